@@ -1,0 +1,137 @@
+"""The experiment: one YAML file, validated. Read it with `load`; nothing else reads YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from lightningrl.config.model import Architecture, Pretrain
+from lightningrl.config.report import Report, Resources
+from lightningrl.config.section import Section
+from lightningrl.config.tasks import NAME, Benchmark, Decoding, Evaluation, Tokenizer
+from lightningrl.config.train import Run
+from lightningrl.errors import ConfigError
+
+
+class Experiment(Section):
+    """Everything an experiment is: `results/<experiment>/` holds what it makes."""
+
+    experiment: str = Field(pattern=NAME)
+    """Names the results folder."""
+    seed: int = Field(0, ge=0)
+    """Of data, weights and draws."""
+    benchmarks: list[Benchmark] = Field(min_length=1)
+    tokenizer: Tokenizer = Tokenizer()
+    model: Architecture
+    pretrain: Pretrain
+    decoding: Decoding = Decoding()
+    evaluation: Evaluation
+    runs: list[Run] = []
+    report: Report = Report()
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _references(self) -> Experiment:
+        benchmarks = [benchmark.name for benchmark in self.benchmarks]
+        runs = [run.name for run in self.runs]
+        for what, names in (("benchmarks", benchmarks), ("runs", runs)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what}: two entries have one name, found {names}")
+        if "base" in runs:
+            raise ValueError("runs: `base` names the model before training; choose another name")
+        for run in self.runs:
+            if run.benchmark not in benchmarks:
+                raise ValueError(f"runs.{run.name}.benchmark: found {run.benchmark!r}, allowed: {benchmarks}")
+            matched = run.match_compute
+            if matched is not None and (matched not in runs or matched == run.name):
+                raise ValueError(f"runs.{run.name}.match_compute: found {matched!r}, allowed: another of {runs}")
+            if matched is not None and self.run(matched).match_compute is not None:
+                raise ValueError(f"runs.{run.name}.match_compute: {matched!r} itself matches another run")
+        if self.evaluation.primary_threshold not in self.evaluation.thresholds:
+            raise ValueError(
+                f"evaluation.primary_threshold: found {self.evaluation.primary_threshold}, "
+                f"allowed: one of evaluation.thresholds {self.evaluation.thresholds}"
+            )
+        return self
+
+    def benchmark(self, name: str) -> Benchmark:
+        return next(benchmark for benchmark in self.benchmarks if benchmark.name == name)
+
+    def run(self, name: str) -> Run:
+        return next(run for run in self.runs if run.name == name)
+
+
+def load(path: Path | str) -> Experiment:
+    """Read and validate an experiment.
+
+    `extends: other.yaml` (relative to the file) is read first; mappings merge, everything else is replaced.
+    Raises ConfigError naming the file, the key's path, what was found and what is allowed.
+    """
+    path = Path(path)
+    try:
+        return Experiment.model_validate(_read(path, ()))
+    except ValidationError as error:
+        raise ConfigError(f"{path} is not a valid experiment:\n" + "\n".join(_explain(error))) from None
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: `extends` goes round in a circle")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        asked = f" (extended by {above[-1]})" if above else ""
+        raise ConfigError(f"config file {path} does not exist{asked}") from None
+    except OSError as error:
+        raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type(tree).__name__}")
+    if "extends" not in tree:
+        return tree
+    parent = tree.pop("extends")
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends: expected a file name, found {parent!r}")
+    return _merge(_read(path.parent / parent, (*above, path.resolve())), tree)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            siblings = _allowed_keys(item["loc"][:-1])
+            lines.append(f"  {where}: unknown key. Allowed here: {', '.join(siblings)}")
+        elif item["type"] == "missing":
+            lines.append(f"  {where}: this key is required")
+        elif item["type"] == "value_error":
+            message = str(item["msg"]).removeprefix("Value error, ")
+            lines.append(f"  {where}: {message}" if where else f"  {message}")
+        else:
+            lines.append(f"  {where}: found {item['input']!r}; {item['msg'][0].lower()}{item['msg'][1:]}")
+    return lines
+
+
+def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
+    section: Any = Experiment
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        arguments = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)]
+        section = next((a for a in [annotation, *arguments] if isinstance(a, type) and issubclass(a, Section)), None)
+        if section is None:
+            return []
+    return sorted(section.model_fields)

@@ -1,0 +1,76 @@
+"""The model and its pre-training (miniature): architecture and recipe."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from lightningrl.config.section import Section
+
+
+class Architecture(Section):
+    """Shape of the SDAR transformer; the names are those of its `config.json`."""
+
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0, multiple_of=2)
+    max_position_embeddings: int = Field(256, gt=0)
+    """Longest sequence in tokens, prompt and response."""
+    rope_theta: float = Field(1e6, gt=0)
+    rms_norm_eps: float = Field(1e-6, gt=0)
+    block_size: int = Field(gt=0)
+    """K: tokens denoised together."""
+
+    @model_validator(mode="after")
+    def _heads(self) -> Architecture:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads ({self.num_attention_heads}) must be a multiple of num_key_value_heads "
+                f"({self.num_key_value_heads})"
+            )
+        return self
+
+
+class Phase(Section):
+    """A stretch of supervised training."""
+
+    max_steps: int = Field(gt=0)
+    """Optimiser steps at most."""
+    sequences: int = Field(gt=0)
+    """Sequences an optimiser step."""
+    copies: int = Field(1, gt=0)
+    """Noisy copies of each block a sequence is trained with."""
+
+
+class Plateau(Section):
+    """When validation accuracy counts as flat: the stable phase of the learning rate ends there."""
+
+    every: int = Field(100, gt=0)
+    """Optimiser steps between two validations."""
+    patience: int = Field(2, gt=0)
+    """Validations without an improvement of `min_gain_pct` after which it is flat."""
+    min_gain_pct: float = Field(1.0, ge=0)
+    """Smallest gain in percentage points that counts."""
+
+
+class Pretrain(Section):
+    """From random weights to a block-diffusion model: autoregressive warm start, then blocks, then decay."""
+
+    autoregressive: Phase
+    """Block size 1: each position is predicted from a mask token and the clean past."""
+    diffusion: Phase
+    """Block size K, constant learning rate, until validation accuracy is flat or max_steps."""
+    decay_steps: int = Field(gt=0)
+    """Steps of linear decay to zero after the diffusion phase."""
+    plateau: Plateau = Plateau()
+    learning_rate: float = Field(3e-3, gt=0)
+    """AdamW: embeddings, head, norms."""
+    muon_learning_rate: float = Field(5e-3, gt=0)
+    """Muon: the matrices of the layers."""
+    warmup_steps: int = Field(20, ge=0)
+    mixture: dict[str, float] = Field(default_factory=dict)
+    """Share of each benchmark in a batch; empty: equal shares."""
+    save_every: int = Field(50, gt=0)
+    """Optimiser steps between two resumable states."""

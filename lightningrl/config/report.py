@@ -1,0 +1,43 @@
+"""Statistics and looks of the results; resources, which never enter a key."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from lightningrl.config.section import Section
+
+
+class Report(Section):
+    """What is drawn, and how intervals are computed."""
+
+    bootstrap: int = Field(1000, gt=0)
+    """Replicates of the bootstrap over problems."""
+    tables: list[str] = ["main", "frontier"]
+    figures: list[str] = ["frontier", "rewards", "steps", "collapse"]
+    plot: Plot = Field(default_factory=lambda: Plot())
+
+
+class Plot(Section):
+    """Looks of the figures."""
+
+    width_in: float = Field(5.5, gt=0)
+    """Width in inches."""
+    dpi: int = Field(200, gt=0)
+    """Of the PNG files."""
+    smooth_steps: int = Field(5, gt=0)
+    """Window of the running mean in reward curves."""
+
+
+class Resources(Section):
+    """Machine facts: they change how long things take, no key and no name of a result."""
+
+    pretrain_threads: int = Field(2, gt=0)
+    train_threads: int = Field(1, gt=0)
+    evaluate_threads: int = Field(1, gt=0)
+    judge_workers: int = Field(1, gt=0)
+    """Jails that run candidate programs at the same time, in each process."""
+    max_minutes: float | None = Field(None, gt=0)
+    """Time budget of a training process: it saves and exits 75 shortly before."""
+
+
+Report.model_rebuild()

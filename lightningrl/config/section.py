@@ -1,0 +1,17 @@
+"""The base of every config section: unknown keys are errors, values are frozen, docstrings are the help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A part of the experiment's YAML. The string under each field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+    def science(self) -> dict[str, Any]:
+        """The section as plain JSON: what goes into the keys of the stages that read it."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,70 @@
+"""One post-training run: algorithm, compute, optimiser. Defaults are the paper's where it has them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from lightningrl.config.section import Section
+from lightningrl.config.tasks import NAME
+
+
+class Run(Section):
+    """A training run from the base checkpoint."""
+
+    name: str = Field(pattern=NAME)
+    """Names its folder and its policy in tables."""
+    role: str = Field(pattern="^(after|rival|control)$")
+    """What it stands for in the tables: the method, a rival, the control."""
+    algorithm: str
+    """`lightningrl`, `grpo_traj`, `supervised`, or `module:attribute`."""
+    benchmark: str
+    """The benchmark it is trained on (train split) and chosen on (validation split)."""
+    seed: int = 0
+    """Of this run's data order and draws, beside the experiment's seed."""
+    steps: int = Field(gt=0)
+    """RL steps (supervised: an upper bound, see match_compute)."""
+    prompts: int = Field(128, gt=0)
+    """Groups an RL step trains on."""
+    responses: int = Field(32, gt=1)
+    """Responses a prompt: the group size G."""
+    updates: int = Field(8, gt=0)
+    """Optimiser updates an RL step; the kept groups are divided among them."""
+    max_rounds: int = Field(4, gt=0)
+    """Rollout rounds a step at most, until `prompts` groups pass the filter (the paper resamples until full)."""
+    temperature: float = Field(1.0, gt=0)
+    """Of rollouts."""
+    threshold: float = Field(0.9, gt=0, lt=1)
+    """Of rollouts and of validation."""
+    learning_rate: float = Field(1e-6, gt=0)
+    warmup_updates: int = Field(10, ge=0)
+    """Linear warm-up, once a run."""
+    decay: bool = False
+    """Linear decay of the learning rate to zero over the run."""
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    """The ratio is clipped to [1 - clip_low, 1 + clip_high]."""
+    clip_high: float = Field(0.2, gt=0)
+    kl: float = Field(0.01, ge=0)
+    """beta: weight of KL(policy || base), estimator k3."""
+    nll: float = Field(0.1, ge=0)
+    """mu: weight of the token NLL on correct trajectories; without effect where the algorithm has no NLL set."""
+    filter_all_wrong: bool = True
+    """Drop groups without a single correct response, as the published code does."""
+    filter_tpf_range: float = Field(0.01, ge=0)
+    """Groups whose TPF spread (max - min) is below it are dropped and resampled."""
+    microbatch: int = Field(32, gt=0)
+    """Trajectories a forward; changes memory, not results (beyond rounding)."""
+    validate_every: int = Field(10, gt=0)
+    """Steps between two validations."""
+    accuracy_tolerance_pct: float = Field(1.0, ge=0)
+    """Checkpoint choice: the highest validation TPF among checkpoints whose validation accuracy is at most this
+    many points below the base's; if none is, the most accurate."""
+    save_every: int = Field(10, gt=0)
+    """Steps between two resumable states."""
+    match_compute: str | None = None
+    """supervised: the run whose compute (token-forwards, a backward counted as two) is spent here."""
+    sequences: int = Field(32, gt=0)
+    """supervised: sequences an optimiser step."""
+    copies: int = Field(2, gt=0)
+    """supervised: noisy copies of each block."""

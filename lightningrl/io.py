@@ -1,0 +1,110 @@
+"""Files that are whole or absent: atomic writes, JSONL, canonical JSON, hashes. No torch."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lightningrl.errors import LightningRLError, StageError
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no blanks: equal values give equal text, whatever their key order."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_dir(path: Path) -> None:
+    """Make renames inside `path` durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` atomically: temporary file in the same folder, fsync, rename, fsync of the folder.
+
+    Raises StageError on a full disk or a read-only folder; the previous content of `path` stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_dir(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> LightningRLError:
+    """The user's view of an OSError met while writing `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        try:
+            free = f"{shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free / 1e6:.1f} MB free"
+        except OSError:
+            free = "quota reached"
+        what = f"no space left on the disk ({free})"
+        return StageError(
+            f"cannot write {path}: {what}. Finished results are untouched; free some space and run the same command "
+            "again, it goes on from the last saved state."
+        )
+    return StageError(f"cannot write {path}: {error.strerror or error}. Mend it and run the same command again.")
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented, sorted, newline at the end."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing. Run the stage that makes it (snakemake does so by itself).") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StageError(f"{path} is damaged ({error}). Delete its folder and run again.") from error
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_text(path, "".join(canonical_json(row) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a complete JSONL file.
+
+    Raises StageError naming the file and line when it is missing or a line is not JSON.
+    """
+    try:
+        file = open(path)  # noqa: SIM115 - closed by the with below
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing. Run the stage that makes it (snakemake does so by itself).") from None
+    with file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise StageError(f"{path}, line {number} is damaged ({error}). Delete its folder, run again.") from error

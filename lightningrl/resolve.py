@@ -1,0 +1,26 @@
+"""`module:attribute` strings to objects: how registry members and users' own parts are found."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from lightningrl.errors import ConfigError
+
+
+def resolve(reference: str) -> Any:
+    """The object that `module:attribute` names.
+
+    Raises ConfigError when the string has no colon, the module cannot be imported, or has no such attribute.
+    """
+    module_name, colon, attribute = reference.partition(":")
+    if not colon or not attribute:
+        raise ConfigError(f"found {reference!r}; expected `module:attribute`")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{reference}: no module {error.name!r}; install it or put it on PYTHONPATH") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise ConfigError(f"{reference}: module {module_name} has no attribute {attribute!r}") from None

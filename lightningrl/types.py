@@ -1,0 +1,192 @@
+"""The vocabulary of data: what flows between benchmarks, decoder, judges, trainer and evaluation.
+
+Shapes: P prompt tokens; S decoded positions (from P to the end of the last block); L <= S response tokens,
+up to and including the first stop token. Positions are absolute from the first prompt token; position p
+lies in block p // K, so the first decoded block may begin with prompt tokens. Plain data: numpy, no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+VerdictStatus = Literal["ok", "wrong", "unparsable", "timeout", "output_limit", "crashed", "gold_error"]
+Stop = Literal["eos", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One problem of a benchmark.
+
+    >>> Example("gsm-mini/test/00017", ({"role": "user", "content": "Ann has 3 pens ..."},), {"answer": "5"}).split
+    'test'
+    """
+
+    uid: str
+    """`<benchmark>/<split>/<number>`, unique and stable: the key of caches, records and random draws."""
+    messages: tuple[dict[str, str], ...]
+    """Chat turns (`role`, `content`) that the chat template renders into the prompt."""
+    gold: dict[str, Any]
+    """What the judge needs (answer, tests); JSON data, never shown to the model."""
+    solution: str | None = None
+    """A worked answer for supervised training, without the end token; None where the benchmark has none."""
+
+    @property
+    def benchmark(self) -> str:
+        return self.uid.split("/")[0]
+
+    @property
+    def split(self) -> str:
+        return self.uid.split("/")[1]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeStats:
+    """What one response cost, counted by the decoder's ledger: the only source of every TPF.
+
+    >>> DecodeStats(response_tokens=5, emitted_tokens=6, denoise_forwards=4, commit_forwards=1, prefill_forwards=1).tpf
+    1.25
+    """
+
+    response_tokens: int
+    """L: response token ids up to and including the first stop token."""
+    emitted_tokens: int
+    """S: every decoded position, the tail after the stop token included."""
+    denoise_forwards: int
+    """Forwards in which this row's active block was denoised."""
+    commit_forwards: int
+    """Separate forwards that only wrote a finished block's clean KV (0 under fused commit)."""
+    prefill_forwards: int
+    """Forwards that wrote the prompt's full blocks (0 when the prompt is shorter than a block)."""
+
+    @property
+    def tpf(self) -> float:
+        """Tokens per forward: response tokens over denoise forwards (the primary number)."""
+        return self.response_tokens / self.denoise_forwards
+
+    @property
+    def tpf_true(self) -> float:
+        """Response tokens over every forward the row took part in but prefill."""
+        return self.response_tokens / (self.denoise_forwards + self.commit_forwards)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """One response as it really happened: token ids and the forward that revealed each.
+
+    >>> t = Trajectory("b/train/0", 0, np.array([1, 2]), np.array([5, 6, 9, 7, 7, 7]), 3,
+    ...     np.array([1, 1, 2, 3, 3, 3]), np.zeros(6), 4, 1.0, "eos", 0, DecodeStats(3, 6, 3, 0, 0))
+    >>> t.response_ids.tolist(), t.stats.tpf
+    ([5, 6, 9], 1.0)
+    """
+
+    uid: str
+    """The Example's uid."""
+    sample: int
+    """Which of the uid's responses this is, 0 <= sample < G."""
+    prompt_ids: np.ndarray
+    """[P] int64, the rendered prompt."""
+    token_ids: np.ndarray
+    """[S] int64, all decoded positions; what follows the first stop token was visible context and is kept."""
+    response_len: int
+    """L, in tokens."""
+    reveal_step: np.ndarray
+    """[S] int64, 1-based index of the denoise forward (of this row) that revealed the token."""
+    behaviour_logp: np.ndarray
+    """[S] float32, nats: log-probability of the drawn token in the state before that forward, mask banned."""
+    block_size: int
+    """K."""
+    temperature: float
+    """0 means greedy (log-probabilities at temperature 1)."""
+    stop: Stop
+    policy_version: int
+    """Optimiser step of the weights that produced it."""
+    stats: DecodeStats
+
+    def __post_init__(self) -> None:
+        n_positions = len(self.token_ids)
+        if not (len(self.reveal_step) == len(self.behaviour_logp) == n_positions):
+            raise ValueError(f"{self.uid}: token_ids, reveal_step and behaviour_logp must have one length")
+        if not 0 < self.response_len <= n_positions:
+            raise ValueError(f"{self.uid}: response_len {self.response_len} outside 1..{n_positions}")
+        if (len(self.prompt_ids) + n_positions) % self.block_size:
+            raise ValueError(f"{self.uid}: prompt + response must end on the block grid of {self.block_size}")
+        block_S = (len(self.prompt_ids) + np.arange(n_positions)) // self.block_size
+        first, last = self.reveal_step[:-1], self.reveal_step[1:]
+        if self.reveal_step.min() < 1 or self.reveal_step.max() > self.stats.denoise_forwards:
+            raise ValueError(f"{self.uid}: reveal steps must lie in 1..{self.stats.denoise_forwards}")
+        crossing = block_S[:-1] != block_S[1:]
+        if len(first) and crossing.any():
+            ends = np.maximum.reduceat(self.reveal_step, np.r_[0, np.flatnonzero(crossing) + 1])
+            starts = np.minimum.reduceat(self.reveal_step, np.r_[0, np.flatnonzero(crossing) + 1])
+            if (ends[:-1] >= starts[1:]).any():
+                raise ValueError(f"{self.uid}: a block was revealed before its predecessor was finished")
+        if not np.isfinite(self.behaviour_logp).all():
+            raise ValueError(f"{self.uid}: behaviour_logp has non-finite values")
+
+    @property
+    def response_ids(self) -> np.ndarray:
+        """[L] token ids up to and including the first stop token."""
+        return self.token_ids[: self.response_len]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's finding. `value` is never read as correctness: `correct` is its own field.
+
+    >>> Verdict(correct=True, value=1.0, status="ok").correct
+    True
+    """
+
+    correct: bool
+    """Whether the answer is right (code: every hidden test passed)."""
+    value: float | None
+    """0..1 (code: fraction of tests passed); None when it could not be scored (`gold_error`)."""
+    status: VerdictStatus
+    extracted: str | None = None
+    """The answer or program that was judged."""
+    detail: str = ""
+    """One line for people: what was compared, which test failed, which sandbox level."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRecord:
+    """One JSON line for each (policy, benchmark, decoding, example, sample).
+
+    >>> EvalRecord.from_json(EvalRecord("base", "b/test/0", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", 5, 6, 4, 0, 1,
+    ...     "eos", [2, 1, 1, 1]).to_json()).tokens_by_step
+    [2, 1, 1, 1]
+    """
+
+    policy: str
+    uid: str
+    sample: int
+    threshold: float
+    """The selector's tau; the parameter that is swept."""
+    prompt_sha256: str
+    """Of the prompt's token ids."""
+    response: str
+    """The response's text up to the first stop token, special tokens removed: what the judge saw."""
+    extracted: str | None
+    correct: bool
+    value: float | None
+    status: VerdictStatus
+    detail: str
+    response_tokens: int
+    emitted_tokens: int
+    denoise_forwards: int
+    commit_forwards: int
+    prefill_forwards: int
+    stop: Stop
+    tokens_by_step: list[int] = field(default_factory=list)
+    """Positions revealed at denoise forward 1, 2, ... (all decoded positions; sums to emitted_tokens)."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(row: dict[str, Any]) -> EvalRecord:
+        return EvalRecord(**row)
