@@ -1,0 +1,130 @@
+"""What every benchmark offers, how its examples are stored, and the check that its splits share no problem.
+
+One benchmark is one file with one `Benchmark` object and one line in `registry.py`. Nothing here knows a tokenizer,
+a model or a judge's code: a benchmark only names its judge.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lightningrl.errors import BenchmarkError
+from lightningrl.types import Example
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptOptions:
+    """How a problem is put to the model.
+
+    >>> PromptOptions(suffix="Answer in one line.").suffix
+    'Answer in one line.'
+    """
+
+    suffix: str = ""
+    """Added to the last user turn after a newline; nothing is added when empty."""
+
+
+class Benchmark(Protocol):
+    """A source of problems. Generated and downloaded benchmarks look alike from outside."""
+
+    name: str
+    """The registry's key and the first part of every uid."""
+    licence: str
+    """SPDX identifier of the problems' licence."""
+    citation: str
+    """Where the problems come from, one line."""
+    judge: str
+    """`module:attribute` of the judge class that decides answers."""
+
+    def load(self, sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
+        """The splits named in `sizes`, each with exactly that many examples; a split of size 0 is an empty list.
+
+        The same sizes and seed give equal examples, and one split's size never changes another split. A benchmark
+        with a fixed order (a published test file) may ignore `seed`. Raises BenchmarkError when a split is unknown
+        or has fewer problems than asked for.
+        """
+        ...
+
+    def signature(self, example: Example) -> str:
+        """What makes two examples the same problem although their wording differs (other names, other order)."""
+        ...
+
+    def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
+        """Chat messages for the chat template."""
+        ...
+
+
+def render_chat(example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
+    """The example's messages with `prompt.suffix` added to the last user turn: the usual `Benchmark.render`."""
+    messages = [dict(message) for message in example.messages]
+    if prompt.suffix:
+        last_user = max(i for i, message in enumerate(messages) if message["role"] == "user")
+        messages[last_user]["content"] += "\n" + prompt.suffix
+    return messages
+
+
+def question_text(example: Example) -> str:
+    """What the model is asked: every turn's content, normalised (NFKC, case folded, white space collapsed).
+
+    Punctuation stays: `x + 1` and `x - 1` are two problems.
+    """
+    text = " ".join(message["content"] for message in example.messages)
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def check_disjoint(splits: Mapping[str, list[Example]], signature: Callable[[Example], str]) -> None:
+    """Raise BenchmarkError, naming two examples, when two splits share a question text or a problem signature."""
+    for what, key in (("question", question_text), ("problem", signature)):
+        owner: dict[str, tuple[str, str]] = {}
+        for split, examples in splits.items():
+            for example in examples:
+                value = key(example)
+                other_split, other_uid = owner.setdefault(value, (split, example.uid))
+                if other_split != split:
+                    raise BenchmarkError(
+                        f"splits {other_split!r} and {split!r} share a {what}: {other_uid} and {example.uid} "
+                        f"({value[:120]!r}). Training would see what is tested; every problem must belong to one split."
+                    )
+
+
+def check_sizes(benchmark: str, sizes: Mapping[str, int]) -> None:
+    """Raise BenchmarkError for an unknown split name or a negative size."""
+    for split, size in sizes.items():
+        if split not in SPLITS:
+            raise BenchmarkError(f"{benchmark} has no split {split!r}; expected one of {', '.join(SPLITS)}.")
+        if size < 0:
+            raise BenchmarkError(f"{benchmark}: split {split!r} was asked for {size} examples; give 0 or more.")
+
+
+def example_to_json(example: Example) -> dict[str, Any]:
+    """A row for `io.write_jsonl`, which makes it canonical text."""
+    return {
+        "uid": example.uid,
+        "messages": [dict(message) for message in example.messages],
+        "gold": example.gold,
+        "solution": example.solution,
+    }
+
+
+def example_from_json(row: dict[str, Any]) -> Example:
+    """The inverse of `example_to_json`. Raises BenchmarkError when a field is missing, unknown or misshapen."""
+    expected = {"uid", "messages", "gold", "solution"}
+    if not isinstance(row, dict) or set(row) != expected:
+        found = sorted(row) if isinstance(row, dict) else type(row).__name__
+        raise BenchmarkError(f"an example needs the fields {sorted(expected)}; found {found}. Prepare the data again.")
+    messages = row["messages"]
+    is_chat = isinstance(messages, list) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
+    )
+    if not is_chat or not messages or str(row["uid"]).count("/") != 2:
+        raise BenchmarkError(
+            f"example {row['uid']!r} is malformed: expected a uid `benchmark/split/number` and a list of messages with "
+            "role and content. Prepare the data again."
+        )
+    return Example(row["uid"], tuple(messages), row["gold"], row["solution"])

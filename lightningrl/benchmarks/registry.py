@@ -1,0 +1,27 @@
+"""Which benchmarks exist: name -> `module:attribute` of its Benchmark object. Outsiders give their own such path."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from lightningrl.benchmarks.protocol import Benchmark
+from lightningrl.errors import BenchmarkError
+
+BENCHMARKS: dict[str, str] = {
+    "gsm-mini": "lightningrl.benchmarks.gsm_mini:GSM_MINI",
+    "code-mini": "lightningrl.benchmarks.code_mini:CODE_MINI",
+}
+
+
+def get_benchmark(name: str) -> Benchmark:
+    """The benchmark of a registered name or of a `module:attribute` path. Raises BenchmarkError when there is none."""
+    path = BENCHMARKS.get(name, name)
+    module_name, _, attribute = path.partition(":")
+    if not attribute:
+        raise BenchmarkError(
+            f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}, or give your own as module:attribute."
+        )
+    try:
+        return getattr(import_module(module_name), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise BenchmarkError(f"benchmark {path!r} cannot be imported ({error}); check its spelling.") from error

@@ -1,0 +1,128 @@
+"""The command line: one verb a stage, and tools around an experiment. The only module that prints.
+
+Verbs import what they need when they run, so that `--help` is quick. Exit codes: 0 done, 2 an error of the user's to
+mend, 75 interrupted with the state saved, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lightningrl.errors import Interrupted, LightningRLError
+
+VERBS = ("data", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
+EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_CTRL_C = 2, 75, 130
+
+app = typer.Typer(
+    help="Block-diffusion language models that decode more tokens per forward pass: LightningRL, reproduced.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Which stage of this kind; `lightningrl stages` lists them.")
+]
+Key = Annotated[str | None, typer.Option("--key", help="Refuse to run unless the stage has this key (Snakemake).")]
+DEFAULT_CONFIG = Path("config/config.yaml")
+
+
+def _add_stage_verb(kind: str) -> None:
+    @app.command(kind, help=_docstring(kind))
+    def verb(config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None) -> None:
+        with _for_people():
+            from lightningrl.config.experiment import load
+            from lightningrl.errors import StageError
+            from lightningrl.provenance.plan import plan
+            from lightningrl.provenance.runner import run_stage
+
+            planned = plan(load(config))
+            names = [stage.name for stage in planned.of(kind)]
+            if name is None and len(names) != 1:
+                raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
+            run_stage(planned, planned.stage(kind, name or names[0]), key)
+
+
+def _docstring(kind: str) -> str:
+    """A stage module's docstring, read without importing the module."""
+    text = (Path(__file__).parent / "stages" / f"{kind}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(text)) or kind
+
+
+for _kind in VERBS:
+    _add_stage_verb(_kind)
+
+
+@app.command()
+def validate(config: Config = DEFAULT_CONFIG) -> None:
+    """Check an experiment's YAML, and the names in it, before anything runs."""
+    with _for_people():
+        from lightningrl.config.experiment import load
+        from lightningrl.provenance.plan import plan
+
+        stages = plan(load(config)).stages
+        typer.echo(f"{config}: OK, {len(stages)} stages")
+
+
+@app.command()
+def stages(config: Config = DEFAULT_CONFIG) -> None:
+    """List the experiment's stages: finished or not, key, folder."""
+    with _for_people():
+        from lightningrl.config.experiment import load
+        from lightningrl.provenance.manifest import missing
+        from lightningrl.provenance.plan import plan
+
+        for stage in plan(load(config)):
+            state = "done" if not missing(stage) else "missing"
+            typer.echo(f"{state:8}{stage.key}  {stage.kind:10}{stage.name:32}{stage.folder}")
+
+
+@app.command()
+def results(config: Config = DEFAULT_CONFIG) -> None:
+    """Print the results table of the newest release, and where its figures and its HTML report are."""
+    with _for_people():
+        from lightningrl.config.experiment import load
+        from lightningrl.provenance.plan import plan
+        from lightningrl.provenance.released import released
+
+        release = released(plan(load(config)))
+        if release.note:
+            typer.echo(release.note, err=True)
+        typer.echo(release.table)
+        for path in release.paths:
+            typer.echo(str(path))
+
+
+@app.command("config-help")
+def config_help(key: Annotated[str, typer.Argument(help="A key's path, like `runs.threshold`; empty: all.")] = "") -> None:
+    """Every key of an experiment's YAML: type, default, what it means."""
+    with _for_people():
+        from lightningrl.config.experiment import Experiment
+        from lightningrl.provenance.config_help import describe
+
+        for line in describe(Experiment, key):
+            typer.echo(line)
+
+
+@contextmanager
+def _for_people() -> Iterator[None]:
+    """Errors that are the user's to mend as one message without a traceback; exit codes as the module says."""
+    try:
+        yield
+    except Interrupted as error:
+        typer.echo(f"interrupted: {error}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except LightningRLError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_USER_ERROR) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped by Ctrl-C; run the same command again, it goes on from the last saved state", err=True)
+        raise typer.Exit(EXIT_CTRL_C) from None

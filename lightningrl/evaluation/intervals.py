@@ -1,0 +1,116 @@
+"""95 % intervals that resample problems, never samples: bootstrap, paired bootstrap, Wilson.
+
+A benchmark's problems are the draw from the population; several samples of one problem are not independent
+evidence, so every interval treats a problem with all its samples, at all thresholds, as one unit.
+
+- Accuracy alone: Wilson's score interval with the effective number of independent answers (`wilson_by_problem`); it
+  does not collapse to a point at 0 % or 100 %, where the bootstrap does.
+- Everything else (TPF, forwards, differences, AUP): percentile bootstrap. Sums of integers in float64 are exact, so
+  the replicates do not depend on the BLAS or on the number of threads.
+
+Shapes: N problems, T thresholds, R bootstrap replicates. Not done here: reading records (`metrics`), AUP (`aup`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+Z_95 = 1.959963984540054
+"""The 97.5 % quantile of the standard normal distribution."""
+
+
+class Interval(NamedTuple):
+    """A 95 % interval in the unit of the number that it belongs to.
+
+    >>> Interval(83.4, 87.2).low
+    83.4
+    """
+
+    low: float
+    high: float
+
+
+@lru_cache(maxsize=4)
+def bootstrap_weights(n_problems: int, n_replicates: int, seed: int, key: str = "") -> np.ndarray:
+    """[R, N] float64: how often each problem was drawn in each replicate (each row sums to N). Read-only.
+
+    The draw is keyed by (seed, key, N, R) alone: whoever asks for the same key gets the same problems, which is what
+    pairs two policies on one benchmark, and one benchmark more changes no other's interval.
+    """
+    if n_problems < 1 or n_replicates < 1:
+        raise ValueError(f"need at least one problem and one replicate, found {n_problems} and {n_replicates}")
+    words = np.frombuffer(hashlib.sha256(key.encode()).digest()[:16], dtype="<u4")
+    rng = np.random.default_rng([seed, *words.tolist()])
+    drawn_RN = rng.integers(n_problems, size=(n_replicates, n_problems))
+    cells = drawn_RN + n_problems * np.arange(n_replicates)[:, None]
+    weights_RN = np.bincount(cells.ravel(), minlength=n_replicates * n_problems).astype(np.float64)
+    weights_RN = weights_RN.reshape(n_replicates, n_problems)
+    weights_RN.flags.writeable = False
+    return weights_RN
+
+
+def percentile_interval(replicates_R: np.ndarray) -> Interval:
+    """The 2.5 % and 97.5 % quantiles of the replicates (linear interpolation)."""
+    low, high = np.quantile(replicates_R, [0.025, 0.975])
+    return Interval(float(low), float(high))
+
+
+def pooled_ratio(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
+    """[R] ratio of sums in each replicate; with [T, N] sums, [R, T]."""
+    return (weights_RN @ np.asarray(numerator_N, float).T) / (weights_RN @ np.asarray(denominator_N, float).T)
+
+
+def ratio_interval(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> Interval:
+    """Interval of a ratio of sums (TPF: tokens over forwards) by bootstrap over problems."""
+    return percentile_interval(pooled_ratio(numerator_N, denominator_N, weights_RN))
+
+
+def paired_ratio_difference(
+    numerator_N: np.ndarray,
+    denominator_N: np.ndarray,
+    base_numerator_N: np.ndarray,
+    base_denominator_N: np.ndarray,
+    weights_RN: np.ndarray,
+) -> Interval:
+    """Interval of (ratio - base's ratio), both taken over the same drawn problems. Index n must mean one problem."""
+    difference_R = pooled_ratio(numerator_N, denominator_N, weights_RN)
+    difference_R = difference_R - pooled_ratio(base_numerator_N, base_denominator_N, weights_RN)
+    return percentile_interval(difference_R)
+
+
+def paired_accuracy_difference(
+    correct_N: np.ndarray,
+    samples_N: np.ndarray,
+    base_correct_N: np.ndarray,
+    base_samples_N: np.ndarray,
+    weights_RN: np.ndarray,
+) -> Interval:
+    """Interval of the accuracy difference to the base, in percentage points, paired by problem."""
+    low, high = paired_ratio_difference(correct_N, samples_N, base_correct_N, base_samples_N, weights_RN)
+    return Interval(100.0 * low, 100.0 * high)
+
+
+def wilson_by_problem(correct_N: np.ndarray, samples_N: np.ndarray) -> Interval:
+    """Wilson's score interval for accuracy in percent, from per-problem counts.
+
+    With one sample a problem it is Wilson's (1927) interval with n = N. With more, n is the effective number of
+    independent answers p(1-p)/V, V the between-problem variance of the pooled accuracy: N when a problem's samples
+    always agree, up to their number when they are independent. At 0 % and 100 %, where V says nothing, n = N.
+    """
+    correct_N, samples_N = np.asarray(correct_N, float), np.asarray(samples_N, float)
+    n_samples = samples_N.sum()
+    p = correct_N.sum() / n_samples
+    variance = float(((correct_N - p * samples_N) ** 2).sum() / n_samples**2)
+    if p in (0.0, 1.0):
+        n = float(len(samples_N))
+    else:
+        n = min(p * (1 - p) / variance, n_samples) if variance > 0 else n_samples
+    centre = (p + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    half = Z_95 / (1 + Z_95**2 / n) * np.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n**2))
+    low = 0.0 if p == 0.0 else centre - half
+    high = 1.0 if p == 1.0 else centre + half
+    return Interval(float(100 * low), float(100 * high))

@@ -1,0 +1,185 @@
+"""From evaluation records to numbers: accuracy, every TPF of DECISIONS.md "Names of numbers", forwards, intervals.
+
+`summarise` makes one `EvalSummary` of one (policy, benchmark, threshold); `problem_sums` makes the per-problem sums
+over all thresholds that AUP and paired intervals resample. Every record counts in every denominator, answers whose
+gold was defective (`gold_error`) included: they count as wrong, so that policies share one denominator, and the
+status counts show them. Nothing is read from the response's text; `tpf_paper` needs a tokenizer and is not made here.
+
+Shapes: N problems (sorted by uid), T thresholds (rising).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+
+from lightningrl.errors import StageError
+from lightningrl.evaluation.intervals import bootstrap_weights, ratio_interval, wilson_by_problem
+from lightningrl.types import EvalRecord, VerdictStatus
+
+STATUSES: tuple[str, ...] = get_args(VerdictStatus)
+"""Every verdict status, in the order in which tables show them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSummary:
+    """The numbers of one (policy, benchmark, threshold). `_low` and `_high` bound 95 % intervals over problems.
+
+    >>> record = EvalRecord("base", "b/test/0", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", 5, 6, 4, 1, 1, "eos")
+    >>> summary = summarise([record])
+    >>> summary.accuracy_pct, summary.tpf, summary.tpf_true, summary.forwards_per_problem, summary.status["ok"]
+    (100.0, 1.25, 1.0, 4.0, 1)
+    """
+
+    policy: str
+    benchmark: str
+    threshold: float
+    n_problems: int
+    n_samples: int
+    """Records: over all problems, not a problem's."""
+    accuracy_pct: float
+    """Mean correctness over samples, percent; its interval is Wilson's, by problem."""
+    accuracy_pct_low: float
+    accuracy_pct_high: float
+    tpf: float
+    """Response tokens over denoise forwards, pooled (ratio of sums): the primary number."""
+    tpf_low: float
+    tpf_high: float
+    tpf_mean: float
+    """The same, as the mean of the samples' ratios."""
+    tpf_true: float
+    """Response tokens over denoise and separate commit forwards, pooled."""
+    tpf_true_mean: float
+    forwards_per_problem: float
+    """Mean denoise forwards that one answer takes."""
+    forwards_per_problem_low: float
+    forwards_per_problem_high: float
+    response_tokens_mean: float
+    """Mean response tokens, the first stop token included."""
+    truncated_pct: float
+    """Percent of samples that ended at the length limit (stop == "length")."""
+    status: dict[str, int] = field(default_factory=dict)
+    """Samples by verdict status; every status is a key."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProblemSums:
+    """Per-problem sums over samples for one (policy, benchmark), all thresholds: what intervals resample.
+
+    >>> record = EvalRecord("base", "b/test/0", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", 5, 6, 4, 1, 1, "eos")
+    >>> problem_sums([record]).points()
+    [(1.25, 100.0)]
+    """
+
+    uids: tuple[str, ...]
+    """[N] sorted."""
+    thresholds: tuple[float, ...]
+    """[T] rising."""
+    samples_TN: np.ndarray
+    correct_TN: np.ndarray
+    tokens_TN: np.ndarray
+    """Response tokens."""
+    forwards_TN: np.ndarray
+    """Denoise forwards."""
+
+    @property
+    def benchmark(self) -> str:
+        return self.uids[0].split("/")[0]
+
+    def points(self) -> list[tuple[float, float]]:
+        """(tpf, accuracy_pct) of each threshold: the curve whose area AUP is."""
+        tpf_T = self.tokens_TN.sum(1) / self.forwards_TN.sum(1)
+        accuracy_T = 100.0 * self.correct_TN.sum(1) / self.samples_TN.sum(1)
+        return [(float(tpf), float(accuracy)) for tpf, accuracy in zip(tpf_T, accuracy_T, strict=True)]
+
+
+def summarise(records: Sequence[EvalRecord], n_bootstrap: int = 1000, seed: int = 0) -> EvalSummary:
+    """Summary of the records of one policy, benchmark and threshold; their order does not matter.
+
+    Raises StageError when there are none, when they mix policies, benchmarks or thresholds, or when a sample comes
+    twice.
+    """
+    sums = problem_sums(records)
+    if len(sums.thresholds) != 1:
+        raise StageError(f"a summary is of one threshold; found {list(sums.thresholds)}. Split the records first.")
+    samples_N, correct_N = sums.samples_TN[0], sums.correct_TN[0]
+    tokens_N, forwards_N = sums.tokens_TN[0], sums.forwards_TN[0]
+    records = sorted(records, key=lambda record: (record.uid, record.sample))
+    tokens = np.array([record.response_tokens for record in records], float)
+    denoise = np.array([record.denoise_forwards for record in records], float)
+    forwards = denoise + np.array([record.commit_forwards for record in records], float)
+    weights_RN = bootstrap_weights(len(sums.uids), n_bootstrap, seed, sums.benchmark)
+    accuracy = wilson_by_problem(correct_N, samples_N)
+    tpf = ratio_interval(tokens_N, forwards_N, weights_RN)
+    per_problem = ratio_interval(forwards_N, samples_N, weights_RN)
+    counts = Counter(record.status for record in records)
+    return EvalSummary(
+        policy=records[0].policy,
+        benchmark=sums.benchmark,
+        threshold=sums.thresholds[0],
+        n_problems=len(sums.uids),
+        n_samples=len(records),
+        accuracy_pct=float(100.0 * correct_N.sum() / samples_N.sum()),
+        accuracy_pct_low=accuracy.low,
+        accuracy_pct_high=accuracy.high,
+        tpf=float(tokens.sum() / denoise.sum()),
+        tpf_low=tpf.low,
+        tpf_high=tpf.high,
+        tpf_mean=float((tokens / denoise).mean()),
+        tpf_true=float(tokens.sum() / forwards.sum()),
+        tpf_true_mean=float((tokens / forwards).mean()),
+        forwards_per_problem=float(denoise.mean()),
+        forwards_per_problem_low=per_problem.low,
+        forwards_per_problem_high=per_problem.high,
+        response_tokens_mean=float(tokens.mean()),
+        truncated_pct=100.0 * sum(record.stop == "length" for record in records) / len(records),
+        status={status: counts.get(status, 0) for status in STATUSES},
+    )
+
+
+def problem_sums(records: Iterable[EvalRecord]) -> ProblemSums:
+    """Per-problem sums of one policy on one benchmark.
+
+    Raises StageError when there are no records, when they mix policies or benchmarks, when a (threshold, problem,
+    sample) comes twice, when a record has no forward, or when a threshold lacks some of the problems.
+    """
+    records = list(records)
+    if not records:
+        raise StageError("no evaluation records were given. Run the evaluation stage first.")
+    for what, found in (
+        ("policy", {record.policy for record in records}),
+        ("benchmark", {record.uid.split("/")[0] for record in records}),
+    ):
+        if len(found) > 1:
+            raise StageError(f"records of one {what} were expected, found {sorted(found)}. Summarise each by itself.")
+    row = {threshold: t for t, threshold in enumerate(sorted({record.threshold for record in records}))}
+    column = {uid: n for n, uid in enumerate(sorted({record.uid for record in records}))}
+    sums = np.zeros((4, len(row), len(column)), dtype=np.int64)
+    seen: set[tuple[float, str, int]] = set()
+    for record in records:
+        key = (record.threshold, record.uid, record.sample)
+        if key in seen:
+            raise StageError(f"{record.uid} sample {record.sample} at threshold {record.threshold:g} comes twice.")
+        if record.denoise_forwards < 1:
+            raise StageError(f"{record.uid} sample {record.sample} has no denoise forward; every response takes one.")
+        seen.add(key)
+        sums[:, row[record.threshold], column[record.uid]] += (
+            1,
+            record.correct,
+            record.response_tokens,
+            record.denoise_forwards,
+        )
+    if (sums[0] == 0).any():
+        t, n = np.argwhere(sums[0] == 0)[0]
+        raise StageError(
+            f"{records[0].policy}: {list(column)[n]} has no record at threshold {list(row)[t]:g}; every threshold must "
+            "hold the same problems. Run the evaluation again, it fills in what is missing."
+        )
+    return ProblemSums(tuple(column), tuple(row), *sums)

@@ -1,0 +1,91 @@
+"""Judge a final answer in `\\boxed{...}` as a number or as text.
+
+`example.gold = {"answer": "36"}`. The answer is the last complete box of the response. Integers and decimals are
+equal when they are the same number as written: blanks, a leading +, thousands commas, leading zeros and a fraction's
+trailing zeros do not matter. Everything else is compared as text, blanks collapsed. It does no mathematics: fractions,
+percentages, units, currency signs and LaTeX are text, and 1/2 is not 0.5.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+
+from lightningrl.judges.protocol import check_lengths
+from lightningrl.types import Example, Verdict
+
+_TOKEN = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+_NUMBER = re.compile(r"([+-]?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
+
+
+class BoxedJudge:
+    """Judges boxed answers. See `lightningrl.judges.protocol.Judge`."""
+
+    def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
+        """Verdicts in order: 1.0 or 0.0; `unparsable` without a complete box, `gold_error` without a gold answer."""
+        check_lengths(examples, responses)
+        verdicts: dict[tuple[object, str], Verdict] = {}
+        keys = [(_gold_answer(example), response) for example, response in zip(examples, responses, strict=True)]
+        for gold, response in keys:
+            if (gold, response) not in verdicts:
+                verdicts[gold, response] = _judge_one(gold, response)
+        return [verdicts[key] for key in keys]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def _gold_answer(example: Example) -> str | None:
+    answer = example.gold.get("answer")
+    return answer if isinstance(answer, str) and answer.strip() else None
+
+
+def _judge_one(gold: str | None, response: str) -> Verdict:
+    start = time.monotonic()
+    extracted = extract_boxed(response)
+    if gold is None:
+        detail = 'gold data: expected {"answer": "..."} with text in it'
+        return Verdict(False, None, "gold_error", extracted, detail, time.monotonic() - start)
+    if extracted is None:
+        return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...}", time.monotonic() - start)
+    expected, found = normalise(gold), normalise(extracted)
+    correct = expected == found
+    detail = f"expected {expected[:80]}, found {found[:80]}"
+    return Verdict(correct, float(correct), "ok" if correct else "wrong", extracted, detail, time.monotonic() - start)
+
+
+def extract_boxed(text: str) -> str | None:
+    r"""What is inside the last complete box: the one that opens last of those that close. Linear in the text.
+
+    Escaped braces (`\{`, `\}`) are text. None: no box closes, or nothing is in it.
+
+    >>> extract_boxed(r"so \boxed{3} no, \boxed{\frac{1}{2}} as \boxed{4")
+    '\\frac{1}{2}'
+    """
+    open_braces: list[tuple[bool, int]] = []
+    best_start, best = -1, None
+    for token in _TOKEN.finditer(text):
+        if token[0] == "{" or token[0].startswith("\\boxed"):
+            open_braces.append((token[0] != "{", token.end()))
+        elif token[0] == "}" and open_braces:
+            is_box, start = open_braces.pop()
+            if is_box and start > best_start:
+                best_start, best = start, text[start : token.start()]
+    return best if best is not None and best.strip() else None
+
+
+def normalise(answer: str) -> str:
+    """The form in which two answers are compared; see the module.
+
+    >>> normalise(" +1,036.50 "), normalise("-0"), normalise("x  = 2")
+    ('1036.5', '0', 'x = 2')
+    """
+    text = " ".join(answer.split())
+    number = _NUMBER.fullmatch(text)
+    if number is None or not (number[2] or number[3]):
+        return text
+    whole = number[2].replace(",", "").lstrip("0") or "0"
+    fraction = (number[3] or "").rstrip("0")
+    sign = "-" if number[1] == "-" and (whole != "0" or fraction) else ""
+    return f"{sign}{whole}.{fraction}" if fraction else sign + whole

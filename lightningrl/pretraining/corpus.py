@@ -1,0 +1,45 @@
+"""Supervised sequences: the chat prompt, the worked answer, the end token, pads to the block grid.
+
+The pads after the end token are trained like the answer, as SDAR's are: that is how a model learns to fill the rest of
+its last block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lightningrl.benchmarks.protocol import Benchmark, PromptOptions
+from lightningrl.errors import BenchmarkError
+from lightningrl.tokenization import encode_prompts, encode_texts
+from lightningrl.types import Example
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSequence:
+    """One training sequence; prompt and response together end on the block grid."""
+
+    prompt_ids: np.ndarray
+    """[P] int64."""
+    response_ids: np.ndarray
+    """[S] int64: answer, end token, pads."""
+
+
+def build_corpus(
+    tokenizer: Any, benchmark: Benchmark, examples: Sequence[Example], block_size: int, prompt: PromptOptions
+) -> list[TrainingSequence]:
+    """Sequences of all examples. Raises BenchmarkError when one has no worked answer."""
+    unsolved = [example.uid for example in examples if example.solution is None]
+    if unsolved:
+        raise BenchmarkError(f"{unsolved[0]} has no worked answer: {benchmark.name} cannot be used for supervised training")
+    prompts = encode_prompts(tokenizer, [benchmark.render(example, prompt) for example in examples])
+    answers = encode_texts(tokenizer, [example.solution or "" for example in examples])
+    sequences = []
+    for prompt_ids, answer_ids in zip(prompts, answers, strict=True):
+        pads = -(len(prompt_ids) + len(answer_ids) + 1) % block_size
+        tail = [tokenizer.eos_token_id] + [tokenizer.pad_token_id] * pads
+        sequences.append(TrainingSequence(np.asarray(prompt_ids), np.concatenate([answer_ids, tail]).astype(np.int64)))
+    return sequences

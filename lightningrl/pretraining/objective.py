@@ -1,0 +1,65 @@
+"""The supervised objectives, as packed rows: block diffusion, and its autoregressive limit for the warm start.
+
+Block diffusion: of the m response tokens of a block, n are masked, n uniform in 1..m, which ones uniform; the loss of a
+copy is m/n times its cross-entropy. That is SDAR's 1/t-weighted loss with the mask ratio stratified over its possible
+counts: the same expectation, without empty draws. Autoregressive: block size 1, every position masked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightningrl.models.packing import PackedRow, pack, scored_log_probs
+from lightningrl.models.sdar import SDAR
+from lightningrl.pretraining.corpus import TrainingSequence
+
+
+def diffusion_row(
+    sequence: TrainingSequence, block_size: int, copies: int, mask_token_id: int, rng: np.random.Generator
+) -> tuple[PackedRow, np.ndarray]:
+    """The row and the weight of each scored token (in row order)."""
+    prompt_len = len(sequence.prompt_ids)
+    ids = np.concatenate([sequence.prompt_ids, sequence.response_ids])
+    first = prompt_len // block_size
+    blocks = np.repeat(np.arange(first, len(ids) // block_size), copies)
+    target_CK = ids.reshape(-1, block_size)[blocks]
+    maskable_CK = (np.arange(len(ids)) >= prompt_len).reshape(-1, block_size)[blocks]
+    maskable_C = maskable_CK.sum(axis=1)
+    masked_C = 1 + np.floor(rng.random(len(blocks)) * maskable_C).astype(np.int64)
+    order_CK = np.where(maskable_CK, rng.random(target_CK.shape), 2.0).argsort(axis=1).argsort(axis=1)
+    scored_CK = order_CK < masked_C[:, None]
+    row = PackedRow(
+        clean_ids=ids[: len(ids) - block_size],
+        copy_block=blocks,
+        copy_ids=np.where(scored_CK, mask_token_id, target_CK),
+        target_ids=target_CK,
+        scored=scored_CK,
+    )
+    return row, np.repeat(maskable_C / masked_C, masked_C)
+
+
+def autoregressive_row(sequence: TrainingSequence, mask_token_id: int) -> tuple[PackedRow, np.ndarray]:
+    """Block size 1: each response token from a mask token and the clean past."""
+    ids = np.concatenate([sequence.prompt_ids, sequence.response_ids])
+    positions = np.arange(len(sequence.prompt_ids), len(ids))
+    row = PackedRow(
+        clean_ids=ids[:-1],
+        copy_block=positions,
+        copy_ids=np.full((len(positions), 1), mask_token_id, dtype=np.int64),
+        target_ids=ids[positions, None],
+        scored=np.ones((len(positions), 1), dtype=bool),
+    )
+    return row, np.ones(len(positions))
+
+
+def supervised_loss(model: SDAR, rows: Sequence[tuple[PackedRow, np.ndarray]]) -> Tensor:
+    """Mean weighted cross-entropy a maskable token, nats; differentiable scalar."""
+    packed = pack([row for row, _ in rows], model.config.mask_token_id, model.lm_head.weight.device)
+    weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(packed.target_n.device)
+    log_probs_nV = scored_log_probs(model, packed)
+    logp_n = log_probs_nV.gather(-1, packed.target_n[:, None]).squeeze(-1)
+    return -(weight_n.to(logp_n.dtype) * logp_n).sum() / weight_n.sum().to(logp_n.dtype)

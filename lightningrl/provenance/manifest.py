@@ -1,0 +1,103 @@
+"""`manifest.json`: how a folder's results came to be, and the hashes that prove they are whole. Written last.
+
+Everything outside its `run` part is a function of config, code, inputs and machine; `run` holds what differs from one
+run to the next.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightningrl.errors import StageError
+from lightningrl.io import read_json, sha256_file, write_json
+from lightningrl.provenance import system
+from lightningrl.provenance.stage import MANIFEST, Stage
+
+SCHEMA = 1
+
+
+def write(stage: Stage, run: Mapping[str, Any], threads: int) -> None:
+    """Hash the stage's outputs and write its manifest; from then on the stage counts as finished."""
+    preimage = stage.preimage | {"code": stage.sources}
+    manifest = {
+        "schema": SCHEMA,
+        "kind": stage.kind,
+        "name": stage.name,
+        "key": stage.key,
+        "preimage": preimage,
+        "inputs": {role: _input_record(source) for role, source in sorted(stage.inputs.items())},
+        "outputs": {name: _record(stage.folder / name) for name in stage.files},
+        "git": system.git_state(),
+        "python": sys.version.split()[0],
+        "packages": system.versions(),
+        "hardware": system.hardware(),
+        "threads": threads,
+        "torch_threads": system.torch_threads(),
+        "seeds": _seeds(preimage["science"]),
+        "run": dict(run),
+    }
+    write_json(stage.manifest, manifest)
+
+
+def missing(stage: Stage) -> list[Path]:
+    """Outputs that are not there; of one that was stopped half-way the manifest is among them."""
+    return [stage.folder / name for name in stage.outputs if not (stage.folder / name).is_file()]
+
+
+def check(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The manifest of a finished folder, after comparing its files (or those in `names`) with their hashes.
+
+    Raises StageError naming the missing or damaged file and what to do.
+    """
+    path = folder / MANIFEST
+    remedy = f"Delete the folder {folder} and run the same command again: it is made anew, nothing else is."
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("outputs"), dict):
+        raise StageError(f"{path} is damaged: it lists no outputs. {remedy}")
+    for name in manifest["outputs"] if names is None else names:
+        file, record = folder / name, manifest["outputs"].get(name)
+        if record is None:
+            raise StageError(f"{path} does not list {name}. {remedy}")
+        if not file.is_file():
+            raise StageError(f"{file} is missing, though {path} lists it. {remedy}")
+        if (size := file.stat().st_size) != record["bytes"]:
+            raise StageError(f"{file} is damaged: it has {size} bytes, its manifest says {record['bytes']}. {remedy}")
+        if sha256_file(file) != record["sha256"]:
+            raise StageError(f"{file} is damaged: its sha256 is not the one in its manifest. {remedy}")
+    return manifest
+
+
+def check_input(role: str, source: Stage) -> None:
+    """Raise StageError unless an upstream stage is finished, of the planned key, and whole."""
+    if not source.manifest.is_file():
+        raise StageError(
+            f"input {role!r}: {source.folder} is not finished (it has no {MANIFEST}). Make it first: snakemake does, "
+            f"or `lightningrl {source.kind} --name {source.name}`."
+        )
+    found = check(source.folder).get("key")
+    if found != source.key:
+        raise StageError(f"input {role!r}: {source.manifest} has key {found!r}, expected {source.key!r}. Delete it.")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise StageError(f"the stage ended without writing {path}: a defect of the stage, please report it")
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def _input_record(source: Stage) -> dict[str, Any]:
+    outputs = read_json(source.manifest)["outputs"]
+    return {"folder": source.folder.as_posix(), "key": source.key, "outputs": outputs}
+
+
+def _seeds(science: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, value in science.items():
+        if isinstance(value, Mapping):
+            found |= _seeds(value, f"{prefix}{name}.")
+        elif name == "seed":
+            found[f"{prefix}{name}"] = value
+    return found

@@ -1,0 +1,37 @@
+"""Names of a config to registry members. Only the plan looks into registries, so that no stage's code holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lightningrl.errors import ConfigError
+from lightningrl.resolve import resolve
+
+REGISTRIES = {
+    "benchmark": "lightningrl.benchmarks.registry:BENCHMARKS",
+    "selector": "lightningrl.decoding.registry:SELECTORS",
+    "algorithm": "lightningrl.rl.registry:ALGORITHMS",
+    "table": "lightningrl.report.registry:TABLES",
+    "figure": "lightningrl.report.registry:FIGURES",
+}
+"""What is chosen by name -> the registry, a literal dict of name -> `module:attribute`."""
+
+
+def member(kind: str, name: str, where: str) -> str:
+    """The `module:attribute` of a registered name; such a string itself is an outsider's own part.
+
+    Raises ConfigError, with `where` (the config key), when the name is neither.
+    """
+    registry: Mapping[str, str] = resolve(REGISTRIES[kind])
+    if name in registry:
+        return registry[name]
+    if ":" in name:
+        return name
+    raise ConfigError(
+        f"{where}: there is no {kind} {name!r}. Allowed: {', '.join(sorted(registry))}, or your own as module:attribute"
+    )
+
+
+def judge_of(benchmark: str) -> str:
+    """The judge that a benchmark (`module:attribute`) names."""
+    return resolve(benchmark).judge

@@ -1,0 +1,215 @@
+"""From an experiment to its stages: the DAG, as a pure function of the config and the sources.
+
+| stage | `config` of its context |
+|---|---|
+| data/<benchmark> | benchmark (name and sizes), seed |
+| tokenizer/tokenizer | tokenizer |
+| pretrain/base | model, pretrain, decoding, seed, primary_threshold, max_new_tokens {benchmark: n} |
+| train/<run> | run, decoding, seed, max_new_tokens, prompt |
+| evaluate/<policy>/<benchmark> | evaluation (samples, temperature, shard), sweep (thresholds), decoding, prompt, max_new_tokens, seed, policy, benchmark |
+| collect/frontier | experiment, bootstrap, primary_threshold, seed, policies [{name, role, algorithm, benchmark}] |
+| table/<name>, figure/<name> | name; figures also plot |
+| release/release | tables, figures |
+
+Every context also has `members`. No torch, and no file but sources and the config is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightningrl.config.experiment import Experiment
+from lightningrl.config.train import Run
+from lightningrl.errors import ConfigError, StageError
+from lightningrl.provenance.members import judge_of, member
+from lightningrl.provenance.stage import Stage
+
+KINDS = ("data", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
+CHECKPOINT = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "metrics.jsonl")
+FILES: Mapping[str, tuple[str, ...]] = {
+    "data": ("train.jsonl", "validation.jsonl", "test.jsonl"),
+    "tokenizer": ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    "pretrain": CHECKPOINT,
+    "train": (*CHECKPOINT, "selection.json"),
+    "evaluate": ("records.jsonl", "summary.json"),
+    "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv"),
+    "table": ("{name}.csv", "{name}.md", "{name}.tex"),
+    "figure": ("{name}.pdf", "{name}.png", "{name}.csv"),
+}
+"""Final files of each kind, the manifest aside; a release's depend on what it holds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stages of one experiment, upstream first."""
+
+    experiment: Experiment
+    stages: tuple[Stage, ...]
+
+    def stage(self, kind: str, name: str) -> Stage:
+        """Raises StageError listing the names there are."""
+        for stage in self.stages:
+            if (stage.kind, stage.name) == (kind, name):
+                return stage
+        names = [stage.name for stage in self.stages if stage.kind == kind]
+        raise StageError(f"the experiment has no {kind} stage {name!r}. It has: {', '.join(names) or 'none'}")
+
+    def of(self, kind: str) -> list[Stage]:
+        return [stage for stage in self.stages if stage.kind == kind]
+
+    @property
+    def release(self) -> Stage:
+        return self.stages[-1]
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.stages)
+
+
+def plan(experiment: Experiment) -> Plan:
+    """The stages of an experiment. Raises ConfigError for a name that no registry has."""
+    stages = tuple(_Planner(experiment).stages())
+    names = [(stage.kind, stage.name) for stage in stages]
+    for kind, name in names:
+        if names.count((kind, name)) > 1:
+            raise ConfigError(f"two {kind} stages would be named {name!r}; give one of them another name")
+    return Plan(experiment, stages)
+
+
+def slug(name: str) -> str:
+    """A registry name as it is, a `module:attribute` as something that can be part of a path."""
+    return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-")
+
+
+class _Planner:
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.benchmarks = {
+            b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks
+        }
+        self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
+        self.selector = member("selector", experiment.decoding.selector, "decoding.selector")
+
+    def stages(self) -> Iterator[Stage]:
+        data = {name: self.data(name) for name in self.benchmarks}
+        yield from data.values()
+        tokenizer = self.tokenizer(data)
+        yield tokenizer
+        base = self.base(data, tokenizer)
+        yield base
+        trained: dict[str, Stage] = {}
+        for run in sorted(self.experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
+            trained[run.name] = self.train(run, data, base, trained)
+        yield from trained.values()
+        evaluated = [self.evaluate("base", base, name, data) for name in self.benchmarks]
+        for run in self.experiment.runs:
+            evaluated.append(self.evaluate(run.name, trained[run.name], run.benchmark, data))
+        yield from evaluated
+        collect = self.collect(evaluated, trained)
+        yield collect
+        drawn = [self.table(name, collect) for name in self.experiment.report.tables]
+        drawn += [self.figure(name, collect) for name in self.experiment.report.figures]
+        yield from drawn
+        yield self.release(collect, drawn)
+
+    def data(self, name: str) -> Stage:
+        config = {"benchmark": self.experiment.benchmark(name).data_science(), "seed": self.experiment.seed}
+        return self._stage("data", slug(name), config, {"benchmark": self.benchmarks[name]}, {})
+
+    def tokenizer(self, data: Mapping[str, Stage]) -> Stage:
+        return self._stage("tokenizer", "tokenizer", {"tokenizer": self.experiment.tokenizer}, {}, _data(data))
+
+    def base(self, data: Mapping[str, Stage], tokenizer: Stage) -> Stage:
+        experiment = self.experiment
+        config = {
+            "model": experiment.model,
+            "pretrain": experiment.pretrain,
+            "decoding": experiment.decoding,
+            "seed": experiment.seed,
+            "primary_threshold": experiment.evaluation.primary_threshold,
+            "max_new_tokens": {b.name: b.max_new_tokens for b in experiment.benchmarks},
+        }
+        members = {"selector": self.selector} | {f"judge/{name}": judge for name, judge in self.judges.items()}
+        return self._stage("pretrain", "base", config, members, _data(data) | {"tokenizer": tokenizer})
+
+    def train(self, run: Run, data: Mapping[str, Stage], base: Stage, trained: Mapping[str, Stage]) -> Stage:
+        benchmark = self.experiment.benchmark(run.benchmark)
+        config = {
+            "run": run,
+            "decoding": self.experiment.decoding,
+            "seed": self.experiment.seed,
+            "max_new_tokens": benchmark.max_new_tokens,
+            "prompt": benchmark.prompt,
+        }
+        members = {
+            "algorithm": member("algorithm", run.algorithm, f"runs.{run.name}.algorithm"),
+            "selector": self.selector,
+            "benchmark": self.benchmarks[run.benchmark],
+            "judge": self.judges[run.benchmark],
+        }
+        inputs = {"base": base, "data": data[run.benchmark]}
+        if run.match_compute is not None:
+            inputs["matched"] = trained[run.match_compute]
+        return self._stage("train", run.name, config, members, inputs)
+
+    def evaluate(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
+        evaluation, benchmark = self.experiment.evaluation, self.experiment.benchmark(name)
+        config = {
+            "evaluation": evaluation.model_dump(mode="json", exclude={"thresholds", "primary_threshold"}),
+            "sweep": {"thresholds": evaluation.thresholds},
+            "decoding": self.experiment.decoding,
+            "prompt": benchmark.prompt,
+            "max_new_tokens": benchmark.max_new_tokens,
+            "seed": self.experiment.seed,
+            "policy": policy,
+            "benchmark": name,
+        }
+        members = {"selector": self.selector, "benchmark": self.benchmarks[name], "judge": self.judges[name]}
+        return self._stage(
+            "evaluate", f"{policy}/{slug(name)}", config, members, {"policy": source, "data": data[name]}
+        )
+
+    def collect(self, evaluated: list[Stage], trained: Mapping[str, Stage]) -> Stage:
+        experiment = self.experiment
+        policies: list[dict[str, Any]] = [{"name": "base", "role": "before", "algorithm": None, "benchmark": None}]
+        for run in experiment.runs:
+            policies.append(run.model_dump(mode="json", include={"name", "role", "algorithm", "benchmark"}))
+        config = {
+            "experiment": experiment.experiment,
+            "bootstrap": experiment.report.bootstrap,
+            "primary_threshold": experiment.evaluation.primary_threshold,
+            "seed": experiment.seed,
+            "policies": policies,
+        }
+        inputs = {f"evaluate/{s.config['policy']}/{s.config['benchmark']}": s for s in evaluated}
+        inputs |= {f"train/{name}": stage for name, stage in trained.items()}
+        return self._stage("collect", "frontier", config, {}, inputs)
+
+    def table(self, name: str, collect: Stage) -> Stage:
+        members = {"table": member("table", name, "report.tables")}
+        return self._stage("table", slug(name), {"name": slug(name)}, members, {"collect": collect})
+
+    def figure(self, name: str, collect: Stage) -> Stage:
+        members = {"figure": member("figure", name, "report.figures")}
+        config = {"name": slug(name), "plot": self.experiment.report.plot}
+        return self._stage("figure", slug(name), config, members, {"collect": collect})
+
+    def release(self, collect: Stage, drawn: list[Stage]) -> Stage:
+        inputs = {f"{stage.kind}/{stage.name}": stage for stage in drawn}
+        files = tuple(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files)
+        config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure")}
+        return Stage(
+            self.experiment.experiment, "release", "release", config, {}, inputs | {"collect": collect}, files
+        )
+
+    def _stage(
+        self, kind: str, name: str, config: dict[str, Any], members: dict[str, str], inputs: dict[str, Stage]
+    ) -> Stage:
+        files = tuple(file.format(name=name) for file in FILES[kind])
+        return Stage(self.experiment.experiment, kind, name, config, members, inputs, files)
+
+
+def _data(data: Mapping[str, Stage]) -> dict[str, Stage]:
+    return {f"data/{name}": stage for name, stage in data.items()}

@@ -1,0 +1,191 @@
+"""Runs one stage of a plan: lease, checks, the stage's own code, manifest; and the ways in which it can end early."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lightningrl.config.report import Resources
+from lightningrl.errors import LightningRLError, StageError
+from lightningrl.io import canonical_json, disk_error, fsync_dir, read_jsonl
+from lightningrl.provenance import manifest, system
+from lightningrl.provenance.lease import lease
+from lightningrl.provenance.plan import Plan
+from lightningrl.provenance.stage import Stage
+from lightningrl.resolve import resolve
+from lightningrl.stages.context import StageContext
+
+TIMING = "timing.jsonl"
+STOP_EARLIER_S = 60.0
+"""How long before the end of its time budget a stage is told to save (at most a tenth of the budget)."""
+
+
+def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
+    """Make a stage's results; False when they were there already.
+
+    `key` is what the caller planned with. Raises StageError when it is not the key of today's config and sources, when
+    an input is missing or damaged, or when another process works on the folder; Interrupted after SIGTERM or at the end
+    of the time budget, with the state saved.
+    """
+    if key is not None and key != stage.key:
+        raise StageError(
+            f"{stage.kind} {stage.name}: asked for key {key}, but the config and code now give {stage.key}: "
+            "they changed since the DAG was planned. Run snakemake again."
+        )
+    resources = plan.experiment.resources
+    started = time.monotonic()
+    with lease(stage.folder / "state"), _log(stage, started) as report:
+        if not manifest.missing(stage):
+            manifest.check(stage.folder)
+            shutil.rmtree(stage.folder / "state", ignore_errors=True)
+            report(f"already finished: {stage.folder}")
+            return False
+        for role, source in stage.inputs.items():
+            manifest.check_input(role, source)
+        stage.manifest.unlink(missing_ok=True)  # an output was deleted by hand: not finished until it is made again
+        _remove_temporaries(stage.folder)
+        threads = threads_of(resources, stage.kind)
+        system.set_thread_environment(threads)
+        timing = _timing(stage.folder / "state" / TIMING)
+        timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now())
+        with _stopping(resources.max_minutes, started) as should_stop:
+            context = _context(stage, resources, report, should_stop, timing)
+            _call(stage, context)
+        timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
+        _finish(stage, threads, started)
+        report(f"finished: {stage.folder}")
+    return True
+
+
+def threads_of(resources: Resources, kind: str) -> int:
+    """CPU threads of a stage of this kind; stages without an entry of their own use one."""
+    return getattr(resources, f"{kind}_threads", 1)
+
+
+def _context(
+    stage: Stage,
+    resources: Resources,
+    report: Callable[[str], None],
+    should_stop: Callable[[], bool],
+    timing: Callable[..., None],
+) -> StageContext:
+    return StageContext(
+        config={**stage.config, "members": dict(stage.members)},
+        inputs={role: source.folder for role, source in stage.inputs.items()},
+        folder=stage.folder,
+        state=stage.folder / "state",
+        cache=stage.cache,
+        threads=threads_of(resources, stage.kind),
+        judge_workers=resources.judge_workers,
+        report=report,
+        should_stop=should_stop,
+        timing=timing,
+    )
+
+
+def _call(stage: Stage, context: StageContext) -> None:
+    entry = resolve(f"lightningrl.stages.{stage.kind}:run")
+    try:
+        entry(context)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise disk_error(Path(error.filename or stage.folder), error) from error
+
+
+def _finish(stage: Stage, threads: int, started: float) -> None:
+    """Publish the timing, write the manifest, drop the state: in this order, so that a kill in between costs nothing."""
+    timing = stage.folder / "state" / TIMING
+    rows = list(read_jsonl(timing))
+    shutil.copyfile(timing, stage.folder / f".{TIMING}.{os.getpid()}.tmp")
+    os.replace(stage.folder / f".{TIMING}.{os.getpid()}.tmp", stage.folder / TIMING)
+    fsync_dir(stage.folder)
+    run = {
+        "command": sys.argv,
+        "starts": [row for row in rows if row.get("event") == "start"],
+        "seconds_of_last_start": time.monotonic() - started,
+        "peak_memory_bytes": system.peak_memory_bytes(),
+        "finished": _now(),
+    }
+    manifest.write(stage, run, threads)
+    shutil.rmtree(stage.folder / "state", ignore_errors=True)
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """What a killed predecessor left between writing and renaming. The lease makes sure that nobody is writing."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _log(stage: Stage, started: float) -> Iterator[Callable[[str], None]]:
+    """A function that shows a line of progress with the seconds so far, and appends it to the stage's log."""
+    try:
+        stage.log.parent.mkdir(parents=True, exist_ok=True)
+        file = open(stage.log, "a", encoding="utf-8")  # noqa: SIM115 - closed by the with below
+    except OSError as error:
+        raise disk_error(stage.log, error) from error
+    with file:
+
+        def report(line: str) -> None:
+            text = f"[{stage.kind} {stage.name} {time.monotonic() - started:7.1f} s] {line}\n"
+            sys.stderr.write(text)
+            sys.stderr.flush()
+            file.write(text)
+            file.flush()
+
+        try:
+            yield report
+        except LightningRLError as error:
+            file.write(f"{type(error).__name__}: {error}\n")
+            raise
+
+
+def _timing(path: Path) -> Callable[..., None]:
+    def append(**row: Any) -> None:
+        try:
+            _drop_torn_line(path)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(canonical_json(row) + "\n")
+        except OSError as error:
+            raise disk_error(path, error) from error
+
+    return append
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a kill left of a last line without its end."""
+    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
+        with open(path, "r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+
+
+@contextmanager
+def _stopping(max_minutes: float | None, started: float) -> Iterator[Callable[[], bool]]:
+    """A function that says whether to save and stop: after SIGTERM, or shortly before the time budget ends."""
+    asked = threading.Event()
+    budget = float("inf") if max_minutes is None else 60.0 * max_minutes
+    deadline = started + budget - (0.0 if max_minutes is None else min(STOP_EARLIER_S, 0.1 * budget))
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield lambda: asked.is_set() or time.monotonic() >= deadline
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,110 @@
+"""One stage of an experiment: what it reads, what it writes, and the key that follows from what it reads.
+
+The key is a function of the scientific config, the members, the source digests and the upstream keys; never of
+resources, paths, dates or the order of mappings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightningrl.config.section import Section
+from lightningrl.io import canonical_json, sha256_text
+from lightningrl.provenance.digest import sources
+
+MANIFEST = "manifest.json"
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A node of the plan; its folder is `results/<experiment>/<kind>/<name>-<key>`."""
+
+    experiment: str
+    kind: str
+    """The verb, and the module `lightningrl.stages.<kind>` whose `run` does it."""
+    name: str
+    """For people and for targets: `gsm-mini`, `base/gsm-mini`, `lightningrl`."""
+    config: Mapping[str, Any]
+    """Role -> section or JSON value: all that the stage reads of the experiment."""
+    members: Mapping[str, str]
+    """Role -> `module:attribute` of the registry members the config chose; the stage resolves them."""
+    inputs: Mapping[str, Stage]
+    """Role -> upstream stage."""
+    files: tuple[str, ...]
+    """Final files but the manifest, relative to the folder."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Final files; the manifest, which is written last, at the end."""
+        return (*self.files, MANIFEST)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose closure is the stage's code."""
+        return (f"lightningrl.stages.{self.kind}", *sorted({m.partition(":")[0] for m in self.members.values()}))
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """File -> digest of its normalised text, for all the stage's code."""
+        return sources(self.modules)
+
+    @cached_property
+    def preimage(self) -> dict[str, Any]:
+        """What the key is a hash of, as plain JSON."""
+        return {
+            "kind": self.kind,
+            "science": {role: science(value) for role, value in sorted(self.config.items())},
+            "members": dict(sorted(self.members.items())),
+            "code": sha256_text(canonical_json(self.sources)),
+            "upstream": {role: stage.key for role, stage in sorted(self.inputs.items())},
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """8 hex digits: equal keys, equal results."""
+        return _key(self.preimage)
+
+    @cached_property
+    def cache_key(self) -> str:
+        """The key without what is swept: stages that differ only in their sweep share what each point cost."""
+        without = {role: value for role, value in self.preimage["science"].items() if role != "sweep"}
+        return _key(self.preimage | {"science": without})
+
+    @property
+    def folder(self) -> Path:
+        """Where the results are, relative to the working directory."""
+        base = RESULTS / self.experiment
+        return base / f"release-{self.key}" if self.kind == "release" else base / self.kind / f"{self.name}-{self.key}"
+
+    @property
+    def cache(self) -> Path:
+        """Shared by versions that differ only in their sweep."""
+        return RESULTS / self.experiment / "cache" / self.kind / f"{self.name}-{self.cache_key}"
+
+    @property
+    def log(self) -> Path:
+        return Path("logs") / self.experiment / self.kind / f"{self.name}-{self.key}.log"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / MANIFEST
+
+
+def science(value: Any) -> Any:
+    """A config value as plain JSON, sections by their own `science`."""
+    if isinstance(value, Section):
+        return value.science()
+    if isinstance(value, Mapping):
+        return {str(key): science(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [science(item) for item in value]
+    return value
+
+
+def _key(preimage: Mapping[str, Any]) -> str:
+    return sha256_text(canonical_json(preimage))[:8]

@@ -1,0 +1,148 @@
+"""Accuracy against TPF, one curve a policy, one panel a benchmark (paper's Figure 8d).
+
+Points are the thresholds of the sweep; bars are 95 % intervals over problems; the large point is the primary
+threshold. Reads the `frontier` table. Not drawn: AUP, which is the area under these curves, and other definitions of
+TPF unless `x` asks for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from lightningrl.report.figures.style import (
+    INK,
+    MARKERS,
+    PAGE_WIDTH_IN,
+    new_figure,
+    place_labels,
+    policy_colours,
+    read_options,
+    require_columns,
+    save,
+    styled,
+)
+
+X_LABELS = {
+    "tpf": "Tokens per forward, TPF (tokens / denoise forward)",
+    "tpf_true": "Tokens per forward, commits counted (tokens / forward)",
+    "forwards_per_problem": "Denoise forwards per problem",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierOptions:
+    """Options of the frontier figure.
+
+    >>> FrontierOptions(x="tpf_true").panel_height_in
+    2.5
+    """
+
+    x: str = "tpf"
+    """`tpf`, `tpf_true` or `forwards_per_problem`."""
+    thresholds: str = "ends"
+    """Which thresholds are written at the points: `ends` (first, last and primary), `all` or `none`."""
+    panel_height_in: float = 2.5
+    """Height of one panel, inches."""
+
+
+def draw(table: pd.DataFrame, out_dir: Path, options: FrontierOptions | Mapping[str, Any] | None = None) -> list[Path]:
+    """Write frontier.pdf, .png and .csv; returns their paths."""
+    chosen = read_options(FrontierOptions, options)
+    require_columns(
+        table, ("policy", "role", "benchmark", "threshold", "accuracy_pct", "is_primary", chosen.x), "frontier"
+    )
+    benchmarks = list(dict.fromkeys(table["benchmark"]))
+    policies = list(dict.fromkeys(table["policy"]))
+    colours = policy_colours(zip(table["policy"], table["role"], strict=True))
+    columns = 1 if len(benchmarks) == 1 else 2 if len(benchmarks) in (2, 4) else 3
+    lines = -(-len(benchmarks) // columns)
+    width = 4.6 if columns == 1 else PAGE_WIDTH_IN
+    with styled():
+        figure = new_figure(width, lines * (chosen.panel_height_in + 0.5 * (columns == 1)) + 0.3)
+        panels = figure.subplots(lines, columns, squeeze=False).ravel()
+        for axes, benchmark in zip(panels, benchmarks, strict=False):
+            axes.set_title(benchmark)
+            for number, policy in enumerate(policies):
+                curve = table[(table["benchmark"] == benchmark) & (table["policy"] == policy)].sort_values(chosen.x)
+                if len(curve):
+                    _curve(axes, curve, chosen.x, colours[policy], MARKERS[number % len(MARKERS)], policy)
+            axes.margins(x=0.09, y=0.10)
+            _whole_percents(axes)
+        for axes in panels[len(benchmarks) :]:
+            axes.set_visible(False)
+        figure.supxlabel(X_LABELS[chosen.x], fontsize=8.5)
+        figure.supylabel("Accuracy (%)", fontsize=8.5)
+        handles, names = _legend(panels[: len(benchmarks)])
+        figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4))
+        for axes, benchmark in zip(panels, benchmarks, strict=False):
+            _threshold_labels(axes, table[table["benchmark"] == benchmark], chosen, colours)
+        return save(figure, table, out_dir, "frontier")
+
+
+def _curve(axes: Axes, curve: pd.DataFrame, x: str, colour: str, marker: str, policy: str) -> None:
+    along, up = curve[x].to_numpy(), curve["accuracy_pct"].to_numpy()
+    bars = {"ecolor": colour, "elinewidth": 0.8, "alpha": 0.45, "fmt": "none", "zorder": 2}
+    axes.errorbar(along, up, yerr=_bar(curve, "accuracy_pct"), **bars)
+    if f"{x}_low" in curve:
+        axes.errorbar(along, up, xerr=_bar(curve, x), **bars)
+    axes.plot(
+        along, up, color=colour, marker=marker, markeredgecolor="white", markeredgewidth=0.6, label=policy, zorder=3
+    )
+    primary = curve["is_primary"].to_numpy(bool)
+    axes.plot(
+        along[primary], up[primary], color=colour, marker=marker, markersize=8.5, linestyle="none",
+        markeredgecolor=INK, markeredgewidth=1.0, zorder=4,
+    )  # fmt: skip
+
+
+def _bar(curve: pd.DataFrame, name: str) -> np.ndarray:
+    """[2, points] lengths of the interval's two arms; a percentile interval may miss its estimate: then 0."""
+    value = curve[name].to_numpy()
+    arms = np.stack([value - curve[f"{name}_low"].to_numpy(), curve[f"{name}_high"].to_numpy() - value])
+    return np.clip(arms, 0.0, None)
+
+
+def _whole_percents(axes: Axes) -> None:
+    low, high = axes.get_ylim()
+    if high - low < 4:  # a flat curve must not fill the panel with noise
+        low, high = low - 2, high + 2
+    axes.set_ylim(max(low, -3.0), min(high, 103.0))
+
+
+def _legend(panels: np.ndarray) -> tuple[list[Any], list[str]]:
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    return list(found.values()), list(found)
+
+
+def _threshold_labels(axes: Axes, rows: pd.DataFrame, chosen: FrontierOptions, colours: Mapping[str, str]) -> None:
+    if chosen.thresholds == "none":
+        return
+    labels, avoid = [], []
+    for policy, curve in rows.groupby("policy", sort=False):
+        curve = curve.sort_values(chosen.x)
+        along, up = curve[chosen.x].to_numpy(), curve["accuracy_pct"].to_numpy()
+        at = np.linspace(0, max(len(curve) - 1, 0), 24 * len(curve))
+        avoid += list(zip(np.interp(at, range(len(curve)), along), np.interp(at, range(len(curve)), up), strict=True))
+        for low, high in ((curve["accuracy_pct_low"], curve["accuracy_pct_high"]),):
+            for x, bottom, top in zip(along, low, high, strict=True):
+                avoid += [(x, y) for y in np.linspace(bottom, top, 8)]
+        for i, (threshold, primary) in enumerate(zip(curve["threshold"], curve["is_primary"], strict=True)):
+            if chosen.thresholds == "all" or primary or (i in (0, len(curve) - 1) and len(curve) > 1):
+                text_style = {
+                    "color": colours[str(policy)],
+                    "fontsize": 8,
+                    "fontweight": "bold" if primary else "normal",
+                }
+                labels.append((float(along[i]), float(up[i]), f"τ={threshold:g}", text_style, bool(primary)))
+    labels.sort(key=lambda label: not label[4])
+    place_labels(axes, [label[:4] for label in labels], avoid)

@@ -1,0 +1,89 @@
+"""Tokens revealed at each decoding step, before against after training (paper's Figure 7).
+
+Upper panel: mean over the samples still running, band of one standard deviation. Lower panel: how many samples are
+still running (the paper's right axis, kept apart so that the two scales are not read against each other). Where
+fewer than `min_running` samples are left the mean is noise and is not drawn. Reads the `steps` table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from lightningrl.report.figures.style import (
+    PAGE_WIDTH_IN,
+    new_figure,
+    policy_colours,
+    read_options,
+    require_columns,
+    save,
+    styled,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepsOptions:
+    """Options of the decoding-steps figure.
+
+    >>> StepsOptions(roles=("before", "after", "rival")).min_running
+    5
+    """
+
+    roles: tuple[str, ...] = ("before", "after")
+    """Roles of the policies to draw."""
+    benchmarks: tuple[str, ...] = ()
+    """Benchmarks to draw, one column of panels each; none given: all, at most three."""
+    min_running: int = 5
+    """Least number of running samples for which the mean is drawn."""
+    height_in: float = 3.3
+    """Height of the figure, inches."""
+
+
+def draw(table: pd.DataFrame, out_dir: Path, options: StepsOptions | Mapping[str, Any] | None = None) -> list[Path]:
+    """Write steps.pdf, .png and .csv; returns their paths."""
+    chosen = read_options(StepsOptions, options)
+    require_columns(table, ("policy", "role", "benchmark", "decoding_step", "tokens_mean", "samples_running"), "steps")
+    benchmarks = list(chosen.benchmarks) or list(dict.fromkeys(table["benchmark"]))[:3]
+    plotted = table[table["role"].isin(chosen.roles) & table["benchmark"].isin(benchmarks)]
+    require_columns(plotted, (), "steps")
+    colours = policy_colours(zip(plotted["policy"], plotted["role"], strict=True))
+    width = 4.6 if len(benchmarks) == 1 else PAGE_WIDTH_IN
+    with styled():
+        figure = new_figure(width, chosen.height_in)
+        panels = figure.subplots(2, len(benchmarks), sharex="col", squeeze=False, height_ratios=(2, 1))
+        for above, below, benchmark in zip(panels[0], panels[1], benchmarks, strict=True):
+            above.set_title(benchmark)
+            for policy, rows in plotted[plotted["benchmark"] == benchmark].groupby("policy", sort=False):
+                _policy(above, below, rows.sort_values("decoding_step"), str(policy), colours, chosen.min_running)
+            above.set_ylim(bottom=0.0)
+            below.set_ylim(bottom=0.0)
+            below.margins(x=0.01)
+            below.set_xlabel("Decoding step (denoise forward)")
+            below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        panels[0, 0].set_ylabel("Tokens revealed\n(mean ± 1 std)")
+        panels[1, 0].set_ylabel("Samples\nrunning")
+        figure.align_ylabels(panels[:, 0])
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+        return save(figure, plotted, out_dir, "steps")
+
+
+def _policy(
+    above: Axes, below: Axes, rows: pd.DataFrame, policy: str, colours: Mapping[str, str], min_running: int
+) -> None:
+    step, mean, std = (rows[name].to_numpy(float) for name in ("decoding_step", "tokens_mean", "tokens_std"))
+    running = rows["samples_running"].to_numpy()
+    enough = running >= min(min_running, running.max())
+    mean, std = np.where(enough, mean, np.nan), np.where(enough, std, np.nan)
+    colour = colours[policy]
+    above.fill_between(step, np.clip(mean - std, 0, None), mean + std, color=colour, alpha=0.16, linewidth=0)
+    above.plot(step, mean, color=colour, label=policy)
+    below.step(step, running, where="mid", color=colour, linewidth=1.3)

@@ -1,0 +1,10 @@
+"""A DataFrame as CSV text with fixed bytes: what figures and tables both write. Nothing else lives here."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """CSV with a header, shortest exact floats, empty cells for NaN, and Unix line ends."""
+    return table.to_csv(index=False, lineterminator="\n", na_rep="")

@@ -1,0 +1,218 @@
+"""Tables as text: CSV (every number, full precision), Markdown and LaTeX (booktabs), and a view for the terminal.
+
+Pure functions of the collected tables: `main` of the headline, `frontier` of every threshold. An estimate is followed
+by its 95 % interval in brackets; headers carry units; what a number cannot be read without (y_max, the anchor,
+thresholds, n) is in the notes. Not done here: any statistics (`frontier.collect`).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lightningrl.io import write_text
+from lightningrl.report.plain import csv_text
+
+Cell = Callable[[Any], str]
+
+MISSING = "–"  # noqa: RUF001 - an en dash, as printed tables use for "does not apply"
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "Δ": r"$\Delta$", "×": r"$\times$",
+    "−": r"$-$", "–": "--", "≥": r"$\geq$",
+}  # fmt: skip  # noqa: RUF001
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """A finished table: text cells, and the numbers that they were made of.
+
+    >>> Table("t", "Two numbers.", ("n",), ("A", "TPF"), (("x_1", "2.0"),), pd.DataFrame({"tpf": [2.0]})).csv()
+    'tpf\\n2.0\\n'
+    """
+
+    name: str
+    """File name without its ending."""
+    caption: str
+    notes: tuple[str, ...]
+    """Lines under the table."""
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    data: pd.DataFrame
+    n_text_columns: int = 1
+    """Columns from the left that hold names; the others are numbers, set flush right."""
+
+    def csv(self) -> str:
+        return csv_text(self.data)
+
+    def markdown(self) -> str:
+        """GitHub's pipe table between caption and notes."""
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows)]
+        rule = ["---" if c < self.n_text_columns else "---:" for c in range(len(self.header))]
+        lines = [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
+        return "\n".join([f"**{self.caption}**", "", *lines, "", *(f"- {note}" for note in self.notes), ""])
+
+    def latex(self) -> str:
+        """A `table` environment; needs only the booktabs package. Repeated names of the first column are left out."""
+        columns = "l" * self.n_text_columns + "r" * (len(self.header) - self.n_text_columns)
+        lines = [r"\begin{table}[t]", r"\centering", r"\footnotesize", rf"\caption{{{escape(self.caption)}}}"]
+        lines += [rf"\label{{tab:{self.name}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+        lines += [" & ".join(escape(cell) for cell in self.header) + r" \\", r"\midrule"]
+        previous = None
+        for row in self.rows:
+            if previous is not None and row[0] != previous:
+                lines.append(r"\addlinespace")
+            first = "" if row[0] == previous else row[0]
+            lines.append(" & ".join(escape(cell) for cell in (first, *row[1:])) + r" \\")
+            previous = row[0]
+        lines += [r"\bottomrule", r"\end{tabular}"]
+        if self.notes:
+            notes = "\\\\\n".join(escape(note) for note in self.notes)
+            lines += [r"\par\smallskip", rf"\begin{{minipage}}{{\linewidth}}\scriptsize {notes}\end{{minipage}}"]
+        return "\n".join([*lines, r"\end{table}", ""])
+
+
+def write(table: Table, out_dir: Path) -> list[Path]:
+    """Write `name`.csv, .md and .tex into `out_dir`; returns their paths."""
+    paths = []
+    for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex())):
+        paths.append(Path(out_dir) / f"{table.name}.{suffix}")
+        write_text(paths[-1], text)
+    return paths
+
+
+def main(headline: pd.DataFrame) -> Table:
+    """The headline table: a row per (benchmark, policy) at the primary threshold."""
+    columns: list[tuple[str, Cell]] = [
+        ("Benchmark", lambda row: row.benchmark),
+        ("Policy", lambda row: row.policy),
+        ("Accuracy (%)", _interval("accuracy_pct", 1)),
+        ("Δ accuracy (points)", _interval("accuracy_difference", 1, sign=True)),
+        ("TPF (tokens/forward)", _interval("tpf", 2)),
+        ("Forwards per problem", _interval("forwards_per_problem", 1)),
+        ("Response tokens", lambda row: number(row.response_tokens_mean, 1)),
+        ("AUP", _interval("aup", 1)),
+        ("AUP anchored", _interval("aup_anchored", 1)),
+        ("Δ AUP anchored", _interval("aup_anchored_difference", 1, sign=True)),
+    ]
+    caption = "Accuracy, parallelism and AUP at the primary threshold."
+    return _build("main", caption, (*_headline_notes(headline), *_method_notes(headline)), columns, headline, 2)
+
+
+def frontier(table: pd.DataFrame) -> Table:
+    """Every threshold of every policy; the primary one is marked with an asterisk."""
+    columns: list[tuple[str, Cell]] = [
+        ("Benchmark", lambda row: row.benchmark),
+        ("Policy", lambda row: row.policy),
+        ("Threshold τ", lambda row: f"{row.threshold:g}{'*' if row.is_primary else ''}"),
+        ("Accuracy (%)", _interval("accuracy_pct", 1)),
+        ("TPF (tokens/forward)", _interval("tpf", 2)),
+        ("TPF, mean of ratios", lambda row: number(row.tpf_mean, 2)),
+        ("TPF with commits", lambda row: number(row.tpf_true, 2)),
+        ("Forwards per problem", _interval("forwards_per_problem", 1)),
+        ("Response tokens", lambda row: number(row.response_tokens_mean, 1)),
+        ("Truncated (%)", lambda row: number(row.truncated_pct, 1)),
+    ]
+    notes = ["* the primary threshold. TPF: response tokens over denoise forwards, ratio of sums unless marked."]
+    for benchmark, rows in table.groupby("benchmark", sort=False):
+        notes.append(f"{benchmark}: {_sizes(rows)}.")
+    notes.append("Brackets: 95 % intervals over problems (accuracy: Wilson; others: bootstrap).")
+    return _build("frontier", "Every threshold of the sweep.", tuple(notes), columns, table, 2)
+
+
+def console(headline: pd.DataFrame) -> str:
+    """The headline table for a terminal: estimates, their intervals beneath, at most 110 columns wide."""
+    columns: list[tuple[str, int, Cell, Cell]] = [
+        (title, width, lambda row, k=key, d=digits, s=sign: number(getattr(row, k), d, s),
+         lambda row, k=key, d=digits, s=sign: _bracket(row, k, d, s))
+        for title, key, digits, sign, width in (
+            ("accuracy %", "accuracy_pct", 1, False, 13), ("Δ points", "accuracy_difference", 1, True, 15),
+            ("TPF", "tpf", 2, False, 15), ("forwards", "forwards_per_problem", 1, False, 15),
+            ("AUP anchored", "aup_anchored", 1, False, 17), ("Δ AUP anch.", "aup_anchored_difference", 1, True, 18),
+        )
+    ]  # fmt: skip
+    lines = [f"{'':<16}" + "".join(f"{title:>{width}}" for title, width, *_ in columns)]
+    for benchmark, rows in headline.groupby("benchmark", sort=False):
+        lines += ["", f"{benchmark} ".ljust(16 + sum(width for _, width, *_ in columns), "─")]
+        for row in rows.itertuples():
+            policy = row.policy if len(row.policy) <= 16 else row.policy[:15] + "…"
+            lines.append(f"{policy:<16}" + "".join(f"{cell(row):>{width}}" for _, width, cell, _ in columns))
+            beneath = "".join(f"{cell(row):>{width}}" for _, width, _, cell in columns)
+            lines.append(f"{'':<16}{beneath}".rstrip())
+    notes = "\n".join(textwrap.fill(note, 110, subsequent_indent="  ") for note in _headline_notes(headline))
+    return "\n".join([*lines, "", notes, "Brackets: 95 % intervals over problems; Δ against the base, paired."])
+
+
+def number(value: float, digits: int, sign: bool = False) -> str:
+    """`value` with fixed decimals and a true minus sign; a dash for NaN."""
+    if pd.isna(value):
+        return MISSING
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if float(text) == 0.0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")  # noqa: RUF001
+
+
+def escape(text: str) -> str:
+    """`text` safe inside LaTeX; a leading bracket is guarded, because it would be read as an option after a row end."""
+    escaped = "".join(LATEX.get(letter, letter) for letter in text)
+    return "{}" + escaped if escaped.startswith(("[", "*")) else escaped
+
+
+def _build(
+    name: str, caption: str, notes: Sequence[str], columns: Sequence[tuple[str, Cell]], data: pd.DataFrame, n_text: int
+) -> Table:
+    rows = tuple(tuple(cell(row) for _, cell in columns) for row in data.itertuples())
+    return Table(name, caption, tuple(notes), tuple(title for title, _ in columns), rows, data, n_text)
+
+
+def _bracket(row: Any, key: str, digits: int, sign: bool = False) -> str:
+    low, high = getattr(row, f"{key}_low"), getattr(row, f"{key}_high")
+    return "" if pd.isna(low) else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
+
+
+def _interval(key: str, digits: int, sign: bool = False) -> Cell:
+    return lambda row: f"{number(getattr(row, key), digits, sign)} {_bracket(row, key, digits, sign)}".rstrip()
+
+
+def _sizes(rows: pd.DataFrame) -> str:
+    samples = sorted(set(rows["n_samples"]))
+    text = f"n = {rows['n_problems'].iloc[0]:,} problems, {' or '.join(f'{count:,}' for count in samples)} samples"
+    return text + (" a policy" if "thresholds" in rows else " a threshold")
+
+
+def _headline_notes(headline: pd.DataFrame) -> list[str]:
+    """One line a benchmark: n, thresholds, y_max, anchor."""
+    notes = []
+    for benchmark, rows in headline.groupby("benchmark", sort=False):
+        shown = " or ".join(f"{threshold:g}" for threshold in dict.fromkeys(rows["threshold"]))
+        sweeps: dict[str, list[str]] = {}
+        for policy, thresholds in zip(rows["policy"], rows["thresholds"], strict=True):
+            sweeps.setdefault(thresholds, []).append(policy)
+        swept = "; ".join(
+            thresholds.replace(" ", ", ") + (f" ({', '.join(policies)})" if len(sweeps) > 1 else "")
+            for thresholds, policies in sweeps.items()
+        )
+        line = f"{benchmark}: {_sizes(rows)}; shown at τ = {shown}; AUP over τ = {swept}; y_max = "
+        line += f"{number(rows['y_max'].iloc[0], 1)} %"
+        anchors = [
+            f"y_min = {number(y_min, 1)} % (base {base})"
+            for base, y_min in dict.fromkeys(zip(rows["base"], rows["y_min"], strict=True))
+            if base
+        ]
+        notes.append("; ".join([line, *anchors]) + ".")
+    return notes
+
+
+def _method_notes(headline: pd.DataFrame) -> list[str]:
+    return [
+        "TPF: response tokens over denoise forwards, ratio of sums; prefill and commits not counted. AUP as published "
+        "(first rectangle unweighted); AUP anchored: one y_min and y_max for all, first rectangle weighted.",
+        f"Brackets: 95 % intervals over problems (accuracy: Wilson; others: {headline['n_bootstrap'].iloc[0]:,} "
+        "bootstrap replicates); Δ is against the base, paired by problem.",
+    ]

@@ -1,0 +1,81 @@
+"""The likelihood of the trajectory that happened: each revealed token, in the state of its own denoise forward.
+
+For every denoise forward of a response there is one noisy copy of the block it worked on: positions revealed by
+earlier forwards hold their tokens, all others the mask, and the positions revealed by this very forward are the
+actions. With the decoder's weights the result equals the decoder's `behaviour_logp` (METHOD: TraceRL's surrogate).
+The sum over actions is a surrogate of the path's probability, not the probability itself: which positions are revealed
+depends on the draws too, and that factor is left out.
+
+Tokens after the first stop token are context, never actions; the stop token is an action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightningrl.models.packing import PackedRow, pack, scored_log_probs
+from lightningrl.models.sdar import SDAR
+from lightningrl.types import Trajectory
+
+
+def trajectory_row(trajectory: Trajectory, mask_token_id: int) -> PackedRow:
+    """The states and actions of one trajectory."""
+    size, prompt_len = trajectory.block_size, len(trajectory.prompt_ids)
+    ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
+    reveal = np.concatenate([np.zeros(prompt_len, dtype=np.int64), trajectory.reveal_step])
+    is_response = np.arange(len(ids)) < prompt_len + trajectory.response_len
+    block_of_step = np.zeros(trajectory.stats.denoise_forwards + 1, dtype=np.int64)
+    block_of_step[reveal] = np.arange(len(ids)) // size
+    steps = np.unique(reveal[(reveal > 0) & is_response])
+    blocks = block_of_step[steps]
+    ids_CK, reveal_CK = ids.reshape(-1, size)[blocks], reveal.reshape(-1, size)[blocks]
+    return PackedRow(
+        clean_ids=ids[: blocks.max() * size],
+        copy_block=blocks,
+        copy_ids=np.where(reveal_CK >= steps[:, None], mask_token_id, ids_CK),
+        target_ids=ids_CK,
+        scored=(reveal_CK == steps[:, None]) & is_response.reshape(-1, size)[blocks],
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenScores:
+    """One value an action, over several trajectories; n actions in all."""
+
+    logp_n: Tensor
+    """Nats, differentiable."""
+    entropy_n: Tensor
+    """Nats, of the whole distribution at the action's state; detached."""
+    row_n: Tensor
+    """Index of the trajectory."""
+    position_n: Tensor
+    """Index into the trajectory's response, 0 <= position < L."""
+
+
+def score_tokens(model: SDAR, trajectories: Sequence[Trajectory]) -> TokenScores:
+    """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`."""
+    mask_id = model.config.mask_token_id
+    rows = [trajectory_row(trajectory, mask_id) for trajectory in trajectories]
+    packed = pack(rows, mask_id, model.lm_head.weight.device)
+    temperature = trajectories[0].temperature or 1.0
+    log_probs_nV = scored_log_probs(model, packed, temperature)
+    logp_n = log_probs_nV.gather(-1, packed.target_n[:, None]).squeeze(-1)
+    with torch.no_grad():
+        entropy_n = -(log_probs_nV.exp() * log_probs_nV.clamp(min=-1e4)).sum(dim=-1)
+    absolute_n = packed.copy_block_BC[packed.row_n, packed.copy_n] * rows[0].copy_ids.shape[1] + packed.column_n
+    prompt_len_B = torch.tensor([len(t.prompt_ids) for t in trajectories], device=absolute_n.device)
+    return TokenScores(logp_n, entropy_n.detach(), packed.row_n, absolute_n - prompt_len_B[packed.row_n])
+
+
+def behaviour_of(trajectories: Sequence[Trajectory], scores: TokenScores) -> Tensor:
+    """(n,) the decoder's log-probability of each action, in the order of `scores`."""
+    width = max(len(trajectory.token_ids) for trajectory in trajectories)
+    table_BS = np.zeros((len(trajectories), width), dtype=np.float32)
+    for index, trajectory in enumerate(trajectories):
+        table_BS[index, : len(trajectory.token_ids)] = trajectory.behaviour_logp
+    return torch.from_numpy(table_BS).to(scores.row_n.device)[scores.row_n, scores.position_n]

@@ -1,0 +1,117 @@
+"""The level `bwrap`: bubblewrap with namespaces of its own for users, processes, network, IPC and host name.
+
+The jail sees a read-only interpreter at its own path, the server, four devices and a bounded tmpfs; no /proc, no
+/sys, no host file. Judging as an ordinary user, bubblewrap makes a user namespace. Judging as root, a user namespace
+would map the jail's uid to the host's root, which the process limit does not bind; so there is none, the server takes
+uid 65534 itself without a capability left, and the seccomp filter refuses new user namespaces to candidate code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from lightningrl.sandbox import codec, seccomp, server
+from lightningrl.sandbox.interpreter import find_interpreter
+from lightningrl.sandbox.levels import Launch
+from lightningrl.sandbox.limits import Limits
+
+JAIL_UID = 65534
+"""nobody, and its group."""
+WORK_FOLDER = "/box"
+_SERVER_FOLDER = "/jail"
+_OLDEST = (0, 8)
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_ENVIRONMENT = {
+    "HOME": WORK_FOLDER,
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "PATH": "/nowhere",
+    "PYTHONHASHSEED": "0",
+}
+"""The hash seed is fixed so that a program that depends on the order of a set gets the same verdict every time."""
+_BECOME_FIRST_OOM_VICTIM = 'echo 1000 > /proc/self/oom_score_adj && exec "$0" "$@"'
+
+
+class Bubblewrap:
+    """See the module; `lightningrl.sandbox.levels.Level`."""
+
+    remedy = (
+        "apt-get install bubblewrap (0.8 or newer; without root: conda install -c conda-forge bubblewrap); on Ubuntu "
+        "24.04 load the AppArmor profile bwrap-userns-restrict; in a container allow user namespaces"
+    )
+
+    def missing(self) -> str | None:
+        path = shutil.which("bwrap")
+        if path is None:
+            return "bwrap is not on the PATH"
+        if not seccomp.supported():
+            return f"the seccomp filter knows x86_64 and aarch64, not {os.uname().machine}"
+        text = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+        version = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+        if version < _OLDEST:
+            return f"{path} is {text.strip() or 'of an unknown version'}; 0.8 or newer is needed"
+        return None
+
+    @contextlib.contextmanager
+    def launch(self, limits: Limits) -> Iterator[Launch]:
+        filter_fd = os.memfd_create("seccomp")
+        try:
+            os.write(filter_fd, seccomp.filter_program())
+            os.lseek(filter_fd, 0, os.SEEK_SET)
+            is_root = os.getuid() == 0
+            argv = ["/bin/sh", "-c", _BECOME_FIRST_OOM_VICTIM, _find_bwrap(), *_isolation(is_root)]
+            argv += ["--seccomp", str(filter_fd), *_mounts(limits), *_server_command()]
+            yield Launch(tuple(argv), (filter_fd,), JAIL_UID if is_root else None)
+        finally:
+            os.close(filter_fd)
+
+
+def _find_bwrap() -> str:
+    path = shutil.which("bwrap")
+    assert path is not None, "missing() is asked first"
+    return os.path.abspath(path)
+
+
+def _isolation(is_root: bool) -> list[str]:
+    if is_root:
+        namespaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+        namespaces += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    else:
+        namespaces = ["--unshare-all", "--unshare-user", "--disable-userns"]
+        namespaces += ["--uid", str(JAIL_UID), "--gid", str(JAIL_UID)]
+    variables = [word for item in _ENVIRONMENT.items() for word in ("--setenv", *item)]
+    libraries = sorted({os.path.dirname(path) for path in find_interpreter().libraries})
+    variables += ["--setenv", "LD_LIBRARY_PATH", ":".join(libraries)]
+    return [*namespaces, "--hostname", "jail", "--new-session", "--die-with-parent", "--clearenv", *variables]
+
+
+def _mounts(limits: Limits) -> list[str]:
+    python = find_interpreter()
+    binds = {path: path for path in (*python.folders, python.executable, *python.libraries)}
+    binds |= {f"{_SERVER_FOLDER}/{Path(module.__file__).name}": module.__file__ for module in (server, codec)}
+    args = []
+    # Parents are made first and readable by all: bubblewrap would give them the mode of the host's (/root: 0700).
+    parents = {parent for path in (*binds, *_DEVICES) for parent in Path(path).parents if parent != Path("/")}
+    for parent in sorted(parents):
+        args += ["--perms", "0755", "--dir", str(parent)]
+    for place, source in binds.items():
+        args += ["--ro-bind", source, place]
+    for folder in python.hidden:
+        args += ["--perms", "0755", "--size", "4096", "--tmpfs", folder, "--remount-ro", folder]
+    for device in _DEVICES:
+        args += ["--dev-bind", device, device]
+    args += ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", WORK_FOLDER]
+    args += ["--symlink", WORK_FOLDER, "/tmp", "--remount-ro", "/", "--chdir", WORK_FOLDER]
+    return args
+
+
+def _server_command() -> list[str]:
+    # -s -S -P and the cleared environment isolate as -I does; -I itself would ignore PYTHONHASHSEED.
+    script = f"{_SERVER_FOLDER}/{Path(server.__file__).name}"
+    return ["--", find_interpreter().executable, "-s", "-S", "-P", "-B", script]

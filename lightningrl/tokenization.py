@@ -1,0 +1,137 @@
+"""A small word tokenizer that reproduces its texts exactly, in the Hugging Face folder format; prompts and responses.
+
+The miniature's model trains from scratch in minutes, so its vocabulary holds just the words of its benchmarks. The
+folder has no code of ours: `transformers.AutoTokenizer` loads it as it loads a published model's, and `load_tokenizer`
+takes both. Text outside the vocabulary becomes `<|unk|>`: this is no general-purpose tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightningrl.errors import CheckpointError
+from lightningrl.io import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = ("<|unk|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>")
+UNK, PAD, IM_START, IM_END, MASK = SPECIAL_TOKENS
+"""The end of the vocabulary, in this order: the mask is the last id."""
+
+PIECE_PATTERN = (
+    r" ?\\boxed\{|```python|```"  # markers that must not fall apart
+    r"| ?[A-Za-z_]+| ?[0-9]| ?[^\sA-Za-z0-9]"  # words, single digits, single signs; a blank sticks to what follows
+    r"|\s"  # remaining white space, one character each
+)
+ALWAYS_KNOWN = ("system", "user", "assistant", "\n", " ", *"0123456789", *(f" {digit}" for digit in range(10)))
+"""Pieces in the vocabulary whatever the texts: the roles, white space, every number."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def build_tokenizer(texts: Iterable[str], out_dir: Path) -> None:
+    """Write the tokenizer of these texts to `out_dir`; the same set of texts gives the same bytes.
+
+    `texts` are all message contents (prompt suffixes included) and solutions. Files: tokenizer.json,
+    tokenizer_config.json (with the chat template), special_tokens_map.json.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    split = pre_tokenizers.Split(Regex(PIECE_PATTERN), behavior="isolated")
+    pieces = set(ALWAYS_KNOWN)
+    for text in set(texts):
+        pieces.update(piece for piece, _ in split.pre_tokenize_str(text))
+    vocabulary = {piece: i for i, piece in enumerate((*sorted(pieces), *SPECIAL_TOKENS))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    special = {"unk_token": UNK, "pad_token": PAD, "eos_token": IM_END, "mask_token": MASK}
+    config = special | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "additional_special_tokens": [IM_START],
+        "chat_template": CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 1_000_000,
+    }
+    write_json(out_dir / "tokenizer.json", json.loads(tokenizer.to_str()))
+    write_json(out_dir / "tokenizer_config.json", config)
+    write_json(out_dir / "special_tokens_map.json", special | {"additional_special_tokens": [IM_START]})
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a local model folder, ours or a published one; never runs code from the folder.
+
+    Raises CheckpointError when files are missing or damaged, or it has no mask token, end token or chat template.
+    """
+    path = Path(path)
+    for names in (("tokenizer_config.json",), ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        found = [path / name for name in names if (path / name).is_file()]
+        if not found:
+            raise CheckpointError(
+                f"{path} is no tokenizer folder: {' or '.join(names)} is missing. Give a Hugging Face model folder, or "
+                "run the prepare stage, which builds the miniature's."
+            )
+        for file in found:
+            _require_json(file)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    for what, value in (
+        ("mask token", tokenizer.mask_token_id),
+        ("end token (eos)", tokenizer.eos_token_id),
+        ("chat template", tokenizer.chat_template),
+    ):
+        if value is None:
+            raise CheckpointError(
+                f"the tokenizer in {path} has no {what}; block diffusion needs it. Add it to tokenizer_config.json, or "
+                "take a checkpoint that was made for block diffusion."
+            )
+    return tokenizer
+
+
+def _require_json(file: Path) -> None:
+    if file.suffix != ".json":
+        return
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged ({error}). Copy or build the folder again.") from error
+
+
+def encode_prompts(tokenizer: Any, conversations: Sequence[Sequence[dict[str, str]]]) -> list[np.ndarray]:
+    """Each conversation's [P] int64 token ids: chat template with generation prompt, nothing else added."""
+    texts = [
+        tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        for messages in conversations
+    ]
+    return encode_texts(tokenizer, texts)
+
+
+def encode_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> np.ndarray:
+    """[P] int64 token ids of one conversation; equal to its row in `encode_prompts`."""
+    return encode_prompts(tokenizer, [messages])[0]
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[np.ndarray]:
+    """Each text's int64 token ids, no special tokens added (solutions for supervised training)."""
+    if not texts:
+        return []
+    rows = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return [np.asarray(row, dtype=np.int64) for row in rows]
+
+
+def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> str:
+    """The text of response ids, special tokens left out."""
+    return tokenizer.decode([int(i) for i in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False)

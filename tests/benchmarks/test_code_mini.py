@@ -1,0 +1,189 @@
+"""code-mini: programs compute what the specification means, in every phrasing, and hidden tests catch wrong ones.
+
+The generator's own programs are trusted, so they are run here in this process.
+"""
+
+import re
+
+import pytest
+
+from lightningrl.benchmarks.code_mini import CODE_MINI, parse_description
+from lightningrl.benchmarks.code_phrasings import program
+from lightningrl.benchmarks.code_specs import MAX_TERM, OPS, PREDICATES, SOURCES, Spec, behaviour, draw_spec, evaluate
+from lightningrl.benchmarks.generated import Draw
+from lightningrl.errors import BenchmarkError
+
+
+@pytest.fixture(scope="module")
+def examples():
+    splits = CODE_MINI.load({"train": 1500, "validation": 200, "test": 300}, seed=0)
+    return [example for split in splits.values() for example in split]
+
+
+def compiled(solution: str):
+    source = re.fullmatch(r"```python\n(def f\([a-z, ]+\): [^\n]+)\n```", solution)[1]
+    namespace = {}
+    exec(source, namespace)
+    return namespace["f"]
+
+
+def passes(function, gold) -> bool:
+    return all(function(*test["args"]) == test["expected"] for test in gold["tests"])
+
+
+def test_solutions_pass_their_hidden_tests(examples):
+    for example in examples:
+        assert example.gold["entry_point"] == "f"
+        assert 4 <= len(example.gold["tests"]) <= 6
+        assert passes(compiled(example.solution), example.gold), example
+
+
+def test_values_are_plain_integers_and_lists(examples):
+    """`True == 1` in Python, but a judge that compares types must agree with the solutions too."""
+    for example in examples:
+        function = compiled(example.solution)
+        for test in example.gold["tests"]:
+            found = function(*test["args"])
+            assert type(found) is type(test["expected"]) in (int, list), example
+
+
+@pytest.mark.parametrize(
+    ("description", "args", "expected"),
+    [
+        ("Write f(x): double x, then add 3.", [-4], -5),
+        ("Write f(x): subtract 19 from x, negate it, then square it.", [9], 100),
+        ("Write f(x): negate x, then multiply it by 7.", [3], -21),
+        ("Write f(a, b): the larger of a and b, then triple it.", [-3, -8], -9),
+        ("Write f(a, b): the smaller of a and b, then add 1.", [-3, -8], -7),
+        ("Write f(a, b): the sum of a and b, then negate it.", [2, -9], 7),
+        ("Write f(a, b): a minus b, then double it.", [2, 9], -14),
+        ("Write f(a, b): the product of a and b, then subtract 4.", [2, 9], 14),
+        ("Write f(a, b): the distance of a and b, then square it.", [2, 9], 49),
+        ("Write f(items): the sum of the items, then add 12.", [[]], 12),
+        ("Write f(items): the number of items, square it, then subtract 2.", [[7, 7, 7]], 7),
+        ("Write f(items): the largest item, then add 1.", [[-7, -3, -5]], -2),
+        ("Write f(items): the smallest item, then add 1.", [[-7, -3, -5]], -6),
+        ("Write f(items): the first item, then add 1.", [[-3, -7, -5]], -2),
+        ("Write f(items): the last item, then add 1.", [[-7, -3, -5]], -4),
+        ("Write f(items): the first item plus the last, then double it.", [[1, 2, 3]], 8),
+        ("Write f(items): the sum of the items greater than 5.", [[5, 6, 7]], 13),
+        ("Write f(items): the sum of the items less than 5, then negate it.", [[4, 5, -9]], 5),
+        ("Write f(items): the number of items at least 5.", [[4, 5, 6]], 2),
+        ("Write f(items): the number of items at most 5.", [[4, 5, 6]], 2),
+        ("Write f(items): the number of items equal to 5, then add 2.", [[5, 5, 6]], 4),
+        ("Write f(items): the items that are even, then add 3 to each.", [[-4, 5, 6]], [-1, 9]),
+        ("Write f(items): the items that are odd, then multiply each by 4.", [[-5, 4, 7]], [-20, 28]),
+        ("Write f(items): the items greater than 2, then subtract 6 from each.", [[2, 3, 1]], [-3]),
+    ],
+)
+def test_description_means_what_it_says(description, args, expected):
+    """Expected values worked out by hand from the words."""
+    assert evaluate(parse_description(description), args) == expected
+
+
+def test_every_phrasing_of_a_specification_computes_the_same():
+    """60 draws for each source with every operation, run on inputs that the tests do not use."""
+    inputs = {"x": [[-9], [0], [13]], "a, b": [[3, -4], [-6, 10], [5, 5]], "items": [[[3, -8, 3, 20, 4, 7]], [[6]]]}
+    sources = [(name, 0) for name in SOURCES]
+    sources += [(f"{reducer} {predicate}", 4) for reducer in ("count", "total", "keep") for predicate in PREDICATES]
+    for source, k in sources:
+        for i, op in enumerate(OPS):
+            other = list(OPS)[(i + 3) % len(OPS)]
+            ops = ((op, 5), (other, 6)) if OPS[op].kind != OPS[other].kind else ((op, 5),)
+            spec = Spec(source, k, ops)
+            for solution in {program(spec, Draw(f"{spec} {i}")) for i in range(60)}:
+                function = compiled(solution)
+                for args in inputs[spec.parameters]:
+                    assert function(*args) == evaluate(spec, args), (spec, solution)
+
+
+def test_the_same_specification_is_written_in_many_ways():
+    programs = {program(Spec("x", 0, (("double", 0), ("add", 3))), Draw(f"ways {i}")) for i in range(300)}
+    bodies = {text.split(": ", 1)[1].removesuffix("\n```") for text in programs}
+    assert {"return x * 2 + 3", "return 3 + 2 * x", "return x + x + 3", "return 3 + (x * 2)"} <= bodies
+    assert len(bodies) >= 15
+
+
+def neighbours(spec: Spec):
+    """Specifications that a careless reader might program instead: another constant, operation, order or source."""
+    for step in (-1, 1):
+        if spec.k:
+            yield Spec(spec.source, spec.k + step, spec.ops)
+        for i, (op, k) in enumerate(spec.ops):
+            if k:
+                yield Spec(spec.source, spec.k, (*spec.ops[:i], (op, k + step), *spec.ops[i + 1 :]))
+    for i, (_, k) in enumerate(spec.ops):
+        for op in OPS:
+            yield Spec(spec.source, spec.k, (*spec.ops[:i], (op, k or 2), *spec.ops[i + 1 :]))
+        if i or spec.source != "x":
+            yield Spec(spec.source, spec.k, (*spec.ops[:i], *spec.ops[i + 1 :]))
+    yield Spec(spec.source, spec.k, spec.ops[::-1])
+    for source, (parameters, _, _) in SOURCES.items():
+        if parameters == spec.parameters and " " not in spec.source:
+            yield Spec(source, 0, spec.ops)
+    if " " in spec.source:
+        for predicate in PREDICATES:
+            yield Spec(f"{spec.source.split()[0]} {predicate}", spec.k or 5, spec.ops)
+
+
+def outcome(spec: Spec, args):
+    """The value, or the error's name: some neighbours are not defined on an empty list."""
+    try:
+        return evaluate(spec, list(args))
+    except IndexError as error:
+        return type(error).__name__
+
+
+def test_wrong_variants_fail_the_hidden_tests(examples):
+    """At least 99.8 % of the near misses that compute something else are caught."""
+    n_wrong, missed = 0, []
+    for example in examples[::4]:
+        spec = parse_description(example.messages[0]["content"])
+        for wrong in neighbours(spec):
+            if behaviour(wrong) == behaviour(spec):
+                continue
+            n_wrong += 1
+            if passes(lambda *args, wrong=wrong: outcome(wrong, args), example.gold):
+                missed.append((example.messages[0]["content"], wrong))
+    assert n_wrong > 3000
+    assert len(missed) <= 0.002 * n_wrong, missed
+
+
+@pytest.mark.parametrize("body", ["return None", "return 0", "return []", "pass"])
+def test_constant_programs_fail(examples, body):
+    for example in examples:
+        parameters = parse_description(example.messages[0]["content"]).parameters
+        assert not passes(compiled(f"```python\ndef f({parameters}): {body}\n```"), example.gold), example
+
+
+def test_description_and_specification_are_inverse():
+    for i in range(2000):
+        spec = draw_spec(Draw(f"inverse {i}"))
+        assert parse_description(spec.description) == spec
+
+
+def test_signature_is_shared_by_wordings_of_one_function():
+    same = ("Write f(x): double x, then add 6.", "Write f(x): add 3 to x, then double it.")
+    other = "Write f(x): double x, then add 7."
+    assert len({behaviour(parse_description(text)) for text in same}) == 1
+    assert behaviour(parse_description(other)) != behaviour(parse_description(same[0]))
+
+
+def test_signature_tells_all_thresholds_apart():
+    for predicate in ("gt", "lt", "ge", "le", "eq"):
+        for reducer in ("count", "total", "keep"):
+            hashes = {behaviour(Spec(f"{reducer} {predicate}", k)) for k in range(1, MAX_TERM + 1)}
+            assert len(hashes) == MAX_TERM
+
+
+def test_there_are_thousands_of_distinct_functions():
+    assert len({behaviour(draw_spec(Draw(f"count {i}"))) for i in range(8000)}) > 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Write f(x): sing.", "Write f(y): double x.", "Write f(x): double x, add 3.", "Write f(a, b): double x."],
+)
+def test_foreign_description_is_a_benchmark_error(text):
+    with pytest.raises(BenchmarkError, match="not a code-mini description"):
+        parse_description(text)

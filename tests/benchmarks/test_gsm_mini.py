@@ -1,0 +1,90 @@
+"""gsm-mini: the question, gold and worked answers agree, by an evaluator that shares no code with the generator."""
+
+import re
+
+import pytest
+
+from lightningrl.benchmarks.generated import Draw
+from lightningrl.benchmarks.gsm_mini import GSM_MINI, SENTENCES, WordProblem, worked_answer
+from lightningrl.errors import BenchmarkError
+from lightningrl.types import Example
+
+GAINS, LOSSES = {"buys", "finds", "gets"}, {"drops", "loses", "sells"}
+
+
+@pytest.fixture(scope="module")
+def examples():
+    splits = GSM_MINI.load({"train": 2000, "validation": 300, "test": 300}, seed=0)
+    return [example for split in splits.values() for example in split]
+
+
+def values_of(question: str) -> list[int]:
+    """Every value along the way, read from the question's words alone."""
+    words = re.findall(r"\w+", question)
+    values = [int(words[2])]
+    for verb, what in zip(words, words[1:], strict=False):
+        if verb in GAINS:
+            values.append(values[-1] + int(what))
+        elif verb in LOSSES:
+            values.append(values[-1] - int(what))
+        elif verb in ("doubles", "triples"):
+            values.append(values[-1] * {"doubles": 2, "triples": 3}[verb])
+    return values
+
+
+def test_gold_is_what_the_question_says(examples):
+    for example in examples:
+        assert example.gold == {"answer": str(values_of(example.messages[0]["content"])[-1])}, example
+
+
+def test_values_and_number_of_steps_stay_in_range(examples):
+    for example in examples:
+        values = values_of(example.messages[0]["content"])
+        assert len(values) in (3, 4) and all(2 <= value <= 99 for value in values), example
+
+
+def test_worked_answer_is_right_in_every_step(examples):
+    """One sentence a step: its last number is that step's value, and every written equation holds."""
+    for example in examples:
+        values = values_of(example.messages[0]["content"])
+        *sentences, closing = example.solution.removesuffix(".").split(". ")
+        assert [int(re.findall(r"\d+", sentence)[-1]) for sentence in sentences] == values[1:], example
+        assert re.findall(r"\\boxed\{(\d+)\}", closing) == [example.gold["answer"]], example
+        for sentence, before in zip(sentences, values, strict=False):
+            assert str(before) in re.findall(r"\d+", sentence), example
+            for left, right in re.findall(r"([\d +*-]*\d) = (\d+)", sentence):
+                assert eval(left) == int(right), example  # digits, blanks and + - * only
+
+
+def test_every_phrasing_of_a_problem_is_drawn_and_ends_in_the_same_answer():
+    problem = WordProblem(12, (("plus", 5), ("minus", 3)))
+    answers = {worked_answer(problem, "Ann", "pens", Draw(f"phrasing {i}")) for i in range(400)}
+    assert len(answers) > 300
+    assert all(re.search(r"\\boxed\{14\}", answer) for answer in answers)
+    for op, x, y, z in (("plus", 12, 5, 17), ("minus", 17, 3, 14)):
+        for template in SENTENCES[op]:
+            sentence = template.format(x=x, y=y, z=z, name="Ann", item="pens")
+            assert any(sentence[1:] in answer for answer in answers), sentence
+
+
+def test_signature_ignores_names_items_and_verbs():
+    def signature(question):
+        return GSM_MINI.signature(Example("gsm-mini/test/0", ({"role": "user", "content": question},), {}))
+
+    first = signature("Ann has 12 pens, buys 5, then doubles them. How many pens now?")
+    assert first == signature("Zoe has 12 coins, finds 5, then doubles them. How many coins now?") == "12:plus5,double2"
+    assert first != signature("Ann has 12 pens, sells 5, then doubles them. How many pens now?")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is 2 + 2?",
+        "Ann has 12 pens, paints 5, then doubles them. How many pens now?",
+        "Ann has 12 pens, buys 5 red ones, then doubles them. How many pens now?",
+        "",
+    ],
+)
+def test_foreign_question_is_a_benchmark_error(question):
+    with pytest.raises(BenchmarkError, match="gsm-mini/test/7"):
+        GSM_MINI.signature(Example("gsm-mini/test/7", ({"role": "user", "content": question},), {}))

@@ -1,0 +1,162 @@
+"""AUP against published values, golden numbers with their derivation, and the laws that it should obey."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightningrl.errors import LightningRLError
+from lightningrl.evaluation.aup import (
+    AccuracyDropError,
+    aup,
+    aup_anchored,
+    aup_replicates,
+    first_accuracy,
+    weight,
+)
+
+# LightningRL's own calc_aup.py (METHOD.md section 6): the arrays typed there.
+TYPED = list(zip([2.75, 3.04, 3.11, 3.19], [91.56, 90.57, 90.32, 89.89], strict=True))
+
+points_strategy = st.lists(st.tuples(st.floats(0.5, 12.0), st.floats(0.0, 100.0)), min_size=1, max_size=9)
+
+
+def test_typed_arrays_under_a_y_max_below_every_accuracy_give_the_plain_area():
+    # y_max = 66.9 < y: every W is 1. 2.75*91.56 = 251.79; + .29*(91.56+90.57)/2 = 26.40885;
+    # + .07*(90.57+90.32)/2 = 6.33115; + .08*(90.32+89.89)/2 = 7.2084. Sum 291.7384.
+    assert aup(TYPED, 66.9) == pytest.approx(291.7384, abs=1e-9)
+
+
+def test_typed_arrays_under_their_own_best_accuracy():
+    assert aup(TYPED, 91.56) == pytest.approx(290.756901, abs=1e-6)
+
+
+def test_a_single_point_is_a_rectangle():
+    assert aup([(5.58, 90.3)], 90.3) == pytest.approx(5.58 * 90.3) == pytest.approx(503.874)
+
+
+def test_two_points_by_hand():
+    # 1*80 + (80*1 + 78*W)/2, W = exp(-3*(1 - 78/80)) = exp(-0.075) = 0.927743; 80 + (80 + 72.363992)/2 = 156.181996
+    assert weight(78, 80) == pytest.approx(math.exp(-0.075)) == pytest.approx(0.927743, abs=1e-6)
+    assert aup([(1, 80), (2, 78)], 80) == pytest.approx(156.181996, abs=1e-6)
+
+
+def test_an_interior_point_more_than_five_below_is_dropped_and_bridged():
+    # 74 < 80 - 5 goes; left 1*80 + 2*(80 + 72.363992)/2 + (72.363992 + 76*exp(-.15))/2 = 301.252891
+    curve = [(1, 80), (2, 74), (3, 78), (4, 76)]
+    assert aup(curve, 80) == pytest.approx(301.252891, abs=1e-6)
+    assert aup(curve, 80) == aup([(1, 80), (3, 78), (4, 76)], 80)
+    assert aup(curve, 80, strict=True) == aup(curve, 80)  # the published assertion looks at the last point only
+
+
+def test_a_last_point_too_low_is_dropped_and_only_strict_refuses_it():
+    assert aup([(1, 80), (2, 74)], 80) == 80.0
+    with pytest.raises(AccuracyDropError, match="falls from 80 % to 74 %"):
+        aup([(1, 80), (2, 74)], 80, strict=True)
+    assert issubclass(AccuracyDropError, LightningRLError)
+
+
+def test_exactly_five_points_below_is_kept():
+    assert aup([(1, 80), (2, 75)], 75) == 80 + 0.5 * (80 + 75)
+    assert aup([(1, 80), (2, 75)], 75, strict=True) == aup([(1, 80), (2, 75)], 75)
+
+
+@pytest.mark.parametrize(
+    ("method", "points", "y_max", "published"),
+    [  # BASELINES.md section 3 (d3LLM leaderboard, commit e5bfcac), AUP to two decimals
+        ("d3LLM-LLaDA, GSM8K-CoT", [(1, 74.02), (9.11, 73.09)], 74.98, 637.65),
+        ("dParallel-LLaDA, MATH", [(1, 32), (3.17, 30.18)], 41.15, 64.54),
+        ("Fast-dLLM-LLaDA, MBPP", [(1, 41.58), (2.13, 38.6)], 63.6, 56.60),
+        ("EAGLE-3, HumanEval-Instruct", [(1, 67.58), (5.98, 67.58)], 72.25, 344.81),
+        ("d3LLM-Dream, GSM8K-CoT", [(1, 83.47), (4.94, 81.36)], 83.94, 391.33),
+        ("Fast-dLLM-Dream, GSM8K-CoT", [(1, 83.68), (1.44, 79)], 83.94, 116.49),
+        ("d3LLM-Coder-7B, MBPP+", [(1, 69.6), (2.5, 69.3)], 70.1, 170.92),
+        ("Qwen-2.5-7B-it, GSM8K-CoT", [(1, 74.1)], 74.98, 74.10),
+    ],
+)
+def test_published_leaderboard_rows(method, points, y_max, published):
+    assert aup(points, y_max) == pytest.approx(published, abs=0.005), method
+    assert aup(points, y_max, strict=True) == aup(points, y_max)
+
+
+def test_sensitivity_to_y_max():
+    # BASELINES.md section 2.1: the first row above at y_max 90.3
+    assert aup([(1, 74.02), (9.11, 73.09)], 90.3) == pytest.approx(416.1, abs=0.05)
+
+
+def test_anchored_weights_the_first_rectangle():
+    # f(78) = 78*exp(-.075) = 72.363992; 2*f(78) + (f(78) + f(76))/2 with f(76) = 76*exp(-.15) = 65.413805
+    f78, f76 = 78 * math.exp(-0.075), 76 * math.exp(-0.15)
+    assert aup_anchored([(2, 78), (3, 76)], 75, 80) == pytest.approx(2 * f78 + 0.5 * (f78 + f76))
+
+
+def test_anchored_cannot_be_gained_by_starting_low():
+    """`aup` pays for a low first point (its y_1 - 5 sinks with it); `aup_anchored` gives such a curve nothing."""
+    base, low = [(1, 80), (3, 74)], [(1, 60), (6, 56)]
+    assert aup(low, 80) > aup(base, 80)
+    y_min = first_accuracy(base) - 5
+    assert aup_anchored(low, y_min, 80) == 0.0 < aup_anchored(base, y_min, 80)
+
+
+@given(points_strategy, st.floats(0.0, 60.0), st.floats(1.0, 100.0), st.floats(0.0, 95.0))
+def test_losing_accuracy_everywhere_never_raises_anchored(points, loss, y_max, y_min):
+    """For curves whose accuracy does not rise with TPF."""
+    curve = list(zip(sorted(p for p, _ in points), sorted((y for _, y in points), reverse=True), strict=True))
+    worse = [(tpf, max(accuracy - loss, 0.0)) for tpf, accuracy in curve]
+    assert aup_anchored(worse, y_min, y_max) <= aup_anchored(curve, y_min, y_max) + 1e-9
+
+
+def test_bridging_is_the_known_exception_to_that_law():
+    """A dip that falls below y_min is bridged over, as published, so a curve that rises again can gain."""
+    curve = [(1, 80), (2, 75.1), (3, 80)]
+    worse = [(tpf, accuracy - 0.2) for tpf, accuracy in curve]
+    assert aup_anchored(worse, 75, 80) > aup_anchored(curve, 75, 80)
+
+
+@given(points_strategy, st.floats(1.0, 100.0), st.randoms(use_true_random=False))
+def test_input_order_does_not_matter(points, y_max, random):
+    shuffled = list(points)
+    random.shuffle(shuffled)
+    assert aup(shuffled, y_max) == aup(points, y_max)
+    assert aup_anchored(shuffled, 40, y_max) == aup_anchored(points, 40, y_max)
+
+
+@given(points_strategy, st.floats(1.0, 100.0), st.floats(0.5, 50.0))
+def test_stretching_tpf_stretches_both(points, y_max, factor):
+    stretched = [(factor * tpf, accuracy) for tpf, accuracy in points]
+    if len({tpf for tpf, _ in stretched}) == len({tpf for tpf, _ in points}):  # no ties made by rounding
+        assert aup(stretched, y_max) == pytest.approx(factor * aup(points, y_max))
+        assert aup_anchored(stretched, 40, y_max) == pytest.approx(factor * aup_anchored(points, 40, y_max))
+
+
+def test_a_faster_last_point_of_the_same_accuracy_gains():
+    areas = [aup([(1, 80), (tpf, 78)], 85) for tpf in (2, 3, 5)]
+    assert areas == sorted(areas) and areas[0] < areas[-1]
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 6), st.integers(0, 10**6), st.sampled_from([0.0, 55.0, 90.0]))
+def test_replicates_equal_the_scalar_functions(n_points, seed, y_max):
+    rng = np.random.default_rng(seed)
+    tpf = rng.choice([1.0, 1.5, 2.0, 3.25, 4.0], size=(20, n_points))  # ties on purpose
+    accuracy = rng.choice([0.0, 70.0, 72.5, 74.0, 78.0, 80.0], size=(20, n_points))
+    curves = [list(zip(t, a, strict=True)) for t, a in zip(tpf, accuracy, strict=True)]
+    y_min = rng.uniform(60, 80, size=20)
+    np.testing.assert_allclose(aup_replicates(tpf, accuracy, y_max), [aup(c, y_max) for c in curves], rtol=1e-12)
+    np.testing.assert_allclose(
+        aup_replicates(tpf, accuracy, y_max, y_min),
+        [aup_anchored(c, m, y_max) for c, m in zip(curves, y_min, strict=True)],
+        rtol=1e-12,
+    )
+
+
+def test_nothing_right_anywhere_is_zero_not_an_exception():
+    assert aup([(1, 0.0), (2, 0.0)], 0.0) == 0.0 == aup_anchored([(1, 0.0)], -5.0, 0.0)
+
+
+@pytest.mark.parametrize("points", [[], [(1, 101)], [(0, 50)], [(float("nan"), 50)], [(1, float("nan"))]])
+def test_unusable_points_are_refused(points):
+    with pytest.raises(ValueError, match=r"AUP (needs|points)"):
+        aup(points, 80)

@@ -1,0 +1,125 @@
+"""Summaries of evaluation records: each number by hand, and what they must not depend on."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightningrl.errors import StageError
+from lightningrl.evaluation.intervals import wilson_by_problem
+from lightningrl.evaluation.metrics import STATUSES, EvalSummary, problem_sums, summarise
+from lightningrl.types import EvalRecord
+
+
+def record(problem, sample=0, tokens=10, forwards=5, commits=0, correct=True, threshold=0.9, **changes) -> EvalRecord:
+    made = EvalRecord(
+        policy="base", uid=f"toy/test/{problem:05d}", sample=sample, threshold=threshold, prompt_sha256="00",
+        response="4", extracted="4", correct=correct, value=float(correct), status="ok" if correct else "wrong",
+        detail="", response_tokens=tokens, emitted_tokens=tokens + 2, denoise_forwards=forwards,
+        commit_forwards=commits, prefill_forwards=1, stop="eos",
+    )  # fmt: skip
+    return dataclasses.replace(made, **changes)
+
+
+FOUR = [  # METHOD.md section 8, "TPF aggregation": lengths and forwards
+    record(0, tokens=200, forwards=100, commits=10),
+    record(1, tokens=240, forwards=60, commits=20),
+    record(2, tokens=150, forwards=50, commits=0, correct=False),
+    record(3, tokens=300, forwards=60, commits=15, correct=False, stop="length"),
+]
+
+
+def test_pooled_tpf_and_the_mean_of_ratios_are_different_numbers():
+    # 890 / 270 = 3.296296; (2 + 4 + 3 + 5) / 4 = 3.5
+    summary = summarise(FOUR)
+    assert summary.tpf == pytest.approx(3.296296, abs=1e-6)
+    assert summary.tpf_mean == 3.5
+
+
+def test_tpf_true_counts_separate_commits():
+    # forwards 110, 80, 50, 75: 890 / 315; mean of 200/110, 3, 3, 4
+    summary = summarise(FOUR)
+    assert summary.tpf_true == pytest.approx(890 / 315)
+    assert summary.tpf_true_mean == pytest.approx((200 / 110 + 3 + 3 + 4) / 4)
+
+
+def test_the_other_numbers_by_hand():
+    summary = summarise(FOUR)
+    assert (summary.n_problems, summary.n_samples, summary.accuracy_pct) == (4, 4, 50.0)
+    assert (summary.forwards_per_problem, summary.response_tokens_mean, summary.truncated_pct) == (67.5, 222.5, 25.0)
+    assert summary.status == {**dict.fromkeys(STATUSES, 0), "ok": 2, "wrong": 2}
+    assert (summary.policy, summary.benchmark, summary.threshold) == ("base", "toy", 0.9)
+
+
+def test_fused_commits_make_both_tpf_equal():
+    summary = summarise([dataclasses.replace(each, commit_forwards=0) for each in FOUR])
+    assert summary.tpf == summary.tpf_true and summary.tpf_mean == summary.tpf_true_mean
+
+
+def test_accuracy_is_over_samples_and_its_interval_over_problems():
+    records = [record(p, s, correct=p % 2 == 0) for p in range(10) for s in range(8)]
+    summary = summarise(records)
+    assert (summary.n_problems, summary.n_samples, summary.accuracy_pct) == (10, 80, 50.0)
+    expected = wilson_by_problem(np.array([1, 0] * 5), np.ones(10))
+    assert (summary.accuracy_pct_low, summary.accuracy_pct_high) == pytest.approx(expected)
+
+
+def test_correctness_is_its_own_field_and_a_defective_gold_stays_in_the_denominator():
+    records = [
+        record(0),
+        record(1, correct=False, value=0.9),
+        record(2, correct=False, value=None, status="gold_error"),
+    ]
+    summary = summarise(records)
+    assert summary.accuracy_pct == pytest.approx(100 / 3)
+    assert summary.status["gold_error"] == 1
+
+
+def test_intervals_hold_the_estimate():
+    rng = np.random.default_rng(0)
+    records = [record(p, tokens=int(rng.integers(40, 90)), forwards=int(rng.integers(9, 30))) for p in range(200)]
+    summary = summarise(records)
+    assert summary.tpf_low < summary.tpf < summary.tpf_high
+    assert summary.forwards_per_problem_low < summary.forwards_per_problem < summary.forwards_per_problem_high
+
+
+@settings(max_examples=20)
+@given(st.randoms(use_true_random=False))
+def test_order_of_records_changes_nothing(random):
+    records = [record(p, s, tokens=7 + p + s, forwards=3 + p % 4, correct=p > 2) for p in range(6) for s in range(2)]
+    shuffled = list(records)
+    random.shuffle(shuffled)
+    assert summarise(shuffled, n_bootstrap=50) == summarise(records, n_bootstrap=50)
+
+
+def test_a_summary_is_json_and_comes_back():
+    summary = summarise(FOUR, n_bootstrap=50)
+    assert EvalSummary(**json.loads(json.dumps(summary.to_json()))) == summary
+
+
+def test_problem_sums_add_samples_and_sort_thresholds():
+    records = [record(p, s, tokens=10 * (p + 1), threshold=t) for t in (0.9, 0.5) for p in (1, 0) for s in (0, 1)]
+    sums = problem_sums(records)
+    assert sums.thresholds == (0.5, 0.9) and sums.uids == ("toy/test/00000", "toy/test/00001")
+    assert sums.tokens_TN.tolist() == [[20, 40], [20, 40]] and sums.samples_TN.tolist() == [[2, 2], [2, 2]]
+    assert sums.points() == [(3.0, 100.0), (3.0, 100.0)]  # 60 tokens / 20 forwards
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([], "no evaluation records"),
+        ([record(0), record(1, policy="after")], "one policy"),
+        ([record(0), record(0, uid="other/test/0")], "one benchmark"),
+        ([record(0), record(0)], "comes twice"),
+        ([record(0, forwards=0)], "no denoise forward"),
+        ([record(0), record(1), record(1, threshold=0.5)], "toy/test/00000 has no record at threshold 0.5"),
+        ([record(0), record(0, threshold=0.5)], "one threshold"),
+    ],
+)
+def test_records_that_cannot_be_summarised_say_why(records, message):
+    with pytest.raises(StageError, match=message):
+        summarise(records)

@@ -1,0 +1,187 @@
+"""The miniature's tokenizer: exact round trips, a plain Hugging Face folder, one prompt format."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightningrl.benchmarks.protocol import PromptOptions
+from lightningrl.benchmarks.registry import BENCHMARKS, get_benchmark
+from lightningrl.errors import CheckpointError
+from lightningrl.tokenization import (
+    SPECIAL_TOKENS,
+    build_tokenizer,
+    decode_response,
+    encode_prompt,
+    encode_prompts,
+    encode_texts,
+    load_tokenizer,
+)
+
+QUESTION = [{"role": "user", "content": "Ann has 12 pens, buys 5, then doubles them. How many pens now?"}]
+
+
+@pytest.fixture(scope="module")
+def texts():
+    examples = [e for name in BENCHMARKS for e in get_benchmark(name).load({"train": 2000}, seed=0)["train"]]
+    return [m["content"] for e in examples for m in e.messages] + [e.solution for e in examples]
+
+
+@pytest.fixture(scope="module")
+def folder(texts, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer")
+    build_tokenizer(texts, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    """Examples of all splits and another seed than the vocabulary was read from."""
+    return [
+        e
+        for name in BENCHMARKS
+        for split in get_benchmark(name).load({"train": 1500, "validation": 200, "test": 300}, seed=1).values()
+        for e in split
+    ]
+
+
+def test_every_text_round_trips_without_unknown_pieces(tokenizer, texts, unseen):
+    all_texts = [*texts, *(m["content"] for e in unseen for m in e.messages), *(e.solution for e in unseen)]
+    for text, ids in zip(all_texts, encode_texts(tokenizer, all_texts), strict=True):
+        assert decode_response(tokenizer, ids) == text
+        assert tokenizer.unk_token_id not in ids, text
+
+
+@given(st.lists(st.sampled_from(["Ann.", " has ", " 1", "2", "\n", "  ", "0", " 9 ", "```python", " \\boxed{", "}."])))
+def test_odd_spacing_round_trips(tokenizer, pieces):
+    text = "".join(pieces)
+    ids = encode_texts(tokenizer, [text])[0]
+    known = tokenizer.unk_token_id not in ids  # pieces meet: "Ann.2" is known, "  }" is not
+    assert not known or decode_response(tokenizer, ids) == text
+
+
+def test_pieces_are_words_digits_signs_and_whole_markers(tokenizer):
+    def pieces(text):
+        return [tokenizer.decode([i]) for i in encode_texts(tokenizer, [text])[0]]
+
+    assert pieces("Ann has \\boxed{17} pens.") == ["Ann", " has", " \\boxed{", "1", "7", "}", " pens", "."]
+    assert pieces("```python\ndef f(x): return -x ** 2 + 13\n```") == (
+        ["```python", "\n", "def", " f", "(", "x", ")", ":", " return", " -", "x", " *", "*", " 2", " +", " 1", "3"]
+        + ["\n", "```"]
+    )
+
+
+def test_special_tokens_end_the_vocabulary_and_the_mask_is_last(tokenizer):
+    n_tokens = len(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(list(range(n_tokens - 5, n_tokens))) == list(SPECIAL_TOKENS)
+    assert SPECIAL_TOKENS == ("<|unk|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>")
+    assert (tokenizer.unk_token_id, tokenizer.pad_token_id) == (n_tokens - 5, n_tokens - 4)
+    assert (tokenizer.eos_token_id, tokenizer.mask_token_id) == (n_tokens - 2, n_tokens - 1)
+
+
+def test_vocabulary_is_small(tokenizer):
+    assert 150 < len(tokenizer) < 300
+
+
+def test_prompt_is_the_chat_template_and_nothing_else(tokenizer):
+    """Golden string: the Qwen chat format written out by hand."""
+    text = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False)
+    assert text == f"<|im_start|>user\n{QUESTION[0]['content']}<|im_end|>\n<|im_start|>assistant\n"
+    ids = encode_prompt(tokenizer, QUESTION)
+    assert ids.dtype == np.int64 and ids.ndim == 1
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.unk_token_id not in ids
+
+
+def test_system_turn_and_template_without_generation_prompt(tokenizer):
+    messages = [{"role": "system", "content": "Ann"}, *QUESTION, {"role": "assistant", "content": "Ann"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text.startswith("<|im_start|>system\nAnn<|im_end|>\n<|im_start|>user\nAnn has")
+    assert text.endswith("<|im_start|>assistant\nAnn<|im_end|>\n")
+    assert tokenizer.unk_token_id not in encode_prompt(tokenizer, messages)
+
+
+def test_batched_prompts_equal_single_ones_and_the_library_s_own(tokenizer, unseen):
+    conversations = [
+        get_benchmark(e.benchmark).render(e, PromptOptions(suffix="How many pens now?" if i % 2 else ""))
+        for i, e in enumerate(unseen[::40])
+    ]
+    for messages, ids in zip(conversations, encode_prompts(tokenizer, conversations), strict=True):
+        theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert ids.tolist() == encode_prompt(tokenizer, messages).tolist() == list(theirs)
+    assert encode_prompts(tokenizer, []) == []
+
+
+def test_response_text_leaves_special_tokens_out(tokenizer):
+    ids = encode_texts(tokenizer, ["Ann has 7 pens."])[0]
+    tail = [tokenizer.eos_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id]
+    assert decode_response(tokenizer, np.r_[ids, tail]) == "Ann has 7 pens."
+    assert decode_response(tokenizer, np.array([], dtype=np.int64)) == ""
+
+
+def test_unknown_words_become_unk(tokenizer):
+    ids = encode_texts(tokenizer, ["Ann has 7 zebras."])[0]
+    assert (ids == tokenizer.unk_token_id).sum() == 1
+
+
+def test_auto_tokenizer_loads_the_folder_and_saves_it_unchanged(folder, tokenizer, texts, tmp_path):
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert encode_prompt(again, QUESTION).tolist() == encode_prompt(tokenizer, QUESTION).tolist()
+    assert again.special_tokens_map == tokenizer.special_tokens_map
+
+
+def test_same_texts_give_the_same_bytes_in_any_order(folder, texts, tmp_path):
+    build_tokenizer(reversed(texts), tmp_path)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in tmp_path.iterdir())
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+
+
+@pytest.fixture
+def broken(folder, tmp_path):
+    """A copy to damage."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_missing_file_is_named(broken, name):
+    (broken / name).unlink()
+    with pytest.raises(CheckpointError, match=name):
+        load_tokenizer(broken)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_damaged_file_is_named(broken, name):
+    (broken / name).write_bytes((broken / name).read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+        load_tokenizer(broken)
+
+
+@pytest.mark.parametrize(
+    ("key", "what"), [("mask_token", "mask token"), ("eos_token", "end token"), ("chat_template", "chat template")]
+)
+def test_tokenizer_unfit_for_block_diffusion_is_refused(broken, key, what):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        values = json.loads((broken / name).read_text())
+        values.pop(key, None)
+        (broken / name).write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=f"has no {what}"):
+        load_tokenizer(broken)
+
+
+def test_missing_folder_is_a_checkpoint_error(tmp_path):
+    with pytest.raises(CheckpointError, match="no tokenizer folder"):
+        load_tokenizer(tmp_path / "nowhere")
