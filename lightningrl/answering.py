@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lightningrl.benchmarks.protocol import Benchmark, PromptOptions
 from lightningrl.decoding.protocol import Decoder, Policy, Request
 from lightningrl.judges.protocol import Judge
 from lightningrl.tokenization import decode_response, encode_prompts
@@ -30,8 +29,8 @@ class Answer:
 class Task:
     """A benchmark as the model meets it: wording, budget, judge."""
 
-    benchmark: Benchmark
-    prompt: PromptOptions
+    render: Callable[[Example], Sequence[dict[str, str]]]
+    """Chat turns of a problem."""
     judge: Judge
     max_new_tokens: int
 
@@ -39,14 +38,20 @@ class Task:
 
 
 def answer(
-    decoder: Decoder, tokenizer: Any, task: Task, examples: Sequence[Example], policy: Policy, samples: int = 1
+    decoder: Decoder,
+    tokenizer: Any,
+    task: Task,
+    examples: Sequence[Example],
+    policy: Policy,
+    samples: int = 1,
+    first_sample: int = 0,
 ) -> list[Answer]:
-    """`samples` judged responses to each example: example by example, sample by sample."""
-    prompts = encode_prompts(tokenizer, [task.benchmark.render(example, task.prompt) for example in examples])
+    """`samples` judged responses to each example, numbered from `first_sample`: example by example."""
+    prompts = encode_prompts(tokenizer, [task.render(example) for example in examples])
     requests = [
         Request(example.uid, sample, np.asarray(prompt), task.max_new_tokens)
         for example, prompt in zip(examples, prompts, strict=True)
-        for sample in range(samples)
+        for sample in range(first_sample, first_sample + samples)
     ]
     trajectories = decoder.decode(requests, policy)
     texts = [decode_response(tokenizer, trajectory.response_ids) for trajectory in trajectories]

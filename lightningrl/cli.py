@@ -28,14 +28,14 @@ app = typer.Typer(
 )
 
 Config = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
-Name = Annotated[
-    str | None, typer.Option("--name", help="Which stage of this kind; `lightningrl stages` lists them.")
-]
+Name = Annotated[str | None, typer.Option("--name", help="Which stage of this kind; `lightningrl stages` lists them.")]
 Key = Annotated[str | None, typer.Option("--key", help="Refuse to run unless the stage has this key (Snakemake).")]
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 
 def _add_stage_verb(kind: str) -> None:
+    """One verb for a kind of stage; its help is the stage module's docstring."""
+
     @app.command(kind, help=_docstring(kind))
     def verb(config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None) -> None:
         with _for_people():
@@ -102,7 +102,9 @@ def results(config: Config = DEFAULT_CONFIG) -> None:
 
 
 @app.command("config-help")
-def config_help(key: Annotated[str, typer.Argument(help="A key's path, like `runs.threshold`; empty: all.")] = "") -> None:
+def config_help(
+    key: Annotated[str, typer.Argument(help="A key's path, like `runs.threshold`; empty: all.")] = "",
+) -> None:
     """Every key of an experiment's YAML: type, default, what it means."""
     with _for_people():
         from lightningrl.config.experiment import Experiment

@@ -105,7 +105,9 @@ def _require_json(file: Path) -> None:
     if file.suffix != ".json":
         return
     try:
-        json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(value, dict) or (file.name == "tokenizer.json" and "model" not in value):
+            raise ValueError("not the content of such a file")
     except ValueError as error:
         raise CheckpointError(f"{file} is damaged ({error}). Copy or build the folder again.") from error
 

@@ -72,10 +72,8 @@ def test_pieces_are_words_digits_signs_and_whole_markers(tokenizer):
         return [tokenizer.decode([i]) for i in encode_texts(tokenizer, [text])[0]]
 
     assert pieces("Ann has \\boxed{17} pens.") == ["Ann", " has", " \\boxed{", "1", "7", "}", " pens", "."]
-    assert pieces("```python\ndef f(x): return -x ** 2 + 13\n```") == (
-        ["```python", "\n", "def", " f", "(", "x", ")", ":", " return", " -", "x", " *", "*", " 2", " +", " 1", "3"]
-        + ["\n", "```"]
-    )
+    assert pieces("```python\ndef f(x): return") == ["```python", "\n", "def", " f", "(", "x", ")", ":", " return"]
+    assert pieces(" -x ** 2 + 13\n```") == [" -", "x", " *", "*", " 2", " +", " 1", "3", "\n", "```"]
 
 
 def test_special_tokens_end_the_vocabulary_and_the_mask_is_last(tokenizer):
@@ -165,9 +163,11 @@ def test_missing_file_is_named(broken, name):
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 def test_damaged_file_is_named(broken, name):
-    (broken / name).write_bytes((broken / name).read_bytes()[:100])
-    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
-        load_tokenizer(broken)
+    whole = (broken / name).read_bytes()
+    for damaged in (whole[:100], b"", b"[]", b"\xff" + whole):
+        (broken / name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+            load_tokenizer(broken)
 
 
 @pytest.mark.parametrize(

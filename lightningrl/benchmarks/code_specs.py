@@ -46,6 +46,8 @@ OPS: dict[str, Op] = {
     "square": Op("square", lambda v, _: v * v, "square {it}", (0, 0)),
     "negate": Op("sign", lambda v, _: -v, "negate {it}", (0, 0)),
 }
+DRAWN_OPS = (*OPS, "add", "add", "subtract", "subtract", "multiply", "multiply")
+"""Operations with a constant are drawn three times as often: they make most of the distinct problems."""
 
 
 def op_words(op: str, k: int, it: str) -> str:
@@ -154,13 +156,13 @@ def draw_spec(draw: Draw) -> Spec:
         n_ops = 1 if reducer == "keep" else draw.integer(0, 1)
         return Spec(f"{reducer} {predicate}", k, _draw_ops(draw, n_ops))
     source = draw.choice([name for name, (parameters, *_) in SOURCES.items() if parameters == family])
-    return Spec(source, 0, _draw_ops(draw, draw.integer(1, 2)))
+    return Spec(source, 0, _draw_ops(draw, draw.choice((1, 2, 2))))
 
 
 def _draw_ops(draw: Draw, n_ops: int) -> tuple[tuple[str, int], ...]:
     ops: list[tuple[str, int]] = []
     while len(ops) < n_ops:
-        name = draw.choice(tuple(OPS))
+        name = draw.choice(DRAWN_OPS)
         if OPS[name].kind not in {OPS[other].kind for other, _ in ops}:
             ops.append((name, draw.integer(*OPS[name].constants)))
     return tuple(ops)

@@ -64,6 +64,8 @@ class Run(Section):
     """Steps between two resumable states."""
     match_compute: str | None = None
     """supervised: the run whose compute (token-forwards, a backward counted as two) is spent here."""
+    muon_learning_rate: float = Field(2e-3, gt=0)
+    """supervised: Muon's rate for the layers' matrices; learning_rate is AdamW's for the rest."""
     sequences: int = Field(32, gt=0)
     """supervised: sequences an optimiser step."""
     copies: int = Field(2, gt=0)

@@ -13,6 +13,7 @@ Shapes: R slots; B rows of one forward; K block size; T cache positions; n maske
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lightningrl.decoding.keyed import row_key, uniform
+from lightningrl.decoding.ledger import Forward, Ledger
 from lightningrl.decoding.protocol import Policy, Request
 from lightningrl.decoding.sampling import draw
 from lightningrl.errors import DecodeError
@@ -37,6 +39,7 @@ class BlockDecoder:
 
     def __init__(self, model: SDAR, stop_token_ids: Collection[int], *, rows: int = 256):
         self.model, self.rows = model, rows
+        self.ledger = Ledger()
         self.stop_ids = torch.tensor(sorted(stop_token_ids), device=model.lm_head.weight.device)
 
     @torch.no_grad()
@@ -88,8 +91,10 @@ class BlockDecoder:
         positions_BQ = offset_Q.expand(len(slots), -1)
         limit_BQ = torch.where(real_BQ, (positions_BQ // size + 1) * size, 1)
         trash_BQ = torch.where(real_BQ, positions_BQ, pool.trash)
+        began = time.perf_counter()
         attend = CachedBlocks(pool.cache, rows_B, trash_BQ, limit_BQ)
         self.model.hidden(pool.tokens[rows_B, : len(offset_Q)], positions_BQ, attend)
+        self._note("prefill", positions_BQ, attend, 0, began)
         pool.prefill_forwards[rows_B] += 1
 
     def _forward_all(self, pool: _Pool, policy: Policy) -> None:
@@ -105,8 +110,10 @@ class BlockDecoder:
         size = self.model.config.block_size
         positions_BK = pool.start[rows_B, None] - size + torch.arange(size, device=rows_B.device)
         limit_BK = pool.start[rows_B, None].expand(-1, size)
+        began = time.perf_counter()
         attend = CachedBlocks(pool.cache, rows_B, positions_BK, limit_BK)
         self.model.hidden(pool.tokens[rows_B[:, None], positions_BK], positions_BK, attend)
+        self._note("commit", positions_BK, attend, 0, began)
         pool.uncommitted[rows_B] = False
         pool.commit_forwards[rows_B] += 1
 
@@ -119,13 +126,20 @@ class BlockDecoder:
         offsets_Q = torch.arange(-size if with_previous else 0, size, device=rows_B.device)
         positions_BQ = start_B1 + offsets_Q
         limit_BQ = torch.where(offsets_Q < 0, start_B1, start_B1 + size)
+        began = time.perf_counter()
         attend = CachedBlocks(pool.cache, rows_B, positions_BQ, limit_BQ)
         hidden_BQH = self.model.hidden(pool.tokens[rows_B[:, None], positions_BQ], positions_BQ, attend)
         pool.uncommitted[rows_B] = False
         pool.denoise_forwards[rows_B] += 1
-        self._reveal(pool, rows_B, positions_BQ[:, -size:], hidden_BQH[:, -size:], policy)
+        revealed = self._reveal(pool, rows_B, positions_BQ[:, -size:], hidden_BQH[:, -size:], policy)
+        self._note("fused" if with_previous else "denoise", positions_BQ, attend, revealed, began)
 
-    def _reveal(self, pool: _Pool, rows_B: Tensor, positions_BK: Tensor, hidden_BKH: Tensor, policy: Policy) -> None:
+    def _note(self, kind: str, positions_BQ: Tensor, attend: CachedBlocks, revealed: int, began: float) -> None:
+        rows, queries = positions_BQ.shape
+        self.ledger.add(Forward(kind, rows, queries, attend.span, revealed, time.perf_counter() - began))
+
+    def _reveal(self, pool: _Pool, rows_B: Tensor, positions_BK: Tensor, hidden_BKH: Tensor, policy: Policy) -> int:
+        """Draw the masked positions of the active blocks, reveal those selected; returns how many."""
         masked_BK = pool.masked[rows_B[:, None], positions_BK]
         forward_B = pool.denoise_forwards[rows_B]
         row_n, column_n = torch.nonzero(masked_BK, as_tuple=True)
@@ -142,6 +156,7 @@ class BlockDecoder:
         pool.masked[slot_k, position_k] = False
         pool.logp[slot_k, position_k] = logp_n[kept_n].float()
         pool.reveal[slot_k, position_k] = forward_B[row_n[kept_n]]
+        return len(slot_k)
 
     def _advance(self, pool: _Pool) -> list[int]:
         """Move rows with a finished block to the next one; return the slots of finished rows."""

@@ -7,6 +7,7 @@ one process: state that a program keeps between calls is kept. Programs that rea
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections import OrderedDict
@@ -15,14 +16,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from lightningrl.io import canonical_json, sha256_text
+from lightningrl.io import canonical_json
 from lightningrl.judges.equality import same
 from lightningrl.judges.protocol import check_lengths
 from lightningrl.sandbox.codec import CodecError, dumps, from_json
 from lightningrl.sandbox.jail import CallResults, Limits, run_calls
 from lightningrl.types import Example, Verdict
 
-_FENCE = re.compile(r" {0,3}```[ \t]*(\w*)[ \t]*")
+_FENCE = re.compile(r" {0,3}```[ \t]*(\w*)[^`]*")
 _PYTHON_TAGS = ("python", "python3", "py")
 
 
@@ -76,7 +77,8 @@ class CodeJudge:
         if program is None:
             detail = "no complete code block"
             return Verdict(False, 0.0, "unparsable", detail=detail, seconds=time.monotonic() - start)
-        key = sha256_text(canonical_json(example.gold)) + sha256_text(program.encode(errors="replace").decode())
+        parts = (canonical_json(example.gold), program)
+        key = "".join(hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts)
         return _Job(key, program, entry_point, calls, expected)
 
     def _judge_program(self, job: _Job) -> Verdict:
@@ -102,7 +104,7 @@ def extract_program(response: str) -> str | None:
     """
     blocks: dict[bool, str] = {}
     has_fence, tag, start = False, None, 0
-    lines = response.splitlines()
+    lines = response.split("\n")
     for number, line in enumerate(lines):
         fence = _FENCE.fullmatch(line)
         if fence is None:

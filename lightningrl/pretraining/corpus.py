@@ -6,13 +6,12 @@ its last block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lightningrl.benchmarks.protocol import Benchmark, PromptOptions
 from lightningrl.errors import BenchmarkError
 from lightningrl.tokenization import encode_prompts, encode_texts
 from lightningrl.types import Example
@@ -29,13 +28,16 @@ class TrainingSequence:
 
 
 def build_corpus(
-    tokenizer: Any, benchmark: Benchmark, examples: Sequence[Example], block_size: int, prompt: PromptOptions
+    tokenizer: Any,
+    examples: Sequence[Example],
+    render: Callable[[Example], Sequence[dict[str, str]]],
+    block_size: int,
 ) -> list[TrainingSequence]:
     """Sequences of all examples. Raises BenchmarkError when one has no worked answer."""
     unsolved = [example.uid for example in examples if example.solution is None]
     if unsolved:
-        raise BenchmarkError(f"{unsolved[0]} has no worked answer: {benchmark.name} cannot be used for supervised training")
-    prompts = encode_prompts(tokenizer, [benchmark.render(example, prompt) for example in examples])
+        raise BenchmarkError(f"{unsolved[0]} has no worked answer: its benchmark cannot be trained on")
+    prompts = encode_prompts(tokenizer, [render(example) for example in examples])
     answers = encode_texts(tokenizer, [example.solution or "" for example in examples])
     sequences = []
     for prompt_ids, answer_ids in zip(prompts, answers, strict=True):

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
@@ -72,9 +71,7 @@ def _limits(field: FieldInfo) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value: Any = field.get_default(call_default_factory=True) if not field.validate_default else field.default
-    if value is PydanticUndefined:
-        return "optional"
+    value: Any = field.get_default(call_default_factory=True)
     return "default: as below" if isinstance(value, Section) else f"default: {value!r}"
 
 

@@ -141,6 +141,11 @@ def _bare_strings(source: str, lines: list[str]) -> Iterator[Cut]:
 
 def _references(path: Path, package: Path) -> list[Path]:
     """Files of the package that this file names."""
+    return list(_references_at(path, package, *_version(path)))
+
+
+@lru_cache(maxsize=1024)
+def _references_at(path: Path, package: Path, mtime_ns: int, size: int) -> tuple[Path, ...]:
     module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
     found = [file for name in _names(path, module, package) if (file := _file(name, package))]
     for node in _nodes(path):
@@ -150,7 +155,7 @@ def _references(path: Path, package: Path) -> list[Path]:
                 found += [file for file in [_file(text, package)] if file]
             elif "/" not in text and len(text) < 100 and (path.parent / text).is_file():
                 found.append(path.parent / text)
-    return found
+    return tuple(found)
 
 
 def _names(path: Path, module: str, package: Path) -> Iterator[str]:
@@ -208,9 +213,14 @@ def _outside(module: str) -> Path:
     return Path(spec.origin).resolve()
 
 
-def _normalised_file(path: Path) -> str:
+def _version(path: Path) -> tuple[int, int]:
+    """What tells a cache that a file was edited."""
     status = path.stat()
-    return _normalised_at(path, status.st_mtime_ns, status.st_size)
+    return status.st_mtime_ns, status.st_size
+
+
+def _normalised_file(path: Path) -> str:
+    return _normalised_at(path, *_version(path))
 
 
 @lru_cache(maxsize=1024)

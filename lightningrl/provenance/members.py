@@ -35,3 +35,9 @@ def member(kind: str, name: str, where: str) -> str:
 def judge_of(benchmark: str) -> str:
     """The judge that a benchmark (`module:attribute`) names."""
     return resolve(benchmark).judge
+
+
+def collected(kind: str, name: str) -> str:
+    """Which collected table a table or figure is made of; an outsider's own is given the frontier."""
+    inputs: Mapping[str, Mapping[str, str]] = resolve("lightningrl.report.registry:INPUTS")
+    return inputs[kind].get(name, "frontier")

@@ -1,17 +1,19 @@
 """From an experiment to its stages: the DAG, as a pure function of the config and the sources.
 
-| stage | `config` of its context |
-|---|---|
-| data/<benchmark> | benchmark (name and sizes), seed |
-| tokenizer/tokenizer | tokenizer |
-| pretrain/base | model, pretrain, decoding, seed, primary_threshold, max_new_tokens {benchmark: n} |
-| train/<run> | run, decoding, seed, max_new_tokens, prompt |
-| evaluate/<policy>/<benchmark> | evaluation (samples, temperature, shard), sweep (thresholds), decoding, prompt, max_new_tokens, seed, policy, benchmark |
-| collect/frontier | experiment, bootstrap, primary_threshold, seed, policies [{name, role, algorithm, benchmark}] |
-| table/<name>, figure/<name> | name; figures also plot |
-| release/release | tables, figures |
+What each stage finds in its context's `config`, beside `members`:
 
-Every context also has `members`. No torch, and no file but sources and the config is read.
+- data/<benchmark>: benchmark (name and sizes), seed
+- tokenizer/tokenizer: tokenizer
+- pretrain/base: model, pretrain, decoding, seed, primary_threshold, max_new_tokens {benchmark: n}
+- train/<run>: run, decoding, seed, max_new_tokens, prompt
+- evaluate/<policy>/<benchmark>: evaluation (samples, temperature, shard), sweep (thresholds), decoding, prompt,
+  max_new_tokens, seed, policy, benchmark
+- collect/frontier: experiment, bootstrap, primary_threshold, seed, benchmarks,
+  policies [{name, role, algorithm, benchmark}]
+- table/<name>, figure/<name>: name, collected (the table it is made of); figures also plot
+- release/release: tables, figures
+
+No torch, and no file but sources and the config is read.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError, StageError
-from lightningrl.provenance.members import judge_of, member
+from lightningrl.provenance.members import collected, judge_of, member
 from lightningrl.provenance.stage import Stage
 
 KINDS = ("data", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
@@ -71,6 +73,8 @@ class Plan:
 def plan(experiment: Experiment) -> Plan:
     """The stages of an experiment. Raises ConfigError for a name that no registry has."""
     stages = tuple(_Planner(experiment).stages())
+    for stage in stages:
+        _ = stage.key  # now, so that the whole plan is of one state of the sources
     names = [(stage.kind, stage.name) for stage in stages]
     for kind, name in names:
         if names.count((kind, name)) > 1:
@@ -86,9 +90,7 @@ def slug(name: str) -> str:
 class _Planner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self.benchmarks = {
-            b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks
-        }
+        self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
         self.selector = member("selector", experiment.decoding.selector, "decoding.selector")
 
@@ -129,7 +131,7 @@ class _Planner:
             "decoding": experiment.decoding,
             "seed": experiment.seed,
             "primary_threshold": experiment.evaluation.primary_threshold,
-            "max_new_tokens": {b.name: b.max_new_tokens for b in experiment.benchmarks},
+            "max_new_tokens": _in_order({b.name: b.max_new_tokens for b in experiment.benchmarks}),
         }
         members = {"selector": self.selector} | {f"judge/{name}": judge for name, judge in self.judges.items()}
         return self._stage("pretrain", "base", config, members, _data(data) | {"tokenizer": tokenizer})
@@ -173,7 +175,8 @@ class _Planner:
 
     def collect(self, evaluated: list[Stage], trained: Mapping[str, Stage]) -> Stage:
         experiment = self.experiment
-        policies: list[dict[str, Any]] = [{"name": "base", "role": "before", "algorithm": None, "benchmark": None}]
+        selector = experiment.decoding.selector
+        policies: list[dict[str, Any]] = [{"name": "base", "role": "before", "algorithm": selector, "benchmark": None}]
         for run in experiment.runs:
             policies.append(run.model_dump(mode="json", include={"name", "role", "algorithm", "benchmark"}))
         config = {
@@ -182,6 +185,7 @@ class _Planner:
             "primary_threshold": experiment.evaluation.primary_threshold,
             "seed": experiment.seed,
             "policies": policies,
+            "benchmarks": list(self.benchmarks),
         }
         inputs = {f"evaluate/{s.config['policy']}/{s.config['benchmark']}": s for s in evaluated}
         inputs |= {f"train/{name}": stage for name, stage in trained.items()}
@@ -189,26 +193,30 @@ class _Planner:
 
     def table(self, name: str, collect: Stage) -> Stage:
         members = {"table": member("table", name, "report.tables")}
-        return self._stage("table", slug(name), {"name": slug(name)}, members, {"collect": collect})
+        config = {"name": slug(name), "collected": collected("tables", name)}
+        return self._stage("table", slug(name), config, members, {"collect": collect})
 
     def figure(self, name: str, collect: Stage) -> Stage:
         members = {"figure": member("figure", name, "report.figures")}
-        config = {"name": slug(name), "plot": self.experiment.report.plot}
+        config = {"name": slug(name), "collected": collected("figures", name), "plot": self.experiment.report.plot}
         return self._stage("figure", slug(name), config, members, {"collect": collect})
 
     def release(self, collect: Stage, drawn: list[Stage]) -> Stage:
         inputs = {f"{stage.kind}/{stage.name}": stage for stage in drawn}
         files = tuple(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files)
         config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure")}
-        return Stage(
-            self.experiment.experiment, "release", "release", config, {}, inputs | {"collect": collect}, files
-        )
+        return Stage(self.experiment.experiment, "release", "release", config, {}, inputs | {"collect": collect}, files)
 
     def _stage(
         self, kind: str, name: str, config: dict[str, Any], members: dict[str, str], inputs: dict[str, Stage]
     ) -> Stage:
         files = tuple(file.format(name=name) for file in FILES[kind])
-        return Stage(self.experiment.experiment, kind, name, config, members, inputs, files)
+        return Stage(self.experiment.experiment, kind, name, config, members, _in_order(inputs), files)
+
+
+def _in_order(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """By name: a stage sees no order that its key does not hold."""
+    return dict(sorted(mapping.items()))
 
 
 def _data(data: Mapping[str, Stage]) -> dict[str, Stage]:

@@ -105,7 +105,7 @@ def _call(stage: Stage, context: StageContext) -> None:
 
 
 def _finish(stage: Stage, threads: int, started: float) -> None:
-    """Publish the timing, write the manifest, drop the state: in this order, so that a kill in between costs nothing."""
+    """Publish the timing, write the manifest, drop the state: in this order, so a kill in between costs nothing."""
     timing = stage.folder / "state" / TIMING
     rows = list(read_jsonl(timing))
     shutil.copyfile(timing, stage.folder / f".{TIMING}.{os.getpid()}.tmp")
@@ -133,7 +133,7 @@ def _log(stage: Stage, started: float) -> Iterator[Callable[[str], None]]:
     """A function that shows a line of progress with the seconds so far, and appends it to the stage's log."""
     try:
         stage.log.parent.mkdir(parents=True, exist_ok=True)
-        file = open(stage.log, "a", encoding="utf-8")  # noqa: SIM115 - closed by the with below
+        file = open(stage.log, "a", encoding="utf-8")
     except OSError as error:
         raise disk_error(stage.log, error) from error
     with file:

@@ -82,6 +82,6 @@ def steps(evaluations: Sequence[Evaluation], primary_threshold: float = 0.9) -> 
                     "tokens_std": float(running.std()),
                     "samples_running": len(running),
                     "samples_total": len(traces),
-                }  # fmt: skip
+                }
             )
     return pd.DataFrame(rows, columns=list(STEP_COLUMNS))

@@ -20,12 +20,13 @@ from lightningrl.report.plain import csv_text
 
 Cell = Callable[[Any], str]
 
-MISSING = "–"  # noqa: RUF001 - an en dash, as printed tables use for "does not apply"
+MINUS, MISSING = "\u2212", "\u2013"
+"""A true minus sign; and an en dash, as printed tables use for "does not apply"."""
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "Δ": r"$\Delta$", "×": r"$\times$",
-    "−": r"$-$", "–": "--", "≥": r"$\geq$",
-}  # fmt: skip  # noqa: RUF001
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "Δ": r"$\Delta$", MINUS: "$-$",
+    MISSING: "--",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,23 +59,36 @@ class Table:
         return "\n".join([f"**{self.caption}**", "", *lines, "", *(f"- {note}" for note in self.notes), ""])
 
     def latex(self) -> str:
-        """A `table` environment; needs only the booktabs package. Repeated names of the first column are left out."""
+        """A `table` environment; needs only the booktabs package.
+
+        Intervals and units are set small beneath, so that ten columns fit a page; a name that repeats in the first
+        column is left out.
+        """
         columns = "l" * self.n_text_columns + "r" * (len(self.header) - self.n_text_columns)
-        lines = [r"\begin{table}[t]", r"\centering", r"\footnotesize", rf"\caption{{{escape(self.caption)}}}"]
-        lines += [rf"\label{{tab:{self.name}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-        lines += [" & ".join(escape(cell) for cell in self.header) + r" \\", r"\midrule"]
+        lines = [r"\begin{table}[t]", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
+        lines += [rf"\caption{{{escape(self.caption)}}}", rf"\label{{tab:{self.name}}}"]
+        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *self._two_lines(self.header, " ("), r"\midrule"]
         previous = None
         for row in self.rows:
-            if previous is not None and row[0] != previous:
-                lines.append(r"\addlinespace")
-            first = "" if row[0] == previous else row[0]
-            lines.append(" & ".join(escape(cell) for cell in (first, *row[1:])) + r" \\")
+            if previous is not None:
+                lines.append(r"\addlinespace" if row[0] != previous else r"\addlinespace[1pt]")
+            lines += self._two_lines(("" if row[0] == previous else row[0], *row[1:]), " [")
             previous = row[0]
         lines += [r"\bottomrule", r"\end{tabular}"]
         if self.notes:
             notes = "\\\\\n".join(escape(note) for note in self.notes)
             lines += [r"\par\smallskip", rf"\begin{{minipage}}{{\linewidth}}\scriptsize {notes}\end{{minipage}}"]
         return "\n".join([*lines, r"\end{table}", ""])
+
+    def _two_lines(self, cells: Sequence[str], mark: str) -> list[str]:
+        """One or two LaTeX rows: in number columns what follows `mark` (interval, unit) goes beneath, small."""
+        names = [(cell, "", "") for cell in cells[: self.n_text_columns]]
+        split = names + [cell.partition(mark) for cell in cells[self.n_text_columns :]]
+        rows = [" & ".join(escape(above) for above, _, _ in split) + r" \\"]
+        if any(below for _, _, below in split):
+            small = (rf"{{\scriptsize {escape(mark.strip() + below)}}}" if below else "" for _, _, below in split)
+            rows.append(" & ".join(small) + r" \\")
+        return rows
 
 
 def write(table: Table, out_dir: Path) -> list[Path]:
@@ -94,11 +108,11 @@ def main(headline: pd.DataFrame) -> Table:
         ("Accuracy (%)", _interval("accuracy_pct", 1)),
         ("Δ accuracy (points)", _interval("accuracy_difference", 1, sign=True)),
         ("TPF (tokens/forward)", _interval("tpf", 2)),
-        ("Forwards per problem", _interval("forwards_per_problem", 1)),
-        ("Response tokens", lambda row: number(row.response_tokens_mean, 1)),
+        ("Forwards (per problem)", _interval("forwards_per_problem", 1)),
+        ("Response (tokens)", lambda row: number(row.response_tokens_mean, 1)),
         ("AUP", _interval("aup", 1)),
-        ("AUP anchored", _interval("aup_anchored", 1)),
-        ("Δ AUP anchored", _interval("aup_anchored_difference", 1, sign=True)),
+        ("Anchored AUP", _interval("aup_anchored", 1)),
+        ("Δ anchored AUP", _interval("aup_anchored_difference", 1, sign=True)),
     ]
     caption = "Accuracy, parallelism and AUP at the primary threshold."
     return _build("main", caption, (*_headline_notes(headline), *_method_notes(headline)), columns, headline, 2)
@@ -114,8 +128,8 @@ def frontier(table: pd.DataFrame) -> Table:
         ("TPF (tokens/forward)", _interval("tpf", 2)),
         ("TPF, mean of ratios", lambda row: number(row.tpf_mean, 2)),
         ("TPF with commits", lambda row: number(row.tpf_true, 2)),
-        ("Forwards per problem", _interval("forwards_per_problem", 1)),
-        ("Response tokens", lambda row: number(row.response_tokens_mean, 1)),
+        ("Forwards (per problem)", _interval("forwards_per_problem", 1)),
+        ("Response (tokens)", lambda row: number(row.response_tokens_mean, 1)),
         ("Truncated (%)", lambda row: number(row.truncated_pct, 1)),
     ]
     notes = ["* the primary threshold. TPF: response tokens over denoise forwards, ratio of sums unless marked."]
@@ -155,7 +169,7 @@ def number(value: float, digits: int, sign: bool = False) -> str:
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     if float(text) == 0.0:
         text = text.lstrip("+-")
-    return text.replace("-", "−")  # noqa: RUF001
+    return text.replace("-", MINUS)
 
 
 def escape(text: str) -> str:
@@ -211,8 +225,8 @@ def _headline_notes(headline: pd.DataFrame) -> list[str]:
 
 def _method_notes(headline: pd.DataFrame) -> list[str]:
     return [
-        "TPF: response tokens over denoise forwards, ratio of sums; prefill and commits not counted. AUP as published "
-        "(first rectangle unweighted); AUP anchored: one y_min and y_max for all, first rectangle weighted.",
+        "TPF: response tokens over denoise forwards, ratio of sums; prefill and commits not counted. AUP (TPF x "
+        "percent) as published: first rectangle unweighted. Anchored AUP: one y_min and y_max for all, all weighted.",
         f"Brackets: 95 % intervals over problems (accuracy: Wilson; others: {headline['n_bootstrap'].iloc[0]:,} "
         "bootstrap replicates); Δ is against the base, paired by problem.",
     ]

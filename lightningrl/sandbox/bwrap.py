@@ -3,12 +3,13 @@
 The jail sees a read-only interpreter at its own path, the server, four devices and a bounded tmpfs; no /proc, no
 /sys, no host file. Judging as an ordinary user, bubblewrap makes a user namespace. Judging as root, a user namespace
 would map the jail's uid to the host's root, which the process limit does not bind; so there is none, the server takes
-uid 65534 itself without a capability left, and the seccomp filter refuses new user namespaces to candidate code.
+a uid of its own without a capability left, and the seccomp filter refuses new user namespaces to candidate code.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -16,15 +17,19 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from lightningrl.sandbox import codec, seccomp, server
+from lightningrl.sandbox import seccomp
 from lightningrl.sandbox.interpreter import find_interpreter
 from lightningrl.sandbox.levels import Launch
 from lightningrl.sandbox.limits import Limits
 
-JAIL_UID = 65534
-"""nobody, and its group."""
+NOBODY = 65534
+"""uid and gid in a user namespace."""
+_FIRST_UID, _UIDS = 61_184, 4_336
+"""uids for jails made by root: systemd's range for passing services, owners of no file. Each jail has the next one,
+since the process limit counts by uid: neither a neighbour's forks nor the host's daemons use up a jail's share."""
 WORK_FOLDER = "/box"
 _SERVER_FOLDER = "/jail"
+_SERVER_FILES = ("server.py", "codec.py")
 _OLDEST = (0, 8)
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _ENVIRONMENT = {
@@ -35,6 +40,7 @@ _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
 }
 """The hash seed is fixed so that a program that depends on the order of a set gets the same verdict every time."""
+_turn = itertools.count(os.getpid())
 _BECOME_FIRST_OOM_VICTIM = 'echo 1000 > /proc/self/oom_score_adj && exec "$0" "$@"'
 
 
@@ -67,7 +73,7 @@ class Bubblewrap:
             is_root = os.getuid() == 0
             argv = ["/bin/sh", "-c", _BECOME_FIRST_OOM_VICTIM, _find_bwrap(), *_isolation(is_root)]
             argv += ["--seccomp", str(filter_fd), *_mounts(limits), *_server_command()]
-            yield Launch(tuple(argv), (filter_fd,), JAIL_UID if is_root else None)
+            yield Launch(tuple(argv), (filter_fd,), _FIRST_UID + next(_turn) % _UIDS if is_root else None)
         finally:
             os.close(filter_fd)
 
@@ -84,7 +90,7 @@ def _isolation(is_root: bool) -> list[str]:
         namespaces += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         namespaces = ["--unshare-all", "--unshare-user", "--disable-userns"]
-        namespaces += ["--uid", str(JAIL_UID), "--gid", str(JAIL_UID)]
+        namespaces += ["--uid", str(NOBODY), "--gid", str(NOBODY)]
     variables = [word for item in _ENVIRONMENT.items() for word in ("--setenv", *item)]
     libraries = sorted({os.path.dirname(path) for path in find_interpreter().libraries})
     variables += ["--setenv", "LD_LIBRARY_PATH", ":".join(libraries)]
@@ -94,7 +100,8 @@ def _isolation(is_root: bool) -> list[str]:
 def _mounts(limits: Limits) -> list[str]:
     python = find_interpreter()
     binds = {path: path for path in (*python.folders, python.executable, *python.libraries)}
-    binds |= {f"{_SERVER_FOLDER}/{Path(module.__file__).name}": module.__file__ for module in (server, codec)}
+    here = Path(__file__).parent
+    binds |= {f"{_SERVER_FOLDER}/{name}": str(here / name) for name in _SERVER_FILES}
     args = []
     # Parents are made first and readable by all: bubblewrap would give them the mode of the host's (/root: 0700).
     parents = {parent for path in (*binds, *_DEVICES) for parent in Path(path).parents if parent != Path("/")}
@@ -113,5 +120,4 @@ def _mounts(limits: Limits) -> list[str]:
 
 def _server_command() -> list[str]:
     # -s -S -P and the cleared environment isolate as -I does; -I itself would ignore PYTHONHASHSEED.
-    script = f"{_SERVER_FOLDER}/{Path(server.__file__).name}"
-    return ["--", find_interpreter().executable, "-s", "-S", "-P", "-B", script]
+    return ["--", find_interpreter().executable, "-s", "-S", "-P", "-B", f"{_SERVER_FOLDER}/{_SERVER_FILES[0]}"]

@@ -32,6 +32,10 @@ class CodecError(ValueError):
     """The value is not plain data, or too large, or the text is not this codec's."""
 
 
+class TooLarge(CodecError):
+    """Plain data, but more of it than a message may hold."""
+
+
 class Budget:
     """What one message may still use of the bounds above; share one between messages to bound their sum."""
 
@@ -45,7 +49,7 @@ class Budget:
         self.hashed -= hashed
         self.chars -= chars
         if self.nodes < 0 or self.hashed < 0 or self.chars < 0:
-            raise CodecError(
+            raise TooLarge(
                 f"too large: at most {MAX_NODES} values, {MAX_HASHED} set elements and dict keys that are not "
                 f"strings, and {MAX_CHARS} characters"
             )

@@ -43,15 +43,17 @@ class Interpreter:
 def find_interpreter() -> Interpreter:
     """The interpreter underneath the running one. Raises SandboxUnavailable when its libraries cannot be listed."""
     executable = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    stdlib = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    # Not sysconfig's platstdlib: in a virtual environment it is the environment's folder.
+    stdlib = {sysconfig.get_path("stdlib"), os.path.dirname(os.__file__)}
     extensions = sysconfig.get_config_var("DESTSHARED")
     if extensions and os.path.isdir(extensions):
         stdlib.add(extensions)
     folders = [folder for folder in map(os.path.realpath, stdlib) if os.path.isdir(folder)]
     folders = sorted(f for f in folders if not any(f != other and _inside(f, other) for other in folders))
-    modules = [path for folder in folders for pattern in ("*.so", "lib-dynload/*.so") for path in Path(folder).glob(pattern)]
+    modules = [path for f in folders for pattern in ("*.so", "lib-dynload/*.so") for path in Path(f).glob(pattern)]
     wanted = [str(path) for path in modules if not path.name.startswith(_NOT_NEEDED)]
-    libraries = [path for path in _shared_libraries([executable, *wanted]) if not any(_inside(path, f) for f in folders)]
+    libraries = _shared_libraries([executable, *wanted])
+    libraries = [path for path in libraries if not any(_inside(path, folder) for folder in folders)]
     hidden = [os.path.join(f, name) for f in folders for name in ("site-packages", "dist-packages")]
     return Interpreter(executable, tuple(folders), tuple(libraries), tuple(filter(os.path.isdir, hidden)))
 
@@ -69,7 +71,7 @@ def _shared_libraries(binaries: list[str]) -> list[str]:
             f"cannot list the shared libraries of {binaries[0]}: {error}. Expected a working ldd; install libc-bin."
         ) from error
     paths = {word for line in listing.stdout.splitlines() for word in line.split() if word.startswith("/")}
-    libraries = sorted(path for path in paths if not path.endswith(":"))
+    libraries = sorted(os.path.normpath(path) for path in paths if not path.endswith(":"))
     if not libraries:
         raise SandboxUnavailable(
             f"ldd names no shared library of {binaries[0]} ({listing.stderr.strip()[:200] or 'no output'}). "

@@ -35,7 +35,7 @@ class Limits:
     open_files: int = 64
     """Descriptors of each process."""
     processes: int = 16
-    """Processes and threads. Judging as root, parallel jails share the count (one uid); otherwise each has its own."""
+    """Processes and threads, each jail's own count. (An ordinary user's processes count too on kernels before 5.14.)"""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -16,7 +16,7 @@ from lightningrl.sandbox.levels import LEVELS, Level, make_level
 from lightningrl.sandbox.limits import Limits
 from lightningrl.sandbox.session import run_session
 
-_SOURCE = '''
+_SOURCE = """
 import os, socket
 
 def reach(port):
@@ -60,7 +60,7 @@ def facts(port, host_files, limit):
         "outside": [folder for folder in ("/", "/dev", os.path.dirname(os.__file__)) if can_write(folder)],
         "forks": fork_until_refused(limit),
     }
-'''
+"""
 _HOST_FILES = ("/etc/passwd", "/proc/self/status", "/sys/kernel", "/bin/sh", "/home", __file__)
 _FORK_LIMIT = 200
 _VARIABLES = {"HOME", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "PATH", "PWD", "PYTHONHASHSEED"}

@@ -6,12 +6,16 @@ given up. It knows no expected value and gives no verdict: whatever the candidat
 change the values that it sends, which the judge outside compares. The judge does not import what runs here.
 
 Reply, one JSON line each: `{"ready": uid}` before candidate code; then `{"call": i, "value": ...}` or
-`{"call": i, "error": kind, "message": ...}` in the order of the calls, or one `{"load_error": message}`.
+`{"call": i, "error": kind, "message": ...}` in the order of the calls, or one `{"load_error": message}`; and
+`{"ended": exit code}` when the candidate's process is no more. The server itself then waits to be killed: were it to
+end first, bubblewrap would leave the namespace's first process to the host's init, a zombie for each judgement where
+that collects none, as in many containers.
 """
 
 import os
 import resource
 import sys
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -39,10 +43,16 @@ def main() -> None:
             data = data[os.write(reply_fd, data) :]
 
     reply(codec.dumps({"ready": os.getuid()}))
-    _serve(request, codec, reply)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    candidate = os.fork()
+    if candidate == 0:
+        _serve(request, codec, reply)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    _, status = os.waitpid(candidate, 0)
+    reply(codec.dumps({"ended": os.waitstatus_to_exitcode(status)}))
+    while True:
+        time.sleep(60)
 
 
 def _serve(request: dict[str, Any], codec: Any, reply: Callable[[str], None]) -> None:

@@ -7,13 +7,16 @@ verdict. A jail that does not get as far as `ready` is our failure, not the cand
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import IO, Any, Literal
 
 from lightningrl.errors import SandboxUnavailable
 from lightningrl.sandbox import codec
@@ -24,6 +27,7 @@ START_LIMIT_S = 20.0
 """For the jail's start, on a machine however loaded; the candidate's own clock begins after it."""
 _TEARDOWN_S = 2.0
 _CHUNK_BYTES = 1 << 16
+_ENDED = b'{"ended":'
 
 _Ending = Literal["exit", "timeout", "reply_limit", "output_limit"]
 
@@ -53,39 +57,44 @@ def run_session(
             f"the jail ({name}) did not start: {text or f'no sign of life within {START_LIMIT_S:.0f} s'} "
             f"(exit code {exchange.exit_code}). {level.remedy[0].upper()}{level.remedy[1:]}."
         )
-    results, is_complete, broken = _read_answers(lines[1:], len(calls))
+    answers = lines[1:-1] if lines[-1].startswith(_ENDED) else lines[1:]
+    results, is_complete, broken = _read_answers(answers, len(calls))
     status, detail = _status(exchange, is_complete, broken, limits)
     return CallResults(status, results, name, detail, time.monotonic() - start)
 
 
-def _status(exchange: _Exchange, is_complete: bool, broken: str, limits: Limits) -> tuple[JailStatus, str]:
+def _status(
+    exchange: _Exchange, is_complete: bool, broken: ValueError | None, limits: Limits
+) -> tuple[JailStatus, str]:
     if exchange.ending == "output_limit":
         return "output_limit", f"printed more than {limits.output_bytes} bytes"
     if exchange.ending == "reply_limit":
         return "output_limit", f"answers of more than {limits.reply_bytes} bytes"
-    if broken:
-        return "crashed", f"the reply channel carried something else: {broken}"
+    if isinstance(broken, codec.TooLarge):
+        return "output_limit", f"answers {broken}"
+    if broken is not None:
+        return "crashed", f"the reply channel carried something else: {str(broken)[:200]}"
     if is_complete:
         return "ok", ""
     if exchange.ending == "timeout":
         return "timeout", f"stopped after {limits.wall_s:g} s"
-    return "crashed", f"the process ended (exit code {exchange.exit_code}) before it had answered every call"
+    return "crashed", "the process ended before it had answered every call"
 
 
-def _read_answers(lines: Sequence[bytes], n_calls: int) -> tuple[tuple[CallResult, ...], bool, str]:
+def _read_answers(lines: Sequence[bytes], n_calls: int) -> tuple[tuple[CallResult, ...], bool, ValueError | None]:
     """Results in order, whether all are there, and what was wrong with the first line that is not the protocol's."""
     results: list[CallResult] = []
     budget = codec.Budget()
-    broken = ""
+    broken = None
     for line in lines:
         try:
             answer = codec.loads(line.decode("ascii"), budget)
             if not results and type(answer) is dict and set(answer) == {"load_error"}:
                 error = CallResult(error="load_error", message=_text(answer["load_error"]))
-                return (error,) * n_calls, True, ""
+                return (error,) * n_calls, True, None
             results.append(_read_call(answer, len(results), n_calls))
         except ValueError as error:  # CodecError and UnicodeDecodeError are ValueErrors
-            broken = str(error)[:200]
+            broken = error
             break
     is_complete = len(results) == n_calls
     results += [CallResult(error="not_run")] * (n_calls - len(results))
@@ -124,21 +133,21 @@ def _exchange(launch: Launch, request: bytes, limits: Limits) -> _Exchange:
                 pass_fds=launch.fds, bufsize=0,
             )  # fmt: skip
         except OSError as error:
-            raise SandboxUnavailable(f"cannot start {launch.argv[0]}: {error}. Free some memory or processes.") from error
+            remedy = "Free some memory or processes."
+            raise SandboxUnavailable(f"cannot start {launch.argv[0]}: {error}. {remedy}") from error
     finally:
         os.close(request_fd)
     with process:
         try:
             _watch(process, exchange, limits)
         finally:
-            process.kill()  # bubblewrap's death ends its process namespace and everything in it
-            exchange.exit_code = process.wait()
+            exchange.exit_code = _end(process)
             _wait_for_silence(process)
     return exchange
 
 
 def _watch(process: subprocess.Popen[bytes], exchange: _Exchange, limits: Limits) -> None:
-    """Read both channels until they close, the deadline passes or a limit is reached."""
+    """Read both channels until the candidate has ended, the deadline passes or a limit is reached."""
     assert process.stdout is not None and process.stderr is not None
     deadline = time.monotonic() + START_LIMIT_S
     is_running = False
@@ -159,9 +168,45 @@ def _watch(process: subprocess.Popen[bytes], exchange: _Exchange, limits: Limits
                 elif len(buffer) > limit:
                     exchange.ending = ending
                     return
+            if _is_ended(exchange.reply):
+                _read_the_rest(process.stderr, exchange, limits)
+                return
             if not is_running and b"\n" in exchange.reply:
                 is_running, deadline = True, time.monotonic() + limits.wall_s
-    process.wait()
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        exchange.ending = "timeout"
+
+
+def _is_ended(reply: bytearray) -> bool:
+    return reply.endswith(b"\n") and reply.startswith(_ENDED, reply.rfind(b"\n", 0, -1) + 1)
+
+
+def _read_the_rest(stream: IO[bytes], exchange: _Exchange, limits: Limits) -> None:
+    """What was printed before the end and is still in the pipe, so that the output limit does not depend on timing."""
+    os.set_blocking(stream.fileno(), False)
+    with contextlib.suppress(BlockingIOError):
+        while len(exchange.output) <= limits.output_bytes and (data := os.read(stream.fileno(), _CHUNK_BYTES)):
+            exchange.output += data
+    if len(exchange.output) > limits.output_bytes:
+        exchange.ending = "output_limit"
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """End the jail if it still runs; its exit code.
+
+    The level's command keeps the namespace's first process as its child. That one is killed first, and everything in
+    the namespace dies with it; then the command collects it and ends. Killed from above it would become an orphan.
+    """
+    if process.poll() is None:
+        with contextlib.suppress(OSError):
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_TEARDOWN_S)
+        process.kill()
+    return process.wait()
 
 
 def _wait_for_silence(process: subprocess.Popen[bytes]) -> None:

@@ -1,1 +1,62 @@
-"""Being written."""
+"""Collect all evaluations and training curves of an experiment into four tables, from which everything is drawn.
+
+`frontier.csv` has a row a (policy, benchmark, threshold), `headline.csv` a row a (policy, benchmark) with AUP and
+paired intervals, `curves.csv` a row a training step, `steps.csv` a row a decoding step. The statistics are those of
+`report.frontier` and `report.series`; nothing is drawn here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightningrl.io import read_jsonl, write_text
+from lightningrl.report import series
+from lightningrl.report.frontier import Evaluation, collect
+from lightningrl.report.plain import csv_text
+from lightningrl.stages.context import StageContext
+from lightningrl.types import EvalRecord
+
+REWARD = "reward_total_mean"
+"""What a metrics row has when its step was one of reinforcement learning."""
+
+
+def run(context: StageContext) -> None:
+    """Write the four tables."""
+    evaluations = list(_evaluations(context))
+    primary = context.config["primary_threshold"]
+    tables = collect(
+        evaluations, context.config["experiment"], primary, context.config["bootstrap"], context.config["seed"]
+    )
+    written = {
+        "frontier": tables.frontier,
+        "headline": tables.headline,
+        "curves": series.curves(_training_rows(context)),
+        "steps": series.steps(evaluations, primary),
+    }
+    for name, table in written.items():
+        write_text(context.folder / f"{name}.csv", csv_text(table))
+        context.report(f"{name}.csv: {len(table)} rows")
+
+
+def _evaluations(context: StageContext) -> Iterator[Evaluation]:
+    """By benchmark, then policy, in the experiment's order: the rows' order in every table."""
+    for benchmark in context.config["benchmarks"]:
+        for policy in context.config["policies"]:
+            folder = context.inputs.get(f"evaluate/{policy['name']}/{benchmark}")
+            if folder is not None:
+                records = [EvalRecord.from_json(row) for row in read_jsonl(folder / "records.jsonl")]
+                yield Evaluation(policy["name"], policy["role"], policy["algorithm"], benchmark, records)
+
+
+def _training_rows(context: StageContext) -> Iterator[dict[str, Any]]:
+    """Metrics by (run, step), what was logged of one step in several rows put together; supervised runs left out."""
+    for policy in context.config["policies"]:
+        folder = context.inputs.get(f"train/{policy['name']}")
+        if folder is None:
+            continue
+        rows: dict[int, dict[str, Any]] = {}
+        for row in read_jsonl(folder / "metrics.jsonl"):
+            if "step" in row:
+                rows.setdefault(row["step"], {}).update(row)
+        yield from ({**row, "run": policy["name"]} for row in rows.values() if REWARD in row)

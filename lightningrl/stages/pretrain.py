@@ -1,1 +1,100 @@
-"""Being written."""
+"""Pre-train the miniature's base model for all benchmarks; save it in SDAR's checkpoint format. Resumable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lightningrl import io
+from lightningrl.answering import Task, answer, score
+from lightningrl.benchmarks.protocol import PromptOptions, render_chat
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import Policy
+from lightningrl.models.sdar import SDAR, ModelConfig
+from lightningrl.pretraining.corpus import build_corpus
+from lightningrl.pretraining.pretrainer import Pretrainer
+from lightningrl.resolve import resolve
+from lightningrl.stages.context import StageContext
+from lightningrl.stages.loading import make_judge, read_examples, save_policy, use_threads
+from lightningrl.tokenization import load_tokenizer
+from lightningrl.training.loop import train
+from lightningrl.types import Example
+
+INITIALIZER_RANGE = 0.02
+
+
+def plain_chat(example: Example) -> list[dict[str, str]]:
+    """Pre-training sees the plain question; a benchmark's prompt suffix belongs to its evaluation."""
+    return render_chat(example, PromptOptions())
+
+
+def run(context: StageContext) -> None:
+    """Write config.json, model.safetensors, the tokenizer's files and metrics.jsonl."""
+    use_threads(context.threads)
+    config, tokenizer = context.config, load_tokenizer(context.inputs["tokenizer"])
+    torch.manual_seed(config["seed"])
+    model = SDAR(
+        ModelConfig(
+            **config["model"].model_dump(),
+            vocab_size=len(tokenizer),
+            initializer_range=INITIALIZER_RANGE,
+            mask_token_id=tokenizer.mask_token_id,
+        )
+    )
+    names = [role.removeprefix("data/") for role in context.inputs if role.startswith("data/")]
+    corpora = {
+        name: build_corpus(
+            tokenizer, read_examples(context.inputs[f"data/{name}"] / "train.jsonl"), plain_chat, model.config.block_size
+        )
+        for name in names
+    }
+    validation = _Validation(context, names, model, tokenizer)
+    context.report(f"{model.config.num_parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
+    pretrainer = Pretrainer(config["pretrain"], config["seed"], model, corpora, validation)
+    try:
+        rows = train(
+            pretrainer,
+            context.state,
+            save_every=config["pretrain"].save_every,
+            report=context.report,
+            timing=context.timing,
+            should_stop=context.should_stop,
+        )
+    finally:
+        validation.close()
+    save_policy(model, tokenizer, context.inputs["tokenizer"], context.folder)
+    io.write_jsonl(context.folder / "metrics.jsonl", rows)
+
+
+class _Validation:
+    """Greedy accuracy by benchmark and their mean, at the primary threshold."""
+
+    def __init__(self, context: StageContext, names: list[str], model: SDAR, tokenizer: Any):
+        config = context.config
+        selector = resolve(config["members"]["selector"])(config["primary_threshold"])
+        self.policy = Policy(selector, temperature=0.0, commit=config["decoding"].commit)
+        self.decoder = BlockDecoder(model, [tokenizer.eos_token_id], rows=config["decoding"].rows)
+        self.tokenizer = tokenizer
+        self.examples = {name: read_examples(context.inputs[f"data/{name}"] / "validation.jsonl") for name in names}
+        self.tasks = {
+            name: Task(
+                plain_chat,
+                make_judge(config["members"][f"judge/{name}"], context.judge_workers),
+                config["max_new_tokens"][name],
+            )
+            for name in names
+        }
+
+    def __call__(self) -> dict[str, float]:
+        figures = {}
+        for name, task in self.tasks.items():
+            found = score(answer(self.decoder, self.tokenizer, task, self.examples[name], self.policy))
+            figures[f"accuracy_pct/{name}"], figures[f"tpf/{name}"] = found.accuracy_pct, found.tpf
+        self.decoder.ledger.clear()
+        figures["accuracy_pct"] = sum(figures[f"accuracy_pct/{name}"] for name in self.tasks) / len(self.tasks)
+        return figures
+
+    def close(self) -> None:
+        for task in self.tasks.values():
+            task.judge.close()

@@ -1,12 +1,14 @@
 """gsm-mini: the question, gold and worked answers agree, by an evaluator that shares no code with the generator."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
 from lightningrl.benchmarks.generated import Draw
 from lightningrl.benchmarks.gsm_mini import GSM_MINI, SENTENCES, WordProblem, worked_answer
 from lightningrl.errors import BenchmarkError
+from lightningrl.judges.boxed import BoxedJudge
 from lightningrl.types import Example
 
 GAINS, LOSSES = {"buys", "finds", "gets"}, {"drops", "loses", "sells"}
@@ -22,7 +24,7 @@ def values_of(question: str) -> list[int]:
     """Every value along the way, read from the question's words alone."""
     words = re.findall(r"\w+", question)
     values = [int(words[2])]
-    for verb, what in zip(words, words[1:], strict=False):
+    for verb, what in pairwise(words):
         if verb in GAINS:
             values.append(values[-1] + int(what))
         elif verb in LOSSES:
@@ -54,6 +56,14 @@ def test_worked_answer_is_right_in_every_step(examples):
             assert str(before) in re.findall(r"\d+", sentence), example
             for left, right in re.findall(r"([\d +*-]*\d) = (\d+)", sentence):
                 assert eval(left) == int(right), example  # digits, blanks and + - * only
+
+
+def test_the_named_judge_finds_worked_answers_right_and_others_wrong(examples):
+    judge = BoxedJudge()
+    assert all(verdict.correct for verdict in judge.judge(examples, [e.solution for e in examples]))
+    shifted = [e.solution for e in examples[1:]]
+    by_chance = sum(a.gold == b.gold for a, b in pairwise(examples))
+    assert sum(verdict.correct for verdict in judge.judge(examples[:-1], shifted)) == by_chance < 0.1 * len(examples)
 
 
 def test_every_phrasing_of_a_problem_is_drawn_and_ends_in_the_same_answer():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 from hypothesis import given
@@ -176,7 +177,9 @@ def test_unknown_names_and_paths_are_benchmark_errors():
 @generated
 def test_registered_benchmarks_describe_themselves(benchmark):
     assert BENCHMARKS[benchmark.name]
-    assert benchmark.licence and benchmark.citation and benchmark.judge.count(":") == 1
+    assert benchmark.licence and benchmark.citation
+    module, attribute = benchmark.judge.split(":")
+    assert callable(getattr(import_module(module), attribute).judge)
 
 
 def test_benchmarks_do_not_import_torch():

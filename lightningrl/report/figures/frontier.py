@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from lightningrl.report.figures.style import (
     INK,
     MARKERS,
     PAGE_WIDTH_IN,
+    legend_columns,
     new_figure,
     place_labels,
     policy_colours,
@@ -47,7 +49,7 @@ class FrontierOptions:
     x: str = "tpf"
     """`tpf`, `tpf_true` or `forwards_per_problem`."""
     thresholds: str = "ends"
-    """Which thresholds are written at the points: `ends` (first, last and primary), `all` or `none`."""
+    """Thresholds written at the points where there is room: `ends` (first and last), `all` or `none`."""
     panel_height_in: float = 2.5
     """Height of one panel, inches."""
 
@@ -79,8 +81,8 @@ def draw(table: pd.DataFrame, out_dir: Path, options: FrontierOptions | Mapping[
             axes.set_visible(False)
         figure.supxlabel(X_LABELS[chosen.x], fontsize=8.5)
         figure.supylabel("Accuracy (%)", fontsize=8.5)
-        handles, names = _legend(panels[: len(benchmarks)])
-        figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4))
+        handles, names = _legend(panels[: len(benchmarks)], table)
+        figure.legend(handles, names, loc="outside upper center", ncols=legend_columns(names, width))
         for axes, benchmark in zip(panels, benchmarks, strict=False):
             _threshold_labels(axes, table[table["benchmark"] == benchmark], chosen, colours)
         return save(figure, table, out_dir, "frontier")
@@ -116,11 +118,15 @@ def _whole_percents(axes: Axes) -> None:
     axes.set_ylim(max(low, -3.0), min(high, 103.0))
 
 
-def _legend(panels: np.ndarray) -> tuple[list[Any], list[str]]:
+def _legend(panels: np.ndarray, table: pd.DataFrame) -> tuple[list[Any], list[str]]:
     found: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
+    shown = " or ".join(f"{threshold:g}" for threshold in sorted(set(table.loc[table["is_primary"], "threshold"])))
+    found[f"large: τ = {shown}"] = Line2D(
+        [], [], linestyle="none", marker="o", markersize=7.5, color="white", markeredgecolor=INK, markeredgewidth=1.0
+    )
     return list(found.values()), list(found)
 
 
@@ -133,16 +139,13 @@ def _threshold_labels(axes: Axes, rows: pd.DataFrame, chosen: FrontierOptions, c
         along, up = curve[chosen.x].to_numpy(), curve["accuracy_pct"].to_numpy()
         at = np.linspace(0, max(len(curve) - 1, 0), 24 * len(curve))
         avoid += list(zip(np.interp(at, range(len(curve)), along), np.interp(at, range(len(curve)), up), strict=True))
-        for low, high in ((curve["accuracy_pct_low"], curve["accuracy_pct_high"]),):
-            for x, bottom, top in zip(along, low, high, strict=True):
-                avoid += [(x, y) for y in np.linspace(bottom, top, 8)]
+        avoid += 4 * list(zip(along, up, strict=True))  # covering a marker is worse than crossing a line
+        for x, bottom, top in zip(along, curve["accuracy_pct_low"], curve["accuracy_pct_high"], strict=True):
+            avoid += [(x, y) for y in np.linspace(bottom, top, 8)]
         for i, (threshold, primary) in enumerate(zip(curve["threshold"], curve["is_primary"], strict=True)):
-            if chosen.thresholds == "all" or primary or (i in (0, len(curve) - 1) and len(curve) > 1):
-                text_style = {
-                    "color": colours[str(policy)],
-                    "fontsize": 8,
-                    "fontweight": "bold" if primary else "normal",
-                }
-                labels.append((float(along[i]), float(up[i]), f"τ={threshold:g}", text_style, bool(primary)))
-    labels.sort(key=lambda label: not label[4])
-    place_labels(axes, [label[:4] for label in labels], avoid)
+            at_end = len(curve) > 1 and not primary and i in (0, len(curve) - 1)
+            if chosen.thresholds == "all" or at_end:
+                text_style = {"color": colours[str(policy)], "fontsize": 8}
+                labels.append((float(along[i]), float(up[i]), f"τ={threshold:g}", text_style, i == 0))
+    labels.sort(key=lambda label: label[4])  # the fast end first: it is the less crowded one
+    place_labels(axes, [label[:4] for label in labels], avoid, worst=20.0)

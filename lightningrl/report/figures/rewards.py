@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from lightningrl.report.figures.style import (
     PAGE_WIDTH_IN,
     PALETTE,
+    legend_columns,
     new_figure,
     read_options,
     require_columns,
@@ -76,5 +77,5 @@ def draw(table: pd.DataFrame, out_dir: Path, options: RewardsOptions | Mapping[s
         panels[0].set_ylabel("Mean over rollouts")
         if len(runs) > 1:
             handles, labels = panels[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside upper center", ncols=min(len(runs), 4))
+            figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(labels, PAGE_WIDTH_IN))
         return save(figure, pd.concat(plotted, ignore_index=True), out_dir, "rewards")

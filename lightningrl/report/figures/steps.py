@@ -1,8 +1,9 @@
 """Tokens revealed at each decoding step, before against after training (paper's Figure 7).
 
-Upper panel: mean over the samples still running, band of one standard deviation. Lower panel: how many samples are
-still running (the paper's right axis, kept apart so that the two scales are not read against each other). Where
-fewer than `min_running` samples are left the mean is noise and is not drawn. Reads the `steps` table.
+Upper panel: mean over the samples still running, with a band of one standard deviation for up to three policies
+(more bands hide each other; the CSV has them all). Lower panel: how many samples are still running (the paper's right
+axis, kept apart so that the two scales are not read against each other). Where fewer than `min_running` samples are
+left the mean is noise and is not drawn. Reads the `steps` table.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lightningrl.report.figures.style import (
     PAGE_WIDTH_IN,
+    legend_columns,
     new_figure,
     policy_colours,
     read_options,
@@ -26,6 +28,9 @@ from lightningrl.report.figures.style import (
     save,
     styled,
 )
+
+MOST_BANDS = 3
+"""Policies up to which bands are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +60,37 @@ def draw(table: pd.DataFrame, out_dir: Path, options: StepsOptions | Mapping[str
     require_columns(plotted, (), "steps")
     colours = policy_colours(zip(plotted["policy"], plotted["role"], strict=True))
     width = 4.6 if len(benchmarks) == 1 else PAGE_WIDTH_IN
+    band = plotted["policy"].nunique() <= MOST_BANDS
     with styled():
         figure = new_figure(width, chosen.height_in)
         panels = figure.subplots(2, len(benchmarks), sharex="col", squeeze=False, height_ratios=(2, 1))
         for above, below, benchmark in zip(panels[0], panels[1], benchmarks, strict=True):
             above.set_title(benchmark)
             for policy, rows in plotted[plotted["benchmark"] == benchmark].groupby("policy", sort=False):
-                _policy(above, below, rows.sort_values("decoding_step"), str(policy), colours, chosen.min_running)
+                _policy(above, below, rows.sort_values("decoding_step"), str(policy), colours, chosen.min_running, band)
             above.set_ylim(bottom=0.0)
             below.set_ylim(bottom=0.0)
             below.margins(x=0.01)
-            below.set_xlabel("Decoding step (denoise forward)")
             below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        panels[0, 0].set_ylabel("Tokens revealed\n(mean ± 1 std)")
+        panels[0, 0].set_ylabel("Tokens revealed\n(mean ± 1 std)" if band else "Tokens revealed\n(mean)")
         panels[1, 0].set_ylabel("Samples\nrunning")
+        figure.supxlabel("Decoding step (denoise forward)", fontsize=8.5)
         figure.align_ylabels(panels[:, 0])
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+        figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(labels, width))
         return save(figure, plotted, out_dir, "steps")
 
 
 def _policy(
-    above: Axes, below: Axes, rows: pd.DataFrame, policy: str, colours: Mapping[str, str], min_running: int
+    above: Axes, below: Axes, rows: pd.DataFrame, policy: str, colours: Mapping[str, str], min_running: int, band: bool
 ) -> None:
     step, mean, std = (rows[name].to_numpy(float) for name in ("decoding_step", "tokens_mean", "tokens_std"))
     running = rows["samples_running"].to_numpy()
     enough = running >= min(min_running, running.max())
     mean, std = np.where(enough, mean, np.nan), np.where(enough, std, np.nan)
     colour = colours[policy]
-    above.fill_between(step, np.clip(mean - std, 0, None), mean + std, color=colour, alpha=0.16, linewidth=0)
+    if band:
+        above.fill_between(step, np.clip(mean - std, 0, None), mean + std, color=colour, alpha=0.16, linewidth=0)
     above.plot(step, mean, color=colour, label=policy)
     below.step(step, running, where="mid", color=colour, linewidth=1.3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from lightningrl.errors import ConfigError
 from lightningrl.io import write_bytes
@@ -97,6 +99,12 @@ def policy_colours(policies: Iterable[tuple[str, str]]) -> dict[str, str]:
     return colours
 
 
+def legend_columns(names: Sequence[str], width_in: float) -> int:
+    """As many columns as the width holds, at 0.085 inches a letter and 0.6 for the handle."""
+    widest = max(len(name) for name in names) * 0.085 + 0.6
+    return max(1, min(len(names), int(width_in / widest)))
+
+
 def smooth(values: Sequence[float], window: int) -> np.ndarray:
     """Centred running mean over `window` values, narrower at both ends; NaN values are skipped."""
     series = pd.Series(np.asarray(values, float))
@@ -120,12 +128,16 @@ def save(figure: Figure, data: pd.DataFrame, out_dir: Path, name: str) -> list[P
 
 
 def place_labels(
-    axes: Axes, labels: Sequence[tuple[float, float, str, dict[str, Any]]], avoid: Sequence[tuple[float, float]]
+    axes: Axes,
+    labels: Sequence[tuple[float, float, str, dict[str, Any]]],
+    avoid: Sequence[tuple[float, float]],
+    worst: float = math.inf,
 ) -> None:
     """Write each (x, y, text, text style) near its point where it covers least of the points and lines to avoid.
 
-    Greedy over twenty-four positions around each point, in the given order (important labels first). Call it when
-    everything else is drawn: it fixes the layout first. `avoid` holds data coordinates; sample lines densely.
+    Greedy over sixteen positions around each point, in the given order (important labels first). Call it when
+    everything else is drawn: it fixes the layout first. `avoid` holds data coordinates; sample lines densely. A
+    label whose best place still costs more than `worst` (3 a point covered, 200 a label covered) is left out.
     """
     figure = axes.figure
     figure.draw_without_rendering()
@@ -141,7 +153,7 @@ def place_labels(
         box = note.get_window_extent(renderer)
         anchor = axes.transData.transform((x, y))
         best = None
-        for gap in (5.0, 9.0, 15.0):
+        for gap in (4.0, 8.0):
             for c, s in directions:
                 dx, dy = c * (box.width / 2 + gap * pixels), s * (box.height / 2 + gap * pixels)
                 left, bottom = anchor[0] + dx - box.width / 2, anchor[1] + dy - box.height / 2
@@ -154,6 +166,10 @@ def place_labels(
                 if best is None or cost < best[0]:
                     best = (cost, dx, dy, (left, bottom, right, top))
         assert best is not None
+        if best[0] > worst:
+            note.remove()
+            continue
+        note.set_path_effects([withStroke(linewidth=1.6, foreground="white")])
         note.set_position((best[1] / pixels, best[2] / pixels))
         taken.append(best[3])
 
@@ -166,8 +182,10 @@ def label_line_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], gap_pt: 
     order = sorted(range(len(ends)), key=lambda i: ends[i][0])
     wanted = np.array([(ends[i][0] - low) / (high - low) * height_pt for i in order])
     placed = wanted.copy()
+    lines = np.array([ends[i][1].count("\n") + 1 for i in order])
+    gaps_pt = gap_pt * (lines[:-1] + lines[1:]) / 2
     for _ in range(200):  # push overlapping neighbours apart by equal shares until none overlaps
-        overlap = gap_pt - np.diff(placed)
+        overlap = gaps_pt - np.diff(placed)
         if (overlap <= 1e-6).all():
             break
         push = np.where(overlap > 0, overlap / 2, 0.0)

@@ -1,0 +1,52 @@
+# Two commands: `make demo` runs the whole paper in miniature, `make test` the test suite. Both make their own .venv.
+PYTHON ?= python3
+CORES ?= 2
+CONFIG ?= config/config.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := Snakefile workflow/rules
+
+.PHONY: demo test lint lock clean-venv help
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+# Asked again after a kill -9 it goes on: --rerun-incomplete repeats stages that had begun to write, and --nolock because
+# a killed Snakemake leaves its lock behind; every stage folder has a lease of its own, which dies with its holder.
+demo: $(VENV)/run.stamp  ## data, training, evaluation, tables, figures, report: the miniature, or CONFIG=...
+	LIGHTNINGRL_RESULTS_LATER=1 $(BIN)/python -m snakemake --cores $(CORES) --rerun-incomplete --nolock --configfile $(CONFIG)
+	@$(BIN)/python -m lightningrl results --config $(CONFIG)
+
+test: $(VENV)/dev.stamp  ## the test suite
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/dev.stamp  ## style, types, workflow files
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m snakefmt --check --line-length 120 $(SOURCES)
+	$(BIN)/python -m pyright
+
+$(VENV)/run.stamp: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements-dev.lock
+	touch $@
+
+# Pinned versions only, no index addresses. Local builds (+cpu) and what torch itself brings for CUDA stay out, so that
+# one lock serves both the CPU and the CUDA wheel. requirements-dev.lock is what the dev extra adds.
+lock:  ## resolve pyproject.toml anew into requirements.lock and requirements-dev.lock
+	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet .
+	$(VENV)-lock/bin/python -m pip freeze --exclude lightningrl | sed 's/+[a-z0-9.]*$$//' \
+	    | grep -Ev '^(nvidia-|cuda-|triton)' > requirements.lock
+	$(VENV)-lock/bin/python -m pip install --quiet --constraint requirements.lock '.[dev]'
+	$(VENV)-lock/bin/python -m pip freeze --exclude lightningrl | sed 's/+[a-z0-9.]*$$//' \
+	    | grep -Ev '^(nvidia-|cuda-|triton)' | grep -Fxvf requirements.lock > requirements-dev.lock
+	rm -rf $(VENV)-lock
+
+clean-venv:  ## forget the virtual environment
+	rm -rf $(VENV)

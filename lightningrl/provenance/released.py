@@ -1,0 +1,46 @@
+"""Finds what an experiment has released: the results table, the figures, the HTML report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightningrl.errors import StageError
+from lightningrl.io import read_json
+from lightningrl.provenance.plan import Plan
+from lightningrl.provenance.stage import MANIFEST
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What `lightningrl results` shows."""
+
+    table: str
+    """The headline table for a terminal."""
+    paths: list[Path]
+    """Figures, tables, and the HTML report where it was made."""
+    note: str
+    """What the reader must know: that this is not the release of today's config and code. Empty when it is."""
+
+
+def released(plan: Plan) -> Released:
+    """The release of this config and code, or else the newest. Raises StageError when there is none."""
+    from lightningrl.report.tables import console
+    from lightningrl.stages.collected import read_collected
+
+    folder, note = plan.release.folder, ""
+    if not (folder / MANIFEST).is_file():
+        latest = folder.parent / "latest"
+        if not (latest / MANIFEST).is_file():
+            raise StageError(f"{folder.parent} holds no finished release. Run `snakemake --cores 2` first.")
+        folder = folder.parent / latest.readlink()
+        note = f"note: {folder} was made from another config or other code than today's, which has no release yet"
+    manifest = read_json(folder / MANIFEST)
+    collected = Path(manifest["inputs"]["collect"]["folder"])
+    shown = [name for name in manifest["outputs"] if name.endswith((".pdf", ".png", ".md"))]
+    paths = [folder / name for name in sorted(shown)]
+    if (folder / REPORT).is_file():
+        paths.append(folder / REPORT)
+    return Released(console(read_collected(collected, "headline")), paths, note)

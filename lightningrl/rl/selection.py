@@ -1,0 +1,55 @@
+"""Which checkpoint a run ends with: chosen on validation, never on test.
+
+The rule: among checkpoints whose validation accuracy is at most `tolerance_pct` points below the base's, the one with
+the highest validation TPF; if there is none, the most accurate one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lightningrl.models.sdar import SDAR
+
+
+class Selection:
+    """Keeps the best weights seen so far and why."""
+
+    def __init__(self, tolerance_pct: float):
+        self.tolerance_pct = tolerance_pct
+        self.base: dict[str, float] = {}
+        self.candidates: list[dict[str, Any]] = []
+        self.weights: dict[str, Tensor] = {}
+
+    def start(self, base: dict[str, float]) -> None:
+        """The base's validation figures: the yardstick."""
+        self.base = base
+
+    def offer(self, step: int, validation: dict[str, float], model: SDAR) -> None:
+        """Consider the weights after `step`; later ones win ties."""
+        accurate = validation["validation_accuracy_pct"]
+        within = accurate >= self.base["validation_accuracy_pct"] - self.tolerance_pct
+        rank = (1.0, validation["validation_tpf"]) if within else (0.0, accurate)
+        self.candidates.append({"step": step, "within_tolerance": within, "rank": list(rank)} | validation)
+        if self.chosen["step"] == step:
+            self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The best candidate's figures."""
+        return max(self.candidates, key=lambda candidate: (*candidate["rank"], candidate["step"]))
+
+    def report(self) -> dict[str, Any]:
+        """The content of `selection.json`."""
+        rule = (
+            f"highest validation TPF among checkpoints at most {self.tolerance_pct:g} points of validation accuracy below "
+            "the base; if there is none, the most accurate"
+        )
+        return {"rule": rule, "base": self.base, "chosen": self.chosen, "candidates": self.candidates}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"base": self.base, "candidates": self.candidates, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.base, self.candidates, self.weights = state["base"], state["candidates"], state["weights"]

@@ -1,0 +1,25 @@
+"""Reads the collected tables back as they were written. Nothing is computed here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lightningrl.errors import StageError
+
+TEXT_COLUMNS = ("experiment", "policy", "role", "algorithm", "benchmark", "base", "thresholds", "run")
+"""Columns that stay text even where they look like numbers; empty cells are empty strings."""
+
+
+def read_collected(folder: Path, name: str) -> pd.DataFrame:
+    """`<name>.csv` of a collect stage. Raises StageError when it is missing or no table."""
+    path = folder / f"{name}.csv"
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, "str"), float_precision="round_trip")
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing. Run the collect stage (snakemake does so by itself).") from None
+    except (ValueError, pd.errors.ParserError) as error:
+        raise StageError(f"{path} is damaged ({error}). Delete {folder} and run again.") from error
+    text = [column for column in TEXT_COLUMNS if column in table.columns]
+    return table.assign(**{column: table[column].fillna("") for column in text})

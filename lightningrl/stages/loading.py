@@ -1,0 +1,48 @@
+"""What several stages load: examples, a model with its tokenizer, judges; and how they save a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightningrl import io
+from lightningrl.benchmarks.protocol import example_from_json
+from lightningrl.judges.protocol import Judge
+from lightningrl.models.checkpoint import load_model, save_model
+from lightningrl.models.sdar import SDAR
+from lightningrl.resolve import resolve
+from lightningrl.tokenization import load_tokenizer
+from lightningrl.types import Example
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def read_examples(path: Path) -> list[Example]:
+    return [example_from_json(row) for row in io.read_jsonl(path)]
+
+
+def load_policy(folder: Path) -> tuple[SDAR, Any]:
+    """A checkpoint's model and tokenizer; vocabulary rows without a token are marked unusable."""
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    model.usable_vocab = len(tokenizer)
+    return model, tokenizer
+
+
+def make_judge(reference: str, workers: int) -> Judge:
+    return resolve(reference)(workers=workers)
+
+
+def save_policy(model: SDAR, tokenizer: Any, tokenizer_folder: Path, folder: Path) -> None:
+    """Model and tokenizer files side by side, as a checkpoint is published."""
+    save_model(model, folder, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    for name in TOKENIZER_FILES:
+        if (tokenizer_folder / name).exists():
+            io.write_bytes(folder / name, (tokenizer_folder / name).read_bytes())
+
+
+def use_threads(count: int) -> None:
+    """CPU threads of torch; the same count gives the same bits."""
+    torch.set_num_threads(count)
+    torch.use_deterministic_algorithms(True)

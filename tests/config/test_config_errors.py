@@ -1,0 +1,122 @@
+"""A config that cannot be used is refused with the key's path, what was found, and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightningrl.config.experiment import load
+from lightningrl.errors import ConfigError
+from lightningrl.provenance.digest import PACKAGE
+
+NANO = PACKAGE.parent / "config" / "nano.yaml"
+
+
+def refused(tmp_path: Path, path: str, value: object) -> str:
+    """The message for nano with `a.b.0.c` set to `value`."""
+    tree = yaml.safe_load(NANO.read_text())
+    node = tree
+    *above, last = path.split(".")
+    for part in above:
+        node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+    node[int(last) if isinstance(node, list) else last] = value
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(file) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("thresholds", [0.5], ["thresholds: unknown key", "evaluation", "experiment"]),
+        ("evaluation.tresholds", [0.5], ["evaluation.tresholds: unknown key", "primary_threshold, samples"]),
+        ("runs.1.learning_rat", 1, ["runs.1.learning_rat: unknown key", "learning_rate"]),
+        ("pretrain.plateau.evry", 1, ["pretrain.plateau.evry: unknown key", "every, min_gain_pct, patience"]),
+        ("runs.0.steps", "many", ["runs.0.steps: found 'many'", "integer"]),
+        ("runs.0.steps", 0, ["runs.0.steps: found 0", "greater than 0"]),
+        ("runs.0.role", "before", ["runs.0.role: found 'before'", "after|rival|control"]),
+        ("evaluation.thresholds", [0.5, 1.3], ["evaluation.thresholds", "within (0, 1)", "found 1.3"]),
+        ("evaluation.thresholds", [0.9, 0.5], ["evaluation.thresholds", "strictly increasing", "[0.9, 0.5]"]),
+        ("evaluation.thresholds", 0.9, ["evaluation.thresholds: found 0.9", "list"]),
+        ("evaluation.primary_threshold", 0.8, ["evaluation.primary_threshold: found 0.8", "[0.02, 0.9]"]),
+        ("runs.0.threshold", 1.3, ["runs.0.threshold: found 1.3", "less than 1"]),
+        ("runs.0.benchmark", "gsm8k", ["benchmark: found 'gsm8k'", "['gsm-mini', 'code-mini']"]),
+        ("runs.2.match_compute", "nobody", ["match_compute: found 'nobody'", "'lightningrl'"]),
+        ("model.num_attention_heads", 3, ["num_attention_heads", "head"]),
+        ("experiment", "My Run", ["experiment: found 'My Run'", "pattern"]),
+        ("seed", -1, ["seed: found -1", "greater than or equal to 0"]),
+        ("runs.1.name", "base", ["`base` names the model before training"]),
+        ("runs.1.name", "lightningrl", ["two entries have one name"]),
+    ],
+)
+def test_a_wrong_value_is_answered_with_path_found_and_allowed(tmp_path, path, value, expected):
+    if path == "model.num_attention_heads":
+        expected = expected[:1]
+        message = refused(tmp_path, "model", yaml.safe_load(NANO.read_text())["model"] | {
+            "num_attention_heads": 3, "num_key_value_heads": 2,
+        })  # fmt: skip
+        assert "(3) must be a multiple of num_key_value_heads (2)" in message
+    else:
+        message = refused(tmp_path, path, value)
+    for part in expected:
+        assert part in message
+
+
+def test_a_missing_key_is_named(tmp_path):
+    tree = yaml.safe_load(NANO.read_text())
+    del tree["model"]["block_size"]
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match=r"model\.block_size: this key is required"):
+        load(file)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    tree = yaml.safe_load(NANO.read_text())
+    tree["sead"] = 1
+    tree["runs"][0]["steps"] = "many"
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert "sead" in str(caught.value) and "runs.0.steps" in str(caught.value)
+
+
+def test_files_that_are_no_config(tmp_path):
+    file = tmp_path / "x.yaml"
+    with pytest.raises(ConfigError, match=r"x\.yaml does not exist"):
+        load(file)
+    file.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="expected a mapping of keys, found list"):
+        load(file)
+    file.write_text("a: [1\n")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load(file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path)
+
+
+def test_extends_merges_mappings_and_replaces_lists(tmp_path):
+    (tmp_path / "base.yaml").write_text(NANO.read_text())
+    file = tmp_path / "more.yaml"
+    file.write_text("extends: base.yaml\nexperiment: more\nevaluation: {thresholds: [0.5, 0.9]}\n")
+    more, nano = load(file), load(NANO)
+    assert more.experiment == "more"
+    assert more.evaluation.thresholds == [0.5, 0.9]
+    assert more.evaluation.shard == nano.evaluation.shard == 6
+    assert more.runs == nano.runs
+
+
+def test_extends_in_a_circle_or_into_nothing(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ConfigError, match="goes round in a circle"):
+        load(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("extends: gone.yaml\n")
+    with pytest.raises(ConfigError, match=r"gone\.yaml does not exist \(extended by .*c\.yaml\)"):
+        load(tmp_path / "c.yaml")

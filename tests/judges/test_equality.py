@@ -1,0 +1,43 @@
+"""When two plain values are the same answer."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightningrl.judges.equality import same
+
+nan = float("nan")
+SAME = [
+    (1, 1.0), (0.0, -0.0), (nan, nan), ([nan], [nan]), ({nan}, {float("nan")}), (2**53, float(2**53)), ({1}, {1.0}),
+    ({1: "a"}, {1.0: "a"}), ({"a": 1, "b": 2}, {"b": 2, "a": 1}), ((1, (2,)), (1.0, (2,))), (None, None), ("é", "é"),
+]  # fmt: skip
+DIFFERENT = [
+    (True, 1), (1, True), (False, 0.0), ([1], [True]), ((1,), [1]), ({1}, {True}), ({(1,)}, {(True,)}),
+    ({1: 2}, {True: 2}), ({1: True}, {1: 1}), ("1", 1), (None, 0), (None, False), ([], ()), (set(), {}), ([1], [1, 2]),
+    ({"a": 1}, {"b": 1}), ({"a": 1}, {"a": 1, "b": 1}), (nan, 0.0), (0.1 + 0.2, 0.3), (2**53 + 1, float(2**53)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("expected", "found"), SAME)
+def test_same(expected, found):
+    assert same(expected, found) and same(found, expected)
+
+
+@pytest.mark.parametrize(("expected", "found"), DIFFERENT)
+def test_different(expected, found):
+    assert not same(expected, found) and not same(found, expected)
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.text("ab", max_size=2)
+VALUES = st.recursive(
+    SCALARS,
+    lambda i: st.lists(i, max_size=3) | st.lists(i, max_size=3).map(tuple) | st.sets(SCALARS, max_size=3)
+    | st.dictionaries(SCALARS, i, max_size=3),
+)  # fmt: skip
+
+
+@given(VALUES, VALUES)
+def test_symmetric_and_never_looser_than_python_but_for_nan(one, other):
+    assert same(one, one) and same(one, other) == same(other, one)
+    if same(one, other) and "nan" not in repr(one):
+        assert one == other

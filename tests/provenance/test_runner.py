@@ -1,0 +1,292 @@
+"""A stage runs once, on whole inputs, alone; and leaves something to go on from whenever it is stopped."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from lightningrl.errors import Interrupted, StageError
+from lightningrl.io import read_json, write_text
+from lightningrl.provenance import manifest
+from lightningrl.provenance.lease import lease
+from lightningrl.provenance.runner import run_stage
+from lightningrl.provenance.system import set_thread_environment
+
+
+@pytest.fixture
+def data(nano):
+    return nano.stage("data", "gsm-mini")
+
+
+@pytest.fixture
+def upstream_of_tokenizer(nano, entry, write_outputs):
+    entry(write_outputs)
+    for stage in nano.of("data"):
+        run_stage(nano, stage)
+    return nano.stage("tokenizer", "tokenizer")
+
+
+def test_a_finished_stage_has_a_manifest_and_no_state(nano, data, entry, write_outputs):
+    entry(write_outputs)
+    assert run_stage(nano, data) is True
+    assert sorted(path.name for path in data.folder.iterdir()) == sorted([*data.outputs, "timing.jsonl"])
+    assert not manifest.missing(data)
+
+
+def test_asked_again_it_does_nothing(nano, data, entry, write_outputs):
+    entry(write_outputs)
+    run_stage(nano, data)
+    before = data.manifest.read_bytes()
+    entry(lambda context: pytest.fail("ran again"))
+    assert run_stage(nano, data) is False
+    assert data.manifest.read_bytes() == before
+    assert not (data.folder / "state").exists()
+
+
+def test_the_manifest_says_what_it_was_made_of(nano, upstream_of_tokenizer):
+    stage = upstream_of_tokenizer
+    run_stage(nano, stage)
+    found = read_json(stage.manifest)
+    assert (found["kind"], found["name"], found["key"]) == ("tokenizer", "tokenizer", stage.key)
+    assert found["preimage"]["code"]["lightningrl/stages/tokenizer.py"] == stage.sources["lightningrl/stages/tokenizer.py"]
+    assert found["preimage"]["science"] == {"tokenizer": {"texts_per_benchmark": 200}}
+    assert set(found["inputs"]) == {"data/gsm-mini", "data/code-mini"}
+    assert set(found["outputs"]) == set(stage.files)
+    assert found["outputs"]["tokenizer.json"]["bytes"] == len("tokenizer.json")
+    assert {"starts", "seconds_of_last_start", "peak_memory_bytes", "finished"} <= set(found["run"])
+    assert found["packages"]["numpy"]
+
+
+def test_seeds_are_listed(nano, data, entry, write_outputs):
+    entry(write_outputs)
+    run_stage(nano, data)
+    assert read_json(data.manifest)["seeds"] == {"seed": 0}
+
+
+def test_two_runs_differ_in_the_run_part_only(nano, data, entry, write_outputs):
+    entry(write_outputs)
+    found = []
+    for _ in range(2):
+        run_stage(nano, data)
+        found.append(read_json(data.manifest))
+        data.manifest.unlink()
+    for each in found:
+        each.pop("run")
+    assert found[0] == found[1]
+
+
+def test_another_key_than_planned_is_refused_before_anything_is_written(nano, data, entry):
+    entry(lambda context: pytest.fail("ran"))
+    with pytest.raises(StageError, match=r"asked for key 00000000.*changed since the DAG was planned.*snakemake again"):
+        run_stage(nano, data, "00000000")
+    assert not data.folder.exists()
+
+
+def test_an_unfinished_input_is_named_with_the_command_that_makes_it(nano, entry):
+    entry(lambda context: pytest.fail("ran"))
+    with pytest.raises(StageError, match=r"results/nano/data/.* is not finished .*lightningrl data --name"):
+        run_stage(nano, nano.stage("tokenizer", "tokenizer"))
+
+
+@pytest.mark.parametrize("damage", ["one byte", "shorter", "gone"])
+def test_a_damaged_input_is_named_with_the_remedy(nano, upstream_of_tokenizer, entry, damage):
+    stage = upstream_of_tokenizer
+    victim = nano.stage("data", "code-mini").folder / "train.jsonl"
+    if damage == "gone":
+        victim.unlink()
+    else:
+        victim.write_text("X" + victim.read_text()[1:] if damage == "one byte" else "")
+    entry(lambda context: pytest.fail("ran"))
+    with pytest.raises(StageError) as caught:
+        run_stage(nano, stage)
+    assert str(victim) in str(caught.value)
+    assert f"Delete the folder {victim.parent} and run the same command again" in str(caught.value)
+
+
+def test_a_damaged_result_of_its_own_is_found(nano, data, entry, write_outputs):
+    entry(write_outputs)
+    run_stage(nano, data)
+    (data.folder / "test.jsonl").write_text("test.jsonX")
+    with pytest.raises(StageError, match=r"test\.jsonl is damaged"):
+        run_stage(nano, data)
+
+
+def test_a_deleted_result_is_made_again(nano, data, entry, write_outputs):
+    entry(write_outputs)
+    run_stage(nano, data)
+    (data.folder / "test.jsonl").unlink()
+    assert run_stage(nano, data) is True
+    manifest.check(data.folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}'])
+def test_a_damaged_manifest_is_named(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(StageError, match=r"manifest\.json is damaged"):
+        manifest.check(tmp_path)
+
+
+def test_a_stage_that_forgets_a_file_gets_no_manifest(nano, data, entry):
+    entry(lambda context: write_text(context.folder / "train.jsonl", ""))
+    with pytest.raises(StageError, match=r"without writing .*validation\.jsonl"):
+        run_stage(nano, data)
+    assert not data.manifest.exists()
+
+
+def test_sigterm_asks_to_stop_and_the_state_stays(nano, data, entry, write_outputs):
+    def interrupted(context):
+        assert not context.should_stop()
+        write_text(context.state / "step", "3")
+        os.kill(os.getpid(), signal.SIGTERM)
+        if context.should_stop():
+            raise Interrupted("saved")
+        pytest.fail("SIGTERM was not seen")
+
+    entry(interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        run_stage(nano, data)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not data.manifest.exists()
+
+    def resumed(context):
+        assert (context.state / "step").read_text() == "3"
+        write_outputs(context)
+
+    entry(resumed)
+    run_stage(nano, data)
+    assert len(read_json(data.manifest)["run"]["starts"]) == 2
+
+
+def test_the_time_budget_asks_to_stop(with_resources, tmp_path, monkeypatch, entry):
+    monkeypatch.chdir(tmp_path)
+    short, long = with_resources(max_minutes=1e-6), with_resources(max_minutes=10.0)
+    seen = []
+
+    def run(context):
+        seen.append(context.should_stop())
+        raise Interrupted("saved")
+
+    entry(run)
+    for planned in (short, long):
+        with pytest.raises(Interrupted):
+            run_stage(planned, planned.stage("data", "gsm-mini"))
+    assert seen == [True, False]
+
+
+def test_a_context_holds_config_members_and_resources(with_resources, tmp_path, monkeypatch, entry):
+    monkeypatch.chdir(tmp_path)
+    planned = with_resources(judge_workers=3)
+    contexts = []
+
+    def run(context):
+        contexts.append(context)
+        raise Interrupted("seen")
+
+    entry(run)
+    with pytest.raises(Interrupted):
+        run_stage(planned, planned.stage("data", "code-mini"))
+    context = contexts[0]
+    assert context.config["benchmark"] == {"name": "code-mini", "train": 200, "validation": 4, "test": 8}
+    assert context.config["members"] == {"benchmark": "lightningrl.benchmarks.code_mini:CODE_MINI"}
+    assert context.judge_workers == 3
+    assert context.state == context.folder / "state"
+
+
+def test_a_full_disk_says_which_file_and_what_to_do(nano, data, entry):
+    def full(context):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(context.folder / "train.jsonl"))
+
+    entry(full)
+    with pytest.raises(StageError, match=r"cannot write .*train\.jsonl: no space left.*free some space"):
+        run_stage(nano, data)
+
+
+def test_other_os_errors_are_not_disguised(nano, data, entry):
+    def missing(context):
+        open("/no/such/file")
+
+    entry(missing)
+    with pytest.raises(FileNotFoundError):
+        run_stage(nano, data)
+
+
+def test_what_a_killed_predecessor_left_is_cleaned(nano, data, entry, write_outputs):
+    data.folder.mkdir(parents=True)
+    (data.folder / ".train.jsonl.123.tmp").write_text("half")
+    (data.folder / "state").mkdir()
+    (data.folder / "state" / "timing.jsonl").write_text('{"event":"start"}\n{"event":"sta')
+    entry(write_outputs)
+    run_stage(nano, data)
+    assert not list(data.folder.rglob("*.tmp"))
+    events = [json.loads(line)["event"] for line in (data.folder / "timing.jsonl").read_text().splitlines()]
+    assert events == ["start", "start", "end"]
+
+
+def test_progress_goes_to_stderr_and_to_a_log_that_grows(nano, data, entry, write_outputs, capsys):
+    def run(context):
+        context.report("half-way")
+        write_outputs(context)
+
+    entry(run)
+    run_stage(nano, data)
+    assert "half-way" in capsys.readouterr().err
+    run_stage(nano, data)
+    log = Path(f"logs/nano/data/gsm-mini-{data.key}.log").read_text()
+    assert "half-way" in log and "already finished" in log
+
+
+def _hold(folder: Path, ready, release) -> None:
+    with lease(folder):
+        ready.set()
+        release.wait(30)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lease of tmp_path/stage/state."""
+    context = multiprocessing.get_context("fork")
+    ready, release = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(tmp_path / "stage" / "state", ready, release))
+    process.start()
+    assert ready.wait(30)
+    yield process
+    release.set()
+    process.join(30)
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path, holder):
+    with (
+        pytest.raises(StageError, match=rf"stage is being made by process {holder.pid} on .*Wait for it to end"),
+        lease(tmp_path / "stage" / "state"),
+    ):
+        pytest.fail("two holders")
+
+
+def test_a_killed_holder_leaves_no_lease(tmp_path, holder):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join(30)
+    with lease(tmp_path / "stage" / "state"):
+        pass
+
+
+def test_a_lease_on_a_removed_folder_is_not_a_lease(tmp_path):
+    """The last holder deletes the state folder while it still holds the lock; a waiter must not lock the dead file."""
+    state = tmp_path / "state"
+    with lease(state):
+        (state / "lease").unlink()
+        with lease(state), pytest.raises(StageError), lease(state):
+            pytest.fail("two holders")
+
+
+def test_threads_are_told_to_the_libraries(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "9")
+    set_thread_environment(2)
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "2"

@@ -1,0 +1,163 @@
+"""Figures: files, fixed bytes across processes, the plotted data beside them, options, and label placement."""
+
+import hashlib
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from lightningrl.errors import ConfigError
+from lightningrl.report.figures import collapse, frontier, rewards, steps, style
+from lightningrl.report.frontier import collect
+from lightningrl.report.registry import FIGURES, INPUTS, TABLES
+from lightningrl.report.series import curves
+from lightningrl.report.series import steps as steps_table
+
+
+@pytest.fixture(scope="module")
+def collected(evaluations, metrics_rows):
+    tables = collect(evaluations, "toy", n_bootstrap=100)
+    return {
+        "frontier": tables.frontier,
+        "headline": tables.headline,
+        "curves": curves(metrics_rows),
+        "steps": steps_table(evaluations),
+    }
+
+
+def resolve(target):
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+AGAIN = """
+import sys, pickle, pathlib
+from lightningrl.report.figures import collapse, frontier, rewards, steps
+tables, out = pickle.load(open(sys.argv[1], "rb")), pathlib.Path(sys.argv[2])
+for name, module in (("frontier", frontier), ("steps", steps)):
+    module.draw(tables[name], out)
+for module in (collapse, rewards):
+    module.draw(tables["curves"], out)
+"""
+
+
+def test_same_input_gives_the_same_bytes_in_another_process(collected, tmp_path):
+    """Another hash seed, another matplotlibrc in the way: every file of every figure is byte-identical."""
+    for name, target in FIGURES.items():
+        paths = resolve(target)(collected[INPUTS["figures"][name]], tmp_path / "a")
+        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
+    pd.to_pickle(collected, tmp_path / "tables.pkl")
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 30\nsavefig.dpi: 10\n")
+    environment = os.environ | {"PYTHONHASHSEED": "4242", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    script = [sys.executable, "-c", AGAIN, str(tmp_path / "tables.pkl"), str(tmp_path / "b")]
+    subprocess.run(script, check=True, env=environment, timeout=60)
+    digests = [
+        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / folder).iterdir()}
+        for folder in ("a", "b")
+    ]
+    assert len(digests[0]) == 12 and digests[0] == digests[1]
+
+
+def test_files_carry_no_date(collected, tmp_path):
+    pdf, png, _ = collapse.draw(collected["curves"], tmp_path)
+    assert b"CreationDate" not in pdf.read_bytes() and b"Software" not in png.read_bytes()
+
+
+def test_the_plotted_data_lies_beside_the_figure(collected, tmp_path):
+    frontier.draw(collected["frontier"], tmp_path)
+    back = pd.read_csv(tmp_path / "frontier.csv")
+    np.testing.assert_array_equal(back["tpf"], collected["frontier"]["tpf"])
+    rewards.draw(collected["curves"], tmp_path, {"runs": ["TraceRL"], "window": 3})
+    back = pd.read_csv(tmp_path / "rewards.csv")
+    assert set(back["run"]) == {"TraceRL"} and len(back) == 80
+    middle = collected["curves"].query("run == 'TraceRL'")["reward_speed_mean"].iloc[3:6].mean()
+    assert back["reward_speed_mean_smoothed"].iloc[4] == pytest.approx(middle)
+    collapse.draw(collected["curves"], tmp_path)
+    back = pd.read_csv(tmp_path / "collapse.csv")
+    assert set(back["series"]) == {"collapse_ratio_0.1", "collapse_ratio_0.1_sum"} and len(back) == 4 * 80
+
+
+def test_steps_draw_the_roles_asked_for(collected, tmp_path):
+    steps.draw(collected["steps"], tmp_path, {"benchmarks": ["gsm-mini"]})
+    assert set(pd.read_csv(tmp_path / "steps.csv")["policy"]) == {"SDAR", "LightningRL"}
+
+
+def test_one_policy_one_threshold_one_step_can_be_drawn(collected, tmp_path):
+    """The nano experiment's shape: nothing to connect, nothing right, nothing to smooth."""
+    row = collected["frontier"].query("is_primary").head(1).assign(accuracy_pct=0.0, accuracy_pct_low=0.0)
+    frontier.draw(row, tmp_path)
+    steps.draw(collected["steps"].head(1), tmp_path)
+    one = collected["curves"].head(1)
+    rewards.draw(one, tmp_path)
+    collapse.draw(one, tmp_path)
+    rewards.draw(one.assign(reward_speed_mean=np.nan), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 12
+
+
+@pytest.mark.parametrize(
+    ("draw", "table", "options", "message"),
+    [
+        (frontier.draw, "frontier", {"colour": "red"}, "unknown figure option colour; the options are x,"),
+        (frontier.draw, "frontier", {"x": "tps"}, r"needs the column\(s\) tps"),
+        (collapse.draw, "curves", {"eps": 0.3}, "collapse_ratio_0.3"),
+        (rewards.draw, "curves", {"runs": ["nobody"]}, "run nobody"),
+        (steps.draw, "steps", {"roles": ["control"]}, "empty table"),
+    ],
+)
+def test_what_cannot_be_drawn_says_why(collected, tmp_path, draw, table, options, message):
+    with pytest.raises(ConfigError, match=message):
+        draw(collected[table], tmp_path, options)
+
+
+def test_drawing_leaves_the_users_matplotlib_alone(collected, tmp_path):
+    before = dict(matplotlib.rcParams)
+    collapse.draw(collected["curves"], tmp_path)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_every_registered_name_resolves_and_has_an_input(collected):
+    for kind, registry in (("figures", FIGURES), ("tables", TABLES)):
+        assert registry.keys() == INPUTS[kind].keys()
+        assert all(callable(resolve(target)) for target in registry.values())
+        assert set(INPUTS[kind].values()) <= collected.keys()
+
+
+def test_no_text_is_smaller_than_eight_points():
+    assert min(value for key, value in style.STYLE.items() if key.endswith("size") and key[0] in "fxyl"
+               and key not in ("lines.markersize", "xtick.major.size", "ytick.major.size")) >= 8  # fmt: skip
+
+
+def test_policies_keep_distinct_colours_and_the_base_is_grey():
+    names = [("SDAR", "before"), *((f"p{i}", "after") for i in range(6))]
+    colours = style.policy_colours(names + names)
+    assert colours["SDAR"] == style.GREY and len(set(colours.values())) == 7
+
+
+def overlaps(one, other):
+    return one.x0 < other.x1 and other.x0 < one.x1 and one.y0 < other.y1 and other.y0 < one.y1
+
+
+def test_labels_never_overlap():
+    with style.styled():
+        figure = style.new_figure(5, 3)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0.50, 0.52])
+        style.label_line_ends(axes, [(0.50, "one", "k"), (0.505, "two\nlines", "k"), (0.51, "three", "k")])
+        points = [(0.5, 0.51, f"label {i}", {}) for i in range(5)]
+        style.place_labels(axes, points, [(0.5, 0.51)], worst=100.0)
+        boxes = [text.get_window_extent(figure.canvas.get_renderer()) for text in axes.texts]
+    assert len(boxes) >= 6
+    assert not any(overlaps(boxes[i], boxes[j]) for i in range(len(boxes)) for j in range(i))
+
+
+def test_smoothing_is_a_centred_mean_that_keeps_constants_and_skips_gaps():
+    assert style.smooth([1, 2, 3, 4, 5], 3).tolist() == [1.5, 2.0, 3.0, 4.0, 4.5]
+    assert style.smooth([2.0, np.nan, 2.0], 3).tolist() == [2.0, 2.0, 2.0]
+    assert style.smooth([1, 5, 2], 1).tolist() == [1.0, 5.0, 2.0]

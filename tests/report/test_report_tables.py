@@ -1,0 +1,79 @@
+"""Tables as text: units, intervals, notes, escaping, width, fixed bytes."""
+
+import io
+import re
+
+import pandas as pd
+import pytest
+
+from lightningrl.report import tables
+from lightningrl.report.frontier import collect
+
+
+@pytest.fixture(scope="module")
+def collected(evaluations):
+    return collect(evaluations, "toy", n_bootstrap=200)
+
+
+def test_markdown_has_units_intervals_and_what_the_numbers_need(collected):
+    text = tables.main(collected.headline).markdown()
+    row = collected.headline.iloc[1]
+    for word in ("Accuracy (%)", "TPF (tokens/forward)", "Δ accuracy (points)", "Response (tokens)"):
+        assert word in text
+    assert f"{row.tpf:.2f} [{row.tpf_low:.2f}, {row.tpf_high:.2f}]" in text
+    assert f"y_max = {row.y_max:.1f} %; y_min = {row.y_min:.1f} % (base SDAR)" in text
+    assert "n = 120 problems" in text and "0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98" in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert widths == {11}
+
+
+def test_latex_is_balanced_and_its_rows_are_equally_wide(collected):
+    for table in (tables.main(collected.headline), tables.frontier(collected.frontier)):
+        text = table.latex()
+        body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {len(table.header) - 1}
+        assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+        assert text.isascii() and text.count(r"\begin") == text.count(r"\end") == 3
+
+
+def test_latex_escapes_what_users_may_type():
+    assert tables.escape("gsm_8k & 50 % {x}") == r"gsm\_8k \& 50 \% \{x\}"
+    assert tables.escape("[1, 2]") == "{}[1, 2]"  # after a row end, "[" would be read as a length
+    table = tables.Table("t", "c", (), ("A", "B"), (("x [beta]", "1.0 [0.9, 1.1]"),), pd.DataFrame())
+    assert r"x [beta] & 1.0 \\" in table.latex() and r" & {\scriptsize {}[0.9, 1.1]} \\" in table.latex()
+
+
+def test_csv_keeps_every_number_exactly(collected):
+    table = tables.main(collected.headline)
+    back = pd.read_csv(io.StringIO(table.csv()), keep_default_na=False, na_values=[""])
+    pd.testing.assert_series_equal(back["tpf"], collected.headline["tpf"], check_exact=True)
+    pd.testing.assert_series_equal(back["aup_anchored_high"], collected.headline["aup_anchored_high"], check_exact=True)
+
+
+def test_frontier_table_marks_the_primary_threshold(collected):
+    table = tables.frontier(collected.frontier)
+    assert len(table.rows) == 42 and sum(row[2] == "0.9*" for row in table.rows) == 6
+    assert "* the primary threshold" in table.notes[0]
+
+
+def test_console_fits_a_terminal(collected):
+    headline = collected.headline.copy()
+    headline.loc[0, "policy"] = "a policy with a very long name"
+    text = tables.console(headline)
+    assert max(len(line) for line in text.splitlines()) <= 110
+    assert "LightningRL" in text and "a policy with a…" in text and "nan" not in text
+
+
+def test_numbers_have_true_minus_signs_and_no_negative_zero():
+    minus = "\N{MINUS SIGN}"
+    assert tables.number(-1.25, 1) == f"{minus}1.2" and tables.number(0.04, 1, sign=True) == "0.0"
+    assert tables.number(-0.04, 1, sign=True) == "0.0" and tables.number(float("nan"), 1) == "\N{EN DASH}"
+    assert tables.number(3.0, 1, sign=True) == "+3.0"
+
+
+def test_written_tables_are_the_same_bytes_every_time(collected, tmp_path):
+    first = tables.write(tables.main(collected.headline), tmp_path / "a")
+    second = tables.write(tables.main(collected.headline), tmp_path / "b")
+    assert [path.name for path in first] == ["main.csv", "main.md", "main.tex"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

@@ -1,0 +1,186 @@
+"""Attacks on the verdict, and what honest programs may expect: values, sources, threads, neighbours."""
+
+import contextlib
+import math
+import threading
+import time
+from pathlib import Path
+
+import cheats
+from harness import SHORT, check, orphaned_zombies, outcome_of, own_limits, processes_of, value_of
+
+from lightningrl.sandbox.jail import run_calls
+
+
+@check
+def threads_work():
+    source = """
+import threading
+def attack():
+    found = []
+    threads = [threading.Thread(target=found.append, args=(i,)) for i in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    return sorted(found)
+"""
+    assert value_of(source) == [0, 1, 2, 3]
+
+
+@check
+def lingering_threads_do_not_hold_the_verdict():
+    source = """
+import threading, time
+def attack():
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    return 1
+"""
+    assert value_of(source) == 1
+
+
+@check
+def the_kernel_would_end_the_candidate_first():
+    limits = own_limits(wall_s=1.0)
+    runner = threading.Thread(target=outcome_of, args=("import time\ndef attack(): time.sleep(9)\n", limits))
+    runner.start()
+    scores = set()
+    while runner.is_alive() and not scores:
+        time.sleep(0.05)
+        for pid in processes_of(limits):
+            with contextlib.suppress(OSError):
+                if b"bwrap" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
+                    scores.add(int(Path(f"/proc/{pid}/oom_score_adj").read_text()))
+    runner.join()
+    assert scores == {1000}
+
+
+@check
+def two_judgements_do_not_see_each_other():
+    source = """
+import os, time
+def attack(me):
+    open("/box/" + me, "w").close()
+    time.sleep(0.3)
+    return os.listdir("/box")
+"""
+    found = {}
+    threads = [threading.Thread(target=lambda me=me: found.update({me: value_of(source, me)})) for me in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {"a": ["a"], "b": ["b"]}
+
+
+@check
+def a_neighbour_s_forks_do_not_count():
+    flood = """
+import os, time
+def attack():
+    try:
+        while True:
+            if os.fork() == 0: time.sleep(60)
+    except OSError: time.sleep(60)
+"""
+    threads = """
+import threading, time
+def attack():
+    threads = [threading.Thread(target=time.sleep, args=(0.2,)) for _ in range(10)]
+    for t in threads: t.start()
+    return len(threads)
+"""
+    neighbour = threading.Thread(target=outcome_of, args=(flood, SHORT))
+    neighbour.start()
+    time.sleep(0.4)
+    assert value_of(threads) == 10 and neighbour.is_alive()
+    neighbour.join()
+
+
+@check
+def no_zombie_is_left_for_the_host_s_init():
+    time.sleep(0.2)  # what earlier checks left, such as killed servers
+    before = orphaned_zombies()
+    for body in ("return 1", "os._exit(0)", "os.abort()", "time.sleep(9)", "print('x' * 100_000)"):
+        outcome_of(f"import os, time\ndef attack(): {body}\n", Limits(wall_s=0.3))
+    time.sleep(0.1)
+    assert not orphaned_zombies() - before
+
+
+@check
+def mounts_and_files_of_the_host_stay():
+    before = Path("/proc/self/mountinfo").read_text()
+    value_of("def attack():\n    open('x', 'w').write('x')\n    return 1\n")
+    assert (
+        Path("/proc/self/mountinfo").read_text() == before and not Path("/box").exists() and not Path("/jail").exists()
+    )
+
+
+@check
+def hostile_sources_are_load_errors():
+    sources = {
+        "x = '\ud800'\ndef attack(): return 1": "UnicodeEncodeError",
+        "def attack(): return 1\0": "",
+        "#" * 10_000_000: "the program has 10000000 bytes",
+        "def other(): return 1": "NameError",
+        "attack = 3": "TypeError",
+        "def attack(: pass": "SyntaxError",
+        "class Bad(BaseException):\n    def __str__(self): raise SystemExit\nraise Bad": "an exception",
+        "": "NameError",
+    }
+    for source, message in sources.items():
+        results = outcome_of(source)
+        assert results.status == "ok" and results.calls[0].error == "load_error", (source[:40], results)
+        assert results.calls[0].message.startswith(message), results
+
+
+@check
+def values_that_are_not_plain_data_do_not_cross():
+    source = """
+import collections
+loop = []; loop.append(loop)
+deep = []
+for _ in range(10_000): deep = [deep]
+bomb = []
+for _ in range(50): bomb = [bomb, bomb]
+values = [
+    object(), iter([]), b"x", 1j, frozenset(), range(3), print, loop, [[loop]], {1: loop}, deep, bomb,
+    collections.Counter(), type("L", (list,), {})(), type("I", (int,), {})(3), set(range(20_000)), [NotImplemented],
+]
+def attack(number): return values[number] if number < len(values) else None
+"""
+    results = run_calls(source, "attack", [(number,) for number in range(18)])
+    assert [call.error for call in results.calls] == ["not_plain_data"] * 17 + [None], results
+
+
+@check
+def plain_values_cross_unchanged():
+    values = [-0.0, math.inf, -math.inf, 2**100_000, -(2**63), 1e308, "\ud800\0é", {(1, "a"): {2, None}}, {"$tuple": 1}]
+    returned = run_calls("def f(x): return x\n", "f", [(value,) for value in values]).calls
+    for value, call in zip(values, returned, strict=True):
+        assert type(call.value) is type(value) and call.value == value
+    assert math.copysign(1, returned[0].value) == -1
+    assert math.isnan(value_of("def attack(): return float('nan')\n"))
+
+
+@check
+def a_call_cannot_change_the_arguments_of_the_next():
+    shared = [1, 2]
+    source = "def f(x):\n    x.append(3)\n    return x\n"
+    assert [call.value for call in run_calls(source, "f", [(shared,), (shared,)]).calls] == [[1, 2, 3]] * 2
+    assert shared == [1, 2]
+
+
+@check
+def answers_before_a_crash_are_kept():
+    source = "import os\ndef f(x):\n    return x if x < 2 else os._exit(0)\n"
+    results = run_calls(source, "f", [(1,), (2,), (1,)])
+    assert results.status == "crashed" and [call.error for call in results.calls] == [None, "not_run", "not_run"]
+
+
+@check
+def no_cheat_is_rewarded():
+    honest = run_calls(cheats.HONEST_RIGHT, "add", cheats.CALLS)
+    assert [call.value for call in honest.calls] == cheats.EXPECTED and honest.status == "ok"
+    for title, source in cheats.CHEATS.items():
+        values = [call.value for call in run_calls(source, "add", cheats.CALLS, limits=SHORT).calls]
+        is_fooled = [type(value) for value in values] == [int] * 3 and values == cheats.EXPECTED
+        assert not is_fooled, (title, values)

@@ -1,0 +1,36 @@
+"""Every check of a jail's containment (ENGINEERING.md 4.2, 4.3, 4.5), for this process or as a program.
+
+Checks are functions that raise AssertionError when an attack has an effect; each is self-contained and leaves nothing
+behind. Standard library only, so that a child of another user and interpreter can run them: `python containment.py`
+prints `{"check": null or "traceback"}`.
+"""
+
+import ctypes
+import json
+import sys
+import traceback
+
+import attacks_load
+import attacks_reach
+import attacks_verdict
+from harness import CHECKS
+
+ATTACKS = (attacks_reach, attacks_load, attacks_verdict)
+"""Importing them fills CHECKS."""
+
+
+def run_all() -> dict[str, str | None]:
+    """Every check's traceback, or None where it passed."""
+    report: dict[str, str | None] = {}
+    for title, function in CHECKS.items():
+        try:
+            function()
+            report[title] = None
+        except Exception:  # a report for another process: any failure is printed there
+            report[title] = traceback.format_exc()
+    return report
+
+
+if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: do not outlive the test
+    sys.stdout.write(json.dumps(run_all()))

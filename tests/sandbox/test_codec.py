@@ -1,0 +1,158 @@
+"""The codec: plain data crosses unchanged, nothing else crosses, hostile text ends soon."""
+
+import json
+import math
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightningrl.sandbox import codec
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.integers(-(2**200), 2**200) | st.floats() | st.text()
+TEXT = SCALARS | st.text(st.characters())
+KEYS = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=4)
+VALUES = st.recursive(
+    TEXT,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.sets(KEYS, max_size=4)
+        | st.dictionaries(KEYS, inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["a", "$tuple", "$", ""]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+def shape(value):
+    """Types and values at every depth, -0.0 and NaN told apart, sets and dicts in any order."""
+    if type(value) in (list, tuple):
+        return type(value).__name__, [shape(part) for part in value]
+    if type(value) is set:
+        return "set", sorted(map(repr, map(shape, value)))
+    if type(value) is dict:
+        return "dict", sorted((repr(shape(key)), repr(shape(part))) for key, part in value.items())
+    return type(value).__name__, value.hex() if type(value) is float else value
+
+
+@given(VALUES)
+def test_plain_data_crosses_unchanged(value):
+    assert shape(codec.loads(codec.dumps(value))) == shape(value)
+
+
+@given(VALUES)
+def test_one_line_of_ascii(value):
+    assert codec.dumps(value).isascii() and "\n" not in codec.dumps(value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda i: st.lists(i) | st.dictionaries(st.text("abc"), i),
+    )
+)
+def test_plain_json_means_itself(value):
+    assert codec.from_json(json.loads(json.dumps(value))) == value
+
+
+def test_shared_parts_are_not_self_reference():
+    part = [1]
+    assert codec.loads(codec.dumps([part, part, (part,)])) == [[1], [1], ([1],)]
+
+
+@pytest.mark.parametrize("value", [-0.0, math.inf, -math.inf, math.nan, 5e-324, 1.7976931348623157e308])
+def test_floats_keep_every_bit(value):
+    assert codec.loads(codec.dumps(value)).hex() == value.hex()
+
+
+def test_an_object_that_equals_everything_does_not_cross():
+    class Everything(int):
+        def __eq__(self, other):
+            return True
+
+        __hash__ = int.__hash__
+
+    for value in (Everything(3), [Everything(3)], {Everything(3)}, {Everything(3): 1}, {"a": Everything(3)}):
+        with pytest.raises(codec.CodecError, match="not plain data"):
+            codec.dumps(value)
+
+
+def test_self_reference_depth_and_size_are_refused():
+    loop: list = []
+    loop.append({"a": (loop,)})
+    deep: list = []
+    for _ in range(codec.MAX_DEPTH):
+        deep = [deep]
+    with pytest.raises(codec.CodecError, match="contains itself"):
+        codec.dumps(loop)
+    with pytest.raises(codec.CodecError, match="deeper"):
+        codec.dumps(deep)
+    assert codec.loads(codec.dumps(deep[0])) == deep[0]
+    for large in ("x" * 4_000_001, [0] * 500_001, set(range(10_001)), 1 << 20_000_000):
+        with pytest.raises(codec.TooLarge):
+            codec.dumps(large)
+
+
+HOSTILE = {
+    "not JSON": "True",
+    "python": "__import__('os')",
+    "pickle": "\x80\x04N.",
+    "nothing": "",
+    "two values": "1 2",
+    "bare NaN": "NaN",
+    "bare infinity": "[Infinity]",
+    "float out of range": "1e999",
+    "long integer": "1" * 5000,
+    "deep list": "[" * 100_000,
+    "deep closed list": "[" * 1000 + "]" * 1000,
+    "unknown tag": '{"$eval": "1"}',
+    "two tags": '{"$tuple": [], "$set": []}',
+    "tag beside a key": '{"a": 1, "$set": []}',
+    "tuple of text": '{"$tuple": "ab"}',
+    "set of lists": '{"$set": [[1]]}',
+    "set with a twin": '{"$set": [1, 1]}',
+    "set with an equal twin": '{"$set": [1, true]}',
+    "dict of text": '{"$dict": ["ab"]}',
+    "dict with a twin": '{"$dict": [[1, 2], [1, 3]]}',
+    "dict with a list key": '{"$dict": [[[1], 2]]}',
+    "integer as a number": '{"$int": 3}',
+    "integer with underscores": '{"$int": "0x1_0"}',
+    "decimal integer": '{"$int": "12"}',
+    "integer of nothing": '{"$int": "0x"}',
+    "float by expression": '{"$float": "1.0"}',
+    "float as a list": '{"$float": []}',
+    "too many": "[" + "0," * 500_001 + "0]",
+}
+
+
+@pytest.mark.parametrize("title", HOSTILE)
+def test_hostile_text_is_refused(title):
+    with pytest.raises(codec.CodecError):
+        codec.loads(HOSTILE[title])
+
+
+@given(st.text() | st.text('{}[]",:$0123456789-.eEtuplsdicn '))
+def test_any_text_is_read_or_refused(text):
+    try:
+        value = codec.loads(text)
+    except codec.CodecError:
+        return
+    assert shape(codec.loads(codec.dumps(value))) == shape(value)
+
+
+def test_colliding_integers_cost_little():
+    modulus = 2**61 - 1
+    text = codec.dumps({number * modulus for number in range(1, codec.MAX_HASHED)})
+    start = time.perf_counter()
+    assert len(codec.loads(text)) == codec.MAX_HASHED - 1
+    assert time.perf_counter() - start < 5  # 0.6 s here; without the bound a 4 MB reply would take minutes
+
+
+def test_a_shared_budget_bounds_the_sum():
+    budget = codec.Budget()
+    text = codec.dumps([0] * 300_000)
+    codec.loads(text, budget)
+    with pytest.raises(codec.TooLarge):
+        codec.loads(text, budget)

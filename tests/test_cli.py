@@ -1,0 +1,167 @@
+"""The command line: quick help, exit codes, messages without tracebacks."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lightningrl import cli
+from lightningrl.errors import Interrupted
+from lightningrl.provenance import runner
+from lightningrl.provenance.digest import PACKAGE
+from lightningrl.provenance.plan import KINDS
+
+ROOT = PACKAGE.parent
+NANO = str(ROOT / "config" / "nano.yaml")
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
+
+
+def test_help_takes_less_than_a_second_and_imports_nothing_heavy():
+    program = "import sys; sys.argv = ['lightningrl', '--help']\n"
+    program += "from lightningrl.cli import app\ntry:\n    app()\nexcept SystemExit:\n    pass\n"
+    program += "heavy = {'torch', 'pandas', 'numpy', 'pydantic', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    seconds = []
+    for _ in range(2):  # the first may compile
+        started = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+        seconds.append(time.monotonic() - started)
+        assert done.returncode == 0, done.stderr
+    assert min(seconds) < 1.0
+    assert all(verb in done.stdout for verb in (*KINDS, "validate", "stages", "results", "config-help"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_verbs_help_is_its_stages_docstring(kind):
+    source = (PACKAGE / "stages" / f"{kind}.py").read_text()
+    first = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0]
+    shown = run(kind, "--help")
+    assert shown.exit_code == 0
+    assert " ".join(first.split()) in " ".join(shown.output.split())
+
+
+def test_validate_says_ok():
+    done = run("validate", "--config", NANO)
+    assert (done.exit_code, done.stdout.split(": ")[1]) == (0, "OK, 22 stages\n")
+
+
+def test_validate_refuses_with_the_keys_path(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(Path(NANO).read_text().replace("[0.02, 0.9]", "[0.02, 1.3]"))
+    done = run("validate", "--config", str(bad))
+    assert done.exit_code == 2
+    assert "evaluation.thresholds" in done.stderr and "1.3" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_stages_lists_what_is_missing_and_what_is_done(monkeypatch):
+    listed = run("stages", "--config", NANO).stdout.splitlines()
+    assert len(listed) == 22 and all(line.startswith("missing") for line in listed)
+    monkeypatch.setattr(runner, "resolve", lambda reference: _write_data)
+    assert run("data", "--config", NANO, "--name", "gsm-mini").exit_code == 0
+    states = {line.split()[3]: line.split()[0] for line in run("stages", "--config", NANO).stdout.splitlines()[:2]}
+    assert states == {"gsm-mini": "done", "code-mini": "missing"}
+
+
+def _write_data(context) -> None:
+    for name in ("train.jsonl", "validation.jsonl", "test.jsonl"):
+        (context.folder / name).write_text("")
+
+
+def test_a_name_is_needed_where_there_are_several():
+    done = run("train", "--config", NANO)
+    assert done.exit_code == 2
+    assert "--name is needed; one of: lightningrl, grpo-traj" in done.stderr
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    done = run("train", "--config", NANO, "--name", "ppo")
+    assert done.exit_code == 2
+    assert "no train stage 'ppo'. It has: lightningrl" in done.stderr
+
+
+@pytest.mark.parametrize(("error", "code"), [(Interrupted("state saved"), 75), (KeyboardInterrupt(), 130)])
+def test_exit_codes_of_interruptions(monkeypatch, error, code):
+    def stop(context):
+        raise error
+
+    monkeypatch.setattr(runner, "resolve", lambda reference: stop)
+    done = run("data", "--config", NANO, "--name", "gsm-mini")
+    assert done.exit_code == code
+    assert "Traceback" not in done.stderr
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
+    def broken(context):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(runner, "resolve", lambda reference: broken)
+    assert isinstance(run("data", "--config", NANO, "--name", "gsm-mini").exception, ZeroDivisionError)
+
+
+def test_results_without_a_release_says_what_to_run():
+    done = run("results", "--config", NANO)
+    assert done.exit_code == 2
+    assert "no finished release. Run `snakemake --cores 2` first" in done.stderr
+
+
+def test_config_help_has_type_default_limits_and_docstring():
+    shown = run("config-help", "runs.threshold").stdout.splitlines()
+    assert shown[0] == "runs.threshold: float (> 0, < 1), default: 0.9"
+    assert shown[1].strip() == "Of rollouts and of validation."
+
+
+def test_config_help_of_a_section_lists_what_is_below():
+    shown = run("config-help", "pretrain.plateau").stdout
+    assert "pretrain.plateau.patience: int (> 0), default: 2" in shown
+    assert "runs." not in shown
+
+
+def test_config_help_covers_every_key_of_the_shipped_experiments():
+    import yaml
+
+    def paths(tree, prefix=""):
+        if isinstance(tree, list):
+            for item in tree:
+                yield from paths(item, prefix)
+        elif isinstance(tree, dict) and not prefix.endswith("mixture"):
+            for key, value in tree.items():
+                path = f"{prefix}.{key}" if prefix else key
+                yield path
+                yield from paths(value, path)
+
+    shown = {line.split(":")[0] for line in run("config-help").stdout.splitlines() if not line.startswith(" ")}
+    for file in (ROOT / "config").glob("*.yaml"):
+        assert set(paths(yaml.safe_load(file.read_text()))) - {"extends"} <= shown
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("runs.tau", "runs has no key 'tau'. It has: name"), ("seed.x", "seed is a plain value: no key 'x' below it")],
+)
+def test_config_help_of_no_key(path, message):
+    done = run("config-help", path)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_only_the_command_line_prints():
+    for path in PACKAGE.rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        names = [node.func.id for node in calls if isinstance(node.func, ast.Name)]
+        assert "print" not in names or path.name == "cli.py", path

@@ -1,0 +1,103 @@
+# The plan, and how rules see it: paths, threads, ancient inputs.
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(workflow.basedir).resolve()
+PYTHON = sys.executable
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+# For the jobs: they run `python -m lightningrl` in whatever folder results/ is in.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+from lightningrl.config.experiment import load
+from lightningrl.errors import LightningRLError
+from lightningrl.provenance.plan import FILES, plan
+from lightningrl.provenance.runner import threads_of
+from lightningrl.provenance.stage import MANIFEST
+
+
+def config_file():
+    """The one experiment file; Snakemake's own merged config is never looked at."""
+    if workflow.config_settings is not None and workflow.config_settings.config:
+        raise WorkflowError(
+            "--config is not supported: write a YAML with `extends: config/config.yaml`, give it with --configfile"
+        )
+    if len(workflow.configfiles) > 1:
+        raise WorkflowError("one --configfile at a time: files are not merged; use `extends:` inside the file")
+    return Path(workflow.configfiles[0] if workflow.configfiles else ROOT / "config" / "config.yaml").resolve()
+
+
+CONFIG = config_file()
+try:
+    PLAN = plan(load(CONFIG))
+except LightningRLError as error:
+    raise WorkflowError(str(error)) from None
+EXPERIMENT = PLAN.experiment.experiment
+
+
+wildcard_constraints:
+    name="[a-z0-9][a-z0-9_/-]*",
+    key="[0-9a-f]{8}",
+
+
+def outputs(kind):
+    """A kind's final files as patterns of its rule."""
+    return [f"results/{EXPERIMENT}/{kind}/{{name}}-{{key}}/{file}" for file in (*FILES[kind], MANIFEST)]
+
+
+def files_of(stage):
+    return [(stage.folder / name).as_posix() for name in stage.outputs]
+
+
+@cache
+def forced_stages():
+    """Folders of the stages that -R names (by rule or by file), and of all that follows from them. Known when the DAG
+    is built, not yet when rules are read."""
+    asked = set(workflow.dag_settings.forcerun)
+    forced = set()
+    for stage in PLAN:
+        if stage.kind in asked or asked & set(files_of(stage)) or forced & {s.folder for s in stage.inputs.values()}:
+            forced.add(stage.folder)
+    return forced
+
+
+def upstream(kind):
+    """Input function of a kind's rule: the manifests of what it reads, which are written last; the stage itself checks
+    the files behind them. A folder's name says what is in it, so times mean nothing and inputs are ancient, but for
+    those that are being forced, whose consumers then run too."""
+
+    def inputs(wildcards):
+        stage = PLAN.stage(kind, wildcards.get("name", "release"))
+        if wildcards.key != stage.key:
+            raise WorkflowError(
+                f"{kind} {stage.name}: {wildcards.key} is not the key of today's config and code ({stage.key}); "
+                "an older version cannot be made again from here"
+            )
+        sources = [(source.manifest.as_posix(), source.folder in forced_stages()) for source in stage.inputs.values()]
+        return [path if forced else ancient(path) for path, forced in sources]
+
+    return inputs
+
+
+def threads_for(kind):
+    return threads_of(PLAN.experiment.resources, kind)
+
+
+def show_results():
+    """After a run that reached the release: the HTML report beside it, then the table and the paths."""
+    release = PLAN.release
+    page = release.folder / "report.html"
+    if not release.manifest.is_file():
+        return
+    if not page.is_file() or page.stat().st_mtime < release.manifest.stat().st_mtime:
+        # --nolock: the lock is this very run's, whose jobs are all done.
+        command = [PYTHON, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(CONFIG)]
+        command += ["--report", str(page), "--nolock", "--cores", "1", "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.stderr.write(f"the HTML report could not be made:\n{done.stderr}\n")
+    if "LIGHTNINGRL_RESULTS_LATER" not in os.environ:  # `make demo` prints them itself, also when nothing had to run
+        subprocess.run([PYTHON, "-m", "lightningrl", "results", "--config", str(CONFIG)], check=False)

@@ -1,0 +1,21 @@
+# Weights: the base model, and what is trained from it.
+
+
+rule pretrain:
+    input:
+        upstream("pretrain"),
+    output:
+        outputs("pretrain"),
+    threads: threads_for("pretrain")
+    shell:
+        "{PYTHON:q} -m lightningrl pretrain --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+
+
+rule train:
+    input:
+        upstream("train"),
+    output:
+        outputs("train"),
+    threads: threads_for("train")
+    shell:
+        "{PYTHON:q} -m lightningrl train --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"

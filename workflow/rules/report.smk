@@ -1,0 +1,44 @@
+# Tables and figures, and the release that gathers them.
+
+
+rule table:
+    input:
+        upstream("table"),
+    output:
+        report(
+            f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{name}"},
+        ),
+        f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.md",
+        f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.tex",
+        f"results/{EXPERIMENT}/table/{{name}}-{{key}}/manifest.json",
+    shell:
+        "{PYTHON:q} -m lightningrl table --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+
+
+rule figure:
+    input:
+        upstream("figure"),
+    output:
+        report(
+            f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/{{name}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{name}"},
+        ),
+        f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/{{name}}.pdf",
+        f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/{{name}}.csv",
+        f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/manifest.json",
+    shell:
+        "{PYTHON:q} -m lightningrl figure --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+
+
+rule release:
+    input:
+        upstream("release"),
+    output:
+        expand(f"results/{EXPERIMENT}/release-{{{{key}}}}/{{file}}", file=PLAN.release.outputs),
+    shell:
+        "{PYTHON:q} -m lightningrl release --config {CONFIG:q} --key {wildcards.key}"
