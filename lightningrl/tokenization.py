@@ -8,6 +8,7 @@ takes both. Text outside the vocabulary becomes `<|unk|>`: this is no general-pu
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,9 +86,14 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             )
         for file in found:
             _require_json(file)
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, logging
 
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns that it knows no model type `sdar`, which the tokenizer does not need
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    logging.set_verbosity(loud)
     for what, value in (
         ("mask token", tokenizer.mask_token_id),
         ("end token (eos)", tokenizer.eos_token_id),

@@ -114,15 +114,13 @@ class Trajectory:
         if (len(self.prompt_ids) + n_positions) % self.block_size:
             raise ValueError(f"{self.uid}: prompt + response must end on the block grid of {self.block_size}")
         block_S = (len(self.prompt_ids) + np.arange(n_positions)) // self.block_size
-        first, last = self.reveal_step[:-1], self.reveal_step[1:]
         if self.reveal_step.min() < 1 or self.reveal_step.max() > self.stats.denoise_forwards:
             raise ValueError(f"{self.uid}: reveal steps must lie in 1..{self.stats.denoise_forwards}")
-        crossing = block_S[:-1] != block_S[1:]
-        if len(first) and crossing.any():
-            ends = np.maximum.reduceat(self.reveal_step, np.r_[0, np.flatnonzero(crossing) + 1])
-            starts = np.minimum.reduceat(self.reveal_step, np.r_[0, np.flatnonzero(crossing) + 1])
-            if (ends[:-1] >= starts[1:]).any():
-                raise ValueError(f"{self.uid}: a block was revealed before its predecessor was finished")
+        block_starts = np.r_[0, np.flatnonzero(np.diff(block_S)) + 1]
+        last_step = np.maximum.reduceat(self.reveal_step, block_starts)
+        first_step = np.minimum.reduceat(self.reveal_step, block_starts)
+        if (last_step[:-1] >= first_step[1:]).any():
+            raise ValueError(f"{self.uid}: a block was revealed before its predecessor was finished")
         if not np.isfinite(self.behaviour_logp).all():
             raise ValueError(f"{self.uid}: behaviour_logp has non-finite values")
 

@@ -72,5 +72,7 @@ class Pretrain(Section):
     warmup_steps: int = Field(20, ge=0)
     mixture: dict[str, float] = Field(default_factory=dict)
     """Share of each benchmark in a batch; empty: equal shares."""
+    microbatch: int = Field(8, gt=0)
+    """Sequences a forward; changes memory and speed, not results (beyond rounding)."""
     save_every: int = Field(50, gt=0)
     """Optimiser steps between two resumable states."""

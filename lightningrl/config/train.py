@@ -53,8 +53,8 @@ class Run(Section):
     """Drop groups without a single correct response, as the published code does."""
     filter_tpf_range: float = Field(0.01, ge=0)
     """Groups whose TPF spread (max - min) is below it are dropped and resampled."""
-    microbatch: int = Field(32, gt=0)
-    """Trajectories a forward; changes memory, not results (beyond rounding)."""
+    microbatch: int = Field(8, gt=0)
+    """Trajectories (supervised: sequences) a forward; changes memory and speed, not results (beyond rounding)."""
     validate_every: int = Field(10, gt=0)
     """Steps between two validations."""
     accuracy_tolerance_pct: float = Field(1.0, ge=0)

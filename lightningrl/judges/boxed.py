@@ -22,6 +22,11 @@ _NUMBER = re.compile(r"([+-]?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
 class BoxedJudge:
     """Judges boxed answers. See `lightningrl.judges.protocol.Judge`."""
 
+    graded = False
+
+    def __init__(self, workers: int = 1) -> None:
+        """`workers` is part of every judge's signature; comparing strings needs none."""
+
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
         """Verdicts in order: 1.0 or 0.0; `unparsable` without a complete box, `gold_error` without a gold answer."""
         check_lengths(examples, responses)

@@ -30,6 +30,8 @@ _PYTHON_TAGS = ("python", "python3", "py")
 class CodeJudge:
     """Judges function-style programs in parallel jails. See `lightningrl.judges.protocol.Judge`."""
 
+    graded = True
+
     def __init__(self, workers: int = 1, limits: Limits | None = None, memo_size: int = 16_384) -> None:
         """`workers`: jails at a time, about one a core. `memo_size`: verdicts remembered, by (program, gold data)."""
         if workers < 1:

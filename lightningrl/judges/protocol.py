@@ -9,7 +9,13 @@ from lightningrl.types import Example, Verdict
 
 
 class Judge(Protocol):
-    """Decides whether responses answer their examples. Thread use: one `judge` call at a time."""
+    """Decides whether responses answer their examples. Thread use: one `judge` call at a time.
+
+    A judge is made with `workers=n`: how many processes of its own it may use at a time.
+    """
+
+    graded: bool
+    """Whether a verdict's value is a fraction (of tests passed) that RL rewards as such, not just right or wrong."""
 
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
         """One verdict for each (example, response), in order; identical pairs are judged once.

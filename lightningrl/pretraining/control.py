@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lightningrl.pretraining.corpus import build_corpus
-from lightningrl.pretraining.objective import diffusion_row, supervised_loss
+from lightningrl.pretraining.objective import diffusion_row, supervised_backward
 from lightningrl.pretraining.optimiser import SupervisedOptimiser
 from lightningrl.rl.selection import Selection
 from lightningrl.rl.trainer import TrainSetup
@@ -50,13 +50,12 @@ class Supervised:
         rng = np.random.default_rng([self.setup.seed, self.steps_done])
         chosen = rng.integers(0, len(self.corpus), run.sequences)
         rows = [diffusion_row(self.corpus[i], config.block_size, run.copies, config.mask_token_id, rng) for i in chosen]
-        loss = supervised_loss(self.setup.model, rows)
-        loss.backward()
+        loss = supervised_backward(self.setup.model, rows, run.microbatch)
         torch.nn.utils.clip_grad_norm_(self.setup.model.parameters(), MAX_GRAD_NORM)
         self.optimiser.step(1.0 - self.spent)
         self.token_forwards += 3 * sum(row.num_tokens for row, _ in rows)
         self.steps_done += 1
-        metrics: dict[str, Any] = {"step": self.steps_done, "loss": float(loss), "token_forwards": self.token_forwards}
+        metrics: dict[str, Any] = {"step": self.steps_done, "loss": loss, "token_forwards": self.token_forwards}
         if self.steps_done % run.validate_every == 0 or self.done:
             validation = self.setup.validate()
             metrics |= validation

@@ -56,10 +56,26 @@ def autoregressive_row(sequence: TrainingSequence, mask_token_id: int) -> tuple[
     return row, np.ones(len(positions))
 
 
-def supervised_loss(model: SDAR, rows: Sequence[tuple[PackedRow, np.ndarray]]) -> Tensor:
-    """Mean weighted cross-entropy a maskable token, nats; differentiable scalar."""
+def supervised_backward(model: SDAR, rows: Sequence[tuple[PackedRow, np.ndarray]], microbatch: int) -> float:
+    """Add the gradient of the batch's mean weighted cross-entropy a maskable token; returns the mean, nats.
+
+    The mean is over the whole batch whatever `microbatch`, the sequences of one forward: rows of similar cost share one.
+    """
+    ordered = sorted(rows, key=lambda item: item[0].num_tokens)
+    total_weight = float(sum(weight.sum() for _, weight in rows))
+    mean = 0.0
+    for start in range(0, len(ordered), microbatch):
+        chunk = ordered[start : start + microbatch]
+        loss = weighted_cross_entropy(model, chunk) / total_weight
+        loss.backward()
+        mean += float(loss.detach())
+    return mean
+
+
+def weighted_cross_entropy(model: SDAR, rows: Sequence[tuple[PackedRow, np.ndarray]]) -> Tensor:
+    """Sum over the rows' scored tokens of weight times -log p, nats; differentiable scalar."""
     packed = pack([row for row, _ in rows], model.config.mask_token_id, model.lm_head.weight.device)
-    weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(packed.target_n.device)
     log_probs_nV = scored_log_probs(model, packed)
     logp_n = log_probs_nV.gather(-1, packed.target_n[:, None]).squeeze(-1)
-    return -(weight_n.to(logp_n.dtype) * logp_n).sum() / weight_n.sum().to(logp_n.dtype)
+    weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(logp_n)
+    return -(weight_n * logp_n).sum()

@@ -16,7 +16,7 @@ import torch
 from lightningrl.models.packing import PackedRow
 from lightningrl.models.sdar import SDAR
 from lightningrl.pretraining.corpus import TrainingSequence
-from lightningrl.pretraining.objective import autoregressive_row, diffusion_row, supervised_loss
+from lightningrl.pretraining.objective import autoregressive_row, diffusion_row, supervised_backward
 from lightningrl.pretraining.optimiser import SupervisedOptimiser
 from lightningrl.training.protocol import StepResult
 
@@ -73,12 +73,11 @@ class Pretrainer:
         factor = min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
         if phase == "decay":
             factor *= 1.0 - self.decayed / self.config.decay_steps
-        loss = supervised_loss(self.model, self._rows(phase))
-        loss.backward()
+        loss = supervised_backward(self.model, self._rows(phase), self.config.microbatch)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
         self.optimiser.step(factor)
         self.steps_done += 1
-        metrics: dict[str, Any] = {"step": self.steps_done, "phase": phase, "loss": float(loss), "rate": factor}
+        metrics: dict[str, Any] = {"step": self.steps_done, "phase": phase, "loss": loss, "rate": factor}
         timing = {"update_s": time.monotonic() - start}
         if self._validation_due(phase):
             metrics |= self.validate()

@@ -50,7 +50,8 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(0)
     _, status = os.waitpid(candidate, 0)
-    reply(codec.dumps({"ended": os.waitstatus_to_exitcode(status)}))
+    # The candidate may have left half a line: the end is on a line of its own, whatever was there.
+    reply("\n" + codec.dumps({"ended": os.waitstatus_to_exitcode(status)}))
     while True:
         time.sleep(60)
 

@@ -50,7 +50,7 @@ def run_session(
         request = {"source": source, "entry_point": entry_point, "calls": encoded_calls}
         request |= {"limits": limits.rlimits(), "uid": launch.uid}
         exchange = _exchange(launch, codec.dumps(request).encode("ascii"), limits)
-    lines = bytes(exchange.reply).split(b"\n")[:-1]
+    lines = [line for line in bytes(exchange.reply).split(b"\n")[:-1] if line]
     if not lines:
         text = bytes(exchange.output[-500:]).decode(errors="replace").strip()
         raise SandboxUnavailable(
@@ -142,7 +142,6 @@ def _exchange(launch: Launch, request: bytes, limits: Limits) -> _Exchange:
             _watch(process, exchange, limits)
         finally:
             exchange.exit_code = _end(process)
-            _wait_for_silence(process)
     return exchange
 
 
@@ -203,14 +202,13 @@ def _end(process: subprocess.Popen[bytes]) -> int:
         with contextlib.suppress(OSError):
             for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                 os.kill(int(child), signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_TEARDOWN_S)
+        _wait_for_silence(process)
         process.kill()
     return process.wait()
 
 
 def _wait_for_silence(process: subprocess.Popen[bytes]) -> None:
-    """After the kill, wait until the last holder of the channels is gone: the namespace is then being torn down."""
+    """After the kill, wait until the last holder of the channels, the level's command among them, is gone."""
     assert process.stdout is not None and process.stderr is not None
     deadline = time.monotonic() + _TEARDOWN_S
     with selectors.DefaultSelector() as selector:

@@ -242,22 +242,22 @@ def test_progress_goes_to_stderr_and_to_a_log_that_grows(nano, data, entry, writ
     assert "half-way" in log and "already finished" in log
 
 
-def _hold(folder: Path, ready, release) -> None:
+def _hold(folder: Path, connection) -> None:
     with lease(folder):
-        ready.set()
-        release.wait(30)
+        connection.send("held")
+        connection.recv()
 
 
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lease of tmp_path/stage/state."""
     context = multiprocessing.get_context("fork")
-    ready, release = context.Event(), context.Event()
-    process = context.Process(target=_hold, args=(tmp_path / "stage" / "state", ready, release))
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_hold, args=(tmp_path / "stage" / "state", theirs), daemon=True)
     process.start()
-    assert ready.wait(30)
+    assert ours.poll(30) and ours.recv() == "held"
     yield process
-    release.set()
+    process.kill()
     process.join(30)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import cheats
 from harness import SHORT, check, orphaned_zombies, outcome_of, own_limits, processes_of, value_of
 
-from lightningrl.sandbox.jail import run_calls
+from lightningrl.sandbox.jail import Limits, run_calls
 
 
 @check

@@ -1,0 +1,67 @@
+"""A copy of the repository, to edit and to run Snakemake in."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightningrl.provenance.digest import PACKAGE
+
+PARTS = ("lightningrl", "workflow", "config", "Snakefile")
+IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*.tmp")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the repository."""
+
+    root: Path
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace the one occurrence of `old` in a file."""
+        text = self.path(name).read_text()
+        assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
+        self.path(name).write_text(text.replace(old, new))
+
+    def append(self, name: str, text: str) -> None:
+        path = self.path(name)
+        path.write_text(path.read_text() + text)
+
+    def snakemake(self, *arguments: str, config: str | None = "config/nano.yaml", **environment: str):
+        """Run Snakemake to its end; the finished process with its output as text."""
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        command += ["--configfile", config] if config else []
+        variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
+        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=variables, timeout=120)
+
+    def would_run(self, *arguments: str) -> set[str]:
+        """`<rule>/<name>` of every job that a dry run lists, the target rule aside."""
+        done = self.snakemake(*arguments, "--dry-run", "--cores", "2")
+        assert done.returncode == 0, done.stdout + done.stderr
+        jobs = set()
+        for block in re.split(r"^\[.*\]$", done.stdout + done.stderr, flags=re.MULTILINE):
+            rule = re.search(r"^(?:local)?rule ([\w-]+):$", block, flags=re.MULTILINE)
+            if rule and (wildcards := re.search(r"wildcards: (?:name=(\S+), )?key=", block)):
+                jobs.add(f"{rule[1]}/{wildcards[1] or rule[1]}")
+        assert jobs or "Nothing to be done" in done.stdout + done.stderr, done.stdout + done.stderr
+        return jobs
+
+
+def copy_repository(root: Path) -> Checkout:
+    """A fresh copy, in which nothing has run."""
+    root.mkdir()
+    for part in PARTS:
+        source = PACKAGE.parent / part
+        if source.is_dir():
+            shutil.copytree(source, root / part, ignore=IGNORED)
+        else:
+            shutil.copy(source, root / part)
+    return Checkout(root)

@@ -1,0 +1,55 @@
+"""`checkout`, a bare copy of the repository, and `finished`, one where nano has run.
+
+`finished` was run by Snakemake itself, so that its metadata are there; only the stages' own code was replaced by one
+that writes file names, because what runs next does not depend on what the files say.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from checkouts import IGNORED, Checkout, copy_repository
+
+FAKE_STAGES = '''
+"""Imported by every Python that starts with this folder on its path: stages write their files' names."""
+import sys
+
+if "snakemake" not in " ".join(sys.orig_argv):
+    from lightningrl.provenance import runner
+
+    def write_names(stage, context):
+        for name in stage.files:
+            path = context.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(name)
+
+    runner._call = write_names
+'''
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """Fresh: nothing has run."""
+    return copy_repository(tmp_path / "repository")
+
+
+@pytest.fixture(scope="session")
+def _finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    fakes = tmp_path_factory.mktemp("fakes")
+    (fakes / "sitecustomize.py").write_text(FAKE_STAGES)
+    made = copy_repository(tmp_path_factory.mktemp("checkout") / "repository")
+    path = os.pathsep.join([str(fakes), str(made.root)])
+    done = made.snakemake("--cores", "2", "--no-hooks", PYTHONPATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return made
+
+
+@pytest.fixture
+def finished(_finished_once: Checkout, tmp_path: Path) -> Checkout:
+    """A copy, times kept, of a checkout in which every stage of nano has finished."""
+    root = tmp_path / "repository"
+    shutil.copytree(_finished_once.root, root, symlinks=True, ignore=IGNORED)
+    return Checkout(root)
