@@ -35,7 +35,9 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_takes_less_than_a_second_and_imports_nothing_heavy():
     program = "import sys; sys.argv = ['lightningrl', '--help']\n"
     program += "from lightningrl.cli import app\ntry:\n    app()\nexcept SystemExit:\n    pass\n"
-    program += "heavy = {'torch', 'pandas', 'numpy', 'pydantic', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
+    program += (
+        "heavy = {'torch', 'pandas', 'numpy', 'pydantic', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     seconds = []
     for _ in range(2):  # the first may compile

@@ -30,10 +30,11 @@ from lightningrl.provenance.members import collected, judge_of, member
 from lightningrl.provenance.stage import Stage
 
 KINDS = ("data", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
-CHECKPOINT = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "metrics.jsonl")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+CHECKPOINT = ("config.json", "model.safetensors", *TOKENIZER, "metrics.jsonl")
 FILES: Mapping[str, tuple[str, ...]] = {
     "data": ("train.jsonl", "validation.jsonl", "test.jsonl"),
-    "tokenizer": ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    "tokenizer": TOKENIZER,
     "pretrain": CHECKPOINT,
     "train": (*CHECKPOINT, "selection.json"),
     "evaluate": ("records.jsonl", "summary.json"),

@@ -121,3 +121,6 @@ def _mounts(limits: Limits) -> list[str]:
 def _server_command() -> list[str]:
     # -s -S -P and the cleared environment isolate as -I does; -I itself would ignore PYTHONHASHSEED.
     return ["--", find_interpreter().executable, "-s", "-S", "-P", "-B", f"{_SERVER_FOLDER}/{_SERVER_FILES[0]}"]
+
+
+LEVEL = Bubblewrap

@@ -1,7 +1,8 @@
 """The jail levels, best first, and what a level has to provide.
 
-A new level is one file with a class like `lightningrl.sandbox.bwrap:Bubblewrap` and one line here. A level only says
-how the server is started; the watchdog, the codec and the probe are the same for all. There is no level `none`.
+A new level is one file like `lightningrl.sandbox.bwrap`, whose `LEVEL` is its class, and one line here. A level only
+says how the server is started; the watchdog, the codec and the probe are the same for all. There is no level `none`.
+The values are plain module names so that a stage's source digest follows them: any of them may do the judging.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Protocol, cast
 from lightningrl.sandbox.limits import Limits
 
 LEVELS = {
-    "bwrap": "lightningrl.sandbox.bwrap:Bubblewrap",
+    "bwrap": "lightningrl.sandbox.bwrap",
 }
 
 
@@ -50,5 +51,4 @@ class Level(Protocol):
 
 
 def make_level(name: str) -> Level:
-    module, _, attribute = LEVELS[name].partition(":")
-    return cast(Level, getattr(importlib.import_module(module), attribute)())
+    return cast(Level, importlib.import_module(LEVELS[name]).LEVEL())

@@ -109,7 +109,7 @@ def package(tmp_path: Path) -> Path:
         "__init__.py": "",
         "a.py": "from pack import b\nfrom pack.sub.c import thing\n",
         "b.py": "def f():\n    import pack.d\n",
-        "d.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pack import typed\nelse:\n    import pack.e\n",
+        "d.py": "import typing\nif typing.TYPE_CHECKING:\n    from pack import typed\nelse:\n    import pack.e\n",
         "e.py": 'TEMPLATE = "style.txt"\n',
         "style.txt": "one",
         "typed.py": "",

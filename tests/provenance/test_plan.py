@@ -133,12 +133,19 @@ def test_one_run_changes_alone():
 
 
 def test_a_matched_run_takes_its_control_along():
-    expected = {"train/lightningrl", "train/supervised", "evaluate/lightningrl/gsm-mini", "evaluate/supervised/gsm-mini"}
+    expected = {
+        "train/lightningrl",
+        "train/supervised",
+        "evaluate/lightningrl/gsm-mini",
+        "evaluate/supervised/gsm-mini",
+    }
     assert changed({"runs.0.kl": 0.5}) == expected | later(planned())
 
 
 def test_a_seed_changes_everything():
-    assert changed({"seed": 5}) >= {f"{s.kind}/{s.name}" for s in planned() if s.kind != "release"} - {"release/release"}
+    assert changed({"seed": 5}) >= {f"{s.kind}/{s.name}" for s in planned() if s.kind != "release"} - {
+        "release/release"
+    }
 
 
 def test_another_prompt_leaves_the_base_alone():

@@ -54,7 +54,9 @@ def test_the_manifest_says_what_it_was_made_of(nano, upstream_of_tokenizer):
     run_stage(nano, stage)
     found = read_json(stage.manifest)
     assert (found["kind"], found["name"], found["key"]) == ("tokenizer", "tokenizer", stage.key)
-    assert found["preimage"]["code"]["lightningrl/stages/tokenizer.py"] == stage.sources["lightningrl/stages/tokenizer.py"]
+    assert (
+        found["preimage"]["code"]["lightningrl/stages/tokenizer.py"] == stage.sources["lightningrl/stages/tokenizer.py"]
+    )
     assert found["preimage"]["science"] == {"tokenizer": {"texts_per_benchmark": 200}}
     assert set(found["inputs"]) == {"data/gsm-mini", "data/code-mini"}
     assert set(found["outputs"]) == set(stage.files)

@@ -114,7 +114,11 @@ MATRIX = {
     "5 reverting an edit": (edit_and_revert, (), NOTHING),
     "6 a copy without .snakemake, times scrambled": (lose_metadata_and_times, (), NOTHING),
     "7 plotting code": (add_code("report/figures/style.py"), (), FIGURES | RELEASE),
-    "8 a plot option": (config_edit("bootstrap: 100", "bootstrap: 100, plot: {smooth_steps: 2}"), (), FIGURES | RELEASE),
+    "8 a plot option": (
+        config_edit("bootstrap: 100", "bootstrap: 100, plot: {smooth_steps: 2}"),
+        (),
+        FIGURES | RELEASE,
+    ),
     "9 metrics code": (add_code("evaluation/metrics.py"), (), EVALUATIONS | LATER),
     "9 evaluation code": (add_code("stages/evaluate.py"), (), EVALUATIONS | LATER),
     "10 one more threshold": (config_edit("[0.02, 0.9]", "[0.02, 0.5, 0.9]"), (), EVALUATIONS | LATER),

@@ -1,0 +1,95 @@
+"""What can be asked of Snakemake by name, which config it takes, and what it refuses before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout
+
+BASE = {"data/gsm-mini", "data/code-mini", "tokenizer/tokenizer", "pretrain/base"}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("train_grpo-traj", BASE | {"train/grpo-traj"}),
+        ("train_supervised", BASE | {"train/lightningrl", "train/supervised"}),
+        ("evaluate_base_gsm-mini", BASE | {"evaluate/base/gsm-mini"}),
+        ("evaluate_lightningrl_gsm-mini", BASE | {"train/lightningrl", "evaluate/lightningrl/gsm-mini"}),
+    ],
+)
+def test_a_name_makes_just_what_it_needs(checkout: Checkout, target: str, expected: set[str]) -> None:
+    assert checkout.would_run(target) == expected
+
+
+@pytest.mark.parametrize("target", ["table_main", "figure_frontier"])
+def test_one_table_or_figure_leaves_the_others_alone(checkout: Checkout, target: str) -> None:
+    drawn = {job for job in checkout.would_run(target) if job.startswith(("table", "figure", "release"))}
+    assert drawn == {target.replace("_", "/")}
+
+
+def test_the_default_is_everything(checkout: Checkout) -> None:
+    jobs = checkout.would_run()
+    assert len(jobs) == 22
+    assert "release/release" in jobs
+
+
+def test_asked_again_there_is_nothing_to_do(finished: Checkout) -> None:
+    assert finished.would_run() == set()
+    assert finished.would_run("figure_frontier") == set()
+
+
+def test_a_deleted_figure_is_drawn_again(finished: Checkout) -> None:
+    next(finished.root.glob("results/nano/figure/steps-*/steps.pdf")).unlink()
+    assert finished.would_run("figure_steps") == {"figure/steps"}
+
+
+def test_without_a_config_file_it_is_the_miniature(checkout: Checkout) -> None:
+    done = checkout.snakemake("data_gsm-mini", "--dry-run", "--cores", "1", config=None)
+    assert done.returncode == 0
+    assert "results/miniature/data/gsm-mini-" in done.stdout + done.stderr
+
+
+def test_a_config_error_is_told_before_anything_runs(checkout: Checkout) -> None:
+    checkout.edit("config/nano.yaml", "[0.02, 0.9]", "[0.02, 0.9, 1.3]")
+    done = checkout.snakemake("--cores", "2")
+    assert done.returncode != 0
+    assert "evaluation.thresholds: a threshold is a probability within (0, 1), found 1.3" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not checkout.path("results").exists()
+
+
+def test_config_on_the_command_line_is_refused(checkout: Checkout) -> None:
+    done = checkout.snakemake("--dry-run", "--config", "seed=1")
+    assert done.returncode != 0
+    assert "--config is not supported" in done.stdout + done.stderr
+
+
+def test_two_config_files_are_refused(checkout: Checkout) -> None:
+    done = checkout.snakemake("--dry-run", "--configfile", "config/nano.yaml", "config/config.yaml", config=None)
+    assert done.returncode != 0
+    assert "one --configfile at a time" in done.stdout + done.stderr
+
+
+def test_a_folder_of_another_key_cannot_be_asked_for(checkout: Checkout) -> None:
+    done = checkout.snakemake("results/nano/train/lightningrl-00000000/manifest.json", "--dry-run")
+    assert done.returncode != 0
+    assert "00000000 is not the key of today's config and code" in done.stdout + done.stderr
+
+
+def test_it_runs_in_another_folder(checkout: Checkout, tmp_path: Path) -> None:
+    arguments = ("--snakefile", str(checkout.path("Snakefile")), "--directory", str(tmp_path / "elsewhere"))
+    assert len(checkout.would_run(*arguments)) == 22
+
+
+def test_the_report_has_captions_and_works_offline(finished: Checkout) -> None:
+    done = finished.snakemake("--report", "report.html", "--cores", "1")
+    assert done.returncode == 0, done.stderr
+    page = finished.path("report.html").read_text()
+    assert not re.search(r"<(?:script|img)[^>]+src=[\"']https?:", page)
+    assert not re.search(r"<link[^>]+href=[\"']https?:", page)
+    for words in ("Accuracy against tokens per forward", "Tokens revealed at each decoding step", "The headline"):
+        assert words in page
+    assert '"Figures"' in page and '"Tables"' in page
