@@ -12,10 +12,11 @@ SOURCES := Snakefile workflow/rules
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-# Asked again after a kill -9 it goes on: --rerun-incomplete repeats stages that had begun to write, and --nolock because
-# a killed Snakemake leaves its lock behind; every stage folder has a lease of its own, which dies with its holder.
+# Asked again after a kill -9 it goes on. --nolock: a killed Snakemake leaves its lock behind; every stage folder has a
+# lease of its own, which dies with its holder. --ignore-incomplete: Snakemake would delete and repeat what it did not
+# see end, but a folder with a manifest is whole, and one without is made (or gone on with) anyway.
 demo: $(VENV)/run.stamp  ## data, training, evaluation, tables, figures, report: the miniature, or CONFIG=...
-	LIGHTNINGRL_RESULTS_LATER=1 $(BIN)/python -m snakemake --cores $(CORES) --rerun-incomplete --nolock --configfile $(CONFIG)
+	LIGHTNINGRL_RESULTS_LATER=1 $(BIN)/python -m snakemake --cores $(CORES) --ignore-incomplete --nolock --configfile $(CONFIG)
 	@$(BIN)/python -m lightningrl results --config $(CONFIG)
 
 test: $(VENV)/dev.stamp  ## the test suite

@@ -35,8 +35,6 @@ class Task:
     max_new_tokens: int
 
 
-
-
 def answer(
     decoder: Decoder,
     tokenizer: Any,

@@ -99,7 +99,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises StageError naming the file and line when it is missing or a line is not JSON.
     """
     try:
-        file = open(path)  # noqa: SIM115 - closed by the with below
+        file = open(path)
     except FileNotFoundError:
         raise StageError(f"{path} is missing. Run the stage that makes it (snakemake does so by itself).") from None
     with file:
@@ -107,4 +107,4 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
-                raise StageError(f"{path}, line {number} is damaged ({error}). Delete its folder, run again.") from error
+                raise StageError(f"{path}, line {number} is damaged: {error}. Delete its folder.") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
 from torch import Tensor
 
 

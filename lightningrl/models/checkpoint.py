@@ -41,13 +41,17 @@ def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: i
             raise CheckpointError(f"{path} says {key} {raw[key]}, the caller {value}: they must agree")
     missing = [field.name for field in fields(ModelConfig) if raw.get(field.name) is None]
     if missing:
-        hint = " (the official files leave block_size and mask_token_id to the caller: give them)" if (
-            set(missing) & set(_OURS)
-        ) else ""
+        hint = (
+            " (the official files leave block_size and mask_token_id to the caller: give them)"
+            if (set(missing) & set(_OURS))
+            else ""
+        )
         raise CheckpointError(f"{path} lacks {', '.join(missing)}{hint}")
     config = ModelConfig(**{field.name: raw[field.name] for field in fields(ModelConfig)})
     if not 0 <= config.mask_token_id < config.vocab_size:
-        raise CheckpointError(f"{path}: mask token {config.mask_token_id} outside the vocabulary of {config.vocab_size}")
+        raise CheckpointError(
+            f"{path}: mask token {config.mask_token_id} outside the vocabulary of {config.vocab_size}"
+        )
     return config
 
 
@@ -83,10 +87,14 @@ def load_model(
                         raise CheckpointError(f"{path}: unexpected weight {name}; is this an SDAR checkpoint?")
                     tensor = file.get_tensor(name)
                     if tuple(tensor.shape) != expected[name]:
-                        raise CheckpointError(f"{path}: {name} has shape {tuple(tensor.shape)}, expected {expected[name]}")
+                        raise CheckpointError(
+                            f"{path}: {name} has shape {tuple(tensor.shape)}, expected {expected[name]}"
+                        )
                     state[name] = tensor.to(dtype)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}). Restore it, or delete its folder and run again.") from None
+            raise CheckpointError(
+                f"{path} is damaged ({error}). Restore it, or delete its folder and run again."
+            ) from None
     missing = sorted(set(expected) - set(state))
     if missing:
         raise CheckpointError(f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}")
@@ -105,7 +113,9 @@ def _weight_files(folder: Path) -> list[Path]:
         names = ["model.safetensors"]
     for name in names:
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name} is missing. Restore the checkpoint, or run the stage that makes it.")
+            raise CheckpointError(
+                f"{folder / name} is missing. Restore the checkpoint, or run the stage that makes it."
+            )
     return [folder / name for name in names]
 
 
@@ -116,12 +126,15 @@ def save_model(model: SDAR, folder: Path, *, eos_token_id: int, pad_token_id: in
     config = asdict(model.config) | {
         "architectures": ["SDARForCausalLM"], "model_type": "sdar", "torch_dtype": dtype, "hidden_act": "silu",
         "attention_bias": False, "attention_dropout": 0.0, "rope_scaling": None, "tie_word_embeddings": False,
-        "sliding_window": None, "bos_token_id": pad_token_id, "pad_token_id": pad_token_id, "eos_token_id": eos_token_id,
+        "sliding_window": None, "bos_token_id": pad_token_id, "pad_token_id": pad_token_id,
+        "eos_token_id": eos_token_id,
     }  # fmt: skip
     target = folder / "model.safetensors"
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
-        save_file({name: t.detach().contiguous() for name, t in model.state_dict().items()}, temporary, {"format": "pt"})
+        save_file(
+            {name: t.detach().contiguous() for name, t in model.state_dict().items()}, temporary, {"format": "pt"}
+        )
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -62,7 +62,7 @@ class Packed:
 def pack(rows: Sequence[PackedRow], mask_token_id: int, device: torch.device | str = "cpu") -> Packed:
     """Pad rows on the right; padding copies stand for block 0, see only themselves and are never scored."""
     block = rows[0].copy_ids.shape[1]
-    length = max(block, *(len(row.clean_ids) for row in rows)) if len(rows) > 1 else max(block, len(rows[0].clean_ids))
+    length = max(block, max(len(row.clean_ids) for row in rows))
     copies = max(len(row.copy_block) for row in rows)
     clean_BT = np.full((len(rows), length), mask_token_id, dtype=np.int64)
     copy_block_BC = np.zeros((len(rows), copies), dtype=np.int64)
@@ -81,7 +81,7 @@ def pack(rows: Sequence[PackedRow], mask_token_id: int, device: torch.device | s
 
 def scored_log_probs(model: SDAR, packed: Packed, temperature: float = 1.0) -> Tensor:
     """(n, V) log-probabilities at the scored positions, in nats; differentiable."""
-    rows, copies, size = packed.copy_ids_BCK.shape
+    rows, _, size = packed.copy_ids_BCK.shape
     length = packed.clean_BT.shape[1]
     device = packed.clean_BT.device
     offset_K = torch.arange(size, device=device)

@@ -63,7 +63,9 @@ class Supervised:
         return StepResult(metrics, {"update_s": time.monotonic() - start})
 
     def describe(self, result: StepResult) -> str:
-        return f"step {result.metrics['step']}  {100 * self.spent:.0f} % of the budget  loss {result.metrics['loss']:.3f}"
+        return (
+            f"step {result.metrics['step']}  {100 * self.spent:.0f} % of the budget  loss {result.metrics['loss']:.3f}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -59,7 +59,7 @@ def autoregressive_row(sequence: TrainingSequence, mask_token_id: int) -> tuple[
 def supervised_backward(model: SDAR, rows: Sequence[tuple[PackedRow, np.ndarray]], microbatch: int) -> float:
     """Add the gradient of the batch's mean weighted cross-entropy a maskable token; returns the mean, nats.
 
-    The mean is over the whole batch whatever `microbatch`, the sequences of one forward: rows of similar cost share one.
+    The mean is over the whole batch, whatever `microbatch`: the sequences of one forward, which are of similar cost.
     """
     ordered = sorted(rows, key=lambda item: item[0].num_tokens)
     total_weight = float(sum(weight.sum() for _, weight in rows))

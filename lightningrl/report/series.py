@@ -44,7 +44,7 @@ def curves(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     order = {run: number for number, run in enumerate(dict.fromkeys(run for run, _ in kept))}
     listed = sorted(kept, key=lambda key: (order[key[0]], key[1]))
     table = pd.DataFrame([{"run": run, "step": step} | kept[run, step] for run, step in listed], columns=columns)
-    return table.astype({column: float for column in columns[2:]})
+    return table.astype(dict.fromkeys(columns[2:], float))
 
 
 def steps(evaluations: Sequence[Evaluation], primary_threshold: float = 0.9) -> pd.DataFrame:

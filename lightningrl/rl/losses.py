@@ -65,7 +65,9 @@ def kl_k3(logp_n: Tensor, ref_logp_n: Tensor) -> Tensor:
     return gap_n.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp() - 1 - gap_n
 
 
-def policy_loss(logp_n: Tensor, actions: Actions, weights: Weights, sums: Normalisers) -> tuple[Tensor, dict[str, Tensor]]:
+def policy_loss(
+    logp_n: Tensor, actions: Actions, weights: Weights, sums: Normalisers
+) -> tuple[Tensor, dict[str, Tensor]]:
     """This micro-batch's share of the update's loss, and of its logged means (detached; add them up)."""
     log_ratio_n = logp_n - actions.old_logp_n
     surrogate_n, clipped_n = surrogate(log_ratio_n, actions.advantage_n, weights.clip_low, weights.clip_high)

@@ -43,8 +43,8 @@ class Selection:
     def report(self) -> dict[str, Any]:
         """The content of `selection.json`."""
         rule = (
-            f"highest validation TPF among checkpoints at most {self.tolerance_pct:g} points of validation accuracy below "
-            "the base; if there is none, the most accurate"
+            f"highest validation TPF among checkpoints at most {self.tolerance_pct:g} points of validation accuracy "
+            "below the base; if there is none, the most accurate"
         )
         return {"rule": rule, "base": self.base, "chosen": self.chosen, "candidates": self.candidates}
 

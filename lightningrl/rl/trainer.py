@@ -141,7 +141,7 @@ class PolicyTrainer:
             assert accuracy_NG is not None
             advantage_NG = self.algorithm.advantages(accuracy_NG[chosen], kept.tpf_NG[chosen])
             nll_NG = self.algorithm.nll_set(kept.correct_NG[chosen])
-            trajectories: list[Trajectory] = kept.trajectories(chosen)
+            trajectories: list[Trajectory] = kept.trajectories(chosen.tolist())
             batches.append(
                 Batch.build(trajectories, advantage_NG.ravel(), nll_NG.ravel(), self.setup.reference, run.microbatch)
             )
@@ -175,18 +175,19 @@ class PolicyTrainer:
         trajectories = batch.micro[0].trajectories
         scores = score_tokens(self.setup.model, trajectories)
         gap_n = (scores.logp_n - behaviour_of(trajectories, scores)).abs()
-        if float(gap_n.mean()) > MAX_LOGP_GAP_NATS:
+        mean, largest = float(gap_n.mean()), float(gap_n.max())
+        if mean > MAX_LOGP_GAP_NATS:
             raise CheckpointError(
-                f"decoder and trainer disagree by {float(gap_n.mean()):.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). "
-                "They must have the same weights, block size and precision."
+                f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). They must have "
+                "the same weights, block size and precision."
             )
-        return float(gap_n.mean()), float(gap_n.max())
+        return mean, largest
 
     def describe(self, result: StepResult) -> str:
         row = result.metrics
         return (
             f"step {row['step']}/{self.setup.run.steps}  reward {row['reward_total_mean']:.2f}  accuracy "
-            f"{row['accuracy_pct']:.0f} %  tpf {row['tpf']:.2f}  kept {row['groups_kept']}/{row['groups_sampled']} groups"
+            f"{row['accuracy_pct']:.0f} %  tpf {row['tpf']:.2f}  groups {row['groups_kept']}/{row['groups_sampled']}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """The one argument of every stage's `run`. A stage writes final files into `folder` and nothing else but `state`."""
+    """The one argument of every stage's `run`. A stage writes final files into `folder`, and else only its state."""
 
     config: Mapping[str, Any]
     """What the stage reads of the experiment, exactly what its key holds: validated sections and plain values."""

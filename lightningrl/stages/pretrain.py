@@ -45,7 +45,10 @@ def run(context: StageContext) -> None:
     names = [role.removeprefix("data/") for role in context.inputs if role.startswith("data/")]
     corpora = {
         name: build_corpus(
-            tokenizer, read_examples(context.inputs[f"data/{name}"] / "train.jsonl"), plain_chat, model.config.block_size
+            tokenizer,
+            read_examples(context.inputs[f"data/{name}"] / "train.jsonl"),
+            plain_chat,
+            model.config.block_size,
         )
         for name in names
     }

@@ -62,7 +62,9 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     except (OSError, KeyError, StageError) as error:
         raise CheckpointError(f"the saved state {path} is incomplete: {error}. {remedy}") from None
     if found != expected:
-        raise CheckpointError(f"{path / 'state.pt'} is damaged (sha256 {found[:12]}, expected {expected[:12]}). {remedy}")
+        raise CheckpointError(
+            f"{path / 'state.pt'} is damaged (sha256 {found[:12]}, expected {expected[:12]}). {remedy}"
+        )
     try:
         return torch.load(path / "state.pt", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:

@@ -29,7 +29,7 @@ def same(one, other):
     np.testing.assert_allclose(one.behaviour_logp, other.behaviour_logp, atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(data):
     heads, kv = data.draw(st.sampled_from([(1, 1), (2, 1), (4, 2), (3, 3)]), "heads")
@@ -63,7 +63,7 @@ def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(
         assert stats.commit_forwards == (want.blocks - 1 if commit == "separate" else 0)
         assert stats.prefill_forwards == (1 if len(request.prompt_ids) >= block_size else 0)
         assert request.max_new_tokens <= len(want.tokens) < request.max_new_tokens + block_size or want.stopped
-        assert not {MASK_ID if model.config.mask_token_id == MASK_ID else model.config.mask_token_id} & set(want.tokens)
+        assert got.token_ids.max() < model.usable_vocab and model.config.mask_token_id not in got.token_ids
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

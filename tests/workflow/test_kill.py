@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from checkouts import Checkout, copy_repository
 
-ARGUMENTS = ("--cores", "2", "--rerun-incomplete", "--nolock", "--configfile", "config/nano.yaml")
+ARGUMENTS = ("--cores", "2", "--ignore-incomplete", "--nolock", "--configfile", "config/nano.yaml")
 KILLS = {"pretrain": 3, "train": 4, "evaluate": 3}
 """How often, while a stage of this kind is at work."""
 SEED = 20260

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,24 @@ def test_the_default_is_everything(checkout: Checkout) -> None:
 def test_asked_again_there_is_nothing_to_do(finished: Checkout) -> None:
     assert finished.would_run() == set()
     assert finished.would_run("figure_frontier") == set()
+
+
+@pytest.mark.parametrize("how", ["--ignore-incomplete", "--rerun-incomplete"])
+def test_after_a_kill_everything_unfinished_is_made(finished: Checkout, how: str) -> None:
+    """Killed when a training had just ended, but Snakemake had not noted it: its outputs count as incomplete."""
+    notes = finished.path(".snakemake/incomplete")
+    notes.mkdir(exist_ok=True)
+    folder = next(finished.root.glob("results/nano/train/grpo-traj-*"))
+    for path in folder.iterdir():
+        if path.name != "timing.jsonl":
+            name = base64.b64encode(path.relative_to(finished.root).as_posix().encode()).decode()
+            (notes / name).write_text('{"external_jobid": null}')
+    for kind in ("evaluate", "collect", "table", "figure"):
+        shutil.rmtree(finished.path(f"results/nano/{kind}"))
+    shutil.rmtree(next(finished.root.glob("results/nano/release-*")))
+    jobs = finished.would_run(how)
+    assert ("train/grpo-traj" in jobs) == (how == "--rerun-incomplete")
+    assert len(jobs - {"train/grpo-traj"}) == 14
 
 
 def test_a_deleted_figure_is_drawn_again(finished: Checkout) -> None:

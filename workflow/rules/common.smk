@@ -66,8 +66,12 @@ def forced_stages():
 
 def upstream(kind):
     """Input function of a kind's rule: the manifests of what it reads, which are written last; the stage itself checks
-    the files behind them. A folder's name says what is in it, so times mean nothing and inputs are ancient, but for
-    those that are being forced, whose consumers then run too."""
+    the files behind them.
+
+    A folder's name says what is in it, so times mean nothing: inputs of a finished stage are ancient, but for those
+    that are being forced. An unfinished stage has ordinary inputs, because Snakemake would leave it out of a run that
+    makes an existing ancient input again.
+    """
 
     def inputs(wildcards):
         stage = PLAN.stage(kind, wildcards.get("name", "release"))
@@ -76,8 +80,13 @@ def upstream(kind):
                 f"{kind} {stage.name}: {wildcards.key} is not the key of today's config and code ({stage.key}); "
                 "an older version cannot be made again from here"
             )
-        sources = [(source.manifest.as_posix(), source.folder in forced_stages()) for source in stage.inputs.values()]
-        return [path if forced else ancient(path) for path, forced in sources]
+        finished = stage.manifest.is_file()
+        return [
+            ancient(source.manifest.as_posix())
+            if finished and source.folder not in forced_stages()
+            else source.manifest.as_posix()
+            for source in stage.inputs.values()
+        ]
 
     return inputs
 

@@ -1,0 +1,154 @@
+"""Who sees whom: the masks of METHOD.md 8, read off the attention itself, and what follows from them."""
+
+import dataclasses
+
+import pytest
+import torch
+from fixtures.naive import dense_block_mask
+from fixtures.tiny import MASK_ID, tiny_model
+
+from lightningrl.models.attention import CachedBlocks, KVCache, Masked, PackedBlocks, block_causal_mask
+
+
+def visible(attend, positions):
+    """(Q, Q) bool: with equal scores and one-hot values, a query's output is positive where it sees."""
+    zeros, values = torch.zeros(1, 1, positions, positions), torch.eye(positions)[None, None]
+    weights = attend(0, zeros, zeros, values)[0, 0]
+    torch.testing.assert_close(weights.sum(-1), torch.ones(positions))
+    seen = weights > 0
+    expected = seen / seen.sum(-1, keepdim=True)
+    torch.testing.assert_close(weights, expected)
+    return seen
+
+
+def doubled_mask(length, block_size):
+    """METHOD 5.3, [noisy | clean]: own block in the same half; noisy sees earlier clean; clean sees clean up to its own."""
+    def sees(q, k):
+        noisy_q, noisy_k = q < length, k < length
+        block_q, block_k = q % length // block_size, k % length // block_size
+        own = block_q == block_k and noisy_q == noisy_k
+        return own or (noisy_q and not noisy_k and block_q > block_k) or (not noisy_q and not noisy_k and block_q >= block_k)
+
+    return torch.tensor([[sees(q, k) for k in range(2 * length)] for q in range(2 * length)])
+
+
+@pytest.mark.parametrize(("length", "block_size", "count"), [(8, 4, 96), (12, 4, 192), (8, 8, 128), (8, 1, 72), (64, 32, 6144)])
+def test_packed_attention_is_the_doubled_mask(length, block_size, count):
+    """The counts of True are METHOD 8's: B^2 (nb + nb(nb-1)/2 + nb(nb+1)/2), nb = L / B."""
+    blocks = torch.arange(length // block_size)[None]
+    seen = visible(PackedBlocks(length, block_size, blocks), 2 * length)
+    swapped = torch.cat([torch.arange(length, 2 * length), torch.arange(length)])  # ours is [clean | copies]
+    assert torch.equal(seen[swapped][:, swapped], doubled_mask(length, block_size))
+    assert int(seen.sum()) == count
+
+
+def test_doubled_mask_of_8_by_4_row_by_row():
+    """METHOD 8: rows 0-3 -> {0-3}; 4-7 -> {4-7, 8-11}; 8-11 -> {8-11}; 12-15 -> {8-15}."""
+    rows = [set(row.nonzero().flatten().tolist()) for row in doubled_mask(8, 4)]
+    low, high, first, second = set(range(4)), set(range(4, 8)), set(range(8, 12)), set(range(12, 16))
+    assert rows == [low] * 4 + [high | first] * 4 + [first] * 4 + [first | second] * 4
+
+
+def test_several_copies_of_one_block_see_the_same_past_and_not_each_other():
+    """T = 8 clean, copies of blocks 2, 1, 1: block 2 sees all clean, block 1 the first four."""
+    seen = visible(PackedBlocks(8, 4, torch.tensor([[2, 1, 1]])), 20)
+    for copy, past in ((0, 8), (1, 4), (2, 4)):
+        start = 8 + 4 * copy
+        for row in seen[start : start + 4]:
+            assert set(row.nonzero().flatten().tolist()) == set(range(past)) | set(range(start, start + 4))
+
+
+def test_inference_mask_of_6_by_4():
+    """METHOD 8: rows 0-3 see 0-3, rows 4-5 see 0-5."""
+    expected = [[True] * 4 + [False] * 2] * 4 + [[True] * 6] * 2
+    assert block_causal_mask(6, 4).tolist() == expected == dense_block_mask(6, 4).tolist()
+
+
+def test_cached_attention_sees_what_is_below_each_querys_limit():
+    cache = KVCache(1, 3, 9, 1, 6, torch.zeros(()))
+    positions, limit = torch.tensor([[4, 5], [2, 3]]), torch.tensor([[4, 6], [3, 4]])
+    cache.values[0, :, 0] = torch.eye(6)[[0, 1, 2, 3, 4, 5, 5, 5, 5]]
+    attend = CachedBlocks(cache, torch.tensor([2, 0]), positions, limit)
+    values = torch.eye(6)[positions][:, None]
+    seen = attend(0, torch.zeros(2, 1, 2, 6), torch.zeros(2, 1, 2, 6), values)[:, 0] > 0
+    assert seen.sum(-1).tolist() == [[4, 6], [3, 4]]
+
+
+@pytest.fixture(scope="module")
+def doubled():
+    """A model's packed forward over one row of three blocks with one copy of each."""
+    model = tiny_model(3, torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randint(0, MASK_ID, (1, 12), generator=generator)
+    noisy = torch.where(torch.rand(1, 12, generator=generator) < 0.5, MASK_ID, clean)
+
+    def logits(clean, noisy):
+        positions = torch.arange(12).repeat(2)[None]
+        hidden = model.hidden(torch.cat([clean, noisy], 1), positions, PackedBlocks(12, 4, torch.arange(3)[None]))
+        return model.logits(hidden)[0]
+
+    return model, clean, noisy, logits
+
+
+@torch.no_grad()
+def test_noise_in_one_block_changes_no_other_block_and_no_clean_position(doubled):
+    _, clean, noisy, logits = doubled
+    before = logits(clean, noisy)
+    for block in range(3):
+        changed = noisy.clone()
+        changed[0, 4 * block : 4 * block + 4] = (changed[0, 4 * block : 4 * block + 4] + 5) % MASK_ID
+        own = range(12 + 4 * block, 16 + 4 * block)
+        after = logits(clean, changed)
+        others = [i for i in range(24) if i not in own]
+        assert torch.equal(after[others], before[others])
+        assert (after[list(own)] - before[list(own)]).abs().min(dim=-1).values.max() > 1e-6
+
+
+@torch.no_grad()
+def test_the_clean_half_is_the_plain_block_causal_forward(doubled):
+    model, clean, noisy, logits = doubled
+    plain = model.logits(model.hidden(clean, torch.arange(12)[None], Masked(dense_block_mask(12, 4)[None, None])))[0]
+    torch.testing.assert_close(logits(clean, noisy)[:12], plain, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_a_noisy_block_equals_the_dense_forward_of_its_state(doubled):
+    model, clean, noisy, logits = doubled
+    for block in range(3):
+        ids = torch.cat([clean[:, : 4 * block], noisy[:, 4 * block : 4 * block + 4]], dim=1)
+        mask = dense_block_mask(ids.shape[1], 4)[None, None]
+        dense = model.logits(model.hidden(ids, torch.arange(ids.shape[1])[None], Masked(mask)))[0]
+        packed = logits(clean, noisy)[12 + 4 * block : 16 + 4 * block]
+        torch.testing.assert_close(packed, dense[-4:], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_rotary_angles_are_as_exact_as_the_models_precision_allows():
+    """Float64 weights get float64 angles, also after a float32 forward filled the cache of angles."""
+    model = tiny_model(0, torch.float32)
+    ids, positions = torch.arange(12)[None], torch.arange(100, 112)[None]
+    attend = Masked(dense_block_mask(12, 4)[None, None])
+    low = model.hidden(ids, positions, attend)
+    double = model.double()
+    high = double.hidden(ids, positions, attend)
+    fresh = tiny_model(0, torch.float32).double().hidden(ids, positions, attend)
+    assert torch.equal(high, fresh)
+    torch.testing.assert_close(low.double(), high, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_shifting_all_positions_changes_nothing():
+    """RoPE is relative: the logits depend on distances only."""
+    model = tiny_model(1, torch.float64)
+    ids, attend = torch.arange(12)[None], Masked(dense_block_mask(12, 4)[None, None])
+    here, there = (model.hidden(ids, torch.arange(s, s + 12)[None], attend) for s in (0, 64))
+    torch.testing.assert_close(here, there, rtol=0, atol=1e-11)
+    spread = model.hidden(ids, 2 * torch.arange(12)[None], attend)
+    assert (here - spread).abs().max() > 1e-3
+
+
+def test_model_config_keeps_its_two_own_facts():
+    config = tiny_model().config
+    assert dataclasses.replace(config, block_size=8).block_size == 8
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.block_size = 8

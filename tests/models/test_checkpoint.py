@@ -1,0 +1,228 @@
+"""Checkpoints on disk: exact round trips, published sizes, and what is wrong said by name."""
+
+import errno
+import json
+
+import pytest
+import torch
+from fixtures.tiny import tiny_model
+from safetensors.torch import load_file, save_file
+
+from lightningrl import io
+from lightningrl.errors import CheckpointError, StageError
+from lightningrl.models import checkpoint
+from lightningrl.models.checkpoint import load_model, read_config, save_model
+from lightningrl.models.sdar import SDAR, ModelConfig
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_model(tiny_model(5), tmp_path / "model", eos_token_id=1, pad_token_id=2)
+    return tmp_path / "model"
+
+
+def edit_config(folder, remove=(), **changes):
+    path = folder / "config.json"
+    raw = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in raw.items() if key not in remove}))
+
+
+def edit_weights(folder, edit):
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_round_trip_is_bit_equal(tmp_path, dtype):
+    model = tiny_model(5, dtype)
+    save_model(model, tmp_path, eos_token_id=1, pad_token_id=2)
+    again = load_model(tmp_path, dtype=dtype)
+    assert again.config == model.config and not again.training
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor) and again.state_dict()[name].dtype == dtype, name
+    assert {p.name for p in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_saving_twice_gives_the_same_bytes_and_the_second_replaces_the_first(folder, tmp_path):
+    first = {p.name: p.read_bytes() for p in folder.iterdir()}
+    save_model(tiny_model(6), folder, eos_token_id=1, pad_token_id=2)
+    assert (folder / "model.safetensors").read_bytes() != first["model.safetensors"]
+    save_model(tiny_model(5), folder, eos_token_id=1, pad_token_id=2)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == first
+
+
+def test_weights_have_the_official_names_and_shapes(folder):
+    """METHOD 1.3, for V=24, H=16, N=4 heads and 2 key/value heads of 8, I=24, two layers."""
+    shapes = {name: tuple(t.shape) for name, t in load_file(folder / "model.safetensors").items()}
+    layer = {
+        "input_layernorm": (16,), "post_attention_layernorm": (16,), "self_attn.q_proj": (32, 16),
+        "self_attn.k_proj": (16, 16), "self_attn.v_proj": (16, 16), "self_attn.o_proj": (16, 32), "self_attn.q_norm": (8,),
+        "self_attn.k_norm": (8,), "mlp.gate_proj": (24, 16), "mlp.up_proj": (24, 16), "mlp.down_proj": (16, 24),
+    }  # fmt: skip
+    expected = {f"model.layers.{i}.{name}.weight": shape for i in range(2) for name, shape in layer.items()}
+    expected |= {"model.embed_tokens.weight": (24, 16), "lm_head.weight": (24, 16), "model.norm.weight": (16,)}
+    assert shapes == expected
+
+
+@pytest.mark.parametrize(
+    ("hidden", "intermediate", "layers", "heads", "parameters", "bf16_bytes"),
+    [
+        (2048, 6144, 28, 16, 2_031_739_904, 4_063_479_808),
+        (2560, 9728, 36, 32, 4_411_424_256, 8_822_848_512),
+        (4096, 12288, 36, 32, 8_190_735_360, 16_381_470_720),
+    ],
+)
+def test_published_sizes_have_the_published_parameter_counts(hidden, intermediate, layers, heads, parameters, bf16_bytes):
+    """METHOD 1.2; 8,822,848,512 is the `total_size` of the official 4B index."""
+    config = ModelConfig(
+        vocab_size=151936, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=8, head_dim=128, max_position_embeddings=32768, rms_norm_eps=1e-6,
+        rope_theta=1e6, initializer_range=0.02, block_size=32, mask_token_id=151669,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = SDAR(config).to(torch.bfloat16)
+    weights = model.state_dict().values()
+    assert sum(t.numel() for t in weights) == config.num_parameters == parameters
+    assert sum(t.numel() * t.element_size() for t in weights) == bf16_bytes
+
+
+def test_sharded_weights_are_read_through_their_index(folder):
+    whole, weights = load_model(folder).state_dict(), load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, index = sorted(weights), {}
+    for number in range(2):
+        shard = f"model-{number + 1:05d}-of-00002.safetensors"
+        save_file({name: weights[name] for name in names[number::2]}, folder / shard)
+        index |= dict.fromkeys(names[number::2], shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    for name, tensor in load_model(folder).state_dict().items():
+        assert torch.equal(tensor, whole[name])
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is missing"):
+        load_model(folder)
+    (folder / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is damaged"):
+        load_model(folder)
+
+
+def test_weights_are_converted_to_the_dtype_asked_for(folder):
+    assert load_model(folder, dtype=torch.bfloat16).lm_head.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("name", "message"), [("config.json", "is not a checkpoint: config.json is missing"),
+                                               ("model.safetensors", "model.safetensors is missing")])  # fmt: skip
+def test_missing_file_is_named(folder, name, message):
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=message.replace(".", r"\.")) as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value)
+
+
+def flip_header(data):
+    return data[:12] + bytes([data[12] ^ 0xFF]) + data[13:]
+
+
+def flip_length(data):
+    return bytes([data[0], data[1] ^ 0x40]) + data[2:]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip_header, flip_length, lambda d: d[:-5], lambda d: d[:40], lambda d: b"", lambda d: d + b"more"],
+    ids=["flipped byte in the header", "flipped length", "cut at the end", "cut in the header", "empty", "appended"],
+)  # fmt: skip
+def test_damaged_weights_are_refused_by_name(folder, damage):
+    path = folder / "model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged .*Restore it"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b'{"model_type": "sdar"'])
+def test_damaged_config_is_refused_by_name(folder, content):
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
+        load_model(folder)
+
+
+def test_missing_weight_is_named(folder):
+    edit_weights(folder, lambda w: (w.pop("model.layers.1.mlp.up_proj.weight"), w.pop("model.norm.weight")))
+    with pytest.raises(CheckpointError, match=r"2 weights are missing, the first is model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_model(folder)
+
+
+def test_unexpected_weight_is_named(folder):
+    edit_weights(folder, lambda w: w.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)}))
+    with pytest.raises(CheckpointError, match=r"unexpected weight model\.layers\.0\.self_attn\.q_proj\.bias"):
+        load_model(folder)
+
+
+def test_wrong_shape_is_named_with_both_shapes(folder):
+    edit_weights(folder, lambda w: w.update({"model.norm.weight": torch.zeros(15)}))
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight has shape \(15,\), expected \(16,\)"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("token", [24, -1, 151669])
+def test_mask_token_outside_the_vocabulary_is_refused(folder, token):
+    edit_config(folder, mask_token_id=token)
+    with pytest.raises(CheckpointError, match=f"mask token {token} outside the vocabulary of 24"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("key", ["block_size", "mask_token_id"])
+def test_a_fact_the_official_files_lack_is_asked_for_and_taken_from_the_caller(folder, key):
+    value = {"block_size": 8, "mask_token_id": 20}[key]
+    edit_config(folder, remove=[key])
+    with pytest.raises(CheckpointError, match=f"lacks {key} .*leave block_size and mask_token_id to the caller"):
+        load_model(folder)
+    assert getattr(load_model(folder, **{key: value}).config, key) == value
+
+
+def test_a_contradiction_between_file_and_caller_is_refused(folder):
+    with pytest.raises(CheckpointError, match=r"says block_size 4, the caller 8: they must agree"):
+        load_model(folder, block_size=8)
+    assert load_model(folder, block_size=4, mask_token_id=23).config.block_size == 4
+
+
+@pytest.mark.parametrize("key", ["rope_theta", "num_key_value_heads", "head_dim", "max_position_embeddings"])
+def test_no_default_stands_in_for_an_absent_key(folder, key):
+    """METHOD 1.2: the class defaults of the official config are wrong for every released checkpoint."""
+    edit_config(folder, remove=[key])
+    with pytest.raises(CheckpointError, match=f"lacks {key}$"):
+        read_config(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("tie_word_embeddings", True), ("attention_bias", True), ("hidden_act", "gelu"), ("rope_scaling", {"factor": 2.0}),
+     ("model_type", "llama")],
+)  # fmt: skip
+def test_variants_that_the_model_class_has_not_are_refused(folder, key, value):
+    edit_config(folder, **{key: value})
+    with pytest.raises(CheckpointError, match=key):
+        load_model(folder)
+
+
+def test_full_disk_keeps_the_previous_weights(folder, monkeypatch):
+    before = (folder / "model.safetensors").read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(StageError, match=r"cannot write .*model\.safetensors: no space left .* free some space and run"):
+        save_model(tiny_model(6), folder, eos_token_id=1, pad_token_id=2)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert {p.name for p in folder.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_config_on_disk_says_what_the_official_files_say(folder):
+    raw = io.read_json(folder / "config.json")
+    expected = {
+        "architectures": ["SDARForCausalLM"], "model_type": "sdar", "attention_bias": False, "hidden_act": "silu",
+        "tie_word_embeddings": False, "rope_scaling": None, "eos_token_id": 1, "pad_token_id": 2, "torch_dtype": "float32",
+        "block_size": 4, "mask_token_id": 23,
+    }  # fmt: skip
+    assert {key: raw[key] for key in expected} == expected

@@ -1,0 +1,86 @@
+"""A saved checkpoint in Hugging Face's Qwen3ForCausalLM: same weights, same logits (METHOD 1.4)."""
+
+import json
+
+import pytest
+import torch
+from fixtures.naive import dense_block_mask
+from fixtures.tiny import tiny_model
+
+from lightningrl.models.attention import Masked
+from lightningrl.models.checkpoint import save_model
+
+
+@pytest.fixture
+def load_qwen3(tmp_path):
+    """Save `model`, say `qwen3` in its config as METHOD 1.4 describes, load with transformers."""
+    from transformers import Qwen3ForCausalLM
+
+    def load(model):
+        save_model(model, tmp_path, eos_token_id=1, pad_token_id=2)
+        config = json.loads((tmp_path / "config.json").read_text())
+        config |= {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        dtype = model.lm_head.weight.dtype
+        theirs, report = Qwen3ForCausalLM.from_pretrained(
+            tmp_path, dtype=dtype, attn_implementation="eager", output_loading_info=True
+        )
+        assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        return theirs.eval()
+
+    return load
+
+
+def their_logits(theirs, ids, allowed):
+    mask = torch.zeros(allowed.shape, dtype=theirs.dtype).masked_fill(~allowed, -1e30).expand(len(ids), 1, -1, -1)
+    return theirs(ids, attention_mask=mask, position_ids=torch.arange(ids.shape[1])[None], use_cache=False).logits
+
+
+def our_logits(model, ids, allowed):
+    positions = torch.arange(ids.shape[1]).expand(len(ids), -1)
+    return model.logits(model.hidden(ids, positions, Masked(allowed[None, None])))
+
+
+@torch.no_grad()
+def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float32(load_qwen3):
+    model = tiny_model(7, rms_norm_eps=1e-3)
+    ids = torch.randint(0, 24, (3, 20), generator=torch.Generator().manual_seed(0))
+    allowed = dense_block_mask(20, 4)
+    found = their_logits(load_qwen3(model), ids, allowed)
+    torch.testing.assert_close(our_logits(model, ids, allowed), found, rtol=0, atol=2e-5)
+    assert (our_logits(model, ids, torch.ones(20, 20, dtype=torch.bool)) - found).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float64(load_qwen3, monkeypatch):
+    """Their norms and rotary angles are float32 whatever the weights: written out here in float64 to compare the rest."""
+    from transformers.models.qwen3 import modeling_qwen3
+
+    def norm(self, x):
+        return self.weight * x / (x.square().mean(-1, keepdim=True) + self.variance_epsilon).sqrt()
+
+    def rotary(self, x, position_ids):
+        size = self.config.head_dim
+        frequency = [self.config.rope_parameters["rope_theta"] ** (-2 * i / size) for i in range(size // 2)]
+        angle = position_ids[..., None].double() * torch.tensor(frequency * 2, dtype=torch.float64)
+        return angle.cos(), angle.sin()
+
+    monkeypatch.setattr(modeling_qwen3.Qwen3RMSNorm, "forward", norm)
+    monkeypatch.setattr(modeling_qwen3.Qwen3RotaryEmbedding, "forward", rotary)
+    monkeypatch.setattr(modeling_qwen3.nn.functional, "softmax", lambda x, dim, dtype=None: torch.softmax(x, dim))
+    model = tiny_model(7, torch.float64, rms_norm_eps=1e-3, rope_theta=1e6)
+    ids = torch.randint(0, 24, (3, 20), generator=torch.Generator().manual_seed(0))
+    theirs = load_qwen3(model)
+    for block_size in (4, 5):
+        allowed = dense_block_mask(20, block_size)
+        found = their_logits(theirs, ids, allowed)
+        torch.testing.assert_close(our_logits(model, ids, allowed), found, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+def test_block_size_1_is_qwen3s_own_causal_model(load_qwen3):
+    """METHOD 8: with B = 1 and no masks the model is a causal LM; the mask is theirs here, not ours."""
+    model = tiny_model(8)
+    ids = torch.randint(0, 23, (2, 15), generator=torch.Generator().manual_seed(1))
+    found = load_qwen3(model)(ids, use_cache=False).logits
+    torch.testing.assert_close(our_logits(model, ids, dense_block_mask(15, 1)), found, rtol=0, atol=2e-5)

@@ -1,0 +1,222 @@
+"""The replay test: the trainer's likelihood of a trajectory is the decoder's, state by state.
+
+The decoder runs over a cache, many rows a forward; the trainer runs packed copies without a cache. Here they meet:
+log-probabilities to 1e-5 in float32, states and actions exactly, and every ratio of the first update 1.
+"""
+
+import numpy as np
+import pytest
+import torch
+from fixtures.naive import naive_action_log_probs
+from fixtures.tiny import MASK_ID, requests_of, tiny_model, tiny_setup, twin
+
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.models.packing import PackedRow, pack, scored_log_probs
+from lightningrl.rl.algorithms.lightningrl import trainer
+from lightningrl.rl.likelihood import behaviour_of, score_tokens, trajectory_row
+from lightningrl.rl.losses import Weights
+from lightningrl.rl.update import Batch, update
+
+STOPS = (3, 7)
+PROMPTS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 17, 3, 8, 13]
+"""Shorter than a block, ending on the grid of 4, and neither."""
+TAU = 0.3
+WEIGHTS = Weights(clip_low=0.2, clip_high=0.2, kl=0.01, nll=0.1)
+
+
+def decode(model, temperature=1.0, commit="fused", rows=16, lengths=PROMPTS, new=18, tau=TAU):
+    policy = Policy(Threshold(tau), temperature, commit, seed=2, step=1)
+    return BlockDecoder(model, STOPS, rows=rows).decode(requests_of(lengths, new), policy)
+
+
+def has_tail_revealed_later(trajectory):
+    """A token after the stop token was revealed by a later forward than the stop token."""
+    stop = trajectory.response_len - 1
+    return trajectory.stop == "eos" and bool((trajectory.reveal_step[stop + 1 :] > trajectory.reveal_step[stop]).any())
+
+
+@pytest.mark.parametrize("commit", ["fused", "separate"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
+@pytest.mark.parametrize("rows", [1, 16])
+def test_trainers_log_probs_are_the_decoders(rows, temperature, commit):
+    model = tiny_model(4)
+    trajectories = decode(model, temperature, commit, rows)
+    assert any(len(np.unique(t.reveal_step)) < len(t.token_ids) for t in trajectories)
+    gaps = []
+    for batch in ([[t] for t in trajectories] if rows == 1 else [trajectories]):
+        with torch.no_grad():
+            scores = score_tokens(model, batch)
+        assert len(scores.logp_n) == sum(t.response_len for t in batch)
+        gaps.append((scores.logp_n - behaviour_of(batch, scores)).abs().max())
+    gap = float(max(gaps))
+    print(f"largest gap {gap:.2e} nats")
+    assert 0 <= gap < 1e-5
+    assert max(-float(t.behaviour_logp.min()) for t in trajectories) > 0.5, "the likelihood must be of some size"
+
+
+def test_the_replayed_trajectories_have_every_shape_that_matters():
+    trajectories = decode(tiny_model(4))
+    assert {t.stop for t in trajectories} == {"eos", "length"}
+    assert any(has_tail_revealed_later(t) for t in trajectories)
+    assert any(t.stop == "eos" and t.response_len < len(t.token_ids) for t in trajectories)
+    remainders = {len(t.prompt_ids) % 4 for t in trajectories}
+    assert remainders == {0, 1, 2, 3} and min(len(t.prompt_ids) for t in trajectories) < 4
+
+
+def test_other_weights_are_noticed():
+    """The comparison can fail: a small change of the weights moves the log-probabilities by far more than 1e-5."""
+    model = tiny_model(4)
+    trajectories = decode(model)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1.01)
+        scores = score_tokens(model, trajectories)
+    assert (scores.logp_n - behaviour_of(trajectories, scores)).abs().max() > 1e-3
+
+
+def record_denoise_states(model, decoder, requests, policy):
+    """{row: [(block, ids of the active block)]} as `model.hidden` was really called in denoise forwards.
+
+    With a slot for each request, slot i decodes request i.
+    """
+    calls, original = [], model.hidden
+
+    def hidden(ids, positions, attend):
+        calls.append((ids.clone(), positions.clone(), attend.rows_B.clone()))
+        return original(ids, positions, attend)
+
+    model.hidden = hidden
+    decoder.ledger.clear()
+    trajectories = decoder.decode(requests, policy)
+    del model.hidden
+    size, states = model.config.block_size, {row: [] for row in range(len(requests))}
+    for (ids, positions, rows), forward in zip(calls, decoder.ledger.forwards, strict=True):
+        if forward.kind in ("denoise", "fused"):
+            for index, row in enumerate(rows.tolist()):
+                assert positions[index, -size] % size == 0
+                states[row].append((int(positions[index, -size]) // size, ids[index, -size:].tolist()))
+    return trajectories, states
+
+
+@pytest.mark.parametrize("commit", ["fused", "separate"])
+@pytest.mark.parametrize("rows", [1, 16])
+def test_training_states_are_the_decoders_inputs_forward_by_forward(rows, commit):
+    model = tiny_model(4)
+    decoder = BlockDecoder(model, STOPS, rows=rows)
+    policy = Policy(Threshold(TAU), 1.0, commit, seed=2, step=1)
+    requests = requests_of(PROMPTS, 18)
+    for group in ([[r] for r in requests] if rows == 1 else [requests]):
+        trajectories, states = record_denoise_states(model, decoder, group, policy)
+        for row, trajectory in enumerate(trajectories):
+            trained = trajectory_row(trajectory, MASK_ID)
+            assert len(states[row]) == trajectory.stats.denoise_forwards
+            steps = np.unique(trajectory.reveal_step[: trajectory.response_len])
+            expected = [states[row][step - 1] for step in steps]
+            assert list(zip(trained.copy_block.tolist(), trained.copy_ids.tolist(), strict=True)) == expected
+            # Forwards without a trained copy revealed only what follows the stop token.
+            left_out = set(range(1, len(states[row]) + 1)) - set(steps.tolist())
+            assert all((trajectory.reveal_step[: trajectory.response_len] != step).all() for step in left_out)
+            everything = np.concatenate([trajectory.prompt_ids, trajectory.token_ids]).tolist()
+            assert trained.clean_ids.tolist() == everything[: len(trained.clean_ids)]
+
+
+def one_row_a_step(model, trajectory):
+    """{response position: log-prob}: each state in a packed row of its own."""
+    row, size, found = trajectory_row(trajectory, MASK_ID), trajectory.block_size, {}
+    for copy in range(len(row.copy_block)):
+        one = slice(copy, copy + 1)
+        clean = row.clean_ids[: row.copy_block[copy] * size]
+        single = PackedRow(clean, row.copy_block[one], row.copy_ids[one], row.target_ids[one], row.scored[one])
+        packed = pack([single], MASK_ID)
+        table = scored_log_probs(model, packed, trajectory.temperature)
+        logp = table.gather(-1, packed.target_n[:, None]).squeeze(-1)
+        for value, column in zip(logp, packed.column_n.tolist(), strict=True):
+            found[int(row.copy_block[copy]) * size + column - len(trajectory.prompt_ids)] = value
+    return found
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_packed_likelihood_equals_a_row_a_step_and_the_naive_forwards_in_values_and_gradients(temperature):
+    model = tiny_model(4, torch.float64)
+    trajectories = decode(model, temperature, lengths=[1, 4, 6, 9, 8], new=14)
+    weight = torch.linspace(-1, 1, sum(t.response_len for t in trajectories), dtype=torch.float64)
+    order = [(row, i) for row, t in enumerate(trajectories) for i in range(t.response_len)]
+
+    def packed():
+        scores = score_tokens(model, trajectories)
+        keys = list(zip(scores.row_n.tolist(), scores.position_n.tolist(), strict=True))
+        assert sorted(keys) == order
+        table = dict(zip(keys, scores.logp_n, strict=True))
+        return torch.stack([table[key] for key in order])
+
+    def by_row(scorer):
+        tables = [scorer(model, trajectory) for trajectory in trajectories]
+        return torch.stack([tables[row][i] for row, i in order])
+
+    results = []
+    for values in (packed, lambda: by_row(one_row_a_step), lambda: by_row(naive_action_log_probs)):
+        model.zero_grad(set_to_none=True)
+        logp = values()
+        (weight * logp).sum().backward()
+        results.append((logp.detach(), [p.grad.clone() for p in model.parameters()]))
+    for logp, gradients in results[1:]:
+        torch.testing.assert_close(logp, results[0][0], rtol=0, atol=1e-9)
+        for one, other in zip(gradients, results[0][1], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    assert all(g.abs().max() > 1e-3 for g in results[0][1])
+    expected = np.concatenate([t.behaviour_logp[: t.response_len] for t in trajectories])
+    np.testing.assert_allclose(results[0][0].numpy(), expected, atol=1e-6)
+
+
+def test_scores_do_not_depend_on_the_micro_batch():
+    model = tiny_model(4, torch.float64)
+    trajectories = decode(model)
+    together = score_tokens(model, trajectories)
+    for row in range(len(trajectories)):
+        alone, mine = score_tokens(model, [trajectories[row]]), together.row_n == row
+        torch.testing.assert_close(alone.logp_n, together.logp_n[mine], rtol=0, atol=1e-12)
+        torch.testing.assert_close(alone.entropy_n, together.entropy_n[mine], rtol=0, atol=1e-12)
+        assert torch.equal(alone.position_n, together.position_n[mine])
+
+
+def test_entropy_is_that_of_the_whole_distribution():
+    model = tiny_model(4, torch.float64)
+    trajectories = decode(model, lengths=[5], new=6)
+    row = pack([trajectory_row(trajectories[0], MASK_ID)], MASK_ID)
+    table = scored_log_probs(model, row).detach().exp()
+    expected = [-sum(p * np.log(p) for p in line if p > 0) for line in table.tolist()]
+    scores = score_tokens(model, trajectories)
+    assert scores.entropy_n.tolist() == pytest.approx(expected, abs=1e-12)
+    assert not scores.entropy_n.requires_grad and scores.logp_n.requires_grad
+
+
+@pytest.mark.parametrize("commit", ["fused", "separate"])
+def test_first_update_has_every_ratio_1_and_nothing_clipped(commit):
+    model = tiny_model(4)
+    trajectories = decode(model, commit=commit)
+    advantage = np.random.default_rng(0).normal(size=len(trajectories))
+    in_nll = np.arange(len(trajectories)) % 2 == 0
+    batch = Batch.build(trajectories, advantage, in_nll, twin(model), 5)
+    for micro in batch.micro:
+        scores = score_tokens(model, micro.trajectories)
+        ratio = (scores.logp_n - micro.actions(scores).old_logp_n).exp()
+        torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-5)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
+    first = update(model, optimiser, batch, WEIGHTS, 1.0)
+    assert first["ratio"] == pytest.approx(1, abs=1e-6)
+    assert first["clip_fraction"] == 0 and first["skipped"] == 0
+    assert first["kl"] == pytest.approx(0, abs=1e-9), "policy and base are the same"
+    second = update(model, optimiser, batch, WEIGHTS, 1.0)
+    assert abs(second["ratio"] - 1) > 1e-4 and second["clip_fraction"] > 0 and second["kl"] > 1e-6
+
+
+def test_policy_trainer_reports_the_replay_of_every_step(tmp_path):
+    policy_trainer = trainer(tiny_setup(tmp_path, steps=3))
+    for _ in range(3):
+        metrics = policy_trainer.step().metrics
+        assert metrics["updates"] == 2
+        assert metrics["first_ratio"] == pytest.approx(1, abs=1e-6)
+        assert metrics["first_clip_fraction"] == 0
+        assert 0 < metrics["logp_gap_mean"] <= metrics["logp_gap_max"] < 1e-5
+        assert abs(metrics["ratio"] - 1) > 1e-6, "the second update of a step is off-policy"
