@@ -11,15 +11,12 @@ import json
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lightningrl.errors import CheckpointError
 from lightningrl.io import write_json
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("<|unk|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>")
 UNK, PAD, IM_START, IM_END, MASK = SPECIAL_TOKENS
@@ -71,8 +68,8 @@ def build_tokenizer(texts: Iterable[str], out_dir: Path) -> None:
     write_json(out_dir / "special_tokens_map.json", special | {"additional_special_tokens": [IM_START]})
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a local model folder, ours or a published one; never runs code from the folder.
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer (a PreTrainedTokenizerFast) of a local model folder, ours or a published one; runs no code from it.
 
     Raises CheckpointError when files are missing or damaged, or it has no mask token, end token or chat template.
     """

@@ -73,12 +73,14 @@ def parse_description(text: str) -> Spec:
     head, *steps = re.split(r", (?:then )?", match[2]) if match else [""]
     numbers = [int(number) for number in re.findall(r"\d+", head)]
     template = re.sub(r"\d+", "{k}", head)
-    ops = tuple(_parse_op(step, "each" if template.startswith("the items") else "it") for step in steps)
-    if match and match[1] == "x":
-        spec = Spec("x", 0, (_parse_op(head, "x"), *ops))
+    parsed = [_parse_op(step, "each" if template.startswith("the items") else "it") for step in steps]
+    of_x = match is not None and match[1] == "x"
+    ops = tuple(op for op in ([_parse_op(head, "x")] if of_x else []) + parsed if op is not None)
+    if of_x:
+        spec = Spec("x", 0, ops)
     else:
         spec = Spec(_SOURCE_OF_WORDS.get(template, ""), numbers[0] if numbers else 0, ops)
-    if not spec.source or None in spec.ops or spec.description != text:
+    if not spec.source or spec.description != text:  # a step that could not be read is missing from the description
         raise BenchmarkError(f"not a code-mini description: {text!r}. Prepare the data again.")
     return spec
 

@@ -128,8 +128,9 @@ class GsmMini:
         """Start number and steps read back from the question; names, items and verbs do not count."""
         question = example.messages[-1]["content"]
         match = _QUESTION.match(question)
-        clauses = [_CLAUSE.match(clause) for clause in match[2].split(", ")] if match else [None]
-        if match is None or any(clause is None or clause[1] not in _OP_OF_VERB for clause in clauses):
+        texts = match[2].split(", ") if match else []
+        clauses = [found for text in texts if (found := _CLAUSE.match(text)) and found[1] in _OP_OF_VERB]
+        if match is None or len(clauses) != len(texts):
             raise BenchmarkError(f"{example.uid} is not a gsm-mini question: {question!r}. Prepare the data again.")
         kinds = [(_OP_OF_VERB[clause[1]], clause[2]) for clause in clauses]
         ops = tuple((op, FACTORS.get(op) or int(number)) for op, number in kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ def _explain(error: ValidationError) -> list[str]:
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             siblings = _allowed_keys(item["loc"][:-1])
-            lines.append(f"  {where}: unknown key. Allowed here: {', '.join(siblings)}")
+            near = get_close_matches(str(item["loc"][-1]), siblings, n=1)
+            meant = f" Did you mean `{near[0]}`?" if near else ""
+            lines.append(f"  {where}: unknown key.{meant} Allowed here: {', '.join(siblings)}")
         elif item["type"] == "missing":
             lines.append(f"  {where}: this key is required")
         elif item["type"] == "value_error":

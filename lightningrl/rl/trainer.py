@@ -178,8 +178,8 @@ class PolicyTrainer:
         mean, largest = float(gap_n.mean()), float(gap_n.max())
         if mean > MAX_LOGP_GAP_NATS:
             raise CheckpointError(
-                f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). They must have "
-                "the same weights, block size and precision."
+                f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). They must "
+                "have the same weights, block size and precision."
             )
         return mean, largest
 

@@ -82,9 +82,11 @@ def upstream(kind):
             )
         finished = stage.manifest.is_file()
         return [
-            ancient(source.manifest.as_posix())
-            if finished and source.folder not in forced_stages()
-            else source.manifest.as_posix()
+            (
+                ancient(source.manifest.as_posix())
+                if finished and source.folder not in forced_stages()
+                else source.manifest.as_posix()
+            )
             for source in stage.inputs.values()
         ]
 

@@ -1,0 +1,43 @@
+"""config/README.md lists the keys there are. `python tests/test_config_readme.py` writes it anew."""
+
+from pathlib import Path
+
+from lightningrl.config.experiment import Experiment
+from lightningrl.provenance.config_help import describe
+
+PAGE = Path(__file__).resolve().parents[1] / "config" / "README.md"
+
+HEAD = """\
+# An experiment in one YAML file
+
+| file | what it is |
+|---|---|
+| `config.yaml` | the miniature of the paper: what runs when no other file is named |
+| `nano.yaml` | every stage in about a minute, with numbers that mean nothing: for tests and for trying things |
+
+Run another with `snakemake --cores 2 --configfile my.yaml`. A file may begin with `extends: config.yaml` (relative to
+itself): mappings are merged key by key, lists and values are replaced. Only the keys below exist; a wrong one, or a
+value out of range, is refused before anything runs. `lightningrl validate --config my.yaml` only checks.
+
+A key changes the results of the stages that read it, and those run again, with all that follows from them; nothing
+else does. Keys under `resources` change no result and make nothing run again.
+
+Where a section says "default: as below" it may be left out. `list[...]`: the keys under it are those of one entry.
+
+## Every key
+
+Also: `lightningrl config-help`, or `lightningrl config-help runs.threshold` for one.
+
+"""
+
+
+def page() -> str:
+    return HEAD + "```text\n" + "".join(f"{line}\n" for line in describe(Experiment)) + "```\n"
+
+
+def test_the_page_of_config_keys_is_what_the_config_says():
+    assert PAGE.read_text(encoding="utf-8") == page(), "stale; write it anew with `python tests/test_config_readme.py`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
