@@ -13,14 +13,14 @@ HEAD = """\
 | file | what it is |
 |---|---|
 | `config.yaml` | the miniature of the paper: what runs when no other file is named |
-| `nano.yaml` | every stage in about a minute, with numbers that mean nothing: for tests and for trying things |
+| `nano.yaml` | every stage in at most 90 seconds, with numbers that mean nothing: for tests and for trying things |
 
 Run another with `snakemake --cores 2 --configfile my.yaml`. A file may begin with `extends: config.yaml` (relative to
 itself): mappings are merged key by key, lists and values are replaced. Only the keys below exist; a wrong one, or a
 value out of range, is refused before anything runs. `lightningrl validate --config my.yaml` only checks.
 
-A key changes the results of the stages that read it, and those run again, with all that follows from them; nothing
-else does. Keys under `resources` change no result and make nothing run again.
+A changed key makes those stages run again that read it, and what follows from them; nothing else. Keys under
+`resources` are part of no stage's key: they make nothing run again.
 
 Where a section says "default: as below" it may be left out. `list[...]`: the keys under it are those of one entry.
 

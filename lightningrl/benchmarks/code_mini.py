@@ -80,7 +80,7 @@ def parse_description(text: str) -> Spec:
         spec = Spec("x", 0, ops)
     else:
         spec = Spec(_SOURCE_OF_WORDS.get(template, ""), numbers[0] if numbers else 0, ops)
-    if not spec.source or spec.description != text:  # a step that could not be read is missing from the description
+    if len(ops) != len(steps) + of_x or not spec.source or spec.description != text:
         raise BenchmarkError(f"not a code-mini description: {text!r}. Prepare the data again.")
     return spec
 
