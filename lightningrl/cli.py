@@ -10,13 +10,25 @@ import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from lightningrl.errors import Interrupted, LightningRLError
 
-VERBS = ("data", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
+READS = {
+    "data": ("benchmarks",),
+    "tokenizer": ("tokenizer",),
+    "pretrain": ("model", "pretrain", "decoding"),
+    "train": ("runs", "decoding"),
+    "evaluate": ("evaluation", "decoding"),
+    "collect": ("report.bootstrap",),
+    "table": ("report.tables",),
+    "figure": ("report.figures", "report.plot"),
+    "release": ("report",),
+}
+"""The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_CTRL_C = 2, 75, 130
 
 app = typer.Typer(
@@ -33,10 +45,22 @@ Key = Annotated[str | None, typer.Option("--key", help="Refuse to run unless the
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 
-def _add_stage_verb(kind: str) -> None:
-    """One verb for a kind of stage; its help is the stage module's docstring."""
+class _StageCommand(TyperCommand):
+    """A verb whose help ends with the config keys that its stage reads, from the config's own docstrings."""
 
-    @app.command(kind, help=_docstring(kind))
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from lightningrl.config.experiment import Experiment
+        from lightningrl.provenance.config_help import describe
+
+        formatter.write("\nIts keys in the config (all of them: lightningrl config-help):\n\n")
+        for part in READS[str(self.name)]:
+            formatter.write("".join(f"  {line}\n" for line in describe(Experiment, part)))
+
+
+def _add_stage_verb(kind: str) -> None:
+    """One verb for a kind of stage; its help is the stage module's docstring and its part of the config."""
+
+    @app.command(kind, help=_docstring(kind), cls=_StageCommand)
     def verb(config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None) -> None:
         with _for_people():
             from lightningrl.config.experiment import load
@@ -57,7 +81,7 @@ def _docstring(kind: str) -> str:
     return ast.get_docstring(ast.parse(text)) or kind
 
 
-for _kind in VERBS:
+for _kind in READS:
     _add_stage_verb(_kind)
 
 

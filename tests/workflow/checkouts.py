@@ -55,11 +55,11 @@ class Checkout:
         return jobs
 
 
-def copy_repository(root: Path) -> Checkout:
-    """A fresh copy, in which nothing has run."""
+def copy_repository(root: Path, of: Path = PACKAGE.parent) -> Checkout:
+    """A fresh copy of the repository, or of a checkout's, in which nothing has run."""
     root.mkdir()
     for part in PARTS:
-        source = PACKAGE.parent / part
+        source = of / part
         if source.is_dir():
             shutil.copytree(source, root / part, ignore=IGNORED)
         else:

@@ -48,7 +48,7 @@ def test_a_finished_run_asked_again_does_nothing(undisturbed) -> None:
 def test_killed_ten_times_it_goes_on_and_ends_byte_equal(undisturbed, tmp_path: Path) -> None:
     expected = contents(undisturbed[0].path("results/nano"))
     seconds = seconds_of_work(undisturbed[0].path("results/nano"))
-    checkout = copy_repository(tmp_path / "repository")
+    checkout = copy_repository(tmp_path / "repository", of=undisturbed[0].root)
     draw, killed = random.Random(SEED), Counter()
     for kind, count in KILLS.items():
         for _ in range(count):

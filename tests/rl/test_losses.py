@@ -1,0 +1,122 @@
+"""The loss: tables of METHOD.md 8, reductions, the gradient at ratio 1."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightningrl.rl.losses import Actions, Normalisers, Weights, kl_k3, policy_loss, surrogate
+
+
+def doubles(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("logp", "old", "advantage", "high", "expected", "clipped"),
+    [
+        (-1.0, -1.5, 1.0, 0.2, 1.2, True),  # r = e^0.5 = 1.648721, clipped to 1.2
+        (-1.5, -1.0, 1.0, 0.2, 0.606531, False),  # r = e^-0.5, not clipped from below with A > 0
+        (-1.0, -1.5, -1.0, 0.2, -1.648721, False),
+        (-1.5, -1.0, -1.0, 0.2, -0.8, True),
+        (-1.0, -1.0, 2.0, 0.2, 2.0, False),
+        (-1.0, -1.5, 1.0, 0.28, 1.28, True),
+    ],
+)
+def test_surrogate_table_of_method_8(logp, old, advantage, high, expected, clipped):
+    value, was_clipped = surrogate(doubles(logp - old), doubles(advantage), 0.2, high)
+    assert value.item() == pytest.approx(expected, abs=1e-6)
+    assert was_clipped.item() is clipped
+
+
+def test_log_ratios_are_clamped_at_10_before_the_exponential():
+    """METHOD 5.5: exp(clip(d, +-10)); e^10 = 22026.465795."""
+    value, _ = surrogate(doubles(30.0), doubles(-1.0), 0.2, 0.2)
+    assert value.item() == pytest.approx(-22026.465795, abs=1e-4)
+    assert kl_k3(doubles(0.0), doubles(30.0)).item() == pytest.approx(22026.465795 - 1 - 30, abs=1e-4)
+
+
+@pytest.mark.parametrize(("d", "expected"), [(0.5, 0.106531), (-0.5, 0.148721), (1.0, 0.367879), (0.0, 0.0)])
+def test_kl_k3_table_of_method_8(d, expected):
+    """d = logp - ref: k3 = exp(-d) - 1 + d."""
+    assert kl_k3(doubles(d), doubles(0.0)).item() == pytest.approx(expected, abs=1e-6)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(logp=st.floats(-9, 0), ref=st.floats(-9, 0))
+def test_kl_k3_is_never_negative(logp, ref):
+    assert kl_k3(doubles(logp), doubles(ref)).item() >= -1e-12
+
+
+def test_kl_k3_has_no_gradient_where_policy_and_base_agree():
+    logp = doubles(-1.0, -2.0).requires_grad_()
+    kl_k3(logp, doubles(-1.0, -1.5)).sum().backward()
+    assert logp.grad[0] == 0 and logp.grad[1] == pytest.approx(1 - np.exp(0.5))
+
+
+def test_kl_k3_is_an_unbiased_estimate_of_the_divergence():
+    """Expectation over the policy, by enumeration: sum p k3(log p, log q) = KL(p || q)."""
+    p, q = doubles(0.5, 0.3, 0.2), doubles(0.2, 0.2, 0.6)
+    expected = (p * (p / q).log()).sum()
+    assert (p * kl_k3(p.log(), q.log())).sum().item() == pytest.approx(expected.item())
+
+
+def actions_of(lengths, advantage, *, in_nll=None, old=0.0, ref=0.0):
+    count = sum(lengths)
+    length = torch.tensor(lengths).repeat_interleave(torch.tensor(lengths))
+    flags = torch.zeros(count, dtype=torch.bool) if in_nll is None else torch.tensor(in_nll)
+    return Actions(torch.full((count,), old).double(), torch.full((count,), ref).double(), doubles(*advantage), length, flags)
+
+
+def test_policy_term_is_a_mean_over_sequences_of_token_means():
+    """METHOD 8: surrogates [1, .5] and [-1, 0, 0, 0]: -(0.75 - 0.25) / 2 = -0.25 (token mean: -0.083333)."""
+    actions = actions_of([2, 4], [1, 0.5, -1, 0, 0, 0])
+    loss, logged = policy_loss(torch.zeros(6).double(), actions, Weights(0.2, 0.2, 0.0, 0.0), Normalisers(2, 6, 0))
+    assert loss.item() == logged["policy_loss"].item() == pytest.approx(-0.25)
+    assert -actions.advantage_n.mean().item() == pytest.approx(-0.083333, abs=1e-6), "what it is not"
+
+
+def test_kl_and_nll_are_means_over_tokens_and_the_loss_their_weighted_sum():
+    """Lengths 1 and 3. KL d = -0.5 at the first, 0 at the rest: 0.148721 / 4 over tokens (sequence mean: / 2).
+
+    NLL set: the second sequence, -logp = 1, 2, 3: mean 2.
+    """
+    logp = doubles(-0.5, -1, -2, -3)
+    actions = Actions(logp, doubles(0, -1, -2, -3), doubles(1, -1, -1, -1), torch.tensor([1, 3, 3, 3]),
+                      torch.tensor([False, True, True, True]))  # fmt: skip
+    loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.01, 0.1), Normalisers(2, 4, 3))
+    assert logged["policy_loss"].item() == pytest.approx(0.0)
+    assert logged["kl"].item() == pytest.approx(0.148721 / 4, abs=1e-6)
+    assert logged["nll"].item() == pytest.approx(2.0)
+    assert loss.item() == pytest.approx(0.01 * 0.148721 / 4 + 0.1 * 2.0, abs=1e-7)
+    assert logged["ratio"].item() == pytest.approx(1.0) and logged["clip_fraction"].item() == 0
+
+
+def test_an_empty_nll_set_contributes_0():
+    loss, logged = policy_loss(doubles(-1, -2), actions_of([2], [0, 0], old=-1.0, ref=-1.0), Weights(0.2, 0.2, 0.0, 0.1),
+                               Normalisers(1, 2, 0))  # fmt: skip
+    assert logged["nll"].item() == 0 and torch.isfinite(loss)
+
+
+def test_gradient_at_ratio_1_is_the_policy_gradient():
+    """METHOD 8: loss = -mean advantage (over sequences), gradient of a token's log-probability -A / length / sequences."""
+    logp = doubles(-1, -2, -0.5, -3, -1).requires_grad_()
+    actions = Actions(logp.detach(), logp.detach(), doubles(1.5, 1.5, -0.5, -0.5, -0.5), torch.tensor([2, 2, 3, 3, 3]),
+                      torch.zeros(5, dtype=torch.bool))  # fmt: skip
+    loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.01, 0.1), Normalisers(2, 5, 0))
+    loss.backward()
+    assert loss.item() == pytest.approx(-(1.5 - 0.5) / 2)
+    expected = [-1.5 / 2 / 2] * 2 + [0.5 / 3 / 2] * 3
+    assert logp.grad.tolist() == pytest.approx(expected)
+    assert not logged["loss"].requires_grad
+
+
+def test_a_clipped_token_has_no_gradient_and_an_unclipped_one_has():
+    logp = doubles(-1.0, -1.5, -1.0, -1.5).requires_grad_()
+    old = doubles(-1.5, -1.0, -1.5, -1.0)
+    actions = Actions(old, logp.detach(), doubles(1, 1, -1, -1), torch.tensor([4] * 4), torch.zeros(4, dtype=torch.bool))
+    loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.0, 0.0), Normalisers(1, 4, 0))
+    loss.backward()
+    assert [bool(g) for g in logp.grad] == [False, True, True, False]
+    assert logged["clip_fraction"].item() == 0.5

@@ -1,0 +1,181 @@
+"""The trainer around the update: learning rates, batches, compute, rollouts."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from fixtures.tiny import CoinJudge, tiny_setup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightningrl.errors import CheckpointError
+from lightningrl.judges.boxed import BoxedJudge
+from lightningrl.rl import trainer as trainer_module
+from lightningrl.rl.algorithms import grpo_traj, lightningrl
+from lightningrl.types import Verdict
+
+
+def test_trainer_runs_with_the_products_own_judge(tmp_path):
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, judge=BoxedJudge(), filter_all_wrong=False))
+    metrics = trainer.step().metrics
+    assert metrics["accuracy_pct"] == 0.0 and metrics["statuses"] == {"unparsable": metrics["groups_sampled"] * 4}
+
+
+def rates(tmp_path, **run):
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, **run))
+    found, original = [], trainer_module.update
+
+    def spy(model, optimiser, *rest):
+        found.append(optimiser.param_groups[0]["lr"])
+        return original(model, optimiser, *rest)
+
+    trainer_module.update = spy
+    try:
+        while not trainer.done:
+            trainer.step()
+    finally:
+        trainer_module.update = original
+    return found
+
+
+def test_learning_rate_warms_up_once_a_run_then_stays(tmp_path):
+    """Four warm-up updates of 1e-3: 1/4, 2/4, 3/4, 1, and 1 from there on, over 3 steps of 2 updates."""
+    found = rates(tmp_path, steps=3, learning_rate=1e-3, warmup_updates=4)
+    assert found == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 1e-3])
+
+
+def test_learning_rate_decays_linearly_by_step_when_asked(tmp_path):
+    """Step n of 4 has the factor 1 - (n - 1) / 4, no warm-up."""
+    found = rates(tmp_path, steps=4, learning_rate=1e-3, warmup_updates=0, decay=True)
+    assert found == pytest.approx([1e-3, 1e-3, 0.75e-3, 0.75e-3, 0.5e-3, 0.5e-3, 0.25e-3, 0.25e-3])
+
+
+def test_kept_groups_are_divided_among_the_updates_each_with_its_own_advantages(tmp_path):
+    setup = tiny_setup(tmp_path, prompts=5, updates=2, filter_all_wrong=False, filter_tpf_range=0.0)
+    trainer = lightningrl.trainer(setup)
+    drawn = trainer._draw(1)
+    batches = trainer._batches(drawn.kept, 1)
+    sizes = [sum(len(m.trajectories) for m in batch.micro) for batch in batches]
+    assert sizes == [3 * 4, 2 * 4]
+    for batch in batches:
+        advantage = torch.cat([m.advantage_B for m in batch.micro])
+        assert float(advantage.mean()) == pytest.approx(0, abs=1e-6) and float(advantage.std()) == pytest.approx(1, abs=1e-5)
+        correct = {id(a.trajectory): a.verdict.correct for group in drawn.kept.answers for a in group}
+        flags = {id(t): bool(f) for m in batch.micro for t, f in zip(m.trajectories, m.in_nll_B, strict=True)}
+        assert flags == {key: correct[key] for key in flags}
+    identities = [id(t) for batch in batches for m in batch.micro for t in m.trajectories]
+    assert sorted(identities) == sorted(id(a.trajectory) for group in drawn.kept.answers for a in group)
+
+
+def test_more_updates_than_groups_gives_an_update_a_group(tmp_path):
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, prompts=2, updates=5, filter_all_wrong=False, filter_tpf_range=0.0))
+    assert trainer.step().metrics["updates"] == 2
+
+
+def test_a_step_without_any_kept_group_updates_nothing_and_goes_on(tmp_path):
+    setup = tiny_setup(tmp_path, filter_tpf_range=1e6, max_rounds=2)
+    before = {name: tensor.clone() for name, tensor in setup.model.state_dict().items()}
+    trainer = lightningrl.trainer(setup)
+    metrics = trainer.step().metrics
+    assert (metrics["updates"], metrics["groups_kept"], metrics["groups_missing"], metrics["rounds"]) == (0, 0, 3, 2)
+    assert all(torch.equal(before[name], tensor) for name, tensor in setup.model.state_dict().items())
+    assert trainer.describe(trainer.step())
+
+
+def test_the_reference_stays_and_the_policy_moves(tmp_path):
+    setup = tiny_setup(tmp_path)
+    before = {name: tensor.clone() for name, tensor in setup.reference.state_dict().items()}
+    trainer = lightningrl.trainer(setup)
+    trainer.step()
+    assert all(torch.equal(before[name], tensor) for name, tensor in setup.reference.state_dict().items())
+    assert not any(torch.equal(before[name], tensor) for name, tensor in setup.model.state_dict().items())
+
+
+def test_decoder_and_trainer_that_disagree_are_an_error(tmp_path):
+    """DECISIONS: stop past a mean gap of 0.05 nats."""
+    setup = tiny_setup(tmp_path)
+    stale = tiny_setup(tmp_path, seed=4)
+    trainer = lightningrl.trainer(dataclasses.replace(setup, decoder=stale.decoder))
+    with pytest.raises(CheckpointError, match=r"decoder and trainer disagree by \d+\.\d+ nats a token \(allowed: 0\.05\)"):
+        trainer.step()
+
+
+def test_compute_counts_rollouts_once_and_training_four_times(tmp_path):
+    """Reference 1, forward 1, backward 2 for each trained position; a rollout position 1; validation not at all."""
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, validate_every=1))
+    total, original, positions = 0, trainer._batches, []
+
+    def spy(kept, step):
+        batches = original(kept, step)
+        positions.append(sum(batch.positions for batch in batches))
+        return batches
+
+    trainer._batches = spy
+    for step in range(2):
+        metrics = trainer.step().metrics
+        total += metrics["rollout_positions"] + 4 * positions[step]
+        assert metrics["token_forwards"] == total and metrics["rollout_positions"] > 0
+    assert trainer.setup.decoder.ledger.positions == 0
+
+
+def test_validation_is_greedy_at_the_runs_threshold_and_happens_when_due(tmp_path):
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, steps=3, validate_every=2))
+    due = ["validation_tpf" in trainer.step().metrics for _ in range(3)]
+    assert due == [False, True, True] and trainer.done
+    assert [c["step"] for c in trainer.selection.candidates] == [2, 3]
+    assert trainer.setup.validate() == trainer.setup.validate()
+
+
+def test_every_response_of_a_step_has_draws_of_its_own(tmp_path):
+    """Three prompts, six wanted: one round meets each prompt twice, and the second time it must get other samples."""
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=6, filter_all_wrong=False, filter_tpf_range=0.0))
+    drawn = trainer._draw(1)
+    keys = [(a.trajectory.uid, a.trajectory.sample) for group in drawn.sampled.answers for a in group]
+    assert len(keys) == 24
+    assert len(set(keys)) == 24, "a repeated (uid, sample) is the same response twice"
+
+
+def test_a_prompt_that_comes_back_in_a_later_round_gets_other_samples(tmp_path):
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, max_rounds=3, filter_tpf_range=1e6))
+    drawn = trainer._draw(1)
+    keys = [(a.trajectory.uid, a.trajectory.sample) for group in drawn.sampled.answers for a in group]
+    assert drawn.rounds == 3 and len(set(keys)) == len(keys) == 36
+
+
+def test_rollouts_differ_by_step_and_carry_it_as_policy_version(tmp_path):
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, filter_all_wrong=False, filter_tpf_range=0.0))
+    one, two = trainer._draw(1), trainer._draw(2)
+    texts = [{a.trajectory.uid: a.trajectory.token_ids.tolist() for g in d.sampled.answers for a in g} for d in (one, two)]
+    assert texts[0].keys() == texts[1].keys() and texts[0] != texts[1]
+    assert {a.trajectory.policy_version for g in two.sampled.answers for a in g} == {2}
+
+
+class GradedJudge(CoinJudge):
+    """A code-like judge: values in thirds, correct only at 1."""
+
+    graded = True
+
+    def judge(self, examples, responses):
+        values = [(len(r) % 4) / 3 for r in responses]
+        return [Verdict(value == 1, value, "ok" if value == 1 else "wrong") for value in values]
+
+
+@pytest.mark.parametrize("algorithm", [lightningrl, grpo_traj])
+def test_graded_judges_reward_the_fraction_that_passed(tmp_path, algorithm):
+    trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), filter_all_wrong=False, filter_tpf_range=0.0))
+    drawn = trainer._draw(1)
+    values = [a.verdict.value for group in drawn.sampled.answers for a in group]
+    trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), filter_all_wrong=False, filter_tpf_range=0.0))
+    metrics = trainer.step().metrics
+    assert metrics["reward_accuracy_mean"] == pytest.approx(np.mean(values)) and 0 < np.mean(values) < 1
+    if algorithm is grpo_traj:
+        assert metrics["reward_total_mean"] == pytest.approx(np.mean(values) + metrics["reward_speed_mean"])
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.lists(st.one_of(st.none(), st.floats(-5, 5)), min_size=1, max_size=5))
+def test_means_over_updates_leave_skipped_ones_out(values):
+    known = [v for v in values if v is not None]
+    expected = pytest.approx(sum(known) / len(known)) if known else None
+    assert trainer_module._mean(values) == expected

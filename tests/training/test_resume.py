@@ -1,0 +1,185 @@
+"""Every trainer: four steps at once equal two, saved, and two more from the saved state, to the last bit."""
+
+import itertools
+
+import pytest
+import torch
+from fixtures.tiny import CoinJudge, tiny_setup
+
+from lightningrl import io
+from lightningrl.config.model import Phase, Plateau, Pretrain
+from lightningrl.errors import Interrupted
+from lightningrl.pretraining import control
+from lightningrl.pretraining.corpus import build_corpus
+from lightningrl.pretraining.pretrainer import Pretrainer
+from lightningrl.rl.algorithms import grpo_traj, lightningrl
+from lightningrl.training.loop import train
+from lightningrl.training.state import load_state
+
+
+def policy_trainer(folder):
+    return lightningrl.trainer(tiny_setup(folder, validate_every=1))
+
+
+def grpo_trainer(folder):
+    return grpo_traj.trainer(tiny_setup(folder, decay=True, weight_decay=0.1))
+
+
+def supervised_trainer(folder):
+    return control.trainer(tiny_setup(folder, algorithm="supervised"))
+
+
+def pretrainer(folder):
+    """Two autoregressive steps, then diffusion with a plateau judged by real validations, then decay."""
+    setup = tiny_setup(folder)
+    corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, setup.model.config.block_size)
+    config = Pretrain(
+        autoregressive=Phase(max_steps=1, sequences=3), diffusion=Phase(max_steps=2, sequences=3, copies=2),
+        decay_steps=1, plateau=Plateau(every=1, patience=1), warmup_steps=2, mixture={"one": 2.0, "two": 1.0},
+    )  # fmt: skip
+
+    def validate():
+        return {"accuracy_pct": setup.validate()["validation_tpf"]}
+
+    return Pretrainer(config, 3, setup.model, {"one": corpus[:4], "two": corpus[4:]}, validate)
+
+
+TRAINERS = [policy_trainer, grpo_trainer, supervised_trainer, pretrainer]
+
+
+def run(trainer, state, should_stop=lambda: False, save_every=1):
+    return train(
+        trainer, state, save_every=save_every, report=lambda text: None, timing=lambda **row: None, should_stop=should_stop
+    )
+
+
+def leaves(value, path=""):
+    """Every tensor and plain value of a state, by its path."""
+    if isinstance(value, dict):
+        return [leaf for key, item in value.items() for leaf in leaves(item, f"{path}/{key}")]
+    if isinstance(value, list | tuple):
+        return [leaf for key, item in enumerate(value) for leaf in leaves(item, f"{path}/{key}")]
+    return [(path, value)]
+
+
+def assert_bit_equal(one, other):
+    for (path, a), (other_path, b) in itertools.zip_longest(leaves(one), leaves(other), fillvalue=(None, None)):
+        assert path == other_path
+        if isinstance(a, torch.Tensor):
+            assert a.dtype == b.dtype and torch.equal(a, b), path
+        else:
+            assert a == b, path
+
+
+@pytest.mark.parametrize("make", TRAINERS)
+def test_two_steps_and_two_resumed_equal_four_to_the_last_bit(make, tmp_path):
+    undisturbed = make(tmp_path)
+    start = {name: p.clone() for name, p in undisturbed.state_dict()["model"].items()}
+    rows = run(undisturbed, tmp_path / "whole")
+    assert len(rows) == 4
+    calls = itertools.count(1)
+    with pytest.raises(Interrupted, match="stopped after step 2; run the same command again"):
+        run(make(tmp_path), tmp_path / "parts", should_stop=lambda: next(calls) == 2)
+    fresh = make(tmp_path)
+    resumed = run(fresh, tmp_path / "parts")
+    assert resumed == rows and [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert_bit_equal(fresh.state_dict(), undisturbed.state_dict())
+    assert_bit_equal(load_state(tmp_path / "parts"), load_state(tmp_path / "whole"))
+    for name in ("metrics.jsonl",):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert sum(not torch.equal(start[n], p) for n, p in fresh.state_dict()["model"].items()) == len(start)
+
+
+@pytest.mark.parametrize("make", TRAINERS)
+def test_the_same_run_twice_is_equal_to_the_last_bit(make, tmp_path):
+    one, two = make(tmp_path), make(tmp_path)
+    assert run(one, tmp_path / "one") == run(two, tmp_path / "two")
+    assert_bit_equal(one.state_dict(), two.state_dict())
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_kill_between_saves_loses_only_the_steps_since_and_ends_equal(killed_after, tmp_path):
+    """Saved every 2 steps; KeyboardInterrupt out of the step stands for the kill."""
+    whole = run(policy_trainer(tmp_path), tmp_path / "whole", save_every=2)
+    dying = policy_trainer(tmp_path)
+    original, count = dying.step, itertools.count(1)
+
+    def step():
+        if next(count) > killed_after:
+            raise KeyboardInterrupt
+        return original()
+
+    dying.step = step
+    with pytest.raises(KeyboardInterrupt):
+        run(dying, tmp_path / "killed", save_every=2)
+    saved = load_state(tmp_path / "killed")
+    assert (len(saved["rows"]) if saved else 0) == killed_after // 2 * 2
+    fresh = policy_trainer(tmp_path)
+    assert run(fresh, tmp_path / "killed", save_every=2) == whole
+    assert_bit_equal(load_state(tmp_path / "killed"), load_state(tmp_path / "whole"))
+
+
+def test_should_stop_saves_at_once_whatever_save_every_says(tmp_path):
+    with pytest.raises(Interrupted):
+        run(policy_trainer(tmp_path), tmp_path / "state", should_stop=lambda: True, save_every=100)
+    assert len(load_state(tmp_path / "state")["rows"]) == 1
+    assert len(list(io.read_jsonl(tmp_path / "state" / "metrics.jsonl"))) == 1
+
+
+def test_a_stop_asked_for_in_the_last_step_lets_the_run_end(tmp_path):
+    calls = itertools.count(1)
+    assert len(run(policy_trainer(tmp_path), tmp_path / "state", should_stop=lambda: next(calls) == 4)) == 4
+
+
+def test_a_finished_run_asked_again_does_nothing_and_has_all_its_rows(tmp_path):
+    rows = run(policy_trainer(tmp_path), tmp_path / "state")
+    again = policy_trainer(tmp_path)
+    again.step = None
+    assert run(again, tmp_path / "state") == rows
+
+
+def test_states_are_saved_every_so_many_steps_and_at_the_end(tmp_path):
+    saved, trainer = [], policy_trainer(tmp_path)
+    original = trainer.state_dict
+    trainer.state_dict = lambda: saved.append(trainer.steps_done) or original()
+    run(trainer, tmp_path / "state", save_every=3)
+    assert saved == [3, 4]
+
+
+def test_progress_says_that_a_run_was_resumed(tmp_path):
+    calls, said = itertools.count(1), []
+    with pytest.raises(Interrupted):
+        run(policy_trainer(tmp_path), tmp_path / "state", should_stop=lambda: next(calls) == 2)
+    train(policy_trainer(tmp_path), tmp_path / "state", save_every=1, report=said.append, timing=lambda **row: None,
+          should_stop=lambda: False)  # fmt: skip
+    assert said[0] == "resumed after step 2" and said[-1].startswith("step 4/4")
+
+
+def test_metrics_have_no_seconds_and_timing_has_only_them(tmp_path):
+    timings = []
+    train(policy_trainer(tmp_path), tmp_path / "state", save_every=9, report=lambda t: None,
+          timing=lambda **row: timings.append(row), should_stop=lambda: False)  # fmt: skip
+    rows = load_state(tmp_path / "state")["rows"]
+    assert not any(key.endswith(("_s", "seconds")) for row in rows for key in row)
+    assert [row["step"] for row in timings] == [1, 2, 3, 4]
+    assert all(value >= 0 for row in timings for value in row.values()) and "rollout_s" in timings[0]
+
+
+def test_judges_are_asked_in_the_same_order_by_a_resumed_run(tmp_path):
+    """The rollouts of steps 3 and 4 are the same texts after a resume: they depend on the state alone."""
+
+    class Recorder(CoinJudge):
+        def __init__(self):
+            self.texts = []
+
+        def judge(self, examples, responses):
+            self.texts.append([(e.uid, r) for e, r in zip(examples, responses, strict=True)])
+            return super().judge(examples, responses)
+
+    whole, first, second = Recorder(), Recorder(), Recorder()
+    run(lightningrl.trainer(tiny_setup(tmp_path, judge=whole)), tmp_path / "whole")
+    calls = itertools.count(1)
+    with pytest.raises(Interrupted):
+        run(lightningrl.trainer(tiny_setup(tmp_path, judge=first)), tmp_path / "parts", lambda: next(calls) == 2)
+    run(lightningrl.trainer(tiny_setup(tmp_path, judge=second)), tmp_path / "parts")
+    assert first.texts + second.texts == whole.texts
