@@ -18,7 +18,7 @@ from typing import Any
 
 from lightningrl.config.report import Resources
 from lightningrl.errors import LightningRLError, StageError
-from lightningrl.io import canonical_json, disk_error, fsync_dir, read_jsonl
+from lightningrl.io import canonical_json, disk_error, read_jsonl, write_bytes
 from lightningrl.provenance import manifest, system
 from lightningrl.provenance.lease import lease
 from lightningrl.provenance.plan import Plan
@@ -35,37 +35,45 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
     """Make a stage's results; False when they were there already.
 
     `key` is what the caller planned with. Raises StageError when it is not the key of today's config and sources, when
-    an input is missing or damaged, or when another process works on the folder; Interrupted after SIGTERM or at the end
-    of the time budget, with the state saved.
+    an input is missing or damaged, when another process works on the folder, or when the disk is full; Interrupted
+    after SIGTERM or at the end of the time budget, with the state saved.
     """
     if key is not None and key != stage.key:
         raise StageError(
             f"{stage.kind} {stage.name}: asked for key {key}, but the config and code now give {stage.key}: "
             "they changed since the DAG was planned. Run snakemake again."
         )
-    resources = plan.experiment.resources
     started = time.monotonic()
-    with lease(stage.folder / "state"), _log(stage, started) as report:
-        if not manifest.missing(stage):
-            manifest.check(stage.folder)
-            shutil.rmtree(stage.folder / "state", ignore_errors=True)
-            report(f"already finished: {stage.folder}")
-            return False
-        for role, source in stage.inputs.items():
-            manifest.check_input(role, source)
-        stage.manifest.unlink(missing_ok=True)  # an output was deleted by hand: not finished until it is made again
-        _remove_temporaries(stage.folder)
-        threads = threads_of(resources, stage.kind)
-        system.set_thread_environment(threads)
-        timing = _timing(stage.folder / "state" / TIMING)
-        timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now())
-        with _stopping(resources.max_minutes, started) as should_stop:
-            context = _context(stage, resources, report, should_stop, timing)
-            _call(stage, context)
-        timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
-        _finish(stage, threads, started)
-        report(f"finished: {stage.folder}")
+    try:
+        with lease(stage.folder / "state"), _log(stage, started) as report:
+            if not manifest.missing(stage):
+                manifest.check(stage.folder)
+                shutil.rmtree(stage.folder / "state", ignore_errors=True)
+                report(f"already finished: {stage.folder}")
+                return False
+            _make(stage, plan.experiment.resources, report, started)
+            report(f"finished: {stage.folder}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise disk_error(Path(error.filename or stage.folder), error) from error
     return True
+
+
+def _make(stage: Stage, resources: Resources, report: Callable[[str], None], started: float) -> None:
+    for role, source in stage.inputs.items():
+        manifest.check_input(role, source)
+    stage.manifest.unlink(missing_ok=True)  # an output was deleted by hand: not finished until it is made again
+    _remove_temporaries(stage.folder)
+    threads = threads_of(resources, stage.kind)
+    system.set_thread_environment(threads)
+    timing = _timing(stage.folder / "state" / TIMING)
+    timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now())
+    with _stopping(resources.max_minutes, started) as should_stop:
+        entry = resolve(f"lightningrl.stages.{stage.kind}:run")
+        entry(_context(stage, resources, report, should_stop, timing))
+    timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
+    _finish(stage, threads, started)
 
 
 def threads_of(resources: Resources, kind: str) -> int:
@@ -94,23 +102,11 @@ def _context(
     )
 
 
-def _call(stage: Stage, context: StageContext) -> None:
-    entry = resolve(f"lightningrl.stages.{stage.kind}:run")
-    try:
-        entry(context)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise disk_error(Path(error.filename or stage.folder), error) from error
-
-
 def _finish(stage: Stage, threads: int, started: float) -> None:
     """Publish the timing, write the manifest, drop the state: in this order, so a kill in between costs nothing."""
     timing = stage.folder / "state" / TIMING
     rows = list(read_jsonl(timing))
-    shutil.copyfile(timing, stage.folder / f".{TIMING}.{os.getpid()}.tmp")
-    os.replace(stage.folder / f".{TIMING}.{os.getpid()}.tmp", stage.folder / TIMING)
-    fsync_dir(stage.folder)
+    write_bytes(stage.folder / TIMING, timing.read_bytes())
     run = {
         "command": sys.argv,
         "starts": [row for row in rows if row.get("event") == "start"],

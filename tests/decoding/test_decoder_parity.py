@@ -36,7 +36,8 @@ def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(
     block_size = data.draw(st.sampled_from([1, 2, 3, 4, 8]), "block_size")
     model = tiny_model(
         data.draw(st.integers(0, 99), "weights"), torch.float64, num_attention_heads=heads, num_key_value_heads=kv,
-        num_hidden_layers=data.draw(st.integers(1, 2), "layers"), head_dim=data.draw(st.sampled_from([2, 6, 8]), "head_dim"),
+        num_hidden_layers=data.draw(st.integers(1, 2), "layers"),
+        head_dim=data.draw(st.sampled_from([2, 6, 8]), "head_dim"),
         block_size=block_size, vocab_size=30, mask_token_id=data.draw(st.sampled_from([0, 23, 29]), "mask"),
     )  # fmt: skip
     model.usable_vocab = data.draw(st.sampled_from([24, 30]), "usable")
@@ -172,7 +173,9 @@ def test_stop_tokens_of_the_prompt_do_not_end_the_response():
     model = tiny_model(1, torch.float64)
     with torch.no_grad():
         model.lm_head.weight[7] *= 0.0  # logit 0: rarely the best
-    got = BlockDecoder(model, (7,)).decode([Request("t/train/0", 0, np.array([7, 7, 7, 7, 7, 7]), 9)], Policy(Threshold(0.3)))
+    got = BlockDecoder(model, (7,)).decode(
+        [Request("t/train/0", 0, np.array([7, 7, 7, 7, 7, 7]), 9)], Policy(Threshold(0.3))
+    )
     assert got[0].stop == "length" and len(got[0].token_ids) == 10 and 7 not in got[0].token_ids
 
 

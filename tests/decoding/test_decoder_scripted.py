@@ -74,23 +74,29 @@ def test_worked_example_of_method_2_6():
 def test_a_stop_token_in_the_first_mixed_block_ends_the_response():
     """Against METHOD 7-A8: the published engine ignores it there. The rest of the block is still revealed."""
     script = [{5: (STOP, 0.95), 6: (1, 0.2), 7: (2, 0.3)}, {6: (1, 0.2), 7: (2, 0.3)}, {6: (4, 0.1)}]
-    got = BlockDecoder(Scripted(script), [STOP]).decode([Request("t/test/0", 0, np.arange(5), 30)], Policy(Threshold(0.9)))[0]
+    got = BlockDecoder(Scripted(script), [STOP]).decode(
+        [Request("t/test/0", 0, np.arange(5), 30)], Policy(Threshold(0.9))
+    )[0]
     assert (got.token_ids.tolist(), got.response_len, got.stats.denoise_forwards) == ([STOP, 4, 2], 1, 3)
     assert got.stats.tpf == 1 / 3
 
 
 def test_the_first_of_two_stop_tokens_ends_the_response():
     script = [{4: (1, 0.95), 5: (STOP, 0.95), 6: (2, 0.95), 7: (STOP, 0.95)}]
-    got = BlockDecoder(Scripted(script), [STOP]).decode([Request("t/test/0", 0, np.arange(4), 9)], Policy(Threshold(0.9)))[0]
+    got = BlockDecoder(Scripted(script), [STOP]).decode(
+        [Request("t/test/0", 0, np.arange(4), 9)], Policy(Threshold(0.9))
+    )[0]
     assert (got.response_len, got.stats.emitted_tokens) == (2, 4)
 
 
 def test_record_of_an_answer_counts_tokens_by_step_over_all_decoded_positions():
     from lightningrl.answering import Answer
-    from lightningrl.types import Example, EvalRecord, Verdict
+    from lightningrl.types import EvalRecord, Example, Verdict
 
     script = [{4: (1, 0.95), 5: (2, 0.95), 6: (STOP, 0.3), 7: (3, 0.2)}, {6: (STOP, 0.95), 7: (3, 0.95)}]
-    got = BlockDecoder(Scripted(script), [STOP]).decode([Request("t/test/0", 2, np.arange(4), 9)], Policy(Threshold(0.9)))[0]
+    got = BlockDecoder(Scripted(script), [STOP]).decode(
+        [Request("t/test/0", 2, np.arange(4), 9)], Policy(Threshold(0.9))
+    )[0]
     example = Example("t/test/0", ({"role": "user", "content": "q"},), {})
     record = to_record("base", 0.9, Answer(example, got, "text", Verdict(True, 1.0, "ok", "4")))
     assert record.tokens_by_step == [2, 2] and sum(record.tokens_by_step) == record.emitted_tokens == 4
@@ -132,7 +138,9 @@ def test_a_request_longer_than_the_model_is_refused_and_one_that_just_fits_is_de
     model = tiny_model(0, max_position_embeddings=16)
     fits, too_long = (Request("t/test/7", 0, np.arange(6), new) for new in (10, 11))
     assert len(BlockDecoder(model, ()).decode([fits], Policy(Threshold(0.1)))[0].token_ids) == 10
-    with pytest.raises(DecodeError, match=r"t/test/7: 6 prompt tokens and 11 new ones need 20 positions, the model has 16"):
+    with pytest.raises(
+        DecodeError, match=r"t/test/7: 6 prompt tokens and 11 new ones need 20 positions, the model has 16"
+    ):
         BlockDecoder(model, ()).decode([fits, too_long], Policy(Threshold(0.1)))
 
 

@@ -52,7 +52,9 @@ def decode(model, case, commit):
 def test_the_product_has_36_of_the_120_cases_and_none_meets_the_quirk():
     assert (len(CASES), len(OURS)) == (120, 36)
     assert [i for i in OURS if quirk_is_possible(CASES[i])] == []
-    assert {(CASES[i]["block_size"], CASES[i]["threshold"]) for i in OURS} == {(b, t) for b in (4, 8) for t in (0.25, 0.5, 0.9)}
+    assert {(CASES[i]["block_size"], CASES[i]["threshold"]) for i in OURS} == {
+        (b, t) for b in (4, 8) for t in (0.25, 0.5, 0.9)
+    }
 
 
 @pytest.mark.parametrize("index", OURS)

@@ -80,12 +80,21 @@ def test_a_uniform_does_not_depend_on_the_batch_it_is_computed_in():
 
 
 def test_row_keys_differ_by_every_part():
-    parts = [(seed, step, f"t/train/{uid}", sample) for seed in range(4) for step in range(4) for uid in range(4) for sample in range(4)]
+    parts = [
+        (seed, step, f"t/train/{uid}", sample)
+        for seed in range(4)
+        for step in range(4)
+        for uid in range(4)
+        for sample in range(4)
+    ]
     assert len({row_key(*part) for part in parts}) == 256
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(weights=st.lists(st.one_of(st.just(0.0), st.floats(1e-3, 1.0)), min_size=1, max_size=9), u=st.floats(0, 1, exclude_max=True))
+@given(
+    weights=st.lists(st.one_of(st.just(0.0), st.floats(1e-3, 1.0)), min_size=1, max_size=9),
+    u=st.floats(0, 1, exclude_max=True),
+)
 def test_draw_inverts_the_cumulative_distribution_and_never_gives_a_token_of_probability_0(weights, u):
     if not any(weights):
         weights = [*weights, 1.0]

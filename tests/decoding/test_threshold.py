@@ -22,7 +22,7 @@ def reveal_steps(confidences_by_step, tau):
 
 
 def test_strict_comparison_oracle():
-    """METHOD 8: phi 0.9 and confidences [.95,.90,.40,.91], then [.,.92,.30,.], then [.,.,.20,.]: `>` gives [1,2,3,1]."""
+    """METHOD 8: phi 0.9, confidences [.95,.90,.40,.91], then [.,.92,.30,.], then [.,.,.20,.]: `>` gives [1,2,3,1]."""
     rows = [[0.95, 0.90, 0.40, 0.91], [0.0, 0.92, 0.30, 0.0], [0.0, 0.0, 0.20, 0.0]]
     assert reveal_steps(rows, 0.9) == [1, 2, 3, 1]
 
@@ -52,7 +52,7 @@ def test_selection_is_what_exceeds_tau_or_one_position_and_grows_as_tau_falls(da
         over = [masked[row, i] and confidence[row, i] > torch.tensor(high) for i in range(size)]
         expected = [bool(v) for v in over]
         if not any(over) and masked[row].any():
-            best = max((confidence[row, i].item() for i in range(size) if masked[row, i]))
+            best = max(confidence[row, i].item() for i in range(size) if masked[row, i])
             assert chosen_high[row].sum() == 1 and masked[row][chosen_high[row]].all()
             assert confidence[row][chosen_high[row]].item() == best
         else:

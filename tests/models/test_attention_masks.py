@@ -22,17 +22,24 @@ def visible(attend, positions):
 
 
 def doubled_mask(length, block_size):
-    """METHOD 5.3, [noisy | clean]: own block in the same half; noisy sees earlier clean; clean sees clean up to its own."""
+    """METHOD 5.3, [noisy | clean]: own block in the own half; noisy sees earlier clean, clean sees clean up to its own."""
+
     def sees(q, k):
         noisy_q, noisy_k = q < length, k < length
         block_q, block_k = q % length // block_size, k % length // block_size
         own = block_q == block_k and noisy_q == noisy_k
-        return own or (noisy_q and not noisy_k and block_q > block_k) or (not noisy_q and not noisy_k and block_q >= block_k)
+        return (
+            own
+            or (noisy_q and not noisy_k and block_q > block_k)
+            or (not noisy_q and not noisy_k and block_q >= block_k)
+        )
 
     return torch.tensor([[sees(q, k) for k in range(2 * length)] for q in range(2 * length)])
 
 
-@pytest.mark.parametrize(("length", "block_size", "count"), [(8, 4, 96), (12, 4, 192), (8, 8, 128), (8, 1, 72), (64, 32, 6144)])
+@pytest.mark.parametrize(
+    ("length", "block_size", "count"), [(8, 4, 96), (12, 4, 192), (8, 8, 128), (8, 1, 72), (64, 32, 6144)]
+)
 def test_packed_attention_is_the_doubled_mask(length, block_size, count):
     """The counts of True are METHOD 8's: B^2 (nb + nb(nb-1)/2 + nb(nb+1)/2), nb = L / B."""
     blocks = torch.arange(length // block_size)[None]

@@ -58,8 +58,8 @@ def test_weights_have_the_official_names_and_shapes(folder):
     shapes = {name: tuple(t.shape) for name, t in load_file(folder / "model.safetensors").items()}
     layer = {
         "input_layernorm": (16,), "post_attention_layernorm": (16,), "self_attn.q_proj": (32, 16),
-        "self_attn.k_proj": (16, 16), "self_attn.v_proj": (16, 16), "self_attn.o_proj": (16, 32), "self_attn.q_norm": (8,),
-        "self_attn.k_norm": (8,), "mlp.gate_proj": (24, 16), "mlp.up_proj": (24, 16), "mlp.down_proj": (16, 24),
+        "self_attn.k_proj": (16, 16), "self_attn.v_proj": (16, 16), "self_attn.o_proj": (16, 32),
+        "self_attn.q_norm": (8,), "self_attn.k_norm": (8,), "mlp.gate_proj": (24, 16), "mlp.up_proj": (24, 16), "mlp.down_proj": (16, 24),
     }  # fmt: skip
     expected = {f"model.layers.{i}.{name}.weight": shape for i in range(2) for name, shape in layer.items()}
     expected |= {"model.embed_tokens.weight": (24, 16), "lm_head.weight": (24, 16), "model.norm.weight": (16,)}
@@ -74,12 +74,14 @@ def test_weights_have_the_official_names_and_shapes(folder):
         (4096, 12288, 36, 32, 8_190_735_360, 16_381_470_720),
     ],
 )
-def test_published_sizes_have_the_published_parameter_counts(hidden, intermediate, layers, heads, parameters, bf16_bytes):
+def test_published_sizes_have_the_published_parameter_counts(
+    hidden, intermediate, layers, heads, parameters, bf16_bytes
+):
     """METHOD 1.2; 8,822,848,512 is the `total_size` of the official 4B index."""
     config = ModelConfig(
         vocab_size=151936, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=8, head_dim=128, max_position_embeddings=32768, rms_norm_eps=1e-6,
-        rope_theta=1e6, initializer_range=0.02, block_size=32, mask_token_id=151669,
+        num_attention_heads=heads, num_key_value_heads=8, head_dim=128, max_position_embeddings=32768,
+        rms_norm_eps=1e-6, rope_theta=1e6, initializer_range=0.02, block_size=32, mask_token_id=151669,
     )  # fmt: skip
     with torch.device("meta"):
         model = SDAR(config).to(torch.bfloat16)
@@ -148,7 +150,9 @@ def test_damaged_config_is_refused_by_name(folder, content):
 
 def test_missing_weight_is_named(folder):
     edit_weights(folder, lambda w: (w.pop("model.layers.1.mlp.up_proj.weight"), w.pop("model.norm.weight")))
-    with pytest.raises(CheckpointError, match=r"2 weights are missing, the first is model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"2 weights are missing, the first is model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
         load_model(folder)
 
 
@@ -212,7 +216,9 @@ def test_full_disk_keeps_the_previous_weights(folder, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "fsync", full)
-    with pytest.raises(StageError, match=r"cannot write .*model\.safetensors: no space left .* free some space and run"):
+    with pytest.raises(
+        StageError, match=r"cannot write .*model\.safetensors: no space left .* free some space and run"
+    ):
         save_model(tiny_model(6), folder, eos_token_id=1, pad_token_id=2)
     assert (folder / "model.safetensors").read_bytes() == before
     assert {p.name for p in folder.iterdir()} == {"config.json", "model.safetensors"}
@@ -222,7 +228,7 @@ def test_config_on_disk_says_what_the_official_files_say(folder):
     raw = io.read_json(folder / "config.json")
     expected = {
         "architectures": ["SDARForCausalLM"], "model_type": "sdar", "attention_bias": False, "hidden_act": "silu",
-        "tie_word_embeddings": False, "rope_scaling": None, "eos_token_id": 1, "pad_token_id": 2, "torch_dtype": "float32",
-        "block_size": 4, "mask_token_id": 23,
+        "tie_word_embeddings": False, "rope_scaling": None, "eos_token_id": 1, "pad_token_id": 2,
+        "torch_dtype": "float32", "block_size": 4, "mask_token_id": 23,
     }  # fmt: skip
     assert {key: raw[key] for key in expected} == expected

@@ -53,7 +53,7 @@ def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float32(load_qwen3)
 
 @torch.no_grad()
 def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float64(load_qwen3, monkeypatch):
-    """Their norms and rotary angles are float32 whatever the weights: written out here in float64 to compare the rest."""
+    """Their norms and rotary angles are float32 whatever the weights: written out in float64 to compare the rest."""
     from transformers.models.qwen3 import modeling_qwen3
 
     def norm(self, x):

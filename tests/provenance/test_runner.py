@@ -210,6 +210,21 @@ def test_a_full_disk_says_which_file_and_what_to_do(nano, data, entry):
         run_stage(nano, data)
 
 
+def test_a_disk_that_fills_up_while_writing_leaves_what_was_there(nano, data, entry):
+    def full(context):
+        target = context.folder / "train.jsonl"
+        target.with_name(f".{target.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+        write_text(target, "new")
+
+    data.folder.mkdir(parents=True)
+    (data.folder / "train.jsonl").write_text("old")
+    entry(full)
+    with pytest.raises(StageError, match=r"cannot write .*train\.jsonl: no space left.*Finished results are untouched"):
+        run_stage(nano, data)
+    assert (data.folder / "train.jsonl").read_text() == "old"
+    assert not data.manifest.exists()
+
+
 def test_other_os_errors_are_not_disguised(nano, data, entry):
     def missing(context):
         open("/no/such/file")

@@ -66,7 +66,9 @@ def actions_of(lengths, advantage, *, in_nll=None, old=0.0, ref=0.0):
     count = sum(lengths)
     length = torch.tensor(lengths).repeat_interleave(torch.tensor(lengths))
     flags = torch.zeros(count, dtype=torch.bool) if in_nll is None else torch.tensor(in_nll)
-    return Actions(torch.full((count,), old).double(), torch.full((count,), ref).double(), doubles(*advantage), length, flags)
+    return Actions(
+        torch.full((count,), old).double(), torch.full((count,), ref).double(), doubles(*advantage), length, flags
+    )
 
 
 def test_policy_term_is_a_mean_over_sequences_of_token_means():
@@ -94,13 +96,13 @@ def test_kl_and_nll_are_means_over_tokens_and_the_loss_their_weighted_sum():
 
 
 def test_an_empty_nll_set_contributes_0():
-    loss, logged = policy_loss(doubles(-1, -2), actions_of([2], [0, 0], old=-1.0, ref=-1.0), Weights(0.2, 0.2, 0.0, 0.1),
-                               Normalisers(1, 2, 0))  # fmt: skip
+    actions = actions_of([2], [0, 0], old=-1.0, ref=-1.0)
+    loss, logged = policy_loss(doubles(-1, -2), actions, Weights(0.2, 0.2, 0.0, 0.1), Normalisers(1, 2, 0))
     assert logged["nll"].item() == 0 and torch.isfinite(loss)
 
 
 def test_gradient_at_ratio_1_is_the_policy_gradient():
-    """METHOD 8: loss = -mean advantage (over sequences), gradient of a token's log-probability -A / length / sequences."""
+    """METHOD 8: loss = -mean advantage (over sequences), gradient of a token's -A / length / sequences."""
     logp = doubles(-1, -2, -0.5, -3, -1).requires_grad_()
     actions = Actions(logp.detach(), logp.detach(), doubles(1.5, 1.5, -0.5, -0.5, -0.5), torch.tensor([2, 2, 3, 3, 3]),
                       torch.zeros(5, dtype=torch.bool))  # fmt: skip
@@ -115,7 +117,9 @@ def test_gradient_at_ratio_1_is_the_policy_gradient():
 def test_a_clipped_token_has_no_gradient_and_an_unclipped_one_has():
     logp = doubles(-1.0, -1.5, -1.0, -1.5).requires_grad_()
     old = doubles(-1.5, -1.0, -1.5, -1.0)
-    actions = Actions(old, logp.detach(), doubles(1, 1, -1, -1), torch.tensor([4] * 4), torch.zeros(4, dtype=torch.bool))
+    actions = Actions(
+        old, logp.detach(), doubles(1, 1, -1, -1), torch.tensor([4] * 4), torch.zeros(4, dtype=torch.bool)
+    )
     loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.0, 0.0), Normalisers(1, 4, 0))
     loss.backward()
     assert [bool(g) for g in logp.grad] == [False, True, True, False]

@@ -60,7 +60,9 @@ def test_kept_groups_are_divided_among_the_updates_each_with_its_own_advantages(
     assert sizes == [3 * 4, 2 * 4]
     for batch in batches:
         advantage = torch.cat([m.advantage_B for m in batch.micro])
-        assert float(advantage.mean()) == pytest.approx(0, abs=1e-6) and float(advantage.std()) == pytest.approx(1, abs=1e-5)
+        assert float(advantage.mean()) == pytest.approx(0, abs=1e-6) and float(advantage.std()) == pytest.approx(
+            1, abs=1e-5
+        )
         correct = {id(a.trajectory): a.verdict.correct for group in drawn.kept.answers for a in group}
         flags = {id(t): bool(f) for m in batch.micro for t, f in zip(m.trajectories, m.in_nll_B, strict=True)}
         assert flags == {key: correct[key] for key in flags}
@@ -69,7 +71,9 @@ def test_kept_groups_are_divided_among_the_updates_each_with_its_own_advantages(
 
 
 def test_more_updates_than_groups_gives_an_update_a_group(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, prompts=2, updates=5, filter_all_wrong=False, filter_tpf_range=0.0))
+    trainer = lightningrl.trainer(
+        tiny_setup(tmp_path, prompts=2, updates=5, filter_all_wrong=False, filter_tpf_range=0.0)
+    )
     assert trainer.step().metrics["updates"] == 2
 
 
@@ -97,7 +101,9 @@ def test_decoder_and_trainer_that_disagree_are_an_error(tmp_path):
     setup = tiny_setup(tmp_path)
     stale = tiny_setup(tmp_path, seed=4)
     trainer = lightningrl.trainer(dataclasses.replace(setup, decoder=stale.decoder))
-    with pytest.raises(CheckpointError, match=r"decoder and trainer disagree by \d+\.\d+ nats a token \(allowed: 0\.05\)"):
+    with pytest.raises(
+        CheckpointError, match=r"decoder and trainer disagree by \d+\.\d+ nats a token \(allowed: 0\.05\)"
+    ):
         trainer.step()
 
 
@@ -129,7 +135,9 @@ def test_validation_is_greedy_at_the_runs_threshold_and_happens_when_due(tmp_pat
 
 def test_every_response_of_a_step_has_draws_of_its_own(tmp_path):
     """Three prompts, six wanted: one round meets each prompt twice, and the second time it must get other samples."""
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=6, filter_all_wrong=False, filter_tpf_range=0.0))
+    trainer = lightningrl.trainer(
+        tiny_setup(tmp_path, train=3, prompts=6, filter_all_wrong=False, filter_tpf_range=0.0)
+    )
     drawn = trainer._draw(1)
     keys = [(a.trajectory.uid, a.trajectory.sample) for group in drawn.sampled.answers for a in group]
     assert len(keys) == 24
@@ -144,9 +152,13 @@ def test_a_prompt_that_comes_back_in_a_later_round_gets_other_samples(tmp_path):
 
 
 def test_rollouts_differ_by_step_and_carry_it_as_policy_version(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, filter_all_wrong=False, filter_tpf_range=0.0))
+    trainer = lightningrl.trainer(
+        tiny_setup(tmp_path, train=3, prompts=3, filter_all_wrong=False, filter_tpf_range=0.0)
+    )
     one, two = trainer._draw(1), trainer._draw(2)
-    texts = [{a.trajectory.uid: a.trajectory.token_ids.tolist() for g in d.sampled.answers for a in g} for d in (one, two)]
+    texts = [
+        {a.trajectory.uid: a.trajectory.token_ids.tolist() for g in d.sampled.answers for a in g} for d in (one, two)
+    ]
     assert texts[0].keys() == texts[1].keys() and texts[0] != texts[1]
     assert {a.trajectory.policy_version for g in two.sampled.answers for a in g} == {2}
 

@@ -45,7 +45,7 @@ def test_trainers_log_probs_are_the_decoders(rows, temperature, commit):
     trajectories = decode(model, temperature, commit, rows)
     assert any(len(np.unique(t.reveal_step)) < len(t.token_ids) for t in trajectories)
     gaps = []
-    for batch in ([[t] for t in trajectories] if rows == 1 else [trajectories]):
+    for batch in [[t] for t in trajectories] if rows == 1 else [trajectories]:
         with torch.no_grad():
             scores = score_tokens(model, batch)
         assert len(scores.logp_n) == sum(t.response_len for t in batch)
@@ -106,7 +106,7 @@ def test_training_states_are_the_decoders_inputs_forward_by_forward(rows, commit
     decoder = BlockDecoder(model, STOPS, rows=rows)
     policy = Policy(Threshold(TAU), 1.0, commit, seed=2, step=1)
     requests = requests_of(PROMPTS, 18)
-    for group in ([[r] for r in requests] if rows == 1 else [requests]):
+    for group in [[r] for r in requests] if rows == 1 else [requests]:
         trajectories, states = record_denoise_states(model, decoder, group, policy)
         for row, trajectory in enumerate(trajectories):
             trained = trajectory_row(trajectory, MASK_ID)

@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from fixtures.tiny import answer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.answering import Answer, score
+from lightningrl.answering import score
 from lightningrl.judges.boxed import BoxedJudge
 from lightningrl.judges.code import CodeJudge
 from lightningrl.rl.advantages import collapse_ratio, group_z_score, normalise_batch, normalise_group
@@ -16,7 +17,6 @@ from lightningrl.rl.algorithms.lightningrl import LightningRL
 from lightningrl.rl.filters import keep_groups
 from lightningrl.rl.rollout import Drawn, Groups
 from lightningrl.rl.step_metrics import rollout_metrics
-from lightningrl.types import DecodeStats, Example, Trajectory, Verdict
 
 CORRECT = np.array([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=bool)
 """METHOD 8: group 1 lengths [200,240,150,300], forwards [100,60,50,60]; group 2 tpf [2,2,6,2]."""
@@ -29,22 +29,10 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
 
 
-def answer_of(response_len, forwards, correct=True, value=None, status=None, commits=0):
-    """A judged response of one block, its tokens spread over the forwards."""
-    trajectory = Trajectory(
-        "t/train/0", 0, np.array([1]), np.ones(response_len, dtype=int), response_len,
-        1 + np.arange(response_len) * forwards // response_len, np.zeros(response_len, dtype=np.float32),
-        response_len + 1, 1.0, "length", 0, DecodeStats(response_len, response_len, forwards, commits, 0),
-    )  # fmt: skip
-    verdict = Verdict(correct, float(correct) if value is None else value, status or ("ok" if correct else "wrong"))
-    return Answer(Example("t/train/0", (), {}), trajectory, "", verdict)
-
-
 def golden_groups():
     lengths, forwards = [[200, 240, 150, 300], [200, 120, 300, 120]], [[100, 60, 50, 60], [100, 60, 50, 60]]
-    return Groups([
-        [answer_of(n, f, c) for n, f, c in zip(*rows, strict=True)] for rows in zip(lengths, forwards, CORRECT.tolist(), strict=True)
-    ])  # fmt: skip
+    tables = zip(lengths, forwards, CORRECT.tolist(), strict=True)
+    return Groups([[answer_of(*cells) for cells in zip(*rows, strict=True)] for rows in tables])
 
 
 def test_z_score_of_both_groups():
@@ -129,11 +117,17 @@ def test_nll_set_is_what_the_judge_found_correct_not_what_has_a_reward_of_at_lea
 
 def test_filter_keeps_a_spread_of_the_limit_and_drops_less_and_all_wrong():
     """METHOD 8: range 0.0099 dropped, 0.01 kept; all-wrong dropped when asked (both exact in binary at scale 2^-10)."""
-    tpf, right = np.array([[2.0, 2.0099], [2.0, 2.0 + 2**-6], [1.0, 3.0]]), np.array([[1, 1], [1, 0], [0, 0]], dtype=bool)
+    tpf, right = (
+        np.array([[2.0, 2.0099], [2.0, 2.0 + 2**-6], [1.0, 3.0]]),
+        np.array([[1, 1], [1, 0], [0, 0]], dtype=bool),
+    )
     assert keep_groups(tpf, right, 2**-6, True).tolist() == [False, True, False]
     assert keep_groups(tpf, right, 2**-6, False).tolist() == [False, True, True]
     assert keep_groups(tpf, right, 0.0, False).tolist() == [True, True, True]
-    assert keep_groups(np.array([[0.0, 0.0099], [0.0, 0.01]]), np.ones((2, 2), bool), 0.01, True).tolist() == [False, True]
+    assert keep_groups(np.array([[0.0, 0.0099], [0.0, 0.01]]), np.ones((2, 2), bool), 0.01, True).tolist() == [
+        False,
+        True,
+    ]
 
 
 def test_collapse_ratio_by_hand():
@@ -154,7 +148,9 @@ def test_step_metrics_of_the_golden_groups():
     row = rollout_metrics(Drawn(groups, groups, 1, 0), LightningRL(), False, 2)
     assert row["tpf"] == pytest.approx(890 / 270) and row["tpf"] == pytest.approx(3.296296, abs=1e-6)
     assert row["reward_speed_mean"] == pytest.approx(3.5)
-    assert row["forwards_per_problem"] == pytest.approx(270 / 4) and row["response_tokens_mean"] == pytest.approx(890 / 4)
+    assert row["forwards_per_problem"] == pytest.approx(270 / 4) and row["response_tokens_mean"] == pytest.approx(
+        890 / 4
+    )
     assert row["accuracy_pct"] == 50.0 and row["reward_accuracy_mean"] == 0.0
     assert (row["groups_sampled"], row["groups_kept"], row["groups_missing"], row["acceptance_rate"]) == (1, 1, 1, 1.0)
     assert row["statuses"] == {"ok": 2, "wrong": 2} and row["truncated_pct"] == 100.0

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fixtures.tiny import tiny_model
+from fixtures.tiny import answer_of, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_rewards import answer_of
 
 from lightningrl.rl.rollout import PromptOrder, draw_groups
 from lightningrl.rl.selection import Selection
@@ -67,7 +66,9 @@ class Roller:
 
 def draw(rule, wanted=4, rounds=5, **filters):
     roller, order = Roller(rule), PromptOrder(100, 0)
-    found = draw_groups(EXAMPLES, order, wanted, rounds, roller, **({"min_tpf_range": 0.01, "drop_all_wrong": True} | filters))
+    found = draw_groups(
+        EXAMPLES, order, wanted, rounds, roller, **({"min_tpf_range": 0.01, "drop_all_wrong": True} | filters)
+    )
     return found, roller, order
 
 

@@ -14,7 +14,10 @@ from lightningrl.training.state import load_state, save_state
 
 
 def content(step):
-    return {"trainer": {"weights": torch.full((3,), float(step)), "list": [step, "a", None, True]}, "rows": [{"step": step}]}
+    return {
+        "trainer": {"weights": torch.full((3,), float(step)), "list": [step, "a", None, True]},
+        "rows": [{"step": step}],
+    }
 
 
 def assert_is(step, found):
@@ -64,7 +67,9 @@ def flip(path):
                          ids=["flipped bit", "truncated", "empty"])  # fmt: skip
 def test_a_damaged_state_is_an_error_that_names_the_file_and_what_to_delete(folder, damage):
     damage(folder / "step-000004" / "state.pt")
-    with pytest.raises(CheckpointError, match=r"step-000004/state\.pt is damaged .*Delete .*step-000004 to go on from") as e:
+    with pytest.raises(
+        CheckpointError, match=r"step-000004/state\.pt is damaged .*Delete .*step-000004 to go on from"
+    ) as e:
         load_state(folder)
     assert str(folder) in str(e.value)
 
@@ -192,6 +197,6 @@ def test_a_disk_that_is_really_full_keeps_the_states_it_has(small_disk):
         save_state(small_disk, 3, big)
     assert sorted(p.name for p in small_disk.iterdir()) == ["step-000001", "step-000002"]
     assert torch.equal(load_state(small_disk)["trainer"], big["trainer"])
-    with pytest.raises(StageError, match="metrics.jsonl"):
+    with pytest.raises(StageError, match=r"metrics\.jsonl"):
         io.write_jsonl(small_disk / "metrics.jsonl", [{"x": "y" * 1000}] * 500)
     assert not any(p.name.endswith(".tmp") for p in small_disk.iterdir())

@@ -20,13 +20,17 @@ import sys
 if "snakemake" not in " ".join(sys.orig_argv):
     from lightningrl.provenance import runner
 
-    def write_names(stage, context):
+    make_context = runner._context
+
+    def write_names(stage, *rest):
         for name in stage.files:
-            path = context.folder / name
+            path = stage.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(name)
+        return make_context(stage, *rest)
 
-    runner._call = write_names
+    runner._context = write_names
+    runner.resolve = lambda reference: lambda context: None
 '''
 
 

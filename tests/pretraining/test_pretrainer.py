@@ -1,0 +1,143 @@
+"""Phases, plateau, learning-rate factors and mixtures of pre-training; the budget of the supervised control."""
+
+import numpy as np
+import pytest
+import torch
+from fixtures.tiny import tiny_model, tiny_setup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightningrl.config.model import Phase, Plateau, Pretrain
+from lightningrl.pretraining import control
+from lightningrl.pretraining.corpus import TrainingSequence
+from lightningrl.pretraining.optimiser import SupervisedOptimiser
+from lightningrl.pretraining.pretrainer import Pretrainer, split_counts
+
+
+def sequences(token, count=3):
+    return [TrainingSequence(np.array([1, 2, 3]), np.array([token] * 5)) for _ in range(count)]
+
+
+def pretrainer_of(
+    accuracies, *, autoregressive=2, diffusion=6, decay=3, every=1, patience=2, gain=1.0, warmup=0, **corpora
+):
+    config = Pretrain(
+        autoregressive=Phase(max_steps=autoregressive, sequences=4),
+        diffusion=Phase(max_steps=diffusion, sequences=4, copies=1), decay_steps=decay,
+        plateau=Plateau(every=every, patience=patience, min_gain_pct=gain), warmup_steps=warmup,
+        mixture={name: share for name, (share, _) in corpora.items()},
+    )  # fmt: skip
+    figures = iter(accuracies)
+    return Pretrainer(
+        config, 0, tiny_model(), {n: c for n, (_, c) in corpora.items()} or {"one": sequences(4)},
+        lambda: {"accuracy_pct": next(figures)},
+    )  # fmt: skip
+
+
+def rows_of(trainer):
+    rows = []
+    while not trainer.done:
+        rows.append(dict(trainer.step().metrics))
+    return rows
+
+
+def test_phases_follow_each_other_and_an_improving_diffusion_phase_takes_all_its_steps():
+    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60, 61]))
+    assert [row["phase"] for row in rows] == ["autoregressive"] * 2 + ["diffusion"] * 6 + ["decay"] * 3
+    assert [row["step"] for row in rows] == list(range(1, 12))
+
+
+def test_diffusion_ends_when_the_last_patience_validations_brought_less_than_the_gain():
+    """History 10, 30, 30.5, 30.9: at the fourth, max(30.5, 30.9) < max(10, 30) + 1: flat after 4 of 6 steps."""
+    rows = rows_of(pretrainer_of([10, 30, 30.5, 30.9, 30]))
+    assert [row["phase"] for row in rows].count("diffusion") == 4
+    assert [row["accuracy_pct"] for row in rows if row["phase"] == "diffusion"] == [10, 30, 30.5, 30.9]
+
+
+def test_a_gain_of_exactly_the_minimum_goes_on():
+    rows = rows_of(pretrainer_of([30, 30.5, 31, 31, 31, 31, 31]))
+    assert [row["phase"] for row in rows].count("diffusion") == 4, "31 >= 30 + 1 at the third; flat at the fourth"
+
+
+def test_validation_happens_every_so_many_diffusion_steps_at_their_end_and_at_the_end():
+    rows = rows_of(pretrainer_of([10, 20, 30, 40], diffusion=5, every=2))
+    validated = [row["step"] for row in rows if "accuracy_pct" in row]
+    assert validated == [2 + 2, 2 + 4, 2 + 5, 2 + 5 + 3]
+
+
+def test_learning_rate_warms_up_stays_and_falls_linearly_over_the_decay():
+    """Warm-up over 4 steps, then 1; the decay's n-th of 3 steps has the factor 1 - (n - 1) / 3."""
+    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60, 61], warmup=4))
+    assert [row["rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 2 / 3, 1 / 3])
+
+
+def test_both_optimisers_follow_the_factor_and_every_weight_is_in_one_of_them():
+    model = tiny_model()
+    optimiser = SupervisedOptimiser(model, 0.1, 0.2)
+    muon, adam = (part for part, _ in optimiser.parts)
+    assert isinstance(muon, torch.optim.Muon) and isinstance(adam, torch.optim.AdamW)
+    groups = [{id(p) for g in part.param_groups for p in g["params"]} for part in (muon, adam)]
+    assert not groups[0] & groups[1] and groups[0] | groups[1] == {id(p) for p in model.parameters()}
+    names = {name for name, p in model.named_parameters() if id(p) in groups[1]}
+    assert {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"} <= names
+    assert not any("proj" in name for name in names)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step(0.5)
+    assert [part.param_groups[0]["lr"] for part, _ in optimiser.parts] == [0.1, 0.05]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_training_on_one_answer_learns_it():
+    """The loss falls below half of where it was within 30 steps: gradient, optimiser and objective belong together."""
+    rows = rows_of(pretrainer_of([0] * 99, autoregressive=1, diffusion=30, every=99, decay=1))
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+
+
+def test_a_batch_has_each_corpus_in_its_share():
+    trainer = pretrainer_of([], one=(3.0, sequences(4)), two=(1.0, sequences(9)))
+    targets = [int(row.target_ids[-1, -1]) for row, _ in trainer._rows("diffusion")]
+    assert sorted(targets) == [4, 4, 4, 9]
+
+
+def test_equal_shares_without_a_mixture():
+    trainer = pretrainer_of([])
+    trainer = Pretrainer(trainer.config, 0, trainer.model, {"a": sequences(4), "b": sequences(9)}, dict)
+    assert trainer.shares == {"a": 0.5, "b": 0.5}
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(shares=st.lists(st.integers(1, 9), min_size=1, max_size=5), total=st.integers(0, 60))
+def test_split_counts_add_up_and_are_within_one_of_exact(shares, total):
+    exact = {str(i): share / sum(shares) for i, share in enumerate(shares)}
+    counts = split_counts(exact, total)
+    assert sum(counts.values()) == total
+    assert all(abs(counts[name] - share * total) < 1 + 1e-9 for name, share in exact.items())
+
+
+def test_split_counts_gives_the_largest_remainder_first():
+    assert split_counts({"a": 0.75, "b": 0.25}, 5) == {"a": 4, "b": 1}
+    assert split_counts({"a": 0.5, "b": 0.3, "c": 0.2}, 7) == {"a": 4, "b": 2, "c": 1}
+
+
+def test_supervised_control_spends_the_other_runs_compute_and_its_rate_falls_with_it(tmp_path):
+    """Three token-forwards a trained position; it stops at the first step that reaches the budget."""
+    setup = tiny_setup(
+        tmp_path, algorithm="supervised", budget=1500, steps=1000, learning_rate=1e-3, validate_every=1000
+    )
+    trainer, factors = control.trainer(setup), []
+    original = trainer.optimiser.step
+    trainer.optimiser.step = lambda factor: factors.append(factor) or original(factor)
+    spent = [0]
+    while not trainer.done:
+        spent.append(trainer.step().metrics["token_forwards"])
+    assert spent[-2] < 1500 <= spent[-1]
+    assert factors == pytest.approx([1 - before / 1500 for before in spent[:-1]])
+    assert "validation_tpf" in trainer.selection.candidates[-1], "the last step is validated"
+
+
+def test_supervised_control_without_a_budget_takes_its_steps(tmp_path):
+    trainer = control.trainer(tiny_setup(tmp_path, algorithm="supervised", steps=3))
+    while not trainer.done:
+        trainer.step()
+    assert trainer.steps_done == 3

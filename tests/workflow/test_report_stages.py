@@ -1,0 +1,129 @@
+"""The stages behind the results: tables read back as written, figures get their options, releases are whole."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from lightningrl.errors import StageError
+from lightningrl.io import write_jsonl, write_text
+from lightningrl.report.plain import csv_text
+from lightningrl.stages import collect, figure, release
+from lightningrl.stages.collected import read_collected
+from lightningrl.types import EvalRecord
+
+
+def record(policy: str, uid: str, correct: bool, forwards: int, threshold: float = 0.9) -> dict:
+    return EvalRecord(
+        policy, uid, 0, threshold, "h", "4", "4", correct, float(correct), "ok" if correct else "wrong", "", 6, 8,
+        forwards, 0, 0, "eos", [8 - forwards + 1] + [1] * (forwards - 1),
+    ).to_json()  # fmt: skip
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> SimpleNamespace:
+    """Two policies on one benchmark, of which `fast` takes half the forwards of `base`; one RL run, one supervised."""
+    inputs = {}
+    for policy, forwards in (("base", 6), ("fast", 3)):
+        folder = tmp_path / "evaluate" / policy
+        rows = [record(policy, f"toy/test/{n:05d}", n % 2 == 0, forwards) for n in range(8)]
+        write_jsonl(folder / "records.jsonl", rows)
+        inputs[f"evaluate/{policy}/toy"] = folder
+    for run, rows in {
+        "fast": [{"step": 1, "reward_total_mean": 0.5}, {"step": 1, "validation_tpf": 2.0}, {"step": 0, "note": 1}],
+        "control": [{"step": 1, "loss": 3.0}],
+    }.items():
+        write_jsonl(tmp_path / "train" / run / "metrics.jsonl", rows)
+        inputs[f"train/{run}"] = tmp_path / "train" / run
+    policies = [
+        {"name": "base", "role": "before", "algorithm": "threshold", "benchmark": None},
+        {"name": "fast", "role": "after", "algorithm": "lightningrl", "benchmark": "toy"},
+        {"name": "control", "role": "control", "algorithm": "supervised", "benchmark": "toy"},
+    ]
+    config = {
+        "experiment": "toys", "bootstrap": 50, "primary_threshold": 0.9, "seed": 0, "policies": policies,
+        "benchmarks": ["toy"],
+    }  # fmt: skip
+    folder = tmp_path / "collect"
+    folder.mkdir()
+    inputs = dict(sorted(inputs.items(), reverse=True))
+    return SimpleNamespace(config=config, inputs=inputs, folder=folder, report=lambda line: None)
+
+
+def test_collecting_gives_the_rows_in_the_experiments_order(context) -> None:
+    collect.run(context)
+    headline = read_collected(context.folder, "headline")
+    assert headline["policy"].tolist() == ["base", "fast"]
+    assert headline["tpf"].tolist() == [1.0, 2.0]  # 6 tokens in 6 forwards, in 3
+    assert headline["accuracy_pct"].tolist() == [50.0, 50.0]
+    assert headline["thresholds"].tolist() == ["0.9", "0.9"]
+
+
+def test_collecting_twice_gives_the_same_bytes(context) -> None:
+    collect.run(context)
+    before = {path.name: path.read_bytes() for path in context.folder.iterdir()}
+    collect.run(context)
+    assert before == {path.name: path.read_bytes() for path in context.folder.iterdir()}
+    assert set(before) == {"frontier.csv", "headline.csv", "curves.csv", "steps.csv"}
+
+
+def test_curves_hold_the_steps_of_reinforcement_learning_only(context) -> None:
+    collect.run(context)
+    curves = read_collected(context.folder, "curves")
+    assert curves[["run", "step", "reward_total_mean", "validation_tpf"]].to_numpy().tolist() == [["fast", 1, 0.5, 2.0]]
+
+
+def test_collected_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"policy": ["a", "b"], "base": ["", "a"], "thresholds": ["0.9", "0.5 0.9"], "tpf": [0.1 + 0.2, math.nan]}
+    )
+    write_text(tmp_path / "headline.csv", csv_text(table))
+    found = read_collected(tmp_path, "headline")
+    assert found["base"].tolist() == ["", "a"] and found["thresholds"].tolist() == ["0.9", "0.5 0.9"]
+    assert found["tpf"][0] == 0.1 + 0.2 and math.isnan(found["tpf"][1])
+
+
+def test_a_missing_collected_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"frontier\.csv is missing"):
+        read_collected(tmp_path, "frontier")
+
+
+@dataclass
+class Options:
+    window: int = 1
+    other: int = 2
+
+
+def draw(table: pd.DataFrame, out_dir: Path, options: Options | None = None) -> list[Path]:
+    raise NotImplementedError
+
+
+def draw_plainly(table: pd.DataFrame, out_dir: Path) -> list[Path]:
+    raise NotImplementedError
+
+
+def test_a_figure_is_given_the_common_options_that_it_has() -> None:
+    plot = {"width_in": 5.5, "dpi": 200, "smooth_steps": 7}
+    assert figure.options_for(draw, plot) == {"window": 7}
+    assert figure.options_for(draw_plainly, plot) == {}
+
+
+def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
+    drawn = tmp_path / "figure" / "pie-1"
+    for name in ("pie.png", "pie.pdf", "manifest.json"):
+        write_text(drawn / name, name)
+    for key in ("old", "new"):
+        context = SimpleNamespace(
+            config={"tables": [], "figures": ["pie"]},
+            inputs={"figure/pie": drawn},
+            folder=tmp_path / f"release-{key}",
+            report=lambda line: None,
+        )
+        release.run(context)
+        assert (tmp_path / "latest").readlink() == Path(f"release-{key}")
+    assert sorted(path.name for path in (tmp_path / "latest" / "figures").iterdir()) == ["pie.pdf", "pie.png"]
