@@ -1,4 +1,4 @@
-"""AUP: accuracy under parallelism, the area under accuracy against TPF (d3LLM; METHOD.md section 6.1).
+"""AUP: accuracy under parallelism, the area under accuracy against TPF (as the d3LLM leaderboard defines it).
 
 `aup` is the published number; `aup_anchored` is the one our claims use. With f(y) = y W(y) and
 W(y) = min(exp(-3 (1 - y / y_max)), 1), over the points kept, sorted by TPF rho:

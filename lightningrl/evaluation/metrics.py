@@ -1,4 +1,4 @@
-"""From evaluation records to numbers: accuracy, every TPF of DECISIONS.md "Names of numbers", forwards, intervals.
+"""From evaluation records to numbers: accuracy, every TPF by its own name, forwards, intervals.
 
 `summarise` makes one `EvalSummary` of one (policy, benchmark, threshold); `problem_sums` makes the per-problem sums
 over all thresholds that AUP and paired intervals resample. Every record counts in every denominator, answers whose

@@ -7,17 +7,16 @@ from typing import Any
 import numpy as np
 
 from lightningrl.rl.advantages import collapse_ratio, normalise_group
-from lightningrl.rl.algorithms.protocol import Algorithm
-from lightningrl.rl.rollout import Drawn
+from lightningrl.rl.rollout import Drawn, Groups
 
 COLLAPSE_EPS = (0.01, 0.05, 0.1, 0.5)
 
 
-def rollout_metrics(drawn: Drawn, algorithm: Algorithm, graded: bool, wanted: int) -> dict[str, Any]:
-    """Rewards, accuracy, TPF, lengths over all sampled groups; acceptance; collapse ratio over the kept groups.
+def rollout_metrics(drawn: Drawn, graded: bool, wanted: int) -> dict[str, Any]:
+    """Raw rewards, accuracy, TPF, lengths over all sampled groups; acceptance.
 
-    `collapse_ratio_<eps>_sum` is the counterfactual on the same rollouts: raw rewards summed, then normalised in the
-    group, as without decoupling. `wanted`: groups the step asked for.
+    The total reward is the raw sum of accuracy reward and TPF, whatever the algorithm makes of them: one curve that can
+    be compared between algorithms. `wanted`: groups the step asked for.
     """
     groups, kept = drawn.sampled, drawn.kept
     counts = {
@@ -34,8 +33,8 @@ def rollout_metrics(drawn: Drawn, algorithm: Algorithm, graded: bool, wanted: in
     stats = [a.trajectory.stats for group in groups.answers for a in group]
     statuses = [a.verdict.status for group in groups.answers for a in group]
     forwards = sum(s.denoise_forwards for s in stats)
-    row = counts | {
-        "reward_total_mean": float(algorithm.total_reward(accuracy_NG, tpf_NG).mean()),
+    return counts | {
+        "reward_total_mean": float((accuracy_NG + tpf_NG).mean()),
         "reward_accuracy_mean": float(accuracy_NG.mean()),
         "reward_speed_mean": float(tpf_NG.mean()),
         "accuracy_pct": 100 * float(groups.correct_NG.mean()),
@@ -46,9 +45,14 @@ def rollout_metrics(drawn: Drawn, algorithm: Algorithm, graded: bool, wanted: in
         "truncated_pct": 100 * float(np.mean([a.trajectory.stop == "length" for g in groups.answers for a in g])),
         "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
     }
-    if kept.answers:
-        advantage_NG = algorithm.advantages(kept.accuracy_reward(graded), kept.tpf_NG)
-        summed_NG = normalise_group(kept.accuracy_reward(graded) + kept.tpf_NG)
-        row |= {f"collapse_ratio_{eps}": collapse_ratio(advantage_NG, eps) for eps in COLLAPSE_EPS}
-        row |= {f"collapse_ratio_{eps}_sum": collapse_ratio(summed_NG, eps) for eps in COLLAPSE_EPS}
-    return row
+
+
+def collapse_metrics(kept: Groups, advantage_NG: np.ndarray, graded: bool) -> dict[str, Any]:
+    """Collapse ratio of the final advantages of the kept groups, those that were trained with.
+
+    `collapse_ratio_<eps>_sum` is the counterfactual on the same rollouts: raw rewards summed, then normalised in the
+    group, as without decoupling.
+    """
+    summed_NG = normalise_group(kept.accuracy_reward(graded) + kept.tpf_NG)
+    found = {f"collapse_ratio_{eps}": collapse_ratio(advantage_NG, eps) for eps in COLLAPSE_EPS}
+    return found | {f"collapse_ratio_{eps}_sum": collapse_ratio(summed_NG, eps) for eps in COLLAPSE_EPS}

@@ -24,7 +24,7 @@ from lightningrl.rl.likelihood import behaviour_of, score_tokens
 from lightningrl.rl.losses import Weights
 from lightningrl.rl.rollout import Drawn, Groups, PromptOrder, draw_groups
 from lightningrl.rl.selection import Selection
-from lightningrl.rl.step_metrics import rollout_metrics
+from lightningrl.rl.step_metrics import collapse_metrics, rollout_metrics
 from lightningrl.rl.update import Batch, update
 from lightningrl.training.protocol import StepResult
 from lightningrl.types import Example, Trajectory
@@ -97,8 +97,10 @@ class PolicyTrainer:
         rollout_positions = self.setup.decoder.ledger.positions
         self.setup.decoder.ledger.clear()
         clock.mark("rollout_s")
-        metrics = {"step": step} | rollout_metrics(drawn, self.algorithm, self.setup.task.judge.graded, run.prompts)
-        batches = self._batches(drawn.kept, step)
+        metrics = {"step": step} | rollout_metrics(drawn, self.setup.task.judge.graded, run.prompts)
+        batches, advantage_NG = self._batches(drawn.kept, step)
+        if batches:
+            metrics |= collapse_metrics(drawn.kept, advantage_NG, self.setup.task.judge.graded)
         clock.mark("reference_s")
         metrics |= self._update_all(batches)
         clock.mark("update_s")
@@ -129,23 +131,28 @@ class PolicyTrainer:
             setup.train, self.order, run.prompts, run.max_rounds, roll, run.filter_tpf_range, run.filter_all_wrong
         )
 
-    def _batches(self, kept: Groups, step: int) -> list[Batch]:
-        """Split the kept groups among the step's updates; advantages are of each update's own batch."""
+    def _batches(self, kept: Groups, step: int) -> tuple[list[Batch], np.ndarray]:
+        """Split the kept groups among the step's updates; advantages are of each update's own batch.
+
+        Returns the batches, and the advantages (N, G) in the order of the kept groups.
+        """
         run = self.setup.run
         shuffled = np.random.default_rng([self.setup.seed, step]).permutation(len(kept.answers))
-        accuracy_NG = kept.accuracy_reward(self.setup.task.judge.graded) if kept.answers else None
+        advantage_NG = np.zeros((len(kept.answers), run.responses))
         batches = []
         for chosen in np.array_split(shuffled, run.updates):
             if not len(chosen):
                 continue
-            assert accuracy_NG is not None
-            advantage_NG = self.algorithm.advantages(accuracy_NG[chosen], kept.tpf_NG[chosen])
+            accuracy_NG = kept.accuracy_reward(self.setup.task.judge.graded)[chosen]
+            advantage_NG[chosen] = self.algorithm.advantages(accuracy_NG, kept.tpf_NG[chosen])
             nll_NG = self.algorithm.nll_set(kept.correct_NG[chosen])
             trajectories: list[Trajectory] = kept.trajectories(chosen.tolist())
             batches.append(
-                Batch.build(trajectories, advantage_NG.ravel(), nll_NG.ravel(), self.setup.reference, run.microbatch)
+                Batch.build(
+                    trajectories, advantage_NG[chosen].ravel(), nll_NG.ravel(), self.setup.reference, run.microbatch
+                )
             )
-        return batches
+        return batches, advantage_NG
 
     def _update_all(self, batches: list[Batch]) -> dict[str, Any]:
         run, rows = self.setup.run, []

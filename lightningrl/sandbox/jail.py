@@ -4,7 +4,7 @@
     [call.value for call in results.calls]    # [3, 7]
 
 The entry to `lightningrl.sandbox`. It compares nothing and knows no expected value: that is the judge's part, in
-another process than the candidate. ENGINEERING.md section 4 lists the attacks this is tested against. It does not
+another process than the candidate. tests/sandbox holds the attacks this is tested against. It does not
 protect against flaws of the kernel, and several processes of one jail may each use the memory limit.
 """
 

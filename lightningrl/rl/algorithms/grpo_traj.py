@@ -14,11 +14,8 @@ from lightningrl.rl.trainer import PolicyTrainer, TrainSetup
 class GRPOTrajectory:
     """Sum of raw rewards, group normalisation."""
 
-    def total_reward(self, accuracy_NG: np.ndarray, tpf_NG: np.ndarray) -> np.ndarray:
-        return accuracy_NG + tpf_NG
-
     def advantages(self, accuracy_NG: np.ndarray, tpf_NG: np.ndarray) -> np.ndarray:
-        return normalise_group(self.total_reward(accuracy_NG, tpf_NG))
+        return normalise_group(accuracy_NG + tpf_NG)
 
     def nll_set(self, correct_NG: np.ndarray) -> np.ndarray:
         return np.zeros_like(correct_NG, dtype=bool)

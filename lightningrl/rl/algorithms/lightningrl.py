@@ -17,11 +17,8 @@ from lightningrl.rl.trainer import PolicyTrainer, TrainSetup
 class LightningRL:
     """Decoupled normalisation, NLL on what the judge found correct."""
 
-    def total_reward(self, accuracy_NG: np.ndarray, tpf_NG: np.ndarray) -> np.ndarray:
-        return accuracy_NG + group_z_score(tpf_NG)
-
     def advantages(self, accuracy_NG: np.ndarray, tpf_NG: np.ndarray) -> np.ndarray:
-        return normalise_batch(self.total_reward(accuracy_NG, tpf_NG))
+        return normalise_batch(accuracy_NG + group_z_score(tpf_NG))
 
     def nll_set(self, correct_NG: np.ndarray) -> np.ndarray:
         return correct_NG

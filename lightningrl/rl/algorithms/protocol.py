@@ -10,10 +10,6 @@ import numpy as np
 class Algorithm(Protocol):
     """Pure functions of one update's rewards; arrays (N groups, G responses)."""
 
-    def total_reward(self, accuracy_NG: np.ndarray, tpf_NG: np.ndarray) -> np.ndarray:
-        """(N, G): the reward whose mean is the total-reward curve, before any normalisation over the batch."""
-        ...
-
     def advantages(self, accuracy_NG: np.ndarray, tpf_NG: np.ndarray) -> np.ndarray:
         """(N, G): over the groups of one optimiser update."""
         ...
