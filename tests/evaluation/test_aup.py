@@ -17,7 +17,7 @@ from lightningrl.evaluation.aup import (
     weight,
 )
 
-# LightningRL's own calc_aup.py (METHOD.md section 6): the arrays typed there.
+# LightningRL's own calc_aup.py (its public repository): the arrays typed there.
 TYPED = list(zip([2.75, 3.04, 3.11, 3.19], [91.56, 90.57, 90.32, 89.89], strict=True))
 
 points_strategy = st.lists(st.tuples(st.floats(0.5, 12.0), st.floats(0.0, 100.0)), min_size=1, max_size=9)
@@ -65,7 +65,7 @@ def test_exactly_five_points_below_is_kept():
 
 @pytest.mark.parametrize(
     ("method", "points", "y_max", "published"),
-    [  # BASELINES.md section 3 (d3LLM leaderboard, commit e5bfcac), AUP to two decimals
+    [  # d3LLM leaderboard, commit e5bfcac, AUP to two decimals
         ("d3LLM-LLaDA, GSM8K-CoT", [(1, 74.02), (9.11, 73.09)], 74.98, 637.65),
         ("dParallel-LLaDA, MATH", [(1, 32), (3.17, 30.18)], 41.15, 64.54),
         ("Fast-dLLM-LLaDA, MBPP", [(1, 41.58), (2.13, 38.6)], 63.6, 56.60),
@@ -82,7 +82,7 @@ def test_published_leaderboard_rows(method, points, y_max, published):
 
 
 def test_sensitivity_to_y_max():
-    # BASELINES.md section 2.1: the first row above at y_max 90.3
+    # the first row above at y_max 90.3
     assert aup([(1, 74.02), (9.11, 73.09)], 90.3) == pytest.approx(416.1, abs=0.05)
 
 

@@ -24,7 +24,7 @@ def record(problem, sample=0, tokens=10, forwards=5, commits=0, correct=True, th
     return dataclasses.replace(made, **changes)
 
 
-FOUR = [  # METHOD.md section 8, "TPF aggregation": lengths and forwards
+FOUR = [  # lengths and forwards
     record(0, tokens=200, forwards=100, commits=10),
     record(1, tokens=240, forwards=60, commits=20),
     record(2, tokens=150, forwards=50, commits=0, correct=False),

@@ -22,7 +22,7 @@ def visible(attend, positions):
 
 
 def doubled_mask(length, block_size):
-    """METHOD 5.3, [noisy | clean]: own block in the own half; noisy sees earlier clean, clean sees clean up to its own."""
+    """METHOD 5.3, [noisy | clean]: own block, own half; noisy sees earlier clean, clean sees clean up to its own."""
 
     def sees(q, k):
         noisy_q, noisy_k = q < length, k < length

@@ -59,7 +59,8 @@ def test_weights_have_the_official_names_and_shapes(folder):
     layer = {
         "input_layernorm": (16,), "post_attention_layernorm": (16,), "self_attn.q_proj": (32, 16),
         "self_attn.k_proj": (16, 16), "self_attn.v_proj": (16, 16), "self_attn.o_proj": (16, 32),
-        "self_attn.q_norm": (8,), "self_attn.k_norm": (8,), "mlp.gate_proj": (24, 16), "mlp.up_proj": (24, 16), "mlp.down_proj": (16, 24),
+        "self_attn.q_norm": (8,), "self_attn.k_norm": (8,), "mlp.gate_proj": (24, 16), "mlp.up_proj": (24, 16),
+        "mlp.down_proj": (16, 24),
     }  # fmt: skip
     expected = {f"model.layers.{i}.{name}.weight": shape for i in range(2) for name, shape in layer.items()}
     expected |= {"model.embed_tokens.weight": (24, 16), "lm_head.weight": (24, 16), "model.norm.weight": (16,)}

@@ -1,4 +1,4 @@
-"""Wrong `add(a, b)` programs that try to be judged right (ENGINEERING.md 4.2). Standard library only."""
+"""Wrong `add(a, b)` programs that try to be judged right. Standard library only."""
 
 CALLS = [(2, 3), (-1, 1), (10, 5)]
 EXPECTED = [5, 0, 15]

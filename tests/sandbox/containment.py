@@ -1,4 +1,4 @@
-"""Every check of a jail's containment (ENGINEERING.md 4.2, 4.3, 4.5), for this process or as a program.
+"""Every check of a jail's containment, for this process or as a program.
 
 Checks are functions that raise AssertionError when an attack has an effect; each is self-contained and leaves nothing
 behind. Standard library only, so that a child of another user and interpreter can run them: `python containment.py`

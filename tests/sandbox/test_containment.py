@@ -1,4 +1,4 @@
-"""Every attack of ENGINEERING.md 4.3 and 4.5, as this user and, when this one is root, as an ordinary user."""
+"""Every containment attack, as this user and, when this one is root, as an ordinary user."""
 
 import json
 import os

@@ -76,15 +76,16 @@ def assert_bit_equal(one, other):
             assert a == b, path
 
 
-@pytest.mark.parametrize("make", TRAINERS)
-def test_two_steps_and_two_resumed_equal_four_to_the_last_bit(make, tmp_path):
+@pytest.mark.parametrize(("make", "cut"), [*((make, 2) for make in TRAINERS), (pretrainer, 1), (pretrainer, 3)])
+def test_two_steps_and_two_resumed_equal_four_to_the_last_bit(make, cut, tmp_path):
+    """Pre-training is also cut where its phases change: after the warm start and before the decay."""
     undisturbed = make(tmp_path)
     start = {name: p.clone() for name, p in undisturbed.state_dict()["model"].items()}
     rows = run(undisturbed, tmp_path / "whole")
     assert len(rows) == 4
     calls = itertools.count(1)
-    with pytest.raises(Interrupted, match="stopped after step 2; run the same command again"):
-        run(make(tmp_path), tmp_path / "parts", should_stop=lambda: next(calls) == 2)
+    with pytest.raises(Interrupted, match=f"stopped after step {cut}; run the same command again"):
+        run(make(tmp_path), tmp_path / "parts", should_stop=lambda: next(calls) == cut)
     fresh = make(tmp_path)
     resumed = run(fresh, tmp_path / "parts")
     assert resumed == rows and [row["step"] for row in rows] == [1, 2, 3, 4]

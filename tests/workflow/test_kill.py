@@ -16,8 +16,8 @@ import pytest
 from checkouts import Checkout, copy_repository
 
 ARGUMENTS = ("--cores", "2", "--ignore-incomplete", "--nolock", "--configfile", "config/nano.yaml")
-KILLS = {"pretrain": 3, "train": 4, "evaluate": 3}
-"""How often, while a stage of this kind is at work."""
+KILLS = ("pretrain",) * 3 + ("train",) * 4 + ("evaluate",) * 3
+"""A stage of which kind is to be at work; where all of them have ended, one of the next kind."""
 SEED = 20260
 
 
@@ -46,56 +46,53 @@ def test_a_finished_run_asked_again_does_nothing(undisturbed) -> None:
 
 
 def test_killed_ten_times_it_goes_on_and_ends_byte_equal(undisturbed, tmp_path: Path) -> None:
-    expected = contents(undisturbed[0].path("results/nano"))
-    seconds = seconds_of_work(undisturbed[0].path("results/nano"))
+    whole = undisturbed[0].path("results/nano")
     checkout = copy_repository(tmp_path / "repository", of=undisturbed[0].root)
-    draw, killed = random.Random(SEED), Counter()
-    for kind, count in KILLS.items():
-        for _ in range(count):
-            killed[kind] += kill_while_working(checkout, kind, draw.uniform(0.0, seconds[kind]))
-    assert killed.total() == sum(KILLS.values())
+    results, draw, killed = checkout.path("results/nano"), random.Random(SEED), Counter()
+    for wanted in KILLS:
+        kinds = ("pretrain", "train", "evaluate")[("pretrain", "train", "evaluate").index(wanted) :]
+        kind = next(kind for kind in kinds if len(manifests(results, kind)) < len(manifests(whole, kind)))
+        kill_while_working(checkout, kind, rows=draw.randint(1, 3), then_s=draw.uniform(0.0, 0.3))
+        killed[kind] += 1
+    assert killed.total() == 10 and all(killed.values()) and len(killed) == 3
     command = [sys.executable, "-m", "snakemake", *ARGUMENTS]
     done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    found = contents(checkout.path("results/nano"))
+    found, expected = contents(results), contents(whole)
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
-    assert starts(checkout.path("results/nano")) > starts(undisturbed[0].path("results/nano"))
+    assert starts(results) > starts(whole) + 5  # stages were cut short, not only the pauses between them
 
 
-def kill_while_working(checkout: Checkout, kind: str, after_s: float) -> int:
-    """Start Snakemake; once a stage of this kind is at work, wait `after_s` seconds, then kill the whole group.
-
-    1 if Snakemake was killed at work; 0 if it had ended before.
-    """
+def kill_while_working(checkout: Checkout, kind: str, rows: int, then_s: float) -> None:
+    """Start Snakemake, and kill the whole process group `then_s` seconds after a stage of this kind has written that
+    many rows of timing (its start is the first, then one a step) since, or has ended."""
     folder = checkout.path(f"results/nano/{kind}")
     log = open(checkout.path("kill.log"), "ab")
     command = [sys.executable, "-m", "snakemake", *ARGUMENTS]
+    before = {path: lines(path) for path in folder.rglob("timing.jsonl")}
+    ended_before = len(manifests(checkout.path("results/nano"), kind))
     process = subprocess.Popen(command, cwd=checkout.root, stdout=log, stderr=log, start_new_session=True)
     try:
-        began = {path: size(path) for path in folder.rglob("state/timing.jsonl")}
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 200
         while process.poll() is None and time.monotonic() < deadline:
-            if any(size(path) > began.get(path, 0) for path in folder.rglob("state/timing.jsonl")):
+            grown = [lines(path) - before.get(path, 0) for path in folder.rglob("state/timing.jsonl")]
+            if max(grown, default=0) >= rows or len(list(folder.rglob("manifest.json"))) > ended_before:
                 break
             time.sleep(0.02)
-        stop = time.monotonic() + after_s
-        while process.poll() is None and time.monotonic() < stop:
-            time.sleep(0.02)
-        ended = process.poll()
-        assert ended in (None, 0), checkout.path("kill.log").read_text()[-6000:]
-        return int(ended is None)
+        time.sleep(then_s)
+        assert process.poll() is None, checkout.path("kill.log").read_text()[-6000:]
+        os.killpg(process.pid, signal.SIGKILL)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
         log.close()
 
 
-def size(path: Path) -> int:
+def lines(path: Path) -> int:
     try:
-        return path.stat().st_size
-    except FileNotFoundError:  # the stage finished
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:  # the stage has just ended
         return 0
 
 
@@ -115,15 +112,6 @@ def contents(results: Path) -> dict[str, bytes | dict]:
 
 def manifests(results: Path, kind: str = "*") -> list[dict]:
     return [json.loads(path.read_text()) for path in results.glob(f"{kind}/**/manifest.json")]
-
-
-def seconds_of_work(results: Path) -> dict[str, float]:
-    """Mean seconds of a stage of each kind."""
-    found = {}
-    for kind in KILLS:
-        all_of_them = [each["run"]["seconds_of_last_start"] for each in manifests(results, kind)]
-        found[kind] = sum(all_of_them) / len(all_of_them)
-    return found
 
 
 def starts(results: Path) -> int:
