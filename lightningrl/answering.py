@@ -39,23 +39,19 @@ def answer(
     decoder: Decoder,
     tokenizer: Any,
     task: Task,
-    examples: Sequence[Example],
+    asked: Sequence[tuple[Example, int]],
     policy: Policy,
-    samples: int = 1,
-    first_sample: int = 0,
 ) -> list[Answer]:
-    """`samples` judged responses to each example, numbered from `first_sample`: example by example."""
-    prompts = encode_prompts(tokenizer, [task.render(example) for example in examples])
-    requests = [
-        Request(example.uid, sample, np.asarray(prompt), task.max_new_tokens)
-        for example, prompt in zip(examples, prompts, strict=True)
-        for sample in range(first_sample, first_sample + samples)
-    ]
+    """One judged response to each (example, sample number), in order; equal pairs would get equal draws."""
+    examples = list({example.uid: example for example, _ in asked}.values())
+    encoded = encode_prompts(tokenizer, [task.render(example) for example in examples])
+    prompts = {example.uid: np.asarray(prompt) for example, prompt in zip(examples, encoded, strict=True)}
+    requests = [Request(example.uid, sample, prompts[example.uid], task.max_new_tokens) for example, sample in asked]
     trajectories = decoder.decode(requests, policy)
     texts = [decode_response(tokenizer, trajectory.response_ids) for trajectory in trajectories]
-    asked = [example for example in examples for _ in range(samples)]
-    verdicts = task.judge.judge(asked, texts)
-    return [Answer(*row) for row in zip(asked, trajectories, texts, verdicts, strict=True)]
+    problems = [example for example, _ in asked]
+    verdicts = task.judge.judge(problems, texts)
+    return [Answer(*row) for row in zip(problems, trajectories, texts, verdicts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

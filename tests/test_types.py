@@ -10,7 +10,7 @@ from lightningrl.types import DecodeStats, EvalRecord, Example
 
 
 def test_tpf_counts_denoise_forwards_and_tpf_true_the_separate_commits_too():
-    """METHOD 2.6, separate commits: 5 tokens, 4 denoise forwards, 1 commit: 1.25 and 1.0; prefill is not counted."""
+    """Separate commits: 5 tokens, 4 denoise forwards, 1 commit: 1.25 and 1.0; prefill is not counted."""
     stats = DecodeStats(5, 6, 4, 1, 1)
     assert (stats.tpf, stats.tpf_true) == (1.25, 1.0)
     fused = dataclasses.replace(stats, commit_forwards=0, prefill_forwards=0)

@@ -20,10 +20,6 @@ class Report(Section):
 class Plot(Section):
     """Looks of the figures."""
 
-    width_in: float = Field(5.5, gt=0)
-    """Width in inches."""
-    dpi: int = Field(200, gt=0)
-    """Of the PNG files."""
     smooth_steps: int = Field(5, gt=0)
     """Window of the running mean in reward curves."""
 

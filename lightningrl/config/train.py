@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from lightningrl.config.section import Section
@@ -10,6 +12,10 @@ from lightningrl.config.tasks import NAME
 
 class Run(Section):
     """A training run from the base checkpoint."""
+
+    def science(self) -> dict[str, Any]:
+        """Without the role, which only names the run in tables."""
+        return self.model_dump(mode="json", exclude={"role"})
 
     name: str = Field(pattern=NAME)
     """Names its folder and its policy in tables."""
@@ -22,7 +28,7 @@ class Run(Section):
     seed: int = 0
     """Of this run's data order and draws, beside the experiment's seed."""
     steps: int = Field(gt=0)
-    """RL steps (supervised: an upper bound, see match_compute)."""
+    """RL steps (supervised: optimiser steps, unless match_compute says how much to spend)."""
     prompts: int = Field(128, gt=0)
     """Groups an RL step trains on."""
     responses: int = Field(32, gt=1)

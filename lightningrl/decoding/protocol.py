@@ -30,6 +30,8 @@ class Request:
     """Rounded up so that prompt and response end on the block grid."""
 
     def __post_init__(self) -> None:
+        if not np.issubdtype(np.asarray(self.prompt_ids).dtype, np.integer) and len(self.prompt_ids):
+            raise DecodeError(f"{self.uid}: prompt_ids are {np.asarray(self.prompt_ids).dtype}, expected token ids")
         if len(self.prompt_ids) == 0:
             raise DecodeError(f"{self.uid}: the prompt is empty; give at least one token")
         if self.max_new_tokens < 1:
@@ -56,6 +58,12 @@ class Policy:
     seed: int = 0
     step: int = 0
     """Training step; part of the key of the draws, and the trajectories' policy_version."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise DecodeError(f"temperature is {self.temperature}, expected 0 (greedy) or more")
+        if self.commit not in ("fused", "separate"):
+            raise DecodeError(f"commit is {self.commit!r}, expected `fused` or `separate`")
 
 
 class Decoder(Protocol):

@@ -70,7 +70,8 @@ class PackedBlocks:
 
     A clean position sees the clean positions of its own and earlier blocks; a position of a copy of block b sees the
     clean positions of blocks before b and the positions of its own copy. Nothing sees another copy.
-    length_B: clean positions that are real; copy_block_BC: the block each copy stands for (padding copies: any).
+    length: T; copy_block_BC: the block each copy stands for (padding copies: any). Clean positions that pad a row are
+    seen by no copy of a real block before them.
     """
 
     def __init__(self, length: int, block_size: int, copy_block_BC: Tensor):

@@ -7,14 +7,13 @@ the file or from the caller.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from lightningrl import io
 from lightningrl.errors import CheckpointError
@@ -32,12 +31,18 @@ def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: i
         raise CheckpointError(f"{folder} is not a checkpoint: config.json is missing") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Restore it from where the checkpoint came.") from None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path} is damaged: expected a mapping of keys, found {type(raw).__name__}")
     if raw.get("model_type") not in ("sdar", "qwen3"):
         raise CheckpointError(f"{path}: model_type is {raw.get('model_type')!r}, expected 'sdar'")
     _refuse_variants(path, raw)
     given = {"block_size": block_size, "mask_token_id": mask_token_id}
     for key, value in given.items():
-        if value is not None and raw.setdefault(key, value) != value:
+        if value is None:
+            continue
+        if raw.get(key) is None:
+            raw[key] = value
+        if raw[key] != value:
             raise CheckpointError(f"{path} says {key} {raw[key]}, the caller {value}: they must agree")
     missing = [field.name for field in fields(ModelConfig) if raw.get(field.name) is None]
     if missing:
@@ -48,7 +53,9 @@ def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: i
         )
         raise CheckpointError(f"{path} lacks {', '.join(missing)}{hint}")
     config = ModelConfig(**{field.name: raw[field.name] for field in fields(ModelConfig)})
-    if not 0 <= config.mask_token_id < config.vocab_size:
+    if type(config.block_size) is not int or config.block_size < 1:
+        raise CheckpointError(f"{path}: block_size is {config.block_size!r}, expected a whole number of 1 or more")
+    if type(config.mask_token_id) is not int or not 0 <= config.mask_token_id < config.vocab_size:
         raise CheckpointError(
             f"{path}: mask token {config.mask_token_id} outside the vocabulary of {config.vocab_size}"
         )
@@ -107,7 +114,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if index.exists():
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{index} is damaged: {error!r}") from None
     else:
         names = ["model.safetensors"]
@@ -121,7 +128,6 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def save_model(model: SDAR, folder: Path, *, eos_token_id: int, pad_token_id: int) -> None:
     """Write `config.json` and `model.safetensors` (float32 or the model's dtype), each file whole or absent."""
-    folder.mkdir(parents=True, exist_ok=True)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     config = asdict(model.config) | {
         "architectures": ["SDARForCausalLM"], "model_type": "sdar", "torch_dtype": dtype, "hidden_act": "silu",
@@ -129,16 +135,6 @@ def save_model(model: SDAR, folder: Path, *, eos_token_id: int, pad_token_id: in
         "sliding_window": None, "bos_token_id": pad_token_id, "pad_token_id": pad_token_id,
         "eos_token_id": eos_token_id,
     }  # fmt: skip
-    target = folder / "model.safetensors"
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-    try:
-        save_file(
-            {name: t.detach().contiguous() for name, t in model.state_dict().items()}, temporary, {"format": "pt"}
-        )
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise io.disk_error(target, error if isinstance(error, OSError) else OSError(28, str(error))) from error
+    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    io.write_bytes(folder / "model.safetensors", save(weights, {"format": "pt"}))
     io.write_json(folder / "config.json", config)

@@ -120,8 +120,11 @@ def _finish(stage: Stage, threads: int, started: float) -> None:
 
 def _remove_temporaries(folder: Path) -> None:
     """What a killed predecessor left between writing and renaming. The lease makes sure that nobody is writing."""
-    for path in folder.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    for path in list(folder.rglob(".*.tmp")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightningrl.errors import DecodeError
 from lightningrl.models.packing import PackedRow, pack, scored_log_probs
 from lightningrl.models.sdar import SDAR
 from lightningrl.types import Trajectory
@@ -59,7 +60,13 @@ class TokenScores:
 
 def score_tokens(model: SDAR, trajectories: Sequence[Trajectory]) -> TokenScores:
     """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`."""
-    mask_id = model.config.mask_token_id
+    mask_id, temperatures = model.config.mask_token_id, {trajectory.temperature for trajectory in trajectories}
+    block_sizes = {trajectory.block_size for trajectory in trajectories}
+    if len(temperatures) != 1 or block_sizes != {model.config.block_size}:
+        raise DecodeError(
+            f"trajectories of temperatures {sorted(temperatures)} and block sizes {sorted(block_sizes)}: expected one "
+            f"temperature a micro-batch, and the model's block size {model.config.block_size}"
+        )
     rows = [trajectory_row(trajectory, mask_id) for trajectory in trajectories]
     packed = pack(rows, mask_id, model.lm_head.weight.device)
     temperature = trajectories[0].temperature or 1.0

@@ -81,7 +81,7 @@ def policy_loss(
         "policy_loss": policy,
         "kl": kl,
         "nll": nll,
-        "clip_fraction": clipped_n.sum() * share,
+        "clip_fraction": clipped_n.to(logp_n.dtype).sum() * share,
         "ratio": log_ratio_n.exp().sum() * share,
     }
     return loss, {name: value.detach() for name, value in logged.items()}

@@ -7,6 +7,7 @@ What differs between algorithms is behind `Algorithm` (rl/algorithms/). Single p
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ class TrainSetup:
     def validate(self) -> dict[str, float]:
         """Greedy accuracy and TPF on the validation split, at the run's threshold."""
         policy = Policy(self.selector, temperature=0.0, commit=self.commit)
-        found = score(answer(self.decoder, self.tokenizer, self.task, self.validation, policy))
+        found = score(answer(self.decoder, self.tokenizer, self.task, [(e, 0) for e in self.validation], policy))
         self.decoder.ledger.clear()
         return {
             "validation_accuracy_pct": found.accuracy_pct,
@@ -118,13 +119,16 @@ class PolicyTrainer:
     def _draw(self, step: int) -> Drawn:
         run, setup = self.setup.run, self.setup
         policy = Policy(setup.selector, run.temperature, setup.commit, setup.seed, step)
-        attempt = 0
+        drawn: Counter[str] = Counter()
 
         def roll(examples: Sequence[Example]) -> list[list[Answer]]:
-            # A prompt drawn twice in one step (tiny train sets) gets other samples the second time.
-            nonlocal attempt
-            answers = answer(setup.decoder, setup.tokenizer, setup.task, examples, policy, run.responses, attempt)
-            attempt += run.responses
+            asked = []
+            for example in examples:
+                # A prompt drawn again in one step (the seam of two passes) gets other samples, hence other draws.
+                first = drawn[example.uid]
+                asked += [(example, sample) for sample in range(first, first + run.responses)]
+                drawn[example.uid] += run.responses
+            answers = answer(setup.decoder, setup.tokenizer, setup.task, asked, policy)
             return [answers[i : i + run.responses] for i in range(0, len(answers), run.responses)]
 
         return draw_groups(

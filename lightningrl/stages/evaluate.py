@@ -74,7 +74,8 @@ class _Sweep:
             config["decoding"].commit,
             config["seed"],
         )
-        answers = answer(decoder, tokenizer, task, examples, policy, config["evaluation"]["samples"])
+        asked = [(example, sample) for example in examples for sample in range(config["evaluation"]["samples"])]
+        answers = answer(decoder, tokenizer, task, asked, policy)
         decoder.ledger.clear()
         return [to_record(config["policy"], threshold, each) for each in answers]
 

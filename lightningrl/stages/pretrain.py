@@ -92,7 +92,9 @@ class _Validation:
     def __call__(self) -> dict[str, float]:
         figures = {}
         for name, task in self.tasks.items():
-            found = score(answer(self.decoder, self.tokenizer, task, self.examples[name], self.policy))
+            found = score(
+                answer(self.decoder, self.tokenizer, task, [(e, 0) for e in self.examples[name]], self.policy)
+            )
             figures[f"accuracy_pct/{name}"], figures[f"tpf/{name}"] = found.accuracy_pct, found.tpf
         self.decoder.ledger.clear()
         figures["accuracy_pct"] = sum(figures[f"accuracy_pct/{name}"] for name in self.tasks) / len(self.tasks)

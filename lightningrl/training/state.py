@@ -59,7 +59,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     try:
         expected = io.read_json(path / "manifest.json")["state.pt"]
         found = io.sha256_file(path / "state.pt")
-    except (OSError, KeyError, StageError) as error:
+    except (OSError, KeyError, TypeError, StageError) as error:
         raise CheckpointError(f"the saved state {path} is incomplete: {error}. {remedy}") from None
     if found != expected:
         raise CheckpointError(

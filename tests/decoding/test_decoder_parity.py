@@ -60,7 +60,7 @@ def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(
         stats = got.stats
         assert (stats.response_tokens, stats.emitted_tokens) == (got.response_len, len(want.tokens))
         assert stats.denoise_forwards == len(want.states)
-        # METHOD 2.5: the last block is never committed; a prompt shorter than a block is not prefilled.
+        # The last block is never committed; a prompt shorter than a block is not prefilled.
         assert stats.commit_forwards == (want.blocks - 1 if commit == "separate" else 0)
         assert stats.prefill_forwards == (1 if len(request.prompt_ids) >= block_size else 0)
         assert request.max_new_tokens <= len(want.tokens) < request.max_new_tokens + block_size or want.stopped

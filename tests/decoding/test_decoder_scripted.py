@@ -1,4 +1,4 @@
-"""The decoder on a model whose answers are written down: METHOD.md's worked examples, and its errors."""
+"""The decoder on a model whose answers are written down: worked examples, and its errors."""
 
 import math
 
@@ -41,10 +41,10 @@ class Scripted(SDAR):
         return table.log()
 
 
-def test_worked_example_of_method_2_6():
+def test_worked_example():
     """B = 4, P = 6; slots 6..11 revealed at [1, 1, 2, 2, 3, 4]; slot 10 the stop token, slot 11 text after it.
 
-    METHOD 2.6: 5 tokens up to and including the stop, 6 emitted, 4 denoise forwards, one commit (of the mixed block;
+    By hand: 5 tokens up to and including the stop, 6 emitted, 4 denoise forwards, one commit (of the mixed block;
     the last is not committed), one prefill. strict TPF 5/4 = 1.25; with the commit 5/5 = 1.
     """
     script = [
@@ -72,7 +72,7 @@ def test_worked_example_of_method_2_6():
 
 
 def test_a_stop_token_in_the_first_mixed_block_ends_the_response():
-    """Against METHOD 7-A8: the published engine ignores it there. The rest of the block is still revealed."""
+    """The published engine ignores it there. The rest of the block is still revealed."""
     script = [{5: (STOP, 0.95), 6: (1, 0.2), 7: (2, 0.3)}, {6: (1, 0.2), 7: (2, 0.3)}, {6: (4, 0.1)}]
     got = BlockDecoder(Scripted(script), [STOP]).decode(
         [Request("t/test/0", 0, np.arange(5), 30)], Policy(Threshold(0.9))

@@ -1,7 +1,7 @@
 """The product's decoder against the official one's outputs (fixtures/sdar_tiny/golden_decode.json).
 
 The product has the dynamic threshold with one step a token (`denoising_steps` == block size): 36 of the 120 cases. The
-documented quirk (METHOD 2.3: the official fallback takes the top `quota` of the block, and when fewer masks than that
+documented quirk (the official fallback takes the top `quota` of the block, and when fewer masks than that
 are left it overwrites fixed tokens) needs a quota above the masks left; here the quota is 1 in every step and a
 denoise forward has a mask, so no case is excluded: `quirk_is_possible` says so for each. The other strategies come with
 a later issue.

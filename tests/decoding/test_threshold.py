@@ -1,4 +1,4 @@
-"""The threshold selector: METHOD.md 8 "Decode"."""
+"""The threshold selector: worked examples and laws."""
 
 import torch
 from hypothesis import given, settings
@@ -22,13 +22,13 @@ def reveal_steps(confidences_by_step, tau):
 
 
 def test_strict_comparison_oracle():
-    """METHOD 8: phi 0.9, confidences [.95,.90,.40,.91], then [.,.92,.30,.], then [.,.,.20,.]: `>` gives [1,2,3,1]."""
+    """phi 0.9, confidences [.95,.90,.40,.91], then [.,.92,.30,.], then [.,.,.20,.]: `>` gives [1,2,3,1]."""
     rows = [[0.95, 0.90, 0.40, 0.91], [0.0, 0.92, 0.30, 0.0], [0.0, 0.0, 0.20, 0.0]]
     assert reveal_steps(rows, 0.9) == [1, 2, 3, 1]
 
 
 def test_argmax_fallback_oracle():
-    """METHOD 8: all below phi, constant [.5,.6,.3,.2]: the most confident first, not the left-most: [2,1,3,4]."""
+    """All below phi, constant [.5,.6,.3,.2]: the most confident first, not the left-most: [2,1,3,4]."""
     assert reveal_steps([[0.5, 0.6, 0.3, 0.2]], 0.9) == [2, 1, 3, 4]
 
 

@@ -1,4 +1,4 @@
-"""Who sees whom: the masks of METHOD.md 8, read off the attention itself, and what follows from them."""
+"""Who sees whom: the block-diffusion masks, read off the attention itself, and what follows from them."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def visible(attend, positions):
 
 
 def doubled_mask(length, block_size):
-    """METHOD 5.3, [noisy | clean]: own block, own half; noisy sees earlier clean, clean sees clean up to its own."""
+    """SDAR's, [noisy | clean]: own block, own half; noisy sees earlier clean, clean sees clean up to its own."""
 
     def sees(q, k):
         noisy_q, noisy_k = q < length, k < length
@@ -41,7 +41,7 @@ def doubled_mask(length, block_size):
     ("length", "block_size", "count"), [(8, 4, 96), (12, 4, 192), (8, 8, 128), (8, 1, 72), (64, 32, 6144)]
 )
 def test_packed_attention_is_the_doubled_mask(length, block_size, count):
-    """The counts of True are METHOD 8's: B^2 (nb + nb(nb-1)/2 + nb(nb+1)/2), nb = L / B."""
+    """Counts of True: B^2 (nb + nb(nb-1)/2 + nb(nb+1)/2), nb = L / B."""
     blocks = torch.arange(length // block_size)[None]
     seen = visible(PackedBlocks(length, block_size, blocks), 2 * length)
     swapped = torch.cat([torch.arange(length, 2 * length), torch.arange(length)])  # ours is [clean | copies]
@@ -50,7 +50,7 @@ def test_packed_attention_is_the_doubled_mask(length, block_size, count):
 
 
 def test_doubled_mask_of_8_by_4_row_by_row():
-    """METHOD 8: rows 0-3 -> {0-3}; 4-7 -> {4-7, 8-11}; 8-11 -> {8-11}; 12-15 -> {8-15}."""
+    """Written down: rows 0-3 -> {0-3}; 4-7 -> {4-7, 8-11}; 8-11 -> {8-11}; 12-15 -> {8-15}."""
     rows = [set(row.nonzero().flatten().tolist()) for row in doubled_mask(8, 4)]
     low, high, first, second = set(range(4)), set(range(4, 8)), set(range(8, 12)), set(range(12, 16))
     assert rows == [low] * 4 + [high | first] * 4 + [first] * 4 + [first | second] * 4
@@ -66,7 +66,7 @@ def test_several_copies_of_one_block_see_the_same_past_and_not_each_other():
 
 
 def test_inference_mask_of_6_by_4():
-    """METHOD 8: rows 0-3 see 0-3, rows 4-5 see 0-5."""
+    """Written down: rows 0-3 see 0-3, rows 4-5 see 0-5."""
     expected = [[True] * 4 + [False] * 2] * 4 + [[True] * 6] * 2
     assert block_causal_mask(6, 4).tolist() == expected == dense_block_mask(6, 4).tolist()
 

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from lightningrl import io
 from lightningrl.errors import CheckpointError, StageError
-from lightningrl.models import checkpoint
 from lightningrl.models.checkpoint import load_model, read_config, save_model
 from lightningrl.models.sdar import SDAR, ModelConfig
 
@@ -54,7 +53,7 @@ def test_saving_twice_gives_the_same_bytes_and_the_second_replaces_the_first(fol
 
 
 def test_weights_have_the_official_names_and_shapes(folder):
-    """METHOD 1.3, for V=24, H=16, N=4 heads and 2 key/value heads of 8, I=24, two layers."""
+    """The official names, for V=24, H=16, N=4 heads and 2 key/value heads of 8, I=24, two layers."""
     shapes = {name: tuple(t.shape) for name, t in load_file(folder / "model.safetensors").items()}
     layer = {
         "input_layernorm": (16,), "post_attention_layernorm": (16,), "self_attn.q_proj": (32, 16),
@@ -78,7 +77,7 @@ def test_weights_have_the_official_names_and_shapes(folder):
 def test_published_sizes_have_the_published_parameter_counts(
     hidden, intermediate, layers, heads, parameters, bf16_bytes
 ):
-    """METHOD 1.2; 8,822,848,512 is the `total_size` of the official 4B index."""
+    """As published; 8,822,848,512 is the `total_size` of the official 4B index."""
     config = ModelConfig(
         vocab_size=151936, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=8, head_dim=128, max_position_embeddings=32768,
@@ -105,7 +104,11 @@ def test_sharded_weights_are_read_through_their_index(folder):
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors is missing"):
         load_model(folder)
-    (folder / "model.safetensors.index.json").write_text("{")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_damaged_index_is_refused_by_name(folder, content):
+    (folder / "model.safetensors.index.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is damaged"):
         load_model(folder)
 
@@ -142,7 +145,7 @@ def test_damaged_weights_are_refused_by_name(folder, damage):
         load_model(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b'{"model_type": "sdar"'])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b'{"model_type": "sdar"', b"[]"])
 def test_damaged_config_is_refused_by_name(folder, content):
     (folder / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
@@ -185,6 +188,18 @@ def test_a_fact_the_official_files_lack_is_asked_for_and_taken_from_the_caller(f
     assert getattr(load_model(folder, **{key: value}).config, key) == value
 
 
+@pytest.mark.parametrize("value", [0, -4, "4", 2.5])
+def test_a_block_size_that_is_no_positive_integer_is_refused(folder, value):
+    edit_config(folder, block_size=value)
+    with pytest.raises(CheckpointError, match=r"block_size"):
+        load_model(folder)
+
+
+def test_a_null_in_the_file_is_an_absent_fact_that_the_caller_gives(folder):
+    edit_config(folder, block_size=None)
+    assert load_model(folder, block_size=8).config.block_size == 8
+
+
 def test_a_contradiction_between_file_and_caller_is_refused(folder):
     with pytest.raises(CheckpointError, match=r"says block_size 4, the caller 8: they must agree"):
         load_model(folder, block_size=8)
@@ -193,7 +208,7 @@ def test_a_contradiction_between_file_and_caller_is_refused(folder):
 
 @pytest.mark.parametrize("key", ["rope_theta", "num_key_value_heads", "head_dim", "max_position_embeddings"])
 def test_no_default_stands_in_for_an_absent_key(folder, key):
-    """METHOD 1.2: the class defaults of the official config are wrong for every released checkpoint."""
+    """The class defaults of the official config are wrong for every released checkpoint."""
     edit_config(folder, remove=[key])
     with pytest.raises(CheckpointError, match=f"lacks {key}$"):
         read_config(folder)
@@ -216,7 +231,7 @@ def test_full_disk_keeps_the_previous_weights(folder, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(io.os, "fsync", full)
     with pytest.raises(
         StageError, match=r"cannot write .*model\.safetensors: no space left .* free some space and run"
     ):

@@ -1,4 +1,4 @@
-"""A saved checkpoint in Hugging Face's Qwen3ForCausalLM: same weights, same logits (METHOD 1.4)."""
+"""A saved checkpoint in Hugging Face's Qwen3ForCausalLM: same weights, same logits."""
 
 import json
 
@@ -13,7 +13,7 @@ from lightningrl.models.checkpoint import save_model
 
 @pytest.fixture
 def load_qwen3(tmp_path):
-    """Save `model`, say `qwen3` in its config as METHOD 1.4 describes, load with transformers."""
+    """Save `model`, say `qwen3` in its config and load with transformers."""
     from transformers import Qwen3ForCausalLM
 
     def load(model):
@@ -79,7 +79,7 @@ def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float64(load_qwen3,
 
 @torch.no_grad()
 def test_block_size_1_is_qwen3s_own_causal_model(load_qwen3):
-    """METHOD 8: with B = 1 and no masks the model is a causal LM; the mask is theirs here, not ours."""
+    """With B = 1 and no masks the model is a causal LM; the mask is theirs here, not ours."""
     model = tiny_model(8)
     ids = torch.randint(0, 23, (2, 15), generator=torch.Generator().manual_seed(1))
     found = load_qwen3(model)(ids, use_cache=False).logits

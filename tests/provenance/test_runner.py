@@ -237,7 +237,8 @@ def test_other_os_errors_are_not_disguised(nano, data, entry):
 def test_what_a_killed_predecessor_left_is_cleaned(nano, data, entry, write_outputs):
     data.folder.mkdir(parents=True)
     (data.folder / ".train.jsonl.123.tmp").write_text("half")
-    (data.folder / "state").mkdir()
+    (data.folder / "state" / ".step-000004.tmp").mkdir(parents=True)
+    (data.folder / "state" / ".step-000004.tmp" / ".half.tmp").write_text("half")
     (data.folder / "state" / "timing.jsonl").write_text('{"event":"start"}\n{"event":"sta')
     entry(write_outputs)
     run_stage(nano, data)

@@ -1,4 +1,4 @@
-"""Which states and actions a trajectory gives: METHOD.md 8 "Rows", for one copy a denoise forward."""
+"""Which states and actions a trajectory gives: worked examples, with one copy a denoise forward."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BASE = 4
 
 
 def rounds(trajectory):
-    """METHOD's rows [(p, mask)] in response indices: the r-th copy of every block together."""
+    """Rows [(p, mask)], p scored, in response indices: the r-th copy of every block together."""
     row, size = trajectory_row(trajectory, MASK_ID), trajectory.block_size
     rank, table = {}, {}
     for copy, block in enumerate(row.copy_block.tolist()):
@@ -33,14 +33,14 @@ def rounds(trajectory):
         ([1, 1, 1, 1, 2, 2, 2, 2], [(set(range(8)), set(range(8)))]),
     ],
 )
-def test_rows_of_method_8(reveal, expected):
+def test_rows_of_worked_examples(reveal, expected):
     assert rounds(trajectory_of(BASE, reveal)) == expected
 
 
 def test_tokens_after_the_stop_token_are_masked_until_revealed_and_never_scored():
-    """METHOD 8's [1,2,1,3,4,4,5] with a short last block, as it is here: slot 7 is the tail after the stop token.
+    """[1,2,1,3,4,4,5] and a tail: slot 7 is the tail after the stop token.
 
-    p is METHOD's; the masks have slot 7 besides, as long as it was masked in the decoder (revealed at step 6).
+    Slot 7 is never in p; the masks have it as long as it was masked in the decoder (revealed at step 6).
     """
     trajectory = trajectory_of(BASE, [1, 2, 1, 3, 4, 4, 5, 6], response_len=7)
     expected = [({0, 2, 4, 5}, {0, 1, 2, 3, 4, 5, 6, 7}), ({1, 6}, {1, 3, 6, 7}), ({3}, {3})]

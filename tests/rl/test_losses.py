@@ -1,4 +1,4 @@
-"""The loss: tables of METHOD.md 8, reductions, the gradient at ratio 1."""
+"""The loss: tables, reductions, the gradient at ratio 1."""
 
 import numpy as np
 import pytest
@@ -24,21 +24,21 @@ def doubles(*values):
         (-1.0, -1.5, 1.0, 0.28, 1.28, True),
     ],
 )
-def test_surrogate_table_of_method_8(logp, old, advantage, high, expected, clipped):
+def test_surrogate_table(logp, old, advantage, high, expected, clipped):
     value, was_clipped = surrogate(doubles(logp - old), doubles(advantage), 0.2, high)
     assert value.item() == pytest.approx(expected, abs=1e-6)
     assert was_clipped.item() is clipped
 
 
 def test_log_ratios_are_clamped_at_10_before_the_exponential():
-    """METHOD 5.5: exp(clip(d, +-10)); e^10 = 22026.465795."""
+    """As published: exp(clip(d, +-10)); e^10 = 22026.465795."""
     value, _ = surrogate(doubles(30.0), doubles(-1.0), 0.2, 0.2)
     assert value.item() == pytest.approx(-22026.465795, abs=1e-4)
     assert kl_k3(doubles(0.0), doubles(30.0)).item() == pytest.approx(22026.465795 - 1 - 30, abs=1e-4)
 
 
 @pytest.mark.parametrize(("d", "expected"), [(0.5, 0.106531), (-0.5, 0.148721), (1.0, 0.367879), (0.0, 0.0)])
-def test_kl_k3_table_of_method_8(d, expected):
+def test_kl_k3_table(d, expected):
     """d = logp - ref: k3 = exp(-d) - 1 + d."""
     assert kl_k3(doubles(d), doubles(0.0)).item() == pytest.approx(expected, abs=1e-6)
 
@@ -72,7 +72,7 @@ def actions_of(lengths, advantage, *, in_nll=None, old=0.0, ref=0.0):
 
 
 def test_policy_term_is_a_mean_over_sequences_of_token_means():
-    """METHOD 8: surrogates [1, .5] and [-1, 0, 0, 0]: -(0.75 - 0.25) / 2 = -0.25 (token mean: -0.083333)."""
+    """Surrogates [1, .5] and [-1, 0, 0, 0]: -(0.75 - 0.25) / 2 = -0.25 (token mean: -0.083333)."""
     actions = actions_of([2, 4], [1, 0.5, -1, 0, 0, 0])
     loss, logged = policy_loss(torch.zeros(6).double(), actions, Weights(0.2, 0.2, 0.0, 0.0), Normalisers(2, 6, 0))
     assert loss.item() == logged["policy_loss"].item() == pytest.approx(-0.25)
@@ -102,7 +102,7 @@ def test_an_empty_nll_set_contributes_0():
 
 
 def test_gradient_at_ratio_1_is_the_policy_gradient():
-    """METHOD 8: loss = -mean advantage (over sequences), gradient of a token's -A / length / sequences."""
+    """Loss = -mean advantage (over sequences), gradient of a token's -A / length / sequences."""
     logp = doubles(-1, -2, -0.5, -3, -1).requires_grad_()
     actions = Actions(logp.detach(), logp.detach(), doubles(1.5, 1.5, -0.5, -0.5, -0.5), torch.tensor([2, 2, 3, 3, 3]),
                       torch.zeros(5, dtype=torch.bool))  # fmt: skip

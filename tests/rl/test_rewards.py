@@ -1,4 +1,4 @@
-"""Rewards, advantages, filters, collapse ratio: the golden numbers of METHOD.md 8."""
+"""Rewards, advantages, filters, collapse ratio: numbers computed by hand."""
 
 import itertools
 
@@ -16,10 +16,10 @@ from lightningrl.rl.algorithms.grpo_traj import GRPOTrajectory
 from lightningrl.rl.algorithms.lightningrl import LightningRL
 from lightningrl.rl.filters import keep_groups
 from lightningrl.rl.rollout import Drawn, Groups
-from lightningrl.rl.step_metrics import rollout_metrics
+from lightningrl.rl.step_metrics import collapse_metrics, rollout_metrics
 
 CORRECT = np.array([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=bool)
-"""METHOD 8: group 1 lengths [200,240,150,300], forwards [100,60,50,60]; group 2 tpf [2,2,6,2]."""
+"""Group 1: lengths [200,240,150,300], forwards [100,60,50,60]; group 2 tpf [2,2,6,2]."""
 TPF = np.array([[2.0, 4.0, 3.0, 5.0], [2.0, 2.0, 6.0, 2.0]])
 SIGNED = np.where(CORRECT, 1.0, -1.0)
 Z_TPF = [[-1.341641, 0.447214, -0.447214, 1.341641], [-0.577350, -0.577350, 1.732051, -0.577350]]
@@ -40,14 +40,8 @@ def test_z_score_of_both_groups():
     close(group_z_score(CORRECT.astype(float)), [[1, 1, -1, -1], [0, 0, 0, 0]])
 
 
-def test_total_reward_of_lightningrl_is_signed_accuracy_and_z_scored_speed():
-    expected = [[-0.341641, 1.447214, -1.447214, 0.341641], [0.422650, 0.422650, 2.732051, 0.422650]]
-    close(LightningRL().total_reward(SIGNED, TPF), expected)
-    close(expected[0], SIGNED[0] + Z_TPF[0])
-
-
 def test_batch_normalisation_of_z_scored_rewards():
-    """METHOD 8, z + z: mean 0, unbiased std 1.096898."""
+    """z + z: mean 0, unbiased std 1.096898."""
     total = group_z_score(CORRECT.astype(float)) + group_z_score(TPF)
     assert total.mean() == pytest.approx(0, abs=1e-12) and total.std(ddof=1) == pytest.approx(1.096898, abs=1e-6)
     expected = [[-0.311461, 1.31937, -1.31937, 0.311461], [-0.526348, -0.526348, 1.579045, -0.526348]]
@@ -55,15 +49,16 @@ def test_batch_normalisation_of_z_scored_rewards():
 
 
 def test_advantages_of_lightningrl_are_the_papers():
-    """METHOD 8, paper variant (accuracy +-1, speed z-scored): mean 0.5, unbiased std 1.220204."""
-    total = LightningRL().total_reward(SIGNED, TPF)
+    """As in the paper's text (accuracy +-1, speed z-scored): mean 0.5, unbiased std 1.220204."""
+    total = SIGNED + group_z_score(TPF)
+    close(total, [[-0.341641, 1.447214, -1.447214, 0.341641], [0.422650, 0.422650, 2.732051, 0.422650]])
     assert total.mean() == pytest.approx(0.5) and total.std(ddof=1) == pytest.approx(1.220204, abs=1e-6)
     expected = [[-0.689754, 0.776275, -1.595809, -0.129781], [-0.063391, -0.063391, 1.829243, -0.063391]]
     close(LightningRL().advantages(SIGNED, TPF), expected)
 
 
 def test_group_normalisation_of_group_1():
-    close(normalise_group(LightningRL().total_reward(SIGNED, TPF)[:1]), [[-0.281389, 1.191982, -1.191982, 0.281389]])
+    close(normalise_group((SIGNED + group_z_score(TPF))[:1]), [[-0.281389, 1.191982, -1.191982, 0.281389]])
 
 
 def test_grpo_normalises_the_raw_sum_in_its_group():
@@ -71,14 +66,13 @@ def test_grpo_normalises_the_raw_sum_in_its_group():
 
     Group 2: [3, 3, 7, 3], mean 4, unbiased std 2.
     """
-    close(GRPOTrajectory().total_reward(SIGNED, TPF), [[3, 5, 2, 4], [3, 3, 7, 3]])
     expected = [[-0.387298, 1.161895, -1.161895, 0.387298], [-0.5, -0.5, 1.5, -0.5]]
     close(GRPOTrajectory().advantages(SIGNED, TPF), expected)
 
 
 @pytest.mark.parametrize("count", [6, 10, 32])
 def test_equal_rewards_that_are_no_binary_fractions_have_z_score_0(count):
-    """METHOD 8: 32 x (1/3) must give 0; a naive sum on Python 3.11 gives -1."""
+    """32 x (1/3) must give 0; a naive sum on Python 3.11 gives -1."""
     for k, t in itertools.product(range(21), range(1, 21)):
         assert (group_z_score(np.full((1, count), k / t)) == 0).all()
     noisy = np.full((1, count), 1 / 3) + np.resize([1e-16, -1e-16], count)
@@ -106,7 +100,7 @@ def test_z_scores_ignore_scale_and_shift_and_have_mean_0_and_variance_1(values, 
 
 
 def test_nll_set_is_what_the_judge_found_correct_not_what_has_a_reward_of_at_least_0():
-    """METHOD 8: the published rule selects [F,T,F,T] and [F,F,T,F]; the right one [T,T,F,F] and all four."""
+    """The published rule selects [F,T,F,T] and [F,F,T,F]; the right one [T,T,F,F] and all four."""
     total = group_z_score(CORRECT.astype(float)) + group_z_score(TPF)
     buggy = (total >= 0).tolist()
     assert buggy == [[False, True, False, True], [False, False, True, False]]
@@ -116,7 +110,7 @@ def test_nll_set_is_what_the_judge_found_correct_not_what_has_a_reward_of_at_lea
 
 
 def test_filter_keeps_a_spread_of_the_limit_and_drops_less_and_all_wrong():
-    """METHOD 8: range 0.0099 dropped, 0.01 kept; all-wrong dropped when asked (both exact in binary at scale 2^-10)."""
+    """Range 0.0099 dropped, 0.01 kept; all-wrong dropped when asked (both exact in binary at scale 2^-10)."""
     tpf, right = (
         np.array([[2.0, 2.0099], [2.0, 2.0 + 2**-6], [1.0, 3.0]]),
         np.array([[1, 1], [1, 0], [0, 0]], dtype=bool),
@@ -142,10 +136,10 @@ def test_collapse_ratio_by_hand():
 
 
 def test_step_metrics_of_the_golden_groups():
-    """Group 1 alone: pooled TPF 890 / 270 = 3.296296, mean of ratios 3.5 (METHOD 8, TPF aggregation)."""
+    """Group 1 alone: pooled TPF 890 / 270 = 3.296296, mean of ratios 3.5."""
     groups = Groups(golden_groups().answers[:1])
     close(groups.tpf_NG, TPF[:1])
-    row = rollout_metrics(Drawn(groups, groups, 1, 0), LightningRL(), False, 2)
+    row = rollout_metrics(Drawn(groups, groups, 1, 0), False, 2)
     assert row["tpf"] == pytest.approx(890 / 270) and row["tpf"] == pytest.approx(3.296296, abs=1e-6)
     assert row["reward_speed_mean"] == pytest.approx(3.5)
     assert row["forwards_per_problem"] == pytest.approx(270 / 4) and row["response_tokens_mean"] == pytest.approx(
@@ -154,29 +148,34 @@ def test_step_metrics_of_the_golden_groups():
     assert row["accuracy_pct"] == 50.0 and row["reward_accuracy_mean"] == 0.0
     assert (row["groups_sampled"], row["groups_kept"], row["groups_missing"], row["acceptance_rate"]) == (1, 1, 1, 1.0)
     assert row["statuses"] == {"ok": 2, "wrong": 2} and row["truncated_pct"] == 100.0
-    counterfactual = GRPOTrajectory().advantages(SIGNED[:1], TPF[:1])
-    for eps in (0.01, 0.05, 0.1, 0.5):
-        assert row[f"collapse_ratio_{eps}"] == collapse_ratio(LightningRL().advantages(SIGNED[:1], TPF[:1]), eps)
-        assert row[f"collapse_ratio_{eps}_sum"] == collapse_ratio(counterfactual, eps)
+    assert row["reward_total_mean"] == pytest.approx(3.5), "the raw sum of both, whatever is trained with"
+
+
+def test_collapse_is_reported_for_the_advantages_trained_with_and_for_the_raw_sum():
+    """By hand. Raw sum normalised in its group: -0.387, 1.162, -1.162, 0.387 have no pair within 0.5; -0.5, -0.5, 1.5,
+    -0.5 have three of six. Trained with: gaps .05 .3 2 | .25 1.95 | 1.7 and a group 1 apart.
+    """
+    found = collapse_metrics(golden_groups(), np.array([[0.0, 0.05, 0.3, 2.0], [0.0, 1.0, 2.0, 3.0]]), False)
+    assert found["collapse_ratio_0.5_sum"] == found["collapse_ratio_0.01_sum"] == 3 / 12
+    assert [found[f"collapse_ratio_{eps}"] for eps in (0.01, 0.05, 0.1, 0.5)] == [0, 0, 1 / 12, 3 / 12]
 
 
 def test_step_metrics_report_all_sampled_groups_and_collapse_over_the_kept_only():
     groups = golden_groups()
     kept = Groups(groups.answers[1:])
-    row = rollout_metrics(Drawn(groups, kept, 2, 3), LightningRL(), False, 1)
+    row = rollout_metrics(Drawn(groups, kept, 2, 3), False, 1)
     assert row["accuracy_pct"] == 75.0 and row["acceptance_rate"] == 0.5 and row["groups_unscorable"] == 3
-    assert row["collapse_ratio_0.1"] == 0.5, "group 2: three of its six pairs are equal"
-    close(row["reward_total_mean"], (SIGNED + np.array(Z_TPF)).mean())
+    assert row["reward_total_mean"] == pytest.approx((SIGNED + TPF).mean())
 
 
 def test_step_metrics_count_commits_in_tpf_true():
     groups = Groups([[answer_of(6, 2, commits=1), answer_of(9, 3, commits=2)]])
-    row = rollout_metrics(Drawn(groups, groups, 1, 0), LightningRL(), False, 1)
+    row = rollout_metrics(Drawn(groups, groups, 1, 0), False, 1)
     assert (row["tpf"], row["tpf_true"]) == (15 / 5, 15 / 8)
 
 
 def test_step_metrics_without_any_group_are_counts_only():
-    row = rollout_metrics(Drawn(Groups([]), Groups([]), 4, 2), LightningRL(), False, 3)
+    row = rollout_metrics(Drawn(Groups([]), Groups([]), 4, 2), False, 3)
     assert row["groups_missing"] == 3 and row["acceptance_rate"] == 0 and "tpf" not in row
 
 
@@ -187,7 +186,7 @@ def test_graded_accuracy_is_the_judges_value_and_else_plus_or_minus_1():
 
 
 def test_every_judge_says_whether_its_value_is_graded():
-    """DECISIONS: accuracy is +-1, the pass fraction for code; PolicyTrainer reads `judge.graded`."""
+    """Accuracy is +-1, the pass fraction for code; PolicyTrainer reads `judge.graded`."""
     assert BoxedJudge.graded is False
     assert CodeJudge.graded is True
 

@@ -27,7 +27,7 @@ def test_prompt_order_is_a_permutation_each_pass_however_it_is_taken(size, seed,
 
 
 def test_prompt_order_is_reshuffled_each_pass_and_differs_by_seed():
-    """Against METHOD 4.2: the published sampler repeats one order for ever."""
+    """The published sampler repeats one order for ever."""
     order = PromptOrder(50, 7)
     passes = [tuple(order.take(50)) for _ in range(5)]
     assert len(set(passes)) == 5 and passes[0] != tuple(range(50))

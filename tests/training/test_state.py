@@ -81,7 +81,7 @@ def test_a_missing_file_is_an_error_that_names_it(folder, name):
         load_state(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "\xff"])
 def test_a_damaged_manifest_is_an_error_that_names_the_state(folder, text):
     (folder / "step-000004" / "manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(CheckpointError, match=r"step-000004 is incomplete"):

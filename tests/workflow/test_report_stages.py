@@ -108,7 +108,7 @@ def draw_plainly(table: pd.DataFrame, out_dir: Path) -> list[Path]:
 
 
 def test_a_figure_is_given_the_common_options_that_it_has() -> None:
-    plot = {"width_in": 5.5, "dpi": 200, "smooth_steps": 7}
+    plot = {"unknown_to_figures": 5.5, "smooth_steps": 7}
     assert figure.options_for(draw, plot) == {"window": 7}
     assert figure.options_for(draw_plainly, plot) == {}
 
