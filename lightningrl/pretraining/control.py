@@ -1,12 +1,14 @@
 """The control: more supervised block-diffusion training from the same base, for the compute another run spent.
 
 What RL gains over it is what RL is for. The learning rate falls linearly to zero as the budget of token-forwards
-(a backward counted as two) is spent. Its checkpoint is chosen by the same rule as theirs.
+(a backward counted as two) is spent. Its checkpoint is the
+most accurate on validation: speed is not what it is trained for, and a control should be as strong as it can be.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,15 @@ from lightningrl.training.protocol import StepResult
 MAX_GRAD_NORM = 1.0
 
 
+class MostAccurate(Selection):
+    """The checkpoint with the highest validation accuracy; of equals the last."""
+
+    rule = "highest validation accuracy; of equals the last"
+
+    def rank(self, validation: Mapping[str, float]) -> tuple[float, ...]:
+        return (validation["validation_accuracy_pct"],)
+
+
 class Supervised:
     """A `Trainer` (training/protocol.py) over the train split of the run's benchmark."""
 
@@ -31,7 +42,7 @@ class Supervised:
         self.corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, config.block_size)
         self.optimiser = SupervisedOptimiser(setup.model, run.learning_rate, run.muon_learning_rate)
         self.steps_done = self.token_forwards = 0
-        self.selection = Selection(run.accuracy_tolerance_pct)
+        self.selection = MostAccurate()
 
     @property
     def spent(self) -> float:

@@ -24,7 +24,7 @@ from lightningrl.rl.algorithms.protocol import Algorithm
 from lightningrl.rl.likelihood import behaviour_of, score_tokens
 from lightningrl.rl.losses import Weights
 from lightningrl.rl.rollout import Drawn, Groups, PromptOrder, draw_groups
-from lightningrl.rl.selection import Selection
+from lightningrl.rl.selection import Fastest
 from lightningrl.rl.step_metrics import collapse_metrics, rollout_metrics
 from lightningrl.rl.update import Batch, update
 from lightningrl.training.protocol import StepResult
@@ -83,7 +83,7 @@ class PolicyTrainer:
         )
         self.order = PromptOrder(len(setup.train), setup.seed)
         self.steps_done = self.updates_done = self.token_forwards = 0
-        self.selection = Selection(setup.run.accuracy_tolerance_pct)
+        self.selection = Fastest(setup.run.accuracy_tolerance_pct)
 
     @property
     def done(self) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.rl.rollout import PromptOrder, draw_groups
-from lightningrl.rl.selection import Selection
+from lightningrl.rl.selection import Fastest
 from lightningrl.types import Verdict
 
 
@@ -114,7 +114,7 @@ def offer(selection, step, accuracy, tpf):
 
 
 def selection_of(*figures, tolerance=1.0):
-    selection = Selection(tolerance)
+    selection = Fastest(tolerance)
     selection.start({"validation_accuracy_pct": 80.0, "validation_tpf": 2.0})
     models = {step: offer(selection, step, *pair) for step, pair in enumerate(figures, 1)}
     for name, tensor in models[selection.chosen["step"]].state_dict().items():
@@ -138,7 +138,7 @@ def test_selection_rule(figures, chosen):
 
 
 def test_selected_weights_are_a_copy_that_later_training_does_not_move():
-    selection = Selection(1.0)
+    selection = Fastest(1.0)
     selection.start({"validation_accuracy_pct": 80.0, "validation_tpf": 2.0})
     model = offer(selection, 1, 80, 3.0)
     kept = model.lm_head.weight.detach().clone()
@@ -155,7 +155,7 @@ def test_selection_report_has_every_candidate_and_the_base():
 
 def test_selection_goes_on_from_its_saved_state():
     whole, first = selection_of((80, 2.0), (79.5, 3.0), (80, 2.5)), selection_of((80, 2.0), (79.5, 3.0))
-    resumed = Selection(1.0)
+    resumed = Fastest(1.0)
     resumed.load_state_dict(first.state_dict())
     offer(resumed, 3, 80, 2.5)
     assert resumed.report() == whole.report()
