@@ -67,6 +67,8 @@ def draw(table: pd.DataFrame, out_dir: Path, options: CollapseOptions | Mapping[
             ):
                 if name not in rows or rows[name].isna().all():
                     continue
+                if name != column and rows[name].equals(rows[column].rename(name)):
+                    continue  # the run sums its rewards itself
                 data = rows[["run", "step"]].assign(series=name, ratio=rows[name])
                 data["ratio_smoothed"] = smooth(data["ratio"], chosen.window)
                 axes.plot(data["step"], data["ratio"], color=colour, linewidth=0.7, alpha=0.25, zorder=2)

@@ -77,8 +77,8 @@ def draw(table: pd.DataFrame, out_dir: Path, options: StepsOptions | Mapping[str
         panels[1, 0].set_ylabel("Samples\nrunning")
         figure.supxlabel("Decoding step (denoise forward)", fontsize=8.5)
         figure.align_ylabels(panels[:, 0])
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(labels, width))
+        named = {name: line for axes in panels[0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(named.values(), named, loc="outside upper center", ncols=legend_columns(list(named), width))
         return save(figure, plotted, out_dir, "steps")
 
 
