@@ -140,14 +140,15 @@ def frontier(table: pd.DataFrame) -> Table:
 
 
 def console(headline: pd.DataFrame) -> str:
-    """The headline table for a terminal: estimates, their intervals beneath, at most 110 columns wide."""
+    """The headline table for a terminal: estimates, and beneath them roles and intervals; at most 110 columns wide."""
     columns: list[tuple[str, int, Cell, Cell]] = [
         (title, width, lambda row, k=key, d=digits, s=sign: number(getattr(row, k), d, s),
          lambda row, k=key, d=digits, s=sign: _bracket(row, k, d, s))
         for title, key, digits, sign, width in (
-            ("accuracy %", "accuracy_pct", 1, False, 13), ("Δ points", "accuracy_difference", 1, True, 15),
-            ("TPF", "tpf", 2, False, 15), ("forwards", "forwards_per_problem", 1, False, 15),
-            ("AUP anchored", "aup_anchored", 1, False, 17), ("Δ AUP anch.", "aup_anchored_difference", 1, True, 18),
+            ("accuracy %", "accuracy_pct", 1, False, 13), ("Δ points", "accuracy_difference", 1, True, 14),
+            ("TPF", "tpf", 2, False, 14), ("forwards", "forwards_per_problem", 1, False, 14),
+            ("tokens", "response_tokens_mean", 1, False, 8), ("AUP", "aup", 1, False, 15),
+            ("anchored AUP", "aup_anchored", 1, False, 15),
         )
     ]  # fmt: skip
     lines = [f"{'':<16}" + "".join(f"{title:>{width}}" for title, width, *_ in columns)]
@@ -157,7 +158,7 @@ def console(headline: pd.DataFrame) -> str:
             policy = row.policy if len(row.policy) <= 16 else row.policy[:15] + "…"
             lines.append(f"{policy:<16}" + "".join(f"{cell(row):>{width}}" for _, width, cell, _ in columns))
             beneath = "".join(f"{cell(row):>{width}}" for _, width, _, cell in columns)
-            lines.append(f"{'':<16}{beneath}".rstrip())
+            lines.append(f"{'  ' + row.role:<16}{beneath}".rstrip())
     notes = "\n".join(textwrap.fill(note, 110, subsequent_indent="  ") for note in _headline_notes(headline))
     return "\n".join([*lines, "", notes, "Brackets: 95 % intervals over problems; Δ against the base, paired."])
 
@@ -186,7 +187,7 @@ def _build(
 
 
 def _bracket(row: Any, key: str, digits: int, sign: bool = False) -> str:
-    low, high = getattr(row, f"{key}_low"), getattr(row, f"{key}_high")
+    low, high = getattr(row, f"{key}_low", float("nan")), getattr(row, f"{key}_high", float("nan"))
     return "" if pd.isna(low) else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
 
 
