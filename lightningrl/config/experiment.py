@@ -58,6 +58,28 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _sizes(self) -> Experiment:
+        unknown = sorted(set(self.pretrain.mixture) - {benchmark.name for benchmark in self.benchmarks})
+        if unknown:
+            raise ValueError(f"pretrain.mixture: {unknown} are not among the benchmarks")
+        if self.pretrain.mixture and not sum(self.pretrain.mixture.values()) > 0:
+            raise ValueError(f"pretrain.mixture: the shares must add up to more than 0, found {self.pretrain.mixture}")
+        for benchmark in self.benchmarks:
+            needed, limit = benchmark.max_new_tokens + self.model.block_size, self.model.max_position_embeddings
+            if needed > limit:
+                raise ValueError(
+                    f"model.max_position_embeddings: found {limit}; {benchmark.name} alone needs more than {needed} "
+                    "(max_new_tokens and a block, the prompt aside)"
+                )
+        for run in self.runs:
+            if run.updates > run.prompts:
+                raise ValueError(
+                    f"runs.{run.name}.updates: found {run.updates}, allowed: at most its prompts "
+                    f"({run.prompts}), which are divided among them"
+                )
+        return self
+
     def benchmark(self, name: str) -> Benchmark:
         return next(benchmark for benchmark in self.benchmarks if benchmark.name == name)
 

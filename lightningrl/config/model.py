@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from lightningrl.config.section import Section
@@ -70,7 +72,7 @@ class Pretrain(Section):
     muon_learning_rate: float = Field(5e-3, gt=0)
     """Muon: the matrices of the layers."""
     warmup_steps: int = Field(20, ge=0)
-    mixture: dict[str, float] = Field(default_factory=dict)
+    mixture: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Share of each benchmark in a batch; empty: equal shares."""
     microbatch: int = Field(8, gt=0)
     """Sequences a forward; changes memory and speed, not results (beyond rounding)."""

@@ -52,6 +52,11 @@ def refused(tmp_path: Path, path: str, value: object) -> str:
         ("seed", -1, ["seed: found -1", "greater than or equal to 0"]),
         ("runs.1.name", "base", ["`base` names the model before training"]),
         ("runs.1.name", "lightningrl", ["two entries have one name"]),
+        ("pretrain.mixture", {"gsm8k": 1.0}, ["pretrain.mixture", "['gsm8k']"]),
+        ("pretrain.mixture", {"gsm-mini": 0.0}, ["pretrain.mixture", "more than 0"]),
+        ("pretrain.mixture", {"gsm-mini": -1.0}, ["pretrain.mixture.gsm-mini: found -1.0"]),
+        ("runs.0.updates", 20, ["runs.lightningrl.updates: found 20", "at most its prompts (2)"]),
+        ("model.max_position_embeddings", 24, ["model.max_position_embeddings: found 24", "needs more than 32"]),
     ],
 )
 def test_a_wrong_value_is_answered_with_path_found_and_allowed(tmp_path, path, value, expected):
