@@ -15,7 +15,7 @@ help:  ## this list
 # Asked again after a kill -9 it goes on. --nolock: a killed Snakemake leaves its lock behind; every stage folder has a
 # lease of its own, which dies with its holder. --ignore-incomplete: Snakemake would delete and repeat what it did not
 # see end, but a folder with a manifest is whole, and one without is made (or gone on with) anyway.
-demo: $(VENV)/run.stamp  ## data, training, evaluation, tables, figures, report: the miniature, or CONFIG=...
+demo: $(VENV)/run.stamp $(CONFIG)  ## data, training, evaluation, tables, figures, report: the miniature, or CONFIG=...
 	LIGHTNINGRL_RESULTS_LATER=1 $(BIN)/python -m snakemake --cores $(CORES) --ignore-incomplete --nolock --configfile $(CONFIG)
 	@$(BIN)/python -m lightningrl results --config $(CONFIG)
 

@@ -17,6 +17,10 @@ class BenchmarkError(LightningRLError):
     """A benchmark's data is missing, malformed, or its splits overlap."""
 
 
+class TrainingError(LightningRLError):
+    """A training cannot go on: its loss is not finite."""
+
+
 class DecodeError(LightningRLError):
     """A request cannot be decoded: prompt too long, a token id out of range, a parameter out of range."""
 

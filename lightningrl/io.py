@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -52,7 +53,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         fsync_dir(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise disk_error(path, error) from error
 
 
@@ -82,7 +84,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StageError(f"{path} is missing. Run the stage that makes it (snakemake does so by itself).") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -99,12 +101,13 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises StageError naming the file and line when it is missing or a line is not JSON.
     """
     try:
-        file = open(path)
+        file = open(path, encoding="utf-8")
     except FileNotFoundError:
         raise StageError(f"{path} is missing. Run the stage that makes it (snakemake does so by itself).") from None
     with file:
-        for number, line in enumerate(file, 1):
-            try:
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):  # noqa: B007 - named in the error
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise StageError(f"{path}, line {number} is damaged: {error}. Delete its folder.") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise StageError(f"{path}, line {number} is damaged: {error}. Delete its folder.") from error

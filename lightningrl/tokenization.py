@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl.errors import CheckpointError
+from lightningrl.errors import BenchmarkError, CheckpointError
 from lightningrl.io import write_json
 
 SPECIAL_TOKENS = ("<|unk|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>")
@@ -121,7 +121,15 @@ def encode_prompts(tokenizer: Any, conversations: Sequence[Sequence[dict[str, st
         tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         for messages in conversations
     ]
-    return encode_texts(tokenizer, texts)
+    rows = encode_texts(tokenizer, texts)
+    unknown = tokenizer.unk_token_id
+    for text, row in zip(texts, rows, strict=True):
+        if unknown is not None and (row == unknown).any():
+            raise BenchmarkError(
+                f"the tokenizer does not know all words of this prompt, the model would not see them: {text!r}. Change "
+                "the prompt (a suffix?), or build the tokenizer from texts that have its words."
+            )
+    return rows
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> np.ndarray:

@@ -22,7 +22,7 @@ class Experiment(Section):
 
     experiment: str = Field(pattern=NAME)
     """Names the results folder."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     """Of data, weights and draws."""
     benchmarks: list[Benchmark] = Field(min_length=1)
     tokenizer: Tokenizer = Tokenizer()
@@ -56,6 +56,18 @@ class Experiment(Section):
                 f"evaluation.primary_threshold: found {self.evaluation.primary_threshold}, "
                 f"allowed: one of evaluation.thresholds {self.evaluation.thresholds}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _roles(self) -> Experiment:
+        for run in self.runs:
+            if run.match_compute is not None and run.algorithm in ("lightningrl", "grpo_traj"):
+                raise ValueError(
+                    f"runs.{run.name}.match_compute: {run.algorithm} runs its steps; only a control spends it"
+                )
+        curves = {"rewards", "collapse"} & set(self.report.figures)
+        if curves and all(run.algorithm == "supervised" for run in self.runs):
+            raise ValueError(f"report.figures: {sorted(curves)} need a reinforcement-learning run, runs has none")
         return self
 
     @model_validator(mode="after")

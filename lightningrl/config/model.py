@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -59,6 +59,10 @@ class Plateau(Section):
 
 class Pretrain(Section):
     """From random weights to a block-diffusion model: autoregressive warm start, then blocks, then decay."""
+
+    def science(self) -> dict[str, Any]:
+        """Without how often the state is saved."""
+        return self.model_dump(mode="json", exclude={"save_every"})
 
     autoregressive: Phase
     """Block size 1: each position is predicted from a mask token and the clean past."""

@@ -148,6 +148,8 @@ class BlockDecoder:
         if policy.temperature:
             uniform_n = uniform(pool.key[rows_B][row_n], positions_BK[row_n, column_n], forward_B[row_n])
         token_n, logp_n = draw(log_probs_nV, policy.temperature, uniform_n)
+        if not bool(torch.isfinite(logp_n).all()):
+            raise DecodeError("the model's probabilities are not finite: its weights are damaged, or training diverged")
         confidence_BK = torch.zeros(masked_BK.shape, dtype=logp_n.dtype, device=logp_n.device)
         confidence_BK[row_n, column_n] = logp_n.exp()
         kept_n = policy.selector.select(confidence_BK, masked_BK)[row_n, column_n]

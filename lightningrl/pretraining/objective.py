@@ -7,12 +7,14 @@ counts: the same expectation, without empty draws. Autoregressive: block size 1,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightningrl.errors import TrainingError
 from lightningrl.models.packing import PackedRow, pack, scored_log_probs
 from lightningrl.models.sdar import SDAR
 from lightningrl.pretraining.corpus import TrainingSequence
@@ -69,6 +71,10 @@ def supervised_backward(model: SDAR, rows: Sequence[tuple[PackedRow, np.ndarray]
         loss = weighted_cross_entropy(model, chunk) / total_weight
         loss.backward()
         mean += float(loss.detach())
+    if not math.isfinite(mean):
+        raise TrainingError(
+            "the loss is not finite: training diverged. Lower the learning rates; the saved state stays."
+        )
     return mean
 
 

@@ -196,6 +196,8 @@ class PolicyTrainer:
 
     def describe(self, result: StepResult) -> str:
         row = result.metrics
+        if "reward_total_mean" not in row:
+            return f"step {row['step']}/{self.setup.run.steps}  no response could be scored: see groups_unscorable"
         return (
             f"step {row['step']}/{self.setup.run.steps}  reward {row['reward_total_mean']:.2f}  accuracy "
             f"{row['accuracy_pct']:.0f} %  tpf {row['tpf']:.2f}  groups {row['groups_kept']}/{row['groups_sampled']}"

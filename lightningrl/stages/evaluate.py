@@ -7,6 +7,7 @@ resumed and undisturbed results are equal to the last bit.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from lightningrl import io
 from lightningrl.answering import Answer, Task, answer
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy
-from lightningrl.errors import Interrupted
+from lightningrl.errors import Interrupted, StageError
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.resolve import resolve
 from lightningrl.stages.context import StageContext
@@ -58,12 +59,16 @@ class _Sweep:
         return rows
 
     def _shard(self, threshold: float, start: int, examples: list[Example]) -> list[EvalRecord]:
-        path = self.context.cache / f"threshold-{threshold:g}" / f"from-{start:06d}.jsonl"
-        if not path.exists():
+        path = self.context.cache / f"threshold-{threshold!r}" / f"from-{start:06d}.json"
+        found = read_shard(path)
+        if found is None:
+            if path.exists():
+                self.context.report(f"{path} is damaged: decoding its problems again")
             if self.context.should_stop():
                 raise Interrupted("stopped between two shards; run the same command again to go on from there")
-            io.write_jsonl(path, (record.to_json() for record in self._decode(threshold, examples)))
-        return [EvalRecord.from_json(row) for row in io.read_jsonl(path)]
+            found = self._decode(threshold, examples)
+            write_shard(path, found)
+        return found
 
     def _decode(self, threshold: float, examples: list[Example]) -> list[EvalRecord]:
         config = self.context.config
@@ -95,6 +100,29 @@ class _Sweep:
             self.loaded[2].judge.close()
 
 
+def writable(text: str) -> str:
+    """The text with lone surrogates, which no file can hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def write_shard(path: Path, records: list[EvalRecord]) -> None:
+    """Cache a shard with its own hash."""
+    rows = [record.to_json() for record in records]
+    io.write_json(path, {"records": rows, "sha256": io.sha256_text(io.canonical_json(rows))})
+
+
+def read_shard(path: Path) -> list[EvalRecord] | None:
+    """A cached shard; None when there is none, or it is not what was written."""
+    if not path.exists():
+        return None
+    try:
+        shard = io.read_json(path)
+        whole = shard["sha256"] == io.sha256_text(io.canonical_json(shard["records"]))
+        return [EvalRecord.from_json(row) for row in shard["records"]] if whole else None
+    except (StageError, KeyError, TypeError):
+        return None
+
+
 def to_record(policy: str, threshold: float, answer: Answer) -> EvalRecord:
     """One answer as a line of the records."""
     trajectory, stats, verdict = answer.trajectory, answer.trajectory.stats, answer.verdict
@@ -105,8 +133,8 @@ def to_record(policy: str, threshold: float, answer: Answer) -> EvalRecord:
         sample=trajectory.sample,
         threshold=threshold,
         prompt_sha256=io.sha256_text(" ".join(map(str, trajectory.prompt_ids.tolist()))),
-        response=answer.text,
-        extracted=verdict.extracted,
+        response=writable(answer.text),
+        extracted=None if verdict.extracted is None else writable(verdict.extracted),
         correct=verdict.correct,
         value=verdict.value,
         status=verdict.status,
