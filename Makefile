@@ -16,7 +16,7 @@ help:  ## this list
 # lease of its own, which dies with its holder. --ignore-incomplete: Snakemake would delete and repeat what it did not
 # see end, but a folder with a manifest is whole, and one without is made (or gone on with) anyway.
 demo: $(VENV)/run.stamp $(CONFIG)  ## data, training, evaluation, tables, figures, report: the miniature, or CONFIG=...
-	LIGHTNINGRL_RESULTS_LATER=1 $(BIN)/python -m snakemake --cores $(CORES) --ignore-incomplete --nolock --configfile $(CONFIG)
+	LIGHTNINGRL_RESULTS_LATER=1 $(BIN)/python -m snakemake --cores $(CORES) --ignore-incomplete --nolock --quiet rules --configfile $(CONFIG)
 	@$(BIN)/python -m lightningrl results --config $(CONFIG)
 
 test: $(VENV)/dev.stamp  ## the test suite

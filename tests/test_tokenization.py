@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightningrl.benchmarks.protocol import PromptOptions
 from lightningrl.benchmarks.registry import BENCHMARKS, get_benchmark
-from lightningrl.errors import CheckpointError
+from lightningrl.errors import BenchmarkError, CheckpointError
 from lightningrl.tokenization import (
     SPECIAL_TOKENS,
     build_tokenizer,
@@ -108,13 +108,18 @@ def test_system_turn_and_template_without_generation_prompt(tokenizer):
 
 def test_batched_prompts_equal_single_ones_and_the_library_s_own(tokenizer, unseen):
     conversations = [
-        get_benchmark(e.benchmark).render(e, PromptOptions(suffix="How many pens now?" if i % 2 else ""))
+        get_benchmark(e.benchmark).render(e, PromptOptions(suffix="def f(x)" if i % 2 else ""))
         for i, e in enumerate(unseen[::40])
     ]
     for messages, ids in zip(conversations, encode_prompts(tokenizer, conversations), strict=True):
         theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert ids.tolist() == encode_prompt(tokenizer, messages).tolist() == list(theirs)
     assert encode_prompts(tokenizer, []) == []
+
+
+def test_a_prompt_with_a_word_that_the_tokenizer_does_not_know_is_refused(tokenizer):
+    with pytest.raises(BenchmarkError, match="does not know all words"):
+        encode_prompts(tokenizer, [[{"role": "user", "content": "Xylophone?"}]])
 
 
 def test_response_text_leaves_special_tokens_out(tokenizer):

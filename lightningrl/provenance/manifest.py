@@ -75,7 +75,7 @@ def check_input(role: str, source: Stage) -> None:
     if not source.manifest.is_file():
         raise StageError(
             f"input {role!r}: {source.folder} is not finished (it has no {MANIFEST}). Make it first: snakemake does, "
-            f"or `lightningrl {source.kind} --name {source.name}`."
+            f"or `lightningrl {source.kind} --name {source.name}` with the same --config."
         )
     found = check(source.folder).get("key")
     if found != source.key:

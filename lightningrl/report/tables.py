@@ -216,7 +216,7 @@ def _headline_notes(headline: pd.DataFrame) -> list[str]:
         line = f"{benchmark}: {_sizes(rows)}; shown at τ = {shown}; AUP over τ = {swept}; y_max = "
         line += f"{number(rows['y_max'].iloc[0], 1)} %"
         anchors = [
-            f"y_min = {number(y_min, 1)} % (base {base})"
+            f"y_min = {number(y_min, 1)} % (from {base})"
             for base, y_min in dict.fromkeys(zip(rows["base"], rows["y_min"], strict=True))
             if base
         ]
