@@ -119,7 +119,7 @@ def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
 def test_results_without_a_release_says_what_to_run():
     done = run("results", "--config", NANO)
     assert done.exit_code == 2
-    assert "no finished release. Run `snakemake --cores 2` first" in done.stderr
+    assert "no finished release. Run the experiment first: in the clone, `snakemake --cores 2`" in done.stderr
 
 
 def test_config_help_has_type_default_limits_and_docstring():

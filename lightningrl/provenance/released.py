@@ -35,8 +35,8 @@ def released(plan: Plan) -> Released:
         latest = folder.parent / "latest"
         if not (latest / MANIFEST).is_file():
             raise StageError(
-                f"{folder.parent} holds no finished release. Run the experiment first: in the clone, snakemake --cores 2 "
-                "(with --configfile and the same file, if it is not the default one)."
+                f"{folder.parent} holds no finished release. Run the experiment first: in the clone, "
+                "`snakemake --cores 2` (with --configfile and the same file, if it is not the default one)."
             )
         folder = folder.parent / latest.readlink()
         note = f"note: {folder} was made from another config or other code than today's, which has no release yet"

@@ -21,7 +21,7 @@ def test_markdown_has_units_intervals_and_what_the_numbers_need(collected):
     for word in ("Accuracy (%)", "TPF (tokens/forward)", "Δ accuracy (points)", "Response (tokens)"):
         assert word in text
     assert f"{row.tpf:.2f} [{row.tpf_low:.2f}, {row.tpf_high:.2f}]" in text
-    assert f"y_max = {row.y_max:.1f} %; y_min = {row.y_min:.1f} % (base SDAR)" in text
+    assert f"y_max = {row.y_max:.1f} %; y_min = {row.y_min:.1f} % (from SDAR)" in text
     assert "n = 120 problems" in text and "0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert widths == {11}
