@@ -41,7 +41,7 @@ CHAT_TEMPLATE = (
 def build_tokenizer(texts: Iterable[str], out_dir: Path) -> None:
     """Write the tokenizer of these texts to `out_dir`; the same set of texts gives the same bytes.
 
-    `texts` are all message contents (prompt suffixes included) and solutions. Files: tokenizer.json,
+    `texts` are all message contents and solutions. Files: tokenizer.json,
     tokenizer_config.json (with the chat template), special_tokens_map.json.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
