@@ -53,7 +53,7 @@ class DecodeStats:
     response_tokens: int
     """L: response token ids up to and including the first stop token."""
     emitted_tokens: int
-    """S: every decoded position, the tail after the stop token included."""
+    """Every revealed position, the tail after the stop token included."""
     denoise_forwards: int
     """Forwards in which this row's active block was denoised."""
     commit_forwards: int
@@ -89,11 +89,12 @@ class Trajectory:
     prompt_ids: np.ndarray
     """[P] int64, the rendered prompt."""
     token_ids: np.ndarray
-    """[S] int64, all decoded positions; what follows the first stop token was visible context and is kept."""
+    """[S] int64, all decoded positions; what follows the first stop token was visible context and is kept. The mask
+    token where nothing was revealed: only behind the stop token, under a rule that stops inside a block."""
     response_len: int
     """L, in tokens."""
     reveal_step: np.ndarray
-    """[S] int64, 1-based index of the denoise forward (of this row) that revealed the token."""
+    """[S] int64, 1-based index of the denoise forward (of this row) that revealed the token; 0: never revealed."""
     behaviour_logp: np.ndarray
     """[S] float32, nats: log-probability of the drawn token in the state before that forward, mask banned."""
     block_size: int
@@ -104,6 +105,8 @@ class Trajectory:
     policy_version: int
     """Optimiser step of the weights that produced it."""
     stats: DecodeStats
+    entropy: np.ndarray | None = None
+    """[S] float32, nats: of the distribution that the token was drawn from; None where the engine does not say."""
 
     def __post_init__(self) -> None:
         n_positions = len(self.token_ids)
@@ -114,11 +117,13 @@ class Trajectory:
         if (len(self.prompt_ids) + n_positions) % self.block_size:
             raise ValueError(f"{self.uid}: prompt + response must end on the block grid of {self.block_size}")
         block_S = (len(self.prompt_ids) + np.arange(n_positions)) // self.block_size
-        if self.reveal_step.min() < 1 or self.reveal_step.max() > self.stats.denoise_forwards:
+        if self.reveal_step[: self.response_len].min() < 1:
+            raise ValueError(f"{self.uid}: a response token was never revealed")
+        if self.reveal_step.min() < 0 or self.reveal_step.max() > self.stats.denoise_forwards:
             raise ValueError(f"{self.uid}: reveal steps must lie in 1..{self.stats.denoise_forwards}")
         block_starts = np.r_[0, np.flatnonzero(np.diff(block_S)) + 1]
         last_step = np.maximum.reduceat(self.reveal_step, block_starts)
-        first_step = np.minimum.reduceat(self.reveal_step, block_starts)
+        first_step = np.minimum.reduceat(np.where(self.reveal_step, self.reveal_step, last_step.max()), block_starts)
         if (last_step[:-1] >= first_step[1:]).any():
             raise ValueError(f"{self.uid}: a block was revealed before its predecessor was finished")
         if not np.isfinite(self.behaviour_logp).all():

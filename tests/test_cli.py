@@ -123,9 +123,9 @@ def test_results_without_a_release_says_what_to_run():
 
 
 def test_config_help_has_type_default_limits_and_docstring():
-    shown = run("config-help", "runs.threshold").stdout.splitlines()
-    assert shown[0] == "runs.threshold: float (> 0, < 1), default: 0.9"
-    assert shown[1].strip() == "Of rollouts and of validation."
+    shown = run("config-help", "runs.temperature").stdout.splitlines()
+    assert shown[0] == "runs.temperature: float (> 0), default: 1.0"
+    assert shown[1].strip() == "Of rollouts."
 
 
 def test_config_help_of_a_section_lists_what_is_below():

@@ -35,6 +35,17 @@ class Experiment(Section):
     resources: Resources = Resources()
 
     @model_validator(mode="after")
+    def _thresholds(self) -> Experiment:
+        if self.decoding.selector != "threshold" or self.decoding.ranking != "confidence":
+            return self
+        found = {f"evaluation.thresholds.{i}": value for i, value in enumerate(self.evaluation.thresholds)}
+        found |= {f"runs.{run.name}.threshold": run.threshold for run in self.runs}
+        for where, value in found.items():
+            if not 0 < value < 1:
+                raise ValueError(f"{where}: a threshold is a probability within (0, 1), found {value}")
+        return self
+
+    @model_validator(mode="after")
     def _references(self) -> Experiment:
         benchmarks = [benchmark.name for benchmark in self.benchmarks]
         runs = [run.name for run in self.runs]

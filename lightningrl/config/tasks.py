@@ -47,20 +47,34 @@ class Decoding(Section):
     """How responses are decoded, in evaluations and in rollouts."""
 
     selector: str = "threshold"
-    """Which masked positions a forward reveals: a name of the registry or `module:attribute`."""
-    commit: str = Field("fused", pattern="^(fused|separate)$")
-    """`fused`: the forward that writes a finished block's clean KV also denoises the next block; `separate`: a
-    forward of its own, as the published engines do."""
+    """Which masked positions a forward reveals: `threshold`, `quota` (steps a block), `factor`, `cumulative_entropy`
+    (nats), `scripted` (tokens a step), or `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
+    selector_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The selector's other arguments: `{inclusive: true, steps: 4}` of `threshold`, `{compat: true}` of `factor`."""
+    ranking: str = "confidence"
+    """The number by which positions are ordered: `confidence`, `neg_entropy`, `position`, or `module:attribute`."""
+    scope: str = "block"
+    """Which masked positions may be revealed: `block`, or `module:attribute`."""
+    cache: str = "fused"
+    """`fused`: the forward that writes a finished block's clean KV also denoises the next block; `separate`: a forward
+    of its own, as the published engines do; `recompute`: no cache; or `module:attribute`."""
+    stop: str = "finish_block"
+    """`finish_block`: a response ends with the block that holds its stop token; `inside_block`: as soon as the stop
+    token and all before it are revealed; or `module:attribute`."""
     rows: int = Field(256, gt=0)
-    """Rows decoded together. Changes no result but the last bits of floats."""
+    """Rows decoded together at most. Changes no result but the last bits of floats."""
+    memory_mb: int | None = Field(None, gt=0)
+    """Megabytes for the KV cache; rows wait for pages when it is full. Empty: as much as `rows` need. Changes no result
+    but the last bits of floats."""
 
 
 class Evaluation(Section):
     """The threshold sweep on the test split."""
 
     thresholds: list[float] = Field(min_length=1)
-    """Confidence above which a position is revealed, strictly increasing, each within (0, 1)."""
-    primary_threshold: float = Field(0.9, gt=0, lt=1)
+    """The selector's parameter, strictly increasing; for `threshold`: the confidence above which a position is
+    revealed, within (0, 1)."""
+    primary_threshold: float = 0.9
     """The threshold of the headline numbers; must be one of `thresholds`."""
     samples: int = Field(1, gt=0)
     """Responses a problem."""
@@ -72,9 +86,6 @@ class Evaluation(Section):
     @field_validator("thresholds")
     @classmethod
     def _increasing(cls, values: list[float]) -> list[float]:
-        for value in values:
-            if not 0 < value < 1:
-                raise ValueError(f"a threshold is a probability within (0, 1), found {value}")
         if sorted(set(values)) != values:
             raise ValueError(f"thresholds must be strictly increasing, found {values}")
         return values

@@ -39,8 +39,8 @@ class Run(Section):
     """Rollout rounds a step at most, until `prompts` groups pass the filter (the paper resamples until full)."""
     temperature: float = Field(1.0, gt=0)
     """Of rollouts."""
-    threshold: float = Field(0.9, gt=0, lt=1)
-    """Of rollouts and of validation."""
+    threshold: float = 0.9
+    """The selector's parameter in rollouts and validation; for `threshold` within (0, 1)."""
     learning_rate: float = Field(1e-6, gt=0)
     warmup_updates: int = Field(10, ge=0)
     """Linear warm-up, once a run."""

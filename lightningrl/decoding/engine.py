@@ -1,242 +1,323 @@
-"""The block-parallel decoder: rows at different blocks and denoise steps share forwards over one KV cache.
+"""The block-parallel decoder: rows at different blocks and denoise steps share forwards over one paged KV cache.
 
 A row's life: its prompt's full blocks are prefilled; the rest of the prompt opens the first decoded block; each
-denoise forward draws every masked position of the active block and the selector says which are revealed; a finished
-block's clean keys and values are committed, by default in the same forward that first denoises the next block
-(`fused`: 2K queries), else in a forward of its own (`separate`). A row ends with the block in which its response has
-a stop token, or at its length limit; the tail of that block is kept. A finished row's slot is given to the next
-request at once.
+denoise forward draws every open position of the active block and the selector says which are revealed; a finished
+block's clean keys and values are written as the cache plan says, by default in the forward that first denoises the
+next block. A row ends by the stop rule, or at its length limit. Rows enter and leave between any two forwards. When the
+pages run out, the row that entered last gives its own back and is recomputed later; a request that could never fit is
+refused alone.
 
-Randomness is keyed (decoding/keyed.py), so a row does not depend on its neighbours but through rounding.
-Shapes: R slots; B rows of one forward; K block size; T cache positions; n masked positions of a forward.
+Randomness is keyed (decoding/keyed.py), so a row does not depend on its neighbours but through rounding. The state of
+the rows is on the host; a forward costs one copy to the device and one back.
+Shapes: R slots; B rows of one forward; K block size; N positions of a forward; n open positions of a forward.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.decoding.keyed import row_key, uniform
-from lightningrl.decoding.ledger import Forward, Ledger
-from lightningrl.decoding.protocol import Policy, Request
-from lightningrl.decoding.sampling import draw
+from lightningrl.decoding.ledger import Forward, Ledger, Part
+from lightningrl.decoding.protocol import Observation, Observer, Outcome, Policy, Request
+from lightningrl.decoding.reveal import Draws, draw_open, select
+from lightningrl.decoding.rows import Pages, Rows, Waiting
 from lightningrl.errors import DecodeError
-from lightningrl.models.attention import CachedBlocks, KVCache
+from lightningrl.models.attention import PagedBlocks, PagedKV, PagedSpan
 from lightningrl.models.sdar import SDAR
-from lightningrl.types import DecodeStats, Trajectory
+from lightningrl.types import Trajectory
+
+SMALLEST_PAGE_TOKENS = 16
+PREFILL_TOKENS = 16384
+"""Prompt positions that may enter in one forward, a longer prompt alone aside: bounds its activations."""
 
 
 class BlockDecoder:
     """A `Decoder` over an SDAR model on one device.
 
-    stop_token_ids: any of them in the response ends it. rows: slots decoded together.
+    stop_token_ids: any of them in the response ends it. rows: most rows decoded together. memory_bytes: of the KV cache
+    (None: as much as the rows could need). page_tokens: positions a page, a multiple of the block size.
     """
 
-    def __init__(self, model: SDAR, stop_token_ids: Collection[int], *, rows: int = 256):
-        self.model, self.rows = model, rows
+    def __init__(
+        self,
+        model: SDAR,
+        stop_token_ids: Collection[int],
+        *,
+        rows: int = 256,
+        memory_bytes: int | None = None,
+        page_tokens: int | None = None,
+    ):
+        size = model.config.block_size
+        self.model, self.rows, self.memory_bytes = model, rows, memory_bytes
+        self.page_tokens = page_tokens or size * -(-SMALLEST_PAGE_TOKENS // size)
+        if self.page_tokens % size:
+            raise DecodeError(f"page_tokens is {page_tokens}, expected a multiple of the block size {size}")
+        self.stop_ids = np.array(sorted(stop_token_ids), dtype=np.int64)
         self.ledger = Ledger()
-        self.stop_ids = torch.tensor(sorted(stop_token_ids), device=model.lm_head.weight.device)
 
-    @torch.no_grad()
-    def decode(self, requests: Sequence[Request], policy: Policy) -> list[Trajectory]:
-        """One trajectory a request, in order. Raises DecodeError for a request that cannot fit the model."""
-        if not requests:
-            return []
-        for request in requests:
-            self._check(request)
-        pool = _Pool(self.model, min(self.rows, len(requests)), max(map(self._end, requests)))
-        waiting = deque(enumerate(requests))
+    @property
+    def page_bytes(self) -> int:
+        """Of one page, keys and values of all layers."""
+        config, weight = self.model.config, self.model.lm_head.weight
+        numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+        return numbers * self.page_tokens * weight.element_size()
+
+    def decode(
+        self, requests: Sequence[Request], policy: Policy, observer: Observer | None = None
+    ) -> list[Trajectory]:
+        """One trajectory a request, in order. Raises the DecodeError of a request that cannot be decoded."""
         finished: dict[int, Trajectory] = {}
-        while waiting or pool.busy.any():
-            entering = []
-            for slot in torch.nonzero(~pool.busy).flatten().tolist()[: len(waiting)]:
-                index, request = waiting.popleft()
-                pool.enter(slot, index, request, self._end(request), policy)
-                entering.append(slot)
-            self._prefill(pool, entering)
-            self._forward_all(pool, policy)
-            for slot in self._advance(pool):
-                finished[pool.index[slot]] = pool.leave(slot, policy, self.stop_ids)
+        for outcome in self.stream(requests, policy, observer):
+            if outcome.trajectory is None:
+                assert outcome.error is not None
+                raise outcome.error
+            finished[outcome.index] = outcome.trajectory
         return [finished[index] for index in range(len(requests))]
 
-    def _end(self, request: Request) -> int:
+    def stream(
+        self, requests: Sequence[Request], policy: Policy, observer: Observer | None = None
+    ) -> Iterator[Outcome]:
+        """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others."""
         size = self.model.config.block_size
-        return -(-(len(request.prompt_ids) + request.max_new_tokens) // size) * size
+        waiting: deque[Waiting] = deque()
+        for index, request in enumerate(requests):
+            end = -(-(len(request.prompt_ids) + request.max_new_tokens) // size) * size
+            if (error := self._refusal(request, end)) is not None:
+                yield Outcome(index, request, error=error)
+            else:
+                waiting.append(Waiting(index, request, request.policy or policy, end))
+        if waiting:
+            yield from _Run(self, waiting, observer).outcomes()
 
-    def _check(self, request: Request) -> None:
+    def _refusal(self, request: Request, end: int) -> DecodeError | None:
         limit, prompt = self.model.config.max_position_embeddings, request.prompt_ids
-        if self._end(request) > limit:
-            raise DecodeError(
-                f"{request.uid}: {len(prompt)} prompt tokens and {request.max_new_tokens} new ones need "
-                f"{self._end(request)} positions, the model has {limit}: shorten the prompt or max_new_tokens"
-            )
+        asked = f"{request.uid}: {len(prompt)} prompt tokens and {request.max_new_tokens} new ones need"
+        if end > limit:
+            return DecodeError(f"{asked} {end} positions, the model has {limit}: shorten the prompt or max_new_tokens")
         if prompt.min() < 0 or prompt.max() >= self.model.config.vocab_size:
-            raise DecodeError(f"{request.uid}: a prompt token lies outside the vocabulary")
-
-    def _prefill(self, pool: _Pool, slots: list[int]) -> None:
-        """Write the clean keys and values of the full blocks of the prompts of `slots`."""
-        slots = [slot for slot in slots if pool.start[slot] > 0]
-        if not slots:
-            return
-        rows_B = torch.tensor(slots, device=pool.tokens.device)
-        length_B = pool.start[rows_B]
-        offset_Q = torch.arange(int(length_B.max()), device=rows_B.device)
-        real_BQ = offset_Q < length_B[:, None]
-        size = self.model.config.block_size
-        positions_BQ = offset_Q.expand(len(slots), -1)
-        limit_BQ = torch.where(real_BQ, (positions_BQ // size + 1) * size, 1)
-        trash_BQ = torch.where(real_BQ, positions_BQ, pool.trash)
-        began = time.perf_counter()
-        attend = CachedBlocks(pool.cache, rows_B, trash_BQ, limit_BQ)
-        self.model.hidden(pool.tokens[rows_B, : len(offset_Q)], positions_BQ, attend)
-        self._note("prefill", positions_BQ, attend, 0, began)
-        pool.prefill_forwards[rows_B] += 1
-
-    def _forward_all(self, pool: _Pool, policy: Policy) -> None:
-        """One engine iteration: every busy row takes part in one forward."""
-        pending = pool.busy & pool.uncommitted
-        if policy.commit == "fused":
-            self._denoise(pool, torch.nonzero(pending).flatten(), policy, with_previous=True)
-        elif pending.any():
-            self._commit(pool, torch.nonzero(pending).flatten())
-        self._denoise(pool, torch.nonzero(pool.busy & ~pending).flatten(), policy, with_previous=False)
-
-    def _commit(self, pool: _Pool, rows_B: Tensor) -> None:
-        size = self.model.config.block_size
-        positions_BK = pool.start[rows_B, None] - size + torch.arange(size, device=rows_B.device)
-        limit_BK = pool.start[rows_B, None].expand(-1, size)
-        began = time.perf_counter()
-        attend = CachedBlocks(pool.cache, rows_B, positions_BK, limit_BK)
-        self.model.hidden(pool.tokens[rows_B[:, None], positions_BK], positions_BK, attend)
-        self._note("commit", positions_BK, attend, 0, began)
-        pool.uncommitted[rows_B] = False
-        pool.commit_forwards[rows_B] += 1
-
-    def _denoise(self, pool: _Pool, rows_B: Tensor, policy: Policy, *, with_previous: bool) -> None:
-        """A denoise forward of the active blocks; with_previous also commits the block before each."""
-        if not len(rows_B):
-            return
-        size = self.model.config.block_size
-        start_B1 = pool.start[rows_B, None]
-        offsets_Q = torch.arange(-size if with_previous else 0, size, device=rows_B.device)
-        positions_BQ = start_B1 + offsets_Q
-        limit_BQ = torch.where(offsets_Q < 0, start_B1, start_B1 + size)
-        began = time.perf_counter()
-        attend = CachedBlocks(pool.cache, rows_B, positions_BQ, limit_BQ)
-        hidden_BQH = self.model.hidden(pool.tokens[rows_B[:, None], positions_BQ], positions_BQ, attend)
-        pool.uncommitted[rows_B] = False
-        pool.denoise_forwards[rows_B] += 1
-        revealed = self._reveal(pool, rows_B, positions_BQ[:, -size:], hidden_BQH[:, -size:], policy)
-        self._note("fused" if with_previous else "denoise", positions_BQ, attend, revealed, began)
-
-    def _note(self, kind: str, positions_BQ: Tensor, attend: CachedBlocks, revealed: int, began: float) -> None:
-        rows, queries = positions_BQ.shape
-        self.ledger.add(Forward(kind, rows, queries, attend.span, revealed, time.perf_counter() - began))
-
-    def _reveal(self, pool: _Pool, rows_B: Tensor, positions_BK: Tensor, hidden_BKH: Tensor, policy: Policy) -> int:
-        """Draw the masked positions of the active blocks, reveal those selected; returns how many."""
-        masked_BK = pool.masked[rows_B[:, None], positions_BK]
-        forward_B = pool.denoise_forwards[rows_B]
-        row_n, column_n = torch.nonzero(masked_BK, as_tuple=True)
-        log_probs_nV = self.model.log_probs(hidden_BKH[row_n, column_n], policy.temperature or 1.0)
-        uniform_n = None
-        if policy.temperature:
-            uniform_n = uniform(pool.key[rows_B][row_n], positions_BK[row_n, column_n], forward_B[row_n])
-        token_n, logp_n = draw(log_probs_nV, policy.temperature, uniform_n)
-        if not bool(torch.isfinite(logp_n).all()):
-            raise DecodeError("the model's probabilities are not finite: its weights are damaged, or training diverged")
-        confidence_BK = torch.zeros(masked_BK.shape, dtype=logp_n.dtype, device=logp_n.device)
-        confidence_BK[row_n, column_n] = logp_n.exp()
-        kept_n = policy.selector.select(confidence_BK, masked_BK)[row_n, column_n]
-        slot_k, position_k = rows_B[row_n[kept_n]], positions_BK[row_n[kept_n], column_n[kept_n]]
-        pool.tokens[slot_k, position_k] = token_n[kept_n]
-        pool.masked[slot_k, position_k] = False
-        pool.logp[slot_k, position_k] = logp_n[kept_n].float()
-        pool.reveal[slot_k, position_k] = forward_B[row_n[kept_n]]
-        return len(slot_k)
-
-    def _advance(self, pool: _Pool) -> list[int]:
-        """Move rows with a finished block to the next one; return the slots of finished rows."""
-        size = self.model.config.block_size
-        block_RK = pool.start[:, None] + torch.arange(size, device=pool.start.device)
-        full_R = pool.busy & ~pool.uncommitted & ~pool.masked.gather(1, block_RK.clamp(max=pool.trash)).any(dim=1)
-        if not full_R.any():
-            return []
-        inside_RK = block_RK >= pool.prompt_len[:, None]
-        tokens_RK = pool.tokens.gather(1, block_RK.clamp(max=pool.trash))
-        stopped_R = (torch.isin(tokens_RK, self.stop_ids) & inside_RK).any(dim=1)
-        done_R = full_R & (stopped_R | (pool.start + size >= pool.end))
-        onward_R = full_R & ~done_R
-        pool.start[onward_R] += size
-        pool.uncommitted[onward_R] = True
-        return torch.nonzero(done_R).flatten().tolist()
+            return DecodeError(f"{request.uid}: a prompt token lies outside the vocabulary")
+        needed = -(-end // self.page_tokens) * self.page_bytes
+        if self.memory_bytes is not None and needed > self.memory_bytes:
+            return DecodeError(
+                f"{asked} {needed} bytes of KV cache, the budget is {self.memory_bytes}: raise the memory budget, or "
+                "shorten the prompt or max_new_tokens"
+            )
+        return None
 
 
-class _Pool:
-    """State of the slots; every array has one row a slot. The last cache column takes what nobody reads."""
+class _Run:
+    """One call of `stream`: the queue, the rows, and the cache they share."""
 
-    def __init__(self, model: SDAR, slots: int, length: int):
-        config, weight = model.config, model.lm_head.weight
-        self.size, self.mask_id, self.trash = config.block_size, config.mask_token_id, length
-        self.cache = KVCache(
-            config.num_hidden_layers, slots, length + 1, config.num_key_value_heads, config.head_dim, weight
-        )
-
-        def array(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-            return torch.zeros(slots, *shape, dtype=dtype, device=weight.device)
-
-        self.tokens, self.reveal = array(length + 1), array(length + 1)
-        self.masked, self.logp = array(length + 1, dtype=torch.bool), array(length + 1, dtype=torch.float32)
-        self.start, self.prompt_len, self.end, self.key = array(), array(), array(), array()
-        self.busy, self.uncommitted = array(dtype=torch.bool), array(dtype=torch.bool)
-        self.denoise_forwards, self.commit_forwards, self.prefill_forwards = array(), array(), array()
-        self.index = [0] * slots
-        self.request: list[Request | None] = [None] * slots
-
-    def enter(self, slot: int, index: int, request: Request, end: int, policy: Policy) -> None:
-        """Lay a request into a free slot: prompt, masks, empty counters."""
-        prompt = torch.from_numpy(np.ascontiguousarray(request.prompt_ids, dtype=np.int64))
-        self.tokens[slot, : len(prompt)] = prompt.to(self.tokens.device)
-        self.tokens[slot, len(prompt) :] = self.mask_id
-        self.masked[slot] = False
-        self.masked[slot, len(prompt) : end] = True
-        self.start[slot] = len(prompt) // self.size * self.size
-        self.prompt_len[slot], self.end[slot] = len(prompt), end
-        self.key[slot] = row_key(policy.seed, policy.step, request.uid, request.sample)
-        self.busy[slot], self.uncommitted[slot] = True, False
-        for counter in (self.denoise_forwards, self.commit_forwards, self.prefill_forwards):
-            counter[slot] = 0
-        self.index[slot], self.request[slot] = index, request
-
-    def leave(self, slot: int, policy: Policy, stop_ids: Tensor) -> Trajectory:
-        """Free a finished slot and return what happened in it."""
-        request = self.request[slot]
-        assert request is not None
-        self.busy[slot] = False
-        decoded = slice(int(self.prompt_len[slot]), int(self.start[slot]) + self.size)
-
-        stops = torch.nonzero(torch.isin(self.tokens[slot, decoded], stop_ids)).flatten()
-        emitted = decoded.stop - decoded.start
-        response_len = int(stops[0]) + 1 if len(stops) else emitted
-
-        def array(values: Tensor) -> np.ndarray:
-            return values[slot, decoded].cpu().numpy().copy()
-
-        stats = DecodeStats(
-            response_tokens=response_len,
-            emitted_tokens=emitted,
-            denoise_forwards=int(self.denoise_forwards[slot]),
-            commit_forwards=int(self.commit_forwards[slot]),
-            prefill_forwards=int(self.prefill_forwards[slot]),
-        )
-        return Trajectory(
-            uid=request.uid, sample=request.sample, prompt_ids=np.asarray(request.prompt_ids, dtype=np.int64),
-            token_ids=array(self.tokens), response_len=response_len, reveal_step=array(self.reveal),
-            behaviour_logp=array(self.logp), block_size=self.size, temperature=policy.temperature,
-            stop="eos" if len(stops) else "length", policy_version=policy.step, stats=stats,
+    def __init__(self, decoder: BlockDecoder, waiting: deque[Waiting], observer: Observer | None):
+        model, size = decoder.model, decoder.model.config.block_size
+        self.model, self.ledger, self.stop_ids, self.size = model, decoder.ledger, decoder.stop_ids, size
+        self.waiting, self.observer = waiting, observer
+        slots = min(decoder.rows, len(waiting))
+        # No more pages than the longest requests could hold together.
+        longest = sorted((-(-item.end // decoder.page_tokens) for item in waiting), reverse=True)[:slots]
+        count = sum(longest)
+        if decoder.memory_bytes is not None:
+            count = min(count, decoder.memory_bytes // decoder.page_bytes)
+        config = model.config
+        self.cache = PagedKV(
+            config.num_hidden_layers, count, decoder.page_tokens, config.num_key_value_heads, config.head_dim,
+            model.lm_head.weight,
         )  # fmt: skip
+        length = max(item.end for item in waiting)
+        self.rows = Rows(slots, length, size, config.mask_token_id, Pages(count), decoder.page_tokens)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        while self.waiting or self.rows.busy.any():
+            self._admit()
+            self._make_room()
+            yield from self._turn()
+
+    def _admit(self) -> None:
+        """Rows from the front of the queue into free slots, as long as every running row keeps a page to grow into."""
+        rows, taken = self.rows, 0
+        for slot in np.flatnonzero(~rows.busy).tolist():
+            if not self.waiting:
+                return
+            item = self.waiting[0]
+            start = int(item.saved["start"]) if item.saved else len(item.request.prompt_ids) // self.size * self.size
+            running = int(rows.busy.sum())
+            if running and rows.pages.free < rows.needed(start + self.size) + running:
+                return
+            if taken and taken + start > PREFILL_TOKENS:
+                return
+            taken += start
+            rows.enter(slot, self.waiting.popleft())
+
+    def _make_room(self) -> None:
+        """Pages for every row's active block, oldest row first; the youngest give theirs up when there are too few."""
+        rows = self.rows
+        for slot in sorted(np.flatnonzero(rows.busy).tolist(), key=lambda slot: rows.admitted[slot]):
+            while rows.busy[slot] and rows.lacking(slot) > rows.pages.free:
+                youngest = max(np.flatnonzero(rows.busy).tolist(), key=lambda slot: rows.admitted[slot])
+                self.waiting.appendleft(rows.save(youngest))
+                self.ledger.preemptions += 1
+            if rows.busy[slot] and rows.lacking(slot) > 0:
+                rows.grow(slot)
+
+    def _turn(self) -> list[Outcome]:
+        """One forward of all rows, and what it ended."""
+        began = time.perf_counter()
+        rows, done = self.rows, self.rows.done
+        slots_B = np.flatnonzero(rows.busy)
+        first_B, denoises_B = self._spans(slots_B)
+        queries_B = done.start[slots_B] + self.size * denoises_B - first_B
+        order_B = np.argsort(queries_B, kind="stable")
+        slots_B, first_B, denoises_B, queries_B = (a[order_B] for a in (slots_B, first_B, denoises_B, queries_B))
+        hidden_NH, spans = self._forward(slots_B, first_B, queries_B)
+        kinds_B = self._kinds(slots_B, denoises_B, queries_B)
+        rows.entering[slots_B] = rows.pending[slots_B] = False
+        done.prefill_forwards[slots_B[kinds_B == "prefill"]] += 1
+        done.commit_forwards[slots_B[kinds_B == "commit"]] += 1
+        ends_B = np.cumsum(queries_B)
+        revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
+        if denoises_B.any():
+            here = np.flatnonzero(denoises_B)
+            revealed_B[here], failed = self._reveal(slots_B[here], ends_B[here] - self.size, hidden_NH)
+            ended = [self._fail(slot) for slot in failed]
+        self._note(kinds_B, queries_B, revealed_B, spans, time.perf_counter() - began)
+        return ended + self._advance()
+
+    def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First position of each row's forward, and whether it denoises the active block (else ends before it)."""
+        rows = self.rows
+        first_B, denoises_B = np.zeros(len(slots_B), dtype=np.int64), np.zeros(len(slots_B), dtype=bool)
+        entering_B = rows.entering[slots_B]
+        for policy, mine in self._by_policy(slots_B):
+            here = mine[~entering_B[mine]]
+            slots = slots_B[here]
+            spans = policy.cache.spans(rows.done.start[slots], rows.pending[slots], self.size)
+            first_B[here], denoises_B[here] = spans
+        return first_B, denoises_B
+
+    def _by_policy(self, slots_B: np.ndarray) -> list[tuple[Policy, np.ndarray]]:
+        """The distinct policies of rows, each with the indices of its rows."""
+        found: dict[int, tuple[Policy, list[int]]] = {}
+        for index, slot in enumerate(slots_B.tolist()):
+            item = self.rows.item[slot]
+            assert item is not None
+            found.setdefault(id(item.policy), (item.policy, []))[1].append(index)
+        return [(policy, np.array(mine)) for policy, mine in found.values()]
+
+    @torch.no_grad()
+    def _forward(
+        self, slots_B: np.ndarray, first_B: np.ndarray, queries_B: np.ndarray
+    ) -> tuple[Tensor, list[PagedSpan]]:
+        """Hidden states of all rows' positions, row after row; rows of equal length are one span."""
+        rows, spans, ids = self.rows, [], []
+        for queries in np.unique(queries_B).tolist():
+            here = queries_B == queries
+            pages = rows.table_RP[slots_B[here]]
+            span = PagedSpan(pages, first_B[here], queries, self.size, rows.page_tokens)
+            ids.append(rows.done.tokens[slots_B[here, None], span.positions_GQ].ravel())
+            spans.append(span)
+        device = self.cache.keys.device
+        ids_N = torch.from_numpy(np.concatenate(ids)).to(device)
+        positions_N = torch.from_numpy(np.concatenate([span.positions_GQ.ravel() for span in spans])).to(device)
+        attend = PagedBlocks(self.cache, spans)
+        return self.model.hidden(ids_N[None], positions_N[None], attend)[0], spans
+
+    def _kinds(self, slots_B: np.ndarray, denoises_B: np.ndarray, queries_B: np.ndarray) -> np.ndarray:
+        pending_B = self.rows.pending[slots_B]
+        other_B = np.where(self.rows.entering[slots_B], "prefill", "commit")
+        return np.where(denoises_B, np.where(pending_B, "fused", "denoise"), other_B)
+
+    @torch.no_grad()
+    def _reveal(self, slots_B: np.ndarray, at_B: np.ndarray, hidden_NH: Tensor) -> tuple[np.ndarray, list[int]]:
+        """Draw the open positions of the active blocks (from `at_B` on in the forward) and write what is chosen.
+
+        Returns how many were revealed, and the slots whose probabilities were not finite.
+        """
+        rows, done = self.rows, self.rows.done
+        done.denoise_forwards[slots_B] += 1
+        positions_BK = done.start[slots_B, None] + np.arange(self.size)
+        masked_BK = done.masked[slots_B[:, None], positions_BK]
+        groups = self._by_policy(slots_B)
+        open_BK = np.zeros_like(masked_BK)
+        for policy, mine in groups:
+            open_BK[mine] = policy.scope.open(masked_BK[mine])
+        row_n, column_n = np.nonzero(open_BK)
+        forward_n = done.denoise_forwards[slots_B][row_n]
+        draws = Draws(
+            hidden_nH=hidden_NH[torch.from_numpy(at_B[row_n] + column_n).to(hidden_NH.device)],
+            key_n=rows.key[slots_B][row_n],
+            position_n=positions_BK[row_n, column_n],
+            forward_n=forward_n,
+            policies=[(policy, np.isin(row_n, mine)) for policy, mine in groups],
+        )
+        alternatives = self.observer.alternatives if self.observer else 0
+        drawn = draw_open(self.model, draws, alternatives)
+        chosen_n = select(drawn, open_BK, done.block_step[slots_B], groups)
+        token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
+        if self.observer is not None:
+            index_n = np.array([item.index for slot in slots_B if (item := rows.item[slot])])[row_n]
+            top_ids_nA, top_logp_nA = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
+            self.observer.observe(
+                Observation(
+                    index_n, forward_n, draws.position_n, token_n, logp_n, entropy_n, chosen_n, top_ids_nA, top_logp_nA
+                )
+            )
+        failed = slots_B[np.unique(row_n[~np.isfinite(logp_n)])].tolist()
+        slot_k, position_k = slots_B[row_n[chosen_n]], draws.position_n[chosen_n]
+        done.tokens[slot_k, position_k] = token_n[chosen_n]
+        done.masked[slot_k, position_k] = False
+        done.logp[slot_k, position_k] = logp_n[chosen_n]
+        done.entropy[slot_k, position_k] = entropy_n[chosen_n]
+        done.reveal[slot_k, position_k] = forward_n[chosen_n]
+        done.block_step[slots_B] += 1
+        revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
+        if not revealed_B.all():
+            policy = next(policy for policy, mine in groups if not revealed_B[mine].all())
+            raise DecodeError(f"{policy.selector} revealed nothing in a block with open positions: it would never end")
+        return revealed_B, failed
+
+    def _note(
+        self, kinds_B: np.ndarray, queries_B: np.ndarray, revealed_B: np.ndarray, spans: list[PagedSpan], seconds: float
+    ) -> None:
+        parts = []
+        for span in spans:
+            for kind in np.unique(kinds_B[queries_B == span.queries]).tolist():
+                here = (queries_B == span.queries) & (kinds_B == kind)
+                parts.append(Part(kind, int(here.sum()), span.queries, span.kv_tokens, int(revealed_B[here].sum())))
+        self.ledger.add(Forward(tuple(parts), seconds))
+
+    def _fail(self, slot: int) -> Outcome:
+        item = self.rows.leave(slot)
+        error = DecodeError(
+            f"{item.request.uid}: the model's probabilities are not finite: its weights are damaged, or training "
+            "diverged"
+        )
+        return Outcome(item.index, item.request, error=error)
+
+    def _advance(self) -> list[Outcome]:
+        """Move rows with a finished block to the next one; free the slots of rows that have ended."""
+        rows, done = self.rows, self.rows.done
+        slots_B = np.flatnonzero(rows.busy)
+        positions_BK = done.start[slots_B, None] + np.arange(self.size)
+        masked_BK = done.masked[slots_B[:, None], positions_BK]
+        tokens_BK = done.tokens[slots_B[:, None], positions_BK]
+        response_BK = positions_BK >= rows.prompt_len[slots_B, None]
+        stop_BK = np.isin(tokens_BK, self.stop_ids) & response_BK & ~masked_BK
+        full_B = ~np.any(masked_BK, axis=1)
+        ended_B = full_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])
+        for policy, mine in self._by_policy(slots_B):
+            ended_B[mine] |= policy.stop.ended(stop_BK[mine], masked_BK[mine])
+            rows.pending[slots_B[mine]] = policy.cache.keeps_blocks & full_B[mine]
+        onward = slots_B[full_B & ~ended_B]
+        done.start[onward] += self.size
+        done.block_step[onward] = 0
+        outcomes = []
+        for slot in slots_B[ended_B].tolist():
+            trajectory = rows.trajectory(slot, self.stop_ids)
+            item = rows.leave(slot)
+            outcomes.append(Outcome(item.index, item.request, trajectory))
+        return outcomes

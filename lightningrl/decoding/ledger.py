@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Forward:
-    """One forward of the engine.
+class Part:
+    """Rows of one forward that did the same over equally many positions.
 
-    >>> Forward("denoise", rows=4, query_tokens=8, kv_tokens=40, revealed=5, seconds=0.01).positions
+    >>> Part("denoise", rows=4, query_tokens=8, kv_tokens=40, revealed=5).positions
     32
     """
 
@@ -19,10 +19,9 @@ class Forward:
     query_tokens: int
     """Query positions a row."""
     kv_tokens: int
-    """Keys a query could see at most."""
+    """Keys that the part's queries see at most."""
     revealed: int
     """Positions revealed, over all rows."""
-    seconds: float
 
     @property
     def positions(self) -> int:
@@ -30,11 +29,26 @@ class Forward:
         return self.rows * self.query_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One forward of the engine: rows at different blocks and steps share it."""
+
+    parts: tuple[Part, ...]
+    seconds: float
+    """Of the engine's turn: the forward, the draws, the bookkeeping."""
+
+    @property
+    def positions(self) -> int:
+        return sum(part.positions for part in self.parts)
+
+
 @dataclass(slots=True)
 class Ledger:
     """Forwards since the last `clear`."""
 
     forwards: list[Forward] = field(default_factory=list)
+    preemptions: int = 0
+    """Rows that gave their pages up and were recomputed later."""
 
     def add(self, forward: Forward) -> None:
         self.forwards.append(forward)
@@ -45,3 +59,4 @@ class Ledger:
 
     def clear(self) -> None:
         self.forwards.clear()
+        self.preemptions = 0

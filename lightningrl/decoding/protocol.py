@@ -1,16 +1,91 @@
-"""What a decoder is asked and what it answers with (a Trajectory, lightningrl/types.py)."""
+"""What a decoder is asked, what it is made of, and what it answers with (a Trajectory, lightningrl/types.py).
+
+A decode is a loop of forwards. Five pieces say what each does, a ledger what was done:
+
+`Scope`      which masked positions of the active block may be revealed now
+`Ranking`    a number for each of them
+`Selector`   which are revealed
+`CachePlan`  which positions a forward computes, and when a finished block's clean keys and values are written
+`StopRule`   when a stop token ends the response
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
+from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.candidates import Candidates, Drawn
+from lightningrl.decoding.rankings.confidence import Confidence
+from lightningrl.decoding.scopes.block import Block
+from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.errors import DecodeError
 from lightningrl.types import Trajectory
+
+
+class Scope(Protocol):
+    def open(self, masked_BK: np.ndarray) -> np.ndarray:
+        """(B, K) bool, a subset of masked_BK, not empty where masked_BK is not."""
+        ...
+
+
+class Ranking(Protocol):
+    def score(self, drawn: Drawn) -> Tensor:
+        """(B, K) a number for each open position, higher is sooner."""
+        ...
+
+
+class Selector(Protocol):
+    def select(self, candidates: Candidates) -> Tensor:
+        """(B, K) bool, a subset of candidates.open_BK, not empty where that is not."""
+        ...
+
+
+class CachePlan(Protocol):
+    keeps_blocks: bool
+    """Whether later forwards read the keys and values of finished blocks: see caches/fused.py."""
+
+    def spans(self, start_B: np.ndarray, pending_B: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """First position of each row's forward, and whether it denoises: see caches/fused.py."""
+        ...
+
+
+class StopRule(Protocol):
+    def ended(self, stop_BK: np.ndarray, masked_BK: np.ndarray) -> np.ndarray:
+        """(B,) bool: see stops/finish_block.py."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How to decode, and the key of the draws."""
+
+    selector: Selector
+    temperature: float = 0.0
+    """0: greedy, with confidences at temperature 1."""
+    top_k: int = 0
+    """Tokens are drawn among the k likeliest (and those as likely as the last of them); 0: among all."""
+    top_p: float = 1.0
+    """Tokens are drawn among the likeliest ones that together reach this probability."""
+    ranking: Ranking = field(default_factory=Confidence)
+    scope: Scope = field(default_factory=Block)
+    cache: CachePlan = field(default_factory=FusedCommit)
+    stop: StopRule = field(default_factory=FinishBlock)
+    seed: int = 0
+    step: int = 0
+    """Training step; part of the key of the draws, and the trajectories' policy_version."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise DecodeError(f"temperature is {self.temperature}, expected 0 (greedy) or more")
+        if self.top_k < 0:
+            raise DecodeError(f"top_k is {self.top_k}, expected 0 (all tokens) or more")
+        if not 0 < self.top_p <= 1:
+            raise DecodeError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,9 +100,11 @@ class Request:
     sample: int
     """Which of the uid's responses; part of the key of its draws."""
     prompt_ids: np.ndarray
-    """[P] int64."""
+    """[P] int64. A mask token in it is context like any other token."""
     max_new_tokens: int
     """Rounded up so that prompt and response end on the block grid."""
+    policy: Policy | None = None
+    """For this request alone; None: the one given for all."""
 
     def __post_init__(self) -> None:
         if not np.issubdtype(np.asarray(self.prompt_ids).dtype, np.integer) and len(self.prompt_ids):
@@ -38,37 +115,54 @@ class Request:
             raise DecodeError(f"{self.uid}: max_new_tokens is {self.max_new_tokens}, expected at least 1")
 
 
-class Selector(Protocol):
-    """Which masked positions a forward reveals."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What became of one request: a trajectory, or the reason why there is none."""
 
-    def select(self, confidence_BK: Tensor, masked_BK: Tensor) -> Tensor:
-        """(B, K) bool, a subset of masked_BK, not empty where masked_BK is not."""
-        ...
+    index: int
+    """Of the request among those given."""
+    request: Request
+    trajectory: Trajectory | None = None
+    error: DecodeError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How to decode: the selector, the temperature, and the key of the draws."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """All open positions of one forward, before what was chosen is written; n of them, over all rows."""
 
-    selector: Selector
-    temperature: float = 0.0
-    """0: greedy."""
-    commit: str = "fused"
-    """`fused` or `separate`: see config.tasks.Decoding."""
-    seed: int = 0
-    step: int = 0
-    """Training step; part of the key of the draws, and the trajectories' policy_version."""
+    index_n: np.ndarray
+    """Of the request among those given."""
+    forward_n: np.ndarray
+    """The row's denoise forward, from 1."""
+    position_n: np.ndarray
+    """Absolute, from the first prompt token."""
+    token_n: np.ndarray
+    logp_n: np.ndarray
+    """Of the drawn token, nats."""
+    entropy_n: np.ndarray
+    chosen_n: np.ndarray
+    """bool: revealed by this forward."""
+    top_ids_nA: np.ndarray
+    """The A likeliest tokens, likeliest first."""
+    top_logp_nA: np.ndarray
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise DecodeError(f"temperature is {self.temperature}, expected 0 (greedy) or more")
-        if self.commit not in ("fused", "separate"):
-            raise DecodeError(f"commit is {self.commit!r}, expected `fused` or `separate`")
+
+class Observer(Protocol):
+    """Looks on while a decoder works."""
+
+    alternatives: int
+    """A: how many of the likeliest tokens an observation has a position; 0 costs nothing."""
+
+    def observe(self, seen: Observation) -> None: ...
 
 
 class Decoder(Protocol):
     """Anything that turns requests into trajectories with exact reveal steps and log-probabilities."""
 
     def decode(self, requests: Sequence[Request], policy: Policy) -> list[Trajectory]:
-        """One trajectory a request, in the order of the requests."""
+        """One trajectory a request, in the order of the requests. Raises the first request's error, if one has any."""
+        ...
+
+    def stream(self, requests: Sequence[Request], policy: Policy) -> Iterator[Outcome]:
+        """The outcome of each request as soon as it is known, in no particular order."""
         ...

@@ -1,16 +1,19 @@
 """Ways of attending: which positions of a forward see which keys. Each class is one `Attend` (models/sdar.py).
 
 `Masked`       a dense boolean mask: parity tests, small things
-`CachedBlocks` decoding: queries of many rows against their KV cache
+`PagedBlocks`  decoding: spans of many rows against their pages of the KV cache
 `PackedBlocks` training: one clean copy of each row and noisy copies of single blocks, without a dense mask
 
-Shapes: B rows; N, M query and key/value heads; D head size; T clean positions; C noisy copies a row; K block size.
+Shapes: B rows; N, M query and key/value heads; D head size; T clean positions, or keys; C noisy copies a row; K block
+size; G rows of a span; Q queries of a row; P pages of a row; S slots of the cache.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,11 +35,12 @@ class Masked:
         return F.scaled_dot_product_attention(q_BNQD, k_BMQD, v_BMQD, attn_mask=self.mask_B1QQ, enable_gqa=True)
 
 
-class KVCache:
-    """Keys and values of `rows` slots. Positions at and past a row's committed length are scratch."""
+class PagedKV:
+    """Keys and values in pages of equally many positions; a row holds any pages, in the order of its positions."""
 
-    def __init__(self, layers: int, rows: int, length: int, kv_heads: int, head_dim: int, like: Tensor):
-        shape = (layers, rows, kv_heads, length, head_dim)
+    def __init__(self, layers: int, pages: int, page_tokens: int, kv_heads: int, head_dim: int, like: Tensor):
+        shape = (layers, pages * page_tokens, kv_heads, head_dim)
+        self.page_tokens = page_tokens
         self.keys = like.new_zeros(shape)
         self.values = like.new_zeros(shape)
 
@@ -45,24 +49,82 @@ class KVCache:
         return self.keys.nbytes + self.values.nbytes
 
 
-class CachedBlocks:
-    """Writes this forward's keys and values at their positions, then attends below each query's `limit`.
+class PagedSpan:
+    """Rows of one forward that compute equally many positions each, under the block-causal rule.
 
-    rows_B: cache slot of each row; positions_BQ: absolute positions, a padding query points at the cache's last
-    column; limit_BQ: a query sees the keys at positions < limit (>= 1).
+    pages_GP: the pages of each row, in order (those behind the row's own: any); start_G: the first position computed;
+    queries: how many. Both starts and queries are multiples of K.
     """
 
-    def __init__(self, cache: KVCache, rows_B: Tensor, positions_BQ: Tensor, limit_BQ: Tensor):
-        self.cache, self.rows_B, self.positions_BQ = cache, rows_B, positions_BQ
-        self.span = int(limit_BQ.max())
-        self.mask_B1QT = (torch.arange(self.span, device=limit_BQ.device) < limit_BQ[:, :, None]).unsqueeze(1)
+    def __init__(self, pages_GP: np.ndarray, start_G: np.ndarray, queries: int, block_size: int, page_tokens: int):
+        self.rows, self.queries = len(start_G), queries
+        self.positions_GQ = start_G[:, None] + np.arange(queries)
+        page_GQ = np.take_along_axis(pages_GP, self.positions_GQ // page_tokens, axis=1)
+        self.slots_GQ = page_GQ * page_tokens + self.positions_GQ % page_tokens
+        limit_GQ = (self.positions_GQ // block_size + 1) * block_size
+        self.kv_tokens = int(limit_GQ.max())
+        """Keys that a query sees at most."""
+        self.pages_GP = pages_GP[:, : -(-self.kv_tokens // page_tokens)]
+        self.hidden_GQT = None
+        """bool, keys that a query does not see; None when all see all `kv_tokens`."""
+        if limit_GQ.min() < self.kv_tokens:
+            self.hidden_GQT = np.arange(self.kv_tokens) >= limit_GQ[:, :, None]
+
+
+class PagedBlocks:
+    """Decoding: writes a forward's keys and values into their pages, then attends row by row over the row's pages.
+
+    The forward has one row of N positions: those of the spans one after another. A position sees every written or
+    just computed position up to the end of its own block.
+    """
+
+    def __init__(self, cache: PagedKV, spans: Sequence[PagedSpan]):
+        self.cache, self.spans = cache, spans
+        device = cache.keys.device
+        self.slots_N = torch.from_numpy(np.concatenate([span.slots_GQ.ravel() for span in spans])).to(device)
+        self._pages = [_pages_index(span.pages_GP, device) for span in spans]
+        self._masks: list[Tensor | None] = []
+        for span in spans:
+            hidden = None if span.hidden_GQT is None else torch.from_numpy(span.hidden_GQT).to(device)
+            self._masks.append(hidden)
 
     def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        at = (self.rows_B[:, None], slice(None), self.positions_BQ)
-        keys[at], values[at] = k_BMQD.transpose(1, 2), v_BMQD.transpose(1, 2)
-        k_BMTD, v_BMTD = keys[self.rows_B, :, : self.span], values[self.rows_B, :, : self.span]
-        return F.scaled_dot_product_attention(q_BNQD, k_BMTD, v_BMTD, attn_mask=self.mask_B1QT, enable_gqa=True)
+        keys_SMD, values_SMD = self.cache.keys[layer], self.cache.values[layer]
+        keys_SMD.index_copy_(0, self.slots_N, k_BMQD[0].transpose(0, 1))
+        values_SMD.index_copy_(0, self.slots_N, v_BMQD[0].transpose(0, 1))
+        heads, head_dim = q_BNQD.shape[1], q_BNQD.shape[3]
+        kv_heads = k_BMQD.shape[1]
+        q_QND = q_BNQD[0].transpose(0, 1)
+        mixed, at = [], 0
+        for span, pages, hidden_GQT in zip(self.spans, self._pages, self._masks, strict=True):
+            count = span.rows * span.queries
+            shape = (span.rows, span.queries, kv_heads, heads // kv_heads, head_dim)
+            # The query heads of one key head stand behind each other, so that its keys are read once.
+            q_GMXD = q_QND[at : at + count].reshape(shape).permute(0, 2, 3, 1, 4).flatten(2, 3)
+            mask_G1XT = None
+            if hidden_GQT is not None:
+                mask_G1XT = (~hidden_GQT).repeat(1, heads // kv_heads, 1).unsqueeze(1)
+            k_GMTD, v_GMTD = self._rows_of(keys_SMD, pages, span), self._rows_of(values_SMD, pages, span)
+            mixed_GMXD = F.scaled_dot_product_attention(q_GMXD, k_GMTD, v_GMTD, attn_mask=mask_G1XT)
+            by_query = mixed_GMXD.unflatten(2, (heads // kv_heads, span.queries)).permute(0, 3, 1, 2, 4)
+            mixed.append(by_query.reshape(count, heads, head_dim))
+            at += count
+        mixed_QND = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        return mixed_QND.transpose(0, 1).unsqueeze(0)
+
+    def _rows_of(self, table_SMD: Tensor, pages: Tensor | slice, span: PagedSpan) -> Tensor:
+        """(G, M, kv_tokens, D) of the span's rows."""
+        by_page = table_SMD.unflatten(0, (-1, self.cache.page_tokens))
+        taken = by_page[pages] if isinstance(pages, slice) else by_page.index_select(0, pages)
+        return taken.reshape(span.rows, -1, *table_SMD.shape[1:])[:, : span.kv_tokens].transpose(1, 2)
+
+
+def _pages_index(pages_GP: np.ndarray, device: torch.device) -> Tensor | slice:
+    """The pages as an index; as a slice, which copies nothing, when they are one run (a row alone)."""
+    pages = pages_GP.ravel()
+    if (np.diff(pages) == 1).all():
+        return slice(int(pages[0]), int(pages[-1]) + 1)
+    return torch.from_numpy(np.ascontiguousarray(pages)).to(device)
 
 
 class PackedBlocks:

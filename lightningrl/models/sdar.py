@@ -142,8 +142,10 @@ class SDAR(nn.Module):
         """(..., H) -> (..., V), unnormalised, nats."""
         return self.lm_head(hidden)
 
-    def log_probs(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+    def log_probs(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """(..., H) -> (..., V) log softmax(logits / temperature) in float32 at least, nats.
+
+        temperature: one for all, or a tensor that broadcasts against (..., V).
 
         The mask token and the padding rows of the vocabulary have probability 0: they are never drawn, in the
         decoder as in the trainer, which share this function.

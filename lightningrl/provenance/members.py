@@ -10,6 +10,10 @@ from lightningrl.resolve import resolve
 REGISTRIES = {
     "benchmark": "lightningrl.benchmarks.registry:BENCHMARKS",
     "selector": "lightningrl.decoding.registry:SELECTORS",
+    "ranking": "lightningrl.decoding.registry:RANKINGS",
+    "scope": "lightningrl.decoding.registry:SCOPES",
+    "cache": "lightningrl.decoding.registry:CACHES",
+    "stop": "lightningrl.decoding.registry:STOPS",
     "algorithm": "lightningrl.rl.registry:ALGORITHMS",
     "table": "lightningrl.report.registry:TABLES",
     "figure": "lightningrl.report.registry:FIGURES",

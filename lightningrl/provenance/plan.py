@@ -93,7 +93,10 @@ class _Planner:
         self.experiment = experiment
         self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
-        self.selector = member("selector", experiment.decoding.selector, "decoding.selector")
+        self.decoder = {
+            piece: member(piece, getattr(experiment.decoding, piece), f"decoding.{piece}")
+            for piece in ("selector", "ranking", "scope", "cache", "stop")
+        }
 
     def stages(self) -> Iterator[Stage]:
         data = {name: self.data(name) for name in self.benchmarks}
@@ -134,7 +137,7 @@ class _Planner:
             "primary_threshold": experiment.evaluation.primary_threshold,
             "max_new_tokens": _in_order({b.name: b.max_new_tokens for b in experiment.benchmarks}),
         }
-        members = {"selector": self.selector} | {f"judge/{name}": judge for name, judge in self.judges.items()}
+        members = self.decoder | {f"judge/{name}": judge for name, judge in self.judges.items()}
         return self._stage("pretrain", "base", config, members, _data(data) | {"tokenizer": tokenizer})
 
     def train(self, run: Run, data: Mapping[str, Stage], base: Stage, trained: Mapping[str, Stage]) -> Stage:
@@ -146,9 +149,8 @@ class _Planner:
             "max_new_tokens": benchmark.max_new_tokens,
             "prompt": benchmark.prompt,
         }
-        members = {
+        members = self.decoder | {
             "algorithm": member("algorithm", run.algorithm, f"runs.{run.name}.algorithm"),
-            "selector": self.selector,
             "benchmark": self.benchmarks[run.benchmark],
             "judge": self.judges[run.benchmark],
         }
@@ -169,7 +171,7 @@ class _Planner:
             "policy": policy,
             "benchmark": name,
         }
-        members = {"selector": self.selector, "benchmark": self.benchmarks[name], "judge": self.judges[name]}
+        members = self.decoder | {"benchmark": self.benchmarks[name], "judge": self.judges[name]}
         return self._stage(
             "evaluate", f"{policy}/{slug(name)}", config, members, {"policy": source, "data": data[name]}
         )

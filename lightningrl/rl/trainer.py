@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 
 from lightningrl.answering import Answer, Task, answer, score
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy, Selector
+from lightningrl.decoding.protocol import Policy
 from lightningrl.errors import CheckpointError
 from lightningrl.models.sdar import SDAR
 from lightningrl.rl.algorithms.protocol import Algorithm
@@ -50,8 +50,8 @@ class TrainSetup:
     """The frozen base."""
     decoder: BlockDecoder
     """Over `model`."""
-    selector: Selector
-    commit: str
+    policy: Policy
+    """How responses are decoded; temperature and keys are set for each use."""
     tokenizer: Any
     task: Task
     train: Sequence[Example]
@@ -61,7 +61,7 @@ class TrainSetup:
 
     def validate(self) -> dict[str, float]:
         """Greedy accuracy and TPF on the validation split, at the run's threshold."""
-        policy = Policy(self.selector, temperature=0.0, commit=self.commit)
+        policy = replace(self.policy, temperature=0.0)
         found = score(answer(self.decoder, self.tokenizer, self.task, [(e, 0) for e in self.validation], policy))
         self.decoder.ledger.clear()
         return {
@@ -118,7 +118,7 @@ class PolicyTrainer:
 
     def _draw(self, step: int) -> Drawn:
         run, setup = self.setup.run, self.setup
-        policy = Policy(setup.selector, run.temperature, setup.commit, setup.seed, step)
+        policy = replace(setup.policy, temperature=run.temperature, seed=setup.seed, step=step)
         drawn: Counter[str] = Counter()
 
         def roll(examples: Sequence[Example]) -> list[list[Answer]]:

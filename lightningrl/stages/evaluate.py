@@ -15,11 +15,11 @@ import numpy as np
 from lightningrl import io
 from lightningrl.answering import Answer, Task, answer
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
 from lightningrl.errors import Interrupted, StageError
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.resolve import resolve
 from lightningrl.stages.context import StageContext
+from lightningrl.stages.decoder import make_decoder, make_policy
 from lightningrl.stages.loading import load_policy, make_judge, read_examples, use_threads
 from lightningrl.types import EvalRecord, Example
 
@@ -73,12 +73,7 @@ class _Sweep:
     def _decode(self, threshold: float, examples: list[Example]) -> list[EvalRecord]:
         config = self.context.config
         decoder, tokenizer, task = self._load()
-        policy = Policy(
-            resolve(config["members"]["selector"])(threshold),
-            config["evaluation"]["temperature"],
-            config["decoding"].commit,
-            config["seed"],
-        )
+        policy = make_policy(config, threshold, config["evaluation"]["temperature"], config["seed"])
         asked = [(example, sample) for example in examples for sample in range(config["evaluation"]["samples"])]
         answers = answer(decoder, tokenizer, task, asked, policy)
         decoder.ledger.clear()
@@ -91,7 +86,7 @@ class _Sweep:
             benchmark = resolve(config["members"]["benchmark"])
             judge = make_judge(config["members"]["judge"], self.context.judge_workers)
             task = Task(lambda example: benchmark.render(example, config["prompt"]), judge, config["max_new_tokens"])
-            decoder = BlockDecoder(model, [tokenizer.eos_token_id], rows=config["decoding"].rows)
+            decoder = make_decoder(config, model, tokenizer)
             self.loaded = decoder, tokenizer, task
         return self.loaded
 

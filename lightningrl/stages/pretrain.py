@@ -9,13 +9,11 @@ import torch
 from lightningrl import io
 from lightningrl.answering import Task, answer, score
 from lightningrl.benchmarks.protocol import PromptOptions, render_chat
-from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
 from lightningrl.models.sdar import SDAR, ModelConfig
 from lightningrl.pretraining.corpus import build_corpus
 from lightningrl.pretraining.pretrainer import Pretrainer
-from lightningrl.resolve import resolve
 from lightningrl.stages.context import StageContext
+from lightningrl.stages.decoder import make_decoder, make_policy
 from lightningrl.stages.loading import make_judge, read_examples, save_policy, use_threads
 from lightningrl.tokenization import load_tokenizer
 from lightningrl.training.loop import train
@@ -75,9 +73,8 @@ class _Validation:
 
     def __init__(self, context: StageContext, names: list[str], model: SDAR, tokenizer: Any):
         config = context.config
-        selector = resolve(config["members"]["selector"])(config["primary_threshold"])
-        self.policy = Policy(selector, temperature=0.0, commit=config["decoding"].commit)
-        self.decoder = BlockDecoder(model, [tokenizer.eos_token_id], rows=config["decoding"].rows)
+        self.policy = make_policy(config, config["primary_threshold"])
+        self.decoder = make_decoder(config, model, tokenizer)
         self.tokenizer = tokenizer
         self.examples = {name: read_examples(context.inputs[f"data/{name}"] / "validation.jsonl") for name in names}
         self.tasks = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lightningrl import io
 from lightningrl.answering import Task
-from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.resolve import resolve
 from lightningrl.rl.trainer import TrainSetup
 from lightningrl.stages.context import StageContext
+from lightningrl.stages.decoder import make_decoder, make_policy
 from lightningrl.stages.loading import load_policy, make_judge, read_examples, save_policy, use_threads
 from lightningrl.training.loop import train
 
@@ -26,9 +26,8 @@ def run(context: StageContext) -> None:
         seed=seed_of(config["seed"], settings.seed),
         model=model,
         reference=reference,
-        decoder=BlockDecoder(model, [tokenizer.eos_token_id], rows=config["decoding"].rows),
-        selector=resolve(members["selector"])(settings.threshold),
-        commit=config["decoding"].commit,
+        decoder=make_decoder(config, model, tokenizer),
+        policy=make_policy(config, settings.threshold),
         tokenizer=tokenizer,
         task=Task(lambda example: benchmark.render(example, config["prompt"]), judge, config["max_new_tokens"]),
         train=read_examples(context.inputs["data"] / "train.jsonl"),

@@ -44,7 +44,7 @@ def refused(tmp_path: Path, path: str, value: object) -> str:
         ("evaluation.thresholds", [0.9, 0.5], ["evaluation.thresholds", "strictly increasing", "[0.9, 0.5]"]),
         ("evaluation.thresholds", 0.9, ["evaluation.thresholds: found 0.9", "list"]),
         ("evaluation.primary_threshold", 0.8, ["evaluation.primary_threshold: found 0.8", "[0.02, 0.9]"]),
-        ("runs.0.threshold", 1.3, ["runs.0.threshold: found 1.3", "less than 1"]),
+        ("runs.0.threshold", 1.3, ["runs.lightningrl.threshold", "within (0, 1)", "found 1.3"]),
         ("runs.0.benchmark", "gsm8k", ["benchmark: found 'gsm8k'", "['gsm-mini', 'code-mini']"]),
         ("runs.2.match_compute", "nobody", ["match_compute: found 'nobody'", "'lightningrl'"]),
         ("model.num_attention_heads", 3, ["num_attention_heads", "head"]),

@@ -11,12 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.decoding import engine
+from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.caches.recompute import Recompute
+from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.rows import Rows
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.models.attention import KVCache, Masked, block_causal_mask
+from lightningrl.models.attention import Masked, PagedKV, block_causal_mask
 
 STOPS = (3, 7, 11)
+CACHES = {"fused": FusedCommit, "separate": SeparateCommit, "recompute": Recompute}
 
 
 def same(one, other):
@@ -46,8 +51,8 @@ def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(
     tau = data.draw(st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.9, 1.0]), "tau")
     temperature = data.draw(st.sampled_from([0.0, 1.0, 0.7]), "temperature")
     stops = data.draw(st.sampled_from([(), (5,), STOPS]), "stops")
-    commit = data.draw(st.sampled_from(["fused", "separate"]), "commit")
-    policy = Policy(Threshold(tau), temperature, commit, seed=8, step=2)
+    commit = data.draw(st.sampled_from(list(CACHES)), "commit")
+    policy = Policy(Threshold(tau), temperature, cache=CACHES[commit](), seed=8, step=2)
     found = BlockDecoder(model, stops, rows=data.draw(st.integers(1, 4), "rows")).decode(requests, policy)
     for request, got in zip(requests, found, strict=True):
         want = naive_decode(model, request, tau=tau, temperature=temperature, stops=set(stops), seed=8, step=2)
@@ -62,7 +67,7 @@ def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(
         assert stats.denoise_forwards == len(want.states)
         # The last block is never committed; a prompt shorter than a block is not prefilled.
         assert stats.commit_forwards == (want.blocks - 1 if commit == "separate" else 0)
-        assert stats.prefill_forwards == (1 if len(request.prompt_ids) >= block_size else 0)
+        assert stats.prefill_forwards == (len(request.prompt_ids) >= block_size and commit != "recompute")
         assert request.max_new_tokens <= len(want.tokens) < request.max_new_tokens + block_size or want.stopped
         assert got.token_ids.max() < model.usable_vocab and model.config.mask_token_id not in got.token_ids
 
@@ -85,7 +90,9 @@ def test_fused_and_separate_commits_give_the_same_responses_and_differ_only_in_f
     model = tiny_model(2, torch.float64)
     requests = requests_of([1, 4, 6, 8, 11], 21)
     plans = {
-        commit: BlockDecoder(model, STOPS, rows=3).decode(requests, Policy(Threshold(0.25), 1.0, commit))
+        commit: BlockDecoder(model, STOPS, rows=3).decode(
+            requests, Policy(Threshold(0.25), 1.0, cache=CACHES[commit]())
+        )
         for commit in ("fused", "separate")
     }
     for fused, separate in zip(plans["fused"], plans["separate"], strict=True):
@@ -100,18 +107,19 @@ def test_fused_and_separate_commits_give_the_same_responses_and_differ_only_in_f
 def test_ledger_counts_the_engine_forwards_that_the_rows_add_up_to(commit):
     model = tiny_model(2)
     decoder = BlockDecoder(model, STOPS, rows=2)
-    found = decoder.decode(requests_of([1, 4, 6, 8, 11], 21), Policy(Threshold(0.25), 1.0, commit))
+    found = decoder.decode(requests_of([1, 4, 6, 8, 11], 21), Policy(Threshold(0.25), 1.0, cache=CACHES[commit]()))
     rows = {"prefill": 0, "denoise": 0, "fused": 0, "commit": 0}
-    for forward in decoder.ledger.forwards:
-        rows[forward.kind] += forward.rows
-        assert 1 <= forward.rows <= 2
-        assert forward.query_tokens == {"fused": 8, "denoise": 4, "commit": 4}.get(forward.kind, forward.query_tokens)
-        assert forward.positions == forward.rows * forward.query_tokens
-        assert forward.revealed >= (forward.rows if forward.kind in ("denoise", "fused") else 0)
+    parts = [part for forward in decoder.ledger.forwards for part in forward.parts]
+    for part in parts:
+        rows[part.kind] += part.rows
+        assert part.query_tokens == {"fused": 8, "denoise": 4, "commit": 4}.get(part.kind, part.query_tokens)
+        assert part.positions == part.rows * part.query_tokens
+        assert part.revealed >= (part.rows if part.kind in ("denoise", "fused") else 0)
+    assert all(1 <= sum(part.rows for part in forward.parts) <= 2 for forward in decoder.ledger.forwards)
     assert rows["denoise"] + rows["fused"] == sum(t.stats.denoise_forwards for t in found)
     assert rows["commit"] == sum(t.stats.commit_forwards for t in found)
     assert rows["prefill"] == sum(t.stats.prefill_forwards for t in found) == 4
-    assert sum(f.revealed for f in decoder.ledger.forwards) == sum(t.stats.emitted_tokens for t in found)
+    assert sum(part.revealed for part in parts) == sum(t.stats.emitted_tokens for t in found)
     assert decoder.ledger.positions == sum(f.positions for f in decoder.ledger.forwards) > 0
     decoder.ledger.clear()
     assert decoder.ledger.positions == 0
@@ -132,10 +140,18 @@ class _KeysAndValues:
 @torch.no_grad()
 def test_cached_keys_and_values_of_finished_blocks_are_those_of_the_clean_sequence(commit, monkeypatch):
     caches = []
-    monkeypatch.setattr(engine, "KVCache", lambda *a: caches.append(KVCache(*a)) or caches[-1])
+    monkeypatch.setattr(engine, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
+    tables = {}  # request -> its pages, noted when it leaves
+    leave = Rows.leave
+
+    def noting(rows, slot):
+        tables[rows.item[slot].index] = list(rows.held[slot])
+        return leave(rows, slot)
+
+    monkeypatch.setattr(Rows, "leave", noting)
     model = tiny_model(6, torch.float64)
     requests = requests_of([1, 4, 6, 9], 14)
-    found = BlockDecoder(model, (), rows=4).decode(requests, Policy(Threshold(0.2), 1.0, commit))
+    found = BlockDecoder(model, (), rows=4).decode(requests, Policy(Threshold(0.2), 1.0, cache=CACHES[commit]()))
     assert {len(np.unique(t.reveal_step)) < len(t.token_ids) for t in found} == {True}
     for row, trajectory in enumerate(found):
         ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
@@ -143,8 +159,9 @@ def test_cached_keys_and_values_of_finished_blocks_are_those_of_the_clean_sequen
         attend = _KeysAndValues(clean, 4)
         model.hidden(torch.from_numpy(ids[None, :clean]), torch.arange(clean)[None], attend)
         for layer, (keys, values) in attend.kept.items():
-            torch.testing.assert_close(caches[0].keys[layer, row, :, :clean], keys[0], rtol=0, atol=1e-12)
-            torch.testing.assert_close(caches[0].values[layer, row, :, :clean], values[0], rtol=0, atol=1e-12)
+            for table, expected in ((caches[0].keys, keys), (caches[0].values, values)):
+                held = table[layer].unflatten(0, (-1, caches[0].page_tokens))[tables[row]].flatten(0, 1)[:clean]
+                torch.testing.assert_close(held.transpose(0, 1), expected[0], rtol=0, atol=1e-12)
 
 
 def test_mask_token_and_unusable_ids_are_never_drawn_however_likely():

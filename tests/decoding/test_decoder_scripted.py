@@ -7,6 +7,8 @@ import pytest
 import torch
 from fixtures.tiny import MASK_ID, tiny_config, tiny_model
 
+from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy, Request
 from lightningrl.decoding.selectors.threshold import Threshold
@@ -53,10 +55,10 @@ def test_worked_example():
         {10: (STOP, 0.8), 11: (6, 0.2)},
         {11: (GARBAGE, 0.2)},
     ]
-    for commit, commits, tpf_true in (("fused", 0, 1.25), ("separate", 1, 1.0)):
+    for cache, commits, tpf_true in ((FusedCommit(), 0, 1.25), (SeparateCommit(), 1, 1.0)):
         decoder = BlockDecoder(Scripted(script), [STOP])
         request = Request("t/test/0", 0, np.arange(6), 30)
-        got = decoder.decode([request], Policy(Threshold(0.9), commit=commit))[0]
+        got = decoder.decode([request], Policy(Threshold(0.9), cache=cache))[0]
         assert got.token_ids.tolist() == [1, 2, 3, 4, STOP, GARBAGE]
         assert got.response_ids.tolist() == [1, 2, 3, 4, STOP]
         assert got.reveal_step.tolist() == [1, 1, 2, 2, 3, 4]
@@ -65,7 +67,7 @@ def test_worked_example():
         assert (stats.response_tokens, stats.emitted_tokens, stats.denoise_forwards) == (5, 6, 4)
         assert (stats.commit_forwards, stats.prefill_forwards) == (commits, 1)
         assert (stats.tpf, stats.tpf_true, got.stop) == (1.25, tpf_true, "eos")
-        kinds = [forward.kind for forward in decoder.ledger.forwards]
+        kinds = [part.kind for forward in decoder.ledger.forwards for part in forward.parts]
         separate = ["prefill", "denoise", "commit", "denoise", "denoise", "denoise"]
         fused = ["prefill", "denoise", "fused", "denoise", "denoise"]
         assert kinds == (separate if commits else fused)

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy, Request
 from lightningrl.decoding.selectors.threshold import Threshold
@@ -46,7 +48,7 @@ def model():
 def decode(model, case, commit):
     model.config = dataclasses.replace(model.config, block_size=case["block_size"])
     request = Request("t/test/0", 0, np.array(case["prompt"]), case["gen_length"])
-    return BlockDecoder(model, ()).decode([request], Policy(Threshold(case["threshold"]), 0.0, commit))[0]
+    return BlockDecoder(model, ()).decode([request], Policy(Threshold(case["threshold"]), cache=commit))[0]
 
 
 def test_the_product_has_36_of_the_120_cases_and_none_meets_the_quirk():
@@ -61,7 +63,7 @@ def test_the_product_has_36_of_the_120_cases_and_none_meets_the_quirk():
 def test_tokens_and_denoise_forwards_are_the_official_decoders(model, index):
     case = CASES[index]
     size, prompt_len = case["block_size"], len(case["prompt"])
-    for commit in ("fused", "separate"):
+    for commit in (FusedCommit(), SeparateCommit()):
         got = decode(model, case, commit)
         assert [*case["prompt"], *got.token_ids.tolist()] == case["output"]
         block = (prompt_len + np.arange(len(got.token_ids))) // size

@@ -15,6 +15,11 @@ from lightningrl.decoding.sampling import draw
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
+def sampled(log_probs, u):
+    """Draws at every position, from all tokens."""
+    return draw(log_probs, torch.arange(len(log_probs)), u, None, None)
+
+
 def test_the_reference_generator_is_splitmix64():
     """The first outputs from seed 1234567 as published with the algorithm (Vigna's splitmix64.c, Rosetta Code)."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
@@ -99,7 +104,7 @@ def test_draw_inverts_the_cumulative_distribution_and_never_gives_a_token_of_pro
     if not any(weights):
         weights = [*weights, 1.0]
     probability = torch.tensor(weights, dtype=torch.float64) / sum(weights)
-    token, logp = draw(probability.log()[None], 1.0, torch.tensor([u]))
+    token, logp = sampled(probability.log()[None], torch.tensor([u]))
     drawn = token.item()
     assert probability[drawn] > 0
     assert logp.item() == pytest.approx(math.log(probability[drawn]))
@@ -109,7 +114,7 @@ def test_draw_inverts_the_cumulative_distribution_and_never_gives_a_token_of_pro
 
 def test_draw_at_the_ends_of_the_unit_interval_gives_the_first_and_last_tokens_with_mass():
     log_probs = torch.tensor([[-math.inf, math.log(0.5), math.log(0.5), -math.inf]] * 2, dtype=torch.float64)
-    token, _ = draw(log_probs, 1.0, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64))
+    token, _ = sampled(log_probs, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64))
     assert token.tolist() == [1, 2]
 
 
@@ -118,12 +123,12 @@ def test_draw_frequencies_are_the_probabilities():
     probability = torch.tensor([0.5, 0.05, 0.0, 0.3, 0.15], dtype=torch.float64)
     n = 40_000
     u = uniform(torch.full((n,), row_key(0, 0, "t/train/0", 0)), torch.arange(n), torch.ones(n, dtype=torch.int64))
-    token, _ = draw(probability.log().expand(n, -1), 1.0, u)
+    token, _ = sampled(probability.log().expand(n, -1), u)
     np.testing.assert_allclose(np.bincount(token, minlength=5) / n, probability, atol=0.0125)
 
 
 def test_greedy_draw_is_the_argmax_and_reads_no_uniform():
     log_probs = torch.tensor([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]]).log()
-    token, logp = draw(log_probs, 0.0, None)
+    token, logp = draw(log_probs, torch.tensor([], dtype=torch.int64), torch.tensor([]), None, None)
     assert token.tolist() == [1, 0]
     torch.testing.assert_close(logp.exp(), torch.tensor([0.6, 0.5]))

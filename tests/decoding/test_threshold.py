@@ -4,7 +4,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightningrl.decoding.candidates import Candidates
 from lightningrl.decoding.selectors.threshold import Threshold
+
+
+def select(selector, confidence, masked):
+    """One choice by confidence, at the first step of the block."""
+    score = confidence.masked_fill(~masked, -torch.inf)
+    entropy, step = torch.zeros_like(confidence), torch.zeros(len(masked), dtype=torch.int64)
+    return selector.select(Candidates(masked, confidence, entropy, score, step))
 
 
 def reveal_steps(confidences_by_step, tau):
@@ -14,7 +22,7 @@ def reveal_steps(confidences_by_step, tau):
     while masked.any():
         row = confidences_by_step[min(number, len(confidences_by_step) - 1)]
         number += 1
-        chosen = Threshold(tau).select(torch.tensor([row], dtype=torch.float64), masked)
+        chosen = select(Threshold(tau), torch.tensor([row], dtype=torch.float64), masked)
         for position in chosen[0].nonzero().flatten().tolist():
             steps[position] = number
         masked &= ~chosen
@@ -34,7 +42,7 @@ def test_argmax_fallback_oracle():
 
 def test_a_revealed_position_is_not_chosen_again_however_confident():
     masked = torch.tensor([[False, True, True, False]])
-    chosen = Threshold(0.5).select(torch.tensor([[0.99, 0.1, 0.2, 0.99]]), masked)
+    chosen = select(Threshold(0.5), torch.tensor([[0.99, 0.1, 0.2, 0.99]]), masked)
     assert chosen.tolist() == [[False, False, True, False]]
 
 
@@ -46,7 +54,7 @@ def test_selection_is_what_exceeds_tau_or_one_position_and_grows_as_tau_falls(da
     table = lambda of: data.draw(st.lists(st.lists(of, min_size=size, max_size=size), min_size=rows, max_size=rows))  # noqa: E731
     confidence, masked = torch.tensor(table(unit)), torch.tensor(table(flag))
     low, high = sorted((data.draw(unit), data.draw(unit)))
-    chosen_low, chosen_high = (Threshold(tau).select(confidence, masked) for tau in (low, high))
+    chosen_low, chosen_high = (select(Threshold(tau), confidence, masked) for tau in (low, high))
     assert not (chosen_high & ~chosen_low).any(), "a lower threshold reveals no less"
     for row in range(rows):
         over = [masked[row, i] and confidence[row, i] > torch.tensor(high) for i in range(size)]

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fixtures.naive import dense_block_mask
 from safetensors.torch import load_file
 
-from lightningrl.models.attention import CachedBlocks, KVCache, Masked
+from lightningrl.models.attention import Masked, PagedBlocks, PagedKV, PagedSpan
 from lightningrl.models.checkpoint import load_model
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "sdar_tiny"
@@ -36,11 +37,12 @@ def test_full_forward_gives_the_official_logits(golden, block_size):
 def test_block_by_block_forward_over_the_cache_gives_the_official_logits(golden, block_size):
     model, ids = load_model(FOLDER), golden["input_ids"]
     config = model.config
-    cache = KVCache(config.num_hidden_layers, 2, 24, config.num_key_value_heads, config.head_dim, model.lm_head.weight)
-    found = []
+    cache = PagedKV(config.num_hidden_layers, 6, 8, config.num_key_value_heads, config.head_dim, model.lm_head.weight)
+    pages, found = np.array([[4, 0, 3], [2, 5, 1]]), []
     for start in range(0, 24, block_size):
-        positions = torch.arange(start, start + block_size).expand(2, -1)
-        limit = torch.full((2, block_size), start + block_size)
-        attend = CachedBlocks(cache, torch.arange(2), positions, limit)
-        found.append(model.logits(model.hidden(ids[:, start : start + block_size], positions, attend)))
+        here = slice(start, start + block_size)
+        span = PagedSpan(pages, np.array([start, start]), block_size, block_size, 8)
+        positions = torch.arange(24).expand(2, -1)[:, here]
+        hidden = model.hidden(ids[:, here].reshape(1, -1), positions.reshape(1, -1), PagedBlocks(cache, [span]))
+        found.append(model.logits(hidden).unflatten(1, (2, block_size))[0])
     torch.testing.assert_close(torch.cat(found, dim=1), golden[f"logits_block{block_size}"], rtol=0, atol=1e-4)

@@ -10,6 +10,9 @@ import torch
 from fixtures.naive import naive_action_log_probs
 from fixtures.tiny import MASK_ID, requests_of, tiny_model, tiny_setup, twin
 
+from lightningrl.decoding import engine
+from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy
 from lightningrl.decoding.selectors.threshold import Threshold
@@ -20,6 +23,7 @@ from lightningrl.rl.losses import Weights
 from lightningrl.rl.update import Batch, update
 
 STOPS = (3, 7)
+CACHES = {"fused": FusedCommit, "separate": SeparateCommit}
 PROMPTS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 17, 3, 8, 13]
 """Shorter than a block, ending on the grid of 4, and neither."""
 TAU = 0.3
@@ -27,7 +31,7 @@ WEIGHTS = Weights(clip_low=0.2, clip_high=0.2, kl=0.01, nll=0.1)
 
 
 def decode(model, temperature=1.0, commit="fused", rows=16, lengths=PROMPTS, new=18, tau=TAU):
-    policy = Policy(Threshold(tau), temperature, commit, seed=2, step=1)
+    policy = Policy(Threshold(tau), temperature, cache=CACHES[commit](), seed=2, step=1)
     return BlockDecoder(model, STOPS, rows=rows).decode(requests_of(lengths, new), policy)
 
 
@@ -75,39 +79,45 @@ def test_other_weights_are_noticed():
     assert (scores.logp_n - behaviour_of(trajectories, scores)).abs().max() > 1e-3
 
 
-def record_denoise_states(model, decoder, requests, policy):
+def record_denoise_states(model, decoder, requests, policy, monkeypatch):
     """{row: [(block, ids of the active block)]} as `model.hidden` was really called in denoise forwards.
 
     With a slot for each request, slot i decodes request i.
     """
-    calls, original = [], model.hidden
+    calls, hidden, forward = [], model.hidden, engine._Run._forward
+    states, size = {row: [] for row in range(len(requests))}, model.config.block_size
 
-    def hidden(ids, positions, attend):
-        calls.append((ids.clone(), positions.clone(), attend.rows_B.clone()))
-        return original(ids, positions, attend)
+    def recorded(ids, positions, attend):
+        calls.append((ids[0].tolist(), positions[0].tolist()))
+        return hidden(ids, positions, attend)
 
-    model.hidden = hidden
-    decoder.ledger.clear()
+    def with_rows(run, slots_B, first_B, queries_B):
+        result = forward(run, slots_B, first_B, queries_B)
+        ids, positions = calls[-1]
+        assert len(ids) == queries_B.sum()
+        for slot, end in zip(slots_B.tolist(), np.cumsum(queries_B).tolist(), strict=True):
+            start = positions[end - size]
+            assert start % size == 0
+            if start == run.rows.done.start[slot]:  # else it ends before the active block: prefill or commit
+                states[slot].append((start // size, ids[end - size : end]))
+        return result
+
+    monkeypatch.setattr(model, "hidden", recorded)
+    monkeypatch.setattr(engine._Run, "_forward", with_rows)
     trajectories = decoder.decode(requests, policy)
-    del model.hidden
-    size, states = model.config.block_size, {row: [] for row in range(len(requests))}
-    for (ids, positions, rows), forward in zip(calls, decoder.ledger.forwards, strict=True):
-        if forward.kind in ("denoise", "fused"):
-            for index, row in enumerate(rows.tolist()):
-                assert positions[index, -size] % size == 0
-                states[row].append((int(positions[index, -size]) // size, ids[index, -size:].tolist()))
+    monkeypatch.undo()
     return trajectories, states
 
 
 @pytest.mark.parametrize("commit", ["fused", "separate"])
 @pytest.mark.parametrize("rows", [1, 16])
-def test_training_states_are_the_decoders_inputs_forward_by_forward(rows, commit):
+def test_training_states_are_the_decoders_inputs_forward_by_forward(rows, commit, monkeypatch):
     model = tiny_model(4)
     decoder = BlockDecoder(model, STOPS, rows=rows)
-    policy = Policy(Threshold(TAU), 1.0, commit, seed=2, step=1)
+    policy = Policy(Threshold(TAU), 1.0, cache=CACHES[commit](), seed=2, step=1)
     requests = requests_of(PROMPTS, 18)
     for group in [[r] for r in requests] if rows == 1 else [requests]:
-        trajectories, states = record_denoise_states(model, decoder, group, policy)
+        trajectories, states = record_denoise_states(model, decoder, group, policy, monkeypatch)
         for row, trajectory in enumerate(trajectories):
             trained = trajectory_row(trajectory, MASK_ID)
             assert len(states[row]) == trajectory.stats.denoise_forwards

@@ -1,4 +1,4 @@
-"""Reveal every masked position whose confidence is over tau; the most confident one when none is."""
+"""Reveal every position ranked over tau, and at least the step's quota: SDAR's `low_confidence_dynamic`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.decoding.selectors.quota import step_quota
+
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """SDAR's `low_confidence_dynamic` with one step a token: strict `>`, argmax fallback."""
+    """Strict `>`; when too few pass, the highest ranked ones, whether they pass or not.
+
+    tau is compared with the ranking's number: a probability under `confidence`, minus nats under `neg_entropy`.
+    inclusive: `>=`, as the published results' engine has it. steps: as in Quota, the least revealed a step; None is one
+    step a token, so one position.
+    """
 
     tau: float
+    inclusive: bool = False
+    steps: int | None = None
 
-    def select(self, confidence_BK: Tensor, masked_BK: Tensor) -> Tensor:
-        """(B, K) bool: which masked positions to reveal; at least one in each row that has any, none elsewhere."""
-        score_BK = confidence_BK.masked_fill(~masked_BK, -1.0)
-        best_B1 = score_BK.argmax(dim=-1, keepdim=True)
-        chosen_BK = score_BK > self.tau
-        return chosen_BK.scatter(-1, best_B1, True) & masked_BK
+    def select(self, candidates: Candidates) -> Tensor:
+        """(B, K) bool: which open positions to reveal; at least one in each row that has any."""
+        score_BK, open_BK = candidates.score_BK, candidates.open_BK
+        passed_BK = score_BK >= self.tau if self.inclusive else score_BK > self.tau
+        size = score_BK.shape[-1]
+        floor_B = step_quota(size, self.steps or size, candidates.step_B)
+        return (passed_BK | (places(score_BK, open_BK) < floor_B[:, None])) & open_BK

@@ -1,0 +1,24 @@
+"""Entropy-bounded: reveal the surest positions as long as their entropies together stay within a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lightningrl.decoding.candidates import Candidates, places
+
+
+@dataclass(frozen=True, slots=True)
+class CumulativeEntropy:
+    """Positions by rising entropy: the longest prefix whose sum is at most gamma nats, and at least one."""
+
+    gamma: float
+
+    def select(self, candidates: Candidates) -> Tensor:
+        """(B, K) bool: which open positions to reveal."""
+        entropy_BK, open_BK = candidates.entropy_BK, candidates.open_BK
+        place_BK = places(-entropy_BK, open_BK)
+        sorted_BK = entropy_BK.masked_fill(~open_BK, float("inf")).gather(-1, place_BK.argsort(dim=-1))
+        within_BK = (sorted_BK.cumsum(dim=-1) <= self.gamma).gather(-1, place_BK)
+        return (within_BK | (place_BK == 0)) & open_BK

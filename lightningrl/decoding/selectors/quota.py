@@ -1,0 +1,41 @@
+"""Reveal a fixed number of positions a step: SDAR's `low_confidence_static`, and by position its `sequential`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.errors import DecodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The highest ranked positions, as many as the step's share of the block.
+
+    steps: denoise forwards a block of K is spread over; step s (from 0) reveals K // steps, one more while s < K mod
+    steps, and never less than one.
+    """
+
+    steps: float
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.steps != int(self.steps):
+            raise DecodeError(f"quota: steps is {self.steps}, expected a whole number of 1 or more")
+
+    def select(self, candidates: Candidates) -> Tensor:
+        """(B, K) bool: which open positions to reveal."""
+        quota_B = step_quota(candidates.open_BK.shape[-1], int(self.steps), candidates.step_B)
+        return (places(candidates.score_BK, candidates.open_BK) < quota_B[:, None]) & candidates.open_BK
+
+
+def step_quota(block_size: int, steps: int, step_B: Tensor) -> Tensor:
+    """(B,) how many positions step `step_B` of a block reveals.
+
+    >>> import torch
+    >>> step_quota(8, 3, torch.arange(4)).tolist()
+    [3, 3, 2, 2]
+    """
+    share, rest = divmod(block_size, steps)
+    return (share + (step_B < rest).long()).clamp(min=1)

@@ -1,0 +1,34 @@
+"""Reveal a given number of tokens a step, whatever the model says: speed without trained weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.errors import DecodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Scripted:
+    """Step s of a block (from 1) brings the revealed positions to round(s * tokens_per_step), best ranked first.
+
+    The tokens a forward of a run come out a little lower where the last step of a block finds fewer left: read them
+    off the ledger.
+    """
+
+    tokens_per_step: float
+
+    def __post_init__(self) -> None:
+        if not self.tokens_per_step >= 1 or not math.isfinite(self.tokens_per_step):
+            raise DecodeError(f"scripted: tokens_per_step is {self.tokens_per_step}, expected 1 or more")
+
+    def select(self, candidates: Candidates) -> Tensor:
+        """(B, K) bool: which open positions to reveal."""
+        step_B = candidates.step_B.double()
+        before_B, after_B = ((step_B + s).mul(self.tokens_per_step).add(0.5).floor() for s in (0, 1))
+        quota_B1 = torch.clamp(after_B - before_B, min=1)[:, None]
+        return (places(candidates.score_BK, candidates.open_BK) < quota_B1) & candidates.open_BK

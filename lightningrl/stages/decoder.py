@@ -1,0 +1,33 @@
+"""A stage's decoder and policy, from its config and the members that the plan resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import Policy
+from lightningrl.errors import ConfigError
+from lightningrl.models.sdar import SDAR
+from lightningrl.resolve import resolve
+
+
+def make_policy(config: Mapping[str, Any], parameter: float, temperature: float = 0.0, seed: int = 0) -> Policy:
+    """The policy of a stage's config: the members the plan resolved, the selector at `parameter`.
+
+    Raises ConfigError when the selector does not take `decoding.selector_options`.
+    """
+    members, decoding = config["members"], config["decoding"]
+    try:
+        selector = resolve(members["selector"])(parameter, **decoding.selector_options)
+    except TypeError as error:
+        raise ConfigError(f"decoding.selector_options {decoding.selector_options}: {error}") from None
+    pieces = {name: resolve(members[name])() for name in ("ranking", "scope", "cache", "stop")}
+    return Policy(selector, temperature, seed=seed, **pieces)
+
+
+def make_decoder(config: Mapping[str, Any], model: SDAR, tokenizer: Any) -> BlockDecoder:
+    """The decoder of a stage's config; the tokenizer's end token ends a response."""
+    decoding = config["decoding"]
+    budget = None if decoding.memory_mb is None else decoding.memory_mb * 1_000_000
+    return BlockDecoder(model, [tokenizer.eos_token_id], rows=decoding.rows, memory_bytes=budget)
