@@ -6,80 +6,68 @@ the file or from the caller.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from lightningrl import io
 from lightningrl.errors import CheckpointError
 from lightningrl.models.config_file import config_json, read_config
 from lightningrl.models.sdar import SDAR
+from lightningrl.models.weight_files import MAX_SHARD_BYTES, Stored, read_weights, stored_weights, write_weights
 
 
 def load_model(
     folder: Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
     block_size: int | None = None,
     mask_token_id: int | None = None,
 ) -> SDAR:
     """The model of a folder (one or several safetensors files), in evaluation mode.
 
-    Raises CheckpointError naming the file: missing or damaged, a weight absent, unexpected or of another shape.
+    `dtype` None keeps the weights as they are stored. Memory holds one copy of the weights. Raises CheckpointError
+    naming the file: missing or damaged, a weight absent, unexpected or of another shape.
     """
+    folder = Path(folder)
     config = read_config(folder, block_size=block_size, mask_token_id=mask_token_id)
     with torch.device("meta"):
         model = SDAR(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    state: dict[str, torch.Tensor] = {}
-    for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
-                for name in file.keys():
-                    if name not in expected:
-                        raise CheckpointError(f"{path}: unexpected weight {name}; is this an SDAR checkpoint?")
-                    tensor = file.get_tensor(name)
-                    if tuple(tensor.shape) != expected[name]:
-                        raise CheckpointError(
-                            f"{path}: {name} has shape {tuple(tensor.shape)}, expected {expected[name]}"
-                        )
-                    state[name] = tensor.to(dtype)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path} is damaged ({error}). Restore it, or delete its folder and run again."
-            ) from None
-    missing = sorted(set(expected) - set(state))
-    if missing:
-        raise CheckpointError(f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}")
-    model.load_state_dict(state, assign=True)
+    stored = stored_weights(folder)
+    _match(folder, stored, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    if dtype is None and len({entry.dtype for entry in stored.values()}) > 1:
+        kinds = ", ".join(sorted({str(entry.dtype) for entry in stored.values()}))
+        raise CheckpointError(f"{folder}: weights are stored in several dtypes ({kinds}); say which one is wanted")
+    model.load_state_dict(read_weights(stored, dtype, device), assign=True)
     return model.eval()
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{index} is damaged: {error!r}") from None
-    else:
-        names = ["model.safetensors"]
-    for name in names:
-        if not (folder / name).is_file():
+def _match(folder: Path, stored: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]]) -> None:
+    for name, entry in stored.items():
+        if name not in expected:
+            raise CheckpointError(f"{entry.file}: unexpected weight {name}; is this an SDAR checkpoint?")
+        if entry.shape != expected[name]:
             raise CheckpointError(
-                f"{folder / name} is missing. Restore the checkpoint, or run the stage that makes it."
+                f"{entry.file}: {name} has shape {entry.shape}, expected {expected[name]} by config.json"
             )
-    return [folder / name for name in names]
+    missing = sorted(set(expected) - set(stored))
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}. Restore the checkpoint; one "
+            "with a tied head (no lm_head.weight) is no SDAR checkpoint."
+        )
 
 
-def save_model(model: SDAR, folder: Path, *, eos_token_id: int, pad_token_id: int) -> None:
-    """Write `config.json` and `model.safetensors` (float32 or the model's dtype), each file whole or absent."""
+def save_model(
+    model: SDAR, folder: Path, *, eos_token_id: int, pad_token_id: int, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
+    """Write `config.json` and the weights in the model's dtype: one file, or shards and their index where it is larger.
+
+    With `model_type` set to `qwen3` in the config, Hugging Face's `Qwen3ForCausalLM` loads the folder.
+    """
     dtype = next(model.parameters()).dtype
+    write_weights(folder, model.state_dict(), max_shard_bytes)
     config = config_json(model.config, dtype, eos_token_id=eos_token_id, pad_token_id=pad_token_id)
-    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    io.write_bytes(folder / "model.safetensors", save(weights, {"format": "pt"}))
     io.write_json(folder / "config.json", config)
