@@ -1,4 +1,4 @@
-"""A saved checkpoint in Hugging Face's Qwen3ForCausalLM: same weights, same logits."""
+"""Our checkpoints in Hugging Face's Qwen3ForCausalLM, and its in ours: same weights, same logits."""
 
 import json
 
@@ -8,7 +8,8 @@ from fixtures.naive import dense_block_mask
 from fixtures.tiny import tiny_model
 
 from lightningrl.models.attention import Masked
-from lightningrl.models.checkpoint import save_model
+from lightningrl.models.checkpoint import load_model, save_model
+from lightningrl.models.weight_files import MAX_SHARD_BYTES
 
 
 @pytest.fixture
@@ -16,8 +17,8 @@ def load_qwen3(tmp_path):
     """Save `model`, say `qwen3` in its config and load with transformers."""
     from transformers import Qwen3ForCausalLM
 
-    def load(model):
-        save_model(model, tmp_path, eos_token_id=1, pad_token_id=2)
+    def load(model, max_shard_bytes=MAX_SHARD_BYTES):
+        save_model(model, tmp_path, eos_token_id=1, pad_token_id=2, max_shard_bytes=max_shard_bytes)
         config = json.loads((tmp_path / "config.json").read_text())
         config |= {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
         (tmp_path / "config.json").write_text(json.dumps(config))
@@ -51,9 +52,9 @@ def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float32(load_qwen3)
     assert (our_logits(model, ids, torch.ones(20, 20, dtype=torch.bool)) - found).abs().max() > 0.1
 
 
-@torch.no_grad()
-def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float64(load_qwen3, monkeypatch):
-    """Their norms and rotary angles are float32 whatever the weights: written out in float64 to compare the rest."""
+@pytest.fixture
+def in_float64(monkeypatch):
+    """Their norms, rotary angles and softmax are float32 whatever the weights: written out in float64 instead."""
     from transformers.models.qwen3 import modeling_qwen3
 
     def norm(self, x):
@@ -68,13 +69,46 @@ def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float64(load_qwen3,
     monkeypatch.setattr(modeling_qwen3.Qwen3RMSNorm, "forward", norm)
     monkeypatch.setattr(modeling_qwen3.Qwen3RotaryEmbedding, "forward", rotary)
     monkeypatch.setattr(modeling_qwen3.nn.functional, "softmax", lambda x, dim, dtype=None: torch.softmax(x, dim))
+
+
+@pytest.mark.parametrize("max_shard_bytes", [MAX_SHARD_BYTES, 8000], ids=["one file", "shards"])
+@torch.no_grad()
+def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float64(load_qwen3, in_float64, max_shard_bytes):
     model = tiny_model(7, torch.float64, rms_norm_eps=1e-3, rope_theta=1e6)
     ids = torch.randint(0, 24, (3, 20), generator=torch.Generator().manual_seed(0))
-    theirs = load_qwen3(model)
-    for block_size in (4, 5):
+    theirs = load_qwen3(model, max_shard_bytes)
+    for block_size in (1, 4, 5, 32):
         allowed = dense_block_mask(20, block_size)
         found = their_logits(theirs, ids, allowed)
         torch.testing.assert_close(our_logits(model, ids, allowed), found, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_qwen3_loads_every_weight_bit_equal(load_qwen3, dtype):
+    model = tiny_model(7, dtype)
+    theirs = load_qwen3(model, 4000).state_dict()
+    assert theirs.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert theirs[name].dtype == dtype and torch.equal(theirs[name], tensor), name
+
+
+@pytest.mark.parametrize("shard", ["5GB", "8KB"])
+@torch.no_grad()
+def test_what_transformers_saves_gives_the_same_logits_here_in_float64(load_qwen3, in_float64, tmp_path, shard):
+    """Its own spelling of the config (`rope_parameters`, `dtype`), its own shards; block size and mask are given."""
+    model = tiny_model(9, torch.float64, rms_norm_eps=1e-3, rope_theta=1e6)
+    theirs = load_qwen3(model)
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size=shard)
+    raw = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    for key in ("block_size", "mask_token_id"):
+        raw.pop(key, None)
+    assert "rope_theta" not in raw and "rope_parameters" in raw
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(raw))
+    ours = load_model(tmp_path / "theirs", dtype=None, block_size=4, mask_token_id=23)
+    assert ours.config == model.config
+    ids, allowed = torch.arange(20)[None], dense_block_mask(20, 4)
+    found = their_logits(theirs, ids, allowed)
+    torch.testing.assert_close(our_logits(ours, ids, allowed), found, rtol=0, atol=1e-10)
 
 
 @torch.no_grad()
