@@ -80,7 +80,8 @@ def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], max_shard_b
     """Write one file, or shards of at most `max_shard_bytes` and their index; files of an earlier save go.
 
     Each file is whole or absent. Killed in between, the folder holds the earlier weights, or the new ones, or it is
-    refused as incomplete; it never passes with weights of both.
+    refused as incomplete; it never passes with weights of both. Memory: twice the largest file beside the model.
+    Raises StageError on a full disk or a folder that cannot be written.
     """
     split = into_files(weights, max_shard_bytes)
     if split.is_sharded:
