@@ -1,21 +1,18 @@
-"""The command line: one verb a stage, and tools around an experiment. The only module that prints.
+"""The command line: one verb a stage, and tools around an experiment; tools of a module each are in `verbs`.
 
-Verbs import what they need when they run, so that `--help` is quick. Exit codes: 0 done, 2 an error of the user's to
-mend, 75 interrupted with the state saved, 130 Ctrl-C.
+Only this module and `verbs` print. Verbs import what they need when they run, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from lightningrl.errors import Interrupted, LightningRLError
+from lightningrl.verbs.people import for_people
 
 READS = {
     "data": ("benchmarks",),
@@ -29,7 +26,6 @@ READS = {
     "release": ("report",),
 }
 """The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
-EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_CTRL_C = 2, 75, 130
 
 app = typer.Typer(
     help="Block-diffusion language models that decode more tokens per forward pass: LightningRL, reproduced.",
@@ -62,7 +58,7 @@ def _add_stage_verb(kind: str) -> None:
 
     @app.command(kind, help=_docstring(kind), cls=_StageCommand)
     def verb(config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None) -> None:
-        with _for_people():
+        with for_people():
             from lightningrl.config.experiment import load
             from lightningrl.errors import StageError
             from lightningrl.provenance.plan import plan
@@ -88,7 +84,7 @@ for _kind in READS:
 @app.command()
 def validate(config: Config = DEFAULT_CONFIG) -> None:
     """Check an experiment's YAML, and the names in it, before anything runs."""
-    with _for_people():
+    with for_people():
         from lightningrl.config.experiment import load
         from lightningrl.provenance.plan import plan
 
@@ -99,7 +95,7 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
 @app.command()
 def stages(config: Config = DEFAULT_CONFIG) -> None:
     """List the experiment's stages: finished or not, key, folder."""
-    with _for_people():
+    with for_people():
         from lightningrl.config.experiment import load
         from lightningrl.provenance.manifest import missing
         from lightningrl.provenance.plan import plan
@@ -112,7 +108,7 @@ def stages(config: Config = DEFAULT_CONFIG) -> None:
 @app.command()
 def results(config: Config = DEFAULT_CONFIG) -> None:
     """Print the results table of the newest release, and where its figures and its HTML report are."""
-    with _for_people():
+    with for_people():
         from lightningrl.config.experiment import load
         from lightningrl.provenance.plan import plan
         from lightningrl.provenance.released import released
@@ -130,25 +126,9 @@ def config_help(
     key: Annotated[str, typer.Argument(help="A key's path, like `runs.threshold`; empty: all.")] = "",
 ) -> None:
     """Every key of an experiment's YAML: type, default, what it means."""
-    with _for_people():
+    with for_people():
         from lightningrl.config.experiment import Experiment
         from lightningrl.provenance.config_help import describe
 
         for line in describe(Experiment, key):
             typer.echo(line)
-
-
-@contextmanager
-def _for_people() -> Iterator[None]:
-    """Errors that are the user's to mend as one message without a traceback; exit codes as the module says."""
-    try:
-        yield
-    except Interrupted as error:
-        typer.echo(f"interrupted: {error}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except LightningRLError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_USER_ERROR) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped by Ctrl-C; run the same command again, it goes on from the last saved state", err=True)
-        raise typer.Exit(EXIT_CTRL_C) from None

@@ -1,0 +1,104 @@
+"""A checkpoint as something to generate with: model, tokenizer, decoder, prompts in and texts out.
+
+    llm = LLM("path/to/SDAR-8B-Chat-b32", block_size=32)
+    [completion] = llm.generate(["How many legs have 3 cats?"], max_new_tokens=256)
+    print(completion.text, completion.trajectory.stats.tpf)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import Observer, Outcome, Policy, Request
+from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.errors import CheckpointError
+from lightningrl.models.checkpoint import load_model
+from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer
+from lightningrl.types import Trajectory
+
+Prompt = str | Sequence[dict[str, str]]
+"""A user's turn, or the turns of a conversation (`role`, `content`)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """One response."""
+
+    prompt: Prompt
+    text: str
+    """Up to the first stop token, special tokens left out."""
+    trajectory: Trajectory
+
+
+class LLM:
+    """An SDAR checkpoint, ours or an official one, ready to generate.
+
+    block_size: of checkpoints that do not say it themselves (the official ones). dtype: None is as stored. rows,
+    memory_bytes: as BlockDecoder's. Raises CheckpointError when the folder cannot be used, saying why.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        block_size: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        rows: int = 64,
+        memory_bytes: int | None = None,
+    ):
+        self.folder = Path(folder)
+        self.tokenizer = load_tokenizer(self.folder)
+        self.model = load_model(
+            self.folder, dtype=dtype, device=device, block_size=block_size, mask_token_id=self.tokenizer.mask_token_id
+        )
+        self.model.usable_vocab = min(len(self.tokenizer), self.model.config.vocab_size)
+        self.decoder = BlockDecoder(self.model, self.stop_ids, rows=rows, memory_bytes=memory_bytes)
+
+    @cached_property
+    def stop_ids(self) -> list[int]:
+        """The tokenizer's end token and those of the checkpoint's generation_config.json."""
+        path = self.folder / "generation_config.json"
+        found = {int(self.tokenizer.eos_token_id)}
+        if path.is_file():
+            try:
+                named: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
+                found |= {int(token) for token in (named if isinstance(named, list) else [named])}
+            except (ValueError, AttributeError, TypeError) as error:
+                raise CheckpointError(f"{path} is damaged: {error}. Restore it, or delete it.") from None
+        return sorted(found)
+
+    def request(
+        self, prompt: Prompt, *, uid: str, sample: int = 0, max_new_tokens: int = 512, policy: Policy | None = None
+    ) -> Request:
+        """The prompt through the chat template; `uid` and `sample` are the key of its draws."""
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        return Request(uid, sample, encode_prompt(self.tokenizer, messages), max_new_tokens, policy)
+
+    def text(self, trajectory: Trajectory) -> str:
+        return decode_response(self.tokenizer, trajectory.response_ids)
+
+    def stream(
+        self, requests: Sequence[Request], policy: Policy | None = None, observer: Observer | None = None
+    ) -> Iterator[Outcome]:
+        """Each request's outcome as soon as it is known."""
+        return self.decoder.stream(requests, policy or Policy(Threshold(0.9)), observer)
+
+    def generate(
+        self, prompts: Sequence[Prompt], policy: Policy | None = None, *, max_new_tokens: int = 512
+    ) -> list[Completion]:
+        """One completion a prompt, in order. Greedy at threshold 0.9 unless a policy is given.
+
+        Raises DecodeError when a prompt cannot be decoded.
+        """
+        requests = [self.request(p, uid=f"prompt/{i}", max_new_tokens=max_new_tokens) for i, p in enumerate(prompts)]
+        trajectories = self.decoder.decode(requests, policy or Policy(Threshold(0.9)))
+        return [Completion(p, self.text(t), t) for p, t in zip(prompts, trajectories, strict=True)]

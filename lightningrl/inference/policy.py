@@ -1,0 +1,46 @@
+"""A policy from words: registry names or `module:attribute`, as the command line and JSON lines have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.registry import CACHES, RANKINGS, SCOPES, SELECTORS, STOPS
+from lightningrl.errors import ConfigError
+from lightningrl.resolve import resolve
+
+PIECES: Mapping[str, Mapping[str, str]] = {"ranking": RANKINGS, "scope": SCOPES, "cache": CACHES, "stop": STOPS}
+
+
+def policy_of(
+    selector: str = "threshold",
+    parameter: float = 0.9,
+    options: Mapping[str, Any] | None = None,
+    *,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    **pieces: str,
+) -> Policy:
+    """selector is called with `parameter` and `options`; `pieces` name the ranking, scope, cache and stop.
+
+    Raises ConfigError for a name that is not there or options a piece does not take, DecodeError for a number out of
+    range.
+
+    >>> policy_of("quota", 4, stop="inside_block").selector
+    Quota(steps=4)
+    """
+    made = {name: _member(name, PIECES[name], value)() for name, value in pieces.items()}
+    try:
+        chosen = _member("selector", SELECTORS, selector)(parameter, **(options or {}))
+    except TypeError as error:
+        raise ConfigError(f"selector {selector}: {error}") from None
+    return Policy(chosen, temperature, top_k, top_p, seed=seed, **made)
+
+
+def _member(kind: str, registry: Mapping[str, str], name: str) -> Any:
+    if name not in registry and ":" not in name:
+        raise ConfigError(f"there is no {kind} {name!r}. There are: {', '.join(registry)}, or your own module:attribute")
+    return resolve(registry.get(name, name))

@@ -1,0 +1,51 @@
+"""Command-line options that several verbs share. Light: nothing of torch is imported here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lightningrl.decoding.protocol import Policy
+    from lightningrl.inference.llm import LLM
+
+Model = Annotated[Path, typer.Argument(help="A checkpoint's folder: an SDAR model with its tokenizer.")]
+BlockSize = Annotated[
+    int | None, typer.Option(help="K, for checkpoints that do not say it themselves, as the official ones.")
+]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, or `stored`.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest response; rounded up to the block grid.")]
+Selector = Annotated[str, typer.Option(help="What is revealed: a name of decoding/registry.py or module:attribute.")]
+Threshold = Annotated[float, typer.Option(help="The selector's parameter: a confidence, steps, nats, ...")]
+Ranking = Annotated[str, typer.Option(help="confidence, neg_entropy, position, or module:attribute.")]
+Cache = Annotated[str, typer.Option(help="fused, separate, recompute, or module:attribute.")]
+Stop = Annotated[str, typer.Option(help="finish_block, inside_block, or module:attribute.")]
+Temperature = Annotated[float, typer.Option(help="0: greedy.")]
+TopK = Annotated[int, typer.Option(help="0: all tokens.")]
+TopP = Annotated[float, typer.Option(help="1: all tokens.")]
+Seed = Annotated[int, typer.Option(help="Part of the key of every draw.")]
+
+
+def open_llm(model: Path, block_size: int | None, dtype: str, device: str, **engine: Any) -> LLM:
+    """Load a checkpoint. Raises ConfigError for a dtype there is not, CheckpointError for a folder of no use."""
+    import torch
+
+    from lightningrl.errors import ConfigError
+    from lightningrl.inference.llm import LLM
+
+    dtypes = {"stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+    if dtype not in dtypes:
+        raise ConfigError(f"--dtype: found {dtype!r}, allowed: {', '.join(dtypes)}")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device: this machine has no CUDA device that torch can use; take `cpu`")
+    return LLM(model, block_size=block_size, dtype=dtypes[dtype], device=device, **engine)
+
+
+def policy_from(**words: Any) -> Policy:
+    """lightningrl.inference.policy.policy_of, imported when it is needed."""
+    from lightningrl.inference.policy import policy_of
+
+    return policy_of(**words)

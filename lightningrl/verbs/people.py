@@ -1,0 +1,31 @@
+"""What every verb of the command line does with errors: one message for people, and an exit code.
+
+Exit codes: 0 done, 2 an error of the user's to mend, 75 interrupted with the state saved, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from lightningrl.errors import Interrupted, LightningRLError
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_CTRL_C = 2, 75, 130
+
+
+@contextmanager
+def for_people() -> Iterator[None]:
+    """Errors that are the user's to mend as one message without a traceback; exit codes as the module says."""
+    try:
+        yield
+    except Interrupted as error:
+        typer.echo(f"interrupted: {error}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except LightningRLError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_USER_ERROR) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped by Ctrl-C; run the same command again, it goes on from the last saved state", err=True)
+        raise typer.Exit(EXIT_CTRL_C) from None
