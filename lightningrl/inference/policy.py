@@ -42,5 +42,5 @@ def policy_of(
 
 def _member(kind: str, registry: Mapping[str, str], name: str) -> Any:
     if name not in registry and ":" not in name:
-        raise ConfigError(f"there is no {kind} {name!r}. There are: {', '.join(registry)}, or your own module:attribute")
+        raise ConfigError(f"there is no {kind} {name!r}; take {', '.join(registry)} or your own module:attribute")
     return resolve(registry.get(name, name))
