@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from lightningrl.provenance.system import spin_briefly
+from lightningrl.verbs import bench
 from lightningrl.verbs.people import for_people
 
 READS = {
@@ -26,6 +28,8 @@ READS = {
     "release": ("report",),
 }
 """The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
+
+spin_briefly()
 
 app = typer.Typer(
     help="Block-diffusion language models that decode more tokens per forward pass: LightningRL, reproduced.",
@@ -132,3 +136,6 @@ def config_help(
 
         for line in describe(Experiment, key):
             typer.echo(line)
+
+
+app.add_typer(bench.app, name="bench")

@@ -29,9 +29,13 @@ from lightningrl.decoding.rows import Pages, Rows, Waiting
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedBlocks, PagedKV, PagedSpan
 from lightningrl.models.sdar import SDAR
+from lightningrl.models.segments import SegmentForwards, gathered, paged_kernel
 from lightningrl.types import Trajectory
 
 SMALLEST_PAGE_TOKENS = 16
+KERNEL_PAGE_TOKENS = 256
+"""Flash attention's pages are multiples of it."""
+FORWARDS = ("spans", "gathered", "segments", "graphs")
 PREFILL_TOKENS = 16384
 """Prompt positions that may enter in one forward, a longer prompt alone aside: bounds its activations."""
 
@@ -39,8 +43,10 @@ PREFILL_TOKENS = 16384
 class BlockDecoder:
     """A `Decoder` over an SDAR model on one device.
 
-    stop_token_ids: any of them in the response ends it. rows: most rows decoded together. memory_bytes: of the KV cache
-    (None: as much as the rows could need). page_tokens: positions a page, a multiple of the block size.
+    stop_token_ids: any of them in the response ends it. rows: most rows decoded together. memory_bytes: of the KV
+    cache (None: as much as the rows could need). page_tokens: positions a page, a multiple of the block size.
+    forwards: `spans`, or the experimental `gathered`, `segments`, `graphs` (models/segments.py): static shapes, in
+    plain torch, by a paged kernel, as CUDA graphs.
     """
 
     def __init__(
@@ -51,14 +57,20 @@ class BlockDecoder:
         rows: int = 256,
         memory_bytes: int | None = None,
         page_tokens: int | None = None,
+        forwards: str = "spans",
     ):
         size = model.config.block_size
         self.model, self.rows, self.memory_bytes = model, rows, memory_bytes
-        self.page_tokens = page_tokens or size * -(-SMALLEST_PAGE_TOKENS // size)
+        smallest = KERNEL_PAGE_TOKENS if forwards in ("segments", "graphs") else SMALLEST_PAGE_TOKENS
+        self.page_tokens = page_tokens or size * -(-smallest // size)
         if self.page_tokens % size:
             raise DecodeError(f"page_tokens is {page_tokens}, expected a multiple of the block size {size}")
+        if forwards not in FORWARDS:
+            raise DecodeError(f"forwards is {forwards!r}, expected one of {', '.join(FORWARDS)}")
+        self.forwards = forwards
         self.stop_ids = np.array(sorted(stop_token_ids), dtype=np.int64)
         self.ledger = Ledger()
+        self._pool: _Pool | None = None
 
     @property
     def page_bytes(self) -> int:
@@ -91,8 +103,20 @@ class BlockDecoder:
                 yield Outcome(index, request, error=error)
             else:
                 waiting.append(Waiting(index, request, request.policy or policy, end))
-        if waiting:
-            yield from _Run(self, waiting, observer).outcomes()
+        if not waiting:
+            return
+        run = _Run(self, waiting, observer)
+        try:
+            yield from run.outcomes()
+        finally:
+            self._pool = run.pool
+
+    def take_pool(self, pages: int, longest: int) -> _Pool:
+        """A cache of at least so many pages, for rows of at most `longest`: the last stream's, if nobody has it."""
+        pool, self._pool = self._pool, None
+        if pool is None or pool.pages < pages or pool.longest < longest:
+            pool = _Pool(self, pages, longest)
+        return pool
 
     def _refusal(self, request: Request, end: int) -> DecodeError | None:
         limit, prompt = self.model.config.max_position_embeddings, request.prompt_ids
@@ -110,6 +134,24 @@ class BlockDecoder:
         return None
 
 
+class _Pool:
+    """The cache, and what forwards of static shape have set up over it: kept from one stream to the next."""
+
+    def __init__(self, decoder: BlockDecoder, pages: int, longest: int):
+        model, config = decoder.model, decoder.model.config
+        self.pages, self.longest = pages, longest
+        static = decoder.forwards != "spans"  # these write into a page of nobody's
+        self.cache = PagedKV(
+            config.num_hidden_layers, pages + static, decoder.page_tokens, config.num_key_value_heads, config.head_dim,
+            model.lm_head.weight,
+        )  # fmt: skip
+        self.forwards = None
+        if static:
+            kernel = gathered if decoder.forwards == "gathered" else paged_kernel()
+            graphs = decoder.forwards == "graphs"
+            self.forwards = SegmentForwards(model, self.cache, longest, kernel, graphs=graphs)
+
+
 class _Run:
     """One call of `stream`: the queue, the rows, and the cache they share."""
 
@@ -123,13 +165,10 @@ class _Run:
         count = sum(longest)
         if decoder.memory_bytes is not None:
             count = min(count, decoder.memory_bytes // decoder.page_bytes)
-        config = model.config
-        self.cache = PagedKV(
-            config.num_hidden_layers, count, decoder.page_tokens, config.num_key_value_heads, config.head_dim,
-            model.lm_head.weight,
-        )  # fmt: skip
+        self.pool = decoder.take_pool(count, longest[0])
+        self.cache = self.pool.cache
         length = max(item.end for item in waiting)
-        self.rows = Rows(slots, length, size, config.mask_token_id, Pages(count), decoder.page_tokens)
+        self.rows = Rows(slots, length, size, model.config.mask_token_id, Pages(count), decoder.page_tokens)
 
     def outcomes(self) -> Iterator[Outcome]:
         while self.waiting or self.rows.busy.any():
@@ -220,6 +259,8 @@ class _Run:
             span = PagedSpan(pages, first_B[here], queries, self.size, rows.page_tokens)
             ids.append(rows.done.tokens[slots_B[here, None], span.positions_GQ].ravel())
             spans.append(span)
+        if self.pool.forwards is not None:
+            return self.pool.forwards.hidden(spans, np.concatenate(ids)), spans
         device = self.cache.keys.device
         ids_N = torch.from_numpy(np.concatenate(ids)).to(device)
         positions_N = torch.from_numpy(np.concatenate([span.positions_GQ.ravel() for span in spans])).to(device)
@@ -291,6 +332,7 @@ class _Run:
         self.ledger.add(Forward(tuple(parts), seconds))
 
     def _fail(self, slot: int) -> Outcome:
+        self.cache.clear(self.rows.held[slot])
         item = self.rows.leave(slot)
         error = DecodeError(
             f"{item.request.uid}: the model's probabilities are not finite: its weights are damaged, or training "

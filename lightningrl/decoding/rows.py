@@ -124,6 +124,7 @@ class Rows:
         """Take the pages that the slot lacks; there must be as many."""
         held = self.held[slot]
         held += self.pages.take(self.lacking(slot))
+        self.table_RP[slot] = held[0]  # behind its own pages a row's line names no other row's
         self.table_RP[slot, : len(held)] = held
 
     def leave(self, slot: int) -> Waiting:

@@ -45,8 +45,17 @@ class PagedKV:
         self.values = like.new_zeros(shape)
 
     @property
+    def pages(self) -> int:
+        return self.keys.shape[1] // self.page_tokens
+
+    @property
     def nbytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
+
+    def clear(self, pages: Sequence[int]) -> None:
+        """Zeros, after something not finite: a key that is not seen still counts, with weight 0, which NaN survives."""
+        for table in (self.keys, self.values):
+            table.unflatten(1, (-1, self.page_tokens))[:, list(pages)] = 0
 
 
 class PagedSpan:

@@ -27,10 +27,16 @@ def set_thread_environment(threads: int) -> None:
     """
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
-    # Threads that wait spin for some 10 us before they sleep. libgomp's default spins 30 times longer, which costs many
-    # times the work itself as soon as anything else wants a core; sleeping at once costs half the speed of an idle one.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def spin_briefly() -> None:
+    """Before torch is imported: OpenMP threads that wait spin for some 10 us before they sleep.
+
+    libgomp's default spins 30 times longer, which costs many times the work itself as soon as anything else wants a
+    core; sleeping at once costs half the speed of an idle one.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def git_state() -> dict[str, Any]:

@@ -24,7 +24,7 @@ LAYERS = [
     ["benchmarks", "judges", "tokenization"],
     ["models"],
     ["decoding"],
-    ["answering", "inference"],
+    ["answering", "inference", "bench"],
     ["training"],
     ["pretraining", "rl"],
     ["evaluation"],

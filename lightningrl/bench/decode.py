@@ -1,0 +1,217 @@
+"""Decoding speed, side by side in one run: our engine by cache plan and batch, and the official loop at batch 1.
+
+Same weights, same prompts, greedy; a `Scripted` selector reveals a given number of tokens a step, so that tokens per
+forward are a parameter and random weights will do. Every engine's forwards are run once more bare (hidden states, and
+the head where it was evaluated), which gives its time outside the model. Variants take turns, and the medians are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightningrl.bench.machine import (
+    bandwidth_bytes_per_s,
+    peak_memory_bytes,
+    peak_operations_per_s,
+    reset_peak_memory,
+    seconds_of,
+)
+from lightningrl.bench.official_loop import OfficialLoop
+from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.caches.separate import SeparateCommit
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.selectors.scripted import Scripted
+from lightningrl.models.sdar import SDAR
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is decoded."""
+
+    prompt_tokens: int = 64
+    new_tokens: int = 128
+    tokens_per_step: float = 4.0
+    """Positions revealed a denoise forward."""
+
+    def requests(self, count: int, vocab: int) -> list[Request]:
+        """Random prompts; the same for the same number."""
+        rng = np.random.default_rng(0)
+        prompts = [rng.integers(0, vocab - 1, self.prompt_tokens) for _ in range(count)]
+        return [Request(f"bench/{i}", 0, prompt, self.new_tokens) for i, prompt in enumerate(prompts)]
+
+
+@dataclass(slots=True)
+class Bound:
+    """The least seconds the forwards could take: weights read once a forward, or arithmetic at the machine's peak."""
+
+    model: SDAR
+    bytes_per_s: float
+    operations_per_s: float
+    trunk_bytes: int = field(init=False)
+    head_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trunk_bytes = sum(p.nbytes for p in self.model.model.layers.parameters())
+        self.head_bytes = self.model.lm_head.weight.nbytes
+
+    def seconds(self, positions: int, head_positions: int) -> float:
+        """Of one forward over so many positions, the head at some of them."""
+        size = self.model.lm_head.weight.element_size()
+        trunk, head = self.trunk_bytes / size, self.head_bytes / size
+        reading = (self.trunk_bytes + self.head_bytes * (head_positions > 0)) / self.bytes_per_s
+        return max(reading, 2 * (trunk * positions + head * head_positions) / self.operations_per_s)
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Keeps the arguments of every forward, to run them again bare."""
+
+    model: SDAR
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    """(ids, positions, attend) of a trunk forward, (hidden,) of the head."""
+
+    def __enter__(self) -> Recorder:
+        hidden, log_probs = self.model.hidden, self.model.log_probs
+
+        def recorded(*arguments: Any) -> Any:
+            self.calls.append(arguments)
+            return hidden(*arguments)
+
+        def head(hidden_nH: torch.Tensor, temperature: Any = 1.0) -> torch.Tensor:
+            self.calls.append((hidden_nH,))
+            return log_probs(hidden_nH, temperature)
+
+        self.model.__dict__.update(hidden=recorded, log_probs=head)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.model.__dict__["hidden"], self.model.__dict__["log_probs"]
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """The same forwards and nothing else."""
+        for call in self.calls:
+            if len(call) == 1:
+                self.model.logits(call[0])
+            else:
+                self.model.hidden(*call)
+
+    def bound_s(self, bound: Bound) -> float:
+        trunk = [(index, call[0].numel()) for index, call in enumerate(self.calls) if len(call) == 3]
+        ends = [index for index, _ in trunk[1:]] + [len(self.calls)]
+        total = 0.0
+        for (at, positions), end in zip(trunk, ends, strict=True):
+            head_positions = sum(len(call[0]) for call in self.calls[at + 1 : end])
+            total += bound.seconds(positions, head_positions)
+        return total
+
+
+@dataclass(slots=True)
+class Variant:
+    """One way of decoding the workload; `run` returns (tokens, rows' forwards without prefill, engine forwards)."""
+
+    name: str
+    batch: int
+    run: Callable[[], tuple[int, int, int]]
+    recorder: Recorder
+    seconds: list[float] = field(default_factory=list)
+    bare_seconds: list[float] = field(default_factory=list)
+    counts: tuple[int, int, int] = (0, 0, 0)
+    peak_bytes: int = 0
+
+    def figures(self, bound: Bound) -> dict[str, float | str | int]:
+        """One line of the table."""
+        tokens, row_forwards, forwards = self.counts
+        # Paired: each run has its bare forwards right behind it.
+        over_bare = median(s / b for s, b in zip(self.seconds, self.bare_seconds, strict=True))
+        seconds = median(self.seconds)
+        return {
+            "engine": self.name,
+            "batch": self.batch,
+            "tokens_per_s": tokens / seconds,
+            "over_bare": over_bare,
+            "outside_pct": 100 * (1 - 1 / over_bare),
+            "forwards_per_s": forwards / seconds,
+            "tokens_per_true_forward": tokens / row_forwards,
+            "bound_tokens_per_s": tokens / self.recorder.bound_s(bound),
+            "of_bound_pct": 100 * self.recorder.bound_s(bound) / seconds,
+            "peak_memory_mb": self.peak_bytes / 1e6,
+        }
+
+
+def variants_of(model: SDAR, workload: Workload, batches: Sequence[int], repeats_at_1: int) -> list[Variant]:
+    """The official loop, and ours with each cache plan at each batch."""
+    selector = Scripted(workload.tokens_per_step)
+    single = workload.requests(repeats_at_1, model.config.vocab_size)
+
+    def official() -> tuple[int, int, int]:
+        loop = OfficialLoop(model, workload.prompt_tokens + workload.new_tokens + model.config.block_size)
+        tokens = 0
+        for request in single:
+            tokens += len(loop.decode(request, selector)) - workload.prompt_tokens
+        prefills = len(single) * (workload.prompt_tokens >= model.config.block_size)
+        return tokens, loop.forwards - prefills, loop.forwards
+
+    def ours(cache: Any, batch: int) -> Callable[[], tuple[int, int, int]]:
+        requests = single if batch == 1 else workload.requests(batch, model.config.vocab_size)
+        decoder = BlockDecoder(model, (), rows=batch)
+
+        def run() -> tuple[int, int, int]:
+            decoder.ledger.clear()
+            found = decoder.decode(requests, Policy(selector, cache=cache))
+            stats = [trajectory.stats for trajectory in found]
+            row_forwards = sum(s.denoise_forwards + s.commit_forwards for s in stats)
+            return sum(s.emitted_tokens for s in stats), row_forwards, len(decoder.ledger.forwards)
+
+        return run
+
+    made = [Variant("official loop", 1, official, Recorder(model))]
+    for batch in batches:
+        for name, cache in (("ours, fused", FusedCommit()), ("ours, separate", SeparateCommit())):
+            made.append(Variant(name, batch, ours(cache, batch), Recorder(model)))
+    return made
+
+
+def run_benchmark(
+    model: SDAR,
+    workload: Workload,
+    batches: Sequence[int],
+    *,
+    repeats: int = 3,
+    repeats_at_1: int = 2,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Machine, bounds and one line a variant; `report` is told how far it is."""
+    device, dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
+    bound = Bound(model, bandwidth_bytes_per_s(device), peak_operations_per_s(device, dtype))
+    variants = variants_of(model, workload, batches, repeats_at_1)
+    for variant in variants:
+        reset_peak_memory(device)
+        with variant.recorder:
+            variant.counts = variant.run()  # the first run warms up and records
+        variant.peak_bytes = peak_memory_bytes(device)
+        report(f"warm: {variant.name}, batch {variant.batch}")
+    for number in range(repeats):
+        for variant in variants:
+            variant.seconds.append(seconds_of(variant.run, device))
+            variant.bare_seconds.append(seconds_of(variant.recorder.replay, device))
+        report(f"round {number + 1} of {repeats}")
+    return {
+        "parameters": model.config.num_parameters,
+        "weights_mb": sum(p.nbytes for p in model.parameters()) / 1e6,
+        "block_size": model.config.block_size,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "bandwidth_gb_per_s": bound.bytes_per_s / 1e9,
+        "peak_gflop_per_s": bound.operations_per_s / 1e9,
+        "lines": [variant.figures(bound) for variant in variants],
+    }

@@ -1,0 +1,64 @@
+"""The official decoding loop's schedule of forwards, over our model and our cache: what engines are measured against.
+
+One row. For each block: denoise forwards of K queries, the head at all K positions, until nothing is masked; then one
+more forward that stores the clean block. Stops at the length; no stop tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lightningrl.decoding.candidates import Candidates
+from lightningrl.decoding.protocol import Request, Selector
+from lightningrl.models.attention import PagedBlocks, PagedKV, PagedSpan
+from lightningrl.models.sdar import SDAR
+
+
+class OfficialLoop:
+    """Greedy decoding of one request at a time; `forwards` counts all of them, prefill and stores included."""
+
+    def __init__(self, model: SDAR, length: int):
+        config, self.model, self.forwards = model.config, model, 0
+        self.page_tokens = config.block_size
+        pages = -(-length // self.page_tokens)
+        self.pages_1P = np.arange(pages)[None]
+        self.cache = PagedKV(
+            config.num_hidden_layers, pages, self.page_tokens, config.num_key_value_heads, config.head_dim,
+            model.lm_head.weight,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def decode(self, request: Request, selector: Selector) -> np.ndarray:
+        """Prompt and response, to the end of the last block."""
+        size, mask_id = self.model.config.block_size, self.model.config.mask_token_id
+        device = self.cache.keys.device
+        prompt_len = len(request.prompt_ids)
+        end = -(-(prompt_len + request.max_new_tokens) // size) * size
+        ids_L = torch.full((end,), mask_id, dtype=torch.int64, device=device)
+        ids_L[:prompt_len] = torch.from_numpy(request.prompt_ids).to(device)
+        first = prompt_len // size * size
+        if first:
+            self._hidden(ids_L, 0, first)
+        for start in range(first, end, size):
+            block_K, step = ids_L[start : start + size], 0
+            while (open_K := block_K == mask_id).any():
+                log_probs_KV = self.model.log_probs(self._hidden(ids_L, start, size))
+                logp_K, token_K = log_probs_KV.max(dim=-1)
+                confidence_1K, open_1K = logp_K.exp()[None], open_K[None]
+                score_1K = confidence_1K.masked_fill(~open_1K, float("-inf"))
+                step_1 = torch.tensor([step], device=device)
+                seen = Candidates(open_1K, confidence_1K, torch.zeros_like(confidence_1K), score_1K, step_1)
+                chosen_K = selector.select(seen)[0]
+                block_K[chosen_K] = token_K[chosen_K]
+                step += 1
+            self._hidden(ids_L, start, size)
+        return ids_L.cpu().numpy()
+
+    def _hidden(self, ids_L: torch.Tensor, start: int, queries: int) -> torch.Tensor:
+        self.forwards += 1
+        size = self.model.config.block_size
+        span = PagedSpan(self.pages_1P, np.array([start]), queries, size, self.page_tokens)
+        positions_1Q = torch.arange(start, start + queries, device=ids_L.device)[None]
+        ids_1Q = ids_L[start : start + queries][None]
+        return self.model.hidden(ids_1Q, positions_1Q, PagedBlocks(self.cache, [span]))[0]

@@ -1,0 +1,83 @@
+"""`lightningrl bench decode`: speed of the decoder, side by side with the official loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lightningrl.verbs.people import for_people
+
+app = typer.Typer(help="Measure speed; a command prints its ratios side by side, from one run.", no_args_is_help=True)
+
+COLUMNS = {
+    "engine": "{}", "batch": "{}", "tokens_per_s": "{:.1f}", "x official": "{:.2f}", "over_bare": "{:.3f}",
+    "outside_pct": "{:.1f}", "forwards_per_s": "{:.1f}", "tokens_per_true_forward": "{:.2f}",
+    "bound_tokens_per_s": "{:.0f}", "of_bound_pct": "{:.0f}", "peak_memory_mb": "{:.0f}",
+}  # fmt: skip
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `decode` a command of its own."""
+
+
+@app.command()
+def decode(
+    size: Annotated[str, typer.Option(help="miniature, 0.1b, 0.3b, 1.7b, 4b, 8b: random weights.")] = "0.1b",
+    block_size: Annotated[int, typer.Option(help="K.")] = 8,
+    tpf: Annotated[float, typer.Option(help="Positions revealed a denoise forward.")] = 4.0,
+    batch: Annotated[list[int] | None, typer.Option(help="Rows decoded together; several times.")] = None,
+    prompt_tokens: Annotated[int, typer.Option()] = 64,
+    new_tokens: Annotated[int, typer.Option()] = 128,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    repeats: Annotated[int, typer.Option(help="Rounds; medians are told.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Our engine, fused and separate commit, by batch, beside the official loop at batch 1; random weights.
+
+    x official: tokens/s over the official loop's. over_bare: time over that of the same forwards run bare. outside_pct:
+    share of the time outside them. tokens_per_true_forward: commits counted, prefill not. bound: weights read once a
+    forward at the measured bandwidth, or arithmetic at the measured peak, whichever is more.
+    """
+    with for_people():
+        import torch
+
+        from lightningrl.bench.decode import Workload, run_benchmark
+        from lightningrl.bench.shapes import random_model
+
+        torch.set_num_threads(threads)
+        kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        if dtype not in kinds:
+            raise typer.BadParameter(f"--dtype: found {dtype!r}, allowed: {', '.join(kinds)}")
+        model = random_model(size, block_size, kinds[dtype], device)
+        found = run_benchmark(
+            model,
+            Workload(prompt_tokens, new_tokens, tpf),
+            batch or [1, 8, 32],
+            repeats=repeats,
+            report=lambda line: typer.echo(line, err=True),
+        )
+        _print(size, found)
+        if out is not None:
+            out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _print(size: str, found: dict[str, Any]) -> None:
+    typer.echo(
+        f"{size}: {found['parameters'] / 1e6:.0f} M parameters, {found['weights_mb']:.0f} MB {found['dtype']}, block "
+        f"{found['block_size']}, {found['device']}, {found['threads']} threads, torch {found['torch']}; measured here: "
+        f"{found['bandwidth_gb_per_s']:.1f} GB/s, {found['peak_gflop_per_s']:.0f} GFLOP/s"
+    )
+    base = found["lines"][0]["tokens_per_s"]
+    rows = [list(COLUMNS)]
+    for line in found["lines"]:
+        cells = line | {"x official": line["tokens_per_s"] / base}
+        rows.append([form.format(cells[name]) for name, form in COLUMNS.items()])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    for row in rows:
+        typer.echo("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))

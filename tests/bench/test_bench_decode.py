@@ -1,0 +1,94 @@
+"""The decoding benchmark: what it compares is comparable."""
+
+import json
+
+import numpy as np
+import torch
+from fixtures.naive import naive_decode
+from fixtures.tiny import requests_of, tiny_model
+from typer.testing import CliRunner
+
+from lightningrl.bench.decode import Bound, Recorder, Workload, variants_of
+from lightningrl.bench.official_loop import OfficialLoop
+from lightningrl.cli import app
+from lightningrl.decoding.selectors.scripted import Scripted
+from lightningrl.decoding.selectors.threshold import Threshold
+
+
+def test_the_official_loop_decodes_what_the_naive_decoder_does_and_stores_every_block():
+    model = tiny_model(4, torch.float64)
+    for request in requests_of([1, 4, 6, 9], 14):
+        loop = OfficialLoop(model, 40)
+        got = loop.decode(request, Threshold(0.25))
+        want = naive_decode(model, request, tau=0.25, temperature=0.0, stops=set())
+        assert got.tolist() == [*request.prompt_ids.tolist(), *want.tokens]
+        assert loop.forwards == len(want.states) + want.blocks + (len(request.prompt_ids) >= 4)
+
+
+def test_all_variants_decode_the_same_tokens_with_the_forwards_their_plans_say():
+    """Blocks of 4, two tokens a step: 2 denoise forwards a block; 5 whole blocks of 8 + 20 tokens."""
+    model = tiny_model(3, block_size=4)
+    variants = variants_of(model, Workload(8, 20, 2.0), [1, 3], repeats_at_1=1)
+    counts = {(v.name, v.batch): v.run() for v in variants}
+    assert counts["official loop", 1] == (20, 15, 16)
+    assert counts["ours, fused", 1] == (20, 10, 11)
+    assert counts["ours, separate", 1] == (20, 14, 15)
+    assert counts["ours, fused", 3] == (60, 30, 11)
+
+
+def test_replay_runs_the_recorded_forwards_again_and_the_bound_counts_them():
+    model = tiny_model(3)
+    [_, fused, _] = variants_of(model, Workload(8, 8, 2.0), [1], repeats_at_1=1)
+    with fused.recorder as recorder:
+        fused.run()
+    trunk = [call[0].numel() for call in recorder.calls if len(call) == 3]
+    heads = [len(call[0]) for call in recorder.calls if len(call) == 1]
+    assert (trunk, heads) == ([8, 4, 4, 8, 4], [4, 2, 4, 2])
+    counted = []
+    hidden = model.hidden
+    model.__dict__["hidden"] = lambda *a: counted.append(a[0].numel()) or hidden(*a)
+    recorder.replay()
+    assert counted == trunk
+    numbers = sum(p.numel() for p in model.model.layers.parameters())
+    reading = Bound(model, bytes_per_s=1.0, operations_per_s=1e30)
+    assert recorder.bound_s(reading) == 5 * 4 * numbers + 4 * model.lm_head.weight.nbytes
+    counting = Bound(model, bytes_per_s=1e30, operations_per_s=1.0)
+    assert recorder.bound_s(counting) == 2 * (numbers * 28 + model.lm_head.weight.numel() * 12)
+
+
+def test_recorder_leaves_the_model_as_it_was():
+    model = tiny_model(3)
+    with Recorder(model):
+        assert "hidden" in model.__dict__
+    assert not {"hidden", "log_probs"} & set(model.__dict__)
+
+
+def test_scripted_reveals_what_it_is_told_on_average():
+    """Block of 32 at 5.58 a step: steps of 6, 5, 6, 5, 6, 4 (the last finds 4 left)."""
+    from lightningrl.decoding.candidates import Candidates
+
+    opened, steps = np.ones((1, 32), dtype=bool), []
+    while opened.any():
+        tensor = torch.from_numpy(opened)
+        score = torch.zeros(1, 32).masked_fill(~tensor, -torch.inf)
+        seen = Candidates(tensor, torch.zeros(1, 32), torch.zeros(1, 32), score, torch.tensor([len(steps)]))
+        chosen = Scripted(5.58).select(seen).numpy()
+        steps.append(int(chosen.sum()))
+        opened &= ~chosen
+    assert steps == [6, 5, 6, 5, 6, 4]
+
+
+def test_command_prints_the_ratios_and_writes_the_figures(tmp_path):
+    out = tmp_path / "figures.json"
+    asked = ["bench", "decode", "--size", "miniature", "--batch", "2", "--new-tokens", "16", "--prompt-tokens", "8"]
+    done = CliRunner().invoke(app, [*asked, "--repeats", "1", "--threads", "1", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "x official" in done.stdout and "ours, separate" in done.stdout
+    found = json.loads(out.read_text())
+    assert [line["engine"] for line in found["lines"]] == ["official loop", "ours, fused", "ours, separate"]
+    assert found["lines"][1]["tokens_per_true_forward"] == 4.0
+
+
+def test_a_size_there_is_not_is_refused():
+    done = CliRunner().invoke(app, ["bench", "decode", "--size", "9b"])
+    assert done.exit_code == 2 and "there is no size '9b'; take one of miniature, 0.1b" in done.stderr

@@ -1,0 +1,80 @@
+"""Forwards of static shape (models/segments.py), on the CPU, where a gather stands in for the paged kernel."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from fixtures.tiny import requests_of, tiny_model
+
+from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.caches.recompute import Recompute
+from lightningrl.decoding.caches.separate import SeparateCommit
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.errors import DecodeError
+from lightningrl.models import segments
+from lightningrl.models.attention import PagedKV, PagedSpan
+
+STOPS = (3, 7, 11)
+
+
+@pytest.mark.parametrize("cache", [FusedCommit(), SeparateCommit(), Recompute()])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_static_forwards_decode_the_same(cache, temperature):
+    model = tiny_model(2, torch.float64)
+    requests, policy = requests_of([1, 4, 6, 8, 11, 3, 17], 21), Policy(Threshold(0.25), temperature, cache=cache)
+    spans = BlockDecoder(model, STOPS, rows=3).decode(requests, policy)
+    static = BlockDecoder(model, STOPS, rows=3, forwards="gathered").decode(requests, policy)
+    for one, other in zip(spans, static, strict=True):
+        assert (one.token_ids.tolist(), one.stats) == (other.token_ids.tolist(), other.stats)
+        assert one.reveal_step.tolist() == other.reveal_step.tolist()
+        np.testing.assert_allclose(one.behaviour_logp, other.behaviour_logp, atol=1e-6)
+
+
+def test_buffers_are_of_few_sizes_and_filling_up_touches_no_other_page():
+    model = tiny_model(2, torch.float64)
+    cache = PagedKV(2, 5, 8, 2, 8, model.lm_head.weight)
+    static = segments.SegmentForwards(model, cache, 2, segments.gathered, graphs=False)
+    sizes = []
+    for rows in range(1, 3):
+        for blocks in (1, 2, 4):
+            span = PagedSpan(np.array([[0, 1], [2, 3]])[:rows], np.zeros(rows, dtype=np.int64), 4 * blocks, 4, 8)
+            hidden = static.hidden([span], np.arange(rows * 4 * blocks) % 20)
+            assert hidden.shape == (rows * 4 * blocks, 16)
+            sizes.append(rows * blocks)
+    assert set(static._buffers) == {1, 2, 4, 8} and set(sizes) == {1, 2, 4, 8}
+    static.hidden([PagedSpan(np.array([[0, 1]]), np.array([0]), 12, 4, 8)], np.arange(12))  # 3 blocks in a buffer of 4
+    assert cache.keys[:, 32:36].abs().sum() > 0, "the spare page takes what fills the buffer up"
+    assert cache.keys[:, 36:].abs().sum() == 0
+    before = cache.keys[:, :32].clone()
+    static.hidden([PagedSpan(np.array([[4, 4]]), np.array([0]), 4, 4, 8)], np.arange(4))
+    assert torch.equal(cache.keys[:, :32], before)
+
+
+def test_without_a_kernel_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    with pytest.raises(DecodeError, match="flash-attn is not installed"):
+        segments.paged_kernel()
+
+
+def test_an_unknown_kind_of_forwards_is_refused():
+    with pytest.raises(DecodeError, match="forwards is 'fast', expected one of spans"):
+        BlockDecoder(tiny_model(), (), forwards="fast")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("forwards", ["segments", "graphs"])
+def test_paged_kernels_decode_the_same_on_a_gpu(forwards):
+    """bf16 kernels round differently: most responses agree token for token, and all log-probabilities nearly."""
+    model = tiny_model(2, torch.bfloat16, head_dim=64, hidden_size=64).cuda()
+    requests, policy = requests_of([1, 4, 6, 8, 11, 3, 17], 21), Policy(Threshold(0.25))
+    spans = BlockDecoder(model, (), rows=4).decode(requests, policy)
+    static = BlockDecoder(model, (), rows=4, forwards=forwards).decode(requests, policy)
+    same = [one.token_ids.tolist() == other.token_ids.tolist() for one, other in zip(spans, static, strict=True)]
+    assert sum(same) >= 4
+    for one, other, equal in zip(spans, static, same, strict=True):
+        if equal:
+            np.testing.assert_allclose(one.behaviour_logp, other.behaviour_logp, atol=0.1)
