@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := Snakefile workflow/rules
 
-.PHONY: demo test lint lock clean-venv help
+.PHONY: demo test lint lock gpu-check clean-venv help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -48,6 +48,9 @@ lock:  ## resolve pyproject.toml anew into requirements.lock and requirements-de
 	$(VENV)-lock/bin/python -m pip freeze --exclude lightningrl | sed 's/+[a-z0-9.]*$$//' \
 	    | grep -Ev '^(nvidia-|cuda-|triton)' | grep -Fxvf requirements.lock > requirements-dev.lock
 	rm -rf $(VENV)-lock
+
+gpu-check: $(VENV)/dev.stamp  ## on a CUDA machine: tests marked gpu, then the decoder's speed at the 8B shape
+	PYTHON=$(BIN)/python tests/gpu_check.sh
 
 clean-venv:  ## forget the virtual environment
 	rm -rf $(VENV)

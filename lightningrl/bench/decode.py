@@ -146,8 +146,10 @@ class Variant:
         }
 
 
-def variants_of(model: SDAR, workload: Workload, batches: Sequence[int], repeats_at_1: int) -> list[Variant]:
-    """The official loop, and ours with each cache plan at each batch."""
+def variants_of(
+    model: SDAR, workload: Workload, batches: Sequence[int], repeats_at_1: int, forwards: Sequence[str] = ("spans",)
+) -> list[Variant]:
+    """The official loop, and ours with each cache plan at each batch, by each kind of forwards."""
     selector = Scripted(workload.tokens_per_step)
     single = workload.requests(repeats_at_1, model.config.vocab_size)
 
@@ -159,9 +161,9 @@ def variants_of(model: SDAR, workload: Workload, batches: Sequence[int], repeats
         prefills = len(single) * (workload.prompt_tokens >= model.config.block_size)
         return tokens, loop.forwards - prefills, loop.forwards
 
-    def ours(cache: Any, batch: int) -> Callable[[], tuple[int, int, int]]:
+    def ours(cache: Any, batch: int, kind: str) -> Callable[[], tuple[int, int, int]]:
         requests = single if batch == 1 else workload.requests(batch, model.config.vocab_size)
-        decoder = BlockDecoder(model, (), rows=batch)
+        decoder = BlockDecoder(model, (), rows=batch, forwards=kind)
 
         def run() -> tuple[int, int, int]:
             decoder.ledger.clear()
@@ -175,7 +177,9 @@ def variants_of(model: SDAR, workload: Workload, batches: Sequence[int], repeats
     made = [Variant("official loop", 1, official, Recorder(model))]
     for batch in batches:
         for name, cache in (("ours, fused", FusedCommit()), ("ours, separate", SeparateCommit())):
-            made.append(Variant(name, batch, ours(cache, batch), Recorder(model)))
+            for kind in forwards:
+                label = name if kind == "spans" else f"{name}, {kind}"
+                made.append(Variant(label, batch, ours(cache, batch, kind), Recorder(model)))
     return made
 
 
@@ -186,12 +190,13 @@ def run_benchmark(
     *,
     repeats: int = 3,
     repeats_at_1: int = 2,
+    forwards: Sequence[str] = ("spans",),
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Machine, bounds and one line a variant; `report` is told how far it is."""
     device, dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
     bound = Bound(model, bandwidth_bytes_per_s(device), peak_operations_per_s(device, dtype))
-    variants = variants_of(model, workload, batches, repeats_at_1)
+    variants = variants_of(model, workload, batches, repeats_at_1, forwards)
     for variant in variants:
         reset_peak_memory(device)
         with variant.recorder:

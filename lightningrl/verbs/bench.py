@@ -35,6 +35,7 @@ def decode(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    forwards: Annotated[list[str] | None, typer.Option(help="spans; experimental: segments, graphs.")] = None,
     repeats: Annotated[int, typer.Option(help="Rounds; medians are told.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
 ) -> None:
@@ -60,6 +61,7 @@ def decode(
             Workload(prompt_tokens, new_tokens, tpf),
             batch or [1, 8, 32],
             repeats=repeats,
+            forwards=forwards or ["spans"],
             report=lambda line: typer.echo(line, err=True),
         )
         _print(size, found)

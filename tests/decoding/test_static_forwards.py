@@ -1,6 +1,9 @@
 """Forwards of static shape (models/segments.py), on the CPU, where a gather stands in for the paged kernel."""
 
+import dataclasses
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +14,12 @@ from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.recompute import Recompute
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import Policy, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.models import segments
 from lightningrl.models.attention import PagedKV, PagedSpan
+from lightningrl.models.checkpoint import load_model
 
 STOPS = (3, 7, 11)
 
@@ -78,3 +82,17 @@ def test_paged_kernels_decode_the_same_on_a_gpu(forwards):
     for one, other, equal in zip(spans, static, same, strict=True):
         if equal:
             np.testing.assert_allclose(one.behaviour_logp, other.behaviour_logp, atol=0.1)
+
+
+@pytest.mark.gpu
+def test_golden_decodes_of_the_official_decoder_on_a_gpu():
+    """float32, matrix products in full precision: the CPU's and the official decoder's tokens."""
+    folder = Path(__file__).parents[1] / "fixtures" / "sdar_tiny"
+    model = load_model(folder, device="cuda")
+    cases = json.loads((folder / "golden_decode.json").read_text())
+    for case in cases:
+        if case["strategy"] == "low_confidence_dynamic" and case["denoising_steps"] == case["block_size"]:
+            model.config = dataclasses.replace(model.config, block_size=case["block_size"])
+            request = Request("t/test/0", 0, np.array(case["prompt"]), case["gen_length"])
+            [got] = BlockDecoder(model, ()).decode([request], Policy(Threshold(case["threshold"])))
+            assert [*case["prompt"], *got.token_ids.tolist()] == case["output"]
