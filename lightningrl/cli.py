@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -15,6 +15,9 @@ from typer.core import TyperCommand
 from lightningrl.provenance.system import spin_briefly
 from lightningrl.verbs import bench
 from lightningrl.verbs.people import for_people
+
+if TYPE_CHECKING:
+    from lightningrl.provenance.plan import Plan
 
 READS = {
     "data": ("benchmarks",),
@@ -32,7 +35,6 @@ READS = {
 spin_briefly()
 
 app = typer.Typer(
-    help="Block-diffusion language models that decode more tokens per forward pass: LightningRL, reproduced.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -92,21 +94,39 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
         from lightningrl.config.experiment import load
         from lightningrl.provenance.plan import plan
 
-        stages = plan(load(config)).stages
-        typer.echo(f"{config}: OK, {len(stages)} stages")
+        planned = plan(load(config))
+        typer.echo(f"{config}: OK, {len(planned.stages)} stages")
+        _warn_without_jail(planned)
+
+
+def _warn_without_jail(planned: Plan) -> None:
+    """A config is valid without a jail, but its stages that judge programs would stop: better said now."""
+    from lightningrl.errors import SandboxUnavailable
+    from lightningrl.resolve import resolve
+
+    judges = {reference for stage in planned for name, reference in stage.members.items() if name.startswith("judge")}
+    if any(getattr(resolve(reference), "needs_jail", False) for reference in judges):
+        from lightningrl.sandbox.probe import probe
+
+        try:
+            probe().require()
+        except SandboxUnavailable as error:
+            typer.echo(f"but: {error}", err=True)
 
 
 @app.command()
-def stages(config: Config = DEFAULT_CONFIG) -> None:
-    """List the experiment's stages: finished or not, key, folder."""
+def stages(
+    config: Config = DEFAULT_CONFIG,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare files with the hashes in their manifests.")] = False,
+) -> None:
+    """List the experiment's stages: done, missing, partial (begun, or a file is gone), damaged; key, folder."""
     with for_people():
         from lightningrl.config.experiment import load
-        from lightningrl.provenance.manifest import missing
+        from lightningrl.provenance.manifest import state
         from lightningrl.provenance.plan import plan
 
         for stage in plan(load(config)):
-            state = "done" if not missing(stage) else "missing"
-            typer.echo(f"{state:8}{stage.key}  {stage.kind:10}{stage.name:32}{stage.folder}")
+            typer.echo(f"{state(stage, verify):8}{stage.key}  {stage.kind:10}{stage.name:32}{stage.folder}")
 
 
 @app.command()
@@ -123,6 +143,23 @@ def results(config: Config = DEFAULT_CONFIG) -> None:
         typer.echo(release.table)
         for path in release.paths:
             typer.echo(str(path))
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"lightningrl {version('lightningrl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Block-diffusion language models that decode more tokens per forward pass: LightningRL, reproduced."""
 
 
 @app.command("config-help")

@@ -80,6 +80,34 @@ def test_stages_lists_what_is_missing_and_what_is_done(monkeypatch):
     assert states == {"gsm-mini": "done", "code-mini": "missing"}
 
 
+def test_stages_tells_partial_from_missing_and_with_verify_damaged_from_done(monkeypatch):
+    monkeypatch.setattr(runner, "resolve", lambda reference: _write_data)
+    assert run("data", "--config", NANO, "--name", "gsm-mini").exit_code == 0
+    [line] = [line for line in run("stages", "--config", NANO).stdout.splitlines() if " gsm-mini " in line][:1]
+    folder = Path(line.split()[-1])
+    (folder / "test.jsonl").write_text("{}\n")
+    assert "done" in run("stages", "--config", NANO).stdout.splitlines()[0]
+    assert run("stages", "--config", NANO, "--verify").stdout.splitlines()[0].startswith("damaged")
+    (folder / "manifest.json").unlink()
+    assert run("stages", "--config", NANO).stdout.splitlines()[0].startswith("partial")
+
+
+def test_version_is_the_installed_ones():
+    from importlib.metadata import version
+
+    assert run("--version").stdout == f"lightningrl {version('lightningrl')}\n"
+
+
+def test_validate_says_when_programs_could_not_be_judged_here(monkeypatch):
+    from lightningrl.sandbox import probe
+
+    report = probe.ProbeReport(None, (("bwrap", "bwrap is not on the PATH"),))
+    monkeypatch.setattr(probe, "_report", report)
+    done = run("validate", "--config", NANO)
+    assert done.exit_code == 0
+    assert done.stderr.startswith("but: no jail level works on this machine (bwrap: bwrap is not on the PATH)")
+
+
 def _write_data(context) -> None:
     for name in ("train.jsonl", "validation.jsonl", "test.jsonl"):
         (context.folder / name).write_text("")

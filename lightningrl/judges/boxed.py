@@ -23,6 +23,7 @@ class BoxedJudge:
     """Judges boxed answers. See `lightningrl.judges.protocol.Judge`."""
 
     graded = False
+    needs_jail = False
 
     def __init__(self, workers: int = 1) -> None:
         """`workers` is part of every judge's signature; comparing strings needs none."""

@@ -31,6 +31,7 @@ class CodeJudge:
     """Judges function-style programs in parallel jails. See `lightningrl.judges.protocol.Judge`."""
 
     graded = True
+    needs_jail = True
 
     def __init__(self, workers: int = 1, limits: Limits | None = None, memo_size: int = 16_384) -> None:
         """`workers`: jails at a time, about one a core. `memo_size`: verdicts remembered, by (program, gold data)."""

@@ -17,6 +17,9 @@ class Judge(Protocol):
     graded: bool
     """Whether a verdict's value is a fraction (of tests passed) that RL rewards as such, not just right or wrong."""
 
+    needs_jail: bool
+    """Whether it runs programs that the model wrote."""
+
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
         """One verdict for each (example, response), in order; identical pairs are judged once.
 

@@ -47,6 +47,19 @@ def missing(stage: Stage) -> list[Path]:
     return [stage.folder / name for name in stage.outputs if not (stage.folder / name).is_file()]
 
 
+def state(stage: Stage, verify: bool = False) -> str:
+    """`done`, `missing`, `partial`: begun, or a file is gone; with `verify` also `damaged`: not the manifest's hash."""
+    gone = missing(stage)
+    if gone:
+        return "partial" if stage.folder.is_dir() and any(stage.folder.iterdir()) else "missing"
+    if verify:
+        try:
+            check(stage.folder)
+        except StageError:
+            return "damaged"
+    return "done"
+
+
 def check(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
     """The manifest of a finished folder, after comparing its files (or those in `names`) with their hashes.
 
