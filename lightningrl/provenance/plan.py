@@ -10,7 +10,7 @@ What each stage finds in its context's `config`, beside `members`:
   max_new_tokens, seed, policy, benchmark
 - collect/frontier: experiment, bootstrap, primary_threshold, seed, benchmarks,
   policies [{name, role, algorithm, benchmark}]
-- table/<name>, figure/<name>: name, collected (the table it is made of); figures also plot
+- table/<name>, figure/<name>: name, collected (the table it is made of); figures also plot, policies
 - release/release: tables, figures
 
 No torch, and no file but sources and the config is read.
@@ -201,7 +201,12 @@ class _Planner:
 
     def figure(self, name: str, collect: Stage) -> Stage:
         members = {"figure": member("figure", name, "report.figures")}
-        config = {"name": slug(name), "collected": collected("figures", name), "plot": self.experiment.report.plot}
+        config = {
+            "name": slug(name),
+            "collected": collected("figures", name),
+            "plot": self.experiment.report.plot,
+            "policies": ["base", *(run.name for run in self.experiment.runs)],
+        }
         return self._stage("figure", slug(name), config, members, {"collect": collect})
 
     def release(self, collect: Stage, drawn: list[Stage]) -> Stage:

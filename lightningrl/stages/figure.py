@@ -23,7 +23,8 @@ def run(context: StageContext) -> None:
     table = read_collected(context.inputs["collect"], context.config["collected"])
     scratch = context.state / "drawn"
     scratch.mkdir(parents=True, exist_ok=True)
-    for path in draw(table, scratch, options_for(draw, context.config["plot"].model_dump())):
+    common = context.config["plot"].model_dump() | {"policies": tuple(context.config["policies"])}
+    for path in draw(table, scratch, options_for(draw, common)):
         final = context.folder / f"{context.config['name']}{path.suffix}"
         write_bytes(final, path.read_bytes())
         context.report(str(final))

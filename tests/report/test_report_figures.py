@@ -135,9 +135,17 @@ def test_no_text_is_smaller_than_eight_points():
 
 
 def test_policies_keep_distinct_colours_and_the_base_is_grey():
-    names = [("SDAR", "before"), *((f"p{i}", "after") for i in range(6))]
-    colours = style.policy_colours(names + names)
+    names = ["SDAR", *(f"p{i}" for i in range(6))]
+    colours = style.policy_colours(names + names, names)
     assert colours["SDAR"] == style.GREY and len(set(colours.values())) == 7
+
+
+def test_a_policy_has_one_colour_whichever_others_are_drawn_with_it():
+    every = ("base", "ours", "rival", "control", "ours-code")
+    for drawn in (["ours", "ours-code"], ["ours-code", "rival"], ["base", "ours-code"]):
+        assert style.policy_colours(drawn, every) == style.policy_colours(every, every)
+    assert style.policy_colours(["ours", "more"], every[:2])["more"] == style.PALETTE[1]
+    assert style.GREY not in [style.policy_colours(["a", "b"])[name] for name in "ab"]
 
 
 def overlaps(one, other):

@@ -16,9 +16,9 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from lightningrl.report.figures.style import (
-    PALETTE,
     label_line_ends,
     new_figure,
+    policy_colours,
     read_options,
     require_columns,
     save,
@@ -35,6 +35,8 @@ class CollapseOptions:
     0.05
     """
 
+    policies: tuple[str, ...] = ()
+    """Every policy of the experiment, what was trained from first: its place is its colour in all figures."""
     runs: tuple[str, ...] = ()
     """Runs to draw, in this order; none given: all."""
     eps: float = 0.1
@@ -54,13 +56,14 @@ def draw(table: pd.DataFrame, out_dir: Path, options: CollapseOptions | Mapping[
     require_columns(table, ("run", "step", column), "collapse")
     runs = list(chosen.runs) or list(dict.fromkeys(table["run"]))
     plotted, ends = [], []
+    colours = policy_colours(runs, chosen.policies)
     with styled():
         figure = new_figure(5.0, chosen.height_in)
         axes = figure.subplots()
-        for number, run in enumerate(runs):
+        for run in runs:
             rows = table[table["run"] == run].sort_values("step")
             require_columns(rows, (), f"collapse (run {run})")
-            colour = PALETTE[number % len(PALETTE)]
+            colour = colours[run]
             for name, dash, label in (
                 (column, "-", run),
                 (f"{column}_sum", (0, (4, 1.5)), f"{run}: {chosen.sum_label}"),

@@ -50,6 +50,8 @@ class FrontierOptions:
     """`tpf`, `tpf_true` or `forwards_per_problem`."""
     thresholds: str = "ends"
     """Thresholds written at the points where there is room: `ends` (first and last), `all` or `none`."""
+    policies: tuple[str, ...] = ()
+    """Every policy of the experiment, what was trained from first: its place is its colour in all figures."""
     panel_height_in: float = 2.5
     """Height of one panel, inches."""
 
@@ -62,7 +64,7 @@ def draw(table: pd.DataFrame, out_dir: Path, options: FrontierOptions | Mapping[
     )
     benchmarks = list(dict.fromkeys(table["benchmark"]))
     policies = list(dict.fromkeys(table["policy"]))
-    colours = policy_colours(zip(table["policy"], table["role"], strict=True))
+    colours = policy_colours(policies, chosen.policies or policies)
     columns = 1 if len(benchmarks) == 1 else 2 if len(benchmarks) in (2, 4) else 3
     lines = -(-len(benchmarks) // columns)
     width = 4.6 if columns == 1 else PAGE_WIDTH_IN

@@ -16,9 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 from lightningrl.report.figures.style import (
     PAGE_WIDTH_IN,
-    PALETTE,
     legend_columns,
     new_figure,
+    policy_colours,
     read_options,
     require_columns,
     save,
@@ -41,6 +41,8 @@ class RewardsOptions:
     ()
     """
 
+    policies: tuple[str, ...] = ()
+    """Every policy of the experiment, what was trained from first: its place is its colour in all figures."""
     runs: tuple[str, ...] = ()
     """Runs to draw, in this order; none given: all."""
     window: int = 9
@@ -56,16 +58,17 @@ def draw(table: pd.DataFrame, out_dir: Path, options: RewardsOptions | Mapping[s
     require_columns(table, ("run", "step", *names), "rewards")
     runs = list(chosen.runs) or list(dict.fromkeys(table["run"]))
     plotted = []
+    colours = policy_colours(runs, chosen.policies)
     with styled():
         figure = new_figure(PAGE_WIDTH_IN, chosen.height_in)
         panels = figure.subplots(1, 3)
-        for number, run in enumerate(runs):
+        for run in runs:
             rows = table[table["run"] == run].sort_values("step")
             require_columns(rows, (), f"rewards (run {run})")
             data = rows[["run", "step", *names]].copy()
             for axes, name in zip(panels, names, strict=True):
                 data[f"{name}_smoothed"] = smooth(data[name], chosen.window)
-                colour = PALETTE[number % len(PALETTE)]
+                colour = colours[run]
                 axes.plot(data["step"], data[name], color=colour, linewidth=0.7, alpha=0.3, zorder=2)
                 axes.plot(data["step"], data[f"{name}_smoothed"], color=colour, label=run, zorder=3)
             plotted.append(data)

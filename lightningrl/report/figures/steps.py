@@ -45,6 +45,8 @@ class StepsOptions:
     """Roles of the policies to draw."""
     benchmarks: tuple[str, ...] = ()
     """Benchmarks to draw, one column of panels each; none given: all, at most three."""
+    policies: tuple[str, ...] = ()
+    """Every policy of the experiment, what was trained from first: its place is its colour in all figures."""
     min_running: int = 5
     """Least number of running samples for which the mean is drawn."""
     height_in: float = 3.3
@@ -58,7 +60,7 @@ def draw(table: pd.DataFrame, out_dir: Path, options: StepsOptions | Mapping[str
     benchmarks = list(chosen.benchmarks) or list(dict.fromkeys(table["benchmark"]))[:3]
     plotted = table[table["role"].isin(chosen.roles) & table["benchmark"].isin(benchmarks)]
     require_columns(plotted, (), "steps")
-    colours = policy_colours(zip(plotted["policy"], plotted["role"], strict=True))
+    colours = policy_colours(table["policy"], chosen.policies or tuple(dict.fromkeys(table["policy"])))
     width = 4.6 if len(benchmarks) == 1 else PAGE_WIDTH_IN
     band = plotted["policy"].nunique() <= MOST_BANDS
     with styled():

@@ -88,15 +88,14 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str], figure: str) ->
         raise ConfigError(f"the {figure} figure was given an empty table; run the stages that fill it, or drop it.")
 
 
-def policy_colours(policies: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Colour by policy from (policy, role): grey for what was trained from, the palette for the rest, in order."""
-    colours: dict[str, str] = {}
-    for policy, role in policies:
-        if policy not in colours:
-            used = sum(colour not in (GREY, "#000000") for colour in colours.values())
-            first_before = role == "before" and GREY not in colours.values()
-            colours[policy] = GREY if first_before else PALETTE[used % len(PALETTE)]
-    return colours
+def policy_colours(drawn: Iterable[str], policies: Sequence[str] = ()) -> dict[str, str]:
+    """Colour by policy: grey for the first of `policies`, which the others were trained from, the palette for the rest.
+
+    Policies that are not in the list (all, when none is given) take the colours behind it, in order.
+    """
+    known = list(policies) or [""]
+    known += [policy for policy in dict.fromkeys(drawn) if policy not in known]
+    return {policy: GREY if place == 0 else PALETTE[(place - 1) % len(PALETTE)] for place, policy in enumerate(known)}
 
 
 def legend_columns(names: Sequence[str], width_in: float) -> int:
