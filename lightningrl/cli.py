@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from lightningrl.provenance.system import spin_briefly
 from lightningrl.verbs import bench
 from lightningrl.verbs.people import for_people
+from lightningrl.verbs.trace import trace
 
 READS = {
     "data": ("benchmarks",),
@@ -139,3 +140,4 @@ def config_help(
 
 
 app.add_typer(bench.app, name="bench")
+app.command("trace", no_args_is_help=True)(trace)
