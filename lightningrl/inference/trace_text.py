@@ -64,7 +64,7 @@ def _coloured(trace: Trace, longest: int) -> Text:
     table, text = colours(longest), Text()
     for run in _runs(trace):
         ground, ink = table[run.forward - 1] if run.forward else ("", "")
-        style = f"dim {ground}" if run.behind else f"{ink} on {ground}"
+        style = "dim" if run.behind else f"{ink} on {ground}"
         text.append(BLOCK_EDGE if run.begins_block else "", "dim")
         for part in run.text.splitlines(keepends=True):  # no colour up to the right margin
             text.append(part.rstrip("\n"), style)

@@ -74,10 +74,8 @@ def trace(
         traces = []
         for folder, name in zip(folders, _names(folders), strict=True):
             llm = options.open_llm(folder, block_size, dtype, device, rows=1)
-            longest = max_new_tokens or _room(llm, question)
+            longest = _room(llm, question) if max_new_tokens is None else max_new_tokens
             traces.append(trace_response(llm, question, policy, name=name, max_new_tokens=longest))
-        if out is not None:
-            write_text(out, render_page(traces))
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
         console = Console(highlight=False)
         console.print(Text(visible(question, "\n"), "italic"), "")
@@ -85,6 +83,7 @@ def trace(
             coloured = console.color_system is not None and not console.no_color
             console.print(render(each, coloured=coloured, longest=max(t.forwards for t in traces)))
         if out is not None:
+            write_text(out, render_page(traces))
             typer.echo(f"page: {out}")
 
 

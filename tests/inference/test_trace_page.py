@@ -52,13 +52,13 @@ def test_the_same_traces_give_the_same_bytes():
 
 @pytest.fixture
 def dom(tmp_path):
-    """The page's DOM after its script ran at a given address hash."""
+    """The page's DOM after its script, and then another, ran at a given address hash."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: the page is not tried in a browser (apt-get install chromium)")
 
-    def load(traces, fragment=""):
+    def load(traces, fragment="", then=""):
         page = tmp_path / "trace.html"
-        page.write_text(render_page(traces), encoding="utf-8")
+        page.write_text(render_page(traces).replace("</body>", f"<script>{then}</script></body>"), encoding="utf-8")
         done = subprocess.run(
             [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -97,3 +97,22 @@ def test_the_browser_opens_the_page_at_the_end_and_runs_nothing_of_the_texts(dom
     html = dom([trace_by_hand(HOSTILE, [1, 1, 2, 2, 3, 3], prompt="<img src=x onerror=alert(1)>")])
     assert all("on" in each.split() for each in classes(html))
     assert "<img" not in html and "&lt;U+202E&gt;␛␀" in html
+
+
+KEY = 'document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "%s", bubbles: true}));'
+
+
+def test_keys_step_and_a_token_in_focus_tells_its_alternatives(dom):
+    focus = 'document.querySelectorAll(".t")[3].focus();'
+    html = dom([SLOW], then=KEY % "ArrowLeft" + KEY % "ArrowLeft" + focus)
+    assert "forward 6 of 8" in html and html.count('"t on now') == 1
+    tip = html[html.index('id="tip"') :]
+    for said in ("␣8", "revealed by forward 4, block 1", "confidence 50.0 %, entropy 0.25 nats", "--share: 50%"):
+        assert said in tip, said
+    assert "before the first" in dom([SLOW], then=KEY % "Home")
+
+
+def test_a_masked_position_in_focus_tells_the_guess_and_clicking_goes_to_its_forward(dom):
+    html = dom([SLOW], "#step=1", 'document.querySelectorAll(".t")[3].focus();')
+    assert "still masked after forward 1, block 1: a guess" in html
+    assert "forward 4 of 8" in dom([SLOW], "#step=1", 'document.querySelectorAll(".t")[3].click();')
