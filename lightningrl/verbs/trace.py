@@ -79,8 +79,8 @@ def trace(
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
         console = Console(highlight=False)
         console.print(Text(visible(question, "\n"), "italic"), "")
+        coloured = console.color_system in ("256", "truecolor") and not console.no_color
         for each in traces:
-            coloured = console.color_system is not None and not console.no_color
             console.print(render(each, coloured=coloured, longest=max(t.forwards for t in traces)))
         if out is not None:
             write_text(out, render_page(traces))

@@ -26,6 +26,13 @@ def test_one_model_in_the_terminal(folders):
     assert "threshold 0.12, greedy" in done.output and "\x1b" not in done.output
 
 
+@pytest.mark.parametrize(("setting", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_a_terminal_gets_colours_unless_it_has_none_or_they_are_refused(folders, setting, coloured):
+    terminal = {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "TERM": "xterm-256color", "NO_COLOR": None}
+    done = run(folders[0], PROMPT, "--max-new-tokens", "4", env=terminal | setting)
+    assert ("48;2;" in done.output, "subscript" in done.output) == (coloured, not coloured)
+
+
 def test_two_models_on_a_page_the_same_one_each_time(folders, tmp_path):
     pages = []
     for name in ("one.html", "deeper/two.html"):
