@@ -1,7 +1,7 @@
 """A trace for the terminal: each token on the colour of the forward that revealed it.
 
 Without colour (NO_COLOR, a file, a pipe) runs of tokens that one forward revealed end with its number as a subscript.
-What follows the stop token is dimmed, or in braces, and its repetitions are counted; a bar stands between blocks.
+What follows the stop token is dimmed, or in braces; equal special tokens are counted; a bar stands between blocks.
 Characters that a terminal would obey are shown, not sent.
 """
 
@@ -85,7 +85,7 @@ def _numbered(trace: Trace) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A token, or several equal special ones behind the stop token."""
+    """A token, or several equal special ones that one forward revealed in one block."""
 
     text: str
     forward: int
@@ -96,7 +96,7 @@ class _Run:
 def _runs(trace: Trace) -> Iterator[_Run]:
     def kind(at: int) -> tuple[Any, ...]:
         token, behind = trace.tokens[at], at >= trace.response_tokens
-        return (token.text, token.forward, token.block) if behind and token.special else (at,)
+        return (token.text, token.forward, token.block, behind) if token.special else (at,)
 
     for _, run in groupby(range(len(trace.tokens)), kind):
         first, *others = run
