@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from lightningrl.provenance.system import spin_briefly
 from lightningrl.verbs import bench
 from lightningrl.verbs.people import for_people
+from lightningrl.verbs.trace import trace
 
 if TYPE_CHECKING:
     from lightningrl.provenance.plan import Plan
@@ -176,3 +177,4 @@ def config_help(
 
 
 app.add_typer(bench.app, name="bench")
+app.command("trace", no_args_is_help=True)(trace)

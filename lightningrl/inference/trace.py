@@ -1,0 +1,216 @@
+"""One response as it was made, as plain data: what every forward saw, drew and revealed.
+
+    trace = trace_response(llm, "How many legs have 3 cats?", Policy(Threshold(0.9)), name="base")
+    json.dumps(dataclasses.asdict(trace))
+
+Positions are counted from the first response token, forwards and blocks from 1. Probabilities and entropies are those
+of the decoder at its temperature, to six decimals. How a trace is shown: trace_text.py, trace_page.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lightningrl.decoding.protocol import Observation, Policy
+from lightningrl.inference.llm import LLM, Prompt
+from lightningrl.types import Trajectory
+
+DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What a forward drew at one open position."""
+
+    position: int
+    token_id: int
+    probability: float
+    entropy_nats: float
+    alternatives: tuple[tuple[int, float], ...]
+    """The likeliest tokens and their probabilities, likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One position of the response, as it ended."""
+
+    text: str
+    """Its part of the text: empty where a character needs the next token too."""
+    special: bool
+    block: int
+    forward: int
+    """The forward that revealed it; 0: none did (behind the stop token, under a rule that stops inside a block)."""
+    guess: Guess | None
+    """What that forward drew: this token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    model: str
+    policy: str
+    """In words."""
+    prompt: str
+    block_size: int
+    prompt_tokens: int
+    """Of the rendered prompt; the response's first block may begin with some of them."""
+    response_tokens: int
+    """Up to and including the first stop token; the tokens behind it were context only."""
+    stop: str
+    tpf: float
+    tokens: tuple[Token, ...]
+    left_masked: tuple[tuple[Guess, ...], ...]
+    """For each forward, what it drew at the open positions that it did not reveal."""
+    vocabulary: dict[int, str]
+    """The text of every token that a guess names."""
+
+    @property
+    def forwards(self) -> int:
+        return len(self.left_masked)
+
+    @property
+    def text(self) -> str:
+        """All of it: special tokens and what follows the stop token included."""
+        return "".join(token.text for token in self.tokens)
+
+
+class Recorder:
+    """An Observer that keeps all it sees of the requests at these indices."""
+
+    def __init__(self, indices: Collection[int] = (0,), alternatives: int = 5):
+        self.alternatives = alternatives
+        self.seen: dict[int, list[tuple[int, bool, Guess]]] = {index: [] for index in indices}
+        """By request: forward, whether it revealed the position, and the guess, whose position is from the prompt's
+        first token on."""
+
+    def observe(self, seen: Observation) -> None:
+        for n in np.flatnonzero(np.isin(seen.index_n, list(self.seen))):
+            likeliest = zip(seen.top_ids_nA[n].tolist(), np.exp(seen.top_logp_nA[n].astype(float)), strict=True)
+            guess = Guess(
+                int(seen.position_n[n]),
+                int(seen.token_n[n]),
+                _rounded(np.exp(float(seen.logp_n[n]))),
+                _rounded(seen.entropy_n[n]),
+                tuple((token, _rounded(probability)) for token, probability in likeliest),
+            )
+            self.seen[int(seen.index_n[n])].append((int(seen.forward_n[n]), bool(seen.chosen_n[n]), guess))
+
+
+def trace_response(llm: LLM, prompt: Prompt, policy: Policy, *, name: str, max_new_tokens: int = 512) -> Trace:
+    """Generate one response and keep how it came about. The tokens are those of `LLM.generate([prompt], policy)`.
+
+    Raises DecodeError when the prompt cannot be decoded, BenchmarkError when the tokenizer lacks a word of it.
+    """
+    recorder = Recorder()
+    request = llm.request(prompt, uid="prompt/0", max_new_tokens=max_new_tokens)
+    [trajectory] = llm.decoder.decode([request], policy, recorder)
+    return trace_of(llm, prompt, trajectory, recorder.seen[0], name=name, policy=policy)
+
+
+def trace_of(
+    llm: LLM,
+    prompt: Prompt,
+    trajectory: Trajectory,
+    seen: Sequence[tuple[int, bool, Guess]],
+    *,
+    name: str,
+    policy: Policy,
+) -> Trace:
+    """The trace of a trajectory from what a `Recorder` saw of its request."""
+    ids, start, size = trajectory.token_ids.tolist(), len(trajectory.prompt_ids), trajectory.block_size
+    revealed: dict[int, Guess] = {}
+    left: list[list[Guess]] = [[] for _ in range(trajectory.stats.denoise_forwards)]
+    for forward, chosen, guess in seen:
+        here = replace(guess, position=guess.position - start)
+        if chosen:
+            revealed[here.position] = here
+        else:
+            left[forward - 1].append(here)
+    pieces = text_pieces(lambda part: llm.tokenizer.decode(part, clean_up_tokenization_spaces=False), ids)
+    special = set(llm.tokenizer.all_special_ids)
+    tokens = tuple(
+        Token(piece, token in special, (start + at) // size - start // size + 1, int(step), revealed.get(at))
+        for at, (piece, token, step) in enumerate(zip(pieces, ids, trajectory.reveal_step, strict=True))
+    )
+    guesses = [*revealed.values(), *(guess for forward in left for guess in forward)]
+    named = {token for guess in guesses for token in (guess.token_id, *(i for i, _ in guess.alternatives))}
+    return Trace(
+        model=name,
+        policy=policy_in_words(policy),
+        prompt=prompt if isinstance(prompt, str) else "\n\n".join(turn["content"] for turn in prompt),
+        block_size=size,
+        prompt_tokens=start,
+        response_tokens=trajectory.response_len,
+        stop=trajectory.stop,
+        tpf=_rounded(trajectory.stats.tpf),
+        tokens=tokens,
+        left_masked=tuple(tuple(forward) for forward in left),
+        vocabulary={token: token_text(llm.tokenizer, token) for token in sorted(named)},
+    )
+
+
+def text_pieces(decode: Callable[[list[int]], str], ids: Sequence[int]) -> list[str]:
+    """Each token's part of the decoded text; together they are it.
+
+    Byte-level tokens can end inside a character: its text is that of the token that completes it, "" that of the
+    others.
+
+    >>> text_pieces(lambda ids: bytes(ids).decode(errors="replace"), [*"aé".encode(), 98])
+    ['a', '', 'é', 'b']
+    """
+    pieces = []
+    start = done = 0  # the tokens from `start` on are decoded, those before `done` have their text
+    for end in range(1, len(ids) + 1):
+        text, known = decode(list(ids[start:end])), decode(list(ids[start:done]))
+        if text.endswith("\ufffd") and end < len(ids):
+            pieces.append("")
+        else:
+            pieces.append(text[len(known) :])
+            start, done = done, end
+    return pieces
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """A token's text alone; the tokenizer's own spelling where it is no whole character."""
+    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    if not text or "\ufffd" in text:
+        return str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
+    return text
+
+
+def policy_in_words(policy: Policy) -> str:
+    """Selector and temperature, and whatever differs from the defaults.
+
+    >>> from lightningrl.inference.policy import policy_of
+    >>> policy_in_words(policy_of("threshold", 0.8)), policy_in_words(policy_of("quota", 4, temperature=1, top_k=20))
+    ('threshold 0.8, greedy', 'quota 4, temperature 1, top-k 20, seed 0')
+    """
+    words = [_words(policy.selector)]
+    if policy.temperature == 0:
+        words.append("greedy")
+    else:
+        words.append(f"temperature {policy.temperature:g}")
+        words += [f"top-k {policy.top_k}"] * (policy.top_k > 0) + [f"top-p {policy.top_p:g}"] * (policy.top_p < 1)
+        words.append(f"seed {policy.seed}")
+    usual = Policy(policy.selector)
+    for piece in ("ranking", "scope", "cache", "stop"):
+        if (mine := getattr(policy, piece)) != getattr(usual, piece):
+            words.append(f"{piece} {_words(mine)}")
+    return ", ".join(words)
+
+
+def _words(piece: Any) -> str:
+    """A piece's name and its parameters; `repr` would show addresses where it is no dataclass."""
+    name = "".join(f" {c.lower()}" if c.isupper() else c for c in type(piece).__name__).strip()
+    if not is_dataclass(piece):
+        return name
+    fields = [(field.name, getattr(piece, field.name), field.default) for field in piece.__dataclass_fields__.values()]
+    first = [f"{value}" for _, value, _ in fields[:1]]
+    return " ".join([name, *first, *(f"{key}={value}" for key, value, default in fields[1:] if value != default)])
+
+
+def _rounded(value: Any) -> float:
+    return round(float(value), DIGITS)

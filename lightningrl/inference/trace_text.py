@@ -1,0 +1,117 @@
+"""A trace for the terminal: each token on the colour of the forward that revealed it.
+
+Without colour (NO_COLOR, a file, a pipe) runs of tokens that one forward revealed end with its number as a subscript.
+What follows the stop token is dimmed, or in braces; equal special tokens are counted; a bar stands between blocks.
+Characters that a terminal would obey are shown, not sent.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from lightningrl.inference.palette import colours
+from lightningrl.inference.trace import Trace
+
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+BLOCK_EDGE = "│"
+LEGEND_STEPS = 12
+
+
+def render(trace: Trace, *, coloured: bool, longest: int | None = None) -> Group:
+    """Headline, prompt, response and legend. longest: the most forwards of the traces shown together, one scale."""
+    longest = longest or trace.forwards
+    head = Text.assemble(
+        (visible(trace.model), "bold"),
+        f"  {trace.tpf:.2f} tokens per forward  ({trace.response_tokens} tokens, {trace.forwards} forwards, blocks of "
+        f"{trace.block_size})\n",
+        (trace.policy, "dim"),
+    )
+    body = _coloured(trace, longest) if coloured else _numbered(trace)
+    return Group(head, Text(""), body, Text(""), _legend(trace, longest) if coloured else NUMBERED_LEGEND, Text(""))
+
+
+NUMBERED_LEGEND = Text(f"subscript: the forward that revealed the tokens before it; {BLOCK_EDGE} between blocks; "
+                       "{…} behind the stop token")  # fmt: skip
+
+
+def visible(text: str, newline: str = " ") -> str:
+    """Control, format (bidirectional, zero-width) and unpaired characters as signs that do nothing.
+
+    >>> visible("a\\x1b[31m\\u202eb")
+    'a␛[31m<U+202E>b'
+    """
+    return "".join(_sign(character, newline) for character in text)
+
+
+def _sign(character: str, newline: str) -> str:
+    if character == "\n":
+        return newline
+    if (code := ord(character)) < 0x20:
+        return chr(0x2400 + code)
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+        return f"<U+{code:04X}>"
+    return character
+
+
+def _coloured(trace: Trace, longest: int) -> Text:
+    table, text = colours(longest), Text()
+    for run in _runs(trace):
+        ground, ink = table[run.forward - 1] if run.forward else ("", "")
+        style = "dim" if run.behind else f"{ink} on {ground}"
+        text.append(BLOCK_EDGE if run.begins_block else "", "dim")
+        for part in run.text.splitlines(keepends=True):  # no colour up to the right margin
+            text.append(part.rstrip("\n"), style)
+            text.append("\n" if part.endswith("\n") else "")
+    return text
+
+
+def _numbered(trace: Trace) -> Text:
+    text, behind = "", False
+    for run, following in pairwise([*_runs(trace), None]):
+        assert run is not None
+        text += (BLOCK_EDGE if run.begins_block else "") + ("{" if run.behind and not behind else "") + run.text
+        behind = run.behind
+        if following is None or (following.forward, following.behind) != (run.forward, behind):
+            text += str(run.forward).translate(SUBSCRIPTS)
+    return Text(text + "}" * behind)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A token, or several equal special ones that one forward revealed in one block."""
+
+    text: str
+    forward: int
+    behind: bool
+    begins_block: bool
+
+
+def _runs(trace: Trace) -> Iterator[_Run]:
+    def kind(at: int) -> tuple[Any, ...]:
+        token, behind = trace.tokens[at], at >= trace.response_tokens
+        return (token.text, token.forward, token.block, behind) if token.special else (at,)
+
+    for _, run in groupby(range(len(trace.tokens)), kind):
+        first, *others = run
+        token = trace.tokens[first]
+        text = visible(token.text, "⏎\n") + (f"×{len(others) + 1}" if others else "")
+        begins = first > 0 and trace.tokens[first - 1].block != token.block
+        yield _Run(text, token.forward, first >= trace.response_tokens, begins)
+
+
+def _legend(trace: Trace, longest: int) -> Text:
+    text = Text("forward 1 ", "dim")
+    steps = min(LEGEND_STEPS, longest)
+    for ground, _ in colours(steps):
+        text.append("  ", f"on {ground}")
+    text.append(f" {longest}   {BLOCK_EDGE} between blocks", "dim")
+    if trace.response_tokens < len(trace.tokens):
+        text.append("   dim: behind the stop token, context only", "dim")
+    return text

@@ -1,0 +1,121 @@
+"""`lightningrl trace`: one response, forward by forward, in the terminal and as a page to look at and pass on."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lightningrl.verbs import options
+from lightningrl.verbs.people import for_people
+
+if TYPE_CHECKING:
+    from lightningrl.inference.llm import LLM
+
+LONGEST = 512
+
+Prompt = Annotated[str, typer.Argument(help="The user's turn, in quotes; `-` reads it from standard input.")]
+Against = Annotated[
+    list[Path] | None, typer.Option("--against", help="Another checkpoint to show beside MODEL; may be repeated.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the page here, say trace.html; it needs no other file.")]
+
+MaxNewTokens = Annotated[
+    int | None, typer.Option(help=f"Longest response; by default {LONGEST}, or what the model has room for.")
+]
+
+
+def trace(
+    model: options.Model,
+    prompt: Prompt,
+    against: Against = None,
+    out: Out = None,
+    max_new_tokens: MaxNewTokens = None,
+    selector: options.Selector = "threshold",
+    threshold: options.Threshold = 0.9,
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    seed: options.Seed = 0,
+    ranking: options.Ranking = "confidence",
+    cache: options.Cache = "fused",
+    stop: options.Stop = "finish_block",
+    block_size: options.BlockSize = None,
+    dtype: options.Dtype = "float32",
+    device: options.Device = "cpu",
+) -> None:
+    """Show which forward revealed each token of a response.
+
+    In the terminal each token stands on the colour of its forward (NO_COLOR: numbers instead). With --out, a page
+    replays the response: a slider over the forwards, the model's guesses at masked positions, and each token's
+    confidence and alternatives. With --against, several models answer side by side, forward by forward.
+
+    Example: lightningrl trace CHECKPOINT "How many legs have 3 cats?" --against OTHER --out trace.html
+    """
+    with for_people():
+        folders = _existing([model, *(against or [])])
+        question = _question(prompt)
+        policy = options.policy_from(
+            selector=selector, parameter=threshold, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+            ranking=ranking, cache=cache, stop=stop,
+        )  # fmt: skip
+        from rich.console import Console
+        from rich.text import Text
+
+        from lightningrl.inference.trace import trace_response
+        from lightningrl.inference.trace_page import render_page
+        from lightningrl.inference.trace_text import render, visible
+        from lightningrl.io import write_text
+
+        traces = []
+        for folder, name in zip(folders, _names(folders), strict=True):
+            llm = options.open_llm(folder, block_size, dtype, device, rows=1)
+            longest = _room(llm, question) if max_new_tokens is None else max_new_tokens
+            traces.append(trace_response(llm, question, policy, name=name, max_new_tokens=longest))
+        sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
+        console = Console(highlight=False)
+        console.print(Text(visible(question, "\n"), "italic"), "")
+        coloured = console.color_system in ("256", "truecolor") and not console.no_color
+        for each in traces:
+            console.print(render(each, coloured=coloured, longest=max(t.forwards for t in traces)))
+        if out is not None:
+            write_text(out, render_page(traces))
+            typer.echo(f"page: {out}")
+
+
+def _existing(folders: list[Path]) -> list[Path]:
+    """The folders; an error for one that is not there before another's response is waited for."""
+    from lightningrl.errors import CheckpointError
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise CheckpointError(f"there is no folder {folder}; give a checkpoint's, `lightningrl stages` lists ours")
+    return folders
+
+
+def _question(prompt: str) -> str:
+    from lightningrl.errors import ConfigError
+
+    question = sys.stdin.read().strip() if prompt == "-" else prompt
+    if not question.strip():
+        raise ConfigError("the prompt is empty; give a question in quotes, or `-` and a question on standard input")
+    return question
+
+
+def _room(llm: LLM, question: str) -> int:
+    """New tokens: LONGEST, or as many as the model has positions for; at least 1, which the decoder may refuse."""
+    config, prompt = llm.model.config, llm.request(question, uid="room").prompt_ids
+    usable = config.max_position_embeddings // config.block_size * config.block_size
+    return max(1, min(LONGEST, usable - len(prompt)))
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """Folder names, without the key of a stage's folder where they differ without it."""
+    full = [folder.resolve().name for folder in folders]
+    short = [re.sub(r"-[0-9a-f]{8}$", "", name) for name in full]
+    count = Counter(short)
+    return [name if count[brief] > 1 else brief for name, brief in zip(full, short, strict=True)]
