@@ -145,6 +145,15 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[np.ndarray]:
     return [np.asarray(row, dtype=np.int64) for row in rows]
 
 
+def stop_token_ids(tokenizer: Any) -> list[int]:
+    """What ends a response: the end token, and the pad, as in the official generation config.
+
+    Models of blocks are trained to fill the last block with pads. Were a pad no end, one that pads without an end token
+    would be paid for whole blocks of it, each revealed in one forward.
+    """
+    return sorted({int(token) for token in (tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None})
+
+
 def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> str:
     """The text of response ids, special tokens left out."""
     return tokenizer.decode([int(i) for i in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False)

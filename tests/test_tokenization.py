@@ -18,6 +18,7 @@ from lightningrl.tokenization import (
     encode_prompts,
     encode_texts,
     load_tokenizer,
+    stop_token_ids,
 )
 
 QUESTION = [{"role": "user", "content": "Ann has 12 pens, buys 5, then doubles them. How many pens now?"}]
@@ -190,3 +191,8 @@ def test_tokenizer_unfit_for_block_diffusion_is_refused(broken, key, what):
 def test_missing_folder_is_a_checkpoint_error(tmp_path):
     with pytest.raises(CheckpointError, match="no tokenizer folder"):
         load_tokenizer(tmp_path / "nowhere")
+
+
+def test_the_pad_ends_a_response_like_the_end_token(tokenizer):
+    """Else a model that pads without an end token would get TPF for it."""
+    assert tokenizer.convert_ids_to_tokens(stop_token_ids(tokenizer)) == ["<|endoftext|>", "<|im_end|>"]

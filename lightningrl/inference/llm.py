@@ -21,7 +21,7 @@ from lightningrl.decoding.protocol import Observer, Outcome, Policy, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError
 from lightningrl.models.checkpoint import load_model
-from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer
+from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
 
 Prompt = str | Sequence[dict[str, str]]
@@ -65,9 +65,9 @@ class LLM:
 
     @cached_property
     def stop_ids(self) -> list[int]:
-        """The tokenizer's end token and those of the checkpoint's generation_config.json."""
+        """The tokenizer's end and pad tokens and those of the checkpoint's generation_config.json."""
         path = self.folder / "generation_config.json"
-        found = {int(self.tokenizer.eos_token_id)}
+        found = set(stop_token_ids(self.tokenizer))
         if path.is_file():
             try:
                 named: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []

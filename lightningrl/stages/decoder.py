@@ -10,6 +10,7 @@ from lightningrl.decoding.protocol import Policy
 from lightningrl.errors import ConfigError
 from lightningrl.models.sdar import SDAR
 from lightningrl.resolve import resolve
+from lightningrl.tokenization import stop_token_ids
 
 
 def make_policy(config: Mapping[str, Any], parameter: float, temperature: float = 0.0, seed: int = 0) -> Policy:
@@ -27,7 +28,7 @@ def make_policy(config: Mapping[str, Any], parameter: float, temperature: float 
 
 
 def make_decoder(config: Mapping[str, Any], model: SDAR, tokenizer: Any) -> BlockDecoder:
-    """The decoder of a stage's config; the tokenizer's end token ends a response."""
+    """The decoder of a stage's config."""
     decoding = config["decoding"]
     budget = None if decoding.memory_mb is None else decoding.memory_mb * 1_000_000
-    return BlockDecoder(model, [tokenizer.eos_token_id], rows=decoding.rows, memory_bytes=budget)
+    return BlockDecoder(model, stop_token_ids(tokenizer), rows=decoding.rows, memory_bytes=budget)
