@@ -14,6 +14,8 @@ from typer.core import TyperCommand
 
 from lightningrl.provenance.system import spin_briefly
 from lightningrl.verbs import bench
+from lightningrl.verbs.chat import chat
+from lightningrl.verbs.generate import generate
 from lightningrl.verbs.people import for_people
 from lightningrl.verbs.trace import trace
 
@@ -86,6 +88,8 @@ def _docstring(kind: str) -> str:
 
 for _kind in READS:
     _add_stage_verb(_kind)
+app.command()(generate)
+app.command()(chat)
 
 
 @app.command()

@@ -115,6 +115,7 @@ class BlockDecoder:
         """A cache of at least so many pages, for rows of at most `longest`: the last stream's, if nobody has it."""
         pool, self._pool = self._pool, None
         if pool is None or pool.pages < pages or pool.longest < longest:
+            pool = None  # gone before its successor asks for memory
             pool = _Pool(self, pages, longest)
         return pool
 

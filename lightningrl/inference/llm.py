@@ -1,12 +1,13 @@
 """A checkpoint as something to generate with: model, tokenizer, decoder, prompts in and texts out.
 
-    llm = LLM("path/to/SDAR-8B-Chat-b32", block_size=32)
-    [completion] = llm.generate(["How many legs have 3 cats?"], max_new_tokens=256)
-    print(completion.text, completion.trajectory.stats.tpf)
+llm = LLM("path/to/SDAR-8B-Chat-b32", block_size=32)
+[completion] = llm.generate(["How many legs have 3 cats?"], max_new_tokens=256)
+print(completion.text, completion.trajectory.stats.tpf)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Observer, Outcome, Policy, Request
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.errors import CheckpointError
+from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
 from lightningrl.models.checkpoint import load_model
 from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
@@ -76,12 +77,28 @@ class LLM:
                 raise CheckpointError(f"{path} is damaged: {error}. Restore it, or delete it.") from None
         return sorted(found)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells models apart without reading all weights: a hash of shape, dtype and norms, which training moves."""
+        norms = [p.detach().float().cpu() for p in self.model.parameters() if p.ndim == 1]
+        told = f"{self.model.config} {self.model.lm_head.weight.dtype} {self.stop_ids}".encode()
+        return hashlib.sha256(told + torch.cat(norms).numpy().tobytes()).hexdigest()
+
     def request(
         self, prompt: Prompt, *, uid: str, sample: int = 0, max_new_tokens: int = 512, policy: Policy | None = None
     ) -> Request:
-        """The prompt through the chat template; `uid` and `sample` are the key of its draws."""
+        """The prompt through the chat template; `uid` and `sample` are the key of its draws.
+
+        Raises DecodeError when the template refuses the conversation, BenchmarkError for words it has no tokens for.
+        """
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        return Request(uid, sample, encode_prompt(self.tokenizer, messages), max_new_tokens, policy)
+        try:
+            ids = encode_prompt(self.tokenizer, messages)
+        except LightningRLError:
+            raise
+        except Exception as error:  # the template is a program of the checkpoint's: it may raise anything
+            raise DecodeError(f"{uid}: the chat template or tokenizer refuses this prompt: {error}") from error
+        return Request(uid, sample, ids, max_new_tokens, policy)
 
     def text(self, trajectory: Trajectory) -> str:
         return decode_response(self.tokenizer, trajectory.response_ids)

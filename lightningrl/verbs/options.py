@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +21,19 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest response; rounded up to the block grid.")]
 Selector = Annotated[str, typer.Option(help="What is revealed: a name of decoding/registry.py or module:attribute.")]
 Threshold = Annotated[float, typer.Option(help="The selector's parameter: a confidence, steps, nats, ...")]
+SelectorOptions = Annotated[
+    str, typer.Option(metavar="JSON", help="""More for the selector: '{"inclusive": true, "steps": 8}'.""")
+]
 Ranking = Annotated[str, typer.Option(help="confidence, neg_entropy, position, or module:attribute.")]
 Cache = Annotated[str, typer.Option(help="fused, separate, recompute, or module:attribute.")]
 Stop = Annotated[str, typer.Option(help="finish_block, inside_block, or module:attribute.")]
 Temperature = Annotated[float, typer.Option(help="0: greedy.")]
 TopK = Annotated[int, typer.Option(help="0: all tokens.")]
 TopP = Annotated[float, typer.Option(help="1: all tokens.")]
+Rows = Annotated[int, typer.Option(min=1, help="Most responses that are decoded together.")]
+MemoryMB = Annotated[
+    int | None, typer.Option("--memory-mb", min=1, help="Of the KV cache, in 10^6 bytes; left out: what the rows need.")
+]
 Seed = Annotated[int, typer.Option(help="Part of the key of every draw.")]
 
 
@@ -39,9 +47,26 @@ def open_llm(model: Path, block_size: int | None, dtype: str, device: str, **eng
     dtypes = {"stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
     if dtype not in dtypes:
         raise ConfigError(f"--dtype: found {dtype!r}, allowed: {', '.join(dtypes)}")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ConfigError(f"--device: found {device!r}, expected cpu, cuda, cuda:1, ...") from None
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: this machine has no CUDA device that torch can use; take `cpu`")
     return LLM(model, block_size=block_size, dtype=dtypes[dtype], device=device, **engine)
+
+
+def selector_options_of(text: str) -> dict[str, Any]:
+    """The JSON of `--selector-options`. Raises ConfigError when it is no object."""
+    from lightningrl.errors import ConfigError
+
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--selector-options: {error}") from None
+    if not isinstance(options, dict):
+        raise ConfigError(f"--selector-options: found {text}, expected an object")
+    return options
 
 
 def policy_from(**words: Any) -> Policy:

@@ -1,0 +1,173 @@
+"""`lightningrl generate` a second time: after an end of any kind, the same command completes the same set."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.generating import asked, by_key, rows_of, run
+
+from lightningrl.errors import StageError
+from lightningrl.inference.response_file import ResponseFile
+from lightningrl.provenance.digest import PACKAGE
+
+MANY = 40
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_byte_checkpoint(tmp_path_factory.mktemp("again") / "model")
+
+
+def test_a_finished_file_is_left_as_it_is(model, tmp_path):
+    source, out = asked(tmp_path / "in.jsonl", {"prompt": "x"}, {"prompt": "y", "samples": 2}), tmp_path / "out"
+    arguments = [model, source, "--out", out, "--max-new-tokens", 8]
+    assert run(*arguments).exit_code == 0
+    before, inode = out.read_bytes(), out.stat().st_ino
+    again = run(*arguments)
+    assert (again.exit_code, out.read_bytes(), out.stat().st_ino) == (0, before, inode)
+    assert "has 3 of 3 responses already" in again.stderr and "0 responses" in again.stderr
+    asked(source, {"prompt": "x"}, {"prompt": "y", "samples": 3}, {"prompt": "z"})
+    assert run(*arguments).exit_code == 0
+    assert out.read_bytes().startswith(before) and len(by_key(out)) == 5
+
+
+def test_failed_requests_are_tried_again_and_their_lines_replaced(model, tmp_path):
+    source = asked(tmp_path / "in.jsonl", {"id": 1, "prompt": "x" * 300}, {"id": 2, "prompt": "x"})
+    arguments = [model, source, "--out", tmp_path / "out", "--max-new-tokens", 8]
+    assert [run(*arguments).exit_code for _ in range(2)] == [1, 1]
+    assert len(by_key(tmp_path / "out")) == 2
+    asked(source, {"id": 1, "prompt": "short"}, {"id": 2, "prompt": "x"})
+    assert run(*arguments).exit_code == 0
+    assert not [row for row in by_key(tmp_path / "out").values() if "error" in row]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out"]
+
+
+@pytest.mark.parametrize("change", ["prompt", "option", "model"])
+def test_a_change_under_the_same_id_is_noticed(model, tmp_path, change):
+    source, out = asked(tmp_path / "in.jsonl", {"id": "a", "prompt": "x"}), tmp_path / "out"
+    assert run(model, source, "--out", out, "--max-new-tokens", 8).exit_code == 0
+    before, options = out.read_bytes(), []
+    if change == "prompt":
+        asked(source, {"id": "a", "prompt": "y"})
+    elif change == "option":
+        options = ["--temperature", 0.5]
+    else:
+        model = save_byte_checkpoint(tmp_path / "other", seed=4)
+    arguments = [model, source, "--out", out, "--max-new-tokens", 8, *options]
+    refused = run(*arguments)
+    assert (refused.exit_code, out.read_bytes()) == (2, before)
+    assert "1 responses to another prompt, setting or model under the same id, the first is 'a'" in refused.stderr
+    assert run(*arguments, "--overwrite").exit_code == 0
+    assert len(rows_of(out)) == 1 and out.read_bytes() != before
+
+
+def test_overwrite_keeps_what_is_there_until_the_model_is_loaded(model, tmp_path):
+    source, out = asked(tmp_path / "in.jsonl", {"prompt": "x"}), tmp_path / "out"
+    assert run(model, source, "--out", out, "--max-new-tokens", 8).exit_code == 0
+    before = out.read_bytes()
+    assert run(tmp_path / "absent", source, "--out", out, "--overwrite").exit_code == 2
+    assert out.read_bytes() == before
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    held = ResponseFile(tmp_path / "out")
+    with pytest.raises(StageError, match="being written by another process"):
+        ResponseFile(tmp_path / "out")
+    held.close()
+    ResponseFile(tmp_path / "out").close()
+
+
+# Real signals to real processes
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source = many(folder)
+    assert run(model, source, "--out", folder / "out", *SLOW).exit_code == 1  # the bad one
+    return by_key(folder / "out")
+
+
+SLOW = ("--rows", 1, "--max-new-tokens", 24)
+
+
+def many(folder: Path) -> Path:
+    lines = [{"id": f"q{i}", "prompt": f"question {i}", "temperature": i % 2} for i in range(MANY)]
+    return asked(folder / "in.jsonl", *lines, {"id": "bad", "prompt_ids": [-1]})
+
+
+def start(*arguments) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lightningrl", "generate", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_leaves_whole_lines_and_goes_on_to_the_same_set(model, tmp_path, undisturbed, how):
+    out = tmp_path / "out"
+    process = start(model, many(tmp_path), "--out", out, *SLOW)
+    deadline = time.monotonic() + 120
+    while (not out.exists() or out.read_bytes().count(b"\n") < 4) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    written = rows_of(out)
+    assert 4 <= len(written) < MANY, said
+    if how == signal.SIGINT:
+        assert process.returncode == 130, said
+        done = len([row for row in written if "error" not in row])
+        assert f"stopped by Ctrl-C: {done} of {MANY + 1} are in {out}; run the same command again" in said
+        assert "Traceback" not in said
+    with open(out, "ab") as file:
+        file.write(b'{"id":"q39","sample":0,"te')  # what a kill in the middle of a write leaves
+    assert run(model, tmp_path / "in.jsonl", "--out", out, *SLOW).exit_code == 1
+    assert by_key(out) == undisturbed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a full disk is made by mounting a small one: needs root")
+def test_a_full_disk_is_said_and_nothing_is_torn(model, tmp_path, undisturbed):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk: {mounted.stderr}")
+    try:
+        arguments = (model, many(tmp_path), "--out", disk / "out", *SLOW)
+        full = run(*arguments)
+        assert full.exit_code == 2
+        assert "no space left on the disk" in full.stderr and "Traceback" not in full.stderr
+        assert 4 < len(rows_of(disk / "out")) < MANY
+        subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
+        assert run(*arguments).exit_code == 1  # the bad one
+        assert by_key(disk / "out") == undisturbed
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_a_line_that_was_half_written_is_taken_back(tmp_path, error):
+    class Half:
+        def __init__(self, file):
+            self.fileno, self._write = file.fileno, file.write
+
+        def write(self, data):
+            self._write(data[: len(data) // 2])
+            raise error
+
+    file = ResponseFile(tmp_path / "out")
+    file.append({"id": 1})
+    whole, file._file = file._file, Half(file._file)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else StageError):
+        file.append({"id": 2})
+    file._file = whole
+    file.append({"id": 3})
+    file.close()
+    assert [row["id"] for row in rows_of(tmp_path / "out")] == [1, 3]

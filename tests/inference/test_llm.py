@@ -1,0 +1,105 @@
+"""The three lines of Python: a checkpoint, prompts, completions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fixtures.byte_checkpoint import save_byte_checkpoint
+
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.errors import CheckpointError, ConfigError, DecodeError
+from lightningrl.inference.llm import LLM
+from lightningrl.inference.policy import policy_of
+from lightningrl.models.checkpoint import load_model
+from lightningrl.tokenization import encode_prompt, load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_byte_checkpoint(tmp_path_factory.mktemp("llm") / "model")
+
+
+@pytest.fixture(scope="module")
+def llm(folder):
+    return LLM(folder)
+
+
+def test_the_docstrings_three_lines(folder):
+    llm = LLM(folder, block_size=4)
+    [completion] = llm.generate(["How many legs have 3 cats?"], max_new_tokens=25)
+    assert isinstance(completion.text, str) and 0 < completion.trajectory.stats.tpf <= 4
+
+
+def test_completions_are_the_decoders_own(folder, llm):
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
+    model.usable_vocab = len(tokenizer)
+    messages = [{"role": "user", "content": "Hi"}]
+    request = Request("prompt/0", 0, encode_prompt(tokenizer, messages), 21)
+    for policy in (None, Policy(Threshold(0.2), temperature=0.7, top_k=9, top_p=0.8, seed=2)):
+        [own] = BlockDecoder(model, [tokenizer.eos_token_id]).decode([request], policy or Policy(Threshold(0.9)))
+        for prompt in ("Hi", messages):
+            [completion] = llm.generate([prompt], policy, max_new_tokens=21)
+            np.testing.assert_array_equal(completion.trajectory.token_ids, own.token_ids)
+            np.testing.assert_array_equal(completion.trajectory.behaviour_logp, own.behaviour_logp)
+
+
+def test_policies_of_requests_act_beside_each_other(llm):
+    policies = {"greedy": policy_of(), "fast": policy_of(parameter=0), "drawn": policy_of(temperature=1)}
+    requests = [llm.request("Hi", uid=name, max_new_tokens=21, policy=policy) for name, policy in policies.items()]
+    found = {outcome.request.uid: outcome.trajectory for outcome in llm.stream(requests)}
+    assert found["fast"].stats.denoise_forwards < found["greedy"].stats.denoise_forwards
+    assert found["drawn"].token_ids.tolist() != found["greedy"].token_ids.tolist()
+
+
+def test_one_bad_request_of_a_stream_fails_alone(llm):
+    requests = [llm.request(text, uid=str(i), max_new_tokens=8) for i, text in enumerate(("a", "b" * 300, "c"))]
+    outcomes = {outcome.index: outcome for outcome in llm.stream(requests)}
+    assert [outcomes[i].error is None for i in range(3)] == [True, False, True]
+    with pytest.raises(DecodeError, match="prompt/1: 319 prompt tokens and 8 new ones"):
+        llm.generate(["a", "b" * 300], max_new_tokens=8)
+
+
+def test_an_empty_text_is_a_prompt_and_no_token_is_none(llm):
+    [completion] = llm.generate([""], max_new_tokens=8)
+    assert completion.trajectory.response_len > 0
+    with pytest.raises(DecodeError, match="the prompt is empty"):
+        Request("x", 0, np.array([], dtype=np.int64), 8)
+
+
+def test_no_prompts_no_completions(llm):
+    assert llm.generate([]) == []
+
+
+def test_text_that_is_none_is_refused(llm):
+    with pytest.raises(DecodeError, match="x: the chat template or tokenizer refuses this prompt"):
+        llm.request("\ud800", uid="x")
+
+
+def test_the_fingerprint_tells_models_apart_and_copies_not(folder, llm, tmp_path):
+    assert LLM(folder).fingerprint == llm.fingerprint
+    assert LLM(save_byte_checkpoint(tmp_path / "other", seed=4)).fingerprint != llm.fingerprint
+
+
+def test_stop_tokens_of_the_generation_config_count(folder, tmp_path):
+    other = save_byte_checkpoint(tmp_path / "model")
+    (other / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
+    assert LLM(other).stop_ids == sorted([5, 6, LLM(folder).tokenizer.eos_token_id])
+    (other / "generation_config.json").write_text("[")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        LLM(other)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"selector": "best"}, "there is no selector 'best'"),
+        ({"ranking": "best"}, "there is no ranking 'best'"),
+        ({"options": {"stps": 1}}, "stps"),
+        ({"selector": "nowhere:Thing"}, "no module 'nowhere'"),
+    ],
+)
+def test_a_policy_of_unknown_words_is_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        policy_of(**words)
