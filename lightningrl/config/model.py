@@ -44,6 +44,8 @@ class Phase(Section):
     """Sequences an optimiser step."""
     copies: int = Field(1, gt=0)
     """Noisy copies of each block a sequence is trained with."""
+    rate: float = Field(1.0, gt=0)
+    """Factor of the learning rates."""
 
 
 class Plateau(Section):
@@ -68,8 +70,9 @@ class Pretrain(Section):
     """Block size 1: each position is predicted from a mask token and the clean past."""
     diffusion: Phase
     """Block size K, until validation accuracy is flat or max_steps."""
-    averaging: float = Field(0.995, ge=0, lt=1)
-    """Decay a step of the exponential moving average of the weights, which is what is validated and shipped."""
+    averaging: float = Field(0.99, ge=0, lt=1)
+    """Decay a step of the exponential moving average of the weights over the diffusion phase: what is validated and
+    shipped."""
     plateau: Plateau = Plateau()
     learning_rate: float = Field(3e-3, gt=0)
     """AdamW: embeddings, head, norms."""

@@ -1,9 +1,9 @@
 """Pre-training of the miniature's base: autoregressive warm start, then block diffusion until flat.
 
-SDAR's own recipe in small. The learning rates are constant; what is validated, judged flat and shipped is one and the
-same: an exponential moving average of the weights, which does what a decay of the rates would do and is there at every
-step. Training ends when its validation accuracy (greedy, mean over benchmarks) is flat or the steps are spent. All
-draws are keyed by (seed, step).
+SDAR's own recipe in small. Each phase has constant learning rates. What is validated, judged flat and shipped is
+one and the same: an exponential moving average of the weights over the diffusion phase, which does what a decay of the
+rates would do and is there at every step. Training ends when its validation accuracy (greedy, mean over benchmarks) is
+flat or the steps are spent. All draws are keyed by (seed, step).
 """
 
 from __future__ import annotations
@@ -83,23 +83,24 @@ class Pretrainer:
 
     def step(self) -> StepResult:
         start, phase = time.monotonic(), self.phase
-        factor = min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
-        loss = supervised_backward(self.model, self._rows(phase), self.config.microbatch)
+        plan: Phase = self.config.autoregressive if phase == "autoregressive" else self.config.diffusion
+        factor = plan.rate * min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
+        loss = supervised_backward(self.model, self._rows(phase, plan), self.config.microbatch)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
         self.optimiser.step(factor)
-        self.average.update_parameters(self.model)
+        if phase == "diffusion":
+            self.average.update_parameters(self.model)
         self.steps_done += 1
         metrics: dict[str, Any] = {"step": self.steps_done, "phase": phase, "loss": loss, "rate": factor}
         timing = {"update_s": time.monotonic() - start}
-        taken, plan = self._diffusion_steps, self.config
-        if taken > 0 and (taken % plan.plateau.every == 0 or taken == plan.diffusion.max_steps):
+        taken = self._diffusion_steps
+        if taken > 0 and (taken % self.config.plateau.every == 0 or self.done):
             metrics |= self.validate(self.averaged)
             self.history.append(metrics["accuracy_pct"])
             timing["validation_s"] = time.monotonic() - start - timing["update_s"]
         return StepResult(metrics, timing)
 
-    def _rows(self, phase: str) -> list[tuple[PackedRow, np.ndarray]]:
-        plan: Phase = self.config.autoregressive if phase == "autoregressive" else self.config.diffusion
+    def _rows(self, phase: str, plan: Phase) -> list[tuple[PackedRow, np.ndarray]]:
         rng = np.random.default_rng([self.seed, self.steps_done])
         mask_id, block_size = self.model.config.mask_token_id, self.model.config.block_size
         rows = []

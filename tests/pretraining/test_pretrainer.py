@@ -19,11 +19,12 @@ def sequences(token, count=3):
 
 
 def pretrainer_of(
-    accuracies, *, autoregressive=2, diffusion=6, averaging=0.9, every=1, patience=2, gain=1.0, warmup=0, **corpora
+    accuracies, *, autoregressive=2, diffusion=6, rate=1.0, averaging=0.9, every=1, patience=2, gain=1.0, warmup=0,
+    **corpora
 ):
     config = Pretrain(
         autoregressive=Phase(max_steps=autoregressive, sequences=4),
-        diffusion=Phase(max_steps=diffusion, sequences=4, copies=1), averaging=averaging,
+        diffusion=Phase(max_steps=diffusion, sequences=4, rate=rate), averaging=averaging,
         plateau=Plateau(every=every, patience=patience, min_gain_pct=gain), warmup_steps=warmup,
         mixture={name: share for name, (share, _) in corpora.items()},
     )  # fmt: skip
@@ -72,23 +73,21 @@ def test_validation_happens_every_so_many_diffusion_steps_and_at_their_end():
     assert validated == [2 + 2, 2 + 4, 2 + 5]
 
 
-def test_learning_rate_warms_up_and_stays():
-    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60], warmup=4))
-    assert [row["rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+def test_learning_rate_warms_up_and_then_is_its_phases():
+    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60], autoregressive=5, diffusion=2, warmup=4, rate=0.3))
+    assert [row["rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.3, 0.3])
 
 
-def test_what_is_validated_is_the_moving_average_of_the_weights_after_each_step():
+def test_what_is_validated_is_the_moving_average_of_the_weights_after_each_diffusion_step():
     """The first step's weights start the average; each later step moves it by 1 - 0.9 towards its own."""
     trainer, validated = pretrainer_of([], diffusion=3), []
     trainer.validate = lambda model: validated.append(weights_of(model)) or {"accuracy_pct": 10.0 * len(validated)}
-    expected, averages = None, []
+    averages = []
     while not trainer.done:
-        trainer.step()
-        now = weights_of(trainer.model)
-        expected = now if expected is None else 0.9 * expected + 0.1 * now
-        averages.append(expected)
-    assert len(validated) == 3
-    for model, average in zip(validated, averages[2:], strict=True):
+        if trainer.step().metrics["phase"] == "diffusion":
+            now = weights_of(trainer.model)
+            averages.append(0.9 * averages[-1] + 0.1 * now if averages else now)
+    for model, average in zip(validated, averages, strict=True):
         torch.testing.assert_close(model, average)
     assert torch.equal(weights_of(trainer.averaged), validated[-1])
     assert not torch.allclose(weights_of(trainer.model), validated[-1])
@@ -119,7 +118,7 @@ def test_training_on_one_answer_learns_it():
 
 def test_a_batch_has_each_corpus_in_its_share():
     trainer = pretrainer_of([], one=(3.0, sequences(4)), two=(1.0, sequences(9)))
-    targets = [int(row.target_ids[-1, -1]) for row, _ in trainer._rows("diffusion")]
+    targets = [int(row.target_ids[-1, -1]) for row, _ in trainer._rows("diffusion", trainer.config.diffusion)]
     assert sorted(targets) == [4, 4, 4, 9]
 
 
