@@ -44,10 +44,12 @@ class Phase(Section):
     """Sequences an optimiser step."""
     copies: int = Field(1, gt=0)
     """Noisy copies of each block a sequence is trained with."""
+    rate: float = Field(1.0, gt=0)
+    """Factor of the learning rates."""
 
 
 class Plateau(Section):
-    """When validation accuracy counts as flat: the stable phase of the learning rate ends there."""
+    """When validation accuracy counts as flat: pre-training ends there."""
 
     every: int = Field(100, gt=0)
     """Optimiser steps between two validations."""
@@ -58,7 +60,7 @@ class Plateau(Section):
 
 
 class Pretrain(Section):
-    """From random weights to a block-diffusion model: autoregressive warm start, then blocks, then decay."""
+    """From random weights to a block-diffusion model: autoregressive warm start, then blocks until flat."""
 
     def science(self) -> dict[str, Any]:
         """Without how often the state is saved."""
@@ -67,9 +69,10 @@ class Pretrain(Section):
     autoregressive: Phase
     """Block size 1: each position is predicted from a mask token and the clean past."""
     diffusion: Phase
-    """Block size K, constant learning rate, until validation accuracy is flat or max_steps."""
-    decay_steps: int = Field(gt=0)
-    """Steps of linear decay to zero after the diffusion phase."""
+    """Block size K, until validation accuracy is flat or max_steps."""
+    averaging: float = Field(0.99, ge=0, lt=1)
+    """Decay a step of the exponential moving average of the weights over the diffusion phase: what is validated and
+    shipped."""
     plateau: Plateau = Plateau()
     learning_rate: float = Field(3e-3, gt=0)
     """AdamW: embeddings, head, norms."""

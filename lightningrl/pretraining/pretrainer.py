@@ -1,17 +1,20 @@
-"""Pre-training of the miniature's base: autoregressive warm start, block diffusion until flat, decay.
+"""Pre-training of the miniature's base: autoregressive warm start, then block diffusion until flat.
 
-SDAR's own recipe in small. The learning rate is constant until validation accuracy (greedy, mean over benchmarks)
-is flat or the phase's steps are spent, then falls linearly to zero. All draws are keyed by (seed, step).
+SDAR's own recipe in small. Each phase has constant learning rates. What is validated, judged flat and shipped is
+one and the same: an exponential moving average of the weights over the diffusion phase, which does what a decay of the
+rates would do and is there at every step. Training ends when its validation accuracy (greedy, mean over benchmarks) is
+flat or the steps are spent. All draws are keyed by (seed, step).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightningrl.models.packing import PackedRow
 from lightningrl.models.sdar import SDAR
@@ -29,8 +32,8 @@ MAX_GRAD_NORM = 1.0
 class Pretrainer:
     """A `Trainer` (training/protocol.py).
 
-    corpora: sequences by benchmark; shares: their part of each batch; validate: figures by name, `accuracy_pct` the
-    mean that the plateau is judged by.
+    corpora: sequences by benchmark; shares: their part of each batch; validate: a model's figures by name,
+    `accuracy_pct` the mean that the plateau is judged by.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Pretrainer:
         seed: int,
         model: SDAR,
         corpora: Mapping[str, Sequence[TrainingSequence]],
-        validate: Callable[[], dict[str, float]],
+        validate: Callable[[SDAR], dict[str, float]],
     ):
         self.config, self.seed, self.model, self.validate = config, seed, model, validate
         self.corpora = corpora
@@ -47,47 +50,57 @@ class Pretrainer:
         total = sum(config.mixture.get(name, 1.0 if not config.mixture else 0.0) for name in names)
         self.shares = {name: config.mixture.get(name, 1.0 if not config.mixture else 0.0) / total for name in names}
         self.optimiser = SupervisedOptimiser(model, config.learning_rate, config.muon_learning_rate)
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
         self.steps_done = 0
-        self.diffusion_steps: int | None = None
-        """Steps the diffusion phase took, once it is over."""
         self.history: list[float] = []
+        """Validation accuracies, percent."""
+
+    @property
+    def averaged(self) -> SDAR:
+        """The model with the averaged weights: the base."""
+        return cast(SDAR, self.average.module)
 
     @property
     def phase(self) -> str:
-        """Of the step about to be taken: `autoregressive`, `diffusion`, `decay`."""
-        if self.steps_done < self.config.autoregressive.max_steps:
-            return "autoregressive"
-        return "diffusion" if self.diffusion_steps is None else "decay"
+        """Of the step about to be taken: `autoregressive`, `diffusion`."""
+        return "diffusion" if self._diffusion_steps >= 0 else "autoregressive"
 
     @property
-    def decayed(self) -> int:
-        """Steps of the decay phase already taken."""
-        return self.steps_done - self.config.autoregressive.max_steps - (self.diffusion_steps or 0)
+    def flat(self) -> bool:
+        """The last `patience` validations brought no gain over those before."""
+        plateau = self.config.plateau
+        before, recent = self.history[: -plateau.patience], self.history[-plateau.patience :]
+        return bool(before) and max(recent) < max(before) + plateau.min_gain_pct
 
     @property
     def done(self) -> bool:
-        return self.phase == "decay" and self.decayed >= self.config.decay_steps
+        return self.flat or self._diffusion_steps >= self.config.diffusion.max_steps
+
+    @property
+    def _diffusion_steps(self) -> int:
+        """Diffusion steps already taken; negative in the warm start."""
+        return self.steps_done - self.config.autoregressive.max_steps
 
     def step(self) -> StepResult:
         start, phase = time.monotonic(), self.phase
-        factor = min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
-        if phase == "decay":
-            factor *= 1.0 - self.decayed / self.config.decay_steps
-        loss = supervised_backward(self.model, self._rows(phase), self.config.microbatch)
+        plan: Phase = self.config.autoregressive if phase == "autoregressive" else self.config.diffusion
+        factor = plan.rate * min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
+        loss = supervised_backward(self.model, self._rows(phase, plan), self.config.microbatch)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
         self.optimiser.step(factor)
+        if phase == "diffusion":
+            self.average.update_parameters(self.model)
         self.steps_done += 1
         metrics: dict[str, Any] = {"step": self.steps_done, "phase": phase, "loss": loss, "rate": factor}
         timing = {"update_s": time.monotonic() - start}
-        if self._validation_due(phase):
-            metrics |= self.validate()
-            if phase == "diffusion":
-                self._judge_plateau(metrics["accuracy_pct"])
+        taken = self._diffusion_steps
+        if taken > 0 and (taken % self.config.plateau.every == 0 or self.done):
+            metrics |= self.validate(self.averaged)
+            self.history.append(metrics["accuracy_pct"])
             timing["validation_s"] = time.monotonic() - start - timing["update_s"]
         return StepResult(metrics, timing)
 
-    def _rows(self, phase: str) -> list[tuple[PackedRow, np.ndarray]]:
-        plan: Phase = self.config.autoregressive if phase == "autoregressive" else self.config.diffusion
+    def _rows(self, phase: str, plan: Phase) -> list[tuple[PackedRow, np.ndarray]]:
         rng = np.random.default_rng([self.seed, self.steps_done])
         mask_id, block_size = self.model.config.mask_token_id, self.model.config.block_size
         rows = []
@@ -100,21 +113,6 @@ class Pretrainer:
                     rows.append(diffusion_row(corpus[index], block_size, plan.copies, mask_id, rng))
         return rows
 
-    def _validation_due(self, phase: str) -> bool:
-        if phase == "diffusion":
-            taken = self.steps_done - self.config.autoregressive.max_steps
-            return taken % self.config.plateau.every == 0 or taken == self.config.diffusion.max_steps
-        return self.done
-
-    def _judge_plateau(self, accuracy_pct: float) -> None:
-        """End the diffusion phase when its steps are spent or the last `patience` validations brought no gain."""
-        self.history.append(accuracy_pct)
-        plateau, taken = self.config.plateau, self.steps_done - self.config.autoregressive.max_steps
-        before, recent = self.history[: -plateau.patience], self.history[-plateau.patience :]
-        flat = bool(before) and max(recent) < max(before) + plateau.min_gain_pct
-        if flat or taken >= self.config.diffusion.max_steps:
-            self.diffusion_steps = taken
-
     def describe(self, result: StepResult) -> str:
         row = result.metrics
         validated = f"  validation accuracy {row['accuracy_pct']:.1f} %" if "accuracy_pct" in row else ""
@@ -123,17 +121,17 @@ class Pretrainer:
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "steps_done": self.steps_done,
-            "diffusion_steps": self.diffusion_steps,
             "history": self.history,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.steps_done, self.history = state["steps_done"], list(state["history"])
-        self.diffusion_steps = state["diffusion_steps"]
 
 
 def split_counts(shares: Mapping[str, float], total: int) -> dict[str, int]:

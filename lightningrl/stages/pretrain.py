@@ -50,7 +50,7 @@ def run(context: StageContext) -> None:
         )
         for name in names
     }
-    validation = _Validation(context, names, model, tokenizer)
+    validation = _Validation(context, names, tokenizer)
     context.report(f"{model.config.num_parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
     pretrainer = Pretrainer(config["pretrain"], config["seed"], model, corpora, validation)
     try:
@@ -64,18 +64,19 @@ def run(context: StageContext) -> None:
         )
     finally:
         validation.close()
-    save_policy(model, tokenizer, context.inputs["tokenizer"], context.folder)
+    save_policy(pretrainer.averaged, tokenizer, context.inputs["tokenizer"], context.folder)
     io.write_jsonl(context.folder / "metrics.jsonl", rows)
+    reason = "validation accuracy is flat" if pretrainer.flat else "its steps are spent, accuracy is not yet flat"
+    context.report(f"ended after step {len(rows)}: {reason}")
 
 
 class _Validation:
     """Greedy accuracy by benchmark and their mean, at the primary threshold."""
 
-    def __init__(self, context: StageContext, names: list[str], model: SDAR, tokenizer: Any):
+    def __init__(self, context: StageContext, names: list[str], tokenizer: Any):
         config = context.config
+        self.config, self.tokenizer = config, tokenizer
         self.policy = make_policy(config, config["primary_threshold"])
-        self.decoder = make_decoder(config, model, tokenizer)
-        self.tokenizer = tokenizer
         self.examples = {name: read_examples(context.inputs[f"data/{name}"] / "validation.jsonl") for name in names}
         self.tasks = {
             name: Task(
@@ -86,14 +87,13 @@ class _Validation:
             for name in names
         }
 
-    def __call__(self) -> dict[str, float]:
-        figures = {}
+    def __call__(self, model: SDAR) -> dict[str, float]:
+        decoder, figures = make_decoder(self.config, model, self.tokenizer), {}
         for name, task in self.tasks.items():
             found = score(
-                answer(self.decoder, self.tokenizer, task, [(e, 0) for e in self.examples[name]], self.policy)
+                answer(decoder, self.tokenizer, task, [(e, 0) for e in self.examples[name]], self.policy)
             )
             figures[f"accuracy_pct/{name}"], figures[f"tpf/{name}"] = found.accuracy_pct, found.tpf
-        self.decoder.ledger.clear()
         figures["accuracy_pct"] = sum(figures[f"accuracy_pct/{name}"] for name in self.tasks) / len(self.tasks)
         return figures
 

@@ -19,19 +19,24 @@ def sequences(token, count=3):
 
 
 def pretrainer_of(
-    accuracies, *, autoregressive=2, diffusion=6, decay=3, every=1, patience=2, gain=1.0, warmup=0, **corpora
+    accuracies, *, autoregressive=2, diffusion=6, rate=1.0, averaging=0.9, every=1, patience=2, gain=1.0, warmup=0,
+    **corpora
 ):
     config = Pretrain(
         autoregressive=Phase(max_steps=autoregressive, sequences=4),
-        diffusion=Phase(max_steps=diffusion, sequences=4, copies=1), decay_steps=decay,
+        diffusion=Phase(max_steps=diffusion, sequences=4, rate=rate), averaging=averaging,
         plateau=Plateau(every=every, patience=patience, min_gain_pct=gain), warmup_steps=warmup,
         mixture={name: share for name, (share, _) in corpora.items()},
     )  # fmt: skip
     figures = iter(accuracies)
     return Pretrainer(
         config, 0, tiny_model(), {n: c for n, (_, c) in corpora.items()} or {"one": sequences(4)},
-        lambda: {"accuracy_pct": next(figures)},
+        lambda model: {"accuracy_pct": next(figures)},
     )  # fmt: skip
+
+
+def weights_of(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def rows_of(trainer):
@@ -42,33 +47,50 @@ def rows_of(trainer):
 
 
 def test_phases_follow_each_other_and_an_improving_diffusion_phase_takes_all_its_steps():
-    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60, 61]))
-    assert [row["phase"] for row in rows] == ["autoregressive"] * 2 + ["diffusion"] * 6 + ["decay"] * 3
-    assert [row["step"] for row in rows] == list(range(1, 12))
+    trainer = pretrainer_of([10, 20, 30, 40, 50, 60])
+    rows = rows_of(trainer)
+    assert [row["phase"] for row in rows] == ["autoregressive"] * 2 + ["diffusion"] * 6
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert not trainer.flat
 
 
 def test_diffusion_ends_when_the_last_patience_validations_brought_less_than_the_gain():
     """History 10, 30, 30.5, 30.9: at the fourth, max(30.5, 30.9) < max(10, 30) + 1: flat after 4 of 6 steps."""
-    rows = rows_of(pretrainer_of([10, 30, 30.5, 30.9, 30]))
-    assert [row["phase"] for row in rows].count("diffusion") == 4
+    trainer = pretrainer_of([10, 30, 30.5, 30.9])
+    rows = rows_of(trainer)
+    assert trainer.flat and [row["phase"] for row in rows].count("diffusion") == 4
     assert [row["accuracy_pct"] for row in rows if row["phase"] == "diffusion"] == [10, 30, 30.5, 30.9]
 
 
 def test_a_gain_of_exactly_the_minimum_goes_on():
-    rows = rows_of(pretrainer_of([30, 30.5, 31, 31, 31, 31, 31]))
+    rows = rows_of(pretrainer_of([30, 30.5, 31, 31]))
     assert [row["phase"] for row in rows].count("diffusion") == 4, "31 >= 30 + 1 at the third; flat at the fourth"
 
 
-def test_validation_happens_every_so_many_diffusion_steps_at_their_end_and_at_the_end():
-    rows = rows_of(pretrainer_of([10, 20, 30, 40], diffusion=5, every=2))
+def test_validation_happens_every_so_many_diffusion_steps_and_at_their_end():
+    rows = rows_of(pretrainer_of([10, 20, 30], diffusion=5, every=2))
     validated = [row["step"] for row in rows if "accuracy_pct" in row]
-    assert validated == [2 + 2, 2 + 4, 2 + 5, 2 + 5 + 3]
+    assert validated == [2 + 2, 2 + 4, 2 + 5]
 
 
-def test_learning_rate_warms_up_stays_and_falls_linearly_over_the_decay():
-    """Warm-up over 4 steps, then 1; the decay's n-th of 3 steps has the factor 1 - (n - 1) / 3."""
-    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60, 61], warmup=4))
-    assert [row["rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 2 / 3, 1 / 3])
+def test_learning_rate_warms_up_and_then_is_its_phases():
+    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60], autoregressive=5, diffusion=2, warmup=4, rate=0.3))
+    assert [row["rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.3, 0.3])
+
+
+def test_what_is_validated_is_the_moving_average_of_the_weights_after_each_diffusion_step():
+    """The first step's weights start the average; each later step moves it by 1 - 0.9 towards its own."""
+    trainer, validated = pretrainer_of([], diffusion=3), []
+    trainer.validate = lambda model: validated.append(weights_of(model)) or {"accuracy_pct": 10.0 * len(validated)}
+    averages = []
+    while not trainer.done:
+        if trainer.step().metrics["phase"] == "diffusion":
+            now = weights_of(trainer.model)
+            averages.append(0.9 * averages[-1] + 0.1 * now if averages else now)
+    for model, average in zip(validated, averages, strict=True):
+        torch.testing.assert_close(model, average)
+    assert torch.equal(weights_of(trainer.averaged), validated[-1])
+    assert not torch.allclose(weights_of(trainer.model), validated[-1])
 
 
 def test_both_optimisers_follow_the_factor_and_every_weight_is_in_one_of_them():
@@ -90,13 +112,13 @@ def test_both_optimisers_follow_the_factor_and_every_weight_is_in_one_of_them():
 
 def test_training_on_one_answer_learns_it():
     """The loss falls below half of where it was within 30 steps: gradient, optimiser and objective belong together."""
-    rows = rows_of(pretrainer_of([0] * 99, autoregressive=1, diffusion=30, every=99, decay=1))
+    rows = rows_of(pretrainer_of([0] * 99, autoregressive=1, diffusion=30, every=99))
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
 
 
 def test_a_batch_has_each_corpus_in_its_share():
     trainer = pretrainer_of([], one=(3.0, sequences(4)), two=(1.0, sequences(9)))
-    targets = [int(row.target_ids[-1, -1]) for row, _ in trainer._rows("diffusion")]
+    targets = [int(row.target_ids[-1, -1]) for row, _ in trainer._rows("diffusion", trainer.config.diffusion)]
     assert sorted(targets) == [4, 4, 4, 9]
 
 

@@ -30,15 +30,16 @@ def supervised_trainer(folder):
 
 
 def pretrainer(folder):
-    """Two autoregressive steps, then diffusion with a plateau judged by real validations, then decay."""
+    """An autoregressive step, then diffusion with a plateau judged by real validations of the averaged weights."""
     setup = tiny_setup(folder)
     corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, setup.model.config.block_size)
     config = Pretrain(
-        autoregressive=Phase(max_steps=1, sequences=3), diffusion=Phase(max_steps=2, sequences=3, copies=2),
-        decay_steps=1, plateau=Plateau(every=1, patience=1), warmup_steps=2, mixture={"one": 2.0, "two": 1.0},
+        autoregressive=Phase(max_steps=1, sequences=3), diffusion=Phase(max_steps=3, sequences=3, copies=2),
+        averaging=0.5, plateau=Plateau(every=1, patience=2), warmup_steps=2, mixture={"one": 2.0, "two": 1.0},
     )  # fmt: skip
 
-    def validate():
+    def validate(model):
+        setup.model.load_state_dict(model.state_dict())
         return {"accuracy_pct": setup.validate()["validation_tpf"]}
 
     return Pretrainer(config, 3, setup.model, {"one": corpus[:4], "two": corpus[4:]}, validate)
@@ -78,7 +79,7 @@ def assert_bit_equal(one, other):
 
 @pytest.mark.parametrize(("make", "cut"), [*((make, 2) for make in TRAINERS), (pretrainer, 1), (pretrainer, 3)])
 def test_two_steps_and_two_resumed_equal_four_to_the_last_bit(make, cut, tmp_path):
-    """Pre-training is also cut where its phases change: after the warm start and before the decay."""
+    """Pre-training is also cut where its phases change, after the warm start, and between validations."""
     undisturbed = make(tmp_path)
     start = {name: p.clone() for name, p in undisturbed.state_dict()["model"].items()}
     rows = run(undisturbed, tmp_path / "whole")
