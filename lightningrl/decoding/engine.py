@@ -210,13 +210,18 @@ class _Run:
         rows, done = self.rows, self.rows.done
         slots_B = np.flatnonzero(rows.busy)
         first_B, denoises_B = self._spans(slots_B)
-        queries_B = done.start[slots_B] + self.size * denoises_B - first_B
+        # A row that was put off with its last block uncommitted recomputes what comes before that block.
+        put_off_B = rows.entering[slots_B] & rows.pending[slots_B]
+        queries_B = done.start[slots_B] + self.size * denoises_B - self.size * put_off_B - first_B
         order_B = np.argsort(queries_B, kind="stable")
         slots_B, first_B, denoises_B, queries_B = (a[order_B] for a in (slots_B, first_B, denoises_B, queries_B))
         hidden_NH, spans = self._forward(slots_B, first_B, queries_B)
         kinds_B = self._kinds(slots_B, denoises_B, queries_B)
-        rows.entering[slots_B] = rows.pending[slots_B] = False
-        done.prefill_forwards[slots_B[kinds_B == "prefill"]] += 1
+        rows.pending[slots_B] &= rows.entering[slots_B]
+        rows.entering[slots_B] = False
+        prefilled = slots_B[kinds_B == "prefill"]
+        # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
+        done.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
         done.commit_forwards[slots_B[kinds_B == "commit"]] += 1
         ends_B = np.cumsum(queries_B)
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
@@ -354,7 +359,7 @@ class _Run:
         ended_B = full_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])
         for policy, mine in self._by_policy(slots_B):
             ended_B[mine] |= policy.stop.ended(stop_BK[mine], masked_BK[mine])
-            rows.pending[slots_B[mine]] = policy.cache.keeps_blocks & full_B[mine]
+            rows.pending[slots_B[mine]] |= policy.cache.keeps_blocks & full_B[mine]
         onward = slots_B[full_B & ~ended_B]
         done.start[onward] += self.size
         done.block_step[onward] = 0

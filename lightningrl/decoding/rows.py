@@ -42,6 +42,8 @@ class Waiting:
     end: int
     """One past the last position it may decode: on the block grid."""
     saved: dict[str, np.ndarray] | None = None
+    pending: bool = False
+    """Of a saved row: its last finished block was not committed yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -77,7 +79,7 @@ class Rows:
         )  # fmt: skip
         self.busy = array(dtype=bool)
         self.entering = array(dtype=bool)
-        """Clean keys and values of all before the active block are still to be written."""
+        """Clean keys and values of all before the active block are still to be written, a pending block's aside."""
         self.pending = array(dtype=bool)
         """Those of the block before the active one are."""
         self.prompt_len, self.end, self.key, self.admitted = array(), array(), array(), array()
@@ -105,8 +107,9 @@ class Rows:
                 getattr(done, name)[slot] = value
         self.prompt_len[slot], self.end[slot] = prompt_len, item.end
         self.key[slot] = row_key(item.policy.seed, item.policy.step, request.uid, request.sample)
-        self.busy[slot], self.pending[slot] = True, False
-        self.entering[slot] = item.policy.cache.keeps_blocks and done.start[slot] > 0
+        self.busy[slot], self.pending[slot] = True, item.pending
+        clean = done.start[slot] - self.size * item.pending
+        self.entering[slot] = item.policy.cache.keeps_blocks and clean > 0
         self._admissions += 1
         self.admitted[slot] = self._admissions
         self.item[slot] = item
@@ -141,7 +144,7 @@ class Rows:
         """As `leave`, with what the row has done, so that it can go on in any slot."""
         saved = {field.name: getattr(self.done, field.name)[slot].copy() for field in fields(_Arrays)}
         item = self.leave(slot)
-        item.saved = saved
+        item.saved, item.pending = saved, bool(self.pending[slot])
         return item
 
     def trajectory(self, slot: int, stop_ids: np.ndarray) -> Trajectory:
