@@ -1,11 +1,20 @@
 """The decoder against an independent one (fixtures/naive.py): token for token, step for step, forward for forward."""
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from fixtures.naive import naive_decode
+from fixtures.naive import (
+    RANKINGS,
+    naive_cumulative_entropy,
+    naive_decode,
+    naive_factor,
+    naive_quota,
+    naive_scripted,
+    naive_threshold,
+)
 from fixtures.tiny import MASK_ID, requests_of, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +25,21 @@ from lightningrl.decoding.caches.recompute import Recompute
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.rankings.confidence import Confidence
+from lightningrl.decoding.rankings.neg_entropy import NegEntropy
+from lightningrl.decoding.rankings.position import Position
+from lightningrl.decoding.registry import RANKINGS as REGISTERED_RANKINGS
+from lightningrl.decoding.registry import SELECTORS
 from lightningrl.decoding.rows import Rows
+from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
+from lightningrl.decoding.selectors.factor import Factor
+from lightningrl.decoding.selectors.quota import Quota
+from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.decoding.stops.finish_block import FinishBlock
+from lightningrl.decoding.stops.inside_block import InsideBlock
 from lightningrl.models.attention import Masked, PagedKV, block_causal_mask
+from lightningrl.resolve import resolve
 
 STOPS = (3, 7, 11)
 CACHES = {"fused": FusedCommit, "separate": SeparateCommit, "recompute": Recompute}
@@ -34,7 +55,77 @@ def same(one, other):
     np.testing.assert_allclose(one.behaviour_logp, other.behaviour_logp, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+NAIVE = {
+    Threshold: lambda s: naive_threshold(s.tau, s.inclusive, s.steps),
+    Quota: lambda s: naive_quota(int(s.steps)),
+    Factor: lambda s: naive_factor(s.factor, s.compat),
+    CumulativeEntropy: lambda s: naive_cumulative_entropy(s.gamma),
+    Scripted: lambda s: naive_scripted(s.tokens_per_step),
+}
+SELECTOR = st.one_of(
+    st.builds(
+        Threshold, st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.9, 1.0, -0.5, -1.5, -2.0]), st.booleans(),
+        st.none() | st.integers(1, 10),
+    ),
+    st.builds(Quota, st.integers(1, 10)),
+    st.builds(Factor, st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0]), st.booleans()),
+    st.builds(CumulativeEntropy, st.sampled_from([-1.0, 0.0, 1.0, 3.0, 6.0, 100.0])),
+    st.builds(Scripted, st.sampled_from([1, 1.3, 2.5, 4])),
+)  # fmt: skip
+POLICY = st.builds(
+    Policy,
+    SELECTOR,
+    temperature=st.sampled_from([0.0, 1.0, 0.7, 2.0]),
+    top_k=st.sampled_from([0, 1, 3, 100]),
+    top_p=st.sampled_from([1.0, 0.9, 0.5, 1e-9]),
+    ranking=st.sampled_from([Confidence(), NegEntropy(), Position()]),
+    cache=st.sampled_from([plan() for plan in CACHES.values()]),
+    stop=st.sampled_from([FinishBlock(), InsideBlock()]),
+    seed=st.integers(0, 3),
+    step=st.integers(0, 3),
+)
+
+
+def naive_of(model, request, policy, stops):
+    ranking = {Confidence: "confidence", NegEntropy: "neg_entropy", Position: "position"}[type(policy.ranking)]
+    return naive_decode(
+        model, request, NAIVE[type(policy.selector)](policy.selector), ranking=ranking,
+        temperature=policy.temperature, top_k=policy.top_k, top_p=policy.top_p, stops=stops,
+        inside=isinstance(policy.stop, InsideBlock), seed=policy.seed, step=policy.step,
+    )  # fmt: skip
+
+
+def test_the_oracle_knows_every_selector_and_ranking_of_the_registry():
+    assert {resolve(name) for name in SELECTORS.values()} == set(NAIVE)
+    assert set(REGISTERED_RANKINGS) == set(RANKINGS)
+
+
+def check_against_naive(model, request, policy, stops, got):
+    """Everything that the naive decoder says about a response, and the product's counts of what it cost."""
+    want, size = naive_of(model, request, policy, stops), model.config.block_size
+    assert got.token_ids.tolist() == want.tokens
+    assert got.reveal_step.tolist() == want.reveal
+    np.testing.assert_allclose(got.behaviour_logp, want.logp, atol=1e-5)
+    np.testing.assert_allclose(got.entropy, want.entropy, atol=1e-5)
+    assert got.stop == ("eos" if want.stopped else "length")
+    positions = [i for i, t in enumerate(want.tokens) if t in stops and want.reveal[i]]
+    assert got.response_len == (positions[0] + 1 if positions else len(want.tokens))
+    revealed, stats = sum(step > 0 for step in want.reveal), got.stats
+    assert (stats.response_tokens, stats.emitted_tokens) == (got.response_len, revealed)
+    assert stats.denoise_forwards == len(want.states)
+    # The last block is never committed; a prompt shorter than a block is not prefilled.
+    assert stats.commit_forwards == (want.blocks - 1 if isinstance(policy.cache, SeparateCommit) else 0)
+    assert stats.prefill_forwards == (len(request.prompt_ids) >= size and not isinstance(policy.cache, Recompute))
+    assert request.max_new_tokens <= len(want.tokens) < request.max_new_tokens + size or want.stopped
+    shown = got.token_ids[got.reveal_step > 0]
+    assert shown.max() < model.usable_vocab and model.config.mask_token_id not in shown
+    assert (got.token_ids[got.reveal_step == 0] == model.config.mask_token_id).all()
+
+
+SEEN = Counter()
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(data):
     heads, kv = data.draw(st.sampled_from([(1, 1), (2, 1), (4, 2), (3, 3)]), "heads")
@@ -46,30 +137,45 @@ def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(
         block_size=block_size, vocab_size=30, mask_token_id=data.draw(st.sampled_from([0, 23, 29]), "mask"),
     )  # fmt: skip
     model.usable_vocab = data.draw(st.sampled_from([24, 30]), "usable")
-    lengths = data.draw(st.lists(st.integers(1, 11), min_size=1, max_size=4), "prompts")
+    lengths = data.draw(st.lists(st.integers(1, 11), min_size=1, max_size=5), "prompts")
     requests = requests_of(lengths, data.draw(st.integers(1, 14), "new"), seed=1, vocab=30)
-    tau = data.draw(st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.9, 1.0]), "tau")
-    temperature = data.draw(st.sampled_from([0.0, 1.0, 0.7]), "temperature")
+    policies = data.draw(st.lists(POLICY, min_size=len(requests), max_size=len(requests)), "policies")
+    requests = [dataclasses.replace(r, policy=policy) for r, policy in zip(requests, policies, strict=True)]
     stops = data.draw(st.sampled_from([(), (5,), STOPS]), "stops")
-    commit = data.draw(st.sampled_from(list(CACHES)), "commit")
-    policy = Policy(Threshold(tau), temperature, cache=CACHES[commit](), seed=8, step=2)
-    found = BlockDecoder(model, stops, rows=data.draw(st.integers(1, 4), "rows")).decode(requests, policy)
+    decoder = BlockDecoder(
+        model, stops, rows=data.draw(st.integers(1, 5), "rows"),
+        page_tokens=block_size * data.draw(st.sampled_from([1, 1, 2, 5]), "page blocks"),
+    )  # fmt: skip
+    found = decoder.decode(requests, policies[0])
     for request, got in zip(requests, found, strict=True):
-        want = naive_decode(model, request, tau=tau, temperature=temperature, stops=set(stops), seed=8, step=2)
-        assert got.token_ids.tolist() == want.tokens
-        assert got.reveal_step.tolist() == want.reveal
-        np.testing.assert_allclose(got.behaviour_logp, want.logp, atol=1e-5)
-        assert got.stop == ("eos" if want.stopped else "length")
-        positions = [i for i, t in enumerate(want.tokens) if t in stops]
-        assert got.response_len == (positions[0] + 1 if positions else len(want.tokens))
-        stats = got.stats
-        assert (stats.response_tokens, stats.emitted_tokens) == (got.response_len, len(want.tokens))
-        assert stats.denoise_forwards == len(want.states)
-        # The last block is never committed; a prompt shorter than a block is not prefilled.
-        assert stats.commit_forwards == (want.blocks - 1 if commit == "separate" else 0)
-        assert stats.prefill_forwards == (len(request.prompt_ids) >= block_size and commit != "recompute")
-        assert request.max_new_tokens <= len(want.tokens) < request.max_new_tokens + block_size or want.stopped
-        assert got.token_ids.max() < model.usable_vocab and model.config.mask_token_id not in got.token_ids
+        check_against_naive(model, request, request.policy, set(stops), got)
+        SEEN["cut short"] += bool((got.reveal_step == 0).any())
+        SEEN[got.stop] += 1
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_decoder_equals_the_naive_decoder_when_the_pages_run_out_and_rows_are_taken_up_again(data):
+    """Counts of forwards too: what a row costs does not depend on its neighbours."""
+    size = data.draw(st.sampled_from([1, 2, 3, 4]), "block_size")
+    model = tiny_model(data.draw(st.integers(0, 99), "weights"), torch.float64, block_size=size, num_hidden_layers=1)
+    lengths = data.draw(st.lists(st.integers(1, 9), min_size=3, max_size=5), "prompts")
+    requests = requests_of(lengths, data.draw(st.integers(4, 7), "blocks") * size, seed=1)
+    policies = data.draw(st.lists(POLICY, min_size=len(requests), max_size=len(requests)), "policies")
+    requests = [dataclasses.replace(r, policy=policy) for r, policy in zip(requests, policies, strict=True)]
+    decoder = BlockDecoder(model, STOPS, rows=5, page_tokens=size)
+    longest = max(-(-(len(r.prompt_ids) + r.max_new_tokens) // size) for r in requests)
+    decoder.memory_bytes = (longest + data.draw(st.integers(0, 2), "pages over")) * decoder.page_bytes
+    found = decoder.decode(requests, policies[0])
+    SEEN["preemptions"] += decoder.ledger.preemptions
+    for request, got in zip(requests, found, strict=True):
+        check_against_naive(model, request, request.policy, set(STOPS), got)
+
+
+def test_the_random_decodes_met_preemptions_both_stops_and_tails_that_were_never_revealed():
+    """Says nothing unless the two tests above have run."""
+    if SEEN["length"] and SEEN["preemptions"]:
+        assert SEEN["preemptions"] > 20 and SEEN["cut short"] > 5 and SEEN["eos"] > 20 and SEEN["length"] > 40, SEEN
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -181,7 +287,7 @@ def test_mask_tokens_in_the_prompt_are_context_and_stay():
     model = tiny_model(1, torch.float64)
     request = Request("t/train/0", 0, np.array([5, MASK_ID, 6, 7, MASK_ID, 2]), 6)
     got = BlockDecoder(model, ()).decode([request], Policy(Threshold(0.3)))[0]
-    want = naive_decode(model, request, tau=0.3, temperature=0.0, stops=set())
+    want = naive_decode(model, request, naive_threshold(0.3))
     assert got.prompt_ids.tolist() == [5, MASK_ID, 6, 7, MASK_ID, 2]
     assert (got.token_ids.tolist(), got.reveal_step.tolist()) == (want.tokens, want.reveal)
 
