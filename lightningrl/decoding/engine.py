@@ -109,6 +109,8 @@ class BlockDecoder:
         try:
             yield from run.outcomes()
         finally:
+            # A stream may be left before its end: what its rows have written is not known to be finite.
+            run.cache.clear([page for held in run.rows.held for page in held])
             self._pool = run.pool
 
     def take_pool(self, pages: int, longest: int) -> _Pool:
@@ -199,6 +201,8 @@ class _Run:
         for slot in sorted(np.flatnonzero(rows.busy).tolist(), key=lambda slot: rows.admitted[slot]):
             while rows.busy[slot] and rows.lacking(slot) > rows.pages.free:
                 youngest = max(np.flatnonzero(rows.busy).tolist(), key=lambda slot: rows.admitted[slot])
+                # It may have written what is not finite and not been found out yet.
+                self.cache.clear(rows.held[youngest])
                 self.waiting.appendleft(rows.save(youngest))
                 self.ledger.preemptions += 1
             if rows.busy[slot] and rows.lacking(slot) > 0:
@@ -322,8 +326,9 @@ class _Run:
         done.reveal[slot_k, position_k] = forward_n[chosen_n]
         done.block_step[slots_B] += 1
         revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
-        if not revealed_B.all():
-            policy = next(policy for policy, mine in groups if not revealed_B[mine].all())
+        stuck_B = (revealed_B == 0) & ~np.isin(slots_B, failed)
+        if stuck_B.any():
+            policy = next(policy for policy, mine in groups if stuck_B[mine].any())
             raise DecodeError(f"{policy.selector} revealed nothing in a block with open positions: it would never end")
         return revealed_B, failed
 

@@ -47,7 +47,7 @@ class Segments:
         lines, used = [], []
         for span in spans:
             blocks = span.queries // block_size
-            line_GP = np.zeros((span.rows, pages), dtype=np.int32)
+            line_GP = np.repeat(span.pages_GP[:, :1], pages, axis=1).astype(np.int32)  # of the row's own, as in Rows
             line_GP[:, : span.pages_GP.shape[1]] = span.pages_GP
             lines.append(np.repeat(line_GP, blocks, axis=0))
             used.append(span.positions_GQ[:, block_size - 1 :: block_size].ravel() + 1)
