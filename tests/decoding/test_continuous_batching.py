@@ -1,0 +1,126 @@
+"""200 requests of very different lengths through pages for a tenth of them: all finish, right, in their turn."""
+
+import numpy as np
+import pytest
+import torch
+from fixtures.tiny import requests_of, tiny_model
+
+from lightningrl.decoding import engine
+from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.caches.separate import SeparateCommit
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.rows import Rows
+from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.errors import DecodeError
+from lightningrl.models.attention import PagedKV
+
+STOPS = (3, 7)
+NEVER_FITS = 77
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(4, torch.float64, num_hidden_layers=1, max_position_embeddings=4096)
+
+
+@pytest.fixture(scope="module")
+def requests():
+    """Prompts of 1 to 150 tokens, most of them short; answers of at most 5 to 100; one that no budget here holds."""
+    rng = np.random.default_rng(3)
+    prompts = requests_of(np.minimum(150, 1 + rng.exponential(25, 200).astype(int)).tolist(), 1)
+    made = [
+        Request(r.uid, r.sample, r.prompt_ids, int(new))
+        for r, new in zip(prompts, rng.integers(5, 100, 200), strict=True)
+    ]
+    made[NEVER_FITS] = Request("t/train/never", 0, rng.integers(0, 23, 3000), 50)
+    return made
+
+
+@pytest.fixture(scope="module")
+def unconstrained(model, requests):
+    fitting = [request for request in requests if len(request.prompt_ids) < 3000]
+    decoder = BlockDecoder(model, STOPS, rows=64)
+    found = iter(decoder.decode(fitting, Policy(Threshold(0.3), 1.0)))
+    assert decoder.ledger.preemptions == 0
+    return [None if index == NEVER_FITS else next(found) for index in range(200)]
+
+
+@pytest.mark.parametrize("cache", [FusedCommit(), SeparateCommit()], ids=["fused", "separate"])
+def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_within_the_budget(
+    model, requests, unconstrained, cache, monkeypatch
+):
+    caches, put_off, turns = [], [], []
+    monkeypatch.setattr(engine, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
+    save = Rows.save
+
+    def noting(rows, slot):
+        running = [rows.item[s].index for s in np.flatnonzero(rows.busy)]
+        put_off.append((rows.item[slot].index, running))
+        return save(rows, slot)
+
+    monkeypatch.setattr(Rows, "save", noting)
+    take_turn = engine._Run._turn
+
+    def checking(run):
+        held = [page for slot in run.rows.held for page in slot]
+        assert len(set(held)) == len(held) == run.rows.pages.count - run.rows.pages.free, "a page has one holder"
+        turns.append(run.rows.busy.sum())
+        return take_turn(run)
+
+    monkeypatch.setattr(engine._Run, "_turn", checking)
+
+    decoder = BlockDecoder(model, STOPS, rows=200, page_tokens=4)
+    need = [-(-(len(r.prompt_ids) + r.max_new_tokens) // 4) for r in requests]
+    pages = (sum(need) - need[NEVER_FITS]) // 10
+    assert max(n for i, n in enumerate(need) if i != NEVER_FITS) < pages < need[NEVER_FITS]
+    decoder.memory_bytes = pages * decoder.page_bytes
+    finished, policy = {}, Policy(Threshold(0.3), 1.0, cache=cache)
+    for outcome in decoder.stream(requests, policy):
+        assert outcome.index not in finished, "an outcome a request"
+        finished[outcome.index] = outcome, len(turns)
+
+    assert sorted(finished) == list(range(200)), "no request is lost"
+    refused = finished[NEVER_FITS][0]
+    assert refused.trajectory is None and isinstance(refused.error, DecodeError)
+    assert str(refused.error).startswith("t/train/never: 3000 prompt tokens and 50 new ones need")
+    assert finished[NEVER_FITS][1] == 0, "it is refused before anything is computed"
+    for index, expected in enumerate(unconstrained):
+        if expected is not None:
+            got = finished[index][0].trajectory
+            np.testing.assert_array_equal(got.token_ids, expected.token_ids)
+            np.testing.assert_array_equal(got.reveal_step, expected.reveal_step)
+            np.testing.assert_allclose(got.behaviour_logp, expected.behaviour_logp, atol=1e-6)
+            assert got.stats.denoise_forwards == expected.stats.denoise_forwards
+            assert got.stats.prefill_forwards == expected.stats.prefill_forwards
+
+    (allocated,) = caches
+    assert allocated.nbytes <= decoder.memory_bytes
+    assert decoder.ledger.preemptions == len(put_off) > 10
+    # The oldest is never put off, so in every turn it goes on: a request is done at the latest after as many turns as
+    # it and all older ones would take one after another, and one for each to be taken up again.
+    assert all(index != min(running) for index, running in put_off)
+    spent = 0
+    for index in range(200):
+        outcome, turn = finished[index]
+        if outcome.trajectory is not None:
+            stats = outcome.trajectory.stats
+            spent += stats.prefill_forwards + stats.denoise_forwards + stats.commit_forwards + 1
+            assert turn <= spent, f"request {index} is done after {turn} turns"
+    assert len(turns) < spent / 5 and max(turns) > 10, "and they share their turns"
+
+
+def test_a_long_request_among_short_ones_that_keep_coming_is_not_starved(model):
+    """The first needs nearly all pages at its end; the short ones behind it wait then, and are not lost."""
+    requests = [Request("t/train/long", 0, np.arange(8), 120)]
+    requests += [Request(f"t/train/{i}", 0, np.arange(1 + i % 5), 6) for i in range(60)]
+    decoder = BlockDecoder(model, (), rows=16, page_tokens=4)
+    decoder.memory_bytes = 33 * decoder.page_bytes
+    order = [outcome.index for outcome in decoder.stream(requests, Policy(Threshold(1.0)))]
+    assert sorted(order) == list(range(61))
+    assert decoder.ledger.preemptions > 0
+    # 120 tokens one at a time and a prefill; no forward is spent on the others alone before it has ended.
+    decoder.ledger.clear()
+    for outcome in decoder.stream(requests, Policy(Threshold(1.0))):
+        if outcome.index == 0:
+            assert len(decoder.ledger.forwards) == 121
