@@ -65,7 +65,10 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
     def checking(run):
         held = [page for slot in run.rows.held for page in slot]
         assert len(set(held)) == len(held) == run.rows.pages.count - run.rows.pages.free, "a page has one holder"
-        turns.append(run.rows.busy.sum())
+        waiting = [item.index for item in run.waiting]
+        running = [run.rows.item[slot].index for slot in np.flatnonzero(run.rows.busy)]
+        assert waiting == sorted(waiting) and max(running) < min([*waiting, 200]), "the oldest are served first"
+        turns.append(len(running))
         return take_turn(run)
 
     monkeypatch.setattr(engine._Run, "_turn", checking)
