@@ -79,9 +79,7 @@ class BlockDecoder:
         numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
         return numbers * self.page_tokens * weight.element_size()
 
-    def decode(
-        self, requests: Sequence[Request], policy: Policy, observer: Observer | None = None
-    ) -> list[Trajectory]:
+    def decode(self, requests: Sequence[Request], policy: Policy, observer: Observer | None = None) -> list[Trajectory]:
         """One trajectory a request, in order. Raises the DecodeError of a request that cannot be decoded."""
         finished: dict[int, Trajectory] = {}
         for outcome in self.stream(requests, policy, observer):
