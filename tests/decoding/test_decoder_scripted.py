@@ -1,20 +1,26 @@
 """The decoder on a model whose answers are written down: worked examples, and its errors."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from fixtures.tiny import MASK_ID, tiny_config, tiny_model
 
+from lightningrl.decoding import views
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy, Request
 from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.decoding.stops.finish_block import FinishBlock
+from lightningrl.decoding.stops.inside_block import InsideBlock
 from lightningrl.errors import DecodeError
+from lightningrl.evaluation.metrics import summarise
 from lightningrl.models.sdar import SDAR
 from lightningrl.stages.evaluate import to_record
+from lightningrl.types import EvalRecord
 
 STOP, GARBAGE = 20, 21
 
@@ -43,22 +49,27 @@ class Scripted(SDAR):
         return table.log()
 
 
-def test_worked_example():
-    """B = 4, P = 6; slots 6..11 revealed at [1, 1, 2, 2, 3, 4]; slot 10 the stop token, slot 11 text after it.
-
-    By hand: 5 tokens up to and including the stop, 6 emitted, 4 denoise forwards, one commit (of the mixed block;
-    the last is not committed), one prefill. strict TPF 5/4 = 1.25; with the commit 5/5 = 1.
-    """
+def worked_example(cache):
+    """Trajectory and ledger of the worked example: B = 4, P = 6, reveal steps [1, 1, 2, 2, 3, 4], stop at slot 10."""
     script = [
         {6: (1, 0.95), 7: (2, 0.95)},
         {8: (3, 0.95), 9: (4, 0.95), 10: (5, 0.3), 11: (6, 0.2)},
         {10: (STOP, 0.8), 11: (6, 0.2)},
         {11: (GARBAGE, 0.2)},
     ]
+    decoder = BlockDecoder(Scripted(script), [STOP])
+    got = decoder.decode([Request("t/test/0", 0, np.arange(6), 30)], Policy(Threshold(0.9), cache=cache))[0]
+    return got, decoder.ledger
+
+
+def test_worked_example():
+    """B = 4, P = 6; slots 6..11 revealed at [1, 1, 2, 2, 3, 4]; slot 10 the stop token, slot 11 text after it.
+
+    By hand: 5 tokens up to and including the stop, 6 emitted, 4 denoise forwards, one commit (of the mixed block;
+    the last is not committed), one prefill. strict TPF 5/4 = 1.25; with the commit 5/5 = 1.
+    """
     for cache, commits, tpf_true in ((FusedCommit(), 0, 1.25), (SeparateCommit(), 1, 1.0)):
-        decoder = BlockDecoder(Scripted(script), [STOP])
-        request = Request("t/test/0", 0, np.arange(6), 30)
-        got = decoder.decode([request], Policy(Threshold(0.9), cache=cache))[0]
+        got, ledger = worked_example(cache)
         assert got.token_ids.tolist() == [1, 2, 3, 4, STOP, GARBAGE]
         assert got.response_ids.tolist() == [1, 2, 3, 4, STOP]
         assert got.reveal_step.tolist() == [1, 1, 2, 2, 3, 4]
@@ -67,10 +78,51 @@ def test_worked_example():
         assert (stats.response_tokens, stats.emitted_tokens, stats.denoise_forwards) == (5, 6, 4)
         assert (stats.commit_forwards, stats.prefill_forwards) == (commits, 1)
         assert (stats.tpf, stats.tpf_true, got.stop) == (1.25, tpf_true, "eos")
-        kinds = [part.kind for forward in decoder.ledger.forwards for part in forward.parts]
+        kinds = [part.kind for forward in ledger.forwards for part in forward.parts]
         separate = ["prefill", "denoise", "commit", "denoise", "denoise", "denoise"]
         fused = ["prefill", "denoise", "fused", "denoise", "denoise"]
         assert kinds == (separate if commits else fused)
+
+
+def test_every_published_definition_of_tokens_per_forward_on_the_worked_example():
+    """By hand, from slots 6..11 = 1 2 3 4 STOP GARBAGE at steps 1 1 2 2 3 4, two decoded blocks, 6 prompt tokens:
+
+    visible 5 (all but STOP), emitted 6, up to the stop 5; steps 4, up to the stop 3. LMDeploy: 4 denoise, 1 commit, and
+    the prefill denoises as 6 is off the grid: 5. generate.py: 1 prefill, 4 denoise, 2 commits: 7.
+    """
+    got, ledger = worked_example(SeparateCommit())
+    stats = got.stats
+    table = {
+        "LightningRL": (views.visible_tokens(got, [STOP]), views.distinct_steps(got)),
+        "DiRL": (stats.emitted_tokens, views.distinct_steps(got)),
+        "cut at the stop": (got.response_len, views.response_steps(got)),
+        "strict": (stats.response_tokens, stats.denoise_forwards),
+        "LMDeploy": (stats.response_tokens, views.lmdeploy_forwards(got)),
+        "generate.py": (stats.response_tokens, views.generate_py_forwards(got)),
+    }
+    assert table == {
+        "LightningRL": (5, 4), "DiRL": (6, 4), "cut at the stop": (5, 3), "strict": (5, 4), "LMDeploy": (5, 5),
+        "generate.py": (5, 7),
+    }  # fmt: skip
+    assert (stats.tpf, stats.tpf_true, views.tpf_paper(got, [STOP])) == (5 / 4, 5 / 5, 5 / 4)
+    # If GARBAGE were a special token it would not be visible.
+    assert views.tpf_paper(got, [STOP, GARBAGE]) == 4 / 4
+    by_kind = Counter(part.kind for forward in ledger.forwards for part in forward.parts)
+    assert by_kind == {"prefill": 1, "denoise": 4, "commit": 1}
+    # generate.py alone commits the last block too.
+    assert sum(by_kind.values()) == views.generate_py_forwards(got) - 1
+
+
+def test_forwards_per_problem_and_both_means_of_tpf_are_those_of_the_records():
+    """Two answers of 5 tokens in 4 forwards and 2 in 2 (of which one is a commit in tpf_true): pooled 7/6, mean 9/8."""
+    records = [
+        EvalRecord("base", f"t/test/{i}", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", tokens, tokens, n, 1, 1, "eos")
+        for i, (tokens, n) in enumerate([(5, 4), (2, 2)])
+    ]
+    summary = summarise(records)
+    assert (summary.tpf, summary.tpf_mean) == pytest.approx((7 / 6, (5 / 4 + 2 / 2) / 2))
+    assert (summary.tpf_true, summary.tpf_true_mean) == pytest.approx((7 / 8, (5 / 5 + 2 / 3) / 2))
+    assert summary.forwards_per_problem == 3
 
 
 def test_a_stop_token_in_the_first_mixed_block_ends_the_response():
@@ -83,6 +135,61 @@ def test_a_stop_token_in_the_first_mixed_block_ends_the_response():
     assert got.stats.tpf == 1 / 3
 
 
+INSIDE = Policy(Threshold(0.9), stop=InsideBlock())
+
+
+def once(script, prompt_len, new, policy):
+    return BlockDecoder(Scripted(script), [STOP]).decode([Request("t/test/0", 0, np.arange(prompt_len), new)], policy)[
+        0
+    ]
+
+
+def test_stopping_inside_the_block_saves_the_forwards_that_would_only_fill_it():
+    """The stop token at place 1 of a block of 4, all below tau but it and its left: 1 forward instead of 3."""
+    script = [
+        {4: (1, 0.95), 5: (STOP, 0.95), 6: (2, 0.3), 7: (3, 0.2)},
+        {6: (2, 0.3), 7: (3, 0.2)},
+        {7: (3, 0.2)},
+    ]
+    finished, cut = (once(script, 4, 9, policy) for policy in (Policy(Threshold(0.9)), INSIDE))
+    assert (finished.stats.denoise_forwards, cut.stats.denoise_forwards) == (3, 1)
+    assert finished.response_ids.tolist() == cut.response_ids.tolist() == [1, STOP]
+    assert cut.token_ids.tolist() == [1, STOP, MASK_ID, MASK_ID] and cut.reveal_step.tolist() == [1, 1, 0, 0]
+    assert (cut.stop, cut.stats.emitted_tokens, finished.stats.emitted_tokens) == ("eos", 2, 4)
+    assert (cut.stats.tpf, finished.stats.tpf) == (2, 2 / 3)
+
+
+def test_stopping_inside_the_block_waits_for_what_is_left_of_the_stop_token():
+    script = [
+        {4: (1, 0.3), 5: (STOP, 0.95), 6: (2, 0.2), 7: (STOP, 0.95)},
+        {4: (1, 0.2), 6: (2, 0.3)},
+        {4: (1, 0.2)},
+    ]
+    got = once(script, 4, 9, INSIDE)
+    assert (got.token_ids.tolist(), got.reveal_step.tolist()) == ([1, STOP, 2, STOP], [3, 1, 2, 1])
+    assert got.response_len == 2
+
+
+def test_stopping_inside_the_first_block_does_not_look_at_the_prompts_part_of_it():
+    """Slot 5 is of the prompt and holds the stop token's id; slot 6 is the response's own."""
+    script = [{6: (1, 0.95), 7: (2, 0.3)}, {7: (STOP, 0.95)}]
+    request = Request("t/test/0", 0, np.array([0, 1, 2, 3, 4, STOP]), 9)
+    got = BlockDecoder(Scripted(script), [STOP]).decode([request], INSIDE)[0]
+    assert (got.token_ids.tolist(), got.stats.denoise_forwards, got.stop) == ([1, STOP], 2, "eos")
+    early = once([{6: (STOP, 0.95), 7: (2, 0.3)}], 6, 9, INSIDE)
+    assert (early.token_ids.tolist(), early.reveal_step.tolist()) == ([STOP, MASK_ID], [1, 0])
+
+
+@pytest.mark.parametrize("prompt_len, new, length", [(1, 1, 3), (1, 3, 3), (1, 4, 7), (4, 1, 4), (5, 7, 7), (6, 7, 10)])
+def test_lengths_are_rounded_up_to_the_block_grid(prompt_len, new, length):
+    """(prompt + new) up to a multiple of 4, less the prompt: at least `new`, at most 3 more."""
+    request = Request("t/test/0", 0, np.arange(prompt_len), new)
+    for stop in (FinishBlock(), InsideBlock()):
+        got = BlockDecoder(tiny_model(3), ()).decode([request], Policy(Threshold(0.3), stop=stop))[0]
+        assert (len(got.token_ids), got.stop, got.response_len) == (length, "length", length)
+        assert got.stats.prefill_forwards == (prompt_len >= 4)
+
+
 def test_the_first_of_two_stop_tokens_ends_the_response():
     script = [{4: (1, 0.95), 5: (STOP, 0.95), 6: (2, 0.95), 7: (STOP, 0.95)}]
     got = BlockDecoder(Scripted(script), [STOP]).decode(
@@ -93,7 +200,7 @@ def test_the_first_of_two_stop_tokens_ends_the_response():
 
 def test_record_of_an_answer_counts_tokens_by_step_over_all_decoded_positions():
     from lightningrl.answering import Answer
-    from lightningrl.types import EvalRecord, Example, Verdict
+    from lightningrl.types import Example, Verdict
 
     script = [{4: (1, 0.95), 5: (2, 0.95), 6: (STOP, 0.3), 7: (3, 0.2)}, {6: (STOP, 0.95), 7: (3, 0.95)}]
     got = BlockDecoder(Scripted(script), [STOP]).decode(

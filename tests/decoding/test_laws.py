@@ -228,6 +228,12 @@ def test_cumulative_entropy_stays_within_gamma_but_for_a_single_position_and_cou
         assert not left or (max(taken) < min(left) and sum(sorted(taken)) + min(left) > gamma)
 
 
+def test_cumulative_entropy_may_use_gamma_up():
+    rows = [[0.5] * 3], [[2.0, 1.0, 4.0]], [[True] * 3], [0]
+    assert chosen_by(CumulativeEntropy(3.0), Confidence(), *rows).tolist() == [[True, True, False]]
+    assert chosen_by(CumulativeEntropy(2.9), Confidence(), *rows).tolist() == [[False, True, False]]
+
+
 @pytest.mark.parametrize("compat, expected", [(False, [1, 1, 2, 2, 3]), (True, [2, 1, 3, 2, 4])])
 def test_factor_worked_examples_and_the_reference_implementations_off_by_one(compat, expected):
     """factor 1: token n passes with 1 - 1/(n+1), so 2/3, 3/4, 4/5 for the second, third and fourth.

@@ -15,7 +15,13 @@ from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
+from lightningrl.decoding.selectors.factor import Factor
+from lightningrl.decoding.selectors.quota import Quota
+from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.decoding.stops.finish_block import FinishBlock
+from lightningrl.decoding.stops.inside_block import InsideBlock
 from lightningrl.models.packing import PackedRow, pack, scored_log_probs
 from lightningrl.rl.algorithms.lightningrl import trainer
 from lightningrl.rl.likelihood import behaviour_of, score_tokens, trajectory_row
@@ -67,6 +73,33 @@ def test_the_replayed_trajectories_have_every_shape_that_matters():
     assert any(t.stop == "eos" and t.response_len < len(t.token_ids) for t in trajectories)
     remainders = {len(t.prompt_ids) % 4 for t in trajectories}
     assert remainders == {0, 1, 2, 3} and min(len(t.prompt_ids) for t in trajectories) < 4
+
+
+@pytest.mark.parametrize("stop", [FinishBlock(), InsideBlock()], ids=["finish_block", "inside_block"])
+@pytest.mark.parametrize(
+    "selector", [Quota(3), Factor(1.0), Factor(1.5, compat=True), CumulativeEntropy(4.0), Scripted(2.5), Threshold(TAU)]
+)
+def test_trainers_log_probs_are_the_decoders_for_every_selector_and_stop_rule(selector, stop):
+    """A tail that was never revealed holds the mask token; it is no action, and a mask in the states it stands in."""
+    model = tiny_model(4)
+    policy = Policy(selector, 1.0, stop=stop, seed=2, step=1)
+    trajectories = BlockDecoder(model, STOPS).decode(requests_of(PROMPTS, 18), policy)
+    cut = [t for t in trajectories if (t.reveal_step == 0).any()]
+    assert bool(cut) == isinstance(stop, InsideBlock)
+    with torch.no_grad():
+        scores = score_tokens(model, trajectories)
+    assert len(scores.logp_n) == sum(t.response_len for t in trajectories)
+    assert (scores.logp_n - behaviour_of(trajectories, scores)).abs().max() < 1e-5
+    keys = dict(zip(zip(scores.row_n.tolist(), scores.position_n.tolist(), strict=True), scores.logp_n, strict=True))
+    for trajectory in cut[:3]:
+        row = next(i for i, t in enumerate(trajectories) if t is trajectory)
+        unseen = trajectory.reveal_step == 0
+        assert (trajectory.token_ids[unseen] == MASK_ID).all() and not unseen[: trajectory.response_len].any()
+        assert not (trajectory.behaviour_logp[unseen].any() or trajectory.entropy[unseen].any())
+        with torch.no_grad():
+            naive = naive_action_log_probs(model, trajectory)
+        for position, value in naive.items():
+            assert float(keys[row, position]) == pytest.approx(float(value), abs=1e-5)
 
 
 def test_other_weights_are_noticed():
