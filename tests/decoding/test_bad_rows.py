@@ -50,8 +50,8 @@ def test_a_row_without_finite_logits_fails_alone_and_leaves_nothing_behind_in_th
     good = [request for index, request in enumerate(requests) if index != at]
     alone = iter(BlockDecoder(model, (), rows=1).decode(good, policy))
     alone = [None if index == at else next(alone) for index in range(len(requests))]
-    for rows in (2, 3, 10):
-        found = outcomes(model, requests, policy, rows=rows, page_tokens=4)
+    for rows, forwards in ((2, "spans"), (3, "spans"), (10, "spans"), (3, "gathered")):
+        found = outcomes(model, requests, policy, rows=rows, page_tokens=4, forwards=forwards)
         for index, got in enumerate(found):
             if index == at:
                 assert got.trajectory is None
@@ -109,6 +109,21 @@ def test_rows_fail_that_draw_a_token_of_damaged_weights_and_no_others_though_pag
     for outcome, trajectory in zip(found, expected, strict=True):
         if outcome.trajectory is not None:
             np.testing.assert_array_equal(outcome.trajectory.token_ids, trajectory.token_ids)
+
+
+def test_a_stream_left_before_its_end_leaves_nothing_behind_for_the_next():
+    """`decode` leaves at the first error, when another bad row has just written its prompt; the cache is kept."""
+    model, policy = poisoned_model(), Policy(Threshold(0.0))
+    decoder = BlockDecoder(model, (), rows=2, page_tokens=8)
+    # Turn 1: the first ends, bad0 writes its prompt. Turn 2: bad0 fails while bad1 writes its own.
+    bad = [Request(f"t/train/bad{i}", 0, np.r_[np.full(40, 5), np.full(8, POISON)], 30) for i in range(2)]
+    with pytest.raises(DecodeError, match="t/train/bad0"):
+        decoder.decode([Request("t/train/0", 0, np.array([1]), 1), *bad], policy)
+    assert len(decoder.ledger.forwards) == 2
+    good = requests_of([2, 9, 30, 5, 17, 3, 33, 1], 22, vocab=POISON)
+    expected = BlockDecoder(model, (), rows=1).decode(good, policy)
+    for got, alone in zip(decoder.decode(good, policy), expected, strict=True):
+        np.testing.assert_array_equal(got.token_ids, alone.token_ids)
 
 
 def test_a_request_that_can_never_fit_is_refused_by_itself():
