@@ -53,10 +53,10 @@ SOURCE_EXPRESSIONS: dict[str, tuple[Expr, ...]] = {
 }
 
 CONDITIONS: dict[str, tuple[str, ...]] = {
-    "gt": ("{v} > {k}", "{k} < {v}"),
-    "lt": ("{v} < {k}", "{k} > {v}"),
-    "ge": ("{v} >= {k}", "{k} <= {v}"),
-    "le": ("{v} <= {k}", "{k} >= {v}"),
+    "gt": ("{v} > {k}",),
+    "lt": ("{v} < {k}",),
+    "ge": ("{v} >= {k}",),
+    "le": ("{v} <= {k}",),
     "eq": ("{v} == {k}", "{k} == {v}"),
     "even": ("{v} % 2 == 0", "not {v} % 2"),
     "odd": ("{v} % 2 == 1", "{v} % 2"),

@@ -1,6 +1,6 @@
 """code-mini's problems as data: what a function computes, what its description says, which inputs tell it from others.
 
-A specification is a source (a value taken from the arguments) and up to three operations on it. `evaluate` gives its
+A specification is a source (a value taken from the arguments) and up to two operations on it. `evaluate` gives its
 meaning directly from this data and never sees program text; `code_phrasings` writes the programs.
 """
 
@@ -14,8 +14,10 @@ from typing import Any
 
 from lightningrl.benchmarks.generated import Draw
 
-MAX_TERM = 20
-"""Largest constant that is added, subtracted or compared with; the smallest is 1."""
+MAX_TERM = 99
+"""Largest constant that is added or subtracted; the smallest is 1."""
+MAX_LIMIT = 20
+"""Largest constant that is compared with; the smallest is 1."""
 MAX_FACTOR = 9
 """Largest factor; doubling and tripling are words of their own."""
 
@@ -149,14 +151,14 @@ def draw_spec(draw: Draw) -> Spec:
     """A random specification: chains on x, two arguments, list values and filters in equal parts."""
     family = draw.choice(("x", "a, b", "items", "filtered"))
     if family == "x":
-        return Spec("x", 0, _draw_ops(draw, draw.integer(2, 3)))
+        return Spec("x", 0, _draw_ops(draw, 2))
     if family == "filtered":
         reducer, predicate = draw.choice(tuple(FILTERED)), draw.choice(tuple(PREDICATES))
-        k = 0 if predicate in ("even", "odd") else draw.integer(1, MAX_TERM)
+        k = 0 if predicate in ("even", "odd") else draw.integer(1, MAX_LIMIT)
         n_ops = 1 if reducer == "keep" else draw.integer(0, 1)
         return Spec(f"{reducer} {predicate}", k, _draw_ops(draw, n_ops))
     source = draw.choice([name for name, (parameters, *_) in SOURCES.items() if parameters == family])
-    return Spec(source, 0, _draw_ops(draw, draw.choice((1, 2, 2))))
+    return Spec(source, 0, _draw_ops(draw, 1))
 
 
 def _draw_ops(draw: Draw, n_ops: int) -> tuple[tuple[str, int], ...]:

@@ -17,15 +17,15 @@ from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
 # Difficulty. Changing any of these changes every example.
-START_RANGE = (2, 40)
+START_RANGE = (10, 40)
 MAX_ADD = 9
 """Largest number gained or lost in one step; the smallest is 1."""
 N_OPS = (2, 3)
 """Numbers of steps, drawn uniformly."""
 OPS = ("plus", "plus", "minus", "minus", "double", "triple")
 """Kinds of step, drawn uniformly: a kind named twice is twice as likely."""
-VALUE_RANGE = (2, 99)
-"""Where the start and every intermediate value lie."""
+VALUE_RANGE = (10, 99)
+"""Where the start and every intermediate value lie: all have two digits, so a number's length gives nothing away."""
 
 FACTORS = {"double": 2, "triple": 3}
 NAMES = ("Ann", "Ben", "Eva", "Max", "Sam", "Zoe")

@@ -6,6 +6,7 @@ Every array has one entry (or line) a slot. Shapes: R slots; T positions; P page
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +81,8 @@ class Rows:
         self.busy = array(dtype=bool)
         self.entering = array(dtype=bool)
         """Clean keys and values of all before the active block are still to be written, a pending block's aside."""
+        self.prefilled = array()
+        """Positions of a row that is entering whose clean keys and values are written."""
         self.pending = array(dtype=bool)
         """Those of the block before the active one are."""
         self.prompt_len, self.end, self.key, self.admitted = array(), array(), array(), array()
@@ -108,12 +111,16 @@ class Rows:
         self.prompt_len[slot], self.end[slot] = prompt_len, item.end
         self.key[slot] = row_key(item.policy.seed, item.policy.step, request.uid, request.sample)
         self.busy[slot], self.pending[slot] = True, item.pending
-        clean = done.start[slot] - self.size * item.pending
-        self.entering[slot] = item.policy.cache.keeps_blocks and clean > 0
+        self.prefilled[slot] = 0
+        self.entering[slot] = item.policy.cache.keeps_blocks and self.clean(slot) > 0
         self._admissions += 1
         self.admitted[slot] = self._admissions
         self.item[slot] = item
         self.grow(slot)
+
+    def clean(self, slots: Any) -> Any:
+        """Positions whose clean keys and values are written as a row enters: before its pending or active block."""
+        return self.done.start[slots] - self.size * self.pending[slots]
 
     def needed(self, positions: int) -> int:
         """Pages that so many positions take."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fixtures.tiny import requests_of, tiny_model
 
-from lightningrl.decoding import engine
+from lightningrl.decoding import pool, run
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
@@ -51,7 +51,7 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
     model, requests, unconstrained, cache, monkeypatch
 ):
     caches, put_off, turns = [], [], []
-    monkeypatch.setattr(engine, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
+    monkeypatch.setattr(pool, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
     save = Rows.save
 
     def noting(rows, slot):
@@ -60,7 +60,7 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
         return save(rows, slot)
 
     monkeypatch.setattr(Rows, "save", noting)
-    take_turn = engine._Run._turn
+    take_turn = run.Run._turn
 
     def checking(run):
         held = [page for slot in run.rows.held for page in slot]
@@ -71,7 +71,7 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
         turns.append(len(running))
         return take_turn(run)
 
-    monkeypatch.setattr(engine._Run, "_turn", checking)
+    monkeypatch.setattr(run.Run, "_turn", checking)
 
     decoder = BlockDecoder(model, STOPS, rows=200, page_tokens=4)
     need = [-(-(len(r.prompt_ids) + r.max_new_tokens) // 4) for r in requests]
@@ -127,3 +127,18 @@ def test_a_long_request_among_short_ones_that_keep_coming_is_not_starved(model):
     for outcome in decoder.stream(requests, Policy(Threshold(1.0))):
         if outcome.index == 0:
             assert len(decoder.ledger.forwards) == 121
+
+
+@pytest.mark.parametrize("cache", [FusedCommit(), SeparateCommit()])
+def test_a_prompt_prefilled_in_chunks_is_answered_the_same(cache, monkeypatch):
+    model = tiny_model(2, torch.float64)
+    requests, policy = requests_of([1, 4, 6, 11, 23, 40, 37], 14), Policy(Threshold(0.25), cache=cache)
+    whole = BlockDecoder(model, STOPS, rows=3).decode(requests, policy)
+    monkeypatch.setattr(run, "CHUNK_TOKENS", 8)
+    decoder = BlockDecoder(model, STOPS, rows=3)
+    chunked = decoder.decode(requests, policy)
+    for one, other in zip(whole, chunked, strict=True):
+        assert (one.token_ids.tolist(), one.stats) == (other.token_ids.tolist(), other.stats)
+        assert one.reveal_step.tolist() == other.reveal_step.tolist()
+    lengths = [p.query_tokens for f in decoder.ledger.forwards for p in f.parts if p.kind == "prefill"]
+    assert max(lengths) == 8 and len(lengths) > sum(t.stats.prefill_forwards for t in chunked)

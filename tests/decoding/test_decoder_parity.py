@@ -19,7 +19,7 @@ from fixtures.tiny import MASK_ID, requests_of, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.decoding import engine
+from lightningrl.decoding import pool
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.recompute import Recompute
 from lightningrl.decoding.caches.separate import SeparateCommit
@@ -246,7 +246,7 @@ class _KeysAndValues:
 @torch.no_grad()
 def test_cached_keys_and_values_of_finished_blocks_are_those_of_the_clean_sequence(commit, monkeypatch):
     caches = []
-    monkeypatch.setattr(engine, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
+    monkeypatch.setattr(pool, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
     tables = {}  # request -> its pages, noted when it leaves
     leave = Rows.leave
 

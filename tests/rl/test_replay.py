@@ -10,7 +10,7 @@ import torch
 from fixtures.naive import naive_action_log_probs
 from fixtures.tiny import MASK_ID, requests_of, tiny_model, tiny_setup, twin
 
-from lightningrl.decoding import engine
+from lightningrl.decoding import run
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
@@ -117,7 +117,7 @@ def record_denoise_states(model, decoder, requests, policy, monkeypatch):
 
     With a slot for each request, slot i decodes request i.
     """
-    calls, hidden, forward = [], model.hidden, engine._Run._forward
+    calls, hidden, forward = [], model.hidden, run.Run._forward
     states, size = {row: [] for row in range(len(requests))}, model.config.block_size
 
     def recorded(ids, positions, attend):
@@ -136,7 +136,7 @@ def record_denoise_states(model, decoder, requests, policy, monkeypatch):
         return result
 
     monkeypatch.setattr(model, "hidden", recorded)
-    monkeypatch.setattr(engine._Run, "_forward", with_rows)
+    monkeypatch.setattr(run.Run, "_forward", with_rows)
     trajectories = decoder.decode(requests, policy)
     monkeypatch.undo()
     return trajectories, states
