@@ -112,7 +112,7 @@ def test_unknown_split_and_negative_size_are_errors():
 
 
 def test_a_split_larger_than_the_benchmark_is_an_error(monkeypatch):
-    monkeypatch.setattr("lightningrl.benchmarks.gsm_mini.START_RANGE", (2, 3))
+    monkeypatch.setattr("lightningrl.benchmarks.gsm_mini.START_RANGE", (10, 11))
     monkeypatch.setattr("lightningrl.benchmarks.gsm_mini.N_OPS", (2,))
     monkeypatch.setattr("lightningrl.benchmarks.generated.MAX_DRAWS", 1000)
     with pytest.raises(BenchmarkError, match=r"split 'test' has fewer than 500 different problems \(found \d+\)"):

@@ -85,7 +85,8 @@ def test_the_fingerprint_tells_models_apart_and_copies_not(folder, llm, tmp_path
 def test_stop_tokens_of_the_generation_config_count(folder, tmp_path):
     other = save_byte_checkpoint(tmp_path / "model")
     (other / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
-    assert LLM(other).stop_ids == sorted([5, 6, LLM(folder).tokenizer.eos_token_id])
+    tokenizer = LLM(folder).tokenizer
+    assert LLM(other).stop_ids == sorted({5, 6, tokenizer.eos_token_id, tokenizer.pad_token_id})
     (other / "generation_config.json").write_text("[")
     with pytest.raises(CheckpointError, match="is damaged"):
         LLM(other)
