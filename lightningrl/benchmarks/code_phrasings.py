@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lightningrl.benchmarks.code_specs import Spec
 from lightningrl.benchmarks.generated import Draw
 
-TERNARY, SUM, PRODUCT, UNARY, POWER, ATOM = range(6)
+SUM, PRODUCT, UNARY, POWER, ATOM = range(5)
 """How tightly an expression's outermost operator binds."""
 REDUNDANT_PARENTHESES = 0.15
 """How often an expression is put in parentheses that it does not need."""
@@ -37,12 +37,12 @@ class Expr:
 
 SOURCE_EXPRESSIONS: dict[str, tuple[Expr, ...]] = {
     "x": (Expr("x", ATOM),),
-    "larger": (Expr("max(a, b)", ATOM), Expr("max(b, a)", ATOM), Expr("a if a > b else b", TERNARY)),
-    "smaller": (Expr("min(a, b)", ATOM), Expr("min(b, a)", ATOM), Expr("a if a < b else b", TERNARY)),
+    "larger": (Expr("max(a, b)", ATOM), Expr("max(b, a)", ATOM)),
+    "smaller": (Expr("min(a, b)", ATOM), Expr("min(b, a)", ATOM)),
     "plus": (Expr("a + b", SUM), Expr("b + a", SUM), Expr("sum([a, b])", ATOM)),
-    "minus": (Expr("a - b", SUM), Expr("-b + a", SUM), Expr("-(b - a)", UNARY)),
+    "minus": (Expr("a - b", SUM), Expr("-b + a", SUM)),
     "times": (Expr("a * b", PRODUCT), Expr("b * a", PRODUCT)),
-    "distance": (Expr("abs(a - b)", ATOM), Expr("abs(b - a)", ATOM), Expr("max(a, b) - min(a, b)", SUM)),
+    "distance": (Expr("abs(a - b)", ATOM), Expr("abs(b - a)", ATOM)),
     "sum": (Expr("sum(items)", ATOM), Expr("sum(n for n in items)", ATOM)),
     "length": (Expr("len(items)", ATOM), Expr("sum(1 for n in items)", ATOM)),
     "largest": (Expr("max(items)", ATOM), Expr("sorted(items)[-1]", ATOM)),
@@ -116,7 +116,7 @@ def _operation(op: str, k: int, value: Expr) -> list[Expr]:
         power = Expr(f"{value.at_least(ATOM)} ** 2", POWER)
         return [power, Expr(f"{value.text} * {value.text}", PRODUCT)] if is_short else [power]
     if op == "negate":
-        return [Expr(f"-{value.at_least(POWER)}", UNARY), Expr(f"0 - {value.at_least(PRODUCT)}", SUM)]
+        return [Expr(f"-{value.at_least(POWER)}", UNARY)]
     factor = {"double": 2, "triple": 3}.get(op, k)
     operand = value.at_least(PRODUCT)
     choices = [Expr(f"{operand} * {factor}", PRODUCT), Expr(f"{factor} * {operand}", PRODUCT)]
