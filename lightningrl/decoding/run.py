@@ -26,6 +26,8 @@ PREFILL_TOKENS = 16384
 """Prompt positions that may begin to enter in one forward, a longer prompt alone aside."""
 CHUNK_TOKENS = 2048
 """A longer prompt is prefilled in forwards of at most about so many positions: bounds activations and masks."""
+SHORT_TOKENS = 256
+"""Rows that see at most so many keys share a span, longer ones those of less than twice as many: little padding."""
 
 
 class Run:
@@ -87,10 +89,13 @@ class Run:
         rows, done = self.rows, self.rows.done
         slots_B = np.flatnonzero(rows.busy)
         first_B, last_B, denoises_B = self._spans(slots_B)
-        order_B = np.argsort(last_B - first_B, kind="stable")
+        reach_B = np.ceil(np.log2(np.maximum(last_B, SHORT_TOKENS)))
+        order_B = np.lexsort((reach_B, last_B - first_B))
         slots_B, first_B, last_B, denoises_B = (a[order_B] for a in (slots_B, first_B, last_B, denoises_B))
         queries_B = last_B - first_B
-        hidden_NH, spans = self._forward(slots_B, first_B, queries_B)
+        differs_B = (np.diff(queries_B) != 0) | (np.diff(reach_B[order_B]) != 0)
+        span_B = np.r_[0, np.cumsum(differs_B)]
+        hidden_NH, spans = self._forward(slots_B, first_B, queries_B, span_B)
         kinds_B = self._kinds(slots_B, denoises_B)
         entering_B = rows.entering[slots_B]
         rows.pending[slots_B] &= entering_B
@@ -106,7 +111,7 @@ class Run:
             here = np.flatnonzero(denoises_B)
             revealed_B[here], failed = self._reveal(slots_B[here], ends_B[here] - self.size, hidden_NH)
             ended = [self._fail(slot) for slot in failed]
-        self._note(kinds_B, queries_B, revealed_B, spans, time.perf_counter() - began)
+        self._note(kinds_B, span_B, revealed_B, spans, time.perf_counter() - began)
         return ended + self._advance()
 
     def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,13 +139,13 @@ class Run:
 
     @torch.no_grad()
     def _forward(
-        self, slots_B: np.ndarray, first_B: np.ndarray, queries_B: np.ndarray
+        self, slots_B: np.ndarray, first_B: np.ndarray, queries_B: np.ndarray, span_B: np.ndarray
     ) -> tuple[Tensor, list[PagedSpan]]:
-        """Hidden states of all rows' positions, row after row; rows of equal length are one span."""
+        """Hidden states of all rows' positions, row after row. span_B: the span of each row, 0, ..., 0, 1, ..."""
         rows, spans, ids = self.rows, [], []
-        for queries in np.unique(queries_B).tolist():
-            here = queries_B == queries
-            pages = rows.table_RP[slots_B[here]]
+        for index in range(span_B[-1] + 1):
+            here = span_B == index
+            pages, queries = rows.table_RP[slots_B[here]], int(queries_B[here][0])
             span = PagedSpan(pages, first_B[here], queries, self.size, rows.page_tokens)
             ids.append(rows.done.tokens[slots_B[here, None], span.positions_GQ].ravel())
             spans.append(span)
@@ -208,12 +213,12 @@ class Run:
         return revealed_B, failed
 
     def _note(
-        self, kinds_B: np.ndarray, queries_B: np.ndarray, revealed_B: np.ndarray, spans: list[PagedSpan], seconds: float
+        self, kinds_B: np.ndarray, span_B: np.ndarray, revealed_B: np.ndarray, spans: list[PagedSpan], seconds: float
     ) -> None:
         parts = []
-        for span in spans:
-            for kind in np.unique(kinds_B[queries_B == span.queries]).tolist():
-                here = (queries_B == span.queries) & (kinds_B == kind)
+        for index, span in enumerate(spans):
+            for kind in np.unique(kinds_B[span_B == index]).tolist():
+                here = (span_B == index) & (kinds_B == kind)
                 parts.append(Part(kind, int(here.sum()), span.queries, span.kv_tokens, int(revealed_B[here].sum())))
         self.ledger.add(Forward(tuple(parts), seconds))
 

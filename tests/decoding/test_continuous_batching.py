@@ -142,3 +142,17 @@ def test_a_prompt_prefilled_in_chunks_is_answered_the_same(cache, monkeypatch):
         assert one.reveal_step.tolist() == other.reveal_step.tolist()
     lengths = [p.query_tokens for f in decoder.ledger.forwards for p in f.parts if p.kind == "prefill"]
     assert max(lengths) == 8 and len(lengths) > sum(t.stats.prefill_forwards for t in chunked)
+
+
+def test_short_rows_beside_a_long_one_do_not_attend_over_its_length(model):
+    short = requests_of([1, 4, 6, 11], 14)
+    long = Request("t/train/long", 0, np.arange(600) % 23, 14)
+    policy = Policy(Threshold(0.25))
+    alone = BlockDecoder(model, STOPS).decode(short, policy)
+    decoder = BlockDecoder(model, STOPS)
+    found = decoder.decode([*short, long], policy)
+    for one, other in zip(alone, found, strict=False):
+        assert (one.token_ids.tolist(), one.stats) == (other.token_ids.tolist(), other.stats)
+    parts = [part for forward in decoder.ledger.forwards for part in forward.parts]
+    assert sum(part.rows for part in parts if part.kv_tokens >= 600) == found[-1].stats.denoise_forwards + 1
+    assert all(part.kv_tokens <= 28 for part in parts if part.kv_tokens < 600)

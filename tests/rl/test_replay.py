@@ -124,8 +124,8 @@ def record_denoise_states(model, decoder, requests, policy, monkeypatch):
         calls.append((ids[0].tolist(), positions[0].tolist()))
         return hidden(ids, positions, attend)
 
-    def with_rows(run, slots_B, first_B, queries_B):
-        result = forward(run, slots_B, first_B, queries_B)
+    def with_rows(run, slots_B, first_B, queries_B, span_B):
+        result = forward(run, slots_B, first_B, queries_B, span_B)
         ids, positions = calls[-1]
         assert len(ids) == queries_B.sum()
         for slot, end in zip(slots_B.tolist(), np.cumsum(queries_B).tolist(), strict=True):
