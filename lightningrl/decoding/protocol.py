@@ -26,6 +26,9 @@ from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.errors import DecodeError
 from lightningrl.types import Trajectory
 
+MOST_TOP_K = 2**31
+"""More than any vocabulary has; what is larger is a mistake, and no machine number."""
+
 
 class Scope(Protocol):
     def open(self, masked_BK: np.ndarray) -> np.ndarray:
@@ -82,8 +85,8 @@ class Policy:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise DecodeError(f"temperature is {self.temperature}, expected 0 (greedy) or more")
-        if self.top_k < 0:
-            raise DecodeError(f"top_k is {self.top_k}, expected 0 (all tokens) or more")
+        if not 0 <= self.top_k <= MOST_TOP_K:
+            raise DecodeError(f"top_k is {self.top_k}, expected 0 (all tokens) or more, up to {MOST_TOP_K}")
         if not 0 < self.top_p <= 1:
             raise DecodeError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ class Settings(Section, strict=True):
     @classmethod
     def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items():
-            if not (value is None or (isinstance(value, (int, float)) and math.isfinite(value))):
+            if not (value is None or (isinstance(value, (int, float)) and abs(value) <= sys.float_info.max)):
                 raise ValueError(f"{name} is {value!r}, expected true, false, null or a finite number")
         return options
 

@@ -279,10 +279,23 @@ def test_inclusive_threshold_oracle():
         assert steps == expected
 
 
-@pytest.mark.parametrize("steps", [0, 0.5, 2.5, -1])
-def test_a_quota_of_no_whole_number_of_steps_is_refused(steps):
+@pytest.mark.parametrize("steps", [0, 0.5, 2.5, -1, math.inf, math.nan])
+def test_no_whole_number_of_steps_is_refused(steps):
     with pytest.raises(DecodeError, match=rf"quota: steps is {steps}, expected a whole number of 1 or more"):
         Quota(steps)
+    with pytest.raises(DecodeError, match=rf"threshold: steps is {steps}, expected a whole number of 1 or more"):
+        Threshold(0.9, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [(lambda: Threshold(math.nan), "tau is no number"), (lambda: CumulativeEntropy(math.nan), "gamma is no number"),
+     (lambda: Factor(math.nan), "factor is nan"), (lambda: Factor(-0.5), "factor is -0.5, expected 0 or more"),
+     (lambda: Policy(Threshold(0.9), top_k=10**400), "top_k is 1000")],
+)  # fmt: skip
+def test_parameters_without_a_meaning_are_refused(made, message):
+    with pytest.raises(DecodeError, match=message):
+        made()
 
 
 # A scope from outside the package.

@@ -172,6 +172,8 @@ BAD = {
     "both": ({"id": "both", "prompt": "x", "threshold": 1, "parameter": 1}, "two names of one thing"),
     "option": ({"id": "option", "prompt": "x", "selector_options": {"stps": 1}}, "unexpected keyword argument 'stps'"),
     "value": ({"id": "value", "prompt": "x", "selector_options": {"steps": "x"}}, "steps is 'x', expected"),
+    "steps": ({"id": "steps", "prompt": "x", "selector_options": {"steps": 0}}, "threshold: steps is 0, expected"),
+    "large": ({"id": "large", "prompt": "x", "selector_options": {"steps": 10**400}}, "expected true, false, null or"),
     "same": ({"id": "good", "prompt": "x"}, "ids must be unique"),
     "half": ({"id": "half", "prompt": "\ud800"}, "half of a surrogate pair"),
     "infinite": (b'{"prompt": "x", "threshold": 1e999}\n', "threshold: Input should be a finite number"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.errors import DecodeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,10 @@ class CumulativeEntropy:
     """Positions by rising entropy: the longest prefix whose sum is at most gamma nats, and at least one."""
 
     gamma: float
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.gamma):
+            raise DecodeError("cumulative_entropy: gamma is no number")
 
     def select(self, candidates: Candidates) -> Tensor:
         """(B, K) bool: which open positions to reveal."""

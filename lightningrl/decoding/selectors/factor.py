@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.errors import DecodeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,10 @@ class Factor:
 
     factor: float
     compat: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.factor >= 0:
+            raise DecodeError(f"factor: factor is {self.factor}, expected 0 or more")
 
     def select(self, candidates: Candidates) -> Tensor:
         """(B, K) bool: which open positions to reveal."""

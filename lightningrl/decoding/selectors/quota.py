@@ -21,13 +21,18 @@ class Quota:
     steps: float
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.steps != int(self.steps):
-            raise DecodeError(f"quota: steps is {self.steps}, expected a whole number of 1 or more")
+        require_steps("quota", self.steps)
 
     def select(self, candidates: Candidates) -> Tensor:
         """(B, K) bool: which open positions to reveal."""
         quota_B = step_quota(candidates.open_BK.shape[-1], int(self.steps), candidates.step_B)
         return (places(candidates.score_BK, candidates.open_BK) < quota_B[:, None]) & candidates.open_BK
+
+
+def require_steps(selector: str, steps: float) -> None:
+    """Raises DecodeError when no block can be spread over so many steps."""
+    if not (isinstance(steps, (int, float)) and steps >= 1 and steps % 1 == 0):
+        raise DecodeError(f"{selector}: steps is {steps!r}, expected a whole number of 1 or more")
 
 
 def step_quota(block_size: int, steps: int, step_B: Tensor) -> Tensor:

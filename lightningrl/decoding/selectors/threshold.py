@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from lightningrl.decoding.candidates import Candidates, places
-from lightningrl.decoding.selectors.quota import step_quota
+from lightningrl.decoding.selectors.quota import require_steps, step_quota
+from lightningrl.errors import DecodeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,16 @@ class Threshold:
     inclusive: bool = False
     steps: int | None = None
 
+    def __post_init__(self) -> None:
+        if math.isnan(self.tau):
+            raise DecodeError("threshold: tau is no number")
+        if self.steps is not None:
+            require_steps("threshold", self.steps)
+
     def select(self, candidates: Candidates) -> Tensor:
         """(B, K) bool: which open positions to reveal; at least one in each row that has any."""
         score_BK, open_BK = candidates.score_BK, candidates.open_BK
         passed_BK = score_BK >= self.tau if self.inclusive else score_BK > self.tau
         size = score_BK.shape[-1]
-        floor_B = step_quota(size, self.steps or size, candidates.step_B)
+        floor_B = step_quota(size, int(self.steps or size), candidates.step_B)
         return (passed_BK | (places(score_BK, open_BK) < floor_B[:, None])) & open_BK
