@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ class ResponseFile:
         """Finished responses: (id, sample) to hash."""
         self.written = 0
         """Responses appended by this process, failed ones not counted."""
-        if path.exists() and not path.is_file():
-            raise StageError(f"{path} is no ordinary file; leave --out away to write to standard output")
         try:
+            if path.exists() and not path.is_file():
+                raise StageError(f"{path} is no ordinary file; leave --out away to write to standard output")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "ab+", buffering=0)
         except OSError as error:
@@ -78,7 +79,7 @@ class ResponseFile:
                         self._failed_lines.add(number)
                     else:
                         self.done[key] = row["hash"]
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                     raise StageError(
                         f"{self.path}, line {number + 1} is no response of `lightningrl generate`. Delete the line, "
                         "name another file, or give --overwrite to lose what is there."
@@ -95,7 +96,8 @@ class ResponseFile:
             raise io.disk_error(self.path, error) from error
 
     def _drop_failed(self) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        path = self.path.resolve()  # a link stays one
+        temporary = path.with_name(f".{path.name}.tmp")
         try:
             with open(self.path, "rb") as old, open(temporary, "wb") as new:
                 new.writelines(line for number, line in enumerate(old) if number not in self._failed_lines)
@@ -103,7 +105,8 @@ class ResponseFile:
                 os.fsync(new.fileno())
             file = open(temporary, "ab+", buffering=0)
             fcntl.flock(file, fcntl.LOCK_EX)
-            os.replace(temporary, self.path)
+            shutil.copymode(path, temporary)
+            os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_CTRL_C = 2, 75, 130
 
 @contextmanager
 def for_people() -> Iterator[None]:
-    """Errors that are the user's to mend as one message without a traceback; exit codes as the module says."""
+    """Errors that are the user's to mend, or of a file, as one message, no traceback; exit codes as the module says."""
     try:
         yield
     except Interrupted as error:
@@ -25,6 +25,11 @@ def for_people() -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except LightningRLError as error:
         typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_USER_ERROR) from None
+    except OSError as error:
+        if error.filename is None:  # a closed pipe, say
+            raise
+        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         typer.echo("stopped by Ctrl-C; run the same command again, it goes on from the last saved state", err=True)

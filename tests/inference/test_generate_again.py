@@ -50,6 +50,29 @@ def test_failed_requests_are_tried_again_and_their_lines_replaced(model, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out"]
 
 
+def test_a_link_stays_one_and_the_file_behind_it_is_gone_on_with(model, tmp_path):
+    source = asked(tmp_path / "in.jsonl", {"id": 1, "prompt": "x" * 300}, {"id": 2, "prompt": "x"})
+    (tmp_path / "real").touch(0o640)
+    (tmp_path / "link").symlink_to("real")
+    arguments = [model, source, "--out", tmp_path / "link", "--max-new-tokens", 8]
+    assert [run(*arguments).exit_code for _ in range(2)] == [1, 1]
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").stat().st_mode & 0o777 == 0o640
+    assert len(by_key(tmp_path / "real")) == 2
+
+
+@pytest.mark.parametrize("line", ['{"id": 1, "sample": 1e999}', "[" * 100_000])
+def test_a_line_of_no_use_is_named(model, tmp_path, line):
+    (tmp_path / "out").write_text(line + "\n")
+    done = run(model, "--prompt", "x", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "line 1 is no response" in done.stderr
+
+
+def test_names_too_long_are_said(model, tmp_path):
+    for arguments in ((model, "--out", tmp_path / ("x" * 300)), (tmp_path / ("x" * 300),)):
+        done = run(*arguments, "--prompt", "x")
+        assert done.exit_code == 2 and "File name too long" in done.stderr
+
+
 @pytest.mark.parametrize("change", ["prompt", "option", "model"])
 def test_a_change_under_the_same_id_is_noticed(model, tmp_path, change):
     source, out = asked(tmp_path / "in.jsonl", {"id": "a", "prompt": "x"}), tmp_path / "out"
