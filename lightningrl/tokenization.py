@@ -87,10 +87,14 @@ def load_tokenizer(path: Path) -> Any:
 
     loud = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns that it knows no model type `sdar`, which the tokenizer does not need
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    logging.set_verbosity(loud)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # of damaged files that are JSON still it raises anything
+        raise CheckpointError(f"the tokenizer in {path} cannot be loaded: {error!r}. Restore its files.") from error
+    finally:
+        logging.set_verbosity(loud)
     for what, value in (
         ("mask token", tokenizer.mask_token_id),
         ("end token (eos)", tokenizer.eos_token_id),
@@ -111,7 +115,7 @@ def _require_json(file: Path) -> None:
         value = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(value, dict) or (file.name == "tokenizer.json" and "model" not in value):
             raise ValueError("not the content of such a file")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged ({error}). Copy or build the folder again.") from error
 
 

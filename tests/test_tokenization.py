@@ -196,3 +196,11 @@ def test_missing_folder_is_a_checkpoint_error(tmp_path):
 def test_the_pad_ends_a_response_like_the_end_token(tokenizer):
     """Else a model that pads without an end token would get TPF for it."""
     assert tokenizer.convert_ids_to_tokens(stop_token_ids(tokenizer)) == ["<|endoftext|>", "<|im_end|>"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("tokenizer.json", '{"model": {}}'), ("config.json", "[" * 100_000)])
+def test_what_the_library_cannot_load_is_said_in_our_words(tmp_path, name, content):
+    build_tokenizer(["1 pen"], tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CheckpointError, match=r"the tokenizer in .* cannot be loaded"):
+        load_tokenizer(tmp_path)

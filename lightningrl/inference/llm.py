@@ -73,7 +73,7 @@ class LLM:
             try:
                 named: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
                 found |= {int(token) for token in (named if isinstance(named, list) else [named])}
-            except (ValueError, AttributeError, TypeError) as error:
+            except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
                 raise CheckpointError(f"{path} is damaged: {error}. Restore it, or delete it.") from None
         return sorted(found)
 

@@ -33,9 +33,13 @@ def load_model(
     """
     folder = Path(folder)
     config = read_config(folder, block_size=block_size, mask_token_id=mask_token_id)
+    stored = stored_weights(folder)
+    if config.num_hidden_layers > len(stored):  # before as many layers are built
+        raise CheckpointError(
+            f"{folder}: config.json says {config.num_hidden_layers} layers, the checkpoint has {len(stored)} weights"
+        )
     with torch.device("meta"):
         model = SDAR(config)
-    stored = stored_weights(folder)
     _match(folder, stored, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     if dtype is None and len({entry.dtype for entry in stored.values()}) > 1:
         kinds = ", ".join(sorted({str(entry.dtype) for entry in stored.values()}))

@@ -76,7 +76,7 @@ def _read(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is not a checkpoint: config.json is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Restore it from where the checkpoint came.") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -91,9 +91,9 @@ def _refuse_variants(path: Path, raw: dict[str, Any]) -> None:
             raise CheckpointError(f"{path}: {key} is {raw[key]!r}; this model class has {value!r} only")
     if raw.get("sliding_window") is not None and "use_sliding_window" not in raw:
         raise CheckpointError(f"{path}: sliding_window is {raw['sliding_window']!r}; this model class has None only")
-    kinds = set(map(str, raw.get("layer_types") or ())) - {"full_attention"}
-    if kinds:
-        raise CheckpointError(f"{path}: layer_types has {sorted(kinds)}; this model class has 'full_attention' only")
+    layers = raw.get("layer_types") or []
+    if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
+        raise CheckpointError(f"{path}: layer_types is {layers!r}; this model class has 'full_attention' only")
 
 
 def _flatten_rope(path: Path, raw: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def _check_ranges(path: Path, config: ModelConfig) -> None:
             if type(value) is not int or not 0 <= value < config.vocab_size:
                 raise CheckpointError(f"{path}: mask token {value} outside the vocabulary of {config.vocab_size}")
         elif key in _NUMBERS:
-            if type(value) not in (int, float) or not value > 0:
+            if type(value) not in (int, float) or not 0 < value < float("inf"):
                 raise CheckpointError(f"{path}: {key} is {value!r}, expected a number above 0")
         elif not whole:
             raise CheckpointError(f"{path}: {key} is {value!r}, expected a whole number of 1 or more")

@@ -124,7 +124,7 @@ def _index(folder: Path) -> dict[str, str] | None:
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         if not names or not all(isinstance(name, str) and name == Path(name).name for name in names.values()):
             raise ValueError("its weight_map must name files of this folder")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error!r}. Restore it from where the checkpoint came.") from None
     return names
 

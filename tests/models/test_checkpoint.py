@@ -1,6 +1,7 @@
 """Checkpoints on disk: exact round trips, and what is wrong with the weights said by name."""
 
 import errno
+import json
 
 import pytest
 import torch
@@ -58,10 +59,23 @@ def test_weights_have_the_official_names_and_shapes(folder):
     assert shapes == expected
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+@pytest.mark.parametrize("content", ["{", "{}", "[]", "[" * 100_000])
 def test_damaged_index_is_refused_by_name(folder, content):
     (folder / "model.safetensors.index.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is damaged"):
+        load_model(folder)
+
+
+def test_an_index_that_is_a_folder_is_refused_by_name(folder):
+    (folder / "model.safetensors.index.json").mkdir()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is damaged"):
+        load_model(folder)
+
+
+def test_more_layers_than_weights_are_refused_before_they_are_built(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**9}))
+    with pytest.raises(CheckpointError, match=r"config\.json says 1000000000 layers, the checkpoint has 25 weights"):
         load_model(folder)
 
 

@@ -22,7 +22,9 @@ def edit(folder, remove=(), **changes):
     (folder / "config.json").write_text(json.dumps({key: value for key, value in raw.items() if key not in remove}))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe{}", b'{"model_type": "sdar"', b"[]", b"null"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe{}", b'{"model_type": "sdar"', b"[]", b"null", b"[" * 100_000]
+)
 def test_damaged_config_is_refused_by_name(folder, content):
     (folder / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
@@ -98,7 +100,8 @@ def test_a_sliding_window_is_refused_unless_it_is_switched_off(folder):
     + [("hidden_size", value, "expected a whole number of 1 or more") for value in (0, "2560", 2560.0)]
     + [("mask_token_id", value, f"mask token {value} outside the vocabulary of 151936") for value in (151936, -1, "x")]
     + [("rope_theta", value, "expected a number above 0") for value in (0, -1.0, "1e6", True)]
-    + [("rms_norm_eps", float("nan"), "expected a number above 0"),
+    + [("rope_theta", float("inf"), "expected a number above 0"), ("layer_types", 5, "layer_types is 5"),
+       ("rms_norm_eps", float("nan"), "expected a number above 0"),
        ("num_key_value_heads", 5, "32 attention heads, 5 key/value heads; expected a multiple"),
        ("head_dim", 127, "expected an even number")],
 )  # fmt: skip
