@@ -11,10 +11,10 @@ from lightningrl.errors import ConfigError
 def resolve(reference: str) -> Any:
     """The object that `module:attribute` names.
 
-    Raises ConfigError when the string has no colon, the module cannot be imported, or has no such attribute.
+    Raises ConfigError when the string is none such, the module cannot be imported, or has no such attribute.
     """
     module_name, colon, attribute = reference.partition(":")
-    if not colon or not attribute:
+    if not (colon and attribute and all(map(str.isidentifier, module_name.split(".")))):
         raise ConfigError(f"found {reference!r}; expected `module:attribute`")
     try:
         module = importlib.import_module(module_name)

@@ -32,15 +32,16 @@ def policy_of(
     >>> policy_of("quota", 4, stop="inside_block").selector
     Quota(steps=4)
     """
-    made = {name: _member(name, PIECES[name], value)() for name, value in pieces.items()}
-    try:
-        chosen = _member("selector", SELECTORS, selector)(parameter, **(options or {}))
-    except TypeError as error:
-        raise ConfigError(f"selector {selector}: {error}") from None
+    made = {name: _made(name, PIECES[name], value) for name, value in pieces.items()}
+    chosen = _made("selector", SELECTORS, selector, parameter, **(options or {}))
     return Policy(chosen, temperature, top_k, top_p, seed=seed, **made)
 
 
-def _member(kind: str, registry: Mapping[str, str], name: str) -> Any:
+def _made(kind: str, registry: Mapping[str, str], name: str, *arguments: float, **options: Any) -> Any:
     if name not in registry and ":" not in name:
         raise ConfigError(f"there is no {kind} {name!r}; take {', '.join(registry)} or your own module:attribute")
-    return resolve(registry.get(name, name))
+    member = resolve(registry.get(name, name))
+    try:
+        return member(*arguments, **options)
+    except TypeError as error:
+        raise ConfigError(f"{kind} {name}: {error}") from None

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lightningrl.verbs import options
 from lightningrl.verbs.people import for_people
 
 app = typer.Typer(help="Measure speed; a command prints its ratios side by side, from one run.", no_args_is_help=True)
@@ -27,16 +28,16 @@ def _group() -> None:
 @app.command()
 def decode(
     size: Annotated[str, typer.Option(help="miniature, 0.1b, 0.3b, 1.7b, 4b, 8b: random weights.")] = "0.1b",
-    block_size: Annotated[int, typer.Option(help="K.")] = 8,
+    block_size: Annotated[int, typer.Option(min=1, help="K.")] = 8,
     tpf: Annotated[float, typer.Option(help="Positions revealed a denoise forward.")] = 4.0,
-    batch: Annotated[list[int] | None, typer.Option(help="Rows decoded together; several times.")] = None,
-    prompt_tokens: Annotated[int, typer.Option()] = 64,
-    new_tokens: Annotated[int, typer.Option()] = 128,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows decoded together; several times.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    new_tokens: Annotated[int, typer.Option(min=1)] = 128,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     forwards: Annotated[list[str] | None, typer.Option(help="spans; experimental: segments, graphs.")] = None,
-    repeats: Annotated[int, typer.Option(help="Rounds; medians are told.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
 ) -> None:
     """Our engine, fused and separate commit, by batch, beside the official loop at batch 1; random weights.
@@ -50,7 +51,11 @@ def decode(
 
         from lightningrl.bench.decode import Workload, run_benchmark
         from lightningrl.bench.shapes import random_model
+        from lightningrl.io import write_text
 
+        if out is not None and out.is_dir():
+            raise typer.BadParameter(f"--out: {out} is a folder, expected a file")
+        options.require_device(device)
         torch.set_num_threads(threads)
         kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         if dtype not in kinds:
@@ -66,7 +71,7 @@ def decode(
         )
         _print(size, found)
         if out is not None:
-            out.write_text(json.dumps(found, indent=1) + "\n")
+            write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 def _print(size: str, found: dict[str, Any]) -> None:

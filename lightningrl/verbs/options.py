@@ -47,13 +47,24 @@ def open_llm(model: Path, block_size: int | None, dtype: str, device: str, **eng
     dtypes = {"stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
     if dtype not in dtypes:
         raise ConfigError(f"--dtype: found {dtype!r}, allowed: {', '.join(dtypes)}")
+    require_device(device)
+    return LLM(model, block_size=block_size, dtype=dtypes[dtype], device=device, **engine)
+
+
+def require_device(device: str) -> None:
+    """Raises ConfigError when there is no such device."""
+    import torch
+
+    from lightningrl.errors import ConfigError
+
     try:
         kind = torch.device(device).type
     except RuntimeError:
-        raise ConfigError(f"--device: found {device!r}, expected cpu, cuda, cuda:1, ...") from None
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"--device: found {device!r}, expected cpu, cuda, cuda:1, ...")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: this machine has no CUDA device that torch can use; take `cpu`")
-    return LLM(model, block_size=block_size, dtype=dtypes[dtype], device=device, **engine)
 
 
 def selector_options_of(text: str) -> dict[str, Any]:

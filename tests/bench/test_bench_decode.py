@@ -3,8 +3,9 @@
 import json
 
 import numpy as np
+import pytest
 import torch
-from fixtures.naive import naive_decode
+from fixtures.naive import naive_decode, naive_threshold
 from fixtures.tiny import requests_of, tiny_model
 from typer.testing import CliRunner
 
@@ -20,7 +21,7 @@ def test_the_official_loop_decodes_what_the_naive_decoder_does_and_stores_every_
     for request in requests_of([1, 4, 6, 9], 14):
         loop = OfficialLoop(model, 40)
         got = loop.decode(request, Threshold(0.25))
-        want = naive_decode(model, request, tau=0.25, temperature=0.0, stops=set())
+        want = naive_decode(model, request, naive_threshold(0.25))
         assert got.tolist() == [*request.prompt_ids.tolist(), *want.tokens]
         assert loop.forwards == len(want.states) + want.blocks + (len(request.prompt_ids) >= 4)
 
@@ -92,3 +93,11 @@ def test_command_prints_the_ratios_and_writes_the_figures(tmp_path):
 def test_a_size_there_is_not_is_refused():
     done = CliRunner().invoke(app, ["bench", "decode", "--size", "9b"])
     assert done.exit_code == 2 and "there is no size '9b'; take one of miniature, 0.1b" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["--threads", "0"], ["--batch", "0"], ["--repeats", "0"], ["--device", "mps"], ["--out", "."]]
+)
+def test_words_of_no_use_are_refused_before_anything_is_measured(words):
+    done = CliRunner().invoke(app, ["bench", "decode", "--size", "miniature", *words])
+    assert done.exit_code == 2 and words[0] in done.stderr

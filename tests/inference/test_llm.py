@@ -87,9 +87,10 @@ def test_stop_tokens_of_the_generation_config_count(folder, tmp_path):
     (other / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
     tokenizer = LLM(folder).tokenizer
     assert LLM(other).stop_ids == sorted({5, 6, tokenizer.eos_token_id, tokenizer.pad_token_id})
-    (other / "generation_config.json").write_text("[")
-    with pytest.raises(CheckpointError, match="is damaged"):
-        LLM(other)
+    for content in ("[", '{"eos_token_id": 1e999}'):
+        (other / "generation_config.json").write_text(content)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            LLM(other)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,9 @@ def test_stop_tokens_of_the_generation_config_count(folder, tmp_path):
         ({"ranking": "best"}, "there is no ranking 'best'"),
         ({"options": {"stps": 1}}, "stps"),
         ({"selector": "nowhere:Thing"}, "no module 'nowhere'"),
+        ({"selector": ":Thing"}, "expected `module:attribute`"),
+        ({"selector": ".here:Thing"}, "expected `module:attribute`"),
+        ({"ranking": "json:dumps"}, "ranking json:dumps: .* missing"),
     ],
 )
 def test_a_policy_of_unknown_words_is_refused(words, message):
