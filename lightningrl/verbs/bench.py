@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lightningrl.verbs.options import require_device
 from lightningrl.verbs.people import for_people
 
 app = typer.Typer(help="Measure speed; a command prints its ratios side by side, from one run.", no_args_is_help=True)
@@ -45,7 +46,7 @@ def decode(
     share of the time outside them. tokens_per_true_forward: commits counted, prefill not. bound: weights read once a
     forward at the measured bandwidth, or arithmetic at the measured peak, whichever is more.
     """
-    with for_people():
+    with for_people(resumes=False):
         import torch
 
         from lightningrl.bench.decode import Workload, run_benchmark
@@ -55,6 +56,7 @@ def decode(
         kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         if dtype not in kinds:
             raise typer.BadParameter(f"--dtype: found {dtype!r}, allowed: {', '.join(kinds)}")
+        require_device(device)
         model = random_model(size, block_size, kinds[dtype], device)
         found = run_benchmark(
             model,

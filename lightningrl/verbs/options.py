@@ -18,7 +18,10 @@ BlockSize = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, or `stored`.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-MaxNewTokens = Annotated[int, typer.Option(help="Longest response; rounded up to the block grid.")]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(help="Longest response, rounded up to the block grid; left out: 512, or what the model has room for."),
+]
 Selector = Annotated[str, typer.Option(help="What is revealed: a name of decoding/registry.py or module:attribute.")]
 Threshold = Annotated[float, typer.Option(help="The selector's parameter: a confidence, steps, nats, ...")]
 SelectorOptions = Annotated[
@@ -47,13 +50,22 @@ def open_llm(model: Path, block_size: int | None, dtype: str, device: str, **eng
     dtypes = {"stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
     if dtype not in dtypes:
         raise ConfigError(f"--dtype: found {dtype!r}, allowed: {', '.join(dtypes)}")
+    require_device(device)
+    return LLM(model, block_size=block_size, dtype=dtypes[dtype], device=device, **engine)
+
+
+def require_device(device: str) -> None:
+    """Raises ConfigError for a device that torch does not know or does not find."""
+    import torch
+
+    from lightningrl.errors import ConfigError
+
     try:
         kind = torch.device(device).type
     except RuntimeError:
         raise ConfigError(f"--device: found {device!r}, expected cpu, cuda, cuda:1, ...") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: this machine has no CUDA device that torch can use; take `cpu`")
-    return LLM(model, block_size=block_size, dtype=dtypes[dtype], device=device, **engine)
 
 
 def selector_options_of(text: str) -> dict[str, Any]:
