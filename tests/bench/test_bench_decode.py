@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import torch
-from fixtures.naive import naive_decode
+from fixtures.naive import naive_decode, naive_threshold
 from fixtures.tiny import requests_of, tiny_model
 from typer.testing import CliRunner
 
@@ -20,7 +20,7 @@ def test_the_official_loop_decodes_what_the_naive_decoder_does_and_stores_every_
     for request in requests_of([1, 4, 6, 9], 14):
         loop = OfficialLoop(model, 40)
         got = loop.decode(request, Threshold(0.25))
-        want = naive_decode(model, request, tau=0.25, temperature=0.0, stops=set())
+        want = naive_decode(model, request, naive_threshold(0.25))
         assert got.tolist() == [*request.prompt_ids.tolist(), *want.tokens]
         assert loop.forwards == len(want.states) + want.blocks + (len(request.prompt_ids) >= 4)
 
