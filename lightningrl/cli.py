@@ -6,6 +6,7 @@ Only this module and `verbs` print. Verbs import what they need when they run, s
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from lightningrl.verbs.people import for_people
 from lightningrl.verbs.trace import trace
 
 if TYPE_CHECKING:
+    from lightningrl.config.experiment import Experiment
     from lightningrl.provenance.plan import Plan
 
 READS = {
@@ -36,6 +38,7 @@ READS = {
 """The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
 
 spin_briefly()
+sys.path.append("")  # a user's own `module:attribute` beside them is found, as under `python -m`
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -99,9 +102,21 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
         from lightningrl.config.experiment import load
         from lightningrl.provenance.plan import plan
 
-        planned = plan(load(config))
+        experiment = load(config)
+        planned = plan(experiment)
+        _check_policy(experiment, planned)
         typer.echo(f"{config}: OK, {len(planned.stages)} stages")
         _warn_without_jail(planned)
+
+
+def _check_policy(experiment: Experiment, planned: Plan) -> None:
+    """Make every policy once: pieces that cannot be made, and options a selector does not take, are ConfigErrors."""
+    from lightningrl.stages.decoder import make_policy
+
+    members = next(stage.members for stage in planned if stage.kind == "pretrain")
+    parameters = {*experiment.evaluation.thresholds, *(run.threshold for run in experiment.runs)}
+    for parameter in sorted(parameters):
+        make_policy({"members": members, "decoding": experiment.decoding}, parameter)
 
 
 def _warn_without_jail(planned: Plan) -> None:

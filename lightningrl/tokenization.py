@@ -78,8 +78,8 @@ def load_tokenizer(path: Path) -> Any:
         found = [path / name for name in names if (path / name).is_file()]
         if not found:
             raise CheckpointError(
-                f"{path} is no tokenizer folder: {' or '.join(names)} is missing. Give a Hugging Face model folder, or "
-                "run the prepare stage, which builds the miniature's."
+                f"{path} is no tokenizer folder: {' or '.join(names)} is missing. Give the folder of a checkpoint "
+                "with its tokenizer."
             )
         for file in found:
             _require_json(file)
@@ -129,9 +129,12 @@ def encode_prompts(tokenizer: Any, conversations: Sequence[Sequence[dict[str, st
     unknown = tokenizer.unk_token_id
     for text, row in zip(texts, rows, strict=True):
         if unknown is not None and (row == unknown).any():
+            offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            words = {text[slice(*offsets[i])].strip() for i in np.flatnonzero(row == unknown)}
             raise BenchmarkError(
-                f"the tokenizer does not know all words of this prompt, the model would not see them: {text!r}. Change "
-                "the prompt (a suffix?), or build the tokenizer from texts that have its words."
+                f"the tokenizer does not know {', '.join(map(repr, sorted(words)))}: the model would not see it. Use "
+                "other words, or a tokenizer built from texts that have these (the miniature's has its benchmarks' "
+                "words only)."
             )
     return rows
 

@@ -71,6 +71,13 @@ def test_validate_refuses_with_the_keys_path(tmp_path):
     assert "evaluation.thresholds" in done.stderr and "1.3" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_validate_refuses_options_that_the_selector_does_not_take(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(Path(NANO).read_text() + "\ndecoding: {selector_options: {stepz: 3}}\n")
+    done = run("validate", "--config", str(bad))
+    assert done.exit_code == 2 and "stepz" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_stages_lists_what_is_missing_and_what_is_done(monkeypatch):
     listed = run("stages", "--config", NANO).stdout.splitlines()
     assert len(listed) == 22 and all(line.startswith("missing") for line in listed)

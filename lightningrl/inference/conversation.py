@@ -55,7 +55,7 @@ class Conversation:
     """Turns so far, and the model that answers them."""
 
     llm: LLM
-    max_new_tokens: int = 512
+    max_new_tokens: int | None = None
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
     answers: int = 0

@@ -29,7 +29,8 @@ class Settings(Section, strict=True):
 
     samples: int = Field(1, ge=1, le=1_000_000)
     """Responses to each prompt; they differ only at a temperature over 0."""
-    max_new_tokens: int = 512
+    max_new_tokens: int | None = None
+    """None: see LLM.request."""
     selector: str = "threshold"
     parameter: float = 0.9
     selector_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
@@ -144,14 +145,17 @@ def _checked(index: int, where: str, raw: dict[str, Any], defaults: Settings) ->
     except UnicodeEncodeError:
         error = f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is no text"
         return Ask(index, f"prompt/{index}", error=error)
-    if "threshold" in raw:
+    renamed = "threshold" in raw
+    if renamed:
         if "parameter" in raw:
             return Ask(index, uid, error=f"{where}: threshold and parameter are two names of one thing; give one")
         raw = {"parameter" if key == "threshold" else key: value for key, value in raw.items()}
     try:
         line = Line.model_validate(defaults.model_dump() | raw)
     except ValidationError as error:
-        return Ask(index, uid, error=f"{where}: {_said(error)}")
+        said = _said(error)
+        said = "threshold" + said.removeprefix("parameter") if renamed and said.startswith("parameter:") else said
+        return Ask(index, uid, error=f"{where}: {said}")
     if sum(value is not None for value in (line.prompt, line.messages, line.prompt_ids)) != 1:
         return Ask(index, uid, error=f"{where}: expected one of prompt, messages and prompt_ids")
     for key in CODE:

@@ -25,6 +25,9 @@ from lightningrl.models.checkpoint import load_model
 from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
 
+LONGEST = 512
+"""New tokens of a response for which nothing else is said."""
+
 Prompt = str | Sequence[dict[str, str]]
 """A user's turn, or the turns of a conversation (`role`, `content`)."""
 
@@ -57,6 +60,11 @@ class LLM:
         memory_bytes: int | None = None,
     ):
         self.folder = Path(folder)
+        if not (self.folder / "config.json").is_file():
+            what = "is no checkpoint: config.json is missing" if self.folder.is_dir() else "does not exist"
+            raise CheckpointError(
+                f"{self.folder} {what}. Give an SDAR checkpoint's folder; `lightningrl stages` lists those made here."
+            )
         self.tokenizer = load_tokenizer(self.folder)
         self.model = load_model(
             self.folder, dtype=dtype, device=device, block_size=block_size, mask_token_id=self.tokenizer.mask_token_id
@@ -85,10 +93,17 @@ class LLM:
         return hashlib.sha256(told + torch.cat(norms).numpy().tobytes()).hexdigest()
 
     def request(
-        self, prompt: Prompt, *, uid: str, sample: int = 0, max_new_tokens: int = 512, policy: Policy | None = None
+        self,
+        prompt: Prompt,
+        *,
+        uid: str,
+        sample: int = 0,
+        max_new_tokens: int | None = None,
+        policy: Policy | None = None,
     ) -> Request:
         """The prompt through the chat template; `uid` and `sample` are the key of its draws.
 
+        max_new_tokens: left out, LONGEST or as many as the model has room for.
         Raises DecodeError when the template refuses the conversation, BenchmarkError for words it has no tokens for.
         """
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
@@ -98,7 +113,13 @@ class LLM:
             raise
         except Exception as error:  # the template is a program of the checkpoint's: it may raise anything
             raise DecodeError(f"{uid}: the chat template or tokenizer refuses this prompt: {error}") from error
-        return Request(uid, sample, ids, max_new_tokens, policy)
+        return Request(uid, sample, ids, self.room(len(ids)) if max_new_tokens is None else max_new_tokens, policy)
+
+    def room(self, prompt_tokens: int) -> int:
+        """New tokens: LONGEST, or as many as the model has positions for; at least 1, which the decoder may refuse."""
+        config = self.model.config
+        usable = config.max_position_embeddings // config.block_size * config.block_size
+        return max(1, min(LONGEST, usable - prompt_tokens))
 
     def text(self, trajectory: Trajectory) -> str:
         return decode_response(self.tokenizer, trajectory.response_ids)
@@ -110,7 +131,7 @@ class LLM:
         return self.decoder.stream(requests, policy or Policy(Threshold(0.9)), observer)
 
     def generate(
-        self, prompts: Sequence[Prompt], policy: Policy | None = None, *, max_new_tokens: int = 512
+        self, prompts: Sequence[Prompt], policy: Policy | None = None, *, max_new_tokens: int | None = None
     ) -> list[Completion]:
         """One completion a prompt, in order. Greedy at threshold 0.9 unless a policy is given.
 

@@ -82,7 +82,8 @@ def _request(llm: LLM, ask: Ask, line: Line, policy: Policy) -> Request:
     bad = next((token for token in line.prompt_ids if not 0 <= token < size), None)
     if bad is not None:
         raise LightningRLError(f"{uid}: prompt token {bad} lies outside the vocabulary of {size}")
-    return Request(uid, 0, np.array(line.prompt_ids, dtype=np.int64), line.max_new_tokens, policy)
+    longest = llm.room(len(line.prompt_ids)) if line.max_new_tokens is None else line.max_new_tokens
+    return Request(uid, 0, np.array(line.prompt_ids, dtype=np.int64), longest, policy)
 
 
 def respond(llm: LLM, planned: Iterable[Planned], *, tokens: bool = True) -> Iterator[dict[str, Any]]:

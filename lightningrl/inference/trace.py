@@ -99,7 +99,7 @@ class Recorder:
             self.seen[int(seen.index_n[n])].append((int(seen.forward_n[n]), bool(seen.chosen_n[n]), guess))
 
 
-def trace_response(llm: LLM, prompt: Prompt, policy: Policy, *, name: str, max_new_tokens: int = 512) -> Trace:
+def trace_response(llm: LLM, prompt: Prompt, policy: Policy, *, name: str, max_new_tokens: int | None = None) -> Trace:
     """Generate one response and keep how it came about. The tokens are those of `LLM.generate([prompt], policy)`.
 
     Raises DecodeError when the prompt cannot be decoded, BenchmarkError when the tokenizer lacks a word of it.

@@ -31,8 +31,8 @@ def decode(
     block_size: Annotated[int, typer.Option(min=1, help="K.")] = 8,
     tpf: Annotated[float, typer.Option(help="Positions revealed a denoise forward.")] = 4.0,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows decoded together; several times.")] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    new_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of every prompt.")] = 64,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Of every response.")] = 128,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
@@ -46,7 +46,7 @@ def decode(
     share of the time outside them. tokens_per_true_forward: commits counted, prefill not. bound: weights read once a
     forward at the measured bandwidth, or arithmetic at the measured peak, whichever is more.
     """
-    with for_people():
+    with for_people(resumes=False):
         import torch
 
         from lightningrl.bench.decode import Workload, run_benchmark

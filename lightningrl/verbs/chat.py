@@ -37,7 +37,7 @@ System = Annotated[str | None, typer.Option(help="A system turn before the conve
 def chat(
     model: options.Model,
     system: System = None,
-    max_new_tokens: options.MaxNewTokens = 512,
+    max_new_tokens: options.MaxNewTokens = None,
     selector: options.Selector = "threshold",
     threshold: options.Threshold = 0.9,
     selector_options: options.SelectorOptions = "{}",
@@ -63,7 +63,7 @@ def chat(
     /new, /threshold 0.7, /temperature 0.8, /top_k, /top_p, /seed, /help, /quit
     Ctrl-C stops an answer and keeps the conversation; Ctrl-D leaves.
     """
-    with for_people():
+    with for_people(resumes=False):
         words: dict[str, Any] = {
             "selector": selector, "options": options.selector_options_of(selector_options), "parameter": threshold,
             "ranking": ranking, "cache": cache, "stop": stop, "temperature": temperature, "top_k": top_k,

@@ -35,7 +35,7 @@ def generate(
     overwrite: Overwrite = False,
     tokens: Tokens = True,
     samples: Samples = 1,
-    max_new_tokens: options.MaxNewTokens = 512,
+    max_new_tokens: options.MaxNewTokens = None,
     selector: options.Selector = "threshold",
     threshold: options.Threshold = 0.9,
     selector_options: options.SelectorOptions = "{}",
@@ -69,7 +69,7 @@ def generate(
     lightningrl generate models/SDAR-8B-Chat-b32 --prompt "How many legs have 3 cats?"
     lightningrl generate models/SDAR-8B-Chat-b32 prompts.jsonl --out answers.jsonl
     """
-    with for_people():
+    with for_people(resumes=out is not None):
         from lightningrl.inference.jsonl import settings_of
 
         settings = settings_of(

@@ -18,7 +18,10 @@ BlockSize = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, or `stored`.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-MaxNewTokens = Annotated[int, typer.Option(help="Longest response; rounded up to the block grid.")]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(help="Longest response, rounded up to the block grid; left out: 512, or what the model has room for."),
+]
 Selector = Annotated[str, typer.Option(help="What is revealed: a name of decoding/registry.py or module:attribute.")]
 Threshold = Annotated[float, typer.Option(help="The selector's parameter: a confidence, steps, nats, ...")]
 SelectorOptions = Annotated[
@@ -52,7 +55,7 @@ def open_llm(model: Path, block_size: int | None, dtype: str, device: str, **eng
 
 
 def require_device(device: str) -> None:
-    """Raises ConfigError when there is no such device."""
+    """Raises ConfigError for a device that torch does not know or does not find."""
     import torch
 
     from lightningrl.errors import ConfigError

@@ -16,8 +16,11 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_CTRL_C = 2, 75, 130
 
 
 @contextmanager
-def for_people() -> Iterator[None]:
-    """Errors that are the user's to mend, or of a file, as one message, no traceback; exit codes as the module says."""
+def for_people(*, resumes: bool = True) -> Iterator[None]:
+    """Errors that are the user's to mend, or of a file, as one message, no traceback; exit codes as the module says.
+
+    resumes: whether the verb goes on from a saved state when it is run again.
+    """
     try:
         yield
     except Interrupted as error:
@@ -32,5 +35,6 @@ def for_people() -> Iterator[None]:
         typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
-        typer.echo("stopped by Ctrl-C; run the same command again, it goes on from the last saved state", err=True)
+        again = "; run the same command again, it goes on from the last saved state" if resumes else ""
+        typer.echo(f"stopped by Ctrl-C{again}", err=True)
         raise typer.Exit(EXIT_CTRL_C) from None

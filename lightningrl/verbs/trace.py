@@ -6,17 +6,12 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lightningrl.verbs import options
 from lightningrl.verbs.people import for_people
-
-if TYPE_CHECKING:
-    from lightningrl.inference.llm import LLM
-
-LONGEST = 512
 
 Prompt = Annotated[str, typer.Argument(help="The user's turn, in quotes; `-` reads it from standard input.")]
 Against = Annotated[
@@ -24,17 +19,13 @@ Against = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Write the page here, say trace.html; it needs no other file.")]
 
-MaxNewTokens = Annotated[
-    int | None, typer.Option(help=f"Longest response; by default {LONGEST}, or what the model has room for.")
-]
-
 
 def trace(
     model: options.Model,
     prompt: Prompt,
     against: Against = None,
     out: Out = None,
-    max_new_tokens: MaxNewTokens = None,
+    max_new_tokens: options.MaxNewTokens = None,
     selector: options.Selector = "threshold",
     threshold: options.Threshold = 0.9,
     temperature: options.Temperature = 0.0,
@@ -56,7 +47,7 @@ def trace(
 
     Example: lightningrl trace CHECKPOINT "How many legs have 3 cats?" --against OTHER --out trace.html
     """
-    with for_people():
+    with for_people(resumes=False):
         folders = _existing([model, *(against or [])])
         question = _question(prompt)
         policy = options.policy_from(
@@ -74,8 +65,7 @@ def trace(
         traces = []
         for folder, name in zip(folders, _names(folders), strict=True):
             llm = options.open_llm(folder, block_size, dtype, device, rows=1)
-            longest = _room(llm, question) if max_new_tokens is None else max_new_tokens
-            traces.append(trace_response(llm, question, policy, name=name, max_new_tokens=longest))
+            traces.append(trace_response(llm, question, policy, name=name, max_new_tokens=max_new_tokens))
         sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
         console = Console(highlight=False)
         console.print(Text(visible(question, "\n"), "italic"), "")
@@ -104,13 +94,6 @@ def _question(prompt: str) -> str:
     if not question.strip():
         raise ConfigError("the prompt is empty; give a question in quotes, or `-` and a question on standard input")
     return question
-
-
-def _room(llm: LLM, question: str) -> int:
-    """New tokens: LONGEST, or as many as the model has positions for; at least 1, which the decoder may refuse."""
-    config, prompt = llm.model.config, llm.request(question, uid="room").prompt_ids
-    usable = config.max_position_embeddings // config.block_size * config.block_size
-    return max(1, min(LONGEST, usable - len(prompt)))
 
 
 def _names(folders: list[Path]) -> list[str]:

@@ -59,7 +59,7 @@ def test_the_prompt_from_standard_input(folders):
     ("arguments", "message"),
     [
         ((" ",), "the prompt is empty"),
-        (("How many zebras?",), "does not know all words"),
+        (("How many zebras?",), "does not know 'zebras'"),
         ((PROMPT, "--selector", "none"), "there is no selector 'none'"),
         ((PROMPT, "--max-new-tokens", "5000"), "shorten the prompt or max_new_tokens"),
         ((PROMPT, "--against", "nowhere"), "there is no folder nowhere"),
