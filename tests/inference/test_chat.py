@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
@@ -191,9 +192,12 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(folder):
 
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "lightningrl", "chat", str(folder), "--max-new-tokens", "180"]
+    command += ["--selector", "fixtures.slow:Slow"]
     process = subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent), "TERM": "xterm", "OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"PYTHONPATH": f"{PACKAGE.parent}:{Path(__file__).parents[1]}", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
+        | {"SLOW_SELECT_S": "0.03"},
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     os.close(theirs)

@@ -119,7 +119,8 @@ def undisturbed(model, tmp_path_factory):
     return by_key(folder / "out")
 
 
-SLOW = ("--rows", 1, "--max-new-tokens", 24)
+SLOW = ("--rows", 1, "--max-new-tokens", 24, "--selector", "fixtures.slow:Slow")
+TESTS = Path(__file__).parents[1]
 
 
 def many(folder: Path) -> Path:
@@ -129,7 +130,7 @@ def many(folder: Path) -> Path:
 
 def start(*arguments) -> subprocess.Popen:
     command = [sys.executable, "-m", "lightningrl", "generate", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}", "SLOW_SELECT_S": "0.02"}
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

@@ -76,7 +76,7 @@ def test_a_config_error_is_told_before_anything_runs(checkout: Checkout) -> None
     checkout.edit("config/nano.yaml", "[0.02, 0.9]", "[0.02, 0.9, 1.3]")
     done = checkout.snakemake("--cores", "2")
     assert done.returncode != 0
-    assert "evaluation.thresholds: a threshold is a probability within (0, 1), found 1.3" in done.stderr
+    assert "evaluation.thresholds.2: a threshold is a probability within (0, 1), found 1.3" in done.stderr
     assert "Traceback" not in done.stderr
     assert not checkout.path("results").exists()
 
