@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.slow import heed_ctrl_c
 from typer.testing import CliRunner
 
 from lightningrl import cli
@@ -198,7 +199,7 @@ def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(folder):
         env=os.environ
         | {"PYTHONPATH": f"{PACKAGE.parent}:{Path(__file__).parents[1]}", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
         | {"SLOW_SELECT_S": "0.03"},
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=lambda: (heed_ctrl_c(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
     )  # fmt: skip
     os.close(theirs)
     screen = b""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.generating import asked, by_key, rows_of, run
+from fixtures.slow import heed_ctrl_c
 
 from lightningrl.errors import StageError
 from lightningrl.inference.response_file import ResponseFile
@@ -131,7 +132,9 @@ def many(folder: Path) -> Path:
 def start(*arguments) -> subprocess.Popen:
     command = [sys.executable, "-m", "lightningrl", "generate", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}", "SLOW_SELECT_S": "0.02"}
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c
+    )
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
