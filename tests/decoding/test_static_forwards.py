@@ -96,3 +96,29 @@ def test_golden_decodes_of_the_official_decoder_on_a_gpu():
             request = Request("t/test/0", 0, np.array(case["prompt"]), case["gen_length"])
             [got] = BlockDecoder(model, ()).decode([request], Policy(Threshold(case["threshold"])))
             assert [*case["prompt"], *got.token_ids.tolist()] == case["output"]
+
+
+def documented_varlen(q, keys, values, cu_q, cu_k, max_q, max_k, *, enable_gqa, seqused_k, block_table):
+    """What torch documents of varlen_attn with a block table, sequence by sequence."""
+    assert cu_q.dtype == cu_k.dtype == seqused_k.dtype == block_table.dtype == torch.int32
+    assert len(cu_q) == len(cu_k) == len(seqused_k) + 1 and int(cu_q[-1]) == len(q) and int(seqused_k.max()) <= max_k
+    mixed = torch.empty_like(q)
+    for row, used in enumerate(seqused_k.tolist()):
+        here = slice(int(cu_q[row]), int(cu_q[row + 1]))
+        assert here.stop - here.start <= max_q
+        k, v = (table[block_table[row].long()].flatten(0, 1)[:used].transpose(0, 1)[None] for table in (keys, values))
+        one = q[here].transpose(0, 1)[None]
+        found = torch.nn.functional.scaled_dot_product_attention(one, k, v, enable_gqa=enable_gqa)
+        mixed[here] = found[0].transpose(0, 1)
+    return mixed
+
+
+def test_torchs_variable_length_kernel_is_called_as_it_is_documented():
+    """The kernel itself wants a GPU; what it is given does not: the documented meaning gives the gather's numbers."""
+    generator = torch.Generator().manual_seed(0)
+    noise = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    q, keys, values = noise(3, 4, 6, 8), noise(5, 8, 2, 8), noise(5, 8, 2, 8)
+    pages = torch.tensor([[4, 0], [2, 2], [1, 3]], dtype=torch.int32)
+    used = torch.tensor([12, 4, 16], dtype=torch.int32)
+    found = segments._torch_varlen(documented_varlen)(q, keys, values, pages, used)
+    torch.testing.assert_close(found, segments.gathered(q, keys, values, pages, used), rtol=0, atol=1e-12)
