@@ -152,8 +152,12 @@ class Verdict:
     extracted: str | None = None
     """The answer or program that was judged."""
     detail: str = ""
-    """One line for people: what was compared, which test failed, which sandbox level."""
+    """One line for people: what was compared, which test failed."""
     seconds: float = 0.0
+    compat: bool | None = None
+    """What the published grader's rules make of the same extracted answer; None where they have nothing to say."""
+    sandbox: str | None = None
+    """The jail level in which a program was judged; None where nothing was run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,10 @@ class EvalRecord:
     stop: Stop
     tokens_by_step: list[int] = field(default_factory=list)
     """Positions revealed at denoise forward 1, 2, ... (all decoded positions; sums to emitted_tokens)."""
+    compat: bool | None = None
+    """The second judge column: see `Verdict.compat`."""
+    sandbox: str | None = None
+    """The jail level of a judged program: see `Verdict.sandbox`."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -141,4 +141,6 @@ def to_record(policy: str, threshold: float, answer: Answer) -> EvalRecord:
         prefill_forwards=stats.prefill_forwards,
         stop=trajectory.stop,
         tokens_by_step=by_step.tolist(),
+        compat=verdict.compat,
+        sandbox=verdict.sandbox,
     )

@@ -1,0 +1,134 @@
+"""A helper process that answers lines with lines: killed when it is late, started anew when it is dead.
+
+Judging may hang, run out of memory or crash the interpreter (a power tower, a recursive parse), so it is done in
+processes that can be lost. Messages are JSON objects, one a line. The process takes its channels with `channels()`
+first thing, so that nothing a library prints can be mistaken for an answer. Not thread-safe: one conversation at a
+time; a pool has one `Worker` for each of its threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import selectors
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+MAX_LINE_BYTES = 16 * 2**20
+
+
+class WorkerLost(Exception):
+    """The process died, or sent something that is no message; it is gone, the next `send` starts another."""
+
+
+class WorkerLate(Exception):
+    """No answer by the deadline; the process was killed, the next `send` starts another."""
+
+
+class Worker:
+    """One helper process, started at the first `send`.
+
+    >>> worker = Worker(("cat",))
+    >>> worker.send({"x": 1}, time.monotonic() + 60)
+    >>> worker.receive(time.monotonic() + 60)
+    {'x': 1}
+    >>> worker.close()
+    -9
+    """
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """argv: the command; environment: all of its environment (default: none but PATH)."""
+        self._argv = list(argv)
+        self._environment = {"PATH": os.defpath} if environment is None else dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read = bytearray()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the living process; None before the first message and after a loss."""
+        return None if self._process is None else self._process.pid
+
+    def send(self, message: Mapping[str, Any], deadline: float) -> None:
+        """Send one message. deadline: in `time.monotonic()` seconds. Starts the process when there is none.
+
+        Raises WorkerLost when it died meanwhile, WorkerLate when it does not read; it is killed either way.
+        """
+        line = memoryview(json.dumps(message).encode() + b"\n")
+        if self._process is None:
+            self._start()
+        assert self._process is not None and self._process.stdin is not None
+        handle = self._process.stdin.fileno()
+        with selectors.DefaultSelector() as selector:
+            selector.register(handle, selectors.EVENT_WRITE)
+            while line:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    self.close()
+                    raise WorkerLate
+                try:
+                    line = line[os.write(handle, line) :]
+                except OSError as error:
+                    code = self.close()
+                    raise WorkerLost(f"the judge's helper process ended (exit code {code})") from error
+
+    def receive(self, deadline: float) -> dict[str, Any]:
+        """The next message. deadline: in `time.monotonic()` seconds. Raises WorkerLate or WorkerLost."""
+        if self._process is None:
+            raise WorkerLost("no message was sent")
+        stream = self._process.stdout
+        assert stream is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(stream, selectors.EVENT_READ)
+            while b"\n" not in self._read:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    self.close()
+                    raise WorkerLate
+                data = os.read(stream.fileno(), 1 << 16)
+                self._read += data
+                if not data or len(self._read) > MAX_LINE_BYTES:
+                    code = self.close()
+                    raise WorkerLost(f"the judge's helper process ended (exit code {code})")
+        line, _, rest = self._read.partition(b"\n")
+        self._read = bytearray(rest)
+        try:
+            message = json.loads(line)
+        except ValueError as error:
+            self.close()
+            raise WorkerLost(f"the judge's helper process sent no message: {error}") from error
+        return message
+
+    def close(self) -> int | None:
+        """Kill the process; its exit code. The worker may be used again."""
+        process, self._process = self._process, None
+        self._read.clear()
+        if process is None:
+            return None
+        process.kill()
+        code = process.wait()
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close() if stream else None
+        return code
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=self._environment, start_new_session=True, bufsize=0,
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+
+
+def channels(memory_bytes: int) -> tuple[IO[str], IO[str]]:
+    """In the process: where messages come from and go to; 0 and 1 become /dev/null, memory is bounded from now on."""
+    source, sink = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return open(source, encoding="utf-8"), open(sink, "w", encoding="utf-8", buffering=1)
