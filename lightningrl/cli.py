@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 READS = {
     "data": ("benchmarks",),
+    "selfcheck": ("benchmarks.name", "resources.judge_workers"),
     "tokenizer": ("tokenizer",),
     "pretrain": ("model", "pretrain", "decoding"),
     "train": ("runs", "decoding"),

@@ -61,7 +61,7 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
 
 
 def _make(stage: Stage, resources: Resources, report: Callable[[str], None], started: float) -> None:
-    for role, source in stage.inputs.items():
+    for role, source in (*stage.inputs.items(), *stage.after.items()):
         manifest.check_input(role, source)
     stage.manifest.unlink(missing_ok=True)  # an output was deleted by hand: not finished until it is made again
     _remove_temporaries(stage.folder)

@@ -8,7 +8,8 @@ from lightningrl.resolve import resolve
 from lightningrl.rl.trainer import TrainSetup
 from lightningrl.stages.context import StageContext
 from lightningrl.stages.decoder import make_decoder, make_policy
-from lightningrl.stages.loading import load_policy, make_judge, read_examples, save_policy, use_threads
+from lightningrl.stages.loading import load_policy, save_policy, use_threads
+from lightningrl.stages.problems import make_judge, read_examples
 from lightningrl.training.loop import train
 
 
