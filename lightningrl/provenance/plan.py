@@ -29,14 +29,14 @@ from typing import Any
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError, StageError
-from lightningrl.provenance.members import collected, judge_of, member
+from lightningrl.provenance.members import check_problems, collected, judge_of, member
 from lightningrl.provenance.stage import Stage
 
 KINDS = ("data", "selfcheck", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHECKPOINT = ("config.json", "model.safetensors", *TOKENIZER, "metrics.jsonl")
 FILES: Mapping[str, tuple[str, ...]] = {
-    "data": ("train.jsonl", "validation.jsonl", "test.jsonl"),
+    "data": ("train.jsonl", "validation.jsonl", "test.jsonl", "sources.json"),
     "selfcheck": ("selfcheck.json",),
     "tokenizer": TOKENIZER,
     "pretrain": CHECKPOINT,
@@ -98,6 +98,8 @@ class _Planner:
         self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.checks: dict[str, Stage] = {}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
+        for benchmark in experiment.benchmarks:
+            check_problems(self.benchmarks[benchmark.name], benchmark)
         self.decoder = {
             piece: member(piece, getattr(experiment.decoding, piece), f"decoding.{piece}")
             for piece in ("selector", "ranking", "scope", "cache", "stop")
@@ -108,16 +110,20 @@ class _Planner:
         yield from data.values()
         self.checks = {name: self.selfcheck(name, stage) for name, stage in data.items()}
         yield from self.checks.values()
-        tokenizer = self.tokenizer(data)
+        learned = {b.name: data[b.name] for b in self.experiment.benchmarks if b.train != 0 and b.validation != 0}
+        if not learned:
+            raise ConfigError("benchmarks: none has both train and validation problems, so there is nothing to learn")
+        tokenizer = self.tokenizer(learned)
         yield tokenizer
-        base = self.base(data, tokenizer)
+        base = self.base(learned, tokenizer)
         yield base
         trained: dict[str, Stage] = {}
         for run in sorted(self.experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
             trained[run.name] = self.train(run, data, base, trained)
         yield from trained.values()
-        evaluated = [self.evaluate("base", base, name, data) for name in self.benchmarks]
-        for run in self.experiment.runs:
+        tested = [benchmark.name for benchmark in self.experiment.benchmarks if benchmark.test != 0]
+        evaluated = [self.evaluate("base", base, name, data) for name in tested]
+        for run in (run for run in self.experiment.runs if run.benchmark in tested):
             evaluated.append(self.evaluate(run.name, trained[run.name], run.benchmark, data))
         yield from evaluated
         collect = self.collect(evaluated, trained)
@@ -146,9 +152,9 @@ class _Planner:
             "decoding": experiment.decoding,
             "seed": experiment.seed,
             "primary_threshold": experiment.evaluation.primary_threshold,
-            "max_new_tokens": _in_order({b.name: b.max_new_tokens for b in experiment.benchmarks}),
+            "max_new_tokens": _in_order({b.name: b.max_new_tokens for b in experiment.benchmarks if b.name in data}),
         }
-        members = self.decoder | {f"judge/{name}": judge for name, judge in self.judges.items()}
+        members = self.decoder | {f"judge/{name}": judge for name, judge in self.judges.items() if name in data}
         inputs = _data(data) | {"tokenizer": tokenizer}
         return self._stage("pretrain", "base", config, members, inputs, judged=tuple(data))
 

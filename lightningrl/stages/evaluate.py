@@ -7,12 +7,10 @@ with one more threshold pays only for that one.
 from __future__ import annotations
 
 from lightningrl import io
-from lightningrl.answering import Task
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.evaluation.sweep import Loaded, Sweep
-from lightningrl.resolve import resolve
 from lightningrl.stages.context import StageContext
-from lightningrl.stages.decoder import make_decoder, make_policy
+from lightningrl.stages.decoder import make_decoder, make_policy, make_task
 from lightningrl.stages.loading import load_policy, use_threads
 from lightningrl.stages.problems import make_judge, read_examples
 
@@ -48,7 +46,5 @@ def run(context: StageContext) -> None:
 def _load(context: StageContext) -> Loaded:
     config = context.config
     model, tokenizer = load_policy(context.inputs["policy"])
-    benchmark = resolve(config["members"]["benchmark"])
     judge = make_judge(config["members"]["judge"], context.judge_workers)
-    task = Task(lambda example: benchmark.render(example, config["prompt"]), judge, config["max_new_tokens"])
-    return Loaded(make_decoder(config, model, tokenizer), tokenizer, task)
+    return Loaded(make_decoder(config, model, tokenizer), tokenizer, make_task(config, judge))
