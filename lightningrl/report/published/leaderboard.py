@@ -68,7 +68,7 @@ class Cell:
 
     @property
     def prints_other_point(self) -> bool:
-        """Whether the printed accuracy or TPF is not that of the leaderboard's fastest point, to the printed decimal."""
+        """Whether the printed accuracy or TPF is not the leaderboard's fastest point's, to the last digit printed."""
         tpf, accuracy = self.points[-1]
         return abs(accuracy - self.accuracy_pct) > 0.05 + 1e-9 or abs(tpf - self.tpf) > 0.005 + 1e-9
 
