@@ -45,6 +45,8 @@ class EvalSummary:
     """Mean correctness over samples, percent; its interval is Wilson's, by problem."""
     accuracy_pct_low: float
     accuracy_pct_high: float
+    compat_accuracy_pct: float | None
+    """The same by the published grader's rules, over the records that have its verdict; None where none has."""
     tpf: float
     """Response tokens over denoise forwards, pooled (ratio of sums): the primary number."""
     tpf_low: float
@@ -134,6 +136,7 @@ def summarise(records: Sequence[EvalRecord], n_bootstrap: int = 1000, seed: int 
         accuracy_pct=float(100.0 * correct_N.sum() / samples_N.sum()),
         accuracy_pct_low=accuracy.low,
         accuracy_pct_high=accuracy.high,
+        compat_accuracy_pct=compat_accuracy_pct([record.compat for record in records]),
         tpf=float(tokens.sum() / denoise.sum()),
         tpf_low=tpf.low,
         tpf_high=tpf.high,
@@ -184,6 +187,11 @@ def problem_sums(records: Iterable[EvalRecord]) -> ProblemSums:
         key = (record.threshold, record.uid, record.sample)
         if key in seen:
             raise StageError(f"{record.uid} sample {record.sample} at threshold {record.threshold:g} comes twice.")
+        if record.denoise_forwards is None or record.response_tokens is None:
+            raise StageError(
+                f"{record.uid} sample {record.sample} has no counts of tokens and forwards, so it has no TPF and no "
+                "AUP. Take records of an engine that counts."
+            )
         if record.denoise_forwards < 1:
             raise StageError(f"{record.uid} sample {record.sample} has no denoise forward; every response takes one.")
         seen.add(key)
@@ -200,3 +208,9 @@ def problem_sums(records: Iterable[EvalRecord]) -> ProblemSums:
             "hold the same problems. Run the evaluation again, it fills in what is missing."
         )
     return ProblemSums(tuple(column), tuple(row), *sums)
+
+
+def compat_accuracy_pct(verdicts: Iterable[bool | None]) -> float | None:
+    """Percent of the second judge column that is right, over the records that have one; None where none has."""
+    found = [verdict for verdict in verdicts if verdict is not None]
+    return 100.0 * sum(found) / len(found) if found else None
