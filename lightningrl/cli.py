@@ -39,6 +39,15 @@ READS = {
 }
 """The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
 
+EVALUATE_DIRECTLY = """With a MODEL, --benchmark and --out, no experiment is needed. The benchmark's judge is proved
+first (official answers right, empty and `exit()` wrong). Records gather in OUT/state by problem and sample; stopped or
+killed, the same command goes on; one more --threshold costs only itself. OUT then has records.jsonl, summary.json and
+run.json.
+
+\b
+lightningrl evaluate --config config/config.yaml --name base/gsm-mini
+lightningrl evaluate models/SDAR-8B-Chat-b32 --block-size 32 --benchmark gsm8k --out sdar-gsm8k --device cuda"""
+
 spin_briefly()
 sys.path.append("")  # a user's own `module:attribute` beside them is found, as under `python -m`
 
@@ -100,7 +109,7 @@ for _kind in READS:
         _add_stage_verb(_kind)
 
 
-@app.command("evaluate", cls=_StageCommand)
+@app.command("evaluate", cls=_StageCommand, help=f"{_docstring('evaluate')}\n\n{EVALUATE_DIRECTLY}")
 def evaluate(
     model: direct.Model = None,
     config: Config = DEFAULT_CONFIG,
@@ -135,17 +144,7 @@ def evaluate(
     dtype: options.Dtype = "stored",
     device: options.Device = "cpu",
 ) -> None:
-    """Records and summary: of a stage of an experiment (--config, --name), or of a checkpoint's folder.
-
-    With a MODEL, --benchmark and --out, no experiment is needed. The benchmark's judge is proved first (official
-    answers right, empty and `exit()` wrong). Records gather in OUT/state by problem and sample; stopped or killed,
-    the same command goes on; one more --threshold costs only itself. OUT then has records.jsonl, summary.json and
-    run.json.
-
-    \b
-    lightningrl evaluate --config config/config.yaml --name base/gsm-mini
-    lightningrl evaluate models/SDAR-8B-Chat-b32 --block-size 32 --benchmark gsm8k --out sdar-gsm8k --device cuda
-    """
+    """A stage, or a checkpoint's folder."""
     given = dict(locals())
     with for_people():
         if model is None:

@@ -49,10 +49,9 @@ def command(model, out, *more, thresholds=("0.2", "0.9")):
 
 def run(model, out, *more, thresholds=("0.2", "0.9"), **environment):
     variables = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"} | environment
-    done = subprocess.run(
+    return subprocess.run(
         command(model, out, *more, thresholds=thresholds), env=variables, capture_output=True, text=True, timeout=120
     )
-    return done
 
 
 @pytest.fixture(scope="module")
