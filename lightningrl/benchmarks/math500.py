@@ -46,9 +46,12 @@ class Math500:
             split: [_example(f"math500/{split}/{number:05d}", row) for number, row in enumerate(rows[split])]
             for split in ("test", "train")
         }
-        train, validation = carve(read["train"])
-        splits = Splits({"train": train, "validation": validation, "test": read["test"]})
-        return take(self.name, separate(splits), sizes)
+        answered = [example for example in read["train"] if example.gold["answer"].strip()]
+        train, validation = carve(answered)
+        splits = separate(Splits({"train": train, "validation": validation, "test": read["test"]}))
+        if without := len(read["train"]) - len(answered):
+            splits.dropped["train problems without an answer"] = without
+        return take(self.name, splits, sizes)
 
     def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
         return wordings.mathematics(example, prompt, worked=True)
