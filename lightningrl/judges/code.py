@@ -6,8 +6,8 @@ Three forms of gold data, each in a module of its own, which says what it takes 
 - `{"entry_point", "tests": [{"args", "expected"}, ...]}`: values, `code_calls`;
 - `{"stdin_tests": [{"input", "output"}, ...], "time_limit_s"}`: programs that read and print, `code_stdio`.
 
-Every value of HumanEval's 164 and MBPP's 974 tasks crosses as plain data or, in MBPP 367, 601 and 927, as a reference to
-an object that stays in the jail; no task's test code runs in a jail with the program.
+Every value of HumanEval's 164 and MBPP's 974 tasks crosses as plain data or, in MBPP 367, 601 and 927, as a reference
+to an object that stays in the jail; no task's test code runs in a jail with the program.
 
 `compat` is what the published executor would say of the same program, as far as that follows without running it there:
 a SystemExit while the program loads passes every test, one inside a test passes that test. It is an approximation: that

@@ -1,8 +1,8 @@
 """Find the program in a response.
 
-Chat models answer with a Markdown code block. Where the prompt ends with the beginning of the answer (a prefill, an
-assistant turn that opens a block, perhaps with the signature of the function to complete), the program is that beginning
-and what the response makes of it. Linear in the text.
+Chat models answer with a Markdown code block. Where the prompt ends with the beginning of the answer (a prefill: an
+assistant turn that opens a block, perhaps with the signature of the function to complete), the program is that
+beginning and what the response makes of it. Linear in the text.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ def run_stdio(program: str, gold: StdioGold, limits: Limits) -> TestsResult:
     stop = time.monotonic() + TOTAL_S
     for stdin, expected in gold.tests:
         if outcomes and time.monotonic() > stop:
-            first_fault = ("timeout", f"all tests: stopped after {TOTAL_S:g} s") if first_fault[0] == "ok" else first_fault
+            if first_fault[0] == "ok":
+                first_fault = ("timeout", f"all tests: stopped after {TOTAL_S:g} s")
             outcomes += [TestOutcome(False, False, "not run")] * (len(gold.tests) - len(outcomes))
             break
         result = run_script(program, stdin, limits=gold.limits(limits, expected))

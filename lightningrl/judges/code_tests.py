@@ -131,7 +131,7 @@ def run_tests(program: str, gold: TestsGold, checker: Worker, limits: Limits, se
     end: dict[str, Any] = {"broken": "", "too_large": False, "gold_error": ""}
     is_late, lost = False, ""
     with open_dialogue(program, gold.entry_point, limits=limits) as dialogue:
-        if dialogue.load_error is None and not dialogue.is_over:
+        if dialogue.load_error is None and dialogue.status()[0] == "ok":
             try:
                 end = _check(gold, checker, dialogue, seed, outcomes)
             except WorkerLate:

@@ -275,7 +275,7 @@ def _read_range(reader: _Reader, body: Any, depth: int) -> range:
 
 
 def _read_bytes(reader: _Reader, body: Any, depth: int) -> bytes:
-    if type(body) is not str or not body.isalnum() and body:
+    if type(body) is not str or (body and not body.isalnum()):
         raise CodecError("bytes that are not hexadecimal digits")
     reader.budget.spend(chars=len(body))
     try:

@@ -40,9 +40,12 @@ class Dialogue:
         """None: the program is loaded, or the jail ended while it was loading (see `status`)."""
         self._jail, self._limits = jail, limits
         self._broken = ""
+        self._is_unanswered = False
         if jail is not None:
             line = self._next_line()
-            if line is not None:
+            if line is None:
+                self._is_unanswered = True
+            else:
                 self.load_error = self._read_load(line)
 
     @property
@@ -61,21 +64,27 @@ class Dialogue:
 
     def ask(self, line: str) -> str | None:
         """Send one operation, wait for one line, which may be anything; None: the jail has ended, see `status`."""
-        if self._jail is None or self.is_over:
-            return None
-        self._jail.send(line.encode("ascii") + b"\n")
-        answer = self._next_line()
+        answer = None
+        if self._jail is not None and not self.is_over:
+            self._jail.send(line.encode("ascii") + b"\n")
+            answer = self._next_line()
+        self._is_unanswered = self._is_unanswered or answer is None
         return None if answer is None else answer.decode("latin-1")
 
     def status(self) -> tuple[JailStatus, str]:
-        """`ok` as long as it was not ended by a limit or by itself, and a line for people."""
+        """`ok` as long as all that was asked is answered and no limit reached, and a line for people.
+
+        That a program ends after its last answer, or because it does not load, is no crash: it would be one or none
+        by chance.
+        """
         if self._jail is None:
             return "ok", ""
         if self._broken:
             return "crashed", self._broken
         if self._jail.ending is None:
             self._jail.read_the_rest()
-        return ("ok", "") if self._jail.ending is None else ending_of(self._jail, self._limits)
+        is_ok = self._jail.ending in (None, "exit") and not self._is_unanswered
+        return ("ok", "") if is_ok else ending_of(self._jail, self._limits)
 
     def _next_line(self) -> bytes | None:
         assert self._jail is not None

@@ -3,9 +3,10 @@
     results = run_calls("def add(a, b): return a + b", "add", [(1, 2), (3, 4)])
     [call.value for call in results.calls]    # [3, 7]
 
-The entry to `lightningrl.sandbox`: a batch of calls, a dialogue (call by call), or a script with its input. It compares nothing and knows no expected value: that is the judge's part, in
-another process than the candidate. tests/sandbox holds the attacks this is tested against. It does not
-protect against flaws of the kernel, and several processes of one jail may each use the memory limit.
+The entry to `lightningrl.sandbox`: a batch of calls, a dialogue (call by call), or a script with its input. It compares
+nothing and knows no expected value: that is the judge's part, in another process than the candidate. tests/sandbox
+holds the attacks this is tested against. It does not protect against flaws of the kernel, and several processes of one
+jail may each use the memory limit.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ The first line of 0 is the request. Its `mode` says what follows after the reply
 
 - `calls`: the request has all calls. Replies `{"call": i, "value": ...}` or `{"call": i, "error": kind, "message":
   ...}` in their order, or one `{"load_error": message}`.
-- `dialogue`: `{"loaded": true}` or `{"load_error": message, "type": class}`; then each further line of 0 is an operation with an `id`, answered
-  by `{"id": ..., "value": ...}` or `{"id": ..., "error": class, "message": ...}`. Objects that are no plain data stay
-  here; they cross as numbers, by which the other side can pass them back.
+- `dialogue`: `{"loaded": true}` or `{"load_error": message, "type": class}`; then each further line of 0 is an
+  operation with an `id`, answered by `{"id": ..., "value": ...}` or `{"id": ..., "error": class, "message": ...}`.
+  Objects that are no plain data stay here; they cross as numbers, by which the other side can pass them back.
 - `script`: the program runs as `__main__`; the rest of 0 is its input, its output goes to the output channel. It holds
   no reply channel.
 
