@@ -142,8 +142,9 @@ for _ in range(10_000): deep = [deep]
 bomb = []
 for _ in range(50): bomb = [bomb, bomb]
 values = [
-    object(), iter([]), b"x", 1j, frozenset(), range(3), print, loop, [[loop]], {1: loop}, deep, bomb,
-    collections.Counter(), type("L", (list,), {})(), type("I", (int,), {})(3), set(range(20_000)), [NotImplemented],
+    object(), iter([]), bytearray(b"x"), object, {}.keys(), type("T", (tuple,), {})(), print, loop, [[loop]],
+    {1: loop}, deep, bomb, type("C", (collections.Counter,), {})(),
+    type("L", (list,), {})(), type("I", (int,), {})(3), set(range(20_000)), [NotImplemented],
 ]
 def attack(number): return values[number] if number < len(values) else None
 """
