@@ -69,7 +69,7 @@ class Jail:
         if answer is None:
             self.is_over = True
             raise Ended
-        self.last = f"{_short(line[line.find('op') - 1 :])} gave {_short(answer)}"
+        self.last = f"{_short(line[line.find('op') - 1 :])} gave {_short(_without(answer, number))}"
         try:
             return self._read(answer, number)
         except codec.CodecError as error:
@@ -209,6 +209,11 @@ def _exception(kind: str, message: str) -> Exception:
         return found(message)
     except TypeError:  # UnicodeDecodeError and its like want more arguments
         return CandidateError(message)
+
+
+def _without(answer: str, number: str) -> str:
+    """The answer as people are shown it, the same from run to run."""
+    return answer.replace(f'"id":"{number}",', "")
 
 
 def _short(text: str) -> str:
