@@ -87,7 +87,7 @@ def _print(size: str, found: dict[str, Any]) -> None:
 
 @app.command()
 def judges(
-    benchmark: Annotated[str, typer.Option(help="math500, gsm8k, humaneval, mbpp: its test split.")] = "math500",
+    benchmark: Annotated[str, typer.Option(help="math500, gsm8k, humaneval, mbpp, ...")] = "math500",
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge.")] = 2,
     mirror: Annotated[Path | None, typer.Option(help="Folder with the files; LIGHTNINGRL_DATA_MIRROR is first.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems.")] = None,

@@ -65,7 +65,8 @@ def test_value_is_the_fraction_of_the_asserts(judge, jail_level):
 
 
 @pytest.mark.parametrize("value", [
-    "-0.0", "float('inf')", "2**70", "'\\ud800\\0é'", "b'\\xff'", "1j", "frozenset({1})", "range(3, 9, 2)", "(1, [2, {3}])",
+    "-0.0", "float('inf')", "2**70", "'\\ud800\\0é'", "b'\\xff'", "1j", "frozenset({1})", "range(3, 9, 2)",
+    "(1, [2, {3}])",
     "{(1, 2): None}", "__import__('collections').deque([1])", "__import__('collections').Counter('aab')", "int",
     "__import__('collections').OrderedDict(a=1)", "__import__('collections').defaultdict(int, {1: 2})",
 ])  # fmt: skip
@@ -112,8 +113,10 @@ def test_objects_of_the_program_are_handles(judge):
     setup = "root = Node(1)\nroot.left = Node(2)"
     tests = ["assert f(root).value == 2", "assert root.left.left is None", "assert f(root) is root.left"]
     assert passes(judge, NODE, *tests, setup=setup)
-    for forbidden in ("f(root) == 2", "f(root) == root", "[f(root)] == [2]", "2 in [f(root)]", "f(root) in {2, 3}",
-                      "isinstance(f(root), int)", "f(root).__class__ is int", "f(root) < 3", "len(f(root)) == 1"):  # fmt: skip
+    for forbidden in (
+        "f(root) == 2", "f(root) == root", "[f(root)] == [2]", "2 in [f(root)]", "f(root) in {2, 3}",
+        "isinstance(f(root), int)", "f(root).__class__ is int", "f(root) < 3", "len(f(root)) == 1",
+    ):  # fmt: skip
         assert not passes(judge, NODE, f"assert {forbidden}", setup=setup), forbidden
 
 
@@ -148,7 +151,8 @@ def test_an_entry_point_may_have_a_builtin_s_name_or_be_a_class(judge):
 
 
 def test_what_the_program_does_to_its_arguments_stays_there(judge):
-    assert passes(judge, "def f(x):\n    x.append(1)\n    return x", "x = []\nassert f(x) == [1] and x == [] and f(x) == [1]")
+    program = "def f(x):\n    x.append(1)\n    return x"
+    assert passes(judge, program, "x = []\nassert f(x) == [1] and x == [] and f(x) == [1]")
 
 
 def test_random_draws_of_the_tests_are_the_same_every_time(jail_level):
@@ -225,7 +229,8 @@ BAD_GOLD = [
 def test_bad_gold_is_no_score(gold, judge):
     bad = Example("b/test/1", (), {"entry_point": "f", **gold})
     verdict = judge_one(judge, bad, "def f(): return 1")
-    assert (verdict.status, verdict.value, verdict.compat) == ("gold_error", None, None) and "b/test/1" in verdict.detail
+    assert (verdict.status, verdict.value, verdict.compat) == ("gold_error", None, None), verdict
+    assert "b/test/1" in verdict.detail
 
 
 def test_two_judgements_at_once_do_not_see_each_other(judge):
@@ -262,7 +267,8 @@ def test_a_program_that_kills_its_jail_each_time_is_crashed(judge, monkeypatch):
     run = code.run_tests
     monkeypatch.setattr(code, "run_tests", lambda *args, **kwargs: runs.append(1) or run(*args, **kwargs))
     gold = example(TESTS, "add")
-    verdict = judge_one(judge, gold, "import os\ndef add(a, b): os.kill(os.getppid(), 9); return os.kill(os.getpid(), 9)")
+    program = "import os\ndef add(a, b): os.kill(os.getppid(), 9); return os.kill(os.getpid(), 9)"
+    verdict = judge_one(judge, gold, program)
     assert verdict.status == "crashed" and len(runs) <= 2 and verdict.detail
 
 
