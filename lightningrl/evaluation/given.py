@@ -1,0 +1,159 @@
+"""Responses that some engine made, read from JSON lines for judging. No torch.
+
+A line is one response. Accepted are
+
+    {"uid": ..., "response": ...}           the least: the problem's uid and the text
+    rows of `lightningrl generate`          {"id": the problem's uid, "text": ..., counts of tokens and forwards}
+    our own records                         to judge them again
+
+and each may have `sample` (0), `policy`, `threshold`, and the counts and prompt hash of `types.EvalRecord`. What a line
+does not say stays unknown (None): no count is made up. Lines with `error` are responses that failed; they are counted
+and left out. Other keys are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightningrl import io
+from lightningrl.errors import ConfigError
+
+Key = tuple[str, float | None, str, int]
+"""(policy, threshold, uid, sample): no two responses share it."""
+
+COUNTS = (
+    "response_tokens", "emitted_tokens", "denoise_forwards", "commit_forwards", "prefill_forwards", "visible_tokens",
+)  # fmt: skip
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One response as it was given."""
+
+    policy: str
+    threshold: float | None
+    uid: str
+    sample: int
+    text: str
+    known: Mapping[str, Any]
+    """Fields of the record that are not the judge's: counts, `stop`, `prompt_sha256`, `tokens_by_step`."""
+
+    @property
+    def key(self) -> Key:
+        return self.policy, self.threshold, self.uid, self.sample
+
+    @property
+    def digest(self) -> str:
+        """Tells this response from another one under the same key."""
+        return io.sha256_text(io.canonical_json([*self.key, self.text, self.known]))
+
+
+@dataclass(frozen=True, slots=True)
+class GivenFile:
+    """The responses of a file, in its order."""
+
+    responses: tuple[Given, ...]
+    failed: int
+    """Lines with `error`."""
+
+
+def read_given(path: Path, policy: str | None = None, threshold: float | None = None) -> GivenFile:
+    """Responses of a JSON lines file. policy, threshold: of lines that do not say theirs (policy: the file's name).
+
+    Raises ConfigError, naming the line, for what is no response, and for two under one key.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    found: dict[Key, tuple[int, Given]] = {}
+    failed = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        row = _row(line, where)
+        if "error" in row:
+            failed += 1
+            continue
+        given = _given(row, where, policy or path.stem, threshold)
+        if given.key in found:
+            raise ConfigError(
+                f"{where}: a response to {given.uid}, sample {given.sample}, of policy {given.policy!r} at threshold "
+                f"{given.threshold} is in line {found[given.key][0]} already. Number samples with `sample`, or name "
+                "what differs with `policy` or `threshold`."
+            )
+        found[given.key] = number, given
+    if not found:
+        what = f"; all {failed} lines are failed requests" if failed else ""
+        raise ConfigError(f'{path} has no response{what}. Expected lines like {{"uid": "...", "response": "..."}}.')
+    return GivenFile(tuple(given for _, given in found.values()), failed)
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: this is not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ConfigError(f'{where}: found {type(row).__name__}, expected an object like {{"uid": ..., "response": ...}}')
+    return row
+
+
+def _given(row: dict[str, Any], where: str, policy: str, threshold: float | None) -> Given:
+    uid, text = row.get("uid", row.get("id")), row.get("response", row.get("text"))
+    if not isinstance(uid, str) or not isinstance(text, str):
+        raise ConfigError(
+            f"{where}: expected `uid` (or `id`) and `response` (or `text`), both texts; found keys "
+            f"{', '.join(sorted(row)) or 'none'}"
+        )
+    sample = row.get("sample", 0)
+    if not _is_count(sample):
+        raise ConfigError(f"{where}: sample is {sample!r}, expected a whole number from 0")
+    named = row.get("policy")
+    if named is not None and not isinstance(named, str):
+        raise ConfigError(f"{where}: policy is {named!r}, expected a text")
+    tau = row.get("threshold")
+    if tau is not None and (isinstance(tau, bool) or not isinstance(tau, (int, float)) or not math.isfinite(tau)):
+        raise ConfigError(f"{where}: threshold is {tau!r}, expected a finite number")
+    return Given(
+        writable(policy if named is None else named),
+        threshold if tau is None else float(tau),
+        writable(uid),
+        sample,
+        writable(text),
+        _known(row, where),
+    )
+
+
+def _known(row: dict[str, Any], where: str) -> dict[str, Any]:
+    known: dict[str, Any] = {name: row[name] for name in COUNTS if row.get(name) is not None}
+    for name, value in known.items():
+        least = 1 if name in ("response_tokens", "denoise_forwards") else 0
+        if not _is_count(value) or value < least:
+            raise ConfigError(f"{where}: {name} is {value!r}, expected a whole number from {least}, or nothing")
+    if row.get("stop") is not None:
+        if row["stop"] not in ("eos", "length"):
+            raise ConfigError(f"{where}: stop is {row['stop']!r}, expected eos or length, or nothing")
+        known["stop"] = row["stop"]
+    if isinstance(row.get("prompt_sha256"), str):
+        known["prompt_sha256"] = writable(row["prompt_sha256"])
+    steps = row.get("tokens_by_step")
+    if isinstance(steps, list) and all(_is_count(step) for step in steps):
+        known["tokens_by_step"] = steps
+    return known
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def writable(text: str) -> str:
+    """The text with lone surrogates, which no file can hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
