@@ -19,6 +19,7 @@ from lightningrl.verbs import evaluate as direct
 from lightningrl.verbs.chat import chat
 from lightningrl.verbs.generate import generate
 from lightningrl.verbs.people import for_people
+from lightningrl.verbs.score import compare, score
 from lightningrl.verbs.trace import trace
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ def evaluate(
 
 
 app.command()(generate)
+app.command()(score)
+app.command()(compare)
 app.command()(chat)
 
 

@@ -13,10 +13,9 @@ from typing import Any
 
 from lightningrl import io
 from lightningrl.answering import Task
-from lightningrl.benchmarks.fetch import Origins, obtain
-from lightningrl.benchmarks.protocol import Benchmark, PromptOptions, example_from_json
+from lightningrl.benchmarks.protocol import Benchmark, PromptOptions
 from lightningrl.decoding.protocol import Policy
-from lightningrl.errors import BenchmarkError, ConfigError
+from lightningrl.errors import ConfigError
 from lightningrl.evaluation.metrics import EvalSummary, summarise
 from lightningrl.evaluation.selfcheck import self_check
 from lightningrl.evaluation.sweep import Loaded, Sweep
@@ -37,31 +36,6 @@ class Asked:
     max_new_tokens: int
     shard: int
     """Problems decoded as one batch: what is lost at most when it is stopped."""
-
-
-def problems(benchmark: Benchmark, split: str, file: Path | None, origins: Origins, limit: int | None) -> list[Example]:
-    """The first `limit` problems of a split: of a data stage's file, or by the benchmark's own loader.
-
-    Raises BenchmarkError when there are none.
-    """
-    if file is not None:
-        examples = [example_from_json(row) for row in io.read_jsonl(file)]
-    else:
-        rows = {source.key: obtain(source, origins).rows for source in benchmark.sources}
-        if not rows and limit is None:
-            raise BenchmarkError(f"{benchmark.name} is generated without end: say how many problems with --limit")
-        sizes = {name: None if rows else limit if name == split else 0 for name in {"train", "validation", split}}
-        examples = benchmark.load(sizes, 0, rows)[split]
-    if not examples:
-        raise BenchmarkError(f"{benchmark.name} has no {split} problems")
-    return examples[:limit]
-
-
-def check_prompt(benchmark: Benchmark, prompt: PromptOptions) -> None:
-    """Raises ConfigError for a wording or a number of worked examples that the benchmark has not."""
-    for what, value, allowed in (("style", prompt.style, benchmark.styles), ("shots", prompt.shots, benchmark.shots)):
-        if value not in allowed:
-            raise ConfigError(f"--{what}: found {value}, {benchmark.name} has {', '.join(map(str, allowed))}")
 
 
 def evaluate(

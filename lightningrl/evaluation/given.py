@@ -102,7 +102,8 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: this is not JSON: {error}") from None
     if not isinstance(row, dict):
-        raise ConfigError(f'{where}: found {type(row).__name__}, expected an object like {{"uid": ..., "response": ...}}')
+        expected = 'an object like {"uid": ..., "response": ...}'
+        raise ConfigError(f"{where}: found {type(row).__name__}, expected {expected}")
     return row
 
 

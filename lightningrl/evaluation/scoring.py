@@ -144,7 +144,8 @@ class _Partial:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise StageError(f"{self.path} is being written by another process. Wait for it, or name another --out.") from None
+            message = f"{self.path} is being written by another process. Wait for it, or name another --out."
+            raise StageError(message) from None
 
     def _read(self) -> None:
         """Keep the whole lines behind the right first line; drop everything else."""

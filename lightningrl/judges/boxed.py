@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Sequence
 
+from lightningrl.judges.compat import published_equal
 from lightningrl.judges.protocol import check_lengths
 from lightningrl.types import Example, Verdict
 
@@ -54,11 +55,13 @@ def _judge_one(gold: str | None, response: str) -> Verdict:
         detail = 'gold data: expected {"answer": "..."} with text in it'
         return Verdict(False, None, "gold_error", extracted, detail, time.monotonic() - start)
     if extracted is None:
-        return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...}", time.monotonic() - start)
+        return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...}", time.monotonic() - start, False)
     expected, found = normalise(gold), normalise(extracted)
     correct = expected == found
     detail = f"expected {expected[:80]}, found {found[:80]}"
-    return Verdict(correct, float(correct), "ok" if correct else "wrong", extracted, detail, time.monotonic() - start)
+    status = "ok" if correct else "wrong"
+    compat = published_equal(gold, extracted)
+    return Verdict(correct, float(correct), status, extracted, detail, time.monotonic() - start, compat)
 
 
 def extract_boxed(text: str) -> str | None:

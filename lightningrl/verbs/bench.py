@@ -89,7 +89,7 @@ def _print(size: str, found: dict[str, Any]) -> None:
 def judges(
     benchmark: Annotated[str, typer.Option(help="math500, gsm8k, humaneval, mbpp, ...")] = "math500",
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge.")] = 2,
-    mirror: Annotated[Path | None, typer.Option(help="Folder with the files; LIGHTNINGRL_DATA_MIRROR is first.")] = None,
+    mirror: Annotated[Path | None, typer.Option(help="Folder with the files; else LIGHTNINGRL_DATA_MIRROR.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems.")] = None,
 ) -> None:
     """Judgements a second: gold answers (mathematics) or official solutions (programs), and how many are right."""
@@ -97,7 +97,7 @@ def judges(
         from lightningrl.bench.judges import mathematics, programs
         from lightningrl.benchmarks.fetch import Origins
         from lightningrl.benchmarks.registry import get_benchmark
-        from lightningrl.evaluation.direct import problems
+        from lightningrl.evaluation.asked import problems
 
         chosen = get_benchmark(benchmark)
         examples = problems(chosen, "test", None, Origins(mirror, Path("config/data.lock.json")), limit)

@@ -38,6 +38,7 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     from lightningrl.benchmarks.protocol import PromptOptions
     from lightningrl.benchmarks.registry import get_benchmark
     from lightningrl.errors import ConfigError
+    from lightningrl.evaluation import asked as tasks
     from lightningrl.evaluation import direct
     from lightningrl.resolve import resolve
     from lightningrl.verbs import options
@@ -46,7 +47,7 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
         raise ConfigError("with a MODEL, say --benchmark and --out; without one, --config and --name of a stage")
     chosen = get_benchmark(benchmark)
     prompt = PromptOptions(style=given["style"], shots=given["shots"], compat=given["compat"])
-    direct.check_prompt(chosen, prompt)
+    tasks.check_prompt(chosen, prompt)
     words = {
         name: given[name] for name in ("selector", "ranking", "cache", "stop", "temperature", "top_k", "top_p", "seed")
     }
@@ -59,7 +60,7 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     for threshold in thresholds:
         policy(threshold)  # what is wrong on the command line is said before anything is loaded
     origins = Origins(given["mirror"], Path("config/data.lock.json"))
-    examples = direct.problems(chosen, given["split"], given["data"], origins, given["limit"])
+    examples = tasks.problems(chosen, given["split"], given["data"], origins, given["limit"])
     asked = direct.Asked(
         chosen, examples, prompt, thresholds, given["samples"], given["max_new_tokens"], given["shard"]
     )
@@ -68,7 +69,7 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
         model, given["block_size"], given["dtype"], given["device"], rows=given["rows"], memory_bytes=memory
     )
     settings = {
-        "model": llm.fingerprint, "benchmark": benchmark, "problems": _fingerprint(examples), "policy": words,
+        "model": llm.fingerprint, "benchmark": benchmark, "problems": tasks.fingerprint(examples), "policy": words,
         "prompt": {name: getattr(prompt, name) for name in ("style", "shots", "compat")},
         "samples": asked.samples, "max_new_tokens": asked.max_new_tokens, "shard": asked.shard,
     }  # fmt: skip
@@ -83,13 +84,6 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
         judge.close()
     _describe(out, llm, settings, rows)
     _show(summaries, rows)
-
-
-def _fingerprint(examples: Any) -> str:
-    from lightningrl import io
-    from lightningrl.benchmarks.protocol import example_to_json
-
-    return io.sha256_text(io.canonical_json([example_to_json(example) for example in examples]))
 
 
 def _describe(out: Path, llm: LLM, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:

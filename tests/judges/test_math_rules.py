@@ -33,7 +33,8 @@ SAME = [
     (r"90^\circ", "90 degrees"), (r"\$32,\!348", "32348"), (r"\$36", "36 dollars"), (r"5.4 \text{ cents}", "5.4"),
     (r"864 \mbox{ inches}^2", "864"), (r"864 \mbox{ inches}^2", "864 square inches"),
     (r"15\mbox{ cm}^2", r"15\text{ cm}^2"),
-    (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}"), (r"3\text{ m}", "3 meters"), ("2516_8", "2516_{8}"), ("2516_8", "2516"),
+    (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}"), (r"3\text{ m}", "3 meters"),
+    ("2516_8", "2516_{8}"), ("2516_8", "2516"),
     (r"10\%", r"10 \%"), (r"10\%", "10 percent"), (r"12.5\%", r"\frac{25}{2}\%"),
     # words and choices
     (r"\text{Evelyn}", "Evelyn"), (r"\text{even}", "Even"), (r"\text{(C)}", "C"), (r"\text{(C)}", "(C)"),

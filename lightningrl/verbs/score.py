@@ -1,0 +1,158 @@
+"""`lightningrl score` and `lightningrl compare`: judge responses of any engine, and compare records. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lightningrl.verbs.people import for_people
+
+Responses = Annotated[Path, typer.Argument(help="JSON lines: one response each.")]
+BenchmarkName = Annotated[str, typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")]
+Out = Annotated[Path, typer.Option(help="The records; the summary goes beside them (OUT with .summary.json).")]
+DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl).")]
+Split = Annotated[str, typer.Option(help="test, validation or train.")]
+Mirror = Annotated[Path | None, typer.Option(help="Folder with the files; LIGHTNINGRL_DATA_MIRROR goes first.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many problems are asked about.")]
+PolicyName = Annotated[str | None, typer.Option("--policy", help="Of lines that name none; left out: the file's name.")]
+Threshold = Annotated[float | None, typer.Option(help="Of lines that name none.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
+
+
+def score(
+    responses: Responses,
+    benchmark: BenchmarkName,
+    out: Out,
+    data: DataFile = None,
+    split: Split = "test",
+    mirror: Mirror = None,
+    limit: Limit = None,
+    policy: PolicyName = None,
+    threshold: Threshold = None,
+    workers: Workers = 1,
+) -> None:
+    """Judge responses made by any engine: records and a summary.
+
+    A line is at least {"uid": "gsm8k/test/00017", "response": "..."}; rows of `lightningrl generate` (id, text,
+    counts) and records of ours are taken as they are. Counts that a line does not have are not made up: what would be
+    made of them is left out. The benchmark's judge is proved first.
+
+    Records gather in OUT.partial and are moved into place when all are judged; stopped or killed, the same command
+    goes on.
+
+    \b
+    lightningrl score answers.jsonl --benchmark gsm8k --out records.jsonl
+    """
+    with for_people():
+        from lightningrl import io
+        from lightningrl.benchmarks.fetch import Origins
+        from lightningrl.benchmarks.registry import get_benchmark
+        from lightningrl.evaluation import asked, given, scored, scoring
+        from lightningrl.evaluation.selfcheck import self_check
+        from lightningrl.resolve import resolve
+
+        chosen = get_benchmark(benchmark)
+        file = given.read_given(responses, policy, threshold)
+        examples = asked.problems(chosen, split, data, Origins(mirror, Path("config/data.lock.json")), limit)
+        scoring.check_problems(file.responses, examples)
+
+        def make_judge() -> Any:
+            judge = resolve(chosen.judge)(workers=workers)
+            try:
+                self_check(chosen.name, examples, judge)
+            except BaseException:
+                judge.close()
+                raise
+            return judge
+
+        identity = {"benchmark": benchmark, "judge": chosen.judge, "problems": asked.fingerprint(examples)}
+        rows = scoring.judge_all(file.responses, examples, make_judge, out, identity)
+        found = scored.summaries(rows, examples)
+        io.write_json(out.with_name(f"{out.name}.summary.json"), found)
+        scoring.finish(out, rows)
+        for summary in found:
+            _show(summary)
+            for note in scored.notes(summary, file.failed):
+                typer.echo(f"  note: {note}")
+
+
+def _show(summary: dict[str, Any]) -> None:
+    def number(name: str, form: str = "{:.2f}") -> str:
+        return "unknown" if summary[name] is None else form.format(summary[name])
+
+    at = "" if summary["threshold"] is None else f" at {summary['threshold']:g}"
+    status = ", ".join(f"{count} {name}" for name, count in summary["status"].items() if count)
+    typer.echo(
+        f"{summary['policy']}{at}: accuracy {summary['accuracy_pct']:.1f} % [{summary['accuracy_pct_low']:.1f}, "
+        f"{summary['accuracy_pct_high']:.1f}], compat {number('compat_accuracy_pct', '{:.1f}')}; TPF {number('tpf')} "
+        f"(true {number('tpf_true')}, paper's {number('tpf_paper')}); forwards a problem "
+        f"{number('forwards_per_problem', '{:.1f}')}; truncated {number('truncated_pct', '{:.1f} %')}; "
+        f"{summary['n_samples']} responses to {summary['n_problems']} problems: {status}"
+    )
+
+
+Base = Annotated[Path, typer.Argument(help="Records of the model that is compared with.")]
+Others = Annotated[list[Path], typer.Argument(help="Records of others on the same problems.")]
+Primary = Annotated[float, typer.Option(help="The threshold of the single numbers.")]
+YMax = Annotated[float | None, typer.Option("--y-max", help="For AUP, percent; left out: the best accuracy found.")]
+Replicates = Annotated[int, typer.Option(min=1, help="Of the bootstrap over problems.")]
+
+
+def compare(
+    base: Base,
+    others: Others,
+    threshold: Primary = 0.9,
+    y_max: YMax = None,
+    bootstrap: Replicates = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Compare records of models on the same problems: accuracy, TPF, AUP, with paired 95 % intervals over problems.
+
+    AUP is over all thresholds in the files, under one y_max; anchored AUP has the base's y_min = y_1 - 5 for all.
+
+    \b
+    lightningrl compare base/records.jsonl trained/records.jsonl
+    """
+    with for_people(resumes=False):
+        from lightningrl.errors import StageError
+        from lightningrl.io import read_jsonl
+        from lightningrl.report.frontier import Evaluation, collect
+        from lightningrl.types import EvalRecord
+
+        evaluations, benchmark = [], ""
+        for number, path in enumerate([base, *others]):
+            try:
+                records = [EvalRecord.from_json(row) for row in read_jsonl(path)]
+            except TypeError as error:
+                raise StageError(f"{path}: these are no records ({error}); `lightningrl score` makes them") from None
+            if not records or any(r.denoise_forwards is None or r.threshold is None for r in records):
+                raise StageError(f"{path}: its records lack thresholds or counts, without which there is no TPF")
+            benchmark = benchmark or records[0].uid.split("/")[0]
+            role = "rival" if number else "before"
+            evaluations.append(Evaluation(_name(path, number), role, "", benchmark, records, _name(base, 0)))
+        limits = None if y_max is None else {benchmark: y_max}
+        table = collect(evaluations, "compare", threshold, bootstrap, seed, limits).headline
+        for row in table.to_dict("records"):
+            _compare_line(row)
+
+
+def _name(path: Path, number: int) -> str:
+    """The file's folder, or its own name; numbered, since two may share it."""
+    stem = path.parent.name if path.stem == "records" and path.parent.name else path.stem
+    return f"{number}:{stem}"
+
+
+def _compare_line(row: dict[str, Any]) -> None:
+    def with_interval(name: str, form: str) -> str:
+        low, high = (form.format(row[f"{name}_{end}"]) for end in ("low", "high"))
+        return f"{form.format(row[name])} [{low}, {high}]"
+
+    line = f"{row['policy']}: accuracy {with_interval('accuracy_pct', '{:.1f}')} %"
+    line += f", TPF {with_interval('tpf', '{:.2f}')}, AUP {with_interval('aup', '{:.1f}')}, anchored {with_interval('aup_anchored', '{:.1f}')}"
+    if row["accuracy_difference"] == row["accuracy_difference"]:  # not the base itself
+        line += f"; against the base {with_interval('accuracy_difference', '{:+.1f}')} points, "
+        line += f"anchored AUP {with_interval('aup_anchored_difference', '{:+.1f}')}"
+    line += f" (threshold {row['threshold']:g}; y_max {row['y_max']:.1f}, y_min {row['y_min']:.1f}, "
+    typer.echo(line + f"thresholds {row['thresholds']}, {row['n_problems']} problems)")
