@@ -48,7 +48,7 @@ def run_session(
     encoded_calls = [codec.dumps(list(args)) for args in calls]
     with level.launch(limits) as launch:
         request = {"source": source, "entry_point": entry_point, "calls": encoded_calls}
-        request |= {"limits": limits.rlimits(), "uid": launch.uid}
+        request |= {"limits": limits.rlimits() | launch.rlimits, "uid": launch.uid}
         exchange = _exchange(launch, codec.dumps(request).encode("ascii"), limits)
     lines = [line for line in bytes(exchange.reply).split(b"\n")[:-1] if line]
     if not lines:
