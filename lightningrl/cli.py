@@ -126,8 +126,10 @@ def _warn_without_jail(planned: Plan) -> None:
 
     judges = {reference for stage in planned for name, reference in stage.members.items() if name.startswith("judge")}
     if any(getattr(resolve(reference), "needs_jail", False) for reference in judges):
-        from lightningrl.sandbox.probe import probe
+        from lightningrl.sandbox.probe import choose, probe
 
+        sandbox = planned.experiment.sandbox
+        choose(sandbox.level, acknowledged=sandbox.level == "none")
         try:
             probe().require()
         except SandboxUnavailable as error:

@@ -1,8 +1,9 @@
 """The level `none`: no jail. Only with an acknowledgement in the config, and every record then says `none`.
 
-The program can read and write what the user can, and reach the network. What is left is tidiness: a process tree of its
-own that is ended as a whole, a wall clock, resource limits, a scratch folder that is removed, a cleared environment, and
-as root another uid. The verdict is as hard to cheat as at the other levels only as long as nobody attacks the judge.
+The program can read and write what the user can, and reach the network. What is left is tidiness: a process tree of
+its own that is ended as a whole, a wall clock, resource limits, a scratch folder that is removed, a cleared
+environment, and as root another uid. The verdict is as hard to cheat as at the other levels only as long as nobody
+attacks the judge.
 """
 
 from __future__ import annotations

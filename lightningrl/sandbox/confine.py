@@ -21,7 +21,8 @@ _NEW_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
 _NEW_USER = 0x10000000
 _NEW_CGROUP = 0x02000000
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC, _RECURSIVE, _PRIVATE = 1, 2, 4, 8, 1 << 14, 1 << 18
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP = 1, 4, 22
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -85,10 +86,11 @@ def become(uid: int) -> None:
 
 
 def give_up_privileges() -> None:
-    """No capability now, none to gain by running another program."""
+    """No capability now, none to gain by running another program; and nothing in /proc for others of the same uid."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _checked("capset", _libc.capset(header, bytes(24)))
     _control(_PR_SET_NO_NEW_PRIVS, 1)
+    _control(_PR_SET_DUMPABLE, 0)
 
 
 def install_filter(program: bytes) -> None:

@@ -41,7 +41,8 @@ class Interpreter:
 
 _LAYOUT = """
 import os, sys, sysconfig
-print(sysconfig.get_path("stdlib"), os.path.dirname(os.__file__), sysconfig.get_config_var("DESTSHARED") or "", sep="\\n")
+extensions = sysconfig.get_config_var("DESTSHARED") or ""
+print(sysconfig.get_path("stdlib"), os.path.dirname(os.__file__), extensions, sep="\\n")
 """
 """Printed by the interpreter itself; one of a virtual environment would name the environment's folders."""
 

@@ -79,8 +79,9 @@ def _confine(spec: dict[str, Any]) -> None:
         rules.enforce()
         confine.install_filter(seccomp.filter_program())
         confine.install_filter(seccomp.host_filter())
-    if spec["alone"]:
-        os.register_at_fork(after_in_child=_be_alone)
+    if not spec["namespaces"]:  # with them, the end of this process is the end of all
+        server, is_alone = os.getpid(), spec["alone"]
+        os.register_at_fork(after_in_child=lambda: _become_candidate(server, is_alone))
 
 
 def _rules(spec: dict[str, Any]) -> confine.Rules:
@@ -96,11 +97,14 @@ def _rules(spec: dict[str, Any]) -> confine.Rules:
     return rules
 
 
-def _be_alone() -> None:
-    """In the candidate's process, which the server has just forked. An error here would be ignored: so end instead."""
+def _become_candidate(server: int, is_alone: bool) -> None:
+    """In the process that the server has just forked. An error here would be ignored: so end instead."""
+    if os.getppid() != server:
+        return  # a process of the candidate's own
     try:
         confine.die_with_parent()
-        confine.install_filter(seccomp.alone_filter(os.getpid()))
+        if is_alone:
+            confine.install_filter(seccomp.alone_filter(os.getpid()))
     except OSError as error:
         os.write(2, f"{error}\n".encode())
         os._exit(1)

@@ -113,7 +113,8 @@ def require(name: str) -> str:
     reason = fault(name)
     if reason is None:
         return name
-    raise SandboxUnavailable(f"the jail level {name} does not hold here: {reason}. To mend it: {make_level(name).remedy}.")
+    remedy = make_level(name).remedy
+    raise SandboxUnavailable(f"the jail level {name} does not hold here: {reason}. To mend it: {remedy}.")
 
 
 def fault(name: str) -> str | None:

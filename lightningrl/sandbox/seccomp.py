@@ -7,7 +7,7 @@ Three programs, each by itself; the kernel lets through what all of a process's 
   namespace (AF_VSOCK reaches a virtual machine's host), other processes' memory, and large kernel interfaces (bpf,
   io_uring, keyrings, ...).
 - `host_filter`, where the host's files have names in the jail: what Landlock does not cover. Modes, owners, times and
-  attributes of files, truncation by name (before Landlock 3), all sockets (a service's socket is a file; UDP), programs.
+  attributes of files, truncation by name (before Landlock 3), all sockets (a service's is a file; UDP), programs.
 - `alone_filter`, where the host's processes have numbers in the jail: no new process, no signal and no limit for any
   other process, message queues and segments of others. Threads stay allowed.
 

@@ -39,6 +39,9 @@ def write(folder):
     os.close(os.open(folder + "/lightningrl-probe", os.O_WRONLY | os.O_CREAT, 0o600))
     os.remove(folder + "/lightningrl-probe")
 
+def keep_mode(path):
+    os.chmod(path, os.stat(path).st_mode & 0o7777)
+
 def fork_until_refused(limit):
     read_end, write_end = os.pipe()
     children = []
@@ -59,22 +62,27 @@ def fork_until_refused(limit):
 
 def facts(address, host_files, judge, limit, work_folder):
     libc = ctypes.CDLL(None)
-    folders = ["/", "/dev", "/tmp", "/var/tmp", "/dev/shm", os.path.dirname(os.__file__), *map(os.path.dirname, host_files)]
+    folders = {"/", "/dev", "/tmp", "/var/tmp", "/dev/shm", os.path.dirname(os.__file__)}
+    folders |= {os.path.dirname(path) for path in host_files}
     here = os.path.realpath(work_folder) if work_folder else None
-    inside, local = socket.AF_INET, "127.0.0.1"
-    for attempt in ((inside, socket.SOCK_STREAM, (local, address["tcp"])), (inside, socket.SOCK_DGRAM, (local, address["udp"])),
-                    (socket.AF_UNIX, socket.SOCK_STREAM, "\\0" + address["name"]), (socket.AF_UNIX, socket.SOCK_STREAM, address["path"])):
-        succeeds(send, *attempt)
+    elsewhere = [folder for folder in sorted(folders) if os.path.realpath(folder) != here]
+    succeeds(send, socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", address["tcp"]))
+    succeeds(send, socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", address["udp"]))
+    succeeds(send, socket.AF_UNIX, socket.SOCK_STREAM, "\\0" + address["name"])
+    succeeds(send, socket.AF_UNIX, socket.SOCK_STREAM, address["path"])
+    rights = {
+        "user namespaces": libc.unshare(0x10000000),
+        "ptrace": libc.ptrace(0, 0, 0, 0),
+        "mounts": libc.mount(b"x", b"/tmp", b"tmpfs", 0, 0),
+    }
     return {
         "uid": os.getuid(),
         "names": [path for path in host_files if os.path.exists(path)],
         "readable": [path for path in host_files if succeeds(read, path)],
-        "changed": [path for path in host_files if succeeds(os.utime, path) or succeeds(os.chmod, path, 0o644)],
+        "changed": [path for path in host_files if succeeds(keep_mode, path)],
         "environment": sorted(os.environ),
-        "outside": [folder for folder in sorted(set(folders)) if os.path.realpath(folder) != here and succeeds(write, folder)],
-        "rights": [name for name, result in (
-            ("user namespaces", libc.unshare(0x10000000)), ("ptrace", libc.ptrace(0, 0, 0, 0)),
-            ("mounts", libc.mount(b"x", b"/tmp", b"tmpfs", 0, 0))) if result != -1],
+        "outside": [folder for folder in elsewhere if succeeds(write, folder)],
+        "rights": [name for name, result in rights.items() if result != -1],
         "signals": succeeds(os.kill, judge, 0),
         "forks": fork_until_refused(limit),
     }

@@ -30,7 +30,8 @@ class Unshare:
 
     remedy = (
         "allow user namespaces (sysctl user.max_user_namespaces; on Ubuntu 24.04 "
-        "kernel.apparmor_restrict_unprivileged_userns=0; as root in a container CAP_SYS_ADMIN) on a kernel with Landlock"
+        "kernel.apparmor_restrict_unprivileged_userns=0; as root in a container CAP_SYS_ADMIN), on a kernel of 5.13 or "
+        "newer with Landlock"
     )
     promise = Promise(hides_names=False, has_processes=True, work_folder="/tmp", own_pids=True)
 
