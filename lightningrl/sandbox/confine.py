@@ -10,6 +10,7 @@ linux/prctl.h, linux/capability.h.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -37,6 +38,8 @@ _SCOPES = 1 << 0 | 1 << 1
 """Abstract UNIX sockets, signals."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_FIRST_MOUNTS = os.stat("/proc/self/ns/mnt").st_ino
+"""The mount namespace in which this file was loaded: the host's."""
 
 
 def landlock_version() -> int:
@@ -156,6 +159,8 @@ def _control(option: int, *arguments: Any) -> None:
 
 
 def _mount(source: str | None, place: str, kind: str | None, flags: int, options: str | None) -> None:
+    if os.stat("/proc/self/ns/mnt").st_ino == _FIRST_MOUNTS:
+        raise OSError(errno.EPERM, f"mount {place}: refused, this is the host's mount namespace and not the jail's own")
     words = [None if word is None else os.fsencode(word) for word in (source, place, kind, options)]
     _checked(f"mount {place}", _libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]))
 

@@ -9,7 +9,6 @@ The values are plain module names so that a stage's source digest follows them: 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -39,7 +38,7 @@ class Launch:
     """Further descriptors that the command inherits; closed by the level when the launch is over."""
     uid: int | None
     """The uid (and gid) that the server takes itself before candidate code runs; None: the level does it."""
-    rlimits: Mapping[str, int] = field(default_factory=dict)
+    rlimits: dict[str, int] = field(default_factory=dict)
     """Resource limits that are other than `Limits.rlimits` at this level."""
 
 

@@ -11,7 +11,7 @@ import pytest
 from harness import processes_of, wait_until_gone
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.sandbox import bwrap, levels, probe, session
+from lightningrl.sandbox import bwrap, confine, levels, probe, session
 from lightningrl.sandbox.codec import CodecError
 from lightningrl.sandbox.jail import Limits, run_calls
 from lightningrl.sandbox.levels import LEVELS, Launch, make_level
@@ -204,6 +204,13 @@ def test_starting_a_jail_costs_little(level):
     times = sorted(run_calls("def f(): return 1", "f", [()], level=level).seconds for _ in range(20))
     sys.stdout.write(f"\n{level}: a judgement of one empty call takes {1000 * times[10]:.0f} ms (median of 20)\n")
     assert times[10] < 1.0
+
+
+def test_the_host_s_mounts_are_out_of_the_launcher_s_reach(tmp_path):
+    """As root a launcher that has failed to leave the host's mount namespace would cover the host's folders."""
+    with pytest.raises(OSError, match="the host's mount namespace"):
+        confine.mount_memory(str(tmp_path), 4096, writable=True)
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
 @pytest.mark.parametrize("level", ["unshare", "landlock", "none"])
