@@ -107,7 +107,9 @@ class Listening:
 def listening() -> Iterator[Listening]:
     name = f"lightningrl-{os.getpid()}-{os.urandom(4).hex()}"
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightningrl-"))
+        # Not in /tmp, which a jail may have covered with a folder of its own: a service's socket is elsewhere.
+        place = "/var/tmp" if os.access("/var/tmp", os.W_OK | os.X_OK) else None
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightningrl-", dir=place))
         os.chmod(folder, 0o755)
         path = os.path.join(folder, "socket")
         sockets = {
