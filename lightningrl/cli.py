@@ -17,6 +17,7 @@ from lightningrl.provenance.system import spin_briefly
 from lightningrl.verbs import bench, options
 from lightningrl.verbs import evaluate as direct
 from lightningrl.verbs.chat import chat
+from lightningrl.verbs.doctor import doctor
 from lightningrl.verbs.generate import generate
 from lightningrl.verbs.people import for_people
 from lightningrl.verbs.score import compare, score
@@ -159,6 +160,7 @@ def evaluate(
 app.command()(generate)
 app.command()(score)
 app.command()(compare)
+app.command()(doctor)
 app.command()(chat)
 
 
@@ -193,8 +195,10 @@ def _warn_without_jail(planned: Plan) -> None:
 
     judges = {reference for stage in planned for name, reference in stage.members.items() if name.startswith("judge")}
     if any(getattr(resolve(reference), "needs_jail", False) for reference in judges):
-        from lightningrl.sandbox.probe import probe
+        from lightningrl.sandbox.probe import choose, probe
 
+        sandbox = planned.experiment.sandbox
+        choose(sandbox.level, acknowledged=sandbox.level == "none")
         try:
             probe().require()
         except SandboxUnavailable as error:

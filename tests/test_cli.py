@@ -109,6 +109,7 @@ def test_validate_says_when_programs_could_not_be_judged_here(monkeypatch):
     from lightningrl.sandbox import probe
 
     report = probe.ProbeReport(None, (("bwrap", "bwrap is not on the PATH"),))
+    monkeypatch.setattr(probe, "_choice", "auto")
     monkeypatch.setattr(probe, "_report", report)
     done = run("validate", "--config", NANO)
     assert done.exit_code == 0

@@ -20,7 +20,7 @@ itself): mappings are merged key by key, lists and values are replaced. Only the
 value out of range, is refused before anything runs. `lightningrl validate --config my.yaml` only checks.
 
 A changed key makes those stages run again that read it, and what follows from them; nothing else. Keys under
-`resources` are part of no stage's key: they make nothing run again.
+`resources` and `sandbox` are part of no stage's key: they make nothing run again.
 
 Where a section says "default: as below" it may be left out. `list[...]`: the keys under it are those of one entry.
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from lightningrl.config.data import Data
 from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.report import Report, Resources
+from lightningrl.config.sandbox import Sandbox
 from lightningrl.config.section import Section
 from lightningrl.config.tasks import NAME, Benchmark, Decoding, Evaluation, Tokenizer
 from lightningrl.config.train import Run
@@ -35,6 +36,7 @@ class Experiment(Section):
     runs: list[Run] = []
     report: Report = Report()
     resources: Resources = Resources()
+    sandbox: Sandbox = Sandbox()
 
     @model_validator(mode="after")
     def _thresholds(self) -> Experiment:

@@ -37,7 +37,7 @@ facts["gpus"] = [
 print(json.dumps(facts))
 """
 EXPERIMENTAL = (
-    "paged kernels and CUDA graphs in the decoder (`BlockDecoder(forwards=...)`): off until `make gpu-check` is on record"
+    "paged kernels and CUDA graphs in the decoder (`BlockDecoder(forwards=...)`): off until `make gpu-check` has a run"
 )
 
 
@@ -78,15 +78,14 @@ def examine(experiment: Experiment | None = None, online: bool = False) -> Itera
 
 def _python() -> Finding:
     text = f"{sys.version.split()[0]} at {sys.executable}, {os.cpu_count()} CPUs"
-    if sys.version_info < (3, 11):
-        return Finding("python", "missing", text, "install Python 3.11 or newer")
     return Finding("python", "ok", text)
 
 
 def _torch() -> Iterator[Finding]:
     done = _run([sys.executable, "-c", _TORCH], 60)
     if done is None or done.returncode:
-        why = "it takes more than a minute to import" if done is None else (done.stderr.strip().splitlines() or ["?"])[-1]
+        said = [] if done is None else done.stderr.strip().splitlines()
+        why = said[-1] if said else "no answer within a minute"
         yield Finding("torch", "missing", f"cannot be imported: {why}", "install the packages of requirements.lock")
         return
     facts = json.loads(done.stdout.splitlines()[-1])
@@ -94,7 +93,7 @@ def _torch() -> Iterator[Finding]:
     gpus = ", ".join(f"{gpu['name']} ({gpu['gb']} GB, compute {gpu['capability']})" for gpu in facts["gpus"])
     if not gpus:
         built = f"torch is built for CUDA {facts['cuda']}" if facts["cuda"] else "torch is a CPU build"
-        yield Finding("cuda", "note", f"no device ({built}): the miniature runs, full-size models do not fit a deadline")
+        yield Finding("cuda", "note", f"no device ({built}): the miniature runs, full size does not")
         return
     yield Finding("cuda", "ok", f"{facts['cuda']}: {gpus}")
     if _version("flash-attn") is None:
@@ -115,12 +114,12 @@ def _jails() -> Iterator[Finding]:
     """Every level by itself; the best that holds is in use."""
     in_use = None
     for row in probe.survey():
-        if row.fault is None:
+        if row.reason is None:
             used = " (in use)" if in_use is None else ""
             in_use = in_use or row.name
             yield Finding(f"jail {row.name}", "ok", f"holds{used}")
         else:
-            yield Finding(f"jail {row.name}", "note", row.fault, row.remedy)
+            yield Finding(f"jail {row.name}", "note", row.reason, row.remedy)
     if in_use is None:
         yield Finding("jails", "missing", "no level holds: programs are not judged here", "mend one of the above")
 

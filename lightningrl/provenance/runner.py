@@ -26,6 +26,7 @@ from lightningrl.provenance.lease import lease
 from lightningrl.provenance.plan import Plan
 from lightningrl.provenance.stage import Stage
 from lightningrl.resolve import resolve
+from lightningrl.sandbox.probe import choose
 from lightningrl.stages.context import StageContext
 
 TIMING = "timing.jsonl"
@@ -53,6 +54,7 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
                 shutil.rmtree(stage.folder / "state", ignore_errors=True)
                 report(f"already finished: {stage.folder}")
                 return False
+            _choose_jail(plan, report)
             _make(stage, plan.experiment, report, started)
             report(f"finished: {stage.folder}")
     except OSError as error:
@@ -60,6 +62,14 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
             raise
         raise disk_error(Path(error.filename or stage.folder), error) from error
     return True
+
+
+def _choose_jail(plan: Plan, report: Callable[[str], None]) -> None:
+    """The level of the config for this process; it is tried when the first program is to be judged."""
+    sandbox = plan.experiment.sandbox
+    choose(sandbox.level, acknowledged=sandbox.level == "none")  # the config holds the sentence, or was not loaded
+    if sandbox.level == "none":
+        report("the config runs model-written code without a jail; records will say `none`")
 
 
 def _make(stage: Stage, experiment: Experiment, report: Callable[[str], None], started: float) -> None:

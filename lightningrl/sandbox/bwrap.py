@@ -9,7 +9,6 @@ a uid of its own without a capability left, and the seccomp filter refuses new u
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
 import shutil
@@ -19,28 +18,15 @@ from pathlib import Path
 
 from lightningrl.sandbox import seccomp
 from lightningrl.sandbox.interpreter import find_interpreter
-from lightningrl.sandbox.levels import Launch
+from lightningrl.sandbox.levels import Launch, Promise
 from lightningrl.sandbox.limits import Limits
+from lightningrl.sandbox.start import NOBODY, PYTHON_OPTIONS, environment, next_uid
 
-NOBODY = 65534
-"""uid and gid in a user namespace."""
-_FIRST_UID, _UIDS = 61_184, 4_336
-"""uids for jails made by root: systemd's range for passing services, owners of no file. Each jail has the next one,
-since the process limit counts by uid: neither a neighbour's forks nor the host's daemons use up a jail's share."""
 WORK_FOLDER = "/box"
 _SERVER_FOLDER = "/jail"
 _SERVER_FILES = ("server.py", "codec.py")
 _OLDEST = (0, 8)
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-_ENVIRONMENT = {
-    "HOME": WORK_FOLDER,
-    "LANG": "C.UTF-8",
-    "OMP_NUM_THREADS": "1",
-    "PATH": "/nowhere",
-    "PYTHONHASHSEED": "0",
-}
-"""The hash seed is fixed so that a program that depends on the order of a set gets the same verdict every time."""
-_turn = itertools.count(os.getpid())
 _BECOME_FIRST_OOM_VICTIM = 'echo 1000 > /proc/self/oom_score_adj && exec "$0" "$@"'
 
 
@@ -51,6 +37,8 @@ class Bubblewrap:
         "apt-get install bubblewrap (0.8 or newer; without root: conda install -c conda-forge bubblewrap); on Ubuntu "
         "24.04 load the AppArmor profile bwrap-userns-restrict; in a container allow user namespaces"
     )
+
+    promise = Promise(hides_names=True, has_processes=True, work_folder=WORK_FOLDER, own_pids=True)
 
     def missing(self) -> str | None:
         path = shutil.which("bwrap")
@@ -73,7 +61,7 @@ class Bubblewrap:
             is_root = os.getuid() == 0
             argv = ["/bin/sh", "-c", _BECOME_FIRST_OOM_VICTIM, _find_bwrap(), *_isolation(is_root)]
             argv += ["--seccomp", str(filter_fd), *_mounts(limits), *_server_command()]
-            yield Launch(tuple(argv), (filter_fd,), _FIRST_UID + next(_turn) % _UIDS if is_root else None)
+            yield Launch(tuple(argv), (filter_fd,), next_uid() if is_root else None)
         finally:
             os.close(filter_fd)
 
@@ -91,9 +79,8 @@ def _isolation(is_root: bool) -> list[str]:
     else:
         namespaces = ["--unshare-all", "--unshare-user", "--disable-userns"]
         namespaces += ["--uid", str(NOBODY), "--gid", str(NOBODY)]
-    variables = [word for item in _ENVIRONMENT.items() for word in ("--setenv", *item)]
-    libraries = sorted({os.path.dirname(path) for path in find_interpreter().libraries})
-    variables += ["--setenv", "LD_LIBRARY_PATH", ":".join(libraries)]
+    variables = environment(find_interpreter(), WORK_FOLDER)
+    variables = [word for item in variables.items() for word in ("--setenv", *item)]
     return [*namespaces, "--hostname", "jail", "--new-session", "--die-with-parent", "--clearenv", *variables]
 
 
@@ -119,8 +106,7 @@ def _mounts(limits: Limits) -> list[str]:
 
 
 def _server_command() -> list[str]:
-    # -s -S -P and the cleared environment isolate as -I does; -I itself would ignore PYTHONHASHSEED.
-    return ["--", find_interpreter().executable, "-s", "-S", "-P", "-B", f"{_SERVER_FOLDER}/{_SERVER_FILES[0]}"]
+    return ["--", find_interpreter().executable, *PYTHON_OPTIONS, f"{_SERVER_FOLDER}/{_SERVER_FILES[0]}"]
 
 
 LEVEL = Bubblewrap

@@ -113,7 +113,7 @@ class Dialogue:
 def open_session(name: str, level: Level, source: str, entry_point: str, limits: Limits) -> Iterator[Dialogue]:
     """A dialogue at one level. Raises SandboxUnavailable when the jail does not start."""
     with level.launch(limits) as launch:
-        request = make_request("dialogue", source, limits, launch.uid, entry_point=entry_point)
+        request = make_request("dialogue", source, limits, launch, entry_point=entry_point)
         with JailProcess(launch, request, limits, stays_open=True) as jail:
             jail.advance(lambda: b"\n" in jail.reply)
             is_ready = jail.take_line() is not None

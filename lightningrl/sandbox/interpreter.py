@@ -2,7 +2,8 @@
 
 The base interpreter of the running one (not the virtual environment), its standard library and the shared libraries
 of both, each at its own path: mounted elsewhere, an interpreter with an rpath may load another version's library.
-Installed packages are not among them.
+Installed packages are not among them. A jail whose files are the host's and whose uid is not the judge's needs one
+that every user may read: `find_public_interpreter`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import functools
 import os
 import subprocess
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,16 +39,62 @@ class Interpreter:
     """Folders inside `folders` that hold installed packages."""
 
 
+_LAYOUT = """
+import os, sys, sysconfig
+extensions = sysconfig.get_config_var("DESTSHARED") or ""
+print(sysconfig.get_path("stdlib"), os.path.dirname(os.__file__), extensions, sep="\\n")
+"""
+"""Printed by the interpreter itself; one of a virtual environment would name the environment's folders."""
+
+
 @functools.cache
 def find_interpreter() -> Interpreter:
     """The interpreter underneath the running one. Raises SandboxUnavailable when its libraries cannot be listed."""
-    executable = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    # Not sysconfig's platstdlib: in a virtual environment it is the environment's folder.
-    stdlib = {sysconfig.get_path("stdlib"), os.path.dirname(os.__file__)}
-    extensions = sysconfig.get_config_var("DESTSHARED")
-    if extensions and os.path.isdir(extensions):
-        stdlib.add(extensions)
-    folders = [folder for folder in map(os.path.realpath, stdlib) if os.path.isdir(folder)]
+    return _describe(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable))
+
+
+@functools.cache
+def find_public_interpreter() -> Interpreter:
+    """An interpreter of this minor version that every user may read: the one underneath the running one if possible.
+
+    Raises SandboxUnavailable naming what stands in the way.
+    """
+    name = f"python3.{sys.version_info.minor}"
+    first = find_interpreter()
+    reason = _private_part(first)
+    if reason is None:
+        return first
+    for path in (f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
+        if os.path.exists(path):
+            other = _describe(os.path.realpath(path))
+            if _private_part(other) is None:
+                return other
+    raise SandboxUnavailable(
+        f"{first.executable} cannot be used by other users ({reason} is closed to them), and there is no other {name} "
+        "in /usr/bin or /usr/local/bin. Install Python where all users may read it, or judge as an ordinary user."
+    )
+
+
+def _private_part(python: Interpreter) -> str | None:
+    """The first file or folder that a user with no rights of its own cannot read or pass."""
+    for path in (python.executable, *python.folders, *python.libraries):
+        for place, right in ((Path(path), 0o4), *((parent, 0o1) for parent in Path(os.path.realpath(path)).parents)):
+            try:
+                if not place.stat().st_mode & right:
+                    return str(place)
+            except OSError:
+                return str(place)
+    return None
+
+
+def _describe(executable: str) -> Interpreter:
+    try:
+        layout = subprocess.run(
+            [executable, "-I", "-S", "-c", _LAYOUT], capture_output=True, text=True, check=True, timeout=60
+        ).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SandboxUnavailable(f"cannot ask {executable} for its folders: {error}. Expected a Python.") from error
+    folders = [os.path.realpath(folder) for folder in {*layout} - {""} if os.path.isdir(folder)]
     folders = sorted(f for f in folders if not any(f != other and _inside(f, other) for other in folders))
     modules = [path for f in folders for pattern in ("*.so", "lib-dynload/*.so") for path in Path(f).glob(pattern)]
     wanted = [str(path) for path in modules if not path.name.startswith(_NOT_NEEDED)]

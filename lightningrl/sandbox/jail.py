@@ -18,7 +18,7 @@ from typing import Any
 from lightningrl.sandbox.dialogue import Dialogue, LoadError, open_session
 from lightningrl.sandbox.levels import Level, make_level
 from lightningrl.sandbox.limits import CallResult, CallResults, Limits, ScriptResult
-from lightningrl.sandbox.probe import ProbeReport, probe
+from lightningrl.sandbox.probe import ProbeReport, probe, require
 from lightningrl.sandbox.session import run_script_session, run_session
 
 __all__ = [
@@ -30,47 +30,57 @@ DEFAULT_LIMITS = Limits()
 
 
 def run_calls(
-    source: str, entry_point: str, calls: Sequence[Sequence[Any]], *, limits: Limits = DEFAULT_LIMITS
+    source: str,
+    entry_point: str,
+    calls: Sequence[Sequence[Any]],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    level: str | None = None,
 ) -> CallResults:
     """Load `source` once in a fresh jail and call its `entry_point` with each of `calls` (positional arguments).
 
+    `level`: another jail level than the process's choice (`lightningrl.sandbox.probe`); it must hold here.
     Thread-safe; about 25 ms when the program does nothing. Raises SandboxUnavailable when no level works here or the
     jail cannot be started, CodecError (a ValueError) when an argument is not plain data. Whatever the program does is
     in the results, never raised.
     """
-    name, level = _level()
+    name, made = _level(level)
     if message := _too_long(source, limits):
         return CallResults("ok", (CallResult(error="load_error", message=message),) * len(calls), name, message, 0.0)
-    return run_session(name, level, source, entry_point, calls, limits)
+    return run_session(name, made, source, entry_point, calls, limits)
 
 
 @contextlib.contextmanager
-def open_dialogue(source: str, entry_point: str, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Dialogue]:
+def open_dialogue(
+    source: str, entry_point: str, *, limits: Limits = DEFAULT_LIMITS, level: str | None = None
+) -> Iterator[Dialogue]:
     """Load `source` in a fresh jail, to be asked one thing after another within one wall clock. Raises as `run_calls`.
 
     Thread-safe: each dialogue has a jail of its own, which ends with the context.
     """
-    name, level = _level()
+    name, made = _level(level)
     if message := _too_long(source, limits):
         yield Dialogue(name, None, limits, LoadError(message, "MemoryError"))
         return
-    with open_session(name, level, source, entry_point, limits) as dialogue:
+    with open_session(name, made, source, entry_point, limits) as dialogue:
         yield dialogue
 
 
-def run_script(source: str, stdin: str, *, limits: Limits = DEFAULT_LIMITS) -> ScriptResult:
+def run_script(
+    source: str, stdin: str, *, limits: Limits = DEFAULT_LIMITS, level: str | None = None
+) -> ScriptResult:
     """Run `source` as `__main__` in a fresh jail with `stdin` as its input; what it prints to stderr is dropped.
 
     Thread-safe. Raises SandboxUnavailable as `run_calls`. Whatever the program does is in the result.
     """
-    name, level = _level()
+    name, made = _level(level)
     if message := _too_long(source, limits):
         return ScriptResult("crashed", "", name, message, 0.0)
-    return run_script_session(name, level, source, stdin, limits)
+    return run_script_session(name, made, source, stdin, limits)
 
 
-def _level() -> tuple[str, Level]:
-    name = probe().require()
+def _level(wanted: str | None) -> tuple[str, Level]:
+    name = probe().require() if wanted is None else require(wanted)
     return name, make_level(name)
 
 

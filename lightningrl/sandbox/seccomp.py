@@ -1,16 +1,25 @@
-"""A seccomp filter for jails: system calls that candidate code has no use for, refused with an errno.
+"""Seccomp filters for jails: system calls that candidate code has no use for, refused with an errno.
 
-Namespaces and resource limits do not cover everything. This filter closes what they leave open: new user namespaces
-(whose mounts have no size limit), memory that counts against no limit (memfd, System V segments), sockets outside
-the network namespace (AF_VSOCK reaches a virtual machine's host), other processes' memory, and large kernel
-interfaces (bpf, io_uring, keyrings, ...). clone3 answers ENOSYS, not EPERM: the C library then falls back to clone,
-whose flags can be examined. Sources: linux/seccomp.h, linux/filter.h, asm/unistd_64.h, asm-generic/unistd.h.
+Three programs, each by itself; the kernel lets through what all of a process's filters let through.
+
+- `filter_program`, at every level: what namespaces and resource limits leave open. New user namespaces (whose mounts
+  have no size limit), memory that counts against no limit (memfd, System V segments), sockets outside the network
+  namespace (AF_VSOCK reaches a virtual machine's host), other processes' memory, and large kernel interfaces (bpf,
+  io_uring, keyrings, ...).
+- `host_filter`, where the host's files have names in the jail: what Landlock does not cover. Modes, owners, times and
+  attributes of files, truncation by name (before Landlock 3), all sockets (a service's is a file; UDP), programs.
+- `alone_filter`, where the host's processes have numbers in the jail: no new process, no signal and no limit for any
+  other process, message queues and segments of others. Threads stay allowed.
+
+clone3 answers ENOSYS, not EPERM: the C library then falls back to clone, whose flags can be examined. Runs in the judge
+and in the launcher: standard library only. Sources: linux/seccomp.h, linux/filter.h, asm/unistd_64.h,
+asm-generic/unistd.h, linux/sched.h, linux/fs.h.
 """
 
 from __future__ import annotations
 
 import errno
-import platform
+import os
 import struct
 
 _REFUSED = {
@@ -35,53 +44,145 @@ _REFUSED_EVERYWHERE = {
     "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
     "pidfd_getfd": 438, "mount_setattr": 442, "memfd_secret": 447,
 }  # fmt: skip
+_REFUSED_ON_HOST_FILES = {
+    "x86_64": {
+        "accept": 43, "accept4": 288, "acct": 163, "bind": 49, "chmod": 90, "chown": 92, "connect": 42, "execve": 59,
+        "execveat": 322, "fanotify_init": 300, "fchmod": 91, "fchmodat": 268, "fchown": 93, "fchownat": 260,
+        "fremovexattr": 199, "fsetxattr": 190, "futimesat": 261, "inotify_init": 253, "inotify_init1": 294,
+        "lchown": 94, "listen": 50, "lremovexattr": 198, "lsetxattr": 189, "name_to_handle_at": 303, "quotactl": 179,
+        "removexattr": 197, "setxattr": 188, "socket": 41, "truncate": 76, "utime": 132, "utimensat": 280,
+        "utimes": 235,
+    },
+    "aarch64": {
+        "accept": 202, "accept4": 242, "acct": 89, "bind": 200, "connect": 203, "execve": 221, "execveat": 281,
+        "fanotify_init": 262, "fchmod": 52, "fchmodat": 53, "fchown": 55, "fchownat": 54, "fremovexattr": 16,
+        "fsetxattr": 7, "inotify_init1": 26, "listen": 201, "lremovexattr": 15, "lsetxattr": 6,
+        "name_to_handle_at": 264, "quotactl": 60, "removexattr": 14, "setxattr": 5, "socket": 198, "truncate": 45,
+        "utimensat": 88,
+    },
+}  # fmt: skip
+_REFUSED_ON_HOST_FILES_EVERYWHERE = {
+    "quotactl_fd": 443, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "file_setattr": 469,
+}  # fmt: skip
+_REFUSED_ALONE = {
+    "x86_64": {
+        "fork": 57, "ioprio_set": 251, "kcmp": 312, "migrate_pages": 256, "move_pages": 279, "mq_open": 240,
+        "mq_unlink": 241, "msgctl": 71, "msgrcv": 70, "msgsnd": 69, "sched_setaffinity": 203, "sched_setattr": 314,
+        "sched_setparam": 142, "sched_setscheduler": 144, "semctl": 66, "semop": 65, "semtimedop": 220,
+        "setpriority": 141, "shmat": 30, "shmctl": 31, "tkill": 200, "vfork": 58,
+    },
+    "aarch64": {
+        "ioprio_set": 30, "kcmp": 272, "migrate_pages": 238, "move_pages": 239, "mq_open": 180, "mq_unlink": 181,
+        "msgctl": 187, "msgrcv": 188, "msgsnd": 189, "sched_setaffinity": 122, "sched_setattr": 274,
+        "sched_setparam": 118, "sched_setscheduler": 119, "semctl": 191, "semop": 193, "semtimedop": 192,
+        "setpriority": 140, "shmat": 196, "shmctl": 195, "tkill": 130,
+    },
+}  # fmt: skip
+_REFUSED_ALONE_EVERYWHERE = {
+    "pidfd_send_signal": 424, "pidfd_open": 434, "process_madvise": 440, "process_mrelease": 448,
+}  # fmt: skip
+_TO_ITSELF_ONLY = {
+    "x86_64": {"kill": 62, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "tgkill": 234},
+    "aarch64": {"kill": 129, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "tgkill": 131},
+}
+"""System calls whose first argument is a process."""
 _CLONE3 = 435
 _CLONE = {"x86_64": 56, "aarch64": 220}
+_FCNTL = {"x86_64": 72, "aarch64": 25}
+_IOCTL = {"x86_64": 16, "aarch64": 29}
+_PRCTL = {"x86_64": 157, "aarch64": 167}
+_PRLIMIT = {"x86_64": 302, "aarch64": 261}
 _SOCKET = {"x86_64": 41, "aarch64": 198}
+_SOCKETPAIR = {"x86_64": 53, "aarch64": 199}
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 _CLONE_NEW_ANY = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (NEWTIME is for unshare and clone3 only)."""
+_CLONE_THREAD = 0x00010000
 _SOCKET_FAMILIES = (1, 2, 10)
 """AF_UNIX, AF_INET, AF_INET6: all of the jail's own network namespace."""
+_SOCK_STREAM, _SOCK_TYPE_MASK = 1, 0xF
+_FILE_IOCTLS = (0x40086602, 0x401C5820, 0x40806685)
+"""FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY: an owner may use them on a file open for reading."""
+_OWNER_IOCTLS = (0x8901, 0x8902)
+"""FIOSETOWN, SIOCSPGRP."""
+_FILE_FCNTLS = (1024, 1026)
+"""F_SETLEASE, F_NOTIFY."""
+_OWNER_FCNTLS = (8, 10, 15)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to a process of one's choice when a descriptor is ready."""
+_PR_SET_PDEATHSIG = 1
 
-_LOAD, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCH, _ARGUMENT_0 = 0, 4, 16
+_LOAD, _JEQ, _JGE, _JSET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_NUMBER, _ARCH, _ARGUMENT = 0, 4, (16, 24)
+"""Offsets in `struct seccomp_data`; of an argument, its lower half on these little-endian machines."""
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def supported() -> bool:
-    return platform.machine() in _REFUSED
+    return os.uname().machine in _REFUSED
 
 
 def filter_program() -> bytes:
-    """The BPF program for this machine, as an array of `struct sock_filter`."""
-    machine = platform.machine()
+    """The BPF program of every level for this machine, as an array of `struct sock_filter`."""
+    machine = os.uname().machine
+    rules = _only_arguments(_SOCKET[machine], 0, _SOCKET_FAMILIES, errno.EAFNOSUPPORT)
+    rules += _rule(_CLONE[machine], [_op(_LOAD, _ARGUMENT[0]), _op(_JSET, _CLONE_NEW_ANY, 0, 1), _refuse(errno.EPERM)])
+    return _program([*_REFUSED[machine].values(), *_REFUSED_EVERYWHERE.values()], rules)
+
+
+def host_filter() -> bytes:
+    """For a jail in which host files have names. A connected pair of streams is the only socket there is."""
+    machine = os.uname().machine
+    is_stream = [_op(_LOAD, _ARGUMENT[1]), _op(_AND, _SOCK_TYPE_MASK), _op(_JEQ, _SOCK_STREAM, 1, 0)]
+    rules = _rule(_SOCKETPAIR[machine], [*is_stream, _refuse(errno.EPERM)])
+    rules += _refused_arguments(_IOCTL[machine], 1, _FILE_IOCTLS)
+    rules += _refused_arguments(_FCNTL[machine], 1, _FILE_FCNTLS)
+    refused = [*_REFUSED_ON_HOST_FILES[machine].values(), *_REFUSED_ON_HOST_FILES_EVERYWHERE.values()]
+    return _program(refused, rules)
+
+
+def alone_filter(pid: int) -> bytes:
+    """For the process `pid` in a jail in which other processes have numbers: it can act on itself only."""
+    machine = os.uname().machine
+    is_thread = [_op(_LOAD, _ARGUMENT[0]), _op(_JSET, _CLONE_THREAD, 1, 0)]
+    rules = _rule(_CLONE[machine], [*is_thread, _refuse(errno.EPERM)])
+    for number in _TO_ITSELF_ONLY[machine].values():
+        rules += _only_arguments(number, 0, (pid,), errno.EPERM)
+    rules += _only_arguments(_PRLIMIT[machine], 0, (0, pid), errno.EPERM)
+    rules += _refused_arguments(_PRCTL[machine], 0, (_PR_SET_PDEATHSIG,))
+    rules += _refused_arguments(_FCNTL[machine], 1, _OWNER_FCNTLS)
+    rules += _refused_arguments(_IOCTL[machine], 1, _OWNER_IOCTLS)
+    return _program([*_REFUSED_ALONE[machine].values(), *_REFUSED_ALONE_EVERYWHERE.values()], rules)
+
+
+def _program(refused: list[int], rules: list[bytes]) -> bytes:
     program = [
         _op(_LOAD, _ARCH),
-        _op(_JEQ, _AUDIT_ARCH[machine], jump_true=1),
+        _op(_JEQ, _AUDIT_ARCH[os.uname().machine], 1, 0),
         _op(_RETURN, _KILL),
         _op(_LOAD, _NUMBER),
-        _op(_JGE, _X32_BIT, jump_false=1),
+        _op(_JGE, _X32_BIT, 0, 1),
         _refuse(errno.EPERM),
-        _op(_JEQ, _CLONE3, jump_false=1),
-        _refuse(errno.ENOSYS),
+        *_rule(_CLONE3, [_refuse(errno.ENOSYS)]),
     ]
-    for number in sorted([*_REFUSED[machine].values(), *_REFUSED_EVERYWHERE.values()]):
-        program += [_op(_JEQ, number, jump_false=1), _refuse(errno.EPERM)]
-    program += [
-        _op(_JEQ, _CLONE[machine], jump_false=4),
-        _op(_LOAD, _ARGUMENT_0),
-        _op(_JSET, _CLONE_NEW_ANY, jump_false=1),
-        _refuse(errno.EPERM),
-        _op(_RETURN, _ALLOW),
-        _op(_JEQ, _SOCKET[machine], jump_false=5),
-        _op(_LOAD, _ARGUMENT_0),
-        *(_op(_JEQ, family, jump_true=len(_SOCKET_FAMILIES) - place) for place, family in enumerate(_SOCKET_FAMILIES)),
-        _refuse(errno.EAFNOSUPPORT),
-        _op(_RETURN, _ALLOW),
-    ]
-    return b"".join(program)
+    for number in sorted(refused):
+        program += [_op(_JEQ, number, 0, 1), _refuse(errno.EPERM)]
+    return b"".join([*program, *rules, _op(_RETURN, _ALLOW)])
+
+
+def _rule(number: int, body: list[bytes]) -> list[bytes]:
+    """`body` for this system call; where it ends without a return, the call is allowed."""
+    return [_op(_JEQ, number, 0, len(body) + 1), *body, _op(_RETURN, _ALLOW)]
+
+
+def _only_arguments(number: int, place: int, allowed: tuple[int, ...], refusal: int) -> list[bytes]:
+    tests = [_op(_JEQ, value, len(allowed) - index, 0) for index, value in enumerate(allowed)]
+    return _rule(number, [_op(_LOAD, _ARGUMENT[place]), *tests, _refuse(refusal)])
+
+
+def _refused_arguments(number: int, place: int, refused: tuple[int, ...]) -> list[bytes]:
+    tests = [test for value in refused for test in (_op(_JEQ, value, 0, 1), _refuse(errno.EPERM))]
+    return _rule(number, [_op(_LOAD, _ARGUMENT[place]), *tests])
 
 
 def _op(code: int, value: int, jump_true: int = 0, jump_false: int = 0) -> bytes:

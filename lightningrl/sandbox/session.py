@@ -14,7 +14,7 @@ from typing import Any
 
 from lightningrl.errors import SandboxUnavailable
 from lightningrl.sandbox import codec
-from lightningrl.sandbox.levels import Level
+from lightningrl.sandbox.levels import Launch, Level
 from lightningrl.sandbox.limits import CallResult, CallResults, JailStatus, Limits, ScriptResult
 from lightningrl.sandbox.process import START_LIMIT_S, JailProcess
 
@@ -28,7 +28,7 @@ def run_session(
     start = time.monotonic()
     encoded_calls = [codec.dumps(list(args)) for args in calls]
     with level.launch(limits) as launch:
-        request = make_request("calls", source, limits, launch.uid, entry_point=entry_point, calls=encoded_calls)
+        request = make_request("calls", source, limits, launch, entry_point=entry_point, calls=encoded_calls)
         with JailProcess(launch, request, limits) as jail:
             jail.advance(lambda: False)
     lines = [line for line in bytes(jail.reply).split(b"\n")[:-1] if line]
@@ -45,7 +45,7 @@ def run_script_session(name: str, level: Level, source: str, stdin: str, limits:
     """Judge-side run of one program with one input; see `lightningrl.sandbox.jail.run_script`."""
     start = time.monotonic()
     with level.launch(limits) as launch:
-        request = make_request("script", source, limits, launch.uid) + stdin.encode(errors="surrogatepass")
+        request = make_request("script", source, limits, launch) + stdin.encode(errors="surrogatepass")
         with JailProcess(launch, request, limits) as jail:
             jail.advance(lambda: False)
     is_ready, _, end = bytes(jail.reply).partition(b"\n")
@@ -59,9 +59,9 @@ def run_script_session(name: str, level: Level, source: str, stdin: str, limits:
     return ScriptResult(status, output, name, detail, time.monotonic() - start, is_lost)
 
 
-def make_request(mode: str, source: str, limits: Limits, uid: int | None, **more: Any) -> bytes:
+def make_request(mode: str, source: str, limits: Limits, launch: Launch, **more: Any) -> bytes:
     """The server's first line, with its newline."""
-    request = {"mode": mode, "source": source, "limits": limits.rlimits(), "uid": uid, **more}
+    request = {"mode": mode, "source": source, "limits": limits.rlimits() | launch.rlimits, "uid": launch.uid, **more}
     return codec.dumps(request).encode("ascii") + b"\n"
 
 

@@ -150,7 +150,8 @@ def _compare_line(row: dict[str, Any]) -> None:
         return f"{form.format(row[name])} [{low}, {high}]"
 
     line = f"{row['policy']}: accuracy {with_interval('accuracy_pct', '{:.1f}')} %"
-    line += f", TPF {with_interval('tpf', '{:.2f}')}, AUP {with_interval('aup', '{:.1f}')}, anchored {with_interval('aup_anchored', '{:.1f}')}"
+    line += f", TPF {with_interval('tpf', '{:.2f}')}"
+    line += f", AUP {with_interval('aup', '{:.1f}')}, anchored {with_interval('aup_anchored', '{:.1f}')}"
     if row["accuracy_difference"] == row["accuracy_difference"]:  # not the base itself
         line += f"; against the base {with_interval('accuracy_difference', '{:+.1f}')} points, "
         line += f"anchored AUP {with_interval('aup_anchored_difference', '{:+.1f}')}"

@@ -109,6 +109,12 @@ def test_resources_change_nothing():
     assert changed({"resources": resources}) == set()
 
 
+def test_the_jail_level_changes_nothing():
+    """It is in each record: the machine's fact, like the number of workers."""
+    acknowledged = {"level": "none", "acknowledge": "I run model-written code without a jail"}
+    assert changed({"sandbox": acknowledged}) == set() == changed({"sandbox": {"level": "landlock"}})
+
+
 def test_the_experiments_name_is_only_in_what_prints_it():
     assert changed({"experiment": "other"}) == later(planned())
 

@@ -1,15 +1,14 @@
 """Attacks on the verdict, and what honest programs may expect: values, sources, threads, neighbours."""
 
 import contextlib
+import functools
 import math
 import threading
 import time
 from pathlib import Path
 
 import cheats
-from harness import SHORT, check, orphaned_zombies, outcome_of, own_limits, processes_of, value_of
-
-from lightningrl.sandbox.jail import Limits, run_calls
+from harness import CHECKS, check, orphaned_zombies, outcome_of, own_limits, processes_of, promise, run_calls, value_of
 
 
 @check
@@ -42,13 +41,11 @@ def the_kernel_would_end_the_candidate_first():
     limits = own_limits(wall_s=1.0)
     runner = threading.Thread(target=outcome_of, args=("import time\ndef attack(): time.sleep(9)\n", limits))
     runner.start()
+    time.sleep(0.6)  # the jail has begun
     scores = set()
-    while runner.is_alive() and not scores:
-        time.sleep(0.05)
-        for pid in processes_of(limits):
-            with contextlib.suppress(OSError):
-                if b"bwrap" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
-                    scores.add(int(Path(f"/proc/{pid}/oom_score_adj").read_text()))
+    for pid in processes_of(limits):
+        with contextlib.suppress(OSError):
+            scores.add(int(Path(f"/proc/{pid}/oom_score_adj").read_text()))
     runner.join()
     assert scores == {1000}
 
@@ -57,18 +54,22 @@ def the_kernel_would_end_the_candidate_first():
 def two_judgements_do_not_see_each_other():
     source = """
 import os, time
-def attack(me):
-    open("/box/" + me, "w").close()
+def attack(me, has_folder):
+    if has_folder: open(me, "w").close()
     time.sleep(0.3)
-    return os.listdir("/box")
+    others = set(range(max(2, os.getpid() - 40), os.getpid() + 40)) - {os.getpid(), os.getppid()}
+    touched = [pid for pid in others if name(os.kill, pid, 0) == "succeeded"]
+    return [file for file in os.listdir(".") if len(file) == 1] if has_folder else [me], touched
 """
+    has_folder = promise().work_folder is not None
     found = {}
-    threads = [threading.Thread(target=lambda me=me: found.update({me: value_of(source, me)})) for me in "ab"]
+    run = lambda me: found.update({me: value_of(source, me, has_folder)})  # noqa: E731
+    threads = [threading.Thread(target=run, args=(me,)) for me in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {"a": ["a"], "b": ["b"]}
+    assert found == {"a": (["a"], []), "b": (["b"], [])}, found
 
 
 @check
@@ -88,7 +89,7 @@ def attack():
     for t in threads: t.start()
     return len(threads)
 """
-    neighbour = threading.Thread(target=outcome_of, args=(flood, SHORT))
+    neighbour = threading.Thread(target=outcome_of, args=(flood,))
     neighbour.start()
     time.sleep(0.4)
     assert value_of(threads) == 10 and neighbour.is_alive()
@@ -100,7 +101,7 @@ def no_zombie_is_left_for_the_host_s_init():
     time.sleep(0.2)  # what earlier checks left, such as killed servers
     before = orphaned_zombies()
     for body in ("return 1", "os._exit(0)", "os.abort()", "time.sleep(9)", "print('x' * 100_000)"):
-        outcome_of(f"import os, time\ndef attack(): {body}\n", Limits(wall_s=0.3))
+        outcome_of(f"import os, time\ndef attack(): {body}\n", own_limits(wall_s=0.3))
     time.sleep(0.1)
     assert not orphaned_zombies() - before
 
@@ -108,7 +109,8 @@ def no_zombie_is_left_for_the_host_s_init():
 @check
 def mounts_and_files_of_the_host_stay():
     before = Path("/proc/self/mountinfo").read_text()
-    value_of("def attack():\n    open('x', 'w').write('x')\n    return 1\n")
+    has_folder = promise().work_folder is not None
+    value_of("def attack(has_folder):\n    return has_folder and open('x', 'w').write('x')\n", has_folder)
     assert (
         Path("/proc/self/mountinfo").read_text() == before and not Path("/box").exists() and not Path("/jail").exists()
     )
@@ -119,7 +121,7 @@ def hostile_sources_are_load_errors():
     sources = {
         "x = '\ud800'\ndef attack(): return 1": "UnicodeEncodeError",
         "def attack(): return 1\0": "",
-        "#" * 10_000_000: "the program has 10000000 bytes",
+        "#" * 10_000_000: "the program has 100",
         "def other(): return 1": "NameError",
         "attack = 3": "TypeError",
         "def attack(: pass": "SyntaxError",
@@ -148,14 +150,14 @@ values = [
 ]
 def attack(number): return values[number] if number < len(values) else None
 """
-    results = run_calls(source, "attack", [(number,) for number in range(18)])
+    results = run_calls(source, "attack", [(number,) for number in range(18)], own_limits(wall_s=4.0))
     assert [call.error for call in results.calls] == ["not_plain_data"] * 17 + [None], results
 
 
 @check
 def plain_values_cross_unchanged():
     values = [-0.0, math.inf, -math.inf, 2**100_000, -(2**63), 1e308, "\ud800\0é", {(1, "a"): {2, None}}, {"$tuple": 1}]
-    returned = run_calls("def f(x): return x\n", "f", [(value,) for value in values]).calls
+    returned = run_calls("def f(x): return x\n", "f", [(value,) for value in values], own_limits(wall_s=4.0)).calls
     for value, call in zip(values, returned, strict=True):
         assert type(call.value) is type(value) and call.value == value
     assert math.copysign(1, returned[0].value) == -1
@@ -178,10 +180,16 @@ def answers_before_a_crash_are_kept():
 
 
 @check
-def no_cheat_is_rewarded():
+def an_honest_program_is_right():
     honest = run_calls(cheats.HONEST_RIGHT, "add", cheats.CALLS)
     assert [call.value for call in honest.calls] == cheats.EXPECTED and honest.status == "ok"
-    for title, source in cheats.CHEATS.items():
-        values = [call.value for call in run_calls(source, "add", cheats.CALLS, limits=SHORT).calls]
-        is_fooled = [type(value) for value in values] == [int] * 3 and values == cheats.EXPECTED
-        assert not is_fooled, (title, values)
+
+
+def _is_not_rewarded(source: str) -> None:
+    values = [call.value for call in run_calls(source, "add", cheats.CALLS).calls]
+    is_fooled = [type(value) for value in values] == [int] * 3 and values == cheats.EXPECTED
+    assert not is_fooled, values
+
+
+for _title, _source in cheats.CHEATS.items():
+    CHECKS[f"cheat: {_title}"] = functools.partial(_is_not_rewarded, _source)

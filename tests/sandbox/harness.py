@@ -1,16 +1,26 @@
-"""The checks on jails by name, and how they run a program. Standard library only."""
+"""The checks on jails by name, the level they run at, and what they look at on the host. Standard library only.
+
+A check holds a level to its own promise: where levels differ, it asks `promise()`.
+"""
 
 import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from lightningrl.sandbox.jail import CallResults, Limits, run_calls
+from lightningrl.sandbox import jail
+from lightningrl.sandbox.jail import CallResults, Limits
+from lightningrl.sandbox.levels import Promise, make_level
 
 CHECKS: dict[str, Callable[[], None]] = {}
-SHORT = Limits(wall_s=1.0)
+MARK = 60 * 2**20 + os.getpid() % 2**22
+"""A size of the working folder that no other process's jails have: it is in the command lines of this one's."""
+SHORT = Limits(wall_s=1.0, disk_bytes=MARK)
+_level = ["bwrap"]
+_JAIL_UIDS = {65534, *range(61_184, 65_520)}
 _WITH_ERROR_NAMES = """
 def name(attempt, *args):
     try:
@@ -26,41 +36,87 @@ def check(function: Callable[[], None]) -> Callable[[], None]:
     return function
 
 
-def value_of(source: str, *args: object, limits: Limits = SHORT) -> object:
+def promise() -> Promise:
+    """What the level under test promises beyond what all do."""
+    return make_level(_level[0]).promise
+
+
+def run_calls(source: str, entry_point: str, calls: Sequence[Sequence[Any]], limits: Limits = SHORT) -> CallResults:
+    return jail.run_calls(source, entry_point, calls, limits=limits, level=_level[0])
+
+
+def run_check(title: str, level: str) -> None:
+    """The check at a level; the host must be afterwards what it was before."""
+    _level[0] = level
+    before = host_state()
+    CHECKS[title]()
+    wait_until_gone(SHORT)
+    after = host_state()
+    assert after == before, {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def value_of(source: str, *args: object, limits: Limits = SHORT) -> Any:
     """What the program's `attack(*args)` returned; it must have returned."""
-    results = run_calls(_WITH_ERROR_NAMES + source, "attack", [args], limits=limits)
+    results = run_calls(_WITH_ERROR_NAMES + source, "attack", [args], limits)
     assert results.status == "ok" and results.calls[0].error is None, results
     return results.calls[0].value
 
 
 def outcome_of(source: str, limits: Limits = SHORT) -> CallResults:
-    return run_calls(source, "attack", [()], limits=limits)
+    return run_calls(_WITH_ERROR_NAMES + source, "attack", [()], limits)
 
 
 @contextlib.contextmanager
-def host_folder():
+def host_folder() -> Iterator[Path]:
     """A folder that every user may read and write, outside any jail."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         os.chmod(name, 0o777)
         yield Path(name)
 
 
+def host_state() -> dict[str, object]:
+    """Mounts, children of this process, jails of this process; files, sockets and segments of the jails' users."""
+    own = f"/proc/self/task/{os.getpid()}/children"
+    return {
+        "mounts": Path("/proc/self/mountinfo").read_text(),
+        "children": Path(own).read_text().split(),
+        "jails": processes_of(SHORT),
+        "files": {entry.path for place in ("/tmp", "/var/tmp", "/dev/shm") for entry in _entries(place)},
+        "sockets": {row[1] for kind in ("tcp", "udp") for row in _table(f"net/{kind}") if int(row[7]) in _JAIL_UIDS},
+        "segments": [row for kind in ("shm", "sem", "msg") for row in _table(f"sysvipc/{kind}")],
+    }
+
+
+def _entries(place: str) -> Iterator[os.DirEntry[str]]:
+    for entry in os.scandir(place):
+        with contextlib.suppress(FileNotFoundError):
+            if entry.stat(follow_symlinks=False).st_uid in _JAIL_UIDS:
+                yield entry
+
+
+def _table(name: str) -> list[list[str]]:
+    return [line.split() for line in Path(f"/proc/{name}").read_text().splitlines()[1:]]
+
+
 def processes_of(limits: Limits) -> list[int]:
-    """Host processes of jails with these limits, by the tmpfs size in bubblewrap's command line."""
+    """Host processes of jails with these limits, by the size of the folder in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and b"\0%d\0" % limits.disk_bytes in (entry / "cmdline").read_bytes():
+            if entry.name.isdigit() and b"%d" % limits.disk_bytes in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
     return found
 
 
 def orphaned_zombies() -> set[str]:
-    """Dead processes of bubblewrap that nobody but the host's init could collect, by pid."""
+    """Dead processes of jails that nobody but the host's init could collect, by pid."""
     found = set()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and b"(bwrap) Z 1 " in (entry / "stat").read_bytes():
+            if not entry.name.isdigit() or b") Z 1 " not in (entry / "stat").read_bytes():
+                continue
+            uid = next(line for line in (entry / "status").read_text().splitlines() if line.startswith("Uid:"))
+            if "(bwrap)" in (entry / "stat").read_text() or int(uid.split()[1]) in _JAIL_UIDS:
                 found.add(entry.name)
     return found
 
@@ -73,5 +129,5 @@ def wait_until_gone(limits: Limits) -> None:
 
 
 def own_limits(wall_s: float = 1.0) -> Limits:
-    """Limits that no other jail on this machine has."""
-    return Limits(wall_s=wall_s, disk_bytes=64 * 2**20 + 4096 * (os.getpid() + 100_000 * len(CHECKS)))
+    """Limits with another time, of this process's jails all the same."""
+    return Limits(wall_s=wall_s, disk_bytes=MARK)

@@ -1,5 +1,6 @@
-"""Every containment attack, as this user and, when this one is root, as an ordinary user."""
+"""Every containment attack and cheat at every level, as this user and, when this one is root, as an ordinary user."""
 
+import functools
 import json
 import os
 import shutil
@@ -10,20 +11,29 @@ from pathlib import Path
 
 import containment
 import pytest
+from conftest import skip_or_fail
 
 import lightningrl
+from lightningrl.sandbox import levels, probe
 
 NOBODY = 65534
 
 
+LEVELS = [name for name in levels.LEVELS if name != levels.NO_JAIL]
+
+
 @pytest.mark.parametrize("title", containment.CHECKS)
-def test_host_is_unharmed(title, jail_level):
-    containment.CHECKS[title]()
+@pytest.mark.parametrize("level", LEVELS)
+def test_host_is_unharmed(level, title):
+    reason = probe.fault(level)
+    if reason is not None:
+        skip_or_fail([f"{level}: {reason}"])
+    containment.run_check(title, level)
 
 
 @pytest.fixture(scope="module")
-def report_of_nobody():
-    """The same checks by a process of uid 65534, with an interpreter and a copy of the package that it may read."""
+def as_nobody():
+    """Runs `containment.py` as uid 65534, with an interpreter and a copy of the package that it may read."""
     if os.getuid() != 0:
         pytest.skip("not root: the checks above ran as an ordinary user already")
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
@@ -35,16 +45,21 @@ def report_of_nobody():
         for source in Path(__file__).parent.glob("*.py"):
             shutil.copy(source, folder)
         subprocess.run(["chmod", "-R", "a+rX", name], check=True)
-        as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        python = next(filter(lambda path: _runs(as_nobody, path), (sys.executable, "/usr/bin/python3")), None)
+        command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        python = next(filter(lambda path: _runs(command, path), (sys.executable, "/usr/bin/python3")), None)
         if python is None:
             pytest.skip("no Python 3.11 or newer that uid 65534 may execute")
-        child = subprocess.run(
-            [*as_nobody, python, "-B", "containment.py"],
-            cwd=name, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert child.returncode == 0, child.stderr
-        yield json.loads(child.stdout)
+
+        @functools.cache
+        def report_of(level):
+            child = subprocess.run(
+                [*command, python, "-B", "containment.py", level],
+                cwd=name, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=150, check=False,
+            )  # fmt: skip
+            assert child.returncode == 0, child.stderr
+            return json.loads(child.stdout)
+
+        yield report_of
 
 
 def _runs(as_nobody, python):
@@ -56,5 +71,9 @@ def _runs(as_nobody, python):
 
 
 @pytest.mark.parametrize("title", containment.CHECKS)
-def test_host_is_unharmed_by_an_ordinary_user(title, jail_level, report_of_nobody):
-    assert report_of_nobody[title] is None, report_of_nobody[title]
+@pytest.mark.parametrize("level", LEVELS)
+def test_host_is_unharmed_by_an_ordinary_user(level, title, as_nobody):
+    report = as_nobody(level)
+    if report["fault"] is not None:
+        skip_or_fail([f"{level} as uid {NOBODY}: {report['fault']}"])
+    assert report["checks"][title] is None, report["checks"][title]

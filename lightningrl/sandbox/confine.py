@@ -1,0 +1,180 @@
+"""The kernel's own ways to confine the calling process, through ctypes: namespaces, mounts, Landlock, capabilities.
+
+What the levels `unshare` and `landlock` are made of; the launcher calls it in the process that becomes the jail. It
+runs in a fresh interpreter, never between the fork and the exec of the judge's. Standard library only. Landlock governs
+the content of files, the names in folders, TCP (version 4 on), abstract sockets and signals (6); what it leaves
+out is for `seccomp.host_filter` and `seccomp.alone_filter`. Sources: linux/landlock.h, sched.h, sys/mount.h,
+linux/prctl.h, linux/capability.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+_NEW_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
+"""CLONE_NEWNS, NEWUTS, NEWIPC, NEWPID, NEWNET."""
+_NEW_USER = 0x10000000
+_NEW_CGROUP = 0x02000000
+_READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC, _RECURSIVE, _PRIVATE = 1, 2, 4, 8, 1 << 14, 1 << 18
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP = 1, 4, 22
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
+_SECCOMP_MODE_FILTER = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_RULE_PATH_BENEATH = 1
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
+_FILE_RIGHTS_BY_VERSION = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
+"""REFER (2), TRUNCATE (3) and IOCTL_DEV (5) came later."""
+_MAKE_CHAR, _MAKE_SOCKET, _MAKE_BLOCK = 1 << 6, 1 << 9, 1 << 11
+_TCP = 1 << 0 | 1 << 1
+_SCOPES = 1 << 0 | 1 << 1
+"""Abstract UNIX sockets, signals."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_FIRST_MOUNTS = os.stat("/proc/self/ns/mnt").st_ino
+"""The mount namespace in which this file was loaded: the host's."""
+
+
+def landlock_version() -> int:
+    """Of the kernel's Landlock interface; 0 when there is none (a kernel before 5.13, or switched off)."""
+    version = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    return max(version, 0)
+
+
+def die_with_parent() -> None:
+    """SIGKILL when the parent ends. A change of the uid cancels it: call this afterwards."""
+    _control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Descendants whose parents have ended become this process's children, not the host's init's."""
+    _control(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def enter_namespaces(user: int | None) -> None:
+    """New namespaces for this process, and of processes for its next child.
+
+    `user`: in a user namespace too, in which the present user has this uid and gid; None: the process is root.
+    """
+    outside_uid, outside_gid = os.geteuid(), os.getegid()
+    _checked("unshare", _libc.unshare(_NEW_NAMESPACES | (0 if user is None else _NEW_USER)))
+    _libc.unshare(_NEW_CGROUP)  # a nicety that hides the name of the cgroup; old kernels have none
+    if user is not None:
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{user} {outside_uid} 1")
+        _write("/proc/self/gid_map", f"{user} {outside_gid} 1")
+    _checked("sethostname", _libc.sethostname(b"jail", ctypes.c_size_t(4)))
+    _mount(None, "/", None, _RECURSIVE | _PRIVATE, None)
+
+
+def mount_memory(place: str, size_bytes: int, *, writable: bool) -> None:
+    """A file system in memory over a folder: a bounded place to write to, or an empty one to hide what was there."""
+    flags = _NO_SUID | _NO_DEVICES | _NO_EXEC | (0 if writable else _READ_ONLY)
+    mode = "1777" if writable else "0755"
+    _mount("tmpfs", place, "tmpfs", flags, f"size={size_bytes},mode={mode},nr_inodes={max(size_bytes // 4096, 2)}")
+
+
+def become(uid: int) -> None:
+    """This uid and gid for good, no group else."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def give_up_privileges() -> None:
+    """No capability now, none to gain by running another program; and nothing in /proc for others of the same uid."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _checked("capset", _libc.capset(header, bytes(24)))
+    _control(_PR_SET_NO_NEW_PRIVS, 1)
+    _control(_PR_SET_DUMPABLE, 0)
+
+
+def install_filter(program: bytes) -> None:
+    """A seccomp program from `seccomp`; needs `give_up_privileges` before it."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    place = ctypes.addressof(instructions)
+    argument = struct.pack("@HP", len(program) // 8, place)
+    _control(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, argument)
+
+
+class Rules:
+    """A Landlock ruleset: everything it can govern is forbidden, but what is allowed by path."""
+
+    def __init__(self) -> None:
+        version = landlock_version()
+        self._file_rights = sum(rights for since, rights in _FILE_RIGHTS_BY_VERSION.items() if version >= since)
+        tcp, scopes = (_TCP if version >= 4 else 0), (_SCOPES if version >= 6 else 0)
+        fields = struct.pack("=QQQ", self._file_rights, tcp, scopes)
+        size = 24 if version >= 6 else 16 if version >= 4 else 8
+        fd = _libc.syscall(_CREATE_RULESET, fields, ctypes.c_size_t(size), 0)
+        self._fd = _checked("landlock_create_ruleset", fd)
+
+    def allow_reading(self, folder: str, *, without: Iterable[str] = ()) -> None:
+        """A folder or file and all below, but for the content of the folders `without` (their names can be listed)."""
+        left_out = [path for path in without if path.startswith(folder.rstrip("/") + "/")]
+        if not left_out:
+            self._allow(folder, READ_FILE | READ_DIR)
+            return
+        self._allow(folder, READ_DIR)
+        for entry in os.scandir(folder):
+            if entry.path not in left_out:
+                self.allow_reading(entry.path, without=left_out)
+
+    def allow_device(self, path: str) -> None:
+        self._allow(path, READ_FILE | WRITE_FILE)
+
+    def allow_everything_but_programs(self, folder: str) -> None:
+        self._allow(folder, self._file_rights & ~(EXECUTE | _MAKE_CHAR | _MAKE_SOCKET | _MAKE_BLOCK))
+
+    def enforce(self) -> None:
+        """On this process and all it starts, for good; needs `give_up_privileges` before it."""
+        _checked("landlock_restrict_self", _libc.syscall(_RESTRICT_SELF, self._fd, 0))
+        os.close(self._fd)
+
+    def _allow(self, path: str, rights: int) -> None:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # a library that ldd named and nobody needs
+        try:
+            is_folder = os.path.isdir(path)
+            rights &= self._file_rights & (~0 if is_folder else EXECUTE | WRITE_FILE | READ_FILE | 1 << 14)
+            rule = struct.pack("=Qi", rights, fd)
+            _checked(f"landlock_add_rule {path}", _libc.syscall(_ADD_RULE, self._fd, _RULE_PATH_BENEATH, rule, 0))
+        finally:
+            os.close(fd)
+
+
+def _control(option: int, *arguments: Any) -> None:
+    words = [value if isinstance(value, bytes) else ctypes.c_ulong(value) for value in arguments]
+    words += [ctypes.c_ulong(0)] * (4 - len(words))
+    _checked(f"prctl {option}", _libc.prctl(option, *words))
+
+
+def _mount(source: str | None, place: str, kind: str | None, flags: int, options: str | None) -> None:
+    if os.stat("/proc/self/ns/mnt").st_ino == _FIRST_MOUNTS:
+        raise OSError(errno.EPERM, f"mount {place}: refused, this is the host's mount namespace and not the jail's own")
+    words = [None if word is None else os.fsencode(word) for word in (source, place, kind, options)]
+    _checked(f"mount {place}", _libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]))
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _checked(what: str, result: int) -> int:
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result

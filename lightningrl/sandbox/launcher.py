@@ -1,0 +1,137 @@
+"""Starts `server.py` in a jail made of the kernel's own means: levels `unshare`, `landlock` and `none`.
+
+Run as `python -s -S -P -B launcher.py SPEC` with the server's three descriptors; SPEC is JSON, see
+`lightningrl.sandbox.start`. Two processes: this one stays outside, is parent to all orphans of the jail and ends last;
+its child confines itself step by step and becomes the server. When the child is gone, whatever it left is killed, and
+when the judge goes, both go. The judge is never forked. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, _HERE)
+import confine  # noqa: E402 - beside this file, which is no package where it runs
+import seccomp  # noqa: E402
+
+_DEVICES = ("/dev/null", "/dev/zero")
+_READABLE_DEVICES = ("/dev/random", "/dev/urandom")
+_HIDDEN_BYTES = 4096
+
+
+def main() -> None:
+    spec = json.loads(sys.argv[1])
+    serve = _load_server()
+    confine.die_with_parent()
+    os.setsid()
+    confine.adopt_orphans()
+    _be_first_oom_victim()
+    try:
+        if spec["namespaces"]:
+            confine.enter_namespaces(None if spec["uid"] is not None else spec["inside_uid"])
+        jail = os.fork()
+        if jail == 0:
+            _confine(spec)
+    except OSError as error:
+        os.write(2, f"{error.strerror or error}\n".encode())
+        os._exit(1)
+    if jail == 0:
+        serve()
+    else:
+        os._exit(_supervise(jail))
+
+
+def _load_server() -> Callable[[], None]:
+    """Read before the rights to read are given up; the jail finds the modules in memory, and no trace of the folder."""
+    import codec  # noqa: F401 - the server imports it
+    import server
+
+    sys.path.remove(_HERE)
+    sys.path_importer_cache.pop(_HERE, None)
+    return server.main
+
+
+def _be_first_oom_victim() -> None:
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.write(fd, b"1000")
+    os.close(fd)
+
+
+def _confine(spec: dict[str, Any]) -> None:
+    """From the host's rights to the jail's; the order is that in which each step is still allowed."""
+    if spec["namespaces"]:
+        confine.mount_memory(spec["folder"], spec["disk_bytes"], writable=True)
+        for folder in spec["hidden"]:
+            confine.mount_memory(folder, _HIDDEN_BYTES, writable=False)
+    rules = _rules(spec) if spec["landlock"] else None
+    os.chdir(spec["folder"] or "/")
+    if spec["uid"] is not None:
+        confine.become(spec["uid"])
+    confine.give_up_privileges()
+    confine.die_with_parent()
+    if rules is not None:
+        rules.enforce()
+        confine.install_filter(seccomp.filter_program())
+        confine.install_filter(seccomp.host_filter())
+    if not spec["namespaces"]:  # with them, the end of this process is the end of all
+        server, is_alone = os.getpid(), spec["alone"]
+        os.register_at_fork(after_in_child=lambda: _become_candidate(server, is_alone))
+
+
+def _rules(spec: dict[str, Any]) -> confine.Rules:
+    rules = confine.Rules()
+    for path in spec["readable"]:
+        rules.allow_reading(path, without=() if spec["namespaces"] else spec["hidden"])
+    for path in _READABLE_DEVICES:
+        rules.allow_reading(path)
+    for path in _DEVICES:
+        rules.allow_device(path)
+    if spec["namespaces"]:
+        rules.allow_everything_but_programs(spec["folder"])
+    return rules
+
+
+def _become_candidate(server: int, is_alone: bool) -> None:
+    """In the process that the server has just forked. An error here would be ignored: so end instead."""
+    if os.getppid() != server:
+        return  # a process of the candidate's own
+    try:
+        confine.die_with_parent()
+        if is_alone:
+            confine.install_filter(seccomp.alone_filter(os.getpid()))
+    except OSError as error:
+        os.write(2, f"{error}\n".encode())
+        os._exit(1)
+
+
+def _supervise(jail: int) -> int:
+    """Wait for the jail, then end what is left of it; the jail's exit code."""
+    code = 1
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == jail:
+            code = os.waitstatus_to_exitcode(status)
+            break
+    while True:
+        with contextlib.suppress(ProcessLookupError):
+            for child in _children():
+                os.kill(child, 9)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return code if code >= 0 else 128 - code
+
+
+def _children() -> list[int]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+
+if __name__ == "__main__":
+    main()
