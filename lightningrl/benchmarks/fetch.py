@@ -157,12 +157,15 @@ def _locked(path: Path) -> Iterator[dict[str, Any]]:
     """The lock's entries, held alone; written back when the block changes them and does not raise."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(f".{path.name}.guard"), "w") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            entries = io.read_json(path) if path.exists() else {}
-            before = io.canonical_json(entries)
-            yield entries
-            if io.canonical_json(entries) != before:
-                io.write_json(path, entries)
+        folder = os.open(path.parent, os.O_RDONLY)
     except OSError as error:
         raise io.disk_error(path, error) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # the folder itself: no file is left beside the lock
+        entries = io.read_json(path) if path.exists() else {}
+        before = io.canonical_json(entries)
+        yield entries
+        if io.canonical_json(entries) != before:
+            io.write_json(path, entries)
+    finally:
+        os.close(folder)

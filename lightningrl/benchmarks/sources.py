@@ -64,7 +64,8 @@ def parse(name: str, data: bytes) -> list[Row]:
         if suffixes[-1:] == [".parquet"]:
             import pyarrow.parquet as parquet
 
-            return parquet.read_table(memory.BytesIO(data)).to_pylist()
+            # Without threads: those of the library may be in the way of a process that ends at once.
+            return parquet.ParquetFile(memory.BytesIO(data), pre_buffer=False).read(use_threads=False).to_pylist()
         if suffixes[-1:] == [".jsonl"]:
             rows = [json.loads(line) for line in data.decode().split("\n") if line.strip()]
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import containment
 import pytest
-from conftest import skip_or_fail
+from skipping import skip_or_fail
 
 import lightningrl
 from lightningrl.sandbox import levels, probe
