@@ -33,6 +33,8 @@ class Task:
     """Chat turns of a problem."""
     judge: Judge
     max_new_tokens: int
+    compat: bool = False
+    """Prompts as the published code renders them: see `tokenization.prompt_text`."""
 
 
 def answer(
@@ -44,7 +46,7 @@ def answer(
 ) -> list[Answer]:
     """One judged response to each (example, sample number), in order; equal pairs would get equal draws."""
     examples = list({example.uid: example for example, _ in asked}.values())
-    encoded = encode_prompts(tokenizer, [task.render(example) for example in examples])
+    encoded = encode_prompts(tokenizer, [task.render(example) for example in examples], task.compat)
     prompts = {example.uid: np.asarray(prompt) for example, prompt in zip(examples, encoded, strict=True)}
     requests = [Request(example.uid, sample, prompts[example.uid], task.max_new_tokens) for example, sample in asked]
     trajectories = decoder.decode(requests, policy)

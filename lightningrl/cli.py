@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperCommand
 
 from lightningrl.provenance.system import spin_briefly
-from lightningrl.verbs import bench
+from lightningrl.verbs import bench, options
+from lightningrl.verbs import evaluate as direct
 from lightningrl.verbs.chat import chat
 from lightningrl.verbs.generate import generate
 from lightningrl.verbs.people import for_people
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 READS = {
     "data": ("benchmarks",),
+    "selfcheck": ("benchmarks.name", "resources.judge_workers"),
     "tokenizer": ("tokenizer",),
     "pretrain": ("model", "pretrain", "decoding"),
     "train": ("runs", "decoding"),
@@ -36,6 +38,15 @@ READS = {
     "release": ("report",),
 }
 """The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
+
+EVALUATE_DIRECTLY = """With a MODEL, --benchmark and --out, no experiment is needed. The benchmark's judge is proved
+first (official answers right, empty and `exit()` wrong). Records gather in OUT/state by problem and sample; stopped or
+killed, the same command goes on; one more --threshold costs only itself. OUT then has records.jsonl, summary.json and
+run.json.
+
+\b
+lightningrl evaluate --config config/config.yaml --name base/gsm-mini
+lightningrl evaluate models/SDAR-8B-Chat-b32 --block-size 32 --benchmark gsm8k --out sdar-gsm8k --device cuda"""
 
 spin_briefly()
 sys.path.append("")  # a user's own `module:attribute` beside them is found, as under `python -m`
@@ -71,16 +82,20 @@ def _add_stage_verb(kind: str) -> None:
     @app.command(kind, help=_docstring(kind), cls=_StageCommand)
     def verb(config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None) -> None:
         with for_people():
-            from lightningrl.config.experiment import load
-            from lightningrl.errors import StageError
-            from lightningrl.provenance.plan import plan
-            from lightningrl.provenance.runner import run_stage
+            _run_stage(kind, config, name, key)
 
-            planned = plan(load(config))
-            names = [stage.name for stage in planned.of(kind)]
-            if name is None and len(names) != 1:
-                raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
-            run_stage(planned, planned.stage(kind, name or names[0]), key)
+
+def _run_stage(kind: str, config: Path, name: str | None, key: str | None) -> None:
+    from lightningrl.config.experiment import load
+    from lightningrl.errors import StageError
+    from lightningrl.provenance.plan import plan
+    from lightningrl.provenance.runner import run_stage
+
+    planned = plan(load(config))
+    names = [stage.name for stage in planned.of(kind)]
+    if name is None and len(names) != 1:
+        raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
+    run_stage(planned, planned.stage(kind, name or names[0]), key)
 
 
 def _docstring(kind: str) -> str:
@@ -90,7 +105,56 @@ def _docstring(kind: str) -> str:
 
 
 for _kind in READS:
-    _add_stage_verb(_kind)
+    if _kind != "evaluate":
+        _add_stage_verb(_kind)
+
+
+@app.command("evaluate", cls=_StageCommand, help=f"{_docstring('evaluate')}\n\n{EVALUATE_DIRECTLY}")
+def evaluate(
+    model: direct.Model = None,
+    config: Config = DEFAULT_CONFIG,
+    name: Name = None,
+    key: Key = None,
+    benchmark: direct.BenchmarkName = None,
+    out: direct.Out = None,
+    split: direct.Split = "test",
+    data: direct.DataFile = None,
+    mirror: direct.Mirror = None,
+    limit: direct.Limit = None,
+    threshold: direct.Thresholds = None,
+    samples: direct.Samples = 1,
+    max_new_tokens: direct.MaxNewTokens = 8192,
+    style: direct.Style = "default",
+    shots: direct.Shots = 0,
+    compat: direct.Compat = False,
+    selector: options.Selector = "threshold",
+    selector_options: options.SelectorOptions = "{}",
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    ranking: options.Ranking = "confidence",
+    cache: options.Cache = "fused",
+    stop: options.Stop = "finish_block",
+    seed: options.Seed = 0,
+    shard: direct.Shard = 250,
+    workers: direct.Workers = 1,
+    rows: options.Rows = 64,
+    memory_mb: options.MemoryMB = None,
+    block_size: options.BlockSize = None,
+    dtype: options.Dtype = "stored",
+    device: options.Device = "cpu",
+) -> None:
+    """A stage, or a checkpoint's folder."""
+    given = dict(locals())
+    with for_people():
+        if model is None:
+            _run_stage("evaluate", config, name, key)
+        else:
+            for option in ("model", "config", "name", "key", "benchmark", "out"):
+                given.pop(option)
+            direct.run(model, benchmark, out, **given)
+
+
 app.command()(generate)
 app.command()(chat)
 
@@ -148,7 +212,7 @@ def stages(
         from lightningrl.provenance.plan import plan
 
         for stage in plan(load(config)):
-            typer.echo(f"{state(stage, verify):8}{stage.key}  {stage.kind:10}{stage.name:32}{stage.folder}")
+            typer.echo(f"{state(stage, verify):8}{stage.key}  {stage.kind:10}{stage.name:32} {stage.folder}")
 
 
 @app.command()

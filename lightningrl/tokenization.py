@@ -119,12 +119,26 @@ def _require_json(file: Path) -> None:
         raise CheckpointError(f"{file} is damaged ({error}). Copy or build the folder again.") from error
 
 
-def encode_prompts(tokenizer: Any, conversations: Sequence[Sequence[dict[str, str]]]) -> list[np.ndarray]:
-    """Each conversation's [P] int64 token ids: chat template with generation prompt, nothing else added."""
-    texts = [
-        tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        for messages in conversations
-    ]
+def prompt_text(tokenizer: Any, messages: Sequence[dict[str, str]], compat: bool = False) -> str:
+    """One conversation as text: chat template with generation prompt, then a last turn of the assistant's, verbatim.
+
+    compat: as the published code renders it. Its template engine drops one newline at the very end, and a thought that
+    has begun follows the role without one.
+    """
+    turns = list(messages)
+    begun = turns.pop()["content"] if turns[-1]["role"] == "assistant" else ""
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    if compat and begun == "<think>":
+        text = text.removesuffix("\n")
+    text += begun
+    return text.removesuffix("\n") if compat else text
+
+
+def encode_prompts(
+    tokenizer: Any, conversations: Sequence[Sequence[dict[str, str]]], compat: bool = False
+) -> list[np.ndarray]:
+    """Each conversation's [P] int64 token ids: `prompt_text`, nothing else added."""
+    texts = [prompt_text(tokenizer, messages, compat) for messages in conversations]
     rows = encode_texts(tokenizer, texts)
     unknown = tokenizer.unk_token_id
     for text, row in zip(texts, rows, strict=True):

@@ -195,6 +195,9 @@ class EvalRecord:
     """The second judge column: see `Verdict.compat`."""
     sandbox: str | None = None
     """The jail level of a judged program: see `Verdict.sandbox`."""
+    visible_tokens: int | None = None
+    """Tokens of the emitted text tokenized anew, what follows the stop token included, special tokens left out: what
+    the paper's own TPF counts (`tpf_paper`). None where the engine does not say."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightningrl.benchmarks.protocol import PromptOptions
-from lightningrl.benchmarks.registry import BENCHMARKS, get_benchmark
+from lightningrl.benchmarks.registry import get_benchmark
 from lightningrl.errors import BenchmarkError, CheckpointError
 from lightningrl.tokenization import (
     SPECIAL_TOKENS,
@@ -21,12 +21,14 @@ from lightningrl.tokenization import (
     stop_token_ids,
 )
 
+GENERATED = ("gsm-mini", "code-mini")
+
 QUESTION = [{"role": "user", "content": "Ann has 12 pens, buys 5, then doubles them. How many pens now?"}]
 
 
 @pytest.fixture(scope="module")
 def texts():
-    examples = [e for name in BENCHMARKS for e in get_benchmark(name).load({"train": 2000}, seed=0)["train"]]
+    examples = [e for name in GENERATED for e in get_benchmark(name).load({"train": 2000}, seed=0)["train"]]
     return [m["content"] for e in examples for m in e.messages] + [e.solution for e in examples]
 
 
@@ -47,7 +49,7 @@ def unseen():
     """Examples of all splits and another seed than the vocabulary was read from."""
     return [
         e
-        for name in BENCHMARKS
+        for name in GENERATED
         for split in get_benchmark(name).load({"train": 1500, "validation": 200, "test": 300}, seed=1).values()
         for e in split
     ]

@@ -73,14 +73,19 @@ def split_of(benchmark: str, signature: str) -> str:
     return HELD_OUT_OF_10.get(int.from_bytes(digest[:8]) % 10, "train")
 
 
-def draw_splits(maker: Maker[Problem], sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
+def draw_splits(maker: Maker[Problem], sizes: Mapping[str, int | None], seed: int) -> dict[str, list[Example]]:
     """Examples of every split in `sizes`; the first n of a split do not depend on its size or on other splits.
 
     In the held-out splits no signature repeats (BenchmarkError when the problems run out); in train a problem may come
     again, in other words or with another worked answer.
     """
     check_sizes(maker.name, sizes)
-    return {split: _draw_split(maker, split, size, seed) for split, size in sizes.items()}
+    drawn = {}
+    for split, size in sizes.items():
+        if size is None:
+            raise BenchmarkError(f"{maker.name} is generated without end: say how many {split} problems.")
+        drawn[split] = _draw_split(maker, split, size, seed)
+    return drawn
 
 
 def _draw_split(maker: Maker[Problem], split: str, size: int, seed: int) -> list[Example]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
+from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
 SPLITS = ("train", "validation", "test")
+NO_ROWS: Mapping[str, Sequence[Row]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,14 @@ class PromptOptions:
     'Answer in one line.'
     """
 
-    suffix: str = ""
-    """Added to the last user turn after a newline; nothing is added when empty."""
+    suffix: str | None = None
+    """Added to the last user turn after a newline; None: the benchmark's own wording."""
+    style: str = "default"
+    """`default`, or another wording that the benchmark has (`system`, `think`)."""
+    shots: int = 0
+    """Worked examples before the problem, where the benchmark has them."""
+    compat: bool = False
+    """The published code's text: the rendered prompt without one trailing newline (see `tokenization`)."""
 
 
 class Benchmark(Protocol):
@@ -41,13 +50,22 @@ class Benchmark(Protocol):
     """Where the problems come from, one line."""
     judge: str
     """`module:attribute` of the judge class that decides answers."""
+    sources: tuple[Source, ...]
+    """The published files it is read from; empty where problems are generated."""
+    styles: tuple[str, ...]
+    """Wordings, `default` among them."""
+    shots: tuple[int, ...]
+    """Numbers of worked examples that its prompt can have, 0 among them."""
 
-    def load(self, sizes: Mapping[str, int], seed: int) -> dict[str, list[Example]]:
+    def load(
+        self, sizes: Mapping[str, int | None], seed: int, rows: Mapping[str, Sequence[Row]] = NO_ROWS
+    ) -> dict[str, list[Example]]:
         """The splits named in `sizes`, each with exactly that many examples; a split of size 0 is an empty list.
 
+        `rows`: what was read of each source, by its key. A size of None is all there are (published problems only).
         The same sizes and seed give equal examples, and one split's size never changes another split. A benchmark
         with a fixed order (a published test file) may ignore `seed`. Raises BenchmarkError when a split is unknown
-        or has fewer problems than asked for.
+        or has fewer problems than asked for, or rows do not belong together.
         """
         ...
 
@@ -56,14 +74,14 @@ class Benchmark(Protocol):
         ...
 
     def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        """Chat messages for the chat template."""
+        """Chat messages for the chat template; a last turn of the assistant's is the beginning of its answer."""
         ...
 
 
 def render_chat(example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
     """The example's messages with `prompt.suffix` added to the last user turn: the usual `Benchmark.render`."""
     messages = [dict(message) for message in example.messages]
-    if prompt.suffix:
+    if prompt.suffix:  # generated problems have no wording of their own to add
         last_user = max(i for i, message in enumerate(messages) if message["role"] == "user")
         messages[last_user]["content"] += "\n" + prompt.suffix
     return messages
@@ -93,12 +111,12 @@ def check_disjoint(splits: Mapping[str, list[Example]], signature: Callable[[Exa
                     )
 
 
-def check_sizes(benchmark: str, sizes: Mapping[str, int]) -> None:
+def check_sizes(benchmark: str, sizes: Mapping[str, int | None]) -> None:
     """Raise BenchmarkError for an unknown split name or a negative size."""
     for split, size in sizes.items():
         if split not in SPLITS:
             raise BenchmarkError(f"{benchmark} has no split {split!r}; expected one of {', '.join(SPLITS)}.")
-        if size < 0:
+        if size is not None and size < 0:
             raise BenchmarkError(f"{benchmark}: split {split!r} was asked for {size} examples; give 0 or more.")
 
 

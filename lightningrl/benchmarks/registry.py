@@ -10,6 +10,11 @@ from lightningrl.errors import BenchmarkError
 BENCHMARKS: dict[str, str] = {
     "gsm-mini": "lightningrl.benchmarks.gsm_mini:GSM_MINI",
     "code-mini": "lightningrl.benchmarks.code_mini:CODE_MINI",
+    "gsm8k": "lightningrl.benchmarks.gsm8k:GSM8K",
+    "math500": "lightningrl.benchmarks.math500:MATH500",
+    "mbpp": "lightningrl.benchmarks.mbpp:MBPP",
+    "humaneval": "lightningrl.benchmarks.humaneval:HUMANEVAL",
+    "primeintellect": "lightningrl.benchmarks.primeintellect:PRIMEINTELLECT",
 }
 
 

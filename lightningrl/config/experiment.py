@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from lightningrl.config.data import Data
 from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.report import Report, Resources
 from lightningrl.config.sandbox import Sandbox
@@ -26,6 +27,7 @@ class Experiment(Section):
     seed: int = Field(0, ge=0, lt=2**31)
     """Of data, weights and draws."""
     benchmarks: list[Benchmark] = Field(min_length=1)
+    data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
     model: Architecture
     pretrain: Pretrain
@@ -59,6 +61,13 @@ class Experiment(Section):
         for run in self.runs:
             if run.benchmark not in benchmarks:
                 raise ValueError(f"runs.{run.name}.benchmark: found {run.benchmark!r}, allowed: {benchmarks}")
+            problems = self.benchmark(run.benchmark)
+            for split in ("train", "validation"):
+                if getattr(problems, split) == 0:
+                    raise ValueError(
+                        f"runs.{run.name}.benchmark: {run.benchmark} has `{split}: 0`, but a run trains on its train "
+                        "problems and chooses its checkpoint on its validation problems"
+                    )
             matched = run.match_compute
             if matched is not None and (matched not in runs or matched == run.name):
                 raise ValueError(f"runs.{run.name}.match_compute: found {matched!r}, allowed: another of {runs}")

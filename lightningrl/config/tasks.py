@@ -12,8 +12,14 @@ NAME = r"^[a-z0-9][a-z0-9_-]*$"
 class Prompt(Section):
     """How a problem becomes the prompt of evaluation and of rollouts."""
 
-    suffix: str = ""
-    """Appended to the user's turn after a newline; empty: nothing is appended."""
+    suffix: str | None = None
+    """Appended to the user's turn after a newline; "": nothing is; left out: the benchmark's own wording."""
+    style: str = "default"
+    """The wording: `default`; for mathematics also `system` (the request as a system turn) and `think`."""
+    shots: int = Field(0, ge=0)
+    """Worked examples before the problem: 0; `math500` also 4, `mbpp` also 3."""
+    compat: bool = False
+    """The published code's text: one newline less at the end of the prompt."""
 
 
 class Benchmark(Section):
@@ -21,18 +27,18 @@ class Benchmark(Section):
 
     name: str
     """A name of the registry (`gsm-mini`, `code-mini`) or `module:attribute`."""
-    train: int = Field(gt=0)
-    """Problems to train on."""
-    validation: int = Field(gt=0)
-    """Problems on which checkpoints are chosen."""
-    test: int = Field(gt=0)
-    """Problems that evaluations report on; never used to choose anything."""
+    train: int | None = Field(None, ge=0)
+    """Problems to train on; left out: all there are (published benchmarks only)."""
+    validation: int | None = Field(None, ge=0)
+    """Problems on which checkpoints are chosen, taken from those published for training."""
+    test: int | None = Field(None, ge=0)
+    """Problems that evaluations report on; never used to choose anything. 0: it is not evaluated on."""
     max_new_tokens: int = Field(gt=0)
     """Longest response in tokens; rounded up to the block grid by the decoder."""
     prompt: Prompt = Prompt()
 
     def data_science(self) -> dict[str, object]:
-        """What the generated data depend on: prompt and response length are not part of it."""
+        """What the data depend on: prompt and response length are not part of it."""
         return self.model_dump(mode="json", exclude={"max_new_tokens", "prompt"})
 
 

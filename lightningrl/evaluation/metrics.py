@@ -3,7 +3,7 @@
 `summarise` makes one `EvalSummary` of one (policy, benchmark, threshold); `problem_sums` makes the per-problem sums
 over all thresholds that AUP and paired intervals resample. Every record counts in every denominator, answers whose
 gold was defective (`gold_error`) included: they count as wrong, so that policies share one denominator, and the
-status counts show them. Nothing is read from the response's text; `tpf_paper` needs a tokenizer and is not made here.
+status counts show them. Nothing is read from the response's text.
 
 Shapes: N problems (sorted by uid), T thresholds (rising).
 """
@@ -45,6 +45,8 @@ class EvalSummary:
     """Mean correctness over samples, percent; its interval is Wilson's, by problem."""
     accuracy_pct_low: float
     accuracy_pct_high: float
+    compat_accuracy_pct: float | None
+    """The same by the published grader's rules, over the records that have its verdict; None where none has."""
     tpf: float
     """Response tokens over denoise forwards, pooled (ratio of sums): the primary number."""
     tpf_low: float
@@ -54,6 +56,10 @@ class EvalSummary:
     tpf_true: float
     """Response tokens over denoise and separate commit forwards, pooled."""
     tpf_true_mean: float
+    tpf_paper: float | None
+    """As the paper's code counts: visible tokens (`EvalRecord.visible_tokens`) over the forwards that revealed
+    something, pooled; for comparison only. None where a record does not say."""
+    tpf_paper_mean: float | None
     forwards_per_problem: float
     """Mean denoise forwards that one answer takes."""
     forwards_per_problem_low: float
@@ -119,6 +125,7 @@ def summarise(records: Sequence[EvalRecord], n_bootstrap: int = 1000, seed: int 
     accuracy = wilson_by_problem(correct_N, samples_N)
     tpf = ratio_interval(tokens_N, forwards_N, weights_RN)
     per_problem = ratio_interval(forwards_N, samples_N, weights_RN)
+    tpf_paper = _tpf_paper(records)
     counts = Counter(record.status for record in records)
     return EvalSummary(
         policy=records[0].policy,
@@ -129,12 +136,15 @@ def summarise(records: Sequence[EvalRecord], n_bootstrap: int = 1000, seed: int 
         accuracy_pct=float(100.0 * correct_N.sum() / samples_N.sum()),
         accuracy_pct_low=accuracy.low,
         accuracy_pct_high=accuracy.high,
+        compat_accuracy_pct=compat_accuracy_pct([record.compat for record in records]),
         tpf=float(tokens.sum() / denoise.sum()),
         tpf_low=tpf.low,
         tpf_high=tpf.high,
         tpf_mean=float((tokens / denoise).mean()),
         tpf_true=float(tokens.sum() / forwards.sum()),
         tpf_true_mean=float((tokens / forwards).mean()),
+        tpf_paper=tpf_paper[0],
+        tpf_paper_mean=tpf_paper[1],
         forwards_per_problem=float(denoise.mean()),
         forwards_per_problem_low=per_problem.low,
         forwards_per_problem_high=per_problem.high,
@@ -142,6 +152,16 @@ def summarise(records: Sequence[EvalRecord], n_bootstrap: int = 1000, seed: int 
         truncated_pct=100.0 * sum(record.stop == "length" for record in records) / len(records),
         status={status: counts.get(status, 0) for status in STATUSES},
     )
+
+
+def _tpf_paper(records: Sequence[EvalRecord]) -> tuple[float | None, float | None]:
+    """The paper's TPF, pooled and as the mean of ratios; None, None where a record lacks its parts."""
+    visible = [record.visible_tokens for record in records]
+    steps = [sum(count > 0 for count in record.tokens_by_step) for record in records]
+    if None in visible or 0 in steps:
+        return None, None
+    tokens, forwards = np.array(visible, float), np.array(steps, float)
+    return float(tokens.sum() / forwards.sum()), float((tokens / forwards).mean())
 
 
 def problem_sums(records: Iterable[EvalRecord]) -> ProblemSums:
@@ -167,6 +187,11 @@ def problem_sums(records: Iterable[EvalRecord]) -> ProblemSums:
         key = (record.threshold, record.uid, record.sample)
         if key in seen:
             raise StageError(f"{record.uid} sample {record.sample} at threshold {record.threshold:g} comes twice.")
+        if record.denoise_forwards is None or record.response_tokens is None:
+            raise StageError(
+                f"{record.uid} sample {record.sample} has no counts of tokens and forwards, so it has no TPF and no "
+                "AUP. Take records of an engine that counts."
+            )
         if record.denoise_forwards < 1:
             raise StageError(f"{record.uid} sample {record.sample} has no denoise forward; every response takes one.")
         seen.add(key)
@@ -183,3 +208,9 @@ def problem_sums(records: Iterable[EvalRecord]) -> ProblemSums:
             "hold the same problems. Run the evaluation again, it fills in what is missing."
         )
     return ProblemSums(tuple(column), tuple(row), *sums)
+
+
+def compat_accuracy_pct(verdicts: Iterable[bool | None]) -> float | None:
+    """Percent of the second judge column that is right, over the records that have one; None where none has."""
+    found = [verdict for verdict in verdicts if verdict is not None]
+    return 100.0 * sum(found) / len(found) if found else None

@@ -1,8 +1,18 @@
-"""Judge programs by hidden tests: the program runs in a jail, its answers are compared here.
+"""Judge programs by hidden tests: the program runs in a jail, and what comes out of it is compared outside.
 
-`example.gold = {"entry_point": "f", "tests": [{"args": [...], "expected": ...}, ...]}`, JSON data; values that JSON
-lacks are written as in `lightningrl.sandbox.codec` (`{"$tuple": [1, 2]}`). All tests run in one jail, in order, in
-one process: state that a program keeps between calls is kept. Programs that read stdin are not judged here.
+Three forms of gold data, each in a module of its own, which says what it takes and what it does not:
+
+- `{"entry_point", "setup", "tests": [code, ...], "time_limit_s"}`: a benchmark's own test code, `code_tests`;
+- `{"entry_point", "tests": [{"args", "expected"}, ...]}`: values, `code_calls`;
+- `{"stdin_tests": [{"input", "output"}, ...], "time_limit_s"}`: programs that read and print, `code_stdio`.
+
+Every value of HumanEval's 164 and MBPP's 974 tasks crosses as plain data or, in MBPP 367, 601 and 927, as a reference
+to an object that stays in the jail; no task's test code runs in a jail with the program.
+
+`compat` is what the published executor would say of the same program, as far as that follows without running it there:
+a SystemExit while the program loads passes every test, one inside a test passes that test. It is an approximation: that
+executor also rewards objects that equal everything, and programs that reach into it. It knows no output limit, and
+no tests of the second form (None).
 """
 
 from __future__ import annotations
@@ -11,36 +21,45 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from queue import SimpleQueue
 
+from lightningrl.errors import SandboxUnavailable
 from lightningrl.io import canonical_json
-from lightningrl.judges.equality import same
+from lightningrl.judges.code_calls import CallsGold, compare_calls, read_calls
+from lightningrl.judges.code_program import extract_program
+from lightningrl.judges.code_stdio import StdioGold, read_stdio, run_stdio
+from lightningrl.judges.code_tests import TestsGold, TestsResult, make_checker, read_tests, run_tests
 from lightningrl.judges.protocol import check_lengths
-from lightningrl.sandbox.codec import CodecError, dumps, from_json
-from lightningrl.sandbox.jail import CallResults, Limits, run_calls
+from lightningrl.judges.worker import Worker
+from lightningrl.sandbox.jail import Limits, run_calls
 from lightningrl.types import Example, Verdict
 
-_FENCE = re.compile(r" {0,3}```[ \t]*(\w*)[^`]*")
-_PYTHON_TAGS = ("python", "python3", "py")
+__all__ = ["CodeJudge", "extract_program"]
 
 
 class CodeJudge:
-    """Judges function-style programs in parallel jails. See `lightningrl.judges.protocol.Judge`."""
+    """Judges programs in parallel jails. See `lightningrl.judges.protocol.Judge`."""
 
     graded = True
     needs_jail = True
 
     def __init__(self, workers: int = 1, limits: Limits | None = None, memo_size: int = 16_384) -> None:
-        """`workers`: jails at a time, about one a core. `memo_size`: verdicts remembered, by (program, gold data)."""
+        """`workers`: jails at a time, about one a core. `memo_size`: verdicts remembered, by (program, gold data).
+
+        limits: of each judgement; the wall time is the gold data's where it has one.
+        """
         if workers < 1:
             raise ValueError(f"found {workers} workers: expected 1 or more")
         self._limits = limits or Limits()
         self._memo: OrderedDict[str, Verdict] = OrderedDict()
         self._memo_size = memo_size
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="code-judge")
+        self._checkers: SimpleQueue[Worker] = SimpleQueue()
+        for _ in range(workers):
+            self._checkers.put(make_checker())
 
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
         """Verdicts in order. `value` is the fraction of tests passed; `correct`: all passed and no limit was broken.
@@ -49,7 +68,7 @@ class CodeJudge:
         to judge again. Raises SandboxUnavailable when no jail can be had.
         """
         check_lengths(examples, responses)
-        jobs = [self._read_job(example, response) for example, response in zip(examples, responses, strict=True)]
+        jobs = [_read_job(example, response) for example, response in zip(examples, responses, strict=True)]
         pending: dict[str, Future[Verdict]] = {}
         for job in jobs:
             if isinstance(job, _Job) and job.key not in self._memo and job.key not in pending:
@@ -67,108 +86,112 @@ class CodeJudge:
         return [known[job.key] if isinstance(job, _Job) else job for job in jobs]
 
     def close(self) -> None:
+        """Wait for judgements that run, and end the checkers."""
         self._pool.shutdown(cancel_futures=True)
-
-    def _read_job(self, example: Example, response: str) -> _Job | Verdict:
-        start = time.monotonic()
-        try:
-            entry_point, calls, expected = _read_gold(example.gold)
-        except ValueError as error:
-            detail = f"gold data of {example.uid}: {error}"
-            return Verdict(False, None, "gold_error", detail=detail, seconds=time.monotonic() - start)
-        program = extract_program(response)
-        if program is None:
-            detail = "no complete code block"
-            return Verdict(False, 0.0, "unparsable", detail=detail, seconds=time.monotonic() - start)
-        parts = (canonical_json(example.gold), program)
-        key = "".join(hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts)
-        return _Job(key, program, entry_point, calls, expected)
+        while not self._checkers.empty():
+            self._checkers.get().close()
 
     def _judge_program(self, job: _Job) -> Verdict:
-        results = run_calls(job.program, job.entry_point, job.calls, limits=self._limits)
-        return _verdict(job, results)
+        start = time.monotonic()
+        result = _once_more_if_lost(lambda: self._run(job))
+        return _verdict(job, result, time.monotonic() - start)
+
+    def _run(self, job: _Job) -> TestsResult:
+        if isinstance(job.gold, CallsGold):
+            results = run_calls(job.program, job.gold.entry_point, job.gold.calls, limits=self._limits)
+            return compare_calls(job.gold, results)
+        if isinstance(job.gold, StdioGold):
+            return run_stdio(job.program, job.gold, self._limits)
+        checker = self._checkers.get()
+        try:
+            return run_tests(job.program, job.gold, checker, self._limits, seed=job.key[:64])
+        except BaseException:  # it may be in the middle of a job: the next one gets a new process
+            checker.close()
+            raise
+        finally:
+            self._checkers.put(checker)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     key: str
+    """Of the gold data (64 hexadecimal digits) and of the program."""
+    uid: str
     program: str
-    entry_point: str
-    calls: tuple[list[Any], ...]
-    expected: tuple[Any, ...]
+    gold: CallsGold | TestsGold | StdioGold
 
 
-def extract_program(response: str) -> str | None:
-    """The last complete ```python block, else the last complete block without a language; a text without any fence
-    is itself the program. None: fences, but no such block, or nothing but blanks. Linear in the text.
-
-    >>> extract_program("It is\\n```python\\nx = 1\\n```\\n")
-    'x = 1'
-    """
-    blocks: dict[bool, str] = {}
-    has_fence, tag, start = False, None, 0
-    lines = response.split("\n")
-    for number, line in enumerate(lines):
-        fence = _FENCE.fullmatch(line)
-        if fence is None:
-            continue
-        has_fence = True
-        if tag is None or fence[1]:  # a fence with a language always opens: the block before it was not closed
-            tag, start = fence[1].lower(), number + 1
-        else:
-            if tag in ("", *_PYTHON_TAGS):
-                blocks[tag != ""] = "\n".join(lines[start:number])
-            tag = None
-    program = blocks.get(True, blocks.get(False)) if has_fence else response
-    return program if program is not None and program.strip() else None
+def _read_job(example: Example, response: str) -> _Job | Verdict:
+    start = time.monotonic()
+    try:
+        gold = _read_gold(example)
+    except ValueError as error:
+        return _gold_error(example.uid, str(error), time.monotonic() - start)
+    turn = example.messages[-1] if example.messages else {}
+    program = extract_program(response, turn["content"] if turn.get("role") == "assistant" else "")
+    if program is None:
+        detail = "no complete code block"
+        compat = None if isinstance(gold, CallsGold) else False
+        return Verdict(False, 0.0, "unparsable", detail=detail, seconds=time.monotonic() - start, compat=compat)
+    parts = (canonical_json(example.gold), program)
+    key = "".join(hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts)
+    return _Job(key, example.uid, program, gold)
 
 
-def _read_gold(gold: dict[str, Any]) -> tuple[str, tuple[list[Any], ...], tuple[Any, ...]]:
-    """Entry point, arguments and expected values. Raises ValueError when the gold data is not as documented."""
+def _read_gold(example: Example) -> CallsGold | TestsGold | StdioGold:
+    """Raises ValueError when the gold data is of none of the three forms."""
+    gold = example.gold
+    if "stdin_tests" in gold:
+        return read_stdio(gold)
     entry_point, tests = gold.get("entry_point"), gold.get("tests")
     if not isinstance(entry_point, str) or not entry_point.isidentifier():
         raise ValueError(f"entry_point is {entry_point!r}: expected a function's name")
     if not isinstance(tests, list) or not tests:
         raise ValueError("tests: expected a list with at least one test")
-    for number, test in enumerate(tests):
-        if not isinstance(test, dict) or set(test) != {"args", "expected"} or not isinstance(test["args"], list):
-            raise ValueError(f'test {number}: expected {{"args": [...], "expected": ...}}')
+    return read_tests(gold) if isinstance(tests[0], str) else read_calls(gold)
+
+
+def _gold_error(uid: str, error: str, seconds: float) -> Verdict:
+    return Verdict(False, None, "gold_error", detail=f"gold data of {uid}: {error}", seconds=seconds)
+
+
+def _once_more_if_lost(attempt: Callable[[], TestsResult]) -> TestsResult:
+    """A jail or a checker that someone killed is replaced and the judgement repeated, once: the program may do it.
+
+    A jail killed before its first line looks like one that cannot start.
+    """
     try:
-        calls = tuple(from_json(test["args"]) for test in tests)
-        return entry_point, calls, tuple(from_json(test["expected"]) for test in tests)
-    except CodecError as error:
-        raise ValueError(f"a value of the tests: {error}") from error
+        result = attempt()
+    except SandboxUnavailable:
+        return attempt()
+    return attempt() if result.is_lost else result
 
 
-def _verdict(job: _Job, results: CallResults) -> Verdict:
-    passed = [
-        call.error is None and same(expected, call.value)
-        for expected, call in zip(job.expected, results.calls, strict=True)
-    ]
-    fraction = sum(passed) / len(passed)
-    is_correct = all(passed) and results.status == "ok"
-    detail = f"{sum(passed)} of {len(passed)} tests passed [{results.level}]"
+def _verdict(job: _Job, result: TestsResult, seconds: float) -> Verdict:
+    if result.gold_error:
+        return _gold_error(job.uid, result.gold_error, seconds)
+    outcomes = result.outcomes
+    count = sum(outcome.passed for outcome in outcomes)
+    is_correct = count == len(outcomes) and result.status == "ok"
+    detail = f"{count} of {len(outcomes)} tests passed [{result.level}]"
     if not is_correct:
-        why = results.detail or _first_failure(job, results, passed.index(False))
+        number = next((i for i, outcome in enumerate(outcomes) if not outcome.passed), 0)
+        why = result.detail or f"test {number}: {outcomes[number].message}"
         detail += f"; {re.sub('0x[0-9a-f]{6,}', '0x...', why)}"  # addresses differ from run to run
     return Verdict(
         correct=is_correct,
         # Which answers arrived before a flood was stopped is a matter of scheduling: none of them counts.
-        value=0.0 if results.status == "output_limit" else fraction,
-        status=("ok" if is_correct else "wrong") if results.status == "ok" else results.status,
+        value=0.0 if result.status == "output_limit" else count / len(outcomes),
+        status=("ok" if is_correct else "wrong") if result.status == "ok" else result.status,
         extracted=job.program,
         detail=detail,
-        seconds=results.seconds,
+        seconds=seconds,
+        compat=_compat(job, result),
+        sandbox=result.level,
     )
 
 
-def _first_failure(job: _Job, results: CallResults, number: int) -> str:
-    call = results.calls[number]
-    if call.error is not None:
-        return f"test {number}: {call.error}: {call.message}"
-    return f"test {number}: expected {_short(job.expected[number])}, found {_short(call.value)}"
-
-
-def _short(value: Any) -> str:
-    text = dumps(value)
-    return text if len(text) <= 80 else text[:80] + "..."
+def _compat(job: _Job, result: TestsResult) -> bool | None:
+    if isinstance(job.gold, CallsGold) or result.status == "output_limit":
+        return None
+    return result.status == "ok" and all(outcome.published for outcome in result.outcomes)

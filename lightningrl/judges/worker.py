@@ -59,7 +59,7 @@ class Worker:
         """
         line = memoryview(json.dumps(message).encode() + b"\n")
         if self._process is None:
-            self._start()
+            self.start()
         assert self._process is not None and self._process.stdin is not None
         handle = self._process.stdin.fileno()
         with selectors.DefaultSelector() as selector:
@@ -113,7 +113,8 @@ class Worker:
                 stream.close() if stream else None
         return code
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process; `send` does it where it is forgotten."""
         self._process = subprocess.Popen(
             self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=self._environment, start_new_session=True, bufsize=0,

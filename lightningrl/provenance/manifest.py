@@ -29,6 +29,7 @@ def write(stage: Stage, run: Mapping[str, Any], threads: int) -> None:
         "key": stage.key,
         "preimage": preimage,
         "inputs": {role: _input_record(source) for role, source in sorted(stage.inputs.items())},
+        "after": {role: _checked(source) for role, source in sorted(stage.after.items())},
         "outputs": {name: _record(stage.folder / name) for name in stage.files},
         "git": system.git_state(),
         "python": sys.version.split()[0],
@@ -104,6 +105,12 @@ def _record(path: Path) -> dict[str, Any]:
 def _input_record(source: Stage) -> dict[str, Any]:
     outputs = read_json(source.manifest)["outputs"]
     return {"folder": source.folder.as_posix(), "key": source.key, "outputs": outputs}
+
+
+def _checked(source: Stage) -> dict[str, Any]:
+    """A stage that had to be finished before, with what it found."""
+    found = {name: read_json(source.folder / name) for name in source.files if name.endswith(".json")}
+    return {"folder": source.folder.as_posix(), "key": source.key, "found": found}
 
 
 def _seeds(science: Mapping[str, Any], prefix: str = "") -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lightningrl.config.tasks import Benchmark
 from lightningrl.errors import ConfigError
 from lightningrl.resolve import resolve
 
@@ -39,6 +40,20 @@ def member(kind: str, name: str, where: str) -> str:
 def judge_of(benchmark: str) -> str:
     """The judge that a benchmark (`module:attribute`) names."""
     return resolve(benchmark).judge
+
+
+def check_problems(reference: str, asked: Benchmark) -> None:
+    """Raise ConfigError for a wording, a number of worked examples, or an open size that the benchmark has not."""
+    found, prompt = resolve(reference), asked.prompt
+    for what, value, allowed in (("style", prompt.style, found.styles), ("shots", prompt.shots, found.shots)):
+        if value not in allowed:
+            raise ConfigError(
+                f"benchmarks.{asked.name}.prompt.{what}: found {value!r}, allowed: {', '.join(map(str, allowed))}"
+            )
+    if not found.sources and None in (asked.train, asked.validation, asked.test):
+        raise ConfigError(
+            f"benchmarks.{asked.name}: it is generated without end; say how many train, validation and test problems"
+        )
 
 
 def collected(kind: str, name: str) -> str:

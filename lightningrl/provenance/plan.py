@@ -3,6 +3,7 @@
 What each stage finds in its context's `config`, beside `members`:
 
 - data/<benchmark>: benchmark (name and sizes), seed
+- selfcheck/<benchmark>: benchmark (its name)
 - tokenizer/tokenizer: tokenizer
 - pretrain/base: model, pretrain, decoding, seed, primary_threshold, max_new_tokens {benchmark: n}
 - train/<run>: run, decoding, seed, max_new_tokens, prompt
@@ -12,6 +13,8 @@ What each stage finds in its context's `config`, beside `members`:
   policies [{name, role, algorithm, benchmark}]
 - table/<name>, figure/<name>: name, collected (the table it is made of); figures also plot, policies
 - release/release: tables, figures
+
+What judges a benchmark's answers runs after that benchmark's selfcheck, which is not part of its key.
 
 No torch, and no file but sources and the config is read.
 """
@@ -26,14 +29,15 @@ from typing import Any
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError, StageError
-from lightningrl.provenance.members import collected, judge_of, member
+from lightningrl.provenance.members import check_problems, collected, judge_of, member
 from lightningrl.provenance.stage import Stage
 
-KINDS = ("data", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
+KINDS = ("data", "selfcheck", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHECKPOINT = ("config.json", "model.safetensors", *TOKENIZER, "metrics.jsonl")
 FILES: Mapping[str, tuple[str, ...]] = {
-    "data": ("train.jsonl", "validation.jsonl", "test.jsonl"),
+    "data": ("train.jsonl", "validation.jsonl", "test.jsonl", "sources.json"),
+    "selfcheck": ("selfcheck.json",),
     "tokenizer": TOKENIZER,
     "pretrain": CHECKPOINT,
     "train": (*CHECKPOINT, "selection.json"),
@@ -92,7 +96,10 @@ class _Planner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
+        self.checks: dict[str, Stage] = {}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
+        for benchmark in experiment.benchmarks:
+            check_problems(self.benchmarks[benchmark.name], benchmark)
         self.decoder = {
             piece: member(piece, getattr(experiment.decoding, piece), f"decoding.{piece}")
             for piece in ("selector", "ranking", "scope", "cache", "stop")
@@ -101,16 +108,22 @@ class _Planner:
     def stages(self) -> Iterator[Stage]:
         data = {name: self.data(name) for name in self.benchmarks}
         yield from data.values()
-        tokenizer = self.tokenizer(data)
+        self.checks = {name: self.selfcheck(name, stage) for name, stage in data.items()}
+        yield from self.checks.values()
+        learned = {b.name: data[b.name] for b in self.experiment.benchmarks if b.train != 0 and b.validation != 0}
+        if not learned:
+            raise ConfigError("benchmarks: none has both train and validation problems, so there is nothing to learn")
+        tokenizer = self.tokenizer(learned)
         yield tokenizer
-        base = self.base(data, tokenizer)
+        base = self.base(learned, tokenizer)
         yield base
         trained: dict[str, Stage] = {}
         for run in sorted(self.experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
             trained[run.name] = self.train(run, data, base, trained)
         yield from trained.values()
-        evaluated = [self.evaluate("base", base, name, data) for name in self.benchmarks]
-        for run in self.experiment.runs:
+        tested = [benchmark.name for benchmark in self.experiment.benchmarks if benchmark.test != 0]
+        evaluated = [self.evaluate("base", base, name, data) for name in tested]
+        for run in (run for run in self.experiment.runs if run.benchmark in tested):
             evaluated.append(self.evaluate(run.name, trained[run.name], run.benchmark, data))
         yield from evaluated
         collect = self.collect(evaluated, trained)
@@ -124,6 +137,10 @@ class _Planner:
         config = {"benchmark": self.experiment.benchmark(name).data_science(), "seed": self.experiment.seed}
         return self._stage("data", slug(name), config, {"benchmark": self.benchmarks[name]}, {})
 
+    def selfcheck(self, name: str, data: Stage) -> Stage:
+        members = {"benchmark": self.benchmarks[name], "judge": self.judges[name]}
+        return self._stage("selfcheck", slug(name), {"benchmark": name}, members, {"data": data})
+
     def tokenizer(self, data: Mapping[str, Stage]) -> Stage:
         return self._stage("tokenizer", "tokenizer", {"tokenizer": self.experiment.tokenizer}, {}, _data(data))
 
@@ -135,10 +152,11 @@ class _Planner:
             "decoding": experiment.decoding,
             "seed": experiment.seed,
             "primary_threshold": experiment.evaluation.primary_threshold,
-            "max_new_tokens": _in_order({b.name: b.max_new_tokens for b in experiment.benchmarks}),
+            "max_new_tokens": _in_order({b.name: b.max_new_tokens for b in experiment.benchmarks if b.name in data}),
         }
-        members = self.decoder | {f"judge/{name}": judge for name, judge in self.judges.items()}
-        return self._stage("pretrain", "base", config, members, _data(data) | {"tokenizer": tokenizer})
+        members = self.decoder | {f"judge/{name}": judge for name, judge in self.judges.items() if name in data}
+        inputs = _data(data) | {"tokenizer": tokenizer}
+        return self._stage("pretrain", "base", config, members, inputs, judged=tuple(data))
 
     def train(self, run: Run, data: Mapping[str, Stage], base: Stage, trained: Mapping[str, Stage]) -> Stage:
         benchmark = self.experiment.benchmark(run.benchmark)
@@ -157,7 +175,7 @@ class _Planner:
         inputs = {"base": base, "data": data[run.benchmark]}
         if run.match_compute is not None:
             inputs["matched"] = trained[run.match_compute]
-        return self._stage("train", run.name, config, members, inputs)
+        return self._stage("train", run.name, config, members, inputs, judged=(run.benchmark,))
 
     def evaluate(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
         evaluation, benchmark = self.experiment.evaluation, self.experiment.benchmark(name)
@@ -172,9 +190,8 @@ class _Planner:
             "benchmark": name,
         }
         members = self.decoder | {"benchmark": self.benchmarks[name], "judge": self.judges[name]}
-        return self._stage(
-            "evaluate", f"{policy}/{slug(name)}", config, members, {"policy": source, "data": data[name]}
-        )
+        inputs = {"policy": source, "data": data[name]}
+        return self._stage("evaluate", f"{policy}/{slug(name)}", config, members, inputs, judged=(name,))
 
     def collect(self, evaluated: list[Stage], trained: Mapping[str, Stage]) -> Stage:
         experiment = self.experiment
@@ -216,10 +233,18 @@ class _Planner:
         return Stage(self.experiment.experiment, "release", "release", config, {}, inputs | {"collect": collect}, files)
 
     def _stage(
-        self, kind: str, name: str, config: dict[str, Any], members: dict[str, str], inputs: dict[str, Stage]
+        self,
+        kind: str,
+        name: str,
+        config: dict[str, Any],
+        members: dict[str, str],
+        inputs: dict[str, Stage],
+        judged: tuple[str, ...] = (),
     ) -> Stage:
+        """judged: the benchmarks whose answers it judges."""
         files = tuple(file.format(name=name) for file in FILES[kind])
-        return Stage(self.experiment.experiment, kind, name, config, members, _in_order(inputs), files)
+        after = {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)}
+        return Stage(self.experiment.experiment, kind, name, config, members, _in_order(inputs), files, after)
 
 
 def _in_order(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lightningrl.benchmarks.fetch import Origins
+from lightningrl.config.experiment import Experiment
 from lightningrl.config.report import Resources
 from lightningrl.errors import LightningRLError, StageError
 from lightningrl.io import canonical_json, disk_error, read_jsonl, write_bytes
@@ -53,7 +55,7 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
                 report(f"already finished: {stage.folder}")
                 return False
             _choose_jail(plan, report)
-            _make(stage, plan.experiment.resources, report, started)
+            _make(stage, plan.experiment, report, started)
             report(f"finished: {stage.folder}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -70,8 +72,9 @@ def _choose_jail(plan: Plan, report: Callable[[str], None]) -> None:
         report("the config runs model-written code without a jail; records will say `none`")
 
 
-def _make(stage: Stage, resources: Resources, report: Callable[[str], None], started: float) -> None:
-    for role, source in stage.inputs.items():
+def _make(stage: Stage, experiment: Experiment, report: Callable[[str], None], started: float) -> None:
+    resources = experiment.resources
+    for role, source in (*stage.inputs.items(), *stage.after.items()):
         manifest.check_input(role, source)
     stage.manifest.unlink(missing_ok=True)  # an output was deleted by hand: not finished until it is made again
     _remove_temporaries(stage.folder)
@@ -81,7 +84,7 @@ def _make(stage: Stage, resources: Resources, report: Callable[[str], None], sta
     timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now())
     with _stopping(resources.max_minutes, started) as should_stop:
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
-        entry(_context(stage, resources, report, should_stop, timing))
+        entry(_context(stage, experiment, report, should_stop, timing))
     timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
     _finish(stage, threads, started)
 
@@ -93,11 +96,12 @@ def threads_of(resources: Resources, kind: str) -> int:
 
 def _context(
     stage: Stage,
-    resources: Resources,
+    experiment: Experiment,
     report: Callable[[str], None],
     should_stop: Callable[[], bool],
     timing: Callable[..., None],
 ) -> StageContext:
+    resources, data = experiment.resources, experiment.data
     return StageContext(
         config={**stage.config, "members": dict(stage.members)},
         inputs={role: source.folder for role, source in stage.inputs.items()},
@@ -105,6 +109,7 @@ def _context(
         state=stage.folder / "state",
         cache=stage.cache,
         threads=threads_of(resources, stage.kind),
+        origins=Origins(Path(data.mirror) if data.mirror else None, Path(data.lock), data.require_pins),
         judge_workers=resources.judge_workers,
         report=report,
         should_stop=should_stop,

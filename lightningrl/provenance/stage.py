@@ -7,7 +7,7 @@ resources, paths, dates or the order of mappings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,13 @@ class Stage:
     """Role -> upstream stage."""
     files: tuple[str, ...]
     """Final files but the manifest, relative to the folder."""
+    after: Mapping[str, Stage] = field(default_factory=dict)
+    """Role -> stage that must be finished before, though nothing of it is read: not part of the key."""
+
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        """Everything that must be finished before."""
+        return (*self.inputs.values(), *self.after.values())
 
     @property
     def outputs(self) -> tuple[str, ...]:

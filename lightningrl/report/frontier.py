@@ -30,12 +30,14 @@ from lightningrl.types import EvalRecord
 
 Role = Literal["before", "after", "rival", "control"]
 
+COMPAT = "compat_accuracy_pct"
 SUMMARY_COLUMNS = (
-    "n_problems", "n_samples", "accuracy_pct", "accuracy_pct_low", "accuracy_pct_high", "tpf", "tpf_low", "tpf_high",
-    "tpf_mean", "tpf_true", "tpf_true_mean", "forwards_per_problem", "forwards_per_problem_low",
+    "n_problems", "n_samples", "accuracy_pct", "accuracy_pct_low", "accuracy_pct_high", COMPAT, "tpf", "tpf_low",
+    "tpf_high", "tpf_mean", "tpf_true", "tpf_true_mean", "forwards_per_problem", "forwards_per_problem_low",
     "forwards_per_problem_high", "response_tokens_mean", "truncated_pct",
 )  # fmt: skip
-"""The columns of both tables that come from `EvalSummary`, units as documented there."""
+"""The columns of both tables that come from `EvalSummary`, units as documented there. `COMPAT` is left out of
+tables in which no record has the second judge's verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,14 @@ def collect(
             row |= {"base": base or "", "n_bootstrap": n_bootstrap}
             row["thresholds"] = " ".join(f"{threshold:g}" for threshold in mine.thresholds)
             headline.append(row)
-    return Frontier(pd.DataFrame(frontier), pd.DataFrame(headline))
+    return Frontier(_table(frontier), _table(headline))
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    if COMPAT in table and table[COMPAT].isna().all():
+        return table.drop(columns=COMPAT)
+    return table
 
 
 def _sums_by_policy(group: Sequence[Evaluation]) -> dict[str, ProblemSums]:

@@ -106,6 +106,7 @@ def main(headline: pd.DataFrame) -> Table:
         ("Benchmark", lambda row: row.benchmark),
         ("Policy", lambda row: row.policy),
         ("Accuracy (%)", _interval("accuracy_pct", 1)),
+        *_compat(headline),
         ("Δ accuracy (points)", _interval("accuracy_difference", 1, sign=True)),
         ("TPF (tokens/forward)", _interval("tpf", 2)),
         ("Forwards (per problem)", _interval("forwards_per_problem", 1)),
@@ -125,6 +126,7 @@ def frontier(table: pd.DataFrame) -> Table:
         ("Policy", lambda row: row.policy),
         ("Threshold τ", lambda row: f"{row.threshold:g}{'*' if row.is_primary else ''}"),
         ("Accuracy (%)", _interval("accuracy_pct", 1)),
+        *_compat(table),
         ("TPF (tokens/forward)", _interval("tpf", 2)),
         ("TPF, mean of ratios", lambda row: number(row.tpf_mean, 2)),
         ("TPF with commits", lambda row: number(row.tpf_true, 2)),
@@ -193,6 +195,13 @@ def _bracket(row: Any, key: str, digits: int, sign: bool = False) -> str:
 
 def _interval(key: str, digits: int, sign: bool = False) -> Cell:
     return lambda row: f"{number(getattr(row, key), digits, sign)} {_bracket(row, key, digits, sign)}".rstrip()
+
+
+def _compat(data: pd.DataFrame) -> list[tuple[str, Cell]]:
+    """The published grader's column, where there is one."""
+    if "compat_accuracy_pct" not in data.columns:
+        return []
+    return [("Published grader (%)", lambda row: number(row.compat_accuracy_pct, 1))]
 
 
 def _sizes(rows: pd.DataFrame) -> str:

@@ -1,18 +1,26 @@
 """Plain data as JSON text: what may cross between a jail and its judge, and nothing else.
 
-Values are exactly None, bool, int, float, str, list, tuple, set and dict, told apart by `type(x) is ...`: an
-instance of a subclass, such as an object that says it equals everything, cannot cross. Lists, strings, small
-integers, finite floats and objects with ordinary string keys are JSON's own, so a benchmark's gold data is plain
-JSON; the rest is an object with a single key:
+Values are exactly None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range and deque, told
+apart by `type(x) is ...`: an instance of a subclass, such as an object that says it equals everything, cannot cross. A
+Counter, an OrderedDict and a defaultdict cross as the dict that they equal. Lists, strings, small integers, finite
+floats and objects with ordinary string keys are JSON's own, so a benchmark's gold data is plain JSON; the rest is an
+object with a single key:
 
     {"$tuple": [1, 2]}   {"$set": [1, 2]}   {"$dict": [[1, "a"]]}   {"$int": "0x1f..."}   {"$float": "nan"}
+    {"$frozenset": [1]}   {"$deque": [1]}   {"$complex": [0.5, 1.0]}   {"$range": [0, 9, 2]}   {"$bytes": "00ff"}
+    {"$type": "int"}     (one of Python's own value types)
+
+Where both sides agree to it (`refer`), an object that is no plain data crosses as a number, `{"$object": 3}`: it stays
+where it is, and the other side can only give the number back.
 
 Depth, size and the number of hashed keys are bounded in both directions: reading hostile text ends soon. It does
 not execute anything, and keeps no shared references. This file runs inside the jail as well: standard library
 only, and few imports of it, since each judgement pays for them.
 """
 
+import collections
 import json
+from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 64
@@ -25,6 +33,11 @@ MAX_CHARS = 4_000_000
 """Characters of one message's strings."""
 
 _PLAIN_INT = 1 << 63
+_SEQUENCES = (list, tuple, collections.deque)
+_SETS = (set, frozenset)
+_MAPPINGS = (dict, collections.Counter, collections.OrderedDict, collections.defaultdict)
+_TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
+_CONTAINERS = (*_SEQUENCES, *_SETS, *_MAPPINGS)
 _NON_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
@@ -55,17 +68,19 @@ class Budget:
             )
 
 
-def dumps(value: Any) -> str:
-    """One line of ASCII JSON.
+def dumps(value: Any, refer: Callable[[Any], int] | None = None) -> str:
+    """One line of ASCII JSON. refer: gives the number of an object that is no plain data (None: CodecError).
 
     >>> dumps([1, True, (2.5, "a"), {3}, {"k": None}])
     '[1,true,{"$tuple":[2.5,"a"]},{"$set":[3]},{"k":null}]'
     """
-    return json.dumps(to_json(value), separators=(",", ":"), allow_nan=False)
+    return json.dumps(to_json(value, refer=refer), separators=(",", ":"), allow_nan=False)
 
 
-def loads(text: str, budget: Budget | None = None) -> Any:
+def loads(text: str, budget: Budget | None = None, refer: Callable[[int], Any] | None = None) -> Any:
     """The value of `dumps`'s text; strict, and safe on hostile text (no code runs, the cost is bounded).
+
+    refer: what stands for the object of a number >= 0 (None: CodecError).
 
     >>> loads('{"$tuple":[1,{"$float":"inf"}]}')
     (1, inf)
@@ -74,101 +89,137 @@ def loads(text: str, budget: Budget | None = None) -> Any:
         tree = json.loads(text, parse_int=_short_int, parse_constant=_refuse_constant)
     except (RecursionError, ValueError) as error:
         raise CodecError(f"not the codec's JSON: {error}") from None
-    return from_json(tree, budget)
+    return from_json(tree, budget, refer)
 
 
-def to_json(value: Any, budget: Budget | None = None) -> Any:
+def to_json(value: Any, budget: Budget | None = None, refer: Callable[[Any], int] | None = None) -> Any:
     """The JSON tree of a value. Raises CodecError for anything but plain data, and for self-reference."""
-    return _encode(value, budget or Budget(), MAX_DEPTH, set())
+    return _Writer(budget or Budget(), refer).write(value, MAX_DEPTH)
 
 
-def from_json(tree: Any, budget: Budget | None = None) -> Any:
+def from_json(tree: Any, budget: Budget | None = None, refer: Callable[[int], Any] | None = None) -> Any:
     """The value of a JSON tree, such as a benchmark's gold data after `json.loads`."""
-    return _decode(tree, budget or Budget(), MAX_DEPTH)
+    return _Reader(budget or Budget(), refer).read(tree, MAX_DEPTH)
 
 
-def _encode(value: Any, budget: Budget, depth: int, open_ids: set[int]) -> Any:
-    budget.spend(nodes=1)
-    kind = type(value)
-    if value is None or kind is bool:
-        return value
-    if kind is str:
-        budget.spend(chars=len(value))
-        return value
-    if kind is int:
+class _Writer:
+    def __init__(self, budget: Budget, refer: Callable[[Any], int] | None) -> None:
+        self.budget, self.refer = budget, refer
+        self.open_ids: set[int] = set()
+
+    def write(self, value: Any, depth: int) -> Any:
+        self.budget.spend(nodes=1)
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is str:
+            self.budget.spend(chars=len(value))
+            return value
+        if kind is int:
+            return self._integer(value)
+        if kind is float:
+            return value if value - value == 0 else {"$float": repr(value)}
+        if not any(kind is container for container in _CONTAINERS):
+            return self._rare(value, kind, depth)
+        if depth == 0:
+            raise CodecError(f"nested deeper than {MAX_DEPTH}")
+        if id(value) in self.open_ids:
+            raise CodecError("a container that contains itself")
+        self.open_ids.add(id(value))
+        tree = self._container(value, kind, depth - 1)
+        self.open_ids.discard(id(value))
+        return tree
+
+    def _integer(self, value: int) -> Any:
         if -_PLAIN_INT < value < _PLAIN_INT:
             return value
-        budget.spend(chars=value.bit_length() // 4)
+        self.budget.spend(chars=value.bit_length() // 4)
         return {"$int": hex(value)}
-    if kind is float:
-        return value if value - value == 0 else {"$float": repr(value)}
-    if kind is not list and kind is not tuple and kind is not set and kind is not dict:
-        raise CodecError("not plain data: expected None, bool, int, float, str, list, tuple, set or dict")
-    if depth == 0:
-        raise CodecError(f"nested deeper than {MAX_DEPTH}")
-    if id(value) in open_ids:
-        raise CodecError("a container that contains itself")
-    open_ids.add(id(value))
-    tree = _encode_container(value, kind, lambda part: _encode(part, budget, depth - 1, open_ids), budget)
-    open_ids.discard(id(value))
-    return tree
+
+    def _rare(self, value: Any, kind: type, depth: int) -> Any:
+        if kind is complex:
+            return {"$complex": [self.write(value.real, depth), self.write(value.imag, depth)]}
+        if kind is bytes:
+            self.budget.spend(chars=2 * len(value))
+            return {"$bytes": value.hex()}
+        if kind is range:
+            return {"$range": [self._integer(part) for part in (value.start, value.stop, value.step)]}
+        name = next((name for name, known in _TYPES.items() if value is known), None)
+        if name is not None:
+            return {"$type": name}
+        if self.refer is None:
+            raise CodecError("not plain data: expected None, a number, text, a list, tuple, set, dict or the like")
+        return {"$object": self.refer(value)}
+
+    def _container(self, value: Any, kind: type, depth: int) -> Any:
+        if kind is list:
+            return [self.write(part, depth) for part in value]
+        if kind in _SEQUENCES:
+            return {"$tuple" if kind is tuple else "$deque": [self.write(part, depth) for part in value]}
+        if kind in _SETS:
+            self.budget.spend(hashed=len(value))
+            return {"$set" if kind is set else "$frozenset": [self.write(part, depth) for part in value]}
+        items = list(value.items())
+        if all(type(key) is str and not key.startswith("$") for key, _ in items):
+            self.budget.spend(chars=sum(len(key) for key, _ in items))
+            return {key: self.write(part, depth) for key, part in items}
+        self.budget.spend(hashed=len(items))
+        return {"$dict": [[self.write(key, depth), self.write(part, depth)] for key, part in items]}
 
 
-def _encode_container(value: Any, kind: type, encode: Any, budget: Budget) -> Any:
-    if kind is list:
-        return [encode(part) for part in value]
-    if kind is tuple:
-        return {"$tuple": [encode(part) for part in value]}
-    if kind is set:
-        budget.spend(hashed=len(value))
-        return {"$set": [encode(part) for part in value]}
-    if all(type(key) is str and not key.startswith("$") for key in value):
-        budget.spend(chars=sum(map(len, value)))
-        return {key: encode(part) for key, part in value.items()}
-    budget.spend(hashed=len(value))
-    return {"$dict": [[encode(key), encode(part)] for key, part in value.items()]}
+class _Reader:
+    def __init__(self, budget: Budget, refer: Callable[[int], Any] | None) -> None:
+        self.budget, self.refer = budget, refer
+
+    def read(self, tree: Any, depth: int) -> Any:
+        self.budget.spend(nodes=1)
+        kind = type(tree)
+        if tree is None or kind is bool or kind is int:
+            return tree
+        if kind is str:
+            self.budget.spend(chars=len(tree))
+            return tree
+        if kind is float:
+            if tree - tree != 0:
+                raise CodecError('a number out of range: expected {"$float": "inf"} or the like')
+            return tree
+        if kind is not list and kind is not dict:
+            raise CodecError("not JSON data")
+        if depth == 0:
+            raise CodecError(f"nested deeper than {MAX_DEPTH}")
+        if kind is list:
+            return [self.read(part, depth - 1) for part in tree]
+        tag = next((key for key in tree if type(key) is not str or key.startswith("$")), None)
+        if tag is None:
+            self.budget.spend(chars=sum(map(len, tree)))
+            return {key: self.read(part, depth - 1) for key, part in tree.items()}
+        if len(tree) != 1 or tag not in _TAGS:
+            raise CodecError(f"an object whose key begins with $: expected a single key of {', '.join(_TAGS)}")
+        return _TAGS[tag](self, tree[tag], depth - 1)
+
+    def parts(self, body: Any, depth: int) -> list[Any]:
+        if type(body) is not list:
+            raise CodecError("a tagged container without its list")
+        return [self.read(part, depth) for part in body]
+
+    def numbers(self, body: Any, depth: int, count: int, kinds: tuple[type, ...]) -> list[Any]:
+        parts = self.parts(body, depth)
+        if len(parts) != count or any(type(part) not in kinds for part in parts):
+            raise CodecError(f"expected {count} numbers")
+        return parts
 
 
-def _decode(tree: Any, budget: Budget, depth: int) -> Any:
-    budget.spend(nodes=1)
-    kind = type(tree)
-    if tree is None or kind is bool or kind is int:
-        return tree
-    if kind is str:
-        budget.spend(chars=len(tree))
-        return tree
-    if kind is float:
-        if tree - tree != 0:
-            raise CodecError('a number out of range: expected {"$float": "inf"} or the like')
-        return tree
-    if kind is not list and kind is not dict:
-        raise CodecError("not JSON data")
-    if depth == 0:
-        raise CodecError(f"nested deeper than {MAX_DEPTH}")
-    if kind is list:
-        return [_decode(part, budget, depth - 1) for part in tree]
-    tag = next((key for key in tree if type(key) is not str or key.startswith("$")), None)
-    if tag is None:
-        budget.spend(chars=sum(map(len, tree)))
-        return {key: _decode(part, budget, depth - 1) for key, part in tree.items()}
-    if len(tree) != 1 or tag not in _TAGS:
-        raise CodecError(f"an object whose key begins with $: expected a single key of {', '.join(_TAGS)}")
-    return _TAGS[tag](tree[tag], budget, depth - 1)
+def _read_tuple(reader: _Reader, body: Any, depth: int) -> tuple[Any, ...]:
+    return tuple(reader.parts(body, depth))
 
 
-def _parts(body: Any, budget: Budget, depth: int) -> list[Any]:
-    if type(body) is not list:
-        raise CodecError("a tagged container without its list")
-    return [_decode(part, budget, depth) for part in body]
+def _read_deque(reader: _Reader, body: Any, depth: int) -> collections.deque[Any]:
+    return collections.deque(reader.parts(body, depth))
 
 
-def _read_tuple(body: Any, budget: Budget, depth: int) -> tuple[Any, ...]:
-    return tuple(_parts(body, budget, depth))
-
-
-def _read_set(body: Any, budget: Budget, depth: int) -> set[Any]:
-    parts = _parts(body, budget, depth)
-    budget.spend(hashed=len(parts))
+def _read_set(reader: _Reader, body: Any, depth: int) -> set[Any]:
+    parts = reader.parts(body, depth)
+    reader.budget.spend(hashed=len(parts))
     try:
         value = set(parts)
     except TypeError as error:
@@ -178,11 +229,15 @@ def _read_set(body: Any, budget: Budget, depth: int) -> set[Any]:
     return value
 
 
-def _read_dict(body: Any, budget: Budget, depth: int) -> dict[Any, Any]:
-    pairs = _parts(body, budget, depth)
+def _read_frozenset(reader: _Reader, body: Any, depth: int) -> frozenset[Any]:
+    return frozenset(_read_set(reader, body, depth))
+
+
+def _read_dict(reader: _Reader, body: Any, depth: int) -> dict[Any, Any]:
+    pairs = reader.parts(body, depth)
     if any(type(pair) is not list or len(pair) != 2 for pair in pairs):
         raise CodecError("a dict whose items are not [key, value]")
-    budget.spend(hashed=len(pairs))
+    reader.budget.spend(hashed=len(pairs))
     try:
         value = dict(pairs)
     except TypeError as error:
@@ -192,20 +247,53 @@ def _read_dict(body: Any, budget: Budget, depth: int) -> dict[Any, Any]:
     return value
 
 
-def _read_int(body: Any, budget: Budget, depth: int) -> int:
+def _read_int(reader: _Reader, body: Any, depth: int) -> int:
     if type(body) is not str or not body.removeprefix("-").startswith("0x") or "_" in body:
         raise CodecError('an integer that is not "0x..."')
-    budget.spend(chars=len(body))
+    reader.budget.spend(chars=len(body))
     try:
         return int(body, 16)
     except ValueError:
         raise CodecError('an integer that is not "0x..."') from None
 
 
-def _read_float(body: Any, budget: Budget, depth: int) -> float:
+def _read_float(reader: _Reader, body: Any, depth: int) -> float:
     if type(body) is not str or body not in _NON_FINITE:
         raise CodecError(f"a float that is not one of {', '.join(_NON_FINITE)}")
     return _NON_FINITE[body]
+
+
+def _read_complex(reader: _Reader, body: Any, depth: int) -> complex:
+    return complex(*reader.numbers(body, depth, 2, (float,)))
+
+
+def _read_range(reader: _Reader, body: Any, depth: int) -> range:
+    start, stop, step = reader.numbers(body, depth, 3, (int,))
+    if step == 0:
+        raise CodecError("a range with step 0")
+    return range(start, stop, step)
+
+
+def _read_bytes(reader: _Reader, body: Any, depth: int) -> bytes:
+    if type(body) is not str or (body and not body.isalnum()):
+        raise CodecError("bytes that are not hexadecimal digits")
+    reader.budget.spend(chars=len(body))
+    try:
+        return bytes.fromhex(body)
+    except ValueError:
+        raise CodecError("bytes that are not hexadecimal digits") from None
+
+
+def _read_type(reader: _Reader, body: Any, depth: int) -> type:
+    if type(body) is not str or body not in _TYPES:
+        raise CodecError(f"a type that is not one of {', '.join(_TYPES)}")
+    return _TYPES[body]
+
+
+def _read_object(reader: _Reader, body: Any, depth: int) -> Any:
+    if reader.refer is None or type(body) is not int or body < 0:
+        raise CodecError("an object's number where none is expected")
+    return reader.refer(body)
 
 
 def _short_int(digits: str) -> int:
@@ -218,4 +306,17 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"the bare word {name}")
 
 
-_TAGS = {"$tuple": _read_tuple, "$set": _read_set, "$dict": _read_dict, "$int": _read_int, "$float": _read_float}
+_TAGS: dict[str, Callable[[_Reader, Any, int], Any]] = {
+    "$tuple": _read_tuple,
+    "$set": _read_set,
+    "$dict": _read_dict,
+    "$int": _read_int,
+    "$float": _read_float,
+    "$frozenset": _read_frozenset,
+    "$deque": _read_deque,
+    "$complex": _read_complex,
+    "$range": _read_range,
+    "$bytes": _read_bytes,
+    "$type": _read_type,
+    "$object": _read_object,
+}

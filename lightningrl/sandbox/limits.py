@@ -93,3 +93,26 @@ class CallResults:
     """One line for people; empty when the status is `ok`."""
     seconds: float
     """Wall time of the whole judgement, the jail's start included."""
+    is_lost: bool = False
+    """The status is `crashed` because the jail was killed, and not by us: by the program, or by someone outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptResult:
+    """What came out of one run of a program that reads stdin and prints.
+
+    >>> ScriptResult("ok", "3\\n", "bwrap", "", 0.02).output
+    '3\\n'
+    """
+
+    status: JailStatus
+    """`ok`: the process ended by itself, whatever its exit code; else why it was ended."""
+    output: str
+    """What it printed to stdout, as far as it came and within the limit; UTF-8, bytes that are none replaced."""
+    level: str
+    detail: str
+    """One line for people; empty when the status is `ok`."""
+    seconds: float
+    """Wall time, the jail's start included."""
+    is_lost: bool = False
+    """As in `CallResults`."""

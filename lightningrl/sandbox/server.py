@@ -1,39 +1,54 @@
-"""Inside the jail: load a candidate program, make the calls asked for, answer with plain data.
+"""Inside the jail: load a candidate program, do what the request asks for, answer with plain data.
 
-Started by a level as `python -s -S -P -B server.py` with the request on descriptor 0, the reply on 1 and the output
-channel on 2. Before any candidate code runs, 0 is /dev/null, 1 is the output channel, limits are set and root is
-given up. It knows no expected value and gives no verdict: whatever the candidate does to this process, it can only
-change the values that it sends, which the judge outside compares. The judge does not import what runs here.
+Started by a level as `python -s -S -P -B server.py` with requests on descriptor 0, replies on 1 and the output channel
+on 2. Before any candidate code runs, 1 is the output channel, 0 is /dev/null (or a script's input), limits are set and
+root is given up. It knows no expected value and gives no verdict: whatever the candidate does to this process, it can
+only change the values that it sends, which the judge outside compares. The judge does not import what runs here.
 
-Reply, one JSON line each: `{"ready": uid}` before candidate code; then `{"call": i, "value": ...}` or
-`{"call": i, "error": kind, "message": ...}` in the order of the calls, or one `{"load_error": message}`; and
+The first line of 0 is the request. Its `mode` says what follows after the reply line `{"ready": uid}`:
+
+- `calls`: the request has all calls. Replies `{"call": i, "value": ...}` or `{"call": i, "error": kind, "message":
+  ...}` in their order, or one `{"load_error": message}`.
+- `dialogue`: `{"loaded": true}` or `{"load_error": message, "type": class}`; then each further line of 0 is an
+  operation with an `id`, answered by `{"id": ..., "value": ...}` or `{"id": ..., "error": class, "message": ...}`.
+  Objects that are no plain data stay here; they cross as numbers, by which the other side can pass them back.
+- `script`: the program runs as `__main__`; the rest of 0 is its input, its output goes to the output channel. It holds
+  no reply channel.
+
 `{"ended": exit code}` when the candidate's process is no more. The server itself then waits to be killed: were it to
 end first, bubblewrap would leave the namespace's first process to the host's init, a zombie for each judgement where
 that collects none, as in many containers.
 """
 
+import builtins
 import os
 import resource
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 MODULE_NAME = "candidate"
-"""Not `__main__`: a script's main guard stays shut."""
+"""Not `__main__`: a function program's main guard stays shut."""
+MAX_OBJECTS = 10_000
+"""Objects that stay here in one dialogue."""
 
 
 def main() -> None:
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import codec
 
-    request = codec.loads(_read_all(0))
-    reply_fd = os.dup(1)
+    line, length = _read_line(0)
+    request = codec.loads(line)
+    mode = request.get("mode", "calls")
+    request_fd, reply_fd = os.dup(0), os.dup(1)
     null_fd = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null_fd, 0)
+    if mode == "script":
+        os.lseek(0, length, os.SEEK_SET)
+    else:
+        os.dup2(null_fd, 0)
     os.dup2(2, 1)
-    os.close(null_fd)
     _set_limits(request["limits"])
     _drop_root(request["uid"])
 
@@ -45,7 +60,19 @@ def main() -> None:
     reply(codec.dumps({"ready": os.getuid()}))
     candidate = os.fork()
     if candidate == 0:
-        _serve(request, codec, reply)
+        # site is not there to make these two, and programs use them.
+        builtins.exit = builtins.quit = sys.exit
+        if mode == "script":
+            os.dup2(null_fd, 2)
+            os.closerange(3, max(request_fd, reply_fd, null_fd) + 1)
+            _run_script(request["source"])
+            return  # through the interpreter's own end: threads are waited for, output is flushed
+        os.close(null_fd)
+        if mode == "dialogue":
+            _converse(request, request_fd, codec, reply)
+        else:
+            os.close(request_fd)
+            _serve(request, codec, reply)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
@@ -56,9 +83,16 @@ def main() -> None:
         time.sleep(60)
 
 
+def _run_script(source: str) -> None:
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    sys.argv = ["<candidate>"]
+    exec(compile(source, "<candidate>", "exec", dont_inherit=True), module.__dict__)
+
+
 def _serve(request: dict[str, Any], codec: Any, reply: Callable[[str], None]) -> None:
     try:
-        function = _load(request["source"], request["entry_point"])
+        function = _entry(_load(request["source"]), request["entry_point"])
     except BaseException as error:  # candidate code raises anything, SystemExit too; each is an answer to report
         reply(codec.dumps({"load_error": _describe(error)}))
         return
@@ -76,13 +110,76 @@ def _serve(request: dict[str, Any], codec: Any, reply: Callable[[str], None]) ->
         reply(line)
 
 
-def _load(source: str, entry_point: str) -> Callable[..., Any]:
+def _converse(request: dict[str, Any], request_fd: int, codec: Any, reply: Callable[[str], None]) -> None:
+    try:
+        program = _load(request["source"])
+        entry = _entry(program, request["entry_point"])
+    except BaseException as error:  # as in _serve
+        reply(codec.dumps({"load_error": _describe(error), "type": _builtin_class(error)}))
+        return
+    reply(codec.dumps({"loaded": True}))
+    objects = _Objects()
+    for line in _lines(request_fd):
+        asked = None
+        try:
+            asked = codec.loads(line, refer=objects.object_of)
+            value = _do(asked, program, entry)
+            answer = codec.dumps({"id": asked["id"], "value": value}, refer=objects.number_of)
+        except BaseException as error:  # as in _serve
+            answer = codec.dumps(
+                {"id": asked and asked["id"], "error": _builtin_class(error), "message": _describe(error)}
+            )
+        reply(answer)
+
+
+def _do(asked: dict[str, Any], program: dict[str, Any], entry: Callable[..., Any]) -> Any:
+    operation = asked["op"]
+    if operation == "call":
+        function = entry if asked["target"] is None else asked["target"]
+        return function(*asked["args"], **asked["kwargs"])
+    if operation == "get":
+        return getattr(asked["target"], asked["name"])
+    if operation == "set":
+        return setattr(asked["target"], asked["name"], asked["value"])
+    if operation == "bool":
+        return bool(asked["target"])
+    if operation == "iter":
+        return list(asked["target"])
+    if asked["name"] not in program:
+        raise NameError(f"name {asked['name']!r} is not defined")
+    return program[asked["name"]]
+
+
+class _Objects:
+    """Objects that do not cross, by number. They are kept alive, so that a number always means the same one."""
+
+    def __init__(self) -> None:
+        self._objects: list[Any] = []
+        self._numbers: dict[int, int] = {}
+
+    def number_of(self, value: Any) -> int:
+        if id(value) not in self._numbers:
+            if len(self._objects) == MAX_OBJECTS:
+                raise MemoryError(f"more than {MAX_OBJECTS} objects that are no plain data")
+            self._numbers[id(value)] = len(self._objects)
+            self._objects.append(value)
+        return self._numbers[id(value)]
+
+    def object_of(self, number: int) -> Any:
+        return self._objects[number]
+
+
+def _load(source: str) -> dict[str, Any]:
     module = types.ModuleType(MODULE_NAME)
     sys.modules[MODULE_NAME] = module
     exec(compile(source, "<candidate>", "exec", dont_inherit=True), module.__dict__)
-    if entry_point not in module.__dict__:
+    return module.__dict__
+
+
+def _entry(program: dict[str, Any], entry_point: str) -> Callable[..., Any]:
+    if entry_point not in program:
         raise NameError(f"the program defines no {entry_point!r}")
-    function = module.__dict__[entry_point]
+    function = program[entry_point]
     if not callable(function):
         raise TypeError(f"{entry_point!r} is not a function")
     return function
@@ -95,11 +192,31 @@ def _describe(error: BaseException) -> str:
         return "an exception that cannot be described"
 
 
-def _read_all(fd: int) -> str:
-    chunks = []
-    while chunk := os.read(fd, 1 << 20):
-        chunks.append(chunk)
-    return b"".join(chunks).decode("ascii")
+def _builtin_class(error: BaseException) -> str:
+    """The nearest builtin class of an exception, by name."""
+    try:
+        names = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
+        return str(next(names, "Exception"))
+    except BaseException:  # a metaclass is candidate code
+        return "Exception"
+
+
+def _read_line(fd: int) -> tuple[str, int]:
+    """The first line, and its length in bytes. Of a pipe no more than that is there before it is answered."""
+    data = b""
+    while b"\n" not in data and (chunk := os.read(fd, 1 << 20)):
+        data += chunk
+    line = data.partition(b"\n")[0]
+    return line.decode("ascii"), len(line) + 1
+
+
+def _lines(fd: int) -> Iterator[str]:
+    data = b""
+    while chunk := os.read(fd, 1 << 16):
+        data += chunk
+        while b"\n" in data:
+            line, _, data = data.partition(b"\n")
+            yield line.decode("ascii")
 
 
 def _set_limits(limits: dict[str, int]) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightningrl.benchmarks.fetch import Origins
+
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
@@ -24,6 +26,8 @@ class StageContext:
     """Shared by versions of this stage that differ only in their `sweep`; files here are whole or absent."""
     threads: int
     """CPU threads for torch."""
+    origins: Origins
+    """Where published files may come from; no part of the key."""
     judge_workers: int
     """Jails at a time."""
     report: Callable[[str], None]

@@ -1,23 +1,40 @@
-"""Make one benchmark's train, validation and test problems, as canonical JSONL.
+"""Get one benchmark's train, validation and test problems, as canonical JSONL: generated, or from its published files.
 
-Asserts that no two splits share a problem. Reads nothing but the seed and the sizes.
+No problem is in two splits. Of generated ones that is an error; of published ones the training copy is dropped and
+counted in sources.json, beside the files that were read, with their hashes.
 """
 
 from __future__ import annotations
 
 from lightningrl import io
+from lightningrl.benchmarks.fetch import obtain
 from lightningrl.benchmarks.protocol import check_disjoint, example_to_json
 from lightningrl.resolve import resolve
 from lightningrl.stages.context import StageContext
 
 
 def run(context: StageContext) -> None:
-    """Write train.jsonl, validation.jsonl, test.jsonl."""
+    """Write train.jsonl, validation.jsonl, test.jsonl and sources.json."""
     benchmark = resolve(context.config["members"]["benchmark"])
     wanted = context.config["benchmark"]
     sizes = {split: wanted[split] for split in ("train", "validation", "test")}
-    splits = benchmark.load(sizes, context.config["seed"])
+    obtained = {source.key: obtain(source, context.origins) for source in benchmark.sources}
+    for key, found in obtained.items():
+        context.report(f"{key}: {found.facts['rows']} rows of {found.facts['repo']}, from the {found.facts['from']}")
+    splits = benchmark.load(sizes, context.config["seed"], {key: found.rows for key, found in obtained.items()})
     check_disjoint(splits, benchmark.signature)
     for split, examples in splits.items():
         io.write_jsonl(context.folder / f"{split}.jsonl", (example_to_json(example) for example in examples))
+    dropped = getattr(splits, "dropped", {})
+    facts = {
+        "benchmark": benchmark.name,
+        "licence": benchmark.licence,
+        "citation": benchmark.citation,
+        "problems": {split: len(examples) for split, examples in splits.items()},
+        "dropped": dropped,
+        "sources": {key: found.facts for key, found in obtained.items()},
+    }
+    io.write_json(context.folder / "sources.json", facts)
+    for reason, count in dropped.items():
+        context.report(f"dropped {count} {reason}")
     context.report(", ".join(f"{len(examples)} {split}" for split, examples in splits.items()) + " problems")

@@ -1,13 +1,15 @@
-"""A stage's decoder and policy, from its config and the members that the plan resolved."""
+"""A stage's decoder, policy and task, from its config and the members that the plan resolved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from lightningrl.answering import Task
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy
 from lightningrl.errors import ConfigError
+from lightningrl.judges.protocol import Judge
 from lightningrl.models.sdar import SDAR
 from lightningrl.resolve import resolve
 from lightningrl.tokenization import stop_token_ids
@@ -32,3 +34,9 @@ def make_decoder(config: Mapping[str, Any], model: SDAR, tokenizer: Any) -> Bloc
     decoding = config["decoding"]
     budget = None if decoding.memory_mb is None else decoding.memory_mb * 1_000_000
     return BlockDecoder(model, stop_token_ids(tokenizer), rows=decoding.rows, memory_bytes=budget)
+
+
+def make_task(config: Mapping[str, Any], judge: Judge) -> Task:
+    """The benchmark as the config words it."""
+    benchmark, prompt = resolve(config["members"]["benchmark"]), config["prompt"]
+    return Task(lambda example: benchmark.render(example, prompt), judge, config["max_new_tokens"], prompt.compat)

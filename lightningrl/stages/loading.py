@@ -1,4 +1,4 @@
-"""What several stages load: examples, a model with its tokenizer, judges; and how they save a checkpoint."""
+"""How stages load a checkpoint with its tokenizer, and save one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ from typing import Any
 import torch
 
 from lightningrl import io
-from lightningrl.benchmarks.protocol import example_from_json
-from lightningrl.judges.protocol import Judge
 from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.models.sdar import SDAR
-from lightningrl.resolve import resolve
 from lightningrl.tokenization import load_tokenizer
-from lightningrl.types import Example
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-
-
-def read_examples(path: Path) -> list[Example]:
-    return [example_from_json(row) for row in io.read_jsonl(path)]
 
 
 def load_policy(folder: Path) -> tuple[SDAR, Any]:
@@ -28,10 +20,6 @@ def load_policy(folder: Path) -> tuple[SDAR, Any]:
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     model.usable_vocab = len(tokenizer)
     return model, tokenizer
-
-
-def make_judge(reference: str, workers: int) -> Judge:
-    return resolve(reference)(workers=workers)
 
 
 def save_policy(model: SDAR, tokenizer: Any, tokenizer_folder: Path, folder: Path) -> None:

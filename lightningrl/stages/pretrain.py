@@ -14,7 +14,8 @@ from lightningrl.pretraining.corpus import build_corpus
 from lightningrl.pretraining.pretrainer import Pretrainer
 from lightningrl.stages.context import StageContext
 from lightningrl.stages.decoder import make_decoder, make_policy
-from lightningrl.stages.loading import make_judge, read_examples, save_policy, use_threads
+from lightningrl.stages.loading import save_policy, use_threads
+from lightningrl.stages.problems import make_judge, read_examples
 from lightningrl.tokenization import load_tokenizer
 from lightningrl.training.loop import train
 from lightningrl.types import Example

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lightningrl import io
-from lightningrl.answering import Task
 from lightningrl.resolve import resolve
 from lightningrl.rl.trainer import TrainSetup
 from lightningrl.stages.context import StageContext
-from lightningrl.stages.decoder import make_decoder, make_policy
-from lightningrl.stages.loading import load_policy, make_judge, read_examples, save_policy, use_threads
+from lightningrl.stages.decoder import make_decoder, make_policy, make_task
+from lightningrl.stages.loading import load_policy, save_policy, use_threads
+from lightningrl.stages.problems import make_judge, read_examples
 from lightningrl.training.loop import train
 
 
@@ -19,7 +19,6 @@ def run(context: StageContext) -> None:
     members, settings = config["members"], config["run"]
     model, tokenizer = load_policy(base)
     reference, _ = load_policy(base)
-    benchmark = resolve(members["benchmark"])
     judge = make_judge(members["judge"], context.judge_workers)
     setup = TrainSetup(
         run=settings,
@@ -29,7 +28,7 @@ def run(context: StageContext) -> None:
         decoder=make_decoder(config, model, tokenizer),
         policy=make_policy(config, settings.threshold),
         tokenizer=tokenizer,
-        task=Task(lambda example: benchmark.render(example, config["prompt"]), judge, config["max_new_tokens"]),
+        task=make_task(config, judge),
         train=read_examples(context.inputs["data"] / "train.jsonl"),
         validation=read_examples(context.inputs["data"] / "validation.jsonl"),
         compute_budget=_budget(context),

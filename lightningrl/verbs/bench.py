@@ -1,4 +1,4 @@
-"""`lightningrl bench decode`: speed of the decoder, side by side with the official loop."""
+"""`lightningrl bench`: speed of the decoder, side by side with the official loop; of the judges."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ COLUMNS = {
     "outside_pct": "{:.1f}", "forwards_per_s": "{:.1f}", "tokens_per_true_forward": "{:.2f}",
     "bound_tokens_per_s": "{:.0f}", "of_bound_pct": "{:.0f}", "peak_memory_mb": "{:.0f}",
 }  # fmt: skip
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `decode` a command of its own."""
 
 
 @app.command()
@@ -88,3 +83,27 @@ def _print(size: str, found: dict[str, Any]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     for row in rows:
         typer.echo("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+@app.command()
+def judges(
+    benchmark: Annotated[str, typer.Option(help="math500, gsm8k, humaneval, mbpp: its test split.")] = "math500",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that judge.")] = 2,
+    mirror: Annotated[Path | None, typer.Option(help="Folder with the files; LIGHTNINGRL_DATA_MIRROR is first.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems.")] = None,
+) -> None:
+    """Judgements a second: gold answers (mathematics) or official solutions (programs), and how many are right."""
+    with for_people(resumes=False):
+        from lightningrl.bench.judges import mathematics, programs
+        from lightningrl.benchmarks.fetch import Origins
+        from lightningrl.benchmarks.registry import get_benchmark
+        from lightningrl.evaluation.direct import problems
+
+        chosen = get_benchmark(benchmark)
+        examples = problems(chosen, "test", None, Origins(mirror, Path("config/data.lock.json")), limit)
+        measure = mathematics if chosen.judge.endswith(":MathJudge") else programs
+        for row in measure(examples, workers):
+            typer.echo(
+                f"{benchmark}, {row['what']}: {row['correct']} of {row['judged']} right, {row['seconds']:.2f} s, "
+                f"{row['per_s']:.1f} a second, {workers} workers"
+            )

@@ -18,8 +18,8 @@ from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.decoding.stops.inside_block import InsideBlock
 from lightningrl.errors import DecodeError
 from lightningrl.evaluation.metrics import summarise
+from lightningrl.evaluation.records import to_record
 from lightningrl.models.sdar import SDAR
-from lightningrl.stages.evaluate import to_record
 from lightningrl.types import EvalRecord
 
 STOP, GARBAGE = 20, 21

@@ -54,6 +54,17 @@ def test_the_other_numbers_by_hand():
     assert (summary.policy, summary.benchmark, summary.threshold) == ("base", "toy", 0.9)
 
 
+def test_the_second_judges_accuracy_is_over_the_records_that_have_its_verdict():
+    records = [record(0, compat=True), record(1, compat=False), record(2, compat=False), record(3)]
+    assert summarise(records).compat_accuracy_pct == pytest.approx(100 / 3)
+    assert summarise(records[3:]).compat_accuracy_pct is None
+
+
+def test_records_without_counts_have_no_tpf():
+    with pytest.raises(StageError, match="no counts of tokens and forwards"):
+        problem_sums([record(0, forwards=None)])
+
+
 def test_fused_commits_make_both_tpf_equal():
     summary = summarise([dataclasses.replace(each, commit_forwards=0) for each in FOUR])
     assert summary.tpf == summary.tpf_true and summary.tpf_mean == summary.tpf_true_mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,13 +47,13 @@ def entry(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[StageContext],
 
 @pytest.fixture
 def write_outputs(nano: Plan) -> Callable[[StageContext], None]:
-    """A stage that writes its files' names into them."""
+    """A stage that writes its files' names into them, as JSON."""
     by_folder: dict[Path, Stage] = {stage.folder: stage for stage in nano}
 
     def run(context: StageContext) -> None:
         for name in by_folder[context.folder].files:
             path = context.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(name)
+            path.write_text(json.dumps(name))
 
     return run

@@ -60,7 +60,7 @@ def test_the_manifest_says_what_it_was_made_of(nano, upstream_of_tokenizer):
     assert found["preimage"]["science"] == {"tokenizer": {"texts_per_benchmark": 200}}
     assert set(found["inputs"]) == {"data/gsm-mini", "data/code-mini"}
     assert set(found["outputs"]) == set(stage.files)
-    assert found["outputs"]["tokenizer.json"]["bytes"] == len("tokenizer.json")
+    assert found["outputs"]["tokenizer.json"]["bytes"] == len('"tokenizer.json"')
     assert {"starts", "seconds_of_last_start", "peak_memory_bytes", "finished"} <= set(found["run"])
     assert found["packages"]["numpy"]
 

@@ -1,5 +1,6 @@
 """Tables as text: units, intervals, notes, escaping, width, fixed bytes."""
 
+import dataclasses
 import io
 import re
 
@@ -77,3 +78,18 @@ def test_written_tables_are_the_same_bytes_every_time(collected, tmp_path):
     second = tables.write(tables.main(collected.headline), tmp_path / "b")
     assert [path.name for path in first] == ["main.csv", "main.md", "main.tex"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_the_published_graders_column_is_there_only_with_its_verdicts(collected, evaluations):
+    plain = tables.main(collected.headline), tables.frontier(collected.frontier)
+    judged = [
+        dataclasses.replace(each, records=[dataclasses.replace(r, compat=r.correct) for r in each.records])
+        for each in evaluations[:3]
+    ]
+    both = collect(judged, "e")
+    for without, shown in zip(plain, (tables.main(both.headline), tables.frontier(both.frontier)), strict=True):
+        assert "Published grader (%)" not in without.header
+        column = shown.header.index("Published grader (%)")
+        assert len(shown.header) == len(without.header) + 1
+        accuracy = shown.header.index("Accuracy (%)")
+        assert all(row[accuracy].split()[0] == row[column] for row in shown.rows)

@@ -8,7 +8,18 @@ import time
 from pathlib import Path
 
 import cheats
-from harness import CHECKS, check, orphaned_zombies, outcome_of, own_limits, processes_of, promise, run_calls, value_of
+from harness import (
+    CHECKS,
+    check,
+    orphaned_zombies,
+    outcome_of,
+    own_limits,
+    processes_of,
+    promise,
+    run_calls,
+    run_script,
+    value_of,
+)  # fmt: skip
 
 
 @check
@@ -117,6 +128,23 @@ def mounts_and_files_of_the_host_stay():
 
 
 @check
+def scripts_are_held_as_functions_are():
+    source = """
+import os, sys
+def can(attempt, *args):
+    try: attempt(*args)
+    except OSError: return 0
+    return 1
+reached = can(os.listdir, "/etc"), can(open, "/etc/passwd"), can(os.execv, "/bin/sh", ["sh"])
+print(sys.stdin.read(), *reached, os.getuid())
+"""
+    result = run_script(source, "input")
+    assert result.status == "ok" and result.output.split()[:4] == ["input", "0", "0", "0"], result
+    assert int(result.output.split()[4]) != 0
+    assert run_script("while True: pass", "").status == "timeout"
+
+
+@check
 def hostile_sources_are_load_errors():
     sources = {
         "x = '\ud800'\ndef attack(): return 1": "UnicodeEncodeError",
@@ -144,8 +172,9 @@ for _ in range(10_000): deep = [deep]
 bomb = []
 for _ in range(50): bomb = [bomb, bomb]
 values = [
-    object(), iter([]), b"x", 1j, frozenset(), range(3), print, loop, [[loop]], {1: loop}, deep, bomb,
-    collections.Counter(), type("L", (list,), {})(), type("I", (int,), {})(3), set(range(20_000)), [NotImplemented],
+    object(), iter([]), bytearray(b"x"), object, {}.keys(), type("T", (tuple,), {})(), print, loop, [[loop]],
+    {1: loop}, deep, bomb, type("C", (collections.Counter,), {})(),
+    type("L", (list,), {})(), type("I", (int,), {})(3), set(range(20_000)), [NotImplemented],
 ]
 def attack(number): return values[number] if number < len(values) else None
 """

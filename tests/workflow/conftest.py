@@ -14,7 +14,8 @@ import pytest
 from checkouts import IGNORED, Checkout, copy_repository
 
 FAKE_STAGES = '''
-"""Imported by every Python that starts with this folder on its path: stages write their files' names."""
+"""Imported by every Python that starts with this folder on its path: stages write their files' names, as JSON."""
+import json
 import sys
 
 if "snakemake" not in " ".join(sys.orig_argv):
@@ -26,7 +27,7 @@ if "snakemake" not in " ".join(sys.orig_argv):
         for name in stage.files:
             path = stage.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(name)
+            path.write_text(json.dumps(name))
         return make_context(stage, *rest)
 
     runner._context = write_names

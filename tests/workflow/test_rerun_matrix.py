@@ -159,5 +159,33 @@ def test_exactly_what_an_edit_concerns_runs_again(finished: Checkout, case: str)
     assert finished.would_run(*globbed) == expected
 
 
+BEYOND = {
+    "the self-check's code": (add_code("stages/selfcheck.py"), NOTHING),
+    "a judge's code": (
+        add_code("judges/boxed.py"),
+        {"selfcheck/gsm-mini", "pretrain/base"} | TRAININGS | EVALUATIONS | LATER,
+    ),
+    "a benchmark's code": (
+        add_code("benchmarks/gsm_mini.py"),
+        {"data/gsm-mini", "selfcheck/gsm-mini", "tokenizer/tokenizer", "pretrain/base"} | TRAININGS | EVALUATIONS
+        | LATER,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BEYOND)
+def test_a_judge_is_proved_again_where_it_changed_and_its_proof_reruns_nothing(finished: Checkout, case: str) -> None:
+    edit, expected = BEYOND[case]
+    edit(finished)
+    assert finished.would_run() == expected
+
+
+def test_what_judges_anew_waits_for_todays_proof(finished: Checkout) -> None:
+    add_code("stages/selfcheck.py")(finished)
+    assert finished.would_run("selfcheck_code-mini") == {"selfcheck/code-mini"}
+    add_code("rl/algorithms/grpo_traj.py")(finished)
+    assert finished.would_run("train_grpo-traj") == {"selfcheck/gsm-mini", "train/grpo-traj"}
+
+
 def test_all_seventeen_cases_are_there() -> None:
     assert {int(case.split()[0]) for case in MATRIX} == set(range(1, 18))

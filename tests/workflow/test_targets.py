@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from checkouts import Checkout
 
-BASE = {"data/gsm-mini", "data/code-mini", "tokenizer/tokenizer", "pretrain/base"}
+DATA = {"data/gsm-mini", "data/code-mini", "selfcheck/gsm-mini", "selfcheck/code-mini"}
+BASE = DATA | {"tokenizer/tokenizer", "pretrain/base"}
 
 
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
+        ("selfcheck_code-mini", {"data/code-mini", "selfcheck/code-mini"}),
         ("train_grpo-traj", BASE | {"train/grpo-traj"}),
         ("train_supervised", BASE | {"train/lightningrl", "train/supervised"}),
         ("evaluate_base_gsm-mini", BASE | {"evaluate/base/gsm-mini"}),
@@ -34,7 +36,7 @@ def test_one_table_or_figure_leaves_the_others_alone(checkout: Checkout, target:
 
 def test_the_default_is_everything(checkout: Checkout) -> None:
     jobs = checkout.would_run()
-    assert len(jobs) == 22
+    assert len(jobs) == 24
     assert "release/release" in jobs
 
 
@@ -101,7 +103,7 @@ def test_a_folder_of_another_key_cannot_be_asked_for(checkout: Checkout) -> None
 
 def test_it_runs_in_another_folder(checkout: Checkout, tmp_path: Path) -> None:
     arguments = ("--snakefile", str(checkout.path("Snakefile")), "--directory", str(tmp_path / "elsewhere"))
-    assert len(checkout.would_run(*arguments)) == 22
+    assert len(checkout.would_run(*arguments)) == 24
 
 
 def test_the_report_has_captions_and_works_offline(finished: Checkout) -> None:

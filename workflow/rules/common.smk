@@ -12,6 +12,8 @@ if str(ROOT) not in sys.path:
 # For the jobs: they run `python -m lightningrl` in whatever folder results/ is in.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
+from snakemake.settings.types import RerunTrigger
+
 from lightningrl.config.experiment import load
 from lightningrl.errors import LightningRLError
 from lightningrl.provenance.plan import FILES, plan
@@ -53,6 +55,13 @@ def files_of(stage):
 
 
 @cache
+def trust_names():
+    """Only missing files and times count from here on: a folder's name holds the key of all that could change its
+    content, so Snakemake's own guesses (other code, parameters, another set of inputs) can only be wrong."""
+    workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
+
+
+@cache
 def forced_stages():
     """Folders of the stages that -R names (by rule or by file), and of all that follows from them. Known when the DAG
     is built, not yet when rules are read."""
@@ -70,10 +79,12 @@ def upstream(kind):
 
     A folder's name says what is in it, so times mean nothing: inputs of a finished stage are ancient, but for those
     that are being forced. An unfinished stage has ordinary inputs, because Snakemake would leave it out of a run that
-    makes an existing ancient input again.
+    makes an existing ancient input again. What must only be finished before it (the self-check of a judge) concerns it
+    until it is made: a finished stage has its result in its manifest.
     """
 
     def inputs(wildcards):
+        trust_names()
         stage = PLAN.stage(kind, wildcards.get("name", "release"))
         if wildcards.key != stage.key:
             raise WorkflowError(
@@ -81,13 +92,14 @@ def upstream(kind):
                 "an older version cannot be made again from here"
             )
         finished = stage.manifest.is_file()
+        remade = not finished or stage.folder in forced_stages()
         return [
             (
                 ancient(source.manifest.as_posix())
                 if finished and source.folder not in forced_stages()
                 else source.manifest.as_posix()
             )
-            for source in stage.inputs.values()
+            for source in (stage.upstream if remade else stage.inputs.values())
         ]
 
     return inputs

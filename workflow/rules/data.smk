@@ -1,4 +1,4 @@
-# Problems, and the tokenizer of their texts.
+# Problems, the proof that their judge is sound here, and the tokenizer of their texts.
 
 
 rule data:
@@ -8,6 +8,15 @@ rule data:
         outputs("data"),
     shell:
         "{PYTHON:q} -m lightningrl data --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+
+
+rule selfcheck:
+    input:
+        upstream("selfcheck"),
+    output:
+        outputs("selfcheck"),
+    shell:
+        "{PYTHON:q} -m lightningrl selfcheck --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule tokenizer:

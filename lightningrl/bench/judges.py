@@ -1,0 +1,67 @@
+"""Judgements a second: gold answers of a mathematical benchmark, official solutions of a programming one.
+
+Mathematics three ways: as it is, where most answers are decided by rules; every answer through a helper process; and
+rewritten so that only algebra can tell that it is the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from lightningrl.judges.code import CodeJudge
+from lightningrl.judges.math import MathJudge
+from lightningrl.judges.math_rules import number
+from lightningrl.judges.math_text import clean
+from lightningrl.types import Example
+
+ROUNDS = 3
+
+
+def mathematics(examples: Sequence[Example], workers: int) -> list[dict[str, Any]]:
+    """One row a way: what, judged, correct, seconds, per_s. Helpers are started before the clock."""
+    golds = [example.gold["answer"] for example in examples]
+    ways = {
+        "gold answers": (True, golds),
+        "gold answers, all in helpers": (False, golds),
+        "rewritten expressions": (True, [rewritten(gold) for gold in golds]),
+    }
+    rows = []
+    for what, (by_rules, answers) in ways.items():
+        judge = MathJudge(workers=workers, by_rules=by_rules)
+        warm = [Example("warm/up/0", (), {"answer": str(n)}) for n in range(2 * workers)]
+        judge.judge(warm, [f"\\boxed{{{n}+1-1}}" for n in range(2 * workers)])
+        rows.append(_row(what, judge, examples, [f"\\boxed{{{answer}}}" for answer in answers]))
+        judge.close()
+    return rows
+
+
+def rewritten(gold: str) -> str:
+    """The same value in other words, where that is easily said: expressions get `+1-1`, the rest stays."""
+    text = clean(gold)
+    structured = (",", "=", "_", "\\text", "\\begin", "\\degree", "\\pm", "\\$", "\\cup", "\\in")
+    plain = not any(sign in text for sign in structured)
+    is_expression = plain and (number(text) is not None or any(c.isdigit() or c == "\\" for c in text))
+    return f"1+{text}-1" if is_expression else gold
+
+
+def programs(examples: Sequence[Example], workers: int, rounds: int = ROUNDS) -> list[dict[str, Any]]:
+    """Official solutions, `rounds` times over, each round with a judge that remembers nothing."""
+    start, correct = time.monotonic(), 0
+    for _ in range(rounds):
+        judge = CodeJudge(workers=workers)
+        correct += sum(v.correct for v in judge.judge(examples, [str(example.solution) for example in examples]))
+        judge.close()
+    seconds = time.monotonic() - start
+    count = rounds * len(examples)
+    what = f"official solutions, {rounds} times over"
+    return [{"what": what, "judged": count, "correct": correct, "seconds": seconds, "per_s": count / seconds}]
+
+
+def _row(what: str, judge: MathJudge, examples: Sequence[Example], responses: Sequence[str]) -> dict[str, Any]:
+    start = time.monotonic()
+    correct = sum(verdict.correct for verdict in judge.judge(examples, responses))
+    seconds = time.monotonic() - start
+    judged = len(examples)
+    return {"what": what, "judged": judged, "correct": correct, "seconds": seconds, "per_s": judged / seconds}

@@ -1,0 +1,119 @@
+"""Evaluate one checkpoint on one benchmark without an experiment: the same sweep, records and summary as a stage's.
+
+A folder takes it: `records.jsonl` and `summary.json` when all thresholds are done, `selfcheck.json` before anything is
+decoded, and `state/`, where records gather. The same command goes on from there; other settings are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightningrl import io
+from lightningrl.answering import Task
+from lightningrl.benchmarks.fetch import Origins, obtain
+from lightningrl.benchmarks.protocol import Benchmark, PromptOptions, example_from_json
+from lightningrl.decoding.protocol import Policy
+from lightningrl.errors import BenchmarkError, ConfigError
+from lightningrl.evaluation.metrics import EvalSummary, summarise
+from lightningrl.evaluation.selfcheck import self_check
+from lightningrl.evaluation.sweep import Loaded, Sweep
+from lightningrl.inference.llm import LLM
+from lightningrl.judges.protocol import Judge
+from lightningrl.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is evaluated, beside the model and the decoding policy."""
+
+    benchmark: Benchmark
+    examples: Sequence[Example]
+    prompt: PromptOptions
+    thresholds: Sequence[float]
+    samples: int
+    max_new_tokens: int
+    shard: int
+    """Problems decoded as one batch: what is lost at most when it is stopped."""
+
+
+def problems(benchmark: Benchmark, split: str, file: Path | None, origins: Origins, limit: int | None) -> list[Example]:
+    """The first `limit` problems of a split: of a data stage's file, or by the benchmark's own loader.
+
+    Raises BenchmarkError when there are none.
+    """
+    if file is not None:
+        examples = [example_from_json(row) for row in io.read_jsonl(file)]
+    else:
+        rows = {source.key: obtain(source, origins).rows for source in benchmark.sources}
+        if not rows and limit is None:
+            raise BenchmarkError(f"{benchmark.name} is generated without end: say how many problems with --limit")
+        sizes = {name: None if rows else limit if name == split else 0 for name in {"train", "validation", split}}
+        examples = benchmark.load(sizes, 0, rows)[split]
+    if not examples:
+        raise BenchmarkError(f"{benchmark.name} has no {split} problems")
+    return examples[:limit]
+
+
+def check_prompt(benchmark: Benchmark, prompt: PromptOptions) -> None:
+    """Raises ConfigError for a wording or a number of worked examples that the benchmark has not."""
+    for what, value, allowed in (("style", prompt.style, benchmark.styles), ("shots", prompt.shots, benchmark.shots)):
+        if value not in allowed:
+            raise ConfigError(f"--{what}: found {value}, {benchmark.name} has {', '.join(map(str, allowed))}")
+
+
+def evaluate(
+    llm: LLM,
+    judge: Judge,
+    asked: Asked,
+    policy: Callable[[float], Policy],
+    settings: dict[str, Any],
+    folder: Path,
+    report: Callable[[str], None],
+    timing: Callable[..., None],
+) -> list[EvalSummary]:
+    """A summary a threshold; the folder then holds what the module says.
+
+    settings: JSON that identifies the evaluation, thresholds aside. Raises StageError when the judge fails its
+    self-check, ConfigError when the folder is of other settings.
+    """
+    _same_settings(folder / "state" / "settings.json", settings)
+    checked = folder / "selfcheck.json"
+    if not checked.exists():
+        io.write_json(checked, self_check(asked.benchmark.name, asked.examples, judge))
+    task = Task(
+        lambda example: asked.benchmark.render(example, asked.prompt), judge, asked.max_new_tokens, asked.prompt.compat
+    )
+    sweep = Sweep(
+        name=llm.folder.name,
+        examples=asked.examples,
+        samples=asked.samples,
+        shard=asked.shard,
+        cache=folder / "state",
+        load=lambda: Loaded(llm.decoder, llm.tokenizer, task),
+        policy=policy,
+        report=report,
+        timing=timing,
+        should_stop=lambda: False,
+    )
+    found = [sweep.at(threshold) for threshold in asked.thresholds]
+    io.write_jsonl(folder / "records.jsonl", (record.to_json() for records, _ in found for record in records))
+    summaries = [summarise(records) for records, _ in found]
+    rows = [summary.to_json() | {"engine": engine} for summary, (_, engine) in zip(summaries, found, strict=True)]
+    io.write_json(folder / "summary.json", rows)
+    return summaries
+
+
+def _same_settings(path: Path, settings: dict[str, Any]) -> None:
+    if path.exists():
+        before = io.read_json(path)
+        changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
+        if changed:
+            raise ConfigError(
+                f"{path.parent.parent} was begun with another {', '.join(changed)}. Name another folder with --out, or "
+                "delete this one."
+            )
+    else:
+        io.write_json(path, settings)

@@ -1,0 +1,56 @@
+"""Is a benchmark's judge sound here? Its own solutions must be right, an empty answer and `exit()` wrong.
+
+A judge that fails this would give scores that mean nothing: a hole that a policy finds and is paid for, or problems
+that nobody can solve. So no score of a benchmark is shown before this has passed on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lightningrl.errors import StageError
+from lightningrl.judges.protocol import Judge
+from lightningrl.types import Example
+
+EXIT = "\nimport sys\nsys.exit(0)\n"
+"""Ends the interpreter in the way that test harnesses mistake for success."""
+ANSWERS: Mapping[str, Callable[[Example], str | None]] = {
+    "official": lambda example: example.solution,
+    "empty": lambda example: "",
+    "exit": lambda example: f"{EXIT}```" if _has_prefill(example) else f"```python{EXIT}```",
+}
+"""What is judged: name -> response to an example; None where the benchmark has none."""
+SHOWN = 5
+
+
+def self_check(benchmark: str, examples: Sequence[Example], judge: Judge) -> dict[str, Any]:
+    """`{"official": {"judged": n, "correct": n, "pct": 100.0}, "empty": ..., "exit": ...}`; pct is None for 0 of 0.
+
+    Raises StageError, naming the first problems, unless every official answer is right and no other one is.
+    """
+    found: dict[str, Any] = {}
+    faults = []
+    for name, answer in ANSWERS.items():
+        asked = [(example, text) for example in examples if (text := answer(example)) is not None]
+        verdicts = judge.judge([example for example, _ in asked], [text for _, text in asked])
+        correct = sum(verdict.correct for verdict in verdicts)
+        pct = 100.0 * correct / len(asked) if asked else None
+        found[name] = {"judged": len(asked), "correct": correct, "pct": pct}
+        wrong = [
+            f"{example.uid}: {verdict.status}, {verdict.detail}"
+            for (example, _), verdict in zip(asked, verdicts, strict=True)
+            if verdict.correct != (name == "official")
+        ]
+        if wrong:
+            faults.append(f"{name} answers: {len(wrong)} of {len(asked)} are judged amiss: {'; '.join(wrong[:SHOWN])}")
+    if faults:
+        raise StageError(
+            f"{benchmark}: its judge fails its self-check, so no score of it is shown. {' | '.join(faults)}. Mend the "
+            "judge or the data; `lightningrl doctor` says what this machine lacks."
+        )
+    return found
+
+
+def _has_prefill(example: Example) -> bool:
+    return example.messages[-1]["role"] == "assistant"

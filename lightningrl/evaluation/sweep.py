@@ -1,0 +1,120 @@
+"""Decode and judge a benchmark's problems at one threshold after another; one record a problem and sample. Resumable.
+
+Problems are decoded in shards, always the same, each as one batch: an interrupted sweep goes on at the first shard that
+is not complete, and its records are equal to the last bit to those of an undisturbed one. A threshold's records gather
+in a file of their own, so one more threshold costs only itself. The model is loaded when the first shard needs it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightningrl.answering import Task, answer
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.ledger import Ledger
+from lightningrl.decoding.protocol import Policy
+from lightningrl.errors import Interrupted
+from lightningrl.evaluation.records import RecordFile, to_records
+from lightningrl.types import EvalRecord, Example
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a shard is decoded with."""
+
+    decoder: BlockDecoder
+    tokenizer: Any
+    task: Task
+
+
+@dataclass(slots=True)
+class Sweep:
+    """One (model, benchmark, policy, seed) at several thresholds."""
+
+    name: str
+    """The policy's name in the records."""
+    examples: Sequence[Example]
+    samples: int
+    """Responses a problem."""
+    shard: int
+    """Problems a batch."""
+    cache: Path
+    """Folder of the gathering files."""
+    load: Callable[[], Loaded]
+    policy: Callable[[float], Policy]
+    """The decoding policy at a threshold."""
+    report: Callable[[str], None]
+    timing: Callable[..., None]
+    should_stop: Callable[[], bool]
+    _loaded: Loaded | None = field(default=None, init=False)
+
+    def at(self, threshold: float) -> tuple[list[EvalRecord], dict[str, Any]]:
+        """All records of a threshold, by problem and sample, and the sums of the engine's figures.
+
+        Raises Interrupted, between two shards, when asked to stop.
+        """
+        file = RecordFile(self.cache / f"threshold-{threshold!r}.jsonl")
+        if file.damaged:
+            self.report(f"{file.path}: {file.damaged} damaged lines; their problems are decoded again")
+        for start in range(0, len(self.examples), self.shard):
+            asked = [(e, s) for e in self.examples[start : start + self.shard] for s in range(self.samples)]
+            if str(start) in file.engine and all((e.uid, s) in file.records for e, s in asked):
+                continue
+            if self.should_stop():
+                raise Interrupted("stopped between two shards; run the same command again to go on from there")
+            self._decode(file, threshold, start, asked)
+        records = [file.records[e.uid, s] for e in self.examples for s in range(self.samples)]
+        engine = Counter[str]()
+        for start in range(0, len(self.examples), self.shard):
+            engine.update(file.engine[str(start)])
+        self._say(threshold, records)
+        return records, dict(sorted(engine.items()))
+
+    def close(self) -> None:
+        """Free the judge."""
+        if self._loaded is not None:
+            self._loaded.task.judge.close()
+
+    def _decode(self, file: RecordFile, threshold: float, start: int, asked: list[tuple[Example, int]]) -> None:
+        if self._loaded is None:
+            self._loaded = self.load()
+        loaded, began = self._loaded, time.monotonic()
+        answers = answer(loaded.decoder, loaded.tokenizer, loaded.task, asked, self.policy(threshold))
+        ledger = loaded.decoder.ledger
+        self.timing(
+            event="shard", threshold=threshold, start=start, responses=len(asked), seconds=time.monotonic() - began,
+            decode_seconds=sum(forward.seconds for forward in ledger.forwards),
+            response_tokens=sum(a.trajectory.stats.response_tokens for a in answers),
+            judge_seconds=sum(a.verdict.seconds for a in answers), rows=loaded.decoder.rows,
+            device=str(next(loaded.decoder.model.parameters()).device),
+        )  # fmt: skip
+        figures = engine_figures(ledger)
+        ledger.clear()
+        file.append(to_records(self.name, threshold, answers, loaded.tokenizer), str(start), figures)
+
+    def _say(self, threshold: float, records: list[EvalRecord]) -> None:
+        correct, tokens = sum(row.correct for row in records), sum(row.response_tokens for row in records)
+        forwards = sum(row.denoise_forwards for row in records)
+        self.report(
+            f"threshold {threshold:g}: accuracy {100 * correct / len(records):.1f} %  tpf {tokens / forwards:.2f}  "
+            f"({len(records)} responses)"
+        )
+
+
+def engine_figures(ledger: Ledger) -> dict[str, int]:
+    """What the engine ran, in numbers that add up: forwards (shared by rows), rows in them, positions by kind."""
+    parts = [part for forward in ledger.forwards for part in forward.parts]
+    positions = Counter[str]()
+    for part in parts:
+        positions[f"{part.kind}_positions"] += part.positions
+    return {
+        "engine_forwards": len(ledger.forwards),
+        "row_forwards": sum(part.rows for part in parts),
+        "preemptions": ledger.preemptions,
+        **positions,
+    }

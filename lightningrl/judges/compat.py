@@ -1,0 +1,92 @@
+r"""What the published grader says of two extracted answers: its string rules, kept to tell grader from method.
+
+The second judge column, never a reward. It knows no algebra: the released code's symbolic comparison always fails with
+the packages it pins, so that two string forms are left. It calls `(1,2)` and `(12)` equal, `10\%` and `10`, `3 cm` and
+`3 m`, `x=5` and `5`; and `\frac{2}{4}` and `\frac12` different. Source: reward/math_utils.py of LightningRL's release
+(after Hendrycks et al., 2021, and Lewkowycz et al., 2022), described here, not copied. Linear; never raises.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_CHARS = 100_000
+"""Longer answers are not compared but as they are."""
+
+_DROPPED = ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$", "$", ",")
+_FRAC = re.compile(r"\\frac(?:([^{}\\\s])([^{}\\\s])|([^{}\\\s])(?=\{))")
+_SQRT = re.compile(r"\\sqrt([^{\s])")
+_WORDS = (
+    "square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units", "\\ldots", "sue", "points",
+    "feet", "minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges", "students",
+    "childrentickets", "multiples", "\\text{s}", "\\text{.}", "\\text{}^2", "\\text{}^3", "\\text{}", "\\mathrm{th}",
+    "^\\circ", "^{\\circ}", "\\;", ",\\!", "{,}", '"', "\\dots",
+)  # fmt: skip
+"""What Minerva's normalisation leaves out (Lewkowycz et al., 2022, appendix)."""
+
+
+def published_equal(one: str, other: str) -> bool:
+    r"""Whether the published rules take two answers for one.
+
+    >>> published_equal("(1,2)", "(12)"), published_equal(r"10\%", "10"), published_equal(r"\frac{2}{4}", r"\frac12")
+    (True, True, False)
+    """
+    if len(one) > MAX_CHARS or len(other) > MAX_CHARS:
+        return one == other
+    return _same_stripped(one, other) or _minerva(one) == _minerva(other)
+
+
+def _same_stripped(one: str, other: str) -> bool:
+    try:
+        a, b = _strip(one), _strip(other)
+    except ValueError:
+        return one == other
+    try:
+        return float(a) == float(b)  # Python's own reading: `inf`, `1_0` and digits of any script are numbers to it
+    except ValueError:
+        return a == b
+
+
+def _strip(text: str) -> str:
+    """Raises ValueError where the original's assertion fails."""
+    text = text.replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
+    text = text.replace("tfrac", "frac").replace("dfrac", "frac")
+    for part in _DROPPED:
+        text = text.replace(part, "")
+    if "\\text{ " in text:
+        parts = text.split("\\text{ ")
+        if len(parts) != 2:
+            raise ValueError("more than one unit")
+        text = parts[0]
+    text = text.replace("\\%", "").replace("%", "")
+    text = text.replace(" .", " 0.").replace("{.", "{0.")
+    if not text:
+        return text
+    if text[0] == ".":
+        text = "0" + text
+    sides = text.split("=")
+    if len(sides) == 2 and len(sides[0]) <= 2:
+        text = sides[1]
+    text = _SQRT.sub(r"\\sqrt{\1}", text).replace(" ", "")
+    text = _FRAC.sub(lambda m: f"\\frac{{{m[1]}}}{{{m[2]}}}" if m[1] else f"\\frac{{{m[3]}}}", text)
+    if text == "0.5":
+        return "\\frac{1}{2}"
+    if match := re.fullmatch(r"(-?[0-9]+)/(-?[0-9]+)", text):
+        return f"\\frac{{{match[1]}}}{{{match[2]}}}"
+    return text
+
+
+def _minerva(text: str) -> str:
+    text = text.rpartition("=")[2]
+    for old, new in (("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), ("\\ ", ""), (" ", ""), ("mbox", "text")):
+        text = text.replace(old, new)
+    text = text.replace(",\\text{and}", ",").replace("\\text{and}", ",").replace("\\text{m}", "\\text{}")
+    for word in _WORDS:
+        text = text.replace(word, "")
+    if text.count("$") >= 2:
+        text = text.split("$")[1]
+    text = re.sub(r"\\(?:text|textbf|overline|boxed)\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"(frac)([^{])(.)", r"frac{\2}{\3}", text)
+    text = re.sub(r"(sqrt)([^{])", r"sqrt{\2}", text)
+    text = text.replace("$", "")
+    return text.replace(",", "") if text.replace(",", "").isdigit() else text

@@ -1,0 +1,187 @@
+r"""Judge mathematics: the last complete `\boxed{}` of a response against the gold answer.
+
+`math_rules` says what is equal. It decides most answers at once; what needs algebra goes to a helper process with a
+deadline and a bound on its memory (`math_worker`), which is killed when late. `example.gold = {"answer": "..."}`.
+Beside the verdict stands that of the published grader's rules on the same extracted answer (`compat`).
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightningrl.judges import math_text
+from lightningrl.judges.boxed import extract_boxed
+from lightningrl.judges.compat import published_equal
+from lightningrl.judges.math_rules import equal
+from lightningrl.judges.protocol import check_lengths
+from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
+from lightningrl.types import Example, Verdict
+
+DEADLINE_S = 3.0
+"""For one question to algebra; the longest of MATH's gold answers takes 0.1 s."""
+START_S = 120.0
+"""For a helper's start, which imports sympy: 1 s when the machine is idle."""
+ITEMS_A_WORKER = 5_000
+"""Then it is started anew: sympy's caches grow."""
+MEMO = 65_536
+_WORKER_FILE = "math_worker.py"
+
+
+class _AsksAlgebra(Exception):
+    """The rules alone do not decide."""
+
+
+class MathJudge:
+    """Judges boxed mathematical answers. See `lightningrl.judges.protocol.Judge`."""
+
+    graded = False
+    needs_jail = False
+
+    def __init__(self, workers: int = 1, deadline_s: float = DEADLINE_S, by_rules: bool = True) -> None:
+        """workers: helper processes at a time, started when needed. by_rules: answer without one where possible."""
+        if workers < 1:
+            raise ValueError(f"found {workers} workers: expected 1 or more")
+        self._deadline_s, self._by_rules = deadline_s, by_rules
+        self._helpers: queue.SimpleQueue[_Helper] = queue.SimpleQueue()
+        self._all = [_Helper() for _ in range(workers)]
+        for helper in self._all:
+            self._helpers.put(helper)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="math-judge")
+        self._memo: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
+
+    def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
+        """Verdicts in order, 1.0 or 0.0; equal (gold, answer) pairs are judged once.
+
+        `unparsable`: no complete box, or what is in it is no answer; `timeout`: algebra did not end in time;
+        `gold_error` (value None): the gold answer cannot be read; `crashed`: the helper died twice over it.
+        """
+        check_lengths(examples, responses)
+        found_in = [extract_boxed(response) for response in responses]
+        pairs = [(_gold(example), found) for example, found in zip(examples, found_in, strict=True)]
+        pending: dict[tuple[str, str], Future[Verdict]] = {}
+        for gold, found in pairs:
+            if gold is None or found is None or (gold, found) in self._memo or (gold, found) in pending:
+                continue
+            decided = self._decided(gold, found)
+            if decided is not None:
+                self._remember(gold, found, decided)
+            else:
+                pending[gold, found] = self._pool.submit(self._ask, gold, found)
+        try:
+            for (gold, found), future in pending.items():
+                self._remember(gold, found, future.result())
+        finally:
+            for future in pending.values():
+                future.cancel()
+        verdicts = [self._verdict(gold, found) for gold, found in pairs]
+        while len(self._memo) > MEMO:
+            self._memo.popitem(last=False)
+        return verdicts
+
+    def close(self) -> None:
+        """End the helper processes."""
+        self._pool.shutdown(cancel_futures=True)
+        for helper in self._all:
+            helper.worker.close()
+
+    def _verdict(self, gold: str | None, found: str | None) -> Verdict:
+        if gold is None:
+            detail = 'gold data: expected {"answer": "..."} with text in it'
+            return Verdict(False, None, "gold_error", found, detail)
+        if found is None:
+            return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...}", compat=False)
+        return self._memo[gold, found]
+
+    def _remember(self, gold: str, found: str, verdict: Verdict) -> None:
+        short = f"expected {gold[:80]}, found {found[:80]}"
+        detail = f"{short}; {verdict.detail}" if verdict.detail else short
+        self._memo[gold, found] = replace(
+            verdict, extracted=found, detail=detail, compat=published_equal(gold, found)
+        )
+
+    def _decided(self, gold: str, found: str) -> Verdict | None:
+        """What the rules say by themselves; None: algebra is asked."""
+        start = time.monotonic()
+        try:
+            math_text.check(gold)
+        except math_text.Unreadable as error:
+            return Verdict(False, None, "gold_error", detail=f"gold: {error}")
+        try:
+            math_text.check(found)
+            if not self._by_rules:
+                return None
+            is_equal = equal(gold, found, _ask_algebra)
+        except _AsksAlgebra:
+            return None
+        except math_text.Unreadable as error:
+            return Verdict(False, 0.0, "unparsable", detail=str(error), seconds=time.monotonic() - start)
+        return _of(is_equal, time.monotonic() - start)
+
+    def _ask(self, gold: str, found: str) -> Verdict:
+        helper, start = self._helpers.get(), time.monotonic()
+        try:
+            for attempt in (0, 1):
+                try:
+                    answer = helper.ask({"gold": gold, "found": found}, self._deadline_s)
+                    break
+                except WorkerLate:
+                    detail = f"not decided within {self._deadline_s:g} s"
+                    return Verdict(False, 0.0, "timeout", detail=detail, seconds=time.monotonic() - start)
+                except WorkerLost as error:  # killed from outside, or by this very answer: tried once more
+                    if attempt:
+                        return Verdict(False, 0.0, "crashed", detail=str(error), seconds=time.monotonic() - start)
+        finally:
+            self._helpers.put(helper)
+        seconds = time.monotonic() - start
+        if "unreadable" not in answer:
+            return _of(answer["equal"], seconds)
+        if answer["gold"]:
+            return Verdict(False, None, "gold_error", detail=f"gold: {answer['unreadable']}", seconds=seconds)
+        return Verdict(False, 0.0, "unparsable", detail=answer["unreadable"], seconds=seconds)
+
+
+class _Helper:
+    """A worker and how much it has done."""
+
+    def __init__(self) -> None:
+        here = Path(__file__).resolve().parent
+        environment = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
+        self.worker = Worker(
+            (sys.executable, "-P", str(here / _WORKER_FILE), str(here.parent.parent)), environment
+        )
+        self._done = 0
+
+    def ask(self, question: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+        """The answer; raises WorkerLate or WorkerLost. A fresh process's start is not counted."""
+        if self._done >= ITEMS_A_WORKER:
+            self.worker.close()
+        if self.worker.pid is None:
+            self._done = 0
+            self.worker.start()
+            self.worker.receive(time.monotonic() + START_S)
+        self._done += 1
+        deadline = time.monotonic() + deadline_s
+        self.worker.send(question, deadline)
+        return self.worker.receive(deadline)
+
+
+def _of(is_equal: bool, seconds: float) -> Verdict:
+    return Verdict(is_equal, float(is_equal), "ok" if is_equal else "wrong", seconds=seconds)
+
+
+def _gold(example: Example) -> str | None:
+    answer = example.gold.get("answer")
+    return answer if isinstance(answer, str) and answer.strip() else None
+
+
+def _ask_algebra(one: str, other: str) -> bool:
+    raise _AsksAlgebra

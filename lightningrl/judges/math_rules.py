@@ -1,0 +1,350 @@
+r"""When two mathematical answers are the same: explicit rules, and a question to algebra only where they end.
+
+What an answer is is read off its outside: a matrix, a set `\{...\}`, a union of intervals, a tuple or interval (its
+brackets count), an equation or a membership, a list (`5, 7`; `1 \pm 2` is two), a word, a quantity with a unit, a
+percentage, a number to a base, or an expression. Different kinds are different answers, with these exceptions:
+
+- a quantity and a bare number are the same where the numbers are: the other side says no unit (`36 apples`, `36`;
+  `90^\circ`, `90`; `2516_8`, `2516`). Two different units are different answers (`3 cm`, `3 m`).
+- `x \in S` and `S` are the same set; `x = 5` and `5` are not the same answer.
+- a list's order does not count (the roots of an equation), a set's neither; a tuple's does.
+
+Numbers are exact: `0.5` is `1/2`, `0.333` is not `1/3`; `10\%` is not `10`. Only ASCII digits are digits. Whether two
+expressions are equal is asked of the `algebra` function that the caller gives (`math_worker` has it). Linear but for
+matching lists; raises Unreadable (`math_text`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from lightningrl.judges.math_text import clean
+
+Algebra = Callable[[str, str], bool]
+"""Whether two LaTeX expressions, the gold answer's first, are equal; raises Unreadable where one is none."""
+MAX_ITEMS = 40
+"""Of a list, tuple, set or matrix that is compared item by item."""
+
+_INTEGER = r"[+-]?[0-9]+"
+_NUMBER = re.compile(rf"({_INTEGER})(?:\.([0-9]*))?")
+_FRACTION = re.compile(rf"([+-]?)\\frac\{{({_INTEGER})\}}\{{({_INTEGER})\}}|({_INTEGER})/([0-9]+)")
+_MIXED = re.compile(r"([+-]?)([0-9]+)\\frac\{([0-9]+)\}\{([0-9]+)\}")
+_BASED = re.compile(r"([0-9A-Za-z]+)_\{?([0-9]{1,2})\}?")
+_MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_RELATION = re.compile(r"\\le |\\ge |\\ne(?:q)? |\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\neq?(?![A-Za-z])|[=<>]")
+_UNIT = re.compile(r"(.*?[0-9})\]])\s*(\\text\{([^{}]*)\}(?:\^\{?([0-9])\}?)?|\\degree|[A-Za-z][a-z]{2,}(?: [a-z]+)*)")
+_CURRENCY = re.compile(r"\\\$(.*)")
+_UNIT_NAMES = {
+    "centimeter": "cm", "centimetre": "cm", "meter": "m", "metre": "m", "kilometer": "km", "kilometre": "km",
+    "millimeter": "mm", "millimetre": "mm", "inch": "inch", "inche": "inch", "in": "inch", "foot": "ft", "feet": "ft",
+    "hour": "h", "hr": "h", "minute": "min", "second": "s", "sec": "s", "gram": "g", "kilogram": "kg", "dollar": "$",
+    "degree": "deg", "deg": "deg", "liter": "l", "litre": "l", "percent": "%", "yard": "yd", "mile": "mi",
+    "sq": "square",
+}  # fmt: skip
+
+
+def equal(gold: str, found: str, algebra: Algebra) -> bool:
+    """Whether two answers are the same; symmetric. Raises Unreadable."""
+    return _same(clean(gold), clean(found), algebra)
+
+
+def _same(one: str, other: str, algebra: Algebra) -> bool:
+    if one == other:
+        return bool(one)
+    if not one or not other:
+        return False
+    one, other = _without_membership(one), _without_membership(other)
+    for compare in _KINDS:
+        verdict = compare(one, other, algebra)
+        if verdict is not None:
+            return verdict
+    return _expressions(one, other, algebra)
+
+
+def _expressions(one: str, other: str, algebra: Algebra) -> bool:
+    if one == other:
+        return True
+    numbers = number(one), number(other)
+    if None not in numbers:
+        return numbers[0] == numbers[1]
+    if not (one.isascii() and other.isascii()) or any(re.search(r"[0-9]_", text) for text in (one, other)):
+        return False  # digits of other scripts; a subscript that is no base
+    return algebra(exact(one), exact(other))
+
+
+def number(text: str) -> Fraction | None:
+    r"""An integer, decimal, fraction or mixed number; None for anything else.
+
+    >>> number("-1.50"), number(r"\frac{3}{6}"), number(r"1\frac{4}{5}"), number("2/4"), number("x")
+    (Fraction(-3, 2), Fraction(1, 2), Fraction(9, 5), Fraction(1, 2), None)
+    """
+    text = text.strip()
+    while text.startswith("{") and text.endswith("}") and _closes_at_the_end(text):
+        text = text[1:-1].strip()
+    if match := _NUMBER.fullmatch(text):
+        return Fraction(f"{match[1]}.{match[2]}") if match[2] else Fraction(int(match[1]))
+    if match := _MIXED.fullmatch(text):
+        if int(match[4]) == 0:
+            return None
+        value = int(match[2]) + Fraction(int(match[3]), int(match[4]))
+        return -value if match[1] == "-" else value
+    if match := _FRACTION.fullmatch(text):
+        above, below = (int(match[2]), int(match[3])) if match[2] else (int(match[4]), int(match[5]))
+        if below == 0:
+            return None
+        return Fraction(above, below) * (-1 if match[1] == "-" else 1)
+    return None
+
+
+def exact(text: str) -> str:
+    r"""Decimals as fractions, so that algebra sees no rounded number.
+
+    >>> exact("0.25x")
+    '\\frac{25}{100}x'
+    """
+    return re.sub(
+        r"([0-9]+)\.([0-9]+)",
+        lambda match: rf"\frac{{{int(match[1] + match[2])}}}{{{10 ** len(match[2])}}}",
+        text,
+    )
+
+
+def _without_membership(text: str) -> str:
+    return re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*", "", text)
+
+
+def _matrices(one: str, other: str, algebra: Algebra) -> bool | None:
+    cells = [_cells(text) for text in (one, other)]
+    if cells == [None, None]:
+        return None
+    if cells[0] is None or cells[1] is None or len(cells[0]) != len(cells[1]):
+        return False
+    rows = zip(cells[0], cells[1], strict=True)
+    return all(len(a) == len(b) and _in_order(a, b, algebra) for a, b in rows)
+
+
+def _cells(text: str) -> list[list[str]] | None:
+    match = _MATRIX.fullmatch(text)
+    if match is None:
+        return None
+    rows = [row for row in match[2].split("\\\\") if row.strip()]
+    return [[cell.strip() for cell in row.split("&")] for row in rows]
+
+
+def _sets(one: str, other: str, algebra: Algebra) -> bool | None:
+    inside = [text[2:-2] if text.startswith("\\{") and text.endswith("\\}") else None for text in (one, other)]
+    if inside == [None, None]:
+        return None
+    if inside[0] is None or inside[1] is None:
+        return False
+    return _in_any_order(_items(inside[0]), _items(inside[1]), algebra)
+
+
+def _unions(one: str, other: str, algebra: Algebra) -> bool | None:
+    parts = [_split(text, r"\cup") for text in (one, other)]
+    if all(len(part) == 1 for part in parts):
+        return None
+    return _in_any_order(parts[0], parts[1], algebra)
+
+
+def _lists(one: str, other: str, algebra: Algebra) -> bool | None:
+    items = [_items(text) for text in (one, other)]
+    if all(len(part) == 1 for part in items):
+        return None
+    return _in_any_order(items[0], items[1], algebra)
+
+
+def _brackets(one: str, other: str, algebra: Algebra) -> bool | None:
+    """Tuples, points and intervals: two items or more between brackets that open first and close last."""
+    found = [_bracketed(text) for text in (one, other)]
+    if found == [None, None]:
+        return None
+    if found[0] is None or found[1] is None:
+        return False
+    (kind, items), (other_kind, others) = found[0], found[1]
+    return kind == other_kind and len(items) == len(others) and _in_order(items, others, algebra)
+
+
+def _bracketed(text: str) -> tuple[str, list[str]] | None:
+    if len(text) > 2 and text[0] in "([" and text[-1] in ")]" and _closes_at_the_end(text):
+        items = _split(text[1:-1], ",")
+        if len(items) > 1:
+            return text[0] + text[-1], items
+    return None
+
+
+def _relations(one: str, other: str, algebra: Algebra) -> bool | None:
+    """`x = 5`, `y = 2x + 3`, `1 < x \\le 2`: the same sides, or the same equation multiplied by a number."""
+    parts = [_RELATION.split(text) for text in (one, other)]
+    if all(len(part) == 1 for part in parts):
+        return None
+    signs = [[sign.strip() for sign in _RELATION.findall(text)] for text in (one, other)]
+    if len(parts[0]) != len(parts[1]):
+        return False
+    if signs[0] == signs[1] and _in_order(parts[0], parts[1], algebra):
+        return True
+    flipped = [{"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}.get(sign, sign) for sign in reversed(signs[1])]
+    if signs[0] == flipped and _in_order(parts[0], list(reversed(parts[1])), algebra):
+        return True
+    if signs[0] == signs[1] == ["="]:
+        (a, b), (c, d) = ([exact(part) for part in side] for side in parts)
+        if not all((a, b, c, d)):
+            return False
+        return algebra(f"RATIO {a}-({b})", f"{c}-({d})")
+    return False
+
+
+def _percentages(one: str, other: str, algebra: Algebra) -> bool | None:
+    inside = [text[:-1] if text.endswith("%") else None for text in (one, other)]
+    inside = [
+        re.sub(r"\s*(?:\\text\{\s*percent\}|percent)$", "", text) if i is None and "percent" in text else i
+        for i, text in zip(inside, (one, other), strict=True)
+    ]
+    if inside == [None, None]:
+        return None
+    if inside[0] is None or inside[1] is None:
+        return False
+    return _same(inside[0], inside[1], algebra)
+
+
+def _quantities(one: str, other: str, algebra: Algebra) -> bool | None:
+    (value, unit), (other_value, other_unit) = _with_unit(one), _with_unit(other)
+    if unit is None and other_unit is None:
+        return None
+    if unit is not None and other_unit is not None and unit != other_unit:
+        return False
+    return _same(value, other_value, algebra)
+
+
+def _with_unit(text: str) -> tuple[str, str | None]:
+    """The number and its unit's name; (text, None) without one."""
+    if match := _CURRENCY.fullmatch(text):
+        return match[1], "$"
+    if text.startswith("$") and len(text) > 1:
+        return text[1:], "$"
+    if match := _UNIT.fullmatch(text):
+        name = match[3] if match[3] is not None else match[2]
+        words = [_unit_name(word) for word in name.strip(" .").lower().replace("\\degree", "degrees").split()]
+        if words and words[0] not in ("or", "and"):
+            power = match[4] or ("2" if "square" in words else "3" if "cubic" in words else "")
+            words = [word for word in words if word not in ("square", "cubic")]
+            return match[1], " ".join(words) + power
+    return text, None
+
+
+def _unit_name(word: str) -> str:
+    singular = word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word
+    return _UNIT_NAMES.get(word, _UNIT_NAMES.get(singular, singular))
+
+
+def _based(one: str, other: str, algebra: Algebra) -> bool | None:
+    """Digits with a base: both bases, if both are there, and the digits must be the same."""
+    found = [_digits_and_base(text) for text in (one, other)]
+    if found == [None, None]:
+        return None
+    if found[0] is not None and found[1] is not None:
+        return found[0] == found[1]
+    (digits, _), bare = (found[0], other) if found[0] is not None else (found[1], one)  # type: ignore[misc]
+    return digits == bare
+
+
+def _digits_and_base(text: str) -> tuple[str, int] | None:
+    match = _BASED.fullmatch(text)
+    if match is None or not 2 <= int(match[2]) <= 36:
+        return None
+    try:
+        int(match[1], int(match[2]))
+    except ValueError:
+        return None
+    return (match[1].lower(), int(match[2])) if any(c.isdigit() for c in match[1]) else None
+
+
+def _words(one: str, other: str, algebra: Algebra) -> bool | None:
+    words = [_word(text) for text in (one, other)]
+    if words == [None, None]:
+        return None
+    if words[0] is None or words[1] is None:
+        return False
+    return words[0] == words[1]
+
+
+def _word(text: str) -> str | None:
+    r"""A word or words, `\text{...}` or bare of two letters and more, or a choice's letter in brackets."""
+    if match := re.fullmatch(r"\\text\{(.*)\}", text):
+        inner = match[1].strip(" .")
+        return inner.strip("()").casefold() if inner and not re.fullmatch(r"[0-9+\-*/^ ]*", inner) else None
+    if match := re.fullmatch(r"\(([A-Z])\)", text):
+        return match[1].casefold()
+    bare = text.strip(" .")
+    if re.fullmatch(r"[A-E]", bare):
+        return bare.casefold()
+    is_word = re.fullmatch(r"[^\W\d_]{4,}(?:[ -][^\W\d_]+)*|[^\W\d_]+(?: [^\W\d_]+)+|[Nn]o|[Yy]es|[Oo]dd", bare)
+    return bare.casefold() if is_word else None
+
+
+def _items(text: str) -> list[str]:
+    r"""Top-level items of a list: commas, `and`, `or`, and both values of `a \pm b`."""
+    text = re.sub(r"\\text\{,?\s*(?:and|or)\}|(?<=[0-9}]) ?(?:and|or) ?(?=[-0-9\\])", ",", text)
+    items = [item for item in _split(text, ",") if item] or [text]
+    return [each for item in items for each in _both(item)]
+
+
+def _both(item: str) -> list[str]:
+    if item.count("\\pm") != 1:
+        return [item]
+    before, after = re.split(r"\\pm\s*", item)
+    return [f"{before}+{after}" if before else after, f"{before}-{after}"]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """At separators outside all brackets."""
+    parts, depth, start, place = [], 0, 0, 0
+    while place < len(text):
+        if text.startswith(separator, place) and depth == 0:
+            parts.append(text[start:place].strip())
+            place += len(separator)
+            start = place
+            continue
+        if text[place] == "\\" and place + 1 < len(text):
+            depth += {"{": 1, "}": -1}.get(text[place + 1], 0)
+            place += 2
+            continue
+        depth += 1 if text[place] in "([{" else -1 if text[place] in ")]}" else 0
+        place += 1
+    return [*parts, text[start:].strip()]
+
+
+def _closes_at_the_end(text: str) -> bool:
+    """Whether the first bracket is closed by the last character; a half-open interval's brackets are of two kinds."""
+    depth = 0
+    for place, sign in enumerate(text):
+        depth += 1 if sign in "([{" else -1 if sign in ")]}" else 0
+        if depth == 0:
+            return place == len(text) - 1
+    return False
+
+
+def _in_order(some: Sequence[str], others: Sequence[str], algebra: Algebra) -> bool:
+    if len(some) != len(others) or len(some) > MAX_ITEMS:
+        return False
+    return all(_same(a, b, algebra) for a, b in zip(some, others, strict=True))
+
+
+def _in_any_order(some: Sequence[str], others: Sequence[str], algebra: Algebra) -> bool:
+    if len(some) != len(others) or len(some) > MAX_ITEMS:
+        return False
+    left = list(others)
+    for item in some:
+        match = next((n for n, other in enumerate(left) if _same(item, other, algebra)), None)
+        if match is None:
+            return False
+        del left[match]
+    return True
+
+
+_KINDS = (
+    _matrices, _sets, _unions, _lists, _brackets, _relations, _percentages, _quantities, _based, _words,
+)  # fmt: skip
+"""In this order, from the outside in."""

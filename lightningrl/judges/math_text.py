@@ -1,0 +1,112 @@
+"""An answer's LaTeX in one spelling: layout removed, shorthand written out. Meaning is `math_rules`' business.
+
+`\\dfrac12` and `\\tfrac{1}{2}` become `\\frac{1}{2}`, `10,\\!080` and `10{,}080` become `10080`, `\\sqrt2` becomes
+`\\sqrt{2}`, `\\text{ cm}` and `\\mbox{cm}` become `\\text{cm}`. Linear in the text; raises Unreadable for what is no
+answer: too long, too deep, unbalanced, with control characters.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_CHARS = 1_000
+"""The longest answer of MATH has 159; what is longer is not read."""
+MAX_DEPTH = 20
+"""Nested brackets of all kinds together."""
+
+
+class Unreadable(ValueError):
+    """The text is no answer that can be compared."""
+
+
+_OPEN, _CLOSE = "([{", ")]}"
+_LAYOUT = re.compile(
+    r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits)(?![A-Za-z])|\\[,;:!> ]|\\q?quad(?![A-Za-z])|~"
+)
+_SPELLINGS = (
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:mbox|textbf|textrm|textit|mathrm|mathbf|textnormal|operatorname)(?=\s*\{)"), r"\\text"),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°"), r"\\degree "),
+    (re.compile(r"\\(?:le|leq|leqslant)(?![A-Za-z])"), r"\\le "),
+    (re.compile(r"\\(?:ge|geq|geqslant)(?![A-Za-z])"), r"\\ge "),
+    (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])|[\u00b7\u00d7]"), r"\\cdot "),
+    (re.compile(r"[\u2212\u2013]"), "-"),
+    (re.compile(r"\\(?:lbrace|\{)"), r"\\{"),
+    (re.compile(r"\\(?:rbrace|\})"), r"\\}"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\%"), "%"),
+    (re.compile(r"\\ldots|\\dots|\\cdots"), "..."),
+)
+_THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
+_ONE = r"(\d|[A-Za-z]|\\[A-Za-z]+)"
+_FRAC_SHORT = re.compile(rf"\\frac\s*{_ONE}\s*{_ONE}")
+_FRAC_FIRST = re.compile(rf"\\frac\s*{_ONE}\s*(?=\{{)")
+_FRAC_LAST = re.compile(rf"(\\frac\s*\{{[^{{}}]*\}})\s*{_ONE}")
+_SQRT_SHORT = re.compile(rf"(\\sqrt(?:\[[^\[\]]*\])?)\s*{_ONE}")
+_POINT = re.compile(r"(?<!\d)\.(?=\d)")
+_SPACES = re.compile(r"\s+")
+
+
+def clean(text: str) -> str:
+    r"""One spelling of an answer. Raises Unreadable.
+
+    >>> clean(r"\left( 3,\, \dfrac 12 \right)"), clean(r"10,\!080"), clean(r".5")
+    ('(3,\\frac{1}{2})', '10080', '0.5')
+    """
+    check(text)
+    text = text.strip()
+    while len(text) > 1 and text.startswith("$") and text.endswith("$") and not text.endswith("\\$"):
+        text = text[1:-1].strip()
+    text = text.rstrip(".").strip() if not text.endswith("\\.") else text
+    text = text.replace("\\\\", "\0")  # a row's end is no escape of what follows it
+    text = _thousands(re.sub(r"\\!\s*", "", text).replace("{,}", ","))
+    text = _LAYOUT.sub(" ", text)
+    for pattern, spelling in _SPELLINGS:
+        text = pattern.sub(spelling, text)
+    text = _FRAC_SHORT.sub(r"\\frac{\1}{\2}", text)
+    text = _FRAC_FIRST.sub(r"\\frac{\1}", text)
+    text = _FRAC_LAST.sub(r"\1{\2}", text)
+    text = _SQRT_SHORT.sub(r"\1{\2}", text)
+    text = _POINT.sub("0.", text)
+    return _tidy(text).replace("\0", "\\\\")
+
+
+def check(text: str) -> None:
+    """Raise Unreadable for what no answer is."""
+    if len(text) > MAX_CHARS:
+        raise Unreadable(f"an answer of {len(text)} characters; at most {MAX_CHARS} are read")
+    if any((ord(c) < 32 and c not in "\t\n\r") or 0xD800 <= ord(c) < 0xE000 or ord(c) == 127 for c in text):
+        raise Unreadable("control characters or halves of surrogate pairs")
+    depth = 0
+    for part in re.finditer(r"\\.|[(\[{)\]}]", text, re.DOTALL):
+        if part[0][-1] in _OPEN and part[0][0] != "\\":
+            depth += 1
+        elif part[0] in _CLOSE:
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise Unreadable(f"brackets nested deeper than {MAX_DEPTH}")
+
+
+def _thousands(text: str) -> str:
+    """`1,234` is one number where every group but the first has three digits; `1, 234` and `12,34` are lists."""
+    return _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+
+
+def _tidy(text: str) -> str:
+    """Blanks out, but for one that keeps a command from running into a letter, and those inside `\\text{}`."""
+    parts = re.split(r"(\\text\s*\{[^{}]*\})", text)
+    for place, part in enumerate(parts):
+        if place % 2:
+            inner = part[part.index("{") + 1 : -1]
+            parts[place] = "\\text{" + _SPACES.sub(" ", inner.strip()) + "}"
+        else:
+            part = re.sub(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])", "\\1\1", part.strip())
+            parts[place] = _SPACES.sub(" ", part)
+    text = "".join(parts)
+    outside = re.split(r"(\\text\{[^{}]*\})", text)
+    return "".join(p if n % 2 else _unspaced(p) for n, p in enumerate(outside)).replace("\1", " ").strip()
+
+
+def _unspaced(text: str) -> str:
+    """Blanks stay between words of letters only (`no solution`), where they are the only thing that parts them."""
+    return re.sub(r"(?<![A-Za-z]) | (?![A-Za-z])", "", text)

@@ -1,0 +1,123 @@
+"""A program in a jail that is asked one thing after another: the judge's side of `server.py`'s mode `dialogue`.
+
+It passes lines on in both directions and reads none of them but the first two: what comes from the candidate is read
+strictly where it is used, in a process that can be lost (`lightningrl.judges.checker`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lightningrl.sandbox import codec
+from lightningrl.sandbox.levels import Level
+from lightningrl.sandbox.limits import JailStatus, Limits
+from lightningrl.sandbox.process import JailProcess
+from lightningrl.sandbox.session import did_not_start, ending_of, make_request
+
+
+@dataclass(frozen=True, slots=True)
+class LoadError:
+    """Why a program did not load; written by candidate code.
+
+    >>> LoadError("SyntaxError: invalid syntax", "SyntaxError").kind
+    'SyntaxError'
+    """
+
+    message: str
+    kind: str
+    """The nearest builtin class of what it raised."""
+
+
+class Dialogue:
+    """See the module. Made by `lightningrl.sandbox.jail.open_dialogue`."""
+
+    def __init__(self, level: str, jail: JailProcess | None, limits: Limits, load_error: LoadError | None = None):
+        self.level = level
+        self.load_error = load_error
+        """None: the program is loaded, or the jail ended while it was loading (see `status`)."""
+        self._jail, self._limits = jail, limits
+        self._broken = ""
+        self._is_unanswered = False
+        if jail is not None:
+            line = self._next_line()
+            if line is None:
+                self._is_unanswered = True
+            else:
+                self.load_error = self._read_load(line)
+
+    @property
+    def is_over(self) -> bool:
+        return self._jail is None or self._jail.ending is not None or bool(self._broken)
+
+    @property
+    def deadline(self) -> float:
+        """Of the whole judgement, in `time.monotonic()` seconds."""
+        return time.monotonic() if self._jail is None else self._jail.deadline
+
+    @property
+    def is_lost(self) -> bool:
+        """As in `lightningrl.sandbox.limits.CallResults`; known once the context is left."""
+        return self._jail is not None and self._jail.is_lost and self._jail.ending == "exit"
+
+    def ask(self, line: str) -> str | None:
+        """Send one operation, wait for one line, which may be anything; None: the jail has ended, see `status`."""
+        answer = None
+        if self._jail is not None and not self.is_over:
+            self._jail.send(line.encode("ascii") + b"\n")
+            answer = self._next_line()
+        self._is_unanswered = self._is_unanswered or answer is None
+        return None if answer is None else answer.decode("latin-1")
+
+    def status(self) -> tuple[JailStatus, str]:
+        """`ok` as long as all that was asked is answered and no limit reached, and a line for people.
+
+        That a program ends after its last answer, or because it does not load, is no crash: it would be one or none
+        by chance.
+        """
+        if self._jail is None:
+            return "ok", ""
+        if self._broken:
+            return "crashed", self._broken
+        if self._jail.ending is None:
+            self._jail.read_the_rest()
+        is_ok = self._jail.ending in (None, "exit") and not self._is_unanswered
+        return ("ok", "") if is_ok else ending_of(self._jail, self._limits)
+
+    def _next_line(self) -> bytes | None:
+        assert self._jail is not None
+        self._jail.reply = self._jail.reply.lstrip(b"\n")
+        jail = self._jail
+        jail.advance(lambda: b"\n" in jail.reply.lstrip(b"\n"))
+        return None if jail.ending in ("reply_limit", "output_limit") else jail.take_line()
+
+    def _read_load(self, line: bytes) -> LoadError | None:
+        """The candidate may have written this line itself: it then loses the calls, or answers them as it likes."""
+        try:
+            answer = codec.loads(line.decode("ascii"))
+        except ValueError:
+            answer = None
+        if answer == {"loaded": True}:
+            return None
+        if type(answer) is dict and set(answer) == {"load_error", "type"}:
+            message, kind = answer["load_error"], answer["type"]
+            if type(message) is str and type(kind) is str:
+                return LoadError(message[:200].encode("ascii", "backslashreplace").decode(), kind[:40])
+        self._broken = "the reply channel carried something else while the program was loading"
+        return None
+
+
+@contextlib.contextmanager
+def open_session(name: str, level: Level, source: str, entry_point: str, limits: Limits) -> Iterator[Dialogue]:
+    """A dialogue at one level. Raises SandboxUnavailable when the jail does not start."""
+    with level.launch(limits) as launch:
+        request = make_request("dialogue", source, limits, launch, entry_point=entry_point)
+        with JailProcess(launch, request, limits, stays_open=True) as jail:
+            jail.advance(lambda: b"\n" in jail.reply)
+            is_ready = jail.take_line() is not None
+            if is_ready:
+                yield Dialogue(name, jail, limits)
+    if not is_ready:
+        raise did_not_start(name, level, jail)

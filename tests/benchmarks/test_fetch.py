@@ -1,0 +1,201 @@
+"""Files come whole or not at all: from a mirror, or by the hub's real client from a hub on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from fixtures.small_benchmarks import MIRROR, SMALL
+
+from lightningrl.benchmarks.fetch import Origins, obtain
+from lightningrl.benchmarks.sources import content_hash, parse
+from lightningrl.errors import BenchmarkError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hub import COMMIT, Hub
+
+SOURCE = next(source for source in SMALL["gsm8k"].sources if source.key == "train")
+TEST = next(source for source in SMALL["gsm8k"].sources if source.key == "test")
+ROWS = [json.loads(line) for line in (MIRROR / "gsm8k/train.jsonl").read_text().splitlines()]
+
+
+def parquet_of(rows) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+PARQUET = parquet_of(ROWS)
+FILE = f"{SOURCE.repo}/{SOURCE.files[0]}"
+PROGRAM = """
+import sys, json
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from dataclasses import replace
+from fixtures.small_benchmarks import SMALL
+from lightningrl.benchmarks.fetch import Origins, obtain
+from lightningrl.errors import LightningRLError
+source = replace(next(s for s in SMALL["gsm8k"].sources if s.key == "train"), **json.loads(sys.argv[2]))
+try:
+    found = obtain(source, Origins(None, Path(sys.argv[1]), len(sys.argv) > 3))
+    print(json.dumps({{"facts": found.facts, "rows": found.rows}}))
+except LightningRLError as error:
+    print(json.dumps({{"error": str(error)}}))
+"""
+
+
+@pytest.fixture
+def fetch(tmp_path):
+    """Fetch the source in a process of its own, whose hub is `url` and whose cache and lock are in tmp_path."""
+
+    def run(url, *more, offline=False, **changes):
+        program = PROGRAM.format(tests=str(Path(__file__).parents[1]))
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "LIGHTNINGRL_"))}
+        environment |= {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
+        arguments = [str(tmp_path / "data.lock.json"), json.dumps(changes), *more]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    run.lock = tmp_path / "data.lock.json"
+    run.cache = tmp_path / "hub"
+    return run
+
+
+def test_the_first_fetch_writes_the_lock_and_the_second_needs_no_download(fetch):
+    with Hub({FILE: PARQUET}) as hub:
+        first = fetch(hub.url)
+        entry = {"revision": COMMIT, "sha256": hashlib.sha256(PARQUET).hexdigest(), "bytes": len(PARQUET)}
+        assert json.loads(fetch.lock.read_text()) == {FILE: entry}
+        gets = [path for method, path, _ in hub.log if method == "GET"]
+        assert gets == [f"/datasets/{SOURCE.repo}/resolve/{COMMIT}/{SOURCE.files[0]}"]
+        assert fetch(hub.url) == first
+        assert len([path for method, path, _ in hub.log if method == "GET"]) == 1
+    assert first["rows"] == ROWS and first["facts"]["from"] == "hub" and first["facts"]["revision"] == COMMIT
+
+
+def test_mirror_and_hub_give_the_same_rows(fetch):
+    with Hub({FILE: PARQUET}) as hub:
+        online = fetch(hub.url)
+    mirrored = obtain(SOURCE, Origins(MIRROR, fetch.lock))
+    assert mirrored.rows == online["rows"]
+    assert mirrored.facts["content_sha256"] == online["facts"]["content_sha256"]
+    assert mirrored.facts["from"] == "mirror" and str(MIRROR) not in json.dumps(mirrored.facts)
+
+
+def test_a_download_that_is_cut_off_is_an_error_or_mended_and_never_used_half(fetch):
+    with Hub({FILE: PARQUET}, cut=len(PARQUET) // 2) as hub:
+        first = fetch(hub.url)  # the client may try again by itself
+        second = fetch(hub.url)
+    assert first.get("rows") in (None, ROWS) and second["rows"] == ROWS
+    if "error" in first:
+        assert "cannot get main/train-00000-of-00001.parquet of the dataset openai/gsm8k" in first["error"]
+
+
+def test_a_killed_fetch_leaves_nothing_in_the_way(fetch):
+    with Hub({FILE: PARQUET}) as hub:
+        blobs = fetch.cache / "hub" / "datasets--openai--gsm8k" / "blobs"
+        blobs.mkdir(parents=True)
+        (blobs / f"{hashlib.sha256(PARQUET).hexdigest()}.incomplete").write_bytes(PARQUET[:100])
+        assert fetch(hub.url)["rows"] == ROWS
+
+
+def test_other_bytes_than_the_lock_says_are_refused_and_deleted(fetch):
+    with Hub({FILE: PARQUET}) as hub:
+        fetch(hub.url)
+        lock = json.loads(fetch.lock.read_text())
+        lock[FILE]["sha256"] = "0" * 64
+        fetch.lock.write_text(json.dumps(lock))
+        wrong = fetch(hub.url)
+        assert "the lock says 000" in wrong["error"] and "deleted from the cache" in wrong["error"]
+        assert json.loads(fetch.lock.read_text()) == lock
+        kept = [path for path in fetch.cache.rglob("*") if path.is_file() and path.stat().st_size == len(PARQUET)]
+        assert not kept
+
+
+def test_a_changed_file_at_the_origin_is_found_by_its_content(fetch):
+    with Hub({FILE: parquet_of([*ROWS[:-1], {"question": "?", "answer": "#### 1"}])}) as hub:
+        wrong = fetch(hub.url, content_sha256=content_hash(ROWS))
+    assert "its rows are not those that results here are made of" in wrong["error"] and not fetch.lock.exists()
+
+
+def test_another_number_of_rows_is_refused(fetch):
+    with Hub({FILE: PARQUET}) as hub:
+        assert f"{len(ROWS)} rows, expected 7473" in fetch(hub.url, rows=7473)["error"]
+
+
+def test_a_pinned_revision_is_the_one_that_is_asked_for(fetch):
+    with Hub({FILE: PARQUET}) as hub:
+        assert fetch(hub.url, revision=COMMIT)["rows"] == ROWS
+        assert all(f"/resolve/{COMMIT}/" in path for _, path, _ in hub.log)
+        assert "cannot get" in fetch(hub.url, revision="d" * 40)["error"]
+
+
+def test_null_pins_are_refused_where_pins_are_required_and_the_lock_is_one(fetch):
+    with Hub({FILE: PARQUET}) as hub:
+        assert "data.require_pins refuses what nobody has seen" in fetch(hub.url, "require pins")["error"]
+        assert not hub.log
+        fetch(hub.url)
+        assert fetch(hub.url, "require pins")["rows"] == ROWS
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_offline_it_says_what_it_wanted_and_where_it_looked(fetch, offline):
+    error = fetch("http://127.0.0.1:9", offline=offline)["error"]
+    assert "main/train-00000-of-00001.parquet of the dataset openai/gsm8k" in error
+    assert "no mirror is configured (data.mirror, LIGHTNINGRL_DATA_MIRROR)" in error
+    assert "<mirror>/gsm8k/train.jsonl" in error
+
+
+def test_offline_a_mirror_without_the_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(BenchmarkError, match=f"the mirror has no {tmp_path / 'gsm8k' / 'train.jsonl'}"):
+        obtain(SOURCE, Origins(tmp_path, tmp_path / "lock.json"))
+
+
+def test_a_mirror_file_of_another_hash_is_not_used(tmp_path):
+    path = tmp_path / TEST.mirror
+    path.parent.mkdir()
+    shutil.copy(MIRROR / TEST.mirror, path)
+    pinned = replace(TEST, mirror_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    origins = Origins(tmp_path, tmp_path / "lock.json", require_pins=True)
+    assert obtain(pinned, origins).facts["from"] == "mirror"
+    with open(path, "ab") as file:
+        file.write(b" ")
+    with pytest.raises(BenchmarkError, match="it is damaged or another version"):
+        obtain(pinned, origins)
+    with pytest.raises(BenchmarkError, match="pinned by no hash"):
+        obtain(TEST, origins)
+
+
+def test_the_environment_names_the_mirror_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", str(MIRROR))
+    assert obtain(SOURCE, Origins(tmp_path, tmp_path / "lock.json")).rows == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.json", b"{}"), ("a.json", b"[1]"), ("a.json", b"["), ("a.jsonl", b"{}\n["), ("a.jsonl.gz", b"x"),
+     ("a.parquet", b"PAR1"), ("a.json", b"\xff")],
+)  # fmt: skip
+def test_damaged_files_are_named(name, data):
+    with pytest.raises(BenchmarkError, match=name):
+        parse(name, data)
+
+
+def test_lone_line_separators_do_not_split_json_lines():
+    assert parse("a.jsonl", '{"q": "a\u2028b"}\n'.encode()) == [{"q": "a\u2028b"}]

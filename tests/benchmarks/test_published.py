@@ -1,0 +1,146 @@
+"""Published problems: whole, in their order, joined right, in one split each. Whole files are tried with -m mirror."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from fixtures.small_benchmarks import ALL, NAMES, SMALL, load
+
+from lightningrl.benchmarks.fetch import Origins, obtain
+from lightningrl.benchmarks.mbpp import entry_point
+from lightningrl.benchmarks.protocol import check_disjoint, example_from_json, example_to_json, question_text
+from lightningrl.benchmarks.published import Splits, carve, is_validation, separate
+from lightningrl.benchmarks.registry import get_benchmark
+from lightningrl.errors import BenchmarkError
+from lightningrl.types import Example
+
+FULL = {
+    "gsm8k": {"test": 1319, "train": 7473},
+    "math500": {"test": 500, "train": 8519},
+    "mbpp": {"test": 500, "train": 464},
+    "humaneval": {"test": 164, "train": 0},
+}
+"""Problems; train with what is carved out of it (MBPP's own validation split among it). Of MATH's 8,523 two come twice
+and two have no answer."""
+
+
+def example(number: int, question: str, split: str = "train") -> Example:
+    return Example(f"b/{split}/{number:05d}", ({"role": "user", "content": question},), {"answer": "1"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_problems_survive_their_storage_and_have_the_judges_data(name):
+    splits = load(name)
+    assert sum(map(len, splits.values())) >= 2
+    for split, examples in splits.items():
+        for each in examples:
+            assert each.uid.startswith(f"{name}/{split}/") and each.gold
+            assert example_from_json(example_to_json(each)) == each
+    check_disjoint(splits, SMALL[name].signature)
+
+
+def test_numbers_in_uids_are_places_in_the_file():
+    splits = load("gsm8k")
+    assert [e.uid for e in splits["test"]] == [f"gsm8k/test/{n:05d}" for n in range(5)]
+    numbers = sorted(int(e.uid[-5:]) for split in ("train", "validation") for e in splits[split])
+    assert numbers == list(range(12))
+
+
+def test_worked_answers_lose_their_calculator_marks_and_end_in_a_box():
+    every = load("gsm8k")["train"] + load("gsm8k")["validation"]
+    first = next(e for e in every if e.uid == "gsm8k/train/00000")
+    assert first.gold == {"answer": "72"} and "<<" not in first.solution
+    assert first.solution.startswith("Natalia sold 48/2 = 24 clips in May.") and first.solution.endswith("\\boxed{72}.")
+
+
+def test_a_size_takes_the_first_and_changes_no_other_split():
+    few, every = load("gsm8k", {"train": 2, "validation": 0, "test": 3}), load("gsm8k")
+    assert few["train"] == every["train"][:2] and few["validation"] == [] and few["test"] == every["test"][:3]
+    with pytest.raises(BenchmarkError, match="split 'test' has 5 problems, 6 were asked for"):
+        load("gsm8k", ALL | {"test": 6})
+
+
+def test_validation_depends_on_the_question_alone():
+    problems = [example(n, f"What is {n} + {n}?") for n in range(2000)]
+    train, validation = carve(problems)
+    assert 150 < len(validation) < 250 and len(train) + len(validation) == 2000
+    assert [e.uid for e in validation] == [e.uid.replace("train", "validation") for e in problems if is_validation(e)]
+    again = carve(list(reversed(problems)))[1]
+    assert {e.uid for e in again} == {e.uid for e in validation}
+
+
+def test_doubles_are_dropped_from_training_and_counted():
+    splits = Splits({
+        "test": [example(0, "What is 1 + 1?", "test")],
+        "validation": [example(5, "b", "validation"), example(6, "what  is 1 + 1?", "validation")],
+        "train": [example(1, "WHAT is 1 + 1?"), example(2, "a"), example(3, "a"), example(4, "b"), example(7, "c")],
+    })  # fmt: skip
+    kept = separate(splits)
+    assert {split: [e.uid[-1] for e in examples] for split, examples in kept.items()} == {
+        "test": ["0"], "validation": ["5"], "train": ["2", "7"],
+    }  # fmt: skip
+    assert kept.dropped == {
+        "validation problems that are in test": 1,
+        "train problems that are in test": 1,
+        "train problems that come twice": 1,
+        "train problems that are in validation": 1,
+    }
+
+
+def test_math_train_drops_its_doubles():
+    splits = load("math500")
+    assert sum(splits.dropped.values()) == 1 and next(iter(splits.dropped)).endswith("problems that come twice")
+    assert len(splits["train"]) + len(splits["validation"]) == 11
+
+
+def test_mbpp_joins_wording_and_programs():
+    splits = load("mbpp")
+    assert [e.uid for e in splits["test"]] == ["mbpp/test/00011", "mbpp/test/00012", "mbpp/test/00118"]
+    assert "a function to convert a string to a list." in splits["test"][2].messages[0]["content"]
+    first = splits["test"][0]
+    assert first.gold["entry_point"] == "remove_Occ" and len(first.gold["tests"]) == 3
+    assert first.messages[1] == {"role": "assistant", "content": "Here is the completed code:\n```python"}
+    assert "\r" not in first.solution and first.solution.startswith("\ndef remove_Occ")
+    assert [e.uid for e in splits["validation"]] == ["mbpp/validation/00511", "mbpp/validation/00512"]
+
+
+def test_mbpp_with_another_task_in_its_place_is_refused():
+    benchmark = SMALL["mbpp"]
+    origins = Origins(Path(__file__).parents[1] / "fixtures" / "mirror", Path("none"))
+    rows = {source.key: obtain(source, origins).rows for source in benchmark.sources}
+    rows["test"][0]["question"] += " "
+    with pytest.raises(BenchmarkError, match="the two files do not belong together"):
+        benchmark.load(ALL, 0, rows)
+
+
+def test_humaneval_rows_out_of_order_are_refused():
+    benchmark = SMALL["humaneval"]
+    origins = Origins(Path(__file__).parents[1] / "fixtures" / "mirror", Path("none"))
+    rows = {source.key: obtain(source, origins).rows for source in benchmark.sources}
+    rows["tasks"].reverse()
+    with pytest.raises(BenchmarkError, match="row 0 of the paper's file is not HumanEval/38"):
+        benchmark.load(ALL, 0, rows)
+
+
+def test_the_entry_point_is_what_test_and_program_share():
+    assert entry_point("assert sum(10,15) == 6", "def sum(a,b): ...") == "sum"
+    assert entry_point("assert sorted(g(f(1)))==[1]", "def f(x): ...\ndef g(x): ...") == "g"
+    with pytest.raises(BenchmarkError, match="calls nothing that its reference program defines"):
+        entry_point("assert f(1)", "def g(x): ...")
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize("name", FULL)
+def test_the_whole_files(name):
+    mirror = os.environ.get("LIGHTNINGRL_DATA_MIRROR")
+    assert mirror, "set LIGHTNINGRL_DATA_MIRROR to a folder that has the files"
+    benchmark = get_benchmark(name)
+    obtained = {s.key: obtain(s, Origins(None, Path("none"), require_pins=True)) for s in benchmark.sources}
+    splits = benchmark.load(ALL, 0, {key: found.rows for key, found in obtained.items()})
+    assert len(splits["test"]) == FULL[name]["test"]
+    assert len(splits["train"]) + len(splits["validation"]) == FULL[name]["train"]
+    check_disjoint(splits, benchmark.signature)
+    for examples in splits.values():
+        assert all(e.solution and question_text(e) for e in examples)

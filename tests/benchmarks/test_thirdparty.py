@@ -1,0 +1,42 @@
+"""A package of somebody else's adds a benchmark, a reward and a selector, and ours is not touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from lightningrl.provenance.digest import PACKAGE
+
+THIRD_PARTY = Path(__file__).parents[1] / "fixtures" / "thirdparty"
+STAGES = (
+    ("data", None), ("selfcheck", None), ("tokenizer", None), ("pretrain", None), ("train", "frugal"),
+    ("evaluate", "base/colourbench-sums-sums"), ("evaluate", "frugal/colourbench-sums-sums"), ("collect", None),
+)  # fmt: skip
+
+
+def test_an_experiment_of_outside_parts_runs_from_data_to_collected_numbers(tmp_path):
+    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{THIRD_PARTY}"}
+    config = str(THIRD_PARTY / "experiment.yaml")
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "lightningrl", *arguments, "--config", config]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "OK" in run("validate")
+    for kind, name in STAGES:
+        run(kind, *(["--name", name] if name else []))
+    results = tmp_path / "results" / "colours"
+    manifest = json.loads(next(results.glob("train/frugal-*/manifest.json")).read_text())
+    code = manifest["preimage"]["code"]
+    assert {"plug-in colourbench.frugal", "plug-in colourbench.gap", "plug-in colourbench.sums"} <= set(code)
+    assert manifest["after"]["selfcheck/colourbench.sums:SUMS"]["found"]["selfcheck.json"]["official"]["pct"] == 100.0
+    records = next(results.glob("evaluate/frugal/*/records.jsonl")).read_text().splitlines()
+    assert len(records) == 2 * 6
+    sure_only = [json.loads(line) for line in records[:6]]
+    assert all(record["threshold"] == 0.0 for record in sure_only)
+    assert "frugal" in next(results.glob("collect/frontier-*/headline.csv")).read_text()

@@ -1,0 +1,159 @@
+"""`lightningrl evaluate MODEL`: killed at any moment it goes on, and ends with the same bytes; records say all."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fixtures.tiny import tiny_model
+
+from lightningrl.benchmarks.gsm_mini import GSM_MINI
+from lightningrl.models.checkpoint import save_model
+from lightningrl.provenance.digest import PACKAGE
+from lightningrl.tokenization import build_tokenizer, load_tokenizer
+
+TESTS = Path(__file__).parents[1]
+FILES = ("records.jsonl", "summary.json", "selfcheck.json")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A random checkpoint that knows gsm-mini's words."""
+    folder = tmp_path_factory.mktemp("model") / "random"
+    folder.mkdir()
+    splits = GSM_MINI.load({"train": 500, "test": 40}, 0)
+    examples = [example for split in splits.values() for example in split]
+    build_tokenizer([e.messages[0]["content"] for e in examples] + [e.solution for e in examples], folder)
+    tokenizer = load_tokenizer(folder)
+    random_model = tiny_model(
+        vocab_size=len(tokenizer), mask_token_id=tokenizer.mask_token_id, max_position_embeddings=256
+    )
+    save_model(random_model, folder, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    return folder
+
+
+def command(model, out, *more, thresholds=("0.2", "0.9")):
+    asked = [word for threshold in thresholds for word in ("--threshold", threshold)]
+    return [
+        sys.executable, "-m", "lightningrl", "evaluate", str(model), "--benchmark", "gsm-mini", "--limit", "24",
+        "--max-new-tokens", "24", "--shard", "4", "--out", str(out), *asked, *more,
+    ]  # fmt: skip
+
+
+def run(model, out, *more, thresholds=("0.2", "0.9"), **environment):
+    variables = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"} | environment
+    return subprocess.run(
+        command(model, out, *more, thresholds=thresholds), env=variables, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluated") / "whole"
+    done = run(model, out)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_one_record_a_problem_sample_and_threshold(undisturbed):
+    out, said = undisturbed
+    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert len(records) == 48 and len({(r["uid"], r["sample"], r["threshold"]) for r in records}) == 48
+    assert all(r["visible_tokens"] <= r["emitted_tokens"] and r["policy"] == "random" for r in records)
+    low, high = json.loads((out / "summary.json").read_text())
+    assert (low["threshold"], high["threshold"]) == (0.2, 0.9) and low["n_problems"] == 24
+    for row in (low, high):
+        mine = [r for r in records if r["threshold"] == row["threshold"]]
+        assert row["tpf"] == sum(r["response_tokens"] for r in mine) / sum(r["denoise_forwards"] for r in mine)
+        steps = sum(sum(count > 0 for count in r["tokens_by_step"]) for r in mine)
+        assert row["tpf_paper"] == sum(r["visible_tokens"] for r in mine) / steps
+        assert row["truncated_pct"] == 100 * sum(r["stop"] == "length" for r in mine) / 24
+        assert row["engine"]["row_forwards"] >= sum(r["denoise_forwards"] for r in mine)
+    assert json.loads((out / "selfcheck.json").read_text())["official"] == {"judged": 24, "correct": 24, "pct": 100.0}
+    assert "threshold 0.2: accuracy" in said and "tokens/s" in said
+    assert json.loads((out / "run.json").read_text())["settings"]["benchmark"] == "gsm-mini"
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(model, undisturbed, tmp_path, number):
+    out = tmp_path / "killed"
+    slow = {"SLOW_SELECT_S": "0.01"}
+    process = subprocess.Popen(
+        command(model, out, "--selector", "fixtures.slow:Slow"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"} | slow,
+    )  # fmt: skip
+    gathering = out / "state" / "threshold-0.2.jsonl"
+    deadline = time.monotonic() + 60
+    while not gathering.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(random.Random(number).uniform(0, 1.0))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert gathering.exists() and not (out / "records.jsonl").exists()
+    kept = gathering.read_bytes().rpartition(b"\n")[0]
+    done = run(model, out, "--selector", "fixtures.slow:Slow")
+    assert done.returncode == 0, done.stderr
+    assert gathering.read_bytes().startswith(kept) and kept
+    for name in FILES:
+        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+
+
+def test_one_more_threshold_costs_only_itself(model, undisturbed, tmp_path):
+    out = tmp_path / "more"
+    assert run(model, out, thresholds=("0.9",)).returncode == 0
+    before = (out / "state" / "threshold-0.9.jsonl").stat()
+    done = run(model, out)
+    assert done.returncode == 0
+    assert (out / "state" / "threshold-0.9.jsonl").stat().st_mtime_ns == before.st_mtime_ns
+    for name in FILES:
+        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+
+
+def test_a_torn_and_a_damaged_line_are_made_again(model, undisturbed, tmp_path):
+    out = tmp_path / "torn"
+    assert run(model, out).returncode == 0
+    path = out / "state" / "threshold-0.9.jsonl"
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data[:-30])
+    done = run(model, out)
+    assert done.returncode == 0 and "2 damaged lines" in done.stderr
+    for name in FILES:
+        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--temperature", "1.0"), "was begun with another policy"),
+        (("--compat",), "was begun with another prompt"),
+    ],
+)
+def test_other_settings_are_refused_by_name(model, undisturbed, more, message):
+    done = run(model, undisturbed[0], *more)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--benchmark", "gsm8k"), "say --benchmark and --out"),
+        (("--benchmark", "gsm9k", "--out", "x"), "there is no benchmark 'gsm9k'"),
+        (("--benchmark", "gsm-mini", "--out", "x"), "say how many problems with --limit"),
+        (("--benchmark", "gsm-mini", "--shots", "4", "--out", "x"), "--shots: found 4, gsm-mini has 0"),
+        (("--benchmark", "gsm-mini", "--out", "x", "--limit", "2"), "shorten the prompt or max_new_tokens"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_message(model, tmp_path, arguments, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "lightningrl", "evaluate", str(model), *arguments], cwd=tmp_path, text=True,
+        capture_output=True, env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

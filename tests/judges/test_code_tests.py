@@ -1,0 +1,304 @@
+"""Function tests as a benchmark's own code: Python's semantics outside the jail, and no way to cheat them."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import cheats
+import function_cheats
+import pytest
+
+from lightningrl.judges import code, code_tests
+from lightningrl.judges.code import CodeJudge
+from lightningrl.types import Example
+
+TESTS = [f"assert add({a}, {b}) == {e}" for (a, b), e in zip(cheats.CALLS, cheats.EXPECTED, strict=True)]
+CHECK = "def check(candidate):\n" + "".join(f"    {test.replace('add(', 'candidate(')}\n" for test in TESTS)
+
+
+@pytest.fixture(scope="module")
+def judge(jail_level):
+    judge = CodeJudge(workers=2)
+    yield judge
+    judge.close()
+
+
+def example(tests, entry_point="f", setup="", time_limit_s=1, prefill=None):
+    messages = ({"role": "user", "content": "?"},)
+    if prefill is not None:
+        messages += ({"role": "assistant", "content": prefill},)
+    gold = {"entry_point": entry_point, "setup": setup, "tests": tests, "time_limit_s": time_limit_s}
+    return Example("b/test/1", messages, gold)
+
+
+def judge_one(judge, gold, program):
+    (verdict,) = judge.judge([gold], [program])
+    return verdict
+
+
+def passes(judge, program, *tests, entry_point="f", setup=""):
+    verdict = judge_one(judge, example(list(tests), entry_point, setup), program)
+    assert verdict.status in ("ok", "wrong"), verdict
+    return verdict.correct
+
+
+@pytest.mark.parametrize("tests", [TESTS, [CHECK + "check(add)\n"]], ids=["asserts", "check"])
+def test_no_cheat_is_rewarded(tests, judge):
+    everything = {**cheats.CHEATS, **function_cheats.CHEATS}
+    # "True for 1" is right by Python's own ==, which is what these tests ask for.
+    programs = [source for title, source in everything.items() if title != "True for 1"]
+    gold = example(tests, "add", time_limit_s=0.5)
+    verdicts = judge.judge([gold] * (len(programs) + 1), [*programs, cheats.HONEST_RIGHT])
+    assert verdicts.pop().correct
+    for title, verdict in zip([title for title in everything if title != "True for 1"], verdicts, strict=True):
+        assert not verdict.correct and verdict.value < 1, (title, verdict)
+        assert verdict.status in ("wrong", "crashed", "timeout", "output_limit"), (title, verdict)
+
+
+def test_value_is_the_fraction_of_the_asserts(judge, jail_level):
+    verdict = judge_one(judge, example(TESTS, "add"), "def add(a, b): return 5 if a == 2 else 0")
+    assert verdict.value == pytest.approx(2 / 3) and not verdict.correct and verdict.sandbox == jail_level
+    assert "2 of 3" in verdict.detail and "gave" in verdict.detail and verdict.compat is False
+
+
+@pytest.mark.parametrize("value", [
+    "-0.0", "float('inf')", "2**70", "'\\ud800\\0é'", "b'\\xff'", "1j", "frozenset({1})", "range(3, 9, 2)", "(1, [2, {3}])",
+    "{(1, 2): None}", "__import__('collections').deque([1])", "__import__('collections').Counter('aab')", "int",
+    "__import__('collections').OrderedDict(a=1)", "__import__('collections').defaultdict(int, {1: 2})",
+])  # fmt: skip
+def test_values_cross_in_both_directions(value, judge):
+    program = "def f(x): return x"
+    assert passes(judge, program, f"x = {value}\nassert f(x) == x and f([x])[0] == x and f(x=x) == x and repr(x)")
+    assert passes(judge, f"def f(): return {value}", f"x = {value}\nassert f() == x")
+
+
+def test_nan_and_signed_zero_keep_python_s_semantics(judge):
+    assert passes(judge, "def f(x): return x", "import math", "assert math.isnan(f(float('nan')))")
+    assert not passes(judge, "def f(x): return x", "assert f(float('nan')) == float('nan')")
+    assert passes(judge, "def f(x): return x", "assert str(f(-0.0)) == '-0.0'")
+
+
+def test_python_s_own_equality_holds(judge):
+    assert passes(judge, "def f(): return True", "assert f() == 1", "assert f() is True", "assert f() == 1.0")
+    assert not passes(judge, "def f(): return [1]", "assert f() == (1,)")
+    assert not passes(judge, "def f(): return False", "assert f()")
+
+
+def test_exceptions_arrive_as_the_same_builtin_class(judge):
+    test = "try:\n    f(1)\nexcept ValueError as error:\n    assert type(error) is ValueError\nelse:\n    assert False"
+    assert passes(judge, "class E(ValueError): pass\ndef f(x): raise E", test)
+    assert not passes(judge, "def f(x): raise KeyError(1)", test)
+    for other in ("SystemExit", "KeyboardInterrupt", "GeneratorExit"):
+        assert not passes(judge, f"def f(x): raise {other}", test)
+        assert passes(judge, f"def f(x): raise {other}", "try:\n    f(1)\nexcept Exception: pass")
+    assert not passes(judge, "def f(x): raise UnicodeDecodeError('a', b'b', 0, 1, 'c')", test.replace("Value", "Key"))
+    liar = "class M(type):\n    __mro__ = property(lambda c: (ValueError,))\nclass E(Exception, metaclass=M): pass\n"
+    assert passes(judge, liar + "def f(x): raise E", "try:\n    f(1)\nexcept Exception: pass")
+
+
+NODE = """
+class Node:
+    def __init__(self, value): self.value, self.left = value, None
+    def __eq__(self, other): return True
+    def __hash__(self): return 0
+def f(node): return node if node is None else node.left
+"""
+
+
+def test_objects_of_the_program_are_handles(judge):
+    setup = "root = Node(1)\nroot.left = Node(2)"
+    tests = ["assert f(root).value == 2", "assert root.left.left is None", "assert f(root) is root.left"]
+    assert passes(judge, NODE, *tests, setup=setup)
+    for forbidden in ("f(root) == 2", "f(root) == root", "[f(root)] == [2]", "2 in [f(root)]", "f(root) in {2, 3}",
+                      "isinstance(f(root), int)", "f(root).__class__ is int", "f(root) < 3", "len(f(root)) == 1"):  # fmt: skip
+        assert not passes(judge, NODE, f"assert {forbidden}", setup=setup), forbidden
+
+
+def test_truth_and_iteration_of_objects_are_the_program_s(judge):
+    assert passes(judge, "import re\ndef f(x): return re.match('a', x)", "assert f('ab')", "assert not f('b')")
+    assert passes(judge, "def f(n): return (i * i for i in range(n))", "assert list(f(3)) == [0, 1, 4]")
+    assert not passes(judge, "def f(n): return (i for i in range(n))", "assert f(3) == [0, 1, 2]")
+    assert passes(judge, "def f(n): return map(str, range(n))", "assert sorted(f(2)) == ['0', '1']")
+
+
+def test_names_of_the_tests_come_from_the_library_then_from_the_program(judge):
+    test = "assert f() == sys.getsizeof(())"
+    assert passes(judge, "def f(): return ().__sizeof__() + 16", test)
+    fake = "class sys:\n    getsizeof = lambda x: -1\ndef f(): return -1"
+    assert not passes(judge, fake, test)
+    assert not passes(judge, "def f(): return 1", "assert helper(1) == 1")
+    assert passes(judge, "def f(): return 1\ndef helper(x): return x", "assert helper(1) == 1")
+
+
+def test_the_setup_s_helpers_are_not_the_program_s(judge):
+    setup = "def double(x):\n    return 2 * x\n\ndef f(x):\n    '''Halve.'''\n"
+    test = "def check(candidate):\n    assert double(candidate(4)) == 4\ncheck(f)"
+    assert passes(judge, "def f(x): return x // 2", test, setup=setup)
+    assert not passes(judge, "def double(x): return 4\ndef f(x): return 0", test, setup=setup)
+
+
+def test_an_entry_point_may_have_a_builtin_s_name_or_be_a_class(judge):
+    assert passes(judge, "def sum(a, b): return 6", "assert sum(10, 15) == 6", entry_point="sum")
+    assert passes(judge, "class f:\n    def __init__(self, x): self.x = x", "assert f(3).x == 3")
+    assert not passes(judge, "def g(): pass", "assert f() is None")
+    assert not passes(judge, "f = 3", "assert f == 3")
+
+
+def test_what_the_program_does_to_its_arguments_stays_there(judge):
+    assert passes(judge, "def f(x):\n    x.append(1)\n    return x", "x = []\nassert f(x) == [1] and x == [] and f(x) == [1]")
+
+
+def test_random_draws_of_the_tests_are_the_same_every_time(jail_level):
+    gold = example(["import random\nassert f(random.randrange(10**9)) is None"])
+    details = set()
+    for _ in range(2):
+        judge = CodeJudge()
+        details.add(judge_one(judge, gold, "def f(x): return x").detail)
+        judge.close()
+    assert len(details) == 1 and "gave" in details.pop()
+
+
+def test_compat_says_what_the_published_executor_would(judge):
+    gold = example(TESTS, "add")
+    programs = {
+        "import sys\nsys.exit(0)": True, "exit()": True, "def add(a, b): raise SystemExit": True,
+        "import os\nos._exit(0)": False, cheats.HONEST_RIGHT: True, cheats.HONEST_WRONG: False, "def add(": False,
+        "def add(a, b):\n    if a == 2: exit()\n    return a - b": False,
+    }  # fmt: skip
+    for program, compat in programs.items():
+        verdict = judge_one(judge, gold, program)
+        assert verdict.compat is compat and verdict.correct is (program == cheats.HONEST_RIGHT), (program, verdict)
+
+
+STATUSES = {
+    "timeout": "def add(a, b):\n    while True: pass",
+    "output_limit": "def add(a, b):\n    print('x' * 100_000)\n    return a + b",
+    "crashed": "import os\ndef add(a, b): os._exit(0)",
+    "wrong": "def add(a, b:",
+    "unparsable": "```python\ndef add(a, b):",
+}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_statuses(status, judge):
+    for _ in range(3):  # not by chance
+        verdict = judge_one(judge, example(TESTS, "add", time_limit_s=0.1 + time.monotonic() % 0.01), STATUSES[status])
+        assert (verdict.status, verdict.correct, verdict.value) == (status, False, 0.0), verdict
+    # the next judgement finds its helpers alive
+    assert judge_one(judge, example(TESTS, "add"), cheats.HONEST_RIGHT).correct
+
+
+def test_answers_before_a_timeout_count_in_the_value_only(judge):
+    gold = example(TESTS, "add", time_limit_s=0.1)
+    verdict = judge_one(judge, gold, "def add(a, b):\n    while a == 10: pass\n    return a + b")
+    assert verdict.status == "timeout" and verdict.value == pytest.approx(2 / 3) and verdict.compat is False
+
+
+HOSTILE_VALUES = {
+    "a power that never ends": ("def f(): return 2**15_000_000", "assert pow(f(), f(), f() + 1) == 1"),
+    "a list that fills the memory": ("def f(): return 10**12", "assert len(list(range(f()))) == 1"),
+    "a long sum": ("def f(): return 10**12", "assert sum(range(f())) == 1"),
+}
+
+
+@pytest.mark.parametrize("title", HOSTILE_VALUES)
+def test_values_that_hurt_the_tests_end_in_time(title, judge):
+    program, test = HOSTILE_VALUES[title]
+    start = time.monotonic()
+    verdict = judge_one(judge, example([test], time_limit_s=0.1), program)
+    assert verdict.status in ("timeout", "wrong", "output_limit") and not verdict.correct, verdict
+    assert time.monotonic() - start < 8
+    assert passes(judge, "def f(): return 1", "assert f() == 1")
+
+
+BAD_GOLD = [
+    {"tests": ["assert f("]}, {"tests": [1]}, {"tests": ["assert f()", {}]}, {"tests": ["x"], "setup": 1},
+    {"tests": ["x"], "setup": "def"}, {"tests": ["x"], "time_limit_s": 0}, {"tests": ["x"], "time_limit_s": "1"},
+    {"tests": ["assert f() == 1"], "setup": "1 / 0"}, {"tests": ["a\0b"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("gold", BAD_GOLD)
+def test_bad_gold_is_no_score(gold, judge):
+    bad = Example("b/test/1", (), {"entry_point": "f", **gold})
+    verdict = judge_one(judge, bad, "def f(): return 1")
+    assert (verdict.status, verdict.value, verdict.compat) == ("gold_error", None, None) and "b/test/1" in verdict.detail
+
+
+def test_two_judgements_at_once_do_not_see_each_other(judge):
+    program = "import time\nseen = []\ndef f(x):\n    seen.append(x)\n    time.sleep(0.02)\n    return seen\n"
+    golds = [example([f"f({n})"] * 5 + [f"assert f({n}) == [{n}] * 6"]) for n in range(4)]
+    assert all(verdict.correct for verdict in judge.judge(golds, [program] * 4))
+
+
+def test_killed_helpers_are_replaced_and_the_judgement_repeated(jail_level):
+    """Every process that judging starts is killed now and then, in the middle of a batch."""
+    judge = CodeJudge(workers=2)
+    programs = [f"import time\ndef add(a, b):\n    time.sleep(0.02)\n    return a + b + {n % 2}" for n in range(30)]
+    programs = [f"# {number}\n{program}" for number, program in enumerate(programs)]
+    found: list = []
+    thread = threading.Thread(target=lambda: found.extend(judge.judge([example(TESTS, "add")] * 30, programs)))
+    thread.start()
+    killed = {"checker": 0, "jail": 0}
+    for turn in range(6):
+        time.sleep(0.15)
+        kind = "checker" if turn % 2 else "jail"
+        for pid in children():
+            if (b"checker.py" in command(pid)) == (kind == "checker") and thread.is_alive():
+                os.kill(pid, signal.SIGKILL)
+                killed[kind] += 1
+                break
+    thread.join()
+    judge.close()
+    assert killed["checker"] and killed["jail"], killed
+    assert [verdict.correct for verdict in found] == [n % 2 == 0 for n in range(30)], [v.detail for v in found]
+
+
+def test_a_program_that_kills_its_jail_each_time_is_crashed(judge, monkeypatch):
+    runs = []
+    run = code.run_tests
+    monkeypatch.setattr(code, "run_tests", lambda *args, **kwargs: runs.append(1) or run(*args, **kwargs))
+    gold = example(TESTS, "add")
+    verdict = judge_one(judge, gold, "import os\ndef add(a, b): os.kill(os.getppid(), 9); return os.kill(os.getpid(), 9)")
+    assert verdict.status == "crashed" and len(runs) <= 2 and verdict.detail
+
+
+def test_no_helper_outlives_the_judge(jail_level):
+    before = set(children())
+    judge = CodeJudge(workers=2)
+    assert judge_one(judge, example(TESTS, "add"), cheats.HONEST_RIGHT).correct
+    judge.close()
+    assert set(children()) <= before
+
+
+def children():
+    listing = ""
+    for task in Path("/proc/self/task").iterdir():
+        listing += " " + (task / "children").read_text()
+    return [int(pid) for pid in listing.split()]
+
+
+def command(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_the_bound_is_the_published_one(jail_level):
+    gold = code_tests.read_tests({"entry_point": "f", "tests": ["x"], "time_limit_s": 1})
+    assert gold.limits(CodeJudge()._limits).wall_s == 1 + 2.0
+
+
+def test_a_handful_of_official_solutions(judge):
+    """The whole sets are behind the marker `mirror`; here the tasks that need something special, and two plain ones."""
+    rows = json.loads((Path(__file__).parent / "official_solutions.json").read_text())["tasks"]
+    golds = [example(row["tests"], row["entry_point"], row["setup"], prefill=row["prefill"]) for row in rows]
+    for response in ("solution", "", "\n```python\nexit()\n```", "exit()\n"):
+        responses = [row["solution"] if response == "solution" else response for row in rows]
+        for row, verdict in zip(rows, judge.judge(golds, responses), strict=True):
+            assert verdict.correct is (response == "solution"), (row["task"], verdict)
+            assert verdict.value == float(response == "solution"), (row["task"], verdict)
