@@ -44,10 +44,10 @@ def run_calls(
     jail cannot be started, CodecError (a ValueError) when an argument is not plain data. Whatever the program does is
     in the results, never raised.
     """
-    name, made = _level(level)
+    name, jail = _level(level)
     if message := _too_long(source, limits):
         return CallResults("ok", (CallResult(error="load_error", message=message),) * len(calls), name, message, 0.0)
-    return run_session(name, made, source, entry_point, calls, limits)
+    return run_session(name, jail, source, entry_point, calls, limits)
 
 
 @contextlib.contextmanager
@@ -58,11 +58,11 @@ def open_dialogue(
 
     Thread-safe: each dialogue has a jail of its own, which ends with the context.
     """
-    name, made = _level(level)
+    name, jail = _level(level)
     if message := _too_long(source, limits):
         yield Dialogue(name, None, limits, LoadError(message, "MemoryError"))
         return
-    with open_session(name, made, source, entry_point, limits) as dialogue:
+    with open_session(name, jail, source, entry_point, limits) as dialogue:
         yield dialogue
 
 
@@ -73,14 +73,14 @@ def run_script(
 
     Thread-safe. Raises SandboxUnavailable as `run_calls`. Whatever the program does is in the result.
     """
-    name, made = _level(level)
+    name, jail = _level(level)
     if message := _too_long(source, limits):
         return ScriptResult("crashed", "", name, message, 0.0)
-    return run_script_session(name, made, source, stdin, limits)
+    return run_script_session(name, jail, source, stdin, limits)
 
 
-def _level(wanted: str | None) -> tuple[str, Level]:
-    name = probe().require() if wanted is None else require(wanted)
+def _level(asked: str | None) -> tuple[str, Level]:
+    name = probe().require() if asked is None else require(asked)
     return name, make_level(name)
 
 

@@ -140,7 +140,10 @@ class JailProcess:
             self.ending = "output_limit"
 
     def _read(self, stream: IO[bytes]) -> bytes:
-        data = os.read(stream.fileno(), _CHUNK_BYTES)
+        try:
+            data = os.read(stream.fileno(), _CHUNK_BYTES)
+        except BlockingIOError:  # both channels were ready, and the end on one made `read_the_rest` empty the other
+            return b""
         if not data:
             self._selector.unregister(stream)
         return data

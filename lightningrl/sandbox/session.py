@@ -61,7 +61,8 @@ def run_script_session(name: str, level: Level, source: str, stdin: str, limits:
 
 def make_request(mode: str, source: str, limits: Limits, launch: Launch, **more: Any) -> bytes:
     """The server's first line, with its newline."""
-    request = {"mode": mode, "source": source, "limits": limits.rlimits() | launch.rlimits, "uid": launch.uid, **more}
+    rlimits = limits.rlimits() | launch.rlimits
+    request = {"mode": mode, "source": source, "limits": rlimits, "uid": launch.uid, **more}
     return codec.dumps(request).encode("ascii") + b"\n"
 
 

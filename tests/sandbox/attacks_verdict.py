@@ -8,7 +8,18 @@ import time
 from pathlib import Path
 
 import cheats
-from harness import CHECKS, check, orphaned_zombies, outcome_of, own_limits, processes_of, promise, run_calls, value_of
+from harness import (
+    CHECKS,
+    check,
+    orphaned_zombies,
+    outcome_of,
+    own_limits,
+    processes_of,
+    promise,
+    run_calls,
+    run_script,
+    value_of,
+)  # fmt: skip
 
 
 @check
@@ -114,6 +125,23 @@ def mounts_and_files_of_the_host_stay():
     assert (
         Path("/proc/self/mountinfo").read_text() == before and not Path("/box").exists() and not Path("/jail").exists()
     )
+
+
+@check
+def scripts_are_held_as_functions_are():
+    source = """
+import os, sys
+def can(attempt, *args):
+    try: attempt(*args)
+    except OSError: return 0
+    return 1
+reached = can(os.listdir, "/etc"), can(open, "/etc/passwd"), can(os.execv, "/bin/sh", ["sh"])
+print(sys.stdin.read(), *reached, os.getuid())
+"""
+    result = run_script(source, "input")
+    assert result.status == "ok" and result.output.split()[:4] == ["input", "0", "0", "0"], result
+    assert int(result.output.split()[4]) != 0
+    assert run_script("while True: pass", "").status == "timeout"
 
 
 @check

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.sandbox import jail
-from lightningrl.sandbox.jail import CallResults, Limits
+from lightningrl.sandbox.jail import CallResults, Limits, ScriptResult
 from lightningrl.sandbox.levels import Promise, make_level
 
 CHECKS: dict[str, Callable[[], None]] = {}
@@ -43,6 +43,10 @@ def promise() -> Promise:
 
 def run_calls(source: str, entry_point: str, calls: Sequence[Sequence[Any]], limits: Limits = SHORT) -> CallResults:
     return jail.run_calls(source, entry_point, calls, limits=limits, level=_level[0])
+
+
+def run_script(source: str, stdin: str) -> ScriptResult:
+    return jail.run_script(source, stdin, limits=SHORT, level=_level[0])
 
 
 def run_check(title: str, level: str) -> None:

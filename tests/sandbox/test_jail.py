@@ -11,7 +11,7 @@ import pytest
 from harness import processes_of, wait_until_gone
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.sandbox import bwrap, confine, levels, probe, session
+from lightningrl.sandbox import bwrap, confine, levels, probe, process, session
 from lightningrl.sandbox.codec import CodecError
 from lightningrl.sandbox.jail import Limits, run_calls
 from lightningrl.sandbox.levels import LEVELS, Launch, make_level
@@ -310,3 +310,12 @@ def test_answers_are_read_strictly(title):
     lines, errors, is_complete, is_broken = READY_AND[title]
     results, complete, broken = session._read_answers(lines, 2)
     assert [call.error for call in results] == errors and (complete, broken is not None) == (is_complete, is_broken)
+
+
+def test_an_end_and_output_that_arrive_together_are_both_read():
+    """Both channels are ready at the first look: reading the end empties the other one, which is then read again."""
+    script = """printf '{"ready":1}\\n{"ended":0}\\n'; printf x >&2; sleep 5"""
+    with process.JailProcess(Launch(("/bin/sh", "-c", script), (), None), b"", Limits()) as jail:
+        time.sleep(0.3)
+        jail.advance(lambda: False)
+    assert jail.ending == "exit" and bytes(jail.output) == b"x"
