@@ -117,9 +117,13 @@ class LLM:
 
     def room(self, prompt_tokens: int) -> int:
         """New tokens: LONGEST, or as many as the model has positions for; at least 1, which the decoder may refuse."""
+        return min(LONGEST, self.room_left(prompt_tokens))
+
+    def room_left(self, prompt_tokens: int) -> int:
+        """As many new tokens as the model has positions for, on its grid of blocks; at least 1."""
         config = self.model.config
         usable = config.max_position_embeddings // config.block_size * config.block_size
-        return max(1, min(LONGEST, usable - prompt_tokens))
+        return max(1, usable - prompt_tokens)
 
     def text(self, trajectory: Trajectory) -> str:
         return decode_response(self.tokenizer, trajectory.response_ids)

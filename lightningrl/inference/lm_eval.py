@@ -1,0 +1,157 @@
+"""The decoder as a model of EleutherAI's lm-evaluation-harness, for its tasks that generate text (extra `lm-eval`).
+
+The harness has no way to find models of other packages, so this module is imported first: `python -m
+lightningrl.inference.lm_eval` is its own command line with the model `lightningrl` added; in Python, import `Decoder`
+and give it to `lm_eval.simple_evaluate`. Tasks that compare log-probabilities of given texts need a likelihood that a
+block-diffusion model has no cheap form of; they are refused. Imported by nothing else of the package.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+
+from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.errors import ConfigError, DecodeError
+from lightningrl.inference.llm import LLM
+from lightningrl.inference.policy import policy_of
+from lightningrl.tokenization import encode_texts
+
+MAX_GEN_TOKS = 256
+"""The harness's own default for tasks that do not say."""
+DTYPES = {"stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+_log = logging.getLogger(__name__)
+
+
+@register_model("lightningrl")
+class Decoder(LM):
+    """`--model lightningrl --model_args pretrained=FOLDER,block_size=32,threshold=0.9`.
+
+    pretrained: a checkpoint's folder. block_size: of checkpoints that do not say it. dtype: stored, float32, bfloat16,
+    float64. threshold: the selector's parameter. batch_size: rows decoded together. Other words are `policy_of`'s
+    (selector, ranking, cache, stop). What a task says (`until`, `max_gen_toks`, `temperature`, `do_sample`, `top_k`,
+    `top_p`) is what is done; without `do_sample` it is greedy.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        block_size: int | None = None,
+        dtype: str = "stored",
+        device: str | None = None,
+        batch_size: int | str = 64,
+        threshold: float = 0.9,
+        seed: int = 0,
+        max_gen_toks: int = MAX_GEN_TOKS,
+        max_batch_size: int | None = None,
+        **words: Any,
+    ) -> None:
+        super().__init__()
+        if dtype not in DTYPES:
+            raise ConfigError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
+        rows = max_batch_size or 64 if isinstance(batch_size, str) and not batch_size.isdigit() else int(batch_size)
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.llm = LLM(pretrained, block_size=block_size, dtype=DTYPES[dtype], device=place, rows=rows)
+        self._words = {"parameter": float(threshold), "seed": int(seed), **words}
+        self._max_gen_toks = int(max_gen_toks)
+        self._policies: dict[tuple[float, int, float], Policy] = {}
+        self.tokens = self.forwards = self.commits = self.responses = 0
+        """Of all responses so far: their tokens, denoise forwards, separate commits, and how many."""
+        self._policy(0.0, 0, 1.0)  # what is wrong with the words is said now
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.llm.folder)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        return self.llm.tokenizer.chat_template
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return self.llm.tokenizer.apply_chat_template(
+            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )  # fmt: skip
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """A text a request, cut before the first of its stop strings. DecodeError: a prompt is too long."""
+        asked = [self._request(number, *instance.args) for number, instance in enumerate(requests)]
+        texts = [""] * len(asked)
+        for outcome in self.llm.stream(asked):
+            if outcome.trajectory is None:
+                raise DecodeError(str(outcome.error))
+            stats = outcome.trajectory.stats
+            self.tokens += stats.response_tokens
+            self.forwards += stats.denoise_forwards
+            self.commits += stats.commit_forwards
+            self.responses += 1
+            until = _until(requests[outcome.index].args[1])
+            texts[outcome.index] = _cut(self.llm.text(outcome.trajectory), until)
+        figures = self.figures()
+        _log.info("%s responses, tpf %.3f, %.1f forwards each", *(figures[k] for k in ("responses", "tpf", "forwards")))
+        return texts
+
+    def figures(self) -> dict[str, float]:
+        """What the answers cost, over all calls: responses, tpf (pooled), tpf_true, mean denoise forwards and tokens.
+
+        Counted on whole responses, what a stop string cut off included: it was decoded.
+        """
+        answers, forwards = max(1, self.responses), max(1, self.forwards)
+        return {
+            "responses": self.responses,
+            "tpf": self.tokens / forwards,
+            "tpf_true": self.tokens / (forwards + self.commits),
+            "forwards": self.forwards / answers,
+            "tokens": self.tokens / answers,
+        }
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError(
+            "this model generates: it takes tasks with output_type generate_until. Log-likelihoods of given texts "
+            "(multiple choice, perplexity) are not offered for block diffusion; take a generative variant of the task."
+        )
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        self.loglikelihood(requests)
+        raise AssertionError("not reached")
+
+    def _request(self, number: int, context: str, settings: dict[str, Any]) -> Request:
+        ids = encode_texts(self.llm.tokenizer, [context])[0]
+        sampled = settings.get("do_sample", settings.get("temperature", 0.0) > 0)
+        temperature = float(settings.get("temperature", 1.0)) if sampled else 0.0
+        top_k, top_p = (int(settings.get("top_k", 0)), float(settings.get("top_p", 1.0))) if sampled else (0, 1.0)
+        policy = self._policy(temperature, top_k, top_p)
+        longest = int(settings.get("max_gen_toks", self._max_gen_toks))
+        return Request(f"lm-eval/{number}", 0, ids, min(longest, self.llm.room_left(len(ids))), policy)
+
+    def _policy(self, temperature: float, top_k: int, top_p: float) -> Policy:
+        key = temperature, top_k, top_p
+        if key not in self._policies:
+            self._policies[key] = policy_of(**self._words, temperature=temperature, top_k=top_k, top_p=top_p)
+        return self._policies[key]
+
+
+def _until(settings: dict[str, Any]) -> Sequence[str]:
+    until = settings.get("until") or []
+    return [until] if isinstance(until, str) else until
+
+
+def _cut(text: str, until: Sequence[str]) -> str:
+    places = [place for stop in until if stop and (place := text.find(stop)) >= 0]
+    return text[: min(places)] if places else text
+
+
+def main() -> None:
+    """The harness's command line."""
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()

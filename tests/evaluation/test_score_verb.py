@@ -1,0 +1,183 @@
+"""`lightningrl score` and `compare`: responses of any engine, judged as ours are; nothing made up, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from lightningrl import cli, io
+from lightningrl.benchmarks.gsm_mini import GSM_MINI
+from lightningrl.benchmarks.protocol import example_to_json
+from lightningrl.evaluation.aup import aup
+from lightningrl.evaluation.metrics import problem_sums
+from lightningrl.provenance.digest import PACKAGE
+from lightningrl.types import EvalRecord
+
+PROBLEMS = GSM_MINI.load({"test": 30}, 0)["test"]
+RIGHT = [f"\\boxed{{{example.gold['answer']}}}" for example in PROBLEMS]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    io.write_jsonl(tmp_path / "test.jsonl", (example_to_json(example) for example in PROBLEMS))
+    return tmp_path
+
+
+def score(*arguments):
+    return CliRunner().invoke(cli.app, ["score", *arguments, "--benchmark", "gsm-mini", "--data", "test.jsonl"])
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def full_row(number, correct=True, threshold=0.9, forwards=10):
+    return {
+        "id": PROBLEMS[number].uid, "sample": 0, "text": RIGHT[number] if correct else "\\boxed{0}", "stop": "eos",
+        "response_tokens": 20, "emitted_tokens": 24, "denoise_forwards": forwards, "commit_forwards": 0,
+        "prefill_forwards": 1, "threshold": threshold,
+    }  # fmt: skip
+
+
+def test_the_least_that_a_line_can_say(folder):
+    write(folder / "mine.jsonl", [{"uid": e.uid, "response": r} for e, r in zip(PROBLEMS, RIGHT, strict=True)])
+    done = score("mine.jsonl", "--out", "records.jsonl")
+    assert done.exit_code == 0, done.output
+    assert "mine: accuracy 100.0 %" in done.stdout and "TPF unknown" in done.stdout and "no TPF" in done.stdout
+    [summary] = json.loads((folder / "records.jsonl.summary.json").read_text())
+    assert summary["n_problems"] == 30 and summary["tpf"] is None and summary["truncated_pct"] is None
+    assert summary["compat_accuracy_pct"] == 100.0
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    assert all(r["correct"] and r["denoise_forwards"] is None and r["policy"] == "mine" for r in records)
+    assert not (folder / "records.jsonl.partial").exists()
+
+
+def test_counts_of_generate_are_taken(folder):
+    write(folder / "g.jsonl", [full_row(n, correct=n % 3 > 0) for n in range(30)])
+    done = score("g.jsonl", "--out", "r.jsonl", "--policy", "sdar")
+    [summary] = json.loads((folder / "r.jsonl.summary.json").read_text())
+    assert done.exit_code == 0 and summary["policy"] == "sdar"
+    assert summary["accuracy_pct"] == pytest.approx(200 / 3)
+    assert (summary["tpf"], summary["forwards_per_problem"]) == (2.0, 10)
+    assert EvalRecord.from_json(json.loads((folder / "r.jsonl").read_text().splitlines()[0])).response_tokens == 20
+
+
+def test_missing_problems_are_said_and_the_denominator_too(folder):
+    write(folder / "g.jsonl", [full_row(n) for n in range(15)] + [{"id": PROBLEMS[20].uid, "error": "too long"}])
+    done = score("g.jsonl", "--out", "r.jsonl")
+    assert done.exit_code == 0
+    assert "15 of 30 problems have no response" in done.stdout and "it is 50.0 %" in done.stdout
+    assert "1 lines of the input are failed requests" in done.stdout
+
+
+BAD = {
+    "an unknown uid": ({"uid": "gsm-mini/test/99999", "response": "x"}, "uids are of no problem here"),
+    "no text": ({"uid": "gsm-mini/test/00000"}, "expected `uid` (or `id`) and `response` (or `text`)"),
+    "not JSON": ("{", "line 2: this is not JSON"),
+    "a list": ([1], "found list, expected an object"),
+    "a count that is none": (
+        {"uid": "gsm-mini/test/00001", "response": "x", "response_tokens": 0}, "response_tokens is 0"
+    ),
+    "a response twice": ({"uid": "gsm-mini/test/00000", "response": "y"}, "is in line 1 already"),
+    "a threshold that is none": ({"uid": "gsm-mini/test/00001", "response": "x", "threshold": "high"}, "threshold is"),
+}
+
+
+@pytest.mark.parametrize("title", BAD)
+def test_bad_lines_are_named(folder, title):
+    row, message = BAD[title]
+    bad = row if isinstance(row, str) else json.dumps(row)
+    (folder / "x.jsonl").write_text(json.dumps({"uid": PROBLEMS[0].uid, "response": "4"}) + "\n" + bad + "\n")
+    done = score("x.jsonl", "--out", "r.jsonl")
+    assert done.exit_code == 2 and message in done.stderr, done.stderr
+    assert not (folder / "r.jsonl").exists()
+
+
+def test_records_are_judged_again_to_the_same_verdicts(folder):
+    write(folder / "g.jsonl", [full_row(n, correct=n % 4 > 0) for n in range(30)])
+    score("g.jsonl", "--out", "first.jsonl")
+    assert score("first.jsonl", "--out", "again.jsonl").exit_code == 0
+    assert (folder / "again.jsonl").read_bytes() == (folder / "first.jsonl").read_bytes()
+
+
+SLOW_JUDGE = '''
+import time
+from lightningrl.benchmarks.gsm_mini import GsmMini
+from lightningrl.judges.boxed import BoxedJudge
+
+class SlowJudge(BoxedJudge):
+    def judge(self, examples, responses):
+        time.sleep(0.4)
+        return super().judge(examples, responses)
+
+class Slow(GsmMini):
+    judge = "slow_benchmark:SlowJudge"
+
+SLOW = Slow()
+'''
+
+
+def test_killed_it_goes_on_from_what_was_judged(folder):
+    (folder / "slow_benchmark.py").write_text(SLOW_JUDGE)
+    rows = [full_row(n) | {"sample": s} for n in range(30) for s in range(20)]
+    write(folder / "g.jsonl", rows)
+    command = [sys.executable, "-m", "lightningrl", "score", "g.jsonl", "--benchmark", "slow_benchmark:SLOW"]
+    command += ["--data", "test.jsonl", "--out", "r.jsonl"]
+    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{folder}"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    partial = folder / "r.jsonl.partial"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and (not partial.exists() or partial.stat().st_size < 2000):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = partial.read_bytes()
+    assert len(kept) > 2000 and not (folder / "r.jsonl").exists()
+    partial.write_bytes(kept[:-7])  # and the disk lost the end of a line
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = (folder / "r.jsonl").read_text().splitlines()
+    assert len(lines) == 600 and [json.loads(line)["sample"] for line in lines[:20]] == list(range(20))
+    assert not partial.exists()
+
+
+def records_of(correct_by_threshold, forwards):
+    return [
+        full_row(n, n < correct, threshold, forwards[threshold])
+        for threshold, correct in correct_by_threshold.items() for n in range(30)
+    ]  # fmt: skip
+
+
+def test_two_models_are_compared_on_the_same_problems(folder):
+    write(folder / "base.jsonl", records_of({0.7: 27, 0.9: 28}, {0.7: 10, 0.9: 15}))
+    write(folder / "fast.jsonl", records_of({0.7: 26, 0.9: 28}, {0.7: 4, 0.9: 5}))
+    for name in ("base", "fast"):
+        (folder / name).mkdir()
+        assert score(f"{name}.jsonl", "--out", f"{name}/records.jsonl").exit_code == 0
+    done = CliRunner().invoke(cli.app, ["compare", "base/records.jsonl", "fast/records.jsonl", "--bootstrap", "200"])
+    assert done.exit_code == 0, done.output
+    base, fast = done.stdout.splitlines()
+    assert base.startswith("0:base: accuracy 93.3") and "TPF 1.33" in base and "against the base" not in base
+    assert "TPF 4.00" in fast and "against the base +0.0 [+0.0, +0.0] points" in fast
+    rows = [EvalRecord.from_json(json.loads(line)) for line in (folder / "fast/records.jsonl").read_text().splitlines()]
+    expected = aup(problem_sums(rows).points(), 100 * 28 / 30)
+    assert f"AUP {expected:.1f} [" in fast and "y_max 93.3, y_min 88.3" in fast
+
+
+def test_what_cannot_be_compared_is_said(folder):
+    write(folder / "a.jsonl", [full_row(n) for n in range(30)])
+    write(folder / "b.jsonl", [{"uid": e.uid, "response": "x"} for e in PROBLEMS])
+    for name in ("a", "b"):
+        score(f"{name}.jsonl", "--out", f"{name}.records.jsonl")
+    done = CliRunner().invoke(cli.app, ["compare", "a.records.jsonl", "b.records.jsonl"])
+    assert done.exit_code == 2 and "lack thresholds or counts" in done.stderr
+    done = CliRunner().invoke(cli.app, ["compare", "a.jsonl", "a.records.jsonl"])
+    assert done.exit_code == 2 and "these are no records" in done.stderr
