@@ -39,7 +39,9 @@ NO_TORCH = (
     "errors", "types", "config", "io", "resolve", "benchmarks", "judges", "sandbox", "report", "provenance", "cli",
     "verbs",
     "stages.context", "stages.data", "stages.collect", "stages.table", "stages.figure", "stages.release",
-    "evaluation.metrics", "evaluation.aup", "evaluation.intervals",
+    "stages.selfcheck", "stages.problems",
+    "evaluation.metrics", "evaluation.aup", "evaluation.intervals", "evaluation.selfcheck", "evaluation.asked",
+    "evaluation.given", "evaluation.scored", "evaluation.scoring",
 )  # fmt: skip
 
 
