@@ -7,7 +7,8 @@ percentage, a number to a base, or an expression. Different kinds are different 
 - a quantity and a bare number are the same where the numbers are: the other side says no unit (`36 apples`, `36`;
   `90^\circ`, `90`; `2516_8`, `2516`). Two different units are different answers (`3 cm`, `3 m`).
 - `x \in S` and `S` are the same set; `x = 5` and `5` are not the same answer.
-- a list's order does not count (the roots of an equation), a set's neither; a tuple's does.
+- a list's order does not count (the roots of an equation), a set's neither, and the two may stand for each other; a
+  tuple's order does.
 
 Numbers are exact: `0.5` is `1/2`, `0.333` is not `1/3`; `10\%` is not `10`. Only ASCII digits are digits. Whether two
 expressions are equal is asked of the `algebra` function that the caller gives (`math_worker` has it). Linear but for
@@ -137,9 +138,10 @@ def _sets(one: str, other: str, algebra: Algebra) -> bool | None:
     inside = [text[2:-2] if text.startswith("\\{") and text.endswith("\\}") else None for text in (one, other)]
     if inside == [None, None]:
         return None
-    if inside[0] is None or inside[1] is None:
-        return False
-    return _in_any_order(_items(inside[0]), _items(inside[1]), algebra)
+    items = [_items(text if i is None else i) for i, text in zip(inside, (one, other), strict=True)]
+    if None in inside and any(len(part) == 1 for part in items):
+        return False  # a list and a set with the same members are the same; `5` and `\\{5\\}` are not
+    return _in_any_order(items[0], items[1], algebra)
 
 
 def _unions(one: str, other: str, algebra: Algebra) -> bool | None:

@@ -25,7 +25,7 @@ _LAYOUT = re.compile(
 )
 _SPELLINGS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:mbox|textbf|textrm|textit|mathrm|mathbf|textnormal|operatorname)(?=\s*\{)"), r"\\text"),
+    (re.compile(r"\\(?:mbox|textbf|textrm|textit|mathrm|mathbf|mathit|textnormal|operatorname)(?=\s*\{)"), r"\\text"),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°"), r"\\degree "),
     (re.compile(r"\\(?:le|leq|leqslant)(?![A-Za-z])"), r"\\le "),
     (re.compile(r"\\(?:ge|geq|geqslant)(?![A-Za-z])"), r"\\ge "),
@@ -35,9 +35,14 @@ _SPELLINGS = (
     (re.compile(r"\\(?:rbrace|\})"), r"\\}"),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\%"), "%"),
+    (re.compile(r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset "),
     (re.compile(r"\\ldots|\\dots|\\cdots"), "..."),
 )
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
+_THIN_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\,|\\ |~)(?=[0-9]{3}(?![0-9]))")
+"""`10\\,080`: a thin space between groups of three digits."""
+_WRAPPED_NUMBER = re.compile(r"\\text\s*\{\s*([+-]?[0-9][0-9.,/]*)\s*\}")
+_SUBSCRIPT = re.compile(r"_\s*([0-9A-Za-z])(?![0-9A-Za-z]*\})")
 _ONE = r"(\d|[A-Za-z]|\\[A-Za-z]+)"
 _FRAC_SHORT = re.compile(rf"\\frac\s*{_ONE}\s*{_ONE}")
 _FRAC_FIRST = re.compile(rf"\\frac\s*{_ONE}\s*(?=\{{)")
@@ -60,9 +65,12 @@ def clean(text: str) -> str:
     text = text.rstrip(".").strip() if not text.endswith("\\.") else text
     text = text.replace("\\\\", "\0")  # a row's end is no escape of what follows it
     text = _thousands(re.sub(r"\\!\s*", "", text).replace("{,}", ","))
+    text = _THIN_THOUSANDS.sub("", text)
     text = _LAYOUT.sub(" ", text)
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
+    text = _WRAPPED_NUMBER.sub(r"\1", text)
+    text = _SUBSCRIPT.sub(r"_{\1}", text)
     text = _FRAC_SHORT.sub(r"\\frac{\1}{\2}", text)
     text = _FRAC_FIRST.sub(r"\\frac{\1}", text)
     text = _FRAC_LAST.sub(r"\1{\2}", text)
@@ -108,5 +116,5 @@ def _tidy(text: str) -> str:
 
 
 def _unspaced(text: str) -> str:
-    """Blanks stay between words of letters only (`no solution`), where they are the only thing that parts them."""
-    return re.sub(r"(?<![A-Za-z]) | (?![A-Za-z])", "", text)
+    """Blanks stay between letters (`no solution`) and between digits (`30 6`), where nothing else parts them."""
+    return re.sub(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])|(?<=[0-9]) (?=[A-Za-z])|(?<=[A-Za-z]) (?=[0-9])", "", text)
