@@ -90,7 +90,8 @@ class Decoder(LM):
             self.forwards += stats.denoise_forwards
             self.commits += stats.commit_forwards
             self.responses += 1
-            until = _until(requests[outcome.index].args[1])
+            settings: tuple[Any, ...] = requests[outcome.index].args
+            until = _until(settings[1])
             texts[outcome.index] = _cut(self.llm.text(outcome.trajectory), until)
         figures = self.figures()
         _log.info("%s responses, tpf %.3f, %.1f forwards each", *(figures[k] for k in ("responses", "tpf", "forwards")))

@@ -157,10 +157,11 @@ def console(headline: pd.DataFrame) -> str:
     for benchmark, rows in headline.groupby("benchmark", sort=False):
         lines += ["", f"{benchmark} ".ljust(16 + sum(width for _, width, *_ in columns), "─")]
         for row in rows.itertuples():
-            policy = row.policy if len(row.policy) <= 16 else row.policy[:15] + "…"
+            name = str(row.policy)
+            policy = name if len(name) <= 16 else name[:15] + "…"
             lines.append(f"{policy:<16}" + "".join(f"{cell(row):>{width}}" for _, width, cell, _ in columns))
             beneath = "".join(f"{cell(row):>{width}}" for _, width, _, cell in columns)
-            lines.append(f"{'  ' + row.role:<16}{beneath}".rstrip())
+            lines.append(f"{'  ' + str(row.role):<16}{beneath}".rstrip())
     notes = "\n".join(textwrap.fill(note, 110, subsequent_indent="  ") for note in _headline_notes(headline))
     return "\n".join([*lines, "", notes, "Brackets: 95 % intervals over problems; Δ against the base, paired."])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -144,7 +145,7 @@ def _name(path: Path, number: int) -> str:
     return f"{number}:{stem}"
 
 
-def _compare_line(row: dict[str, Any]) -> None:
+def _compare_line(row: Mapping[Any, Any]) -> None:
     def with_interval(name: str, form: str) -> str:
         low, high = (form.format(row[f"{name}_{end}"]) for end in ("low", "high"))
         return f"{form.format(row[name])} [{low}, {high}]"
