@@ -85,12 +85,13 @@ def read_rows(source: Source, parts: Sequence[tuple[str, bytes]]) -> list[Row]:
     rows: list[Row] = []
     for name, data in parts:
         for number, row in enumerate(parse(name, data)):
-            missing = [field for field in source.fields if field not in row]
+            missing = [wanted for wanted in source.fields if wanted not in row]
             if missing:
                 raise BenchmarkError(f"{name}, row {number}: it lacks {', '.join(missing)}; found {sorted(row)}")
-            rows.append({field: row[field] for field in source.fields})
-    if source.order_by is not None:
-        rows.sort(key=lambda row: row[source.order_by])
+            rows.append({wanted: row[wanted] for wanted in source.fields})
+    field = source.order_by
+    if field is not None:
+        rows.sort(key=lambda row: row[field])
     where = ", ".join(name for name, _ in parts)
     if source.rows is not None and len(rows) != source.rows:
         raise BenchmarkError(f"{where}: {len(rows)} rows, expected {source.rows}. Get the file again.")

@@ -40,6 +40,7 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     from lightningrl.errors import ConfigError
     from lightningrl.evaluation import asked as tasks
     from lightningrl.evaluation import direct
+    from lightningrl.provenance.lease import lease
     from lightningrl.resolve import resolve
     from lightningrl.verbs import options
 
@@ -76,13 +77,14 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     judge = resolve(chosen.judge)(workers=given["workers"])
     rows: list[dict[str, Any]] = []
     try:
-        summaries = direct.evaluate(
-            llm, judge, asked, policy, settings, out, lambda line: typer.echo(line, err=True),
-            lambda **row: rows.append(row),
-        )  # fmt: skip
+        with lease(out / "state"):
+            summaries = direct.evaluate(
+                llm, judge, asked, policy, settings, out, lambda line: typer.echo(line, err=True),
+                lambda **row: rows.append(row),
+            )  # fmt: skip
+            _describe(out, llm, settings, rows)
     finally:
         judge.close()
-    _describe(out, llm, settings, rows)
     _show(summaries, rows)
 
 

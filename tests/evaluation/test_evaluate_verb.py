@@ -105,6 +105,16 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(model, und
         assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
 
 
+def test_two_processes_on_one_folder_are_not_let_in(model, tmp_path):
+    from lightningrl.provenance.lease import lease
+
+    out = tmp_path / "held"
+    with lease(out / "state"):
+        done = run(model, out)
+    assert done.returncode == 2 and "is being made by process" in done.stderr
+    assert not (out / "records.jsonl").exists()
+
+
 def test_one_more_threshold_costs_only_itself(model, undisturbed, tmp_path):
     out = tmp_path / "more"
     assert run(model, out, thresholds=("0.9",)).returncode == 0
