@@ -20,6 +20,7 @@ from lightningrl.verbs.chat import chat
 from lightningrl.verbs.doctor import doctor
 from lightningrl.verbs.generate import generate
 from lightningrl.verbs.people import for_people
+from lightningrl.verbs.prompts import prompts
 from lightningrl.verbs.score import compare, score
 from lightningrl.verbs.trace import trace
 
@@ -158,6 +159,7 @@ def evaluate(
 
 
 app.command()(generate)
+app.command()(prompts)
 app.command()(score)
 app.command()(compare)
 app.command()(doctor)

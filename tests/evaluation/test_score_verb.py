@@ -70,6 +70,18 @@ def test_counts_of_generate_are_taken(folder):
     assert EvalRecord.from_json(json.loads((folder / "r.jsonl").read_text().splitlines()[0])).response_tokens == 20
 
 
+def test_prompts_go_out_without_gold_and_answers_come_back(folder):
+    arguments = ["prompts", "--benchmark", "gsm-mini", "--data", "test.jsonl", "--limit", "5"]
+    done = CliRunner().invoke(cli.app, arguments)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["id"] for row in rows] == [example.uid for example in PROBLEMS[:5]]
+    assert all(set(row) == {"id", "messages"} for row in rows)
+    assert CliRunner().invoke(cli.app, [*arguments, "--out", "p.jsonl"]).exit_code == 0
+    assert [json.loads(line) for line in (folder / "p.jsonl").read_text().splitlines()] == rows
+    write(folder / "a.jsonl", [{"id": row["id"], "text": RIGHT[n]} for n, row in enumerate(rows)])
+    assert "accuracy 100.0 %" in score("a.jsonl", "--out", "r.jsonl", "--limit", "5").stdout
+
+
 def test_missing_problems_are_said_and_the_denominator_too(folder):
     write(folder / "g.jsonl", [full_row(n) for n in range(15)] + [{"id": PROBLEMS[20].uid, "error": "too long"}])
     done = score("g.jsonl", "--out", "r.jsonl")

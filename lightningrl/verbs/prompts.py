@@ -1,0 +1,57 @@
+"""`lightningrl prompts`: a benchmark's prompts as JSON lines, for `lightningrl generate` or any other engine. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lightningrl.verbs.people import for_people
+
+BenchmarkName = Annotated[str, typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")]
+Out = Annotated[Path | None, typer.Option(help="File to write; left out: standard output.")]
+DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl).")]
+Split = Annotated[str, typer.Option(help="test, validation or train.")]
+Mirror = Annotated[Path | None, typer.Option(help="Folder with the files; LIGHTNINGRL_DATA_MIRROR goes first.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="The first so many problems.")]
+Style = Annotated[str, typer.Option(help="The prompt's wording.")]
+Shots = Annotated[int, typer.Option(help="Worked examples before the problem.")]
+
+
+def prompts(
+    benchmark: BenchmarkName,
+    out: Out = None,
+    data: DataFile = None,
+    split: Split = "test",
+    mirror: Mirror = None,
+    limit: Limit = None,
+    style: Style = "default",
+    shots: Shots = 0,
+) -> None:
+    """Write a benchmark's prompts: {"id": uid, "messages": [...]} a line, what a judge needs left out.
+
+    A last turn of the assistant's is the beginning of the answer: the prompt ends with it. Answers come back to
+    `lightningrl score` under the same id.
+
+    \b
+    lightningrl prompts --benchmark gsm8k --out prompts.jsonl
+    lightningrl generate MODEL prompts.jsonl --out answers.jsonl
+    lightningrl score answers.jsonl --benchmark gsm8k --out records.jsonl
+    """
+    with for_people(resumes=False):
+        from lightningrl import io
+        from lightningrl.benchmarks.fetch import Origins
+        from lightningrl.benchmarks.protocol import PromptOptions
+        from lightningrl.benchmarks.registry import get_benchmark
+        from lightningrl.evaluation import asked
+
+        chosen, options = get_benchmark(benchmark), PromptOptions(style=style, shots=shots)
+        asked.check_prompt(chosen, options)
+        examples = asked.problems(chosen, split, data, Origins(mirror, Path("config/data.lock.json")), limit)
+        rows = [{"id": example.uid, "messages": chosen.render(example, options)} for example in examples]
+        if out is None:
+            typer.echo("".join(io.canonical_json(row) + "\n" for row in rows), nl=False)
+        else:
+            io.write_jsonl(out, rows)
+            typer.echo(f"{out}: {len(rows)} prompts", err=True)
