@@ -161,7 +161,9 @@ def _locked(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise io.disk_error(path, error) from error
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # the folder itself: no file is left beside the lock
+        # The folder itself, so that no file is left beside the lock; a file system without locks does without.
+        with contextlib.suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
         entries = io.read_json(path) if path.exists() else {}
         before = io.canonical_json(entries)
         yield entries

@@ -121,8 +121,12 @@ class RecordFile:
         if row is None:
             self.damaged += bool(line.strip())
         elif "record" in row:
-            record = EvalRecord.from_json(row["record"])
-            self.records[record.uid, record.sample] = record
+            try:
+                record = EvalRecord.from_json(row["record"])
+            except TypeError:  # whole, but of a version with other fields
+                self.damaged += 1
+            else:
+                self.records[record.uid, record.sample] = record
         else:
             self.engine[row["batch"]] = row["engine"]
 

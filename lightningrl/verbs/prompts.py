@@ -1,4 +1,4 @@
-"""`lightningrl prompts`: a benchmark's prompts as JSON lines, for `lightningrl generate` or any other engine. No torch."""
+"""`lightningrl prompts`: a benchmark's prompts as JSON lines, for `generate` or any other engine. No torch."""
 
 from __future__ import annotations
 
