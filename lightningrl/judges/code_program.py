@@ -51,8 +51,9 @@ def _continued(begin: str, response: str) -> str | None:
     adds = first.text.strip() != begin.strip()
     if adds and (first.is_closed or not others):
         return _not_blank(first.text)
-    own = _last(others) or next((b.text for b in reversed(others) if b.tag in _PYTHON_TAGS), None)
-    return _not_blank(own if own is not None else first.text)
+    own, _ = _blocks(response.split("\n"), None)
+    program = _last(own) or next((block.text for block in reversed(own) if block.tag in _PYTHON_TAGS), None)
+    return _not_blank(program if program is not None else first.text)
 
 
 def _blocks(lines: list[str], tag: str | None) -> tuple[list[_Block], bool]:

@@ -1,5 +1,6 @@
 """The codec: plain data crosses unchanged, nothing else crosses, hostile text ends soon."""
 
+import collections
 import json
 import math
 import time
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from lightningrl.sandbox import codec
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.integers(-(2**200), 2**200) | st.floats() | st.text()
+SCALARS |= st.complex_numbers() | st.binary() | st.builds(range, st.integers(), st.integers(), st.integers(1, 2**70))
+SCALARS |= st.sampled_from([int, str, dict, frozenset])
 TEXT = SCALARS | st.text(st.characters())
 KEYS = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=4)
 VALUES = st.recursive(
@@ -18,7 +21,9 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.lists(inner, max_size=4).map(tuple)
+        | st.lists(inner, max_size=4).map(collections.deque)
         | st.sets(KEYS, max_size=4)
+        | st.frozensets(KEYS, max_size=4)
         | st.dictionaries(KEYS, inner, max_size=4)
         | st.dictionaries(st.sampled_from(["a", "$tuple", "$", ""]), inner)
     ),
@@ -28,12 +33,14 @@ VALUES = st.recursive(
 
 def shape(value):
     """Types and values at every depth, -0.0 and NaN told apart, sets and dicts in any order."""
-    if type(value) in (list, tuple):
+    if type(value) in (list, tuple, collections.deque):
         return type(value).__name__, [shape(part) for part in value]
-    if type(value) is set:
-        return "set", sorted(map(repr, map(shape, value)))
+    if type(value) in (set, frozenset):
+        return type(value).__name__, sorted(map(repr, map(shape, value)))
     if type(value) is dict:
         return "dict", sorted((repr(shape(key)), repr(shape(part))) for key, part in value.items())
+    if type(value) is complex:
+        return "complex", value.real.hex(), value.imag.hex()
     return type(value).__name__, value.hex() if type(value) is float else value
 
 
@@ -123,6 +130,19 @@ HOSTILE = {
     "integer of nothing": '{"$int": "0x"}',
     "float by expression": '{"$float": "1.0"}',
     "float as a list": '{"$float": []}',
+    "frozenset of lists": '{"$frozenset": [[1]]}',
+    "complex of one": '{"$complex": [1.0]}',
+    "complex of integers": '{"$complex": [1, 2]}',
+    "complex of text": '{"$complex": "1j"}',
+    "range of floats": '{"$range": [0.0, 1, 1]}',
+    "range of booleans": '{"$range": [false, 1, 1]}',
+    "range without steps": '{"$range": [0, 1, 0]}',
+    "bytes with blanks": '{"$bytes": "00 ff"}',
+    "bytes of half a digit": '{"$bytes": "0"}',
+    "bytes as a list": '{"$bytes": [0]}',
+    "type of another name": '{"$type": "type"}',
+    "type of a list": '{"$type": ["int"]}',
+    "object where none is expected": '{"$object": 0}',
     "too many": "[" + "0," * 500_001 + "0]",
 }
 
@@ -140,6 +160,22 @@ def test_any_text_is_read_or_refused(text):
     except codec.CodecError:
         return
     assert shape(codec.loads(codec.dumps(value))) == shape(value)
+
+
+def test_the_collections_of_dicts_cross_as_the_dict_they_equal():
+    for value in (collections.Counter("aab"), collections.OrderedDict(b=1, a=2), collections.defaultdict(int, {1: 2})):
+        crossed = codec.loads(codec.dumps(value))
+        assert type(crossed) is dict and crossed == value and list(crossed) == list(value)
+
+
+def test_objects_cross_as_numbers_where_both_sides_agree():
+    things = [object(), len]
+    text = codec.dumps([things[1], (things[0],)], refer=things.index)
+    assert text == '[{"$object":1},{"$tuple":[{"$object":0}]}]'
+    assert codec.loads(text, refer=things.__getitem__) == [len, (things[0],)]
+    for number in ("-1", "true", "1.0", '"1"', "null"):
+        with pytest.raises(codec.CodecError):
+            codec.loads(f'{{"$object": {number}}}', refer=things.__getitem__)
 
 
 def test_colliding_integers_cost_little():
