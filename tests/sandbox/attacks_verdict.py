@@ -109,12 +109,16 @@ def attack():
 
 @check
 def no_zombie_is_left_for_the_host_s_init():
-    time.sleep(0.2)  # what earlier checks left, such as killed servers
-    before = orphaned_zombies()
-    for body in ("return 1", "os._exit(0)", "os.abort()", "time.sleep(9)", "print('x' * 100_000)"):
-        outcome_of(f"import os, time\ndef attack(): {body}\n", own_limits(wall_s=0.3))
-    time.sleep(0.1)
-    assert not orphaned_zombies() - before
+    for attempt in range(3):  # another's killed jails on this machine may leave one meanwhile; ours would each time
+        time.sleep(0.2)  # what earlier checks left, such as killed servers
+        before = orphaned_zombies()
+        for body in ("return 1", "os._exit(0)", "os.abort()", "time.sleep(9)", "print('x' * 100_000)"):
+            outcome_of(f"import os, time\ndef attack(): {body}\n", own_limits(wall_s=0.3))
+        time.sleep(0.1)
+        left = orphaned_zombies() - before
+        if not left:
+            return
+    raise AssertionError(f"zombies left in round {attempt}: {left}")
 
 
 @check
