@@ -19,6 +19,7 @@ Mirror = Annotated[Path | None, typer.Option(help="Folder with the files; LIGHTN
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many problems are asked about.")]
 PolicyName = Annotated[str | None, typer.Option("--policy", help="Of lines that name none; left out: the file's name.")]
 Threshold = Annotated[float | None, typer.Option(help="Of lines that name none.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out where it is there.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
 
 
@@ -33,6 +34,7 @@ def score(
     policy: PolicyName = None,
     threshold: Threshold = None,
     workers: Workers = 1,
+    overwrite: Overwrite = False,
 ) -> None:
     """Judge responses made by any engine: records and a summary.
 
@@ -52,8 +54,10 @@ def score(
         from lightningrl.benchmarks.registry import get_benchmark
         from lightningrl.evaluation import asked, given, scored, scoring
         from lightningrl.evaluation.selfcheck import self_check
+        from lightningrl.provenance.digest import digest
         from lightningrl.resolve import resolve
 
+        _check_out(out, responses, overwrite)
         chosen = get_benchmark(benchmark)
         file = given.read_given(responses, policy, threshold)
         examples = asked.problems(chosen, split, data, Origins(mirror, Path("config/data.lock.json")), limit)
@@ -69,6 +73,7 @@ def score(
             return judge
 
         identity = {"benchmark": benchmark, "judge": chosen.judge, "problems": asked.fingerprint(examples)}
+        identity["code"] = digest([chosen.judge.partition(":")[0]])  # verdicts of another judge are not gone on from
         rows = scoring.judge_all(file.responses, examples, make_judge, out, identity)
         found = scored.summaries(rows, examples)
         io.write_json(out.with_name(f"{out.name}.summary.json"), found)
@@ -77,6 +82,15 @@ def score(
             _show(summary)
             for note in scored.notes(summary, file.failed):
                 typer.echo(f"  note: {note}")
+
+
+def _check_out(out: Path, responses: Path, overwrite: bool) -> None:
+    from lightningrl.errors import ConfigError
+
+    if out.exists() and responses.exists() and out.samefile(responses):
+        raise ConfigError(f"--out {out} is the input; name another file")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} is there already; name another file, or give --overwrite to replace it")
 
 
 def _show(summary: dict[str, Any]) -> None:
@@ -119,6 +133,7 @@ def compare(
     with for_people(resumes=False):
         from lightningrl.errors import StageError
         from lightningrl.io import read_jsonl
+        from lightningrl.report.comparison import tpf_difference
         from lightningrl.report.frontier import Evaluation, collect
         from lightningrl.types import EvalRecord
 
@@ -135,8 +150,8 @@ def compare(
             evaluations.append(Evaluation(_name(path, number), role, "", benchmark, records, _name(base, 0)))
         limits = None if y_max is None else {benchmark: y_max}
         table = collect(evaluations, "compare", threshold, bootstrap, seed, limits).headline
-        for row in table.to_dict("records"):
-            _compare_line(row)
+        for row, evaluation in zip(table.to_dict("records"), evaluations, strict=True):
+            _compare_line(row, tpf_difference(evaluation, evaluations[0], threshold, bootstrap, seed))
 
 
 def _name(path: Path, number: int) -> str:
@@ -145,7 +160,7 @@ def _name(path: Path, number: int) -> str:
     return f"{number}:{stem}"
 
 
-def _compare_line(row: Mapping[Any, Any]) -> None:
+def _compare_line(row: Mapping[Any, Any], tpf_difference: tuple[float, float, float]) -> None:
     def with_interval(name: str, form: str) -> str:
         low, high = (form.format(row[f"{name}_{end}"]) for end in ("low", "high"))
         return f"{form.format(row[name])} [{low}, {high}]"
@@ -155,6 +170,7 @@ def _compare_line(row: Mapping[Any, Any]) -> None:
     line += f", AUP {with_interval('aup', '{:.1f}')}, anchored {with_interval('aup_anchored', '{:.1f}')}"
     if row["accuracy_difference"] == row["accuracy_difference"]:  # not the base itself
         line += f"; against the base {with_interval('accuracy_difference', '{:+.1f}')} points, "
+        line += "TPF {:+.2f} [{:+.2f}, {:+.2f}], ".format(*tpf_difference)
         line += f"anchored AUP {with_interval('aup_anchored_difference', '{:+.1f}')}"
     line += f" (threshold {row['threshold']:g}; y_max {row['y_max']:.1f}, y_min {row['y_min']:.1f}, "
     typer.echo(line + f"thresholds {row['thresholds']}, {row['n_problems']} problems)")

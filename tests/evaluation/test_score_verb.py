@@ -120,6 +120,56 @@ def test_records_are_judged_again_to_the_same_verdicts(folder):
     assert (folder / "again.jsonl").read_bytes() == (folder / "first.jsonl").read_bytes()
 
 
+def test_what_is_there_is_not_written_over_unasked(folder):
+    write(folder / "g.jsonl", [full_row(n) for n in range(30)])
+    given = (folder / "g.jsonl").read_bytes()
+    done = score("g.jsonl", "--out", "g.jsonl", "--overwrite")
+    assert done.exit_code == 2 and "is the input" in done.stderr and (folder / "g.jsonl").read_bytes() == given
+    (folder / "r.jsonl").write_text("precious\n")
+    done = score("g.jsonl", "--out", "r.jsonl")
+    assert done.exit_code == 2 and "--overwrite" in done.stderr
+    assert (folder / "r.jsonl").read_text() == "precious\n"
+    assert score("g.jsonl", "--out", "r.jsonl", "--overwrite").exit_code == 0
+    assert len((folder / "r.jsonl").read_text().splitlines()) == 30
+
+
+def test_verdicts_of_another_judge_are_not_gone_on_from(folder):
+    write(folder / "g.jsonl", [full_row(n) for n in range(30)])
+    command = [sys.executable, "-m", "lightningrl", "score", "g.jsonl", "--benchmark", "own_benchmark:OWN"]
+    command += ["--data", "test.jsonl", "--out"]
+    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{folder}"}
+    found = {}
+    for name, passes in (("first.jsonl", "True"), ("again.jsonl", "False")):
+        (folder / "own_benchmark.py").write_text(OWN_JUDGE.format(passes=passes))
+        if found:  # as if killed when all was judged by the judge as it was
+            partial = folder / "again.jsonl.partial"
+            partial.write_bytes((folder / "kept").read_bytes())
+        done = subprocess.run([*command, name], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        found[name] = {json.loads(line)["detail"] for line in (folder / name).read_text().splitlines()}
+    assert found == {"first.jsonl": {"strict True"}, "again.jsonl": {"strict False"}}
+
+
+OWN_JUDGE = """
+import os, pathlib
+from dataclasses import replace
+from lightningrl.benchmarks.gsm_mini import GsmMini
+from lightningrl.judges.boxed import BoxedJudge
+
+class OwnJudge(BoxedJudge):
+    def judge(self, examples, responses):
+        return [replace(verdict, detail="strict {passes}") for verdict in super().judge(examples, responses)]
+
+    def close(self):
+        for path in pathlib.Path(".").glob("*.partial"):  # what a kill at this moment would leave
+            pathlib.Path("kept").write_bytes(path.read_bytes())
+
+class Own(GsmMini):
+    judge = "own_benchmark:OwnJudge"
+
+OWN = Own()
+"""
+
 SLOW_JUDGE = '''
 import time
 from lightningrl.benchmarks.gsm_mini import GsmMini
@@ -178,6 +228,7 @@ def test_two_models_are_compared_on_the_same_problems(folder):
     assert done.exit_code == 0, done.output
     base, fast = done.stdout.splitlines()
     assert base.startswith("0:base: accuracy 93.3") and "TPF 1.33" in base and "against the base" not in base
+    assert "TPF +2.67 [+2.67, +2.67], anchored" in fast  # 20/5 - 20/15 in every problem, so in every replicate
     assert "TPF 4.00" in fast and "against the base +0.0 [+0.0, +0.0] points" in fast
     rows = [EvalRecord.from_json(json.loads(line)) for line in (folder / "fast/records.jsonl").read_text().splitlines()]
     expected = aup(problem_sums(rows).points(), 100 * 28 / 30)
