@@ -80,7 +80,7 @@ class Decoder(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """A text a request, cut before the first of its stop strings. DecodeError: a prompt is too long."""
-        asked = [self._request(number, *instance.args) for number, instance in enumerate(requests)]
+        asked = [self._request(number, *instance.args) for number, instance in enumerate(requests, self.responses)]
         texts = [""] * len(asked)
         for outcome in self.llm.stream(asked):
             if outcome.trajectory is None:
@@ -122,12 +122,19 @@ class Decoder(LM):
         raise AssertionError("not reached")
 
     def _request(self, number: int, context: str, settings: dict[str, Any]) -> Request:
-        ids = encode_texts(self.llm.tokenizer, [context])[0]
+        tokenizer = self.llm.tokenizer
+        ids = encode_texts(tokenizer, [context])[0]
+        if tokenizer.unk_token_id is not None and (ids == tokenizer.unk_token_id).any():
+            raise DecodeError("the tokenizer does not know all words of this task: the model would not see them")
         sampled = settings.get("do_sample", settings.get("temperature", 0.0) > 0)
         temperature = float(settings.get("temperature", 1.0)) if sampled else 0.0
         top_k, top_p = (int(settings.get("top_k", 0)), float(settings.get("top_p", 1.0))) if sampled else (0, 1.0)
         policy = self._policy(temperature, top_k, top_p)
         longest = int(settings.get("max_gen_toks", self._max_gen_toks))
+        room = self.llm.room_left(0) - min(longest, self.llm.room_left(0) // 2)
+        if len(ids) > room:  # as the harness does with other models: the beginning goes
+            _log.warning("a prompt of %d tokens is cut to its last %d", len(ids), room)
+            ids = ids[-room:]
         return Request(f"lm-eval/{number}", 0, ids, min(longest, self.llm.room_left(len(ids))), policy)
 
     def _policy(self, temperature: float, top_k: int, top_p: float) -> Policy:

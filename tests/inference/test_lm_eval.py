@@ -105,6 +105,16 @@ def test_sampling_settings_of_a_task_are_followed(checkpoint):
     assert model._request(0, "a" * 100, {"max_gen_toks": 10_000}).max_new_tokens == 256 - 100
 
 
+def test_a_prompt_that_is_too_long_loses_its_beginning(checkpoint, caplog):
+    from lightningrl.inference.lm_eval import Decoder
+
+    model = Decoder(str(checkpoint), device="cpu")
+    request = model._request(0, "a" * 400 + "b" * 100, {"max_gen_toks": 56})
+    assert len(request.prompt_ids) == 200 and request.max_new_tokens == 56
+    assert model.llm.tokenizer.decode(request.prompt_ids) == "a" * 100 + "b" * 100
+    assert "500 tokens is cut to its last 200" in caplog.text
+
+
 def test_likelihood_tasks_are_refused_with_the_reason(checkpoint):
     from lightningrl.inference.lm_eval import Decoder
 
