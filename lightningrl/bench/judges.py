@@ -7,13 +7,13 @@ rewritten so that only algebra can tell that it is the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightningrl.judges.code import CodeJudge
 from lightningrl.judges.math import MathJudge
 from lightningrl.judges.math_rules import number
 from lightningrl.judges.math_text import clean
+from lightningrl.judges.protocol import Judge
 from lightningrl.types import Example
 
 ROUNDS = 3
@@ -46,11 +46,13 @@ def rewritten(gold: str) -> str:
     return f"1+{text}-1" if is_expression else gold
 
 
-def programs(examples: Sequence[Example], workers: int, rounds: int = ROUNDS) -> list[dict[str, Any]]:
+def solutions(
+    examples: Sequence[Example], make_judge: Callable[..., Judge], workers: int, rounds: int = ROUNDS
+) -> list[dict[str, Any]]:
     """Official solutions, `rounds` times over, each round with a judge that remembers nothing."""
     start, correct = time.monotonic(), 0
     for _ in range(rounds):
-        judge = CodeJudge(workers=workers)
+        judge = make_judge(workers=workers)
         correct += sum(v.correct for v in judge.judge(examples, [str(example.solution) for example in examples]))
         judge.close()
     seconds = time.monotonic() - start

@@ -18,6 +18,10 @@ BENCHMARKS: dict[str, str] = {
 }
 
 
+MEMBERS = ("name", "licence", "citation", "judge", "sources", "styles", "shots", "load", "render", "signature")
+"""What every benchmark has: see `protocol.Benchmark`."""
+
+
 def get_benchmark(name: str) -> Benchmark:
     """The benchmark of a registered name or of a `module:attribute` path. Raises BenchmarkError when there is none."""
     path = BENCHMARKS.get(name, name)
@@ -27,6 +31,10 @@ def get_benchmark(name: str) -> Benchmark:
             f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}, or give your own as module:attribute."
         )
     try:
-        return getattr(import_module(module_name), attribute)
+        found = getattr(import_module(module_name), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
         raise BenchmarkError(f"benchmark {path!r} cannot be imported ({error}); check its spelling.") from error
+    missing = [member for member in MEMBERS if not hasattr(found, member)]
+    if missing:
+        raise BenchmarkError(f"{path} is no benchmark: it lacks {', '.join(missing)} (see docs/add-a-benchmark.md).")
+    return found

@@ -81,7 +81,7 @@ def evaluate(
 
 
 def _same_settings(path: Path, settings: dict[str, Any]) -> None:
-    if path.exists():
+    if path.exists() and any(path.parent.glob("threshold-*.jsonl")):  # else nothing was decoded: nothing to protect
         before = io.read_json(path)
         changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
         if changed:

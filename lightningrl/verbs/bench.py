@@ -94,16 +94,21 @@ def judges(
 ) -> None:
     """Judgements a second: gold answers (mathematics) or official solutions (programs), and how many are right."""
     with for_people(resumes=False):
-        from lightningrl.bench.judges import mathematics, programs
+        from lightningrl.bench.judges import mathematics, solutions
         from lightningrl.benchmarks.fetch import Origins
         from lightningrl.benchmarks.registry import get_benchmark
         from lightningrl.evaluation.asked import problems
+        from lightningrl.resolve import resolve
 
         chosen = get_benchmark(benchmark)
         examples = problems(chosen, "test", None, Origins(mirror, Path("config/data.lock.json")), limit)
-        measure = mathematics if chosen.judge.endswith(":MathJudge") else programs
-        for row in measure(examples, workers):
+        judge = resolve(chosen.judge)
+        is_mathematics = chosen.judge.endswith(":MathJudge")
+        rows = mathematics(examples, workers) if is_mathematics else solutions(examples, judge, workers)
+        for row in rows:
             typer.echo(
                 f"{benchmark}, {row['what']}: {row['correct']} of {row['judged']} right, {row['seconds']:.2f} s, "
                 f"{row['per_s']:.1f} a second, {workers} workers"
             )
+        if any(row["correct"] < row["judged"] for row in rows):
+            raise typer.Exit(1)

@@ -172,6 +172,8 @@ def test_unknown_names_and_paths_are_benchmark_errors():
     for path in ("no_such_module:X", "lightningrl.benchmarks.gsm_mini:NONE"):
         with pytest.raises(BenchmarkError, match="cannot be imported"):
             get_benchmark(path)
+    with pytest.raises(BenchmarkError, match="is no benchmark: it lacks name, licence"):
+        get_benchmark("lightningrl.benchmarks.gsm_mini:NAMES")
     assert get_benchmark("lightningrl.benchmarks.gsm_mini:GSM_MINI").name == "gsm-mini"
 
 

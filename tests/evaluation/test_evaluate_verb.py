@@ -105,6 +105,13 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(model, und
         assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
 
 
+def test_a_first_run_that_decoded_nothing_does_not_hold_its_folder(model, tmp_path):
+    out = tmp_path / "again"
+    failed = run(model, out, "--max-new-tokens", "8192")
+    assert failed.returncode == 2 and "shorten the prompt or max_new_tokens" in failed.stderr
+    assert run(model, out).returncode == 0
+
+
 def test_two_processes_on_one_folder_are_not_let_in(model, tmp_path):
     from lightningrl.provenance.lease import lease
 
