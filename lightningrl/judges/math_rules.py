@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from lightningrl.judges import math_units
 from lightningrl.judges.math_text import clean
 
 Algebra = Callable[[str, str], bool]
@@ -31,19 +32,11 @@ MAX_ITEMS = 40
 _INTEGER = r"[+-]?[0-9]+"
 _NUMBER = re.compile(rf"({_INTEGER})(?:\.([0-9]*))?")
 _FRACTION = re.compile(rf"([+-]?)\\frac\{{({_INTEGER})\}}\{{({_INTEGER})\}}|({_INTEGER})/([0-9]+)")
-_MIXED = re.compile(r"([+-]?)([0-9]+)\\frac\{([0-9]+)\}\{([0-9]+)\}")
+_MIXED = re.compile(r"([+-]?)([0-9]+)(?:\\frac\{([0-9]+)\}\{([0-9]+)\}| ([0-9]+)/([0-9]+))")
+_REPEATING = re.compile(r"([+-]?)([0-9]+)\.([0-9]*)\\overline\{([0-9]+)\}")
 _BASED = re.compile(r"([0-9A-Za-z]+)_\{?([0-9]{1,2})\}?")
 _MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _RELATION = re.compile(r"\\le |\\ge |\\ne(?:q)? |\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\neq?(?![A-Za-z])|[=<>]")
-_UNIT = re.compile(r"(.*?[0-9})\]])\s*(\\text\{([^{}]*)\}(?:\^\{?([0-9])\}?)?|\\degree|[A-Za-z][a-z]{2,}(?: [a-z]+)*)")
-_CURRENCY = re.compile(r"\\\$(.*)")
-_UNIT_NAMES = {
-    "centimeter": "cm", "centimetre": "cm", "meter": "m", "metre": "m", "kilometer": "km", "kilometre": "km",
-    "millimeter": "mm", "millimetre": "mm", "inch": "inch", "inche": "inch", "in": "inch", "foot": "ft", "feet": "ft",
-    "hour": "h", "hr": "h", "minute": "min", "second": "s", "sec": "s", "gram": "g", "kilogram": "kg", "dollar": "$",
-    "degree": "deg", "deg": "deg", "liter": "l", "litre": "l", "percent": "%", "yard": "yd", "mile": "mi",
-    "sq": "square",
-}  # fmt: skip
 
 
 def equal(gold: str, found: str, algebra: Algebra) -> bool:
@@ -87,16 +80,22 @@ def number(text: str) -> Fraction | None:
     if match := _NUMBER.fullmatch(text):
         return Fraction(f"{match[1]}.{match[2]}") if match[2] else Fraction(int(match[1]))
     if match := _MIXED.fullmatch(text):
-        if int(match[4]) == 0:
-            return None
-        value = int(match[2]) + Fraction(int(match[3]), int(match[4]))
-        return -value if match[1] == "-" else value
+        above, below = int(match[3] or match[5]), int(match[4] or match[6])
+        return _signed(match[1], int(match[2]) + Fraction(above, below)) if below else None
+    if match := _REPEATING.fullmatch(text):
+        once, again = match[3], match[4]
+        part = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
+        return _signed(match[1], Fraction(f"{match[2]}.{once}") + part)
     if match := _FRACTION.fullmatch(text):
         above, below = (int(match[2]), int(match[3])) if match[2] else (int(match[4]), int(match[5]))
         if below == 0:
             return None
         return Fraction(above, below) * (-1 if match[1] == "-" else 1)
     return None
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign == "-" else value
 
 
 def exact(text: str) -> str:
@@ -122,6 +121,8 @@ def _matrices(one: str, other: str, algebra: Algebra) -> bool | None:
         return None
     if cells[0] is None or cells[1] is None or len(cells[0]) != len(cells[1]):
         return False
+    if len({"vmatrix" in text.lower() for text in (one, other)}) > 1:
+        return False  # a determinant is no matrix
     rows = zip(cells[0], cells[1], strict=True)
     return all(len(a) == len(b) and _in_order(a, b, algebra) for a, b in rows)
 
@@ -212,33 +213,14 @@ def _percentages(one: str, other: str, algebra: Algebra) -> bool | None:
 
 
 def _quantities(one: str, other: str, algebra: Algebra) -> bool | None:
-    (value, unit), (other_value, other_unit) = _with_unit(one), _with_unit(other)
+    (value, unit), (other_value, other_unit) = math_units.split(one), math_units.split(other)
     if unit is None and other_unit is None:
         return None
-    if unit is not None and other_unit is not None and unit != other_unit:
+    if one.replace(" ", "") == other.replace(" ", ""):
+        return True  # `2 xyz`, `2xyz`
+    if not math_units.may_be_same(unit, other_unit):
         return False
     return _same(value, other_value, algebra)
-
-
-def _with_unit(text: str) -> tuple[str, str | None]:
-    """The number and its unit's name; (text, None) without one."""
-    if match := _CURRENCY.fullmatch(text):
-        return match[1], "$"
-    if text.startswith("$") and len(text) > 1:
-        return text[1:], "$"
-    if match := _UNIT.fullmatch(text):
-        name = match[3] if match[3] is not None else match[2]
-        words = [_unit_name(word) for word in name.strip(" .").lower().replace("\\degree", "degrees").split()]
-        if words and words[0] not in ("or", "and"):
-            power = match[4] or ("2" if "square" in words else "3" if "cubic" in words else "")
-            words = [word for word in words if word not in ("square", "cubic")]
-            return match[1], " ".join(words) + power
-    return text, None
-
-
-def _unit_name(word: str) -> str:
-    singular = word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word
-    return _UNIT_NAMES.get(word, _UNIT_NAMES.get(singular, singular))
 
 
 def _based(one: str, other: str, algebra: Algebra) -> bool | None:

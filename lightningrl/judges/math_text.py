@@ -25,6 +25,7 @@ _LAYOUT = re.compile(
 )
 _SPELLINGS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:mbox|textbf|textrm|textit|mathrm|mathbf|mathit|textnormal|operatorname)(?=\s*\{)"), r"\\text"),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°"), r"\\degree "),
     (re.compile(r"\\(?:le|leq|leqslant)(?![A-Za-z])"), r"\\le "),
@@ -44,7 +45,7 @@ _THIN_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\,|\\ |~)(?=[0-9]{3}(?![0-9]))")
 _WRAPPED_NUMBER = re.compile(r"\\text\s*\{\s*([+-]?[0-9][0-9.,/]*)\s*\}")
 _SUBSCRIPT = re.compile(r"_\s*([0-9A-Za-z])(?![0-9A-Za-z]*\})")
 _ONE = r"(\d|[A-Za-z]|\\[A-Za-z]+)"
-_FRAC_SHORT = re.compile(rf"\\frac\s*{_ONE}\s*{_ONE}")
+_FRAC_SHORT = re.compile(rf"\\(frac|binom)\s*{_ONE}\s*{_ONE}")
 _FRAC_FIRST = re.compile(rf"\\frac\s*{_ONE}\s*(?=\{{)")
 _FRAC_LAST = re.compile(rf"(\\frac\s*\{{[^{{}}]*\}})\s*{_ONE}")
 _SQRT_SHORT = re.compile(rf"(\\sqrt(?:\[[^\[\]]*\])?)\s*{_ONE}")
@@ -71,7 +72,7 @@ def clean(text: str) -> str:
         text = pattern.sub(spelling, text)
     text = _WRAPPED_NUMBER.sub(r"\1", text)
     text = _SUBSCRIPT.sub(r"_{\1}", text)
-    text = _FRAC_SHORT.sub(r"\\frac{\1}{\2}", text)
+    text = _FRAC_SHORT.sub(r"\\\1{\2}{\3}", text)
     text = _FRAC_FIRST.sub(r"\\frac{\1}", text)
     text = _FRAC_LAST.sub(r"\1{\2}", text)
     text = _SQRT_SHORT.sub(r"\1{\2}", text)
@@ -116,5 +117,6 @@ def _tidy(text: str) -> str:
 
 
 def _unspaced(text: str) -> str:
-    """Blanks stay between letters (`no solution`) and between digits (`30 6`), where nothing else parts them."""
-    return re.sub(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])|(?<=[0-9]) (?=[A-Za-z])|(?<=[A-Za-z]) (?=[0-9])", "", text)
+    """Blanks stay between letters (`no solution`), digits (`30 6`), and a digit and a word (`36 apples`)."""
+    letter_and_digit = r"(?<=[0-9]) (?=[A-Za-z](?![a-z]{2}))|(?<=[A-Za-z]) (?=[0-9])"
+    return re.sub(rf"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])|{letter_and_digit}", "", text)

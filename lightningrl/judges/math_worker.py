@@ -71,6 +71,8 @@ class Algebra:
         self.reads_gold = False
         b = self._parse(other)
         if is_ratio:
+            if not (a.free_symbols and b.free_symbols):
+                return False  # `0=1` and `0=2` say nothing of anything
             if a == 0 or b == 0:
                 return bool(a == b)
             quotient = a / b
@@ -85,10 +87,10 @@ class Algebra:
 
         from lightningrl.judges.math_text import Unreadable
 
-        if not text or re.search(r"\\text\{|[?!]{2}|\\begin", text):
+        if not text or re.search(r"\\text\{|[?!]{2}|\\begin|['\"$%`]", text):  # the parser drops quotes, % and $
             raise Unreadable(f"not an expression: {text[:80]}")
         try:
-            tree = self._read(text)
+            tree = self._read(text.replace("\\degree", r"\cdot\frac{\pi}{180}"))
         except Exception as error:  # the parser raises plain Exceptions, sympy what it likes
             raise Unreadable(f"not an expression: {text[:80]}") from error
         if isinstance(tree, sympy.Basic):

@@ -36,6 +36,10 @@ SAME = [
     (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}"), (r"3\text{ m}", "3 meters"),
     ("2516_8", "2516_{8}"), ("2516_8", "2516"),
     (r"10\%", r"10 \%"), (r"10\%", "10 percent"), (r"12.5\%", r"\frac{25}{2}\%"),
+    ("10 cm", "10"), ("10cm", r"10\text{ cm}"), (r"5\text{ lb}", "5 pounds"), (r"-5^\circ", r"-5^\circ\text{C}"),
+    ("50 mph", r"50\text{ miles/hour}"), ("2000000", "2 million"), (r"\$2000000", r"\$2\text{ million}"),
+    ("24", "2 dozen eggs"), ("2xyz", "2 xyz"), ("7.5", "7 1/2"), (r"0.\overline{6}", r"\frac23"),
+    (r"0.1\overline{6}", r"\frac16"), (r"\dbinom52", "10"), (r"\sin 30^\circ", r"\frac12"),
     # words and choices
     (r"\text{Evelyn}", "Evelyn"), (r"\text{even}", "Even"), (r"\text{(C)}", "C"), (r"\text{(C)}", "(C)"),
     (r"\text{no solution}", "no solution"), (r"\text{ellipse}", r"\mathrm{ellipse}"),
@@ -68,6 +72,15 @@ DIFFERENT = [
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "(1,2)"), ("y=2x", "y=3x"), ("y=2x", "y>2x"), ("x<3", "x>3"),
     ("x=5", "x=6"), (r"\infty", "5"), (r"(2,\infty)", r"(2,-\infty)"), (r"1 \pm \sqrt{19}", r"1+\sqrt{19}"),
+    # a word behind a number that is no unit, signs that a parser drops
+    *(("5", f"5 {words}") for words in (
+        "million", "dozen", "squared", "cubed", "factorial", "half", "times ten", "plus one", "or more", "mod 7",
+    )),
+    ("5", "5abc"), ("5", r"5\text{ hundred}"), ("5", "5'"), ("5", "5%+0"), ("x+5", 'x"+5'),
+    ("90", r"90\text{ radians}"),
+    (r"\sin 30^\circ", r"\sin 30"), (r"1^\circ\text{C}", r"1^\circ\text{F}"), ("71/2", "7 1/2"),
+    (r"0.\overline{3}", "0.3"), ("0=1", "0=2"),
+    (r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
     ("4", "Can not extract the answer!"), ("1/2", "0"), ("0", "5-5.1"),
 ]  # fmt: skip
 
