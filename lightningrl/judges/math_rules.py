@@ -29,6 +29,7 @@ Algebra = Callable[[str, str], bool]
 MAX_ITEMS = 40
 """Of a list, tuple, set or matrix that is compared item by item."""
 
+_BARE_WORDS = re.compile(r"[^\W\d_]{4,}(?:[ -][^\W\d_]+)*(?: ?[0-9]+)?|[^\W\d_]+(?: [^\W\d_]+)+|[Nn]o|[Yy]es|[Oo]dd")
 _INTEGER = r"[+-]?[0-9]+"
 _NUMBER = re.compile(rf"({_INTEGER})(?:\.([0-9]*))?")
 _FRACTION = re.compile(rf"([+-]?)\\frac\{{({_INTEGER})\}}\{{({_INTEGER})\}}|({_INTEGER})/([0-9]+)")
@@ -128,8 +129,9 @@ def _matrices(one: str, other: str, algebra: Algebra) -> bool | None:
 
 
 def _cells(text: str) -> list[list[str]] | None:
-    match = _MATRIX.fullmatch(text)
-    if match is None:
+    inside = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else ""
+    match = _MATRIX.fullmatch(text) or _MATRIX.fullmatch(inside)
+    if match is None or (inside.startswith("\\begin") and match[1] != "array"):
         return None
     rows = [row for row in match[2].split("\\\\") if row.strip()]
     return [[cell.strip() for cell in row.split("&")] for row in rows]
@@ -245,13 +247,21 @@ def _digits_and_base(text: str) -> tuple[str, int] | None:
     return (match[1].lower(), int(match[2])) if any(c.isdigit() for c in match[1]) else None
 
 
+def _word_lists(one: str, other: str, algebra: Algebra) -> bool | None:
+    r"""`\text{A,C}` and `A, C`: in this order."""
+    if not any(re.fullmatch(r"\\text\{[^{}]*,[^{}]*\}", text) for text in (one, other)):
+        return None
+    lists = [re.sub(r"\\text\{([^{}]*)\}", r"\1", text).casefold().split(",") for text in (one, other)]
+    return [word.strip(" .()") for word in lists[0]] == [word.strip(" .()") for word in lists[1]]
+
+
 def _words(one: str, other: str, algebra: Algebra) -> bool | None:
     words = [_word(text) for text in (one, other)]
     if words == [None, None]:
         return None
     if words[0] is None or words[1] is None:
         return False
-    return words[0] == words[1]
+    return words[0].replace(" ", "") == words[1].replace(" ", "")
 
 
 def _word(text: str) -> str | None:
@@ -264,7 +274,9 @@ def _word(text: str) -> str | None:
     bare = text.strip(" .")
     if re.fullmatch(r"[A-E]", bare):
         return bare.casefold()
-    is_word = re.fullmatch(r"[^\W\d_]{4,}(?:[ -][^\W\d_]+)*|[^\W\d_]+(?: [^\W\d_]+)+|[Nn]o|[Yy]es|[Oo]dd", bare)
+    is_word = re.fullmatch(
+        r"[^\W\d_]{4,}(?:[ -][^\W\d_]+)*(?: ?[0-9]+)?|[^\W\d_]+(?: [^\W\d_]+)+|[Nn]o|[Yy]es|[Oo]dd", bare
+    )
     return bare.casefold() if is_word else None
 
 
@@ -329,6 +341,6 @@ def _in_any_order(some: Sequence[str], others: Sequence[str], algebra: Algebra) 
 
 
 _KINDS = (
-    _matrices, _sets, _unions, _lists, _brackets, _relations, _percentages, _quantities, _based, _words,
+    _matrices, _sets, _unions, _word_lists, _lists, _brackets, _relations, _percentages, _quantities, _based, _words,
 )  # fmt: skip
 """In this order, from the outside in."""

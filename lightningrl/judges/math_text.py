@@ -43,6 +43,11 @@ _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _THIN_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\,|\\ |~)(?=[0-9]{3}(?![0-9]))")
 """`10\\,080`: a thin space between groups of three digits."""
 _WRAPPED_NUMBER = re.compile(r"\\text\s*\{\s*([+-]?[0-9][0-9.,/]*)\s*\}")
+_EMPTY_TEXT = re.compile(r"\\text\s*\{\s*\}$")
+_TEXT_LINE = re.compile(r"\\text\s*\{\s*([0-9][0-9.,/:]*)\s+([A-Za-z][^{}0-9]*)\}")
+"""`\\text{4:30 p.m.}`."""
+_DISPLAY = re.compile(r"\A\\[\[(]((?:(?!\\[\])]).)*)\\[\])]\Z", re.DOTALL)
+_PAIR_ENDS = re.compile(r"(?:\^\{?\s*\\circ\s*\}?|\\degree|°)?\s*(?:[)\]]|\\[}])")
 _SUBSCRIPT = re.compile(r"_\s*([0-9A-Za-z])(?![0-9A-Za-z]*\})")
 _ONE = r"(\d|[A-Za-z]|\\[A-Za-z]+)"
 _FRAC_SHORT = re.compile(rf"\\(frac|binom)\s*{_ONE}\s*{_ONE}")
@@ -60,17 +65,18 @@ def clean(text: str) -> str:
     ('(3,\\frac{1}{2})', '10080', '0.5')
     """
     check(text)
-    text = text.strip()
+    text = _DISPLAY.sub(r"\1", text.strip()).strip()
     while len(text) > 1 and text.startswith("$") and text.endswith("$") and not text.endswith("\\$"):
         text = text[1:-1].strip()
     text = text.rstrip(".").strip() if not text.endswith("\\.") else text
-    text = text.replace("\\\\", "\0")  # a row's end is no escape of what follows it
+    text = _TEXT_LINE.sub(r"\1 \\text{\2}", text.removeprefix("\\approx").strip())
+    text = re.sub(r"\\\\\s*(?:\[[0-9.]+[a-z]{2}\])?", "\0", text)  # a row's end is no escape of what follows it
     text = _thousands(re.sub(r"\\!\s*", "", text).replace("{,}", ","))
     text = _THIN_THOUSANDS.sub("", text)
     text = _LAYOUT.sub(" ", text)
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
-    text = _WRAPPED_NUMBER.sub(r"\1", text)
+    text = _WRAPPED_NUMBER.sub(r"\1", _EMPTY_TEXT.sub("", text))
     text = _SUBSCRIPT.sub(r"_{\1}", text)
     text = _FRAC_SHORT.sub(r"\\\1{\2}{\3}", text)
     text = _FRAC_FIRST.sub(r"\\frac{\1}", text)
@@ -97,8 +103,20 @@ def check(text: str) -> None:
 
 
 def _thousands(text: str) -> str:
-    """`1,234` is one number where every group but the first has three digits; `1, 234` and `12,34` are lists."""
-    return _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+    """`1,234` is one number where every group but the first has three digits; `1, 234` and `12,34` are lists.
+
+    Between brackets that hold nothing else it is a pair, `(6,235)`, unless a group is no number: `(1,000)`.
+    """
+
+    def joined(match: re.Match[str]) -> str:
+        before, after = text[: match.start()].rstrip(), text[match.end() :].lstrip()
+        is_inside = before.endswith(("(", "[", "\\{")) and re.match(
+            r"(?:\^\{?\s*\\circ\s*\}?|\\degree|°)?\s*(?:[)\]]|\\[}])", after
+        )
+        is_pair = is_inside and not any(group.startswith("0") for group in match[0].split(",")[1:])
+        return match[0] if is_pair else match[0].replace(",", "")
+
+    return _THOUSANDS.sub(joined, text)
 
 
 def _tidy(text: str) -> str:

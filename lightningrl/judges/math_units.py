@@ -13,12 +13,18 @@ import re
 MULTIPLIERS = {
     "dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
-_SHORT = "cm|mm|km|ft|kg|lb|lbs|oz|yd|ml|mL|mph|hrs|mins|secs|feet|inches"
+_SHORT = r"cm|mm|km|ft|kg|lb|lbs|oz|yd|ml|mL|mph|hrs|mins|secs|feet|inches|[ap]\.m"
 """Units that are written right behind their number; two letters of which are seldom a product."""
 _UNIT = re.compile(
-    r"(.*?[0-9})\]])\s*(?:\\text\{([^{}]*)\}(?:\^\{?([0-9])\}?)?|(\\degree(?: ?\\text\{ ?[CFK] ?\}| ?[CFK])?)"
+    r"(.*?(?:[0-9})\]]|\\pi|(?<![A-Za-z])[A-Za-z](?=\\text)))\s*"
+    r"(?:\\text\{([^{}]*)\}(?:\^\{?([0-9])\}?)?"
+    r"|(\\degree(?: ?\\text\{ ?[CFK] ?\}| ?[CFK])?)"
     rf"|( [A-Za-z][a-z]{{2,}}(?: [a-z]+)*|(?:{_SHORT}))(?:\^\{{?([0-9])\}}?)?)"
 )
+"""The value; a text and its power; degrees; words and their power."""
+_TEXT = re.compile(r"[A-Za-z$./\\ -]*[A-Za-z$][A-Za-z$./\\ -]*")
+_ONE_LETTER = frozenset("msghlLNJWVCFd")
+"""Units of one letter; `5\\text{k}` and `5\\text{i}` are something else than 5."""
 _CURRENCY = re.compile(r"(-?)(?:\\\$|\$)\s*(.*)")
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _NAMES = {
@@ -27,17 +33,22 @@ _NAMES = {
     "hour": "h", "hr": "h", "minute": "min", "second": "s", "sec": "s", "gram": "g", "gm": "g", "kilogram": "kg",
     "dollar": "$", "\\$": "$", "usd": "$", "degree": "deg", "liter": "l", "litre": "l", "milliliter": "ml",
     "yard": "yd", "mile": "mi", "lb": "pound", "ounce": "oz", "cubed": "cubic", "squared": "square", "sq": "square",
-    "celsius": "c", "fahrenheit": "f",
+    "celsius": "c", "fahrenheit": "f", "p.m": "pm", "a.m": "am",
 }  # fmt: skip
+_NUMBERS = (
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty",
+    "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+)  # fmt: skip
 _NO_UNIT = {
     "a", "an", "the", "and", "or", "not", "if", "when", "where", "for", "to", "than", "with", "about", "exactly",
     "over", "approximately", "roughly", "under", "plus", "minus", "times", "divided", "by", "mod", "modulo", "div",
     "factorial", "half", "third", "quarter", "squared", "cubed", "root", "sqrt", "sin", "cos", "tan", "cot", "sec",
-    "csc", "log", "exp", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "percent", "percents",
-    "radian", "radians", "rad", "base", "even", "odd", "less", *MULTIPLIERS,
+    "csc", "log", "exp", "percent", "percents", "radian", "radians", "rad", "base", "even", "odd", "less", "i", "e",
+    "pi", *MULTIPLIERS,
 }  # fmt: skip
 """None of these is the first word of a unit."""
+_NO_WORD = {"not", "but", "is", "are", "does", "and", "or", "plus", "minus", *_NUMBERS}
+"""None of these is any word of a unit."""
 
 
 def split(text: str) -> tuple[str, str | None]:
@@ -58,8 +69,11 @@ def split(text: str) -> tuple[str, str | None]:
             return text, None
         scale = degree.strip(" }")[-1]
         return value, f"deg {scale}" if scale in "CFK" else "deg"
-    words = (in_text if in_text is not None else bare).replace("/", " per ").replace("\\degree", " degrees ")
-    return _named(text, value, words.strip(" .").lower().split(), text_power or bare_power or "")
+    name = in_text if in_text is not None else bare
+    if not _TEXT.fullmatch(name) or (len(name) == 1 and name.isalpha() and name not in _ONE_LETTER):
+        return text, None
+    words = name.replace("/", " per ").replace("\\degree", " degrees ").strip(" .").lower().split()
+    return _named(text, value, words, text_power or bare_power or "")
 
 
 def may_be_same(one: str | None, other: str | None) -> bool:
@@ -73,7 +87,7 @@ def _named(text: str, value: str, words: list[str], power: str) -> tuple[str, st
     factor = 1
     while words and words[0] in MULTIPLIERS:
         factor *= MULTIPLIERS[words.pop(0)]
-    if words and (words[0] in _NO_UNIT or any(word.isdigit() for word in words)):
+    if words and (words[0] in _NO_UNIT or not _NO_WORD.isdisjoint(words)):
         return text, None
     if factor > 1:
         value = rf"{factor}\cdot ({value})"

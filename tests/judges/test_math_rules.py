@@ -40,7 +40,11 @@ SAME = [
     ("50 mph", r"50\text{ miles/hour}"), ("2000000", "2 million"), (r"\$2000000", r"\$2\text{ million}"),
     ("24", "2 dozen eggs"), ("2xyz", "2 xyz"), ("7.5", "7 1/2"), (r"0.\overline{6}", r"\frac23"),
     (r"0.1\overline{6}", r"\frac16"), (r"\dbinom52", "10"), (r"\sin 30^\circ", r"\frac12"),
+    ("9\\text{ a.m.}", "9 a.m."), (r"\text{4:30 p.m.}", r"4:30\text{ p.m.}"),
+    (r"\frac34\pi\text{ inches}", r"\frac{3\pi}4"),
+    (r"\approx 8.24 \text{ mph}", "8.24"), ("18", r"18\text{ }"), ("5", r"\(5\)"), ("(1,000)", "1000"),
     # words and choices
+    (r"\text{A,C,F}", "A, C, F"), (r"\text{October 30}", "October 30"),
     (r"\text{Evelyn}", "Evelyn"), (r"\text{even}", "Even"), (r"\text{(C)}", "C"), (r"\text{(C)}", "(C)"),
     (r"\text{no solution}", "no solution"), (r"\text{ellipse}", r"\mathrm{ellipse}"),
     # tuples, intervals, sets, lists, matrices
@@ -54,6 +58,8 @@ SAME = [
     (r"\emptyset", r"\{ \}"),
     ("5", r"\text{5}"), ("3", r"\mathbf{3}"), (r"10\,080", "10080"), (r"\log_2 3", r"\frac{\log 3}{\log 2}"),
     (".0000672", r"6.72 \times 10^{-5}"), (r"\sqrt[3]{4}", "4^{1/3}"), (r"\frac{1}{x^2}", "x^{-2}"),
+    (r"(6,235^\circ)", "(6, 235)"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\left(\begin{array}{c}1\\[6pt]2\end{array}\right)"),
     # equations
     ("x=5", "x = 5"), ("x=5", "5=x"), ("y = 2x + 3", "y-2x=3"), ("5x - 7y + 11z + 4 = 0", "10x-14y+22z+8=0"),
     ("x<3", "3>x"), (r"1 \le x < 2", r"1\leq x<2"),
@@ -72,11 +78,16 @@ DIFFERENT = [
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 & 2 \end{pmatrix}"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "(1,2)"), ("y=2x", "y=3x"), ("y=2x", "y>2x"), ("x<3", "x>3"),
     ("x=5", "x=6"), (r"\infty", "5"), (r"(2,\infty)", r"(2,-\infty)"), (r"1 \pm \sqrt{19}", r"1+\sqrt{19}"),
-    # a word behind a number that is no unit, signs that a parser drops
+    ("(6,235)", "6235"), ("9 a.m.", "9 p.m."), (r"\text{A,C,F}", "A,C"), (r"\text{A,C}", "AC"),
+    # a text or a word behind a number that is no unit, signs that a parser drops
     *(("5", f"5 {words}") for words in (
         "million", "dozen", "squared", "cubed", "factorial", "half", "times ten", "plus one", "or more", "mod 7",
     )),
-    ("5", "5abc"), ("5", r"5\text{ hundred}"), ("5", "5'"), ("5", "5%+0"), ("x+5", 'x"+5'),
+    *(("5", rf"5\text{{{words}}}") for words in (
+        "x", "!", "(approx)", "k", "i", "pi", " does not exist", " but not 6", "6", "-6", "hours }5\\text{minutes",
+    )),
+    ("5", "5abc"), ("5", "5am"), ("5", "5 wait it is six"), ("5", r"5\text{ hundred}"),
+    ("5", "5'"), ("5", "5%+0"), ("x+5", 'x"+5'),
     ("90", r"90\text{ radians}"),
     (r"\sin 30^\circ", r"\sin 30"), (r"1^\circ\text{C}", r"1^\circ\text{F}"), ("71/2", "7 1/2"),
     (r"0.\overline{3}", "0.3"), ("0=1", "0=2"),
