@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from lightningrl.benchmarks.sources import Row, Source, content_hash, read_rows
 from lightningrl.errors import BenchmarkError
 
 MIRROR_VARIABLE = "LIGHTNINGRL_DATA_MIRROR"
+ENTRY = {"revision", "sha256", "bytes"}
+"""What the lock says of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ class Obtained:
 def obtain(source: Source, origins: Origins) -> Obtained:
     """A source's rows. Raises BenchmarkError: not to be had, saying where it looked; other bytes than pinned."""
     folder = origins.mirror_folder
+    if folder is not None and not folder.is_dir():
+        raise BenchmarkError(
+            f"the data mirror {folder} is no folder. Mend {MIRROR_VARIABLE} or `data.mirror`, whichever names it, or "
+            "unset it to take files from the hub."
+        )
     path = None if folder is None else folder / source.mirror
     if path is not None and path.is_file():
         return _from_mirror(source, path, origins)
@@ -87,6 +95,7 @@ def _from_hub(source: Source, origins: Origins, looked: Path | None) -> Obtained
         if origins.require_pins and (pinned is None or (source.content_sha256 is None and None in known.values())):
             raise BenchmarkError(_unpinned(source, f"the hub's {source.name}"))
         parts: dict[str, bytes] = {}
+        cached: list[Path] = []
         revision = pinned
         try:
             for file in source.files:
@@ -94,6 +103,7 @@ def _from_hub(source: Source, origins: Origins, looked: Path | None) -> Obtained
                     url = hf_hub_url(source.repo, file, repo_type="dataset")
                     revision = get_hf_file_metadata(url).commit_hash
                 got = Path(hf_hub_download(source.repo, file, repo_type="dataset", revision=revision))
+                cached.append(got)
                 parts[file] = _checked(got, file, source, known[file])
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
             raise BenchmarkError(_not_to_be_had(source, looked, error)) from error
@@ -101,7 +111,12 @@ def _from_hub(source: Source, origins: Origins, looked: Path | None) -> Obtained
             if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
                 raise
             raise BenchmarkError(_not_to_be_had(source, looked, error)) from error
-        rows = read_rows(source, list(parts.items()))
+        try:
+            rows = read_rows(source, list(parts.items()))
+        except BenchmarkError:
+            for path in cached:  # damaged on the way or changed at the origin: the next run looks again
+                _forget(path)
+            raise
         hashes = {file: (hashlib.sha256(data).hexdigest(), len(data)) for file, data in parts.items()}
         for file, (digest, size) in hashes.items():
             lock[f"{source.repo}/{file}"] = {"revision": revision, "sha256": digest, "bytes": size}
@@ -112,13 +127,18 @@ def _checked(path: Path, file: str, source: Source, entry: dict[str, Any] | None
     data = _read(path)
     digest = hashlib.sha256(data).hexdigest()
     if entry is not None and digest != entry["sha256"]:
-        for each in {path, path.resolve()}:  # the cache's link and what it points to
-            each.unlink(missing_ok=True)
+        _forget(path)
         raise BenchmarkError(
             f"{source.repo}: {file} has sha256 {digest}, the lock says {entry['sha256']}. It was not used and is "
             "deleted from the cache. Run again; if it stays so, the file was changed at its origin."
         )
     return data
+
+
+def _forget(path: Path) -> None:
+    """Delete the cache's link and what it points to."""
+    for each in {path, path.resolve()}:
+        each.unlink(missing_ok=True)
 
 
 def _facts(
@@ -152,6 +172,21 @@ def _read(path: Path) -> bytes:
         raise BenchmarkError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def _entries(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(_read(path))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(e, dict) and set(e) == ENTRY for e in found.values()):
+        raise BenchmarkError(
+            f"the lock {path} is damaged: expected {', '.join(sorted(ENTRY))} of each file. Restore it from version "
+            "control, or delete this file: the next fetch from the hub writes it anew."
+        )
+    return found
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[dict[str, Any]]:
     """The lock's entries, held alone; written back when the block changes them and does not raise."""
@@ -164,7 +199,7 @@ def _locked(path: Path) -> Iterator[dict[str, Any]]:
         # The folder itself, so that no file is left beside the lock; a file system without locks does without.
         with contextlib.suppress(OSError):
             fcntl.flock(folder, fcntl.LOCK_EX)
-        entries = io.read_json(path) if path.exists() else {}
+        entries = _entries(path)
         before = io.canonical_json(entries)
         yield entries
         if io.canonical_json(entries) != before:

@@ -25,6 +25,7 @@ class HumanEval:
     judge = "lightningrl.judges.code:CodeJudge"
     styles = ("default",)
     shots = (0,)
+    splits = ("test",)
     sources = (
         Source(
             "test", "SJTU-DENG-Lab/HumanEval", ("test/HumanEval.json",), "protocol/HumanEval.json", 164,

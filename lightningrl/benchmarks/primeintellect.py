@@ -1,7 +1,7 @@
 """PrimeIntellect's programming problems with stdin/stdout tests, as the paper trains on for code. Train only, hub only.
 
-No copy of this file was at hand when this was written: its fields are those of the paper's code, its counts and hashes
-are unknown, and the first fetch writes them to the lock.
+No copy of this file was at hand when this was written: its fields are those of the paper's code, its licence, counts
+and hashes are unknown, and the first fetch writes the hashes to the lock. A row that is otherwise is an error.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
-DEFAULT_TIME_LIMIT_S = 1
-
 
 class PrimeIntellect:
     """The benchmark object; see the module's docstring."""
 
     name = "primeintellect"
-    licence = "Apache-2.0"
+    licence = "LicenseRef-unknown"
     citation = "SYNTHETIC-1, Prime Intellect, 2025; as prepared for the code rewards of TraceRL (arXiv 2509.06949)."
     judge = "lightningrl.judges.code:CodeJudge"
     styles = ("default",)
     shots = (0,)
+    splits = ("train", "validation")
     sources = (
         Source(
             "train", "SJTU-DENG-Lab/PrimeIntellect", ("train/PrimeIntellect.json",), "protocol/PrimeIntellect.json",
-            None, ("question", "test_input", "test_output", "test_method"),
+            None, ("question", "test_input", "test_output", "test_time_limit", "test_method"),
         ),
     )  # fmt: skip
 
@@ -50,14 +49,20 @@ class PrimeIntellect:
 
 
 def _example(uid: str, row: Row) -> Example:
-    inputs, outputs = row["test_input"], row["test_output"]
-    if row["test_method"] != "stdio" or not inputs or len(inputs) != len(outputs):
+    inputs, outputs, limit_s = row["test_input"], row["test_output"], row["test_time_limit"]
+    if row["test_method"] != "stdio" or not _texts(inputs) or not _texts(outputs) or len(inputs) != len(outputs):
         raise BenchmarkError(
-            f"{uid}: expected test_method `stdio` and as many inputs as outputs, found {row['test_method']!r}, "
-            f"{len(inputs)} and {len(outputs)}"
+            f"{uid}: expected test_method `stdio` and two lists of as many texts, found {row['test_method']!r}, "
+            f"test_input {str(inputs)[:60]} and test_output {str(outputs)[:60]}"
         )
+    if isinstance(limit_s, bool) or not isinstance(limit_s, int | float) or not limit_s > 0:
+        raise BenchmarkError(f"{uid}: test_time_limit: found {limit_s!r}, expected seconds")
     tests = [{"input": given, "output": wanted} for given, wanted in zip(inputs, outputs, strict=True)]
-    return Example(uid, (wordings.user(row["question"]),), {"stdin_tests": tests, "time_limit_s": DEFAULT_TIME_LIMIT_S})
+    return Example(uid, (wordings.user(row["question"]),), {"stdin_tests": tests, "time_limit_s": limit_s})
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
 
 
 PRIMEINTELLECT = PrimeIntellect()

@@ -55,7 +55,9 @@ class Benchmark(Protocol):
     styles: tuple[str, ...]
     """Wordings, `default` among them."""
     shots: tuple[int, ...]
-    """Numbers of worked examples that its prompt can have, 0 among them."""
+    """Numbers of worked examples that its prompt can have, 0 among them; others with the style `default` only."""
+    splits: tuple[str, ...]
+    """The splits it has problems for; a benchmark that leaves it out has all three."""
 
     def load(
         self, sizes: Mapping[str, int | None], seed: int, rows: Mapping[str, Sequence[Row]] = NO_ROWS

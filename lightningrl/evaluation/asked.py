@@ -34,6 +34,8 @@ def check_prompt(benchmark: Benchmark, prompt: PromptOptions) -> None:
     for what, value, allowed in (("style", prompt.style, benchmark.styles), ("shots", prompt.shots, benchmark.shots)):
         if value not in allowed:
             raise ConfigError(f"--{what}: found {value}, {benchmark.name} has {', '.join(map(str, allowed))}")
+    if prompt.shots and prompt.style != "default":
+        raise ConfigError(f"--shots: worked examples go with the style `default` only, found style {prompt.style!r}")
 
 
 def fingerprint(examples: list[Example]) -> str:

@@ -29,7 +29,7 @@ from typing import Any
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError, StageError
-from lightningrl.provenance.members import check_problems, collected, judge_of, member
+from lightningrl.provenance.members import check_problems, collected, has, judge_of, member
 from lightningrl.provenance.stage import Stage
 
 KINDS = ("data", "selfcheck", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
@@ -100,6 +100,12 @@ class _Planner:
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
         for benchmark in experiment.benchmarks:
             check_problems(self.benchmarks[benchmark.name], benchmark)
+        for run in experiment.runs:
+            if run.benchmark not in self.having("train", "validation"):
+                raise ConfigError(
+                    f"runs.{run.name}.benchmark: {run.benchmark} has no train or no validation problems; a run trains "
+                    "on the ones and chooses its checkpoint on the others"
+                )
         self.decoder = {
             piece: member(piece, getattr(experiment.decoding, piece), f"decoding.{piece}")
             for piece in ("selector", "ranking", "scope", "cache", "stop")
@@ -110,7 +116,7 @@ class _Planner:
         yield from data.values()
         self.checks = {name: self.selfcheck(name, stage) for name, stage in data.items()}
         yield from self.checks.values()
-        learned = {b.name: data[b.name] for b in self.experiment.benchmarks if b.train != 0 and b.validation != 0}
+        learned = {name: data[name] for name in self.having("train", "validation")}
         if not learned:
             raise ConfigError("benchmarks: none has both train and validation problems, so there is nothing to learn")
         tokenizer = self.tokenizer(learned)
@@ -121,7 +127,7 @@ class _Planner:
         for run in sorted(self.experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
             trained[run.name] = self.train(run, data, base, trained)
         yield from trained.values()
-        tested = [benchmark.name for benchmark in self.experiment.benchmarks if benchmark.test != 0]
+        tested = self.having("test")
         evaluated = [self.evaluate("base", base, name, data) for name in tested]
         for run in (run for run in self.experiment.runs if run.benchmark in tested):
             evaluated.append(self.evaluate(run.name, trained[run.name], run.benchmark, data))
@@ -132,6 +138,14 @@ class _Planner:
         drawn += [self.figure(name, collect) for name in self.experiment.report.figures]
         yield from drawn
         yield self.release(collect, drawn)
+
+    def having(self, *splits: str) -> list[str]:
+        """The benchmarks with problems of all these splits, in the experiment's order."""
+        return [
+            b.name
+            for b in self.experiment.benchmarks
+            if all(has(self.benchmarks[b.name], b, split) for split in splits)
+        ]
 
     def data(self, name: str) -> Stage:
         config = {"benchmark": self.experiment.benchmark(name).data_science(), "seed": self.experiment.seed}

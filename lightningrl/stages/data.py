@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lightningrl import io
 from lightningrl.benchmarks.fetch import obtain
-from lightningrl.benchmarks.protocol import check_disjoint, example_to_json
+from lightningrl.benchmarks.protocol import check_disjoint, example_to_json, question_text
 from lightningrl.resolve import resolve
 from lightningrl.stages.context import StageContext
 
@@ -26,15 +26,20 @@ def run(context: StageContext) -> None:
     for split, examples in splits.items():
         io.write_jsonl(context.folder / f"{split}.jsonl", (example_to_json(example) for example in examples))
     dropped = getattr(splits, "dropped", {})
+    test = splits["test"] if benchmark.sources else []
+    twice = len(test) - len({question_text(example) for example in test})
     facts = {
         "benchmark": benchmark.name,
         "licence": benchmark.licence,
         "citation": benchmark.citation,
         "problems": {split: len(examples) for split, examples in splits.items()},
         "dropped": dropped,
+        "test_problems_that_come_twice": twice,
         "sources": {key: found.facts for key, found in obtained.items()},
     }
     io.write_json(context.folder / "sources.json", facts)
     for reason, count in dropped.items():
         context.report(f"dropped {count} {reason}")
+    if twice:
+        context.report(f"{twice} test problems come twice; they are kept, as published")
     context.report(", ".join(f"{len(examples)} {split}" for split, examples in splits.items()) + " problems")

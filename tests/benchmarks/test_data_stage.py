@@ -13,7 +13,10 @@ import pytest
 import yaml
 from fixtures.small_benchmarks import MIRROR, NAMES
 
+from lightningrl.config.experiment import load
+from lightningrl.errors import ConfigError
 from lightningrl.provenance.digest import PACKAGE
+from lightningrl.provenance.plan import plan
 
 TESTS = Path(__file__).parents[1]
 
@@ -98,7 +101,11 @@ def test_a_benchmark_without_test_problems_is_not_evaluated_and_one_without_trai
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [({"shots": 2}, "prompt.shots: found 2, allowed: 0, 4"), ({"style": "loud"}, "allowed: default, system, think")],
+    [
+        ({"shots": 2}, "prompt.shots: found 2, allowed: 0, 4"),
+        ({"style": "loud"}, "allowed: default, system, think"),
+        ({"shots": 4, "style": "think"}, "found shots 4 and style 'think'"),
+    ],
 )
 def test_a_wording_that_there_is_not_is_refused_with_those_there_are(tmp_path, config, prompt, message):
     tree = yaml.safe_load(config.read_text())
@@ -106,6 +113,23 @@ def test_a_wording_that_there_is_not_is_refused_with_those_there_are(tmp_path, c
     config.write_text(yaml.safe_dump(tree))
     done = lightningrl(tmp_path, "validate", "--config", config.name)
     assert done.returncode == 2 and message in done.stderr
+
+
+def test_what_has_no_training_problems_is_neither_learned_nor_trained_on_though_no_size_says_so(tmp_path, config):
+    """HumanEval with its sizes left out: all there are, and that is none."""
+    human = "fixtures.small_benchmarks:HUMANEVAL"
+    tree = yaml.safe_load(config.read_text())
+    base = next(stage for stage in plan(load(config)) if stage.kind == "pretrain")
+    assert f"data/{human}" not in base.inputs and "data/fixtures.small_benchmarks:GSM8K" in base.inputs
+    tree["runs"][0]["benchmark"] = human
+    config.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match="HUMANEVAL has no train or no validation problems"):
+        plan(load(config))
+    tree["runs"][0]["benchmark"] = "gsm-mini"
+    tree["benchmarks"][-2]["train"] = 5
+    config.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match=r"HUMANEVAL\.train: found 5, it has no such problems"):
+        plan(load(config))
 
 
 def test_a_generated_benchmark_needs_its_sizes(tmp_path, config):

@@ -125,6 +125,30 @@ def test_other_bytes_than_the_lock_says_are_refused_and_deleted(fetch):
         assert not kept
 
 
+@pytest.mark.parametrize("text", ["{torn", "[1]", '{"a/b": {"sha256": "0"}}', '{"a/b": 1}'])
+def test_a_damaged_lock_says_which_file_and_not_to_delete_a_folder(tmp_path, text):
+    lock = tmp_path / "data.lock.json"
+    lock.write_text(text)
+    with pytest.raises(BenchmarkError, match=r"data\.lock\.json is damaged: .* delete this file"):
+        obtain(SOURCE, Origins(None, lock))
+    assert lock.read_text() == text
+
+
+def test_a_first_download_of_other_content_is_not_left_for_the_next_run(fetch):
+    """Damaged on the way: the same ETag, other bytes. No lock knows it yet; only the content does."""
+    good = content_hash(ROWS)
+    with Hub({FILE: PARQUET}) as hub:
+        fetch(hub.url)
+        fetch.lock.unlink()
+        blob = next(path for path in (fetch.cache / "hub").rglob("*") if path.is_file() and not path.is_symlink()
+                    and path.stat().st_size == len(PARQUET))  # fmt: skip
+        for bad in (PARQUET[:-9], parquet_of(ROWS[:-1])):
+            blob.write_bytes(bad)
+            assert "error" in fetch(hub.url, content_sha256=good) and not fetch.lock.exists() and not blob.exists()
+            assert fetch(hub.url, content_sha256=good)["rows"] == ROWS
+            fetch.lock.unlink()
+
+
 def test_a_changed_file_at_the_origin_is_found_by_its_content(fetch):
     with Hub({FILE: parquet_of([*ROWS[:-1], {"question": "?", "answer": "#### 1"}])}) as hub:
         wrong = fetch(hub.url, content_sha256=content_hash(ROWS))
@@ -165,6 +189,12 @@ def test_offline_a_mirror_without_the_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(BenchmarkError, match=f"the mirror has no {tmp_path / 'gsm8k' / 'train.jsonl'}"):
         obtain(SOURCE, Origins(tmp_path, tmp_path / "lock.json"))
+
+
+def test_a_mirror_that_is_not_there_is_an_error_and_not_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", str(tmp_path / "mirorr"))
+    with pytest.raises(BenchmarkError, match="mirorr is no folder"):
+        obtain(SOURCE, Origins(MIRROR, tmp_path / "data.lock.json"))
 
 
 def test_a_mirror_file_of_another_hash_is_not_used(tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
-from fixtures.small_benchmarks import ALL, NAMES, SMALL, load
+from fixtures.small_benchmarks import ALL, MIRROR, NAMES, SMALL, load
 
 from lightningrl.benchmarks.fetch import Origins, obtain
 from lightningrl.benchmarks.mbpp import entry_point
@@ -144,3 +145,25 @@ def test_the_whole_files(name):
     check_disjoint(splits, benchmark.signature)
     for examples in splits.values():
         assert all(e.solution and question_text(e) for e in examples)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_method": "function"}, "found 'function'"),
+        ({"test_output": ["3\n"]}, "two lists of as many texts"),
+        ({"test_input": "12", "test_output": "33"}, "two lists of as many texts"),
+        ({"test_input": [], "test_output": []}, "two lists of as many texts"),
+        ({"test_time_limit": "1"}, "test_time_limit: found '1'"),
+    ],
+)
+def test_a_row_of_scripts_that_is_otherwise_is_named(change, message):
+    rows = json.loads((MIRROR / "protocol/PrimeIntellect.json").read_text())
+    with pytest.raises(BenchmarkError, match=f"primeintellect/train/00000: .*{message}"):
+        SMALL["primeintellect"].load(ALL, 0, {"train": [rows[0] | change]})
+
+
+def test_a_script_has_the_time_its_row_gives():
+    rows = json.loads((MIRROR / "protocol/PrimeIntellect.json").read_text())
+    splits = SMALL["primeintellect"].load(ALL, 0, {"train": [row | {"test_time_limit": 2.5} for row in rows]})
+    assert {e.gold["time_limit_s"] for split in splits.values() for e in split} == {2.5}

@@ -165,6 +165,10 @@ def test_other_settings_are_refused_by_name(model, undisturbed, more, message):
         (("--benchmark", "gsm9k", "--out", "x"), "there is no benchmark 'gsm9k'"),
         (("--benchmark", "gsm-mini", "--out", "x"), "say how many problems with --limit"),
         (("--benchmark", "gsm-mini", "--shots", "4", "--out", "x"), "--shots: found 4, gsm-mini has 0"),
+        (
+            ("--benchmark", "math500", "--shots", "4", "--style", "system", "--out", "x"),
+            "worked examples go with the style `default` only",
+        ),
         (("--benchmark", "gsm-mini", "--out", "x", "--limit", "2"), "shorten the prompt or max_new_tokens"),
     ],
 )
