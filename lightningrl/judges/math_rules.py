@@ -35,8 +35,11 @@ _NUMBER = re.compile(rf"({_INTEGER})(?:\.([0-9]*))?")
 _FRACTION = re.compile(rf"([+-]?)\\frac\{{({_INTEGER})\}}\{{({_INTEGER})\}}|({_INTEGER})/([0-9]+)")
 _MIXED = re.compile(r"([+-]?)([0-9]+)(?:\\frac\{([0-9]+)\}\{([0-9]+)\}| ([0-9]+)/([0-9]+))")
 _REPEATING = re.compile(r"([+-]?)([0-9]+)\.([0-9]*)\\overline\{([0-9]+)\}")
-_BASED = re.compile(r"([0-9A-Za-z]+)_\{?([0-9]{1,2})\}?")
-_MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_BASED = re.compile(r"\(?([0-9A-Za-z]+)\)?_\{?([0-9]{1,2})\}?")
+_MATRIX = re.compile(
+    r"\\begin\{([pbvBV]?(?:small)?matrix\*?|array)\}(?:\{[^{}]*\}|\[[lcr]\])?(.*)\\end\{\1\}", re.DOTALL
+)
+_POWER_OF_TEN = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)[eE]([+-]?[0-9]+)")
 _RELATION = re.compile(r"\\le |\\ge |\\ne(?:q)? |\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\neq?(?![A-Za-z])|[=<>]")
 
 
@@ -50,7 +53,7 @@ def _same(one: str, other: str, algebra: Algebra) -> bool:
         return bool(one)
     if not one or not other:
         return False
-    one, other = _without_membership(one), _without_membership(other)
+    one, other = _bare(one), _bare(other)
     for compare in _KINDS:
         verdict = compare(one, other, algebra)
         if verdict is not None:
@@ -100,11 +103,13 @@ def _signed(sign: str, value: Fraction) -> Fraction:
 
 
 def exact(text: str) -> str:
-    r"""Decimals as fractions, so that algebra sees no rounded number.
+    r"""Decimals as fractions, so that algebra sees no rounded number; `5/2x` as five halves of x.
 
-    >>> exact("0.25x")
-    '\\frac{25}{100}x'
+    >>> exact("0.25x"), exact("5/2x")
+    ('\\frac{25}{100}x', '\\frac{5}{2}x')
     """
+    text = _POWER_OF_TEN.sub(r"\1\\cdot 10^{\2}", text)
+    text = re.sub(r"(?<![0-9A-Za-z.}])([0-9]+)/([0-9]+)(?=[A-Za-z\\])", r"\\frac{\1}{\2}", text)
     return re.sub(
         r"([0-9]+)\.([0-9]+)",
         lambda match: rf"\frac{{{int(match[1] + match[2])}}}{{{10 ** len(match[2])}}}",
@@ -112,8 +117,12 @@ def exact(text: str) -> str:
     )
 
 
-def _without_membership(text: str) -> str:
-    return re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*", "", text)
+def _bare(text: str) -> str:
+    r"""Without `x \in` before a set, braces around all of it, a comma at its end, and what it is said to be about."""
+    while text.startswith("{") and text.endswith("}") and _closes_at_the_end(text):
+        text = text[1:-1].strip()
+    text = re.split(r"\\approx(?![A-Za-z])", text)[0].strip() or text
+    return re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*", "", text).rstrip(",;")
 
 
 def _matrices(one: str, other: str, algebra: Algebra) -> bool | None:
@@ -131,7 +140,7 @@ def _matrices(one: str, other: str, algebra: Algebra) -> bool | None:
 def _cells(text: str) -> list[list[str]] | None:
     inside = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else ""
     match = _MATRIX.fullmatch(text) or _MATRIX.fullmatch(inside)
-    if match is None or (inside.startswith("\\begin") and match[1] != "array"):
+    if match is None or (inside.startswith("\\begin") and match[1] not in ("array", "matrix")):
         return None
     rows = [row for row in match[2].split("\\\\") if row.strip()]
     return [[cell.strip() for cell in row.split("&")] for row in rows]
@@ -194,11 +203,21 @@ def _relations(one: str, other: str, algebra: Algebra) -> bool | None:
     if signs[0] == flipped and _in_order(parts[0], list(reversed(parts[1])), algebra):
         return True
     if signs[0] == signs[1] == ["="]:
-        (a, b), (c, d) = ([exact(part) for part in side] for side in parts)
-        if not all((a, b, c, d)):
-            return False
+        sides = [[exact(part) for part in side] for side in parts]
+        (a, b), (c, d) = sides
+        has_letters = [re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", x + y)) for x, y in sides]
+        if not all((a, b, c, d)) or not all(has_letters):
+            return False  # an equation of numbers says nothing that another one could say
         return algebra(f"RATIO {a}-({b})", f"{c}-({d})")
     return False
+
+
+def _ratios(one: str, other: str, algebra: Algebra) -> bool | None:
+    """`3:4` and times: part by part, not cancelled."""
+    parts = [_split(text, ":") for text in (one, other)]
+    if all(len(part) == 1 for part in parts):
+        return None
+    return _in_order(parts[0], parts[1], algebra)
 
 
 def _percentages(one: str, other: str, algebra: Algebra) -> bool | None:
@@ -282,8 +301,9 @@ def _word(text: str) -> str | None:
 
 def _items(text: str) -> list[str]:
     r"""Top-level items of a list: commas, `and`, `or`, and both values of `a \pm b`."""
-    text = re.sub(r"\\text\{,?\s*(?:and|or)\}|(?<=[0-9}]) ?(?:and|or) ?(?=[-0-9\\])", ",", text)
-    items = [item for item in _split(text, ",") if item] or [text]
+    text = re.sub(r",?\\text\{,?\s*(?:and|or)\}|(?:,| (?=[ao]))? ?(?<=[0-9}, ])(?:and|or) ?(?=[-0-9\\])", ",", text)
+    parts = [part for half in _split(text, ";") for part in _split(half, ",")]
+    items = [item for item in parts if item] or [text]
     return [each for item in items for each in _both(item)]
 
 
@@ -341,6 +361,7 @@ def _in_any_order(some: Sequence[str], others: Sequence[str], algebra: Algebra) 
 
 
 _KINDS = (
-    _matrices, _sets, _unions, _word_lists, _lists, _brackets, _relations, _percentages, _quantities, _based, _words,
+    _matrices, _sets, _unions, _word_lists, _lists, _brackets, _relations, _ratios, _percentages,
+    _quantities, _based, _words,
 )  # fmt: skip
 """In this order, from the outside in."""

@@ -21,7 +21,8 @@ class Unreadable(ValueError):
 
 _OPEN, _CLOSE = "([{", ")]}"
 _LAYOUT = re.compile(
-    r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits)(?![A-Za-z])|\\[,;:!> ]|\\q?quad(?![A-Za-z])|~"
+    r"\\[,;:!> ]|\\q?quad(?![A-Za-z])|~|"
+    r"\\(?:left|right|middle|(?:big|Big|bigg|Bigg)[lrm]?|displaystyle|textstyle|limits)(?![A-Za-z])"
 )
 _SPELLINGS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
@@ -35,19 +36,23 @@ _SPELLINGS = (
     (re.compile(r"\\(?:lbrace|\{)"), r"\\{"),
     (re.compile(r"\\(?:rbrace|\})"), r"\\}"),
     (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\{:\}"), ":"),
+    (re.compile(r"\\[lr]vert(?![A-Za-z])"), "|"),
+    (re.compile(r"\\text\s*\{\s*i\s*\}"), "i"),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset "),
     (re.compile(r"\\ldots|\\dots|\\cdots"), "..."),
 )
+_MARKED_THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,\s*\\!)\s*(?=[0-9]{3}(?![0-9]))")
+"""`10{,}080`, `10,\\!080`: commas that can be nothing else."""
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _THIN_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\,|\\ |~)(?=[0-9]{3}(?![0-9]))")
 """`10\\,080`: a thin space between groups of three digits."""
 _WRAPPED_NUMBER = re.compile(r"\\text\s*\{\s*([+-]?[0-9][0-9.,/]*)\s*\}")
-_EMPTY_TEXT = re.compile(r"\\text\s*\{\s*\}$")
+_EMPTY_TEXT = re.compile(r"\\text\s*\{\s*[.,;]?\s*\}$")
 _TEXT_LINE = re.compile(r"\\text\s*\{\s*([0-9][0-9.,/:]*)\s+([A-Za-z][^{}0-9]*)\}")
 """`\\text{4:30 p.m.}`."""
 _DISPLAY = re.compile(r"\A\\[\[(]((?:(?!\\[\])]).)*)\\[\])]\Z", re.DOTALL)
-_PAIR_ENDS = re.compile(r"(?:\^\{?\s*\\circ\s*\}?|\\degree|°)?\s*(?:[)\]]|\\[}])")
 _SUBSCRIPT = re.compile(r"_\s*([0-9A-Za-z])(?![0-9A-Za-z]*\})")
 _ONE = r"(\d|[A-Za-z]|\\[A-Za-z]+)"
 _FRAC_SHORT = re.compile(rf"\\(frac|binom)\s*{_ONE}\s*{_ONE}")
@@ -68,10 +73,11 @@ def clean(text: str) -> str:
     text = _DISPLAY.sub(r"\1", text.strip()).strip()
     while len(text) > 1 and text.startswith("$") and text.endswith("$") and not text.endswith("\\$"):
         text = text[1:-1].strip()
-    text = text.rstrip(".").strip() if not text.endswith("\\.") else text
+    text = re.sub(r"(?<![.\\])\.\Z", "", text).strip()  # a sentence's end; `...` goes on
     text = _TEXT_LINE.sub(r"\1 \\text{\2}", text.removeprefix("\\approx").strip())
     text = re.sub(r"\\\\\s*(?:\[[0-9.]+[a-z]{2}\])?", "\0", text)  # a row's end is no escape of what follows it
-    text = _thousands(re.sub(r"\\!\s*", "", text).replace("{,}", ","))
+    text = re.sub(r"\\cr(?![A-Za-z])", "\0", text)
+    text = _thousands(re.sub(r"\\!\s*", "", _MARKED_THOUSANDS.sub("", text)).replace("{,}", ","))
     text = _THIN_THOUSANDS.sub("", text)
     text = _LAYOUT.sub(" ", text)
     for pattern, spelling in _SPELLINGS:
@@ -103,19 +109,23 @@ def check(text: str) -> None:
 
 
 def _thousands(text: str) -> str:
-    """`1,234` is one number where every group but the first has three digits; `1, 234` and `12,34` are lists.
+    """`1,234` is one number: every group but the first has three digits. `1, 234` and `12,34` are lists.
 
-    Between brackets that hold nothing else it is a pair, `(6,235)`, unless a group is no number: `(1,000)`.
+    Inside brackets a comma parts the items: `(4,112)` is a pair. There only `{,}` and
+    `,\\!` join, which is done before.
     """
 
     def joined(match: re.Match[str]) -> str:
-        before, after = text[: match.start()].rstrip(), text[match.end() :].lstrip()
-        is_inside = before.endswith(("(", "[", "\\{")) and re.match(
-            r"(?:\^\{?\s*\\circ\s*\}?|\\degree|°)?\s*(?:[)\]]|\\[}])", after
-        )
-        is_pair = is_inside and not any(group.startswith("0") for group in match[0].split(",")[1:])
-        return match[0] if is_pair else match[0].replace(",", "")
+        return match[0] if depth_at[match.start()] else match[0].replace(",", "")
 
+    depth_at, depth = [], 0
+    for place, sign in enumerate(text):
+        escaped = place > 0 and text[place - 1] == "\\"
+        if sign in "([" or (sign == "{" and escaped):
+            depth += 1
+        elif sign in ")]" or (sign == "}" and escaped):
+            depth = max(0, depth - 1)
+        depth_at.append(depth)
     return _THOUSANDS.sub(joined, text)
 
 

@@ -4,10 +4,10 @@ r"""The process that does algebra for `MathJudge`: rules first, math-verify's pa
 `{"unreadable": why, "gold": whether it is the gold answer}`. It may hang or run out of memory on hostile input; whoever
 started it kills it then (`judges.worker`).
 
-Two expressions are equal when their difference is 0 to 40 digits at several points, for every letter a random rational
-of either sign; `i` is the imaginary unit. Where that decides nothing (an infinity, something that has no number),
-math-verify compares the parsed forms. Both sides are exact when they come here (`math_rules.exact`), so nothing is
-rounded to equality.
+Two expressions are equal when their values agree at several points, rational ones exactly and others to 40 digits; for
+every letter a random rational of either sign, `i` is the imaginary unit. Where that decides nothing (an infinity,
+something that has no number), math-verify compares the parsed forms. Both sides are exact when they come here
+(`math_rules.exact`), so nothing is rounded to equality.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ MEMORY_BYTES = 2 * 2**30
 POINTS = 4
 DIGITS = 60
 CLOSE = 40
-"""Digits to which equal numbers agree."""
+"""Digits to which equal numbers agree that are not both rational; those are compared exactly."""
+_NOT_READ = re.compile(r"\\text\{|[?!]{2}|\\begin|\.{2}|\A(?:--|\+-|-\+)|\\[bp]?mod(?![A-Za-z])|\\approx|['\"$%`;:]")
+"""The parser drops some of these, and reads others as something else."""
 _SEED = 20260313
 
 
@@ -44,8 +46,8 @@ def main() -> None:
             answer = {"equal": equal(asked["gold"], asked["found"], algebra)}
         except Unreadable as error:
             answer = {"unreadable": error.args[0], "gold": algebra.reads_gold}
-        except MemoryError:
-            answer = {"unreadable": "too large", "gold": False}
+        except Exception as error:  # sympy raises what it likes (a pole, a recursion, no memory): no answer to compare
+            answer = {"unreadable": f"{type(error).__name__} in algebra", "gold": algebra.reads_gold}
         sink.write(json.dumps(answer) + "\n")
 
 
@@ -53,6 +55,7 @@ class Algebra:
     """`math_rules.Algebra`: whether two expressions are equal."""
 
     def __init__(self) -> None:
+        import math_verify  # noqa: F401 - now, and not in the time of the first question that needs it
         from latex2sympy2_extended import latex2sympy
         from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
@@ -87,7 +90,7 @@ class Algebra:
 
         from lightningrl.judges.math_text import Unreadable
 
-        if not text or re.search(r"\\text\{|[?!]{2}|\\begin|['\"$%`]", text):  # the parser drops quotes, % and $
+        if not text or _NOT_READ.search(text):  # the parser drops quotes, % and $
             raise Unreadable(f"not an expression: {text[:80]}")
         try:
             tree = self._read(text.replace("\\degree", r"\cdot\frac{\pi}{180}"))
@@ -105,14 +108,32 @@ def _agree(a: Any, b: Any) -> bool | None:
     decided = False
     for _ in range(POINTS if letters else 1):
         point = {letter: _rational(draw) for letter in letters}
-        values = _value(a, point), _value(b, point)
-        if None in values:
-            continue
-        decided = True
-        size = 1 + abs(values[0])
-        if abs(values[0] - values[1]) > size * 10 ** (-CLOSE):
+        same = _same_at(a, b, point)
+        if same is False:
             return False
+        decided = decided or same is True
     return True if decided else None
+
+
+def _same_at(a: Any, b: Any, point: dict[Any, Any]) -> bool | None:
+    exact = _exact(a, point), _exact(b, point)
+    if None not in exact:
+        return exact[0] == exact[1]
+    values = _value(a, point), _value(b, point)
+    if None in values:
+        return None
+    size = max(abs(values[0]), abs(values[1]))
+    return bool(abs(values[0] - values[1]) <= max(size * 10 ** (-CLOSE), 10 ** (5 - DIGITS)))
+
+
+def _exact(expression: Any, point: dict[Any, Any]) -> Any:
+    """The rational number at a point; None where it is none that is seen to be one."""
+    import sympy
+
+    value = expression.subs(point)
+    if value.is_rational:  # `2^{2008}-2` is kept as it was written: work it out
+        value = value.doit()
+    return value if isinstance(value, sympy.Rational) else None
 
 
 def _is_constant(expression: Any) -> bool:
@@ -134,7 +155,10 @@ def _value(expression: Any, point: dict[Any, Any]) -> Any:
     import mpmath
     import sympy
 
-    number = expression.subs(point).evalf(DIGITS)
+    try:
+        number = expression.subs(point).evalf(DIGITS)
+    except (ArithmeticError, ValueError, TypeError):  # a pole
+        return None
     if number.free_symbols or number.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
         return None
     real, imaginary = number.as_real_imag()

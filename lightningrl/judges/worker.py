@@ -15,10 +15,12 @@ import resource
 import selectors
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 MAX_LINE_BYTES = 16 * 2**20
+_ASK_S = 0.1
 
 
 class WorkerLost(Exception):
@@ -74,8 +76,18 @@ class Worker:
                     code = self.close()
                     raise WorkerLost(f"the judge's helper process ended (exit code {code})") from error
 
-    def receive(self, deadline: float) -> dict[str, Any]:
-        """The next message. deadline: in `time.monotonic()` seconds. Raises WorkerLate or WorkerLost."""
+    def cpu_seconds(self) -> float:
+        """Processor time of the process so far; 0 when there is none."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def receive(self, deadline: float, is_over: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+        """The next message. deadline: in `time.monotonic()` seconds; from then on `is_over` is asked ten times a second
+        whether to give up. Raises WorkerLate or WorkerLost.
+        """
         if self._process is None:
             raise WorkerLost("no message was sent")
         stream = self._process.stdout
@@ -83,7 +95,10 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(stream, selectors.EVENT_READ)
             while b"\n" not in self._read:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
+                rest = deadline - time.monotonic()
+                if not selector.select(rest if rest > 0 else _ASK_S):
+                    if time.monotonic() < deadline or not is_over():
+                        continue
                     self.close()
                     raise WorkerLate
                 data = os.read(stream.fileno(), 1 << 16)
