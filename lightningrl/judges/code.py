@@ -133,7 +133,10 @@ def _read_job(example: Example, response: str) -> _Job | Verdict:
         detail = "no complete code block"
         compat = None if isinstance(gold, CallsGold) else False
         return Verdict(False, 0.0, "unparsable", detail=detail, seconds=time.monotonic() - start, compat=compat)
-    parts = (canonical_json(example.gold), program)
+    try:
+        parts = (canonical_json(example.gold), program)
+    except ValueError as error:
+        return _gold_error(example.uid, str(error), time.monotonic() - start)
     key = "".join(hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts)
     return _Job(key, example.uid, program, gold)
 
@@ -194,4 +197,7 @@ def _verdict(job: _Job, result: TestsResult, seconds: float) -> Verdict:
 def _compat(job: _Job, result: TestsResult) -> bool | None:
     if isinstance(job.gold, CallsGold) or result.status == "output_limit":
         return None
-    return result.status == "ok" and all(outcome.published for outcome in result.outcomes)
+    found = [outcome.published for outcome in result.outcomes]
+    if result.status != "ok" or False in found:
+        return False
+    return None if None in found else True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_FENCE = re.compile(r" {0,3}```[ \t]*(\w*)[^`]*")
+_FENCE = re.compile(r" {0,3}```[ \t]*+(\w*+)[^`]*+")
 _OPENING = re.compile(r"^ {0,3}```[ \t]*(python3|python|py)\b[ \t]*", re.MULTILINE | re.IGNORECASE)
 _PYTHON_TAGS = ("python", "python3", "py")
 

@@ -44,8 +44,8 @@ class TestOutcome:
     __test__ = False  # not a test of pytest's
 
     passed: bool
-    published: bool
-    """Whether the published executor would count it as passed, as far as is known."""
+    published: bool | None
+    """Whether the published executor would count it as passed; None where that is not known."""
     message: str
 
 

@@ -7,6 +7,7 @@ is no tolerance. The values come from `lightningrl.sandbox.codec`: exact types o
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 _NUMBERS = (int, float)
@@ -22,9 +23,9 @@ def same(expected: Any, found: Any) -> bool:
         return expected == found or (expected != expected and found != found)
     if type(expected) is not type(found):
         return False
-    if type(expected) in (list, tuple):
+    if type(expected) in (list, tuple, deque):
         return len(expected) == len(found) and all(map(same, expected, found))
-    if type(expected) is set:
+    if type(expected) in (set, frozenset):
         return len(expected) == len(found) and set(map(_typed, expected)) == set(map(_typed, found))
     if type(expected) is dict:
         by_key = {_typed(key): value for key, value in found.items()}
@@ -40,4 +41,6 @@ def _typed(key: Any) -> tuple[Any, ...]:
         return ("number", key) if key == key else ("nan",)
     if type(key) is tuple:
         return ("tuple", *map(_typed, key))
+    if type(key) is frozenset:
+        return ("frozenset", frozenset(map(_typed, key)))
     return (type(key).__name__, key)

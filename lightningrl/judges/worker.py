@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import selectors
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -121,7 +122,8 @@ class Worker:
         self._read.clear()
         if process is None:
             return None
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its children too: it is the first of a session of its own
         code = process.wait()
         for stream in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):

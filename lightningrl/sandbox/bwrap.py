@@ -81,7 +81,9 @@ def _isolation(is_root: bool) -> list[str]:
         namespaces += ["--uid", str(NOBODY), "--gid", str(NOBODY)]
     variables = environment(find_interpreter(), WORK_FOLDER)
     variables = [word for item in variables.items() for word in ("--setenv", *item)]
-    return [*namespaces, "--hostname", "jail", "--new-session", "--die-with-parent", "--clearenv", *variables]
+    # The server itself is the namespace's first process, which nothing inside can kill.
+    namespaces += ["--as-pid-1", "--hostname", "jail", "--new-session", "--die-with-parent"]
+    return [*namespaces, "--clearenv", *variables]
 
 
 def _mounts(limits: Limits) -> list[str]:

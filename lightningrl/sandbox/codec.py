@@ -1,14 +1,15 @@
 """Plain data as JSON text: what may cross between a jail and its judge, and nothing else.
 
-Values are exactly None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range and deque, told
-apart by `type(x) is ...`: an instance of a subclass, such as an object that says it equals everything, cannot cross. A
-Counter, an OrderedDict and a defaultdict cross as the dict that they equal. Lists, strings, small integers, finite
-floats and objects with ordinary string keys are JSON's own, so a benchmark's gold data is plain JSON; the rest is an
-object with a single key:
+Values are exactly None, bool, int, float, complex, Decimal, Fraction, str, bytes, list, tuple, set, frozenset, dict,
+its keys, range and deque, told apart by `type(x) is ...`: an instance of a subclass, such as an object that says it
+equals everything, cannot cross. A Counter, an OrderedDict and a defaultdict cross as the dict that they equal, a
+bytearray as bytes. Lists, strings, small integers, finite floats and objects with ordinary string keys are JSON's own,
+so a benchmark's gold data is plain JSON; the rest is an object with a single key:
 
     {"$tuple": [1, 2]}   {"$set": [1, 2]}   {"$dict": [[1, "a"]]}   {"$int": "0x1f..."}   {"$float": "nan"}
     {"$frozenset": [1]}   {"$deque": [1]}   {"$complex": [0.5, 1.0]}   {"$range": [0, 9, 2]}   {"$bytes": "00ff"}
     {"$type": "int"}     (one of Python's own value types)
+    {"$keys": [1, 2]}   {"$decimal": "0.50"}   {"$fraction": "1/3"}
 
 Where both sides agree to it (`refer`), an object that is no plain data crosses as a number, `{"$object": 3}`: it stays
 where it is, and the other side can only give the number back.
@@ -20,6 +21,7 @@ only, and few imports of it, since each judgement pays for them.
 
 import collections
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +33,9 @@ MAX_HASHED = 10_000
 """Set elements and non-string dict keys of one message: chosen integers collide, and cost their number squared."""
 MAX_CHARS = 4_000_000
 """Characters of one message's strings."""
+
+MAX_DIGITS = 4_000
+"""Of a Decimal or a Fraction."""
 
 _PLAIN_INT = 1 << 63
 _SEQUENCES = (list, tuple, collections.deque)
@@ -139,6 +144,16 @@ class _Writer:
     def _rare(self, value: Any, kind: type, depth: int) -> Any:
         if kind is complex:
             return {"$complex": [self.write(value.real, depth), self.write(value.imag, depth)]}
+        if kind is bytearray:
+            return self._rare(bytes(value), bytes, depth)
+        if kind is type({}.keys()):
+            self.budget.spend(hashed=len(value))
+            return {"$keys": [self.write(part, depth) for part in value]}
+        name = _exact_number(kind)
+        if name is not None:
+            text = str(value)
+            self.budget.spend(chars=len(text))
+            return {name: text}
         if kind is bytes:
             self.budget.spend(chars=2 * len(value))
             return {"$bytes": value.hex()}
@@ -165,6 +180,14 @@ class _Writer:
             return {key: self.write(part, depth) for key, part in items}
         self.budget.spend(hashed=len(items))
         return {"$dict": [[self.write(key, depth), self.write(part, depth)] for key, part in items]}
+
+
+def _exact_number(kind: type) -> str | None:
+    """The tag of a Decimal or a Fraction, whose modules are loaded where there is one."""
+    for tag, module, name in (("$decimal", "decimal", "Decimal"), ("$fraction", "fractions", "Fraction")):
+        if kind is getattr(sys.modules.get(module), name, None):
+            return tag
+    return None
 
 
 class _Reader:
@@ -284,6 +307,38 @@ def _read_bytes(reader: _Reader, body: Any, depth: int) -> bytes:
         raise CodecError("bytes that are not hexadecimal digits") from None
 
 
+def _read_keys(reader: _Reader, body: Any, depth: int) -> Any:
+    parts = reader.parts(body, depth)
+    reader.budget.spend(hashed=len(parts))
+    try:
+        return dict.fromkeys(parts).keys()
+    except TypeError as error:
+        raise CodecError(f"a dict key: {error}") from None
+
+
+def _read_decimal(reader: _Reader, body: Any, depth: int) -> Any:
+    import decimal
+
+    if type(body) is not str or len(body) > MAX_DIGITS or not body.isascii():
+        raise CodecError("a Decimal that is none")
+    reader.budget.spend(chars=len(body))
+    try:
+        return decimal.Decimal(body)
+    except decimal.InvalidOperation:
+        raise CodecError("a Decimal that is none") from None
+
+
+def _read_fraction(reader: _Reader, body: Any, depth: int) -> Any:
+    import fractions
+
+    above, _, below = body.partition("/") if type(body) is str else ("", "", "")
+    digits = above.removeprefix("-") + (below or "1")
+    if len(digits) > MAX_DIGITS or not (digits.isascii() and digits.isdigit()) or not int(below or "1"):
+        raise CodecError("a Fraction that is none")
+    reader.budget.spend(chars=len(body))
+    return fractions.Fraction(int(above), int(below or "1"))
+
+
 def _read_type(reader: _Reader, body: Any, depth: int) -> type:
     if type(body) is not str or body not in _TYPES:
         raise CodecError(f"a type that is not one of {', '.join(_TYPES)}")
@@ -317,6 +372,9 @@ _TAGS: dict[str, Callable[[_Reader, Any, int], Any]] = {
     "$complex": _read_complex,
     "$range": _read_range,
     "$bytes": _read_bytes,
+    "$keys": _read_keys,
+    "$decimal": _read_decimal,
+    "$fraction": _read_fraction,
     "$type": _read_type,
     "$object": _read_object,
 }

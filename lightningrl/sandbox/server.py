@@ -49,7 +49,10 @@ def main() -> None:
     else:
         os.dup2(null_fd, 0)
     os.dup2(2, 1)
-    _set_limits(request["limits"])
+    limits = request["limits"]
+    # The process limit counts a user's other jails too at some levels: they must not keep this one from starting.
+    processes = {"NPROC": limits.pop("NPROC")}
+    _set_limits(limits)
     _drop_root(request["uid"])
 
     def reply(line: str) -> None:
@@ -60,6 +63,7 @@ def main() -> None:
     reply(codec.dumps({"ready": os.getuid()}))
     candidate = os.fork()
     if candidate == 0:
+        _set_limits(processes)
         # site is not there to make these two, and programs use them.
         builtins.exit = builtins.quit = sys.exit
         if mode == "script":
