@@ -122,7 +122,7 @@ def evaluate(
     out: direct.Out = None,
     split: direct.Split = "test",
     data: direct.DataFile = None,
-    mirror: direct.Mirror = None,
+    mirror: options.Mirror = None,
     limit: direct.Limit = None,
     threshold: direct.Thresholds = None,
     samples: direct.Samples = 1,

@@ -40,11 +40,13 @@ class Origins:
     """JSON file of what was fetched from the hub."""
     require_pins: bool = False
     """Refuse what nobody has pinned."""
+    is_said: bool = False
+    """The mirror was named on the command line: it goes before the environment's."""
 
     @property
     def mirror_folder(self) -> Path | None:
         """The mirror in use."""
-        named = os.environ.get(MIRROR_VARIABLE)
+        named = None if self.is_said else os.environ.get(MIRROR_VARIABLE)
         return Path(named) if named else self.mirror
 
 
@@ -104,7 +106,7 @@ def _from_hub(source: Source, origins: Origins, looked: Path | None) -> Obtained
                     revision = get_hf_file_metadata(url).commit_hash
                 got = Path(hf_hub_download(source.repo, file, repo_type="dataset", revision=revision))
                 cached.append(got)
-                parts[file] = _checked(got, file, source, known[file])
+                parts[file] = _checked(got, file, source, revision, known[file])
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
             raise BenchmarkError(_not_to_be_had(source, looked, error)) from error
         except Exception as error:  # the client's transport (httpx) has errors of its own: connection refused, cut off
@@ -123,10 +125,10 @@ def _from_hub(source: Source, origins: Origins, looked: Path | None) -> Obtained
     return Obtained(rows, _facts(source, "hub", revision, hashes, rows))
 
 
-def _checked(path: Path, file: str, source: Source, entry: dict[str, Any] | None) -> bytes:
+def _checked(path: Path, file: str, source: Source, revision: str | None, entry: dict[str, Any] | None) -> bytes:
     data = _read(path)
     digest = hashlib.sha256(data).hexdigest()
-    if entry is not None and digest != entry["sha256"]:
+    if entry is not None and entry["revision"] == revision and digest != entry["sha256"]:
         _forget(path)
         raise BenchmarkError(
             f"{source.repo}: {file} has sha256 {digest}, the lock says {entry['sha256']}. It was not used and is "
@@ -138,7 +140,8 @@ def _checked(path: Path, file: str, source: Source, entry: dict[str, Any] | None
 def _forget(path: Path) -> None:
     """Delete the cache's link and what it points to."""
     for each in {path, path.resolve()}:
-        each.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            each.unlink(missing_ok=True)
 
 
 def _facts(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io as memory
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -70,7 +71,7 @@ def parse(name: str, data: bytes) -> list[Row]:
             rows = [json.loads(line) for line in data.decode().split("\n") if line.strip()]
         else:
             rows = json.loads(data)
-    except (ValueError, OSError, EOFError) as error:  # pyarrow's errors are among them
+    except (ValueError, OSError, EOFError, RecursionError, zlib.error) as error:  # pyarrow's errors are among them
         raise BenchmarkError(f"{name} cannot be read: {error}. Get it again.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BenchmarkError(f"{name}: expected a list of objects. Get it again.")
@@ -91,11 +92,17 @@ def read_rows(source: Source, parts: Sequence[tuple[str, bytes]]) -> list[Row]:
             rows.append({wanted: row[wanted] for wanted in source.fields})
     field = source.order_by
     if field is not None:
-        rows.sort(key=lambda row: row[field])
+        try:
+            rows.sort(key=lambda row: row[field])
+        except TypeError as error:
+            raise BenchmarkError(f"{parts[0][0]}: {field} cannot be put in order: {error}. Get it again.") from error
     where = ", ".join(name for name, _ in parts)
     if source.rows is not None and len(rows) != source.rows:
         raise BenchmarkError(f"{where}: {len(rows)} rows, expected {source.rows}. Get the file again.")
-    found = content_hash(rows)
+    try:
+        found = content_hash(rows)
+    except (ValueError, TypeError) as error:
+        raise BenchmarkError(f"{where}: a row holds what JSON cannot: {error}. Get the file again.") from error
     if source.content_sha256 is not None and found != source.content_sha256:
         raise BenchmarkError(
             f"{where}: its rows are not those that results here are made of (content sha256 {found}, expected "

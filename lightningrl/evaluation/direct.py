@@ -50,13 +50,12 @@ def evaluate(
 ) -> list[EvalSummary]:
     """A summary a threshold; the folder then holds what the module says.
 
-    settings: JSON that identifies the evaluation, thresholds aside. Raises StageError when the judge fails its
-    self-check, ConfigError when the folder is of other settings.
+    settings: JSON that identifies the evaluation, thresholds aside; of it, `benchmark`, `problems` (their hash),
+    `judge` (a digest of its code) and `sandbox` (the jail level, or None) identify the self-check. Raises StageError
+    when the judge fails its self-check, ConfigError when the folder is of other settings.
     """
     _same_settings(folder / "state" / "settings.json", settings)
-    checked = folder / "selfcheck.json"
-    if not checked.exists():
-        io.write_json(checked, self_check(asked.benchmark.name, asked.examples, judge))
+    _check_judge(folder / "selfcheck.json", judge, asked, settings)
     task = Task(
         lambda example: asked.benchmark.render(example, asked.prompt), judge, asked.max_new_tokens, asked.prompt.compat
     )
@@ -72,12 +71,21 @@ def evaluate(
         timing=timing,
         should_stop=lambda: False,
     )
-    found = [sweep.at(threshold) for threshold in asked.thresholds]
+    thresholds = sorted({*asked.thresholds, *sweep.complete()})  # what the folder has already stays in its records
+    found = [sweep.at(threshold) for threshold in thresholds]
     io.write_jsonl(folder / "records.jsonl", (record.to_json() for records, _ in found for record in records))
     summaries = [summarise(records) for records, _ in found]
     rows = [summary.to_json() | {"engine": engine} for summary, (_, engine) in zip(summaries, found, strict=True)]
     io.write_json(folder / "summary.json", rows)
     return summaries
+
+
+def _check_judge(path: Path, judge: Judge, asked: Asked, settings: dict[str, Any]) -> None:
+    """Prove the judge, unless this very judge was proved on these problems."""
+    of = {name: settings[name] for name in ("benchmark", "problems", "judge", "sandbox")}
+    if path.exists() and io.read_json(path).get("of") == of:
+        return
+    io.write_json(path, {"of": of, **self_check(asked.benchmark.name, asked.examples, judge)})
 
 
 def _same_settings(path: Path, settings: dict[str, Any]) -> None:

@@ -8,13 +8,15 @@ A line is one response. Accepted are
 
 and each may have `sample` (0), `policy`, `threshold`, and the counts and prompt hash of `types.EvalRecord`. What a line
 does not say stays unknown (None): no count is made up. Lines with `error` are responses that failed; they are counted
-and left out. Other keys are ignored.
+and left out, as are lines whose response is null. Text behind a literal stop token (`<|im_end|>`, `<|endoftext|>`) is
+no part of the answer. Other keys are ignored.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,8 @@ COUNTS = (
     "response_tokens", "emitted_tokens", "denoise_forwards", "commit_forwards", "prefill_forwards", "visible_tokens",
 )  # fmt: skip
 SHOWN = 3
+_END = re.compile(r"<\|(?:im_end|endoftext)\|>")
+"""Stop tokens that an engine has left in the text: what follows them is no part of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def read_given(path: Path, policy: str | None = None, threshold: float | None = 
             continue
         where = f"{path}, line {number}"
         row = _row(line, where)
-        if "error" in row:
+        if _is_failed(row):
             failed += 1
             continue
         given = _given(row, where, policy or path.stem, threshold)
@@ -107,13 +111,21 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
+def _is_failed(row: dict[str, Any]) -> bool:
+    """Whether it is a failed request: it says so, or has a place for a text and nothing in it."""
+    texts = [row[name] for name in ("response", "text") if name in row]
+    return row.get("error") is not None or (bool(texts) and all(text is None for text in texts))
+
+
 def _given(row: dict[str, Any], where: str, policy: str, threshold: float | None) -> Given:
-    uid, text = row.get("uid", row.get("id")), row.get("response", row.get("text"))
+    uid = row.get("uid") if row.get("uid") is not None else row.get("id")
+    text = row.get("response") if row.get("response") is not None else row.get("text")
     if not isinstance(uid, str) or not isinstance(text, str):
         raise ConfigError(
-            f"{where}: expected `uid` (or `id`) and `response` (or `text`), both texts; found keys "
-            f"{', '.join(sorted(row)) or 'none'}"
+            f"{where}: expected `uid` (or `id`) and `response` (or `text`), both texts; found uid {_kind(uid)}, "
+            f"response {_kind(text)} among the keys {', '.join(sorted(row)) or 'none'}"
         )
+    text = _END.split(text, maxsplit=1)[0]
     sample = row.get("sample", 0)
     if not _is_count(sample):
         raise ConfigError(f"{where}: sample is {sample!r}, expected a whole number from 0")
@@ -121,7 +133,7 @@ def _given(row: dict[str, Any], where: str, policy: str, threshold: float | None
     if named is not None and not isinstance(named, str):
         raise ConfigError(f"{where}: policy is {named!r}, expected a text")
     tau = row.get("threshold")
-    if tau is not None and (isinstance(tau, bool) or not isinstance(tau, (int, float)) or not math.isfinite(tau)):
+    if tau is not None and not _is_number(tau):
         raise ConfigError(f"{where}: threshold is {tau!r}, expected a finite number")
     return Given(
         writable(policy if named is None else named),
@@ -152,7 +164,18 @@ def _known(row: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _kind(value: Any) -> str:
+    return "none" if value is None else f"of type {type(value).__name__}"
 
 
 def writable(text: str) -> str:

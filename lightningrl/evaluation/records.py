@@ -16,6 +16,7 @@ import numpy as np
 
 from lightningrl import io
 from lightningrl.answering import Answer
+from lightningrl.evaluation.lines import hashed_line, hashed_row
 from lightningrl.tokenization import decode_response, encode_texts
 from lightningrl.types import EvalRecord
 
@@ -92,7 +93,7 @@ class RecordFile:
         """Add a batch: on the disk when this returns; StageError when the disk is full, and nothing is added."""
         records = list(records)
         rows = [{"record": record.to_json()} for record in records] + [{"batch": batch, "engine": engine}]
-        data = "".join(_line(row) for row in rows).encode()
+        data = "".join(hashed_line(row) for row in rows).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file:
@@ -117,7 +118,7 @@ class RecordFile:
             return file.read(1) == b"\n"
 
     def _read(self, line: bytes) -> None:
-        row = _row(line)
+        row = hashed_row(line)
         if row is None:
             self.damaged += bool(line.strip())
         elif "record" in row:
@@ -129,19 +130,3 @@ class RecordFile:
                 self.records[record.uid, record.sample] = record
         else:
             self.engine[row["batch"]] = row["engine"]
-
-
-def _line(row: dict[str, Any]) -> str:
-    """The row behind the first 16 digits of its hash."""
-    text = io.canonical_json(row)
-    return f"{io.sha256_text(text)[:16]} {text}\n"
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    import json
-
-    try:
-        digest, _, text = line.decode().partition(" ")
-        return json.loads(text) if io.sha256_text(text)[:16] == digest else None
-    except ValueError:
-        return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -19,6 +18,7 @@ from typing import Any
 from lightningrl import io
 from lightningrl.errors import BenchmarkError, StageError
 from lightningrl.evaluation.given import SHOWN, Given, writable
+from lightningrl.evaluation.lines import hashed_line, hashed_row
 from lightningrl.judges.protocol import Judge
 from lightningrl.types import EvalRecord, Example, Verdict
 
@@ -36,7 +36,8 @@ def check_problems(responses: Sequence[Given], examples: Sequence[Example]) -> N
         raise BenchmarkError(
             f"{len(strange)} uids are of no problem here, for example {', '.join(map(repr, strange[:SHOWN]))}; the "
             f"{len(known)} problems have uids like {min(known)!r}. Judge with the data that the responses were made "
-            "from; `lightningrl generate` takes a problem's uid as the line's `id`."
+            "from (without --limit, or with one that has them); `lightningrl generate` takes a problem's uid as the "
+            "line's `id`."
         )
 
 
@@ -62,9 +63,10 @@ def judge_all(
     make_judge: Callable[[], Judge],
     out: Path,
     identity: Mapping[str, Any],
+    finish: Callable[[list[dict[str, Any]]], None],
     advance: Callable[[int], None] = lambda judged: None,
 ) -> list[dict[str, Any]]:
-    """Rows of all responses, in their order. They stay in `<out>.partial`; `finish` moves them into place.
+    """Rows of all responses, in their order, out of `<out>.partial`; `finish` is given them before the file goes.
 
     identity: what the verdicts depend on but the responses; those of another one are not gone on from.
     advance: told how many more are judged. Raises StageError when another process judges into the same file.
@@ -84,13 +86,10 @@ def judge_all(
         finally:
             if judge is not None:
                 judge.close()
-        return [partial.rows[given.digest] for given in responses]
-
-
-def finish(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the records at once, then drop what they were gathered in."""
-    io.write_jsonl(out, (dict(row) for row in rows))
-    partial_path(out).unlink(missing_ok=True)
+        rows = [partial.rows[given.digest] for given in responses]
+        finish(rows)  # another process waits at the door until the results are in their place
+        partial_path(out).unlink(missing_ok=True)
+        return rows
 
 
 def partial_path(out: Path) -> Path:
@@ -124,7 +123,7 @@ class _Partial:
 
     def append(self, rows: Mapping[str, dict[str, Any]]) -> None:
         """Onto the disk when this returns; nothing of it when it raises StageError (disk full)."""
-        lines = [io.canonical_json({"of": digest, "record": row}) + "\n" for digest, row in rows.items()]
+        lines = [hashed_line({"of": digest, "record": row}) for digest, row in rows.items()]
         self._write("".join(lines).encode())
         self.rows |= rows
 
@@ -163,9 +162,8 @@ class _Partial:
             self._write(self._head)
 
     def _take(self, line: bytes) -> bool:
-        try:
-            row = json.loads(line)
-            self.rows[row["of"]] = row["record"]
-        except (ValueError, KeyError, TypeError):
+        row = hashed_row(line)
+        if row is None:
             return False
+        self.rows[row["of"]] = row["record"]
         return True

@@ -58,16 +58,17 @@ class Sweep:
 
         Raises Interrupted, between two shards, when asked to stop.
         """
-        file = RecordFile(self.cache / f"threshold-{threshold!r}.jsonl")
+        file = self._file(threshold)
         if file.damaged:
             self.report(f"{file.path}: {file.damaged} damaged lines; their problems are decoded again")
-        for start in range(0, len(self.examples), self.shard):
-            asked = [(e, s) for e in self.examples[start : start + self.shard] for s in range(self.samples)]
-            if str(start) in file.engine and all((e.uid, s) in file.records for e, s in asked):
-                continue
+        missing = self._missing(file)
+        there = len(self.examples) - sum(len(self.examples[start : start + self.shard]) for start in missing)
+        if there and missing:
+            self.report(f"threshold {threshold:g}: {there} of {len(self.examples)} problems are there already")
+        for start in missing:
             if self.should_stop():
                 raise Interrupted("stopped between two shards; run the same command again to go on from there")
-            self._decode(file, threshold, start, asked)
+            self._decode(file, threshold, start, self._asked(start))
         records = [file.records[e.uid, s] for e in self.examples for s in range(self.samples)]
         engine = Counter[str]()
         for start in range(0, len(self.examples), self.shard):
@@ -75,10 +76,30 @@ class Sweep:
         self._say(threshold, records)
         return records, dict(sorted(engine.items()))
 
+    def complete(self) -> list[float]:
+        """Thresholds whose records have all gathered already."""
+        names = [path.name for path in self.cache.glob("threshold-*.jsonl")]
+        thresholds = [float(name.removeprefix("threshold-").removesuffix(".jsonl")) for name in names]
+        return sorted(threshold for threshold in thresholds if not self._missing(self._file(threshold)))
+
     def close(self) -> None:
         """Free the judge."""
         if self._loaded is not None:
             self._loaded.task.judge.close()
+
+    def _file(self, threshold: float) -> RecordFile:
+        return RecordFile(self.cache / f"threshold-{threshold!r}.jsonl")
+
+    def _asked(self, start: int) -> list[tuple[Example, int]]:
+        return [(e, s) for e in self.examples[start : start + self.shard] for s in range(self.samples)]
+
+    def _missing(self, file: RecordFile) -> list[int]:
+        """Where the shards begin that are not whole."""
+        return [
+            start
+            for start in range(0, len(self.examples), self.shard)
+            if str(start) not in file.engine or not all((e.uid, s) in file.records for e, s in self._asked(start))
+        ]
 
     def _decode(self, file: RecordFile, threshold: float, start: int, asked: list[tuple[Example, int]]) -> None:
         if self._loaded is None:

@@ -89,19 +89,18 @@ def _print(size: str, found: dict[str, Any]) -> None:
 def judges(
     benchmark: Annotated[str, typer.Option(help="math500, gsm8k, humaneval, mbpp, ...")] = "math500",
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge.")] = 2,
-    mirror: Annotated[Path | None, typer.Option(help="Folder with the files; else LIGHTNINGRL_DATA_MIRROR.")] = None,
+    mirror: options.Mirror = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems.")] = None,
 ) -> None:
     """Judgements a second: gold answers (mathematics) or official solutions (programs), and how many are right."""
     with for_people(resumes=False):
         from lightningrl.bench.judges import mathematics, solutions
-        from lightningrl.benchmarks.fetch import Origins
         from lightningrl.benchmarks.registry import get_benchmark
         from lightningrl.evaluation.asked import problems
         from lightningrl.resolve import resolve
 
         chosen = get_benchmark(benchmark)
-        examples = problems(chosen, "test", None, Origins(mirror, Path("config/data.lock.json")), limit)
+        examples = problems(chosen, "test", None, options.origins(mirror), limit)
         judge = resolve(chosen.judge)
         is_mathematics = chosen.judge.endswith(":MathJudge")
         rows = mathematics(examples, workers) if is_mathematics else solutions(examples, judge, workers)

@@ -18,7 +18,6 @@ BenchmarkName = Annotated[str | None, typer.Option(help="gsm8k, math500, mbpp, h
 Out = Annotated[Path | None, typer.Option(help="Folder for records.jsonl and summary.json, and to go on with.")]
 Split = Annotated[str, typer.Option(help="test, validation or train.")]
 DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl) instead.")]
-Mirror = Annotated[Path | None, typer.Option(help="Folder with the files; LIGHTNINGRL_DATA_MIRROR goes first.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many problems.")]
 Thresholds = Annotated[
     list[float] | None, typer.Option("--threshold", help="The selector's parameter; several times: a sweep. [0.9]")
@@ -34,14 +33,15 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
 
 def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> None:
     """Evaluate a checkpoint directly; `given` are the verb's options by name."""
-    from lightningrl.benchmarks.fetch import Origins
     from lightningrl.benchmarks.protocol import PromptOptions
     from lightningrl.benchmarks.registry import get_benchmark
     from lightningrl.errors import ConfigError
     from lightningrl.evaluation import asked as tasks
     from lightningrl.evaluation import direct
+    from lightningrl.provenance.digest import digest
     from lightningrl.provenance.lease import lease
     from lightningrl.resolve import resolve
+    from lightningrl.sandbox.probe import probe
     from lightningrl.verbs import options
 
     if benchmark is None or out is None:
@@ -60,7 +60,10 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     thresholds = sorted(set(given["threshold"] or [0.9]))
     for threshold in thresholds:
         policy(threshold)  # what is wrong on the command line is said before anything is loaded
-    origins = Origins(given["mirror"], Path("config/data.lock.json"))
+        is_probability = given["selector"] == "threshold" and given["ranking"] == "confidence"
+        if is_probability and not 0 < threshold < 1:
+            raise ConfigError(f"--threshold: a threshold is a probability within (0, 1), found {threshold:g}")
+    origins = options.origins(given["mirror"])
     examples = tasks.problems(chosen, given["split"], given["data"], origins, given["limit"])
     asked = direct.Asked(
         chosen, examples, prompt, thresholds, given["samples"], given["max_new_tokens"], given["shard"]
@@ -69,7 +72,9 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     llm = options.open_llm(
         model, given["block_size"], given["dtype"], given["device"], rows=given["rows"], memory_bytes=memory
     )
+    needs_jail = resolve(chosen.judge).needs_jail
     settings = {
+        "judge": digest([chosen.judge.partition(":")[0]]), "sandbox": probe().require() if needs_jail else None,
         "model": llm.fingerprint, "benchmark": benchmark, "problems": tasks.fingerprint(examples), "policy": words,
         "prompt": {name: getattr(prompt, name) for name in ("style", "shots", "compat")},
         "samples": asked.samples, "max_new_tokens": asked.max_new_tokens, "shard": asked.shard,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from lightningrl.benchmarks.fetch import Origins
     from lightningrl.decoding.protocol import Policy
     from lightningrl.inference.llm import LLM
 
@@ -37,6 +38,7 @@ Rows = Annotated[int, typer.Option(min=1, help="Most responses that are decoded 
 MemoryMB = Annotated[
     int | None, typer.Option("--memory-mb", min=1, help="Of the KV cache, in 10^6 bytes; left out: what the rows need.")
 ]
+Mirror = Annotated[Path | None, typer.Option(help="Folder with the files; else LIGHTNINGRL_DATA_MIRROR, or the hub.")]
 Seed = Annotated[int, typer.Option(help="Part of the key of every draw.")]
 
 
@@ -81,6 +83,13 @@ def selector_options_of(text: str) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ConfigError(f"--selector-options: found {text}, expected an object")
     return options
+
+
+def origins(mirror: Path | None) -> Origins:
+    """Where a tool takes published files from: --mirror, else the environment's mirror, else the hub."""
+    from lightningrl.benchmarks.fetch import Origins
+
+    return Origins(mirror, Path("config/data.lock.json"), is_said=mirror is not None)
 
 
 def policy_from(**words: Any) -> Policy:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from lightningrl.verbs import options
 from lightningrl.verbs.people import for_people
 
 BenchmarkName = Annotated[str, typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")]
 Out = Annotated[Path | None, typer.Option(help="File to write; left out: standard output.")]
 DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl).")]
 Split = Annotated[str, typer.Option(help="test, validation or train.")]
-Mirror = Annotated[Path | None, typer.Option(help="Folder with the files; LIGHTNINGRL_DATA_MIRROR goes first.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many problems.")]
 Style = Annotated[str, typer.Option(help="The prompt's wording.")]
 Shots = Annotated[int, typer.Option(help="Worked examples before the problem.")]
@@ -24,7 +24,7 @@ def prompts(
     out: Out = None,
     data: DataFile = None,
     split: Split = "test",
-    mirror: Mirror = None,
+    mirror: options.Mirror = None,
     limit: Limit = None,
     style: Style = "default",
     shots: Shots = 0,
@@ -41,15 +41,14 @@ def prompts(
     """
     with for_people(resumes=False):
         from lightningrl import io
-        from lightningrl.benchmarks.fetch import Origins
         from lightningrl.benchmarks.protocol import PromptOptions
         from lightningrl.benchmarks.registry import get_benchmark
         from lightningrl.evaluation import asked
 
-        chosen, options = get_benchmark(benchmark), PromptOptions(style=style, shots=shots)
-        asked.check_prompt(chosen, options)
-        examples = asked.problems(chosen, split, data, Origins(mirror, Path("config/data.lock.json")), limit)
-        rows = [{"id": example.uid, "messages": chosen.render(example, options)} for example in examples]
+        chosen, wording = get_benchmark(benchmark), PromptOptions(style=style, shots=shots)
+        asked.check_prompt(chosen, wording)
+        examples = asked.problems(chosen, split, data, options.origins(mirror), limit)
+        rows = [{"id": example.uid, "messages": chosen.render(example, wording)} for example in examples]
         if out is None:
             typer.echo("".join(io.canonical_json(row) + "\n" for row in rows), nl=False)
         else:

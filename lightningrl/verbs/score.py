@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lightningrl.verbs import options
 from lightningrl.verbs.people import for_people
+
+if TYPE_CHECKING:
+    from lightningrl.types import EvalRecord
 
 Responses = Annotated[Path, typer.Argument(help="JSON lines: one response each.")]
 BenchmarkName = Annotated[str, typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")]
 Out = Annotated[Path, typer.Option(help="The records; the summary goes beside them (OUT with .summary.json).")]
 DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl).")]
 Split = Annotated[str, typer.Option(help="test, validation or train.")]
-Mirror = Annotated[Path | None, typer.Option(help="Folder with the files; LIGHTNINGRL_DATA_MIRROR goes first.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many problems are asked about.")]
 PolicyName = Annotated[str | None, typer.Option("--policy", help="Of lines that name none; left out: the file's name.")]
 Threshold = Annotated[float | None, typer.Option(help="Of lines that name none.")]
@@ -29,7 +33,7 @@ def score(
     out: Out,
     data: DataFile = None,
     split: Split = "test",
-    mirror: Mirror = None,
+    mirror: options.Mirror = None,
     limit: Limit = None,
     policy: PolicyName = None,
     threshold: Threshold = None,
@@ -50,7 +54,6 @@ def score(
     """
     with for_people():
         from lightningrl import io
-        from lightningrl.benchmarks.fetch import Origins
         from lightningrl.benchmarks.registry import get_benchmark
         from lightningrl.evaluation import asked, given, scored, scoring
         from lightningrl.evaluation.selfcheck import self_check
@@ -60,7 +63,7 @@ def score(
         _check_out(out, responses, overwrite)
         chosen = get_benchmark(benchmark)
         file = given.read_given(responses, policy, threshold)
-        examples = asked.problems(chosen, split, data, Origins(mirror, Path("config/data.lock.json")), limit)
+        examples = asked.problems(chosen, split, data, options.origins(mirror), limit)
         scoring.check_problems(file.responses, examples)
 
         def make_judge() -> Any:
@@ -74,10 +77,14 @@ def score(
 
         identity = {"benchmark": benchmark, "judge": chosen.judge, "problems": asked.fingerprint(examples)}
         identity["code"] = digest([chosen.judge.partition(":")[0]])  # verdicts of another judge are not gone on from
-        rows = scoring.judge_all(file.responses, examples, make_judge, out, identity)
-        found = scored.summaries(rows, examples)
-        io.write_json(out.with_name(f"{out.name}.summary.json"), found)
-        scoring.finish(out, rows)
+
+        def finish(rows: list[dict[str, Any]]) -> None:
+            _check_out(out, responses, overwrite)
+            io.write_json(out.with_name(f"{out.name}.summary.json"), scored.summaries(rows, examples))
+            io.write_jsonl(out, rows)
+
+        scoring.judge_all(file.responses, examples, make_judge, out, identity, finish)
+        found = io.read_json(out.with_name(f"{out.name}.summary.json"))
         for summary in found:
             _show(summary)
             for note in scored.notes(summary, file.failed):
@@ -125,6 +132,8 @@ def compare(
 ) -> None:
     """Compare records of models on the same problems: accuracy, TPF, AUP, with paired 95 % intervals over problems.
 
+    Records without counts of tokens and forwards are compared by accuracy alone.
+
     AUP is over all thresholds in the files, under one y_max; anchored AUP has the base's y_min = y_1 - 5 for all.
 
     \b
@@ -137,21 +146,26 @@ def compare(
         from lightningrl.report.frontier import Evaluation, collect
         from lightningrl.types import EvalRecord
 
-        evaluations, benchmark = [], ""
+        evaluations, benchmark, has_counts = [], "", True
         for number, path in enumerate([base, *others]):
             try:
                 records = [EvalRecord.from_json(row) for row in read_jsonl(path)]
             except TypeError as error:
                 raise StageError(f"{path}: these are no records ({error}); `lightningrl score` makes them") from None
-            if not records or any(r.denoise_forwards is None or r.threshold is None for r in records):
-                raise StageError(f"{path}: its records lack thresholds or counts, without which there is no TPF")
+            if not records:
+                raise StageError(f"{path}: there are no records in it")
+            has_counts = has_counts and all(r.denoise_forwards and r.response_tokens for r in records)
+            records = [_filled(record, threshold) for record in records]
             benchmark = benchmark or records[0].uid.split("/")[0]
             role = "rival" if number else "before"
             evaluations.append(Evaluation(_name(path, number), role, "", benchmark, records, _name(base, 0)))
         limits = None if y_max is None else {benchmark: y_max}
         table = collect(evaluations, "compare", threshold, bootstrap, seed, limits).headline
         for row, evaluation in zip(table.to_dict("records"), evaluations, strict=True):
-            _compare_line(row, tpf_difference(evaluation, evaluations[0], threshold, bootstrap, seed))
+            faster = tpf_difference(evaluation, evaluations[0], threshold, bootstrap, seed)
+            _compare_line(row, faster if has_counts else None)
+        if not has_counts:
+            typer.echo("note: no TPF and no AUP: there are records without counts of tokens and forwards")
 
 
 def _name(path: Path, number: int) -> str:
@@ -160,17 +174,31 @@ def _name(path: Path, number: int) -> str:
     return f"{number}:{stem}"
 
 
-def _compare_line(row: Mapping[Any, Any], tpf_difference: tuple[float, float, float]) -> None:
+def _filled(record: EvalRecord, threshold: float) -> EvalRecord:
+    """With a threshold, and with counts of 1 where there are none: nothing made of those is shown."""
+    counts = {"response_tokens": 1, "denoise_forwards": 1, "commit_forwards": 0}
+    lacking = {name: value for name, value in counts.items() if getattr(record, name) is None}
+    at = threshold if record.threshold is None else record.threshold
+    return replace(record, threshold=at, **lacking)
+
+
+def _compare_line(row: Mapping[Any, Any], tpf_difference: tuple[float, float, float] | None) -> None:
+    """tpf_difference: with its interval; None: nothing is known of speed."""
     def with_interval(name: str, form: str) -> str:
         low, high = (form.format(row[f"{name}_{end}"]) for end in ("low", "high"))
         return f"{form.format(row[name])} [{low}, {high}]"
 
     line = f"{row['policy']}: accuracy {with_interval('accuracy_pct', '{:.1f}')} %"
-    line += f", TPF {with_interval('tpf', '{:.2f}')}"
-    line += f", AUP {with_interval('aup', '{:.1f}')}, anchored {with_interval('aup_anchored', '{:.1f}')}"
+    if tpf_difference is not None:
+        line += f", TPF {with_interval('tpf', '{:.2f}')}"
+        line += f", AUP {with_interval('aup', '{:.1f}')}, anchored {with_interval('aup_anchored', '{:.1f}')}"
     if row["accuracy_difference"] == row["accuracy_difference"]:  # not the base itself
-        line += f"; against the base {with_interval('accuracy_difference', '{:+.1f}')} points, "
-        line += "TPF {:+.2f} [{:+.2f}, {:+.2f}], ".format(*tpf_difference)
-        line += f"anchored AUP {with_interval('aup_anchored_difference', '{:+.1f}')}"
+        line += f"; against the base {with_interval('accuracy_difference', '{:+.1f}')} points"
+        if tpf_difference is not None:
+            line += ", TPF {:+.2f} [{:+.2f}, {:+.2f}]".format(*tpf_difference)
+            line += f", anchored AUP {with_interval('aup_anchored_difference', '{:+.1f}')}"
+    if tpf_difference is None:
+        typer.echo(f"{line} ({row['n_problems']} problems)")
+        return
     line += f" (threshold {row['threshold']:g}; y_max {row['y_max']:.1f}, y_min {row['y_min']:.1f}, "
     typer.echo(line + f"thresholds {row['thresholds']}, {row['n_problems']} problems)")

@@ -217,9 +217,15 @@ def test_the_environment_names_the_mirror_first(tmp_path, monkeypatch):
     assert obtain(SOURCE, Origins(tmp_path, tmp_path / "lock.json")).rows == ROWS
 
 
+def test_a_mirror_named_on_the_command_line_goes_before_the_environments(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", str(tmp_path))
+    assert obtain(SOURCE, Origins(MIRROR, tmp_path / "lock.json", is_said=True)).rows == ROWS
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [("a.json", b"{}"), ("a.json", b"[1]"), ("a.json", b"["), ("a.jsonl", b"{}\n["), ("a.jsonl.gz", b"x"),
+     ("a.json.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xff\xff\xff"), ("a.json", b"[" * 100_000),
      ("a.parquet", b"PAR1"), ("a.json", b"\xff")],
 )  # fmt: skip
 def test_damaged_files_are_named(name, data):

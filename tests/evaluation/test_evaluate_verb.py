@@ -133,6 +133,25 @@ def test_one_more_threshold_costs_only_itself(model, undisturbed, tmp_path):
         assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
 
 
+def test_what_the_folder_has_already_stays_in_its_records(model, undisturbed, tmp_path):
+    out = tmp_path / "kept"
+    assert run(model, out).returncode == 0
+    assert run(model, out, thresholds=("0.9",)).returncode == 0
+    for name in FILES:
+        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+
+
+def test_the_proof_of_another_judge_or_other_problems_is_none(model, tmp_path):
+    out = tmp_path / "proof"
+    assert run(model, out).returncode == 0
+    checked = json.loads((out / "selfcheck.json").read_text())
+    for name in ("judge", "problems", "benchmark"):
+        other = checked | {"of": checked["of"] | {name: "another"}, "empty": {}}
+        (out / "selfcheck.json").write_text(json.dumps(other))
+        assert run(model, out).returncode == 0
+        assert json.loads((out / "selfcheck.json").read_text()) == checked
+
+
 def test_a_torn_and_a_damaged_line_are_made_again(model, undisturbed, tmp_path):
     out = tmp_path / "torn"
     assert run(model, out).returncode == 0
@@ -170,6 +189,7 @@ def test_other_settings_are_refused_by_name(model, undisturbed, more, message):
             "worked examples go with the style `default` only",
         ),
         (("--benchmark", "gsm-mini", "--out", "x", "--limit", "2"), "shorten the prompt or max_new_tokens"),
+        (("--benchmark", "gsm-mini", "--out", "x", "--limit", "2", "--threshold", "1.5"), "within (0, 1), found 1.5"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_message(model, tmp_path, arguments, message):

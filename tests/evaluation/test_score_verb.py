@@ -70,6 +70,32 @@ def test_counts_of_generate_are_taken(folder):
     assert EvalRecord.from_json(json.loads((folder / "r.jsonl").read_text().splitlines()[0])).response_tokens == 20
 
 
+def test_failed_requests_in_other_engines_words_and_text_behind_the_end(folder):
+    rows = [full_row(n) | {"error": None} for n in range(3)]
+    rows += [{"uid": PROBLEMS[3].uid, "response": None}, {"uid": None, "id": PROBLEMS[4].uid, "text": RIGHT[4]}]
+    rows += [{"id": PROBLEMS[5].uid, "text": f"{RIGHT[5]}<|im_end|>\n<|im_start|>user \\boxed{{1}}"}]
+    write(folder / "g.jsonl", rows)
+    done = score("g.jsonl", "--out", "r.jsonl", "--threshold", "0.9")
+    assert done.exit_code == 0, done.output
+    assert "5 responses to 5 problems: 5 ok" in done.stdout
+    assert "1 lines of the input are failed requests" in done.stdout
+
+
+def test_a_flipped_byte_in_what_was_gathered_is_judged_again(folder, monkeypatch):
+    from lightningrl.evaluation import scoring
+
+    write(folder / "g.jsonl", [full_row(n, correct=n % 3 > 0) for n in range(30)])
+    score("g.jsonl", "--out", "first.jsonl")
+    monkeypatch.setattr(scoring, "partial_path", lambda out: out.with_name("kept.partial"))
+    path_type, unlink = type(folder), type(folder).unlink
+    monkeypatch.setattr(path_type, "unlink", lambda p, **k: None if p.name == "kept.partial" else unlink(p, **k))
+    score("g.jsonl", "--out", "second.jsonl")
+    data = (folder / "kept.partial").read_bytes()
+    (folder / "kept.partial").write_bytes(data.replace(b'"correct":false', b'"correct":true ', 1))
+    assert score("g.jsonl", "--out", "third.jsonl").exit_code == 0
+    assert (folder / "third.jsonl").read_bytes() == (folder / "first.jsonl").read_bytes()
+
+
 def test_prompts_go_out_without_gold_and_answers_come_back(folder):
     arguments = ["prompts", "--benchmark", "gsm-mini", "--data", "test.jsonl", "--limit", "5"]
     done = CliRunner().invoke(cli.app, arguments)
@@ -235,12 +261,15 @@ def test_two_models_are_compared_on_the_same_problems(folder):
     assert f"AUP {expected:.1f} [" in fast and "y_max 93.3, y_min 88.3" in fast
 
 
-def test_what_cannot_be_compared_is_said(folder):
+def test_without_counts_accuracy_alone_is_compared_and_other_files_are_refused(folder):
     write(folder / "a.jsonl", [full_row(n) for n in range(30)])
     write(folder / "b.jsonl", [{"uid": e.uid, "response": "x"} for e in PROBLEMS])
     for name in ("a", "b"):
         score(f"{name}.jsonl", "--out", f"{name}.records.jsonl")
-    done = CliRunner().invoke(cli.app, ["compare", "a.records.jsonl", "b.records.jsonl"])
-    assert done.exit_code == 2 and "lack thresholds or counts" in done.stderr
+    done = CliRunner().invoke(cli.app, ["compare", "a.records.jsonl", "b.records.jsonl", "--bootstrap", "100"])
+    assert done.exit_code == 0, done.stderr
+    base, other, note = done.stdout.splitlines()
+    assert "accuracy 100.0" in base and "against the base -100.0" in other and "note: no TPF and no AUP" in note
+    assert "TPF" not in base + other and "AUP" not in base + other
     done = CliRunner().invoke(cli.app, ["compare", "a.jsonl", "a.records.jsonl"])
     assert done.exit_code == 2 and "these are no records" in done.stderr

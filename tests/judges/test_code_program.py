@@ -48,3 +48,9 @@ def test_extraction_with_a_prefill_is_linear():
     extract_program("```python\n" * 100_000 + "`" * 1_000_000, MBPP)
     extract_program("\n" * 1_000_000, HUMANEVAL)
     assert time.perf_counter() - start < 5
+
+
+def test_a_fence_that_is_none_after_all_takes_no_time():
+    start = time.perf_counter()
+    extract_program("```" + " " * 100_000 + "a" * 100_000 + "`")
+    assert time.perf_counter() - start < 2

@@ -294,6 +294,48 @@ def command(pid):
         return b""
 
 
+POISON = {
+    "math": (
+        "import math\nmath.isclose = lambda *a, **k: True", "import math\nassert math.isclose(f(), 1)", "return 2"
+    ),
+    "builtins": ("import builtins\nbuiltins.abs = lambda x: 0", "assert abs(f() - 1) < 1e-6", "return 9"),
+    "decimal": (
+        "import decimal\ndecimal.getcontext().prec = 1",
+        "from decimal import Decimal\nassert Decimal(f()) / 7 > 14",
+        "return 99",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", POISON)
+def test_one_problems_test_code_does_not_move_the_next_verdict(jail_level, title):
+    setup, test, body = POISON[title]
+    judge = CodeJudge(workers=1)
+    alone = judge_one(judge, example([test]), f"def f(): {body}").correct
+    assert judge_one(judge, example(["assert f() == 0"], setup=setup), "def f(): return 0").correct
+    assert judge_one(judge, example([test]), f"def f():\n    {body}").correct is alone
+    judge.close()
+
+
+def test_exact_numbers_and_views_cross_and_lookalikes_do_not(judge):
+    assert passes(judge, "from decimal import Decimal\ndef f(x): return Decimal(x)", "assert f('10') == 10")
+    assert passes(judge, "from fractions import Fraction\ndef f(x): return Fraction(x)", "assert f('1/3') * 3 == 1")
+    assert passes(judge, "def f(d): return d.keys()", "assert f({1: 2}) == {1} and list(f({2: 3})) == [2]")
+    assert passes(judge, "def f(): return bytearray(b'a')", "assert f() == b'a'")
+    liar = "from decimal import Decimal\nclass D(Decimal):\n    def __eq__(s, o): return True\ndef f(): return D(1)"
+    verdict = judge_one(judge, example(["assert f() == 3"]), liar)
+    assert not verdict.correct and verdict.compat is None  # where they share a process, the object would have decided
+
+
+@pytest.mark.parametrize("where", ["import os; os.kill(os.getppid(), 9)\n", ""])
+def test_a_program_cannot_end_its_jail_and_be_right_by_chance(judge, where):
+    inside = "" if where else "import os; os.kill(os.getppid(), 9); "
+    program = f"{where}def f(x): {inside}return x"
+    gold = example(["assert f(1) == 1", "assert f(2) == 2"])
+    verdicts = [judge_one(judge, gold, f"# {n}\n{program}") for n in range(8)]
+    assert len({(v.correct, v.status, v.value) for v in verdicts}) == 1
+
+
 def test_the_bound_is_the_published_one(jail_level):
     gold = code_tests.read_tests({"entry_point": "f", "tests": ["x"], "time_limit_s": 1})
     assert gold.limits(CodeJudge()._limits).wall_s == 1 + 2.0

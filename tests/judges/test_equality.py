@@ -1,5 +1,7 @@
 """When two plain values are the same answer."""
 
+from collections import deque
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,9 @@ SAME = [
 ]  # fmt: skip
 DIFFERENT = [
     (True, 1), (1, True), (False, 0.0), ([1], [True]), ((1,), [1]), ({1}, {True}), ({(1,)}, {(True,)}),
-    ({1: 2}, {True: 2}), ({1: True}, {1: 1}), ("1", 1), (None, 0), (None, False), ([], ()), (set(), {}), ([1], [1, 2]),
+    ({1: 2}, {True: 2}), ({1: True}, {1: 1}), ("1", 1), (None, 0),
+    (frozenset([True]), frozenset([1])), (deque([True]), deque([1])),
+    ({frozenset([True])}, {frozenset([1])}), (None, False), ([], ()), (set(), {}), ([1], [1, 2]),
     ({"a": 1}, {"b": 1}), ({"a": 1}, {"a": 1, "b": 1}), (nan, 0.0), (0.1 + 0.2, 0.3), (2**53 + 1, float(2**53)),
 ]  # fmt: skip
 
