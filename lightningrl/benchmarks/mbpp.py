@@ -55,18 +55,29 @@ class Mbpp:
         """See `Benchmark.load`; in the order of task ids, which are the uids' numbers."""
         tasks = {row["task_id"]: row for row in rows["tasks"]}
         worded = {_task_of(row, tasks): row for row in rows["test"]}
-        splits = {
-            "test": [_example("test", tasks[number], worded[number]) for number in sorted(worded)],
-            "validation": [_example("validation", tasks[number]) for number in VALIDATION_TASKS if number in tasks],
-            "train": [_example("train", tasks[number]) for number in TRAIN_TASKS if number in tasks],
-        }
-        return take(self.name, separate(Splits(splits)), sizes)
+        described = {_description(tasks[number]) for number in worded}
+        splits = {"test": [_example("test", tasks[number], worded[number]) for number in sorted(worded)]}
+        dropped = {}
+        for split, numbers in (("validation", VALIDATION_TASKS), ("train", TRAIN_TASKS)):
+            there = [tasks[number] for number in numbers if number in tasks]
+            own = [task for task in there if _description(task) not in described]
+            splits[split] = [_example(split, task) for task in own]
+            if len(own) < len(there):
+                dropped[f"{split} problems that describe a test problem"] = len(there) - len(own)
+        found = separate(Splits(splits))
+        found.dropped |= dropped
+        return take(self.name, found, sizes)
 
     def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
         return wordings.functions(example, prompt)
 
     def signature(self, example: Example) -> str:
         return question_text(example)
+
+
+def _description(task: Row) -> str:
+    """What a task asks for, whichever of its tests is shown."""
+    return " ".join(task["text"].casefold().split())
 
 
 def _task_of(row: Row, tasks: Mapping[int, Row]) -> int:

@@ -2,7 +2,8 @@
 
 Mathematics: the problem and a request for a box; the same as a system turn; and one for models that think aloud. Code:
 the problem, and an assistant turn that has begun (the *prefill*): an opened block of Python. The blank after
-"code block." is in the original. The four worked examples of mathematics are those of Minerva (Lewkowycz et al., 2022);
+"code block." is in the original; how worked examples of MBPP are put into turns, and the blanks inside those of
+mathematics, are ours. The four worked examples of mathematics are those of Minerva (Lewkowycz et al., 2022);
 those of MBPP are its own tasks 2, 3 and 4 (Austin et al., 2021; CC BY 4.0), which the benchmark sets aside for this.
 """
 
@@ -94,9 +95,11 @@ def mathematics(example: Example, prompt: PromptOptions, worked: bool = False) -
     """A problem in one of the styles `default`, `system`, `think`; `prompt.suffix` replaces the request for a box."""
     question = example.messages[-1]["content"]
     if prompt.style == "system":
-        return [{"role": "system", "content": prompt.suffix or BOX_AS_SYSTEM}, user(question)]
+        request = BOX_AS_SYSTEM if prompt.suffix is None else prompt.suffix
+        return [{"role": "system", "content": request}, user(question)] if request else [user(question)]
     if prompt.style == "think":
-        return [user(f"{prompt.suffix or BOX_BEFORE}\n{question}"), assistant(THINK)]
+        request = BOX_BEFORE if prompt.suffix is None else prompt.suffix
+        return [user(f"{request}\n{question}" if request else question), assistant(THINK)]
     turns: Messages = []
     for problem, solution, answer in MATH_SHOTS[: prompt.shots] if worked else ():
         final = f"Final Answer: The final answer is {answer}. I hope it is correct."

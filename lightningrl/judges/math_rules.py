@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from lightningrl.judges import math_units
+from lightningrl.judges import math_parts, math_units
 from lightningrl.judges.math_text import clean
 
 Algebra = Callable[[str, str], bool]
@@ -79,7 +79,7 @@ def number(text: str) -> Fraction | None:
     (Fraction(-3, 2), Fraction(1, 2), Fraction(9, 5), Fraction(1, 2), None)
     """
     text = text.strip()
-    while text.startswith("{") and text.endswith("}") and _closes_at_the_end(text):
+    while text.startswith("{") and text.endswith("}") and math_parts.closes_at_the_end(text):
         text = text[1:-1].strip()
     if match := _NUMBER.fullmatch(text):
         return Fraction(f"{match[1]}.{match[2]}") if match[2] else Fraction(int(match[1]))
@@ -119,7 +119,7 @@ def exact(text: str) -> str:
 
 def _bare(text: str) -> str:
     r"""Without `x \in` before a set, braces around all of it, a comma at its end, and what it is said to be about."""
-    while text.startswith("{") and text.endswith("}") and _closes_at_the_end(text):
+    while text.startswith("{") and text.endswith("}") and math_parts.closes_at_the_end(text):
         text = text[1:-1].strip()
     text = re.split(r"\\approx(?![A-Za-z])", text)[0].strip() or text
     return re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*", "", text).rstrip(",;")
@@ -150,21 +150,21 @@ def _sets(one: str, other: str, algebra: Algebra) -> bool | None:
     inside = [text[2:-2] if text.startswith("\\{") and text.endswith("\\}") else None for text in (one, other)]
     if inside == [None, None]:
         return None
-    items = [_items(text if i is None else i) for i, text in zip(inside, (one, other), strict=True)]
+    items = [math_parts.items(text if i is None else i) for i, text in zip(inside, (one, other), strict=True)]
     if None in inside and any(len(part) == 1 for part in items):
         return False  # a list and a set with the same members are the same; `5` and `\\{5\\}` are not
     return _in_any_order(items[0], items[1], algebra)
 
 
 def _unions(one: str, other: str, algebra: Algebra) -> bool | None:
-    parts = [_split(text, r"\cup") for text in (one, other)]
+    parts = [math_parts.split(text, r"\cup") for text in (one, other)]
     if all(len(part) == 1 for part in parts):
         return None
     return _in_any_order(parts[0], parts[1], algebra)
 
 
 def _lists(one: str, other: str, algebra: Algebra) -> bool | None:
-    items = [_items(text) for text in (one, other)]
+    items = [math_parts.items(text) for text in (one, other)]
     if all(len(part) == 1 for part in items):
         return None
     return _in_any_order(items[0], items[1], algebra)
@@ -182,8 +182,8 @@ def _brackets(one: str, other: str, algebra: Algebra) -> bool | None:
 
 
 def _bracketed(text: str) -> tuple[str, list[str]] | None:
-    if len(text) > 2 and text[0] in "([" and text[-1] in ")]" and _closes_at_the_end(text):
-        items = _split(text[1:-1], ",")
+    if len(text) > 2 and text[0] in "([" and text[-1] in ")]" and math_parts.closes_at_the_end(text):
+        items = math_parts.split(text[1:-1], ",")
         if len(items) > 1:
             return text[0] + text[-1], items
     return None
@@ -214,7 +214,7 @@ def _relations(one: str, other: str, algebra: Algebra) -> bool | None:
 
 def _ratios(one: str, other: str, algebra: Algebra) -> bool | None:
     """`3:4` and times: part by part, not cancelled."""
-    parts = [_split(text, ":") for text in (one, other)]
+    parts = [math_parts.split(text, ":") for text in (one, other)]
     if all(len(part) == 1 for part in parts):
         return None
     return _in_order(parts[0], parts[1], algebra)
@@ -297,49 +297,6 @@ def _word(text: str) -> str | None:
         r"[^\W\d_]{4,}(?:[ -][^\W\d_]+)*(?: ?[0-9]+)?|[^\W\d_]+(?: [^\W\d_]+)+|[Nn]o|[Yy]es|[Oo]dd", bare
     )
     return bare.casefold() if is_word else None
-
-
-def _items(text: str) -> list[str]:
-    r"""Top-level items of a list: commas, `and`, `or`, and both values of `a \pm b`."""
-    text = re.sub(r",?\\text\{,?\s*(?:and|or)\}|(?:,| (?=[ao]))? ?(?<=[0-9}, ])(?:and|or) ?(?=[-0-9\\])", ",", text)
-    parts = [part for half in _split(text, ";") for part in _split(half, ",")]
-    items = [item for item in parts if item] or [text]
-    return [each for item in items for each in _both(item)]
-
-
-def _both(item: str) -> list[str]:
-    if item.count("\\pm") != 1:
-        return [item]
-    before, after = re.split(r"\\pm\s*", item)
-    return [f"{before}+{after}" if before else after, f"{before}-{after}"]
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """At separators outside all brackets."""
-    parts, depth, start, place = [], 0, 0, 0
-    while place < len(text):
-        if text.startswith(separator, place) and depth == 0:
-            parts.append(text[start:place].strip())
-            place += len(separator)
-            start = place
-            continue
-        if text[place] == "\\" and place + 1 < len(text):
-            depth += {"{": 1, "}": -1}.get(text[place + 1], 0)
-            place += 2
-            continue
-        depth += 1 if text[place] in "([{" else -1 if text[place] in ")]}" else 0
-        place += 1
-    return [*parts, text[start:].strip()]
-
-
-def _closes_at_the_end(text: str) -> bool:
-    """Whether the first bracket is closed by the last character; a half-open interval's brackets are of two kinds."""
-    depth = 0
-    for place, sign in enumerate(text):
-        depth += 1 if sign in "([{" else -1 if sign in ")]}" else 0
-        if depth == 0:
-            return place == len(text) - 1
-    return False
 
 
 def _in_order(some: Sequence[str], others: Sequence[str], algebra: Algebra) -> bool:

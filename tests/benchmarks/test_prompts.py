@@ -87,6 +87,13 @@ def test_a_suffix_replaces_the_benchmarks_own_words_and_empty_leaves_them_out(to
         assert f"{example.messages[0]['content']}{end}<|im_end|>" in text and "boxed" not in text
 
 
+@pytest.mark.parametrize("style", ["default", "system", "think"])
+def test_an_empty_suffix_asks_for_nothing_in_every_style(style):
+    example = first_problem("gsm8k")
+    turns = SMALL["gsm8k"].render(example, PromptOptions(style=style, suffix=""))
+    assert [turn["content"] for turn in turns if turn["role"] != "assistant"] == [example.messages[0]["content"]]
+
+
 def test_worked_examples_come_before_the_problem_and_end_as_minerva_does():
     turns = SMALL["math500"].render(first_problem("math500"), PromptOptions(shots=4))
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 4 + ["user"]

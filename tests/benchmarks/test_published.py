@@ -20,11 +20,12 @@ from lightningrl.types import Example
 FULL = {
     "gsm8k": {"test": 1319, "train": 7473},
     "math500": {"test": 500, "train": 8519},
-    "mbpp": {"test": 500, "train": 464},
+    "mbpp": {"test": 500, "train": 461},
     "humaneval": {"test": 164, "train": 0},
 }
 """Problems; train with what is carved out of it (MBPP's own validation split among it). Of MATH's 8,523 two come twice
-and two have no answer."""
+and two have no answer;
+of MBPP's 464 three (602, 704, 872) describe a test problem."""
 
 
 def example(number: int, question: str, split: str = "train") -> Example:
@@ -105,6 +106,17 @@ def test_mbpp_joins_wording_and_programs():
     assert first.messages[1] == {"role": "assistant", "content": "Here is the completed code:\n```python"}
     assert "\r" not in first.solution and first.solution.startswith("\ndef remove_Occ")
     assert [e.uid for e in splits["validation"]] == ["mbpp/validation/00511", "mbpp/validation/00512"]
+
+
+def test_mbpp_drops_a_training_task_that_describes_a_test_task():
+    benchmark = SMALL["mbpp"]
+    origins = Origins(Path(__file__).parents[1] / "fixtures" / "mirror", Path("none"))
+    rows = {source.key: obtain(source, origins).rows for source in benchmark.sources}
+    texts = {row["task_id"]: row for row in rows["tasks"]}
+    texts[601]["text"] = texts[12]["text"].upper()
+    splits = benchmark.load(ALL, 0, rows)
+    assert "mbpp/train/00601" not in {e.uid for e in splits["train"]}
+    assert splits.dropped["train problems that describe a test problem"] == 1
 
 
 def test_mbpp_with_another_task_in_its_place_is_refused():

@@ -1,0 +1,48 @@
+"""What an answer is made of, by its brackets and commas: lists' items, parts between separators. Linear."""
+
+from __future__ import annotations
+
+import re
+
+
+def items(text: str) -> list[str]:
+    r"""Top-level items of a list: commas, `and`, `or`, and both values of `a \pm b`."""
+    text = re.sub(r",?\\text\{,?\s*(?:and|or)\}|(?:,| (?=[ao]))? ?(?<=[0-9}, ])(?:and|or) ?(?=[-0-9\\])", ",", text)
+    parts = [part for half in split(text, ";") for part in split(half, ",")]
+    items = [item for item in parts if item] or [text]
+    return [each for item in items for each in _both(item)]
+
+
+def _both(item: str) -> list[str]:
+    if item.count("\\pm") != 1:
+        return [item]
+    before, after = re.split(r"\\pm\s*", item)
+    return [f"{before}+{after}" if before else after, f"{before}-{after}"]
+
+
+def split(text: str, separator: str) -> list[str]:
+    """At separators outside all brackets."""
+    parts, depth, start, place = [], 0, 0, 0
+    while place < len(text):
+        if text.startswith(separator, place) and depth == 0:
+            parts.append(text[start:place].strip())
+            place += len(separator)
+            start = place
+            continue
+        if text[place] == "\\" and place + 1 < len(text):
+            depth += {"{": 1, "}": -1}.get(text[place + 1], 0)
+            place += 2
+            continue
+        depth += 1 if text[place] in "([{" else -1 if text[place] in ")]}" else 0
+        place += 1
+    return [*parts, text[start:].strip()]
+
+
+def closes_at_the_end(text: str) -> bool:
+    """Whether the first bracket is closed by the last character; a half-open interval's brackets are of two kinds."""
+    depth = 0
+    for place, sign in enumerate(text):
+        depth += 1 if sign in "([{" else -1 if sign in ")]}" else 0
+        if depth == 0:
+            return place == len(text) - 1
+    return False
