@@ -176,7 +176,8 @@ for _ in range(10_000): deep = [deep]
 bomb = []
 for _ in range(50): bomb = [bomb, bomb]
 values = [
-    object(), iter([]), bytearray(b"x"), object, {}.keys(), type("T", (tuple,), {})(), print, loop, [[loop]],
+    object(), iter([]), type("B", (bytearray,), {})(b"x"), object, {}.values(), type("T", (tuple,), {})(), print, loop,
+    [[loop]],
     {1: loop}, deep, bomb, type("C", (collections.Counter,), {})(),
     type("L", (list,), {})(), type("I", (int,), {})(3), set(range(20_000)), [NotImplemented],
 ]
@@ -194,6 +195,8 @@ def plain_values_cross_unchanged():
         assert type(call.value) is type(value) and call.value == value
     assert math.copysign(1, returned[0].value) == -1
     assert math.isnan(value_of("def attack(): return float('nan')\n"))
+    assert value_of("def attack(): return bytearray(b'x')\n") == b"x"
+    assert value_of("def attack(): return {1: 2, 'a': 3}.keys()\n") == {1, "a"}
 
 
 @check
