@@ -43,12 +43,20 @@ def answer(
     task: Task,
     asked: Sequence[tuple[Example, int]],
     policy: Policy,
+    policy_of: Callable[[Example], Policy] | None = None,
 ) -> list[Answer]:
-    """One judged response to each (example, sample number), in order; equal pairs would get equal draws."""
+    """One judged response to each (example, sample number), in order; equal pairs would get equal draws.
+
+    policy_of: where problems are decoded by policies of their own.
+    """
     examples = list({example.uid: example for example, _ in asked}.values())
     encoded = encode_prompts(tokenizer, [task.render(example) for example in examples], task.compat)
     prompts = {example.uid: np.asarray(prompt) for example, prompt in zip(examples, encoded, strict=True)}
-    requests = [Request(example.uid, sample, prompts[example.uid], task.max_new_tokens) for example, sample in asked]
+    own = (lambda example: None) if policy_of is None else policy_of
+    requests = [
+        Request(example.uid, sample, prompts[example.uid], task.max_new_tokens, own(example))
+        for example, sample in asked
+    ]
     trajectories = decoder.decode(requests, policy)
     texts = [decode_response(tokenizer, trajectory.response_ids) for trajectory in trajectories]
     problems = [example for example, _ in asked]

@@ -18,10 +18,7 @@ BOX = "Please reason step by step, and put your final answer within \\boxed{}."
 BOX_AS_SYSTEM = "Please reason step by step, and put your final answer within $\\boxed{}$."
 BOX_BEFORE = "You need to put your final answer in \\boxed{}. This is the problem:"
 THINK = "<think>"
-FUNCTION = (
-    "Place your code within a single Python code block ```python ```. "
-    "Do not include more than one code block. "
-)
+FUNCTION = "Place your code within a single Python code block ```python ```. Do not include more than one code block. "
 STDIO = (
     "You should put your code in ```python ```. "
     "Use input() to read input and print() to produce output in your script. "

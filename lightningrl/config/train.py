@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from lightningrl.config.method import Method
 from lightningrl.config.section import Section
 from lightningrl.config.tasks import NAME
 
@@ -15,14 +16,19 @@ class Run(Section):
 
     def science(self) -> dict[str, Any]:
         """Without the role, which only names the run in tables, and how often its state is saved."""
-        return self.model_dump(mode="json", exclude={"role", "save_every"})
+        return self.model_dump(mode="json", exclude={"role", "save_every", "method"}) | {
+            "method": self.method.science()
+        }
 
     name: str = Field(pattern=NAME)
     """Names its folder and its policy in tables."""
     role: str = Field(pattern="^(after|rival|control)$")
     """What it stands for in the tables: the method, a rival, the control."""
     algorithm: str
-    """`lightningrl`, `grpo_traj`, `supervised`, or `module:attribute`."""
+    """`lightningrl`, `lightningrl_algorithm1`, `published_code`, `grpo_traj`, `tracerl`, `supervised`, or
+    `module:attribute`."""
+    method: Method = Method()
+    """Keys of the algorithm to change, for ablations and variants."""
     benchmark: str
     """The benchmark it is trained on (train split) and chosen on (validation split)."""
     seed: int = Field(0, ge=0, lt=100_000)
@@ -41,6 +47,9 @@ class Run(Section):
     """Of rollouts."""
     threshold: float = 0.9
     """The selector's parameter in rollouts and validation; for `threshold` within (0, 1)."""
+    rollout_thresholds: list[float] = []
+    """Roll out over a mixture of parameters instead: each prompt's group draws one of these, keyed by step and prompt;
+    empty: all at `threshold`."""
     learning_rate: float = Field(1e-6, gt=0)
     warmup_updates: int = Field(10, ge=0)
     """Linear warm-up, once a run."""
@@ -48,17 +57,6 @@ class Run(Section):
     """Linear decay of the learning rate to zero over the run."""
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    """The ratio is clipped to [1 - clip_low, 1 + clip_high]."""
-    clip_high: float = Field(0.2, gt=0)
-    kl: float = Field(0.01, ge=0)
-    """beta: weight of KL(policy || base), estimator k3."""
-    nll: float = Field(0.1, ge=0)
-    """mu: weight of the token NLL on correct trajectories; without effect where the algorithm has no NLL set."""
-    filter_all_wrong: bool = True
-    """Drop groups without a single correct response, as the published code does."""
-    filter_tpf_range: float = Field(0.01, ge=0)
-    """Groups whose TPF spread (max - min) is below it are dropped and resampled."""
     microbatch: int = Field(8, gt=0)
     """Trajectories (supervised: sequences) a forward; changes memory and speed, not results (beyond rounding)."""
     validate_every: int = Field(10, gt=0)

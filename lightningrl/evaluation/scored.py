@@ -50,9 +50,7 @@ def summaries(
     return [_summary(records, examples, n_bootstrap, seed) for records in groups.values()]
 
 
-def _summary(
-    records: list[EvalRecord], examples: Sequence[Example], n_bootstrap: int, seed: int
-) -> dict[str, Any]:
+def _summary(records: list[EvalRecord], examples: Sequence[Example], n_bootstrap: int, seed: int) -> dict[str, Any]:
     unknown = {name for name in PLACEHOLDERS if any(getattr(record, name) is None for record in records)}
     filled = [replace(record, **{name: PLACEHOLDERS[name] for name in unknown}) for record in records]
     summary = summarise(filled, n_bootstrap, seed).to_json()

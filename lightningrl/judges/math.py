@@ -109,9 +109,7 @@ class MathJudge:
     def _remember(self, gold: str, found: str, verdict: Verdict) -> None:
         short = f"expected {gold[:80]}, found {found[:80]}"
         detail = f"{short}; {verdict.detail}" if verdict.detail else short
-        self._memo[gold, found] = replace(
-            verdict, extracted=found, detail=detail, compat=published_equal(gold, found)
-        )
+        self._memo[gold, found] = replace(verdict, extracted=found, detail=detail, compat=published_equal(gold, found))
 
     def _decided(self, gold: str, found: str) -> Verdict | None:
         """What the rules say by themselves; None: algebra is asked."""
@@ -160,9 +158,7 @@ class _Helper:
     def __init__(self) -> None:
         here = Path(__file__).resolve().parent
         environment = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
-        self.worker = Worker(
-            (sys.executable, "-P", str(here / _WORKER_FILE), str(here.parent.parent)), environment
-        )
+        self.worker = Worker((sys.executable, "-P", str(here / _WORKER_FILE), str(here.parent.parent)), environment)
         self._done = 0
 
     def ask(self, question: dict[str, Any], deadline_s: float) -> dict[str, Any]:

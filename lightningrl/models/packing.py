@@ -81,6 +81,11 @@ def pack(rows: Sequence[PackedRow], mask_token_id: int, device: torch.device | s
 
 def scored_log_probs(model: SDAR, packed: Packed, temperature: float = 1.0) -> Tensor:
     """(n, V) log-probabilities at the scored positions, in nats; differentiable."""
+    return model.log_probs(scored_hidden(model, packed), temperature)
+
+
+def scored_hidden(model: SDAR, packed: Packed) -> Tensor:
+    """(n, H) hidden states at the scored positions; differentiable."""
     rows, _, size = packed.copy_ids_BCK.shape
     length = packed.clean_BT.shape[1]
     device = packed.clean_BT.device
@@ -92,4 +97,4 @@ def scored_log_probs(model: SDAR, packed: Packed, temperature: float = 1.0) -> T
     attend = PackedBlocks(length, size, packed.copy_block_BC)
     hidden_BQH = model.hidden(ids_BQ, positions_BQ, attend)
     at_n = length + packed.copy_n * size + packed.column_n
-    return model.log_probs(hidden_BQH[packed.row_n, at_n], temperature)
+    return hidden_BQH[packed.row_n, at_n]

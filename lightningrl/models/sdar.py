@@ -10,12 +10,15 @@ Shapes: B rows; Q positions of a forward; H hidden size; N query heads; M key/va
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,15 @@ class SDAR(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)
+
+    def forward(self, compute: Callable[[SDAR], T]) -> T:
+        """compute(self). Whole computations go through here in training: where weights are sharded over processes,
+        what gathers them for a forward is hooked to this call."""
+        return compute(self)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
 
     def hidden(self, ids_BQ: Tensor, positions_BQ: Tensor, attend: Attend) -> Tensor:
         """Final hidden states (B, Q, H) of tokens `ids` at absolute `positions`."""

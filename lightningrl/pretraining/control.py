@@ -18,7 +18,7 @@ from lightningrl.pretraining.corpus import build_corpus
 from lightningrl.pretraining.objective import diffusion_row, supervised_backward
 from lightningrl.pretraining.optimiser import SupervisedOptimiser
 from lightningrl.rl.selection import Selection
-from lightningrl.rl.trainer import TrainSetup
+from lightningrl.rl.setup import TrainSetup
 from lightningrl.training.protocol import StepResult
 
 MAX_GRAD_NORM = 1.0

@@ -214,7 +214,6 @@ def _run(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]
         return None
 
 
-
 def report(findings: list[Finding]) -> dict[str, Any]:
     """JSON: the findings, and whether the default experiment can run."""
     return {"ok": all(f.grade != "missing" for f in findings), "findings": [f.to_json() for f in findings]}

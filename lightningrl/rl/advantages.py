@@ -21,6 +21,14 @@ def group_z_score(values_NG: np.ndarray) -> np.ndarray:
     return np.where(constant_N1, 0.0, (values_NG - mean_N1) / np.where(constant_N1, 1.0, std_N1))
 
 
+def group_minmax(values_NG: np.ndarray) -> np.ndarray:
+    """(value - min) / (max - min) inside each group; all 0.5 where the group is constant (published code)."""
+    low_N1 = values_NG.min(axis=1, keepdims=True)
+    range_N1 = values_NG.max(axis=1, keepdims=True) - low_N1
+    constant_N1 = range_N1 == 0
+    return np.where(constant_N1, 0.5, (values_NG - low_N1) / np.where(constant_N1, 1.0, range_N1))
+
+
 def normalise_group(values_NG: np.ndarray) -> np.ndarray:
     """(value - mean) / (std + 1e-8) inside each group, unbiased std (Eq. 2)."""
     mean_N1 = values_NG.mean(axis=1, keepdims=True)
@@ -30,6 +38,19 @@ def normalise_group(values_NG: np.ndarray) -> np.ndarray:
 def normalise_batch(values_NG: np.ndarray) -> np.ndarray:
     """(value - mean) / (std + 1e-8) over the whole batch, unbiased std (Eq. 7)."""
     return (values_NG - values_NG.mean()) / (values_NG.std(ddof=1) + EPSILON)
+
+
+def centre_group(values_NG: np.ndarray) -> np.ndarray:
+    """value - mean inside each group."""
+    return values_NG - values_NG.mean(axis=1, keepdims=True)
+
+
+def unchanged(values_NG: np.ndarray) -> np.ndarray:
+    return values_NG
+
+
+NORMALISATIONS = {"none": unchanged, "center": centre_group, "group": normalise_group, "batch": normalise_batch}
+"""What the summed reward of an update's groups becomes, by the name in `method.advantage`."""
 
 
 def collapse_ratio(advantage_NG: np.ndarray, eps: float) -> float:

@@ -24,16 +24,36 @@ from lightningrl.models.sdar import SDAR
 from lightningrl.types import Trajectory
 
 
-def trajectory_row(trajectory: Trajectory, mask_token_id: int) -> PackedRow:
+@dataclass(frozen=True, slots=True)
+class States:
+    """Which states a trajectory is trained in; those that happened unless said otherwise."""
+
+    shrink: int = 1
+    """Consecutive denoise steps of a block that are taken as one: their tokens are scored in the first one's state."""
+    full_mask: bool = False
+    """One state a block, all its decoded positions masked."""
+
+
+HAPPENED = States()
+
+
+def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: States = HAPPENED) -> PackedRow:
     """The states and actions of one trajectory."""
     size, prompt_len = trajectory.block_size, len(trajectory.prompt_ids)
     ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
     reveal = np.concatenate([np.zeros(prompt_len, dtype=np.int64), trajectory.reveal_step])
-    is_response = np.arange(len(ids)) < prompt_len + trajectory.response_len
+    position = np.arange(len(ids))
+    is_response = position < prompt_len + trajectory.response_len
     block_of_step = np.zeros(trajectory.stats.denoise_forwards + 1, dtype=np.int64)
-    block_of_step[reveal] = np.arange(len(ids)) // size
+    block_of_step[reveal] = position // size
     steps = np.unique(reveal[(reveal > 0) & is_response])
     blocks = block_of_step[steps]
+    if states != HAPPENED:
+        reveal, steps, blocks = _merged(reveal, steps, blocks, size if states.full_mask else states.shrink)
+    if states.full_mask:
+        last_of_block = np.zeros(len(ids) // size, dtype=np.int64)
+        last_of_block[blocks] = steps
+        reveal = np.where(position < prompt_len, 0, last_of_block[position // size])
     ids_CK, reveal_CK = ids.reshape(-1, size)[blocks], reveal.reshape(-1, size)[blocks]
     return PackedRow(
         clean_ids=ids[: blocks.max() * size],
@@ -42,6 +62,19 @@ def trajectory_row(trajectory: Trajectory, mask_token_id: int) -> PackedRow:
         target_ids=ids_CK,
         scored=(reveal_CK == steps[:, None]) & is_response.reshape(-1, size)[blocks],
     )
+
+
+def _merged(
+    reveal: np.ndarray, steps: np.ndarray, blocks: np.ndarray, shrink: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each block's distinct steps in runs of `shrink`, every run replaced by its last step (TraceRL's collapse)."""
+    rank = np.arange(len(steps)) - np.searchsorted(blocks, blocks)
+    is_first = rank % shrink == 0
+    is_last = np.r_[is_first[1:], True]
+    first, last = steps[is_first], steps[is_last]
+    run = np.searchsorted(first, reveal, side="right") - 1
+    inside = (run >= 0) & (reveal <= last[run])
+    return np.where(inside, last[run], reveal), last, blocks[is_last]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +91,7 @@ class TokenScores:
     """Index into the trajectory's response, 0 <= position < L."""
 
 
-def score_tokens(model: SDAR, trajectories: Sequence[Trajectory]) -> TokenScores:
+def score_tokens(model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED) -> TokenScores:
     """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`."""
     mask_id, temperatures = model.config.mask_token_id, {trajectory.temperature for trajectory in trajectories}
     block_sizes = {trajectory.block_size for trajectory in trajectories}
@@ -67,16 +100,24 @@ def score_tokens(model: SDAR, trajectories: Sequence[Trajectory]) -> TokenScores
             f"trajectories of temperatures {sorted(temperatures)} and block sizes {sorted(block_sizes)}: expected one "
             f"temperature a micro-batch, and the model's block size {model.config.block_size}"
         )
-    rows = [trajectory_row(trajectory, mask_id) for trajectory in trajectories]
+    rows = [trajectory_row(trajectory, mask_id, states) for trajectory in trajectories]
     packed = pack(rows, mask_id, model.lm_head.weight.device)
     temperature = trajectories[0].temperature or 1.0
-    log_probs_nV = scored_log_probs(model, packed, temperature)
+    log_probs_nV = model(lambda m: scored_log_probs(m, packed, temperature))
     logp_n = log_probs_nV.gather(-1, packed.target_n[:, None]).squeeze(-1)
     with torch.no_grad():
         entropy_n = -(log_probs_nV.exp() * log_probs_nV.clamp(min=-1e4)).sum(dim=-1)
     absolute_n = packed.copy_block_BC[packed.row_n, packed.copy_n] * rows[0].copy_ids.shape[1] + packed.column_n
     prompt_len_B = torch.tensor([len(t.prompt_ids) for t in trajectories], device=absolute_n.device)
     return TokenScores(logp_n, entropy_n.detach(), packed.row_n, absolute_n - prompt_len_B[packed.row_n])
+
+
+def states_of(trajectories: Sequence[Trajectory], states: States) -> tuple[Tensor, Tensor]:
+    """(n,) trajectory and state of each action, in the order of `score_tokens`, without a forward."""
+    scored = [trajectory_row(trajectory, 0, states).scored for trajectory in trajectories]
+    state_n = np.concatenate([np.nonzero(scored_CK)[0] for scored_CK in scored])
+    row_n = np.repeat(np.arange(len(scored)), [scored_CK.sum() for scored_CK in scored])
+    return torch.from_numpy(row_n), torch.from_numpy(state_n)
 
 
 def behaviour_of(trajectories: Sequence[Trajectory], scores: TokenScores) -> Tensor:

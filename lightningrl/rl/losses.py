@@ -1,12 +1,13 @@
-"""The LightningRL loss (Eq. 3, 9, 10): clipped surrogate, KL to the base (k3), NLL on correct trajectories.
+"""The loss (Eq. 3, 9, 10): clipped surrogate, KL (k3), NLL on a set of trajectories; and the value model's.
 
-Reductions Seq-Tok-Tok: the policy term is a mean over sequences of token means, KL and NLL are means over tokens. All
-means are over the optimiser update's whole batch: `Normalisers` are computed once, a micro-batch contributes its share.
+Each term has its own mean, over sequences of token means or over tokens; the paper's is Seq-Tok-Tok. All means are over
+the optimiser update's whole batch: `Normalisers` are computed once, a micro-batch contributes its share.
 Shapes: n actions of a micro-batch, B its trajectories.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +19,24 @@ LOG_RATIO_LIMIT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Normalisers:
-    """Denominators of one optimiser update."""
+    """Denominators of one optimiser update over a set of trajectories."""
 
     sequences: int
     tokens: int
-    nll_tokens: int
-    """Tokens of the trajectories in the NLL set."""
+    longest: int
+    """Response tokens of the longest."""
+
+    @staticmethod
+    def of(lengths: Sequence[int]) -> Normalisers:
+        return Normalisers(len(lengths), int(sum(lengths)), int(max(lengths, default=0)))
+
+    def mean(self, values_n: Tensor, length_n: Tensor, how: str) -> Tensor:
+        """This micro-batch's share of a mean. how: `seq`, `tok` or `longest` (config/method.py `reduction`)."""
+        if how == "tok":
+            return values_n.sum() / max(1, self.tokens)
+        if how == "seq":
+            return (values_n / length_n).sum() / max(1, self.sequences)
+        return values_n.sum() / max(1, self.sequences * self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,8 @@ class Weights:
     clip_high: float
     kl: float
     nll: float
+    reduction: str = "seq-tok-tok"
+    """Of the policy, KL and NLL terms."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,14 +56,22 @@ class Actions:
     """What the loss needs of each action besides its current log-probability."""
 
     old_logp_n: Tensor
-    """The decoder's own, nats."""
+    """At the rollout, nats."""
     ref_logp_n: Tensor
-    """The base model's, nats."""
+    """Of the policy that the KL term holds to, nats."""
     advantage_n: Tensor
     length_n: Tensor
     """Response tokens of the action's trajectory."""
     in_nll_n: Tensor
     """bool: the trajectory is in the NLL set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """The normalisers of an update: of all trajectories, and of those in the NLL set."""
+
+    all: Normalisers
+    nll: Normalisers
 
 
 def surrogate(log_ratio_n: Tensor, advantage_n: Tensor, clip_low: float, clip_high: float) -> tuple[Tensor, Tensor]:
@@ -60,22 +83,21 @@ def surrogate(log_ratio_n: Tensor, advantage_n: Tensor, clip_low: float, clip_hi
 
 
 def kl_k3(logp_n: Tensor, ref_logp_n: Tensor) -> Tensor:
-    """exp(ref - logp) - 1 - (ref - logp) >= 0: an unbiased estimate of KL(policy || base), nats."""
+    """exp(ref - logp) - 1 - (ref - logp) >= 0: an unbiased estimate of KL(policy || reference), nats."""
     gap_n = ref_logp_n - logp_n
     return gap_n.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp() - 1 - gap_n
 
 
-def policy_loss(
-    logp_n: Tensor, actions: Actions, weights: Weights, sums: Normalisers
-) -> tuple[Tensor, dict[str, Tensor]]:
+def policy_loss(logp_n: Tensor, actions: Actions, weights: Weights, sums: Sums) -> tuple[Tensor, dict[str, Tensor]]:
     """This micro-batch's share of the update's loss, and of its logged means (detached; add them up)."""
+    policy_mean, kl_mean, nll_mean = weights.reduction.split("-")
     log_ratio_n = logp_n - actions.old_logp_n
     surrogate_n, clipped_n = surrogate(log_ratio_n, actions.advantage_n, weights.clip_low, weights.clip_high)
-    policy = -(surrogate_n / actions.length_n).sum() / sums.sequences
-    kl = kl_k3(logp_n, actions.ref_logp_n).sum() / sums.tokens
-    nll = -(logp_n * actions.in_nll_n).sum() / max(1, sums.nll_tokens)
+    policy = -sums.all.mean(surrogate_n, actions.length_n, policy_mean)
+    kl = sums.all.mean(kl_k3(logp_n, actions.ref_logp_n), actions.length_n, kl_mean)
+    nll = -sums.nll.mean(logp_n * actions.in_nll_n, actions.length_n, nll_mean)
     loss = policy + weights.kl * kl + weights.nll * nll
-    share = 1.0 / sums.tokens
+    share = 1.0 / sums.all.tokens
     logged = {
         "loss": loss,
         "policy_loss": policy,
@@ -85,3 +107,10 @@ def policy_loss(
         "ratio": log_ratio_n.exp().sum() * share,
     }
     return loss, {name: value.detach() for name, value in logged.items()}
+
+
+def value_loss(value_n: Tensor, old_value_n: Tensor, return_n: Tensor, clip: float, tokens: int) -> Tensor:
+    """This micro-batch's share of the mean over tokens of max((V - R)^2, (clip(V) - R)^2) / 2 (TraceRL)."""
+    clipped_n = old_value_n + (value_n - old_value_n).clamp(-clip, clip)
+    worse_n = torch.maximum((value_n - return_n).square(), (clipped_n - return_n).square())
+    return 0.5 * worse_n.sum() / tokens

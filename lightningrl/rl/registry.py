@@ -2,6 +2,9 @@
 
 ALGORITHMS = {
     "lightningrl": "lightningrl.rl.algorithms.lightningrl:trainer",
+    "lightningrl_algorithm1": "lightningrl.rl.algorithms.lightningrl:algorithm1",
+    "published_code": "lightningrl.rl.algorithms.published_code:trainer",
     "grpo_traj": "lightningrl.rl.algorithms.grpo_traj:trainer",
+    "tracerl": "lightningrl.rl.algorithms.tracerl:trainer",
     "supervised": "lightningrl.pretraining.control:trainer",
 }

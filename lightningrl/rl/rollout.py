@@ -1,50 +1,15 @@
-"""Groups of judged responses as arrays, and the sampler that draws groups until enough pass the filter."""
+"""The order of prompts, and the sampler that draws groups until enough pass the filter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lightningrl.answering import Answer
-from lightningrl.rl.filters import keep_groups
-from lightningrl.types import Example, Trajectory
-
-
-@dataclass(frozen=True, slots=True)
-class Groups:
-    """N groups of G answers.
-
-    >>> Groups([[]]).answers
-    [[]]
-    """
-
-    answers: list[list[Answer]]
-
-    @property
-    def correct_NG(self) -> np.ndarray:
-        return np.array([[a.verdict.correct for a in group] for group in self.answers], dtype=bool)
-
-    @property
-    def tpf_NG(self) -> np.ndarray:
-        """Tokens per forward of each response."""
-        return np.array([[a.trajectory.stats.tpf for a in group] for group in self.answers])
-
-    @property
-    def length_NG(self) -> np.ndarray:
-        """Response tokens."""
-        return np.array([[a.trajectory.response_len for a in group] for group in self.answers])
-
-    def accuracy_reward(self, graded: bool) -> np.ndarray:
-        """(N, G): +1 or -1; the judge's value within 0..1 where it is graded (fraction of tests passed)."""
-        if not graded:
-            return np.where(self.correct_NG, 1.0, -1.0)
-        return np.array([[float(a.verdict.value or 0.0) for a in group] for group in self.answers])
-
-    def trajectories(self, groups: Sequence[int]) -> list[Trajectory]:
-        """All trajectories of the chosen groups, group by group."""
-        return [a.trajectory for index in groups for a in self.answers[index]]
+from lightningrl.rl.groups import Groups
+from lightningrl.types import Example
 
 
 class PromptOrder:
@@ -86,13 +51,13 @@ def draw_groups(
     wanted: int,
     max_rounds: int,
     roll: Callable[[Sequence[Example]], list[list[Answer]]],
-    min_tpf_range: float,
-    drop_all_wrong: bool,
+    keep: Callable[[Groups], np.ndarray],
+    like: Groups,
 ) -> Drawn:
     """Roll out prompts until `wanted` groups pass the filter, each round asking for as many as are missing.
 
     Stops after `max_rounds` rounds with what there is. A group is rolled out once: prompts that fail are replaced by
-    the next ones in order.
+    the next ones in order. keep: (N,) bool of groups; like: says how answers are read as numbers.
     """
     sampled: list[list[Answer]] = []
     kept: list[list[Answer]] = []
@@ -103,8 +68,7 @@ def draw_groups(
         unscorable += len(groups) - len(scorable)
         sampled += scorable
         if scorable:
-            table = Groups(scorable)
-            passed = keep_groups(table.tpf_NG, table.correct_NG, min_tpf_range, drop_all_wrong)
+            passed = keep(replace(like, answers=scorable))
             kept += [group for group, good in zip(scorable, passed, strict=True) if good]
         rounds += 1
-    return Drawn(Groups(sampled), Groups(kept), rounds, unscorable)
+    return Drawn(replace(like, answers=sampled), replace(like, answers=kept), rounds, unscorable)

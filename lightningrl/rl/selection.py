@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from lightningrl.models.sdar import SDAR
+from lightningrl.training.shards import full_weights
 
 
 class Selection(ABC):
@@ -24,6 +25,8 @@ class Selection(ABC):
         self.base: dict[str, float] = {}
         self.candidates: list[dict[str, Any]] = []
         self.weights: dict[str, Tensor] = {}
+        self.keeps_weights = True
+        """Whether this process holds the chosen weights: one of several is enough."""
 
     def start(self, base: dict[str, float]) -> None:
         """The base's validation figures: the yardstick."""
@@ -38,7 +41,7 @@ class Selection(ABC):
         """Consider the weights after `step`; later ones win ties."""
         self.candidates.append({"step": step, "rank": list(self.rank(validation))} | validation)
         if self.chosen["step"] == step:
-            self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            self.weights = full_weights(model, self.keeps_weights)
 
     @property
     def chosen(self) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from lightningrl.rl.advantages import collapse_ratio, normalise_group
-from lightningrl.rl.rollout import Drawn, Groups
+from lightningrl.rl.groups import Groups
+from lightningrl.rl.rewards import REWARDS, accuracy, tpf
+from lightningrl.rl.rollout import Drawn
 
 COLLAPSE_EPS = (0.01, 0.05, 0.1, 0.5)
 
 
-def rollout_metrics(drawn: Drawn, graded: bool, wanted: int) -> dict[str, Any]:
-    """Raw rewards, accuracy, TPF, lengths over all sampled groups; acceptance.
+def rollout_metrics(drawn: Drawn, wanted: int) -> dict[str, Any]:
+    """Raw rewards by name, accuracy, TPF by each definition, lengths over all sampled groups; acceptance.
 
     The total reward is the raw sum of accuracy reward and TPF, whatever the algorithm makes of them: one curve that can
     be compared between algorithms. `wanted`: groups the step asked for.
@@ -29,17 +31,20 @@ def rollout_metrics(drawn: Drawn, graded: bool, wanted: int) -> dict[str, Any]:
     }
     if not groups.answers:
         return counts
-    accuracy_NG, tpf_NG = groups.accuracy_reward(graded), groups.tpf_NG
+    raw = {name: reward(groups) for name, reward in REWARDS.items()}
     stats = [a.trajectory.stats for group in groups.answers for a in group]
     statuses = [a.verdict.status for group in groups.answers for a in group]
-    forwards = sum(s.denoise_forwards for s in stats)
+    forwards, tokens = sum(s.denoise_forwards for s in stats), sum(s.response_tokens for s in stats)
     return counts | {
-        "reward_total_mean": float((accuracy_NG + tpf_NG).mean()),
-        "reward_accuracy_mean": float(accuracy_NG.mean()),
-        "reward_speed_mean": float(tpf_NG.mean()),
+        "reward_total_mean": float((raw["accuracy"] + raw["tpf"]).mean()),
+        "reward_accuracy_mean": float(raw["accuracy"].mean()),
+        "reward_speed_mean": float(raw["tpf"].mean()),
+        "reward_tpf_true_mean": float(raw["tpf_true"].mean()),
+        "reward_forwards_mean": float(raw["forwards"].mean()),
         "accuracy_pct": 100 * float(groups.correct_NG.mean()),
-        "tpf": sum(s.response_tokens for s in stats) / forwards,
-        "tpf_true": sum(s.response_tokens for s in stats) / (forwards + sum(s.commit_forwards for s in stats)),
+        "tpf": tokens / forwards,
+        "tpf_mean": float(np.mean([s.tpf for s in stats])),
+        "tpf_true": tokens / (forwards + sum(s.commit_forwards for s in stats)),
         "forwards_per_problem": forwards / len(stats),
         "response_tokens_mean": float(groups.length_NG.mean()),
         "truncated_pct": 100 * float(np.mean([a.trajectory.stop == "length" for g in groups.answers for a in g])),
@@ -47,12 +52,18 @@ def rollout_metrics(drawn: Drawn, graded: bool, wanted: int) -> dict[str, Any]:
     }
 
 
-def collapse_metrics(kept: Groups, advantage_NG: np.ndarray, graded: bool) -> dict[str, Any]:
-    """Collapse ratio of the final advantages of the kept groups, those that were trained with.
+def advantage_metrics(kept: Groups, advantage_NG: np.ndarray) -> dict[str, Any]:
+    """Spread and collapse ratio of the final advantages of the kept groups, those that were trained with.
 
     `collapse_ratio_<eps>_sum` is the counterfactual on the same rollouts: raw rewards summed, then normalised in the
     group, as without decoupling.
     """
-    summed_NG = normalise_group(kept.accuracy_reward(graded) + kept.tpf_NG)
+    summed_NG = normalise_group(accuracy(kept) + tpf(kept))
+    spread = {
+        "advantage_mean": float(advantage_NG.mean()),
+        "advantage_std": float(advantage_NG.std()),
+        "advantage_min": float(advantage_NG.min()),
+        "advantage_max": float(advantage_NG.max()),
+    }
     found = {f"collapse_ratio_{eps}": collapse_ratio(advantage_NG, eps) for eps in COLLAPSE_EPS}
-    return found | {f"collapse_ratio_{eps}_sum": collapse_ratio(summed_NG, eps) for eps in COLLAPSE_EPS}
+    return spread | found | {f"collapse_ratio_{eps}_sum": collapse_ratio(summed_NG, eps) for eps in COLLAPSE_EPS}

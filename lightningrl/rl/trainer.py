@@ -1,7 +1,8 @@
 """One RL step: roll out groups, filter, score under the base, update the policy a few times (paper, Algorithm 1).
 
 Old log-probabilities are the decoder's own; the trainer's recomputation is compared with them at every first update.
-What differs between algorithms is behind `Algorithm` (rl/algorithms/). Single process; distribution is not here.
+What differs between algorithms is a `Method` (config/method.py). The same code runs in every process of a world:
+each knows all answers and computes its share of the forwards.
 """
 
 from __future__ import annotations
@@ -9,81 +10,58 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from lightningrl.answering import Answer, Task, answer, score
-from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.answering import Answer
+from lightningrl.bench.machine import peak_memory_bytes
+from lightningrl.config.method import Method
 from lightningrl.errors import CheckpointError
-from lightningrl.models.sdar import SDAR
-from lightningrl.rl.algorithms.protocol import Algorithm
-from lightningrl.rl.likelihood import behaviour_of, score_tokens
+from lightningrl.rl.advantages import NORMALISATIONS
+from lightningrl.rl.filters import keep_groups
+from lightningrl.rl.groups import Groups
+from lightningrl.rl.likelihood import States, behaviour_of, score_tokens
 from lightningrl.rl.losses import Weights
-from lightningrl.rl.rollout import Drawn, Groups, PromptOrder, draw_groups
+from lightningrl.rl.rewards import total_reward
+from lightningrl.rl.rollout import Drawn, PromptOrder, draw_groups
 from lightningrl.rl.selection import Fastest
-from lightningrl.rl.step_metrics import collapse_metrics, rollout_metrics
+from lightningrl.rl.setup import TrainSetup
+from lightningrl.rl.step_metrics import advantage_metrics, rollout_metrics
 from lightningrl.rl.update import Batch, update
+from lightningrl.rl.value import Critic, Targets, value_model
 from lightningrl.training.protocol import StepResult
-from lightningrl.types import Example, Trajectory
-
-if TYPE_CHECKING:
-    from lightningrl.config.train import Run
+from lightningrl.training.shards import load_optimiser, load_weights, local_state
+from lightningrl.types import Example
 
 MAX_LOGP_GAP_NATS = 0.05
 """Mean gap between the decoder's log-probabilities and the trainer's past which something is wrong."""
 
 
-@dataclass(slots=True)
-class TrainSetup:
-    """What every training algorithm is built from."""
-
-    run: Run
-    seed: int
-    """Experiment and run seed together."""
-    model: SDAR
-    """The policy, trained in place."""
-    reference: SDAR
-    """The frozen base."""
-    decoder: BlockDecoder
-    """Over `model`."""
-    policy: Policy
-    """How responses are decoded; temperature and keys are set for each use."""
-    tokenizer: Any
-    task: Task
-    train: Sequence[Example]
-    validation: Sequence[Example]
-    compute_budget: int | None = None
-    """Token-forwards to spend (`match_compute`), a backward counted as two."""
-
-    def validate(self) -> dict[str, float]:
-        """Greedy accuracy and TPF on the validation split, at the run's threshold."""
-        policy = replace(self.policy, temperature=0.0)
-        found = score(answer(self.decoder, self.tokenizer, self.task, [(e, 0) for e in self.validation], policy))
-        self.decoder.ledger.clear()
-        return {
-            "validation_accuracy_pct": found.accuracy_pct,
-            "validation_tpf": found.tpf,
-            "validation_forwards_per_problem": found.forwards_per_problem,
-            "validation_response_tokens_mean": found.response_tokens_mean,
-        }
-
-
 class PolicyTrainer:
-    """A `Trainer` (training/protocol.py) for any `Algorithm`."""
+    """A `Trainer` (training/protocol.py): the algorithm's `Method` with what the run's config changes of it."""
 
-    def __init__(self, setup: TrainSetup, algorithm: Algorithm):
-        self.setup, self.algorithm = setup, algorithm
+    def __init__(self, setup: TrainSetup, preset: Method):
         run = setup.run
+        self.setup, self.method = setup, run.method.over(preset)
+        self.states = States(self.method.shrink, self.method.full_mask)
+        self.weights = Weights(
+            self.method.clip_low, self.method.clip_high, self.method.kl, self.method.nll, self.method.reduction
+        )
         self.optimiser = torch.optim.AdamW(
             setup.model.parameters(), lr=run.learning_rate, betas=(0.9, 0.999), weight_decay=run.weight_decay
         )
+        self.critic: Critic | None = None
+        if self.method.value is not None:
+            values = value_model(setup.reference)
+            self.critic = Critic(setup.shard(values) if setup.shard else values, self.method.value, run.weight_decay)
+        margin = self.method.overlong_margin
+        self.blank = Groups([], setup.task.judge.graded, None if margin is None else setup.task.max_new_tokens - margin)
         self.order = PromptOrder(len(setup.train), setup.seed)
         self.steps_done = self.updates_done = self.token_forwards = 0
-        self.selection = Fastest(setup.run.accuracy_tolerance_pct)
+        self.selection = Fastest(run.accuracy_tolerance_pct)
+        self.selection.keeps_weights = setup.world.is_first
 
     @property
     def done(self) -> bool:
@@ -95,30 +73,36 @@ class PolicyTrainer:
             self.selection.start(self.setup.validate())
         step = self.steps_done + 1
         drawn = self._draw(step)
-        rollout_positions = self.setup.decoder.ledger.positions
-        self.setup.decoder.ledger.clear()
+        ledger = self.setup.decoder.ledger
+        rollout_positions = int(self.setup.world.totals({"positions": ledger.positions})["positions"])
+        ledger.clear()
         clock.mark("rollout_s")
-        metrics = {"step": step} | rollout_metrics(drawn, self.setup.task.judge.graded, run.prompts)
+        metrics = {"step": step} | rollout_metrics(drawn, run.prompts)
         batches, advantage_NG = self._batches(drawn.kept, step)
         if batches:
-            metrics |= collapse_metrics(drawn.kept, advantage_NG, self.setup.task.judge.graded)
+            metrics |= advantage_metrics(drawn.kept, advantage_NG)
         clock.mark("reference_s")
         metrics |= self._update_all(batches)
+        self.setup.publish()
         clock.mark("update_s")
-        trained = sum(batch.positions for batch in batches)
+        trained = sum(batch.positions for batch, _ in batches)
         self.token_forwards += rollout_positions + 4 * trained  # reference 1, forward 1, backward 2
         metrics |= {"rollout_positions": rollout_positions, "token_forwards": self.token_forwards}
+        speed = {
+            "rollout_tokens_per_s": drawn.sampled.length_NG.sum() / clock.seconds["rollout_s"],
+            "update_positions_per_s": trained / clock.seconds["update_s"],
+            "peak_memory_bytes": peak_memory_bytes(self.setup.model.device),
+        }
         self.steps_done = step
         if step % run.validate_every == 0 or self.done:
             validation = self.setup.validate()
             metrics |= validation
             self.selection.offer(step, validation, self.setup.model)
             clock.mark("validation_s")
-        return StepResult(metrics, clock.seconds)
+        return StepResult(metrics, clock.seconds | {name: float(value) for name, value in speed.items()})
 
     def _draw(self, step: int) -> Drawn:
         run, setup = self.setup.run, self.setup
-        policy = replace(setup.policy, temperature=run.temperature, seed=setup.seed, step=step)
         drawn: Counter[str] = Counter()
 
         def roll(examples: Sequence[Example]) -> list[list[Answer]]:
@@ -128,46 +112,52 @@ class PolicyTrainer:
                 first = drawn[example.uid]
                 asked += [(example, sample) for sample in range(first, first + run.responses)]
                 drawn[example.uid] += run.responses
-            answers = answer(setup.decoder, setup.tokenizer, setup.task, asked, policy)
+            answers = setup.rollouts(asked, step)
             return [answers[i : i + run.responses] for i in range(0, len(answers), run.responses)]
 
-        return draw_groups(
-            setup.train, self.order, run.prompts, run.max_rounds, roll, run.filter_tpf_range, run.filter_all_wrong
-        )
+        def keep(groups: Groups) -> np.ndarray:
+            return keep_groups(self.method, groups)
 
-    def _batches(self, kept: Groups, step: int) -> tuple[list[Batch], np.ndarray]:
+        return draw_groups(setup.train, self.order, run.prompts, run.max_rounds, roll, keep, self.blank)
+
+    def _batches(self, kept: Groups, step: int) -> tuple[list[tuple[Batch, list[Targets]]], np.ndarray]:
         """Split the kept groups among the step's updates; advantages are of each update's own batch.
 
-        Returns the batches, and the advantages (N, G) in the order of the kept groups.
+        Returns the batches with what their values are trained towards, and the trajectories' advantages (N, G) in the
+        order of the kept groups.
         """
-        run = self.setup.run
-        shuffled = np.random.default_rng([self.setup.seed, step]).permutation(len(kept.answers))
+        run, setup = self.setup.run, self.setup
+        shuffled = np.random.default_rng([setup.seed, step]).permutation(len(kept.answers))
         advantage_NG = np.zeros((len(kept.answers), run.responses))
         batches = []
         for chosen in np.array_split(shuffled, run.updates):
             if not len(chosen):
                 continue
-            accuracy_NG = kept.accuracy_reward(self.setup.task.judge.graded)[chosen]
-            advantage_NG[chosen] = self.algorithm.advantages(accuracy_NG, kept.tpf_NG[chosen])
-            nll_NG = self.algorithm.nll_set(kept.correct_NG[chosen])
-            trajectories: list[Trajectory] = kept.trajectories(chosen.tolist())
-            batches.append(
-                Batch.build(
-                    trajectories, advantage_NG[chosen].ravel(), nll_NG.ravel(), self.setup.reference, run.microbatch
-                )
-            )
+            groups = kept.chosen(chosen.tolist())
+            reward_NG = total_reward(self.method.rewards, groups)
+            advantage_NG[chosen] = NORMALISATIONS[self.method.advantage](reward_NG)
+            in_nll_NG = groups.correct_NG if self.method.nll_set == "correct" else reward_NG >= 0
+            batch = Batch.build(
+                groups.trajectories, advantage_NG[chosen].ravel(), in_nll_NG.ravel() & (self.method.nll > 0),
+                setup.model, setup.reference if self.method.kl_to == "base" else None, run.microbatch, self.states,
+                setup.world,
+            )  # fmt: skip
+            targets = self.critic.estimate(batch, advantage_NG[chosen].ravel()) if self.critic else []
+            batches.append((batch, targets))
         return batches, advantage_NG
 
-    def _update_all(self, batches: list[Batch]) -> dict[str, Any]:
-        run, rows = self.setup.run, []
-        weights = Weights(run.clip_low, run.clip_high, run.kl, run.nll)
-        for number, batch in enumerate(batches):
+    def _update_all(self, batches: list[tuple[Batch, list[Targets]]]) -> dict[str, Any]:
+        run, setup, rows = self.setup.run, self.setup, []
+        for number, (batch, targets) in enumerate(batches):
             if number == 0:
                 gap_mean, gap_max = self._logp_gap(batch)
             self.updates_done += 1
             for group in self.optimiser.param_groups:
                 group["lr"] = run.learning_rate * self._rate()
-            rows.append(update(self.setup.model, self.optimiser, batch, weights, run.max_grad_norm))
+            row = update(setup.model, self.optimiser, batch, self.weights, run.max_grad_norm, setup.world)
+            if self.critic:
+                row |= self.critic.update(batch, targets, run.max_grad_norm, setup.world)
+            rows.append(row)
         if not rows:
             return {"updates": 0}
         means = {name: _mean([row[name] for row in rows]) for name in rows[0]}
@@ -182,12 +172,14 @@ class PolicyTrainer:
 
     @torch.no_grad()
     def _logp_gap(self, batch: Batch) -> tuple[float, float]:
-        """Mean and largest |decoder - trainer| log-probability of the first micro-batch, nats."""
-        trajectories = batch.micro[0].trajectories
-        scores = score_tokens(self.setup.model, trajectories)
-        gap_n = (scores.logp_n - behaviour_of(trajectories, scores)).abs()
+        """Mean and largest |decoder - trainer| log-probability of the first micro-batch, in the states that happened.
+
+        Nats. Raises CheckpointError when they are not of one model.
+        """
+        scores = score_tokens(self.setup.model, batch.first)
+        gap_n = (scores.logp_n - behaviour_of(batch.first, scores)).abs()
         mean, largest = float(gap_n.mean()), float(gap_n.max())
-        if mean > MAX_LOGP_GAP_NATS:
+        if not mean <= MAX_LOGP_GAP_NATS:
             raise CheckpointError(
                 f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). They must "
                 "have the same weights, block size and precision."
@@ -205,22 +197,25 @@ class PolicyTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "model": self.setup.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "model": local_state(dict(self.setup.model.named_parameters())),
+            "optimiser": local_state(self.optimiser.state_dict()),
             "cursor": self.order.cursor,
             "steps_done": self.steps_done,
             "updates_done": self.updates_done,
             "token_forwards": self.token_forwards,
             "selection": self.selection.state_dict(),
-        }
+        } | ({"critic": self.critic.state_dict()} if self.critic else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.setup.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_weights(self.setup.model, state["model"])
+        load_optimiser(self.optimiser, state["optimiser"])
         self.order.cursor = state["cursor"]
         self.steps_done, self.updates_done = state["steps_done"], state["updates_done"]
         self.token_forwards = state["token_forwards"]
         self.selection.load_state_dict(state["selection"])
+        if self.critic:
+            self.critic.load_state_dict(state["critic"])
+        self.setup.publish()
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

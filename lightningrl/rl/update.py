@@ -1,4 +1,4 @@
-"""One optimiser update over trajectories: exact means whatever the micro-batches."""
+"""One optimiser update over trajectories: exact means whatever the micro-batches, on one process or several."""
 
 from __future__ import annotations
 
@@ -10,27 +10,35 @@ import torch
 from torch import Tensor
 
 from lightningrl.models.sdar import SDAR
-from lightningrl.rl.likelihood import TokenScores, behaviour_of, score_tokens, trajectory_row
-from lightningrl.rl.losses import Actions, Normalisers, Weights, policy_loss
+from lightningrl.rl.likelihood import HAPPENED, States, TokenScores, behaviour_of, score_tokens, trajectory_row
+from lightningrl.rl.losses import Actions, Normalisers, Sums, Weights, policy_loss
+from lightningrl.training.shards import full
+from lightningrl.training.world import World
 from lightningrl.types import Trajectory
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class MicroBatch:
-    """Trajectories that share a forward."""
+    """Trajectories that share a forward, and what is known of their actions (n of them, in `score_tokens`' order)."""
 
     trajectories: list[Trajectory]
-    advantage_B: Tensor
+    index_B: np.ndarray
+    """Which of the update's trajectories these are."""
     in_nll_B: Tensor
+    old_logp_n: Tensor
+    """At the rollout, nats."""
     ref_logp_n: Tensor
-    """Of the actions, in the order of `score_tokens`; nats."""
+    """Of the policy that the KL term holds to, nats."""
+    advantage_n: Tensor
+    weight: float = 1.0
+    """0: a repeat, so that every process has equally many forwards; it counts for nothing."""
 
     def actions(self, scores: TokenScores) -> Actions:
         length_B = torch.tensor([t.response_len for t in self.trajectories], device=scores.row_n.device)
         return Actions(
-            old_logp_n=behaviour_of(self.trajectories, scores),
+            old_logp_n=self.old_logp_n,
             ref_logp_n=self.ref_logp_n,
-            advantage_n=self.advantage_B[scores.row_n],
+            advantage_n=self.advantage_n,
             length_n=length_B[scores.row_n],
             in_nll_n=self.in_nll_B[scores.row_n],
         )
@@ -38,40 +46,72 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """All trajectories of one optimiser update, in micro-batches of similar cost."""
+    """All trajectories of one optimiser update, in micro-batches of similar cost; of these, this process's."""
 
     micro: list[MicroBatch]
-    sums: Normalisers
+    sums: Sums
+    first: list[Trajectory]
+    """The first micro-batch of all: the same in every process."""
     positions: int
-    """Token positions of its forwards, padding not counted."""
+    """Token positions of the forwards of all processes, padding not counted."""
+    states: States
 
     @staticmethod
     def build(
         trajectories: Sequence[Trajectory],
         advantage_B: np.ndarray,
         in_nll_B: np.ndarray,
-        reference: SDAR,
+        policy: SDAR,
+        reference: SDAR | None,
         size: int,
+        states: States = HAPPENED,
+        world: World = World(),  # noqa: B008 (frozen)
     ) -> Batch:
-        """Sort by cost, cut into micro-batches of `size` trajectories, score them under the reference."""
-        mask_id, weight = reference.config.mask_token_id, reference.lm_head.weight
-        costs = [trajectory_row(trajectory, mask_id).num_tokens for trajectory in trajectories]
+        """Sort by cost, cut into micro-batches of `size` trajectories, share them out, score them.
+
+        reference: None where the KL term holds to the rollout's policy. Old log-probabilities are the decoder's; under
+        other states than happened, the policy's as it is now.
+        """
+        mask_id = policy.config.mask_token_id
+        costs = [trajectory_row(trajectory, mask_id, states).num_tokens for trajectory in trajectories]
         order = np.argsort(costs, kind="stable")
+        chunks = [order[start : start + size] for start in range(0, len(order), size)]
+        shares = -(-len(chunks) // world.size)
         micro = []
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
+        for number in range(world.rank, shares * world.size, world.size):
+            chosen = chunks[number] if number < len(chunks) else chunks[0]
             rows = [trajectories[index] for index in chosen]
-            with torch.no_grad():
-                ref_logp_n = score_tokens(reference, rows).logp_n
-            advantage = torch.from_numpy(advantage_B[chosen]).to(weight)
-            micro.append(MicroBatch(rows, advantage, torch.from_numpy(in_nll_B[chosen]).to(weight.device), ref_logp_n))
+            old_logp_n, ref_logp_n, row_n = _score(rows, policy, reference, states)
+            advantage_B1 = torch.from_numpy(advantage_B[chosen]).to(old_logp_n)
+            in_nll = torch.from_numpy(in_nll_B[chosen]).to(old_logp_n.device)
+            weight = 1.0 if number < len(chunks) else 0.0
+            micro.append(MicroBatch(rows, chosen, in_nll, old_logp_n, ref_logp_n, advantage_B1[row_n], weight))
         lengths = np.array([trajectory.response_len for trajectory in trajectories])
-        sums = Normalisers(len(trajectories), int(lengths.sum()), int(lengths[in_nll_B].sum()))
-        return Batch(micro, sums, int(sum(costs)))
+        sums = Sums(Normalisers.of(lengths.tolist()), Normalisers.of(lengths[in_nll_B].tolist()))
+        return Batch(micro, sums, [trajectories[i] for i in chunks[0]], int(sum(costs)), states)
+
+
+@torch.no_grad()
+def _score(
+    rows: list[Trajectory], policy: SDAR, reference: SDAR | None, states: States
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Old and reference log-probabilities of the rows' actions, and each action's row."""
+    current = None if states == HAPPENED else score_tokens(policy, rows, states)
+    scores = score_tokens(reference, rows, states) if reference is not None else current
+    if scores is None:
+        scores = score_tokens(policy, rows, states)
+    old_logp_n = current.logp_n if current is not None else behaviour_of(rows, scores).to(scores.logp_n.dtype)
+    ref_logp_n = scores.logp_n if reference is not None else old_logp_n
+    return old_logp_n, ref_logp_n, scores.row_n
 
 
 def update(
-    model: SDAR, optimiser: torch.optim.Optimizer, batch: Batch, weights: Weights, max_grad_norm: float
+    model: SDAR,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    weights: Weights,
+    max_grad_norm: float,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> dict[str, float | None]:
     """One step of the optimiser; returns the logged means over the batch's actions, and the gradient norm.
 
@@ -79,17 +119,24 @@ def update(
     """
     totals: dict[str, float] = {}
     for micro in batch.micro:
-        scores = score_tokens(model, micro.trajectories)
+        scores = score_tokens(model, micro.trajectories, batch.states)
         loss, logged = policy_loss(scores.logp_n, micro.actions(scores), weights, batch.sums)
-        loss.backward()
-        logged["entropy"] = scores.entropy_n.sum() / batch.sums.tokens
+        (loss * micro.weight if micro.weight != 1.0 else loss).backward()
+        logged["entropy"] = scores.entropy_n.sum() / batch.sums.all.tokens
         for name, value in logged.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
-    skipped = not (np.isfinite(norm) and np.isfinite(totals["loss"]))
-    if not skipped:
-        optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    if skipped:
+            totals[name] = totals.get(name, 0.0) + float(value) * micro.weight
+    totals = world.totals(totals)
+    norm = step(model, optimiser, max_grad_norm, np.isfinite(totals["loss"]))
+    if norm is None:
         return dict.fromkeys(totals) | {"grad_norm": None, "skipped": 1.0}
     return {**totals, "grad_norm": norm, "skipped": 0.0}
+
+
+def step(model: SDAR, optimiser: torch.optim.Optimizer, max_grad_norm: float, is_sound: bool = True) -> float | None:
+    """Clip, step and forget the gradients; the norm before clipping, or None when it is not finite (no step then)."""
+    norm = float(full(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)))
+    is_sound = is_sound and bool(np.isfinite(norm))
+    if is_sound:
+        optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return norm if is_sound else None

@@ -66,9 +66,7 @@ def open_dialogue(
         yield dialogue
 
 
-def run_script(
-    source: str, stdin: str, *, limits: Limits = DEFAULT_LIMITS, level: str | None = None
-) -> ScriptResult:
+def run_script(source: str, stdin: str, *, limits: Limits = DEFAULT_LIMITS, level: str | None = None) -> ScriptResult:
     """Run `source` as `__main__` in a fresh jail with `stdin` as its input; what it prints to stderr is dropped.
 
     Thread-safe. Raises SandboxUnavailable as `run_calls`. Whatever the program does is in the result.

@@ -86,9 +86,7 @@ def ending_of(jail: JailProcess, limits: Limits) -> tuple[JailStatus, str]:
     return "crashed", "the process ended before it had answered every call"
 
 
-def _status(
-    jail: JailProcess, is_complete: bool, broken: ValueError | None, limits: Limits
-) -> tuple[JailStatus, str]:
+def _status(jail: JailProcess, is_complete: bool, broken: ValueError | None, limits: Limits) -> tuple[JailStatus, str]:
     if jail.ending in ("output_limit", "reply_limit"):
         return ending_of(jail, limits)
     if isinstance(broken, codec.TooLarge):

@@ -91,9 +91,7 @@ class _Validation:
     def __call__(self, model: SDAR) -> dict[str, float]:
         decoder, figures = make_decoder(self.config, model, self.tokenizer), {}
         for name, task in self.tasks.items():
-            found = score(
-                answer(decoder, self.tokenizer, task, [(e, 0) for e in self.examples[name]], self.policy)
-            )
+            found = score(answer(decoder, self.tokenizer, task, [(e, 0) for e in self.examples[name]], self.policy))
             figures[f"accuracy_pct/{name}"], figures[f"tpf/{name}"] = found.accuracy_pct, found.tpf
         figures["accuracy_pct"] = sum(figures[f"accuracy_pct/{name}"] for name in self.tasks) / len(self.tasks)
         return figures

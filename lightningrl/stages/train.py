@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightningrl import io
 from lightningrl.resolve import resolve
-from lightningrl.rl.trainer import TrainSetup
+from lightningrl.rl.setup import TrainSetup
 from lightningrl.stages.context import StageContext
 from lightningrl.stages.decoder import make_decoder, make_policy, make_task
 from lightningrl.stages.loading import load_policy, save_policy, use_threads

@@ -184,6 +184,7 @@ def _filled(record: EvalRecord, threshold: float) -> EvalRecord:
 
 def _compare_line(row: Mapping[Any, Any], tpf_difference: tuple[float, float, float] | None) -> None:
     """tpf_difference: with its interval; None: nothing is known of speed."""
+
     def with_interval(name: str, form: str) -> str:
         low, high = (form.format(row[f"{name}_{end}"]) for end in ("low", "high"))
         return f"{form.format(row[name])} [{low}, {high}]"

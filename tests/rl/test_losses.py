@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.rl.losses import Actions, Normalisers, Weights, kl_k3, policy_loss, surrogate
+from lightningrl.rl.losses import Actions, Normalisers, Sums, Weights, kl_k3, policy_loss, surrogate, value_loss
 
 
 def doubles(*values):
@@ -62,6 +62,10 @@ def test_kl_k3_is_an_unbiased_estimate_of_the_divergence():
     assert (p * kl_k3(p.log(), q.log())).sum().item() == pytest.approx(expected.item())
 
 
+def sums_of(lengths, in_nll=()):
+    return Sums(Normalisers.of(lengths), Normalisers.of(list(in_nll)))
+
+
 def actions_of(lengths, advantage, *, in_nll=None, old=0.0, ref=0.0):
     count = sum(lengths)
     length = torch.tensor(lengths).repeat_interleave(torch.tensor(lengths))
@@ -74,7 +78,7 @@ def actions_of(lengths, advantage, *, in_nll=None, old=0.0, ref=0.0):
 def test_policy_term_is_a_mean_over_sequences_of_token_means():
     """Surrogates [1, .5] and [-1, 0, 0, 0]: -(0.75 - 0.25) / 2 = -0.25 (token mean: -0.083333)."""
     actions = actions_of([2, 4], [1, 0.5, -1, 0, 0, 0])
-    loss, logged = policy_loss(torch.zeros(6).double(), actions, Weights(0.2, 0.2, 0.0, 0.0), Normalisers(2, 6, 0))
+    loss, logged = policy_loss(torch.zeros(6).double(), actions, Weights(0.2, 0.2, 0.0, 0.0), sums_of([2, 4]))
     assert loss.item() == logged["policy_loss"].item() == pytest.approx(-0.25)
     assert -actions.advantage_n.mean().item() == pytest.approx(-0.083333, abs=1e-6), "what it is not"
 
@@ -87,7 +91,7 @@ def test_kl_and_nll_are_means_over_tokens_and_the_loss_their_weighted_sum():
     logp = doubles(-0.5, -1, -2, -3)
     actions = Actions(logp, doubles(0, -1, -2, -3), doubles(1, -1, -1, -1), torch.tensor([1, 3, 3, 3]),
                       torch.tensor([False, True, True, True]))  # fmt: skip
-    loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.01, 0.1), Normalisers(2, 4, 3))
+    loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.01, 0.1), sums_of([1, 3], [3]))
     assert logged["policy_loss"].item() == pytest.approx(0.0)
     assert logged["kl"].item() == pytest.approx(0.148721 / 4, abs=1e-6)
     assert logged["nll"].item() == pytest.approx(2.0)
@@ -97,7 +101,7 @@ def test_kl_and_nll_are_means_over_tokens_and_the_loss_their_weighted_sum():
 
 def test_an_empty_nll_set_contributes_0():
     actions = actions_of([2], [0, 0], old=-1.0, ref=-1.0)
-    loss, logged = policy_loss(doubles(-1, -2), actions, Weights(0.2, 0.2, 0.0, 0.1), Normalisers(1, 2, 0))
+    loss, logged = policy_loss(doubles(-1, -2), actions, Weights(0.2, 0.2, 0.0, 0.1), sums_of([2]))
     assert logged["nll"].item() == 0 and torch.isfinite(loss)
 
 
@@ -106,7 +110,7 @@ def test_gradient_at_ratio_1_is_the_policy_gradient():
     logp = doubles(-1, -2, -0.5, -3, -1).requires_grad_()
     actions = Actions(logp.detach(), logp.detach(), doubles(1.5, 1.5, -0.5, -0.5, -0.5), torch.tensor([2, 2, 3, 3, 3]),
                       torch.zeros(5, dtype=torch.bool))  # fmt: skip
-    loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.01, 0.1), Normalisers(2, 5, 0))
+    loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.01, 0.1), sums_of([2, 3]))
     loss.backward()
     assert loss.item() == pytest.approx(-(1.5 - 0.5) / 2)
     expected = [-1.5 / 2 / 2] * 2 + [0.5 / 3 / 2] * 3
@@ -120,7 +124,39 @@ def test_a_clipped_token_has_no_gradient_and_an_unclipped_one_has():
     actions = Actions(
         old, logp.detach(), doubles(1, 1, -1, -1), torch.tensor([4] * 4), torch.zeros(4, dtype=torch.bool)
     )
-    loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.0, 0.0), Normalisers(1, 4, 0))
+    loss, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.0, 0.0), sums_of([4]))
     loss.backward()
     assert [bool(g) for g in logp.grad] == [False, True, True, False]
     assert logged["clip_fraction"].item() == 0.5
+
+
+@pytest.mark.parametrize(("how", "expected"), [("seq", -0.25), ("tok", -0.083333), ("longest", -0.0625)])
+def test_each_reduction_of_the_policy_term(how, expected):
+    """Surrogates [1, .5] and [-1, 0, 0, 0]: sequence means -(0.75 - 0.25) / 2, token mean -0.5 / 6, over the longest
+    -0.5 / (2 * 4)."""
+    actions = actions_of([2, 4], [1, 0.5, -1, 0, 0, 0])
+    weights = Weights(0.2, 0.2, 0.0, 0.0, f"{how}-tok-tok")
+    assert policy_loss(torch.zeros(6).double(), actions, weights, sums_of([2, 4]))[0].item() == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("reduction", "kl", "nll"),
+    [("seq-seq-seq", 0.148721 / 2, (0.5 + 2) / 2), ("seq-tok-seq", 0.148721 / 4, (0.5 + 2) / 2),
+     ("seq-tok-tok", 0.148721 / 4, 6.5 / 4), ("tok-tok-tok", 0.148721 / 4, 6.5 / 4)],
+)  # fmt: skip
+def test_the_papers_four_reductions(reduction, kl, nll):
+    """Table 4. Lengths 1 and 3, k3 of the first token 0.148721; both in the NLL set: sequence means 0.5 and 2."""
+    logp = doubles(-0.5, -1, -2, -3)
+    actions = Actions(logp, doubles(0, -1, -2, -3), doubles(1, -1, -1, -1), torch.tensor([1, 3, 3, 3]),
+                      torch.ones(4, dtype=torch.bool))  # fmt: skip
+    _, logged = policy_loss(logp, actions, Weights(0.2, 0.2, 0.01, 0.1, reduction), sums_of([1, 3], [1, 3]))
+    assert logged["kl"].item() == pytest.approx(kl, abs=1e-6) and logged["nll"].item() == pytest.approx(nll)
+    assert logged["policy_loss"].item() == pytest.approx(0 if reduction.startswith("seq") else 0.5)
+
+
+def test_value_loss_takes_the_worse_of_the_free_and_the_clipped_value():
+    """Old 0, new 1. Return 1: clipped to 0.2 it is 0.8 off, half its square 0.32. Return 0: 1 off, 0.5."""
+    found = value_loss(doubles(1.0, 1.0), doubles(0.0, 0.0), doubles(1.0, 0.0), 0.2, 2)
+    assert found.item() == pytest.approx((0.32 + 0.5) / 2)

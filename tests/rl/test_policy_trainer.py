@@ -9,17 +9,31 @@ from fixtures.tiny import CoinJudge, tiny_setup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightningrl.config.method import Method
 from lightningrl.errors import CheckpointError
 from lightningrl.judges.boxed import BoxedJudge
 from lightningrl.rl import trainer as trainer_module
 from lightningrl.rl.algorithms import grpo_traj, lightningrl
+from lightningrl.rl.likelihood import HAPPENED, states_of
 from lightningrl.types import Verdict
+
+ALL = Method(filter_all_wrong=False, filter_tpf_range=0.0)
+ANY = Method(filter_all_wrong=False)
+NONE = Method(filter_tpf_range=1e6)
 
 
 def test_trainer_runs_with_the_products_own_judge(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, judge=BoxedJudge(), filter_all_wrong=False))
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, judge=BoxedJudge(), method=ANY))
     metrics = trainer.step().metrics
     assert metrics["accuracy_pct"] == 0.0 and metrics["statuses"] == {"unparsable": metrics["groups_sampled"] * 4}
+
+
+def advantage_of(micro):
+    """(B,) of a micro-batch: that of each trajectory's actions, which is one."""
+    row_n, _ = states_of(micro.trajectories, HAPPENED)
+    found = [micro.advantage_n[row_n == row] for row in range(len(micro.trajectories))]
+    assert all((values == values[0]).all() for values in found)
+    return torch.stack([values[0] for values in found])
 
 
 def rates(tmp_path, **run):
@@ -52,14 +66,15 @@ def test_learning_rate_decays_linearly_by_step_when_asked(tmp_path):
 
 
 def test_kept_groups_are_divided_among_the_updates_each_with_its_own_advantages(tmp_path):
-    setup = tiny_setup(tmp_path, prompts=5, updates=2, filter_all_wrong=False, filter_tpf_range=0.0)
+    setup = tiny_setup(tmp_path, prompts=5, updates=2, method=ALL)
     trainer = lightningrl.trainer(setup)
     drawn = trainer._draw(1)
     batches, advantage_NG = trainer._batches(drawn.kept, 1)
+    batches = [batch for batch, _ in batches]
     sizes = [sum(len(m.trajectories) for m in batch.micro) for batch in batches]
     assert sizes == [3 * 4, 2 * 4]
     for batch in batches:
-        advantage = torch.cat([m.advantage_B for m in batch.micro])
+        advantage = torch.cat([advantage_of(m) for m in batch.micro])
         assert float(advantage.mean()) == pytest.approx(0, abs=1e-6) and float(advantage.std()) == pytest.approx(
             1, abs=1e-5
         )
@@ -67,7 +82,7 @@ def test_kept_groups_are_divided_among_the_updates_each_with_its_own_advantages(
         flags = {id(t): bool(f) for m in batch.micro for t, f in zip(m.trajectories, m.in_nll_B, strict=True)}
         assert flags == {key: correct[key] for key in flags}
     by_id = {
-        id(t): float(a) for b in batches for m in b.micro for t, a in zip(m.trajectories, m.advantage_B, strict=True)
+        id(t): float(a) for b in batches for m in b.micro for t, a in zip(m.trajectories, advantage_of(m), strict=True)
     }
     in_order = [by_id[id(a.trajectory)] for group in drawn.kept.answers for a in group]
     assert in_order == pytest.approx(advantage_NG.ravel().tolist(), abs=1e-6), "returned in the order of the groups"
@@ -76,14 +91,12 @@ def test_kept_groups_are_divided_among_the_updates_each_with_its_own_advantages(
 
 
 def test_more_updates_than_groups_gives_an_update_a_group(tmp_path):
-    trainer = lightningrl.trainer(
-        tiny_setup(tmp_path, prompts=2, updates=5, filter_all_wrong=False, filter_tpf_range=0.0)
-    )
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, prompts=2, updates=5, method=ALL))
     assert trainer.step().metrics["updates"] == 2
 
 
 def test_a_step_without_any_kept_group_updates_nothing_and_goes_on(tmp_path):
-    setup = tiny_setup(tmp_path, filter_tpf_range=1e6, max_rounds=2)
+    setup = tiny_setup(tmp_path, method=NONE, max_rounds=2)
     before = {name: tensor.clone() for name, tensor in setup.model.state_dict().items()}
     trainer = lightningrl.trainer(setup)
     metrics = trainer.step().metrics
@@ -119,7 +132,7 @@ def test_compute_counts_rollouts_once_and_training_four_times(tmp_path):
 
     def spy(kept, step):
         batches, advantage_NG = original(kept, step)
-        positions.append(sum(batch.positions for batch in batches))
+        positions.append(sum(batch.positions for batch, _ in batches))
         return batches, advantage_NG
 
     trainer._batches = spy
@@ -143,9 +156,7 @@ def test_every_response_of_a_step_has_draws_of_its_own(tmp_path):
 
     The same happens at the seam of two passes, whatever the size: a round may end one pass and begin the next.
     """
-    trainer = lightningrl.trainer(
-        tiny_setup(tmp_path, train=3, prompts=6, filter_all_wrong=False, filter_tpf_range=0.0)
-    )
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=6, method=ALL))
     drawn = trainer._draw(1)
     keys = [(a.trajectory.uid, a.trajectory.sample) for group in drawn.sampled.answers for a in group]
     assert len(keys) == 24
@@ -153,16 +164,14 @@ def test_every_response_of_a_step_has_draws_of_its_own(tmp_path):
 
 
 def test_a_prompt_that_comes_back_in_a_later_round_gets_other_samples(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, max_rounds=3, filter_tpf_range=1e6))
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, max_rounds=3, method=NONE))
     drawn = trainer._draw(1)
     keys = [(a.trajectory.uid, a.trajectory.sample) for group in drawn.sampled.answers for a in group]
     assert drawn.rounds == 3 and len(set(keys)) == len(keys) == 36
 
 
 def test_rollouts_differ_by_step_and_carry_it_as_policy_version(tmp_path):
-    trainer = lightningrl.trainer(
-        tiny_setup(tmp_path, train=3, prompts=3, filter_all_wrong=False, filter_tpf_range=0.0)
-    )
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, method=ALL))
     one, two = trainer._draw(1), trainer._draw(2)
     texts = [
         {a.trajectory.uid: a.trajectory.token_ids.tolist() for g in d.sampled.answers for a in g} for d in (one, two)
@@ -183,10 +192,10 @@ class GradedJudge(CoinJudge):
 
 @pytest.mark.parametrize("algorithm", [lightningrl, grpo_traj])
 def test_graded_judges_reward_the_fraction_that_passed(tmp_path, algorithm):
-    trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), filter_all_wrong=False, filter_tpf_range=0.0))
+    trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), method=ALL))
     drawn = trainer._draw(1)
     values = [a.verdict.value for group in drawn.sampled.answers for a in group]
-    trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), filter_all_wrong=False, filter_tpf_range=0.0))
+    trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), method=ALL))
     metrics = trainer.step().metrics
     assert metrics["reward_accuracy_mean"] == pytest.approx(np.mean(values)) and 0 < np.mean(values) < 1
     assert metrics["reward_total_mean"] == pytest.approx(np.mean(values) + metrics["reward_speed_mean"])

@@ -240,7 +240,7 @@ def test_first_update_has_every_ratio_1_and_nothing_clipped(commit):
     trajectories = decode(model, commit=commit)
     advantage = np.random.default_rng(0).normal(size=len(trajectories))
     in_nll = np.arange(len(trajectories)) % 2 == 0
-    batch = Batch.build(trajectories, advantage, in_nll, twin(model), 5)
+    batch = Batch.build(trajectories, advantage, in_nll, model, twin(model), 5)
     for micro in batch.micro:
         scores = score_tokens(model, micro.trajectories)
         ratio = (scores.logp_n - micro.actions(scores).old_logp_n).exp()

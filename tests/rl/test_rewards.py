@@ -9,14 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.answering import score
+from lightningrl.config.method import Method, Reward
+from lightningrl.errors import ConfigError
 from lightningrl.judges.boxed import BoxedJudge
 from lightningrl.judges.code import CodeJudge
-from lightningrl.rl.advantages import collapse_ratio, group_z_score, normalise_batch, normalise_group
-from lightningrl.rl.algorithms.grpo_traj import GRPOTrajectory
-from lightningrl.rl.algorithms.lightningrl import LightningRL
+from lightningrl.rl.advantages import (
+    NORMALISATIONS,
+    collapse_ratio,
+    group_minmax,
+    group_z_score,
+    normalise_batch,
+    normalise_group,
+)
+from lightningrl.rl.algorithms.grpo_traj import GRPO_TRAJECTORY
+from lightningrl.rl.algorithms.lightningrl import ALGORITHM1, LIGHTNINGRL
+from lightningrl.rl.algorithms.published_code import PUBLISHED
+from lightningrl.rl.algorithms.tracerl import TRACERL
 from lightningrl.rl.filters import keep_groups
-from lightningrl.rl.rollout import Drawn, Groups
-from lightningrl.rl.step_metrics import collapse_metrics, rollout_metrics
+from lightningrl.rl.groups import Groups
+from lightningrl.rl.rewards import REWARDS, accuracy, total_reward
+from lightningrl.rl.rollout import Drawn
+from lightningrl.rl.step_metrics import advantage_metrics, rollout_metrics
 
 CORRECT = np.array([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=bool)
 """Group 1: lengths [200,240,150,300], forwards [100,60,50,60]; group 2 tpf [2,2,6,2]."""
@@ -33,6 +46,10 @@ def golden_groups():
     lengths, forwards = [[200, 240, 150, 300], [200, 120, 300, 120]], [[100, 60, 50, 60], [100, 60, 50, 60]]
     tables = zip(lengths, forwards, CORRECT.tolist(), strict=True)
     return Groups([[answer_of(*cells) for cells in zip(*rows, strict=True)] for rows in tables])
+
+
+def advantages(method, groups=None):
+    return NORMALISATIONS[method.advantage](total_reward(method.rewards, groups or golden_groups()))
 
 
 def test_z_score_of_both_groups():
@@ -54,7 +71,7 @@ def test_advantages_of_lightningrl_are_the_papers():
     close(total, [[-0.341641, 1.447214, -1.447214, 0.341641], [0.422650, 0.422650, 2.732051, 0.422650]])
     assert total.mean() == pytest.approx(0.5) and total.std(ddof=1) == pytest.approx(1.220204, abs=1e-6)
     expected = [[-0.689754, 0.776275, -1.595809, -0.129781], [-0.063391, -0.063391, 1.829243, -0.063391]]
-    close(LightningRL().advantages(SIGNED, TPF), expected)
+    close(advantages(LIGHTNINGRL), expected)
 
 
 def test_group_normalisation_of_group_1():
@@ -67,7 +84,7 @@ def test_grpo_normalises_the_raw_sum_in_its_group():
     Group 2: [3, 3, 7, 3], mean 4, unbiased std 2.
     """
     expected = [[-0.387298, 1.161895, -1.161895, 0.387298], [-0.5, -0.5, 1.5, -0.5]]
-    close(GRPOTrajectory().advantages(SIGNED, TPF), expected)
+    close(advantages(GRPO_TRAJECTORY), expected)
 
 
 @pytest.mark.parametrize("count", [6, 10, 32])
@@ -104,24 +121,99 @@ def test_nll_set_is_what_the_judge_found_correct_not_what_has_a_reward_of_at_lea
     total = group_z_score(CORRECT.astype(float)) + group_z_score(TPF)
     buggy = (total >= 0).tolist()
     assert buggy == [[False, True, False, True], [False, False, True, False]]
-    found = LightningRL().nll_set(CORRECT)
-    assert found.dtype == bool and found.tolist() == [[True, True, False, False], [True] * 4]
-    assert not GRPOTrajectory().nll_set(CORRECT).any()
+    assert LIGHTNINGRL.nll_set == "correct" and golden_groups().correct_NG.tolist() == CORRECT.tolist()
+    assert PUBLISHED.nll_set == "reward" and (total_reward(PUBLISHED.rewards, golden_groups()) >= 0).tolist() == buggy
+    assert GRPO_TRAJECTORY.nll == TRACERL.nll == 0
+
+
+def keep(forwards, correct, **method):
+    """Groups of two responses of 2^12 tokens with these forwards."""
+    pairs = zip(forwards, correct, strict=True)
+    groups = Groups([[answer_of(4096, *cells) for cells in zip(*pair, strict=True)] for pair in pairs])
+    return keep_groups(Method(**method), groups).tolist()
 
 
 def test_filter_keeps_a_spread_of_the_limit_and_drops_less_and_all_wrong():
-    """Range 0.0099 dropped, 0.01 kept; all-wrong dropped when asked (both exact in binary at scale 2^-10)."""
-    tpf, right = (
-        np.array([[2.0, 2.0099], [2.0, 2.0 + 2**-6], [1.0, 3.0]]),
-        np.array([[1, 1], [1, 0], [0, 0]], dtype=bool),
-    )
-    assert keep_groups(tpf, right, 2**-6, True).tolist() == [False, True, False]
-    assert keep_groups(tpf, right, 2**-6, False).tolist() == [False, True, True]
-    assert keep_groups(tpf, right, 0.0, False).tolist() == [True, True, True]
-    assert keep_groups(np.array([[0.0, 0.0099], [0.0, 0.01]]), np.ones((2, 2), bool), 0.01, True).tolist() == [
-        False,
-        True,
-    ]
+    """4096 tokens: TPF 2 and 4 differ by 2, the limit; 4 and 4 by 0; the third group has no correct one."""
+    forwards, right = [[2048, 1024], [1024, 1024], [2048, 1024]], [[1, 0], [1, 1], [0, 0]]
+    assert keep(forwards, right, filter_tpf_range=2.0) == [True, False, False]
+    assert keep(forwards, right, filter_tpf_range=2.0000001) == [False, False, False]
+    assert keep(forwards, right, filter_tpf_range=2.0, filter_all_wrong=False) == [True, False, True]
+    assert keep(forwards, right, filter_tpf_range=0.0, filter_all_wrong=False) == [True, True, True]
+
+
+def test_the_default_limit_keeps_a_range_of_0_01_and_drops_0_0099():
+    """Lengths 200 and 201 at 100 forwards: 2.00 and 2.01; 20000 and 20099 at 10000: 2.0000 and 2.0099."""
+    near = Groups([[answer_of(20000, 10000), answer_of(20099, 10000)]])
+    far = Groups([[answer_of(300, 100), answer_of(302, 100)]])
+    assert keep_groups(LIGHTNINGRL, near).tolist() == [False] and keep_groups(LIGHTNINGRL, far).tolist() == [True]
+
+
+def test_tracerls_filter_keeps_20_to_80_percent_correct_and_asks_no_spread():
+    for right, kept in ((0, False), (1, True), (3, True), (4, True), (5, False)):
+        group = [answer_of(8, 2, correct=i < right) for i in range(5)]
+        assert keep_groups(TRACERL, Groups([group])).tolist() == [kept], right
+
+
+def test_overlong_answers_count_as_wrong_from_the_margin_on():
+    """Published code, max_new_tokens 8192: 8186 tokens kept, 8187 wrong."""
+    groups = Groups([[answer_of(8186, 64), answer_of(8187, 64)]], wrong_from=8192 - PUBLISHED.overlong_margin)
+    assert groups.correct_NG.tolist() == [[True, False]] and accuracy(groups).tolist() == [[1.0, -1.0]]
+    assert LIGHTNINGRL.overlong_margin is None
+
+
+def test_algorithm_1_scales_both_rewards_and_normalises_in_the_group():
+    """Group 1: z + z = [-.341641, 1.447214, -1.447214, .341641], unbiased std 1.214096."""
+    expected = [-0.281389, 1.191982, -1.191982, 0.281389]
+    close(advantages(ALGORITHM1)[0], expected)
+    assert advantages(ALGORITHM1)[1].std(ddof=1) == pytest.approx(1)
+
+
+def test_published_code_scales_both_and_normalises_over_the_batch():
+    expected = [[-0.311461, 1.31937, -1.31937, 0.311461], [-0.526348, -0.526348, 1.579045, -0.526348]]
+    close(advantages(PUBLISHED), expected)
+    assert PUBLISHED.full_mask and not LIGHTNINGRL.full_mask
+
+
+def test_minmax_speed_beside_plus_or_minus_1():
+    """+-1 and min-max of [2, 4, 3, 5]: [1, 1.666667, -0.666667, 0]; a constant group is worth 0.5."""
+    rewards = [Reward(name="accuracy"), Reward(name="tpf", scale="minmax")]
+    close(total_reward(rewards, golden_groups())[0], [1, 1.666667, -0.666667, 0])
+    assert group_minmax(np.full((1, 3), 2.0)).tolist() == [[0.5] * 3]
+
+
+def test_tracerl_adds_raw_tpf_to_scaled_correctness_and_leaves_the_rest_to_its_value_model():
+    close(advantages(TRACERL), group_z_score(CORRECT.astype(float)) + TPF)
+    assert TRACERL.value is not None and TRACERL.value.gamma == TRACERL.value.lam == 1.0
+
+
+def test_speed_for_correct_answers_only_is_scaled_among_them():
+    """Group 1, correct TPF [2, 4]: z = [-1, 1]; the wrong ones get 0. Group 2 is all correct."""
+    found = total_reward([Reward(name="tpf", scale="z_score", only_correct=True)], golden_groups())
+    close(found, [[-1, 1, 0, 0], Z_TPF[1]])
+    raw = total_reward([Reward(name="tpf", only_correct=True, weight=0.5)], golden_groups())
+    close(raw, [[1, 2, 0, 0], [1, 1, 3, 1]])
+    wrong = Groups([[answer_of(4, 2, False), answer_of(4, 1, False)]])
+    assert total_reward([Reward(name="tpf", scale="z_score", only_correct=True)], wrong).tolist() == [[0, 0]]
+
+
+def test_fewer_forwards_and_true_tpf_as_rewards():
+    groups = Groups([[answer_of(6, 2, commits=1), answer_of(9, 3, commits=2)]])
+    assert REWARDS["forwards"](groups).tolist() == [[-2, -3]], "the longer answer costs more, at the same TPF"
+    assert REWARDS["tpf"](groups).tolist() == [[3, 3]]
+    assert REWARDS["tpf_true"](groups).tolist() == [[2, 9 / 5]]
+
+
+def test_an_unknown_reward_is_an_error_that_lists_what_there_is():
+    with pytest.raises(ConfigError, match=r"no reward 'speed'\. Allowed: accuracy, tpf, tpf_true, forwards, or your"):
+        total_reward([Reward(name="speed")], golden_groups())
+
+
+def test_a_runs_method_changes_the_keys_it_gives_and_no_others():
+    changed = Method(nll=0.0, advantage="center").over(GRPO_TRAJECTORY)
+    assert (changed.nll, changed.advantage, changed.rewards) == (0.0, "center", GRPO_TRAJECTORY.rewards)
+    assert Method().over(TRACERL) == TRACERL and Method(kl=0.01).over(TRACERL).value == TRACERL.value
+    assert Method(nll=0.1).science() == {"nll": 0.1}, "what is not given is the algorithm's, whose source is in the key"
 
 
 def test_collapse_ratio_by_hand():
@@ -139,7 +231,7 @@ def test_step_metrics_of_the_golden_groups():
     """Group 1 alone: pooled TPF 890 / 270 = 3.296296, mean of ratios 3.5."""
     groups = Groups(golden_groups().answers[:1])
     close(groups.tpf_NG, TPF[:1])
-    row = rollout_metrics(Drawn(groups, groups, 1, 0), False, 2)
+    row = rollout_metrics(Drawn(groups, groups, 1, 0), 2)
     assert row["tpf"] == pytest.approx(890 / 270) and row["tpf"] == pytest.approx(3.296296, abs=1e-6)
     assert row["reward_speed_mean"] == pytest.approx(3.5)
     assert row["forwards_per_problem"] == pytest.approx(270 / 4) and row["response_tokens_mean"] == pytest.approx(
@@ -155,7 +247,7 @@ def test_collapse_is_reported_for_the_advantages_trained_with_and_for_the_raw_su
     """By hand. Raw sum normalised in its group: -0.387, 1.162, -1.162, 0.387 have no pair within 0.5; -0.5, -0.5, 1.5,
     -0.5 have three of six. Trained with: gaps .05 .3 2 | .25 1.95 | 1.7 and a group 1 apart.
     """
-    found = collapse_metrics(golden_groups(), np.array([[0.0, 0.05, 0.3, 2.0], [0.0, 1.0, 2.0, 3.0]]), False)
+    found = advantage_metrics(golden_groups(), np.array([[0.0, 0.05, 0.3, 2.0], [0.0, 1.0, 2.0, 3.0]]))
     assert found["collapse_ratio_0.5_sum"] == found["collapse_ratio_0.01_sum"] == 3 / 12
     assert [found[f"collapse_ratio_{eps}"] for eps in (0.01, 0.05, 0.1, 0.5)] == [0, 0, 1 / 12, 3 / 12]
 
@@ -163,26 +255,26 @@ def test_collapse_is_reported_for_the_advantages_trained_with_and_for_the_raw_su
 def test_step_metrics_report_all_sampled_groups_and_collapse_over_the_kept_only():
     groups = golden_groups()
     kept = Groups(groups.answers[1:])
-    row = rollout_metrics(Drawn(groups, kept, 2, 3), False, 1)
+    row = rollout_metrics(Drawn(groups, kept, 2, 3), 1)
     assert row["accuracy_pct"] == 75.0 and row["acceptance_rate"] == 0.5 and row["groups_unscorable"] == 3
     assert row["reward_total_mean"] == pytest.approx((SIGNED + TPF).mean())
 
 
 def test_step_metrics_count_commits_in_tpf_true():
     groups = Groups([[answer_of(6, 2, commits=1), answer_of(9, 3, commits=2)]])
-    row = rollout_metrics(Drawn(groups, groups, 1, 0), False, 1)
+    row = rollout_metrics(Drawn(groups, groups, 1, 0), 1)
     assert (row["tpf"], row["tpf_true"]) == (15 / 5, 15 / 8)
 
 
 def test_step_metrics_without_any_group_are_counts_only():
-    row = rollout_metrics(Drawn(Groups([]), Groups([]), 4, 2), False, 3)
+    row = rollout_metrics(Drawn(Groups([]), Groups([]), 4, 2), 3)
     assert row["groups_missing"] == 3 and row["acceptance_rate"] == 0 and "tpf" not in row
 
 
 def test_graded_accuracy_is_the_judges_value_and_else_plus_or_minus_1():
-    groups = Groups([[answer_of(4, 2, False, 0.25), answer_of(4, 2, True, 1.0), answer_of(4, 2, False, 0.0)]])
-    assert groups.accuracy_reward(True).tolist() == [[0.25, 1.0, 0.0]]
-    assert groups.accuracy_reward(False).tolist() == [[-1.0, 1.0, -1.0]]
+    answers = [[answer_of(4, 2, False, 0.25), answer_of(4, 2, True, 1.0), answer_of(4, 2, False, 0.0)]]
+    assert accuracy(Groups(answers, graded=True)).tolist() == [[0.25, 1.0, 0.0]]
+    assert accuracy(Groups(answers)).tolist() == [[-1.0, 1.0, -1.0]]
 
 
 def test_every_judge_says_whether_its_value_is_graded():

@@ -9,6 +9,9 @@ from fixtures.tiny import answer_of, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightningrl.config.method import Method
+from lightningrl.rl.filters import keep_groups
+from lightningrl.rl.groups import Groups
 from lightningrl.rl.rollout import PromptOrder, draw_groups
 from lightningrl.rl.selection import Fastest
 from lightningrl.types import Verdict
@@ -64,11 +67,10 @@ class Roller:
         return [self.rule(first + i) for i in range(len(examples))]
 
 
-def draw(rule, wanted=4, rounds=5, **filters):
+def draw(rule, wanted=4, rounds=5, **method):
     roller, order = Roller(rule), PromptOrder(100, 0)
-    found = draw_groups(
-        EXAMPLES, order, wanted, rounds, roller, **({"min_tpf_range": 0.01, "drop_all_wrong": True} | filters)
-    )
+    method = Method(**method)
+    found = draw_groups(EXAMPLES, order, wanted, rounds, roller, lambda groups: keep_groups(method, groups), Groups([]))
     return found, roller, order
 
 
@@ -97,7 +99,7 @@ def test_all_wrong_groups_are_dropped_only_when_asked():
         return group(spread=True, correct=i % 2 == 0)
 
     assert draw(rule)[0].rounds > 1
-    assert draw(rule, drop_all_wrong=False)[0].rounds == 1
+    assert draw(rule, filter_all_wrong=False)[0].rounds == 1
 
 
 def test_groups_that_the_judge_could_not_score_are_left_out_and_counted():

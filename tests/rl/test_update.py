@@ -33,7 +33,7 @@ def train(rollout, size, updates=3):
     model, base, trajectories, advantage, in_nll = rollout
     policy = twin(model)
     optimiser = torch.optim.AdamW(policy.parameters(), lr=0.01)
-    batch = Batch.build(trajectories, advantage, in_nll, base, size)
+    batch = Batch.build(trajectories, advantage, in_nll, model, base, size)
     rows = [update(policy, optimiser, batch, WEIGHTS, 1.0) for _ in range(updates)]
     return policy.state_dict(), rows, batch
 
@@ -55,13 +55,13 @@ def test_gradient_is_that_of_the_loss_over_the_whole_batch(rollout):
     model, base, trajectories, advantage, in_nll = rollout
     policy = twin(model)
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
-    batch = Batch.build(trajectories, advantage, in_nll, base, 4)
+    batch = Batch.build(trajectories, advantage, in_nll, model, base, 4)
     update(policy, torch.optim.SGD(policy.parameters(), lr=1.0), batch, WEIGHTS, 1e9)
-    whole, fresh = Batch.build(trajectories, advantage, in_nll, base, 12), twin(model)
+    whole, fresh = Batch.build(trajectories, advantage, in_nll, model, base, 12), twin(model)
     scores = score_tokens(fresh, whole.micro[0].trajectories)
     lengths = np.array([t.response_len for t in trajectories])
-    assert (whole.sums.sequences, whole.sums.tokens) == (12, lengths.sum())
-    assert whole.sums.nll_tokens == lengths[in_nll].sum()
+    assert (whole.sums.all.sequences, whole.sums.all.tokens) == (12, lengths.sum())
+    assert whole.sums.nll.tokens == lengths[in_nll].sum()
     loss, _ = policy_loss(scores.logp_n, whole.micro[0].actions(scores), WEIGHTS, whole.sums)
     loss.backward()
     for name, parameter in fresh.named_parameters():
@@ -69,8 +69,8 @@ def test_gradient_is_that_of_the_loss_over_the_whole_batch(rollout):
 
 
 def test_rows_of_a_batch_keep_their_advantage_nll_flag_and_base_log_probs_through_the_sorting(rollout):
-    _, base, trajectories, advantage, in_nll = rollout
-    batch = Batch.build(trajectories, advantage, in_nll, base, 5)
+    model, base, trajectories, advantage, in_nll = rollout
+    batch = Batch.build(trajectories, advantage, in_nll, model, base, 5)
     seen = 0
     for micro in batch.micro:
         scores = score_tokens(base, micro.trajectories)
@@ -92,7 +92,7 @@ def test_gradient_norm_is_reported_before_clipping_and_the_step_is_clipped(rollo
     moved = {}
     for limit in (1e9, 0.01):
         policy = twin(model)
-        batch = Batch.build(trajectories, advantage, in_nll, base, 12)
+        batch = Batch.build(trajectories, advantage, in_nll, model, base, 12)
         row = update(policy, torch.optim.SGD(policy.parameters(), lr=1.0), batch, WEIGHTS, limit)
         step = torch.cat([(a - b).flatten() for a, b in zip(policy.parameters(), model.parameters(), strict=True)])
         moved[limit] = row["grad_norm"], float(step.detach().norm())
@@ -111,11 +111,11 @@ def test_a_non_finite_update_is_skipped_and_changes_nothing(rollout, poison):
         advantage[3] = float("nan") if poison == "advantage" else float("inf")
     policy = twin(model)
     optimiser = torch.optim.AdamW(policy.parameters(), lr=0.1, weight_decay=0.1)
-    row = update(policy, optimiser, Batch.build(trajectories, advantage, in_nll, other, 5), WEIGHTS, 1.0)
+    row = update(policy, optimiser, Batch.build(trajectories, advantage, in_nll, model, other, 5), WEIGHTS, 1.0)
     assert row["skipped"] == 1.0
     assert {name for name, value in row.items() if value is None} == set(row) - {"skipped"}
     for name, tensor in model.state_dict().items():
         assert torch.equal(policy.state_dict()[name], tensor)
     assert optimiser.state_dict()["state"] == {} and all(p.grad is None for p in policy.parameters())
-    good = update(policy, optimiser, Batch.build(trajectories, rollout[3], in_nll, base, 5), WEIGHTS, 1.0)
+    good = update(policy, optimiser, Batch.build(trajectories, rollout[3], in_nll, model, base, 5), WEIGHTS, 1.0)
     assert good["skipped"] == 0.0 and not torch.equal(policy.lm_head.weight, model.lm_head.weight)

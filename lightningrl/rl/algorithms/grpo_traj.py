@@ -1,25 +1,16 @@
 """GRPO on trajectories, the paper's rival: the same likelihood, rewards summed raw, normalised in their group (Eq. 2).
 
-No value model and no NLL. The filter is the run's (config), as for LightningRL.
+No value model and no NLL; the filter is the same.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from lightningrl.config.method import Method, Reward
+from lightningrl.rl.setup import TrainSetup
+from lightningrl.rl.trainer import PolicyTrainer
 
-from lightningrl.rl.advantages import normalise_group
-from lightningrl.rl.trainer import PolicyTrainer, TrainSetup
-
-
-class GRPOTrajectory:
-    """Sum of raw rewards, group normalisation."""
-
-    def advantages(self, accuracy_NG: np.ndarray, tpf_NG: np.ndarray) -> np.ndarray:
-        return normalise_group(accuracy_NG + tpf_NG)
-
-    def nll_set(self, correct_NG: np.ndarray) -> np.ndarray:
-        return np.zeros_like(correct_NG, dtype=bool)
+GRPO_TRAJECTORY = Method(rewards=[Reward(name="accuracy"), Reward(name="tpf")], advantage="group", nll=0.0)
 
 
 def trainer(setup: TrainSetup) -> PolicyTrainer:
-    return PolicyTrainer(setup, GRPOTrajectory())
+    return PolicyTrainer(setup, GRPO_TRAJECTORY)

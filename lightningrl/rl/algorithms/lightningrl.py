@@ -1,28 +1,29 @@
-"""LightningRL as the paper's text has it: GRPO with three changes (Hu et al.).
+"""LightningRL: GRPO with three changes (Hu et al.).
 
 1. advantages   the speed reward (TPF) is z-scored inside its group, the accuracy reward (+-1) is not; their sum is
                 normalised over the optimiser update's batch (Eq. 5-7 and the remark under them)
 2. loss         clipped surrogate + mu * token NLL on verifier-correct trajectories (Eq. 9, 10)
-3. batch        groups whose TPF does not spread are dropped and resampled (section 3.3; rl/filters.py)
+3. batch        groups whose TPF does not spread are dropped and resampled (section 3.3)
+
+`Method`'s defaults are the paper's text. Its Algorithm 1 differs in two places and is a preset of its own.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from lightningrl.config.method import Method, Reward
+from lightningrl.rl.setup import TrainSetup
+from lightningrl.rl.trainer import PolicyTrainer
 
-from lightningrl.rl.advantages import group_z_score, normalise_batch
-from lightningrl.rl.trainer import PolicyTrainer, TrainSetup
-
-
-class LightningRL:
-    """Decoupled normalisation, NLL on what the judge found correct."""
-
-    def advantages(self, accuracy_NG: np.ndarray, tpf_NG: np.ndarray) -> np.ndarray:
-        return normalise_batch(accuracy_NG + group_z_score(tpf_NG))
-
-    def nll_set(self, correct_NG: np.ndarray) -> np.ndarray:
-        return correct_NG
+LIGHTNINGRL = Method()
+ALGORITHM1 = Method(
+    rewards=[Reward(name="accuracy", scale="z_score"), Reward(name="tpf", scale="z_score")], advantage="group"
+)
+"""Both rewards z-scored, the sum normalised in its group (line 29)."""
 
 
 def trainer(setup: TrainSetup) -> PolicyTrainer:
-    return PolicyTrainer(setup, LightningRL())
+    return PolicyTrainer(setup, LIGHTNINGRL)
+
+
+def algorithm1(setup: TrainSetup) -> PolicyTrainer:
+    return PolicyTrainer(setup, ALGORITHM1)

@@ -1,0 +1,54 @@
+"""Groups of judged responses, one group a prompt, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lightningrl.answering import Answer
+from lightningrl.types import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """N groups of G answers.
+
+    >>> Groups([[]]).answers
+    [[]]
+    """
+
+    answers: list[list[Answer]]
+    graded: bool = False
+    """The judge's value is a fraction (of tests passed), not only right or wrong."""
+    wrong_from: int | None = None
+    """Responses of this many tokens or more count as wrong, whatever the judge says."""
+
+    def table(self, cell: Callable[[Answer], float]) -> np.ndarray:
+        """(N, G) of a number of each answer."""
+        return np.array([[cell(a) for a in group] for group in self.answers], dtype=float)
+
+    @property
+    def correct_NG(self) -> np.ndarray:
+        correct_NG = np.array([[a.verdict.correct for a in group] for group in self.answers], dtype=bool)
+        return correct_NG if self.wrong_from is None else correct_NG & (self.length_NG < self.wrong_from)
+
+    @property
+    def tpf_NG(self) -> np.ndarray:
+        """Tokens per forward of each response."""
+        return self.table(lambda a: a.trajectory.stats.tpf)
+
+    @property
+    def length_NG(self) -> np.ndarray:
+        """Response tokens."""
+        return np.array([[a.trajectory.response_len for a in group] for group in self.answers])
+
+    def chosen(self, groups: Sequence[int]) -> Groups:
+        """Some of the groups, in the order asked for."""
+        return replace(self, answers=[self.answers[index] for index in groups])
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        """Group by group."""
+        return [a.trajectory for group in self.answers for a in group]

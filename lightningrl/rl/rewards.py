@@ -1,0 +1,74 @@
+"""Rewards of groups: each read off the answers, scaled on its own in its group, weighted, added (Eq. 5, 6).
+
+Shapes: (N, G): N groups (prompts) of G responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from lightningrl.config.method import Reward
+from lightningrl.errors import ConfigError
+from lightningrl.resolve import resolve
+from lightningrl.rl.advantages import group_minmax, group_z_score
+from lightningrl.rl.groups import Groups
+
+RewardFunction = Callable[[Groups], np.ndarray]
+"""Raw values (N, G) of groups; larger is better."""
+
+
+def accuracy(groups: Groups) -> np.ndarray:
+    """+1 or -1; the judge's value within 0..1 where it is graded (fraction of tests passed)."""
+    if not groups.graded:
+        return np.where(groups.correct_NG, 1.0, -1.0)
+    return groups.table(lambda a: float(a.verdict.value or 0.0))
+
+
+def tpf(groups: Groups) -> np.ndarray:
+    """Response tokens a denoise forward."""
+    return groups.tpf_NG
+
+
+def tpf_true(groups: Groups) -> np.ndarray:
+    """Response tokens a forward, separate commits counted: what a decoder that commits separately really takes."""
+    return groups.table(lambda a: a.trajectory.stats.tpf_true)
+
+
+def forwards(groups: Groups) -> np.ndarray:
+    """Minus the denoise forwards of the response: longer answers of the same speed cost, which TPF does not see."""
+    return -groups.table(lambda a: float(a.trajectory.stats.denoise_forwards))
+
+
+REWARDS: Mapping[str, RewardFunction] = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards)}
+SCALES = {"none": lambda values_NG: values_NG, "z_score": group_z_score, "minmax": group_minmax}
+
+
+def reward_function(name: str) -> RewardFunction:
+    """Raises ConfigError for a name that is neither one of ours nor a `module:attribute`."""
+    if name in REWARDS:
+        return REWARDS[name]
+    if ":" in name:
+        return resolve(name)
+    raise ConfigError(f"there is no reward {name!r}. Allowed: {', '.join(REWARDS)}, or your own as module:attribute")
+
+
+def scaled(reward: Reward, groups: Groups) -> np.ndarray:
+    """(N, G): the reward's share of the sum."""
+    values_NG, scale = reward_function(reward.name)(groups), SCALES[reward.scale]
+    if not reward.only_correct:
+        return reward.weight * scale(values_NG)
+    counted_NG, shares_NG = groups.correct_NG, np.zeros(values_NG.shape)
+    for values_G, counted_G, shares_G in zip(values_NG, counted_NG, shares_NG, strict=True):
+        if counted_G.any():
+            shares_G[counted_G] = scale(values_G[counted_G][None])[0]
+    return reward.weight * shares_NG
+
+
+def total_reward(rewards: Sequence[Reward], groups: Groups) -> np.ndarray:
+    """(N, G): the sum, in the order of the config."""
+    total_NG = scaled(rewards[0], groups)
+    for reward in rewards[1:]:
+        total_NG = total_NG + scaled(reward, groups)
+    return total_NG

@@ -1,0 +1,138 @@
+"""The value model of TraceRL: values of states, and generalised advantage estimation over denoise steps.
+
+The network is the policy's own with a head of one output that starts at zero. A value is read at every action, in the
+state of its denoise step. Steps, not tokens, are discounted: tokens revealed together share a step (METHOD: r*, V* are
+means over a step's tokens).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightningrl.config.method import Value
+from lightningrl.models.packing import pack, scored_hidden
+from lightningrl.models.sdar import SDAR
+from lightningrl.rl.likelihood import HAPPENED, States, states_of, trajectory_row
+from lightningrl.rl.losses import value_loss
+from lightningrl.rl.update import Batch, step
+from lightningrl.training.shards import load_optimiser, load_weights, local_state
+from lightningrl.training.world import World
+from lightningrl.types import Trajectory
+
+
+def value_model(policy: SDAR) -> SDAR:
+    """A copy of the policy's trunk whose head gives one number, 0 everywhere at first."""
+    model = copy.deepcopy(policy)
+    weight = policy.lm_head.weight
+    model.lm_head = nn.Linear(policy.config.hidden_size, 1, bias=False, device=weight.device, dtype=weight.dtype)
+    nn.init.zeros_(model.lm_head.weight)
+    return model
+
+
+def score_values(model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED) -> Tensor:
+    """(n,) values of the trajectories' actions, in the order of `score_tokens`; differentiable."""
+    mask_id = model.config.mask_token_id
+    packed = pack([trajectory_row(t, mask_id, states) for t in trajectories], mask_id, model.device)
+    return model(lambda m: m.lm_head(scored_hidden(m, packed)).squeeze(-1))
+
+
+def estimate(
+    step_n: np.ndarray, reward_n: np.ndarray, value_n: np.ndarray, gamma: float, lam: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns R and advantages A of one trajectory's n actions (TraceRL's step-level estimate).
+
+    step_n: the denoise step of each action, in any numbers that grow with time; reward_n, value_n: of each action.
+    With r*_t, V*_t the means over step t: R*_t = r*_t + gamma R*_{t+1}, delta_t = r*_t - V*_t + gamma V*_{t+1},
+    A*_t = delta_t + gamma lam A*_{t+1}; an action of step t: R = r + gamma R*_{t+1},
+    A = r - V + gamma V*_{t+1} + gamma lam A*_{t+1}.
+    """
+    steps_T, index_n = np.unique(step_n, return_inverse=True)
+    count_T = np.bincount(index_n)
+    reward_T = np.bincount(index_n, reward_n) / count_T
+    value_T = np.bincount(index_n, value_n) / count_T
+    next_return_T, next_value_T, next_advantage_T = (np.zeros(len(steps_T)) for _ in range(3))
+    later_return = later_value = later_advantage = 0.0
+    for t in range(len(steps_T) - 1, -1, -1):
+        next_return_T[t], next_value_T[t], next_advantage_T[t] = later_return, later_value, later_advantage
+        later_advantage = reward_T[t] - value_T[t] + gamma * later_value + gamma * lam * later_advantage
+        later_return = reward_T[t] + gamma * later_return
+        later_value = value_T[t]
+    returns_n = reward_n + gamma * next_return_T[index_n]
+    advantage_n = reward_n - value_n + gamma * next_value_T[index_n] + gamma * lam * next_advantage_T[index_n]
+    return returns_n, advantage_n
+
+
+def estimate_all(
+    row_n: Tensor, step_n: Tensor, reward_B: Tensor, value_n: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """`estimate` for the actions of several trajectories; a trajectory's reward is on the actions of its last step."""
+    row, step, value = row_n.cpu().numpy(), step_n.cpu().numpy(), value_n.double().cpu().numpy()
+    returns_n, advantage_n = np.zeros(len(row)), np.zeros(len(row))
+    for b, reward in enumerate(reward_B.double().tolist()):
+        mine = row == b
+        terminal_n = np.where(step[mine] == step[mine].max(), reward, 0.0)
+        returns_n[mine], advantage_n[mine] = estimate(step[mine], terminal_n, value[mine], gamma, lam)
+    return torch.from_numpy(returns_n).to(value_n), torch.from_numpy(advantage_n).to(value_n)
+
+
+@dataclass(slots=True)
+class Targets:
+    """What a micro-batch's values are trained towards, n actions."""
+
+    old_value_n: Tensor
+    return_n: Tensor
+
+
+class Critic:
+    """A value model with its optimiser: token advantages from the reward of each trajectory, then its own update."""
+
+    def __init__(self, model: SDAR, settings: Value, weight_decay: float):
+        self.model, self.settings = model, settings
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=weight_decay)
+
+    @torch.no_grad()
+    def estimate(self, batch: Batch, reward_B: np.ndarray) -> list[Targets]:
+        """Set each micro-batch's advantages, and return what its values are to become."""
+        targets = []
+        for micro in batch.micro:
+            value_n = score_values(self.model, micro.trajectories, batch.states)
+            row_n, state_n = states_of(micro.trajectories, batch.states)
+            reward = torch.from_numpy(reward_B[micro.index_B])
+            return_n, advantage_n = estimate_all(
+                row_n, state_n, reward, value_n, self.settings.gamma, self.settings.lam
+            )
+            micro.advantage_n = advantage_n
+            targets.append(Targets(value_n, return_n))
+        return targets
+
+    def update(self, batch: Batch, targets: list[Targets], max_grad_norm: float, world: World) -> dict[str, float]:
+        """One step of the value model; a loss or gradient that is not finite changes nothing."""
+        totals = {"value_loss": 0.0, "value_mean": 0.0, "return_mean": 0.0}
+        for micro, target in zip(batch.micro, targets, strict=True):
+            value_n = score_values(self.model, micro.trajectories, batch.states)
+            loss = value_loss(value_n, target.old_value_n, target.return_n, self.settings.clip, batch.sums.all.tokens)
+            (loss * micro.weight).backward()
+            share = micro.weight / batch.sums.all.tokens
+            totals["value_loss"] += float(loss.detach()) * micro.weight
+            totals["value_mean"] += float(target.old_value_n.sum()) * share
+            totals["return_mean"] += float(target.return_n.sum()) * share
+        totals = world.totals(totals)
+        norm = step(self.model, self.optimiser, max_grad_norm, bool(np.isfinite(totals["value_loss"])))
+        return totals | {"value_skipped": float(norm is None)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": local_state(dict(self.model.named_parameters())),
+            "optimiser": local_state(self.optimiser.state_dict()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        load_weights(self.model, state["model"])
+        load_optimiser(self.optimiser, state["optimiser"])

@@ -1,0 +1,109 @@
+"""Weights sharded over the processes (FSDP2), a full copy to decode with, and states of each process's own shards.
+
+Master weights, gradients and optimiser states are float32 and sharded; with bfloat16 the forwards compute in it. One
+process in float32 is not sharded: the model decodes as it is. accelerate's own FSDP wants an accelerator; torch's
+works on CPUs too, so that the tests run what a cluster runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from lightningrl.errors import CheckpointError
+from lightningrl.models.sdar import SDAR
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def shard(model: SDAR, precision: str = "float32") -> SDAR:
+    """Shard the model's parameters in place, layer by layer. Gradients are summed over processes, never averaged:
+    the loss is already a share of the whole batch's mean."""
+    mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
+    compute = model.lm_head.weight.dtype if precision == "float32" else PRECISIONS[precision]
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=model.lm_head.weight.dtype)
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+    return model
+
+
+@torch.no_grad()
+def publish(model: SDAR, replica: SDAR) -> None:
+    """Copy the weights into a full replica, parameter by parameter, from memory to memory."""
+    if replica is model:
+        return
+    for (_, parameter), (_, copy) in zip(model.named_parameters(), replica.named_parameters(), strict=True):
+        copy.copy_(full(parameter))
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole tensor of a shard; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def full_weights(model: SDAR, keep: bool) -> dict[str, Tensor]:
+    """A copy of all weights on the CPU, where `keep`; else nothing. Every process must ask."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        whole = full(parameter.detach())
+        if keep:
+            found[name] = whole.to("cpu", copy=True)
+    return found
+
+
+def local_state(state: Any) -> Any:
+    """A state dict with each sharded tensor replaced by this process's shard."""
+    if isinstance(state, DTensor):
+        return state.to_local()
+    if isinstance(state, Mapping):
+        return {key: local_state(value) for key, value in state.items()}
+    return [local_state(value) for value in state] if isinstance(state, list) else state
+
+
+@torch.no_grad()
+def load_weights(model: SDAR, state: Mapping[str, Tensor]) -> None:
+    """Weights from `local_state` of the same number of processes. Raises CheckpointError for other shapes."""
+    for name, parameter in model.named_parameters():
+        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        if local.shape != state[name].shape:
+            raise CheckpointError(
+                f"the saved state has {tuple(state[name].shape)} of {name}, expected {tuple(local.shape)}: it was "
+                "saved by another number of processes or of another model; resume with the number it was saved with"
+            )
+        local.copy_(state[name])
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The optimiser's state from `local_state` of the same number of processes."""
+    parameters = dict(enumerate(_parameters(optimiser)))
+    moments = {
+        index: {key: _like(value, parameters[index]) for key, value in entry.items()}
+        for index, entry in state["state"].items()
+    }
+    optimiser.load_state_dict({**state, "state": moments})
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for group in optimiser.param_groups:
+        yield from group["params"]
+
+
+def _like(value: Any, parameter: Tensor) -> Any:
+    if not (isinstance(parameter, DTensor) and isinstance(value, Tensor) and value.ndim):
+        return value
+    return DTensor.from_local(
+        value, parameter.device_mesh, parameter.placements, run_check=False,
+        shape=parameter.shape, stride=parameter.stride(),
+    )  # fmt: skip

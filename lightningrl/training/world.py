@@ -1,0 +1,108 @@
+"""The processes of one training run: every process knows every answer, and computes its share of the forwards.
+
+`World()` is one process alone. `join()` makes the world that a launcher (torchrun, accelerate launch, or Slurm with the
+same variables) describes by RANK and WORLD_SIZE. What is exchanged are answers (plain objects) and sums; weights and
+gradients are exchanged by the sharded model itself (training/shards.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
+
+from lightningrl.errors import ConfigError
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others: rollouts of one share may take much longer than those of another."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One of `size` processes that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's items: every size-th."""
+        return items[self.rank :: self.size]
+
+    def gather(self, mine: Sequence[T], count: int) -> list[T]:
+        """All items in their order again, from each process's share of `count`; items must be picklable."""
+        if self.size == 1:
+            return list(mine)
+        shares: list[Any] = [None] * self.size
+        dist.all_gather_object(shares, list(mine))
+        return [shares[index % self.size][index // self.size] for index in range(count)]
+
+    def totals(self, values: dict[str, float]) -> dict[str, float]:
+        """Each value summed over the processes, in the order of their ranks."""
+        if self.size == 1:
+            return values
+        shares = self.gather([values], self.size)
+        return {name: sum(share[name] for share in shares) for name in values}
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in any process: what all must decide alike, such as stopping."""
+        return any(self.gather([flag], self.size)) if self.size > 1 else flag
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            self.gather([None], self.size)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what all have computed."""
+        return self.rank == 0
+
+
+def described() -> World:
+    """The world that the launcher's variables describe, without joining it."""
+    try:
+        return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    except ValueError:
+        raise ConfigError(
+            f"RANK={os.environ.get('RANK')!r}, WORLD_SIZE={os.environ.get('WORLD_SIZE')!r}: expected numbers, as "
+            "torchrun or accelerate launch set them"
+        ) from None
+
+
+@contextmanager
+def join(is_sharded: bool = False) -> Iterator[World]:
+    """The world of this process for as long as it trains. is_sharded: a group is needed even for one process."""
+    world = described()
+    if dist.is_initialized() or (world.size == 1 and not is_sharded):
+        yield world
+        return
+    if world.size == 1:
+        dist.init_process_group(_backend(), store=HashStore(), rank=0, world_size=1, timeout=PATIENCE)
+    else:
+        dist.init_process_group(_backend(), timeout=PATIENCE)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def device_of(kind: str) -> torch.device:
+    """This process's device: on CUDA the one of its local rank."""
+    if kind != "cuda":
+        return torch.device(kind)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _backend() -> str:
+    """Tensors on a GPU by NCCL; objects, and tensors on a CPU, by gloo."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -1,0 +1,112 @@
+"""The value model: step-level generalised advantage estimation, and a trainer that uses it."""
+
+import numpy as np
+import pytest
+import torch
+from fixtures.tiny import tiny_setup, trajectory_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightningrl.config.method import Method, Value
+from lightningrl.rl.algorithms import lightningrl, tracerl
+from lightningrl.rl.likelihood import HAPPENED, States, states_of
+from lightningrl.rl.value import estimate, estimate_all, score_values, value_model
+
+STEPS, REWARD, VALUE = np.array([0, 0, 1, 2, 2]), np.array([0.0, 0, 0, 1, 1]), np.array([0.2, 0.4, 0.5, 0.6, 0.8])
+
+
+def test_estimate_without_discount_is_the_reward_and_the_reward_minus_the_value():
+    """Step means r* = [0, 0, 1], V* = [.3, .5, .7]; R* = 1 everywhere, A* = [.7, .5, .3]."""
+    returns, advantage = estimate(STEPS, REWARD, VALUE, 1.0, 1.0)
+    np.testing.assert_allclose(returns, [1, 1, 1, 1, 1], atol=1e-12)
+    np.testing.assert_allclose(advantage, [0.8, 0.6, 0.5, 0.4, 0.2], atol=1e-12)
+
+
+def test_estimate_with_discount():
+    """gamma .9, lambda .8: R* = [.81, .9, 1], A* = [.39912, .346, .3]."""
+    returns, advantage = estimate(STEPS, REWARD, VALUE, 0.9, 0.8)
+    np.testing.assert_allclose(returns, [0.81, 0.81, 0.9, 1, 1], atol=1e-12)
+    np.testing.assert_allclose(advantage, [0.49912, 0.29912, 0.346, 0.4, 0.2], atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    steps=st.lists(st.integers(0, 6), min_size=1, max_size=12),
+    reward=st.floats(-3, 3),
+    seed=st.integers(0, 99),
+)
+def test_without_discount_a_terminal_reward_is_every_tokens_return(steps, reward, seed):
+    """gamma = lambda = 1: R_j = reward and A_j = reward - V_j, whatever the steps."""
+    steps = np.array(steps)
+    value = np.random.default_rng(seed).normal(size=len(steps))
+    terminal = np.where(steps == steps.max(), reward, 0.0)
+    returns, advantage = estimate(steps, terminal, value, 1.0, 1.0)
+    np.testing.assert_allclose(returns, reward, atol=1e-9)
+    np.testing.assert_allclose(advantage, reward - value, atol=1e-9)
+
+
+def test_order_of_tokens_does_not_matter():
+    order = np.random.default_rng(0).permutation(5)
+    one, two = estimate(STEPS, REWARD, VALUE, 0.9, 0.8), estimate(STEPS[order], REWARD[order], VALUE[order], 0.9, 0.8)
+    for whole, shuffled in zip(one, two, strict=True):
+        np.testing.assert_allclose(whole[order], shuffled, atol=1e-12)
+
+
+def test_a_trajectorys_reward_is_on_the_actions_of_its_last_step():
+    """Two trajectories; the second's two steps hold 1 and 2 actions, values 0, discount .5 a step."""
+    row_n, step_n = torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1])
+    rewards = torch.tensor([3.0, 2.0])
+    returns, advantage = estimate_all(row_n, step_n, rewards, torch.zeros(4), 0.5, 1.0)
+    assert returns.tolist() == advantage.tolist() == [3.0, 1.0, 2.0, 2.0]
+
+
+def test_the_tail_after_the_stop_token_has_no_step_of_its_own():
+    """Four of six positions are the response: the last trainable step is that of the stop token, 3."""
+    row_n, state_n = states_of([trajectory_of(2, [1, 2, 3, 3, 4, 4], response_len=4)], HAPPENED)
+    assert row_n.tolist() == [0] * 4 and state_n.tolist() == [0, 1, 2, 2]
+
+
+def test_values_start_at_zero_and_are_one_an_action(tmp_path):
+    setup = tiny_setup(tmp_path)
+    trajectories = [trajectory_of(2, [1, 2, 3, 3, 4, 4], response_len=4), trajectory_of(4, [1, 1, 2, 3])]
+    model = value_model(setup.reference)
+    values = score_values(model, trajectories)
+    assert values.shape == (8,) and not values.any()
+    assert score_values(model, trajectories, States(full_mask=True)).shape == (8,)
+    values.sum().backward()
+    assert model.lm_head.weight.grad.abs().sum() > 0, "and can be trained from there"
+
+
+@pytest.mark.parametrize("algorithm", [tracerl, lightningrl])
+def test_with_a_value_model_advantages_are_the_estimates_and_the_values_learn(tmp_path, algorithm):
+    """At first every value is 0, so a token's advantage is its trajectory's; after an update it is not."""
+    method = Method(filter_accuracy=(0.0, 1.0), value=Value(learning_rate=1e-2))
+    setup = tiny_setup(tmp_path, method=method, updates=1, steps=3)
+    trainer = algorithm.trainer(setup)
+    drawn = trainer._draw(1)
+    [(batch, targets)], advantage_NG = trainer._batches(drawn.kept, 1)
+    by_trajectory = dict(zip(map(id, drawn.kept.trajectories), advantage_NG.ravel(), strict=True))
+    for micro, target in zip(batch.micro, targets, strict=True):
+        row_n, _ = states_of(micro.trajectories, HAPPENED)
+        expected = torch.tensor([by_trajectory[id(t)] for t in micro.trajectories])[row_n].double()
+        torch.testing.assert_close(micro.advantage_n.double(), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(target.return_n.double(), expected, atol=1e-6, rtol=0)
+    trainer = algorithm.trainer(tiny_setup(tmp_path, method=method, updates=1, steps=3))
+    first, second = trainer.step().metrics, trainer.step().metrics
+    assert first["value_mean"] == 0 and second["value_mean"] != 0 and first["value_loss"] > 0
+    assert np.isfinite(second["policy_loss"]) and second["value_skipped"] == 0
+
+
+def test_a_run_with_a_value_model_goes_on_from_its_state_to_the_same_bits(tmp_path):
+    def fresh():
+        return tracerl.trainer(tiny_setup(tmp_path, method=Method(filter_accuracy=(0.0, 1.0)), steps=3))
+
+    whole = fresh()
+    rows = [whole.step().metrics for _ in range(3)]
+    cut = fresh()
+    cut.step()
+    resumed = fresh()
+    resumed.load_state_dict(cut.state_dict())
+    assert [resumed.step().metrics for _ in range(2)] == rows[1:]
+    for name, tensor in whole.critic.model.state_dict().items():
+        assert torch.equal(resumed.critic.model.state_dict()[name], tensor)
