@@ -8,6 +8,8 @@ import tracemalloc
 
 import pytest
 import torch
+from fixtures.killing import save_and_die
+from fixtures.small_disk import run_on_small_disk
 
 from lightningrl import io
 from lightningrl.errors import CheckpointError, StageError
@@ -235,7 +237,7 @@ def test_full_disk_is_a_stage_error_and_the_previous_state_stays(folder, monkeyp
 
 
 def test_a_disk_that_fills_up_inside_a_tensor_is_said_and_leaves_nothing(folder, monkeypatch):
-    """A write of torch's own that fails: its C++ writer would turn the OSError into something else, or end the process."""
+    """A write of torch's own that fails: its C++ writer would turn the OSError into something else."""
 
     class Full(state_module._Sink):
         written = 0
@@ -286,7 +288,8 @@ def test_another_config_is_refused_naming_every_changed_key_with_both_values(tmp
     with pytest.raises(CheckpointError) as caught:
         load_state(tmp_path, fingerprint=now)
     message = str(caught.value)
-    assert "step-000004 is of another config: run.gamma was nothing, is [1,2]; run.kl was 0.01, is 0.1; seed was 0, is 1." in message
+    changes = "run.gamma was nothing, is [1,2]; run.kl was 0.01, is 0.1; seed was 0, is 1."
+    assert f"step-000004 is of another config: {changes}" in message
     assert "Go on with the config it was saved under" in message and f"another folder than {tmp_path}" in message
     assert_is(4, load_state(tmp_path, fingerprint=SAVED))
     assert_is(4, load_state(tmp_path))
@@ -298,7 +301,10 @@ def test_what_changes_no_number_may_differ(tmp_path):
     assert_is(4, load_state(tmp_path, fingerprint=now))
 
 
-@pytest.mark.parametrize(("steps", "growing", "fine"), [(8, ["run.steps"], True), (8, [], False), (3, ["run.steps"], False)])
+GROWING = [(8, ["run.steps"], True), (8, [], False), (3, ["run.steps"], False)]
+
+
+@pytest.mark.parametrize(("steps", "growing", "fine"), GROWING)
 def test_a_run_may_grow_but_not_shrink_and_only_where_its_caller_says_so(tmp_path, steps, growing, fine):
     """A decaying rate is a function of `steps`: the loop cannot know, so its caller must."""
     save_state(tmp_path, 4, content(4), fingerprint=SAVED)
@@ -336,7 +342,7 @@ def test_many_ranks_write_a_file_each_under_one_manifest(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", *(f"state-{r}-of-3.pt" for r in range(3))]
     for rank in range(3):
         assert_is(10 + rank, load_state(tmp_path, rank=rank, world=3))
-    with pytest.raises(CheckpointError, match=r"names state-0-of-3\.pt, .*expected state-0-of-1\.pt: .*as many processes"):
+    with pytest.raises(CheckpointError, match=r"names state-0-of-3\.pt, .*expected state-0-of-1\.pt: .*as many proc"):
         load_state(tmp_path)
 
 
@@ -354,3 +360,51 @@ def test_a_rank_that_fails_leaves_no_state_and_the_one_before(tmp_path):
     errors = save_as(2, tmp_path, 20, failing=1)
     assert errors.keys() == {0, 1} and not (tmp_path / "step-000020").exists()
     assert_is(11, load_state(tmp_path, rank=1, world=2))
+
+
+def test_a_real_sigkill_at_every_fsync_and_rename_leaves_a_whole_state(folder):
+    """The child dies just before the n-th of them: the old state is there until the rename, then the new one is."""
+    found = []
+    for at in range(1, 20):
+        exitcode = save_and_die(folder, 6 + at, content(6 + at), at)
+        found.append(int(load_state(folder)["trainer"]["weights"][0]))
+        if exitcode == 0:
+            break
+        assert exitcode == -9
+    assert exitcode == 0 and found[-1] == 6 + at
+    assert found[:4] == [4] * 4, "state file, manifest, its rename, temporary folder: the old state is the newest"
+    assert [step > 4 for step in found] == sorted(step > 4 for step in found)
+    assert len(list(folder.iterdir())) == 2, "the next whole save removes what the killed ones left"
+
+
+ON_A_FULL_DISK = """
+import sys
+from pathlib import Path
+import torch
+from lightningrl import io
+from lightningrl.errors import StageError
+from lightningrl.training.state import load_state, save_state
+
+folder = Path(sys.argv[1])
+big = {"trainer": torch.arange(100_000.0), "rows": []}  # 400 kB: two fit into 1 MB, three do not
+for step in (1, 2):
+    save_state(folder, step, big)
+for attempt in range(2):
+    try:
+        save_state(folder, 3, big)
+    except StageError as error:
+        print(error)
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000001", "step-000002"]
+    assert torch.equal(load_state(folder)["trainer"], big["trainer"])
+try:
+    io.write_jsonl(folder / "metrics.jsonl", [{"x": "y" * 1000}] * 500)
+except StageError as error:
+    print(error)
+assert not any(p.name.endswith(".tmp") for p in folder.iterdir())
+"""
+
+
+def test_a_disk_that_is_really_full_keeps_the_states_it_has(tmp_path):
+    said = run_on_small_disk(tmp_path / "disk", "1m", ON_A_FULL_DISK).splitlines()
+    assert len(said) == 3 and all(re.match(MESSAGE, line) for line in said)
+    assert "step-000003" in said[0] and "metrics.jsonl" in said[2]
