@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -17,3 +18,14 @@ class Section(BaseModel):
     def science(self) -> dict[str, Any]:
         """The section as plain JSON: what goes into the keys of the stages that read it."""
         return self.model_dump(mode="json")
+
+
+def science(value: Any) -> Any:
+    """A config value as plain JSON, sections by their own `science`."""
+    if isinstance(value, Section):
+        return value.science()
+    if isinstance(value, Mapping):
+        return {str(key): science(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [science(item) for item in value]
+    return value

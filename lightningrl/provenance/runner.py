@@ -21,8 +21,8 @@ from lightningrl.config.experiment import Experiment
 from lightningrl.config.report import Resources
 from lightningrl.errors import LightningRLError, StageError
 from lightningrl.io import canonical_json, disk_error, read_jsonl, write_bytes
+from lightningrl.lease import lease
 from lightningrl.provenance import manifest, system
-from lightningrl.provenance.lease import lease
 from lightningrl.provenance.plan import Plan
 from lightningrl.provenance.stage import Stage
 from lightningrl.resolve import resolve

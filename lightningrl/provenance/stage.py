@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightningrl.config.section import Section
+from lightningrl.config.section import science
 from lightningrl.io import canonical_json, sha256_text
 from lightningrl.provenance.digest import sources
 
@@ -100,17 +100,6 @@ class Stage:
     @property
     def manifest(self) -> Path:
         return self.folder / MANIFEST
-
-
-def science(value: Any) -> Any:
-    """A config value as plain JSON, sections by their own `science`."""
-    if isinstance(value, Section):
-        return value.science()
-    if isinstance(value, Mapping):
-        return {str(key): science(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [science(item) for item in value]
-    return value
 
 
 def _key(preimage: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.benchmarks.fetch import Origins
+from lightningrl.config.section import science
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,8 @@ class StageContext:
     """True after SIGTERM or at the end of the time budget: save and raise Interrupted."""
     timing: Callable[..., None]
     """Appends one row of volatile figures (seconds, memory) to `state/timing.jsonl`, published as `timing.jsonl`."""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """The scientific config and the names of the inputs, whose folders carry their keys, as plain JSON."""
+        return {**science(self.config), "inputs": {role: folder.name for role, folder in self.inputs.items()}}

@@ -55,10 +55,11 @@ def run(context: StageContext) -> None:
     context.report(f"{model.config.num_parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
     pretrainer = Pretrainer(config["pretrain"], config["seed"], model, corpora, validation)
     try:
-        rows = train(
+        history = train(
             pretrainer,
             context.state,
             save_every=config["pretrain"].save_every,
+            fingerprint=context.fingerprint,
             report=context.report,
             timing=context.timing,
             should_stop=context.should_stop,
@@ -66,9 +67,9 @@ def run(context: StageContext) -> None:
     finally:
         validation.close()
     save_policy(pretrainer.averaged, tokenizer, context.inputs["tokenizer"], context.folder)
-    io.write_jsonl(context.folder / "metrics.jsonl", rows)
+    io.write_jsonl(context.folder / "metrics.jsonl", history.rows)
     reason = "validation accuracy is flat" if pretrainer.flat else "its steps are spent, accuracy is not yet flat"
-    context.report(f"ended after step {len(rows)}: {reason}")
+    context.report(f"ended after step {len(history.rows)}: {reason}")
 
 
 class _Validation:

@@ -35,10 +35,11 @@ def run(context: StageContext) -> None:
     )
     trainer = resolve(members["algorithm"])(setup)
     try:
-        rows = train(
+        history = train(
             trainer,
             context.state,
             save_every=settings.save_every,
+            fingerprint=context.fingerprint,
             report=context.report,
             timing=context.timing,
             should_stop=context.should_stop,
@@ -48,7 +49,7 @@ def run(context: StageContext) -> None:
     selection = trainer.selection
     model.load_state_dict(selection.weights)
     save_policy(model, tokenizer, base, context.folder)
-    io.write_jsonl(context.folder / "metrics.jsonl", rows)
+    io.write_jsonl(context.folder / "metrics.jsonl", history.rows)
     io.write_json(context.folder / "selection.json", selection.report())
     chosen = selection.chosen
     context.report(

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightningrl import io
 from lightningrl.errors import Interrupted
+from lightningrl.lease import lease
 from lightningrl.training.protocol import Trainer
 from lightningrl.training.state import load_state, save_state
+
+LEASE = "training.lease"
+
+
+@dataclass(slots=True)
+class History:
+    """What a run has said of itself, resumed parts included.
+
+    >>> History([{"step": 1, "loss": 0.5}]).samples
+    []
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Metrics, one a step."""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """Of the steps that gave one."""
+
+    def write(self, folder: Path) -> None:
+        """metrics.jsonl, and samples.jsonl where there are any."""
+        io.write_jsonl(folder / "metrics.jsonl", self.rows)
+        if self.samples:
+            io.write_jsonl(folder / "samples.jsonl", self.samples)
 
 
 def train(
@@ -18,34 +42,55 @@ def train(
     state: Path,
     *,
     save_every: int,
+    fingerprint: Mapping[str, Any],
     report: Callable[[str], None],
     timing: Callable[..., None],
     should_stop: Callable[[], bool],
+    growing: Collection[str] = (),
     report_every_s: float = 10.0,
-) -> list[dict[str, Any]]:
-    """Step until done; returns the metrics rows of the whole run, resumed parts included.
+) -> History:
+    """Step until done; returns the history of the whole run.
 
-    Raises Interrupted after saving when `should_stop` says so.
+    fingerprint: the scientific config as JSON data; a state saved under another one is refused. growing: its keys
+    whose numbers may rise, `steps` where nothing but the run's end depends on them (`fingerprint.differences`).
+
+    Raises Interrupted after saving when `should_stop` says so; StageError when another process trains in `state`, or
+    when the disk is full (the last saved state stays); CheckpointError when the saved state is damaged or of another
+    config.
     """
-    rows: list[dict[str, Any]] = []
-    saved = load_state(state)
-    if saved is not None:
-        trainer.load_state_dict(saved["trainer"])
-        rows = saved["rows"]
-        report(f"resumed after step {len(rows)}")
-    told = time.monotonic()
-    while not trainer.done:
-        start = time.monotonic()
-        result = trainer.step()
-        rows.append(dict(result.metrics))
-        timing(step=len(rows), seconds=time.monotonic() - start, **result.timing)
-        stopping = should_stop() and not trainer.done
-        if stopping or trainer.done or len(rows) % save_every == 0:
-            save_state(state, len(rows), {"trainer": trainer.state_dict(), "rows": rows})
-            io.write_jsonl(state / "metrics.jsonl", rows)
-        if stopping:
-            raise Interrupted(f"stopped after step {len(rows)}; run the same command again to go on from there")
-        if trainer.done or time.monotonic() - told > report_every_s:
-            report(trainer.describe(result))
-            told = time.monotonic()
-    return rows
+    with lease(state, LEASE, made=state):
+        history = _resume(trainer, state, fingerprint, growing, report)
+        rows, told = history.rows, time.monotonic()
+        while not trainer.done:
+            start = time.monotonic()
+            result = trainer.step()
+            rows.append(dict(result.metrics))
+            if result.sample is not None:
+                history.samples.append(dict(result.sample))
+            timing(step=len(rows), seconds=time.monotonic() - start, **result.timing)
+            stopping = should_stop() and not trainer.done
+            if stopping or trainer.done or len(rows) % save_every == 0:
+                content = {"trainer": trainer.state_dict(), "rows": rows, "samples": history.samples}
+                save_state(state, len(rows), content, fingerprint=fingerprint)
+                history.write(state)
+            if stopping:
+                raise Interrupted(f"stopped after step {len(rows)}; run the same command again to go on from there")
+            if trainer.done or time.monotonic() - told > report_every_s:
+                report(trainer.describe(result))
+                told = time.monotonic()
+    return history
+
+
+def _resume(
+    trainer: Trainer,
+    state: Path,
+    fingerprint: Mapping[str, Any],
+    growing: Collection[str],
+    report: Callable[[str], None],
+) -> History:
+    saved = load_state(state, fingerprint=fingerprint, growing=growing)
+    if saved is None:
+        return History()
+    trainer.load_state_dict(saved["trainer"])
+    report(f"resumed after step {len(saved['rows'])}")
+    return History(saved["rows"], saved["samples"])

@@ -19,6 +19,8 @@ class StepResult:
     """Reproducible numbers of the step, JSON values; `step` counts from 1."""
     timing: Mapping[str, float] = field(default_factory=dict)
     """Seconds by phase: never compared, never part of a result."""
+    sample: Mapping[str, Any] | None = None
+    """A step's responses for people to read, JSON values, reproducible; a line of the samples file."""
 
 
 class Trainer(Protocol):

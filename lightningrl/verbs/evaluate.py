@@ -38,8 +38,8 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     from lightningrl.errors import ConfigError
     from lightningrl.evaluation import asked as tasks
     from lightningrl.evaluation import direct
+    from lightningrl.lease import lease
     from lightningrl.provenance.digest import digest
-    from lightningrl.provenance.lease import lease
     from lightningrl.resolve import resolve
     from lightningrl.sandbox.probe import probe
     from lightningrl.verbs import options

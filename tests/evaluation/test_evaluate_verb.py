@@ -113,7 +113,7 @@ def test_a_first_run_that_decoded_nothing_does_not_hold_its_folder(model, tmp_pa
 
 
 def test_two_processes_on_one_folder_are_not_let_in(model, tmp_path):
-    from lightningrl.provenance.lease import lease
+    from lightningrl.lease import lease
 
     out = tmp_path / "held"
     with lease(out / "state"):

@@ -13,8 +13,8 @@ import pytest
 
 from lightningrl.errors import Interrupted, StageError
 from lightningrl.io import read_json, write_text
+from lightningrl.lease import lease
 from lightningrl.provenance import manifest
-from lightningrl.provenance.lease import lease
 from lightningrl.provenance.runner import run_stage
 from lightningrl.provenance.system import set_thread_environment
 

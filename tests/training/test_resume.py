@@ -48,15 +48,20 @@ def pretrainer(folder):
 TRAINERS = [policy_trainer, grpo_trainer, supervised_trainer, pretrainer]
 
 
-def run(trainer, state, should_stop=lambda: False, save_every=1):
+FINGERPRINT = {"seed": 3}
+
+
+def run(trainer, state, should_stop=lambda: False, save_every=1, fingerprint=FINGERPRINT, growing=()):
     return train(
         trainer,
         state,
         save_every=save_every,
+        fingerprint=fingerprint,
         report=lambda text: None,
         timing=lambda **row: None,
         should_stop=should_stop,
-    )
+        growing=growing,
+    ).rows
 
 
 def leaves(value, path=""):
@@ -157,14 +162,14 @@ def test_progress_says_that_a_run_was_resumed(tmp_path):
     calls, said = itertools.count(1), []
     with pytest.raises(Interrupted):
         run(policy_trainer(tmp_path), tmp_path / "state", should_stop=lambda: next(calls) == 2)
-    train(policy_trainer(tmp_path), tmp_path / "state", save_every=1, report=said.append, timing=lambda **row: None,
-          should_stop=lambda: False)  # fmt: skip
+    train(policy_trainer(tmp_path), tmp_path / "state", save_every=1, fingerprint=FINGERPRINT, report=said.append,
+          timing=lambda **row: None, should_stop=lambda: False)  # fmt: skip
     assert said[0] == "resumed after step 2" and said[-1].startswith("step 4/4")
 
 
 def test_metrics_have_no_seconds_and_timing_has_only_them(tmp_path):
     timings = []
-    train(policy_trainer(tmp_path), tmp_path / "state", save_every=9, report=lambda t: None,
+    train(policy_trainer(tmp_path), tmp_path / "state", save_every=9, fingerprint={}, report=lambda t: None,
           timing=lambda **row: timings.append(row), should_stop=lambda: False)  # fmt: skip
     rows = load_state(tmp_path / "state")["rows"]
     assert not any(key.endswith(("_s", "seconds")) for row in rows for key in row)

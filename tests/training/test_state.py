@@ -1,16 +1,23 @@
-"""Saved states: whole or absent, verified, the newest two kept, a full disk said and survived."""
+"""Saved states: whole or absent, verified, the newest two kept, of one config, by one or many processes."""
 
 import errno
-import subprocess
-from pathlib import Path
+import json
+import re
+import threading
+import tracemalloc
 
 import pytest
 import torch
+from fixtures.killing import save_and_die
+from fixtures.small_disk import run_on_small_disk
 
 from lightningrl import io
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.training import state as state_module
+from lightningrl.training import state_manifest
 from lightningrl.training.state import load_state, save_state
+
+FILE = "state-0-of-1.pt"
 
 
 def content(step):
@@ -66,15 +73,15 @@ def flip(path):
 @pytest.mark.parametrize("damage", [flip, lambda p: p.write_bytes(p.read_bytes()[:-7]), lambda p: p.write_bytes(b"")],
                          ids=["flipped bit", "truncated", "empty"])  # fmt: skip
 def test_a_damaged_state_is_an_error_that_names_the_file_and_what_to_delete(folder, damage):
-    damage(folder / "step-000004" / "state.pt")
+    damage(folder / "step-000004" / FILE)
     with pytest.raises(
-        CheckpointError, match=r"step-000004/state\.pt is damaged .*Delete .*step-000004 to go on from"
+        CheckpointError, match=r"step-000004/state-0-of-1\.pt is damaged .*Delete .*step-000004 to go on from"
     ) as e:
         load_state(folder)
     assert str(folder) in str(e.value)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "state.pt"])
+@pytest.mark.parametrize("name", ["manifest.json", FILE])
 def test_a_missing_file_is_an_error_that_names_it(folder, name):
     (folder / "step-000004" / name).unlink()
     with pytest.raises(CheckpointError, match=rf"step-000004 is incomplete: .*{name}.*Delete .*step-000004"):
@@ -82,36 +89,88 @@ def test_a_missing_file_is_an_error_that_names_it(folder, name):
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "\xff"])
-def test_a_damaged_manifest_is_an_error_that_names_the_state(folder, text):
+def test_a_damaged_manifest_is_an_error_that_names_it(folder, text):
     (folder / "step-000004" / "manifest.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(CheckpointError, match=r"step-000004 is incomplete"):
+    with pytest.raises(CheckpointError, match=r"step-000004/manifest\.json is damaged.*Delete .*step-000004"):
         load_state(folder)
 
 
+def test_no_flipped_byte_of_a_manifest_goes_unseen(tmp_path):
+    """Every byte, its lowest bit."""
+    save_state(tmp_path, 4, content(4), fingerprint={"run": {"kl": 0.01, "name": "a"}})
+    path = tmp_path / "step-000004" / "manifest.json"
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=r"step-000004"):
+            load_state(tmp_path)
+    path.write_bytes(whole)
+    assert_is(4, load_state(tmp_path))
+
+
+def test_the_manifest_says_step_files_versions_and_fingerprint(tmp_path):
+    save_state(tmp_path, 7, content(7), fingerprint={"seed": 3})
+    found = io.read_json(tmp_path / "step-000007" / "manifest.json")
+    path = tmp_path / "step-000007" / FILE
+    assert found["files"] == {FILE: {"bytes": path.stat().st_size, "sha256": io.sha256_file(path)}}
+    assert (found["step"], found["fingerprint"]) == (7, {"seed": 3})
+    assert found["fingerprint_sha256"] == io.sha256_text('{"seed":3}')
+    assert found["versions"] == {"lightningrl": state_manifest.versions()["lightningrl"], "torch": torch.__version__}
+
+
+def reseal(path, **changes):
+    """Change a manifest and make its own hash right again."""
+    manifest = json.loads(path.read_text()) | changes
+    manifest.pop("sha256")
+    io.write_json(path, manifest | {"sha256": io.sha256_text(io.canonical_json(manifest))})
+
+
+@pytest.mark.parametrize("name", ["../step-000002/state-0-of-1.pt", "state.pt", "state-0-of-2.pt", "/etc/passwd"])
+def test_a_manifest_that_names_another_file_is_an_error_that_names_both(folder, name):
+    path = folder / "step-000004" / "manifest.json"
+    reseal(path, files={name: json.loads(path.read_text())["files"][FILE]})
+    with pytest.raises(CheckpointError, match=rf"manifest\.json names {re.escape(name)}, expected {FILE}.*Delete"):
+        load_state(folder)
+
+
+def test_a_state_in_another_steps_folder_is_an_error(folder):
+    (folder / "step-000004").rename(folder / "step-000009")
+    with pytest.raises(CheckpointError, match=r"step-000009/manifest\.json is of step 4, expected 9"):
+        load_state(folder)
+
+
+def test_another_torch_is_said_and_does_not_stop_the_run(folder, caplog):
+    reseal(folder / "step-000004" / "manifest.json", versions={"lightningrl": "0.0.1", "torch": "1.0"})
+    assert_is(4, load_state(folder))
+    assert "not bit for bit the same run" in caplog.text
+
+
 def test_deleting_the_damaged_state_as_told_goes_on_from_the_one_before(folder):
-    flip(folder / "step-000004" / "state.pt")
+    flip(folder / "step-000004" / FILE)
     with pytest.raises(CheckpointError, match="from the state before it"):
         load_state(folder)
     for path in (folder / "step-000004").iterdir():
         path.unlink()
     (folder / "step-000004").rmdir()
     assert_is(2, load_state(folder))
-    flip(folder / "step-000002" / "state.pt")
+    flip(folder / "step-000002" / FILE)
     with pytest.raises(CheckpointError, match="from the beginning"):
         load_state(folder)
 
 
 def test_a_state_that_is_no_torch_file_is_an_error(folder):
     path = folder / "step-000004"
-    (path / "state.pt").write_bytes(b"not torch")
-    io.write_json(path / "manifest.json", {"step": 4, "state.pt": io.sha256_file(path / "state.pt")})
-    with pytest.raises(CheckpointError, match=r"step-000004/state\.pt cannot be read"):
+    (path / FILE).write_bytes(b"not torch")
+    reseal(path / "manifest.json", files={FILE: {"bytes": 9, "sha256": io.sha256_file(path / FILE)}})
+    with pytest.raises(CheckpointError, match=r"step-000004/state-0-of-1\.pt cannot be read"):
         load_state(folder)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_a_kill_at_any_write_leaves_the_previous_state(folder, monkeypatch, at):
-    """BaseException stands for the kill: after the state file, after the manifest, before the rename."""
+    """BaseException stands for the kill: after the state file, after its hash, after the rename of the manifest."""
 
     class Killed(BaseException):
         pass
@@ -142,7 +201,7 @@ def test_what_a_kill_left_behind_is_not_a_state_and_does_not_stop_the_next_save(
     """SIGKILL runs no cleanup: a half-written temporary folder stays."""
     left = folder / ".step-000006.tmp"
     left.mkdir()
-    (left / "state.pt").write_bytes(b"half")
+    (left / FILE).write_bytes(b"half")
     assert_is(4, load_state(folder))
     save_state(folder, 6, content(6))
     assert_is(6, load_state(folder))
@@ -152,9 +211,9 @@ def test_what_a_kill_left_behind_is_not_a_state_and_does_not_stop_the_next_save(
 MESSAGE = r"cannot write .*: no space left on the disk \(.* free\).* free some space and run the same command again"
 
 
-@pytest.mark.parametrize("number", [1, 3, 5])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_full_disk_is_a_stage_error_and_the_previous_state_stays(folder, monkeypatch, number):
-    """ENOSPC at the n-th fsync: of the state file, of the manifest, of the folder after the rename of the manifest."""
+    """ENOSPC at the n-th fsync: of the state file, the manifest, the temporary folder, the folder after the rename."""
     count, original = [], io.os.fsync
 
     def full(handle):
@@ -164,7 +223,7 @@ def test_full_disk_is_a_stage_error_and_the_previous_state_stays(folder, monkeyp
         return original(handle)
 
     monkeypatch.setattr(io.os, "fsync", full)
-    if number == 5:  # durable but for the last folder entry: the new state is complete
+    if number == 4:  # durable but for the last folder entry: the new state is complete
         with pytest.raises(StageError, match=MESSAGE):
             save_state(folder, 6, content(6))
         monkeypatch.undo()
@@ -177,26 +236,175 @@ def test_full_disk_is_a_stage_error_and_the_previous_state_stays(folder, monkeyp
     assert sorted(p.name for p in folder.iterdir()) == ["step-000002", "step-000004"]
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MB; needs root."""
-    path: Path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(path)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.decode().strip()}")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
+def test_a_disk_that_fills_up_inside_a_tensor_is_said_and_leaves_nothing(folder, monkeypatch):
+    """A write of torch's own that fails: its C++ writer would turn the OSError into something else."""
 
+    class Full(state_module._Sink):
+        written = 0
 
-def test_a_disk_that_is_really_full_keeps_the_states_it_has(small_disk):
-    big = {"trainer": torch.zeros(100_000), "rows": []}  # 400 kB: two fit into 1 MB, three do not
-    save_state(small_disk, 1, big)
-    save_state(small_disk, 2, big)
+        def write(self, data):
+            Full.written += len(data)
+            if Full.written > 100_000:
+                self.error = self.error or OSError(errno.ENOSPC, "No space left on device")
+            return len(data)
+
+    monkeypatch.setattr(state_module, "_Sink", Full)
     with pytest.raises(StageError, match=MESSAGE):
-        save_state(small_disk, 3, big)
-    assert sorted(p.name for p in small_disk.iterdir()) == ["step-000001", "step-000002"]
-    assert torch.equal(load_state(small_disk)["trainer"], big["trainer"])
-    with pytest.raises(StageError, match=r"metrics\.jsonl"):
-        io.write_jsonl(small_disk / "metrics.jsonl", [{"x": "y" * 1000}] * 500)
-    assert not any(p.name.endswith(".tmp") for p in small_disk.iterdir())
+        save_state(folder, 6, {"trainer": torch.zeros(100_000), "rows": []})
+    monkeypatch.undo()
+    assert_is(4, load_state(folder))
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000002", "step-000004"]
+
+
+def test_saving_makes_no_second_copy_of_the_state(tmp_path):
+    """40 MB of tensors; what Python allocates beside them is bounded by a few MB. (Before: the whole of it.)"""
+    big = {"trainer": [torch.zeros(2_500_000) for _ in range(4)], "rows": []}
+    tracemalloc.start()
+    try:
+        save_state(tmp_path, 1, big)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+def test_a_half_pruned_state_does_not_stop_the_next_save(folder):
+    """A kill between the renaming of an old state and its removal."""
+    (folder / "step-000002").rename(folder / ".step-000002.tmp")
+    save_state(folder, 6, content(6))
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000004", "step-000006"]
+
+
+SAVED = {"run": {"steps": 4, "kl": 0.01, "decay": False, "save_every": 2, "role": "after"}, "seed": 0, "names": ["a"]}
+
+
+def fingerprint(**run):
+    return {**SAVED, "run": SAVED["run"] | run}
+
+
+def test_another_config_is_refused_naming_every_changed_key_with_both_values(tmp_path):
+    save_state(tmp_path, 4, content(4), fingerprint=SAVED)
+    now = {**fingerprint(kl=0.1, gamma=[1, 2]), "seed": 1}
+    with pytest.raises(CheckpointError) as caught:
+        load_state(tmp_path, fingerprint=now)
+    message = str(caught.value)
+    changes = "run.gamma was nothing, is [1,2]; run.kl was 0.01, is 0.1; seed was 0, is 1."
+    assert f"step-000004 is of another config: {changes}" in message
+    assert "Go on with the config it was saved under" in message and f"another folder than {tmp_path}" in message
+    assert_is(4, load_state(tmp_path, fingerprint=SAVED))
+    assert_is(4, load_state(tmp_path))
+
+
+def test_what_changes_no_number_may_differ(tmp_path):
+    save_state(tmp_path, 4, content(4), fingerprint=SAVED)
+    now = fingerprint(save_every=5, role="rival") | {"resources": {"max_minutes": 3}, "names": ("a",)}
+    assert_is(4, load_state(tmp_path, fingerprint=now))
+
+
+GROWING = [(8, ["run.steps"], True), (8, [], False), (3, ["run.steps"], False)]
+
+
+@pytest.mark.parametrize(("steps", "growing", "fine"), GROWING)
+def test_a_run_may_grow_but_not_shrink_and_only_where_its_caller_says_so(tmp_path, steps, growing, fine):
+    """A decaying rate is a function of `steps`: the loop cannot know, so its caller must."""
+    save_state(tmp_path, 4, content(4), fingerprint=SAVED)
+    if fine:
+        assert_is(4, load_state(tmp_path, fingerprint=fingerprint(steps=steps), growing=growing))
+        return
+    with pytest.raises(CheckpointError, match=rf"config: run\.steps was 4, is {steps}\."):
+        load_state(tmp_path, fingerprint=fingerprint(steps=steps), growing=growing)
+
+
+def save_as(world, folder, step, failing=None):
+    """As many threads as ranks, each with its own part; the errors by rank."""
+    barrier, errors = threading.Barrier(world), {}
+
+    def part(rank):
+        try:
+            if rank == failing:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            save_state(folder, step, content(step + rank), rank=rank, world=world, barrier=barrier.wait)
+        except Exception as error:
+            errors[rank] = error
+            barrier.abort()  # what a launcher does to the others
+
+    threads = [threading.Thread(target=part, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_many_ranks_write_a_file_each_under_one_manifest(tmp_path):
+    assert save_as(3, tmp_path, 10) == {}
+    folder = tmp_path / "step-000010"
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", *(f"state-{r}-of-3.pt" for r in range(3))]
+    for rank in range(3):
+        assert_is(10 + rank, load_state(tmp_path, rank=rank, world=3))
+    with pytest.raises(CheckpointError, match=r"names state-0-of-3\.pt, .*expected state-0-of-1\.pt: .*as many proc"):
+        load_state(tmp_path)
+
+
+def test_a_missing_or_short_part_of_another_rank_is_seen_by_all(tmp_path):
+    save_as(2, tmp_path, 10)
+    path = tmp_path / "step-000010" / "state-1-of-2.pt"
+    path.write_bytes(path.read_bytes()[:-1])
+    for rank in range(2):
+        with pytest.raises(CheckpointError, match=r"state-1-of-2\.pt is damaged"):
+            load_state(tmp_path, rank=rank, world=2)
+
+
+def test_a_rank_that_fails_leaves_no_state_and_the_one_before(tmp_path):
+    save_as(2, tmp_path, 10)
+    errors = save_as(2, tmp_path, 20, failing=1)
+    assert errors.keys() == {0, 1} and not (tmp_path / "step-000020").exists()
+    assert_is(11, load_state(tmp_path, rank=1, world=2))
+
+
+def test_a_real_sigkill_at_every_fsync_and_rename_leaves_a_whole_state(folder):
+    """The child dies just before the n-th of them: the old state is there until the rename, then the new one is."""
+    found = []
+    for at in range(1, 20):
+        exitcode = save_and_die(folder, 6 + at, content(6 + at), at)
+        found.append(int(load_state(folder)["trainer"]["weights"][0]))
+        if exitcode == 0:
+            break
+        assert exitcode == -9
+    assert exitcode == 0 and found[-1] == 6 + at
+    assert found[:4] == [4] * 4, "state file, manifest, its rename, temporary folder: the old state is the newest"
+    assert [step > 4 for step in found] == sorted(step > 4 for step in found)
+    assert len(list(folder.iterdir())) == 2, "the next whole save removes what the killed ones left"
+
+
+ON_A_FULL_DISK = """
+import sys
+from pathlib import Path
+import torch
+from lightningrl import io
+from lightningrl.errors import StageError
+from lightningrl.training.state import load_state, save_state
+
+folder = Path(sys.argv[1])
+big = {"trainer": torch.arange(100_000.0), "rows": []}  # 400 kB: two fit into 1 MB, three do not
+for step in (1, 2):
+    save_state(folder, step, big)
+for attempt in range(2):
+    try:
+        save_state(folder, 3, big)
+    except StageError as error:
+        print(error)
+    assert sorted(p.name for p in folder.iterdir()) == ["step-000001", "step-000002"]
+    assert torch.equal(load_state(folder)["trainer"], big["trainer"])
+try:
+    io.write_jsonl(folder / "metrics.jsonl", [{"x": "y" * 1000}] * 500)
+except StageError as error:
+    print(error)
+assert not any(p.name.endswith(".tmp") for p in folder.iterdir())
+"""
+
+
+def test_a_disk_that_is_really_full_keeps_the_states_it_has(tmp_path):
+    said = run_on_small_disk(tmp_path / "disk", "1m", ON_A_FULL_DISK).splitlines()
+    assert len(said) == 3 and all(re.match(MESSAGE, line) for line in said)
+    assert "step-000003" in said[0] and "metrics.jsonl" in said[2]

@@ -1,4 +1,4 @@
-"""One process a stage folder: a lock that the kernel drops when its holder dies, however it dies."""
+"""One process a folder: a lock that the kernel drops when its holder dies, however it dies."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lightningrl.io import disk_error
 
 
 @contextmanager
-def lease(state: Path) -> Iterator[None]:
-    """Hold `state/lease` while the block runs; the state folder is made if it is missing.
+def lease(state: Path, name: str = "lease", made: Path | None = None) -> Iterator[None]:
+    """Hold `state/<name>` while the block runs; the state folder is made if it is missing.
 
-    Raises StageError at once, naming the holder, when another process has it. Nothing is left to clean up after a kill.
+    made: what the error says is being made; the folder around `state` if not given. Raises StageError at once, naming
+    the holder, when another process has it. Nothing is left to clean up after a kill.
     """
-    path = state / "lease"
-    handle = _open_and_lock(path)
+    handle = _open_and_lock(state / name, made or state.parent)
     try:
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -29,7 +29,7 @@ def lease(state: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _open_and_lock(path: Path) -> int:
+def _open_and_lock(path: Path, made: Path) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def _open_and_lock(path: Path) -> int:
             holder = os.pread(handle, 200, 0).decode(errors="replace") or "another process"
             os.close(handle)
             raise StageError(
-                f"{path.parent.parent} is being made by {holder}. Wait for it to end, or stop it; then run again."
+                f"{made} is being made by {holder}. Wait for it to end, or stop it; then run again."
             ) from None
         except OSError as error:
             os.close(handle)

@@ -1,0 +1,104 @@
+"""`manifest.json` of a saved state, written last: a folder without a valid one is not a state.
+
+    {"step": 120, "files": {"state-0-of-1.pt": {"bytes": 4096, "sha256": "..."}}, "fingerprint": {...},
+     "fingerprint_sha256": "...", "versions": {"lightningrl": "0.1.0", "torch": "2.10.0"}, "sha256": "..."}
+
+`sha256` is of the canonical JSON of the rest, so that a flipped byte of the manifest itself is found too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightningrl import io
+from lightningrl.errors import CheckpointError, StageError
+from lightningrl.training.fingerprint import digest
+
+MANIFEST = "manifest.json"
+_KEYS = {"step", "files", "fingerprint", "fingerprint_sha256", "versions"}
+_log = logging.getLogger(__name__)
+
+
+def file_name(rank: int, world: int) -> str:
+    """Of the part of the state that this rank writes.
+
+    >>> file_name(0, 1)
+    'state-0-of-1.pt'
+    """
+    return f"state-{rank}-of-{world}.pt"
+
+
+def versions() -> dict[str, str]:
+    """Of what must be equal for a resumed run to be bit-equal."""
+    try:
+        package = version("lightningrl")
+    except PackageNotFoundError:
+        package = "not installed"
+    return {"lightningrl": package, "torch": str(torch.__version__)}
+
+
+def write(folder: Path, step: int, world: int, fingerprint: Mapping[str, Any]) -> None:
+    """Hash the files of all ranks in `folder` and write the manifest. Raises StageError when one is not there."""
+    files = {}
+    for path in (folder / file_name(rank, world) for rank in range(world)):
+        if not path.is_file():
+            raise StageError(f"{path} is missing after all {world} processes wrote: put the folder on a shared disk.")
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": io.sha256_file(path)}
+    content = {
+        "step": step,
+        "files": files,
+        "fingerprint": dict(fingerprint),
+        "fingerprint_sha256": digest(fingerprint),
+        "versions": versions(),
+    }
+    io.write_json(folder / MANIFEST, content | {"sha256": io.sha256_text(io.canonical_json(content))})
+
+
+def read(folder: Path, step: int, rank: int, world: int, remedy: str) -> dict[str, Any]:
+    """The manifest of a state, after comparing the sizes of all its files and the hash of this rank's.
+
+    Raises CheckpointError naming the file and the remedy: incomplete, damaged, of another step, of other processes.
+    """
+    manifest = _read(folder, remedy)
+    expected = [file_name(number, world) for number in range(world)]
+    if (found := sorted(manifest["files"])) != sorted(expected):
+        raise CheckpointError(
+            f"{folder / MANIFEST} names {', '.join(found) or 'no file'}, expected {', '.join(expected)}: a state is "
+            f"gone on with by as many processes as saved it. {remedy}"
+        )
+    if manifest["step"] != step:
+        raise CheckpointError(f"{folder / MANIFEST} is of step {manifest['step']}, expected {step}. {remedy}")
+    for name, record in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"the saved state {folder} is incomplete: {name} is missing. {remedy}")
+        if (size := path.stat().st_size) != record["bytes"]:
+            raise CheckpointError(f"{path} is damaged ({size} bytes, expected {record['bytes']}). {remedy}")
+    mine = folder / expected[rank]
+    if (digest_found := io.sha256_file(mine)) != (digest_expected := manifest["files"][mine.name]["sha256"]):
+        raise CheckpointError(
+            f"{mine} is damaged (sha256 {digest_found[:12]}, expected {digest_expected[:12]}). {remedy}"
+        )
+    if manifest["versions"] != (now := versions()):
+        _log.warning("%s was saved by %s, this is %s: not bit for bit the same run", folder, manifest["versions"], now)
+    return manifest
+
+
+def _read(folder: Path, remedy: str) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"the saved state {folder} is incomplete: {MANIFEST} is missing. {remedy}")
+    try:
+        manifest = io.read_json(path)
+    except StageError:
+        raise CheckpointError(f"{path} is damaged: it is no JSON. {remedy}") from None
+    stated = manifest.pop("sha256", None) if isinstance(manifest, dict) else None
+    if stated is None or stated != io.sha256_text(io.canonical_json(manifest)) or manifest.keys() != _KEYS:
+        raise CheckpointError(f"{path} is damaged, or of another version: it does not hold its own sha256. {remedy}")
+    return manifest

@@ -1,0 +1,157 @@
+"""The real `train` stage, eight steps, killed by real signals at random moments: what it ends with is byte-equal.
+
+A nano-like experiment with one benchmark and one run; its data and base are made once. The whole DAG under Snakemake is
+killed in tests/workflow/test_kill.py.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fixtures.killing import finish, start
+
+from lightningrl.io import read_jsonl
+from lightningrl.provenance.digest import PACKAGE
+
+SEED = 20261
+CONFIG = f"""
+extends: {PACKAGE.parent / "config" / "nano.yaml"}
+experiment: killed
+benchmarks:
+  - {{name: gsm-mini, train: 60, validation: 4, test: 2, max_new_tokens: 24}}
+pretrain:
+  autoregressive: {{max_steps: 2, sequences: 4}}
+  diffusion: {{max_steps: 2, sequences: 4, copies: 2}}
+  plateau: {{every: 2}}
+runs:
+  - {{name: r, role: after, algorithm: lightningrl, benchmark: gsm-mini, steps: 8, prompts: 2, responses: 4, updates: 2,
+     max_rounds: 2, filter_all_wrong: false, threshold: 0.03, learning_rate: 1.0e-4, validate_every: 2, save_every: 2}}
+"""
+BEFORE = (("data", "--name", "gsm-mini"), ("selfcheck", "--name", "gsm-mini"), ("tokenizer",), ("pretrain",))
+TRAIN = ("train", "--config", "killed.yaml", "--name", "r")
+RESULTS = ("model.safetensors", "metrics.jsonl", "selection.json")
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder with a finished base, in which the training is begun, killed and gone on with."""
+
+    root: Path
+
+    @property
+    def stage(self) -> Path:
+        [folder] = (self.root / "results/killed/train").glob("r-*")
+        return folder
+
+    def steps(self) -> int:
+        """Steps taken since the first start, those after a resume too; -1 before the start."""
+        try:
+            return next(self.root.glob("results/killed/train/r-*/state/timing.jsonl")).read_bytes().count(b"\n") - 1
+        except (StopIteration, FileNotFoundError):
+            return -1
+
+    def begin(self, steps: int, then_s: float = 0.0):
+        """The training as a process of its own, some time after so many steps, unless it has ended by itself."""
+        process = start(self.root, *TRAIN)
+        deadline = time.monotonic() + 120
+        while self.steps() < steps and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(then_s)
+        return process
+
+    def end(self) -> dict[str, bytes]:
+        """Go on to the end; the results' bytes by name."""
+        code, said = finish(self.root, *TRAIN)
+        assert code == 0, said[-3000:]
+        assert not (self.stage / "state").exists() and not list(self.stage.rglob("*.tmp"))
+        return {p.name: p.read_bytes() for p in self.stage.iterdir() if p.name not in ("timing.jsonl", "manifest.json")}
+
+
+@pytest.fixture(scope="module")
+def based(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, tokenizer and base, made once."""
+    root = tmp_path_factory.mktemp("based")
+    (root / "killed.yaml").write_text(CONFIG)
+    for verb, *options in BEFORE:
+        code, said = finish(root, verb, "--config", "killed.yaml", *options)
+        assert code == 0, said[-3000:]
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(based: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+    """What an undisturbed run ends with, and the seconds of a step."""
+    run = Run(shutil.copytree(based, tmp_path_factory.mktemp("whole") / "run"))
+    results = run.end()
+    assert set(RESULTS) <= results.keys()
+    assert results["metrics.jsonl"].count(b"\n") == 8
+    seconds = [row["seconds"] for row in read_jsonl(run.stage / "timing.jsonl") if "step" in row]
+    return results, sum(seconds) / len(seconds)
+
+
+@pytest.fixture
+def fresh(based: Path, tmp_path: Path):
+    numbers = iter(range(1000))
+    return lambda: Run(shutil.copytree(based, tmp_path / f"run{next(numbers)}"))
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
+def test_killed_at_a_random_moment_and_resumed_it_ends_byte_equal(kills, whole, fresh) -> None:
+    expected, step_s = whole
+    draw, killed, resumed = random.Random(SEED + kills), 0, 0
+    while killed < kills:
+        run = fresh()
+        process = run.begin(draw.randint(0, 7), then_s=draw.uniform(0.0, step_s))
+        process.kill()
+        process.join()
+        if process.exitcode != -signal.SIGKILL:
+            assert process.exitcode == 0
+            continue  # it had ended: no kill
+        killed += 1
+        resumed += any(run.stage.glob("state/step-*"))
+        assert run.end() == expected
+        shutil.rmtree(run.root)
+    assert resumed >= kills // 2, "most kills were after the first save, so that there was something to resume"
+
+
+def test_sigterm_saves_ends_with_75_and_a_damaged_state_is_named_then_gone_without(whole, fresh) -> None:
+    run = fresh()
+    process = run.begin(5)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 75
+    assert "interrupted: stopped after step" in (run.root / "output.log").read_text()
+    newest = sorted(run.stage.glob("state/step-*"))[-1]
+    part = newest / "state-0-of-1.pt"
+    data = bytearray(part.read_bytes())
+    data[len(data) // 3] ^= 1
+    part.write_bytes(data)
+    code, said = finish(run.root, *TRAIN)
+    assert code == 2 and f"{newest.name}/state-0-of-1.pt is damaged" in said and f"{newest.name} to go on from" in said
+    assert part.read_bytes() == data, "nothing is removed but by the user"
+    shutil.rmtree(newest)
+    assert run.end() == whole[0]
+    assert "resumed after step 4" in (run.root / "output.log").read_text()
+
+
+def test_a_second_trainer_of_the_folder_is_refused_by_name_and_disturbs_nothing(whole, fresh) -> None:
+    run = fresh()
+    process = run.begin(3)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        code, said = finish(run.root, *TRAIN)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert code == 2 and f"is being made by process {process.pid} on " in said and "Wait for it to end" in said
+    process.join(60)
+    assert process.exitcode == 0
+    assert run.end() == whole[0]
