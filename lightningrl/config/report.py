@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from lightningrl.config.section import Section
@@ -32,6 +34,12 @@ class Resources(Section):
     evaluate_threads: int = Field(1, gt=0)
     judge_workers: int = Field(1, gt=0)
     """Jails that run candidate programs at the same time, in each process."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where models run. cuda is experimental: no recorded run yet; results on it have no promise of equal bits."""
+    train_processes: int = Field(1, gt=0)
+    """Processes of a training run: the rule launches so many with torchrun, each on its own device."""
+    checkpoint_activations: bool = False
+    """Training computes each layer's activations again in the backward instead of keeping them."""
     max_minutes: float | None = Field(None, gt=0)
     """Time budget of a training process: it saves and exits 75 shortly before."""
 

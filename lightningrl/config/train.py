@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,8 @@ class Run(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     microbatch: int = Field(8, gt=0)
     """Trajectories (supervised: sequences) a forward; changes memory and speed, not results (beyond rounding)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of forwards; master weights, gradients and optimiser states are float32 always."""
     validate_every: int = Field(10, gt=0)
     """Steps between two validations."""
     accuracy_tolerance_pct: float = Field(1.0, ge=0)

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 T = TypeVar("T")
 
@@ -128,6 +129,8 @@ class SDAR(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.usable_vocab = config.vocab_size
         """Ids from here on are padding rows that no tokenizer token uses (len(tokenizer)); never drawn."""
+        self.checkpoint_activations = False
+        """Compute each layer again in the backward instead of keeping its activations."""
         self._rotations: tuple[Tensor, Tensor] | None = None
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -147,7 +150,10 @@ class SDAR(nn.Module):
         x_BQH = self.model.embed_tokens(ids_BQ)
         rotation = self._rotation(positions_BQ, x_BQH.dtype)
         for layer in self.model.layers:
-            x_BQH = layer(x_BQH, rotation, attend)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x_BQH = checkpoint(layer, x_BQH, rotation, attend, use_reentrant=False)
+            else:
+                x_BQH = layer(x_BQH, rotation, attend)
         return self.model.norm(x_BQH)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from lightningrl.config.experiment import Experiment
 from lightningrl.config.report import Resources
 from lightningrl.errors import LightningRLError, StageError
 from lightningrl.io import canonical_json, disk_error, read_jsonl, write_bytes
+from lightningrl.launched import process
 from lightningrl.lease import lease
 from lightningrl.provenance import manifest, system
 from lightningrl.provenance.plan import Plan
@@ -47,6 +48,11 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
             "they changed since the DAG was planned. Run snakemake again."
         )
     started = time.monotonic()
+    rank, size = process()
+    if size > 1 and stage.kind != "train":
+        raise StageError(f"{stage.kind} {stage.name} runs as one process, but was launched as {size}; run it alone")
+    if rank > 0:
+        return _help(plan, stage)
     try:
         with lease(stage.folder / "state"), _log(stage, started) as report:
             if not manifest.missing(stage):
@@ -61,6 +67,21 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise disk_error(Path(error.filename or stage.folder), error) from error
+    return True
+
+
+def _help(plan: Plan, stage: Stage) -> bool:
+    """One of the processes beside the first: it computes its share and writes nothing but its part of the state."""
+    resources = plan.experiment.resources
+    if not manifest.missing(stage):
+        return False
+    _choose_jail(plan, lambda line: None)
+    for role, source in (*stage.inputs.items(), *stage.after.items()):
+        manifest.check_input(role, source)
+    system.set_thread_environment(threads_of(resources, stage.kind))
+    with _stopping(resources.max_minutes, time.monotonic()) as should_stop:
+        entry = resolve(f"lightningrl.stages.{stage.kind}:run")
+        entry(_context(stage, plan.experiment, lambda line: None, should_stop, lambda **row: None))
     return True
 
 
@@ -111,6 +132,8 @@ def _context(
         threads=threads_of(resources, stage.kind),
         origins=Origins(Path(data.mirror) if data.mirror else None, Path(data.lock), data.require_pins),
         judge_workers=resources.judge_workers,
+        device=resources.device,
+        checkpoint_activations=resources.checkpoint_activations,
         report=report,
         should_stop=should_stop,
         timing=timing,

@@ -22,7 +22,7 @@ from lightningrl.errors import CheckpointError
 from lightningrl.rl.advantages import NORMALISATIONS
 from lightningrl.rl.filters import keep_groups
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.likelihood import States, behaviour_of, score_tokens
+from lightningrl.rl.likelihood import HAPPENED, States, behaviour_of, score_tokens
 from lightningrl.rl.losses import Weights
 from lightningrl.rl.rewards import total_reward
 from lightningrl.rl.rollout import Drawn, PromptOrder, draw_groups
@@ -33,7 +33,7 @@ from lightningrl.rl.update import Batch, update
 from lightningrl.rl.value import Critic, Targets, value_model
 from lightningrl.training.protocol import StepResult
 from lightningrl.training.shards import load_optimiser, load_weights, local_state
-from lightningrl.types import Example
+from lightningrl.types import Example, Trajectory
 
 MAX_LOGP_GAP_NATS = 0.05
 """Mean gap between the decoder's log-probabilities and the trainer's past which something is wrong."""
@@ -54,7 +54,7 @@ class PolicyTrainer:
         )
         self.critic: Critic | None = None
         if self.method.value is not None:
-            values = value_model(setup.reference)
+            values = value_model(setup.decoder.model).to(setup.model.lm_head.weight.dtype)
             self.critic = Critic(setup.shard(values) if setup.shard else values, self.method.value, run.weight_decay)
         margin = self.method.overlong_margin
         self.blank = Groups([], setup.task.judge.graded, None if margin is None else setup.task.max_new_tokens - margin)
@@ -148,15 +148,20 @@ class PolicyTrainer:
 
     def _update_all(self, batches: list[tuple[Batch, list[Targets]]]) -> dict[str, Any]:
         run, setup, rows = self.setup.run, self.setup, []
-        for number, (batch, targets) in enumerate(batches):
-            if number == 0:
-                gap_mean, gap_max = self._logp_gap(batch)
+        for batch, targets in batches:
+            happened = self.states == HAPPENED
+            check = self._check_gap if happened and not rows else None
+            if not rows and not happened:
+                gap_mean, gap_max = self._logp_gap(batch.first)
+                self._check_gap(gap_mean)
             self.updates_done += 1
             for group in self.optimiser.param_groups:
                 group["lr"] = run.learning_rate * self._rate()
-            row = update(setup.model, self.optimiser, batch, self.weights, run.max_grad_norm, setup.world)
+            row = update(setup.model, self.optimiser, batch, self.weights, run.max_grad_norm, setup.world, check)
             if self.critic:
                 row |= self.critic.update(batch, targets, run.max_grad_norm, setup.world)
+            if not rows and happened:
+                gap_mean, gap_max = row["log_ratio_abs_mean"], row["log_ratio_abs_max"]
             rows.append(row)
         if not rows:
             return {"updates": 0}
@@ -171,20 +176,20 @@ class PolicyTrainer:
         return warm * (1.0 - self.steps_done / run.steps) if run.decay else warm
 
     @torch.no_grad()
-    def _logp_gap(self, batch: Batch) -> tuple[float, float]:
-        """Mean and largest |decoder - trainer| log-probability of the first micro-batch, in the states that happened.
+    def _logp_gap(self, trajectories: list[Trajectory]) -> tuple[float, float]:
+        """Mean and largest |decoder - trainer| log-probability in the states that happened, nats."""
+        scores = score_tokens(self.setup.model, trajectories)
+        gap_n = (scores.logp_n - behaviour_of(trajectories, scores)).abs()
+        return float(gap_n.mean()), float(gap_n.max())
 
-        Nats. Raises CheckpointError when they are not of one model.
-        """
-        scores = score_tokens(self.setup.model, batch.first)
-        gap_n = (scores.logp_n - behaviour_of(batch.first, scores)).abs()
-        mean, largest = float(gap_n.mean()), float(gap_n.max())
-        if not mean <= MAX_LOGP_GAP_NATS:
+    @staticmethod
+    def _check_gap(mean: float) -> None:
+        """Raises CheckpointError when the decoder's log-probabilities are not of the trainer's model."""
+        if mean > MAX_LOGP_GAP_NATS:
             raise CheckpointError(
                 f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). They must "
                 "have the same weights, block size and precision."
             )
-        return mean, largest
 
     def describe(self, result: StepResult) -> str:
         row = result.metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,24 +112,37 @@ def update(
     weights: Weights,
     max_grad_norm: float,
     world: World = World(),  # noqa: B008 (frozen)
+    check: Callable[[float], None] | None = None,
 ) -> dict[str, float | None]:
     """One step of the optimiser; returns the logged means over the batch's actions, and the gradient norm.
 
     A batch with a non-finite loss or gradient changes nothing: `skipped` is 1, its means are None, the weights stay.
+    check: is given the mean |log-probability - old one| before the step is taken, and may raise.
     """
+    totals = gradients(model, batch, weights, world)
+    if check is not None:
+        check(totals["log_ratio_abs_mean"])
+    norm = step(model, optimiser, max_grad_norm, bool(np.isfinite(totals["loss"])))
+    if norm is None:
+        return dict.fromkeys(totals) | {"grad_norm": None, "skipped": 1.0}
+    return {**totals, "grad_norm": norm, "skipped": 0.0}
+
+
+def gradients(model: SDAR, batch: Batch, weights: Weights, world: World) -> dict[str, float]:
+    """Add the gradient of the batch's loss; returns the logged means, of all processes."""
     totals: dict[str, float] = {}
+    largest = 0.0
     for micro in batch.micro:
         scores = score_tokens(model, micro.trajectories, batch.states)
         loss, logged = policy_loss(scores.logp_n, micro.actions(scores), weights, batch.sums)
+        gap_n = (scores.logp_n.detach() - micro.old_logp_n).abs()
+        logged["log_ratio_abs_mean"] = gap_n.sum() / batch.sums.all.tokens
+        largest = max(largest, float(gap_n.max()))
         (loss * micro.weight if micro.weight != 1.0 else loss).backward()
         logged["entropy"] = scores.entropy_n.sum() / batch.sums.all.tokens
         for name, value in logged.items():
             totals[name] = totals.get(name, 0.0) + float(value) * micro.weight
-    totals = world.totals(totals)
-    norm = step(model, optimiser, max_grad_norm, np.isfinite(totals["loss"]))
-    if norm is None:
-        return dict.fromkeys(totals) | {"grad_norm": None, "skipped": 1.0}
-    return {**totals, "grad_norm": norm, "skipped": 0.0}
+    return world.totals(totals) | {"log_ratio_abs_max": max(world.gather([largest], world.size))}
 
 
 def step(model: SDAR, optimiser: torch.optim.Optimizer, max_grad_norm: float, is_sound: bool = True) -> float | None:

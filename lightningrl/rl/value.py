@@ -28,8 +28,8 @@ from lightningrl.types import Trajectory
 
 
 def value_model(policy: SDAR) -> SDAR:
-    """A copy of the policy's trunk whose head gives one number, 0 everywhere at first."""
-    model = copy.deepcopy(policy)
+    """A trainable copy of an unsharded policy's trunk, whose head gives one number, 0 everywhere at first."""
+    model = copy.deepcopy(policy).requires_grad_(True)
     weight = policy.lm_head.weight
     model.lm_head = nn.Linear(policy.config.hidden_size, 1, bias=False, device=weight.device, dtype=weight.dtype)
     nn.init.zeros_(model.lm_head.weight)

@@ -31,6 +31,10 @@ class StageContext:
     """Where published files may come from; no part of the key."""
     judge_workers: int
     """Jails at a time."""
+    device: str
+    """`cpu` or `cuda`; on CUDA each process takes the device of its local rank."""
+    checkpoint_activations: bool
+    """Compute activations again in the backward instead of keeping them."""
     report: Callable[[str], None]
     """Prints one line of progress."""
     should_stop: Callable[[], bool]

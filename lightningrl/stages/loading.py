@@ -15,9 +15,9 @@ from lightningrl.tokenization import load_tokenizer
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def load_policy(folder: Path) -> tuple[SDAR, Any]:
+def load_policy(folder: Path, device: torch.device | str = "cpu") -> tuple[SDAR, Any]:
     """A checkpoint's model and tokenizer; vocabulary rows without a token are marked unusable."""
-    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    model, tokenizer = load_model(folder, device=device), load_tokenizer(folder)
     model.usable_vocab = len(tokenizer)
     return model, tokenizer
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lightningrl import io
+from lightningrl.config.train import Run
+from lightningrl.judges.protocol import Judge
 from lightningrl.resolve import resolve
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.stages.context import StageContext
@@ -10,52 +12,82 @@ from lightningrl.stages.decoder import make_decoder, make_policy, make_task
 from lightningrl.stages.loading import load_policy, save_policy, use_threads
 from lightningrl.stages.problems import make_judge, read_examples
 from lightningrl.training.loop import train
+from lightningrl.training.shards import PRECISIONS, shard
+from lightningrl.training.world import World, device_of, join
 
 
 def run(context: StageContext) -> None:
     """Write the chosen checkpoint, metrics.jsonl (every step) and selection.json (why this checkpoint)."""
     use_threads(context.threads)
+    precision = context.config["run"].precision
+    with join(is_sharded=precision != "float32") as world:
+        judge = make_judge(context.config["members"]["judge"], context.judge_workers)
+        try:
+            _train(context, world, judge)
+        finally:
+            judge.close()
+
+
+def _train(context: StageContext, world: World, judge: Judge) -> None:
     config, base = context.config, context.inputs["base"]
-    members, settings = config["members"], config["run"]
-    model, tokenizer = load_policy(base)
-    reference, _ = load_policy(base)
-    judge = make_judge(members["judge"], context.judge_workers)
-    setup = TrainSetup(
+    settings: Run = config["run"]
+    setup = _setup(context, world, judge)
+    trainer = resolve(config["members"]["algorithm"])(setup)
+    history = train(
+        trainer,
+        context.state,
+        save_every=settings.save_every,
+        fingerprint=context.fingerprint,
+        report=context.report,
+        timing=context.timing,
+        should_stop=context.should_stop,
+        world=world,
+    )
+    if world.is_first:
+        selection, chosen = trainer.selection, trainer.selection.chosen
+        replica = setup.decoder.model
+        replica.load_state_dict(selection.weights)
+        save_policy(replica, setup.tokenizer, base, context.folder)
+        history.write(context.folder)
+        io.write_json(context.folder / "selection.json", selection.report())
+        context.report(
+            f"chose step {chosen['step']}: validation accuracy {chosen['validation_accuracy_pct']:.1f} % (base "
+            f"{selection.base['validation_accuracy_pct']:.1f} %), tpf {chosen['validation_tpf']:.2f} "
+            f"(base {selection.base['validation_tpf']:.2f})"
+        )
+    world.barrier()
+
+
+def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
+    """The models of this process: alone and in float32 one decodes and trains, else a replica decodes."""
+    config, base = context.config, context.inputs["base"]
+    settings: Run = config["run"]
+    device, is_sharded = device_of(context.device), world.size > 1 or settings.precision != "float32"
+    model, tokenizer = load_policy(base, device)
+    reference, _ = load_policy(base, device)
+    reference.requires_grad_(False)
+    replica = model
+    if is_sharded:
+        replica, _ = load_policy(base, device)
+        replica.to(PRECISIONS[settings.precision]).requires_grad_(False)
+        for sharded in (model, reference):
+            shard(sharded, settings.precision)
+    model.checkpoint_activations = context.checkpoint_activations
+    return TrainSetup(
         run=settings,
         seed=seed_of(config["seed"], settings.seed),
         model=model,
         reference=reference,
-        decoder=make_decoder(config, model, tokenizer),
+        decoder=make_decoder(config, replica, tokenizer),
         policy=make_policy(config, settings.threshold),
         tokenizer=tokenizer,
         task=make_task(config, judge),
         train=read_examples(context.inputs["data"] / "train.jsonl"),
         validation=read_examples(context.inputs["data"] / "validation.jsonl"),
         compute_budget=_budget(context),
-    )
-    trainer = resolve(members["algorithm"])(setup)
-    try:
-        history = train(
-            trainer,
-            context.state,
-            save_every=settings.save_every,
-            fingerprint=context.fingerprint,
-            report=context.report,
-            timing=context.timing,
-            should_stop=context.should_stop,
-        )
-    finally:
-        judge.close()
-    selection = trainer.selection
-    model.load_state_dict(selection.weights)
-    save_policy(model, tokenizer, base, context.folder)
-    io.write_jsonl(context.folder / "metrics.jsonl", history.rows)
-    io.write_json(context.folder / "selection.json", selection.report())
-    chosen = selection.chosen
-    context.report(
-        f"chose step {chosen['step']}: validation accuracy {chosen['validation_accuracy_pct']:.1f} % (base "
-        f"{selection.base['validation_accuracy_pct']:.1f} %), tpf {chosen['validation_tpf']:.2f} "
-        f"(base {selection.base['validation_tpf']:.2f})"
+        mixture=[make_policy(config, threshold) for threshold in settings.rollout_thresholds],
+        world=world,
+        shard=(lambda other: shard(other, settings.precision)) if is_sharded else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightningrl.errors import Interrupted
 from lightningrl.lease import lease
 from lightningrl.training.protocol import Trainer
 from lightningrl.training.state import load_state, save_state
+from lightningrl.training.world import World
 
 LEASE = "training.lease"
 
@@ -48,8 +50,9 @@ def train(
     should_stop: Callable[[], bool],
     growing: Collection[str] = (),
     report_every_s: float = 10.0,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> History:
-    """Step until done; returns the history of the whole run.
+    """Step until done; returns the history of the whole run. Every process of the world calls it, with one `state`.
 
     fingerprint: the scientific config as JSON data; a state saved under another one is refused. growing: its keys
     whose numbers may rise, `steps` where nothing but the run's end depends on them (`fingerprint.differences`).
@@ -58,8 +61,8 @@ def train(
     when the disk is full (the last saved state stays); CheckpointError when the saved state is damaged or of another
     config.
     """
-    with lease(state, LEASE, made=state):
-        history = _resume(trainer, state, fingerprint, growing, report)
+    with lease(state, LEASE, made=state) if world.is_first else nullcontext():
+        history = _resume(trainer, state, fingerprint, growing, report, world)
         rows, told = history.rows, time.monotonic()
         while not trainer.done:
             start = time.monotonic()
@@ -68,11 +71,13 @@ def train(
             if result.sample is not None:
                 history.samples.append(dict(result.sample))
             timing(step=len(rows), seconds=time.monotonic() - start, **result.timing)
-            stopping = should_stop() and not trainer.done
+            stopping = world.any(should_stop()) and not trainer.done
             if stopping or trainer.done or len(rows) % save_every == 0:
                 content = {"trainer": trainer.state_dict(), "rows": rows, "samples": history.samples}
-                save_state(state, len(rows), content, fingerprint=fingerprint)
-                history.write(state)
+                parts = {"rank": world.rank, "world": world.size, "barrier": world.barrier}
+                save_state(state, len(rows), content, fingerprint=fingerprint, **parts)
+                if world.is_first:
+                    history.write(state)
             if stopping:
                 raise Interrupted(f"stopped after step {len(rows)}; run the same command again to go on from there")
             if trainer.done or time.monotonic() - told > report_every_s:
@@ -87,8 +92,10 @@ def _resume(
     fingerprint: Mapping[str, Any],
     growing: Collection[str],
     report: Callable[[str], None],
+    world: World,
 ) -> History:
-    saved = load_state(state, fingerprint=fingerprint, growing=growing)
+    world.barrier()
+    saved = load_state(state, fingerprint=fingerprint, growing=growing, rank=world.rank, world=world.size)
     if saved is None:
         return History()
     trainer.load_state_dict(saved["trainer"])

@@ -34,6 +34,7 @@ def shard(model: SDAR, precision: str = "float32") -> SDAR:
     fully_shard(model, mesh=mesh, mp_policy=policy)
     for module in model.modules():
         if isinstance(module, FSDPModule):
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows sums, not scaled ones
             module.set_gradient_divide_factor(1.0)
     return model
 

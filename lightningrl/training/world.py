@@ -1,8 +1,7 @@
 """The processes of one training run: every process knows every answer, and computes its share of the forwards.
 
-`World()` is one process alone. `join()` makes the world that a launcher (torchrun, accelerate launch, or Slurm with the
-same variables) describes by RANK and WORLD_SIZE. What is exchanged are answers (plain objects) and sums; weights and
-gradients are exchanged by the sharded model itself (training/shards.py).
+`World()` is one process alone. `join()` makes the world that a launcher describes (launched.py). What is exchanged here
+are answers (plain objects) and sums; weights and gradients are the sharded model's own affair (training/shards.py).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
-from lightningrl.errors import ConfigError
+from lightningrl.launched import process
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
@@ -66,21 +65,10 @@ class World:
         return self.rank == 0
 
 
-def described() -> World:
-    """The world that the launcher's variables describe, without joining it."""
-    try:
-        return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-    except ValueError:
-        raise ConfigError(
-            f"RANK={os.environ.get('RANK')!r}, WORLD_SIZE={os.environ.get('WORLD_SIZE')!r}: expected numbers, as "
-            "torchrun or accelerate launch set them"
-        ) from None
-
-
 @contextmanager
 def join(is_sharded: bool = False) -> Iterator[World]:
     """The world of this process for as long as it trains. is_sharded: a group is needed even for one process."""
-    world = described()
+    world = World(*process())
     if dist.is_initialized() or (world.size == 1 and not is_sharded):
         yield world
         return

@@ -122,7 +122,8 @@ BAD = {
     "not JSON": ("{", "line 2: this is not JSON"),
     "a list": ([1], "found list, expected an object"),
     "a count that is none": (
-        {"uid": "gsm-mini/test/00001", "response": "x", "response_tokens": 0}, "response_tokens is 0"
+        {"uid": "gsm-mini/test/00001", "response": "x", "response_tokens": 0},
+        "response_tokens is 0",
     ),
     "a response twice": ({"uid": "gsm-mini/test/00000", "response": "y"}, "is in line 1 already"),
     "a threshold that is none": ({"uid": "gsm-mini/test/00001", "response": "x", "threshold": "high"}, "threshold is"),
@@ -196,7 +197,7 @@ class Own(GsmMini):
 OWN = Own()
 """
 
-SLOW_JUDGE = '''
+SLOW_JUDGE = """
 import time
 from lightningrl.benchmarks.gsm_mini import GsmMini
 from lightningrl.judges.boxed import BoxedJudge
@@ -210,7 +211,7 @@ class Slow(GsmMini):
     judge = "slow_benchmark:SlowJudge"
 
 SLOW = Slow()
-'''
+"""
 
 
 def test_killed_it_goes_on_from_what_was_judged(folder):

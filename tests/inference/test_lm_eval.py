@@ -77,8 +77,10 @@ def test_a_local_task_is_run_and_equals_our_own_decoding(task, checkpoint, offli
         whole = model.llm.text(trajectory)
         assert sample["resps"][0][0] == whole.split("e")[0]
     figures = model.figures()
-    assert figures["responses"] == 6 and figures["tpf"] >= 1 and figures["forwards"] * figures["tpf"] == pytest.approx(
-        figures["tokens"]
+    assert (
+        figures["responses"] == 6
+        and figures["tpf"] >= 1
+        and figures["forwards"] * figures["tpf"] == pytest.approx(figures["tokens"])
     )
 
 

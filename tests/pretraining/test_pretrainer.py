@@ -19,8 +19,17 @@ def sequences(token, count=3):
 
 
 def pretrainer_of(
-    accuracies, *, autoregressive=2, diffusion=6, rate=1.0, averaging=0.9, every=1, patience=2, gain=1.0, warmup=0,
-    **corpora
+    accuracies,
+    *,
+    autoregressive=2,
+    diffusion=6,
+    rate=1.0,
+    averaging=0.9,
+    every=1,
+    patience=2,
+    gain=1.0,
+    warmup=0,
+    **corpora,
 ):
     config = Pretrain(
         autoregressive=Phase(max_steps=autoregressive, sequences=4),

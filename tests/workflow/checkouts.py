@@ -40,7 +40,7 @@ class Checkout:
         command = [sys.executable, "-m", "snakemake", *arguments]
         command += ["--configfile", config] if config else []
         variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
-        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=variables, timeout=120)
+        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=variables, timeout=600)
 
     def would_run(self, *arguments: str) -> set[str]:
         """`<rule>/<name>` of every job that a dry run lists, the target rule aside."""

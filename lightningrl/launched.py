@@ -1,0 +1,18 @@
+"""Which of how many processes this is, as a launcher says: torchrun, accelerate launch, or srun with the same names."""
+
+from __future__ import annotations
+
+import os
+
+from lightningrl.errors import ConfigError
+
+
+def process() -> tuple[int, int]:
+    """(rank, size) from RANK and WORLD_SIZE; (0, 1) without a launcher. Raises ConfigError for anything else."""
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ConfigError(
+            f"RANK={rank!r}, WORLD_SIZE={size!r}: expected numbers with RANK < WORLD_SIZE, as torchrun or accelerate "
+            "launch set them; unset both to run one process"
+        )
+    return int(rank), int(size)

@@ -1,0 +1,95 @@
+"""Training on several processes gives what one gives: launched by torchrun and by accelerate, over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures.tiny import tiny_setup
+
+TESTS = Path(__file__).parents[1]
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node"],
+    "accelerate": ["accelerate.commands.launch", "--cpu", "--mixed_precision", "no", "--dynamo_backend", "no",
+                   "--num_machines", "1", "--main_process_port", "0", "--num_processes"],
+}  # fmt: skip
+RUN = {"steps": 3, "prompts": 4, "updates": 2, "method": {"filter_all_wrong": False, "filter_tpf_range": 0.0}}
+"""Three steps of two updates: six updates of eight trajectories."""
+
+
+def trained(folder, launcher=None, processes=1, **options):
+    tiny_setup(folder)  # makes the tokenizer, which all processes read
+    out = folder / "out.pt"
+    command = [sys.executable]
+    if launcher:
+        command += ["-m", *LAUNCHERS[launcher], str(processes)]
+    command += [str(TESTS / "fixtures" / "trained.py"), str(folder), str(out), json.dumps(RUN | options)]
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = torch.load(out)
+    return found["weights"], found["rows"]
+
+
+def assert_same(one, two, tolerance=1e-10):
+    assert one[0].keys() == two[0].keys()
+    for name, tensor in one[0].items():
+        torch.testing.assert_close(two[0][name], tensor, rtol=0, atol=tolerance)
+    for row, other in zip(one[1], two[1], strict=True):
+        assert row.keys() == other.keys()
+        for key in row:
+            if isinstance(row[key], float):
+                assert other[key] == pytest.approx(row[key], abs=1e-7, rel=1e-7), key
+            else:
+                assert other[key] == row[key], key
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("alone"), microbatch=8)
+
+
+def test_one_by_eight_and_eight_by_one_are_the_same_update(alone, tmp_path):
+    assert_same(alone, trained(tmp_path, microbatch=1))
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_by_four_are_the_same_update(alone, tmp_path, launcher):
+    """Weights within 1e-10 in float64 after six updates, and every metric: rollouts, judging and updates are shared."""
+    if launcher == "accelerate":
+        pytest.importorskip("accelerate")
+    assert_same(alone, trained(tmp_path, launcher, 2, microbatch=4))
+
+
+def test_three_processes_with_unequal_shares_are_the_same_update(alone, tmp_path):
+    """Sixteen trajectories an update in micro-batches of five: four for three processes."""
+    assert_same(alone, trained(tmp_path, "torchrun", 3, microbatch=5))
+
+
+def test_a_value_model_is_sharded_too(tmp_path):
+    options = {"algorithm": "tracerl", "method": {"filter_accuracy": [0.0, 1.0]}, "microbatch": 4, "steps": 2}
+    (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
+    assert_same(trained(tmp_path / "one", **options), trained(tmp_path / "two", "torchrun", 2, **options))
+
+
+def test_the_same_seed_and_world_give_the_same_bits(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        runs.append(trained(tmp_path / name, "torchrun", 2, microbatch=4, dtype="float32"))
+    assert runs[0][1] == runs[1][1]
+    assert all(torch.equal(tensor, runs[1][0][name]) for name, tensor in runs[0][0].items())
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32_masters(tmp_path):
+    """The decoder's and the trainer's log-probabilities are of one precision: their gap stays small."""
+    weights, rows = trained(tmp_path, "torchrun", 2, microbatch=4, dtype="float32", precision="bfloat16")
+    assert all(tensor.dtype == torch.float32 for tensor in weights.values())
+    assert all(0 < row["logp_gap_mean"] < 0.05 for row in rows)
+    rounded = [tensor.bfloat16().float() for tensor in weights.values()]
+    assert any((a != b).any() for a, b in zip(weights.values(), rounded, strict=True)), "finer than bfloat16"
