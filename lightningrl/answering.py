@@ -45,15 +45,25 @@ def answer(
     policy: Policy,
 ) -> list[Answer]:
     """One judged response to each (example, sample number), in order; equal pairs would get equal draws."""
+    trajectories = decoder.decode(requests_of(tokenizer, task, asked), policy)
+    return judged(tokenizer, task, [example for example, _ in asked], trajectories)
+
+
+def requests_of(tokenizer: Any, task: Task, asked: Sequence[tuple[Example, int]]) -> list[Request]:
+    """What the decoder is asked for each (example, sample number), in order; each example is rendered once."""
     examples = list({example.uid: example for example, _ in asked}.values())
     encoded = encode_prompts(tokenizer, [task.render(example) for example in examples], task.compat)
     prompts = {example.uid: np.asarray(prompt) for example, prompt in zip(examples, encoded, strict=True)}
-    requests = [Request(example.uid, sample, prompts[example.uid], task.max_new_tokens) for example, sample in asked]
-    trajectories = decoder.decode(requests, policy)
+    return [Request(example.uid, sample, prompts[example.uid], task.max_new_tokens) for example, sample in asked]
+
+
+def judged(
+    tokenizer: Any, task: Task, examples: Sequence[Example], trajectories: Sequence[Trajectory]
+) -> list[Answer]:
+    """Each trajectory with its text and verdict. Raises what the judge raises."""
     texts = [decode_response(tokenizer, trajectory.response_ids) for trajectory in trajectories]
-    problems = [example for example, _ in asked]
-    verdicts = task.judge.judge(problems, texts)
-    return [Answer(*row) for row in zip(problems, trajectories, texts, verdicts, strict=True)]
+    verdicts = task.judge.judge(examples, texts)
+    return [Answer(*row) for row in zip(examples, trajectories, texts, verdicts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

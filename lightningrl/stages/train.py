@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightningrl import io
 from lightningrl.resolve import resolve
+from lightningrl.rl.samples import samples_text
 from lightningrl.rl.trainer import TrainSetup
 from lightningrl.stages.context import StageContext
 from lightningrl.stages.decoder import make_decoder, make_policy, make_task
@@ -13,7 +14,8 @@ from lightningrl.training.loop import train
 
 
 def run(context: StageContext) -> None:
-    """Write the chosen checkpoint, metrics.jsonl (every step) and selection.json (why this checkpoint)."""
+    """Write the chosen checkpoint, metrics.jsonl (every step), selection.json (why this checkpoint), and samples.jsonl
+    and samples.md (responses to read)."""
     use_threads(context.threads)
     config, base = context.config, context.inputs["base"]
     members, settings = config["members"], config["run"]
@@ -50,6 +52,8 @@ def run(context: StageContext) -> None:
     model.load_state_dict(selection.weights)
     save_policy(model, tokenizer, base, context.folder)
     io.write_jsonl(context.folder / "metrics.jsonl", history.rows)
+    io.write_jsonl(context.folder / "samples.jsonl", history.samples)
+    io.write_text(context.folder / "samples.md", samples_text(history.samples))
     io.write_json(context.folder / "selection.json", selection.report())
     chosen = selection.chosen
     context.report(
