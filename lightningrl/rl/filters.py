@@ -16,6 +16,6 @@ def failed_filters(
 ) -> dict[str, np.ndarray]:
     """By the filter's key in the config, (N,) bool: which groups it drops. A group may fail more than one."""
     return {
-        "filter_tpf_range": tpf_NG.max(axis=1) - tpf_NG.min(axis=1) < min_tpf_range,
-        "filter_all_wrong": ~correct_NG.any(axis=1) & drop_all_wrong,
+        "filter_tpf_range": np.asarray(tpf_NG.max(axis=1) - tpf_NG.min(axis=1) < min_tpf_range),
+        "filter_all_wrong": np.asarray(~correct_NG.any(axis=1) & drop_all_wrong),
     }
