@@ -43,25 +43,36 @@ def answer(
     task: Task,
     asked: Sequence[tuple[Example, int]],
     policy: Policy,
-    policy_of: Callable[[Example], Policy] | None = None,
 ) -> list[Answer]:
-    """One judged response to each (example, sample number), in order; equal pairs would get equal draws.
+    """One judged response to each (example, sample number), in order; equal pairs would get equal draws."""
+    trajectories = decoder.decode(requests_of(tokenizer, task, asked), policy)
+    return judged(tokenizer, task, [example for example, _ in asked], trajectories)
+
+
+def requests_of(
+    tokenizer: Any,
+    task: Task,
+    asked: Sequence[tuple[Example, int]],
+    policy_of: Callable[[Example], Policy | None] = lambda _: None,
+) -> list[Request]:
+    """What the decoder is asked for each (example, sample number), in order; each example is rendered once.
 
     policy_of: where problems are decoded by policies of their own.
     """
     examples = list({example.uid: example for example, _ in asked}.values())
     encoded = encode_prompts(tokenizer, [task.render(example) for example in examples], task.compat)
     prompts = {example.uid: np.asarray(prompt) for example, prompt in zip(examples, encoded, strict=True)}
-    own = (lambda example: None) if policy_of is None else policy_of
-    requests = [
-        Request(example.uid, sample, prompts[example.uid], task.max_new_tokens, own(example))
+    return [
+        Request(example.uid, sample, prompts[example.uid], task.max_new_tokens, policy_of(example))
         for example, sample in asked
     ]
-    trajectories = decoder.decode(requests, policy)
+
+
+def judged(tokenizer: Any, task: Task, examples: Sequence[Example], trajectories: Sequence[Trajectory]) -> list[Answer]:
+    """Each trajectory with its text and verdict. Raises what the judge raises."""
     texts = [decode_response(tokenizer, trajectory.response_ids) for trajectory in trajectories]
-    problems = [example for example, _ in asked]
-    verdicts = task.judge.judge(problems, texts)
-    return [Answer(*row) for row in zip(problems, trajectories, texts, verdicts, strict=True)]
+    verdicts = task.judge.judge(examples, texts)
+    return [Answer(*row) for row in zip(examples, trajectories, texts, verdicts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

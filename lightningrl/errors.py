@@ -18,11 +18,15 @@ class BenchmarkError(LightningRLError):
 
 
 class TrainingError(LightningRLError):
-    """A training cannot go on: its loss is not finite."""
+    """A training cannot go on: its loss is not finite, or step after step gives nothing to learn from."""
 
 
 class DecodeError(LightningRLError):
     """A request cannot be decoded: prompt too long, a token id out of range, a parameter out of range."""
+
+
+class JudgeError(LightningRLError):
+    """A judge cannot do its work: step after step nothing could be scored."""
 
 
 class SandboxUnavailable(LightningRLError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +178,24 @@ def stop_token_ids(tokenizer: Any) -> list[int]:
 def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> str:
     """The text of response ids, special tokens left out."""
     return tokenizer.decode([int(i) for i in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def text_pieces(decode: Callable[[list[int]], str], ids: Sequence[int]) -> list[str]:
+    """Each token's part of the decoded text; together they are it.
+
+    Byte-level tokens can end inside a character: its text is that of the token that completes it, "" that of the
+    others.
+
+    >>> text_pieces(lambda ids: bytes(ids).decode(errors="replace"), [*"aé".encode(), 98])
+    ['a', '', 'é', 'b']
+    """
+    pieces = []
+    start = done = 0  # the tokens from `start` on are decoded, those before `done` have their text
+    for end in range(1, len(ids) + 1):
+        text, known = decode(list(ids[start:end])), decode(list(ids[start:done]))
+        if text.endswith("\ufffd") and end < len(ids):
+            pieces.append("")
+        else:
+            pieces.append(text[len(known) :])
+            start, done = done, end
+    return pieces

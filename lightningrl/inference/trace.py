@@ -9,7 +9,7 @@ of the decoder at its temperature, to six decimals. How a trace is shown: trace_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from lightningrl.decoding.protocol import Observation, Policy
 from lightningrl.inference.llm import LLM, Prompt
+from lightningrl.tokenization import text_pieces
 from lightningrl.types import Trajectory
 
 DIGITS = 6
@@ -150,27 +151,6 @@ def trace_of(
         left_masked=tuple(tuple(forward) for forward in left),
         vocabulary={token: token_text(llm.tokenizer, token) for token in sorted(named)},
     )
-
-
-def text_pieces(decode: Callable[[list[int]], str], ids: Sequence[int]) -> list[str]:
-    """Each token's part of the decoded text; together they are it.
-
-    Byte-level tokens can end inside a character: its text is that of the token that completes it, "" that of the
-    others.
-
-    >>> text_pieces(lambda ids: bytes(ids).decode(errors="replace"), [*"aé".encode(), 98])
-    ['a', '', 'é', 'b']
-    """
-    pieces = []
-    start = done = 0  # the tokens from `start` on are decoded, those before `done` have their text
-    for end in range(1, len(ids) + 1):
-        text, known = decode(list(ids[start:end])), decode(list(ids[start:done]))
-        if text.endswith("\ufffd") and end < len(ids):
-            pieces.append("")
-        else:
-            pieces.append(text[len(known) :])
-            start, done = done, end
-    return pieces
 
 
 def token_text(tokenizer: Any, token: int) -> str:

@@ -40,7 +40,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "selfcheck": ("selfcheck.json",),
     "tokenizer": TOKENIZER,
     "pretrain": CHECKPOINT,
-    "train": (*CHECKPOINT, "selection.json"),
+    "train": (*CHECKPOINT, "selection.json", "samples.jsonl", "samples.md"),
     "evaluate": ("records.jsonl", "summary.json"),
     "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv"),
     "table": ("{name}.csv", "{name}.md", "{name}.tex"),

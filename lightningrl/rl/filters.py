@@ -9,10 +9,19 @@ from lightningrl.rl.groups import Groups
 
 
 def keep_groups(method: Method, groups: Groups) -> np.ndarray:
-    """(N,) bool: groups whose TPF spread (max - min) and share of correct responses are as the method wants them."""
+    """(N,) bool: groups that no filter drops."""
+    return ~np.logical_or.reduce(list(failed_filters(method, groups).values()))
+
+
+def failed_filters(method: Method, groups: Groups) -> dict[str, np.ndarray]:
+    """By the filter's key in the config, (N,) bool: which groups it drops. A group may fail more than one.
+
+    The TPF spread (max - min) must reach its limit, the share of correct responses lie within its bounds.
+    """
     tpf_NG, correct_NG = groups.tpf_NG, groups.correct_NG
-    kept_N = tpf_NG.max(axis=1) - tpf_NG.min(axis=1) >= method.filter_tpf_range
-    low, high = method.filter_accuracy
-    share_N = correct_NG.mean(axis=1)
-    kept_N &= (low <= share_N) & (share_N <= high)
-    return kept_N & correct_NG.any(axis=1) if method.filter_all_wrong else kept_N
+    (low, high), share_N = method.filter_accuracy, correct_NG.mean(axis=1)
+    return {
+        "filter_tpf_range": np.asarray(tpf_NG.max(axis=1) - tpf_NG.min(axis=1) < method.filter_tpf_range),
+        "filter_all_wrong": np.asarray(~correct_NG.any(axis=1) & method.filter_all_wrong),
+        "filter_accuracy": np.asarray((share_N < low) | (share_N > high)),
+    }

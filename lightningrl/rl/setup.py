@@ -11,6 +11,7 @@ from lightningrl.answering import Answer, Task, answer, score
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy
 from lightningrl.models.sdar import SDAR
+from lightningrl.rl.failures import Tally, roll_out
 from lightningrl.training.shards import publish
 from lightningrl.training.world import World
 from lightningrl.types import Example
@@ -50,30 +51,36 @@ class TrainSetup:
         """Hand the policy's weights to the decoder."""
         publish(self.model, self.decoder.model)
 
-    def answers(
-        self, asked: Sequence[tuple[Example, int]], policy: Policy, policy_of: Callable[[Example], Policy] | None = None
-    ) -> list[Answer]:
-        """`answering.answer`, each process decoding and judging its share; all get all answers."""
-        mine = answer(self.decoder, self.tokenizer, self.task, self.world.share(asked), policy, policy_of)
-        return self.world.gather(mine, len(asked))
+    def rollouts(
+        self, asked: Sequence[tuple[Example, int]], responses: int, step: int, tally: Tally
+    ) -> list[list[Answer]]:
+        """Groups of judged answers at the run's temperature, drawn with the keys of a step, without what `tally` counts
+        as lost here. Each process decodes and judges its share of the groups; all get all.
 
-    def rollouts(self, asked: Sequence[tuple[Example, int]], step: int) -> list[Answer]:
-        """Answers at the run's temperature, drawn with the keys of a step."""
+        asked: (example, sample number), `responses` of a group one after the other.
+        """
         draws = {"temperature": self.run.temperature, "seed": self.seed, "step": step}
-        if not self.mixture:
-            return self.answers(asked, replace(self.policy, **draws))
-        policies = [replace(policy, **draws) for policy in self.mixture]
+        mixture = [replace(policy, **draws) for policy in self.mixture]
 
-        def policy_of(example: Example) -> Policy:
+        def policy_of(example: Example) -> Policy | None:
             key = hashlib.blake2b(f"{self.seed}/{step}/{example.uid}/threshold".encode(), digest_size=8).digest()
-            return policies[int.from_bytes(key, "little") % len(policies)]
+            return mixture[int.from_bytes(key, "little") % len(mixture)] if mixture else None
 
-        return self.answers(asked, policies[0], policy_of)
+        groups = [asked[start : start + responses] for start in range(0, len(asked), responses)]
+        mine = [pair for group in self.world.share(groups) for pair in group]
+        policy = replace(self.policy, **draws)
+        found = roll_out(self.decoder, self.tokenizer, self.task, mine, policy, responses, tally, policy_of)
+        place = {(example.uid, sample): index for index, (example, sample) in enumerate(asked)}
+        shares = self.world.gather([found], self.world.size)
+        everyone = [group for share in shares for group in share]
+        return sorted(everyone, key=lambda group: place[group[0].trajectory.uid, group[0].trajectory.sample])
 
     def validate(self) -> dict[str, float]:
         """Greedy accuracy and TPF on the validation split, at the run's threshold."""
         policy = replace(self.policy, temperature=0.0)
-        found = score(self.answers([(example, 0) for example in self.validation], policy))
+        asked = [(example, 0) for example in self.validation]
+        mine = answer(self.decoder, self.tokenizer, self.task, self.world.share(asked), policy)
+        found = score(self.world.gather(mine, len(asked)))
         self.decoder.ledger.clear()
         return {
             "validation_accuracy_pct": found.accuracy_pct,

@@ -20,12 +20,14 @@ from lightningrl.bench.machine import peak_memory_bytes
 from lightningrl.config.method import Method
 from lightningrl.errors import CheckpointError
 from lightningrl.rl.advantages import NORMALISATIONS
+from lightningrl.rl.failures import Tally, Watch, dropped_groups
 from lightningrl.rl.filters import keep_groups
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.likelihood import HAPPENED, States, behaviour_of, score_tokens
 from lightningrl.rl.losses import Weights
-from lightningrl.rl.rewards import total_reward
+from lightningrl.rl.rewards import reward_function, total_reward
 from lightningrl.rl.rollout import Drawn, PromptOrder, draw_groups
+from lightningrl.rl.samples import SAMPLE_EVERY, sample_row
 from lightningrl.rl.selection import Fastest
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.rl.step_metrics import advantage_metrics, rollout_metrics
@@ -60,6 +62,7 @@ class PolicyTrainer:
         self.blank = Groups([], setup.task.judge.graded, None if margin is None else setup.task.max_new_tokens - margin)
         self.order = PromptOrder(len(setup.train), setup.seed)
         self.steps_done = self.updates_done = self.token_forwards = 0
+        self.watch = Watch()
         self.selection = Fastest(run.accuracy_tolerance_pct)
         self.selection.keeps_weights = setup.world.is_first
 
@@ -72,12 +75,15 @@ class PolicyTrainer:
         if self.steps_done == 0:
             self.selection.start(self.setup.validate())
         step = self.steps_done + 1
-        drawn = self._draw(step)
+        drawn, tally = self._draw(step)
         ledger = self.setup.decoder.ledger
         rollout_positions = int(self.setup.world.totals({"positions": ledger.positions})["positions"])
         ledger.clear()
         clock.mark("rollout_s")
-        metrics = {"step": step} | rollout_metrics(drawn, run.prompts)
+        dropped = dropped_groups(self.method, drawn.sampled)
+        metrics = {"step": step} | rollout_metrics(drawn, run.prompts) | tally.metrics()
+        metrics |= {f"groups_dropped_{name.removeprefix('filter_')}": count for name, count in dropped.items()}
+        self.watch.see(step, drawn, tally, dropped)
         batches, advantage_NG = self._batches(drawn.kept, step)
         if batches:
             metrics |= advantage_metrics(drawn.kept, advantage_NG)
@@ -99,10 +105,18 @@ class PolicyTrainer:
             metrics |= validation
             self.selection.offer(step, validation, self.setup.model)
             clock.mark("validation_s")
-        return StepResult(metrics, clock.seconds | {name: float(value) for name, value in speed.items()})
+        timing = clock.seconds | {name: float(value) for name, value in speed.items()}
+        return StepResult(metrics, timing, self._sample(drawn.kept, step))
 
-    def _draw(self, step: int) -> Drawn:
-        run, setup = self.setup.run, self.setup
+    def _sample(self, kept: Groups, step: int) -> dict[str, Any] | None:
+        """The best and the worst response of a group, now and then."""
+        if (step - 1) % SAMPLE_EVERY and not self.done:
+            return None
+        raw = {reward.name: reward_function(reward.name)(kept) for reward in self.method.rewards}
+        return sample_row(kept, raw, self.setup.tokenizer, seed=self.setup.seed, step=step)
+
+    def _draw(self, step: int) -> tuple[Drawn, Tally]:
+        run, setup, tally = self.setup.run, self.setup, Tally()
         drawn: Counter[str] = Counter()
 
         def roll(examples: Sequence[Example]) -> list[list[Answer]]:
@@ -112,13 +126,16 @@ class PolicyTrainer:
                 first = drawn[example.uid]
                 asked += [(example, sample) for sample in range(first, first + run.responses)]
                 drawn[example.uid] += run.responses
-            answers = setup.rollouts(asked, step)
-            return [answers[i : i + run.responses] for i in range(0, len(answers), run.responses)]
+            return setup.rollouts(asked, run.responses, step, tally)
 
         def keep(groups: Groups) -> np.ndarray:
             return keep_groups(self.method, groups)
 
-        return draw_groups(setup.train, self.order, run.prompts, run.max_rounds, roll, keep, self.blank)
+        found = draw_groups(setup.train, self.order, run.prompts, run.max_rounds, roll, keep, self.blank)
+        total = Tally()
+        for share in setup.world.gather([tally], setup.world.size):
+            total.add(share)
+        return found, total
 
     def _batches(self, kept: Groups, step: int) -> tuple[list[tuple[Batch, list[Targets]]], np.ndarray]:
         """Split the kept groups among the step's updates; advantages are of each update's own batch.
@@ -208,6 +225,7 @@ class PolicyTrainer:
             "steps_done": self.steps_done,
             "updates_done": self.updates_done,
             "token_forwards": self.token_forwards,
+            "watch": self.watch.state_dict(),
             "selection": self.selection.state_dict(),
         } | ({"critic": self.critic.state_dict()} if self.critic else {})
 
@@ -217,6 +235,7 @@ class PolicyTrainer:
         self.order.cursor = state["cursor"]
         self.steps_done, self.updates_done = state["steps_done"], state["updates_done"]
         self.token_forwards = state["token_forwards"]
+        self.watch.load_state_dict(state["watch"])
         self.selection.load_state_dict(state["selection"])
         if self.critic:
             self.critic.load_state_dict(state["critic"])

@@ -6,6 +6,7 @@ from lightningrl import io
 from lightningrl.config.train import Run
 from lightningrl.judges.protocol import Judge
 from lightningrl.resolve import resolve
+from lightningrl.rl.samples import samples_text
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.stages.context import StageContext
 from lightningrl.stages.decoder import make_decoder, make_policy, make_task
@@ -17,7 +18,8 @@ from lightningrl.training.world import World, device_of, join
 
 
 def run(context: StageContext) -> None:
-    """Write the chosen checkpoint, metrics.jsonl (every step) and selection.json (why this checkpoint)."""
+    """Write the chosen checkpoint, metrics.jsonl (every step), selection.json (why this checkpoint), and samples.jsonl
+    and samples.md (responses to read)."""
     use_threads(context.threads)
     precision = context.config["run"].precision
     with join(is_sharded=precision != "float32") as world:
@@ -48,7 +50,9 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
         replica = setup.decoder.model
         replica.load_state_dict(selection.weights)
         save_policy(replica, setup.tokenizer, base, context.folder)
-        history.write(context.folder)
+        io.write_jsonl(context.folder / "metrics.jsonl", history.rows)
+        io.write_jsonl(context.folder / "samples.jsonl", history.samples)
+        io.write_text(context.folder / "samples.md", samples_text(history.samples))
         io.write_json(context.folder / "selection.json", selection.report())
         context.report(
             f"chose step {chosen['step']}: validation accuracy {chosen['validation_accuracy_pct']:.1f} % (base "

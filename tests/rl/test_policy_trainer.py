@@ -68,7 +68,7 @@ def test_learning_rate_decays_linearly_by_step_when_asked(tmp_path):
 def test_kept_groups_are_divided_among_the_updates_each_with_its_own_advantages(tmp_path):
     setup = tiny_setup(tmp_path, prompts=5, updates=2, method=ALL)
     trainer = lightningrl.trainer(setup)
-    drawn = trainer._draw(1)
+    drawn, _ = trainer._draw(1)
     batches, advantage_NG = trainer._batches(drawn.kept, 1)
     batches = [batch for batch, _ in batches]
     sizes = [sum(len(m.trajectories) for m in batch.micro) for batch in batches]
@@ -157,7 +157,7 @@ def test_every_response_of_a_step_has_draws_of_its_own(tmp_path):
     The same happens at the seam of two passes, whatever the size: a round may end one pass and begin the next.
     """
     trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=6, method=ALL))
-    drawn = trainer._draw(1)
+    drawn, _ = trainer._draw(1)
     keys = [(a.trajectory.uid, a.trajectory.sample) for group in drawn.sampled.answers for a in group]
     assert len(keys) == 24
     assert len(set(keys)) == 24, "a repeated (uid, sample) is the same response twice"
@@ -165,14 +165,14 @@ def test_every_response_of_a_step_has_draws_of_its_own(tmp_path):
 
 def test_a_prompt_that_comes_back_in_a_later_round_gets_other_samples(tmp_path):
     trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, max_rounds=3, method=NONE))
-    drawn = trainer._draw(1)
+    drawn, _ = trainer._draw(1)
     keys = [(a.trajectory.uid, a.trajectory.sample) for group in drawn.sampled.answers for a in group]
     assert drawn.rounds == 3 and len(set(keys)) == len(keys) == 36
 
 
 def test_rollouts_differ_by_step_and_carry_it_as_policy_version(tmp_path):
     trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, method=ALL))
-    one, two = trainer._draw(1), trainer._draw(2)
+    one, two = trainer._draw(1)[0], trainer._draw(2)[0]
     texts = [
         {a.trajectory.uid: a.trajectory.token_ids.tolist() for g in d.sampled.answers for a in g} for d in (one, two)
     ]
@@ -193,7 +193,7 @@ class GradedJudge(CoinJudge):
 @pytest.mark.parametrize("algorithm", [lightningrl, grpo_traj])
 def test_graded_judges_reward_the_fraction_that_passed(tmp_path, algorithm):
     trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), method=ALL))
-    drawn = trainer._draw(1)
+    drawn, _ = trainer._draw(1)
     values = [a.verdict.value for group in drawn.sampled.answers for a in group]
     trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), method=ALL))
     metrics = trainer.step().metrics

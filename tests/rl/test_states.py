@@ -120,7 +120,7 @@ def test_published_rows_are_not_the_trajectorys_likelihood(tmp_path):
     """What full masking is off by, nats a token: far from the 1e-6 by which decoder and trainer agree."""
     setup = tiny_setup(tmp_path, threshold=0.3)
     trainer = published_code.trainer(setup)
-    trajectories = trainer._draw(1).sampled.trajectories
+    trajectories = trainer._draw(1)[0].sampled.trajectories
     gap = (score_tokens(setup.model, trajectories).logp_n.mean()
            - score_tokens(setup.model, trajectories, trainer.states).logp_n.mean()).abs()  # fmt: skip
     assert float(gap) > 1e-3

@@ -83,7 +83,7 @@ def test_with_a_value_model_advantages_are_the_estimates_and_the_values_learn(tm
     method = Method(filter_accuracy=(0.0, 1.0), value=Value(learning_rate=1e-2))
     setup = tiny_setup(tmp_path, method=method, updates=1, steps=3)
     trainer = algorithm.trainer(setup)
-    drawn = trainer._draw(1)
+    drawn, _ = trainer._draw(1)
     [(batch, targets)], advantage_NG = trainer._batches(drawn.kept, 1)
     by_trajectory = dict(zip(map(id, drawn.kept.trajectories), advantage_NG.ravel(), strict=True))
     for micro, target in zip(batch.micro, targets, strict=True):

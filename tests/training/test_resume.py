@@ -4,11 +4,12 @@ import itertools
 
 import pytest
 import torch
+from fixtures.small_disk import run_on_small_disk
 from fixtures.tiny import CoinJudge, tiny_setup
 
 from lightningrl import io
 from lightningrl.config.model import Phase, Plateau, Pretrain
-from lightningrl.errors import Interrupted
+from lightningrl.errors import CheckpointError, Interrupted, StageError
 from lightningrl.pretraining import control
 from lightningrl.pretraining.corpus import build_corpus
 from lightningrl.pretraining.pretrainer import Pretrainer
@@ -195,3 +196,103 @@ def test_judges_are_asked_in_the_same_order_by_a_resumed_run(tmp_path):
         run(lightningrl.trainer(tiny_setup(tmp_path, judge=first)), tmp_path / "parts", lambda: next(calls) == 2)
     run(lightningrl.trainer(tiny_setup(tmp_path, judge=second)), tmp_path / "parts")
     assert first.texts + second.texts == whole.texts
+
+
+def stopped_after(step):
+    calls = itertools.count(1)
+    return lambda: next(calls) == step
+
+
+def test_a_changed_config_is_refused_before_the_trainer_is_touched(tmp_path):
+    with pytest.raises(Interrupted):
+        run(policy_trainer(tmp_path), tmp_path / "state", stopped_after(2), fingerprint={"run": {"kl": 0.01}})
+    fresh = policy_trainer(tmp_path)
+    fresh.load_state_dict = fresh.step = None
+    with pytest.raises(CheckpointError, match=r"step-000002 is of another config: run\.kl was 0\.01, is 0\.1\. Go on"):
+        run(fresh, tmp_path / "state", fingerprint={"run": {"kl": 0.1}})
+    whole = run(policy_trainer(tmp_path), tmp_path / "whole")
+    assert run(policy_trainer(tmp_path), tmp_path / "state", fingerprint={"run": {"kl": 0.01, "role": "x"}}) == whole
+
+
+def test_a_run_that_grows_where_nothing_depends_on_its_length_equals_the_longer_one(tmp_path):
+    """Two steps, finished, and then four: no rate decays, and every step is validated, so the last one is as others."""
+
+    def trainer(steps):
+        return lightningrl.trainer(tiny_setup(tmp_path, validate_every=1, steps=steps))
+
+    short, long = {"run": {"steps": 2}}, {"run": {"steps": 4}}
+    whole = run(trainer(4), tmp_path / "whole", fingerprint=long)
+    assert run(trainer(2), tmp_path / "grown", fingerprint=short) == whole[:2]
+    with pytest.raises(CheckpointError, match=r"run\.steps was 2, is 4"):
+        run(trainer(4), tmp_path / "grown", fingerprint=long)
+    assert run(trainer(4), tmp_path / "grown", fingerprint=long, growing=["run.steps"]) == whole
+    assert_bit_equal(load_state(tmp_path / "grown"), load_state(tmp_path / "whole"))
+
+
+def test_a_rate_that_decays_depends_on_the_number_of_steps_which_is_why_growing_must_be_asked_for(tmp_path):
+    grown, whole = (
+        lightningrl.trainer(tiny_setup(tmp_path, decay=True, warmup_updates=0, steps=steps)) for steps in (2, 4)
+    )
+    rates = []
+    for trainer in (grown, whole):
+        trainer.step()
+        trainer.step()
+        rates.append(trainer.optimiser.param_groups[0]["lr"])
+    assert rates[0] != rates[1]
+
+
+def test_two_trainers_of_one_folder_are_one_too_many(tmp_path):
+    """The second is asked for in the middle of the first one's step."""
+    first, refused = policy_trainer(tmp_path), []
+    original = first.step
+
+    def step():
+        if not refused:
+            with pytest.raises(StageError, match=r"state is being made by process \d+ on .*Wait for it") as error:
+                run(policy_trainer(tmp_path), tmp_path / "state")
+            refused.append(error)
+        return original()
+
+    first.step = step
+    assert run(first, tmp_path / "state") == run(policy_trainer(tmp_path), tmp_path / "whole") and refused
+    assert_bit_equal(load_state(tmp_path / "state"), load_state(tmp_path / "whole"))
+
+
+TRAINING_ON_A_DISK_THAT_FILLS_UP = """
+import sys
+from pathlib import Path
+import torch
+from fixtures.tiny import tiny_setup
+from lightningrl.errors import StageError
+from lightningrl.rl.algorithms import lightningrl
+from lightningrl.training.loop import train
+from lightningrl.training.state import load_state
+
+disk, other = Path(sys.argv[1]), Path(sys.argv[2])
+
+def run(state):
+    trainer = lightningrl.trainer(tiny_setup(other))
+    return train(trainer, state, save_every=1, fingerprint={}, report=lambda text: None, timing=lambda **row: None,
+                 should_stop=lambda: False).rows
+
+whole = run(other / "whole")
+size = sum(path.stat().st_size for path in (other / "whole" / "step-000004").iterdir())
+filler = disk / "filler"
+filler.write_bytes(bytes(2_000_000 - 2 * size - size // 2))  # two states fit and a half
+try:
+    run(disk / "state")
+    raise SystemExit("the disk was large enough")
+except StageError as error:
+    print(error)
+assert sorted(p.name for p in (disk / "state").glob("*step*")) == ["step-000001", "step-000002"]
+assert load_state(disk / "state")["rows"] == whole[:2]
+filler.unlink()
+assert run(disk / "state") == whole
+model, expected = (load_state(folder)["trainer"]["model"] for folder in (disk / "state", other / "whole"))
+assert model.keys() == expected.keys() and all(torch.equal(model[name], expected[name]) for name in model)
+"""
+
+
+def test_a_training_whose_disk_fills_up_says_so_and_ends_equal_when_there_is_space_again(tmp_path):
+    said = run_on_small_disk(tmp_path / "disk", "2000000", TRAINING_ON_A_DISK_THAT_FILLS_UP, tmp_path)
+    assert "step-000003: no space left on the disk" in said and "free some space and run the same command again" in said

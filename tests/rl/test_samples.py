@@ -1,0 +1,156 @@
+"""The readable samples: which group and responses, what is shown of them, and that they are a function of the step."""
+
+import json
+
+import numpy as np
+import pytest
+from fixtures.tiny import tiny_setup
+
+from lightningrl import io
+from lightningrl.answering import Answer
+from lightningrl.rl.algorithms import lightningrl
+from lightningrl.rl.groups import Groups
+from lightningrl.rl.samples import marked_text, sample_row, samples_text
+from lightningrl.tokenization import build_tokenizer, load_tokenizer
+from lightningrl.training.loop import train
+from lightningrl.types import DecodeStats, Example, Trajectory, Verdict
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    build_tokenizer(["two cups and three pens are five"], tmp_path)
+    return load_tokenizer(tmp_path)
+
+
+def answer_of(tokenizer, text, reveal, sample=0, prompt=3, correct=True, detail="expected 5, found 5"):
+    """A response of `text` and the end token, one reveal step a token (the tail's too), blocks of 4."""
+    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    tail = len(reveal) - len(ids)
+    stats = DecodeStats(len(ids), len(reveal), max(reveal), 0, 0)
+    trajectory = Trajectory(
+        "t/train/0", sample, np.arange(prompt), np.array(ids + [0] * tail), len(ids), np.array(reveal),
+        np.zeros(len(reveal), dtype=np.float32), 4, 1.0, "eos", 0, stats,
+    )  # fmt: skip
+    example = Example("t/train/0", ({"role": "user", "content": "two cups and three pens?"},), {"answer": "5"})
+    verdict = Verdict(correct, float(correct), "ok" if correct else "wrong", "5", detail, seconds=1.5)
+    return Answer(example, trajectory, text, verdict)
+
+
+@pytest.fixture
+def groups(tokenizer):
+    """One group: five tokens from position 3 of a block of 4; revealed in 1, then 2 2 3 2, then the tail with them."""
+    rows = [answer_of(tokenizer, "two cups and three", [1, 2, 2, 3, 2], sample=i, correct=i != 1) for i in range(3)]
+    return Groups([rows])
+
+
+REWARDS = {"accuracy": np.array([[1.0, -1.0, 1.0]]), "speed": np.array([[1.5, 3.0, 2.0]])}
+
+
+def test_a_row_has_the_best_and_the_worst_by_the_sum_of_rewards(groups, tokenizer):
+    row = sample_row(groups, REWARDS, tokenizer, seed=0, step=10)
+    assert (row["step"], row["uid"], row["problem"]) == (10, "t/train/0", "user: two cups and three pens?")
+    assert (row["best"]["sample"], row["best"]["reward_sum"]) == (2, 3.0)
+    assert (row["worst"]["sample"], row["worst"]["reward_sum"]) == (1, 2.0)
+    assert row["worst"]["rewards"] == {"accuracy": -1.0, "speed": 3.0}
+    assert row["worst"]["verdict"]["correct"] is False and row["best"]["tpf"] == pytest.approx(5 / 3)
+
+
+def test_of_equal_sums_the_first_is_best_and_the_last_worst(groups, tokenizer):
+    row = sample_row(groups, {"accuracy": np.ones((1, 3))}, tokenizer, seed=0, step=1)
+    assert (row["best"]["sample"], row["worst"]["sample"]) == (0, 2)
+
+
+def test_runs_are_what_one_forward_revealed_in_one_block(groups, tokenizer):
+    """The prompt's three tokens fill the first block but for one position."""
+    found = sample_row(groups, REWARDS, tokenizer, seed=0, step=1)["best"]
+    assert found["runs"] == [["two", 1, 1], [" cups and", 2, 2], [" three", 3, 2], ["<|im_end|>", 2, 2]]
+    assert marked_text(found["runs"]) == "two₁│ cups and₂ three₃<|im_end|>₂"
+    assert found["text"] == "two cups and three"
+
+
+def test_a_forward_of_two_digits_and_no_runs_are_fine():
+    assert marked_text([["a", 10, 1], ["b", 12, 3]]) == "a₁₀││b₁₂"
+    assert marked_text([]) == ""
+
+
+def test_what_follows_the_stop_token_is_not_shown(tokenizer):
+    one = answer_of(tokenizer, "two cups", [1, 2, 2, 2, 2])
+    row = sample_row(Groups([[one, one]]), {"speed": np.zeros((1, 2))}, tokenizer, seed=0, step=1)
+    assert "".join(text for text, *_ in row["best"]["runs"]) == "two cups<|im_end|>"
+
+
+def test_no_kept_group_is_no_row(tokenizer):
+    assert sample_row(Groups([]), {}, tokenizer, seed=0, step=1) is None
+
+
+def test_the_group_is_drawn_by_seed_and_step_and_each_comes_up(tokenizer):
+    def chosen(seed, step):
+        many = Groups([
+            [answer_of(tokenizer, "two", [1, 2, 2, 2, 2], sample=10 * n + i) for i in range(2)] for n in range(5)
+        ])  # fmt: skip
+        row = sample_row(many, {"speed": np.zeros((5, 2))}, tokenizer, seed=seed, step=step)
+        return row["best"]["sample"] // 10
+
+    assert {chosen(1, step) for step in range(40)} == set(range(5))
+    assert [chosen(1, step) for step in range(10)] == [chosen(1, step) for step in range(10)]
+    assert [chosen(1, step) for step in range(20)] != [chosen(2, step) for step in range(20)]
+
+
+def test_rows_are_json_without_what_differs_from_run_to_run(groups, tokenizer):
+    row = sample_row(groups, {"speed": np.array([[np.nan, 1.0, np.inf]])}, tokenizer, seed=0, step=1)
+    text = io.canonical_json(row)
+    assert json.loads(text) == row and "seconds" not in text
+
+
+def test_the_text_has_problem_rewards_verdict_and_marked_responses(groups, tokenizer):
+    text = samples_text([sample_row(groups, REWARDS, tokenizer, seed=0, step=10)])
+    assert "## Step 10: t/train/0" in text and "two cups and three pens?" in text
+    assert "**best**: 3.00 = accuracy 1.00 + speed 2.00; right (ok); 1.67 tokens per forward (5" in text
+    assert "**worst**: 2.00 = accuracy -1.00 + speed 3.00; not right (wrong)" in text
+    assert text.count("two₁│ cups and₂ three₃<|im_end|>₂") == 2 and text.count("expected 5, found 5") == 2
+    assert "There are none." in samples_text([])
+
+
+def test_a_response_cannot_leave_its_code_block_or_reach_the_terminal(groups, tokenizer):
+    row = sample_row(groups, REWARDS, tokenizer, seed=0, step=1)
+    row["best"]["runs"] = [["\n~~~~\n# gone\x1b[31m\u202e", 1, 1]]
+    text = samples_text([row])
+    assert "\n~~~~~text\n\n~~~~\n# gone<U+001B>[31m<U+202E>₁\n~~~~~\n" in text and "\x1b" not in text
+
+
+def test_a_resumed_run_has_the_same_samples_and_they_are_saved_with_its_state(tmp_path):
+    """The trainer hands its sample to the loop, which keeps it as it keeps the metrics."""
+
+    class Sampled:
+        def __init__(self, stop_after):
+            self.inner, self.calls, self.stop_after = lightningrl.trainer(tiny_setup(tmp_path)), 0, stop_after
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def step(self):
+            self.calls += 1
+            draw, found = self.inner._draw, []
+            self.inner._draw = lambda step: found.append(draw(step)) or found[-1]
+            result = self.inner.step()
+            self.inner._draw = draw
+            kept = found[0].kept
+            rewards = {"accuracy": kept.accuracy_reward(False), "speed": kept.tpf_NG} if kept.answers else {}
+            sample = sample_row(kept, rewards, self.inner.setup.tokenizer, seed=5, step=self.inner.steps_done)
+            return type(result)(result.metrics, result.timing, sample)
+
+    def run(name, stop_after=99):
+        trainer = Sampled(stop_after)
+        return train(
+            trainer, tmp_path / name, save_every=1, fingerprint={}, report=lambda text: None,
+            timing=lambda **row: None, should_stop=lambda: trainer.calls >= stop_after,
+        )  # fmt: skip
+
+    whole = run("whole")
+    assert len(whole.samples) == 4
+    with pytest.raises(Exception, match="stopped after step 2"):
+        run("parts", stop_after=2)
+    assert run("parts").samples == whole.samples
+    files = [(tmp_path / name / "samples.jsonl").read_bytes() for name in ("whole", "parts")]
+    assert files[0] == files[1] and files[0].count(b"\n") == 4
+    assert samples_text(whole.samples) == samples_text([json.loads(line) for line in files[0].splitlines()])
