@@ -33,6 +33,7 @@ READS = {
     "selfcheck": ("benchmarks.name", "resources.judge_workers"),
     "tokenizer": ("tokenizer",),
     "pretrain": ("model", "pretrain", "decoding"),
+    "checkpoint": ("base",),
     "train": ("runs", "decoding"),
     "evaluate": ("evaluation", "decoding"),
     "collect": ("report.bootstrap",),
@@ -184,7 +185,9 @@ def _check_policy(experiment: Experiment, planned: Plan) -> None:
     """Make every policy once: pieces that cannot be made, and options a selector does not take, are ConfigErrors."""
     from lightningrl.stages.decoder import make_policy
 
-    members = next(stage.members for stage in planned if stage.kind == "pretrain")
+    members = next((stage.members for stage in planned if "selector" in stage.members), None)
+    if members is None:
+        return  # a checkpoint that nothing is trained from or evaluated on
     parameters = {*experiment.evaluation.thresholds, *(run.threshold for run in experiment.runs)}
     for parameter in sorted(parameters):
         make_policy({"members": members, "decoding": experiment.decoding}, parameter)

@@ -25,7 +25,7 @@ def run(context: StageContext) -> None:
         seed=seed_of(config["seed"], settings.seed),
         model=model,
         reference=reference,
-        decoder=make_decoder(config, model, tokenizer),
+        decoder=make_decoder(config, model, tokenizer, base),
         policy=make_policy(config, settings.threshold),
         tokenizer=tokenizer,
         task=make_task(config, judge),

@@ -18,7 +18,7 @@ NAMES = [".".join(path.parts) for path in MODULES]
 
 LAYERS = [
     ["errors", "types"],
-    ["io", "resolve"],
+    ["io", "resolve", "pins"],
     ["config"],
     ["sandbox"],
     ["benchmarks", "judges", "tokenization"],
@@ -36,8 +36,8 @@ LAYERS = [
 """Imports go up this list (from later lines to earlier ones) or stay within a line."""
 
 NO_TORCH = (
-    "errors", "types", "config", "io", "resolve", "benchmarks", "judges", "sandbox", "report", "provenance", "cli",
-    "verbs",
+    "errors", "types", "config", "io", "pins", "resolve", "benchmarks", "judges", "sandbox", "report", "provenance",
+    "cli", "verbs",
     "stages.context", "stages.data", "stages.collect", "stages.table", "stages.figure", "stages.release",
     "stages.selfcheck", "stages.problems",
     "evaluation.metrics", "evaluation.aup", "evaluation.intervals", "evaluation.selfcheck", "evaluation.asked",
