@@ -20,6 +20,7 @@ from lightningrl.verbs.chat import chat
 from lightningrl.verbs.doctor import doctor
 from lightningrl.verbs.generate import generate
 from lightningrl.verbs.people import for_people
+from lightningrl.verbs.plan import plan_budget
 from lightningrl.verbs.prompts import prompts
 from lightningrl.verbs.score import compare, score
 from lightningrl.verbs.trace import trace
@@ -165,6 +166,7 @@ app.command()(score)
 app.command()(compare)
 app.command()(doctor)
 app.command()(chat)
+app.command("plan")(plan_budget)
 
 
 @app.command()

@@ -84,28 +84,38 @@ def _hashes(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def _from_hub(repo: str, revision: str | None, sha256: str | None, lock: Path, require_pins: bool) -> Found:
-    prefix = f"models/{repo}/"
+    """The lock is not held while gigabytes come in: what it said before is what it must say after."""
     with locked(lock) as entries:
-        known = {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
-        pinned = revision or next((entry["revision"] for entry in known.values()), None)
-        if require_pins and (pinned is None or (sha256 is None and not known)):
-            raise CheckpointError(
-                f"the hub's {repo} is pinned by no hash and no commit, and data.require_pins refuses what nobody has "
-                f"seen. Import it once with data.require_pins: false, which writes it to {lock}; look at it, and "
-                "commit the lock."
-            )
-        folder = _snapshot(repo, pinned)
-        found = Found(folder, folder.name, _hashes(folder))
+        known = _of(repo, entries)
+    pinned = revision or next((entry["revision"] for entry in known.values()), None)
+    if require_pins and (pinned is None or (sha256 is None and not known)):
+        raise CheckpointError(
+            f"the hub's {repo} is pinned by no hash and no commit, and data.require_pins refuses what nobody has "
+            f"seen. Import it once with data.require_pins: false, which writes it to {lock}; look at it, and commit "
+            "the lock."
+        )
+    folder = _snapshot(repo, pinned)
+    found = Found(folder, folder.name, _hashes(folder))
+    with locked(lock) as entries:
+        known = _of(repo, entries)
         for name, (digest, size) in found.files.items():
             entry: dict[str, Any] | None = known.get(name)
+            if entry is not None and revision is None and entry["revision"] != found.revision:
+                raise CheckpointError(f"{repo}: another import has locked {entry['revision']} meanwhile. Run again.")
             if entry is not None and entry["revision"] == found.revision and entry["sha256"] != digest:
                 raise CheckpointError(
                     f"{repo}: {name} has sha256 {digest}, the lock {lock} says {entry['sha256']}. It was not used. "
                     f"Delete {folder / name} and what it links to, and run again; if it stays so, the file was changed "
                     "at its origin."
                 )
-            entries[prefix + name] = {"revision": found.revision, "sha256": digest, "bytes": size}
+            entries[f"models/{repo}/{name}"] = {"revision": found.revision, "sha256": digest, "bytes": size}
     return found
+
+
+def _of(repo: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The lock's entries of one repository, by file name."""
+    prefix = f"models/{repo}/"
+    return {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
 
 
 def _snapshot(repo: str, revision: str | None) -> Path:

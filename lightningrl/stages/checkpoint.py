@@ -35,9 +35,7 @@ def run(context: StageContext) -> None:
         elif name != "config.json":
             io.write_bytes(context.folder / name, (found.folder / name).read_bytes())
     config = json.loads((found.folder / "config.json").read_text(encoding="utf-8"))
-    io.write_json(
-        context.folder / "config.json", config | base.model_dump(include={"block_size", "mask_token_id"})
-    )
+    io.write_json(context.folder / "config.json", config | base.model_dump(include={"block_size", "mask_token_id"}))
     io.write_json(context.folder / "checkpoint.json", facts | describe(base, found))
     context.report(
         f"{facts['parameters']:,} parameters in {facts['shards']} files ({', '.join(sorted(links))}), "

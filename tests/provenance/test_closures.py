@@ -28,7 +28,7 @@ LAYERS = [
     ["training"],
     ["pretraining", "rl"],
     ["evaluation"],
-    ["report"],
+    ["report", "estimate"],
     ["stages"],
     ["provenance"],
     ["cli", "verbs", "__main__"],
@@ -41,7 +41,9 @@ NO_TORCH = (
     "stages.context", "stages.data", "stages.collect", "stages.table", "stages.figure", "stages.release",
     "stages.selfcheck", "stages.problems",
     "evaluation.metrics", "evaluation.aup", "evaluation.intervals", "evaluation.selfcheck", "evaluation.asked",
-    "evaluation.given", "evaluation.scored", "evaluation.scoring",
+    "evaluation.given", "evaluation.scored", "evaluation.scoring", "bench.sizes",
+    "estimate.shape", "estimate.device", "estimate.work", "estimate.lengths", "estimate.memory", "estimate.seconds",
+    "estimate.budget",
 )  # fmt: skip
 
 

@@ -191,7 +191,7 @@ def test_a_damaged_shard_is_refused(folder):
 def test_required_pins_want_a_hash_of_a_folder_and_with_it_the_place_enters_no_key(folder, tmp_path):
     tree = experiment(folder).model_dump(mode="json")
     tree["data"]["require_pins"] = True
-    with pytest.raises(CheckpointError, match="pinned by no `base.sha256`"):
+    with pytest.raises(CheckpointError, match=r"pinned by no `base\.sha256`"):
         imported(plan(Experiment.model_validate(tree)))
     tree["data"]["require_pins"] = False
     sha256 = json.loads((imported(plan(Experiment.model_validate(tree))) / "checkpoint.json").read_text())["sha256"]
@@ -207,7 +207,7 @@ def test_required_pins_want_a_hash_of_a_folder_and_with_it_the_place_enters_no_k
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"base": {"checkpoint": "a/b", "block_size": 4, "mask_token_id": 1}}, "found together with model and pretrain"),
+        ({"base": {"checkpoint": "a/b", "block_size": 4, "mask_token_id": 1}}, "together with model and pretrain"),
         ({"model": None, "pretrain": None}, "found neither `base` nor `model` and `pretrain`"),
         ({"model": None}, "found pretrain; expected `base`"),
         (
