@@ -9,7 +9,7 @@ import typer
 
 from lightningrl.verbs.people import for_people
 
-GB = 1e9
+GB, MB = 1e9, 1e6
 
 
 def plan_budget(
@@ -130,22 +130,19 @@ def _show_memory(found: dict[str, Any]) -> None:
         if alike[0] != name:
             continue
         typer.echo(f"\nMemory on each device: {', '.join(alike)}; {row['rows']} rows decode together")
-        lines = [["what", "GB"]]
+        unit, size = ("GB", GB) if row["peak_bytes"] > GB else ("MB", MB)
+        lines = [["what", unit]]
         for part in ("resident", "rollout", "update"):
-            lines += [[f"{part}: {what}", f"{value / GB:.2f}"] for what, value in row[part].items()]
-        lines.append(["rollout in all", f"{row['rollout_bytes'] / GB:.2f}"])
-        positions = {
-            "with_checkpointing": row["micro_batch_positions"],
-            "without_checkpointing": row["micro_batch_positions"],
-            "longest_response_with_checkpointing": row["longest_response_positions"],
-        }
+            lines += [[f"{part}: {what}", f"{value / size:.2f}"] for what, value in row[part].items()]
+        lines.append(["rollout in all", f"{row['rollout_bytes'] / size:.2f}"])
         for what, value in row["update_bytes"].items():
             fits = "fits" if row["update_fits"][what] else "does not fit"
+            positions = row["longest_response_positions" if "longest" in what else "micro_batch_positions"]
             words = what.replace("_", " ")
-            lines.append([f"update in all, {words} ({positions[what]:,.0f} positions): {fits}", f"{value / GB:.2f}"])
+            lines.append([f"update in all, {words} ({positions:,.0f} positions): {fits}", f"{value / size:.2f}"])
         verdict = "fits" if row["fits"] else "DOES NOT FIT"
-        lines.append([f"most at a time, of {row['budget_bytes'] / GB:.1f} without the reserve: {verdict}",
-                      f"{row['peak_bytes'] / GB:.2f}"])  # fmt: skip
+        without = f"{row['budget_bytes'] / size:,.1f} {unit} without the reserve"
+        lines.append([f"most at a time, of {without}: {verdict}", f"{row['peak_bytes'] / size:.2f}"])
         _print(lines)
 
 
