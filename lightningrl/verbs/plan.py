@@ -117,7 +117,7 @@ def _show_model(found: dict[str, Any]) -> None:
     device, model = found["device"], found["model"]
     assumed = ", ".join(f"{name} {value}" for name, value in found["assumed"].items() if value is not None)
     typer.echo(
-        f"{found['experiment']}: {model['parameters']:,} parameters ({model['trunk_matrices'] / 1e9:.2f} G in the "
+        f"{found['experiment']}: {model['parameters']:,} parameters ({model['trunk_matrices']:,} in the "
         f"layers' matrices), block {model['block_size']}, on {device['count']} x {device['name']} "
         f"({device['operations_per_s'] / 1e12:.4g} TFLOP/s, {device['bytes_per_s'] / 1e12:.3g} TB/s)"
     )
