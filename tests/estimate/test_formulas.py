@@ -17,9 +17,9 @@ from lightningrl.estimate.shape import Shape
 from lightningrl.estimate.work import Lengths, Work, decoding_work, positions_of, prefill_work, training_work
 from lightningrl.models.attention import PagedKV
 from lightningrl.models.sdar import SDAR, ModelConfig
-from lightningrl.rl.algorithms.lightningrl import LightningRL
+from lightningrl.resolve import resolve
 from lightningrl.rl.likelihood import trajectory_row
-from lightningrl.rl.trainer import PolicyTrainer
+from lightningrl.rl.registry import ALGORITHMS
 
 
 def shape_of(config: ModelConfig) -> Shape:
@@ -106,7 +106,7 @@ def test_training_positions_of_a_trajectory_are_its_rows(prompt, reveal, respons
 
 def test_positions_of_a_real_steps_update_are_those_the_trainer_counts(tmp_path):
     """Everything that was kept is trained on once; a step's token-forwards are 1 + 3 of it beside the rollouts."""
-    trainer = PolicyTrainer(tiny_setup(tmp_path, steps=1, validate_every=1), LightningRL())
+    trainer = resolve(ALGORITHMS["lightningrl"])(tiny_setup(tmp_path, steps=1, validate_every=1))
     seen, draw = [], trainer._draw
 
     def noting(step):
