@@ -20,6 +20,7 @@ from lightningrl.verbs.chat import chat
 from lightningrl.verbs.doctor import doctor
 from lightningrl.verbs.generate import generate
 from lightningrl.verbs.people import for_people
+from lightningrl.verbs.plan import plan_budget
 from lightningrl.verbs.prompts import prompts
 from lightningrl.verbs.score import compare, score
 from lightningrl.verbs.trace import trace
@@ -33,6 +34,7 @@ READS = {
     "selfcheck": ("benchmarks.name", "resources.judge_workers"),
     "tokenizer": ("tokenizer",),
     "pretrain": ("model", "pretrain", "decoding"),
+    "checkpoint": ("base",),
     "train": ("runs", "decoding"),
     "evaluate": ("evaluation", "decoding"),
     "collect": ("report.bootstrap",),
@@ -164,6 +166,7 @@ app.command()(score)
 app.command()(compare)
 app.command()(doctor)
 app.command()(chat)
+app.command("plan")(plan_budget)
 
 
 @app.command()
@@ -184,7 +187,9 @@ def _check_policy(experiment: Experiment, planned: Plan) -> None:
     """Make every policy once: pieces that cannot be made, and options a selector does not take, are ConfigErrors."""
     from lightningrl.stages.decoder import make_policy
 
-    members = next(stage.members for stage in planned if stage.kind == "pretrain")
+    members = next((stage.members for stage in planned if "selector" in stage.members), None)
+    if members is None:
+        return  # a checkpoint that nothing is trained from or evaluated on
     parameters = {*experiment.evaluation.thresholds, *(run.threshold for run in experiment.runs)}
     for parameter in sorted(parameters):
         make_policy({"members": members, "decoding": experiment.decoding}, parameter)

@@ -166,13 +166,31 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[np.ndarray]:
     return [np.asarray(row, dtype=np.int64) for row in rows]
 
 
-def stop_token_ids(tokenizer: Any) -> list[int]:
-    """What ends a response: the end token, and the pad, as in the official generation config.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+"""What a checkpoint may have beside its weights and config.json; no file of code."""
+
+
+def stop_token_ids(tokenizer: Any, folder: Path | None = None) -> list[int]:
+    """What ends a response: the end token, the pad, and what generation_config.json of the checkpoint's folder says.
+
+    The official tokenizers name only the pad; their generation_config.json has the end of a turn too.
+    Raises CheckpointError when that file is damaged.
 
     Models of blocks are trained to fill the last block with pads. Were a pad no end, one that pads without an end token
     would be paid for whole blocks of it, each revealed in one forward.
     """
-    return sorted({int(token) for token in (tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None})
+    found = {int(token) for token in (tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None}
+    path = folder / "generation_config.json" if folder else None
+    if path is not None and path.is_file():
+        try:
+            named: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
+            found |= {int(token) for token in (named if isinstance(named, list) else [named])}
+        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}. Restore it, or delete it.") from None
+    return sorted(found)
 
 
 def decode_response(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> str:

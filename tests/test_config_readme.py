@@ -13,11 +13,15 @@ HEAD = """\
 | file | what it is |
 |---|---|
 | `config.yaml` | the miniature of the paper: what runs when no other file is named |
+| `paper.yaml` | the paper at its main size, from a published checkpoint, with the source of every number; GPUs |
 | `nano.yaml` | every stage in at most 90 seconds, with numbers that mean nothing: for tests and for trying things |
 
 Run another with `snakemake --cores 2 --configfile my.yaml`. A file may begin with `extends: config.yaml` (relative to
 itself): mappings are merged key by key, lists and values are replaced. Only the keys below exist; a wrong one, or a
 value out of range, is refused before anything runs. `lightningrl validate --config my.yaml` only checks.
+
+The base policy is either pre-trained (`model` and `pretrain`), or a checkpoint that exists (`base`). What an experiment
+will need in memory and time, `lightningrl plan --config my.yaml` says before it is run.
 
 A changed key makes those stages run again that read it, and what follows from them; nothing else. Keys under
 `resources` and `sandbox` are part of no stage's key: they make nothing run again.

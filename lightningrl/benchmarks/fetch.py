@@ -8,22 +8,17 @@ client itself resumes what was cut off.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightningrl import io
 from lightningrl.benchmarks.sources import Row, Source, content_hash, read_rows
 from lightningrl.errors import BenchmarkError
+from lightningrl.pins import is_transport_error, locked
 
 MIRROR_VARIABLE = "LIGHTNINGRL_DATA_MIRROR"
-ENTRY = {"revision", "sha256", "bytes"}
-"""What the lock says of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +86,7 @@ def _from_hub(source: Source, origins: Origins, looked: Path | None) -> Obtained
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    with _locked(origins.lock) as lock:
+    with locked(origins.lock) as lock:
         known = {file: lock.get(f"{source.repo}/{file}") for file in source.files}
         pinned = source.revision or next((entry["revision"] for entry in known.values() if entry), None)
         if origins.require_pins and (pinned is None or (source.content_sha256 is None and None in known.values())):
@@ -110,7 +105,7 @@ def _from_hub(source: Source, origins: Origins, looked: Path | None) -> Obtained
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
             raise BenchmarkError(_not_to_be_had(source, looked, error)) from error
         except Exception as error:  # the client's transport (httpx) has errors of its own: connection refused, cut off
-            if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
+            if not is_transport_error(error):
                 raise
             raise BenchmarkError(_not_to_be_had(source, looked, error)) from error
         try:
@@ -173,39 +168,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BenchmarkError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _entries(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(_read(path))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(e, dict) and set(e) == ENTRY for e in found.values()):
-        raise BenchmarkError(
-            f"the lock {path} is damaged: expected {', '.join(sorted(ENTRY))} of each file. Restore it from version "
-            "control, or delete this file: the next fetch from the hub writes it anew."
-        )
-    return found
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[dict[str, Any]]:
-    """The lock's entries, held alone; written back when the block changes them and does not raise."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-    except OSError as error:
-        raise io.disk_error(path, error) from error
-    try:
-        # The folder itself, so that no file is left beside the lock; a file system without locks does without.
-        with contextlib.suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        entries = _entries(path)
-        before = io.canonical_json(entries)
-        yield entries
-        if io.canonical_json(entries) != before:
-            io.write_json(path, entries)
-    finally:
-        os.close(folder)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from lightningrl.config.base import Base
 from lightningrl.config.data import Data
 from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.report import Report, Resources
@@ -29,14 +30,34 @@ class Experiment(Section):
     benchmarks: list[Benchmark] = Field(min_length=1)
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
-    model: Architecture
-    pretrain: Pretrain
+    base: Base | None = None
+    """A checkpoint to start from, in place of `model` and `pretrain`."""
+    model: Architecture | None = None
+    """Shape of the base that is pre-trained here; with `pretrain`."""
+    pretrain: Pretrain | None = None
+    """Its training; with `model`."""
     decoding: Decoding = Decoding()
     evaluation: Evaluation
     runs: list[Run] = []
     report: Report = Report()
     resources: Resources = Resources()
     sandbox: Sandbox = Sandbox()
+
+    @model_validator(mode="after")
+    def _one_base(self) -> Experiment:
+        own = [name for name in ("model", "pretrain") if getattr(self, name) is not None]
+        if self.base is not None and own:
+            raise ValueError(
+                f"base: found together with {' and '.join(own)}; the base policy is either a checkpoint (`base`) or "
+                "pre-trained here (`model` and `pretrain`). A file that extends another one takes a section away by "
+                f"setting it to null ({', '.join(f'{name}: null' for name in own)})"
+            )
+        if self.base is None and len(own) < 2:
+            raise ValueError(
+                f"found {' and '.join(own) or 'neither `base` nor `model` and `pretrain`'}; expected `base` (a "
+                "checkpoint that exists), or both `model` and `pretrain` (one that is pre-trained here)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _thresholds(self) -> Experiment:
@@ -68,6 +89,12 @@ class Experiment(Section):
                         f"runs.{run.name}.benchmark: {run.benchmark} has `{split}: 0`, but a run trains on its train "
                         "problems and chooses its checkpoint on its validation problems"
                     )
+            for number, name in enumerate(run.evaluate_on):
+                where = f"runs.{run.name}.evaluate_on.{number}"
+                if name not in benchmarks or name in run.evaluate_on[:number]:
+                    raise ValueError(f"{where}: found {name!r}, allowed: each of {benchmarks} once")
+                if self.benchmark(name).test == 0:
+                    raise ValueError(f"{where}: {name} has `test: 0`, so nothing is evaluated on it")
             matched = run.match_compute
             if matched is not None and (matched not in runs or matched == run.name):
                 raise ValueError(f"runs.{run.name}.match_compute: found {matched!r}, allowed: another of {runs}")
@@ -94,23 +121,30 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _sizes(self) -> Experiment:
-        unknown = sorted(set(self.pretrain.mixture) - {benchmark.name for benchmark in self.benchmarks})
+        for run in self.runs:
+            if run.updates > run.prompts:
+                raise ValueError(
+                    f"runs.{run.name}.updates: found {run.updates}, allowed: at most its prompts "
+                    f"({run.prompts}), which are divided among them"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pretraining(self) -> Experiment:
+        if self.model is None or self.pretrain is None:
+            return self
+        mixture = self.pretrain.mixture
+        unknown = sorted(set(mixture) - {benchmark.name for benchmark in self.benchmarks})
         if unknown:
             raise ValueError(f"pretrain.mixture: {unknown} are not among the benchmarks")
-        if self.pretrain.mixture and not sum(self.pretrain.mixture.values()) > 0:
-            raise ValueError(f"pretrain.mixture: the shares must add up to more than 0, found {self.pretrain.mixture}")
+        if mixture and not sum(mixture.values()) > 0:
+            raise ValueError(f"pretrain.mixture: the shares must add up to more than 0, found {mixture}")
         for benchmark in self.benchmarks:
             needed, limit = benchmark.max_new_tokens + self.model.block_size, self.model.max_position_embeddings
             if needed > limit:
                 raise ValueError(
                     f"model.max_position_embeddings: found {limit}; {benchmark.name} alone needs more than {needed} "
                     "(max_new_tokens and a block, the prompt aside)"
-                )
-        for run in self.runs:
-            if run.updates > run.prompts:
-                raise ValueError(
-                    f"runs.{run.name}.updates: found {run.updates}, allowed: at most its prompts "
-                    f"({run.prompts}), which are divided among them"
                 )
         return self
 

@@ -15,10 +15,9 @@ class Run(Section):
     """A training run from the base checkpoint."""
 
     def science(self) -> dict[str, Any]:
-        """Without the role, which only names the run in tables, and how often its state is saved."""
-        return self.model_dump(mode="json", exclude={"role", "save_every", "method"}) | {
-            "method": self.method.science()
-        }
+        """Without what only names or evaluates it, and how often its state is saved."""
+        found = self.model_dump(mode="json", exclude={"role", "evaluate_on", "save_every", "method"})
+        return found | {"method": self.method.science()}
 
     name: str = Field(pattern=NAME)
     """Names its folder and its policy in tables."""
@@ -31,6 +30,8 @@ class Run(Section):
     """Keys of the algorithm to change, for ablations and variants."""
     benchmark: str
     """The benchmark it is trained on (train split) and chosen on (validation split)."""
+    evaluate_on: list[str] = []
+    """Benchmarks whose test problems it is evaluated on; empty: the one it is trained on, if that has any."""
     seed: int = Field(0, ge=0, lt=100_000)
     """Of this run's data order and draws, beside the experiment's seed."""
     steps: int = Field(gt=0)

@@ -8,12 +8,10 @@ print(completion.text, completion.trajectory.stats.tpf)
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -75,15 +73,7 @@ class LLM:
     @cached_property
     def stop_ids(self) -> list[int]:
         """The tokenizer's end and pad tokens and those of the checkpoint's generation_config.json."""
-        path = self.folder / "generation_config.json"
-        found = set(stop_token_ids(self.tokenizer))
-        if path.is_file():
-            try:
-                named: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
-                found |= {int(token) for token in (named if isinstance(named, list) else [named])}
-            except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
-                raise CheckpointError(f"{path} is damaged: {error}. Restore it, or delete it.") from None
-        return sorted(found)
+        return stop_token_ids(self.tokenizer, self.folder)
 
     @cached_property
     def fingerprint(self) -> str:

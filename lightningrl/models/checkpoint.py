@@ -32,6 +32,21 @@ def load_model(
     naming the file: missing or damaged, a weight absent, unexpected or of another shape.
     """
     folder = Path(folder)
+    model, stored = inspect_model(folder, block_size=block_size, mask_token_id=mask_token_id)
+    if dtype is None and len({entry.dtype for entry in stored.values()}) > 1:
+        kinds = ", ".join(sorted({str(entry.dtype) for entry in stored.values()}))
+        raise CheckpointError(f"{folder}: weights are stored in several dtypes ({kinds}); say which one is wanted")
+    model.load_state_dict(read_weights(stored, dtype, device), assign=True)
+    return model.eval()
+
+
+def inspect_model(
+    folder: Path, *, block_size: int | None = None, mask_token_id: int | None = None
+) -> tuple[SDAR, dict[str, Stored]]:
+    """The model without its weights (on the meta device), and where each of them lies; no weight is read.
+
+    Raises CheckpointError like `load_model`.
+    """
     config = read_config(folder, block_size=block_size, mask_token_id=mask_token_id)
     stored = stored_weights(folder)
     if config.num_hidden_layers > len(stored):  # before as many layers are built
@@ -41,11 +56,7 @@ def load_model(
     with torch.device("meta"):
         model = SDAR(config)
     _match(folder, stored, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    if dtype is None and len({entry.dtype for entry in stored.values()}) > 1:
-        kinds = ", ".join(sorted({str(entry.dtype) for entry in stored.values()}))
-        raise CheckpointError(f"{folder}: weights are stored in several dtypes ({kinds}); say which one is wanted")
-    model.load_state_dict(read_weights(stored, dtype, device), assign=True)
-    return model.eval()
+    return model, stored
 
 
 def _match(folder: Path, stored: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -30,7 +30,7 @@ def write(stage: Stage, run: Mapping[str, Any], threads: int) -> None:
         "preimage": preimage,
         "inputs": {role: _input_record(source) for role, source in sorted(stage.inputs.items())},
         "after": {role: _checked(source) for role, source in sorted(stage.after.items())},
-        "outputs": {name: _record(stage.folder / name) for name in stage.files},
+        "outputs": {name: _record(stage.folder / name) for name in stage.written},
         "git": system.git_state(),
         "python": sys.version.split()[0],
         "packages": system.versions(),

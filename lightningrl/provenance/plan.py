@@ -6,6 +6,7 @@ What each stage finds in its context's `config`, beside `members`:
 - selfcheck/<benchmark>: benchmark (its name)
 - tokenizer/tokenizer: tokenizer
 - pretrain/base: model, pretrain, decoding, seed, primary_threshold, max_new_tokens {benchmark: n}
+- checkpoint/base (instead of the two before, where the config says `base`): base
 - train/<run>: run, decoding, seed, max_new_tokens, prompt
 - evaluate/<policy>/<benchmark>: evaluation (samples, temperature, shard), sweep (thresholds), decoding, prompt,
   max_new_tokens, seed, policy, benchmark
@@ -32,7 +33,10 @@ from lightningrl.errors import ConfigError, StageError
 from lightningrl.provenance.members import check_problems, collected, has, judge_of, member
 from lightningrl.provenance.stage import Stage
 
-KINDS = ("data", "selfcheck", "tokenizer", "pretrain", "train", "evaluate", "collect", "table", "figure", "release")
+KINDS = (
+    "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "evaluate", "collect", "table", "figure",
+    "release",
+)  # fmt: skip
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHECKPOINT = ("config.json", "model.safetensors", *TOKENIZER, "metrics.jsonl")
 FILES: Mapping[str, tuple[str, ...]] = {
@@ -40,6 +44,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "selfcheck": ("selfcheck.json",),
     "tokenizer": TOKENIZER,
     "pretrain": CHECKPOINT,
+    "checkpoint": ("config.json", "tokenizer_config.json", "checkpoint.json"),
     "train": (*CHECKPOINT, "selection.json", "samples.jsonl", "samples.md"),
     "evaluate": ("records.jsonl", "summary.json"),
     "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv"),
@@ -47,6 +52,12 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "figure": ("{name}.pdf", "{name}.png", "{name}.csv"),
 }
 """Final files of each kind, the manifest aside; a release's depend on what it holds."""
+OPEN: Mapping[str, tuple[str, ...]] = {
+    "checkpoint": FILES["checkpoint"],
+    "train": ("config.json", "tokenizer_config.json", "metrics.jsonl", "selection.json"),
+}
+"""Those that are sure where the base is a checkpoint: how many files its weights and its tokenizer are, it says itself.
+The others are in the manifest."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,10 @@ class Plan:
 
     experiment: Experiment
     stages: tuple[Stage, ...]
+
+    def patterns(self, kind: str) -> tuple[str, ...]:
+        """Final files that every stage of a kind has, `{name}` standing for its name; the manifest aside."""
+        return files_of(self.experiment, kind)
 
     def stage(self, kind: str, name: str) -> Stage:
         """Raises StageError listing the names there are."""
@@ -73,6 +88,11 @@ class Plan:
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages)
+
+
+def files_of(experiment: Experiment, kind: str) -> tuple[str, ...]:
+    """The final files of a kind that can be known before it runs."""
+    return OPEN[kind] if experiment.base is not None and kind in OPEN else FILES[kind]
 
 
 def plan(experiment: Experiment) -> Plan:
@@ -116,21 +136,19 @@ class _Planner:
         yield from data.values()
         self.checks = {name: self.selfcheck(name, stage) for name, stage in data.items()}
         yield from self.checks.values()
-        learned = {name: data[name] for name in self.having("train", "validation")}
-        if not learned:
-            raise ConfigError("benchmarks: none has both train and validation problems, so there is nothing to learn")
-        tokenizer = self.tokenizer(learned)
-        yield tokenizer
-        base = self.base(learned, tokenizer)
-        yield base
+        made = list(self.base(data))
+        yield from made
+        base = made[-1]
         trained: dict[str, Stage] = {}
         for run in sorted(self.experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
             trained[run.name] = self.train(run, data, base, trained)
         yield from trained.values()
         tested = self.having("test")
         evaluated = [self.evaluate("base", base, name, data) for name in tested]
-        for run in (run for run in self.experiment.runs if run.benchmark in tested):
-            evaluated.append(self.evaluate(run.name, trained[run.name], run.benchmark, data))
+        for run in self.experiment.runs:
+            for name in run.evaluate_on or [run.benchmark]:
+                if name in tested:
+                    evaluated.append(self.evaluate(run.name, trained[run.name], name, data))
         yield from evaluated
         collect = self.collect(evaluated, trained)
         yield collect
@@ -158,7 +176,19 @@ class _Planner:
     def tokenizer(self, data: Mapping[str, Stage]) -> Stage:
         return self._stage("tokenizer", "tokenizer", {"tokenizer": self.experiment.tokenizer}, {}, _data(data))
 
-    def base(self, data: Mapping[str, Stage], tokenizer: Stage) -> Stage:
+    def base(self, data: Mapping[str, Stage]) -> Iterator[Stage]:
+        """What the base policy takes; the last one has it."""
+        if self.experiment.base is not None:
+            yield self._stage("checkpoint", "base", {"base": self.experiment.base}, {}, {})
+            return
+        learned = {name: data[name] for name in self.having("train", "validation")}
+        if not learned:
+            raise ConfigError("benchmarks: none has both train and validation problems, so there is nothing to learn")
+        tokenizer = self.tokenizer(learned)
+        yield tokenizer
+        yield self.pretrain(learned, tokenizer)
+
+    def pretrain(self, data: Mapping[str, Stage], tokenizer: Stage) -> Stage:
         experiment = self.experiment
         config = {
             "model": experiment.model,
@@ -256,9 +286,11 @@ class _Planner:
         judged: tuple[str, ...] = (),
     ) -> Stage:
         """judged: the benchmarks whose answers it judges."""
-        files = tuple(file.format(name=name) for file in FILES[kind])
+        experiment = self.experiment
+        files = tuple(file.format(name=name) for file in files_of(experiment, kind))
         after = {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)}
-        return Stage(self.experiment.experiment, kind, name, config, members, _in_order(inputs), files, after)
+        is_open = experiment.base is not None and kind in OPEN
+        return Stage(experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open)
 
 
 def _in_order(mapping: Mapping[str, Any]) -> dict[str, Any]:

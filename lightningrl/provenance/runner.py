@@ -25,12 +25,11 @@ from lightningrl.launched import process
 from lightningrl.lease import lease
 from lightningrl.provenance import manifest, system
 from lightningrl.provenance.plan import Plan
-from lightningrl.provenance.stage import Stage
+from lightningrl.provenance.stage import TIMING, Stage
 from lightningrl.resolve import resolve
 from lightningrl.sandbox.probe import choose
 from lightningrl.stages.context import StageContext
 
-TIMING = "timing.jsonl"
 STOP_EARLIER_S = 60.0
 """How long before the end of its time budget a stage is told to save (at most a tenth of the budget)."""
 

@@ -17,6 +17,8 @@ from lightningrl.io import canonical_json, sha256_text
 from lightningrl.provenance.digest import sources
 
 MANIFEST = "manifest.json"
+TIMING = "timing.jsonl"
+"""Seconds and memory; beside the final files, in no manifest's outputs."""
 RESULTS = Path("results")
 
 
@@ -39,6 +41,8 @@ class Stage:
     """Final files but the manifest, relative to the folder."""
     after: Mapping[str, Stage] = field(default_factory=dict)
     """Role -> stage that must be finished before, though nothing of it is read: not part of the key."""
+    is_open: bool = False
+    """It writes more final files than `files`, which only its inputs tell: a checkpoint's shards."""
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
@@ -49,6 +53,14 @@ class Stage:
     def outputs(self) -> tuple[str, ...]:
         """Final files; the manifest, which is written last, at the end."""
         return (*self.files, MANIFEST)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Final files but the manifest, as they are in the folder: `files`, and of an open stage what else is there."""
+        if not self.is_open:
+            return self.files
+        there = {path.name for path in self.folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+        return (*self.files, *sorted(there - {*self.outputs, TIMING}))
 
     @property
     def modules(self) -> tuple[str, ...]:

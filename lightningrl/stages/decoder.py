@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightningrl.answering import Task
@@ -29,11 +30,13 @@ def make_policy(config: Mapping[str, Any], parameter: float, temperature: float 
     return Policy(selector, temperature, seed=seed, **pieces)
 
 
-def make_decoder(config: Mapping[str, Any], model: SDAR, tokenizer: Any) -> BlockDecoder:
-    """The decoder of a stage's config."""
+def make_decoder(
+    config: Mapping[str, Any], model: SDAR, tokenizer: Any, checkpoint: Path | None = None
+) -> BlockDecoder:
+    """The decoder of a stage's config; `checkpoint`: the folder that says what else ends a response."""
     decoding = config["decoding"]
     budget = None if decoding.memory_mb is None else decoding.memory_mb * 1_000_000
-    return BlockDecoder(model, stop_token_ids(tokenizer), rows=decoding.rows, memory_bytes=budget)
+    return BlockDecoder(model, stop_token_ids(tokenizer, checkpoint), rows=decoding.rows, memory_bytes=budget)
 
 
 def make_task(config: Mapping[str, Any], judge: Judge) -> Task:

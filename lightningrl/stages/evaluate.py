@@ -45,6 +45,7 @@ def run(context: StageContext) -> None:
 
 def _load(context: StageContext) -> Loaded:
     config = context.config
-    model, tokenizer = load_policy(context.inputs["policy"], context.device)
+    policy = context.inputs["policy"]
+    model, tokenizer = load_policy(policy, context.device)
     judge = make_judge(config["members"]["judge"], context.judge_workers)
-    return Loaded(make_decoder(config, model, tokenizer), tokenizer, make_task(config, judge))
+    return Loaded(make_decoder(config, model, tokenizer, policy), tokenizer, make_task(config, judge))

@@ -10,15 +10,13 @@ import torch
 from lightningrl import io
 from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.models.sdar import SDAR
-from lightningrl.tokenization import load_tokenizer
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+from lightningrl.tokenization import TOKENIZER_FILES, load_tokenizer
 
 
 def load_policy(folder: Path, device: torch.device | str = "cpu") -> tuple[SDAR, Any]:
     """A checkpoint's model and tokenizer; vocabulary rows without a token are marked unusable."""
     model, tokenizer = load_model(folder, device=device), load_tokenizer(folder)
-    model.usable_vocab = len(tokenizer)
+    model.usable_vocab = min(len(tokenizer), model.config.vocab_size)
     return model, tokenizer
 
 

@@ -82,7 +82,7 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         seed=seed_of(config["seed"], settings.seed),
         model=model,
         reference=reference,
-        decoder=make_decoder(config, replica, tokenizer),
+        decoder=make_decoder(config, replica, tokenizer, base),
         policy=make_policy(config, settings.threshold),
         tokenizer=tokenizer,
         task=make_task(config, judge),

@@ -1,4 +1,4 @@
-"""A hub on this machine: the few answers that the real client asks for when it gets a dataset's file."""
+"""A hub on this machine: what the real client asks for when it gets a dataset's file, or a model's files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Hub:
 
             def _answer(self, body):
                 hub.log.append((self.command, self.path, self.headers.get("Range", "")))
-                parts = self.path.removeprefix("/datasets/").split("/resolve/")
+                if self.path.startswith("/api/models/"):
+                    return self._about_model(self.path.removeprefix("/api/models/").partition("?")[0], body)
+                parts = self.path.removeprefix("/datasets").lstrip("/").split("/resolve/")
                 if len(parts) != 2:
                     return self._send(404, {}, json.dumps({"error": "no such page"}).encode(), body)
                 revision, _, name = parts[1].partition("/")
@@ -51,6 +53,20 @@ class Hub:
                 if start:
                     headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
                 return self._send(206 if start else 200, headers, data[start:], body)
+
+            def _about_model(self, path, body):
+                """Its commit (`<repo>/revision/<revision>`), or the files it has (`<repo>/tree/<revision>`)."""
+                owner, name, what, _ = path.split("/")
+                prefix = f"{owner}/{name}/"
+                files = {key.removeprefix(prefix): data for key, data in hub.files.items() if key.startswith(prefix)}
+                if not files:
+                    return self._send(404, {"X-Error-Code": "RepoNotFound"}, b"", body)
+                listed = [
+                    {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                    for path, data in files.items()
+                ]
+                said = listed if what == "tree" else {"id": f"{owner}/{name}", "sha": hub.commit}
+                return self._send(200, {"Content-Type": "application/json"}, json.dumps(said).encode(), body)
 
             def _send(self, status, headers, data, body):
                 self.send_response(status)

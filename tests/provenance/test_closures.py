@@ -18,7 +18,7 @@ NAMES = [".".join(path.parts) for path in MODULES]
 
 LAYERS = [
     ["errors", "types"],
-    ["io", "lease", "resolve"],
+    ["io", "lease", "resolve", "pins", "launched"],
     ["config"],
     ["sandbox"],
     ["benchmarks", "judges", "tokenization"],
@@ -28,7 +28,7 @@ LAYERS = [
     ["training"],
     ["pretraining", "rl"],
     ["evaluation"],
-    ["report"],
+    ["report", "estimate"],
     ["stages"],
     ["provenance"],
     ["cli", "verbs", "__main__"],
@@ -36,12 +36,15 @@ LAYERS = [
 """Imports go up this list (from later lines to earlier ones) or stay within a line."""
 
 NO_TORCH = (
-    "errors", "types", "config", "io", "lease", "resolve", "benchmarks", "judges", "sandbox", "report", "provenance",
+    "errors", "types", "config", "io", "launched", "lease", "pins", "resolve", "benchmarks", "judges", "sandbox",
+    "report", "provenance",
     "cli", "verbs",
     "stages.context", "stages.data", "stages.collect", "stages.table", "stages.figure", "stages.release",
     "stages.selfcheck", "stages.problems",
     "evaluation.metrics", "evaluation.aup", "evaluation.intervals", "evaluation.selfcheck", "evaluation.asked",
-    "evaluation.given", "evaluation.scored", "evaluation.scoring",
+    "evaluation.given", "evaluation.scored", "evaluation.scoring", "bench.sizes",
+    "estimate.shape", "estimate.device", "estimate.work", "estimate.lengths", "estimate.memory", "estimate.seconds",
+    "estimate.budget",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.answering import answer
+from lightningrl.config.method import Method
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.errors import DecodeError, JudgeError, SandboxUnavailable, TrainingError
 from lightningrl.rl.failures import Tally, Watch, dropped_groups, roll_out
@@ -207,18 +208,22 @@ def test_what_was_lost_is_logged_with_the_first_reason(caplog):
 def test_dropped_groups_are_counted_by_the_filters_key():
     """Spread and right, spread and wrong, even and right, even and wrong."""
     groups = [[answer_of(8, 2, right), answer_of(8, other, right)] for other in (4, 2) for right in (True, False)]
-    assert dropped_groups(Groups(groups), 0.01, True) == {"filter_tpf_range": 2, "filter_all_wrong": 2}
-    assert dropped_groups(Groups(groups), 0.01, False) == {"filter_tpf_range": 2, "filter_all_wrong": 0}
-    assert dropped_groups(Groups([]), 0.01, True) == {}
+    counts = {"filter_tpf_range": 2, "filter_all_wrong": 2, "filter_accuracy": 0}
+    assert dropped_groups(Method(), Groups(groups)) == counts
+    assert dropped_groups(Method(filter_all_wrong=False), Groups(groups)) == counts | {"filter_all_wrong": 0}
+    assert dropped_groups(Method(filter_accuracy=(0.2, 0.8)), Groups(groups)) == counts | {"filter_accuracy": 4}
+    assert dropped_groups(Method(), Groups([])) == {}
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.integers(0, 99), st.booleans(), st.floats(0, 2))
 def test_a_group_is_kept_when_no_filter_drops_it(seed, drop_all_wrong, spread):
     rng = np.random.default_rng(seed)
-    tpf_NG, correct_NG = rng.uniform(1, 3, (6, 3)), rng.random((6, 3)) < 0.3
-    kept_N = keep_groups(tpf_NG, correct_NG, spread, drop_all_wrong)
-    failed = failed_filters(tpf_NG, correct_NG, spread, drop_all_wrong)
+    groups = Groups([[answer_of(60, int(rng.integers(20, 60)), bool(rng.random() < 0.3)) for _ in range(3)]
+                     for _ in range(6)])  # fmt: skip
+    method = Method(filter_tpf_range=spread, filter_all_wrong=drop_all_wrong)
+    kept_N, failed = keep_groups(method, groups), failed_filters(method, groups)
     assert (kept_N == ~np.any(list(failed.values()), axis=0)).all()
-    reference = np.ptp(tpf_NG, axis=1) >= spread
-    assert (kept_N == (reference & correct_NG.any(axis=1) if drop_all_wrong else reference)).all()
+    reference = np.ptp(groups.tpf_NG, axis=1) >= spread
+    correct_N = groups.correct_NG.any(axis=1)
+    assert (kept_N == (reference & correct_N if drop_all_wrong else reference)).all()

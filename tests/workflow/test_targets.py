@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from checkouts import Checkout
 
 DATA = {"data/gsm-mini", "data/code-mini", "selfcheck/gsm-mini", "selfcheck/code-mini"}
@@ -115,3 +116,15 @@ def test_the_report_has_captions_and_works_offline(finished: Checkout) -> None:
     for words in ("Accuracy against tokens per forward", "Tokens revealed at each decoding step", "The headline"):
         assert words in page
     assert '"Figures"' in page and '"Tables"' in page
+
+
+def test_with_a_checkpoint_as_the_base_it_is_imported_and_nothing_is_pretrained(checkout: Checkout) -> None:
+    tree = yaml.safe_load(checkout.path("config/nano.yaml").read_text())
+    tree |= {"base": {"checkpoint": "models/tiny", "block_size": 8, "mask_token_id": 96}}
+    del tree["model"], tree["pretrain"]
+    checkout.path("config/given.yaml").write_text(yaml.safe_dump(tree))
+    jobs = checkout.would_run(config="config/given.yaml")
+    assert len(jobs) == 23
+    assert "checkpoint/base" in jobs and not any(job.startswith(("pretrain", "tokenizer")) for job in jobs)
+    only = checkout.would_run("evaluate_base_gsm-mini", config="config/given.yaml")
+    assert only == {"data/gsm-mini", "selfcheck/gsm-mini", "checkpoint/base", "evaluate/base/gsm-mini"}

@@ -16,7 +16,7 @@ from snakemake.settings.types import RerunTrigger
 
 from lightningrl.config.experiment import load
 from lightningrl.errors import LightningRLError
-from lightningrl.provenance.plan import FILES, plan
+from lightningrl.provenance.plan import plan
 from lightningrl.provenance.runner import threads_of
 from lightningrl.provenance.stage import MANIFEST
 
@@ -46,8 +46,8 @@ wildcard_constraints:
 
 
 def outputs(kind):
-    """A kind's final files as patterns of its rule."""
-    return [f"results/{EXPERIMENT}/{kind}/{{name}}-{{key}}/{file}" for file in (*FILES[kind], MANIFEST)]
+    """A kind's final files as patterns of its rule; a checkpoint from elsewhere has more, which its manifest lists."""
+    return [f"results/{EXPERIMENT}/{kind}/{{name}}-{{key}}/{file}" for file in (*PLAN.patterns(kind), MANIFEST)]
 
 
 def files_of(stage):

@@ -1,4 +1,4 @@
-# Weights: the base model, and what is trained from it.
+# Weights: the base model, pre-trained here or taken from elsewhere, and what is trained from it.
 
 
 rule pretrain:
@@ -9,6 +9,15 @@ rule pretrain:
     threads: threads_for("pretrain")
     shell:
         "{PYTHON:q} -m lightningrl pretrain --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+
+
+rule checkpoint:
+    input:
+        upstream("checkpoint"),
+    output:
+        outputs("checkpoint"),
+    shell:
+        "{PYTHON:q} -m lightningrl checkpoint --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule train:

@@ -1,0 +1,212 @@
+"""What an experiment will need: memory on each device by phase, seconds of an RL step by phase, GPU-hours.
+
+Plain numbers out of the config, a model's shape, a device's sheet and named assumptions; the formulas are in `memory`,
+`work` and `seconds`. Supervised controls are not estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lightningrl.benchmarks.registry import BENCHMARKS
+from lightningrl.config.experiment import Experiment
+from lightningrl.config.tasks import Benchmark
+from lightningrl.config.train import Run
+from lightningrl.estimate import memory, seconds
+from lightningrl.estimate.device import Device, Shares
+from lightningrl.estimate.lengths import Said
+from lightningrl.estimate.shape import Shape
+from lightningrl.estimate.work import Lengths, trained_positions
+from lightningrl.resolve import resolve
+
+VOCABULARY = 400
+"""Of a tokenizer that the experiment builds itself: known only when it is built."""
+SMALLEST_PAGE_TOKENS = 16
+"""As decoding/engine.py has it."""
+PROBLEMS = 300
+"""Of a split whose size nobody says."""
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The experiment, and what is assumed about how it runs."""
+
+    experiment: Experiment
+    shape: Shape
+    device: Device
+    devices: int
+    shares: Shares = field(default_factory=Shares)
+    said: Said = field(default_factory=Said)
+    checkpointed: bool = True
+    """Activation checkpointing in the update."""
+    head_chunk: int = 1024
+    """Scored positions whose logits live at a time."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything `lightningrl plan` prints."""
+        runs = [run for run in self.experiment.runs if run.algorithm != "supervised"]
+        found = {
+            "experiment": self.experiment.experiment,
+            "device": asdict(self.device) | {"count": self.devices},
+            "assumed": asdict(self.shares) | asdict(self.said) | {
+                "activation_checkpointing": self.checkpointed, "head_chunk_positions": self.head_chunk
+            },
+            "model": asdict(self.shape) | {
+                name: getattr(self.shape, name)
+                for name in ("parameters", "trunk_matrices", "head_parameters", "layer_activations", "kv_numbers")
+            } | {"block_size": self.shape.block_size},
+            "memory": {run.name: self.memory(run) for run in runs},
+            "runs": {run.name: self.run(run) for run in runs},
+            "evaluations": self.evaluations(),
+            "not_estimated": [run.name for run in self.experiment.runs if run.algorithm == "supervised"],
+        }  # fmt: skip
+        hours = [row["gpu_hours"] for kind in ("runs", "evaluations") for row in found[kind].values()]
+        return found | {"gpu_hours": sum(hours)}
+
+    def lengths(self, benchmark: str) -> Lengths:
+        return self.said.lengths(benchmark)
+
+    @property
+    def budget_bytes(self) -> float:
+        """Of a device's memory, without the reserve."""
+        return self.device.memory_bytes * (1 - self.shares.reserve)
+
+    def kv(self, benchmark: Benchmark) -> tuple[float, int]:
+        """(bytes of the pool, rows that decode together): what the config says, else what the longest rows need."""
+        decoding, size, lengths = self.experiment.decoding, self.shape.block_size, self.lengths(benchmark.name)
+        page = size * -(-SMALLEST_PAGE_TOKENS // size)
+
+        def row_bytes(response_tokens: float) -> int:
+            end = -(-int(lengths.prompt_tokens + response_tokens) // size) * size
+            return memory.kv_bytes(self.shape, memory.page_positions(end, page), self.device.compute_bytes)
+
+        pool = decoding.rows * row_bytes(benchmark.max_new_tokens)
+        if decoding.memory_mb is not None:
+            pool = min(pool, decoding.memory_mb * 1_000_000)
+        return pool, max(1, min(decoding.rows, int(pool / row_bytes(lengths.response_tokens))))
+
+    def memory(self, run: Run) -> dict[str, Any]:
+        """Bytes on each device: what stays, what rollouts add, what an update adds; and whether it fits."""
+        benchmark = self.experiment.benchmark(run.benchmark)
+        layout = memory.Layout(self.devices, self.device.compute_bytes)
+        resident = memory.resident_bytes(self.shape, layout)
+        pool, rows = self.kv(benchmark)
+        positions = seconds.training(self.lengths(run.benchmark), self.shape, run.microbatch).positions
+        longest = self._longest(benchmark)
+        added = {
+            name: memory.update_bytes(self.shape, layout, count, self.head_chunk, checkpointed)
+            for name, count, checkpointed in (
+                ("with_checkpointing", positions, True),
+                ("without_checkpointing", positions, False),
+                ("longest_response_with_checkpointing", longest, True),
+            )
+        }
+        stays = sum(resident.values())
+        update_bytes = {name: stays + sum(rows.values()) for name, rows in added.items()}
+        chosen = "with_checkpointing" if self.checkpointed else "without_checkpointing"
+        peak = max(stays + pool, update_bytes[chosen])
+        return {
+            "resident": resident,
+            "rollout": {"KV pages": pool},
+            "rows": rows,
+            "update": added[chosen],
+            "micro_batch_positions": positions,
+            "longest_response_positions": longest,
+            "rollout_bytes": stays + pool,
+            "update_bytes": update_bytes,
+            "peak_bytes": peak,
+            "budget_bytes": self.budget_bytes,
+            "fits": peak <= self.budget_bytes,
+            "update_fits": {name: total <= self.budget_bytes for name, total in update_bytes.items()},
+        }
+
+    def _longest(self, benchmark: Benchmark) -> int:
+        """Training positions of a response at the length limit."""
+        lengths = self.lengths(benchmark.name)
+        tokens, size = benchmark.max_new_tokens, self.shape.block_size
+        return trained_positions(round(lengths.prompt_tokens), tokens, round(tokens / lengths.tpf), size)
+
+    def run(self, run: Run) -> dict[str, Any]:
+        """Phases of a step on each device, validations, and GPU-hours of the whole run."""
+        benchmark = self.experiment.benchmark(run.benchmark)
+        lengths, (_, rows) = self.lengths(run.benchmark), self.kv(benchmark)
+        trained = run.prompts * run.responses
+        setting = (self.shape, self.device, self.shares)
+        work = seconds.training(lengths, self.shape, trained / self.devices)
+        step = [
+            seconds.decoding(*setting, lengths, trained / self.said.kept / self.devices, rows),
+            seconds.reference(*setting, work),
+            seconds.update(*setting, work, run.updates, self.devices, self.checkpointed),
+        ]
+        problems = benchmark.validation or _published(benchmark.name, "train", 10)
+        validation = seconds.decoding(*setting, lengths, problems / self.devices, rows, "validation")
+        step_s = sum(phase.seconds for phase in step)
+        validations = 1 + -(-run.steps // run.validate_every)
+        total_s = run.steps * step_s + validations * validation.seconds
+        return {
+            "benchmark": run.benchmark,
+            "lengths": asdict(lengths),
+            "steps": run.steps,
+            "trained_responses": trained,
+            "rolled_out_responses": trained / self.said.kept,
+            "rows_together": rows,
+            "step": [asdict(phase) for phase in step],
+            "step_s": step_s,
+            "validation": asdict(validation) | {"problems": problems, "times": validations},
+            "hours": total_s / HOUR_S,
+            "gpu_hours": total_s * self.devices / HOUR_S,
+        }
+
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Each evaluation's sweep on one device, at the TPF that is assumed for every threshold."""
+        evaluation, found = self.experiment.evaluation, {}
+        for policy, names in self._evaluated().items():
+            for name in names:
+                benchmark = self.experiment.benchmark(name)
+                problems = benchmark.test or _published(name, "test", 1)
+                count, (_, rows) = problems * evaluation.samples, self.kv(benchmark)
+                point = seconds.decoding(
+                    self.shape, self.device, self.shares, self.lengths(name), count, rows, "evaluation"
+                )
+                points = len(evaluation.thresholds)
+                found[f"{policy}/{name}"] = {
+                    "problems": problems,
+                    "samples": evaluation.samples,
+                    "thresholds": points,
+                    "point": asdict(point),
+                    "gpu_hours": points * point.seconds / HOUR_S,
+                }
+        return found
+
+    def _evaluated(self) -> Mapping[str, list[str]]:
+        """Policy -> benchmarks, as the plan of stages has them."""
+        tested = [b.name for b in self.experiment.benchmarks if b.test != 0 and _has_test(b.name)]
+        policies = {"base": tested}
+        for run in self.experiment.runs:
+            policies[run.name] = [name for name in run.evaluate_on or [run.benchmark] if name in tested]
+        return policies
+
+
+def shape_of(experiment: Experiment, size: str | None) -> Shape:
+    """Of the named size, else of the experiment's base. Raises ConfigError when neither says it."""
+    if experiment.base is not None:
+        block_size = experiment.base.block_size
+        return Shape.of_size(size, block_size) if size else Shape.of_checkpoint(experiment.base.checkpoint, block_size)
+    assert experiment.model is not None
+    if size:
+        return Shape.of_size(size, experiment.model.block_size)
+    return Shape.of(experiment.model.model_dump() | {"vocab_size": VOCABULARY}, experiment.model.block_size)
+
+
+def _published(name: str, split: str, part: int) -> int:
+    """Rows of a published split, or a `part` of them."""
+    sources = resolve(BENCHMARKS.get(name, name)).sources
+    rows = next((source.rows for source in sources if source.key == split), None)
+    return PROBLEMS if rows is None else rows // part
+
+
+def _has_test(name: str) -> bool:
+    return "test" in getattr(resolve(BENCHMARKS.get(name, name)), "splits", ("test",))

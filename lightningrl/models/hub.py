@@ -1,0 +1,141 @@
+"""A checkpoint's files: in a folder, or in the Hugging Face hub's cache, fetched there; with their hashes, and pinned.
+
+Nothing is loaded, and no code of a repository is taken. The first fetch from the hub writes each file's commit, sha256
+and size to the lock (`pins`); later ones must find the same. A folder has no lock: its pin is the `sha256` of all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightningrl.errors import CheckpointError
+from lightningrl.io import canonical_json, sha256_file, sha256_text
+from lightningrl.pins import is_transport_error, locked
+from lightningrl.tokenization import TOKENIZER_FILES
+
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+PATTERNS = ("config.json", *WEIGHTS, *TOKENIZER_FILES)
+"""What is taken of a folder or repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint's files.
+
+    >>> Found(Path("models/x"), None, {"config.json": ("ab" * 32, 605)}).names
+    ['config.json']
+    """
+
+    folder: Path
+    """Where they lie now."""
+    revision: str | None
+    """Commit of the hub's repository; None: a folder."""
+    files: Mapping[str, tuple[str, int]]
+    """Name -> sha256, bytes."""
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.files)
+
+    @property
+    def sha256(self) -> str:
+        """Of all: a hash over names and hashes, the same wherever the files are."""
+        return sha256_text(canonical_json({name: digest for name, (digest, _) in self.files.items()}))
+
+
+def find(checkpoint: str, revision: str | None, sha256: str | None, lock: Path, require_pins: bool) -> Found:
+    """The files of a folder of this name, else of a hub repository.
+
+    Raises CheckpointError: neither, not to be had, other files than pinned, or nothing pins them and `require_pins`.
+    """
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        if require_pins and sha256 is None:
+            raise CheckpointError(
+                f"the folder {checkpoint} is pinned by no `base.sha256`, and data.require_pins refuses what nobody "
+                "has seen. Import it once with data.require_pins: false; checkpoint.json of that stage says its sha256."
+            )
+        found = Found(folder, None, _hashes(folder))
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint):
+        found = _from_hub(checkpoint, revision, sha256, lock, require_pins)
+    else:
+        raise CheckpointError(
+            f"base.checkpoint: found {checkpoint!r}, which is no folder here and no name of a hub repository "
+            "(owner/name). Give one of them."
+        )
+    if sha256 is not None and found.sha256 != sha256:
+        raise CheckpointError(
+            f"{checkpoint}: its files have sha256 {found.sha256} together, base.sha256 says {sha256}: they are damaged "
+            "or another version. Nothing was imported."
+        )
+    return found
+
+
+def _hashes(folder: Path) -> dict[str, tuple[str, int]]:
+    paths = sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
+    try:
+        return {path.name: (sha256_file(path), path.stat().st_size) for path in paths}
+    except OSError as error:
+        raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _from_hub(repo: str, revision: str | None, sha256: str | None, lock: Path, require_pins: bool) -> Found:
+    """The lock is not held while gigabytes come in: what it said before is what it must say after."""
+    with locked(lock) as entries:
+        known = _of(repo, entries)
+    pinned = revision or next((entry["revision"] for entry in known.values()), None)
+    if require_pins and (pinned is None or (sha256 is None and not known)):
+        raise CheckpointError(
+            f"the hub's {repo} is pinned by no hash and no commit, and data.require_pins refuses what nobody has "
+            f"seen. Import it once with data.require_pins: false, which writes it to {lock}; look at it, and commit "
+            "the lock."
+        )
+    folder = _snapshot(repo, pinned)
+    found = Found(folder, folder.name, _hashes(folder))
+    with locked(lock) as entries:
+        known = _of(repo, entries)
+        for name, (digest, size) in found.files.items():
+            entry: dict[str, Any] | None = known.get(name)
+            if entry is not None and revision is None and entry["revision"] != found.revision:
+                raise CheckpointError(f"{repo}: another import has locked {entry['revision']} meanwhile. Run again.")
+            if entry is not None and entry["revision"] == found.revision and entry["sha256"] != digest:
+                raise CheckpointError(
+                    f"{repo}: {name} has sha256 {digest}, the lock {lock} says {entry['sha256']}. It was not used. "
+                    f"Delete {folder / name} and what it links to, and run again; if it stays so, the file was changed "
+                    "at its origin."
+                )
+            entries[f"models/{repo}/{name}"] = {"revision": found.revision, "sha256": digest, "bytes": size}
+    return found
+
+
+def _of(repo: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The lock's entries of one repository, by file name."""
+    prefix = f"models/{repo}/"
+    return {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
+
+
+def _snapshot(repo: str, revision: str | None) -> Path:
+    """Its folder in the hub's cache, named by the commit; what is there already is not fetched again."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise CheckpointError(_not_to_be_had(repo, revision, error)) from error
+    except Exception as error:
+        if not is_transport_error(error):
+            raise
+        raise CheckpointError(_not_to_be_had(repo, revision, error)) from error
+
+
+def _not_to_be_had(repo: str, revision: str | None, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (
+        f"cannot get the checkpoint {repo}{f' at {revision}' if revision else ''} from the hub ({reason}), and there "
+        "is no folder of this name. Go online and run the same command again, or give a folder with its files."
+    )

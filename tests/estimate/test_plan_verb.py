@@ -1,0 +1,99 @@
+"""`lightningrl plan`: what it prints and writes for the shipped experiments; nothing is fetched or loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lightningrl import cli
+from lightningrl.config.experiment import load
+from lightningrl.estimate.budget import Estimate, shape_of
+from lightningrl.estimate.device import DEVICES
+from lightningrl.provenance.digest import PACKAGE
+from lightningrl.provenance.plan import plan
+
+CONFIG = PACKAGE.parent / "config"
+
+
+def printed(*arguments: str, config: str = "paper.yaml"):
+    return CliRunner().invoke(cli.app, ["plan", "--config", str(CONFIG / config), *arguments])
+
+
+def test_the_paper_on_eight_h100s(tmp_path: Path):
+    done = printed("--out", str(tmp_path / "plan.json"))
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert found["model"]["parameters"] == 8190735360
+    assert found["memory"]["lightningrl-gsm8k"]["resident"]["decode replica"] == 16381470720
+    assert all(row["fits"] for row in found["memory"].values())
+    for row in found["runs"].values():
+        assert [phase["name"] for phase in row["step"]] == ["rollout", "reference", "update"]
+        assert row["trained_responses"] == 128 * 32
+        assert row["step_s"] == pytest.approx(sum(phase["seconds"] for phase in row["step"]))
+        assert row["gpu_hours"] == pytest.approx(8 * row["hours"])
+    hours = [row["gpu_hours"] for kind in ("runs", "evaluations") for row in found[kind].values()]
+    assert found["gpu_hours"] == pytest.approx(sum(hours))
+    for words in ("8,190,735,360 parameters", "update 0.4", "KV pages", "without checkpointing", "GPU-hours"):
+        assert words in done.output
+
+
+@pytest.mark.parametrize("config", ["paper.yaml", "config.yaml"])
+def test_it_evaluates_what_the_dag_evaluates(config):
+    experiment = load(CONFIG / config)
+    estimate = Estimate(experiment, shape_of(experiment, None), DEVICES["h100"], 8)
+    assert set(estimate.to_json()["evaluations"]) == {stage.name for stage in plan(experiment).of("evaluate")}
+
+
+def test_a_smaller_card_does_not_hold_what_a_larger_does(tmp_path: Path):
+    for gpu, gpus, fits in (("h200", 1, False), ("h100", 1, False), ("h200", 4, True), ("h100", 8, True)):
+        printed("--gpu", gpu, "--gpus", str(gpus), "--out", str(tmp_path / "plan.json"))
+        found = json.loads((tmp_path / "plan.json").read_text())
+        assert found["memory"]["lightningrl-gsm8k"]["fits"] is fits, (gpu, gpus)
+
+
+def test_what_is_assumed_can_be_said(tmp_path: Path):
+    usual, said = tmp_path / "usual.json", tmp_path / "said.json"
+    printed("--out", str(usual))
+    printed("--out", str(said), "--tpf", "6", "--response-tokens", "151", "--update-share", "0.2", "--kept", "1")
+    one, two = (json.loads(path.read_text())["runs"]["lightningrl-gsm8k"] for path in (usual, said))
+    assert two["rolled_out_responses"] == 4096 < one["rolled_out_responses"]
+    assert two["step"][2]["positions"] < one["step"][2]["positions"]
+    assert two["step"][2]["operations"] / two["step"][2]["seconds"] == pytest.approx(0.2 * 989e12, rel=1e-2)
+
+
+def test_the_miniature_has_a_plan_too_and_its_control_is_left_out():
+    done = printed("--gpus", "1", config="config.yaml")
+    assert done.exit_code == 0 and "not estimated: supervised (supervised)" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--gpu", "v100"), "--gpu: found 'v100'"), (("--model-size", "9b"), "--model-size: found '9b'")],
+)
+def test_a_wrong_word_is_answered_with_the_right_ones(arguments, message):
+    done = printed(*arguments)
+    assert done.exit_code == 2 and message in done.stderr
+
+
+def test_no_torch_is_imported_for_it():
+    program = "import sys; sys.argv = ['lightningrl', 'plan', '--config', sys.argv[1]]\n"
+    program += "from lightningrl.cli import app\ntry:\n    app()\nexcept SystemExit as end:\n    assert not end.code\n"
+    program += "assert 'torch' not in sys.modules\n"
+    command = [sys.executable, "-c", program, str(CONFIG / "paper.yaml")]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_check_finds_equal_what_must_be_equal(tmp_path: Path):
+    out = tmp_path / "check.json"
+    done = printed("--check", "--response-tokens", "16", "--out", str(out))
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text())
+    assert all(predicted == counted for predicted, counted in found["exact"].values())
+    assert all(predicted == pytest.approx(counted) for predicted, counted in found["about"].values())
+    assert set(found["seconds"]) == {"rollout", "reference", "update"}
