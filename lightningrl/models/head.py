@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from lightningrl.models.sdar import SDAR
 
-CHUNK_LOGITS = 1 << 23
-"""Logits computed together, positions times V (32 MB in float32); at least one position is."""
+CHUNK_LOGITS = 1 << 24
+"""Logits computed together, positions times V (64 MB in float32); at least one position is. Not less on the CPU: glibc
+gives blocks below 32 MB back late, and a loss in chunks of that size was measured to peak at 40 of them."""
 
 
 def token_log_probs(
