@@ -2,10 +2,11 @@
 
 `Masked`       a dense boolean mask: parity tests, small things
 `PagedBlocks`  decoding: spans of many rows against their pages of the KV cache
-`PackedBlocks` training: one clean copy of each row and noisy copies of single blocks, without a dense mask
 
-Shapes: B rows; N, M query and key/value heads; D head size; T clean positions, or keys; C noisy copies a row; K block
-size; G rows of a span; Q queries of a row; P pages of a row; S slots of the cache.
+Training has its own: models/packed_attention.py, and models/packed_flex.py for CUDA.
+
+Shapes: B rows; N, M query and key/value heads; D head size; T keys; K block size; G rows of a span; Q queries of a
+row; P pages of a row; S slots of the cache.
 """
 
 from __future__ import annotations
@@ -134,41 +135,3 @@ def _pages_index(pages_GP: np.ndarray, device: torch.device) -> Tensor | slice:
     if (np.diff(pages) == 1).all():
         return slice(int(pages[0]), int(pages[-1]) + 1)
     return torch.from_numpy(np.ascontiguousarray(pages)).to(device)
-
-
-class PackedBlocks:
-    """Attention over `[clean | copies]`: (B, T + C*K) positions, the copies after the clean part.
-
-    A clean position sees the clean positions of its own and earlier blocks; a position of a copy of block b sees the
-    clean positions of blocks before b and the positions of its own copy. Nothing sees another copy.
-    length: T; copy_block_BC: the block each copy stands for (padding copies: any). Clean positions that pad a row are
-    seen by no copy of a real block before them.
-    """
-
-    def __init__(self, length: int, block_size: int, copy_block_BC: Tensor):
-        self.length, self.block_size = length, block_size
-        device = copy_block_BC.device
-        self.clean_TT = block_causal_mask(length, block_size).to(device)
-        block_T = torch.arange(length, device=device) // block_size
-        seen_BCT = block_T < copy_block_BC[:, :, None]
-        self.hidden_B1QT = ~seen_BCT.repeat_interleave(block_size, dim=1).unsqueeze(1)
-
-    def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        split, size = self.length, self.block_size
-        k_clean, v_clean = k_BMQD[:, :, :split], v_BMQD[:, :, :split]
-        clean = F.scaled_dot_product_attention(
-            q_BNQD[:, :, :split], k_clean, v_clean, attn_mask=self.clean_TT, enable_gqa=True
-        )
-        group = q_BNQD.shape[1] // k_BMQD.shape[1]
-        k_clean, v_clean = k_clean.repeat_interleave(group, 1), v_clean.repeat_interleave(group, 1)
-        rows, heads, _, head_dim = q_BNQD.shape
-        by_copy = (rows, heads, -1, size, head_dim)
-        q_BNCKD = (q_BNQD[:, :, split:] * head_dim**-0.5).reshape(by_copy)
-        k_BNCKD = k_BMQD[:, :, split:].repeat_interleave(group, 1).reshape(by_copy)
-        v_BNCKD = v_BMQD[:, :, split:].repeat_interleave(group, 1).reshape(by_copy)
-        past_BNQT = (q_BNCKD.flatten(2, 3) @ k_clean.mT).masked_fill(self.hidden_B1QT, float("-inf"))
-        own_BNQK = (q_BNCKD @ k_BNCKD.mT).flatten(2, 3)
-        weights = torch.cat([past_BNQT, own_BNQK], dim=-1).softmax(dim=-1)
-        past, own = weights[..., :split], weights[..., split:]
-        copies = past @ v_clean + (own.unflatten(2, (-1, size)) @ v_BNCKD).flatten(2, 3)
-        return torch.cat([clean, copies], dim=2)

@@ -1,9 +1,10 @@
 """Packed rows for training: one clean copy of a sequence, and a noisy copy of one block for each state trained on.
 
 What a state is, the caller decides: rl/likelihood.py has one for each denoise forward of a trajectory,
-pretraining/objective.py draws them at random. The attention is models/attention.PackedBlocks.
+pretraining/objective.py draws them at random. Rows stand behind each other in one forward, without padding; who sees
+whom is in models/packed_layout.py, and the head is evaluated at scored positions only (models/head.py).
 
-Shapes: B rows; T clean positions; C copies a row; K block size; n scored positions of the batch.
+Shapes: T clean positions of a row; C copies of a row; K block size; Q positions of the forward; n scored positions.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.models.attention import PackedBlocks
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.head import token_log_probs
+from lightningrl.models.packed_attention import PackedBlocks
+from lightningrl.models.packed_flex import FlexPacked
+from lightningrl.models.packed_layout import PackedLayout, Segment
+from lightningrl.models.sdar import SDAR, Attend
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,53 +52,49 @@ class PackedRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """Rows padded to one shape, on a device; scored positions in row, copy, column order."""
+    """Rows one behind the other in one forward, on a device; scored positions in row, copy, column order."""
 
-    clean_BT: Tensor
-    copy_block_BC: Tensor
-    copy_ids_BCK: Tensor
+    layout: PackedLayout
+    ids_1Q: Tensor
+    positions_1Q: Tensor
+    """Of each token in its own sequence."""
+    at_n: Tensor
+    """Scored positions, as indices into the forward."""
     target_n: Tensor
     row_n: Tensor
-    copy_n: Tensor
-    column_n: Tensor
+    position_n: Tensor
+    """Scored positions in their sequences."""
 
 
-def pack(rows: Sequence[PackedRow], mask_token_id: int, device: torch.device | str = "cpu") -> Packed:
-    """Pad rows on the right; padding copies stand for block 0, see only themselves and are never scored."""
+def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> Packed:
+    """Put rows behind each other, nothing between them."""
     block = rows[0].copy_ids.shape[1]
-    length = max(block, max(len(row.clean_ids) for row in rows))
-    copies = max(len(row.copy_block) for row in rows)
-    clean_BT = np.full((len(rows), length), mask_token_id, dtype=np.int64)
-    copy_block_BC = np.zeros((len(rows), copies), dtype=np.int64)
-    copy_ids_BCK = np.full((len(rows), copies, block), mask_token_id, dtype=np.int64)
-    target_BCK = np.zeros_like(copy_ids_BCK)
-    scored_BCK = np.zeros(copy_ids_BCK.shape, dtype=bool)
-    for index, row in enumerate(rows):
-        clean_BT[index, : len(row.clean_ids)] = row.clean_ids
-        here = (index, slice(0, len(row.copy_block)))
-        copy_block_BC[here], copy_ids_BCK[here] = row.copy_block, row.copy_ids
-        target_BCK[here], scored_BCK[here] = row.target_ids, row.scored
-    row_n, copy_n, column_n = np.nonzero(scored_BCK)
-    arrays = (clean_BT, copy_block_BC, copy_ids_BCK, target_BCK[scored_BCK], row_n, copy_n, column_n)
-    return Packed(*(torch.from_numpy(array).to(device) for array in arrays))
+    layout = PackedLayout(block, [Segment(len(row.clean_ids), row.copy_block) for row in rows])
+    ids, positions, at, target, number, position = [], [], [], [], [], []
+    for index, (start, row) in enumerate(zip(layout.starts, rows, strict=True)):
+        position_CK = row.copy_block[:, None] * block + np.arange(block)
+        ids += [row.clean_ids, row.copy_ids.ravel()]
+        positions += [np.arange(len(row.clean_ids)), position_CK.ravel()]
+        at.append(start + len(row.clean_ids) + np.flatnonzero(row.scored))
+        target.append(row.target_ids[row.scored])
+        number.append(np.full(len(target[-1]), index))
+        position.append(position_CK[row.scored])
+    arrays = [np.concatenate(parts) for parts in (ids, positions, at, target, number, position)]
+    ids_Q, positions_Q, *scored = (torch.from_numpy(array).to(device) for array in arrays)
+    return Packed(layout, ids_Q[None], positions_Q[None], *scored)
 
 
-def scored_log_probs(model: SDAR, packed: Packed, temperature: float = 1.0) -> Tensor:
-    """(n, V) log-probabilities at the scored positions, in nats; differentiable."""
-    return model.log_probs(scored_hidden(model, packed), temperature)
+def token_scores(model: SDAR, packed: Packed, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """(n,) log-probability of each target, differentiable; (n,) entropy at its state, detached; nats."""
+    return model(lambda m: token_log_probs(m, scored_hidden(m, packed), packed.target_n, temperature))
 
 
 def scored_hidden(model: SDAR, packed: Packed) -> Tensor:
     """(n, H) hidden states at the scored positions; differentiable."""
-    rows, _, size = packed.copy_ids_BCK.shape
-    length = packed.clean_BT.shape[1]
-    device = packed.clean_BT.device
-    offset_K = torch.arange(size, device=device)
-    clean_position_BT = torch.arange(length, device=device).expand(rows, -1)
-    copy_position_BCK = packed.copy_block_BC[:, :, None] * size + offset_K
-    ids_BQ = torch.cat([packed.clean_BT, packed.copy_ids_BCK.flatten(1)], dim=1)
-    positions_BQ = torch.cat([clean_position_BT, copy_position_BCK.flatten(1)], dim=1)
-    attend = PackedBlocks(length, size, packed.copy_block_BC)
-    hidden_BQH = model.hidden(ids_BQ, positions_BQ, attend)
-    at_n = length + packed.copy_n * size + packed.column_n
-    return hidden_BQH[packed.row_n, at_n]
+    hidden_BQH = model.hidden(packed.ids_1Q, packed.positions_1Q, attend_packed(packed.layout, packed.ids_1Q.device))
+    return hidden_BQH[0, packed.at_n]
+
+
+def attend_packed(layout: PackedLayout, device: torch.device) -> Attend:
+    """The way of attending for a device; the kernel for CUDA is experimental."""
+    return FlexPacked(layout, device) if device.type == "cuda" else PackedBlocks(layout)

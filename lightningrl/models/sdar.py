@@ -130,7 +130,8 @@ class SDAR(nn.Module):
         self.usable_vocab = config.vocab_size
         """Ids from here on are padding rows that no tokenizer token uses (len(tokenizer)); never drawn."""
         self.checkpoint_activations = False
-        """Compute each layer again in the backward instead of keeping its activations."""
+        """Keep only each layer's input for the backward pass and compute the layer again there: less memory, one more
+        forward of the trunk."""
         self._rotations: tuple[Tensor, Tensor] | None = None
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -149,9 +150,10 @@ class SDAR(nn.Module):
         """Final hidden states (B, Q, H) of tokens `ids` at absolute `positions`."""
         x_BQH = self.model.embed_tokens(ids_BQ)
         rotation = self._rotation(positions_BQ, x_BQH.dtype)
+        again = self.checkpoint_activations and torch.is_grad_enabled()
         for layer in self.model.layers:
-            if self.checkpoint_activations and torch.is_grad_enabled():
-                x_BQH = checkpoint(layer, x_BQH, rotation, attend, use_reentrant=False)
+            if again:
+                x_BQH = checkpoint(layer, x_BQH, rotation, attend, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_BQH = layer(x_BQH, rotation, attend)
         return self.model.norm(x_BQH)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightningrl.errors import TrainingError
-from lightningrl.models.packing import PackedRow, pack, scored_log_probs
+from lightningrl.models.packing import PackedRow, pack, token_scores
 from lightningrl.models.sdar import SDAR
 from lightningrl.pretraining.corpus import TrainingSequence
 
@@ -80,8 +80,7 @@ def supervised_backward(model: SDAR, rows: Sequence[tuple[PackedRow, np.ndarray]
 
 def weighted_cross_entropy(model: SDAR, rows: Sequence[tuple[PackedRow, np.ndarray]]) -> Tensor:
     """Sum over the rows' scored tokens of weight times -log p, nats; differentiable scalar."""
-    packed = pack([row for row, _ in rows], model.config.mask_token_id, model.lm_head.weight.device)
-    log_probs_nV = scored_log_probs(model, packed)
-    logp_n = log_probs_nV.gather(-1, packed.target_n[:, None]).squeeze(-1)
+    packed = pack([row for row, _ in rows], model.lm_head.weight.device)
+    logp_n, _ = token_scores(model, packed)
     weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(logp_n)
     return -(weight_n * logp_n).sum()

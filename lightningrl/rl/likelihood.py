@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lightningrl.errors import DecodeError
-from lightningrl.models.packing import PackedRow, pack, scored_log_probs
+from lightningrl.models.packing import PackedRow, pack, token_scores
 from lightningrl.models.sdar import SDAR
 from lightningrl.types import Trajectory
 
@@ -101,15 +101,10 @@ def score_tokens(model: SDAR, trajectories: Sequence[Trajectory], states: States
             f"temperature a micro-batch, and the model's block size {model.config.block_size}"
         )
     rows = [trajectory_row(trajectory, mask_id, states) for trajectory in trajectories]
-    packed = pack(rows, mask_id, model.lm_head.weight.device)
-    temperature = trajectories[0].temperature or 1.0
-    log_probs_nV = model(lambda m: scored_log_probs(m, packed, temperature))
-    logp_n = log_probs_nV.gather(-1, packed.target_n[:, None]).squeeze(-1)
-    with torch.no_grad():
-        entropy_n = -(log_probs_nV.exp() * log_probs_nV.clamp(min=-1e4)).sum(dim=-1)
-    absolute_n = packed.copy_block_BC[packed.row_n, packed.copy_n] * rows[0].copy_ids.shape[1] + packed.column_n
-    prompt_len_B = torch.tensor([len(t.prompt_ids) for t in trajectories], device=absolute_n.device)
-    return TokenScores(logp_n, entropy_n.detach(), packed.row_n, absolute_n - prompt_len_B[packed.row_n])
+    packed = pack(rows, model.device)
+    logp_n, entropy_n = token_scores(model, packed, trajectories[0].temperature or 1.0)
+    prompt_len_B = torch.tensor([len(t.prompt_ids) for t in trajectories], device=packed.row_n.device)
+    return TokenScores(logp_n, entropy_n, packed.row_n, packed.position_n - prompt_len_B[packed.row_n])
 
 
 def states_of(trajectories: Sequence[Trajectory], states: States) -> tuple[Tensor, Tensor]:

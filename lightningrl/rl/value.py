@@ -39,7 +39,7 @@ def value_model(policy: SDAR) -> SDAR:
 def score_values(model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED) -> Tensor:
     """(n,) values of the trajectories' actions, in the order of `score_tokens`; differentiable."""
     mask_id = model.config.mask_token_id
-    packed = pack([trajectory_row(t, mask_id, states) for t in trajectories], mask_id, model.device)
+    packed = pack([trajectory_row(t, mask_id, states) for t in trajectories], model.device)
     return model(lambda m: m.lm_head(scored_hidden(m, packed)).squeeze(-1))
 
 

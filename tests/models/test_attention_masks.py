@@ -8,7 +8,9 @@ import torch
 from fixtures.naive import dense_block_mask
 from fixtures.tiny import MASK_ID, tiny_model
 
-from lightningrl.models.attention import Masked, PackedBlocks, PagedBlocks, PagedKV, PagedSpan, block_causal_mask
+from lightningrl.models.attention import Masked, PagedBlocks, PagedKV, PagedSpan, block_causal_mask
+from lightningrl.models.packed_attention import PackedBlocks
+from lightningrl.models.packed_layout import PackedLayout, Segment
 
 
 def visible(attend, positions):
@@ -20,6 +22,11 @@ def visible(attend, positions):
     expected = seen / seen.sum(-1, keepdim=True)
     torch.testing.assert_close(weights, expected)
     return seen
+
+
+def packed(block_size, *segments):
+    """The attention of segments (clean positions, blocks of the copies) in one row."""
+    return PackedBlocks(PackedLayout(block_size, [Segment(clean, np.array(blocks)) for clean, blocks in segments]))
 
 
 def doubled_mask(length, block_size):
@@ -43,11 +50,19 @@ def doubled_mask(length, block_size):
 )
 def test_packed_attention_is_the_doubled_mask(length, block_size, count):
     """Counts of True: B^2 (nb + nb(nb-1)/2 + nb(nb+1)/2), nb = L / B."""
-    blocks = torch.arange(length // block_size)[None]
-    seen = visible(PackedBlocks(length, block_size, blocks), 2 * length)
+    seen = visible(packed(block_size, (length, range(length // block_size))), 2 * length)
     swapped = torch.cat([torch.arange(length, 2 * length), torch.arange(length)])  # ours is [clean | copies]
     assert torch.equal(seen[swapped][:, swapped], doubled_mask(length, block_size))
     assert int(seen.sum()) == count
+
+
+def test_packed_attention_is_the_doubled_mask_where_the_last_block_is_short():
+    """(6, 4): 56 pairs, by row 4 4 4 4 6 6 noisy, 4 4 4 4 6 6 clean. Our copy of the short block has two slots more."""
+    mask = doubled_mask(6, 4)
+    assert mask.sum(-1).tolist() == [4, 4, 4, 4, 6, 6] * 2 and int(mask.sum()) == 56
+    seen = visible(packed(4, (6, [0, 1])), 14)
+    swapped = torch.cat([torch.arange(6, 12), torch.arange(6)])
+    assert torch.equal(seen[swapped][:, swapped], mask)
 
 
 def test_doubled_mask_of_8_by_4_row_by_row():
@@ -59,7 +74,7 @@ def test_doubled_mask_of_8_by_4_row_by_row():
 
 def test_several_copies_of_one_block_see_the_same_past_and_not_each_other():
     """T = 8 clean, copies of blocks 2, 1, 1: block 2 sees all clean, block 1 the first four."""
-    seen = visible(PackedBlocks(8, 4, torch.tensor([[2, 1, 1]])), 20)
+    seen = visible(packed(4, (8, [2, 1, 1])), 20)
     for copy, past in ((0, 8), (1, 4), (2, 4)):
         start = 8 + 4 * copy
         for row in seen[start : start + 4]:
@@ -111,7 +126,7 @@ def doubled():
 
     def logits(clean, noisy):
         positions = torch.arange(12).repeat(2)[None]
-        hidden = model.hidden(torch.cat([clean, noisy], 1), positions, PackedBlocks(12, 4, torch.arange(3)[None]))
+        hidden = model.hidden(torch.cat([clean, noisy], 1), positions, packed(4, (12, range(3))))
         return model.logits(hidden)[0]
 
     return model, clean, noisy, logits

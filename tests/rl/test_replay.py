@@ -22,7 +22,8 @@ from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.decoding.stops.inside_block import InsideBlock
-from lightningrl.models.packing import PackedRow, pack, scored_log_probs
+from lightningrl.models.packed_attention import PackedBlocks
+from lightningrl.models.packing import PackedRow, pack, token_scores
 from lightningrl.rl.algorithms.lightningrl import trainer
 from lightningrl.rl.likelihood import behaviour_of, score_tokens, trajectory_row
 from lightningrl.rl.losses import Weights
@@ -171,11 +172,10 @@ def one_row_a_step(model, trajectory):
         one = slice(copy, copy + 1)
         clean = row.clean_ids[: row.copy_block[copy] * size]
         single = PackedRow(clean, row.copy_block[one], row.copy_ids[one], row.target_ids[one], row.scored[one])
-        packed = pack([single], MASK_ID)
-        table = scored_log_probs(model, packed, trajectory.temperature)
-        logp = table.gather(-1, packed.target_n[:, None]).squeeze(-1)
-        for value, column in zip(logp, packed.column_n.tolist(), strict=True):
-            found[int(row.copy_block[copy]) * size + column - len(trajectory.prompt_ids)] = value
+        packed = pack([single])
+        logp, _ = token_scores(model, packed, trajectory.temperature)
+        for value, position in zip(logp, packed.position_n.tolist(), strict=True):
+            found[position - len(trajectory.prompt_ids)] = value
     return found
 
 
@@ -204,9 +204,9 @@ def test_packed_likelihood_equals_a_row_a_step_and_the_naive_forwards_in_values_
         (weight * logp).sum().backward()
         results.append((logp.detach(), [p.grad.clone() for p in model.parameters()]))
     for logp, gradients in results[1:]:
-        torch.testing.assert_close(logp, results[0][0], rtol=0, atol=1e-9)
+        torch.testing.assert_close(logp, results[0][0], rtol=0, atol=1e-10)
         for one, other in zip(gradients, results[0][1], strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
     assert all(g.abs().max() > 1e-3 for g in results[0][1])
     expected = np.concatenate([t.behaviour_logp[: t.response_len] for t in trajectories])
     np.testing.assert_allclose(results[0][0].numpy(), expected, atol=1e-6)
@@ -226,8 +226,9 @@ def test_scores_do_not_depend_on_the_micro_batch():
 def test_entropy_is_that_of_the_whole_distribution():
     model = tiny_model(4, torch.float64)
     trajectories = decode(model, lengths=[5], new=6)
-    row = pack([trajectory_row(trajectories[0], MASK_ID)], MASK_ID)
-    table = scored_log_probs(model, row).detach().exp()
+    row = pack([trajectory_row(trajectories[0], MASK_ID)])
+    hidden = model.hidden(row.ids_1Q, row.positions_1Q, PackedBlocks(row.layout))
+    table = model.log_probs(hidden[0, row.at_n]).detach().exp()
     expected = [-sum(p * np.log(p) for p in line if p > 0) for line in table.tolist()]
     scores = score_tokens(model, trajectories)
     assert scores.entropy_n.tolist() == pytest.approx(expected, abs=1e-12)

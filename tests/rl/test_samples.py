@@ -8,6 +8,7 @@ from fixtures.tiny import tiny_setup
 
 from lightningrl import io
 from lightningrl.answering import Answer
+from lightningrl.rl import trainer as trainer_module
 from lightningrl.rl.algorithms import lightningrl
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.samples import marked_text, sample_row, samples_text
@@ -118,39 +119,27 @@ def test_a_response_cannot_leave_its_code_block_or_reach_the_terminal(groups, to
     assert "\n~~~~~text\n\n~~~~\n# gone<U+001B>[31m<U+202E>₁\n~~~~~\n" in text and "\x1b" not in text
 
 
-def test_a_resumed_run_has_the_same_samples_and_they_are_saved_with_its_state(tmp_path):
+def test_a_resumed_run_has_the_same_samples_and_they_are_saved_with_its_state(tmp_path, monkeypatch):
     """The trainer hands its sample to the loop, which keeps it as it keeps the metrics."""
-
-    class Sampled:
-        def __init__(self, stop_after):
-            self.inner, self.calls, self.stop_after = lightningrl.trainer(tiny_setup(tmp_path)), 0, stop_after
-
-        def __getattr__(self, name):
-            return getattr(self.inner, name)
-
-        def step(self):
-            self.calls += 1
-            draw, found = self.inner._draw, []
-            self.inner._draw = lambda step: found.append(draw(step)) or found[-1]
-            result = self.inner.step()
-            self.inner._draw = draw
-            kept = found[0].kept
-            rewards = {"accuracy": kept.accuracy_reward(False), "speed": kept.tpf_NG} if kept.answers else {}
-            sample = sample_row(kept, rewards, self.inner.setup.tokenizer, seed=5, step=self.inner.steps_done)
-            return type(result)(result.metrics, result.timing, sample)
+    monkeypatch.setattr(trainer_module, "SAMPLE_EVERY", 1)
 
     def run(name, stop_after=99):
-        trainer = Sampled(stop_after)
+        trainer = lightningrl.trainer(tiny_setup(tmp_path))
         return train(
             trainer, tmp_path / name, save_every=1, fingerprint={}, report=lambda text: None,
-            timing=lambda **row: None, should_stop=lambda: trainer.calls >= stop_after,
+            timing=lambda **row: None, should_stop=lambda: trainer.steps_done >= stop_after,
         )  # fmt: skip
 
     whole = run("whole")
-    assert len(whole.samples) == 4
+    assert len(whole.samples) == 4 and set(whole.samples[0]["best"]["rewards"]) == {"accuracy", "tpf"}
     with pytest.raises(Exception, match="stopped after step 2"):
         run("parts", stop_after=2)
     assert run("parts").samples == whole.samples
     files = [(tmp_path / name / "samples.jsonl").read_bytes() for name in ("whole", "parts")]
     assert files[0] == files[1] and files[0].count(b"\n") == 4
     assert samples_text(whole.samples) == samples_text([json.loads(line) for line in files[0].splitlines()])
+
+
+def test_samples_are_of_the_first_step_every_tenth_after_it_and_the_last(tmp_path):
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, steps=13, prompts=1, updates=1))
+    assert [step for step in range(1, 14) if trainer.step().sample is not None] == [1, 11, 13]

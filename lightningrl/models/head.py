@@ -1,0 +1,44 @@
+"""The head at scored positions, a few at a time: log-probabilities of given tokens without an (n, V) table.
+
+Each chunk's logits are computed, reduced to two numbers a position, dropped, and computed again in the backward pass
+(activation checkpointing), so that the memory of a loss does not grow with n times V.
+
+Shapes: n scored positions; H hidden size; V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from lightningrl.models.sdar import SDAR
+
+CHUNK_LOGITS = 1 << 24
+"""Logits computed together, positions times V (64 MB in float32); at least one position is. Not less on the CPU: glibc
+gives blocks below 32 MB back late, and a loss in chunks of that size was measured to peak at 40 of them."""
+
+
+def token_log_probs(
+    model: SDAR, hidden_nH: Tensor, target_n: Tensor, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS
+) -> tuple[Tensor, Tensor]:
+    """(n,) log-probability of each target, differentiable; (n,) entropy of its distribution, detached; nats.
+
+    Both by `SDAR.log_probs`, which the decoder draws by: float32 at least, the mask token and padding rows banned.
+    """
+    size = max(1, chunk_logits // model.config.vocab_size)
+
+    def reduce(hidden_cH: Tensor, target_c: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs_cV = model.log_probs(hidden_cH, temperature)
+        logp_c = log_probs_cV.gather(-1, target_c[:, None]).squeeze(-1)
+        with torch.no_grad():
+            # Where the probability is 0 its logarithm is not finite, and 0 times that would be NaN.
+            entropy_c = -(log_probs_cV.exp().mul_(log_probs_cV.clamp(min=-1e4))).sum(dim=-1)
+        return logp_c, entropy_c
+
+    if len(target_n) <= size:
+        return reduce(hidden_nH, target_n)
+    chunks = zip(hidden_nH.split(size), target_n.split(size), strict=True)
+    found = [checkpoint(reduce, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    logp, entropy = zip(*found, strict=True)
+    return torch.cat(logp), torch.cat(entropy)
