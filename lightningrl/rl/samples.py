@@ -29,8 +29,7 @@ _KEY = 0x5A
 _HEAD = f"""# Samples
 
 Of one group a step, drawn by the run's seed, the response with the highest and the one with the lowest sum of raw
-rewards. A small number follows what one forward revealed, the first forward being 1; {BLOCK_EDGE} stands between
-blocks.
+rewards. A small number follows what one forward revealed, counted from 1; {BLOCK_EDGE} stands between blocks.
 """
 
 
