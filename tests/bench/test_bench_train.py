@@ -65,7 +65,8 @@ def test_packed_rows_and_rows_a_step_and_naive_forwards_agree_in_values_and_grad
     """Float64: prompts shorter than a block, on the grid and off it; tails behind the stop token, seen and unseen."""
     model = tiny_model(4, torch.float64)
     policy = Policy(Threshold(0.3), 1.0, stop=stop, seed=2, step=1)
-    trajectories = BlockDecoder(model, (3, 7)).decode(requests_of([1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 17, 3, 8, 13], 18), policy)
+    prompts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 17, 3, 8, 13]
+    trajectories = BlockDecoder(model, (3, 7)).decode(requests_of(prompts, 18), policy)
     tails = [t for t in trajectories if t.response_len < len(t.token_ids)]
     assert tails and any((t.reveal_step == 0).any() for t in tails) == isinstance(stop, InsideBlock)
     order = [(row, i) for row, t in enumerate(trajectories) for i in range(t.response_len)]
