@@ -99,7 +99,7 @@ def train(
     histogram: Annotated[
         str | None, typer.Option(metavar="COUNTS", help="Blocks that took 1, 2, ... denoise steps: '[3, 5, 2]'.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Trajectories drawn.")] = 4,
+    count: Annotated[int, typer.Option(min=1, help="Trajectories drawn.")] = 1,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Of every drawn prompt.")] = 128,
     new_tokens: Annotated[int, typer.Option(min=1, help="Of every response, at most.")] = 512,
     positions: Annotated[int, typer.Option(min=1, help="Of a forward, at most; a row may have more.")] = 8192,
