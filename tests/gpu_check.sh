@@ -14,4 +14,5 @@ bench=("$python" -m lightningrl bench decode --size "$size" --dtype bfloat16 --d
 for batch in 1 16 64 256; do
     "${bench[@]}" --batch "$batch" --forwards spans --forwards segments --forwards graphs --out "$out/decode-$batch.json"
 done
+"$python" -m lightningrl bench train --size "$size" --dtype bfloat16 --device cuda --recompute --out "$out/train.json"
 echo "figures: $out"

@@ -7,6 +7,7 @@ each knows all answers and computes its share of the forwards.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 
 from lightningrl.answering import Answer
-from lightningrl.bench.machine import peak_memory_bytes
 from lightningrl.config.method import Method
 from lightningrl.errors import CheckpointError
 from lightningrl.rl.advantages import NORMALISATIONS
@@ -97,7 +97,7 @@ class PolicyTrainer:
         speed = {
             "rollout_tokens_per_s": drawn.sampled.length_NG.sum() / clock.seconds["rollout_s"],
             "update_positions_per_s": trained / clock.seconds["update_s"],
-            "peak_memory_bytes": peak_memory_bytes(self.setup.model.device),
+            "peak_memory_bytes": _peak_memory_bytes(self.setup.model.device),
         }
         self.steps_done = step
         if step % run.validate_every == 0 or self.done:
@@ -246,6 +246,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """Mean of what is there; None when a skipped update left nothing."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """Of this process so far: on its device, or resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class _Clock:

@@ -1,6 +1,7 @@
 """The head by chunks: the same numbers and gradients, in memory that does not grow with positions times vocabulary."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -62,15 +63,9 @@ print(json.dumps([peak_memory_bytes(cpu) - before, 4 * head.CHUNK_LOGITS, 4 * n 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_a_loss_over_4000_positions_and_50000_tokens_holds_a_few_chunks_at_most():
     """Measured: the process's peak. A table of all logits is 12 chunks, and its loss holds several tables."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment()
-    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     peak, chunk, table = json.loads(done.stdout)
     print(f"peak {peak / 1e6:.0f} MB, chunk {chunk / 1e6:.0f} MB, all logits {table / 1e6:.0f} MB")
     assert peak < 6 * chunk < table
-
-
-def environment():
-    import os
-
-    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

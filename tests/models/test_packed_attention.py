@@ -142,6 +142,16 @@ def test_tiles_cover_every_query_once_and_compute_little_in_vain(name):
             assert alone or (tile.stop - tile.start) * computed <= most
 
 
+@pytest.mark.parametrize("most", [1 << 12, 1 << 15])
+def test_no_table_of_scores_passes_the_bound_or_one_key_head_of_one_copy(most, monkeypatch):
+    """Sizes of all softmaxes, forward and backward; here one copy has up to 2 * 32 * (320 + 32) scores a key head."""
+    sizes, softmax = [], torch.Tensor.softmax
+    monkeypatch.setattr(torch.Tensor, "softmax", lambda x, dim: sizes.append(x.numel()) or softmax(x, dim))
+    layout = layout_of("long")
+    run(PackedBlocks(layout, most_scores=most), tensors(layout))
+    assert 0 < max(sizes) <= max(most, 2 * 32 * (320 + 32)) and max(sizes) > most // 4
+
+
 def test_copies_of_one_block_are_one_product():
     tiles = list(PackedLayout(8, [Segment(800, np.array([20] * 10 + [90] * 5))]).tiles(0, 1 << 30))
     assert [(t.stop - t.start, t.keys, t.seen_by_all) for t in tiles if t.copies] == [(80, 160, 160), (40, 720, 720)]
@@ -150,28 +160,20 @@ def test_copies_of_one_block_are_one_product():
 def rows():
     """Two sequences of blocks of 4: prompts of 6 and 3, the first with two states of its block 2."""
     first, second = np.arange(1, 13), np.arange(5, 13)
-    states = [[M, M, 3, 4], [9, M, M, 12], [M, M, M, M]]
+    states = np.array([[MASK_ID, MASK_ID, 3, 4], [9, MASK_ID, MASK_ID, 12], [MASK_ID] * 4])
+    targets = first.reshape(3, 4)[[1, 2, 2]]
     return [
-        PackedRow(first[:8], np.array([1, 2, 2]), np.array(states), first.reshape(3, 4)[[1, 2, 2]], np.array(states) == M),
-        PackedRow(second[:4], np.array([1]), np.full((1, 4), M), second[None, 4:], np.ones((1, 4), dtype=bool)),
-    ]  # fmt: skip
-
-
-M = MASK_ID
+        PackedRow(first[:8], np.array([1, 2, 2]), states, targets, states == MASK_ID),
+        PackedRow(second[:4], np.array([1]), np.full((1, 4), MASK_ID), second[None, 4:], np.ones((1, 4), dtype=bool)),
+    ]
 
 
 def test_rows_stand_behind_each_other_without_padding_and_scored_positions_know_where_they_are():
     packed = pack(rows())
     assert packed.ids_1Q.shape == packed.positions_1Q.shape == (1, 8 + 12 + 4 + 4)
-    assert packed.positions_1Q[0].tolist() == [
-        *range(8),
-        *range(4, 8),
-        *range(8, 12),
-        *range(8, 12),
-        *range(4),
-        *range(4, 8),
-    ]
-    assert (packed.ids_1Q[0, packed.at_n] == M).all()
+    own = [range(8), range(4, 8), range(8, 12), range(8, 12), range(4), range(4, 8)]
+    assert packed.positions_1Q[0].tolist() == [position for part in own for position in part]
+    assert (packed.ids_1Q[0, packed.at_n] == MASK_ID).all()
     assert packed.row_n.tolist() == [0] * 8 + [1] * 4
     assert packed.position_n.tolist() == [4, 5, 9, 10, 8, 9, 10, 11, 4, 5, 6, 7]
     assert torch.equal(packed.positions_1Q[0, packed.at_n], packed.position_n)
@@ -191,14 +193,20 @@ def test_recomputed_layers_give_the_same_scores_and_gradients():
 
 
 def test_recomputing_layers_keeps_only_their_inputs():
-    """Bytes that autograd saves in the trunk, by saved-tensor hooks."""
+    """Bytes that autograd keeps of the trunk, each tensor once."""
     model, packed = tiny_model(3, num_hidden_layers=6), pack(rows())
-    attend, saved = PackedBlocks(packed.layout), []
-    for again in (False, True):
-        model.checkpoint_activations, kept = again, {}
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda x: kept.setdefault(x.data_ptr(), x.nbytes) and x, lambda x: x
-        ):
-            model.hidden(packed.ids_1Q, packed.positions_1Q, attend)
-        saved.append(sum(kept.values()))
-    assert saved[1] < saved[0] / 4
+
+    def kept_bytes(again):
+        kept = {}
+
+        def keep(tensor):
+            kept[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        model.checkpoint_activations = again
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            hidden = model.hidden(packed.ids_1Q, packed.positions_1Q, PackedBlocks(packed.layout))
+        assert hidden.requires_grad
+        return sum(kept.values())
+
+    assert kept_bytes(True) < kept_bytes(False) / 4

@@ -1,0 +1,77 @@
+"""Trajectories to measure training with: drawn from a histogram of denoise steps, or recorded from a checkpoint.
+
+The histogram is parametric: of 1,000 blocks of 32, how many took 1, 2, ... denoise steps if steps were 1 + Poisson(7),
+rounded. The mean is 8 steps a block, 4 tokens a forward. No decoder gave it. A Poisson law is narrow for this purpose:
+the work saved grows with the steps of a sequence's slowest block over the mean, and blocks of a trained model differ
+more (easy and hard passages), so it is no flattering choice. `--histogram` takes another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lightningrl.benchmarks.gsm_mini import GSM_MINI
+from lightningrl.benchmarks.protocol import NO_ROWS, PromptOptions
+from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.inference.llm import LLM
+from lightningrl.models.sdar import SDAR
+from lightningrl.types import DecodeStats, Trajectory
+
+STEPS_OF_1000_BLOCKS = (1, 6, 22, 52, 91, 128, 149, 149, 130, 101, 71, 45, 26, 14, 7, 3, 1, 1)
+"""Blocks that took 1, 2, 3, ... steps: round(1000 * 7^k e^-7 / k!), k = 0, 1, ...; tests/bench derives it again."""
+BLOCK_SIZE = 32
+
+
+def drawn(
+    count: int,
+    *,
+    prompt_tokens: int,
+    new_tokens: int,
+    block_size: int,
+    vocab: int,
+    histogram: Sequence[int] = STEPS_OF_1000_BLOCKS,
+    seed: int = 0,
+) -> list[Trajectory]:
+    """Random tokens; each block's number of steps from the histogram, which step reveals which position at random.
+
+    new_tokens: rounded up to the block grid. Tokens stay below `vocab`.
+    """
+    rng = np.random.default_rng(seed)
+    share = np.asarray(histogram, dtype=float)
+    found = []
+    for number in range(count):
+        total = -(-(prompt_tokens + new_tokens) // block_size) * block_size
+        grid = np.arange(prompt_tokens // block_size * block_size, total, block_size)
+        steps, before = [], 0
+        for start in grid.tolist():
+            width = start + block_size - max(start, prompt_tokens)
+            taken = min(width, 1 + int(rng.choice(len(share), p=share / share.sum())))
+            own = np.concatenate([np.arange(taken), rng.integers(0, taken, width - taken)])
+            steps.append(before + 1 + rng.permutation(own))
+            before += taken
+        reveal = np.concatenate(steps)
+        prompt, response = (rng.integers(0, vocab, n) for n in (prompt_tokens, len(reveal)))
+        nothing = np.zeros(len(reveal), dtype=np.float32)
+        stats = DecodeStats(len(reveal), len(reveal), before, 0, 0)
+        found.append(
+            Trajectory(
+                f"bench/train/{number}", 0, prompt, response, len(reveal), reveal, nothing, block_size, 1.0, "length",
+                0, stats,
+            )
+        )  # fmt: skip
+    return found
+
+
+def recorded(
+    folder: Path, prompts: int, *, max_new_tokens: int, threshold: float, block_size: int | None, device: str
+) -> tuple[SDAR, list[Trajectory]]:
+    """A checkpoint's model, and its responses to the first test problems of gsm-mini, drawn at temperature 1."""
+    llm = LLM(folder, block_size=block_size, device=device)
+    examples = GSM_MINI.load({"train": 0, "validation": 0, "test": prompts}, 0, NO_ROWS)["test"]
+    asked = [(example.uid, GSM_MINI.render(example, PromptOptions())) for example in examples]
+    requests = [llm.request(words, uid=uid, max_new_tokens=max_new_tokens) for uid, words in asked]
+    return llm.model, llm.decoder.decode(requests, Policy(Threshold(threshold), 1.0))
