@@ -104,6 +104,7 @@ def test_explicit_defaults_change_nothing():
 def test_resources_change_nothing():
     resources = {
         "pretrain_threads": 7, "train_threads": 7, "evaluate_threads": 7, "judge_workers": 7, "max_minutes": 3.0,
+        "device": "cuda", "train_processes": 7, "checkpoint_activations": True,
     }  # fmt: skip
     assert set(resources) == set(planned().experiment.resources.model_dump()), "a new resource: add it here"
     assert changed({"resources": resources}) == set()
@@ -135,7 +136,7 @@ def test_another_sample_count_shares_no_cache():
 
 
 def test_one_run_changes_alone():
-    assert changed({"runs.1.kl": 0.5}) == {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini"} | later(planned())
+    assert changed({"runs.1.method": {"kl": 0.5}}) == {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini"} | later(planned())
 
 
 def test_a_matched_run_takes_its_control_along():
@@ -145,7 +146,7 @@ def test_a_matched_run_takes_its_control_along():
         "evaluate/lightningrl/gsm-mini",
         "evaluate/supervised/gsm-mini",
     }
-    assert changed({"runs.0.kl": 0.5}) == expected | later(planned())
+    assert changed({"runs.0.method": {"kl": 0.5}}) == expected | later(planned())
 
 
 def test_a_seed_changes_everything():

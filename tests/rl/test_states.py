@@ -104,7 +104,7 @@ def test_likelihood_of_merged_states_is_a_plain_forward_over_each():
                     position = block * 4 + column - len(trajectory.prompt_ids)
                     found[int(position)] = logp_KV[column, target_K[column]].item()
             for index in mine.tolist():
-                assert float(scores.logp_n[index]) == pytest.approx(found[int(scores.position_n[index])], abs=1e-10)
+                assert scores.logp_n[index].item() == pytest.approx(found[int(scores.position_n[index])], abs=1e-10)
 
 
 @pytest.mark.parametrize("method", [Method(shrink=2), Method(full_mask=True)])

@@ -124,7 +124,7 @@ MATRIX = {
     "10 one more threshold": (config_edit("[0.02, 0.9]", "[0.02, 0.5, 0.9]"), (), EVALUATIONS | LATER),
     "11 trainer code": (add_code("stages/train.py"), (), of_runs(*RUNS)),
     "11 trainer code of reinforcement learning": (add_code("rl/trainer.py"), (), of_runs(*RUNS)),
-    "12 one run's training config": (config_edit(GRPO, GRPO + ", kl: 0.5"), (), of_runs("grpo-traj")),
+    "12 one run's training config": (config_edit(GRPO, GRPO + ", method: {kl: 0.5}"), (), of_runs("grpo-traj")),
     "13 one benchmark's prompt": (
         config_edit(CODE, CODE + ", prompt: {suffix: Be brief.}"),
         (),
