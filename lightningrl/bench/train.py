@@ -220,6 +220,6 @@ def _gaps(
     if packed.keys() != rows.keys():
         raise AssertionError("the two ways of building rows score different actions")
     return {
-        "logp_gap": max(abs(packed[key] - rows[key]) for key in packed),
+        "logp_gap": float(np.abs([packed[key] - rows[key] for key in packed]).max()),  # NaN stays NaN
         "gradient_gap": float((packed_grad - row_grad).norm() / packed_grad.norm()),
     }

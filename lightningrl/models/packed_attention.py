@@ -23,8 +23,9 @@ from lightningrl.models.packed_layout import PackedLayout, Tile
 
 SPAN_TOKENS = 64
 """Keys that a tile computes in vain for a query, at most: a few large products instead of many small ones."""
-MOST_SCORES = 1 << 20
-"""Scores of a tile, all heads together (4 MB in float32); one key head of one copy is never divided."""
+MOST_SCORES = 1 << 19
+"""Scores of a tile, all heads together (2 MB in float32, which a core's cache holds); one key head of one copy is never
+divided."""
 
 
 class PackedBlocks:
