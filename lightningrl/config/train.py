@@ -60,6 +60,8 @@ class Run(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     microbatch: int = Field(8, gt=0)
     """Trajectories (supervised: sequences) a forward; changes memory and speed, not results (beyond rounding)."""
+    microbatch_positions: int | None = Field(None, gt=0)
+    """Token positions a forward at most (a longer trajectory goes alone): what bounds memory where lengths differ."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of forwards; master weights, gradients and optimiser states are float32 always."""
     validate_every: int = Field(10, gt=0)

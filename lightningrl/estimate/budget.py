@@ -7,7 +7,7 @@ Plain numbers out of the config, a model's shape, a device's sheet and named ass
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lightningrl.benchmarks.registry import BENCHMARKS
@@ -92,9 +92,10 @@ class Estimate:
         """Bytes on each device: what stays, what rollouts add, what an update adds; and whether it fits."""
         benchmark = self.experiment.benchmark(run.benchmark)
         layout = memory.Layout(self.devices, self.device.compute_bytes)
-        resident = memory.resident_bytes(self.shape, layout)
+        resident = memory.resident_bytes(self.shape, layout, has_value_model(run))
         pool, rows = self.kv(benchmark)
         positions = seconds.training(self.lengths(run.benchmark), self.shape, run.microbatch).positions
+        positions = min(positions, run.microbatch_positions or positions)
         longest = self._longest(benchmark)
         added = {
             name: memory.update_bytes(self.shape, layout, count, self.head_chunk, checkpointed)
@@ -141,6 +142,8 @@ class Estimate:
             seconds.reference(*setting, work),
             seconds.update(*setting, work, run.updates, self.devices, self.checkpointed),
         ]
+        if has_value_model(run):  # one forward for the advantages, and an update of its own
+            step += [replace(phase, name=f"value {phase.name}") for phase in step[1:]]
         problems = benchmark.validation or _published(benchmark.name, "train", 10)
         validation = seconds.decoding(*setting, lengths, problems / self.devices, rows, "validation")
         step_s = sum(phase.seconds for phase in step)
@@ -188,6 +191,13 @@ class Estimate:
         for run in self.experiment.runs:
             policies[run.name] = [name for name in run.evaluate_on or [run.benchmark] if name in tested]
         return policies
+
+
+def has_value_model(run: Run) -> bool:
+    """Whether the run's config or its algorithm asks for one."""
+    if "value" in run.method.model_fields_set:
+        return run.method.value is not None
+    return run.algorithm == "tracerl"
 
 
 def shape_of(experiment: Experiment, size: str | None) -> Shape:

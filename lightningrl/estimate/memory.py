@@ -67,12 +67,14 @@ def head_bytes(shape: Shape, chunk_positions: float) -> float:
     return float(HEAD_COPIES * MASTER * shape.vocab_size * chunk_positions)
 
 
-def resident_bytes(shape: Shape, layout: Layout) -> dict[str, float]:
+def resident_bytes(shape: Shape, layout: Layout, has_value_model: bool = False) -> dict[str, float]:
     """What stays on a device in all phases."""
     n, whole = layout.devices, weight_bytes(shape, layout.compute_bytes)
+    value = {"value model and its moments": MASTER * shape.parameters / n + moment_bytes(shape) / n}
     if not layout.sharded:
-        return {"weights": whole, "Adam's moments": moment_bytes(shape), "reference": whole}
-    return {
+        found = {"weights": whole, "Adam's moments": moment_bytes(shape), "reference": whole}
+        return found | (value if has_value_model else {})
+    return (value if has_value_model else {}) | {
         "fp32 master, a shard": MASTER * shape.parameters / n,
         "Adam's moments, a shard": moment_bytes(shape) / n,
         "reference, a shard": whole / n,

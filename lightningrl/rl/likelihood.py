@@ -107,18 +107,36 @@ def score_tokens(model: SDAR, trajectories: Sequence[Trajectory], states: States
     return TokenScores(logp_n, entropy_n, packed.row_n, packed.position_n - prompt_len_B[packed.row_n])
 
 
-def states_of(trajectories: Sequence[Trajectory], states: States) -> tuple[Tensor, Tensor]:
-    """(n,) trajectory and state of each action, in the order of `score_tokens`, without a forward."""
-    scored = [trajectory_row(trajectory, 0, states).scored for trajectory in trajectories]
-    state_n = np.concatenate([np.nonzero(scored_CK)[0] for scored_CK in scored])
-    row_n = np.repeat(np.arange(len(scored)), [scored_CK.sum() for scored_CK in scored])
-    return torch.from_numpy(row_n), torch.from_numpy(state_n)
+@dataclass(frozen=True, slots=True, eq=False)
+class ActionIndex:
+    """Which actions several trajectories have, n in all, in the order of `score_tokens`; no forward is needed."""
+
+    row_n: Tensor
+    """Index of the trajectory."""
+    state_n: Tensor
+    """Index of the action's state in its trajectory, growing with time."""
+    position_n: Tensor
+    """Index into the trajectory's response."""
 
 
-def behaviour_of(trajectories: Sequence[Trajectory], scores: TokenScores) -> Tensor:
-    """(n,) the decoder's log-probability of each action, in the order of `scores`."""
+def index_actions(trajectories: Sequence[Trajectory], states: States = HAPPENED) -> ActionIndex:
+    """Of the trajectories in these states; on the CPU."""
+    row_n, state_n, position_n = [], [], []
+    for number, trajectory in enumerate(trajectories):
+        row = trajectory_row(trajectory, 0, states)
+        state, column = np.nonzero(row.scored)
+        row_n.append(np.full(len(state), number))
+        state_n.append(state)
+        start = row.copy_block[state] * row.copy_ids.shape[1]
+        position_n.append(start + column - len(trajectory.prompt_ids))
+    arrays = (np.concatenate(parts) for parts in (row_n, state_n, position_n))
+    return ActionIndex(*(torch.from_numpy(array) for array in arrays))
+
+
+def behaviour_of(trajectories: Sequence[Trajectory], actions: TokenScores | ActionIndex) -> Tensor:
+    """(n,) the decoder's log-probability of each action."""
     width = max(len(trajectory.token_ids) for trajectory in trajectories)
     table_BS = np.zeros((len(trajectories), width), dtype=np.float32)
     for index, trajectory in enumerate(trajectories):
         table_BS[index, : len(trajectory.token_ids)] = trajectory.behaviour_logp
-    return torch.from_numpy(table_BS).to(scores.row_n.device)[scores.row_n, scores.position_n]
+    return torch.from_numpy(table_BS).to(actions.row_n.device)[actions.row_n, actions.position_n]

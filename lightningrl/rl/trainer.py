@@ -157,7 +157,7 @@ class PolicyTrainer:
             batch = Batch.build(
                 groups.trajectories, advantage_NG[chosen].ravel(), in_nll_NG.ravel() & (self.method.nll > 0),
                 setup.model, setup.reference if self.method.kl_to == "base" else None, run.microbatch, self.states,
-                setup.world,
+                setup.world, run.microbatch_positions,
             )  # fmt: skip
             targets = self.critic.estimate(batch, advantage_NG[chosen].ravel()) if self.critic else []
             batches.append((batch, targets))

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from lightningrl.models.sdar import SDAR
-from lightningrl.rl.likelihood import HAPPENED, States, TokenScores, behaviour_of, score_tokens, trajectory_row
+from lightningrl.rl.likelihood import (
+    HAPPENED,
+    States,
+    TokenScores,
+    behaviour_of,
+    index_actions,
+    score_tokens,
+    trajectory_row,
+)
 from lightningrl.rl.losses import Actions, Normalisers, Sums, Weights, policy_loss
 from lightningrl.training.shards import full
 from lightningrl.training.world import World
@@ -66,8 +74,10 @@ class Batch:
         size: int,
         states: States = HAPPENED,
         world: World = World(),  # noqa: B008 (frozen)
+        positions: int | None = None,
     ) -> Batch:
-        """Sort by cost, cut into micro-batches of `size` trajectories, share them out, score them.
+        """Sort by cost, cut into micro-batches of at most `size` trajectories and `positions` token positions (one
+        trajectory may be longer), share them out, score them.
 
         reference: None where the KL term holds to the rollout's policy. Old log-probabilities are the decoder's; under
         other states than happened, the policy's as it is now.
@@ -75,7 +85,7 @@ class Batch:
         mask_id = policy.config.mask_token_id
         costs = [trajectory_row(trajectory, mask_id, states).num_tokens for trajectory in trajectories]
         order = np.argsort(costs, kind="stable")
-        chunks = [order[start : start + size] for start in range(0, len(order), size)]
+        chunks = cut(order, costs, size, positions)
         shares = -(-len(chunks) // world.size)
         micro = []
         for number in range(world.rank, shares * world.size, world.size):
@@ -91,18 +101,30 @@ class Batch:
         return Batch(micro, sums, [trajectories[i] for i in chunks[0]], int(sum(costs)), states)
 
 
+def cut(order: np.ndarray, costs: Sequence[int], size: int, positions: int | None) -> list[np.ndarray]:
+    """Consecutive pieces of `order`: as many as fit, at least one each."""
+    pieces, start, total = [], 0, 0
+    for end, index in enumerate(order):
+        is_full = end - start == size or (positions is not None and total + costs[index] > positions)
+        if end > start and is_full:
+            pieces.append(order[start:end])
+            start, total = end, 0
+        total += costs[index]
+    return [*pieces, order[start:]]
+
+
 @torch.no_grad()
 def _score(
     rows: list[Trajectory], policy: SDAR, reference: SDAR | None, states: States
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Old and reference log-probabilities of the rows' actions, and each action's row."""
-    current = None if states == HAPPENED else score_tokens(policy, rows, states)
-    scores = score_tokens(reference, rows, states) if reference is not None else current
-    if scores is None:
-        scores = score_tokens(policy, rows, states)
-    old_logp_n = current.logp_n if current is not None else behaviour_of(rows, scores).to(scores.logp_n.dtype)
-    ref_logp_n = scores.logp_n if reference is not None else old_logp_n
-    return old_logp_n, ref_logp_n, scores.row_n
+    index, device = index_actions(rows, states), policy.device
+    if states == HAPPENED:
+        old_logp_n = behaviour_of(rows, index).to(device, policy.lm_head.weight.dtype)
+    else:
+        old_logp_n = score_tokens(policy, rows, states).logp_n
+    ref_logp_n = old_logp_n if reference is None else score_tokens(reference, rows, states).logp_n
+    return old_logp_n, ref_logp_n, index.row_n.to(device)
 
 
 def update(

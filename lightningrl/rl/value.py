@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightningrl.config.method import Value
 from lightningrl.models.packing import pack, scored_hidden
 from lightningrl.models.sdar import SDAR
-from lightningrl.rl.likelihood import HAPPENED, States, states_of, trajectory_row
+from lightningrl.rl.likelihood import HAPPENED, States, index_actions, trajectory_row
 from lightningrl.rl.losses import value_loss
 from lightningrl.rl.update import Batch, step
 from lightningrl.training.shards import load_optimiser, load_weights, local_state
@@ -103,10 +103,10 @@ class Critic:
         targets = []
         for micro in batch.micro:
             value_n = score_values(self.model, micro.trajectories, batch.states)
-            row_n, state_n = states_of(micro.trajectories, batch.states)
+            index = index_actions(micro.trajectories, batch.states)
             reward = torch.from_numpy(reward_B[micro.index_B])
             return_n, advantage_n = estimate_all(
-                row_n, state_n, reward, value_n, self.settings.gamma, self.settings.lam
+                index.row_n, index.state_n, reward, value_n, self.settings.gamma, self.settings.lam
             )
             micro.advantage_n = advantage_n
             targets.append(Targets(value_n, return_n))

@@ -31,8 +31,10 @@ def test_the_paper_on_eight_h100s(tmp_path: Path):
     assert found["model"]["parameters"] == 8190735360
     assert found["memory"]["lightningrl-gsm8k"]["resident"]["decode replica"] == 16381470720
     assert all(row["fits"] for row in found["memory"].values())
-    for row in found["runs"].values():
-        assert [phase["name"] for phase in row["step"]] == ["rollout", "reference", "update"]
+    for name, row in found["runs"].items():
+        has_value_model = name == "with-value" or name.startswith("tracerl")
+        values = ["value reference", "value update"] if has_value_model else []
+        assert [phase["name"] for phase in row["step"]] == ["rollout", "reference", "update", *values]
         assert row["trained_responses"] == 128 * 32
         assert row["step_s"] == pytest.approx(sum(phase["seconds"] for phase in row["step"]))
         assert row["gpu_hours"] == pytest.approx(8 * row["hours"])

@@ -136,7 +136,9 @@ def test_another_sample_count_shares_no_cache():
 
 
 def test_one_run_changes_alone():
-    assert changed({"runs.1.method": {"kl": 0.5}}) == {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini"} | later(planned())
+    assert changed({"runs.1.method": {"kl": 0.5}}) == {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini"} | later(
+        planned()
+    )
 
 
 def test_a_matched_run_takes_its_control_along():

@@ -14,7 +14,7 @@ from lightningrl.errors import CheckpointError
 from lightningrl.judges.boxed import BoxedJudge
 from lightningrl.rl import trainer as trainer_module
 from lightningrl.rl.algorithms import grpo_traj, lightningrl
-from lightningrl.rl.likelihood import HAPPENED, states_of
+from lightningrl.rl.likelihood import index_actions
 from lightningrl.types import Verdict
 
 ALL = Method(filter_all_wrong=False, filter_tpf_range=0.0)
@@ -30,7 +30,7 @@ def test_trainer_runs_with_the_products_own_judge(tmp_path):
 
 def advantage_of(micro):
     """(B,) of a micro-batch: that of each trajectory's actions, which is one."""
-    row_n, _ = states_of(micro.trajectories, HAPPENED)
+    row_n = index_actions(micro.trajectories).row_n
     found = [micro.advantage_n[row_n == row] for row in range(len(micro.trajectories))]
     assert all((values == values[0]).all() for values in found)
     return torch.stack([values[0] for values in found])

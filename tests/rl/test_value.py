@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightningrl.config.method import Method, Value
 from lightningrl.rl.algorithms import lightningrl, tracerl
-from lightningrl.rl.likelihood import HAPPENED, States, states_of
+from lightningrl.rl.likelihood import States, index_actions
 from lightningrl.rl.value import estimate, estimate_all, score_values, value_model
 
 STEPS, REWARD, VALUE = np.array([0, 0, 1, 2, 2]), np.array([0.0, 0, 0, 1, 1]), np.array([0.2, 0.4, 0.5, 0.6, 0.8])
@@ -62,8 +62,9 @@ def test_a_trajectorys_reward_is_on_the_actions_of_its_last_step():
 
 def test_the_tail_after_the_stop_token_has_no_step_of_its_own():
     """Four of six positions are the response: the last trainable step is that of the stop token, 3."""
-    row_n, state_n = states_of([trajectory_of(2, [1, 2, 3, 3, 4, 4], response_len=4)], HAPPENED)
-    assert row_n.tolist() == [0] * 4 and state_n.tolist() == [0, 1, 2, 2]
+    index = index_actions([trajectory_of(2, [1, 2, 3, 3, 4, 4], response_len=4)])
+    assert index.row_n.tolist() == [0] * 4 and index.state_n.tolist() == [0, 1, 2, 2]
+    assert index.position_n.tolist() == [0, 1, 2, 3]
 
 
 def test_values_start_at_zero_and_are_one_an_action(tmp_path):
@@ -87,7 +88,7 @@ def test_with_a_value_model_advantages_are_the_estimates_and_the_values_learn(tm
     [(batch, targets)], advantage_NG = trainer._batches(drawn.kept, 1)
     by_trajectory = dict(zip(map(id, drawn.kept.trajectories), advantage_NG.ravel(), strict=True))
     for micro, target in zip(batch.micro, targets, strict=True):
-        row_n, _ = states_of(micro.trajectories, HAPPENED)
+        row_n = index_actions(micro.trajectories).row_n
         expected = torch.tensor([by_trajectory[id(t)] for t in micro.trajectories])[row_n].double()
         torch.testing.assert_close(micro.advantage_n.double(), expected, atol=1e-6, rtol=0)
         torch.testing.assert_close(target.return_n.double(), expected, atol=1e-6, rtol=0)

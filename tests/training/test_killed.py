@@ -10,10 +10,12 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from fixtures.killing import finish, start
 
@@ -32,7 +34,8 @@ pretrain:
   plateau: {{every: 2}}
 runs:
   - {{name: r, role: after, algorithm: lightningrl, benchmark: gsm-mini, steps: 8, prompts: 2, responses: 4, updates: 2,
-     max_rounds: 2, filter_all_wrong: false, threshold: 0.03, learning_rate: 1.0e-4, validate_every: 2, save_every: 2}}
+     max_rounds: 2, method: {{filter_all_wrong: false}}, threshold: 0.03, learning_rate: 1.0e-4, validate_every: 2,
+     save_every: 2}}
 """
 BEFORE = (("data", "--name", "gsm-mini"), ("selfcheck", "--name", "gsm-mini"), ("tokenizer",), ("pretrain",))
 TRAIN = ("train", "--config", "killed.yaml", "--name", "r")
@@ -155,3 +158,60 @@ def test_a_second_trainer_of_the_folder_is_refused_by_name_and_disturbs_nothing(
     process.join(60)
     assert process.exitcode == 0
     assert run.end() == whole[0]
+
+
+class Launched:
+    """The training as two processes under torchrun, in a session of their own."""
+
+    COMMAND = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lightningrl")
+
+    def __init__(self, run: Run):
+        path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+        self.log = open(run.root / "launched.log", "ab")
+        self.process = psutil.Popen(
+            [*self.COMMAND, *TRAIN], cwd=run.root, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=self.log, stderr=self.log, start_new_session=True,
+        )  # fmt: skip
+
+    def ranks(self) -> list[psutil.Process]:
+        return [child for child in self.process.children() if TRAIN[0] in child.cmdline()]
+
+    def end(self, timeout_s: float = 120) -> int:
+        try:
+            return self.process.wait(timeout_s)
+        finally:
+            self.log.close()
+
+
+def test_two_processes_killed_and_stopped_go_on_to_the_bytes_of_an_undisturbed_run(fresh) -> None:
+    """A rank that dies ends the other, in bounded time; SIGTERM to the launcher lets both save; nothing is left."""
+    undisturbed, run = fresh(), fresh()
+    assert Launched(undisturbed).end() == 0, (undisturbed.root / "launched.log").read_text()[-3000:]
+    expected = undisturbed.end()
+    for number, (steps, disturb) in enumerate([(3, "kill"), (5, "terminate")]):
+        launched, deadline = Launched(run), time.monotonic() + 120
+        while run.steps() < steps and launched.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        ranks = launched.ranks()
+        assert len(ranks) == 2
+        (ranks[1] if disturb == "kill" else launched.process).send_signal(getattr(signal, f"SIG{disturb[:4].upper()}"))
+        assert launched.end() != 0
+        _, alive = psutil.wait_procs(ranks, timeout=20)
+        assert not alive, "no process is left behind"
+        states = sorted(path.name for path in run.stage.glob("state/step-*"))
+        assert states and not (run.stage / "model.safetensors").exists(), (number, states)
+    assert Launched(run).end() == 0, (run.root / "launched.log").read_text()[-3000:]
+    said = (run.root / "launched.log").read_text()
+    assert "interrupted: stopped after step" in said and said.count("resumed after step") == 2
+    assert run.end() == expected
+
+
+def test_a_state_of_two_processes_is_not_taken_for_one_of_one(fresh) -> None:
+    run = fresh()
+    launched, deadline = Launched(run), time.monotonic() + 120
+    while not any(run.stage.glob("state/step-*")) if run.steps() >= 0 else time.monotonic() < deadline:
+        time.sleep(0.01)
+    launched.ranks()[0].kill()
+    launched.end()
+    code, said = finish(run.root, *TRAIN)
+    assert code == 2 and "names state-0-of-2.pt, state-1-of-2.pt, expected state-0-of-1.pt" in said, said[-500:]

@@ -50,6 +50,12 @@ def outputs(kind):
     return [f"results/{EXPERIMENT}/{kind}/{{name}}-{{key}}/{file}" for file in (*PLAN.patterns(kind), MANIFEST)]
 
 
+def launcher():
+    """How a training is started: alone, or as `resources.train_processes` processes of this machine."""
+    count = PLAN.experiment.resources.train_processes
+    return "lightningrl" if count == 1 else f"torch.distributed.run --standalone --nproc-per-node {count} -m lightningrl"
+
+
 def files_of(stage):
     return [(stage.folder / name).as_posix() for name in stage.outputs]
 

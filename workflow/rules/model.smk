@@ -26,5 +26,7 @@ rule train:
     output:
         outputs("train"),
     threads: threads_for("train")
+    params:
+        launch=launcher(),
     shell:
-        "{PYTHON:q} -m lightningrl train --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{PYTHON:q} -m {params.launch} train --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
