@@ -13,6 +13,7 @@ from lightningrl.stages.context import StageContext
 from lightningrl.stages.decoder import make_decoder, make_policy, make_task
 from lightningrl.stages.loading import load_policy, use_threads
 from lightningrl.stages.problems import make_judge, read_examples
+from lightningrl.training.world import device_of
 
 
 def run(context: StageContext) -> None:
@@ -46,6 +47,6 @@ def run(context: StageContext) -> None:
 def _load(context: StageContext) -> Loaded:
     config = context.config
     policy = context.inputs["policy"]
-    model, tokenizer = load_policy(policy, context.device)
+    model, tokenizer = load_policy(policy, device_of(context.device))
     judge = make_judge(config["members"]["judge"], context.judge_workers)
     return Loaded(make_decoder(config, model, tokenizer, policy), tokenizer, make_task(config, judge))

@@ -18,6 +18,7 @@ from lightningrl.stages.loading import save_policy, use_threads
 from lightningrl.stages.problems import make_judge, read_examples
 from lightningrl.tokenization import load_tokenizer
 from lightningrl.training.loop import train
+from lightningrl.training.world import device_of
 from lightningrl.types import Example
 
 INITIALIZER_RANGE = 0.02
@@ -40,7 +41,7 @@ def run(context: StageContext) -> None:
             initializer_range=INITIALIZER_RANGE,
             mask_token_id=tokenizer.mask_token_id,
         )
-    )
+    ).to(device_of(context.device))
     names = [role.removeprefix("data/") for role in context.inputs if role.startswith("data/")]
     corpora = {
         name: build_corpus(

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
+from lightningrl.errors import ConfigError
 from lightningrl.launched import process
 
 T = TypeVar("T")
@@ -83,9 +84,11 @@ def join(is_sharded: bool = False) -> Iterator[World]:
 
 
 def device_of(kind: str) -> torch.device:
-    """This process's device: on CUDA the one of its local rank."""
+    """This process's device: on CUDA the one of its local rank. Raises ConfigError where there is none."""
     if kind != "cuda":
         return torch.device(kind)
+    if not torch.cuda.is_available():
+        raise ConfigError("resources.device is cuda, but torch finds no CUDA device here; say cpu, or run where one is")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device

@@ -186,6 +186,48 @@ def _table(columns: dict[str, str], lines: list[dict[str, Any]]) -> list[str]:
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
+PHASE_COLUMNS = {
+    "phase": "{}", "seconds": "{:.2f}", "positions": "{:.0f}", "positions_per_s": "{:.0f}", "of_peak_pct": "{:.1f}",
+}  # fmt: skip
+
+
+@app.command()
+def phases(
+    folder: Annotated[Path, typer.Argument(help="A finished training: results/<experiment>/train/<run>-<key>.")],
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16: what it computed in.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu or cuda: what it ran on; its peak is measured now.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads, as the run had.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Where the seconds of a training run went: medians of a step by phase, and the share of the machine's peak.
+
+    Operations of the layers' matrices alone are counted (attention and the head are not), so shares are low.
+    """
+    with for_people(resumes=False):
+        import torch
+
+        from lightningrl.bench.phases import phases as measure
+        from lightningrl.io import write_text
+
+        options.require_device(device)
+        torch.set_num_threads(threads)
+        kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        if dtype not in kinds:
+            raise typer.BadParameter(f"--dtype: found {dtype!r}, allowed: {', '.join(kinds)}")
+        found = measure(folder, torch.device(device), kinds[dtype])
+        typer.echo(
+            f"{folder.name}: {found['parameters'] / 1e6:.2f} M parameters; peak measured here "
+            f"{found['peak_operations_per_s'] / 1e9:.0f} GFLOP/s; rollouts "
+            f"{found['rollout_tokens_per_s']:.0f} tokens/s; at most "
+            f"{found['peak_memory_bytes'] / 1e6:.0f} MB; decoder and trainer differ by "
+            f"{found['logp_gap_mean']:.1e} nats a token in the worst step's mean, {found['logp_gap_max']:.1e} at most"
+        )
+        for line in _table(PHASE_COLUMNS, found["phases"]):
+            typer.echo(line)
+        if out is not None:
+            write_text(out, json.dumps(found, indent=1) + "\n")
+
+
 @app.command()
 def judges(
     benchmark: Annotated[str, typer.Option(help="math500, gsm8k, humaneval, mbpp, ...")] = "math500",

@@ -9,12 +9,20 @@ from fixtures.tiny import CoinJudge, tiny_setup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.config.method import Method
+from lightningrl.answering import answer
+from lightningrl.config.method import Method, Reward
+from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.caches.separate import SeparateCommit
+from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError
 from lightningrl.judges.boxed import BoxedJudge
+from lightningrl.resolve import resolve
 from lightningrl.rl import trainer as trainer_module
 from lightningrl.rl.algorithms import grpo_traj, lightningrl
 from lightningrl.rl.likelihood import index_actions
+from lightningrl.rl.registry import ALGORITHMS
+from lightningrl.rl.update import cut
 from lightningrl.types import Verdict
 
 ALL = Method(filter_all_wrong=False, filter_tpf_range=0.0)
@@ -207,3 +215,55 @@ def test_means_over_updates_leave_skipped_ones_out(values):
     known = [v for v in values if v is not None]
     expected = pytest.approx(sum(known) / len(known)) if known else None
     assert trainer_module._mean(values) == expected
+
+
+def test_rollouts_over_a_mixture_of_thresholds_give_each_prompt_one_of_them(tmp_path):
+    """Keyed by step and prompt: a group is one policy's, both come up, another step may draw the other."""
+    low, high = Policy(Threshold(0.02)), Policy(Threshold(0.6))
+    setup = dataclasses.replace(tiny_setup(tmp_path, train=12, prompts=12, method=ALL), mixture=[low, high])
+    found = {}
+    for step in (1, 2):
+        for group in lightningrl.trainer(setup)._draw(step)[0].sampled.answers:
+            asked = [(group[0].example, a.trajectory.sample) for a in group]
+            for name, policy in (("low", low), ("high", high)):
+                draws = dataclasses.replace(policy, temperature=1.0, seed=setup.seed, step=step)
+                alone = answer(setup.decoder, setup.tokenizer, setup.task, asked, draws)
+                pairs = zip(alone, group, strict=True)
+                if all(np.array_equal(a.trajectory.reveal_step, b.trajectory.reveal_step) for a, b in pairs):
+                    found.setdefault((step, group[0].example.uid), set()).add(name)
+    assert len(found) == 24 and all(found.values())
+    for step in (1, 2):
+        names = {name for (at, _), names in found.items() for name in names if at == step and len(names) == 1}
+        assert names == {"low", "high"}
+    drawn = [{uid: names for (at, uid), names in found.items() if at == step} for step in (1, 2)]
+    assert drawn[0] != drawn[1]
+
+
+def test_true_tpf_as_the_reward_counts_separate_commits(tmp_path):
+    """Trained with and reported: under separate commits it is below TPF, under fused ones equal to it."""
+    method = Method(rewards=[Reward(name="accuracy"), Reward(name="tpf_true", scale="z_score")])
+    for cache, is_less in ((SeparateCommit(), True), (FusedCommit(), False)):
+        setup = tiny_setup(tmp_path, method=method)
+        setup.policy = dataclasses.replace(setup.policy, cache=cache)
+        metrics = lightningrl.trainer(setup).step().metrics
+        assert (metrics["reward_tpf_true_mean"] < metrics["reward_speed_mean"]) == is_less
+        assert (metrics["tpf_true"] < metrics["tpf"]) == is_less
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_every_algorithm_takes_steps_with_finite_losses(tmp_path, name):
+    setup = tiny_setup(tmp_path, steps=2, method=Method(filter_accuracy=(0.0, 1.0)))
+    trainer = resolve(ALGORITHMS[name])(setup)
+    for _ in range(2):
+        metrics = trainer.step().metrics
+        assert np.isfinite(metrics.get("loss", 0.0)), metrics
+    assert metrics["step"] == 2
+
+
+def test_micro_batches_are_cut_by_positions_too():
+    """Costs 3, 3, 4, 9 in order: at most two trajectories, at most seven positions; a longer one goes alone."""
+    order, costs = np.array([1, 0, 3, 2]), [3, 3, 9, 4]
+    assert [p.tolist() for p in cut(order, costs, 2, 7)] == [[1, 0], [3], [2]]
+    assert [p.tolist() for p in cut(order, costs, 3, None)] == [[1, 0, 3], [2]]
+    assert [p.tolist() for p in cut(order, costs, 9, 10)] == [[1, 0, 3], [2]]
+    assert [p.tolist() for p in cut(order, costs, 9, 1)] == [[1], [0], [3], [2]]

@@ -1,0 +1,58 @@
+"""`lightningrl bench phases`: seconds of a training by phase, from its own files."""
+
+import json
+
+import pytest
+import torch
+from fixtures.tiny import tiny_setup
+from typer.testing import CliRunner
+
+from lightningrl import cli, io
+from lightningrl.bench.phases import layer_weights, phases
+from lightningrl.errors import CheckpointError
+from lightningrl.models.checkpoint import save_model
+from lightningrl.rl.algorithms import lightningrl
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A training's folder, written as its stage writes it."""
+    folder = tmp_path_factory.mktemp("finished")
+    setup = tiny_setup(folder, steps=3)
+    trainer = lightningrl.trainer(setup)
+    results = [trainer.step() for _ in range(3)]
+    save_model(setup.model, folder, eos_token_id=1, pad_token_id=0)
+    io.write_jsonl(folder / "metrics.jsonl", (dict(result.metrics) for result in results))
+    rows = [{"event": "start"}, *({"step": i, **result.timing} for i, result in enumerate(results, 1))]
+    io.write_jsonl(folder / "timing.jsonl", rows)
+    return folder, setup, [dict(result.metrics) for result in results]
+
+
+def test_positions_and_operations_are_those_of_the_runs_steps(finished):
+    folder, setup, metrics = finished
+    found = phases(folder, torch.device("cpu"), torch.float32)
+    assert [row["phase"] for row in found["phases"]] == ["rollout", "reference", "update"]
+    rollout, reference, update = found["phases"]
+    assert (
+        rollout["positions"]
+        == sorted(row["rollout_positions"] for row in metrics[1:])[0] / 2
+        + sorted(row["rollout_positions"] for row in metrics[1:])[1] / 2
+    )
+    assert reference["positions"] == update["positions"] > 0
+    matrices = sum(p.numel() for p in setup.model.model.layers.parameters() if p.ndim == 2)
+    assert layer_weights(setup.model.config) == matrices
+    expected = 100 * 2 * 3 * matrices * update["positions"] / update["seconds"] / found["peak_operations_per_s"]
+    assert update["of_peak_pct"] == pytest.approx(expected) and 0 < expected < 100
+    assert 0 < found["logp_gap_mean"] < 1e-4 and found["rollout_tokens_per_s"] > 0
+
+
+def test_the_verb_prints_a_line_a_phase_and_writes_json(finished, tmp_path):
+    done = CliRunner().invoke(cli.app, ["bench", "phases", str(finished[0]), "--out", str(tmp_path / "p.json")])
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.output.splitlines()[-3:]] == ["rollout", "reference", "update"]
+    assert len(json.loads((tmp_path / "p.json").read_text())["phases"]) == 3
+
+
+def test_another_folder_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no finished training"):
+        phases(tmp_path, torch.device("cpu"), torch.float32)
