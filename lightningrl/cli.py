@@ -191,6 +191,7 @@ def _check_policy(experiment: Experiment, planned: Plan) -> None:
     if members is None:
         return  # a checkpoint that nothing is trained from or evaluated on
     parameters = {*experiment.evaluation.thresholds, *(run.threshold for run in experiment.runs)}
+    parameters |= {value for run in experiment.runs for value in run.rollout_thresholds}
     for parameter in sorted(parameters):
         make_policy({"members": members, "decoding": experiment.decoding}, parameter)
 

@@ -64,7 +64,11 @@ class Experiment(Section):
         if self.decoding.selector != "threshold" or self.decoding.ranking != "confidence":
             return self
         found = {f"evaluation.thresholds.{i}": value for i, value in enumerate(self.evaluation.thresholds)}
-        found |= {f"runs.{run.name}.threshold": run.threshold for run in self.runs}
+        for run in self.runs:
+            found[f"runs.{run.name}.threshold"] = run.threshold
+            found |= {
+                f"runs.{run.name}.rollout_thresholds.{i}": value for i, value in enumerate(run.rollout_thresholds)
+            }
         for where, value in found.items():
             if not 0 < value < 1:
                 raise ValueError(f"{where}: a threshold is a probability within (0, 1), found {value}")

@@ -6,11 +6,16 @@ ablation is a config of the same code.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from lightningrl.config.section import Section
+
+OWN = re.compile(r"[\w.]+:[\w.]+")
+REWARDS = ("accuracy", "tpf", "tpf_true", "forwards")
+"""Names of our own; what they are is in rl/rewards.py."""
 
 
 class Reward(Section):
@@ -24,6 +29,13 @@ class Reward(Section):
     weight: float = 1.0
     only_correct: bool = False
     """Count it for correct responses only: scaled among the group's correct ones, 0 for the others."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, found: str) -> str:
+        if found not in REWARDS and not OWN.fullmatch(found):
+            raise ValueError(f"found {found!r}, allowed: {', '.join(REWARDS)}, or your own as module:attribute")
+        return found
 
 
 class Value(Section):

@@ -41,22 +41,31 @@ def forwards(groups: Groups) -> np.ndarray:
     return -groups.table(lambda a: float(a.trajectory.stats.denoise_forwards))
 
 
-REWARDS: Mapping[str, RewardFunction] = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards)}
+FUNCTIONS: Mapping[str, RewardFunction] = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards)}
+"""Of the names in config/method.py."""
 SCALES = {"none": lambda values_NG: values_NG, "z_score": group_z_score, "minmax": group_minmax}
 
 
-def reward_function(name: str) -> RewardFunction:
-    """Raises ConfigError for a name that is neither one of ours nor a `module:attribute`."""
-    if name in REWARDS:
-        return REWARDS[name]
-    if ":" in name:
-        return resolve(name)
-    raise ConfigError(f"there is no reward {name!r}. Allowed: {', '.join(REWARDS)}, or your own as module:attribute")
+def raw(name: str, groups: Groups) -> np.ndarray:
+    """(N, G) of a reward of ours, or of somebody's `module:attribute`.
+
+    Raises ConfigError when that gives anything but one finite number a response.
+    """
+    if name in FUNCTIONS:
+        return FUNCTIONS[name](groups)
+    values_NG = np.asarray(resolve(name)(groups), dtype=float)
+    expected = groups.correct_NG.shape
+    if values_NG.shape != expected or not np.isfinite(values_NG).all():
+        raise ConfigError(
+            f"the reward {name} gave numbers of shape {values_NG.shape}, {np.isfinite(values_NG).sum()} of them "
+            f"finite; expected one finite number for each of {expected[0]} x {expected[1]} responses"
+        )
+    return values_NG
 
 
 def scaled(reward: Reward, groups: Groups) -> np.ndarray:
     """(N, G): the reward's share of the sum."""
-    values_NG, scale = reward_function(reward.name)(groups), SCALES[reward.scale]
+    values_NG, scale = raw(reward.name, groups), SCALES[reward.scale]
     if not reward.only_correct:
         return reward.weight * scale(values_NG)
     counted_NG, shares_NG = groups.correct_NG, np.zeros(values_NG.shape)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lightningrl.rl.advantages import collapse_ratio, normalise_group
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.rewards import REWARDS, accuracy, tpf
+from lightningrl.rl.rewards import FUNCTIONS, accuracy, tpf
 from lightningrl.rl.rollout import Drawn
 
 COLLAPSE_EPS = (0.01, 0.05, 0.1, 0.5)
@@ -31,7 +31,7 @@ def rollout_metrics(drawn: Drawn, wanted: int) -> dict[str, Any]:
     }
     if not groups.answers:
         return counts
-    raw = {name: reward(groups) for name, reward in REWARDS.items()}
+    raw = {name: reward(groups) for name, reward in FUNCTIONS.items()}
     stats = [a.trajectory.stats for group in groups.answers for a in group]
     statuses = [a.verdict.status for group in groups.answers for a in group]
     forwards, tokens = sum(s.denoise_forwards for s in stats), sum(s.response_tokens for s in stats)

@@ -25,7 +25,7 @@ from lightningrl.rl.filters import keep_groups
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.likelihood import HAPPENED, States, behaviour_of, score_tokens
 from lightningrl.rl.losses import Weights
-from lightningrl.rl.rewards import reward_function, total_reward
+from lightningrl.rl.rewards import raw, total_reward
 from lightningrl.rl.rollout import Drawn, PromptOrder, draw_groups
 from lightningrl.rl.samples import SAMPLE_EVERY, sample_row
 from lightningrl.rl.selection import Fastest
@@ -112,8 +112,8 @@ class PolicyTrainer:
         """The best and the worst response of a group, now and then."""
         if (step - 1) % SAMPLE_EVERY and not self.done:
             return None
-        raw = {reward.name: reward_function(reward.name)(kept) for reward in self.method.rewards}
-        return sample_row(kept, raw, self.setup.tokenizer, seed=self.setup.seed, step=step)
+        rewards = {reward.name: raw(reward.name, kept) for reward in self.method.rewards} if kept.answers else {}
+        return sample_row(kept, rewards, self.setup.tokenizer, seed=self.setup.seed, step=step)
 
     def _draw(self, step: int) -> tuple[Drawn, Tally]:
         run, setup, tally = self.setup.run, self.setup, Tally()

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.answering import score
+from lightningrl.config.method import REWARDS as OURS
 from lightningrl.config.method import Method, Reward
 from lightningrl.errors import ConfigError
 from lightningrl.judges.boxed import BoxedJudge
 from lightningrl.judges.code import CodeJudge
+from lightningrl.rl import rewards as rewards_module
 from lightningrl.rl.advantages import (
     NORMALISATIONS,
     collapse_ratio,
@@ -27,7 +29,7 @@ from lightningrl.rl.algorithms.published_code import PUBLISHED
 from lightningrl.rl.algorithms.tracerl import TRACERL
 from lightningrl.rl.filters import keep_groups
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.rewards import REWARDS, accuracy, total_reward
+from lightningrl.rl.rewards import FUNCTIONS, accuracy, total_reward
 from lightningrl.rl.rollout import Drawn
 from lightningrl.rl.step_metrics import advantage_metrics, rollout_metrics
 
@@ -199,14 +201,22 @@ def test_speed_for_correct_answers_only_is_scaled_among_them():
 
 def test_fewer_forwards_and_true_tpf_as_rewards():
     groups = Groups([[answer_of(6, 2, commits=1), answer_of(9, 3, commits=2)]])
-    assert REWARDS["forwards"](groups).tolist() == [[-2, -3]], "the longer answer costs more, at the same TPF"
-    assert REWARDS["tpf"](groups).tolist() == [[3, 3]]
-    assert REWARDS["tpf_true"](groups).tolist() == [[2, 9 / 5]]
+    assert FUNCTIONS["forwards"](groups).tolist() == [[-2, -3]], "the longer answer costs more, at the same TPF"
+    assert FUNCTIONS["tpf"](groups).tolist() == [[3, 3]]
+    assert FUNCTIONS["tpf_true"](groups).tolist() == [[2, 9 / 5]]
 
 
 def test_an_unknown_reward_is_an_error_that_lists_what_there_is():
-    with pytest.raises(ConfigError, match=r"no reward 'speed'\. Allowed: accuracy, tpf, tpf_true, forwards, or your"):
-        total_reward([Reward(name="speed")], golden_groups())
+    with pytest.raises(ValueError, match="found 'speed', allowed: accuracy, tpf, tpf_true, forwards, or your own"):
+        Reward(name="speed")
+    assert set(FUNCTIONS) == set(OURS)
+
+
+@pytest.mark.parametrize("wrong", [lambda g: g.tpf_NG[0], lambda g: g.tpf_NG * np.nan, lambda g: 1.0])
+def test_a_reward_of_somebodys_own_that_is_not_one_number_a_response_is_an_error(wrong, monkeypatch):
+    monkeypatch.setattr(rewards_module, "resolve", lambda name: wrong)
+    with pytest.raises(ConfigError, match="expected one finite number for each of 2 x 4 responses"):
+        total_reward([Reward(name="mine:reward")], golden_groups())
 
 
 def test_a_runs_method_changes_the_keys_it_gives_and_no_others():
