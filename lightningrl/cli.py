@@ -185,8 +185,13 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
 
 def _check_policy(experiment: Experiment, planned: Plan) -> None:
     """Make every policy once: pieces that cannot be made, and options a selector does not take, are ConfigErrors."""
+    from lightningrl.resolve import resolve
     from lightningrl.stages.decoder import make_policy
 
+    for run in experiment.runs:
+        for reward in run.method.rewards:
+            if ":" in reward.name:
+                resolve(reward.name)
     members = next((stage.members for stage in planned if "selector" in stage.members), None)
     if members is None:
         return  # a checkpoint that nothing is trained from or evaluated on

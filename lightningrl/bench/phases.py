@@ -7,7 +7,6 @@ shares are low rather than high.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,6 +20,7 @@ from lightningrl.models.config_file import read_config
 from lightningrl.models.sdar import ModelConfig
 
 FORWARDS = {"rollout": 1, "reference": 1, "update": 3}
+POSITIONS = {"rollout": "rollout_positions", "reference": "trained_positions", "update": "trained_positions"}
 
 
 def layer_weights(config: ModelConfig) -> int:
@@ -40,16 +40,15 @@ def phases(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, 
         timing = [row for row in io.read_jsonl(folder / "timing.jsonl") if "rollout_s" in row]
     except (OSError, StageError) as error:
         raise CheckpointError(f"{folder} is no finished training: {error}") from None
-    if not timing or "rollout_positions" not in metrics[0]:
+    if not timing or "trained_positions" not in metrics[0]:
         raise CheckpointError(f"{folder} is no reinforcement-learning run: its steps have no phases")
     config = read_config(folder)
-    counts = _positions(metrics)
     steps = range(1, len(metrics)) if len(metrics) > 1 else range(1)
     peak = peak_operations_per_s(device, dtype)
     rows = []
     for name, forwards in FORWARDS.items():
         seconds = median(timing[step][f"{name}_s"] for step in steps)
-        positions = median(counts[step][name] for step in steps)
+        positions = median(metrics[step][POSITIONS[name]] for step in steps)
         operations = 2 * forwards * layer_weights(config) * positions
         rows.append({
             "phase": name, "seconds": seconds, "positions": positions, "positions_per_s": positions / seconds,
@@ -64,13 +63,3 @@ def phases(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, 
         "logp_gap_mean": max(row.get("logp_gap_mean", 0.0) for row in metrics),
         "logp_gap_max": max(row.get("logp_gap_max", 0.0) for row in metrics),
     }
-
-
-def _positions(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, int]]:
-    """Of each step by phase: `token_forwards` grows by the rollout's and four times the trained ones."""
-    found, before = [], 0
-    for row in metrics:
-        trained = (row["token_forwards"] - before - row["rollout_positions"]) // 4
-        found.append({"rollout": row["rollout_positions"], "reference": trained, "update": trained})
-        before = row["token_forwards"]
-    return found

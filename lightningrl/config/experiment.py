@@ -19,6 +19,9 @@ from lightningrl.config.tasks import NAME, Benchmark, Decoding, Evaluation, Toke
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 
+POLICY_GRADIENT = ("lightningrl", "lightningrl_algorithm1", "published_code", "grpo_traj", "tracerl")
+"""Algorithms that run their steps, whatever that costs."""
+
 
 class Experiment(Section):
     """Everything an experiment is: `results/<experiment>/` holds what it makes."""
@@ -114,7 +117,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _roles(self) -> Experiment:
         for run in self.runs:
-            if run.match_compute is not None and run.algorithm in ("lightningrl", "grpo_traj"):
+            if run.match_compute is not None and run.algorithm in POLICY_GRADIENT:
                 raise ValueError(
                     f"runs.{run.name}.match_compute: {run.algorithm} runs its steps; only a control spends it"
                 )

@@ -64,12 +64,13 @@ class Method(Section):
     filter_tpf_range: float = Field(default=0.01, ge=0)
     """Groups whose TPF spread (max - min) is below it are dropped and resampled."""
     filter_all_wrong: bool = True
-    """Drop groups without a single correct response, as the published code does."""
+    """Drop groups without a single correct response, or where the judge grades without one that passes a test, as the
+    published code does."""
     filter_accuracy: tuple[float, float] = (0.0, 1.0)
     """Keep groups whose share of correct responses is within these bounds."""
     overlong_margin: int | None = Field(default=None, ge=0)
-    """Responses of at least max_new_tokens minus this count as wrong (the published code: 5); null: only the judge
-    says what is wrong."""
+    """Responses of at least max_new_tokens minus this count as wrong, where the judge does not grade (the published
+    code: 5); null: only the judge says what is wrong."""
     shrink: int = Field(default=1, ge=1)
     """Denoise steps of a block that are trained as one state (TraceRL's shrink); 1 is the trajectory that happened.
     Old log-probabilities are then the trainer's, in those states."""

@@ -22,10 +22,10 @@ def group_z_score(values_NG: np.ndarray) -> np.ndarray:
 
 
 def group_minmax(values_NG: np.ndarray) -> np.ndarray:
-    """(value - min) / (max - min) inside each group; all 0.5 where the group is constant (published code)."""
+    """(value - min) / (max - min) inside each group; all 0.5 where it is constant, to rounding (published code)."""
     low_N1 = values_NG.min(axis=1, keepdims=True)
     range_N1 = values_NG.max(axis=1, keepdims=True) - low_N1
-    constant_N1 = range_N1 == 0
+    constant_N1 = range_N1 <= 1e-6 * np.maximum(1.0, np.abs(low_N1))
     return np.where(constant_N1, 0.5, (values_NG - low_N1) / np.where(constant_N1, 1.0, range_N1))
 
 

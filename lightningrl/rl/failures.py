@@ -5,6 +5,7 @@
 | the decoder refuses a row (too long, not finite) | its group is left out; rows and groups are counted | goes on |
 | the judge raises | the groups of that call are left out and counted | goes on |
 | the judge has no value for a response (`gold_error`) | its group is left out and counted (`draw_groups`) | goes on |
+| an update is not finite | weights stay; counted, logged | stops after `max_skipped_steps` steps without any |
 | none of a step's groups could be scored | no update | stops after `max_unscorable_steps` such steps running |
 | the filter drops all groups of a step | no update | stops after `max_unkept_steps` steps running without a kept one |
 
@@ -25,11 +26,12 @@ from lightningrl.decoding.protocol import Decoder, Policy
 from lightningrl.errors import JudgeError, LightningRLError, TrainingError
 from lightningrl.rl.filters import failed_filters
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.rollout import Drawn
+from lightningrl.rl.rollout import Drawn, has_value
 from lightningrl.types import Example, Trajectory
 
 MAX_UNSCORABLE_STEPS = 3
 MAX_UNKEPT_STEPS = 20
+MAX_SKIPPED_STEPS = 5
 _AGAIN = "then run the same command again: it goes on from the last saved state"
 _log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ def roll_out(
         tally.first_judge_error = tally.first_judge_error or f"{type(error).__name__}: {error}"
         return []
     for answer in answers:
-        if answer.verdict.value is None and not tally.first_unscored:
+        if not has_value(answer) and not tally.first_unscored:
             tally.first_unscored = f"{answer.example.uid}: {answer.verdict.status}, {answer.verdict.detail}"
     return [answers[start : start + responses] for start in range(0, len(answers), responses)]
 
@@ -124,15 +126,18 @@ class Watch:
     >>> watch = Watch()
     >>> watch.see(1, Drawn(Groups([]), Groups([]), 1, 3), Tally(), {})
     >>> watch.state_dict()
-    {'without_scorable': 1, 'without_kept': 1}
+    {'without_scorable': 1, 'without_kept': 1, 'without_update': 0}
     """
 
     max_unscorable_steps: int = MAX_UNSCORABLE_STEPS
     max_unkept_steps: int = MAX_UNKEPT_STEPS
+    max_skipped_steps: int = MAX_SKIPPED_STEPS
     without_scorable: int = 0
     """Steps running in which no group could be scored."""
     without_kept: int = 0
     """Steps running in which no group was kept."""
+    without_update: int = 0
+    """Steps running in which every update was skipped."""
 
     def see(self, step: int, drawn: Drawn, tally: Tally, dropped: Mapping[str, int]) -> None:
         """Take note of a step. dropped: see `dropped_groups`.
@@ -147,11 +152,30 @@ class Watch:
         if self.without_kept >= self.max_unkept_steps:
             raise _unkept(self.without_kept, drawn, dropped)
 
+    def see_updates(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Take note of a step's updates, by its row: `updates`, `skipped` (their share).
+
+        Raises TrainingError when none was taken for too long: the policy would stay as it is for ever.
+        """
+        if not metrics["updates"]:
+            return
+        if metrics["skipped"]:
+            share = 100 * metrics["skipped"]
+            _log.warning("step %d: %.0f %% of its updates had a loss or gradient that is not finite", step, share)
+        self.without_update = self.without_update + 1 if metrics["skipped"] == 1 else 0
+        if self.without_update >= self.max_skipped_steps:
+            raise TrainingError(
+                f"no update could be taken in {self.without_update} steps running: their loss or gradient is not "
+                "finite. Begin anew with a lower learning rate, or look at the rewards; the last saved state stays."
+            )
+
     def state_dict(self) -> dict[str, int]:
-        return {"without_scorable": self.without_scorable, "without_kept": self.without_kept}
+        names = ("without_scorable", "without_kept", "without_update")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.without_scorable, self.without_kept = state["without_scorable"], state["without_kept"]
+        for name, count in state.items():
+            setattr(self, name, count)
 
 
 def _log_losses(step: int, drawn: Drawn, tally: Tally) -> None:

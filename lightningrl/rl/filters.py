@@ -22,6 +22,6 @@ def failed_filters(method: Method, groups: Groups) -> dict[str, np.ndarray]:
     (low, high), share_N = method.filter_accuracy, correct_NG.mean(axis=1)
     return {
         "filter_tpf_range": np.asarray(tpf_NG.max(axis=1) - tpf_NG.min(axis=1) < method.filter_tpf_range),
-        "filter_all_wrong": np.asarray(~correct_NG.any(axis=1) & method.filter_all_wrong),
+        "filter_all_wrong": np.asarray(~groups.is_any_right_N & method.filter_all_wrong),
         "filter_accuracy": np.asarray((share_N < low) | (share_N > high)),
     }

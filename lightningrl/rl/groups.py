@@ -23,7 +23,7 @@ class Groups:
     graded: bool = False
     """The judge's value is a fraction (of tests passed), not only right or wrong."""
     wrong_from: int | None = None
-    """Responses of this many tokens or more count as wrong, whatever the judge says."""
+    """Responses of this many tokens or more count as wrong, whatever the judge says; None where it grades."""
 
     def table(self, cell: Callable[[Answer], float]) -> np.ndarray:
         """(N, G) of a number of each answer."""
@@ -33,6 +33,13 @@ class Groups:
     def correct_NG(self) -> np.ndarray:
         correct_NG = np.array([[a.verdict.correct for a in group] for group in self.answers], dtype=bool)
         return correct_NG if self.wrong_from is None else correct_NG & (self.length_NG < self.wrong_from)
+
+    @property
+    def is_any_right_N(self) -> np.ndarray:
+        """(N,) bool: a correct response; where the judge grades, one that is worth anything."""
+        if not self.graded:
+            return self.correct_NG.any(axis=1)
+        return np.asarray(self.table(lambda a: float(a.verdict.value or 0.0)).max(axis=1) > 0)
 
     @property
     def tpf_NG(self) -> np.ndarray:

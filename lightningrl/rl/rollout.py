@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -45,6 +46,11 @@ class Drawn:
     unscorable: int
 
 
+def has_value(answer: Answer) -> bool:
+    """Whether the judge could score it: a value, and a number."""
+    return answer.verdict.value is not None and math.isfinite(answer.verdict.value)
+
+
 def draw_groups(
     examples: Sequence[Example],
     order: PromptOrder,
@@ -64,7 +70,7 @@ def draw_groups(
     rounds = unscorable = 0
     while len(kept) < wanted and rounds < max_rounds:
         groups = roll([examples[index] for index in order.take(wanted - len(kept))])
-        scorable = [group for group in groups if all(a.verdict.value is not None for a in group)]
+        scorable = [group for group in groups if all(has_value(a) for a in group)]
         unscorable += len(groups) - len(scorable)
         sampled += scorable
         if scorable:

@@ -44,6 +44,8 @@ class TrainSetup:
     mixture: Sequence[Policy] = ()
     """Policies of `rollout_thresholds`."""
     world: World = field(default_factory=World)
+    fresh: Callable[[], SDAR] | None = None
+    """The base once more, whole, as master weights: what a value model starts from. None: `model` itself is whole."""
     shard: Callable[[SDAR], SDAR] | None = None
     """Shards one more model as `model` is; None where nothing is sharded."""
 

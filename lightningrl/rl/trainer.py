@@ -56,15 +56,23 @@ class PolicyTrainer:
         )
         self.critic: Critic | None = None
         if self.method.value is not None:
-            values = value_model(setup.decoder.model).to(setup.model.lm_head.weight.dtype)
+            values = value_model(setup.fresh() if setup.fresh else setup.model)
+            values.checkpoint_activations = setup.model.checkpoint_activations
             self.critic = Critic(setup.shard(values) if setup.shard else values, self.method.value, run.weight_decay)
-        margin = self.method.overlong_margin
-        self.blank = Groups([], setup.task.judge.graded, None if margin is None else setup.task.max_new_tokens - margin)
+        margin, graded = self.method.overlong_margin, setup.task.judge.graded
+        self.blank = Groups([], graded, None if margin is None or graded else setup.task.max_new_tokens - margin)
         self.order = PromptOrder(len(setup.train), setup.seed)
         self.steps_done = self.updates_done = self.token_forwards = 0
         self.watch = Watch()
         self.selection = Fastest(run.accuracy_tolerance_pct)
         self.selection.keeps_weights = setup.world.is_first
+
+    @property
+    def forwards_a_position(self) -> int:
+        """Of a trained position, a backward counted as two: the update, the base's and old log-probabilities where
+        they are computed, and the value model's estimate and update."""
+        scored = (self.method.kl_to == "base") + (self.states != HAPPENED)
+        return 3 + scored + (4 if self.critic else 0)
 
     @property
     def done(self) -> bool:
@@ -85,15 +93,17 @@ class PolicyTrainer:
         metrics |= {f"groups_dropped_{name.removeprefix('filter_')}": count for name, count in dropped.items()}
         self.watch.see(step, drawn, tally, dropped)
         batches, advantage_NG = self._batches(drawn.kept, step)
-        if batches:
+        if batches and not self.critic:
             metrics |= advantage_metrics(drawn.kept, advantage_NG)
         clock.mark("reference_s")
         metrics |= self._update_all(batches)
+        self.watch.see_updates(step, metrics)
         self.setup.publish()
         clock.mark("update_s")
         trained = sum(batch.positions for batch, _ in batches)
-        self.token_forwards += rollout_positions + 4 * trained  # reference 1, forward 1, backward 2
-        metrics |= {"rollout_positions": rollout_positions, "token_forwards": self.token_forwards}
+        self.token_forwards += rollout_positions + self.forwards_a_position * trained
+        metrics |= {"rollout_positions": rollout_positions, "trained_positions": trained}
+        metrics |= {"token_forwards": self.token_forwards}
         speed = {
             "rollout_tokens_per_s": drawn.sampled.length_NG.sum() / clock.seconds["rollout_s"],
             "update_positions_per_s": trained / clock.seconds["update_s"],
@@ -110,9 +120,12 @@ class PolicyTrainer:
 
     def _sample(self, kept: Groups, step: int) -> dict[str, Any] | None:
         """The best and the worst response of a group, now and then."""
-        if (step - 1) % SAMPLE_EVERY and not self.done:
+        if (step - 1) % SAMPLE_EVERY or not kept.answers:
             return None
-        rewards = {reward.name: raw(reward.name, kept) for reward in self.method.rewards} if kept.answers else {}
+        rewards: dict[str, np.ndarray] = {}
+        for reward in self.method.rewards:
+            name = reward.name if reward.name not in rewards else f"{reward.name} ({len(rewards) + 1})"
+            rewards[name] = raw(reward.name, kept)
         return sample_row(kept, rewards, self.setup.tokenizer, seed=self.setup.seed, step=step)
 
     def _draw(self, step: int) -> tuple[Drawn, Tally]:

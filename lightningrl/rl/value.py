@@ -37,10 +37,12 @@ def value_model(policy: SDAR) -> SDAR:
 
 
 def score_values(model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED) -> Tensor:
-    """(n,) values of the trajectories' actions, in the order of `score_tokens`; differentiable."""
+    """(n,) values of the trajectories' actions, in the order of `score_tokens`; differentiable, float32
+    at least."""
     mask_id = model.config.mask_token_id
     packed = pack([trajectory_row(t, mask_id, states) for t in trajectories], model.device)
-    return model(lambda m: m.lm_head(scored_hidden(m, packed)).squeeze(-1))
+    value_n = model(lambda m: m.lm_head(scored_hidden(m, packed))[..., 0].clone())
+    return value_n.float() if value_n.dtype in (torch.bfloat16, torch.float16) else value_n
 
 
 def estimate(
@@ -82,6 +84,9 @@ def estimate_all(
     return torch.from_numpy(returns_n).to(value_n), torch.from_numpy(advantage_n).to(value_n)
 
 
+Row = dict[str, float | None]
+
+
 @dataclass(slots=True)
 class Targets:
     """What a micro-batch's values are trained towards, n actions."""
@@ -112,7 +117,7 @@ class Critic:
             targets.append(Targets(value_n, return_n))
         return targets
 
-    def update(self, batch: Batch, targets: list[Targets], max_grad_norm: float, world: World) -> dict[str, float]:
+    def update(self, batch: Batch, targets: list[Targets], max_grad_norm: float, world: World) -> Row:
         """One step of the value model; a loss or gradient that is not finite changes nothing."""
         totals = {"value_loss": 0.0, "value_mean": 0.0, "return_mean": 0.0}
         for micro, target in zip(batch.micro, targets, strict=True):
@@ -125,7 +130,8 @@ class Critic:
             totals["return_mean"] += float(target.return_n.sum()) * share
         totals = world.totals(totals)
         norm = step(self.model, self.optimiser, max_grad_norm, bool(np.isfinite(totals["value_loss"])))
-        return totals | {"value_skipped": float(norm is None)}
+        found: Row = dict.fromkeys(totals) if norm is None else dict(totals)
+        return found | {"value_skipped": float(norm is None)}
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -91,6 +91,7 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         compute_budget=_budget(context),
         mixture=[make_policy(config, threshold) for threshold in settings.rollout_thresholds],
         world=world,
+        fresh=(lambda: load_policy(base, device)[0]) if is_sharded else None,
         shard=(lambda other: shard(other, settings.precision)) if is_sharded else None,
     )
 

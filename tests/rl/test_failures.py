@@ -169,7 +169,7 @@ def test_a_filter_that_never_keeps_is_bounded_and_named():
 def test_one_fruitful_step_begins_the_count_anew():
     watch = Watch(max_unscorable_steps=2, max_unkept_steps=3)
     see(watch, UNSCORABLE, UNKEPT, FRUITFUL, UNKEPT, UNSCORABLE, FRUITFUL, UNSCORABLE)
-    assert watch.state_dict() == {"without_scorable": 1, "without_kept": 1}
+    assert watch.state_dict() == {"without_scorable": 1, "without_kept": 1, "without_update": 0}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -95,7 +95,7 @@ def test_kl_and_nll_are_means_over_tokens_and_the_loss_their_weighted_sum():
     assert logged["policy_loss"].item() == pytest.approx(0.0)
     assert logged["kl"].item() == pytest.approx(0.148721 / 4, abs=1e-6)
     assert logged["nll"].item() == pytest.approx(2.0)
-    assert loss.item() == pytest.approx(0.01 * 0.148721 / 4 + 0.1 * 2.0, abs=1e-7)
+    assert loss.item() == logged["loss"].item() == pytest.approx(0.01 * 0.148721 / 4 + 0.1 * 2.0, abs=1e-7)
     assert logged["ratio"].item() == pytest.approx(1.0) and logged["clip_fraction"].item() == 0
 
 

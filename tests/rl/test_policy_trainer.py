@@ -10,19 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.answering import answer
-from lightningrl.config.method import Method, Reward
+from lightningrl.config.method import Method, Reward, Value
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.protocol import Policy
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.errors import CheckpointError
+from lightningrl.errors import CheckpointError, TrainingError
 from lightningrl.judges.boxed import BoxedJudge
+from lightningrl.models import packing
 from lightningrl.resolve import resolve
 from lightningrl.rl import trainer as trainer_module
-from lightningrl.rl.algorithms import grpo_traj, lightningrl
-from lightningrl.rl.likelihood import index_actions
+from lightningrl.rl import update as update_module
+from lightningrl.rl import value as value_module
+from lightningrl.rl.algorithms import grpo_traj, lightningrl, published_code
+from lightningrl.rl.likelihood import HAPPENED, States, index_actions, score_tokens, trajectory_row
 from lightningrl.rl.registry import ALGORITHMS
-from lightningrl.rl.update import cut
+from lightningrl.rl.update import Batch, cut
+from lightningrl.training.world import World
 from lightningrl.types import Verdict
 
 ALL = Method(filter_all_wrong=False, filter_tpf_range=0.0)
@@ -133,22 +137,123 @@ def test_decoder_and_trainer_that_disagree_are_an_error(tmp_path):
         trainer.step()
 
 
-def test_compute_counts_rollouts_once_and_training_four_times(tmp_path):
-    """Reference 1, forward 1, backward 2 for each trained position; a rollout position 1; validation not at all."""
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, validate_every=1))
-    total, original, positions = 0, trainer._batches, []
+@pytest.mark.parametrize(
+    ("algorithm", "method", "forwards"),
+    [
+        ("lightningrl", Method(), 1 + 3),
+        ("lightningrl", Method(shrink=2), 2 + 3),
+        ("published_code", Method(), 2 + 3),
+        ("lightningrl", Method(kl_to="rollout"), 3),
+        ("lightningrl", Method(value=Value()), 1 + 3 + 4),
+        ("tracerl", Method(filter_accuracy=(0.0, 1.0)), 3 + 4),
+    ],
+)
+def test_compute_is_what_the_models_really_computed(tmp_path, monkeypatch, algorithm, method, forwards):
+    """A rollout position counts once, a trained one once a forward and twice a backward, for each model; validation
+    does not count. Counted here at the packed forward itself."""
+    computed, original = [], packing.scored_hidden
 
-    def spy(kept, step):
-        batches, advantage_NG = original(kept, step)
-        positions.append(sum(batch.positions for batch, _ in batches))
-        return batches, advantage_NG
+    def counting(model, packed):
+        computed.append(packed.ids_1Q.shape[1] * (3 if torch.is_grad_enabled() else 1))
+        return original(model, packed)
 
-    trainer._batches = spy
-    for step in range(2):
+    monkeypatch.setattr(packing, "scored_hidden", counting)
+    monkeypatch.setattr(value_module, "scored_hidden", counting)
+    trainer = resolve(ALGORITHMS[algorithm])(tiny_setup(tmp_path, method=method, validate_every=1))
+    monkeypatch.setattr(trainer, "_logp_gap", lambda trajectories: (0.0, 0.0))  # a check, not part of the method
+    total = 0
+    for _ in range(2):
+        computed.clear()
         metrics = trainer.step().metrics
-        total += metrics["rollout_positions"] + 4 * positions[step]
+        assert sum(computed) == forwards * metrics["trained_positions"]
+        total += metrics["rollout_positions"] + sum(computed)
         assert metrics["token_forwards"] == total and metrics["rollout_positions"] > 0
     assert trainer.setup.decoder.ledger.positions == 0
+
+
+def test_what_is_trained_are_the_states_that_happened(tmp_path):
+    """The positions of a step's updates are those of its trajectories' own states: full masking has fewer."""
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL))
+    kept = trainer._draw(1)[0].kept.trajectories
+    mask_id = trainer.setup.model.config.mask_token_id
+    expected = sum(trajectory_row(t, mask_id).num_tokens for t in kept)
+    assert expected > sum(trajectory_row(t, mask_id, States(full_mask=True)).num_tokens for t in kept)
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL))
+    assert trainer.step().metrics["trained_positions"] == expected
+    batches, _ = trainer._batches(trainer._draw(2)[0].kept, 2)
+    assert all(batch.states == HAPPENED for batch, _ in batches)
+
+
+def test_one_optimiser_lives_for_the_whole_run(tmp_path):
+    """Its own count of steps is the run's updates: moments are not begun anew at each RL step."""
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL, steps=3))
+    updates = sum(trainer.step().metrics["updates"] for _ in range(3))
+    counts = {int(state["step"]) for state in trainer.optimiser.state.values()}
+    assert counts == {updates} and updates == trainer.updates_done == 6
+
+
+def test_overlong_answers_are_wrong_in_the_reported_accuracy_too(tmp_path):
+    """Every response has at least one token: with a margin of all of them none is right, in rewards and report."""
+    method = Method(overlong_margin=13, filter_all_wrong=False, filter_tpf_range=0.0)
+    metrics = published_code.trainer(tiny_setup(tmp_path, method=method)).step().metrics
+    assert metrics["accuracy_pct"] == 0 and metrics["reward_accuracy_mean"] == -1
+    assert lightningrl.trainer(tiny_setup(tmp_path, method=ALL)).step().metrics["accuracy_pct"] > 0
+
+
+def test_the_yardstick_is_the_base_before_any_training(tmp_path):
+    before = tiny_setup(tmp_path).validate()
+    trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL, learning_rate=0.05, warmup_updates=0))
+    trainer.step()
+    assert trainer.selection.base == before != trainer.setup.validate()
+
+
+@pytest.mark.parametrize(("kl_to", "is_base"), [("base", True), ("rollout", False)])
+def test_the_kl_term_holds_to_the_base_or_to_the_rollouts_policy(tmp_path, kl_to, is_base):
+    setup = tiny_setup(tmp_path, method=Method(kl_to=kl_to, filter_all_wrong=False, filter_tpf_range=0.0))
+    with torch.no_grad():
+        for parameter in setup.reference.parameters():
+            parameter.mul_(0.9)
+    trainer = lightningrl.trainer(setup)
+    batches, _ = trainer._batches(trainer._draw(1)[0].kept, 1)
+    for batch, _ in batches:
+        for micro in batch.micro:
+            of_base = score_tokens(setup.reference, micro.trajectories).logp_n.detach()
+            assert torch.equal(micro.ref_logp_n, of_base) == is_base
+            assert torch.equal(micro.ref_logp_n, micro.old_logp_n) != is_base
+
+
+def test_each_process_scores_its_share_and_no_more(tmp_path, monkeypatch):
+    """Of seven micro-batches two processes score four and three, the second one a repeat that counts for nothing."""
+    setup = tiny_setup(tmp_path, method=ALL)
+    trajectories = lightningrl.trainer(setup)._draw(1)[0].kept.trajectories[:7]
+    scored = []
+    monkeypatch.setattr(
+        update_module,
+        "score_tokens",
+        lambda model, rows, states: scored.extend(rows) or score_tokens(model, rows, states),
+    )
+    shares = []
+    for rank in range(2):
+        scored.clear()
+        batch = Batch.build(
+            trajectories, np.zeros(7), np.zeros(7, bool), setup.model, setup.reference, 1, world=World(rank, 2)
+        )
+        shares.append([id(t) for t in scored])
+        assert [micro.weight for micro in batch.micro] == [1.0, 1.0, 1.0, 1.0 - rank]
+    assert len(shares[0]) == len(shares[1]) == 4
+    assert set(shares[0]) | set(shares[1]) == {id(t) for t in trajectories}
+
+
+def test_updates_that_can_never_be_taken_end_the_run(tmp_path):
+    """Every loss is not finite: counted, logged, and after five steps an error that says what to do."""
+    setup = tiny_setup(tmp_path, method=ALL, steps=30, prompts=1, updates=1)
+    with torch.no_grad():
+        setup.reference.model.norm.weight[0] = float("nan")
+    trainer = lightningrl.trainer(setup)
+    for _ in range(4):
+        assert trainer.step().metrics["skipped"] == 1
+    with pytest.raises(TrainingError, match=r"no update could be taken in 5 steps running.*lower learning rate"):
+        trainer.step()
 
 
 def test_validation_is_greedy_at_the_runs_threshold_and_happens_when_due(tmp_path):

@@ -22,6 +22,7 @@ from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.decoding.stops.inside_block import InsideBlock
+from lightningrl.errors import DecodeError
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packing import PackedRow, pack, token_scores
 from lightningrl.rl.algorithms.lightningrl import trainer
@@ -101,6 +102,13 @@ def test_trainers_log_probs_are_the_decoders_for_every_selector_and_stop_rule(se
             naive = naive_action_log_probs(model, trajectory)
         for position, value in naive.items():
             assert float(keys[row, position]) == pytest.approx(float(value), abs=1e-5)
+
+
+def test_trajectories_of_another_block_size_are_refused():
+    model, other = tiny_model(4), tiny_model(4, block_size=8)
+    [trajectory] = BlockDecoder(model, (3, 7)).decode(requests_of([5], 6), Policy(Threshold(0.3), 1.0))
+    with pytest.raises(DecodeError, match=r"block sizes \[4\]: expected .* the model's block size 8"):
+        score_tokens(other, [trajectory])
 
 
 def test_other_weights_are_noticed():

@@ -151,6 +151,13 @@ def test_the_default_limit_keeps_a_range_of_0_01_and_drops_0_0099():
     assert keep_groups(LIGHTNINGRL, near).tolist() == [False] and keep_groups(LIGHTNINGRL, far).tolist() == [True]
 
 
+def test_where_the_judge_grades_all_wrong_means_that_no_test_passed():
+    """Fractions [.9, .5] without one that passed all are kept, [0, 0] dropped (published code, by pass rate)."""
+    answers = [[answer_of(8, 4, False, value), answer_of(8, 2, False, other)] for value, other in ((0.9, 0.5), (0, 0))]
+    assert keep_groups(LIGHTNINGRL, Groups(answers, graded=True)).tolist() == [True, False]
+    assert keep_groups(LIGHTNINGRL, Groups(answers)).tolist() == [False, False]
+
+
 def test_tracerls_filter_keeps_20_to_80_percent_correct_and_asks_no_spread():
     for right, kept in ((0, False), (1, True), (3, True), (4, True), (5, False)):
         group = [answer_of(8, 2, correct=i < right) for i in range(5)]

@@ -8,6 +8,8 @@ from fixtures.tiny import tiny_setup
 
 from lightningrl import io
 from lightningrl.answering import Answer
+from lightningrl.config.method import Method, Reward
+from lightningrl.rl import rewards as rewards_module
 from lightningrl.rl import trainer as trainer_module
 from lightningrl.rl.algorithms import lightningrl
 from lightningrl.rl.groups import Groups
@@ -140,6 +142,19 @@ def test_a_resumed_run_has_the_same_samples_and_they_are_saved_with_its_state(tm
     assert samples_text(whole.samples) == samples_text([json.loads(line) for line in files[0].splitlines()])
 
 
-def test_samples_are_of_the_first_step_every_tenth_after_it_and_the_last(tmp_path):
+def test_samples_are_of_the_first_step_and_every_tenth_after_it(tmp_path):
     trainer = lightningrl.trainer(tiny_setup(tmp_path, steps=13, prompts=1, updates=1))
-    assert [step for step in range(1, 14) if trainer.step().sample is not None] == [1, 11, 13]
+    assert [step for step in range(1, 14) if trainer.step().sample is not None] == [1, 11]
+
+
+def test_a_step_without_a_kept_group_has_no_sample_and_asks_no_reward_for_it(tmp_path, monkeypatch):
+    """A reward of somebody's own may not bear no groups at all."""
+    monkeypatch.setattr(rewards_module, "resolve", lambda name: lambda groups: groups.tpf_NG / groups.tpf_NG.shape[1])
+    method = Method(rewards=[Reward(name="mine:reward")], filter_tpf_range=1e6)
+    assert lightningrl.trainer(tiny_setup(tmp_path, method=method)).step().sample is None
+
+
+def test_two_rewards_of_one_name_are_both_shown(tmp_path):
+    method = Method(rewards=[Reward(name="tpf"), Reward(name="tpf", only_correct=True)])
+    sample = lightningrl.trainer(tiny_setup(tmp_path, method=method)).step().sample
+    assert list(sample["best"]["rewards"]) == ["tpf", "tpf (2)"]

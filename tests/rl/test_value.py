@@ -11,6 +11,7 @@ from lightningrl.config.method import Method, Value
 from lightningrl.rl.algorithms import lightningrl, tracerl
 from lightningrl.rl.likelihood import States, index_actions
 from lightningrl.rl.value import estimate, estimate_all, score_values, value_model
+from lightningrl.training.world import World
 
 STEPS, REWARD, VALUE = np.array([0, 0, 1, 2, 2]), np.array([0.0, 0, 0, 1, 1]), np.array([0.2, 0.4, 0.5, 0.6, 0.8])
 
@@ -96,6 +97,17 @@ def test_with_a_value_model_advantages_are_the_estimates_and_the_values_learn(tm
     first, second = trainer.step().metrics, trainer.step().metrics
     assert first["value_mean"] == 0 and second["value_mean"] != 0 and first["value_loss"] > 0
     assert np.isfinite(second["policy_loss"]) and second["value_skipped"] == 0
+
+
+def test_a_value_loss_that_is_not_finite_is_skipped_and_leaves_no_number_that_json_cannot_hold(tmp_path):
+    trainer = tracerl.trainer(tiny_setup(tmp_path, method=Method(filter_accuracy=(0.0, 1.0))))
+    before = {name: tensor.clone() for name, tensor in trainer.critic.model.state_dict().items()}
+    drawn, _ = trainer._draw(1)
+    [(batch, targets), *_], _ = trainer._batches(drawn.kept, 1)
+    targets[0].return_n[0] = float("nan")
+    row = trainer.critic.update(batch, targets, 1.0, World())
+    assert row == {"value_loss": None, "value_mean": None, "return_mean": None, "value_skipped": 1.0}
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.critic.model.state_dict().items())
 
 
 def test_a_run_with_a_value_model_goes_on_from_its_state_to_the_same_bits(tmp_path):
