@@ -188,6 +188,8 @@ def _check_policy(experiment: Experiment, planned: Plan) -> None:
     from lightningrl.resolve import resolve
     from lightningrl.stages.decoder import make_policy
 
+    for stage in planned.of("train"):
+        resolve(stage.members["algorithm"])
     for run in experiment.runs:
         for reward in run.method.rewards:
             if ":" in reward.name:

@@ -38,8 +38,8 @@ def phases(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, 
     try:
         metrics = list(io.read_jsonl(folder / "metrics.jsonl"))
         timing = [row for row in io.read_jsonl(folder / "timing.jsonl") if "rollout_s" in row]
-    except (OSError, StageError) as error:
-        raise CheckpointError(f"{folder} is no finished training: {error}") from None
+    except (OSError, StageError):
+        raise CheckpointError(f"{folder} is no finished training: it has no metrics.jsonl or timing.jsonl") from None
     if not timing or "trained_positions" not in metrics[0]:
         raise CheckpointError(f"{folder} is no reinforcement-learning run: its steps have no phases")
     config = read_config(folder)

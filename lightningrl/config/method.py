@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lightningrl.config.section import Section
 
@@ -107,6 +107,12 @@ class Method(Section):
         if not 0 <= found[0] <= found[1] <= 1:
             raise ValueError(f"found {list(found)}, allowed: two numbers with 0 <= low <= high <= 1")
         return found
+
+    @model_validator(mode="after")
+    def _one_kind_of_states(self) -> Method:
+        if self.full_mask and self.shrink > 1:
+            raise ValueError("full_mask: true takes all of a block as one state; leave shrink out")
+        return self
 
     def science(self) -> dict[str, Any]:
         """Only what is given: the rest is the algorithm's, whose source is in the key."""

@@ -30,7 +30,7 @@ def token_log_probs(
 
     def reduce(hidden_cH: Tensor, target_c: Tensor) -> tuple[Tensor, Tensor]:
         log_probs_cV = model.log_probs(hidden_cH, temperature)
-        logp_c = log_probs_cV.gather(-1, target_c[:, None]).squeeze(-1)
+        logp_c = log_probs_cV.gather(-1, target_c[:, None]).squeeze(-1).clone()  # FSDP2 wants no views
         with torch.no_grad():
             # Where the probability is 0 its logarithm is not finite, and 0 times that would be NaN.
             entropy_c = -(log_probs_cV.exp().mul_(log_probs_cV.clamp(min=-1e4))).sum(dim=-1)

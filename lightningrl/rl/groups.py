@@ -38,8 +38,9 @@ class Groups:
     def is_any_right_N(self) -> np.ndarray:
         """(N,) bool: a correct response; where the judge grades, one that is worth anything."""
         if not self.graded:
-            return self.correct_NG.any(axis=1)
-        return np.asarray(self.table(lambda a: float(a.verdict.value or 0.0)).max(axis=1) > 0)
+            return np.asarray(self.correct_NG.any(axis=1))
+        fraction_NG = self.table(lambda a: float(a.verdict.value or 0.0))
+        return np.array(fraction_NG.max(axis=1) > 0, dtype=bool)
 
     @property
     def tpf_NG(self) -> np.ndarray:

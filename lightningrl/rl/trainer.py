@@ -93,6 +93,11 @@ class PolicyTrainer:
         metrics |= {f"groups_dropped_{name.removeprefix('filter_')}": count for name, count in dropped.items()}
         self.watch.see(step, drawn, tally, dropped)
         batches, advantage_NG = self._batches(drawn.kept, step)
+        if batches:
+            sums = total_reward(self.method.rewards, drawn.kept)
+            metrics["reward_optimised_mean"] = float(sums.mean())
+            own = [reward.name for reward in self.method.rewards if ":" in reward.name]
+            metrics |= {f"reward_{name}_mean": float(raw(name, drawn.kept).mean()) for name in own}
         if batches and not self.critic:
             metrics |= advantage_metrics(drawn.kept, advantage_NG)
         clock.mark("reference_s")
@@ -226,8 +231,9 @@ class PolicyTrainer:
         if "reward_total_mean" not in row:
             return f"step {row['step']}/{self.setup.run.steps}  no response could be scored: see groups_unscorable"
         return (
-            f"step {row['step']}/{self.setup.run.steps}  reward {row['reward_total_mean']:.2f}  accuracy "
-            f"{row['accuracy_pct']:.0f} %  tpf {row['tpf']:.2f}  groups {row['groups_kept']}/{row['groups_sampled']}"
+            f"step {row['step']}/{self.setup.run.steps}  accuracy reward {row['reward_accuracy_mean']:.2f}  accuracy "
+            f"{row['accuracy_pct']:.0f} %  tpf {row['tpf']:.2f}  kept {row['groups_kept']} of "
+            f"{row['groups_sampled']} groups"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
             f"{selection.base['validation_accuracy_pct']:.1f} %), tpf {chosen['validation_tpf']:.2f} "
             f"(base {selection.base['validation_tpf']:.2f})"
         )
+        if not any(row.get("updates", 1) for row in history.rows):
+            context.report("but no update was taken: no group passed the filter, so these are the base's weights")
     world.barrier()
 
 

@@ -70,7 +70,7 @@ def read(folder: Path, step: int, rank: int, world: int, remedy: str) -> dict[st
     if (found := sorted(manifest["files"])) != sorted(expected):
         raise CheckpointError(
             f"{folder / MANIFEST} names {', '.join(found) or 'no file'}, expected {', '.join(expected)}: a state is "
-            f"gone on with by as many processes as saved it. {remedy}"
+            f"gone on with by as many processes as saved it; start {len(found) or 'as many'} of them."
         )
     if manifest["step"] != step:
         raise CheckpointError(f"{folder / MANIFEST} is of step {manifest['step']}, expected {step}. {remedy}")

@@ -6,7 +6,10 @@ are answers (plain objects) and sums; weights and gradients are the sharded mode
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from lightningrl.errors import ConfigError
 from lightningrl.launched import process
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: rollouts of one share may take much longer than those of another."""
 
@@ -66,17 +70,31 @@ class World:
         return self.rank == 0
 
 
+def on_main_thread() -> bool:
+    """Where alone signal handlers can be set."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def join(is_sharded: bool = False) -> Iterator[World]:
     """The world of this process for as long as it trains. is_sharded: a group is needed even for one process."""
     world = World(*process())
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if world.size > 1 and missing:
+        raise ConfigError(f"WORLD_SIZE is {world.size}, but {' and '.join(missing)} not set: start it with torchrun")
     if dist.is_initialized() or (world.size == 1 and not is_sharded):
         yield world
         return
+    # Nothing is to be saved yet: while waiting for the others a SIGTERM ends the process, as it would any other.
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL) if on_main_thread() else None
+    if world.size > 1 and world.is_first:
+        _log.info("waiting for %d processes at %s", world.size, os.environ["MASTER_ADDR"])
     if world.size == 1:
         dist.init_process_group(_backend(), store=HashStore(), rank=0, world_size=1, timeout=PATIENCE)
     else:
         dist.init_process_group(_backend(), timeout=PATIENCE)
+    if before is not None:
+        signal.signal(signal.SIGTERM, before)
     try:
         yield world
     finally:

@@ -15,7 +15,9 @@ GB, MB = 1e9, 1e6
 def plan_budget(
     config: Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")] = Path("config/config.yaml"),
     gpu: Annotated[str, typer.Option(help="h100, h200, a100, or cpu: this processor, measured now.")] = "h100",
-    gpus: Annotated[int, typer.Option(min=1, help="How many, in one process group.")] = 8,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="How many, in one process group; left out: resources.train_processes.")
+    ] = None,
     model_size: Annotated[str | None, typer.Option(help="1.7b, 4b, 8b, ...; left out: the experiment's base.")] = None,
     prompt_tokens: Annotated[float | None, typer.Option(min=1, help="Of a prompt, mean; left out: known.")] = None,
     response_tokens: Annotated[float | None, typer.Option(min=1, help="Of a response, mean; left out: known.")] = None,
@@ -26,7 +28,9 @@ def plan_budget(
     bandwidth_share: Annotated[float | None, typer.Option(help="Of memory bandwidth, in rollouts.")] = None,
     rows_busy: Annotated[float | None, typer.Option(help="Share of rows at work, on average.")] = None,
     reserve: Annotated[float | None, typer.Option(help="Share of the card's memory that is left free.")] = None,
-    checkpointing: Annotated[bool, typer.Option(help="Activations recomputed in the backward.")] = True,
+    checkpointing: Annotated[
+        bool | None, typer.Option(help="Activations recomputed in the backward; left out: as resources say.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Instead: formulas beside a small run on this CPU.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads, of --check and of --gpu cpu.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
@@ -55,8 +59,8 @@ def plan_budget(
 
 
 def _estimate(
-    config: Path, gpu: str, gpus: int, size: str | None, shares: dict[str, Any], lengths: dict[str, Any],
-    checkpointing: bool, threads: int,
+    config: Path, gpu: str, gpus: int | None, size: str | None, shares: dict[str, Any], lengths: dict[str, Any],
+    checkpointing: bool | None, threads: int,
 ) -> dict[str, Any]:  # fmt: skip
     from dataclasses import replace
 
@@ -73,7 +77,9 @@ def _estimate(
     usual = MEASURED if gpu == "cpu" else Shares()
     assumed = replace(usual, **{name: value for name, value in shares.items() if value is not None})
     said = Said(**lengths)
-    single = gpu == "cpu"
+    single, resources = gpu == "cpu", experiment.resources
+    gpus = gpus or resources.train_processes
+    checkpointing = resources.checkpoint_activations if checkpointing is None else checkpointing
     estimate = Estimate(
         experiment, shape_of(experiment, size), device_of(gpu), 1 if single else gpus, assumed, said,
         checkpointing and not single,
@@ -122,6 +128,12 @@ def _show_model(found: dict[str, Any]) -> None:
         f"({device['operations_per_s'] / 1e12:.4g} TFLOP/s, {device['bytes_per_s'] / 1e12:.3g} TB/s)"
     )
     typer.echo(f"assumed: {assumed}")
+    benchmarks = {row["benchmark"]: row["lengths"] for row in found["runs"].values()}
+    for name, lengths in benchmarks.items():
+        typer.echo(
+            f"assumed of {name}: {lengths['prompt_tokens']:g} prompt tokens, {lengths['response_tokens']:g} response "
+            f"tokens, {lengths['tpf']:g} tokens per forward"
+        )
 
 
 def _show_memory(found: dict[str, Any]) -> None:
@@ -141,6 +153,8 @@ def _show_memory(found: dict[str, Any]) -> None:
             words = what.replace("_", " ")
             lines.append([f"update in all, {words} ({positions:,.0f} positions): {fits}", f"{value / size:.2f}"])
         verdict = "fits" if row["fits"] else "DOES NOT FIT"
+        if row["fits"] and not row["update_fits"]["longest_response_with_checkpointing"]:
+            verdict = "fits, BUT NOT a response at the length limit, which goes alone"
         without = f"{row['budget_bytes'] / size:,.1f} {unit} without the reserve"
         lines.append([f"most at a time, of {without}: {verdict}", f"{row['peak_bytes'] / size:.2f}"])
         _print(lines)

@@ -13,7 +13,7 @@ from fixtures.tiny import tiny_setup
 TESTS = Path(__file__).parents[1]
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node"],
-    "accelerate": ["accelerate.commands.launch", "--cpu", "--mixed_precision", "no", "--dynamo_backend", "no",
+    "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no",
                    "--num_machines", "1", "--main_process_port", "0", "--num_processes"],
 }  # fmt: skip
 RUN = {"steps": 3, "prompts": 4, "updates": 2, "method": {"filter_all_wrong": False, "filter_tpf_range": 0.0}}
@@ -33,6 +33,7 @@ def trained(folder, launcher=None, processes=1, **options):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(out)
+    assert found["processes"] == processes
     return found["weights"], found["rows"]
 
 
