@@ -37,7 +37,8 @@ facts["gpus"] = [
 print(json.dumps(facts))
 """
 EXPERIMENTAL = (
-    "paged kernels and CUDA graphs in the decoder (`BlockDecoder(forwards=...)`): off until `make gpu-check` has a run"
+    "paged kernels and CUDA graphs in the decoder (`BlockDecoder(forwards=...)`), stages on a GPU "
+    "(`resources.device: cuda`, with flex attention in training): off until `make gpu-check` has a run"
 )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
+from lightningrl.decoding.views import distinct_steps, visible_tokens
 from lightningrl.rl.advantages import collapse_ratio, normalise_group
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rewards import FUNCTIONS, accuracy, tpf
@@ -14,11 +16,12 @@ from lightningrl.rl.rollout import Drawn
 COLLAPSE_EPS = (0.01, 0.05, 0.1, 0.5)
 
 
-def rollout_metrics(drawn: Drawn, wanted: int) -> dict[str, Any]:
+def rollout_metrics(drawn: Drawn, wanted: int, special_ids: Collection[int] = ()) -> dict[str, Any]:
     """Raw rewards by name, accuracy, TPF by each definition, lengths over all sampled groups; acceptance.
 
     The total reward is the raw sum of accuracy reward and TPF, whatever the algorithm makes of them: one curve that can
-    be compared between algorithms. `wanted`: groups the step asked for.
+    be compared between algorithms. `wanted`: groups the step asked for; special_ids: tokens without visible text, for
+    TPF as the paper's code counts it.
     """
     groups, kept = drawn.sampled, drawn.kept
     counts = {
@@ -33,6 +36,8 @@ def rollout_metrics(drawn: Drawn, wanted: int) -> dict[str, Any]:
         return counts
     raw = {name: reward(groups) for name, reward in FUNCTIONS.items()}
     stats = [a.trajectory.stats for group in groups.answers for a in group]
+    visible = [visible_tokens(t, special_ids) for t in groups.trajectories]
+    distinct = [distinct_steps(t) for t in groups.trajectories]
     statuses = [a.verdict.status for group in groups.answers for a in group]
     forwards, tokens = sum(s.denoise_forwards for s in stats), sum(s.response_tokens for s in stats)
     return counts | {
@@ -44,6 +49,9 @@ def rollout_metrics(drawn: Drawn, wanted: int) -> dict[str, Any]:
         "accuracy_pct": 100 * float(groups.correct_NG.mean()),
         "tpf": tokens / forwards,
         "tpf_mean": float(np.mean([s.tpf for s in stats])),
+        "tpf_paper": sum(visible) / sum(distinct),
+        "tpf_paper_mean": float(np.mean(np.divide(visible, distinct))),
+        "tpf_true_mean": float(np.mean([s.tpf_true for s in stats])),
         "tpf_true": tokens / (forwards + sum(s.commit_forwards for s in stats)),
         "forwards_per_problem": forwards / len(stats),
         "response_tokens_mean": float(groups.length_NG.mean()),

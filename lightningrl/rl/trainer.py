@@ -61,6 +61,7 @@ class PolicyTrainer:
             self.critic = Critic(setup.shard(values) if setup.shard else values, self.method.value, run.weight_decay)
         margin, graded = self.method.overlong_margin, setup.task.judge.graded
         self.blank = Groups([], graded, None if margin is None or graded else setup.task.max_new_tokens - margin)
+        self.special_ids = setup.tokenizer.all_special_ids
         self.order = PromptOrder(len(setup.train), setup.seed)
         self.steps_done = self.updates_done = self.token_forwards = 0
         self.watch = Watch()
@@ -89,7 +90,7 @@ class PolicyTrainer:
         ledger.clear()
         clock.mark("rollout_s")
         dropped = dropped_groups(self.method, drawn.sampled)
-        metrics = {"step": step} | rollout_metrics(drawn, run.prompts) | tally.metrics()
+        metrics = {"step": step} | rollout_metrics(drawn, run.prompts, self.special_ids) | tally.metrics()
         metrics |= {f"groups_dropped_{name.removeprefix('filter_')}": count for name, count in dropped.items()}
         self.watch.see(step, drawn, tally, dropped)
         batches, advantage_NG = self._batches(drawn.kept, step)

@@ -68,9 +68,11 @@ def read(folder: Path, step: int, rank: int, world: int, remedy: str) -> dict[st
     manifest = _read(folder, remedy)
     expected = [file_name(number, world) for number in range(world)]
     if (found := sorted(manifest["files"])) != sorted(expected):
+        whole = found == sorted(file_name(number, len(found)) for number in range(len(found)))
         raise CheckpointError(
             f"{folder / MANIFEST} names {', '.join(found) or 'no file'}, expected {', '.join(expected)}: a state is "
-            f"gone on with by as many processes as saved it; start {len(found) or 'as many'} of them."
+            "gone on with by as many processes as saved it. "
+            + (f"Start {len(found)}, not {world}." if whole and found else remedy)
         )
     if manifest["step"] != step:
         raise CheckpointError(f"{folder / MANIFEST} is of step {manifest['step']}, expected {step}. {remedy}")

@@ -1,10 +1,11 @@
 """Rewards, advantages, filters, collapse ratio: numbers computed by hand."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
-from fixtures.tiny import answer_of
+from fixtures.tiny import answer_of, trajectory_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -281,6 +282,16 @@ def test_step_metrics_count_commits_in_tpf_true():
     groups = Groups([[answer_of(6, 2, commits=1), answer_of(9, 3, commits=2)]])
     row = rollout_metrics(Drawn(groups, groups, 1, 0), 1)
     assert (row["tpf"], row["tpf_true"]) == (15 / 5, 15 / 8)
+    assert (row["tpf_mean"], row["tpf_true_mean"]) == (3, (6 / 3 + 9 / 5) / 2)
+
+
+def test_step_metrics_count_tpf_as_the_papers_code_does():
+    """Text behind the stop token counts, special tokens do not, over distinct steps: 5 of 6 tokens, 4 steps; 1.25."""
+    trajectory = trajectory_of(2, [1, 1, 2, 2, 3, 4], response_len=5)
+    answer = dataclasses.replace(answer_of(5, 4), trajectory=trajectory)
+    row = rollout_metrics(Drawn(Groups([[answer]]), Groups([]), 1, 0), 1, special_ids=[5])
+    assert trajectory.token_ids.tolist() == [1, 2, 3, 4, 5, 6], "the stop token is the fifth"
+    assert row["tpf_paper"] == row["tpf_paper_mean"] == 1.25
 
 
 def test_step_metrics_without_any_group_are_counts_only():
