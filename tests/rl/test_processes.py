@@ -67,6 +67,7 @@ def test_two_processes_by_four_are_the_same_update(alone, tmp_path, launcher):
     assert_same(alone, trained(tmp_path, launcher, 2, microbatch=4))
 
 
+@pytest.mark.slow
 def test_three_processes_with_unequal_shares_are_the_same_update(alone, tmp_path):
     """Sixteen trajectories an update in micro-batches of five: four for three processes."""
     assert_same(alone, trained(tmp_path, "torchrun", 3, microbatch=5))
