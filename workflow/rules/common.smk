@@ -53,7 +53,9 @@ def outputs(kind):
 def launcher():
     """How a training is started: alone, or as `resources.train_processes` processes of this machine."""
     count = PLAN.experiment.resources.train_processes
-    return "lightningrl" if count == 1 else f"torch.distributed.run --standalone --nproc-per-node {count} -m lightningrl"
+    return (
+        "lightningrl" if count == 1 else f"torch.distributed.run --standalone --nproc-per-node {count} -m lightningrl"
+    )
 
 
 def files_of(stage):
