@@ -2,7 +2,7 @@
 
 Gold data: `{"entry_point": "f", "setup": code, "tests": [code, ...], "time_limit_s": 1}`. `setup` and `tests` are
 trusted; they run in one namespace (`lightningrl.judges.checker`), in which `f` is a function that asks the jail. The
-clock is the published executor's, `time_limit_s` + 2 s for the program and all its tests, the checker's time included;
+clock is one for all, `time_limit_s` + 5 s for the program and all its tests, the checker's time included;
 it begins when the jail is up.
 
 Known differences from running test and program in one interpreter: what a program does to its arguments is not seen
@@ -25,8 +25,9 @@ from lightningrl.sandbox.jail import Dialogue, Limits, open_dialogue
 from lightningrl.sandbox.limits import JailStatus
 from lightningrl.sandbox.process import START_LIMIT_S
 
-GRACE_S = 2.0
-"""Published: `test_time_limit + 2.0` for everything, the interpreter's start included."""
+GRACE_S = 5.0
+"""Beside the time limit, for everything. Published: 2 s; with it the official solution of MBPP 123, 1.7 to over 3 s by
+the machine, failed on a slow one."""
 _END_S = 5.0
 """For the checker to wind up after the jail's end, on a machine however loaded."""
 _CHECKER = Path(__file__).with_name("checker.py")
