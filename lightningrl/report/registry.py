@@ -23,3 +23,66 @@ INPUTS = {
     "figures": {"frontier": "frontier", "rewards": "curves", "steps": "steps", "collapse": "curves"},
     "tables": {"main": "headline", "frontier": "frontier"},
 }
+
+NEEDS = {
+    "table1": {
+        "rows": ("SDAR-8B-b32", "TraceRL-8B-b32", "GRPO(traj)-8B-b32", "LightningRL-8B-b32"),
+        "benchmarks": ("gsm8k", "math500", "mbpp", "humaneval"),
+        "of": ("evaluations",),
+    },
+    "table2": {
+        "rows": ("SDAR-8B-b32", "LightningRL-8B-b32"),
+        "benchmarks": ("gsm8k", "math500", "mbpp", "humaneval"),
+        "of": ("evaluations",),
+    },
+    "table3": {
+        "rows": ("LightningRL-8B-b32", "w/o NLL loss", "w/o Decoupled normalization", "w/o TPF-aware filtering"),
+        "benchmarks": ("gsm8k",),
+        "of": ("evaluations",),
+    },
+    "table4": {
+        "rows": ("LightningRL-8B-b32", "Seq-Seq-Seq", "Seq-Tok-Seq", "Tok-Tok-Tok"),
+        "benchmarks": ("gsm8k",),
+        "of": ("evaluations",),
+    },
+    "table5": {
+        "rows": ("LightningRL-8B-b32", "w/ Value Model"),
+        "benchmarks": ("gsm8k",),
+        "of": ("evaluations",),
+    },
+    "table6": {
+        "rows": (
+            "SDAR-1.7B-b32", "LightningRL-1.7B-b32", "SDAR-4B-b32", "LightningRL-4B-b32", "SDAR-8B-b32",
+            "LightningRL-8B-b32", "SDAR-8B-b8", "LightningRL-8B-b8", "SDAR-8B-b4", "LightningRL-8B-b4",
+        ),
+        "benchmarks": ("gsm8k", "math500", "mbpp", "humaneval"),
+        "of": ("evaluations",),
+    },
+    "table7": {"rows": ("SDAR-8B-b32", "LightningRL-8B-b32"), "benchmarks": ("gsm8k",), "of": ("speed",)},
+    "figure1": {
+        "rows": ("LightningRL-8B-b32",),
+        "benchmarks": ("gsm8k", "math500", "mbpp", "humaneval"),
+        "of": ("evaluations",),
+    },
+    "figure3": {
+        "rows": ("LightningRL-8B-b32", "w/o Decoupled normalization"), "benchmarks": ("gsm8k",), "of": ("training",)
+    },
+    "figure4": {"rows": ("LightningRL-8B-b32", "w/o NLL loss"), "benchmarks": ("gsm8k",), "of": ("training",)},
+    "figure5": {
+        "rows": ("LightningRL-8B-b32", "w/o TPF-aware filtering"), "benchmarks": ("gsm8k",), "of": ("training",)
+    },
+    "figure6": {
+        "rows": ("TraceRL-8B-b32", "LightningRL-8B-b32", "GRPO(traj)-8B-b32"),
+        "benchmarks": ("gsm8k",),
+        "of": ("training",),
+    },
+    "figure7": {"rows": ("SDAR-8B-b32", "LightningRL-8B-b32"), "benchmarks": ("gsm8k",), "of": ("evaluations",)},
+    "figure8": {
+        "rows": ("SDAR-8B-b32", "TraceRL-8B-b32", "LightningRL-8B-b32"),
+        "benchmarks": ("gsm8k",),
+        "of": ("training", "evaluations"),
+    },
+}  # fmt: skip
+"""What the paper's tables and figures are made of, so that each can be had without the others' runs: the policies that
+stand for these published rows (`published` in the config) on these benchmarks, and what of theirs. Tables and figures
+that are not here are made of everything in the experiment."""
