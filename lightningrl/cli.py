@@ -90,9 +90,10 @@ def _add_stage_verb(kind: str) -> None:
             _run_stage(kind, config, name, key)
 
 
-def _run_stage(kind: str, config: Path, name: str | None, key: str | None) -> None:
+def _run_stage(kind: str, config: Path, name: str | None, key: str | None, part: str | None = None) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.errors import StageError
+    from lightningrl.provenance.parts import read_part, run_part
     from lightningrl.provenance.plan import plan
     from lightningrl.provenance.runner import run_stage
 
@@ -100,7 +101,11 @@ def _run_stage(kind: str, config: Path, name: str | None, key: str | None) -> No
     names = [stage.name for stage in planned.of(kind)]
     if name is None and len(names) != 1:
         raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
-    run_stage(planned, planned.stage(kind, name or names[0]), key)
+    stage = planned.stage(kind, name or names[0])
+    if part is None:
+        run_stage(planned, stage, key)
+    else:
+        run_part(planned, stage, key, read_part(part))
 
 
 def _docstring(kind: str) -> str:
@@ -120,6 +125,7 @@ def evaluate(
     config: Config = DEFAULT_CONFIG,
     name: Name = None,
     key: Key = None,
+    part: Annotated[str | None, typer.Option("--part", help="A stage: decode only the 2nd of 8 parts: 2/8.")] = None,
     benchmark: direct.BenchmarkName = None,
     out: direct.Out = None,
     split: direct.Split = "test",
@@ -153,9 +159,9 @@ def evaluate(
     given = dict(locals())
     with for_people():
         if model is None:
-            _run_stage("evaluate", config, name, key)
+            _run_stage("evaluate", config, name, key, part)
         else:
-            for option in ("model", "config", "name", "key", "benchmark", "out"):
+            for option in ("model", "config", "name", "key", "part", "benchmark", "out"):
                 given.pop(option)
             direct.run(model, benchmark, out, **given)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.config.section import science
+from lightningrl.errors import StageError
 from lightningrl.io import canonical_json, sha256_text
 from lightningrl.provenance.digest import sources
 
@@ -90,6 +91,14 @@ class Stage:
     def key(self) -> str:
         """8 hex digits: equal keys, equal results."""
         return _key(self.preimage)
+
+    def check_key(self, asked: str | None) -> None:
+        """StageError when a caller planned with another key than today's."""
+        if asked is not None and asked != self.key:
+            raise StageError(
+                f"{self.kind} {self.name}: asked for key {asked}, but the config and code now give {self.key}: "
+                "they changed since the DAG was planned. Run snakemake again."
+            )
 
     @cached_property
     def cache_key(self) -> str:
