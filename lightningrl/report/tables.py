@@ -200,7 +200,7 @@ def _interval(key: str, digits: int, sign: bool = False) -> Cell:
 
 def _compat(data: pd.DataFrame) -> list[tuple[str, Cell]]:
     """The published grader's column, where there is one."""
-    if "compat_accuracy_pct" not in data.columns:
+    if data["compat_accuracy_pct"].isna().all():
         return []
     return [("Published grader (%)", lambda row: number(row.compat_accuracy_pct, 1))]
 
