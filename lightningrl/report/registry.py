@@ -2,7 +2,8 @@
 
 A figure is `draw(*tables, out_dir, options=None) -> list[Path]`; a table is `build(*tables) -> tables.Printed`.
 `INPUTS` says which collected tables each takes, in this order: `frontier` and `headline` (`frontier.collect`),
-`curves`, `steps` and `speed` (`series`). The paper's own are `table1` and so on, `report.paper`. An outsider's figure is named by its own `module:attribute` in the experiment's YAML.
+`curves`, `steps` and `speed` (`series`). The paper's own, `table1` and so on, are `report.paper`. An outsider's figure
+is named by its own `module:attribute` in the experiment's YAML.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ INPUTS = {
         "table3": ("headline",), "table4": ("headline",), "table5": ("headline",), "table6": ("headline",),
         "table7": ("speed",),
     },
-}
+}  # fmt: skip
 
 NEEDS = {
     "table1": {
