@@ -12,7 +12,7 @@ What each stage finds in its context's `config`, beside `members`:
   max_new_tokens, seed, policy, benchmark
 - collect/frontier (of everything), collect/<table or figure of the paper> (of what it needs): experiment, bootstrap,
   primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base}]
-- table/<name>, figure/<name>: name, collected (the table it is made of); figures also plot, policies
+- table/<name>, figure/<name>: name, collected (the tables it is made of); figures also plot, policies
 - replay/<run>: base_name, policy_name, problems, threshold, decoding, prompt, max_new_tokens
 - release/release: tables, figures, replays
 
@@ -52,7 +52,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "checkpoint": ("config.json", "tokenizer_config.json", "checkpoint.json"),
     "train": (*CHECKPOINT, "selection.json", "samples.jsonl", "samples.md"),
     "evaluate": ("records.jsonl", "summary.json"),
-    "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv"),
+    "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv", "speed.csv"),
     "table": ("{name}.csv", "{name}.md", "{name}.tex"),
     "figure": ("{name}.pdf", "{name}.png", "{name}.csv"),
 }
