@@ -17,6 +17,7 @@ from lightningrl.provenance.system import spin_briefly
 from lightningrl.verbs import bench, options
 from lightningrl.verbs import evaluate as direct
 from lightningrl.verbs.chat import chat
+from lightningrl.verbs.diff import diff
 from lightningrl.verbs.doctor import doctor
 from lightningrl.verbs.explain import explain
 from lightningrl.verbs.generate import generate
@@ -24,6 +25,8 @@ from lightningrl.verbs.people import for_people
 from lightningrl.verbs.pin import note_pins, pin
 from lightningrl.verbs.plan import plan_budget
 from lightningrl.verbs.prompts import prompts
+from lightningrl.verbs.redraw import redraw
+from lightningrl.verbs.results import results
 from lightningrl.verbs.score import compare, score
 from lightningrl.verbs.trace import trace
 
@@ -171,6 +174,9 @@ app.command()(chat)
 app.command("plan")(plan_budget)
 app.command()(pin)
 app.command(no_args_is_help=True)(explain)
+app.command()(results)
+app.command(no_args_is_help=True)(diff)
+app.command(no_args_is_help=True)(redraw)
 
 
 @app.command()
@@ -244,22 +250,6 @@ def stages(
             mark = "*" if stage.pin is not None else " "
             typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:10}{stage.name:32} {stage.folder}")
         note_pins(planned)
-
-
-@app.command()
-def results(config: Config = DEFAULT_CONFIG) -> None:
-    """Print the results table of the newest release, and where its figures and its HTML report are."""
-    with for_people():
-        from lightningrl.config.experiment import load
-        from lightningrl.provenance.plan import plan
-        from lightningrl.provenance.released import released
-
-        release = released(plan(load(config)))
-        if release.note:
-            typer.echo(release.note, err=True)
-        typer.echo(release.table)
-        for path in release.paths:
-            typer.echo(str(path))
 
 
 def _print_version(asked: bool) -> None:

@@ -20,9 +20,16 @@ class Table:
     """Whose manifest lists the file: the table's stage, or a release, which holds a copy."""
     stage: Made | None
     """The table's stage; None where its folder is not here."""
-    collect: Path
-    """The collect stage that it was made from, whether or not that is here."""
+    reader: Made
+    """Of these two the one whose manifest names the collected results that the table was made from."""
+    role: str
+    """What it calls them."""
     rows: list[dict[str, str]]
+
+    @property
+    def collect(self) -> Path:
+        """The collect stage's folder, whether or not it is here."""
+        return self.reader.inputs[self.role]
 
     @property
     def sha256(self) -> str:
@@ -72,9 +79,9 @@ def find_table(asked: str, results: Path, release: str = LATEST) -> Table:
         return _of_file(folder / f"{asked}.csv")
     if (copy := made.folder / "tables" / f"{asked}.csv").is_file():
         return _of_file(copy)
-    known = sorted(role.removeprefix("table/") for role in made.inputs if role.startswith("table/"))
+    known = ", ".join(role.removeprefix("table/") for role in made.inputs if role.startswith("table/"))
     raise StageError(
-        f"{asked}: neither a file nor a table of release {made.key} in {made.root}. It has: {', '.join(known) or 'none'}."
+        f"{asked}: neither a file nor a table of release {made.key} in {made.root}. It has: {known or 'none'}."
     )
 
 
@@ -138,9 +145,9 @@ def _of_file(file: Path) -> Table:
     if owner.kind == "release":
         there = owner.inputs.get(f"table/{file.stem}")
         stage = read_made(there) if there is not None and (there / MANIFEST).is_file() else None
-    for source in (stage, owner):
-        found = [f for role, f in source.inputs.items() if role.split("/")[0] == "collect"] if source else []
-        if found:
+    for reader in filter(None, (stage, owner)):
+        roles = [role for role in reader.inputs if role.split("/")[0] == "collect"]
+        if roles:
             with open(file, newline="", encoding="utf-8") as text:
-                return Table(file, owner, stage, found[0], list(csv.DictReader(text)))
+                return Table(file, owner, stage, reader, roles[0], list(csv.DictReader(text)))
     raise StageError(f"{owner.folder / MANIFEST} names no collected results that {file.name} was made from.")

@@ -35,8 +35,15 @@ class Link:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def links(cell: Cell, collect: Made | None) -> Iterator[Link]:
-    """The whole way, the table first."""
+def links(cell: Cell, collect: Made | None) -> list[Link]:
+    """The whole way, the table first; each folder once. Raises StageError where a manifest was changed since."""
+    found: dict[str, Link] = {}
+    for link in _links(cell, collect):
+        found.setdefault(link.folder, link)
+    return list(found.values())
+
+
+def _links(cell: Cell, collect: Made | None) -> Iterator[Link]:
     table = cell.table
     if table.owner.kind == "release":
         yield _link("release", table.owner, [table.file.relative_to(table.owner.folder).as_posix()])
@@ -45,6 +52,7 @@ def links(cell: Cell, collect: Made | None) -> Iterator[Link]:
     if collect is None:
         yield Link("collected", str(table.collect), False)
         return
+    _here(table.reader, table.role)
     yield _link(
         "collected",
         collect,
@@ -70,13 +78,20 @@ def _records(cell: Cell, collect: Made) -> Iterator[Link]:
             at = sum(abs(row["threshold"] - cell.threshold) < 1e-9 for row in rows)
             facts["records"] += f", {at} of them at threshold {cell.threshold:g}"
     facts |= {name: _text(value) for name, value in evaluation.science.items() if name not in ("policy", "benchmark")}
+    for role, after in evaluation.manifest.get("after", {}).items():
+        for proof in after.get("found", {}).values():
+            facts[f"proof {role}"] = _text({name: _counts(entry) for name, entry in proof.items()})
     yield _link("records", evaluation, ["records.jsonl"], facts)
-    yield from _policy("weights", evaluation, "policy")
-    yield from _data(evaluation, "data", ("test.jsonl", "sources.json"))
+    data: dict[Path, tuple[Made, str]] = {}
+    yield from _policy("weights", evaluation, "policy", data)
+    if "data" in evaluation.inputs:
+        data = {evaluation.inputs["data"]: (evaluation, "data")} | data
+    for consumer, role in data.values():
+        yield _data(consumer, role)
 
 
-def _policy(title: str, consumer: Made, role: str) -> Iterator[Link]:
-    """A checkpoint and what it was trained from, back to the base and its data."""
+def _policy(title: str, consumer: Made, role: str, data: dict[Path, tuple[Made, str]]) -> Iterator[Link]:
+    """A checkpoint and what it was trained from, back to the base; `data` gathers the data on the way."""
     if role not in consumer.inputs:
         return
     made = _here(consumer, role)
@@ -91,26 +106,22 @@ def _policy(title: str, consumer: Made, role: str) -> Iterator[Link]:
         facts |= {name: _text(found[name]) for name in ("from", "repo", "revision", "sha256") if found.get(name)}
     facts |= {name: _text(value) for name, value in made.science.items()}
     yield _link(title, made, [name for name in made.manifest["outputs"] if name.endswith(".safetensors")], facts)
-    yield from _policy("base", made, "base")
-    yield from _policy("matched run", made, "matched")
-    for name in made.inputs:
-        if name.split("/")[0] == "data":
-            yield from _data(made, name, ("train.jsonl", "validation.jsonl", "sources.json"))
+    data |= {folder: (made, name) for name, folder in made.inputs.items() if name.split("/")[0] == "data"}
+    yield from _policy("base", made, "base", data)
+    yield from _policy("matched run", made, "matched", data)
 
 
-def _data(consumer: Made, role: str, names: tuple[str, ...]) -> Iterator[Link]:
-    if role not in consumer.inputs:
-        return
+def _data(consumer: Made, role: str) -> Link:
     made = _here(consumer, role)
     if made is None:
-        yield _elsewhere("data", consumer, role)
-        return
+        return _elsewhere("data", consumer, role)
     facts = {name: _text(value) for name, value in made.science.items()}
     if (made.folder / "sources.json").is_file():
         for key, source in read_json(made.folder / "sources.json").get("sources", {}).items():
             facts[f"source {key}"] = _text(source)
-        facts.setdefault("source", "generated, from the seed") if not any(n.startswith("source ") for n in facts) else 0
-    yield _link("data", made, [name for name in names if name in made.manifest["outputs"]], facts)
+        if not any(name.startswith("source ") for name in facts):
+            facts["source"] = "generated, from the seed"
+    return _link("data", made, list(made.manifest["outputs"]), facts)
 
 
 def _selection(path: Path) -> dict[str, str]:
@@ -150,5 +161,16 @@ def _elsewhere(title: str, consumer: Made, role: str) -> Link:
     return Link(title, str(consumer.inputs[role]), False, files=files)
 
 
+def _counts(entry: Any) -> Any:
+    return f"{entry['correct']} of {entry['judged']} right" if isinstance(entry, dict) and "judged" in entry else entry
+
+
 def _text(value: Any) -> str:
+    """A value for people: mappings as `name value, name value`, in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_nested(item)}" for name, item in value.items())
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else canonical_json(value)
+
+
+def _nested(value: Any) -> str:
+    return f"({_text(value)})" if isinstance(value, Mapping) else _text(value)

@@ -115,8 +115,6 @@ class Chain:
 
 def read_made(folder: Path) -> Made:
     """The finished stage in a folder. Raises StageError when its manifest is missing or damaged."""
-    if (folder / MANIFEST).is_file() and len(folder.parts) < 5:
-        folder = Path(os.path.abspath(folder))  # so that there is something above it; links stay as they are
     path = folder / MANIFEST
     manifest = read_json(path)
     try:
@@ -129,6 +127,8 @@ def read_made(folder: Path) -> Made:
     if not sound:
         raise StageError(f"{path} is damaged: it does not say what the folder is or what it was made from.")
     depth = 0 if manifest["kind"] == "release" else manifest["name"].count("/") + 1
+    if len(folder.parts) < depth + 2 or ".." in folder.parts:  # so that the experiment's folder has a name
+        folder = Path(os.path.abspath(folder))
     return Made(folder.parents[min(depth, len(folder.parents) - 1)], folder, manifest)
 
 
@@ -137,28 +137,34 @@ def chain(made: Made) -> Chain:
     found: dict[Path, Made] = {}
     gone: dict[Path, None] = {}
     damaged: dict[Path, str] = {}
-    waiting = [made]
-    while waiting:
-        each = waiting.pop(0)
-        found.pop(each.folder, None)  # so that it moves behind everything that needs it
-        found[each.folder] = each
+
+    def visit(each: Made, seen: set[Path]) -> None:
         for folder in (*each.inputs.values(), *each.after.values()):
-            if folder in gone or folder in damaged:
+            if folder in seen:
                 continue
+            seen.add(folder)
             if not (folder / MANIFEST).is_file():
                 gone[folder] = None
                 continue
             try:
-                waiting.append(found[folder] if folder in found else read_made(folder))
+                upstream = read_made(folder)
             except StageError as error:
                 damaged[folder] = str(error)
-    return Chain(tuple(found.values()), tuple(gone), tuple(damaged.values()))
+            else:
+                visit(upstream, seen)
+        found[each.folder] = each  # after everything that it needs
+
+    visit(made, {made.folder})
+    return Chain(tuple(reversed(found.values())), tuple(gone), tuple(damaged.values()))
 
 
 def experiments(results: Path) -> list[Path]:
     """Experiments' folders: `results` itself if it is one, else those in it."""
     if not results.is_dir():
-        raise StageError(f"{results} is no folder; expected `results`, or one experiment's folder in it.")
+        raise StageError(
+            f"{results} is no folder; expected results/, or one experiment's folder in it. In the clone, `snakemake "
+            "--cores 2` makes them."
+        )
     if is_experiment(results):
         return [results]
     return sorted(path for path in results.iterdir() if path.is_dir() and is_experiment(path))
@@ -170,18 +176,30 @@ def is_experiment(folder: Path) -> bool:
     if any(KEYED.fullmatch(path.name) and path.name.startswith("release-") for path in below):
         return True
     kinds = ("data", "tokenizer", "checkpoint", "pretrain", "train", "evaluate", "collect")
-    return any(path.name in kinds and any(stage_folders(path)) for path in below)
+    return any(path.name in kinds and any(_keyed(path)) for path in below)
 
 
-def stage_folders(folder: Path) -> Iterator[Path]:
-    """Folders of stages below a folder, finished or not; links are not followed."""
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink() or not path.is_dir() or path.name.startswith("."):
-            continue
-        if KEYED.fullmatch(path.name) and ((path / MANIFEST).exists() or not any(path.rglob(MANIFEST))):
-            yield path
-        else:
-            yield from stage_folders(path)
+def stage_folders(root: Path) -> Iterator[Path]:
+    """Folders of an experiment's stages, finished or not; links are not followed."""
+    for path in _folders(root):
+        if path.name != "cache":
+            yield from _keyed(path)
+
+
+def _keyed(folder: Path) -> Iterator[Path]:
+    """It, if it is a stage's, else those below; a policy's name may look like one with a key."""
+    below = _folders(folder)
+    inner = any(KEYED.fullmatch(path.name) and (path / MANIFEST).is_file() for path in below)
+    if KEYED.fullmatch(folder.name) and ((folder / MANIFEST).exists() or not inner):
+        yield folder
+        return
+    for path in below:
+        yield from _keyed(path)
+
+
+def _folders(folder: Path) -> list[Path]:
+    names = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path for path in names if path.is_dir() and not path.is_symlink()]
 
 
 def releases(root: Path) -> tuple[list[Made], list[str]]:

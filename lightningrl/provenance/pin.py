@@ -37,7 +37,7 @@ def read_pins(experiment: Experiment) -> dict[str, str]:
     pins = tree.get("pinned") if isinstance(tree, dict) else None
     if not isinstance(pins, dict) or not all(isinstance(d, str) and DIGEST.fullmatch(d) for d in pins.values()):
         raise ConfigError(
-            f'code.pin: {path} is no pin file; expected {{"experiment": ..., "pinned": {{"<kind>/<name>": "<sha256>"}}}}'
+            f'code.pin: {path} is no pin file: expected {{"experiment": ..., "pinned": {{"<kind>/<name>": sha256}}}}'
         )
     if tree.get("experiment") != experiment.experiment:
         raise ConfigError(

@@ -43,7 +43,7 @@ COUNTS = {
 
 
 def recollect(collect: Made, out: Path) -> Path:
-    """Make a collect stage's files again in `out`. Raises StageError where records or metrics are missing or damaged."""
+    """Make a collect stage's files again in `out`. Raises StageError where what it read is missing or damaged."""
     from lightningrl.stages.collect import run
 
     for role, folder in collect.inputs.items():
@@ -52,7 +52,13 @@ def recollect(collect: Made, out: Path) -> Path:
                 check_recorded(collect, role, name, folder / name)
     config: dict[str, Any] = dict(collect.science) | {"members": dict(collect.manifest["preimage"]["members"])}
     out.mkdir(parents=True, exist_ok=True)
-    run(SimpleNamespace(config=config, inputs=collect.inputs, folder=out, report=lambda line: None))  # type: ignore[arg-type]
+    try:
+        run(SimpleNamespace(config=config, inputs=collect.inputs, folder=out, report=lambda line: None))  # type: ignore[arg-type]
+    except (KeyError, TypeError) as error:
+        raise StageError(
+            f"{collect.folder} was made by a version whose records or settings this one does not read ({error}). Check "
+            f"out the one that made it: commit {collect.commit}."
+        ) from error
     return out
 
 

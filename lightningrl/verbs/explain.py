@@ -19,9 +19,9 @@ WIDTH = 120
 def explain(
     table: Annotated[str, typer.Argument(help="A table's name, its CSV file, or its stage's folder.")],
     cell: Annotated[str, typer.Option(help="POLICY/BENCHMARK:COLUMN, or POLICY/BENCHMARK@THRESHOLD:COLUMN.")] = "",
-    results: Annotated[
-        Path, typer.Option(help="A results folder, or one experiment's in it; copies will do.")
-    ] = Path("results"),
+    results: Annotated[Path, typer.Option(help="A results folder, or one experiment's in it; copies will do.")] = Path(
+        "results"
+    ),
     release: Annotated[str, typer.Option(help="`latest`, a key, or <experiment>/<key>.")] = "latest",
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
@@ -69,7 +69,7 @@ def explain(
         except StageError as error:
             says = f"not done: {error}"
             problem = str(error) if "damaged" in str(error) else ""
-        chain = list(links(asked, collect))
+        chain = links(asked, collect)
         if json:
             tree = {"table": str(found.file), "row": asked.row, "column": asked.column, "text": asked.text}
             tree |= {"recomputed": asdict(again) if again else None, "links": [asdict(link) for link in chain]}

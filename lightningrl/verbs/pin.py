@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def pin(
     stages: Annotated[
-        list[str] | None, typer.Argument(help="<kind>/<name>, with what they are made from; left out: all that compute.")
+        list[str] | None,
+        typer.Argument(help="<kind>/<name>, with what they are made from; left out: all that compute."),
     ] = None,
     config: Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")] = Path("config/config.yaml"),
     release: Annotated[
@@ -60,7 +61,7 @@ def pin(
             says = "finished under today's code"
         for stage in before:
             label = f"{stage.kind}/{stage.name}"
-            if stages and label not in wanted or not stages and stage.kind in CHEAP:
+            if (label not in wanted) if stages else (stage.kind in CHEAP):
                 continue
             if label in pins:
                 other = offered.get(label, pins[label])

@@ -61,7 +61,7 @@ def test_the_file_is_beside_the_config_that_names_it_also_when_it_is_extended(co
     [
         (None, r"mine\.pin\.json does not exist.*lightningrl pin"),
         ("{", "is not JSON"),
-        ({"experiment": "nano", "pinned": {"train/grpo-traj": "abc"}}, "is no pin file; expected"),
+        ({"experiment": "nano", "pinned": {"train/grpo-traj": "abc"}}, "is no pin file: expected"),
         ({"experiment": "other", "pinned": {}}, r"pins the experiment 'other', this one is 'nano'"),
     ],
 )

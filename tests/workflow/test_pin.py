@@ -42,7 +42,10 @@ def test_an_edit_of_pinned_code_reruns_nothing_until_the_pin_is_taken_back(pinne
     said = lightningrl(pinned, "stages")
     assert "stages pinned by config/nano.pin.json; today's code is another for data/gsm-mini" in said
     assert said.count("done") == len([line for line in said.splitlines() if "results/" in line]) - 1
-    assert [line for line in said.splitlines() if line.startswith("missing")][0].split()[2:4] == ["selfcheck", "gsm-mini"]
+    assert next(line for line in said.splitlines() if line.startswith("missing")).split()[2:4] == [
+        "selfcheck",
+        "gsm-mini",
+    ]
 
     tree = json.loads(pinned.path(PIN).read_text())
     del tree["pinned"]["train/grpo-traj"]
