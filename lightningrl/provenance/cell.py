@@ -1,4 +1,8 @@
-"""One cell of a table, found in a results folder: which file, which row, and the collected results behind it."""
+"""One cell of a table, found in a results folder: which file, which row, and the collected results behind it.
+
+Tables with a row a number (`metric`, `value`, `low`, `high`; the paper's) are read as if they had a column a metric:
+measured ones by their name, others with their part in front (`published.tpf`).
+"""
 
 from __future__ import annotations
 
@@ -108,6 +112,30 @@ def find_cell(table: Table, asked: str) -> Cell:
     return Cell(table, rows[0], column)
 
 
+def wide(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows of a table with a row a number as one a (policy, benchmark); other tables' as they are. Rows of no policy
+    (nothing was measured) are left out.
+
+    >>> wide([{"part": "measured", "policy": "a", "benchmark": "b", "metric": "tpf", "value": "2.0", "low": "1.5"}])
+    [{'policy': 'a', 'benchmark': 'b', 'tpf': '2.0', 'tpf_low': '1.5'}]
+    """
+    if not rows or not {"policy", "benchmark", "metric", "value"} <= set(rows[0]):
+        return rows
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    columns: dict[str, None] = {}
+    for row in rows:
+        if not row["policy"]:
+            continue
+        names = {name: row[name] for name in ("policy", "benchmark", "threshold") if row.get(name)}
+        entry = found.setdefault((row["policy"], row["benchmark"], row.get("threshold", "")), names)
+        part = row.get("part", "measured")
+        metric = row["metric"] if part == "measured" else f"{part}.{row['metric']}"
+        told = {metric: row["value"]} | {f"{metric}_{end}": row[end] for end in ("low", "high") if row.get(end)}
+        entry |= told
+        columns |= dict.fromkeys((*names, *told))
+    return [{column: entry.get(column, "") for column in columns} for entry in found.values()]
+
+
 def label_of(row: dict[str, str], rows: list[dict[str, str]]) -> str:
     """What a row is called: with its threshold only where others differ from it in nothing else."""
     plain = f"{row['policy']}/{row['benchmark']}"
@@ -149,5 +177,5 @@ def _of_file(file: Path) -> Table:
         roles = [role for role in reader.inputs if role.split("/")[0] == "collect"]
         if roles:
             with open(file, newline="", encoding="utf-8") as text:
-                return Table(file, owner, stage, reader, roles[0], list(csv.DictReader(text)))
+                return Table(file, owner, stage, reader, roles[0], wide(list(csv.DictReader(text))))
     raise StageError(f"{owner.folder / MANIFEST} names no collected results that {file.name} was made from.")

@@ -46,6 +46,8 @@ class Difference:
     """By path of the key, within what the stages read of the config; members (`module:attribute`) too."""
     code: list[Change]
     """By file: digests of its normalised text."""
+    inputs: list[Change]
+    """By role: keys of what stages were made from."""
     outputs: list[Change]
     """Of stages with equal keys: files that are another all the same."""
     surroundings: list[Change]
@@ -58,8 +60,8 @@ class Difference:
 
     def is_empty(self) -> bool:
         same = all(number.before == number.after or _both_nan(number) for number in self.numbers)
-        lists = (self.only_before, self.only_after, self.config, self.code, self.outputs, self.surroundings)
-        return same and not any((*lists, self.rows_before, self.rows_after))
+        stages = (self.only_before, self.only_after, self.config, self.code, self.inputs, self.outputs)
+        return same and not any((*stages, self.surroundings, self.rows_before, self.rows_after))
 
 
 def difference(before: Made, after: Made) -> Difference:
@@ -77,11 +79,12 @@ def difference(before: Made, after: Made) -> Difference:
     code = _gather((stage, _code(a[stage]), _code(b[stage])) for stage in both)
     same = [stage for stage in both if a[stage].key == b[stage].key]
     outputs = _gather((stage, _hashes(a[stage]), _hashes(b[stage])) for stage in same)
+    inputs = _gather((stage, _upstream(a[stage]), _upstream(b[stage])) for stage in both)
     surroundings = _gather((stage, _surroundings(a[stage]), _surroundings(b[stage])) for stage in both)
     numbers, rows_before, rows_after = _numbers(before, after, notes)
     return Difference(
-        [stage for stage in a if stage not in b], [stage for stage in b if stage not in a], config, code, outputs,
-        surroundings, numbers, rows_before, rows_after, notes,
+        [stage for stage in a if stage not in b], [stage for stage in b if stage not in a], config, code, inputs,
+        outputs, surroundings, numbers, rows_before, rows_after, notes,
     )  # fmt: skip
 
 
@@ -111,6 +114,10 @@ def _settings(made: Made) -> dict[str, str]:
 def _code(made: Made) -> dict[str, str]:
     files = {name: digest[:12] for name, digest in made.manifest["preimage"]["code"].items()}
     return files | ({"(pinned)": made.code[:12]} if made.pinned else {})
+
+
+def _upstream(made: Made) -> dict[str, str]:
+    return {role: record["key"] for role, record in made.manifest["inputs"].items()}
 
 
 def _hashes(made: Made) -> dict[str, str]:

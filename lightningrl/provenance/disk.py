@@ -41,16 +41,17 @@ def human(size: float) -> str:
 
 
 def holders(root: Path, sure: bool = False) -> dict[Path, str]:
-    """Folders of an experiment's stages that are being worked on -> by whom, as their lease files say.
+    """Folders of an experiment's stages, and caches, that are being worked on -> by whom, as their lease files say.
 
     sure: try the leases themselves, which a stage that starts at that very moment would meet; else a holder on this
     machine counts while its process lives, and one on another machine always.
     """
     found: dict[Path, str] = {}
-    for depth in ("*", "*/*", "*/*/*"):  # release-*, <kind>/<name>, evaluate/<policy>/<benchmark>
-        for path in root.glob(f"{depth}/state/lease"):
-            if who := _by_lock(path) if sure else _by_process(path):
-                found[path.parent.parent] = who
+    stages = [f"{depth}/state/lease" for depth in ("*", "*/*", "*/*/*")]  # evaluate/<policy>/<benchmark>
+    parts = [f"cache/{depth}/part-*/lease" for depth in ("*/*", "*/*/*")]
+    for path in (path for pattern in (*stages, *parts) for path in root.glob(pattern)):
+        if who := _by_lock(path) if sure else _by_process(path):
+            found[path.parent.parent] = who
     return found
 
 

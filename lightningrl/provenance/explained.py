@@ -29,7 +29,9 @@ class Link:
     commit: str = ""
     """With `with changes` where the checkout had some; empty where the folder is not here."""
     pinned: bool = False
-    """Its key is of pinned code, and other code may have run."""
+    """Its key is of pinned code."""
+    ran_other_code: bool = False
+    """And it was made by other code than that."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Name -> sha256, as recorded."""
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -151,7 +153,9 @@ def _link(title: str, made: Made, names: list[str], facts: Mapping[str, str] | N
     if not made.is_of_its_key():
         raise StageError(f"{made.folder / MANIFEST} was changed: its key does not follow from what it says.")
     files = {name: made.manifest["outputs"][name]["sha256"] for name in names}
-    return Link(title, str(made.folder), True, made.finished, made.commit, made.pinned, files, facts or {})
+    return Link(
+        title, str(made.folder), True, made.finished, made.commit, made.pinned, made.ran_other_code, files, facts or {}
+    )
 
 
 def _elsewhere(title: str, consumer: Made, role: str) -> Link:

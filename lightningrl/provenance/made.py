@@ -69,6 +69,12 @@ class Made:
         return bool(self.manifest.get("code", {}).get("pinned"))
 
     @property
+    def ran_other_code(self) -> bool:
+        """Whether it was made under a pin by code that is not the pinned one."""
+        code = self.manifest.get("code", {})
+        return self.pinned and code.get("live") != code.get("digest")
+
+    @property
     def commit(self) -> str:
         """`8d0570f9a1c2`, and whether the checkout had changes."""
         git = self.manifest.get("git", {})

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,20 +54,20 @@ class Pruning:
 
 
 def what_goes(
-    root: Path, keep: Iterable[str], plan: Plan | None = None, *, unfinished: bool = False, caches: bool = False
+    root: Path, keep: Iterable[str], plans: Sequence[Plan] = (), *, unfinished: bool = False, caches: bool = False
 ) -> Pruning:
     """The pruning of an experiment's folder. Nothing is changed.
 
-    keep: `latest`, `current` (needs the plan), `all-releases`, or keys of releases. The plan's stages are kept whenever
-    there is a plan. Raises StageError where nothing can be said to be kept, a stage is at work, or a manifest in a kept
-    chain is damaged.
+    keep: `latest`, `current` (needs a plan), `all-releases`, or keys of releases. The stages of plans are kept whatever
+    it says. Raises StageError where nothing can be said to be kept, a stage is at work, or a manifest in a kept chain
+    is damaged.
     """
     found = Pruning(root)
     all_folders = list(stage_folders(root))
     at_work = [f"{path} by {who}" for path, who in holders(root, sure=True).items()]
     if at_work:
         raise StageError(f"nothing is removed while stages are at work: {'; '.join(at_work)}. Wait for them to end.")
-    found.kept = _releases_kept(root, list(keep), plan)
+    found.kept = _releases_kept(root, list(keep), plans)
     kept: set[Path] = set()
     caches_kept: set[Path] = set()
     for release in found.kept:
@@ -78,11 +78,12 @@ def what_goes(
                 "is not known, so nothing is removed. Mend or delete the folder first."
             )
         kept |= {made.folder for made in upstream.made}
-        caches_kept |= {cache_of(made) for made in upstream.made}
+        for made in upstream.made:
+            caches_kept |= {cache_of(made), _parts(root, made.name, made.key)}
         found.notes += [f"{folder}, which release {release.key} was made from, is not here" for folder in upstream.gone]
-    if plan is not None:
-        kept |= {root / Path(*stage.folder.parts[2:]) for stage in plan}  # results/<experiment>/ aside
-        caches_kept |= {root / Path(*stage.cache.parts[2:]) for stage in plan}
+    for stage in (stage for plan in plans for stage in plan):
+        kept.add(root / Path(*stage.folder.parts[2:]))  # results/<experiment>/ aside
+        caches_kept |= {root / Path(*stage.cache.parts[2:]), _parts(root, stage.name, stage.key)}
     going = [made for path in all_folders if path not in kept and (made := _removable(path, found, unfinished))]
     found.folders = _downstream_first(going) + (found.unfinished if unfinished else [])
     for path in _cache_folders(root):
@@ -94,10 +95,11 @@ def what_goes(
     return found
 
 
-def carry_out(pruning: Pruning, report) -> int:
-    """Remove what was found, folder by folder; returns how many went. report: called with each folder and its bytes.
+def carry_out(pruning: Pruning, report: Callable[[Path, int | None], None]) -> int:
+    """Remove what was found, folder by folder; returns how many went.
 
-    A folder that somebody began to work on since is left, and said.
+    report: called with each folder and its bytes; without bytes for one that was left because somebody began to work on
+    it since.
     """
     root, gone = pruning.root, 0
     if pruning.link is not None:
@@ -123,7 +125,12 @@ def cache_of(made: Made) -> Path:
     return made.root / "cache" / made.kind / f"{made.name}-{key}"
 
 
-def _releases_kept(root: Path, keep: list[str], plan: Plan | None) -> list[Made]:
+def _parts(root: Path, name: str, key: str) -> Path:
+    """Where parts of an evaluation leave their marks."""
+    return root / "cache" / "parts" / f"{name}-{key}"
+
+
+def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[Made]:
     known, damaged = releases(root)
     kept: dict[str, Made] = {}
     for word in keep:
@@ -139,15 +146,16 @@ def _releases_kept(root: Path, keep: list[str], plan: Plan | None) -> list[Made]
                 )
             kept |= {(made := read_made(newest)).key: made}
         elif word == "current":
-            if plan is None:
+            if not plans:
                 raise StageError("--keep current: which results are current, a config says. Add --config FILE.")
-            kept |= {made.key: made for made in known if made.key == plan.release.key}
+            todays = {plan.release.key for plan in plans}
+            kept |= {made.key: made for made in known if made.key in todays}
         elif word in (keys := {made.key: made for made in known}):
             kept[word] = keys[word]
         else:
             listed = ", ".join(made.key for made in known) or "none"
             raise StageError(f"--keep {word}: expected one of {', '.join(KEEPS)}, or a release of {root}: {listed}.")
-    if not kept and plan is None:
+    if not kept and not plans:
         raise StageError(f"{root}: say what is kept: --keep {', '.join(KEEPS)}, or a release's key.")
     return list(kept.values())
 

@@ -47,7 +47,7 @@ def recollect(collect: Made, out: Path) -> Path:
     from lightningrl.stages.collect import run
 
     for role, folder in collect.inputs.items():
-        for name in ("records.jsonl", "metrics.jsonl"):
+        for name in ("records.jsonl", "metrics.jsonl", "speed.json"):
             if name in collect.manifest["inputs"][role]["outputs"]:
                 check_recorded(collect, role, name, folder / name)
     config: dict[str, Any] = dict(collect.science) | {"members": dict(collect.manifest["preimage"]["members"])}
@@ -80,16 +80,24 @@ def recompute(cell: Cell, collect: Made) -> Recomputed:
         raise StageError(f"{collect.folder} collected no {role}; it has: {known or 'no evaluation'}.")
     file = folder / "records.jsonl"
     check_recorded(collect, role, file.name, file)
-    threshold = cell.threshold
-    if cell.column in COUNTS and threshold is not None:
-        rows = [row for row in read_jsonl(file) if math.isclose(row["threshold"], threshold, abs_tol=1e-9)]
+    if cell.column in COUNTS:
+        rows = _at(
+            list(read_jsonl(file)), collect.science["primary_threshold"] if cell.threshold is None else cell.threshold
+        )
         if not rows:
-            raise StageError(f"{file} has no record at threshold {threshold:g}.")
+            raise StageError(f"{file} has no record at the threshold of this cell.")
         factor, above, below, sentence = COUNTS[cell.column]
         totals = [len(rows) if what == "n" else sum(row[what] for row in rows) for what in (above, below)]
         return Recomputed(factor * totals[0] / totals[1], sentence.format(*totals))
     with tempfile.TemporaryDirectory() as name:
         return _collected(cell, recollect(collect, Path(name)))
+
+
+def _at(rows: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
+    """Records at a threshold; all of a policy that has only one."""
+    if len({row["threshold"] for row in rows}) == 1:
+        return rows
+    return [row for row in rows if math.isclose(row["threshold"], threshold, abs_tol=1e-9)]
 
 
 def _collected(cell: Cell, folder: Path) -> Recomputed:

@@ -56,6 +56,7 @@ def _print(found: Difference) -> None:
     _print_list("stages that only the second has", found.only_after)
     _print_changes("config", found.config)
     _print_changes("code (files, digests)", found.code)
+    _print_changes("inputs (roles, keys)", found.inputs)
     _print_changes("same key, other files", found.outputs)
     _print_changes("packages, machine, commit", found.surroundings)
     if found.numbers:

@@ -90,6 +90,7 @@ def _print_link(link: Link) -> None:
     else:
         typer.echo(f"{link.title:12}{link.folder}")
         pinned = "; key of pinned code" if link.pinned else ""
+        pinned += ", but other code ran" if link.ran_other_code else ""
         typer.echo(_wrapped("made", f"{link.finished}, commit {link.commit}{pinned}"))
     for name, sha256 in link.files.items():
         typer.echo(_wrapped("sha256", f"{sha256}  {name}"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Keep = Annotated[
     list[str] | None,
-    typer.Option(help="With --prune: latest, current (of --config), all-releases, or a release's key; repeat."),
+    typer.Option(help="With --prune: latest, current (of a config), all-releases, or a release's key; repeat."),
 ]
 
 
@@ -33,8 +33,9 @@ def results(
     A version is a release: key, date, commit, stages that are here of those it was made from, headline. Marked are
     `latest` (the newest) and `current` (of a config in config/, with today's code).
 
-    --prune lists what neither a kept release nor --config reaches, with the bytes it would free, and removes it only
-    with --yes. Never removed are: unfinished stages (but with --unfinished), damaged manifests, files that no stage
+    --prune lists what no kept release reaches and no config plans (--config, or else those in config/), with the bytes
+    it would free, and removes it only with --yes. Finished stages of a version without release go, too, unless a config
+    plans them. Never removed are: unfinished stages (but with --unfinished), damaged manifests, files that no stage
     made, what links lead to; they are named. Nothing is removed while a stage is at work.
 
     \b
@@ -125,6 +126,8 @@ def _print_version(version: Version, configs: list[str]) -> None:
     typer.echo(
         f"  {made.key}  {made.finished[:16].replace('T', ' ')}  commit {commit}  {stages}  {', '.join(marks)}".rstrip()
     )
+    if other := [each.stage for each in chain.made if each.ran_other_code]:
+        typer.echo(f"    under pinned code, by other code: {', '.join(other)}")
     try:
         table = headline(made)
     except StageError as error:
@@ -153,31 +156,32 @@ def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool,
 
     if not keep:
         raise StageError(f"--prune: say what is kept: --keep {', '.join(KEEPS)}, or a release's key; repeat.")
-    planned = plan(load(config)) if config is not None else None
     roots = experiments(folder)
-    if planned is not None:
-        name = planned.experiment.experiment
+    configs = [config] if config is not None else sorted(Path("config").glob("*.yaml"))
+    loaded = {path: load(path) for path in configs}
+    if config is not None:
+        name = loaded[config].experiment
         roots = [root for root in roots if root.name == name]
         if not roots:
             raise StageError(f"{folder} holds no results of {name}, the experiment of {config}.")
-    for root in roots:
-        found = what_goes(root, keep, planned, unfinished=unfinished, caches=caches)
-        _print_pruning(found)
-        if not yes:
-            if found.folders:
-                typer.echo("nothing was removed; --yes removes it")
-            continue
-        gone = carry_out(found, _say_gone)
+    found = []
+    for root in roots:  # all of them before any goes, so that an error leaves everything
+        plans = {path: plan(experiment) for path, experiment in loaded.items() if experiment.experiment == root.name}
+        found.append(what_goes(root, keep, list(plans.values()), unfinished=unfinished, caches=caches))
+        _print_pruning(found[-1], list(plans))
+    if not yes and any(each.folders for each in found):
+        typer.echo("nothing was removed; --yes removes it")
+    if yes:
+        gone = sum(carry_out(each, _say_gone) for each in found)
         typer.echo(f"{gone} folders removed")
 
 
-def _print_pruning(found: Pruning) -> None:
+def _print_pruning(found: Pruning, configs: list[Path]) -> None:
     from lightningrl.provenance.disk import freed, human
 
-    kept = ", ".join(f"{made.key} ({made.finished[:16].replace('T', ' ')})" for made in found.kept)
-    typer.echo(
-        f"{found.root}: kept are {f'releases {kept}' if kept else 'the stages of the config'}, and what they need"
-    )
+    kept = [f"release {made.key} ({made.finished[:16].replace('T', ' ')})" for made in found.kept]
+    kept += [f"today's stages of {config}" for config in configs]
+    typer.echo(f"{found.root}: kept, with what it needs: {', '.join(kept)}")
     for folder in found.folders:
         typer.echo(f"  {human(freed([folder])):>9}  {folder}")
     typer.echo(f"  {human(found.bytes):>9}  in all, in {len(found.folders)} folders")

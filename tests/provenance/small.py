@@ -76,7 +76,7 @@ def _records(context: StageContext) -> list[dict[str, Any]]:
     config = context.config
     policy, benchmark = config["policy"], config["benchmark"]
     slow = '"learning_rate": 0.5' in (context.inputs["policy"] / "model.safetensors").read_text()
-    forwards = FORWARDS[policy] + slow
+    forwards = FORWARDS.get(policy, 4) + slow
     rows = []
     steps = [9 - forwards] + [1] * (forwards - 1)
     for threshold in config["sweep"]["thresholds"]:

@@ -149,6 +149,21 @@ def test_what_is_not_there_is_answered_with_what_is(two_versions, arguments, mes
     assert message in run("explain", *arguments, status=2).stderr
 
 
+def test_a_table_with_a_row_a_number_is_explained_like_one_with_a_column(two_versions):
+    """As the paper's tables are written: published, measured, difference."""
+    folder = two_versions[1].stage("table", "main").folder
+    lines = ["part,benchmark,row,policy,metric,value,low,high"]
+    lines += ["published,gsm-mini,R,,tpf,9.0,,", "measured,gsm-mini,R,lightningrl,tpf,2.0,1.5,2.5"]
+    lines += ["measured,gsm-mini,R,lightningrl,aup,150.0,,", "difference,gsm-mini,R,lightningrl,tpf,-7.0,,"]
+    (folder / "main.csv").write_text("\n".join(lines) + "\n")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["outputs"]["main.csv"]["sha256"] = sha256_file(folder / "main.csv")
+    write_json(folder / "manifest.json", manifest)
+    assert explained("lightningrl/gsm-mini:tpf")["recomputed"]["how"] == "48 response tokens in 24 denoise forwards"
+    shown = run("explain", "main", "--cell", "lightningrl/gsm-mini:difference.tpf").stdout
+    assert "is not among the numbers that are collected from records" in " ".join(shown.split())
+
+
 def test_without_a_cell_rows_and_columns_are_listed(two_versions):
     shown = " ".join(run("explain", "main").stdout.split())
     assert "base/gsm-mini, lightningrl/gsm-mini" in shown and "accuracy_pct, accuracy_pct_low" in shown

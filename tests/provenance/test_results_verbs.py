@@ -68,7 +68,8 @@ def test_a_config_whose_release_is_not_made_yet_is_said(two_versions, tmp_path):
     (tmp_path / "config").mkdir()
     config_of(tmp_path, 0.25).rename(tmp_path / "config" / "mine.yaml")
     shown = run("results").stdout
-    assert "not released yet: config/mine.yaml with today's code, 14 of 20 stages done" in shown
+    assert f"config/mine.yaml with today's code, {len(two_versions[0].stages) - 6} of" in shown
+    assert "not released yet" in shown
 
 
 def test_the_table_of_a_config_is_printed_as_before(two_versions, tmp_path):
@@ -101,6 +102,7 @@ def test_two_versions_differ_in_config_and_numbers(two_versions):
     assert (change["what"], change["before"], change["after"]) == ("run.learning_rate", "0.0001", "0.5")
     assert change["stages"] == ["train/grpo-traj"]
     assert not found["code"] and not found["only_before"] and not found["outputs"]
+    assert ["evaluate/grpo-traj/gsm-mini"] in [c["stages"] for c in found["inputs"] if c["what"] == "policy"]
     changed = {
         (n["row"], n["column"]): (n["before"], n["after"]) for n in found["numbers"] if n["before"] != n["after"]
     }
@@ -204,6 +206,24 @@ def test_a_configs_stages_are_kept_and_latest_moves_to_a_release_that_stays(two_
     assert folders() == of(old)
     assert os.readlink(ROOT / "latest") == old.release.folder.name
     assert read_made(ROOT / "latest").key == old.release.key
+
+
+def test_what_a_config_in_config_plans_is_kept_though_it_is_in_no_release(two_versions, tmp_path):
+    """A training that took days is finished, its evaluation waits in a queue."""
+    (tmp_path / "config").mkdir()
+    config_of(tmp_path, None).rename(tmp_path / "config" / "mine.yaml")
+    shutil.rmtree(two_versions[0].release.folder)
+    done = run("results", "--prune", "--keep", "latest", "--yes")
+    assert "today's stages of config/mine.yaml" in done.stdout
+    assert folders() == (of(two_versions[0]) | of(two_versions[1])) - {two_versions[0].release.folder}
+
+
+def test_marks_of_an_evaluations_parts_go_with_it(two_versions):
+    old, new = (plan.stage("evaluate", "grpo-traj/gsm-mini") for plan in two_versions)
+    for stage in (old, new):
+        (ROOT / "cache" / "parts" / f"{stage.name}-{stage.key}").mkdir(parents=True)
+    run("results", "--prune", "--keep", "latest", "--yes")
+    assert [path.name for path in (ROOT / "cache" / "parts" / "grpo-traj").iterdir()] == [f"gsm-mini-{new.key}"]
 
 
 def test_caches_of_what_is_kept_go_only_when_asked(two_versions):
