@@ -45,6 +45,7 @@ READS = {
     "collect": ("report.bootstrap",),
     "table": ("report.tables",),
     "figure": ("report.figures", "report.plot"),
+    "replay": ("report.replays", "report.replayed_problems", "decoding"),
     "release": ("report",),
 }
 """The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
@@ -95,9 +96,10 @@ def _add_stage_verb(kind: str) -> None:
             _run_stage(kind, config, name, key)
 
 
-def _run_stage(kind: str, config: Path, name: str | None, key: str | None) -> None:
+def _run_stage(kind: str, config: Path, name: str | None, key: str | None, part: str | None = None) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.errors import StageError
+    from lightningrl.provenance.parts import read_part, run_part
     from lightningrl.provenance.plan import plan
     from lightningrl.provenance.runner import run_stage
 
@@ -105,7 +107,11 @@ def _run_stage(kind: str, config: Path, name: str | None, key: str | None) -> No
     names = [stage.name for stage in planned.of(kind)]
     if name is None and len(names) != 1:
         raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
-    run_stage(planned, planned.stage(kind, name or names[0]), key)
+    stage = planned.stage(kind, name or names[0])
+    if part is None:
+        run_stage(planned, stage, key)
+    else:
+        run_part(planned, stage, key, read_part(part))
 
 
 def _docstring(kind: str) -> str:
@@ -125,6 +131,7 @@ def evaluate(
     config: Config = DEFAULT_CONFIG,
     name: Name = None,
     key: Key = None,
+    part: Annotated[str | None, typer.Option("--part", help="A stage: decode only the 2nd of 8 parts: 2/8.")] = None,
     benchmark: direct.BenchmarkName = None,
     out: direct.Out = None,
     split: direct.Split = "test",
@@ -158,9 +165,9 @@ def evaluate(
     given = dict(locals())
     with for_people():
         if model is None:
-            _run_stage("evaluate", config, name, key)
+            _run_stage("evaluate", config, name, key, part)
         else:
-            for option in ("model", "config", "name", "key", "benchmark", "out"):
+            for option in ("model", "config", "name", "key", "part", "benchmark", "out"):
                 given.pop(option)
             direct.run(model, benchmark, out, **given)
 
@@ -248,7 +255,7 @@ def stages(
         planned = plan(load(config))
         for stage in planned:
             mark = "*" if stage.pin is not None else " "
-            typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:10}{stage.name:32} {stage.folder}")
+            typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:11}{stage.name:32} {stage.folder}")
         note_pins(planned)
 
 

@@ -16,6 +16,10 @@ class Report(Section):
     """Replicates of the bootstrap over problems."""
     tables: list[str] = ["main", "frontier"]
     figures: list[str] = ["frontier", "rewards", "steps", "collapse"]
+    replays: list[str] = []
+    """Runs of which pages are made that replay test problems, forward by forward, beside the base's answer."""
+    replayed_problems: int = Field(2, gt=0)
+    """Pages of each: the first test problems of the benchmark it was trained on."""
     plot: Plot = Field(default_factory=lambda: Plot())
 
 
@@ -32,6 +36,8 @@ class Resources(Section):
     pretrain_threads: int = Field(2, gt=0)
     train_threads: int = Field(1, gt=0)
     evaluate_threads: int = Field(1, gt=0)
+    evaluate_parts: int = Field(1, gt=0)
+    """Jobs that an evaluation's problems are spread over; each loads the model once and decodes all thresholds."""
     judge_workers: int = Field(1, gt=0)
     """Jails that run candidate programs at the same time, in each process."""
     device: Literal["cpu", "cuda"] = "cpu"

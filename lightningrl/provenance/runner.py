@@ -41,11 +41,7 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
     an input is missing or damaged, when another process works on the folder, or when the disk is full; Interrupted
     after SIGTERM or at the end of the time budget, with the state saved.
     """
-    if key is not None and key != stage.key:
-        raise StageError(
-            f"{stage.kind} {stage.name}: asked for key {key}, but the config and code now give {stage.key}: "
-            "they changed since the DAG was planned. Run snakemake again."
-        )
+    stage.check_key(key)
     started = time.monotonic()
     rank, size = process()
     if size > 1 and stage.kind != "train":
@@ -53,13 +49,13 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
     if rank > 0:
         return _help(plan, stage)
     try:
-        with lease(stage.folder / "state"), _log(stage, started) as report:
+        with lease(stage.folder / "state"), log(stage, started) as report:
             if not manifest.missing(stage):
                 manifest.check(stage.folder)
                 shutil.rmtree(stage.folder / "state", ignore_errors=True)
                 report(f"already finished: {stage.folder}")
                 return False
-            _choose_jail(plan, report)
+            choose_jail(plan, report)
             _make(stage, plan.experiment, report, started)
             report(f"finished: {stage.folder}")
     except OSError as error:
@@ -74,17 +70,17 @@ def _help(plan: Plan, stage: Stage) -> bool:
     resources = plan.experiment.resources
     if not manifest.missing(stage):
         return False
-    _choose_jail(plan, lambda line: None)
+    choose_jail(plan, lambda line: None)
     for role, source in (*stage.inputs.items(), *stage.after.items()):
         manifest.check_input(role, source)
     system.set_thread_environment(threads_of(resources, stage.kind))
-    with _stopping(resources.max_minutes, time.monotonic()) as should_stop:
+    with stopping(resources.max_minutes, time.monotonic()) as should_stop:
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
-        entry(_context(stage, plan.experiment, lambda line: None, should_stop, lambda **row: None))
+        entry(context_of(stage, plan.experiment, lambda line: None, should_stop, lambda **row: None))
     return True
 
 
-def _choose_jail(plan: Plan, report: Callable[[str], None]) -> None:
+def choose_jail(plan: Plan, report: Callable[[str], None]) -> None:
     """The level of the config for this process; it is tried when the first program is to be judged."""
     sandbox = plan.experiment.sandbox
     choose(sandbox.level, acknowledged=sandbox.level == "none")  # the config holds the sentence, or was not loaded
@@ -100,11 +96,11 @@ def _make(stage: Stage, experiment: Experiment, report: Callable[[str], None], s
     _remove_temporaries(stage.folder)
     threads = threads_of(resources, stage.kind)
     system.set_thread_environment(threads)
-    timing = _timing(stage.folder / "state" / TIMING)
+    timing = timing_file(stage.folder / "state" / TIMING)
     timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now())
-    with _stopping(resources.max_minutes, started) as should_stop:
+    with stopping(resources.max_minutes, started) as should_stop:
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
-        entry(_context(stage, experiment, report, should_stop, timing))
+        entry(context_of(stage, experiment, report, should_stop, timing))
     timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
     _finish(stage, threads, started)
 
@@ -114,7 +110,7 @@ def threads_of(resources: Resources, kind: str) -> int:
     return getattr(resources, f"{kind}_threads", 1)
 
 
-def _context(
+def context_of(
     stage: Stage,
     experiment: Experiment,
     report: Callable[[str], None],
@@ -165,7 +161,7 @@ def _remove_temporaries(folder: Path) -> None:
 
 
 @contextmanager
-def _log(stage: Stage, started: float) -> Iterator[Callable[[str], None]]:
+def log(stage: Stage, started: float, part: str = "") -> Iterator[Callable[[str], None]]:
     """A function that shows a line of progress with the seconds so far, and appends it to the stage's log."""
     try:
         stage.log.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +171,7 @@ def _log(stage: Stage, started: float) -> Iterator[Callable[[str], None]]:
     with file:
 
         def report(line: str) -> None:
-            text = f"[{stage.kind} {stage.name} {time.monotonic() - started:7.1f} s] {line}\n"
+            text = f"[{stage.kind} {stage.name}{part} {time.monotonic() - started:7.1f} s] {line}\n"
             sys.stderr.write(text)
             sys.stderr.flush()
             file.write(text)
@@ -188,7 +184,7 @@ def _log(stage: Stage, started: float) -> Iterator[Callable[[str], None]]:
             raise
 
 
-def _timing(path: Path) -> Callable[..., None]:
+def timing_file(path: Path) -> Callable[..., None]:
     def append(**row: Any) -> None:
         try:
             _drop_torn_line(path)
@@ -208,7 +204,7 @@ def _drop_torn_line(path: Path) -> None:
 
 
 @contextmanager
-def _stopping(max_minutes: float | None, started: float) -> Iterator[Callable[[], bool]]:
+def stopping(max_minutes: float | None, started: float) -> Iterator[Callable[[], bool]]:
     """A function that says whether to save and stop: after SIGTERM, or shortly before the time budget ends."""
     asked = threading.Event()
     budget = float("inf") if max_minutes is None else 60.0 * max_minutes

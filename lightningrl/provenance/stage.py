@@ -6,6 +6,7 @@ resources, paths, dates or the order of mappings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.config.section import science
+from lightningrl.errors import StageError
 from lightningrl.io import canonical_json, sha256_text
 from lightningrl.provenance.digest import sources
 
@@ -43,6 +45,8 @@ class Stage:
     """Role -> stage that must be finished before, though nothing of it is read: not part of the key."""
     is_open: bool = False
     """It writes more final files than `files`, which only its inputs tell: a checkpoint's shards."""
+    size: str = ""
+    """Of the model that it computes with, like `8b`, where known: what its job asks for; not part of the key."""
     pin: str | None = None
     """The digest that stands in the key for today's code: see `provenance.pin`."""
 
@@ -100,11 +104,26 @@ class Stage:
         """8 hex digits: equal keys, equal results."""
         return _key(self.preimage)
 
+    def check_key(self, asked: str | None) -> None:
+        """StageError when a caller planned with another key than today's."""
+        if asked is not None and asked != self.key:
+            raise StageError(
+                f"{self.kind} {self.name}: asked for key {asked}, but the config and code now give {self.key}: "
+                "they changed since the DAG was planned. Run snakemake again."
+            )
+
     @cached_property
     def cache_key(self) -> str:
         """The key without what is swept: stages that differ only in their sweep share what each point cost."""
         without = {role: value for role, value in self.preimage["science"].items() if role != "sweep"}
         return _key(self.preimage | {"science": without})
+
+    @property
+    def target(self) -> str:
+        """What it is called on Snakemake's command line: `train_lightningrl`, `evaluate_base_gsm-mini`, `table1`."""
+        if re.fullmatch(rf"{self.kind}\d+", self.name):
+            return self.name
+        return f"{self.kind}_{self.name.replace('/', '_')}"
 
     @property
     def folder(self) -> Path:
