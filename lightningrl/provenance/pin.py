@@ -15,8 +15,8 @@ from lightningrl.config.experiment import Experiment
 from lightningrl.errors import ConfigError, StageError
 from lightningrl.io import read_json, write_json
 
-CHEAP = ("selfcheck", "collect", "table", "figure", "replay", "release")
-"""Kinds that are pinned only when they are named: they cost little, and an edit of them is meant to be seen."""
+CHEAP = ("selfcheck", "collect", "table", "figure", "release")
+"""Kinds that are pinned only when they are named: they take no GPU, and an edit of them is meant to be seen."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
