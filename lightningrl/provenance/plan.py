@@ -380,10 +380,11 @@ class _Planner:
         experiment = self.experiment
         files = tuple(file.format(name=name) for file in files_of(experiment, kind))
         after = {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)}
-        pin = self.pins.get(f"{kind}/{name}")
         is_open = _has_checkpoint(experiment) and kind in OPEN
-        reads = _in_order(inputs)
-        return Stage(experiment.experiment, kind, name, config, members, reads, files, after, is_open, size, pin)
+        return Stage(
+            experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open, size,
+            self.pins.get(f"{kind}/{name}"),
+        )  # fmt: skip
 
 
 def _in_order(mapping: Mapping[str, Any]) -> dict[str, Any]:
