@@ -40,6 +40,7 @@ READS = {
     "collect": ("report.bootstrap",),
     "table": ("report.tables",),
     "figure": ("report.figures", "report.plot"),
+    "replay": ("report.replays", "report.replayed_problems", "decoding"),
     "release": ("report",),
 }
 """The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""

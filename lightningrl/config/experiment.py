@@ -141,6 +141,10 @@ class Experiment(Section):
                 raise ValueError(
                     f"runs.{run.name}.match_compute: {run.algorithm} runs its steps; only a control spends it"
                 )
+        names = [run.name for run in self.runs if self.benchmark(run.benchmark).test != 0]
+        for number, name in enumerate(self.report.replays):
+            if name not in names or name in self.report.replays[:number]:
+                raise ValueError(f"report.replays.{number}: found {name!r}, allowed: each of {names} once")
         curves = {"rewards", "collapse"} & set(self.report.figures)
         if curves and all(run.algorithm == "supervised" for run in self.runs):
             raise ValueError(f"report.figures: {sorted(curves)} need a reinforcement-learning run, runs has none")

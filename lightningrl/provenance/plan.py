@@ -13,7 +13,8 @@ What each stage finds in its context's `config`, beside `members`:
 - collect/frontier (of everything), collect/<table or figure of the paper> (of what it needs): experiment, bootstrap,
   primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base}]
 - table/<name>, figure/<name>: name, collected (the table it is made of); figures also plot, policies
-- release/release: tables, figures
+- replay/<run>: base_name, policy_name, problems, threshold, decoding, prompt, max_new_tokens
+- release/release: tables, figures, replays
 
 What judges a benchmark's answers runs after that benchmark's selfcheck, which is not part of its key.
 
@@ -39,7 +40,7 @@ ALL = "frontier"
 """The collect stage of everything, from which tables and figures are made that are not in `NEEDS`."""
 KINDS = (
     "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "evaluate", "collect", "table", "figure",
-    "release",
+    "replay", "release",
 )  # fmt: skip
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHECKPOINT = ("config.json", "model.safetensors", *TOKENIZER, "metrics.jsonl")
@@ -96,6 +97,8 @@ class Plan:
 
 def files_of(experiment: Experiment, kind: str) -> tuple[str, ...]:
     """The final files of a kind that can be known before it runs."""
+    if kind == "replay":
+        return tuple(f"{{name}}-{number}.html" for number in range(1, experiment.report.replayed_problems + 1))
     return OPEN[kind] if _has_checkpoint(experiment) and kind in OPEN else FILES[kind]
 
 
@@ -163,6 +166,7 @@ class _Planner:
         yield from collects.values()
         drawn = [self.table(name, collects.get(name, collects[ALL])) for name in self.experiment.report.tables]
         drawn += [self.figure(name, collects.get(name, collects[ALL])) for name in self.experiment.report.figures]
+        drawn += [self.replay(self.experiment.run(name), policies, data) for name in self.experiment.report.replays]
         yield from drawn
         yield self.release(collects[ALL], drawn)
 
@@ -329,10 +333,25 @@ class _Planner:
         }
         return self._stage("figure", slug(name), config, members, {"collect": collect})
 
+    def replay(self, run: Run, policies: Mapping[str, Stage], data: Mapping[str, Stage]) -> Stage:
+        experiment, benchmark = self.experiment, self.experiment.benchmark(run.benchmark)
+        config = {
+            "base_name": run.base,
+            "policy_name": run.name,
+            "problems": experiment.report.replayed_problems,
+            "threshold": experiment.evaluation.primary_threshold,
+            "decoding": experiment.decoding,
+            "prompt": benchmark.prompt,
+            "max_new_tokens": benchmark.max_new_tokens,
+        }
+        members = self.decoder | {"benchmark": self.benchmarks[run.benchmark]}
+        inputs = {"base": policies[run.base], "policy": policies[run.name], "data": data[run.benchmark]}
+        return self._stage("replay", run.name, config, members, inputs, size=policies[run.name].size)
+
     def release(self, collect: Stage, drawn: list[Stage]) -> Stage:
         inputs = {f"{stage.kind}/{stage.name}": stage for stage in drawn}
         files = tuple(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files)
-        config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure")}
+        config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure", "replay")}
         return Stage(self.experiment.experiment, "release", "release", config, {}, inputs | {"collect": collect}, files)
 
     def _stage(
