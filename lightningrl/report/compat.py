@@ -61,9 +61,9 @@ class PaperSums:
         return float(self.tokens_TN[t].sum() / self.forwards_TN[t].sum())
 
     def points(self, sums: ProblemSums) -> list[tuple[float, float]]:
-        """(tpf_paper, compat accuracy) of each threshold; empty where one of the two is not known."""
+        """(tpf_paper, compat accuracy) of each threshold; empty where one is not known or nothing is visible."""
         found = [(self.tpf(t), self.accuracy_pct(sums, t)) for t in range(len(sums.thresholds))]
-        return [] if np.isnan(found).any() else found
+        return found if all(tpf > 0 and not np.isnan(accuracy) for tpf, accuracy in found) else []
 
 
 def paper_sums(records: Iterable[EvalRecord], sums: ProblemSums) -> PaperSums:
@@ -121,8 +121,9 @@ def numbers(
         row |= with_interval("tpf_paper", paper.tpf(primary), paper_RT[:, primary])
         ours = sums.tokens_TN[primary].sum() / sums.forwards_TN[primary].sum()
         row |= with_interval("tpf_minus_paper", ours - paper.tpf(primary), (tpf_RT - paper_RT)[:, primary])
-    if compat_RT is not None and paper_RT is not None:
-        value, area_R = aup(paper.points(sums), y_max_compat), aup_replicates(paper_RT, compat_RT, y_max_compat)
+    points = paper.points(sums)
+    if points and compat_RT is not None and paper_RT is not None:
+        value, area_R = aup(points, y_max_compat), aup_replicates(paper_RT, compat_RT, y_max_compat)
         row |= with_interval("aup_compat", value, area_R) | {"y_max_compat": y_max_compat}
         own_R = aup_replicates(tpf_RT, accuracy_RT, y_max)
         row |= with_interval("aup_minus_compat", aup(sums.points(), y_max) - value, own_R - area_R)

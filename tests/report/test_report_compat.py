@@ -94,6 +94,13 @@ def test_records_that_do_not_tell_their_visible_tokens_have_no_count():
     assert np.isnan(row["tpf_paper"]) and np.isnan(row["aup_compat"]) and row["compat_accuracy_pct"] > 0
 
 
+def test_answers_without_any_visible_token_have_no_aup_by_the_papers_count():
+    one = policy("base", "before", "")
+    blank = [dataclasses.replace(r, visible_tokens=0) for r in one.records]
+    row = collect([dataclasses.replace(one, records=blank)], "e").headline.iloc[0]
+    assert row["tpf_paper"] == 0.0 and np.isnan(row["aup_compat"]) and row["aup"] > 0
+
+
 def test_all_columns_are_always_there(headline):
     assert tuple(headline.columns) == HEADLINE_COLUMNS and set(compat.COLUMNS) < set(HEADLINE_COLUMNS)
     assert not headline[["policy", "published", "y_max", "aup", "aup_anchored", "tpf"]].isna().any().any()
