@@ -192,12 +192,14 @@ class _Planner:
         return [ALL, *(name for name in (*report.tables, *report.figures) if name in NEEDS)]
 
     def measured(self) -> list[tuple[str, str]]:
-        """Policies and benchmarks whose speed a table or figure needs, in the experiment's order."""
-        tested, chosen = self.having("test"), self.experiment.speed.benchmarks
-        found = dict[tuple[str, str], None]()
+        """Policies and benchmarks whose speed a table or figure needs, in the experiment's order; a policy's own
+        benchmarks only."""
+        found, chosen = dict[tuple[str, str], None](), self.experiment.speed.benchmarks
         for need in (NEEDS[name] for name in self.collected() if name in NEEDS and "speed" in NEEDS[name]["of"]):
-            rows = [policy["name"] for policy in self.policies() if policy["published"] in need["rows"]]
-            found |= {(row, name): None for row in rows for name in chosen or need["benchmarks"] if name in tested}
+            asked = chosen or need["benchmarks"]
+            for policy in self.policies():
+                if policy["published"] in need["rows"]:
+                    found |= {(policy["name"], b): None for b in self.evaluated_on(policy["name"]) if b in asked}
         return list(found)
 
     def having(self, *splits: str) -> list[str]:
