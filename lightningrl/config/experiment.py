@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lightningrl.config.base import NAME, Base, Checkpoint
+from lightningrl.config.code import Code, settle_pin
 from lightningrl.config.data import Data
 from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.report import Report, Resources
@@ -49,6 +50,7 @@ class Experiment(Section):
     report: Report = Report()
     resources: Resources = Resources()
     sandbox: Sandbox = Sandbox()
+    code: Code = Code()
 
     @model_validator(mode="after")
     def _one_base(self) -> Experiment:
@@ -226,6 +228,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(tree).__name__}")
+    settle_pin(tree, path)
     if "extends" not in tree:
         return tree
     parent = tree.pop("extends")

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightningrl.config.base import Base, Checkpoint
@@ -35,6 +35,7 @@ from lightningrl.config.experiment import Experiment
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError, StageError
 from lightningrl.provenance.members import check_problems, collected, has, judge_of, member
+from lightningrl.provenance.pin import read_pins
 from lightningrl.provenance.stage import Stage
 from lightningrl.report.registry import NEEDS
 
@@ -74,6 +75,13 @@ class Plan:
 
     experiment: Experiment
     stages: tuple[Stage, ...]
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """`<kind>/<name>` -> the digest that its key has in place of today's code, as the pin file says."""
+
+    @property
+    def unused_pins(self) -> list[str]:
+        """Pins of stages that the experiment does not have."""
+        return sorted(set(self.pins) - {f"{stage.kind}/{stage.name}" for stage in self.stages})
 
     def patterns(self, kind: str) -> tuple[str, ...]:
         """Final files that every stage of a kind has, `{name}` standing for its name; the manifest aside."""
@@ -111,14 +119,15 @@ def _has_checkpoint(experiment: Experiment) -> bool:
 
 def plan(experiment: Experiment) -> Plan:
     """The stages of an experiment. Raises ConfigError for a name that no registry has."""
-    stages = tuple(_Planner(experiment).stages())
+    planner = _Planner(experiment)
+    stages = tuple(planner.stages())
     for stage in stages:
         _ = stage.key  # now, so that the whole plan is of one state of the sources
     names = [(stage.kind, stage.name) for stage in stages]
     for kind, name in names:
         if names.count((kind, name)) > 1:
             raise ConfigError(f"two {kind} stages would be named {name!r}; give one of them another name")
-    return Plan(experiment, stages)
+    return Plan(experiment, stages, planner.pins)
 
 
 def slug(name: str) -> str:
@@ -129,6 +138,7 @@ def slug(name: str) -> str:
 class _Planner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.pins = read_pins(experiment)
         self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.checks: dict[str, Stage] = {}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
@@ -388,7 +398,9 @@ class _Planner:
         inputs = {f"{stage.kind}/{stage.name}": stage for stage in drawn}
         files = tuple(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files)
         config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure", "replay")}
-        return Stage(self.experiment.experiment, "release", "release", config, {}, inputs | {"collect": collect}, files)
+        pin = self.pins.get("release/release")
+        inputs |= {"collect": collect}
+        return Stage(self.experiment.experiment, "release", "release", config, {}, inputs, files, pin=pin)
 
     def _stage(
         self,
@@ -405,7 +417,10 @@ class _Planner:
         files = tuple(file.format(name=name) for file in files_of(experiment, kind))
         after = {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)}
         is_open = _has_checkpoint(experiment) and kind in OPEN
-        return Stage(experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open, size)
+        return Stage(
+            experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open, size,
+            self.pins.get(f"{kind}/{name}"),
+        )  # fmt: skip
 
 
 def _in_order(mapping: Mapping[str, Any]) -> dict[str, Any]:
