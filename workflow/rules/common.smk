@@ -6,7 +6,9 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(workflow.basedir).resolve()
-PYTHON = sys.executable
+# How jobs get their packages (`--sdm`, workflow/rules/deployment.smk): by default they have this process's.
+DEPLOYMENT = {"conda", "apptainer"} & {str(method) for method in workflow.deployment_settings.deployment_method}
+PYTHON = "python" if DEPLOYMENT else sys.executable
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 # For the jobs: they run `python -m lightningrl` in whatever folder results/ is in.
@@ -136,10 +138,18 @@ def show_results():
         return
     if not page.is_file() or page.stat().st_mtime < release.manifest.stat().st_mtime:
         # --nolock: the lock is this very run's, whose jobs are all done.
-        command = [PYTHON, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(CONFIG)]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--configfile",
+            str(CONFIG),
+        ]
         command += ["--report", str(page), "--nolock", "--cores", "1", "--quiet"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.stderr.write(f"the HTML report could not be made:\n{done.stderr}\n")
     if "LIGHTNINGRL_RESULTS_LATER" not in os.environ:  # `make demo` prints them itself, also when nothing had to run
-        subprocess.run([PYTHON, "-m", "lightningrl", "results", "--config", str(CONFIG)], check=False)
+        subprocess.run([sys.executable, "-m", "lightningrl", "results", "--config", str(CONFIG)], check=False)

@@ -1,4 +1,4 @@
-# Records of every policy, and the tables collected from them.
+# Records and speeds of every policy, and the tables collected from them.
 
 
 rule evaluate_part:
@@ -21,6 +21,16 @@ rule evaluate:
     threads: threads_for("evaluate")
     shell:
         "{PYTHON:q} -m lightningrl evaluate --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+
+
+rule speed:
+    input:
+        upstream("speed"),
+    output:
+        outputs("speed"),
+    threads: threads_for("speed")
+    shell:
+        "{PYTHON:q} -m lightningrl speed --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule collect:
