@@ -66,6 +66,12 @@ app = typer.Typer(
 Config = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
 Name = Annotated[str | None, typer.Option("--name", help="Which stage of this kind; `lightningrl stages` lists them.")]
 Key = Annotated[str | None, typer.Option("--key", help="Refuse to run unless the stage has this key (Snakemake).")]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, help="Time budget beside resources.max_minutes: shortly before its end it saves and exits 75."
+    ),
+]
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 
@@ -85,12 +91,14 @@ def _add_stage_verb(kind: str) -> None:
     """One verb for a kind of stage; its help is the stage module's docstring and its part of the config."""
 
     @app.command(kind, help=_docstring(kind), cls=_StageCommand)
-    def verb(config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None) -> None:
+    def verb(
+        config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None, max_minutes: MaxMinutes = None
+    ) -> None:
         with for_people():
-            _run_stage(kind, config, name, key)
+            _run_stage(kind, config, name, key, max_minutes)
 
 
-def _run_stage(kind: str, config: Path, name: str | None, key: str | None) -> None:
+def _run_stage(kind: str, config: Path, name: str | None, key: str | None, max_minutes: float | None) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.errors import StageError
     from lightningrl.provenance.plan import plan
@@ -100,7 +108,7 @@ def _run_stage(kind: str, config: Path, name: str | None, key: str | None) -> No
     names = [stage.name for stage in planned.of(kind)]
     if name is None and len(names) != 1:
         raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
-    run_stage(planned, planned.stage(kind, name or names[0]), key)
+    run_stage(planned, planned.stage(kind, name or names[0]), key, max_minutes)
 
 
 def _docstring(kind: str) -> str:
@@ -120,6 +128,7 @@ def evaluate(
     config: Config = DEFAULT_CONFIG,
     name: Name = None,
     key: Key = None,
+    max_minutes: MaxMinutes = None,
     benchmark: direct.BenchmarkName = None,
     out: direct.Out = None,
     split: direct.Split = "test",
@@ -153,9 +162,9 @@ def evaluate(
     given = dict(locals())
     with for_people():
         if model is None:
-            _run_stage("evaluate", config, name, key)
+            _run_stage("evaluate", config, name, key, max_minutes)
         else:
-            for option in ("model", "config", "name", "key", "benchmark", "out"):
+            for option in ("model", "config", "name", "key", "max_minutes", "benchmark", "out"):
                 given.pop(option)
             direct.run(model, benchmark, out, **given)
 

@@ -107,7 +107,13 @@ class Stage:
 
     @property
     def log(self) -> Path:
+        """Of all its starts."""
         return Path("logs") / self.experiment / self.kind / f"{self.name}-{self.key}.log"
+
+    @property
+    def last_log(self) -> Path:
+        """Of its last start."""
+        return self.log.with_suffix(".last.log")
 
     @property
     def manifest(self) -> Path:

@@ -1,5 +1,6 @@
 # The plan, and how rules see it: paths, threads, ancient inputs.
 import os
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -10,7 +11,8 @@ PYTHON = sys.executable
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 # For the jobs: they run `python -m lightningrl` in whatever folder results/ is in.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+environment = os.environ
+environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
 
 from snakemake.settings.types import RerunTrigger
 
@@ -29,7 +31,7 @@ def config_file():
         )
     if len(workflow.configfiles) > 1:
         raise WorkflowError("one --configfile at a time: files are not merged; use `extends:` inside the file")
-    return Path(workflow.configfiles[0] if workflow.configfiles else ROOT / "config" / "config.yaml").resolve()
+    return str(Path(workflow.configfiles[0] if workflow.configfiles else ROOT / "config" / "config.yaml").resolve())
 
 
 CONFIG = config_file()
@@ -38,6 +40,7 @@ try:
 except LightningRLError as error:
     raise WorkflowError(str(error)) from None
 EXPERIMENT = PLAN.experiment.experiment
+RESOURCES = PLAN.experiment.resources
 
 
 wildcard_constraints:
@@ -50,12 +53,58 @@ def outputs(kind):
     return [f"results/{EXPERIMENT}/{kind}/{{name}}-{{key}}/{file}" for file in (*PLAN.patterns(kind), MANIFEST)]
 
 
-def launcher():
-    """How a training is started: alone, or as `resources.train_processes` processes of this machine."""
-    count = PLAN.experiment.resources.train_processes
-    return (
-        "lightningrl" if count == 1 else f"torch.distributed.run --standalone --nproc-per-node {count} -m lightningrl"
-    )
+def log_of(kind):
+    """What the last start of a stage said; `<name>-<key>.log` beside it has all starts."""
+    return f"logs/{EXPERIMENT}/{kind}/{{name}}-{{key}}.last.log"
+
+
+def benchmark_of(kind):
+    """Seconds, memory and CPU of the job, as Snakemake measures them."""
+    return f"benchmarks/{EXPERIMENT}/{kind}/{{name}}-{{key}}.tsv"
+
+
+# `exec`: signals of a time limit or a preemption reach the stage, not a shell around it that would die of them at once.
+PYTHON_IN_JOBS = "python" if workflow.deployment_settings.deployment_method else shlex.quote(PYTHON)
+RUN = f"exec {PYTHON_IN_JOBS} -m lightningrl"
+
+
+def size_of(kind, wildcards):
+    return getattr(PLAN.stage(kind, wildcards.name), "size", "")
+
+
+def launch(wildcards):
+    """How a training is started: alone, or as so many processes of one node as it has GPUs."""
+    count = RESOURCES.processes(size_of("train", wildcards))
+    torchrun = f"-m torch.distributed.run --standalone --nproc-per-node {count}"
+    return RUN if count == 1 else f"exec {PYTHON_IN_JOBS} {torchrun} -m lightningrl"
+
+
+def asked(kind):
+    """What a job of this kind asks a cluster for, by the size of its model; where the config says nothing, the
+    profile's defaults hold."""
+    if not RESOURCES.jobs:
+        return {}
+    return {
+        "gpu": lambda wildcards: RESOURCES.job(kind, size_of(kind, wildcards)).gpus or None,
+        "mem_mb": lambda wildcards, attempt: RESOURCES.job(kind, size_of(kind, wildcards)).memory_mb(attempt),
+        "runtime": lambda wildcards: RESOURCES.job(kind, size_of(kind, wildcards)).minutes,
+    }
+
+
+def threads_for(kind):
+    """CPUs of a job: those asked for, or the threads of a stage's own computations."""
+    if not RESOURCES.jobs:
+        return threads_of(RESOURCES, kind)
+    return lambda wildcards: RESOURCES.job(kind, size_of(kind, wildcards)).cpus
+
+
+def until(wildcards, resources):
+    """In a cluster's job, the option with which a stage saves and ends by itself before the time limit. Some of that
+    time is gone by when the stage begins: two starts of Snakemake, maybe from a slow disk."""
+    limit = resources.get("runtime")
+    if not workflow.remote_exec or not limit:
+        return ""
+    return f" --max-minutes {limit - min(5.0, 0.1 * limit):g}"
 
 
 def files_of(stage):
@@ -111,10 +160,6 @@ def upstream(kind):
         ]
 
     return inputs
-
-
-def threads_for(kind):
-    return threads_of(PLAN.experiment.resources, kind)
 
 
 def show_results():

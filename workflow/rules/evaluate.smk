@@ -6,9 +6,21 @@ rule evaluate:
         upstream("evaluate"),
     output:
         outputs("evaluate"),
+    log:
+        log_of("evaluate"),
+    benchmark:
+        benchmark_of("evaluate")
+    conda:
+        "../envs/lightningrl.yaml"
     threads: threads_for("evaluate")
+    resources:
+        **asked("evaluate"),
+    params:
+        run=RUN,
+        config=CONFIG,
+        until=until,
     shell:
-        "{PYTHON:q} -m lightningrl evaluate --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} evaluate --config {params.config:q} --name {wildcards.name} --key {wildcards.key}{params.until}"
 
 
 rule collect:
@@ -16,5 +28,15 @@ rule collect:
         upstream("collect"),
     output:
         outputs("collect"),
+    log:
+        log_of("collect"),
+    benchmark:
+        benchmark_of("collect")
+    localrule: True
+    conda:
+        "../envs/lightningrl.yaml"
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl collect --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} collect --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"

@@ -14,8 +14,18 @@ rule table:
         f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.md",
         f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.tex",
         f"results/{EXPERIMENT}/table/{{name}}-{{key}}/manifest.json",
+    log:
+        log_of("table"),
+    benchmark:
+        benchmark_of("table")
+    localrule: True
+    conda:
+        "../envs/lightningrl.yaml"
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl table --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} table --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule figure:
@@ -31,8 +41,18 @@ rule figure:
         f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/{{name}}.pdf",
         f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/{{name}}.csv",
         f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/manifest.json",
+    log:
+        log_of("figure"),
+    benchmark:
+        benchmark_of("figure")
+    localrule: True
+    conda:
+        "../envs/lightningrl.yaml"
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl figure --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} figure --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule release:
@@ -40,5 +60,15 @@ rule release:
         upstream("release"),
     output:
         expand(f"results/{EXPERIMENT}/release-{{{{key}}}}/{{file}}", file=PLAN.release.outputs),
+    log:
+        f"logs/{EXPERIMENT}/release/release-{{key}}.last.log",
+    benchmark:
+        f"benchmarks/{EXPERIMENT}/release/release-{{key}}.tsv"
+    localrule: True
+    conda:
+        "../envs/lightningrl.yaml"
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl release --config {CONFIG:q} --key {wildcards.key}"
+        "{params.run} release --config {params.config:q} --key {wildcards.key}"

@@ -4,7 +4,7 @@ for stage in PLAN.stages[:-1]:
 
     rule:
         name:
-            f"{stage.kind}_{stage.name.replace('/', '_')}"
+            "_".join([stage.kind, *Path(stage.name).parts])
         input:
             files_of(stage),
         localrule: True
