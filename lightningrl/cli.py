@@ -241,7 +241,7 @@ def stages(
         from lightningrl.provenance.plan import plan
 
         for stage in plan(load(config)):
-            typer.echo(f"{state(stage, verify):8}{stage.key}  {stage.kind:10}{stage.name:32} {stage.folder}")
+            typer.echo(f"{state(stage, verify):8}{stage.key}  {stage.kind:11}{stage.name:32} {stage.folder}")
 
 
 @app.command()

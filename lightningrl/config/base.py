@@ -1,21 +1,29 @@
-"""A checkpoint that exists already, as the base of an experiment in place of its own pre-training."""
+"""Checkpoints that exist already: the base of an experiment in place of its own pre-training, and further policies."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from lightningrl.config.section import Section
 
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
+SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?b)(?![a-z0-9])")
+"""A size in billions within a checkpoint's name: `8b` of `SDAR-8B-Chat-b32`."""
+
 
 class Base(Section):
     """The base policy: a folder or a hub repository in the hub's format, and what its config.json does not say."""
 
+    LABELS: ClassVar[frozenset[str]] = frozenset({"size", "published"})
+    """Keys that change no weight."""
+
     def science(self) -> dict[str, Any]:
         """With a `sha256`, where the checkpoint comes from says nothing more; without, its place stands for it."""
         where = {"checkpoint", "revision"} if self.sha256 else {"sha256"}
-        return self.model_dump(mode="json", exclude=where)
+        return self.model_dump(mode="json", exclude=where | self.LABELS)
 
     checkpoint: str = Field(min_length=1)
     """A folder with config.json, safetensors and tokenizer files, or else the name of a model on the Hugging Face hub,
@@ -30,3 +38,28 @@ class Base(Section):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     """Of the checkpoint's files, as `checkpoint.json` of an earlier import says it. Given, other files are refused, and
     it does not matter whether a folder or the hub has them."""
+    size: str | None = Field(None, pattern=r"^[a-z0-9.]+$")
+    """Of the model, like `8b`: what its jobs are sized by (`resources.jobs`). Empty: what its name says."""
+    published: str = ""
+    """The row of the published tables that it stands for, like `SDAR-8B-b32`; empty: none."""
+
+    @property
+    def size_label(self) -> str:
+        """`size`, else the size that the name holds, else ""."""
+        found = SIZE.search(self.checkpoint.lower())
+        return self.size or (found[1] if found else "")
+
+
+class Checkpoint(Base):
+    """A further policy of the experiment: another base to train from, or weights that others have trained."""
+
+    LABELS: ClassVar[frozenset[str]] = Base.LABELS | {"name", "role", "base", "evaluate_on"}
+
+    name: str = Field(pattern=NAME)
+    """Names its folder and its policy in tables."""
+    role: Literal["before", "released"] = "before"
+    """`before`: runs may start from it; `released`: trained by others, only evaluated."""
+    base: str | None = None
+    """released: the policy it was trained from, which it is compared with; `base` or another checkpoint's name."""
+    evaluate_on: list[str] | None = None
+    """Benchmarks whose test problems it is evaluated on; left out: all that have any; []: none."""

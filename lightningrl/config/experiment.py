@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from lightningrl.config.base import Base
+from lightningrl.config.base import NAME, Base, Checkpoint
 from lightningrl.config.data import Data
 from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.report import Report, Resources
 from lightningrl.config.sandbox import Sandbox
 from lightningrl.config.section import Section
-from lightningrl.config.tasks import NAME, Benchmark, Decoding, Evaluation, Tokenizer
+from lightningrl.config.tasks import Benchmark, Decoding, Evaluation, Tokenizer
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 
@@ -35,6 +35,8 @@ class Experiment(Section):
     tokenizer: Tokenizer = Tokenizer()
     base: Base | None = None
     """A checkpoint to start from, in place of `model` and `pretrain`."""
+    checkpoints: list[Checkpoint] = []
+    """Further policies that exist already: other sizes to train from, weights that others have released."""
     model: Architecture | None = None
     """Shape of the base that is pre-trained here; with `pretrain`."""
     pretrain: Pretrain | None = None
@@ -81,12 +83,26 @@ class Experiment(Section):
     def _references(self) -> Experiment:
         benchmarks = [benchmark.name for benchmark in self.benchmarks]
         runs = [run.name for run in self.runs]
-        for what, names in (("benchmarks", benchmarks), ("runs", runs)):
-            if len(set(names)) != len(names):
-                raise ValueError(f"{what}: two entries have one name, found {names}")
-        if "base" in runs:
-            raise ValueError("runs: `base` names the model before training; choose another name")
+        policies = ["base", *(checkpoint.name for checkpoint in self.checkpoints), *runs]
+        if len(set(benchmarks)) != len(benchmarks):
+            raise ValueError(f"benchmarks: two entries have one name, found {benchmarks}")
+        for name in policies:
+            if policies.count(name) > 1:
+                raise ValueError(
+                    f"runs, checkpoints: two policies are named {name!r}, and `base` is the experiment's own; found "
+                    f"{policies}"
+                )
+        bases = ["base", *(checkpoint.name for checkpoint in self.checkpoints if checkpoint.role == "before")]
+        for checkpoint in self.checkpoints:
+            where = f"checkpoints.{checkpoint.name}"
+            if checkpoint.role == "before" and checkpoint.base is not None:
+                raise ValueError(f"{where}.base: found {checkpoint.base!r}, but with role `before` it is a base itself")
+            if checkpoint.role == "released" and checkpoint.base not in bases:
+                raise ValueError(f"{where}.base: found {checkpoint.base!r}, allowed: one of {bases}")
+            self._evaluated(where, checkpoint.evaluate_on or [])
         for run in self.runs:
+            if run.base not in bases:
+                raise ValueError(f"runs.{run.name}.base: found {run.base!r}, allowed: one of {bases}")
             if run.benchmark not in benchmarks:
                 raise ValueError(f"runs.{run.name}.benchmark: found {run.benchmark!r}, allowed: {benchmarks}")
             problems = self.benchmark(run.benchmark)
@@ -96,12 +112,7 @@ class Experiment(Section):
                         f"runs.{run.name}.benchmark: {run.benchmark} has `{split}: 0`, but a run trains on its train "
                         "problems and chooses its checkpoint on its validation problems"
                     )
-            for number, name in enumerate(run.evaluate_on):
-                where = f"runs.{run.name}.evaluate_on.{number}"
-                if name not in benchmarks or name in run.evaluate_on[:number]:
-                    raise ValueError(f"{where}: found {name!r}, allowed: each of {benchmarks} once")
-                if self.benchmark(name).test == 0:
-                    raise ValueError(f"{where}: {name} has `test: 0`, so nothing is evaluated on it")
+            self._evaluated(f"runs.{run.name}", run.evaluate_on)
             matched = run.match_compute
             if matched is not None and (matched not in runs or matched == run.name):
                 raise ValueError(f"runs.{run.name}.match_compute: found {matched!r}, allowed: another of {runs}")
@@ -113,6 +124,15 @@ class Experiment(Section):
                 f"allowed: one of evaluation.thresholds {self.evaluation.thresholds}"
             )
         return self
+
+    def _evaluated(self, where: str, names: list[str]) -> None:
+        """ValueError unless these are benchmarks with test problems."""
+        benchmarks = [benchmark.name for benchmark in self.benchmarks]
+        for number, name in enumerate(names):
+            if name not in benchmarks or name in names[:number]:
+                raise ValueError(f"{where}.evaluate_on.{number}: found {name!r}, allowed: each of {benchmarks} once")
+            if self.benchmark(name).test == 0:
+                raise ValueError(f"{where}.evaluate_on.{number}: {name} has `test: 0`, so nothing is evaluated on it")
 
     @model_validator(mode="after")
     def _roles(self) -> Experiment:
@@ -157,6 +177,12 @@ class Experiment(Section):
 
     def benchmark(self, name: str) -> Benchmark:
         return next(benchmark for benchmark in self.benchmarks if benchmark.name == name)
+
+    def base_named(self, name: str) -> Base | None:
+        """The checkpoint behind `base` or a name of `checkpoints`; None: the base that is pre-trained here."""
+        if name == "base":
+            return self.base
+        return next(checkpoint for checkpoint in self.checkpoints if checkpoint.name == name)
 
     def run(self, name: str) -> Run:
         return next(run for run in self.runs if run.name == name)

@@ -6,8 +6,6 @@ from pydantic import Field, field_validator
 
 from lightningrl.config.section import Section
 
-NAME = r"^[a-z0-9][a-z0-9_-]*$"
-
 
 class Prompt(Section):
     """How a problem becomes the prompt of evaluation and of rollouts."""

@@ -6,23 +6,29 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from lightningrl.config.base import NAME
 from lightningrl.config.method import Method
 from lightningrl.config.section import Section
-from lightningrl.config.tasks import NAME
 
 
 class Run(Section):
-    """A training run from the base checkpoint."""
+    """A training run from one of the base policies."""
 
     def science(self) -> dict[str, Any]:
         """Without what only names or evaluates it, and how often its state is saved."""
-        found = self.model_dump(mode="json", exclude={"role", "evaluate_on", "save_every", "method"})
+        found = self.model_dump(
+            mode="json", exclude={"role", "base", "published", "evaluate_on", "save_every", "method"}
+        )
         return found | {"method": self.method.science()}
 
     name: str = Field(pattern=NAME)
     """Names its folder and its policy in tables."""
     role: str = Field(pattern="^(after|rival|control)$")
     """What it stands for in the tables: the method, a rival, the control."""
+    base: str = "base"
+    """The policy it starts from: the experiment's `base`, or the name of one of `checkpoints`."""
+    published: str = ""
+    """The row of the published tables that it stands for, like `LightningRL-8B-b32`; empty: none."""
     algorithm: str
     """`lightningrl`, `lightningrl_algorithm1`, `published_code`, `grpo_traj`, `tracerl`, `supervised`, or
     `module:attribute`."""

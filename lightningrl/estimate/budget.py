@@ -35,7 +35,8 @@ class Estimate:
     """The experiment, and what is assumed about how it runs."""
 
     experiment: Experiment
-    shape: Shape
+    shapes: Mapping[str, Shape]
+    """Of `base` and of each of the experiment's checkpoints, by name."""
     device: Device
     devices: int
     shares: Shares = field(default_factory=Shares)
@@ -54,10 +55,7 @@ class Estimate:
             "assumed": asdict(self.shares) | asdict(self.said) | {
                 "activation_checkpointing": self.checkpointed, "head_chunk_positions": self.head_chunk
             },
-            "model": asdict(self.shape) | {
-                name: getattr(self.shape, name)
-                for name in ("parameters", "trunk_matrices", "head_parameters", "layer_activations", "kv_numbers")
-            } | {"block_size": self.shape.block_size},
+            "models": {name: _described(shape) for name, shape in self.shapes.items()},
             "memory": {run.name: self.memory(run) for run in runs},
             "runs": {run.name: self.run(run) for run in runs},
             "evaluations": self.evaluations(),
@@ -74,14 +72,14 @@ class Estimate:
         """Of a device's memory, without the reserve."""
         return self.device.memory_bytes * (1 - self.shares.reserve)
 
-    def kv(self, benchmark: Benchmark) -> tuple[float, int]:
+    def kv(self, benchmark: Benchmark, shape: Shape) -> tuple[float, int]:
         """(bytes of the pool, rows that decode together): what the config says, else what the longest rows need."""
-        decoding, size, lengths = self.experiment.decoding, self.shape.block_size, self.lengths(benchmark.name)
+        decoding, size, lengths = self.experiment.decoding, shape.block_size, self.lengths(benchmark.name)
         page = size * -(-SMALLEST_PAGE_TOKENS // size)
 
         def row_bytes(response_tokens: float) -> int:
             end = -(-int(lengths.prompt_tokens + response_tokens) // size) * size
-            return memory.kv_bytes(self.shape, memory.page_positions(end, page), self.device.compute_bytes)
+            return memory.kv_bytes(shape, memory.page_positions(end, page), self.device.compute_bytes)
 
         pool = decoding.rows * row_bytes(benchmark.max_new_tokens)
         if decoding.memory_mb is not None:
@@ -90,15 +88,15 @@ class Estimate:
 
     def memory(self, run: Run) -> dict[str, Any]:
         """Bytes on each device: what stays, what rollouts add, what an update adds; and whether it fits."""
-        benchmark = self.experiment.benchmark(run.benchmark)
+        benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
         layout = memory.Layout(self.devices, self.device.compute_bytes)
-        resident = memory.resident_bytes(self.shape, layout, has_value_model(run))
-        pool, rows = self.kv(benchmark)
-        positions = seconds.training(self.lengths(run.benchmark), self.shape, run.microbatch).positions
+        resident = memory.resident_bytes(shape, layout, has_value_model(run))
+        pool, rows = self.kv(benchmark, shape)
+        positions = seconds.training(self.lengths(run.benchmark), shape, run.microbatch).positions
         positions = min(positions, run.microbatch_positions or positions)
-        longest = self._longest(benchmark)
+        longest = self._longest(benchmark, shape)
         added = {
-            name: memory.update_bytes(self.shape, layout, count, self.head_chunk, checkpointed)
+            name: memory.update_bytes(shape, layout, count, self.head_chunk, checkpointed)
             for name, count, checkpointed in (
                 ("with_checkpointing", positions, True),
                 ("without_checkpointing", positions, False),
@@ -124,19 +122,19 @@ class Estimate:
             "update_fits": {name: total <= self.budget_bytes for name, total in update_bytes.items()},
         }
 
-    def _longest(self, benchmark: Benchmark) -> int:
+    def _longest(self, benchmark: Benchmark, shape: Shape) -> int:
         """Training positions of a response at the length limit."""
         lengths = self.lengths(benchmark.name)
-        tokens, size = benchmark.max_new_tokens, self.shape.block_size
+        tokens, size = benchmark.max_new_tokens, shape.block_size
         return trained_positions(round(lengths.prompt_tokens), tokens, round(tokens / lengths.tpf), size)
 
     def run(self, run: Run) -> dict[str, Any]:
         """Phases of a step on each device, validations, and GPU-hours of the whole run."""
-        benchmark = self.experiment.benchmark(run.benchmark)
-        lengths, (_, rows) = self.lengths(run.benchmark), self.kv(benchmark)
+        benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
+        lengths, (_, rows) = self.lengths(run.benchmark), self.kv(benchmark, shape)
         trained = run.prompts * run.responses
-        setting = (self.shape, self.device, self.shares)
-        work = seconds.training(lengths, self.shape, trained / self.devices)
+        setting = (shape, self.device, self.shares)
+        work = seconds.training(lengths, shape, trained / self.devices)
         step = [
             seconds.decoding(*setting, lengths, trained / self.said.kept / self.devices, rows),
             seconds.reference(*setting, work),
@@ -166,14 +164,12 @@ class Estimate:
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Each evaluation's sweep on one device, at the TPF that is assumed for every threshold."""
         evaluation, found = self.experiment.evaluation, {}
-        for policy, names in self._evaluated().items():
+        for policy, (shape, names) in self._evaluated().items():
             for name in names:
                 benchmark = self.experiment.benchmark(name)
                 problems = benchmark.test or _published(name, "test", 1)
-                count, (_, rows) = problems * evaluation.samples, self.kv(benchmark)
-                point = seconds.decoding(
-                    self.shape, self.device, self.shares, self.lengths(name), count, rows, "evaluation"
-                )
+                count, (_, rows) = problems * evaluation.samples, self.kv(benchmark, shape)
+                point = seconds.decoding(shape, self.device, self.shares, self.lengths(name), count, rows, "evaluation")
                 points = len(evaluation.thresholds)
                 found[f"{policy}/{name}"] = {
                     "problems": problems,
@@ -184,12 +180,16 @@ class Estimate:
                 }
         return found
 
-    def _evaluated(self) -> Mapping[str, list[str]]:
-        """Policy -> benchmarks, as the plan of stages has them."""
+    def _evaluated(self) -> Mapping[str, tuple[Shape, list[str]]]:
+        """Policy -> its shape and benchmarks, as the plan of stages has them."""
         tested = [b.name for b in self.experiment.benchmarks if b.test != 0 and _has_test(b.name)]
-        policies = {"base": tested}
+        policies = {"base": (self.shapes["base"], tested)}
+        for checkpoint in self.experiment.checkpoints:
+            asked = tested if checkpoint.evaluate_on is None else checkpoint.evaluate_on
+            policies[checkpoint.name] = (self.shapes[checkpoint.name], [name for name in asked if name in tested])
         for run in self.experiment.runs:
-            policies[run.name] = [name for name in run.evaluate_on or [run.benchmark] if name in tested]
+            names = [name for name in run.evaluate_on or [run.benchmark] if name in tested]
+            policies[run.name] = (self.shapes[run.base], names)
         return policies
 
 
@@ -200,15 +200,36 @@ def has_value_model(run: Run) -> bool:
     return run.algorithm == "tracerl"
 
 
-def shape_of(experiment: Experiment, size: str | None) -> Shape:
-    """Of the named size, else of the experiment's base. Raises ConfigError when neither says it."""
-    if experiment.base is not None:
-        block_size = experiment.base.block_size
-        return Shape.of_size(size, block_size) if size else Shape.of_checkpoint(experiment.base.checkpoint, block_size)
-    assert experiment.model is not None
+def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shape]:
+    """Of `base`, or all that have its place if a size is named, and of each checkpoint.
+
+    Raises ConfigError when neither the size nor a checkpoint's name says it.
+    """
+    found = {"base": _shape_of_base(experiment, size)}
+    for checkpoint in experiment.checkpoints:
+        named = size or checkpoint.size
+        found[checkpoint.name] = (
+            Shape.of_size(named, checkpoint.block_size)
+            if named
+            else Shape.of_checkpoint(checkpoint.checkpoint, checkpoint.block_size)
+        )
+    return found
+
+
+def _shape_of_base(experiment: Experiment, size: str | None) -> Shape:
+    base, model = experiment.base, experiment.model
+    if base is not None:
+        named = size or base.size
+        return Shape.of_size(named, base.block_size) if named else Shape.of_checkpoint(base.checkpoint, base.block_size)
+    assert model is not None
     if size:
-        return Shape.of_size(size, experiment.model.block_size)
-    return Shape.of(experiment.model.model_dump() | {"vocab_size": VOCABULARY}, experiment.model.block_size)
+        return Shape.of_size(size, model.block_size)
+    return Shape.of(model.model_dump() | {"vocab_size": VOCABULARY}, model.block_size)
+
+
+def _described(shape: Shape) -> dict[str, Any]:
+    counted = ("parameters", "trunk_matrices", "head_parameters", "layer_activations", "kv_numbers")
+    return asdict(shape) | {name: getattr(shape, name) for name in counted}
 
 
 def _published(name: str, split: str, part: int) -> int:

@@ -157,7 +157,7 @@ def _slurm() -> Iterator[Finding]:
         return
     done = _run(["sinfo", "--noheader", "--format=%P %a %D"], 20)
     if done is None or done.returncode:
-        said = "no answer" if done is None else done.stderr.strip()[:200]
+        said = "no answer" if done is None else " ".join(done.stderr.split())[:200]
         yield Finding("slurm", "note", f"sinfo fails: {said}", "ask for access to the controller")
     else:
         listed = "; ".join(line for line in done.stdout.splitlines() if line.strip())

@@ -6,12 +6,12 @@ What each stage finds in its context's `config`, beside `members`:
 - selfcheck/<benchmark>: benchmark (its name)
 - tokenizer/tokenizer: tokenizer
 - pretrain/base: model, pretrain, decoding, seed, primary_threshold, max_new_tokens {benchmark: n}
-- checkpoint/base (instead of the two before, where the config says `base`): base
+- checkpoint/base (instead of the two before, where the config says `base`), checkpoint/<name>: base
 - train/<run>: run, decoding, seed, max_new_tokens, prompt
 - evaluate/<policy>/<benchmark>: evaluation (samples, temperature, shard), sweep (thresholds), decoding, prompt,
   max_new_tokens, seed, policy, benchmark
-- collect/frontier: experiment, bootstrap, primary_threshold, seed, benchmarks,
-  policies [{name, role, algorithm, benchmark}]
+- collect/frontier (of everything), collect/<table or figure of the paper> (of what it needs): experiment, bootstrap,
+  primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base}]
 - table/<name>, figure/<name>: name, collected (the table it is made of); figures also plot, policies
 - release/release: tables, figures
 
@@ -27,12 +27,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError, StageError
 from lightningrl.provenance.members import check_problems, collected, has, judge_of, member
 from lightningrl.provenance.stage import Stage
+from lightningrl.report.registry import NEEDS
 
+ALL = "frontier"
+"""The collect stage of everything, from which tables and figures are made that are not in `NEEDS`."""
 KINDS = (
     "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "evaluate", "collect", "table", "figure",
     "release",
@@ -92,7 +96,11 @@ class Plan:
 
 def files_of(experiment: Experiment, kind: str) -> tuple[str, ...]:
     """The final files of a kind that can be known before it runs."""
-    return OPEN[kind] if experiment.base is not None and kind in OPEN else FILES[kind]
+    return OPEN[kind] if _has_checkpoint(experiment) and kind in OPEN else FILES[kind]
+
+
+def _has_checkpoint(experiment: Experiment) -> bool:
+    return experiment.base is not None or bool(experiment.checkpoints)
 
 
 def plan(experiment: Experiment) -> Plan:
@@ -138,24 +146,41 @@ class _Planner:
         yield from self.checks.values()
         made = list(self.base(data))
         yield from made
-        base = made[-1]
+        policies = {"base": made[-1]} | {each.name: self.checkpoint(each) for each in self.experiment.checkpoints}
+        yield from list(policies.values())[1:]
         trained: dict[str, Stage] = {}
         for run in sorted(self.experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
-            trained[run.name] = self.train(run, data, base, trained)
+            trained[run.name] = self.train(run, data, policies[run.base], trained)
         yield from trained.values()
-        tested = self.having("test")
-        evaluated = [self.evaluate("base", base, name, data) for name in tested]
-        for run in self.experiment.runs:
-            for name in run.evaluate_on or [run.benchmark]:
-                if name in tested:
-                    evaluated.append(self.evaluate(run.name, trained[run.name], name, data))
+        policies |= {run.name: trained[run.name] for run in self.experiment.runs}
+        evaluated = [
+            self.evaluate(policy, stage, name, data)
+            for policy, stage in policies.items()
+            for name in self.evaluated_on(policy)
+        ]
         yield from evaluated
-        collect = self.collect(evaluated, trained)
-        yield collect
-        drawn = [self.table(name, collect) for name in self.experiment.report.tables]
-        drawn += [self.figure(name, collect) for name in self.experiment.report.figures]
+        collects = {name: self.collect(name, evaluated, trained) for name in self.collected()}
+        yield from collects.values()
+        drawn = [self.table(name, collects.get(name, collects[ALL])) for name in self.experiment.report.tables]
+        drawn += [self.figure(name, collects.get(name, collects[ALL])) for name in self.experiment.report.figures]
         yield from drawn
-        yield self.release(collect, drawn)
+        yield self.release(collects[ALL], drawn)
+
+    def evaluated_on(self, policy: str) -> list[str]:
+        """Benchmarks on whose test problems a policy is evaluated, in its own order."""
+        tested, experiment = self.having("test"), self.experiment
+        if policy == "base":
+            return tested
+        for checkpoint in experiment.checkpoints:
+            if checkpoint.name == policy:
+                return tested if checkpoint.evaluate_on is None else [n for n in checkpoint.evaluate_on if n in tested]
+        run = experiment.run(policy)
+        return [name for name in run.evaluate_on or [run.benchmark] if name in tested]
+
+    def collected(self) -> list[str]:
+        """What is collected: everything, and what each table and figure of the paper needs."""
+        report = self.experiment.report
+        return [ALL, *(name for name in (*report.tables, *report.figures) if name in NEEDS)]
 
     def having(self, *splits: str) -> list[str]:
         """The benchmarks with problems of all these splits, in the experiment's order."""
@@ -179,7 +204,8 @@ class _Planner:
     def base(self, data: Mapping[str, Stage]) -> Iterator[Stage]:
         """What the base policy takes; the last one has it."""
         if self.experiment.base is not None:
-            yield self._stage("checkpoint", "base", {"base": self.experiment.base}, {}, {})
+            base = self.experiment.base
+            yield self._stage("checkpoint", "base", {"base": base}, {}, {}, size=base.size_label)
             return
         learned = {name: data[name] for name in self.having("train", "validation")}
         if not learned:
@@ -187,6 +213,10 @@ class _Planner:
         tokenizer = self.tokenizer(learned)
         yield tokenizer
         yield self.pretrain(learned, tokenizer)
+
+    def checkpoint(self, checkpoint: Checkpoint) -> Stage:
+        config = {"base": Base.model_validate(checkpoint.model_dump(include=set(Base.model_fields)))}
+        return self._stage("checkpoint", checkpoint.name, config, {}, {}, size=checkpoint.size_label)
 
     def pretrain(self, data: Mapping[str, Stage], tokenizer: Stage) -> Stage:
         experiment = self.experiment
@@ -221,7 +251,7 @@ class _Planner:
         inputs = {"base": base, "data": data[run.benchmark]}
         if run.match_compute is not None:
             inputs["matched"] = trained[run.match_compute]
-        return self._stage("train", run.name, config, members, inputs, judged=(run.benchmark,))
+        return self._stage("train", run.name, config, members, inputs, judged=(run.benchmark,), size=base.size)
 
     def evaluate(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
         evaluation, benchmark = self.experiment.evaluation, self.experiment.benchmark(name)
@@ -237,14 +267,27 @@ class _Planner:
         }
         members = self.decoder | {"benchmark": self.benchmarks[name], "judge": self.judges[name]}
         inputs = {"policy": source, "data": data[name]}
-        return self._stage("evaluate", f"{policy}/{slug(name)}", config, members, inputs, judged=(name,))
+        called = f"{policy}/{slug(name)}"
+        return self._stage("evaluate", called, config, members, inputs, judged=(name,), size=source.size)
 
-    def collect(self, evaluated: list[Stage], trained: Mapping[str, Stage]) -> Stage:
+    def collect(self, name: str, evaluated: list[Stage], trained: Mapping[str, Stage]) -> Stage:
+        """`ALL`, or what one of `NEEDS` asks for."""
         experiment = self.experiment
-        selector = experiment.decoding.selector
-        policies: list[dict[str, Any]] = [{"name": "base", "role": "before", "algorithm": selector, "benchmark": None}]
-        for run in experiment.runs:
-            policies.append(run.model_dump(mode="json", include={"name", "role", "algorithm", "benchmark"}))
+        policies = self.policies()
+        inputs = {f"evaluate/{s.config['policy']}/{s.config['benchmark']}": s for s in evaluated}
+        inputs |= {f"train/{run}": stage for run, stage in trained.items()}
+        if name in NEEDS:
+            need = NEEDS[name]
+            policies = [policy for policy in policies if policy["published"] in need["rows"]]
+            names, asked = {policy["name"] for policy in policies}, set(need["benchmarks"])
+            of = {"evaluations": "evaluate", "training": "train"}
+            inputs = {
+                role: stage
+                for role, stage in inputs.items()
+                if stage.kind in {of.get(part) for part in need["of"]}
+                and (stage.config["policy"] if stage.kind == "evaluate" else stage.name) in names
+                and (stage.config["benchmark"] if stage.kind == "evaluate" else stage.config["run"].benchmark) in asked
+            }
         config = {
             "experiment": experiment.experiment,
             "bootstrap": experiment.report.bootstrap,
@@ -253,9 +296,23 @@ class _Planner:
             "policies": policies,
             "benchmarks": list(self.benchmarks),
         }
-        inputs = {f"evaluate/{s.config['policy']}/{s.config['benchmark']}": s for s in evaluated}
-        inputs |= {f"train/{name}": stage for name, stage in trained.items()}
-        return self._stage("collect", "frontier", config, {}, inputs)
+        return self._stage("collect", slug(name), config, {}, inputs)
+
+    def policies(self) -> list[dict[str, Any]]:
+        """What collect is told of each policy, in the experiment's order."""
+        experiment = self.experiment
+        untrained = {"algorithm": experiment.decoding.selector, "benchmark": None}
+        published = "" if experiment.base is None else experiment.base.published
+        found: list[dict[str, Any]] = [
+            {"name": "base", "role": "before", **untrained, "published": published, "base": "base"}
+        ]
+        for checkpoint in experiment.checkpoints:
+            told = checkpoint.model_dump(mode="json", include={"name", "role", "published"})
+            found.append(told | untrained | {"base": checkpoint.base or checkpoint.name})
+        for run in experiment.runs:
+            keys = {"name", "role", "algorithm", "benchmark", "published", "base"}
+            found.append(run.model_dump(mode="json", include=keys))
+        return found
 
     def table(self, name: str, collect: Stage) -> Stage:
         members = {"table": member("table", name, "report.tables")}
@@ -268,7 +325,7 @@ class _Planner:
             "name": slug(name),
             "collected": collected("figures", name),
             "plot": self.experiment.report.plot,
-            "policies": ["base", *(run.name for run in self.experiment.runs)],
+            "policies": [policy["name"] for policy in collect.config["policies"]],
         }
         return self._stage("figure", slug(name), config, members, {"collect": collect})
 
@@ -286,13 +343,14 @@ class _Planner:
         members: dict[str, str],
         inputs: dict[str, Stage],
         judged: tuple[str, ...] = (),
+        size: str = "",
     ) -> Stage:
         """judged: the benchmarks whose answers it judges."""
         experiment = self.experiment
         files = tuple(file.format(name=name) for file in files_of(experiment, kind))
         after = {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)}
-        is_open = experiment.base is not None and kind in OPEN
-        return Stage(experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open)
+        is_open = _has_checkpoint(experiment) and kind in OPEN
+        return Stage(experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open, size)
 
 
 def _in_order(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ resources, paths, dates or the order of mappings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +44,8 @@ class Stage:
     """Role -> stage that must be finished before, though nothing of it is read: not part of the key."""
     is_open: bool = False
     """It writes more final files than `files`, which only its inputs tell: a checkpoint's shards."""
+    size: str = ""
+    """Of the model that it computes with, like `8b`, where known: what its job asks for; not part of the key."""
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
@@ -93,6 +96,13 @@ class Stage:
         """The key without what is swept: stages that differ only in their sweep share what each point cost."""
         without = {role: value for role, value in self.preimage["science"].items() if role != "sweep"}
         return _key(self.preimage | {"science": without})
+
+    @property
+    def target(self) -> str:
+        """What it is called on Snakemake's command line: `train_lightningrl`, `evaluate_base_gsm-mini`, `table1`."""
+        if re.fullmatch(rf"{self.kind}\d+", self.name):
+            return self.name
+        return f"{self.kind}_{self.name.replace('/', '_')}"
 
     @property
     def folder(self) -> Path:

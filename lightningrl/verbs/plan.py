@@ -31,6 +31,9 @@ def plan_budget(
     checkpointing: Annotated[
         bool | None, typer.Option(help="Activations recomputed in the backward; left out: as resources say.")
     ] = None,
+    targets: Annotated[
+        bool, typer.Option("--targets", help="Instead: what each table and figure needs, as a Markdown table.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Instead: formulas beside a small run on this CPU.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads, of --check and of --gpu cpu.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
@@ -54,6 +57,7 @@ def plan_budget(
             }  # fmt: skip
             lengths = {"prompt_tokens": prompt_tokens, "response_tokens": response_tokens, "tpf": tpf, "kept": kept}
             found = _estimate(config, gpu, gpus, model_size, shares, lengths, checkpointing, threads)
+            _show_targets(config, found) if targets else _show(found)
         if out is not None:
             write_json(out, found)
 
@@ -65,7 +69,7 @@ def _estimate(
     from dataclasses import replace
 
     from lightningrl.config.experiment import load
-    from lightningrl.estimate.budget import Estimate, shape_of
+    from lightningrl.estimate.budget import Estimate, shapes_of
     from lightningrl.estimate.device import MEASURED, Shares, device_of
     from lightningrl.estimate.lengths import Said
 
@@ -81,15 +85,26 @@ def _estimate(
     gpus = gpus or resources.processes()
     checkpointing = resources.checkpoint_activations if checkpointing is None else checkpointing
     estimate = Estimate(
-        experiment, shape_of(experiment, size), device_of(gpu), 1 if single else gpus, assumed, said,
+        experiment, shapes_of(experiment, size), device_of(gpu), 1 if single else gpus, assumed, said,
         checkpointing and not single,
     )  # fmt: skip
-    found = estimate.to_json()
+    return estimate.to_json()
+
+
+def _show(found: dict[str, Any]) -> None:
     _show_model(found)
     _show_memory(found)
     _show_runs(found)
     _show_evaluations(found)
-    return found
+
+
+def _show_targets(config: Path, found: dict[str, Any]) -> None:
+    from lightningrl.config.experiment import load
+    from lightningrl.estimate.targets import markdown, targets
+    from lightningrl.provenance.plan import plan
+
+    device = found["device"]["name"].split()[0]
+    typer.echo(markdown(targets(plan(load(config)), found), f"{device} hours"), nl=False)
 
 
 def _check(
@@ -120,13 +135,17 @@ def _check(
 
 
 def _show_model(found: dict[str, Any]) -> None:
-    device, model = found["device"], found["model"]
+    device = found["device"]
     assumed = ", ".join(f"{name} {value}" for name, value in found["assumed"].items() if value is not None)
     typer.echo(
-        f"{found['experiment']}: {model['parameters']:,} parameters ({model['trunk_matrices']:,} in the "
-        f"layers' matrices), block {model['block_size']}, on {device['count']} x {device['name']} "
+        f"{found['experiment']}, on {device['count']} x {device['name']} "
         f"({device['operations_per_s'] / 1e12:.4g} TFLOP/s, {device['bytes_per_s'] / 1e12:.3g} TB/s)"
     )
+    for name, model in found["models"].items():
+        typer.echo(
+            f"{name}: {model['parameters']:,} parameters ({model['trunk_matrices']:,} in the layers' matrices), block "
+            f"{model['block_size']}"
+        )
     typer.echo(f"assumed: {assumed}")
     benchmarks = {row["benchmark"]: row["lengths"] for row in found["runs"].values()}
     for name, lengths in benchmarks.items():

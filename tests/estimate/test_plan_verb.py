@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lightningrl import cli
 from lightningrl.config.experiment import load
-from lightningrl.estimate.budget import Estimate, shape_of
+from lightningrl.estimate.budget import Estimate, shapes_of
 from lightningrl.estimate.device import DEVICES
 from lightningrl.provenance.digest import PACKAGE
 from lightningrl.provenance.plan import plan
@@ -28,7 +28,7 @@ def test_the_paper_on_eight_h100s(tmp_path: Path):
     done = printed("--out", str(tmp_path / "plan.json"))
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "plan.json").read_text())
-    assert found["model"]["parameters"] == 8190735360
+    assert found["models"]["base"]["parameters"] == 8190735360
     assert found["memory"]["lightningrl-gsm8k"]["resident"]["decode replica"] == 16381470720
     assert all(row["fits"] for row in found["memory"].values())
     for name, row in found["runs"].items():
@@ -47,7 +47,7 @@ def test_the_paper_on_eight_h100s(tmp_path: Path):
 @pytest.mark.parametrize("config", ["paper.yaml", "config.yaml"])
 def test_it_evaluates_what_the_dag_evaluates(config):
     experiment = load(CONFIG / config)
-    estimate = Estimate(experiment, shape_of(experiment, None), DEVICES["h100"], 8)
+    estimate = Estimate(experiment, shapes_of(experiment), DEVICES["h100"], 8)
     assert set(estimate.to_json()["evaluations"]) == {stage.name for stage in plan(experiment).of("evaluate")}
 
 

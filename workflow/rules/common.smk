@@ -69,7 +69,7 @@ RUN = f"exec {PYTHON_IN_JOBS} -m lightningrl"
 
 
 def size_of(kind, wildcards):
-    return getattr(PLAN.stage(kind, wildcards.name), "size", "")
+    return PLAN.stage(kind, wildcards.name).size
 
 
 def launch(wildcards):

@@ -1,10 +1,11 @@
-# Every stage by name, <kind>_<name>: `figure_frontier`, `train_lightningrl`, `evaluate_base_gsm-mini`.
+# Every stage by name: <kind>_<name>, like `train_lightningrl`, `evaluate_base_gsm-mini`; the paper's tables and figures by
+# their own: `table1`, `figure3`.
 
 for stage in PLAN.stages[:-1]:
 
     rule:
         name:
-            "_".join([stage.kind, *Path(stage.name).parts])
+            stage.target
         input:
             files_of(stage),
         localrule: True
