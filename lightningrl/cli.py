@@ -98,9 +98,17 @@ def _add_stage_verb(kind: str) -> None:
             _run_stage(kind, config, name, key, max_minutes)
 
 
-def _run_stage(kind: str, config: Path, name: str | None, key: str | None, max_minutes: float | None) -> None:
+def _run_stage(
+    kind: str,
+    config: Path,
+    name: str | None,
+    key: str | None,
+    max_minutes: float | None = None,
+    part: str | None = None,
+) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.errors import StageError
+    from lightningrl.provenance.parts import read_part, run_part
     from lightningrl.provenance.plan import plan
     from lightningrl.provenance.runner import run_stage
 
@@ -108,7 +116,11 @@ def _run_stage(kind: str, config: Path, name: str | None, key: str | None, max_m
     names = [stage.name for stage in planned.of(kind)]
     if name is None and len(names) != 1:
         raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
-    run_stage(planned, planned.stage(kind, name or names[0]), key, max_minutes)
+    stage = planned.stage(kind, name or names[0])
+    if part is None:
+        run_stage(planned, stage, key, max_minutes)
+    else:
+        run_part(planned, stage, key, read_part(part), max_minutes)
 
 
 def _docstring(kind: str) -> str:
@@ -129,6 +141,7 @@ def evaluate(
     name: Name = None,
     key: Key = None,
     max_minutes: MaxMinutes = None,
+    part: Annotated[str | None, typer.Option("--part", help="A stage: decode only the 2nd of 8 parts: 2/8.")] = None,
     benchmark: direct.BenchmarkName = None,
     out: direct.Out = None,
     split: direct.Split = "test",
@@ -162,9 +175,9 @@ def evaluate(
     given = dict(locals())
     with for_people():
         if model is None:
-            _run_stage("evaluate", config, name, key, max_minutes)
+            _run_stage("evaluate", config, name, key, max_minutes, part)
         else:
-            for option in ("model", "config", "name", "key", "max_minutes", "benchmark", "out"):
+            for option in ("model", "config", "name", "key", "max_minutes", "part", "benchmark", "out"):
                 given.pop(option)
             direct.run(model, benchmark, out, **given)
 

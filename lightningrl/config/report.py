@@ -40,7 +40,7 @@ class Job(Section):
     """Of the node's memory, not the GPUs', in 10^9 bytes. A second attempt asks for 1.5 times as much, later ones for
     twice: ask for at most half of what a node has."""
     hours: float = Field(1.0, gt=0)
-    """Time limit. Shortly before it a training, pre-training or evaluation saves; the next attempt goes on from there."""
+    """Time limit. Shortly before it a training, pre-training or evaluation saves; the next attempt goes on."""
 
     def memory_mb(self, attempt: int) -> int:
         """In 10^6 bytes, by attempt from 1 on.
@@ -62,6 +62,8 @@ class Resources(Section):
     pretrain_threads: int = Field(2, gt=0)
     train_threads: int = Field(1, gt=0)
     evaluate_threads: int = Field(1, gt=0)
+    evaluate_parts: int = Field(1, gt=0)
+    """Jobs that an evaluation's problems are spread over; each loads the model once and decodes all thresholds."""
     judge_workers: int = Field(1, gt=0)
     """Jails that run candidate programs at the same time, in each process."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -75,7 +77,8 @@ class Resources(Section):
     """Time budget of a training process: it saves and exits 75 shortly before."""
     jobs: dict[str, Job] = {}
     """What jobs ask of a cluster, by rule (`evaluate`) or by rule and size of the model (`train/8b`), which goes before
-    and takes nothing from it. Without an entry: as below, no GPU. Left out: the profile's defaults for all."""
+    and takes nothing from it; `evaluate` is also what each of an evaluation's parts asks for. Without an entry: the
+    values below. Left out: the profile's defaults for all."""
 
     @field_validator("jobs")
     @classmethod

@@ -74,20 +74,24 @@ class RecordFile:
     {'0': {'forwards': 3}}
     """
 
-    def __init__(self, path: Path) -> None:
-        """Reads what is there. Raises StageError when the file cannot be read."""
+    def __init__(self, path: Path, beside: Sequence[Path] = ()) -> None:
+        """Reads what is there, and in the files `beside` it, which others write: equal batches hold equal records.
+
+        Raises StageError when a file cannot be read.
+        """
         self.path = path
         self.records: dict[Key, EvalRecord] = {}
         self.engine: dict[str, dict[str, Any]] = {}
         """Engine figures by batch name."""
         self.damaged = 0
         """Lines that were not what was written."""
-        try:
-            data = path.read_bytes() if path.exists() else b""
-        except OSError as error:
-            raise io.disk_error(path, error) from error
-        for line in data.splitlines():
-            self._read(line)
+        for each in (*beside, path):
+            try:
+                data = each.read_bytes() if each.exists() else b""
+            except OSError as error:
+                raise io.disk_error(each, error) from error
+            for line in data.splitlines():
+                self._read(line)
 
     def append(self, records: Iterable[EvalRecord], batch: str, engine: dict[str, Any]) -> None:
         """Add a batch: on the disk when this returns; StageError when the disk is full, and nothing is added."""

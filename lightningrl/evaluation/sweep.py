@@ -3,6 +3,7 @@
 Problems are decoded in shards, always the same, each as one batch: an interrupted sweep goes on at the first shard that
 is not complete, and its records are equal to the last bit to those of an undisturbed one. A threshold's records gather
 in a file of their own, so one more threshold costs only itself. The model is loaded when the first shard needs it.
+Several processes may take a part of the shards each, in files of their own, which whoever gathers reads together.
 """
 
 from __future__ import annotations
@@ -51,10 +52,25 @@ class Sweep:
     report: Callable[[str], None]
     timing: Callable[..., None]
     should_stop: Callable[[], bool]
+    part: tuple[int, int] = (1, 1)
+    """Which part of the shards this process decodes, from 1, of how many."""
     _loaded: Loaded | None = field(default=None, init=False)
 
     def at(self, threshold: float) -> tuple[list[EvalRecord], dict[str, Any]]:
-        """All records of a threshold, by problem and sample, and the sums of the engine's figures.
+        """All records of a threshold, by problem and sample, and the sums of the engine's figures; of the whole only.
+
+        Raises Interrupted, between two shards, when asked to stop.
+        """
+        file = self.decode(threshold)
+        records = [file.records[e.uid, s] for e in self.examples for s in range(self.samples)]
+        engine = Counter[str]()
+        for start in range(0, len(self.examples), self.shard):
+            engine.update(file.engine[str(start)])
+        self._say(threshold, records)
+        return records, dict(sorted(engine.items()))
+
+    def decode(self, threshold: float) -> RecordFile:
+        """What has gathered of a threshold once this process's part of its shards is there.
 
         Raises Interrupted, between two shards, when asked to stop.
         """
@@ -62,19 +78,13 @@ class Sweep:
         if file.damaged:
             self.report(f"{file.path}: {file.damaged} damaged lines; their problems are decoded again")
         missing = self._missing(file)
-        there = len(self.examples) - sum(len(self.examples[start : start + self.shard]) for start in missing)
-        if there and missing:
+        if missing and (there := len({uid for uid, _ in file.records})):
             self.report(f"threshold {threshold:g}: {there} of {len(self.examples)} problems are there already")
         for start in missing:
             if self.should_stop():
                 raise Interrupted("stopped between two shards; run the same command again to go on from there")
             self._decode(file, threshold, start, self._asked(start))
-        records = [file.records[e.uid, s] for e in self.examples for s in range(self.samples)]
-        engine = Counter[str]()
-        for start in range(0, len(self.examples), self.shard):
-            engine.update(file.engine[str(start)])
-        self._say(threshold, records)
-        return records, dict(sorted(engine.items()))
+        return file
 
     def complete(self) -> list[float]:
         """Thresholds whose records have all gathered already."""
@@ -88,16 +98,20 @@ class Sweep:
             self._loaded.task.judge.close()
 
     def _file(self, threshold: float) -> RecordFile:
-        return RecordFile(self.cache / f"threshold-{threshold!r}.jsonl")
+        name, (index, count) = f"threshold-{threshold!r}.jsonl", self.part
+        own = self.cache / name if count == 1 else self.cache / f"part-{index}-of-{count}" / name
+        there = [self.cache / name, *sorted(self.cache.glob(f"part-*/{name}"))]
+        return RecordFile(own, [path for path in there if path != own])
 
     def _asked(self, start: int) -> list[tuple[Example, int]]:
         return [(e, s) for e in self.examples[start : start + self.shard] for s in range(self.samples)]
 
     def _missing(self, file: RecordFile) -> list[int]:
-        """Where the shards begin that are not whole."""
+        """Where the shards of this part begin that are not whole."""
+        index, count = self.part
         return [
             start
-            for start in range(0, len(self.examples), self.shard)
+            for start in range((index - 1) * self.shard, len(self.examples), count * self.shard)
             if str(start) not in file.engine or not all((e.uid, s) in file.records for e, s in self._asked(start))
         ]
 

@@ -38,31 +38,27 @@ STOP_EARLIER_S = 60.0
 def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: float | None = None) -> bool:
     """Make a stage's results; False when they were there already.
 
-    `key` is what the caller planned with; `max_minutes` a time budget beside `resources.max_minutes`. Raises StageError when it is not the key of today's config and sources, when
-    an input is missing or damaged, when another process works on the folder, or when the disk is full; Interrupted
-    after SIGTERM or at the end of the time budget, with the state saved.
+    `key` is what the caller planned with; `max_minutes` a time budget beside `resources.max_minutes`. Raises StageError
+    when it is not the key of today's config and sources, when an input is missing or damaged, when another process works
+    on the folder, or when the disk is full; Interrupted after SIGTERM or at the end of the time budget, with the state
+    saved.
     """
-    if key is not None and key != stage.key:
-        raise StageError(
-            f"{stage.kind} {stage.name}: asked for key {key}, but the config and code now give {stage.key}: "
-            "they changed since the DAG was planned. Run snakemake again."
-        )
+    stage.check_key(key)
     started = time.monotonic()
-    budgets = [minutes for minutes in (max_minutes, plan.experiment.resources.max_minutes) if minutes is not None]
-    budget_s = 60.0 * min(budgets) if budgets else None
+    budget_s = shortest(max_minutes, plan.experiment.resources.max_minutes)
     rank, size = process()
     if size > 1 and stage.kind != "train":
         raise StageError(f"{stage.kind} {stage.name} runs as one process, but was launched as {size}; run it alone")
     if rank > 0:
         return _help(plan, stage, budget_s, started)
     try:
-        with _log(stage, started) as report, lease(stage.folder / "state"):
+        with log(stage, started) as report, lease(stage.folder / "state"):
             if not manifest.missing(stage):
                 manifest.check(stage.folder)
                 shutil.rmtree(stage.folder / "state", ignore_errors=True)
                 report(f"already finished: {stage.folder}")
                 return False
-            _choose_jail(plan, report)
+            choose_jail(plan, report)
             _make(stage, plan.experiment, report, budget_s, started)
             report(f"finished: {stage.folder}")
     except OSError as error:
@@ -77,17 +73,17 @@ def _help(plan: Plan, stage: Stage, budget_s: float | None, started: float) -> b
     resources = plan.experiment.resources
     if not manifest.missing(stage):
         return False
-    _choose_jail(plan, lambda line: None)
+    choose_jail(plan, lambda line: None)
     for role, source in (*stage.inputs.items(), *stage.after.items()):
         manifest.check_input(role, source)
     system.set_thread_environment(threads_of(resources, stage.kind))
-    with _stopping(budget_s, started) as should_stop:
+    with stopping(budget_s, started) as should_stop:
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
-        entry(_context(stage, plan.experiment, lambda line: None, should_stop, lambda **row: None))
+        entry(context_of(stage, plan.experiment, lambda line: None, should_stop, lambda **row: None))
     return True
 
 
-def _choose_jail(plan: Plan, report: Callable[[str], None]) -> None:
+def choose_jail(plan: Plan, report: Callable[[str], None]) -> None:
     """The level of the config for this process; it is tried when the first program is to be judged."""
     sandbox = plan.experiment.sandbox
     choose(sandbox.level, acknowledged=sandbox.level == "none")  # the config holds the sentence, or was not loaded
@@ -105,11 +101,11 @@ def _make(
     _remove_temporaries(stage.folder)
     threads = threads_of(resources, stage.kind)
     system.set_thread_environment(threads)
-    timing = _timing(stage.folder / "state" / TIMING)
+    timing = timing_file(stage.folder / "state" / TIMING)
     timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now())
-    with _stopping(budget_s, started) as should_stop:
+    with stopping(budget_s, started) as should_stop:
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
-        entry(_context(stage, experiment, report, should_stop, timing))
+        entry(context_of(stage, experiment, report, should_stop, timing))
     timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
     _finish(stage, threads, started)
 
@@ -119,7 +115,7 @@ def threads_of(resources: Resources, kind: str) -> int:
     return getattr(resources, f"{kind}_threads", 1)
 
 
-def _context(
+def context_of(
     stage: Stage,
     experiment: Experiment,
     report: Callable[[str], None],
@@ -170,13 +166,14 @@ def _remove_temporaries(folder: Path) -> None:
 
 
 @contextmanager
-def _log(stage: Stage, started: float) -> Iterator[Callable[[str], None]]:
+def log(stage: Stage, started: float, part: tuple[int, int] | None = None) -> Iterator[Callable[[str], None]]:
     """A function that shows a line of progress with the seconds so far, and writes it to the stage's two logs: one of
     all its starts, one of this start, which Snakemake deletes before each and shows the end of after a failure."""
+    last, who = stage.last_log(part), f"{stage.kind} {stage.name}" + (" {}/{}".format(*part) if part else "")
     try:
         stage.log.parent.mkdir(parents=True, exist_ok=True)
-        stage.last_log.unlink(missing_ok=True)  # another start may still write to it
-        files = [open(path, "a", encoding="utf-8") for path in (stage.log, stage.last_log)]
+        last.unlink(missing_ok=True)  # another start may still write to it
+        files = [open(path, "a", encoding="utf-8") for path in (stage.log, last)]
     except OSError as error:
         raise disk_error(stage.log, error) from error
     with files[0], files[1]:
@@ -187,7 +184,7 @@ def _log(stage: Stage, started: float) -> Iterator[Callable[[str], None]]:
                 file.flush()
 
         def report(line: str) -> None:
-            text = f"[{stage.kind} {stage.name} {time.monotonic() - started:7.1f} s] {line}\n"
+            text = f"[{who} {time.monotonic() - started:7.1f} s] {line}\n"
             sys.stderr.write(text)
             sys.stderr.flush()
             write(text)
@@ -202,7 +199,7 @@ def _log(stage: Stage, started: float) -> Iterator[Callable[[str], None]]:
             raise
 
 
-def _timing(path: Path) -> Callable[..., None]:
+def timing_file(path: Path) -> Callable[..., None]:
     def append(**row: Any) -> None:
         try:
             _drop_torn_line(path)
@@ -221,8 +218,14 @@ def _drop_torn_line(path: Path) -> None:
             file.truncate(data.rfind(b"\n") + 1)
 
 
+def shortest(*max_minutes: float | None) -> float | None:
+    """The time budget in seconds, where any is set."""
+    budgets = [60.0 * minutes for minutes in max_minutes if minutes is not None]
+    return min(budgets, default=None)
+
+
 @contextmanager
-def _stopping(budget_s: float | None, started: float) -> Iterator[Callable[[], bool]]:
+def stopping(budget_s: float | None, started: float) -> Iterator[Callable[[], bool]]:
     """A function that says whether to save and stop: after SIGTERM, or when what comes next might not end in time.
 
     A trainer asks after every step, a sweep before every shard. What lies between two questions, a save included, may

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.config.section import science
+from lightningrl.errors import StageError
 from lightningrl.io import canonical_json, sha256_text
 from lightningrl.provenance.digest import sources
 
@@ -91,6 +92,14 @@ class Stage:
         """8 hex digits: equal keys, equal results."""
         return _key(self.preimage)
 
+    def check_key(self, asked: str | None) -> None:
+        """StageError when a caller planned with another key than today's."""
+        if asked is not None and asked != self.key:
+            raise StageError(
+                f"{self.kind} {self.name}: asked for key {asked}, but the config and code now give {self.key}: "
+                "they changed since the DAG was planned. Run snakemake again."
+            )
+
     @cached_property
     def cache_key(self) -> str:
         """The key without what is swept: stages that differ only in their sweep share what each point cost."""
@@ -120,10 +129,9 @@ class Stage:
         """Of all its starts."""
         return Path("logs") / self.experiment / self.kind / f"{self.name}-{self.key}.log"
 
-    @property
-    def last_log(self) -> Path:
-        """Of its last start."""
-        return self.log.with_suffix(".last.log")
+    def last_log(self, part: tuple[int, int] | None = None) -> Path:
+        """Of its last start; of a part of an evaluation, 2 of 8, the last start of that."""
+        return self.log.with_suffix(".{}-of-{}.last.log".format(*part) if part else ".last.log")
 
     @property
     def manifest(self) -> Path:

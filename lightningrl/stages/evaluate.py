@@ -1,7 +1,8 @@
 """Decode a benchmark's test split at every threshold of the sweep; one record a problem and sample. Resumable.
 
 The sweep itself is `lightningrl.evaluation.sweep`: an interrupted one goes on at the next shard of problems, and one
-with one more threshold pays only for that one.
+with one more threshold pays only for that one. Large ones are decoded in parts (`--part 2/8`), each by a job of its
+own; the job without a part then only gathers them.
 """
 
 from __future__ import annotations
@@ -18,10 +19,34 @@ from lightningrl.training.world import device_of
 
 def run(context: StageContext) -> None:
     """Write records.jsonl (thresholds in order) and summary.json (one entry a threshold)."""
+    sweep = _sweep(context)
+    try:
+        found = {threshold: sweep.at(threshold) for threshold in context.config["sweep"]["thresholds"]}
+    finally:
+        sweep.close()
+    io.write_jsonl(
+        context.folder / "records.jsonl", (record.to_json() for records, _ in found.values() for record in records)
+    )
+    summaries = [summarise(records).to_json() | {"engine": engine} for records, engine in found.values()]
+    io.write_json(context.folder / "summary.json", summaries)
+
+
+def run_part(context: StageContext, part: tuple[int, int]) -> None:
+    """Decode one part of the shards, at every threshold, into the cache."""
+    sweep = _sweep(context, part)
+    try:
+        for threshold in context.config["sweep"]["thresholds"]:
+            sweep.decode(threshold)
+            context.report(f"threshold {threshold:g}: this part is there")
+    finally:
+        sweep.close()
+
+
+def _sweep(context: StageContext, part: tuple[int, int] = (1, 1)) -> Sweep:
     use_threads(context.threads)
     config = context.config
     evaluation = config["evaluation"]
-    sweep = Sweep(
+    return Sweep(
         name=config["policy"],
         examples=read_examples(context.inputs["data"] / "test.jsonl"),
         samples=evaluation["samples"],
@@ -32,16 +57,8 @@ def run(context: StageContext) -> None:
         report=context.report,
         timing=context.timing,
         should_stop=context.should_stop,
+        part=part,
     )
-    try:
-        found = {threshold: sweep.at(threshold) for threshold in config["sweep"]["thresholds"]}
-    finally:
-        sweep.close()
-    io.write_jsonl(
-        context.folder / "records.jsonl", (record.to_json() for records, _ in found.values() for record in records)
-    )
-    summaries = [summarise(records).to_json() | {"engine": engine} for records, engine in found.values()]
-    io.write_json(context.folder / "summary.json", summaries)
 
 
 def _load(context: StageContext) -> Loaded:

@@ -1,4 +1,4 @@
-"""A Slurm for the tests of this folder, and checkouts that Snakemake runs on it. Skipped where Slurm is not installed."""
+"""A Slurm for the tests of this folder, and checkouts that Snakemake runs on it; skipped where none is installed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,12 @@ class Cluster:
         command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "slurm", "--profile"]
         command += [str(HERE / "site.yaml"), "--configfile", f"tests/slurm/{config}"]
         return subprocess.Popen(
-            command, cwd=checkout.root, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=checkout.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def run(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml") -> str:

@@ -1,7 +1,7 @@
 """Rewards as a user writes them, for trainings that are to be stopped: constants, after a while.
 
-How many seconds each call takes is said in the file `stalls/<reward>`, a number a line; a call takes its line away first,
-so that the next start of the training does not meet it again.
+How many seconds each call takes is said in the file `stalls/<reward>`, a number a line; a call takes its line away
+first, so that the next start of the training does not meet it again.
 """
 
 import time

@@ -28,7 +28,9 @@ def test_nano_runs_and_its_costly_rules_are_jobs(nano, cluster: Cluster) -> None
     checkout, said = nano
     assert "results/nano/release-" in said and "report.html" in said
     assert set(cluster.jobs().values()) >= SUBMITTED
-    assert not any(job.split("/")[0] not in ("selfcheck", "pretrain", "train", "evaluate") for job in cluster.jobs().values())
+    assert not any(
+        job.split("/")[0] not in ("selfcheck", "pretrain", "train", "evaluate") for job in cluster.jobs().values()
+    )
     assert (checkout.path("results/nano/latest") / "tables/main.csv").stat().st_size > 0
 
 
@@ -46,21 +48,21 @@ def test_every_job_leaves_a_log_and_a_benchmark(nano) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "asked", "minutes", "partition"),
+    ("job", "asked", "gpus", "partition"),
     [
-        ("selfcheck/gsm-mini", {"cpu=1", "mem=1000M"}, 6, "cpu"),
-        ("pretrain/base", {"cpu=2", "mem=2000M"}, 6, "cpu"),
-        ("train/lightningrl", {"cpu=1", "mem=2000M", "gres/gpu=1"}, 6, "gpu"),
-        ("evaluate/base_gsm-mini", {"cpu=1", "mem=1500M", "gres/gpu=1"}, 6, "gpu"),
+        ("selfcheck/gsm-mini", {"cpu=1", "mem=1000M"}, "", "cpu"),
+        ("pretrain/base", {"cpu=2", "mem=2000M"}, "", "cpu"),
+        ("train/lightningrl", {"cpu=1", "mem=2000M"}, "gres:gpu:h100:1", "gpu"),
+        ("evaluate/base_gsm-mini", {"cpu=1", "mem=1500M"}, "gres:gpu:h100:1", "gpu"),
     ],
 )
-def test_a_job_asks_for_what_the_config_says(nano, cluster: Cluster, job, asked, minutes, partition) -> None:
+def test_a_job_asks_for_what_the_config_says(nano, cluster: Cluster, job, asked, gpus, partition) -> None:
     number = next(number for number, name in cluster.jobs().items() if name == job)
     facts = cluster.facts(number)
     resources = set(facts["TRES"].split(","))
     assert asked <= resources, resources
-    assert ("gres/gpu=1" in resources) == ("gres/gpu=1" in asked)
-    assert (facts["TimeLimit"], facts["Partition"]) == (f"00:{minutes:02}:00", partition)
+    assert facts.get("TresPerJob", "") == gpus
+    assert (facts["TimeLimit"], facts["Partition"]) == ("00:06:00", partition)
     assert (facts["NumNodes"], facts["Requeue"], facts["JobState"]) == ("1", "1", "COMPLETED")
 
 
@@ -83,13 +85,13 @@ def test_after_an_edit_only_what_it_concerns_is_submitted(nano, cluster: Cluster
 
 
 STALLS = {"cancelled": [0, 0, 3, 3], "ended": [0, 0, 120], "saved": [13, 13, 13, 13]}
-"""Seconds that each step waits. The time limit is a minute: `saved` sees that another step would be too long and ends by
-itself; `ended` is in a step that is far longer than any before, and is killed."""
+"""Seconds that each step waits. The time limit is a minute: `saved` sees that another step would be too long and ends
+by itself; `ended` is in a step that is far longer than any before, and is killed."""
 
 
 @pytest.fixture(scope="module")
 def stopped(nano, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str, str]:
-    """A checkout in which three trainings were stopped and went on; what Snakemake said; and of one that always fails."""
+    """A checkout in which three trainings were stopped and went on; what Snakemake said; what it said of a failure."""
     checkout = copy_with_configs(tmp_path_factory.mktemp("stopped") / "repository", of=nano[0])
     other = copy_with_configs(tmp_path_factory.mktemp("broken") / "repository", of=nano[0])
     checkout.path("stalls").mkdir()
@@ -114,9 +116,7 @@ def stopped(nano, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     return checkout, said, told
 
 
-@pytest.mark.parametrize(
-    ("name", "how"), [("cancelled", "CANCELLED"), ("ended", "TIMEOUT"), ("saved", "FAILED")]
-)
+@pytest.mark.parametrize(("name", "how"), [("cancelled", "CANCELLED"), ("ended", "TIMEOUT"), ("saved", "FAILED")])
 def test_a_stopped_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     stopped, nano, cluster: Cluster, tmp_path: Path, name: str, how: str
 ) -> None:

@@ -21,7 +21,7 @@ import sys
 if "snakemake" not in " ".join(sys.orig_argv):
     from lightningrl.provenance import runner
 
-    make_context = runner._context
+    make_context = runner.context_of
 
     def write_names(stage, *rest):
         for name in stage.files:
@@ -30,7 +30,7 @@ if "snakemake" not in " ".join(sys.orig_argv):
             path.write_text(json.dumps(name))
         return make_context(stage, *rest)
 
-    runner._context = write_names
+    runner.context_of = write_names
     runner.resolve = lambda reference: lambda context: None
 '''
 

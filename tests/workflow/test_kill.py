@@ -73,6 +73,29 @@ def test_killed_ten_times_it_goes_on_and_ends_byte_equal(undisturbed, tmp_path: 
     assert starts(results) > starts(whole) + 5  # stages were cut short, not only the pauses between them
 
 
+def test_an_evaluation_in_parts_gathers_to_the_same_bytes(undisturbed, tmp_path: Path) -> None:
+    """Three jobs for two shards of problems: one finds nothing to do. The evaluation itself loads no model."""
+    whole = undisturbed[0].path("results/nano")
+    checkout = copy_repository(tmp_path / "repository", of=undisturbed[0].root)
+    shutil.copytree(whole, checkout.path("results/nano"), symlinks=True)
+    results = checkout.path("results/nano")
+    shutil.rmtree(results / "cache")
+    shutil.rmtree(results / "evaluate" / "base")
+    checkout.path("config/parts.yaml").write_text("extends: nano.yaml\nresources: {evaluate_parts: 3}\n")
+    done = checkout.snakemake("evaluate_base_gsm-mini", "--cores", "2", config="config/parts.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert [said.count(f"part {index} of 3 is done") for index in (1, 2, 3)] == [1, 1, 1]
+    folder = next((results / "evaluate" / "base").glob("gsm-mini-*"))
+    for name in ("records.jsonl", "summary.json"):
+        assert (folder / name).read_bytes() == (whole / "evaluate" / "base" / folder.name / name).read_bytes()
+    assert '"event":"shard"' not in (folder / "timing.jsonl").read_text()
+    parts = sorted(path.relative_to(results).as_posix() for path in results.glob("cache/evaluate/**/threshold-*.jsonl"))
+    assert [path.split("/")[-2:] for path in parts] == [
+        [f"part-{index}-of-3", f"threshold-{threshold}.jsonl"] for index in (1, 2) for threshold in ("0.02", "0.9")
+    ]
+
+
 def kill_while_working(checkout: Checkout, kind: str, rows: int, then_s: float) -> None:
     """Start Snakemake, and kill the whole process group `then_s` seconds after a stage of this kind has written that
     many rows of timing (its start is the first, then one a step) since, or has ended."""

@@ -18,6 +18,7 @@ from snakemake.settings.types import RerunTrigger
 
 from lightningrl.config.experiment import load
 from lightningrl.errors import LightningRLError
+from lightningrl.provenance.parts import marker
 from lightningrl.provenance.plan import plan
 from lightningrl.provenance.runner import threads_of
 from lightningrl.provenance.stage import MANIFEST
@@ -46,6 +47,8 @@ RESOURCES = PLAN.experiment.resources
 wildcard_constraints:
     name="[a-z0-9][a-z0-9_/-]*",
     key="[0-9a-f]{8}",
+    part="[0-9]+",
+    parts="[0-9]+",
 
 
 def outputs(kind):
@@ -160,6 +163,14 @@ def upstream(kind):
         ]
 
     return inputs
+
+
+def parts_of_evaluation(wildcards):
+    """What an unfinished evaluation waits for, where it is spread over several jobs."""
+    stage, count = PLAN.stage("evaluate", wildcards.name), PLAN.experiment.resources.evaluate_parts
+    if count == 1 or stage.manifest.is_file():
+        return []
+    return [marker(stage, (index, count)).as_posix() for index in range(1, count + 1)]
 
 
 def show_results():

@@ -1,9 +1,33 @@
 # Records of every policy, and the tables collected from them.
 
 
+rule evaluate_part:
+    input:
+        upstream("evaluate"),
+    output:
+        f"results/{EXPERIMENT}/cache/parts/{{name}}-{{key}}/{{part}}-of-{{parts}}.json",
+    log:
+        f"logs/{EXPERIMENT}/evaluate/{{name}}-{{key}}.{{part}}-of-{{parts}}.last.log",
+    benchmark:
+        f"benchmarks/{EXPERIMENT}/evaluate/{{name}}-{{key}}.{{part}}-of-{{parts}}.tsv"
+    conda:
+        "../envs/lightningrl.yaml"
+    threads: threads_for("evaluate")
+    resources:
+        **asked("evaluate"),
+    params:
+        run=RUN,
+        config=CONFIG,
+        until=until,
+    shell:
+        "{params.run} evaluate --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
+        " --part {wildcards.part}/{wildcards.parts}{params.until}"
+
+
 rule evaluate:
     input:
         upstream("evaluate"),
+        parts_of_evaluation,
     output:
         outputs("evaluate"),
     log:
