@@ -39,9 +39,9 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: flo
     """Make a stage's results; False when they were there already.
 
     `key` is what the caller planned with; `max_minutes` a time budget beside `resources.max_minutes`. Raises StageError
-    when it is not the key of today's config and sources, when an input is missing or damaged, when another process works
-    on the folder, or when the disk is full; Interrupted after SIGTERM or at the end of the time budget, with the state
-    saved.
+    when it is not the key of today's config and sources, when an input is missing or damaged, when another process
+    works on the folder, or when the disk is full; Interrupted after SIGTERM or at the end of the time budget, with the
+    state saved.
     """
     stage.check_key(key)
     started = time.monotonic()

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -66,14 +68,59 @@ def test_a_job_asks_for_what_the_config_says(nano, cluster: Cluster, job, asked,
     assert (facts["NumNodes"], facts["Requeue"], facts["JobState"]) == ("1", "1", "COMPLETED")
 
 
+STALLS = {"cancelled": [0, 0, 3, 3], "ended": [0, 0, 200], "saved": [26, 26, 26, 26]}
+"""Seconds that each step waits. The time limit is two minutes: `saved` sees that another step would be too long and ends
+by itself; `ended` is in a step that is far longer than any before, and is killed."""
+
+
+@dataclass
+class Stopped:
+    """A checkout in which three trainings are stopped and go on, and one in which a training fails; they begin at once,
+    so that the time limit passes while other tests run."""
+
+    checkout: Checkout
+    running: subprocess.Popen
+    failing: subprocess.Popen
+    failed: str = ""
+
+    def end(self) -> None:
+        if self.running.returncode is None:
+            self.failed, _ = self.failing.communicate(timeout=600)
+            said, _ = self.running.communicate(timeout=600)
+            assert self.running.returncode == 0 != self.failing.returncode, said[-8000:]
+
+
+@pytest.fixture(scope="module")
+def stopped(nano, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
+    checkout = copy_with_configs(tmp_path_factory.mktemp("stopped") / "repository", of=nano[0])
+    other = copy_with_configs(tmp_path_factory.mktemp("broken") / "repository", of=nano[0])
+    checkout.path("stalls").mkdir()
+    for name, seconds in STALLS.items():
+        checkout.path(f"stalls/{name}").write_text("".join(f"{value}\n" for value in seconds))
+    running = cluster.start(checkout, *(f"train_{name}" for name in STALLS), config="stopped.yaml")
+    failing = cluster.start(other, "train_broken", "--retries", "0", config="stopped.yaml")
+    try:
+        deadline = time.monotonic() + 200
+        while len(checkout.path("stalls/cancelled").read_text().split()) > 1 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        number = next(number for number, name in cluster.jobs().items() if name == "train/cancelled")
+        cluster.call("scancel", str(number))
+        yield Stopped(checkout, running, failing)
+    finally:
+        for process in (running, failing):
+            process.kill()
+            process.wait()
+
+
 def submitted_by(cluster: Cluster, checkout: Checkout) -> tuple[set[str], set[str]]:
     """Run nano again: the jobs of the cluster, and all that Snakemake ran."""
     before = set(cluster.jobs())
     said = cluster.run(checkout)
-    return {name for number, name in cluster.jobs().items() if number not in before}, jobs_in(said)
+    new = {name for number, name in cluster.jobs().items() if number not in before}
+    return {name for name in new if name.removeprefix("train/") not in (*STALLS, "broken")}, jobs_in(said)
 
 
-def test_after_an_edit_only_what_it_concerns_is_submitted(nano, cluster: Cluster, tmp_path: Path) -> None:
+def test_after_an_edit_only_what_it_concerns_is_submitted(nano, stopped, cluster: Cluster, tmp_path: Path) -> None:
     checkout = copy_with_configs(tmp_path / "repository", of=nano[0])
     assert submitted_by(cluster, checkout) == (set(), set())
     checkout.edit("config/nano.yaml", "bootstrap: 100", "bootstrap: 100, plot: {smooth_steps: 2}")
@@ -84,43 +131,12 @@ def test_after_an_edit_only_what_it_concerns_is_submitted(nano, cluster: Cluster
     assert ran == {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini"} | LATER
 
 
-STALLS = {"cancelled": [0, 0, 3, 3], "ended": [0, 0, 120], "saved": [13, 13, 13, 13]}
-"""Seconds that each step waits. The time limit is a minute: `saved` sees that another step would be too long and ends
-by itself; `ended` is in a step that is far longer than any before, and is killed."""
-
-
-@pytest.fixture(scope="module")
-def stopped(nano, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str, str]:
-    """A checkout in which three trainings were stopped and went on; what Snakemake said; what it said of a failure."""
-    checkout = copy_with_configs(tmp_path_factory.mktemp("stopped") / "repository", of=nano[0])
-    other = copy_with_configs(tmp_path_factory.mktemp("broken") / "repository", of=nano[0])
-    checkout.path("stalls").mkdir()
-    for name, seconds in STALLS.items():
-        checkout.path(f"stalls/{name}").write_text("".join(f"{value}\n" for value in seconds))
-    targets = [f"train_{name}" for name in STALLS]
-    process = cluster.start(checkout, *targets, config="stopped.yaml")
-    failing = cluster.start(other, "train_broken", "--retries", "0", config="stopped.yaml")
-    try:
-        deadline = time.monotonic() + 200
-        while len(checkout.path("stalls/cancelled").read_text().split()) > 1 and time.monotonic() < deadline:
-            time.sleep(0.2)
-        number = next(number for number, name in cluster.jobs().items() if name == "train/cancelled")
-        cluster.call("scancel", str(number))
-        told, _ = failing.communicate(timeout=300)
-        assert failing.returncode != 0
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, said[-8000:]
-    finally:
-        failing.kill()
-        process.kill()
-    return checkout, said, told
-
-
 @pytest.mark.parametrize(("name", "how"), [("cancelled", "CANCELLED"), ("ended", "TIMEOUT"), ("saved", "FAILED")])
 def test_a_stopped_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     stopped, nano, cluster: Cluster, tmp_path: Path, name: str, how: str
 ) -> None:
-    checkout = stopped[0]
+    stopped.end()
+    checkout = stopped.checkout
     first, second = [number for number, job in cluster.jobs().items() if job == f"train/{name}"]
     assert cluster.facts(first)["JobState"] in (how, "FAILED") and cluster.facts(second)["JobState"] == "COMPLETED"
     assert cluster.facts(first)["JobState"] == how or name == "cancelled"
@@ -137,7 +153,8 @@ def test_a_stopped_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_on
 
 
 def test_of_a_failing_job_the_end_of_its_log_is_shown(stopped) -> None:
-    told = stopped[2]
+    stopped.end()
+    told = stopped.failed
     assert "Error in rule train" in told and "logs/nano/train/broken-" in told
     assert "ConfigError: the reward stalling:broken gave numbers of shape (3,)" in told
 
