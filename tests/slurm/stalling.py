@@ -1,7 +1,7 @@
 """Rewards as a user writes them, for trainings that are to be stopped: constants, after a while.
 
-How many seconds each call takes is said in the file `stalls/<reward>`, a number a line; a call takes its line away
-first, so that the next start of the training does not meet it again.
+The file `stalls/<run>` says which steps take how long, `<step> <seconds>` a line; a line is taken away before its time
+is waited, so that the next start of the training does not meet it again.
 """
 
 import time
@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 
-def _constant(name, groups):
-    path = Path("stalls") / name
+def _constant(run, groups):
+    path = Path("stalls") / run
     lines = path.read_text().splitlines() if path.exists() else []
-    if lines:
+    [timing] = Path("results/nano/train").glob(f"{run}-????????/state/timing.jsonl")
+    step = timing.read_text().count('"step":') + 1
+    if lines and int(lines[0].split()[0]) <= step:
         path.write_text("".join(f"{line}\n" for line in lines[1:]))
-        time.sleep(float(lines[0]))
+        time.sleep(float(lines[0].split()[1]))
     return np.zeros(groups.correct_NG.shape)
 
 

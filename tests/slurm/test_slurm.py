@@ -68,9 +68,9 @@ def test_a_job_asks_for_what_the_config_says(nano, cluster: Cluster, job, asked,
     assert (facts["NumNodes"], facts["Requeue"], facts["JobState"]) == ("1", "1", "COMPLETED")
 
 
-STALLS = {"cancelled": [0, 0, 3, 3], "ended": [0, 0, 200], "saved": [26, 26, 26, 26]}
-"""Seconds that each step waits. The time limit is two minutes: `saved` sees that another step would be too long and ends
-by itself; `ended` is in a step that is far longer than any before, and is killed."""
+STALLS = {"cancelled": "3 2\n4 2\n", "ended": "3 300\n", "saved": "1 25\n2 25\n3 25\n4 25\n"}
+"""Steps and the seconds that they wait. The time limit is two minutes: `saved` sees that another step would be too long
+and ends by itself; `ended` is in a step that is far longer than any before, and is killed."""
 
 
 @dataclass
@@ -95,13 +95,13 @@ def stopped(nano, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     checkout = copy_with_configs(tmp_path_factory.mktemp("stopped") / "repository", of=nano[0])
     other = copy_with_configs(tmp_path_factory.mktemp("broken") / "repository", of=nano[0])
     checkout.path("stalls").mkdir()
-    for name, seconds in STALLS.items():
-        checkout.path(f"stalls/{name}").write_text("".join(f"{value}\n" for value in seconds))
+    for name, lines in STALLS.items():
+        checkout.path(f"stalls/{name}").write_text(lines)
     running = cluster.start(checkout, *(f"train_{name}" for name in STALLS), config="stopped.yaml")
     failing = cluster.start(other, "train_broken", "--retries", "0", config="stopped.yaml")
     try:
         deadline = time.monotonic() + 200
-        while len(checkout.path("stalls/cancelled").read_text().split()) > 1 and time.monotonic() < deadline:
+        while len(checkout.path("stalls/cancelled").read_text().splitlines()) > 1 and time.monotonic() < deadline:
             time.sleep(0.2)
         number = next(number for number, name in cluster.jobs().items() if name == "train/cancelled")
         cluster.call("scancel", str(number))
@@ -138,12 +138,13 @@ def test_a_stopped_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_on
     stopped.end()
     checkout = stopped.checkout
     first, second = [number for number, job in cluster.jobs().items() if job == f"train/{name}"]
-    assert cluster.facts(first)["JobState"] in (how, "FAILED") and cluster.facts(second)["JobState"] == "COMPLETED"
-    assert cluster.facts(first)["JobState"] == how or name == "cancelled"
+    assert (cluster.facts(first)["JobState"], cluster.facts(second)["JobState"]) == (how, "COMPLETED")
     assert "mem=2000M" in cluster.facts(first)["TRES"] and "mem=3000M" in cluster.facts(second)["TRES"]
     [folder] = checkout.path("results/nano/train").glob(f"{name}-????????")
     log = checkout.path(f"logs/nano/train/{folder.name}.log").read_text()
-    assert "resumed after step" in log and ("Interrupted: stopped after step" in log) == (name != "ended"), log
+    assert "resumed after step" in log, log
+    if name != "cancelled":  # between SIGTERM and SIGKILL there may or may not be the time to save
+        assert ("Interrupted: stopped after step" in log) == (name == "saved"), log
     assert len(json.loads((folder / "manifest.json").read_text())["run"]["starts"]) == 2
     undisturbed = copy_with_configs(tmp_path / "repository", of=nano[0])
     command = [sys.executable, "-m", "lightningrl", "train", "--config", "tests/slurm/stopped.yaml", "--name", name]
