@@ -31,7 +31,8 @@ class Plot(Section):
 
 
 JOBS = ("selfcheck", "pretrain", "train", "evaluate")
-"""The rules that are jobs on a cluster. The others need the Internet or seconds, and run where Snakemake runs."""
+"""The rules that are jobs on a cluster; parts of evaluations and replays go by `evaluate`. The others need the Internet
+or seconds, and run where Snakemake runs."""
 
 
 class Job(Section):
@@ -81,7 +82,7 @@ class Resources(Section):
     """Time budget of a training process: it saves and exits 75 shortly before."""
     jobs: dict[str, Job] = {}
     """What jobs ask of a cluster, by rule (`evaluate`) or by rule and size of the model (`train/8b`), which goes before
-    and takes nothing from it; `evaluate` is also what each of an evaluation's parts asks for. Without an entry: the
+    and takes nothing from it; `evaluate` is also what parts of evaluations and replays ask for. Without an entry: the
     values below. Left out: the profile's defaults for all."""
 
     @field_validator("jobs")

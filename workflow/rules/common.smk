@@ -75,6 +75,11 @@ def size_of(kind, wildcards):
     return PLAN.stage(kind, wildcards.name).size
 
 
+def job_of(kind, like=None):
+    """What a job asks a cluster for, by the size of its model; `like`: whose entry in the config it goes by."""
+    return lambda wildcards: RESOURCES.job(like or kind, size_of(kind, wildcards))
+
+
 def launch(wildcards):
     """How a training is started: alone, or as so many processes of one node as it has GPUs."""
     count = RESOURCES.processes(size_of("train", wildcards))
@@ -82,23 +87,23 @@ def launch(wildcards):
     return RUN if count == 1 else f"exec {PYTHON_IN_JOBS} {torchrun} -m lightningrl"
 
 
-def asked(kind):
-    """What a job of this kind asks a cluster for, by the size of its model; where the config says nothing, the
-    profile's defaults hold."""
+def asked(kind, like=None):
+    """A job's resources; where the config says nothing of jobs, the profile's defaults hold."""
     if not RESOURCES.jobs:
         return {}
+    job = job_of(kind, like)
     return {
-        "gpu": lambda wildcards: RESOURCES.job(kind, size_of(kind, wildcards)).gpus or None,
-        "mem_mb": lambda wildcards, attempt: RESOURCES.job(kind, size_of(kind, wildcards)).memory_mb(attempt),
-        "runtime": lambda wildcards: RESOURCES.job(kind, size_of(kind, wildcards)).minutes,
+        "gpu": lambda wildcards: job(wildcards).gpus or None,
+        "mem_mb": lambda wildcards, attempt: job(wildcards).memory_mb(attempt),
+        "runtime": lambda wildcards: job(wildcards).minutes,
     }
 
 
-def threads_for(kind):
+def threads_for(kind, like=None):
     """CPUs of a job: those asked for, or the threads of a stage's own computations."""
     if not RESOURCES.jobs:
-        return threads_of(RESOURCES, kind)
-    return lambda wildcards: RESOURCES.job(kind, size_of(kind, wildcards)).cpus
+        return threads_of(RESOURCES, like or kind)
+    return lambda wildcards: job_of(kind, like)(wildcards).cpus
 
 
 def until(wildcards, resources):

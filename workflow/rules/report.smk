@@ -69,9 +69,20 @@ rule replay:
             for number, file in enumerate(PLAN.patterns("replay"), 1)
         ],
         f"results/{EXPERIMENT}/replay/{{name}}-{{key}}/manifest.json",
-    threads: threads_for("evaluate")
+    log:
+        log_of("replay"),
+    benchmark:
+        benchmark_of("replay")
+    conda:
+        "../envs/lightningrl.yaml"
+    threads: threads_for("replay", like="evaluate")
+    resources:
+        **asked("replay", like="evaluate"),
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl replay --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} replay --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule release:
