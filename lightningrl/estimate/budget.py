@@ -94,7 +94,7 @@ class Estimate:
         pool, rows = self.kv(benchmark, shape)
         positions = seconds.training(self.lengths(run.benchmark), shape, run.microbatch).positions
         positions = min(positions, run.microbatch_positions or positions)
-        longest = self._longest(benchmark, shape)
+        longest = self._longest(run, benchmark, shape)
         added = {
             name: memory.update_bytes(shape, layout, count, self.head_chunk, checkpointed)
             for name, count, checkpointed in (
@@ -122,11 +122,14 @@ class Estimate:
             "update_fits": {name: total <= self.budget_bytes for name, total in update_bytes.items()},
         }
 
-    def _longest(self, benchmark: Benchmark, shape: Shape) -> int:
-        """Training positions of a response at the length limit."""
+    def _longest(self, run: Run, benchmark: Benchmark, shape: Shape) -> int:
+        """Positions of a forward over a response at the length limit: of as much of it as goes through one."""
         lengths = self.lengths(benchmark.name)
         tokens, size = benchmark.max_new_tokens, shape.block_size
-        return trained_positions(round(lengths.prompt_tokens), tokens, round(tokens / lengths.tpf), size)
+        prompt_tokens, forwards = round(lengths.prompt_tokens), round(tokens / lengths.tpf)
+        whole = trained_positions(prompt_tokens, tokens, forwards, size)
+        least = trained_positions(prompt_tokens, tokens, 1, size)
+        return min(whole, max(least, run.microbatch_positions or whole))
 
     def run(self, run: Run) -> dict[str, Any]:
         """Phases of a step on each device, validations, and GPU-hours of the whole run."""
