@@ -17,11 +17,16 @@ from lightningrl.provenance.system import spin_briefly
 from lightningrl.verbs import bench, options
 from lightningrl.verbs import evaluate as direct
 from lightningrl.verbs.chat import chat
+from lightningrl.verbs.diff import diff
 from lightningrl.verbs.doctor import doctor
+from lightningrl.verbs.explain import explain
 from lightningrl.verbs.generate import generate
 from lightningrl.verbs.people import for_people
+from lightningrl.verbs.pin import note_pins, pin
 from lightningrl.verbs.plan import plan_budget
 from lightningrl.verbs.prompts import prompts
+from lightningrl.verbs.redraw import redraw
+from lightningrl.verbs.results import results
 from lightningrl.verbs.score import compare, score
 from lightningrl.verbs.trace import trace
 
@@ -40,6 +45,7 @@ READS = {
     "collect": ("report.bootstrap",),
     "table": ("report.tables",),
     "figure": ("report.figures", "report.plot"),
+    "replay": ("report.replays", "report.replayed_problems", "decoding"),
     "release": ("report",),
 }
 """The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
@@ -173,6 +179,11 @@ app.command()(compare)
 app.command()(doctor)
 app.command()(chat)
 app.command("plan")(plan_budget)
+app.command()(pin)
+app.command(no_args_is_help=True)(explain)
+app.command()(results)
+app.command(no_args_is_help=True)(diff)
+app.command(no_args_is_help=True)(redraw)
 
 
 @app.command()
@@ -186,6 +197,7 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
         planned = plan(experiment)
         _check_policy(experiment, planned)
         typer.echo(f"{config}: OK, {len(planned.stages)} stages")
+        note_pins(planned)
         _warn_without_jail(planned)
 
 
@@ -231,30 +243,20 @@ def stages(
     config: Config = DEFAULT_CONFIG,
     verify: Annotated[bool, typer.Option("--verify", help="Compare files with the hashes in their manifests.")] = False,
 ) -> None:
-    """List the experiment's stages: done, missing, partial (begun, or a file is gone), damaged; key, folder."""
+    """List the experiment's stages: done, missing, partial (begun, or a file is gone), damaged; key, folder.
+
+    A key with a * is of pinned code (`lightningrl pin`).
+    """
     with for_people():
         from lightningrl.config.experiment import load
         from lightningrl.provenance.manifest import state
         from lightningrl.provenance.plan import plan
 
-        for stage in plan(load(config)):
-            typer.echo(f"{state(stage, verify):8}{stage.key}  {stage.kind:11}{stage.name:32} {stage.folder}")
-
-
-@app.command()
-def results(config: Config = DEFAULT_CONFIG) -> None:
-    """Print the results table of the newest release, and where its figures and its HTML report are."""
-    with for_people():
-        from lightningrl.config.experiment import load
-        from lightningrl.provenance.plan import plan
-        from lightningrl.provenance.released import released
-
-        release = released(plan(load(config)))
-        if release.note:
-            typer.echo(release.note, err=True)
-        typer.echo(release.table)
-        for path in release.paths:
-            typer.echo(str(path))
+        planned = plan(load(config))
+        for stage in planned:
+            mark = "*" if stage.pin is not None else " "
+            typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:11}{stage.name:32} {stage.folder}")
+        note_pins(planned)
 
 
 def _print_version(asked: bool) -> None:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lightningrl.config.base import NAME, Base, Checkpoint
+from lightningrl.config.code import Code, settle_pin
 from lightningrl.config.data import Data
 from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.report import Report, Resources
@@ -47,6 +48,7 @@ class Experiment(Section):
     report: Report = Report()
     resources: Resources = Resources()
     sandbox: Sandbox = Sandbox()
+    code: Code = Code()
 
     @model_validator(mode="after")
     def _one_base(self) -> Experiment:
@@ -141,6 +143,10 @@ class Experiment(Section):
                 raise ValueError(
                     f"runs.{run.name}.match_compute: {run.algorithm} runs its steps; only a control spends it"
                 )
+        names = [run.name for run in self.runs if self.benchmark(run.benchmark).test != 0]
+        for number, name in enumerate(self.report.replays):
+            if name not in names or name in self.report.replays[:number]:
+                raise ValueError(f"report.replays.{number}: found {name!r}, allowed: each of {names} once")
         curves = {"rewards", "collapse"} & set(self.report.figures)
         if curves and all(run.algorithm == "supervised" for run in self.runs):
             raise ValueError(f"report.figures: {sorted(curves)} need a reinforcement-learning run, runs has none")
@@ -215,6 +221,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(tree).__name__}")
+    settle_pin(tree, path)
     if "extends" not in tree:
         return tree
     parent = tree.pop("extends")

@@ -16,6 +16,10 @@ class Report(Section):
     """Replicates of the bootstrap over problems."""
     tables: list[str] = ["main", "frontier"]
     figures: list[str] = ["frontier", "rewards", "steps", "collapse"]
+    replays: list[str] = []
+    """Runs of which pages are made that replay test problems, forward by forward, beside the base's answer."""
+    replayed_problems: int = Field(2, gt=0)
+    """Pages of each: the first test problems of the benchmark it was trained on."""
     plot: Plot = Field(default_factory=lambda: Plot())
 
 

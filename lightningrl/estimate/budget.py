@@ -64,8 +64,19 @@ class Estimate:
         hours = [row["gpu_hours"] for kind in ("runs", "evaluations") for row in found[kind].values()]
         return found | {"gpu_hours": sum(hours)}
 
-    def lengths(self, benchmark: str) -> Lengths:
-        return self.said.lengths(benchmark)
+    def lengths(self, benchmark: str, policy: str = "base") -> Lengths:
+        """Of what a policy answers; of a run's rollouts, its base."""
+        return self.said.lengths(benchmark, self._rows[policy], self._shape_of(policy).block_size)
+
+    @property
+    def _rows(self) -> dict[str, str]:
+        """Policy -> the published row that it stands for."""
+        base, experiment = self.experiment.base, self.experiment
+        named = {each.name: each.published for each in (*experiment.checkpoints, *experiment.runs)}
+        return {"base": "" if base is None else base.published, **named}
+
+    def _shape_of(self, policy: str) -> Shape:
+        return self.shapes[policy] if policy in self.shapes else self.shapes[self.experiment.run(policy).base]
 
     @property
     def budget_bytes(self) -> float:
@@ -92,9 +103,9 @@ class Estimate:
         layout = memory.Layout(self.devices, self.device.compute_bytes)
         resident = memory.resident_bytes(shape, layout, has_value_model(run))
         pool, rows = self.kv(benchmark, shape)
-        positions = seconds.training(self.lengths(run.benchmark), shape, run.microbatch).positions
+        positions = seconds.training(self.lengths(run.benchmark, run.base), shape, run.microbatch).positions
         positions = min(positions, run.microbatch_positions or positions)
-        longest = self._longest(run, benchmark, shape)
+        longest = self._longest(run, benchmark)
         added = {
             name: memory.update_bytes(shape, layout, count, self.head_chunk, checkpointed)
             for name, count, checkpointed in (
@@ -122,19 +133,18 @@ class Estimate:
             "update_fits": {name: total <= self.budget_bytes for name, total in update_bytes.items()},
         }
 
-    def _longest(self, run: Run, benchmark: Benchmark, shape: Shape) -> int:
+    def _longest(self, run: Run, benchmark: Benchmark) -> int:
         """Positions of a forward over a response at the length limit: of as much of it as goes through one."""
-        lengths = self.lengths(benchmark.name)
-        tokens, size = benchmark.max_new_tokens, shape.block_size
-        prompt_tokens, forwards = round(lengths.prompt_tokens), round(tokens / lengths.tpf)
-        whole = trained_positions(prompt_tokens, tokens, forwards, size)
+        lengths, size = self.lengths(benchmark.name, run.base), self.shapes[run.base].block_size
+        prompt_tokens, tokens = round(lengths.prompt_tokens), benchmark.max_new_tokens
+        whole = trained_positions(prompt_tokens, tokens, round(tokens / lengths.tpf), size)
         least = trained_positions(prompt_tokens, tokens, 1, size)
         return min(whole, max(least, run.microbatch_positions or whole))
 
     def run(self, run: Run) -> dict[str, Any]:
         """Phases of a step on each device, validations, and GPU-hours of the whole run."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
-        lengths, (_, rows) = self.lengths(run.benchmark), self.kv(benchmark, shape)
+        lengths, (_, rows) = self.lengths(run.benchmark, run.base), self.kv(benchmark, shape)
         trained = run.prompts * run.responses
         setting = (shape, self.device, self.shares)
         work = seconds.training(lengths, shape, trained / self.devices)
@@ -151,6 +161,7 @@ class Estimate:
         validations = 1 + -(-run.steps // run.validate_every)
         total_s = run.steps * step_s + validations * validation.seconds
         return {
+            "base": run.base,
             "benchmark": run.benchmark,
             "lengths": asdict(lengths),
             "steps": run.steps,
@@ -172,7 +183,9 @@ class Estimate:
                 benchmark = self.experiment.benchmark(name)
                 problems = benchmark.test or _published(name, "test", 1)
                 count, (_, rows) = problems * evaluation.samples, self.kv(benchmark, shape)
-                point = seconds.decoding(shape, self.device, self.shares, self.lengths(name), count, rows, "evaluation")
+                point = seconds.decoding(
+                    shape, self.device, self.shares, self.lengths(name, policy), count, rows, "evaluation"
+                )
                 points = len(evaluation.thresholds)
                 found[f"{policy}/{name}"] = {
                     "problems": problems,

@@ -1,15 +1,17 @@
 """What responses to a benchmark's problems are like: published where it is, else assumed; for a run's own figures to
 replace.
 
-Prompt lengths are assumed. TPF: the base's at threshold 0.9 (LightningRL, Table 1, SDAR-8B-b32), which a run starts
-from; a run that succeeds is faster at its end.
+Prompt lengths are assumed. TPF: as the paper's Tables 1 and 6 print it for the row that a policy stands for, of a run
+for its base's, which it starts from (one that succeeds is faster at its end); else SDAR-8B-b32's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from lightningrl.estimate.work import Lengths
+from lightningrl.report.paper.printed import printed
 
 KNOWN = {
     # 151 response tokens: the first public commit's records of static decoding at block 4 (inferred: of GSM8K).
@@ -45,8 +47,23 @@ class Said:
     kept: float = 0.65
     """Share of rolled-out groups that pass the filter; the rest is resampled (assumed: 50 to 80 % in the miniature)."""
 
-    def lengths(self, benchmark: str) -> Lengths:
-        """Of a benchmark by its name."""
+    def lengths(self, benchmark: str, row: str = "", block_size: int | None = None) -> Lengths:
+        """Of a benchmark by its name, for the published row that a policy stands for; TPF at most the block size."""
         found = KNOWN.get(benchmark, OTHER)
+        found = replace(found, tpf=_printed_tpf().get((row, benchmark), found.tpf))
+        if block_size is not None:
+            found = replace(found, tpf=min(found.tpf, float(block_size)))
         said = {name: getattr(self, name) for name in ("prompt_tokens", "response_tokens", "tpf")}
         return replace(found, **{name: value for name, value in said.items() if value is not None})
+
+
+@cache
+def _printed_tpf() -> dict[tuple[str, str], float]:
+    """(published row, benchmark) -> TPF."""
+    return {
+        (row.identity, benchmark): value
+        for table in ("table1", "table6")
+        for row in printed(table)
+        for (benchmark, metric), value in row.numbers.items()
+        if metric == "tpf"
+    }

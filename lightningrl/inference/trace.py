@@ -108,11 +108,11 @@ def trace_response(llm: LLM, prompt: Prompt, policy: Policy, *, name: str, max_n
     recorder = Recorder()
     request = llm.request(prompt, uid="prompt/0", max_new_tokens=max_new_tokens)
     [trajectory] = llm.decoder.decode([request], policy, recorder)
-    return trace_of(llm, prompt, trajectory, recorder.seen[0], name=name, policy=policy)
+    return trace_of(llm.tokenizer, prompt, trajectory, recorder.seen[0], name=name, policy=policy)
 
 
 def trace_of(
-    llm: LLM,
+    tokenizer: Any,
     prompt: Prompt,
     trajectory: Trajectory,
     seen: Sequence[tuple[int, bool, Guess]],
@@ -130,8 +130,8 @@ def trace_of(
             revealed[here.position] = here
         else:
             left[forward - 1].append(here)
-    pieces = text_pieces(lambda part: llm.tokenizer.decode(part, clean_up_tokenization_spaces=False), ids)
-    special = set(llm.tokenizer.all_special_ids)
+    pieces = text_pieces(lambda part: tokenizer.decode(part, clean_up_tokenization_spaces=False), ids)
+    special = set(tokenizer.all_special_ids)
     tokens = tuple(
         Token(piece, token in special, (start + at) // size - start // size + 1, int(step), revealed.get(at))
         for at, (piece, token, step) in enumerate(zip(pieces, ids, trajectory.reveal_step, strict=True))
@@ -149,7 +149,7 @@ def trace_of(
         tpf=_rounded(trajectory.stats.tpf),
         tokens=tokens,
         left_masked=tuple(tuple(forward) for forward in left),
-        vocabulary={token: token_text(llm.tokenizer, token) for token in sorted(named)},
+        vocabulary={token: token_text(tokenizer, token) for token in sorted(named)},
     )
 
 

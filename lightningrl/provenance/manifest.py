@@ -28,6 +28,7 @@ def write(stage: Stage, run: Mapping[str, Any], threads: int) -> None:
         "name": stage.name,
         "key": stage.key,
         "preimage": preimage,
+        "code": {"digest": stage.code, "live": stage.live_code, "pinned": stage.pin is not None},
         "inputs": {role: _input_record(source) for role, source in sorted(stage.inputs.items())},
         "after": {role: _checked(source) for role, source in sorted(stage.after.items())},
         "outputs": {name: _record(stage.folder / name) for name in stage.written},

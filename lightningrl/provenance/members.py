@@ -72,7 +72,7 @@ def has(reference: str, asked: Benchmark, split: str) -> bool:
     return split in getattr(resolve(reference), "splits", SPLITS) and getattr(asked, split) != 0
 
 
-def collected(kind: str, name: str) -> str:
-    """Which collected table a table or figure is made of; an outsider's own is given the frontier."""
-    inputs: Mapping[str, Mapping[str, str]] = resolve("lightningrl.report.registry:INPUTS")
-    return inputs[kind].get(name, "frontier")
+def collected(kind: str, name: str) -> list[str]:
+    """Which collected tables a table or figure is made of; an outsider's own is given the frontier."""
+    inputs: Mapping[str, Mapping[str, tuple[str, ...]]] = resolve("lightningrl.report.registry:INPUTS")
+    return list(inputs[kind].get(name, ("frontier",)))

@@ -12,8 +12,9 @@ What each stage finds in its context's `config`, beside `members`:
   max_new_tokens, seed, policy, benchmark
 - collect/frontier (of everything), collect/<table or figure of the paper> (of what it needs): experiment, bootstrap,
   primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base}]
-- table/<name>, figure/<name>: name, collected (the table it is made of); figures also plot, policies
-- release/release: tables, figures
+- table/<name>, figure/<name>: name, collected (the tables it is made of); figures also plot, policies
+- replay/<run>: base_name, policy_name, problems, threshold, decoding, prompt, max_new_tokens
+- release/release: tables, figures, replays
 
 What judges a benchmark's answers runs after that benchmark's selfcheck, which is not part of its key.
 
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightningrl.config.base import Base, Checkpoint
@@ -32,6 +33,7 @@ from lightningrl.config.experiment import Experiment
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError, StageError
 from lightningrl.provenance.members import check_problems, collected, has, judge_of, member
+from lightningrl.provenance.pin import read_pins
 from lightningrl.provenance.stage import Stage
 from lightningrl.report.registry import NEEDS
 
@@ -39,7 +41,7 @@ ALL = "frontier"
 """The collect stage of everything, from which tables and figures are made that are not in `NEEDS`."""
 KINDS = (
     "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "evaluate", "collect", "table", "figure",
-    "release",
+    "replay", "release",
 )  # fmt: skip
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHECKPOINT = ("config.json", "model.safetensors", *TOKENIZER, "metrics.jsonl")
@@ -51,7 +53,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "checkpoint": ("config.json", "tokenizer_config.json", "checkpoint.json"),
     "train": (*CHECKPOINT, "selection.json", "samples.jsonl", "samples.md"),
     "evaluate": ("records.jsonl", "summary.json"),
-    "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv"),
+    "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv", "speed.csv"),
     "table": ("{name}.csv", "{name}.md", "{name}.tex"),
     "figure": ("{name}.pdf", "{name}.png", "{name}.csv"),
 }
@@ -70,6 +72,13 @@ class Plan:
 
     experiment: Experiment
     stages: tuple[Stage, ...]
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """`<kind>/<name>` -> the digest that its key has in place of today's code, as the pin file says."""
+
+    @property
+    def unused_pins(self) -> list[str]:
+        """Pins of stages that the experiment does not have."""
+        return sorted(set(self.pins) - {f"{stage.kind}/{stage.name}" for stage in self.stages})
 
     def patterns(self, kind: str) -> tuple[str, ...]:
         """Final files that every stage of a kind has, `{name}` standing for its name; the manifest aside."""
@@ -96,6 +105,8 @@ class Plan:
 
 def files_of(experiment: Experiment, kind: str) -> tuple[str, ...]:
     """The final files of a kind that can be known before it runs."""
+    if kind == "replay":
+        return tuple(f"{{name}}-{number}.html" for number in range(1, experiment.report.replayed_problems + 1))
     return OPEN[kind] if _has_checkpoint(experiment) and kind in OPEN else FILES[kind]
 
 
@@ -105,14 +116,15 @@ def _has_checkpoint(experiment: Experiment) -> bool:
 
 def plan(experiment: Experiment) -> Plan:
     """The stages of an experiment. Raises ConfigError for a name that no registry has."""
-    stages = tuple(_Planner(experiment).stages())
+    planner = _Planner(experiment)
+    stages = tuple(planner.stages())
     for stage in stages:
         _ = stage.key  # now, so that the whole plan is of one state of the sources
     names = [(stage.kind, stage.name) for stage in stages]
     for kind, name in names:
         if names.count((kind, name)) > 1:
             raise ConfigError(f"two {kind} stages would be named {name!r}; give one of them another name")
-    return Plan(experiment, stages)
+    return Plan(experiment, stages, planner.pins)
 
 
 def slug(name: str) -> str:
@@ -123,6 +135,7 @@ def slug(name: str) -> str:
 class _Planner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.pins = read_pins(experiment)
         self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.checks: dict[str, Stage] = {}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
@@ -163,6 +176,7 @@ class _Planner:
         yield from collects.values()
         drawn = [self.table(name, collects.get(name, collects[ALL])) for name in self.experiment.report.tables]
         drawn += [self.figure(name, collects.get(name, collects[ALL])) for name in self.experiment.report.figures]
+        drawn += [self.replay(self.experiment.run(name), policies, data) for name in self.experiment.report.replays]
         yield from drawn
         yield self.release(collects[ALL], drawn)
 
@@ -329,11 +343,28 @@ class _Planner:
         }
         return self._stage("figure", slug(name), config, members, {"collect": collect})
 
+    def replay(self, run: Run, policies: Mapping[str, Stage], data: Mapping[str, Stage]) -> Stage:
+        experiment, benchmark = self.experiment, self.experiment.benchmark(run.benchmark)
+        config = {
+            "base_name": run.base,
+            "policy_name": run.name,
+            "problems": experiment.report.replayed_problems,
+            "threshold": experiment.evaluation.primary_threshold,
+            "decoding": experiment.decoding,
+            "prompt": benchmark.prompt,
+            "max_new_tokens": benchmark.max_new_tokens,
+        }
+        members = self.decoder | {"benchmark": self.benchmarks[run.benchmark]}
+        inputs = {"base": policies[run.base], "policy": policies[run.name], "data": data[run.benchmark]}
+        return self._stage("replay", run.name, config, members, inputs, size=policies[run.name].size)
+
     def release(self, collect: Stage, drawn: list[Stage]) -> Stage:
         inputs = {f"{stage.kind}/{stage.name}": stage for stage in drawn}
         files = tuple(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files)
-        config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure")}
-        return Stage(self.experiment.experiment, "release", "release", config, {}, inputs | {"collect": collect}, files)
+        config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure", "replay")}
+        pin = self.pins.get("release/release")
+        inputs |= {"collect": collect}
+        return Stage(self.experiment.experiment, "release", "release", config, {}, inputs, files, pin=pin)
 
     def _stage(
         self,
@@ -350,7 +381,10 @@ class _Planner:
         files = tuple(file.format(name=name) for file in files_of(experiment, kind))
         after = {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)}
         is_open = _has_checkpoint(experiment) and kind in OPEN
-        return Stage(experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open, size)
+        return Stage(
+            experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open, size,
+            self.pins.get(f"{kind}/{name}"),
+        )  # fmt: skip
 
 
 def _in_order(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class Stage:
     """It writes more final files than `files`, which only its inputs tell: a checkpoint's shards."""
     size: str = ""
     """Of the model that it computes with, like `8b`, where known: what its job asks for; not part of the key."""
+    pin: str | None = None
+    """The digest that stands in the key for today's code: see `provenance.pin`."""
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
@@ -77,13 +79,23 @@ class Stage:
         return sources(self.modules)
 
     @cached_property
+    def live_code(self) -> str:
+        """Digest of the code that would run now."""
+        return sha256_text(canonical_json(self.sources))
+
+    @property
+    def code(self) -> str:
+        """Digest of the code that the key is made of: the pinned one, else today's."""
+        return self.live_code if self.pin is None else self.pin
+
+    @cached_property
     def preimage(self) -> dict[str, Any]:
         """What the key is a hash of, as plain JSON."""
         return {
             "kind": self.kind,
             "science": {role: science(value) for role, value in sorted(self.config.items())},
             "members": dict(sorted(self.members.items())),
-            "code": sha256_text(canonical_json(self.sources)),
+            "code": self.code,
             "upstream": {role: stage.key for role, stage in sorted(self.inputs.items())},
         }
 

@@ -19,25 +19,31 @@ import pandas as pd
 
 from lightningrl.errors import StageError
 from lightningrl.evaluation.aup import MAX_DROP_POINTS, aup, aup_anchored, aup_replicates, first_accuracy
-from lightningrl.evaluation.intervals import (
-    bootstrap_weights,
-    paired_accuracy_difference,
-    percentile_interval,
-    pooled_ratio,
-)
+from lightningrl.evaluation.intervals import bootstrap_weights, paired_accuracy_difference, pooled_ratio
 from lightningrl.evaluation.metrics import STATUSES, ProblemSums, problem_sums, summarise
+from lightningrl.report import compat
+from lightningrl.report.compat import COMPAT
+from lightningrl.report.estimates import blank, triple, with_interval
 from lightningrl.types import EvalRecord
 
-Role = Literal["before", "after", "rival", "control"]
+Role = Literal["before", "after", "rival", "control", "released"]
 
-COMPAT = "compat_accuracy_pct"
+NAMES = ("experiment", "policy", "role", "algorithm", "benchmark")
 SUMMARY_COLUMNS = (
-    "n_problems", "n_samples", "accuracy_pct", "accuracy_pct_low", "accuracy_pct_high", COMPAT, "tpf", "tpf_low",
-    "tpf_high", "tpf_mean", "tpf_true", "tpf_true_mean", "forwards_per_problem", "forwards_per_problem_low",
-    "forwards_per_problem_high", "response_tokens_mean", "truncated_pct",
+    "n_problems", "n_samples", *triple("accuracy_pct"), *triple("tpf"), "tpf_mean", "tpf_true", "tpf_true_mean",
+    *triple("forwards_per_problem"), "response_tokens_mean", "truncated_pct",
 )  # fmt: skip
-"""The columns of both tables that come from `EvalSummary`, units as documented there. `COMPAT` is left out of
-tables in which no record has the second judge's verdict."""
+"""The columns of both tables that come from `EvalSummary`, units as documented there."""
+FRONTIER_COLUMNS = (
+    *NAMES, "threshold", *SUMMARY_COLUMNS, COMPAT, "tpf_paper", *(f"status_{status}" for status in STATUSES),
+    "is_primary", "published",
+)  # fmt: skip
+HEADLINE_COLUMNS = (
+    *NAMES, "threshold", *SUMMARY_COLUMNS, *compat.COLUMNS, "y_max", *triple("aup"), "y_min", *triple("aup_anchored"),
+    *triple("aup_anchored_difference"), *triple("accuracy_difference"), "base", "n_bootstrap", "thresholds",
+    "published",
+)  # fmt: skip
+"""Always all there; NaN where a number does not apply. The paper's grader and count: `report.compat`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +57,17 @@ class Evaluation:
     policy: str
     """The name that tables and figures show."""
     role: Role
-    """`before`: what was trained from; `after`: the trained policy; `rival`: another method; `control`: a check."""
+    """`before`: what was trained from; `after`: the trained policy; `rival`: another method; `control`: a check;
+    `released`: a checkpoint that others trained."""
     algorithm: str
     """Name of the RL preset, or of the decoder for an untrained policy."""
     benchmark: str
     records: Sequence[EvalRecord]
     """Any order; every threshold must hold the same problems."""
     base: str | None = None
-    """Policy it is compared with; None: the benchmark's only `before`."""
+    """Policy it is compared with; None: the benchmark's only `before`; empty: with none."""
+    published: str = ""
+    """The row of the paper's tables that it stands for, if any."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,12 +75,12 @@ class Frontier:
     """The two tables that figures and tables are made of."""
 
     frontier: pd.DataFrame
-    """One row per (experiment, policy, role, algorithm, benchmark, threshold): the numbers of `EvalSummary`, the
-    status counts as `status_*`, and `is_primary`."""
+    """One row per (experiment, policy, role, algorithm, benchmark, threshold): the numbers of `EvalSummary`, those by
+    the paper's grader and count, the status counts as `status_*`, and `is_primary`."""
     headline: pd.DataFrame
     """One row per (policy, benchmark) at the primary threshold, with `aup`, `aup_anchored` (TPF x percent),
     `accuracy_difference` (percentage points) and `aup_anchored_difference` to the base, each with `_low` and `_high`;
-    NaN where there is no base or it is the base itself."""
+    NaN where there is no base or it is the base itself. Beside them what `report.compat` says."""
 
 
 def collect(
@@ -82,7 +91,9 @@ def collect(
     seed: int = 0,
     y_max: Mapping[str, float] | None = None,
 ) -> Frontier:
-    """Both tables from the records. Rows keep the order of `evaluations` (benchmark by first appearance, then policy).
+    """Both tables from the records; without any, empty ones.
+
+    Rows keep the order of `evaluations` (benchmark by first appearance, then policy).
 
     `y_max` overrides the best accuracy found (percent, by benchmark), to compare with a published table. An
     evaluation with a single threshold (a rival without a sweep) is shown at that one; `threshold` says so.
@@ -100,33 +111,32 @@ def collect(
         limit = float((y_max or {}).get(benchmark, best))
         weights_RN = bootstrap_weights(len(first.uids), n_bootstrap, seed, first.benchmark)
         replicates = {policy: _replicate(each, weights_RN) for policy, each in sums.items()}
+        papers = {each.policy: compat.paper_sums(each.records, sums[each.policy]) for each in group}
+        limit_compat = compat.best_accuracy(list(papers.values()), list(sums.values()))
         for evaluation in group:
             mine = sums[evaluation.policy]
             primary = primary_index(evaluation, mine, primary_threshold)
-            names = {
-                "experiment": experiment, "policy": evaluation.policy, "role": evaluation.role,
-                "algorithm": evaluation.algorithm, "benchmark": benchmark,
-            }  # fmt: skip
+            paper = papers[evaluation.policy]
+            values = (experiment, evaluation.policy, evaluation.role, evaluation.algorithm, benchmark)
             rows = [
-                names | _summary_row(evaluation, threshold, n_bootstrap, seed) | {"is_primary": t == primary}
+                dict(zip(NAMES, values, strict=True))
+                | _summary_row(evaluation, threshold, n_bootstrap, seed)
+                | {COMPAT: paper.accuracy_pct(mine, t), "tpf_paper": paper.tpf(t)}
+                | {"is_primary": t == primary, "published": evaluation.published}
                 for t, threshold in enumerate(mine.thresholds)
             ]
             frontier += rows
             base = _base_of(evaluation, group)
-            row = {key: rows[primary][key] for key in (*names, "threshold", *SUMMARY_COLUMNS)}
+            row = {key: rows[primary][key] for key in (*NAMES, "threshold", *SUMMARY_COLUMNS)}
+            row |= compat.numbers(paper, mine, primary, limit, limit_compat, weights_RN)
             row |= _aup_numbers(evaluation.policy, base, curves, replicates, limit)
             row |= _accuracy_difference(evaluation, base, sums, primary, primary_threshold, group, weights_RN)
-            row |= {"base": base or "", "n_bootstrap": n_bootstrap}
+            row |= {"base": base or "", "n_bootstrap": n_bootstrap, "published": evaluation.published}
             row["thresholds"] = " ".join(f"{threshold:g}" for threshold in mine.thresholds)
             headline.append(row)
-    return Frontier(_table(frontier), _table(headline))
-
-
-def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows)
-    if COMPAT in table and table[COMPAT].isna().all():
-        return table.drop(columns=COMPAT)
-    return table
+    return Frontier(
+        pd.DataFrame(frontier, columns=list(FRONTIER_COLUMNS)), pd.DataFrame(headline, columns=list(HEADLINE_COLUMNS))
+    )
 
 
 def _sums_by_policy(group: Sequence[Evaluation]) -> dict[str, ProblemSums]:
@@ -147,7 +157,9 @@ def _sums_by_policy(group: Sequence[Evaluation]) -> dict[str, ProblemSums]:
 
 
 def _base_of(evaluation: Evaluation, group: Sequence[Evaluation]) -> str | None:
-    """The base's policy name: the one named, else the only `before`, else None."""
+    """The base's policy name: the one named (None where that is empty), else the only `before`, else None."""
+    if evaluation.base == "":
+        return None
     if evaluation.base is not None:
         if evaluation.base not in {each.policy for each in group}:
             raise StageError(
@@ -201,20 +213,20 @@ def _aup_numbers(
     y_max: float,
 ) -> dict[str, float]:
     area_R = aup_replicates(*replicates[policy], y_max)
-    row = {"y_max": y_max} | _with_interval("aup", aup(curves[policy], y_max), area_R)
+    row = {"y_max": y_max} | with_interval("aup", aup(curves[policy], y_max), area_R)
     nan = float("nan")
     if base is None:
-        return row | {"y_min": nan} | _blank("aup_anchored") | _blank("aup_anchored_difference")
+        return row | {"y_min": nan} | blank("aup_anchored") | blank("aup_anchored_difference")
     y_min = first_accuracy(curves[base]) - MAX_DROP_POINTS
     tpf_RT, accuracy_RT = replicates[base]
     first_R = np.take_along_axis(accuracy_RT, np.lexsort((-accuracy_RT, tpf_RT), axis=-1), axis=-1)[:, 0]
     anchored = {name: aup_anchored(curves[name], y_min, y_max) for name in (policy, base)}
     anchored_R = {name: aup_replicates(*replicates[name], y_max, first_R - MAX_DROP_POINTS) for name in (policy, base)}
-    row |= {"y_min": y_min} | _with_interval("aup_anchored", anchored[policy], anchored_R[policy])
+    row |= {"y_min": y_min} | with_interval("aup_anchored", anchored[policy], anchored_R[policy])
     if policy == base:
-        return row | _blank("aup_anchored_difference")
+        return row | blank("aup_anchored_difference")
     difference = anchored[policy] - anchored[base]
-    return row | _with_interval("aup_anchored_difference", difference, anchored_R[policy] - anchored_R[base])
+    return row | with_interval("aup_anchored_difference", difference, anchored_R[policy] - anchored_R[base])
 
 
 def _accuracy_difference(
@@ -227,19 +239,10 @@ def _accuracy_difference(
     weights_RN: np.ndarray,
 ) -> dict[str, float]:
     if base is None or base == evaluation.policy:
-        return _blank("accuracy_difference")
+        return blank("accuracy_difference")
     of_base = next(each for each in group if each.policy == base)
     mine, other, t = sums[evaluation.policy], sums[base], primary_index(of_base, sums[base], primary_threshold)
     counts = (mine.correct_TN[primary], mine.samples_TN[primary], other.correct_TN[t], other.samples_TN[t])
     low, high = paired_accuracy_difference(*counts, weights_RN)
     value = 100.0 * (counts[0].sum() / counts[1].sum() - counts[2].sum() / counts[3].sum())
     return {"accuracy_difference": float(value), "accuracy_difference_low": low, "accuracy_difference_high": high}
-
-
-def _with_interval(name: str, value: float, replicates_R: np.ndarray) -> dict[str, float]:
-    low, high = percentile_interval(replicates_R)
-    return {name: float(value), f"{name}_low": low, f"{name}_high": high}
-
-
-def _blank(name: str) -> dict[str, float]:
-    return {key: float("nan") for key in (name, f"{name}_low", f"{name}_high")}

@@ -1,8 +1,9 @@
 """Figures and tables by name: literal strings, resolved when used, so that editing one figure reruns only that one.
 
-A figure is `draw(table, out_dir, options=None) -> list[Path]`; a table is `build(table) -> tables.Table`. `INPUTS`
-says which collected table each takes: `frontier` and `headline` (`frontier.collect`), `curves` and `steps`
-(`series`). An outsider's figure is named by its own `module:attribute` in the experiment's YAML.
+A figure is `draw(*tables, out_dir, options=None) -> list[Path]`; a table is `build(*tables) -> tables.Printed`.
+`INPUTS` says which collected tables each takes, in this order: `frontier` and `headline` (`frontier.collect`),
+`curves`, `steps` and `speed` (`series`). The paper's own, `table1` and so on, are `report.paper`. An outsider's figure
+is named by its own `module:attribute` in the experiment's YAML.
 """
 
 from __future__ import annotations
@@ -12,17 +13,39 @@ FIGURES = {
     "rewards": "lightningrl.report.figures.rewards:draw",
     "steps": "lightningrl.report.figures.steps:draw",
     "collapse": "lightningrl.report.figures.collapse:draw",
+    "figure1": "lightningrl.report.paper.bars:draw",
+    "figure3": "lightningrl.report.paper.curves:figure3",
+    "figure4": "lightningrl.report.paper.curves:figure4",
+    "figure5": "lightningrl.report.paper.curves:figure5",
+    "figure6": "lightningrl.report.paper.curves:figure6",
+    "figure7": "lightningrl.report.paper.steps:draw",
+    "figure8": "lightningrl.report.paper.overview:draw",
 }
 
 TABLES = {
     "main": "lightningrl.report.tables:main",
     "frontier": "lightningrl.report.tables:frontier",
+    "table1": "lightningrl.report.paper.tables:table1",
+    "table2": "lightningrl.report.paper.tables:table2",
+    "table3": "lightningrl.report.paper.tables:table3",
+    "table4": "lightningrl.report.paper.tables:table4",
+    "table5": "lightningrl.report.paper.tables:table5",
+    "table6": "lightningrl.report.paper.tables:table6",
+    "table7": "lightningrl.report.paper.speed:table7",
 }
 
 INPUTS = {
-    "figures": {"frontier": "frontier", "rewards": "curves", "steps": "steps", "collapse": "curves"},
-    "tables": {"main": "headline", "frontier": "frontier"},
-}
+    "figures": {
+        "frontier": ("frontier",), "rewards": ("curves",), "steps": ("steps",), "collapse": ("curves",),
+        "figure1": ("headline",), "figure3": ("curves",), "figure4": ("curves",), "figure5": ("curves",),
+        "figure6": ("curves",), "figure7": ("steps",), "figure8": ("curves", "frontier"),
+    },
+    "tables": {
+        "main": ("headline",), "frontier": ("frontier",), "table1": ("headline",), "table2": ("headline", "frontier"),
+        "table3": ("headline",), "table4": ("headline",), "table5": ("headline",), "table6": ("headline",),
+        "table7": ("speed",),
+    },
+}  # fmt: skip
 
 NEEDS = {
     "table1": {

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ MINUS, MISSING = "\u2212", "\u2013"
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "Δ": r"$\Delta$", MINUS: "$-$",
-    MISSING: "--",
+    MISSING: "--", "†": r"\dag{}", "×": r"$\times$", "±": r"$\pm$",
 }  # fmt: skip
 
 
@@ -53,10 +53,13 @@ class Table:
 
     def markdown(self) -> str:
         """GitHub's pipe table between caption and notes."""
+        return "\n".join([f"**{self.caption}**", "", *self.pipe(), "", *(f"- {note}" for note in self.notes), ""])
+
+    def pipe(self) -> list[str]:
+        """The lines of the pipe table alone."""
         cells = [[cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows)]
         rule = ["---" if c < self.n_text_columns else "---:" for c in range(len(self.header))]
-        lines = [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
-        return "\n".join([f"**{self.caption}**", "", *lines, "", *(f"- {note}" for note in self.notes), ""])
+        return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
 
     def latex(self) -> str:
         """A `table` environment; needs only the booktabs package.
@@ -91,7 +94,20 @@ class Table:
         return rows
 
 
-def write(table: Table, out_dir: Path) -> list[Path]:
+class Printed(Protocol):
+    """What can be written: a `Table`, or the paper's tables, which are several (`paper.sections`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def csv(self) -> str: ...
+
+    def markdown(self) -> str: ...
+
+    def latex(self) -> str: ...
+
+
+def write(table: Printed, out_dir: Path) -> list[Path]:
     """Write `name`.csv, .md and .tex into `out_dir`; returns their paths."""
     paths = []
     for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex())):
@@ -105,18 +121,18 @@ def main(headline: pd.DataFrame) -> Table:
     columns: list[tuple[str, Cell]] = [
         ("Benchmark", lambda row: row.benchmark),
         ("Policy", lambda row: row.policy),
-        ("Accuracy (%)", _interval("accuracy_pct", 1)),
+        ("Accuracy (%)", interval("accuracy_pct", 1)),
         *_compat(headline),
-        ("Δ accuracy (points)", _interval("accuracy_difference", 1, sign=True)),
-        ("TPF (tokens/forward)", _interval("tpf", 2)),
-        ("Forwards (per problem)", _interval("forwards_per_problem", 1)),
+        ("Δ accuracy (points)", interval("accuracy_difference", 1, sign=True)),
+        ("TPF (tokens/forward)", interval("tpf", 2)),
+        ("Forwards (per problem)", interval("forwards_per_problem", 1)),
         ("Response (tokens)", lambda row: number(row.response_tokens_mean, 1)),
-        ("AUP", _interval("aup", 1)),
-        ("Anchored AUP", _interval("aup_anchored", 1)),
-        ("Δ anchored AUP", _interval("aup_anchored_difference", 1, sign=True)),
+        ("AUP", interval("aup", 1)),
+        ("Anchored AUP", interval("aup_anchored", 1)),
+        ("Δ anchored AUP", interval("aup_anchored_difference", 1, sign=True)),
     ]
     caption = "Accuracy, parallelism and AUP at the primary threshold."
-    return _build("main", caption, (*_headline_notes(headline), *_method_notes(headline)), columns, headline, 2)
+    return _build("main", caption, (*headline_notes(headline), *_method_notes(headline)), columns, headline, 2)
 
 
 def frontier(table: pd.DataFrame) -> Table:
@@ -125,12 +141,12 @@ def frontier(table: pd.DataFrame) -> Table:
         ("Benchmark", lambda row: row.benchmark),
         ("Policy", lambda row: row.policy),
         ("Threshold τ", lambda row: f"{row.threshold:g}{'*' if row.is_primary else ''}"),
-        ("Accuracy (%)", _interval("accuracy_pct", 1)),
+        ("Accuracy (%)", interval("accuracy_pct", 1)),
         *_compat(table),
-        ("TPF (tokens/forward)", _interval("tpf", 2)),
+        ("TPF (tokens/forward)", interval("tpf", 2)),
         ("TPF, mean of ratios", lambda row: number(row.tpf_mean, 2)),
         ("TPF with commits", lambda row: number(row.tpf_true, 2)),
-        ("Forwards (per problem)", _interval("forwards_per_problem", 1)),
+        ("Forwards (per problem)", interval("forwards_per_problem", 1)),
         ("Response (tokens)", lambda row: number(row.response_tokens_mean, 1)),
         ("Truncated (%)", lambda row: number(row.truncated_pct, 1)),
     ]
@@ -162,7 +178,7 @@ def console(headline: pd.DataFrame) -> str:
             lines.append(f"{policy:<16}" + "".join(f"{cell(row):>{width}}" for _, width, cell, _ in columns))
             beneath = "".join(f"{cell(row):>{width}}" for _, width, _, cell in columns)
             lines.append(f"{'  ' + str(row.role):<16}{beneath}".rstrip())
-    notes = "\n".join(textwrap.fill(note, 110, subsequent_indent="  ") for note in _headline_notes(headline))
+    notes = "\n".join(textwrap.fill(note, 110, subsequent_indent="  ") for note in headline_notes(headline))
     return "\n".join([*lines, "", notes, "Brackets: 95 % intervals over problems; Δ against the base, paired."])
 
 
@@ -194,13 +210,14 @@ def _bracket(row: Any, key: str, digits: int, sign: bool = False) -> str:
     return "" if pd.isna(low) else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
 
 
-def _interval(key: str, digits: int, sign: bool = False) -> Cell:
+def interval(key: str, digits: int, sign: bool = False) -> Cell:
+    """An estimate with its interval in brackets, where it has one."""
     return lambda row: f"{number(getattr(row, key), digits, sign)} {_bracket(row, key, digits, sign)}".rstrip()
 
 
 def _compat(data: pd.DataFrame) -> list[tuple[str, Cell]]:
     """The published grader's column, where there is one."""
-    if "compat_accuracy_pct" not in data.columns:
+    if data["compat_accuracy_pct"].isna().all():
         return []
     return [("Published grader (%)", lambda row: number(row.compat_accuracy_pct, 1))]
 
@@ -211,7 +228,7 @@ def _sizes(rows: pd.DataFrame) -> str:
     return text + (" a policy" if "thresholds" in rows else " a threshold")
 
 
-def _headline_notes(headline: pd.DataFrame) -> list[str]:
+def headline_notes(headline: pd.DataFrame) -> list[str]:
     """One line a benchmark: n, thresholds, y_max, anchor."""
     notes = []
     for benchmark, rows in headline.groupby("benchmark", sort=False):
@@ -238,6 +255,6 @@ def _method_notes(headline: pd.DataFrame) -> list[str]:
     return [
         "TPF: response tokens over denoise forwards, ratio of sums; prefill and commits not counted. AUP (TPF x "
         "percent) as published: first rectangle unweighted. Anchored AUP: one y_min and y_max for all, all weighted.",
-        f"Brackets: 95 % intervals over problems (accuracy: Wilson; others: {headline['n_bootstrap'].iloc[0]:,} "
+        f"Brackets: 95 % intervals over problems (accuracy: Wilson; others: {headline['n_bootstrap'].max():,} "
         "bootstrap replicates); Δ is against the base, paired by problem.",
     ]

@@ -64,7 +64,7 @@ class Batch:
 
     @property
     def positions(self) -> int:
-        """Token positions that all processes compute; a clean part counts in each forward that it is in."""
+        """Token positions of these forwards; a clean part counts in each that it is in."""
         return sum(forward.positions for forward in self.forwards)
 
     @staticmethod

@@ -1,8 +1,9 @@
-"""Collect all evaluations and training curves of an experiment into four tables, from which everything is drawn.
+"""Collect evaluations, training curves and measured speeds into five tables, from which everything is drawn.
 
 `frontier.csv` has a row a (policy, benchmark, threshold), `headline.csv` a row a (policy, benchmark) with AUP and
-paired intervals, `curves.csv` a row a training step, `steps.csv` a row a decoding step. The statistics are those of
-`report.frontier` and `report.series`; nothing is drawn here.
+paired intervals, `curves.csv` a row a training step, `steps.csv` a row a decoding step, `speed.csv` a row a measured
+speed. All five are always written, with their headers where an experiment has nothing for them. The statistics are
+those of `report.frontier` and `report.series`; nothing is drawn here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lightningrl.io import read_jsonl, write_text
+from lightningrl.io import read_json, read_jsonl, write_text
 from lightningrl.report import series
 from lightningrl.report.frontier import Evaluation, collect
 from lightningrl.report.plain import csv_text
@@ -22,7 +23,7 @@ REWARD = "reward_total_mean"
 
 
 def run(context: StageContext) -> None:
-    """Write the four tables."""
+    """Write the five tables."""
     evaluations = list(_evaluations(context))
     primary = context.config["primary_threshold"]
     tables = collect(
@@ -33,6 +34,7 @@ def run(context: StageContext) -> None:
         "headline": tables.headline,
         "curves": series.curves(_training_rows(context)),
         "steps": series.steps(evaluations, primary),
+        "speed": series.speeds(_speeds(context)),
     }
     for name, table in written.items():
         write_text(context.folder / f"{name}.csv", csv_text(table))
@@ -45,8 +47,23 @@ def _evaluations(context: StageContext) -> Iterator[Evaluation]:
         for policy in context.config["policies"]:
             folder = context.inputs.get(f"evaluate/{policy['name']}/{benchmark}")
             if folder is not None:
-                records = [EvalRecord.from_json(row) for row in read_jsonl(folder / "records.jsonl")]
-                yield Evaluation(policy["name"], policy["role"], policy["algorithm"], benchmark, records)
+                yield Evaluation(
+                    policy["name"],
+                    policy["role"],
+                    policy["algorithm"],
+                    benchmark,
+                    [EvalRecord.from_json(row) for row in read_jsonl(folder / "records.jsonl")],
+                    _base(context, policy, benchmark),
+                    policy.get("published") or "",
+                )
+
+
+def _base(context: StageContext, policy: dict[str, Any], benchmark: str) -> str | None:
+    """The base that the config names; empty (no comparison) where this collection has no evaluation of it."""
+    name = policy.get("base")
+    if not name:
+        return None
+    return name if f"evaluate/{name}/{benchmark}" in context.inputs else ""
 
 
 def _training_rows(context: StageContext) -> Iterator[dict[str, Any]]:
@@ -59,4 +76,15 @@ def _training_rows(context: StageContext) -> Iterator[dict[str, Any]]:
         for row in read_jsonl(folder / "metrics.jsonl"):
             if "step" in row:
                 rows.setdefault(row["step"], {}).update(row)
-        yield from ({**row, "run": policy["name"]} for row in rows.values() if REWARD in row)
+        what = {key: policy.get(key) for key in series.TEXT_COLUMNS}
+        yield from ({**row, **what, "run": policy["name"]} for row in rows.values() if REWARD in row)
+
+
+def _speeds(context: StageContext) -> Iterator[dict[str, Any]]:
+    """What was measured of each (policy, benchmark), in the experiment's order."""
+    for benchmark in context.config["benchmarks"]:
+        for policy in context.config["policies"]:
+            folder = context.inputs.get(f"speed/{policy['name']}/{benchmark}")
+            if folder is not None:
+                what = {key: policy.get(key) or "" for key in ("published", "role")}
+                yield {**read_json(folder / "speed.json"), **what}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from lightningrl.errors import StageError
 
-TEXT_COLUMNS = ("experiment", "policy", "role", "algorithm", "benchmark", "base", "thresholds", "run")
+TEXT_COLUMNS = (
+    "experiment", "policy", "role", "algorithm", "benchmark", "base", "thresholds", "run", "published", "device",
+    "dtype",
+)  # fmt: skip
 """Columns that stay text even where they look like numbers; empty cells are empty strings."""
 
 
@@ -23,3 +27,8 @@ def read_collected(folder: Path, name: str) -> pd.DataFrame:
         raise StageError(f"{path} is damaged ({error}). Delete {folder} and run again.") from error
     text = [column for column in TEXT_COLUMNS if column in table.columns]
     return table.assign(**{column: table[column].fillna("") for column in text})
+
+
+def read_all(folder: Path, names: str | Sequence[str]) -> list[pd.DataFrame]:
+    """The collected tables that a table or figure takes, in its order."""
+    return [read_collected(folder, name) for name in ([names] if isinstance(names, str) else names)]

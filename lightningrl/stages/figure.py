@@ -10,7 +10,7 @@ from typing import Any
 
 from lightningrl.io import write_bytes
 from lightningrl.resolve import resolve
-from lightningrl.stages.collected import read_collected
+from lightningrl.stages.collected import read_all
 from lightningrl.stages.context import StageContext
 
 OPTION_NAMES = {"smooth_steps": "window"}
@@ -20,11 +20,11 @@ OPTION_NAMES = {"smooth_steps": "window"}
 def run(context: StageContext) -> None:
     """Write `<name>.pdf`, `.png` and `.csv`."""
     draw = resolve(context.config["members"]["figure"])
-    table = read_collected(context.inputs["collect"], context.config["collected"])
+    collected = read_all(context.inputs["collect"], context.config["collected"])
     scratch = context.state / "drawn"
     scratch.mkdir(parents=True, exist_ok=True)
     common = context.config["plot"].model_dump() | {"policies": tuple(context.config["policies"])}
-    for path in draw(table, scratch, options_for(draw, common)):
+    for path in draw(*collected, scratch, options_for(draw, common)):
         final = context.folder / f"{context.config['name']}{path.suffix}"
         write_bytes(final, path.read_bytes())
         context.report(str(final))

@@ -1,4 +1,4 @@
-"""Gather the finished tables and figures in one release folder, and point `latest` at it.
+"""Gather the finished tables, figures and replays in one release folder, and point `latest` at it.
 
 Copies, so that a release can be handed on as a folder. The HTML report is Snakemake's and is put beside them later.
 """
@@ -13,10 +13,10 @@ from lightningrl.stages.context import StageContext
 
 
 def run(context: StageContext) -> None:
-    """Copy into `tables/` and `figures/`, then move the link."""
-    for kind in ("table", "figure"):
+    """Copy into `tables/`, `figures/` and `replays/`, then move the link."""
+    for kind in ("table", "figure", "replay"):
         for name in context.config[f"{kind}s"]:
-            for source in sorted(context.inputs[f"{kind}/{name}"].glob(f"{name}.*")):
+            for source in sorted(context.inputs[f"{kind}/{name}"].glob(f"{name}[.-]*")):
                 target = context.folder / f"{kind}s" / source.name
                 write_bytes(target, source.read_bytes())
                 context.report(str(target))

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from lightningrl.report import tables
 from lightningrl.resolve import resolve
-from lightningrl.stages.collected import read_collected
+from lightningrl.stages.collected import read_all
 from lightningrl.stages.context import StageContext
 
 
 def run(context: StageContext) -> None:
     """Write `<name>.csv`, `.md` and `.tex`."""
     build = resolve(context.config["members"]["table"])
-    table = build(read_collected(context.inputs["collect"], context.config["collected"]))
+    table = build(*read_all(context.inputs["collect"], context.config["collected"]))
     for path in tables.write(replace(table, name=context.config["name"]), context.folder):
         context.report(str(path))

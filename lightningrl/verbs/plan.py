@@ -100,8 +100,8 @@ def _show(found: dict[str, Any]) -> None:
 
 def _show_targets(config: Path, found: dict[str, Any]) -> None:
     from lightningrl.config.experiment import load
-    from lightningrl.estimate.targets import markdown, targets
     from lightningrl.provenance.plan import plan
+    from lightningrl.provenance.targets import markdown, targets
 
     device = found["device"]["name"].split()[0]
     typer.echo(markdown(targets(plan(load(config)), found), f"{device} hours"), nl=False)
@@ -147,12 +147,15 @@ def _show_model(found: dict[str, Any]) -> None:
             f"{model['block_size']}"
         )
     typer.echo(f"assumed: {assumed}")
-    benchmarks = {row["benchmark"]: row["lengths"] for row in found["runs"].values()}
-    for name, lengths in benchmarks.items():
-        typer.echo(
-            f"assumed of {name}: {lengths['prompt_tokens']:g} prompt tokens, {lengths['response_tokens']:g} response "
-            f"tokens, {lengths['tpf']:g} tokens per forward"
-        )
+    told = set()
+    for row in found["runs"].values():
+        lengths, base = row["lengths"], row["base"]
+        if (base, row["benchmark"]) not in told:
+            told.add((base, row["benchmark"]))
+            typer.echo(
+                f"assumed of {base} on {row['benchmark']}: {lengths['prompt_tokens']:g} prompt tokens, "
+                f"{lengths['response_tokens']:g} response tokens, {lengths['tpf']:g} tokens per forward"
+            )
 
 
 def _show_memory(found: dict[str, Any]) -> None:

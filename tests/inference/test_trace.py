@@ -92,7 +92,7 @@ def test_several_requests_are_traced_by_index(llm):
     happened = llm.decoder.decode(requests, policy, recorder)
     assert sorted(recorder.seen) == [0, 2]
     for index in (0, 2):
-        trace = trace_of(llm, prompts[index], happened[index], recorder.seen[index], name="t", policy=policy)
+        trace = trace_of(llm.tokenizer, prompts[index], happened[index], recorder.seen[index], name="t", policy=policy)
         assert [t.guess.token_id for t in trace.tokens] == happened[index].token_ids.tolist()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small import make, small_plan
 
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.provenance import runner
@@ -57,3 +59,26 @@ def write_outputs(nano: Plan) -> Callable[[StageContext], None]:
             path.write_text(json.dumps(name))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _two_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Plan, Plan]]:
+    root = tmp_path_factory.mktemp("two")
+    plans = small_plan(), small_plan(grpo_traj={"learning_rate": 0.5})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for planned in plans:
+            make(planned, patch)
+    return root, plans
+
+
+@pytest.fixture
+def two_versions(
+    _two_versions: tuple[Path, tuple[Plan, Plan]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Plan, Plan]:
+    """The plans of two versions of one experiment, both finished in the working directory's results/; the second has
+    another learning rate of grpo-traj."""
+    root, plans = _two_versions
+    shutil.copytree(root / "results", tmp_path / "results", symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    return plans

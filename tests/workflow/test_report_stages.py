@@ -69,7 +69,7 @@ def test_collecting_twice_gives_the_same_bytes(context) -> None:
     before = {path.name: path.read_bytes() for path in context.folder.iterdir()}
     collect.run(context)
     assert before == {path.name: path.read_bytes() for path in context.folder.iterdir()}
-    assert set(before) == {"frontier.csv", "headline.csv", "curves.csv", "steps.csv"}
+    assert set(before) == {"frontier.csv", "headline.csv", "curves.csv", "steps.csv", "speed.csv"}
 
 
 def test_curves_hold_the_steps_of_reinforcement_learning_only(context) -> None:

@@ -23,6 +23,7 @@ RUNS = {
 TABLES = {"table/main", "table/frontier"}
 FIGURES = {"figure/frontier", "figure/rewards", "figure/steps", "figure/collapse"}
 RELEASE = {"release/release"}
+REPLAY = {"replay/lightningrl"}
 LATER = {"collect/frontier"} | TABLES | FIGURES | RELEASE
 BASE_EVALUATIONS = {"evaluate/base/gsm-mini", "evaluate/base/code-mini"}
 TRAINED_EVALUATIONS = {f"evaluate/{run}/{benchmark}" for run, benchmark in RUNS.items()}
@@ -33,7 +34,8 @@ NOTHING: set[str] = set()
 
 def of_runs(*runs: str) -> set[str]:
     """These runs, their evaluations, and what follows."""
-    return {f"train/{run}" for run in runs} | {f"evaluate/{run}/{RUNS[run]}" for run in runs} | LATER
+    made = {f"train/{run}" for run in runs} | {f"evaluate/{run}/{RUNS[run]}" for run in runs}
+    return made | LATER | (REPLAY if "lightningrl" in runs else set())
 
 
 def add_code(name: str) -> Callable[[Checkout], None]:
@@ -115,7 +117,7 @@ MATRIX = {
     "6 a copy without .snakemake, times scrambled": (lose_metadata_and_times, (), NOTHING),
     "7 plotting code": (add_code("report/figures/style.py"), (), FIGURES | RELEASE),
     "8 a plot option": (
-        config_edit("bootstrap: 100", "bootstrap: 100, plot: {smooth_steps: 2}"),
+        config_edit("bootstrap: 100,", "bootstrap: 100, plot: {smooth_steps: 2},"),
         (),
         FIGURES | RELEASE,
     ),
@@ -142,7 +144,7 @@ MATRIX = {
     "17 one selector's file": (
         add_code("decoding/selectors/threshold.py"),
         (),
-        {"pretrain/base"} | TRAININGS | EVALUATIONS | LATER,
+        {"pretrain/base"} | TRAININGS | EVALUATIONS | REPLAY | LATER,
     ),
 }
 
@@ -163,12 +165,12 @@ BEYOND = {
     "the self-check's code": (add_code("stages/selfcheck.py"), NOTHING),
     "a judge's code": (
         add_code("judges/boxed.py"),
-        {"selfcheck/gsm-mini", "pretrain/base"} | TRAININGS | EVALUATIONS | LATER,
+        {"selfcheck/gsm-mini", "pretrain/base"} | TRAININGS | EVALUATIONS | REPLAY | LATER,
     ),
     "a benchmark's code": (
         add_code("benchmarks/gsm_mini.py"),
         {"data/gsm-mini", "selfcheck/gsm-mini", "tokenizer/tokenizer", "pretrain/base"} | TRAININGS | EVALUATIONS
-        | LATER,
+        | REPLAY | LATER,
     ),
 }  # fmt: skip
 

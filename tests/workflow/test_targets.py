@@ -37,7 +37,7 @@ def test_one_table_or_figure_leaves_the_others_alone(checkout: Checkout, target:
 
 def test_the_default_is_everything(checkout: Checkout) -> None:
     jobs = checkout.would_run()
-    assert len(jobs) == 24
+    assert len(jobs) == 25
     assert "release/release" in jobs
 
 
@@ -104,7 +104,7 @@ def test_a_folder_of_another_key_cannot_be_asked_for(checkout: Checkout) -> None
 
 def test_it_runs_in_another_folder(checkout: Checkout, tmp_path: Path) -> None:
     arguments = ("--snakefile", str(checkout.path("Snakefile")), "--directory", str(tmp_path / "elsewhere"))
-    assert len(checkout.would_run(*arguments)) == 24
+    assert len(checkout.would_run(*arguments)) == 25
 
 
 def test_the_report_has_captions_and_works_offline(finished: Checkout) -> None:
@@ -124,7 +124,7 @@ def test_with_a_checkpoint_as_the_base_it_is_imported_and_nothing_is_pretrained(
     del tree["model"], tree["pretrain"]
     checkout.path("config/given.yaml").write_text(yaml.safe_dump(tree))
     jobs = checkout.would_run(config="config/given.yaml")
-    assert len(jobs) == 23
+    assert len(jobs) == 24
     assert "checkpoint/base" in jobs and not any(job.startswith(("pretrain", "tokenizer")) for job in jobs)
     only = checkout.would_run("evaluate_base_gsm-mini", config="config/given.yaml")
     assert only == {"data/gsm-mini", "selfcheck/gsm-mini", "checkpoint/base", "evaluate/base/gsm-mini"}

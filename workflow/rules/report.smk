@@ -35,6 +35,25 @@ rule figure:
         "{PYTHON:q} -m lightningrl figure --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
 
 
+rule replay:
+    input:
+        upstream("replay"),
+    output:
+        *[
+            report(
+                f"results/{EXPERIMENT}/replay/{{name}}-{{key}}/{file}",
+                caption="../report/replay.rst",
+                category="Replays",
+                labels={"run": "{name}", "problem": f"{number}"},
+            )
+            for number, file in enumerate(PLAN.patterns("replay"), 1)
+        ],
+        f"results/{EXPERIMENT}/replay/{{name}}-{{key}}/manifest.json",
+    threads: threads_for("evaluate")
+    shell:
+        "{PYTHON:q} -m lightningrl replay --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+
+
 rule release:
     input:
         upstream("release"),

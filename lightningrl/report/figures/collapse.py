@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from lightningrl.report.figures.lines import running_line
 from lightningrl.report.figures.style import (
     label_line_ends,
     new_figure,
@@ -22,7 +23,6 @@ from lightningrl.report.figures.style import (
     read_options,
     require_columns,
     save,
-    smooth,
     styled,
 )
 
@@ -73,9 +73,8 @@ def draw(table: pd.DataFrame, out_dir: Path, options: CollapseOptions | Mapping[
                 if name != column and rows[name].equals(rows[column].rename(name)):
                     continue  # the run sums its rewards itself
                 data = rows[["run", "step"]].assign(series=name, ratio=rows[name])
-                data["ratio_smoothed"] = smooth(data["ratio"], chosen.window)
-                axes.plot(data["step"], data["ratio"], color=colour, linewidth=0.7, alpha=0.25, zorder=2)
-                axes.plot(data["step"], data["ratio_smoothed"], color=colour, linestyle=dash, zorder=3)
+                smoothed = running_line(axes, data["step"], data["ratio"], chosen.window, colour, linestyle=dash)
+                data["ratio_smoothed"] = smoothed
                 ends.append((float(data["ratio_smoothed"].dropna().iloc[-1]), label, colour))
                 plotted.append(data)
         axes.set_xlabel("RL step")

@@ -76,7 +76,7 @@ def draw(table: pd.DataFrame, out_dir: Path, options: FrontierOptions | Mapping[
             for number, policy in enumerate(policies):
                 curve = table[(table["benchmark"] == benchmark) & (table["policy"] == policy)].sort_values(chosen.x)
                 if len(curve):
-                    _curve(axes, curve, chosen.x, colours[policy], MARKERS[number % len(MARKERS)], policy)
+                    curve_with_bars(axes, curve, chosen.x, colours[policy], MARKERS[number % len(MARKERS)], policy)
             axes.margins(x=0.09, y=0.10)
             _whole_percents(axes)
         for axes in panels[len(benchmarks) :]:
@@ -90,7 +90,8 @@ def draw(table: pd.DataFrame, out_dir: Path, options: FrontierOptions | Mapping[
         return save(figure, table, out_dir, "frontier")
 
 
-def _curve(axes: Axes, curve: pd.DataFrame, x: str, colour: str, marker: str, policy: str) -> None:
+def curve_with_bars(axes: Axes, curve: pd.DataFrame, x: str, colour: str, marker: str, policy: str) -> None:
+    """One policy's sweep with its intervals; the primary threshold large."""
     along, up = curve[x].to_numpy(), curve["accuracy_pct"].to_numpy()
     bars = {"ecolor": colour, "elinewidth": 0.8, "alpha": 0.45, "fmt": "none", "zorder": 2}
     axes.errorbar(along, up, yerr=_bar(curve, "accuracy_pct"), **bars)

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from lightningrl.report.figures.lines import running_line
 from lightningrl.report.figures.style import (
     PAGE_WIDTH_IN,
     legend_columns,
@@ -22,7 +23,6 @@ from lightningrl.report.figures.style import (
     read_options,
     require_columns,
     save,
-    smooth,
     styled,
 )
 
@@ -67,10 +67,8 @@ def draw(table: pd.DataFrame, out_dir: Path, options: RewardsOptions | Mapping[s
             require_columns(rows, (), f"rewards (run {run})")
             data = rows[["run", "step", *names]].copy()
             for axes, name in zip(panels, names, strict=True):
-                data[f"{name}_smoothed"] = smooth(data[name], chosen.window)
-                colour = colours[run]
-                axes.plot(data["step"], data[name], color=colour, linewidth=0.7, alpha=0.3, zorder=2)
-                axes.plot(data["step"], data[f"{name}_smoothed"], color=colour, label=run, zorder=3)
+                smoothed = running_line(axes, data["step"], data[name], chosen.window, colours[run], label=run)
+                data[f"{name}_smoothed"] = smoothed
             plotted.append(data)
         for axes, (_, title) in zip(panels, PANELS, strict=True):
             axes.set_title(title)

@@ -69,7 +69,9 @@ def draw(table: pd.DataFrame, out_dir: Path, options: StepsOptions | Mapping[str
         for above, below, benchmark in zip(panels[0], panels[1], benchmarks, strict=True):
             above.set_title(benchmark)
             for policy, rows in plotted[plotted["benchmark"] == benchmark].groupby("policy", sort=False):
-                _policy(above, below, rows.sort_values("decoding_step"), str(policy), colours, chosen.min_running, band)
+                policy_lines(
+                    above, below, rows.sort_values("decoding_step"), str(policy), colours, chosen.min_running, band
+                )
             above.set_ylim(bottom=0.0)
             below.set_ylim(bottom=0.0)
             below.margins(x=0.01)
@@ -84,9 +86,17 @@ def draw(table: pd.DataFrame, out_dir: Path, options: StepsOptions | Mapping[str
         return save(figure, plotted, out_dir, "steps")
 
 
-def _policy(
-    above: Axes, below: Axes, rows: pd.DataFrame, policy: str, colours: Mapping[str, str], min_running: int, band: bool
+def policy_lines(
+    above: Axes,
+    below: Axes,
+    rows: pd.DataFrame,
+    policy: str,
+    colours: Mapping[str, str],
+    min_running: int,
+    band: bool,
+    dash: str = "-",
 ) -> None:
+    """One policy's mean tokens by decoding step in `above`, and its running samples, dashed by `dash`, in `below`."""
     step, mean, std = (rows[name].to_numpy(float) for name in ("decoding_step", "tokens_mean", "tokens_std"))
     running = rows["samples_running"].to_numpy()
     enough = running >= min(min_running, running.max())
@@ -95,4 +105,4 @@ def _policy(
     if band:
         above.fill_between(step, np.clip(mean - std, 0, None), mean + std, color=colour, alpha=0.16, linewidth=0)
     above.plot(step, mean, color=colour, label=policy)
-    below.step(step, running, where="mid", color=colour, linewidth=1.3)
+    below.step(step, running, where="mid", color=colour, linewidth=1.3, linestyle=dash)

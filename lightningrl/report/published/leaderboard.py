@@ -7,14 +7,10 @@ here was measured by us, and the points enter no result of ours.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from lightningrl.evaluation.aup import aup
-
-POINTS, RESULTS = "aup_leaderboard_points.csv", "published_results.csv"
+from lightningrl.report.published.files import POINTS, RESULTS, rows
 
 METHODS: dict[str, tuple[str, str]] = {
     "Qwen-2.5-7B-Instruct": ("llada", "Qwen-2.5-7B-it"),
@@ -76,7 +72,7 @@ class Cell:
 def leaderboard() -> dict[tuple[str, str], dict[str, tuple[Point, ...]]]:
     """(family, task) -> method -> its points by rising TPF."""
     found: dict[tuple[str, str], dict[str, list[Point]]] = {}
-    for row in _rows(POINTS):
+    for row in rows(POINTS):
         methods = found.setdefault((row["family"], row["task"]), {})
         methods.setdefault(row["method"], []).append((float(row["tpf"]), float(row["accuracy_pct"])))
     return {task: {name: tuple(sorted(points)) for name, points in methods.items()} for task, methods in found.items()}
@@ -86,7 +82,7 @@ def table_2() -> list[Cell]:
     """All 56 cells of Table 2, in the table's order."""
     board = leaderboard()
     printed: dict[tuple[str, str], dict[str, float]] = {}
-    for row in _rows(RESULTS):
+    for row in rows(RESULTS):
         if row["table"] == "table2":
             printed.setdefault((row["model"], row["benchmark"]), {})[row["metric"]] = float(row["value"])
     cells = []
@@ -99,8 +95,3 @@ def table_2() -> list[Cell]:
             y_max = max(accuracy for curve in methods.values() for _, accuracy in curve)
         cells.append(Cell(model, benchmark, **numbers, points=points, y_max=y_max))
     return cells
-
-
-def _rows(name: str) -> Iterator[dict[str, str]]:
-    with open(Path(__file__).parent / name, encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)

@@ -1,0 +1,131 @@
+"""Collected tables made anew from records and metrics, with what a collect stage's manifest says; and single numbers.
+
+The stage's own code does it, today's. No checkpoint, no data, no torch.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lightningrl.errors import StageError
+from lightningrl.io import read_jsonl, sha256_file
+from lightningrl.provenance.cell import Cell
+from lightningrl.provenance.made import Made, read_made
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """A cell's number, from the records."""
+
+    value: float
+    how: str
+    """The formula with its counts, or what was collected anew."""
+
+    def is_cells(self, text: str) -> bool:
+        """Whether it is the number in the table: to the last bit, or to the rounding of another machine's sums."""
+        number = float(text or "nan")
+        both_blank = math.isnan(number) and math.isnan(self.value)
+        return both_blank or math.isclose(number, self.value, rel_tol=1e-9, abs_tol=1e-9)
+
+
+COUNTS = {
+    "accuracy_pct": (100, "correct", "n", "{0} right of {1}"),
+    "tpf": (1, "response_tokens", "denoise_forwards", "{0} response tokens in {1} denoise forwards"),
+    "forwards_per_problem": (1, "denoise_forwards", "n", "{0} denoise forwards for {1} answers"),
+    "response_tokens_mean": (1, "response_tokens", "n", "{0} response tokens in {1} answers"),
+}
+"""Column -> factor, what is added up above and below the line, and the sentence: no code of the package in between."""
+
+
+def recollect(collect: Made, out: Path) -> Path:
+    """Make a collect stage's files again in `out`. Raises StageError where what it read is missing or damaged."""
+    from lightningrl.stages.collect import run
+
+    for role, folder in collect.inputs.items():
+        for name in ("records.jsonl", "metrics.jsonl", "speed.json"):
+            if name in collect.manifest["inputs"][role]["outputs"]:
+                check_recorded(collect, role, name, folder / name)
+    config: dict[str, Any] = dict(collect.science) | {"members": dict(collect.manifest["preimage"]["members"])}
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        run(SimpleNamespace(config=config, inputs=collect.inputs, folder=out, report=lambda line: None))  # type: ignore[arg-type]
+    except (KeyError, TypeError) as error:
+        raise StageError(
+            f"{collect.folder} was made by a version whose records or settings this one does not read ({error}). Check "
+            f"out the one that made it: commit {collect.commit}."
+        ) from error
+    return out
+
+
+def check_recorded(made: Made, role: str, name: str, file: Path) -> None:
+    """Raise StageError unless an input's file is here and has the hash that it had when it was read."""
+    recorded = made.manifest["inputs"][role]["outputs"][name]["sha256"]
+    if not file.is_file():
+        raise StageError(f"{file} is not here; copy it from where the results were made (its sha256 is {recorded}).")
+    if (found := sha256_file(file)) != recorded:
+        raise StageError(f"{file} is damaged: its sha256 is {found}, but {recorded} was read by {made.folder}.")
+
+
+def recompute(cell: Cell, collect: Made) -> Recomputed:
+    """A cell's number from the records. Raises StageError where they are not here, or hold no such number."""
+    role = f"evaluate/{cell.policy}/{cell.benchmark}"
+    folder = collect.inputs.get(role)
+    if folder is None:
+        known = ", ".join(role for role in collect.inputs if role.startswith("evaluate/"))
+        raise StageError(f"{collect.folder} collected no {role}; it has: {known or 'no evaluation'}.")
+    file = folder / "records.jsonl"
+    check_recorded(collect, role, file.name, file)
+    if cell.column in COUNTS:
+        rows = _at(
+            list(read_jsonl(file)), collect.science["primary_threshold"] if cell.threshold is None else cell.threshold
+        )
+        if not rows:
+            raise StageError(f"{file} has no record at the threshold of this cell.")
+        factor, above, below, sentence = COUNTS[cell.column]
+        totals = [len(rows) if what == "n" else sum(row[what] for row in rows) for what in (above, below)]
+        return Recomputed(factor * totals[0] / totals[1], sentence.format(*totals))
+    with tempfile.TemporaryDirectory() as name:
+        return _collected(cell, recollect(collect, Path(name)))
+
+
+def _at(rows: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
+    """Records at a threshold; all of a policy that has only one."""
+    if len({row["threshold"] for row in rows}) == 1:
+        return rows
+    return [row for row in rows if math.isclose(row["threshold"], threshold, abs_tol=1e-9)]
+
+
+def _collected(cell: Cell, folder: Path) -> Recomputed:
+    """The number where collecting anew puts it."""
+    from lightningrl.stages.collected import read_collected
+
+    for name in ("headline", "frontier"):
+        if not (folder / f"{name}.csv").is_file():
+            continue
+        table = read_collected(folder, name)
+        if cell.column not in table.columns or not {"policy", "benchmark", "threshold"} <= set(table.columns):
+            continue
+        rows = table[(table["policy"] == cell.policy) & (table["benchmark"] == cell.benchmark)]
+        if cell.threshold is not None:
+            rows = rows[(rows["threshold"] - cell.threshold).abs() < 1e-9]
+        if len(rows) == 1 and not isinstance(rows[cell.column].iloc[0], str):
+            return Recomputed(float(rows[cell.column].iloc[0]), f"all records collected anew ({name}.csv)")
+    raise StageError(
+        f"{cell.column} of {cell.policy}/{cell.benchmark} is not among the numbers that are collected from records."
+    )
+
+
+def collect_of(folder: Path) -> Made:
+    """A collect stage's manifest. Raises StageError saying what to copy where it is missing."""
+    try:
+        return read_made(folder)
+    except StageError as error:
+        raise StageError(
+            f"{error} It says which records belong together; copy {folder / 'manifest.json'} from where the results "
+            "were made."
+        ) from None

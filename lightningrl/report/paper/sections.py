@@ -1,0 +1,47 @@
+"""Several tables under one name: as published, as measured, the difference. Written like a `Table`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from lightningrl.report.plain import csv_text
+from lightningrl.report.tables import Table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sections:
+    """Tables under one another, and one long table of all their numbers.
+
+    >>> part = Table("p", "As published", (), ("A", "TPF"), (("x", "2.0"),), pd.DataFrame())
+    >>> Sections("table9", "Table 9: speed", (part,), pd.DataFrame({"value": [2.0]})).csv()
+    'value\\n2.0\\n'
+    """
+
+    name: str
+    """File name without its ending."""
+    caption: str
+    parts: tuple[Table, ...]
+    """Each with its caption as heading; their own data are not used."""
+    data: pd.DataFrame
+    """A number a row."""
+
+    def csv(self) -> str:
+        return csv_text(self.data)
+
+    def markdown(self) -> str:
+        """A heading and a pipe table for each part, its notes beneath."""
+        lines = [f"## {self.caption}", ""]
+        for part in self.parts:
+            lines += [f"### {part.caption}", "", *part.pipe(), "", *(f"- {note}" for note in part.notes)]
+            lines += [""] if part.notes else []
+        return "\n".join(lines)
+
+    def latex(self) -> str:
+        """A `table` environment for each part."""
+        parts = [
+            replace(part, name=f"{self.name}-{number}", caption=f"{self.caption}. {part.caption}.")
+            for number, part in enumerate(self.parts, 1)
+        ]
+        return "\n".join(part.latex() for part in parts)

@@ -1,0 +1,104 @@
+"""`lightningrl explain`: a number in a table, followed back to records, weights, config, commit and data."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lightningrl.verbs.people import for_people
+
+if TYPE_CHECKING:
+    from lightningrl.provenance.explained import Link
+
+WIDTH = 120
+
+
+def explain(
+    table: Annotated[str, typer.Argument(help="A table's name, its CSV file, or its stage's folder.")],
+    cell: Annotated[str, typer.Option(help="POLICY/BENCHMARK:COLUMN, or POLICY/BENCHMARK@THRESHOLD:COLUMN.")] = "",
+    results: Annotated[Path, typer.Option(help="A results folder, or one experiment's in it; copies will do.")] = Path(
+        "results"
+    ),
+    release: Annotated[str, typer.Option(help="`latest`, a key, or <experiment>/<key>.")] = "latest",
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Follow a number of a table back to where it comes from, and compute it again from the records.
+
+    Read are manifests and records: no config, no GPU, no checkpoint. A folder that is not here is told by what its
+    consumer recorded. An error, exit code 2: another number in the records than in the table, a record file or a
+    manifest that was changed since. Without --cell: the rows and columns there are.
+
+    \b
+    lightningrl explain main --cell lightningrl/gsm-mini:tpf
+    lightningrl explain frontier --cell base/gsm-mini@0.9:accuracy_pct --results copied/miniature
+    lightningrl explain results/miniature/latest/tables/main.csv --cell base/gsm-mini:aup
+    """
+    with for_people():
+        from dataclasses import asdict
+
+        from lightningrl.errors import StageError
+        from lightningrl.io import canonical_json, sha256_file
+        from lightningrl.provenance.cell import find_cell, find_table, label_of, numbers
+        from lightningrl.provenance.explained import links
+        from lightningrl.provenance.recollect import collect_of, recompute
+
+        found = find_table(table, results, release)
+        if not cell:
+            labels = [label_of(row, found.rows) for row in found.rows if "policy" in row and "benchmark" in row]
+            typer.echo(f"{found.file}: say --cell ROW:COLUMN")
+            typer.echo(_wrapped("rows", ", ".join(labels) or "none of a policy and a benchmark"))
+            typer.echo(_wrapped("columns", ", ".join(numbers(found)) if found.rows else "none"))
+            return
+        asked = find_cell(found, cell)
+        if sha256_file(found.file) != found.sha256:
+            raise StageError(f"{found.file} is damaged: its sha256 is not the one in its manifest.")
+        number = asked.text or "empty: it does not apply to this row"
+        name = f"{found.file}, {label_of(asked.row, found.rows)}, {asked.column}"
+        problem, says, again = "", "", None
+        collect = None
+        try:
+            collect = collect_of(found.collect)
+            again = recompute(asked, collect)
+            is_same = again.is_cells(asked.text)
+            says = f"{again.value!r}, {'the same' if is_same else 'NOT THE SAME'}: {again.how}"
+            if not is_same:
+                problem = f"{name}: the table says {number}, its records give {again.value!r}."
+        except StageError as error:
+            says = f"not done: {error}"
+            problem = str(error) if "damaged" in str(error) else ""
+        chain = links(asked, collect)
+        if json:
+            tree = {"table": str(found.file), "row": asked.row, "column": asked.column, "text": asked.text}
+            tree |= {"recomputed": asdict(again) if again else None, "links": [asdict(link) for link in chain]}
+            typer.echo(canonical_json(tree))
+        else:
+            typer.echo(f"{name} = {number}")
+            typer.echo(_wrapped("recomputed", says))
+            for link in chain:
+                _print_link(link)
+        if problem:
+            raise StageError(problem)
+
+
+def _print_link(link: Link) -> None:
+    typer.echo("")
+    if not link.is_here:
+        typer.echo(f"{link.title:12}{link.folder}  (not here; recorded by what was made from it:)")
+    else:
+        typer.echo(f"{link.title:12}{link.folder}")
+        pinned = "; key of pinned code" if link.pinned else ""
+        pinned += ", but other code ran" if link.ran_other_code else ""
+        typer.echo(_wrapped("made", f"{link.finished}, commit {link.commit}{pinned}"))
+    for name, sha256 in link.files.items():
+        typer.echo(_wrapped("sha256", f"{sha256}  {name}"))
+    for name, text in link.facts.items():
+        typer.echo(_wrapped(name, text))
+
+
+def _wrapped(name: str, text: str) -> str:
+    return textwrap.fill(
+        f"{name + ':':12} {text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 15, break_on_hyphens=False
+    )

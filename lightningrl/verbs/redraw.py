@@ -1,0 +1,48 @@
+"""`lightningrl redraw`: tables and figures from a results folder alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lightningrl.verbs.people import for_people
+
+
+def redraw(
+    results: Annotated[Path, typer.Argument(help="A results folder, or one experiment's in it; copies will do.")],
+    out: Annotated[Path, typer.Option(help="Gets tables/ and figures/; what is there under the same names goes.")],
+    table: Annotated[list[str] | None, typer.Option(help="Only this one; repeat.")] = None,
+    figure: Annotated[list[str] | None, typer.Option(help="Only this one; repeat.")] = None,
+    release: Annotated[str, typer.Option(help="`latest`, a key, or <experiment>/<key>.")] = "latest",
+) -> None:
+    """Make a release's tables and figures again with today's code, from its collected results.
+
+    Needed are the release's, the tables' and figures' manifests and collect/ with its manifest; where its CSV files are
+    not there, records.jsonl of evaluate/ and metrics.jsonl of train/. Not needed: a config, a GPU, data, checkpoints.
+
+    \b
+    lightningrl redraw copied/miniature --out again
+    lightningrl redraw copied/miniature --out again --figure frontier --table main
+    """
+    with for_people():
+        from lightningrl.errors import StageError
+        from lightningrl.provenance.made import find_release
+        from lightningrl.provenance.redraw import Redraw
+
+        made = find_release(results, release)
+        inside = out.resolve().is_relative_to(made.root.resolve())
+        if inside:
+            raise StageError(f"--out {out} is inside the results that are read; choose another folder.")
+        again = Redraw(made, out, lambda line: typer.echo(line, err=True))
+        wanted = [("table", name) for name in table or []] + [("figure", name) for name in figure or []]
+        if not wanted:
+            wanted = [(kind, name) for kind in ("table", "figure") for name in again.names(kind)]
+        try:
+            for kind, name in wanted:
+                for path in again.draw(kind, name):
+                    typer.echo(str(path))
+        finally:
+            shutil.rmtree(out / ".state", ignore_errors=True)

@@ -1,0 +1,88 @@
+"""Pinned code: a refactoring reruns nothing that is pinned, and what is made under a pin says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from checkouts import Checkout
+
+from lightningrl.io import canonical_json, sha256_text
+
+NANO = "config/nano.yaml"
+PIN = "config/nano.pin.json"
+REFACTORED = "\nREFACTORED = 1\n"
+
+
+def lightningrl(checkout: Checkout, *arguments: str, status: int = 0) -> str:
+    """A verb's whole output, run on the checkout's own code."""
+    environment = os.environ | {"PYTHONPATH": str(checkout.root)}
+    command = [sys.executable, "-m", "lightningrl", *arguments, "--config", NANO]
+    done = subprocess.run(command, cwd=checkout.root, env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def pinned(finished: Checkout) -> Checkout:
+    finished.append(NANO, "code: {pin: nano.pin.json}\n")
+    lightningrl(finished, "pin")
+    return finished
+
+
+def test_an_edit_of_pinned_code_reruns_nothing_until_the_pin_is_taken_back(pinned: Checkout) -> None:
+    assert pinned.would_run() == set()
+    for name in ("stages/train.py", "rl/trainer.py", "stages/evaluate.py", "benchmarks/gsm_mini.py"):
+        pinned.append(f"lightningrl/{name}", REFACTORED)
+    assert pinned.would_run() == set()
+    said = lightningrl(pinned, "stages")
+    assert "stages pinned by config/nano.pin.json; today's code is another for data/gsm-mini" in said
+    assert said.count("done") == len([line for line in said.splitlines() if "results/" in line]) - 1
+    assert next(line for line in said.splitlines() if line.startswith("missing")).split()[2:4] == [
+        "selfcheck",
+        "gsm-mini",
+    ]
+
+    tree = json.loads(pinned.path(PIN).read_text())
+    del tree["pinned"]["train/grpo-traj"]
+    pinned.path(PIN).write_text(json.dumps(tree))
+    rerun = pinned.would_run()
+    assert {name for name in rerun if name.startswith(("train/", "evaluate/"))} == {
+        "train/grpo-traj",
+        "evaluate/grpo-traj/gsm-mini",
+    }
+    pinned.path(NANO).write_text(pinned.path(NANO).read_text().replace("code: {pin: nano.pin.json}\n", ""))
+    assert {name for name in pinned.would_run() if name.startswith("train/")} == {
+        "train/lightningrl", "train/grpo-traj", "train/supervised", "train/lightningrl-code",
+    }  # fmt: skip
+
+
+def test_config_still_counts_under_a_pin(pinned: Checkout) -> None:
+    pinned.edit(NANO, "algorithm: grpo_traj", "algorithm: grpo_traj, method: {kl: 0.5}")
+    assert {name for name in pinned.would_run() if name.startswith("train/")} == {"train/grpo-traj"}
+
+
+def test_code_edited_already_is_pinned_from_a_releases_manifests(finished: Checkout) -> None:
+    finished.append("lightningrl/stages/train.py", REFACTORED)
+    finished.append(NANO, "code: {pin: nano.pin.json}\n")
+    said = lightningrl(finished, "pin", "--release", "latest")
+    assert "pinned      train/lightningrl" in said and "not finished" not in said
+    assert finished.would_run() == set()
+
+
+def test_what_is_made_under_a_pin_says_pinned_and_live(pinned: Checkout) -> None:
+    pinned.append("lightningrl/stages/data.py", REFACTORED)
+    [folder] = [path for path in pinned.path("results/nano/data").iterdir() if path.name.startswith("code-mini")]
+    (folder / "manifest.json").unlink()
+    lightningrl(pinned, "data", "--name", "code-mini")
+    made = json.loads((folder / "manifest.json").read_text())
+    assert made["code"]["pinned"] is True
+    assert made["code"]["digest"] == json.loads(pinned.path(PIN).read_text())["pinned"]["data/code-mini"]
+    assert made["code"]["live"] == sha256_text(canonical_json(made["preimage"]["code"])) != made["code"]["digest"]
+    other = next(pinned.path("results/nano/data").glob("gsm-mini-*/manifest.json"))
+    code = json.loads(other.read_text())["code"]
+    assert code["pinned"] is False and code["live"] == code["digest"]
