@@ -60,7 +60,7 @@ def test_a_verbs_help_is_its_stages_docstring(kind):
 
 def test_validate_says_ok():
     done = run("validate", "--config", NANO)
-    assert (done.exit_code, done.stdout.split(": ")[1]) == (0, "OK, 24 stages\n")
+    assert (done.exit_code, done.stdout.split(": ")[1]) == (0, "OK, 25 stages\n")
 
 
 def test_validate_refuses_with_the_keys_path(tmp_path):
@@ -80,7 +80,7 @@ def test_validate_refuses_options_that_the_selector_does_not_take(tmp_path):
 
 def test_stages_lists_what_is_missing_and_what_is_done(monkeypatch):
     listed = run("stages", "--config", NANO).stdout.splitlines()
-    assert len(listed) == 24 and all(line.startswith("missing") for line in listed)
+    assert len(listed) == 25 and all(line.startswith("missing") for line in listed)
     monkeypatch.setattr(runner, "resolve", lambda reference: _write_data)
     assert run("data", "--config", NANO, "--name", "gsm-mini").exit_code == 0
     states = {line.split()[3]: line.split()[0] for line in run("stages", "--config", NANO).stdout.splitlines()[:2]}

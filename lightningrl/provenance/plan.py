@@ -58,6 +58,8 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "figure": ("{name}.pdf", "{name}.png", "{name}.csv"),
 }
 """Final files of each kind, the manifest aside; a release's depend on what it holds."""
+RELEASED = ("configuration.yaml", "provenance.csv")
+"""A release's, beside copies of tables, figures and replays."""
 OPEN: Mapping[str, tuple[str, ...]] = {
     "checkpoint": FILES["checkpoint"],
     "train": ("config.json", "tokenizer_config.json", "metrics.jsonl", "selection.json"),
@@ -360,7 +362,7 @@ class _Planner:
 
     def release(self, collect: Stage, drawn: list[Stage]) -> Stage:
         inputs = {f"{stage.kind}/{stage.name}": stage for stage in drawn}
-        files = tuple(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files)
+        files = (*(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files), *RELEASED)
         config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure", "replay")}
         pin = self.pins.get("release/release")
         inputs |= {"collect": collect}

@@ -58,6 +58,18 @@ rule release:
     input:
         upstream("release"),
     output:
-        expand(f"results/{EXPERIMENT}/release-{{{{key}}}}/{{file}}", file=PLAN.release.outputs),
+        expand(
+            f"results/{EXPERIMENT}/release-{{{{key}}}}/{{file}}",
+            file=[file for file in PLAN.release.outputs if file not in RELEASED],
+        ),
+        *[
+            report(
+                f"results/{EXPERIMENT}/release-{{key}}/{file}",
+                caption="../report/provenance.rst",
+                category="Provenance",
+                labels={"file": file},
+            )
+            for file in RELEASED
+        ],
     shell:
         "{PYTHON:q} -m lightningrl release --config {CONFIG:q} --key {wildcards.key}"
