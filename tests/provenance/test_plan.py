@@ -103,8 +103,9 @@ def test_explicit_defaults_change_nothing():
 
 def test_resources_change_nothing():
     resources = {
-        "pretrain_threads": 7, "train_threads": 7, "evaluate_threads": 7, "speed_threads": 7,
-        "judge_workers": 7, "max_minutes": 3.0, "device": "cuda", "train_processes": 7, "checkpoint_activations": True,
+        "pretrain_threads": 7, "train_threads": 7, "evaluate_threads": 7, "speed_threads": 7, "judge_workers": 7,
+        "max_minutes": 3.0, "device": "cuda", "train_processes": 7, "checkpoint_activations": True, "evaluate_parts": 7,
+        "jobs": {"train/8b": {"gpus": 7, "cpus": 7, "memory_gb": 7, "hours": 7}},
     }  # fmt: skip
     assert set(resources) == set(planned().experiment.resources.model_dump()), "a new resource: add it here"
     assert changed({"resources": resources}) == set()
