@@ -42,6 +42,7 @@ READS = {
     "checkpoint": ("base",),
     "train": ("runs", "decoding"),
     "evaluate": ("evaluation", "decoding"),
+    "speed": ("speed", "evaluation.primary_threshold", "decoding"),
     "collect": ("report.bootstrap",),
     "table": ("report.tables",),
     "figure": ("report.figures", "report.plot"),
@@ -72,6 +73,12 @@ app = typer.Typer(
 Config = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
 Name = Annotated[str | None, typer.Option("--name", help="Which stage of this kind; `lightningrl stages` lists them.")]
 Key = Annotated[str | None, typer.Option("--key", help="Refuse to run unless the stage has this key (Snakemake).")]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, help="Time budget beside resources.max_minutes: shortly before its end it saves and exits 75."
+    ),
+]
 DEFAULT_CONFIG = Path("config/config.yaml")
 
 
@@ -91,12 +98,21 @@ def _add_stage_verb(kind: str) -> None:
     """One verb for a kind of stage; its help is the stage module's docstring and its part of the config."""
 
     @app.command(kind, help=_docstring(kind), cls=_StageCommand)
-    def verb(config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None) -> None:
+    def verb(
+        config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None, max_minutes: MaxMinutes = None
+    ) -> None:
         with for_people():
-            _run_stage(kind, config, name, key)
+            _run_stage(kind, config, name, key, max_minutes)
 
 
-def _run_stage(kind: str, config: Path, name: str | None, key: str | None, part: str | None = None) -> None:
+def _run_stage(
+    kind: str,
+    config: Path,
+    name: str | None,
+    key: str | None,
+    max_minutes: float | None = None,
+    part: str | None = None,
+) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.errors import StageError
     from lightningrl.provenance.parts import read_part, run_part
@@ -109,9 +125,9 @@ def _run_stage(kind: str, config: Path, name: str | None, key: str | None, part:
         raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
     stage = planned.stage(kind, name or names[0])
     if part is None:
-        run_stage(planned, stage, key)
+        run_stage(planned, stage, key, max_minutes)
     else:
-        run_part(planned, stage, key, read_part(part))
+        run_part(planned, stage, key, read_part(part), max_minutes)
 
 
 def _docstring(kind: str) -> str:
@@ -131,6 +147,7 @@ def evaluate(
     config: Config = DEFAULT_CONFIG,
     name: Name = None,
     key: Key = None,
+    max_minutes: MaxMinutes = None,
     part: Annotated[str | None, typer.Option("--part", help="A stage: decode only the 2nd of 8 parts: 2/8.")] = None,
     benchmark: direct.BenchmarkName = None,
     out: direct.Out = None,
@@ -165,9 +182,9 @@ def evaluate(
     given = dict(locals())
     with for_people():
         if model is None:
-            _run_stage("evaluate", config, name, key, part)
+            _run_stage("evaluate", config, name, key, max_minutes, part)
         else:
-            for option in ("model", "config", "name", "key", "part", "benchmark", "out"):
+            for option in ("model", "config", "name", "key", "max_minutes", "part", "benchmark", "out"):
                 given.pop(option)
             direct.run(model, benchmark, out, **given)
 

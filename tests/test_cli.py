@@ -80,7 +80,7 @@ def test_validate_refuses_options_that_the_selector_does_not_take(tmp_path):
 
 def test_stages_lists_what_is_missing_and_what_is_done(monkeypatch):
     listed = run("stages", "--config", NANO).stdout.splitlines()
-    assert len(listed) == 24 and all(line.startswith("missing") for line in listed)
+    assert len(listed) == 25 and all(line.startswith("missing") for line in listed)
     monkeypatch.setattr(runner, "resolve", lambda reference: _write_data)
     assert run("data", "--config", NANO, "--name", "gsm-mini").exit_code == 0
     states = {line.split()[3]: line.split()[0] for line in run("stages", "--config", NANO).stdout.splitlines()[:2]}

@@ -26,7 +26,8 @@ will need in memory and time, `lightningrl plan --config my.yaml` says before it
 A changed key makes those stages run again that read it, and what follows from them; nothing else. Keys under
 `resources` and `sandbox` are part of no stage's key: they make nothing run again.
 
-Where a section says "default: as below" it may be left out. `list[...]`: the keys under it are those of one entry.
+Where a section says "default: as below" it may be left out. `list[...]` and `dict[str, ...]`: the keys under it are
+those of one entry.
 
 ## Every key
 

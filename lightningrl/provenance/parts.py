@@ -15,7 +15,7 @@ from lightningrl.errors import StageError
 from lightningrl.lease import lease
 from lightningrl.provenance import manifest
 from lightningrl.provenance.plan import Plan
-from lightningrl.provenance.runner import choose_jail, context_of, log, stopping, threads_of, timing_file
+from lightningrl.provenance.runner import choose_jail, context_of, log, shortest, stopping, threads_of, timing_file
 from lightningrl.provenance.stage import RESULTS, TIMING, Stage
 from lightningrl.provenance.system import set_thread_environment
 
@@ -41,7 +41,9 @@ def read_part(text: str) -> tuple[int, int]:
     return part
 
 
-def run_part(plan: Plan, stage: Stage, key: str | None, part: tuple[int, int]) -> None:
+def run_part(
+    plan: Plan, stage: Stage, key: str | None, part: tuple[int, int], max_minutes: float | None = None
+) -> None:
     """Decode one part. Raises what `run_stage` does."""
     if stage.kind != "evaluate":
         raise StageError(f"{stage.kind} {stage.name}: only evaluations are made in parts")
@@ -50,7 +52,7 @@ def run_part(plan: Plan, stage: Stage, key: str | None, part: tuple[int, int]) -
     index, count = part
     state = stage.cache / f"part-{index}-of-{count}"
     done = marker(stage, part)
-    with lease(state, made=state), log(stage, started, f" {index}/{count}") as report:
+    with log(stage, started, part) as report, lease(state, made=state):
         if not manifest.missing(stage):
             report(f"already finished: {stage.folder}")
         else:
@@ -59,7 +61,7 @@ def run_part(plan: Plan, stage: Stage, key: str | None, part: tuple[int, int]) -
                 manifest.check_input(role, source)
             resources = plan.experiment.resources
             set_thread_environment(threads_of(resources, stage.kind))
-            with stopping(resources.max_minutes, started) as should_stop:
+            with stopping(shortest(max_minutes, resources.max_minutes), started) as should_stop:
                 from lightningrl.stages.evaluate import run_part as run
 
                 run(context_of(stage, plan.experiment, report, should_stop, timing_file(state / TIMING)), part)

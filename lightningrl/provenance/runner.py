@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -34,29 +35,31 @@ STOP_EARLIER_S = 60.0
 """How long before the end of its time budget a stage is told to save (at most a tenth of the budget)."""
 
 
-def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
+def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: float | None = None) -> bool:
     """Make a stage's results; False when they were there already.
 
-    `key` is what the caller planned with. Raises StageError when it is not the key of today's config and sources, when
-    an input is missing or damaged, when another process works on the folder, or when the disk is full; Interrupted
-    after SIGTERM or at the end of the time budget, with the state saved.
+    `key` is what the caller planned with; `max_minutes` a time budget beside `resources.max_minutes`. Raises StageError
+    when it is not the key of today's config and sources, when an input is missing or damaged, when another process
+    works on the folder, or when the disk is full; Interrupted after SIGTERM or at the end of the time budget, with the
+    state saved.
     """
     stage.check_key(key)
     started = time.monotonic()
+    budget_s = shortest(max_minutes, plan.experiment.resources.max_minutes)
     rank, size = process()
     if size > 1 and stage.kind != "train":
         raise StageError(f"{stage.kind} {stage.name} runs as one process, but was launched as {size}; run it alone")
     if rank > 0:
-        return _help(plan, stage)
+        return _help(plan, stage, budget_s, started)
     try:
-        with lease(stage.folder / "state"), log(stage, started) as report:
+        with log(stage, started) as report, lease(stage.folder / "state"):
             if not manifest.missing(stage):
                 manifest.check(stage.folder)
                 shutil.rmtree(stage.folder / "state", ignore_errors=True)
                 report(f"already finished: {stage.folder}")
                 return False
             choose_jail(plan, report)
-            _make(stage, plan.experiment, report, started)
+            _make(stage, plan.experiment, report, budget_s, started)
             report(f"finished: {stage.folder}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -65,7 +68,7 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None) -> bool:
     return True
 
 
-def _help(plan: Plan, stage: Stage) -> bool:
+def _help(plan: Plan, stage: Stage, budget_s: float | None, started: float) -> bool:
     """One of the processes beside the first: it computes its share and writes nothing but its part of the state."""
     resources = plan.experiment.resources
     if not manifest.missing(stage):
@@ -74,7 +77,7 @@ def _help(plan: Plan, stage: Stage) -> bool:
     for role, source in (*stage.inputs.items(), *stage.after.items()):
         manifest.check_input(role, source)
     system.set_thread_environment(threads_of(resources, stage.kind))
-    with stopping(resources.max_minutes, time.monotonic()) as should_stop:
+    with stopping(budget_s, started) as should_stop:
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
         entry(context_of(stage, plan.experiment, lambda line: None, should_stop, lambda **row: None))
     return True
@@ -88,7 +91,9 @@ def choose_jail(plan: Plan, report: Callable[[str], None]) -> None:
         report("the config runs model-written code without a jail; records will say `none`")
 
 
-def _make(stage: Stage, experiment: Experiment, report: Callable[[str], None], started: float) -> None:
+def _make(
+    stage: Stage, experiment: Experiment, report: Callable[[str], None], budget_s: float | None, started: float
+) -> None:
     resources = experiment.resources
     for role, source in (*stage.inputs.items(), *stage.after.items()):
         manifest.check_input(role, source)
@@ -98,7 +103,7 @@ def _make(stage: Stage, experiment: Experiment, report: Callable[[str], None], s
     system.set_thread_environment(threads)
     timing = timing_file(stage.folder / "state" / TIMING)
     timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now())
-    with stopping(resources.max_minutes, started) as should_stop:
+    with stopping(budget_s, started) as should_stop:
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
         entry(context_of(stage, experiment, report, should_stop, timing))
     timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
@@ -161,26 +166,36 @@ def _remove_temporaries(folder: Path) -> None:
 
 
 @contextmanager
-def log(stage: Stage, started: float, part: str = "") -> Iterator[Callable[[str], None]]:
-    """A function that shows a line of progress with the seconds so far, and appends it to the stage's log."""
+def log(stage: Stage, started: float, part: tuple[int, int] | None = None) -> Iterator[Callable[[str], None]]:
+    """A function that shows a line of progress with the seconds so far, and writes it to the stage's two logs: one of
+    all its starts, one of this start, which Snakemake deletes before each and shows the end of after a failure."""
+    last, who = stage.last_log(part), f"{stage.kind} {stage.name}" + (" {}/{}".format(*part) if part else "")
     try:
         stage.log.parent.mkdir(parents=True, exist_ok=True)
-        file = open(stage.log, "a", encoding="utf-8")
+        last.unlink(missing_ok=True)  # another start may still write to it
+        files = [open(path, "a", encoding="utf-8") for path in (stage.log, last)]
     except OSError as error:
         raise disk_error(stage.log, error) from error
-    with file:
+    with files[0], files[1]:
+
+        def write(text: str) -> None:
+            for file in files:
+                file.write(text)
+                file.flush()
 
         def report(line: str) -> None:
-            text = f"[{stage.kind} {stage.name}{part} {time.monotonic() - started:7.1f} s] {line}\n"
+            text = f"[{who} {time.monotonic() - started:7.1f} s] {line}\n"
             sys.stderr.write(text)
             sys.stderr.flush()
-            file.write(text)
-            file.flush()
+            write(text)
 
         try:
             yield report
         except LightningRLError as error:
-            file.write(f"{type(error).__name__}: {error}\n")
+            write(f"{type(error).__name__}: {error}\n")
+            raise
+        except Exception:  # any: it is only noted
+            write(traceback.format_exc())
             raise
 
 
@@ -203,17 +218,34 @@ def _drop_torn_line(path: Path) -> None:
             file.truncate(data.rfind(b"\n") + 1)
 
 
+def shortest(*max_minutes: float | None) -> float | None:
+    """The time budget in seconds, where any is set."""
+    budgets = [60.0 * minutes for minutes in max_minutes if minutes is not None]
+    return min(budgets, default=None)
+
+
 @contextmanager
-def stopping(max_minutes: float | None, started: float) -> Iterator[Callable[[], bool]]:
-    """A function that says whether to save and stop: after SIGTERM, or shortly before the time budget ends."""
+def stopping(budget_s: float | None, started: float) -> Iterator[Callable[[], bool]]:
+    """A function that says whether to save and stop: after SIGTERM, or when what comes next might not end in time.
+
+    A trainer asks after every step, a sweep before every shard. What lies between two questions, a save included, may
+    take as long as the longest so far; it is not begun when the time budget would end before that.
+    """
     asked = threading.Event()
-    budget = float("inf") if max_minutes is None else 60.0 * max_minutes
-    deadline = started + budget - (0.0 if max_minutes is None else min(STOP_EARLIER_S, 0.1 * budget))
+    turns: list[float] = []
+    """When it was asked last, and the longest turn."""
+
+    def should_stop() -> bool:
+        now = time.monotonic()
+        turns[:] = [now, max(turns[1], now - turns[0])] if turns else [now, 0.0]
+        return asked.is_set() or (budget_s is not None and now + turns[1] >= started + budget_s - margin_s)
+
+    margin_s = 0.0 if budget_s is None else min(STOP_EARLIER_S, 0.1 * budget_s)
     before = None
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
-        yield lambda: asked.is_set() or time.monotonic() >= deadline
+        yield should_stop
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)

@@ -138,7 +138,12 @@ class Stage:
 
     @property
     def log(self) -> Path:
+        """Of all its starts."""
         return Path("logs") / self.experiment / self.kind / f"{self.name}-{self.key}.log"
+
+    def last_log(self, part: tuple[int, int] | None = None) -> Path:
+        """Of its last start; of a part of an evaluation, 2 of 8, the last start of that."""
+        return self.log.with_suffix(".{}-of-{}.last.log".format(*part) if part else ".last.log")
 
     @property
     def manifest(self) -> Path:

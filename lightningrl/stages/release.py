@@ -1,26 +1,70 @@
 """Gather the finished tables, figures and replays in one release folder, and point `latest` at it.
 
-Copies, so that a release can be handed on as a folder. The HTML report is Snakemake's and is put beside them later.
+Copies, so that a release can be handed on as a folder. Beside them: what every stage upstream read of the config, and
+from which code and inputs it was made, out of their manifests. The HTML report is Snakemake's and is put there later.
 """
 
 from __future__ import annotations
 
+import csv
+import io as text
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lightningrl.io import fsync_dir, write_bytes
+import yaml
+
+from lightningrl.io import canonical_json, fsync_dir, read_json, sha256_text, write_bytes, write_text
 from lightningrl.stages.context import StageContext
+
+MANIFEST = "manifest.json"
+COLUMNS = ("stage", "key", "commit", "uncommitted_changes", "code_sha256", "outputs", "bytes", "outputs_sha256", "from")
 
 
 def run(context: StageContext) -> None:
-    """Copy into `tables/`, `figures/` and `replays/`, then move the link."""
+    """Copy what is shown, write `configuration.yaml` and `provenance.csv`, move the link."""
     for kind in ("table", "figure", "replay"):
         for name in context.config[f"{kind}s"]:
             for source in sorted(context.inputs[f"{kind}/{name}"].glob(f"{name}[.-]*")):
                 target = context.folder / f"{kind}s" / source.name
                 write_bytes(target, source.read_bytes())
                 context.report(str(target))
+    made: dict[str, Any] = {}
+    for folder in context.inputs.values():
+        _upstream(folder, made)
+    science = {stage: manifest["preimage"]["science"] for stage, manifest in sorted(made.items())}
+    write_text(context.folder / "configuration.yaml", yaml.safe_dump(science, sort_keys=True, allow_unicode=True))
+    write_text(context.folder / "provenance.csv", provenance(made))
     link(context.folder)
+
+
+def _upstream(folder: Path, made: dict[str, Any]) -> None:
+    """Add the manifests of a stage's folder and of all that it was made from, by `kind/name`."""
+    manifest = read_json(folder / MANIFEST)
+    stage = f"{manifest['kind']}/{manifest['name']}"
+    if stage not in made:
+        made[stage] = manifest
+        for source in manifest["inputs"].values():
+            _upstream(Path(source["folder"]), made)
+
+
+def provenance(made: Mapping[str, Any]) -> str:
+    """CSV with a row a stage; hashes are of what the manifest lists, in canonical JSON."""
+    out = text.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for stage, manifest in sorted(made.items()):
+        outputs = manifest["outputs"]
+        hashes = {name: record["sha256"] for name, record in outputs.items()}
+        sources = [f"{source['folder'].partition('/')[2].partition('/')[2]}" for source in manifest["inputs"].values()]
+        rows.writerow([
+            stage, manifest["key"], manifest["git"]["commit"] or "", manifest["git"]["dirty"] or "",
+            sha256_text(canonical_json(manifest["preimage"]["code"])), len(outputs),
+            sum(record["bytes"] for record in outputs.values()), sha256_text(canonical_json(hashes)),
+            " ".join(sorted(sources)),
+        ])  # fmt: skip
+    return out.getvalue()
 
 
 def link(folder: Path) -> None:

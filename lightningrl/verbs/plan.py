@@ -16,7 +16,8 @@ def plan_budget(
     config: Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")] = Path("config/config.yaml"),
     gpu: Annotated[str, typer.Option(help="h100, h200, a100, or cpu: this processor, measured now.")] = "h100",
     gpus: Annotated[
-        int | None, typer.Option(min=1, help="How many, in one process group; left out: resources.train_processes.")
+        int | None,
+        typer.Option(min=1, help="How many, in one process group; left out: as many as a training has processes."),
     ] = None,
     model_size: Annotated[str | None, typer.Option(help="1.7b, 4b, 8b, ...; left out: the experiment's base.")] = None,
     prompt_tokens: Annotated[float | None, typer.Option(min=1, help="Of a prompt, mean; left out: known.")] = None,
@@ -82,7 +83,7 @@ def _estimate(
     assumed = replace(usual, **{name: value for name, value in shares.items() if value is not None})
     said = Said(**lengths)
     single, resources = gpu == "cpu", experiment.resources
-    gpus = gpus or resources.train_processes
+    gpus = gpus or resources.processes()
     checkpointing = resources.checkpoint_activations if checkpointing is None else checkpointing
     estimate = Estimate(
         experiment, shapes_of(experiment, size), device_of(gpu), 1 if single else gpus, assumed, said,
@@ -176,7 +177,7 @@ def _show_memory(found: dict[str, Any]) -> None:
             lines.append([f"update in all, {words} ({positions:,.0f} positions): {fits}", f"{value / size:.2f}"])
         verdict = "fits" if row["fits"] else "DOES NOT FIT"
         if row["fits"] and not row["update_fits"]["longest_response_with_checkpointing"]:
-            verdict = "fits, BUT NOT a response at the length limit, which goes alone"
+            verdict = "fits, BUT NOT a response at the length limit; a lower microbatch_positions splits it"
         without = f"{row['budget_bytes'] / size:,.1f} {unit} without the reserve"
         lines.append([f"most at a time, of {without}: {verdict}", f"{row['peak_bytes'] / size:.2f}"])
         _print(lines)

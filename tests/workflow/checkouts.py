@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lightningrl.provenance.digest import PACKAGE
 
-PARTS = ("lightningrl", "workflow", "config", "Snakefile")
+PARTS = ("lightningrl", "workflow", "config", "Snakefile", "slurm")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*.tmp")
 
 
@@ -46,13 +46,19 @@ class Checkout:
         """`<rule>/<name>` of every job that a dry run lists, the target rule aside."""
         done = self.snakemake(*arguments, "--dry-run", "--cores", "2", config=config)
         assert done.returncode == 0, done.stdout + done.stderr
-        jobs = set()
-        for block in re.split(r"^\[.*\]$", done.stdout + done.stderr, flags=re.MULTILINE):
-            rule = re.search(r"^(?:local)?rule ([\w-]+):$", block, flags=re.MULTILINE)
-            if rule and (wildcards := re.search(r"wildcards: (?:name=(\S+), )?key=", block)):
-                jobs.add(f"{rule[1]}/{wildcards[1] or rule[1]}")
+        jobs = jobs_in(done.stdout + done.stderr)
         assert jobs or "Nothing to be done" in done.stdout + done.stderr, done.stdout + done.stderr
         return jobs
+
+
+def jobs_in(said: str) -> set[str]:
+    """`<rule>/<name>` of every job that Snakemake says it runs, or would run, the target rule aside."""
+    jobs = set()
+    for block in re.split(r"^\[.*\]$", said, flags=re.MULTILINE):
+        rule = re.search(r"^(?:local)?rule ([\w-]+):$", block, flags=re.MULTILINE)
+        if rule and (wildcards := re.search(r"wildcards: (?:name=(\S+), )?key=", block)):
+            jobs.add(f"{rule[1]}/{wildcards[1] or rule[1]}")
+    return jobs
 
 
 def copy_repository(root: Path, of: Path = PACKAGE.parent) -> Checkout:
@@ -60,7 +66,9 @@ def copy_repository(root: Path, of: Path = PACKAGE.parent) -> Checkout:
     root.mkdir()
     for part in PARTS:
         source = of / part
-        if source.is_dir():
+        if source.is_symlink():
+            (root / part).symlink_to(os.readlink(source))
+        elif source.is_dir():
             shutil.copytree(source, root / part, ignore=IGNORED)
         else:
             shutil.copy(source, root / part)

@@ -1,23 +1,27 @@
 # The plan, and how rules see it: paths, threads, ancient inputs.
 import os
+import shlex
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(workflow.basedir).resolve()
-PYTHON = sys.executable
+# How jobs get their packages: with `--sdm conda` or `--sdm apptainer` from workflow/envs, else they have this process's.
+DEPLOYMENT = {"conda", "apptainer"} & {str(method) for method in workflow.deployment_settings.deployment_method}
+PYTHON = "python" if DEPLOYMENT else sys.executable
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 # For the jobs: they run `python -m lightningrl` in whatever folder results/ is in.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+environment = os.environ
+environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
 
 from snakemake.settings.types import RerunTrigger
 
 from lightningrl.config.experiment import load
 from lightningrl.errors import LightningRLError
 from lightningrl.provenance.parts import marker
-from lightningrl.provenance.plan import plan
+from lightningrl.provenance.plan import RELEASED, plan
 from lightningrl.provenance.runner import threads_of
 from lightningrl.provenance.stage import MANIFEST
 
@@ -30,7 +34,7 @@ def config_file():
         )
     if len(workflow.configfiles) > 1:
         raise WorkflowError("one --configfile at a time: files are not merged; use `extends:` inside the file")
-    return Path(workflow.configfiles[0] if workflow.configfiles else ROOT / "config" / "config.yaml").resolve()
+    return str(Path(workflow.configfiles[0] if workflow.configfiles else ROOT / "config" / "config.yaml").resolve())
 
 
 CONFIG = config_file()
@@ -39,6 +43,15 @@ try:
 except LightningRLError as error:
     raise WorkflowError(str(error)) from None
 EXPERIMENT = PLAN.experiment.experiment
+RESOURCES = PLAN.experiment.resources
+CONDA = str(ROOT / "workflow" / "envs" / f"lightningrl{'-cuda' if RESOURCES.device == 'cuda' else ''}.yaml")
+IMAGE = ROOT / "workflow" / "envs" / "lightningrl.sif"
+
+if "apptainer" in DEPLOYMENT:
+    if not IMAGE.is_file():
+        raise WorkflowError(f"--sdm apptainer needs {IMAGE}: build it, as the head of lightningrl.def beside it says")
+
+    container: str(IMAGE)
 
 
 wildcard_constraints:
@@ -53,12 +66,62 @@ def outputs(kind):
     return [f"results/{EXPERIMENT}/{kind}/{{name}}-{{key}}/{file}" for file in (*PLAN.patterns(kind), MANIFEST)]
 
 
-def launcher():
-    """How a training is started: alone, or as `resources.train_processes` processes of this machine."""
-    count = PLAN.experiment.resources.train_processes
-    return (
-        "lightningrl" if count == 1 else f"torch.distributed.run --standalone --nproc-per-node {count} -m lightningrl"
-    )
+def log_of(kind):
+    """What the last start of a stage said; `<name>-<key>.log` beside it has all starts."""
+    return f"logs/{EXPERIMENT}/{kind}/{{name}}-{{key}}.last.log"
+
+
+def benchmark_of(kind):
+    """Seconds, memory and CPU of the job, as Snakemake measures them."""
+    return f"benchmarks/{EXPERIMENT}/{kind}/{{name}}-{{key}}.tsv"
+
+
+# `exec`: signals of a time limit or a preemption reach the stage, not a shell around it that would die of them at once.
+RUN = f"exec {shlex.quote(PYTHON)} -m lightningrl"
+
+
+def size_of(kind, wildcards):
+    return PLAN.stage(kind, wildcards.name).size
+
+
+def job_of(kind, like=None):
+    """What a job asks a cluster for, by the size of its model; `like`: whose entry in the config it goes by."""
+    return lambda wildcards: RESOURCES.job(like or kind, size_of(kind, wildcards))
+
+
+def launch(wildcards):
+    """How a training is started: alone, or as so many processes of one node as it has GPUs."""
+    count = RESOURCES.processes(size_of("train", wildcards))
+    torchrun = f"-m torch.distributed.run --standalone --nproc-per-node {count}"
+    return RUN if count == 1 else f"exec {shlex.quote(PYTHON)} {torchrun} -m lightningrl"
+
+
+def asked(kind, like=None):
+    """A job's resources; where the config says nothing of jobs, the profile's defaults hold."""
+    if not RESOURCES.jobs:
+        return {}
+    job = job_of(kind, like)
+    return {
+        "gpu": lambda wildcards: job(wildcards).gpus or None,
+        "mem_mb": lambda wildcards, attempt: job(wildcards).memory_mb(attempt),
+        "runtime": lambda wildcards: job(wildcards).minutes,
+    }
+
+
+def threads_for(kind, like=None):
+    """CPUs of a job: those asked for, or the threads of a stage's own computations."""
+    if not RESOURCES.jobs:
+        return threads_of(RESOURCES, kind)
+    return lambda wildcards: job_of(kind, like)(wildcards).cpus
+
+
+def until(wildcards, resources):
+    """In a cluster's job, the option with which a stage saves and ends by itself before the time limit. Some of that
+    time is gone by when the stage begins: two starts of Snakemake, maybe from a slow disk."""
+    limit = resources.get("runtime")
+    if not workflow.remote_exec or not limit:
+        return ""
+    return f" --max-minutes {limit - min(5.0, 0.1 * limit):g}"
 
 
 def files_of(stage):
@@ -124,10 +187,6 @@ def parts_of_evaluation(wildcards):
     return [marker(stage, (index, count)).as_posix() for index in range(1, count + 1)]
 
 
-def threads_for(kind):
-    return threads_of(PLAN.experiment.resources, kind)
-
-
 def show_results():
     """After a run that reached the release: the HTML report beside it, then the table and the paths."""
     release = PLAN.release
@@ -136,10 +195,18 @@ def show_results():
         return
     if not page.is_file() or page.stat().st_mtime < release.manifest.stat().st_mtime:
         # --nolock: the lock is this very run's, whose jobs are all done.
-        command = [PYTHON, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(CONFIG)]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--configfile",
+            str(CONFIG),
+        ]
         command += ["--report", str(page), "--nolock", "--cores", "1", "--quiet"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.stderr.write(f"the HTML report could not be made:\n{done.stderr}\n")
     if "LIGHTNINGRL_RESULTS_LATER" not in os.environ:  # `make demo` prints them itself, also when nothing had to run
-        subprocess.run([PYTHON, "-m", "lightningrl", "results", "--config", str(CONFIG)], check=False)
+        subprocess.run([sys.executable, "-m", "lightningrl", "results", "--config", str(CONFIG)], check=False)

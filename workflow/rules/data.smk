@@ -6,8 +6,18 @@ rule data:
         upstream("data"),
     output:
         outputs("data"),
+    log:
+        log_of("data"),
+    benchmark:
+        benchmark_of("data")
+    localrule: True
+    conda:
+        CONDA
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl data --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} data --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule selfcheck:
@@ -15,8 +25,21 @@ rule selfcheck:
         upstream("selfcheck"),
     output:
         outputs("selfcheck"),
+    log:
+        log_of("selfcheck"),
+    benchmark:
+        benchmark_of("selfcheck")
+    conda:
+        CONDA
+    threads: threads_for("selfcheck")
+    resources:
+        **asked("selfcheck"),
+    params:
+        run=RUN,
+        config=CONFIG,
+        until=until,
     shell:
-        "{PYTHON:q} -m lightningrl selfcheck --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} selfcheck --config {params.config:q} --name {wildcards.name} --key {wildcards.key}{params.until}"
 
 
 rule tokenizer:
@@ -24,5 +47,15 @@ rule tokenizer:
         upstream("tokenizer"),
     output:
         outputs("tokenizer"),
+    log:
+        log_of("tokenizer"),
+    benchmark:
+        benchmark_of("tokenizer")
+    localrule: True
+    conda:
+        CONDA
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl tokenizer --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} tokenizer --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"

@@ -6,9 +6,21 @@ rule pretrain:
         upstream("pretrain"),
     output:
         outputs("pretrain"),
+    log:
+        log_of("pretrain"),
+    benchmark:
+        benchmark_of("pretrain")
+    conda:
+        CONDA
     threads: threads_for("pretrain")
+    resources:
+        **asked("pretrain"),
+    params:
+        run=RUN,
+        config=CONFIG,
+        until=until,
     shell:
-        "{PYTHON:q} -m lightningrl pretrain --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} pretrain --config {params.config:q} --name {wildcards.name} --key {wildcards.key}{params.until}"
 
 
 rule checkpoint:
@@ -16,8 +28,18 @@ rule checkpoint:
         upstream("checkpoint"),
     output:
         outputs("checkpoint"),
+    log:
+        log_of("checkpoint"),
+    benchmark:
+        benchmark_of("checkpoint")
+    localrule: True
+    conda:
+        CONDA
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl checkpoint --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} checkpoint --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule train:
@@ -25,8 +47,18 @@ rule train:
         upstream("train"),
     output:
         outputs("train"),
+    log:
+        log_of("train"),
+    benchmark:
+        benchmark_of("train")
+    conda:
+        CONDA
     threads: threads_for("train")
+    resources:
+        **asked("train"),
     params:
-        launch=launcher(),
+        run=launch,
+        config=CONFIG,
+        until=until,
     shell:
-        "{PYTHON:q} -m {params.launch} train --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} train --config {params.config:q} --name {wildcards.name} --key {wildcards.key}{params.until}"

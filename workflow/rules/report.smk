@@ -14,8 +14,18 @@ rule table:
         f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.md",
         f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.tex",
         f"results/{EXPERIMENT}/table/{{name}}-{{key}}/manifest.json",
+    log:
+        log_of("table"),
+    benchmark:
+        benchmark_of("table")
+    localrule: True
+    conda:
+        CONDA
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl table --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} table --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule figure:
@@ -31,8 +41,18 @@ rule figure:
         f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/{{name}}.pdf",
         f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/{{name}}.csv",
         f"results/{EXPERIMENT}/figure/{{name}}-{{key}}/manifest.json",
+    log:
+        log_of("figure"),
+    benchmark:
+        benchmark_of("figure")
+    localrule: True
+    conda:
+        CONDA
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl figure --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} figure --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule replay:
@@ -49,15 +69,48 @@ rule replay:
             for number, file in enumerate(PLAN.patterns("replay"), 1)
         ],
         f"results/{EXPERIMENT}/replay/{{name}}-{{key}}/manifest.json",
-    threads: threads_for("evaluate")
+    log:
+        log_of("replay"),
+    benchmark:
+        benchmark_of("replay")
+    conda:
+        CONDA
+    threads: threads_for("replay", like="evaluate")
+    resources:
+        **asked("replay", like="evaluate"),
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl replay --config {CONFIG:q} --name {wildcards.name} --key {wildcards.key}"
+        "{params.run} replay --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule release:
     input:
         upstream("release"),
     output:
-        expand(f"results/{EXPERIMENT}/release-{{{{key}}}}/{{file}}", file=PLAN.release.outputs),
+        expand(
+            f"results/{EXPERIMENT}/release-{{{{key}}}}/{{file}}",
+            file=[file for file in PLAN.release.outputs if file not in RELEASED],
+        ),
+        *[
+            report(
+                f"results/{EXPERIMENT}/release-{{key}}/{file}",
+                caption="../report/provenance.rst",
+                category="Provenance",
+                labels={"file": file},
+            )
+            for file in RELEASED
+        ],
+    log:
+        f"logs/{EXPERIMENT}/release/release-{{key}}.last.log",
+    benchmark:
+        f"benchmarks/{EXPERIMENT}/release/release-{{key}}.tsv"
+    localrule: True
+    conda:
+        CONDA
+    params:
+        run=RUN,
+        config=CONFIG,
     shell:
-        "{PYTHON:q} -m lightningrl release --config {CONFIG:q} --key {wildcards.key}"
+        "{params.run} release --config {params.config:q} --key {wildcards.key}"

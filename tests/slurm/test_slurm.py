@@ -1,0 +1,169 @@
+"""On a real Slurm: nano runs, trainings go on after whatever stops them, and only what an edit concerns runs again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from checkouts import Checkout, jobs_in
+from conftest import Cluster, copy_with_configs, science
+
+SUBMITTED = (
+    {"selfcheck/gsm-mini", "selfcheck/code-mini", "pretrain/base"}
+    | {f"train/{run}" for run in ("lightningrl", "grpo-traj", "supervised", "lightningrl-code")}
+    | {f"evaluate/{run}_gsm-mini" for run in ("base", "lightningrl", "grpo-traj", "supervised")}
+    | {f"evaluate/{run}_code-mini" for run in ("base", "lightningrl-code")}
+    | {"replay/lightningrl"}
+)
+FIGURES = {f"figure/{name}" for name in ("frontier", "rewards", "steps", "collapse")}
+LATER = FIGURES | {"collect/frontier", "table/main", "table/frontier", "release/release"}
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+def test_nano_runs_and_its_costly_rules_are_jobs(nano, cluster: Cluster) -> None:
+    checkout, said = nano
+    assert "results/nano/release-" in said and "report.html" in said
+    assert set(cluster.jobs().values()) == SUBMITTED
+    assert (checkout.path("results/nano/latest") / "tables/main.csv").stat().st_size > 0
+
+
+def test_every_job_leaves_a_log_and_a_benchmark(nano) -> None:
+    checkout, _ = nano
+    stages = [path.parent for path in checkout.path("results/nano").glob("*/**/manifest.json")]
+    assert len(stages) >= 24
+    for folder in stages:
+        name = folder.relative_to(checkout.path("results/nano"))
+        kind = "release" if name.name.startswith("release") else ""
+        if name.name == "latest" or "latest" in name.parts:
+            continue
+        assert "finished" in checkout.path(f"logs/nano/{kind}/{name}.log").read_text()
+        assert checkout.path(f"benchmarks/nano/{kind}/{name}.tsv").read_text().startswith("s\th:m:s\tmax_rss")
+
+
+@pytest.mark.parametrize(
+    ("job", "asked", "gpus", "partition"),
+    [
+        ("selfcheck/gsm-mini", {"cpu=1", "mem=1000M"}, "", "cpu"),
+        ("pretrain/base", {"cpu=2", "mem=2000M"}, "", "cpu"),
+        ("train/lightningrl", {"cpu=1", "mem=2000M"}, "gres:gpu:h100:1", "gpu"),
+        ("evaluate/base_gsm-mini", {"cpu=1", "mem=1500M"}, "gres:gpu:h100:1", "gpu"),
+    ],
+)
+def test_a_job_asks_for_what_the_config_says(nano, cluster: Cluster, job, asked, gpus, partition) -> None:
+    number = next(number for number, name in cluster.jobs().items() if name == job)
+    facts = cluster.facts(number)
+    resources = set(facts["TRES"].split(","))
+    assert asked <= resources, resources
+    assert facts.get("TresPerJob", "") == gpus
+    assert (facts["TimeLimit"], facts["Partition"]) == ("00:06:00", partition)
+    assert (facts["NumNodes"], facts["Requeue"], facts["JobState"]) == ("1", "1", "COMPLETED")
+
+
+STALLS = {"cancelled": "3 2\n4 2\n", "ended": "3 300\n", "saved": "1 25\n2 25\n3 25\n4 25\n"}
+"""Steps and the seconds that they wait. The time limit is two minutes: `saved` sees that another step would be too long
+and ends by itself; `ended` is in a step that is far longer than any before, and is killed."""
+
+
+@dataclass
+class Stopped:
+    """A checkout in which three trainings are stopped and go on, and one in which a training fails; they begin at once,
+    so that the time limit passes while other tests run."""
+
+    checkout: Checkout
+    running: subprocess.Popen
+    failing: subprocess.Popen
+    failed: str = ""
+
+    def end(self) -> None:
+        if self.running.returncode is None:
+            self.failed, _ = self.failing.communicate(timeout=600)
+            said, _ = self.running.communicate(timeout=600)
+            assert self.running.returncode == 0 != self.failing.returncode, said[-8000:]
+
+
+@pytest.fixture(scope="module")
+def stopped(nano, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
+    checkout = copy_with_configs(tmp_path_factory.mktemp("stopped") / "repository", of=nano[0])
+    other = copy_with_configs(tmp_path_factory.mktemp("broken") / "repository", of=nano[0])
+    checkout.path("stalls").mkdir()
+    for name, lines in STALLS.items():
+        checkout.path(f"stalls/{name}").write_text(lines)
+    running = cluster.start(checkout, *(f"train_{name}" for name in STALLS), config="stopped.yaml")
+    failing = cluster.start(other, "train_broken", "--retries", "0", config="stopped.yaml")
+    try:
+        deadline = time.monotonic() + 200
+        while len(checkout.path("stalls/cancelled").read_text().splitlines()) > 1 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        number = next(number for number, name in cluster.jobs().items() if name == "train/cancelled")
+        cluster.call("scancel", str(number))
+        yield Stopped(checkout, running, failing)
+    finally:
+        for process in (running, failing):
+            process.kill()
+            process.wait()
+
+
+def submitted_by(cluster: Cluster, checkout: Checkout) -> tuple[set[str], set[str]]:
+    """Run nano again: the jobs of the cluster, and all that Snakemake ran."""
+    before = set(cluster.jobs())
+    said = cluster.run(checkout)
+    new = {name for number, name in cluster.jobs().items() if number not in before}
+    return {name for name in new if name.removeprefix("train/") not in (*STALLS, "broken")}, jobs_in(said)
+
+
+def test_after_an_edit_only_what_it_concerns_is_submitted(nano, stopped, cluster: Cluster, tmp_path: Path) -> None:
+    checkout = copy_with_configs(tmp_path / "repository", of=nano[0])
+    assert submitted_by(cluster, checkout) == (set(), set())
+    checkout.edit("config/nano.yaml", "bootstrap: 100", "bootstrap: 100, plot: {smooth_steps: 2}")
+    assert submitted_by(cluster, checkout) == (set(), FIGURES | {"release/release"})
+    checkout.edit("config/nano.yaml", "algorithm: grpo_traj", "algorithm: grpo_traj, method: {kl: 0.5}")
+    jobs, ran = submitted_by(cluster, checkout)
+    assert jobs == {"train/grpo-traj", "evaluate/grpo-traj_gsm-mini"}
+    assert ran == {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini"} | LATER
+
+
+@pytest.mark.parametrize(("name", "how"), [("cancelled", "CANCELLED"), ("ended", "TIMEOUT"), ("saved", "FAILED")])
+def test_a_stopped_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
+    stopped, nano, cluster: Cluster, tmp_path: Path, name: str, how: str
+) -> None:
+    stopped.end()
+    checkout = stopped.checkout
+    first, second = [number for number, job in cluster.jobs().items() if job == f"train/{name}"]
+    assert (cluster.facts(first)["JobState"], cluster.facts(second)["JobState"]) == (how, "COMPLETED")
+    assert "mem=2000M" in cluster.facts(first)["TRES"] and "mem=3000M" in cluster.facts(second)["TRES"]
+    [folder] = checkout.path("results/nano/train").glob(f"{name}-????????")
+    log = checkout.path(f"logs/nano/train/{folder.name}.log").read_text()
+    assert "resumed after step" in log, log
+    if name != "cancelled":  # between SIGTERM and SIGKILL there may or may not be the time to save
+        assert ("Interrupted: stopped after step" in log) == (name == "saved"), log
+    assert len(json.loads((folder / "manifest.json").read_text())["run"]["starts"]) == 2
+    undisturbed = copy_with_configs(tmp_path / "repository", of=nano[0])
+    command = [sys.executable, "-m", "lightningrl", "train", "--config", "tests/slurm/stopped.yaml", "--name", name]
+    done = subprocess.run(command, cwd=undisturbed.root, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert science(folder) == science(undisturbed.path(f"results/nano/train/{folder.name}"))
+
+
+def test_of_a_failing_job_the_end_of_its_log_is_shown(stopped) -> None:
+    stopped.end()
+    told = stopped.failed
+    assert "Error in rule train" in told and "logs/nano/train/broken-" in told
+    assert "ConfigError: the reward stalling:broken gave numbers of shape (3,)" in told
+
+
+@pytest.mark.slow
+def test_the_miniature_runs(cluster: Cluster, tmp_path: Path) -> None:
+    """All of config/config.yaml, on the test cluster: some twenty minutes."""
+    checkout = copy_with_configs(tmp_path / "repository")
+    text = checkout.path("tests/slurm/nano.yaml").read_text()
+    text = text.replace("config/nano.yaml", "config/config.yaml").replace("hours: 0.1", "hours: 1")
+    checkout.path("tests/slurm/miniature.yaml").write_text(text)
+    said = cluster.run(checkout, config="miniature.yaml")
+    assert "results/miniature/release-" in said
