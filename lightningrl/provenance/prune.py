@@ -158,9 +158,11 @@ def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[M
     if not kept and known:
         listed = ", ".join(made.key for made in known)
         raise StageError(
-            f"{root}: no release would be left of {listed}: the config's is not made yet. Make it first, or say what is "
-            "kept: --keep latest, all-releases or a key."
+            f"{root}: no release would be left of {listed}: the config's is not made yet. Make it first, or say what "
+            "is kept: --keep latest, all-releases or a key."
         )
+    if not kept and not plans:
+        raise StageError(f"{root} has no release, so nothing would be left. Add --config FILE: what it plans is kept.")
     return list(kept.values())
 
 

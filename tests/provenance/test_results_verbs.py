@@ -224,6 +224,13 @@ def test_the_last_release_does_not_go_because_todays_is_not_made_yet(two_version
     assert "no release would be left of" in run(*arguments, status=2).stderr and contents(ROOT) == before
 
 
+def test_without_a_release_and_a_config_nothing_goes(two_versions):
+    for plan in two_versions:
+        shutil.rmtree(plan.release.folder)
+    done = run("results", "--prune", "--keep", "all-releases", "--yes", status=2)
+    assert "has no release, so nothing would be left" in done.stderr and len(folders()) > 20
+
+
 def test_marks_of_an_evaluations_parts_go_with_it(two_versions):
     old, new = (plan.stage("evaluate", "grpo-traj/gsm-mini") for plan in two_versions)
     for stage in (old, new):
