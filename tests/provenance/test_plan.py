@@ -148,6 +148,7 @@ def test_a_matched_run_takes_its_control_along():
         "train/supervised",
         "evaluate/lightningrl/gsm-mini",
         "evaluate/supervised/gsm-mini",
+        "replay/lightningrl",
     }
     assert changed({"runs.0.method": {"kl": 0.5}}) == expected | later(planned())
 
