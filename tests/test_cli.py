@@ -177,6 +177,8 @@ def test_config_help_covers_every_key_of_the_shipped_experiments():
         if isinstance(tree, list):
             for item in tree:
                 yield from paths(item, prefix)
+        elif prefix == "resources.jobs":  # its keys are names of jobs
+            yield from paths(list(tree.values()), prefix)
         elif isinstance(tree, dict) and not prefix.endswith("mixture"):
             for key, value in tree.items():
                 path = f"{prefix}.{key}" if prefix else key
