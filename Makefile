@@ -2,6 +2,8 @@
 PYTHON ?= python3
 CORES ?= 2
 CONFIG ?= config/config.yaml
+# requirements-cuda.lock pins what torch's CUDA build brings as well
+LOCK ?= requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := Snakefile workflow/rules
@@ -27,9 +29,9 @@ lint: $(VENV)/dev.stamp  ## style, types, workflow files
 	$(BIN)/python -m snakefmt --check --line-length 120 $(SOURCES)
 	$(BIN)/python -m pyright
 
-$(VENV)/run.stamp: requirements.lock pyproject.toml
+$(VENV)/run.stamp: $(LOCK) requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --requirement $(LOCK)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@
 
@@ -38,8 +40,9 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
 	touch $@
 
 # Pinned versions only, no index addresses. Local builds (+cpu) and what torch itself brings for CUDA stay out, so that
-# one lock serves both the CPU and the CUDA wheel. requirements-dev.lock is what the dev extra adds.
-lock:  ## resolve pyproject.toml anew into requirements.lock and requirements-dev.lock
+# requirements.lock serves both the CPU and the CUDA wheel. requirements-dev.lock is what the dev extra adds;
+# requirements-cuda.lock what the CUDA wheel of the locked torch does, from its metadata: uv downloads no wheel for that.
+lock:  ## resolve pyproject.toml anew into the three locks and workflow/envs
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet .
 	$(VENV)-lock/bin/python -m pip freeze --exclude lightningrl | sed 's/+[a-z0-9.]*$$//' \
@@ -47,6 +50,12 @@ lock:  ## resolve pyproject.toml anew into requirements.lock and requirements-de
 	$(VENV)-lock/bin/python -m pip install --quiet --constraint requirements.lock '.[dev]'
 	$(VENV)-lock/bin/python -m pip freeze --exclude lightningrl | sed 's/+[a-z0-9.]*$$//' \
 	    | grep -Ev '^(nvidia-|cuda-|triton)' | grep -Fxvf requirements.lock > requirements-dev.lock
+	$(VENV)-lock/bin/python -m pip install --quiet uv
+	{ sed -n '/^[#-]/p' requirements-cuda.lock; $(VENV)-lock/bin/uv pip compile --quiet --no-config --no-header \
+	    --no-annotate --python-platform x86_64-manylinux_2_28 --python-version 3.11 requirements.lock \
+	    | grep -E '^(nvidia-|cuda-|triton)'; } > requirements-cuda.lock.new
+	mv requirements-cuda.lock.new requirements-cuda.lock
+	$(VENV)-lock/bin/python workflow/envs/write.py
 	rm -rf $(VENV)-lock
 
 gpu-check: $(VENV)/dev.stamp  ## on a CUDA machine: tests marked gpu, then the decoder's speed at the 8B shape

@@ -42,6 +42,7 @@ READS = {
     "checkpoint": ("base",),
     "train": ("runs", "decoding"),
     "evaluate": ("evaluation", "decoding"),
+    "speed": ("speed", "evaluation.primary_threshold", "decoding"),
     "collect": ("report.bootstrap",),
     "table": ("report.tables",),
     "figure": ("report.figures", "report.plot"),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from lightningrl.processor import processor
+
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Wall seconds of one call, the device's queue drained."""
@@ -16,6 +18,11 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     work()
     synchronise(device)
     return time.perf_counter() - began
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor() or "cpu"
 
 
 def synchronise(device: torch.device) -> None:

@@ -16,6 +16,7 @@ from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.report import Report, Resources
 from lightningrl.config.sandbox import Sandbox
 from lightningrl.config.section import Section
+from lightningrl.config.speed import Speed
 from lightningrl.config.tasks import Benchmark, Decoding, Evaluation, Tokenizer
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
@@ -44,6 +45,7 @@ class Experiment(Section):
     """Its training; with `model`."""
     decoding: Decoding = Decoding()
     evaluation: Evaluation
+    speed: Speed = Speed()
     runs: list[Run] = []
     report: Report = Report()
     resources: Resources = Resources()
@@ -120,6 +122,11 @@ class Experiment(Section):
                 raise ValueError(f"runs.{run.name}.match_compute: found {matched!r}, allowed: another of {runs}")
             if matched is not None and self.run(matched).match_compute is not None:
                 raise ValueError(f"runs.{run.name}.match_compute: {matched!r} itself matches another run")
+        for number, name in enumerate(self.speed.benchmarks):
+            if name not in benchmarks or self.benchmark(name).test == 0:
+                raise ValueError(
+                    f"speed.benchmarks.{number}: found {name!r}, allowed: those of {benchmarks} with test problems"
+                )
         if self.evaluation.primary_threshold not in self.evaluation.thresholds:
             raise ValueError(
                 f"evaluation.primary_threshold: found {self.evaluation.primary_threshold}, "

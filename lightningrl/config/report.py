@@ -67,6 +67,7 @@ class Resources(Section):
     pretrain_threads: int = Field(2, gt=0)
     train_threads: int = Field(1, gt=0)
     evaluate_threads: int = Field(1, gt=0)
+    speed_threads: int = Field(1, gt=0)
     evaluate_parts: int = Field(1, gt=0)
     """Jobs that an evaluation's problems are spread over; each loads the model once and decodes all thresholds."""
     judge_workers: int = Field(1, gt=0)

@@ -67,7 +67,9 @@ class Run(Section):
     microbatch: int = Field(8, gt=0)
     """Trajectories (supervised: sequences) a forward; changes memory and speed, not results (beyond rounding)."""
     microbatch_positions: int | None = Field(None, gt=0)
-    """Token positions a forward at most (a longer trajectory goes alone): what bounds memory where lengths differ."""
+    """Token positions a forward at most: what bounds memory where lengths differ. A longer trajectory goes through
+    several forwards, its clean tokens in each (at least one noisy block a forward); changes memory and speed, and what
+    is counted as computed, not results (beyond rounding)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of forwards; master weights, gradients and optimiser states are float32 always."""
     validate_every: int = Field(10, gt=0)

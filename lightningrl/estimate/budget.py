@@ -105,7 +105,7 @@ class Estimate:
         pool, rows = self.kv(benchmark, shape)
         positions = seconds.training(self.lengths(run.benchmark, run.base), shape, run.microbatch).positions
         positions = min(positions, run.microbatch_positions or positions)
-        longest = self._longest(benchmark, run.base)
+        longest = self._longest(run, benchmark)
         added = {
             name: memory.update_bytes(shape, layout, count, self.head_chunk, checkpointed)
             for name, count, checkpointed in (
@@ -133,11 +133,13 @@ class Estimate:
             "update_fits": {name: total <= self.budget_bytes for name, total in update_bytes.items()},
         }
 
-    def _longest(self, benchmark: Benchmark, policy: str) -> int:
-        """Training positions of a response at the length limit."""
-        lengths = self.lengths(benchmark.name, policy)
-        tokens, size = benchmark.max_new_tokens, self.shapes[policy].block_size
-        return trained_positions(round(lengths.prompt_tokens), tokens, round(tokens / lengths.tpf), size)
+    def _longest(self, run: Run, benchmark: Benchmark) -> int:
+        """Positions of a forward over a response at the length limit: of as much of it as goes through one."""
+        lengths, size = self.lengths(benchmark.name, run.base), self.shapes[run.base].block_size
+        prompt_tokens, tokens = round(lengths.prompt_tokens), benchmark.max_new_tokens
+        whole = trained_positions(prompt_tokens, tokens, round(tokens / lengths.tpf), size)
+        least = trained_positions(prompt_tokens, tokens, 1, size)
+        return min(whole, max(least, run.microbatch_positions or whole))
 
     def run(self, run: Run) -> dict[str, Any]:
         """Phases of a step on each device, validations, and GPU-hours of the whole run."""

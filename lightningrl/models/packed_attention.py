@@ -1,13 +1,14 @@
 """Exact attention over a packed row (models/packed_layout.py), tile by tile, in bounded memory.
 
 A tile is some queries of one segment with the keys they see: all copies of one block share one prefix of clean keys,
-and blocks next to each other share a tile as long as little is computed that is hidden. Scores are not kept for the
-backward pass but computed again, so that neither pass ever holds more than one tile's. This is plain matrix products:
-made for the CPU, where the other way (models/packed_flex.py) has no backward pass; it runs on any device.
+and blocks next to each other share a tile as long as little is computed that is hidden. Short segments are padded to
+one shape and share a tile of their clean positions and one of their copies. Scores are not kept for the backward pass
+but computed again, so that neither pass ever holds more than one tile's. This is plain matrix products: made for the
+CPU, where the other way (models/packed_flex.py) has no backward pass; it runs on any device.
 
 Shapes: N, M query and key/value heads; G = N / M query heads that share a key head; D head size; Q positions of the
-row; U = Q * G queries by key head, those of one position side by side; R of them in a tile; T clean keys of a tile;
-C copies of a tile; K block size.
+row, P with its pads; U = P * G queries by key head, those of one position side by side; B segments of a tile; R
+queries of each in it; T clean keys of each; C copies of each; K block size.
 """
 
 from __future__ import annotations
@@ -26,141 +27,188 @@ SPAN_TOKENS = 64
 MOST_SCORES = 1 << 19
 """Scores of a tile, all heads together (2 MB in float32, which a core's cache holds); one key head of one copy is never
 divided."""
+SHORT_TOKENS = 128
+"""Clean positions of a segment that is padded to its neighbours' shape, at most: about half of the scores of its clean
+queries are hidden."""
 
 
 class PackedBlocks:
     """An `Attend` (models/sdar.py) for one forward of a packed row: q (1, N, Q, D), k and v (1, M, Q, D)."""
 
-    def __init__(self, layout: PackedLayout, span_tokens: int = SPAN_TOKENS, most_scores: int = MOST_SCORES):
+    def __init__(
+        self,
+        layout: PackedLayout,
+        span_tokens: int = SPAN_TOKENS,
+        most_scores: int = MOST_SCORES,
+        short_tokens: int = SHORT_TOKENS,
+    ):
         self.layout, self.span_tokens, self.most_scores = layout, span_tokens, most_scores
-        self._pieces: list[_Piece] = []
+        self.short_tokens = short_tokens
+        self._cut: _Cut | None = None
 
     def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        if not self._pieces:  # the same for all layers
-            self._pieces = list(self._cut(q_BNQD[0].detach(), k_BMQD.shape[1]))
-        mixed = _TiledAttention.apply(q_BNQD[0], k_BMQD[0], v_BMQD[0], self._pieces)
+        if self._cut is None:  # the same for all layers
+            self._cut = self._cut_for(q_BNQD[0].detach(), k_BMQD.shape[1])
+        mixed = _TiledAttention.apply(q_BNQD[0], k_BMQD[0], v_BMQD[0], self._cut)
         assert isinstance(mixed, Tensor)
         return mixed.unsqueeze(0)
 
-    def _cut(self, q_NQD: Tensor, kv_heads: int) -> Iterator[_Piece]:
+    def _cut_for(self, q_NQD: Tensor, kv_heads: int) -> _Cut:
+        most_pairs = self.most_scores // len(q_NQD)
+        runs = self.layout.runs(self.short_tokens, most_pairs)
+        tiles = self.layout.tiles(self.span_tokens, most_pairs, runs)
+        pieces = [piece for tile in tiles for piece in self._pieces(tile, q_NQD, kv_heads)]
+        padding = self.layout.padding(runs)
+        if padding is None:
+            return _Cut(pieces, None, None)
+        at_P, back_Q = (torch.from_numpy(index).to(q_NQD.device) for index in padding)
+        return _Cut(pieces, at_P, back_Q)
+
+    def _pieces(self, tile: Tile, q_NQD: Tensor, kv_heads: int) -> Iterator[_Piece]:
         size, heads = self.layout.block_size, len(q_NQD)
-        group = heads // kv_heads
-        for tile in self.layout.tiles(self.span_tokens, self.most_scores // heads):
-            bias = None
-            if tile.seen_by_all < tile.keys:
-                # One line a position, or a copy: all of a copy's positions see the same past.
-                limit = torch.from_numpy(tile.limit[:: size if tile.copies else 1]).to(q_NQD.device)
-                hidden = torch.arange(tile.seen_by_all, tile.keys, device=limit.device) >= limit[:, None, None]
-                bias = q_NQD.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
-            one_head = group * len(tile.limit) * (tile.keys + size * tile.copies)
-            together = max(1, min(kv_heads, self.most_scores // one_head))
-            for head in range(0, kv_heads, together):
-                yield _Piece.of(tile, slice(head, head + together), bias, group, size)
+        group, bias = heads // kv_heads, None
+        if tile.seen_by_all < tile.keys:
+            # One line a position, or a copy: all of a copy's positions see the same past.
+            limit = torch.from_numpy(tile.limit[:, :: size if tile.copies else 1]).to(q_NQD.device)
+            hidden = torch.arange(tile.seen_by_all, tile.keys, device=limit.device) >= limit[:, :, None, None]
+            bias = q_NQD.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+        one_head = group * tile.limit.size * (tile.keys + size * tile.copies)
+        together = max(1, min(kv_heads, self.most_scores // one_head))
+        for head in range(0, kv_heads, together):
+            yield _Piece(tile, slice(head, head + together), bias, group, size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cut:
+    """What a row is cut into, and its padded form."""
+
+    pieces: list[_Piece]
+    at_P: Tensor | None
+    """Where each position of the padded row stands in the row, Q at pads; None: nothing is padded."""
+    back_Q: Tensor | None
+
+    def padded(self, x_XQD: Tensor) -> Tensor:
+        """(X, P, D), pads 0; not a copy where nothing is padded."""
+        if self.at_P is None:
+            return x_XQD
+        with_pad = torch.cat([x_XQD, x_XQD.new_zeros(len(x_XQD), 1, x_XQD.shape[-1])], dim=1)
+        return with_pad.index_select(1, self.at_P)
+
+    def unpadded(self, x_XPD: Tensor) -> Tensor:
+        return x_XPD if self.back_Q is None else x_XPD.index_select(1, self.back_Q)
+
+    def by_key_head(self, x_NQD: Tensor, kv_heads: int) -> Tensor:
+        """(M, U, D), a copy: the query heads of one key head stand side by side, so that its keys are read once."""
+        heads, length, size = x_NQD.shape
+        x_MQX = x_NQD.new_empty(kv_heads, length, heads // kv_heads * size)
+        x_MQX.view(kv_heads, length, -1, size).copy_(x_NQD.unflatten(0, (kv_heads, -1)).transpose(1, 2))
+        return self.padded(x_MQX).view(kv_heads, -1, size)
+
+    def by_head(self, x_MUD: Tensor, heads: int) -> Tensor:
+        """The way back: (N, Q, D), in memory by position, as the linear layers want it."""
+        kv_heads, _, size = x_MUD.shape
+        x_MQX = self.unpadded(x_MUD.view(kv_heads, -1, heads // kv_heads * size))
+        return x_MQX.transpose(0, 1).reshape(x_MQX.shape[1], heads, size).transpose(0, 1)
 
 
 class _TiledAttention(torch.autograd.Function):
     """softmax(q k / sqrt(D)) v over the pieces; saves q, k and v only."""
 
     @staticmethod
-    def forward(ctx: Any, q_NQD: Tensor, k_MQD: Tensor, v_MQD: Tensor, pieces: list[_Piece]) -> Tensor:
-        q_MUD = _by_key_head(q_NQD, len(k_MQD)).mul_(q_NQD.shape[-1] ** -0.5)
-        ctx.save_for_backward(q_MUD, k_MQD, v_MQD)
-        ctx.pieces = pieces
+    def forward(ctx: Any, q_NQD: Tensor, k_MQD: Tensor, v_MQD: Tensor, cut: _Cut) -> Tensor:
+        q_MUD = cut.by_key_head(q_NQD, len(k_MQD)).mul_(q_NQD.shape[-1] ** -0.5)
+        k_MPD, v_MPD = cut.padded(k_MQD), cut.padded(v_MQD)
+        ctx.save_for_backward(q_MUD, k_MPD, v_MPD)
+        ctx.cut = cut
         mixed_MUD = torch.empty_like(q_MUD)
-        for piece in pieces:
-            weights_MRT = piece.weights(q_MUD[piece.queries], k_MQD)
-            mixed_MUD[piece.queries] = piece.mix(weights_MRT, v_MQD)
-        return _by_head(mixed_MUD, len(q_NQD))
+        for piece in cut.pieces:
+            weights = piece.weights(piece.queries(q_MUD), k_MPD)
+            piece.queries(mixed_MUD).copy_(piece.mix(weights, v_MPD))
+        return cut.by_head(mixed_MUD, len(q_NQD))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        q_MUD, k_MQD, v_MQD = ctx.saved_tensors
-        [grad_NQD] = gradients
-        grad_MUD = _by_key_head(grad_NQD, len(k_MQD))
-        dq_MUD, dk_MQD, dv_MQD = torch.empty_like(q_MUD), torch.zeros_like(k_MQD), torch.zeros_like(v_MQD)
-        for piece in ctx.pieces:
-            q_MRD, grad_MRD = q_MUD[piece.queries], grad_MUD[piece.queries]
-            weights_MRT = piece.weights(q_MRD, k_MQD)
-            piece.add_to_keys(dv_MQD, weights_MRT, grad_MRD)
+        q_MUD, k_MPD, v_MPD = ctx.saved_tensors
+        [grad_NQD], cut = gradients, ctx.cut
+        grad_MUD = cut.by_key_head(grad_NQD, len(k_MPD))
+        dq_MUD, dk_MPD, dv_MPD = torch.empty_like(q_MUD), torch.zeros_like(k_MPD), torch.zeros_like(v_MPD)
+        for piece in cut.pieces:
+            q, grad = piece.queries(q_MUD), piece.queries(grad_MUD)
+            weights = piece.weights(q, k_MPD)
+            piece.add_to_keys(dv_MPD, weights, grad)
             # Hidden keys have weight 0, so that whatever stands in their place here falls away.
-            dweights_MRT = piece.products(grad_MRD, v_MQD)
-            dscores_MRT = torch.ops.aten._softmax_backward_data(dweights_MRT, weights_MRT, -1, weights_MRT.dtype)
-            piece.add_to_keys(dk_MQD, dscores_MRT, q_MRD)
-            dq_MUD[piece.queries] = piece.mix(dscores_MRT, k_MQD)
+            dweights = piece.products(grad, v_MPD)
+            dscores = torch.ops.aten._softmax_backward_data(dweights, weights, -1, weights.dtype)
+            piece.add_to_keys(dk_MPD, dscores, q)
+            piece.queries(dq_MUD).copy_(piece.mix(dscores, k_MPD))
         dq_MUD.mul_(q_MUD.shape[-1] ** -0.5)
-        return _by_head(dq_MUD, len(grad_NQD)), dk_MQD, dv_MQD, None
+        return cut.by_head(dq_MUD, len(grad_NQD)), cut.unpadded(dk_MPD), cut.unpadded(dv_MPD), None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
     """A tile for some key heads: products of its queries with the clean prefix, and with their own copies."""
 
-    queries: tuple[slice, slice]
-    """Key heads, and which of U."""
-    prefix: tuple[slice, slice]
-    """Key heads, and which of Q."""
-    own: tuple[slice, slice] | None
-    """Of copies: the same for their own positions."""
-    keys: int
-    """T."""
-    seen_by_all: int
+    tile: Tile
+    head: slice
+    """Key heads."""
     bias: Tensor | None
-    """(positions or copies, 1, keys not seen by all): -inf where hidden, else 0."""
+    """(B, positions or copies, 1, keys not seen by all): -inf where hidden, else 0."""
+    group: int
     size: int
 
-    @staticmethod
-    def of(tile: Tile, head: slice, bias: Tensor | None, group: int, size: int) -> _Piece:
-        queries = head, slice(tile.start * group, tile.stop * group)
-        prefix = head, slice(tile.key_start, tile.key_start + tile.keys)
-        own = (head, slice(tile.start, tile.stop)) if tile.copies else None
-        return _Piece(queries, prefix, own, tile.keys, tile.seen_by_all, bias, size)
+    def queries(self, x_MUD: Tensor) -> Tensor:
+        """(M, B, R, D) view."""
+        return self._view(x_MUD, self.tile.start, self.tile.stop, self.group)
 
-    def weights(self, q_MRD: Tensor, k_MQD: Tensor) -> Tensor:
-        """(M, R, T) softmax over the clean keys; of copies (M, R, T + K), their own behind."""
-        scores = self.products(q_MRD, k_MQD)
+    def past(self, x_MPD: Tensor) -> Tensor:
+        """(M, B, T, D) view: the clean keys."""
+        return self._view(x_MPD, self.tile.key_start, self.tile.key_start + self.tile.keys)
+
+    def own(self, x_MPD: Tensor) -> Tensor:
+        """(M, B, C, K, D) view: the copies themselves as keys."""
+        return self._view(x_MPD, self.tile.start, self.tile.stop).unflatten(2, (-1, self.size))
+
+    def _view(self, x: Tensor, start: int, stop: int, each: int = 1) -> Tensor:
+        rows = len(self.tile.limit)
+        if rows == 1:
+            return x[self.head, start * each : stop * each].unsqueeze(1)
+        lines = x[self.head, self.tile.key_start * each : (self.tile.key_start + rows * self.tile.stride) * each]
+        offset = start - self.tile.key_start
+        return lines.unflatten(1, (rows, -1))[:, :, offset * each : (offset + stop - start) * each]
+
+    def weights(self, q_MBRD: Tensor, k_MPD: Tensor) -> Tensor:
+        """(M, B, R, T) softmax over the clean keys; of copies (M, B, R, T + K), their own behind."""
+        scores = self.products(q_MBRD, k_MPD)
         if self.bias is not None:
-            by_line = scores.unflatten(1, (len(self.bias), -1))
-            by_line[..., self.seen_by_all : self.keys].add_(self.bias)
+            by_line = scores.unflatten(2, (self.bias.shape[1], -1))
+            by_line[..., self.tile.seen_by_all : self.tile.keys].add_(self.bias)
         return scores.softmax(dim=-1)
 
-    def products(self, rows_MRD: Tensor, table_MQD: Tensor) -> Tensor:
+    def products(self, rows_MBRD: Tensor, table_MPD: Tensor) -> Tensor:
         """Each query's row times the table's rows at its keys."""
-        past = rows_MRD @ table_MQD[self.prefix].mT
-        if self.own is None:
+        past = rows_MBRD @ self.past(table_MPD).mT
+        if not self.tile.copies:
             return past
-        own_MCKD = table_MQD[self.own].unflatten(1, (-1, self.size))
-        own = rows_MRD.unflatten(1, (own_MCKD.shape[1], -1)) @ own_MCKD.mT
-        return torch.cat([past, own.flatten(1, 2)], dim=-1)
+        own_MBCKD = self.own(table_MPD)
+        own = rows_MBRD.unflatten(2, (own_MBCKD.shape[2], -1)) @ own_MBCKD.mT
+        return torch.cat([past, own.flatten(2, 3)], dim=-1)
 
-    def mix(self, weights: Tensor, table_MQD: Tensor) -> Tensor:
-        """(M, R, D) weighted sums of the table's rows at each query's keys."""
-        if self.own is None:
-            return weights @ table_MQD[self.prefix]
-        past_MRD = weights[..., : self.keys] @ table_MQD[self.prefix]
-        own_MCKD = table_MQD[self.own].unflatten(1, (-1, self.size))
-        own = weights[..., self.keys :].unflatten(1, (own_MCKD.shape[1], -1)) @ own_MCKD
-        return past_MRD.add_(own.flatten(1, 2))
+    def mix(self, weights: Tensor, table_MPD: Tensor) -> Tensor:
+        """(M, B, R, D) weighted sums of the table's rows at each query's keys."""
+        past_MBRD = weights[..., : self.tile.keys] @ self.past(table_MPD)
+        if not self.tile.copies:
+            return past_MBRD
+        own_MBCKD = self.own(table_MPD)
+        own = weights[..., self.tile.keys :].unflatten(2, (own_MBCKD.shape[2], -1)) @ own_MBCKD
+        return past_MBRD.add_(own.flatten(2, 3))
 
-    def add_to_keys(self, table_MQD: Tensor, weights: Tensor, rows_MRD: Tensor) -> None:
+    def add_to_keys(self, table_MPD: Tensor, weights: Tensor, rows_MBRD: Tensor) -> None:
         """The transpose of `mix`: add the queries' rows, weighted, to the table's rows at their keys."""
-        table_MQD[self.prefix].add_(weights[..., : self.keys].mT @ rows_MRD)
-        if self.own is not None:
-            own_MCKD = table_MQD[self.own].unflatten(1, (-1, self.size))
-            by_copy = (own_MCKD.shape[1], -1)
+        self.past(table_MPD).add_(weights[..., : self.tile.keys].mT @ rows_MBRD)
+        if self.tile.copies:
+            own_MBCKD = self.own(table_MPD)
+            by_copy = (own_MBCKD.shape[2], -1)
             # No other piece's queries see these keys.
-            own_MCKD.copy_(weights[..., self.keys :].unflatten(1, by_copy).mT @ rows_MRD.unflatten(1, by_copy))
-
-
-def _by_key_head(x_NQD: Tensor, kv_heads: int) -> Tensor:
-    """(M, U, D), a copy: the query heads of one key head stand behind each other, so that its keys are read once."""
-    heads, length, size = x_NQD.shape
-    x_MUD = x_NQD.new_empty(kv_heads, length * heads // kv_heads, size)
-    x_MUD.view(kv_heads, length, -1, size).copy_(x_NQD.unflatten(0, (kv_heads, -1)).transpose(1, 2))
-    return x_MUD
-
-
-def _by_head(x_MUD: Tensor, heads: int) -> Tensor:
-    """The way back: (N, Q, D), in memory by position, as the linear layers want it."""
-    kv_heads, _, size = x_MUD.shape
-    x_MQGD = x_MUD.unflatten(1, (-1, heads // kv_heads))
-    return x_MQGD.transpose(0, 1).reshape(x_MQGD.shape[1], heads, size).transpose(0, 1)
+            own = weights[..., self.tile.keys :].unflatten(2, by_copy).mT @ rows_MBRD.unflatten(2, by_copy)
+            own_MBCKD.copy_(own)

@@ -5,7 +5,11 @@ copies of single blocks of it. A clean position sees the clean positions of its 
 copy of block b sees the clean positions of the blocks before b, and its own copy. Nothing sees another segment.
 That is SDAR's doubled mask (block diagonal, offset block causal, block causal) with any number of noisy copies a block.
 
-Shapes: S segments; C copies of a segment; K block size; Q positions of the whole row.
+Tiles are cut from the row with short segments next to each other padded to one shape, so that a whole run of them is
+two tiles: many small products would cost more than what is computed of the pads.
+
+Shapes: S segments; C copies of a segment; K block size; Q positions of the whole row, P with its pads; B segments of a
+run, 1 of most.
 """
 
 from __future__ import annotations
@@ -15,6 +19,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+MOST_PADDED = 1.25
+"""Positions of a run, its pads included, over those without."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +47,11 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """Queries start <= q < stop that are computed together: clean positions, or whole copies, of one segment.
+    """Queries that are computed together: clean positions, or whole copies, of one segment or of each of a run.
 
-    They see keys of key_start <= k < key_start + keys, query i the first limit[i] of them; copies also see themselves.
+    Those of the run's first segment are start <= q < stop, of the padded row; those of the next lie `stride` behind.
+    They see keys of key_start <= k < key_start + keys, query i of segment b the first limit[b, i] of them; copies also
+    see themselves.
     """
 
     start: int
@@ -50,6 +59,8 @@ class Tile:
     copies: bool
     key_start: int
     limit: np.ndarray
+    """[B, queries of a segment] int64."""
+    stride: int = 0
 
     @property
     def keys(self) -> int:
@@ -59,6 +70,27 @@ class Tile:
     def seen_by_all(self) -> int:
         """So many first keys are hidden from no query; only those behind them need a mask."""
         return int(self.limit.min())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Neighbouring segments that are padded to one shape, `[clean | copies]` each."""
+
+    start: int
+    """Of the padded row."""
+    segments: tuple[Segment, ...]
+    clean: int
+    copies: int
+
+    def limits(self, block_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """[B, clean] and [B, copies * K] int64: how many clean keys each query sees; pads see all."""
+        clean = np.full((len(self.segments), self.clean), self.clean)
+        copies = np.full((len(self.segments), self.copies), self.clean)
+        ends = (np.arange(self.clean) // block_size + 1) * block_size
+        for row, segment in enumerate(self.segments):
+            clean[row, : segment.clean] = np.minimum(ends[: segment.clean], segment.clean)
+            copies[row, : len(segment.copy_block)] = segment.copy_block * block_size
+        return clean, np.repeat(copies, block_size, axis=1)
 
 
 class PackedLayout:
@@ -91,27 +123,68 @@ class PackedLayout:
             columns.append((past_from, past_to, np.concatenate([none, own]), np.concatenate([none, own + size])))
         return Intervals(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
-    def tiles(self, span_tokens: int, most_pairs: int) -> Iterator[Tile]:
-        """Cut the queries into tiles whose limits differ by at most `span_tokens` or one block, in order.
+    def runs(self, short_tokens: int, most_pairs: int) -> list[Run]:
+        """Cut the segments into runs, in order: those of at most `short_tokens` clean positions stand together while
+        neither the clean queries nor the copies of all have more than `most_pairs` pairs, pads included, and the pads
+        are few."""
+        size, runs = self.block_size, list[Run]()
+        start, members, clean, copies, tokens = 0, list[Segment](), 0, 0, 0
+        for segment in self.segments:
+            wider, more = max(clean, segment.clean), max(copies, len(segment.copy_block))
+            count, own = len(members) + 1, segment.clean + len(segment.copy_block) * size
+            fits = wider <= short_tokens and count * max(wider, more * size) * (wider + size) <= most_pairs
+            if members and not (fits and count * (wider + more * size) <= MOST_PADDED * (tokens + own)):
+                runs.append(Run(start, tuple(members), clean, copies))
+                start += len(members) * (clean + copies * size)
+                members, wider, more, tokens = [], segment.clean, len(segment.copy_block), 0
+            members.append(segment)
+            clean, copies, tokens = wider, more, tokens + own
+        return [*runs, Run(start, tuple(members), clean, copies)] if members else runs
+
+    def padding(self, runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray] | None:
+        """[P] int64, the position of the row at each position of the padded row, Q at pads; and [Q] int64, the way
+        back. None when nothing is padded."""
+        size, at = self.block_size, list[np.ndarray]()
+        starts = iter(self.starts.tolist())
+        for run in runs:
+            for segment in run.segments:
+                start, pad = next(starts), self.num_tokens
+                own = start + segment.clean + np.arange(size * len(segment.copy_block))
+                at += [np.arange(start, start + segment.clean), np.full(run.clean - segment.clean, pad)]
+                at += [own, np.full(size * run.copies - len(own), pad)]
+        at_P = np.concatenate(at)
+        if len(at_P) == self.num_tokens:
+            return None
+        return at_P, np.flatnonzero(at_P < self.num_tokens)
+
+    def tiles(self, span_tokens: int, most_pairs: int, runs: Sequence[Run] | None = None) -> Iterator[Tile]:
+        """Cut the queries into tiles: of a run of several segments its clean positions and its copies, else those whose
+        limits differ by at most `span_tokens` or one block, in order.
 
         So at most that many keys a query are computed in vain. A tile has at most `most_pairs` pairs of a query and a
-        key, its own copies' included, as long as it has more than one copy, or one clean block.
+        key, its own copies' included, as long as it has more than one copy, or one clean block. runs: None: each
+        segment by itself.
         """
-        for start, segment in zip(self.starts.tolist(), self.segments, strict=True):
-            clean = np.arange(0, segment.clean, self.block_size)
-            limits = np.minimum(clean + self.block_size, segment.clean)
-            for first, last in self._runs(limits, span_tokens, most_pairs):
-                limit = np.minimum(np.repeat(limits[first:last], self.block_size), segment.clean)
-                limit = limit[: min(last * self.block_size, segment.clean) - first * self.block_size]
-                begin = start + first * self.block_size
-                yield Tile(begin, begin + len(limit), False, start, limit)
-            limits = segment.copy_block * self.block_size
-            for first, last in self._runs(limits, span_tokens, most_pairs):
-                begin = start + segment.clean + first * self.block_size
-                limit = np.repeat(limits[first:last], self.block_size)
-                yield Tile(begin, begin + len(limit), True, start, limit)
+        size = self.block_size
+        for run in self.runs(0, 0) if runs is None else runs:
+            clean, copies = run.limits(size)
+            behind = run.start + run.clean
+            if len(run.segments) > 1:
+                stride = run.clean + run.copies * size
+                if run.clean:
+                    yield Tile(run.start, behind, False, run.start, clean, stride)
+                if run.copies:
+                    yield Tile(behind, run.start + stride, True, run.start, copies, stride)
+                continue
+            for first, last in self._spans(clean[0, ::size], span_tokens, most_pairs):
+                limit = clean[:, first * size : last * size]
+                begin = run.start + first * size
+                yield Tile(begin, begin + limit.shape[1], False, run.start, limit)
+            for first, last in self._spans(copies[0, ::size], span_tokens, most_pairs):
+                begin = behind + first * size
+                yield Tile(begin, behind + last * size, True, run.start, copies[:, first * size : last * size])
 
-    def _runs(self, limits: np.ndarray, span_tokens: int, most_pairs: int) -> Iterator[tuple[int, int]]:
+    def _spans(self, limits: np.ndarray, span_tokens: int, most_pairs: int) -> Iterator[tuple[int, int]]:
         """Cut blocks of K queries with these limits into runs: (first, behind the last)."""
         size, first = self.block_size, 0
         low = high = int(limits[0]) if len(limits) else 0

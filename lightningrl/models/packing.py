@@ -22,6 +22,9 @@ from lightningrl.models.packed_flex import FlexPacked
 from lightningrl.models.packed_layout import PackedLayout, Segment
 from lightningrl.models.sdar import SDAR, Attend
 
+ALL = slice(None)
+"""Every copy of a row."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedRow:
@@ -48,6 +51,22 @@ class PackedRow:
     def num_tokens(self) -> int:
         """Positions of its forward: the cost."""
         return len(self.clean_ids) + self.copy_ids.size
+
+    def part(self, copies: slice) -> PackedRow:
+        """The row with these copies only, and with the clean blocks that they see."""
+        blocks, size = self.copy_block[copies], self.copy_ids.shape[1]
+        clean_ids = self.clean_ids[: blocks.max() * size]
+        return PackedRow(clean_ids, blocks, self.copy_ids[copies], self.target_ids[copies], self.scored[copies])
+
+    def split(self, positions: int) -> list[slice]:
+        """As few parts as have at most `positions` positions each, or one copy; in order, no copy in two of them."""
+        size, parts, first, behind = self.copy_ids.shape[1], [], 0, 0
+        for copy, block in enumerate(self.copy_block.tolist()):
+            behind = max(behind, block)
+            if copy > first and (behind + copy + 1 - first) * size > positions:
+                parts.append(slice(first, copy))
+                first, behind = copy, block
+        return [*parts, slice(first, len(self.copy_block))] if parts else [ALL]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

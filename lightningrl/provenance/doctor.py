@@ -28,12 +28,17 @@ Grade = Literal["ok", "note", "missing"]
 FREE_GB = 2.0
 """What the miniature and its environment may take."""
 _TORCH = """
-import json, torch
+import inspect, json, torch
 facts = {"version": torch.__version__, "threads": torch.get_num_threads(), "cuda": torch.version.cuda}
 facts["gpus"] = [
     {"name": p.name, "gb": round(p.total_memory / 1e9), "capability": f"{p.major}.{p.minor}"}
     for p in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
 ] if torch.cuda.is_available() else []
+try:
+    from torch.nn.attention.varlen import varlen_attn
+    facts["varlen"] = "block_table" in inspect.signature(varlen_attn).parameters
+except ImportError:
+    facts["varlen"] = False
 print(json.dumps(facts))
 """
 EXPERIMENTAL = (
@@ -91,16 +96,30 @@ def _torch() -> Iterator[Finding]:
         return
     facts = json.loads(done.stdout.splitlines()[-1])
     yield Finding("torch", "ok", f"{facts['version']}, {facts['threads']} threads")
+    yield _flash(facts["varlen"])
     gpus = ", ".join(f"{gpu['name']} ({gpu['gb']} GB, compute {gpu['capability']})" for gpu in facts["gpus"])
     if not gpus:
         built = f"torch is built for CUDA {facts['cuda']}" if facts["cuda"] else "torch is a CPU build"
         yield Finding("cuda", "note", f"no device ({built}): the miniature runs, full size does not")
         return
     yield Finding("cuda", "ok", f"{facts['cuda']}: {gpus}")
-    if _version("flash-attn") is None:
-        yield Finding("flash-attn", "note", "not installed: torch's own attention is used")
-    else:
-        yield Finding("flash-attn", "ok", str(_version("flash-attn")))
+
+
+def _flash(varlen: bool) -> Finding:
+    """The paged kernel that `segments` and `graphs` forwards take (models/segments.py); other forwards need none.
+
+    varlen: torch's own attention takes block tables.
+    """
+    found = _version("flash-attn")
+    if varlen:
+        beside = "not installed" if found is None else found
+        return Finding("flash-attn", "ok", f"{beside}: torch's own paged attention is used")
+    if found is None:
+        what = "not installed, and this torch has no paged attention: decoding uses plain forwards"
+        return Finding(
+            "flash-attn", "note", what, "pip install --no-build-isolation 'lightningrl[flash]' for forwards by a kernel"
+        )
+    return Finding("flash-attn", "ok", f"{found}: used for paged attention, which this torch has not")
 
 
 def _packages() -> Finding:

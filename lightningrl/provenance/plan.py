@@ -10,6 +10,8 @@ What each stage finds in its context's `config`, beside `members`:
 - train/<run>: run, decoding, seed, max_new_tokens, prompt
 - evaluate/<policy>/<benchmark>: evaluation (samples, temperature, shard), sweep (thresholds), decoding, prompt,
   max_new_tokens, seed, policy, benchmark
+- speed/<policy>/<benchmark> (where a table or figure needs it): speed (prompts, warmup, batch, repeats), threshold,
+  temperature, decoding, prompt, max_new_tokens, seed, policy, benchmark
 - collect/frontier (of everything), collect/<table or figure of the paper> (of what it needs): experiment, bootstrap,
   primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base}]
 - table/<name>, figure/<name>: name, collected (the tables it is made of); figures also plot, policies
@@ -40,8 +42,8 @@ from lightningrl.report.registry import NEEDS
 ALL = "frontier"
 """The collect stage of everything, from which tables and figures are made that are not in `NEEDS`."""
 KINDS = (
-    "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "evaluate", "collect", "table", "figure",
-    "replay", "release",
+    "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "evaluate", "speed", "collect", "table",
+    "figure", "replay", "release",
 )  # fmt: skip
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHECKPOINT = ("config.json", "model.safetensors", *TOKENIZER, "metrics.jsonl")
@@ -53,6 +55,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "checkpoint": ("config.json", "tokenizer_config.json", "checkpoint.json"),
     "train": (*CHECKPOINT, "selection.json", "samples.jsonl", "samples.md"),
     "evaluate": ("records.jsonl", "summary.json"),
+    "speed": ("speed.json",),
     "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv", "speed.csv"),
     "table": ("{name}.csv", "{name}.md", "{name}.tex"),
     "figure": ("{name}.pdf", "{name}.png", "{name}.csv"),
@@ -174,7 +177,9 @@ class _Planner:
             for name in self.evaluated_on(policy)
         ]
         yield from evaluated
-        collects = {name: self.collect(name, evaluated, trained) for name in self.collected()}
+        measured = [self.speed(policy, policies[policy], name, data) for policy, name in self.measured()]
+        yield from measured
+        collects = {name: self.collect(name, evaluated, trained, measured) for name in self.collected()}
         yield from collects.values()
         drawn = [self.table(name, collects.get(name, collects[ALL])) for name in self.experiment.report.tables]
         drawn += [self.figure(name, collects.get(name, collects[ALL])) for name in self.experiment.report.figures]
@@ -197,6 +202,17 @@ class _Planner:
         """What is collected: everything, and what each table and figure of the paper needs."""
         report = self.experiment.report
         return [ALL, *(name for name in (*report.tables, *report.figures) if name in NEEDS)]
+
+    def measured(self) -> list[tuple[str, str]]:
+        """Policies and benchmarks whose speed a table or figure needs, in the experiment's order; a policy's own
+        benchmarks only."""
+        found, chosen = dict[tuple[str, str], None](), self.experiment.speed.benchmarks
+        for need in (NEEDS[name] for name in self.collected() if name in NEEDS and "speed" in NEEDS[name]["of"]):
+            asked = chosen or need["benchmarks"]
+            for policy in self.policies():
+                if policy["published"] in need["rows"]:
+                    found |= {(policy["name"], b): None for b in self.evaluated_on(policy["name"]) if b in asked}
+        return list(found)
 
     def having(self, *splits: str) -> list[str]:
         """The benchmarks with problems of all these splits, in the experiment's order."""
@@ -286,8 +302,25 @@ class _Planner:
         called = f"{policy}/{slug(name)}"
         return self._stage("evaluate", called, config, members, inputs, judged=(name,), size=source.size)
 
-    def collect(self, name: str, evaluated: list[Stage], trained: Mapping[str, Stage]) -> Stage:
-        """`ALL`, or what one of `NEEDS` asks for."""
+    def speed(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
+        experiment, benchmark = self.experiment, self.experiment.benchmark(name)
+        config = {
+            "speed": experiment.speed.model_dump(mode="json", exclude={"benchmarks"}),
+            "threshold": experiment.evaluation.primary_threshold,
+            "temperature": experiment.evaluation.temperature,
+            "decoding": experiment.decoding,
+            "prompt": benchmark.prompt,
+            "max_new_tokens": benchmark.max_new_tokens,
+            "seed": experiment.seed,
+            "policy": policy,
+            "benchmark": name,
+        }
+        members = self.decoder | {"benchmark": self.benchmarks[name]}
+        inputs = {"policy": source, "data": data[name]}
+        return self._stage("speed", f"{policy}/{slug(name)}", config, members, inputs, size=source.size)
+
+    def collect(self, name: str, evaluated: list[Stage], trained: Mapping[str, Stage], measured: list[Stage]) -> Stage:
+        """`ALL` but speeds, which are of the tables that need them alone; or what one of `NEEDS` asks for."""
         experiment = self.experiment
         policies = self.policies()
         inputs = {f"evaluate/{s.config['policy']}/{s.config['benchmark']}": s for s in evaluated}
@@ -295,6 +328,7 @@ class _Planner:
         if name in NEEDS:
             need = NEEDS[name]
             policies = [policy for policy in policies if policy["published"] in need["rows"]]
+            speeds = {f"speed/{s.config['policy']}/{s.config['benchmark']}": s for s in measured}
             names, asked = {policy["name"] for policy in policies}, set(need["benchmarks"])
             of = {"evaluations": "evaluate", "training": "train"}
             inputs = {
@@ -304,6 +338,8 @@ class _Planner:
                 and (stage.config["policy"] if stage.kind == "evaluate" else stage.name) in names
                 and (stage.config["benchmark"] if stage.kind == "evaluate" else stage.config["run"].benchmark) in asked
             }
+            if "speed" in need["of"]:
+                inputs |= {role: stage for role, stage in speeds.items() if stage.config["policy"] in names}
         config = {
             "experiment": experiment.experiment,
             "bootstrap": experiment.report.bootstrap,

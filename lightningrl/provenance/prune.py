@@ -155,8 +155,14 @@ def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[M
         else:
             listed = ", ".join(made.key for made in known) or "none"
             raise StageError(f"--keep {word}: expected one of {', '.join(KEEPS)}, or a release of {root}: {listed}.")
+    if not kept and known:
+        listed = ", ".join(made.key for made in known)
+        raise StageError(
+            f"{root}: no release would be left of {listed}: the config's is not made yet. Make it first, or say what "
+            "is kept: --keep latest, all-releases or a key."
+        )
     if not kept and not plans:
-        raise StageError(f"{root}: say what is kept: --keep {', '.join(KEEPS)}, or a release's key.")
+        raise StageError(f"{root} has no release, so nothing would be left. Add --config FILE: what it plans is kept.")
     return list(kept.values())
 
 

@@ -8,9 +8,9 @@ import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
+from lightningrl.processor import processor
 from lightningrl.provenance.digest import PACKAGE
 
 PACKAGES = (
@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """Processor, memory and, only where a stage has loaded torch already, the GPUs."""
-    facts: dict[str, Any] = {"machine": platform.machine(), "processor": _processor(), "cpus": os.cpu_count()}
+    facts: dict[str, Any] = {"machine": platform.machine(), "processor": processor(), "cpus": os.cpu_count()}
     facts["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -86,11 +86,3 @@ def peak_memory_bytes() -> dict[str, int]:
     unit = 1 if sys.platform == "darwin" else 1024
     who = {"self": resource.RUSAGE_SELF, "largest_child": resource.RUSAGE_CHILDREN}
     return {name: resource.getrusage(number).ru_maxrss * unit for name, number in who.items()}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

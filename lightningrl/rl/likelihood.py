@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lightningrl.errors import DecodeError
-from lightningrl.models.packing import PackedRow, pack, token_scores
+from lightningrl.models.packing import ALL, PackedRow, pack, token_scores
 from lightningrl.models.sdar import SDAR
 from lightningrl.types import Trajectory
 
@@ -91,8 +91,14 @@ class TokenScores:
     """Index into the trajectory's response, 0 <= position < L."""
 
 
-def score_tokens(model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED) -> TokenScores:
-    """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`."""
+def score_tokens(
+    model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED, copies: slice = ALL
+) -> TokenScores:
+    """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`.
+
+    copies: only the actions of these states of each, of its row's copies. Consecutive ranges of one trajectory give,
+    one behind the other, what it gives whole.
+    """
     mask_id, temperatures = model.config.mask_token_id, {trajectory.temperature for trajectory in trajectories}
     block_sizes = {trajectory.block_size for trajectory in trajectories}
     if len(temperatures) != 1 or block_sizes != {model.config.block_size}:
@@ -100,7 +106,7 @@ def score_tokens(model: SDAR, trajectories: Sequence[Trajectory], states: States
             f"trajectories of temperatures {sorted(temperatures)} and block sizes {sorted(block_sizes)}: expected one "
             f"temperature a micro-batch, and the model's block size {model.config.block_size}"
         )
-    rows = [trajectory_row(trajectory, mask_id, states) for trajectory in trajectories]
+    rows = [trajectory_row(trajectory, mask_id, states).part(copies) for trajectory in trajectories]
     packed = pack(rows, model.device)
     logp_n, entropy_n = token_scores(model, packed, trajectories[0].temperature or 1.0)
     prompt_len_B = torch.tensor([len(t.prompt_ids) for t in trajectories], device=packed.row_n.device)
@@ -119,14 +125,15 @@ class ActionIndex:
     """Index into the trajectory's response."""
 
 
-def index_actions(trajectories: Sequence[Trajectory], states: States = HAPPENED) -> ActionIndex:
-    """Of the trajectories in these states; on the CPU."""
+def index_actions(trajectories: Sequence[Trajectory], states: States = HAPPENED, copies: slice = ALL) -> ActionIndex:
+    """Of the trajectories in these states, or in some of them; on the CPU."""
     row_n, state_n, position_n = [], [], []
     for number, trajectory in enumerate(trajectories):
-        row = trajectory_row(trajectory, 0, states)
+        whole = trajectory_row(trajectory, 0, states)
+        row = whole.part(copies)
         state, column = np.nonzero(row.scored)
         row_n.append(np.full(len(state), number))
-        state_n.append(state)
+        state_n.append(np.arange(len(whole.copy_block))[copies][state])
         start = row.copy_block[state] * row.copy_ids.shape[1]
         position_n.append(start + column - len(trajectory.prompt_ids))
     arrays = (np.concatenate(parts) for parts in (row_n, state_n, position_n))

@@ -22,6 +22,7 @@ from lightningrl.errors import CheckpointError
 from lightningrl.rl.advantages import NORMALISATIONS
 from lightningrl.rl.failures import Tally, Watch, dropped_groups
 from lightningrl.rl.filters import keep_groups
+from lightningrl.rl.forwards import forwards_of
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.likelihood import HAPPENED, States, behaviour_of, score_tokens
 from lightningrl.rl.losses import Weights
@@ -178,7 +179,7 @@ class PolicyTrainer:
                 setup.model, setup.reference if self.method.kl_to == "base" else None, run.microbatch, self.states,
                 setup.world, run.microbatch_positions,
             )  # fmt: skip
-            targets = self.critic.estimate(batch, advantage_NG[chosen].ravel()) if self.critic else []
+            targets = self.critic.estimate(batch, advantage_NG[chosen].ravel(), setup.world) if self.critic else []
             batches.append((batch, targets))
         return batches, advantage_NG
 
@@ -214,8 +215,12 @@ class PolicyTrainer:
     @torch.no_grad()
     def _logp_gap(self, trajectories: list[Trajectory]) -> tuple[float, float]:
         """Mean and largest |decoder - trainer| log-probability in the states that happened, nats."""
-        scores = score_tokens(self.setup.model, trajectories)
-        gap_n = (scores.logp_n - behaviour_of(trajectories, scores)).abs()
+        run, gaps = self.setup.run, []
+        for forward in forwards_of(trajectories, HAPPENED, run.microbatch, run.microbatch_positions, by_cost=False):
+            rows = [trajectories[index] for index in forward.index_B]
+            scores = score_tokens(self.setup.model, rows, HAPPENED, forward.copies)
+            gaps.append((scores.logp_n - behaviour_of(rows, scores)).abs())
+        gap_n = torch.cat(gaps)
         return float(gap_n.mean()), float(gap_n.max())
 
     @staticmethod

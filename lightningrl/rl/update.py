@@ -10,15 +10,8 @@ import torch
 from torch import Tensor
 
 from lightningrl.models.sdar import SDAR
-from lightningrl.rl.likelihood import (
-    HAPPENED,
-    States,
-    TokenScores,
-    behaviour_of,
-    index_actions,
-    score_tokens,
-    trajectory_row,
-)
+from lightningrl.rl.forwards import Forward, forwards_of
+from lightningrl.rl.likelihood import HAPPENED, States, TokenScores, behaviour_of, index_actions, score_tokens
 from lightningrl.rl.losses import Actions, Normalisers, Sums, Weights, policy_loss
 from lightningrl.training.shards import full
 from lightningrl.training.world import World
@@ -27,11 +20,16 @@ from lightningrl.types import Trajectory
 
 @dataclass(slots=True, eq=False)
 class MicroBatch:
-    """Trajectories that share a forward, and what is known of their actions (n of them, in `score_tokens`' order)."""
+    """Trajectories that share a forward, and what is known of their actions (n of them, in `score_tokens`' order).
+
+    Of a trajectory that is too long for one forward: the actions of some of its states.
+    """
 
     trajectories: list[Trajectory]
     index_B: np.ndarray
     """Which of the update's trajectories these are."""
+    copies: slice
+    """Which of their states."""
     in_nll_B: Tensor
     old_logp_n: Tensor
     """At the rollout, nats."""
@@ -59,10 +57,15 @@ class Batch:
     micro: list[MicroBatch]
     sums: Sums
     first: list[Trajectory]
-    """The first micro-batch of all: the same in every process."""
-    positions: int
-    """Token positions of the forwards of all processes, padding not counted."""
+    """The cheapest, as many as are in a micro-batch at most: the same in every process."""
+    forwards: list[Forward]
+    """Of all processes, dealt out in turns; repeats of weight 0 not among them."""
     states: States
+
+    @property
+    def positions(self) -> int:
+        """Token positions of these forwards; a clean part counts in each that it is in."""
+        return sum(forward.positions for forward in self.forwards)
 
     @staticmethod
     def build(
@@ -76,54 +79,41 @@ class Batch:
         world: World = World(),  # noqa: B008 (frozen)
         positions: int | None = None,
     ) -> Batch:
-        """Sort by cost, cut into micro-batches of at most `size` trajectories and `positions` token positions (one
-        trajectory may be longer), share them out, score them.
+        """Sort by cost, cut into micro-batches of at most `size` trajectories and `positions` token positions (a
+        longer trajectory into several), share them out, score them.
 
         reference: None where the KL term holds to the rollout's policy. Old log-probabilities are the decoder's; under
         other states than happened, the policy's as it is now.
         """
-        mask_id = policy.config.mask_token_id
-        costs = [trajectory_row(trajectory, mask_id, states).num_tokens for trajectory in trajectories]
-        order = np.argsort(costs, kind="stable")
-        chunks = cut(order, costs, size, positions)
-        shares = -(-len(chunks) // world.size)
+        forwards = forwards_of(trajectories, states, size, positions, by_cost=True)
+        shares = -(-len(forwards) // world.size)
         micro = []
         for number in range(world.rank, shares * world.size, world.size):
-            chosen = chunks[number] if number < len(chunks) else chunks[0]
+            forward = forwards[number] if number < len(forwards) else forwards[0]
+            chosen, copies = forward.index_B, forward.copies
             rows = [trajectories[index] for index in chosen]
-            old_logp_n, ref_logp_n, row_n = _score(rows, policy, reference, states)
+            old_logp_n, ref_logp_n, row_n = _score(rows, policy, reference, states, copies)
             advantage_B1 = torch.from_numpy(advantage_B[chosen]).to(old_logp_n)
             in_nll = torch.from_numpy(in_nll_B[chosen]).to(old_logp_n.device)
-            weight = 1.0 if number < len(chunks) else 0.0
-            micro.append(MicroBatch(rows, chosen, in_nll, old_logp_n, ref_logp_n, advantage_B1[row_n], weight))
+            weight = 1.0 if number < len(forwards) else 0.0
+            micro.append(MicroBatch(rows, chosen, copies, in_nll, old_logp_n, ref_logp_n, advantage_B1[row_n], weight))
         lengths = np.array([trajectory.response_len for trajectory in trajectories])
         sums = Sums(Normalisers.of(lengths.tolist()), Normalisers.of(lengths[in_nll_B].tolist()))
-        return Batch(micro, sums, [trajectories[i] for i in chunks[0]], int(sum(costs)), states)
-
-
-def cut(order: np.ndarray, costs: Sequence[int], size: int, positions: int | None) -> list[np.ndarray]:
-    """Consecutive pieces of `order`: as many as fit, at least one each."""
-    pieces, start, total = [], 0, 0
-    for end, index in enumerate(order):
-        is_full = end - start == size or (positions is not None and total + costs[index] > positions)
-        if end > start and is_full:
-            pieces.append(order[start:end])
-            start, total = end, 0
-        total += costs[index]
-    return [*pieces, order[start:]]
+        in_order = dict.fromkeys(np.concatenate([forward.index_B for forward in forwards]).tolist())
+        return Batch(micro, sums, [trajectories[i] for i in list(in_order)[:size]], forwards, states)
 
 
 @torch.no_grad()
 def _score(
-    rows: list[Trajectory], policy: SDAR, reference: SDAR | None, states: States
+    rows: list[Trajectory], policy: SDAR, reference: SDAR | None, states: States, copies: slice
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Old and reference log-probabilities of the rows' actions, and each action's row."""
-    index, device = index_actions(rows, states), policy.device
+    index, device = index_actions(rows, states, copies), policy.device
     if states == HAPPENED:
         old_logp_n = behaviour_of(rows, index).to(device, policy.lm_head.weight.dtype)
     else:
-        old_logp_n = score_tokens(policy, rows, states).logp_n
-    ref_logp_n = old_logp_n if reference is None else score_tokens(reference, rows, states).logp_n
+        old_logp_n = score_tokens(policy, rows, states, copies).logp_n
+    ref_logp_n = old_logp_n if reference is None else score_tokens(reference, rows, states, copies).logp_n
     return old_logp_n, ref_logp_n, index.row_n.to(device)
 
 
@@ -155,7 +145,7 @@ def gradients(model: SDAR, batch: Batch, weights: Weights, world: World) -> dict
     totals: dict[str, float] = {}
     largest = 0.0
     for micro in batch.micro:
-        scores = score_tokens(model, micro.trajectories, batch.states)
+        scores = score_tokens(model, micro.trajectories, batch.states, micro.copies)
         loss, logged = policy_loss(scores.logp_n, micro.actions(scores), weights, batch.sums)
         gap_n = (scores.logp_n.detach() - micro.old_logp_n).abs()
         logged["log_ratio_abs_mean"] = gap_n.sum() / batch.sums.all.tokens

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightningrl.config.method import Value
-from lightningrl.models.packing import pack, scored_hidden
+from lightningrl.models.packing import ALL, pack, scored_hidden
 from lightningrl.models.sdar import SDAR
 from lightningrl.rl.likelihood import HAPPENED, States, index_actions, trajectory_row
 from lightningrl.rl.losses import value_loss
@@ -36,11 +36,13 @@ def value_model(policy: SDAR) -> SDAR:
     return model
 
 
-def score_values(model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED) -> Tensor:
+def score_values(
+    model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED, copies: slice = ALL
+) -> Tensor:
     """(n,) values of the trajectories' actions, in the order of `score_tokens`; differentiable, float32
     at least."""
     mask_id = model.config.mask_token_id
-    packed = pack([trajectory_row(t, mask_id, states) for t in trajectories], model.device)
+    packed = pack([trajectory_row(t, mask_id, states).part(copies) for t in trajectories], model.device)
     value_n = model(lambda m: m.lm_head(scored_hidden(m, packed))[..., 0].clone())
     return value_n.float() if value_n.dtype in (torch.bfloat16, torch.float16) else value_n
 
@@ -95,6 +97,21 @@ class Targets:
     return_n: Tensor
 
 
+def values_of_split(batch: Batch, values: Sequence[Tensor], world: World) -> dict[int, Tensor]:
+    """Of each trajectory that goes through several forwards, whichever processes': (n,) the values of all its actions.
+
+    values: of the actions of this process's micro-batches. The estimate of an action needs those of all later steps.
+    """
+    if all(forward.copies == ALL for forward in batch.forwards):
+        return {}
+    mine = [None if m.copies == ALL else value_n.cpu() for m, value_n in zip(batch.micro, values, strict=True)]
+    found: dict[int, list[Tensor]] = {}
+    for forward, value_n in zip(batch.forwards, world.gather(mine, len(batch.forwards)), strict=True):
+        if value_n is not None:
+            found.setdefault(int(forward.index_B[0]), []).append(value_n)
+    return {index: torch.cat(parts) for index, parts in found.items()}
+
+
 class Critic:
     """A value model with its optimiser: token advantages from the reward of each trajectory, then its own update."""
 
@@ -103,16 +120,22 @@ class Critic:
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=weight_decay)
 
     @torch.no_grad()
-    def estimate(self, batch: Batch, reward_B: np.ndarray) -> list[Targets]:
+    def estimate(self, batch: Batch, reward_B: np.ndarray, world: World) -> list[Targets]:
         """Set each micro-batch's advantages, and return what its values are to become."""
+        values = [score_values(self.model, micro.trajectories, batch.states, micro.copies) for micro in batch.micro]
+        whole = values_of_split(batch, values, world)
         targets = []
-        for micro in batch.micro:
-            value_n = score_values(self.model, micro.trajectories, batch.states)
+        for micro, value_n in zip(batch.micro, values, strict=True):
+            all_n = value_n if micro.copies == ALL else whole[int(micro.index_B[0])].to(value_n)
             index = index_actions(micro.trajectories, batch.states)
             reward = torch.from_numpy(reward_B[micro.index_B])
             return_n, advantage_n = estimate_all(
-                index.row_n, index.state_n, reward, value_n, self.settings.gamma, self.settings.lam
+                index.row_n, index.state_n, reward, all_n, self.settings.gamma, self.settings.lam
             )
+            if micro.copies != ALL:
+                states_n = index_actions(micro.trajectories, batch.states, micro.copies).state_n
+                mine_n = torch.isin(index.state_n, states_n)
+                return_n, advantage_n = return_n[mine_n], advantage_n[mine_n]
             micro.advantage_n = advantage_n
             targets.append(Targets(value_n, return_n))
         return targets
@@ -121,7 +144,7 @@ class Critic:
         """One step of the value model; a loss or gradient that is not finite changes nothing."""
         totals = {"value_loss": 0.0, "value_mean": 0.0, "return_mean": 0.0}
         for micro, target in zip(batch.micro, targets, strict=True):
-            value_n = score_values(self.model, micro.trajectories, batch.states)
+            value_n = score_values(self.model, micro.trajectories, batch.states, micro.copies)
             loss = value_loss(value_n, target.old_value_n, target.return_n, self.settings.clip, batch.sums.all.tokens)
             (loss * micro.weight).backward()
             share = micro.weight / batch.sums.all.tokens

@@ -32,3 +32,5 @@ def use_threads(count: int) -> None:
     """CPU threads of torch; the same count gives the same bits."""
     torch.set_num_threads(count)
     torch.use_deterministic_algorithms(True)
+    # That mode also fills each new tensor before it is written, which only finds defects and takes 5 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -177,7 +177,7 @@ def _show_memory(found: dict[str, Any]) -> None:
             lines.append([f"update in all, {words} ({positions:,.0f} positions): {fits}", f"{value / size:.2f}"])
         verdict = "fits" if row["fits"] else "DOES NOT FIT"
         if row["fits"] and not row["update_fits"]["longest_response_with_checkpointing"]:
-            verdict = "fits, BUT NOT a response at the length limit, which goes alone"
+            verdict = "fits, BUT NOT a response at the length limit; a lower microbatch_positions splits it"
         without = f"{row['budget_bytes'] / size:,.1f} {unit} without the reserve"
         lines.append([f"most at a time, of {without}: {verdict}", f"{row['peak_bytes'] / size:.2f}"])
         _print(lines)

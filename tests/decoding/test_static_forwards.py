@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fixtures.tiny import requests_of, tiny_model
+from torch.nn.attention import varlen
 
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.recompute import Recompute
@@ -62,6 +64,27 @@ def test_without_a_kernel_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     with pytest.raises(DecodeError, match="flash-attn is not installed"):
         segments.paged_kernel()
+
+
+def test_the_package_steps_in_where_torch_has_no_block_tables(monkeypatch):
+    """It is asked, by position and name, for what its paged kernel documents; torch's own is preferred where it can."""
+
+    def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, *, cache_seqlens, block_table, causal):
+        assert (k, v, causal) == (None, None, False)
+        return segments.gathered(q, k_cache, v_cache, block_table, cache_seqlens)
+
+    package = types.ModuleType("flash_attn")
+    package.__dict__["flash_attn_with_kvcache"] = flash_attn_with_kvcache
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    monkeypatch.setattr(varlen, "varlen_attn", lambda query, key, value, cu_seq_q, cu_seq_k, max_q, max_k: None)
+    kernel = segments.paged_kernel()
+    torch.manual_seed(0)
+    q, keys, values = torch.randn(2, 4, 4, 8), torch.randn(3, 8, 2, 8), torch.randn(3, 8, 2, 8)
+    pages, used = torch.tensor([[0, 1], [2, 2]], dtype=torch.int32), torch.tensor([12, 4], dtype=torch.int32)
+    assert torch.equal(kernel(q, keys, values, pages, used), segments.gathered(q, keys, values, pages, used))
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    assert segments.paged_kernel().__qualname__.startswith("_torch_varlen")
 
 
 def test_an_unknown_kind_of_forwards_is_refused():

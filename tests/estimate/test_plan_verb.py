@@ -58,6 +58,22 @@ def test_a_smaller_card_does_not_hold_what_a_larger_does(tmp_path: Path):
         assert found["memory"]["lightningrl-gsm8k"]["fits"] is fits, (gpu, gpus)
 
 
+def test_a_response_at_the_length_limit_costs_what_goes_through_one_forward():
+    """120 prompt tokens as assumed and 8,192 of response, 2.85 a forward: 8,288 clean positions, 2,874 copies of 32."""
+    experiment = load(CONFIG / "paper.yaml")
+    run = next(run for run in experiment.runs if run.name == "lightningrl-gsm8k")
+    estimate = Estimate(experiment, shapes_of(experiment), DEVICES["h100"], 8)
+
+    def row(positions):
+        return estimate.memory(run.model_copy(update={"microbatch_positions": positions}))
+
+    found = [row(positions)["longest_response_positions"] for positions in (None, 10**6, 32_768, 1)]
+    assert found == [100_256, 100_256, 32_768, 8_320]
+    assert run.microbatch_positions == 32_768
+    name = "longest_response_with_checkpointing"
+    assert (row(None)["update_fits"][name], row(32_768)["update_fits"][name]) == (False, True)
+
+
 def test_what_is_assumed_can_be_said(tmp_path: Path):
     usual, said = tmp_path / "usual.json", tmp_path / "said.json"
     printed("--out", str(usual))

@@ -19,6 +19,8 @@ LAYOUTS = {
     "any order": (3, [(9, [3, 0, 2, 2, 0]), (6, [1, 2])]),
     "block size 1": (1, [(7, [3, 4, 5, 6, 7]), (3, [1])]),
     "a short clean end": (4, [(6, [0, 1]), (11, [2, 2, 1])]),
+    "alike": (4, [(8, [0, 1, 2]), (9, [1, 1]), (11, [2, 2, 1]), (8, [2, 2, 2]), (0, [0]), (4, []), (300, [1, 75])]),
+    "alike, block size 1": (1, [(7, [3, 4, 5, 6, 7]), (6, [3, 4, 5]), (7, [6, 7, 7, 7]), (2, [1, 2])]),
     "long": (32, [(320, [4, 4, 4, 5, 7, 7, 10, 10]), (96, [0, 1, 1, 1, 2, 3])]),
 }
 
@@ -58,7 +60,9 @@ def run(attend, arguments):
     return [mixed, *torch.autograd.grad((mixed * weight).sum(), arguments)]
 
 
-@pytest.mark.parametrize("bounds", [{}, {"span_tokens": 0}, {"most_scores": 1}, {"most_scores": 1 << 12}], ids=str)
+@pytest.mark.parametrize(
+    "bounds", [{}, {"span_tokens": 0, "short_tokens": 0}, {"most_scores": 1}, {"most_scores": 1 << 12}], ids=str
+)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_values_and_gradients_are_those_of_the_dense_mask(name, bounds):
     layout = layout_of(name)
@@ -140,6 +144,33 @@ def test_tiles_cover_every_query_once_and_compute_little_in_vain(name):
             assert (computed - seen[tile.start : tile.stop]).max() <= max(span, layout.block_size * (not tile.copies))
             alone = tile.stop - tile.start <= layout.block_size
             assert alone or (tile.stop - tile.start) * computed <= most
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_runs_pad_every_position_to_its_place_and_keep_their_bounds(name):
+    layout = layout_of(name)
+    for short, most in ((128, 1 << 30), (128, 1000), (8, 1 << 30), (0, 1 << 30)):
+        runs = layout.runs(short, most)
+        assert [s for run in runs for s in run.segments] == list(layout.segments)
+        together = [run for run in runs if len(run.segments) > 1]
+        assert all(run.clean <= short for run in together)
+        tiles = list(layout.tiles(64, most, runs))
+        for tile in tiles:
+            pairs = tile.limit.size * (tile.keys + layout.block_size * tile.copies)
+            assert len(tile.limit) == 1 or pairs <= most
+        covered = [q + b * t.stride for t in tiles for b in range(len(t.limit)) for q in range(t.start, t.stop)]
+        padding = layout.padding(runs)
+        at_P, back_Q = padding or (np.arange(layout.num_tokens),) * 2
+        assert sorted(covered) == list(range(len(at_P))) and len(at_P) <= 1.25 * layout.num_tokens
+        assert at_P[back_Q].tolist() == list(range(layout.num_tokens))
+
+
+def test_short_segments_alike_are_two_products():
+    """A micro-batch of the autoregressive phase: eight sequences, a position masked at a time."""
+    layout = PackedLayout(1, [Segment(60 + i % 3, np.arange(30, 61)) for i in range(8)])
+    tiles = list(layout.tiles(64, 1 << 17, layout.runs(128, 1 << 17)))
+    assert [(t.copies, t.limit.shape) for t in tiles] == [(False, (8, 62)), (True, (8, 31))]
+    assert len(list(layout.tiles(64, 1 << 17))) == 16
 
 
 @pytest.mark.parametrize("most", [1 << 12, 1 << 15])

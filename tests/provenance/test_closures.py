@@ -18,7 +18,7 @@ NAMES = [".".join(path.parts) for path in MODULES]
 
 LAYERS = [
     ["errors", "types"],
-    ["io", "lease", "resolve", "pins", "launched"],
+    ["io", "lease", "resolve", "pins", "launched", "processor"],
     ["config"],
     ["sandbox"],
     ["benchmarks", "judges", "tokenization"],
@@ -37,8 +37,8 @@ LAYERS = [
 """Imports go up this list (from later lines to earlier ones) or stay within a line."""
 
 NO_TORCH = (
-    "errors", "types", "config", "io", "launched", "lease", "pins", "resolve", "benchmarks", "judges", "sandbox",
-    "report", "provenance",
+    "errors", "types", "config", "io", "launched", "lease", "pins", "processor", "resolve", "benchmarks", "judges",
+    "sandbox", "report", "provenance",
     "cli", "verbs",
     "stages.context", "stages.data", "stages.collect", "stages.table", "stages.figure", "stages.release",
     "stages.selfcheck", "stages.problems",

@@ -31,8 +31,8 @@ def test_it_reports_this_machine_quickly(tmp_path):
     done = run("--json", cwd=tmp_path)
     assert time.monotonic() - start < 30
     found = findings(done)
-    assert {"python", "torch", "packages", "jail bwrap", "jail unshare", "jail landlock", "disk", "snakemake", "slurm",
-            "data mirror", "checkout", "experimental"} <= set(found)  # fmt: skip
+    assert {"python", "torch", "flash-attn", "packages", "jail bwrap", "jail unshare", "jail landlock", "disk",
+            "snakemake", "slurm", "data mirror", "checkout", "experimental"} <= set(found)  # fmt: skip
     assert found["python"]["grade"] == "ok" and sys.version.split()[0] in found["python"]["what"]
     assert all(finding["remedy"] for finding in found.values() if finding["grade"] == "missing")
     assert done.returncode == (0 if json.loads(done.stdout)["ok"] else 1)
@@ -52,6 +52,21 @@ def test_a_broken_torch_is_a_finding(tmp_path):
         "name": "torch", "grade": "missing", "what": "cannot be imported: RuntimeError: no such driver",
         "remedy": "install the packages of requirements.lock",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("version", "paged", "grade", "what"),
+    [
+        (None, True, "ok", "not installed: torch's own"),
+        (None, False, "note", "not installed, and this torch has no paged attention: decoding uses plain forwards"),
+        ("2.8.3", False, "ok", "2.8.3: used for paged attention"),
+        ("2.8.3", True, "ok", "2.8.3: torch's own paged attention is used"),
+    ],
+)
+def test_it_says_which_paged_attention_is_used(monkeypatch, version, paged, grade, what):
+    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    found = doctor._flash(paged)
+    assert (found.grade, found.what.startswith(what), bool(found.remedy)) == (grade, True, grade == "note")
 
 
 def test_a_mirror_is_looked_into(tmp_path):

@@ -48,7 +48,7 @@ def test_every_stage_follows_what_it_reads():
         assert {id(source) for source in stage.inputs.values()} <= seen, stage.name
         seen.add(id(stage))
     assert [stage.kind for stage in planned()][-1] == "release"
-    assert {stage.kind for stage in planned()} == set(KINDS) - {"checkpoint"}
+    assert {stage.kind for stage in planned()} == set(KINDS) - {"checkpoint", "speed"}
 
 
 def test_the_stages_of_nano():
@@ -103,8 +103,8 @@ def test_explicit_defaults_change_nothing():
 
 def test_resources_change_nothing():
     resources = {
-        "pretrain_threads": 7, "train_threads": 7, "evaluate_threads": 7, "judge_workers": 7, "max_minutes": 3.0,
-        "device": "cuda", "train_processes": 7, "checkpoint_activations": True, "evaluate_parts": 7,
+        "pretrain_threads": 7, "train_threads": 7, "evaluate_threads": 7, "speed_threads": 7, "judge_workers": 7,
+        "max_minutes": 3.0, "device": "cuda", "train_processes": 7, "checkpoint_activations": True, "evaluate_parts": 7,
         "jobs": {"train/8b": {"gpus": 7, "cpus": 7, "memory_gb": 7, "hours": 7}},
     }  # fmt: skip
     assert set(resources) == set(planned().experiment.resources.model_dump()), "a new resource: add it here"
@@ -148,6 +148,7 @@ def test_a_matched_run_takes_its_control_along():
         "train/supervised",
         "evaluate/lightningrl/gsm-mini",
         "evaluate/supervised/gsm-mini",
+        "replay/lightningrl",
     }
     assert changed({"runs.0.method": {"kl": 0.5}}) == expected | later(planned())
 

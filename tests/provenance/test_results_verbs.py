@@ -218,6 +218,19 @@ def test_what_a_config_in_config_plans_is_kept_though_it_is_in_no_release(two_ve
     assert folders() == (of(two_versions[0]) | of(two_versions[1])) - {two_versions[0].release.folder}
 
 
+def test_the_last_release_does_not_go_because_todays_is_not_made_yet(two_versions, tmp_path):
+    before = contents(ROOT)
+    arguments = ("results", "--prune", "--keep", "current", "--config", config_of(tmp_path, 0.25), "--yes")
+    assert "no release would be left of" in run(*arguments, status=2).stderr and contents(ROOT) == before
+
+
+def test_without_a_release_and_a_config_nothing_goes(two_versions):
+    for plan in two_versions:
+        shutil.rmtree(plan.release.folder)
+    done = run("results", "--prune", "--keep", "all-releases", "--yes", status=2)
+    assert "has no release, so nothing would be left" in done.stderr and len(folders()) > 20
+
+
 def test_marks_of_an_evaluations_parts_go_with_it(two_versions):
     old, new = (plan.stage("evaluate", "grpo-traj/gsm-mini") for plan in two_versions)
     for stage in (old, new):

@@ -25,7 +25,7 @@ from lightningrl.rl import value as value_module
 from lightningrl.rl.algorithms import grpo_traj, lightningrl, published_code
 from lightningrl.rl.likelihood import HAPPENED, States, index_actions, score_tokens, trajectory_row
 from lightningrl.rl.registry import ALGORITHMS
-from lightningrl.rl.update import Batch, cut
+from lightningrl.rl.update import Batch
 from lightningrl.training.world import World
 from lightningrl.types import Verdict
 
@@ -230,7 +230,7 @@ def test_each_process_scores_its_share_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(
         update_module,
         "score_tokens",
-        lambda model, rows, states: scored.extend(rows) or score_tokens(model, rows, states),
+        lambda model, rows, *rest: scored.extend(rows) or score_tokens(model, rows, *rest),
     )
     shares = []
     for rank in range(2):
@@ -363,12 +363,3 @@ def test_every_algorithm_takes_steps_with_finite_losses(tmp_path, name):
         metrics = trainer.step().metrics
         assert np.isfinite(metrics.get("loss", 0.0)), metrics
     assert metrics["step"] == 2
-
-
-def test_micro_batches_are_cut_by_positions_too():
-    """Costs 3, 3, 4, 9 in order: at most two trajectories, at most seven positions; a longer one goes alone."""
-    order, costs = np.array([1, 0, 3, 2]), [3, 3, 9, 4]
-    assert [p.tolist() for p in cut(order, costs, 2, 7)] == [[1, 0], [3], [2]]
-    assert [p.tolist() for p in cut(order, costs, 3, None)] == [[1, 0, 3], [2]]
-    assert [p.tolist() for p in cut(order, costs, 9, 10)] == [[1, 0, 3], [2]]
-    assert [p.tolist() for p in cut(order, costs, 9, 1)] == [[1], [0], [3], [2]]

@@ -37,13 +37,14 @@ def trained(folder, launcher=None, processes=1, **options):
     return found["weights"], found["rows"]
 
 
-def assert_same(one, two, tolerance=1e-10):
+def assert_same(one, two, tolerance=1e-10, but=frozenset()):
+    """Weights, and every metric but some."""
     assert one[0].keys() == two[0].keys()
     for name, tensor in one[0].items():
         torch.testing.assert_close(two[0][name], tensor, rtol=0, atol=tolerance)
     for row, other in zip(one[1], two[1], strict=True):
         assert row.keys() == other.keys()
-        for key in row:
+        for key in row.keys() - but:
             if isinstance(row[key], float):
                 assert other[key] == pytest.approx(row[key], abs=1e-7, rel=1e-7), key
             else:
@@ -77,6 +78,30 @@ def test_a_value_model_is_sharded_too(tmp_path):
     options = {"algorithm": "tracerl", "method": {"filter_accuracy": [0.0, 1.0]}, "microbatch": 4, "steps": 2}
     (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
     assert_same(trained(tmp_path / "one", **options), trained(tmp_path / "two", "torchrun", 2, **options))
+
+
+SPLIT = {"microbatch": 4, "microbatch_positions": 28}
+"""Most trajectories in two to five forwards (test_split.py)."""
+COMPUTED = frozenset({"trained_positions", "token_forwards"})
+"""In which a repeated clean part counts."""
+
+
+def test_split_trajectories_on_two_processes_are_the_same_update(alone, tmp_path):
+    """Parts of one trajectory are in both."""
+    (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
+    two = trained(tmp_path / "two", "torchrun", 2, **SPLIT)
+    assert_same(trained(tmp_path / "one", **SPLIT), two)
+    assert_same(alone, two, but=COMPUTED)
+
+
+@pytest.mark.parametrize("states", [{}, {"shrink": 2}])
+def test_values_of_split_trajectories_are_gathered_from_both_processes(tmp_path, states):
+    """A discounted estimate of each action needs the values of all later ones."""
+    value = {"learning_rate": 1e-2, "gamma": 0.9, "lam": 0.8}
+    options = {"algorithm": "tracerl", "method": {"filter_accuracy": [0.0, 1.0], "value": value} | states, "steps": 2}
+    (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
+    whole = trained(tmp_path / "one", microbatch=4, **options)
+    assert_same(whole, trained(tmp_path / "two", "torchrun", 2, **options | SPLIT), but=COMPUTED)
 
 
 def test_the_same_seed_and_world_give_the_same_bits(tmp_path):

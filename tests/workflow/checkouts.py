@@ -35,12 +35,14 @@ class Checkout:
         path = self.path(name)
         path.write_text(path.read_text() + text)
 
-    def snakemake(self, *arguments: str, config: str | None = "config/nano.yaml", **environment: str):
+    def snakemake(
+        self, *arguments: str, config: str | None = "config/nano.yaml", limit_s: float = 600, **environment: str
+    ):
         """Run Snakemake to its end; the finished process with its output as text."""
         command = [sys.executable, "-m", "snakemake", *arguments]
         command += ["--configfile", config] if config else []
         variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
-        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=variables, timeout=600)
+        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=variables, timeout=limit_s)
 
     def would_run(self, *arguments: str, config: str = "config/nano.yaml") -> set[str]:
         """`<rule>/<name>` of every job that a dry run lists, the target rule aside."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import yaml
 
 from lightningrl.errors import StageError
 from lightningrl.io import write_jsonl, write_text
@@ -113,13 +116,25 @@ def test_a_figure_is_given_the_common_options_that_it_has() -> None:
     assert figure.options_for(draw_plainly, plot) == {}
 
 
+def a_manifest(kind: str, name: str, key: str, folder: Path, inputs: dict[str, Path], **science: object) -> None:
+    outputs = {"it.csv": {"bytes": 3, "sha256": "0" * 64}}
+    manifest = {
+        "kind": kind, "name": name, "key": key, "outputs": outputs, "git": {"commit": "c0ffee", "dirty": False},
+        "preimage": {"science": science, "code": {}},
+        "inputs": {role: {"folder": str(source)} for role, source in inputs.items()},
+    }  # fmt: skip
+    write_text(folder / "manifest.json", json.dumps(manifest))
+
+
 def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
-    drawn = tmp_path / "figure" / "pie-1"
-    for name in ("pie.png", "pie.pdf", "manifest.json"):
+    drawn, collect = tmp_path / "figure" / "pie-1", tmp_path / "collect" / "pie-1"
+    for name in ("pie.png", "pie.pdf"):
         write_text(drawn / name, name)
+    a_manifest("collect", "pie", "1", collect, {}, bootstrap=7)
+    a_manifest("figure", "pie", "2", drawn, {"collect": collect}, name="pie")
     for key in ("old", "new"):
         context = SimpleNamespace(
-            config={"tables": [], "figures": ["pie"]},
+            config={"tables": [], "figures": ["pie"], "replays": []},
             inputs={"figure/pie": drawn},
             folder=tmp_path / f"release-{key}",
             report=lambda line: None,
@@ -127,3 +142,10 @@ def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
         release.run(context)
         assert (tmp_path / "latest").readlink() == Path(f"release-{key}")
     assert sorted(path.name for path in (tmp_path / "latest" / "figures").iterdir()) == ["pie.pdf", "pie.png"]
+    told = yaml.safe_load((tmp_path / "latest" / "configuration.yaml").read_text())
+    assert told == {"collect/pie": {"bootstrap": 7}, "figure/pie": {"name": "pie"}}
+    rows = list(csv.DictReader((tmp_path / "latest" / "provenance.csv").open()))
+    assert [(row["stage"], row["key"], row["commit"], row["bytes"]) for row in rows] == [
+        ("collect/pie", "1", "c0ffee", "3"), ("figure/pie", "2", "c0ffee", "3"),
+    ]  # fmt: skip
+    assert rows[1]["from"].endswith("collect/pie-1")

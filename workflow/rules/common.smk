@@ -7,7 +7,9 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(workflow.basedir).resolve()
-PYTHON = sys.executable
+# How jobs get their packages: with `--sdm conda` or `--sdm apptainer` from workflow/envs, else they have this process's.
+DEPLOYMENT = {"conda", "apptainer"} & {str(method) for method in workflow.deployment_settings.deployment_method}
+PYTHON = "python" if DEPLOYMENT else sys.executable
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 # For the jobs: they run `python -m lightningrl` in whatever folder results/ is in.
@@ -42,6 +44,14 @@ except LightningRLError as error:
     raise WorkflowError(str(error)) from None
 EXPERIMENT = PLAN.experiment.experiment
 RESOURCES = PLAN.experiment.resources
+CONDA = str(ROOT / "workflow" / "envs" / f"lightningrl{'-cuda' if RESOURCES.device == 'cuda' else ''}.yaml")
+IMAGE = ROOT / "workflow" / "envs" / "lightningrl.sif"
+
+if "apptainer" in DEPLOYMENT:
+    if not IMAGE.is_file():
+        raise WorkflowError(f"--sdm apptainer needs {IMAGE}: build it, as the head of lightningrl.def beside it says")
+
+    container: str(IMAGE)
 
 
 wildcard_constraints:
@@ -67,8 +77,7 @@ def benchmark_of(kind):
 
 
 # `exec`: signals of a time limit or a preemption reach the stage, not a shell around it that would die of them at once.
-PYTHON_IN_JOBS = "python" if workflow.deployment_settings.deployment_method else shlex.quote(PYTHON)
-RUN = f"exec {PYTHON_IN_JOBS} -m lightningrl"
+RUN = f"exec {shlex.quote(PYTHON)} -m lightningrl"
 
 
 def size_of(kind, wildcards):
@@ -84,7 +93,7 @@ def launch(wildcards):
     """How a training is started: alone, or as so many processes of one node as it has GPUs."""
     count = RESOURCES.processes(size_of("train", wildcards))
     torchrun = f"-m torch.distributed.run --standalone --nproc-per-node {count}"
-    return RUN if count == 1 else f"exec {PYTHON_IN_JOBS} {torchrun} -m lightningrl"
+    return RUN if count == 1 else f"exec {shlex.quote(PYTHON)} {torchrun} -m lightningrl"
 
 
 def asked(kind, like=None):
@@ -102,7 +111,7 @@ def asked(kind, like=None):
 def threads_for(kind, like=None):
     """CPUs of a job: those asked for, or the threads of a stage's own computations."""
     if not RESOURCES.jobs:
-        return threads_of(RESOURCES, like or kind)
+        return threads_of(RESOURCES, kind)
     return lambda wildcards: job_of(kind, like)(wildcards).cpus
 
 
@@ -186,10 +195,18 @@ def show_results():
         return
     if not page.is_file() or page.stat().st_mtime < release.manifest.stat().st_mtime:
         # --nolock: the lock is this very run's, whose jobs are all done.
-        command = [PYTHON, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(CONFIG)]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--configfile",
+            str(CONFIG),
+        ]
         command += ["--report", str(page), "--nolock", "--cores", "1", "--quiet"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.stderr.write(f"the HTML report could not be made:\n{done.stderr}\n")
     if "LIGHTNINGRL_RESULTS_LATER" not in os.environ:  # `make demo` prints them itself, also when nothing had to run
-        subprocess.run([PYTHON, "-m", "lightningrl", "results", "--config", str(CONFIG)], check=False)
+        subprocess.run([sys.executable, "-m", "lightningrl", "results", "--config", str(CONFIG)], check=False)

@@ -12,7 +12,7 @@ rule data:
         benchmark_of("data")
     localrule: True
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     params:
         run=RUN,
         config=CONFIG,
@@ -30,7 +30,7 @@ rule selfcheck:
     benchmark:
         benchmark_of("selfcheck")
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     threads: threads_for("selfcheck")
     resources:
         **asked("selfcheck"),
@@ -53,7 +53,7 @@ rule tokenizer:
         benchmark_of("tokenizer")
     localrule: True
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     params:
         run=RUN,
         config=CONFIG,

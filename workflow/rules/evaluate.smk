@@ -1,4 +1,4 @@
-# Records of every policy, and the tables collected from them.
+# Records and speeds of every policy, and the tables collected from them.
 
 
 rule evaluate_part:
@@ -11,7 +11,7 @@ rule evaluate_part:
     benchmark:
         f"benchmarks/{EXPERIMENT}/evaluate/{{name}}-{{key}}.{{part}}-of-{{parts}}.tsv"
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     threads: threads_for("evaluate")
     resources:
         **asked("evaluate"),
@@ -35,7 +35,7 @@ rule evaluate:
     benchmark:
         benchmark_of("evaluate")
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     threads: threads_for("evaluate")
     resources:
         **asked("evaluate"),
@@ -45,6 +45,27 @@ rule evaluate:
         until=until,
     shell:
         "{params.run} evaluate --config {params.config:q} --name {wildcards.name} --key {wildcards.key}{params.until}"
+
+
+rule speed:
+    input:
+        upstream("speed"),
+    output:
+        outputs("speed"),
+    log:
+        log_of("speed"),
+    benchmark:
+        benchmark_of("speed")
+    conda:
+        CONDA
+    threads: threads_for("speed", like="evaluate")
+    resources:
+        **asked("speed", like="evaluate"),
+    params:
+        run=RUN,
+        config=CONFIG,
+    shell:
+        "{params.run} speed --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule collect:
@@ -58,7 +79,7 @@ rule collect:
         benchmark_of("collect")
     localrule: True
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     params:
         run=RUN,
         config=CONFIG,

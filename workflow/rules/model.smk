@@ -11,7 +11,7 @@ rule pretrain:
     benchmark:
         benchmark_of("pretrain")
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     threads: threads_for("pretrain")
     resources:
         **asked("pretrain"),
@@ -34,7 +34,7 @@ rule checkpoint:
         benchmark_of("checkpoint")
     localrule: True
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     params:
         run=RUN,
         config=CONFIG,
@@ -52,7 +52,7 @@ rule train:
     benchmark:
         benchmark_of("train")
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     threads: threads_for("train")
     resources:
         **asked("train"),

@@ -20,7 +20,7 @@ rule table:
         benchmark_of("table")
     localrule: True
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     params:
         run=RUN,
         config=CONFIG,
@@ -47,7 +47,7 @@ rule figure:
         benchmark_of("figure")
     localrule: True
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     params:
         run=RUN,
         config=CONFIG,
@@ -74,7 +74,7 @@ rule replay:
     benchmark:
         benchmark_of("replay")
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     threads: threads_for("replay", like="evaluate")
     resources:
         **asked("replay", like="evaluate"),
@@ -108,7 +108,7 @@ rule release:
         f"benchmarks/{EXPERIMENT}/release/release-{{key}}.tsv"
     localrule: True
     conda:
-        "../envs/lightningrl.yaml"
+        CONDA
     params:
         run=RUN,
         config=CONFIG,

@@ -1,0 +1,139 @@
+"""Tokens a second of a decoder on real prompts, by the clock: warm-up, batches one after another, repeats.
+
+Counted are response tokens up to and including the first stop token, not the tail of the last block. Seconds are those
+of decoding: encoded prompts in, token ids out; loading, the tokenizer and the judge are outside. The device's queue is
+drained after each turn of the engine, which shares the seconds out between the prompts' prefill and everything else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median_low
+
+import numpy as np
+import torch
+
+from lightningrl.bench.machine import synchronise
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.ledger import Forward, Ledger
+from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.types import Trajectory
+
+REPLICATES = 2000
+
+
+@dataclass(slots=True)
+class Clock(Ledger):
+    """A ledger that times the turns itself, each to the end of its work on the device."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    prefill_seconds: float = 0.0
+    _mark: float = 0.0
+
+    def start(self) -> None:
+        self.clear()
+        self.prefill_seconds = 0.0
+        synchronise(self.device)
+        self._mark = time.perf_counter()
+
+    def add(self, forward: Forward) -> None:
+        """A turn that also denoised other rows counts as prefill by its share of the positions."""
+        synchronise(self.device)
+        now = time.perf_counter()
+        seconds, self._mark = now - self._mark, now
+        prefill = sum(part.positions for part in forward.parts if part.kind == "prefill")
+        self.prefill_seconds += seconds * prefill / forward.positions
+        Ledger.add(self, Forward(forward.parts, seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch of one repeat."""
+
+    seconds: float
+    """Prefill included."""
+    prefill_seconds: float
+    trajectories: tuple[Trajectory, ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(t.stats.response_tokens for t in self.trajectories)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """All batches of all repeats: `repeats[r][b]`."""
+
+    repeats: tuple[tuple[Batch, ...], ...]
+
+    @property
+    def told(self) -> tuple[Batch, ...]:
+        """The repeat of median seconds (of an even number, the quicker one of the middle): what is told is of it."""
+        totals = [sum(batch.seconds for batch in repeat) for repeat in self.repeats]
+        return self.repeats[totals.index(median_low(totals))]
+
+    def figures(self) -> dict[str, float | int]:
+        """Sums over the told repeat, and its rates."""
+        tokens, seconds, prefill = (
+            sum(getattr(batch, name) for batch in self.told) for name in ("tokens", "seconds", "prefill_seconds")
+        )
+        stats = [t.stats for batch in self.told for t in batch.trajectories]
+        denoise = sum(s.denoise_forwards for s in stats)
+        return {
+            "tokens": tokens,
+            "prompt_tokens": sum(len(t.prompt_ids) for batch in self.told for t in batch.trajectories),
+            "seconds": seconds,
+            "prefill_seconds": prefill,
+            "decode_seconds": seconds - prefill,
+            "tokens_per_second": tokens / seconds,
+            "tokens_per_second_without_prefill": tokens / (seconds - prefill),
+            "denoise_forwards": denoise,
+            "commit_forwards": sum(s.commit_forwards for s in stats),
+            "tpf": tokens / denoise,
+        }
+
+    def interval(self, seed: int) -> tuple[float, float]:
+        """95 % of tokens a second: batches drawn anew with replacement, each from a repeat drawn anew."""
+        rng = np.random.default_rng(seed)
+        repeats, batches = len(self.repeats), len(self.repeats[0])
+        seconds_RB = np.array([[batch.seconds for batch in repeat] for repeat in self.repeats])
+        tokens_RB = np.array([[batch.tokens for batch in repeat] for repeat in self.repeats])
+        drawn = rng.integers(0, repeats, (REPLICATES, batches)), rng.integers(0, batches, (REPLICATES, batches))
+        rates = tokens_RB[drawn].sum(axis=1) / seconds_RB[drawn].sum(axis=1)
+        low, high = np.quantile(rates, [0.025, 0.975])
+        return float(low), float(high)
+
+
+def measure(
+    decoder: BlockDecoder,
+    requests: Sequence[Request],
+    policy: Policy,
+    *,
+    warmup: int,
+    batch: int,
+    repeats: int,
+    between: Callable[[], None] = lambda: None,
+    told: Callable[[int, tuple[Batch, ...]], None] = lambda number, batches: None,
+) -> Speed:
+    """Decode all requests `repeats` times. between: called before each batch, may raise; told: after each repeat."""
+    clock = Clock(device=decoder.model.device)
+    decoder.ledger, decoder.rows = clock, batch
+    groups = [requests[start : start + batch] for start in range(0, len(requests), batch)]
+    for start in range(0, min(warmup, len(requests)), batch):
+        between()
+        decoder.decode(requests[start : start + batch], policy)
+    found = []
+    for number in range(1, repeats + 1):
+        row = []
+        for group in groups:
+            between()
+            clock.start()
+            began = time.perf_counter()
+            trajectories = decoder.decode(group, policy)
+            synchronise(clock.device)
+            row.append(Batch(time.perf_counter() - began, clock.prefill_seconds, tuple(trajectories)))
+        found.append(tuple(row))
+        told(number, found[-1])
+    return Speed(tuple(found))
