@@ -184,7 +184,7 @@ def test_the_time_budget_asks_to_stop(with_resources, tmp_path, monkeypatch, ent
 
 
 def test_a_step_that_may_not_end_within_the_budget_is_not_begun(nano, data, entry, monkeypatch):
-    """Ten minutes, less one to save in; steps of two minutes: what begins at 6.5 may end at 8.5, what begins at 8.5 may not."""
+    """Ten minutes, less one to save in, and steps of two: what begins at 6.5 may end in time, at 8.5 it may not."""
     minutes = iter([0.5, 2.5, 4.5, 6.5, 8.5])
     started = time.monotonic()
     seen = []
