@@ -267,7 +267,7 @@ def _explain(error: ValidationError) -> list[str]:
 def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
     section: Any = Experiment
     for part in loc:
-        if isinstance(part, int):
+        if isinstance(part, int) or part not in section.model_fields:  # a number of a list, a key of a mapping
             continue
         annotation = section.model_fields[part].annotation
         arguments = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)]

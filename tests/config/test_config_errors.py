@@ -37,6 +37,8 @@ def refused(tmp_path: Path, path: str, value: object) -> str:
         ("evaluation.tresholds", [0.5], ["evaluation.tresholds: unknown key", "primary_threshold, samples"]),
         ("runs.1.learning_rat", 1, ["runs.1.learning_rat: unknown key", "learning_rate"]),
         ("pretrain.plateau.evry", 1, ["pretrain.plateau.evry: unknown key", "every, min_gain_pct, patience"]),
+        ("resources.jobs", {"table": {}}, ["resources.jobs: found 'table'", "train", "<rule>/<size of a model>"]),
+        ("resources.jobs", {"train/8b": {"gpu": 1}}, ["resources.jobs.train/8b.gpu: unknown key", "gpus"]),
         ("runs.0.steps", "many", ["runs.0.steps: found 'many'", "integer"]),
         ("runs.0.steps", 0, ["runs.0.steps: found 0", "greater than 0"]),
         ("runs.0.role", "before", ["runs.0.role: found 'before'", "after|rival|control"]),

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from lightningrl.errors import Interrupted, StageError
 from lightningrl.io import read_json, write_text
 from lightningrl.lease import lease
-from lightningrl.provenance import manifest
+from lightningrl.provenance import manifest, runner
 from lightningrl.provenance.runner import run_stage
 from lightningrl.provenance.system import set_thread_environment
 
@@ -180,6 +181,47 @@ def test_the_time_budget_asks_to_stop(with_resources, tmp_path, monkeypatch, ent
         with pytest.raises(Interrupted):
             run_stage(planned, planned.stage("data", "gsm-mini"))
     assert seen == [True, False]
+
+
+def test_a_step_that_may_not_end_within_the_budget_is_not_begun(nano, data, entry, monkeypatch):
+    """Ten minutes, less one to save in, and steps of two: what begins at 6.5 may end in time, at 8.5 it may not."""
+    minutes = iter([0.5, 2.5, 4.5, 6.5, 8.5])
+    started = time.monotonic()
+    seen = []
+
+    def run(context):
+        for minute in minutes:
+            monkeypatch.setattr(runner.time, "monotonic", lambda now=started + 60 * minute: now)
+            seen.append(context.should_stop())
+            if seen[-1]:
+                raise Interrupted("saved")
+
+    entry(run)
+    with pytest.raises(Interrupted):
+        run_stage(nano, data, max_minutes=10.0)
+    assert seen == [False, False, False, False, True]
+
+
+def test_a_failure_is_in_the_log_of_all_starts_and_in_that_of_the_last(nano, data, entry, write_outputs):
+    def failing(context):
+        context.report("begun")
+        raise RuntimeError("the device is gone")
+
+    entry(failing)
+    with pytest.raises(RuntimeError):
+        run_stage(nano, data)
+    assert "begun" in data.last_log().read_text() and "RuntimeError: the device is gone" in data.last_log().read_text()
+    entry(write_outputs)
+    run_stage(nano, data)
+    assert "begun" not in data.last_log().read_text() and "finished" in data.last_log().read_text()
+    assert "RuntimeError" in data.log.read_text() and "finished" in data.log.read_text()
+
+
+def test_a_refused_second_process_says_so_in_the_log(nano, data, entry):
+    entry(lambda context: pytest.fail("ran"))
+    with lease(data.folder / "state"), pytest.raises(StageError, match="is being made by process"):
+        run_stage(nano, data)
+    assert "is being made by process" in data.last_log().read_text()
 
 
 def test_a_context_holds_config_members_and_resources(with_resources, tmp_path, monkeypatch, entry):
