@@ -178,7 +178,7 @@ def test_config_help_covers_every_key_of_the_shipped_experiments():
             for item in tree:
                 yield from paths(item, prefix)
         elif prefix == "resources.jobs":  # its keys are names of jobs
-            yield from paths(list(tree.values()), prefix)
+            yield from (f"{prefix}.{key}" for job in tree.values() for key in job)
         elif isinstance(tree, dict) and not prefix.endswith("mixture"):
             for key, value in tree.items():
                 path = f"{prefix}.{key}" if prefix else key

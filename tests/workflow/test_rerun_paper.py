@@ -64,6 +64,7 @@ def of_runs(*runs: str) -> set[str]:
 ALL_FIGURES = {f"figure/{name}" for name in (*FIGURES, "frontier")}
 OF_EVALUATIONS = ("figure1", "figure7", "figure8", *TABLES[:6])
 SPEEDS = {"speed/base/gsm8k", "speed/lightningrl-gsm8k/gsm8k", "speed/released-gsm8k/gsm8k"}
+REPLAY = {"replay/lightningrl-gsm8k"}
 
 
 def edit_config(old: str, new: str) -> Callable[[Checkout], None]:
@@ -94,7 +95,7 @@ MATRIX = {
     "6 times scrambled": (lose_metadata_and_times, (), NOTHING),
     "7 plotting code": (add_code("report/figures/style.py"), (), ALL_FIGURES | {"release/release"}),
     "8 a plot option": (
-        edit_config("bootstrap: 1000", "bootstrap: 1000, plot: {smooth_steps: 9}"),
+        edit_config("bootstrap: 1000", "bootstrap: 1000\n  plot: {smooth_steps: 9}"),
         (),
         ALL_FIGURES | {"release/release"},
     ),
@@ -107,7 +108,7 @@ MATRIX = {
     "11 trainer code": (
         add_code("stages/train.py"),
         (),
-        of_runs(*RUNS) | OF_ALL | drawn(*TABLES, *FIGURES) | (SPEEDS & {"speed/lightningrl-gsm8k/gsm8k"}),
+        of_runs(*RUNS) | OF_ALL | drawn(*TABLES, *FIGURES) | {"speed/lightningrl-gsm8k/gsm8k"} | REPLAY,
     ),
     "12 one ablation's config": (
         edit_config("method: {nll: 0}", "method: {nll: 0.01}"),
@@ -115,7 +116,7 @@ MATRIX = {
         of_runs("no-nll") | OF_ALL | drawn("table3", "figure4"),
     ),
     "12 one checkpoint's weights": (
-        edit_config("JetLM/SDAR-4B-Chat-b32,", "JetLM/SDAR-4B-Chat-b32, sha256: " + 64 * "0" + ","),
+        edit_config("JetLM/SDAR-4B-Chat-b32,", "JetLM/SDAR-4B-Chat-b32, sha256: " + 64 * "a" + ","),
         (),
         {"checkpoint/sdar-4b-b32"} | {f"evaluate/sdar-4b-b32/{test}" for test in FOUR} | OF_ALL | drawn("table6")
         | of_runs(*(f"lightningrl-4b-b32-{on}" for on in SETS)),
@@ -139,7 +140,7 @@ MATRIX = {
     "17 one selector's file": (
         add_code("decoding/selectors/threshold.py"),
         (),
-        TRAININGS | EVALUATIONS | OF_ALL | drawn(*TABLES, *FIGURES) | SPEEDS,
+        TRAININGS | EVALUATIONS | OF_ALL | drawn(*TABLES, *FIGURES) | SPEEDS | REPLAY,
     ),
 }  # fmt: skip
 
