@@ -38,7 +38,8 @@ class Estimate:
     shapes: Mapping[str, Shape]
     """Of `base` and of each of the experiment's checkpoints, by name."""
     device: Device
-    devices: int
+    devices: int | None
+    """Of every training; None: as the experiment's resources say it for the size of each base."""
     shares: Shares = field(default_factory=Shares)
     said: Said = field(default_factory=Said)
     checkpointed: bool = True
@@ -51,7 +52,7 @@ class Estimate:
         runs = [run for run in self.experiment.runs if run.algorithm != "supervised"]
         found = {
             "experiment": self.experiment.experiment,
-            "device": asdict(self.device) | {"count": self.devices},
+            "device": asdict(self.device),
             "assumed": asdict(self.shares) | asdict(self.said) | {
                 "activation_checkpointing": self.checkpointed, "head_chunk_positions": self.head_chunk
             },
@@ -67,6 +68,13 @@ class Estimate:
     def lengths(self, benchmark: str, policy: str = "base") -> Lengths:
         """Of what a policy answers; of a run's rollouts, its base."""
         return self.said.lengths(benchmark, self._rows[policy], self._shape_of(policy).block_size)
+
+    def devices_of(self, run: Run) -> int:
+        """How many a training takes."""
+        if self.devices is not None:
+            return self.devices
+        base = self.experiment.base_named(run.base)
+        return self.experiment.resources.processes("" if base is None else base.size_label)
 
     @property
     def _rows(self) -> dict[str, str]:
@@ -100,7 +108,8 @@ class Estimate:
     def memory(self, run: Run) -> dict[str, Any]:
         """Bytes on each device: what stays, what rollouts add, what an update adds; and whether it fits."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
-        layout = memory.Layout(self.devices, self.device.compute_bytes)
+        devices = self.devices_of(run)
+        layout = memory.Layout(devices, self.device.compute_bytes)
         resident = memory.resident_bytes(shape, layout, has_value_model(run))
         pool, rows = self.kv(benchmark, shape)
         positions = seconds.training(self.lengths(run.benchmark, run.base), shape, run.microbatch).positions
@@ -119,6 +128,7 @@ class Estimate:
         chosen = "with_checkpointing" if self.checkpointed else "without_checkpointing"
         peak = max(stays + pool, update_bytes[chosen])
         return {
+            "devices": devices,
             "resident": resident,
             "rollout": {"KV pages": pool},
             "rows": rows,
@@ -147,21 +157,23 @@ class Estimate:
         lengths, (_, rows) = self.lengths(run.benchmark, run.base), self.kv(benchmark, shape)
         trained = run.prompts * run.responses
         setting = (shape, self.device, self.shares)
-        work = seconds.training(lengths, shape, trained / self.devices)
+        devices = self.devices_of(run)
+        work = seconds.training(lengths, shape, trained / devices)
         step = [
-            seconds.decoding(*setting, lengths, trained / self.said.kept / self.devices, rows),
+            seconds.decoding(*setting, lengths, trained / self.said.kept / devices, rows),
             seconds.reference(*setting, work),
-            seconds.update(*setting, work, run.updates, self.devices, self.checkpointed),
+            seconds.update(*setting, work, run.updates, devices, self.checkpointed),
         ]
         if has_value_model(run):  # one forward for the advantages, and an update of its own
             step += [replace(phase, name=f"value {phase.name}") for phase in step[1:]]
         problems = benchmark.validation or _published(benchmark.name, "train", 10)
-        validation = seconds.decoding(*setting, lengths, problems / self.devices, rows, "validation")
+        validation = seconds.decoding(*setting, lengths, problems / devices, rows, "validation")
         step_s = sum(phase.seconds for phase in step)
         validations = 1 + -(-run.steps // run.validate_every)
         total_s = run.steps * step_s + validations * validation.seconds
         return {
             "base": run.base,
+            "devices": devices,
             "benchmark": run.benchmark,
             "lengths": asdict(lengths),
             "steps": run.steps,
@@ -172,7 +184,7 @@ class Estimate:
             "step_s": step_s,
             "validation": asdict(validation) | {"problems": problems, "times": validations},
             "hours": total_s / HOUR_S,
-            "gpu_hours": total_s * self.devices / HOUR_S,
+            "gpu_hours": total_s * devices / HOUR_S,
         }
 
     def evaluations(self) -> dict[str, dict[str, Any]]:

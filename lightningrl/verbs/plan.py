@@ -83,7 +83,6 @@ def _estimate(
     assumed = replace(usual, **{name: value for name, value in shares.items() if value is not None})
     said = Said(**lengths)
     single, resources = gpu == "cpu", experiment.resources
-    gpus = gpus or resources.processes()
     checkpointing = resources.checkpoint_activations if checkpointing is None else checkpointing
     estimate = Estimate(
         experiment, shapes_of(experiment, size), device_of(gpu), 1 if single else gpus, assumed, said,
@@ -139,7 +138,7 @@ def _show_model(found: dict[str, Any]) -> None:
     device = found["device"]
     assumed = ", ".join(f"{name} {value}" for name, value in found["assumed"].items() if value is not None)
     typer.echo(
-        f"{found['experiment']}, on {device['count']} x {device['name']} "
+        f"{found['experiment']}, on {device['name']} "
         f"({device['operations_per_s'] / 1e12:.4g} TFLOP/s, {device['bytes_per_s'] / 1e12:.3g} TB/s)"
     )
     for name, model in found["models"].items():
@@ -164,7 +163,7 @@ def _show_memory(found: dict[str, Any]) -> None:
         alike = [other for other, figures in found["memory"].items() if figures == row]
         if alike[0] != name:
             continue
-        typer.echo(f"\nMemory on each device: {', '.join(alike)}; {row['rows']} rows decode together")
+        typer.echo(f"\nMemory on each of {row['devices']}: {', '.join(alike)}; {row['rows']} rows decode together")
         unit, size = ("GB", GB) if row["peak_bytes"] > GB else ("MB", MB)
         lines = [["what", unit]]
         for part in ("resident", "rollout", "update"):
@@ -192,7 +191,17 @@ def _show_runs(found: dict[str, Any]) -> None:
             lines.append([name, phase["name"], f"{phase['seconds']:.1f}", f"{phase['positions']:,.0f}",
                           f"{phase['operations'] / 1e12:,.1f}", phase["bound"], ""])  # fmt: skip
         times = f"{row['steps']} steps, {row['validation']['times']} validations"
-        lines.append([name, f"a step; {times}", f"{row['step_s']:.1f}", "", "", "", f"{row['gpu_hours']:.1f}"])
+        lines.append(
+            [
+                name,
+                f"a step on {row['devices']}; {times}",
+                f"{row['step_s']:.1f}",
+                "",
+                "",
+                "",
+                f"{row['gpu_hours']:.1f}",
+            ]
+        )
     if found["runs"]:
         _print(lines)
 
