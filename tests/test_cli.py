@@ -16,7 +16,7 @@ from lightningrl import cli
 from lightningrl.errors import Interrupted
 from lightningrl.provenance import runner
 from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.plan import KINDS
+from lightningrl.provenance.files import KINDS
 
 ROOT = PACKAGE.parent
 NANO = str(ROOT / "config" / "nano.yaml")

@@ -10,7 +10,8 @@ import pytest
 
 from lightningrl.config.experiment import load
 from lightningrl.provenance.digest import PACKAGE, closure, normalise
-from lightningrl.provenance.plan import KINDS, plan
+from lightningrl.provenance.files import KINDS
+from lightningrl.provenance.plan import plan
 
 ROOT = PACKAGE.parent
 MODULES = sorted(p.relative_to(ROOT).with_suffix("") for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")

@@ -11,7 +11,8 @@ import yaml
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.errors import ConfigError, StageError
 from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.plan import FILES, KINDS, Plan, plan
+from lightningrl.provenance.files import FILES, KINDS
+from lightningrl.provenance.plan import Plan, plan
 
 NANO = PACKAGE.parent / "config" / "nano.yaml"
 

@@ -21,7 +21,8 @@ from snakemake.settings.types import RerunTrigger
 from lightningrl.config.experiment import load
 from lightningrl.errors import LightningRLError
 from lightningrl.provenance.parts import marker
-from lightningrl.provenance.plan import RELEASED, plan
+from lightningrl.provenance.files import RELEASED
+from lightningrl.provenance.plan import plan
 from lightningrl.provenance.runner import threads_of
 from lightningrl.provenance.stage import MANIFEST
 
