@@ -215,7 +215,17 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
         _check_policy(experiment, planned)
         typer.echo(f"{config}: OK, {len(planned.stages)} stages")
         note_pins(planned)
+        _note_sizes(experiment, planned)
         _warn_without_jail(planned)
+
+
+def _note_sizes(experiment: Experiment, planned: Plan) -> None:
+    """Jobs that no model of the experiment will ask for: maybe a size that was mistyped."""
+    known = {f"{stage.kind}/{stage.size}" for stage in planned if stage.size}
+    for name in experiment.resources.jobs:
+        if "/" in name and name not in known:
+            sizes = ", ".join(sorted(known)) or "none has a size"
+            typer.echo(f"note: resources.jobs.{name}: no stage asks for it; there are: {sizes}", err=True)
 
 
 def _check_policy(experiment: Experiment, planned: Plan) -> None:

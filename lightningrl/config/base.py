@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -12,6 +13,16 @@ from lightningrl.config.section import Section
 NAME = r"^[a-z0-9][a-z0-9_-]*$"
 SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?b)(?![a-z0-9])")
 """A size in billions within a checkpoint's name: `8b` of `SDAR-8B-Chat-b32`."""
+
+
+def size_in(checkpoint: str) -> str:
+    """The size in the last part of a path or a repository's name; "" where it holds none.
+
+    >>> size_in("JetLM/SDAR-8B-Chat-b32"), size_in("/models/4b/sdar-1.7b-chat"), size_in("models/mine")
+    ('8b', '1.7b', '')
+    """
+    found = SIZE.search(PurePosixPath(checkpoint).name.lower())
+    return found[1] if found else ""
 
 
 class Base(Section):
@@ -46,8 +57,7 @@ class Base(Section):
     @property
     def size_label(self) -> str:
         """`size`, else the size that the name holds, else ""."""
-        found = SIZE.search(self.checkpoint.lower())
-        return self.size or (found[1] if found else "")
+        return self.size or size_in(self.checkpoint)
 
 
 class Checkpoint(Base):

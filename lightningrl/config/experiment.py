@@ -154,6 +154,12 @@ class Experiment(Section):
         for number, name in enumerate(self.report.replays):
             if name not in names or name in self.report.replays[:number]:
                 raise ValueError(f"report.replays.{number}: found {name!r}, allowed: each of {names} once")
+            tested = self.benchmark(self.run(name).benchmark).test
+            if tested is not None and tested < self.report.replayed_problems:
+                raise ValueError(
+                    f"report.replayed_problems: found {self.report.replayed_problems}, but {name}'s benchmark has "
+                    f"{tested} test problems"
+                )
         curves = {"rewards", "collapse"} & set(self.report.figures)
         if curves and all(run.algorithm == "supervised" for run in self.runs):
             raise ValueError(f"report.figures: {sorted(curves)} need a reinforcement-learning run, runs has none")

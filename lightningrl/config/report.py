@@ -91,6 +91,8 @@ class Resources(Section):
     def _rules(cls, jobs: dict[str, Job]) -> dict[str, Job]:
         for name in jobs:
             rule, slash, size = name.partition("/")
+            if size != size.lower():
+                raise ValueError(f"found {name!r}: sizes of models are written like {rule}/{size.lower()}")
             if rule not in JOBS or (slash and not size):
                 raise ValueError(
                     f"found {name!r}, allowed: a rule or <rule>/<size of a model>, where the rule is one of "

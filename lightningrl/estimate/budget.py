@@ -229,13 +229,13 @@ def has_value_model(run: Run) -> bool:
 
 
 def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shape]:
-    """Of `base`, or all that have its place if a size is named, and of each checkpoint.
+    """Of `base`, which a named size replaces, and of each checkpoint.
 
     Raises ConfigError when neither the size nor a checkpoint's name says it.
     """
     found = {"base": _shape_of_base(experiment, size)}
     for checkpoint in experiment.checkpoints:
-        named = size or checkpoint.size
+        named = checkpoint.size
         found[checkpoint.name] = (
             Shape.of_size(named, checkpoint.block_size)
             if named

@@ -7,13 +7,13 @@ Names: V vocabulary, H hidden, I intermediate, L layers, N query heads, M key/va
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lightningrl.bench.sizes import SHAPES
+from lightningrl.config.base import size_in
 from lightningrl.errors import ConfigError
 
 
@@ -59,10 +59,10 @@ class Shape:
                 return Shape.of(json.loads(path.read_text(encoding="utf-8")), block_size)
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{path} is no config.json of an SDAR model: {error!r}") from None
-        named = re.search(r"(?<![\d.])(\d+(?:\.\d+)?b)(?![a-z0-9])", checkpoint.lower())
-        if named is None or named[1] not in SHAPES:
+        named = size_in(checkpoint)
+        if named not in SHAPES:
             raise ConfigError(f"base.checkpoint {checkpoint!r} names no size; say --model-size, one of {list(SHAPES)}")
-        return Shape.of_size(named[1], block_size)
+        return Shape.of_size(named, block_size)
 
     @property
     def query_numbers(self) -> int:

@@ -76,7 +76,9 @@ class Sweep:
         """
         file = self._file(threshold)
         if file.damaged:
-            self.report(f"{file.path}: {file.damaged} damaged lines; their problems are decoded again")
+            self.report(
+                f"{self.cache}: {file.damaged} damaged lines of threshold {threshold:g}; what they held is missing"
+            )
         missing = self._missing(file)
         if missing and (there := len({uid for uid, _ in file.records})):
             self.report(f"threshold {threshold:g}: {there} of {len(self.examples)} problems are there already")

@@ -22,11 +22,11 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("records.jsonl", "summary.json"),
     "speed": ("speed.json",),
     "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv", "speed.csv"),
-    "table": ("{name}.csv", "{name}.md", "{name}.tex"),
+    "table": ("{name}.csv", "{name}.md", "{name}.tex", "{name}.html"),
     "figure": ("{name}.pdf", "{name}.png", "{name}.csv"),
 }
 """Final files of each kind, the manifest aside; a release's depend on what it holds."""
-RELEASED = ("configuration.yaml", "provenance.csv")
+RELEASED = ("configuration.yaml", "provenance.csv", "provenance.html")
 """A release's, beside copies of tables, figures and replays."""
 OPEN: Mapping[str, tuple[str, ...]] = {
     "checkpoint": FILES["checkpoint"],

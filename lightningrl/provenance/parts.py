@@ -36,8 +36,8 @@ def read_part(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     part = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= part[0] <= part[1]:
-        raise StageError(f"--part: found {text!r}, expected which of how many, like 2/8")
+    if not 1 <= part[0] <= part[1] or part[1] == 1:
+        raise StageError(f"--part: found {text!r}, expected which of how many, at least two, like 2/8")
     return part
 
 

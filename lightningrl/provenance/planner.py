@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from lightningrl.config.base import Base, Checkpoint
@@ -37,6 +38,7 @@ from lightningrl.provenance.files import OPEN, RELEASED, files_of, has_checkpoin
 from lightningrl.provenance.members import check_problems, collected, has, judge_of, member
 from lightningrl.provenance.pin import read_pins
 from lightningrl.provenance.stage import Stage
+from lightningrl.report.paper.printed import identities
 from lightningrl.report.registry import NEEDS
 
 ALL = "frontier"
@@ -55,6 +57,11 @@ class Planner:
         self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.checks: dict[str, Stage] = {}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
+        for where, name in self._published():
+            if name and name not in identities():
+                near = get_close_matches(name, identities(), n=1)
+                meant = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"{where}.published: the published tables have no row {name!r}{meant}")
         for benchmark in experiment.benchmarks:
             check_problems(self.benchmarks[benchmark.name], benchmark)
         for run in experiment.runs:
@@ -67,6 +74,14 @@ class Planner:
             piece: member(piece, getattr(experiment.decoding, piece), f"decoding.{piece}")
             for piece in ("selector", "ranking", "scope", "cache", "stop")
         }
+
+    def _published(self) -> Iterator[tuple[str, str]]:
+        """(key of the config, the row it names)."""
+        experiment = self.experiment
+        if experiment.base is not None:
+            yield "base", experiment.base.published
+        yield from ((f"checkpoints.{each.name}", each.published) for each in experiment.checkpoints)
+        yield from ((f"runs.{each.name}", each.published) for each in experiment.runs)
 
     def stages(self) -> Iterator[Stage]:
         data = {name: self.data(name) for name in self.benchmarks}

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from lightningrl.io import write_text
+from lightningrl.report.page import html_page
 from lightningrl.report.plain import csv_text
 
 Cell = Callable[[Any], str]
@@ -108,9 +109,10 @@ class Printed(Protocol):
 
 
 def write(table: Printed, out_dir: Path) -> list[Path]:
-    """Write `name`.csv, .md and .tex into `out_dir`; returns their paths."""
-    paths = []
-    for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex())):
+    """Write `name`.csv, .md, .tex and .html into `out_dir`; returns their paths."""
+    paths, markdown = [], table.markdown()
+    page = html_page(table.name, markdown)
+    for suffix, text in (("csv", table.csv()), ("md", markdown), ("tex", table.latex()), ("html", page)):
         paths.append(Path(out_dir) / f"{table.name}.{suffix}")
         write_text(paths[-1], text)
     return paths

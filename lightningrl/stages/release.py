@@ -16,8 +16,10 @@ from typing import Any
 import yaml
 
 from lightningrl.io import canonical_json, fsync_dir, read_json, sha256_text, write_bytes, write_text
+from lightningrl.report.page import html_page
 from lightningrl.stages.context import StageContext
 
+HEAD = "# What each stage read of the experiment's config, by stage; not a config to run again.\n"
 MANIFEST = "manifest.json"
 COLUMNS = ("stage", "key", "commit", "uncommitted_changes", "code_sha256", "outputs", "bytes", "outputs_sha256", "from")
 
@@ -34,8 +36,11 @@ def run(context: StageContext) -> None:
     for folder in context.inputs.values():
         _upstream(folder, made)
     science = {stage: manifest["preimage"]["science"] for stage, manifest in sorted(made.items())}
-    write_text(context.folder / "configuration.yaml", yaml.safe_dump(science, sort_keys=True, allow_unicode=True))
-    write_text(context.folder / "provenance.csv", provenance(made))
+    told = yaml.safe_dump(science, sort_keys=True, allow_unicode=True)
+    write_text(context.folder / "configuration.yaml", HEAD + told)
+    rows = provenance(made)
+    write_text(context.folder / "provenance.csv", rows)
+    write_text(context.folder / "provenance.html", html_page("provenance", _markdown(rows, told)))
     link(context.folder)
 
 
@@ -65,6 +70,18 @@ def provenance(made: Mapping[str, Any]) -> str:
             " ".join(sorted(sources)),
         ])  # fmt: skip
     return out.getvalue()
+
+
+def _markdown(rows: str, told: str) -> str:
+    """The table, hashes cut short, and the configuration."""
+    table = [
+        [cell[:12] if name.endswith("sha256") else cell for name, cell in zip(COLUMNS, row, strict=True)]
+        for row in list(csv.reader(text.StringIO(rows)))[1:]
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in ([*COLUMNS], ["---"] * len(COLUMNS), *table)]
+    return "\n".join(
+        ["## How each stage was made", "", *lines, "", "## What each read of the config", "", "```", told, "```"]
+    )
 
 
 def link(folder: Path) -> None:

@@ -54,6 +54,8 @@ def refused(tmp_path: Path, path: str, value: object) -> str:
         ("seed", -1, ["seed: found -1", "greater than or equal to 0"]),
         ("runs.1.name", "base", ["two policies are named 'base'", "the experiment's own"]),
         ("runs.1.name", "lightningrl", ["two policies are named 'lightningrl'"]),
+        ("report.replayed_problems", 13, ["report.replayed_problems: found 13", "12 test problems"]),
+        ("resources.jobs", {"train/8B": {"gpus": 8}}, ["train/8B", "train/8b"]),
         ("runs.0.base", "sdar-4b", ["runs.lightningrl.base: found 'sdar-4b'", "['base']"]),
         (
             "checkpoints",

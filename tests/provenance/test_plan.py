@@ -210,3 +210,8 @@ def test_an_unknown_stage_is_answered_with_the_known_ones():
 def test_the_other_experiments_can_be_planned():
     for path in sorted((PACKAGE.parent / "config").glob("*.yaml")):
         assert len(plan(load(path)).stages) > 10, path
+
+
+def test_a_mistyped_row_of_the_published_tables_is_told_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"runs.lightningrl.published: .*'LightningRL-8B-B32'; did you mean 'Light"):
+        planned({"runs.0.published": "LightningRL-8B-B32"})

@@ -76,7 +76,7 @@ def test_numbers_have_true_minus_signs_and_no_negative_zero():
 def test_written_tables_are_the_same_bytes_every_time(collected, tmp_path):
     first = tables.write(tables.main(collected.headline), tmp_path / "a")
     second = tables.write(tables.main(collected.headline), tmp_path / "b")
-    assert [path.name for path in first] == ["main.csv", "main.md", "main.tex"]
+    assert [path.name for path in first] == ["main.csv", "main.md", "main.tex", "main.html"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 

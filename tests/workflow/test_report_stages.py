@@ -116,7 +116,7 @@ def test_a_figure_is_given_the_common_options_that_it_has() -> None:
     assert figure.options_for(draw_plainly, plot) == {}
 
 
-def a_manifest(kind: str, name: str, key: str, folder: Path, inputs: dict[str, Path], **science: object) -> None:
+def a_manifest(kind: str, name: str, key: str, folder: Path, inputs: dict[str, Path], science: dict) -> None:
     outputs = {"it.csv": {"bytes": 3, "sha256": "0" * 64}}
     manifest = {
         "kind": kind, "name": name, "key": key, "outputs": outputs, "git": {"commit": "c0ffee", "dirty": False},
@@ -130,8 +130,8 @@ def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
     drawn, collect = tmp_path / "figure" / "pie-1", tmp_path / "collect" / "pie-1"
     for name in ("pie.png", "pie.pdf"):
         write_text(drawn / name, name)
-    a_manifest("collect", "pie", "1", collect, {}, bootstrap=7)
-    a_manifest("figure", "pie", "2", drawn, {"collect": collect}, name="pie")
+    a_manifest("collect", "pie", "1", collect, {}, {"bootstrap": 7})
+    a_manifest("figure", "pie", "2", drawn, {"collect": collect}, {"name": "pie"})
     for key in ("old", "new"):
         context = SimpleNamespace(
             config={"tables": [], "figures": ["pie"], "replays": []},
@@ -143,6 +143,7 @@ def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
         assert (tmp_path / "latest").readlink() == Path(f"release-{key}")
     assert sorted(path.name for path in (tmp_path / "latest" / "figures").iterdir()) == ["pie.pdf", "pie.png"]
     told = yaml.safe_load((tmp_path / "latest" / "configuration.yaml").read_text())
+    assert "<td>collect/pie</td>" in (tmp_path / "latest" / "provenance.html").read_text()
     assert told == {"collect/pie": {"bootstrap": 7}, "figure/pie": {"name": "pie"}}
     rows = list(csv.DictReader((tmp_path / "latest" / "provenance.csv").open()))
     assert [(row["stage"], row["key"], row["commit"], row["bytes"]) for row in rows] == [

@@ -21,7 +21,6 @@ from snakemake.settings.types import RerunTrigger
 from lightningrl.config.experiment import load
 from lightningrl.errors import LightningRLError
 from lightningrl.provenance.parts import marker
-from lightningrl.provenance.files import RELEASED
 from lightningrl.provenance.plan import plan
 from lightningrl.provenance.runner import threads_of
 from lightningrl.provenance.stage import MANIFEST
@@ -134,6 +133,13 @@ def trust_names():
     """Only missing files and times count from here on: a folder's name holds the key of all that could change its
     content, so Snakemake's own guesses (other code, parameters, another set of inputs) can only be wrong."""
     workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
+
+
+if workflow.is_main_process:
+    # Snakemake's notes of outputs that a stopped job had begun. A stage's folder with a manifest is whole, and one without
+    # is gone on with; with the notes Snakemake would refuse to go on, or delete what is whole.
+    for note in Path(".snakemake/incomplete").glob("*"):
+        note.unlink(missing_ok=True)
 
 
 @cache

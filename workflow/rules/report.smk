@@ -6,11 +6,12 @@ rule table:
         upstream("table"),
     output:
         report(
-            f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.csv",
+            f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.html",
             caption="../report/table.rst",
             category="Tables",
             labels={"table": "{name}"},
         ),
+        f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.csv",
         f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.md",
         f"results/{EXPERIMENT}/table/{{name}}-{{key}}/{{name}}.tex",
         f"results/{EXPERIMENT}/table/{{name}}-{{key}}/manifest.json",
@@ -91,17 +92,14 @@ rule release:
     output:
         expand(
             f"results/{EXPERIMENT}/release-{{{{key}}}}/{{file}}",
-            file=[file for file in PLAN.release.outputs if file not in RELEASED],
+            file=[file for file in PLAN.release.outputs if file != "provenance.html"],
         ),
-        *[
-            report(
-                f"results/{EXPERIMENT}/release-{{key}}/{file}",
-                caption="../report/provenance.rst",
-                category="Provenance",
-                labels={"file": file},
-            )
-            for file in RELEASED
-        ],
+        report(
+            f"results/{EXPERIMENT}/release-{{key}}/provenance.html",
+            caption="../report/provenance.rst",
+            category="Provenance",
+            labels={"what": "configuration and provenance of every stage"},
+        ),
     log:
         f"logs/{EXPERIMENT}/release/release-{{key}}.last.log",
     benchmark:

@@ -28,7 +28,7 @@ class Line:
 
     @property
     def title(self) -> str:
-        return BENCHMARKS[self.benchmark]
+        return BENCHMARKS.get(self.benchmark, self.benchmark)
 
     @property
     def label(self) -> str:

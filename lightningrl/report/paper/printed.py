@@ -8,6 +8,7 @@ Table 4. Nothing here was measured by us.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 from lightningrl.report.published.files import RESULTS, rows
 from lightningrl.report.published.leaderboard import METHODS
@@ -48,6 +49,12 @@ def identity(model: str, scale: str, block_size: str, table: str) -> str:
     ('SDAR-1.7B-b32', 'w/o NLL loss')
     """
     return f"{model}-{scale}-b{block_size}" if table == "table6" else SAME.get(model, model)
+
+
+@cache
+def identities() -> frozenset[str]:
+    """Of all rows of all tables."""
+    return frozenset(row.identity for number in range(1, 8) for row in printed(f"table{number}"))
 
 
 def printed(table: str) -> list[PrintedRow]:

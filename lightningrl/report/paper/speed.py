@@ -12,6 +12,7 @@ import pandas as pd
 
 from lightningrl.report.paper.difference import estimate
 from lightningrl.report.paper.lines import DAGGER, Line, lines, long_table
+from lightningrl.report.paper.printed import PrintedRow
 from lightningrl.report.paper.sections import Sections
 from lightningrl.report.paper.tables import published
 from lightningrl.report.tables import MISSING, Table, number
@@ -22,18 +23,28 @@ SPEED = "tokens_per_second"
 
 def table7(speed: pd.DataFrame) -> Sections:
     found = lines("table7", speed)
+    shown = {(line.benchmark, line.policy) for line in found}
+    found += [
+        Line(row.benchmark, PrintedRow(row.published or row.policy, row.published), row)
+        for row in speed.itertuples()
+        if (row.benchmark, row.policy) not in shown
+    ]
     measured = [line for line in found if line.measured is not None]
-    parts = (published("table7", found, PRINTED), _measured(found), _difference(measured))
+    compared = [line for line in measured if not pd.isna(line.published("tps_h100"))]
+    printed = [line for line in found if line.row.numbers]
+    parts = (published("table7", printed, PRINTED), _measured(found), _difference(compared))
     entries = []
     for line in {line.row.identity: Line(line.benchmark, line.row, None) for line in found}.values():
         entries += [line.entry("published", metric, line.published(metric)) for metric in PRINTED]
     for line in found:
         if line.as_published:
             mark = "as published, not run here"
-            entries.append(line.entry("measured", SPEED, line.published("tps_h100"), mark=mark))
+            entries.append(line.entry("as published", SPEED, line.published("tps_h100"), mark=mark))
     for line in measured:
         now, constant = estimate(line, SPEED), line.published("tps_h100")
         entries.append(line.entry("measured", SPEED, *now, mark=_conditions(line)))
+        if line not in compared:
+            continue
         entries.append(line.entry("difference", SPEED, *now.minus(constant)))
         entries.append(line.entry("ratio", SPEED, *(each / constant for each in now)))
     return Sections("table7", "Table 7: tokens a second, GSM8K", parts, long_table(entries))

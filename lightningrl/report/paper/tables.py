@@ -115,8 +115,8 @@ def _notes(headline: pd.DataFrame, mixed: Mixed | None) -> tuple[str, ...]:
         limits = ", ".join(f"{name} {number(y_max, 1)} %" for name, y_max in mixed.y_max.items())
         notes.append(
             f"{DAGGER} as published, not run here. AUP, one y_max: recomputed, for systems marked {DAGGER} from "
-            f"the points of the d3LLM leaderboard, with the best accuracy measured or published in this table as "
-            f"y_max: {limits}."
+            f"the points of the d3LLM leaderboard, with the best accuracy of all these points and of all measured ones "
+            f"in this table as y_max: {limits}."
         )
     if not headline.empty:
         notes.append(f"Brackets: 95 % intervals over problems. {MISSING}: not run, or not told by the records.")
@@ -136,8 +136,9 @@ def _measured_entries(found: Sequence[Line], mixed: Mixed | None) -> Iterator[di
                 limit = {"y_max": line.value(y_max)} if metric == "aup" else {}
                 yield line.entry("measured", column, *estimate(line, column), **limit)
             if line.as_published and metric != "aup":
-                yield line.entry("measured", metric, line.published(metric), mark="as published, not run here")
+                yield line.entry("as published", metric, line.published(metric), mark="not run here")
         if mixed is not None:
             mark = {"mark": "leaderboard's points, not run here"} if line.as_published else {}
             limit = mixed.y_max[line.benchmark]
-            yield line.entry("measured", "aup_one_y_max", mixed.aup(line), y_max=limit, **mark)
+            part = "as published" if line.as_published else "measured"
+            yield line.entry(part, "aup_one_y_max", mixed.aup(line), y_max=limit, **mark)
