@@ -36,6 +36,7 @@ runs:
   - {{name: r, role: after, algorithm: lightningrl, benchmark: gsm-mini, steps: 8, prompts: 2, responses: 4, updates: 2,
      max_rounds: 2, method: {{filter_all_wrong: false}}, threshold: 0.03, learning_rate: 1.0e-4, validate_every: 2,
      save_every: 2}}
+report: {{replays: []}}
 """
 BEFORE = (("data", "--name", "gsm-mini"), ("selfcheck", "--name", "gsm-mini"), ("tokenizer",), ("pretrain",))
 TRAIN = ("train", "--config", "killed.yaml", "--name", "r")
