@@ -15,11 +15,14 @@ from typing import Any
 
 from lightningrl.errors import StageError
 from lightningrl.io import canonical_json, read_json, sha256_text
+from lightningrl.provenance.files import KINDS
 from lightningrl.provenance.stage import MANIFEST
 
 KEYED = re.compile(r".+-[0-9a-f]{8}")
 """The name of a stage's folder."""
 LATEST = "latest"
+PER_POLICY = ("evaluate", "speed")
+"""Kinds whose stages' names are of two parts, `<policy>/<benchmark>`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +72,14 @@ class Made:
         return bool(self.manifest.get("code", {}).get("pinned"))
 
     @property
+    def ran(self) -> str:
+        """The digest of the code that made it: under a pin maybe not its key's."""
+        return self.manifest.get("code", {}).get("live") or self.code
+
+    @property
     def ran_other_code(self) -> bool:
         """Whether it was made under a pin by code that is not the pinned one."""
-        code = self.manifest.get("code", {})
-        return self.pinned and code.get("live") != code.get("digest")
+        return self.ran != self.code
 
     @property
     def commit(self) -> str:
@@ -133,9 +140,21 @@ def read_made(folder: Path) -> Made:
     if not sound:
         raise StageError(f"{path} is damaged: it does not say what the folder is or what it was made from.")
     depth = 0 if manifest["kind"] == "release" else manifest["name"].count("/") + 1
-    if len(folder.parts) < depth + 2 or ".." in folder.parts:  # so that the experiment's folder has a name
-        folder = Path(os.path.abspath(folder))
+    folder = _plain(folder, depth + 2)
     return Made(folder.parents[min(depth, len(folder.parents) - 1)], folder, manifest)
+
+
+def _plain(folder: Path, n_parts: int) -> Path:
+    """The folder without `..`, and with so many names that the experiment's folder has one."""
+    if ".." in folder.parts:
+        end = len(folder.parts) - folder.parts[::-1].index("..")
+        folder = Path(os.path.realpath(Path(*folder.parts[:end])), *folder.parts[end:])
+    return folder if len(folder.parts) >= n_parts else Path.cwd() / folder
+
+
+def canonical(folder: Path) -> Path:
+    """The one form in which folders are compared, however they were come by: absolute, no `..`, no links."""
+    return Path(os.path.realpath(folder))
 
 
 def chain(made: Made) -> Chain:
@@ -171,9 +190,15 @@ def experiments(results: Path) -> list[Path]:
             f"{results} is no folder; expected results/, or one experiment's folder in it. In the clone, `snakemake "
             "--cores 2` makes them."
         )
+    results = _plain(results, 1)  # an experiment's folder is compared with its name in configs
     if is_experiment(results):
         return [results]
     return sorted(path for path in results.iterdir() if path.is_dir() and is_experiment(path))
+
+
+def names_of(root: Path) -> set[str]:
+    """What an experiment's folder is called, here and where it is a link to: one of them is its name in configs."""
+    return {root.name, canonical(root).name}
 
 
 def is_experiment(folder: Path) -> bool:
@@ -182,25 +207,40 @@ def is_experiment(folder: Path) -> bool:
     if any(KEYED.fullmatch(path.name) and path.name.startswith("release-") for path in below):
         return True
     kinds = ("data", "tokenizer", "checkpoint", "pretrain", "train", "evaluate", "collect")
-    return any(path.name in kinds and any(_keyed(path)) for path in below)
+    return any(path.name in kinds and any(keyed(path, levels(path.name))) for path in below)
 
 
 def stage_folders(root: Path) -> Iterator[Path]:
     """Folders of an experiment's stages, finished or not; links are not followed."""
     for path in _folders(root):
-        if path.name != "cache":
-            yield from _keyed(path)
+        if path.name in KINDS:
+            yield from keyed(path, levels(path.name))
+        elif path.name.startswith("release-") and KEYED.fullmatch(path.name):
+            yield path
 
 
-def _keyed(folder: Path) -> Iterator[Path]:
-    """It, if it is a stage's, else those below; a policy's name may look like one with a key."""
-    below = _folders(folder)
-    inner = any(KEYED.fullmatch(path.name) and (path / MANIFEST).is_file() for path in below)
-    if KEYED.fullmatch(folder.name) and ((folder / MANIFEST).exists() or not inner):
-        yield folder
+def cache_folders(root: Path) -> Iterator[Path]:
+    """Folders of stages' caches, and of the marks that parts of evaluations leave; links are not followed."""
+    cache = root / "cache"
+    if cache.is_symlink() or not cache.is_dir():
         return
-    for path in below:
-        yield from _keyed(path)
+    for path in _folders(cache):
+        if path.name in KINDS or path.name == "parts":
+            yield from keyed(path, levels(path.name))
+
+
+def levels(kind: str) -> int:
+    """How far below its kind's folder a stage's is: `evaluate/<policy>/<benchmark>-<key>`, `train/<run>-<key>`."""
+    return 2 if kind in PER_POLICY or kind == "parts" else 1
+
+
+def keyed(folder: Path, depth: int) -> Iterator[Path]:
+    """Folders with a key exactly so far below. What is above them may look so too: a policy `code-20261128`."""
+    for path in _folders(folder):
+        if depth > 1:
+            yield from keyed(path, depth - 1)
+        elif KEYED.fullmatch(path.name):
+            yield path
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -209,10 +249,15 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def releases(root: Path) -> tuple[list[Made], list[str]]:
-    """An experiment's finished releases, oldest first, and messages about those that cannot be read."""
+    """An experiment's finished releases, oldest first, and messages about those that cannot be read.
+
+    One that was moved to another disk and is linked here counts; another name for one that is here does not.
+    """
     found, damaged = [], []
     for path in sorted(root.glob("release-*")):
-        if path.is_symlink() or not (path / MANIFEST).is_file():
+        if path.is_symlink() and not path.exists():
+            damaged.append(f"{path} leads to {os.readlink(path)}, which is not here.")
+        if (path.is_symlink() and canonical(path).parent == canonical(root)) or not (path / MANIFEST).is_file():
             continue
         try:
             found.append(read_made(path))
@@ -222,11 +267,13 @@ def releases(root: Path) -> tuple[list[Made], list[str]]:
 
 
 def latest(root: Path) -> Path | None:
-    """The release that an experiment's link `latest` names; None without the link, or where it leads nowhere."""
+    """The release that an experiment's link `latest` names; None without the link, or where it leads nowhere.
+
+    Always in this folder: an absolute link in a copy leads to where the results were copied from.
+    """
     link = root / LATEST
-    if not (link / MANIFEST).is_file():
-        return None
-    return root / os.readlink(link) if link.is_symlink() else link
+    path = root / Path(os.readlink(link)).name if link.is_symlink() else link
+    return path if (path / MANIFEST).is_file() else None
 
 
 def find_release(results: Path, which: str = LATEST) -> Made:
@@ -262,5 +309,7 @@ def find_release(results: Path, which: str = LATEST) -> Made:
 
 
 def _resolved(path: Path) -> Made:
-    """A release by its own name where the path is the link `latest`."""
-    return read_made(path.parent / os.readlink(path) if path.is_symlink() else path)
+    """A release by its own name where the path is the link `latest`, or another that is named otherwise."""
+    if path.name == LATEST and (newest := latest(path.parent)) is not None:
+        return read_made(newest)
+    return read_made(path.parent / os.readlink(path) if path.is_symlink() and not KEYED.fullmatch(path.name) else path)

@@ -62,6 +62,26 @@ def state(stage: Stage, verify: bool = False) -> str:
     return "done"
 
 
+def check_code(stage: Stage) -> None:
+    """Raise StageError where a finished stage that is not pinned was made, under a pin, by code that is not its key's.
+
+    Not finished, or of another key: that is for others to say.
+    """
+    if stage.pin is not None or not stage.manifest.is_file():
+        return
+    manifest = read_json(stage.manifest)
+    code = manifest.get("code") if isinstance(manifest, dict) else None
+    live = code.get("live") if isinstance(code, dict) else None
+    if live not in (None, stage.code):
+        label = f"{stage.kind}/{stage.name}"
+        raise StageError(
+            f"{stage.folder} was made under a pin by other code (digest {live[:12]}) than its key says "
+            f"({stage.code[:12]}), and {label} is not pinned any more. Delete that folder, and what was made "
+            f"from it with its caches: it is made anew by today's code. Or pin it again, to take it as it is: "
+            f"`lightningrl pin {label}` with the same --config."
+        )
+
+
 def check(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
     """The manifest of a finished folder, after comparing its files (or those in `names`) with their hashes.
 
@@ -92,6 +112,7 @@ def check_input(role: str, source: Stage) -> None:
             f"input {role!r}: {source.folder} is not finished (it has no {MANIFEST}). Make it first: snakemake does, "
             f"or `lightningrl {source.kind} --name {source.name}` with the same --config."
         )
+    check_code(source)
     found = check(source.folder).get("key")
     if found != source.key:
         raise StageError(f"input {role!r}: {source.manifest} has key {found!r}, expected {source.key!r}. Delete it.")

@@ -26,6 +26,27 @@ def marker(stage: Stage, part: tuple[int, int]) -> Path:
     return RESULTS / stage.experiment / "cache" / "parts" / f"{stage.name}-{stage.key}" / f"{index}-of-{count}.json"
 
 
+def check_made_by(plan: Plan) -> None:
+    """Raise StageError where something counts as done that code made, under a pin, which is not asked for any more."""
+    count = plan.experiment.resources.evaluate_parts
+    for stage in plan:
+        manifest.check_code(stage)
+        if stage.kind == "evaluate" and count > 1 and not stage.manifest.is_file():
+            check_marks(stage, count)
+
+
+def check_marks(stage: Stage, count: int) -> None:
+    """Raise StageError where a part counts as done whose records are not in the cache of today's code: it was decoded
+    by other code, under a pin."""
+    for path in (marker(stage, (index, count)) for index in range(1, count + 1)):
+        if path.is_file() and (cache := Path(io.read_json(path)["cache"])).name != stage.cache.name:
+            raise StageError(
+                f"{path} says that a part of evaluate {stage.name} is done, but by other code: its records are in "
+                f"{cache}, those of today's code go to {stage.cache}. Delete {path.parent} to decode the parts anew, "
+                "or check out the code that began them."
+            )
+
+
 def read_part(text: str) -> tuple[int, int]:
     """`2/8` as (2, 8).
 
@@ -54,6 +75,7 @@ def run_part(
     done = marker(stage, part)
     with log(stage, started, part) as report, lease(state, made=state):
         if not manifest.missing(stage):
+            manifest.check_code(stage)
             report(f"already finished: {stage.folder}")
         else:
             choose_jail(plan, report)

@@ -4,6 +4,9 @@ Kept is what was asked for and everything that it was made from, by the manifest
 caches ever go; what is unfinished only when asked for, what cannot be read or is not ours never: it is named. While a
 stage of the experiment is at work nothing goes, because what it reads is in no manifest yet.
 
+Kept folders and those in the list to remove are compared in one form (`made.canonical`), and once more by what the disk
+says they are before anything goes: `_refuse_what_is_kept`.
+
 A folder goes by being renamed away whole, then deleted; downstream first. So a crash leaves every manifest with all of
 its files, and never one whose inputs went before it. What was renamed and not deleted goes at the next prune.
 """
@@ -12,17 +15,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightningrl.errors import StageError
-from lightningrl.io import canonical_json, fsync_dir, sha256_text
+from lightningrl.io import fsync_dir
 from lightningrl.lease import lease
 from lightningrl.provenance.disk import freed, holders
-from lightningrl.provenance.made import KEYED, LATEST, Made, chain, latest, read_made, releases, stage_folders
+from lightningrl.provenance.files import KINDS
+from lightningrl.provenance.made import (
+    LATEST,
+    Made,
+    cache_folders,
+    canonical,
+    chain,
+    latest,
+    read_made,
+    releases,
+    stage_folders,
+)
 from lightningrl.provenance.plan import Plan
-from lightningrl.provenance.stage import MANIFEST, TIMING
+from lightningrl.provenance.stage import MANIFEST, TIMING, cache_key
 
 ASIDE = ".pruned"
 """Where folders are renamed to, inside the experiment's folder."""
@@ -79,19 +93,21 @@ def what_goes(
             )
         kept |= {made.folder for made in upstream.made}
         for made in upstream.made:
-            caches_kept |= {cache_of(made), _parts(root, made.name, made.key)}
+            caches_kept |= {cache_of(made), _parts(made.root, made.name, made.key)}
         found.notes += [f"{folder}, which release {release.key} was made from, is not here" for folder in upstream.gone]
     for stage in (stage for plan in plans for stage in plan):
         kept.add(root / Path(*stage.folder.parts[2:]))  # results/<experiment>/ aside
         caches_kept |= {root / Path(*stage.cache.parts[2:]), _parts(root, stage.name, stage.key)}
-    going = [made for path in all_folders if path not in kept and (made := _removable(path, found, unfinished))]
+    kept, caches_kept = ({canonical(path) for path in paths} for paths in (kept, caches_kept))
+    others = [path for path in all_folders if canonical(path) not in kept]
+    going = [made for path in others if (made := _removable(path, found, unfinished))]
     found.folders = _downstream_first(going) + (found.unfinished if unfinished else [])
-    for path in _cache_folders(root):
-        if caches or path not in caches_kept:
-            found.folders.append(path)
+    all_caches = list(cache_folders(root))
+    found.folders += [path for path in all_caches if caches or canonical(path) not in caches_kept]
     found.folders += sorted(root.glob(f"{ASIDE}-*"))
-    found.named += _not_ours(root)
+    found.named += _not_ours(root, {*all_folders, *all_caches}, kept)
     found.link = _where_latest_goes(root, found)
+    _refuse_what_is_kept(found, kept)
     return found
 
 
@@ -101,7 +117,7 @@ def carry_out(pruning: Pruning, report: Callable[[Path, int | None], None]) -> i
     report: called with each folder and its bytes; without bytes for one that was left because somebody began to work on
     it since.
     """
-    root, gone = pruning.root, 0
+    root, gone, removed = pruning.root, 0, []
     if pruning.link is not None:
         _move_link(root, pruning.link)
     for number, folder in enumerate(pruning.folders):
@@ -112,16 +128,16 @@ def carry_out(pruning: Pruning, report: Callable[[Path, int | None], None]) -> i
             report(folder, None)
             continue
         gone += 1
+        removed.append(folder)
         report(folder, size)
-    _remove_empty(root)
+    for folder in removed:
+        _remove_empty(folder.parent, root)
     return gone
 
 
 def cache_of(made: Made) -> Path:
-    """Where a finished stage's cache is: its key without what is swept."""
-    preimage = {**made.manifest["preimage"], "code": made.code}
-    preimage["science"] = {role: value for role, value in made.science.items() if role != "sweep"}
-    key = sha256_text(canonical_json(preimage))[:8]
+    """Where a finished stage's cache is."""
+    key = cache_key({**made.manifest["preimage"], "code": made.code}, made.ran)
     return made.root / "cache" / made.kind / f"{made.name}-{key}"
 
 
@@ -132,26 +148,28 @@ def _parts(root: Path, name: str, key: str) -> Path:
 
 def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[Made]:
     known, damaged = releases(root)
-    kept: dict[str, Made] = {}
+    kept: dict[Path, Made] = {}
+    """By folder: a copy made by hand has its original's key."""
     for word in keep:
         if word == "all-releases":
             if damaged:
                 raise StageError(f"{' '.join(damaged)} All releases are to be kept, so nothing is removed.")
-            kept |= {made.key: made for made in known}
+            kept |= {canonical(made.folder): made for made in known}
         elif word == "latest":
             newest = latest(root)
             if newest is None:
                 raise StageError(
                     f"{root} has no link `latest` to a finished release. Say --keep all-releases or a key."
                 )
-            kept |= {(made := read_made(newest)).key: made}
+            made = read_made(newest)
+            kept |= {canonical(each.folder): each for each in (made, *known) if each.key == made.key}
         elif word == "current":
             if not plans:
                 raise StageError("--keep current: which results are current, a config says. Add --config FILE.")
             todays = {plan.release.key for plan in plans}
-            kept |= {made.key: made for made in known if made.key in todays}
-        elif word in (keys := {made.key: made for made in known}):
-            kept[word] = keys[word]
+            kept |= {canonical(made.folder): made for made in known if made.key in todays}
+        elif of_key := {canonical(made.folder): made for made in known if made.key == word}:
+            kept |= of_key
         else:
             listed = ", ".join(made.key for made in known) or "none"
             raise StageError(f"--keep {word}: expected one of {', '.join(KEEPS)}, or a release of {root}: {listed}.")
@@ -200,48 +218,61 @@ def _downstream_first(going: list[Made]) -> list[Path]:
     return order
 
 
-def _cache_folders(root: Path) -> list[Path]:
-    """Caches of stages, links aside."""
-    cache = root / "cache"
-    if cache.is_symlink() or not cache.is_dir():
-        return []
-    found: list[Path] = []
-    for where, names, _ in os.walk(cache):
-        keyed = [name for name in names if KEYED.fullmatch(name) and not os.path.islink(os.path.join(where, name))]
-        if len(Path(where).relative_to(cache).parts) > 0:
-            found += [Path(where) / name for name in keyed]
-            names[:] = [name for name in names if name not in keyed]
-    return sorted(found)
+def _refuse_what_is_kept(found: Pruning, kept: Iterable[Path]) -> None:
+    """Raise StageError where a folder to remove is, holds or is in a kept release or anything upstream of one; kept:
+    further folders. They are the same when the disk says so, whatever they are called."""
+    going = {identity: path for path in found.folders for identity in _identities([path])}
+    chains = {made.folder for release in found.kept for made in chain(release).made}
+    needed = {identity: path for path in (*kept, *chains) for identity in _identities([path])}
+    above = {identity: path for path in needed.values() for identity in _identities(path.resolve().parents)}
+    inside = {identity: path for path in going.values() for identity in _identities(path.resolve().parents)}
+    clashes = [(path, {**above, **needed}[same]) for same, path in going.items() if same in {**above, **needed}]
+    clashes += [(path, needed[same]) for same, path in inside.items() if same in needed]
+    if clashes:
+        listed, folder = clashes[0]
+        raise StageError(
+            f"nothing is removed: {listed} is to go, but it is, holds or is in {folder}, which is kept. That is a "
+            "defect of --prune, please report it with this message and how the folders are linked."
+        )
 
 
-def _not_ours(root: Path) -> list[str]:
-    """Links and files in the experiment's folder that no stage made."""
+def _identities(paths: Iterable[Path]) -> list[tuple[int, int]]:
+    return [(status.st_dev, status.st_ino) for status in (path.stat() for path in paths if path.exists())]
+
+
+def _not_ours(root: Path, ours: Collection[Path], kept: Collection[Path]) -> list[str]:
+    """Links, files and folders in the experiment's folder that no stage made. ours: folders of stages and caches."""
     found = []
     for path in sorted(root.iterdir()):
-        if path.is_symlink() and path.name != LATEST:
-            found.append(f"{path} is a link; what it leads to is left alone")
-        elif path.is_file() and not path.is_symlink():
+        if path.is_symlink():
+            if path.name != LATEST:
+                found.append(f"{path} is a link; what it leads to is left alone")
+        elif path.is_file():
             found.append(f"{path} is no stage's")
-        elif path.is_dir() and not path.is_symlink() and not KEYED.fullmatch(path.name) and path.name != "cache":
-            found += [f"{inner} is a link; what it leads to is left alone" for inner in _links_above_stages(path)]
+        elif path.name in (*KINDS, "cache"):
+            found += [f"{inner} is a link; what it leads to is left alone" for inner in _links_above(path, ours)]
+        elif path not in ours and canonical(path) not in kept and not path.name.startswith("."):
+            found.append(f"{path} is no stage's")
     return found
 
 
-def _links_above_stages(folder: Path) -> list[Path]:
+def _links_above(folder: Path, ours: Collection[Path]) -> list[Path]:
+    """Links below a folder, but not inside stages' folders and caches."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
             found.append(path)
-        elif path.is_dir() and not KEYED.fullmatch(path.name) and not path.name.startswith("."):
-            found += _links_above_stages(path)
+        elif path.is_dir() and path not in ours and not path.name.startswith("."):
+            found += _links_above(path, ours)
     return found
 
 
 def _where_latest_goes(root: Path, found: Pruning) -> str | None:
-    link = root / LATEST
-    if not link.is_symlink() or root / os.readlink(link) not in found.folders:
+    going = {canonical(folder) for folder in found.folders}
+    newest = latest(root) if (root / LATEST).is_symlink() else None
+    if newest is None or canonical(newest) not in going:
         return None
-    left = [made for made in releases(root)[0] if made.folder not in found.folders]
+    left = [made for made in releases(root)[0] if canonical(made.folder) not in going]
     return left[-1].folder.name if left else ""
 
 
@@ -274,14 +305,11 @@ def _remove(root: Path, folder: Path, number: int) -> bool:
     return True
 
 
-def _remove_empty(root: Path) -> None:
-    """Folders by kind and policy that hold nothing any more."""
-    for where, _, _ in os.walk(root, topdown=False):
-        path = Path(where)
-        if path != root and not path.is_symlink() and not KEYED.fullmatch(path.name) and not any(path.iterdir()):
-            inside_stage = any(KEYED.fullmatch(part) for part in path.relative_to(root).parts)
-            if not inside_stage:
-                path.rmdir()
+def _remove_empty(folder: Path, root: Path) -> None:
+    """A folder by kind or policy, and those above it, that hold nothing any more."""
+    while folder != root and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _is_temporary(path: Path) -> bool:

@@ -21,7 +21,7 @@ from lightningrl.benchmarks.fetch import Origins
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.report import Resources
 from lightningrl.errors import LightningRLError, StageError
-from lightningrl.io import canonical_json, disk_error, read_jsonl, write_bytes
+from lightningrl.io import canonical_json, disk_error, read_json, read_jsonl, write_bytes, write_json
 from lightningrl.launched import process
 from lightningrl.lease import lease
 from lightningrl.provenance import manifest, system
@@ -31,6 +31,8 @@ from lightningrl.resolve import resolve
 from lightningrl.sandbox.probe import choose
 from lightningrl.stages.context import StageContext
 
+CODE = "code.json"
+"""In a state's folder: the digest of the code that left it."""
 STOP_EARLIER_S = 60.0
 """How long before the end of its time budget a stage is told to save (at most a tenth of the budget)."""
 
@@ -54,10 +56,12 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: flo
     try:
         with log(stage, started) as report, lease(stage.folder / "state"):
             if not manifest.missing(stage):
+                manifest.check_code(stage)
                 manifest.check(stage.folder)
                 shutil.rmtree(stage.folder / "state", ignore_errors=True)
                 report(f"already finished: {stage.folder}")
                 return False
+            check_state(stage)
             choose_jail(plan, report)
             _make(stage, plan.experiment, report, budget_s, started)
             report(f"finished: {stage.folder}")
@@ -73,6 +77,7 @@ def _help(plan: Plan, stage: Stage, budget_s: float | None, started: float) -> b
     resources = plan.experiment.resources
     if not manifest.missing(stage):
         return False
+    check_state(stage)
     choose_jail(plan, lambda line: None)
     for role, source in (*stage.inputs.items(), *stage.after.items()):
         manifest.check_input(role, source)
@@ -101,13 +106,36 @@ def _make(
     _remove_temporaries(stage.folder)
     threads = threads_of(resources, stage.kind)
     system.set_thread_environment(threads)
+    write_json(stage.folder / "state" / CODE, {"live": stage.live_code})
     timing = timing_file(stage.folder / "state" / TIMING)
-    timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now())
+    timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now(), code=stage.live_code)
     with stopping(budget_s, started) as should_stop:
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
         entry(context_of(stage, experiment, report, should_stop, timing))
     timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
     _finish(stage, threads, started)
+
+
+def check_state(stage: Stage) -> None:
+    """Raise StageError where another code than today's has left a state: under a pin the key does not tell them apart.
+
+    A state without a word of its code is accepted.
+    """
+    state = stage.folder / "state"
+    if not (state / CODE).is_file() or not any(_is_progress(path) for path in state.iterdir()):
+        return
+    live = read_json(state / CODE).get("live")
+    if live != stage.live_code:
+        raise StageError(
+            f"{state} was left by other code (digest {str(live)[:12]}) than today's ({stage.live_code[:12]}): "
+            f"{stage.kind} {stage.name} was begun under a pin, or is pinned now. Check out the code that began it and "
+            f"run the same command; or delete {state} to begin anew; or, to go on from it by today's code, delete "
+            f"{state / CODE} (the starts in the manifest say which code each ran)."
+        )
+
+
+def _is_progress(path: Path) -> bool:
+    return path.name not in (CODE, TIMING) and not path.name.endswith("lease") and not path.name.startswith(".")
 
 
 def threads_of(resources: Resources, kind: str) -> int:

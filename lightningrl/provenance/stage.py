@@ -115,8 +115,7 @@ class Stage:
     @cached_property
     def cache_key(self) -> str:
         """The key without what is swept: stages that differ only in their sweep share what each point cost."""
-        without = {role: value for role, value in self.preimage["science"].items() if role != "sweep"}
-        return _key(self.preimage | {"science": without})
+        return cache_key(self.preimage, self.live_code)
 
     @property
     def target(self) -> str:
@@ -148,6 +147,14 @@ class Stage:
     @property
     def manifest(self) -> Path:
         return self.folder / MANIFEST
+
+
+def cache_key(preimage: Mapping[str, Any], live: str) -> str:
+    """Of a stage's cache. live: digest of the code that fills it; where that is not the key's, under a pin, it counts,
+    so that nobody else reads what it left."""
+    science = {role: value for role, value in preimage["science"].items() if role != "sweep"}
+    other = {} if live == preimage["code"] else {"live": live}
+    return _key({**preimage, "science": science, **other})
 
 
 def _key(preimage: Mapping[str, Any]) -> str:

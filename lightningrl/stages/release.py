@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io as text
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,11 @@ from lightningrl.stages.context import StageContext
 
 HEAD = "# What each stage read of the experiment's config, by stage; not a config to run again.\n"
 MANIFEST = "manifest.json"
-COLUMNS = ("stage", "key", "commit", "uncommitted_changes", "code_sha256", "outputs", "bytes", "outputs_sha256", "from")
+COLUMNS = (
+    "stage", "key", "commit", "uncommitted_changes", "code_sha256", "pinned", "pinned_code_sha256", "outputs", "bytes",
+    "outputs_sha256", "from",
+)  # fmt: skip
+"""`code_sha256` is of the code that ran, `pinned_code_sha256` of the one in the key where that is another."""
 
 
 def run(context: StageContext) -> None:
@@ -32,40 +36,61 @@ def run(context: StageContext) -> None:
                 target = context.folder / f"{kind}s" / source.name
                 write_bytes(target, source.read_bytes())
                 context.report(str(target))
-    made: dict[str, Any] = {}
+    made: dict[Path, Any] = {}
     for folder in context.inputs.values():
         _upstream(folder, made)
-    science = {stage: manifest["preimage"]["science"] for stage, manifest in sorted(made.items())}
+    science = {_stage(manifest): manifest["preimage"]["science"] for manifest in made.values()}
     told = yaml.safe_dump(science, sort_keys=True, allow_unicode=True)
     write_text(context.folder / "configuration.yaml", HEAD + told)
-    rows = provenance(made)
+    rows = provenance([*made.values(), *_checks(made)])
     write_text(context.folder / "provenance.csv", rows)
     write_text(context.folder / "provenance.html", html_page("provenance", _markdown(rows, told)))
     link(context.folder)
 
 
-def _upstream(folder: Path, made: dict[str, Any]) -> None:
-    """Add the manifests of a stage's folder and of all that it was made from, by `kind/name`."""
-    manifest = read_json(folder / MANIFEST)
-    stage = f"{manifest['kind']}/{manifest['name']}"
-    if stage not in made:
-        made[stage] = manifest
-        for source in manifest["inputs"].values():
+def _upstream(folder: Path, made: dict[Path, Any]) -> None:
+    """Add the manifests of a stage's folder and of all that it was made from."""
+    if folder not in made:
+        made[folder] = read_json(folder / MANIFEST)
+        for source in made[folder]["inputs"].values():
             _upstream(Path(source["folder"]), made)
 
 
-def provenance(made: Mapping[str, Any]) -> str:
+def _checks(made: Mapping[Path, Any]) -> list[Any]:
+    """Manifests of what had to be finished before: self-checks of judges, and what those were made from. One that is
+    gone has the rest of its row empty: what it found is in the manifest of the stage that waited for it."""
+    found: dict[Path, Any] = {}
+    for record in (record for manifest in made.values() for record in manifest.get("after", {}).values()):
+        folder = Path(record["folder"])
+        if (folder / MANIFEST).is_file():
+            _upstream(folder, found)
+        else:
+            name = folder.name.removesuffix(f"-{record['key']}")
+            found[folder] = {"kind": folder.parent.name, "name": name, "key": record["key"]}
+    return [manifest for folder, manifest in found.items() if folder not in made]
+
+
+def _stage(manifest: Mapping[str, Any]) -> str:
+    return f"{manifest['kind']}/{manifest['name']}"
+
+
+def provenance(manifests: Iterable[Mapping[str, Any]]) -> str:
     """CSV with a row a stage; hashes are of what the manifest lists, in canonical JSON."""
     out = text.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(COLUMNS)
-    for stage, manifest in sorted(made.items()):
-        outputs = manifest["outputs"]
+    for manifest in sorted(manifests, key=lambda manifest: (_stage(manifest), manifest["key"])):
+        if "outputs" not in manifest:
+            rows.writerow([_stage(manifest), manifest["key"], *[""] * (len(COLUMNS) - 2)])
+            continue
+        outputs, code = manifest["outputs"], manifest.get("code", {})
+        ran = code.get("live") or sha256_text(canonical_json(manifest["preimage"]["code"]))
+        in_key = code.get("digest", ran)
         hashes = {name: record["sha256"] for name, record in outputs.items()}
         sources = [f"{source['folder'].partition('/')[2].partition('/')[2]}" for source in manifest["inputs"].values()]
         rows.writerow([
-            stage, manifest["key"], manifest["git"]["commit"] or "", manifest["git"]["dirty"] or "",
-            sha256_text(canonical_json(manifest["preimage"]["code"])), len(outputs),
+            _stage(manifest), manifest["key"], manifest["git"]["commit"] or "", manifest["git"]["dirty"] or "",
+            ran, code.get("pinned") or "", in_key if in_key != ran else "", len(outputs),
             sum(record["bytes"] for record in outputs.values()), sha256_text(canonical_json(hashes)),
             " ".join(sorted(sources)),
         ])  # fmt: skip

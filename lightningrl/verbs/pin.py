@@ -87,15 +87,18 @@ def pin(
 
 
 def note_pins(planned: Plan) -> None:
-    """Say on stderr which pins there are, which of them today's code departs from, and which are of no stage."""
-    pinned = [stage for stage in planned if stage.pin is not None]
-    if not planned.pins:
-        return
-    edited = [f"{stage.kind}/{stage.name}" for stage in pinned if stage.pin != stage.live_code]
-    what = f"today's code is another for {', '.join(edited)}" if edited else "today's code is the pinned one for all"
-    typer.echo(f"* {len(pinned)} stages pinned by {planned.experiment.code.pin}; {what}", err=True)
-    for label in planned.unused_pins:
-        typer.echo(f"note: {label} is pinned there, and no stage of this experiment", err=True)
+    """Say on stderr what is pinned, and which finished stages other code has made that are not pinned any more."""
+    from lightningrl.errors import StageError
+    from lightningrl.provenance.manifest import check_code
+    from lightningrl.provenance.pin import pins_told
+
+    for line in pins_told(planned):
+        typer.echo(line, err=True)
+    for stage in planned:
+        try:
+            check_code(stage)
+        except StageError as error:
+            typer.echo(f"but: {error}", err=True)
 
 
 def _planned(experiment: Experiment, file: Path) -> Plan:

@@ -150,7 +150,7 @@ def _print_version(version: Version, configs: list[str]) -> None:
 def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool, caches: bool, yes: bool) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.errors import StageError
-    from lightningrl.provenance.made import experiments
+    from lightningrl.provenance.made import experiments, names_of
     from lightningrl.provenance.plan import plan
     from lightningrl.provenance.prune import KEEPS, carry_out, what_goes
 
@@ -161,12 +161,12 @@ def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool,
     loaded = {path: load(path) for path in configs}
     if config is not None:
         name = loaded[config].experiment
-        roots = [root for root in roots if root.name == name]
+        roots = [root for root in roots if name in names_of(root)]
         if not roots:
             raise StageError(f"{folder} holds no results of {name}, the experiment of {config}.")
     found = []
     for root in roots:  # all of them before any goes, so that an error leaves everything
-        plans = {path: plan(experiment) for path, experiment in loaded.items() if experiment.experiment == root.name}
+        plans = {path: plan(each) for path, each in loaded.items() if each.experiment in names_of(root)}
         found.append(what_goes(root, keep, list(plans.values()), unfinished=unfinished, caches=caches))
         _print_pruning(found[-1], list(plans))
     if not yes and any(each.folders for each in found):

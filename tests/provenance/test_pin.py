@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,17 @@ from typer.testing import CliRunner
 
 from lightningrl import cli
 from lightningrl.config.experiment import load
-from lightningrl.errors import ConfigError
+from lightningrl.errors import ConfigError, Interrupted, StageError
+from lightningrl.io import write_json
+from lightningrl.provenance import runner
 from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.plan import plan
+from lightningrl.provenance.made import read_made
+from lightningrl.provenance.parts import check_marks, marker
+from lightningrl.provenance.plan import Plan, plan
+from lightningrl.provenance.prune import cache_of
+from lightningrl.provenance.runner import run_stage
+from lightningrl.provenance.stage import Stage
+from lightningrl.stages.context import StageContext
 
 NANO = PACKAGE.parent / "config" / "nano.yaml"
 
@@ -101,3 +111,123 @@ def test_an_unknown_release_is_answered_with_what_there_is(config: Path, tmp_pat
     (tmp_path / "results").mkdir()
     done = run("pin", "--config", config, "--release", "latest")
     assert done.exit_code == 2 and "there are: none that is finished" in done.stderr
+
+
+# What other code makes under a pin
+
+
+PINNED = "d" * 64
+
+
+@pytest.fixture
+def under(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Plan, Stage]]:
+    """nano's plan and a stage, pinned to `PINNED` or not; `live` is the digest of its code today. Unpinned with no
+    other `live`, it has the same key: as if the pin and the edit had been taken back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
+
+    def planned(label: str = "data/gsm-mini", pinned: bool = False, live: str = PINNED) -> tuple[Plan, Stage]:
+        kind, name = label.split("/", 1)
+        monkeypatch.setattr(Stage, "live_code", property(lambda s: live if f"{s.kind}/{s.name}" == label else "0" * 64))
+        write_json(tmp_path / "mine.pin.json", {"experiment": "nano", "pinned": {label: PINNED} if pinned else {}})
+        (tmp_path / "mine.yaml").write_text(f"extends: {NANO}\ncode: {{pin: mine.pin.json}}\n")
+        found = plan(load(tmp_path / "mine.yaml"))
+        return found, found.stage(kind, name)
+
+    return planned
+
+
+def fill(context: StageContext) -> None:
+    for name in ("train.jsonl", "validation.jsonl", "test.jsonl", "sources.json"):
+        write_json(context.folder / name, name)
+
+
+def stop(context: StageContext) -> None:
+    (context.state / "step-000004").mkdir(parents=True)
+    raise Interrupted("saved")
+
+
+def test_a_cache_filled_by_other_code_under_a_pin_is_its_own(under) -> None:
+    def cache(**how: object) -> Path:
+        return under("evaluate/base/gsm-mini", **how)[1].cache
+
+    assert cache(pinned=True, live="e" * 64) not in (cache(), cache(pinned=True, live="f" * 64))
+    assert cache(pinned=True) == cache()
+
+
+def test_what_other_code_has_made_under_a_pin_keeps_its_own_cache_when_pruned(under, entry) -> None:
+    planned, stage = under("data/gsm-mini", pinned=True, live="e" * 64)
+    entry(fill)
+    run_stage(planned, stage)
+    assert cache_of(read_made(stage.folder)) == stage.cache
+
+
+@pytest.mark.parametrize("after", [{}, {"pinned": True}, {"pinned": True, "live": "f" * 64}])
+def test_a_state_left_by_other_code_under_a_pin_is_refused(under, entry, after) -> None:
+    planned, stage = under(pinned=True, live="e" * 64)
+    entry(stop)
+    with pytest.raises(Interrupted):
+        run_stage(planned, stage)
+    entry(fill)
+    again, same = under(**after)
+    assert same.folder == stage.folder
+    with pytest.raises(StageError, match=r"state was left by other code \(digest e{12}\).*delete .*code\.json"):
+        run_stage(again, same)
+    assert (stage.folder / "state" / "step-000004").is_dir()
+    (stage.folder / "state" / "code.json").unlink()
+    run_stage(again, same)
+    starts = json.loads(same.manifest.read_text())["run"]["starts"]
+    assert [start["code"] for start in starts] == ["e" * 64, same.live_code]
+
+
+def test_a_state_is_gone_on_from_by_the_code_that_left_it_and_an_empty_one_by_any(under, entry) -> None:
+    planned, stage = under(pinned=True, live="e" * 64)
+    entry(stop)
+    with pytest.raises(Interrupted):
+        run_stage(planned, stage)
+    entry(fill)
+    run_stage(planned, stage)
+    stage.manifest.unlink()
+
+    def stop_early(context: StageContext) -> None:
+        raise Interrupted("nothing to save yet")
+
+    entry(stop_early)
+    with pytest.raises(Interrupted):
+        run_stage(planned, stage)
+    entry(fill)
+    assert run_stage(*under())
+
+
+def test_what_other_code_made_is_an_error_once_the_pin_is_taken_away(under, entry) -> None:
+    planned, stage = under(pinned=True, live="e" * 64)
+    entry(fill)
+    run_stage(planned, stage)
+    assert not run_stage(*under(pinned=True))  # under the pin it is what was asked for
+    later, same = under()
+    assert same.folder == stage.folder
+    for asked in (same, later.stage("selfcheck", "gsm-mini")):
+        with pytest.raises(
+            StageError, match=rf"{stage.folder} was made under a pin by other code .*Delete that folder"
+        ):
+            run_stage(later, asked)
+    for verb in ("stages", "validate"):
+        assert f"but: {stage.folder} was made under a pin" in run(verb, "--config", "mine.yaml").stderr
+    shutil.rmtree(same.folder)
+    assert run_stage(later, same)
+
+
+def test_a_part_decoded_by_other_code_does_not_count_as_done(under) -> None:
+    _, stage = under("evaluate/base/gsm-mini", pinned=True, live="e" * 64)
+    write_json(marker(stage, (1, 2)), {"part": 1, "of": 2, "cache": stage.cache.as_posix()})
+    check_marks(stage, 2)
+    with pytest.raises(
+        StageError, match=r"1-of-2\.json says that a part of evaluate base/gsm-mini is done, but by other"
+    ):
+        check_marks(under("evaluate/base/gsm-mini")[1], 2)
+
+
+def test_validate_says_which_pinned_code_was_edited(under) -> None:
+    under(pinned=True, live="e" * 64)
+    done = run("validate", "--config", "mine.yaml")
+    assert "* 1 stages pinned by mine.pin.json; today's code is another for data/gsm-mini" in done.stderr

@@ -7,16 +7,21 @@ import multiprocessing
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from small import contents, make, small_plan
 from typer.testing import CliRunner
 
 from lightningrl import cli
+from lightningrl.config.experiment import load
 from lightningrl.lease import lease
 from lightningrl.provenance import prune
-from lightningrl.provenance.made import chain, read_made
+from lightningrl.provenance.digest import PACKAGE
+from lightningrl.provenance.made import chain, levels, read_made
 from lightningrl.provenance.manifest import check
+from lightningrl.provenance.plan import plan
 from lightningrl.provenance.stage import MANIFEST
 
 ROOT = Path("results/nano")
@@ -39,10 +44,8 @@ def of(plan) -> set[Path]:
 
 def config_of(tmp_path: Path, learning_rate: float | None) -> Path:
     """A config file whose plan is one of the two versions'."""
-    import yaml
-
     path = tmp_path / "mine.yaml"
-    runs = {} if learning_rate is None else {"grpo_traj": {"learning_rate": learning_rate}}
+    runs: dict[str, Any] = {} if learning_rate is None else {"grpo_traj": {"learning_rate": learning_rate}}
     tree = small_plan(**runs).experiment.model_dump(mode="json", exclude_unset=True)
     path.write_text(yaml.safe_dump(tree))
     return path
@@ -225,8 +228,8 @@ def test_the_last_release_does_not_go_because_todays_is_not_made_yet(two_version
 
 
 def test_without_a_release_and_a_config_nothing_goes(two_versions):
-    for plan in two_versions:
-        shutil.rmtree(plan.release.folder)
+    for planned in two_versions:
+        shutil.rmtree(planned.release.folder)
     done = run("results", "--prune", "--keep", "all-releases", "--yes", status=2)
     assert "has no release, so nothing would be left" in done.stderr and len(folders()) > 20
 
@@ -343,6 +346,134 @@ def test_what_was_pruned_is_made_again(two_versions, monkeypatch):
     assert {n: d for n, d in before.items() if n.endswith(".csv")} == {
         n: d for n, d in after.items() if n.endswith(".csv")
     }
+
+
+@pytest.mark.parametrize(
+    ("where", "said"), [(".", "./results/../results"), ("elsewhere", "../results"), ("results", "."), (ROOT, ".")]
+)
+def test_the_same_goes_however_the_folder_is_said(two_versions, tmp_path, monkeypatch, where, said):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / where)
+    run("results", said, "--prune", "--keep", "latest", "--yes")
+    monkeypatch.chdir(tmp_path)
+    assert folders() == of(two_versions[1])
+
+
+def test_a_configs_stages_are_kept_when_the_experiments_folder_is_the_working_directory(
+    two_versions, tmp_path, monkeypatch
+):
+    config = config_of(tmp_path, None)
+    monkeypatch.chdir(ROOT)
+    run("results", ".", "--prune", "--keep", "latest", "--config", config, "--yes")
+    monkeypatch.chdir(tmp_path)
+    assert folders() == of(two_versions[0]) | of(two_versions[1])
+
+
+def test_a_configs_stages_are_kept_when_the_experiments_folder_is_said_by_a_link(two_versions, tmp_path):
+    (tmp_path / "mine").symlink_to(ROOT.absolute())
+    run("results", "mine", "--prune", "--keep", "latest", "--config", config_of(tmp_path, None), "--yes")
+    assert folders() == of(two_versions[0]) | of(two_versions[1])
+
+
+def test_every_stage_is_as_far_below_its_kind_as_pruning_looks_for_it():
+    for config in ("nano", "paper"):
+        planned = plan(load(PACKAGE.parent / "config" / f"{config}.yaml"))
+        assert {(s.kind, s.name.count("/") + 1) for s in planned} == {(s.kind, levels(s.kind)) for s in planned}
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_an_absolute_link_to_the_latest_release_is_of_this_folder(two_versions, tmp_path, is_copied):
+    """As `cp -a` leaves it: it leads to where the results were copied from."""
+    (ROOT / "latest").unlink()
+    (ROOT / "latest").symlink_to((ROOT / two_versions[1].release.folder.name).absolute())
+    if is_copied:
+        shutil.copytree("results", "copy/results", symlinks=True)
+        os.chdir("copy")
+    run("results", "--prune", "--keep", "latest", "--yes")
+    assert folders() == of(two_versions[1])
+    if is_copied:
+        os.chdir(tmp_path)
+        assert folders() == of(two_versions[0]) | of(two_versions[1])
+
+
+def moved_to_another_disk(folder: Path, disk: Path) -> None:
+    disk.mkdir()
+    shutil.move(folder, disk / folder.name)
+    folder.symlink_to(disk / folder.name)
+
+
+@pytest.mark.parametrize("keep", ["all-releases", "its key"])
+def test_a_release_that_is_linked_from_another_disk_keeps_what_it_needs(two_versions, tmp_path, keep):
+    old, new = two_versions
+    moved_to_another_disk(old.release.folder, tmp_path / "disk")
+    run("results", "--prune", "--keep", keep.replace("its key", old.release.key), "--yes")
+    expected = of(old) | (of(new) if keep == "all-releases" else set())
+    assert folders() - {old.release.folder} == expected - {old.release.folder}
+    assert old.release.manifest.is_file()
+
+
+def test_nothing_goes_while_the_disk_of_a_linked_release_is_away(two_versions, tmp_path):
+    moved_to_another_disk(two_versions[0].release.folder, tmp_path / "disk")
+    (tmp_path / "disk").rename(tmp_path / "away")
+    before = contents(ROOT)
+    done = run("results", "--prune", "--keep", "all-releases", "--yes", status=2)
+    assert "which is not here. All releases are to be kept, so nothing is removed" in done.stderr
+    assert contents(ROOT) == before
+
+
+def test_a_policys_name_that_looks_like_one_with_a_key_is_no_stage(two_versions):
+    """`code-20261128`, whose evaluation is begun, and has caches; of another version, which nothing plans."""
+    begun = ROOT / "evaluate" / "code-20261128" / "code-mini-0123abcd"
+    (begun / "state").mkdir(parents=True)
+    (begun / "state" / "timing.jsonl").write_text("{}\n")
+    for name in ("evaluate", "parts"):
+        cache = ROOT / "cache" / name / "code-20261128" / "code-mini-0123abcd"
+        cache.mkdir(parents=True)
+        (cache / "points.jsonl").write_text("paid")
+    shown = run("results", "--prune", "--keep", "latest").stdout.splitlines()
+    listed = {line.split()[-1] for line in shown if "  results/" in line}
+    assert {path for path in listed if "20261128" in path} == {
+        f"results/nano/cache/{name}/code-20261128/code-mini-0123abcd" for name in ("evaluate", "parts")
+    }
+    assert any(f"left alone: {begun} was begun and is not finished" in line for line in shown)
+
+
+def test_a_planned_stage_of_such_a_policy_stays_with_its_caches(two_versions, tmp_path):
+    tree = yaml.safe_load(config_of(tmp_path, None).read_text())
+    next(run for run in tree["runs"] if run["name"] == "grpo-traj")["name"] = "code-20261128"
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
+    [stage] = [s for s in plan(load(tmp_path / "mine.yaml")).of("evaluate") if "20261128" in s.name]
+    for folder in (stage.folder / "state", stage.cache, ROOT / "cache" / "parts" / f"{stage.name}-{stage.key}"):
+        folder.mkdir(parents=True)
+        (folder / "paid.jsonl").write_text("paid")
+    arguments = ("--prune", "--keep", "latest", "--config", tmp_path / "mine.yaml", "--unfinished", "--yes")
+    run("results", *arguments)
+    assert len(list(ROOT.rglob("paid.jsonl"))) == 3
+
+
+@pytest.mark.parametrize("keep", ["all-releases", "its key"])
+def test_a_copy_of_a_release_made_by_hand_and_its_original_are_both_kept(two_versions, keep):
+    old = two_versions[0].release
+    for name in ("copy", "20261128"):
+        shutil.copytree(old.folder, ROOT / f"{old.folder.name}-{name}")
+    run("results", "--prune", "--keep", keep.replace("its key", old.key), "--yes")
+    assert len(list(ROOT.glob(f"{old.folder.name}*"))) == 3 and of(two_versions[0]) <= folders()
+
+
+@pytest.mark.parametrize("defect", ["another form", "above it", "in it"])
+def test_a_list_that_holds_what_is_kept_is_refused(two_versions, monkeypatch, defect):
+    """Whatever defect made it: were folders compared in two forms, or one around a kept one taken for a cache."""
+    before = contents(ROOT)
+    if defect == "another form":
+        forms = iter(range(10**6))
+        monkeypatch.setattr(prune, "canonical", lambda folder: Path(f"{folder}/{next(forms)}"))
+    else:
+        inside = two_versions[1].release.folder.relative_to(ROOT) / "tables"
+        listed = Path("evaluate") if defect == "above it" else inside
+        monkeypatch.setattr(prune, "cache_folders", lambda root: [root / listed])
+    done = run("results", "--prune", "--keep", "latest", "--yes", status=2)
+    assert "nothing is removed" in done.stderr and "which is kept. That is a defect of --prune" in done.stderr
+    assert contents(ROOT) == before
 
 
 @pytest.mark.parametrize(

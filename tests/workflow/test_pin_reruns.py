@@ -39,6 +39,10 @@ def test_an_edit_of_pinned_code_reruns_nothing_until_the_pin_is_taken_back(pinne
     for name in ("stages/train.py", "rl/trainer.py", "stages/evaluate.py", "benchmarks/gsm_mini.py"):
         pinned.append(f"lightningrl/{name}", REFACTORED)
     assert pinned.would_run() == set()
+    done = pinned.snakemake("--dry-run", "--cores", "2")
+    assert "stages pinned by" in done.stderr and "today's code is another for data/gsm-mini" in done.stderr
+    done = pinned.snakemake("--dry-run", "--cores", "2", "--mode", "remote")  # as in a cluster's job
+    assert done.returncode == 0 and "stages pinned by" not in done.stdout + done.stderr
     said = lightningrl(pinned, "stages")
     assert "stages pinned by config/nano.pin.json; today's code is another for data/gsm-mini" in said
     assert said.count("done") == len([line for line in said.splitlines() if "results/" in line]) - 1
@@ -78,11 +82,20 @@ def test_what_is_made_under_a_pin_says_pinned_and_live(pinned: Checkout) -> None
     pinned.append("lightningrl/stages/data.py", REFACTORED)
     [folder] = [path for path in pinned.path("results/nano/data").iterdir() if path.name.startswith("code-mini")]
     (folder / "manifest.json").unlink()
-    lightningrl(pinned, "data", "--name", "code-mini")
+    done = pinned.snakemake("--cores", "1", "--no-hooks", f"results/nano/data/{folder.name}/manifest.json")
+    assert done.returncode == 0 and (done.stdout + done.stderr).count("stages pinned by") == 1, done.stderr
     made = json.loads((folder / "manifest.json").read_text())
     assert made["code"]["pinned"] is True
     assert made["code"]["digest"] == json.loads(pinned.path(PIN).read_text())["pinned"]["data/code-mini"]
     assert made["code"]["live"] == sha256_text(canonical_json(made["preimage"]["code"])) != made["code"]["digest"]
+    done = pinned.snakemake("--dry-run", "--cores", "2")
+    assert "Nothing to be done" in done.stdout + done.stderr
+    pinned.edit("lightningrl/stages/data.py", REFACTORED, "")
+    pinned.edit(NANO, "code: {pin: nano.pin.json}\n", "")
+    done = pinned.snakemake("--dry-run", "--cores", "2")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in said
+    assert f"results/nano/data/{folder.name} was made under a pin by other code" in said
     other = next(pinned.path("results/nano/data").glob("gsm-mini-*/manifest.json"))
     code = json.loads(other.read_text())["code"]
     assert code["pinned"] is False and code["live"] == code["digest"]

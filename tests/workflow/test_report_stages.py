@@ -116,11 +116,13 @@ def test_a_figure_is_given_the_common_options_that_it_has() -> None:
     assert figure.options_for(draw_plainly, plot) == {}
 
 
-def a_manifest(kind: str, name: str, key: str, folder: Path, inputs: dict[str, Path], science: dict) -> None:
+def a_manifest(
+    kind: str, name: str, key: str, folder: Path, inputs: dict[str, Path], science: dict | None = None
+) -> None:
     outputs = {"it.csv": {"bytes": 3, "sha256": "0" * 64}}
     manifest = {
         "kind": kind, "name": name, "key": key, "outputs": outputs, "git": {"commit": "c0ffee", "dirty": False},
-        "preimage": {"science": science, "code": {}},
+        "preimage": {"science": science or {}, "code": {}},
         "inputs": {role: {"folder": str(source)} for role, source in inputs.items()},
     }  # fmt: skip
     write_text(folder / "manifest.json", json.dumps(manifest))
@@ -139,7 +141,7 @@ def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
             folder=tmp_path / f"release-{key}",
             report=lambda line: None,
         )
-        release.run(context)
+        release.run(context)  # type: ignore[arg-type]
         assert (tmp_path / "latest").readlink() == Path(f"release-{key}")
     assert sorted(path.name for path in (tmp_path / "latest" / "figures").iterdir()) == ["pie.pdf", "pie.png"]
     told = yaml.safe_load((tmp_path / "latest" / "configuration.yaml").read_text())
@@ -150,3 +152,32 @@ def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
         ("collect/pie", "1", "c0ffee", "3"), ("figure/pie", "2", "c0ffee", "3"),
     ]  # fmt: skip
     assert rows[1]["from"].endswith("collect/pie-1")
+
+
+def test_provenance_lists_self_checks_and_the_code_that_ran_with_the_one_in_the_key(tmp_path: Path) -> None:
+    """Judged by a self-check that is there, and by an older one whose folder is gone."""
+    data, check, other = tmp_path / "data" / "pie-1", tmp_path / "selfcheck" / "pie-2", tmp_path / "selfcheck" / "pie-3"
+    collect = tmp_path / "collect" / "pie-4"
+    a_manifest("data", "pie", "1", data, {})
+    a_manifest("selfcheck", "pie", "2", check, {"data": data})
+    a_manifest("collect", "pie", "4", collect, {}, {"bootstrap": 7})
+    manifest = json.loads((collect / "manifest.json").read_text())
+    manifest["code"] = {"digest": "a" * 64, "live": "b" * 64, "pinned": True}
+    manifest["after"] = {f"selfcheck/{f.name}": {"folder": str(f), "key": f.name[-1]} for f in (check, other)}
+    write_text(collect / "manifest.json", json.dumps(manifest))
+    context = SimpleNamespace(
+        config={"tables": [], "figures": [], "replays": []},
+        inputs={"collect": collect},
+        folder=tmp_path / "release-new",
+        report=lambda line: None,
+    )
+    release.run(context)  # type: ignore[arg-type]
+    rows = list(csv.DictReader((tmp_path / "latest" / "provenance.csv").open()))
+    assert [(row["stage"], row["key"], row["bytes"]) for row in rows] == [
+        ("collect/pie", "4", "3"), ("data/pie", "1", "3"), ("selfcheck/pie", "2", "3"), ("selfcheck/pie", "3", ""),
+    ]  # fmt: skip
+    told = [(row["code_sha256"], row["pinned"], row["pinned_code_sha256"]) for row in rows]
+    assert told[0] == ("b" * 64, "True", "a" * 64)
+    assert len(told[1][0]) == 64 and told[1][1:] == ("", "") and told[3] == ("", "", "")
+    told = yaml.safe_load((tmp_path / "latest" / "configuration.yaml").read_text())
+    assert told == {"collect/pie": {"bootstrap": 7}}

@@ -20,7 +20,8 @@ from snakemake.settings.types import RerunTrigger
 
 from lightningrl.config.experiment import load
 from lightningrl.errors import LightningRLError
-from lightningrl.provenance.parts import marker
+from lightningrl.provenance.parts import check_made_by, marker
+from lightningrl.provenance.pin import pins_told
 from lightningrl.provenance.plan import plan
 from lightningrl.provenance.runner import threads_of
 from lightningrl.provenance.stage import MANIFEST
@@ -40,6 +41,10 @@ def config_file():
 CONFIG = config_file()
 try:
     PLAN = plan(load(CONFIG))
+    if workflow.is_main_process:  # once, not in every job
+        for line in pins_told(PLAN, most=6):
+            print(line, file=sys.stderr)
+        check_made_by(PLAN)  # here: while the DAG is built, Snakemake drops what is said about files that exist
 except LightningRLError as error:
     raise WorkflowError(str(error)) from None
 EXPERIMENT = PLAN.experiment.experiment
