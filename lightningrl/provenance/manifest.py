@@ -65,11 +65,14 @@ def state(stage: Stage, verify: bool = False) -> str:
 def check_code(stage: Stage) -> None:
     """Raise StageError where a finished stage that is not pinned was made, under a pin, by code that is not its key's.
 
-    Not finished, or of another key: that is for others to say.
+    Not finished, of another key, or damaged: that is for those to say who read its results.
     """
     if stage.pin is not None or not stage.manifest.is_file():
         return
-    manifest = read_json(stage.manifest)
+    try:
+        manifest = read_json(stage.manifest)
+    except StageError:
+        return
     code = manifest.get("code") if isinstance(manifest, dict) else None
     live = code.get("live") if isinstance(code, dict) else None
     if live not in (None, stage.code):
