@@ -23,7 +23,7 @@ demo: $(VENV)/run.stamp $(CONFIG)  ## data, training, evaluation, tables, figure
 
 # What judges programs in jails and what runs on Slurm needs the machine for itself; the rest runs in two processes.
 test: $(VENV)/dev.stamp  ## the test suite
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/sandbox --ignore tests/slurm --ignore tests/judges
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --ignore tests/sandbox --ignore tests/slurm --ignore tests/judges
 	$(BIN)/python -m pytest -q tests/sandbox tests/judges tests/slurm
 
 lint: $(VENV)/dev.stamp  ## style, types, workflow files

@@ -14,8 +14,13 @@ TOGETHER = {"test_rerun_matrix": "finished", "test_targets": "finished", "test_p
 """Files that share a fixture of the session, which takes a minute to make."""
 
 
+FIRST = ("test_kill", *TOGETHER, "test_rerun_paper", "test_thirdparty", "test_killed", "test_deployment")
+"""Files that take minutes: begun first, so that no process has one of them left at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` a file's tests stay in one process, and so do files that share a fixture."""
+    """A file's tests stay in one process, and so do files that share a fixture: see `test` in the Makefile."""
+    items.sort(key=lambda item: item.path.stem not in FIRST)
     for item in items:
         name = item.path.stem
         item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, str(item.path))))
