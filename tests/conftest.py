@@ -14,7 +14,7 @@ TOGETHER = {"test_rerun_matrix": "finished", "test_targets": "finished", "test_p
 """Files that share a fixture of the session, which takes a minute to make."""
 
 
-FIRST = ("test_kill", *TOGETHER, "test_rerun_paper", "test_thirdparty", "test_killed", "test_deployment")
+FIRST = ("test_slurm", "test_kill", *TOGETHER, "test_rerun_paper", "test_thirdparty", "test_killed", "test_deployment")
 """Files that take minutes: begun first, so that no process has one of them left at the end."""
 
 
