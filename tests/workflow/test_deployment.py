@@ -16,6 +16,8 @@ from checkouts import Checkout
 
 from lightningrl.provenance.digest import PACKAGE
 
+pytestmark = pytest.mark.slow  # a minute of real Snakemakes, with stand-ins for both tools
+
 ROOT = PACKAGE.parent
 CONDA = """#!/bin/bash
 echo "conda $*" >> {log}
