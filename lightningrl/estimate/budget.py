@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lightningrl.benchmarks.registry import BENCHMARKS
+from lightningrl.config.base import Base
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.tasks import Benchmark
 from lightningrl.config.train import Run
@@ -233,26 +234,18 @@ def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shap
 
     Raises ConfigError when neither the size nor a checkpoint's name says it.
     """
-    found = {"base": _shape_of_base(experiment, size)}
-    for checkpoint in experiment.checkpoints:
-        named = checkpoint.size
-        found[checkpoint.name] = (
-            Shape.of_size(named, checkpoint.block_size)
-            if named
-            else Shape.of_checkpoint(checkpoint.checkpoint, checkpoint.block_size)
-        )
-    return found
-
-
-def _shape_of_base(experiment: Experiment, size: str | None) -> Shape:
     base, model = experiment.base, experiment.model
+    found = {checkpoint.name: _shape(checkpoint, None) for checkpoint in experiment.checkpoints}
     if base is not None:
-        named = size or base.size
-        return Shape.of_size(named, base.block_size) if named else Shape.of_checkpoint(base.checkpoint, base.block_size)
+        return {"base": _shape(base, size), **found}
     assert model is not None
-    if size:
-        return Shape.of_size(size, model.block_size)
-    return Shape.of(model.model_dump() | {"vocab_size": VOCABULARY}, model.block_size)
+    known = model.model_dump() | {"vocab_size": VOCABULARY}
+    return {"base": Shape.of_size(size, model.block_size) if size else Shape.of(known, model.block_size), **found}
+
+
+def _shape(base: Base, size: str | None) -> Shape:
+    named = size or base.size
+    return Shape.of_size(named, base.block_size) if named else Shape.of_checkpoint(base.checkpoint, base.block_size)
 
 
 def _described(shape: Shape) -> dict[str, Any]:

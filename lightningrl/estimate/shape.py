@@ -61,7 +61,10 @@ class Shape:
                 raise ConfigError(f"{path} is no config.json of an SDAR model: {error!r}") from None
         named = size_in(checkpoint)
         if named not in SHAPES:
-            raise ConfigError(f"base.checkpoint {checkpoint!r} names no size; say --model-size, one of {list(SHAPES)}")
+            raise ConfigError(
+                f"the checkpoint {checkpoint!r} names no size: write it beside it in the config (`size: 8b`), or say "
+                f"--model-size for the experiment's base; one of {', '.join(SHAPES)}"
+            )
         return Shape.of_size(named, block_size)
 
     @property

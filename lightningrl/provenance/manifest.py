@@ -76,7 +76,7 @@ def check_code(stage: Stage) -> None:
     code = manifest.get("code") if isinstance(manifest, dict) else None
     live = code.get("live") if isinstance(code, dict) else None
     if live not in (None, stage.code):
-        label = f"{stage.kind}/{stage.name}"
+        label = stage.label
         raise StageError(
             f"{stage.folder} was made under a pin by other code (digest {live[:12]}) than its key says "
             f"({stage.code[:12]}), and {label} is not pinned any more. Delete that folder, and what was made "

@@ -61,7 +61,7 @@ def pins_told(planned: Plan, most: int | None = None) -> list[str]:
     if not planned.pins:
         return []
     pinned = [stage for stage in planned if stage.pin is not None]
-    edited = [f"{stage.kind}/{stage.name}" for stage in pinned if stage.pin != stage.live_code]
+    edited = [stage.label for stage in pinned if stage.pin != stage.live_code]
     more = f" and {len(edited[most:])} more" if most is not None and edited[most:] else ""
     names = ", ".join(edited[:most]) + more
     what = f"today's code is another for {names}" if edited else "today's code is the pinned one for all"

@@ -28,7 +28,7 @@ class Plan:
     @property
     def unused_pins(self) -> list[str]:
         """Pins of stages that the experiment does not have."""
-        return sorted(set(self.pins) - {f"{stage.kind}/{stage.name}" for stage in self.stages})
+        return sorted(set(self.pins) - {stage.label for stage in self.stages})
 
     def patterns(self, kind: str) -> tuple[str, ...]:
         """Final files that every stage of a kind has, `{name}` standing for its name; the manifest aside."""

@@ -323,7 +323,7 @@ class Planner:
         return self._stage("replay", run.name, config, members, inputs, size=policies[run.name].size)
 
     def release(self, collect: Stage, drawn: list[Stage]) -> Stage:
-        inputs = {f"{stage.kind}/{stage.name}": stage for stage in drawn}
+        inputs = {stage.label: stage for stage in drawn}
         files = (*(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files), *RELEASED)
         config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure", "replay")}
         pin = self.pins.get("release/release")

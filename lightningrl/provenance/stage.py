@@ -118,6 +118,11 @@ class Stage:
         return cache_key(self.preimage, self.live_code)
 
     @property
+    def label(self) -> str:
+        """`train/lightningrl`: what it is called in manifests, pins and messages."""
+        return f"{self.kind}/{self.name}"
+
+    @property
     def target(self) -> str:
         """What it is called on Snakemake's command line: `train_lightningrl`, `evaluate_base_gsm-mini`, `table1`."""
         if re.fullmatch(rf"{self.kind}\d+", self.name):

@@ -11,7 +11,10 @@ import typer
 from lightningrl.verbs.people import for_people
 
 if TYPE_CHECKING:
+    from lightningrl.provenance.cell import Cell
     from lightningrl.provenance.explained import Link
+    from lightningrl.provenance.made import Made
+    from lightningrl.provenance.recollect import Recomputed
 
 WIDTH = 120
 
@@ -43,7 +46,6 @@ def explain(
         from lightningrl.io import canonical_json, sha256_file
         from lightningrl.provenance.cell import find_cell, find_table, label_of, numbers
         from lightningrl.provenance.explained import links
-        from lightningrl.provenance.recollect import collect_of, recompute
 
         found = find_table(table, results, release)
         if not cell:
@@ -57,18 +59,7 @@ def explain(
             raise StageError(f"{found.file} is damaged: its sha256 is not the one in its manifest.")
         number = asked.text or "empty: it does not apply to this row"
         name = f"{found.file}, {label_of(asked.row, found.rows)}, {asked.column}"
-        problem, says, again = "", "", None
-        collect = None
-        try:
-            collect = collect_of(found.collect)
-            again = recompute(asked, collect)
-            is_same = again.is_cells(asked.text)
-            says = f"{again.value!r}, {'the same' if is_same else 'NOT THE SAME'}: {again.how}"
-            if not is_same:
-                problem = f"{name}: the table says {number}, its records give {again.value!r}."
-        except StageError as error:
-            says = f"not done: {error}"
-            problem = str(error) if "damaged" in str(error) else ""
+        collect, again, says, problem = _again(asked, name, number)
         chain = links(asked, collect)
         if json:
             tree = {"table": str(found.file), "row": asked.row, "column": asked.column, "text": asked.text}
@@ -81,6 +72,23 @@ def explain(
                 _print_link(link)
         if problem:
             raise StageError(problem)
+
+
+def _again(asked: Cell, name: str, number: str) -> tuple[Made | None, Recomputed | None, str, str]:
+    """The collect stage, if it is here; the number computed again; what to say of it; what is wrong, if anything."""
+    from lightningrl.errors import StageError
+    from lightningrl.provenance.recollect import collect_of, recompute
+
+    collect = None
+    try:
+        collect = collect_of(asked.table.collect)
+        again = recompute(asked, collect)
+    except StageError as error:
+        return collect, None, f"not done: {error}", str(error) if "damaged" in str(error) else ""
+    is_same = again.is_cells(asked.text)
+    says = f"{again.value!r}, {'the same' if is_same else 'NOT THE SAME'}: {again.how}"
+    problem = "" if is_same else f"{name}: the table says {number}, its records give {again.value!r}."
+    return collect, again, says, problem
 
 
 def _print_link(link: Link) -> None:

@@ -10,6 +10,8 @@ import typer
 from lightningrl.verbs.people import for_people
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lightningrl.config.experiment import Experiment
     from lightningrl.provenance.plan import Plan
 
@@ -42,7 +44,7 @@ def pin(
         from lightningrl.config.experiment import load
         from lightningrl.errors import ConfigError
         from lightningrl.provenance.manifest import missing
-        from lightningrl.provenance.pin import CHEAP, write_pins
+        from lightningrl.provenance.pin import write_pins
 
         experiment = load(config)
         file = out or (Path(experiment.code.pin) if experiment.code.pin else None)
@@ -52,38 +54,44 @@ def pin(
                 f"{config.stem}.pin.json}}` to it (relative to that file), or say --out FILE and add it then"
             )
         before = _planned(experiment, file)
-        pins = dict(before.pins)
-        wanted = _with_upstream(before, stages or [])
         if release is not None:
             offered, says = _of_release(results, release, experiment)
         else:
-            offered = {f"{s.kind}/{s.name}": s.code for s in before if not missing(s)}
-            says = "finished under today's code"
-        for stage in before:
-            label = f"{stage.kind}/{stage.name}"
-            if (label not in wanted) if stages else (stage.kind in CHEAP):
-                continue
-            if label in pins:
-                other = offered.get(label, pins[label])
-                now = "" if other == pins[label] else f"; {other[:12]} is {says}"
-                typer.echo(f"kept        {label:32} {pins[label][:12]}  (pinned before{now})")
-            elif label in offered:
-                pins[label] = offered[label]
-                typer.echo(f"pinned      {label:32} {pins[label][:12]}")
-            else:
-                typer.echo(f"not pinned  {label:32} is not {says}", err=True)
+            offered, says = {s.label: s.code for s in before if not missing(s)}, "finished under today's code"
+        pins = _pinned(before, stages or [], offered, says)
         if not pins:
             raise ConfigError(f"nothing to pin: no stage of {config} is {says}")
         write_pins(file, experiment.experiment, pins)
         after = _planned(experiment, file)
         for stage in after:
             if stage.pin is not None and missing(stage):
-                typer.echo(f"note: {stage.kind}/{stage.name} is pinned, but {stage.folder} is not finished", err=True)
+                typer.echo(f"note: {stage.label} is pinned, but {stage.folder} is not finished", err=True)
         for label in after.unused_pins:
             typer.echo(f"note: {label} is pinned, and no stage of this experiment", err=True)
         typer.echo(f"{file}: {len(pins)} pins; commit it")
         if experiment.code.pin is None:
             typer.echo(f"note: {config} does not name it yet: code: {{pin: ...}}, relative to {config}", err=True)
+
+
+def _pinned(before: Plan, stages: list[str], offered: Mapping[str, str], says: str) -> dict[str, str]:
+    """The pins there are with those of the stages asked for, said one by one. offered: digest by stage; says: whose."""
+    from lightningrl.provenance.pin import CHEAP
+
+    pins, wanted = dict(before.pins), _with_upstream(before, stages)
+    for stage in before:
+        label = stage.label
+        if (label not in wanted) if stages else (stage.kind in CHEAP):
+            continue
+        if label in pins:
+            other = offered.get(label, pins[label])
+            now = "" if other == pins[label] else f"; {other[:12]} is {says}"
+            typer.echo(f"kept        {label:32} {pins[label][:12]}  (pinned before{now})")
+        elif label in offered:
+            pins[label] = offered[label]
+            typer.echo(f"pinned      {label:32} {pins[label][:12]}")
+        else:
+            typer.echo(f"not pinned  {label:32} is not {says}", err=True)
+    return pins
 
 
 def note_pins(planned: Plan) -> None:
@@ -113,14 +121,14 @@ def _with_upstream(planned: Plan, labels: list[str]) -> set[str]:
     """These stages and what they are made from: a stage keeps its key only if its inputs keep theirs."""
     from lightningrl.errors import StageError
 
-    known = {f"{stage.kind}/{stage.name}": stage for stage in planned}
+    known = {stage.label: stage for stage in planned}
     for label in labels:
         if label not in known:
             raise StageError(f"the experiment has no stage {label!r}. It has: {', '.join(known)}")
     waiting, found = [known[label] for label in labels], set()
     while waiting:
         stage = waiting.pop()
-        found.add(f"{stage.kind}/{stage.name}")
+        found.add(stage.label)
         waiting += stage.inputs.values()
     return found
 

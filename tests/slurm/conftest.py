@@ -66,10 +66,10 @@ class Cluster:
             text=True,
         )
 
-    def run(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml") -> str:
+    def run(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml", limit_s: float = 800) -> str:
         """What it said, after it ended well."""
         process = self.start(checkout, *arguments, config=config)
-        said, _ = process.communicate(timeout=800)
+        said, _ = process.communicate(timeout=limit_s)
         assert process.returncode == 0, said[-8000:]
         return said
 

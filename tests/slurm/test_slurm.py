@@ -159,11 +159,12 @@ def test_of_a_failing_job_the_end_of_its_log_is_shown(stopped) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(4000)
 def test_the_miniature_runs(cluster: Cluster, tmp_path: Path) -> None:
     """All of config/config.yaml, on the test cluster: some twenty minutes."""
     checkout = copy_with_configs(tmp_path / "repository")
     text = checkout.path("tests/slurm/nano.yaml").read_text()
     text = text.replace("config/nano.yaml", "config/config.yaml").replace("hours: 0.1", "hours: 1")
     checkout.path("tests/slurm/miniature.yaml").write_text(text)
-    said = cluster.run(checkout, config="miniature.yaml")
+    said = cluster.run(checkout, config="miniature.yaml", limit_s=3600)
     assert "results/miniature/release-" in said
