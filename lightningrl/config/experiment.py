@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lightningrl.config.base import NAME, Base, Checkpoint
 from lightningrl.config.code import Code, settle_pin
@@ -21,7 +21,9 @@ from lightningrl.config.tasks import Benchmark, Decoding, Evaluation, Tokenizer
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 
-POLICY_GRADIENT = ("lightningrl", "lightningrl_algorithm1", "published_code", "grpo_traj", "tracerl")
+POLICY_GRADIENT = (
+    "lightningrl", "lightningrl_algorithm1", "lightningrl_plus", "published_code", "grpo_traj", "tracerl",
+)  # fmt: skip
 """Algorithms that run their steps, whatever that costs."""
 
 
@@ -51,6 +53,12 @@ class Experiment(Section):
     resources: Resources = Resources()
     sandbox: Sandbox = Sandbox()
     code: Code = Code()
+
+    @field_validator("runs")
+    @classmethod
+    def _by_seed(cls, runs: list[Run]) -> list[Run]:
+        spread = {run.name for run in runs if run.seeds}
+        return [each for run in runs for each in run.by_seed(spread)]
 
     @model_validator(mode="after")
     def _one_base(self) -> Experiment:
@@ -135,13 +143,14 @@ class Experiment(Section):
         return self
 
     def _evaluated(self, where: str, names: list[str]) -> None:
-        """ValueError unless these are benchmarks with test problems."""
+        """ValueError unless these are benchmarks with problems of the split that is evaluated."""
         benchmarks = [benchmark.name for benchmark in self.benchmarks]
         for number, name in enumerate(names):
             if name not in benchmarks or name in names[:number]:
                 raise ValueError(f"{where}.evaluate_on.{number}: found {name!r}, allowed: each of {benchmarks} once")
-            if self.benchmark(name).test == 0:
-                raise ValueError(f"{where}.evaluate_on.{number}: {name} has `test: 0`, so nothing is evaluated on it")
+            split = self.evaluation.split
+            if getattr(self.benchmark(name), split) == 0:
+                raise ValueError(f"{where}.evaluate_on.{number}: {name} has `{split}: 0`, so nothing is evaluated on it")
 
     @model_validator(mode="after")
     def _roles(self) -> Experiment:

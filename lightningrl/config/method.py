@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from lightningrl.config.section import Section
 
 OWN = re.compile(r"[\w.]+:[\w.]+")
-REWARDS = ("accuracy", "tpf", "tpf_true", "forwards")
+REWARDS = ("accuracy", "tpf", "tpf_true", "forwards", "length")
 """Names of our own; what they are is in rl/rewards.py."""
 
 
@@ -23,7 +23,7 @@ class Reward(Section):
 
     name: str
     """`accuracy` (+-1; where the judge grades, its value: the fraction of tests passed), `tpf`, `tpf_true`, `forwards`
-    (minus the denoise forwards of the response), or your own function of the groups as `module:attribute`."""
+    (minus the denoise forwards of the response), `length` (minus its tokens), or your own function of the groups as `module:attribute`."""
     scale: Literal["none", "z_score", "minmax"] = "none"
     """In its group: z_score (population std, 0 where the group is constant), minmax (0.5 where it is), or raw."""
     weight: float = 1.0

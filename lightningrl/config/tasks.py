@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from lightningrl.config.section import Section
@@ -73,7 +75,10 @@ class Decoding(Section):
 
 
 class Evaluation(Section):
-    """The threshold sweep on the test split."""
+    """The threshold sweep."""
+
+    split: Literal["test", "validation"] = "test"
+    """Which problems: `validation` for a search among recipes, whose choice is then reported on `test`."""
 
     thresholds: list[float] = Field(min_length=1)
     """The selector's parameter, strictly increasing; for `threshold`: the confidence above which a position is

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from lightningrl.config.base import NAME
 from lightningrl.config.method import Method
@@ -17,9 +18,24 @@ class Run(Section):
     def science(self) -> dict[str, Any]:
         """Without what only names or evaluates it, and how often its state is saved."""
         found = self.model_dump(
-            mode="json", exclude={"role", "base", "published", "evaluate_on", "save_every", "method"}
+            mode="json",
+            exclude={"role", "base", "published", "series", "seeds", "evaluate_on", "save_every", "method"},
         )
         return found | {"method": self.method.science()}
+
+    def by_seed(self, spread: Collection[str] = ()) -> list[Run]:
+        """A run for each of its `seeds`; itself where it has none. `spread`: the runs of the experiment that have some.
+
+        >>> run = Run(name="ours", role="after", algorithm="lightningrl", benchmark="gsm-mini", steps=9, seeds=[3, 4])
+        >>> [(each.name, each.seed, each.series) for each in run.by_seed()]
+        [('ours-3', 3, 'ours'), ('ours-4', 4, 'ours')]
+        """
+        matched, runs = self.match_compute, []
+        for seed in self.seeds:
+            own = f"{matched}-{seed}" if matched in spread else matched
+            told = {"name": f"{self.name}-{seed}", "seed": seed, "seeds": [], "series": self.name, "match_compute": own}
+            runs.append(self.model_copy(update=told))
+        return runs or [self]
 
     name: str = Field(pattern=NAME)
     """Names its folder and its policy in tables."""
@@ -36,10 +52,16 @@ class Run(Section):
     """Keys of the algorithm to change, for ablations and variants."""
     benchmark: str
     """The benchmark it is trained on (train split) and chosen on (validation split)."""
+    series: str = ""
+    """Runs that differ only in their seeds, which tables over seeds pool. Left out: with `seeds` the run's name, else it
+    stands alone."""
     evaluate_on: list[str] = []
     """Benchmarks whose test problems it is evaluated on; empty: the one it is trained on, if that has any."""
     seed: int = Field(0, ge=0, lt=100_000)
     """Of this run's data order and draws, beside the experiment's seed."""
+    seeds: list[int] = []
+    """Instead of `seed`: a run for each of these, called `<name>-<seed>`; `match_compute` then means the matched run of
+    the same seed, where that has seeds too."""
     steps: int = Field(gt=0)
     """RL steps (supervised: optimiser steps, unless match_compute says how much to spend)."""
     prompts: int = Field(128, gt=0)
@@ -87,3 +109,16 @@ class Run(Section):
     """supervised: sequences an optimiser step."""
     copies: int = Field(2, gt=0)
     """supervised: noisy copies of each block."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds) or not all(0 <= seed < 100_000 for seed in seeds):
+            raise ValueError(f"found {seeds}, allowed: different numbers of 0 to 99,999")
+        return seeds
+
+    @model_validator(mode="after")
+    def _one_kind_of_seed(self) -> Run:
+        if self.seeds and (self.series or "seed" in self.model_fields_set):
+            raise ValueError("`seeds` is given, so `seed` and `series` must not be: each run has its own")
+        return self

@@ -194,7 +194,7 @@ class Estimate:
         for policy, (shape, names) in self._evaluated().items():
             for name in names:
                 benchmark = self.experiment.benchmark(name)
-                problems = benchmark.test or _published(name, "test", 1)
+                problems = getattr(benchmark, evaluation.split) or _published(name, "test", 1)
                 count, (_, rows) = problems * evaluation.samples, self.kv(benchmark, shape)
                 point = seconds.decoding(
                     shape, self.device, self.shares, self.lengths(name, policy), count, rows, "evaluation"

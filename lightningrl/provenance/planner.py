@@ -8,7 +8,7 @@ What each stage finds in its context's `config`, beside `members`:
 - pretrain/base: model, pretrain, decoding, seed, primary_threshold, max_new_tokens {benchmark: n}
 - checkpoint/base (instead of the two before, where the config says `base`), checkpoint/<name>: base
 - train/<run>: run, decoding, seed, max_new_tokens, prompt
-- evaluate/<policy>/<benchmark>: evaluation (samples, temperature, shard), sweep (thresholds), decoding, prompt,
+- evaluate/<policy>/<benchmark>: evaluation (split, samples, temperature, shard), sweep (thresholds), decoding, prompt,
   max_new_tokens, seed, policy, benchmark
 - speed/<policy>/<benchmark> (where a table or figure needs it): speed (prompts, warmup, batch, repeats), threshold,
   temperature, decoding, prompt, max_new_tokens, seed, policy, benchmark
@@ -114,8 +114,9 @@ class Planner:
         yield self.release(collects[ALL], drawn)
 
     def evaluated_on(self, policy: str) -> list[str]:
-        """Benchmarks on whose test problems a policy is evaluated, in its own order."""
-        tested, experiment = self.having("test"), self.experiment
+        """Benchmarks on whose problems a policy is evaluated, in its own order."""
+        experiment = self.experiment
+        tested = self.having(experiment.evaluation.split)
         if policy == "base":
             return tested
         for checkpoint in experiment.checkpoints:

@@ -41,7 +41,12 @@ def forwards(groups: Groups) -> np.ndarray:
     return -groups.table(lambda a: float(a.trajectory.stats.denoise_forwards))
 
 
-FUNCTIONS: Mapping[str, RewardFunction] = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards)}
+def length(groups: Groups) -> np.ndarray:
+    """Minus the response tokens: with a small weight, what keeps TPF from being earned by longer answers."""
+    return -groups.length_NG.astype(float)
+
+
+FUNCTIONS: Mapping[str, RewardFunction] = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards, length)}
 """Of the names in config/method.py."""
 SCALES = {"none": lambda values_NG: values_NG, "z_score": group_z_score, "minmax": group_minmax}
 

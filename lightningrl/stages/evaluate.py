@@ -1,4 +1,4 @@
-"""Decode a benchmark's test split at every threshold of the sweep; one record a problem and sample. Resumable.
+"""Decode a benchmark's problems at every threshold of the sweep; one record a problem and sample. Resumable.
 
 The sweep itself is `lightningrl.evaluation.sweep`: an interrupted one goes on at the next shard of problems, and one
 with one more threshold pays only for that one. Large ones are decoded in parts (`--part 2/8`), each by a job of its
@@ -48,7 +48,7 @@ def _sweep(context: StageContext, part: tuple[int, int] = (1, 1)) -> Sweep:
     evaluation = config["evaluation"]
     return Sweep(
         name=config["policy"],
-        examples=read_examples(context.inputs["data"] / "test.jsonl"),
+        examples=read_examples(context.inputs["data"] / f"{evaluation['split']}.jsonl"),
         samples=evaluation["samples"],
         shard=evaluation["shard"],
         cache=context.cache,
