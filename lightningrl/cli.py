@@ -43,6 +43,7 @@ READS = {
     "train": ("runs", "decoding"),
     "evaluate": ("evaluation", "decoding"),
     "speed": ("speed", "evaluation.primary_threshold", "decoding"),
+    "probe": ("report.probes", "report.probed_problems", "evaluation.primary_threshold", "decoding"),
     "collect": ("report.bootstrap",),
     "table": ("report.tables",),
     "figure": ("report.figures", "report.plot"),

@@ -17,6 +17,8 @@ BENCHMARKS: dict[str, str] = {
     "primeintellect": "lightningrl.benchmarks.primeintellect:PRIMEINTELLECT",
 }
 
+PHRASES: dict[str, str] = {"gsm-mini": "lightningrl.benchmarks.gsm_phrasing:phrases"}
+"""Of those whose answers are put in phrases: a function (example, response) -> [(what it is for, words)]."""
 
 MEMBERS = ("name", "licence", "citation", "judge", "sources", "styles", "shots", "load", "render", "signature")
 """What every benchmark has: see `protocol.Benchmark`."""

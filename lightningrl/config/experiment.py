@@ -150,7 +150,9 @@ class Experiment(Section):
                 raise ValueError(f"{where}.evaluate_on.{number}: found {name!r}, allowed: each of {benchmarks} once")
             split = self.evaluation.split
             if getattr(self.benchmark(name), split) == 0:
-                raise ValueError(f"{where}.evaluate_on.{number}: {name} has `{split}: 0`, so nothing is evaluated on it")
+                raise ValueError(
+                    f"{where}.evaluate_on.{number}: {name} has `{split}: 0`, so nothing is evaluated on it"
+                )
 
     @model_validator(mode="after")
     def _roles(self) -> Experiment:
@@ -169,6 +171,13 @@ class Experiment(Section):
                     f"report.replayed_problems: found {self.report.replayed_problems}, but {name}'s benchmark has "
                     f"{tested} test problems"
                 )
+        probed = self.report.probes
+        known = ["base", *(run.name for run in self.runs)]
+        for number, name in enumerate(probed):
+            if name not in known or name in probed[:number]:
+                raise ValueError(f"report.probes.{number}: found {name!r}, allowed: each of {known} once")
+        if probed == ["base"]:
+            raise ValueError("report.probes: found only `base`; name a run beside it, whose benchmark it is probed on")
         curves = {"rewards", "collapse"} & set(self.report.figures)
         if curves and all(run.algorithm == "supervised" for run in self.runs):
             raise ValueError(f"report.figures: {sorted(curves)} need a reinforcement-learning run, runs has none")

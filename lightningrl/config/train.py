@@ -39,8 +39,8 @@ class Run(Section):
 
     name: str = Field(pattern=NAME)
     """Names its folder and its policy in tables."""
-    role: str = Field(pattern="^(after|rival|control)$")
-    """What it stands for in the tables: the method, a rival, the control."""
+    role: str = Field(pattern="^(after|rival|control|ablation)$")
+    """What it stands for in the tables: the method, a rival, the control, the method with one thing changed."""
     base: str = "base"
     """The policy it starts from: the experiment's `base`, or the name of one of `checkpoints`."""
     published: str = ""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from lightningrl.config.experiment import Experiment
 
 KINDS = (
-    "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "evaluate", "speed", "collect", "table",
-    "figure", "replay", "release",
+    "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "evaluate", "speed", "probe", "collect",
+    "table", "figure", "replay", "release",
 )  # fmt: skip
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHECKPOINT = ("config.json", "model.safetensors", *TOKENIZER, "metrics.jsonl")
@@ -21,7 +21,16 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "train": (*CHECKPOINT, "selection.json", "samples.jsonl", "samples.md"),
     "evaluate": ("records.jsonl", "summary.json"),
     "speed": ("speed.json",),
-    "collect": ("frontier.csv", "headline.csv", "curves.csv", "steps.csv", "speed.csv"),
+    "probe": ("probe.csv",),
+    "collect": (
+        "frontier.csv",
+        "headline.csv",
+        "pooled.csv",
+        "curves.csv",
+        "steps.csv",
+        "speed.csv",
+        "probes.csv",
+    ),
     "table": ("{name}.csv", "{name}.md", "{name}.tex", "{name}.html"),
     "figure": ("{name}.pdf", "{name}.png", "{name}.csv"),
 }

@@ -21,7 +21,7 @@ from lightningrl.provenance.stage import MANIFEST
 KEYED = re.compile(r".+-[0-9a-f]{8}")
 """The name of a stage's folder."""
 LATEST = "latest"
-PER_POLICY = ("evaluate", "speed")
+PER_POLICY = ("evaluate", "speed", "probe")
 """Kinds whose stages' names are of two parts, `<policy>/<benchmark>`."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from lightningrl.config.experiment import Experiment
 from lightningrl.errors import ConfigError, StageError
+from lightningrl.provenance import parsed
 from lightningrl.provenance.files import files_of
 from lightningrl.provenance.planner import Planner
 from lightningrl.provenance.stage import Stage
@@ -59,6 +60,7 @@ def plan(experiment: Experiment) -> Plan:
     stages = tuple(planner.stages())
     for stage in stages:
         _ = stage.key  # now, so that the whole plan is of one state of the sources
+    parsed.keep()
     names = [(stage.kind, stage.name) for stage in stages]
     for kind, name in names:
         if names.count((kind, name)) > 1:

@@ -12,8 +12,10 @@ What each stage finds in its context's `config`, beside `members`:
   max_new_tokens, seed, policy, benchmark
 - speed/<policy>/<benchmark> (where a table or figure needs it): speed (prompts, warmup, batch, repeats), threshold,
   temperature, decoding, prompt, max_new_tokens, seed, policy, benchmark
+- probe/<policy>/<benchmark> (those that the config names): problems, threshold, decoding, prompt, max_new_tokens, seed,
+  policy, benchmark
 - collect/frontier (of everything), collect/<table or figure of the paper> (of what it needs): experiment, bootstrap,
-  primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base}]
+  primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base; of runs series, seed}]
 - table/<name>, figure/<name>: name, collected (the tables it is made of); figures also plot, policies
 - replay/<run>: base_name, policy_name, problems, threshold, decoding, prompt, max_new_tokens
 - release/release: tables, figures, replays
@@ -30,10 +32,12 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from lightningrl.benchmarks.registry import PHRASES
 from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
+from lightningrl.provenance.digest import Sources
 from lightningrl.provenance.files import OPEN, RELEASED, files_of, has_checkpoint
 from lightningrl.provenance.members import check_problems, collected, has, judge_of, member
 from lightningrl.provenance.pin import read_pins
@@ -54,6 +58,7 @@ class Planner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.pins = read_pins(experiment)
+        self.package = Sources()
         self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.checks: dict[str, Stage] = {}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
@@ -105,7 +110,9 @@ class Planner:
         yield from evaluated
         measured = [self.speed(policy, policies[policy], name, data) for policy, name in self.measured()]
         yield from measured
-        collects = {name: self.collect(name, evaluated, trained, measured) for name in self.collected()}
+        probed = [self.probe(policy, policies[policy], name, data) for policy, name in self.probed()]
+        yield from probed
+        collects = {name: self.collect(name, evaluated, trained, measured, probed) for name in self.collected()}
         yield from collects.values()
         drawn = [self.table(name, collects.get(name, collects[ALL])) for name in self.experiment.report.tables]
         drawn += [self.figure(name, collects.get(name, collects[ALL])) for name in self.experiment.report.figures]
@@ -140,6 +147,13 @@ class Planner:
                 if policy["published"] in need["rows"]:
                     found |= {(policy["name"], b): None for b in self.evaluated_on(policy["name"]) if b in asked}
         return list(found)
+
+    def probed(self) -> list[tuple[str, str]]:
+        """Policies and benchmarks that are looked into."""
+        experiment, names = self.experiment, self.experiment.report.probes
+        of_runs = {name: experiment.run(name).benchmark for name in names if name != "base"}
+        of_base = list(dict.fromkeys(of_runs.values()))
+        return [(name, b) for name in names for b in (of_base if name == "base" else [of_runs[name]])]
 
     def having(self, *splits: str) -> list[str]:
         """The benchmarks with problems of all these splits, in the experiment's order."""
@@ -246,12 +260,38 @@ class Planner:
         inputs = {"policy": source, "data": data[name]}
         return self._stage("speed", f"{policy}/{slug(name)}", config, members, inputs, size=source.size)
 
-    def collect(self, name: str, evaluated: list[Stage], trained: Mapping[str, Stage], measured: list[Stage]) -> Stage:
+    def probe(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
+        experiment, benchmark = self.experiment, self.experiment.benchmark(name)
+        config = {
+            "problems": experiment.report.probed_problems,
+            "threshold": experiment.evaluation.primary_threshold,
+            "decoding": experiment.decoding,
+            "prompt": benchmark.prompt,
+            "max_new_tokens": benchmark.max_new_tokens,
+            "seed": experiment.seed,
+            "policy": policy,
+            "benchmark": name,
+        }
+        members = self.decoder | {"benchmark": self.benchmarks[name], "careful": member("selector", "quota", "")}
+        if name in PHRASES:
+            members["phrases"] = PHRASES[name]
+        inputs = {"policy": source, "data": data[name]}
+        return self._stage("probe", f"{policy}/{slug(name)}", config, members, inputs, size=source.size)
+
+    def collect(
+        self,
+        name: str,
+        evaluated: list[Stage],
+        trained: Mapping[str, Stage],
+        measured: list[Stage],
+        probed: list[Stage],
+    ) -> Stage:
         """`ALL` but speeds, which are of the tables that need them alone; or what one of `NEEDS` asks for."""
         experiment = self.experiment
         policies = self.policies()
         inputs = {f"evaluate/{s.config['policy']}/{s.config['benchmark']}": s for s in evaluated}
         inputs |= {f"train/{run}": stage for run, stage in trained.items()}
+        inputs |= {f"probe/{s.config['policy']}/{s.config['benchmark']}": s for s in probed}
         if name in NEEDS:
             need = NEEDS[name]
             policies = [policy for policy in policies if policy["published"] in need["rows"]]
@@ -289,7 +329,7 @@ class Planner:
             told = checkpoint.model_dump(mode="json", include={"name", "role", "published"})
             found.append(told | untrained | {"base": checkpoint.base or checkpoint.name})
         for run in experiment.runs:
-            keys = {"name", "role", "algorithm", "benchmark", "published", "base"}
+            keys = {"name", "role", "algorithm", "benchmark", "published", "base", "series", "seed"}
             found.append(run.model_dump(mode="json", include=keys))
         return found
 
@@ -329,7 +369,8 @@ class Planner:
         config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure", "replay")}
         pin = self.pins.get("release/release")
         inputs |= {"collect": collect}
-        return Stage(self.experiment.experiment, "release", "release", config, {}, inputs, files, pin=pin)
+        name, package = self.experiment.experiment, self.package
+        return Stage(name, "release", "release", config, {}, inputs, files, pin=pin, package=package)
 
     def _stage(
         self,
@@ -348,7 +389,7 @@ class Planner:
         is_open = has_checkpoint(experiment) and kind in OPEN
         return Stage(
             experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open, size,
-            self.pins.get(f"{kind}/{name}"),
+            self.pins.get(f"{kind}/{name}"), self.package,
         )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def recollect(collect: Made, out: Path) -> Path:
     from lightningrl.stages.collect import run
 
     for role, folder in collect.inputs.items():
-        for name in ("records.jsonl", "metrics.jsonl", "speed.json"):
+        for name in ("records.jsonl", "metrics.jsonl", "speed.json", "probe.csv"):
             if name in collect.manifest["inputs"][role]["outputs"]:
                 check_recorded(collect, role, name, folder / name)
     config: dict[str, Any] = dict(collect.science) | {"members": dict(collect.manifest["preimage"]["members"])}

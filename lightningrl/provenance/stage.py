@@ -16,7 +16,7 @@ from typing import Any
 from lightningrl.config.section import science
 from lightningrl.errors import StageError
 from lightningrl.io import canonical_json, sha256_text
-from lightningrl.provenance.digest import sources
+from lightningrl.provenance.digest import Sources
 
 MANIFEST = "manifest.json"
 TIMING = "timing.jsonl"
@@ -49,6 +49,8 @@ class Stage:
     """Of the model that it computes with, like `8b`, where known: what its job asks for; not part of the key."""
     pin: str | None = None
     """The digest that stands in the key for today's code: see `provenance.pin`."""
+    package: Sources = field(default_factory=Sources, compare=False, repr=False)
+    """Today's code, looked at once for all stages of a plan."""
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
@@ -76,7 +78,7 @@ class Stage:
     @cached_property
     def sources(self) -> dict[str, str]:
         """File -> digest of its normalised text, for all the stage's code."""
-        return sources(self.modules)
+        return self.package.of(self.modules)
 
     @cached_property
     def live_code(self) -> str:

@@ -26,7 +26,7 @@ from lightningrl.report.compat import COMPAT
 from lightningrl.report.estimates import blank, triple, with_interval
 from lightningrl.types import EvalRecord
 
-Role = Literal["before", "after", "rival", "control", "released"]
+Role = Literal["before", "after", "rival", "control", "ablation", "released"]
 
 NAMES = ("experiment", "policy", "role", "algorithm", "benchmark")
 SUMMARY_COLUMNS = (
@@ -58,7 +58,7 @@ class Evaluation:
     """The name that tables and figures show."""
     role: Role
     """`before`: what was trained from; `after`: the trained policy; `rival`: another method; `control`: a check;
-    `released`: a checkpoint that others trained."""
+    `ablation`: the method with one thing changed; `released`: a checkpoint that others trained."""
     algorithm: str
     """Name of the RL preset, or of the decoder for an untrained policy."""
     benchmark: str
@@ -68,6 +68,9 @@ class Evaluation:
     """Policy it is compared with; None: the benchmark's only `before`; empty: with none."""
     published: str = ""
     """The row of the paper's tables that it stands for, if any."""
+    series: str = ""
+    """Runs of one series differ only in their seed (`pooled`); empty: it stands alone."""
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +107,7 @@ def collect(
     headline: list[dict[str, Any]] = []
     for benchmark in dict.fromkeys(evaluation.benchmark for evaluation in evaluations):
         group = [evaluation for evaluation in evaluations if evaluation.benchmark == benchmark]
-        sums = _sums_by_policy(group)
+        sums = sums_by_policy(group)
         first = sums[group[0].policy]
         curves = {policy: each.points() for policy, each in sums.items()}
         best = max(accuracy for points in curves.values() for _, accuracy in points)
@@ -126,7 +129,7 @@ def collect(
                 for t, threshold in enumerate(mine.thresholds)
             ]
             frontier += rows
-            base = _base_of(evaluation, group)
+            base = base_of(evaluation, group)
             row = {key: rows[primary][key] for key in (*NAMES, "threshold", *SUMMARY_COLUMNS)}
             row |= compat.numbers(paper, mine, primary, limit, limit_compat, weights_RN)
             row |= _aup_numbers(evaluation.policy, base, curves, replicates, limit)
@@ -139,7 +142,8 @@ def collect(
     )
 
 
-def _sums_by_policy(group: Sequence[Evaluation]) -> dict[str, ProblemSums]:
+def sums_by_policy(group: Sequence[Evaluation]) -> dict[str, ProblemSums]:
+    """Per-problem sums of all evaluations of one benchmark, checked to be of the same problems."""
     sums: dict[str, ProblemSums] = {}
     for evaluation in group:
         name = f"{evaluation.policy} on {evaluation.benchmark}"
@@ -156,7 +160,7 @@ def _sums_by_policy(group: Sequence[Evaluation]) -> dict[str, ProblemSums]:
     return sums
 
 
-def _base_of(evaluation: Evaluation, group: Sequence[Evaluation]) -> str | None:
+def base_of(evaluation: Evaluation, group: Sequence[Evaluation]) -> str | None:
     """The base's policy name: the one named (None where that is empty), else the only `before`, else None."""
     if evaluation.base == "":
         return None

@@ -1,9 +1,10 @@
-"""Collect evaluations, training curves and measured speeds into five tables, from which everything is drawn.
+"""Collect evaluations, training curves, measured speeds and probes into seven tables, from which everything is drawn.
 
 `frontier.csv` has a row a (policy, benchmark, threshold), `headline.csv` a row a (policy, benchmark) with AUP and
-paired intervals, `curves.csv` a row a training step, `steps.csv` a row a decoding step, `speed.csv` a row a measured
-speed. All five are always written, with their headers where an experiment has nothing for them. The statistics are
-those of `report.frontier` and `report.series`; nothing is drawn here.
+paired intervals, `pooled.csv` a row a (series of runs, benchmark, threshold), `curves.csv` a row a training step,
+`steps.csv` a row a decoding step, `speed.csv` a row a measured speed, `probes.csv` what was found in policies. All are
+always written, with their headers where an experiment has nothing for them. The statistics are those of
+`report.frontier`, `report.pooled` and `report.series`; nothing is drawn here.
 """
 
 from __future__ import annotations
@@ -11,19 +12,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
+
 from lightningrl.io import read_json, read_jsonl, write_text
 from lightningrl.report import series
 from lightningrl.report.frontier import Evaluation, collect
 from lightningrl.report.plain import csv_text
+from lightningrl.report.pooled import pooled
 from lightningrl.stages.context import StageContext
 from lightningrl.types import EvalRecord
 
 REWARD = "reward_total_mean"
 """What a metrics row has when its step was one of reinforcement learning."""
+PROBES = ("policy", "role", "benchmark", "measure", "label", "count", "value")
+"""Columns of `probes.csv`: `stages.probe`."""
 
 
 def run(context: StageContext) -> None:
-    """Write the five tables."""
+    """Write the tables."""
     evaluations = list(_evaluations(context))
     primary = context.config["primary_threshold"]
     tables = collect(
@@ -32,9 +38,11 @@ def run(context: StageContext) -> None:
     written = {
         "frontier": tables.frontier,
         "headline": tables.headline,
+        "pooled": pooled(evaluations, primary, context.config["bootstrap"], context.config["seed"]),
         "curves": series.curves(_training_rows(context)),
         "steps": series.steps(evaluations, primary),
         "speed": series.speeds(_speeds(context)),
+        "probes": _probes(context),
     }
     for name, table in written.items():
         write_text(context.folder / f"{name}.csv", csv_text(table))
@@ -55,6 +63,8 @@ def _evaluations(context: StageContext) -> Iterator[Evaluation]:
                     [EvalRecord.from_json(row) for row in read_jsonl(folder / "records.jsonl")],
                     _base(context, policy, benchmark),
                     policy.get("published") or "",
+                    policy.get("series") or "",
+                    policy.get("seed"),
                 )
 
 
@@ -88,3 +98,15 @@ def _speeds(context: StageContext) -> Iterator[dict[str, Any]]:
             if folder is not None:
                 what = {key: policy.get(key) or "" for key in ("published", "role")}
                 yield {**read_json(folder / "speed.json"), **what}
+
+
+def _probes(context: StageContext) -> pd.DataFrame:
+    """All probes under each other, with what each is of."""
+    tables = []
+    for benchmark in context.config["benchmarks"]:
+        for policy in context.config["policies"]:
+            folder = context.inputs.get(f"probe/{policy['name']}/{benchmark}")
+            if folder is not None:
+                what = {"policy": policy["name"], "role": policy["role"], "benchmark": benchmark}
+                tables.append(pd.read_csv(folder / "probe.csv", dtype={"label": str}).assign(**what))
+    return pd.concat(tables)[list(PROBES)] if tables else pd.DataFrame(columns=list(PROBES))

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from lightningrl.config.experiment import load
-from lightningrl.provenance.digest import PACKAGE, closure, normalise
+from lightningrl.provenance.digest import PACKAGE, Sources
+from lightningrl.provenance.parsed import normalise
 from lightningrl.provenance.files import KINDS
 from lightningrl.provenance.plan import plan
 
-ROOT = PACKAGE.parent
+ROOT, SOURCES = PACKAGE.parent, Sources()
 MODULES = sorted(p.relative_to(ROOT).with_suffix("") for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 NAMES = [".".join(path.parts) for path in MODULES]
 
@@ -56,10 +57,8 @@ def layer_of(module: str) -> int:
 
 
 def direct_imports(module: str) -> set[str]:
-    from lightningrl.provenance import digest
-
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    return {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in digest._references(path, PACKAGE)}
+    return {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in SOURCES.references(path)}
 
 
 @pytest.mark.parametrize("module", NAMES)
@@ -134,5 +133,5 @@ def test_data_holds_its_own_benchmark_only(stages):
 
 
 def test_closures_of_the_small_modules():
-    assert closure("lightningrl.io") == ["lightningrl/errors.py", "lightningrl/io.py"]
-    assert closure("lightningrl.types") == ["lightningrl/types.py"]
+    assert SOURCES.closure("lightningrl.io") == ["lightningrl/errors.py", "lightningrl/io.py"]
+    assert SOURCES.closure("lightningrl.types") == ["lightningrl/types.py"]

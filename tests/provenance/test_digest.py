@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lightningrl.errors import ConfigError
-from lightningrl.provenance.digest import closure, digest, file_digest, normalise, sources
+from lightningrl.provenance import parsed
+from lightningrl.provenance.digest import Sources, digest, file_digest
+from lightningrl.provenance.parsed import normalise
 
 SOURCE = '''"""Module."""
 import os  # a comment
@@ -131,11 +134,11 @@ def package(tmp_path: Path) -> Path:
 
 def test_a_closure_is_exactly_what_is_imported_at_any_depth(package):
     names = ["a", "b", "d", "e", "g", "helper", "sub/c", "sub/f"]
-    assert closure("pack.a", package) == sorted(["pack/style.txt", *(f"pack/{name}.py" for name in names)])
+    assert Sources(package).closure("pack.a") == sorted(["pack/style.txt", *(f"pack/{name}.py" for name in names)])
 
 
 def test_init_files_count_only_with_code(package):
-    assert closure("pack.full.h", package) == ["pack/full/__init__.py", "pack/full/h.py"]
+    assert Sources(package).closure("pack.full.h") == ["pack/full/__init__.py", "pack/full/h.py"]
 
 
 def test_a_digest_follows_its_closure_only(package):
@@ -151,7 +154,7 @@ def test_a_plug_in_counts_as_its_own_file_and_what_it_imports_of_the_package(pac
     plug_in = tmp_path / "my_plug_in.py"
     plug_in.write_text("from pack.e import TEMPLATE\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert list(sources(["my_plug_in"], package)) == ["pack/e.py", "pack/style.txt", "plug-in my_plug_in"]
+    assert list(Sources(package).of(["my_plug_in"])) == ["pack/e.py", "pack/style.txt", "plug-in my_plug_in"]
     before = digest(["my_plug_in"], package)
     plug_in.write_text("# comment\nfrom pack.e import TEMPLATE\n")
     assert digest(["my_plug_in"], package) == before
@@ -161,9 +164,9 @@ def test_a_plug_in_counts_as_its_own_file_and_what_it_imports_of_the_package(pac
 
 def test_what_cannot_be_found_is_named(package, tmp_path):
     with pytest.raises(ConfigError, match=r"no module 'pack\.nothing'"):
-        closure("pack.nothing", package)
+        Sources(package).closure("pack.nothing")
     with pytest.raises(ConfigError, match="no_such_plug_in"):
-        sources(["no_such_plug_in"], package)
+        Sources(package).of(["no_such_plug_in"])
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path):
@@ -171,3 +174,35 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
     path.write_text("x = 1\ny = (\n")
     with pytest.raises(ConfigError, match=r"broken\.py, line \d"):
         file_digest(path)
+
+
+def test_what_was_read_before_is_the_same_however_it_was_kept(package, tmp_path, monkeypatch):
+    """Kept by another process, by other code, damaged, or somewhere that nothing can be written to."""
+    expected = Sources(package).of(["pack.a"])
+    monkeypatch.setattr(parsed, "KEPT", tmp_path / "cache" / "parsed.json")
+
+    def afresh() -> dict[str, str]:
+        parsed._kept.cache_clear()
+        parsed._read.cache_clear()
+        found = Sources(package).of(["pack.a"])
+        parsed.keep()
+        return found
+
+    assert afresh() == expected
+    kept = json.loads(parsed.KEPT.read_text())
+    assert len(kept["files"]) >= 9
+    with monkeypatch.context() as patched:  # read from there, nothing is parsed
+        patched.setattr(parsed, "parse", lambda source: pytest.fail("parsed again"))
+        assert afresh() == expected
+    for damaged in ("", "[]", '{"by": 1}', json.dumps(kept | {"files": {key: {} for key in kept["files"]}})):
+        parsed.KEPT.write_text(damaged)
+        assert afresh() == expected
+    of_others = {key: row | {"sha256": "wrong", "imports": []} for key, row in kept["files"].items()}
+    parsed.KEPT.write_text(json.dumps({"by": "another version", "files": of_others}))
+    assert afresh() == expected
+    (package / "e.py").write_text('TEMPLATE = "style.txt"\nchanged = 1\n')
+    assert afresh()["pack/e.py"] != expected["pack/e.py"]
+    (tmp_path / "no-folder").write_text("")
+    monkeypatch.setattr(parsed, "KEPT", tmp_path / "no-folder" / "parsed.json")
+    assert set(afresh()) == set(expected)
+    parsed._kept.cache_clear()

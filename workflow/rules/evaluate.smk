@@ -1,4 +1,4 @@
-# Records and speeds of every policy, and the tables collected from them.
+# Records, speeds and probes of policies, and the tables collected from them.
 
 
 rule evaluate_part:
@@ -66,6 +66,27 @@ rule speed:
         config=CONFIG,
     shell:
         "{params.run} speed --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
+
+
+rule probe:
+    input:
+        upstream("probe"),
+    output:
+        outputs("probe"),
+    log:
+        log_of("probe"),
+    benchmark:
+        benchmark_of("probe")
+    conda:
+        CONDA
+    threads: threads_for("probe", like="evaluate")
+    resources:
+        **asked("probe", like="evaluate"),
+    params:
+        run=RUN,
+        config=CONFIG,
+    shell:
+        "{params.run} probe --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"
 
 
 rule collect:

@@ -1,0 +1,133 @@
+"""Why a policy is fast: whether its confidence is honest, which tokens it reveals together, how many phrasings are left.
+
+`Reliability` looks on while a decoder reveals one token at a time, the most careful decode there is, and asks of each
+open position that is left masked: is the token that is likeliest now the one that ends there? With honest confidence
+that is so as often as its probability says; revealing all positions over a threshold at once costs accuracy where it
+is not. `token_classes` says what kind of token each one is, `together` with how many others each was revealed,
+`entropy_nats` how much is left open. All of it is about the policy's own answers, right or wrong.
+
+No torch. Where the answers come from: `stages.probe`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from lightningrl.types import Trajectory
+
+BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+"""Edges of the confidence bins; the last one holds 1 too."""
+CLASSES = ("copied number", "computed number", "copied word", "other word", "symbol", "end")
+"""Copied: it stands in the prompt. `end`: the stop token."""
+
+
+class Bin(NamedTuple):
+    """Open positions of similar confidence."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    """Mean probability of the likeliest token."""
+    agreement: float
+    """Share in which that token is the one that ended there."""
+
+
+@dataclass
+class Reliability:
+    """An observer of a greedy decode that reveals one token a forward.
+
+    Tell it the trajectories (`end`) when they are there; positions behind a response's stop token do not count.
+    """
+
+    alternatives: int = 0
+    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    """Of each forward, what it left masked: request, absolute position, likeliest token, its probability."""
+
+    def observe(self, seen) -> None:  # an `Observation`
+        left = ~seen.chosen_n
+        kept = (seen.index_n[left], seen.position_n[left], seen.token_n[left], np.exp(seen.logp_n[left].astype(float)))
+        self.seen.append(kept)
+
+    def bins(self, trajectories: Sequence[Trajectory]) -> list[Bin]:
+        """Of all that was seen, the bins that hold anything."""
+        index, position, token, confidence = (np.concatenate(parts) for parts in zip(*self.seen, strict=True))
+        ended = np.full((len(trajectories), max(len(t.prompt_ids) + t.response_len for t in trajectories)), -1)
+        for row, trajectory in enumerate(trajectories):
+            start = len(trajectory.prompt_ids)
+            ended[row, start : start + trajectory.response_len] = trajectory.response_ids
+        inside = position < ended.shape[1]
+        final = np.where(inside, ended[index, np.minimum(position, ended.shape[1] - 1)], -1)
+        counts = final >= 0
+        return reliability(confidence[counts], (token == final)[counts])
+
+
+def reliability(confidence_n: np.ndarray, agrees_n: np.ndarray) -> list[Bin]:
+    """By bins of confidence; empty ones are left out.
+
+    >>> [(bin.low, bin.count, bin.agreement) for bin in reliability(np.array([0.62, 0.68, 1.0]), np.array([1, 0, 1]))]
+    [(0.6, 2, 0.5), (0.99, 1, 1.0)]
+    """
+    place_n = np.clip(np.searchsorted(BINS, confidence_n, side="right") - 1, 0, len(BINS) - 2)
+    found = []
+    for place, (low, high) in enumerate(zip(BINS, BINS[1:], strict=False)):
+        mine = place_n == place
+        if mine.any():
+            found.append(
+                Bin(low, high, int(mine.sum()), float(confidence_n[mine].mean()), float(agrees_n[mine].mean()))
+            )
+    return found
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: mean distance of confidence and agreement, by the bins' counts."""
+    total = sum(each.count for each in bins)
+    return sum(each.count * abs(each.confidence - each.agreement) for each in bins) / total
+
+
+def token_classes(prompt: str, pieces: Sequence[str], is_stop: Sequence[bool]) -> list[str]:
+    """One of `CLASSES` for each token of a response, whose text its pieces are.
+
+    >>> token_classes("Ann has 12 books", ["Ann", " has", " 1", "2", " +", " 5"], [False] * 6)
+    ['copied word', 'copied word', 'copied number', 'copied number', 'symbol', 'computed number']
+    """
+    known = {word.lower() for word in re.findall(r"[^\W\d_]+|\d+", prompt)}
+    text, starts, at = "".join(pieces), [], 0
+    for piece in pieces:
+        starts.append(at + len(piece) - len(piece.lstrip()))
+        at += len(piece)
+    of_character = [""] * (len(text) + 1)
+    for match in re.finditer(r"\\?[^\W\d_]+|\d+|\S", text):
+        word = match[0]
+        if word.isdigit():
+            kind = "copied number" if word in known else "computed number"
+        elif word.isalpha():
+            kind = "copied word" if word.lower() in known else "other word"
+        else:
+            kind = "symbol"
+        of_character[match.start() : match.end()] = [kind] * len(word)
+    kinds = (of_character[min(start, len(text))] or "symbol" for start in starts)
+    return ["end" if stop else kind for kind, stop in zip(kinds, is_stop, strict=True)]
+
+
+def together(trajectory: Trajectory) -> np.ndarray:
+    """[L] of each response token, how many positions its forward revealed, itself included."""
+    counts = np.bincount(trajectory.reveal_step)
+    return counts[trajectory.reveal_step[: trajectory.response_len]]
+
+
+def entropy_nats(values: Iterable[Hashable]) -> float:
+    """Of the values' frequencies (plug-in estimate).
+
+    >>> round(entropy_nats("aabb"), 4)
+    0.6931
+    """
+    counts = np.array(list(Counter(values).values()), float)
+    share = counts / counts.sum()
+    return float(-(share * np.log(share)).sum())
