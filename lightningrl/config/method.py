@@ -23,7 +23,8 @@ class Reward(Section):
 
     name: str
     """`accuracy` (+-1; where the judge grades, its value: the fraction of tests passed), `tpf`, `tpf_true`, `forwards`
-    (minus the denoise forwards of the response), `length` (minus its tokens), or your own function of the groups as `module:attribute`."""
+    (minus the denoise forwards of the response), `length` (minus its tokens), or your own function of the groups as
+    `module:attribute`."""
     scale: Literal["none", "z_score", "minmax"] = "none"
     """In its group: z_score (population std, 0 where the group is constant), minmax (0.5 where it is), or raw."""
     weight: float = 1.0

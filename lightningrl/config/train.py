@@ -53,8 +53,8 @@ class Run(Section):
     benchmark: str
     """The benchmark it is trained on (train split) and chosen on (validation split)."""
     series: str = ""
-    """Runs that differ only in their seeds, which tables over seeds pool. Left out: with `seeds` the run's name, else it
-    stands alone."""
+    """Runs that differ only in their seeds, which tables over seeds pool. Left out: with `seeds` the run's name, else
+    it stands alone."""
     evaluate_on: list[str] = []
     """Benchmarks whose test problems it is evaluated on; empty: the one it is trained on, if that has any."""
     seed: int = Field(0, ge=0, lt=100_000)

@@ -25,6 +25,8 @@ ALPHA = 3.0
 """Steepness of W, as published."""
 MAX_DROP_POINTS = 5.0
 """Points more than this many percentage points below the first accuracy are dropped."""
+ROUNDING = 1e-9
+"""Percentage points: accuracies are shares of whole numbers, one exactly at the limit must not fall by a last bit."""
 
 
 class AccuracyDropError(LightningRLError):
@@ -70,12 +72,12 @@ def aup(
     """
     ordered = sort_points(points)
     y_1, y_last = ordered[0][1], ordered[-1][1]
-    if strict and y_1 - y_last > max_drop_points:
+    if strict and y_1 - y_last > max_drop_points + ROUNDING:
         raise AccuracyDropError(
             f"accuracy falls from {y_1:g} % to {y_last:g} % over the sweep; the published AUP allows a fall of "
             f"{max_drop_points:g} points. Sweep gentler thresholds, or compute AUP without strict (points are dropped)."
         )
-    kept = [point for point in ordered if point[1] >= y_1 - max_drop_points]
+    kept = [point for point in ordered if point[1] >= y_1 - max_drop_points - ROUNDING]
     return kept[0][0] * kept[0][1] + _trapezoids(kept, y_max, alpha)
 
 
@@ -84,7 +86,7 @@ def aup_anchored(points: Iterable[tuple[float, float]], y_min: float, y_max: flo
 
     `y_min` is the base's y_1 - 5 for every curve compared. A curve with no point at or above it scores 0.
     """
-    kept = [point for point in sort_points(points) if point[1] >= y_min]
+    kept = [point for point in sort_points(points) if point[1] >= y_min - ROUNDING]
     if not kept:
         return 0.0
     tpf_1, y_1 = kept[0]
@@ -110,7 +112,7 @@ def aup_replicates(
     value_RT = y_RT * weight_RT
     anchored = y_min_R is not None
     lowest_R = np.broadcast_to(y_min_R if anchored else y_RT[:, 0] - MAX_DROP_POINTS, len(y_RT))
-    keep_RT = y_RT >= np.asarray(lowest_R)[:, None]
+    keep_RT = y_RT >= np.asarray(lowest_R)[:, None] - ROUNDING
     area_R = np.zeros(len(y_RT))
     last_tpf_R, last_value_R = np.zeros(len(y_RT)), np.full(len(y_RT), np.nan)
     for t in range(y_RT.shape[1]):

@@ -1,4 +1,4 @@
-"""Why a policy is fast: whether its confidence is honest, which tokens it reveals together, how many phrasings are left.
+"""Why a policy is fast: how honest its confidence is, which tokens it reveals together, how many phrasings are left.
 
 `Reliability` looks on while a decoder reveals one token at a time, the most careful decode there is, and asks of each
 open position that is left masked: is the token that is likeliest now the one that ends there? With honest confidence
@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ def reliability(confidence_n: np.ndarray, agrees_n: np.ndarray) -> list[Bin]:
     """
     place_n = np.clip(np.searchsorted(BINS, confidence_n, side="right") - 1, 0, len(BINS) - 2)
     found = []
-    for place, (low, high) in enumerate(zip(BINS, BINS[1:], strict=False)):
+    for place, (low, high) in enumerate(pairwise(BINS)):
         mine = place_n == place
         if mine.any():
             found.append(

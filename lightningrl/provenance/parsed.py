@@ -23,6 +23,8 @@ from lightningrl.io import sha256_text, write_text
 
 KEPT = Path(__file__).parent / "__pycache__" / f"parsed-{sys.implementation.cache_tag}.json"
 """Where it is kept; a missing, old or damaged one only costs time."""
+Cut = tuple[int, int, int, int]
+"""First row, first column, last row, column behind the last: 0-based, in characters."""
 MOST = 2000
 """Files at most; beyond that it is begun anew."""
 

@@ -15,7 +15,7 @@ What each stage finds in its context's `config`, beside `members`:
 - probe/<policy>/<benchmark> (those that the config names): problems, threshold, decoding, prompt, max_new_tokens, seed,
   policy, benchmark
 - collect/frontier (of everything), collect/<table or figure of the paper> (of what it needs): experiment, bootstrap,
-  primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base; of runs series, seed}]
+  primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base, series, seed}]
 - table/<name>, figure/<name>: name, collected (the tables it is made of); figures also plot, policies
 - replay/<run>: base_name, policy_name, problems, threshold, decoding, prompt, max_new_tokens
 - release/release: tables, figures, replays

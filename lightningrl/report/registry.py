@@ -2,8 +2,8 @@
 
 A figure is `draw(*tables, out_dir, options=None) -> list[Path]`; a table is `build(*tables) -> tables.Printed`.
 `INPUTS` says which collected tables each takes, in this order: `frontier` and `headline` (`frontier.collect`),
-`curves`, `steps` and `speed` (`series`). The paper's own, `table1` and so on, are `report.paper`. An outsider's figure
-is named by its own `module:attribute` in the experiment's YAML.
+`pooled`, `curves`, `steps` and `speed` (`series`), `probes`. The paper's own, `table1` and so on, are `report.paper`.
+An outsider's figure is named by its own `module:attribute` in the experiment's YAML.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ FIGURES = {
     "rewards": "lightningrl.report.figures.rewards:draw",
     "steps": "lightningrl.report.figures.steps:draw",
     "collapse": "lightningrl.report.figures.collapse:draw",
+    "study": "lightningrl.report.figures.pooled:draw",
+    "ablations": "lightningrl.report.figures.pooled:ablations",
+    "reliability": "lightningrl.report.figures.probes:reliability",
+    "together": "lightningrl.report.figures.probes:together",
     "figure1": "lightningrl.report.paper.bars:draw",
     "figure3": "lightningrl.report.paper.curves:figure3",
     "figure4": "lightningrl.report.paper.curves:figure4",
@@ -25,6 +29,9 @@ FIGURES = {
 TABLES = {
     "main": "lightningrl.report.tables:main",
     "frontier": "lightningrl.report.tables:frontier",
+    "study": "lightningrl.report.study:study",
+    "criteria": "lightningrl.report.study:criteria",
+    "phrasing": "lightningrl.report.study:phrasing",
     "table1": "lightningrl.report.paper.tables:table1",
     "table2": "lightningrl.report.paper.tables:table2",
     "table3": "lightningrl.report.paper.tables:table3",
@@ -37,11 +44,13 @@ TABLES = {
 INPUTS = {
     "figures": {
         "frontier": ("frontier",), "rewards": ("curves",), "steps": ("steps",), "collapse": ("curves",),
+        "study": ("pooled",), "ablations": ("pooled",), "reliability": ("probes",), "together": ("probes",),
         "figure1": ("headline",), "figure3": ("curves",), "figure4": ("curves",), "figure5": ("curves",),
         "figure6": ("curves",), "figure7": ("steps",), "figure8": ("curves", "frontier"),
     },
     "tables": {
-        "main": ("headline",), "frontier": ("frontier",), "table1": ("headline",), "table2": ("headline", "frontier"),
+        "main": ("headline",), "frontier": ("frontier",), "study": ("pooled",), "criteria": ("pooled",),
+        "phrasing": ("probes",), "table1": ("headline",), "table2": ("headline", "frontier"),
         "table3": ("headline",), "table4": ("headline",), "table5": ("headline",), "table6": ("headline",),
         "table7": ("speed",),
     },

@@ -135,3 +135,36 @@ def test_extends_in_a_circle_or_into_nothing(tmp_path):
     (tmp_path / "c.yaml").write_text("extends: gone.yaml\n")
     with pytest.raises(ConfigError, match=r"gone\.yaml does not exist \(extended by .*c\.yaml\)"):
         load(tmp_path / "c.yaml")
+
+
+def seeded(tmp_path: Path, **keys) -> Path:
+    """Nano with a run of these keys, and a control that matches it."""
+    run = {"name": "ours", "role": "after", "algorithm": "lightningrl", "benchmark": "gsm-mini", "steps": 2} | keys
+    control = run | {"name": "control", "role": "control", "algorithm": "supervised", "match_compute": "ours"}
+    tree = {"extends": str(NANO), "runs": [run, control], "report": {"replays": []}}
+    (tmp_path / "seeded.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path / "seeded.yaml"
+
+
+def test_seeds_make_a_run_each_and_controls_match_the_run_of_their_own_seed(tmp_path):
+    runs = load(seeded(tmp_path, seeds=[3, 5])).runs
+    assert [(run.name, run.seed, run.series, run.match_compute) for run in runs] == [
+        ("ours-3", 3, "ours", None), ("ours-5", 5, "ours", None),
+        ("control-3", 3, "control", "ours-3"), ("control-5", 5, "control", "ours-5"),
+    ]  # fmt: skip
+    alone = load(seeded(tmp_path, seed=3)).runs[0]
+    assert alone.series == "" and alone.science() == runs[0].science() | {"name": "ours"}  # a series is no science
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"seeds": [1, 1]}, "different numbers"),
+        ({"seeds": [-1]}, "different numbers"),
+        ({"seeds": [1], "seed": 2}, "`seed` and `series` must not be"),
+        ({"seeds": [1], "series": "s"}, "`seed` and `series` must not be"),
+    ],
+)
+def test_seeds_that_say_two_things_are_refused(tmp_path, keys, said):
+    with pytest.raises(ConfigError, match=said):
+        load(seeded(tmp_path, **keys))

@@ -160,3 +160,17 @@ def test_nothing_right_anywhere_is_zero_not_an_exception():
 def test_unusable_points_are_refused(points):
     with pytest.raises(ValueError, match=r"AUP (needs|points)"):
         aup(points, 80)
+
+
+def test_a_point_exactly_at_the_limit_is_kept_whatever_the_last_bit_of_its_share():
+    """Every pair of counts out of n exactly 5 points apart, as both orders of the operations round them."""
+    for n in (60, 140, 300, 1000):
+        for right in range(n // 10, n):
+            low = right - n // 20
+            for shares in ((100.0 * right / n, 100.0 * low / n), (100.0 * (right / n), 100.0 * (low / n))):
+                points = [(1.0, shares[0]), (2.0, shares[1])]
+                kept, single = aup(points, 100.0), shares[0]
+                assert kept > single, (n, right)
+                assert aup_anchored(points, shares[0] - 5, 100.0) > aup_anchored(points[:1], shares[0] - 5, 100.0)
+                tpf_RT, accuracy_RT = np.array([[1.0, 2.0]]), np.array([shares])
+                assert aup_replicates(tpf_RT, accuracy_RT, 100.0)[0] == pytest.approx(kept)

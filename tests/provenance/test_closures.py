@@ -10,8 +10,8 @@ import pytest
 
 from lightningrl.config.experiment import load
 from lightningrl.provenance.digest import PACKAGE, Sources
-from lightningrl.provenance.parsed import normalise
 from lightningrl.provenance.files import KINDS
+from lightningrl.provenance.parsed import normalise
 from lightningrl.provenance.plan import plan
 
 ROOT, SOURCES = PACKAGE.parent, Sources()

@@ -2,37 +2,7 @@
 
 import numpy as np
 import pytest
-
-from lightningrl.report.frontier import Evaluation
-from lightningrl.types import EvalRecord
-
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
-
-
-def make_evaluation(policy, role, algorithm, benchmark, n_problems, peak, accuracy_at, seed, samples=1):
-    """`peak`: tokens a forward at tau 0.5; `accuracy_at`: tau -> probability of a right answer."""
-    rng = np.random.default_rng(seed)
-    difficulty = np.random.default_rng(99).random(n_problems)  # shared: policies fail on the same problems
-    records = []
-    for threshold in THRESHOLDS:
-        mean = 1 + (peak - 1) * ((1.02 - threshold) / 0.52) ** 0.6
-        for problem in range(n_problems):
-            for sample in range(samples):
-                tokens = int(rng.integers(60, 190))
-                steps = []
-                while sum(steps) < tokens + 3:
-                    wave = 1 + 0.5 * np.sin(len(steps) / 4)
-                    steps.append(int(min(1 + rng.poisson((mean - 1) * wave), tokens + 3 - sum(steps))))
-                correct = bool(difficulty[problem] + rng.normal(0, 0.08) < accuracy_at(threshold))
-                length = bool(rng.random() < 0.02)
-                records.append(
-                    EvalRecord(
-                        policy, f"{benchmark}/test/{problem:05d}", sample, threshold, "00", "4", "4", correct,
-                        float(correct), "ok" if correct else ("unparsable" if length else "wrong"), "", tokens,
-                        tokens + 3, len(steps), 4, 1, "length" if length else "eos", steps,
-                    )
-                )  # fmt: skip
-    return Evaluation(policy, role, algorithm, benchmark, records)
+from fixtures.synthetic import make_evaluation
 
 
 @pytest.fixture(scope="session")

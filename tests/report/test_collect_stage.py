@@ -14,7 +14,7 @@ from lightningrl.report.series import SPEED_COLUMNS
 from lightningrl.stages import collect, figure, table
 from lightningrl.stages.collected import read_all, read_collected
 
-FILES = ("frontier", "headline", "curves", "steps", "speed")
+FILES = ("frontier", "headline", "pooled", "curves", "steps", "speed", "probes")
 POLICIES = [
     {"name": "base", "role": "before", "algorithm": "threshold", "published": "SDAR-8B-b32", "base": ""},
     {"name": "small", "role": "before", "algorithm": "threshold", "published": "SDAR-1.7B-b32", "base": ""},
@@ -81,7 +81,7 @@ def test_curves_and_speeds_say_what_they_stand_for(context) -> None:
     assert bool(speed["prefill_included"].item()) is True
 
 
-def test_nothing_collected_is_five_headers_of_which_the_papers_tables_and_figures_are_made(context) -> None:
+def test_nothing_collected_is_headers_of_which_the_papers_tables_and_figures_are_made(context) -> None:
     collect.run(context)
     assert {path.name for path in context.folder.iterdir()} == {f"{name}.csv" for name in FILES}
     assert all((context.folder / f"{name}.csv").read_text().count("\n") == 1 for name in FILES)

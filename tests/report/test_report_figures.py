@@ -1,5 +1,6 @@
 """Figures: files, fixed bytes across processes, the plotted data beside them, options, and label placement."""
 
+import dataclasses
 import hashlib
 import importlib
 import os
@@ -11,10 +12,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.synthetic import make_evaluation
 
 from lightningrl.errors import ConfigError
+from lightningrl.evaluation.probing import CLASSES
 from lightningrl.report.figures import collapse, frontier, rewards, steps, style
 from lightningrl.report.frontier import collect
+from lightningrl.report.pooled import pooled
 from lightningrl.report.registry import FIGURES, INPUTS, TABLES
 from lightningrl.report.series import curves, speeds
 from lightningrl.report.series import steps as steps_table
@@ -23,13 +27,38 @@ from lightningrl.report.series import steps as steps_table
 @pytest.fixture(scope="module")
 def collected(evaluations, metrics_rows):
     tables = collect(evaluations, "toy", n_bootstrap=100)
+    ablation = dataclasses.replace(
+        make_evaluation("w/o NLL", "ablation", "lightningrl", "gsm-mini", 120, 5.0, lambda t: 0.8, 4), series="w/o NLL"
+    )
     return {
         "frontier": tables.frontier,
         "headline": tables.headline,
         "curves": curves(metrics_rows),
         "steps": steps_table(evaluations),
         "speed": speeds([]),
+        "pooled": pooled([*evaluations, ablation], n_bootstrap=100),
+        "probes": probed(),
     }
+
+
+def probed():
+    """Two policies on two benchmarks: bins of confidence, classes of tokens."""
+    rows = []
+    for policy, role, shift in (("SDAR", "before", 0.0), ("LightningRL", "after", -0.1)):
+        for benchmark in ("gsm-mini", "math-mini"):
+            what = {"policy": policy, "role": role, "benchmark": benchmark}
+            for number in range(1, 10):
+                label, confidence = f"{number / 10:g}-{number / 10 + 0.1:g}", number / 10 + 0.05
+                rows.append(what | {"measure": "confidence", "label": label, "count": 9 * number, "value": confidence})
+                rows.append(
+                    what | {"measure": "agreement", "label": label, "count": 9 * number, "value": confidence + shift}
+                )
+            for number, kind in enumerate(CLASSES):
+                rows.append(
+                    what | {"measure": "class_together", "label": kind, "count": 50, "value": 2 + number - shift}
+                )
+            rows.append(what | {"measure": "calibration_error", "label": "all", "count": 405, "value": abs(shift)})
+    return pd.DataFrame(rows)
 
 
 def resolve(target):
@@ -57,7 +86,7 @@ def test_same_input_gives_the_same_bytes_in_another_process(collected, tmp_path)
     environment = os.environ | {"PYTHONHASHSEED": "4242", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     script = [sys.executable, "-c", AGAIN, str(tmp_path / "tables.pkl"), str(tmp_path / "b")]
-    subprocess.run(script, check=True, env=environment, timeout=60)
+    subprocess.run(script, check=True, env=environment, timeout=180)
     digests = [
         {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / folder).iterdir()}
         for folder in ("a", "b")

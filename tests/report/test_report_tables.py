@@ -9,6 +9,7 @@ import pytest
 
 from lightningrl.report import tables
 from lightningrl.report.frontier import collect
+from lightningrl.report.study import phrasing
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +94,29 @@ def test_the_published_graders_column_is_there_only_with_its_verdicts(collected,
         assert len(shown.header) == len(without.header) + 1
         accuracy = shown.header.index("Accuracy (%)")
         assert all(row[accuracy].split()[0] == row[column] for row in shown.rows)
+
+
+def test_phrasing_has_a_column_a_policy_and_a_row_a_kind_of_phrase():
+    rows = [
+        {
+            "policy": policy,
+            "role": role,
+            "benchmark": "gsm-mini",
+            "measure": measure,
+            "label": label,
+            "count": 9,
+            "value": v,
+        }
+        for policy, role, v in (("base", "before", 1.5), ("ours", "after", 0.25))
+        for measure, label in (
+            ("phrasing_nats_greedy", "plus"),
+            ("calibration_error", "all"),
+            ("class_together", "end"),
+        )
+    ]
+    shown = phrasing(pd.DataFrame(rows))
+    assert shown.header == ("Benchmark", "How", "What", "base", "ours")
+    assert shown.rows == (
+        ("gsm-mini", "greedy", "plus", "1.500", "0.250"), ("gsm-mini", "calibration", "all", "1.500", "0.250"),
+    )  # fmt: skip
+    assert phrasing(pd.DataFrame(columns=list(rows[0]))).rows == ()

@@ -212,10 +212,13 @@ def test_fewer_forwards_and_true_tpf_as_rewards():
     assert FUNCTIONS["forwards"](groups).tolist() == [[-2, -3]], "the longer answer costs more, at the same TPF"
     assert FUNCTIONS["tpf"](groups).tolist() == [[3, 3]]
     assert FUNCTIONS["tpf_true"](groups).tolist() == [[2, 9 / 5]]
+    assert FUNCTIONS["length"](groups).tolist() == [[-6, -9]]
 
 
 def test_an_unknown_reward_is_an_error_that_lists_what_there_is():
-    with pytest.raises(ValueError, match="found 'speed', allowed: accuracy, tpf, tpf_true, forwards, or your own"):
+    with pytest.raises(
+        ValueError, match="found 'speed', allowed: accuracy, tpf, tpf_true, forwards, length, or your own"
+    ):
         Reward(name="speed")
     assert set(FUNCTIONS) == set(OURS)
 

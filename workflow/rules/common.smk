@@ -35,7 +35,14 @@ def config_file():
         )
     if len(workflow.configfiles) > 1:
         raise WorkflowError("one --configfile at a time: files are not merged; use `extends:` inside the file")
-    return str(Path(workflow.configfiles[0] if workflow.configfiles else ROOT / "config" / "config.yaml").resolve())
+    if workflow.configfiles:
+        return str(Path(workflow.configfiles[0]).resolve())
+    if workflow.is_main_process:  # `snakemake study`: config/study.yaml, also for the jobs of a cluster
+        asked = [path for path in (ROOT / "config" / f"{word}.yaml" for word in sys.argv[1:]) if path.is_file()]
+        if len(asked) > 1:
+            raise WorkflowError(f"one experiment at a time: found {' and '.join(path.stem for path in asked)}")
+        environment["LIGHTNINGRL_CONFIG"] = str(asked[0] if asked else ROOT / "config" / "config.yaml")
+    return str(Path(environment.get("LIGHTNINGRL_CONFIG", ROOT / "config" / "config.yaml")).resolve())
 
 
 CONFIG = config_file()

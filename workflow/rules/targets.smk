@@ -1,5 +1,5 @@
 # Every stage by name: <kind>_<name>, like `train_lightningrl`, `evaluate_base_gsm-mini`; the paper's tables and figures by
-# their own: `table1`, `figure3`.
+# their own: `table1`, `figure3`. All of an experiment by its name: `study`.
 
 for stage in PLAN.stages[:-1]:
 
@@ -8,4 +8,14 @@ for stage in PLAN.stages[:-1]:
             stage.target
         input:
             files_of(stage),
+        localrule: True
+
+
+if not workflow.is_rule(EXPERIMENT):
+
+    rule:
+        name:
+            EXPERIMENT
+        input:
+            files_of(PLAN.release),
         localrule: True

@@ -58,7 +58,11 @@ class FrontierOptions:
 
 def draw(table: pd.DataFrame, out_dir: Path, options: FrontierOptions | Mapping[str, Any] | None = None) -> list[Path]:
     """Write frontier.pdf, .png and .csv; returns their paths."""
-    chosen = read_options(FrontierOptions, options)
+    return draw_as("frontier", table, out_dir, read_options(FrontierOptions, options))
+
+
+def draw_as(name: str, table: pd.DataFrame, out_dir: Path, chosen: FrontierOptions) -> list[Path]:
+    """The same under another name."""
     require_columns(
         table, ("policy", "role", "benchmark", "threshold", "accuracy_pct", "is_primary", chosen.x), "frontier"
     )
@@ -87,7 +91,7 @@ def draw(table: pd.DataFrame, out_dir: Path, options: FrontierOptions | Mapping[
         figure.legend(handles, names, loc="outside upper center", ncols=legend_columns(names, width))
         for axes, benchmark in zip(panels, benchmarks, strict=False):
             _threshold_labels(axes, table[table["benchmark"] == benchmark], chosen, colours)
-        return save(figure, table, out_dir, "frontier")
+        return save(figure, table, out_dir, name)
 
 
 def curve_with_bars(axes: Axes, curve: pd.DataFrame, x: str, colour: str, marker: str, policy: str) -> None:

@@ -1,0 +1,37 @@
+"""Accuracy against TPF of series of runs, each the mean over its seeds: the frontier figure, seeds pooled.
+
+`draw` shows methods (and leaves ablations out), `ablations` the method beside what was changed in it. Bars are 95 %
+intervals over seeds and problems. Reads the `pooled` table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lightningrl.report.figures.frontier import FrontierOptions, draw_as
+from lightningrl.report.figures.style import require_columns
+
+
+def draw(table: pd.DataFrame, out_dir: Path, options: Mapping[str, Any] | None = None) -> list[Path]:
+    """Write study.pdf, .png and .csv; returns their paths."""
+    return _draw("study", table[table["role"] != "ablation"], out_dir)
+
+
+def ablations(table: pd.DataFrame, out_dir: Path, options: Mapping[str, Any] | None = None) -> list[Path]:
+    """Write ablations.pdf, .png and .csv: benchmarks that have some, and of the method the first series alone."""
+    changed = table[table["role"] == "ablation"]
+    shown = []
+    for benchmark, rows in table.groupby("benchmark", sort=False):
+        if benchmark in set(changed["benchmark"]):
+            first = rows.loc[rows["role"] == "after", "series"].iloc[:1]
+            shown.append(rows[rows["role"].isin(["before", "ablation"]) | rows["series"].isin(first)])
+    return _draw("ablations", pd.concat(shown) if shown else changed, out_dir)
+
+
+def _draw(name: str, table: pd.DataFrame, out_dir: Path) -> list[Path]:
+    require_columns(table, ("series", "benchmark", "accuracy_pct", "tpf"), name)
+    return draw_as(name, table.rename(columns={"series": "policy"}), out_dir, FrontierOptions(panel_height_in=3.2))

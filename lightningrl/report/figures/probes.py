@@ -1,0 +1,124 @@
+"""What probes found: `reliability`, and `together`, which tokens come with others. Both read the `probes` table.
+
+Reliability: open positions of a decode that reveals one token a forward, by the probability of their likeliest token;
+how often that token is the one which ended there. On the diagonal confidence is honest; under it, revealing all
+that is sure enough at once costs accuracy. The size of a point grows with how many positions it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lightningrl.report.figures.style import (
+    GREY,
+    MARKERS,
+    PAGE_WIDTH_IN,
+    legend_columns,
+    new_figure,
+    policy_colours,
+    read_options,
+    require_columns,
+    save,
+    styled,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOptions:
+    """Options of both figures.
+
+    >>> ProbeOptions(policies=("base", "ours")).panel_height_in
+    2.8
+    """
+
+    policies: tuple[str, ...] = ()
+    """Every policy of the experiment; those that were probed are coloured in their order."""
+    panel_height_in: float = 2.8
+
+
+def reliability(
+    table: pd.DataFrame, out_dir: Path, options: ProbeOptions | Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write reliability.pdf, .png and .csv; returns their paths."""
+    chosen = read_options(ProbeOptions, options)
+    table = table[table["measure"].isin(["confidence", "agreement"])]
+    require_columns(table, ("policy", "benchmark", "label", "count", "value"), "reliability")
+    keys = ["benchmark", "policy", "label", "count"]
+    wide = table.pivot_table(index=keys, columns="measure", values="value", sort=False).reset_index()
+    wide.columns.name = None
+    benchmarks, colours = list(dict.fromkeys(wide["benchmark"])), _colours(wide)
+    width = min(PAGE_WIDTH_IN, 3.6 * len(benchmarks) + 0.4)
+    with styled():
+        figure = new_figure(width, chosen.panel_height_in + 0.4)
+        panels = figure.subplots(1, len(benchmarks), squeeze=False)[0]
+        for axes, benchmark in zip(panels, benchmarks, strict=True):
+            axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+            for number, (policy, colour) in enumerate(colours.items()):
+                rows = wide[(wide["benchmark"] == benchmark) & (wide["policy"] == policy)].sort_values("confidence")
+                if len(rows):
+                    sizes = 8 + 90 * np.sqrt(rows["count"] / rows["count"].sum())
+                    marker = MARKERS[number % len(MARKERS)]
+                    look: dict[str, Any] = {"color": colour, "marker": marker}
+                    axes.plot(rows["confidence"], rows["agreement"], label=policy, zorder=2, markersize=0.01, **look)
+                    axes.scatter(
+                        rows["confidence"],
+                        rows["agreement"],
+                        s=sizes,
+                        zorder=3,
+                        edgecolor="white",
+                        linewidth=0.5,
+                        **look,
+                    )
+            axes.set(title=benchmark, xlim=(0, 1.03), ylim=(0, 1.03))
+        figure.supxlabel("Probability of the likeliest token", fontsize=8.5)
+        figure.supylabel("Share that ended there", fontsize=8.5)
+        _legend(figure, colours, width)
+        return save(figure, wide, out_dir, "reliability")
+
+
+def together(table: pd.DataFrame, out_dir: Path, options: ProbeOptions | Mapping[str, Any] | None = None) -> list[Path]:
+    """Write together.pdf, .png and .csv: by class of token, how many positions its forward revealed."""
+    chosen = read_options(ProbeOptions, options)
+    table = table[table["measure"] == "class_together"]
+    require_columns(table, ("policy", "benchmark", "label", "count", "value"), "together")
+    benchmarks, colours = list(dict.fromkeys(table["benchmark"])), _colours(table)
+    width = min(PAGE_WIDTH_IN, 3.6 * len(benchmarks) + 0.4)
+    with styled():
+        figure = new_figure(width, chosen.panel_height_in + 0.4)
+        panels = figure.subplots(1, len(benchmarks), squeeze=False)[0]
+        for axes, benchmark in zip(panels, benchmarks, strict=True):
+            here = table[table["benchmark"] == benchmark]
+            classes = list(dict.fromkeys(here["label"]))
+            height = 0.8 / len(colours)
+            for number, (policy, colour) in enumerate(colours.items()):
+                rows = here[here["policy"] == policy].set_index("label")["value"]
+                at = [place + number * height for place, label in enumerate(classes) if label in rows]
+                values = [rows[label] for label in classes if label in rows]
+                axes.barh(at, values, height=0.9 * height, color=colour, label=policy)
+            axes.set_yticks([place + 0.4 - height / 2 for place in range(len(classes))], classes)
+            axes.invert_yaxis()
+            axes.grid(axis="y", visible=False)
+            axes.set_title(benchmark)
+        figure.supxlabel("Positions revealed by the token's forward (mean, itself included)", fontsize=8.5)
+        _legend(figure, colours, width)
+        return save(figure, table, out_dir, "together")
+
+
+def _colours(table: pd.DataFrame) -> dict[str, str]:
+    """Of those that were probed; grey for what they were trained from."""
+    policies = list(dict.fromkeys(table.sort_values("role", key=lambda r: r != "before", kind="stable")["policy"]))
+    return {policy: colour for policy, colour in policy_colours(policies, policies).items() if policy in policies}
+
+
+def _legend(figure: Any, colours: Mapping[str, str], width: float) -> None:
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=legend_columns(list(colours), width))

@@ -1,0 +1,147 @@
+"""Tables over seeds: `study`, a row a series; `criteria`, what each reaches of a target; `phrasing`, from the probes.
+
+Pure functions of the collected tables. The target's numbers are `docs/study.md`'s. No statistics here (`pooled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from lightningrl.report.tables import MISSING, Table, interval, number
+
+TPF_RATIO, ACCURACY_LOSS, CLIFF, LOW = 2.0, -2.0, 5.0, 0.7
+"""At least so many times the base's TPF; lower bound of the accuracy difference above; accuracy at the threshold `LOW`
+at most so many points below that at the primary one."""
+
+
+def study(pooled: pd.DataFrame) -> Table:
+    """Each series at the primary threshold, with the values of its seeds."""
+    rows = pooled[pooled["is_primary"]]
+    columns = [
+        ("Benchmark", lambda row: row.benchmark),
+        ("Series", lambda row: row.series),
+        ("Seeds", lambda row: str(len(row.seeds.split()) or MISSING)),
+        ("Accuracy (%)", interval("accuracy_pct", 1)),
+        ("by seed", lambda row: _spread(row.accuracy_pct_by_seed, 1)),
+        ("Δ accuracy (points)", interval("accuracy_difference", 1, sign=True)),
+        ("TPF (tokens/forward)", interval("tpf", 2)),
+        ("x base", interval("tpf_ratio", 2)),
+        ("Forwards (per problem)", interval("forwards_per_problem", 1)),
+        ("Response (tokens)", lambda row: number(row.response_tokens_mean, 1)),
+        ("Δ tokens", interval("response_tokens_difference", 1, sign=True)),
+        ("Anchored AUP", interval("aup_anchored", 0)),
+        ("AUP by seed", lambda row: _spread(row.aup_anchored_by_seed, 0)),
+    ]
+    cells = tuple(tuple(cell(row) for _, cell in columns) for row in rows.itertuples())
+    notes = [
+        f"{benchmark}: n = {here['n_problems'].iloc[0]:,} problems a seed; τ = {here['threshold'].iloc[0]:g}; "
+        f"y_max = {number(here['y_max'].iloc[0], 1)} %; y_min = {number(here['y_min'].iloc[0], 1)} %."
+        for benchmark, here in rows.groupby("benchmark", sort=False)
+    ]
+    notes.append(
+        "Brackets: 95 % intervals, problems and seeds drawn anew; Δ and x base are paired by problem. By seed: "
+        "smallest to largest. TPF: response tokens over denoise forwards, ratio of sums. Anchored AUP: one y_min and "
+        "y_max for all."
+    )
+    header = tuple(title for title, _ in columns)
+    return Table("study", "Each series over its seeds, at the primary threshold.", tuple(notes), header, cells, rows, 2)
+
+
+def criteria(pooled: pd.DataFrame) -> Table:
+    """What each trained series reaches of the target, against the first series of role `after` on its benchmark."""
+    found = pd.DataFrame(list(_judged(pooled)))
+    columns = [
+        ("Benchmark", lambda row: row.benchmark),
+        ("Series", lambda row: row.series),
+        (f"TPF >= {TPF_RATIO:g} x base", lambda row: _met(row.ratio_met, f"{row.tpf_ratio:.2f}")),
+        (f"Δ accuracy, low > {ACCURACY_LOSS:g}", lambda row: _met(row.accuracy_met, number(row.accuracy_low, 1, True))),
+        ("tokens <= base", lambda row: _met(row.tokens_met, number(row.tokens_difference, 1, True))),
+        ("AUP above the method's, by seed", lambda row: _met(row.aup_met, row.aup_wins)),
+        (f"accuracy {LOW:g} within {CLIFF:g} of primary", lambda row: _met(row.cliff_met, number(row.cliff, 1))),
+        ("all", lambda row: "yes" if row.all_met else "no"),
+    ]
+    cells = tuple(tuple(cell(row) for _, cell in columns) for row in found.itertuples())
+    note = (
+        "Each cell: met or not, and the number: mean ratio of TPF; lower bound of the paired accuracy difference, "
+        "points; mean difference of response tokens; seeds with a larger anchored AUP than the method's run of the "
+        "same seed; points of accuracy lost from the primary threshold. The method: the first series trained by it."
+    )
+    header = tuple(title for title, _ in columns)
+    return Table("criteria", "What each series reaches of the target.", (note,), header, cells, found, 2)
+
+
+def _judged(pooled: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for benchmark, here in pooled.groupby("benchmark", sort=False):
+        primary = here[here["is_primary"]]
+        methods = primary[primary["role"] == "after"]
+        method = next(methods.itertuples(), None)
+        for row in primary.itertuples():
+            if row.role == "before":
+                continue
+            low = here[(here["series"] == row.series) & ((here["threshold"] - LOW).abs() < 1e-9)]
+            cliff = float(low["accuracy_drop"].iloc[0]) if len(low) else float("nan")
+            wins, compared = _wins(row, method)
+            judged = {
+                "ratio_met": row.tpf_ratio >= TPF_RATIO,
+                "accuracy_met": row.accuracy_difference_low > ACCURACY_LOSS,
+                "tokens_met": row.response_tokens_difference <= 0,
+                "aup_met": compared > 0 and wins == compared,
+                "cliff_met": cliff <= CLIFF,
+            }
+            yield {
+                "benchmark": benchmark, "series": row.series, "tpf_ratio": row.tpf_ratio,
+                "accuracy_low": row.accuracy_difference_low, "tokens_difference": row.response_tokens_difference,
+                "aup_wins": f"{wins} of {compared}" if compared else MISSING, "cliff": cliff, **judged,
+                "all_met": all(judged.values()),
+            }  # fmt: skip
+
+
+def _wins(row: Any, method: Any) -> tuple[int, int]:
+    """Seeds whose AUP is above that of the method's run with the same seed, of how many."""
+    if method is None or method.series == row.series:
+        return 0, 0
+    mine, other = (
+        dict(zip(each.seeds.split(), _values(each.aup_anchored_by_seed), strict=True)) for each in (row, method)
+    )
+    both = [seed for seed in mine if seed in other]
+    return sum(mine[seed] > other[seed] for seed in both), len(both)
+
+
+def _met(met: bool, told: str) -> str:
+    return f"{'yes' if met else 'no'} ({told})"
+
+
+def _values(text: str) -> list[float]:
+    return [float(value) for value in text.split()]
+
+
+def _spread(text: str, digits: int) -> str:
+    values = _values(text)
+    return MISSING if len(values) < 2 else f"{number(min(values), digits)} to {number(max(values), digits)}"
+
+
+def phrasing(probes: pd.DataFrame) -> Table:
+    """Entropy of the words by what they are for, a column a policy and way of decoding; and the calibration error."""
+    told = {
+        "phrasing_nats_greedy": "greedy", "phrasing_nats_sampled": "temperature 1", "calibration_error": "calibration",
+    }  # fmt: skip
+    rows = probes[probes["measure"].isin(told)]
+    policies = list(dict.fromkeys(rows["policy"]))
+    wide = rows.assign(measure=rows["measure"].map(told)).pivot_table(
+        index=["benchmark", "measure", "label"], columns="policy", values="value", sort=False
+    )
+    wide = wide.reindex(columns=policies).reset_index()
+    cells = tuple(
+        (row[0], row[1], row[2], *(number(value, 3) for value in row[3:])) for row in wide.itertuples(index=False)
+    )
+    notes = (
+        "Entropy in nats of the templates of sentences, by the kind of operation they tell, of the words before them "
+        "and of closing sentences; all: weighted by how often each occurs. A sentence of no template counts as a "
+        "template of its own, numbers, names and things left out.",
+        "Calibration: expected calibration error of the likeliest token at open positions, one token a forward.",
+    )
+    caption = "Phrasings that are left, and how honest confidence is."
+    return Table("phrasing", caption, notes, ("Benchmark", "How", "What", *policies), cells, wide, 3)

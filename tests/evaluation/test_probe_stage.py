@@ -1,0 +1,88 @@
+"""Probes as a stage, and the validation split as what is evaluated, with a tiny random base."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from fixtures.byte_checkpoint import save_byte_checkpoint
+
+from lightningrl import io
+from lightningrl.config.experiment import Experiment
+from lightningrl.provenance import runner
+from lightningrl.provenance.plan import plan
+from lightningrl.provenance.runner import run_stage
+from lightningrl.tokenization import load_tokenizer
+
+NAME = "base/gsm-mini"
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
+    save_byte_checkpoint(tmp_path / "model", max_position_embeddings=512)
+    mask = load_tokenizer(tmp_path / "model").mask_token_id
+
+    def make(probes=("base", "ours"), split="validation", **report):
+        return plan(Experiment.model_validate({
+            "experiment": "t",
+            "benchmarks": [{"name": "gsm-mini", "train": 8, "validation": 4, "test": 3, "max_new_tokens": 12}],
+            "base": {"checkpoint": str(tmp_path / "model"), "block_size": 4, "mask_token_id": mask},
+            "evaluation": {"thresholds": [0.02, 0.9], "primary_threshold": 0.02, "split": split},
+            "runs": [
+                {"name": "ours", "role": "after", "algorithm": "lightningrl", "benchmark": "gsm-mini", "steps": 1}
+            ],
+            "report": {"tables": ["phrasing"], "figures": [], "replays": [], "probes": list(probes)} | report,
+        }))  # fmt: skip
+
+    return make
+
+
+def test_probes_are_planned_where_the_config_names_them(planned):
+    assert [stage.name for stage in planned().of("probe")] == [NAME, "ours/gsm-mini"]
+    assert [stage.name for stage in planned(probes=["ours"]).of("probe")] == ["ours/gsm-mini"]
+    assert not planned(probes=[]).of("probe")
+    assert {"probe/base/gsm-mini", "probe/ours/gsm-mini"} <= set(planned().of("collect")[0].inputs)
+    key = planned().stage("probe", NAME).key
+    assert planned(probed_problems=2).stage("probe", NAME).key != key == planned(split="test").stage("probe", NAME).key
+    for wrong, why in (
+        (["theirs"], "probes.0: found 'theirs'"),
+        (["ours", "ours"], "each of"),
+        (["base"], "only `base`"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            planned(probes=wrong)
+
+
+def test_a_probe_counts_the_tokens_of_the_same_answers_as_an_evaluation_of_the_validation_split(planned):
+    of = planned()
+    for kind, name in (("data", "gsm-mini"), ("selfcheck", "gsm-mini"), ("checkpoint", "base"), ("evaluate", NAME)):
+        run_stage(of, of.stage(kind, name))
+    run_stage(of, of.stage("probe", NAME))
+    data = of.stage("data", "gsm-mini").folder
+    asked = [row["uid"] for row in io.read_jsonl(data / "validation.jsonl")]
+    records = list(io.read_jsonl(of.stage("evaluate", NAME).folder / "records.jsonl"))
+    assert [r["uid"] for r in records if r["threshold"] == 0.02] == asked and len(asked) == 4
+    probe = pd.read_csv(of.stage("probe", NAME).folder / "probe.csv").set_index(["measure", "label"])
+    tokens = sum(r["response_tokens"] for r in records if r["threshold"] == 0.02)
+    assert probe.loc[("class_together", "all"), "count"] == tokens
+    classes = probe.loc["class_together"].drop("all")
+    assert classes["count"].sum() == tokens
+    mean = (classes["count"] * classes["value"]).sum() / tokens
+    assert probe.loc[("class_together", "all"), "value"] == pytest.approx(mean)
+    assert probe.loc["confidence", "count"].sum() == probe.loc[("calibration_error", "all"), "count"] > 0
+    assert (probe.loc["agreement", "value"].between(0, 1)).all()
+    assert {"phrasing_nats_greedy", "phrasing_nats_sampled"} <= set(probe.index.get_level_values(0))
+
+
+def test_a_split_that_has_no_problems_is_not_evaluated(planned):
+    tree = {
+        "experiment": "t",
+        "benchmarks": [{"name": "gsm-mini", "train": 8, "validation": 0, "test": 3, "max_new_tokens": 12}],
+        "base": {"checkpoint": "model", "block_size": 4, "mask_token_id": 1},
+        "evaluation": {"thresholds": [0.9], "split": "validation"},
+        "report": {"figures": []},
+    }
+    assert not plan(Experiment.model_validate(tree)).of("evaluate")
+    tree["evaluation"]["split"] = "test"
+    assert [stage.name for stage in plan(Experiment.model_validate(tree)).of("evaluate")] == [NAME]
