@@ -49,7 +49,7 @@ def reliability(
     chosen = read_options(ProbeOptions, options)
     table = table[table["measure"].isin(["confidence", "agreement"])]
     require_columns(table, ("policy", "benchmark", "label", "count", "value"), "reliability")
-    keys = ["benchmark", "policy", "label", "count"]
+    keys = ["benchmark", "policy", "role", "label", "count"]
     wide = table.pivot_table(index=keys, columns="measure", values="value", sort=False).reset_index()
     wide.columns.name = None
     benchmarks, colours = list(dict.fromkeys(wide["benchmark"])), _colours(wide)
