@@ -19,7 +19,7 @@ from lightningrl.errors import StageError
 from lightningrl.inference.response_file import ResponseFile
 from lightningrl.provenance.digest import PACKAGE
 
-MANY = 40
+MANY = 20
 
 
 @pytest.fixture(scope="module")

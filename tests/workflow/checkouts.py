@@ -44,7 +44,7 @@ class Checkout:
         variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
         return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=variables, timeout=limit_s)
 
-    def would_run(self, *arguments: str, config: str = "config/nano.yaml") -> set[str]:
+    def would_run(self, *arguments: str, config: str | None = "config/nano.yaml") -> set[str]:
         """`<rule>/<name>` of every job that a dry run lists, the target rule aside."""
         done = self.snakemake(*arguments, "--dry-run", "--cores", "2", config=config)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -41,6 +41,14 @@ def test_the_default_is_everything(checkout: Checkout) -> None:
     assert "release/release" in jobs
 
 
+def test_an_experiment_is_asked_for_by_its_name(checkout: Checkout) -> None:
+    """`snakemake nano` is all of config/nano.yaml; beside a --configfile the name is that experiment's."""
+    assert checkout.would_run("nano", config=None) == checkout.would_run() == checkout.would_run("nano")
+    assert "train/lightningrl-4" in checkout.would_run("study", config=None)
+    done = checkout.snakemake("study", "nano", "-n", "--cores", "1", config=None)
+    assert done.returncode != 0 and "one experiment at a time: found study and nano" in done.stdout + done.stderr
+
+
 def test_asked_again_there_is_nothing_to_do(finished: Checkout) -> None:
     assert finished.would_run() == set()
     assert finished.would_run("figure_frontier") == set()
