@@ -81,7 +81,7 @@ def test_one_record_a_problem_sample_and_threshold(undisturbed):
     assert json.loads((out / "run.json").read_text())["settings"]["benchmark"] == "gsm-mini"
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(model, undisturbed, tmp_path, number):
     out = tmp_path / "killed"
     slow = {"SLOW_SELECT_S": "0.01"}

@@ -87,12 +87,18 @@ def edit_and_revert(checkout: Checkout) -> None:
 STAGES = {stage.target: stage for stage in plan(load(PACKAGE.parent / PAPER))}
 
 MATRIX = {
-    "1 a comment or docstring in any module": (comments_and_docstrings, (), NOTHING),
-    "2 touching every file": (touch_everything, (), NOTHING),
-    "3 resources only": (edit_config("judge_workers: 8", "judge_workers: 7"), (), NOTHING),
-    "4 config keys in another order": (other_key_order, (), NOTHING),
+    "1 2 3 4 6 comments, touching, resources, order of keys, times scrambled": (
+        both(
+            comments_and_docstrings,
+            touch_everything,
+            edit_config("judge_workers: 8", "judge_workers: 7"),
+            other_key_order,
+            lose_metadata_and_times,
+        ),
+        (),
+        NOTHING,
+    ),
     "5 reverting an edit": (edit_and_revert, (), NOTHING),
-    "6 times scrambled": (lose_metadata_and_times, (), NOTHING),
     "7 plotting code": (add_code("report/figures/style.py"), (), ALL_FIGURES | {"release/release"}),
     "8 a plot option": (
         edit_config("bootstrap: 1000", "bootstrap: 1000\n  plot: {smooth_steps: 9}"),
@@ -178,7 +184,7 @@ def test_exactly_what_an_edit_concerns_runs_again(paper: Checkout, case: str) ->
 
 
 def test_all_seventeen_cases_are_there() -> None:
-    assert {int(case.split()[0]) for case in MATRIX} == set(range(1, 18))
+    assert {int(word) for case in MATRIX for word in case.split() if word.isdigit()} >= set(range(1, 18))
 
 
 NEEDED = {
