@@ -14,12 +14,13 @@ HEAD = """\
 |---|---|
 | `config.yaml` | the miniature of the paper: what runs when no other file is named |
 | `paper.yaml` | the paper at its main size, from a published checkpoint, with the source of every number; GPUs |
-| `study.yaml` | several seeds of every method on the miniature's tasks (docs/study.md); `study_search.yaml` chose one of them |
+| `study.yaml` | several seeds of every method on the miniature's tasks (docs/study.md); `study_search.yaml`: its search |
 | `nano.yaml` | every stage in at most 90 seconds, with numbers that mean nothing: for tests and for trying things |
 
 Run another with `snakemake --cores 2 --configfile my.yaml`, one of these by its name: `snakemake --cores 2 study`.
 A file may begin with `extends: config.yaml` (relative to itself): mappings are merged key by key, lists and values are
-replaced. Only the keys below exist; a wrong one, or a value out of range, is refused before anything runs. `lightningrl validate --config my.yaml` only checks.
+replaced. Only the keys below exist; a wrong one, or a value out of range, is refused before anything runs.
+`lightningrl validate --config my.yaml` only checks.
 
 The base policy is either pre-trained (`model` and `pretrain`), or a checkpoint that exists (`base`). What an experiment
 will need in memory and time, `lightningrl plan --config my.yaml` says before it is run.
