@@ -14,7 +14,7 @@ HEAD = """\
 |---|---|
 | `config.yaml` | the miniature of the paper: what runs when no other file is named |
 | `paper.yaml` | the paper at its main size, from a published checkpoint, with the source of every number; GPUs |
-| `study.yaml` | several seeds of every method on the miniature's tasks (docs/study.md); `study_search.yaml`: its search |
+| `study.yaml` | several seeds of every method, in miniature (docs/study.md); `study_search.yaml`: its search |
 | `nano.yaml` | every stage in at most 90 seconds, with numbers that mean nothing: for tests and for trying things |
 
 Run another with `snakemake --cores 2 --configfile my.yaml`, one of these by its name: `snakemake --cores 2 study`.
