@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from lightningrl.benchmarks.registry import PHRASES
@@ -39,14 +38,11 @@ from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 from lightningrl.provenance.digest import Sources
 from lightningrl.provenance.files import OPEN, RELEASED, files_of, has_checkpoint
-from lightningrl.provenance.members import check_problems, collected, has, judge_of, member
+from lightningrl.provenance.members import collected, judge_of, member
 from lightningrl.provenance.pin import read_pins
 from lightningrl.provenance.stage import Stage
-from lightningrl.report.paper.printed import identities
+from lightningrl.provenance.wanted import ALL, Wanted
 from lightningrl.report.registry import NEEDS
-
-ALL = "frontier"
-"""The collect stage of everything, from which tables and figures are made that are not in `NEEDS`."""
 
 
 def slug(name: str) -> str:
@@ -62,31 +58,12 @@ class Planner:
         self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.checks: dict[str, Stage] = {}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
-        for where, name in self._published():
-            if name and name not in identities():
-                near = get_close_matches(name, identities(), n=1)
-                meant = f"; did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"{where}.published: the published tables have no row {name!r}{meant}")
-        for benchmark in experiment.benchmarks:
-            check_problems(self.benchmarks[benchmark.name], benchmark)
-        for run in experiment.runs:
-            if run.benchmark not in self.having("train", "validation"):
-                raise ConfigError(
-                    f"runs.{run.name}.benchmark: {run.benchmark} has no train or no validation problems; a run trains "
-                    "on the ones and chooses its checkpoint on the others"
-                )
+        self.wanted = Wanted(experiment, self.benchmarks)
+        self.wanted.check()
         self.decoder = {
             piece: member(piece, getattr(experiment.decoding, piece), f"decoding.{piece}")
             for piece in ("selector", "ranking", "scope", "cache", "stop")
         }
-
-    def _published(self) -> Iterator[tuple[str, str]]:
-        """(key of the config, the row it names)."""
-        experiment = self.experiment
-        if experiment.base is not None:
-            yield "base", experiment.base.published
-        yield from ((f"checkpoints.{each.name}", each.published) for each in experiment.checkpoints)
-        yield from ((f"runs.{each.name}", each.published) for each in experiment.runs)
 
     def stages(self) -> Iterator[Stage]:
         data = {name: self.data(name) for name in self.benchmarks}
@@ -105,63 +82,20 @@ class Planner:
         evaluated = [
             self.evaluate(policy, stage, name, data)
             for policy, stage in policies.items()
-            for name in self.evaluated_on(policy)
+            for name in self.wanted.evaluated_on(policy)
         ]
         yield from evaluated
-        measured = [self.speed(policy, policies[policy], name, data) for policy, name in self.measured()]
+        measured = [self.speed(policy, policies[policy], name, data) for policy, name in self.wanted.measured()]
         yield from measured
-        probed = [self.probe(policy, policies[policy], name, data) for policy, name in self.probed()]
+        probed = [self.probe(policy, policies[policy], name, data) for policy, name in self.wanted.probed()]
         yield from probed
-        collects = {name: self.collect(name, evaluated, trained, measured, probed) for name in self.collected()}
+        collects = {name: self.collect(name, evaluated, trained, measured, probed) for name in self.wanted.collected()}
         yield from collects.values()
         drawn = [self.table(name, collects.get(name, collects[ALL])) for name in self.experiment.report.tables]
         drawn += [self.figure(name, collects.get(name, collects[ALL])) for name in self.experiment.report.figures]
         drawn += [self.replay(self.experiment.run(name), policies, data) for name in self.experiment.report.replays]
         yield from drawn
         yield self.release(collects[ALL], drawn)
-
-    def evaluated_on(self, policy: str) -> list[str]:
-        """Benchmarks on whose problems a policy is evaluated, in its own order."""
-        experiment = self.experiment
-        tested = self.having(experiment.evaluation.split)
-        if policy == "base":
-            return tested
-        for checkpoint in experiment.checkpoints:
-            if checkpoint.name == policy:
-                return tested if checkpoint.evaluate_on is None else [n for n in checkpoint.evaluate_on if n in tested]
-        run = experiment.run(policy)
-        return [name for name in run.evaluate_on or [run.benchmark] if name in tested]
-
-    def collected(self) -> list[str]:
-        """What is collected: everything, and what each table and figure of the paper needs."""
-        report = self.experiment.report
-        return [ALL, *(name for name in (*report.tables, *report.figures) if name in NEEDS)]
-
-    def measured(self) -> list[tuple[str, str]]:
-        """Policies and benchmarks whose speed a table or figure needs, in the experiment's order; a policy's own
-        benchmarks only."""
-        found, chosen = dict[tuple[str, str], None](), self.experiment.speed.benchmarks
-        for need in (NEEDS[name] for name in self.collected() if name in NEEDS and "speed" in NEEDS[name]["of"]):
-            asked = chosen or need["benchmarks"]
-            for policy in self.policies():
-                if policy["published"] in need["rows"]:
-                    found |= {(policy["name"], b): None for b in self.evaluated_on(policy["name"]) if b in asked}
-        return list(found)
-
-    def probed(self) -> list[tuple[str, str]]:
-        """Policies and benchmarks that are looked into."""
-        experiment, names = self.experiment, self.experiment.report.probes
-        of_runs = {name: experiment.run(name).benchmark for name in names if name != "base"}
-        of_base = list(dict.fromkeys(of_runs.values()))
-        return [(name, b) for name in names for b in (of_base if name == "base" else [of_runs[name]])]
-
-    def having(self, *splits: str) -> list[str]:
-        """The benchmarks with problems of all these splits, in the experiment's order."""
-        return [
-            b.name
-            for b in self.experiment.benchmarks
-            if all(has(self.benchmarks[b.name], b, split) for split in splits)
-        ]
 
     def data(self, name: str) -> Stage:
         config = {"benchmark": self.experiment.benchmark(name).data_science(), "seed": self.experiment.seed}
@@ -180,7 +114,7 @@ class Planner:
             base = self.experiment.base
             yield self._stage("checkpoint", "base", {"base": base}, {}, {}, size=base.size_label)
             return
-        learned = {name: data[name] for name in self.having("train", "validation")}
+        learned = {name: data[name] for name in self.wanted.having("train", "validation")}
         if not learned:
             raise ConfigError("benchmarks: none has both train and validation problems, so there is nothing to learn")
         tokenizer = self.tokenizer(learned)
@@ -288,7 +222,7 @@ class Planner:
     ) -> Stage:
         """`ALL` but speeds, which are of the tables that need them alone; or what one of `NEEDS` asks for."""
         experiment = self.experiment
-        policies = self.policies()
+        policies = self.wanted.policies()
         inputs = {f"evaluate/{s.config['policy']}/{s.config['benchmark']}": s for s in evaluated}
         inputs |= {f"train/{run}": stage for run, stage in trained.items()}
         inputs |= {f"probe/{s.config['policy']}/{s.config['benchmark']}": s for s in probed}
@@ -316,22 +250,6 @@ class Planner:
             "benchmarks": list(self.benchmarks),
         }
         return self._stage("collect", slug(name), config, {}, inputs)
-
-    def policies(self) -> list[dict[str, Any]]:
-        """What collect is told of each policy, in the experiment's order."""
-        experiment = self.experiment
-        untrained = {"algorithm": experiment.decoding.selector, "benchmark": None}
-        published = "" if experiment.base is None else experiment.base.published
-        found: list[dict[str, Any]] = [
-            {"name": "base", "role": "before", **untrained, "published": published, "base": "base"}
-        ]
-        for checkpoint in experiment.checkpoints:
-            told = checkpoint.model_dump(mode="json", include={"name", "role", "published"})
-            found.append(told | untrained | {"base": checkpoint.base or checkpoint.name})
-        for run in experiment.runs:
-            keys = {"name", "role", "algorithm", "benchmark", "published", "base", "series", "seed"}
-            found.append(run.model_dump(mode="json", include=keys))
-        return found
 
     def table(self, name: str, collect: Stage) -> Stage:
         members = {"table": member("table", name, "report.tables")}

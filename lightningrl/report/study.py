@@ -74,6 +74,7 @@ def criteria(pooled: pd.DataFrame) -> Table:
 
 
 def _judged(pooled: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    row: Any
     for benchmark, here in pooled.groupby("benchmark", sort=False):
         primary = here[here["is_primary"]]
         methods = primary[primary["role"] == "after"]
