@@ -1,0 +1,25 @@
+"""LightningRL with another speed reward: fewer forwards and fewer tokens an answer, among correct answers only.
+
+What was found in miniature (docs/study.md): tokens a forward can be earned with longer answers, and are; at any other
+threshold than the trained one accuracy falls off. So the speed reward is minus the denoise forwards of the response, which
+padding does not raise, with a smaller one on its length, both z-scored among the group's correct responses and 0 for the
+others. It belongs with a mixture of thresholds in the rollouts (`runs.rollout_thresholds`).
+"""
+
+from __future__ import annotations
+
+from lightningrl.config.method import Method, Reward
+from lightningrl.rl.setup import TrainSetup
+from lightningrl.rl.trainer import PolicyTrainer
+
+LIGHTNINGRL_PLUS = Method(
+    rewards=[
+        Reward(name="accuracy"),
+        Reward(name="forwards", scale="z_score", only_correct=True),
+        Reward(name="length", scale="z_score", only_correct=True, weight=0.3),
+    ]
+)
+
+
+def trainer(setup: TrainSetup) -> PolicyTrainer:
+    return PolicyTrainer(setup, LIGHTNINGRL_PLUS)
