@@ -46,8 +46,8 @@ class Run(Section):
     published: str = ""
     """The row of the published tables that it stands for, like `LightningRL-8B-b32`; empty: none."""
     algorithm: str
-    """`lightningrl`, `lightningrl_algorithm1`, `lightningrl_plus`, `published_code`, `grpo_traj`, `tracerl`, `supervised`,
-    or `module:attribute`."""
+    """`lightningrl`, `lightningrl_algorithm1`, `lightningrl_plus`, `published_code`, `grpo_traj`, `tracerl`,
+    `supervised`, or `module:attribute`."""
     method: Method = Method()
     """Keys of the algorithm to change, for ablations and variants."""
     benchmark: str
