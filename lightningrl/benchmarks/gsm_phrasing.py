@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from string import Formatter
 
 from lightningrl.benchmarks.gsm_mini import (
     CLOSINGS,
@@ -21,8 +22,29 @@ Phrase = tuple[str, str]
 """(what it is for, the words): a kind of operation, `opener`, `connector` or `closing`; and a template, or where no
 template fits the sentence itself, numbers, names and things replaced."""
 
-_ASKED = re.compile(r"^(\w+) has \d+ (\w+),")
 _OWN = re.compile(rf"\b(?:(?P<n>{'|'.join(NAMES)})|(?P<i>{'|'.join(ITEMS)})|(?P<d>\d+))\b")
+
+
+def _pattern(template: str) -> tuple[re.Pattern[str], tuple[str, ...]]:
+    """What a template fits, and which number each group is: any numbers, a wrong sum in known words is no new wording.
+
+    >>> _pattern("{x} + {y} = {z}")[0].fullmatch("1 + 2 = 4").groups(), _pattern("{x} + {y} = {z}")[1]
+    (('1', '2', '4'), ('x', 'y', 'z'))
+    """
+    fits = {"name": rf"(?:{'|'.join(NAMES)})", "item": rf"(?:{'|'.join(ITEMS)})"}
+    text, letters = "", []
+    for literal, field, _, _ in Formatter().parse(template):
+        text += re.escape(literal)
+        if field in fits:
+            text += fits[field]
+        elif field is not None:
+            text += r"(\d+)"
+            letters.append(field)
+    return re.compile(text, re.IGNORECASE), tuple(letters)
+
+
+STEPS = {op: [(template, *_pattern(template)) for template in templates] for op, templates in SENTENCES.items()}
+ENDS = [(template, _pattern(template)[0]) for template in CLOSINGS]
 
 
 def phrases(example: Example, response: str) -> list[Phrase]:
@@ -38,34 +60,38 @@ def phrases(example: Example, response: str) -> list[Phrase]:
     >>> phrases(example, "First 12 + 5 = 17. 17 times 2 is 34. The answer is \\\\boxed{34}.")[2:]
     [('double', '# times # is #'), ('closing', 'The answer is \\\\boxed{{{z}}}.')]
     """
-    question = example.messages[-1]["content"]
-    asked = _ASKED.match(question)
-    name, item = (asked[1], asked[2]) if asked else ("", "")
     problem = _problem(GSM_MINI.signature(example))
     sentences = [sentence for sentence in re.split(r"(?<=\.)\s+", response.strip()) if sentence]
     steps = list(zip(problem.ops, problem.values, problem.values[1:], strict=False))
     found: list[Phrase] = []
     for number, sentence in enumerate(sentences):
         if number == len(sentences) - 1:
-            fits = (c for c in CLOSINGS if c.format(z=problem.values[-1], name=name, item=item) == sentence)
+            fits = (template for template, pattern in ENDS if pattern.fullmatch(sentence))
             found.append(("closing", next(fits, _bare(sentence))))
         elif number < len(steps):
             (op, y), x, z = steps[number]
-            before = CONNECTORS if number else OPENERS
-            values = {"x": x, "y": y, "z": z, "name": name, "item": item}
-            found += _step(sentence, op, "connector" if number else "opener", before, values)
+            role, before = ("connector", CONNECTORS) if number else ("opener", OPENERS)
+            found += _step(sentence, op, role, before, {"x": str(x), "y": str(y), "z": str(z)})
         else:
             found.append(("extra", _bare(sentence)))
     return found
 
 
-def _step(sentence: str, op: str, role: str, before: tuple[str, ...], values: dict[str, object]) -> list[Phrase]:
+def _step(sentence: str, op: str, role: str, before: tuple[str, ...], values: dict[str, str]) -> list[Phrase]:
+    """The template with the most right numbers among those that fit: `x + y` and `y + x` differ in nothing else."""
+    best: tuple[int, str, str] | None = None
     for word in before:
-        for template in SENTENCES[op]:
-            text = word + template.format(**values)
-            if text[0].upper() + text[1:] + "." == sentence:
-                return [(role, word), (op, template)]
-    return [(op, _bare(sentence.removesuffix(".")))]
+        rest = sentence.removesuffix(".")
+        if word and not rest.lower().startswith(word.lower()):
+            continue
+        for template, pattern, letters in STEPS[op]:
+            if match := pattern.fullmatch(rest[len(word) :]):
+                right = sum(values[letter] == number for letter, number in zip(letters, match.groups(), strict=True))
+                if best is None or right > best[0]:
+                    best = right, word, template
+    if best is None:
+        return [(op, _bare(sentence.removesuffix(".")))]
+    return [(role, best[1]), (op, best[2])]
 
 
 def _bare(sentence: str) -> str:

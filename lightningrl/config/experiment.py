@@ -171,6 +171,11 @@ class Experiment(Section):
                     f"report.replayed_problems: found {self.report.replayed_problems}, but {name}'s benchmark has "
                     f"{tested} test problems"
                 )
+        needs = {"reliability", "together"} & set(self.report.figures) | {"phrasing"} & set(self.report.tables)
+        if needs and not self.report.probes:
+            raise ValueError(f"report: {sorted(needs)} show what `report.probes` found, which names no policy")
+        if "ablations" in self.report.figures and all(run.role != "ablation" for run in self.runs):
+            raise ValueError("report.figures: `ablations` shows runs with the role `ablation`, runs has none")
         probed = self.report.probes
         known = ["base", *(run.name for run in self.runs)]
         for number, name in enumerate(probed):
@@ -181,6 +186,25 @@ class Experiment(Section):
         curves = {"rewards", "collapse"} & set(self.report.figures)
         if curves and all(run.algorithm == "supervised" for run in self.runs):
             raise ValueError(f"report.figures: {sorted(curves)} need a reinforcement-learning run, runs has none")
+        return self
+
+    @model_validator(mode="after")
+    def _series(self) -> Experiment:
+        alone = ["base", *(each.name for each in self.checkpoints), *(run.name for run in self.runs if not run.series)]
+        for series in dict.fromkeys(run.series for run in self.runs if run.series):
+            runs = [run for run in self.runs if run.series == series]
+            if series in alone:
+                raise ValueError(f"runs.{runs[0].name}: a series is called {series!r}, and so is a policy outside it")
+            if len({run.seed for run in runs}) < len(runs):
+                raise ValueError(f"runs: two of the series {series!r} have the same seed, {[r.seed for r in runs]}")
+            for run in runs[1:]:
+                for key in Run.model_fields:
+                    one, other = getattr(runs[0], key), getattr(run, key)
+                    if key not in ("name", "seed", "match_compute") and one != other:
+                        raise ValueError(
+                            f"runs.{run.name}.{key}: found {other!r}, but {one!r} in {runs[0].name}; runs of a series "
+                            "differ in their seeds only"
+                        )
         return self
 
     @model_validator(mode="after")

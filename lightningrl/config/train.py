@@ -56,7 +56,7 @@ class Run(Section):
     """Runs that differ only in their seeds, which tables over seeds pool. Left out: with `seeds` the run's name, else
     it stands alone."""
     evaluate_on: list[str] = []
-    """Benchmarks whose test problems it is evaluated on; empty: the one it is trained on, if that has any."""
+    """Benchmarks whose problems it is evaluated on; empty: the one it is trained on, if that has any."""
     seed: int = Field(0, ge=0, lt=100_000)
     """Of this run's data order and draws, beside the experiment's seed."""
     seeds: list[int] = []

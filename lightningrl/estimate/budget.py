@@ -194,7 +194,9 @@ class Estimate:
         for policy, (shape, names) in self._evaluated().items():
             for name in names:
                 benchmark = self.experiment.benchmark(name)
-                problems = getattr(benchmark, evaluation.split) or _published(name, "test", 1)
+                problems = getattr(benchmark, evaluation.split)
+                if not problems:
+                    problems = _published(name, *(("test", 1) if evaluation.split == "test" else ("train", 10)))
                 count, (_, rows) = problems * evaluation.samples, self.kv(benchmark, shape)
                 point = seconds.decoding(
                     shape, self.device, self.shares, self.lengths(name, policy), count, rows, "evaluation"
@@ -211,7 +213,8 @@ class Estimate:
 
     def _evaluated(self) -> Mapping[str, tuple[Shape, list[str]]]:
         """Policy -> its shape and benchmarks, as the plan of stages has them."""
-        tested = [b.name for b in self.experiment.benchmarks if b.test != 0 and _has_test(b.name)]
+        split = self.experiment.evaluation.split
+        tested = [b.name for b in self.experiment.benchmarks if getattr(b, split) != 0 and _has(b.name, split)]
         policies = {"base": (self.shapes["base"], tested)}
         for checkpoint in self.experiment.checkpoints:
             asked = tested if checkpoint.evaluate_on is None else checkpoint.evaluate_on
@@ -260,5 +263,5 @@ def _published(name: str, split: str, part: int) -> int:
     return PROBLEMS if rows is None else rows // part
 
 
-def _has_test(name: str) -> bool:
-    return "test" in getattr(resolve(BENCHMARKS.get(name, name)), "splits", ("test",))
+def _has(name: str, split: str) -> bool:
+    return split in getattr(resolve(BENCHMARKS.get(name, name)), "splits", (split,))

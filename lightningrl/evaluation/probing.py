@@ -58,6 +58,8 @@ class Reliability:
 
     def bins(self, trajectories: Sequence[Trajectory]) -> list[Bin]:
         """Of all that was seen, the bins that hold anything."""
+        if not self.seen:
+            return []
         index, position, token, confidence = (np.concatenate(parts) for parts in zip(*self.seen, strict=True))
         ended = np.full((len(trajectories), max(len(t.prompt_ids) + t.response_len for t in trajectories)), -1)
         for row, trajectory in enumerate(trajectories):

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from lightningrl.errors import ConfigError
+from lightningrl.errors import ConfigError, StageError
 from lightningrl.io import sha256_text, write_text
 
 KEPT = Path(__file__).parent / "__pycache__" / f"parsed-{sys.implementation.cache_tag}.json"
@@ -116,7 +116,7 @@ def keep() -> None:
         rows = {key: asdict(parsed) for key, parsed in kept.files.items()}
         write_text(KEPT, json.dumps({"by": _this_code(), "files": rows}))
         kept.is_new = False
-    except OSError:
+    except (OSError, StageError):
         pass
 
 

@@ -1,17 +1,16 @@
 """Runs that differ only in their seeds, told together: one row a (benchmark, series, threshold).
 
-A series' number is that of all its runs' answers together (accuracy, TPF as ratio of sums), its AUP the mean over its
-runs. Intervals are 95 %, by a bootstrap that draws problems and seeds anew, crossed: the problems are those that every
-other interval of the benchmark draws, so differences to the base are paired. With few seeds such an interval is rough,
-so the values of each seed stand beside it. A policy that stands alone is a series of one.
+A series' number is the mean over its runs (of accuracy, of TPF as a ratio of sums, of AUP). Intervals are 95 %, by a
+bootstrap that draws problems and seeds anew, crossed: the problems are those that every other interval of the benchmark
+draws, so differences to the base are paired. With few seeds such an interval is rough, so the values of each seed stand
+beside it. A policy that stands alone is a series of one.
 
 Shapes: S runs, N problems, T thresholds, R replicates. Not done here: drawing, formatting; single runs (`frontier`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import pandas as pd
 
 from lightningrl.errors import StageError
 from lightningrl.evaluation.aup import MAX_DROP_POINTS, aup_anchored, aup_replicates, first_accuracy
-from lightningrl.evaluation.intervals import bootstrap_weights
+from lightningrl.evaluation.intervals import bootstrap_weights, pooled_ratio
 from lightningrl.evaluation.metrics import ProblemSums
 from lightningrl.report.estimates import blank, triple, with_interval
 from lightningrl.report.frontier import Evaluation, base_of, primary_index, sums_by_policy
@@ -33,50 +32,39 @@ this one, percentage points."""
 BY_SEED = ("accuracy_pct_by_seed", "tpf_by_seed", "response_tokens_by_seed", "aup_anchored_by_seed")
 """Numbers in the order of `seeds`, blanks between them."""
 COLUMNS = (
-    "series", "role", "algorithm", "benchmark", "threshold", "is_primary", "seeds", "n_problems",
+    "series", "role", "algorithm", "benchmark", "split", "threshold", "is_primary", "seeds", "n_problems",
     *(column for name in BY_THRESHOLD for column in triple(name)), "y_max", "y_min", *triple("aup_anchored"),
     *triple("aup_anchored_difference"), *BY_SEED,
 )  # fmt: skip
 """AUP is of a whole curve: it stands in the row of the primary threshold and is NaN in the others."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Totals:
-    """Sums over problems (and runs): as counted [T], and in each replicate [R, T]."""
-
-    correct: tuple[np.ndarray, np.ndarray]
-    samples: tuple[np.ndarray, np.ndarray]
-    tokens: tuple[np.ndarray, np.ndarray]
-    forwards: tuple[np.ndarray, np.ndarray]
-
-    @staticmethod
-    def of(runs: Sequence[ProblemSums], weights_RN: np.ndarray, weights_RS: np.ndarray) -> _Totals:
-        def both(sums: Callable[[ProblemSums], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            counted_T = sum(np.asarray(sums(run), float).sum(1) for run in runs)
-            drawn_RT = sum(
-                weights_RS[:, s, None] * (weights_RN @ np.asarray(sums(run), float).T) for s, run in enumerate(runs)
-            )
-            return np.asarray(counted_T), np.asarray(drawn_RT)
-
-        return _Totals(
-            both(lambda run: run.correct_TN), both(lambda run: run.samples_TN), both(lambda run: run.tokens_TN),
-            both(lambda run: run.forwards_TN),
-        )  # fmt: skip
-
-    def numbers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """What is told of a policy by itself."""
-        return {
-            "accuracy_pct": _ratio(self.correct, self.samples, 100.0),
-            "tpf": _ratio(self.tokens, self.forwards),
-            "forwards_per_problem": _ratio(self.forwards, self.samples),
-            "response_tokens_mean": _ratio(self.tokens, self.samples),
-        }
+Numbers = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Name -> as counted [T], and in each replicate [R, T]."""
 
 
-def _ratio(
-    above: tuple[np.ndarray, np.ndarray], below: tuple[np.ndarray, np.ndarray], factor: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    return factor * above[0] / below[0], factor * above[1] / below[1]
+def _single(run: ProblemSums, weights_RN: np.ndarray) -> Numbers:
+    """Of one run."""
+
+    def ratio(above_TN: np.ndarray, below_TN: np.ndarray, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        return factor * above_TN.sum(1) / below_TN.sum(1), factor * pooled_ratio(above_TN, below_TN, weights_RN)
+
+    return {
+        "accuracy_pct": ratio(run.correct_TN, run.samples_TN, 100.0),
+        "tpf": ratio(run.tokens_TN, run.forwards_TN),
+        "forwards_per_problem": ratio(run.forwards_TN, run.samples_TN),
+        "response_tokens_mean": ratio(run.tokens_TN, run.samples_TN),
+    }
+
+
+def _mean(runs: Sequence[Numbers], weights_RS: np.ndarray) -> Numbers:
+    """Over runs, in each replicate over those that it drew."""
+    share_RS = weights_RS / weights_RS.sum(1, keepdims=True)
+    found: Numbers = {}
+    for name in runs[0]:
+        counted_T = np.mean([run[name][0] for run in runs], axis=0)
+        found[name] = counted_T, np.einsum("rs,srt->rt", share_RS, np.stack([run[name][1] for run in runs]))
+    return found
 
 
 def pooled(
@@ -139,18 +127,19 @@ def _rows(
 ) -> list[dict[str, Any]]:
     mine = [sums[run.policy] for run in runs]
     weights_RS = _seed_weights(len(runs), len(weights_RN), seed, f"{runs[0].benchmark}/{name}")
-    totals = _Totals.of(mine, weights_RN, weights_RS).numbers()
+    single = [_single(each, weights_RN) for each in mine]
+    totals = _mean(single, weights_RS)
     other, at = {}, {}
     if base is not None and [run.policy for run in runs] != [base]:
-        other = _Totals.of([sums[base]], weights_RN, np.ones((len(weights_RN), 1))).numbers()
+        other = _single(sums[base], weights_RN)
         at = {threshold: t for t, threshold in enumerate(sums[base].thresholds)}
     primary = primary_index(runs[0], mine[0], primary_threshold)
     areas = _areas(mine, None if base is None else sums[base], weights_RN, weights_RS, y_max, bool(other))
-    single = [_Totals.of([each], weights_RN[:1], np.ones((1, 1))).numbers() for each in mine]
     rows = []
     for t, threshold in enumerate(mine[0].thresholds):
         row: dict[str, Any] = {
             "series": name, "role": runs[0].role, "algorithm": runs[0].algorithm, "benchmark": runs[0].benchmark,
+            "split": mine[0].uids[0].split("/")[1],
             "threshold": threshold, "is_primary": t == primary, "n_problems": len(mine[0].uids),
             "seeds": " ".join(str(run.seed) for run in runs if run.seed is not None),
         }  # fmt: skip
@@ -205,13 +194,12 @@ def _areas(
     """The anchored AUP of each run, their mean, and its difference to the base's."""
     if base is None:
         return {}
-    ones = np.ones((len(weights_RN), 1))
-    base_tpf_RT, base_accuracy_RT = _curve(base, weights_RN, ones)
+    base_tpf_RT, base_accuracy_RT = _curve(base, weights_RN)
     order_RT = np.lexsort((-base_accuracy_RT, base_tpf_RT), axis=-1)
     y_min_R = np.take_along_axis(base_accuracy_RT, order_RT, axis=-1)[:, 0] - MAX_DROP_POINTS
     y_min = first_accuracy(base.points()) - MAX_DROP_POINTS
     values_S = [aup_anchored(run.points(), y_min, y_max) for run in runs]
-    drawn_RS = np.stack([aup_replicates(*_curve(run, weights_RN, ones), y_max, y_min_R) for run in runs], axis=1)
+    drawn_RS = np.stack([aup_replicates(*_curve(run, weights_RN), y_max, y_min_R) for run in runs], axis=1)
     drawn_R = (weights_RS * drawn_RS).sum(1) / weights_RS.sum(1)
     found: dict[str, Any] = {"y_min": y_min, "aup_anchored_by_seed": _told(values_S)}
     found |= with_interval("aup_anchored", float(np.mean(values_S)), drawn_R)
@@ -224,9 +212,9 @@ def _areas(
     return found | with_interval("aup_anchored_difference", float(np.mean(values_S)) - base_area, drawn_R - base_R)
 
 
-def _curve(run: ProblemSums, weights_RN: np.ndarray, weights_RS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _curve(run: ProblemSums, weights_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[R, T] TPF and accuracy (percent)."""
-    numbers = _Totals.of([run], weights_RN, weights_RS).numbers()
+    numbers = _single(run, weights_RN)
     return numbers["tpf"][1], numbers["accuracy_pct"][1]
 
 

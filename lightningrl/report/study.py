@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from lightningrl.evaluation.aup import ROUNDING
 from lightningrl.report.tables import MISSING, Table, interval, number
 
 TPF_RATIO, ACCURACY_LOSS, CLIFF, LOW = 2.0, -2.0, 5.0, 0.7
@@ -19,7 +20,7 @@ at most so many points below that at the primary one."""
 
 def study(pooled: pd.DataFrame) -> Table:
     """Each series at the primary threshold, with the values of its seeds."""
-    rows = pooled[pooled["is_primary"]]
+    rows = pooled[pooled["is_primary"].astype(bool)]
     columns = [
         ("Benchmark", lambda row: row.benchmark),
         ("Series", lambda row: row.series),
@@ -37,14 +38,15 @@ def study(pooled: pd.DataFrame) -> Table:
     ]
     cells = tuple(tuple(cell(row) for _, cell in columns) for row in rows.itertuples())
     notes = [
-        f"{benchmark}: n = {here['n_problems'].iloc[0]:,} problems a seed; τ = {here['threshold'].iloc[0]:g}; "
-        f"y_max = {number(here['y_max'].iloc[0], 1)} %; y_min = {number(here['y_min'].iloc[0], 1)} %."
+        f"{benchmark}: n = {here['n_problems'].iloc[0]:,} {here['split'].iloc[0]} problems a seed; "
+        f"τ = {here['threshold'].iloc[0]:g}; y_max = {number(here['y_max'].iloc[0], 1)} %; "
+        f"y_min = {' or '.join(number(y_min, 1) for y_min in dict.fromkeys(here['y_min'].dropna()))} %."
         for benchmark, here in rows.groupby("benchmark", sort=False)
     ]
     notes.append(
         "Brackets: 95 % intervals, problems and seeds drawn anew; Δ and x base are paired by problem. By seed: "
-        "smallest to largest. TPF: response tokens over denoise forwards, ratio of sums. Anchored AUP: one y_min and "
-        "y_max for all."
+        "smallest to largest. TPF: response tokens over denoise forwards, ratio of sums, mean over seeds. Anchored "
+        "AUP: one y_max for all, one y_min a base."
     )
     header = tuple(title for title, _ in columns)
     return Table("study", "Each series over its seeds, at the primary threshold.", tuple(notes), header, cells, rows, 2)
@@ -76,11 +78,11 @@ def criteria(pooled: pd.DataFrame) -> Table:
 def _judged(pooled: pd.DataFrame) -> Iterator[dict[str, Any]]:
     row: Any
     for benchmark, here in pooled.groupby("benchmark", sort=False):
-        primary = here[here["is_primary"]]
+        primary = here[here["is_primary"].astype(bool)]
         methods = primary[primary["role"] == "after"]
         method = next(methods.itertuples(), None)
         for row in primary.itertuples():
-            if row.role == "before":
+            if row.role in ("before", "released"):
                 continue
             low = here[(here["series"] == row.series) & ((here["threshold"] - LOW).abs() < 1e-9)]
             cliff = float(low["accuracy_drop"].iloc[0]) if len(low) else float("nan")
@@ -88,9 +90,9 @@ def _judged(pooled: pd.DataFrame) -> Iterator[dict[str, Any]]:
             judged = {
                 "ratio_met": row.tpf_ratio >= TPF_RATIO,
                 "accuracy_met": row.accuracy_difference_low > ACCURACY_LOSS,
-                "tokens_met": row.response_tokens_difference <= 0,
-                "aup_met": compared > 0 and wins == compared,
-                "cliff_met": cliff <= CLIFF,
+                "tokens_met": row.response_tokens_difference <= ROUNDING,
+                "aup_met": compared > 0 and wins == len(row.seeds.split()),
+                "cliff_met": cliff <= CLIFF + ROUNDING,
             }
             yield {
                 "benchmark": benchmark, "series": row.series, "tpf_ratio": row.tpf_ratio,
@@ -104,11 +106,15 @@ def _wins(row: Any, method: Any) -> tuple[int, int]:
     """Seeds whose AUP is above that of the method's run with the same seed, of how many."""
     if method is None or method.series == row.series:
         return 0, 0
-    mine, other = (
-        dict(zip(each.seeds.split(), _values(each.aup_anchored_by_seed), strict=True)) for each in (row, method)
-    )
+    mine, other = _by_seed(row), _by_seed(method)
     both = [seed for seed in mine if seed in other]
     return sum(mine[seed] > other[seed] for seed in both), len(both)
+
+
+def _by_seed(row: Any) -> dict[str, float]:
+    """Seed -> AUP; nothing where it has no seeds, or no base to be anchored at."""
+    seeds, values = row.seeds.split(), _values(row.aup_anchored_by_seed)
+    return dict(zip(seeds, values, strict=True)) if len(seeds) == len(values) else {}
 
 
 def _met(met: bool, told: str) -> str:

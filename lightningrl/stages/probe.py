@@ -97,6 +97,8 @@ def _phrases(
         for role, words in phrases(example, decode_response(tokenizer, trajectory.response_ids)):
             found.setdefault(role, []).append(words)
     total = sum(len(words) for words in found.values())
+    if not total:  # nothing but stop tokens
+        return
     for role, words in sorted(found.items()):
         yield f"phrasing_nats_{how}", role, len(words), probing.entropy_nats(words)
     everywhere = sum(len(words) * probing.entropy_nats(words) for words in found.values()) / total
@@ -110,7 +112,8 @@ def _reliability(decoder: BlockDecoder, requests: Sequence[Request], policy: Pol
         label = f"{each.low:g}-{each.high:g}"
         yield "confidence", label, each.count, each.confidence
         yield "agreement", label, each.count, each.agreement
-    yield "calibration_error", "all", sum(each.count for each in bins), probing.calibration_error(bins)
+    if bins:
+        yield "calibration_error", "all", sum(each.count for each in bins), probing.calibration_error(bins)
 
 
 def _go_on(context: StageContext, done: str) -> None:

@@ -168,3 +168,41 @@ def test_seeds_make_a_run_each_and_controls_match_the_run_of_their_own_seed(tmp_
 def test_seeds_that_say_two_things_are_refused(tmp_path, keys, said):
     with pytest.raises(ConfigError, match=said):
         load(seeded(tmp_path, **keys))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 3}, r"runs.b.steps: found 3, but 2 in ours; runs of a series differ in their seeds only"),
+        ({"method": {"nll": 0.0}}, r"runs.b.method: found .*nll=0.0"),
+        ({"seed": 0}, r"two of the series 's' have the same seed, \[0, 0\]"),
+        ({"series": "base"}, "a series is called 'base', and so is a policy outside it"),
+    ],
+)
+def test_a_series_whose_runs_differ_in_more_than_their_seeds_is_refused(tmp_path, changes, said):
+    run = {
+        "name": "ours",
+        "role": "after",
+        "algorithm": "lightningrl",
+        "benchmark": "gsm-mini",
+        "steps": 2,
+        "series": "s",
+    }
+    tree = {"extends": str(NANO), "runs": [run, run | {"name": "b", "seed": 1} | changes], "report": {"replays": []}}
+    (tmp_path / "series.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path / "series.yaml")
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ({"figures": ["reliability", "together"]}, r"\['reliability', 'together'\] show what `report.probes` found"),
+        ({"tables": ["phrasing"]}, r"\['phrasing'\] show what"),
+        ({"figures": ["ablations"]}, "shows runs with the role `ablation`"),
+    ],
+)
+def test_what_nothing_can_be_shown_in_is_refused_before_anything_runs(tmp_path, report, said):
+    (tmp_path / "empty.yaml").write_text(yaml.safe_dump({"extends": str(NANO), "report": report}))
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path / "empty.yaml")

@@ -32,7 +32,7 @@ def planned(tmp_path, monkeypatch):
             "runs": [
                 {"name": "ours", "role": "after", "algorithm": "lightningrl", "benchmark": "gsm-mini", "steps": 1}
             ],
-            "report": {"tables": ["phrasing"], "figures": [], "replays": [], "probes": list(probes)} | report,
+            "report": {"tables": ["study"], "figures": [], "replays": [], "probes": list(probes)} | report,
         }))  # fmt: skip
 
     return make

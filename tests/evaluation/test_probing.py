@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -114,3 +115,13 @@ def test_what_no_template_fits_is_a_phrase_of_its_own():
     found = phrases(example, f"{name} 10 {item} 7 7. \\boxed{{12}}.")
     assert [words for _, words in found] == ["NAME # ITEM # #", "\\boxed{#}."]
     assert phrases(example, "") == []
+
+
+def test_a_wrong_sum_in_known_words_is_no_new_phrase():
+    example = GSM_MINI.load({"train": 1, "validation": 0, "test": 0}, 5, NO_ROWS)["train"][0]
+    wrong = re.sub(r"\d\b", lambda digit: str((int(digit[0]) + 1) % 10), example.solution)
+    assert wrong != example.solution and phrases(example, wrong) == phrases(example, example.solution)
+
+
+def test_without_open_positions_there_are_no_bins():
+    assert Reliability().bins([]) == []

@@ -203,6 +203,8 @@ def test_what_was_read_before_is_the_same_however_it_was_kept(package, tmp_path,
     (package / "e.py").write_text('TEMPLATE = "style.txt"\nchanged = 1\n')
     assert afresh()["pack/e.py"] != expected["pack/e.py"]
     (tmp_path / "no-folder").write_text("")
-    monkeypatch.setattr(parsed, "KEPT", tmp_path / "no-folder" / "parsed.json")
-    assert set(afresh()) == set(expected)
+    (tmp_path / "taken" / "parsed.json").mkdir(parents=True)
+    for nowhere in ("no-folder", "taken"):  # no folder can be made there; one is there, but no file can be written
+        monkeypatch.setattr(parsed, "KEPT", tmp_path / nowhere / "parsed.json")
+        assert set(afresh()) == set(expected)
     parsed._kept.cache_clear()

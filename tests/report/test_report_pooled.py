@@ -45,6 +45,10 @@ def table(runs):
     return pooled(runs, n_bootstrap=300)
 
 
+def ratio(records):
+    return sum(r.response_tokens for r in records) / sum(r.denoise_forwards for r in records)
+
+
 def at(records, threshold):
     return [record for record in records if record.threshold == threshold]
 
@@ -58,13 +62,16 @@ def test_a_row_a_series_and_threshold(table):
     }  # fmt: skip
 
 
-def test_numbers_are_those_of_all_answers_together(runs, table):
+def test_numbers_are_means_over_runs(runs, table):
     base = {record.uid: record for record in at(runs[0].records, 0.8)}
     mine = [record for run in runs[1:4] for record in at(run.records, 0.8)]
     row = table[(table["series"] == "ours") & (table["threshold"] == 0.8)].iloc[0]
     assert row["n_problems"] == N and len(mine) == 3 * N
     assert row["accuracy_pct"] == pytest.approx(100 * mean(r.correct for r in mine))
-    assert row["tpf"] == pytest.approx(sum(r.response_tokens for r in mine) / sum(r.denoise_forwards for r in mine))
+    tpf = [ratio(at(run.records, 0.8)) for run in runs[1:4]]
+    assert row["tpf"] == pytest.approx(mean(tpf)) and row["tpf_ratio"] == pytest.approx(
+        mean(tpf) / ratio(list(base.values()))
+    )
     assert row["forwards_per_problem"] == pytest.approx(mean(r.denoise_forwards for r in mine))
     paired = mean(int(r.correct) - int(base[r.uid].correct) for r in mine)
     assert row["accuracy_difference"] == pytest.approx(100 * paired)
@@ -120,7 +127,7 @@ def test_the_interval_covers_the_mean_over_all_seeds_and_problems():
     one = at(base.records, 0.9)
     for _ in range(60):
         problem, made = rng.normal(0, 0.1, N), []
-        for seed, effect in enumerate(rng.normal(0, 0.04, 8)):
+        for seed, effect in enumerate(rng.normal(0, 0.1, 8)):
             right = rng.random(N) < np.clip(0.7 + problem + effect, 0, 1)
             records = [
                 dataclasses.replace(record, policy=f"r-{seed}", correct=bool(correct))
@@ -190,3 +197,18 @@ def test_the_figures_draw_what_they_say(table, tmp_path):
         assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
         drawn = set(pd.read_csv(tmp_path / f"{name}.csv")["policy"])
         assert left_out not in drawn and {"SDAR", "ours"} <= drawn
+
+
+def test_criteria_say_nothing_of_what_cannot_be_compared(runs):
+    """A released checkpoint is not judged; a series of other seeds wins against none of the method's."""
+    released = dataclasses.replace(runs[4], policy="theirs", role="released", series="", seed=None, base="SDAR")
+    released = dataclasses.replace(
+        released, records=[dataclasses.replace(each, policy="theirs") for each in released.records]
+    )
+    others = [dataclasses.replace(run, seed=run.seed + 7) for run in runs[4:7]]
+    partly = [runs[4], *(dataclasses.replace(run, seed=run.seed + 7) for run in runs[5:7])]
+    for better, wins in ((others, "–"), (partly, "1 of 1")):
+        data = criteria(pooled([*runs[:4], released, *better], n_bootstrap=50)).data.set_index("series")
+        assert list(data.index) == ["ours", "better"]
+        assert data.loc["better", "aup_wins"] == wins and not data.loc["better", "aup_met"]
+    assert study(pooled([])).rows == () and criteria(pooled([])).rows == ()

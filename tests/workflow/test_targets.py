@@ -11,6 +11,8 @@ import pytest
 import yaml
 from checkouts import Checkout
 
+from lightningrl.provenance.digest import PACKAGE
+
 DATA = {"data/gsm-mini", "data/code-mini", "selfcheck/gsm-mini", "selfcheck/code-mini"}
 BASE = DATA | {"tokenizer/tokenizer", "pretrain/base"}
 
@@ -41,12 +43,18 @@ def test_the_default_is_everything(checkout: Checkout) -> None:
     assert "release/release" in jobs
 
 
-def test_an_experiment_is_asked_for_by_its_name(checkout: Checkout) -> None:
-    """`snakemake nano` is all of config/nano.yaml; beside a --configfile the name is that experiment's."""
-    assert checkout.would_run("nano", config=None) == checkout.would_run() == checkout.would_run("nano")
-    assert "train/lightningrl-4" in checkout.would_run("study", config=None)
+@pytest.mark.parametrize("name", sorted(path.stem for path in (PACKAGE.parent / "config").glob("*.yaml")))
+def test_an_experiment_is_asked_for_by_its_files_name(checkout: Checkout, name: str) -> None:
+    runs = {"study": "train/lightningrl-4", "study_search": "train/s-plain-100", "paper": "train/no-nll"}
+    assert runs.get(name, "train/lightningrl") in checkout.would_run(name, config=None)
+
+
+def test_only_a_target_names_an_experiment(checkout: Checkout) -> None:
+    assert checkout.would_run("nano", config="config/nano.yaml") == checkout.would_run()
+    checkout.path("study").mkdir()
+    assert "train/lightningrl-code" in checkout.would_run("--directory", "study", config=None)
     done = checkout.snakemake("study", "nano", "-n", "--cores", "1", config=None)
-    assert done.returncode != 0 and "one experiment at a time: found study and nano" in done.stdout + done.stderr
+    assert done.returncode != 0 and "one experiment at a time: found nano and study" in done.stdout + done.stderr
 
 
 def test_asked_again_there_is_nothing_to_do(finished: Checkout) -> None:

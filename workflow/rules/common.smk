@@ -16,6 +16,7 @@ if str(ROOT) not in sys.path:
 environment = os.environ
 environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
 
+from snakemake.cli import get_argument_parser
 from snakemake.settings.types import RerunTrigger
 
 from lightningrl.config.experiment import load
@@ -25,6 +26,7 @@ from lightningrl.provenance.pin import pins_told
 from lightningrl.provenance.plan import plan
 from lightningrl.provenance.runner import threads_of
 from lightningrl.provenance.stage import MANIFEST
+from lightningrl.stages.release import link
 
 
 def config_file():
@@ -37,12 +39,20 @@ def config_file():
         raise WorkflowError("one --configfile at a time: files are not merged; use `extends:` inside the file")
     if workflow.configfiles:
         return str(Path(workflow.configfiles[0]).resolve())
-    if workflow.is_main_process:  # `snakemake study`: config/study.yaml, also for the jobs of a cluster
-        asked = [path for path in (ROOT / "config" / f"{word}.yaml" for word in sys.argv[1:]) if path.is_file()]
-        if len(asked) > 1:
-            raise WorkflowError(f"one experiment at a time: found {' and '.join(path.stem for path in asked)}")
-        environment["LIGHTNINGRL_CONFIG"] = str(asked[0] if asked else ROOT / "config" / "config.yaml")
-    return str(Path(environment.get("LIGHTNINGRL_CONFIG", ROOT / "config" / "config.yaml")).resolve())
+    if workflow.is_main_process:
+        environment["LIGHTNINGRL_CONFIG"] = str(experiment_asked_for())  # also for the jobs of a cluster
+    return str(Path(environment["LIGHTNINGRL_CONFIG"]).resolve())
+
+
+def experiment_asked_for():
+    """`snakemake study`: config/study.yaml. Else config/config.yaml."""
+    known = {path.stem: path for path in (ROOT / "config").glob("*.yaml")}
+    asked = known.keys() & set(sys.argv[1:])
+    if asked:  # as targets, not as values of options
+        asked &= set(get_argument_parser().parse_known_args(sys.argv[1:])[0].targets)
+    if len(asked) > 1:
+        raise WorkflowError(f"one experiment at a time: found {' and '.join(sorted(asked))}")
+    return known[asked.pop() if asked else "config"]
 
 
 CONFIG = config_file()
@@ -212,6 +222,7 @@ def show_results():
     page = release.folder / "report.html"
     if not release.manifest.is_file():
         return
+    link(release.folder)  # `latest` is what was asked for last, also where nothing had to run
     if not page.is_file() or page.stat().st_mtime < release.manifest.stat().st_mtime:
         # --nolock: the lock is this very run's, whose jobs are all done.
         command = [

@@ -11,11 +11,12 @@ for stage in PLAN.stages[:-1]:
         localrule: True
 
 
-if not workflow.is_rule(EXPERIMENT):
+for name in sorted({EXPERIMENT, Path(CONFIG).stem}):
+    if not workflow.is_rule(name):
 
-    rule:
-        name:
-            EXPERIMENT
-        input:
-            files_of(PLAN.release),
-        localrule: True
+        rule:
+            name:
+                name
+            input:
+                files_of(PLAN.release),
+            localrule: True

@@ -52,7 +52,7 @@ def reliability(
     keys = ["benchmark", "policy", "role", "label", "count"]
     wide = table.pivot_table(index=keys, columns="measure", values="value", sort=False).reset_index()
     wide.columns.name = None
-    benchmarks, colours = list(dict.fromkeys(wide["benchmark"])), _colours(wide)
+    benchmarks, colours = list(dict.fromkeys(wide["benchmark"])), _colours(wide, chosen)
     width = min(PAGE_WIDTH_IN, 3.6 * len(benchmarks) + 0.4)
     with styled():
         figure = new_figure(width, chosen.panel_height_in + 0.4)
@@ -87,7 +87,7 @@ def together(table: pd.DataFrame, out_dir: Path, options: ProbeOptions | Mapping
     chosen = read_options(ProbeOptions, options)
     table = table[table["measure"] == "class_together"]
     require_columns(table, ("policy", "benchmark", "label", "count", "value"), "together")
-    benchmarks, colours = list(dict.fromkeys(table["benchmark"])), _colours(table)
+    benchmarks, colours = list(dict.fromkeys(table["benchmark"])), _colours(table, chosen)
     width = min(PAGE_WIDTH_IN, 3.6 * len(benchmarks) + 0.4)
     with styled():
         figure = new_figure(width, chosen.panel_height_in + 0.4)
@@ -110,10 +110,11 @@ def together(table: pd.DataFrame, out_dir: Path, options: ProbeOptions | Mapping
         return save(figure, table, out_dir, "together")
 
 
-def _colours(table: pd.DataFrame) -> dict[str, str]:
-    """Of those that were probed; grey for what they were trained from."""
-    policies = list(dict.fromkeys(table.sort_values("role", key=lambda r: r != "before", kind="stable")["policy"]))
-    return {policy: colour for policy, colour in policy_colours(policies, policies).items() if policy in policies}
+def _colours(table: pd.DataFrame, chosen: ProbeOptions) -> dict[str, str]:
+    """Of those that were probed, as in the other figures; grey for what they were trained from."""
+    probed = list(dict.fromkeys(table.sort_values("role", key=lambda r: r != "before", kind="stable")["policy"]))
+    order = [policy for policy in chosen.policies if policy in probed] or probed
+    return {policy: colour for policy, colour in policy_colours(probed, order).items() if policy in probed}
 
 
 def _legend(figure: Any, colours: Mapping[str, str], width: float) -> None:
