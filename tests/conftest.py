@@ -18,6 +18,7 @@ FIRST = ("test_slurm", "test_kill", *TOGETHER, "test_rerun_paper", "test_thirdpa
 """Files that take minutes: begun first, so that no process has one of them left at the end."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests stay in one process, and so do files that share a fixture: see `test` in the Makefile."""
     items.sort(key=lambda item: item.path.stem not in FIRST)
