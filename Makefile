@@ -23,7 +23,7 @@ demo: $(VENV)/run.stamp $(CONFIG)  ## data, training, evaluation, tables, figure
 
 # What judges programs in jails needs the machine for itself; the rest runs in three processes (one mostly waits for Slurm).
 test: $(VENV)/dev.stamp  ## the test suite
-	$(BIN)/python -m pytest -q -n 3 --dist loadgroup --no-loadscope-reorder --ignore tests/sandbox --ignore tests/judges
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/sandbox --ignore tests/judges
 	$(BIN)/python -m pytest -q tests/sandbox tests/judges
 
 lint: $(VENV)/dev.stamp  ## style, types, workflow files

@@ -10,21 +10,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
 
 
-TOGETHER = {"test_rerun_matrix": "finished", "test_targets": "finished", "test_pin_reruns": "finished"}
-"""Files that share a fixture of the session, which takes a minute to make."""
+FIRST = (
+    "test_slurm", "test_kill", "test_rerun_matrix", "test_targets", "test_pin_reruns", "test_rerun_paper",
+    "test_thirdparty", "test_killed", "test_deployment",
+)  # fmt: skip
+"""Files that take minutes: begun first, so that no process has one of them left at the end. (`--dist loadgroup` would
+keep files together that share a fixture, but with pytest 9.2 pytest-xdist 3.8 no longer groups anything.)"""
 
 
-FIRST = ("test_slurm", "test_kill", *TOGETHER, "test_rerun_paper", "test_thirdparty", "test_killed", "test_deployment")
-"""Files that take minutes: begun first, so that no process has one of them left at the end."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay in one process, and so do files that share a fixture: see `test` in the Makefile."""
     items.sort(key=lambda item: item.path.stem not in FIRST)
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, str(item.path))))
 
 
 @pytest.fixture(autouse=True)

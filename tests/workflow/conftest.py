@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from checkouts import IGNORED, Checkout, copy_repository
+from filelock import FileLock
 
 FAKE_STAGES = '''
 """Imported by every Python that starts with this folder on its path: stages write their files' names, as JSON."""
@@ -42,14 +43,23 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def _finished_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    fakes = tmp_path_factory.mktemp("fakes")
-    (fakes / "sitecustomize.py").write_text(FAKE_STAGES)
-    made = copy_repository(tmp_path_factory.mktemp("checkout") / "repository")
-    path = os.pathsep.join([str(fakes), str(made.root)])
-    done = made.snakemake("--cores", "2", "--no-hooks", PYTHONPATH=path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return made
+def _finished_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Checkout:
+    """Made by whichever process of the suite needs it first, for all of them."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+    with FileLock(shared / "finished.lock"):
+        root = shared / "finished" / "repository"
+        if not (shared / "finished.ok").exists():
+            root.parent.mkdir()
+            fakes = shared / "fakes"
+            fakes.mkdir()
+            (fakes / "sitecustomize.py").write_text(FAKE_STAGES)
+            made = copy_repository(root)
+            path = os.pathsep.join([str(fakes), str(made.root)])
+            done = made.snakemake("--cores", "2", "--no-hooks", PYTHONPATH=path)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (shared / "finished.ok").touch()
+    return Checkout(root)
 
 
 @pytest.fixture
