@@ -66,9 +66,9 @@ def test_a_job_asks_for_what_the_config_says(nano, cluster: Cluster, job, asked,
     assert (facts["NumNodes"], facts["Requeue"], facts["JobState"]) == ("1", "1", "COMPLETED")
 
 
-STALLS = {"cancelled": "3 2\n4 2\n", "ended": "3 400\n", "saved": "1 85\n"}
+STALLS = {"cancelled": "3 2\n4 2\n", "ended": "3 400\n", "saved": "1 45\n2 60\n"}
 """Steps and the seconds that they wait. The time limit is three minutes: `saved` sees that another step would be too
-long and ends by itself, a minute and a half early, because a busy machine takes its time to start a job; `ended` is in
+long and ends by itself, more than a minute early, because a busy machine takes its time to start a job; `ended` is in
 a step that is far longer than any before, and is killed."""
 
 

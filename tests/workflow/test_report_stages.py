@@ -15,6 +15,7 @@ import yaml
 
 from lightningrl.errors import StageError
 from lightningrl.io import write_jsonl, write_text
+from lightningrl.provenance.files import FILES
 from lightningrl.report.plain import csv_text
 from lightningrl.stages import collect, figure, release
 from lightningrl.stages.collected import read_collected
@@ -72,7 +73,7 @@ def test_collecting_twice_gives_the_same_bytes(context) -> None:
     before = {path.name: path.read_bytes() for path in context.folder.iterdir()}
     collect.run(context)
     assert before == {path.name: path.read_bytes() for path in context.folder.iterdir()}
-    assert set(before) == {"frontier.csv", "headline.csv", "curves.csv", "steps.csv", "speed.csv"}
+    assert set(before) == set(FILES["collect"])
 
 
 def test_curves_hold_the_steps_of_reinforcement_learning_only(context) -> None:
