@@ -57,6 +57,12 @@ def first_accuracy(points: Iterable[tuple[float, float]]) -> float:
     return sort_points(points)[0][1]
 
 
+def first_accuracy_replicates(tpf_RT: np.ndarray, accuracy_RT: np.ndarray) -> np.ndarray:
+    """[R] the same of R curves at once."""
+    first_R1 = np.lexsort((-accuracy_RT, tpf_RT), axis=-1)[:, :1]
+    return np.take_along_axis(accuracy_RT, first_R1, axis=-1)[:, 0]
+
+
 def aup(
     points: Iterable[tuple[float, float]],
     y_max: float,

@@ -16,11 +16,14 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lightningrl.types import Trajectory
+
+if TYPE_CHECKING:
+    from lightningrl.decoding.protocol import Observation
 
 BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 """Edges of the confidence bins; the last one holds 1 too."""
@@ -44,14 +47,14 @@ class Bin(NamedTuple):
 class Reliability:
     """An observer of a greedy decode that reveals one token a forward.
 
-    Tell it the trajectories (`end`) when they are there; positions behind a response's stop token do not count.
+    `bins` is told how the responses ended; positions behind a response's stop token do not count.
     """
 
     alternatives: int = 0
     seen: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
     """Of each forward, what it left masked: request, absolute position, likeliest token, its probability."""
 
-    def observe(self, seen) -> None:  # an `Observation`
+    def observe(self, seen: Observation) -> None:
         left = ~seen.chosen_n
         kept = (seen.index_n[left], seen.position_n[left], seen.token_n[left], np.exp(seen.logp_n[left].astype(float)))
         self.seen.append(kept)

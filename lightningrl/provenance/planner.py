@@ -161,16 +161,10 @@ class Planner:
         return self._stage("train", run.name, config, members, inputs, judged=(run.benchmark,), size=base.size)
 
     def evaluate(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
-        evaluation, benchmark = self.experiment.evaluation, self.experiment.benchmark(name)
-        config = {
+        evaluation = self.experiment.evaluation
+        config = self._answers(policy, name) | {
             "evaluation": evaluation.model_dump(mode="json", exclude={"thresholds", "primary_threshold"}),
             "sweep": {"thresholds": evaluation.thresholds},
-            "decoding": self.experiment.decoding,
-            "prompt": benchmark.prompt,
-            "max_new_tokens": benchmark.max_new_tokens,
-            "seed": self.experiment.seed,
-            "policy": policy,
-            "benchmark": name,
         }
         members = self.decoder | {"benchmark": self.benchmarks[name], "judge": self.judges[name]}
         inputs = {"policy": source, "data": data[name]}
@@ -178,39 +172,39 @@ class Planner:
         return self._stage("evaluate", called, config, members, inputs, judged=(name,), size=source.size)
 
     def speed(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
-        experiment, benchmark = self.experiment, self.experiment.benchmark(name)
-        config = {
+        experiment = self.experiment
+        config = self._answers(policy, name) | {
             "speed": experiment.speed.model_dump(mode="json", exclude={"benchmarks"}),
             "threshold": experiment.evaluation.primary_threshold,
             "temperature": experiment.evaluation.temperature,
-            "decoding": experiment.decoding,
-            "prompt": benchmark.prompt,
-            "max_new_tokens": benchmark.max_new_tokens,
-            "seed": experiment.seed,
-            "policy": policy,
-            "benchmark": name,
         }
         members = self.decoder | {"benchmark": self.benchmarks[name]}
         inputs = {"policy": source, "data": data[name]}
         return self._stage("speed", f"{policy}/{slug(name)}", config, members, inputs, size=source.size)
 
     def probe(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
-        experiment, benchmark = self.experiment, self.experiment.benchmark(name)
-        config = {
+        experiment = self.experiment
+        config = self._answers(policy, name) | {
             "problems": experiment.report.probed_problems,
             "threshold": experiment.evaluation.primary_threshold,
-            "decoding": experiment.decoding,
-            "prompt": benchmark.prompt,
-            "max_new_tokens": benchmark.max_new_tokens,
-            "seed": experiment.seed,
-            "policy": policy,
-            "benchmark": name,
         }
         members = self.decoder | {"benchmark": self.benchmarks[name], "careful": member("selector", "quota", "")}
         if name in PHRASES:
             members["phrases"] = PHRASES[name]
         inputs = {"policy": source, "data": data[name]}
         return self._stage("probe", f"{policy}/{slug(name)}", config, members, inputs, size=source.size)
+
+    def _answers(self, policy: str, name: str) -> dict[str, Any]:
+        """How a finished policy answers a benchmark's problems."""
+        benchmark = self.experiment.benchmark(name)
+        return {
+            "decoding": self.experiment.decoding,
+            "prompt": benchmark.prompt,
+            "max_new_tokens": benchmark.max_new_tokens,
+            "seed": self.experiment.seed,
+            "policy": policy,
+            "benchmark": name,
+        }
 
     def collect(
         self,

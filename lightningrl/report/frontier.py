@@ -18,7 +18,14 @@ import numpy as np
 import pandas as pd
 
 from lightningrl.errors import StageError
-from lightningrl.evaluation.aup import MAX_DROP_POINTS, aup, aup_anchored, aup_replicates, first_accuracy
+from lightningrl.evaluation.aup import (
+    MAX_DROP_POINTS,
+    aup,
+    aup_anchored,
+    aup_replicates,
+    first_accuracy,
+    first_accuracy_replicates,
+)
 from lightningrl.evaluation.intervals import bootstrap_weights, paired_accuracy_difference, pooled_ratio
 from lightningrl.evaluation.metrics import STATUSES, ProblemSums, problem_sums, summarise
 from lightningrl.report import compat
@@ -222,8 +229,7 @@ def _aup_numbers(
     if base is None:
         return row | {"y_min": nan} | blank("aup_anchored") | blank("aup_anchored_difference")
     y_min = first_accuracy(curves[base]) - MAX_DROP_POINTS
-    tpf_RT, accuracy_RT = replicates[base]
-    first_R = np.take_along_axis(accuracy_RT, np.lexsort((-accuracy_RT, tpf_RT), axis=-1), axis=-1)[:, 0]
+    first_R = first_accuracy_replicates(*replicates[base])
     anchored = {name: aup_anchored(curves[name], y_min, y_max) for name in (policy, base)}
     anchored_R = {name: aup_replicates(*replicates[name], y_max, first_R - MAX_DROP_POINTS) for name in (policy, base)}
     row |= {"y_min": y_min} | with_interval("aup_anchored", anchored[policy], anchored_R[policy])

@@ -17,7 +17,13 @@ import numpy as np
 import pandas as pd
 
 from lightningrl.errors import StageError
-from lightningrl.evaluation.aup import MAX_DROP_POINTS, aup_anchored, aup_replicates, first_accuracy
+from lightningrl.evaluation.aup import (
+    MAX_DROP_POINTS,
+    aup_anchored,
+    aup_replicates,
+    first_accuracy,
+    first_accuracy_replicates,
+)
 from lightningrl.evaluation.intervals import bootstrap_weights, pooled_ratio
 from lightningrl.evaluation.metrics import ProblemSums
 from lightningrl.report.estimates import blank, triple, with_interval
@@ -85,9 +91,8 @@ def pooled(
         sums = sums_by_policy(group)
         best = max(accuracy for each in sums.values() for _, accuracy in each.points())
         limit = float((y_max or {}).get(benchmark, best))
-        weights_RN = bootstrap_weights(
-            len(sums[group[0].policy].uids), n_bootstrap, seed, sums[group[0].policy].benchmark
-        )
+        first = sums[group[0].policy]
+        weights_RN = bootstrap_weights(len(first.uids), n_bootstrap, seed, first.benchmark)
         for name in dict.fromkeys(evaluation.series or evaluation.policy for evaluation in group):
             runs = [each for each in group if (each.series or each.policy) == name]
             base = _check(name, runs, sums, group)
@@ -194,9 +199,8 @@ def _areas(
     """The anchored AUP of each run, their mean, and its difference to the base's."""
     if base is None:
         return {}
-    base_tpf_RT, base_accuracy_RT = _curve(base, weights_RN)
-    order_RT = np.lexsort((-base_accuracy_RT, base_tpf_RT), axis=-1)
-    y_min_R = np.take_along_axis(base_accuracy_RT, order_RT, axis=-1)[:, 0] - MAX_DROP_POINTS
+    curve = _curve(base, weights_RN)
+    y_min_R = first_accuracy_replicates(*curve) - MAX_DROP_POINTS
     y_min = first_accuracy(base.points()) - MAX_DROP_POINTS
     values_S = [aup_anchored(run.points(), y_min, y_max) for run in runs]
     drawn_RS = np.stack([aup_replicates(*_curve(run, weights_RN), y_max, y_min_R) for run in runs], axis=1)
@@ -205,10 +209,7 @@ def _areas(
     found |= with_interval("aup_anchored", float(np.mean(values_S)), drawn_R)
     if not is_compared:
         return found | blank("aup_anchored_difference")
-    base_area, base_R = (
-        aup_anchored(base.points(), y_min, y_max),
-        aup_replicates(base_tpf_RT, base_accuracy_RT, y_max, y_min_R),
-    )
+    base_area, base_R = aup_anchored(base.points(), y_min, y_max), aup_replicates(*curve, y_max, y_min_R)
     return found | with_interval("aup_anchored_difference", float(np.mean(values_S)) - base_area, drawn_R - base_R)
 
 

@@ -14,6 +14,7 @@ from lightningrl.evaluation.aup import (
     aup_anchored,
     aup_replicates,
     first_accuracy,
+    first_accuracy_replicates,
     weight,
 )
 
@@ -174,3 +175,10 @@ def test_a_point_exactly_at_the_limit_is_kept_whatever_the_last_bit_of_its_share
                 assert aup_anchored(points, shares[0] - 5, 100.0) > aup_anchored(points[:1], shares[0] - 5, 100.0)
                 tpf_RT, accuracy_RT = np.array([[1.0, 2.0]]), np.array([shares])
                 assert aup_replicates(tpf_RT, accuracy_RT, 100.0)[0] == pytest.approx(kept)
+
+
+def test_the_first_accuracies_of_replicates_are_those_of_each_curve():
+    rng = np.random.default_rng(4)
+    tpf_RT, accuracy_RT = rng.integers(1, 4, (200, 5)).astype(float), rng.integers(0, 101, (200, 5)).astype(float)
+    expected = [first_accuracy(zip(*row, strict=True)) for row in zip(tpf_RT, accuracy_RT, strict=True)]  # many ties
+    assert first_accuracy_replicates(tpf_RT, accuracy_RT).tolist() == expected

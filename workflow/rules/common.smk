@@ -41,7 +41,7 @@ def config_file():
         return str(Path(workflow.configfiles[0]).resolve())
     if workflow.is_main_process:
         environment["LIGHTNINGRL_CONFIG"] = str(experiment_asked_for())  # also for the jobs of a cluster
-    return str(Path(environment["LIGHTNINGRL_CONFIG"]).resolve())
+    return str(Path(environment.get("LIGHTNINGRL_CONFIG", ROOT / "config" / "config.yaml")).resolve())
 
 
 def experiment_asked_for():

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lightningrl.report.figures.style import (
     GREY,
@@ -53,10 +54,8 @@ def reliability(
     wide = table.pivot_table(index=keys, columns="measure", values="value", sort=False).reset_index()
     wide.columns.name = None
     benchmarks, colours = list(dict.fromkeys(wide["benchmark"])), _colours(wide, chosen)
-    width = min(PAGE_WIDTH_IN, 3.6 * len(benchmarks) + 0.4)
     with styled():
-        figure = new_figure(width, chosen.panel_height_in + 0.4)
-        panels = figure.subplots(1, len(benchmarks), squeeze=False)[0]
+        figure, panels = _panels(len(benchmarks), chosen)
         for axes, benchmark in zip(panels, benchmarks, strict=True):
             axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
             for number, (policy, colour) in enumerate(colours.items()):
@@ -78,7 +77,7 @@ def reliability(
             axes.set(title=benchmark, xlim=(0, 1.03), ylim=(0, 1.03))
         figure.supxlabel("Probability of the likeliest token", fontsize=8.5)
         figure.supylabel("Share that ended there", fontsize=8.5)
-        _legend(figure, colours, width)
+        _legend(figure, colours)
         return save(figure, wide, out_dir, "reliability")
 
 
@@ -88,10 +87,8 @@ def together(table: pd.DataFrame, out_dir: Path, options: ProbeOptions | Mapping
     table = table[table["measure"] == "class_together"]
     require_columns(table, ("policy", "benchmark", "label", "count", "value"), "together")
     benchmarks, colours = list(dict.fromkeys(table["benchmark"])), _colours(table, chosen)
-    width = min(PAGE_WIDTH_IN, 3.6 * len(benchmarks) + 0.4)
     with styled():
-        figure = new_figure(width, chosen.panel_height_in + 0.4)
-        panels = figure.subplots(1, len(benchmarks), squeeze=False)[0]
+        figure, panels = _panels(len(benchmarks), chosen)
         for axes, benchmark in zip(panels, benchmarks, strict=True):
             here = table[table["benchmark"] == benchmark]
             classes = list(dict.fromkeys(here["label"]))
@@ -106,7 +103,7 @@ def together(table: pd.DataFrame, out_dir: Path, options: ProbeOptions | Mapping
             axes.grid(axis="y", visible=False)
             axes.set_title(benchmark)
         figure.supxlabel("Positions revealed by the token's forward (mean, itself included)", fontsize=8.5)
-        _legend(figure, colours, width)
+        _legend(figure, colours)
         return save(figure, table, out_dir, "together")
 
 
@@ -117,9 +114,16 @@ def _colours(table: pd.DataFrame, chosen: ProbeOptions) -> dict[str, str]:
     return {policy: colour for policy, colour in policy_colours(probed, order).items() if policy in probed}
 
 
-def _legend(figure: Any, colours: Mapping[str, str], width: float) -> None:
+def _panels(count: int, chosen: ProbeOptions) -> tuple[Figure, np.ndarray]:
+    """One beside the other, a benchmark each."""
+    figure = new_figure(min(PAGE_WIDTH_IN, 3.6 * count + 0.4), chosen.panel_height_in + 0.4)
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def _legend(figure: Figure, colours: Mapping[str, str]) -> None:
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
-    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=legend_columns(list(colours), width))
+    columns = legend_columns(list(colours), figure.get_figwidth())
+    figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns)
