@@ -51,7 +51,8 @@ class Cell:
 
     @property
     def policy(self) -> str:
-        return self.row["policy"]
+        """The row's policy, or the series of runs that it tells together."""
+        return _who(self.row)
 
     @property
     def benchmark(self) -> str:
@@ -94,7 +95,7 @@ def find_cell(table: Table, asked: str) -> Cell:
 
     Raises StageError listing the rows, or the columns, when there is no such cell.
     """
-    if not table.rows or not {"policy", "benchmark"} <= set(table.rows[0]):
+    if not table.rows or not is_of_policies(table.rows[0]):
         raise StageError(
             f"{table.file}: its rows are not of a policy and a benchmark, so they cannot be followed back to records. "
             f"Its columns: {', '.join(table.rows[0]) if table.rows else 'none'}."
@@ -110,6 +111,12 @@ def find_cell(table: Table, asked: str) -> Cell:
     if column not in rows[0]:
         raise StageError(f"{table.file} has no column {column!r}. Columns: {', '.join(numbers(table))}.")
     return Cell(table, rows[0], column)
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Of a table's CSV file, `wide`."""
+    with open(file, newline="", encoding="utf-8") as text:
+        return wide(list(csv.DictReader(text)))
 
 
 def wide(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -138,9 +145,14 @@ def wide(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def label_of(row: dict[str, str], rows: list[dict[str, str]]) -> str:
     """What a row is called: with its threshold only where others differ from it in nothing else."""
-    plain = f"{row['policy']}/{row['benchmark']}"
-    twins = [other for other in rows if (other["policy"], other["benchmark"]) == (row["policy"], row["benchmark"])]
+    plain = f"{_who(row)}/{row['benchmark']}"
+    twins = [other for other in rows if (_who(other), other["benchmark"]) == (_who(row), row["benchmark"])]
     return _at(row) if len(twins) > 1 else plain
+
+
+def is_of_policies(row: dict[str, str]) -> bool:
+    """Whether a row is of a policy, or a series of runs, on a benchmark."""
+    return "benchmark" in row and bool({"policy", "series"} & set(row))
 
 
 def numbers(table: Table) -> list[str]:
@@ -148,8 +160,12 @@ def numbers(table: Table) -> list[str]:
     return [c for c in table.rows[0] if any(r[c] for r in table.rows) and all(_is_number(r[c]) for r in table.rows)]
 
 
+def _who(row: dict[str, str]) -> str:
+    return row["policy"] if "policy" in row else row["series"]
+
+
 def _at(row: dict[str, str]) -> str:
-    return f"{row['policy']}/{row['benchmark']}" + (f"@{float(row['threshold']):g}" if row.get("threshold") else "")
+    return f"{_who(row)}/{row['benchmark']}" + (f"@{float(row['threshold']):g}" if row.get("threshold") else "")
 
 
 def _is_number(text: str) -> bool:
@@ -176,6 +192,5 @@ def _of_file(file: Path) -> Table:
     for reader in filter(None, (stage, owner)):
         roles = [role for role in reader.inputs if role.split("/")[0] == "collect"]
         if roles:
-            with open(file, newline="", encoding="utf-8") as text:
-                return Table(file, owner, stage, reader, roles[0], wide(list(csv.DictReader(text))))
+            return Table(file, owner, stage, reader, roles[0], read_rows(file))
     raise StageError(f"{owner.folder / MANIFEST} names no collected results that {file.name} was made from.")

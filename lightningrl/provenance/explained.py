@@ -14,7 +14,13 @@ from lightningrl.errors import StageError
 from lightningrl.io import canonical_json, read_json, read_jsonl
 from lightningrl.provenance.cell import Cell
 from lightningrl.provenance.made import Made, read_made
+from lightningrl.provenance.recollect import runs_of, settings
 from lightningrl.provenance.stage import MANIFEST
+
+READ = {"evaluate": ("records", "records.jsonl"), "speed": ("speed", "speed.json"), "probe": ("probe", "probe.csv")}
+"""Kind of stage that says something of a policy -> what it is to a cell, and its file."""
+OF = {"speed": "speed", "probes": "probe"}
+"""Collected file -> the kind it is of; any other is of evaluations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +67,20 @@ def _links(cell: Cell, collect: Made | None) -> Iterator[Link]:
         [name for name in collect.manifest["outputs"] if name.endswith(".csv")],
         {name: _text(value) for name, value in collect.science.items() if isinstance(value, str | int | float)},
     )
-    yield from _records(cell, collect)
+    named = settings(table.stage, "table", table.file.stem)["collected"]
+    kinds = dict.fromkeys(OF.get(name, "evaluate") for name in ([named] if isinstance(named, str) else named))
+    for policy in runs_of(cell, collect):
+        for kind in kinds:
+            if (role := f"{kind}/{policy}/{cell.benchmark}") in collect.inputs:
+                yield from _records(cell, collect, kind, role)
 
 
-def _records(cell: Cell, collect: Made) -> Iterator[Link]:
-    role = f"evaluate/{cell.policy}/{cell.benchmark}"
-    if role not in collect.inputs:
-        return
+def _records(cell: Cell, collect: Made, kind: str, role: str) -> Iterator[Link]:
+    """What one policy was found to do, and all that is behind it."""
+    title, name = READ[kind]
     evaluation = _here(collect, role)
     if evaluation is None:
-        yield _elsewhere("records", collect, role)
+        yield _elsewhere(title, collect, role)
         return
     facts = {}
     if (file := evaluation.folder / "records.jsonl").is_file():
@@ -83,7 +93,7 @@ def _records(cell: Cell, collect: Made) -> Iterator[Link]:
     for role, after in evaluation.manifest.get("after", {}).items():
         for proof in after.get("found", {}).values():
             facts[f"proof {role}"] = _text({name: _counts(entry) for name, entry in proof.items()})
-    yield _link("records", evaluation, ["records.jsonl"], facts)
+    yield _link(title, evaluation, [name], facts)
     data: dict[Path, tuple[Made, str]] = {}
     yield from _policy("weights", evaluation, "policy", data)
     if "data" in evaluation.inputs:
@@ -160,7 +170,7 @@ def _link(title: str, made: Made, names: list[str], facts: Mapping[str, str] | N
 
 def _elsewhere(title: str, consumer: Made, role: str) -> Link:
     recorded = consumer.manifest["inputs"][role]["outputs"]
-    wanted = (".safetensors", "records.jsonl", "train.jsonl", "test.jsonl", "sources.json", "config.json")
+    wanted = (".safetensors", "records.jsonl", "speed.json", "train.jsonl", "test.jsonl", "sources.json", "config.json")
     files = {name: entry["sha256"] for name, entry in recorded.items() if name.endswith(wanted)}
     return Link(title, str(consumer.inputs[role]), False, files=files)
 

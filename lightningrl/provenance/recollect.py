@@ -14,8 +14,9 @@ from typing import Any
 
 from lightningrl.errors import StageError
 from lightningrl.io import read_jsonl, sha256_file
-from lightningrl.provenance.cell import Cell
+from lightningrl.provenance.cell import Cell, Table, label_of, read_rows
 from lightningrl.provenance.made import Made, read_made
+from lightningrl.provenance.members import collected, member
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +72,46 @@ def check_recorded(made: Made, role: str, name: str, file: Path) -> None:
         raise StageError(f"{file} is damaged: its sha256 is {found}, but {recorded} was read by {made.folder}.")
 
 
+def runs_of(cell: Cell, collect: Made) -> list[str]:
+    """The policies that a row is made of: its own, or those of its series that were evaluated on its benchmark."""
+    if "policy" in cell.row:
+        return [cell.policy]
+    names = [p["name"] for p in collect.science["policies"] if (p.get("series") or p["name"]) == cell.policy]
+    return [name for name in names if f"evaluate/{name}/{cell.benchmark}" in collect.inputs]
+
+
 def recompute(cell: Cell, collect: Made) -> Recomputed:
-    """A cell's number from the records. Raises StageError where they are not here, or hold no such number."""
-    role = f"evaluate/{cell.policy}/{cell.benchmark}"
-    folder = collect.inputs.get(role)
-    if folder is None:
-        known = ", ".join(role for role in collect.inputs if role.startswith("evaluate/"))
-        raise StageError(f"{collect.folder} collected no {role}; it has: {known or 'no evaluation'}.")
-    file = folder / "records.jsonl"
-    check_recorded(collect, role, file.name, file)
-    if cell.column in COUNTS:
-        rows = _at(
-            list(read_jsonl(file)), collect.science["primary_threshold"] if cell.threshold is None else cell.threshold
-        )
-        if not rows:
-            raise StageError(f"{file} has no record at the threshold of this cell.")
-        factor, above, below, sentence = COUNTS[cell.column]
-        totals = [len(rows) if what == "n" else sum(row[what] for row in rows) for what in (above, below)]
-        return Recomputed(factor * totals[0] / totals[1], sentence.format(*totals))
+    """A cell's number from the records. Raises StageError where they are not here, or hold no such number.
+
+    Counts are added up by the formula; of anything else the table is made anew, of all that was collected for it.
+    """
+    runs = runs_of(cell, collect)
+    if cell.column in COUNTS and all(f"evaluate/{run}/{cell.benchmark}" in collect.inputs for run in runs):
+        found = [_counted(cell, collect, run) for run in runs]
+        if len(found) == 1:
+            return found[0]
+        how = f"mean of {len(found)} runs: {'; '.join(each.how for each in found)}"
+        return Recomputed(math.fsum(each.value for each in found) / len(found), how)
     with tempfile.TemporaryDirectory() as name:
-        return _collected(cell, recollect(collect, Path(name)))
+        rows = _table(cell.table, recollect(collect, Path(name) / "collected"), Path(name))
+    label = label_of(cell.row, cell.table.rows)
+    again = [row for row in rows if label_of(row, rows) == label and cell.column in row]
+    if len(again) != 1:
+        raise StageError(f"{cell.column} of {label} is not among the numbers that are collected from records.")
+    return Recomputed(float(again[0][cell.column] or "nan"), "all records collected anew, and the table made of them")
+
+
+def _counted(cell: Cell, collect: Made, policy: str) -> Recomputed:
+    role = f"evaluate/{policy}/{cell.benchmark}"
+    file = collect.inputs[role] / "records.jsonl"
+    check_recorded(collect, role, file.name, file)
+    threshold = collect.science["primary_threshold"] if cell.threshold is None else cell.threshold
+    rows = _at(list(read_jsonl(file)), threshold)
+    if not rows:
+        raise StageError(f"{file} has no record at the threshold of this cell.")
+    factor, above, below, sentence = COUNTS[cell.column]
+    totals = [len(rows) if what == "n" else sum(row[what] for row in rows) for what in (above, below)]
+    return Recomputed(factor * totals[0] / totals[1], sentence.format(*totals))
 
 
 def _at(rows: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
@@ -100,24 +121,21 @@ def _at(rows: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
     return [row for row in rows if math.isclose(row["threshold"], threshold, abs_tol=1e-9)]
 
 
-def _collected(cell: Cell, folder: Path) -> Recomputed:
-    """The number where collecting anew puts it."""
-    from lightningrl.stages.collected import read_collected
+def _table(table: Table, collected: Path, out: Path) -> list[dict[str, str]]:
+    """The rows of a table made anew in `out`."""
+    from lightningrl.stages.table import run
 
-    for name in ("headline", "frontier"):
-        if not (folder / f"{name}.csv").is_file():
-            continue
-        table = read_collected(folder, name)
-        if cell.column not in table.columns or not {"policy", "benchmark", "threshold"} <= set(table.columns):
-            continue
-        rows = table[(table["policy"] == cell.policy) & (table["benchmark"] == cell.benchmark)]
-        if cell.threshold is not None:
-            rows = rows[(rows["threshold"] - cell.threshold).abs() < 1e-9]
-        if len(rows) == 1 and not isinstance(rows[cell.column].iloc[0], str):
-            return Recomputed(float(rows[cell.column].iloc[0]), f"all records collected anew ({name}.csv)")
-    raise StageError(
-        f"{cell.column} of {cell.policy}/{cell.benchmark} is not among the numbers that are collected from records."
-    )
+    config = settings(table.stage, "table", table.file.stem)
+    run(SimpleNamespace(config=config, inputs={"collect": collected}, folder=out, report=lambda line: None))  # type: ignore[arg-type]
+    return read_rows(out / f"{config['name']}.csv")
+
+
+def settings(made: Made | None, kind: str, name: str) -> dict[str, Any]:
+    """What a table's or figure's stage was given; where its manifest is not here, today's registry."""
+    if made is not None:
+        return dict(made.science) | {"members": dict(made.manifest["preimage"]["members"])}
+    members = {kind: member(kind, name, f"--{kind}")}
+    return {"name": name, "collected": collected(f"{kind}s", name), "members": members}
 
 
 def collect_of(folder: Path) -> Made:

@@ -15,8 +15,7 @@ from typing import Any
 from lightningrl.config.report import Plot
 from lightningrl.errors import StageError
 from lightningrl.provenance.made import Made, read_made
-from lightningrl.provenance.members import collected, member
-from lightningrl.provenance.recollect import collect_of, recollect
+from lightningrl.provenance.recollect import collect_of, recollect, settings
 from lightningrl.provenance.stage import MANIFEST
 
 
@@ -53,26 +52,17 @@ class Redraw:
     def _config(self, kind: str, name: str) -> tuple[dict[str, Any], Path]:
         """What the stage is given, and the collect stage it reads."""
         folder = self.release.inputs.get(f"{kind}/{name}")
-        if folder is not None and (folder / MANIFEST).is_file():
-            made = read_made(folder)
-            config: dict[str, Any] = dict(made.science) | {"members": dict(made.manifest["preimage"]["members"])}
-            if "plot" in config:
-                config["plot"] = Plot.model_validate(config["plot"])
-            source = [f for role, f in made.inputs.items() if role.split("/")[0] == "collect"]
-            if not source:
-                raise StageError(f"{folder / MANIFEST} names no collected results.")
-            return config, source[0]
-        source = [f for role, f in self.release.inputs.items() if role.split("/")[0] == "collect"]
+        made = read_made(folder) if folder is not None and (folder / MANIFEST).is_file() else None
+        reader = made or self.release
+        source = [f for role, f in reader.inputs.items() if role.split("/")[0] == "collect"]
         if not source:
-            raise StageError(f"{self.release.folder / MANIFEST} names no collected results.")
-        config = {
-            "name": name,
-            "collected": collected(f"{kind}s", name),
-            "members": {kind: member(kind, name, f"--{kind}")},
-        }
+            raise StageError(f"{reader.folder / MANIFEST} names no collected results.")
+        config = settings(made, kind, name)
         if kind == "figure":
-            policies = [policy["name"] for policy in collect_of(source[0]).science.get("policies", [])]
-            config |= {"plot": Plot.model_validate({}), "policies": policies}
+            config["plot"] = Plot.model_validate(config.get("plot", {}))
+            if made is None:
+                policies = collect_of(source[0]).science.get("policies", [])
+                config["policies"] = [policy["name"] for policy in policies]
         return config, source[0]
 
     def _collect(self, folder: Path) -> Path:

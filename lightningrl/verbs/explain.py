@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,7 @@ def explain(
 
     \b
     lightningrl explain main --cell lightningrl/gsm-mini:tpf
+    lightningrl explain study --cell lightningrl/gsm-mini:tpf --release study/latest
     lightningrl explain frontier --cell base/gsm-mini@0.9:accuracy_pct --results copied/miniature
     lightningrl explain results/miniature/latest/tables/main.csv --cell base/gsm-mini:aup
     """
@@ -44,12 +46,12 @@ def explain(
 
         from lightningrl.errors import StageError
         from lightningrl.io import canonical_json, sha256_file
-        from lightningrl.provenance.cell import find_cell, find_table, label_of, numbers
+        from lightningrl.provenance.cell import find_cell, find_table, is_of_policies, label_of, numbers
         from lightningrl.provenance.explained import links
 
         found = find_table(table, results, release)
         if not cell:
-            labels = [label_of(row, found.rows) for row in found.rows if "policy" in row and "benchmark" in row]
+            labels = [label_of(row, found.rows) for row in found.rows if is_of_policies(row)]
             typer.echo(f"{found.file}: say --cell ROW:COLUMN")
             typer.echo(_wrapped("rows", ", ".join(labels) or "none of a policy and a benchmark"))
             typer.echo(_wrapped("columns", ", ".join(numbers(found)) if found.rows else "none"))
@@ -63,7 +65,8 @@ def explain(
         chain = links(asked, collect)
         if json:
             tree = {"table": str(found.file), "row": asked.row, "column": asked.column, "text": asked.text}
-            tree |= {"recomputed": asdict(again) if again else None, "links": [asdict(link) for link in chain]}
+            blank = {"value": None} if again and math.isnan(again.value) else {}
+            tree |= {"recomputed": asdict(again) | blank if again else None, "links": [asdict(link) for link in chain]}
             typer.echo(canonical_json(tree))
         else:
             typer.echo(f"{name} = {number}")

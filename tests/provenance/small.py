@@ -17,6 +17,7 @@ from lightningrl.provenance import runner
 from lightningrl.provenance.digest import PACKAGE
 from lightningrl.provenance.plan import Plan, plan
 from lightningrl.provenance.runner import run_stage
+from lightningrl.report import series
 from lightningrl.stages.context import StageContext
 from lightningrl.types import EvalRecord
 
@@ -26,12 +27,15 @@ N_PROBLEMS = 8
 FORWARDS = {"base": 6, "lightningrl": 3, "grpo-traj": 4, "supervised": 5, "lightningrl-code": 2}
 
 
-def small_plan(figures: tuple[str, ...] = (), **runs: dict[str, Any]) -> Plan:
+def small_plan(
+    figures: tuple[str, ...] = (), tables: tuple[str, ...] = ("main", "frontier"), **runs: dict[str, Any]
+) -> Plan:
     """Nano's plan; runs: name (with `_`) -> keys that are another."""
     tree = load(NANO).model_dump(mode="json", exclude_unset=True)
     for run in tree["runs"]:
         run |= runs.get(run["name"].replace("-", "_"), {})
-    tree["report"] = {"bootstrap": 50, "tables": ["main", "frontier"], "figures": list(figures)}
+    tree["report"] = {"bootstrap": 50, "tables": list(tables), "figures": list(figures)}
+    tree["speed"] = {"benchmarks": ["gsm-mini"]} if "table7" in tables else {}
     return plan(Experiment.model_validate(tree))
 
 
@@ -63,6 +67,15 @@ def fake(files: tuple[str, ...]) -> Callable[[StageContext], None]:
             rows = [{"step": n, "reward_total_mean": 0.1 * n} for n in range(1, steps + 1)]
             write_jsonl(context.folder / "metrics.jsonl", rows)
             write_text(context.folder / "model.safetensors", json.dumps(config["run"].science(), sort_keys=True))
+        if "speed.json" in files:
+            numbers = dict.fromkeys(series.SPEED_COLUMNS, 1.0) | {
+                "tokens_per_second": 100.0 * FORWARDS[config["policy"]]
+            }
+            names = {name: config[name] for name in ("policy", "benchmark")} | {
+                "device": "a device",
+                "dtype": "float32",
+            }
+            write_json(context.folder / "speed.json", numbers | names | {"prefill_included": False})
         if "records.jsonl" in files:
             write_jsonl(context.folder / "records.jsonl", _records(context))
             assert context.cache is not None

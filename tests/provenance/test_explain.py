@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import FORWARDS
+from small import FORWARDS, make, small_plan
 from typer.testing import CliRunner
 
 from lightningrl import cli
@@ -162,6 +162,56 @@ def test_a_table_with_a_row_a_number_is_explained_like_one_with_a_column(two_ver
     assert explained("lightningrl/gsm-mini:tpf")["recomputed"]["how"] == "48 response tokens in 24 denoise forwards"
     shown = run("explain", "main", "--cell", "lightningrl/gsm-mini:difference.tpf").stdout
     assert "is not among the numbers that are collected from records" in " ".join(shown.split())
+
+
+@pytest.fixture
+def pooled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Series of two seeds, and speeds."""
+    runs = {name: {"seeds": [0, 1]} for name in ("lightningrl", "supervised")}
+    runs["grpo_traj"] = {"published": "LightningRL-8B-b32"}
+    monkeypatch.chdir(tmp_path)
+    return make(small_plan(tables=("study", "criteria", "table7"), **runs), monkeypatch)
+
+
+def test_a_mean_over_seeds_goes_back_to_the_records_of_each(pooled):
+    found = explained("lightningrl/gsm-mini:tpf", "study")
+    assert [link["folder"] for link in found["links"] if link["title"] == "records"] == [
+        str(pooled.stage("evaluate", f"lightningrl-{seed}/gsm-mini").folder) for seed in (0, 1)
+    ]
+    assert len([link for link in found["links"] if link["title"] == "weights"]) == 2
+    each = 6 / FORWARDS.get("lightningrl-0", 4)
+    assert found["recomputed"]["value"] == each
+    assert found["recomputed"]["how"].startswith("mean of 2 runs: 48 response tokens in 32 denoise forwards; 48")
+    assert explained("base/gsm-mini:tpf", "study")["recomputed"]["value"] == 6 / FORWARDS["base"]
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("study", "accuracy_difference_low"), ("study", "aup_anchored"), ("criteria", "tpf_ratio")],
+)
+def test_what_is_made_of_several_seeds_is_made_again(pooled, table, column):
+    found = explained("lightningrl/gsm-mini:" + column, table)
+    assert found["recomputed"]["value"] == float(found["text"]) and "made" in found["recomputed"]["how"]
+
+
+def test_a_number_that_does_not_apply_is_none(pooled):
+    """Nano has no threshold 0.7 to lose accuracy at."""
+    found = explained("lightningrl/gsm-mini:cliff", "criteria")
+    assert found["text"] == "" and found["recomputed"]["value"] is None
+
+
+def test_a_speed_goes_back_to_what_was_measured(pooled):
+    found = explained("grpo-traj/gsm-mini:tokens_per_second", "table7")
+    assert found["recomputed"]["value"] == 100.0 * FORWARDS["grpo-traj"] == float(found["text"])
+    titles = [link["title"] for link in found["links"]]
+    assert titles[:4] == ["table", "collected", "speed", "weights"] and "records" not in titles
+    measured = pooled.stage("speed", "grpo-traj/gsm-mini").folder / "speed.json"
+    assert found["links"][2]["files"] == {"speed.json": sha256_file(measured)}
+    measured.write_text(measured.read_text().replace("400", "700"))
+    assert (
+        "speed.json is damaged"
+        in run("explain", "table7", "--cell", "grpo-traj/gsm-mini:tokens_per_second", status=2).stderr
+    )
 
 
 def test_without_a_cell_rows_and_columns_are_listed(two_versions):
