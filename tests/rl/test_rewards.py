@@ -217,12 +217,12 @@ def test_fewer_forwards_and_true_tpf_as_rewards():
 
 
 def test_the_rewards_of_lightningrl_plus():
-    """Group 1, correct: forwards [100, 60] -> z [-1, 1], lengths [200, 240] -> z [1, -1] times 0.3; the wrong ones -1.
+    """Group 1, correct: forwards [100, 60] -> z [-1, 1], lengths [200, 240] -> z [1, -1] times 0.15; the wrong ones -1.
     Group 2: forwards [100, 60, 50, 60] mean 67.5, lengths [200, 120, 300, 120] mean 185."""
     found = total_reward(LIGHTNINGRL_PLUS.rewards, golden_groups())
     forwards, lengths = np.array([100.0, 60, 50, 60]), np.array([200.0, 120, 300, 120])
-    z = [(67.5 - f) / forwards.std() + 0.3 * (185 - n) / lengths.std() for f, n in zip(forwards, lengths, strict=True)]
-    close(found, [[1 - 1 + 0.3, 1 + 1 - 0.3, -1, -1], [1 + value for value in z]])
+    z = [(67.5 - f) / forwards.std() + 0.15 * (185 - n) / lengths.std() for f, n in zip(forwards, lengths, strict=True)]
+    close(found, [[1 - 1 + 0.15, 1 + 1 - 0.15, -1, -1], [1 + value for value in z]])
     padded = Groups([[answer_of(40, 10), answer_of(80, 10)]])
     assert total_reward(LIGHTNINGRL_PLUS.rewards, padded)[0].argmax() == 0, "padding costs, where TPF pays for it"
     assert total_reward(LIGHTNINGRL.rewards, padded)[0].argmax() == 1

@@ -3,7 +3,8 @@
 What was found in miniature (docs/study.md): tokens a forward can be earned with longer answers, and are; at any other
 threshold than the trained one accuracy falls off. So the speed reward is minus the denoise forwards of the response,
 which padding does not raise, with a smaller one on its length, both z-scored among the group's correct responses and 0
-for the others. It belongs with a mixture of thresholds in the rollouts (`runs.rollout_thresholds`).
+for the others. It belongs with a mixture of thresholds in the rollouts (`runs.rollout_thresholds`), half of them below
+the one that counts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ LIGHTNINGRL_PLUS = Method(
     rewards=[
         Reward(name="accuracy"),
         Reward(name="forwards", scale="z_score", only_correct=True),
-        Reward(name="length", scale="z_score", only_correct=True, weight=0.3),
+        Reward(name="length", scale="z_score", only_correct=True, weight=0.15),
     ]
 )
 
