@@ -14,7 +14,6 @@ HEAD = """\
 name: {name}
 channels:
   - conda-forge
-  - nodefaults
 dependencies:
   - python =3.11
   - pip
