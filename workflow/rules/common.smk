@@ -15,6 +15,8 @@ if str(ROOT) not in sys.path:
 # For the jobs: they run `python -m lightningrl` in whatever folder results/ is in.
 environment = os.environ
 environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+if DEPLOYMENT:
+    environment["PYTHONNOUSERSITE"] = "1"  # what `pip install --user` left would go before the environment's packages
 
 from snakemake.cli import get_argument_parser
 from snakemake.settings.types import RerunTrigger
@@ -69,8 +71,25 @@ RESOURCES = PLAN.experiment.resources
 CONDA = str(ROOT / "workflow" / "envs" / f"lightningrl{'-cuda' if RESOURCES.device == 'cuda' else ''}.yaml")
 IMAGE = ROOT / "workflow" / "envs" / "lightningrl.sif"
 
+
+def show_to_containers():
+    """Folders that jobs use outside the working folder, where they exist: the checkout, the config's, the hub's cache, the
+    mirror of data. A container has another home, so the cache is named."""
+    cache = Path(environment.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"
+    if cache.is_dir():
+        environment.setdefault("HF_HOME", str(cache))
+    mirror = environment.get("LIGHTNINGRL_DATA_MIRROR") or PLAN.experiment.data.mirror
+    named = [ROOT, Path(CONFIG).parent, *map(Path, filter(None, [environment.get("HF_HOME"), mirror]))]
+    folders = [str(folder) for name in named if name.is_dir() for folder in (name.absolute(), name.resolve())]
+    shown = environment.get("APPTAINER_BIND", "").split(",")
+    environment["APPTAINER_BIND"] = ",".join(dict.fromkeys(filter(None, [*shown, *folders])))
+
+
+if len(DEPLOYMENT) > 1:
+    raise WorkflowError("--sdm conda or --sdm apptainer, not both: the image has all packages and no conda")
 if "apptainer" in DEPLOYMENT:
-    if not IMAGE.is_file():
+    show_to_containers()
+    if not IMAGE.exists():  # a file, or the folder that `apptainer build --sandbox` makes
         raise WorkflowError(f"--sdm apptainer needs {IMAGE}: build it, as the head of lightningrl.def beside it says")
 
     container: str(IMAGE)
