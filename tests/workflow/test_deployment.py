@@ -1,12 +1,16 @@
 """Where jobs get their packages: Snakemake's own Python, or with --sdm the environment's; locks and environments agree.
 
-conda and apptainer themselves are stand-ins here, which note what they are asked and run the commands they are given.
+conda and apptainer are stand-ins here, which note what they are asked and run the commands they are given; but for one
+test, which runs where Apptainer is on the PATH and LIGHTNINGRL_IMAGE names an image built from lightningrl.def.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,8 +40,13 @@ APPTAINER = """#!/bin/bash
 if [ "$1" = --version ]; then echo "apptainer version 1.4.2"; exit; fi
 echo "apptainer $*" >> {log}
 while [ "$1" != -c ]; do image=$last; last=$1; shift; done
-echo "image $image" >> {log}
+echo "image $image, sees $APPTAINER_BIND" >> {log}
 PATH={prefix}/inside:$PATH bash -c "$2"
+"""
+INSIDE = """#!/bin/bash
+echo "python of the environment: $*" >> {log}
+echo "user site off: $PYTHONNOUSERSITE" >> {log}
+exec {python} "$@"
 """
 
 
@@ -49,20 +58,20 @@ def tools(tmp_path: Path) -> Path:
         "bin/conda": CONDA,
         "bin/apptainer": APPTAINER,
         "bin/activate": 'export PATH="$1/bin:$PATH"\n',
-        "inside/python": f'#!/bin/bash\necho "python of the environment: $*" >> {{log}}\nexec {sys.executable} "$@"\n',
+        "inside/python": INSIDE,
     }
     for name, text in files.items():
         path = prefix / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.format(log=log, prefix=prefix) if "{log}" in text else text)
+        path.write_text(text.format(log=log, prefix=prefix, python=sys.executable) if "{log}" in text else text)
         path.chmod(0o755)
     log.write_text("")
     return prefix
 
 
-def run(checkout: Checkout, tools: Path, *arguments: str) -> str:
-    path = f"{tools / 'bin'}:/usr/local/bin:/usr/bin:/bin"
-    done = checkout.snakemake("data_gsm-mini", "--cores", "1", "--no-hooks", *arguments, PATH=path)
+def run(checkout: Checkout, tools: Path, *arguments: str, config: str = "config/nano.yaml", **variables: str) -> str:
+    variables["PATH"] = f"{tools / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+    done = checkout.snakemake("data_gsm-mini", "--cores", "1", "--no-hooks", *arguments, config=config, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(checkout.path("results/nano/data").glob("gsm-mini-*/manifest.json"))
     return (tools / "log").read_text()
@@ -75,7 +84,7 @@ def test_without_sdm_jobs_run_in_snakemakes_own_python(checkout: Checkout, tools
 def test_with_conda_jobs_run_in_its_environment(checkout: Checkout, tools: Path) -> None:
     log = run(checkout, tools, "--sdm", "conda")
     assert re.search(r"conda env create .*--file \S+\.yaml --prefix \S+", log)
-    assert "python of the environment: -m lightningrl data" in log
+    assert "python of the environment: -m lightningrl data" in log and "user site off: 1" in log
 
 
 def test_with_apptainer_jobs_run_in_its_image(checkout: Checkout, tools: Path) -> None:
@@ -84,7 +93,38 @@ def test_with_apptainer_jobs_run_in_its_image(checkout: Checkout, tools: Path) -
     assert refused.returncode and "build it, as the head of lightningrl.def" in refused.stdout + refused.stderr
     image.write_text("an image")
     log = run(checkout, tools, "--sdm", "apptainer")
-    assert f"image {image}" in log and "python of the environment: -m lightningrl data" in log
+    assert f"image {image}, sees" in log and "python of the environment: -m lightningrl data" in log
+
+
+def test_a_container_sees_the_folders_of_the_checkout_the_config_the_cache_and_the_mirror(
+    checkout: Checkout, tools: Path, tmp_path: Path
+) -> None:
+    checkout.path("workflow/envs/lightningrl.sif").write_text("an image")
+    folders = [tmp_path / name for name in ("mine", "hub", "mirror")]
+    for folder in folders:
+        folder.mkdir()
+    (folders[0] / "own.yaml").write_text(f"extends: {checkout.path('config/nano.yaml')}\n")
+    told = {"HF_HOME": str(folders[1]), "LIGHTNINGRL_DATA_MIRROR": str(folders[2]), "APPTAINER_BIND": "/srv"}
+    log = run(checkout, tools, "--sdm", "apptainer", config=str(folders[0] / "own.yaml"), **told)
+    assert "sees " + ",".join(["/srv", str(checkout.root), *map(str, folders)]) + "\n" in log
+
+
+def test_conda_and_apptainer_together_are_refused(checkout: Checkout) -> None:
+    both = checkout.snakemake("data_gsm-mini", "--cores", "1", "--dry-run", "--sdm", "conda", "apptainer")
+    assert both.returncode and "--sdm conda or --sdm apptainer, not both" in both.stdout + both.stderr
+
+
+@pytest.mark.skipif(
+    not (shutil.which("apptainer") and "LIGHTNINGRL_IMAGE" in os.environ),
+    reason="needs Apptainer, and LIGHTNINGRL_IMAGE with an image's path",
+)
+def test_with_the_real_apptainer_programs_are_judged_in_the_image(checkout: Checkout) -> None:
+    checkout.path("workflow/envs/lightningrl.sif").symlink_to(Path(os.environ["LIGHTNINGRL_IMAGE"]).resolve())
+    done = checkout.snakemake("evaluate_base_code-mini", "--cores", "1", "--no-hooks", "--sdm", "apptainer")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [folder] = checkout.path("results/nano/evaluate/base").glob("code-mini-*")
+    levels = {json.loads(line)["sandbox"] for line in (folder / "records.jsonl").read_text().splitlines()}
+    assert levels <= {"bwrap", "unshare", "landlock"} and len(levels) == 1
 
 
 def test_the_environments_are_what_the_locks_say() -> None:
@@ -95,6 +135,8 @@ def test_the_environments_are_what_the_locks_say() -> None:
     for name, locks in writer.ENVIRONMENTS.items():
         written = (ROOT / "workflow" / "envs" / f"{name}.yaml").read_text()
         assert written == writer.text(name), "stale; write it anew with `python workflow/envs/write.py`"
+        # `nodefaults` is no channel: conda 26.7 takes it for one, and ends because there is none of that name.
+        assert yaml.safe_load(written)["channels"] == ["conda-forge"]
         [python, pip, packages] = yaml.safe_load(written)["dependencies"]
         assert (python, pip) == ("python =3.11", "pip")
         assert packages["pip"] == [pin for lock in locks for pin in writer.pins(lock)]
