@@ -71,7 +71,8 @@ def tools(tmp_path: Path) -> Path:
 
 def run(checkout: Checkout, tools: Path, *arguments: str, config: str = "config/nano.yaml", **variables: str) -> str:
     variables["PATH"] = f"{tools / 'bin'}:/usr/local/bin:/usr/bin:/bin"
-    done = checkout.snakemake("data_gsm-mini", "--cores", "1", "--no-hooks", *arguments, config=config, **variables)
+    words = ("data_gsm-mini", "--cores", "1", "--no-hooks", *arguments)
+    done = checkout.snakemake(*words, config=config, limit_s=600, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(checkout.path("results/nano/data").glob("gsm-mini-*/manifest.json"))
     return (tools / "log").read_text()
