@@ -168,4 +168,8 @@ def test_the_miniature_runs(cluster: Cluster, tmp_path: Path) -> None:
     text = text.replace("config/nano.yaml", "config/config.yaml").replace("hours: 0.1", "hours: 1")
     checkout.path("tests/slurm/miniature.yaml").write_text(text)
     said = cluster.run(checkout, config="miniature.yaml", limit_s=3600)
-    assert "results/miniature/release-" in said
+    latest = checkout.path("results/miniature/latest")
+    assert "results/miniature/release-" in said and (latest / "report.html").stat().st_size > 0
+    lines = (latest / "tables/main.csv").read_text().splitlines()
+    policies = [line.split(",")[lines[0].split(",").index("policy")] for line in lines[1:]]
+    assert policies == ["base", "lightningrl", "grpo-traj", "supervised", "base", "lightningrl-code"]
