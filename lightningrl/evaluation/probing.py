@@ -131,9 +131,9 @@ def together(trajectory: Trajectory) -> np.ndarray:
 def entropy_nats(values: Iterable[Hashable]) -> float:
     """Of the values' frequencies (plug-in estimate).
 
-    >>> round(entropy_nats("aabb"), 4)
-    0.6931
+    >>> round(entropy_nats("aabb"), 4), entropy_nats("aaaa")
+    (0.6931, 0.0)
     """
     counts = np.array(list(Counter(values).values()), float)
     share = counts / counts.sum()
-    return float(-(share * np.log(share)).sum())
+    return float((share * -np.log(share)).sum() + 0.0)  # + 0.0: of one value it is 0, not -0
