@@ -262,6 +262,14 @@ def load(path: Path | str) -> Experiment:
         raise ConfigError(f"{path} is not a valid experiment:\n" + "\n".join(_explain(error))) from None
 
 
+def files_of(path: Path | str) -> list[Path]:
+    """The file of an experiment that can be loaded, and those that it extends."""
+    found = [Path(path)]
+    while parent := yaml.safe_load(found[-1].read_text()).get("extends"):
+        found.append(found[-1].parent / parent)
+    return found
+
+
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path}: `extends` goes round in a circle")

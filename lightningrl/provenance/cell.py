@@ -110,6 +110,9 @@ def find_cell(table: Table, asked: str) -> Cell:
         raise StageError(f"{table.file}: {what} {label!r}. Rows: {', '.join(labels)}.")
     if column not in rows[0]:
         raise StageError(f"{table.file} has no column {column!r}. Columns: {', '.join(numbers(table))}.")
+    if not _is_number(rows[0][column]):
+        found = f"{column} of {label} is {rows[0][column]!r}, no number"
+        raise StageError(f"{table.file}: {found}. Columns of numbers: {', '.join(numbers(table))}.")
     return Cell(table, rows[0], column)
 
 

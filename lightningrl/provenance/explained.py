@@ -5,12 +5,12 @@ Of a folder that is not here, what the manifest of its consumer recorded is told
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightningrl.errors import StageError
+from lightningrl.errors import LightningRLError, StageError
 from lightningrl.io import canonical_json, read_json, read_jsonl
 from lightningrl.provenance.cell import Cell
 from lightningrl.provenance.made import Made, read_made
@@ -67,12 +67,19 @@ def _links(cell: Cell, collect: Made | None) -> Iterator[Link]:
         [name for name in collect.manifest["outputs"] if name.endswith(".csv")],
         {name: _text(value) for name, value in collect.science.items() if isinstance(value, str | int | float)},
     )
-    named = settings(table.stage, "table", table.file.stem)["collected"]
-    kinds = dict.fromkeys(OF.get(name, "evaluate") for name in ([named] if isinstance(named, str) else named))
     for policy in runs_of(cell, collect):
-        for kind in kinds:
+        for kind in _kinds(cell):
             if (role := f"{kind}/{policy}/{cell.benchmark}") in collect.inputs:
                 yield from _records(cell, collect, kind, role)
+
+
+def _kinds(cell: Cell) -> Sequence[str]:
+    """Kinds of stages that its table is made of; evaluations where nothing says so any more."""
+    try:
+        named = settings(cell.table.stage, "table", cell.table.file.stem)["collected"]
+    except (LightningRLError, KeyError):
+        return ["evaluate"]
+    return list(dict.fromkeys(OF.get(name, "evaluate") for name in ([named] if isinstance(named, str) else named)))
 
 
 def _records(cell: Cell, collect: Made, kind: str, role: str) -> Iterator[Link]:
@@ -170,7 +177,8 @@ def _link(title: str, made: Made, names: list[str], facts: Mapping[str, str] | N
 
 def _elsewhere(title: str, consumer: Made, role: str) -> Link:
     recorded = consumer.manifest["inputs"][role]["outputs"]
-    wanted = (".safetensors", "records.jsonl", "speed.json", "train.jsonl", "test.jsonl", "sources.json", "config.json")
+    wanted = (".safetensors", "train.jsonl", "test.jsonl", "sources.json", "config.json")
+    wanted += tuple(name for _, name in READ.values())
     files = {name: entry["sha256"] for name, entry in recorded.items() if name.endswith(wanted)}
     return Link(title, str(consumer.inputs[role]), False, files=files)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +17,9 @@ from typing import Any
 from lightningrl.errors import StageError
 from lightningrl.io import read_jsonl, sha256_file
 from lightningrl.provenance.cell import Cell, Table, label_of, read_rows
-from lightningrl.provenance.made import Made, read_made
+from lightningrl.provenance.made import PER_POLICY, Made, read_made
 from lightningrl.provenance.members import collected, member
+from lightningrl.resolve import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +56,21 @@ def recollect(collect: Made, out: Path) -> Path:
                 check_recorded(collect, role, name, folder / name)
     config: dict[str, Any] = dict(collect.science) | {"members": dict(collect.manifest["preimage"]["members"])}
     out.mkdir(parents=True, exist_ok=True)
-    try:
+    with of_today(collect):
         run(SimpleNamespace(config=config, inputs=collect.inputs, folder=out, report=lambda line: None))  # type: ignore[arg-type]
+    return out
+
+
+@contextmanager
+def of_today(made: Made) -> Iterator[None]:
+    """Turns what another version's records or settings lead to into a StageError that names its commit."""
+    try:
+        yield
     except (KeyError, TypeError) as error:
         raise StageError(
-            f"{collect.folder} was made by a version whose records or settings this one does not read ({error}). Check "
-            f"out the one that made it: commit {collect.commit}."
+            f"{made.folder} was made by a version whose records or settings this one does not read ({error!r}). Check "
+            f"out the one that made it: commit {made.commit}."
         ) from error
-    return out
 
 
 def check_recorded(made: Made, role: str, name: str, file: Path) -> None:
@@ -86,6 +96,9 @@ def recompute(cell: Cell, collect: Made) -> Recomputed:
     Counts are added up by the formula; of anything else the table is made anew, of all that was collected for it.
     """
     runs = runs_of(cell, collect)
+    if not runs:
+        known = ", ".join(role for role in collect.inputs if role.split("/")[0] in PER_POLICY)
+        raise StageError(f"{collect.folder} collected nothing of {cell.policy}; it has: {known or 'nothing'}.")
     if cell.column in COUNTS and all(f"evaluate/{run}/{cell.benchmark}" in collect.inputs for run in runs):
         found = [_counted(cell, collect, run) for run in runs]
         if len(found) == 1:
@@ -125,15 +138,24 @@ def _table(table: Table, collected: Path, out: Path) -> list[dict[str, str]]:
     """The rows of a table made anew in `out`."""
     from lightningrl.stages.table import run
 
-    config = settings(table.stage, "table", table.file.stem)
-    run(SimpleNamespace(config=config, inputs={"collect": collected}, folder=out, report=lambda line: None))  # type: ignore[arg-type]
+    with of_today(table.owner):
+        config = settings(table.stage, "table", table.file.stem)
+        run(SimpleNamespace(config=config, inputs={"collect": collected}, folder=out, report=lambda line: None))  # type: ignore[arg-type]
     return read_rows(out / f"{config['name']}.csv")
 
 
 def settings(made: Made | None, kind: str, name: str) -> dict[str, Any]:
-    """What a table's or figure's stage was given; where its manifest is not here, today's registry."""
+    """What a table's or figure's stage was given; where its manifest is not here, today's registry.
+
+    Raises StageError where the manifest alone says what was collected for it, ConfigError for an unknown name.
+    """
     if made is not None:
         return dict(made.science) | {"members": dict(made.manifest["preimage"]["members"])}
+    if name in resolve("lightningrl.report.registry:NEEDS"):
+        raise StageError(
+            f"{name} is made of results collected for it alone, and its stage's folder is not here: copy "
+            f"{kind}/{name}-<key> and its collect/{name}-<key> from where they were made (the manifests are enough)."
+        )
     members = {kind: member(kind, name, f"--{kind}")}
     return {"name": name, "collected": collected(f"{kind}s", name), "members": members}
 

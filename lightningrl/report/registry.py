@@ -44,7 +44,8 @@ TABLES = {
 INPUTS = {
     "figures": {
         "frontier": ("frontier",), "rewards": ("curves",), "steps": ("steps",), "collapse": ("curves",),
-        "study": ("pooled",), "ablations": ("pooled",), "reliability": ("probes",), "together": ("probes",),
+        "study": ("pooled",), "ablations": ("pooled",), "reliability": ("probes", "pooled"),
+        "together": ("probes", "pooled"),
         "figure1": ("headline",), "figure3": ("curves",), "figure4": ("curves",), "figure5": ("curves",),
         "figure6": ("curves",), "figure7": ("steps",), "figure8": ("curves", "frontier"),
     },

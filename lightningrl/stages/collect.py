@@ -24,7 +24,7 @@ from lightningrl.types import EvalRecord
 
 REWARD = "reward_total_mean"
 """What a metrics row has when its step was one of reinforcement learning."""
-PROBES = ("policy", "role", "benchmark", "measure", "label", "count", "value")
+PROBES = ("policy", "series", "role", "benchmark", "measure", "label", "count", "value")
 """Columns of `probes.csv`: `stages.probe`."""
 
 
@@ -108,5 +108,6 @@ def _probes(context: StageContext) -> pd.DataFrame:
             folder = context.inputs.get(f"probe/{policy['name']}/{benchmark}")
             if folder is not None:
                 what = {"policy": policy["name"], "role": policy["role"], "benchmark": benchmark}
+                what["series"] = policy.get("series") or policy["name"]
                 tables.append(pd.read_csv(folder / "probe.csv", dtype={"label": str}).assign(**what))
     return pd.concat(tables)[list(PROBES)] if tables else pd.DataFrame(columns=list(PROBES))

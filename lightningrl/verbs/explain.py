@@ -79,19 +79,21 @@ def explain(
 
 def _again(asked: Cell, name: str, number: str) -> tuple[Made | None, Recomputed | None, str, str]:
     """The collect stage, if it is here; the number computed again; what to say of it; what is wrong, if anything."""
-    from lightningrl.errors import StageError
+    from lightningrl.errors import LightningRLError
     from lightningrl.provenance.recollect import collect_of, recompute
 
     collect = None
     try:
         collect = collect_of(asked.table.collect)
         again = recompute(asked, collect)
-    except StageError as error:
+    except LightningRLError as error:
         return collect, None, f"not done: {error}", str(error) if "damaged" in str(error) else ""
     is_same = again.is_cells(asked.text)
     says = f"{again.value!r}, {'the same' if is_same else 'NOT THE SAME'}: {again.how}"
-    problem = "" if is_same else f"{name}: the table says {number}, its records give {again.value!r}."
-    return collect, again, says, problem
+    problem = (
+        "" if is_same else f"{name}: the table says {number}, its records, read by today's code, give {again.value!r}."
+    )
+    return collect, again, says, "" if is_same else problem
 
 
 def _print_link(link: Link) -> None:

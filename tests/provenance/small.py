@@ -25,6 +25,7 @@ NANO = PACKAGE.parent / "config" / "nano.yaml"
 REAL = ("collect", "table", "figure", "release")
 N_PROBLEMS = 8
 FORWARDS = {"base": 6, "lightningrl": 3, "grpo-traj": 4, "supervised": 5, "lightningrl-code": 2}
+FORWARDS |= {"lightningrl-0": 2, "lightningrl-1": 3}
 
 
 def small_plan(

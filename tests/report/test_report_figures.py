@@ -16,7 +16,7 @@ from fixtures.synthetic import make_evaluation
 
 from lightningrl.errors import ConfigError
 from lightningrl.evaluation.probing import CLASSES
-from lightningrl.report.figures import collapse, frontier, rewards, steps, style
+from lightningrl.report.figures import collapse, frontier, probes, rewards, steps, style
 from lightningrl.report.frontier import collect
 from lightningrl.report.pooled import pooled
 from lightningrl.report.registry import FIGURES, INPUTS, TABLES
@@ -46,7 +46,7 @@ def probed():
     rows = []
     for policy, role, shift in (("SDAR", "before", 0.0), ("LightningRL", "after", -0.1)):
         for benchmark in ("gsm-mini", "math-mini"):
-            what = {"policy": policy, "role": role, "benchmark": benchmark}
+            what = {"policy": policy, "series": policy, "role": role, "benchmark": benchmark}
             for number in range(1, 10):
                 label, confidence = f"{number / 10:g}-{number / 10 + 0.1:g}", number / 10 + 0.05
                 rows.append(what | {"measure": "confidence", "label": label, "count": 9 * number, "value": confidence})
@@ -198,3 +198,16 @@ def test_smoothing_is_a_centred_mean_that_keeps_constants_and_skips_gaps():
     assert style.smooth([1, 2, 3, 4, 5], 3).tolist() == [1.5, 2.0, 3.0, 4.0, 4.5]
     assert style.smooth([2.0, np.nan, 2.0], 3).tolist() == [2.0, 2.0, 2.0]
     assert style.smooth([1, 5, 2], 1).tolist() == [1.0, 5.0, 2.0]
+
+
+def test_a_probed_run_looks_as_its_series_does_in_the_study_figure():
+    pooled_rows = pd.DataFrame(
+        {"series": ["base", "one", "changed", "two"], "role": ["before", "after", "ablation", "after"]}
+    )
+    found = pd.DataFrame(
+        {"policy": ["two-0", "base"], "series": ["two", "base"], "role": ["after", "before"], "value": [1.0, 2.0]}
+    )
+    looks = probes._looks(found, pooled_rows)
+    study = style.policy_colours([], ["base", "one", "two"])
+    assert list(looks) == ["base", "two-0"] and looks["two-0"]["color"] == study["two"]
+    assert looks["base"]["color"] == study["base"] and looks["two-0"]["marker"] == style.MARKERS[2]

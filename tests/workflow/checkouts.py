@@ -13,6 +13,8 @@ from pathlib import Path
 from lightningrl.provenance.digest import PACKAGE
 
 PARTS = ("lightningrl", "workflow", "config", "Snakefile", "slurm")
+OURS = ("PYTHONPATH", "PYTHONNOUSERSITE")
+"""Variables of the tests' own process that a run must not have."""
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*.tmp")
 
 
@@ -41,7 +43,7 @@ class Checkout:
         """Run Snakemake to its end; the finished process with its output as text."""
         command = [sys.executable, "-m", "snakemake", *arguments]
         command += ["--configfile", config] if config else []
-        variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
+        variables = {key: value for key, value in os.environ.items() if key not in OURS} | environment
         return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=variables, timeout=limit_s)
 
     def would_run(self, *arguments: str, config: str | None = "config/nano.yaml") -> set[str]:

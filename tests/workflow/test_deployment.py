@@ -97,17 +97,28 @@ def test_with_apptainer_jobs_run_in_its_image(checkout: Checkout, tools: Path) -
     assert f"image {image}, sees" in log and "python of the environment: -m lightningrl data" in log
 
 
-def test_a_container_sees_the_folders_of_the_checkout_the_config_the_cache_and_the_mirror(
+def test_a_container_sees_the_checkout_the_files_of_the_config_the_cache_and_the_mirror(
     checkout: Checkout, tools: Path, tmp_path: Path
 ) -> None:
     checkout.path("workflow/envs/lightningrl.sif").write_text("an image")
-    folders = [tmp_path / name for name in ("mine", "hub", "mirror")]
-    for folder in folders:
-        folder.mkdir()
-    (folders[0] / "own.yaml").write_text(f"extends: {checkout.path('config/nano.yaml')}\n")
-    told = {"HF_HOME": str(folders[1]), "LIGHTNINGRL_DATA_MIRROR": str(folders[2]), "APPTAINER_BIND": "/srv"}
-    log = run(checkout, tools, "--sdm", "apptainer", config=str(folders[0] / "own.yaml"), **told)
-    assert "sees " + ",".join(["/srv", str(checkout.root), *map(str, folders)]) + "\n" in log
+    (tmp_path / "mirror").mkdir()
+    mine, nano = tmp_path / "own.yaml", checkout.path("config/nano.yaml")
+    mine.write_text(f"extends: {nano}\n")
+    told = {"HF_HOME": str(tmp_path / "hub"), "LIGHTNINGRL_DATA_MIRROR": str(tmp_path / "mirror")}
+    log = run(checkout, tools, "--sdm", "apptainer", config=str(mine), SINGULARITY_BIND="/srv", **told)
+    seen = re.findall(r"sees (.*)", log)[-1].split(",")
+    expected = ["/srv", checkout.root, mine, nano, tmp_path / "hub", tmp_path / "mirror"]
+    assert list(dict.fromkeys(seen)) == list(map(str, expected)), "not the config's folder, which may be a home"
+    assert (tmp_path / "hub").is_dir(), "made, so that a job in a container can write there"
+
+
+def test_a_folder_that_no_bind_can_name_is_refused(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.path("workflow/envs/lightningrl.sif").write_text("an image")
+    odd = tmp_path / "a,b"
+    odd.mkdir()
+    words = ("data_gsm-mini", "--cores", "1", "--dry-run", "--sdm", "apptainer")
+    done = checkout.snakemake(*words, LIGHTNINGRL_DATA_MIRROR=str(odd))
+    assert done.returncode and "a,b has a comma or a colon in its name" in done.stdout + done.stderr
 
 
 def test_conda_and_apptainer_together_are_refused(checkout: Checkout) -> None:

@@ -15,13 +15,11 @@ if str(ROOT) not in sys.path:
 # For the jobs: they run `python -m lightningrl` in whatever folder results/ is in.
 environment = os.environ
 environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
-if DEPLOYMENT:
-    environment["PYTHONNOUSERSITE"] = "1"  # what `pip install --user` left would go before the environment's packages
 
 from snakemake.cli import get_argument_parser
 from snakemake.settings.types import RerunTrigger
 
-from lightningrl.config.experiment import load
+from lightningrl.config.experiment import files_of, load
 from lightningrl.errors import LightningRLError
 from lightningrl.provenance.parts import check_made_by, marker
 from lightningrl.provenance.pin import pins_told
@@ -73,16 +71,22 @@ IMAGE = ROOT / "workflow" / "envs" / "lightningrl.sif"
 
 
 def show_to_containers():
-    """Folders that jobs use outside the working folder, where they exist: the checkout, the config's, the hub's cache, the
-    mirror of data. A container has another home, so the cache is named."""
+    """What jobs use outside the working folder: the checkout, the config's files, the mirror of data, the hub's cache. A
+    container has another home, so the cache is named."""
     cache = Path(environment.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"
     if cache.is_dir():
         environment.setdefault("HF_HOME", str(cache))
+    caches = [Path(environment[name]) for name in ("HF_HOME", "HF_HUB_CACHE") if environment.get(name)]
+    for folder in caches:
+        folder.mkdir(parents=True, exist_ok=True)
     mirror = environment.get("LIGHTNINGRL_DATA_MIRROR") or PLAN.experiment.data.mirror
-    named = [ROOT, Path(CONFIG).parent, *map(Path, filter(None, [environment.get("HF_HOME"), mirror]))]
-    folders = [str(folder) for name in named if name.is_dir() for folder in (name.absolute(), name.resolve())]
-    shown = environment.get("APPTAINER_BIND", "").split(",")
-    environment["APPTAINER_BIND"] = ",".join(dict.fromkeys(filter(None, [*shown, *folders])))
+    named = [ROOT, *files_of(CONFIG), *caches, *([Path(mirror)] if mirror else [])]
+    paths = [str(path) for name in named if name.exists() for path in (name.absolute(), name.resolve())]
+    if odd := [path for path in paths if "," in path or ":" in path]:
+        raise WorkflowError(f"--sdm apptainer: {odd[0]} has a comma or a colon in its name, which no bind can name")
+    given = environment.get("APPTAINER_BIND") or environment.get("SINGULARITY_BIND", "")
+    bind = ",".join(dict.fromkeys(filter(None, [*given.split(","), *paths])))
+    environment.update(APPTAINER_BIND=bind, SINGULARITY_BIND=bind)
 
 
 if len(DEPLOYMENT) > 1:
@@ -118,7 +122,9 @@ def benchmark_of(kind):
 
 
 # `exec`: signals of a time limit or a preemption reach the stage, not a shell around it that would die of them at once.
-RUN = f"exec {shlex.quote(PYTHON)} -m lightningrl"
+# In an environment: what `pip install --user` left would go before its packages.
+PREFIX = "exec env PYTHONNOUSERSITE=1" if DEPLOYMENT else "exec"
+RUN = f"{PREFIX} {shlex.quote(PYTHON)} -m lightningrl"
 
 
 def size_of(kind, wildcards):
@@ -134,7 +140,7 @@ def launch(wildcards):
     """How a training is started: alone, or as so many processes of one node as it has GPUs."""
     count = RESOURCES.processes(size_of("train", wildcards))
     torchrun = f"-m torch.distributed.run --standalone --nproc-per-node {count}"
-    return RUN if count == 1 else f"exec {shlex.quote(PYTHON)} {torchrun} -m lightningrl"
+    return RUN if count == 1 else f"{PREFIX} {shlex.quote(PYTHON)} {torchrun} -m lightningrl"
 
 
 def asked(kind, like=None):
