@@ -30,6 +30,9 @@ from lightningrl.report.figures.style import (
     styled,
 )
 
+RUNS = ("-", (0, (3, 1.2)), (0, (1, 1)))
+"""Lines of the first, second and third run of a series."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeOptions:
@@ -52,7 +55,7 @@ def reliability(
     keys = ["benchmark", "policy", "label", "count"]
     wide = table.pivot_table(index=keys, columns="measure", values="value", sort=False).reset_index()
     wide.columns.name = None
-    benchmarks, looks = list(dict.fromkeys(wide["benchmark"])), _looks(table, pooled)
+    benchmarks, looks, nth = list(dict.fromkeys(wide["benchmark"])), _looks(table, pooled), _nth(table)
     with styled():
         figure, panels = _panels(len(benchmarks), chosen)
         for axes, benchmark in zip(panels, benchmarks, strict=True):
@@ -61,7 +64,13 @@ def reliability(
                 rows = wide[(wide["benchmark"] == benchmark) & (wide["policy"] == policy)].sort_values("confidence")
                 if len(rows):
                     sizes = 8 + 90 * np.sqrt(rows["count"] / rows["count"].sum())
-                    axes.plot(rows["confidence"], rows["agreement"], label=policy, zorder=2, markersize=0.01, **look)
+                    line = {
+                        "label": policy,
+                        "zorder": 2,
+                        "markersize": 0.01,
+                        "linestyle": RUNS[nth[policy] % len(RUNS)],
+                    }
+                    axes.plot(rows["confidence"], rows["agreement"], **line, **look)
                     axes.scatter(
                         rows["confidence"],
                         rows["agreement"],
@@ -85,7 +94,7 @@ def together(
     chosen = read_options(ProbeOptions, options)
     table = table[table["measure"] == "class_together"]
     require_columns(table, ("policy", "benchmark", "label", "count", "value"), "together")
-    benchmarks, looks = list(dict.fromkeys(table["benchmark"])), _looks(table, pooled)
+    benchmarks, looks, nth = list(dict.fromkeys(table["benchmark"])), _looks(table, pooled), _nth(table)
     with styled():
         figure, panels = _panels(len(benchmarks), chosen)
         for axes, benchmark in zip(panels, benchmarks, strict=True):
@@ -96,7 +105,8 @@ def together(
                 rows = here[here["policy"] == policy].set_index("label")["value"]
                 at = [place + number * height for place, label in enumerate(classes) if label in rows]
                 values = [rows[label] for label in classes if label in rows]
-                axes.barh(at, values, height=0.9 * height, color=look["color"], label=policy)
+                shade = 0.6 ** nth[policy]
+                axes.barh(at, values, height=0.9 * height, color=look["color"], alpha=shade, label=policy)
             axes.set_yticks([place + 0.4 - height / 2 for place in range(len(classes))], classes)
             axes.invert_yaxis()
             axes.grid(axis="y", visible=False)
@@ -117,6 +127,12 @@ def _looks(table: pd.DataFrame, pooled: pd.DataFrame) -> dict[str, dict[str, Any
         policy: {"color": colours[name], "marker": MARKERS[places.index(name) % len(MARKERS)]}
         for policy, name in series.items()
     }
+
+
+def _nth(table: pd.DataFrame) -> dict[str, int]:
+    """Of each run, how many of its series come before it: they share a colour."""
+    runs = table.drop_duplicates("policy")
+    return dict(zip(runs["policy"], runs.groupby("series").cumcount(), strict=True))
 
 
 def _panels(count: int, chosen: ProbeOptions) -> tuple[Figure, np.ndarray]:
