@@ -90,9 +90,7 @@ def _again(asked: Cell, name: str, number: str) -> tuple[Made | None, Recomputed
         return collect, None, f"not done: {error}", str(error) if "damaged" in str(error) else ""
     is_same = again.is_cells(asked.text)
     says = f"{again.value!r}, {'the same' if is_same else 'NOT THE SAME'}: {again.how}"
-    problem = (
-        "" if is_same else f"{name}: the table says {number}, its records, read by today's code, give {again.value!r}."
-    )
+    problem = f"{name}: the table says {number}, its records, read by today's code, give {again.value!r}."
     return collect, again, says, "" if is_same else problem
 
 
