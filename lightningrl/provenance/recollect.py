@@ -134,13 +134,13 @@ def _at(rows: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
     return [row for row in rows if math.isclose(row["threshold"], threshold, abs_tol=1e-9)]
 
 
-def _table(table: Table, collected: Path, out: Path) -> list[dict[str, str]]:
+def _table(table: Table, collect: Path, out: Path) -> list[dict[str, str]]:
     """The rows of a table made anew in `out`."""
     from lightningrl.stages.table import run
 
     with of_today(table.owner):
         config = settings(table.stage, "table", table.file.stem)
-        run(SimpleNamespace(config=config, inputs={"collect": collected}, folder=out, report=lambda line: None))  # type: ignore[arg-type]
+        run(SimpleNamespace(config=config, inputs={"collect": collect}, folder=out, report=lambda line: None))  # type: ignore[arg-type]
     return read_rows(out / f"{config['name']}.csv")
 
 
