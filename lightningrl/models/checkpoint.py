@@ -6,10 +6,12 @@ the file or from the caller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from lightningrl import io
 from lightningrl.errors import CheckpointError
@@ -53,10 +55,23 @@ def inspect_model(
         raise CheckpointError(
             f"{folder}: config.json says {config.num_hidden_layers} layers, the checkpoint has {len(stored)} weights"
         )
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = SDAR(config)
     _match(folder, stored, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     return model, stored
+
+
+class _Undrawn(TorchFunctionMode):
+    """Modules made here draw no first weights. On the meta device that would draw nothing anyway, but torch imports its
+    compiler for it, which takes more than a second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _match(folder: Path, stored: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -76,6 +76,8 @@ def _lists(table_EE: np.ndarray, device: torch.device | str) -> tuple[Tensor, Te
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(True)  # now the compiler, too, is told: `use_threads` does not import it
     return torch.compile(flex_attention, dynamic=True)  # type: ignore[return-value]
 
 

@@ -33,12 +33,15 @@ _BECOME_FIRST_OOM_VICTIM = 'echo 1000 > /proc/self/oom_score_adj && exec "$0" "$
 class Bubblewrap:
     """See the module; `lightningrl.sandbox.levels.Level`."""
 
-    remedy = (
-        "apt-get install bubblewrap (0.8 or newer; without root: conda install -c conda-forge bubblewrap); on Ubuntu "
-        "24.04 load the AppArmor profile bwrap-userns-restrict; in a container allow user namespaces"
-    )
-
     promise = Promise(hides_names=True, has_processes=True, work_folder=WORK_FOLDER, own_pids=True)
+
+    @property
+    def remedy(self) -> str:
+        if self.missing():
+            return "apt-get install bubblewrap (0.8 or newer; without root: conda install -c conda-forge bubblewrap)"
+        return (
+            "allow user namespaces (Ubuntu 24.04: load the AppArmor profile bwrap-userns-restrict; in a container too)"
+        )
 
     def missing(self) -> str | None:
         path = shutil.which("bwrap")

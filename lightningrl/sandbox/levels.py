@@ -63,9 +63,12 @@ class Promise:
 class Level(Protocol):
     """One way to jail a process."""
 
-    remedy: str
-    """What to install or allow when it does not work, in one sentence."""
     promise: Promise
+
+    @property
+    def remedy(self) -> str:
+        """What to install or allow when it does not work, in one sentence."""
+        ...
 
     def missing(self) -> str | None:
         """Why it cannot be tried at all (a program not found, ...); None: worth a trial."""

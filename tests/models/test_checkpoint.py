@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -35,6 +37,23 @@ def test_round_trip_is_bit_equal(tmp_path, dtype):
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor) and again.state_dict()[name].dtype == dtype, name
     assert {p.name for p in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_loading_does_not_import_the_compiler(folder):
+    """Drawing first weights and torch.use_deterministic_algorithms both do: more than a second of every start."""
+    code = f"""
+import sys
+from pathlib import Path
+from lightningrl.models.checkpoint import load_model
+from lightningrl.stages.loading import use_threads
+use_threads(1)
+load_model(Path({str(folder)!r}))
+import torch
+assert torch.are_deterministic_algorithms_enabled()
+print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
 def test_saving_twice_gives_the_same_bytes_and_the_second_replaces_the_first(folder, tmp_path):

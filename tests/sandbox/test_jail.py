@@ -39,6 +39,13 @@ def test_where_no_level_works_nothing_runs(monkeypatch, only_bwrap, tmp_path):
         run_calls("def f(): return 1", "f", [()])
 
 
+def test_who_has_bubblewrap_is_not_told_to_install_it(monkeypatch, tmp_path):
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho bubblewrap 0.8.0\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert make_level("bwrap").remedy.startswith("allow user namespaces")
+
+
 def test_the_refusal_names_every_level_with_its_remedy(monkeypatch, fresh_probe):
     monkeypatch.setattr(probe, "fault_of", lambda name, level: f"no luck with {name}")
     with pytest.raises(SandboxUnavailable) as refusal:

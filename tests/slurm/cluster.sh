@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A Slurm of one node in a folder: tests/slurm/cluster.sh start|stop FOLDER
 # munged, slurmctld and slurmd of the distribution's packages, as the user who calls it, root or not; no systemd, nothing
-# under /etc. The node pretends to have 4 CPUs and 4 H100s, which are counted and bound like real ones. Afterwards:
+# under /etc. The node pretends to have 4 CPUs and 4 H100s, which are counted and bound like real ones; jobs of the partition
+# gpu get as many CPUs of those as the machine has: more at a time would only make all of them slower. Afterwards:
 #   export SLURM_CONF=FOLDER/slurm.conf PATH=FOLDER/bin:$PATH
 set -euo pipefail
 verb=${1:?start or stop}
@@ -11,7 +12,8 @@ export SLURM_CONF=$folder/slurm.conf PATH=$PATH:/usr/sbin:/sbin
 node=$(hostname -s)
 
 configure() {
-    local port=$1
+    local port=$1 cores
+    cores=$(($(nproc) < 2 ? 2 : $(nproc)))
     mkdir -p "$folder"/{bin,log,run,spool,state}
     chmod 755 "$folder" "$folder/run" # munged refuses a socket in a folder that others cannot enter
     (umask 077 && head -c 128 /dev/urandom >"$folder/munge.key")
@@ -60,7 +62,7 @@ KillWait=5
 GresTypes=gpu
 NodeName=$node NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 Gres=gpu:h100:4 State=UNKNOWN
 PartitionName=cpu Nodes=$node Default=YES MaxTime=60 State=UP
-PartitionName=gpu Nodes=$node MaxTime=60 State=UP
+PartitionName=gpu Nodes=$node MaxCPUsPerNode=$cores MaxTime=60 State=UP
 CONF
     # Snakemake's step inside a job drops SLURM_CONF before it calls srun, which then looks under /etc/slurm.
     printf '#!/bin/sh\nSLURM_CONF=%s exec %s "$@"\n' "$folder/slurm.conf" "$(command -v srun)" >"$folder/bin/srun"

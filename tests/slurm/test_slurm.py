@@ -93,6 +93,7 @@ class Stopped:
 def stopped(nano, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
     checkout = copy_with_configs(tmp_path_factory.mktemp("stopped") / "repository", of=nano[0])
     other = copy_with_configs(tmp_path_factory.mktemp("broken") / "repository", of=nano[0])
+    cluster.call("scontrol", "update", "PartitionName=gpu", "MaxCPUsPerNode=4")  # these jobs mostly wait
     checkout.path("stalls").mkdir()
     for name, lines in STALLS.items():
         checkout.path(f"stalls/{name}").write_text(lines)
