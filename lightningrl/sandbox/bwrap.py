@@ -40,7 +40,7 @@ class Bubblewrap:
         if self.missing():
             return "apt-get install bubblewrap (0.8 or newer; without root: conda install -c conda-forge bubblewrap)"
         return (
-            "allow user namespaces (Ubuntu 24.04: load the AppArmor profile bwrap-userns-restrict; in a container too)"
+            "allow user namespaces (Ubuntu 24.04: load the AppArmor profile bwrap-userns-restrict; containers too)"
         )
 
     def missing(self) -> str | None:
