@@ -39,9 +39,7 @@ class Bubblewrap:
     def remedy(self) -> str:
         if self.missing():
             return "apt-get install bubblewrap (0.8 or newer; without root: conda install -c conda-forge bubblewrap)"
-        return (
-            "allow user namespaces (Ubuntu 24.04: load the AppArmor profile bwrap-userns-restrict; containers too)"
-        )
+        return "allow user namespaces (Ubuntu 24.04: load the AppArmor profile bwrap-userns-restrict; containers too)"
 
     def missing(self) -> str | None:
         path = shutil.which("bwrap")

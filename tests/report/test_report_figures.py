@@ -163,6 +163,17 @@ def test_no_text_is_smaller_than_eight_points():
                and key not in ("lines.markersize", "xtick.major.size", "ytick.major.size")) >= 8  # fmt: skip
 
 
+def test_more_policies_than_colours_differ_in_marker_and_dash(collected, tmp_path, monkeypatch):
+    row = collected["frontier"].iloc[:1]
+    table = pd.concat([row.assign(policy=f"number {number}") for number in range(15)])
+    looks = []
+    monkeypatch.setattr(frontier, "curve_with_bars", lambda axes, curve, x, *look: looks.append(look))
+    frontier.draw(table, tmp_path)
+    colours, markers, _, dashes = zip(*looks, strict=True)
+    assert len(set(colours)) == 7 and len(set(zip(colours, markers, strict=True))) == 15
+    assert len(set(zip(colours, dashes, strict=True))) == 15
+
+
 def test_policies_keep_distinct_colours_and_the_base_is_grey():
     names = ["SDAR", *(f"p{i}" for i in range(6))]
     colours = style.policy_colours(names + names, names)

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lightningrl.report.figures.style import (
+    DASHES,
     INK,
     MARKERS,
     PAGE_WIDTH_IN,
@@ -80,7 +81,10 @@ def draw_as(name: str, table: pd.DataFrame, out_dir: Path, chosen: FrontierOptio
             for number, policy in enumerate(policies):
                 curve = table[(table["benchmark"] == benchmark) & (table["policy"] == policy)].sort_values(chosen.x)
                 if len(curve):
-                    curve_with_bars(axes, curve, chosen.x, colours[policy], MARKERS[number % len(MARKERS)], policy)
+                    colour = colours[policy]
+                    before = sum(colours[other] == colour for other in policies[:number])
+                    marker, dash = MARKERS[number % len(MARKERS)], DASHES[before % len(DASHES)]
+                    curve_with_bars(axes, curve, chosen.x, colour, marker, policy, dash)
             axes.margins(x=0.09, y=0.10)
             _whole_percents(axes)
         for axes in panels[len(benchmarks) :]:
@@ -94,7 +98,9 @@ def draw_as(name: str, table: pd.DataFrame, out_dir: Path, chosen: FrontierOptio
         return save(figure, table, out_dir, name)
 
 
-def curve_with_bars(axes: Axes, curve: pd.DataFrame, x: str, colour: str, marker: str, policy: str) -> None:
+def curve_with_bars(
+    axes: Axes, curve: pd.DataFrame, x: str, colour: str, marker: str, policy: str, dash: str = "-"
+) -> None:
     """One policy's sweep with its intervals; the primary threshold large."""
     along, up = curve[x].to_numpy(), curve["accuracy_pct"].to_numpy()
     bars = {"ecolor": colour, "elinewidth": 0.8, "alpha": 0.45, "fmt": "none", "zorder": 2}
@@ -102,8 +108,9 @@ def curve_with_bars(axes: Axes, curve: pd.DataFrame, x: str, colour: str, marker
     if f"{x}_low" in curve:
         axes.errorbar(along, up, xerr=_bar(curve, x), **bars)
     axes.plot(
-        along, up, color=colour, marker=marker, markeredgecolor="white", markeredgewidth=0.6, label=policy, zorder=3
-    )
+        along, up, color=colour, marker=marker, linestyle=dash, markeredgecolor="white", markeredgewidth=0.6,
+        label=policy, zorder=3,
+    )  # fmt: skip
     primary = curve["is_primary"].to_numpy(bool)
     axes.plot(
         along[primary], up[primary], color=colour, marker=marker, markersize=8.5, linestyle="none",

@@ -34,7 +34,9 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", 
 """Okabe and Ito's colour-blind safe palette, without its yellow, which is too faint for lines."""
 GREY, INK = "#595959", "#222222"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", ":")
+"""Of lines that share a colour; their markers differ, too."""
 
 COLUMN_WIDTH_IN, PAGE_WIDTH_IN = 3.4, 6.9
 """Inches: one column and the full text width of a two-column paper."""
