@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """A part of the experiment's YAML. The string under each field is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
     def science(self) -> dict[str, Any]:
         """The section as plain JSON: what goes into the keys of the stages that read it."""

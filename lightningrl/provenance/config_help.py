@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from functools import cache
-from itertools import pairwise
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -30,53 +25,32 @@ def describe(section: type[Section], path: str = "") -> Iterator[str]:
             where = ".".join(walked) or "the experiment"
             raise ConfigError(f"{where} has no key {part!r}. It has: {', '.join(section.model_fields)}")
         field = section.model_fields[part]
-        text = _docstrings(section).get(part)
         walked.append(part)
         below = _section(field.annotation)
         if below is None:
             if parts[number + 1 :]:
                 raise ConfigError(f"{'.'.join(walked)} is a plain value: no key {parts[number + 1]!r} below it")
-            yield from _lines(field, text, ".".join(walked))
+            yield from _lines(field, ".".join(walked))
             return
         section = below
     if walked:
-        yield from _lines(field, text, ".".join(walked))
+        yield from _lines(field, ".".join(walked))
     yield from _tree(section, ".".join(walked))
 
 
 def _tree(section: type[Section], prefix: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
         path = f"{prefix}.{name}" if prefix else name
-        yield from _lines(field, _docstrings(section).get(name), path)
+        yield from _lines(field, path)
         below = _section(field.annotation)
         if below is not None:
             yield from _tree(below, path)
 
 
-@cache
-def _docstrings(section: type[Section]) -> dict[str, str]:
-    """The string under each field, also of the sections it derives from. pydantic can find them as well, but does so
-    in every process that reads a config, at the cost of a quarter of a second."""
-    found: dict[str, str] = {}
-    for owner in reversed(section.__mro__):
-        if not issubclass(owner, Section):
-            continue
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-        assert isinstance(definition, ast.ClassDef)
-        for field, below in pairwise(definition.body):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(below, ast.Expr)
-                and isinstance(below.value, ast.Constant)
-            ):
-                found[ast.unparse(field.target)] = str(below.value.value)
-    return found
-
-
-def _lines(field: FieldInfo, text: str | None, path: str) -> Iterator[str]:
+def _lines(field: FieldInfo, path: str) -> Iterator[str]:
     yield f"{path}: {_type_name(field.annotation)}{_limits(field)}, {_default(field)}"
     below = _section(field.annotation)
-    text = text or (below.__doc__ if below else None)
+    text = field.description or (below.__doc__ if below else None)
     if text:
         yield "    " + " ".join(text.split())
 

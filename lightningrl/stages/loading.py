@@ -31,6 +31,6 @@ def save_policy(model: SDAR, tokenizer: Any, tokenizer_folder: Path, folder: Pat
 def use_threads(count: int) -> None:
     """CPU threads of torch; the same count gives the same bits."""
     torch.set_num_threads(count)
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler: 1.3 s
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler: over a second
     # That mode also fills each new tensor before it is written, which only finds defects and takes 5 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
