@@ -40,8 +40,8 @@ class Bubblewrap:
         if self.missing():
             return "apt-get install bubblewrap (0.8 or newer; without root: conda install -c conda-forge bubblewrap)"
         return (
-            "allow user namespaces: on Ubuntu 24.04 by loading the AppArmor profile bwrap-userns-restrict, in a container "
-            "by its settings"
+            "allow user namespaces: on Ubuntu 24.04 by loading the AppArmor profile bwrap-userns-restrict, in a "
+            "container by its settings"
         )
 
     def missing(self) -> str | None:
