@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fixtures.limits import HANG_S
 from fixtures.small_benchmarks import MIRROR, NAMES
 
 from lightningrl.config.experiment import load
@@ -25,7 +26,7 @@ def lightningrl(folder, *arguments, **environment):
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "LIGHTNINGRL_"))} | environment
     variables |= {"PYTHONPATH": f"{TESTS}:{PACKAGE.parent}", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
     command = [sys.executable, "-m", "lightningrl", *arguments]
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=HANG_S)
 
 
 @pytest.fixture

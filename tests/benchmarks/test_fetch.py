@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from fixtures.limits import HANG_S
 from fixtures.small_benchmarks import MIRROR, SMALL
 
 from lightningrl.benchmarks.fetch import Origins, obtain
@@ -64,7 +65,7 @@ def fetch(tmp_path):
         environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
         arguments = [str(tmp_path / "data.lock.json"), json.dumps(changes), *more]
         done = subprocess.run(
-            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, timeout=100
+            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, timeout=HANG_S
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

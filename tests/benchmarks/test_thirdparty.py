@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fixtures.limits import HANG_S
+
 from lightningrl.provenance.digest import PACKAGE
 
 THIRD_PARTY = Path(__file__).parents[1] / "fixtures" / "thirdparty"
@@ -23,7 +25,7 @@ def test_an_experiment_of_outside_parts_runs_from_data_to_collected_numbers(tmp_
 
     def run(*arguments):
         command = [sys.executable, "-m", "lightningrl", *arguments, "--config", config]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_S)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from fixtures.limits import HANG_S, wait_for
 from fixtures.tiny import tiny_model
 
 from lightningrl.benchmarks.gsm_mini import GSM_MINI
+from lightningrl.lease import lease
 from lightningrl.models.checkpoint import save_model
 from lightningrl.provenance.digest import PACKAGE
 from lightningrl.tokenization import build_tokenizer, load_tokenizer
@@ -50,7 +52,7 @@ def command(model, out, *more, thresholds=("0.2", "0.9")):
 def run(model, out, *more, thresholds=("0.2", "0.9"), **environment):
     variables = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"} | environment
     return subprocess.run(
-        command(model, out, *more, thresholds=thresholds), env=variables, capture_output=True, text=True, timeout=120
+        command(model, out, *more, thresholds=thresholds), env=variables, capture_output=True, text=True, timeout=HANG_S
     )
 
 
@@ -112,14 +114,17 @@ def test_a_first_run_that_decoded_nothing_does_not_hold_its_folder(model, tmp_pa
     assert run(model, out).returncode == 0
 
 
-def test_two_processes_on_one_folder_are_not_let_in(model, tmp_path):
-    from lightningrl.lease import lease
-
-    out = tmp_path / "held"
-    with lease(out / "state"):
-        done = run(model, out)
-    assert done.returncode == 2 and "is being made by process" in done.stderr
-    assert not (out / "records.jsonl").exists()
+def test_a_second_process_on_the_folder_waits_for_the_first(model, undisturbed, tmp_path):
+    out, said = tmp_path / "held", tmp_path / "said"
+    with open(said, "w") as log, lease(out / "state"):
+        second = subprocess.Popen(
+            command(model, out), env=os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"}, stderr=log
+        )
+        wait_for(lambda: "is being made by process" in said.read_text(), said.read_text)
+        assert not (out / "records.jsonl").exists()
+    assert second.wait(HANG_S) == 0, said.read_text()
+    for name in FILES:
+        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
 
 
 def test_one_more_threshold_costs_only_itself(model, undisturbed, tmp_path):
@@ -195,6 +200,6 @@ def test_other_settings_are_refused_by_name(model, undisturbed, more, message):
 def test_what_is_wrong_is_said_in_one_message(model, tmp_path, arguments, message):
     done = subprocess.run(
         [sys.executable, "-m", "lightningrl", "evaluate", str(model), *arguments], cwd=tmp_path, text=True,
-        capture_output=True, env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}, timeout=60,
+        capture_output=True, env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}, timeout=HANG_S,
     )  # fmt: skip
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

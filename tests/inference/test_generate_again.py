@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.generating import asked, by_key, rows_of, run
+from fixtures.limits import HANG_S
 from fixtures.slow import heed_ctrl_c
 
 from lightningrl.errors import StageError
@@ -145,7 +146,7 @@ def test_a_stopped_run_leaves_whole_lines_and_goes_on_to_the_same_set(model, tmp
     while (not out.exists() or out.read_bytes().count(b"\n") < 4) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(how)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANG_S)
     written = rows_of(out)
     assert 4 <= len(written) < MANY, said
     if how == signal.SIGINT:

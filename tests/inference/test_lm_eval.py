@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("lm_eval")
 from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.limits import HANG_S
 
 from lightningrl.errors import ConfigError
 from lightningrl.provenance.digest import PACKAGE
@@ -90,7 +91,7 @@ def test_the_command_line_with_our_model_runs_a_task(task, checkpoint, tmp_path)
         [sys.executable, "-m", "lightningrl.inference.lm_eval", "run", "--model", "lightningrl", "--model_args",
          f"pretrained={checkpoint},threshold=0.3", "--tasks", "tiny_sums", "--include_path", str(task), "--device",
          "cpu", "--batch_size", "4"],
-        env=environment, capture_output=True, text=True, timeout=200, cwd=tmp_path,
+        env=environment, capture_output=True, text=True, timeout=HANG_S, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "tiny_sums" in done.stdout and "exact_match" in done.stdout

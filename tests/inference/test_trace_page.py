@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from fixtures.limits import HANG_S
 from fixtures.traced import trace_by_hand
 
 from lightningrl.inference.trace_page import page_data, render_page
@@ -63,7 +64,7 @@ def dom(tmp_path):
             [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", "--disable-sync",
              f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri() + fragment],
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=HANG_S,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout

@@ -1,8 +1,7 @@
 """The published grader's string rules, as they were measured to behave: their false accepts and false rejects."""
 
-import time
-
 import pytest
+from fixtures.limits import processor_time
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +38,5 @@ def test_it_never_raises_and_is_symmetric(one, other):
 
 @pytest.mark.parametrize("text", ["{" * 10**6, r"\frac" * 20_000, "$" * 90_000, "1" * 90_000, r"\text{ " * 10_000])
 def test_it_is_quick_on_anything(text):
-    start = time.perf_counter()
-    published_equal(text, text[:-1])
-    assert time.perf_counter() - start < 3
+    with processor_time(3):
+        published_equal(text, text[:-1])

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from fixtures.limits import HANG_S
 from fixtures.tiny import tiny_model
 from safetensors.torch import load_file, save_file
 
@@ -52,7 +53,7 @@ import torch
 assert torch.are_deterministic_algorithms_enabled()
 print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_S)
     assert done.stdout == "[]\n", done.stdout + done.stderr
 
 

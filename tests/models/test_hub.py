@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.limits import HANG_S
 
 from lightningrl.io import sha256_file
 from lightningrl.models.hub import Found
@@ -46,7 +47,7 @@ def find(tmp_path):
         variables |= {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
         variables |= {"HF_HUB_OFFLINE": "1"} if offline else {}
         command = [sys.executable, "-c", PROGRAM, json.dumps([revision, sha256, require])]
-        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=HANG_S)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

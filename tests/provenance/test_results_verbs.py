@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fixtures.limits import HANG_S
 from small import contents, make, small_plan
 from typer.testing import CliRunner
 
@@ -300,7 +301,7 @@ def test_nothing_goes_while_a_stage_is_at_work(two_versions):
     ours, theirs = context.Pipe()
     process = context.Process(target=hold, args=(theirs,), daemon=True)
     process.start()
-    assert ours.poll(30) and ours.recv() == "held"
+    assert ours.poll(HANG_S) and ours.recv() == "held"
     before = contents(ROOT)
     try:
         assert (
@@ -311,7 +312,7 @@ def test_nothing_goes_while_a_stage_is_at_work(two_versions):
         assert "nothing is removed while stages are at work" in done.stderr and contents(ROOT) == before
     finally:
         process.kill()
-        process.join(30)
+        process.join(HANG_S)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 6])

@@ -7,15 +7,17 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from fixtures.limits import HANG_S, wait_for
 
 from lightningrl.errors import Interrupted, StageError
 from lightningrl.io import read_json, write_text
 from lightningrl.lease import lease
-from lightningrl.provenance import manifest, runner
+from lightningrl.provenance import again, manifest, runner
 from lightningrl.provenance.runner import run_stage
 from lightningrl.provenance.system import set_thread_environment
 
@@ -217,11 +219,96 @@ def test_a_failure_is_in_the_log_of_all_starts_and_in_that_of_the_last(nano, dat
     assert "RuntimeError" in data.log.read_text() and "finished" in data.log.read_text()
 
 
-def test_a_refused_second_process_says_so_in_the_log(nano, data, entry):
-    entry(lambda context: pytest.fail("ran"))
-    with lease(data.folder / "state"), pytest.raises(StageError, match="is being made by process"):
+def waiting_for(said: Path) -> None:
+    wait_for(lambda: said.is_file() and "is being made by process" in said.read_text(), f"{said} that says so")
+
+
+def test_a_second_process_waits_and_finds_the_stage_finished(nano, data, entry, write_outputs):
+    def first(context):
+        second = threading.Thread(target=lambda: ended.append(run_stage(nano, data)))
+        second.start()
+        waiting_for(data.last_log())
+        write_outputs(context)
+        running.append(second)
+
+    ended, running = [], []
+    entry(first)
+    assert run_stage(nano, data) is True
+    running[0].join(HANG_S)
+    assert ended == [False]
+    assert len(read_json(data.manifest)["run"]["starts"]) == 1 and not (data.folder / "state").exists()
+
+
+def test_a_second_process_goes_on_where_the_first_was_stopped(nano, data, entry, write_outputs):
+    def first(context):
+        write_text(context.state / "step", "3")
+        second = threading.Thread(target=lambda: ended.append(run_stage(nano, data)))
+        second.start()
+        waiting_for(data.last_log())
+        entry(resumed)
+        running.append(second)
+        raise Interrupted("saved")
+
+    def resumed(context):
+        assert (context.state / "step").read_text() == "3"
+        write_outputs(context)
+
+    ended, running = [], []
+    entry(first)
+    with pytest.raises(Interrupted):
         run_stage(nano, data)
-    assert "is being made by process" in data.last_log().read_text()
+    running[0].join(HANG_S)
+    assert ended == [True] and len(read_json(data.manifest)["run"]["starts"]) == 2
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "time budget"])
+def test_who_waits_can_be_stopped_and_leaves_the_folder_to_its_holder(nano, data, entry, end):
+    entry(lambda context: pytest.fail("ran"))
+    if end == "SIGTERM":
+
+        def stop():
+            waiting_for(data.last_log())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+    with (
+        lease(data.folder / "state"),
+        pytest.raises(Interrupted, match=r"is still being made by process \d+ on .*; run the same command again"),
+    ):
+        run_stage(nano, data, max_minutes=0.0 if end == "time budget" else None)
+    assert "Interrupted: " in data.last_log().read_text()
+
+
+def test_what_somebody_insists_on_is_made_again_once(nano, data, entry, write_outputs, monkeypatch):
+    entry(write_outputs)
+    run_stage(nano, data)
+    monkeypatch.setenv(again.VARIABLE, again.request(nano))
+    before = data.manifest.read_bytes()
+    assert run_stage(nano, data) is True
+    assert data.manifest.read_bytes() != before and not (data.folder / "state").exists()
+    assert run_stage(nano, data) is False, "a job that Snakemake starts a second time finds it made again"
+    other = nano.stage("data", "code-mini")
+    assert run_stage(nano, other) is True and run_stage(nano, other) is False, "finished since: not what was meant"
+
+
+def test_what_is_made_again_and_fails_leaves_what_was_there(nano, data, entry, write_outputs, monkeypatch):
+    entry(write_outputs)
+    run_stage(nano, data)
+    before = {path.name: path.read_bytes() for path in data.folder.iterdir()}
+    monkeypatch.setenv(again.VARIABLE, again.request(nano))
+
+    def failing(context):
+        raise RuntimeError("the device is gone")
+
+    entry(failing)
+    with pytest.raises(RuntimeError):
+        run_stage(nano, data)
+    aside = data.folder / "state" / ".replaced"
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
+    assert str(aside) in data.log.read_text() and not data.manifest.exists()
+    entry(write_outputs)
+    assert run_stage(nano, data) is True and not aside.exists()
 
 
 def test_a_context_holds_config_members_and_resources(with_resources, tmp_path, monkeypatch, entry):
@@ -315,10 +402,10 @@ def holder(tmp_path):
     ours, theirs = context.Pipe()
     process = context.Process(target=_hold, args=(tmp_path / "stage" / "state", theirs), daemon=True)
     process.start()
-    assert ours.poll(30) and ours.recv() == "held"
+    assert ours.poll(HANG_S) and ours.recv() == "held"
     yield process
     process.kill()
-    process.join(30)
+    process.join(HANG_S)
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path, holder):
@@ -331,9 +418,23 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path, hol
 
 def test_a_killed_holder_leaves_no_lease(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
-    holder.join(30)
+    holder.join(HANG_S)
     with lease(tmp_path / "stage" / "state"):
         pass
+
+
+def test_a_folder_that_vanishes_between_its_making_and_the_lease_is_made_again(tmp_path, monkeypatch):
+    """Snakemake removes empty folders when it ends."""
+    state, original, removed = tmp_path / "state", os.open, []
+
+    def opening(path, *arguments):
+        if not removed and Path(path).parent == state:
+            removed.append(state.rmdir())
+        return original(path, *arguments)
+
+    monkeypatch.setattr(os, "open", opening)
+    with lease(state):
+        assert removed and (state / "lease").is_file()
 
 
 def test_a_lease_on_a_removed_folder_is_not_a_lease(tmp_path):

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.limits import HANG_S
 from fixtures.synthetic import make_evaluation
 
 from lightningrl.errors import ConfigError
@@ -86,7 +87,7 @@ def test_same_input_gives_the_same_bytes_in_another_process(collected, tmp_path)
     environment = os.environ | {"PYTHONHASHSEED": "4242", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     script = [sys.executable, "-c", AGAIN, str(tmp_path / "tables.pkl"), str(tmp_path / "b")]
-    subprocess.run(script, check=True, env=environment, timeout=180)
+    subprocess.run(script, check=True, env=environment, timeout=HANG_S)
     digests = [
         {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / folder).iterdir()}
         for folder in ("a", "b")

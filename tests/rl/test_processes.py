@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures.limits import HANG_S
 from fixtures.tiny import tiny_setup
 
 TESTS = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ def trained(folder, launcher=None, processes=1, **options):
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(out)
     assert found["processes"] == processes

@@ -18,8 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 from fixtures.killing import finish, start
+from fixtures.limits import HANG_S, wait_for
 
 from lightningrl.io import read_jsonl
+from lightningrl.lease import lease
 from lightningrl.provenance.digest import PACKAGE
 
 SEED = 20261
@@ -41,8 +43,6 @@ report: {{replays: []}}
 BEFORE = (("data", "--name", "gsm-mini"), ("selfcheck", "--name", "gsm-mini"), ("tokenizer",), ("pretrain",))
 TRAIN = ("train", "--config", "killed.yaml", "--name", "r")
 RESULTS = ("model.safetensors", "metrics.jsonl", "selection.json")
-
-pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(frozen=True)
@@ -147,17 +147,18 @@ def test_sigterm_saves_ends_with_75_and_a_damaged_state_is_named_then_gone_witho
     assert "resumed after step 4" in (run.root / "output.log").read_text()
 
 
-def test_a_second_trainer_of_the_folder_is_refused_by_name_and_disturbs_nothing(whole, fresh) -> None:
+def test_a_second_trainer_waits_for_the_first_and_goes_on_from_what_it_left(whole, fresh) -> None:
     run = fresh()
-    process = run.begin(3)
-    os.kill(process.pid, signal.SIGSTOP)
-    try:
-        code, said = finish(run.root, *TRAIN)
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
-    assert code == 2 and f"is being made by process {process.pid} on " in said and "Wait for it to end" in said
-    process.join(60)
-    assert process.exitcode == 0
+    first = run.begin(3)
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    had_finished = not (run.stage / "state").exists()
+    said = run.root / "output.log"
+    with lease(run.stage / "state"):
+        second = start(run.root, *TRAIN)
+        wait_for(lambda: f"is being made by process {os.getpid()} on " in said.read_text(), said.read_text)
+    second.join(HANG_S)
+    assert second.exitcode == 0 and ("resumed after step" in said.read_text()) != had_finished, said.read_text()[-3000:]
     assert run.end() == whole[0]
 
 
@@ -184,6 +185,28 @@ class Launched:
             self.log.close()
 
 
+def test_all_processes_of_a_launch_wait_for_another_holder_of_the_folder(whole, fresh, tmp_path) -> None:
+    """The second waits with the first, goes on with it, and ends with it where nothing is left to do."""
+    run = fresh()
+    code, _ = finish(run.root, *TRAIN)
+    assert code == 0
+    finished = shutil.move(run.stage, tmp_path / "finished")
+    said = run.root / "launched.log"
+    folder = run.root / "results/killed/train" / finished.name
+    with lease(folder / "state"):
+        waiting = Launched(run)
+        wait_for(lambda: f"is being made by process {os.getpid()} on " in said.read_text(), said.read_text)
+        shutil.copytree(finished, folder, dirs_exist_ok=True)
+    assert waiting.end() == 0, said.read_text()[-3000:]
+    assert "already finished" in said.read_text()
+    shutil.rmtree(folder)
+    with lease(folder / "state"):
+        waiting = Launched(run)
+        wait_for(lambda: said.read_text().count("is being made by") == 2, said.read_text)
+    assert waiting.end() == 0, said.read_text()[-3000:]
+    assert run.steps() == -1 and (folder / "manifest.json").is_file()
+
+
 def test_two_processes_killed_and_stopped_go_on_to_the_bytes_of_an_undisturbed_run(fresh) -> None:
     """A rank that dies ends the other, in bounded time; SIGTERM to the launcher lets both save; nothing is left."""
     undisturbed, run = fresh(), fresh()
@@ -197,7 +220,7 @@ def test_two_processes_killed_and_stopped_go_on_to_the_bytes_of_an_undisturbed_r
         assert len(ranks) == 2
         (ranks[1] if disturb == "kill" else launched.process).send_signal(getattr(signal, f"SIG{disturb[:4].upper()}"))
         assert launched.end() != 0
-        _, alive = psutil.wait_procs(ranks, timeout=20)
+        _, alive = psutil.wait_procs(ranks, timeout=HANG_S)
         assert not alive, "no process is left behind"
         states = sorted(path.name for path in run.stage.glob("state/step-*"))
         assert states and not (run.stage / "model.safetensors").exists(), (number, states)

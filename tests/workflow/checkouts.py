@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fixtures.limits import HANG_S
+
 from lightningrl.provenance.digest import PACKAGE
 
 PARTS = ("lightningrl", "workflow", "config", "Snakefile", "slurm")
@@ -38,7 +40,7 @@ class Checkout:
         path.write_text(path.read_text() + text)
 
     def snakemake(
-        self, *arguments: str, config: str | None = "config/nano.yaml", limit_s: float = 600, **environment: str
+        self, *arguments: str, config: str | None = "config/nano.yaml", limit_s: float = HANG_S, **environment: str
     ):
         """Run Snakemake to its end; the finished process with its output as text."""
         command = [sys.executable, "-m", "snakemake", *arguments]

@@ -72,7 +72,7 @@ def tools(tmp_path: Path) -> Path:
 def run(checkout: Checkout, tools: Path, *arguments: str, config: str = "config/nano.yaml", **variables: str) -> str:
     variables["PATH"] = f"{tools / 'bin'}:/usr/local/bin:/usr/bin:/bin"
     words = ("data_gsm-mini", "--cores", "1", "--no-hooks", *arguments)
-    done = checkout.snakemake(*words, config=config, limit_s=600, **variables)
+    done = checkout.snakemake(*words, config=config, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(checkout.path("results/nano/data").glob("gsm-mini-*/manifest.json"))
     return (tools / "log").read_text()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from checkouts import Checkout, copy_repository
+from fixtures.limits import HANG_S
 
 ARGUMENTS = ("--cores", "2", "--ignore-incomplete", "--nolock", "--configfile", "config/nano.yaml")
 KILLS = ("pretrain",) * 2 + ("train",) * 2 + ("evaluate",) * 2, ("pretrain",) * 3 + ("train",) * 4 + ("evaluate",) * 3
@@ -29,7 +30,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, sub
     """A checkout in which nano ran in one go."""
     made = copy_repository(tmp_path_factory.mktemp("undisturbed") / "repository")
     command = [sys.executable, "-m", "snakemake", *ARGUMENTS]
-    done = subprocess.run(command, cwd=made.root, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=made.root, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return made, done
 
@@ -66,7 +67,7 @@ def test_killed_again_and_again_it_goes_on_and_ends_byte_equal(undisturbed, tmp_
         killed[kind] += 1
     assert killed.total() == len(kills) and all(killed.values()) and len(killed) == 3
     command = [sys.executable, "-m", "snakemake", *ARGUMENTS]
-    done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     found, expected = contents(results), contents(whole)
     assert found.keys() == expected.keys()

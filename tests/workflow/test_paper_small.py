@@ -13,10 +13,11 @@ import pytest
 import yaml
 from checkouts import Checkout
 from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.limits import TEST_S
 
 from lightningrl.tokenization import load_tokenizer
 
-pytestmark = [pytest.mark.mirror, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.mirror, pytest.mark.slow]
 
 SIZES = {"train": 12, "validation": 2, "test": 3, "max_new_tokens": 8}
 SMALL = {
@@ -55,7 +56,7 @@ def test_every_table_and_figure_of_the_paper_is_made(checkout: Checkout) -> None
     config = checkout.path("config/small.yaml")
     config.write_text(yaml.safe_dump(small_paper(checkout.root), sort_keys=False))
     environment = {"LIGHTNINGRL_DATA_MIRROR": os.environ["LIGHTNINGRL_DATA_MIRROR"]}
-    done = checkout.snakemake("--cores", "2", "--quiet", config=str(config), limit_s=3000, **environment)
+    done = checkout.snakemake("--cores", "2", "--quiet", config=str(config), limit_s=TEST_S, **environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     latest = checkout.path("results/small/latest")
     for number in range(1, 8):

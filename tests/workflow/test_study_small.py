@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from checkouts import Checkout
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.slow
 
 STUDY = """
 extends: nano.yaml
