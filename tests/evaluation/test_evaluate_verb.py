@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -85,22 +84,20 @@ def test_one_record_a_problem_sample_and_threshold(undisturbed):
 
 @pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(model, undisturbed, tmp_path, number):
+    lines = random.Random(number).randrange(1, 24)
     out = tmp_path / "killed"
-    slow = {"SLOW_SELECT_S": "0.01"}
+    (tmp_path / "gate").write_text(f"killed/state/threshold-0.2.jsonl {lines}")
     process = subprocess.Popen(
-        command(model, out, "--selector", "fixtures.slow:Slow"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"} | slow,
+        command(model, out, "--selector", "fixtures.held:Held"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"}, cwd=tmp_path,
     )  # fmt: skip
     gathering = out / "state" / "threshold-0.2.jsonl"
-    deadline = time.monotonic() + 60
-    while not gathering.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(random.Random(number).uniform(0, 1.0))
+    wait_for(lambda: gathering.exists() and gathering.read_bytes().count(b"\n") >= lines, f"{lines} records")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert gathering.exists() and not (out / "records.jsonl").exists()
+    assert not (out / "records.jsonl").exists()
     kept = gathering.read_bytes().rpartition(b"\n")[0]
-    done = run(model, out, "--selector", "fixtures.slow:Slow")
+    done = run(model, out, "--selector", "fixtures.held:Held")
     assert done.returncode == 0, done.stderr
     assert gathering.read_bytes().startswith(kept) and kept
     for name in FILES:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
-from fixtures.slow import heed_ctrl_c
+from fixtures.held import heed_ctrl_c
+from fixtures.limits import HANG_S
 from typer.testing import CliRunner
 
 from lightningrl import cli
@@ -186,49 +187,45 @@ def test_a_wrong_option_is_said_before_the_model_is_loaded(tmp_path):
 # On a terminal
 
 
-def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(folder):
+def test_on_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_leaves(folder, tmp_path):
     import fcntl
     import pty
     import termios
 
+    (tmp_path / "gate").write_text("choices 3")
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "lightningrl", "chat", str(folder), "--max-new-tokens", "180"]
-    command += ["--selector", "fixtures.slow:Slow"]
+    command += ["--selector", "fixtures.held:Held"]
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=tmp_path,
         env=os.environ
-        | {"PYTHONPATH": f"{PACKAGE.parent}:{Path(__file__).parents[1]}", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
-        | {"SLOW_SELECT_S": "0.03"},
+        | {"PYTHONPATH": f"{PACKAGE.parent}:{Path(__file__).parents[1]}", "TERM": "xterm", "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: (heed_ctrl_c(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
     )  # fmt: skip
     os.close(theirs)
     screen = b""
 
-    def wait_for(what, seconds=90):
+    def wait_for(what):
         nonlocal screen
-        end = time.monotonic() + seconds
+        end = time.monotonic() + HANG_S
         while what not in screen:
             assert time.monotonic() < end and process.poll() is None, (what, screen)
             if select.select([ours], [], [], 0.1)[0]:
                 screen += os.read(ours, 65536)
-        found, screen = screen.split(what, 1)
-        return found
+        screen = screen.split(what, 1)[1]
 
     try:
         wait_for(b"> ")
-        time.sleep(0.3)  # readline takes the terminal over
         os.write(ours, b"Hi\n")
         wait_for("░".encode())
         os.write(ours, b"\x03")
         wait_for(b"stopped; the conversation goes on")
         wait_for(b"> ")
-        time.sleep(0.3)
         os.write(ours, b"\x03")
         wait_for(b"/quit or Ctrl-D leaves")
         wait_for(b"> ")
-        time.sleep(0.3)
         os.write(ours, b"\x04")
-        assert process.wait(20) == 0
+        assert process.wait(HANG_S) == 0
     finally:
         process.kill()
         process.wait()

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.generating import asked, by_key, rows_of, run
-from fixtures.limits import HANG_S
-from fixtures.slow import heed_ctrl_c
+from fixtures.held import heed_ctrl_c
+from fixtures.limits import HANG_S, wait_for
 
 from lightningrl.errors import StageError
 from lightningrl.inference.response_file import ResponseFile
@@ -117,11 +116,11 @@ def test_two_processes_do_not_write_one_file(tmp_path):
 def undisturbed(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     source = many(folder)
-    assert run(model, source, "--out", folder / "out", *SLOW).exit_code == 1  # the bad one
+    assert run(model, source, "--out", folder / "out", *HELD).exit_code == 1  # the bad one
     return by_key(folder / "out")
 
 
-SLOW = ("--rows", 1, "--max-new-tokens", 24, "--selector", "fixtures.slow:Slow")
+HELD = ("--rows", 1, "--max-new-tokens", 24, "--selector", "fixtures.held:Held")
 TESTS = Path(__file__).parents[1]
 
 
@@ -130,21 +129,21 @@ def many(folder: Path) -> Path:
     return asked(folder / "in.jsonl", *lines, {"id": "bad", "prompt_ids": [-1]})
 
 
-def start(*arguments) -> subprocess.Popen:
+def start(folder: Path, *arguments) -> subprocess.Popen:
     command = [sys.executable, "-m", "lightningrl", "generate", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}", "SLOW_SELECT_S": "0.02"}
+    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"}
     return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c
-    )
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_leaves_whole_lines_and_goes_on_to_the_same_set(model, tmp_path, undisturbed, how):
     out = tmp_path / "out"
-    process = start(model, many(tmp_path), "--out", out, *SLOW)
-    deadline = time.monotonic() + 120
-    while (not out.exists() or out.read_bytes().count(b"\n") < 4) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    (tmp_path / "gate").write_text("out 4")
+    process = start(tmp_path, model, many(tmp_path), "--out", out, *HELD)
+    wait_for(lambda: (out.exists() and out.read_bytes().count(b"\n") >= 4) or process.poll() is not None, "four lines")
     process.send_signal(how)
     _, said = process.communicate(timeout=HANG_S)
     written = rows_of(out)
@@ -156,7 +155,7 @@ def test_a_stopped_run_leaves_whole_lines_and_goes_on_to_the_same_set(model, tmp
         assert "Traceback" not in said
     with open(out, "ab") as file:
         file.write(b'{"id":"q39","sample":0,"te')  # what a kill in the middle of a write leaves
-    assert run(model, tmp_path / "in.jsonl", "--out", out, *SLOW).exit_code == 1
+    assert run(model, tmp_path / "in.jsonl", "--out", out, *HELD).exit_code == 1
     assert by_key(out) == undisturbed
 
 
@@ -168,7 +167,7 @@ def test_a_full_disk_is_said_and_nothing_is_torn(model, tmp_path, undisturbed):
     if mounted.returncode:
         pytest.skip(f"cannot mount a small disk: {mounted.stderr}")
     try:
-        arguments = (model, many(tmp_path), "--out", disk / "out", *SLOW)
+        arguments = (model, many(tmp_path), "--out", disk / "out", *HELD)
         full = run(*arguments)
         assert full.exit_code == 2
         assert "no space left on the disk" in full.stderr and "Traceback" not in full.stderr
