@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "workflow"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "workflow")]
 
 from checkouts import Checkout, copy_repository  # noqa: E402
-
-NEEDED = ("munged", "slurmctld", "slurmd", "srun")
+from cluster import NEEDED, SEARCHED  # noqa: E402
+from fixtures.limits import HANG_S  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Cluster:
         return without | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
     def call(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=HANG_S)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -53,44 +53,68 @@ class Cluster:
         words = self.call("scontrol", "show", "job", "--oneliner", str(job)).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def start(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml") -> subprocess.Popen:
+    def start(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml") -> Running:
         """Snakemake with the slurm profile, the test site's overlay and a config of this folder."""
         command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "slurm", "--profile"]
         command += [str(HERE / "site.yaml"), "--configfile", f"tests/slurm/{config}"]
-        return subprocess.Popen(
-            command,
-            cwd=checkout.root,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return Running(command, checkout.root, self.environment)
 
-    def run(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml", limit_s: float = 800) -> str:
+    def run(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml", limit_s: float = HANG_S) -> str:
         """What it said, after it ended well."""
-        process = self.start(checkout, *arguments, config=config)
-        said, _ = process.communicate(timeout=limit_s)
-        assert process.returncode == 0, said[-8000:]
+        code, said = self.start(checkout, *arguments, config=config).end(limit_s)
+        assert code == 0, said[-8000:]
         return said
+
+
+class Running:
+    """A Snakemake that is killed when the test process dies; what it says goes to a file, so that it never waits."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self._said = folder / f"said-{len(list(folder.glob('said-*')))}.log"
+        with open(self._said, "wb") as output:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    def end(self, limit_s: float = HANG_S) -> tuple[int, str]:
+        """Wait for its end: exit code, and all that it said."""
+        try:
+            return self.process.wait(limit_s), self._said.read_text()
+        finally:
+            self.kill()
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
-    missing = [name for name in NEEDED if shutil.which(name, path=path) is None]
+    """It lasts as long as its standard input, so it ends with the test process, however that ends."""
+    missing = [name for name in NEEDED if shutil.which(name, path=SEARCHED) is None]
     if missing:
         pytest.skip(f"Slurm is not installed ({', '.join(missing)} not found): apt-get install slurm-wlm munge")
     folder = tmp_path_factory.mktemp("slurm")
     for parent in (folder, *folder.parents):  # munged wants a socket's folder that others may enter
         if parent.stat().st_uid == os.getuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o011)
-    script = str(HERE / "cluster.sh")
-    try:
-        done = subprocess.run([script, "start", str(folder)], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield Cluster(folder)
-    finally:
-        subprocess.run([script, "stop", str(folder)], check=False, timeout=60)
+    command = [sys.executable, str(HERE / "cluster.py"), str(folder)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n", "the test Slurm did not start; stderr says why"
+            yield Cluster(folder)
+        finally:
+            process.stdin.close()
 
 
 def copy_with_configs(root: Path, of: Checkout | None = None) -> Checkout:

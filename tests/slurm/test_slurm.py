@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 from checkouts import Checkout, jobs_in
-from conftest import Cluster, copy_with_configs, science
+from conftest import Cluster, Running, copy_with_configs, science
+from fixtures.limits import HANG_S, TEST_S, wait_for
 
 SUBMITTED = (
     {"selfcheck/gsm-mini", "selfcheck/code-mini", "pretrain/base"}
@@ -23,8 +24,6 @@ SUBMITTED = (
 )
 FIGURES = {f"figure/{name}" for name in ("frontier", "rewards", "steps", "collapse")}
 LATER = FIGURES | {"collect/frontier", "table/main", "table/frontier", "release/release"}
-
-pytestmark = pytest.mark.timeout(1200)
 
 
 def test_nano_runs_and_its_costly_rules_are_jobs(nano, cluster: Cluster) -> None:
@@ -62,31 +61,33 @@ def test_a_job_asks_for_what_the_config_says(nano, cluster: Cluster, job, asked,
     resources = set(facts["TRES"].split(","))
     assert asked <= resources, resources
     assert facts.get("TresPerJob", "") == gpus
-    assert (facts["TimeLimit"], facts["Partition"]) == ("00:06:00", partition)
+    assert (facts["TimeLimit"], facts["Partition"]) == ("01:00:00", partition)
     assert (facts["NumNodes"], facts["Requeue"], facts["JobState"]) == ("1", "1", "COMPLETED")
 
 
-STALLS = {"cancelled": "3 2\n4 2\n", "ended": "3 400\n", "saved": "1 45\n2 60\n"}
-"""Steps and the seconds that they wait. The time limit is three minutes: `saved` sees that another step would be too
-long and ends by itself, more than a minute early, because a busy machine takes its time to start a job; `ended` is in
-a step that is far longer than any before, and is killed."""
+STOPPED = ("cancelled", "ended", "saved")
+"""How each is stopped. `cancelled` and `ended` wait in their third step until they are killed: by `scancel`, and by
+Slurm once the time limit has been put back behind what has passed. `saved` ends by itself, long before its limit: its
+second step takes so much of the budget, by a clock put forward, that a third would not end in time (stalling.py)."""
 
 
 @dataclass
 class Stopped:
-    """A checkout in which three trainings are stopped and go on, and one in which a training fails; they begin at once,
-    so that the time limit passes while other tests run."""
+    """A checkout in which three trainings are stopped and go on, and one in which a training fails; they begin at once
+    and run while other tests do."""
 
     checkout: Checkout
-    running: subprocess.Popen
-    failing: subprocess.Popen
-    failed: str = ""
+    running: Running
+    failing: Running
 
-    def end(self) -> None:
-        if self.running.returncode is None:
-            self.failed, _ = self.failing.communicate(timeout=600)
-            said, _ = self.running.communicate(timeout=600)
-            assert self.running.returncode == 0 != self.failing.returncode, said[-8000:]
+    @cached_property
+    def failed(self) -> str:
+        """What Snakemake said of the failing one; all have ended then."""
+        code, said = self.running.end()
+        assert code == 0, said[-8000:]
+        code, said = self.failing.end()
+        assert code != 0, said[-8000:]
+        return said
 
 
 @pytest.fixture(scope="module")
@@ -95,21 +96,20 @@ def stopped(nano, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
     other = copy_with_configs(tmp_path_factory.mktemp("broken") / "repository", of=nano[0])
     cluster.call("scontrol", "update", "PartitionName=gpu", "MaxCPUsPerNode=4")  # these jobs mostly wait
     checkout.path("stalls").mkdir()
-    for name, lines in STALLS.items():
-        checkout.path(f"stalls/{name}").write_text(lines)
-    running = cluster.start(checkout, *(f"train_{name}" for name in STALLS), config="stopped.yaml")
+    running = cluster.start(checkout, *(f"train_{name}" for name in STOPPED), config="stopped.yaml")
     failing = cluster.start(other, "train_broken", "--retries", "0", config="stopped.yaml")
     try:
-        deadline = time.monotonic() + 200
-        while len(checkout.path("stalls/cancelled").read_text().splitlines()) > 1 and time.monotonic() < deadline:
-            time.sleep(0.2)
-        number = next(number for number, name in cluster.jobs().items() if name == "train/cancelled")
-        cluster.call("scancel", str(number))
+        for name in ("cancelled", "ended"):
+            gate = checkout.path(f"stalls/{name}")
+            wait_for(lambda gate=gate: gate.exists() or running.has_ended(), f"{name} comes to its third step")
+        assert not running.has_ended(), running.end()[1][-8000:]
+        numbers = {job: number for number, job in cluster.jobs().items()}
+        cluster.call("scancel", str(numbers["train/cancelled"]))
+        cluster.call("scontrol", "update", f"JobId={numbers['train/ended']}", "TimeLimit=1")
         yield Stopped(checkout, running, failing)
     finally:
-        for process in (running, failing):
-            process.kill()
-            process.wait()
+        running.kill()
+        failing.kill()
 
 
 def submitted_by(cluster: Cluster, checkout: Checkout) -> tuple[set[str], set[str]]:
@@ -117,7 +117,7 @@ def submitted_by(cluster: Cluster, checkout: Checkout) -> tuple[set[str], set[st
     before = set(cluster.jobs())
     said = cluster.run(checkout)
     new = {name for number, name in cluster.jobs().items() if number not in before}
-    return {name for name in new if name.removeprefix("train/") not in (*STALLS, "broken")}, jobs_in(said)
+    return {name for name in new if name.removeprefix("train/") not in (*STOPPED, "broken")}, jobs_in(said)
 
 
 def test_after_an_edit_only_what_it_concerns_is_submitted(nano, stopped, cluster: Cluster, tmp_path: Path) -> None:
@@ -135,40 +135,40 @@ def test_after_an_edit_only_what_it_concerns_is_submitted(nano, stopped, cluster
 def test_a_stopped_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     stopped, nano, cluster: Cluster, tmp_path: Path, name: str, how: str
 ) -> None:
-    stopped.end()
+    assert stopped.failed
     checkout = stopped.checkout
     first, second = [number for number, job in cluster.jobs().items() if job == f"train/{name}"]
     assert (cluster.facts(first)["JobState"], cluster.facts(second)["JobState"]) == (how, "COMPLETED")
     assert "mem=2000M" in cluster.facts(first)["TRES"] and "mem=3000M" in cluster.facts(second)["TRES"]
     [folder] = checkout.path("results/nano/train").glob(f"{name}-????????")
     log = checkout.path(f"logs/nano/train/{folder.name}.log").read_text()
-    assert "resumed after step" in log, log
-    if name != "cancelled":  # between SIGTERM and SIGKILL there may or may not be the time to save
-        assert ("Interrupted: stopped after step" in log) == (name == "saved"), log
-    assert len(json.loads((folder / "manifest.json").read_text())["run"]["starts"]) == 2
+    assert "resumed after step 2" in log, log
+    assert ("Interrupted: stopped after step 2" in log) == (name == "saved"), log
+    run = json.loads((folder / "manifest.json").read_text())["run"]
+    assert len(run["starts"]) == 2
+    budget, limit = run["command"][run["command"].index("--max-minutes") + 1], cluster.facts(second)["TimeLimit"]
+    assert limit == "00:30:00" and 20 < float(budget) < 30
     undisturbed = copy_with_configs(tmp_path / "repository", of=nano[0])
     command = [sys.executable, "-m", "lightningrl", "train", "--config", "tests/slurm/stopped.yaml", "--name", name]
-    done = subprocess.run(command, cwd=undisturbed.root, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=undisturbed.root, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     assert science(folder) == science(undisturbed.path(f"results/nano/train/{folder.name}"))
 
 
 def test_of_a_failing_job_the_end_of_its_log_is_shown(stopped) -> None:
-    stopped.end()
     told = stopped.failed
     assert "Error in rule train" in told and "logs/nano/train/broken-" in told
     assert "ConfigError: the reward stalling:broken gave numbers of shape (3,)" in told
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(4000)
 def test_the_miniature_runs(cluster: Cluster, tmp_path: Path) -> None:
     """All of config/config.yaml, on the test cluster: some twenty minutes."""
     checkout = copy_with_configs(tmp_path / "repository")
     text = checkout.path("tests/slurm/nano.yaml").read_text()
-    text = text.replace("config/nano.yaml", "config/config.yaml").replace("hours: 0.1", "hours: 1")
+    text = text.replace("config/nano.yaml", "config/config.yaml").replace("hours: 1}", "hours: 2}")
     checkout.path("tests/slurm/miniature.yaml").write_text(text)
-    said = cluster.run(checkout, config="miniature.yaml", limit_s=3600)
+    said = cluster.run(checkout, config="miniature.yaml", limit_s=TEST_S)
     latest = checkout.path("results/miniature/latest")
     assert "results/miniature/release-" in said and (latest / "report.html").stat().st_size > 0
     lines = (latest / "tables/main.csv").read_text().splitlines()

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""A Slurm of one node in a folder, for as long as this program runs: `tests/slurm/cluster.py FOLDER`.
+
+munged, slurmctld and slurmd of the distribution's packages, as the user who calls it, root or not; no systemd, nothing
+under /etc. The node pretends to have 4 CPUs and 4 H100s, which are counted and bound like real ones; jobs of the
+partition gpu get as many CPUs of those as the machine has: more at a time would only make all of them slower.
+
+It prints `ready` once a job has run, and then reads its standard input. When that ends - by Ctrl-D, or because whoever
+started it was killed - or on Ctrl-C or SIGTERM, all jobs and daemons are killed; nothing stays. To use it meanwhile:
+`export SLURM_CONF=FOLDER/slurm.conf PATH=FOLDER/bin:$PATH`.
+"""
+
+import contextlib
+import ctypes
+import getpass
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SEARCHED = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+NEEDED = ("munged", "slurmctld", "slurmd", "srun")
+START_S = 300
+"""For the daemons to run a first job, on a machine however busy."""
+# Character devices that are always there stand for GPUs: a count without devices would be refused.
+GRES = "AutoDetect=off\n" + "".join(
+    f"Name=gpu Type=h100 File=/dev/{name}\n" for name in ("null", "zero", "full", "random")
+)
+# MinJobAge: finished jobs must be seen by squeue, there is no accounting. KillWait: from SIGTERM to SIGKILL.
+# config_overrides: the CPUs and the memory are those written here, whatever the machine has.
+CONFIG = """
+ClusterName=tests
+SlurmctldHost={node}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/run/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/run/slurmctld.pid
+SlurmdPidFile={folder}/run/slurmd.pid
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd.log
+PlugStackConfig=/dev/null
+MailProg=/bin/true
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SchedulerParameters=sched_interval=5,batch_sched_delay=0
+SlurmdParameters=config_overrides
+EnforcePartLimits=ALL
+ReturnToService=2
+MinJobAge=3600
+KillWait=5
+GresTypes=gpu
+NodeName={node} NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 Gres=gpu:h100:4 State=UNKNOWN
+PartitionName=cpu Nodes={node} Default=YES MaxTime=600 State=UP
+PartitionName=gpu Nodes={node} MaxCPUsPerNode={cores} MaxTime=600 State=UP
+"""
+
+
+def configure(folder: Path) -> None:
+    for name in ("bin", "log", "run", "spool", "state"):
+        (folder / name).mkdir(exist_ok=True)
+    for path in (folder, folder / "run"):  # munged refuses a socket in a folder that others cannot enter
+        path.chmod(0o755)
+    key = folder / "munge.key"
+    key.touch(0o600)
+    key.write_bytes(secrets.token_bytes(128))
+    (folder / "gres.conf").write_text(GRES)
+    facts = {
+        "node": socket.gethostname().split(".")[0],
+        "user": getpass.getuser(),
+        "cores": max(2, os.cpu_count() or 2),
+    }
+    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, ports=free_ports(), **facts))
+    # Snakemake's step inside a job drops SLURM_CONF before it calls srun, which then looks under /etc/slurm.
+    for name in ("srun", "squeue"):
+        program = folder / "bin" / name
+        program.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which(name)} "$@"\n')
+        program.chmod(0o755)
+
+
+def free_ports() -> tuple[int, int]:
+    """Two ports that nobody listens on, below those that the system itself hands out."""
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        while len(found) < 2:
+            port = random.SystemRandom().randrange(20_000, 32_000)
+            tried = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                tried.bind(("", port))
+                found.append(port)
+        return found[0], found[1]
+
+
+def start(folder: Path) -> list[subprocess.Popen]:
+    """The three daemons; they take no signal from the terminal."""
+    run, log = folder / "run", folder / "log"
+    munge = ["--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={run}/munge.socket"]
+    munge += [f"--seed-file={run}/munge.seed", f"--pid-file={run}/munged.pid", f"--log-file={log}/munged.log"]
+    daemons = []
+    for command in (["munged", *munge, "--num-threads=2"], ["slurmctld", "-D"], ["slurmd", "-D"]):
+        program = str(shutil.which(command[0], path=SEARCHED))
+        with open(log / f"{command[0]}.out", "w") as output:
+            daemons.append(
+                subprocess.Popen(
+                    [program, *command[1:]],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            )
+        while command[0] == "munged" and not (run / "munge.socket").exists() and daemons[0].poll() is None:
+            time.sleep(0.02)
+    return daemons
+
+
+def is_ready(daemons: list[subprocess.Popen]) -> bool:
+    """Wait until a job runs; False when a daemon has ended (another program took its port), or nothing ever runs."""
+    deadline = time.monotonic() + START_S
+    while all(daemon.poll() is None for daemon in daemons) and time.monotonic() < deadline:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command = ["srun", "--quiet", "--immediate=5", "true"]
+            if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30).returncode == 0:
+                return True
+        time.sleep(0.25)
+    return False
+
+
+def end_everything() -> None:
+    """Kill what has come from this process, however it was detached: as their reaper this process inherits it all."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    while pids := children.read_text().split():
+        for pid in map(int, pids):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            for _ in pids:
+                os.waitpid(-1, 0)
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        for _ in range(3):
+            configure(folder)
+            if is_ready(start(folder)):
+                sys.stdout.write("ready\n")
+                sys.stdout.flush()
+                sys.stdin.read()
+                return
+            end_everything()
+        ends = [f"{path}:\n{path.read_text(errors='replace')[-2000:]}\n" for path in sorted((folder / "log").iterdir())]
+        sys.exit("the test Slurm did not start; the ends of its logs:\n" + "".join(ends))
+    finally:
+        end_everything()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute())
