@@ -16,3 +16,11 @@ def process() -> tuple[int, int]:
             "launch set them; unset both to run one process"
         )
     return int(rank), int(size)
+
+
+_LAUNCH = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launch_id() -> str:
+    """What the processes of one launch have in common and those of another launch do not; empty without a launcher."""
+    return " ".join(f"{name}={os.environ[name]}" for name in _LAUNCH if name in os.environ)

@@ -7,6 +7,7 @@ is whole, dropped, and made again. Final records are written elsewhere, at once,
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -101,7 +102,10 @@ class RecordFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file:
-                before = file.tell()
+                # Versions of an evaluation that differ only in their sweep may gather here at the same time.
+                with contextlib.suppress(OSError):  # a file system without locks does without
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                before = file.seek(0, os.SEEK_END)
                 try:
                     # A predecessor's torn last line stays behind as a damaged line of its own.
                     file.write(data if before == 0 or self._ends_whole() else b"\n" + data)

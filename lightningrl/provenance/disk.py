@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
+
+from lightningrl.lease import holder_of
 
 
 def used(folders: Iterable[Path]) -> int:
@@ -57,7 +58,7 @@ def holders(root: Path, sure: bool = False) -> dict[Path, str]:
 
 def _by_process(path: Path) -> str:
     try:
-        text = path.read_text(errors="replace")
+        text = path.read_text(errors="replace").partition("\n")[0]
     except OSError:
         return ""
     process, _, host = text.removeprefix("process ").partition(" on ")
@@ -67,17 +68,7 @@ def _by_process(path: Path) -> str:
 
 
 def _by_lock(path: Path) -> str:
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return ""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.pread(handle, 200, 0).decode(errors="replace") or "another process"
-    finally:
-        os.close(handle)
-    return ""
+    return (holder_of(path) or ("", ""))[0]
 
 
 def _files(folder: Path) -> Iterable[os.stat_result]:

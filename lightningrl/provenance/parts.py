@@ -12,10 +12,18 @@ from pathlib import Path
 
 from lightningrl import io
 from lightningrl.errors import StageError
-from lightningrl.lease import lease
 from lightningrl.provenance import manifest
 from lightningrl.provenance.plan import Plan
-from lightningrl.provenance.runner import choose_jail, context_of, log, shortest, stopping, threads_of, timing_file
+from lightningrl.provenance.runner import (
+    alone,
+    choose_jail,
+    context_of,
+    log,
+    shortest,
+    stopping,
+    threads_of,
+    timing_file,
+)
 from lightningrl.provenance.stage import RESULTS, TIMING, Stage
 from lightningrl.provenance.system import set_thread_environment
 
@@ -70,10 +78,11 @@ def run_part(
         raise StageError(f"{stage.kind} {stage.name}: only evaluations are made in parts")
     stage.check_key(key)
     started = time.monotonic()
+    budget_s = shortest(max_minutes, plan.experiment.resources.max_minutes)
     index, count = part
     state = stage.cache / f"part-{index}-of-{count}"
     done = marker(stage, part)
-    with log(stage, started, part) as report, lease(state, made=state):
+    with log(stage, started, part) as report, alone(state, report, budget_s, started, made=state):
         if not manifest.missing(stage):
             manifest.check_code(stage)
             report(f"already finished: {stage.folder}")
@@ -83,7 +92,7 @@ def run_part(
                 manifest.check_input(role, source)
             resources = plan.experiment.resources
             set_thread_environment(threads_of(resources, stage.kind))
-            with stopping(shortest(max_minutes, resources.max_minutes), started) as should_stop:
+            with stopping(budget_s, started) as should_stop:
                 from lightningrl.stages.evaluate import run_part as run
 
                 run(context_of(stage, plan.experiment, report, should_stop, timing_file(state / TIMING)), part)

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from lightningrl.config.experiment import Experiment
 from lightningrl.config.report import Resources
 from lightningrl.errors import LightningRLError, StageError
 from lightningrl.io import canonical_json, disk_error, read_json, read_jsonl, write_bytes, write_json
-from lightningrl.launched import process
-from lightningrl.lease import lease
-from lightningrl.provenance import manifest, system
+from lightningrl.launched import launch_id, process
+from lightningrl.lease import holder_of, lease, patiently
+from lightningrl.provenance import again, manifest, system
 from lightningrl.provenance.plan import Plan
 from lightningrl.provenance.stage import TIMING, Stage
 from lightningrl.resolve import resolve
@@ -40,10 +40,11 @@ STOP_EARLIER_S = 60.0
 def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: float | None = None) -> bool:
     """Make a stage's results; False when they were there already.
 
-    `key` is what the caller planned with; `max_minutes` a time budget beside `resources.max_minutes`. Raises StageError
-    when it is not the key of today's config and sources, when an input is missing or damaged, when another process
-    works on the folder, or when the disk is full; Interrupted after SIGTERM or at the end of the time budget, with the
-    state saved.
+    `key` is what the caller planned with; `max_minutes` a time budget beside `resources.max_minutes`. While another
+    process works on the folder it waits; when that one has finished, nothing is left to do, and when that one ended
+    early, this one goes on from where it stopped. Raises StageError when the key is not that of today's config and
+    sources, when an input is missing or damaged, or when the disk is full; Interrupted after SIGTERM or at the end of
+    the time budget, with the state saved.
     """
     stage.check_key(key)
     started = time.monotonic()
@@ -54,13 +55,15 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: flo
     if rank > 0:
         return _help(plan, stage, budget_s, started)
     try:
-        with log(stage, started) as report, lease(stage.folder / "state"):
-            if not manifest.missing(stage):
+        with log(stage, started) as report, alone(stage.folder / "state", report, budget_s, started):
+            if again.is_finished(stage):
                 manifest.check_code(stage)
                 manifest.check(stage.folder)
                 shutil.rmtree(stage.folder / "state", ignore_errors=True)
                 report(f"already finished: {stage.folder}")
                 return False
+            if stage.manifest.is_file() and not manifest.missing(stage):
+                report(f"made again, as asked; until it is finished, what was there is in {again.set_aside(stage)}")
             check_state(stage)
             choose_jail(plan, report)
             _make(stage, plan.experiment, report, budget_s, started)
@@ -75,7 +78,7 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: flo
 def _help(plan: Plan, stage: Stage, budget_s: float | None, started: float) -> bool:
     """One of the processes beside the first: it computes its share and writes nothing but its part of the state."""
     resources = plan.experiment.resources
-    if not manifest.missing(stage):
+    if not _first_has_begun(stage, budget_s, started):
         return False
     check_state(stage)
     choose_jail(plan, lambda line: None)
@@ -86,6 +89,28 @@ def _help(plan: Plan, stage: Stage, budget_s: float | None, started: float) -> b
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
         entry(context_of(stage, plan.experiment, lambda line: None, should_stop, lambda **row: None))
     return True
+
+
+def _first_has_begun(stage: Stage, budget_s: float | None, started: float) -> bool:
+    """Wait until this launch's first process holds the folder; False when the folder is finished before that."""
+    with stopping(budget_s, started) as should_stop:
+        wait = patiently(lambda line: None, should_stop)
+        while (holder := holder_of(stage.folder / "state" / "lease")) is None or holder[1] != launch_id():
+            if again.is_finished(stage):
+                return False
+            wait(stage.folder, holder[0] if holder else "the first process of this launch")
+    return True
+
+
+@contextmanager
+def alone(
+    state: Path, report: Callable[[str], None], budget_s: float | None, started: float, made: Path | None = None
+) -> Iterator[None]:
+    """Hold the lease of a state's folder, after waiting for whoever has it; Interrupted when told to stop before."""
+    with ExitStack() as held:
+        with stopping(budget_s, started) as should_stop:
+            held.enter_context(lease(state, made=made, wait=patiently(report, should_stop)))
+        yield
 
 
 def choose_jail(plan: Plan, report: Callable[[str], None]) -> None:

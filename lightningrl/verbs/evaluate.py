@@ -38,7 +38,7 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     from lightningrl.errors import ConfigError
     from lightningrl.evaluation import asked as tasks
     from lightningrl.evaluation import direct
-    from lightningrl.lease import lease
+    from lightningrl.lease import lease, patiently
     from lightningrl.provenance.digest import digest
     from lightningrl.resolve import resolve
     from lightningrl.sandbox.probe import probe
@@ -82,12 +82,13 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     judge = resolve(chosen.judge)(workers=given["workers"])
     rows: list[dict[str, Any]] = []
     try:
-        with lease(out / "state"):
+        with lease(out / "state", wait=patiently(lambda line: typer.echo(line, err=True))):
             summaries = direct.evaluate(
                 llm, judge, asked, policy, settings, out, lambda line: typer.echo(line, err=True),
                 lambda **row: rows.append(row),
             )  # fmt: skip
-            _describe(out, llm, settings, rows)
+            if rows or not (out / "run.json").exists():  # else nothing was decoded now: it tells of the run that did
+                _describe(out, llm, settings, rows)
     finally:
         judge.close()
     _show(summaries, rows)

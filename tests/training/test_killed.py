@@ -25,6 +25,7 @@ from lightningrl.lease import lease
 from lightningrl.provenance.digest import PACKAGE
 
 SEED = 20261
+TESTS = Path(__file__).parents[1]
 CONFIG = f"""
 extends: {PACKAGE.parent / "config" / "nano.yaml"}
 experiment: killed
@@ -38,10 +39,12 @@ runs:
   - {{name: r, role: after, algorithm: lightningrl, benchmark: gsm-mini, steps: 8, prompts: 2, responses: 4, updates: 2,
      max_rounds: 2, method: {{filter_all_wrong: false}}, threshold: 0.03, learning_rate: 1.0e-4, validate_every: 2,
      save_every: 2}}
+decoding: {{selector: "fixtures.held:Held"}}
 report: {{replays: []}}
 """
 BEFORE = (("data", "--name", "gsm-mini"), ("selfcheck", "--name", "gsm-mini"), ("tokenizer",), ("pretrain",))
 TRAIN = ("train", "--config", "killed.yaml", "--name", "r")
+TIMING = "results/killed/train/r-*/state/timing.jsonl"
 RESULTS = ("model.safetensors", "metrics.jsonl", "selection.json")
 
 
@@ -59,17 +62,29 @@ class Run:
     def steps(self) -> int:
         """Steps taken since the first start, those after a resume too; -1 before the start."""
         try:
-            return next(self.root.glob("results/killed/train/r-*/state/timing.jsonl")).read_bytes().count(b"\n") - 1
+            return next(self.root.glob(TIMING)).read_bytes().count(b"\n") - 1
         except (StopIteration, FileNotFoundError):
             return -1
 
     def begin(self, steps: int, then_s: float = 0.0):
         """The training as a process of its own, some time after so many steps, unless it has ended by itself."""
         process = start(self.root, *TRAIN)
-        deadline = time.monotonic() + 120
-        while self.steps() < steps and process.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.002)
+        wait_for(lambda: self.steps() >= steps or not process.is_alive(), f"{steps} steps")
         time.sleep(then_s)
+        return process
+
+    @property
+    def gate(self) -> Path:
+        return self.root / "gate"
+
+    def hold_after(self, steps: int) -> None:
+        """Whoever trains next holds once, in the rollouts of the step after so many (fixtures/held.py)."""
+        self.gate.write_text(f"{TIMING} {steps + 1}")
+
+    def begin_and_hold(self, steps: int):
+        self.hold_after(steps)
+        process = self.begin(steps)
+        assert process.is_alive(), (self.root / "output.log").read_text()[-3000:]
         return process
 
     def end(self) -> dict[str, bytes]:
@@ -129,11 +144,12 @@ def test_killed_at_a_random_moment_and_resumed_it_ends_byte_equal(kills, whole, 
 
 def test_sigterm_saves_ends_with_75_and_a_damaged_state_is_named_then_gone_without(whole, fresh) -> None:
     run = fresh()
-    process = run.begin(5)
+    process = run.begin_and_hold(5)
     os.kill(process.pid, signal.SIGTERM)
-    process.join(60)
+    process.join(HANG_S)
     assert process.exitcode == 75
-    assert "interrupted: stopped after step" in (run.root / "output.log").read_text()
+    run.gate.unlink()
+    assert "interrupted: stopped after step 6" in (run.root / "output.log").read_text()
     newest = sorted(run.stage.glob("state/step-*"))[-1]
     part = newest / "state-0-of-1.pt"
     data = bytearray(part.read_bytes())
@@ -149,16 +165,16 @@ def test_sigterm_saves_ends_with_75_and_a_damaged_state_is_named_then_gone_witho
 
 def test_a_second_trainer_waits_for_the_first_and_goes_on_from_what_it_left(whole, fresh) -> None:
     run = fresh()
-    first = run.begin(3)
+    first = run.begin_and_hold(3)
     os.kill(first.pid, signal.SIGKILL)
     first.join()
-    had_finished = not (run.stage / "state").exists()
+    run.gate.unlink()
     said = run.root / "output.log"
     with lease(run.stage / "state"):
         second = start(run.root, *TRAIN)
         wait_for(lambda: f"is being made by process {os.getpid()} on " in said.read_text(), said.read_text)
     second.join(HANG_S)
-    assert second.exitcode == 0 and ("resumed after step" in said.read_text()) != had_finished, said.read_text()[-3000:]
+    assert second.exitcode == 0 and "resumed after step 2" in said.read_text(), said.read_text()[-3000:]
     assert run.end() == whole[0]
 
 
@@ -167,20 +183,25 @@ class Launched:
 
     COMMAND = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lightningrl")
 
-    def __init__(self, run: Run):
-        path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    def __init__(self, run: Run, hold_after: int | None = None):
+        """hold_after: returns when they hold after so many steps."""
+        if hold_after is not None:
+            run.hold_after(hold_after)
+        path = os.pathsep.join(filter(None, [str(PACKAGE.parent), str(TESTS), os.environ.get("PYTHONPATH")]))
         self.log = open(run.root / "launched.log", "ab")
         self.process = psutil.Popen(
             [*self.COMMAND, *TRAIN], cwd=run.root, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             stdout=self.log, stderr=self.log, start_new_session=True,
         )  # fmt: skip
+        if hold_after is not None:
+            wait_for(lambda: run.steps() >= hold_after or self.process.poll() is not None, f"{hold_after} steps")
 
     def ranks(self) -> list[psutil.Process]:
         return [child for child in self.process.children() if TRAIN[0] in child.cmdline()]
 
-    def end(self, timeout_s: float = 120) -> int:
+    def end(self) -> int:
         try:
-            return self.process.wait(timeout_s)
+            return self.process.wait(HANG_S)
         finally:
             self.log.close()
 
@@ -190,9 +211,9 @@ def test_all_processes_of_a_launch_wait_for_another_holder_of_the_folder(whole, 
     run = fresh()
     code, _ = finish(run.root, *TRAIN)
     assert code == 0
-    finished = shutil.move(run.stage, tmp_path / "finished")
+    folder, finished = run.stage, tmp_path / "finished"
+    shutil.move(folder, finished)
     said = run.root / "launched.log"
-    folder = run.root / "results/killed/train" / finished.name
     with lease(folder / "state"):
         waiting = Launched(run)
         wait_for(lambda: f"is being made by process {os.getpid()} on " in said.read_text(), said.read_text)
@@ -213,15 +234,14 @@ def test_two_processes_killed_and_stopped_go_on_to_the_bytes_of_an_undisturbed_r
     assert Launched(undisturbed).end() == 0, (undisturbed.root / "launched.log").read_text()[-3000:]
     expected = undisturbed.end()
     for number, (steps, disturb) in enumerate([(3, "kill"), (5, "terminate")]):
-        launched, deadline = Launched(run), time.monotonic() + 120
-        while run.steps() < steps and launched.process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+        launched = Launched(run, hold_after=steps)
         ranks = launched.ranks()
         assert len(ranks) == 2
         (ranks[1] if disturb == "kill" else launched.process).send_signal(getattr(signal, f"SIG{disturb[:4].upper()}"))
         assert launched.end() != 0
         _, alive = psutil.wait_procs(ranks, timeout=HANG_S)
         assert not alive, "no process is left behind"
+        run.gate.unlink()
         states = sorted(path.name for path in run.stage.glob("state/step-*"))
         assert states and not (run.stage / "model.safetensors").exists(), (number, states)
     assert Launched(run).end() == 0, (run.root / "launched.log").read_text()[-3000:]
@@ -232,10 +252,9 @@ def test_two_processes_killed_and_stopped_go_on_to_the_bytes_of_an_undisturbed_r
 
 def test_a_state_of_two_processes_is_not_taken_for_one_of_one(fresh) -> None:
     run = fresh()
-    launched, deadline = Launched(run), time.monotonic() + 120
-    while not any(run.stage.glob("state/step-*")) if run.steps() >= 0 else time.monotonic() < deadline:
-        time.sleep(0.01)
+    launched = Launched(run, hold_after=3)
     launched.ranks()[0].kill()
     launched.end()
+    run.gate.unlink()
     code, said = finish(run.root, *TRAIN)
     assert code == 2 and "names state-0-of-2.pt, state-1-of-2.pt, expected state-0-of-1.pt" in said, said[-500:]

@@ -17,7 +17,6 @@ environment = os.environ
 environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
 
 from snakemake.cli import get_argument_parser
-from snakemake.settings.types import RerunTrigger
 
 from lightningrl.config.experiment import files_of, load
 from lightningrl.errors import LightningRLError
@@ -25,6 +24,7 @@ from lightningrl.provenance.parts import check_made_by, marker
 from lightningrl.provenance.pin import pins_told
 from lightningrl.provenance.plan import plan
 from lightningrl.provenance.runner import threads_of
+from lightningrl.provenance.snakemake import forced, forget_interrupted_jobs, protect_results, settle, tell_jobs
 from lightningrl.provenance.stage import MANIFEST
 from lightningrl.stages.release import link
 
@@ -175,30 +175,23 @@ def files_of(stage):
     return [(stage.folder / name).as_posix() for name in stage.outputs]
 
 
-@cache
-def trust_names():
-    """Only missing files and times count from here on: a folder's name holds the key of all that could change its
-    content, so Snakemake's own guesses (other code, parameters, another set of inputs) can only be wrong."""
-    workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
-
-
+protect_results()
 if workflow.is_main_process:
-    # Snakemake's notes of outputs that a stopped job had begun. A stage's folder with a manifest is whole, and one without
-    # is gone on with; with the notes Snakemake would refuse to go on, or delete what is whole.
-    for note in Path(".snakemake/incomplete").glob("*"):
-        note.unlink(missing_ok=True)
+    forget_interrupted_jobs()
+    if any(word.startswith("--delete-a") for word in sys.argv):
+        raise WorkflowError("results are removed by `lightningrl results --prune` alone, which knows what they are for")
 
 
 @cache
 def forced_stages():
-    """Folders of the stages that -R names (by rule or by file), and of all that follows from them. Known when the DAG
-    is built, not yet when rules are read."""
-    asked = set(workflow.dag_settings.forcerun)
-    forced = set()
-    for stage in PLAN:
-        if stage.kind in asked or asked & set(files_of(stage)) or forced & {s.folder for s in stage.inputs.values()}:
-            forced.add(stage.folder)
-    return forced
+    """Folders of the stages that the command line forces, with what follows; in a job of a cluster none, because there
+    Snakemake forces the job itself. Known when the DAG is built, not yet when rules are read."""
+    settle(workflow)
+    if not workflow.is_main_process:
+        return set()
+    folders = forced(workflow, PLAN)
+    tell_jobs(folders, PLAN)
+    return folders
 
 
 def upstream(kind):
@@ -212,7 +205,7 @@ def upstream(kind):
     """
 
     def inputs(wildcards):
-        trust_names()
+        forced_here = forced_stages()
         stage = PLAN.stage(kind, wildcards.get("name", "release"))
         if wildcards.key != stage.key:
             raise WorkflowError(
@@ -220,11 +213,11 @@ def upstream(kind):
                 "an older version cannot be made again from here"
             )
         finished = stage.manifest.is_file()
-        remade = not finished or stage.folder in forced_stages()
+        remade = not finished or stage.folder in forced_here
         return [
             (
                 ancient(source.manifest.as_posix())
-                if finished and source.folder not in forced_stages()
+                if finished and source.folder not in forced_here
                 else source.manifest.as_posix()
             )
             for source in (stage.upstream if remade else stage.inputs.values())
