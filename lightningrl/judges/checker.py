@@ -3,7 +3,9 @@
 Test code is trusted and runs here; the program is not, and never does. Calls of the entry point go out as plain data
 and come back as plain data, so an `assert` compares real ints and lists by Python's own rules, and there is nothing of
 the program's that could have a say in it. What is no plain data stays in the jail and is a `Handle` here: it can be
-passed back, called, iterated, asked for its truth and its plain attributes, and equals nothing but itself.
+passed back, called, iterated, asked for its truth and its plain attributes, and equals nothing but itself. An object
+that equals a plain value (a named tuple, a member of an IntEnum) is that value here, as it was when it crossed, with
+the object's plain attributes; passed back, it is the object again.
 
 Started as `python -s -S -P -B checker.py` by `lightningrl.judges.code_tests`, and used again; one JSON line a message:
 
@@ -27,7 +29,7 @@ from typing import IO, Any
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from lightningrl.judges.worker import channels
-from lightningrl.sandbox import codec
+from lightningrl.sandbox import codec, kinds
 
 MEMORY_BYTES = 1 << 30
 _LIBC = ctypes.CDLL(None)
@@ -84,7 +86,7 @@ class Jail:
     def _read(self, line: str, number: str) -> Any:
         if not line.isascii():
             raise codec.CodecError("bytes that are not ASCII")
-        answer = codec.loads(line, self._budget, self._handle)
+        answer = codec.loads(line, self._budget, self._object)
         if type(answer) is not dict or type(answer.get("id")) is not str or answer["id"] != number:
             raise codec.CodecError("an answer to something else than what was asked")
         if set(answer) == {"id", "value"}:
@@ -96,8 +98,16 @@ class Jail:
         self.saw_exit = self.saw_exit or kind == "SystemExit"
         raise _exception(kind, message)
 
-    def _handle(self, number: int) -> "Handle":
-        return self._handles.setdefault(number, Handle(self, number))
+    def _object(self, number: int, value: Any = None) -> Any:
+        """What stands for an object of the program here; value: the plain value that it equals, if it does."""
+        handle = self._handles.setdefault(number, Handle(self, number))
+        if value is None:
+            return handle
+        if type(value) not in LIKES:
+            raise codec.CodecError("an object that equals a value of another kind")
+        like = LIKES[type(value)](value)
+        like._handle = handle
+        return like
 
 
 class Handle:
@@ -137,6 +147,18 @@ class Handle:
         return "<an object of the program>"
 
 
+def _like(kind: type) -> type:
+    """A subclass of a plain type, for objects of the program that equal a value of it: that value, made here."""
+
+    def attribute(self: Any, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_handle"), name)
+
+    return type(f"Like_{kind.__name__}", (kind,), {"__getattr__": attribute})
+
+
+LIKES = {kind: _like(kind) for kind in kinds.BASES}
+
+
 class Namespace(dict[str, Any]):
     """The globals of the test code. Names that it lacks are modules of the standard library, else the program's."""
 
@@ -154,6 +176,7 @@ class Namespace(dict[str, Any]):
 
 def main() -> None:
     source, sink = channels(MEMORY_BYTES)
+    sys.set_int_max_str_digits(0)  # the clock bounds such conversions
     while True:
         message = receive(source)
         if "answer" in message:  # to a judgement that was given up
@@ -220,6 +243,8 @@ def _attempt(code: str, name: str, namespace: Namespace, jail: Jail) -> tuple[bo
 
 
 def _number_of(value: Any) -> int:
+    if type(value) in LIKES.values():
+        value = value._handle
     if type(value) is not Handle:
         raise codec.CodecError(f"the test passes a {type(value).__name__} to the program, which is no plain data")
     return object.__getattribute__(value, "_number")

@@ -128,9 +128,10 @@ def _read_job(example: Example, response: str) -> _Job | Verdict:
     except ValueError as error:
         return _gold_error(example.uid, str(error), time.monotonic() - start)
     turn = example.messages[-1] if example.messages else {}
-    program = extract_program(response, turn["content"] if turn.get("role") == "assistant" else "")
+    prefill = turn["content"] if turn.get("role") == "assistant" else ""
+    program = extract_program(response, prefill, None if isinstance(gold, StdioGold) else gold.entry_point)
     if program is None:
-        detail = "no complete code block"
+        detail = "no block of Python"
         compat = None if isinstance(gold, CallsGold) else False
         return Verdict(False, 0.0, "unparsable", detail=detail, seconds=time.monotonic() - start, compat=compat)
     try:

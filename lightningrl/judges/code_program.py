@@ -1,90 +1,127 @@
 """Find the program in a response.
 
-Chat models answer with a Markdown code block. Where the prompt ends with the beginning of the answer (a prefill: an
-assistant turn that opens a block, perhaps with the signature of the function to complete), the program is that
-beginning and what the response makes of it. Linear in the text.
+Of the pieces of the response that may be code (`lightningrl.judges.code_blocks`), the program is
+
+1. the last one that defines the entry point (for a program that reads and prints: the last one that reads), blocks
+   with an end before all else, since a text may have been cut off in a block without one; with the imports, functions,
+   classes and constants of earlier pieces that it uses and does not have itself;
+2. where there is none, all of them together.
+
+A prompt may end with the beginning of the answer (a prefill: an assistant turn that opens a block, perhaps with the
+signature of the function to complete). The response goes on in that block, unless it begins with a fence of its own.
+Linear in the text.
 """
 
 from __future__ import annotations
 
+import keyword
 import re
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Sequence
 
-_FENCE = re.compile(r" {0,3}```[ \t]*+(\w*+)[^`]*+")
-_OPENING = re.compile(r"^ {0,3}```[ \t]*(python3|python|py)\b[ \t]*", re.MULTILINE | re.IGNORECASE)
-_PYTHON_TAGS = ("python", "python3", "py")
+from lightningrl.judges.code_blocks import OUTSIDE, PYTHON, UNTAGGED, Piece, begins_with_fence, ends_open, pieces_of
+
+_READS = re.compile(r"\binput\(|\bstdin\b|\bopen\(0|\bfileinput\b")
+_MARK = re.compile(r"^[ \t]*\[/?(?:BEGIN|END|DONE|PYTHON|CODE|ANSWER)\][ \t]*$", re.MULTILINE)
+"""Lines that some prompts ask for around the code, MBPP's for example."""
+_BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
+_WORD = re.compile(r"[^\W\d]\w*")
+_BINDS = re.compile(
+    r"(?:@.*+\n)*+(?:(?:async )?(?:def|class)[ \t]+(\w+)|(import|from)\b"
+    r"|((?:\w++[ \t]*+,?[ \t]*+)++)(?::[^=\n]*+)?=(?!=))"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    tag: str
-    text: str
-    is_closed: bool
+def extract_program(response: str, prefill: str = "", entry_point: str | None = None) -> str | None:
+    """The program. None: there are blocks, but none of Python, or nothing but blanks.
 
-
-def extract_program(response: str, prefill: str = "") -> str | None:
-    """The last complete ```python block, else the last complete block without a language; a text without any fence
-    is itself the program. None: fences, but no such block, or nothing but blanks.
-
-    With a prefill that opens a ```python block: that block, if the response closes it or opens no other; it may end
-    with the text, since a response may stop right after the code. When the response adds nothing to it, or opens
-    another block inside it, the response's own blocks count as above, and the last one need not be closed.
+    entry_point: the function that is called; None: the program reads and prints.
 
     >>> extract_program("It is\\n```python\\nx = 1\\n```\\n")
     'x = 1'
-    >>> extract_program("    return x\\n```\\nThat is all.", prefill="The code:\\n```python\\ndef f(x):\\n")
+    >>> extract_program("    return x\\n```\\nThat is all.", "The code:\\n```python\\ndef f(x):\\n", "f")
     'def f(x):\\n    return x'
     """
-    openings = list(_OPENING.finditer(prefill))
-    if openings:
-        begin = prefill[openings[-1].end() :].removeprefix("\n")
-        # A prefill may end with the fence itself; the line break after it is then the response's.
-        rest = response if begin or prefill.endswith("\n") else response.removeprefix("\n")
-        return _continued(begin, rest)
-    blocks, has_fence = _blocks((prefill + response).split("\n"), None)
-    return _not_blank(_last(blocks) if has_fence else prefill + response)
+    response, prefill = _cleaned(response), _cleaned(prefill)
+    begun = ends_open(prefill)
+    if begun is not None and begins_with_fence(response):
+        return _chosen([Piece(PYTHON, begun, False)], pieces_of(response), entry_point)
+    ends_with_fence = begun is not None and begins_with_fence(prefill.rpartition("\n")[2])
+    if ends_with_fence and not response.lstrip(" \t").startswith("\n"):
+        prefill += "\n"
+    return _chosen([], pieces_of(prefill + response), entry_point)
 
 
-def _continued(begin: str, response: str) -> str | None:
-    blocks, _ = _blocks((begin + response).split("\n"), "python")
-    first, *others = blocks
-    adds = first.text.strip() != begin.strip()
-    if adds and (first.is_closed or not others):
-        return _not_blank(first.text)
-    own, _ = _blocks(response.split("\n"), None)
-    program = _last(own) or next((block.text for block in reversed(own) if block.tag in _PYTHON_TAGS), None)
-    return _not_blank(program if program is not None else first.text)
+def _cleaned(text: str) -> str:
+    return _MARK.sub("", _BYTE_ORDER_MARK.sub("", text.replace("\r\n", "\n")))
 
 
-def _blocks(lines: list[str], tag: str | None) -> tuple[list[_Block], bool]:
-    """All blocks in order, the one that the text's end leaves open included, and whether there is a fence at all.
+def _chosen(begun: list[Piece], own: list[Piece], entry_point: str | None) -> str | None:
+    """begun: what the prompt has begun and the response has not gone on with."""
+    essential = _READS if entry_point is None else _definition_of(entry_point)
+    pieces = begun + own
+    places = [
+        (piece.is_complete, piece.kind, place) for place, piece in enumerate(pieces)
+        if place >= len(begun) and piece.kind >= OUTSIDE and essential.search(_flush(piece.text))
+    ]  # fmt: skip
+    if not places:
+        kinds = {piece.kind for piece in pieces}
+        kind = next((kind for kind in (PYTHON, UNTAGGED) if kind in kinds), OUTSIDE if kinds <= {OUTSIDE} else None)
+        program = "\n".join(piece.text for piece in pieces if piece.kind == kind)
+        return program if program.strip() else None
+    _, kind, place = max(places)
+    earlier = [piece.text for piece in pieces[:place] if piece.kind >= min(kind, UNTAGGED)]
+    program = _flush(pieces[place].text)
+    return "\n".join([*_lacking(program, earlier, entry_point), program])
 
-    tag: of the block that is open at the beginning; None: no block is.
+
+def _definition_of(name: str) -> re.Pattern[str]:
+    defined = rf"(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b"
+    return re.compile(rf"^(?:{defined}|{name}[ \t]*(?::[^=\n]*)?=(?!=))", re.MULTILINE)
+
+
+def _flush(text: str) -> str:
+    """The text at the margin; one that begins there stays as it is."""
+    return textwrap.dedent(text) if text.lstrip("\n")[:1] in (" ", "\t") else text
+
+
+def _lacking(program: str, earlier: Sequence[str], entry_point: str | None) -> list[str]:
+    """Statements of earlier pieces that bind what the program uses and does not bind; of two, the later one.
+
+    An assignment in which the entry point is called, or something is read, is an example of its use.
     """
-    blocks: list[_Block] = []
-    has_fence, start = False, 0
-    for number, line in enumerate(lines):
-        fence = _FENCE.fullmatch(line)
-        if fence is None:
-            continue
-        has_fence = True
-        if tag is None:
-            tag, start = fence[1].lower(), number + 1
-            continue
-        # A fence with a language always opens: the block before it was not closed.
-        blocks.append(_Block(tag, "\n".join(lines[start:number]), not fence[1]))
-        tag, start = fence[1].lower() or None, number + 1
-    if tag is not None:
-        blocks.append(_Block(tag, "\n".join(lines[start:]), False))
-    return blocks, has_fence
+    use = _READS if entry_point is None else re.compile(rf"\b{entry_point}\b")
+    statements = [statement for text in earlier for statement in _statements(_flush(text))]
+    binding: dict[str, int] = {}
+    for number, statement in enumerate(statements):
+        binding |= dict.fromkeys(_bound(statement, use), number)
+    known = {name for statement in _statements(program) for name in _bound(statement, None)}
+    taken = {number for number, statement in enumerate(statements) if re.match(r"from\b.*\bimport[ \t]+\*", statement)}
+    waiting = {*_WORD.findall(program)} - known
+    while waiting:
+        number = binding.get(waiting.pop())
+        if number is not None and number not in taken:
+            taken.add(number)
+            waiting.update({*_WORD.findall(statements[number])} - known)
+    return [statements[number] for number in sorted(taken)]
 
 
-def _last(blocks: list[_Block]) -> str | None:
-    closed = [block for block in blocks if block.is_closed]
-    python = [block.text for block in closed if block.tag in _PYTHON_TAGS]
-    plain = [block.text for block in closed if block.tag == ""]
-    return python[-1] if python else plain[-1] if plain else None
+def _statements(text: str) -> list[str]:
+    """Lines at the margin, each with the decorators before it and the lines that belong to it."""
+    found: list[list[str]] = []
+    for line in text.split("\n"):
+        if found and (not line or line[0] in " \t)]}#" or found[-1][-1].startswith("@")):
+            found[-1].append(line)
+        else:
+            found.append([line])
+    return ["\n".join(lines) for lines in found]
 
 
-def _not_blank(program: str | None) -> str | None:
-    return program if program is not None and program.strip() else None
+def _bound(statement: str, use: re.Pattern[str] | None) -> set[str]:
+    """The names that a statement binds; of an assignment that matches `use`, none."""
+    match = _BINDS.match(statement)
+    if match is None or (match[3] and use and use.search(statement)):
+        return set()
+    if match[2]:
+        return {*_WORD.findall(statement)}.difference(keyword.kwlist)
+    return {*_WORD.findall(match[1] or match[3])}

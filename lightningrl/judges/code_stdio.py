@@ -2,8 +2,10 @@
 
 Gold data: `{"stdin_tests": [{"input": text, "output": text}, ...], "time_limit_s": 1}`. The rule is the published one:
 two outputs are the same when their words are (`" ".join(text.split())`), so blanks and line breaks do not count; case,
-signs and digits do. The exit code decides nothing: a program that prints the right answer and then fails has printed
-it. `time_limit_s` is for each test, from the moment the jail is up, and `TOTAL_S` for all; tests past it are not run.
+signs and digits do. A test is passed by a program that ends normally: one that prints the right answer and then raises
+an exception, dies of a signal or exits with another code than 0 has crashed. (The published executor looks at the words
+alone, and so does `compat`.) `time_limit_s` is for each test, from the moment the jail is up, and `TOTAL_S` for all;
+tests past it are not run.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 from lightningrl.judges.code_tests import TestOutcome, TestsResult, read_time_limit
 from lightningrl.sandbox.jail import Limits, run_script
-from lightningrl.sandbox.limits import JailStatus
+from lightningrl.sandbox.limits import JailStatus, ScriptResult
 
 TOTAL_S = 30.0
 """Wall time for all tests of one program."""
@@ -63,9 +65,7 @@ def run_stdio(program: str, gold: StdioGold, limits: Limits) -> TestsResult:
             break
         result = run_script(program, stdin, limits=gold.limits(limits, expected))
         level = result.level
-        passed = result.status == "ok" and same_words(expected, result.output)
-        message = "" if passed else result.detail or f"expected {_short(expected)}, found {_short(result.output)}"
-        outcomes.append(TestOutcome(passed, passed, message))
+        outcomes.append(_compare(expected, result))
         if result.status != "ok" and first_fault[0] == "ok":
             first_fault = (result.status, result.detail)
         if result.is_lost:
@@ -74,6 +74,16 @@ def run_stdio(program: str, gold: StdioGold, limits: Limits) -> TestsResult:
             break
     status: JailStatus = first_fault[0]  # pyright: ignore[reportAssignmentType]
     return TestsResult(status, tuple(outcomes), level, first_fault[1], "", is_lost)
+
+
+def _compare(expected: str, result: ScriptResult) -> TestOutcome:
+    if result.status != "ok":
+        return TestOutcome(False, False, result.detail)
+    is_same = same_words(expected, result.output)
+    message = "" if is_same else f"expected {_short(expected)}, found {_short(result.output)}"
+    if result.exit_code != 0:
+        message = f"the program crashed (exit code {result.exit_code})" + (f"; {message}" if message else "")
+    return TestOutcome(not message, is_same, message)
 
 
 def same_words(expected: str, found: str) -> bool:

@@ -6,8 +6,9 @@ clock is one for all, `time_limit_s` + 5 s for the program and all its tests, th
 it begins when the jail is up.
 
 Known differences from running test and program in one interpreter: what a program does to its arguments is not seen
-by the test; an instance of a class of the program's own, a named tuple too, equals nothing but itself; test code that
-passes a function of its own cannot be judged. None of it occurs in HumanEval or MBPP.
+by the test; an instance of a class of the program's own equals nothing but itself, unless that class is derived from a
+plain type and leaves equality to it, as a named tuple's is; test code that passes a function of its own cannot be
+judged. None of it occurs in HumanEval or MBPP.
 """
 
 from __future__ import annotations

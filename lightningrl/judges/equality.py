@@ -1,38 +1,53 @@
 """When two plain values are the same answer.
 
-Stricter than Python's `==`: a bool is never a number and a list is never a tuple, at any depth. Looser in one place:
-NaN is the same answer as NaN. An int and a float are the same when their values are exactly equal (1 and 1.0); there
-is no tolerance. The values come from `lightningrl.sandbox.codec`: exact types only, bounded in depth and size.
+As Python's `==` says, with two exceptions, at any depth: a bool is never a number, and NaN is the same answer as NaN.
+So numbers of any kind are the same when their values are exactly equal (1, 1.0 and Decimal("1.0"); there is no
+tolerance), sets and the keys and items of dicts are compared as sets, and a list is never a tuple, a range, or a dict's
+values. The values come from `lightningrl.sandbox.codec`: exact types only, bounded in depth and size.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
-_NUMBERS = (int, float)
+_NUMBERS = (int, float, complex, Decimal, Fraction)
+_ITEMS = type({}.items())
+_SETS = (set, frozenset, type({}.keys()), _ITEMS)
 
 
 def same(expected: Any, found: Any) -> bool:
     """Whether two plain values are the same answer.
 
-    >>> same(1, 1.0), same(1, True), same([1], (1,)), same({"a": {2}}, {"a": {2}})
-    (True, False, False, True)
+    >>> same(1, 1.0), same(1, True), same([1], (1,)), same({"a": {2}}, {"a": {2}}), same({1}, {1: 0}.keys())
+    (True, False, False, True, True)
     """
     if type(expected) in _NUMBERS and type(found) in _NUMBERS:
-        return expected == found or (expected != expected and found != found)
+        return bool(expected == found) or (expected != expected and found != found)
+    if type(expected) is _ITEMS and type(found) is _ITEMS:
+        return same(dict(expected), dict(found))
+    if type(expected) in _SETS and type(found) in _SETS:
+        return len(expected) == len(found) and _members(expected) == _members(found)
     if type(expected) is not type(found):
         return False
     if type(expected) in (list, tuple, deque):
         return len(expected) == len(found) and all(map(same, expected, found))
-    if type(expected) in (set, frozenset):
-        return len(expected) == len(found) and set(map(_typed, expected)) == set(map(_typed, found))
     if type(expected) is dict:
         by_key = {_typed(key): value for key, value in found.items()}
         return len(expected) == len(found) and all(
             _typed(key) in by_key and same(value, by_key[_typed(key)]) for key, value in expected.items()
         )
     return bool(expected == found)
+
+
+def _members(values: Any) -> set[tuple[Any, ...]] | None:
+    """None: one of them cannot be in a set (a value of a dict's items)."""
+    try:
+        return {_typed(value) for value in values}
+    except TypeError:
+        return None
 
 
 def _typed(key: Any) -> tuple[Any, ...]:

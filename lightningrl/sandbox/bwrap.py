@@ -24,7 +24,7 @@ from lightningrl.sandbox.start import NOBODY, PYTHON_OPTIONS, environment, next_
 
 WORK_FOLDER = "/box"
 _SERVER_FOLDER = "/jail"
-_SERVER_FILES = ("server.py", "codec.py")
+_SERVER_FILES = ("server.py", "codec.py", "kinds.py")
 _OLDEST = (0, 8)
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _BECOME_FIRST_OOM_VICTIM = 'echo 1000 > /proc/self/oom_score_adj && exec "$0" "$@"'

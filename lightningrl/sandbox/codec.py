@@ -1,18 +1,26 @@
 """Plain data as JSON text: what may cross between a jail and its judge, and nothing else.
 
 Values are exactly None, bool, int, float, complex, Decimal, Fraction, str, bytes, list, tuple, set, frozenset, dict,
-its keys, range and deque, told apart by `type(x) is ...`: an instance of a subclass, such as an object that says it
-equals everything, cannot cross. A Counter, an OrderedDict and a defaultdict cross as the dict that they equal, a
-bytearray as bytes. Lists, strings, small integers, finite floats and objects with ordinary string keys are JSON's own,
-so a benchmark's gold data is plain JSON; the rest is an object with a single key:
+its keys and items, range, deque, and a date, a time, a datetime without time zone and a timedelta, told apart by
+`type(x) is ...`. A Counter, an OrderedDict and a defaultdict cross as the dict that they equal, a bytearray as bytes,
+NumPy's scalars and arrays as what their `tolist()` is. An instance of a subclass of a plain type crosses as the value
+that it equals (a named tuple as a tuple, a member of an IntEnum as an int), unless a class of its own says what it
+equals: an object that equals everything cannot cross. What is read on the other side is the value alone, of the exact
+plain type, and nothing of the object's own.
+
+Lists, strings, small integers, finite floats and objects with ordinary string keys are JSON's own, so a benchmark's
+gold data is plain JSON; the rest is an object with a single key:
 
     {"$tuple": [1, 2]}   {"$set": [1, 2]}   {"$dict": [[1, "a"]]}   {"$int": "0x1f..."}   {"$float": "nan"}
     {"$frozenset": [1]}   {"$deque": [1]}   {"$complex": [0.5, 1.0]}   {"$range": [0, 9, 2]}   {"$bytes": "00ff"}
     {"$type": "int"}     (one of Python's own value types)
-    {"$keys": [1, 2]}   {"$decimal": "0.50"}   {"$fraction": "1/3"}
+    {"$keys": [1, 2]}   {"$items": [[1, "a"]]}   {"$decimal": "0.50"}   {"$fraction": [1, 3]}
+    {"$date": [2024, 2, 29]}   {"$datetime": [2024, 2, 29, 0, 0, 0, 0]}   {"$time": [23, 59, 59, 0]}
+    {"$timedelta": [1, 0, 500000]}     (days, seconds, microseconds)
 
 Where both sides agree to it (`refer`), an object that is no plain data crosses as a number, `{"$object": 3}`: it stays
-where it is, and the other side can only give the number back.
+where it is, and the other side can only give the number back. An instance of a subclass crosses as both,
+`{"$like": [3, {"$tuple": [1, 2]}]}`, so that the object itself can be given back.
 
 Depth, size and the number of hashed keys are bounded in both directions: reading hostile text ends soon. It does
 not execute anything, and keeps no shared references. This file runs inside the jail as well: standard library
@@ -21,9 +29,13 @@ only, and few imports of it, since each judgement pays for them.
 
 import collections
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
+
+if __package__:
+    from lightningrl.sandbox import kinds
+else:  # in the jail, where this file is no part of a package
+    import kinds  # pyright: ignore[reportMissingImports]
 
 MAX_DEPTH = 64
 """Nesting of containers."""
@@ -34,15 +46,11 @@ MAX_HASHED = 10_000
 MAX_CHARS = 4_000_000
 """Characters of one message's strings."""
 
-MAX_DIGITS = 4_000
-"""Of a Decimal or a Fraction."""
+MAX_DIGITS = 100_000
+"""Of a Decimal."""
 
 _PLAIN_INT = 1 << 63
-_SEQUENCES = (list, tuple, collections.deque)
-_SETS = (set, frozenset)
-_MAPPINGS = (dict, collections.Counter, collections.OrderedDict, collections.defaultdict)
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
-_CONTAINERS = (*_SEQUENCES, *_SETS, *_MAPPINGS)
 _NON_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
@@ -74,7 +82,9 @@ class Budget:
 
 
 def dumps(value: Any, refer: Callable[[Any], int] | None = None) -> str:
-    """One line of ASCII JSON. refer: gives the number of an object that is no plain data (None: CodecError).
+    """One line of ASCII JSON.
+
+    refer: gives the number of an object that is no plain data, or not exactly (None: CodecError for the former).
 
     >>> dumps([1, True, (2.5, "a"), {3}, {"k": None}])
     '[1,true,{"$tuple":[2.5,"a"]},{"$set":[3]},{"k":null}]'
@@ -82,10 +92,11 @@ def dumps(value: Any, refer: Callable[[Any], int] | None = None) -> str:
     return json.dumps(to_json(value, refer=refer), separators=(",", ":"), allow_nan=False)
 
 
-def loads(text: str, budget: Budget | None = None, refer: Callable[[int], Any] | None = None) -> Any:
+def loads(text: str, budget: Budget | None = None, refer: Callable[..., Any] | None = None) -> Any:
     """The value of `dumps`'s text; strict, and safe on hostile text (no code runs, the cost is bounded).
 
-    refer: what stands for the object of a number >= 0 (None: CodecError).
+    refer: what stands for the object of a number >= 0, of which the plain value that it equals is a second argument
+    where there is one (None: CodecError).
 
     >>> loads('{"$tuple":[1,{"$float":"inf"}]}')
     (1, inf)
@@ -102,7 +113,7 @@ def to_json(value: Any, budget: Budget | None = None, refer: Callable[[Any], int
     return _Writer(budget or Budget(), refer).write(value, MAX_DEPTH)
 
 
-def from_json(tree: Any, budget: Budget | None = None, refer: Callable[[int], Any] | None = None) -> Any:
+def from_json(tree: Any, budget: Budget | None = None, refer: Callable[..., Any] | None = None) -> Any:
     """The value of a JSON tree, such as a benchmark's gold data after `json.loads`."""
     return _Reader(budget or Budget(), refer).read(tree, MAX_DEPTH)
 
@@ -124,7 +135,7 @@ class _Writer:
             return self._integer(value)
         if kind is float:
             return value if value - value == 0 else {"$float": repr(value)}
-        if not any(kind is container for container in _CONTAINERS):
+        if not any(kind is container for container in kinds.CONTAINERS):
             return self._rare(value, kind, depth)
         if depth == 0:
             raise CodecError(f"nested deeper than {MAX_DEPTH}")
@@ -142,26 +153,32 @@ class _Writer:
         return {"$int": hex(value)}
 
     def _rare(self, value: Any, kind: type, depth: int) -> Any:
-        if kind is complex:
-            return {"$complex": [self.write(value.real, depth), self.write(value.imag, depth)]}
-        if kind is bytearray:
-            return self._rare(bytes(value), bytes, depth)
-        if kind is type({}.keys()):
-            self.budget.spend(hashed=len(value))
-            return {"$keys": [self.write(part, depth) for part in value]}
-        name = _exact_number(kind)
-        if name is not None:
-            text = str(value)
-            self.budget.spend(chars=len(text))
-            return {name: text}
-        if kind is bytes:
+        if kind is bytes or kind is bytearray:
             self.budget.spend(chars=2 * len(value))
             return {"$bytes": value.hex()}
-        if kind is range:
-            return {"$range": [self._integer(part) for part in (value.start, value.stop, value.step)]}
+        if kind is kinds.KEYS or kind is kinds.ITEMS:
+            self.budget.spend(hashed=len(value))
+            name = "$keys" if kind is kinds.KEYS else "$items"
+            return {name: [self.write(part if kind is kinds.KEYS else list(part), depth) for part in value]}
+        if kinds.is_of(kind, "decimal", "Decimal"):
+            text = str(value)
+            self.budget.spend(chars=len(text))
+            return {"$decimal": text}
+        record = kinds.record_of(value, kind)
+        if record is not None:
+            return {record[0]: [self.write(part, depth) for part in record[1]]}
         name = next((name for name, known in _TYPES.items() if value is known), None)
-        if name is not None:
-            return {"$type": name}
+        return self._foreign(value, kind, depth) if name is None else {"$type": name}
+
+    def _foreign(self, value: Any, kind: type, depth: int) -> Any:
+        """What is of no plain type: perhaps it holds, or says, a plain value."""
+        base = kinds.base_of(kind)
+        if base is not None:
+            tree = self.write(kinds.plain(value, base), depth)
+            return tree if self.refer is None else {"$like": [self.refer(value), tree]}
+        listed = kinds.listed(value, kind, MAX_NODES)
+        if type(listed) is not kind:
+            return self.write(listed, depth)
         if self.refer is None:
             raise CodecError("not plain data: expected None, a number, text, a list, tuple, set, dict or the like")
         return {"$object": self.refer(value)}
@@ -169,9 +186,9 @@ class _Writer:
     def _container(self, value: Any, kind: type, depth: int) -> Any:
         if kind is list:
             return [self.write(part, depth) for part in value]
-        if kind in _SEQUENCES:
+        if kind in kinds.SEQUENCES:
             return {"$tuple" if kind is tuple else "$deque": [self.write(part, depth) for part in value]}
-        if kind in _SETS:
+        if kind in kinds.SETS:
             self.budget.spend(hashed=len(value))
             return {"$set" if kind is set else "$frozenset": [self.write(part, depth) for part in value]}
         items = list(value.items())
@@ -182,16 +199,8 @@ class _Writer:
         return {"$dict": [[self.write(key, depth), self.write(part, depth)] for key, part in items]}
 
 
-def _exact_number(kind: type) -> str | None:
-    """The tag of a Decimal or a Fraction, whose modules are loaded where there is one."""
-    for tag, module, name in (("$decimal", "decimal", "Decimal"), ("$fraction", "fractions", "Fraction")):
-        if kind is getattr(sys.modules.get(module), name, None):
-            return tag
-    return None
-
-
 class _Reader:
-    def __init__(self, budget: Budget, refer: Callable[[int], Any] | None) -> None:
+    def __init__(self, budget: Budget, refer: Callable[..., Any] | None) -> None:
         self.budget, self.refer = budget, refer
 
     def read(self, tree: Any, depth: int) -> Any:
@@ -225,20 +234,6 @@ class _Reader:
             raise CodecError("a tagged container without its list")
         return [self.read(part, depth) for part in body]
 
-    def numbers(self, body: Any, depth: int, count: int, kinds: tuple[type, ...]) -> list[Any]:
-        parts = self.parts(body, depth)
-        if len(parts) != count or any(type(part) not in kinds for part in parts):
-            raise CodecError(f"expected {count} numbers")
-        return parts
-
-
-def _read_tuple(reader: _Reader, body: Any, depth: int) -> tuple[Any, ...]:
-    return tuple(reader.parts(body, depth))
-
-
-def _read_deque(reader: _Reader, body: Any, depth: int) -> collections.deque[Any]:
-    return collections.deque(reader.parts(body, depth))
-
 
 def _read_set(reader: _Reader, body: Any, depth: int) -> set[Any]:
     parts = reader.parts(body, depth)
@@ -250,10 +245,6 @@ def _read_set(reader: _Reader, body: Any, depth: int) -> set[Any]:
     if len(value) != len(parts):
         raise CodecError("a set with an element twice")
     return value
-
-
-def _read_frozenset(reader: _Reader, body: Any, depth: int) -> frozenset[Any]:
-    return frozenset(_read_set(reader, body, depth))
 
 
 def _read_dict(reader: _Reader, body: Any, depth: int) -> dict[Any, Any]:
@@ -268,6 +259,11 @@ def _read_dict(reader: _Reader, body: Any, depth: int) -> dict[Any, Any]:
     if len(value) != len(pairs):
         raise CodecError("a dict with a key twice")
     return value
+
+
+def _read_keys(reader: _Reader, body: Any, depth: int) -> Any:
+    """In their order, which a list made of them would have."""
+    return _read_dict(reader, [[part, None] for part in body] if type(body) is list else body, depth).keys()
 
 
 def _read_int(reader: _Reader, body: Any, depth: int) -> int:
@@ -286,17 +282,6 @@ def _read_float(reader: _Reader, body: Any, depth: int) -> float:
     return _NON_FINITE[body]
 
 
-def _read_complex(reader: _Reader, body: Any, depth: int) -> complex:
-    return complex(*reader.numbers(body, depth, 2, (float,)))
-
-
-def _read_range(reader: _Reader, body: Any, depth: int) -> range:
-    start, stop, step = reader.numbers(body, depth, 3, (int,))
-    if step == 0:
-        raise CodecError("a range with step 0")
-    return range(start, stop, step)
-
-
 def _read_bytes(reader: _Reader, body: Any, depth: int) -> bytes:
     if type(body) is not str or (body and not body.isalnum()):
         raise CodecError("bytes that are not hexadecimal digits")
@@ -307,15 +292,6 @@ def _read_bytes(reader: _Reader, body: Any, depth: int) -> bytes:
         raise CodecError("bytes that are not hexadecimal digits") from None
 
 
-def _read_keys(reader: _Reader, body: Any, depth: int) -> Any:
-    parts = reader.parts(body, depth)
-    reader.budget.spend(hashed=len(parts))
-    try:
-        return dict.fromkeys(parts).keys()
-    except TypeError as error:
-        raise CodecError(f"a dict key: {error}") from None
-
-
 def _read_decimal(reader: _Reader, body: Any, depth: int) -> Any:
     import decimal
 
@@ -323,20 +299,33 @@ def _read_decimal(reader: _Reader, body: Any, depth: int) -> Any:
         raise CodecError("a Decimal that is none")
     reader.budget.spend(chars=len(body))
     try:
-        return decimal.Decimal(body)
+        value = decimal.Decimal(body)
     except decimal.InvalidOperation:
         raise CodecError("a Decimal that is none") from None
+    if value.is_snan():
+        raise CodecError("a signalling NaN, which cannot be compared")
+    return value
 
 
-def _read_fraction(reader: _Reader, body: Any, depth: int) -> Any:
-    import fractions
+def _record(tag: str) -> Callable[[_Reader, Any, int], Any]:
+    module, name, fields, kind = kinds.RECORDS[tag]
 
-    above, _, below = body.partition("/") if type(body) is str else ("", "", "")
-    digits = above.removeprefix("-") + (below or "1")
-    if len(digits) > MAX_DIGITS or not (digits.isascii() and digits.isdigit()) or not int(below or "1"):
-        raise CodecError("a Fraction that is none")
-    reader.budget.spend(chars=len(body))
-    return fractions.Fraction(int(above), int(below or "1"))
+    def read(reader: _Reader, body: Any, depth: int) -> Any:
+        parts = reader.parts(body, depth)
+        if len(parts) != len(fields) or any(type(part) is not kind for part in parts):
+            raise CodecError(f"{tag}: expected {len(fields)} numbers")
+        try:
+            return getattr(__import__(module), name)(*parts)
+        except (ValueError, OverflowError, ZeroDivisionError) as error:
+            raise CodecError(f"{tag}: {error}") from None
+
+    return read
+
+
+def _read_like(reader: _Reader, body: Any, depth: int) -> Any:
+    if reader.refer is None or type(body) is not list or len(body) != 2 or type(body[0]) is not int or body[0] < 0:
+        raise CodecError("an object's number and value where none are expected")
+    return reader.refer(body[0], reader.read(body[1], depth))
 
 
 def _read_type(reader: _Reader, body: Any, depth: int) -> type:
@@ -362,19 +351,19 @@ def _refuse_constant(name: str) -> float:
 
 
 _TAGS: dict[str, Callable[[_Reader, Any, int], Any]] = {
-    "$tuple": _read_tuple,
+    "$tuple": lambda reader, body, depth: tuple(reader.parts(body, depth)),
+    "$deque": lambda reader, body, depth: collections.deque(reader.parts(body, depth)),
     "$set": _read_set,
+    "$frozenset": lambda reader, body, depth: frozenset(_read_set(reader, body, depth)),
     "$dict": _read_dict,
+    "$keys": _read_keys,
+    "$items": lambda reader, body, depth: _read_dict(reader, body, depth).items(),
     "$int": _read_int,
     "$float": _read_float,
-    "$frozenset": _read_frozenset,
-    "$deque": _read_deque,
-    "$complex": _read_complex,
-    "$range": _read_range,
     "$bytes": _read_bytes,
-    "$keys": _read_keys,
     "$decimal": _read_decimal,
-    "$fraction": _read_fraction,
+    **{tag: _record(tag) for tag in kinds.RECORDS},
     "$type": _read_type,
     "$object": _read_object,
+    "$like": _read_like,
 }

@@ -23,7 +23,7 @@ class Limits:
     memory_bytes: int = 512 * 2**20
     """Address space of each process."""
     output_bytes: int = 64 * 2**10
-    """What candidate code may print, stdout and stderr together."""
+    """What a script may print to stdout. What it prints to stderr, and what a function prints, is dropped."""
     reply_bytes: int = 4 * 2**20
     """All answers together, encoded."""
     source_bytes: int = 2**20
@@ -101,12 +101,12 @@ class CallResults:
 class ScriptResult:
     """What came out of one run of a program that reads stdin and prints.
 
-    >>> ScriptResult("ok", "3\\n", "bwrap", "", 0.02).output
+    >>> ScriptResult("ok", "3\\n", "bwrap", "", 0.02, exit_code=0).output
     '3\\n'
     """
 
     status: JailStatus
-    """`ok`: the process ended by itself, whatever its exit code; else why it was ended."""
+    """`ok`: the process ended by itself (see `exit_code`); else why it was ended."""
     output: str
     """What it printed to stdout, as far as it came and within the limit; UTF-8, bytes that are none replaced."""
     level: str
@@ -116,3 +116,5 @@ class ScriptResult:
     """Wall time, the jail's start included."""
     is_lost: bool = False
     """As in `CallResults`."""
+    exit_code: int | None = None
+    """Where the status is `ok`: 0 for a normal end; an uncaught exception gives 1, a signal its negative number."""

@@ -1,9 +1,10 @@
 """Inside the jail: load a candidate program, do what the request asks for, answer with plain data.
 
 Started by a level as `python -s -S -P -B server.py` with requests on descriptor 0, replies on 1 and the output channel
-on 2. Before any candidate code runs, 1 is the output channel, 0 is /dev/null (or a script's input), limits are set and
-root is given up. It knows no expected value and gives no verdict: whatever the candidate does to this process, it can
-only change the values that it sends, which the judge outside compares. The judge does not import what runs here.
+on 2. Before any candidate code runs, limits are set, root is given up, and 0 to 2 are /dev/null: what a program prints
+is dropped where it decides nothing. A script has its input on 0 and the output channel on 1. The server knows no
+expected value and gives no verdict: whatever the candidate does to this process, it can only change the values that it
+sends, which the judge outside compares. The judge does not import what runs here.
 
 The first line of 0 is the request. Its `mode` says what follows after the reply line `{"ready": uid}`:
 
@@ -54,6 +55,7 @@ def main() -> None:
     processes = {"NPROC": limits.pop("NPROC")}
     _set_limits(limits)
     _drop_root(request["uid"])
+    sys.set_int_max_str_digits(0)  # the clock bounds such conversions
 
     def reply(line: str) -> None:
         data = line.encode() + b"\n"
@@ -66,11 +68,12 @@ def main() -> None:
         _set_limits(processes)
         # site is not there to make these two, and programs use them.
         builtins.exit = builtins.quit = sys.exit
+        os.dup2(null_fd, 2)
         if mode == "script":
-            os.dup2(null_fd, 2)
             os.closerange(3, max(request_fd, reply_fd, null_fd) + 1)
             _run_script(request["source"])
             return  # through the interpreter's own end: threads are waited for, output is flushed
+        os.dup2(null_fd, 1)
         os.close(null_fd)
         if mode == "dialogue":
             _converse(request, request_fd, codec, reply)
@@ -169,7 +172,8 @@ class _Objects:
             self._objects.append(value)
         return self._numbers[id(value)]
 
-    def object_of(self, number: int) -> Any:
+    def object_of(self, number: int, value: Any = None) -> Any:
+        """value: the plain value that the other side knows of it; the object itself is here."""
         return self._objects[number]
 
 

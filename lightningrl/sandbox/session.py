@@ -8,6 +8,7 @@ SandboxUnavailable.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from lightningrl.sandbox.limits import CallResult, CallResults, JailStatus, Limi
 from lightningrl.sandbox.process import START_LIMIT_S, JailProcess
 
 _ENDED = b'{"ended":'
+_END_LINE = re.compile(rb'\{"ended":(-?\d{1,9})\}')
 
 
 def run_session(
@@ -52,11 +54,14 @@ def run_script_session(name: str, level: Level, source: str, stdin: str, limits:
     if not is_ready:
         raise did_not_start(name, level, jail)
     status, detail = ending_of(jail, limits)
-    if jail.ending == "exit" and end.strip().startswith(_ENDED):
+    ended = _END_LINE.fullmatch(end.strip()) if jail.ending == "exit" else None
+    if ended:
         status, detail = "ok", ""
     output = bytes(jail.output[: limits.output_bytes]).decode(errors="replace")
     is_lost = status == "crashed" and jail.is_lost
-    return ScriptResult(status, output, name, detail, time.monotonic() - start, is_lost)
+    return ScriptResult(
+        status, output, name, detail, time.monotonic() - start, is_lost, int(ended[1]) if ended else None
+    )
 
 
 def make_request(mode: str, source: str, limits: Limits, launch: Launch, **more: Any) -> bytes:

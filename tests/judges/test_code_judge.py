@@ -7,7 +7,7 @@ import pytest
 
 from lightningrl.errors import SandboxUnavailable
 from lightningrl.judges import code
-from lightningrl.judges.code import CodeJudge, extract_program
+from lightningrl.judges.code import CodeJudge
 from lightningrl.sandbox.jail import Limits
 from lightningrl.types import Example
 
@@ -56,11 +56,11 @@ def test_value_is_the_fraction_of_tests_passed(judge):
 
 
 STATUSES = {
-    "unparsable": "```python\ndef add(a, b):",
+    "unparsable": "```bash\nls\n```",
     "timeout": "def add(a, b):\n    while True: pass",
-    "output_limit": "def add(a, b):\n    print('x' * 100_000)\n    return a + b",
+    "output_limit": "def add(a, b):\n    return 'x' * 2_000_000",
     "crashed": "import os\ndef add(a, b): os._exit(0)",
-    "wrong": "def add(a, b:",
+    "wrong": "```python\ndef add(a, b:",
 }
 
 
@@ -165,35 +165,3 @@ def test_throughput_is_shown(jail_level, capsys):
     with capsys.disabled():
         print(f"\n{len(responses) / seconds:.0f} judgements of 3 calls a second, 2 workers")
     assert [verdict.correct for verdict in verdicts] == [True] + [False] * 59
-
-
-EXTRACTION = {
-    "no fence": ("x = 1", "x = 1"),
-    "one block": ("a\n```python\nx = 1\n```\nb", "x = 1"),
-    "the last of two": ("```python\nx = 1\n```\n```python\nx = 2\n```", "x = 2"),
-    "the last complete": ("```python\nx = 1\n```\n```python\nx = 2\n", "x = 1"),
-    "an open block before a complete one": ("```python\nx = 1\n```python\nx = 2\n```", "x = 2"),
-    "python before unnamed": ("```python\nx = 1\n```\n```\n3\n```", "x = 1"),
-    "unnamed when there is no other": ("so\n```\nx = 1\n```", "x = 1"),
-    "another language does not count": ("```bash\nls\n```", None),
-    "another language beside": ("```python\nx = 1\n```\n```bash\nls\n```", "x = 1"),
-    "upper case and blanks": ("``` Python \nx = 1\n```  ", "x = 1"),
-    "carriage returns": ("```py\r\nx = 1\r\n```\r\n", "x = 1\r"),
-    "fence inside a line": ("print('```')", "print('```')"),
-    "form feed and separator stay": ("```python\nx = '\x0c\u2028'\n```", "x = '\x0c\u2028'"),
-    "never closed": ("```python\nx = 1", None),
-    "empty block": ("```python\n\n```", None),
-    "nothing": (" \n", None),
-}
-
-
-@pytest.mark.parametrize("title", EXTRACTION)
-def test_extraction(title):
-    response, program = EXTRACTION[title]
-    assert extract_program(response) == program
-
-
-def test_extraction_is_linear():
-    start = time.perf_counter()
-    extract_program("```python\n" * 100_000 + "`" * 1_000_000)
-    assert time.perf_counter() - start < 5

@@ -234,11 +234,11 @@ def test_a_block_that_is_opened_again_in_the_prompts_block(mark, tag, before, is
 
 PROGRAMS = [
     "x, y = 1, 2\nprint(x)", "x: int = 3", "from a import b", "print 'x'", "if x in y: pass\nelse:\n    pass",
-    "for a, b in c: print(a)\nwhile True: break", "'''\nThis is a docstring of words.\n'''\nx = 1", "a = [\n1, 2,\n]\nb = -a",
-    "lambda x: x", "match x:\n    case 1: pass", "del a, b\nglobal c", "try:\n    x\nfinally:\n    y", "type X = int",
-    "x = a if b else c", "assert f(1) == 2, 'this is a message'", "not x\nawait y", "a.b(c).d()\n(a, b) = c",
-    'x = """\nWords at the margin. More.\n- and so on\n"""', "return x", "# Words and words", "*a, b = c", "-x",
-    "f(\n  x)\n", "main() if __name__ == '__main__' else None", "@a.b\nasync def g(): pass",
+    "for a, b in c: print(a)\nwhile True: break", "'''\nThis is a docstring of words.\n'''\nx = 1",
+    "a = [\n1, 2,\n]\nb = -a", "lambda x: x", "match x:\n    case 1: pass", "del a, b\nglobal c", "type X = int",
+    "try:\n    x\nfinally:\n    y", "x = a if b else c", "assert f(1) == 2, 'this is a message'", "not x\nawait y",
+    "a.b(c).d()\n(a, b) = c", 'x = """\nWords at the margin. More.\n- and so on\n"""', "return x", "# Words and words",
+    "*a, b = c", "-x", "f(\n  x)\n", "main() if __name__ == '__main__' else None", "@a.b\nasync def g(): pass",
 ]  # fmt: skip
 
 

@@ -31,7 +31,6 @@ HONEST = {
     "a main guard": "def main():\n    print(sum(map(int, input().split())))\nif __name__ == '__main__':\n    main()",
     "open(0)": "print(sum(map(int, open(0).read().split())))",
     "exit at the end": RIGHT + "\nexit()",
-    "an exception after the answer": RIGHT + "\n1 / 0",
     "other white space": "print('', *[sum(map(int, input().split()))], '', sep='\\n')",
     "noise on stderr": "import sys\nprint('debug', file=sys.stderr)\n" + RIGHT,
 }
@@ -42,6 +41,36 @@ def test_honest_programs_get_their_due(judge, title, jail_level):
     verdict = judge_one(judge, HONEST[title])
     assert (verdict.correct, verdict.value, verdict.status, verdict.compat) == (True, 1.0, "ok", True), verdict
     assert verdict.sandbox == jail_level
+
+
+CRASHES = {
+    "an exception": "1 / 0", "an exit code": "import sys\nsys.exit(3)", "a message": "exit('failed')",
+    "a signal": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "past the end of input": "input()",
+    "a syntax error": "def", "no memory": "bytearray(1 << 40)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", CRASHES)
+def test_a_crash_is_never_a_pass(judge, title):
+    """With the right answer before it, and where nothing is to be printed. The published rule asks for no end."""
+    before = "" if title == "a syntax error" else f"{RIGHT}\nimport sys; sys.stdout.flush()\n"
+    verdict = judge_one(judge, f"{before}{CRASHES[title]}")
+    assert (verdict.correct, verdict.value, verdict.status, verdict.compat) == (False, 0.0, "wrong", bool(before)), (
+        verdict
+    )
+    assert "the program crashed (exit code" in verdict.detail
+    verdict = judge_one(judge, CRASHES[title], [{"input": "", "output": ""}])
+    assert (verdict.correct, verdict.compat) == (False, True), verdict
+
+
+@pytest.mark.parametrize("end", ["", "exit()", "import sys\nsys.exit(0)", "quit()", "raise SystemExit"])
+def test_a_normal_end_with_nothing_to_print_is_a_pass(judge, end):
+    assert judge_one(judge, end or "x = 1", [{"input": "", "output": ""}]).correct
+
+
+def test_integers_of_any_length_can_be_read_and_printed(judge):
+    tests = [{"input": "9" * 5000, "output": "1" + "0" * 5000}]
+    assert judge_one(judge, "print(int(input()) + 1)", tests).correct
 
 
 CHEATS = {

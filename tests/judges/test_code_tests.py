@@ -13,6 +13,7 @@ import pytest
 
 from lightningrl.judges import code, code_tests
 from lightningrl.judges.code import CodeJudge
+from lightningrl.sandbox import codec
 from lightningrl.types import Example
 
 TESTS = [f"assert add({a}, {b}) == {e}" for (a, b), e in zip(cheats.CALLS, cheats.EXPECTED, strict=True)]
@@ -179,10 +180,10 @@ def test_compat_says_what_the_published_executor_would(judge):
 
 STATUSES = {
     "timeout": "def add(a, b):\n    while True: pass",
-    "output_limit": "def add(a, b):\n    print('x' * 100_000)\n    return a + b",
+    "output_limit": "def add(a, b):\n    return 'x' * 2_000_000",
     "crashed": "import os\ndef add(a, b): os._exit(0)",
     "wrong": "def add(a, b:",
-    "unparsable": "```python\ndef add(a, b):",
+    "unparsable": "```bash\nls\n```",
 }
 
 
@@ -325,6 +326,84 @@ def test_exact_numbers_and_views_cross_and_lookalikes_do_not(judge):
     liar = "from decimal import Decimal\nclass D(Decimal):\n    def __eq__(s, o): return True\ndef f(): return D(1)"
     verdict = judge_one(judge, example(["assert f() == 3"]), liar)
     assert not verdict.correct and verdict.compat is None  # where they share a process, the object would have decided
+
+
+EQUAL = {
+    "a named tuple": ("from collections import namedtuple\nP = namedtuple('P', 'x y')", "P(1, 2)", "(1, 2)"),
+    "a typed named tuple": ("from typing import NamedTuple\nclass P(NamedTuple):\n    x: int", "[P(1)]", "[(1,)]"),
+    "an IntEnum": ("from enum import IntEnum\nclass A(IntEnum):\n    X = 3", "A.X", "3"),
+    "a StrEnum": ("from enum import StrEnum\nclass A(StrEnum):\n    X = 'x'", "{A.X: A.X}", "{'x': 'x'}"),
+    "a flag": ("from enum import IntFlag\nclass A(IntFlag):\n    X = 1\n    Y = 2", "A.X | A.Y", "3"),
+    "an enum of texts": ("from enum import Enum\nclass A(str, Enum):\n    X = 'x'", "A.X", "'x'"),
+    "a list of one's own": ("class L(list):\n    def last(self): return self[-1]", "L([1, 2])", "[1, 2]"),
+    "a dict of one's own": ("class D(dict):\n    def __missing__(self, k): return 0", "D(a=1)", "{'a': 1}"),
+    "the items of a dict": ("", "{0: 1}.items()", "{(0, 1)}"),
+    "the keys of a dict": ("", "{0: 1}.keys()", "{0}"),
+    "a date": ("import datetime", "datetime.date(2024, 2, 29)", "__import__('datetime').date(2024, 2, 29)"),
+    "a duration": ("import datetime as d", "d.timedelta(hours=36)", "__import__('datetime').timedelta(1.5)"),
+    "a fraction of long numbers": ("from fractions import Fraction", "Fraction(10**5000, 3) * 3", "10**5000"),
+    "a long decimal": ("from decimal import Decimal", "Decimal('1' * 5000)", "(10**5000 - 1) // 9"),
+    "a long integer": ("", "10**5000", "10**5000"),
+    "the text of a long integer": ("", "str(10**5000)", "'1' + '0' * 5000"),
+}
+UNEQUAL = {
+    "a tuple and a list": ("", "(1, 2)", "[1, 2]"), "a range and a list": ("", "range(2)", "[0, 1]"),
+    "a map and a list": ("", "map(int, '12')", "[1, 2]"), "a generator and a list": ("", "(x for x in [1])", "[1]"),
+    "the values of a dict": ("", "{0: 1}.values()", "[1]"), "keys and a list": ("", "{0: 1}.keys()", "[0]"),
+    "an enum that is no number": ("from enum import Enum\nclass A(Enum):\n    X = 3", "A.X", "3"),
+    "a named tuple of other values": ("from collections import namedtuple\nP = namedtuple('P', 'x')", "P(1)", "(2,)"),
+    "an int with an equality of its own": (
+        "class I(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__", "I(3)", "4",
+    ),
+    "and of its heirs": (
+        "class I(int):\n    def __eq__(self, other): return True\nclass J(I): pass", "J(4)", "5",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", EQUAL | UNEQUAL)
+def test_what_python_calls_equal_is_equal(title, judge):
+    """By the tests' own `==`, and, where the gold data is values, by ours."""
+    setup, value, expected = (EQUAL | UNEQUAL)[title]
+    program = f"{setup}\ndef f(): return {value}"
+    assert passes(judge, program, f"assert f() == {expected}") is (title in EQUAL)
+    assert passes(judge, program, f"assert {expected} == f()") is (title in EQUAL)
+    gold = {"entry_point": "f", "tests": [{"args": [], "expected": codec.to_json(eval(expected))}]}
+    assert judge_one(judge, Example("b/test/1", (), gold), program).correct is (title in EQUAL)
+
+
+def test_an_object_that_equals_a_value_is_the_object_again_when_it_is_passed_back(judge):
+    pair = "from collections import namedtuple\nPair = namedtuple('Pair', 'a b')\ndef f(p): return p.a + p.b"
+    assert passes(judge, pair, "p = Pair(1, 2)", "assert f(p) == 3 and p.b == 2 and p == (1, 2) and f(p=p) == 3")
+    assert passes(judge, pair, "assert [f(p) for p in [Pair(3, 4)]] == [7] and isinstance(Pair(1, 2), tuple)")
+    enum = "from enum import IntEnum\nclass A(IntEnum):\n    X = 3\ndef f(x): return x.name"
+    assert passes(judge, enum + "\ndef g(): return A.X", "assert f(g()) == 'X' and g().name == 'X' and g() + 1 == 4")
+
+
+def test_what_a_program_prints_decides_nothing(judge):
+    flood = "import sys\ndef f(x):\n    for _ in range(100):\n        print('x' * 10_000)\n"
+    flood += "        print('x' * 10_000, file=sys.stderr)\n    return x"
+    assert passes(judge, flood, "assert f(1) == 1", "assert f(2) == 2")
+    assert passes(judge, flood + "\nprint('x' * 10**7)", "assert f(1) == 1")
+    gold = {"entry_point": "f", "tests": [{"args": [1], "expected": 1}]}
+    assert judge_one(judge, Example("b/test/1", (), gold), flood).correct
+    forever = judge_one(judge, example(["assert f() == 1"], time_limit_s=0.1), "def f():\n    while True: print('x')")
+    assert (forever.status, forever.correct) == ("timeout", False)
+
+
+CRASHES = ["raise ValueError", "exit()", "import os; os._exit(0)", "import os; os.abort()", "1 / 0"]
+
+
+@pytest.mark.parametrize("crash", CRASHES)
+@pytest.mark.parametrize(
+    "test", ["f()", "assert f() is None", "try:\n    f()\nexcept ValueError: pass\nassert f() is None"]
+)
+def test_a_crash_is_never_a_pass(crash, test, judge):
+    assert not judge_one(judge, example([test], time_limit_s=0.1), f"def f():\n    {crash}").correct
+    assert not judge_one(judge, example([test], time_limit_s=0.1), f"def f(): pass\n{crash}").correct
+    gold = {"entry_point": "f", "tests": [{"args": [], "expected": None}]}
+    for program in (f"def f():\n    {crash}", f"def f(): pass\n{crash}"):
+        assert not judge_one(judge, Example("b/test/1", (), gold), program).correct
 
 
 @pytest.mark.parametrize("where", ["import os; os.kill(os.getppid(), 9)\n", ""])

@@ -2,7 +2,7 @@
 
 import time
 
-from harness import check, outcome_of, own_limits, promise, run_calls, value_of, wait_until_gone
+from harness import SHORT, check, outcome_of, own_limits, promise, run_calls, run_script, value_of, wait_until_gone
 
 
 @check
@@ -108,17 +108,32 @@ def a_stopped_process_is_stopped():
 
 
 @check
-def output_is_bounded():
+def what_a_function_prints_is_dropped():
     for stream in (1, 2):
         source = f"import os\ndef attack():\n    for _ in range(200): os.write({stream}, bytes(2**20))\n    return 1\n"
-        results = outcome_of(source)
-        assert results.status == "output_limit", results
+        assert value_of(source) == 1
+    assert value_of("import sys\ndef attack():\n    print('x' * 10**7)\n    return sys.stdin.read()\n") == ""
 
 
 @check
-def a_little_output_does_not_matter():
-    source = "import sys\ndef attack():\n    print('x' * 60_000)\n    return sys.stdin.read()\n"
-    assert value_of(source) == ""
+def printing_forever_is_stopped():
+    _is_stopped_in_time("def attack():\n    while True: print('x' * 10_000)\n")
+
+
+@check
+def what_a_script_prints_is_bounded():
+    results = run_script("while True: print('x' * 10_000)\n", "")
+    assert results.status == "output_limit" and len(results.output) <= SHORT.output_bytes, results.status
+    assert run_script("import sys\nfor _ in range(100): print('x' * 10_000, file=sys.stderr)\n", "").output == ""
+
+
+@check
+def the_end_of_a_script_is_known():
+    ends = {"": 0, "exit()": 0, "raise SystemExit": 0, "1 / 0": 1, "exit(3)": 3, "exit('words')": 1}
+    ends["import os\nos.kill(os.getpid(), 9)"] = -9
+    for source, code in ends.items():
+        result = run_script(source, "")
+        assert (result.status, result.exit_code) == ("ok", code), (source, result)
 
 
 @check

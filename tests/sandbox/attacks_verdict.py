@@ -1,5 +1,6 @@
 """Attacks on the verdict, and what honest programs may expect: values, sources, threads, neighbours."""
 
+import collections
 import contextlib
 import functools
 import math
@@ -175,16 +176,48 @@ deep = []
 for _ in range(10_000): deep = [deep]
 bomb = []
 for _ in range(50): bomb = [bomb, bomb]
+own = {"__eq__": lambda self, other: True, "__hash__": lambda self: 0}
 values = [
-    object(), iter([]), type("B", (bytearray,), {})(b"x"), object, {}.values(), type("T", (tuple,), {})(), print, loop,
+    object(), iter([]), type("B", (bytearray,), {})(b"x"), object, {}.values(), type("T", (tuple,), own)(), print, loop,
     [[loop]],
     {1: loop}, deep, bomb, type("C", (collections.Counter,), {})(),
-    type("L", (list,), {})(), type("I", (int,), {})(3), set(range(20_000)), [NotImplemented],
+    type("L", (list,), own)(), type("J", (type("I", (int,), own),), {})(3), set(range(20_000)), [NotImplemented],
 ]
 def attack(number): return values[number] if number < len(values) else None
 """
     results = run_calls(source, "attack", [(number,) for number in range(18)], own_limits(wall_s=4.0))
     assert [call.error for call in results.calls] == ["not_plain_data"] * 17 + [None], results
+
+
+@check
+def what_an_object_claims_to_be_does_not_cross():
+    source = """
+import collections, sys, types
+lies = {name: (lambda self, *rest: 5) for name in ("__int__", "__index__", "__len__", "__add__", "__str__", "__repr__",
+                                                   "__float__", "__abs__", "__sub__", "__getitem__")}
+lies |= {"__iter__": lambda self: iter([5]), "items": lambda self: [(5, 5)], "__class__": int, "tolist": lambda self: 5}
+kinds = (int, float, str, bytes, tuple, list, dict, set, frozenset, collections.deque)
+values = [kind.__new__(type("Liar", (kind,), lies)) for kind in kinds]
+class Meta(type):
+    __mro__ = property(lambda c: (Liar, int, object))
+    __module__ = property(lambda c: "numpy")
+    def __eq__(c, other): return True
+    __hash__ = type.__hash__
+class Liar(metaclass=Meta):
+    __eq__ = lambda self, other: True
+    __class__ = property(lambda self: int)
+    tolist = lambda self: 5
+class Array:
+    size = 1
+    def tolist(self): return object()
+sys.modules["numpy"] = types.SimpleNamespace(ndarray=Array, generic=Meta)
+values += [Liar(), Array()]
+def attack(number): return values[number]
+"""
+    calls = run_calls(source, "attack", [(number,) for number in range(12)], own_limits(wall_s=4.0)).calls
+    plain = [0, 0.0, "", b"", (), [], {}, set(), frozenset(), collections.deque()]
+    assert [(type(call.value), call.value) for call in calls[:10]] == [(type(value), value) for value in plain]
+    assert [call.error for call in calls[10:]] == ["not_plain_data"] * 2, calls
 
 
 @check

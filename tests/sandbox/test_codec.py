@@ -1,19 +1,23 @@
 """The codec: plain data crosses unchanged, nothing else crosses, hostile text ends soon."""
 
 import collections
+import decimal
+import fractions
 import json
 import math
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightningrl.sandbox import codec
+from lightningrl.sandbox import codec, kinds
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.integers(-(2**200), 2**200) | st.floats() | st.text()
 SCALARS |= st.complex_numbers() | st.binary() | st.builds(range, st.integers(), st.integers(), st.integers(1, 2**70))
-SCALARS |= st.sampled_from([int, str, dict, frozenset])
+SCALARS |= st.sampled_from([int, str, dict, frozenset]) | st.fractions() | st.dates() | st.timedeltas()
+SCALARS |= (st.times() | st.datetimes()).map(lambda moment: moment.replace(fold=0))  # which no equality looks at
 TEXT = SCALARS | st.text(st.characters())
 KEYS = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=4)
 VALUES = st.recursive(
@@ -74,6 +78,11 @@ def test_floats_keep_every_bit(value):
     assert codec.loads(codec.dumps(value)).hex() == value.hex()
 
 
+def test_long_numbers_cross():
+    for value in (10**5000, fractions.Fraction(10**5000, 7), decimal.Decimal("1" * 5000)):
+        assert codec.loads(codec.dumps(value)) == value
+
+
 def test_an_object_that_equals_everything_does_not_cross():
     class Everything(int):
         def __eq__(self, other):
@@ -84,6 +93,48 @@ def test_an_object_that_equals_everything_does_not_cross():
     for value in (Everything(3), [Everything(3)], {Everything(3)}, {Everything(3): 1}, {"a": Everything(3)}):
         with pytest.raises(codec.CodecError, match="not plain data"):
             codec.dumps(value)
+
+
+@given(VALUES)
+def test_an_instance_of_a_subclass_crosses_as_the_value_that_it_holds(value):
+    base = type(value)
+    if base not in kinds.BASES:
+        return
+    crossed = codec.loads(codec.dumps(type("Own", (base,), {})(value)))
+    assert shape(crossed) == shape(value) and codec.loads(codec.dumps([value])) is not value
+
+
+def test_an_instance_of_a_subclass_crosses_with_its_number_where_both_sides_agree():
+    point = collections.namedtuple("Point", "x y")(1, 2)
+    text = codec.dumps([point], refer=[point].index)
+    assert text == '[{"$like":[0,{"$tuple":[1,2]}]}]'
+    assert codec.loads(text, refer=lambda number, value: (number, value)) == [(0, (1, 2))]
+
+
+NUMPY = [
+    np.int64(3), np.float32(0.5), np.bool_(True), np.str_("a"), np.complex128(1j), np.uint8(255), np.float64("nan"),
+    np.array([1, 2]), np.array([[0.5, np.nan]]), np.array(3), np.array(["a"]), np.array([]), np.zeros((2, 0)),
+    np.datetime64("2024-02-29"), np.timedelta64(36, "h"), np.array([{1: (2,)}], dtype=object),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NUMPY, ids=repr)
+def test_numpy_crosses_as_what_tolist_says(value):
+    assert shape(codec.loads(codec.dumps(value))) == shape(value.tolist())
+
+
+def test_numpy_that_says_no_plain_value_does_not_cross():
+    liar = type("Liar", (np.float64,), {"__eq__": lambda self, other: True, "__hash__": lambda self: 0})
+    for value in (np.longdouble(1), liar(1), np.ma.array([1], mask=[True]), np.zeros(codec.MAX_NODES + 1)):
+        with pytest.raises(codec.CodecError):
+            codec.dumps(value)
+
+
+@given(st.dictionaries(KEYS, TEXT, max_size=4))
+def test_the_views_of_a_dict_cross(value):
+    for view in (value.keys(), value.items()):
+        crossed = codec.loads(codec.dumps(view))
+        assert type(crossed) is type(view) and list(map(shape, crossed)) == list(map(shape, view))
 
 
 def test_self_reference_depth_and_size_are_refused():
@@ -131,6 +182,17 @@ HOSTILE = {
     "float by expression": '{"$float": "1.0"}',
     "float as a list": '{"$float": []}',
     "frozenset of lists": '{"$frozenset": [[1]]}',
+    "items that are no pairs": '{"$items": [1]}',
+    "items with a twin": '{"$items": [[1, 2], [1, 3]]}',
+    "keys with a twin": '{"$keys": [1, 1]}',
+    "a fraction of nothing": '{"$fraction": [1, 0]}',
+    "a fraction of floats": '{"$fraction": [1.0, 2]}',
+    "a day that is none": '{"$date": [2023, 2, 29]}',
+    "a date of truths": '{"$date": [2023, true, 1]}',
+    "a duration without end": '{"$timedelta": [1000000000, 0, 0]}',
+    "a moment of two": '{"$datetime": [1, 2]}',
+    "a decimal that signals": '{"$decimal": "sNaN"}',
+    "a likeness where none is expected": '{"$like": [0, 1]}',
     "complex of one": '{"$complex": [1.0]}',
     "complex of integers": '{"$complex": [1, 2]}',
     "complex of text": '{"$complex": "1j"}',

@@ -1,0 +1,174 @@
+r"""The pieces of a response that may be code: its fenced blocks, and what stands outside of them.
+
+A block is CommonMark's (0.31, section 4.5): a fence of backticks or tildes is closed by one of the same character that
+is at least as long, and its indentation, in a list for example, is taken off its lines. The reading differs from
+CommonMark's where models do: a fence that names a language opens a block although the one before it has no end yet, and
+a block without an end stops at backticks that end a line of code. What such a block holds, and what stands outside of
+all blocks, is parted by its lines of prose. Nothing is parsed or compiled: text that a model wrote could crash the
+process that does it. Everything is linear in the text.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass
+
+OUTSIDE, UNTAGGED, PYTHON, OTHER = 0, 1, 2, -1
+
+_ITEM = r"(?:[-*+]|\d{1,9}[.)])[ \t]++"
+_FENCE = re.compile(rf"([ \t]*+(?:{_ITEM})?)(`{{3,}}+|~{{3,}}+)[ \t{{.]*+(\w*+)(.*)")
+_LIST = re.compile(rf"[ \t]*+{_ITEM}")
+_DEEPEST = 3
+"""Blanks before a fence outside of lists, and before one that closes a block, beyond those of its opening."""
+_TAIL = re.compile(r"(?<=[^\s`])`{3,}+[ \t]*$", re.MULTILINE)
+_PYTHON_TAG = re.compile(r"i?py(?:thon)?\d*", re.IGNORECASE)
+_TEXT_TAGS = ("", "markdown", "md")
+_QUOTES = re.compile("\"\"\"|'''")
+_PROSE = re.compile(
+    r"(?:[^\W\d][\w'’-]*[,:]?[ \t]++)*[^\W\d][\w'’-]*[ \t]++[^\W\d]"  # two words side by side
+    r"|[^\W\d][\w'’-]*[.!?](?:[ \t]|$)|[^\W\d][\w'’-]*:\**[ \t]*$"  # a word and the end of a sentence
+    r"|[-*>+][ \t]+[^\W\d(]|\d+[.)][ \t]|\*\*|[-=*]{3,}[ \t]*$|[`$<>|?!]"  # Markdown
+    r"|[^'\"#]*[，。：；！？、]"
+)
+_WORD = re.compile(r"[^\W\d]\w*")
+_KEYWORDS = {*keyword.kwlist, *keyword.softkwlist, "print", "exec"}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A text that may be code.
+
+    >>> pieces_of("So:\\n```python\\nx = 1\\n```\\n")
+    [Piece(kind=2, text='x = 1', is_complete=True)]
+    """
+
+    kind: int
+    """Where it is from: a block of Python, one that names no language, one of something else, or none."""
+    text: str
+    is_complete: bool
+    """It is a block with an end."""
+
+
+def pieces_of(text: str) -> list[Piece]:
+    """All pieces in their order, blank ones left out. Prose without any block is one piece as it stands."""
+    found = _pieces(text, is_inner=False)
+    is_prose = not found and all(block.tag is None for block in _blocks(text.split("\n")))
+    return [Piece(OUTSIDE, text, False)] if is_prose and text.strip() else found
+
+
+def ends_open(text: str) -> str | None:
+    """What a text's last block holds so far when it has no end; None: the text ends outside of blocks."""
+    blocks = _blocks(text.split("\n"))
+    return blocks[-1].text if blocks and blocks[-1].tag is not None and not blocks[-1].is_closed else None
+
+
+def begins_with_fence(text: str) -> bool:
+    return _fence(text.lstrip().partition("\n")[0]) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    indent: int
+    mark: str
+    tag: str
+    is_plain: bool
+    """Nothing stands before or behind it on its line."""
+
+    def ends(self, opening: _Fence) -> bool:
+        """Whether it ends the block of that opening: by closing it, or by naming a language, which opens another."""
+        is_like = self.mark[0] == opening.mark[0] and len(self.mark) >= len(opening.mark)
+        return is_like and self.indent <= opening.indent + _DEEPEST and (self.is_plain or bool(self.tag))
+
+
+def _fence(line: str) -> _Fence | None:
+    match = _FENCE.fullmatch(line)
+    if match is None or (match[2][0] == "`" and "`" in match[4]):
+        return None
+    is_plain = not (match[1].strip() or match[3] or match[4].strip())
+    return _Fence(len(match[1]), match[2], match[3].lower(), is_plain)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    tag: str | None
+    """In lower case; None: lines outside of blocks."""
+    text: str
+    is_closed: bool
+
+
+def _blocks(lines: list[str]) -> list[_Block]:
+    blocks: list[_Block] = []
+    opening: _Fence | None = None
+    held: list[str] = []
+    is_list = False
+
+    def end(is_closed: bool) -> None:
+        text = "\n".join(held)
+        if opening is not None and opening.indent:
+            text = re.sub(rf"^[ \t]{{1,{opening.indent}}}", "", text, flags=re.MULTILINE)
+        if opening is not None and not is_closed:
+            text = _TAIL.split(text, maxsplit=1)[0]
+        blocks.append(_Block(None if opening is None else opening.tag, text, is_closed))
+        held.clear()
+
+    for line in lines:
+        fence = _fence(line)
+        if opening is None:
+            is_list = is_list or _LIST.match(line) is not None
+            is_fence = fence is not None and (fence.indent <= _DEEPEST or is_list)
+        else:
+            is_fence = fence is not None and fence.ends(opening)
+        if not is_fence or fence is None:
+            held.append(line)
+            continue
+        closes = opening is not None and fence.is_plain
+        end(is_closed=closes)
+        opening = None if closes else fence
+    end(is_closed=False)
+    return blocks
+
+
+def _pieces(text: str, is_inner: bool) -> list[Piece]:
+    found: list[Piece] = []
+    for block in _blocks(text.split("\n")):
+        is_page = not is_inner and block.tag in _TEXT_TAGS
+        if is_page and any(_kind(inner.tag) == PYTHON for inner in _blocks(block.text.split("\n"))):
+            found += _pieces(block.text, is_inner=True)
+        elif block.is_closed:
+            found.append(Piece(_kind(block.tag), block.text, True))
+        else:
+            found += [Piece(_kind(block.tag), run, False) for run in _without_prose(block.text)]
+    return [piece for piece in found if piece.text.strip()]
+
+
+def _kind(tag: str | None) -> int:
+    if tag is None:
+        return OUTSIDE
+    return UNTAGGED if tag == "" else PYTHON if _PYTHON_TAG.fullmatch(tag) else OTHER
+
+
+def _without_prose(text: str) -> list[str]:
+    """The runs of lines between lines of prose, and between stray fences."""
+    runs: list[list[str]] = [[]]
+    quote = ""
+    for line in text.split("\n"):
+        if not quote and (_is_prose(line) or _is_stray(line)):
+            runs.append([])
+            continue
+        runs[-1].append(line)
+        for mark in _QUOTES.findall(line):
+            if quote in ("", mark):
+                quote = "" if quote else mark
+    return ["\n".join(run) for run in runs]
+
+
+def _is_prose(line: str) -> bool:
+    """Whether a line at the margin is no Python but words: two names side by side, the first of them no keyword."""
+    word = _WORD.match(line)
+    return _PROSE.match(line) is not None and not (word and word[0] in _KEYWORDS)
+
+
+def _is_stray(line: str) -> bool:
+    fence = _fence(line)
+    return fence is not None and fence.indent <= _DEEPEST
