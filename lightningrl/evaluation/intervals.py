@@ -8,6 +8,10 @@ evidence, so every interval treats a problem with all its samples, at all thresh
 - Everything else (TPF, forwards, differences, AUP): percentile bootstrap. Sums of integers in float64 are exact, so
   the replicates do not depend on the BLAS or on the number of threads.
 
+Simulated (`tests/evaluation/test_coverage.py`), intervals of accuracy, TPF and paired differences hold the truth in 93
+to 99 % of draws. Those of AUP are a little narrow where a curve comes close to the limit at which points are dropped:
+they hold it in 92 to 97 %.
+
 Shapes: N problems, T thresholds, R bootstrap replicates. Not done here: reading records (`metrics`), AUP (`aup`).
 """
 
@@ -98,19 +102,33 @@ def wilson_by_problem(correct_N: np.ndarray, samples_N: np.ndarray) -> Interval:
     """Wilson's score interval for accuracy in percent, from per-problem counts.
 
     With one sample a problem it is Wilson's (1927) interval with n = N. With more, n is the effective number of
-    independent answers p(1-p)/V, V the between-problem variance of the pooled accuracy: N when a problem's samples
-    always agree, up to their number when they are independent. At 0 % and 100 %, where V says nothing, n = N.
+    independent answers (`effective_answers`): N when a problem's samples always agree, at most their number. It covers
+    the truth in 93 to 99 % of draws for 30 to 1,319 problems of 4 to 16 samples (tests/evaluation/test_coverage.py).
     """
     correct_N, samples_N = np.asarray(correct_N, float), np.asarray(samples_N, float)
-    n_samples = samples_N.sum()
-    p = correct_N.sum() / n_samples
-    variance = float(((correct_N - p * samples_N) ** 2).sum() / n_samples**2)
-    if p in (0.0, 1.0):
-        n = float(len(samples_N))
-    else:
-        n = min(p * (1 - p) / variance, n_samples) if variance > 0 else n_samples
+    p = correct_N.sum() / samples_N.sum()
+    n = effective_answers(correct_N, samples_N)
     centre = (p + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
     half = Z_95 / (1 + Z_95**2 / n) * np.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n**2))
     low = 0.0 if p == 0.0 else centre - half
     high = 1.0 if p == 1.0 else centre + half
     return Interval(float(100 * low), float(100 * high))
+
+
+def effective_answers(correct_N: np.ndarray, samples_N: np.ndarray) -> float:
+    """How many independent answers say as much as these: all samples over Kish's (1965) design effect 1 + (m - 1) rho.
+
+    m is the number of samples a problem (weighted by itself), rho the correlation of two samples of one problem as the
+    variance between problems has it. What tells rho are the problems that show the rarer outcome; one more, whose
+    samples agree, is added to them. Without it, accuracies near 0 and 100 % at 60 problems were covered in 88 % of
+    draws: a few problems with mixed answers pass for independence. Where there are none at all, rho is 1.
+    """
+    n_samples = samples_N.sum()
+    m = float((samples_N**2).sum() / n_samples)
+    p = correct_N.sum() / n_samples
+    shows_rarer = min((correct_N > 0).sum(), (correct_N < samples_N).sum())
+    rho = 1.0
+    if m > 1 and shows_rarer > 0:
+        effect = ((correct_N - p * samples_N) ** 2).sum() / (n_samples * p * (1 - p))
+        rho = (shows_rarer * min(max((effect - 1) / (m - 1), 0.0), 1.0) + 1) / (shows_rarer + 1)
+    return float(n_samples / (1 + (m - 1) * rho))
