@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from fixtures.limits import HANG_S
-
-from lightningrl.provenance.digest import PACKAGE
+from fixtures import killing
 
 THIRD_PARTY = Path(__file__).parents[1] / "fixtures" / "thirdparty"
 STAGES = (
@@ -20,12 +15,10 @@ STAGES = (
 
 
 def test_an_experiment_of_outside_parts_runs_from_data_to_collected_numbers(tmp_path):
-    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{THIRD_PARTY}"}
     config = str(THIRD_PARTY / "experiment.yaml")
 
     def run(*arguments):
-        command = [sys.executable, "-m", "lightningrl", *arguments, "--config", config]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_S)
+        done = killing.run(tmp_path, *arguments, "--config", config, path=[THIRD_PARTY])
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fixtures import killing
 from fixtures.limits import HANG_S, wait_for
 from fixtures.tiny import tiny_model
 
@@ -43,16 +44,21 @@ def model(tmp_path_factory):
 def command(model, out, *more, thresholds=("0.2", "0.9")):
     asked = [word for threshold in thresholds for word in ("--threshold", threshold)]
     return [
-        sys.executable, "-m", "lightningrl", "evaluate", str(model), "--benchmark", "gsm-mini", "--limit", "24",
-        "--max-new-tokens", "24", "--shard", "4", "--out", str(out), *asked, *more,
+        "evaluate", str(model), "--benchmark", "gsm-mini", "--limit", "24", "--max-new-tokens", "24", "--shard", "4",
+        "--out", str(out), *asked, *more,
     ]  # fmt: skip
 
 
-def run(model, out, *more, thresholds=("0.2", "0.9"), **environment):
-    variables = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"} | environment
-    return subprocess.run(
-        command(model, out, *more, thresholds=thresholds), env=variables, capture_output=True, text=True, timeout=HANG_S
-    )
+def run(model, out, *more, thresholds=("0.2", "0.9")):
+    return killing.run(out.parent, *command(model, out, *more, thresholds=thresholds))
+
+
+def start(model, out, *more, stderr=subprocess.DEVNULL):
+    """A process of its own, with all its imports."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lightningrl", *command(model, out, *more)], stderr=stderr, stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"}, cwd=out.parent,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +93,12 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(model, und
     lines = random.Random(number).randrange(1, 24)
     out = tmp_path / "killed"
     (tmp_path / "gate").write_text(f"killed/state/threshold-0.2.jsonl {lines}")
-    process = subprocess.Popen(
-        command(model, out, "--selector", "fixtures.held:Held"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"}, cwd=tmp_path,
-    )  # fmt: skip
+    process = start(model, out, "--selector", "fixtures.held:Held")
     gathering = out / "state" / "threshold-0.2.jsonl"
     wait_for(lambda: gathering.exists() and gathering.read_bytes().count(b"\n") >= lines, f"{lines} records")
     process.send_signal(signal.SIGKILL)
     process.wait()
+    (tmp_path / "gate").unlink()
     assert not (out / "records.jsonl").exists()
     kept = gathering.read_bytes().rpartition(b"\n")[0]
     done = run(model, out, "--selector", "fixtures.held:Held")
@@ -114,9 +118,7 @@ def test_a_first_run_that_decoded_nothing_does_not_hold_its_folder(model, tmp_pa
 def test_a_second_process_on_the_folder_waits_for_the_first(model, undisturbed, tmp_path):
     out, said = tmp_path / "held", tmp_path / "said"
     with open(said, "w") as log, lease(out / "state"):
-        second = subprocess.Popen(
-            command(model, out), env=os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{TESTS}"}, stderr=log
-        )
+        second = start(model, out, stderr=log)
         wait_for(lambda: "is being made by process" in said.read_text(), said.read_text)
         assert not (out / "records.jsonl").exists()
     assert second.wait(HANG_S) == 0, said.read_text()
@@ -195,8 +197,5 @@ def test_other_settings_are_refused_by_name(model, undisturbed, more, message):
     ],
 )
 def test_what_is_wrong_is_said_in_one_message(model, tmp_path, arguments, message):
-    done = subprocess.run(
-        [sys.executable, "-m", "lightningrl", "evaluate", str(model), *arguments], cwd=tmp_path, text=True,
-        capture_output=True, env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}, timeout=HANG_S,
-    )  # fmt: skip
+    done = killing.run(tmp_path, "evaluate", model, *arguments)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

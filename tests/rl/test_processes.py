@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures import killing
 from fixtures.limits import HANG_S
 from fixtures.tiny import tiny_setup
+from fixtures.trained import main
 
 TESTS = Path(__file__).parents[1]
 LAUNCHERS = {
@@ -21,18 +23,20 @@ RUN = {"steps": 3, "prompts": 4, "updates": 2, "method": {"filter_all_wrong": Fa
 """Three steps of two updates: six updates of eight trajectories."""
 
 
-def trained(folder, launcher=None, processes=1, **options):
+def trained(folder, processes=1, launcher=None, **options):
+    """Weights and metrics, from processes of a fork server or, with all their imports, of a launcher."""
     tiny_setup(folder)  # makes the tokenizer, which all processes read
     out = folder / "out.pt"
-    command = [sys.executable]
-    if launcher:
-        command += ["-m", *LAUNCHERS[launcher], str(processes)]
-    command += [str(TESTS / "fixtures" / "trained.py"), str(folder), str(out), json.dumps(RUN | options)]
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
-    environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    if launcher is None:
+        killing.run_ranks(processes, main, str(folder), str(out), RUN | options)
+    else:
+        command = [sys.executable, "-m", *LAUNCHERS[launcher], str(processes)]
+        command += [str(TESTS / "fixtures" / "trained.py"), str(folder), str(out), json.dumps(RUN | options)]
+        path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+        environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+        environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(out)
     assert found["processes"] == processes
     return found["weights"], found["rows"]
@@ -66,19 +70,19 @@ def test_two_processes_by_four_are_the_same_update(alone, tmp_path, launcher):
     """Weights within 1e-10 in float64 after six updates, and every metric: rollouts, judging and updates are shared."""
     if launcher == "accelerate":
         pytest.importorskip("accelerate")
-    assert_same(alone, trained(tmp_path, launcher, 2, microbatch=4))
+    assert_same(alone, trained(tmp_path, 2, launcher, microbatch=4))
 
 
 @pytest.mark.slow
 def test_three_processes_with_unequal_shares_are_the_same_update(alone, tmp_path):
     """Sixteen trajectories an update in micro-batches of five: four for three processes."""
-    assert_same(alone, trained(tmp_path, "torchrun", 3, microbatch=5))
+    assert_same(alone, trained(tmp_path, 3, microbatch=5))
 
 
 def test_a_value_model_is_sharded_too(tmp_path):
     options = {"algorithm": "tracerl", "method": {"filter_accuracy": [0.0, 1.0]}, "microbatch": 4, "steps": 2}
     (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
-    assert_same(trained(tmp_path / "one", **options), trained(tmp_path / "two", "torchrun", 2, **options))
+    assert_same(trained(tmp_path / "one", **options), trained(tmp_path / "two", 2, **options))
 
 
 SPLIT = {"microbatch": 4, "microbatch_positions": 28}
@@ -90,7 +94,7 @@ COMPUTED = frozenset({"trained_positions", "token_forwards"})
 def test_split_trajectories_on_two_processes_are_the_same_update(alone, tmp_path):
     """Parts of one trajectory are in both."""
     (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
-    two = trained(tmp_path / "two", "torchrun", 2, **SPLIT)
+    two = trained(tmp_path / "two", 2, **SPLIT)
     assert_same(trained(tmp_path / "one", **SPLIT), two)
     assert_same(alone, two, but=COMPUTED)
 
@@ -102,21 +106,21 @@ def test_values_of_split_trajectories_are_gathered_from_both_processes(tmp_path,
     options = {"algorithm": "tracerl", "method": {"filter_accuracy": [0.0, 1.0], "value": value} | states, "steps": 2}
     (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
     whole = trained(tmp_path / "one", microbatch=4, **options)
-    assert_same(whole, trained(tmp_path / "two", "torchrun", 2, **options | SPLIT), but=COMPUTED)
+    assert_same(whole, trained(tmp_path / "two", 2, **options | SPLIT), but=COMPUTED)
 
 
 def test_the_same_seed_and_world_give_the_same_bits(tmp_path):
     runs = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        runs.append(trained(tmp_path / name, "torchrun", 2, microbatch=4, dtype="float32"))
+        runs.append(trained(tmp_path / name, 2, microbatch=4, dtype="float32"))
     assert runs[0][1] == runs[1][1]
     assert all(torch.equal(tensor, runs[1][0][name]) for name, tensor in runs[0][0].items())
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32_masters(tmp_path):
     """The decoder's and the trainer's log-probabilities are of one precision: their gap stays small."""
-    weights, rows = trained(tmp_path, "torchrun", 2, microbatch=4, dtype="float32", precision="bfloat16")
+    weights, rows = trained(tmp_path, 2, microbatch=4, dtype="float32", precision="bfloat16")
     assert all(tensor.dtype == torch.float32 for tensor in weights.values())
     assert all(0 < row["logp_gap_mean"] < 0.05 for row in rows)
     rounded = [tensor.bfloat16().float() for tensor in weights.values()]
