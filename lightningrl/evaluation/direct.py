@@ -97,5 +97,7 @@ def _same_settings(path: Path, settings: dict[str, Any]) -> None:
                 f"{path.parent.parent} was begun with another {', '.join(changed)}. Name another folder with --out, or "
                 "delete this one."
             )
+    elif (records := path.parent.parent / "records.jsonl").exists():
+        raise ConfigError(f"{records} is there already, and was not made here. Name another folder with --out.")
     else:
         io.write_json(path, settings)

@@ -6,10 +6,11 @@ A line is one response. Accepted are
     rows of `lightningrl generate`          {"id": the problem's uid, "text": ..., counts of tokens and forwards}
     our own records                         to judge them again
 
-and each may have `sample` (0), `policy`, `threshold`, and the counts and prompt hash of `types.EvalRecord`. What a line
-does not say stays unknown (None): no count is made up. Lines with `error` are responses that failed; they are counted
-and left out, as are lines whose response is null. Text behind a literal stop token (`<|im_end|>`, `<|endoftext|>`) is
-no part of the answer. Other keys are ignored.
+and each may have `sample` (0), `policy`, `threshold`, and the counts and prompt hash of `types.EvalRecord`. A bare
+number for a uid (17, or "17") means what the caller says it does. What a line does not say stays unknown (None): no
+count is made up. Lines with `error` are responses that failed; they are counted and left out, as are lines whose
+response is null. Text behind a literal stop token (`<|im_end|>`, `<|endoftext|>`) is no part of the answer. Other keys
+are ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ COUNTS = (
     "response_tokens", "emitted_tokens", "denoise_forwards", "commit_forwards", "prefill_forwards", "visible_tokens",
 )  # fmt: skip
 SHOWN = 3
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _END = re.compile(r"<\|(?:im_end|endoftext)\|>")
 """Stop tokens that an engine has left in the text: what follows them is no part of the answer."""
 
@@ -67,9 +69,15 @@ class GivenFile:
     """Lines with `error`."""
 
 
-def read_given(path: Path, policy: str | None = None, threshold: float | None = None) -> GivenFile:
+def read_given(
+    path: Path,
+    policy: str | None = None,
+    threshold: float | None = None,
+    uid_of_number: Callable[[int], str] | None = None,
+) -> GivenFile:
     """Responses of a JSON lines file. policy, threshold: of lines that do not say theirs (policy: the file's name).
 
+    uid_of_number: the uid that a bare number means, or ConfigError; None: a number is no uid.
     Raises ConfigError, naming the line, for what is no response, and for two under one key.
     """
     try:
@@ -86,6 +94,7 @@ def read_given(path: Path, policy: str | None = None, threshold: float | None = 
         if _is_failed(row):
             failed += 1
             continue
+        row["uid"] = _uid(row, where, uid_of_number)
         given = _given(row, where, policy or path.stem, threshold)
         if given.key in found:
             raise ConfigError(
@@ -117,8 +126,20 @@ def _is_failed(row: dict[str, Any]) -> bool:
     return row.get("error") is not None or (bool(texts) and all(text is None for text in texts))
 
 
-def _given(row: dict[str, Any], where: str, policy: str, threshold: float | None) -> Given:
+def _uid(row: dict[str, Any], where: str, uid_of_number: Callable[[int], str] | None) -> Any:
+    """The line's `uid`, or its `id`; of a bare number, the uid that it means."""
     uid = row.get("uid") if row.get("uid") is not None else row.get("id")
+    number = int(uid) if isinstance(uid, str) and _NUMBER.fullmatch(uid) else uid
+    if uid_of_number is None or type(number) is not int:
+        return uid
+    try:
+        return uid_of_number(number)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _given(row: dict[str, Any], where: str, policy: str, threshold: float | None) -> Given:
+    uid = row["uid"]
     text = row.get("response") if row.get("response") is not None else row.get("text")
     if not isinstance(uid, str) or not isinstance(text, str):
         raise ConfigError(

@@ -32,6 +32,10 @@ class Redraw:
         """Of the release's tables or figures."""
         return [role.split("/", 1)[1] for role in self.release.inputs if role.split("/")[0] == kind]
 
+    def there(self, kind: str, name: str) -> list[Path]:
+        """Files of one `table` or `figure` that `out` has already. Raises StageError, ConfigError."""
+        return sorted((self.out / f"{kind}s").glob(f"{self._config(kind, name)[0]['name']}.*"))
+
     def draw(self, kind: str, name: str) -> list[Path]:
         """One `table` or `figure`, into `out/tables/` or `out/figures/`; the files. Raises StageError, ConfigError."""
         from lightningrl.stages import figure, table

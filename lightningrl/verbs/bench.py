@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from lightningrl.verbs import options
+from lightningrl.verbs.outputs import Overwrite, check_out
 from lightningrl.verbs.people import for_people
 
 app = typer.Typer(help="Measure speed; a command prints its ratios side by side, from one run.", no_args_is_help=True)
 
+Out = Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")]
 COLUMNS = {
     "engine": "{}", "batch": "{}", "tokens_per_s": "{:.1f}", "x official": "{:.2f}", "over_bare": "{:.3f}",
     "outside_pct": "{:.1f}", "forwards_per_s": "{:.1f}", "tokens_per_true_forward": "{:.2f}",
@@ -33,7 +35,8 @@ def decode(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     forwards: Annotated[list[str] | None, typer.Option(help="spans; experimental: segments, graphs.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")] = 3,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Our engine, fused and separate commit, by batch, beside the official loop at batch 1; random weights.
 
@@ -48,8 +51,7 @@ def decode(
         from lightningrl.bench.shapes import random_model
         from lightningrl.io import write_text
 
-        if out is not None and out.is_dir():
-            raise typer.BadParameter(f"--out: {out} is a folder, expected a file")
+        check_out(out, overwrite)
         options.require_device(device)
         torch.set_num_threads(threads)
         kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -108,7 +110,8 @@ def train(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")] = 3,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Forward and backward of the likelihood: packed, beside one row a denoise step (TraceRL); same trajectories.
 
@@ -124,8 +127,7 @@ def train(
         from lightningrl.bench.trajectories import BLOCK_SIZE, STEPS_OF_1000_BLOCKS, drawn, recorded
         from lightningrl.io import write_text
 
-        if out is not None and out.is_dir():
-            raise typer.BadParameter(f"--out: {out} is a folder, expected a file")
+        check_out(out, overwrite)
         options.require_device(device)
         torch.set_num_threads(threads)
         kinds = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -197,7 +199,8 @@ def phases(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16: what it computed in.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda: what it ran on; its peak is measured now.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads, as the run had.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Where the seconds of a training run went: medians of a step by phase, and the share of the machine's peak.
 
@@ -209,6 +212,7 @@ def phases(
         from lightningrl.bench.phases import phases as measure
         from lightningrl.io import write_text
 
+        check_out(out, overwrite)
         options.require_device(device)
         torch.set_num_threads(threads)
         kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}

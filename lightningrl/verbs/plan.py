@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lightningrl.verbs.outputs import Overwrite, check_out
 from lightningrl.verbs.people import for_people
 
 GB, MB = 1e9, 1e6
@@ -38,6 +39,7 @@ def plan_budget(
     check: Annotated[bool, typer.Option("--check", help="Instead: formulas beside a small run on this CPU.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads, of --check and of --gpu cpu.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Memory, seconds and GPU-hours of an experiment, from formulas; nothing runs and no weights are needed.
 
@@ -47,8 +49,7 @@ def plan_budget(
     with for_people(resumes=False):
         from lightningrl.io import write_json
 
-        if out is not None and out.is_dir():
-            raise typer.BadParameter(f"--out: {out} is a folder, expected a file")
+        check_out(out, overwrite, inputs=[config])
         if check:
             found = _check(model_size or "miniature", prompt_tokens, response_tokens, tpf, threads)
         else:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lightningrl.verbs import options
+from lightningrl.verbs.outputs import Overwrite, check_out
 from lightningrl.verbs.people import for_people
 
 BenchmarkName = Annotated[str, typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")]
@@ -28,6 +29,7 @@ def prompts(
     limit: Limit = None,
     style: Style = "default",
     shots: Shots = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a benchmark's prompts: {"id": uid, "messages": [...]} a line, what a judge needs left out.
 
@@ -45,6 +47,7 @@ def prompts(
         from lightningrl.benchmarks.registry import get_benchmark
         from lightningrl.evaluation import asked
 
+        check_out(out, overwrite, inputs=[] if data is None else [data])
         chosen, wording = get_benchmark(benchmark), PromptOptions(style=style, shots=shots)
         asked.check_prompt(chosen, wording)
         examples = asked.problems(chosen, split, data, options.origins(mirror), limit)

@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
+from lightningrl.verbs.outputs import Overwrite, check_out
 from lightningrl.verbs.people import for_people
 
 
 def redraw(
     results: Annotated[Path, typer.Argument(help="A results folder, or one experiment's in it; copies will do.")],
-    out: Annotated[Path, typer.Option(help="Gets tables/ and figures/; what is there under the same names goes.")],
+    out: Annotated[Path, typer.Option(help="Folder that gets tables/ and figures/.")],
     table: Annotated[list[str] | None, typer.Option(help="Only this one; repeat.")] = None,
     figure: Annotated[list[str] | None, typer.Option(help="Only this one; repeat.")] = None,
     release: Annotated[str, typer.Option(help="`latest`, a key, or <experiment>/<key>.")] = "latest",
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a release's tables and figures again with today's code, from its collected results.
 
@@ -40,6 +42,8 @@ def redraw(
         wanted = [("table", name) for name in table or []] + [("figure", name) for name in figure or []]
         if not wanted:
             wanted = [(kind, name) for kind in ("table", "figure") for name in again.names(kind)]
+        for path in (path for kind, name in wanted for path in again.there(kind, name)):
+            check_out(path, overwrite)
         try:
             for kind, name in wanted:
                 for path in again.draw(kind, name):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lightningrl.verbs import options
+from lightningrl.verbs.outputs import Overwrite, check_out
 from lightningrl.verbs.people import for_people
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ Split = Annotated[str, typer.Option(help="test, validation or train.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many problems are asked about.")]
 PolicyName = Annotated[str | None, typer.Option("--policy", help="Of lines that name none; left out: the file's name.")]
 Threshold = Annotated[float | None, typer.Option(help="Of lines that name none.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out where it is there.")]
+Order = Annotated[
+    str | None, typer.Option(help="official or paper: what ids that are bare numbers count, where the two differ.")
+]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
 
 
@@ -37,6 +40,7 @@ def score(
     limit: Limit = None,
     policy: PolicyName = None,
     threshold: Threshold = None,
+    order: Order = None,
     workers: Workers = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -45,6 +49,9 @@ def score(
     A line is at least {"uid": "gsm8k/test/00017", "response": "..."}; rows of `lightningrl generate` (id, text,
     counts) and records of ours are taken as they are. Counts that a line does not have are not made up: what would be
     made of them is left out. The benchmark's judge is proved first.
+
+    An id may be a bare number where it can mean one problem only. The test problems of gsm8k and mbpp are numbered
+    otherwise by their authors than by the paper: say which with --order.
 
     Records gather in OUT.partial and are moved into place when all are judged; stopped or killed, the same command
     goes on.
@@ -55,15 +62,17 @@ def score(
     with for_people():
         from lightningrl import io
         from lightningrl.benchmarks.registry import get_benchmark
-        from lightningrl.evaluation import asked, given, scored, scoring
+        from lightningrl.evaluation import asked, given, orders, scored, scoring
         from lightningrl.evaluation.selfcheck import self_check
         from lightningrl.provenance.digest import digest
         from lightningrl.resolve import resolve
 
-        _check_out(out, responses, overwrite)
-        chosen = get_benchmark(benchmark)
-        file = given.read_given(responses, policy, threshold)
-        examples = asked.problems(chosen, split, data, options.origins(mirror), limit)
+        summary_file = out.parent / f"{out.name}.summary.json"
+        check_out(out, overwrite, inputs=[responses], beside=[summary_file])
+        chosen, origins = get_benchmark(benchmark), options.origins(mirror)
+        examples = asked.problems(chosen, split, data, origins, limit)
+        uid_of_number = orders.uid_of_number(chosen.name, split, examples, order, origins)
+        file = given.read_given(responses, policy, threshold, uid_of_number)
         scoring.check_problems(file.responses, examples)
 
         def make_judge() -> Any:
@@ -79,25 +88,16 @@ def score(
         identity["code"] = digest([chosen.judge.partition(":")[0]])  # verdicts of another judge are not gone on from
 
         def finish(rows: list[dict[str, Any]]) -> None:
-            _check_out(out, responses, overwrite)
-            io.write_json(out.with_name(f"{out.name}.summary.json"), scored.summaries(rows, examples))
+            check_out(out, overwrite, inputs=[responses], beside=[summary_file])
+            io.write_json(summary_file, scored.summaries(rows, examples))
             io.write_jsonl(out, rows)
 
         scoring.judge_all(file.responses, examples, make_judge, out, identity, finish)
-        found = io.read_json(out.with_name(f"{out.name}.summary.json"))
-        for summary in found:
+        for summary in io.read_json(summary_file):
             _show(summary)
-            for note in scored.notes(summary, file.failed):
+            doubt = orders.doubt(chosen.name, split, summary)
+            for note in [*scored.notes(summary, file.failed), *([doubt] if doubt else [])]:
                 typer.echo(f"  note: {note}")
-
-
-def _check_out(out: Path, responses: Path, overwrite: bool) -> None:
-    from lightningrl.errors import ConfigError
-
-    if out.exists() and responses.exists() and out.samefile(responses):
-        raise ConfigError(f"--out {out} is the input; name another file")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} is there already; name another file, or give --overwrite to replace it")
 
 
 def _show(summary: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lightningrl.verbs import options
+from lightningrl.verbs.outputs import Overwrite, check_out
 from lightningrl.verbs.people import for_people
 
 Prompt = Annotated[str, typer.Argument(help="The user's turn, in quotes; `-` reads it from standard input.")]
@@ -38,6 +39,7 @@ def trace(
     block_size: options.BlockSize = None,
     dtype: options.Dtype = "float32",
     device: options.Device = "cpu",
+    overwrite: Overwrite = False,
 ) -> None:
     """Show which forward revealed each token of a response.
 
@@ -48,6 +50,7 @@ def trace(
     Example: lightningrl trace CHECKPOINT "How many legs have 3 cats?" --against OTHER --out trace.html
     """
     with for_people(resumes=False):
+        check_out(out, overwrite)
         folders = _existing([model, *(against or [])])
         question = _question(prompt)
         policy = options.policy_from(

@@ -54,7 +54,7 @@ def test_it_evaluates_what_the_dag_evaluates(config):
 
 def test_a_smaller_card_does_not_hold_what_a_larger_does(tmp_path: Path):
     for gpu, gpus, fits in (("h200", 1, False), ("h100", 1, False), ("h200", 4, True), ("h100", 8, True)):
-        printed("--gpu", gpu, "--gpus", str(gpus), "--out", str(tmp_path / "plan.json"))
+        printed("--gpu", gpu, "--gpus", str(gpus), "--out", str(tmp_path / "plan.json"), "--overwrite")
         found = json.loads((tmp_path / "plan.json").read_text())
         assert found["memory"]["lightningrl-gsm8k"]["fits"] is fits, (gpu, gpus)
 

@@ -81,7 +81,7 @@ def curve(tokens, forwards, correct):
 
 
 def test_tpf_differences_and_aup():
-    """Those of TPF and of paired accuracy hold 95 %; that of AUP a little less, as its points are dropped at a limit."""
+    """Those of TPF and of paired accuracy hold 95 %, that of AUP a little less, as points are dropped at a limit."""
     rng, thresholds, y_max = np.random.default_rng(11), np.array([0.5, 0.7, 0.8, 0.9, 0.95]), 92.0
     large = evaluation(rng, 200_000, thresholds)
     true_aup, true_tpf = aup(curve(*large), y_max), large[0][3].sum() / large[1][3].sum()

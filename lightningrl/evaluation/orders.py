@@ -1,0 +1,90 @@
+"""Which problem a bare number means, where other people's files number a benchmark's problems otherwise than its uids.
+
+GSM8K's test problems stand in another order in the paper's file, which its uids follow, than in the authors'. MBPP's
+uids have the authors' task ids, 11 to 510; the paper's file has the same problems in the same order, so that places in
+it begin with 0. In all other benchmarks there is one numbering: that of the uids, from 0. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lightningrl.benchmarks.fetch import Origins, obtain
+from lightningrl.benchmarks.mbpp import TEST_TASKS
+from lightningrl.benchmarks.sources import Source
+from lightningrl.errors import BenchmarkError, ConfigError
+from lightningrl.types import Example
+
+ORDERS = ("official", "paper")
+GSM8K_OFFICIAL = Source(
+    "test", "openai/gsm8k", ("main/test-00000-of-00001.parquet",), "gsm8k/test.jsonl", 1319, ("question",),
+    mirror_sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
+    content_sha256="b1eaa20e536903ceff01ef18da5e46c5037c396c4be8f2717aab1506fd264a1f",
+)  # fmt: skip
+_SAID: Mapping[tuple[str, str], str] = {
+    ("gsm8k", "test"): "gsm8k's test problems stand in two orders: `--order official` takes the number for a place in "
+    "the authors' file (openai/gsm8k), `--order paper` for one in the paper's, whose order the uids follow. Both count "
+    "from 0",
+    ("mbpp", "test"): "mbpp's test problems have two numberings: `--order official` takes the number for the authors' "
+    f"task id ({TEST_TASKS[0]} to {TEST_TASKS[-1]}, as in the uids), `--order paper` for the place in the paper's "
+    "file, from 0",
+}
+_FEW_PCT, _ENOUGH = 5.0, 20
+"""Accuracy below which, over so many problems, the order is doubted: the other order of GSM8K scores 1 %."""
+
+
+def uid_of_number(
+    benchmark: str, split: str, examples: Sequence[Example], order: str | None, origins: Origins
+) -> Callable[[int], str]:
+    """The uid that a bare number means, as a function; ConfigError from it where `order` would have to say.
+
+    Raises ConfigError for an order that there is not, BenchmarkError when the authors' file cannot be had or is of
+    other problems.
+    """
+    if order not in (None, *ORDERS):
+        raise ConfigError(f"--order: found {order!r}, expected one of {', '.join(ORDERS)}")
+    own = {int(number): e.uid for e in examples if (number := e.uid.rpartition("/")[2]).isdecimal()}
+    place = _place(benchmark, split, examples, order, origins)
+
+    def uid(number: int) -> str:
+        if order is None and (benchmark, split) in _SAID:
+            raise ConfigError(f"the id is the bare number {number}, and {_SAID[benchmark, split]}. Say which is meant")
+        found = place(number)
+        return own.get(found, f"{benchmark}/{split}/{found:05d}")
+
+    return uid
+
+
+def doubt(benchmark: str, split: str, summary: Mapping[str, Any]) -> str | None:
+    """A note for people when hardly an answer is right and the numbers may be of another order."""
+    is_low = summary["accuracy_pct"] < _FEW_PCT and summary["n_problems"] >= _ENOUGH
+    if not is_low or (benchmark, split) not in _SAID:
+        return None
+    return f"hardly an answer is right, and {_SAID[benchmark, split]}. If yours are of the other one, give bare numbers"
+
+
+def _place(
+    benchmark: str, split: str, examples: Sequence[Example], order: str | None, origins: Origins
+) -> Callable[[int], int]:
+    """From numbers in that order to the numbers of the uids."""
+    if (benchmark, split, order) == ("mbpp", "test", "paper"):
+        return lambda number: number + TEST_TASKS[0]
+    if (benchmark, split, order) != ("gsm8k", "test", "official"):
+        return lambda number: number
+    number_of = {_words(e.messages[0]["content"]): int(e.uid.rpartition("/")[2]) for e in examples}
+    questions = [_words(row["question"]) for row in obtain(GSM8K_OFFICIAL, origins).rows]
+    if not set(number_of) <= set(questions):
+        raise BenchmarkError(f"{GSM8K_OFFICIAL.name} has other questions than the problems here; get the files again.")
+
+    def place(number: int) -> int:
+        if not 0 <= number < len(questions):
+            raise ConfigError(f"the id {number} is no place in the authors' file, which has {len(questions)} problems")
+        # One that is not among the problems here (--limit) gets a number that none has.
+        return number_of.get(questions[number], len(questions) + number)
+
+    return place
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())

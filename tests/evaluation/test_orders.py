@@ -1,0 +1,141 @@
+"""Answers whose ids are bare numbers: refused where two orders differ, found where an order is said or there is one."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lightningrl import cli, io
+from lightningrl.benchmarks.fetch import Origins
+from lightningrl.benchmarks.mbpp import MBPP
+from lightningrl.benchmarks.protocol import example_to_json
+from lightningrl.evaluation import orders
+from lightningrl.types import Example
+
+
+def gsm8k(number):
+    question = {"role": "user", "content": f"How many are {number} and {number}?\n"}
+    return Example(f"gsm8k/test/{number:05d}", (question,), {"answer": str(2 * number)}, f"\\boxed{{{2 * number}}}")
+
+
+PROBLEMS = [gsm8k(number) for number in range(25)]
+OFFICIAL = random.Random(0).sample(range(25), 25)
+"""Place in the authors' file -> number of the uid."""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Problems as a data stage has them, and a mirror with the authors' file, in another order."""
+    monkeypatch.chdir(tmp_path)
+    io.write_jsonl(tmp_path / "test.jsonl", map(example_to_json, PROBLEMS))
+    rows = [
+        {"question": f" {PROBLEMS[number].messages[0]['content'].strip()}  ", "answer": "#### 1"} for number in OFFICIAL
+    ]
+    io.write_jsonl(tmp_path / "mirror" / "gsm8k" / "test.jsonl", rows)
+    small = replace(orders.GSM8K_OFFICIAL, rows=25, mirror_sha256=None, content_sha256=None)
+    monkeypatch.setattr(orders, "GSM8K_OFFICIAL", small)
+    monkeypatch.delenv("LIGHTNINGRL_DATA_MIRROR", raising=False)
+    return tmp_path
+
+
+def score(rows, *arguments):
+    Path("answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["score", "answers.jsonl", "--benchmark", "gsm8k", "--data", "test.jsonl", "--mirror", "mirror"]
+    return CliRunner().invoke(cli.app, [*command, "--out", "r.jsonl", "--overwrite", *arguments])
+
+
+def numbered(answers, kind=int):
+    return [{"uid": kind(place), "response": f"\\boxed{{{answer}}}"} for place, answer in enumerate(answers)]
+
+
+IN_OFFICIAL_ORDER = [2 * number for number in OFFICIAL]
+IN_PAPERS_ORDER = [2 * number for number in range(25)]
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_a_bare_number_is_refused_until_the_order_is_said(folder, kind):
+    done = score(numbered(IN_OFFICIAL_ORDER, kind))
+    assert done.exit_code == 2 and not Path("r.jsonl").exists()
+    for words in ("line 1: the id is the bare number 0", "--order official", "--order paper", "gsm8k", "count from 0"):
+        assert words in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_both_orders_find_their_problems(folder, kind):
+    for order, answers in (("official", IN_OFFICIAL_ORDER), ("paper", IN_PAPERS_ORDER)):
+        done = score(numbered(answers, kind), "--order", order)
+        assert done.exit_code == 0 and "accuracy 100.0 %" in done.stdout, done.output
+        assert [json.loads(line)["correct"] for line in Path("r.jsonl").read_text().splitlines()] == [True] * 25
+    assert {json.loads(line)["uid"] for line in Path("r.jsonl").read_text().splitlines()} == {e.uid for e in PROBLEMS}
+
+
+def test_uids_mean_themselves_whatever_the_order(folder):
+    rows = [{"uid": e.uid, "response": e.solution} for e in PROBLEMS]
+    for arguments in ((), ("--order", "official"), ("--order", "paper")):
+        done = score(rows, *arguments)
+        assert "accuracy 100.0 %" in done.stdout and "note: hardly" not in done.stdout
+
+
+def test_uids_that_were_made_of_the_other_orders_numbers_are_doubted(folder):
+    answers = IN_PAPERS_ORDER[1:] + IN_PAPERS_ORDER[:1]
+    rows = [{"uid": e.uid, "response": f"\\boxed{{{a}}}"} for e, a in zip(PROBLEMS, answers, strict=True)]
+    done = score(rows)
+    assert done.exit_code == 0 and "hardly an answer is right" in done.stdout and "--order official" in done.stdout
+
+
+def test_what_cannot_be_placed_is_named(folder):
+    assert "found 'theirs', expected one of official, paper" in score(numbered([1]), "--order", "theirs").stderr
+    assert "no place in the authors' file" in score([{"id": 25, "text": "1"}], "--order", "official").stderr
+    assert "uids are of no problem here" in score([{"id": 25, "text": "1"}], "--order", "paper").stderr
+    assert (
+        "uids are of no problem here"
+        in score(numbered(IN_OFFICIAL_ORDER), "--order", "official", "--limit", "5").stderr
+    )
+    twice = [{"id": 3, "text": "1"}, {"id": "gsm8k/test/00003", "text": "1"}]
+    assert "is in line 1 already" in score(twice, "--order", "paper").stderr
+    io.write_jsonl(Path("mirror/gsm8k/test.jsonl"), [{"question": str(n), "answer": ""} for n in range(25)])
+    assert "has other questions" in score(numbered([1]), "--order", "official").stderr
+
+
+def place(benchmark, split, order, number, examples=()):
+    return orders.uid_of_number(benchmark, split, list(examples), order, Origins(None, Path("lock")))(number)
+
+
+def test_mbpp_has_task_ids_and_places():
+    assert place("mbpp", "test", "official", 11) == place("mbpp", "test", "paper", 0) == "mbpp/test/00011"
+    assert place("mbpp", "test", "paper", 499) == "mbpp/test/00510"
+    with pytest.raises(Exception, match="task id \\(11 to 510, as in the uids\\)"):
+        place("mbpp", "test", None, 17)
+
+
+@pytest.mark.parametrize("order", [None, "official", "paper"])
+def test_where_there_is_one_order_nothing_has_to_be_said(order):
+    for benchmark, split in (("humaneval", "test"), ("math500", "test"), ("gsm8k", "train"), ("mbpp", "train")):
+        assert place(benchmark, split, order, 17) == f"{benchmark}/{split}/00017"
+    own = Example("own/test/p/7", (), {})
+    assert place("own", "test", order, 7, [own]) == "own/test/p/7"
+
+
+@pytest.mark.mirror
+def test_the_published_files_are_numbered_as_is_said_here():
+    origins = Origins(None, Path("unused.lock.json"))
+    from lightningrl.benchmarks.gsm8k import GSM8K
+    from lightningrl.benchmarks.humaneval import HUMANEVAL
+    from lightningrl.evaluation.asked import problems
+
+    tests = {b.name: problems(b, "test", None, origins, None) for b in (GSM8K, MBPP, HUMANEVAL)}
+    official = orders.uid_of_number("gsm8k", "test", tests["gsm8k"], "official", origins)
+    assert {official(number) for number in range(1319)} == {e.uid for e in tests["gsm8k"]}
+    assert sum(official(n) == f"gsm8k/test/{n:05d}" for n in range(1319)) == 2  # the orders differ nearly everywhere
+    assert [e.uid for e in tests["mbpp"]] == [place("mbpp", "test", "paper", n) for n in range(500)]
+    rows = [row["task_id"] for row in load_tasks(HUMANEVAL, origins)]
+    assert rows == [f"HumanEval/{n}" for n in range(164)]
+
+
+def load_tasks(benchmark, origins):
+    from lightningrl.benchmarks.fetch import obtain
+
+    return obtain(next(source for source in benchmark.sources if source.key == "tasks"), origins).rows

@@ -1,0 +1,93 @@
+"""No verb writes over what is there unasked, and every verb that writes where it is told has a test here."""
+
+import pytest
+from fixtures.traced import save_tiny
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from lightningrl import cli, io
+from lightningrl.benchmarks.gsm_mini import GSM_MINI
+from lightningrl.benchmarks.protocol import example_to_json
+from lightningrl.provenance.digest import PACKAGE
+
+PROBLEM = GSM_MINI.load({"test": 1}, 0)["test"][0]
+CONFIG = PACKAGE.parent / "config" / "nano.yaml"
+SMALL = ["--size", "miniature", "--new-tokens", "8", "--prompt-tokens", "8", "--repeats", "1", "--threads", "1"]
+COMMANDS = {
+    "prompts": ["prompts", "--benchmark", "gsm-mini", "--data", "test.jsonl"],
+    "score": ["score", "answers.jsonl", "--benchmark", "gsm-mini", "--data", "test.jsonl"],
+    "trace": ["trace", "model", "How many cups? 3 pens", "--max-new-tokens", "4"],
+    "plan": ["plan", "--config", str(CONFIG)],
+    "bench decode": ["bench", "decode", *SMALL, "--batch", "1"],
+    "bench train": ["bench", "train", *SMALL, "--block-size", "4"],
+}
+OTHERWISE = {
+    "generate": "goes on with its own file, tests/inference/test_generate_again.py",
+    "evaluate": "goes on with its own folder, test_an_evaluation_does_not_write_over_other_records",
+    "pin": "adds to its own file and refuses any other, tests/provenance/test_pin.py",
+    "redraw": "refuses, tests/provenance/test_redraw_again.py",
+    "bench phases": "as its siblings, after a whole training",
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    io.write_jsonl(tmp_path / "test.jsonl", [example_to_json(PROBLEM)])
+    io.write_jsonl(tmp_path / "answers.jsonl", [{"uid": PROBLEM.uid, "response": "\\boxed{1}"}])
+    return tmp_path
+
+
+def run(*words):
+    return CliRunner().invoke(cli.app, list(words))
+
+
+@pytest.mark.parametrize("title", COMMANDS)
+def test_what_is_there_stays_unless_it_is_asked_to_go(folder, title):
+    if title == "trace":
+        save_tiny(folder / "model", 0)
+    (folder / "out").write_text("precious\n")
+    done = run(*COMMANDS[title], "--out", "out")
+    assert done.exit_code == 2 and "out is there already; name another file, or give --overwrite" in done.stderr
+    assert (folder / "out").read_text() == "precious\n"
+    assert run(*COMMANDS[title], "--out", "out", "--overwrite").exit_code in (0, 1)
+    assert (folder / "out").read_text() != "precious\n"
+    assert "is a folder; name a file" in run(*COMMANDS[title], "--out", ".", "--overwrite").stderr
+
+
+def test_the_summary_beside_the_records_counts_too(folder):
+    (folder / "out.summary.json").write_text("precious\n")
+    done = run(*COMMANDS["score"], "--out", "out")
+    assert done.exit_code == 2 and "out.summary.json is there already" in done.stderr
+    assert (folder / "out.summary.json").read_text() == "precious\n"
+
+
+def test_what_is_read_is_never_written(folder):
+    for words, path in ((COMMANDS["score"], "answers.jsonl"), (COMMANDS["prompts"], "test.jsonl")):
+        before = (folder / path).read_bytes()
+        assert "is the input; name another file" in run(*words, "--out", path, "--overwrite").stderr
+        assert (folder / path).read_bytes() == before
+
+
+def test_an_evaluation_does_not_write_over_other_records(folder):
+    save_tiny(folder / "model", 0)
+    (folder / "there").mkdir()
+    (folder / "there" / "records.jsonl").write_text("precious\n")
+    words = ["--benchmark", "gsm-mini", "--data", "test.jsonl", "--max-new-tokens", "4", "--out", "there"]
+    done = run("evaluate", "model", *words)
+    assert done.exit_code == 2 and "records.jsonl is there already, and was not made here" in done.stderr, done.stderr
+    assert (folder / "there" / "records.jsonl").read_text() == "precious\n"
+
+
+def test_every_verb_that_writes_where_it_is_told_is_looked_at():
+    group = get_command(cli.app)
+    found = {name for name, command in verbs(group) if any("--out" in p.opts for p in command.params)}
+    assert found == {*COMMANDS, *OTHERWISE}
+
+
+def verbs(group, prefix=""):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from verbs(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
