@@ -24,12 +24,14 @@ _DEEPEST = 3
 _TAIL = re.compile(r"(?<=[^\s`])`{3,}+[ \t]*$", re.MULTILINE)
 _PYTHON_TAG = re.compile(r"i?py(?:thon)?\d*", re.IGNORECASE)
 _TEXT_TAGS = ("", "markdown", "md")
+_MARK = re.compile(r"^[ \t]*\[/?[A-Z]{3,}\][ \t]*$", re.MULTILINE)
+"""Lines such as [BEGIN], [DONE] and [/PYTHON], which some prompts ask for around the code."""
 _QUOTES = re.compile("\"\"\"|'''")
 _PROSE = re.compile(
     r"(?:[^\W\d][\w'’-]*[,:]?[ \t]++)*[^\W\d][\w'’-]*[ \t]++[^\W\d]"  # two words side by side
     r"|[^\W\d][\w'’-]*[.!?](?:[ \t]|$)|[^\W\d][\w'’-]*:\**[ \t]*$"  # a word and the end of a sentence
     r"|[-*>+][ \t]+[^\W\d(]|\d+[.)][ \t]|\*\*|[-=*]{3,}[ \t]*$|[`$<>|?!]"  # Markdown
-    r"|[^'\"#]*[，。：；！？、]"
+    r"|[^'\"#]*[`，。：；！？、]"
 )
 _WORD = re.compile(r"[^\W\d]\w*")
 _KEYWORDS = {*keyword.kwlist, *keyword.softkwlist, "print", "exec"}
@@ -136,7 +138,7 @@ def _pieces(text: str, is_inner: bool) -> list[Piece]:
         if is_page and any(_kind(inner.tag) == PYTHON for inner in _blocks(block.text.split("\n"))):
             found += _pieces(block.text, is_inner=True)
         elif block.is_closed:
-            found.append(Piece(_kind(block.tag), block.text, True))
+            found.append(Piece(_kind(block.tag), _MARK.sub("", block.text), True))
         else:
             found += [Piece(_kind(block.tag), run, False) for run in _without_prose(block.text)]
     return [piece for piece in found if piece.text.strip()]
@@ -145,15 +147,15 @@ def _pieces(text: str, is_inner: bool) -> list[Piece]:
 def _kind(tag: str | None) -> int:
     if tag is None:
         return OUTSIDE
-    return UNTAGGED if tag == "" else PYTHON if _PYTHON_TAG.fullmatch(tag) else OTHER
+    return UNTAGGED if tag in ("", "code") else PYTHON if _PYTHON_TAG.fullmatch(tag) else OTHER
 
 
 def _without_prose(text: str) -> list[str]:
-    """The runs of lines between lines of prose, and between stray fences."""
+    """The runs of lines between lines of prose, marks, and stray fences."""
     runs: list[list[str]] = [[]]
     quote = ""
     for line in text.split("\n"):
-        if not quote and (_is_prose(line) or _is_stray(line)):
+        if not quote and (_is_prose(line) or _is_stray(line) or _MARK.match(line)):
             runs.append([])
             continue
         runs[-1].append(line)

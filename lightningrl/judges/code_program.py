@@ -22,8 +22,10 @@ from collections.abc import Sequence
 from lightningrl.judges.code_blocks import OUTSIDE, PYTHON, UNTAGGED, Piece, begins_with_fence, ends_open, pieces_of
 
 _READS = re.compile(r"\binput\(|\bstdin\b|\bopen\(0|\bfileinput\b")
-_MARK = re.compile(r"^[ \t]*\[/?(?:BEGIN|END|DONE|PYTHON|CODE|ANSWER)\][ \t]*$", re.MULTILINE)
-"""Lines that some prompts ask for around the code, MBPP's for example."""
+_BEGIN, _DONE = (
+    re.compile(r"^\[BEGIN\](?=[^\n])", re.MULTILINE),
+    re.compile(r"(?<=\S)[ \t]*\[DONE\][ \t]*$", re.MULTILINE),
+)
 _BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d]\w*")
 _BINDS = re.compile(
@@ -53,7 +55,9 @@ def extract_program(response: str, prefill: str = "", entry_point: str | None = 
 
 
 def _cleaned(text: str) -> str:
-    return _MARK.sub("", _BYTE_ORDER_MARK.sub("", text.replace("\r\n", "\n")))
+    """Line breaks of one kind, no byte-order marks; what MBPP's prompts ask for around the code on lines of its own."""
+    text = _BYTE_ORDER_MARK.sub("", text.replace("\r\n", "\n"))
+    return _DONE.sub("\n[DONE]", _BEGIN.sub("[BEGIN]\n", text))
 
 
 def _chosen(begun: list[Piece], own: list[Piece], entry_point: str | None) -> str | None:

@@ -143,6 +143,10 @@ SEVERAL = {
     "several drafts, no fence": f"First attempt:\n{DRAFT}\nThat is wrong. So:\n{ALONE}\n",
     "marks": f"[BEGIN]\n{ALONE}\n[DONE]\n",
     "marks, and what base models go on with": f"[BEGIN]\n{ALONE}\n[DONE]\nYou are an expert.\n[BEGIN]\nx = 1\n[DONE]",
+    "marks around other things too": f"[PYTHON]\n{ALONE}\n[/PYTHON]\n[TESTS]\nassert f(1) == 7\n[/TESTS]",
+    "marks on the lines of code": f"[BEGIN]{ALONE} [DONE]",
+    "words with code in them, no fence": f"Use `f`:\n{ALONE}\nCall `f(1)`.",
+    "a tag that names no language": block(ALONE, tag="code"),
     "marks in a block": block(f"[BEGIN]\n{ALONE}\n[DONE]"),
     "marks around a block": "[PYTHON]\n" + block(ALONE) + "[/PYTHON]",
     "tags": f"<code>\n{ALONE}\n</code>",
@@ -269,7 +273,7 @@ LONG = {
 @pytest.mark.parametrize("title", LONG)
 @pytest.mark.parametrize("prefill", ["", MBPP, HUMANEVAL])
 def test_extraction_is_linear(title, prefill):
-    start = time.perf_counter()
+    start = time.process_time()
     extract_program(LONG[title], prefill, "f")
     extract_program(LONG[title], prefill)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
