@@ -21,10 +21,9 @@ demo: $(VENV)/run.stamp $(CONFIG)  ## data, training, evaluation, tables, figure
 	LIGHTNINGRL_RESULTS_LATER=1 $(BIN)/python -m snakemake --cores $(CORES) --ignore-incomplete --nolock --quiet rules --configfile $(CONFIG)
 	@$(BIN)/python -m lightningrl results --config $(CONFIG)
 
-# What judges programs in jails needs the machine for itself; the rest runs in three processes (one mostly waits for Slurm).
+# Three processes: one mostly waits for Slurm. Time limits are in tests/fixtures/limits.py.
 test: $(VENV)/dev.stamp  ## the test suite
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/sandbox --ignore tests/judges
-	$(BIN)/python -m pytest -q tests/sandbox tests/judges
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/dev.stamp  ## style, types, workflow files
 	$(BIN)/python -m ruff check .

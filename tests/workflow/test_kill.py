@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pytest
 from checkouts import Checkout, copy_repository
-from fixtures.limits import HANG_S
+from fixtures.limits import HANG_S, wait_for
 
 ARGUMENTS = ("--cores", "2", "--ignore-incomplete", "--nolock", "--configfile", "config/nano.yaml")
-KILLS = ("pretrain",) * 2 + ("train",) * 2 + ("evaluate",) * 2, ("pretrain",) * 3 + ("train",) * 4 + ("evaluate",) * 3
+KILLS = ("pretrain", "train", "train", "evaluate"), ("pretrain",) * 3 + ("train",) * 4 + ("evaluate",) * 3
 """A stage of which kind is to be at work; where all of them have ended, one of the next kind."""
 SEED = 20260
-
-pytestmark = pytest.mark.timeout(900)  # two to four minutes, by what else the machine does
 
 
 @pytest.fixture(scope="module")
@@ -54,25 +52,26 @@ def test_killed_again_and_again_it_goes_on_and_ends_byte_equal(undisturbed, tmp_
     whole = undisturbed[0].path("results/nano")
     checkout = copy_repository(tmp_path / "repository", of=undisturbed[0].root)
     results, draw, killed = checkout.path("results/nano"), random.Random(SEED), Counter()
+    for kind in ("data", "selfcheck", "tokenizer"):  # which are not killed
+        shutil.copytree(whole / kind, results / kind)
     for wanted in kills:
         kinds = ("pretrain", "train", "evaluate")[("pretrain", "train", "evaluate").index(wanted) :]
         left = [kind for kind in kinds if len(manifests(results, kind)) < len(manifests(whole, kind))]
-        if not left:  # on a fast machine all evaluations have ended before the last kill: some are made once more
+        if not left:  # all evaluations have ended before the last kill: some are made once more
             forget_evaluations(results)
         kind = left[0] if left else "evaluate"
         if kind == "evaluate":  # it has no steps, so no rows: some seconds after its start
-            kill_while_working(checkout, kind, rows=1, then_s=draw.uniform(0.3, 2.5))
+            killed[kind] += kill_while_working(checkout, kind, rows=1, then_s=draw.uniform(0.3, 2.5))
         else:
-            kill_while_working(checkout, kind, rows=draw.randint(1, 3), then_s=draw.uniform(0.0, 0.3))
-        killed[kind] += 1
-    assert killed.total() == len(kills) and all(killed.values()) and len(killed) == 3
+            killed[kind] += kill_while_working(checkout, kind, rows=draw.randint(1, 3), then_s=draw.uniform(0.0, 0.3))
+    assert killed.total() > len(kills) // 2, killed
     command = [sys.executable, "-m", "snakemake", *ARGUMENTS]
     done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     found, expected = contents(results), contents(whole)
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
-    assert starts(results) > starts(whole) + len(kills) / 2  # stages were cut short, not only the pauses between them
+    assert starts(results) >= starts(whole) + killed.total()  # each of them cut a stage short
 
 
 def test_an_evaluation_in_parts_gathers_to_the_same_bytes(undisturbed, tmp_path: Path) -> None:
@@ -98,29 +97,41 @@ def test_an_evaluation_in_parts_gathers_to_the_same_bytes(undisturbed, tmp_path:
     ]
 
 
-def kill_while_working(checkout: Checkout, kind: str, rows: int, then_s: float) -> None:
-    """Start Snakemake, and kill the whole process group `then_s` seconds after a stage of this kind has written that
-    many rows of timing (its start is the first, then one a step) since, or has ended."""
-    folder = checkout.path(f"results/nano/{kind}")
-    log = open(checkout.path("kill.log"), "ab")
+def kill_while_working(checkout: Checkout, kind: str, rows: int, then_s: float) -> bool:
+    """Start Snakemake, and kill the whole process group while a stage of this kind is at work: `then_s` seconds after
+    one has written that many rows of timing (its start is the first, then one a step) since. False when all of them
+    had ended before that."""
+    results = checkout.path("results/nano")
     command = [sys.executable, "-m", "snakemake", *ARGUMENTS]
-    before = {path: lines(path) for path in folder.rglob("timing.jsonl")}
-    ended_before = len(manifests(checkout.path("results/nano"), kind))
-    process = subprocess.Popen(command, cwd=checkout.root, stdout=log, stderr=log, start_new_session=True)
+    before = {path: lines(path) for path in results.glob(f"{kind}/**/timing.jsonl")}
+
+    def at_work() -> list[Path]:
+        found = results.glob(f"{kind}/**/state/timing.jsonl")
+        return [path for path in found if lines(path) - before.get(path, 0) >= rows and not is_finished(path)]
+
+    with open(checkout.path("kill.log"), "ab") as log:
+        process = subprocess.Popen(command, cwd=checkout.root, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 200
-        while process.poll() is None and time.monotonic() < deadline:
-            grown = [lines(path) - before.get(path, 0) for path in folder.rglob("state/timing.jsonl")]
-            if max(grown, default=0) >= rows or len(list(folder.rglob("manifest.json"))) > ended_before:
-                break
-            time.sleep(0.02)
-        time.sleep(then_s)
-        assert process.poll() is None, checkout.path("kill.log").read_text()[-6000:]
-        os.killpg(process.pid, signal.SIGKILL)
+        while process.poll() is None:
+            wait_for(lambda: at_work() or process.poll() is not None, f"{kind} at work")
+            time.sleep(then_s)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGSTOP)  # so that what is seen now is so when it is killed
+                time.sleep(0.05)
+                if at_work():
+                    os.killpg(process.pid, signal.SIGKILL)
+                    return True
+                os.killpg(process.pid, signal.SIGCONT)
+        assert process.returncode == 0, checkout.path("kill.log").read_text()[-6000:]
+        return False
     finally:
-        process.kill()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        log.close()
+
+
+def is_finished(timing: Path) -> bool:
+    return (timing.parents[1] / "manifest.json").exists()
 
 
 def forget_evaluations(results: Path) -> None:
