@@ -1,9 +1,9 @@
 """Judge a final answer in `\\boxed{...}` as a number or as text.
 
-`example.gold = {"answer": "36"}`. The answer is the last complete box of the response. Integers and decimals are
-equal when they are the same number as written: blanks, a leading +, thousands commas, leading zeros and a fraction's
-trailing zeros do not matter. Everything else is compared as text, blanks collapsed. It does no mathematics: fractions,
-percentages, units, currency signs and LaTeX are text, and 1/2 is not 0.5.
+`example.gold = {"answer": "36"}`. The answer is the last complete box of the response that is not empty. Integers and
+decimals are equal when they are the same number as written: blanks, a leading +, thousands commas, leading zeros and a
+fraction's trailing zeros do not matter. Everything else is compared as text, blanks collapsed. It does no mathematics:
+fractions, percentages, units, currency signs and LaTeX are text, and 1/2 is not 0.5.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lightningrl.judges.protocol import check_lengths
 from lightningrl.types import Example, Verdict
 
 _TOKEN = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
+_BARE = re.compile(r"\\boxed\s+([+-]?[0-9][0-9.,]*(?<![.,])|[A-Za-z])(?![0-9A-Za-z])")
 _NUMBER = re.compile(r"([+-]?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
 
 
@@ -65,23 +66,39 @@ def _judge_one(gold: str | None, response: str) -> Verdict:
 
 
 def extract_boxed(text: str) -> str | None:
-    r"""What is inside the last complete box: the one that opens last of those that close. Linear in the text.
+    r"""What is inside the last complete box that is not empty: the one that opens last. Linear in the text.
 
-    Escaped braces (`\{`, `\}`) are text. None: no box closes, or nothing is in it.
+    Escaped braces (`\{`, `\}`) are text. Where no box has braces, `\boxed 5` boxes the number or letter behind it.
+    None: there is no such box.
 
     >>> extract_boxed(r"so \boxed{3} no, \boxed{\frac{1}{2}} as \boxed{4")
     '\\frac{1}{2}'
     """
+    boxes = extract_boxes(text)
+    return boxes[-1] if boxes else None
+
+
+def extract_boxes(text: str) -> list[str]:
+    r"""What is inside every complete box that is not empty, as they open; of boxes in one another, the inner ones.
+
+    See `extract_boxed`.
+
+    >>> extract_boxes(r"\boxed{1}, \boxed{} or \boxed{x=\boxed{2}}")
+    ['1', '2']
+    """
     open_braces: list[tuple[bool, int]] = []
-    best_start, best = -1, None
+    found: dict[int, str] = {}
+    inside = 0
     for token in _TOKEN.finditer(text):
         if token[0] == "{" or token[0].startswith("\\boxed"):
             open_braces.append((token[0] != "{", token.end()))
         elif token[0] == "}" and open_braces:
             is_box, start = open_braces.pop()
-            if is_box and start > best_start:
-                best_start, best = start, text[start : token.start()]
-    return best if best is not None and best.strip() else None
+            if is_box and start >= inside and (content := text[start : token.start()]).strip():
+                found[start] = content
+                inside = token.start()
+    boxes = [found[start] for start in sorted(found)]
+    return boxes or _BARE.findall(text)
 
 
 def normalise(answer: str) -> str:

@@ -1,26 +1,31 @@
 r"""Judge mathematics: the last complete `\boxed{}` of a response against the gold answer.
 
-`math_rules` says what is equal. It decides most answers at once; what needs algebra goes to a helper process with a
-deadline and a bound on its memory (`math_worker`), which is killed when late. `example.gold = {"answer": "..."}`.
-Beside the verdict stands that of the published grader's rules on the same extracted answer (`compat`).
+`math_rules` says what is the gold answer to a question: the example's user turn, which tells an answer that is worked
+out from the question copied into the box. It decides most answers at once; what needs algebra goes to a helper process
+with a deadline and a bound on its memory (`math_worker`), which is killed when late. The gold answer is
+`example.gold = {"answer": "..."}`. Beside the verdict stands that of the published grader's rules on the same extracted
+answer (`compat`).
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import re
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lightningrl.judges import math_text
-from lightningrl.judges.boxed import extract_boxed
+from lightningrl.judges import math_parts, math_text
+from lightningrl.judges.boxed import extract_boxes
 from lightningrl.judges.compat import published_equal
+from lightningrl.judges.math_question import read_question
 from lightningrl.judges.math_rules import equal
 from lightningrl.judges.protocol import check_lengths
 from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
@@ -36,6 +41,18 @@ ITEMS_A_WORKER = 5_000
 """Then it is started anew: sympy's caches grow."""
 MEMO = 65_536
 _WORKER_FILE = "math_worker.py"
+
+
+class _Pair(NamedTuple):
+    """What a verdict depends on."""
+
+    question: str | None
+    """The user's turns; None: the example has none, and nothing is known of the question."""
+    gold: str
+    found: str
+    """What is judged: the last box, or as many last boxes as the gold answer has items."""
+    last: str
+    """The last box, which the published rules judge."""
 
 
 class _AsksAlgebra(Exception):
@@ -58,33 +75,32 @@ class MathJudge:
         for helper in self._all:
             self._helpers.put(helper)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="math-judge")
-        self._memo: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
+        self._memo: OrderedDict[_Pair, Verdict] = OrderedDict()
 
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
-        """Verdicts in order, 1.0 or 0.0; equal (gold, answer) pairs are judged once.
+        """Verdicts in order, 1.0 or 0.0; equal (question, gold, answer) are judged once.
 
         `unparsable`: no complete box, or what is in it is no answer; `timeout`: algebra did not end in time;
         `gold_error` (value None): the gold answer cannot be read; `crashed`: the helper died twice over it.
         """
         check_lengths(examples, responses)
-        found_in = [extract_boxed(response) for response in responses]
-        pairs = [(_gold(example), found) for example, found in zip(examples, found_in, strict=True)]
-        pending: dict[tuple[str, str], Future[Verdict]] = {}
-        for gold, found in pairs:
-            if gold is None or found is None or (gold, found) in self._memo or (gold, found) in pending:
+        pairs = [_pair(example, response) for example, response in zip(examples, responses, strict=True)]
+        pending: dict[_Pair, Future[Verdict]] = {}
+        for pair in pairs:
+            if not isinstance(pair, _Pair) or pair in self._memo or pair in pending:
                 continue
-            decided = self._decided(gold, found)
+            decided = self._decided(pair)
             if decided is not None:
-                self._remember(gold, found, decided)
+                self._remember(pair, decided)
             else:
-                pending[gold, found] = self._pool.submit(self._ask, gold, found)
+                pending[pair] = self._pool.submit(self._ask, pair)
         try:
-            for (gold, found), future in pending.items():
-                self._remember(gold, found, future.result())
+            for pair, future in pending.items():
+                self._remember(pair, future.result())
         finally:
             for future in pending.values():
                 future.cancel()
-        verdicts = [self._verdict(gold, found) for gold, found in pairs]
+        verdicts = [self._memo[pair] if isinstance(pair, _Pair) else pair for pair in pairs]
         for pair in pending:  # what the machine's load may have decided is judged again when it comes again
             if pair in self._memo and self._memo[pair].status in ("timeout", "crashed"):
                 del self._memo[pair]
@@ -98,43 +114,38 @@ class MathJudge:
         for helper in self._all:
             helper.worker.close()
 
-    def _verdict(self, gold: str | None, found: str | None) -> Verdict:
-        if gold is None:
-            detail = 'gold data: expected {"answer": "..."} with text in it'
-            return Verdict(False, None, "gold_error", found, detail)
-        if found is None:
-            return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...}", compat=False)
-        return self._memo[gold, found]
-
-    def _remember(self, gold: str, found: str, verdict: Verdict) -> None:
-        short = f"expected {gold[:80]}, found {found[:80]}"
+    def _remember(self, pair: _Pair, verdict: Verdict) -> None:
+        short = f"expected {pair.gold[:80]}, found {pair.found[:80]}"
         detail = f"{short}; {verdict.detail}" if verdict.detail else short
-        self._memo[gold, found] = replace(verdict, extracted=found, detail=detail, compat=published_equal(gold, found))
+        compat = published_equal(pair.gold, pair.last)
+        self._memo[pair] = replace(verdict, extracted=pair.found, detail=detail, compat=compat)
 
-    def _decided(self, gold: str, found: str) -> Verdict | None:
+    def _decided(self, pair: _Pair) -> Verdict | None:
         """What the rules say by themselves; None: algebra is asked."""
         start = time.monotonic()
         try:
-            math_text.check(gold)
+            math_text.check(pair.gold)
         except math_text.Unreadable as error:
             return Verdict(False, None, "gold_error", detail=f"gold: {error}")
         try:
-            math_text.check(found)
+            math_text.check(pair.found)
             if not self._by_rules:
                 return None
-            is_equal = equal(gold, found, _ask_algebra)
+            question = None if pair.question is None else read_question(pair.question)
+            is_equal = equal(pair.gold, pair.found, _ask_algebra, question)
         except _AsksAlgebra:
             return None
         except math_text.Unreadable as error:
             return Verdict(False, 0.0, "unparsable", detail=str(error), seconds=time.monotonic() - start)
         return _of(is_equal, time.monotonic() - start)
 
-    def _ask(self, gold: str, found: str) -> Verdict:
+    def _ask(self, pair: _Pair) -> Verdict:
+        asked = {"gold": pair.gold, "found": pair.found, "question": pair.question}
         helper, start = self._helpers.get(), time.monotonic()
         try:
             for attempt in (0, 1):
                 try:
-                    answer = helper.ask({"gold": gold, "found": found}, self._deadline_s)
+                    answer = helper.ask(asked, self._deadline_s)
                     break
                 except WorkerLate:
                     detail = f"not decided within {self._deadline_s:g} s"
@@ -187,6 +198,39 @@ def _of(is_equal: bool, seconds: float) -> Verdict:
 def _gold(example: Example) -> str | None:
     answer = example.gold.get("answer")
     return answer if isinstance(answer, str) and answer.strip() else None
+
+
+def _pair(example: Example, response: str) -> _Pair | Verdict:
+    """What is to be judged, or the verdict where nothing is."""
+    gold, boxes = _gold(example), extract_boxes(response)
+    if gold is None:
+        detail = 'gold data: expected {"answer": "..."} with text in it'
+        return Verdict(False, None, "gold_error", boxes[-1] if boxes else None, detail)
+    if not boxes:
+        return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...} with an answer in it", compat=False)
+    turns = [turn["content"] for turn in example.messages if turn.get("role") == "user"]
+    question = "\n".join(turns) if any(turn.strip() for turn in turns) else None
+    return _Pair(question, gold, _joined(gold, boxes), boxes[-1])
+
+
+def _joined(gold: str, boxes: Sequence[str]) -> str:
+    """The last box; where the gold answer has several items and a box one each, as many last boxes as it has."""
+    count = _items(gold) if len(boxes) > 1 else 1
+    last = boxes[-count:]
+    if count == 1 or len(last) < count or any(_items(box) > 1 for box in last):
+        return boxes[-1]
+    return ", ".join(last)
+
+
+@lru_cache(maxsize=4096)
+def _items(answer: str) -> int:
+    try:
+        text = math_text.clean(answer)
+    except math_text.Unreadable:
+        return 1
+    text = re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*", "", text)
+    inside = text[2:-2] if text.startswith("\\{") and text.endswith("\\}") else text
+    return len(math_parts.items(inside))
 
 
 def _ask_algebra(one: str, other: str) -> bool:

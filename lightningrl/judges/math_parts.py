@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 
+_CONJUNCTION = (
+    r",?\\text\{,?\s*(?:and|or)\}|\\lor(?![A-Za-z])"
+    r"|(?:,| (?=[ao]))? ?(?<=[0-9})\], ])(?:and|or) ?(?=[-0-9\\(\[]|[A-Za-z](?:_[^ ]{1,6})?[=<>\\(])"
+)
+
 
 def items(text: str) -> list[str]:
     r"""Top-level items of a list: commas, `and`, `or`, and both values of `a \pm b`."""
-    text = re.sub(r",?\\text\{,?\s*(?:and|or)\}|(?:,| (?=[ao]))? ?(?<=[0-9}, ])(?:and|or) ?(?=[-0-9\\])", ",", text)
+    text = re.sub(_CONJUNCTION, ",", text)
     parts = [part for half in split(text, ";") for part in split(half, ",")]
     items = [item for item in parts if item] or [text]
     return [each for item in items for each in _both(item)]
 
 
 def _both(item: str) -> list[str]:
-    if item.count("\\pm") != 1:
+    if len(halves := re.split(r"\\pm(?![A-Za-z])\s*", item)) != 2:
         return [item]
-    before, after = re.split(r"\\pm\s*", item)
+    before, after = halves
     return [f"{before}+{after}" if before else after, f"{before}-{after}"]
 
 

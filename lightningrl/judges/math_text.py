@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from lightningrl.judges.math_spelling import trim, usual
+
 MAX_CHARS = 1_000
 """The longest answer of MATH has 159; what is longer is not read."""
 MAX_DEPTH = 20
@@ -21,38 +23,47 @@ class Unreadable(ValueError):
 
 _OPEN, _CLOSE = "([{", ")]}"
 _LAYOUT = re.compile(
-    r"\\[,;:!> ]|\\q?quad(?![A-Za-z])|~|"
-    r"\\(?:left|right|middle|(?:big|Big|bigg|Bigg)[lrm]?|displaystyle|textstyle|limits)(?![A-Za-z])"
+    r"\\[,;:!>\s]|\\q?quad(?![A-Za-z])|~|"
+    r"\\(?:left|right|middle|(?:big|Big|bigg|Bigg)[lrm]?)(?![A-Za-z])"
 )
 _SPELLINGS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
-    (re.compile(r"\\(?:mbox|textbf|textrm|textit|mathrm|mathbf|mathit|textnormal|operatorname)(?=\s*\{)"), r"\\text"),
-    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])|°"), r"\\degree "),
+    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])|°"), r"\\degree "),
     (re.compile(r"\\(?:le|leq|leqslant)(?![A-Za-z])"), r"\\le "),
     (re.compile(r"\\(?:ge|geq|geqslant)(?![A-Za-z])"), r"\\ge "),
-    (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])|[\u00b7\u00d7]"), r"\\cdot "),
-    (re.compile(r"[\u2212\u2013]"), "-"),
-    (re.compile(r"\\(?:lbrace|\{)"), r"\\{"),
-    (re.compile(r"\\(?:rbrace|\})"), r"\\}"),
+    (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), r"\\cdot "),
+    (re.compile(r"\\(?:lbrace(?![A-Za-z])|\{)"), r"\\{"),
+    (re.compile(r"\\(?:rbrace(?![A-Za-z])|\})"), r"\\}"),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\{:\}"), ":"),
     (re.compile(r"\\[lr]vert(?![A-Za-z])"), "|"),
-    (re.compile(r"\\text\s*\{\s*i\s*\}"), "i"),
+    (re.compile(r"\\text\s*\{\s*([abcefijknopqrtuvwxyz])\s*\}"), r" \1 "),
+    (re.compile(r"(?<![0-9})\s])(\s*)\\text\s*\{\s*([a-z])\s*\}"), r"\1 \2 "),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset "),
-    (re.compile(r"\\ldots|\\dots|\\cdots"), "..."),
+    (re.compile(r"\\(?:ldots|dots|cdots|dotsc|dotsb)(?![A-Za-z])"), "..."),
 )
 _MARKED_THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,\s*\\!)\s*(?=[0-9]{3}(?![0-9]))")
 """`10{,}080`, `10,\\!080`: commas that can be nothing else."""
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _THIN_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\,|\\ |~)(?=[0-9]{3}(?![0-9]))")
 """`10\\,080`: a thin space between groups of three digits."""
-_WRAPPED_NUMBER = re.compile(r"\\text\s*\{\s*([+-]?[0-9][0-9.,/]*)\s*\}")
-_EMPTY_TEXT = re.compile(r"\\text\s*\{\s*[.,;]?\s*\}$")
+_BLANK_THOUSANDS = re.compile(r"((?:\\?\$)?\s*-?[1-9][0-9]{0,2})((?: [0-9]{3})+)(?![0-9 ])(.*)", re.DOTALL)
+"""`58 500`, at the beginning of an answer."""
+_NO_TEXT = re.compile(r"\\text\s*\{([^{}A-Za-z]*)\}")
+"""A number or a sign set as text."""
+_BOXED_TEXT = re.compile(
+    r"\\text\s*(?=\{\s*(?:-|[^{}]*[+=<>^*]|"
+    r"[-+(\[ ]*(?:[0-9]|\\[a-z{]|\{|\([A-Za-z],|"
+    r"[A-Za-z](?:_[0-9A-Za-z])?\s*(?:[=<>\\(+*^]|/(?=[0-9])|-(?![A-Za-z]{2})))))"
+)
+"""A formula in bold or in a frame: `\\boldsymbol{\\frac12}`."""
 _TEXT_LINE = re.compile(r"\\text\s*\{\s*([0-9][0-9.,/:]*)\s+([A-Za-z][^{}0-9]*)\}")
 """`\\text{4:30 p.m.}`."""
+_UNIT_FRACTION = re.compile(r"\\frac\s*\{\s*\\text\s*\{([A-Za-z ]+)\}\s*\}\s*\{\s*\\text\s*\{([A-Za-z ]+)\}\s*\}")
 _DISPLAY = re.compile(r"\A\\[\[(]((?:(?!\\[\])]).)*)\\[\])]\Z", re.DOTALL)
+_LONG_EXPONENT = re.compile(r"\^\s*(-?[0-9]{2,}|-[0-9])")
 _SUBSCRIPT = re.compile(r"_\s*([0-9A-Za-z])(?![0-9A-Za-z]*\})")
 _ONE = r"(\d|[A-Za-z]|\\[A-Za-z]+)"
 _FRAC_SHORT = re.compile(rf"\\(frac|binom)\s*{_ONE}\s*{_ONE}")
@@ -70,19 +81,25 @@ def clean(text: str) -> str:
     ('(3,\\frac{1}{2})', '10080', '0.5')
     """
     check(text)
-    text = _DISPLAY.sub(r"\1", text.strip()).strip()
+    text = usual(_DISPLAY.sub(r"\1", trim(text)))
+    text = _DISPLAY.sub(r"\1", text).strip()
     while len(text) > 1 and text.startswith("$") and text.endswith("$") and not text.endswith("\\$"):
         text = text[1:-1].strip()
     text = re.sub(r"(?<![.\\])\.\Z", "", text).strip()  # a sentence's end; `...` goes on
-    text = _TEXT_LINE.sub(r"\1 \\text{\2}", text.removeprefix("\\approx").strip())
+    text = _TEXT_LINE.sub(r"\1 \\text{\2}", text.removeprefix("\\approx").removeprefix("=").strip())
     text = re.sub(r"\\\\\s*(?:\[[0-9.]+[a-z]{2}\])?", "\0", text)  # a row's end is no escape of what follows it
     text = re.sub(r"\\cr(?![A-Za-z])", "\0", text)
-    text = _thousands(re.sub(r"\\!\s*", "", _MARKED_THOUSANDS.sub("", text)).replace("{,}", ","))
-    text = _THIN_THOUSANDS.sub("", text)
-    text = _LAYOUT.sub(" ", text)
+    text = re.sub(r"\\!\s*", "", _MARKED_THOUSANDS.sub("", text)).replace("{,}", ",")
+    text = _LAYOUT.sub(" ", _THIN_THOUSANDS.sub("", text)).strip()
+    if match := _BLANK_THOUSANDS.fullmatch(text):
+        text = match[1] + match[2].replace(" ", "") + match[3]
+    text = _thousands(text)
+    text = _UNIT_FRACTION.sub(r"\\text{\1 per \2}", text)
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
-    text = _WRAPPED_NUMBER.sub(r"\1", _EMPTY_TEXT.sub("", text))
+    text = _NO_TEXT.sub(_untexted, text)
+    text = _BOXED_TEXT.sub("", text) if "\\text" in text else text
+    text = _LONG_EXPONENT.sub(r"^{\1}", text)
     text = _SUBSCRIPT.sub(r"_{\1}", text)
     text = _FRAC_SHORT.sub(r"\\\1{\2}{\3}", text)
     text = _FRAC_FIRST.sub(r"\\frac{\1}", text)
@@ -90,6 +107,11 @@ def clean(text: str) -> str:
     text = _SQRT_SHORT.sub(r"\1{\2}", text)
     text = _POINT.sub("0.", text)
     return _tidy(text).replace("\0", "\\\\")
+
+
+def _untexted(match: re.Match[str]) -> str:
+    inner = match[1].strip()
+    return f" {inner} " if inner.strip(" .,;:?!") or "!" in inner else " "
 
 
 def check(text: str) -> None:
@@ -144,7 +166,14 @@ def _tidy(text: str) -> str:
     return "".join(p if n % 2 else _unspaced(p) for n, p in enumerate(outside)).replace("\1", " ").strip()
 
 
+_UNITS_BEHIND_A_BLANK = r"in|cm|mm|km|ft|kg|lb|oz|yd|ml|mL|mi|hr|[AaPp][Mm]|[hmsgL](?=$)"
+_BLANKS_OUT = re.compile(
+    rf"(?<![A-Za-z0-9}})]) | (?![A-Za-z0-9])|(?<=[0-9}})]) (?=[A-Za-z](?![a-z]{{2}}))"
+    rf"(?!(?:{_UNITS_BEHIND_A_BLANK})(?![A-Za-z]))"
+    r"|(?<=[})]) (?=[0-9])|(?<=[A-Za-z]) (?=[0-9])"
+)
+
+
 def _unspaced(text: str) -> str:
-    """Blanks stay between letters (`no solution`), digits (`30 6`), and a digit and a word (`36 apples`)."""
-    letter_and_digit = r"(?<=[0-9]) (?=[A-Za-z](?![a-z]{2}))|(?<=[A-Za-z]) (?=[0-9])"
-    return re.sub(rf"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])|{letter_and_digit}", "", text)
+    """Blanks stay between letters (`no solution`), digits (`30 6`), and a number and a word (`36 apples`, `5 h`)."""
+    return _BLANKS_OUT.sub("", text)

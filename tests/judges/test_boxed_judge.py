@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightningrl.judges.boxed import BoxedJudge, extract_boxed, normalise
+from lightningrl.judges.boxed import BoxedJudge, extract_boxed, extract_boxes, normalise
 from lightningrl.types import Example
 
 
@@ -20,6 +20,7 @@ RIGHT = [
     ("36", r"\boxed{ +36 }"), ("36", r"\boxed{36.00}"), ("36.5", r"\boxed{036.50}"), ("0", r"\boxed{-0.0}"),
     (".5", r"\boxed{0.5}"), ("-1,000", r"\boxed{-1000}"), (r"\frac{1}{2}", r"\boxed{\frac{1}{2}}"),
     (r"\{1\}", r"\boxed{\{1\}}"), ("x = 2", "\\boxed{x  =\n2}"), ("36.", r"\boxed {36}"),
+    ("36", r"so \boxed{36}. The answer must stand in \boxed{}."), ("36", r"\boxed 36$."), ("x", r"$\boxed x$"),
     ("1" * 10_000, rf"\boxed{{{'1' * 10_000}.0}}"),
 ]  # fmt: skip
 WRONG = [
@@ -30,7 +31,7 @@ WRONG = [
 ]  # fmt: skip
 UNPARSABLE = [
     "", "36", "the answer is 36", r"\boxed{36", r"\boxed{\frac{1}{2}", r"\boxed{}", r"\boxed{ }", "boxed{36}",
-    r"\boxed 36", r"\boxed{36\}",
+    r"\boxed", r"\boxed \frac12", r"\boxed{36\}",
 ]  # fmt: skip
 
 
@@ -73,6 +74,12 @@ def test_extraction_takes_the_last_box_that_closes():
     assert extract_boxed(r"\boxed{1} \boxed{2} \boxed{3") == "2"
     assert extract_boxed(r"\boxed{\boxed{5}}") == "5"
     assert extract_boxed(r"} } \boxed{a{b}c} }") == "a{b}c"
+    assert extract_boxed(r"\boxed{5} \boxed{ } \boxed{}") == "5"
+
+
+def test_all_boxes_are_extracted_of_nested_ones_the_inner():
+    assert extract_boxes(r"\boxed{1} or \boxed{x=\boxed{2}} \boxed{} \boxed{3") == ["1", "2"]
+    assert extract_boxes("none") == []
 
 
 @given(st.integers(-(10**20), 10**20), st.integers(0, 3))

@@ -137,7 +137,7 @@ def test_the_rules_and_a_helper_agree():
 def test_equal_pairs_are_judged_once(judge, monkeypatch):
     asked = []
     ask = MathJudge._ask
-    monkeypatch.setattr(MathJudge, "_ask", lambda self, gold, found: asked.append(found) or ask(self, gold, found))
+    monkeypatch.setattr(MathJudge, "_ask", lambda self, pair: asked.append(pair.found) or ask(self, pair))
     found = judge.judge([example("31")] * 5, [boxed("30+1")] * 5)
     assert asked == ["30+1"] and all(v.correct for v in found)
     judge.judge([example("31")], [boxed("30+1")])
