@@ -11,7 +11,9 @@ from pathlib import Path
 import cheats
 from harness import (
     CHECKS,
+    SHORT,
     check,
+    family_of,
     orphaned_zombies,
     outcome_of,
     own_limits,
@@ -19,6 +21,7 @@ from harness import (
     promise,
     run_calls,
     run_script,
+    running,
     value_of,
 )  # fmt: skip
 
@@ -50,15 +53,13 @@ def attack():
 
 @check
 def the_kernel_would_end_the_candidate_first():
-    limits = own_limits(wall_s=1.0)
-    runner = threading.Thread(target=outcome_of, args=("import time\ndef attack(): time.sleep(9)\n", limits))
-    runner.start()
-    time.sleep(0.6)  # the jail has begun
-    scores = set()
-    for pid in processes_of(limits):
-        with contextlib.suppress(OSError):
-            scores.add(int(Path(f"/proc/{pid}/oom_score_adj").read_text()))
-    runner.join()
+    limits, scores = own_limits(), set()
+    with running("import time\ndef attack(): time.sleep(900)\n", limits) as judgement:
+        while judgement.is_alive() and scores != {1000}:  # while the jail begins, there is none, or another
+            scores.clear()
+            for pid in processes_of(limits):
+                with contextlib.suppress(OSError):
+                    scores.add(int(Path(f"/proc/{pid}/oom_score_adj").read_text()))
     assert scores == {1000}
 
 
@@ -91,8 +92,8 @@ import os, time
 def attack():
     try:
         while True:
-            if os.fork() == 0: time.sleep(60)
-    except OSError: time.sleep(60)
+            if os.fork() == 0: time.sleep(900)
+    except OSError: time.sleep(900)
 """
     threads = """
 import threading, time
@@ -101,16 +102,17 @@ def attack():
     for t in threads: t.start()
     return len(threads)
 """
-    neighbour = threading.Thread(target=outcome_of, args=(flood,))
-    neighbour.start()
-    time.sleep(0.4)
-    assert value_of(threads) == 10 and neighbour.is_alive()
-    neighbour.join()
+    limits = own_limits()
+    many = limits.processes // 2 if promise().has_processes else 1
+    with running(flood, limits) as neighbour:
+        while neighbour.is_alive() and len(family_of(limits)) < many:
+            time.sleep(0.02)
+        assert value_of(threads) == 10 and neighbour.is_alive()
 
 
 @check
 def no_zombie_is_left_for_the_host_s_init():
-    for _ in range(3):  # another's killed jails on this machine may leave one meanwhile; ours would each time
+    for _ in range(20):  # another's killed jails on this machine may leave one meanwhile; ours would each time
         time.sleep(0.2)  # what earlier checks left, such as killed servers
         before = orphaned_zombies()
         for body in ("return 1", "os._exit(0)", "os.abort()", "time.sleep(9)", "print('x' * 100_000)"):
@@ -119,7 +121,7 @@ def no_zombie_is_left_for_the_host_s_init():
         left = orphaned_zombies() - before
         if not left:
             return
-    raise AssertionError(f"zombies left, in three rounds: {left}")
+    raise AssertionError(f"zombies left, in every round: {left}")
 
 
 @check
@@ -146,7 +148,7 @@ print(sys.stdin.read(), *reached, os.getuid())
     result = run_script(source, "input")
     assert result.status == "ok" and result.output.split()[:4] == ["input", "0", "0", "0"], result
     assert int(result.output.split()[4]) != 0
-    assert run_script("while True: pass", "").status == "timeout"
+    assert run_script("while True: pass", "", SHORT).status == "timeout"
 
 
 @check
@@ -185,7 +187,7 @@ values = [
 ]
 def attack(number): return values[number] if number < len(values) else None
 """
-    results = run_calls(source, "attack", [(number,) for number in range(18)], own_limits(wall_s=4.0))
+    results = run_calls(source, "attack", [(number,) for number in range(18)])
     assert [call.error for call in results.calls] == ["not_plain_data"] * 17 + [None], results
 
 
@@ -214,7 +216,7 @@ sys.modules["numpy"] = types.SimpleNamespace(ndarray=Array, generic=Meta)
 values += [Liar(), Array()]
 def attack(number): return values[number]
 """
-    calls = run_calls(source, "attack", [(number,) for number in range(12)], own_limits(wall_s=4.0)).calls
+    calls = run_calls(source, "attack", [(number,) for number in range(12)]).calls
     plain = [0, 0.0, "", b"", (), [], {}, set(), frozenset(), collections.deque()]
     assert [(type(call.value), call.value) for call in calls[:10]] == [(type(value), value) for value in plain]
     assert [call.error for call in calls[10:]] == ["not_plain_data"] * 2, calls
@@ -223,7 +225,7 @@ def attack(number): return values[number]
 @check
 def plain_values_cross_unchanged():
     values = [-0.0, math.inf, -math.inf, 2**100_000, -(2**63), 1e308, "\ud800\0é", {(1, "a"): {2, None}}, {"$tuple": 1}]
-    returned = run_calls("def f(x): return x\n", "f", [(value,) for value in values], own_limits(wall_s=4.0)).calls
+    returned = run_calls("def f(x): return x\n", "f", [(value,) for value in values]).calls
     for value, call in zip(values, returned, strict=True):
         assert type(call.value) is type(value) and call.value == value
     assert math.copysign(1, returned[0].value) == -1
@@ -254,7 +256,7 @@ def an_honest_program_is_right():
 
 
 def _is_not_rewarded(source: str) -> None:
-    values = [call.value for call in run_calls(source, "add", cheats.CALLS).calls]
+    values = [call.value for call in run_calls(source, "add", cheats.CALLS, SHORT).calls]
     is_fooled = [type(value) for value in values] == [int] * 3 and values == cheats.EXPECTED
     assert not is_fooled, values
 

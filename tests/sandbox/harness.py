@@ -5,12 +5,15 @@ A check holds a level to its own promise: where levels differ, it asks `promise(
 
 import contextlib
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightningrl.errors import SandboxUnavailable
 from lightningrl.sandbox import jail
 from lightningrl.sandbox.jail import CallResults, Limits, ScriptResult
 from lightningrl.sandbox.levels import Promise, make_level
@@ -19,6 +22,11 @@ CHECKS: dict[str, Callable[[], None]] = {}
 MARK = 60 * 2**20 + os.getpid() % 2**22
 """A size of the working folder that no other process's jails have: it is in the command lines of this one's."""
 SHORT = Limits(wall_s=1.0, disk_bytes=MARK)
+"""For what is to be stopped by the clock."""
+LONG = Limits(wall_s=120.0, disk_bytes=MARK)
+"""For what ends by itself, on a machine however busy."""
+GONE_S = 120.0
+"""For what must go by itself to be gone: processes, files. It ends what hangs and decides nothing else."""
 _level = ["bwrap"]
 _JAIL_UIDS = {65534, *range(61_184, 65_520)}
 _WITH_ERROR_NAMES = """
@@ -41,12 +49,12 @@ def promise() -> Promise:
     return make_level(_level[0]).promise
 
 
-def run_calls(source: str, entry_point: str, calls: Sequence[Sequence[Any]], limits: Limits = SHORT) -> CallResults:
+def run_calls(source: str, entry_point: str, calls: Sequence[Sequence[Any]], limits: Limits = LONG) -> CallResults:
     return jail.run_calls(source, entry_point, calls, limits=limits, level=_level[0])
 
 
-def run_script(source: str, stdin: str) -> ScriptResult:
-    return jail.run_script(source, stdin, limits=SHORT, level=_level[0])
+def run_script(source: str, stdin: str, limits: Limits = LONG) -> ScriptResult:
+    return jail.run_script(source, stdin, limits=limits, level=_level[0])
 
 
 def run_check(title: str, level: str) -> None:
@@ -59,9 +67,10 @@ def run_check(title: str, level: str) -> None:
     before = host_state()
     CHECKS[title]()
     wait_until_gone(SHORT)
-    deadline = time.monotonic() + 3
-    while (changes := _changes(before, host_state())) and time.monotonic() < deadline:
+    changes, deadline = _changes(before, host_state()), time.monotonic() + GONE_S
+    while changes and time.monotonic() < deadline:
         time.sleep(0.05)
+        changes = _still(changes, _changes(before, host_state()))
     assert not changes, changes
 
 
@@ -77,14 +86,20 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def value_of(source: str, *args: object, limits: Limits = SHORT) -> Any:
+def _still(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Of the earlier changes those that are so now: others' jails come meanwhile, and go."""
+    same = {key: earlier[key] & now[key] if isinstance(now[key], set) else now[key] for key in earlier.keys() & now}
+    return {key: change for key, change in same.items() if change}
+
+
+def value_of(source: str, *args: object, limits: Limits = LONG) -> Any:
     """What the program's `attack(*args)` returned; it must have returned."""
     results = run_calls(_WITH_ERROR_NAMES + source, "attack", [args], limits)
     assert results.status == "ok" and results.calls[0].error is None, results
     return results.calls[0].value
 
 
-def outcome_of(source: str, limits: Limits = SHORT) -> CallResults:
+def outcome_of(source: str, limits: Limits = LONG) -> CallResults:
     return run_calls(_WITH_ERROR_NAMES + source, "attack", [()], limits)
 
 
@@ -144,12 +159,44 @@ def orphaned_zombies() -> set[str]:
 
 
 def wait_until_gone(limits: Limits) -> None:
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + GONE_S
     while processes_of(limits) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not processes_of(limits)
 
 
-def own_limits(wall_s: float = 1.0) -> Limits:
+@contextlib.contextmanager
+def running(source: str, limits: Limits) -> Iterator[threading.Thread]:
+    """A judgement that goes on beside the block; its jail is killed at the end of it."""
+
+    def judge() -> None:
+        with contextlib.suppress(SandboxUnavailable):  # killed before it had begun
+            outcome_of(source, limits)
+
+    thread = threading.Thread(target=judge)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        for pid in family_of(limits):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        thread.join()
+
+
+def family_of(limits: Limits) -> set[int]:
+    """The host processes of jails with these limits, and all that have come from them."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = set(processes_of(limits))
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def own_limits(wall_s: float = LONG.wall_s) -> Limits:
     """Limits with another time, of this process's jails all the same."""
     return Limits(wall_s=wall_s, disk_bytes=MARK)

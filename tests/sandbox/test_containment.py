@@ -11,6 +11,7 @@ from pathlib import Path
 
 import containment
 import pytest
+from fixtures.limits import HANG_S
 from skipping import skip_or_fail
 
 import lightningrl
@@ -54,7 +55,7 @@ def as_nobody():
         def report_of(level):
             child = subprocess.run(
                 [*command, python, "-B", "containment.py", level],
-                cwd=name, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=150, check=False,
+                cwd=name, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=HANG_S, check=False,
             )  # fmt: skip
             assert child.returncode == 0, child.stderr
             return json.loads(child.stdout)

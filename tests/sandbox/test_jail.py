@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import select
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from fixtures.limits import wait_for
 from harness import processes_of, wait_until_gone
 
 from lightningrl.errors import SandboxUnavailable
@@ -227,14 +229,12 @@ def test_a_killed_judge_leaves_no_jail(level, tmp_path):
     mark = 50 * 2**20 + os.getpid() % 2**20
     program = f"""
 from lightningrl.sandbox.jail import Limits, run_calls
-limits = Limits(wall_s=60, disk_bytes={mark})
-run_calls("import time\\ndef f(): time.sleep(60)", "f", [()], limits=limits, level={level!r})
+limits = Limits(wall_s=900, disk_bytes={mark})
+run_calls("import time\\ndef f(): time.sleep(900)", "f", [()], limits=limits, level={level!r})
 """
     judge = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)})
     limits = Limits(disk_bytes=mark)
-    deadline = time.monotonic() + 20
-    while len(set(processes_of(limits)) - {judge.pid}) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: len(set(processes_of(limits)) - {judge.pid}) >= 3, "three processes")
     time.sleep(0.3)  # as long as the last of the three needs to become the candidate
     assert len(set(processes_of(limits)) - {judge.pid}) == 3
     judge.kill()
@@ -321,8 +321,9 @@ def test_answers_are_read_strictly(title):
 
 def test_an_end_and_output_that_arrive_together_are_both_read():
     """Both channels are ready at the first look: reading the end empties the other one, which is then read again."""
-    script = """printf '{"ready":1}\\n{"ended":0}\\n'; printf x >&2; sleep 5"""
+    script = """printf '{"ready":1}\\n{"ended":0}\\n'; printf x >&2; sleep 900"""
     with process.JailProcess(Launch(("/bin/sh", "-c", script), (), None), b"", Limits()) as jail:
-        time.sleep(0.3)
+        channels = [jail._process.stdout, jail._process.stderr]
+        wait_for(lambda: len(select.select(channels, [], [], 0)[0]) == 2, "both channels")
         jail.advance(lambda: False)
     assert jail.ending == "exit" and bytes(jail.output) == b"x"
