@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from fixtures.limits import HANG_S, wait_for
 from typer.testing import CliRunner
 
 from lightningrl import cli, io
@@ -171,7 +171,7 @@ def test_verdicts_of_another_judge_are_not_gone_on_from(folder):
         if found:  # as if killed when all was judged by the judge as it was
             partial = folder / "again.jsonl.partial"
             partial.write_bytes((folder / "kept").read_bytes())
-        done = subprocess.run([*command, name], env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*command, name], env=environment, capture_output=True, text=True, timeout=HANG_S)
         assert done.returncode == 0, done.stderr
         found[name] = {json.loads(line)["detail"] for line in (folder / name).read_text().splitlines()}
     assert found == {"first.jsonl": {"strict True"}, "again.jsonl": {"strict False"}}
@@ -199,12 +199,16 @@ OWN = Own()
 
 SLOW_JUDGE = """
 import time
+from pathlib import Path
 from lightningrl.benchmarks.gsm_mini import GsmMini
 from lightningrl.judges.boxed import BoxedJudge
 
+partial = Path("r.jsonl.partial")
+
 class SlowJudge(BoxedJudge):
     def judge(self, examples, responses):
-        time.sleep(0.4)
+        while Path("gate").exists() and partial.exists() and partial.stat().st_size > 2000:
+            time.sleep(0.01)
         return super().judge(examples, responses)
 
 class Slow(GsmMini):
@@ -221,17 +225,17 @@ def test_killed_it_goes_on_from_what_was_judged(folder):
     command = [sys.executable, "-m", "lightningrl", "score", "g.jsonl", "--benchmark", "slow_benchmark:SLOW"]
     command += ["--data", "test.jsonl", "--out", "r.jsonl"]
     environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{folder}"}
+    (folder / "gate").touch()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     partial = folder / "r.jsonl.partial"
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and (not partial.exists() or partial.stat().st_size < 2000):
-        time.sleep(0.02)
+    wait_for(lambda: (partial.exists() and partial.stat().st_size > 2000) or process.poll() is not None, "some rows")
     process.send_signal(signal.SIGKILL)
     process.wait()
+    (folder / "gate").unlink()
     kept = partial.read_bytes()
     assert len(kept) > 2000 and not (folder / "r.jsonl").exists()
     partial.write_bytes(kept[:-7])  # and the disk lost the end of a line
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     lines = (folder / "r.jsonl").read_text().splitlines()
     assert len(lines) == 600 and [json.loads(line)["sample"] for line in lines[:20]] == list(range(20))

@@ -105,7 +105,7 @@ def test_any_text_is_judged(text):
     "text", [r"\boxed{" * 200_000, r"\boxed{" * 100_000 + "}" * 100_000, "{" * 10**6, "1," * 10**6]
 )
 def test_extraction_and_normalisation_are_linear(text):
-    start = time.perf_counter()
+    start = time.process_time()
     extract_boxed(text)
     normalise(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
