@@ -1,4 +1,4 @@
-"""Making a finished stage again because somebody insists: `snakemake -R evaluate`.
+"""When a finished stage is made again: because somebody insists (`snakemake -R evaluate`), or what it read has changed.
 
 Snakemake would delete the old results first. Here it deletes nothing (`provenance.snakemake`): it tells its jobs, in an
 environment variable, which results they are to replace, each by the hash of its manifest. So a job that starts late, or
@@ -23,12 +23,17 @@ def request(stages: Iterable[Stage]) -> str:
     return " ".join(_identity(stage) for stage in stages if stage.manifest.is_file())
 
 
+def reason(stage: Stage) -> str:
+    """Why a stage whose results are all there is made again; empty when it is not."""
+    if _identity(stage) in os.environ.get(VARIABLE, "").split():
+        return "as asked"
+    changed = manifest.changed_inputs(stage)
+    return f"because what it was made from has been made anew, with other content: {', '.join(changed)}" * bool(changed)
+
+
 def is_finished(stage: Stage) -> bool:
-    """Whether all of a stage's results are there, and are not what somebody wants to be made again."""
-    if manifest.missing(stage):
-        return False
-    asked = os.environ.get(VARIABLE, "")
-    return not asked or _identity(stage) not in asked.split()
+    """Whether all of a stage's results are there, and there is no reason to make them again."""
+    return not manifest.missing(stage) and not reason(stage)
 
 
 def set_aside(stage: Stage) -> Path:

@@ -108,6 +108,22 @@ def check(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
     return manifest
 
 
+def changed_inputs(stage: Stage) -> list[str]:
+    """Roles of a finished stage's inputs whose files have other hashes now than when it was made.
+
+    Keys are the same; but what a device computes may differ from one time to the next. An input that is gone, or a
+    manifest that is damaged, is for those to say who need it.
+    """
+    try:
+        recorded = read_json(stage.manifest)["inputs"]
+        there = {role: source for role, source in stage.inputs.items() if source.manifest.is_file()}
+        return [
+            role for role, source in there.items() if recorded[role]["outputs"] != read_json(source.manifest)["outputs"]
+        ]
+    except (StageError, KeyError, TypeError):
+        return []
+
+
 def check_input(role: str, source: Stage) -> None:
     """Raise StageError unless an upstream stage is finished, of the planned key, and whole."""
     if not source.manifest.is_file():

@@ -62,8 +62,9 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: flo
                 shutil.rmtree(stage.folder / "state", ignore_errors=True)
                 report(f"already finished: {stage.folder}")
                 return False
-            if stage.manifest.is_file() and not manifest.missing(stage):
-                report(f"made again, as asked; until it is finished, what was there is in {again.set_aside(stage)}")
+            if not manifest.missing(stage):
+                why = again.reason(stage)
+                report(f"made again, {why}. What was there is in {again.set_aside(stage)} until it is finished")
             check_state(stage)
             choose_jail(plan, report)
             _make(stage, plan.experiment, report, budget_s, started)
