@@ -292,6 +292,32 @@ def test_what_somebody_insists_on_is_made_again_once(nano, data, entry, write_ou
     assert run_stage(nano, other) is True and run_stage(nano, other) is False, "finished since: not what was meant"
 
 
+@pytest.mark.parametrize("content", ["same", "other"])
+def test_a_stage_is_made_again_where_its_inputs_were_made_anew_with_other_content(
+    nano, upstream_of_tokenizer, entry, write_outputs, content
+):
+    stage = upstream_of_tokenizer
+    run_stage(nano, stage)
+    source = nano.stage("data", "gsm-mini")
+    before = source.manifest.read_bytes()
+    source.manifest.unlink()
+
+    def anew(context):
+        write_outputs(context)
+        if content == "other":
+            write_text(context.folder / "train.jsonl", "other")
+
+    entry(anew)
+    run_stage(nano, source)
+    assert source.manifest.read_bytes() != before, "when it was made is another"
+    entry(write_outputs)
+    assert run_stage(nano, stage) is (content == "other")
+    assert run_stage(nano, stage) is False
+    assert ("made from has been made anew, with other content: data/gsm-mini" in stage.log.read_text()) == (
+        content == "other"
+    )
+
+
 def test_what_is_made_again_and_fails_leaves_what_was_there(nano, data, entry, write_outputs, monkeypatch):
     entry(write_outputs)
     run_stage(nano, data)

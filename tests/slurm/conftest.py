@@ -53,6 +53,9 @@ class Cluster:
         words = self.call("scontrol", "show", "job", "--oneliner", str(job)).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
+    def state(self, job: int) -> str:
+        return self.facts(job)["JobState"]
+
     def start(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml") -> Running:
         """Snakemake with the slurm profile, the test site's overlay and a config of this folder."""
         command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "slurm", "--profile"]

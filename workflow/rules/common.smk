@@ -1,5 +1,6 @@
 # The plan, and how rules see it: paths, threads, ancient inputs.
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -163,12 +164,27 @@ def threads_for(kind, like=None):
 
 
 def until(wildcards, resources):
-    """In a cluster's job, the option with which a stage saves and ends by itself before the time limit. Some of that
-    time is gone by when the stage begins: two starts of Snakemake, maybe from a slow disk."""
+    """In a cluster's job, the option with which a stage saves and ends by itself before the time limit: less than what
+    Slurm says is left by now, because two starts of Snakemake, maybe from a slow disk, came before."""
     limit = resources.get("runtime")
     if not workflow.remote_exec or not limit:
         return ""
-    return f" --max-minutes {limit - min(5.0, 0.1 * limit):g}"
+    return f" --max-minutes {max(0.0, minutes_left(limit) - min(5.0, 0.1 * limit)):.2f}"
+
+
+@cache
+def minutes_left(limit):
+    """Until this job's time limit; all of the limit where Slurm cannot be asked."""
+    command = ["squeue", "--noheader", "--format=%L", "--jobs", environment.get("SLURM_JOB_ID", "")]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return limit
+    left = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", said)  # days-hours:minutes:seconds
+    if not left:
+        return limit
+    days, hours, minutes, seconds = (int(number or 0) for number in left.groups())
+    return min(limit, 60 * (24 * days + hours) + minutes + seconds / 60)
 
 
 def files_of(stage):
