@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightningrl.judges.math import MathJudge
@@ -17,22 +18,21 @@ from lightningrl.judges.protocol import Judge
 from lightningrl.types import Example
 
 ROUNDS = 3
+REWRITTEN = "rewritten expressions"
+"""Judged without their questions: to a question, `1+x-1` would be an answer that is not worked out."""
 
 
 def mathematics(examples: Sequence[Example], workers: int) -> list[dict[str, Any]]:
     """One row a way: what, judged, correct, seconds, per_s. Helpers are started before the clock."""
     golds = [example.gold["answer"] for example in examples]
-    ways = {
-        "gold answers": (True, golds),
-        "gold answers, all in helpers": (False, golds),
-        "rewritten expressions": (True, [rewritten(gold) for gold in golds]),
-    }
     rows = []
-    for what, (by_rules, answers) in ways.items():
+    for what, by_rules in (("gold answers", True), ("gold answers, all in helpers", False), (REWRITTEN, True)):
+        answers = [rewritten(gold) for gold in golds] if what == REWRITTEN else golds
         judge = MathJudge(workers=workers, by_rules=by_rules)
         warm = [Example("warm/up/0", (), {"answer": str(n)}) for n in range(2 * workers)]
         judge.judge(warm, [f"\\boxed{{{n}+1-1}}" for n in range(2 * workers)])
-        rows.append(_row(what, judge, examples, [f"\\boxed{{{answer}}}" for answer in answers]))
+        asked = [replace(example, messages=()) for example in examples] if what == REWRITTEN else examples
+        rows.append(_row(what, judge, asked, [f"\\boxed{{{answer}}}" for answer in answers]))
         judge.close()
     return rows
 

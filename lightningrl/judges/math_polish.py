@@ -28,10 +28,13 @@ def polish(node: Node) -> frozenset[str]:
         found |= _of_a_number(node)
     elif node.kind in ("product", "quotient"):
         found |= _of_a_product(node)
-    elif node.kind == "power" and node.parts[0].kind == "sum":
-        found.add("brackets")
+    elif node.kind == "power":
+        exponent = rational(node.parts[1])
+        if exponent is not None and exponent.denominator > 1:
+            found |= _of_a_root(node.parts[0], exponent.denominator)
+        found |= {"brackets"} if node.parts[0].kind == "sum" else set()
     elif node.kind == "root":
-        found |= _of_a_root(*node.parts)
+        found |= _of_a_root(node.parts[0], whole(node.parts[1]) or 2)
     elif node.kind == "sum" and any(_is_in_brackets(f) for term in terms(node) for f, _ in factors(term)):
         found.add("brackets in a sum")
     return frozenset(found)
@@ -56,9 +59,8 @@ def _of_a_product(node: Node) -> set[str]:
     return found
 
 
-def _of_a_root(under: Node, index: Node) -> set[str]:
+def _of_a_root(under: Node, degree: int) -> set[str]:
     found = {"a fraction under a root"} if under.kind == "quotient" else set()
-    degree = whole(index) or 2
     for factor, _ in factors(under):
         is_power = factor.kind == "power" and (rational(factor.parts[1]) or 0) >= degree
         if is_power or (factor.kind == "number" and _has_a_power(factor.number, degree)):

@@ -7,7 +7,7 @@ what it counts. `read_question` reads its text once; the expressions in it are p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
@@ -54,22 +54,41 @@ _EQUATION = re.compile(r"\bequations? (?:of|for|that|whose|in|which)\b|\b(?:dire
 
 @dataclass(frozen=True)
 class Question:
-    """A question's text and what is read off it; equal when the texts are."""
+    """A question's text and what is read off it, each when it is first needed."""
 
     text: str
-    words: frozenset[str] = field(compare=False)
-    """All its words, in lower case."""
-    percent: bool = field(compare=False)
-    """Whether it speaks of percent."""
-    bases: frozenset[int] = field(compare=False)
-    """Bases of number systems that it names."""
-    factors: bool = field(compare=False)
-    """Whether it asks for factors."""
-    expands: bool = field(compare=False)
-    """Whether it asks for a product to be multiplied out."""
 
-    asks_equation: bool = field(compare=False)
-    """Whether it asks for an equation and not for its solution."""
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """All its words, in lower case."""
+        return frozenset(word.lower() for word in _WORD.findall(_PICTURE.sub(" ", self.text)))
+
+    @cached_property
+    def percent(self) -> bool:
+        """Whether it speaks of percent."""
+        return _PERCENT.search(self.text) is not None
+
+    @cached_property
+    def bases(self) -> frozenset[int]:
+        """Bases of number systems that it names."""
+        names = {match[1] or match[2] or match[3] for match in _BASE.finditer(self.text)}
+        bases = {BASES.get(name.lower(), int(name) if name.isdigit() else 0) for name in names}
+        return frozenset(base for base in bases if base > 1)
+
+    @cached_property
+    def factors(self) -> bool:
+        """Whether it asks for factors."""
+        return _FACTOR.search(self.text) is not None
+
+    @cached_property
+    def expands(self) -> bool:
+        """Whether it asks for a product to be multiplied out."""
+        return _EXPAND.search(self.text) is not None
+
+    @cached_property
+    def asks_equation(self) -> bool:
+        """Whether it asks for an equation and not for its solution."""
+        return _EQUATION.search(self.text) is not None
 
     @cached_property
     def sides(self) -> tuple[Node, ...]:
@@ -115,15 +134,5 @@ def _expressions(span: str) -> list[str]:
 
 @lru_cache(maxsize=8192)
 def read_question(text: str) -> Question:
-    """What matters of a question's text."""
-    bases = {match[1] or match[2] or match[3] for match in _BASE.finditer(text)}
-    numbers = {BASES.get(base.lower(), int(base) if base.isdigit() else 0) for base in bases}
-    return Question(
-        text,
-        words=frozenset(word.lower() for word in _WORD.findall(_PICTURE.sub(" ", text))),
-        percent=_PERCENT.search(text) is not None,
-        bases=frozenset(base for base in numbers if base > 1),
-        factors=_FACTOR.search(text) is not None,
-        expands=_EXPAND.search(text) is not None,
-        asks_equation=_EQUATION.search(text) is not None,
-    )
+    """The question of that text; what was read off it is kept."""
+    return Question(text)

@@ -8,6 +8,7 @@ answer: too long, too deep, unbalanced, with control characters.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from lightningrl.judges.math_spelling import trim, usual
 
@@ -71,9 +72,11 @@ _FRAC_FIRST = re.compile(rf"\\frac\s*{_ONE}\s*(?=\{{)")
 _FRAC_LAST = re.compile(rf"(\\frac\s*\{{[^{{}}]*\}})\s*{_ONE}")
 _SQRT_SHORT = re.compile(rf"(\\sqrt(?:\[[^\[\]]*\])?)\s*{_ONE}")
 _POINT = re.compile(r"(?<!\d)\.(?=\d)")
+_PLAIN = re.compile(r"-?[0-9]+|[a-z]")
 _SPACES = re.compile(r"\s+")
 
 
+@lru_cache(maxsize=8192)
 def clean(text: str) -> str:
     r"""One spelling of an answer. Raises Unreadable.
 
@@ -81,6 +84,8 @@ def clean(text: str) -> str:
     ('(3,\\frac{1}{2})', '10080', '0.5')
     """
     check(text)
+    if _PLAIN.fullmatch(text):
+        return text
     text = usual(_DISPLAY.sub(r"\1", trim(text)))
     text = _DISPLAY.sub(r"\1", text).strip()
     while len(text) > 1 and text.startswith("$") and text.endswith("$") and not text.endswith("\\$"):

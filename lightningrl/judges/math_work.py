@@ -279,7 +279,10 @@ def form(node: Node) -> str:
     if node.kind in ("product", "quotient", "negative"):
         return _form_of_a_product(node)
     if node.kind == "power":
-        return form(node.parts[0]) if form(node.parts[1]) == "1" else f"{form(node.parts[0])}^[{form(node.parts[1])}]"
+        exponent = rational(node.parts[1])
+        if exponent is not None and exponent.numerator == 1 < exponent.denominator:
+            return f"root{exponent.denominator}[{form(node.parts[0])}]"
+        return form(node.parts[0]) if exponent == 1 else f"{form(node.parts[0])}^[{form(node.parts[1])}]"
     if node.kind == "root":
         return f"root{form(node.parts[1])}[{form(node.parts[0])}]"
     return f"{node.name}[{','.join(form(part) for part in node.parts)}]"
