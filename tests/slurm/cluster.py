@@ -143,8 +143,16 @@ def is_ready(daemons: list[subprocess.Popen]) -> bool:
     return False
 
 
+def collect() -> None:
+    """What has ended by itself, of all that came from here."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def end_everything() -> None:
     """Kill what has come from this process, however it was detached: as their reaper this process inherits it all."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     while pids := children.read_text().split():
         for pid in map(int, pids):
@@ -164,6 +172,7 @@ def main(folder: Path) -> None:
         for _ in range(3):
             configure(folder)
             if is_ready(start(folder)):
+                signal.signal(signal.SIGCHLD, lambda *_: collect())
                 sys.stdout.write("ready\n")
                 sys.stdout.flush()
                 sys.stdin.read()
