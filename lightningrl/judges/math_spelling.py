@@ -54,7 +54,7 @@ _SIZE = re.compile(
 _SPACING = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom)\*?\s*(?:\{[^{}]*\}|(?<=phantom)\s*[-+0-9A-Za-z])")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{(?:aligned|align\*?|gathered|equation\*?|gather\*?|split)\}")
 _EDGES = re.compile(r"\A(?:~|\\[,;:!>\s]|\s|\\q?quad(?![A-Za-z]))+|(?:~|\\[,;:!>\s]|\s|\\q?quad(?![A-Za-z]))+\Z")
-_STARS = re.compile(r"(\*\*|\*|__)(?=\S)(.+)(?<=\S)\1")
+_STARS = re.compile(r"(\*\*|\*|__)(.+)\1")
 _ORDINAL = re.compile(
     r"([0-9]*(?:1st|2nd|3rd|[04-9]th|1[0-9]th))"
     r"|([0-9]+)\s*(?:\^\s*\{?|(?=\\text))\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}*"

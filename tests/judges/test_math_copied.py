@@ -171,7 +171,8 @@ def is_the_gold(gold, piece):
         text = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", text)
         return re.sub(r"[\s()\[\]{}%.$]", "", text.replace("0.", ".")).lstrip("0")
 
-    return bare(gold) == bare(piece) or f"\\text{{({piece})}}" in gold
+    is_choice = gold == f"\\text{{({piece.strip('()')})}}"
+    return is_choice or bare(gold) == bare(piece)
 
 
 @pytest.mark.mirror
