@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from lightningrl.judges import math_parts, math_text
 from lightningrl.judges.boxed import extract_boxes
 from lightningrl.judges.compat import published_equal
-from lightningrl.judges.math_question import read_question
+from lightningrl.judges.math_question import read_question, states_a_problem
 from lightningrl.judges.math_rules import equal
 from lightningrl.judges.protocol import check_lengths
 from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
@@ -47,7 +47,7 @@ class _Pair(NamedTuple):
     """What a verdict depends on."""
 
     question: str | None
-    """The user's turns; None: the example has none, and nothing is known of the question."""
+    """The user's turns; None: they state no problem, so nothing is known of what was asked."""
     gold: str
     found: str
     """What is judged: the last box, or as many last boxes as the gold answer has items."""
@@ -209,8 +209,8 @@ def _pair(example: Example, response: str) -> _Pair | Verdict:
     if not boxes:
         return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...} with an answer in it", compat=False)
     turns = [turn["content"] for turn in example.messages if turn.get("role") == "user"]
-    question = "\n".join(turns) if any(turn.strip() for turn in turns) else None
-    return _Pair(question, gold, _joined(gold, boxes), boxes[-1])
+    question = "\n".join(turns)
+    return _Pair(question if states_a_problem(question) else None, gold, _joined(gold, boxes), boxes[-1])
 
 
 def _joined(gold: str, boxes: Sequence[str]) -> str:

@@ -124,6 +124,15 @@ class Question:
         return tuple(found)
 
 
+def states_a_problem(text: str) -> bool:
+    """Whether a user's turn says anything of a problem: a number, a formula, or more than a placeholder's few words.
+
+    >>> states_a_problem("What is $x$?"), states_a_problem("?"), states_a_problem("The question.")
+    (True, False, False)
+    """
+    return re.search(r"[0-9$\\]", text) is not None or len(_WORD.findall(text)) > 3
+
+
 def _is_written_out(node: Node) -> bool:
     return node.kind not in ("name", "number") or node.name in ("decimal", "mixed", "repeating")
 
