@@ -52,8 +52,8 @@ def judged(cases: Sequence[Case]) -> list[bool]:
     return [verdict.correct for verdict in verdicts]
 
 
-REFUSED = re.compile(r"[∞π] ?\*\*|\d(\.\d+)?\s*\\?[ ,~]m(\^|²|³)")
-"""Kinds of right answers that the judge still refuses: `**-π**`, and `66 m^2` where the gold has metres."""
+REFUSED = re.compile(r"\d(\.\d+)?\s*\\?[ ,~]m(\^|²|³)")
+"""The kind of right answers that the judge still refuses: `66 m^2` where the gold has metres."""
 
 
 def check(cases: Sequence[Case], expected: bool, at_least: int) -> None:
@@ -87,9 +87,9 @@ def test_rewritings_that_change_the_meaning_are_wrong():
 
 
 @pytest.mark.xfail(strict=True, reason="refused as yet; once it is not, delete the kind from REFUSED")
-@pytest.mark.parametrize(("gold", "answer"), [(r"\infty", "**∞**"), (r"-\pi", "**-π**"), (r"66\text{ m}^2", "66 m^2")])
-def test_right_answers_that_are_still_refused(gold, answer):
-    case = boxed("refused", read(gold, "What is it?"), answer)
+@pytest.mark.parametrize("answer", ["66 m^2", "66 m²"])
+def test_right_answers_that_are_still_refused(answer):
+    case = boxed("refused", read(r"66\text{ m}^2", "What is the area?"), answer)
     assert REFUSED.search(case.response) and judged([case]) == [True]
 
 
