@@ -17,7 +17,7 @@ settings.load_profile("tests")
 
 FIRST = (
     "test_slurm", "test_kill", "test_rerun_matrix", "test_targets", "test_pin_reruns", "test_rerun_paper",
-    "test_thirdparty", "test_killed", "test_deployment",
+    "test_thirdparty", "test_killed", "test_deployment", "test_two_runs",
 )  # fmt: skip
 """Files that take minutes: begun first, so that no process has one of them left at the end. (`--dist loadgroup` would
 keep files together that share a fixture, but with pytest 9.2 pytest-xdist 3.8 no longer groups anything.)"""
