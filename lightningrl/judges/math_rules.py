@@ -91,7 +91,10 @@ def _ratios(gold: str, found: str, context: Context) -> bool | None:
 
 
 def _quantities(gold: str, found: str, context: Context) -> bool | None:
-    (value, unit), (other, other_unit) = (math_units.split(text, context.words) for text in (gold, found))
+    value, unit = math_units.split(gold, context.words)
+    if unit in ("m2", "m3") or not math_units.METRES.isdisjoint(context.words):
+        found = math_units.in_metres(found)
+    other, other_unit = math_units.split(found, context.words)
     if unit is None and other_unit is None:
         return None
     if gold.replace(" ", "") == found.replace(" ", ""):

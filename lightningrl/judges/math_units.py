@@ -30,6 +30,7 @@ _UNIT = re.compile(
 _TEXT = re.compile(r"[A-Za-z$./\\ -]*[A-Za-z$][A-Za-z$./\\ -]*")
 _ONE_LETTER = frozenset("msghlLNJWVCFd")
 """Units of one letter; `5\\text{k}` and `5\\text{i}` are something else than 5."""
+METRES = frozenset({"meter", "meters", "metre", "metres"})
 _CURRENCY = re.compile(r"(-?)(?:\\\$|\$)\s*(-?)(.*)|(-?[0-9.]+)(?:\\\$|\$)")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
@@ -78,6 +79,11 @@ def multiplied(text: str) -> str | None:
 def without_degrees(text: str) -> str:
     """An angle as its number of degrees, where it is no function's argument: `\\frac{180^\\circ}{2}`."""
     return text if _FUNCTION.search(text) else text.replace("\\degree", "")
+
+
+def in_metres(text: str) -> str:
+    """`66m^2` with its metres as a unit: where the gold answer or the question has metres, m is no letter."""
+    return re.sub(r"(?<=[0-9)}])m(?=\^\{?[23]\}?\Z)", r"\\text{m}", text)
 
 
 def may_be_same(one: str | None, other: str | None) -> bool:

@@ -8,7 +8,6 @@ prints how many rewritings of each kind it judged (`pytest -s`).
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,13 +51,8 @@ def judged(cases: Sequence[Case]) -> list[bool]:
     return [verdict.correct for verdict in verdicts]
 
 
-REFUSED = re.compile(r"\d(\.\d+)?\s*\\?[ ,~]m(\^|²|³)")
-"""The kind of right answers that the judge still refuses: `66 m^2` where the gold has metres."""
-
-
 def check(cases: Sequence[Case], expected: bool, at_least: int) -> None:
     """All have the verdict that is expected, and there are at least so many."""
-    cases = [case for case in cases if not (expected and REFUSED.search(case.response))]
     right = judged(cases)
     text = report(cases, right, expected)
     print(text)
@@ -67,7 +61,6 @@ def check(cases: Sequence[Case], expected: bool, at_least: int) -> None:
         pytest.fail(text, pytrace=False)
 
 
-@pytest.mark.timeout(600)
 def test_rewritings_that_keep_the_meaning_are_right():
     cases = keeping_cases(made_golds(), seed=0, most=2, layouts=60, combined=3) + identity_cases(seed=0, count=4)
     kinds = Counter(case.kind for case in cases)
@@ -76,7 +69,6 @@ def test_rewritings_that_keep_the_meaning_are_right():
     check(cases, True, at_least=12_000)
 
 
-@pytest.mark.timeout(600)
 def test_rewritings_that_change_the_meaning_are_wrong():
     cases = changing_cases(made_golds(), seed=0, most=2) + copied_cases(seed=0, count=12)
     cases += difference_cases(seed=0, count=4)
@@ -86,11 +78,14 @@ def test_rewritings_that_change_the_meaning_are_wrong():
     check(cases, False, at_least=2_400)
 
 
-@pytest.mark.xfail(strict=True, reason="refused as yet; once it is not, delete the kind from REFUSED")
-@pytest.mark.parametrize("answer", ["66 m^2", "66 m²"])
-def test_right_answers_that_are_still_refused(answer):
-    case = boxed("refused", read(r"66\text{ m}^2", "What is the area?"), answer)
-    assert REFUSED.search(case.response) and judged([case]) == [True]
+@pytest.mark.parametrize("answer", ["66 m^2", "66 m²", "66m^{2}"])
+def test_a_bare_metre_is_a_unit_where_the_gold_or_the_question_has_metres_and_else_a_letter(answer):
+    metres, letters = "What is the area of the field, in square metres?", "What is $m^2$ when $3m^2 = 198$?"
+    golds = [(r"66\text{ m}^2", metres, True), ("66", metres, True), ("66", letters, False), ("66m^2", letters, True)]
+    golds.append((r"66\text{ m}^3", metres, False))
+    assert judged([boxed("bare", read(gold, asked), answer) for gold, asked, _ in golds]) == [
+        right for *_, right in golds
+    ]
 
 
 def golds_of_math(split: str) -> list[Gold]:
@@ -105,14 +100,12 @@ def golds_of_math(split: str) -> list[Gold]:
 
 
 @pytest.mark.mirror
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("split", "count"), [("test", 3_000), ("train", 30_000)])
 def test_golds_of_math_rewritten_are_right(split, count):
     check(keeping_cases(golds_of_math(split), seed=0, most=1, layouts=200, combined=2), True, at_least=count)
 
 
 @pytest.mark.mirror
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("split", "count"), [("test", 2_400), ("train", 20_000)])
 def test_golds_of_math_changed_are_wrong(split, count):
     golds = golds_of_math(split)
