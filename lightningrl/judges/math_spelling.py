@@ -141,7 +141,7 @@ def _closing(text: str, opened: int) -> int | None:
 def _infix(text: str) -> str:
     r"""`{1 \over 2}` as `\frac{1}{2}`, `{5 \choose 2}` as `\binom{5}{2}`."""
     for name, command in (("\\over", "\\frac"), ("\\choose", "\\binom")):
-        for _ in range(8):
+        for _ in range(40):
             match = re.search(re.escape(name) + r"(?![A-Za-z])", text)
             if match is None:
                 break
