@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +80,17 @@ class Run:
 
     def hold_after(self, steps: int) -> None:
         """Whoever trains next holds once, in the rollouts of the step after so many (fixtures/held.py)."""
+        for mark in self.root.glob("held-*"):
+            mark.unlink()
         self.gate.write_text(f"{TIMING} {steps + 1}")
+
+    def wait_until_held(self, processes: int, has_ended: Callable[[], bool]) -> None:
+        wait_for(lambda: len(list(self.root.glob("held-*"))) == processes or has_ended(), "all at the gate")
 
     def begin_and_hold(self, steps: int):
         self.hold_after(steps)
-        process = self.begin(steps)
+        process = start(self.root, *TRAIN)
+        self.wait_until_held(1, lambda: not process.is_alive())
         assert process.is_alive(), (self.root / "output.log").read_text()[-3000:]
         return process
 
@@ -194,7 +201,7 @@ class Launched:
             stdout=self.log, stderr=self.log, start_new_session=True,
         )  # fmt: skip
         if hold_after is not None:
-            wait_for(lambda: run.steps() >= hold_after or self.process.poll() is not None, f"{hold_after} steps")
+            run.wait_until_held(2, lambda: self.process.poll() is not None)
 
     def ranks(self) -> list[psutil.Process]:
         return [child for child in self.process.children() if TRAIN[0] in child.cmdline()]
