@@ -48,7 +48,7 @@ def test_what_is_there_stays_unless_it_is_asked_to_go(folder, title):
         save_tiny(folder / "model", 0)
     (folder / "out").write_text("precious\n")
     done = run(*COMMANDS[title], "--out", "out")
-    assert done.exit_code == 2 and "out is there already; name another file, or give --overwrite" in done.stderr
+    assert done.exit_code == 2 and "out already exists; name another file, or give --overwrite" in done.stderr
     assert (folder / "out").read_text() == "precious\n"
     assert run(*COMMANDS[title], "--out", "out", "--overwrite").exit_code in (0, 1)
     assert (folder / "out").read_text() != "precious\n"
@@ -58,7 +58,7 @@ def test_what_is_there_stays_unless_it_is_asked_to_go(folder, title):
 def test_the_summary_beside_the_records_counts_too(folder):
     (folder / "out.summary.json").write_text("precious\n")
     done = run(*COMMANDS["score"], "--out", "out")
-    assert done.exit_code == 2 and "out.summary.json is there already" in done.stderr
+    assert done.exit_code == 2 and "out.summary.json already exists" in done.stderr
     assert (folder / "out.summary.json").read_text() == "precious\n"
 
 
@@ -75,7 +75,7 @@ def test_an_evaluation_does_not_write_over_other_records(folder):
     (folder / "there" / "records.jsonl").write_text("precious\n")
     words = ["--benchmark", "gsm-mini", "--data", "test.jsonl", "--max-new-tokens", "4", "--out", "there"]
     done = run("evaluate", "model", *words)
-    assert done.exit_code == 2 and "records.jsonl is there already, and was not made here" in done.stderr, done.stderr
+    assert done.exit_code == 2 and "records.jsonl already exists, and was not made here" in done.stderr, done.stderr
     assert (folder / "there" / "records.jsonl").read_text() == "precious\n"
 
 

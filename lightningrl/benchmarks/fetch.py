@@ -19,6 +19,7 @@ from lightningrl.errors import BenchmarkError
 from lightningrl.pins import is_transport_error, locked
 
 MIRROR_VARIABLE = "LIGHTNINGRL_DATA_MIRROR"
+NAMED_BY = f"--mirror, {MIRROR_VARIABLE} or `data.mirror`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,13 @@ class Origins:
         named = None if self.is_said else os.environ.get(MIRROR_VARIABLE)
         return Path(named) if named else self.mirror
 
+    @property
+    def mirror_said_by(self) -> str:
+        """Where the mirror in use was named."""
+        if self.is_said:
+            return "--mirror"
+        return MIRROR_VARIABLE if os.environ.get(MIRROR_VARIABLE) else "`data.mirror`"
+
 
 @dataclass(frozen=True, slots=True)
 class Obtained:
@@ -59,8 +67,8 @@ def obtain(source: Source, origins: Origins) -> Obtained:
     folder = origins.mirror_folder
     if folder is not None and not folder.is_dir():
         raise BenchmarkError(
-            f"the data mirror {folder} is no folder. Mend {MIRROR_VARIABLE} or `data.mirror`, whichever names it, or "
-            "unset it to take files from the hub."
+            f"the data mirror {folder} is not a folder. Correct {origins.mirror_said_by}, or leave it out to take "
+            "files from the hub."
         )
     path = None if folder is None else folder / source.mirror
     if path is not None and path.is_file():
@@ -155,7 +163,7 @@ def _unpinned(source: Source, what: str) -> str:
 
 
 def _not_to_be_had(source: Source, looked: Path | None, error: Exception) -> str:
-    mirror = f"the mirror has no {looked}" if looked else f"no mirror is configured (data.mirror, {MIRROR_VARIABLE})"
+    mirror = f"the mirror has no {looked}" if looked else f"no mirror is given ({NAMED_BY})"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return (
         f"cannot get {', '.join(source.files)} of the dataset {source.repo} from the hub ({reason}), and {mirror}. Go "

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from lightningrl.config.section import Section
+from lightningrl.resolve import resolve
+
+REGISTRY = "lightningrl.benchmarks.registry:BENCHMARKS"
+"""Looked up and not imported: the settings know no benchmark, but a misspelt name is said before what refers to it."""
 
 
 class Prompt(Section):
@@ -36,6 +42,17 @@ class Benchmark(Section):
     max_new_tokens: int = Field(gt=0)
     """Longest response in tokens; rounded up to the block grid by the decoder."""
     prompt: Prompt = Prompt()
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        known: Mapping[str, str] = resolve(REGISTRY)
+        if name in known or ":" in name:
+            return name
+        near = get_close_matches(name, known, n=1)
+        meant = f" Did you mean `{near[0]}`?" if near else ""
+        allowed = ", ".join(sorted(known))
+        raise ValueError(f"there is no benchmark {name!r}.{meant} Allowed: {allowed}, or your own as module:attribute")
 
     def data_science(self) -> dict[str, object]:
         """What the data depend on: prompt and response length are not part of it."""

@@ -98,6 +98,6 @@ def _same_settings(path: Path, settings: dict[str, Any]) -> None:
                 "delete this one."
             )
     elif (records := path.parent.parent / "records.jsonl").exists():
-        raise ConfigError(f"{records} is there already, and was not made here. Name another folder with --out.")
+        raise ConfigError(f"{records} already exists, and was not made here. Name another folder with --out.")
     else:
         io.write_json(path, settings)

@@ -66,7 +66,17 @@ class GivenFile:
 
     responses: tuple[Given, ...]
     failed: int
-    """Lines with `error`."""
+    """Lines without a text: failed requests, or responses that are null."""
+    backspaces: tuple[int, ...] = ()
+    r"""Numbers of the lines whose response has a backspace before `oxed`: JSON reads `"\boxed"` that way."""
+
+    def note(self) -> str | None:
+        """What the writer of the file must know before it is judged, if anything."""
+        if not self.backspaces:
+            return None
+        count, first = len(self.backspaces), self.backspaces[0]
+        what = f"the response in line {first} has" if count == 1 else f"{count} responses (first: line {first}) have"
+        return f"{what} a backspace where \\boxed was probably meant: write \\\\boxed in JSON"
 
 
 def read_given(
@@ -85,7 +95,7 @@ def read_given(
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     found: dict[Key, tuple[int, Given]] = {}
-    failed = 0
+    failed, backspaces = 0, []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -94,8 +104,7 @@ def read_given(
         if _is_failed(row):
             failed += 1
             continue
-        row["uid"] = _uid(row, where, uid_of_number)
-        given = _given(row, where, policy or path.stem, threshold)
+        given = _given(row, where, policy or path.stem, threshold, uid_of_number)
         if given.key in found:
             raise ConfigError(
                 f"{where}: a response to {given.uid}, sample {given.sample}, of policy {given.policy!r} at threshold "
@@ -103,10 +112,12 @@ def read_given(
                 "what differs with `policy` or `threshold`."
             )
         found[given.key] = number, given
+        if "\x08oxed" in given.text:
+            backspaces.append(number)
     if not found:
-        what = f"; all {failed} lines are failed requests" if failed else ""
+        what = f" with a text in its {counted(failed, 'line')}" if failed else ""
         raise ConfigError(f'{path} has no response{what}. Expected lines like {{"uid": "...", "response": "..."}}.')
-    return GivenFile(tuple(given for _, given in found.values()), failed)
+    return GivenFile(tuple(given for _, given in found.values()), failed, tuple(backspaces))
 
 
 def _row(line: bytes, where: str) -> dict[str, Any]:
@@ -130,7 +141,7 @@ def _uid(row: dict[str, Any], where: str, uid_of_number: Callable[[int], str] | 
     """The line's `uid`, or its `id`; of a bare number, the uid that it means."""
     uid = row.get("uid") if row.get("uid") is not None else row.get("id")
     number = int(uid) if isinstance(uid, str) and _NUMBER.fullmatch(uid) else uid
-    if uid_of_number is None or type(number) is not int:
+    if uid_of_number is None or type(number) is not int or number < 0:
         return uid
     try:
         return uid_of_number(number)
@@ -138,13 +149,19 @@ def _uid(row: dict[str, Any], where: str, uid_of_number: Callable[[int], str] | 
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _given(row: dict[str, Any], where: str, policy: str, threshold: float | None) -> Given:
-    uid = row["uid"]
+def _given(
+    row: dict[str, Any],
+    where: str,
+    policy: str,
+    threshold: float | None,
+    uid_of_number: Callable[[int], str] | None,
+) -> Given:
+    uid = _uid(row, where, uid_of_number)
     text = row.get("response") if row.get("response") is not None else row.get("text")
     if not isinstance(uid, str) or not isinstance(text, str):
         raise ConfigError(
-            f"{where}: expected `uid` (or `id`) and `response` (or `text`), both texts; found uid {_kind(uid)}, "
-            f"response {_kind(text)} among the keys {', '.join(sorted(row)) or 'none'}"
+            f"{where}: expected `uid` or `id` (a text, or a whole number from 0) and `response` or `text` (a text); "
+            f"found {_keys(row)}"
         )
     text = _END.split(text, maxsplit=1)[0]
     sample = row.get("sample", 0)
@@ -195,8 +212,19 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _kind(value: Any) -> str:
-    return "none" if value is None else f"of type {type(value).__name__}"
+def _keys(row: dict[str, Any]) -> str:
+    """The line's keys, with the value of each that should be a text and is none: `the keys id (6.0), response`."""
+    read = ("uid", "id", "response", "text")
+    shown = []
+    for name, value in sorted(row.items()):
+        is_odd = name in read and not isinstance(value, str)
+        shown.append(writable(name) + (f" ({json.dumps(value)[:40]})" if is_odd else ""))
+    return f"the key{'s' if len(shown) > 1 else ''} {', '.join(shown)}" if shown else "no keys"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 line`, `2 lines`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def writable(text: str) -> str:

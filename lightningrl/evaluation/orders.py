@@ -50,10 +50,19 @@ def uid_of_number(
     def uid(number: int) -> str:
         if order is None and (benchmark, split) in _SAID:
             raise ConfigError(f"the id is the bare number {number}, and {_SAID[benchmark, split]}. Say which is meant")
+        if order is not None and (benchmark, split) in _SAID:
+            _check(benchmark, order, number)
         found = place(number)
         return own.get(found, f"{benchmark}/{split}/{found:05d}")
 
     return uid
+
+
+def unused(benchmark: str, split: str, order: str | None) -> str | None:
+    """A note for people who said an order where there is only one."""
+    if order is None or (benchmark, split) in _SAID:
+        return None
+    return f"{benchmark}{'' if split == 'test' else f' ({split})'} has one numbering; --order changes nothing"
 
 
 def doubt(benchmark: str, split: str, summary: Mapping[str, Any]) -> str | None:
@@ -77,13 +86,21 @@ def _place(
     if not set(number_of) <= set(questions):
         raise BenchmarkError(f"{GSM8K_OFFICIAL.name} has other questions than the problems here; get the files again.")
 
-    def place(number: int) -> int:
-        if not 0 <= number < len(questions):
-            raise ConfigError(f"the id {number} is no place in the authors' file, which has {len(questions)} problems")
-        # One that is not among the problems here (--limit) gets a number that none has.
-        return number_of.get(questions[number], len(questions) + number)
+    # One that is not among the problems here (--limit) gets a number that none has.
+    return lambda number: number_of.get(questions[number], len(questions) + number)
 
-    return place
+
+def _check(benchmark: str, order: str, number: int) -> None:
+    """Raises ConfigError for a number that the order does not have, in the words of whoever wrote that number."""
+    if (benchmark, order) == ("mbpp", "official"):
+        if number not in TEST_TASKS:
+            tasks = f"{TEST_TASKS[0]} to {TEST_TASKS[-1]}"
+            raise ConfigError(f"the number {number} is not a task id of mbpp's test problems, which are {tasks}")
+        return
+    count = len(TEST_TASKS) if benchmark == "mbpp" else GSM8K_OFFICIAL.rows
+    if count is not None and number >= count:
+        file = "the authors' file" if order == "official" else "the paper's file"
+        raise ConfigError(f"the number {number} is past the last place in {file}, {count - 1}")
 
 
 def _words(text: str) -> str:

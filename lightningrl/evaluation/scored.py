@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightningrl.evaluation.given import SHOWN
+from lightningrl.evaluation.given import SHOWN, counted
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.types import EvalRecord, Example
 
@@ -78,7 +78,9 @@ def notes(summary: Mapping[str, Any], failed: int = 0) -> list[str]:
             f"missing ones counted as wrong it is {summary['accuracy_missing_wrong_pct']:.1f} %"
         )
     if failed:
-        found.append(f"{failed} lines of the input are failed requests and were left out")
+        has, were = ("has", "was") if failed == 1 else ("have", "were")
+        lines = f"{counted(failed, 'line')} of the input {has} no text (null, or a failed request)"
+        found.append(f"{lines} and {were} left out")
     if len(summary["samples_per_problem"]) > 1:
         counts = summary["samples_per_problem"]
         found.append(f"problems have between {counts[0]} and {counts[-1]} samples: those with more weigh more")

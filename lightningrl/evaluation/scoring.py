@@ -17,7 +17,7 @@ from typing import Any
 
 from lightningrl import io
 from lightningrl.errors import BenchmarkError, StageError
-from lightningrl.evaluation.given import SHOWN, Given, writable
+from lightningrl.evaluation.given import SHOWN, Given, counted, writable
 from lightningrl.evaluation.lines import hashed_line, hashed_row
 from lightningrl.judges.protocol import Judge
 from lightningrl.types import EvalRecord, Example, Verdict
@@ -32,13 +32,20 @@ def check_problems(responses: Sequence[Given], examples: Sequence[Example]) -> N
     if not known:
         raise BenchmarkError("there are no problems to judge answers of; the data file is empty")
     strange = sorted({given.uid for given in responses} - known)
-    if strange:
-        raise BenchmarkError(
-            f"{len(strange)} uids are of no problem here, for example {', '.join(map(repr, strange[:SHOWN]))}; the "
-            f"{len(known)} problems have uids like {min(known)!r}. Judge with the data that the responses were made "
-            "from (without --limit, or with one that has them); `lightningrl generate` takes a problem's uid as the "
-            "line's `id`."
-        )
+    if not strange:
+        return
+    count = sum(given.uid not in known for given in responses)
+    verb = "names a problem that is" if count == 1 else "name problems that are"
+    named = ", ".join(map(repr, strange[:SHOWN])) + (", ..." if len(strange) > SHOWN else "")
+    first, last = min(known), max(known)
+    benchmark = first.rpartition("/")[0]
+    here = f"{counted(len(known), 'problem')} of {benchmark} that {'is' if len(known) == 1 else 'are'} asked about"
+    is_humaneval = benchmark.startswith("humaneval/") and any(uid.startswith("HumanEval/") for uid in strange)
+    hint = " The authors' HumanEval/0 is humaneval/test/00000 here." if is_humaneval else ""
+    raise BenchmarkError(
+        f"{counted(count, 'response')} {verb} not among the {here}: {named} (expected {first!r} to {last!r}).{hint} "
+        "Give the --split, --data and --limit that the prompts were made with."
+    )
 
 
 def record_row(given: Given, verdict: Verdict) -> dict[str, Any]:

@@ -161,7 +161,9 @@ def _here(consumer: Made, role: str) -> Made | None:
     if made.key != recorded["key"] or made.manifest["outputs"] != recorded["outputs"]:
         raise StageError(
             f"{folder / MANIFEST} is not what {consumer.folder} was made from: key or hashes differ from those that "
-            "were recorded. It was made again with another result, or is of another copy."
+            "were recorded. It was made again with another result, or is of another copy. Make the tables and the "
+            "release again (`snakemake --cores 2 --configfile` and the experiment's config), or name the release's own "
+            "results folder."
         )
     return made
 

@@ -1,4 +1,6 @@
-"""Names of a config to registry members. Only the plan looks into registries, so that no stage's code holds them."""
+"""Names of a config to registry members. No stage's code holds registries: only the plan looks into them, and the
+config, by name, for those of benchmarks.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import typer
 
 from lightningrl.errors import ConfigError
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out where it is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the --out file if it exists.")]
 
 
 def check_out(out: Path | None, overwrite: bool, *, inputs: Iterable[Path] = (), beside: Iterable[Path] = ()) -> None:
@@ -28,4 +28,4 @@ def check_out(out: Path | None, overwrite: bool, *, inputs: Iterable[Path] = (),
             raise ConfigError(f"--out {out} is the input; name another file")
     for path in (out, *beside):
         if path.exists() and not overwrite:
-            raise ConfigError(f"{path} is there already; name another file, or give --overwrite to replace it")
+            raise ConfigError(f"{path} already exists; name another file, or give --overwrite to replace it")

@@ -35,6 +35,6 @@ def for_people(*, resumes: bool = True) -> Iterator[None]:
         typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
-        again = "; run the same command again, it goes on from the last saved state" if resumes else ""
+        again = "; run the same command again to resume" if resumes else ""
         typer.echo(f"stopped by Ctrl-C{again}", err=True)
         raise typer.Exit(EXIT_CTRL_C) from None

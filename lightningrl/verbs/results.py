@@ -155,7 +155,9 @@ def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool,
     from lightningrl.provenance.prune import KEEPS, carry_out, what_goes
 
     if not keep:
-        raise StageError(f"--prune: say what is kept: --keep {', '.join(KEEPS)}, or a release's key; repeat.")
+        raise StageError(
+            f"--prune needs --keep, which may be given several times: {', '.join(KEEPS)} or a release's key"
+        )
     roots = experiments(folder)
     configs = [config] if config is not None else sorted(Path("config").glob("*.yaml"))
     loaded = {path: load(path) for path in configs}

@@ -22,10 +22,13 @@ Out = Annotated[Path, typer.Option(help="The records; the summary goes beside th
 DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl).")]
 Split = Annotated[str, typer.Option(help="test, validation or train.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many problems are asked about.")]
-PolicyName = Annotated[str | None, typer.Option("--policy", help="Of lines that name none; left out: the file's name.")]
-Threshold = Annotated[float | None, typer.Option(help="Of lines that name none.")]
+PolicyName = Annotated[
+    str | None, typer.Option("--policy", help="Policy name for lines that give none (default: the file's name).")
+]
+Threshold = Annotated[float | None, typer.Option(help="Threshold for lines that give none.")]
 Order = Annotated[
-    str | None, typer.Option(help="official or paper: what ids that are bare numbers count, where the two differ.")
+    str | None,
+    typer.Option(help="Which numbering bare-number ids follow, for benchmarks that have two: official or paper."),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
 
@@ -47,8 +50,8 @@ def score(
     """Judge responses made by any engine: records and a summary.
 
     A line is at least {"uid": "gsm8k/test/00017", "response": "..."}; rows of `lightningrl generate` (id, text,
-    counts) and records of ours are taken as they are. Counts that a line does not have are not made up: what would be
-    made of them is left out. The benchmark's judge is proved first.
+    counts) and records of ours are taken as they are. Figures that need counts a line lacks are left out. The
+    benchmark's judge is proved first.
 
     An id may be a bare number where it can mean one problem only. The test problems of gsm8k and mbpp are numbered
     otherwise by their authors than by the paper: say which with --order.
@@ -72,8 +75,12 @@ def score(
         chosen, origins = get_benchmark(benchmark), options.origins(mirror)
         examples = asked.problems(chosen, split, data, origins, limit)
         uid_of_number = orders.uid_of_number(chosen.name, split, examples, order, origins)
+        if note := orders.unused(chosen.name, split, order):
+            typer.echo(f"note: {note}", err=True)
         file = given.read_given(responses, policy, threshold, uid_of_number)
         scoring.check_problems(file.responses, examples)
+        if note := file.note():
+            typer.echo(f"note: {responses}: {note}", err=True)
 
         def make_judge() -> Any:
             judge = resolve(chosen.judge)(workers=workers)
@@ -104,6 +111,8 @@ def _show(summary: dict[str, Any]) -> None:
     def number(name: str, form: str = "{:.2f}") -> str:
         return "unknown" if summary[name] is None else form.format(summary[name])
 
+    from lightningrl.evaluation.given import counted
+
     at = "" if summary["threshold"] is None else f" at {summary['threshold']:g}"
     status = ", ".join(f"{count} {name}" for name, count in summary["status"].items() if count)
     typer.echo(
@@ -111,7 +120,7 @@ def _show(summary: dict[str, Any]) -> None:
         f"{summary['accuracy_pct_high']:.1f}], compat {number('compat_accuracy_pct', '{:.1f}')}; TPF {number('tpf')} "
         f"(true {number('tpf_true')}, paper's {number('tpf_paper')}); forwards a problem "
         f"{number('forwards_per_problem', '{:.1f}')}; truncated {number('truncated_pct', '{:.1f} %')}; "
-        f"{summary['n_samples']} responses to {summary['n_problems']} problems: {status}"
+        f"{counted(summary['n_samples'], 'response')} to {counted(summary['n_problems'], 'problem')}: {status}"
     )
 
 
@@ -147,6 +156,7 @@ def compare(
         from lightningrl.types import EvalRecord
 
         evaluations, benchmark, has_counts = [], "", True
+        names = _names([base, *others])
         for number, path in enumerate([base, *others]):
             try:
                 records = [EvalRecord.from_json(row) for row in read_jsonl(path)]
@@ -158,7 +168,7 @@ def compare(
             records = [_filled(record, threshold) for record in records]
             benchmark = benchmark or records[0].uid.split("/")[0]
             role = "rival" if number else "before"
-            evaluations.append(Evaluation(_name(path, number), role, "", benchmark, records, _name(base, 0)))
+            evaluations.append(Evaluation(names[number], role, "", benchmark, records, names[0]))
         limits = None if y_max is None else {benchmark: y_max}
         table = collect(evaluations, "compare", threshold, bootstrap, seed, limits).headline
         for row, evaluation in zip(table.to_dict("records"), evaluations, strict=True):
@@ -168,10 +178,10 @@ def compare(
             typer.echo("note: no TPF and no AUP: there are records without counts of tokens and forwards")
 
 
-def _name(path: Path, number: int) -> str:
-    """The file's folder, or its own name; numbered, since two may share it."""
-    stem = path.parent.name if path.stem == "records" and path.parent.name else path.stem
-    return f"{number}:{stem}"
+def _names(paths: list[Path]) -> list[str]:
+    """Each file's own name, or its folder's where that is `records`; with the file's number where two share one."""
+    names = [path.parent.name if path.stem == "records" and path.parent.name else path.stem for path in paths]
+    return [f"{name} (file {n})" if names.count(name) > 1 else name for n, name in enumerate(names, 1)]
 
 
 def _filled(record: EvalRecord, threshold: float) -> EvalRecord:

@@ -86,7 +86,11 @@ def _existing(folders: list[Path]) -> list[Path]:
 
     for folder in folders:
         if not folder.is_dir():
-            raise CheckpointError(f"there is no folder {folder}; give a checkpoint's, `lightningrl stages` lists ours")
+            problem = "is not a folder" if folder.exists() else "does not exist"
+            raise CheckpointError(
+                f"{folder} {problem}; give the folder of a checkpoint (`lightningrl stages` lists those of this "
+                "experiment)"
+            )
     return folders
 
 

@@ -180,7 +180,7 @@ def test_null_pins_are_refused_where_pins_are_required_and_the_lock_is_one(fetch
 def test_offline_it_says_what_it_wanted_and_where_it_looked(fetch, offline):
     error = fetch("http://127.0.0.1:9", offline=offline)["error"]
     assert "main/train-00000-of-00001.parquet of the dataset openai/gsm8k" in error
-    assert "no mirror is configured (data.mirror, LIGHTNINGRL_DATA_MIRROR)" in error
+    assert "no mirror is given (--mirror, LIGHTNINGRL_DATA_MIRROR or `data.mirror`)" in error
     assert "<mirror>/gsm8k/train.jsonl" in error
 
 
@@ -194,8 +194,14 @@ def test_offline_a_mirror_without_the_file_is_named(tmp_path, monkeypatch):
 
 def test_a_mirror_that_is_not_there_is_an_error_and_not_the_hub(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", str(tmp_path / "mirorr"))
-    with pytest.raises(BenchmarkError, match="mirorr is no folder"):
-        obtain(SOURCE, Origins(MIRROR, tmp_path / "data.lock.json"))
+    lock, wrong = tmp_path / "data.lock.json", tmp_path / "mirorr"
+    with pytest.raises(BenchmarkError, match=r"mirorr is not a folder. Correct LIGHTNINGRL_DATA_MIRROR, or"):
+        obtain(SOURCE, Origins(MIRROR, lock))
+    with pytest.raises(BenchmarkError, match=r"mirorr is not a folder. Correct --mirror, or"):
+        obtain(SOURCE, Origins(wrong, lock, is_said=True))
+    monkeypatch.delenv("LIGHTNINGRL_DATA_MIRROR")
+    with pytest.raises(BenchmarkError, match=r"mirorr is not a folder. Correct `data.mirror`, or"):
+        obtain(SOURCE, Origins(wrong, lock))
 
 
 def test_a_mirror_file_of_another_hash_is_not_used(tmp_path):

@@ -34,6 +34,11 @@ def refused(tmp_path: Path, path: str, value: object) -> str:
     ("path", "value", "expected"),
     [
         ("thresholds", [0.5], ["thresholds: unknown key", "evaluation", "experiment"]),
+        (
+            "benchmarks.0.name",
+            "gsm-mimi",
+            ["benchmarks.0.name: there is no benchmark 'gsm-mimi'. Did you mean `gsm-mini`? Allowed: code-mini, "],
+        ),
         ("evaluation.tresholds", [0.5], ["evaluation.tresholds: unknown key", "primary_threshold, samples"]),
         ("runs.1.learning_rat", 1, ["runs.1.learning_rat: unknown key", "learning_rate"]),
         ("pretrain.plateau.evry", 1, ["pretrain.plateau.evry: unknown key", "every, min_gain_pct, patience"]),

@@ -12,7 +12,10 @@ from lightningrl import cli, io
 from lightningrl.benchmarks.fetch import Origins
 from lightningrl.benchmarks.mbpp import MBPP
 from lightningrl.benchmarks.protocol import example_to_json
+from lightningrl.errors import BenchmarkError
 from lightningrl.evaluation import orders
+from lightningrl.evaluation.given import Given
+from lightningrl.evaluation.scoring import check_problems
 from lightningrl.types import Example
 
 
@@ -88,12 +91,11 @@ def test_uids_that_were_made_of_the_other_orders_numbers_are_doubted(folder):
 
 def test_what_cannot_be_placed_is_named(folder):
     assert "found 'theirs', expected one of official, paper" in score(numbered([1]), "--order", "theirs").stderr
-    assert "no place in the authors' file" in score([{"id": 25, "text": "1"}], "--order", "official").stderr
-    assert "uids are of no problem here" in score([{"id": 25, "text": "1"}], "--order", "paper").stderr
-    assert (
-        "uids are of no problem here"
-        in score(numbered(IN_OFFICIAL_ORDER), "--order", "official", "--limit", "5").stderr
-    )
+    for order, file in (("official", "the authors' file"), ("paper", "the paper's file")):
+        done = score([{"id": 25, "text": "1"}], "--order", order)
+        assert f"line 1: the number 25 is past the last place in {file}, 24" in done.stderr
+    done = score(numbered(IN_OFFICIAL_ORDER), "--order", "official", "--limit", "5")
+    assert "20 responses name problems that are not among the 5 problems of gsm8k/test" in done.stderr
     twice = [{"id": 3, "text": "1"}, {"id": "gsm8k/test/00003", "text": "1"}]
     assert "is in line 1 already" in score(twice, "--order", "paper").stderr
     io.write_jsonl(Path("mirror/gsm8k/test.jsonl"), [{"question": str(n), "answer": ""} for n in range(25)])
@@ -109,6 +111,24 @@ def test_mbpp_has_task_ids_and_places():
     assert place("mbpp", "test", "paper", 499) == "mbpp/test/00510"
     with pytest.raises(Exception, match="task id \\(11 to 510, as in the uids\\)"):
         place("mbpp", "test", None, 17)
+    with pytest.raises(Exception, match="the number 974 is past the last place in the paper's file, 499"):
+        place("mbpp", "test", "paper", 974)
+    for number in (10, 511):
+        with pytest.raises(Exception, match=f"the number {number} is not a task id of .* which are 11 to 510"):
+            place("mbpp", "test", "official", number)
+
+
+def test_the_authors_names_of_humaneval_are_explained():
+    problems = [Example(f"humaneval/test/{number:05d}", (), {}) for number in range(2)]
+    answer = Given("p", None, "HumanEval/0", 0, "", {})
+    with pytest.raises(BenchmarkError, match=r"1 response names a problem .* HumanEval/0 is humaneval/test/00000 here"):
+        check_problems([answer], problems)
+
+
+def test_an_order_that_changes_nothing_is_said_to():
+    assert orders.unused("math500", "test", "official") == "math500 has one numbering; --order changes nothing"
+    assert orders.unused("gsm8k", "train", "paper") == "gsm8k (train) has one numbering; --order changes nothing"
+    assert orders.unused("gsm8k", "test", "paper") is orders.unused("math500", "test", None) is None
 
 
 @pytest.mark.parametrize("order", [None, "official", "paper"])

@@ -78,7 +78,7 @@ def test_failed_requests_in_other_engines_words_and_text_behind_the_end(folder):
     done = score("g.jsonl", "--out", "r.jsonl", "--threshold", "0.9")
     assert done.exit_code == 0, done.output
     assert "5 responses to 5 problems: 5 ok" in done.stdout
-    assert "1 lines of the input are failed requests" in done.stdout
+    assert "1 line of the input has no text (null, or a failed request) and was left out" in done.stdout
 
 
 def test_a_flipped_byte_in_what_was_gathered_is_judged_again(folder, monkeypatch):
@@ -113,12 +113,45 @@ def test_missing_problems_are_said_and_the_denominator_too(folder):
     done = score("g.jsonl", "--out", "r.jsonl")
     assert done.exit_code == 0
     assert "15 of 30 problems have no response" in done.stdout and "it is 50.0 %" in done.stdout
-    assert "1 lines of the input are failed requests" in done.stdout
+    assert "1 line of the input has no text (null, or a failed request) and was left out" in done.stdout
+
+
+def test_a_backspace_where_a_box_was_meant_is_noted(folder):
+    line = '{{"uid": "{}", "response": "{}"}}\n'
+    texts = [r"\\boxed{1}", r"\boxed{27}", r"\boxed{28}"]  # as they stand in the file
+    lines = [line.format(e.uid, text) for e, text in zip(PROBLEMS, texts, strict=False)]
+    (folder / "hand.jsonl").write_text("".join(lines))
+    done = score("hand.jsonl", "--out", "r.jsonl")
+    assert (
+        "2 responses (first: line 2) have a backspace where \\boxed was probably meant: write \\\\boxed" in done.stderr
+    )
+    (folder / "hand.jsonl").write_text("".join(lines[:2]))
+    assert "the response in line 2 has a backspace" in score("hand.jsonl", "--out", "r.jsonl", "--overwrite").stderr
+    (folder / "hand.jsonl").write_text(lines[0])
+    done = score("hand.jsonl", "--out", "r.jsonl", "--overwrite")
+    assert "backspace" not in done.output and "1 response to 1 problem: 1 wrong" in done.stdout
+
+
+@pytest.mark.parametrize(("rows", "what"), [(1, "in its 1 line"), (2, "in its 2 lines")])
+def test_a_file_without_a_text_is_said_to_be_one(folder, rows, what):
+    write(folder / "x.jsonl", [{"uid": e.uid, "response": None} for e in PROBLEMS[:rows]])
+    assert (
+        f"x.jsonl has no response with a text {what}. Expected lines like"
+        in score("x.jsonl", "--out", "r.jsonl").stderr
+    )
 
 
 BAD = {
-    "an unknown uid": ({"uid": "gsm-mini/test/99999", "response": "x"}, "uids are of no problem here"),
-    "no text": ({"uid": "gsm-mini/test/00000"}, "expected `uid` (or `id`) and `response` (or `text`)"),
+    "an unknown uid": (
+        {"uid": "gsm-mini/test/99999", "response": "x"},
+        "1 response names a problem that is not among the 30",
+    ),
+    "no text": ({"uid": "gsm-mini/test/00000"}, "and `response` or `text` (a text); found the key uid\n"),
+    "no uid": ({"response": "x"}, "line 2: expected `uid` or `id` (a text, or a whole number from 0) and"),
+    "no key but the text's": ({"response": "x"}, "found the key response\n"),
+    "an id that is no whole number": ({"id": 6.0, "response": "x"}, "found the keys id (6.0), response\n"),
+    "a negative id": ({"id": -1, "response": "x"}, "found the keys id (-1), response\n"),
+    "no keys": ({}, "found no keys\n"),
     "not JSON": ("{", "line 2: this is not JSON"),
     "a list": ([1], "found list, expected an object"),
     "a count that is none": (
@@ -258,12 +291,24 @@ def test_two_models_are_compared_on_the_same_problems(folder):
     done = CliRunner().invoke(cli.app, ["compare", "base/records.jsonl", "fast/records.jsonl", "--bootstrap", "200"])
     assert done.exit_code == 0, done.output
     base, fast = done.stdout.splitlines()
-    assert base.startswith("0:base: accuracy 93.3") and "TPF 1.33" in base and "against the base" not in base
+    assert base.startswith("base: accuracy 93.3") and "TPF 1.33" in base and "against the base" not in base
     assert "TPF +2.67 [+2.67, +2.67], anchored" in fast  # 20/5 - 20/15 in every problem, so in every replicate
     assert "TPF 4.00" in fast and "against the base +0.0 [+0.0, +0.0] points" in fast
     rows = [EvalRecord.from_json(json.loads(line)) for line in (folder / "fast/records.jsonl").read_text().splitlines()]
     expected = aup(problem_sums(rows).points(), 100 * 28 / 30)
     assert f"AUP {expected:.1f} [" in fast and "y_max 93.3, y_min 88.3" in fast
+
+
+def test_files_of_one_name_are_told_apart_and_other_problems_refused(folder):
+    write(folder / "a.jsonl", [full_row(n) for n in range(30)])
+    write(folder / "s1.out.jsonl", [full_row(n) for n in range(29)])
+    for name in ("a", "s1.out"):
+        score(f"{name}.jsonl", "--out", f"{name}.records.jsonl")
+    (folder / "a.records.jsonl").rename(folder / "records.jsonl")
+    done = CliRunner().invoke(cli.app, ["compare", "records.jsonl", "./records.jsonl", "--bootstrap", "100"])
+    assert done.stdout.startswith("records (file 1): accuracy") and "\nrecords (file 2): accuracy" in done.stdout
+    done = CliRunner().invoke(cli.app, ["compare", "records.jsonl", "s1.out.records.jsonl"])
+    assert "error: s1.out.records on gsm-mini covers other problems than records (29 against 30" in done.stderr
 
 
 def test_without_counts_accuracy_alone_is_compared_and_other_files_are_refused(folder):
@@ -273,6 +318,7 @@ def test_without_counts_accuracy_alone_is_compared_and_other_files_are_refused(f
         score(f"{name}.jsonl", "--out", f"{name}.records.jsonl")
     done = CliRunner().invoke(cli.app, ["compare", "a.records.jsonl", "b.records.jsonl", "--bootstrap", "100"])
     assert done.exit_code == 0, done.stderr
+    assert [line.partition(": accuracy")[0] for line in done.stdout.splitlines()[:2]] == ["a.records", "b.records"]
     base, other, note = done.stdout.splitlines()
     assert "accuracy 100.0" in base and "against the base -100.0" in other and "note: no TPF and no AUP" in note
     assert "TPF" not in base + other and "AUP" not in base + other

@@ -62,7 +62,7 @@ def test_the_prompt_from_standard_input(folders):
         (("How many zebras?",), "does not know 'zebras'"),
         ((PROMPT, "--selector", "none"), "there is no selector 'none'"),
         ((PROMPT, "--max-new-tokens", "5000"), "shorten the prompt or max_new_tokens"),
-        ((PROMPT, "--against", "nowhere"), "there is no folder nowhere"),
+        ((PROMPT, "--against", "nowhere"), "nowhere does not exist; give the folder of a checkpoint"),
     ],
 )
 def test_errors_are_for_people(folders, arguments, message):

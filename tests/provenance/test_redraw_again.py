@@ -16,7 +16,7 @@ def test_tables_that_are_there_stay_unless_they_are_asked_to_go(two_versions):
     mine.parent.mkdir(parents=True)
     mine.write_text("precious\n")
     done = redraw("--table", "frontier", "--table", "main")
-    assert done.exit_code == 2 and "main.csv is there already; name another file, or give --overwrite" in done.stderr
+    assert done.exit_code == 2 and "main.csv already exists; name another file, or give --overwrite" in done.stderr
     assert mine.read_text() == "precious\n" and not Path("again/tables/frontier.csv").exists()
     assert redraw("--table", "frontier").exit_code == 0, "another table is in nobody's way"
     assert redraw("--table", "frontier", "--table", "main", "--overwrite").exit_code == 0

@@ -480,7 +480,10 @@ def test_a_list_that_holds_what_is_kept_is_refused(two_versions, monkeypatch, de
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--prune",), "say what is kept: --keep latest, current, all-releases, or a release's key"),
+        (
+            ("--prune",),
+            "--prune needs --keep, which may be given several times: latest, current, all-releases or a release's key",
+        ),
         (("--prune", "--keep", "everything"), "--keep everything: expected one of latest, current, all-releases"),
         (("--prune", "--keep", "current"), "which results are current, a config says. Add --config FILE"),
         (("--yes",), "--yes: only with --prune"),
