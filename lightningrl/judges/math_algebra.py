@@ -1,7 +1,9 @@
 r"""Whether two expressions are equal: math-verify's parser, and values at random points.
 
-Two expressions are equal when their values agree at several points, rational ones exactly and others to 40 digits; for
-every letter a random rational of either sign. Where no imaginary unit is in sight they are functions of real numbers:
+Two expressions are equal when their values agree at several points, rational ones exactly and others to 90 digits; for
+every letter a random rational of either sign. No approximation passes for the number that it is near: a rational number
+never equals an irrational one, and an answer may not be made of huge or tiny numbers that the gold answer does not have
+(`_extremes`) unless both are rational. Where no imaginary unit is in sight they are functions of real numbers:
 an odd root of a negative number is real, a point where an even root or a logarithm is not real says nothing, and a
 letter whose sign decides whether one is real (`\sqrt{1/n}`, `\ln\frac ab`) is positive. `\sqrt{x^2}` is `|x|` and not
 `x`. Where that decides nothing, complex values are compared, and where those do not, math-verify compares the parsed
@@ -20,9 +22,11 @@ from lightningrl.judges.math_text import Unreadable
 POINTS = 4
 TRIES = 24
 """Points that are looked at for POINTS where both sides are real."""
-DIGITS = 60
-CLOSE = 40
+DIGITS = 120
+CLOSE = 90
 """Digits to which equal numbers agree that are not both rational; those are compared exactly."""
+EXTREME = 30
+"""Numbers of more digits than this, or closer to 0 than so many places show, can hide a difference."""
 _NOT_READ = re.compile(r"\\text\{|[?!]{2}|\\begin|\.{2}|\A(?:--|\+-|-\+)|\\[bp]?mod(?![A-Za-z])|\\approx|['\"$%`;:]")
 """The parser drops some of these, and reads others as something else."""
 _RATIO = re.compile(r"((?:POSITIVE |NEGATIVE )?)RATIO ")
@@ -77,6 +81,8 @@ class Algebra:
 def _is_ratio(a: Any, b: Any, sign: str) -> bool:
     if not (a.free_symbols and b.free_symbols):
         return False  # `0=1` and `0=2` say nothing of anything
+    if _extremes(b) - _extremes(a):
+        return False
     if a == 0 or b == 0:
         return bool(a == b)
     quotient = a / b
@@ -186,6 +192,10 @@ def _same_at(a: Any, b: Any, point: dict[Any, Any]) -> bool | None:
     exact = _exact(a, point), _exact(b, point)
     if None not in exact:
         return exact[0] == exact[1]
+    if any(one is not None and other.subs(point).is_irrational for one, other in zip(exact, (b, a), strict=True)):
+        return False
+    if _extremes(b) - _extremes(a):
+        return False
     values = _value(a, point), _value(b, point)
     if None in values:
         return None
@@ -203,6 +213,33 @@ def _exact(expression: Any, point: dict[Any, Any]) -> Any:
     return value if isinstance(value, sympy.Rational) else None
 
 
+def _extremes(expression: Any) -> set[float]:
+    """The magnitudes (decimal logarithms, without sign) of the numbers in it of more than EXTREME digits or places."""
+    import sympy
+
+    found: set[float] = set()
+    for part in map(_as_a_number, sympy.preorder_traversal(expression)):
+        if not part.is_number:
+            continue
+        for each in (part.p, part.q) if part.is_Rational else (part,):
+            size = sympy.log(sympy.Abs(each), 10).evalf(15) if each != 0 else sympy.Integer(0)
+            if size.is_Number and size.is_finite and abs(size) > EXTREME:
+                found.add(round(float(abs(size)), 6))
+    return found
+
+
+def _as_a_number(part: Any) -> Any:
+    """The part; of a hyperbolic function the exponential behind it; of one with letters, its value where they are 0."""
+    import sympy
+    from sympy.functions.elementary.hyperbolic import HyperbolicFunction
+
+    if isinstance(part, HyperbolicFunction):
+        return _as_a_number(sympy.exp(part.args[0]))
+    if isinstance(part, sympy.Pow | sympy.exp) and part.exp.free_symbols:
+        return part.subs(dict.fromkeys(part.free_symbols, 0))
+    return part
+
+
 def _rational(draw: random.Random) -> Any:
     import sympy
 
@@ -215,7 +252,7 @@ def _value(expression: Any, point: dict[Any, Any]) -> Any:
     import sympy
 
     try:
-        number = expression.subs(point).evalf(DIGITS)
+        number = expression.subs(point).evalf(DIGITS, maxn=DIGITS + 60)
     except (ArithmeticError, ValueError, TypeError):  # a pole
         return None
     if number.free_symbols or number.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
