@@ -26,7 +26,7 @@ from lightningrl.judges.math_question import Question
 from lightningrl.judges.math_relations import reals, relations
 from lightningrl.judges.math_sets import brackets, lists, matrices, sets, unions
 from lightningrl.judges.math_text import clean
-from lightningrl.judges.math_words import clocks, word_lists, words
+from lightningrl.judges.math_words import choices, clocks, word_lists, words
 
 __all__ = ["MAX_ITEMS", "Algebra", "equal", "number"]
 
@@ -110,7 +110,7 @@ def _quantities(gold: str, found: str, context: Context) -> bool | None:
 
 
 _KINDS = (
-    clocks, reals, relations, matrices, word_lists, sets, unions, lists, brackets, _ratios, percentages,
+    choices, clocks, reals, relations, matrices, word_lists, sets, unions, lists, brackets, _ratios, percentages,
     _quantities, based, words,
 )  # fmt: skip
 """In this order, from the outside in."""

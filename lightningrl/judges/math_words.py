@@ -15,8 +15,21 @@ _CLOCK = re.compile(
 )
 _HOURS = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
 _ARTICLE = re.compile(r"^(?:an?|the) ")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_TOKEN = re.compile(r"[^\W\d_]+|[0-9]+")
+_DENIALS = frozenset(
+    {"not", "no", "none", "never", "wrong", "false", "incorrect", "isn", "t", "or", "and", "but", "except", "untrue"}
+)
 _NOTHING = frozenset({"no solution", "no solutions", "empty", "empty set", "the empty set", "no real solutions"})
 """Words for `\\emptyset`."""
+
+
+def choices(gold: str, found: str, context: Context) -> bool | None:
+    """A choice's letter in brackets with something behind it, which has to be that option's text."""
+    letter, match = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(found)
+    if letter is None or letter[2] or match is None or not match[2]:
+        return None
+    return match[1] == letter[1] and _is_the_option(match[1], match[2], context)
 
 
 def word_lists(gold: str, found: str, context: Context) -> bool | None:
@@ -61,8 +74,6 @@ def words(gold: str, found: str, context: Context) -> bool | None:
     pair = [_word(text) for text in (gold, found)]
     if pair[0] is None and pair[1] is None:
         return None
-    if (match := _CHOICE.fullmatch(found)) and match[2] and (letter := _CHOICE.fullmatch(gold)) and not letter[2]:
-        return match[1] == letter[1] and not re.search(r"\([A-Z]\)|\bor\b|\band\b", match[2])
     for one, other in ((0, 1), (1, 0)):
         text = (gold, found)[other]
         if pair[one] in _NOTHING and text.strip() == "\\emptyset":
@@ -75,6 +86,23 @@ def words(gold: str, found: str, context: Context) -> bool | None:
     if bare[0].replace(" ", "") == bare[1].replace(" ", ""):
         return True
     return bare[0] in _NOTHING and bare[1] in _NOTHING
+
+
+def _is_the_option(letter: str, said: str, context: Context) -> bool:
+    """Whether what is said behind a choice's letter is what the question has behind it: the option's own text.
+
+    Where nothing is known of the question: whether it neither names another choice nor takes this one back.
+    """
+    words = _TOKEN.findall(_COMMAND.sub(" ", said))
+    if all(re.fullmatch("[A-H]", word) for word in words):
+        return not words
+    if context.question is None:
+        return not any(re.fullmatch("[A-H]", word) or word.casefold() in _DENIALS for word in words)
+    asked = _TOKEN.findall(_COMMAND.sub(" ", context.question.text))
+    ends = [place + 1 for place, word in enumerate(asked) if word == letter]
+    wanted = "".join(words)
+    behind = ("".join(asked[start:end]) for start in ends for end in range(start + 1, start + 1 + len(wanted)))
+    return wanted in behind
 
 
 def _word(text: str) -> str | None:

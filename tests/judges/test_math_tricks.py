@@ -59,3 +59,23 @@ def test_numbers_of_many_digits_are_right_where_they_are_exact_or_the_gold_has_t
     ]  # fmt: skip
     cases = [(None, *pair) for pair in many]
     assert paid(judge, cases) == cases
+
+
+CHOICES = (
+    r"Which is true of the lines? $\textbf{(A)}\ \text{they meet} \qquad \textbf{(B)}\ \text{they are parallel} \qquad "
+    r"\textbf{(C)}\ y = 2x+1 \qquad \textbf{(D)}\ \text{none}$"
+)
+
+
+@pytest.mark.parametrize("question", [None, CHOICES])
+def test_a_choice_is_its_letter_with_nothing_behind_it_but_the_options_text(judge, question):
+    wrong = ["(A) B C D", r"\text{(A) } B", r"\text{(A) is wrong}", "(A) not", "(A) none", "(B)", "(A) isn't right"]
+    wrong += [r"\text{(A) they meet, no}", "(A) (B)", "(A)(B)", "(A) or (B)", "(A) they meet and not B"]
+    wrong += ["(A) they are parallel", "(A) the", "(A) y = 2x+1"] if question else []
+    assert not paid(judge, [(question, r"\text{(A)}", answer) for answer in wrong])
+    right = ["(A)", "A", r"\textbf{(A)}", r"\text{A}", "(A) they meet", r"\text{(A) they meet}"]
+    right += [r"\text{(A)}\ \text{they meet}", r"\textbf{(A)}\ they meet."]
+    if question:
+        assert paid(judge, [(question, r"\text{(C)}", r"\text{(C)}\ y = 2x+1")])
+    cases = [(question, r"\text{(A)}", answer) for answer in right]
+    assert paid(judge, cases) == cases
