@@ -132,12 +132,13 @@ class MathJudge:
             if not self._by_rules:
                 return None
             question = None if pair.question is None else read_question(pair.question)
-            is_equal = equal(pair.gold, pair.found, _ask_algebra, question)
+            reasons: list[str] = []
+            is_equal = equal(pair.gold, pair.found, _ask_algebra, question, reasons)
         except _AsksAlgebra:
             return None
         except math_text.Unreadable as error:
             return Verdict(False, 0.0, "unparsable", detail=str(error), seconds=time.monotonic() - start)
-        return _of(is_equal, time.monotonic() - start)
+        return _of(is_equal, time.monotonic() - start, reasons)
 
     def _ask(self, pair: _Pair) -> Verdict:
         asked = {"gold": pair.gold, "found": pair.found, "question": pair.question}
@@ -157,7 +158,7 @@ class MathJudge:
             self._helpers.put(helper)
         seconds = time.monotonic() - start
         if "unreadable" not in answer:
-            return _of(answer["equal"], seconds)
+            return _of(answer["equal"], seconds, answer["reasons"])
         if answer["gold"]:
             return Verdict(False, None, "gold_error", detail=f"gold: {answer['unreadable']}", seconds=seconds)
         return Verdict(False, 0.0, "unparsable", detail=answer["unreadable"], seconds=seconds)
@@ -191,8 +192,9 @@ class _Helper:
         return self.worker.receive(start + deadline_s, is_over)
 
 
-def _of(is_equal: bool, seconds: float) -> Verdict:
-    return Verdict(is_equal, float(is_equal), "ok" if is_equal else "wrong", seconds=seconds)
+def _of(is_equal: bool, seconds: float, reasons: Sequence[str]) -> Verdict:
+    detail = "" if is_equal else "".join(reasons[:1])
+    return Verdict(is_equal, float(is_equal), "ok" if is_equal else "wrong", detail=detail, seconds=seconds)
 
 
 def _gold(example: Example) -> str | None:

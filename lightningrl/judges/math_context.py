@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from lightningrl.judges.math_question import Question
 
@@ -22,6 +22,8 @@ class Context:
     question: Question | None
     """None: nothing is known of the question, and every form of a right value is right."""
     compare: Callable[[str, str, Context], bool]
+    reasons: list[str] = field(default_factory=list)
+    """Why answers, or parts of one, were refused without a look at their value; rules add to it."""
 
     @property
     def words(self) -> Set[str]:
@@ -39,9 +41,9 @@ class Context:
     def in_any_order(self, golds: Sequence[str], found: Sequence[str]) -> bool:
         if len(golds) != len(found) or len(golds) > MAX_ITEMS:
             return False
-        left = list(found)
+        left, apart = list(found), replace(self, reasons=[])  # an item that is another one's rival says nothing
         for gold in golds:
-            match = next((n for n, other in enumerate(left) if self.same(gold, other)), None)
+            match = next((n for n, other in enumerate(left) if apart.same(gold, other)), None)
             if match is None:
                 return False
             del left[match]

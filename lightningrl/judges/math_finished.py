@@ -5,8 +5,10 @@ answer is finished when
 
 - it leaves no work to do of a kind that the gold does not leave as well (`math_work.work`);
 - it is not in the question, unless the gold is written so as well;
+- nor is it what the question has by a detour that takes itself back (`math_bare`);
 - where the question itself states the gold's value, so that it asks for nothing but another way to write it, the
-  answer is written that way: as reduced, as expanded or factored, decimal or fraction, as the gold is.
+  answer is written that way: as reduced, as expanded or factored, decimal or fraction, as the gold is. Where what it
+  states is one term and the gold has a root ("rationalise"), there is nothing to mend that the gold has not as well.
 
 Without a question nothing is known of what was to be done, and every form of a right value is right.
 """
@@ -15,7 +17,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from lightningrl.judges.math_polish import OF_ONE_NUMBER, brackets, is_plain, polish, size
+from lightningrl.judges.math_bare import bare
+from lightningrl.judges.math_polish import (
+    OF_ONE_NUMBER,
+    brackets,
+    has_common_number,
+    is_one_term,
+    is_plain,
+    polish,
+    size,
+)
 from lightningrl.judges.math_question import Question
 from lightningrl.judges.math_tree import Node, read
 from lightningrl.judges.math_value import same_ratio, same_value
@@ -29,25 +40,29 @@ _VALUES = frozenset(
 """What a function's or a power's value may be made of."""
 
 
-def is_finished(gold: str, found: str, question: Question | None) -> bool:
-    """Whether `found`, which has the gold's value, is an answer. Both are expressions as `math_text.clean` has them."""
+def unfinished(gold: str, found: str, question: Question | None) -> str | None:
+    """Why `found` is no answer even if it has the gold's value, in words for people; None: then it is one.
+
+    Both are expressions as `math_text.clean` has them.
+    """
     if question is None or gold == found:
-        return True
+        return None
     tree, answer = read(gold), read(found)
-    if answer is None or tree is None:
-        return tree is None  # what cannot be read cannot be seen to be worked out
+    if answer is None or tree is None:  # what cannot be read cannot be seen to be worked out
+        return None if tree is None else "cannot be seen to be worked out"
     if work(answer) - _allowed(tree):
-        return False
+        return "is not worked out"
     if form(answer) == form(tree):
-        return True
-    if form(answer) in question.nodes:
-        return False
+        return None
+    if form(answer) in question.nodes or (bare(answer) in question.bare and bare(answer) != bare(tree)):
+        return "is copied from the question"
     lacks = polish(answer) - polish(tree)
-    if question.expands and lacks & {"brackets", "brackets in a sum"}:
-        return False
-    if question.factors and brackets(answer) < brackets(tree):
-        return False
-    return all(_is_another_way(tree, answer, lacks, node) for node in stated(question, tree))
+    is_wanted = not (question.expands and lacks & {"brackets", "brackets in a sum"})
+    is_wanted &= not (question.factors and brackets(answer) < brackets(tree))
+    is_wanted &= not (question.factors and has_common_number(answer) and not has_common_number(tree))
+    if is_wanted and all(_is_another_way(tree, answer, lacks, node) for node in stated(question, tree)):
+        return None
+    return "is not in the form that the question asks for"
 
 
 def is_solved(gold: tuple[str, str], found: tuple[str, str], question: Question | None) -> bool:
@@ -88,6 +103,8 @@ def _is_another_way(gold: Node, answer: Node, lacks: frozenset[str], node: Node)
 
     lacks: what the answer has that a question may want gone, and the gold has not.
     """
+    if lacks and is_one_term(node) and "a root" in work(gold):
+        return False
     is_a_task = is_plain(node) if rational(gold) is not None else not _has_functions(node)
     if is_a_task and lacks & polish(node) - (frozenset() if is_plain(node) else OF_ONE_NUMBER):
         return False

@@ -20,7 +20,7 @@ import re
 
 from lightningrl.judges import math_parts, math_units
 from lightningrl.judges.math_context import MAX_ITEMS, Algebra, Context
-from lightningrl.judges.math_finished import is_finished
+from lightningrl.judges.math_finished import unfinished
 from lightningrl.judges.math_numbers import based, exact, is_percentage, number, percentages
 from lightningrl.judges.math_question import Question
 from lightningrl.judges.math_relations import reals, relations
@@ -34,9 +34,14 @@ _SYSTEM = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 """Equations below one another."""
 
 
-def equal(gold: str, found: str, algebra: Algebra, question: Question | None = None) -> bool:
-    """Whether `found` is the gold answer to the question. Raises Unreadable."""
-    return _same(clean(gold), clean(found), Context(algebra, question, _same))
+def equal(
+    gold: str, found: str, algebra: Algebra, question: Question | None = None, reasons: list[str] | None = None
+) -> bool:
+    """Whether `found` is the gold answer to the question. Raises Unreadable.
+
+    reasons: is given why an answer, or a part of it, was refused whatever its value, in words for people.
+    """
+    return _same(clean(gold), clean(found), Context(algebra, question, _same, [] if reasons is None else reasons))
 
 
 def _same(gold: str, found: str, context: Context) -> bool:
@@ -60,10 +65,16 @@ def _expressions(gold: str, found: str, context: Context) -> bool:
         return True
     numbers = number(gold), number(found)
     if None not in numbers:
-        return numbers[0] == numbers[1] and is_finished(gold, found, context.question)
+        return numbers[0] == numbers[1] and _is_finished(gold, found, context)
     if not (gold.isascii() and found.isascii()) or any(re.search(r"[0-9]_", text) for text in (gold, found)):
         return False  # digits of other scripts; a subscript that is no base
-    return is_finished(gold, found, context.question) and context.algebra(exact(gold), exact(found))
+    return _is_finished(gold, found, context) and context.algebra(exact(gold), exact(found))
+
+
+def _is_finished(gold: str, found: str, context: Context) -> bool:
+    if reason := unfinished(gold, found, context.question):
+        context.reasons.append(f"refused whatever its value: {found[:40]} {reason}")
+    return reason is None
 
 
 def _bare(text: str) -> str:

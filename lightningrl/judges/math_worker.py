@@ -1,8 +1,8 @@
 r"""The process that does algebra for `MathJudge`: rules first, and `math_algebra` where they ask.
 
-`python math_worker.py FOLDER` answers each line `{"gold", "found", "question"}` with `{"equal": bool}`, or with
-`{"unreadable": why, "gold": whether it is the gold answer}`. It may hang or run out of memory on hostile input; whoever
-started it kills it then (`judges.worker`).
+`python math_worker.py FOLDER` answers each line `{"gold", "found", "question"}` with `{"equal": bool, "reasons": why it
+was refused whatever its value}`, or with `{"unreadable": why, "gold": whether it is the gold answer}`. It may hang or
+run out of memory on hostile input; whoever started it kills it then (`judges.worker`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def main() -> None:
         algebra.reads_gold = False
         try:
             question = None if asked["question"] is None else read_question(asked["question"])
-            answer = {"equal": equal(asked["gold"], asked["found"], algebra, question)}
+            reasons: list[str] = []
+            answer = {"equal": equal(asked["gold"], asked["found"], algebra, question, reasons), "reasons": reasons[:1]}
         except Unreadable as error:
             answer = {"unreadable": error.args[0], "gold": algebra.reads_gold}
         except Exception as error:  # sympy raises what it likes (a pole, a recursion, no memory): no answer to compare
