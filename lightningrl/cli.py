@@ -271,7 +271,8 @@ def stages(
     config: Config = DEFAULT_CONFIG,
     verify: Annotated[bool, typer.Option("--verify", help="Compare files with the hashes in their manifests.")] = False,
 ) -> None:
-    """List the experiment's stages: done, missing, partial (begun, or a file is gone), damaged; key, folder.
+    """List the experiment's stages: done, missing, partial (begun, or a file is gone), stale (what it was made from has
+    other content now), damaged; key, folder.
 
     A key with a * is of pinned code (`lightningrl pin`).
     """

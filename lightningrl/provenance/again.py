@@ -8,14 +8,20 @@ a second time, replaces just what was there when somebody insisted, and never wh
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+from lightningrl.errors import StageError
 from lightningrl.io import sha256_file
+from lightningrl.lease import lease
 from lightningrl.provenance import manifest
-from lightningrl.provenance.stage import TIMING, Stage
+from lightningrl.provenance.stage import MANIFEST, TIMING, Stage
 
 VARIABLE = "LIGHTNINGRL_AGAIN"
+ASIDE = Path("state/.replaced")
+"""In a stage's folder: its finished results while it is made again."""
 
 
 def request(stages: Iterable[Stage]) -> str:
@@ -41,12 +47,39 @@ def set_aside(stage: Stage) -> Path:
 
     Whoever calls it holds the stage's lease.
     """
-    aside = stage.folder / "state" / ".replaced"
-    for name in (manifest.MANIFEST, *stage.written, TIMING):  # the manifest first: from then on it is not finished
+    aside = stage.folder / ASIDE
+    for name in (MANIFEST, *stage.written, TIMING):  # the manifest first: from then on it is not finished
         if (stage.folder / name).is_file():
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(stage.folder / name, aside / name)
     return aside
+
+
+def is_set_aside(folder: Path) -> bool:
+    """Whether a stage's folder holds finished results that were to be replaced, and have not been."""
+    return (folder / ASIDE / MANIFEST).is_file() and not (folder / MANIFEST).is_file()
+
+
+def put_back(folder: Path) -> bool:
+    """Put results back that were set aside in a stage's folder and have not been replaced; False: there are none.
+
+    Whoever calls it holds the stage's lease. What the interrupted attempt has saved stays in the state.
+    """
+    if not is_set_aside(folder):
+        return False
+    aside = folder / ASIDE
+    for path in sorted((path for path in aside.rglob("*") if path.is_file()), key=lambda path: path.name == MANIFEST):
+        os.replace(path, folder / path.relative_to(aside))  # the manifest last: from then on it is finished
+    shutil.rmtree(aside)
+    return True
+
+
+def put_back_all(stages: Iterable[Stage]) -> None:
+    """Put back what attempts have left set aside that were killed; stages that are being made are left alone."""
+    for stage in stages:
+        if is_set_aside(stage.folder):
+            with suppress(StageError), lease(stage.folder / "state"):
+                put_back(stage.folder)
 
 
 def _identity(stage: Stage) -> str:

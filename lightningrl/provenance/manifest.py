@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.errors import StageError
-from lightningrl.io import read_json, sha256_file, write_json
+from lightningrl.io import canonical_json, read_json, sha256_file, sha256_text, write_json
 from lightningrl.provenance import system
 from lightningrl.provenance.stage import MANIFEST, Stage
 
 SCHEMA = 1
 
 
-def write(stage: Stage, run: Mapping[str, Any], threads: int) -> None:
-    """Hash the stage's outputs and write its manifest; from then on the stage counts as finished."""
+def write(stage: Stage, run: Mapping[str, Any], threads: int, inputs: Mapping[str, Any]) -> None:
+    """Hash the stage's outputs and write its manifest; from then on the stage counts as finished.
+
+    inputs: role -> what `check_input` returned before the stage read it.
+    """
     preimage = stage.preimage | {"code": stage.sources}
     manifest = {
         "schema": SCHEMA,
@@ -29,7 +32,7 @@ def write(stage: Stage, run: Mapping[str, Any], threads: int) -> None:
         "key": stage.key,
         "preimage": preimage,
         "code": {"digest": stage.code, "live": stage.live_code, "pinned": stage.pin is not None},
-        "inputs": {role: _input_record(source) for role, source in sorted(stage.inputs.items())},
+        "inputs": dict(inputs),
         "after": {role: _checked(source) for role, source in sorted(stage.after.items())},
         "outputs": {name: _record(stage.folder / name) for name in stage.written},
         "git": system.git_state(),
@@ -50,7 +53,8 @@ def missing(stage: Stage) -> list[Path]:
 
 
 def state(stage: Stage, verify: bool = False) -> str:
-    """`done`, `missing`, `partial`: begun, or a file is gone; with `verify` also `damaged`: not the manifest's hash."""
+    """`done`, `missing`, `partial` (begun, or a file is gone), `stale` (what it was made from has other content now);
+    with `verify` also `damaged` (not the manifest's hash)."""
     gone = missing(stage)
     if gone:
         return "partial" if stage.folder.is_dir() and any(stage.folder.iterdir()) else "missing"
@@ -59,7 +63,7 @@ def state(stage: Stage, verify: bool = False) -> str:
             check(stage.folder)
         except StageError:
             return "damaged"
-    return "done"
+    return "stale" if changed_inputs(stage) else "done"
 
 
 def check_code(stage: Stage) -> None:
@@ -124,28 +128,37 @@ def changed_inputs(stage: Stage) -> list[str]:
         return []
 
 
-def check_input(role: str, source: Stage) -> None:
-    """Raise StageError unless an upstream stage is finished, of the planned key, and whole."""
+def identity(stage: Stage) -> str:
+    """8 hexadecimal digits of a hash over the files of a stage's inputs, as their manifests list them.
+
+    What is kept from one attempt to the next is kept under it: with equal keys, what a device computed may differ.
+    """
+    sources = {role: source for role, source in stage.inputs.items() if source.manifest.is_file()}
+    listed = {role: read_json(source.manifest).get("outputs") for role, source in sources.items()}
+    return sha256_text(canonical_json(listed))[:8]
+
+
+def check_input(role: str, source: Stage) -> dict[str, Any]:
+    """The record of an upstream stage that a manifest keeps: folder, key, and the hashes of its files.
+
+    Raises StageError unless it is finished, of the planned key, and whole.
+    """
     if not source.manifest.is_file():
         raise StageError(
             f"input {role!r}: {source.folder} is not finished (it has no {MANIFEST}). Make it first: snakemake does, "
             f"or `lightningrl {source.kind} --name {source.name}` with the same --config."
         )
     check_code(source)
-    found = check(source.folder).get("key")
-    if found != source.key:
-        raise StageError(f"input {role!r}: {source.manifest} has key {found!r}, expected {source.key!r}. Delete it.")
+    found = check(source.folder)
+    if (key := found.get("key")) != source.key:
+        raise StageError(f"input {role!r}: {source.manifest} has key {key!r}, expected {source.key!r}. Delete it.")
+    return {"folder": source.folder.as_posix(), "key": source.key, "outputs": found["outputs"]}
 
 
 def _record(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise StageError(f"the stage ended without writing {path}: a defect of the stage, please report it")
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-
-
-def _input_record(source: Stage) -> dict[str, Any]:
-    outputs = read_json(source.manifest)["outputs"]
-    return {"folder": source.folder.as_posix(), "key": source.key, "outputs": outputs}
 
 
 def _checked(source: Stage) -> dict[str, Any]:

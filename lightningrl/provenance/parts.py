@@ -45,9 +45,14 @@ def check_made_by(plan: Plan) -> None:
 
 def check_marks(stage: Stage, count: int) -> None:
     """Raise StageError where a part counts as done whose records are not in the cache of today's code: it was decoded
-    by other code, under a pin."""
+    by other code, under a pin. A part of what had other content then does not count any more."""
     for path in (marker(stage, (index, count)) for index in range(1, count + 1)):
-        if path.is_file() and (cache := Path(io.read_json(path)["cache"])).name != stage.cache.name:
+        if not path.is_file():
+            continue
+        mark = io.read_json(path)
+        if mark.get("inputs", here := manifest.identity(stage)) != here:
+            path.unlink()  # of what was there before: its records are kept apart
+        elif (cache := Path(mark["cache"])).name != stage.cache.name:
             raise StageError(
                 f"{path} says that a part of evaluate {stage.name} is done, but by other code: its records are in "
                 f"{cache}, those of today's code go to {stage.cache}. Delete {path.parent} to decode the parts anew, "
@@ -96,5 +101,6 @@ def run_part(
                 from lightningrl.stages.evaluate import run_part as run
 
                 run(context_of(stage, plan.experiment, report, should_stop, timing_file(state / TIMING)), part)
-        io.write_json(done, {"part": index, "of": count, "cache": stage.cache.as_posix()})
+        found = {"part": index, "of": count, "cache": stage.cache.as_posix(), "inputs": manifest.identity(stage)}
+        io.write_json(done, found)
         report(f"part {index} of {count} is done")

@@ -22,6 +22,7 @@ from pathlib import Path
 from lightningrl.errors import StageError
 from lightningrl.io import fsync_dir
 from lightningrl.lease import lease
+from lightningrl.provenance import again
 from lightningrl.provenance.disk import freed, holders
 from lightningrl.provenance.files import KINDS
 from lightningrl.provenance.made import (
@@ -186,6 +187,9 @@ def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[M
 
 def _removable(path: Path, found: Pruning, unfinished: bool) -> Made | None:
     """A finished stage that can go; else None, with the reason in `found`."""
+    if again.is_set_aside(path):
+        found.named.append(f"{path} holds finished results that are being replaced; the next run puts them back")
+        return None
     if not (path / MANIFEST).is_file():
         found.unfinished.append(path)
         if not unfinished:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,18 +56,17 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: flo
         return _help(plan, stage, budget_s, started)
     try:
         with log(stage, started) as report, alone(stage.folder / "state", report, budget_s, started):
+            again.put_back(stage.folder)  # a killed attempt to make it again
             if again.is_finished(stage):
                 manifest.check_code(stage)
                 manifest.check(stage.folder)
                 shutil.rmtree(stage.folder / "state", ignore_errors=True)
                 report(f"already finished: {stage.folder}")
                 return False
-            if not manifest.missing(stage):
-                why = again.reason(stage)
-                report(f"made again, {why}. What was there is in {again.set_aside(stage)} until it is finished")
             check_state(stage)
             choose_jail(plan, report)
-            _make(stage, plan.experiment, report, budget_s, started)
+            with replacing(stage, report):
+                _make(stage, plan.experiment, report, budget_s, started)
             report(f"finished: {stage.folder}")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -114,6 +113,20 @@ def alone(
         yield
 
 
+@contextmanager
+def replacing(stage: Stage, report: Callable[[str], None]) -> Iterator[None]:
+    """Keep a finished stage's results until the new ones are finished, and put them back when that fails."""
+    if not manifest.missing(stage):
+        why = again.reason(stage)
+        report(f"making it again, {why}; the old results are kept in {again.set_aside(stage)} until it is finished")
+    try:
+        yield
+    except BaseException:
+        if again.put_back(stage.folder):
+            report("the old results are back in their place")
+        raise
+
+
 def choose_jail(plan: Plan, report: Callable[[str], None]) -> None:
     """The level of the config for this process; it is tried when the first program is to be judged."""
     sandbox = plan.experiment.sandbox
@@ -126,7 +139,8 @@ def _make(
     stage: Stage, experiment: Experiment, report: Callable[[str], None], budget_s: float | None, started: float
 ) -> None:
     resources = experiment.resources
-    for role, source in (*stage.inputs.items(), *stage.after.items()):
+    inputs = {role: manifest.check_input(role, source) for role, source in sorted(stage.inputs.items())}
+    for role, source in stage.after.items():
         manifest.check_input(role, source)
     stage.manifest.unlink(missing_ok=True)  # an output was deleted by hand: not finished until it is made again
     _remove_temporaries(stage.folder)
@@ -139,7 +153,7 @@ def _make(
         entry = resolve(f"lightningrl.stages.{stage.kind}:run")
         entry(context_of(stage, experiment, report, should_stop, timing))
     timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
-    _finish(stage, threads, started)
+    _finish(stage, threads, started, inputs)
 
 
 def check_state(stage: Stage) -> None:
@@ -182,7 +196,7 @@ def context_of(
         inputs={role: source.folder for role, source in stage.inputs.items()},
         folder=stage.folder,
         state=stage.folder / "state",
-        cache=stage.cache,
+        cache=stage.cache / f"of-{manifest.identity(stage)}",
         threads=threads_of(resources, stage.kind),
         origins=Origins(Path(data.mirror) if data.mirror else None, Path(data.lock), data.require_pins),
         judge_workers=resources.judge_workers,
@@ -194,8 +208,11 @@ def context_of(
     )
 
 
-def _finish(stage: Stage, threads: int, started: float) -> None:
-    """Publish the timing, write the manifest, drop the state: in this order, so a kill in between costs nothing."""
+def _finish(stage: Stage, threads: int, started: float, inputs: Mapping[str, Any]) -> None:
+    """Publish the timing, write the manifest, drop the state: in this order, so a kill in between costs nothing.
+
+    inputs: as `manifest.check_input` found them before the stage read them.
+    """
     timing = stage.folder / "state" / TIMING
     rows = list(read_jsonl(timing))
     write_bytes(stage.folder / TIMING, timing.read_bytes())
@@ -206,7 +223,7 @@ def _finish(stage: Stage, threads: int, started: float) -> None:
         "peak_memory_bytes": system.peak_memory_bytes(),
         "finished": _now(),
     }
-    manifest.write(stage, run, threads)
+    manifest.write(stage, run, threads, inputs)
     shutil.rmtree(stage.folder / "state", ignore_errors=True)
 
 

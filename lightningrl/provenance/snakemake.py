@@ -18,7 +18,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import _IOFile
 from snakemake.settings.types import RerunTrigger
 
-from lightningrl.provenance import again
+from lightningrl.provenance import again, manifest
 from lightningrl.provenance.stage import RESULTS, Stage
 
 NOTES = Path(".snakemake/incomplete")
@@ -71,6 +71,23 @@ def forced(workflow: Any, stages: Iterable[Stage]) -> set[Path]:
         if is_named or found & {source.folder for source in stage.inputs.values()}:
             found.add(stage.folder)
     return found
+
+
+def reconsidered(folders: set[Path], stages: Iterable[Stage]) -> set[Path]:
+    """These stages, those whose inputs have other content than when they were made, and all that follows from them."""
+    found = set(folders)
+    for stage in stages:
+        if found & {source.folder for source in stage.inputs.values()} or manifest.changed_inputs(stage):
+            found.add(stage.folder)
+    return found
+
+
+def told_when_stale(stages: Iterable[Stage]) -> str:
+    """After a run: what was made from results that have other content now, and what to do; empty where nothing was."""
+    stale = [stage.label for stage in stages if stage.manifest.is_file() and manifest.changed_inputs(stage)]
+    if not stale:
+        return ""
+    return f"{', '.join(stale)}: what they were made from has other content now. Run the same command again.\n"
 
 
 def tell_jobs(folders: set[Path], stages: Iterable[Stage], environment: MutableMapping[str, str] = os.environ) -> None:

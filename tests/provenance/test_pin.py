@@ -17,6 +17,7 @@ from lightningrl.io import write_json
 from lightningrl.provenance import runner
 from lightningrl.provenance.digest import PACKAGE
 from lightningrl.provenance.made import read_made
+from lightningrl.provenance.manifest import identity
 from lightningrl.provenance.parts import check_marks, marker
 from lightningrl.provenance.plan import Plan, plan
 from lightningrl.provenance.prune import cache_of
@@ -219,8 +220,11 @@ def test_what_other_code_made_is_an_error_once_the_pin_is_taken_away(under, entr
 
 def test_a_part_decoded_by_other_code_does_not_count_as_done(under) -> None:
     _, stage = under("evaluate/base/gsm-mini", pinned=True, live="e" * 64)
-    write_json(marker(stage, (1, 2)), {"part": 1, "of": 2, "cache": stage.cache.as_posix()})
+    mark = {"part": 1, "of": 2, "cache": stage.cache.as_posix(), "inputs": identity(stage)}
+    write_json(marker(stage, (1, 2)), mark)
+    write_json(marker(stage, (2, 2)), mark | {"part": 2, "inputs": "of other content"})
     check_marks(stage, 2)
+    assert marker(stage, (1, 2)).exists() and not marker(stage, (2, 2)).exists()
     with pytest.raises(
         StageError, match=r"1-of-2\.json says that a part of evaluate base/gsm-mini is done, but by other"
     ):

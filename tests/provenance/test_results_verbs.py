@@ -191,7 +191,7 @@ def test_what_no_kept_release_reaches_goes_and_what_is_kept_stays_whole(two_vers
     assert folders() == of(new)
     for stage in new:
         check(stage.folder)
-    caches = {path.parent for path in ROOT.glob("cache/evaluate/*/*/points.jsonl")}
+    caches = {path.parents[1] for path in ROOT.glob("cache/evaluate/*/*/of-*/points.jsonl")}
     assert caches == {stage.cache for stage in new.of("evaluate")}
     assert f"{len(gone) + 1} folders removed" in done.stdout
     assert not list(ROOT.glob(".pruned*")) and not list(ROOT.rglob("state"))

@@ -313,28 +313,94 @@ def test_a_stage_is_made_again_where_its_inputs_were_made_anew_with_other_conten
     entry(write_outputs)
     assert run_stage(nano, stage) is (content == "other")
     assert run_stage(nano, stage) is False
-    assert ("made from has been made anew, with other content: data/gsm-mini" in stage.log.read_text()) == (
-        content == "other"
-    )
+    assert ("making it again, because what it was made from has been" in stage.log.read_text()) == (content == "other")
 
 
-def test_what_is_made_again_and_fails_leaves_what_was_there(nano, data, entry, write_outputs, monkeypatch):
+def test_what_a_stage_keeps_between_attempts_is_kept_apart_by_the_content_of_its_inputs(
+    nano, upstream_of_tokenizer, entry, write_outputs
+):
+    """Records decoded with other weights are not gathered: a cache's name holds more than the key."""
+    stage, source, caches = upstream_of_tokenizer, nano.stage("data", "gsm-mini"), []
+
+    def noted(context):
+        caches.append(context.cache)
+        write_outputs(context)
+
+    for content in ("one", "two", "one"):
+        source.manifest.unlink()
+
+        def anew(context, content=content):
+            write_outputs(context)
+            write_text(context.folder / "train.jsonl", content)
+
+        entry(anew)
+        run_stage(nano, source)
+        entry(noted)
+        run_stage(nano, stage)
+    assert caches[0] == caches[2] != caches[1] and {cache.parent for cache in caches} == {stage.cache}
+
+
+def test_an_input_that_is_replaced_meanwhile_is_recorded_as_it_was_read(
+    nano, upstream_of_tokenizer, entry, write_outputs
+):
+    stage, source = upstream_of_tokenizer, nano.stage("data", "gsm-mini")
+    before = read_json(source.manifest)["outputs"]
+
+    def replaced_meanwhile(context):
+        found = read_json(source.manifest)
+        found["outputs"]["train.jsonl"]["sha256"] = "0" * 64
+        source.manifest.write_text(json.dumps(found))
+        write_outputs(context)
+
+    entry(replaced_meanwhile)
+    run_stage(nano, stage)
+    assert read_json(stage.manifest)["inputs"]["data/gsm-mini"]["outputs"] == before
+    assert manifest.state(stage) == "stale"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, Interrupted, KeyboardInterrupt])
+def test_what_is_made_again_and_ends_early_leaves_what_was_there(nano, data, entry, write_outputs, monkeypatch, error):
     entry(write_outputs)
     run_stage(nano, data)
     before = {path.name: path.read_bytes() for path in data.folder.iterdir()}
     monkeypatch.setenv(again.VARIABLE, again.request(nano))
 
-    def failing(context):
-        raise RuntimeError("the device is gone")
+    def ends_early(context):
+        assert not data.manifest.exists() and again.is_set_aside(data.folder)
+        write_text(context.folder / "train.jsonl", "half")
+        write_text(context.state / "step", "3")
+        raise error
 
-    entry(failing)
-    with pytest.raises(RuntimeError):
+    entry(ends_early)
+    with pytest.raises(error):
         run_stage(nano, data)
-    aside = data.folder / "state" / ".replaced"
-    assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
-    assert str(aside) in data.log.read_text() and not data.manifest.exists()
+    assert {path.name: path.read_bytes() for path in data.folder.iterdir() if path.is_file()} == before
+    assert "the old results are back in their place" in data.log.read_text()
+
+    def goes_on(context):
+        assert (context.state / "step").read_text() == "3"
+        write_outputs(context)
+
+    entry(goes_on)
+    assert run_stage(nano, data) is True and not (data.folder / "state").exists()
+    assert run_stage(nano, data) is False
+
+
+def test_what_a_killed_attempt_has_set_aside_is_put_back_where_nobody_works_on_it(nano, data, entry, write_outputs):
     entry(write_outputs)
-    assert run_stage(nano, data) is True and not aside.exists()
+    run_stage(nano, data)
+    before = {path.name: path.read_bytes() for path in data.folder.iterdir()}
+    with lease(data.folder / "state"):
+        again.set_aside(data)
+        again.put_back_all(nano)
+        assert again.is_set_aside(data.folder)
+    again.put_back_all(nano)
+    assert {path.name: path.read_bytes() for path in data.folder.iterdir() if path.is_file()} == before
+    with lease(data.folder / "state"):
+        again.set_aside(data)
+    entry(lambda context: pytest.fail("ran"))
+    assert run_stage(nano, data) is False
+    assert {path.name: path.read_bytes() for path in data.folder.iterdir()} == before
 
 
 def test_a_context_holds_config_members_and_resources(with_resources, tmp_path, monkeypatch, entry):

@@ -21,8 +21,10 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*.tmp")
 
 
 FAKE_STAGES = '''
-"""Imported by every Python that starts with this folder on its path: stages write their files' names, as JSON."""
+"""Imported by every Python that starts with this folder on its path: stages write their files' names, as JSON,
+and what the environment says behind each."""
 import json
+import os
 import sys
 
 if "snakemake" not in " ".join(sys.orig_argv):
@@ -34,7 +36,7 @@ if "snakemake" not in " ".join(sys.orig_argv):
         for name in stage.files:
             path = stage.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(name))
+            path.write_text(json.dumps(name + os.environ.get("FAKE_CONTENT", "")))
         return make_context(stage, *rest)
 
     runner.context_of = write_names

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from checkouts import Checkout
+from checkouts import FAKE_STAGES, Checkout
 
 from lightningrl.io import canonical_json, sha256_text
 
@@ -78,11 +79,14 @@ def test_code_edited_already_is_pinned_from_a_releases_manifests(finished: Check
     assert finished.would_run() == set()
 
 
-def test_what_is_made_under_a_pin_says_pinned_and_live(pinned: Checkout) -> None:
+def test_what_is_made_under_a_pin_says_pinned_and_live(pinned: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAKE_STAGES)
+    path = os.pathsep.join([str(tmp_path), str(pinned.root)])
     pinned.append("lightningrl/stages/data.py", REFACTORED)
     [folder] = [path for path in pinned.path("results/nano/data").iterdir() if path.name.startswith("code-mini")]
     (folder / "manifest.json").unlink()
-    done = pinned.snakemake("--cores", "1", "--no-hooks", f"results/nano/data/{folder.name}/manifest.json")
+    target = f"results/nano/data/{folder.name}/manifest.json"
+    done = pinned.snakemake("--cores", "1", "--no-hooks", target, PYTHONPATH=path)
     assert done.returncode == 0 and (done.stdout + done.stderr).count("stages pinned by") == 1, done.stderr
     made = json.loads((folder / "manifest.json").read_text())
     assert made["code"]["pinned"] is True

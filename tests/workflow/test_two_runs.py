@@ -25,7 +25,7 @@ from fixtures.limits import HANG_S, wait_for
 
 from lightningrl.config.experiment import load
 from lightningrl.lease import lease
-from lightningrl.provenance import runner
+from lightningrl.provenance import again, runner
 from lightningrl.provenance.files import KINDS
 from lightningrl.provenance.plan import Plan, plan
 from lightningrl.provenance.runner import run_stage
@@ -221,19 +221,45 @@ def test_touching_makes_no_file_that_nobody_made(everything, finished) -> None:
     assert contents(finished) == before
 
 
-def test_what_is_forced_is_made_again_and_what_follows_with_it(finished, tmp_path) -> None:
-    names = ("supervised/gsm-mini", "base/code-mini")
-    [forced, other] = finished.stages(("evaluate", name) for name in names)
+def made_again(finished: Finished, tmp_path: Path, *arguments: str, content: str = "") -> set[str]:
+    """What a Snakemake makes again whose stages write the files' names and this content."""
     before = {stage.label: finished.path(stage).joinpath("manifest.json").read_bytes() for stage in finished.plan}
     (tmp_path / "sitecustomize.py").write_text(FAKE_STAGES)
     path = os.pathsep.join([str(tmp_path), str(finished.checkout.root)])
     done = finished.checkout.snakemake(
-        "table_main", "-R", (forced.folder / "summary.json").as_posix(), "--cores", "2", config=CONFIG, PYTHONPATH=path
+        *arguments, "--no-hooks", "--cores", "2", config=CONFIG, PYTHONPATH=path, FAKE_CONTENT=content
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    changed = {
+    assert not list(finished.checkout.path("results").rglob("state"))
+    return {
         stage.label for stage in finished.plan
         if finished.path(stage).joinpath("manifest.json").read_bytes() != before[stage.label]
     }  # fmt: skip
-    assert changed == {forced.label, "collect/frontier", "table/main"} and other.label not in changed
-    assert not list(finished.checkout.path("results").rglob("state"))
+
+
+def test_what_is_forced_is_made_again_and_what_follows_with_it(finished, tmp_path) -> None:
+    [forced] = finished.stages([("evaluate", "supervised/gsm-mini")])
+    changed = made_again(finished, tmp_path, "table_main", "-R", (forced.folder / "summary.json").as_posix())
+    assert changed == {forced.label, "collect/frontier", "table/main"}
+
+
+def test_what_was_made_from_other_content_is_made_again_to_the_last_stage(finished, tmp_path) -> None:
+    """An evaluation is made anew by hand, with another result: tables and figures follow, nothing else does."""
+    [evaluation] = finished.stages([("evaluate", "supervised/gsm-mini")])
+    made_again(finished, tmp_path, evaluation.target, "-R", "evaluate", content="other")
+    later = {stage.label for stage in finished.plan if stage.kind in ("collect", "table", "figure", "release")}
+    only_measured = {"collect/table7", "table/table7"}
+    assert made_again(finished, tmp_path, "all", content="new") == later - only_measured
+    assert finished.checkout.would_run(config=CONFIG) == set()
+
+
+def test_what_a_killed_run_was_to_replace_is_back_when_snakemake_starts_again(everything, finished) -> None:
+    [stage] = finished.stages([("train", "lightningrl")])
+    aside = finished.path(stage) / again.ASIDE
+    aside.mkdir(parents=True)
+    for path in list(finished.path(stage).iterdir()):
+        if path.is_file():
+            path.rename(aside / path.name)
+    assert contents(finished) != contents(everything)
+    assert finished.checkout.would_run("all", config=CONFIG) == set()
+    assert contents(finished) == contents(everything)

@@ -21,11 +21,20 @@ from snakemake.cli import get_argument_parser
 
 from lightningrl.config.experiment import files_of, load
 from lightningrl.errors import LightningRLError
+from lightningrl.provenance.again import put_back_all
 from lightningrl.provenance.parts import check_made_by, marker
 from lightningrl.provenance.pin import pins_told
 from lightningrl.provenance.plan import plan
 from lightningrl.provenance.runner import threads_of
-from lightningrl.provenance.snakemake import forced, forget_interrupted_jobs, protect_results, settle, tell_jobs
+from lightningrl.provenance.snakemake import (
+    forced,
+    forget_interrupted_jobs,
+    protect_results,
+    reconsidered,
+    settle,
+    tell_jobs,
+    told_when_stale,
+)
 from lightningrl.provenance.stage import MANIFEST
 from lightningrl.stages.release import link
 
@@ -62,6 +71,7 @@ try:
     if workflow.is_main_process:  # once, not in every job
         for line in pins_told(PLAN, most=6):
             print(line, file=sys.stderr)
+        put_back_all(PLAN)  # what a forced run that was killed had set aside
         check_made_by(PLAN)  # here: while the DAG is built, Snakemake drops what is said about files that exist
 except LightningRLError as error:
     raise WorkflowError(str(error)) from None
@@ -200,22 +210,22 @@ if workflow.is_main_process:
 
 @cache
 def forced_stages():
-    """Folders of the stages that the command line forces, with what follows; in a job of a cluster none, because there
-    Snakemake forces the job itself. Known when the DAG is built, not yet when rules are read."""
+    """Folders of the stages that the command line forces, or whose inputs have changed, with what follows; in a job of a
+    cluster none, because there Snakemake forces the job itself. Known when the DAG is built, not yet when rules are read."""
     settle(workflow)
     if not workflow.is_main_process:
         return set()
     folders = forced(workflow, PLAN)
     tell_jobs(folders, PLAN)
-    return folders
+    return reconsidered(folders, PLAN)
 
 
 def upstream(kind):
     """Input function of a kind's rule: the manifests of what it reads, which are written last; the stage itself checks
     the files behind them.
 
-    A folder's name says what is in it, so times mean nothing: inputs of a finished stage are ancient, but for those
-    that are being forced. An unfinished stage has ordinary inputs, because Snakemake would leave it out of a run that
+    A folder's name says what is in it, so times mean nothing: inputs of a finished stage are ancient, unless it is to be
+    made again. An unfinished stage has ordinary inputs, because Snakemake would leave it out of a run that
     makes an existing ancient input again. What must only be finished before it (the self-check of a judge) concerns it
     until it is made: a finished stage has its result in its manifest.
     """
@@ -228,16 +238,9 @@ def upstream(kind):
                 f"{kind} {stage.name}: {wildcards.key} is not the key of today's config and code ({stage.key}); "
                 "an older version cannot be made again from here"
             )
-        finished = stage.manifest.is_file()
-        remade = not finished or stage.folder in forced_here
-        return [
-            (
-                ancient(source.manifest.as_posix())
-                if finished and source.folder not in forced_here
-                else source.manifest.as_posix()
-            )
-            for source in (stage.upstream if remade else stage.inputs.values())
-        ]
+        if stage.manifest.is_file() and stage.folder not in forced_here:
+            return [ancient(source.manifest.as_posix()) for source in stage.inputs.values()]
+        return [source.manifest.as_posix() for source in stage.upstream]
 
     return inputs
 
@@ -254,6 +257,7 @@ def show_results():
     """After a run that reached the release: the HTML report beside it, then the table and the paths."""
     release = PLAN.release
     page = release.folder / "report.html"
+    sys.stderr.write(told_when_stale(PLAN))
     if not release.manifest.is_file():
         return
     link(release.folder)  # `latest` is what was asked for last, also where nothing had to run
