@@ -23,15 +23,17 @@ _DIVISORS = range(2, 40)
 def polish(node: Node) -> frozenset[str]:
     """The kinds of writing in a tree."""
     inner = [part for part, _ in factors(node)] if node.kind in ("product", "quotient", "negative") else node.parts
+    exponent = rational(node.parts[1]) if node.kind == "power" else None
+    inner = node.parts[:1] if exponent is not None else inner
     found = set().union(*(polish(part) for part in inner))
     if node.kind == "number":
         found |= _of_a_number(node)
     elif node.kind in ("product", "quotient"):
         found |= _of_a_product(node)
     elif node.kind == "power":
-        exponent = rational(node.parts[1])
         if exponent is not None and exponent.denominator > 1:
             found |= _of_a_root(node.parts[0], exponent.denominator)
+            found |= {"a root in a denominator"} if exponent < 0 else set()
         found |= {"brackets"} if node.parts[0].kind == "sum" else set()
     elif node.kind == "root":
         found |= _of_a_root(node.parts[0], whole(node.parts[1]) or 2)
@@ -87,6 +89,17 @@ def is_plain(node: Node) -> bool:
     r"""Whether it is one number or fraction, perhaps in factors or under one root: `\frac{21}{2^2 \cdot 5^7}`."""
     inside = [part.kind for part in walk(node)]
     return inside.count("quotient") + inside.count("root") <= 2 and not {"sum", "function", "name"} & set(inside)
+
+
+def is_one_term(node: Node) -> bool:
+    r"""Whether it is made of numbers, letters, powers and roots alone, without a sum or a function: `\sqrt{5p^2}`."""
+    return not {"sum", "function"} & {part.kind for part in walk(node)}
+
+
+def has_common_number(node: Node) -> bool:
+    """Whether a factor of it has a number that divides all its terms: `(2x-6)(x+3)`."""
+    bases = [factor.parts[0] if factor.kind == "power" else factor for factor, _ in factors(node)]
+    return any(base.kind == "sum" and _content(base) > 1 for base in bases)
 
 
 def size(node: Node) -> int:

@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from lightningrl.judges import math_parts
+from lightningrl.judges.math_bare import bare
 from lightningrl.judges.math_text import Unreadable, clean
 from lightningrl.judges.math_tree import Node, read
 from lightningrl.judges.math_work import form, walk
@@ -113,6 +114,11 @@ class Question:
     def nodes(self) -> dict[str, Node]:
         """Everything that it states in more than one sign, its parts included, by their form."""
         return {form(node): node for side in self.sides for node in walk(side) if _is_written_out(node)}
+
+    @cached_property
+    def bare(self) -> frozenset[str]:
+        """All of that by its text without what takes itself back (`math_bare`)."""
+        return frozenset(map(bare, self.nodes.values()))
 
     @cached_property
     def equations(self) -> tuple[tuple[Node, Node], ...]:

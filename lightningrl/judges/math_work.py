@@ -147,6 +147,7 @@ def _work_of_a_product(node: Node) -> set[str]:
     has_one = node.kind == "product" and any(
         p.kind == "number" and p.name == "integer" and p.number == 1 for p in node.parts
     )
+    has_one &= not (len(parts) == 2 and parts[1][0].kind == "name" and parts[1][0].name == "i")  # `5+1i`
     if len(above) > 1 or len(below) > 1 or has_one or any(n.number == 1 for n in below):
         found.add("a product of numbers")
     if below and any(n.name != "integer" for n in (*above, *below)):
@@ -167,9 +168,28 @@ def _work_of_a_product(node: Node) -> set[str]:
     roots = [f for f, inverted in parts if f.kind == "root" and not inverted and not has_letters(f)]
     if len(constant_sums) > 1 or len(roots) > 1:
         found.add("a product of numbers")
+    if _have_roots_in_common([factor for factor, inverted in parts if not inverted and has_letters(factor)]):
+        found.add("a product of roots")
     if any("i" in names(f) for f in constant_sums) and sum("i" in names(f) for f, _ in parts) > 1:
         found.add("a product of numbers")
     return found
+
+
+def _have_roots_in_common(parts: list[Node]) -> bool:
+    r"""Whether two roots of one degree have a letter or a number each under them: `\sqrt{5p}\sqrt{6p}`."""
+    seen: set[tuple[int, str]] = set()
+    for part in parts:
+        exponent = rational(part.parts[1]) if part.kind == "power" else None
+        degree = (whole(part.parts[1]) or 1) if part.kind == "root" else exponent.denominator if exponent else 1
+        if degree == 1 or any(each.kind == "sum" for each in walk(part)):
+            continue
+        under = part.parts[0]
+        own = {(degree, name) for name in names(under)}
+        own |= {(degree, "a number") for factor, _ in factors(under) if rational(factor) is not None}
+        if own & seen:
+            return True
+        seen |= own
+    return False
 
 
 def _power_base(factor: Node) -> str | None:
@@ -199,9 +219,10 @@ def rational(node: Node) -> Fraction | None:
     if node.kind == "negative":
         inner = rational(node.parts[0])
         return None if inner is None else -inner
-    if node.kind == "quotient" and all(part.kind == "number" for part in node.parts) and node.parts[1].number:
-        return node.parts[0].number / node.parts[1].number
-    return None
+    if node.kind != "quotient" or any(part.kind == "quotient" for part in node.parts):
+        return None
+    above, below = map(rational, node.parts)
+    return above / below if above is not None and below else None
 
 
 def _work_of_a_power(base: Node, exponent: Node) -> set[str]:

@@ -79,3 +79,55 @@ def test_a_choice_is_its_letter_with_nothing_behind_it_but_the_options_text(judg
         assert paid(judge, [(question, r"\text{(C)}", r"\text{(C)}\ y = 2x+1")])
     cases = [(question, r"\text{(A)}", answer) for answer in right]
     assert paid(judge, cases) == cases
+
+
+PRODUCT = r"Simplify $\sqrt{10p} \cdot \sqrt{5p^2} \cdot \sqrt{6p^4}$. Express your answer in simplest radical form."
+ROOT, HALF = r"Simplify $\sqrt{50}$.", r"Rationalize the denominator of $\frac{1}{\sqrt2}$."
+QUOTIENT, POWERS = r"Simplify $\frac{1}{x}+\frac{1}{y}$ into one fraction.", r"Simplify $\frac{6x^5}{3x^2}$."
+REWRITTEN = [
+    (PRODUCT, r"10p^3\sqrt{3p}", [r"10\sqrt{3p}\cdot p^3", r"10p^3(3p)^{1/2}"],
+     [r"\sqrt{5p^2}\sqrt{60p^5}", r"\sqrt{300p^7}", r"p^3\sqrt{300p}", r"10\sqrt{3p^7}", r"(5p^2)^{1/2}(60p^5)^{1/2}"]),
+    (HALF, r"\frac{\sqrt2}{2}", [r"\frac12\sqrt2", r"\sqrt2/2", r"\frac{2^{1/2}}{2}"],
+     [r"\sqrt{\frac12}", r"\sqrt{0.5}", "2^{-1/2}", r"0.5\sqrt2", r"\frac{\sqrt8}{4}",
+      r"\frac{2\sqrt2}{4}", r"(\sqrt2)^{-1}"]),
+    ("How long is the side of the square?", r"\frac{\sqrt2}{2}", [r"\sqrt{\frac12}", r"\frac{1}{\sqrt2}", "2^{-1/2}"],
+     []),
+    (r"Compute $\cos 45^\circ$.", r"\frac{\sqrt2}{2}", [r"\sqrt{\frac12}", r"\frac{1}{\sqrt2}"], [r"\cos 45^\circ"]),
+    (ROOT, r"5\sqrt2", [r"\sqrt2\cdot 5", r"5\cdot 2^{1/2}"],
+     [r"2\sqrt{12.5}", r"\frac{10}{\sqrt2}", r"\frac{10\sqrt2}{2}"]),
+    ("Factor $2x^2-18$.", "2(x-3)(x+3)", ["2(x+3)(x-3)", "2(3-x)(-x-3)", "(x-3)(x+3)2"],
+     ["(2x-6)(x+3)", "(x-3)(2x+6)", r"\frac12(2x-6)(2x+6)", "2(x^2-9)"]),
+    ("Factor $4x^2-2x$.", "2x(2x-1)", ["2(2x-1)x"], ["x(4x-2)", "2(2x^2-x)"]),
+    (QUOTIENT, r"\frac{x+y}{xy}", [r"\frac{y+x}{yx}"], [r"\frac{1}{x}+\frac{1}{y}", "x^{-1}+y^{-1}"]),
+    (POWERS, "2x^3", [r"x^3\cdot 2"], ["2x^5/x^2", r"\frac{6x^3}{3}", r"2x^2\cdot x", "2x^5x^{-2}", r"2(x^3)^1"]),
+    (r"Rationalize the denominator of $\frac{1}{\sqrt{x}-1}$.", r"\frac{\sqrt{x}+1}{x-1}", [r"\frac{1+\sqrt x}{x-1}"],
+     [r"\frac{-1}{1-\sqrt{x}}", r"-\frac{1}{1-\sqrt x}", r"(\sqrt{x}-1)^{-1}", r"\frac{2}{2\sqrt{x}-2}"]),
+    ("Write it in terms of $x$ and $y$, which are positive.", r"\sqrt{xy}", [r"\sqrt x\sqrt y"], []),
+    ("What is the sum of the two numbers?", "5+i", ["5+1i", "5+i"], ["5+2i", r"5+1\cdot1i"]),
+]  # fmt: skip
+
+
+def test_where_the_question_states_the_value_only_what_it_asks_for_is_right(judge):
+    right = [(question, gold, answer) for question, gold, answers, _ in REWRITTEN for answer in [gold, *answers]]
+    assert paid(judge, right) == right
+    assert not paid(judge, [(question, gold, answer) for question, gold, _, wrong in REWRITTEN for answer in wrong])
+
+
+DETOURS = [
+    r"\frac{3(A)}{3}", "A+c-c", "(A)^1", "(A)^{2/2}", r"\sqrt{(A)^2}", "-(-(A))", "(-1)(-1)(A)", r"2\cdot\frac12(A)",
+    r"\frac{c(A)}{c}", "1(A)", "0+(A)", r"\frac{A}{1}", "2(A)-(A)", r"\left|A\right|", r"\frac{1}{\frac{1}{A}}",
+    r"0.5\cdot2(A)", "4(A)/4", r"\frac{-(A)}{-1}", r"\frac{2(A)}{\sqrt4}", r"\frac{(A)^2}{A}", r"\sqrt[3]{(A)^3}",
+    "((A)^2)^{1/2}", "((A)^{1/2})^2", r"\ln e^{A}", r"\frac12(A)+\frac12(A)", r"\frac{A}{2}\cdot 2", "((A)^{-1})^{-1}",
+    r"\frac{-1}{-1}(A)", r"3\cdot\frac{A}{3}", r"\frac{6(A)}{2\cdot3}", r"\frac{2(A)+2(A)}{4}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "gold", "stated"), [
+    (PRODUCT, r"10p^3\sqrt{3p}", r"\sqrt{10p}\sqrt{5p^2}\sqrt{6p^4}"), (POWERS, "2x^3", r"\frac{6x^5}{3x^2}"),
+    (QUOTIENT, r"\frac{x+y}{xy}", r"\frac{1}{x}+\frac{1}{y}"), ("Expand $(a-b)(a+d)$.", "a^2+ad-ab-bd", "(a-b)(a+d)"),
+    ("Simplify $(3a+2b)-(a-b)$.", "2a+3b", "(3a+2b)-(a-b)"), ("Factor $a^2-b^2$.", "(a-b)(a+b)", "a^2-b^2"),
+    (r"Simplify $\frac{x^2-1}{x-1}$.", "x+1", r"\frac{x^2-1}{x-1}"),
+    (r"Simplify $\sqrt{50x^3}$.", r"5x\sqrt{2x}", r"\sqrt{50x^3}"),
+])  # fmt: skip
+def test_no_detour_makes_the_question_an_answer(judge, asked, gold, stated):
+    assert not paid(judge, [(asked, gold, detour.replace("A", stated)) for detour in ["A", "(A)", *DETOURS]])
