@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from lightningrl.errors import StageError
 from lightningrl.io import canonical_json, fsync_dir, read_json, sha256_text, write_bytes, write_text
 from lightningrl.report.page import html_page
 from lightningrl.stages.context import StageContext
@@ -49,8 +50,17 @@ def run(context: StageContext) -> None:
 
 
 def _upstream(folder: Path, made: dict[Path, Any]) -> None:
-    """Add the manifests of a stage's folder and of all that it was made from."""
+    """Add the manifests of a stage's folder and of all that it was made from.
+
+    Raises StageError where one of those is gone: Snakemake does not make again what nothing but a release needs.
+    """
     if folder not in made:
+        if not (folder / MANIFEST).is_file():
+            kind, name = folder.parts[2], "/".join(folder.parts[3:]).rpartition("-")[0]
+            raise StageError(
+                f"{folder}, which the release's tables were made from, is gone, and a release says how all of it was "
+                f"made. Make it again by its name, `snakemake {kind}_{name.replace('/', '_')}`, then run this again."
+            )
         made[folder] = read_json(folder / MANIFEST)
         for source in made[folder]["inputs"].values():
             _upstream(Path(source["folder"]), made)

@@ -17,12 +17,14 @@ from typer.testing import CliRunner
 
 from lightningrl import cli
 from lightningrl.config.experiment import load
+from lightningrl.errors import StageError
 from lightningrl.lease import lease
-from lightningrl.provenance import prune
+from lightningrl.provenance import prune, runner
 from lightningrl.provenance.digest import PACKAGE
 from lightningrl.provenance.made import chain, levels, read_made
 from lightningrl.provenance.manifest import check
 from lightningrl.provenance.plan import plan
+from lightningrl.provenance.runner import run_stage
 from lightningrl.provenance.stage import MANIFEST
 
 ROOT = Path("results/nano")
@@ -491,3 +493,14 @@ def test_a_list_that_holds_what_is_kept_is_refused(two_versions, monkeypatch, de
 )
 def test_what_is_kept_has_to_be_said(two_versions, arguments, message):
     assert message in run("results", *arguments, status=2).stderr
+
+
+def test_a_release_of_which_something_upstream_is_gone_says_what_to_make_again(two_versions, monkeypatch):
+    planned = two_versions[1]
+    monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
+    shutil.rmtree(planned.release.folder)
+    shutil.rmtree(planned.stage("evaluate", "base/gsm-mini").folder)
+    with pytest.raises(
+        StageError, match=r"evaluate/base/gsm-mini-\w{8}, .* is gone.* `snakemake evaluate_base_gsm-mini`"
+    ):
+        run_stage(planned, planned.release)
