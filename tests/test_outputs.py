@@ -1,5 +1,7 @@
 """No verb writes over what is there unasked, and every verb that writes where it is told has a test here."""
 
+import os
+
 import pytest
 from fixtures.traced import save_tiny
 from typer.main import get_command
@@ -91,3 +93,16 @@ def verbs(group, prefix=""):
             yield from verbs(command, f"{prefix}{name} ")
         else:
             yield prefix + name, command
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_what_is_no_ordinary_file_is_not_replaced_by_one(folder, overwrite):
+    os.mkfifo(folder / "pipe")
+    done = CliRunner().invoke(cli.app, [*COMMANDS["prompts"], "--out", "pipe", *overwrite])
+    assert done.exit_code == 2 and "pipe is no ordinary file" in done.stderr and (folder / "pipe").is_fifo()
+
+
+def test_a_link_to_nothing_is_not_replaced_unasked(folder):
+    (folder / "link").symlink_to("elsewhere")
+    done = CliRunner().invoke(cli.app, [*COMMANDS["prompts"], "--out", "link"])
+    assert done.exit_code == 2 and "link already exists" in done.stderr and (folder / "link").is_symlink()

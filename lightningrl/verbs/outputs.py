@@ -27,5 +27,7 @@ def check_out(out: Path | None, overwrite: bool, *, inputs: Iterable[Path] = (),
         if out.exists() and path.exists() and out.samefile(path):
             raise ConfigError(f"--out {out} is the input; name another file")
     for path in (out, *beside):
-        if path.exists() and not overwrite:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no ordinary file, and would be replaced by one; name another file")
+        if (path.exists() or path.is_symlink()) and not overwrite:
             raise ConfigError(f"{path} already exists; name another file, or give --overwrite to replace it")
