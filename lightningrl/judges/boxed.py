@@ -17,7 +17,8 @@ from lightningrl.judges.protocol import check_lengths
 from lightningrl.types import Example, Verdict
 
 _TOKEN = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
-_BARE = re.compile(r"\\boxed\s+([+-]?[0-9][0-9.,]*(?<![.,])|[A-Za-z])(?![0-9A-Za-z])")
+_BARE = re.compile(r"\\boxed(?:\s+|(?=[0-9]))([+-]?[0-9][0-9.,]*(?<![.,])|[A-Za-z])(?![0-9A-Za-z])")
+_BLANK = re.compile(r"\\[,;:!> ]|\\q?quad(?![A-Za-z])|[\s~]")
 _NUMBER = re.compile(r"([+-]?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
 
 
@@ -94,7 +95,7 @@ def extract_boxes(text: str) -> list[str]:
             open_braces.append((token[0] != "{", token.end()))
         elif token[0] == "}" and open_braces:
             is_box, start = open_braces.pop()
-            if is_box and start >= inside and (content := text[start : token.start()]).strip():
+            if is_box and start >= inside and _BLANK.sub("", content := text[start : token.start()]):
                 found[start] = content
                 inside = token.start()
     boxes = [found[start] for start in sorted(found)]

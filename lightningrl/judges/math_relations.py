@@ -13,7 +13,7 @@ import re
 from lightningrl.judges import math_parts
 from lightningrl.judges.math_context import Context
 from lightningrl.judges.math_finished import is_given, is_solved
-from lightningrl.judges.math_numbers import exact, number
+from lightningrl.judges.math_numbers import exact, is_percentage, number
 
 _RELATION = re.compile(r"\\(?:le|ge|ne|equiv)(?![A-Za-z])\s*|[=<>]")
 _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
@@ -29,6 +29,8 @@ _WORDS_NAME = re.compile(r"(?:\\text\{([A-Za-z .,'-]+)\}|([A-Za-z]{4,}(?: [A-Za-
 _NUMBER_WORDS = re.compile(
     r"\b(?:not|half|twice|double|third|quarter|negative|minus|square|root|cube|times|one|two)\b", re.I
 )
+_RESULT = frozenset({"total", "sum", "result", "value", "answer", "difference", "product"})
+"""Words that name a result whatever the question is."""
 _SET_NAME = re.compile(r"[A-Za-z]\\in(?![A-Za-z])\s*")
 _MODULUS = re.compile(r"\s*\(?\\[pb]?mod\s*(?:\{[^{}]*\}|[0-9]+)\)?\Z")
 
@@ -57,7 +59,8 @@ def name_of(text: str, context: Context) -> str | None:
         return text
     if (match := _WORDS_NAME.fullmatch(text)) and not _NUMBER_WORDS.search(text):
         found = (match[1] or match[2]).casefold().split()
-        if context.question is None or any(word.strip(".,") in context.words for word in found):
+        known = context.words | _RESULT
+        if context.question is None or any(word.strip(".,") in known for word in found):
             return text
     return None
 
@@ -119,10 +122,19 @@ def _is_the_value(
     if gold[0] is None and len(gold[1]) > 1 and _has_letters(*gold[1]):
         return False  # an equation, not a value
     loose = Context(context.algebra, None, context.compare)
-    *between, result = found[1]
+    *between, result = _percentages_first(found[1], gold[1])
     return all(any(loose.same(each, side) for each in gold[1]) for side in between) and any(
         context.same(each, result) for each in gold[1]
     )
+
+
+def _percentages_first(sides: list[str], golds: list[str]) -> list[str]:
+    r"""`\frac14 = 25\%` says one quarter twice: the percentage as an exact value, before what the gold may be."""
+    if is_percentage(sides[0]) or any(map(is_percentage, golds)):
+        return sides
+    values = {side: number(side.rstrip("% ")) for side in sides if is_percentage(side)}
+    parts = [str(value / 100) for value in values.values() if value is not None]
+    return [*parts, *(side for side in sides if values.get(side) is None)]
 
 
 def _same_name(gold: str, found: str) -> bool:

@@ -32,6 +32,8 @@ __all__ = ["MAX_ITEMS", "Algebra", "equal", "number"]
 
 _SYSTEM = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 """Equations below one another."""
+_OF_RESIDUES = re.compile(r"remainder|residue|congruent|mod(?:ulo|ular)?\b")
+_RESIDUE = re.compile(r"(-?[0-9]+)\s*\(?\\[pb]?mod\s*(?:\{([0-9]+)\}|([0-9]+))\)?")
 
 
 def equal(
@@ -101,6 +103,17 @@ def _ratios(gold: str, found: str, context: Context) -> bool | None:
     return not is_percentage(found) and context.in_order(parts[0], parts[1])
 
 
+def _residues(gold: str, found: str, context: Context) -> bool | None:
+    r"""`3 \pmod 7` where the question speaks of that modulus: the number in front, which is worked out."""
+    match = _RESIDUE.fullmatch(found)
+    if match is None or context.question is None:
+        return None
+    asked = context.question.text
+    if not re.search(rf"\b{match[2] or match[3]}\b", asked) or not _OF_RESIDUES.search(asked):
+        return None
+    return number(gold) is not None and context.same(gold, match[1])
+
+
 def _quantities(gold: str, found: str, context: Context) -> bool | None:
     value, unit = math_units.split(gold, context.words)
     if unit in ("m2", "m3") or not math_units.METRES.isdisjoint(context.words):
@@ -122,6 +135,6 @@ def _quantities(gold: str, found: str, context: Context) -> bool | None:
 
 _KINDS = (
     choices, clocks, reals, relations, matrices, word_lists, sets, unions, lists, brackets, _ratios, percentages,
-    _quantities, based, words,
+    _residues, _quantities, based, words,
 )  # fmt: skip
 """In this order, from the outside in."""

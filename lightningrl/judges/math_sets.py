@@ -102,8 +102,10 @@ def brackets(gold: str, found: str, context: Context) -> bool | None:
 
 def _coordinates(golds: list[str], found: str, context: Context) -> bool:
     """`x=2, y=4` for the point `(2,4)`: names in the alphabet's order, each said once."""
-    pairs = [re.fullmatch(r"([A-Za-z])=([^=<>]+)", item) for item in math_parts.split(found, ",")]
+    pairs = [re.fullmatch(r"([A-Za-z])=([^=<>]+)", item) for item in math_parts.items(found)]
     names = [pair[1] for pair in pairs if pair]
+    if re.search(r"\bor\b|\\lor", found):
+        return False
     if len(names) != len(pairs) or len(pairs) < 2 or names != sorted(set(names)):
         return False
     return context.in_order(golds, [pair[2] for pair in pairs if pair])

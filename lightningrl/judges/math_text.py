@@ -41,6 +41,7 @@ _SPELLINGS = (
     (re.compile(r"\\[lr]vert(?![A-Za-z])"), "|"),
     (re.compile(r"\\text\s*\{\s*([abcefijknopqrtuvwxyz])\s*\}"), r" \1 "),
     (re.compile(r"(?<![0-9})\s])(\s*)\\text\s*\{\s*([a-z])\s*\}"), r"\1 \2 "),
+    (re.compile(r"(?<![A-Za-z0-9)}\]_^])\((-?[0-9]+)\)/\(([0-9]+)\)(?![\^!_])"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset "),
     (re.compile(r"\\(?:ldots|dots|cdots|dotsc|dotsb)(?![A-Za-z])"), "..."),
@@ -73,6 +74,8 @@ _FRAC_LAST = re.compile(rf"(\\frac\s*\{{[^{{}}]*\}})\s*{_ONE}")
 _SQRT_SHORT = re.compile(rf"(\\sqrt(?:\[[^\[\]]*\])?)\s*{_ONE}")
 _POINT = re.compile(r"(?<!\d)\.(?=\d)")
 _PLAIN = re.compile(r"-?[0-9]+|[a-z]")
+_PARTED = re.compile(r"(?<=[0-9})])\s*\\q?quad\s*(?=-?[0-9])")
+"""Numbers with a wide space between them: a list without commas."""
 _SPACES = re.compile(r"\s+")
 
 
@@ -95,6 +98,7 @@ def clean(text: str) -> str:
     text = re.sub(r"\\\\\s*(?:\[[0-9.]+[a-z]{2}\])?", "\0", text)  # a row's end is no escape of what follows it
     text = re.sub(r"\\cr(?![A-Za-z])", "\0", text)
     text = re.sub(r"\\!\s*", "", _MARKED_THOUSANDS.sub("", text)).replace("{,}", ",")
+    text = _PARTED.sub(",", text)
     text = _LAYOUT.sub(" ", _THIN_THOUSANDS.sub("", text)).strip()
     if match := _BLANK_THOUSANDS.fullmatch(text):
         text = match[1] + match[2].replace(" ", "") + match[3]
@@ -116,6 +120,8 @@ def clean(text: str) -> str:
 
 def _untexted(match: re.Match[str]) -> str:
     inner = match[1].strip()
+    if inner == "," and match[1].endswith(" "):
+        return ","
     return f" {inner} " if inner.strip(" .,;:?!") or "!" in inner else " "
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mpmath
 import pytest
 
+from lightningrl.judges.boxed import extract_boxes
 from lightningrl.judges.math import MathJudge
 from lightningrl.types import Example
 
@@ -131,3 +132,34 @@ DETOURS = [
 ])  # fmt: skip
 def test_no_detour_makes_the_question_an_answer(judge, asked, gold, stated):
     assert not paid(judge, [(asked, gold, detour.replace("A", stated)) for detour in ["A", "(A)", *DETOURS]])
+
+
+WAYS = [
+    ("Where do the two lines meet?", "(2,3)", [r"x=2 \text{ and } y=3", "x=2, y=3"],
+     [r"x=2\text{ or }y=3", r"x=2 \text{ and } y=4"]),
+    ("Find all the roots of it.", "-1,3", [r"-1\text{, }3", r"-1 \quad 3", r"-1, \quad 3", r"3\qquad -1"],
+     [r"-1 3", r"-1\text{, }4"]),
+    ("How likely is this event?", r"\frac14", [r"\frac14 = 25\%", r"P = \frac14 = 0.25 = 25\%"],
+     [r"\frac14 = 35\%", r"25\% = \frac13", r"\frac13 = 25\%"]),
+    ("How large is the area?", r"\frac{35}{2}\pi", [r"(35)/(2) \pi", r"(35)/(2)\pi"],
+     [r"(35)/(2\pi)", r"(35)/(3) \pi"]),
+    ("How many are there now?", "9", [r"\text{Total} = 9", r"\text{The answer} = 9"],
+     [r"\text{Half} = 9", r"\text{Total} = 8"]),
+    ("What is the remainder when $10$ is divided by $7$?", "3", [r"3 \pmod 7", r"3 \pmod{7}", r"3\bmod 7"],
+     [r"10\pmod 7", r"3 \pmod 5", r"4 \pmod 7"]),
+    ("How many of the 7 apples are red?", "3", ["3"], [r"3 \pmod 7"]),
+]  # fmt: skip
+
+
+def test_natural_ways_to_write_an_answer_are_right_and_no_others(judge):
+    right = [(question, gold, answer) for question, gold, answers, _ in WAYS for answer in [gold, *answers]]
+    assert paid(judge, right) == right
+    assert not paid(judge, [(question, gold, answer) for question, gold, _, wrong in WAYS for answer in wrong])
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    (r"so $\boxed2$.", ["2"]), (r"\boxed 5.", ["5"]), (r"\boxedx", []), (r"\boxed{4} and \boxed{\,}", ["4"]),
+    (r"\boxed{4} \boxed{\quad ~ \ }", ["4"]), (r"\boxed{\,3}", [r"\,3"]),
+])  # fmt: skip
+def test_a_box_without_braces_is_read_and_one_with_blanks_alone_is_empty(text, found):
+    assert extract_boxes(text) == found
