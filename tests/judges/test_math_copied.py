@@ -59,7 +59,8 @@ ASKED = [
     ("What is the ratio?", "20", ["20"], [r"20\%"]),
     ("How many daps are equal to 42 baps?", "40", ["40 daps", r"40\text{ baps}"], ["40 wugs", "40 dozen", "40 tenths"]),
     ("How many eggs are in 2 dozen?", "24", ["24 eggs"], ["2 dozen", "2 dozen eggs"]),
-    ("Find the point.", "(4,6)", [r"(\frac82, 6)", r"\begin{pmatrix}4\\6\end{pmatrix}"], ["(1+3,2+4)", "(4,6+0)"]),
+    ("Find the point we mean.", "(4,6)", [r"(\frac82, 6)", r"\begin{pmatrix}4\\6\end{pmatrix}"],
+     ["(1+3,2+4)", "(4,6+0)"]),
 ]  # fmt: skip
 
 
@@ -94,7 +95,11 @@ def test_without_a_question_every_form_of_a_right_value_is_right(judge):
 
 
 def test_the_question_is_part_of_what_is_remembered(judge):
-    cases = [("What percent is it?", "28", r"28\%"), ("How many?", "28", r"28\%"), ("What percent?", "28", r"28\%")]
+    cases = [
+        ("What percent is it?", "28", r"28\%"),
+        ("How many are there?", "28", r"28\%"),
+        ("What percent are there?", "28", r"28\%"),
+    ]
     assert [v.correct for v in judged(judge, cases)] == [True, False, True]
 
 
