@@ -4,7 +4,7 @@ Of the pieces of the response that may be code (`lightningrl.judges.code_blocks`
 
 1. the last one that defines the entry point (for a program that reads and prints: the last one that reads), blocks
    with an end before all else, since a text may have been cut off in a block without one; with the imports, functions,
-   classes and constants of earlier pieces that it uses and does not have itself;
+   classes and constants of earlier pieces that it uses and does not have itself, and the statements that fill those;
 2. where there is none, all of them together.
 
 A prompt may end with the beginning of the answer (a prefill: an assistant turn that opens a block, perhaps with the
@@ -26,7 +26,15 @@ _BEGIN, _DONE = (
     re.compile(r"^\[BEGIN\](?=[^\n])", re.MULTILINE),
     re.compile(r"(?<=\S)[ \t]*\[DONE\][ \t]*$", re.MULTILINE),
 )
+_ONE_LINE = re.compile(
+    r"^([ \t]*```(?:py|python3?)?)[ \t]+((?:def|class|import|from)\b[^\n`]*+)```[ \t]*$", re.MULTILINE
+)
+"""A block on a line of its own."""
+_HTML = re.compile(r"<code>\s*+((?:def|class|import|from)\b(?:(?!<code>|</code>).)*+)</code>", re.DOTALL)
 _BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
+_EXAMPLE = re.compile(r"\bprint\(|\bassert\b|\b(?:exit|quit)\(|__name__|^\W|^(?:return|break|continue|del|await)\b")
+"""A statement that shows or tries something, or ends the program: nothing that a table is filled by."""
+_GOES_ON = re.compile(r"[ \t)\]}#]|(?:else|elif|except|finally)\b")
 _WORD = re.compile(r"[^\W\d]\w*")
 _BINDS = re.compile(
     r"(?:@.*+\n)*+(?:(?:async )?(?:def|class)[ \t]+(\w+)|(import|from)\b"
@@ -57,6 +65,7 @@ def extract_program(response: str, prefill: str = "", entry_point: str | None = 
 def _cleaned(text: str) -> str:
     """Line breaks of one kind, no byte-order marks; what MBPP's prompts ask for around the code on lines of its own."""
     text = _BYTE_ORDER_MARK.sub("", text.replace("\r\n", "\n"))
+    text = _ONE_LINE.sub(r"\1\n\2\n```", text) if "```" in text else _HTML.sub(r"\n```python\n\1\n```\n", text)
     return _DONE.sub("\n[DONE]", _BEGIN.sub("[BEGIN]\n", text))
 
 
@@ -74,7 +83,7 @@ def _chosen(begun: list[Piece], own: list[Piece], entry_point: str | None) -> st
         program = "\n".join(piece.text for piece in pieces if piece.kind == kind)
         return program if program.strip() else None
     _, kind, place = max(places)
-    earlier = [piece.text for piece in pieces[:place] if piece.kind >= min(kind, UNTAGGED)]
+    earlier = [(piece.text, piece.kind >= kind) for piece in pieces[:place] if piece.kind >= min(kind, UNTAGGED)]
     program = _flush(pieces[place].text)
     return "\n".join([*_lacking(program, earlier, entry_point), program])
 
@@ -89,23 +98,35 @@ def _flush(text: str) -> str:
     return textwrap.dedent(text) if text.lstrip("\n")[:1] in (" ", "\t") else text
 
 
-def _lacking(program: str, earlier: Sequence[str], entry_point: str | None) -> list[str]:
+def _lacking(program: str, earlier: Sequence[tuple[str, bool]], entry_point: str | None) -> list[str]:
     """Statements of earlier pieces that bind what the program uses and does not bind; of two, the later one.
 
-    An assignment in which the entry point is called, or something is read, is an example of its use.
+    What is done with such a name after that (`table[3] = 4`, a loop, `sys.setrecursionlimit(...)`) comes along. A
+    statement in which the entry point is called, or something is read, is an example of its use.
+
+    earlier: texts, and whether each is as surely a program as the one that is chosen, so that its every line is code.
     """
     use = _READS if entry_point is None else re.compile(rf"\b{entry_point}\b")
-    statements = [statement for text in earlier for statement in _statements(_flush(text))]
+    parts = [(statement, is_sure) for text, is_sure in earlier for statement in _statements(_flush(text))]
+    statements = [statement for statement, _ in parts]
     binding: dict[str, int] = {}
+    filling: dict[str, list[int]] = {}
+    for number, (statement, is_sure) in enumerate(parts):
+        if is_sure and not any(pattern.search(statement) for pattern in (_EXAMPLE, _READS, use)):
+            for name in {*_WORD.findall(statement)} if _BINDS.match(statement) is None else ():
+                filling.setdefault(name, []).append(number)
     for number, statement in enumerate(statements):
         binding |= dict.fromkeys(_bound(statement, use), number)
     known = {name for statement in _statements(program) for name in _bound(statement, None)}
     taken = {number for number, statement in enumerate(statements) if re.match(r"from\b.*\bimport[ \t]+\*", statement)}
     waiting = {*_WORD.findall(program)} - known
     while waiting:
-        number = binding.get(waiting.pop())
-        if number is not None and number not in taken:
-            taken.add(number)
+        name = waiting.pop()
+        if name not in binding:
+            continue
+        wanted = {binding[name], *(number for number in filling.pop(name, ()) if number > binding[name])} - taken
+        taken |= wanted
+        for number in wanted:
             waiting.update({*_WORD.findall(statements[number])} - known)
     return [statements[number] for number in sorted(taken)]
 
@@ -114,7 +135,7 @@ def _statements(text: str) -> list[str]:
     """Lines at the margin, each with the decorators before it and the lines that belong to it."""
     found: list[list[str]] = []
     for line in text.split("\n"):
-        if found and (not line or line[0] in " \t)]}#" or found[-1][-1].startswith("@")):
+        if found and (not line or _GOES_ON.match(line) or found[-1][-1].startswith("@")):
             found[-1].append(line)
         else:
             found.append([line])

@@ -277,3 +277,31 @@ def test_extraction_is_linear(title, prefill):
     extract_program(LONG[title], prefill, "f")
     extract_program(LONG[title], prefill)
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("statements", [
+    "TABLE = {}\nfor n in range(9):\n    TABLE[n] = n + 1", "TABLE = {}\nfor n in range(9): TABLE[n] = n + 1",
+    "TABLE = []\nTABLE.append(1)\nTABLE.extend([2, 3])\nTABLE += [4]", "TABLE = [0] * 4\nTABLE[3] = 4",
+    "TABLE = [1, 2, 3, 9]\nif len(TABLE) < 4:\n    TABLE = None\nelse:\n    TABLE[3] = 4",
+    "TABLE = [9] * 4\nTABLE[3] = 5\nTABLE = [9] * 4\nTABLE[3] = 4\nprint(TABLE, f(3))\nassert TABLE == [4]",
+    "import sys\nTABLE = [0] * 4\ndef fill(n):\n    TABLE[n] = n + 1\n"
+    "for n in TABLE, :\n    fill(len(n) - 1)\nsys.exit(TABLE)",
+])  # fmt: skip
+def test_what_fills_a_table_comes_along_with_it(statements):
+    response = f"First:\n```python\n{statements}\n```\nThen:\n```python\ndef f(x): return TABLE[x]\n```"
+    assert runs_to(extract_program(response, "", "f"))
+
+
+def test_examples_that_read_or_use_the_entry_point_stay_behind():
+    used = "TABLE = [1, 2, 3, 4]\nTABLE.append(f(3))\nTABLE[3] = input()\nTABLE[3] = g(3)\n"
+    pieces = f"```python\n{used}```\n```\nTABLE of all values is\n```\n```python\ndef f(x): return TABLE[x]\n```"
+    assert extract_program(pieces, "", "f") == "TABLE = [1, 2, 3, 4]\nTABLE[3] = g(3)\ndef f(x): return TABLE[x]"
+
+
+@pytest.mark.parametrize("response", [
+    "```python def f(x): return x + 1```", "So:\n``` def f(x): return x + 1 ```\nThat is all.",
+    "It is <code>def f(x): return x + 1</code> here.", "It is\n<code>\ndef f(x):\n    return x + 1\n</code>\nas asked.",
+    "Wrong: <code>def f(x): return x</code>, right: <code>def f(x): return x + 1</code>",
+])  # fmt: skip
+def test_a_block_on_one_line_and_one_of_html_are_blocks(response):
+    assert runs_to(extract_program(response, "", "f"))
