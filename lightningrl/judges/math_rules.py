@@ -111,6 +111,8 @@ def _residues(gold: str, found: str, context: Context) -> bool | None:
     asked = context.question.text
     if not re.search(rf"\b{match[2] or match[3]}\b", asked) or not _OF_RESIDUES.search(asked):
         return None
+    if any(found in span for span in context.question.spans):
+        return False  # the question's own words
     return number(gold) is not None and context.same(gold, match[1])
 
 

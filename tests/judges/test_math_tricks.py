@@ -147,6 +147,7 @@ WAYS = [
      [r"\text{Half} = 9", r"\text{Total} = 8"]),
     ("What is the remainder when $10$ is divided by $7$?", "3", [r"3 \pmod 7", r"3 \pmod{7}", r"3\bmod 7"],
      [r"10\pmod 7", r"3 \pmod 5", r"4 \pmod 7"]),
+    (r"What is the inverse of $3 \pmod 7$, squared, modulo $11$?", "3", [r"3 \pmod{11}"], [r"3 \pmod 7"]),
     ("How many of the 7 apples are red?", "3", ["3"], [r"3 \pmod 7"]),
 ]  # fmt: skip
 
