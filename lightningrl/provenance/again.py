@@ -33,8 +33,9 @@ def reason(stage: Stage) -> str:
     """Why a stage whose results are all there is made again; empty when it is not."""
     if _identity(stage) in os.environ.get(VARIABLE, "").split():
         return "as asked"
-    changed = manifest.changed_inputs(stage)
-    return f"because what it was made from has been made anew, with other content: {', '.join(changed)}" * bool(changed)
+    if changed := manifest.changed_inputs(stage):
+        return f"because what it was made from has been made anew, with other content: {', '.join(changed)}"
+    return ""
 
 
 def is_finished(stage: Stage) -> bool:
