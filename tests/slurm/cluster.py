@@ -151,15 +151,19 @@ def collect() -> None:
 
 
 def end_everything() -> None:
-    """Kill what has come from this process, however it was detached: as their reaper this process inherits it all."""
+    """Kill what has come from this process, however it was detached: as their reaper this process inherits it all.
+
+    The kernel's list of children may miss some while others end, so the end is when there is no child to wait for.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     children = Path(f"/proc/self/task/{os.getpid()}/children")
-    while pids := children.read_text().split():
-        for pid in map(int, pids):
-            os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            for _ in pids:
-                os.waitpid(-1, 0)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for pid in map(int, children.read_text().split()):
+                os.kill(pid, signal.SIGKILL)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            time.sleep(0.01)
 
 
 def main(folder: Path) -> None:
@@ -181,6 +185,8 @@ def main(folder: Path) -> None:
         ends = [f"{path}:\n{path.read_text(errors='replace')[-2000:]}\n" for path in sorted((folder / "log").iterdir())]
         sys.exit("the test Slurm did not start; the ends of its logs:\n" + "".join(ends))
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         end_everything()
 
 
