@@ -163,8 +163,8 @@ def test_config_help_has_type_default_limits_and_docstring():
 
 
 def test_config_help_of_a_section_lists_what_is_below():
-    shown = run("config-help", "pretrain.plateau").stdout
-    assert "pretrain.plateau.patience: int (> 0), default: 2" in shown
+    shown = run("config-help", "pretrain.diffusion").stdout
+    assert "pretrain.diffusion.decay: float (>= 0, <= 1), default: 0.0" in shown
     assert "runs." not in shown
 
 

@@ -38,29 +38,20 @@ class Architecture(Section):
 class Phase(Section):
     """A stretch of supervised training."""
 
-    max_steps: int = Field(gt=0)
-    """Optimiser steps at most."""
+    steps: int = Field(gt=0)
+    """Optimiser steps."""
     sequences: int = Field(gt=0)
     """Sequences an optimiser step."""
     copies: int = Field(1, gt=0)
     """Noisy copies of each block a sequence is trained with."""
     rate: float = Field(1.0, gt=0)
     """Factor of the learning rates."""
-
-
-class Plateau(Section):
-    """When validation accuracy counts as flat: pre-training ends there."""
-
-    every: int = Field(100, gt=0)
-    """Optimiser steps between two validations."""
-    patience: int = Field(2, gt=0)
-    """Validations without an improvement of `min_gain_pct` after which it is flat."""
-    min_gain_pct: float = Field(1.0, ge=0)
-    """Smallest gain in percentage points that counts."""
+    decay: float = Field(0.0, ge=0, le=1)
+    """Share of the phase, at its end, over which the learning rates fall linearly to zero."""
 
 
 class Pretrain(Section):
-    """From random weights to a block-diffusion model: autoregressive warm start, then blocks until flat."""
+    """From random weights to a block-diffusion model: an autoregressive warm start, then blocks."""
 
     def science(self) -> dict[str, Any]:
         """Without how often the state is saved."""
@@ -69,11 +60,13 @@ class Pretrain(Section):
     autoregressive: Phase
     """Block size 1: each position is predicted from a mask token and the clean past."""
     diffusion: Phase
-    """Block size K, until validation accuracy is flat or max_steps."""
+    """Block size K. A base that is to be post-trained should have nothing left to gain from more of the same: let the
+    rate decay, and look at what a run of the algorithm `supervised` still gains."""
     averaging: float = Field(0.99, ge=0, lt=1)
     """Decay a step of the exponential moving average of the weights over the diffusion phase: what is validated and
     shipped."""
-    plateau: Plateau = Plateau()
+    validate_every: int = Field(250, gt=0)
+    """Diffusion steps between two validations, which the log and the metrics show; nothing depends on them."""
     learning_rate: float = Field(3e-3, gt=0)
     """AdamW: embeddings, head, norms."""
     muon_learning_rate: float = Field(5e-3, gt=0)

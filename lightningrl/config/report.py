@@ -70,6 +70,7 @@ class Resources(Section):
     """Machine facts: they change how long things take, no key and no name of a result."""
 
     pretrain_threads: int = Field(2, gt=0)
+    """Micro-batches of pre-training that are computed side by side; their number changes no result."""
     train_threads: int = Field(1, gt=0)
     evaluate_threads: int = Field(1, gt=0)
     speed_threads: int = Field(1, gt=0)

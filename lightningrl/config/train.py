@@ -97,8 +97,12 @@ class Run(Section):
     validate_every: int = Field(10, gt=0)
     """Steps between two validations."""
     accuracy_tolerance_pct: float = Field(1.0, ge=0)
-    """Checkpoint choice: the highest validation TPF among checkpoints whose validation accuracy is at most this
-    many points below the base's; if none is, the most accurate."""
+    """Checkpoint choice: the highest validation TPF among checkpoints whose validation accuracy is at most this many
+    points below the base's, by the lower end of a paired 95 % interval; if there is none, the highest lower end. With N
+    validation problems and a share d of them answered differently the interval alone takes 196 sqrt(d / N) points."""
+    averaging: float = Field(0.0, ge=0, lt=1)
+    """Decay a step of an exponential moving average of the weights, which is then what is validated and shipped while
+    rollouts go on with the weights themselves; 0: the weights themselves."""
     save_every: int = Field(10, gt=0)
     """Steps between two resumable states."""
     match_compute: str | None = None

@@ -68,9 +68,7 @@ class Supervised:
         self.steps_done += 1
         metrics: dict[str, Any] = {"step": self.steps_done, "loss": loss, "token_forwards": self.token_forwards}
         if self.steps_done % run.validate_every == 0 or self.done:
-            validation = self.setup.validate()
-            metrics |= validation
-            self.selection.offer(self.steps_done, validation, self.setup.model)
+            metrics |= self.selection.offer(self.steps_done, self.setup.validate(), self.setup.model)
         return StepResult(metrics, {"update_s": time.monotonic() - start})
 
     def describe(self, result: StepResult) -> str:

@@ -1,15 +1,15 @@
-"""Pre-training of the miniature's base: autoregressive warm start, then block diffusion until flat.
+"""Pre-training of the miniature's base: an autoregressive warm start, then block diffusion.
 
-SDAR's own recipe in small. Each phase has constant learning rates. What is validated, judged flat and shipped is
-one and the same: an exponential moving average of the weights over the diffusion phase, which does what a decay of the
-rates would do and is there at every step. Training ends when its validation accuracy (greedy, mean over benchmarks) is
-flat or the steps are spent. All draws are keyed by (seed, step).
+This is SDAR's own recipe in small. The learning rates of a phase are constant, and fall linearly to zero over its
+`decay`. An exponential moving average of the weights over the diffusion phase is validated and shipped. All draws are
+keyed by (seed, step), so the base depends on the seed and the config alone.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -32,8 +32,8 @@ MAX_GRAD_NORM = 1.0
 class Pretrainer:
     """A `Trainer` (training/protocol.py).
 
-    corpora: sequences by benchmark; shares: their part of each batch; validate: a model's figures by name,
-    `accuracy_pct` the mean that the plateau is judged by.
+    corpora: sequences by benchmark; shares: their part of each batch; validate: a model's figures by name, of which
+    `accuracy_pct` is shown; workers: threads that compute micro-batches side by side.
     """
 
     def __init__(
@@ -43,8 +43,10 @@ class Pretrainer:
         model: SDAR,
         corpora: Mapping[str, Sequence[TrainingSequence]],
         validate: Callable[[SDAR], dict[str, float]],
+        workers: ThreadPoolExecutor | None = None,
     ):
         self.config, self.seed, self.model, self.validate = config, seed, model, validate
+        self.workers = workers
         self.corpora = corpora
         names = list(corpora)
         total = sum(config.mixture.get(name, 1.0 if not config.mixture else 0.0) for name in names)
@@ -52,8 +54,6 @@ class Pretrainer:
         self.optimiser = SupervisedOptimiser(model, config.learning_rate, config.muon_learning_rate)
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
         self.steps_done = 0
-        self.history: list[float] = []
-        """Validation accuracies, percent."""
 
     @property
     def averaged(self) -> SDAR:
@@ -66,26 +66,26 @@ class Pretrainer:
         return "diffusion" if self._diffusion_steps >= 0 else "autoregressive"
 
     @property
-    def flat(self) -> bool:
-        """The last `patience` validations brought no gain over those before."""
-        plateau = self.config.plateau
-        before, recent = self.history[: -plateau.patience], self.history[-plateau.patience :]
-        return bool(before) and max(recent) < max(before) + plateau.min_gain_pct
-
-    @property
     def done(self) -> bool:
-        return self.flat or self._diffusion_steps >= self.config.diffusion.max_steps
+        return self._diffusion_steps >= self.config.diffusion.steps
 
     @property
     def _diffusion_steps(self) -> int:
         """Diffusion steps already taken; negative in the warm start."""
-        return self.steps_done - self.config.autoregressive.max_steps
+        return self.steps_done - self.config.autoregressive.steps
+
+    def _factor(self, plan: Phase) -> float:
+        """Factor of the learning rates at the step about to be taken: warm-up, the phase's own rate, its decay."""
+        warm = min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
+        left = -self._diffusion_steps if self._diffusion_steps < 0 else plan.steps - self._diffusion_steps
+        falling = plan.decay * plan.steps
+        return plan.rate * warm * (min(1.0, left / falling) if falling else 1.0)
 
     def step(self) -> StepResult:
         start, phase = time.monotonic(), self.phase
         plan: Phase = self.config.autoregressive if phase == "autoregressive" else self.config.diffusion
-        factor = plan.rate * min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
-        loss = supervised_backward(self.model, self._rows(phase, plan), self.config.microbatch)
+        factor = self._factor(plan)
+        loss = supervised_backward(self.model, self._rows(phase, plan), self.config.microbatch, self.workers)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
         self.optimiser.step(factor)
         if phase == "diffusion":
@@ -94,9 +94,8 @@ class Pretrainer:
         metrics: dict[str, Any] = {"step": self.steps_done, "phase": phase, "loss": loss, "rate": factor}
         timing = {"update_s": time.monotonic() - start}
         taken = self._diffusion_steps
-        if taken > 0 and (taken % self.config.plateau.every == 0 or self.done):
+        if taken > 0 and (taken % self.config.validate_every == 0 or self.done):
             metrics |= self.validate(self.averaged)
-            self.history.append(metrics["accuracy_pct"])
             timing["validation_s"] = time.monotonic() - start - timing["update_s"]
         return StepResult(metrics, timing)
 
@@ -124,14 +123,13 @@ class Pretrainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "steps_done": self.steps_done,
-            "history": self.history,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.steps_done, self.history = state["steps_done"], list(state["history"])
+        self.steps_done = state["steps_done"]
 
 
 def split_counts(shares: Mapping[str, float], total: int) -> dict[str, int]:

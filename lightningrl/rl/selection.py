@@ -1,19 +1,51 @@
-"""Which checkpoint a run ends with: chosen on validation, never on test.
+"""Which checkpoint a run ends with: chosen on validation problems, never on test problems.
 
-A policy-gradient run takes, among checkpoints whose validation accuracy is at most `tolerance_pct` points below the
-base's, the one with the highest validation TPF, and if there is none the most accurate. Of equals the last is taken.
+A policy-gradient run takes the fastest checkpoint of which the validation problems show that it is hardly less accurate
+than the base: a lower bound of the paired difference is compared, not the difference itself, which would favour the
+checkpoints that were lucky. Where none is that good, the one with the highest bound is taken. Of equals the last.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 from torch import Tensor
 
 from lightningrl.models.sdar import SDAR
 from lightningrl.training.shards import full_weights
+
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a model did with the validation problems."""
+
+    figures: dict[str, float]
+    """Means by name: `validation_accuracy_pct`, `validation_tpf`, ..."""
+    correct: list[bool]
+    """Of each problem, in their order."""
+
+
+def lower_bound_of_difference(correct: Sequence[bool], base: Sequence[bool]) -> float:
+    """The lower end of a 95 % interval of the difference in accuracy on the same problems, percentage points.
+
+    Wald's interval after half a problem is added to each of the four outcomes of a pair, so that few problems, or two
+    models that differ on none, do not give an interval of no width (Agresti and Min, 2005).
+
+    >>> round(lower_bound_of_difference([True] * 97 + [False] * 3, [True] * 100), 2)
+    -6.74
+    """
+    only_here = 0.5 + sum(ours and not theirs for ours, theirs in zip(correct, base, strict=True))
+    only_there = 0.5 + sum(theirs and not ours for ours, theirs in zip(correct, base, strict=True))
+    total = len(base) + 2
+    difference = (only_here - only_there) / total
+    variance = ((only_here + only_there) / total - difference**2) / total
+    return 100 * (difference - Z_95 * sqrt(variance))
 
 
 class Selection(ABC):
@@ -23,25 +55,29 @@ class Selection(ABC):
 
     def __init__(self) -> None:
         self.base: dict[str, float] = {}
+        self.base_correct: list[bool] = []
         self.candidates: list[dict[str, Any]] = []
         self.weights: dict[str, Tensor] = {}
         self.keeps_weights = True
         """Whether this process holds the chosen weights: one of several is enough."""
 
-    def start(self, base: dict[str, float]) -> None:
-        """The base's validation figures: the yardstick."""
-        self.base = base
+    def start(self, base: Validation) -> None:
+        """The base's validation: the yardstick."""
+        self.base, self.base_correct = base.figures, base.correct
 
     @abstractmethod
-    def rank(self, validation: Mapping[str, float]) -> tuple[float, ...]:
+    def rank(self, figures: Mapping[str, float]) -> tuple[float, ...]:
         """What candidates are ordered by; the largest is chosen."""
         ...
 
-    def offer(self, step: int, validation: dict[str, float], model: SDAR) -> None:
-        """Consider the weights after `step`; later ones win ties."""
-        self.candidates.append({"step": step, "rank": list(self.rank(validation))} | validation)
+    def offer(self, step: int, validation: Validation, model: SDAR) -> dict[str, float]:
+        """Consider the weights after `step`; later ones win ties. Returns the figures that it was judged by."""
+        low = lower_bound_of_difference(validation.correct, self.base_correct)
+        figures = validation.figures | {"validation_difference_low_pct": low}
+        self.candidates.append({"step": step, "rank": list(self.rank(figures))} | figures)
         if self.chosen["step"] == step:
             self.weights = full_weights(model, self.keeps_weights)
+        return figures
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -53,24 +89,30 @@ class Selection(ABC):
         return {"rule": self.rule, "base": self.base, "chosen": self.chosen, "candidates": self.candidates}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"base": self.base, "candidates": self.candidates, "weights": self.weights}
+        return {
+            "base": self.base,
+            "base_correct": self.base_correct,
+            "candidates": self.candidates,
+            "weights": self.weights,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.base, self.candidates, self.weights = state["base"], state["candidates"], state["weights"]
+        self.base, self.base_correct = state["base"], state["base_correct"]
+        self.candidates, self.weights = state["candidates"], state["weights"]
 
 
 class Fastest(Selection):
-    """The fastest checkpoint that is about as accurate as the base."""
+    """The fastest checkpoint that is shown to be about as accurate as the base."""
 
     def __init__(self, tolerance_pct: float):
         super().__init__()
         self.tolerance_pct = tolerance_pct
         self.rule = (
-            f"highest validation TPF among checkpoints at most {tolerance_pct:g} points of validation accuracy below "
-            "the base; if there is none, the most accurate"
+            "highest validation TPF among checkpoints whose validation accuracy is at most "
+            f"{tolerance_pct:g} points below the base's by the lower end of a paired 95 % interval; if there is none, "
+            "the one with the highest lower end"
         )
 
-    def rank(self, validation: Mapping[str, float]) -> tuple[float, ...]:
-        accurate = validation["validation_accuracy_pct"]
-        within = accurate >= self.base["validation_accuracy_pct"] - self.tolerance_pct
-        return (1.0, validation["validation_tpf"]) if within else (0.0, accurate)
+    def rank(self, figures: Mapping[str, float]) -> tuple[float, ...]:
+        low = figures["validation_difference_low_pct"]
+        return (1.0, figures["validation_tpf"]) if low >= -self.tolerance_pct else (0.0, low)

@@ -12,6 +12,7 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Policy
 from lightningrl.models.sdar import SDAR
 from lightningrl.rl.failures import Tally, roll_out
+from lightningrl.rl.selection import Validation
 from lightningrl.training.shards import publish
 from lightningrl.training.world import World
 from lightningrl.types import Example
@@ -77,16 +78,18 @@ class TrainSetup:
         everyone = [group for share in shares for group in share]
         return sorted(everyone, key=lambda group: place[group[0].trajectory.uid, group[0].trajectory.sample])
 
-    def validate(self) -> dict[str, float]:
-        """Greedy accuracy and TPF on the validation split, at the run's threshold."""
+    def validate(self) -> Validation:
+        """Greedy accuracy and TPF on the validation split, at the run's threshold; the same in every process."""
         policy = replace(self.policy, temperature=0.0)
         asked = [(example, 0) for example in self.validation]
         mine = answer(self.decoder, self.tokenizer, self.task, self.world.share(asked), policy)
-        found = score(self.world.gather(mine, len(asked)))
+        answers = self.world.gather(mine, len(asked))
+        found = score(answers)
         self.decoder.ledger.clear()
-        return {
+        figures = {
             "validation_accuracy_pct": found.accuracy_pct,
             "validation_tpf": found.tpf,
             "validation_forwards_per_problem": found.forwards_per_problem,
             "validation_response_tokens_mean": found.response_tokens_mean,
         }
+        return Validation(figures, [answer.verdict.correct for answer in answers])

@@ -10,7 +10,8 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from lightningrl.rl.setup import TrainSetup
 from lightningrl.rl.step_metrics import advantage_metrics, rollout_metrics
 from lightningrl.rl.update import Batch, update
 from lightningrl.rl.value import Critic, Targets, value_model
+from lightningrl.training.average import WeightAverage
 from lightningrl.training.protocol import StepResult
 from lightningrl.training.shards import load_optimiser, load_weights, local_state
 from lightningrl.types import Example, Trajectory
@@ -66,6 +68,7 @@ class PolicyTrainer:
         self.order = PromptOrder(len(setup.train), setup.seed)
         self.steps_done = self.updates_done = self.token_forwards = 0
         self.watch = Watch()
+        self.average = WeightAverage(setup.model, run.averaging) if run.averaging else None
         self.selection = Fastest(run.accuracy_tolerance_pct)
         self.selection.keeps_weights = setup.world.is_first
 
@@ -83,7 +86,7 @@ class PolicyTrainer:
     def step(self) -> StepResult:
         run, clock = self.setup.run, _Clock()
         if self.steps_done == 0:
-            self.selection.start(self.setup.validate())
+            self.selection.start(self.setup.validate())  # the average begins at the base, too
         step = self.steps_done + 1
         drawn, tally = self._draw(step)
         ledger = self.setup.decoder.ledger
@@ -104,6 +107,8 @@ class PolicyTrainer:
             metrics |= advantage_metrics(drawn.kept, advantage_NG)
         clock.mark("reference_s")
         metrics |= self._update_all(batches)
+        if self.average:
+            self.average.update()
         self.watch.see_updates(step, metrics)
         self.setup.publish()
         clock.mark("update_s")
@@ -118,12 +123,24 @@ class PolicyTrainer:
         }
         self.steps_done = step
         if step % run.validate_every == 0 or self.done:
-            validation = self.setup.validate()
-            metrics |= validation
-            self.selection.offer(step, validation, self.setup.model)
+            with self._as_shipped():
+                metrics |= self.selection.offer(step, self.setup.validate(), self.setup.model)
             clock.mark("validation_s")
         timing = clock.seconds | {name: float(value) for name, value in speed.items()}
         return StepResult(metrics, timing, self._sample(drawn.kept, step))
+
+    @contextmanager
+    def _as_shipped(self) -> Iterator[None]:
+        """While it lasts, the model and the decoder have the weights that are validated and shipped."""
+        if self.average is None:
+            yield
+            return
+        try:
+            with self.average.in_place():
+                self.setup.publish()
+                yield
+        finally:
+            self.setup.publish()
 
     def _sample(self, kept: Groups, step: int) -> dict[str, Any] | None:
         """The best and the worst response of a group, now and then."""
@@ -252,16 +269,20 @@ class PolicyTrainer:
             "token_forwards": self.token_forwards,
             "watch": self.watch.state_dict(),
             "selection": self.selection.state_dict(),
-        } | ({"critic": self.critic.state_dict()} if self.critic else {})
+            **({"average": self.average.state_dict()} if self.average else {}),
+            **({"critic": self.critic.state_dict()} if self.critic else {}),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_weights(self.setup.model, state["model"])
+        load_weights(dict(self.setup.model.named_parameters()), state["model"])
         load_optimiser(self.optimiser, state["optimiser"])
         self.order.cursor = state["cursor"]
         self.steps_done, self.updates_done = state["steps_done"], state["updates_done"]
         self.token_forwards = state["token_forwards"]
         self.watch.load_state_dict(state["watch"])
         self.selection.load_state_dict(state["selection"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         if self.critic:
             self.critic.load_state_dict(state["critic"])
         self.setup.publish()

@@ -163,5 +163,5 @@ class Critic:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_weights(self.model, state["model"])
+        load_weights(dict(self.model.named_parameters()), state["model"])
         load_optimiser(self.optimiser, state["optimiser"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -30,8 +31,12 @@ def plain_chat(example: Example) -> list[dict[str, str]]:
 
 
 def run(context: StageContext) -> None:
-    """Write config.json, model.safetensors, the tokenizer's files and metrics.jsonl."""
-    use_threads(context.threads)
+    """Write config.json, model.safetensors, the tokenizer's files and metrics.jsonl.
+
+    `resources.pretrain_threads` are threads of our own, each of which computes a micro-batch with one of torch's; their
+    number changes no bit of the base.
+    """
+    use_threads(1)
     config, tokenizer = context.config, load_tokenizer(context.inputs["tokenizer"])
     torch.manual_seed(config["seed"])
     model = SDAR(
@@ -54,7 +59,8 @@ def run(context: StageContext) -> None:
     }
     validation = _Validation(context, names, tokenizer)
     context.report(f"{model.config.num_parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens")
-    pretrainer = Pretrainer(config["pretrain"], config["seed"], model, corpora, validation)
+    workers = ThreadPoolExecutor(context.threads, initializer=use_threads, initargs=(1,))
+    pretrainer = Pretrainer(config["pretrain"], config["seed"], model, corpora, validation, workers)
     try:
         history = train(
             pretrainer,
@@ -67,10 +73,9 @@ def run(context: StageContext) -> None:
         )
     finally:
         validation.close()
+        workers.shutdown(cancel_futures=True)
     save_policy(pretrainer.averaged, tokenizer, context.inputs["tokenizer"], context.folder)
     io.write_jsonl(context.folder / "metrics.jsonl", history.rows)
-    reason = "validation accuracy is flat" if pretrainer.flat else "its steps are spent, accuracy is not yet flat"
-    context.report(f"ended after step {len(history.rows)}: {reason}")
 
 
 class _Validation:

@@ -74,9 +74,12 @@ def local_state(state: Any) -> Any:
 
 
 @torch.no_grad()
-def load_weights(model: SDAR, state: Mapping[str, Tensor]) -> None:
-    """Weights from `local_state` of the same number of processes. Raises CheckpointError for other shapes."""
-    for name, parameter in model.named_parameters():
+def load_weights(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Copy weights by name from `local_state` of the same number of processes into those that are there.
+
+    Raises CheckpointError for other shapes.
+    """
+    for name, parameter in weights.items():
         local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
         if local.shape != state[name].shape:
             raise CheckpointError(

@@ -1,4 +1,6 @@
-"""Phases, plateau, learning-rate factors and mixtures of pre-training; the budget of the supervised control."""
+"""Phases, learning-rate factors and mixtures of pre-training; the budget of the supervised control."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ from fixtures.tiny import tiny_model, tiny_setup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.config.model import Phase, Plateau, Pretrain
+from lightningrl.config.model import Phase, Pretrain
 from lightningrl.pretraining import control
 from lightningrl.pretraining.corpus import TrainingSequence
+from lightningrl.pretraining.objective import diffusion_row, supervised_backward
 from lightningrl.pretraining.optimiser import SupervisedOptimiser
 from lightningrl.pretraining.pretrainer import Pretrainer, split_counts
 
@@ -26,15 +29,14 @@ def pretrainer_of(
     rate=1.0,
     averaging=0.9,
     every=1,
-    patience=2,
-    gain=1.0,
     warmup=0,
+    decay=0.0,
     **corpora,
 ):
     config = Pretrain(
-        autoregressive=Phase(max_steps=autoregressive, sequences=4),
-        diffusion=Phase(max_steps=diffusion, sequences=4, rate=rate), averaging=averaging,
-        plateau=Plateau(every=every, patience=patience, min_gain_pct=gain), warmup_steps=warmup,
+        autoregressive=Phase(steps=autoregressive, sequences=4),
+        diffusion=Phase(steps=diffusion, sequences=4, rate=rate, decay=decay), averaging=averaging,
+        validate_every=every, warmup_steps=warmup,
         mixture={name: share for name, (share, _) in corpora.items()},
     )  # fmt: skip
     figures = iter(accuracies)
@@ -55,25 +57,10 @@ def rows_of(trainer):
     return rows
 
 
-def test_phases_follow_each_other_and_an_improving_diffusion_phase_takes_all_its_steps():
-    trainer = pretrainer_of([10, 20, 30, 40, 50, 60])
-    rows = rows_of(trainer)
+def test_phases_follow_each_other_and_take_their_steps():
+    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60]))
     assert [row["phase"] for row in rows] == ["autoregressive"] * 2 + ["diffusion"] * 6
     assert [row["step"] for row in rows] == list(range(1, 9))
-    assert not trainer.flat
-
-
-def test_diffusion_ends_when_the_last_patience_validations_brought_less_than_the_gain():
-    """History 10, 30, 30.5, 30.9: at the fourth, max(30.5, 30.9) < max(10, 30) + 1: flat after 4 of 6 steps."""
-    trainer = pretrainer_of([10, 30, 30.5, 30.9])
-    rows = rows_of(trainer)
-    assert trainer.flat and [row["phase"] for row in rows].count("diffusion") == 4
-    assert [row["accuracy_pct"] for row in rows if row["phase"] == "diffusion"] == [10, 30, 30.5, 30.9]
-
-
-def test_a_gain_of_exactly_the_minimum_goes_on():
-    rows = rows_of(pretrainer_of([30, 30.5, 31, 31]))
-    assert [row["phase"] for row in rows].count("diffusion") == 4, "31 >= 30 + 1 at the third; flat at the fourth"
 
 
 def test_validation_happens_every_so_many_diffusion_steps_and_at_their_end():
@@ -85,6 +72,30 @@ def test_validation_happens_every_so_many_diffusion_steps_and_at_their_end():
 def test_learning_rate_warms_up_and_then_is_its_phases():
     rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60], autoregressive=5, diffusion=2, warmup=4, rate=0.3))
     assert [row["rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.3, 0.3])
+
+
+def test_learning_rate_falls_linearly_over_the_last_share_of_a_phase():
+    """Half of four steps: 2 / 2, 1 / 2 of the phase's rate; the step after the last one would have 0."""
+    rows = rows_of(pretrainer_of([0] * 4, autoregressive=2, diffusion=4, rate=0.8, decay=0.5))
+    assert [row["rate"] for row in rows] == pytest.approx([1, 1, 0.8, 0.8, 0.8, 0.4])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_micro_batches_side_by_side_give_the_bits_of_one_after_the_other(threads):
+    """Six micro-batches on so many threads, gradients added to some that are there already."""
+    model, rng = tiny_model(), np.random.default_rng(0)
+    size, mask_id = model.config.block_size, model.config.mask_token_id
+    rows = [diffusion_row(sequence, size, 2, mask_id, rng) for sequence in sequences(4, 4) + sequences(9, 7)]
+    found = []
+    with ThreadPoolExecutor(threads) as pool:
+        for workers in (None, pool):
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, 0.5)
+            loss = supervised_backward(model, rows, 2, workers)
+            found.append((loss, [parameter.grad for parameter in model.parameters()]))
+    (loss, gradients), (other_loss, other_gradients) = found
+    assert loss == other_loss
+    assert all(torch.equal(*pair) for pair in zip(gradients, other_gradients, strict=True))
 
 
 def test_what_is_validated_is_the_moving_average_of_the_weights_after_each_diffusion_step():

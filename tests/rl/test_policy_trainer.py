@@ -25,6 +25,7 @@ from lightningrl.rl import value as value_module
 from lightningrl.rl.algorithms import grpo_traj, lightningrl, published_code
 from lightningrl.rl.likelihood import HAPPENED, States, index_actions, score_tokens, trajectory_row
 from lightningrl.rl.registry import ALGORITHMS
+from lightningrl.rl.setup import TrainSetup
 from lightningrl.rl.update import Batch
 from lightningrl.training.world import World
 from lightningrl.types import Verdict
@@ -204,7 +205,8 @@ def test_the_yardstick_is_the_base_before_any_training(tmp_path):
     before = tiny_setup(tmp_path).validate()
     trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL, learning_rate=0.05, warmup_updates=0))
     trainer.step()
-    assert trainer.selection.base == before != trainer.setup.validate()
+    assert trainer.selection.base == before.figures and trainer.selection.base_correct == before.correct
+    assert before.figures != trainer.setup.validate().figures
 
 
 @pytest.mark.parametrize(("kl_to", "is_base"), [("base", True), ("rollout", False)])
@@ -262,6 +264,31 @@ def test_validation_is_greedy_at_the_runs_threshold_and_happens_when_due(tmp_pat
     assert due == [False, True, True] and trainer.done
     assert [c["step"] for c in trainer.selection.candidates] == [2, 3]
     assert trainer.setup.validate() == trainer.setup.validate()
+
+
+def test_what_is_validated_and_shipped_is_the_average_of_the_weights_and_rollouts_have_the_weights(
+    tmp_path, monkeypatch
+):
+    """Three steps at a large rate: the average follows by 1 - 0.6 a step, from the base on."""
+
+    def weights(model):
+        return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    trainer = lightningrl.trainer(
+        tiny_setup(tmp_path, method=ALL, steps=3, validate_every=1, learning_rate=0.05, warmup_updates=0, averaging=0.6)
+    )
+    average, seen, validate = weights(trainer.setup.model), [], TrainSetup.validate
+    monkeypatch.setattr(TrainSetup, "validate", lambda s: seen.append(weights(s.decoder.model)) or validate(s))
+    while not trainer.done:
+        trainer.step()
+        own = weights(trainer.setup.model)
+        average = {name: 0.6 * average[name] + 0.4 * own[name] for name in own}
+        for name, tensor in seen[-1].items():
+            torch.testing.assert_close(tensor, average[name])
+        assert any(not torch.allclose(own[name], average[name]) for name in own)
+    assert len(seen) == 4, "the base and three steps"
+    chosen = seen[trainer.selection.chosen["step"]]
+    assert all(torch.equal(trainer.selection.weights[name], chosen[name]) for name in chosen)
 
 
 def test_every_response_of_a_step_has_draws_of_its_own(tmp_path):

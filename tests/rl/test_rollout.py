@@ -3,9 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
-import pytest
-import torch
-from fixtures.tiny import answer_of, tiny_model
+from fixtures.tiny import answer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +11,6 @@ from lightningrl.config.method import Method
 from lightningrl.rl.filters import keep_groups
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rollout import PromptOrder, draw_groups
-from lightningrl.rl.selection import Fastest
 from lightningrl.types import Verdict
 
 
@@ -107,62 +104,6 @@ def test_groups_that_the_judge_could_not_score_are_left_out_and_counted():
     assert (found.unscorable, found.rounds) == (2, 3)
     assert len(found.kept.answers) == len(found.sampled.answers) == 4
     assert all(a.verdict.value is not None for g in found.sampled.answers for a in g)
-
-
-def offer(selection, step, accuracy, tpf):
-    model = tiny_model(step)
-    selection.offer(step, {"validation_accuracy_pct": accuracy, "validation_tpf": tpf}, model)
-    return model
-
-
-def selection_of(*figures, tolerance=1.0):
-    selection = Fastest(tolerance)
-    selection.start({"validation_accuracy_pct": 80.0, "validation_tpf": 2.0})
-    models = {step: offer(selection, step, *pair) for step, pair in enumerate(figures, 1)}
-    for name, tensor in models[selection.chosen["step"]].state_dict().items():
-        assert torch.equal(selection.weights[name], tensor)
-    return selection
-
-
-@pytest.mark.parametrize(
-    ("figures", "chosen"),
-    [
-        ([(80, 2.0), (79.5, 3.0), (85, 2.5)], 2),  # fastest within one point of the base
-        ([(80, 2.0), (79.0, 3.0), (78.99, 9.0)], 2),  # exactly one point below still counts, less does not
-        ([(70, 9.0), (78, 3.0), (77, 4.0)], 2),  # none within: the most accurate
-        ([(78, 9.0), (79, 1.0)], 2),  # one within beats any outside
-        ([(80, 3.0), (90, 3.0), (80, 3.0)], 3),  # the later of equals
-        ([(60, 5.0), (60, 2.0)], 2),
-    ],
-)
-def test_selection_rule(figures, chosen):
-    assert selection_of(*figures).chosen["step"] == chosen
-
-
-def test_selected_weights_are_a_copy_that_later_training_does_not_move():
-    selection = Fastest(1.0)
-    selection.start({"validation_accuracy_pct": 80.0, "validation_tpf": 2.0})
-    model = offer(selection, 1, 80, 3.0)
-    kept = model.lm_head.weight.detach().clone()
-    with torch.no_grad():
-        model.lm_head.weight.zero_()
-    assert torch.equal(selection.weights["lm_head.weight"], kept)
-
-
-def test_selection_report_has_every_candidate_and_the_base():
-    report = selection_of((80, 2.0), (79.5, 3.0)).report()
-    assert [c["step"] for c in report["candidates"]] == [1, 2] and report["chosen"]["step"] == 2
-    assert report["base"]["validation_accuracy_pct"] == 80.0 and "at most 1 points" in report["rule"]
-
-
-def test_selection_goes_on_from_its_saved_state():
-    whole, first = selection_of((80, 2.0), (79.5, 3.0), (80, 2.5)), selection_of((80, 2.0), (79.5, 3.0))
-    resumed = Fastest(1.0)
-    resumed.load_state_dict(first.state_dict())
-    offer(resumed, 3, 80, 2.5)
-    assert resumed.report() == whole.report()
-    for name, tensor in whole.weights.items():
-        assert torch.equal(resumed.weights[name], tensor)
 
 
 def test_no_prompt_order_is_favoured():

@@ -33,9 +33,9 @@ experiment: killed
 benchmarks:
   - {{name: gsm-mini, train: 60, validation: 4, test: 2, max_new_tokens: 24}}
 pretrain:
-  autoregressive: {{max_steps: 2, sequences: 4}}
-  diffusion: {{max_steps: 2, sequences: 4, copies: 2}}
-  plateau: {{every: 2}}
+  autoregressive: {{steps: 2, sequences: 4}}
+  diffusion: {{steps: 2, sequences: 4, copies: 2}}
+  validate_every: 2
 runs:
   - {{name: r, role: after, algorithm: lightningrl, benchmark: gsm-mini, steps: 8, prompts: 2, responses: 4, updates: 2,
      max_rounds: 2, method: {{filter_all_wrong: false}}, threshold: 0.03, learning_rate: 1.0e-4, validate_every: 2,

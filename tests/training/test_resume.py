@@ -8,7 +8,7 @@ from fixtures.small_disk import run_on_small_disk
 from fixtures.tiny import CoinJudge, tiny_setup
 
 from lightningrl import io
-from lightningrl.config.model import Phase, Plateau, Pretrain
+from lightningrl.config.model import Phase, Pretrain
 from lightningrl.errors import CheckpointError, Interrupted, StageError
 from lightningrl.pretraining import control
 from lightningrl.pretraining.corpus import build_corpus
@@ -23,7 +23,7 @@ def policy_trainer(folder):
 
 
 def grpo_trainer(folder):
-    return grpo_traj.trainer(tiny_setup(folder, decay=True, weight_decay=0.1))
+    return grpo_traj.trainer(tiny_setup(folder, decay=True, weight_decay=0.1, averaging=0.5))
 
 
 def supervised_trainer(folder):
@@ -31,17 +31,17 @@ def supervised_trainer(folder):
 
 
 def pretrainer(folder):
-    """An autoregressive step, then diffusion with a plateau judged by real validations of the averaged weights."""
+    """An autoregressive step, then diffusion with a decaying rate and real validations of the averaged weights."""
     setup = tiny_setup(folder)
     corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, setup.model.config.block_size)
     config = Pretrain(
-        autoregressive=Phase(max_steps=1, sequences=3), diffusion=Phase(max_steps=3, sequences=3, copies=2),
-        averaging=0.5, plateau=Plateau(every=1, patience=2), warmup_steps=2, mixture={"one": 2.0, "two": 1.0},
+        autoregressive=Phase(steps=1, sequences=3), diffusion=Phase(steps=3, sequences=3, copies=2, decay=0.5),
+        averaging=0.5, validate_every=1, warmup_steps=2, mixture={"one": 2.0, "two": 1.0},
     )  # fmt: skip
 
     def validate(model):
         setup.model.load_state_dict(model.state_dict())
-        return {"accuracy_pct": setup.validate()["validation_tpf"]}
+        return {"accuracy_pct": setup.validate().figures["validation_tpf"]}
 
     return Pretrainer(config, 3, setup.model, {"one": corpus[:4], "two": corpus[4:]}, validate)
 
