@@ -25,6 +25,9 @@ class Report(Section):
     phrasings are left; on validation problems of what they were trained on (`base`: of all that the others were)."""
     probed_problems: int = Field(300, gt=0)
     """Problems of each, the first ones; all where there are fewer."""
+    seeds: str | None = None
+    """CSV file with the headlines of runs of this experiment under other seeds, in the columns of `headline.csv`;
+    `lightningrl results` then says where this one lies among them. A path from the working folder; changes no key."""
     plot: Plot = Field(default_factory=lambda: Plot())
 
 

@@ -19,6 +19,8 @@ class Released:
 
     table: str
     """The headline table for a terminal."""
+    findings: list[str]
+    """Sentences about it: what is no chance, and where it lies among other seeds."""
     paths: list[Path]
     """Figures, tables, and the HTML report where it was made."""
     note: str
@@ -27,6 +29,7 @@ class Released:
 
 def released(plan: Plan) -> Released:
     """The release of this config and code, or else the newest. Raises StageError when there is none."""
+    from lightningrl.report.findings import among_seeds, differences, read_seeds
     from lightningrl.report.tables import console
     from lightningrl.stages.collected import read_collected
 
@@ -46,4 +49,8 @@ def released(plan: Plan) -> Released:
     paths = [folder / name for name in sorted(shown)]
     if (folder / REPORT).is_file():
         paths.append(folder / REPORT)
-    return Released(console(read_collected(collected, "headline")), paths, note)
+    headline = read_collected(collected, "headline")
+    findings, seeds = differences(headline), plan.experiment.report.seeds
+    if seeds is not None and Path(seeds).is_file():
+        findings += among_seeds(headline, read_seeds(Path(seeds)))
+    return Released(console(headline), findings, paths, note)

@@ -71,6 +71,8 @@ def _print_release(config: Path) -> None:
     if release.note:
         typer.echo(release.note, err=True)
     typer.echo(release.table)
+    for sentence in release.findings:
+        typer.echo(sentence)
     for path in release.paths:
         typer.echo(str(path))
 

@@ -1,0 +1,64 @@
+"""What a headline says, in sentences: differences to the base that are no chance, and where a run lies among others.
+
+Takes the headline (`frontier.collect`), and rows of earlier runs in the headline's own columns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lightningrl.errors import StageError
+from lightningrl.report.tables import number
+
+COLUMNS = ("benchmark", "policy", "tpf", "accuracy_difference")
+
+
+def read_seeds(path: Path) -> pd.DataFrame:
+    """Headlines of runs under other seeds. Raises StageError when the file is not such a table."""
+    try:
+        return pd.read_csv(path)[list(COLUMNS)]
+    except (KeyError, ValueError) as error:  # pandas' errors about the file's form are ValueErrors
+        raise StageError(
+            f"{path}, the config's `report.seeds`, is no CSV file with the columns {', '.join(COLUMNS)}: {error}. Give "
+            "the headline.csv of runs under other seeds, or leave the key out."
+        ) from None
+
+
+def differences(headline: pd.DataFrame) -> list[str]:
+    """One sentence for each policy whose paired interval of the difference in accuracy excludes 0."""
+    sentences = []
+    for row in headline.to_dict("records"):
+        low, high = row["accuracy_difference_low"], row["accuracy_difference_high"]
+        if low > 0 or high < 0:
+            size, direction = number(abs(row["accuracy_difference"]), 1), "more" if low > 0 else "less"
+            interval = f"[{number(low, 1, sign=True)}, {number(high, 1, sign=True)}]"
+            sentences.append(
+                f"On {row['benchmark']}, {row['policy']} is {size} points {direction} accurate than its base: the 95 % "
+                f"interval {interval} excludes 0."
+            )
+    return sentences
+
+
+def among_seeds(headline: pd.DataFrame, seeds: pd.DataFrame) -> list[str]:
+    """For each policy of which there are `seeds`, rows of the same experiment with other seeds: the places of its TPF
+    and of its difference in accuracy among theirs."""
+    sentences = []
+    for row in headline.to_dict("records"):
+        policy, benchmark, difference = row["policy"], row["benchmark"], row["accuracy_difference"]
+        others = seeds[(seeds.policy == policy) & (seeds.benchmark == benchmark)]
+        if len(others):
+            told = [_place("TPF", row["tpf"], others.tpf, 2)]
+            if not pd.isna(difference):
+                told.append(_place("Δ accuracy", difference, others.accuracy_difference, 1, sign=True))
+            sentences.append(f"Among {len(others)} other seeds of {policy} on {benchmark}: {'; '.join(told)}.")
+    return sentences
+
+
+def _place(name: str, value: float, others: pd.Series, digits: int, sign: bool = False) -> str:
+    """`value` beside the range of the others, and how many of them are below it."""
+    low, high = number(others.min(), digits, sign), number(others.max(), digits, sign)
+    below = int((others < value).sum())
+    where = "above all of them" if below == len(others) else "below all of them" if not below else f"above {below}"
+    return f"{name} {number(value, digits, sign)} is {where} ({low} to {high})"
