@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lightningrl.models.linear import Linear
+
 T = TypeVar("T")
 
 
@@ -66,10 +68,10 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         h, heads, kv = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = nn.Linear(h, heads * config.head_dim, bias=False)
-        self.k_proj = nn.Linear(h, kv * config.head_dim, bias=False)
-        self.v_proj = nn.Linear(h, kv * config.head_dim, bias=False)
-        self.o_proj = nn.Linear(heads * config.head_dim, h, bias=False)
+        self.q_proj = Linear(h, heads * config.head_dim)
+        self.k_proj = Linear(h, kv * config.head_dim)
+        self.v_proj = Linear(h, kv * config.head_dim)
+        self.o_proj = Linear(heads * config.head_dim, h)
         self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
         self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
 
@@ -88,9 +90,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -126,7 +128,7 @@ class SDAR(nn.Module):
         super().__init__()
         self.config = config
         self.model = Trunk(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
         self.usable_vocab = config.vocab_size
         """Ids from here on are padding rows that no tokenizer token uses (len(tokenizer)); never drawn."""
         self.checkpoint_activations = False

@@ -1,0 +1,74 @@
+"""The linear layer is `F.linear`, forward and backward, whatever the number of rows."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lightningrl.models import linear
+from lightningrl.models.linear import LEAST_ROWS, ROWS_STEP, Linear
+
+
+def outcome(multiply, x, weight):
+    """The product and the gradients of a function of it."""
+    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    found = multiply(x, weight)
+    (found * torch.linspace(-1, 1, found.shape[-1], dtype=found.dtype)).square().sum().backward()
+    return found.detach(), x.grad, weight.grad
+
+
+def ours(x, weight):
+    layer = Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
+    del layer.weight
+    layer.weight = weight
+    return layer(x)
+
+
+@pytest.mark.parametrize("rows", [1, LEAST_ROWS - 1, LEAST_ROWS, LEAST_ROWS + 1, LEAST_ROWS + ROWS_STEP + 77])
+@pytest.mark.parametrize("shape", [(128, 384), (384, 128), (5, 1), (128, 186)])
+def test_it_is_the_product_in_float64_to_the_precision_of_float32(rows, shape):
+    """The oracle is float64: both ways are as close to it, so ours is allowed three times `F.linear`'s own error."""
+    torch.manual_seed(rows)
+    x, weight = torch.randn(1, rows, shape[0]), torch.randn(shape[1], shape[0])
+    exact = outcome(F.linear, x.double(), weight.double())
+    theirs, found = outcome(F.linear, x, weight), outcome(ours, x, weight)
+    for a, b, oracle in zip(found, theirs, exact, strict=True):
+        scale = oracle.abs().max()
+        assert a.shape == oracle.shape and a.is_contiguous()
+        assert (a - oracle).abs().max() <= 3 * (b - oracle).abs().max() + 1e-7 * scale
+
+
+def test_large_products_are_ours_and_all_others_are_not(monkeypatch):
+    calls = []
+    monkeypatch.setattr(linear, "_multiply", lambda x, w: calls.append(x.shape) or x @ w.t())
+    layer = Linear(8, 4)
+    for x, expected in [
+        (torch.randn(LEAST_ROWS - 1, 8), 0),
+        (torch.randn(LEAST_ROWS + 1, 8), 1),
+        (torch.randn(2, LEAST_ROWS, 8), 1),
+        (torch.randn(0, 8), 0),
+    ]:
+        calls.clear()
+        assert layer(x).shape == (*x.shape[:-1], 4) and len(calls) == expected * linear.AVAILABLE
+    calls.clear()
+    layer.double()(torch.randn(LEAST_ROWS, 8).double())
+    assert not calls
+
+
+@pytest.mark.skipif(not linear.AVAILABLE, reason="this PyTorch has no oneDNN")
+def test_rows_are_padded_to_few_counts_and_the_padding_changes_nothing():
+    torch.manual_seed(0)
+    x, weight = torch.randn(LEAST_ROWS + 40, 16), torch.randn(8, 16)
+    assert len(linear._padded(x)) == LEAST_ROWS + ROWS_STEP
+    assert linear._padded(x[:LEAST_ROWS]).data_ptr() == x.data_ptr(), "nothing to pad, nothing is copied"
+    torch.testing.assert_close(ours(x, weight), x @ weight.t())
+
+
+def test_equal_inputs_give_equal_bits_on_any_number_of_threads_of_our_own():
+    from concurrent.futures import ThreadPoolExecutor
+
+    torch.manual_seed(0)
+    xs, weight = [torch.randn(600 + 50 * i, 64) for i in range(6)], torch.randn(96, 64)
+    once = [outcome(ours, x, weight) for x in xs]
+    with ThreadPoolExecutor(3) as pool:
+        again = list(pool.map(lambda x: outcome(ours, x, weight), xs))
+    assert all(torch.equal(a, b) for pair in zip(once, again, strict=True) for a, b in zip(*pair, strict=True))
