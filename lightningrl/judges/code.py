@@ -34,7 +34,7 @@ from lightningrl.judges.code_stdio import StdioGold, read_stdio, run_stdio
 from lightningrl.judges.code_tests import TestsGold, TestsResult, make_checker, read_tests, run_tests
 from lightningrl.judges.protocol import check_lengths
 from lightningrl.judges.worker import Worker
-from lightningrl.sandbox.jail import Limits, run_calls
+from lightningrl.sandbox.jail import JailPool, Limits, run_calls
 from lightningrl.types import Example, Verdict
 
 __all__ = ["CodeJudge", "extract_program"]
@@ -46,10 +46,13 @@ class CodeJudge:
     graded = True
     needs_jail = True
 
-    def __init__(self, workers: int = 1, limits: Limits | None = None, memo_size: int = 16_384) -> None:
+    def __init__(
+        self, workers: int = 1, limits: Limits | None = None, memo_size: int = 16_384, *, shares_jails: bool = True
+    ) -> None:
         """`workers`: jails at a time, about one a core. `memo_size`: verdicts remembered, by (program, gold data).
 
-        limits: of each judgement; the wall time is the gold data's where it has one.
+        limits: of each judgement; the wall time is the gold data's where it has one. shares_jails: a jail has one
+        program after another where its level allows it, for the same verdicts at a tenth of the cost.
         """
         if workers < 1:
             raise ValueError(f"found {workers} workers: expected 1 or more")
@@ -57,6 +60,7 @@ class CodeJudge:
         self._memo: OrderedDict[str, Verdict] = OrderedDict()
         self._memo_size = memo_size
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="code-judge")
+        self._jails = JailPool() if shares_jails else None
         self._checkers: SimpleQueue[Worker] = SimpleQueue()
         for _ in range(workers):
             self._checkers.put(make_checker())
@@ -86,7 +90,9 @@ class CodeJudge:
         return [known[job.key] if isinstance(job, _Job) else job for job in jobs]
 
     def close(self) -> None:
-        """Wait for judgements that run, and end the checkers."""
+        """Wait for judgements that run, and end the jails and checkers."""
+        if self._jails is not None:
+            self._jails.close()  # before the threads that made them end: those in use end when they come back
         self._pool.shutdown(cancel_futures=True)
         while not self._checkers.empty():
             self._checkers.get().close()
@@ -98,13 +104,15 @@ class CodeJudge:
 
     def _run(self, job: _Job) -> TestsResult:
         if isinstance(job.gold, CallsGold):
-            results = run_calls(job.program, job.gold.entry_point, job.gold.calls, limits=self._limits)
+            results = run_calls(
+                job.program, job.gold.entry_point, job.gold.calls, limits=self._limits, pool=self._jails
+            )
             return compare_calls(job.gold, results)
         if isinstance(job.gold, StdioGold):
-            return run_stdio(job.program, job.gold, self._limits)
+            return run_stdio(job.program, job.gold, self._limits, self._jails)
         checker = self._checkers.get()
         try:
-            return run_tests(job.program, job.gold, checker, self._limits, seed=job.key[:64])
+            return run_tests(job.program, job.gold, checker, self._limits, job.key[:64], self._jails)
         except BaseException:  # it may be in the middle of a job: the next one gets a new process
             checker.close()
             raise

@@ -1,4 +1,4 @@
-"""Judge a program that reads stdin and prints: each test runs in a jail of its own, the output is compared here.
+"""Judge a program that reads stdin and prints: each test runs by itself in a jail, the output is compared here.
 
 Gold data: `{"stdin_tests": [{"input": text, "output": text}, ...], "time_limit_s": 1}`. The rule is the published one:
 two outputs are the same when their words are (`" ".join(text.split())`), so blanks and line breaks do not count; case,
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightningrl.judges.code_tests import TestOutcome, TestsResult, read_time_limit
-from lightningrl.sandbox.jail import Limits, run_script
+from lightningrl.sandbox.jail import JailPool, Limits, run_script
 from lightningrl.sandbox.limits import JailStatus, ScriptResult
 
 TOTAL_S = 30.0
@@ -52,8 +52,8 @@ def read_stdio(gold: dict[str, Any]) -> StdioGold:
     return StdioGold(tuple((test["input"], test["output"]) for test in tests), read_time_limit(gold))
 
 
-def run_stdio(program: str, gold: StdioGold, limits: Limits) -> TestsResult:
-    """Raises SandboxUnavailable when a jail does not start."""
+def run_stdio(program: str, gold: StdioGold, limits: Limits, pool: JailPool | None = None) -> TestsResult:
+    """pool: of jails to use. Raises SandboxUnavailable when a jail does not start."""
     outcomes: list[TestOutcome] = []
     level, first_fault, is_lost = "", ("ok", ""), False
     stop = time.monotonic() + TOTAL_S
@@ -63,7 +63,7 @@ def run_stdio(program: str, gold: StdioGold, limits: Limits) -> TestsResult:
                 first_fault = ("timeout", f"all tests: stopped after {TOTAL_S:g} s")
             outcomes += [TestOutcome(False, False, "not run")] * (len(gold.tests) - len(outcomes))
             break
-        result = run_script(program, stdin, limits=gold.limits(limits, expected))
+        result = run_script(program, stdin, limits=gold.limits(limits, expected), pool=pool)
         level = result.level
         outcomes.append(_compare(expected, result))
         if result.status != "ok" and first_fault[0] == "ok":

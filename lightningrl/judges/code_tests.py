@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
-from lightningrl.sandbox.jail import Dialogue, Limits, open_dialogue
+from lightningrl.sandbox.jail import Dialogue, JailPool, Limits, open_dialogue
 from lightningrl.sandbox.limits import JailStatus
-from lightningrl.sandbox.process import START_LIMIT_S
+from lightningrl.sandbox.run import START_LIMIT_S
+from lightningrl.sandbox.session import first_that_is_not_refused
 
 GRACE_S = 5.0
 """Beside the time limit, for everything. Published: 2 s; with it the official solution of MBPP 123, 1.7 to over 3 s by
@@ -124,15 +125,24 @@ def make_checker() -> Worker:
     return Worker(argv, {"PATH": os.defpath, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"})
 
 
-def run_tests(program: str, gold: TestsGold, checker: Worker, limits: Limits, seed: str) -> TestsResult:
-    """Raises SandboxUnavailable when the jail does not start. seed: of the tests' own random draws."""
+def run_tests(
+    program: str, gold: TestsGold, checker: Worker, limits: Limits, seed: str, pool: JailPool | None = None
+) -> TestsResult:
+    """seed: of the tests' own random draws; pool: of jails to use. Raises SandboxUnavailable when none starts."""
+    return first_that_is_not_refused(lambda pool: _run_once(program, gold, checker, limits, seed, pool), pool)
+
+
+def _run_once(
+    program: str, gold: TestsGold, checker: Worker, limits: Limits, seed: str, pool: JailPool | None
+) -> tuple[TestsResult, bool]:
+    """And whether the jail was killed for what the program asked of it, because it is one of a pool."""
     limits = gold.limits(limits)
     if checker.pid is None:  # its start is not the candidate's time
         checker.send({"answer": None}, time.monotonic() + START_LIMIT_S)
     outcomes: list[TestOutcome] = []
     end: dict[str, Any] = {"broken": "", "too_large": False, "gold_error": ""}
     is_late, lost = False, ""
-    with open_dialogue(program, gold.entry_point, limits=limits) as dialogue:
+    with open_dialogue(program, gold.entry_point, limits=limits, pool=pool) as dialogue:
         if dialogue.load_error is None and dialogue.status()[0] == "ok":
             try:
                 end = _check(gold, checker, dialogue, seed, outcomes)
@@ -155,7 +165,8 @@ def run_tests(program: str, gold: TestsGold, checker: Worker, limits: Limits, se
     missing = len(gold.tests) - len(outcomes)
     outcomes += [TestOutcome(False, False, "not run")] * missing
     is_lost = bool(lost) or (status == "crashed" and dialogue.is_lost)
-    return TestsResult(status, tuple(outcomes), dialogue.level, detail, end["gold_error"], is_lost)
+    result = TestsResult(status, tuple(outcomes), dialogue.level, detail, end["gold_error"], is_lost)
+    return result, dialogue.was_refused
 
 
 def _check(

@@ -44,7 +44,7 @@ class Bare:
                 "disk_bytes": limits.disk_bytes,
             }
             command = launcher_command(python, json.dumps(spec), folder)
-            yield Launch(command, (), None, shared_process_limit(limits))
+            yield Launch(command, (), rlimits=shared_process_limit(limits))
 
 
 LEVEL = Bare

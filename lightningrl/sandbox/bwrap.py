@@ -2,8 +2,9 @@
 
 The jail sees a read-only interpreter at its own path, the server, four devices and a bounded tmpfs; no /proc, no
 /sys, no host file. Judging as an ordinary user, bubblewrap makes a user namespace. Judging as root, a user namespace
-would map the jail's uid to the host's root, which the process limit does not bind; so there is none, the server takes
-a uid of its own without a capability left, and the seccomp filter refuses new user namespaces to candidate code.
+would map the jail's uid to the host's root, which the process limit does not bind; so there is none, each program's
+process takes a uid of its own without a capability left, and the seccomp filter refuses new user namespaces to
+candidate code.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from lightningrl.sandbox import seccomp
 from lightningrl.sandbox.interpreter import find_interpreter
 from lightningrl.sandbox.levels import Launch, Promise
 from lightningrl.sandbox.limits import Limits
-from lightningrl.sandbox.start import NOBODY, PYTHON_OPTIONS, environment, next_uid
+from lightningrl.sandbox.start import NOBODY, PYTHON_OPTIONS, environment
 
 WORK_FOLDER = "/box"
 _SERVER_FOLDER = "/jail"
-_SERVER_FILES = ("server.py", "codec.py", "kinds.py")
+_SERVER_FILES = ("server.py", "parent.py", "codec.py", "kinds.py")
 _OLDEST = (0, 8)
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _BECOME_FIRST_OOM_VICTIM = 'echo 1000 > /proc/self/oom_score_adj && exec "$0" "$@"'
@@ -65,7 +66,7 @@ class Bubblewrap:
             is_root = os.getuid() == 0
             argv = ["/bin/sh", "-c", _BECOME_FIRST_OOM_VICTIM, _find_bwrap(), *_isolation(is_root)]
             argv += ["--seccomp", str(filter_fd), *_mounts(limits), *_server_command()]
-            yield Launch(tuple(argv), (filter_fd,), next_uid() if is_root else None)
+            yield Launch(tuple(argv), (filter_fd,), takes_uid=is_root)
         finally:
             os.close(filter_fd)
 
@@ -85,7 +86,7 @@ def _isolation(is_root: bool) -> list[str]:
         namespaces += ["--uid", str(NOBODY), "--gid", str(NOBODY)]
     variables = environment(find_interpreter(), WORK_FOLDER)
     variables = [word for item in variables.items() for word in ("--setenv", *item)]
-    # The server itself is the namespace's first process, which nothing inside can kill.
+    # The server's parent process is the namespace's first, which nothing inside can kill.
     namespaces += ["--as-pid-1", "--hostname", "jail", "--new-session", "--die-with-parent"]
     return [*namespaces, "--clearenv", *variables]
 

@@ -7,6 +7,7 @@ strictly where it is used, in a process that can be lost (`lightningrl.judges.ch
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from lightningrl.sandbox import codec
 from lightningrl.sandbox.levels import Level
 from lightningrl.sandbox.limits import JailStatus, Limits
-from lightningrl.sandbox.process import JailProcess
-from lightningrl.sandbox.session import did_not_start, ending_of, make_request
+from lightningrl.sandbox.pool import JailPool
+from lightningrl.sandbox.run import Run
+from lightningrl.sandbox.session import ending_of, make_request, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,14 @@ class LoadError:
 class Dialogue:
     """See the module. Made by `lightningrl.sandbox.jail.open_dialogue`."""
 
-    def __init__(self, level: str, jail: JailProcess | None, limits: Limits, load_error: LoadError | None = None):
+    def __init__(self, level: str, run: Run | None, limits: Limits, load_error: LoadError | None = None):
         self.level = level
         self.load_error = load_error
         """None: the program is loaded, or the jail ended while it was loading (see `status`)."""
-        self._jail, self._limits = jail, limits
+        self._run, self._limits = run, limits
         self._broken = ""
         self._is_unanswered = False
-        if jail is not None:
+        if run is not None:
             line = self._next_line()
             if line is None:
                 self._is_unanswered = True
@@ -50,23 +52,28 @@ class Dialogue:
 
     @property
     def is_over(self) -> bool:
-        return self._jail is None or self._jail.ending is not None or bool(self._broken)
+        return self._run is None or self._run.ending is not None or bool(self._broken)
 
     @property
     def deadline(self) -> float:
         """Of the whole judgement, in `time.monotonic()` seconds."""
-        return time.monotonic() if self._jail is None else self._jail.deadline
+        return time.monotonic() if self._run is None else self._run.deadline
 
     @property
     def is_lost(self) -> bool:
         """As in `lightningrl.sandbox.limits.CallResults`; known once the context is left."""
-        return self._jail is not None and self._jail.is_lost and self._jail.ending == "exit"
+        return self._run is not None and self._run.is_lost
+
+    @property
+    def was_refused(self) -> bool:
+        """The program asked for more than a jail allows that has other programs too: judge it in one of its own."""
+        return self._run is not None and self._run.was_refused
 
     def ask(self, line: str) -> str | None:
         """Send one operation, wait for one line, which may be anything; None: the jail has ended, see `status`."""
         answer = None
-        if self._jail is not None and not self.is_over:
-            self._jail.send(line.encode("ascii") + b"\n")
+        if self._run is not None and not self.is_over:
+            self._run.send(line.encode("ascii") + b"\n")
             answer = self._next_line()
         self._is_unanswered = self._is_unanswered or answer is None
         return None if answer is None else answer.decode("latin-1")
@@ -77,21 +84,19 @@ class Dialogue:
         That a program ends after its last answer, or because it does not load, is no crash: it would be one or none
         by chance.
         """
-        if self._jail is None:
+        if self._run is None:
             return "ok", ""
         if self._broken:
             return "crashed", self._broken
-        if self._jail.ending is None:
-            self._jail.read_the_rest()
-        is_ok = self._jail.ending in (None, "exit") and not self._is_unanswered
-        return ("ok", "") if is_ok else ending_of(self._jail, self._limits)
+        is_ok = self._run.ending in (None, "exit") and not self._is_unanswered
+        return ("ok", "") if is_ok else ending_of(self._run, self._limits)
 
     def _next_line(self) -> bytes | None:
-        assert self._jail is not None
-        self._jail.reply = self._jail.reply.lstrip(b"\n")
-        jail = self._jail
-        jail.advance(lambda: b"\n" in jail.reply.lstrip(b"\n"))
-        return None if jail.ending in ("reply_limit", "output_limit") else jail.take_line()
+        assert self._run is not None
+        self._run.reply = self._run.reply.lstrip(b"\n")
+        run = self._run
+        run.advance(lambda: b"\n" in run.reply.lstrip(b"\n"))
+        return None if run.ending in ("reply_limit", "output_limit") else run.take_line()
 
     def _read_load(self, line: bytes) -> LoadError | None:
         """The candidate may have written this line itself: it then loses the calls, or answers them as it likes."""
@@ -110,14 +115,15 @@ class Dialogue:
 
 
 @contextlib.contextmanager
-def open_session(name: str, level: Level, source: str, entry_point: str, limits: Limits) -> Iterator[Dialogue]:
+def open_session(
+    name: str, level: Level, source: str, entry_point: str, limits: Limits, pool: JailPool | None = None
+) -> Iterator[Dialogue]:
     """A dialogue at one level. Raises SandboxUnavailable when the jail does not start."""
-    with level.launch(limits) as launch:
-        request = make_request("dialogue", source, limits, launch, entry_point=entry_point)
-        with JailProcess(launch, request, limits, stays_open=True) as jail:
-            jail.advance(lambda: b"\n" in jail.reply)
-            is_ready = jail.take_line() is not None
-            if is_ready:
-                yield Dialogue(name, jail, limits)
-    if not is_ready:
-        raise did_not_start(name, level, jail)
+    make = functools.partial(make_request, "dialogue", source, limits, entry_point=entry_point)
+    with running(name, level, limits, make, pool, stays_open=True) as run:
+        run.take_line()  # `ready`
+        dialogue = Dialogue(name, run, limits)
+        yield dialogue
+        if pool is not None and dialogue.status()[0] == "ok":
+            run.finish()
+            run.is_ordinary = True

@@ -42,7 +42,7 @@ class Landlock:
             "hidden": python.hidden,
         }
         command = launcher_command(python, json.dumps(spec), "/nowhere")
-        yield Launch(command, (), None, shared_process_limit(limits))
+        yield Launch(command, (), rlimits=shared_process_limit(limits))
 
 
 LEVEL = Landlock

@@ -1,6 +1,6 @@
 """Starts `server.py` in a jail made of the kernel's own means: levels `unshare`, `landlock` and `none`.
 
-Run as `python -s -S -P -B launcher.py SPEC` with the server's three descriptors; SPEC is JSON, see
+Run as `python -s -S -P -B launcher.py SPEC`, first of a session, with the server's descriptors; SPEC is JSON, see
 `lightningrl.sandbox.start`. Two processes: this one stays outside, is parent to all orphans of the jail and ends last;
 its child confines itself step by step and becomes the server. When the child is gone, whatever it left is killed, and
 when the judge goes, both go. The judge is never forked. Standard library only.
@@ -29,7 +29,6 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     serve = _load_server()
     confine.die_with_parent()
-    os.setsid()
     confine.adopt_orphans()
     _be_first_oom_victim()
     try:
@@ -49,7 +48,8 @@ def main() -> None:
 
 def _load_server() -> Callable[[], None]:
     """Read before the rights to read are given up; the jail finds the modules in memory, and no trace of the folder."""
-    import codec  # noqa: F401 - the server imports it
+    import codec  # noqa: F401 - the server imports these two
+    import parent  # noqa: F401
     import server
 
     sys.path.remove(_HERE)

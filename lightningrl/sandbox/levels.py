@@ -28,16 +28,17 @@ NO_JAIL = "none"
 class Launch:
     """How to start the server in a jail.
 
-    >>> Launch(("bwrap", "--unshare-all", "python3", "/jail/server.py"), (7,), 65534).fds
+    >>> Launch(("bwrap", "--unshare-all", "python3", "/jail/server.py"), (7,)).fds
     (7,)
     """
 
     argv: tuple[str, ...]
-    """The command; its descriptors 0, 1 and 2 become the server's."""
+    """The command, to be started as the first of a session; its descriptors 0, 1 and 2 become the server's."""
     fds: tuple[int, ...]
     """Further descriptors that the command inherits; closed by the level when the launch is over."""
-    uid: int | None
-    """The uid (and gid) that the server takes itself before candidate code runs; None: the level does it."""
+    takes_uid: bool = False
+    """Whether each program's process takes a uid (and gid) of its own before candidate code runs; False: the level has
+    done it for the whole jail."""
     rlimits: dict[str, int] = field(default_factory=dict)
     """Resource limits that are other than `Limits.rlimits` at this level."""
 
@@ -75,7 +76,7 @@ class Level(Protocol):
         ...
 
     def launch(self, limits: Limits) -> AbstractContextManager[Launch]:
-        """The command for one judgement; its descriptors live as long as the context."""
+        """The command for one jail; its descriptors live as long as the context."""
         ...
 
 

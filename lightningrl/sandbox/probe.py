@@ -18,6 +18,7 @@ from typing import Any
 from lightningrl.errors import SandboxUnavailable
 from lightningrl.sandbox.levels import LEVELS, NO_JAIL, Level, Promise, make_level
 from lightningrl.sandbox.limits import Limits
+from lightningrl.sandbox.probe_shared import shared_fault_of
 from lightningrl.sandbox.session import run_session
 from lightningrl.sandbox.target import HOST_FILES, SOURCE, listening
 
@@ -30,6 +31,7 @@ _lock = threading.RLock()
 _choice: str | None = None
 _report: ProbeReport | None = None
 _faults: dict[str, str | None] = {}
+_shared_faults: dict[str, str | None] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,21 @@ def fault(name: str) -> str | None:
         return _faults[name]
 
 
+def can_be_shared(name: str) -> bool:
+    """Whether one jail of the level may have several programs, one after another."""
+    return shared_fault(name) is None
+
+
+def shared_fault(name: str) -> str | None:
+    """Why a jail of the level is for one program only on this machine; None: it is not. Measured once, then kept."""
+    with _lock:
+        if name not in _shared_faults:
+            level = make_level(name)
+            own_pids = "a program's processes could outlive it unseen"
+            _shared_faults[name] = shared_fault_of(name, level) if level.promise.own_pids else own_pids
+        return _shared_faults[name]
+
+
 def survey() -> tuple[LevelReport, ...]:
     """Every level that is a jail, not only those up to the first that holds; about a second."""
     return tuple(LevelReport(name, fault(name), make_level(name).remedy) for name in LEVELS if name != NO_JAIL)
@@ -136,6 +153,7 @@ def forget() -> None:
     with _lock:
         _report = None
         _faults.clear()
+        _shared_faults.clear()
 
 
 def _wanted() -> str:

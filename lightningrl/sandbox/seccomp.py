@@ -1,6 +1,6 @@
 """Seccomp filters for jails: system calls that candidate code has no use for, refused with an errno.
 
-Three programs, each by itself; the kernel lets through what all of a process's filters let through.
+Four programs, each by itself; the kernel lets through what all of a process's filters let through.
 
 - `filter_program`, at every level: what namespaces and resource limits leave open. New user namespaces (whose mounts
   have no size limit), memory that counts against no limit (memfd, System V segments), sockets outside the network
@@ -10,6 +10,11 @@ Three programs, each by itself; the kernel lets through what all of a process's 
   attributes of files, truncation by name (before Landlock 3), all sockets (a service's is a file; UDP), programs.
 - `alone_filter`, where the host's processes have numbers in the jail: no new process, no signal and no limit for any
   other process, message queues and segments of others. Threads stay allowed.
+- `plain_filter`, for a program in a jail that another program is to use after it. Unlike the others it lists what is
+  allowed: what one process with one thread needs to compute, to read files and to look at itself. Anything else (a
+  process, a thread, a file opened for writing, a signal to another process, a socket, a change of priority, whatever
+  newer kernels add) ends the program at once with SIGSYS, before the call has had any effect. The judge sees that
+  signal and runs the program again, from its start, in a jail of its own without this filter.
 
 clone3 answers ENOSYS, not EPERM: the C library then falls back to clone, whose flags can be examined. Runs in the judge
 and in the launcher: standard library only. Sources: linux/seccomp.h, linux/filter.h, asm/unistd_64.h,
@@ -81,12 +86,53 @@ _REFUSED_ALONE = {
 _REFUSED_ALONE_EVERYWHERE = {
     "pidfd_send_signal": 424, "pidfd_open": 434, "process_madvise": 440, "process_mrelease": 448,
 }  # fmt: skip
+_PLAIN = {
+    "x86_64": {
+        "access": 21, "alarm": 37, "brk": 12, "clock_getres": 229, "clock_gettime": 228, "clock_nanosleep": 230,
+        "close": 3, "dup": 32, "dup2": 33, "dup3": 292, "epoll_create": 213, "epoll_create1": 291, "epoll_ctl": 233,
+        "epoll_pwait": 281, "epoll_wait": 232, "eventfd2": 290, "exit": 60, "exit_group": 231, "faccessat": 269,
+        "fstat": 5, "futex": 202, "getcpu": 309, "getcwd": 79, "getdents64": 217, "getegid": 108, "geteuid": 107,
+        "getgid": 104, "getgroups": 115, "getitimer": 36, "getpeername": 52, "getpgid": 121, "getpgrp": 111,
+        "getpid": 39, "getppid": 110, "getpriority": 140, "getrandom": 318, "getresgid": 120, "getresuid": 118,
+        "getrlimit": 97, "getrusage": 98, "getsid": 124, "getsockname": 51, "getsockopt": 55, "gettid": 186,
+        "gettimeofday": 96, "getuid": 102, "lseek": 8, "lstat": 6, "madvise": 28, "mmap": 9, "mprotect": 10,
+        "mremap": 25, "munmap": 11, "nanosleep": 35, "newfstatat": 262, "pause": 34, "pipe": 22, "pipe2": 293,
+        "poll": 7, "ppoll": 271, "pread64": 17, "pselect6": 270, "read": 0, "readlink": 89, "readlinkat": 267,
+        "readv": 19, "recvfrom": 45, "restart_syscall": 219, "rseq": 334, "rt_sigaction": 13, "rt_sigpending": 127,
+        "rt_sigprocmask": 14, "rt_sigreturn": 15, "rt_sigsuspend": 130, "rt_sigtimedwait": 128,
+        "sched_get_priority_max": 146, "sched_get_priority_min": 147, "sched_getaffinity": 204,
+        "sched_getparam": 143, "sched_getscheduler": 145, "sched_yield": 24, "select": 23, "sendto": 44,
+        "set_robust_list": 273, "set_tid_address": 218, "setitimer": 38, "setrlimit": 160, "shutdown": 48,
+        "sigaltstack": 131, "stat": 4, "statx": 332, "sysinfo": 99, "time": 201, "times": 100, "umask": 95, "uname": 63,
+        "write": 1, "writev": 20,
+    },
+    "aarch64": {
+        "brk": 214, "clock_getres": 114, "clock_gettime": 113, "clock_nanosleep": 115, "close": 57, "dup": 23,
+        "dup3": 24, "epoll_create1": 20, "epoll_ctl": 21, "epoll_pwait": 22, "eventfd2": 19, "exit": 93,
+        "exit_group": 94, "faccessat": 48, "fstat": 80, "futex": 98, "getcpu": 168, "getcwd": 17, "getdents64": 61,
+        "getegid": 177, "geteuid": 175, "getgid": 176, "getgroups": 158, "getitimer": 102, "getpeername": 205,
+        "getpgid": 155, "getpid": 172, "getppid": 173, "getpriority": 141, "getrandom": 278, "getresgid": 150,
+        "getresuid": 148, "getrlimit": 163, "getrusage": 165, "getsid": 156, "getsockname": 204, "getsockopt": 209,
+        "gettid": 178, "gettimeofday": 169, "getuid": 174, "lseek": 62, "madvise": 233, "mmap": 222, "mprotect": 226,
+        "mremap": 216, "munmap": 215, "nanosleep": 101, "newfstatat": 79, "pipe2": 59, "ppoll": 73, "pread64": 67,
+        "pselect6": 72, "read": 63, "readlinkat": 78, "readv": 65, "recvfrom": 207, "restart_syscall": 128,
+        "rseq": 293, "rt_sigaction": 134, "rt_sigpending": 136, "rt_sigprocmask": 135, "rt_sigreturn": 139,
+        "rt_sigsuspend": 133, "rt_sigtimedwait": 137, "sched_get_priority_max": 125, "sched_get_priority_min": 126,
+        "sched_getaffinity": 123, "sched_getparam": 121, "sched_getscheduler": 120, "sched_yield": 124, "sendto": 206,
+        "set_robust_list": 99, "set_tid_address": 96, "setitimer": 103, "setrlimit": 164, "shutdown": 210,
+        "sigaltstack": 132, "statx": 291, "sysinfo": 179, "times": 153, "umask": 166, "uname": 160, "write": 64,
+        "writev": 66,
+    },
+}  # fmt: skip
+_PLAIN_EVERYWHERE = {"clone3": 435, "close_range": 436, "faccessat2": 439, "epoll_pwait2": 441}
+"""clone3 goes on to `filter_program`, which says that there is none."""
 _TO_ITSELF_ONLY = {
     "x86_64": {"kill": 62, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "tgkill": 234},
     "aarch64": {"kill": 129, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "tgkill": 131},
 }
 """System calls whose first argument is a process."""
 _CLONE3 = 435
+_OPENAT = {"x86_64": 257, "aarch64": 56}
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _FCNTL = {"x86_64": 72, "aarch64": 25}
 _IOCTL = {"x86_64": 16, "aarch64": 29}
@@ -111,9 +157,17 @@ _FILE_FCNTLS = (1024, 1026)
 _OWNER_FCNTLS = (8, 10, 15)
 """F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to a process of one's choice when a descriptor is ready."""
 _PR_SET_PDEATHSIG = 1
+_READING_FLAGS = os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+"""With which a file may be opened by a plain program; O_RDONLY is 0."""
+_PLAIN_FCNTLS = (0, 1, 2, 3, 4, 1030)
+"""F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC."""
+_PLAIN_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+_PLAIN_PRCTLS = (15, 16)
+"""PR_SET_NAME, PR_GET_NAME."""
 
 _LOAD, _JEQ, _JGE, _JSET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
-_NUMBER, _ARCH, _ARGUMENT = 0, 4, (16, 24)
+_NUMBER, _ARCH, _ARGUMENT = 0, 4, (16, 24, 32)
 """Offsets in `struct seccomp_data`; of an argument, its lower half on these little-endian machines."""
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
@@ -125,7 +179,7 @@ def supported() -> bool:
 def filter_program() -> bytes:
     """The BPF program of every level for this machine, as an array of `struct sock_filter`."""
     machine = os.uname().machine
-    rules = _only_arguments(_SOCKET[machine], 0, _SOCKET_FAMILIES, errno.EAFNOSUPPORT)
+    rules = _only_arguments(_SOCKET[machine], 0, _SOCKET_FAMILIES, _refuse(errno.EAFNOSUPPORT))
     rules += _rule(_CLONE[machine], [_op(_LOAD, _ARGUMENT[0]), _op(_JSET, _CLONE_NEW_ANY, 0, 1), _refuse(errno.EPERM)])
     return _program([*_REFUSED[machine].values(), *_REFUSED_EVERYWHERE.values()], rules)
 
@@ -147,12 +201,29 @@ def alone_filter(pid: int) -> bytes:
     is_thread = [_op(_LOAD, _ARGUMENT[0]), _op(_JSET, _CLONE_THREAD, 1, 0)]
     rules = _rule(_CLONE[machine], [*is_thread, _refuse(errno.EPERM)])
     for number in _TO_ITSELF_ONLY[machine].values():
-        rules += _only_arguments(number, 0, (pid,), errno.EPERM)
-    rules += _only_arguments(_PRLIMIT[machine], 0, (0, pid), errno.EPERM)
+        rules += _only_arguments(number, 0, (pid,), _refuse(errno.EPERM))
+    rules += _only_arguments(_PRLIMIT[machine], 0, (0, pid), _refuse(errno.EPERM))
     rules += _refused_arguments(_PRCTL[machine], 0, (_PR_SET_PDEATHSIG,))
     rules += _refused_arguments(_FCNTL[machine], 1, _OWNER_FCNTLS)
     rules += _refused_arguments(_IOCTL[machine], 1, _OWNER_IOCTLS)
     return _program([*_REFUSED_ALONE[machine].values(), *_REFUSED_ALONE_EVERYWHERE.values()], rules)
+
+
+def plain_filter() -> bytes:
+    """For a program in a jail that another one is to use after it: see the module."""
+    machine, kill = os.uname().machine, _op(_RETURN, _KILL)
+    program = [_op(_LOAD, _ARCH), _op(_JEQ, _AUDIT_ARCH[machine], 1, 0), kill, _op(_LOAD, _NUMBER)]
+    for number in (*_PLAIN[machine].values(), *_PLAIN_EVERYWHERE.values()):
+        program += [_op(_JEQ, number, 0, 1), _op(_RETURN, _ALLOW)]
+    not_for_reading = ~_READING_FLAGS & 0xFFFFFFFF
+    program += _rule(_OPENAT[machine], [_op(_LOAD, _ARGUMENT[2]), _op(_JSET, not_for_reading, 0, 1), kill])
+    program += _only_arguments(_FCNTL[machine], 1, _PLAIN_FCNTLS, kill)
+    program += _only_arguments(_IOCTL[machine], 1, _PLAIN_IOCTLS, kill)
+    program += _only_arguments(_PRCTL[machine], 0, _PLAIN_PRCTLS, kill)
+    program += _only_arguments(_PRLIMIT[machine], 0, (0,), kill)
+    is_stream = [_op(_LOAD, _ARGUMENT[1]), _op(_AND, _SOCK_TYPE_MASK), _op(_JEQ, _SOCK_STREAM, 1, 0)]
+    program += _rule(_SOCKETPAIR[machine], [*is_stream, kill])
+    return b"".join([*program, kill])
 
 
 def _program(refused: list[int], rules: list[bytes]) -> bytes:
@@ -175,9 +246,9 @@ def _rule(number: int, body: list[bytes]) -> list[bytes]:
     return [_op(_JEQ, number, 0, len(body) + 1), *body, _op(_RETURN, _ALLOW)]
 
 
-def _only_arguments(number: int, place: int, allowed: tuple[int, ...], refusal: int) -> list[bytes]:
+def _only_arguments(number: int, place: int, allowed: tuple[int, ...], otherwise: bytes) -> list[bytes]:
     tests = [_op(_JEQ, value, len(allowed) - index, 0) for index, value in enumerate(allowed)]
-    return _rule(number, [_op(_LOAD, _ARGUMENT[place]), *tests, _refuse(refusal)])
+    return _rule(number, [_op(_LOAD, _ARGUMENT[place]), *tests, otherwise])
 
 
 def _refused_arguments(number: int, place: int, refused: tuple[int, ...]) -> list[bytes]:

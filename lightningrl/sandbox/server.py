@@ -1,31 +1,29 @@
 """Inside the jail: load a candidate program, do what the request asks for, answer with plain data.
 
-Started by a level as `python -s -S -P -B server.py` with requests on descriptor 0, replies on 1 and the output channel
-on 2. Before any candidate code runs, limits are set, root is given up, and 0 to 2 are /dev/null: what a program prints
-is dropped where it decides nothing. A script has its input on 0 and the output channel on 1. The server knows no
-expected value and gives no verdict: whatever the candidate does to this process, it can only change the values that it
-sends, which the judge outside compares. The judge does not import what runs here.
+Started by a level as `python -s -S -P -B server.py` with the control channel on descriptor 0 and what it has to say to
+people on 2. `parent.serve` makes a process for each program; what follows happens in that process. Before any candidate
+code runs, limits are set, root is given up, and 0 to 2 are /dev/null: what a program prints is dropped where it decides
+nothing. A script has its input on 0 and the output channel on 1. The server knows no expected value and gives no
+verdict: whatever the candidate does to its process, it can only change the values that it sends, which the judge
+outside compares. The judge does not import what runs here.
 
-The first line of 0 is the request. Its `mode` says what follows after the reply line `{"ready": uid}`:
+The first line of the request says in `mode` what follows after the reply line `{"ready": uid}`:
 
 - `calls`: the request has all calls. Replies `{"call": i, "value": ...}` or `{"call": i, "error": kind, "message":
   ...}` in their order, or one `{"load_error": message}`.
-- `dialogue`: `{"loaded": true}` or `{"load_error": message, "type": class}`; then each further line of 0 is an
-  operation with an `id`, answered by `{"id": ..., "value": ...}` or `{"id": ..., "error": class, "message": ...}`.
+- `dialogue`: `{"loaded": true}` or `{"load_error": message, "type": class}`; then each further line of the request is
+  an operation with an `id`, answered by `{"id": ..., "value": ...}` or `{"id": ..., "error": class, "message": ...}`.
   Objects that are no plain data stay here; they cross as numbers, by which the other side can pass them back.
-- `script`: the program runs as `__main__`; the rest of 0 is its input, its output goes to the output channel. It holds
-  no reply channel.
+- `script`: the program runs as `__main__`; the rest of the request is its input, its output goes to the output channel.
+  It holds no reply channel.
 
-`{"ended": exit code}` when the candidate's process is no more. The server itself then waits to be killed: were it to
-end first, bubblewrap would leave the namespace's first process to the host's init, a zombie for each judgement where
-that collects none, as in many containers.
+That a program's process has ended, and how, only the parent says, on the control channel.
 """
 
 import builtins
 import os
 import resource
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,61 +37,53 @@ MAX_OBJECTS = 10_000
 def main() -> None:
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import codec
+    import parent
 
-    line, length = _read_line(0)
+    program = parent.serve()  # returns in the process of each program
+    line, length = _read_line(program.request)
     request = codec.loads(line)
     mode = request.get("mode", "calls")
-    request_fd, reply_fd = os.dup(0), os.dup(1)
-    null_fd = os.open("/dev/null", os.O_RDWR)
-    if mode == "script":
-        os.lseek(0, length, os.SEEK_SET)
-    else:
-        os.dup2(null_fd, 0)
-    os.dup2(2, 1)
     limits = request["limits"]
     # The process limit counts a user's other jails too at some levels: they must not keep this one from starting.
     processes = {"NPROC": limits.pop("NPROC")}
     _set_limits(limits)
     _drop_root(request["uid"])
     sys.set_int_max_str_digits(0)  # the clock bounds such conversions
+    # site is not there to make these two, and programs use them.
+    builtins.exit = builtins.quit = sys.exit
+    sys.argv = ["<candidate>"]
+    parent.install(program)
 
     def reply(line: str) -> None:
         data = line.encode() + b"\n"
         while data:
-            data = data[os.write(reply_fd, data) :]
+            data = data[os.write(program.reply, data) :]
 
     reply(codec.dumps({"ready": os.getuid()}))
-    candidate = os.fork()
-    if candidate == 0:
-        _set_limits(processes)
-        # site is not there to make these two, and programs use them.
-        builtins.exit = builtins.quit = sys.exit
-        os.dup2(null_fd, 2)
-        if mode == "script":
-            os.closerange(3, max(request_fd, reply_fd, null_fd) + 1)
-            _run_script(request["source"])
-            return  # through the interpreter's own end: threads are waited for, output is flushed
-        os.dup2(null_fd, 1)
-        os.close(null_fd)
-        if mode == "dialogue":
-            _converse(request, request_fd, codec, reply)
-        else:
-            os.close(request_fd)
-            _serve(request, codec, reply)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    _, status = os.waitpid(candidate, 0)
-    # The candidate may have left half a line: the end is on a line of its own, whatever was there.
-    reply("\n" + codec.dumps({"ended": os.waitstatus_to_exitcode(status)}))
-    while True:
-        time.sleep(60)
+    _set_limits(processes)
+    os.dup2(program.null, 2)
+    if mode == "script":
+        os.lseek(program.request, length, os.SEEK_SET)
+        os.dup2(program.request, 0)
+        os.dup2(program.output, 1)
+    kept = {"script": (), "calls": (program.reply,), "dialogue": (program.request, program.reply)}[mode]
+    for descriptor in {*program[1:]} - {*kept}:
+        os.close(descriptor)
+    if mode == "script":
+        _run_script(request["source"])
+        return  # through the interpreter's own end: threads are waited for, output is flushed
+    if mode == "dialogue":
+        _converse(request, program.request, codec, reply)
+    else:
+        _serve(request, codec, reply)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _run_script(source: str) -> None:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
-    sys.argv = ["<candidate>"]
     exec(compile(source, "<candidate>", "exec", dont_inherit=True), module.__dict__)
 
 

@@ -8,97 +8,158 @@ SandboxUnavailable.
 
 from __future__ import annotations
 
-import re
+import contextlib
+import functools
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.sandbox import codec
-from lightningrl.sandbox.levels import Launch, Level
+from lightningrl.sandbox import codec, seccomp
+from lightningrl.sandbox.levels import Level
 from lightningrl.sandbox.limits import CallResult, CallResults, JailStatus, Limits, ScriptResult
-from lightningrl.sandbox.process import START_LIMIT_S, JailProcess
+from lightningrl.sandbox.pool import JailPool
+from lightningrl.sandbox.process import Jail
+from lightningrl.sandbox.run import START_LIMIT_S, Run
+from lightningrl.sandbox.start import next_uid
 
-_ENDED = b'{"ended":'
-_END_LINE = re.compile(rb'\{"ended":(-?\d{1,9})\}')
+Result = TypeVar("Result")
+_plain_filter = functools.cache(seccomp.plain_filter)
 
 
 def run_session(
-    name: str, level: Level, source: str, entry_point: str, calls: Sequence[Sequence[Any]], limits: Limits
+    name: str,
+    level: Level,
+    source: str,
+    entry_point: str,
+    calls: Sequence[Sequence[Any]],
+    limits: Limits,
+    pool: JailPool | None = None,
 ) -> CallResults:
     """Judge-side run of one program at one level; see `lightningrl.sandbox.jail.run_calls`."""
     start = time.monotonic()
-    encoded_calls = [codec.dumps(list(args)) for args in calls]
-    with level.launch(limits) as launch:
-        request = make_request("calls", source, limits, launch, entry_point=entry_point, calls=encoded_calls)
-        with JailProcess(launch, request, limits) as jail:
-            jail.advance(lambda: False)
-    lines = [line for line in bytes(jail.reply).split(b"\n")[:-1] if line]
-    if not lines:
-        raise did_not_start(name, level, jail)
-    answers = lines[1:-1] if lines[-1].startswith(_ENDED) else lines[1:]
-    results, is_complete, broken = _read_answers(answers, len(calls))
-    status, detail = _status(jail, is_complete, broken, limits)
-    is_lost = status == "crashed" and jail.is_lost
-    return CallResults(status, results, name, detail, time.monotonic() - start, is_lost)
+    fields = {"entry_point": entry_point, "calls": [codec.dumps(list(args)) for args in calls]}
+    make = functools.partial(make_request, "calls", source, limits, **fields)
+
+    def attempt(pool: JailPool | None) -> tuple[CallResults, bool]:
+        with running(name, level, limits, make, pool) as run:
+            run.advance(lambda: False)
+            lines = [line for line in bytes(run.reply).split(b"\n")[1:-1] if line]
+            results, is_complete, broken = _read_answers(lines, len(calls))
+            status, detail = _status(run, is_complete, broken, limits)
+            run.is_ordinary = status == "ok"
+        is_lost = status == "crashed" and run.is_lost
+        return CallResults(status, results, name, detail, time.monotonic() - start, is_lost), run.was_refused
+
+    return first_that_is_not_refused(attempt, pool)
 
 
-def run_script_session(name: str, level: Level, source: str, stdin: str, limits: Limits) -> ScriptResult:
+def run_script_session(
+    name: str, level: Level, source: str, stdin: str, limits: Limits, pool: JailPool | None = None
+) -> ScriptResult:
     """Judge-side run of one program with one input; see `lightningrl.sandbox.jail.run_script`."""
     start = time.monotonic()
-    with level.launch(limits) as launch:
-        request = make_request("script", source, limits, launch) + stdin.encode(errors="surrogatepass")
-        with JailProcess(launch, request, limits) as jail:
-            jail.advance(lambda: False)
-    is_ready, _, end = bytes(jail.reply).partition(b"\n")
-    if not is_ready:
-        raise did_not_start(name, level, jail)
-    status, detail = ending_of(jail, limits)
-    ended = _END_LINE.fullmatch(end.strip()) if jail.ending == "exit" else None
-    if ended:
-        status, detail = "ok", ""
-    output = bytes(jail.output[: limits.output_bytes]).decode(errors="replace")
-    is_lost = status == "crashed" and jail.is_lost
-    return ScriptResult(
-        status, output, name, detail, time.monotonic() - start, is_lost, int(ended[1]) if ended else None
-    )
+
+    def make(jail: Jail) -> bytes:
+        return make_request("script", source, limits, jail) + stdin.encode(errors="surrogatepass")
+
+    def attempt(pool: JailPool | None) -> tuple[ScriptResult, bool]:
+        with running(name, level, limits, make, pool) as run:
+            run.advance(lambda: False)
+            exit_code = run.ended.exit_code if run.ending == "exit" and run.ended is not None else None
+            status, detail = ending_of(run, limits) if exit_code is None else ("ok", "")
+            run.is_ordinary = exit_code is not None and exit_code >= 0
+        output = bytes(run.output[: limits.output_bytes]).decode(errors="replace")
+        is_lost = status == "crashed" and run.is_lost
+        seconds = time.monotonic() - start
+        return ScriptResult(status, output, name, detail, seconds, is_lost, exit_code), run.was_refused
+
+    return first_that_is_not_refused(attempt, pool)
 
 
-def make_request(mode: str, source: str, limits: Limits, launch: Launch, **more: Any) -> bytes:
+def first_that_is_not_refused(
+    attempt: Callable[[JailPool | None], tuple[Result, bool]], pool: JailPool | None
+) -> Result:
+    """What came of the program in a jail of the pool; where it was refused there, in a jail of its own."""
+    result, was_refused = attempt(pool)
+    return attempt(None)[0] if was_refused and pool is not None else result
+
+
+@contextlib.contextmanager
+def running(
+    name: str,
+    level: Level,
+    limits: Limits,
+    make: Callable[[Jail], bytes],
+    pool: JailPool | None = None,
+    stays_open: bool = False,
+) -> Iterator[Run]:
+    """A program that is about to begin in a jail (its line `ready` has come); `make` makes the request.
+
+    Without a pool the jail is a fresh one and ends with the context. With one it may have had other programs and may
+    have more: the program is then held to `seccomp.plain_filter` (see `Run.was_refused`), and the jail goes back to the
+    pool only where the program ended by itself, did what was asked within its limits (`Run.is_ordinary`, or was
+    refused), and has left nothing behind. Raises SandboxUnavailable when the jail does not start; one that was up
+    before is replaced first.
+    """
+    jail = pool.take(name, limits) if pool is not None else None
+    run = None
+    try:
+        while run is None:
+            is_fresh, jail = jail is None, jail or Jail(name, level, limits)
+            program_filter = b"" if pool is None else _plain_filter()
+            run = Run(jail, make(jail), limits, program_filter=program_filter, stays_open=stays_open)
+            if not run.begin():
+                run.close()
+                words = jail.end()
+                if is_fresh:
+                    raise _did_not_start(name, level, jail, words)
+                run = jail = None
+        yield run
+    finally:
+        if run is not None:
+            run.close()
+        if jail is not None and pool is not None and run is not None and run.leaves_clean:
+            pool.put(jail)
+        elif jail is not None:
+            jail.end()
+
+
+def make_request(mode: str, source: str, limits: Limits, jail: Jail, **more: Any) -> bytes:
     """The server's first line, with its newline."""
-    rlimits = limits.rlimits() | launch.rlimits
-    request = {"mode": mode, "source": source, "limits": rlimits, "uid": launch.uid, **more}
+    rlimits = limits.rlimits() | jail.launch.rlimits
+    uid = next_uid() if jail.launch.takes_uid else None
+    request = {"mode": mode, "source": source, "limits": rlimits, "uid": uid, **more}
     return codec.dumps(request).encode("ascii") + b"\n"
 
 
-def did_not_start(name: str, level: Level, jail: JailProcess) -> SandboxUnavailable:
-    """For a jail that was left without the line `ready`."""
-    text = bytes(jail.output[-500:]).decode(errors="replace").strip()
+def _did_not_start(name: str, level: Level, jail: Jail, words: str) -> SandboxUnavailable:
+    """For a jail that has ended without the line `ready`."""
     return SandboxUnavailable(
-        f"the jail ({name}) did not start: {text or f'no sign of life within {START_LIMIT_S:.0f} s'} "
+        f"the jail ({name}) did not start: {words or f'no sign of life within {START_LIMIT_S:.0f} s'} "
         f"(exit code {jail.exit_code}). {level.remedy[0].upper()}{level.remedy[1:]}."
     )
 
 
-def ending_of(jail: JailProcess, limits: Limits) -> tuple[JailStatus, str]:
-    """Status and a line for people when a jail ended before it had answered."""
-    if jail.ending == "output_limit":
+def ending_of(run: Run, limits: Limits) -> tuple[JailStatus, str]:
+    """Status and a line for people when a program ended before it had answered."""
+    if run.ending == "output_limit":
         return "output_limit", f"printed more than {limits.output_bytes} bytes"
-    if jail.ending == "reply_limit":
+    if run.ending == "reply_limit":
         return "output_limit", f"answers of more than {limits.reply_bytes} bytes"
-    if jail.ending == "timeout":
+    if run.ending == "timeout":
         return "timeout", f"stopped after {limits.wall_s:g} s"
     return "crashed", "the process ended before it had answered every call"
 
 
-def _status(jail: JailProcess, is_complete: bool, broken: ValueError | None, limits: Limits) -> tuple[JailStatus, str]:
-    if jail.ending in ("output_limit", "reply_limit"):
-        return ending_of(jail, limits)
+def _status(run: Run, is_complete: bool, broken: ValueError | None, limits: Limits) -> tuple[JailStatus, str]:
+    if run.ending in ("output_limit", "reply_limit"):
+        return ending_of(run, limits)
     if isinstance(broken, codec.TooLarge):
         return "output_limit", f"answers {broken}"
     if broken is not None:
         return "crashed", f"the reply channel carried something else: {str(broken)[:200]}"
-    return ("ok", "") if is_complete else ending_of(jail, limits)
+    return ("ok", "") if is_complete else ending_of(run, limits)
 
 
 def _read_answers(lines: Sequence[bytes], n_calls: int) -> tuple[tuple[CallResult, ...], bool, ValueError | None]:

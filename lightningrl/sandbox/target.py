@@ -62,6 +62,7 @@ def fork_until_refused(limit):
 
 def facts(address, host_files, judge, limit, work_folder):
     libc = ctypes.CDLL(None)
+    forks = fork_until_refused(limit)  # before ptrace: traced, this process would stop at its children's ends
     folders = {"/", "/dev", "/tmp", "/var/tmp", "/dev/shm", os.path.dirname(os.__file__)}
     folders |= {os.path.dirname(path) for path in host_files}
     here = os.path.realpath(work_folder) if work_folder else None
@@ -84,7 +85,7 @@ def facts(address, host_files, judge, limit, work_folder):
         "outside": [folder for folder in elsewhere if succeeds(write, folder)],
         "rights": [name for name, result in rights.items() if result != -1],
         "signals": succeeds(os.kill, judge, 0),
-        "forks": fork_until_refused(limit),
+        "forks": forks,
     }
 """
 HOST_FILES = ("/etc/passwd", "/proc/self/status", "/sys/kernel", "/bin/sh", "/home", __file__)

@@ -53,7 +53,7 @@ class Unshare:
             "readable": (*python.folders, *python.libraries),
             "hidden": python.hidden,
         }
-        yield Launch(launcher_command(python, json.dumps(spec), folder), (), None)
+        yield Launch(launcher_command(python, json.dumps(spec), folder), ())
 
 
 def missing_from_kernel() -> str | None:

@@ -2,7 +2,18 @@
 
 import time
 
-from harness import SHORT, check, outcome_of, own_limits, promise, run_calls, run_script, value_of, wait_until_gone
+from harness import (
+    SHORT,
+    by_the_clock,
+    check,
+    outcome_of,
+    own_limits,
+    promise,
+    run_calls,
+    run_script,
+    value_of,
+    wait_until_gone,
+)
 
 
 @check
@@ -74,7 +85,7 @@ def _is_stopped_in_time(source: str) -> None:
     wait_until_gone(limits)
 
 
-@check
+@by_the_clock
 def endless_loops_that_swallow_exceptions_are_stopped():
     _is_stopped_in_time("""
 def attack():
@@ -85,7 +96,7 @@ def attack():
 """)
 
 
-@check
+@by_the_clock
 def ignored_signals_do_not_help():
     _is_stopped_in_time("""
 import signal, time
@@ -97,12 +108,12 @@ def attack():
 """)
 
 
-@check
+@by_the_clock
 def sleep_at_import_is_stopped():
     _is_stopped_in_time("import time\ntime.sleep(60)\ndef attack(): return 1\n")
 
 
-@check
+@by_the_clock
 def a_stopped_process_is_stopped():
     _is_stopped_in_time("import os, signal\ndef attack(): os.kill(os.getpid(), signal.SIGSTOP)\n")
 
@@ -115,7 +126,7 @@ def what_a_function_prints_is_dropped():
     assert value_of("import sys\ndef attack():\n    print('x' * 10**7)\n    return sys.stdin.read()\n") == ""
 
 
-@check
+@by_the_clock
 def printing_forever_is_stopped():
     _is_stopped_in_time("def attack():\n    while True: print('x' * 10_000)\n")
 

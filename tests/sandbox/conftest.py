@@ -8,7 +8,7 @@ import pytest
 from lightningrl.sandbox.jail import probe
 
 sys.path.insert(0, str(Path(__file__).parent))
-pytest.register_assert_rewrite("harness", "attacks_reach", "attacks_load", "attacks_verdict")
+pytest.register_assert_rewrite("harness", "attacks_between", "attacks_reach", "attacks_load", "attacks_verdict")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Every check of a jail's containment, for this process or as a program.
+"""Every check of a jail's containment, for this process or as a program: in jails of their own and in those of a pool.
 
 Checks are functions that raise AssertionError when an attack has an effect; each is self-contained and leaves nothing
 behind. Standard library only, so that a child of another user and interpreter can run them: `python containment.py
@@ -10,28 +10,39 @@ import ctypes
 import json
 import sys
 import traceback
+from collections.abc import Callable
 
+import attacks_between
 import attacks_load
 import attacks_reach
 import attacks_verdict
-from harness import CHECKS, run_check
+from harness import BY_THE_CLOCK, CHECKS, run_check
 
-from lightningrl.sandbox.probe import fault
+from lightningrl.sandbox.probe import can_be_shared, fault
 
 ATTACKS = (attacks_reach, attacks_load, attacks_verdict)
 """Importing them fills CHECKS."""
 
 
+SHARED = [title for title in CHECKS if title not in BY_THE_CLOCK]
+"""Those that are made with a pool too."""
+
+
 def run_all(level: str) -> dict[str, str | None]:
-    """Every check's traceback, or None where it passed."""
-    report: dict[str, str | None] = {}
-    for title in CHECKS:
-        try:
-            run_check(title, level)
-            report[title] = None
-        except Exception:  # a report for another process: any failure is printed there
-            report[title] = traceback.format_exc()
+    """Every check's traceback, or None where it passed; with a pool, the title ends in `, shared`."""
+    report = {title: _run(run_check, title, level) for title in CHECKS}
+    if can_be_shared(level):
+        report |= {f"{title}, shared": _run(run_check, title, level, shared=True) for title in SHARED}
+        report |= {title: _run(attacks_between.run_between, title, level) for title in attacks_between.BETWEEN}
     return report
+
+
+def _run(attempt: Callable[..., None], title: str, level: str, **options: bool) -> str | None:
+    try:
+        attempt(title, level, **options)
+    except Exception:  # a report for another process: any failure is printed there
+        return traceback.format_exc()
+    return None
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from typing import Any
 
 from lightningrl.errors import SandboxUnavailable
 from lightningrl.sandbox import jail
-from lightningrl.sandbox.jail import CallResults, Limits, ScriptResult
+from lightningrl.sandbox.jail import CallResults, JailPool, Limits, ScriptResult
 from lightningrl.sandbox.levels import Promise, make_level
 
 CHECKS: dict[str, Callable[[], None]] = {}
+BY_THE_CLOCK: set[str] = set()
 MARK = 60 * 2**20 + os.getpid() % 2**22
 """A size of the working folder that no other process's jails have: it is in the command lines of this one's."""
 SHORT = Limits(wall_s=1.0, disk_bytes=MARK)
@@ -27,7 +28,9 @@ LONG = Limits(wall_s=120.0, disk_bytes=MARK)
 """For what ends by itself, on a machine however busy."""
 GONE_S = 120.0
 """For what must go by itself to be gone: processes, files. It ends what hangs and decides nothing else."""
+HONEST = "def add(a, b):\n    return a + b\n"
 _level = ["bwrap"]
+_pool: list[JailPool | None] = [None]
 _JAIL_UIDS = {65534, *range(61_184, 65_520)}
 _WITH_ERROR_NAMES = """
 def name(attempt, *args):
@@ -44,34 +47,62 @@ def check(function: Callable[[], None]) -> Callable[[], None]:
     return function
 
 
+def by_the_clock(function: Callable[[], None]) -> Callable[[], None]:
+    """It waits for a time limit, which is the same clock in a jail of its own and in one of a pool."""
+    BY_THE_CLOCK.add(function.__name__)
+    return check(function)
+
+
 def promise() -> Promise:
     """What the level under test promises beyond what all do."""
     return make_level(_level[0]).promise
 
 
 def run_calls(source: str, entry_point: str, calls: Sequence[Sequence[Any]], limits: Limits = LONG) -> CallResults:
-    return jail.run_calls(source, entry_point, calls, limits=limits, level=_level[0])
+    return jail.run_calls(source, entry_point, calls, limits=limits, level=_level[0], pool=_pool[0])
 
 
 def run_script(source: str, stdin: str, limits: Limits = LONG) -> ScriptResult:
-    return jail.run_script(source, stdin, limits=limits, level=_level[0])
+    return jail.run_script(source, stdin, limits=limits, level=_level[0], pool=_pool[0])
 
 
-def run_check(title: str, level: str) -> None:
+def run_check(title: str, level: str, *, shared: bool = False) -> None:
     """The check at a level; the host must be afterwards what it was before.
 
-    Files and sockets of the jails' users may be another's on this machine, whose jails come and go meanwhile: nothing
-    new may be there to stay.
+    shared: with a pool of jails, in one that has had an innocent program already and has another one afterwards, which
+    must get its due. Files and sockets of the jails' users may be another's on this machine, whose jails come and go
+    meanwhile: nothing new may be there to stay.
     """
     _level[0] = level
     before = host_state()
-    CHECKS[title]()
+    _pool[0] = JailPool() if shared else None
+    try:
+        _expect_an_honest_program_to_be_right()
+        CHECKS[title]()
+        _expect_an_honest_program_to_be_right()
+    finally:
+        if shared:
+            close_pool()
+        _pool[0] = None
     wait_until_gone(SHORT)
     changes, deadline = _changes(before, host_state()), time.monotonic() + GONE_S
     while changes and time.monotonic() < deadline:
         time.sleep(0.05)
         changes = _still(changes, _changes(before, host_state()))
     assert not changes, changes
+
+
+def _expect_an_honest_program_to_be_right() -> None:
+    if _pool[0] is not None:
+        calls = run_calls(HONEST, "add", [(2, 3), (-1, 1)]).calls
+        assert [call.value for call in calls] == [5, 0], calls
+
+
+def close_pool() -> None:
+    """The jails of the pool that wait are gone; what comes next begins with none."""
+    if _pool[0] is not None:
+        _pool[0].close()
+        _pool[0] = JailPool()
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +190,7 @@ def orphaned_zombies() -> set[str]:
 
 
 def wait_until_gone(limits: Limits) -> None:
+    close_pool()
     deadline = time.monotonic() + GONE_S
     while processes_of(limits) and time.monotonic() < deadline:
         time.sleep(0.02)

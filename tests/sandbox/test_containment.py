@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import attacks_between
 import containment
 import pytest
 from fixtures.limits import HANG_S
@@ -21,6 +22,7 @@ NOBODY = 65534
 
 
 LEVELS = [name for name in levels.LEVELS if name != levels.NO_JAIL]
+POOLED = [name for name in LEVELS if levels.make_level(name).promise.own_pids]
 
 
 @pytest.mark.parametrize("title", containment.CHECKS)
@@ -30,6 +32,16 @@ def test_host_is_unharmed(level, title):
     if reason is not None:
         skip_or_fail([f"{level}: {reason}"])
     containment.run_check(title, level)
+
+
+@pytest.mark.parametrize("title", containment.SHARED)
+@pytest.mark.parametrize("level", POOLED)
+def test_host_is_unharmed_by_one_program_after_another(level, title):
+    reason = probe.fault(level)
+    if reason is not None:
+        skip_or_fail([f"{level}: {reason}"])
+    assert probe.can_be_shared(level), probe.shared_fault(level)
+    containment.run_check(title, level, shared=True)
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +90,13 @@ def test_host_is_unharmed_by_an_ordinary_user(level, title, as_nobody):
     if report["fault"] is not None:
         skip_or_fail([f"{level} as uid {NOBODY}: {report['fault']}"])
     assert report["checks"][title] is None, report["checks"][title]
+
+
+@pytest.mark.parametrize("title", [*(f"{title}, shared" for title in containment.SHARED), *attacks_between.BETWEEN])
+@pytest.mark.parametrize("level", POOLED)
+def test_host_is_unharmed_by_an_ordinary_user_s_programs_one_after_another(level, title, as_nobody):
+    report = as_nobody(level)
+    if report["fault"] is not None:
+        skip_or_fail([f"{level} as uid {NOBODY}: {report['fault']}"])
+    found = report["checks"].get(title, "no jail of this level may be used twice")
+    assert found is None, found

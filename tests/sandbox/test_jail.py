@@ -1,8 +1,10 @@
 """The judge's side of the jail: refusal without a level, limits, and a strict reading of what arrives."""
 
+import contextlib
 import dataclasses
+import json
 import os
-import select
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from fixtures.limits import wait_for
 from harness import processes_of, wait_until_gone
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.sandbox import bwrap, confine, levels, probe, process, session
+from lightningrl.sandbox import bwrap, confine, levels, probe, process, run, session
 from lightningrl.sandbox.codec import CodecError
 from lightningrl.sandbox.jail import Limits, run_calls
 from lightningrl.sandbox.levels import LEVELS, Launch, make_level
@@ -168,7 +170,7 @@ class BareLaunch:
         server = os.path.join(os.path.dirname(session.__file__), "server.py")
         # The distribution's Python, if there is one: the server gives up root, and may not read /root/.pyenv then.
         python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
-        return Launch((python, "-S", server), (), 65534 if os.getuid() == 0 else None)
+        return Launch((python, "-S", server), (), takes_uid=os.getuid() == 0)
 
     def __exit__(self, *error):
         return None
@@ -320,10 +322,31 @@ def test_answers_are_read_strictly(title):
 
 
 def test_an_end_and_output_that_arrive_together_are_both_read():
-    """Both channels are ready at the first look: reading the end empties the other one, which is then read again."""
-    script = """printf '{"ready":1}\\n{"ended":0}\\n'; printf x >&2; sleep 900"""
-    with process.JailProcess(Launch(("/bin/sh", "-c", script), (), None), b"", Limits()) as jail:
-        channels = [jail._process.stdout, jail._process.stderr]
-        wait_for(lambda: len(select.select(channels, [], [], 0)[0]) == 2, "both channels")
-        jail.advance(lambda: False)
-    assert jail.ending == "exit" and bytes(jail.output) == b"x"
+    """All channels are ready at the first look: reading the end empties the others, which are then read again."""
+    jail = FakeJail()
+    with contextlib.closing(run.Run(jail, b"\n", Limits())) as program:  # type: ignore[arg-type]
+        _, reply, output = jail.descriptors
+        os.write(reply, b'{"ready":1}\n{"call":0,"value":1}\n')
+        os.write(output, b"x")
+        jail.inside.send(b'{"ended":0,"clean":false}')
+        wait_for(lambda: len(program._selector.select(0)) == 3, "all channels")
+        program.advance(lambda: False)
+    assert program.ending == "exit" and bytes(program.output) == b"x" and program.reply.count(b"\n") == 2
+
+
+class FakeJail:
+    """The judge's side of a jail, whose inside the test plays."""
+
+    programs = 0
+
+    def __init__(self):
+        self.outside, self.inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def fileno(self):
+        return self.outside.fileno()
+
+    def send(self, program_filter, descriptors):
+        self.descriptors = [os.dup(descriptor) for descriptor in descriptors]
+
+    def receive(self):
+        return process.Ended(*json.loads(self.outside.recv(99)).values())

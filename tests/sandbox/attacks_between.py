@@ -1,0 +1,245 @@
+"""Attacks on the program that comes next in the same jail. What each does, as the body of `attack()`.
+
+Standard library only, as `containment.py`. What a plain program may do is judged as usual, and what comes next looks
+for traces. The rest is tried twice: to see that the filter ends it before it has an effect; and without the filter, to
+see that the jail is then found unclean, or that the attack has failed by itself.
+"""
+
+import functools
+import os
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from harness import HONEST
+
+from lightningrl.sandbox import session
+from lightningrl.sandbox.jail import JailPool, Limits, run_calls
+from lightningrl.sandbox.levels import make_level
+from lightningrl.sandbox.run import Run
+
+REFUSED = {
+    "leave a file": "open('left', 'w').close()",
+    "leave a hidden file behind a descriptor": "import os\n    os.open('.', os.O_RDWR | os.O_TMPFILE)",
+    "leave a symbolic link": "import os\n    os.symlink('/etc/passwd', 'left')",
+    "leave a named pipe": "import os\n    os.mkfifo('left')",
+    "change the work folder's mode": "import os\n    os.chmod('.', 0o700)",
+    "change the work folder's times": "import os\n    os.utime('.', (1, 1))",
+    "mark the work folder": "import os\n    os.setxattr('.', 'user.left', b'x')",
+    "fill the work folder": "open('left', 'wb').write(bytes(2**20))\n    import os\n    os.remove('left')",
+    "leave a daemon": """import os, time
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(0)
+    os.wait()""",
+    "leave a child of its parent's": """import ctypes, os, time
+    if ctypes.CDLL(None).syscall({'x86_64': 56}.get(os.uname().machine, 220), 0x8000, 0, 0, 0, 0) == 0:
+        time.sleep(60)""",
+    "leave a child that writes to every descriptor": """import os, time
+    if os.fork() == 0:
+        while True:
+            for fd in range(64):
+                try: os.write(fd, b'{"call":0,"value":5}\\n')
+                except OSError: pass
+            time.sleep(0.001)""",
+    "leave all the processes there may be": """import os, time
+    try:
+        while True:
+            if os.fork() == 0:
+                time.sleep(60)
+    except OSError: pass""",
+    "leave a thread": "import threading, time\n    threading.Thread(target=time.sleep, args=(60,)).start()",
+    "limit the first process": "import resource\n    resource.prlimit(1, resource.RLIMIT_NOFILE, (5, 5))",
+    "slow the first process": "import os\n    os.setpriority(os.PRIO_PROCESS, 1, 19)",
+    "slow the first process's group": "import os\n    os.setpriority(os.PRIO_PGRP, 1, 19)",
+    "slow all of the user's": "import os\n    os.setpriority(os.PRIO_USER, 0, 19)",
+    "move the first process": "import os\n    os.sched_setaffinity(1, {min(os.sched_getaffinity(0))})",
+    "make the first process wait for idle time": """import os
+    os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))""",
+    "stop the first process": "import os, signal\n    os.kill(1, signal.SIGSTOP)",
+    "kill the first process": "import os, signal\n    os.kill(1, signal.SIGKILL)",
+    "interrupt the first process": "import os, signal\n    os.kill(1, signal.SIGINT)",
+    "signal everyone": "import os, signal\n    os.kill(-1, signal.SIGTERM)",
+    "leave a socket by an abstract name": """import socket
+    s = socket.socket(socket.AF_UNIX)
+    s.bind("\\0left")
+    s.listen()""",
+    "leave a port in use": """import socket
+    s = socket.create_server(("127.0.0.1", 4444))
+    c = socket.create_connection(("127.0.0.1", 4444))
+    s.accept()[0].close()""",
+    "leave a message queue": """import ctypes, os
+    name = {'x86_64': 240}.get(os.uname().machine, 180)
+    if ctypes.CDLL(None, use_errno=True).syscall(name, b'left', os.O_RDWR | os.O_CREAT, 0o600, None) == -1:
+        raise OSError(ctypes.get_errno())""",
+    "leave a segment": """import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.shmget(77, 4096, 0o1666) == -1:
+        raise OSError(ctypes.get_errno())""",
+    "leave a key": """import ctypes, os
+    number = {'x86_64': 248}.get(os.uname().machine, 217)
+    if ctypes.CDLL(None, use_errno=True).syscall(number, b'user', b'left', b'x', 1, -4) == -1:
+        raise OSError(ctypes.get_errno())""",
+    "lock a file": "import fcntl, os\n    fcntl.flock(open(os.__file__), fcntl.LOCK_EX)",
+    "watch the work folder": """import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.inotify_add_watch(libc.inotify_init(), b'.', 0xfff) == -1:
+        raise OSError(ctypes.get_errno())""",
+}
+"""Anything but computing and reading."""
+ALLOWED = {
+    "a timer": "import signal\n    signal.setitimer(signal.ITIMER_REAL, 30)",
+    "all signals ignored and blocked": """import signal
+    for number in range(1, 65):
+        try: signal.signal(number, signal.SIG_IGN)
+        except (OSError, ValueError): pass
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))""",
+    "limits of its own": "import resource\n    resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))",
+    "another mask of modes": "import os\n    os.umask(0o777)",
+    "all descriptors there may be": """import os
+    try:
+        while True: os.open('/dev/null', 0)
+    except OSError: pass""",
+    "answers on every descriptor": """import os
+    for fd in range(1024):
+        try: os.write(fd, b'{"call":0,"value":5}\\n{"ended":0,"clean":true}\\n')
+        except OSError: pass""",
+    "a flood on every descriptor": """import os
+    for fd in range(1024):
+        try:
+            os.set_blocking(fd, False)
+            for _ in range(100): os.write(fd, bytes(65536))
+        except OSError: pass""",
+    "all descriptors closed": "import os\n    os.closerange(0, 1024)",
+    "all the memory there may be": """held = []
+    try:
+        while True: held.append(bytearray(2**20))
+    except MemoryError: pass""",
+    "another interpreter": """import builtins, gc, random, sys
+    builtins.len = builtins.sum = builtins.exec = lambda *a, **k: 3
+    random.seed(1)
+    gc.disable()
+    sys.setrecursionlimit(50)
+    sys.modules['math'] = sys.modules['json'] = sys.modules['codec'] = None""",
+    "a crash": "import os\n    os._exit(3)",
+    "a stack that runs over": """import sys
+    sys.setrecursionlimit(10**9)
+    class A:
+        def __repr__(self): return repr(self)
+    repr(A())""",
+}
+"""What a plain program may do to itself."""
+LEAVES_NOTHING = {
+    "stop the first process", "kill the first process", "interrupt the first process", "signal everyone",
+    "leave a thread", "leave a socket by an abstract name", "lock a file", "watch the work folder",
+    "leave a port in use", "mark the work folder", "leave a hidden file behind a descriptor",
+}  # fmt: skip
+"""Of these nothing outlives the program's process but, for a minute, a port, which the filter alone is against: the
+first process of a namespace gets no such signal from inside."""
+_ALLOW_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+"""A filter that returns SECCOMP_RET_ALLOW."""
+LOOK = """
+import gc, mmap, os, resource, signal, sys
+def depth(n=0):
+    try: return depth(n + 1)
+    except RecursionError: return n
+def room():
+    held = []
+    try:
+        while True: held.append(mmap.mmap(-1, 2**18))
+    except OSError: return len(held)
+def mode(fd):
+    try: return os.fstat(fd).st_mode
+    except OSError: return None
+def look():
+    counts = gc.get_count()[1:], gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()
+    stat = os.stat(".")
+    return {
+        "folder": (os.getcwd(), os.listdir("."), stat.st_mode, stat.st_uid == os.getuid(), stat.st_nlink),
+        "limits": [resource.getrlimit(n) for n in range(16)], "umask": os.umask(0o22),
+        "nice": [os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, 1)],
+        "affinity": [sorted(os.sched_getaffinity(pid)) for pid in (0, 1)],
+        "scheduler": [os.sched_getscheduler(pid) for pid in (0, 1)],
+        "signals": [str(signal.getsignal(n)) for n in range(1, 65)],
+        "blocked": [sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())), sorted(signal.sigpending())],
+        "timer": signal.getitimer(signal.ITIMER_REAL), "descriptors": [mode(fd) for fd in range(64)],
+        "session": (os.getpgrp() == os.getpid() == os.getsid(0), os.getppid()),
+        "environment": dict(os.environ), "modules": sorted(sys.modules), "path": sys.path, "argv": sys.argv,
+        "hash": hash("a"), "recursion": (sys.getrecursionlimit(), depth()), "gc": counts,
+        "digits": sys.get_int_max_str_digits(), "builtins": [len("abc"), sum([1, 1])], "room": room(),
+    }
+"""
+
+
+def look(level: str, jails: JailPool | None = None) -> Any:
+    """All that a plain program can see of where it runs, but for its number."""
+    results = run_calls(LOOK, "look", [()], level=level, pool=jails)
+    assert results.status == "ok" and results.calls[0].error is None, results
+    return results.calls[0].value
+
+
+@functools.cache
+def first_look(level: str) -> Any:
+    """In a jail of its own."""
+    return look(level)
+
+
+def run_between(title: str, level: str) -> None:
+    """One of BETWEEN, in a jail that has had a program, and has others afterwards."""
+    jails = JailPool()
+    try:
+        look(level, jails)
+        BETWEEN[title](level, jails)
+        assert look(level, jails) == first_look(level)
+        assert run_calls(HONEST, "add", [(2, 3)], level=level, pool=jails).calls[0].value == 5
+    finally:
+        jails.close()
+
+
+def _judged(body: str, level: str, jails: JailPool) -> None:
+    run_calls(_attack_of(body), "attack", [()], level=level, limits=Limits(wall_s=20), pool=jails)
+
+
+def _is_refused(body: str, level: str, jails: JailPool) -> None:
+    program = _try(body, level, jails)
+    assert program.was_refused and b"done" not in program.reply, (program.ended, program.reply)
+    assert program.leaves_clean, program.ended
+
+
+def _is_found(title: str, level: str, jails: JailPool) -> None:
+    plain_filter = session._plain_filter
+    session._plain_filter = lambda: _ALLOW_ALL  # type: ignore[assignment]
+    try:
+        program = _try(REFUSED[title], level, jails)
+    finally:
+        session._plain_filter = plain_filter
+    has_failed = b'"error":"exception"' in program.reply
+    # With bubblewrap as root the first process is another user's.
+    is_harmless = title in LEAVES_NOTHING or (level == "bwrap" and os.getuid() == 0 and "the user's" in title)
+    assert not program.leaves_clean or has_failed or is_harmless, (program.ended, program.reply)
+
+
+def _try(body: str, level: str, jails: JailPool) -> Run:
+    """One attempt in a jail of the pool, without another one in a jail of its own."""
+    limits = Limits(wall_s=20)
+    make = functools.partial(
+        session.make_request, "calls", _attack_of(body), limits, entry_point="attack", calls=["[]"]
+    )
+    with session.running(level, make_level(level), limits, make, jails) as program:
+        program.advance(lambda: False)
+        program.is_ordinary = program.ended is not None and program.ended.exit_code == 0
+    return program
+
+
+def _attack_of(body: str) -> str:
+    return f"def attack():\n    {body}\n    return 'done'\n"
+
+
+BETWEEN: dict[str, Callable[[str, JailPool], None]] = {
+    **{f"allowed: {title}": functools.partial(_judged, body) for title, body in ALLOWED.items()},
+    **{f"refused: {title}": functools.partial(_is_refused, body) for title, body in REFUSED.items()},
+    **{f"found without the filter: {title}": functools.partial(_is_found, title) for title in REFUSED},
+}
+"""Title -> what is tried, at a level, with a pool."""
