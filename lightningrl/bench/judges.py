@@ -6,11 +6,13 @@ rewritten so that only algebra can tell that it is the same.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lightningrl.judges.code import CodeJudge
 from lightningrl.judges.math import MathJudge
 from lightningrl.judges.math_rules import number
 from lightningrl.judges.math_text import clean
@@ -49,16 +51,32 @@ def rewritten(gold: str) -> str:
 def solutions(
     examples: Sequence[Example], make_judge: Callable[..., Judge], workers: int, rounds: int = ROUNDS
 ) -> list[dict[str, Any]]:
-    """Official solutions, `rounds` times over, each round with a judge that remembers nothing."""
-    start, correct = time.monotonic(), 0
-    for _ in range(rounds):
-        judge = make_judge(workers=workers)
-        correct += sum(v.correct for v in judge.judge(examples, [str(example.solution) for example in examples]))
-        judge.close()
-    seconds = time.monotonic() - start
-    count = rounds * len(examples)
+    """Official solutions, `rounds` times over, each round with a judge that remembers nothing; a row a way.
+
+    Programs two ways: in jails that stay up, and in a jail for each. `cpu_ms`: processor time a judgement, of this
+    process and of all that it started, which tells more than seconds where other work runs beside.
+    """
     what = f"official solutions, {rounds} times over"
-    return [{"what": what, "judged": count, "correct": correct, "seconds": seconds, "per_s": count / seconds}]
+    ways: dict[str, dict[str, Any]] = {what: {}}
+    if make_judge is CodeJudge:
+        ways = {f"{what}, in jails that stay up": {}, f"{what}, in a jail each": {"shares_jails": False}}
+    rows = []
+    for way, options in ways.items():
+        start, start_cpu_s, correct = time.monotonic(), _cpu_s(), 0
+        for _ in range(rounds):
+            judge = make_judge(workers=workers, **options)
+            correct += sum(v.correct for v in judge.judge(examples, [str(example.solution) for example in examples]))
+            judge.close()
+        seconds, cpu_s = time.monotonic() - start, _cpu_s() - start_cpu_s
+        count = rounds * len(examples)
+        row = {"what": way, "judged": count, "correct": correct, "seconds": seconds, "per_s": count / seconds}
+        rows.append(row | {"cpu_ms": 1000 * cpu_s / count})
+    return rows
+
+
+def _cpu_s() -> float:
+    """Processor time of this process and of its children that have ended, with theirs."""
+    return sum(os.times()[:4])
 
 
 def _row(what: str, judge: MathJudge, examples: Sequence[Example], responses: Sequence[str]) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def phases(
 
 @app.command()
 def judges(
-    benchmark: Annotated[str, typer.Option(help="math500, gsm8k, humaneval, mbpp, ...")] = "math500",
+    benchmark: Annotated[str, typer.Option(help="math500, gsm8k, humaneval, mbpp, code-mini, ...")] = "math500",
     workers: Annotated[int, typer.Option(min=1, help="Processes that judge.")] = 2,
     mirror: options.Mirror = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems.")] = None,
@@ -252,9 +252,10 @@ def judges(
         is_mathematics = chosen.judge.endswith(":MathJudge")
         rows = mathematics(examples, workers) if is_mathematics else solutions(examples, judge, workers)
         for row in rows:
+            cpu = f", {row['cpu_ms']:.1f} ms of processor time each" if "cpu_ms" in row else ""
             typer.echo(
                 f"{benchmark}, {row['what']}: {row['correct']} of {row['judged']} right, {row['seconds']:.2f} s, "
-                f"{row['per_s']:.1f} a second, {workers} workers"
+                f"{row['per_s']:.1f} a second, {workers} workers{cpu}"
             )
         if any(row["correct"] < row["judged"] for row in rows):
             raise typer.Exit(1)
