@@ -203,7 +203,7 @@ def _judged(body: str, level: str, jails: JailPool) -> None:
 
 
 def _is_refused(body: str, level: str, jails: JailPool) -> None:
-    program = _try(body, level, jails)
+    program = attempt(body, level, jails)
     assert program.was_refused and b"done" not in program.reply, (program.ended, program.reply)
     assert program.leaves_clean, program.ended
 
@@ -212,7 +212,7 @@ def _is_found(title: str, level: str, jails: JailPool) -> None:
     plain_filter = session._plain_filter
     session._plain_filter = lambda: _ALLOW_ALL  # type: ignore[assignment]
     try:
-        program = _try(REFUSED[title], level, jails)
+        program = attempt(REFUSED[title], level, jails)
     finally:
         session._plain_filter = plain_filter
     has_failed = b'"error":"exception"' in program.reply
@@ -221,7 +221,7 @@ def _is_found(title: str, level: str, jails: JailPool) -> None:
     assert not program.leaves_clean or has_failed or is_harmless, (program.ended, program.reply)
 
 
-def _try(body: str, level: str, jails: JailPool) -> Run:
+def attempt(body: str, level: str, jails: JailPool) -> Run:
     """One attempt in a jail of the pool, without another one in a jail of its own."""
     limits = Limits(wall_s=20)
     make = functools.partial(

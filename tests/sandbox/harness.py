@@ -210,10 +210,11 @@ def running(source: str, limits: Limits) -> Iterator[threading.Thread]:
     try:
         yield thread
     finally:
-        for pid in family_of(limits):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        thread.join()
+        while thread.is_alive():  # a program that could not begin in a used jail begins in another one
+            for pid in family_of(limits):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            thread.join(0.1)
 
 
 def family_of(limits: Limits) -> set[int]:

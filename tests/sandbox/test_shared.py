@@ -12,7 +12,7 @@ from pathlib import Path
 import attacks_between
 import harness
 import pytest
-from attacks_between import first_look, look
+from attacks_between import attempt, first_look, look
 from fixtures.limits import wait_for
 from skipping import skip_or_fail
 
@@ -84,6 +84,24 @@ def test_verdicts_are_those_of_jails_of_their_own(level, jails):
         alone, shared = (run_script(source, "in\n", level=level, pool=p) for p in (None, jails))
         same = [(r.status, r.exit_code, sorted(r.output.split())) for r in (alone, shared)]
         assert same[0] == same[1], (source, same)
+
+
+PLAIN = """import datetime, decimal, re, signal, sqlite3, sys
+    for module in sorted(sys.stdlib_module_names - {'antigravity', 'this', 'idlelib', 'turtledemo'}):
+        try: __import__(module)
+        except Exception: pass
+    datetime.datetime.strptime('2020', '%Y'), decimal.Decimal(2).sqrt(), re.match('a', 'b'), sys.stdin.read()
+    sqlite3.connect(':memory:').execute('select 1')
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    signal.pause()
+    print(input.__name__, sorted([3, 1]), file=sys.stderr)"""
+
+
+def test_plain_programs_need_no_jail_of_their_own(level, jails):
+    """All of the standard library can be imported, and what solutions of problems do can be done."""
+    program = attempt(PLAIN, level, jails)
+    assert b'"value":"done"' in program.reply and program.leaves_clean, (program.reply, program.ended)
 
 
 def test_a_program_that_needs_a_jail_of_its_own_says_so_in_a_dialogue(level, jails):
@@ -178,7 +196,9 @@ def test_a_judge_killed_leaves_no_process(name, what, tmp_path):
         pytest.skip(f"{name} has one jail a program")
     program = f"""
 import time
+from lightningrl.sandbox import probe
 from lightningrl.sandbox.jail import JailPool, Limits, run_calls
+probe.require({name!r}), probe.can_be_shared({name!r})
 pool = None if {what!r} == "alone" else JailPool()
 if {what!r} == "idle":
     run_calls("def f(): return 1", "f", [()], level={name!r}, pool=pool)
@@ -191,7 +211,7 @@ run_calls("import time\\ndef f(): time.sleep(900)", "f", [()], limits=Limits(wal
     judge = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=environment, stdout=subprocess.PIPE)
     assert judge.stdout is not None and judge.stdout.readline() == b"up\n"
     least = 3 if what == "idle" else 4
-    wait_for(lambda: len(family(judge.pid)) >= least, "the judge, the level's command, its child, the program")
+    wait_for(lambda: len(family(judge.pid)) >= least, "the judge, the level's command, the parent, the program")
     time.sleep(0.3)  # as long as the last of them needs to become what it is
     pids = family(judge.pid)[1:]
     judge.kill()
