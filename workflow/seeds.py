@@ -1,0 +1,69 @@
+"""Runs an experiment under another seed and keeps its headline: `python workflow/seeds.py CONFIG SEED`.
+
+A seed is everything that is drawn: problems, initial weights, data order, rollouts. The config is the one that is
+given with this `seed`, in the same experiment, so stages that two such configs share are made once. The rows of the
+headline go to docs/miniature/seeds.csv, with the step that validation chose, the seconds of each training and the
+commit. A seed's rows are written once: to run it again they must be taken out by hand, so that nobody chooses among
+repetitions.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "docs" / "miniature" / "seeds.csv"
+
+
+def main(config: Path, seed: int) -> None:
+    from lightningrl.config.experiment import load
+    from lightningrl.provenance.plan import plan
+    from lightningrl.provenance.system import git_state
+
+    wanted = {run.name for run in load(config).runs} | {"base"}
+    known = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame({"seed": [], "policy": []})
+    there = set(known[known.seed == seed].policy)
+    if wanted <= there:
+        sys.exit(f"{TABLE} has seed {seed} of {config} already: every seed is run once")
+    state = git_state()
+    if state["dirty"]:
+        sys.exit("the checkout has changes that are not committed: the rows would be of no commit")
+    own = Path("results") / "seeds" / f"{config.stem}-{seed}.yaml"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(f"extends: {config.resolve()}\nseed: {seed}\n")
+    snakemake = [sys.executable, "-m", "snakemake", "--cores", "2", "--ignore-incomplete", "--nolock", "--quiet", "rules"]
+    subprocess.run([*snakemake, "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(own)], check=True)
+    found = plan(load(own))
+    collected = Path(json.loads(found.release.manifest.read_text())["inputs"]["collect"]["folder"])
+    rows = pd.read_csv(collected / "headline.csv")
+    rows = rows[[policy not in there for policy in rows.policy]]
+    rows.insert(0, "seed", seed)
+    rows["chosen_step"] = [_chosen(found, policy) for policy in rows.policy]
+    rows["seconds"] = [_seconds(found, policy) for policy in rows.policy]
+    rows["commit"] = state["commit"][:7]
+    pd.concat([known, rows] if len(known) else [rows]).to_csv(TABLE, index=False)
+
+
+def _stage(found, policy: str):
+    """The stage that made a policy's weights."""
+    return found.stage("pretrain", "base") if policy == "base" else found.stage("train", policy)
+
+
+def _chosen(found, policy: str) -> int | None:
+    path = _stage(found, policy).folder / "selection.json"
+    return json.loads(path.read_text())["chosen"]["step"] if path.exists() else None
+
+
+def _seconds(found, policy: str) -> float:
+    """From the stage's last start to its end, with its validations."""
+    lines = (_stage(found, policy).folder / "timing.jsonl").read_text().splitlines()
+    return round(next(row["seconds"] for row in map(json.loads, reversed(lines)) if row.get("event") == "end"), 1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
