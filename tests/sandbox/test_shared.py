@@ -78,7 +78,8 @@ def test_verdicts_are_those_of_jails_of_their_own(level, jails):
         alone, shared = (run_calls(source, "f", [(0,), (3,)], level=level, pool=p) for p in (None, jails))
         assert (alone.status, alone.detail, alone.calls) == (shared.status, shared.detail, shared.calls), source
     scripts = [
-        "print(input(), exit)", "1 / 0", "exit(3)", "print('x' * 100_000)", "import os\nprint(os.fork() > -1)",
+        "print(input(), exit)", "1 / 0", "exit(3)", "print('x' * 100_000)",
+        "import os\npid = os.fork()\npid and os.wait()\nprint(pid > -1, flush=True)",
         "import threading\nthreading.Thread(target=print, args=(7,)).start()",
     ]  # fmt: skip
     for source in scripts:
@@ -175,7 +176,7 @@ def test_a_closed_pool_keeps_nothing(level):
     run_calls("def f(): return 1", "f", [()], level=level, pool=jails)
     pids = family(jails._waiting[0]._process.pid)
     jails.close()
-    wait_for(lambda: not any(map(is_alive, pids)), "the jail's end")
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "the jail's end, without a zombie")
     run_calls("def f(): return 1", "f", [()], level=level, pool=jails)
     assert not jails._waiting
 
@@ -227,6 +228,7 @@ def test_the_judge_s_jails_end_with_it(jail_level):
     judge = CodeJudge(workers=2)
     verdicts = judge.judge([add] * 6, [f"def add(a, b): return a + b + {n}" for n in range(6)])
     assert [verdict.correct for verdict in verdicts] == [True] + [False] * 5
+    assert judge._jails is not None
     waiting = [jail._process.pid for jail in judge._jails._waiting]
     assert bool(waiting) is probe.can_be_shared(jail_level)
     judge.close()
