@@ -1,8 +1,8 @@
-"""Runs an experiment under another seed and keeps its headline: `python workflow/seeds.py CONFIG SEED`.
+"""Runs an experiment under another seed and keeps its headline: `python workflow/seeds.py CONFIG SEED TABLE`.
 
 A seed is everything that is drawn: problems, initial weights, data order, rollouts. The config is the one that is
 given with this `seed`, in the same experiment, so stages that two such configs share are made once. The rows of the
-headline go to docs/miniature/seeds.csv, with the step that validation chose, the seconds of each training and the
+headline are added to TABLE, a CSV file, with the step that validation chose, the seconds of each training and the
 commit. A seed's rows are written once: to run it again they must be taken out by hand, so that nobody chooses among
 repetitions.
 """
@@ -17,19 +17,18 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLE = ROOT / "docs" / "miniature" / "seeds.csv"
 
 
-def main(config: Path, seed: int) -> None:
+def main(config: Path, seed: int, table: Path) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.provenance.plan import plan
     from lightningrl.provenance.system import git_state
 
     wanted = {run.name for run in load(config).runs} | {"base"}
-    known = pd.read_csv(TABLE) if TABLE.exists() else pd.DataFrame({"seed": [], "policy": []})
+    known = pd.read_csv(table) if table.exists() else pd.DataFrame({"seed": [], "policy": []})
     there = set(known[known.seed == seed].policy)
     if wanted <= there:
-        sys.exit(f"{TABLE} has seed {seed} of {config} already: every seed is run once")
+        sys.exit(f"{table} has seed {seed} of {config} already: every seed is run once")
     state = git_state()
     if state["dirty"]:
         sys.exit("the checkout has changes that are not committed: the rows would be of no commit")
@@ -46,7 +45,7 @@ def main(config: Path, seed: int) -> None:
     rows["chosen_step"] = [_chosen(found, policy) for policy in rows.policy]
     rows["seconds"] = [_seconds(found, policy) for policy in rows.policy]
     rows["commit"] = state["commit"][:7]
-    pd.concat([known, rows] if len(known) else [rows]).to_csv(TABLE, index=False)
+    pd.concat([known, rows] if len(known) else [rows]).to_csv(table, index=False)
 
 
 def _stage(found, policy: str):
@@ -66,4 +65,4 @@ def _seconds(found, policy: str) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
