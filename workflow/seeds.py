@@ -35,8 +35,9 @@ def main(config: Path, seed: int, table: Path) -> None:
     own = Path("results") / "seeds" / f"{config.stem}-{seed}.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text(f"extends: {config.resolve()}\nseed: {seed}\n")
-    snakemake = [sys.executable, "-m", "snakemake", "--cores", "2", "--ignore-incomplete", "--nolock", "--quiet", "rules"]
-    subprocess.run([*snakemake, "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(own)], check=True)
+    snakemake = [sys.executable, "-m", "snakemake", "--cores", "2", "--ignore-incomplete", "--nolock"]
+    files = ["--quiet", "rules", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(own)]
+    subprocess.run([*snakemake, *files], check=True)
     found = plan(load(own))
     collected = Path(json.loads(found.release.manifest.read_text())["inputs"]["collect"]["folder"])
     rows = pd.read_csv(collected / "headline.csv")

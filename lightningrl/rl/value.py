@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lightningrl.config.method import Value
+from lightningrl.models.linear import Linear
 from lightningrl.models.packing import ALL, pack, scored_hidden
 from lightningrl.models.sdar import SDAR
 from lightningrl.rl.likelihood import HAPPENED, States, index_actions, trajectory_row
@@ -31,7 +32,7 @@ def value_model(policy: SDAR) -> SDAR:
     """A trainable copy of an unsharded policy's trunk, whose head gives one number, 0 everywhere at first."""
     model = copy.deepcopy(policy).requires_grad_(True)
     weight = policy.lm_head.weight
-    model.lm_head = nn.Linear(policy.config.hidden_size, 1, bias=False, device=weight.device, dtype=weight.dtype)
+    model.lm_head = Linear(policy.config.hidden_size, 1, device=weight.device, dtype=weight.dtype)
     nn.init.zeros_(model.lm_head.weight)
     return model
 

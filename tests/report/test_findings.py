@@ -41,7 +41,8 @@ def test_a_run_is_placed_among_the_seeds_of_its_policy_and_benchmark():
     )
     assert among_seeds(HEADLINE, others) == [
         "Among 1 other seeds of base on t: TPF 1.50 is below all of them (1.60 to 1.60).",
-        "Among 3 other seeds of even on t: TPF 3.00 is above 2 (2.80 to 3.10); Δ accuracy −0.4 is above 1 (−0.5 to +0.1).",
+        "Among 3 other seeds of even on t: TPF 3.00 is above 2 (2.80 to 3.10); "
+        "Δ accuracy −0.4 is above 1 (−0.5 to +0.1).",
     ]
     assert among_seeds(HEADLINE, seeds("even", (2.9, -0.5)))[0].endswith(
         "TPF 3.00 is above all of them (2.90 to 2.90); Δ accuracy −0.4 is above all of them (−0.5 to −0.5)."
