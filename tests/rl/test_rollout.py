@@ -1,4 +1,4 @@
-"""Prompt order, resampling until the batch is full, and the choice of the checkpoint."""
+"""Prompt order, and resampling until the batch is full."""
 
 from collections import Counter
 from dataclasses import replace
