@@ -28,7 +28,7 @@ class Validation:
     figures: dict[str, float]
     """Means by name: `validation_accuracy_pct`, `validation_tpf`, ..."""
     correct: list[bool]
-    """Of each problem, in their order."""
+    """Whether each problem was answered right, in their order."""
 
 
 def lower_bound_of_difference(correct: Sequence[bool], base: Sequence[bool]) -> float:

@@ -53,7 +53,7 @@ class Jail:
         self.programs = 0
         """How many it was given."""
         self.exit_code: int | None = None
-        """Of the level's command, once the jail was ended."""
+        """The exit code of the level's command, once the jail was ended."""
         self.is_lost = False
         """It was killed, and not by `end`: by the program, or by someone outside."""
         with contextlib.ExitStack() as stack:
@@ -63,7 +63,7 @@ class Jail:
             self._resources = stack.pop_all()
 
     def fileno(self) -> int:
-        """Of the control channel: readable when a program has ended, or the jail."""
+        """The descriptor of the control channel: readable when a program has ended, or the jail."""
         return self._control.fileno()
 
     def send(self, program_filter: bytes, descriptors: Sequence[int]) -> None:
