@@ -20,14 +20,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(config: Path, seed: int, table: Path) -> None:
+    from lightningrl import io
     from lightningrl.config.experiment import load
     from lightningrl.provenance.plan import plan
     from lightningrl.provenance.system import git_state
+    from lightningrl.report.plain import csv_text
 
     wanted = {run.name for run in load(config).runs} | {"base"}
-    known = pd.read_csv(table) if table.exists() else pd.DataFrame({"seed": [], "policy": []})
-    there = set(known[known.seed == seed].policy)
-    if wanted <= there:
+    known = _read(table) if table.exists() else pd.DataFrame(columns=["seed", "policy", "benchmark"])
+    known_rows = known[known.seed == str(seed)]
+    there = set(zip(known_rows.policy, known_rows.benchmark, strict=True))
+    if wanted <= {policy for policy, _ in there}:
         sys.exit(f"{table} has seed {seed} of {config} already: every seed is run once")
     state = git_state()
     if state["dirty"]:
@@ -40,13 +43,18 @@ def main(config: Path, seed: int, table: Path) -> None:
     subprocess.run([*snakemake, *files], check=True)
     found = plan(load(own))
     collected = Path(json.loads(found.release.manifest.read_text())["inputs"]["collect"]["folder"])
-    rows = pd.read_csv(collected / "headline.csv")
-    rows = rows[[policy not in there for policy in rows.policy]]
-    rows.insert(0, "seed", seed)
+    rows = _read(collected / "headline.csv")
+    rows = rows[[pair not in there for pair in zip(rows.policy, rows.benchmark, strict=True)]]
+    rows.insert(0, "seed", str(seed))
     rows["chosen_step"] = [_chosen(found, policy) for policy in rows.policy]
     rows["seconds"] = [_seconds(found, policy) for policy in rows.policy]
     rows["commit"] = state["commit"][:7]
-    pd.concat([known, rows] if len(known) else [rows]).to_csv(table, index=False)
+    io.write_text(table, csv_text(pd.concat([known, rows] if len(known) else [rows])))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Every cell as it is written."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def _stage(found, policy: str):
