@@ -17,6 +17,9 @@ PROGRAMS_A_JAIL = 250
 class JailPool:
     """Thread-safe. As many jails as are used at a time; none before the first is used.
 
+    A thread is given only jails that it made itself: another's would be killed in the middle of a program when that
+    thread ends.
+
     >>> pool = JailPool()
     >>> pool.close()
     """
@@ -28,10 +31,11 @@ class JailPool:
         self._is_closed = False
 
     def take(self, name: str, limits: Limits) -> Jail | None:
-        """A jail of this level and with a work folder of this size, the caller's from now on; None: there is none."""
+        """A jail of this thread, level and size of work folder, the caller's from now on; None: there is none."""
+        wanted = (threading.current_thread(), name, limits.disk_bytes)
         with self._lock:
             for jail in reversed(self._waiting):
-                if (jail.name, jail.disk_bytes) == (name, limits.disk_bytes):
+                if (jail.maker, jail.name, jail.disk_bytes) == wanted:
                     self._waiting.remove(jail)
                     return jail
         return None
@@ -40,10 +44,11 @@ class JailPool:
         """Give a jail (back), in which nothing of its last program is left."""
         with self._lock:
             is_kept = not self._is_closed and jail.programs < self._programs_a_jail
-            if is_kept:
-                self._waiting.append(jail)
-        if not is_kept:
-            jail.end()
+            waiting = [*self._waiting, jail] if is_kept else self._waiting
+            self._waiting = [one for one in waiting if one.maker.is_alive()]
+            ended = {*waiting, jail} - {*self._waiting}
+        for one in ended:
+            one.end()
 
     def count_waiting(self, most_programs: int) -> int:
         """Jails that wait and have had at most so many programs."""

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,12 +45,13 @@ class Ended:
 class Jail:
     """Started by its constructor. Whoever has it ends it, with `end`. One program at a time; not thread-safe.
 
-    Where a thread made it, it ends with that thread at the latest.
+    It ends with the thread that made it, at the latest: that is what the kernel takes for its parent.
     """
 
     def __init__(self, name: str, level: Level, limits: Limits) -> None:
         """Raises SandboxUnavailable when the command cannot be started."""
         self.name, self.level, self.disk_bytes = name, level, limits.disk_bytes
+        self.maker = threading.current_thread()
         self.programs = 0
         """How many it was given."""
         self.exit_code: int | None = None

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -150,6 +151,17 @@ def test_jails_with_other_folders_are_others(level, jails):
     for size in (64, 32, 64):
         run_calls("def f(): return 1", "f", [()], level=level, pool=jails, limits=Limits(disk_bytes=size * 2**20))
     assert sorted(jail.programs for jail in jails._waiting) == [1, 2]
+
+
+def test_a_jail_is_not_another_thread_s(level, jails):
+    """It dies with the thread that made it, and must not take another's program with it."""
+    source = "import time\ndef f(): return time.sleep(0.2)"
+    for _ in range(3):
+        thread = threading.Thread(target=run_calls, args=(source, "f", [()]), kwargs={"level": level, "pool": jails})
+        thread.start()
+        thread.join()
+        assert run_calls(source, "f", [()], level=level, pool=jails).status == "ok"
+    assert [jail.programs for jail in jails._waiting] == [3]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
