@@ -1,5 +1,5 @@
 # The DAG of an experiment. Rules call `python -m lightningrl <verb>`; what a stage is, and its key, is the plan's
-# business (lightningrl/provenance/plan.py). Without --configfile: config/config.yaml, the miniature of the paper.
+# business (lightningrl/pipeline/plan.py). Without --configfile: config/config.yaml, the miniature of the paper.
 from snakemake.utils import min_version
 
 min_version("9.20")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl.decoding.protocol import Decoder, Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Decoder, Request
 from lightningrl.judges.protocol import Judge
 from lightningrl.tokenization import decode_response, encode_prompts
 from lightningrl.types import Example, Trajectory, Verdict
@@ -42,7 +42,7 @@ def answer(
     tokenizer: Any,
     task: Task,
     asked: Sequence[tuple[Example, int]],
-    policy: Policy,
+    policy: DecodePolicy,
 ) -> list[Answer]:
     """One judged response to each (example, sample number), in order; equal pairs would get equal draws."""
     trajectories = decoder.decode(requests_of(tokenizer, task, asked), policy)
@@ -53,7 +53,7 @@ def requests_of(
     tokenizer: Any,
     task: Task,
     asked: Sequence[tuple[Example, int]],
-    policy_of: Callable[[Example], Policy | None] = lambda _: None,
+    policy_of: Callable[[Example], DecodePolicy | None] = lambda _: None,
 ) -> list[Request]:
     """What the decoder is asked for each (example, sample number), in order; each example is rendered once.
 

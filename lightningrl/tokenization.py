@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lightningrl.errors import BenchmarkError, CheckpointError
-from lightningrl.io import write_json
+from lightningrl.utils.files import write_json
 
 SPECIAL_TOKENS = ("<|unk|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>")
 UNK, PAD, IM_START, IM_END, MASK = SPECIAL_TOKENS

@@ -12,18 +12,18 @@ import pytest
 from fixtures.limits import HANG_S, processor_time
 from typer.testing import CliRunner
 
-from lightningrl import cli
+from lightningrl.cli import app
 from lightningrl.errors import Interrupted
-from lightningrl.provenance import runner
-from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.files import KINDS
+from lightningrl.pipeline import runner
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.files import KINDS
 
 ROOT = PACKAGE.parent
 NANO = str(ROOT / "config" / "nano.yaml")
 
 
 def run(*arguments: str):
-    return CliRunner().invoke(cli.app, list(arguments))
+    return CliRunner().invoke(app.app, list(arguments))
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_help_takes_less_than_a_second_and_imports_nothing_heavy():
     program = "import sys; sys.argv = ['lightningrl', '--help']\n"
-    program += "from lightningrl.cli import app\ntry:\n    app()\nexcept SystemExit:\n    pass\n"
+    program += "from lightningrl.cli.app import app\ntry:\n    app()\nexcept SystemExit:\n    pass\n"
     program += (
         "heavy = {'torch', 'pandas', 'numpy', 'pydantic', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
@@ -49,7 +49,7 @@ def test_help_takes_less_than_a_second_and_imports_nothing_heavy():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_verbs_help_is_its_stages_docstring(kind):
-    source = (PACKAGE / "stages" / f"{kind}.py").read_text()
+    source = (PACKAGE / "pipeline" / "stages" / f"{kind}.py").read_text()
     first = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0]
     shown = run(kind, "--help")
     assert shown.exit_code == 0

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from lightningrl.config.describe import describe
 from lightningrl.config.experiment import Experiment
-from lightningrl.provenance.config_help import describe
 
 PAGE = Path(__file__).resolve().parents[1] / "config" / "README.md"
 

@@ -7,10 +7,11 @@ from fixtures.traced import save_tiny
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from lightningrl import cli, io
 from lightningrl.benchmarks.gsm_mini import GSM_MINI
 from lightningrl.benchmarks.protocol import example_to_json
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.cli.app import app
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.utils import files
 
 PROBLEM = GSM_MINI.load({"test": 1}, 0)["test"][0]
 CONFIG = PACKAGE.parent / "config" / "nano.yaml"
@@ -26,8 +27,8 @@ COMMANDS = {
 OTHERWISE = {
     "generate": "goes on with its own file, tests/inference/test_generate_again.py",
     "evaluate": "goes on with its own folder, test_an_evaluation_does_not_write_over_other_records",
-    "pin": "adds to its own file and refuses any other, tests/provenance/test_pin.py",
-    "redraw": "refuses, tests/provenance/test_redraw_again.py",
+    "pin": "adds to its own file and refuses any other, tests/pipeline/test_pin.py",
+    "redraw": "refuses, tests/pipeline/test_redraw_again.py",
     "bench phases": "as its siblings, after a whole training",
 }
 
@@ -35,13 +36,13 @@ OTHERWISE = {
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    io.write_jsonl(tmp_path / "test.jsonl", [example_to_json(PROBLEM)])
-    io.write_jsonl(tmp_path / "answers.jsonl", [{"uid": PROBLEM.uid, "response": "\\boxed{1}"}])
+    files.write_jsonl(tmp_path / "test.jsonl", [example_to_json(PROBLEM)])
+    files.write_jsonl(tmp_path / "answers.jsonl", [{"uid": PROBLEM.uid, "response": "\\boxed{1}"}])
     return tmp_path
 
 
 def run(*words):
-    return CliRunner().invoke(cli.app, list(words))
+    return CliRunner().invoke(app, list(words))
 
 
 @pytest.mark.parametrize("title", COMMANDS)
@@ -82,7 +83,7 @@ def test_an_evaluation_does_not_write_over_other_records(folder):
 
 
 def test_every_verb_that_writes_where_it_is_told_is_looked_at():
-    group = get_command(cli.app)
+    group = get_command(app)
     found = {name for name, command in verbs(group) if any("--out" in p.opts for p in command.params)}
     assert found == {*COMMANDS, *OTHERWISE}
 
@@ -98,11 +99,11 @@ def verbs(group, prefix=""):
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 def test_what_is_no_ordinary_file_is_not_replaced_by_one(folder, overwrite):
     os.mkfifo(folder / "pipe")
-    done = CliRunner().invoke(cli.app, [*COMMANDS["prompts"], "--out", "pipe", *overwrite])
+    done = CliRunner().invoke(app, [*COMMANDS["prompts"], "--out", "pipe", *overwrite])
     assert done.exit_code == 2 and "pipe is no ordinary file" in done.stderr and (folder / "pipe").is_fifo()
 
 
 def test_a_link_to_nothing_is_not_replaced_unasked(folder):
     (folder / "link").symlink_to("elsewhere")
-    done = CliRunner().invoke(cli.app, [*COMMANDS["prompts"], "--out", "link"])
+    done = CliRunner().invoke(app, [*COMMANDS["prompts"], "--out", "link"])
     assert done.exit_code == 2 and "link already exists" in done.stderr and (folder / "link").is_symlink()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typer.testing import CliRunner
 
-from lightningrl import cli
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.cli.app import app
+from lightningrl.pipeline.code_digest import PACKAGE
 
 PAGE = PACKAGE.parent / "docs" / "paper_index.md"
 START, END = "<!-- targets -->\n", "<!-- /targets -->"
@@ -16,7 +16,7 @@ START, END = "<!-- targets -->\n", "<!-- /targets -->"
 
 def printed() -> str:
     config = PACKAGE.parent / "config" / "paper.yaml"
-    done = CliRunner().invoke(cli.app, ["plan", "--config", str(config), "--targets"])
+    done = CliRunner().invoke(app, ["plan", "--config", str(config), "--targets"])
     assert done.exit_code == 0, done.output
     return done.stdout
 

@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(config: Path, seed: int, table: Path) -> None:
-    from lightningrl import io
     from lightningrl.config.experiment import load
-    from lightningrl.provenance.plan import plan
-    from lightningrl.provenance.system import git_state
-    from lightningrl.report.plain import csv_text
+    from lightningrl.pipeline.plan import plan
+    from lightningrl.pipeline.system import git_state
+    from lightningrl.report.formats import csv_text
+    from lightningrl.utils import files as io
 
     wanted = {run.name for run in load(config).runs} | {"base"}
     known = _read(table) if table.exists() else pd.DataFrame(columns=["seed", "policy", "benchmark"])

@@ -26,9 +26,9 @@ from lightningrl.bench.official_loop import OfficialLoop
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.selectors.scripted import Scripted
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Workload:
 class Bound:
     """The least seconds the forwards could take: weights read once a forward, or arithmetic at the machine's peak."""
 
-    model: SDAR
+    model: Transformer
     bytes_per_s: float
     operations_per_s: float
     trunk_bytes: int = field(init=False)
@@ -73,7 +73,7 @@ class Bound:
 class Recorder:
     """Keeps the arguments of every forward, to run them again bare."""
 
-    model: SDAR
+    model: Transformer
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     """(ids, positions, attend) of a trunk forward, (hidden,) of the head."""
 
@@ -147,7 +147,11 @@ class Variant:
 
 
 def variants_of(
-    model: SDAR, workload: Workload, batches: Sequence[int], repeats_at_1: int, forwards: Sequence[str] = ("spans",)
+    model: Transformer,
+    workload: Workload,
+    batches: Sequence[int],
+    repeats_at_1: int,
+    forwards: Sequence[str] = ("spans",),
 ) -> list[Variant]:
     """The official loop, and ours with each cache plan at each batch, by each kind of forwards."""
     selector = Scripted(workload.tokens_per_step)
@@ -167,7 +171,7 @@ def variants_of(
 
         def run() -> tuple[int, int, int]:
             decoder.ledger.clear()
-            found = decoder.decode(requests, Policy(selector, cache=cache))
+            found = decoder.decode(requests, DecodePolicy(selector, cache=cache))
             stats = [trajectory.stats for trajectory in found]
             row_forwards = sum(s.denoise_forwards + s.commit_forwards for s in stats)
             return sum(s.emitted_tokens for s in stats), row_forwards, len(decoder.ledger.forwards)
@@ -184,7 +188,7 @@ def variants_of(
 
 
 def run_benchmark(
-    model: SDAR,
+    model: Transformer,
     workload: Workload,
     batches: Sequence[int],
     *,

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightningrl.judges.code import CodeJudge
-from lightningrl.judges.math import MathJudge
-from lightningrl.judges.math_rules import number
-from lightningrl.judges.math_text import clean
+from lightningrl.judges.code.judge import CodeJudge
+from lightningrl.judges.math.judge import MathJudge
+from lightningrl.judges.math.rules import number
+from lightningrl.judges.math.text import clean
 from lightningrl.judges.protocol import Judge
 from lightningrl.types import Example
 

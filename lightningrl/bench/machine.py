@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lightningrl.processor import processor
+from lightningrl.utils.machine import processor
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:

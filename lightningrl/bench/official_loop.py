@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lightningrl.decoding.candidates import Candidates
+from lightningrl.decoding.proposals import Proposals
 from lightningrl.decoding.protocol import Request, Selector
 from lightningrl.models.attention import PagedBlocks, PagedKV, PagedSpan
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 
 
 class OfficialLoop:
     """Greedy decoding of one request at a time; `forwards` counts all of them, prefill and stores included."""
 
-    def __init__(self, model: SDAR, length: int):
+    def __init__(self, model: Transformer, length: int):
         config, self.model, self.forwards = model.config, model, 0
         self.page_tokens = config.block_size
         pages = -(-length // self.page_tokens)
@@ -48,7 +48,7 @@ class OfficialLoop:
                 confidence_1K, open_1K = logp_K.exp()[None], open_K[None]
                 score_1K = confidence_1K.masked_fill(~open_1K, float("-inf"))
                 step_1 = torch.tensor([step], device=device)
-                seen = Candidates(open_1K, confidence_1K, torch.zeros_like(confidence_1K), score_1K, step_1)
+                seen = Proposals(open_1K, confidence_1K, torch.zeros_like(confidence_1K), score_1K, step_1)
                 chosen_K = selector.select(seen)[0]
                 block_K[chosen_K] = token_K[chosen_K]
                 step += 1

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from lightningrl import io
 from lightningrl.bench.machine import peak_operations_per_s
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.models.config_file import read_config
-from lightningrl.models.sdar import ModelConfig
+from lightningrl.models.transformer import ModelConfig
+from lightningrl.utils import files
 
 FORWARDS = {"rollout": 1, "reference": 1, "update": 3}
 POSITIONS = {"rollout": "rollout_positions", "reference": "trained_positions", "update": "trained_positions"}
@@ -36,8 +36,8 @@ def phases(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, 
     folder.
     """
     try:
-        metrics = list(io.read_jsonl(folder / "metrics.jsonl"))
-        timing = [row for row in io.read_jsonl(folder / "timing.jsonl") if "rollout_s" in row]
+        metrics = list(files.read_jsonl(folder / "metrics.jsonl"))
+        timing = [row for row in files.read_jsonl(folder / "timing.jsonl") if "rollout_s" in row]
     except (OSError, StageError):
         raise CheckpointError(f"{folder} is no finished training: it has no metrics.jsonl or timing.jsonl") from None
     if not timing or "trained_positions" not in metrics[0]:

@@ -6,17 +6,19 @@ import torch
 
 from lightningrl.bench.sizes import SHAPES
 from lightningrl.errors import ConfigError
-from lightningrl.models.sdar import SDAR, ModelConfig
+from lightningrl.models.transformer import ModelConfig, Transformer
 
 
-def random_model(size: str, block_size: int, dtype: torch.dtype, device: torch.device | str, seed: int = 0) -> SDAR:
+def random_model(
+    size: str, block_size: int, dtype: torch.dtype, device: torch.device | str, seed: int = 0
+) -> Transformer:
     """A model of a shape, weights N(0, 0.02) made where they are used. Raises ConfigError for a size there is not."""
     if size not in SHAPES:
         raise ConfigError(f"there is no size {size!r}; take one of {', '.join(SHAPES)}")
     shape = SHAPES[size]
     config = ModelConfig(**shape, block_size=block_size, mask_token_id=int(shape["vocab_size"]) - 1)  # type: ignore[arg-type]
     with torch.device("meta"):
-        model = SDAR(config)
+        model = Transformer(config)
     model = model.to(dtype).to_empty(device=device).eval()
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():

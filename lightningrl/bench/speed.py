@@ -18,7 +18,7 @@ import torch
 from lightningrl.bench.machine import synchronise
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.ledger import Forward, Ledger
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.types import Trajectory
 
 REPLICATES = 2000
@@ -109,7 +109,7 @@ class Speed:
 def measure(
     decoder: BlockDecoder,
     requests: Sequence[Request],
-    policy: Policy,
+    policy: DecodePolicy,
     *,
     warmup: int,
     batch: int,

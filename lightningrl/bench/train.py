@@ -20,12 +20,12 @@ from torch import Tensor
 from lightningrl.bench.machine import peak_memory_bytes, reset_peak_memory, seconds_of
 from lightningrl.bench.trace_rows import rounds
 from lightningrl.models.packing import PackedRow, pack, token_scores
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 from lightningrl.rl.likelihood import score_tokens, trajectory_row
 from lightningrl.types import Trajectory
 
 Item = TypeVar("Item")
-Scorer = Callable[[SDAR], Iterator[tuple[Tensor, Tensor, Tensor]]]
+Scorer = Callable[[Transformer], Iterator[tuple[Tensor, Tensor, Tensor]]]
 """Forward by forward: log-probabilities of actions, whose trajectories, and their positions in the response."""
 
 
@@ -67,7 +67,7 @@ def packed_scores(trajectories: Sequence[Trajectory], mask_token_id: int, positi
     """What the trainer runs (rl/likelihood.py)."""
     costs = [trajectory_row(trajectory, mask_token_id).num_tokens for trajectory in trajectories]
 
-    def scores(model: SDAR) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def scores(model: Transformer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for group in groups(list(enumerate(trajectories)), costs, positions):
             found = score_tokens(model, [trajectory for _, trajectory in group])
             number = torch.tensor([index for index, _ in group])
@@ -79,7 +79,7 @@ def packed_scores(trajectories: Sequence[Trajectory], mask_token_id: int, positi
 def row_scores(trajectories: Sequence[Trajectory], mask_token_id: int, positions: int) -> Scorer:
     """One row a round; rows that fit go through one forward, without padding either."""
 
-    def scores(model: SDAR) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def scores(model: Transformer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         rows: list[tuple[int, PackedRow]] = []
         for index, trajectory in enumerate(trajectories):
             rows += [(index, row) for row in rounds(trajectory, mask_token_id)]
@@ -118,7 +118,7 @@ class Variant:
     forwards: int = 0
     peak_bytes: int = 0
 
-    def run(self, model: SDAR) -> dict[tuple[int, int], float]:
+    def run(self, model: Transformer) -> dict[tuple[int, int], float]:
         """Forward and backward of the whole loss; {(trajectory, position): log-probability}. Gradients add up."""
         found = {}
         for logp_n, number_n, position_n in self.scorer(model):
@@ -138,7 +138,7 @@ class Variant:
 
 
 @contextmanager
-def counted(model: SDAR, variant: Variant) -> Iterator[None]:
+def counted(model: Transformer, variant: Variant) -> Iterator[None]:
     """Count the positions that enter the trunk."""
     hidden = model.hidden
 
@@ -155,7 +155,7 @@ def counted(model: SDAR, variant: Variant) -> Iterator[None]:
 
 
 def run_benchmark(
-    model: SDAR,
+    model: Transformer,
     trajectories: Sequence[Trajectory],
     *,
     positions: int,

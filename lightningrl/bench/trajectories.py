@@ -15,10 +15,10 @@ import numpy as np
 
 from lightningrl.benchmarks.gsm_mini import GSM_MINI
 from lightningrl.benchmarks.protocol import NO_ROWS, PromptOptions
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.inference.llm import LLM
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
 
 STEPS_OF_1000_BLOCKS = (1, 6, 22, 52, 91, 128, 149, 149, 130, 101, 71, 45, 26, 14, 7, 3, 1, 1)
@@ -68,10 +68,10 @@ def drawn(
 
 def recorded(
     folder: Path, prompts: int, *, max_new_tokens: int, threshold: float, block_size: int | None, device: str
-) -> tuple[SDAR, list[Trajectory]]:
+) -> tuple[Transformer, list[Trajectory]]:
     """A checkpoint's model, and its responses to the first test problems of gsm-mini, drawn at temperature 1."""
     llm = LLM(folder, block_size=block_size, device=device)
     examples = GSM_MINI.load({"train": 0, "validation": 0, "test": prompts}, 0, NO_ROWS)["test"]
     asked = [(example.uid, GSM_MINI.render(example, PromptOptions())) for example in examples]
     requests = [llm.request(words, uid=uid, max_new_tokens=max_new_tokens) for uid, words in asked]
-    return llm.model, llm.decoder.decode(requests, Policy(Threshold(threshold), 1.0))
+    return llm.model, llm.decoder.decode(requests, DecodePolicy(Threshold(threshold), 1.0))

@@ -16,7 +16,7 @@ from typing import Any
 
 from lightningrl.benchmarks.sources import Row, Source, content_hash, read_rows
 from lightningrl.errors import BenchmarkError
-from lightningrl.pins import is_transport_error, locked
+from lightningrl.utils.download_lock import is_transport_error, locked
 
 MIRROR_VARIABLE = "LIGHTNINGRL_DATA_MIRROR"
 NAMED_BY = f"--mirror, {MIRROR_VARIABLE} or `data.mirror`"

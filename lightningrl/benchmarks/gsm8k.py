@@ -22,7 +22,7 @@ class Gsm8k:
     name = "gsm8k"
     licence = "MIT"
     citation = "Cobbe et al., Training Verifiers to Solve Math Word Problems, arXiv 2110.14168, 2021."
-    judge = "lightningrl.judges.math:MathJudge"
+    judge = "lightningrl.judges.math.judge:MathJudge"
     styles = ("default", "system", "think")
     shots = (0,)
     sources = (

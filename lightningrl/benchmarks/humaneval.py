@@ -22,7 +22,7 @@ class HumanEval:
     name = "humaneval"
     licence = "MIT"
     citation = "Chen et al., Evaluating Large Language Models Trained on Code, arXiv 2107.03374, 2021."
-    judge = "lightningrl.judges.code:CodeJudge"
+    judge = "lightningrl.judges.code.judge:CodeJudge"
     styles = ("default",)
     shots = (0,)
     splits = ("test",)

@@ -22,7 +22,7 @@ class Math500:
         "Hendrycks et al., Measuring Mathematical Problem Solving With the MATH Dataset, NeurIPS 2021; test split of "
         "Lightman et al., Let's Verify Step by Step, 2023."
     )
-    judge = "lightningrl.judges.math:MathJudge"
+    judge = "lightningrl.judges.math.judge:MathJudge"
     styles = ("default", "system", "think")
     shots = (0, 4)
     sources = (

@@ -30,7 +30,7 @@ class Mbpp:
     name = "mbpp"
     licence = "CC-BY-4.0"
     citation = "Austin et al., Program Synthesis with Large Language Models, arXiv 2108.07732, 2021."
-    judge = "lightningrl.judges.code:CodeJudge"
+    judge = "lightningrl.judges.code.judge:CodeJudge"
     styles = ("default",)
     shots = (0, 3)
     sources = (

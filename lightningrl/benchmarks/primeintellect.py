@@ -22,7 +22,7 @@ class PrimeIntellect:
     name = "primeintellect"
     licence = "LicenseRef-unknown"
     citation = "SYNTHETIC-1, Prime Intellect, 2025; as prepared for the code rewards of TraceRL (arXiv 2509.06949)."
-    judge = "lightningrl.judges.code:CodeJudge"
+    judge = "lightningrl.judges.code.judge:CodeJudge"
     styles = ("default",)
     shots = (0,)
     splits = ("train", "validation")

@@ -123,7 +123,7 @@ def check_sizes(benchmark: str, sizes: Mapping[str, int | None]) -> None:
 
 
 def example_to_json(example: Example) -> dict[str, Any]:
-    """A row for `io.write_jsonl`, which makes it canonical text."""
+    """A row for `utils.files.write_jsonl`, which makes it canonical text."""
     return {
         "uid": example.uid,
         "messages": [dict(message) for message in example.messages],

@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from lightningrl.errors import BenchmarkError
-from lightningrl.io import canonical_json, sha256_text
+from lightningrl.utils.files import canonical_json, sha256_text
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from lightningrl.config.section import Section
-from lightningrl.resolve import resolve
+from lightningrl.utils.registry import resolve
 
 REGISTRY = "lightningrl.benchmarks.registry:BENCHMARKS"
 """Looked up and not imported: the settings know no benchmark, but a misspelt name is said before what refers to it."""

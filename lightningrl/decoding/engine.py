@@ -7,9 +7,9 @@ next block. A row ends by the stop rule, or at its length limit. Rows enter and 
 pages run out, the row that entered last gives its own back and is recomputed later; a request that could never fit is
 refused alone.
 
-Randomness is keyed (decoding/keyed.py), so a row does not depend on its neighbours but through rounding. The state of
+Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state of
 the rows is on the host; a forward costs one copy to the device and one back.
-The turns are in decoding/run.py.
+The turns are in decoding/scheduler.py.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from lightningrl.decoding.ledger import Ledger
-from lightningrl.decoding.pool import FORWARDS, Pool, spare_pages
-from lightningrl.decoding.protocol import Observer, Outcome, Policy, Request
-from lightningrl.decoding.rows import Pages, Rows, Waiting
-from lightningrl.decoding.run import Run
+from lightningrl.decoding.page_pool import FORWARDS, Pool, spare_pages
+from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
+from lightningrl.decoding.row_state import PagePool, QueuedRequest, Rows
+from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.errors import DecodeError
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 from lightningrl.types import Trajectory
 
 SMALLEST_PAGE_TOKENS = 16
@@ -38,13 +38,13 @@ class BlockDecoder:
 
     stop_token_ids: any of them in the response ends it. rows: most rows decoded together. memory_bytes: of the KV
     cache (None: as much as the rows could need). page_tokens: positions a page, a multiple of the block size.
-    forwards: `spans`, or the experimental `gathered`, `segments`, `graphs` (models/segments.py): static shapes, in
-    plain torch, by a paged kernel, as CUDA graphs.
+    forwards: `spans`, or the experimental `gathered`, `segments`, `graphs` (models/static_forward.py): static shapes,
+    in plain torch, by a paged kernel, as CUDA graphs.
     """
 
     def __init__(
         self,
-        model: SDAR,
+        model: Transformer,
         stop_token_ids: Collection[int],
         *,
         rows: int = 256,
@@ -72,7 +72,9 @@ class BlockDecoder:
         numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
         return numbers * self.page_tokens * weight.element_size()
 
-    def decode(self, requests: Sequence[Request], policy: Policy, observer: Observer | None = None) -> list[Trajectory]:
+    def decode(
+        self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None
+    ) -> list[Trajectory]:
         """One trajectory a request, in order. Raises the DecodeError of a request that cannot be decoded."""
         finished: dict[int, Trajectory] = {}
         for outcome in self.stream(requests, policy, observer):
@@ -83,17 +85,17 @@ class BlockDecoder:
         return [finished[index] for index in range(len(requests))]
 
     def stream(
-        self, requests: Sequence[Request], policy: Policy, observer: Observer | None = None
-    ) -> Iterator[Outcome]:
+        self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None
+    ) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others."""
         size = self.model.config.block_size
-        waiting: deque[Waiting] = deque()
+        waiting: deque[QueuedRequest] = deque()
         for index, request in enumerate(requests):
             end = -(-(len(request.prompt_ids) + request.max_new_tokens) // size) * size
             if (error := self._refusal(request, end)) is not None:
-                yield Outcome(index, request, error=error)
+                yield DecodeResult(index, request, error=error)
             else:
-                waiting.append(Waiting(index, request, request.policy or policy, end))
+                waiting.append(QueuedRequest(index, request, request.policy or policy, end))
         if not waiting:
             return
         run = self._run(waiting, observer)
@@ -104,15 +106,15 @@ class BlockDecoder:
             run.cache.clear([page for held in run.rows.held for page in held])
             self._pool = run.pool
 
-    def _run(self, waiting: deque[Waiting], observer: Observer | None) -> Run:
+    def _run(self, waiting: deque[QueuedRequest], observer: Observer | None) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together."""
         config, slots = self.model.config, min(self.rows, len(waiting))
         longest = sorted((-(-item.end // self.page_tokens) for item in waiting), reverse=True)[:slots]
         pages = sum(longest) if self.memory_bytes is None else min(sum(longest), self._budget_pages)
         length = max(item.end for item in waiting)
-        rows = Rows(slots, length, config.block_size, config.mask_token_id, Pages(pages), self.page_tokens)
+        rows = Rows(slots, length, config.block_size, config.mask_token_id, PagePool(pages), self.page_tokens)
         pool = self._take_pool(pages, longest[0])
-        return Run(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
+        return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
 
     @property
     def _budget_pages(self) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.candidates import Candidates, Drawn
+from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.rankings.confidence import Confidence
 from lightningrl.decoding.scopes.block import Block
 from lightningrl.decoding.stops.finish_block import FinishBlock
@@ -37,13 +37,13 @@ class Scope(Protocol):
 
 
 class Ranking(Protocol):
-    def score(self, drawn: Drawn) -> Tensor:
+    def score(self, drawn: OpenPositions) -> Tensor:
         """(B, K) a number for each open position, higher is sooner."""
         ...
 
 
 class Selector(Protocol):
-    def select(self, candidates: Candidates) -> Tensor:
+    def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool, a subset of candidates.open_BK, not empty where that is not."""
         ...
 
@@ -64,7 +64,7 @@ class StopRule(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class DecodePolicy:
     """How to decode, and the key of the draws."""
 
     selector: Selector
@@ -106,7 +106,7 @@ class Request:
     """[P] int64. A mask token in it is context like any other token."""
     max_new_tokens: int
     """Rounded up so that prompt and response end on the block grid."""
-    policy: Policy | None = None
+    policy: DecodePolicy | None = None
     """For this request alone; None: the one given for all."""
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class DecodeResult:
     """What became of one request: a trajectory, or the reason why there is none."""
 
     index: int
@@ -162,10 +162,10 @@ class Observer(Protocol):
 class Decoder(Protocol):
     """Anything that turns requests into trajectories with exact reveal steps and log-probabilities."""
 
-    def decode(self, requests: Sequence[Request], policy: Policy) -> list[Trajectory]:
+    def decode(self, requests: Sequence[Request], policy: DecodePolicy) -> list[Trajectory]:
         """One trajectory a request, in the order of the requests. Raises the first request's error, if one has any."""
         ...
 
-    def stream(self, requests: Sequence[Request], policy: Policy) -> Iterator[Outcome]:
+    def stream(self, requests: Sequence[Request], policy: DecodePolicy) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known, in no particular order."""
         ...

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightningrl import io
 from lightningrl.answering import Task
 from lightningrl.benchmarks.protocol import Benchmark, PromptOptions
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError
 from lightningrl.evaluation.metrics import EvalSummary, summarise
 from lightningrl.evaluation.selfcheck import self_check
@@ -22,6 +21,7 @@ from lightningrl.evaluation.sweep import Loaded, Sweep
 from lightningrl.inference.llm import LLM
 from lightningrl.judges.protocol import Judge
 from lightningrl.types import Example
+from lightningrl.utils import files
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def evaluate(
     llm: LLM,
     judge: Judge,
     asked: Asked,
-    policy: Callable[[float], Policy],
+    policy: Callable[[float], DecodePolicy],
     settings: dict[str, Any],
     folder: Path,
     report: Callable[[str], None],
@@ -73,24 +73,24 @@ def evaluate(
     )
     thresholds = sorted({*asked.thresholds, *sweep.complete()})  # what the folder has already stays in its records
     found = [sweep.at(threshold) for threshold in thresholds]
-    io.write_jsonl(folder / "records.jsonl", (record.to_json() for records, _ in found for record in records))
+    files.write_jsonl(folder / "records.jsonl", (record.to_json() for records, _ in found for record in records))
     summaries = [summarise(records) for records, _ in found]
     rows = [summary.to_json() | {"engine": engine} for summary, (_, engine) in zip(summaries, found, strict=True)]
-    io.write_json(folder / "summary.json", rows)
+    files.write_json(folder / "summary.json", rows)
     return summaries
 
 
 def _check_judge(path: Path, judge: Judge, asked: Asked, settings: dict[str, Any]) -> None:
     """Prove the judge, unless this very judge was proved on these problems."""
     of = {name: settings[name] for name in ("benchmark", "problems", "judge", "sandbox")}
-    if path.exists() and io.read_json(path).get("of") == of:
+    if path.exists() and files.read_json(path).get("of") == of:
         return
-    io.write_json(path, {"of": of, **self_check(asked.benchmark.name, asked.examples, judge)})
+    files.write_json(path, {"of": of, **self_check(asked.benchmark.name, asked.examples, judge)})
 
 
 def _same_settings(path: Path, settings: dict[str, Any]) -> None:
     if path.exists() and any(path.parent.glob("threshold-*.jsonl")):  # else nothing was decoded: nothing to protect
-        before = io.read_json(path)
+        before = files.read_json(path)
         changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
         if changed:
             raise ConfigError(
@@ -100,4 +100,4 @@ def _same_settings(path: Path, settings: dict[str, Any]) -> None:
     elif (records := path.parent.parent / "records.jsonl").exists():
         raise ConfigError(f"{records} already exists, and was not made here. Name another folder with --out.")
     else:
-        io.write_json(path, settings)
+        files.write_json(path, settings)

@@ -6,7 +6,7 @@ that is so as often as its probability says; revealing all positions over a thre
 is not. `token_classes` says what kind of token each one is, `together` with how many others each was revealed,
 `entropy_nats` how much is left open. All of it is about the policy's own answers, right or wrong.
 
-No torch. Where the answers come from: `stages.probe`.
+No torch. Where the answers come from: `pipeline.stages.probe`.
 """
 
 from __future__ import annotations

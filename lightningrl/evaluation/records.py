@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl import io
 from lightningrl.answering import Answer
-from lightningrl.evaluation.lines import hashed_line, hashed_row
 from lightningrl.tokenization import decode_response, encode_texts
 from lightningrl.types import EvalRecord
+from lightningrl.utils import files
+from lightningrl.utils.journal import hashed_line, hashed_row
 
 Key = tuple[str, int]
 """(uid, sample): what identifies a record within a threshold."""
@@ -41,7 +41,7 @@ def to_record(policy: str, threshold: float, answer: Answer, visible_tokens: int
         uid=trajectory.uid,
         sample=trajectory.sample,
         threshold=threshold,
-        prompt_sha256=io.sha256_text(" ".join(map(str, trajectory.prompt_ids.tolist()))),
+        prompt_sha256=files.sha256_text(" ".join(map(str, trajectory.prompt_ids.tolist()))),
         response=writable(answer.text),
         extracted=None if verdict.extracted is None else writable(verdict.extracted),
         correct=verdict.correct,
@@ -90,7 +90,7 @@ class RecordFile:
             try:
                 data = each.read_bytes() if each.exists() else b""
             except OSError as error:
-                raise io.disk_error(each, error) from error
+                raise files.disk_error(each, error) from error
             for line in data.splitlines():
                 self._read(line)
 
@@ -116,7 +116,7 @@ class RecordFile:
                         os.ftruncate(file.fileno(), before)
                     raise
         except OSError as error:
-            raise io.disk_error(self.path, error) from error
+            raise files.disk_error(self.path, error) from error
         self.records |= {(record.uid, record.sample): record for record in records}
         self.engine[batch] = engine
 

@@ -15,12 +15,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lightningrl import io
 from lightningrl.errors import BenchmarkError, StageError
-from lightningrl.evaluation.given import SHOWN, Given, counted, writable
-from lightningrl.evaluation.lines import hashed_line, hashed_row
+from lightningrl.evaluation.external import SHOWN, Given, counted, writable
 from lightningrl.judges.protocol import Judge
 from lightningrl.types import EvalRecord, Example, Verdict
+from lightningrl.utils import files
+from lightningrl.utils.journal import hashed_line, hashed_row
 
 BATCH = 128
 """Responses judged between two writes: what a kill costs at most."""
@@ -109,14 +109,14 @@ class _Partial:
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
         self.path = partial_path(out)
         self.rows: dict[str, dict[str, Any]] = {}
-        self._head = io.canonical_json({"identity": dict(identity)}).encode() + b"\n"
+        self._head = files.canonical_json({"identity": dict(identity)}).encode() + b"\n"
 
     def __enter__(self) -> _Partial:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab+", buffering=0)
         except OSError as error:
-            raise io.disk_error(self.path, error) from error
+            raise files.disk_error(self.path, error) from error
         try:
             self._lock()
             self._read()
@@ -144,7 +144,7 @@ class _Partial:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file.fileno(), before)
-            raise io.disk_error(self.path, error) from error
+            raise files.disk_error(self.path, error) from error
 
     def _lock(self) -> None:
         try:

@@ -18,7 +18,7 @@ from typing import Any
 from lightningrl.answering import Task, answer
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.ledger import Ledger
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import Interrupted
 from lightningrl.evaluation.records import RecordFile, to_records
 from lightningrl.types import EvalRecord, Example
@@ -47,7 +47,7 @@ class Sweep:
     cache: Path
     """Folder of the gathering files."""
     load: Callable[[], Loaded]
-    policy: Callable[[float], Policy]
+    policy: Callable[[float], DecodePolicy]
     """The decoding policy at a threshold."""
     report: Callable[[str], None]
     timing: Callable[..., None]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lightningrl.decoding.protocol import Observation, Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Observation, Request
 from lightningrl.errors import DecodeError
 from lightningrl.inference.llm import LLM
 from lightningrl.tokenization import decode_response
@@ -64,7 +64,7 @@ class Conversation:
     def clear(self) -> None:
         self.messages.clear()
 
-    def answer(self, text: str, policy: Policy, show: Show) -> Trajectory:
+    def answer(self, text: str, policy: DecodePolicy, show: Show) -> Trajectory:
         """Ask, show the answer as it comes, keep both turns.
 
         An answer has at most the tokens that the context still holds. Interrupted (KeyboardInterrupt), what was shown

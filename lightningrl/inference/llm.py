@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Observer, Outcome, Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
 from lightningrl.models.checkpoint import load_model
@@ -89,7 +89,7 @@ class LLM:
         uid: str,
         sample: int = 0,
         max_new_tokens: int | None = None,
-        policy: Policy | None = None,
+        policy: DecodePolicy | None = None,
     ) -> Request:
         """The prompt through the chat template; `uid` and `sample` are the key of its draws.
 
@@ -119,18 +119,18 @@ class LLM:
         return decode_response(self.tokenizer, trajectory.response_ids)
 
     def stream(
-        self, requests: Sequence[Request], policy: Policy | None = None, observer: Observer | None = None
-    ) -> Iterator[Outcome]:
+        self, requests: Sequence[Request], policy: DecodePolicy | None = None, observer: Observer | None = None
+    ) -> Iterator[DecodeResult]:
         """Each request's outcome as soon as it is known."""
-        return self.decoder.stream(requests, policy or Policy(Threshold(0.9)), observer)
+        return self.decoder.stream(requests, policy or DecodePolicy(Threshold(0.9)), observer)
 
     def generate(
-        self, prompts: Sequence[Prompt], policy: Policy | None = None, *, max_new_tokens: int | None = None
+        self, prompts: Sequence[Prompt], policy: DecodePolicy | None = None, *, max_new_tokens: int | None = None
     ) -> list[Completion]:
         """One completion a prompt, in order. Greedy at threshold 0.9 unless a policy is given.
 
         Raises DecodeError when a prompt cannot be decoded.
         """
         requests = [self.request(p, uid=f"prompt/{i}", max_new_tokens=max_new_tokens) for i, p in enumerate(prompts)]
-        trajectories = self.decoder.decode(requests, policy or Policy(Threshold(0.9)))
+        trajectories = self.decoder.decode(requests, policy or DecodePolicy(Threshold(0.9)))
         return [Completion(p, self.text(t), t) for p, t in zip(prompts, trajectories, strict=True)]

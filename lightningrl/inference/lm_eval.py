@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
@@ -60,7 +60,7 @@ class Decoder(LM):
         self.llm = LLM(pretrained, block_size=block_size, dtype=DTYPES[dtype], device=place, rows=rows)
         self._words = {"parameter": float(threshold), "seed": int(seed), **words}
         self._max_gen_toks = int(max_gen_toks)
-        self._policies: dict[tuple[float, int, float], Policy] = {}
+        self._policies: dict[tuple[float, int, float], DecodePolicy] = {}
         self.tokens = self.forwards = self.commits = self.responses = 0
         """Of all responses so far: their tokens, denoise forwards, separate commits, and how many."""
         self._policy(0.0, 0, 1.0)  # what is wrong with the words is said now
@@ -137,7 +137,7 @@ class Decoder(LM):
             ids = ids[-room:]
         return Request(f"lm-eval/{number}", 0, ids, min(longest, self.llm.room_left(len(ids))), policy)
 
-    def _policy(self, temperature: float, top_k: int, top_p: float) -> Policy:
+    def _policy(self, temperature: float, top_k: int, top_p: float) -> DecodePolicy:
         key = temperature, top_k, top_p
         if key not in self._policies:
             self._policies[key] = policy_of(**self._words, temperature=temperature, top_k=top_k, top_p=top_p)

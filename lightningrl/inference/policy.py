@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.registry import CACHES, RANKINGS, SCOPES, SELECTORS, STOPS
 from lightningrl.errors import ConfigError
-from lightningrl.resolve import resolve
+from lightningrl.utils.registry import resolve
 
 PIECES: Mapping[str, Mapping[str, str]] = {"ranking": RANKINGS, "scope": SCOPES, "cache": CACHES, "stop": STOPS}
 
@@ -23,7 +23,7 @@ def policy_of(
     top_p: float = 1.0,
     seed: int = 0,
     **pieces: str,
-) -> Policy:
+) -> DecodePolicy:
     """selector is called with `parameter` and `options`; `pieces` name the ranking, scope, cache and stop.
 
     Raises ConfigError for a name that is not there or options a piece does not take, DecodeError for a number out of
@@ -34,7 +34,7 @@ def policy_of(
     """
     made = {name: _made(name, PIECES[name], value) for name, value in pieces.items()}
     chosen = _made("selector", SELECTORS, selector, parameter, **(options or {}))
-    return Policy(chosen, temperature, top_k, top_p, seed=seed, **made)
+    return DecodePolicy(chosen, temperature, top_k, top_p, seed=seed, **made)
 
 
 def _made(kind: str, registry: Mapping[str, str], name: str, *arguments: float, **options: Any) -> Any:

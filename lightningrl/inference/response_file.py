@@ -14,8 +14,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lightningrl import io
 from lightningrl.errors import StageError
+from lightningrl.utils import files
 
 
 def to_line(row: dict[str, Any]) -> bytes:
@@ -42,7 +42,7 @@ class ResponseFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "ab+", buffering=0)
         except OSError as error:
-            raise io.disk_error(path, error) from error
+            raise files.disk_error(path, error) from error
         self._lock()
         self._length = 0
         """Bytes in whole lines."""
@@ -93,7 +93,7 @@ class ResponseFile:
             if self._failed_lines:
                 self._drop_failed()
         except OSError as error:
-            raise io.disk_error(self.path, error) from error
+            raise files.disk_error(self.path, error) from error
 
     def _drop_failed(self) -> None:
         path = self.path.resolve()  # a link stays one
@@ -126,7 +126,7 @@ class ResponseFile:
         except BaseException as error:
             os.ftruncate(self._file.fileno(), self._length)
             if isinstance(error, OSError):
-                raise io.disk_error(self.path, error) from error
+                raise files.disk_error(self.path, error) from error
             raise
 
     def close(self) -> None:
@@ -134,6 +134,6 @@ class ResponseFile:
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise io.disk_error(self.path, error) from error
+            raise files.disk_error(self.path, error) from error
         finally:
             self._file.close()

@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl import io
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.errors import LightningRLError
 from lightningrl.inference.jsonl import Ask, Line
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
 from lightningrl.types import Trajectory
+from lightningrl.utils import files
 
 HASH_DIGITS = 12
 
@@ -53,7 +53,7 @@ class Planned:
 
 def plan(llm: LLM, asks: Iterable[Ask]) -> list[Planned]:
     """Every response asked for, in order; asks that cannot be decoded as one failed response each."""
-    policies: dict[str, Policy] = {}  # equal settings share one object: the decoder treats its rows together
+    policies: dict[str, DecodePolicy] = {}  # equal settings share one object: the decoder treats its rows together
     planned = []
     for ask in asks:
         if ask.line is None:
@@ -61,19 +61,19 @@ def plan(llm: LLM, asks: Iterable[Ask]) -> list[Planned]:
             continue
         try:
             words = ask.line.words()
-            key = io.canonical_json(words)
+            key = files.canonical_json(words)
             policy = policies.get(key) or policies.setdefault(key, policy_of(**words))
             request = _request(llm, ask, ask.line, policy)
         except LightningRLError as error:
             planned.append(Planned(ask, 0, error=str(error)))
             continue
         made_of = ask.line.model_dump(exclude={"id", "samples"}) | {"model": llm.fingerprint}
-        digest = io.sha256_text(io.canonical_json(made_of))[:HASH_DIGITS]
+        digest = files.sha256_text(files.canonical_json(made_of))[:HASH_DIGITS]
         planned += [Planned(ask, s, replace(request, sample=s), digest) for s in range(ask.line.samples)]
     return planned
 
 
-def _request(llm: LLM, ask: Ask, line: Line, policy: Policy) -> Request:
+def _request(llm: LLM, ask: Ask, line: Line, policy: DecodePolicy) -> Request:
     uid = str(ask.id)
     if line.prompt_ids is None:
         prompt = line.prompt if line.prompt is not None else [turn.model_dump() for turn in line.messages or ()]

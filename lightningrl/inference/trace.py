@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl.decoding.protocol import Observation, Policy
+from lightningrl.decoding.protocol import DecodePolicy, Observation
 from lightningrl.inference.llm import LLM, Prompt
 from lightningrl.tokenization import text_pieces
 from lightningrl.types import Trajectory
@@ -100,7 +100,9 @@ class Recorder:
             self.seen[int(seen.index_n[n])].append((int(seen.forward_n[n]), bool(seen.chosen_n[n]), guess))
 
 
-def trace_response(llm: LLM, prompt: Prompt, policy: Policy, *, name: str, max_new_tokens: int | None = None) -> Trace:
+def trace_response(
+    llm: LLM, prompt: Prompt, policy: DecodePolicy, *, name: str, max_new_tokens: int | None = None
+) -> Trace:
     """Generate one response and keep how it came about. The tokens are those of `LLM.generate([prompt], policy)`.
 
     Raises DecodeError when the prompt cannot be decoded, BenchmarkError when the tokenizer lacks a word of it.
@@ -118,7 +120,7 @@ def trace_of(
     seen: Sequence[tuple[int, bool, Guess]],
     *,
     name: str,
-    policy: Policy,
+    policy: DecodePolicy,
 ) -> Trace:
     """The trace of a trajectory from what a `Recorder` saw of its request."""
     ids, start, size = trajectory.token_ids.tolist(), len(trajectory.prompt_ids), trajectory.block_size
@@ -161,7 +163,7 @@ def token_text(tokenizer: Any, token: int) -> str:
     return text
 
 
-def policy_in_words(policy: Policy) -> str:
+def policy_in_words(policy: DecodePolicy) -> str:
     """Selector and temperature, and whatever differs from the defaults.
 
     >>> from lightningrl.inference.policy import policy_of
@@ -175,7 +177,7 @@ def policy_in_words(policy: Policy) -> str:
         words.append(f"temperature {policy.temperature:g}")
         words += [f"top-k {policy.top_k}"] * (policy.top_k > 0) + [f"top-p {policy.top_p:g}"] * (policy.top_p < 1)
         words.append(f"seed {policy.seed}")
-    usual = Policy(policy.selector)
+    usual = DecodePolicy(policy.selector)
     for piece in ("ranking", "scope", "cache", "stop"):
         if (mine := getattr(policy, piece)) != getattr(usual, piece):
             words.append(f"{piece} {_words(mine)}")

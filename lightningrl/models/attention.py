@@ -1,4 +1,4 @@
-"""Ways of attending: which positions of a forward see which keys. Each class is one `Attend` (models/sdar.py).
+"""Ways of attending: which positions of a forward see which keys. Each class is one `Attend` (models/transformer.py).
 
 `Masked`       a dense boolean mask: parity tests, small things
 `PagedBlocks`  decoding: spans of many rows against their pages of the KV cache

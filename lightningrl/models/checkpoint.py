@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lightningrl import io
 from lightningrl.errors import CheckpointError
 from lightningrl.models.config_file import config_json, read_config
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 from lightningrl.models.weight_files import MAX_SHARD_BYTES, Stored, read_weights, stored_weights, write_weights
+from lightningrl.utils import files
 
 
 def load_model(
@@ -27,7 +27,7 @@ def load_model(
     device: torch.device | str = "cpu",
     block_size: int | None = None,
     mask_token_id: int | None = None,
-) -> SDAR:
+) -> Transformer:
     """The model of a folder (one or several safetensors files), in evaluation mode.
 
     `dtype` None keeps the weights as they are stored. Memory holds one copy of the weights. Raises CheckpointError
@@ -44,7 +44,7 @@ def load_model(
 
 def inspect_model(
     folder: Path, *, block_size: int | None = None, mask_token_id: int | None = None
-) -> tuple[SDAR, dict[str, Stored]]:
+) -> tuple[Transformer, dict[str, Stored]]:
     """The model without its weights (on the meta device), and where each of them lies; no weight is read.
 
     Raises CheckpointError like `load_model`.
@@ -56,7 +56,7 @@ def inspect_model(
             f"{folder}: config.json says {config.num_hidden_layers} layers, the checkpoint has {len(stored)} weights"
         )
     with torch.device("meta"), _Undrawn():
-        model = SDAR(config)
+        model = Transformer(config)
     _match(folder, stored, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     return model, stored
 
@@ -91,7 +91,7 @@ def _match(folder: Path, stored: Mapping[str, Stored], expected: Mapping[str, tu
 
 
 def save_model(
-    model: SDAR, folder: Path, *, eos_token_id: int, pad_token_id: int, max_shard_bytes: int = MAX_SHARD_BYTES
+    model: Transformer, folder: Path, *, eos_token_id: int, pad_token_id: int, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> None:
     """Write `config.json` and the weights in the model's dtype: one file, or shards and their index where it is larger.
 
@@ -100,4 +100,4 @@ def save_model(
     dtype = next(model.parameters()).dtype
     write_weights(folder, model.state_dict(), max_shard_bytes)
     config = config_json(model.config, dtype, eos_token_id=eos_token_id, pad_token_id=pad_token_id)
-    io.write_json(folder / "config.json", config)
+    files.write_json(folder / "config.json", config)

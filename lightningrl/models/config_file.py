@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models.sdar import ModelConfig
+from lightningrl.models.transformer import ModelConfig
 
 _VARIANTS = {
     "tie_word_embeddings": False, "attention_bias": False, "rope_scaling": None, "hidden_act": "silu",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 
 CHUNK_LOGITS = 1 << 24
 """Logits computed together, positions times V (64 MB in float32); at least one position is. Not less on the CPU: glibc
@@ -20,11 +20,12 @@ gives blocks below 32 MB back late, and a loss in chunks of that size was measur
 
 
 def token_log_probs(
-    model: SDAR, hidden_nH: Tensor, target_n: Tensor, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS
+    model: Transformer, hidden_nH: Tensor, target_n: Tensor, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS
 ) -> tuple[Tensor, Tensor]:
     """(n,) log-probability of each target, differentiable; (n,) entropy of its distribution, detached; nats.
 
-    Both by `SDAR.log_probs`, which the decoder draws by: float32 at least, the mask token and padding rows banned.
+    Both by `Transformer.log_probs`, which the decoder draws by: float32 at least, the mask token and padding rows
+    banned.
     """
     size = max(1, chunk_logits // model.config.vocab_size)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.errors import CheckpointError
-from lightningrl.io import canonical_json, sha256_file, sha256_text
-from lightningrl.pins import is_transport_error, locked
 from lightningrl.tokenization import TOKENIZER_FILES
+from lightningrl.utils.download_lock import is_transport_error, locked
+from lightningrl.utils.files import canonical_json, sha256_file, sha256_text
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 PATTERNS = ("config.json", *WEIGHTS, *TOKENIZER_FILES)

@@ -33,7 +33,7 @@ queries are hidden."""
 
 
 class PackedBlocks:
-    """An `Attend` (models/sdar.py) for one forward of a packed row: q (1, N, Q, D), k and v (1, M, Q, D)."""
+    """An `Attend` (models/transformer.py) for one forward of a packed row: q (1, N, Q, D), k and v (1, M, Q, D)."""
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 class FlexPacked:
-    """An `Attend` (models/sdar.py) for one packed row: q (1, N, Q, D), k and v (1, M, Q, D)."""
+    """An `Attend` (models/transformer.py) for one packed row: q (1, N, Q, D), k and v (1, M, Q, D)."""
 
     def __init__(self, layout: PackedLayout, device: torch.device | str):
         self.mask = block_mask(layout, device)

@@ -1,8 +1,8 @@
 """Packed rows for training: one clean copy of a sequence, and a noisy copy of one block for each state trained on.
 
 What a state is, the caller decides: rl/likelihood.py has one for each denoise forward of a trajectory,
-pretraining/objective.py draws them at random. Rows stand behind each other in one forward, without padding; who sees
-whom is in models/packed_layout.py, and the head is evaluated at scored positions only (models/head.py).
+training/supervised/objective.py draws them at random. Rows stand behind each other in one forward, without padding; who
+sees whom is in models/packed_layout.py, and the head is evaluated at scored positions only (models/head.py).
 
 Shapes: T clean positions of a row; C copies of a row; K block size; Q positions of the forward; n scored positions.
 """
@@ -20,7 +20,7 @@ from lightningrl.models.head import token_log_probs
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packed_flex import FlexPacked
 from lightningrl.models.packed_layout import PackedLayout, Segment
-from lightningrl.models.sdar import SDAR, Attend
+from lightningrl.models.transformer import Attend, Transformer
 
 ALL = slice(None)
 """Every copy of a row."""
@@ -103,12 +103,12 @@ def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> Packe
     return Packed(layout, ids_Q[None], positions_Q[None], *scored)
 
 
-def token_scores(model: SDAR, packed: Packed, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def token_scores(model: Transformer, packed: Packed, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """(n,) log-probability of each target, differentiable; (n,) entropy at its state, detached; nats."""
     return model(lambda m: token_log_probs(m, scored_hidden(m, packed), packed.target_n, temperature))
 
 
-def scored_hidden(model: SDAR, packed: Packed) -> Tensor:
+def scored_hidden(model: Transformer, packed: Packed) -> Tensor:
     """(n, H) hidden states at the scored positions; differentiable."""
     hidden_BQH = model.hidden(packed.ids_1Q, packed.positions_1Q, attend_packed(packed.layout, packed.ids_1Q.device))
     return hidden_BQH[0, packed.at_n]

@@ -18,8 +18,8 @@ from huggingface_hub import StateDictSplit, split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from lightningrl import io
 from lightningrl.errors import CheckpointError
+from lightningrl.utils import files
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_SHARD_BYTES = 5_000_000_000
@@ -88,9 +88,9 @@ def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], max_shard_b
         _remove(folder / INDEX)  # first: the shards of two saves may bear the same names
     for file, names in split.filename_to_tensors.items():
         shard = {name: weights[name].detach().cpu().contiguous() for name in names}
-        io.write_bytes(folder / file, save(shard, {"format": "pt"}))
+        files.write_bytes(folder / file, save(shard, {"format": "pt"}))
     if split.is_sharded:
-        io.write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+        files.write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
     else:
         _remove(folder / INDEX)
     for path in (folder / WHOLE, *folder.glob("model-?????-of-?????.safetensors")):
@@ -112,7 +112,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise io.disk_error(path, error) from error
+        raise files.disk_error(path, error) from error
 
 
 def _index(folder: Path) -> dict[str, str] | None:

@@ -22,7 +22,7 @@ import numpy as np
 from lightningrl.evaluation.aup import aup, aup_replicates
 from lightningrl.evaluation.intervals import pooled_ratio, wilson_by_problem
 from lightningrl.evaluation.metrics import ProblemSums
-from lightningrl.report.estimates import triple, with_interval
+from lightningrl.report.columns import triple, with_interval
 from lightningrl.types import EvalRecord
 
 COMPAT = "compat_accuracy_pct"

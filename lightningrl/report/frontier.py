@@ -29,8 +29,8 @@ from lightningrl.evaluation.aup import (
 from lightningrl.evaluation.intervals import bootstrap_weights, paired_accuracy_difference, pooled_ratio
 from lightningrl.evaluation.metrics import STATUSES, ProblemSums, problem_sums, summarise
 from lightningrl.report import compat
+from lightningrl.report.columns import blank, triple, with_interval
 from lightningrl.report.compat import COMPAT
-from lightningrl.report.estimates import blank, triple, with_interval
 from lightningrl.types import EvalRecord
 
 Role = Literal["before", "after", "rival", "control", "ablation", "released"]

@@ -26,7 +26,7 @@ from lightningrl.evaluation.aup import (
 )
 from lightningrl.evaluation.intervals import bootstrap_weights, pooled_ratio
 from lightningrl.evaluation.metrics import ProblemSums
-from lightningrl.report.estimates import blank, triple, with_interval
+from lightningrl.report.columns import blank, triple, with_interval
 from lightningrl.report.frontier import Evaluation, base_of, primary_index, sums_by_policy
 
 BY_THRESHOLD = (

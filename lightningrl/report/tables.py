@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from lightningrl.io import write_text
+from lightningrl.report.formats import csv_text
 from lightningrl.report.page import html_page
-from lightningrl.report.plain import csv_text
+from lightningrl.utils.files import write_text
 
 Cell = Callable[[Any], str]
 

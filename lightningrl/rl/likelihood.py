@@ -20,12 +20,12 @@ from torch import Tensor
 
 from lightningrl.errors import DecodeError
 from lightningrl.models.packing import ALL, PackedRow, pack, token_scores
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 from lightningrl.types import Trajectory
 
 
 @dataclass(frozen=True, slots=True)
-class States:
+class StateGrouping:
     """Which states a trajectory is trained in; those that happened unless said otherwise."""
 
     shrink: int = 1
@@ -34,10 +34,10 @@ class States:
     """One state a block, all its decoded positions masked."""
 
 
-HAPPENED = States()
+AS_DECODED = StateGrouping()
 
 
-def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: States = HAPPENED) -> PackedRow:
+def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: StateGrouping = AS_DECODED) -> PackedRow:
     """The states and actions of one trajectory."""
     size, prompt_len = trajectory.block_size, len(trajectory.prompt_ids)
     ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
@@ -48,7 +48,7 @@ def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: States = 
     block_of_step[reveal] = position // size
     steps = np.unique(reveal[(reveal > 0) & is_response])
     blocks = block_of_step[steps]
-    if states != HAPPENED:
+    if states != AS_DECODED:
         reveal, steps, blocks = _merged(reveal, steps, blocks, size if states.full_mask else states.shrink)
     if states.full_mask:
         last_of_block = np.zeros(len(ids) // size, dtype=np.int64)
@@ -92,7 +92,7 @@ class TokenScores:
 
 
 def score_tokens(
-    model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED, copies: slice = ALL
+    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> TokenScores:
     """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`.
 
@@ -125,7 +125,9 @@ class ActionIndex:
     """Index into the trajectory's response."""
 
 
-def index_actions(trajectories: Sequence[Trajectory], states: States = HAPPENED, copies: slice = ALL) -> ActionIndex:
+def index_actions(
+    trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
+) -> ActionIndex:
     """Of the trajectories in these states, or in some of them; on the CPU."""
     row_n, state_n, position_n = [], [], []
     for number, trajectory in enumerate(trajectories):

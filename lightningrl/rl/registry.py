@@ -7,5 +7,5 @@ ALGORITHMS = {
     "published_code": "lightningrl.rl.algorithms.published_code:trainer",
     "grpo_traj": "lightningrl.rl.algorithms.grpo_traj:trainer",
     "tracerl": "lightningrl.rl.algorithms.tracerl:trainer",
-    "supervised": "lightningrl.pretraining.control:trainer",
+    "supervised": "lightningrl.training.supervised.control:trainer",
 }

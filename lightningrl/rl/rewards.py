@@ -11,9 +11,9 @@ import numpy as np
 
 from lightningrl.config.method import Reward
 from lightningrl.errors import ConfigError
-from lightningrl.resolve import resolve
 from lightningrl.rl.advantages import group_minmax, group_z_score
 from lightningrl.rl.groups import Groups
+from lightningrl.utils.registry import resolve
 
 RewardFunction = Callable[[Groups], np.ndarray]
 """Raw values (N, G) of groups; larger is better."""

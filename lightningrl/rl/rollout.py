@@ -33,7 +33,7 @@ class PromptOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RolloutBatch:
     """What one step's rollouts gave.
 
     `sampled` holds every group, kept or not; `kept` those to train on; `unscorable` counts groups left out because the
@@ -59,7 +59,7 @@ def draw_groups(
     roll: Callable[[Sequence[Example]], list[list[Answer]]],
     keep: Callable[[Groups], np.ndarray],
     like: Groups,
-) -> Drawn:
+) -> RolloutBatch:
     """Roll out prompts until `wanted` groups pass the filter, each round asking for as many as are missing.
 
     Stops after `max_rounds` rounds with what there is. A group is rolled out once: prompts that fail are replaced by
@@ -77,4 +77,4 @@ def draw_groups(
             passed = keep(replace(like, answers=scorable))
             kept += [group for group, good in zip(scorable, passed, strict=True) if good]
         rounds += 1
-    return Drawn(replace(like, answers=sampled), replace(like, answers=kept), rounds, unscorable)
+    return RolloutBatch(replace(like, answers=sampled), replace(like, answers=kept), rounds, unscorable)

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 from lightningrl.training.shards import full_weights
 
 Z_95 = 1.959963984540054
@@ -70,7 +70,7 @@ class Selection(ABC):
         """What candidates are ordered by; the largest is chosen."""
         ...
 
-    def offer(self, step: int, validation: Validation, model: SDAR) -> dict[str, float]:
+    def offer(self, step: int, validation: Validation, model: Transformer) -> dict[str, float]:
         """Consider the weights after `step`; later ones win ties. Returns the figures that it was judged by."""
         low = lower_bound_of_difference(validation.correct, self.base_correct)
         figures = validation.figures | {"validation_difference_low_pct": low}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightningrl.answering import Answer, Task, answer, score
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
-from lightningrl.models.sdar import SDAR
-from lightningrl.rl.failures import Tally, roll_out
+from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.models.transformer import Transformer
+from lightningrl.rl.health import RolloutLosses, roll_out
 from lightningrl.rl.selection import Validation
 from lightningrl.training.shards import publish
 from lightningrl.training.world import World
@@ -28,13 +28,13 @@ class TrainSetup:
     run: Run
     seed: int
     """Experiment and run seed together."""
-    model: SDAR
+    model: Transformer
     """The policy, trained in place; its weights may be sharded over the processes."""
-    reference: SDAR
+    reference: Transformer
     """The frozen base."""
     decoder: BlockDecoder
     """Over `model`, or over a full replica of it where that is sharded."""
-    policy: Policy
+    policy: DecodePolicy
     """How responses are decoded; temperature and keys are set for each use."""
     tokenizer: Any
     task: Task
@@ -42,12 +42,12 @@ class TrainSetup:
     validation: Sequence[Example]
     compute_budget: int | None = None
     """Token-forwards to spend (`match_compute`), a backward counted as two."""
-    mixture: Sequence[Policy] = ()
+    mixture: Sequence[DecodePolicy] = ()
     """Policies of `rollout_thresholds`."""
     world: World = field(default_factory=World)
-    fresh: Callable[[], SDAR] | None = None
+    fresh: Callable[[], Transformer] | None = None
     """The base once more, whole, as master weights: what a value model starts from. None: `model` itself is whole."""
-    shard: Callable[[SDAR], SDAR] | None = None
+    shard: Callable[[Transformer], Transformer] | None = None
     """Shards one more model as `model` is; None where nothing is sharded."""
 
     def publish(self) -> None:
@@ -55,7 +55,7 @@ class TrainSetup:
         publish(self.model, self.decoder.model)
 
     def rollouts(
-        self, asked: Sequence[tuple[Example, int]], responses: int, step: int, tally: Tally
+        self, asked: Sequence[tuple[Example, int]], responses: int, step: int, tally: RolloutLosses
     ) -> list[list[Answer]]:
         """Groups of judged answers at the run's temperature, drawn with the keys of a step, without what `tally` counts
         as lost here. Each process decodes and judges its share of the groups; all get all.
@@ -65,7 +65,7 @@ class TrainSetup:
         draws = {"temperature": self.run.temperature, "seed": self.seed, "step": step}
         mixture = [replace(policy, **draws) for policy in self.mixture]
 
-        def policy_of(example: Example) -> Policy | None:
+        def policy_of(example: Example) -> DecodePolicy | None:
             key = hashlib.blake2b(f"{self.seed}/{step}/{example.uid}/threshold".encode(), digest_size=8).digest()
             return mixture[int.from_bytes(key, "little") % len(mixture)] if mixture else None
 

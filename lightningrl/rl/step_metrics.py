@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl.decoding.views import distinct_steps, visible_tokens
+from lightningrl.decoding.tpf_variants import distinct_steps, visible_tokens
 from lightningrl.rl.advantages import collapse_ratio, normalise_group
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rewards import FUNCTIONS, accuracy, tpf
-from lightningrl.rl.rollout import Drawn
+from lightningrl.rl.rollout import RolloutBatch
 
 COLLAPSE_EPS = (0.01, 0.05, 0.1, 0.5)
 
 
-def rollout_metrics(drawn: Drawn, wanted: int, special_ids: Collection[int] = ()) -> dict[str, Any]:
+def rollout_metrics(drawn: RolloutBatch, wanted: int, special_ids: Collection[int] = ()) -> dict[str, Any]:
     """Raw rewards by name, accuracy, TPF by each definition, lengths over all sampled groups; acceptance.
 
     The total reward is the raw sum of accuracy reward and TPF, whatever the algorithm makes of them: one curve that can

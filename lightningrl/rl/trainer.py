@@ -21,14 +21,14 @@ from lightningrl.answering import Answer
 from lightningrl.config.method import Method
 from lightningrl.errors import CheckpointError
 from lightningrl.rl.advantages import NORMALISATIONS
-from lightningrl.rl.failures import Tally, Watch, dropped_groups
 from lightningrl.rl.filters import keep_groups
-from lightningrl.rl.forwards import forwards_of
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.likelihood import HAPPENED, States, behaviour_of, score_tokens
+from lightningrl.rl.health import RolloutLosses, StallGuard, dropped_groups
+from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, behaviour_of, score_tokens
 from lightningrl.rl.losses import Weights
+from lightningrl.rl.microbatches import forwards_of
 from lightningrl.rl.rewards import raw, total_reward
-from lightningrl.rl.rollout import Drawn, PromptOrder, draw_groups
+from lightningrl.rl.rollout import PromptOrder, RolloutBatch, draw_groups
 from lightningrl.rl.samples import SAMPLE_EVERY, sample_row
 from lightningrl.rl.selection import Fastest
 from lightningrl.rl.setup import TrainSetup
@@ -50,7 +50,7 @@ class PolicyTrainer:
     def __init__(self, setup: TrainSetup, preset: Method):
         run = setup.run
         self.setup, self.method = setup, run.method.over(preset)
-        self.states = States(self.method.shrink, self.method.full_mask)
+        self.states = StateGrouping(self.method.shrink, self.method.full_mask)
         self.weights = Weights(
             self.method.clip_low, self.method.clip_high, self.method.kl, self.method.nll, self.method.reduction
         )
@@ -67,7 +67,7 @@ class PolicyTrainer:
         self.special_ids = setup.tokenizer.all_special_ids
         self.order = PromptOrder(len(setup.train), setup.seed)
         self.steps_done = self.updates_done = self.token_forwards = 0
-        self.watch = Watch()
+        self.watch = StallGuard()
         self.average = WeightAverage(setup.model, run.averaging) if run.averaging else None
         self.selection = Fastest(run.accuracy_tolerance_pct)
         self.selection.keeps_weights = setup.world.is_first
@@ -76,7 +76,7 @@ class PolicyTrainer:
     def forwards_a_position(self) -> int:
         """Of a trained position, a backward counted as two: the update, the base's and old log-probabilities where
         they are computed, and the value model's estimate and update."""
-        scored = (self.method.kl_to == "base") + (self.states != HAPPENED)
+        scored = (self.method.kl_to == "base") + (self.states != AS_DECODED)
         return 3 + scored + (4 if self.critic else 0)
 
     @property
@@ -152,8 +152,8 @@ class PolicyTrainer:
             rewards[name] = raw(reward.name, kept)
         return sample_row(kept, rewards, self.setup.tokenizer, seed=self.setup.seed, step=step)
 
-    def _draw(self, step: int) -> tuple[Drawn, Tally]:
-        run, setup, tally = self.setup.run, self.setup, Tally()
+    def _draw(self, step: int) -> tuple[RolloutBatch, RolloutLosses]:
+        run, setup, tally = self.setup.run, self.setup, RolloutLosses()
         drawn: Counter[str] = Counter()
 
         def roll(examples: Sequence[Example]) -> list[list[Answer]]:
@@ -169,7 +169,7 @@ class PolicyTrainer:
             return keep_groups(self.method, groups)
 
         found = draw_groups(setup.train, self.order, run.prompts, run.max_rounds, roll, keep, self.blank)
-        total = Tally()
+        total = RolloutLosses()
         for share in setup.world.gather([tally], setup.world.size):
             total.add(share)
         return found, total
@@ -203,7 +203,7 @@ class PolicyTrainer:
     def _update_all(self, batches: list[tuple[Batch, list[Targets]]]) -> dict[str, Any]:
         run, setup, rows = self.setup.run, self.setup, []
         for batch, targets in batches:
-            happened = self.states == HAPPENED
+            happened = self.states == AS_DECODED
             check = self._check_gap if happened and not rows else None
             if not rows and not happened:
                 gap_mean, gap_max = self._logp_gap(batch.first)
@@ -233,9 +233,9 @@ class PolicyTrainer:
     def _logp_gap(self, trajectories: list[Trajectory]) -> tuple[float, float]:
         """Mean and largest |decoder - trainer| log-probability in the states that happened, nats."""
         run, gaps = self.setup.run, []
-        for forward in forwards_of(trajectories, HAPPENED, run.microbatch, run.microbatch_positions, by_cost=False):
+        for forward in forwards_of(trajectories, AS_DECODED, run.microbatch, run.microbatch_positions, by_cost=False):
             rows = [trajectories[index] for index in forward.index_B]
-            scores = score_tokens(self.setup.model, rows, HAPPENED, forward.copies)
+            scores = score_tokens(self.setup.model, rows, AS_DECODED, forward.copies)
             gaps.append((scores.logp_n - behaviour_of(rows, scores)).abs())
         gap_n = torch.cat(gaps)
         return float(gap_n.mean()), float(gap_n.max())

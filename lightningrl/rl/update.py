@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.models.sdar import SDAR
-from lightningrl.rl.forwards import Forward, forwards_of
-from lightningrl.rl.likelihood import HAPPENED, States, TokenScores, behaviour_of, index_actions, score_tokens
+from lightningrl.models.transformer import Transformer
+from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, TokenScores, behaviour_of, index_actions, score_tokens
 from lightningrl.rl.losses import Actions, Normalisers, Sums, Weights, policy_loss
+from lightningrl.rl.microbatches import MicroBatchPlan, forwards_of
 from lightningrl.training.shards import full
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
@@ -58,9 +58,9 @@ class Batch:
     sums: Sums
     first: list[Trajectory]
     """The cheapest, as many as are in a micro-batch at most: the same in every process."""
-    forwards: list[Forward]
+    forwards: list[MicroBatchPlan]
     """Of all processes, dealt out in turns; repeats of weight 0 not among them."""
-    states: States
+    states: StateGrouping
 
     @property
     def positions(self) -> int:
@@ -72,10 +72,10 @@ class Batch:
         trajectories: Sequence[Trajectory],
         advantage_B: np.ndarray,
         in_nll_B: np.ndarray,
-        policy: SDAR,
-        reference: SDAR | None,
+        policy: Transformer,
+        reference: Transformer | None,
         size: int,
-        states: States = HAPPENED,
+        states: StateGrouping = AS_DECODED,
         world: World = World(),  # noqa: B008 (frozen)
         positions: int | None = None,
     ) -> Batch:
@@ -105,11 +105,11 @@ class Batch:
 
 @torch.no_grad()
 def _score(
-    rows: list[Trajectory], policy: SDAR, reference: SDAR | None, states: States, copies: slice
+    rows: list[Trajectory], policy: Transformer, reference: Transformer | None, states: StateGrouping, copies: slice
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Old and reference log-probabilities of the rows' actions, and each action's row."""
     index, device = index_actions(rows, states, copies), policy.device
-    if states == HAPPENED:
+    if states == AS_DECODED:
         old_logp_n = behaviour_of(rows, index).to(device, policy.lm_head.weight.dtype)
     else:
         old_logp_n = score_tokens(policy, rows, states, copies).logp_n
@@ -118,7 +118,7 @@ def _score(
 
 
 def update(
-    model: SDAR,
+    model: Transformer,
     optimiser: torch.optim.Optimizer,
     batch: Batch,
     weights: Weights,
@@ -140,7 +140,7 @@ def update(
     return {**totals, "grad_norm": norm, "skipped": 0.0}
 
 
-def gradients(model: SDAR, batch: Batch, weights: Weights, world: World) -> dict[str, float]:
+def gradients(model: Transformer, batch: Batch, weights: Weights, world: World) -> dict[str, float]:
     """Add the gradient of the batch's loss; returns the logged means, of all processes."""
     totals: dict[str, float] = {}
     largest = 0.0
@@ -157,7 +157,9 @@ def gradients(model: SDAR, batch: Batch, weights: Weights, world: World) -> dict
     return world.totals(totals) | {"log_ratio_abs_max": max(world.gather([largest], world.size))}
 
 
-def step(model: SDAR, optimiser: torch.optim.Optimizer, max_grad_norm: float, is_sound: bool = True) -> float | None:
+def step(
+    model: Transformer, optimiser: torch.optim.Optimizer, max_grad_norm: float, is_sound: bool = True
+) -> float | None:
     """Clip, step and forget the gradients; the norm before clipping, or None when it is not finite (no step then)."""
     norm = float(full(torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)))
     is_sound = is_sound and bool(np.isfinite(norm))

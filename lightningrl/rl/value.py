@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from lightningrl.config.method import Value
 from lightningrl.models.linear import Linear
 from lightningrl.models.packing import ALL, pack, scored_hidden
-from lightningrl.models.sdar import SDAR
-from lightningrl.rl.likelihood import HAPPENED, States, index_actions, trajectory_row
+from lightningrl.models.transformer import Transformer
+from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, index_actions, trajectory_row
 from lightningrl.rl.losses import value_loss
 from lightningrl.rl.update import Batch, step
 from lightningrl.training.shards import load_optimiser, load_weights, local_state
@@ -28,7 +28,7 @@ from lightningrl.training.world import World
 from lightningrl.types import Trajectory
 
 
-def value_model(policy: SDAR) -> SDAR:
+def value_model(policy: Transformer) -> Transformer:
     """A trainable copy of an unsharded policy's trunk, whose head gives one number, 0 everywhere at first."""
     model = copy.deepcopy(policy).requires_grad_(True)
     weight = policy.lm_head.weight
@@ -38,7 +38,7 @@ def value_model(policy: SDAR) -> SDAR:
 
 
 def score_values(
-    model: SDAR, trajectories: Sequence[Trajectory], states: States = HAPPENED, copies: slice = ALL
+    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> Tensor:
     """(n,) values of the trajectories' actions, in the order of `score_tokens`; differentiable, float32
     at least."""
@@ -116,7 +116,7 @@ def values_of_split(batch: Batch, values: Sequence[Tensor], world: World) -> dic
 class Critic:
     """A value model with its optimiser: token advantages from the reward of each trajectory, then its own update."""
 
-    def __init__(self, model: SDAR, settings: Value, weight_decay: float):
+    def __init__(self, model: Transformer, settings: Value, weight_decay: float):
         self.model, self.settings = model, settings
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=weight_decay)
 

@@ -1,7 +1,7 @@
 """A program in a jail that is asked one thing after another: the judge's side of `server.py`'s mode `dialogue`.
 
 It passes lines on in both directions and reads none of them but the first two: what comes from the candidate is read
-strictly where it is used, in a process that can be lost (`lightningrl.judges.checker`).
+strictly where it is used, in a process that can be lost (`lightningrl.judges.code.test_runner`).
 """
 
 from __future__ import annotations

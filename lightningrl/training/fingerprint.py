@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from lightningrl.io import canonical_json, sha256_text
+from lightningrl.utils.files import canonical_json, sha256_text
 
 FREE = frozenset({"save_every", "role", "resources"})
 """Keys, at any depth, that may differ: they change when and where a run is saved, how it is named, not its numbers."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightningrl import io
 from lightningrl.errors import Interrupted
-from lightningrl.lease import lease
 from lightningrl.training.protocol import Trainer
 from lightningrl.training.state import load_state, save_state
 from lightningrl.training.world import World
+from lightningrl.utils import files
+from lightningrl.utils.lease import lease
 
 LEASE = "training.lease"
 
@@ -34,9 +34,9 @@ class History:
 
     def write(self, folder: Path) -> None:
         """metrics.jsonl, and samples.jsonl where there are any."""
-        io.write_jsonl(folder / "metrics.jsonl", self.rows)
+        files.write_jsonl(folder / "metrics.jsonl", self.rows)
         if self.samples:
-            io.write_jsonl(folder / "samples.jsonl", self.samples)
+            files.write_jsonl(folder / "samples.jsonl", self.samples)
 
 
 def train(

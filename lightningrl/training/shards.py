@@ -18,12 +18,12 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def shard(model: SDAR, precision: str = "float32") -> SDAR:
+def shard(model: Transformer, precision: str = "float32") -> Transformer:
     """Shard the model's parameters in place, layer by layer. Gradients are summed over processes, never averaged:
     the loss is already a share of the whole batch's mean."""
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
@@ -40,7 +40,7 @@ def shard(model: SDAR, precision: str = "float32") -> SDAR:
 
 
 @torch.no_grad()
-def publish(model: SDAR, replica: SDAR) -> None:
+def publish(model: Transformer, replica: Transformer) -> None:
     """Copy the weights into a full replica, parameter by parameter, from memory to memory."""
     if replica is model:
         return
@@ -54,7 +54,7 @@ def full(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def full_weights(model: SDAR, keep: bool) -> dict[str, Tensor]:
+def full_weights(model: Transformer, keep: bool) -> dict[str, Tensor]:
     """A copy of all weights on the CPU, where `keep`; else nothing. Every process must ask."""
     found = {}
     for name, parameter in model.named_parameters():

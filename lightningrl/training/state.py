@@ -17,10 +17,10 @@ from typing import IO, Any
 
 import torch
 
-from lightningrl import io
 from lightningrl.errors import CheckpointError
 from lightningrl.training import state_manifest
 from lightningrl.training.fingerprint import differences
+from lightningrl.utils import files
 
 KEEP = 2
 _NAME = re.compile(r"step-(\d{6,})")
@@ -56,12 +56,12 @@ def save_state(
         if rank == 0:
             state_manifest.write(temporary, step, world, fingerprint or {})
             os.replace(temporary, final)
-            io.fsync_dir(folder)
+            files.fsync_dir(folder)
         barrier()
         if rank == 0:
             _prune(folder)
     except OSError as error:
-        raise io.disk_error(final, error) from error
+        raise files.disk_error(final, error) from error
     finally:
         if rank == 0:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from lightningrl import io
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.training.fingerprint import digest
+from lightningrl.utils.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 
 MANIFEST = "manifest.json"
 _KEYS = {"step", "files", "fingerprint", "fingerprint_sha256", "versions"}
@@ -49,7 +49,7 @@ def write(folder: Path, step: int, world: int, fingerprint: Mapping[str, Any]) -
     for path in (folder / file_name(rank, world) for rank in range(world)):
         if not path.is_file():
             raise StageError(f"{path} is missing after all {world} processes wrote: put the folder on a shared disk.")
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": io.sha256_file(path)}
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     content = {
         "step": step,
         "files": files,
@@ -57,7 +57,7 @@ def write(folder: Path, step: int, world: int, fingerprint: Mapping[str, Any]) -
         "fingerprint_sha256": digest(fingerprint),
         "versions": versions(),
     }
-    io.write_json(folder / MANIFEST, content | {"sha256": io.sha256_text(io.canonical_json(content))})
+    write_json(folder / MANIFEST, content | {"sha256": sha256_text(canonical_json(content))})
 
 
 def read(folder: Path, step: int, rank: int, world: int, remedy: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def read(folder: Path, step: int, rank: int, world: int, remedy: str) -> dict[st
         if (size := path.stat().st_size) != record["bytes"]:
             raise CheckpointError(f"{path} is damaged ({size} bytes, expected {record['bytes']}). {remedy}")
     mine = folder / expected[rank]
-    if (digest_found := io.sha256_file(mine)) != (digest_expected := manifest["files"][mine.name]["sha256"]):
+    if (digest_found := sha256_file(mine)) != (digest_expected := manifest["files"][mine.name]["sha256"]):
         raise CheckpointError(
             f"{mine} is damaged (sha256 {digest_found[:12]}, expected {digest_expected[:12]}). {remedy}"
         )
@@ -97,10 +97,10 @@ def _read(folder: Path, remedy: str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"the saved state {folder} is incomplete: {MANIFEST} is missing. {remedy}")
     try:
-        manifest = io.read_json(path)
+        manifest = read_json(path)
     except StageError:
         raise CheckpointError(f"{path} is damaged: it is no JSON. {remedy}") from None
     stated = manifest.pop("sha256", None) if isinstance(manifest, dict) else None
-    if stated is None or stated != io.sha256_text(io.canonical_json(manifest)) or manifest.keys() != _KEYS:
+    if stated is None or stated != sha256_text(canonical_json(manifest)) or manifest.keys() != _KEYS:
         raise CheckpointError(f"{path} is damaged, or of another version: it does not hold its own sha256. {remedy}")
     return manifest

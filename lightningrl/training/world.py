@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from lightningrl.errors import ConfigError
-from lightningrl.launched import process
+from lightningrl.utils.launch import process
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

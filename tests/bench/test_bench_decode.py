@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lightningrl.bench.decode import Bound, Recorder, Workload, variants_of
 from lightningrl.bench.official_loop import OfficialLoop
-from lightningrl.cli import app
+from lightningrl.cli.app import app
 from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
 
@@ -66,13 +66,13 @@ def test_recorder_leaves_the_model_as_it_was():
 
 def test_scripted_reveals_what_it_is_told_on_average():
     """Block of 32 at 5.58 a step: steps of 6, 5, 6, 5, 6, 4 (the last finds 4 left)."""
-    from lightningrl.decoding.candidates import Candidates
+    from lightningrl.decoding.proposals import Proposals
 
     opened, steps = np.ones((1, 32), dtype=bool), []
     while opened.any():
         tensor = torch.from_numpy(opened)
         score = torch.zeros(1, 32).masked_fill(~tensor, -torch.inf)
-        seen = Candidates(tensor, torch.zeros(1, 32), torch.zeros(1, 32), score, torch.tensor([len(steps)]))
+        seen = Proposals(tensor, torch.zeros(1, 32), torch.zeros(1, 32), score, torch.tensor([len(steps)]))
         chosen = Scripted(5.58).select(seen).numpy()
         steps.append(int(chosen.sum()))
         opened &= ~chosen

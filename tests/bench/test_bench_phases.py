@@ -7,11 +7,12 @@ import torch
 from fixtures.tiny import tiny_setup
 from typer.testing import CliRunner
 
-from lightningrl import cli, io
 from lightningrl.bench.phases import layer_weights, phases
+from lightningrl.cli.app import app
 from lightningrl.errors import CheckpointError
 from lightningrl.models.checkpoint import save_model
 from lightningrl.rl.algorithms import lightningrl
+from lightningrl.utils import files
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +23,9 @@ def finished(tmp_path_factory):
     trainer = lightningrl.trainer(setup)
     results = [trainer.step() for _ in range(3)]
     save_model(setup.model, folder, eos_token_id=1, pad_token_id=0)
-    io.write_jsonl(folder / "metrics.jsonl", (dict(result.metrics) for result in results))
+    files.write_jsonl(folder / "metrics.jsonl", (dict(result.metrics) for result in results))
     rows = [{"event": "start"}, *({"step": i, **result.timing} for i, result in enumerate(results, 1))]
-    io.write_jsonl(folder / "timing.jsonl", rows)
+    files.write_jsonl(folder / "timing.jsonl", rows)
     return folder, setup, [dict(result.metrics) for result in results]
 
 
@@ -47,7 +48,7 @@ def test_positions_and_operations_are_those_of_the_runs_steps(finished):
 
 
 def test_the_verb_prints_a_line_a_phase_and_writes_json(finished, tmp_path):
-    done = CliRunner().invoke(cli.app, ["bench", "phases", str(finished[0]), "--out", str(tmp_path / "p.json")])
+    done = CliRunner().invoke(app, ["bench", "phases", str(finished[0]), "--out", str(tmp_path / "p.json")])
     assert done.exit_code == 0, done.output
     assert [line.split()[0] for line in done.output.splitlines()[-3:]] == ["rollout", "reference", "update"]
     assert len(json.loads((tmp_path / "p.json").read_text())["phases"]) == 3

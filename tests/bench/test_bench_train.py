@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from lightningrl.bench.trace_rows import rounds
 from lightningrl.bench.train import Formula, groups, packed_scores, row_scores, run_benchmark
 from lightningrl.bench.trajectories import STEPS_OF_1000_BLOCKS, drawn
-from lightningrl.cli import app
+from lightningrl.cli.app import app
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.decoding.stops.inside_block import InsideBlock
@@ -64,7 +64,7 @@ def test_a_row_is_the_whole_sequence_and_a_copy_of_the_whole_response():
 def test_packed_rows_and_rows_a_step_and_naive_forwards_agree_in_values_and_gradients(stop):
     """Float64: prompts shorter than a block, on the grid and off it; tails behind the stop token, seen and unseen."""
     model = tiny_model(4, torch.float64)
-    policy = Policy(Threshold(0.3), 1.0, stop=stop, seed=2, step=1)
+    policy = DecodePolicy(Threshold(0.3), 1.0, stop=stop, seed=2, step=1)
     prompts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 17, 3, 8, 13]
     trajectories = BlockDecoder(model, (3, 7)).decode(requests_of(prompts, 18), policy)
     tails = [t for t in trajectories if t.response_len < len(t.token_ids)]

@@ -5,18 +5,18 @@ import json
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 
-from lightningrl import io
 from lightningrl.bench import speed as bench
 from lightningrl.bench.speed import Batch, Clock, Speed
 from lightningrl.config.experiment import Experiment
 from lightningrl.decoding.ledger import Forward, Part
 from lightningrl.errors import Interrupted
-from lightningrl.provenance import runner
-from lightningrl.provenance.plan import plan
-from lightningrl.provenance.runner import run_stage
+from lightningrl.pipeline import runner
+from lightningrl.pipeline.plan import plan
+from lightningrl.pipeline.runner import run_stage
 from lightningrl.report.series import SPEED_COLUMNS
 from lightningrl.tokenization import load_tokenizer
 from lightningrl.types import EvalRecord
+from lightningrl.utils import files
 
 NAME = "base/gsm-mini"
 
@@ -72,7 +72,7 @@ def test_counts_are_those_of_the_evaluation_and_prefill_and_the_rest_add_up(plan
     row = measure(of)
     run_stage(of, of.stage("selfcheck", "gsm-mini"))
     run_stage(of, of.stage("evaluate", NAME))
-    rows = io.read_jsonl(of.stage("evaluate", NAME).folder / "records.jsonl")
+    rows = files.read_jsonl(of.stage("evaluate", NAME).folder / "records.jsonl")
     records = [r for r in map(EvalRecord.from_json, rows) if r.threshold == 0.02][:3]
     assert row["tokens"] == sum(r.response_tokens for r in records) > 0
     assert row["denoise_forwards"] == sum(r.denoise_forwards for r in records)
@@ -102,7 +102,7 @@ def test_stopped_it_starts_anew_and_finished_it_stays(planned, monkeypatch):
             raise Interrupted("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lightningrl.stages.speed._stop_if_asked", stop)
+        patch.setattr("lightningrl.pipeline.stages.speed._stop_if_asked", stop)
         with pytest.raises(Interrupted):
             run_stage(of, stage)
     assert not (stage.folder / "speed.json").exists()

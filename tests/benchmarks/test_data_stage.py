@@ -16,8 +16,8 @@ from fixtures.small_benchmarks import MIRROR, NAMES
 
 from lightningrl.config.experiment import load
 from lightningrl.errors import ConfigError
-from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.plan import plan
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import plan
 
 TESTS = Path(__file__).parents[1]
 

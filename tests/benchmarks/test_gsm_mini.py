@@ -8,7 +8,7 @@ import pytest
 from lightningrl.benchmarks.generated import Draw
 from lightningrl.benchmarks.gsm_mini import GSM_MINI, SENTENCES, WordProblem, worked_answer
 from lightningrl.errors import BenchmarkError
-from lightningrl.judges.boxed import BoxedJudge
+from lightningrl.judges.boxed_answer import BoxedJudge
 from lightningrl.types import Example
 
 GAINS, LOSSES = {"buys", "finds", "gets"}, {"drops", "loses", "sells"}

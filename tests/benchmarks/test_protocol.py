@@ -20,8 +20,8 @@ from lightningrl.benchmarks.protocol import (
 )
 from lightningrl.benchmarks.registry import BENCHMARKS, get_benchmark
 from lightningrl.errors import BenchmarkError
-from lightningrl.io import canonical_json
 from lightningrl.types import Example
+from lightningrl.utils.files import canonical_json
 
 SIZES = {"train": 600, "validation": 100, "test": 150}
 GENERATED = [name for name in BENCHMARKS if not get_benchmark(name).sources]
@@ -42,7 +42,7 @@ def test_examples_are_the_same_in_another_process(benchmark):
     """Nothing may hang on Python's per-process hash seed."""
     code = (
         "from lightningrl.benchmarks.registry import get_benchmark; from lightningrl.benchmarks.protocol import "
-        "example_to_json; from lightningrl.io import canonical_json\n"
+        "example_to_json; from lightningrl.utils.files import canonical_json\n"
         f"rows = get_benchmark({benchmark.name!r}).load({{'train': 40, 'test': 20}}, 3)\n"
         "print(canonical_json([example_to_json(e) for split in rows.values() for e in split]))"
     )

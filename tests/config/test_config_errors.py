@@ -9,7 +9,7 @@ import yaml
 
 from lightningrl.config.experiment import load
 from lightningrl.errors import ConfigError
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.pipeline.code_digest import PACKAGE
 
 NANO = PACKAGE.parent / "config" / "nano.yaml"
 

@@ -9,7 +9,7 @@ from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.recompute import Recompute
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota
@@ -46,7 +46,7 @@ def test_a_row_without_finite_logits_fails_alone_and_leaves_nothing_behind_in_th
     requests = requests_of([9, 2, 5, 14, 3, 8, 21, 1, 6, 30], 22, vocab=POISON)
     prompt = np.r_[requests[at].prompt_ids, np.full(17, 5), POISON]
     requests[at] = Request("t/train/bad", 0, prompt, 22)
-    policy = Policy(Threshold(0.3), 1.0, cache=cache)
+    policy = DecodePolicy(Threshold(0.3), 1.0, cache=cache)
     good = [request for index, request in enumerate(requests) if index != at]
     alone = iter(BlockDecoder(model, (), rows=1).decode(good, policy))
     alone = [None if index == at else next(alone) for index in range(len(requests))]
@@ -68,7 +68,7 @@ def test_no_selector_stops_the_others_for_a_row_without_finite_logits(selector):
     model = poisoned_model()
     requests = requests_of([3, 7, 4], 9, vocab=POISON)
     requests[1].prompt_ids[2] = POISON
-    found = outcomes(model, requests, Policy(selector))
+    found = outcomes(model, requests, DecodePolicy(selector))
     assert [outcome.error is not None for outcome in found] == [False, True, False]
 
 
@@ -83,7 +83,7 @@ class Picky:
 def test_a_selector_that_reveals_nothing_for_want_of_numbers_is_not_blamed():
     requests = requests_of([3, 7, 4], 9, vocab=POISON)
     requests[1].prompt_ids[2] = POISON
-    found = outcomes(poisoned_model(), requests, Policy(Picky()))
+    found = outcomes(poisoned_model(), requests, DecodePolicy(Picky()))
     assert [outcome.error is not None for outcome in found] == [False, True, False]
     assert "not finite" in str(found[1].error)
 
@@ -97,7 +97,10 @@ def test_rows_fail_that_draw_a_token_of_damaged_weights_and_no_others_though_pag
     with torch.no_grad():
         model.model.embed_tokens.weight[POISON] = float("nan")
     lengths = np.random.default_rng(seed).integers(1, 30, 8).tolist()
-    requests, policy = requests_of(lengths, 24, seed, vocab=POISON), Policy(Threshold(0.0), 1.0, cache=cache, seed=seed)
+    requests, policy = (
+        requests_of(lengths, 24, seed, vocab=POISON),
+        DecodePolicy(Threshold(0.0), 1.0, cache=cache, seed=seed),
+    )
     expected = BlockDecoder(clean, ()).decode(requests, policy)
     decoder = BlockDecoder(model, (), rows=8, page_tokens=8)
     decoder.memory_bytes = 11 * decoder.page_bytes
@@ -113,7 +116,7 @@ def test_rows_fail_that_draw_a_token_of_damaged_weights_and_no_others_though_pag
 
 def test_a_stream_left_before_its_end_leaves_nothing_behind_for_the_next():
     """`decode` leaves at the first error, when another bad row has just written its prompt; the cache is kept."""
-    model, policy = poisoned_model(), Policy(Threshold(0.0))
+    model, policy = poisoned_model(), DecodePolicy(Threshold(0.0))
     decoder = BlockDecoder(model, (), rows=2, page_tokens=8)
     # Turn 1: the first ends, bad0 writes its prompt. Turn 2: bad0 fails while bad1 writes its own.
     bad = [Request(f"t/train/bad{i}", 0, np.r_[np.full(40, 5), np.full(8, POISON)], 30) for i in range(2)]
@@ -131,6 +134,6 @@ def test_a_request_that_can_never_fit_is_refused_by_itself():
     requests = requests_of([3, 60, 5], 9)
     decoder = BlockDecoder(model, (), page_tokens=4)
     decoder.memory_bytes = 4 * decoder.page_bytes
-    found = {outcome.index: outcome for outcome in decoder.stream(requests, Policy(Threshold(0.2)))}
+    found = {outcome.index: outcome for outcome in decoder.stream(requests, DecodePolicy(Threshold(0.2)))}
     assert found[1].trajectory is None and "raise the memory budget" in str(found[1].error)
     assert found[0].trajectory is not None and found[2].trajectory is not None

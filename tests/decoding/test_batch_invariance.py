@@ -12,7 +12,7 @@ from fixtures.halves import decode_part
 from fixtures.tiny import requests_of, tiny_model
 
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 
 STOPS = (3, 7)
@@ -21,11 +21,11 @@ STOPS = (3, 7)
 def policies(tau):
     """Greedy and sampled, with temperatures, top-k and top-p: dealt to the requests in turn."""
     return [
-        Policy(Threshold(tau)),
-        Policy(Threshold(tau), 1.0, seed=1),
-        Policy(Threshold(tau), 0.7, top_k=5, seed=2),
-        Policy(Threshold(tau / 2), 1.5, top_p=0.8, step=3),
-        Policy(Threshold(tau), 1.0, top_k=8, top_p=0.6),
+        DecodePolicy(Threshold(tau)),
+        DecodePolicy(Threshold(tau), 1.0, seed=1),
+        DecodePolicy(Threshold(tau), 0.7, top_k=5, seed=2),
+        DecodePolicy(Threshold(tau / 2), 1.5, top_p=0.8, step=3),
+        DecodePolicy(Threshold(tau), 1.0, top_k=8, top_p=0.6),
     ]
 
 

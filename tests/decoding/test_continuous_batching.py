@@ -5,12 +5,12 @@ import pytest
 import torch
 from fixtures.tiny import requests_of, tiny_model
 
-from lightningrl.decoding import pool, run
+from lightningrl.decoding import page_pool, scheduler
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy, Request
-from lightningrl.decoding.rows import Rows
+from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.row_state import Rows
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedKV
@@ -41,7 +41,7 @@ def requests():
 def unconstrained(model, requests):
     fitting = [request for request in requests if len(request.prompt_ids) < 3000]
     decoder = BlockDecoder(model, STOPS, rows=64)
-    found = iter(decoder.decode(fitting, Policy(Threshold(0.3), 1.0)))
+    found = iter(decoder.decode(fitting, DecodePolicy(Threshold(0.3), 1.0)))
     assert decoder.ledger.preemptions == 0
     return [None if index == NEVER_FITS else next(found) for index in range(200)]
 
@@ -51,7 +51,7 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
     model, requests, unconstrained, cache, monkeypatch
 ):
     caches, put_off, turns = [], [], []
-    monkeypatch.setattr(pool, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
+    monkeypatch.setattr(page_pool, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
     save = Rows.save
 
     def noting(rows, slot):
@@ -60,25 +60,27 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
         return save(rows, slot)
 
     monkeypatch.setattr(Rows, "save", noting)
-    take_turn = run.Run._turn
+    take_turn = scheduler.Scheduler._turn
 
-    def checking(run):
-        held = [page for slot in run.rows.held for page in slot]
-        assert len(set(held)) == len(held) == run.rows.pages.count - run.rows.pages.free, "a page has one holder"
-        waiting = [item.index for item in run.waiting]
-        running = [run.rows.item[slot].index for slot in np.flatnonzero(run.rows.busy)]
+    def checking(scheduler):
+        held = [page for slot in scheduler.rows.held for page in slot]
+        assert len(set(held)) == len(held) == scheduler.rows.pages.count - scheduler.rows.pages.free, (
+            "a page has one holder"
+        )
+        waiting = [item.index for item in scheduler.waiting]
+        running = [scheduler.rows.item[slot].index for slot in np.flatnonzero(scheduler.rows.busy)]
         assert waiting == sorted(waiting) and max(running) < min([*waiting, 200]), "the oldest are served first"
         turns.append(len(running))
-        return take_turn(run)
+        return take_turn(scheduler)
 
-    monkeypatch.setattr(run.Run, "_turn", checking)
+    monkeypatch.setattr(scheduler.Scheduler, "_turn", checking)
 
     decoder = BlockDecoder(model, STOPS, rows=200, page_tokens=4)
     need = [-(-(len(r.prompt_ids) + r.max_new_tokens) // 4) for r in requests]
     pages = (sum(need) - need[NEVER_FITS]) // 10
     assert max(n for i, n in enumerate(need) if i != NEVER_FITS) < pages < need[NEVER_FITS]
     decoder.memory_bytes = pages * decoder.page_bytes
-    finished, policy = {}, Policy(Threshold(0.3), 1.0, cache=cache)
+    finished, policy = {}, DecodePolicy(Threshold(0.3), 1.0, cache=cache)
     for outcome in decoder.stream(requests, policy):
         assert outcome.index not in finished, "an outcome a request"
         finished[outcome.index] = outcome, len(turns)
@@ -119,12 +121,12 @@ def test_a_long_request_among_short_ones_that_keep_coming_is_not_starved(model):
     requests += [Request(f"t/train/{i}", 0, np.arange(1 + i % 5), 6) for i in range(60)]
     decoder = BlockDecoder(model, (), rows=16, page_tokens=4)
     decoder.memory_bytes = 33 * decoder.page_bytes
-    order = [outcome.index for outcome in decoder.stream(requests, Policy(Threshold(1.0)))]
+    order = [outcome.index for outcome in decoder.stream(requests, DecodePolicy(Threshold(1.0)))]
     assert sorted(order) == list(range(61))
     assert decoder.ledger.preemptions > 0
     # 120 tokens one at a time and a prefill; no forward is spent on the others alone before it has ended.
     decoder.ledger.clear()
-    for outcome in decoder.stream(requests, Policy(Threshold(1.0))):
+    for outcome in decoder.stream(requests, DecodePolicy(Threshold(1.0))):
         if outcome.index == 0:
             assert len(decoder.ledger.forwards) == 121
 
@@ -132,9 +134,9 @@ def test_a_long_request_among_short_ones_that_keep_coming_is_not_starved(model):
 @pytest.mark.parametrize("cache", [FusedCommit(), SeparateCommit()])
 def test_a_prompt_prefilled_in_chunks_is_answered_the_same(cache, monkeypatch):
     model = tiny_model(2, torch.float64)
-    requests, policy = requests_of([1, 4, 6, 11, 23, 40, 37], 14), Policy(Threshold(0.25), cache=cache)
+    requests, policy = requests_of([1, 4, 6, 11, 23, 40, 37], 14), DecodePolicy(Threshold(0.25), cache=cache)
     whole = BlockDecoder(model, STOPS, rows=3).decode(requests, policy)
-    monkeypatch.setattr(run, "CHUNK_TOKENS", 8)
+    monkeypatch.setattr(scheduler, "CHUNK_TOKENS", 8)
     decoder = BlockDecoder(model, STOPS, rows=3)
     chunked = decoder.decode(requests, policy)
     for one, other in zip(whole, chunked, strict=True):
@@ -147,7 +149,7 @@ def test_a_prompt_prefilled_in_chunks_is_answered_the_same(cache, monkeypatch):
 def test_short_rows_beside_a_long_one_do_not_attend_over_its_length(model):
     short = requests_of([1, 4, 6, 11], 14)
     long = Request("t/train/long", 0, np.arange(600) % 23, 14)
-    policy = Policy(Threshold(0.25))
+    policy = DecodePolicy(Threshold(0.25))
     alone = BlockDecoder(model, STOPS).decode(short, policy)
     decoder = BlockDecoder(model, STOPS)
     found = decoder.decode([*short, long], policy)

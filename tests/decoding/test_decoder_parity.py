@@ -19,18 +19,18 @@ from fixtures.tiny import MASK_ID, requests_of, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.decoding import pool
+from lightningrl.decoding import page_pool
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.recompute import Recompute
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rankings.confidence import Confidence
 from lightningrl.decoding.rankings.neg_entropy import NegEntropy
 from lightningrl.decoding.rankings.position import Position
 from lightningrl.decoding.registry import RANKINGS as REGISTERED_RANKINGS
 from lightningrl.decoding.registry import SELECTORS
-from lightningrl.decoding.rows import Rows
+from lightningrl.decoding.row_state import Rows
 from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota
@@ -39,7 +39,7 @@ from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.decoding.stops.inside_block import InsideBlock
 from lightningrl.models.attention import Masked, PagedKV, block_causal_mask
-from lightningrl.resolve import resolve
+from lightningrl.utils.registry import resolve
 
 STOPS = (3, 7, 11)
 CACHES = {"fused": FusedCommit, "separate": SeparateCommit, "recompute": Recompute}
@@ -73,7 +73,7 @@ SELECTOR = st.one_of(
     st.builds(Scripted, st.sampled_from([1, 1.3, 2.5, 4])),
 )  # fmt: skip
 POLICY = st.builds(
-    Policy,
+    DecodePolicy,
     SELECTOR,
     temperature=st.sampled_from([0.0, 1.0, 0.7, 2.0]),
     top_k=st.sampled_from([0, 1, 3, 100]),
@@ -182,7 +182,7 @@ def test_the_random_decodes_met_preemptions_both_stops_and_tails_that_were_never
 def test_rows_do_not_depend_on_their_batch_or_its_order(temperature):
     model = tiny_model(4, torch.float64)
     requests = requests_of([1, 2, 4, 5, 7, 8, 9, 3, 12, 6], 17)
-    policy = Policy(Threshold(0.25), temperature, seed=1)
+    policy = DecodePolicy(Threshold(0.25), temperature, seed=1)
     alone = [BlockDecoder(model, STOPS, rows=1).decode([request], policy)[0] for request in requests]
     assert len({t.stats.denoise_forwards for t in alone}) > 2, "rows must leave the batch at different times"
     for rows in (1, 3, 10):
@@ -197,7 +197,7 @@ def test_fused_and_separate_commits_give_the_same_responses_and_differ_only_in_f
     requests = requests_of([1, 4, 6, 8, 11], 21)
     plans = {
         commit: BlockDecoder(model, STOPS, rows=3).decode(
-            requests, Policy(Threshold(0.25), 1.0, cache=CACHES[commit]())
+            requests, DecodePolicy(Threshold(0.25), 1.0, cache=CACHES[commit]())
         )
         for commit in ("fused", "separate")
     }
@@ -213,7 +213,9 @@ def test_fused_and_separate_commits_give_the_same_responses_and_differ_only_in_f
 def test_ledger_counts_the_engine_forwards_that_the_rows_add_up_to(commit):
     model = tiny_model(2)
     decoder = BlockDecoder(model, STOPS, rows=2)
-    found = decoder.decode(requests_of([1, 4, 6, 8, 11], 21), Policy(Threshold(0.25), 1.0, cache=CACHES[commit]()))
+    found = decoder.decode(
+        requests_of([1, 4, 6, 8, 11], 21), DecodePolicy(Threshold(0.25), 1.0, cache=CACHES[commit]())
+    )
     rows = {"prefill": 0, "denoise": 0, "fused": 0, "commit": 0}
     parts = [part for forward in decoder.ledger.forwards for part in forward.parts]
     for part in parts:
@@ -246,7 +248,7 @@ class _KeysAndValues:
 @torch.no_grad()
 def test_cached_keys_and_values_of_finished_blocks_are_those_of_the_clean_sequence(commit, monkeypatch):
     caches = []
-    monkeypatch.setattr(pool, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
+    monkeypatch.setattr(page_pool, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
     tables = {}  # request -> its pages, noted when it leaves
     leave = Rows.leave
 
@@ -257,7 +259,7 @@ def test_cached_keys_and_values_of_finished_blocks_are_those_of_the_clean_sequen
     monkeypatch.setattr(Rows, "leave", noting)
     model = tiny_model(6, torch.float64)
     requests = requests_of([1, 4, 6, 9], 14)
-    found = BlockDecoder(model, (), rows=4).decode(requests, Policy(Threshold(0.2), 1.0, cache=CACHES[commit]()))
+    found = BlockDecoder(model, (), rows=4).decode(requests, DecodePolicy(Threshold(0.2), 1.0, cache=CACHES[commit]()))
     assert {len(np.unique(t.reveal_step)) < len(t.token_ids) for t in found} == {True}
     for row, trajectory in enumerate(found):
         ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
@@ -279,14 +281,14 @@ def test_mask_token_and_unusable_ids_are_never_drawn_however_likely():
     logits = model.logits(torch.nn.functional.normalize(torch.randn(200, 16), dim=-1) * 4)
     assert (logits.argmax(-1) >= 20).float().mean() > 0.5
     for temperature in (0.0, 1.0, 3.0):
-        for got in BlockDecoder(model, ()).decode(requests, Policy(Threshold(0.3), temperature)):
+        for got in BlockDecoder(model, ()).decode(requests, DecodePolicy(Threshold(0.3), temperature)):
             assert got.token_ids.max() < 20
 
 
 def test_mask_tokens_in_the_prompt_are_context_and_stay():
     model = tiny_model(1, torch.float64)
     request = Request("t/train/0", 0, np.array([5, MASK_ID, 6, 7, MASK_ID, 2]), 6)
-    got = BlockDecoder(model, ()).decode([request], Policy(Threshold(0.3)))[0]
+    got = BlockDecoder(model, ()).decode([request], DecodePolicy(Threshold(0.3)))[0]
     want = naive_decode(model, request, naive_threshold(0.3))
     assert got.prompt_ids.tolist() == [5, MASK_ID, 6, 7, MASK_ID, 2]
     assert (got.token_ids.tolist(), got.reveal_step.tolist()) == (want.tokens, want.reveal)
@@ -297,7 +299,7 @@ def test_stop_tokens_of_the_prompt_do_not_end_the_response():
     with torch.no_grad():
         model.lm_head.weight[7] *= 0.0  # logit 0: rarely the best
     got = BlockDecoder(model, (7,)).decode(
-        [Request("t/train/0", 0, np.array([7, 7, 7, 7, 7, 7]), 9)], Policy(Threshold(0.3))
+        [Request("t/train/0", 0, np.array([7, 7, 7, 7, 7, 7]), 9)], DecodePolicy(Threshold(0.3))
     )
     assert got[0].stop == "length" and len(got[0].token_ids) == 10 and 7 not in got[0].token_ids
 
@@ -307,7 +309,7 @@ def test_responses_of_one_prompt_differ_by_sample_and_step_and_repeat_by_key():
     requests = [Request("t/train/0", sample, np.array([4, 5, 6]), 20) for sample in range(6)]
 
     def ids(seed, step):
-        policy = Policy(Threshold(0.4), 1.0, seed=seed, step=step)
+        policy = DecodePolicy(Threshold(0.4), 1.0, seed=seed, step=step)
         return [tuple(t.token_ids) for t in BlockDecoder(model, ()).decode(requests, policy)]
 
     assert len(set(ids(0, 0))) == 6
@@ -316,4 +318,4 @@ def test_responses_of_one_prompt_differ_by_sample_and_step_and_repeat_by_key():
 
 
 def test_no_requests_give_no_trajectories():
-    assert BlockDecoder(tiny_model(), ()).decode([], Policy(Threshold(0.5))) == []
+    assert BlockDecoder(tiny_model(), ()).decode([], DecodePolicy(Threshold(0.5))) == []

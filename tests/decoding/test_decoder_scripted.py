@@ -8,24 +8,24 @@ import pytest
 import torch
 from fixtures.tiny import MASK_ID, tiny_config, tiny_model
 
-from lightningrl.decoding import views
+from lightningrl.decoding import tpf_variants
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.decoding.stops.inside_block import InsideBlock
 from lightningrl.errors import DecodeError
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.evaluation.records import to_record
-from lightningrl.models.sdar import SDAR
+from lightningrl.models.transformer import Transformer
 from lightningrl.types import EvalRecord
 
 STOP, GARBAGE = 20, 21
 
 
-class Scripted(SDAR):
+class Scripted(Transformer):
     """Answers denoise forward n (one row) with script[n - 1][position] = (token, confidence)."""
 
     def __init__(self, script):
@@ -58,7 +58,7 @@ def worked_example(cache):
         {11: (GARBAGE, 0.2)},
     ]
     decoder = BlockDecoder(Scripted(script), [STOP])
-    got = decoder.decode([Request("t/test/0", 0, np.arange(6), 30)], Policy(Threshold(0.9), cache=cache))[0]
+    got = decoder.decode([Request("t/test/0", 0, np.arange(6), 30)], DecodePolicy(Threshold(0.9), cache=cache))[0]
     return got, decoder.ledger
 
 
@@ -93,24 +93,24 @@ def test_every_published_definition_of_tokens_per_forward_on_the_worked_example(
     got, ledger = worked_example(SeparateCommit())
     stats = got.stats
     table = {
-        "LightningRL": (views.visible_tokens(got, [STOP]), views.distinct_steps(got)),
-        "DiRL": (stats.emitted_tokens, views.distinct_steps(got)),
-        "cut at the stop": (got.response_len, views.response_steps(got)),
+        "LightningRL": (tpf_variants.visible_tokens(got, [STOP]), tpf_variants.distinct_steps(got)),
+        "DiRL": (stats.emitted_tokens, tpf_variants.distinct_steps(got)),
+        "cut at the stop": (got.response_len, tpf_variants.response_steps(got)),
         "strict": (stats.response_tokens, stats.denoise_forwards),
-        "LMDeploy": (stats.response_tokens, views.lmdeploy_forwards(got)),
-        "generate.py": (stats.response_tokens, views.generate_py_forwards(got)),
+        "LMDeploy": (stats.response_tokens, tpf_variants.lmdeploy_forwards(got)),
+        "generate.py": (stats.response_tokens, tpf_variants.generate_py_forwards(got)),
     }
     assert table == {
         "LightningRL": (5, 4), "DiRL": (6, 4), "cut at the stop": (5, 3), "strict": (5, 4), "LMDeploy": (5, 5),
         "generate.py": (5, 7),
     }  # fmt: skip
-    assert (stats.tpf, stats.tpf_true, views.tpf_paper(got, [STOP])) == (5 / 4, 5 / 5, 5 / 4)
+    assert (stats.tpf, stats.tpf_true, tpf_variants.tpf_paper(got, [STOP])) == (5 / 4, 5 / 5, 5 / 4)
     # If GARBAGE were a special token it would not be visible.
-    assert views.tpf_paper(got, [STOP, GARBAGE]) == 4 / 4
+    assert tpf_variants.tpf_paper(got, [STOP, GARBAGE]) == 4 / 4
     by_kind = Counter(part.kind for forward in ledger.forwards for part in forward.parts)
     assert by_kind == {"prefill": 1, "denoise": 4, "commit": 1}
     # generate.py alone commits the last block too.
-    assert sum(by_kind.values()) == views.generate_py_forwards(got) - 1
+    assert sum(by_kind.values()) == tpf_variants.generate_py_forwards(got) - 1
 
 
 def test_forwards_per_problem_and_both_means_of_tpf_are_those_of_the_records():
@@ -129,13 +129,13 @@ def test_a_stop_token_in_the_first_mixed_block_ends_the_response():
     """The published engine ignores it there. The rest of the block is still revealed."""
     script = [{5: (STOP, 0.95), 6: (1, 0.2), 7: (2, 0.3)}, {6: (1, 0.2), 7: (2, 0.3)}, {6: (4, 0.1)}]
     got = BlockDecoder(Scripted(script), [STOP]).decode(
-        [Request("t/test/0", 0, np.arange(5), 30)], Policy(Threshold(0.9))
+        [Request("t/test/0", 0, np.arange(5), 30)], DecodePolicy(Threshold(0.9))
     )[0]
     assert (got.token_ids.tolist(), got.response_len, got.stats.denoise_forwards) == ([STOP, 4, 2], 1, 3)
     assert got.stats.tpf == 1 / 3
 
 
-INSIDE = Policy(Threshold(0.9), stop=InsideBlock())
+INSIDE = DecodePolicy(Threshold(0.9), stop=InsideBlock())
 
 
 def once(script, prompt_len, new, policy):
@@ -151,7 +151,7 @@ def test_stopping_inside_the_block_saves_the_forwards_that_would_only_fill_it():
         {6: (2, 0.3), 7: (3, 0.2)},
         {7: (3, 0.2)},
     ]
-    finished, cut = (once(script, 4, 9, policy) for policy in (Policy(Threshold(0.9)), INSIDE))
+    finished, cut = (once(script, 4, 9, policy) for policy in (DecodePolicy(Threshold(0.9)), INSIDE))
     assert (finished.stats.denoise_forwards, cut.stats.denoise_forwards) == (3, 1)
     assert finished.response_ids.tolist() == cut.response_ids.tolist() == [1, STOP]
     assert cut.token_ids.tolist() == [1, STOP, MASK_ID, MASK_ID] and cut.reveal_step.tolist() == [1, 1, 0, 0]
@@ -185,7 +185,7 @@ def test_lengths_are_rounded_up_to_the_block_grid(prompt_len, new, length):
     """(prompt + new) up to a multiple of 4, less the prompt: at least `new`, at most 3 more."""
     request = Request("t/test/0", 0, np.arange(prompt_len), new)
     for stop in (FinishBlock(), InsideBlock()):
-        got = BlockDecoder(tiny_model(3), ()).decode([request], Policy(Threshold(0.3), stop=stop))[0]
+        got = BlockDecoder(tiny_model(3), ()).decode([request], DecodePolicy(Threshold(0.3), stop=stop))[0]
         assert (len(got.token_ids), got.stop, got.response_len) == (length, "length", length)
         assert got.stats.prefill_forwards == (prompt_len >= 4)
 
@@ -193,7 +193,7 @@ def test_lengths_are_rounded_up_to_the_block_grid(prompt_len, new, length):
 def test_the_first_of_two_stop_tokens_ends_the_response():
     script = [{4: (1, 0.95), 5: (STOP, 0.95), 6: (2, 0.95), 7: (STOP, 0.95)}]
     got = BlockDecoder(Scripted(script), [STOP]).decode(
-        [Request("t/test/0", 0, np.arange(4), 9)], Policy(Threshold(0.9))
+        [Request("t/test/0", 0, np.arange(4), 9)], DecodePolicy(Threshold(0.9))
     )[0]
     assert (got.response_len, got.stats.emitted_tokens) == (2, 4)
 
@@ -204,7 +204,7 @@ def test_record_of_an_answer_counts_tokens_by_step_over_all_decoded_positions():
 
     script = [{4: (1, 0.95), 5: (2, 0.95), 6: (STOP, 0.3), 7: (3, 0.2)}, {6: (STOP, 0.95), 7: (3, 0.95)}]
     got = BlockDecoder(Scripted(script), [STOP]).decode(
-        [Request("t/test/0", 2, np.arange(4), 9)], Policy(Threshold(0.9))
+        [Request("t/test/0", 2, np.arange(4), 9)], DecodePolicy(Threshold(0.9))
     )[0]
     example = Example("t/test/0", ({"role": "user", "content": "q"},), {})
     record = to_record("base", 0.9, Answer(example, got, "text", Verdict(True, 1.0, "ok", "4")))
@@ -246,15 +246,15 @@ def test_a_budget_of_no_tokens_is_refused():
 def test_a_request_longer_than_the_model_is_refused_and_one_that_just_fits_is_decoded():
     model = tiny_model(0, max_position_embeddings=16)
     fits, too_long = (Request("t/test/7", 0, np.arange(6), new) for new in (10, 11))
-    assert len(BlockDecoder(model, ()).decode([fits], Policy(Threshold(0.1)))[0].token_ids) == 10
+    assert len(BlockDecoder(model, ()).decode([fits], DecodePolicy(Threshold(0.1)))[0].token_ids) == 10
     with pytest.raises(
         DecodeError, match=r"t/test/7: 6 prompt tokens and 11 new ones need 20 positions, the model has 16"
     ):
-        BlockDecoder(model, ()).decode([fits, too_long], Policy(Threshold(0.1)))
+        BlockDecoder(model, ()).decode([fits, too_long], DecodePolicy(Threshold(0.1)))
 
 
 @pytest.mark.parametrize("token", [-1, 24])
 def test_a_prompt_token_outside_the_vocabulary_is_refused(token):
     request = Request("t/test/9", 0, np.array([1, token, 2]), 4)
     with pytest.raises(DecodeError, match=r"t/test/9: a prompt token lies outside the vocabulary"):
-        BlockDecoder(tiny_model(), ()).decode([request], Policy(Threshold(0.1)))
+        BlockDecoder(tiny_model(), ()).decode([request], DecodePolicy(Threshold(0.1)))

@@ -17,7 +17,7 @@ from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.recompute import Recompute
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rankings.confidence import Confidence
 from lightningrl.decoding.rankings.position import Position
 from lightningrl.decoding.selectors.quota import Quota
@@ -58,9 +58,9 @@ def of_block_size(model, case):
 def policy_of(case, cache):
     steps = case["denoising_steps"]
     if case["strategy"] == "low_confidence_dynamic":
-        return Policy(Threshold(case["threshold"], steps=steps), cache=cache)
+        return DecodePolicy(Threshold(case["threshold"], steps=steps), cache=cache)
     ranking = {"sequential": Position(), "low_confidence_static": Confidence()}[case["strategy"]]
-    return Policy(Quota(steps), ranking=ranking, cache=cache)
+    return DecodePolicy(Quota(steps), ranking=ranking, cache=cache)
 
 
 def request_of(case, cache):

@@ -9,7 +9,7 @@ from fixtures.naive import GOLDEN, MASK64, keyed_uniform, splitmix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.decoding.keyed import row_key, uniform
+from lightningrl.decoding.rng import row_key, uniform
 from lightningrl.decoding.sampling import draw
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -27,9 +27,9 @@ from lightningrl.config.experiment import Experiment, load
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.recompute import Recompute
 from lightningrl.decoding.caches.separate import SeparateCommit
-from lightningrl.decoding.candidates import Candidates, Drawn
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.proposals import OpenPositions, Proposals
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.rankings.confidence import Confidence
 from lightningrl.decoding.rankings.neg_entropy import NegEntropy
 from lightningrl.decoding.rankings.position import Position
@@ -42,9 +42,9 @@ from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.inference.policy import policy_of
 from lightningrl.models.attention import Masked
-from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.plan import plan
-from lightningrl.stages.decoder import make_policy
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import plan
+from lightningrl.pipeline.stages.decoder import make_policy
 
 NANO = PACKAGE.parent / "config" / "nano.yaml"
 PROMPTS = [1, 4, 6, 8, 11, 3]
@@ -69,13 +69,15 @@ def same_but_forwards(one, other):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("ranking, highest", list(zip(RANKED, [1.0, 0.0, 0.0], strict=True)))
 def test_threshold_at_the_highest_score_is_a_quota_of_one_a_step(ranking, highest, temperature):
-    one, other = (decode(Policy(selector, temperature, ranking=ranking)) for selector in (Threshold(highest), Quota(4)))
+    one, other = (
+        decode(DecodePolicy(selector, temperature, ranking=ranking)) for selector in (Threshold(highest), Quota(4))
+    )
     same_but_forwards(one, other)
     assert all(t.stats.denoise_forwards == len(t.token_ids) for t in one)
 
 
 def test_threshold_zero_commits_the_whole_scope():
-    for trajectory in decode(Policy(Threshold(0.0), 1.0)):
+    for trajectory in decode(DecodePolicy(Threshold(0.0), 1.0)):
         blocks = -(-(len(trajectory.prompt_ids) % 4 + len(trajectory.token_ids)) // 4)
         assert trajectory.stats.denoise_forwards == blocks == len(set(trajectory.reveal_step.tolist()))
 
@@ -85,7 +87,9 @@ def test_blocks_of_one_and_argmax_are_greedy_decoding_from_left_to_right_on_a_ca
     """The logit at a mask predicts the mask's own token, so greedy decoding appends a mask and takes its argmax."""
     model = tiny_model(4, torch.float64, block_size=1)
     for selector in (Threshold(0.5), Quota(1), Factor(1.0), CumulativeEntropy(1.0), Scripted(1)):
-        for request, got in zip(requests_of(PROMPTS, 9), decode(Policy(selector), 1, 9, model=model), strict=True):
+        for request, got in zip(
+            requests_of(PROMPTS, 9), decode(DecodePolicy(selector), 1, 9, model=model), strict=True
+        ):
             ids = request.prompt_ids.tolist()
             for _ in range(9):
                 n = len(ids) + 1
@@ -100,7 +104,7 @@ def test_blocks_of_one_and_argmax_are_greedy_decoding_from_left_to_right_on_a_ca
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_cache_plans_agree_exactly(selector, temperature):
     plans = [FusedCommit(), SeparateCommit(), Recompute()]
-    found = [decode(Policy(selector, temperature, cache=cache), stops=(3,)) for cache in plans]
+    found = [decode(DecodePolicy(selector, temperature, cache=cache), stops=(3,)) for cache in plans]
     same_but_forwards(found[0], found[1])
     same_but_forwards(found[0], found[2])
     for fused, separate, recompute in zip(*found, strict=True):
@@ -126,7 +130,7 @@ class Revealed:
 @pytest.mark.parametrize("selector", [Threshold(0.3), Quota(3), Factor(1.0), CumulativeEntropy(3.0), Scripted(2.5)])
 def test_every_masked_position_is_committed_once_and_never_open_again(selector):
     seen = Revealed()
-    for index, got in enumerate(decode(Policy(selector, 1.0), observer=seen)):
+    for index, got in enumerate(decode(DecodePolicy(selector, 1.0), observer=seen)):
         first, end = len(got.prompt_ids), len(got.prompt_ids) + len(got.token_ids)
         assert {p: n for (i, p), n in seen.times.items() if i == index} == dict.fromkeys(range(first, end), 1)
         assert got.stats.emitted_tokens == end - first and (got.reveal_step > 0).all()
@@ -142,7 +146,7 @@ def test_separate_commits_cost_a_forward_a_block_and_fused_ones_none(selector):
     model = tiny_model(4, torch.float64)
     requests = requests_of([4, 8, 12], 20)
     for cache in (SeparateCommit(), FusedCommit()):
-        for got in BlockDecoder(model, ()).decode(requests, Policy(selector, 1.0, cache=cache)):
+        for got in BlockDecoder(model, ()).decode(requests, DecodePolicy(selector, 1.0, cache=cache)):
             stats, blocks = got.stats, len(got.token_ids) // 4
             if isinstance(cache, FusedCommit):
                 assert stats.tpf_true == stats.tpf
@@ -172,8 +176,8 @@ def chosen_by(selector, ranking, confidence, entropy, open_, step):
     """(B, K) bool, in float64."""
     confidence, entropy = (torch.tensor(v, dtype=torch.float64) for v in (confidence, entropy))
     open_ = torch.tensor(open_)
-    score = ranking.score(Drawn(open_, confidence, entropy)).masked_fill(~open_, -torch.inf)
-    return selector.select(Candidates(open_, confidence, entropy, score, torch.tensor(step)))
+    score = ranking.score(OpenPositions(open_, confidence, entropy)).masked_fill(~open_, -torch.inf)
+    return selector.select(Proposals(open_, confidence, entropy, score, torch.tensor(step)))
 
 
 @st.composite
@@ -256,14 +260,14 @@ def test_quota_schedules(size, steps, schedule):
     assert step_quota(size, steps, torch.arange(steps)).tolist() == schedule
     if sum(schedule) == size:
         model = tiny_model(4, torch.float64, block_size=size, num_hidden_layers=1)
-        got = BlockDecoder(model, ()).decode(requests_of([size], size), Policy(Quota(steps)))[0]
+        got = BlockDecoder(model, ()).decode(requests_of([size], size), DecodePolicy(Quota(steps)))[0]
         assert np.bincount(got.reveal_step)[1:].tolist() == schedule
 
 
 def test_more_steps_than_positions_still_reveal_one_in_each():
-    got = BlockDecoder(tiny_model(4), ()).decode(requests_of([4], 8), Policy(Quota(8)))[0]
+    got = BlockDecoder(tiny_model(4), ()).decode(requests_of([4], 8), DecodePolicy(Quota(8)))[0]
     assert np.bincount(got.reveal_step)[1:].tolist() == [1] * 8
-    dynamic = BlockDecoder(tiny_model(4), ()).decode(requests_of([4], 8), Policy(Threshold(1.0, steps=8)))[0]
+    dynamic = BlockDecoder(tiny_model(4), ()).decode(requests_of([4], 8), DecodePolicy(Threshold(1.0, steps=8)))[0]
     assert np.bincount(dynamic.reveal_step)[1:].tolist() == [1] * 8
 
 
@@ -291,7 +295,7 @@ def test_no_whole_number_of_steps_is_refused(steps):
     ("made", "message"),
     [(lambda: Threshold(math.nan), "tau is no number"), (lambda: CumulativeEntropy(math.nan), "gamma is no number"),
      (lambda: Factor(math.nan), "factor is nan"), (lambda: Factor(-0.5), "factor is -0.5, expected 0 or more"),
-     (lambda: Policy(Threshold(0.9), top_k=10**400), "top_k is 1000")],
+     (lambda: DecodePolicy(Threshold(0.9), top_k=10**400), "top_k is 1000")],
 )  # fmt: skip
 def test_parameters_without_a_meaning_are_refused(made, message):
     with pytest.raises(DecodeError, match=message):

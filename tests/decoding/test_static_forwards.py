@@ -1,4 +1,4 @@
-"""Forwards of static shape (models/segments.py), on the CPU, where a gather stands in for the paged kernel."""
+"""Forwards of static shape (models/static_forward.py), on the CPU, where a gather stands in for the paged kernel."""
 
 import dataclasses
 import json
@@ -16,10 +16,10 @@ from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.recompute import Recompute
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
-from lightningrl.models import segments
+from lightningrl.models import static_forward
 from lightningrl.models.attention import PagedKV, PagedSpan
 from lightningrl.models.checkpoint import load_model
 
@@ -30,7 +30,7 @@ STOPS = (3, 7, 11)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_static_forwards_decode_the_same(cache, temperature):
     model = tiny_model(2, torch.float64)
-    requests, policy = requests_of([1, 4, 6, 8, 11, 3, 17], 21), Policy(Threshold(0.25), temperature, cache=cache)
+    requests, policy = requests_of([1, 4, 6, 8, 11, 3, 17], 21), DecodePolicy(Threshold(0.25), temperature, cache=cache)
     spans = BlockDecoder(model, STOPS, rows=3).decode(requests, policy)
     static = BlockDecoder(model, STOPS, rows=3, forwards="gathered").decode(requests, policy)
     for one, other in zip(spans, static, strict=True):
@@ -42,7 +42,7 @@ def test_static_forwards_decode_the_same(cache, temperature):
 def test_buffers_are_of_few_sizes_and_filling_up_touches_no_other_page():
     model = tiny_model(2, torch.float64)
     cache = PagedKV(2, 5, 8, 2, 8, model.lm_head.weight)
-    static = segments.SegmentForwards(model, cache, 2, segments.gathered, graphs=False)
+    static = static_forward.SegmentForwards(model, cache, 2, static_forward.gathered, graphs=False)
     sizes = []
     for rows in range(1, 3):
         for blocks in (1, 2, 4):
@@ -63,7 +63,7 @@ def test_without_a_kernel_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     with pytest.raises(DecodeError, match="flash-attn is not installed"):
-        segments.paged_kernel()
+        static_forward.paged_kernel()
 
 
 def test_the_package_steps_in_where_torch_has_no_block_tables(monkeypatch):
@@ -71,20 +71,20 @@ def test_the_package_steps_in_where_torch_has_no_block_tables(monkeypatch):
 
     def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, *, cache_seqlens, block_table, causal):
         assert (k, v, causal) == (None, None, False)
-        return segments.gathered(q, k_cache, v_cache, block_table, cache_seqlens)
+        return static_forward.gathered(q, k_cache, v_cache, block_table, cache_seqlens)
 
     package = types.ModuleType("flash_attn")
     package.__dict__["flash_attn_with_kvcache"] = flash_attn_with_kvcache
     monkeypatch.setitem(sys.modules, "flash_attn", package)
     monkeypatch.setattr(varlen, "varlen_attn", lambda query, key, value, cu_seq_q, cu_seq_k, max_q, max_k: None)
-    kernel = segments.paged_kernel()
+    kernel = static_forward.paged_kernel()
     torch.manual_seed(0)
     q, keys, values = torch.randn(2, 4, 4, 8), torch.randn(3, 8, 2, 8), torch.randn(3, 8, 2, 8)
     pages, used = torch.tensor([[0, 1], [2, 2]], dtype=torch.int32), torch.tensor([12, 4], dtype=torch.int32)
-    assert torch.equal(kernel(q, keys, values, pages, used), segments.gathered(q, keys, values, pages, used))
+    assert torch.equal(kernel(q, keys, values, pages, used), static_forward.gathered(q, keys, values, pages, used))
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "flash_attn", None)
-    assert segments.paged_kernel().__qualname__.startswith("_torch_varlen")
+    assert static_forward.paged_kernel().__qualname__.startswith("_torch_varlen")
 
 
 def test_an_unknown_kind_of_forwards_is_refused():
@@ -97,7 +97,7 @@ def test_an_unknown_kind_of_forwards_is_refused():
 def test_paged_kernels_decode_the_same_on_a_gpu(forwards):
     """bf16 kernels round differently: most responses agree token for token, and all log-probabilities nearly."""
     model = tiny_model(2, torch.bfloat16, head_dim=64, hidden_size=64).cuda()
-    requests, policy = requests_of([1, 4, 6, 8, 11, 3, 17], 21), Policy(Threshold(0.25))
+    requests, policy = requests_of([1, 4, 6, 8, 11, 3, 17], 21), DecodePolicy(Threshold(0.25))
     spans = BlockDecoder(model, (), rows=4).decode(requests, policy)
     static = BlockDecoder(model, (), rows=4, forwards=forwards).decode(requests, policy)
     same = [one.token_ids.tolist() == other.token_ids.tolist() for one, other in zip(spans, static, strict=True)]
@@ -117,7 +117,7 @@ def test_golden_decodes_of_the_official_decoder_on_a_gpu():
         if case["strategy"] == "low_confidence_dynamic" and case["denoising_steps"] == case["block_size"]:
             model.config = dataclasses.replace(model.config, block_size=case["block_size"])
             request = Request("t/test/0", 0, np.array(case["prompt"]), case["gen_length"])
-            [got] = BlockDecoder(model, ()).decode([request], Policy(Threshold(case["threshold"])))
+            [got] = BlockDecoder(model, ()).decode([request], DecodePolicy(Threshold(case["threshold"])))
             assert [*case["prompt"], *got.token_ids.tolist()] == case["output"]
 
 
@@ -143,5 +143,5 @@ def test_torchs_variable_length_kernel_is_called_as_it_is_documented():
     q, keys, values = noise(3, 4, 6, 8), noise(5, 8, 2, 8), noise(5, 8, 2, 8)
     pages = torch.tensor([[4, 0], [2, 2], [1, 3]], dtype=torch.int32)
     used = torch.tensor([12, 4, 16], dtype=torch.int32)
-    found = segments._torch_varlen(documented_varlen)(q, keys, values, pages, used)
-    torch.testing.assert_close(found, segments.gathered(q, keys, values, pages, used), rtol=0, atol=1e-12)
+    found = static_forward._torch_varlen(documented_varlen)(q, keys, values, pages, used)
+    torch.testing.assert_close(found, static_forward.gathered(q, keys, values, pages, used), rtol=0, atol=1e-12)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.decoding.candidates import Candidates
+from lightningrl.decoding.proposals import Proposals
 from lightningrl.decoding.selectors.threshold import Threshold
 
 
@@ -12,7 +12,7 @@ def select(selector, confidence, masked):
     """One choice by confidence, at the first step of the block."""
     score = confidence.masked_fill(~masked, -torch.inf)
     entropy, step = torch.zeros_like(confidence), torch.zeros(len(masked), dtype=torch.int64)
-    return selector.select(Candidates(masked, confidence, entropy, score, step))
+    return selector.select(Proposals(masked, confidence, entropy, score, step))
 
 
 def reveal_steps(confidences_by_step, tau):

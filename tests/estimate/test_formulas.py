@@ -7,19 +7,19 @@ import pytest
 import torch
 from fixtures.tiny import requests_of, tiny_config, tiny_model, tiny_setup, trajectory_of
 
+from lightningrl.bench.estimate import memory, seconds
+from lightningrl.bench.estimate.device import DEVICES, Shares, device_of
+from lightningrl.bench.estimate.shape import Shape
+from lightningrl.bench.estimate.work import Lengths, Work, decoding_work, positions_of, prefill_work, training_work
 from lightningrl.bench.sizes import SHAPES
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.scripted import Scripted
-from lightningrl.estimate import memory, seconds
-from lightningrl.estimate.device import DEVICES, Shares, device_of
-from lightningrl.estimate.shape import Shape
-from lightningrl.estimate.work import Lengths, Work, decoding_work, positions_of, prefill_work, training_work
 from lightningrl.models.attention import PagedKV
-from lightningrl.models.sdar import SDAR, ModelConfig
-from lightningrl.resolve import resolve
+from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.rl.likelihood import trajectory_row
 from lightningrl.rl.registry import ALGORITHMS
+from lightningrl.utils.registry import resolve
 
 
 def shape_of(config: ModelConfig) -> Shape:
@@ -58,7 +58,7 @@ def test_kv_pages_are_the_caches_bytes(dtype):
     assert memory.kv_bytes(SHAPE, memory.page_positions(70, 16), dtype.itemsize) == cache.nbytes
 
 
-def kept_by_autograd(model: SDAR, ids_BQ, positions_BQ, attend) -> int:
+def kept_by_autograd(model: Transformer, ids_BQ, positions_BQ, attend) -> int:
     """Bytes of distinct tensors that a forward keeps, the weights aside."""
     weights, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
 
@@ -122,7 +122,7 @@ def test_decoding_positions_are_the_ledgers():
     """Whole steps a block, so that tokens a forward are what the script says."""
     model = tiny_model()
     decoder = BlockDecoder(model, ())
-    found = decoder.decode(requests_of([8, 8, 8], 16), Policy(Scripted(2.0)))
+    found = decoder.decode(requests_of([8, 8, 8], 16), DecodePolicy(Scripted(2.0)))
     lengths = Lengths(8, 16, 2.0)
     work = decoding_work(lengths, 4) + prefill_work(lengths, 4)
     assert 3 * work.positions == decoder.ledger.positions

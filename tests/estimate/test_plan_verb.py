@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lightningrl import cli
+from lightningrl.bench.estimate.budget import Estimate, shapes_of
+from lightningrl.bench.estimate.device import DEVICES
+from lightningrl.cli import app
 from lightningrl.config.experiment import load
-from lightningrl.estimate.budget import Estimate, shapes_of
-from lightningrl.estimate.device import DEVICES
-from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.plan import plan
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import plan
 
 CONFIG = PACKAGE.parent / "config"
 
 
 def printed(*arguments: str, config: str = "paper.yaml"):
-    return CliRunner().invoke(cli.app, ["plan", "--config", str(CONFIG / config), *arguments])
+    return CliRunner().invoke(app.app, ["plan", "--config", str(CONFIG / config), *arguments])
 
 
 def test_the_paper_on_eight_h100s(tmp_path: Path):
@@ -101,7 +101,9 @@ def test_a_wrong_word_is_answered_with_the_right_ones(arguments, message):
 
 def test_no_torch_is_imported_for_it():
     program = "import sys; sys.argv = ['lightningrl', 'plan', '--config', sys.argv[1]]\n"
-    program += "from lightningrl.cli import app\ntry:\n    app()\nexcept SystemExit as end:\n    assert not end.code\n"
+    program += (
+        "from lightningrl.cli.app import app\ntry:\n    app()\nexcept SystemExit as end:\n    assert not end.code\n"
+    )
     program += "assert 'torch' not in sys.modules\n"
     command = [sys.executable, "-c", program, str(CONFIG / "paper.yaml")]
     done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)

@@ -16,10 +16,10 @@ from fixtures.limits import HANG_S, wait_for
 from fixtures.tiny import tiny_model
 
 from lightningrl.benchmarks.gsm_mini import GSM_MINI
-from lightningrl.lease import lease
 from lightningrl.models.checkpoint import save_model
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.tokenization import build_tokenizer, load_tokenizer
+from lightningrl.utils.lease import lease
 
 TESTS = Path(__file__).parents[1]
 FILES = ("records.jsonl", "summary.json", "selfcheck.json")

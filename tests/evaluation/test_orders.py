@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lightningrl import cli, io
 from lightningrl.benchmarks.fetch import Origins
 from lightningrl.benchmarks.mbpp import MBPP
 from lightningrl.benchmarks.protocol import example_to_json
+from lightningrl.cli.app import app
 from lightningrl.errors import BenchmarkError
 from lightningrl.evaluation import orders
-from lightningrl.evaluation.given import Given
+from lightningrl.evaluation.external import Given
 from lightningrl.evaluation.scoring import check_problems
 from lightningrl.types import Example
+from lightningrl.utils import files
 
 
 def gsm8k(number):
@@ -33,11 +34,11 @@ OFFICIAL = random.Random(0).sample(range(25), 25)
 def folder(tmp_path, monkeypatch):
     """Problems as a data stage has them, and a mirror with the authors' file, in another order."""
     monkeypatch.chdir(tmp_path)
-    io.write_jsonl(tmp_path / "test.jsonl", map(example_to_json, PROBLEMS))
+    files.write_jsonl(tmp_path / "test.jsonl", map(example_to_json, PROBLEMS))
     rows = [
         {"question": f" {PROBLEMS[number].messages[0]['content'].strip()}  ", "answer": "#### 1"} for number in OFFICIAL
     ]
-    io.write_jsonl(tmp_path / "mirror" / "gsm8k" / "test.jsonl", rows)
+    files.write_jsonl(tmp_path / "mirror" / "gsm8k" / "test.jsonl", rows)
     small = replace(orders.GSM8K_OFFICIAL, rows=25, mirror_sha256=None, content_sha256=None)
     monkeypatch.setattr(orders, "GSM8K_OFFICIAL", small)
     monkeypatch.delenv("LIGHTNINGRL_DATA_MIRROR", raising=False)
@@ -47,7 +48,7 @@ def folder(tmp_path, monkeypatch):
 def score(rows, *arguments):
     Path("answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["score", "answers.jsonl", "--benchmark", "gsm8k", "--data", "test.jsonl", "--mirror", "mirror"]
-    return CliRunner().invoke(cli.app, [*command, "--out", "r.jsonl", "--overwrite", *arguments])
+    return CliRunner().invoke(app, [*command, "--out", "r.jsonl", "--overwrite", *arguments])
 
 
 def numbered(answers, kind=int):
@@ -98,7 +99,7 @@ def test_what_cannot_be_placed_is_named(folder):
     assert "20 responses name problems that are not among the 5 problems of gsm8k/test" in done.stderr
     twice = [{"id": 3, "text": "1"}, {"id": "gsm8k/test/00003", "text": "1"}]
     assert "is in line 1 already" in score(twice, "--order", "paper").stderr
-    io.write_jsonl(Path("mirror/gsm8k/test.jsonl"), [{"question": str(n), "answer": ""} for n in range(25)])
+    files.write_jsonl(Path("mirror/gsm8k/test.jsonl"), [{"question": str(n), "answer": ""} for n in range(25)])
     assert "has other questions" in score(numbered([1]), "--order", "official").stderr
 
 
@@ -144,7 +145,7 @@ def test_the_published_files_are_numbered_as_is_said_here():
     origins = Origins(None, Path("unused.lock.json"))
     from lightningrl.benchmarks.gsm8k import GSM8K
     from lightningrl.benchmarks.humaneval import HUMANEVAL
-    from lightningrl.evaluation.asked import problems
+    from lightningrl.evaluation.problems import problems
 
     tests = {b.name: problems(b, "test", None, origins, None) for b in (GSM8K, MBPP, HUMANEVAL)}
     official = orders.uid_of_number("gsm8k", "test", tests["gsm8k"], "official", origins)

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 
-from lightningrl import io
 from lightningrl.config.experiment import Experiment
-from lightningrl.provenance import runner
-from lightningrl.provenance.plan import plan
-from lightningrl.provenance.runner import run_stage
+from lightningrl.pipeline import runner
+from lightningrl.pipeline.plan import plan
+from lightningrl.pipeline.runner import run_stage
 from lightningrl.tokenization import load_tokenizer
+from lightningrl.utils import files
 
 NAME = "base/gsm-mini"
 
@@ -60,8 +60,8 @@ def test_a_probe_counts_the_tokens_of_the_same_answers_as_an_evaluation_of_the_v
         run_stage(of, of.stage(kind, name))
     run_stage(of, of.stage("probe", NAME))
     data = of.stage("data", "gsm-mini").folder
-    asked = [row["uid"] for row in io.read_jsonl(data / "validation.jsonl")]
-    records = list(io.read_jsonl(of.stage("evaluate", NAME).folder / "records.jsonl"))
+    asked = [row["uid"] for row in files.read_jsonl(data / "validation.jsonl")]
+    records = list(files.read_jsonl(of.stage("evaluate", NAME).folder / "records.jsonl"))
     assert [r["uid"] for r in records if r["threshold"] == 0.02] == asked and len(asked) == 4
     probe = pd.read_csv(of.stage("probe", NAME).folder / "probe.csv").set_index(["measure", "label"])
     tokens = sum(r["response_tokens"] for r in records if r["threshold"] == 0.02)

@@ -12,13 +12,14 @@ import pytest
 from fixtures.limits import HANG_S, wait_for
 from typer.testing import CliRunner
 
-from lightningrl import cli, io
 from lightningrl.benchmarks.gsm_mini import GSM_MINI
 from lightningrl.benchmarks.protocol import example_to_json
+from lightningrl.cli.app import app
 from lightningrl.evaluation.aup import aup
 from lightningrl.evaluation.metrics import problem_sums
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.types import EvalRecord
+from lightningrl.utils import files
 
 PROBLEMS = GSM_MINI.load({"test": 30}, 0)["test"]
 RIGHT = [f"\\boxed{{{example.gold['answer']}}}" for example in PROBLEMS]
@@ -27,12 +28,12 @@ RIGHT = [f"\\boxed{{{example.gold['answer']}}}" for example in PROBLEMS]
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    io.write_jsonl(tmp_path / "test.jsonl", (example_to_json(example) for example in PROBLEMS))
+    files.write_jsonl(tmp_path / "test.jsonl", (example_to_json(example) for example in PROBLEMS))
     return tmp_path
 
 
 def score(*arguments):
-    return CliRunner().invoke(cli.app, ["score", *arguments, "--benchmark", "gsm-mini", "--data", "test.jsonl"])
+    return CliRunner().invoke(app, ["score", *arguments, "--benchmark", "gsm-mini", "--data", "test.jsonl"])
 
 
 def write(path, rows):
@@ -98,11 +99,11 @@ def test_a_flipped_byte_in_what_was_gathered_is_judged_again(folder, monkeypatch
 
 def test_prompts_go_out_without_gold_and_answers_come_back(folder):
     arguments = ["prompts", "--benchmark", "gsm-mini", "--data", "test.jsonl", "--limit", "5"]
-    done = CliRunner().invoke(cli.app, arguments)
+    done = CliRunner().invoke(app, arguments)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["id"] for row in rows] == [example.uid for example in PROBLEMS[:5]]
     assert all(set(row) == {"id", "messages"} for row in rows)
-    assert CliRunner().invoke(cli.app, [*arguments, "--out", "p.jsonl"]).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments, "--out", "p.jsonl"]).exit_code == 0
     assert [json.loads(line) for line in (folder / "p.jsonl").read_text().splitlines()] == rows
     write(folder / "a.jsonl", [{"id": row["id"], "text": RIGHT[n]} for n, row in enumerate(rows)])
     assert "accuracy 100.0 %" in score("a.jsonl", "--out", "r.jsonl", "--limit", "5").stdout
@@ -288,7 +289,7 @@ def test_two_models_are_compared_on_the_same_problems(folder):
     for name in ("base", "fast"):
         (folder / name).mkdir()
         assert score(f"{name}.jsonl", "--out", f"{name}/records.jsonl").exit_code == 0
-    done = CliRunner().invoke(cli.app, ["compare", "base/records.jsonl", "fast/records.jsonl", "--bootstrap", "200"])
+    done = CliRunner().invoke(app, ["compare", "base/records.jsonl", "fast/records.jsonl", "--bootstrap", "200"])
     assert done.exit_code == 0, done.output
     base, fast = done.stdout.splitlines()
     assert base.startswith("base: accuracy 93.3") and "TPF 1.33" in base and "against the base" not in base
@@ -305,9 +306,9 @@ def test_files_of_one_name_are_told_apart_and_other_problems_refused(folder):
     for name in ("a", "s1.out"):
         score(f"{name}.jsonl", "--out", f"{name}.records.jsonl")
     (folder / "a.records.jsonl").rename(folder / "records.jsonl")
-    done = CliRunner().invoke(cli.app, ["compare", "records.jsonl", "./records.jsonl", "--bootstrap", "100"])
+    done = CliRunner().invoke(app, ["compare", "records.jsonl", "./records.jsonl", "--bootstrap", "100"])
     assert done.stdout.startswith("records (file 1): accuracy") and "\nrecords (file 2): accuracy" in done.stdout
-    done = CliRunner().invoke(cli.app, ["compare", "records.jsonl", "s1.out.records.jsonl"])
+    done = CliRunner().invoke(app, ["compare", "records.jsonl", "s1.out.records.jsonl"])
     assert "error: s1.out.records on gsm-mini covers other problems than records (29 against 30" in done.stderr
 
 
@@ -316,11 +317,11 @@ def test_without_counts_accuracy_alone_is_compared_and_other_files_are_refused(f
     write(folder / "b.jsonl", [{"uid": e.uid, "response": "x"} for e in PROBLEMS])
     for name in ("a", "b"):
         score(f"{name}.jsonl", "--out", f"{name}.records.jsonl")
-    done = CliRunner().invoke(cli.app, ["compare", "a.records.jsonl", "b.records.jsonl", "--bootstrap", "100"])
+    done = CliRunner().invoke(app, ["compare", "a.records.jsonl", "b.records.jsonl", "--bootstrap", "100"])
     assert done.exit_code == 0, done.stderr
     assert [line.partition(": accuracy")[0] for line in done.stdout.splitlines()[:2]] == ["a.records", "b.records"]
     base, other, note = done.stdout.splitlines()
     assert "accuracy 100.0" in base and "against the base -100.0" in other and "note: no TPF and no AUP" in note
     assert "TPF" not in base + other and "AUP" not in base + other
-    done = CliRunner().invoke(cli.app, ["compare", "a.jsonl", "a.records.jsonl"])
+    done = CliRunner().invoke(app, ["compare", "a.jsonl", "a.records.jsonl"])
     assert done.exit_code == 2 and "these are no records" in done.stderr

@@ -7,7 +7,7 @@ import pytest
 from lightningrl.benchmarks.gsm_mini import GSM_MINI
 from lightningrl.errors import StageError
 from lightningrl.evaluation.selfcheck import ANSWERS, self_check
-from lightningrl.judges.boxed import BoxedJudge
+from lightningrl.judges.boxed_answer import BoxedJudge
 from lightningrl.types import Example, Verdict
 
 PROBLEMS = GSM_MINI.load({"test": 20}, 0)["test"]

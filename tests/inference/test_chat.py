@@ -16,12 +16,12 @@ from fixtures.held import heed_ctrl_c
 from fixtures.limits import HANG_S
 from typer.testing import CliRunner
 
-from lightningrl import cli
+from lightningrl.cli.app import app
 from lightningrl.errors import DecodeError
 from lightningrl.inference.conversation import Conversation
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.pipeline.code_digest import PACKAGE
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def llm(folder):
 
 def run(folder, *lines, options=()):
     arguments = ["chat", str(folder), "--max-new-tokens", "17", *options]
-    return CliRunner().invoke(cli.app, arguments, input="".join(line + "\n" for line in lines))
+    return CliRunner().invoke(app, arguments, input="".join(line + "\n" for line in lines))
 
 
 def asked(conversation, text, policy=None):
@@ -174,7 +174,7 @@ def test_what_cannot_be_done_is_said_and_the_chat_goes_on(folder, line, message)
 
 
 def test_the_last_line_needs_no_newline_and_any_bytes_are_text(folder):
-    done = CliRunner().invoke(cli.app, ["chat", str(folder), "--max-new-tokens", "5"], input=b"\xff\x00 \xe6\xbc\xa2")
+    done = CliRunner().invoke(app, ["chat", str(folder), "--max-new-tokens", "5"], input=b"\xff\x00 \xe6\xbc\xa2")
     assert done.exit_code == 0
     assert done.stderr.count("tokens/s") == 1
 

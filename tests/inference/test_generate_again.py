@@ -17,7 +17,7 @@ from fixtures.limits import HANG_S, wait_for
 
 from lightningrl.errors import StageError
 from lightningrl.inference.response_file import ResponseFile
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.pipeline.code_digest import PACKAGE
 
 MANY = 20
 

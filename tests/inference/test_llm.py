@@ -7,7 +7,7 @@ import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, ConfigError, DecodeError
 from lightningrl.inference.llm import LLM
@@ -37,8 +37,8 @@ def test_completions_are_the_decoders_own(folder, llm):
     model.usable_vocab = len(tokenizer)
     messages = [{"role": "user", "content": "Hi"}]
     request = Request("prompt/0", 0, encode_prompt(tokenizer, messages), 21)
-    for policy in (None, Policy(Threshold(0.2), temperature=0.7, top_k=9, top_p=0.8, seed=2)):
-        [own] = BlockDecoder(model, [tokenizer.eos_token_id]).decode([request], policy or Policy(Threshold(0.9)))
+    for policy in (None, DecodePolicy(Threshold(0.2), temperature=0.7, top_k=9, top_p=0.8, seed=2)):
+        [own] = BlockDecoder(model, [tokenizer.eos_token_id]).decode([request], policy or DecodePolicy(Threshold(0.9)))
         for prompt in ("Hi", messages):
             [completion] = llm.generate([prompt], policy, max_new_tokens=21)
             np.testing.assert_array_equal(completion.trajectory.token_ids, own.token_ids)

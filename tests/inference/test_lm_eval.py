@@ -15,7 +15,7 @@ from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.limits import HANG_S
 
 from lightningrl.errors import ConfigError
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.pipeline.code_digest import PACKAGE
 
 TASK = """
 task: tiny_sums
@@ -138,5 +138,5 @@ def test_wrong_words_are_said_at_once(checkpoint, words):
 def test_nothing_else_imports_the_harness():
     names = [p for p in PACKAGE.rglob("*.py") if "lm_eval" in p.read_text() and p.name != "lm_eval.py"]
     assert not names, names
-    program = "import sys, lightningrl.cli, lightningrl.inference.llm; sys.exit('lm_eval' in sys.modules)"
+    program = "import sys, lightningrl.cli.app, lightningrl.inference.llm; sys.exit('lm_eval' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(PACKAGE).parent).returncode == 0

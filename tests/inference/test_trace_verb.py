@@ -4,7 +4,7 @@ import pytest
 from fixtures.traced import save_tiny
 from typer.testing import CliRunner
 
-from lightningrl.cli import app
+from lightningrl.cli.app import app
 
 PROMPT = "How many cups? 3 pens"
 

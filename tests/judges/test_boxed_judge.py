@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightningrl.judges.boxed import BoxedJudge, extract_boxed, extract_boxes, normalise
+from lightningrl.judges.boxed_answer import BoxedJudge, extract_boxed, extract_boxes, normalise
 from lightningrl.types import Example
 
 

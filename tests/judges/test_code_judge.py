@@ -6,8 +6,8 @@ import cheats
 import pytest
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.judges import code
-from lightningrl.judges.code import CodeJudge
+from lightningrl.judges.code import judge as code
+from lightningrl.judges.code.judge import CodeJudge
 from lightningrl.sandbox.jail import Limits
 from lightningrl.types import Example
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lightningrl.judges.code_blocks import PYTHON, Piece, pieces_of
-from lightningrl.judges.code_program import extract_program
+from lightningrl.judges.code.blocks import PYTHON, Piece, pieces_of
+from lightningrl.judges.code.program import extract_program
 
 MBPP = "Here is the completed code:\n```python"
 HUMANEVAL = "Here is the completed code:\n```python\ndef f(x):\n    '''Add one.'''\n\n"

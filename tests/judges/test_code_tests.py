@@ -11,8 +11,9 @@ import cheats
 import function_cheats
 import pytest
 
-from lightningrl.judges import code, code_tests
-from lightningrl.judges.code import CodeJudge
+from lightningrl.judges.code import judge as code
+from lightningrl.judges.code import test_cases
+from lightningrl.judges.code.judge import CodeJudge
 from lightningrl.sandbox import codec
 from lightningrl.types import Example
 
@@ -414,7 +415,7 @@ def test_a_program_cannot_end_its_jail_and_be_right_by_chance(judge, where):
 
 
 def test_the_bound_is_the_published_one_and_what_a_slow_machine_needs(jail_level):
-    gold = code_tests.read_tests({"entry_point": "f", "tests": ["x"], "time_limit_s": 1})
+    gold = test_cases.read_tests({"entry_point": "f", "tests": ["x"], "time_limit_s": 1})
     assert gold.limits(CodeJudge()._limits).wall_s == 1 + 2.0 + 3.0
 
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.judges.math import MathJudge
-from lightningrl.judges.math_finished import unfinished
-from lightningrl.judges.math_question import read_question
-from lightningrl.judges.math_text import clean
-from lightningrl.judges.math_tree import read
+from lightningrl.judges.math.finished import unfinished
+from lightningrl.judges.math.judge import MathJudge
+from lightningrl.judges.math.question import read_question
+from lightningrl.judges.math.text import clean
+from lightningrl.judges.math.tree import read
 from lightningrl.types import Example
 
 ASKED = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lightningrl.judges.math import MathJudge
+from lightningrl.judges.math.judge import MathJudge
 from lightningrl.types import Example
 
 

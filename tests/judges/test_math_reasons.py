@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lightningrl.judges.math import MathJudge
+from lightningrl.judges.math.judge import MathJudge
 from lightningrl.types import Example
 
 REFUSED = [

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lightningrl.judges.math import MathJudge
+from lightningrl.judges.math.judge import MathJudge
 from lightningrl.types import Example
 
 CASES = [json.loads(line) for line in Path(__file__).with_name("reported_answers.jsonl").read_text().splitlines()]

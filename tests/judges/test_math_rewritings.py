@@ -31,7 +31,7 @@ from math_rewritings.registry import CHANGING, KEEPING
 
 from lightningrl.benchmarks.fetch import Origins, obtain
 from lightningrl.benchmarks.registry import get_benchmark
-from lightningrl.judges.math import MathJudge
+from lightningrl.judges.math.judge import MathJudge
 from lightningrl.types import Example
 
 

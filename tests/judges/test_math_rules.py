@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.judges.math import MathJudge
-from lightningrl.judges.math_rules import equal, number
-from lightningrl.judges.math_text import Unreadable, clean
+from lightningrl.judges.math.judge import MathJudge
+from lightningrl.judges.math.rules import equal, number
+from lightningrl.judges.math.text import Unreadable, clean
 from lightningrl.types import Example
 
 MIRROR = Path(__file__).parents[1] / "fixtures" / "mirror" / "protocol"

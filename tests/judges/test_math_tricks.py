@@ -8,8 +8,8 @@ from __future__ import annotations
 import mpmath
 import pytest
 
-from lightningrl.judges.boxed import extract_boxes
-from lightningrl.judges.math import MathJudge
+from lightningrl.judges.boxed_answer import extract_boxes
+from lightningrl.judges.math.judge import MathJudge
 from lightningrl.types import Example
 
 

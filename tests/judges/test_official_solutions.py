@@ -11,8 +11,8 @@ from lightningrl.benchmarks import mbpp
 from lightningrl.benchmarks.fetch import Origins, obtain
 from lightningrl.benchmarks.registry import get_benchmark
 from lightningrl.evaluation.selfcheck import self_check
-from lightningrl.judges.code import CodeJudge
-from lightningrl.judges.math import MathJudge
+from lightningrl.judges.code.judge import CodeJudge
+from lightningrl.judges.math.judge import MathJudge
 
 pytestmark = pytest.mark.mirror
 

@@ -11,9 +11,9 @@ from fixtures.limits import HANG_S
 from fixtures.tiny import tiny_model
 from safetensors.torch import load_file, save_file
 
-from lightningrl import io
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.models.checkpoint import load_model, save_model
+from lightningrl.utils import files
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_full_disk_keeps_the_previous_weights(folder, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(io.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(
         StageError, match=r"cannot write .*model\.safetensors: no space left .* free some space and run"
     ):
@@ -167,7 +167,7 @@ def test_full_disk_keeps_the_previous_weights(folder, monkeypatch):
 
 
 def test_config_on_disk_says_what_the_official_files_say(folder):
-    raw = io.read_json(folder / "config.json")
+    raw = files.read_json(folder / "config.json")
     expected = {
         "architectures": ["SDARForCausalLM"], "model_type": "sdar", "attention_bias": False, "hidden_act": "silu",
         "tie_word_embeddings": False, "rope_scaling": None, "eos_token_id": 1, "pad_token_id": 2,

@@ -12,8 +12,8 @@ import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.limits import HANG_S
 
-from lightningrl.io import sha256_file
 from lightningrl.models.hub import Found
+from lightningrl.utils.files import sha256_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from hub import COMMIT, Hub

@@ -13,7 +13,7 @@ from lightningrl.errors import CheckpointError
 from lightningrl.models import weight_files
 from lightningrl.models.checkpoint import load_model
 from lightningrl.models.config_file import read_config
-from lightningrl.models.sdar import SDAR, ModelConfig
+from lightningrl.models.transformer import ModelConfig, Transformer
 
 SMALL = {
     "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -66,7 +66,7 @@ def test_published_sizes_have_the_published_weights(tmp_path, size, parameters, 
     """Counts, bytes and numbers of files as published; 8,822,848,512 is the `total_size` of the official 4B index."""
     config = read_config(write_official_config(tmp_path, size), block_size=32, mask_token_id=MASK)
     with torch.device("meta"):
-        weights = SDAR(config).to(torch.bfloat16).state_dict()
+        weights = Transformer(config).to(torch.bfloat16).state_dict()
     assert {name: tuple(t.shape) for name, t in weights.items()} == official_shapes(official_config(size))
     assert sum(t.numel() for t in weights.values()) == config.num_parameters == parameters
     assert sum(t.nbytes for t in weights.values()) == bf16_bytes

@@ -7,9 +7,9 @@ import torch
 from fixtures.tiny import tiny_model
 from safetensors.torch import load_file, save_file
 
-from lightningrl import io
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.models.checkpoint import load_model, save_model
+from lightningrl.utils import files as io
 
 INDEX, LIMIT = "model.safetensors.index.json", 8000
 FIRST, SECOND = "model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors"

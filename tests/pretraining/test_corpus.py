@@ -5,8 +5,8 @@ import pytest
 from fixtures.tiny import tiny_examples, tiny_setup
 
 from lightningrl.errors import BenchmarkError
-from lightningrl.pretraining.corpus import build_corpus
 from lightningrl.tokenization import encode_prompts, encode_texts
+from lightningrl.training.supervised.corpus import build_corpus
 from lightningrl.types import Example
 
 

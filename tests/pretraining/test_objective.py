@@ -13,8 +13,8 @@ from fixtures.tiny import MASK_ID, tiny_model, twin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.pretraining.corpus import TrainingSequence
-from lightningrl.pretraining.objective import (
+from lightningrl.training.supervised.corpus import TrainingSequence
+from lightningrl.training.supervised.objective import (
     autoregressive_row,
     diffusion_row,
     supervised_backward,

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.config.model import Phase, Pretrain
-from lightningrl.pretraining import control
-from lightningrl.pretraining.corpus import TrainingSequence
-from lightningrl.pretraining.objective import diffusion_row, supervised_backward
-from lightningrl.pretraining.optimiser import SupervisedOptimiser
-from lightningrl.pretraining.pretrainer import Pretrainer, split_counts
+from lightningrl.training.supervised import control
+from lightningrl.training.supervised.corpus import TrainingSequence
+from lightningrl.training.supervised.objective import diffusion_row, supervised_backward
+from lightningrl.training.supervised.optimiser import SupervisedOptimiser
+from lightningrl.training.supervised.pretrainer import Pretrainer, split_counts
 
 
 def sequences(token, count=3):

@@ -8,11 +8,11 @@ import pytest
 from paper_runs import records
 
 from lightningrl.config.report import Plot
-from lightningrl.io import write_json, write_jsonl
+from lightningrl.pipeline.stages import collect, figure, table
+from lightningrl.pipeline.stages.collected import read_all, read_collected
 from lightningrl.report.registry import FIGURES, INPUTS, NEEDS, TABLES
 from lightningrl.report.series import SPEED_COLUMNS
-from lightningrl.stages import collect, figure, table
-from lightningrl.stages.collected import read_all, read_collected
+from lightningrl.utils.files import write_json, write_jsonl
 
 FILES = ("frontier", "headline", "pooled", "curves", "steps", "speed", "probes")
 POLICIES = [

@@ -12,7 +12,7 @@ from lightningrl.report.paper.panels import Panel, deviation
 from lightningrl.report.registry import FIGURES, INPUTS, NEEDS
 from lightningrl.report.series import curves as curves_table
 from lightningrl.report.series import steps as steps_table
-from lightningrl.resolve import resolve
+from lightningrl.utils.registry import resolve
 
 PAPER = [name for name in FIGURES if name in NEEDS]
 FOUR = ("gsm8k", "math500", "mbpp", "humaneval")

@@ -8,7 +8,7 @@ from paper_runs import policy, table_2_runs
 
 from lightningrl.evaluation.aup import aup
 from lightningrl.report import compat
-from lightningrl.report.estimates import triple
+from lightningrl.report.columns import triple
 from lightningrl.report.frontier import HEADLINE_COLUMNS, collect
 
 

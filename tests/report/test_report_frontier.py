@@ -10,8 +10,8 @@ from lightningrl.errors import StageError
 from lightningrl.evaluation.aup import aup, aup_anchored
 from lightningrl.evaluation.metrics import problem_sums, summarise
 from lightningrl.report.compat import COMPAT
+from lightningrl.report.formats import csv_text
 from lightningrl.report.frontier import SUMMARY_COLUMNS, collect
-from lightningrl.report.plain import csv_text
 from lightningrl.report.series import CURVE_COLUMNS, STEP_COLUMNS, curves, steps
 
 

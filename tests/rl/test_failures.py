@@ -14,10 +14,10 @@ from lightningrl.answering import answer
 from lightningrl.config.method import Method
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.errors import DecodeError, JudgeError, SandboxUnavailable, TrainingError
-from lightningrl.rl.failures import Tally, Watch, dropped_groups, roll_out
 from lightningrl.rl.filters import failed_filters, keep_groups
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.rollout import Drawn
+from lightningrl.rl.health import RolloutLosses, StallGuard, dropped_groups, roll_out
+from lightningrl.rl.rollout import RolloutBatch
 from lightningrl.types import Example, Verdict
 
 RESPONSES = 2
@@ -45,7 +45,7 @@ def rolled(tmp_path, judge=None, examples=3, long=None, decoder=None):
         words = ({"role": "user", "content": "2 pens" + " and 2 cups" * 60},)
         chosen[long] = Example(chosen[long].uid, words, {"answer": "0"})
     asked = [(example, sample) for example in chosen for sample in range(RESPONSES)]
-    policy, tally = replace(setup.policy, temperature=1.0, seed=1), Tally()
+    policy, tally = replace(setup.policy, temperature=1.0, seed=1), RolloutLosses()
     decoder = decoder(setup) if decoder else setup.decoder
     groups = roll_out(decoder, setup.tokenizer, setup.task, asked, policy, RESPONSES, tally)
     return groups, tally, (setup, asked, policy)
@@ -62,7 +62,7 @@ def test_without_failures_it_is_answer_in_groups(tmp_path):
     assert [len(group) for group in groups] == [RESPONSES] * 3
     assert [(a.example, a.text, a.verdict) for a in flat] == [(a.example, a.text, a.verdict) for a in expected]
     assert ids([flat]) == ids([expected])
-    assert tally == Tally()
+    assert tally == RolloutLosses()
 
 
 def test_a_refused_row_costs_its_group_and_leaves_the_others_as_they_were(tmp_path):
@@ -130,14 +130,14 @@ GROUP = [answer_of(8, 2), answer_of(8, 4)]
 
 
 def drawn(sampled=0, kept=0, unscorable=0):
-    return Drawn(Groups([GROUP] * sampled), Groups([GROUP] * kept), 1, unscorable)
+    return RolloutBatch(Groups([GROUP] * sampled), Groups([GROUP] * kept), 1, unscorable)
 
 
-FRUITFUL = (drawn(2, 1), Tally())
-UNSCORABLE = (drawn(unscorable=3), Tally(first_unscored="t/train/1: gold_error, no answer"))
-UNJUDGED = (drawn(), Tally(judge_errors=1, groups_unjudged=3, first_judge_error="OSError: gone"))
-REFUSED = (drawn(), Tally(rows_refused=5, groups_refused=3, first_refusal="t/train/1: too long"))
-UNKEPT = (drawn(4), Tally())
+FRUITFUL = (drawn(2, 1), RolloutLosses())
+UNSCORABLE = (drawn(unscorable=3), RolloutLosses(first_unscored="t/train/1: gold_error, no answer"))
+UNJUDGED = (drawn(), RolloutLosses(judge_errors=1, groups_unjudged=3, first_judge_error="OSError: gone"))
+REFUSED = (drawn(), RolloutLosses(rows_refused=5, groups_refused=3, first_refusal="t/train/1: too long"))
+UNKEPT = (drawn(4), RolloutLosses())
 
 
 def see(watch, *steps, dropped=None):
@@ -154,20 +154,20 @@ def see(watch, *steps, dropped=None):
     ],
 )
 def test_steps_that_score_nothing_are_bounded_and_the_error_says_why_and_what_to_do(step, error, message):
-    see(Watch(), step, step)
+    see(StallGuard(), step, step)
     with pytest.raises(error, match=message):
-        see(Watch(), step, step, step)
+        see(StallGuard(), step, step, step)
 
 
 def test_a_filter_that_never_keeps_is_bounded_and_named():
-    see(Watch(), *[UNKEPT] * 19)
+    see(StallGuard(), *[UNKEPT] * 19)
     reasons = r"of the last one's 4 groups filter_tpf_range drops 3, filter_all_wrong drops 1\."
     with pytest.raises(TrainingError, match=rf"filter in 20 steps running: {reasons} .*Lower filter_tpf_range"):
-        see(Watch(), *[UNKEPT] * 20, dropped={"filter_tpf_range": 3, "filter_all_wrong": 1})
+        see(StallGuard(), *[UNKEPT] * 20, dropped={"filter_tpf_range": 3, "filter_all_wrong": 1})
 
 
 def test_one_fruitful_step_begins_the_count_anew():
-    watch = Watch(max_unscorable_steps=2, max_unkept_steps=3)
+    watch = StallGuard(max_unscorable_steps=2, max_unkept_steps=3)
     see(watch, UNSCORABLE, UNKEPT, FRUITFUL, UNKEPT, UNSCORABLE, FRUITFUL, UNSCORABLE)
     assert watch.state_dict() == {"without_scorable": 1, "without_kept": 1, "without_update": 0}
 
@@ -184,7 +184,7 @@ def test_a_resumed_watch_stops_where_an_undisturbed_one_does(steps, cut):
         return None
 
     def watch():
-        return Watch(max_unscorable_steps=2, max_unkept_steps=4)
+        return StallGuard(max_unscorable_steps=2, max_unkept_steps=4)
 
     whole = stop(watch(), steps)
     first = watch()
@@ -198,7 +198,7 @@ def test_a_resumed_watch_stops_where_an_undisturbed_one_does(steps, cut):
 
 def test_what_was_lost_is_logged_with_the_first_reason(caplog):
     with caplog.at_level(logging.WARNING):
-        see(Watch(), REFUSED, UNSCORABLE, FRUITFUL)
+        see(StallGuard(), REFUSED, UNSCORABLE, FRUITFUL)
     assert [r.getMessage() for r in caplog.records] == [
         "step 1: the decoder refused 5 rows of 3 groups: t/train/1: too long",
         "step 2: 3 groups could not be scored: t/train/1: gold_error, no answer",

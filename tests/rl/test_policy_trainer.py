@@ -13,22 +13,22 @@ from lightningrl.answering import answer
 from lightningrl.config.method import Method, Reward, Value
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, TrainingError
-from lightningrl.judges.boxed import BoxedJudge
+from lightningrl.judges.boxed_answer import BoxedJudge
 from lightningrl.models import packing
-from lightningrl.resolve import resolve
 from lightningrl.rl import trainer as trainer_module
 from lightningrl.rl import update as update_module
 from lightningrl.rl import value as value_module
 from lightningrl.rl.algorithms import grpo_traj, lightningrl, published_code
-from lightningrl.rl.likelihood import HAPPENED, States, index_actions, score_tokens, trajectory_row
+from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, index_actions, score_tokens, trajectory_row
 from lightningrl.rl.registry import ALGORITHMS
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.rl.update import Batch
 from lightningrl.training.world import World
 from lightningrl.types import Verdict
+from lightningrl.utils.registry import resolve
 
 ALL = Method(filter_all_wrong=False, filter_tpf_range=0.0)
 ANY = Method(filter_all_wrong=False)
@@ -178,11 +178,11 @@ def test_what_is_trained_are_the_states_that_happened(tmp_path):
     kept = trainer._draw(1)[0].kept.trajectories
     mask_id = trainer.setup.model.config.mask_token_id
     expected = sum(trajectory_row(t, mask_id).num_tokens for t in kept)
-    assert expected > sum(trajectory_row(t, mask_id, States(full_mask=True)).num_tokens for t in kept)
+    assert expected > sum(trajectory_row(t, mask_id, StateGrouping(full_mask=True)).num_tokens for t in kept)
     trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL))
     assert trainer.step().metrics["trained_positions"] == expected
     batches, _ = trainer._batches(trainer._draw(2)[0].kept, 2)
-    assert all(batch.states == HAPPENED for batch, _ in batches)
+    assert all(batch.states == AS_DECODED for batch, _ in batches)
 
 
 def test_one_optimiser_lives_for_the_whole_run(tmp_path):
@@ -351,7 +351,7 @@ def test_means_over_updates_leave_skipped_ones_out(values):
 
 def test_rollouts_over_a_mixture_of_thresholds_give_each_prompt_one_of_them(tmp_path):
     """Keyed by step and prompt: a group is one policy's, both come up, another step may draw the other."""
-    low, high = Policy(Threshold(0.02)), Policy(Threshold(0.6))
+    low, high = DecodePolicy(Threshold(0.02)), DecodePolicy(Threshold(0.6))
     setup = dataclasses.replace(tiny_setup(tmp_path, train=12, prompts=12, method=ALL), mixture=[low, high])
     found = {}
     for step in (1, 2):

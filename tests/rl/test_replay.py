@@ -10,11 +10,11 @@ import torch
 from fixtures.naive import naive_action_log_probs
 from fixtures.tiny import MASK_ID, requests_of, tiny_model, tiny_setup, twin
 
-from lightningrl.decoding import run
+from lightningrl.decoding import scheduler
 from lightningrl.decoding.caches.fused import FusedCommit
 from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota
@@ -39,7 +39,7 @@ WEIGHTS = Weights(clip_low=0.2, clip_high=0.2, kl=0.01, nll=0.1)
 
 
 def decode(model, temperature=1.0, commit="fused", rows=16, lengths=PROMPTS, new=18, tau=TAU):
-    policy = Policy(Threshold(tau), temperature, cache=CACHES[commit](), seed=2, step=1)
+    policy = DecodePolicy(Threshold(tau), temperature, cache=CACHES[commit](), seed=2, step=1)
     return BlockDecoder(model, STOPS, rows=rows).decode(requests_of(lengths, new), policy)
 
 
@@ -84,7 +84,7 @@ def test_the_replayed_trajectories_have_every_shape_that_matters():
 def test_trainers_log_probs_are_the_decoders_for_every_selector_and_stop_rule(selector, stop):
     """A tail that was never revealed holds the mask token; it is no action, and a mask in the states it stands in."""
     model = tiny_model(4)
-    policy = Policy(selector, 1.0, stop=stop, seed=2, step=1)
+    policy = DecodePolicy(selector, 1.0, stop=stop, seed=2, step=1)
     trajectories = BlockDecoder(model, STOPS).decode(requests_of(PROMPTS, 18), policy)
     cut = [t for t in trajectories if (t.reveal_step == 0).any()]
     assert bool(cut) == isinstance(stop, InsideBlock)
@@ -106,7 +106,7 @@ def test_trainers_log_probs_are_the_decoders_for_every_selector_and_stop_rule(se
 
 def test_trajectories_of_another_block_size_are_refused():
     model, other = tiny_model(4), tiny_model(4, block_size=8)
-    [trajectory] = BlockDecoder(model, (3, 7)).decode(requests_of([5], 6), Policy(Threshold(0.3), 1.0))
+    [trajectory] = BlockDecoder(model, (3, 7)).decode(requests_of([5], 6), DecodePolicy(Threshold(0.3), 1.0))
     with pytest.raises(DecodeError, match=r"block sizes \[4\]: expected .* the model's block size 8"):
         score_tokens(other, [trajectory])
 
@@ -126,26 +126,26 @@ def record_denoise_states(model, decoder, requests, policy, monkeypatch):
 
     With a slot for each request, slot i decodes request i.
     """
-    calls, hidden, forward = [], model.hidden, run.Run._forward
+    calls, hidden, forward = [], model.hidden, scheduler.Scheduler._forward
     states, size = {row: [] for row in range(len(requests))}, model.config.block_size
 
     def recorded(ids, positions, attend):
         calls.append((ids[0].tolist(), positions[0].tolist()))
         return hidden(ids, positions, attend)
 
-    def with_rows(run, slots_B, first_B, queries_B, span_B):
-        result = forward(run, slots_B, first_B, queries_B, span_B)
+    def with_rows(scheduler, slots_B, first_B, queries_B, span_B):
+        result = forward(scheduler, slots_B, first_B, queries_B, span_B)
         ids, positions = calls[-1]
         assert len(ids) == queries_B.sum()
         for slot, end in zip(slots_B.tolist(), np.cumsum(queries_B).tolist(), strict=True):
             start = positions[end - size]
             assert start % size == 0
-            if start == run.rows.done.start[slot]:  # else it ends before the active block: prefill or commit
+            if start == scheduler.rows.done.start[slot]:  # else it ends before the active block: prefill or commit
                 states[slot].append((start // size, ids[end - size : end]))
         return result
 
     monkeypatch.setattr(model, "hidden", recorded)
-    monkeypatch.setattr(run.Run, "_forward", with_rows)
+    monkeypatch.setattr(scheduler.Scheduler, "_forward", with_rows)
     trajectories = decoder.decode(requests, policy)
     monkeypatch.undo()
     return trajectories, states
@@ -156,7 +156,7 @@ def record_denoise_states(model, decoder, requests, policy, monkeypatch):
 def test_training_states_are_the_decoders_inputs_forward_by_forward(rows, commit, monkeypatch):
     model = tiny_model(4)
     decoder = BlockDecoder(model, STOPS, rows=rows)
-    policy = Policy(Threshold(TAU), 1.0, cache=CACHES[commit](), seed=2, step=1)
+    policy = DecodePolicy(Threshold(TAU), 1.0, cache=CACHES[commit](), seed=2, step=1)
     requests = requests_of(PROMPTS, 18)
     for group in [[r] for r in requests] if rows == 1 else [requests]:
         trajectories, states = record_denoise_states(model, decoder, group, policy, monkeypatch)

@@ -13,8 +13,8 @@ from lightningrl.answering import score
 from lightningrl.config.method import REWARDS as OURS
 from lightningrl.config.method import Method, Reward
 from lightningrl.errors import ConfigError
-from lightningrl.judges.boxed import BoxedJudge
-from lightningrl.judges.code import CodeJudge
+from lightningrl.judges.boxed_answer import BoxedJudge
+from lightningrl.judges.code.judge import CodeJudge
 from lightningrl.rl import rewards as rewards_module
 from lightningrl.rl.advantages import (
     NORMALISATIONS,
@@ -32,7 +32,7 @@ from lightningrl.rl.algorithms.tracerl import TRACERL
 from lightningrl.rl.filters import keep_groups
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rewards import FUNCTIONS, accuracy, total_reward
-from lightningrl.rl.rollout import Drawn
+from lightningrl.rl.rollout import RolloutBatch
 from lightningrl.rl.step_metrics import advantage_metrics, rollout_metrics
 
 CORRECT = np.array([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=bool)
@@ -265,7 +265,7 @@ def test_step_metrics_of_the_golden_groups():
     """Group 1 alone: pooled TPF 890 / 270 = 3.296296, mean of ratios 3.5."""
     groups = Groups(golden_groups().answers[:1])
     close(groups.tpf_NG, TPF[:1])
-    row = rollout_metrics(Drawn(groups, groups, 1, 0), 2)
+    row = rollout_metrics(RolloutBatch(groups, groups, 1, 0), 2)
     assert row["tpf"] == pytest.approx(890 / 270) and row["tpf"] == pytest.approx(3.296296, abs=1e-6)
     assert row["reward_speed_mean"] == pytest.approx(3.5)
     assert row["forwards_per_problem"] == pytest.approx(270 / 4) and row["response_tokens_mean"] == pytest.approx(
@@ -289,14 +289,14 @@ def test_collapse_is_reported_for_the_advantages_trained_with_and_for_the_raw_su
 def test_step_metrics_report_all_sampled_groups_and_collapse_over_the_kept_only():
     groups = golden_groups()
     kept = Groups(groups.answers[1:])
-    row = rollout_metrics(Drawn(groups, kept, 2, 3), 1)
+    row = rollout_metrics(RolloutBatch(groups, kept, 2, 3), 1)
     assert row["accuracy_pct"] == 75.0 and row["acceptance_rate"] == 0.5 and row["groups_unscorable"] == 3
     assert row["reward_total_mean"] == pytest.approx((SIGNED + TPF).mean())
 
 
 def test_step_metrics_count_commits_in_tpf_true():
     groups = Groups([[answer_of(6, 2, commits=1), answer_of(9, 3, commits=2)]])
-    row = rollout_metrics(Drawn(groups, groups, 1, 0), 1)
+    row = rollout_metrics(RolloutBatch(groups, groups, 1, 0), 1)
     assert (row["tpf"], row["tpf_true"]) == (15 / 5, 15 / 8)
     assert (row["tpf_mean"], row["tpf_true_mean"]) == (3, (6 / 3 + 9 / 5) / 2)
 
@@ -305,13 +305,13 @@ def test_step_metrics_count_tpf_as_the_papers_code_does():
     """Text behind the stop token counts, special tokens do not, over distinct steps: 5 of 6 tokens, 4 steps; 1.25."""
     trajectory = trajectory_of(2, [1, 1, 2, 2, 3, 4], response_len=5)
     answer = dataclasses.replace(answer_of(5, 4), trajectory=trajectory)
-    row = rollout_metrics(Drawn(Groups([[answer]]), Groups([]), 1, 0), 1, special_ids=[5])
+    row = rollout_metrics(RolloutBatch(Groups([[answer]]), Groups([]), 1, 0), 1, special_ids=[5])
     assert trajectory.token_ids.tolist() == [1, 2, 3, 4, 5, 6], "the stop token is the fifth"
     assert row["tpf_paper"] == row["tpf_paper_mean"] == 1.25
 
 
 def test_step_metrics_without_any_group_are_counts_only():
-    row = rollout_metrics(Drawn(Groups([]), Groups([]), 4, 2), 3)
+    row = rollout_metrics(RolloutBatch(Groups([]), Groups([]), 4, 2), 3)
     assert row["groups_missing"] == 3 and row["acceptance_rate"] == 0 and "tpf" not in row
 
 

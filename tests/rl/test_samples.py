@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from fixtures.tiny import tiny_setup
 
-from lightningrl import io
 from lightningrl.answering import Answer
 from lightningrl.config.method import Method, Reward
 from lightningrl.rl import rewards as rewards_module
@@ -17,6 +16,7 @@ from lightningrl.rl.samples import marked_text, sample_row, samples_text
 from lightningrl.tokenization import build_tokenizer, load_tokenizer
 from lightningrl.training.loop import train
 from lightningrl.types import DecodeStats, Example, Trajectory, Verdict
+from lightningrl.utils import files as io
 
 
 @pytest.fixture

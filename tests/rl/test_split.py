@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from lightningrl.config.method import Method, Value
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.models import packing
 from lightningrl.models.packing import ALL
-from lightningrl.resolve import resolve
 from lightningrl.rl import value as value_module
-from lightningrl.rl.forwards import cut, forwards_of
-from lightningrl.rl.likelihood import HAPPENED, States, index_actions, score_tokens, trajectory_row
+from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, index_actions, score_tokens, trajectory_row
+from lightningrl.rl.microbatches import cut, forwards_of
 from lightningrl.rl.registry import ALGORITHMS
 from lightningrl.rl.value import score_values, value_model
+from lightningrl.utils.registry import resolve
 
 BOUND = 28
 """Rows of the tiny set-up have 36 to 64 positions, 20 or 24 of them clean; copies have 4."""
@@ -36,13 +36,15 @@ VARIANTS = {
     "full mask": ("published_code", Method(filter_all_wrong=False, full_mask=True)),
     "full mask, value": ("lightningrl", Method(**KEPT, full_mask=True, value=VALUE)),
 }
-STATES = [HAPPENED, States(2), States(full_mask=True)]
+STATES = [AS_DECODED, StateGrouping(2), StateGrouping(full_mask=True)]
 
 
 @pytest.fixture(scope="module")
 def rollout():
     model = tiny_model(4, torch.float64)
-    return model, BlockDecoder(model, (3, 7)).decode(requests_of([1, 4, 6, 12, 21], 17), Policy(Threshold(0.3), 1.0))
+    return model, BlockDecoder(model, (3, 7)).decode(
+        requests_of([1, 4, 6, 12, 21], 17), DecodePolicy(Threshold(0.3), 1.0)
+    )
 
 
 def trainer_of(folder, name, positions, **run):
@@ -177,17 +179,21 @@ def test_a_clean_part_over_the_bound_goes_with_one_copy_a_forward():
 def test_only_what_is_too_long_is_split_and_the_rest_shares_forwards():
     """Costs 8, 8, 24 at a bound of 16: the first two together, the third in its two parts."""
     trajectories = [trajectory_of(8, [1, 2, 3, 4]), trajectory_of(4, [1, 1, 1, 1]), trajectory_of(4, [1, 1, 1, 1])]
-    found = forwards_of(trajectories, HAPPENED, 4, 16, by_cost=True)
+    found = forwards_of(trajectories, AS_DECODED, 4, 16, by_cost=True)
     assert [(f.index_B.tolist(), f.copies, f.positions) for f in found] == [
         ([1, 2], ALL, 16), ([0], slice(0, 2), 16), ([0], slice(2, 4), 16)
     ]  # fmt: skip
-    found = forwards_of(trajectories, HAPPENED, 4, None, by_cost=False)
+    found = forwards_of(trajectories, AS_DECODED, 4, None, by_cost=False)
     assert [(f.index_B.tolist(), f.copies, f.positions) for f in found] == [([0, 1, 2], ALL, 40)]
 
 
 def test_the_tiny_rows_are_split_into_two_to_five_parts(tmp_path):
     """So that the tests here say something: at most one a batch is whole, or in six."""
-    for name, states in (("lightningrl", HAPPENED), ("shrink", States(2)), ("full mask", States(full_mask=True))):
+    for name, states in (
+        ("lightningrl", AS_DECODED),
+        ("shrink", StateGrouping(2)),
+        ("full mask", StateGrouping(full_mask=True)),
+    ):
         kept = trainer_of(tmp_path, name, BOUND)._draw(1)[0].sampled.trajectories
         parts = Counter(int(f.index_B[0]) for f in forwards_of(kept, states, 5, BOUND, by_cost=True))
         counts = sorted(parts.values())

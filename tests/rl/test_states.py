@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from lightningrl.config.method import Method
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.models.attention import Masked, block_causal_mask
 from lightningrl.rl.algorithms import lightningrl, published_code
-from lightningrl.rl.likelihood import HAPPENED, States, score_tokens, trajectory_row
+from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, score_tokens, trajectory_row
 
 
 def actions(reveal, states, prompt_len=4, **more):
@@ -38,7 +38,7 @@ def actions(reveal, states, prompt_len=4, **more):
 )
 def test_shrink_is_tracerls_collapse(reveal, shrink, merged):
     """Distinct steps in runs of `shrink`, each replaced by its run's largest: as if that had been revealed."""
-    assert actions(reveal, States(shrink)) == actions_of_steps(merged)
+    assert actions(reveal, StateGrouping(shrink)) == actions_of_steps(merged)
 
 
 def actions_of_steps(merged):
@@ -49,20 +49,20 @@ def actions_of_steps(merged):
 
 def test_shrink_counts_in_each_block_anew():
     """Blocks [1, 2, 3, 3] and [4, 5, 6, 7]: runs of two are {1, 2} {3} and {4, 5} {6, 7}."""
-    found = actions([1, 2, 3, 3, 4, 5, 6, 7], States(2))
+    found = actions([1, 2, 3, 3, 4, 5, 6, 7], StateGrouping(2))
     assert [scored for scored, _ in found] == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 def test_full_mask_is_one_state_a_block_with_every_decoded_position_masked():
     """The published code's rows; prompt tokens of the mixed block stay."""
-    found = actions([1, 2, 3, 3, 4, 5], States(full_mask=True), prompt_len=6, response_len=4)
+    found = actions([1, 2, 3, 3, 4, 5], StateGrouping(full_mask=True), prompt_len=6, response_len=4)
     assert found == [([0, 1], [0, 1]), ([2, 3], [2, 3, 4, 5])]
 
 
 def test_full_mask_equals_what_happened_iff_every_block_took_one_step():
     one = [1, 1, 1, 1, 2, 2, 2, 2]
-    assert actions(one, States(full_mask=True)) == actions(one, HAPPENED)
-    assert actions([1, 2, 2, 2], States(full_mask=True)) != actions([1, 2, 2, 2], HAPPENED)
+    assert actions(one, StateGrouping(full_mask=True)) == actions(one, AS_DECODED)
+    assert actions([1, 2, 2, 2], StateGrouping(full_mask=True)) != actions([1, 2, 2, 2], AS_DECODED)
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
@@ -70,7 +70,7 @@ def test_full_mask_equals_what_happened_iff_every_block_took_one_step():
 def test_every_token_is_scored_once_whatever_the_states(steps, shrink, response_len):
     """And what is scored is masked."""
     reveal = np.unique(steps, return_inverse=True)[1] + 1
-    for states in (HAPPENED, States(shrink), States(full_mask=True)):
+    for states in (AS_DECODED, StateGrouping(shrink), StateGrouping(full_mask=True)):
         found = actions(reveal, states, response_len=response_len)
         assert sorted(p for scored, _ in found for p in scored) == list(range(response_len))
         assert all(set(scored) <= set(masked) for scored, masked in found)
@@ -78,15 +78,17 @@ def test_every_token_is_scored_once_whatever_the_states(steps, shrink, response_
 
 def test_a_tail_token_is_masked_in_a_merged_state_only_if_it_was_not_there_yet():
     """Response steps 1, 3 (positions 0, 1), tail steps 2 and 4: merged state of {1, 3} begins before all of them."""
-    assert actions([1, 3, 2, 4], States(2), response_len=2) == [([0, 1], [0, 1, 2, 3])]
-    assert actions([2, 3, 1, 4], States(2), response_len=2) == [([0, 1], [0, 1, 3])], "the tail's first was there"
+    assert actions([1, 3, 2, 4], StateGrouping(2), response_len=2) == [([0, 1], [0, 1, 2, 3])]
+    assert actions([2, 3, 1, 4], StateGrouping(2), response_len=2) == [([0, 1], [0, 1, 3])], (
+        "the tail's first was there"
+    )
 
 
 def test_likelihood_of_merged_states_is_a_plain_forward_over_each():
     """float64, 1e-10: one block-causal forward a state, the block's masks as the definition has them."""
     model = tiny_model(5, torch.float64)
-    trajectories = BlockDecoder(model, (3, 7)).decode(requests_of([3, 5, 8], 11), Policy(Threshold(0.3), 1.0))
-    for states in (States(2), States(3), States(full_mask=True)):
+    trajectories = BlockDecoder(model, (3, 7)).decode(requests_of([3, 5, 8], 11), DecodePolicy(Threshold(0.3), 1.0))
+    for states in (StateGrouping(2), StateGrouping(3), StateGrouping(full_mask=True)):
         scores = score_tokens(model, trajectories, states)
         for number, trajectory in enumerate(trajectories):
             mine = (scores.row_n == number).nonzero().squeeze(-1)

@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 from fixtures.tiny import CoinJudge, tiny_examples, tiny_setup
 
-from lightningrl import io
 from lightningrl.benchmarks.fetch import Origins
 from lightningrl.config.experiment import load
 from lightningrl.models.checkpoint import save_model
-from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.plan import plan
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import plan
+from lightningrl.pipeline.stages import train
+from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.rl.setup import TrainSetup
-from lightningrl.stages import train
-from lightningrl.stages.context import StageContext
 from lightningrl.training.world import World
+from lightningrl.utils import files
 
 
 def set_up(folder: Path, splits: tuple[str, ...], **changes) -> TrainSetup:
@@ -26,7 +26,7 @@ def set_up(folder: Path, splits: tuple[str, ...], **changes) -> TrainSetup:
     setup = tiny_setup(base)
     save_model(setup.model, base, eos_token_id=setup.tokenizer.eos_token_id, pad_token_id=setup.tokenizer.pad_token_id)
     for split in splits:
-        io.write_jsonl(data / f"{split}.jsonl", (asdict(example) for example in tiny_examples(split, 4)))
+        files.write_jsonl(data / f"{split}.jsonl", (asdict(example) for example in tiny_examples(split, 4)))
     given = {
         "config": {**stage.config, "members": dict(stage.members)}, "inputs": {"base": base, "data": data},
         "folder": folder, "state": folder / "state", "cache": folder / "cache", "threads": 1,

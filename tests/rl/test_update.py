@@ -6,7 +6,7 @@ import torch
 from fixtures.tiny import requests_of, tiny_model, twin
 
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Policy
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.rl.likelihood import score_tokens
 from lightningrl.rl.losses import Weights, policy_loss
@@ -23,7 +23,7 @@ def rollout():
         for parameter in base.parameters():
             parameter.mul_(0.97)
     requests = requests_of([1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 8, 12], 13)
-    trajectories = BlockDecoder(model, (3, 7)).decode(requests, Policy(Threshold(0.3), 1.0))
+    trajectories = BlockDecoder(model, (3, 7)).decode(requests, DecodePolicy(Threshold(0.3), 1.0))
     rng = np.random.default_rng(1)
     assert len({t.response_len for t in trajectories}) > 2
     return model, base, trajectories, rng.normal(size=12), rng.random(12) < 0.5

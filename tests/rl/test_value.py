@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightningrl.config.method import Method, Value
 from lightningrl.rl.algorithms import lightningrl, tracerl
-from lightningrl.rl.likelihood import States, index_actions
+from lightningrl.rl.likelihood import StateGrouping, index_actions
 from lightningrl.rl.value import estimate, estimate_all, score_values, value_model
 from lightningrl.training.world import World
 
@@ -74,7 +74,7 @@ def test_values_start_at_zero_and_are_one_an_action(tmp_path):
     model = value_model(setup.reference)
     values = score_values(model, trajectories)
     assert values.shape == (8,) and not values.any()
-    assert score_values(model, trajectories, States(full_mask=True)).shape == (8,)
+    assert score_values(model, trajectories, StateGrouping(full_mask=True)).shape == (8,)
     values.sum().backward()
     assert model.lm_head.weight.grad.abs().sum() > 0, "and can be trained from there"
 

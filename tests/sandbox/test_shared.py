@@ -17,7 +17,7 @@ from attacks_between import attempt, expect_nothing_new, look
 from fixtures.limits import wait_for
 from skipping import skip_or_fail
 
-from lightningrl.judges.code import CodeJudge
+from lightningrl.judges.code.judge import CodeJudge
 from lightningrl.sandbox import levels, probe, run, seccomp, session
 from lightningrl.sandbox.jail import JailPool, Limits, open_dialogue, run_calls, run_script
 from lightningrl.types import Example

@@ -18,7 +18,7 @@ from checkouts import Checkout, jobs_in
 from conftest import Cluster, Running, copy_with_configs, science
 from fixtures.limits import HANG_S, TEST_S, wait_for
 
-from lightningrl.lease import lease
+from lightningrl.utils.lease import lease
 
 SUBMITTED = (
     {"selfcheck/gsm-mini", "selfcheck/code-mini", "pretrain/base"}

@@ -21,9 +21,9 @@ import pytest
 from fixtures.killing import finish, start
 from fixtures.limits import HANG_S, wait_for
 
-from lightningrl.io import read_jsonl
-from lightningrl.lease import lease
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.utils.files import read_jsonl
+from lightningrl.utils.lease import lease
 
 SEED = 20261
 TESTS = Path(__file__).parents[1]

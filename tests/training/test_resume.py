@@ -7,15 +7,15 @@ import torch
 from fixtures.small_disk import run_on_small_disk
 from fixtures.tiny import CoinJudge, tiny_setup
 
-from lightningrl import io
 from lightningrl.config.model import Phase, Pretrain
 from lightningrl.errors import CheckpointError, Interrupted, StageError
-from lightningrl.pretraining import control
-from lightningrl.pretraining.corpus import build_corpus
-from lightningrl.pretraining.pretrainer import Pretrainer
 from lightningrl.rl.algorithms import grpo_traj, lightningrl
 from lightningrl.training.loop import train
 from lightningrl.training.state import load_state
+from lightningrl.training.supervised import control
+from lightningrl.training.supervised.corpus import build_corpus
+from lightningrl.training.supervised.pretrainer import Pretrainer
+from lightningrl.utils import files
 
 
 def policy_trainer(folder):
@@ -136,7 +136,7 @@ def test_should_stop_saves_at_once_whatever_save_every_says(tmp_path):
     with pytest.raises(Interrupted):
         run(policy_trainer(tmp_path), tmp_path / "state", should_stop=lambda: True, save_every=100)
     assert len(load_state(tmp_path / "state")["rows"]) == 1
-    assert len(list(io.read_jsonl(tmp_path / "state" / "metrics.jsonl"))) == 1
+    assert len(list(files.read_jsonl(tmp_path / "state" / "metrics.jsonl"))) == 1
 
 
 def test_a_stop_asked_for_in_the_last_step_lets_the_run_end(tmp_path):

@@ -11,11 +11,11 @@ import torch
 from fixtures.killing import save_and_die
 from fixtures.small_disk import run_on_small_disk
 
-from lightningrl import io
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.training import state as state_module
 from lightningrl.training import state_manifest
 from lightningrl.training.state import load_state, save_state
+from lightningrl.utils import files as io
 
 FILE = "state-0-of-1.pt"
 

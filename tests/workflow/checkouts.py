@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fixtures.limits import HANG_S
 
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.pipeline.code_digest import PACKAGE
 
 PARTS = ("lightningrl", "workflow", "config", "Snakefile", "slurm")
 OURS = ("PYTHONPATH", "PYTHONNOUSERSITE")

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from checkouts import Checkout
 
-from lightningrl.provenance.digest import PACKAGE
+from lightningrl.pipeline.code_digest import PACKAGE
 
 pytestmark = pytest.mark.slow  # a minute of real Snakemakes, with stand-ins for both tools
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from checkouts import FAKE_STAGES, Checkout
 
-from lightningrl.io import canonical_json, sha256_text
+from lightningrl.utils.files import canonical_json, sha256_text
 
 NANO = "config/nano.yaml"
 PIN = "config/nano.pin.json"
@@ -37,7 +37,7 @@ def pinned(finished: Checkout) -> Checkout:
 
 def test_an_edit_of_pinned_code_reruns_nothing_until_the_pin_is_taken_back(pinned: Checkout) -> None:
     assert pinned.would_run() == set()
-    for name in ("stages/train.py", "rl/trainer.py", "stages/evaluate.py", "benchmarks/gsm_mini.py"):
+    for name in ("pipeline/stages/train.py", "rl/trainer.py", "pipeline/stages/evaluate.py", "benchmarks/gsm_mini.py"):
         pinned.append(f"lightningrl/{name}", REFACTORED)
     assert pinned.would_run() == set()
     done = pinned.snakemake("--dry-run", "--cores", "2")
@@ -72,7 +72,7 @@ def test_config_still_counts_under_a_pin(pinned: Checkout) -> None:
 
 
 def test_code_edited_already_is_pinned_from_a_releases_manifests(finished: Checkout) -> None:
-    finished.append("lightningrl/stages/train.py", REFACTORED)
+    finished.append("lightningrl/pipeline/stages/train.py", REFACTORED)
     finished.append(NANO, "code: {pin: nano.pin.json}\n")
     said = lightningrl(finished, "pin", "--release", "latest")
     assert "pinned      train/lightningrl" in said and "not finished" not in said
@@ -82,7 +82,7 @@ def test_code_edited_already_is_pinned_from_a_releases_manifests(finished: Check
 def test_what_is_made_under_a_pin_says_pinned_and_live(pinned: Checkout, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAKE_STAGES)
     path = os.pathsep.join([str(tmp_path), str(pinned.root)])
-    pinned.append("lightningrl/stages/data.py", REFACTORED)
+    pinned.append("lightningrl/pipeline/stages/data.py", REFACTORED)
     [folder] = [path for path in pinned.path("results/nano/data").iterdir() if path.name.startswith("code-mini")]
     (folder / "manifest.json").unlink()
     target = f"results/nano/data/{folder.name}/manifest.json"
@@ -94,7 +94,7 @@ def test_what_is_made_under_a_pin_says_pinned_and_live(pinned: Checkout, tmp_pat
     assert made["code"]["live"] == sha256_text(canonical_json(made["preimage"]["code"])) != made["code"]["digest"]
     done = pinned.snakemake("--dry-run", "--cores", "2")
     assert "Nothing to be done" in done.stdout + done.stderr
-    pinned.edit("lightningrl/stages/data.py", REFACTORED, "")
+    pinned.edit("lightningrl/pipeline/stages/data.py", REFACTORED, "")
     pinned.edit(NANO, "code: {pin: nano.pin.json}\n", "")
     done = pinned.snakemake("--dry-run", "--cores", "2")
     said = done.stdout + done.stderr

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from lightningrl.errors import StageError
-from lightningrl.io import write_jsonl, write_text
-from lightningrl.provenance.files import FILES
-from lightningrl.report.plain import csv_text
-from lightningrl.stages import collect, figure, release
-from lightningrl.stages.collected import read_collected
+from lightningrl.pipeline.files import FILES
+from lightningrl.pipeline.stages import collect, figure, release
+from lightningrl.pipeline.stages.collected import read_collected
+from lightningrl.report.formats import csv_text
 from lightningrl.types import EvalRecord
+from lightningrl.utils.files import write_jsonl, write_text
 
 
 def record(policy: str, uid: str, correct: bool, forwards: int, threshold: float = 0.9) -> dict:

@@ -74,9 +74,9 @@ def other_key_order(checkout: Checkout) -> None:
 
 
 def edit_and_revert(checkout: Checkout) -> None:
-    path = checkout.path("lightningrl/stages/train.py")
+    path = checkout.path("lightningrl/pipeline/stages/train.py")
     before = path.read_bytes()
-    add_code("stages/train.py")(checkout)
+    add_code("pipeline/stages/train.py")(checkout)
     assert checkout.would_run() == of_runs(*RUNS)
     path.write_bytes(before)
 
@@ -122,9 +122,9 @@ MATRIX = {
         FIGURES | RELEASE,
     ),
     "9 metrics code": (add_code("evaluation/metrics.py"), (), EVALUATIONS | LATER),
-    "9 evaluation code": (add_code("stages/evaluate.py"), (), EVALUATIONS | LATER),
+    "9 evaluation code": (add_code("pipeline/stages/evaluate.py"), (), EVALUATIONS | LATER),
     "10 one more threshold": (config_edit("[0.02, 0.9]", "[0.02, 0.5, 0.9]"), (), EVALUATIONS | LATER),
-    "11 trainer code": (add_code("stages/train.py"), (), of_runs(*RUNS)),
+    "11 trainer code": (add_code("pipeline/stages/train.py"), (), of_runs(*RUNS)),
     "11 trainer code of reinforcement learning": (add_code("rl/trainer.py"), (), of_runs(*RUNS)),
     "12 one run's training config": (config_edit(GRPO, GRPO + ", method: {kl: 0.5}"), (), of_runs("grpo-traj")),
     "13 one benchmark's prompt": (
@@ -134,7 +134,7 @@ MATRIX = {
     ),
     "14 one algorithm's file": (add_code("rl/algorithms/grpo_traj.py"), (), of_runs("grpo-traj")),
     "15 case 6 and an edit of evaluation code": (
-        both(lose_metadata_and_times, add_code("stages/evaluate.py")),
+        both(lose_metadata_and_times, add_code("pipeline/stages/evaluate.py")),
         (),
         EVALUATIONS | LATER,
     ),
@@ -162,9 +162,9 @@ def test_exactly_what_an_edit_concerns_runs_again(finished: Checkout, case: str)
 
 
 BEYOND = {
-    "the self-check's code": (add_code("stages/selfcheck.py"), NOTHING),
+    "the self-check's code": (add_code("pipeline/stages/selfcheck.py"), NOTHING),
     "a judge's code": (
-        add_code("judges/boxed.py"),
+        add_code("judges/boxed_answer.py"),
         {"selfcheck/gsm-mini", "pretrain/base"} | TRAININGS | EVALUATIONS | REPLAY | LATER,
     ),
     "a benchmark's code": (
@@ -183,7 +183,7 @@ def test_a_judge_is_proved_again_where_it_changed_and_its_proof_reruns_nothing(f
 
 
 def test_what_judges_anew_waits_for_todays_proof(finished: Checkout) -> None:
-    add_code("stages/selfcheck.py")(finished)
+    add_code("pipeline/stages/selfcheck.py")(finished)
     assert finished.would_run("selfcheck_code-mini") == {"selfcheck/code-mini"}
     add_code("rl/algorithms/grpo_traj.py")(finished)
     assert finished.would_run("train_grpo-traj") == {"selfcheck/gsm-mini", "train/grpo-traj"}

@@ -26,9 +26,9 @@ from test_rerun_matrix import (
 )
 
 from lightningrl.config.experiment import load
-from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.plan import plan
-from lightningrl.provenance.stage import Stage
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import plan
+from lightningrl.pipeline.stage import Stage
 
 PAPER = "config/paper.yaml"
 FOUR = ("gsm8k", "math500", "mbpp", "humaneval")
@@ -78,9 +78,9 @@ def other_key_order(checkout: Checkout) -> None:
 
 
 def edit_and_revert(checkout: Checkout) -> None:
-    path = checkout.path("lightningrl/stages/train.py")
+    path = checkout.path("lightningrl/pipeline/stages/train.py")
     before = path.read_bytes()
-    add_code("stages/train.py")(checkout)
+    add_code("pipeline/stages/train.py")(checkout)
     assert checkout.would_run(config=PAPER) > TRAININGS
     path.write_bytes(before)
 
@@ -106,14 +106,14 @@ MATRIX = {
         (),
         ALL_FIGURES | {"release/release"},
     ),
-    "9 evaluation code": (add_code("stages/evaluate.py"), (), EVALUATIONS | OF_ALL | drawn(*OF_EVALUATIONS)),
+    "9 evaluation code": (add_code("pipeline/stages/evaluate.py"), (), EVALUATIONS | OF_ALL | drawn(*OF_EVALUATIONS)),
     "10 one more threshold": (
         edit_config("[0.5, 0.6,", "[0.4, 0.5, 0.6,"),
         (),
         EVALUATIONS | OF_ALL | drawn(*OF_EVALUATIONS),
     ),
     "11 trainer code": (
-        add_code("stages/train.py"),
+        add_code("pipeline/stages/train.py"),
         (),
         of_runs(*RUNS) | OF_ALL | drawn(*TABLES, *FIGURES) | {"speed/lightningrl-gsm8k/gsm8k"} | REPLAY,
     ),
@@ -139,7 +139,7 @@ MATRIX = {
         of_runs(*(f"tracerl-{on}" for on in SETS)) | OF_ALL | drawn("table1", "figure6", "figure8"),
     ),
     "15 case 6 and an edit of evaluation code": (
-        both(lose_metadata_and_times, add_code("stages/evaluate.py")),
+        both(lose_metadata_and_times, add_code("pipeline/stages/evaluate.py")),
         (),
         EVALUATIONS | OF_ALL | drawn(*OF_EVALUATIONS),
     ),

@@ -12,8 +12,8 @@ import yaml
 from checkouts import Checkout
 
 from lightningrl.config.experiment import load
-from lightningrl.provenance.digest import PACKAGE
-from lightningrl.provenance.plan import plan
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import plan
 
 DATA = {"data/gsm-mini", "data/code-mini", "selfcheck/gsm-mini", "selfcheck/code-mini"}
 BASE = DATA | {"tokenizer/tokenizer", "pretrain/base"}

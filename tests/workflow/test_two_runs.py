@@ -24,12 +24,12 @@ from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.limits import HANG_S, wait_for
 
 from lightningrl.config.experiment import load
-from lightningrl.lease import lease
-from lightningrl.provenance import again, runner
-from lightningrl.provenance.files import KINDS
-from lightningrl.provenance.plan import Plan, plan
-from lightningrl.provenance.runner import run_stage
-from lightningrl.provenance.stage import Stage
+from lightningrl.pipeline import again, runner
+from lightningrl.pipeline.files import KINDS
+from lightningrl.pipeline.plan import Plan, plan
+from lightningrl.pipeline.runner import run_stage
+from lightningrl.pipeline.stage import Stage
+from lightningrl.utils.lease import lease
 
 CONFIG = "config/every-kind.yaml"
 EVERY_KIND = """

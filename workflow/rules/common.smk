@@ -21,12 +21,12 @@ from snakemake.cli import get_argument_parser
 
 from lightningrl.config.experiment import files_of, load
 from lightningrl.errors import LightningRLError
-from lightningrl.provenance.again import put_back_all
-from lightningrl.provenance.parts import check_made_by, marker
-from lightningrl.provenance.pin import pins_told
-from lightningrl.provenance.plan import plan
-from lightningrl.provenance.runner import threads_of
-from lightningrl.provenance.snakemake import (
+from lightningrl.pipeline.again import put_back_all
+from lightningrl.pipeline.sharded_evaluation import check_made_by, marker
+from lightningrl.pipeline.pin import pins_told
+from lightningrl.pipeline.plan import plan
+from lightningrl.pipeline.runner import threads_of
+from lightningrl.pipeline.snakemake import (
     forced,
     forget_interrupted_jobs,
     protect_results,
@@ -35,8 +35,8 @@ from lightningrl.provenance.snakemake import (
     tell_jobs,
     told_when_stale,
 )
-from lightningrl.provenance.stage import MANIFEST
-from lightningrl.stages.release import link
+from lightningrl.pipeline.stage import MANIFEST
+from lightningrl.pipeline.stages.release import link
 
 
 def config_file():

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightningrl.decoding.candidates import Drawn
+from lightningrl.decoding.proposals import OpenPositions
 
 
 @dataclass(frozen=True, slots=True)
 class NegEntropy:
     """Minus the entropy in nats: with `Threshold(-0.5)`, positions of less than 0.5 nats are revealed."""
 
-    def score(self, drawn: Drawn) -> Tensor:
+    def score(self, drawn: OpenPositions) -> Tensor:
         """(B, K), higher is sooner, at most 0."""
         return -drawn.entropy_BK

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.decoding.proposals import Proposals, places
 from lightningrl.errors import DecodeError
 
 
@@ -21,7 +21,7 @@ class CumulativeEntropy:
         if math.isnan(self.gamma):
             raise DecodeError("cumulative_entropy: gamma is no number")
 
-    def select(self, candidates: Candidates) -> Tensor:
+    def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool: which open positions to reveal."""
         entropy_BK, open_BK = candidates.entropy_BK, candidates.open_BK
         place_BK = places(-entropy_BK, open_BK)

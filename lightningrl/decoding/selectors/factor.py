@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.decoding.proposals import Proposals, places
 from lightningrl.errors import DecodeError
 
 
@@ -27,7 +27,7 @@ class Factor:
         if not self.factor >= 0:
             raise DecodeError(f"factor: factor is {self.factor}, expected 0 or more")
 
-    def select(self, candidates: Candidates) -> Tensor:
+    def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool: which open positions to reveal."""
         confidence_BK, open_BK = candidates.confidence_BK, candidates.open_BK
         place_BK = places(confidence_BK, open_BK)

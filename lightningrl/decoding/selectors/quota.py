@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.decoding.proposals import Proposals, places
 from lightningrl.errors import DecodeError
 
 
@@ -23,7 +23,7 @@ class Quota:
     def __post_init__(self) -> None:
         require_steps("quota", self.steps)
 
-    def select(self, candidates: Candidates) -> Tensor:
+    def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool: which open positions to reveal."""
         quota_B = step_quota(candidates.open_BK.shape[-1], int(self.steps), candidates.step_B)
         return (places(candidates.score_BK, candidates.open_BK) < quota_B[:, None]) & candidates.open_BK

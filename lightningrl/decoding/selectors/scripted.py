@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.decoding.proposals import Proposals, places
 from lightningrl.errors import DecodeError
 
 
@@ -26,7 +26,7 @@ class Scripted:
         if not self.tokens_per_step >= 1 or not math.isfinite(self.tokens_per_step):
             raise DecodeError(f"scripted: tokens_per_step is {self.tokens_per_step}, expected 1 or more")
 
-    def select(self, candidates: Candidates) -> Tensor:
+    def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool: which open positions to reveal."""
         step_B = candidates.step_B.double()
         before_B, after_B = ((step_B + s).mul(self.tokens_per_step).add(0.5).floor() for s in (0, 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightningrl.decoding.candidates import Candidates, places
+from lightningrl.decoding.proposals import Proposals, places
 from lightningrl.decoding.selectors.quota import require_steps, step_quota
 from lightningrl.errors import DecodeError
 
@@ -31,7 +31,7 @@ class Threshold:
         if self.steps is not None:
             require_steps("threshold", self.steps)
 
-    def select(self, candidates: Candidates) -> Tensor:
+    def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool: which open positions to reveal; at least one in each row that has any."""
         score_BK, open_BK = candidates.score_BK, candidates.open_BK
         passed_BK = score_BK >= self.tau if self.inclusive else score_BK > self.tau

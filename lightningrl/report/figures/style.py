@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from lightningrl.errors import ConfigError
-from lightningrl.io import write_bytes
-from lightningrl.report.plain import csv_text
+from lightningrl.report.formats import csv_text
+from lightningrl.utils.files import write_bytes
 
 Options = TypeVar("Options")
 

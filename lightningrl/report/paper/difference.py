@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lightningrl.report.estimates import triple
+from lightningrl.report.columns import triple
 from lightningrl.report.paper.lines import Line
 from lightningrl.report.paper.printed import METRICS
 from lightningrl.report.tables import Table, number

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from lightningrl.report.plain import csv_text
+from lightningrl.report.formats import csv_text
 from lightningrl.report.tables import Table
 
 

@@ -1,0 +1,267 @@
+"""What an experiment will need: memory on each device by phase, seconds of an RL step by phase, GPU-hours.
+
+Plain numbers out of the config, a model's shape, a device's sheet and named assumptions; the formulas are in `memory`,
+`work` and `seconds`. Supervised controls are not estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from lightningrl.bench.estimate import memory, seconds
+from lightningrl.bench.estimate.device import Device, Shares
+from lightningrl.bench.estimate.lengths import Said
+from lightningrl.bench.estimate.shape import Shape
+from lightningrl.bench.estimate.work import Lengths, trained_positions
+from lightningrl.benchmarks.registry import BENCHMARKS
+from lightningrl.config.base import Base
+from lightningrl.config.experiment import Experiment
+from lightningrl.config.tasks import Benchmark
+from lightningrl.config.train import Run
+from lightningrl.utils.registry import resolve
+
+VOCABULARY = 400
+"""Of a tokenizer that the experiment builds itself: known only when it is built."""
+SMALLEST_PAGE_TOKENS = 16
+"""As decoding/engine.py has it."""
+PROBLEMS = 300
+"""Of a split whose size nobody says."""
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The experiment, and what is assumed about how it runs."""
+
+    experiment: Experiment
+    shapes: Mapping[str, Shape]
+    """Of `base` and of each of the experiment's checkpoints, by name."""
+    device: Device
+    devices: int | None
+    """Of every training; None: as the experiment's resources say it for the size of each base."""
+    shares: Shares = field(default_factory=Shares)
+    said: Said = field(default_factory=Said)
+    checkpointed: bool = True
+    """Activation checkpointing in the update."""
+    head_chunk: int = 1024
+    """Scored positions whose logits live at a time."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything `lightningrl plan` prints."""
+        runs = [run for run in self.experiment.runs if run.algorithm != "supervised"]
+        found = {
+            "experiment": self.experiment.experiment,
+            "device": asdict(self.device),
+            "assumed": asdict(self.shares) | asdict(self.said) | {
+                "activation_checkpointing": self.checkpointed, "head_chunk_positions": self.head_chunk
+            },
+            "models": {name: _described(shape) for name, shape in self.shapes.items()},
+            "memory": {run.name: self.memory(run) for run in runs},
+            "runs": {run.name: self.run(run) for run in runs},
+            "evaluations": self.evaluations(),
+            "not_estimated": [run.name for run in self.experiment.runs if run.algorithm == "supervised"],
+        }  # fmt: skip
+        hours = [row["gpu_hours"] for kind in ("runs", "evaluations") for row in found[kind].values()]
+        return found | {"gpu_hours": sum(hours)}
+
+    def lengths(self, benchmark: str, policy: str = "base") -> Lengths:
+        """Of what a policy answers; of a run's rollouts, its base."""
+        return self.said.lengths(benchmark, self._rows[policy], self._shape_of(policy).block_size)
+
+    def devices_of(self, run: Run) -> int:
+        """How many a training takes."""
+        if self.devices is not None:
+            return self.devices
+        base = self.experiment.base_named(run.base)
+        return self.experiment.resources.processes("" if base is None else base.size_label)
+
+    @property
+    def _rows(self) -> dict[str, str]:
+        """Policy -> the published row that it stands for."""
+        base, experiment = self.experiment.base, self.experiment
+        named = {each.name: each.published for each in (*experiment.checkpoints, *experiment.runs)}
+        return {"base": "" if base is None else base.published, **named}
+
+    def _shape_of(self, policy: str) -> Shape:
+        return self.shapes[policy] if policy in self.shapes else self.shapes[self.experiment.run(policy).base]
+
+    @property
+    def budget_bytes(self) -> float:
+        """Of a device's memory, without the reserve."""
+        return self.device.memory_bytes * (1 - self.shares.reserve)
+
+    def kv(self, benchmark: Benchmark, shape: Shape) -> tuple[float, int]:
+        """(bytes of the pool, rows that decode together): what the config says, else what the longest rows need."""
+        decoding, size, lengths = self.experiment.decoding, shape.block_size, self.lengths(benchmark.name)
+        page = size * -(-SMALLEST_PAGE_TOKENS // size)
+
+        def row_bytes(response_tokens: float) -> int:
+            end = -(-int(lengths.prompt_tokens + response_tokens) // size) * size
+            return memory.kv_bytes(shape, memory.page_positions(end, page), self.device.compute_bytes)
+
+        pool = decoding.rows * row_bytes(benchmark.max_new_tokens)
+        if decoding.memory_mb is not None:
+            pool = min(pool, decoding.memory_mb * 1_000_000)
+        return pool, max(1, min(decoding.rows, int(pool / row_bytes(lengths.response_tokens))))
+
+    def memory(self, run: Run) -> dict[str, Any]:
+        """Bytes on each device: what stays, what rollouts add, what an update adds; and whether it fits."""
+        benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
+        devices = self.devices_of(run)
+        layout = memory.Layout(devices, self.device.compute_bytes)
+        resident = memory.resident_bytes(shape, layout, has_value_model(run))
+        pool, rows = self.kv(benchmark, shape)
+        positions = seconds.training(self.lengths(run.benchmark, run.base), shape, run.microbatch).positions
+        positions = min(positions, run.microbatch_positions or positions)
+        longest = self._longest(run, benchmark)
+        added = {
+            name: memory.update_bytes(shape, layout, count, self.head_chunk, checkpointed)
+            for name, count, checkpointed in (
+                ("with_checkpointing", positions, True),
+                ("without_checkpointing", positions, False),
+                ("longest_response_with_checkpointing", longest, True),
+            )
+        }
+        stays = sum(resident.values())
+        update_bytes = {name: stays + sum(rows.values()) for name, rows in added.items()}
+        chosen = "with_checkpointing" if self.checkpointed else "without_checkpointing"
+        peak = max(stays + pool, update_bytes[chosen])
+        return {
+            "devices": devices,
+            "resident": resident,
+            "rollout": {"KV pages": pool},
+            "rows": rows,
+            "update": added[chosen],
+            "micro_batch_positions": positions,
+            "longest_response_positions": longest,
+            "rollout_bytes": stays + pool,
+            "update_bytes": update_bytes,
+            "peak_bytes": peak,
+            "budget_bytes": self.budget_bytes,
+            "fits": peak <= self.budget_bytes,
+            "update_fits": {name: total <= self.budget_bytes for name, total in update_bytes.items()},
+        }
+
+    def _longest(self, run: Run, benchmark: Benchmark) -> int:
+        """Positions of a forward over a response at the length limit: of as much of it as goes through one."""
+        lengths, size = self.lengths(benchmark.name, run.base), self.shapes[run.base].block_size
+        prompt_tokens, tokens = round(lengths.prompt_tokens), benchmark.max_new_tokens
+        whole = trained_positions(prompt_tokens, tokens, round(tokens / lengths.tpf), size)
+        least = trained_positions(prompt_tokens, tokens, 1, size)
+        return min(whole, max(least, run.microbatch_positions or whole))
+
+    def run(self, run: Run) -> dict[str, Any]:
+        """Phases of a step on each device, validations, and GPU-hours of the whole run."""
+        benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
+        lengths, (_, rows) = self.lengths(run.benchmark, run.base), self.kv(benchmark, shape)
+        trained = run.prompts * run.responses
+        setting = (shape, self.device, self.shares)
+        devices = self.devices_of(run)
+        work = seconds.training(lengths, shape, trained / devices)
+        step = [
+            seconds.decoding(*setting, lengths, trained / self.said.kept / devices, rows),
+            seconds.reference(*setting, work),
+            seconds.update(*setting, work, run.updates, devices, self.checkpointed),
+        ]
+        if has_value_model(run):  # one forward for the advantages, and an update of its own
+            step += [replace(phase, name=f"value {phase.name}") for phase in step[1:]]
+        problems = benchmark.validation or _published(benchmark.name, "train", 10)
+        validation = seconds.decoding(*setting, lengths, problems / devices, rows, "validation")
+        step_s = sum(phase.seconds for phase in step)
+        validations = 1 + -(-run.steps // run.validate_every)
+        total_s = run.steps * step_s + validations * validation.seconds
+        return {
+            "base": run.base,
+            "devices": devices,
+            "benchmark": run.benchmark,
+            "lengths": asdict(lengths),
+            "steps": run.steps,
+            "trained_responses": trained,
+            "rolled_out_responses": trained / self.said.kept,
+            "rows_together": rows,
+            "step": [asdict(phase) for phase in step],
+            "step_s": step_s,
+            "validation": asdict(validation) | {"problems": problems, "times": validations},
+            "hours": total_s / HOUR_S,
+            "gpu_hours": total_s * devices / HOUR_S,
+        }
+
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Each evaluation's sweep on one device, at the TPF that is assumed for every threshold."""
+        evaluation, found = self.experiment.evaluation, {}
+        for policy, (shape, names) in self._evaluated().items():
+            for name in names:
+                benchmark = self.experiment.benchmark(name)
+                problems = getattr(benchmark, evaluation.split)
+                if not problems:
+                    problems = _published(name, *(("test", 1) if evaluation.split == "test" else ("train", 10)))
+                count, (_, rows) = problems * evaluation.samples, self.kv(benchmark, shape)
+                point = seconds.decoding(
+                    shape, self.device, self.shares, self.lengths(name, policy), count, rows, "evaluation"
+                )
+                points = len(evaluation.thresholds)
+                found[f"{policy}/{name}"] = {
+                    "problems": problems,
+                    "samples": evaluation.samples,
+                    "thresholds": points,
+                    "point": asdict(point),
+                    "gpu_hours": points * point.seconds / HOUR_S,
+                }
+        return found
+
+    def _evaluated(self) -> Mapping[str, tuple[Shape, list[str]]]:
+        """Policy -> its shape and benchmarks, as the plan of stages has them."""
+        split = self.experiment.evaluation.split
+        tested = [b.name for b in self.experiment.benchmarks if getattr(b, split) != 0 and _has(b.name, split)]
+        policies = {"base": (self.shapes["base"], tested)}
+        for checkpoint in self.experiment.checkpoints:
+            asked = tested if checkpoint.evaluate_on is None else checkpoint.evaluate_on
+            policies[checkpoint.name] = (self.shapes[checkpoint.name], [name for name in asked if name in tested])
+        for run in self.experiment.runs:
+            names = [name for name in run.evaluate_on or [run.benchmark] if name in tested]
+            policies[run.name] = (self.shapes[run.base], names)
+        return policies
+
+
+def has_value_model(run: Run) -> bool:
+    """Whether the run's config or its algorithm asks for one."""
+    if "value" in run.method.model_fields_set:
+        return run.method.value is not None
+    return run.algorithm == "tracerl"
+
+
+def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shape]:
+    """Of `base`, which a named size replaces, and of each checkpoint.
+
+    Raises ConfigError when neither the size nor a checkpoint's name says it.
+    """
+    base, model = experiment.base, experiment.model
+    found = {checkpoint.name: _shape(checkpoint, None) for checkpoint in experiment.checkpoints}
+    if base is not None:
+        return {"base": _shape(base, size), **found}
+    assert model is not None
+    known = model.model_dump() | {"vocab_size": VOCABULARY}
+    return {"base": Shape.of_size(size, model.block_size) if size else Shape.of(known, model.block_size), **found}
+
+
+def _shape(base: Base, size: str | None) -> Shape:
+    named = size or base.size
+    return Shape.of_size(named, base.block_size) if named else Shape.of_checkpoint(base.checkpoint, base.block_size)
+
+
+def _described(shape: Shape) -> dict[str, Any]:
+    counted = ("parameters", "trunk_matrices", "head_parameters", "layer_activations", "kv_numbers")
+    return asdict(shape) | {name: getattr(shape, name) for name in counted}
+
+
+def _published(name: str, split: str, part: int) -> int:
+    """Rows of a published split, or a `part` of them."""
+    sources = resolve(BENCHMARKS.get(name, name)).sources
+    rows = next((source.rows for source in sources if source.key == split), None)
+    return PROBLEMS if rows is None else rows // part
+
+
+def _has(name: str, split: str) -> bool:
+    return split in getattr(resolve(BENCHMARKS.get(name, name)), "splits", (split,))

@@ -1,0 +1,78 @@
+"""What a GPU can do, from its maker's sheet, and how much of that we count on. Named numbers, each with its source."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from lightningrl.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One accelerator, or this machine's processor.
+
+    >>> DEVICES["h100"].memory_bytes
+    80000000000
+    """
+
+    name: str
+    operations_per_s: float
+    """Dense matrix products in the compute dtype; a multiplication and an addition are two."""
+    bytes_per_s: float
+    """From its memory."""
+    memory_bytes: int
+    compute_bytes: int = 2
+    """A number in the compute dtype: bfloat16, on the processor float32."""
+
+
+DEVICES = {
+    # NVIDIA H100 SXM data sheet: 989 TFLOP/s bf16 dense (1,979 with sparsity), 3.35 TB/s, 80 GB.
+    "h100": Device("H100 SXM 80 GB", 989e12, 3.35e12, 80_000_000_000),
+    # NVIDIA H200 SXM data sheet: the same arithmetic, 4.8 TB/s, 141 GB.
+    "h200": Device("H200 SXM 141 GB", 989e12, 4.8e12, 141_000_000_000),
+    # NVIDIA A100 SXM 80 GB data sheet: 312 TFLOP/s bf16 dense, 2.04 TB/s (taken as 2.0), 80 GB.
+    "a100": Device("A100 SXM 80 GB", 312e12, 2.0e12, 80_000_000_000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Which part of the sheet's figures is reached: assumptions, to be replaced by measurements.
+
+    >>> Shares(update=0.3).update
+    0.3
+    """
+
+    update: float = 0.40
+    """Of peak arithmetic, in forward and backward, what is recomputed counted too: the project's target on a GPU."""
+    reference: float = 0.45
+    """Of peak arithmetic, forward only (assumed)."""
+    rollout: float = 0.30
+    """Of peak arithmetic, in decoding forwards that arithmetic bounds (assumed: shorter matrices, ragged attention)."""
+    bandwidth: float = 0.70
+    """Of memory bandwidth, in decoding forwards that it bounds: the project's target at batch 1."""
+    rows_busy: float = 0.60
+    """Of the rows that fit, on average over a batch whose longest responses end alone (assumed)."""
+    reserve: float = 0.08
+    """Of the card's memory, for context, communication buffers and fragmentation (assumed)."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 < value <= 1:
+                raise ConfigError(f"the share {name!r} is {value}, expected within (0, 1]")
+
+
+MEASURED = Shares(update=0.35, reference=0.35, rollout=0.25)
+"""Of a processor's peak that was measured just now: about what the miniature reached on one thread, whose matrices are
+small; larger models reach more."""
+
+
+def device_of(kind: str) -> Device:
+    """By name; `cpu` is measured now, in seconds. Raises ConfigError for a kind there is not."""
+    if kind == "cpu":
+        from lightningrl.bench.estimate.check import measure_cpu
+
+        return measure_cpu()
+    if kind not in DEVICES:
+        raise ConfigError(f"--gpu: found {kind!r}, allowed: {', '.join(DEVICES)}, cpu")
+    return DEVICES[kind]

@@ -1,0 +1,322 @@
+"""The command line: one verb a stage, and tools around an experiment; tools of a module each are in this package.
+
+Only this package prints. Verbs import what they need when they run, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from lightningrl.cli import bench, options
+from lightningrl.cli import evaluate as direct
+from lightningrl.cli.chat import chat
+from lightningrl.cli.diff import diff
+from lightningrl.cli.doctor import doctor
+from lightningrl.cli.errors import user_errors
+from lightningrl.cli.explain import explain
+from lightningrl.cli.generate import generate
+from lightningrl.cli.pin import note_pins, pin
+from lightningrl.cli.plan import plan_budget
+from lightningrl.cli.prompts import prompts
+from lightningrl.cli.redraw import redraw
+from lightningrl.cli.results import results
+from lightningrl.cli.score import compare, score
+from lightningrl.cli.trace import trace
+from lightningrl.pipeline.system import spin_briefly
+
+if TYPE_CHECKING:
+    from lightningrl.config.experiment import Experiment
+    from lightningrl.pipeline.plan import Plan
+
+READS = {
+    "data": ("benchmarks",),
+    "selfcheck": ("benchmarks.name", "resources.judge_workers"),
+    "tokenizer": ("tokenizer",),
+    "pretrain": ("model", "pretrain", "decoding"),
+    "checkpoint": ("base",),
+    "train": ("runs", "decoding"),
+    "evaluate": ("evaluation", "decoding"),
+    "speed": ("speed", "evaluation.primary_threshold", "decoding"),
+    "probe": ("report.probes", "report.probed_problems", "evaluation.primary_threshold", "decoding"),
+    "collect": ("report.bootstrap",),
+    "table": ("report.tables",),
+    "figure": ("report.figures", "report.plot"),
+    "replay": ("report.replays", "report.replayed_problems", "decoding"),
+    "release": ("report",),
+}
+"""The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
+
+EVALUATE_DIRECTLY = """With a MODEL, --benchmark and --out, no experiment is needed. The benchmark's judge is proved
+first (official answers right, empty and `exit()` wrong). Records gather in OUT/state by problem and sample; stopped or
+killed, the same command goes on; one more --threshold costs only itself. OUT then has records.jsonl, summary.json and
+run.json.
+
+\b
+lightningrl evaluate --config config/config.yaml --name base/gsm-mini
+lightningrl evaluate models/SDAR-8B-Chat-b32 --block-size 32 --benchmark gsm8k --out sdar-gsm8k --device cuda"""
+
+spin_briefly()
+sys.path.append("")  # a user's own `module:attribute` beside them is found, as under `python -m`
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
+Name = Annotated[str | None, typer.Option("--name", help="Which stage of this kind; `lightningrl stages` lists them.")]
+Key = Annotated[str | None, typer.Option("--key", help="Refuse to run unless the stage has this key (Snakemake).")]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, help="Time budget beside resources.max_minutes: shortly before its end it saves and exits 75."
+    ),
+]
+DEFAULT_CONFIG = Path("config/config.yaml")
+
+
+class _StageCommand(TyperCommand):
+    """A verb whose help ends with the config keys that its stage reads, from the config's own docstrings."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from lightningrl.config.describe import describe
+        from lightningrl.config.experiment import Experiment
+
+        formatter.write("\nIts keys in the config (all of them: lightningrl config-help):\n\n")
+        for part in READS[str(self.name)]:
+            formatter.write("".join(f"  {line}\n" for line in describe(Experiment, part)))
+
+
+def _add_stage_verb(kind: str) -> None:
+    """One verb for a kind of stage; its help is the stage module's docstring and its part of the config."""
+
+    @app.command(kind, help=_docstring(kind), cls=_StageCommand)
+    def verb(
+        config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None, max_minutes: MaxMinutes = None
+    ) -> None:
+        with user_errors():
+            _run_stage(kind, config, name, key, max_minutes)
+
+
+def _run_stage(
+    kind: str,
+    config: Path,
+    name: str | None,
+    key: str | None,
+    max_minutes: float | None = None,
+    part: str | None = None,
+) -> None:
+    from lightningrl.config.experiment import load
+    from lightningrl.errors import StageError
+    from lightningrl.pipeline.plan import plan
+    from lightningrl.pipeline.runner import run_stage
+    from lightningrl.pipeline.sharded_evaluation import read_part, run_part
+
+    planned = plan(load(config))
+    names = [stage.name for stage in planned.of(kind)]
+    if name is None and len(names) != 1:
+        raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
+    stage = planned.stage(kind, name or names[0])
+    if part is None:
+        run_stage(planned, stage, key, max_minutes)
+    else:
+        run_part(planned, stage, key, read_part(part), max_minutes)
+
+
+def _docstring(kind: str) -> str:
+    """A stage module's docstring, read without importing the module."""
+    text = (Path(__file__).parents[1] / "pipeline" / "stages" / f"{kind}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(text)) or kind
+
+
+for _kind in READS:
+    if _kind != "evaluate":
+        _add_stage_verb(_kind)
+
+
+@app.command("evaluate", cls=_StageCommand, help=f"{_docstring('evaluate')}\n\n{EVALUATE_DIRECTLY}")
+def evaluate(
+    model: direct.Model = None,
+    config: Config = DEFAULT_CONFIG,
+    name: Name = None,
+    key: Key = None,
+    max_minutes: MaxMinutes = None,
+    part: Annotated[str | None, typer.Option("--part", help="A stage: decode only the 2nd of 8 parts: 2/8.")] = None,
+    benchmark: direct.BenchmarkName = None,
+    out: direct.Out = None,
+    split: direct.Split = "test",
+    data: direct.DataFile = None,
+    mirror: options.Mirror = None,
+    limit: direct.Limit = None,
+    threshold: direct.Thresholds = None,
+    samples: direct.Samples = 1,
+    max_new_tokens: direct.MaxNewTokens = 8192,
+    style: direct.Style = "default",
+    shots: direct.Shots = 0,
+    compat: direct.Compat = False,
+    selector: options.Selector = "threshold",
+    selector_options: options.SelectorOptions = "{}",
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    ranking: options.Ranking = "confidence",
+    cache: options.Cache = "fused",
+    stop: options.Stop = "finish_block",
+    seed: options.Seed = 0,
+    shard: direct.Shard = 250,
+    workers: direct.Workers = 1,
+    rows: options.Rows = 64,
+    memory_mb: options.MemoryMB = None,
+    block_size: options.BlockSize = None,
+    dtype: options.Dtype = "stored",
+    device: options.Device = "cpu",
+) -> None:
+    """A stage, or a checkpoint's folder."""
+    given = dict(locals())
+    with user_errors():
+        if model is None:
+            _run_stage("evaluate", config, name, key, max_minutes, part)
+        else:
+            for option in ("model", "config", "name", "key", "max_minutes", "part", "benchmark", "out"):
+                given.pop(option)
+            direct.run(model, benchmark, out, **given)
+
+
+app.command()(generate)
+app.command()(prompts)
+app.command()(score)
+app.command()(compare)
+app.command()(doctor)
+app.command()(chat)
+app.command("plan")(plan_budget)
+app.command()(pin)
+app.command(no_args_is_help=True)(explain)
+app.command()(results)
+app.command(no_args_is_help=True)(diff)
+app.command(no_args_is_help=True)(redraw)
+
+
+@app.command()
+def validate(config: Config = DEFAULT_CONFIG) -> None:
+    """Check an experiment's YAML, and the names in it, before anything runs."""
+    with user_errors():
+        from lightningrl.config.experiment import load
+        from lightningrl.pipeline.plan import plan
+
+        experiment = load(config)
+        planned = plan(experiment)
+        _check_policy(experiment, planned)
+        typer.echo(f"{config}: OK, {len(planned.stages)} stages")
+        note_pins(planned)
+        _note_sizes(experiment, planned)
+        _warn_without_jail(planned)
+
+
+def _note_sizes(experiment: Experiment, planned: Plan) -> None:
+    """Jobs that no model of the experiment will ask for: maybe a size that was mistyped."""
+    known = {f"{stage.kind}/{stage.size}" for stage in planned if stage.size}
+    for name in experiment.resources.jobs:
+        if "/" in name and name not in known:
+            sizes = ", ".join(sorted(known)) or "none has a size"
+            typer.echo(f"note: resources.jobs.{name}: no stage asks for it; there are: {sizes}", err=True)
+
+
+def _check_policy(experiment: Experiment, planned: Plan) -> None:
+    """Make every policy once: pieces that cannot be made, and options a selector does not take, are ConfigErrors."""
+    from lightningrl.pipeline.stages.decoder import make_policy
+    from lightningrl.utils.registry import resolve
+
+    for stage in planned.of("train"):
+        resolve(stage.members["algorithm"])
+    for run in experiment.runs:
+        for reward in run.method.rewards:
+            if ":" in reward.name:
+                resolve(reward.name)
+    members = next((stage.members for stage in planned if "selector" in stage.members), None)
+    if members is None:
+        return  # a checkpoint that nothing is trained from or evaluated on
+    parameters = {*experiment.evaluation.thresholds, *(run.threshold for run in experiment.runs)}
+    parameters |= {value for run in experiment.runs for value in run.rollout_thresholds}
+    for parameter in sorted(parameters):
+        make_policy({"members": members, "decoding": experiment.decoding}, parameter)
+
+
+def _warn_without_jail(planned: Plan) -> None:
+    """A config is valid without a jail, but its stages that judge programs would stop: better said now."""
+    from lightningrl.errors import SandboxUnavailable
+    from lightningrl.utils.registry import resolve
+
+    judges = {reference for stage in planned for name, reference in stage.members.items() if name.startswith("judge")}
+    if any(getattr(resolve(reference), "needs_jail", False) for reference in judges):
+        from lightningrl.sandbox.probe import choose, probe
+
+        sandbox = planned.experiment.sandbox
+        choose(sandbox.level, acknowledged=sandbox.level == "none")
+        try:
+            probe().require()
+        except SandboxUnavailable as error:
+            typer.echo(f"but: {error}", err=True)
+
+
+@app.command()
+def stages(
+    config: Config = DEFAULT_CONFIG,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare files with the hashes in their manifests.")] = False,
+) -> None:
+    """List the experiment's stages: done, missing, partial (begun, or a file is gone), stale (what it was made from has
+    other content now), damaged; key, folder.
+
+    A key with a * is of pinned code (`lightningrl pin`).
+    """
+    with user_errors():
+        from lightningrl.config.experiment import load
+        from lightningrl.pipeline.manifest import state
+        from lightningrl.pipeline.plan import plan
+
+        planned = plan(load(config))
+        for stage in planned:
+            mark = "*" if stage.pin is not None else " "
+            typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:11}{stage.name:32} {stage.folder}")
+        note_pins(planned)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"lightningrl {version('lightningrl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Block-diffusion language models that decode more tokens per forward pass: LightningRL, reproduced."""
+
+
+@app.command("config-help")
+def config_help(
+    key: Annotated[str, typer.Argument(help="A key's path, like `runs.threshold`; empty: all.")] = "",
+) -> None:
+    """Every key of an experiment's YAML: type, default, what it means."""
+    with user_errors():
+        from lightningrl.config.describe import describe
+        from lightningrl.config.experiment import Experiment
+
+        for line in describe(Experiment, key):
+            typer.echo(line)
+
+
+app.add_typer(bench.app, name="bench")
+app.command("trace", no_args_is_help=True)(trace)

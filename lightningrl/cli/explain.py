@@ -1,0 +1,115 @@
+"""`lightningrl explain`: a number in a table, followed back to records, weights, config, commit and data."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lightningrl.cli.errors import user_errors
+
+if TYPE_CHECKING:
+    from lightningrl.pipeline.graph import Made
+    from lightningrl.results.cell import Cell
+    from lightningrl.results.explain import Link
+    from lightningrl.results.recollect import Recomputed
+
+WIDTH = 120
+
+
+def explain(
+    table: Annotated[str, typer.Argument(help="A table's name, its CSV file, or its stage's folder.")],
+    cell: Annotated[str, typer.Option(help="POLICY/BENCHMARK:COLUMN, or POLICY/BENCHMARK@THRESHOLD:COLUMN.")] = "",
+    results: Annotated[Path, typer.Option(help="A results folder, or one experiment's in it; copies will do.")] = Path(
+        "results"
+    ),
+    release: Annotated[str, typer.Option(help="`latest`, a key, or <experiment>/<key>.")] = "latest",
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Follow a number of a table back to where it comes from, and compute it again from the records.
+
+    Read are manifests and records: no config, no GPU, no checkpoint. A folder that is not here is told by what its
+    consumer recorded. An error, exit code 2: another number in the records than in the table, a record file or a
+    manifest that was changed since. Without --cell: the rows and columns there are.
+
+    \b
+    lightningrl explain main --cell lightningrl/gsm-mini:tpf
+    lightningrl explain study --cell lightningrl/gsm-mini:tpf --release study/latest
+    lightningrl explain frontier --cell base/gsm-mini@0.9:accuracy_pct --results copied/miniature
+    lightningrl explain results/miniature/latest/tables/main.csv --cell base/gsm-mini:aup
+    """
+    with user_errors():
+        from dataclasses import asdict
+
+        from lightningrl.errors import StageError
+        from lightningrl.results.cell import find_cell, find_table, is_of_policies, label_of, numbers
+        from lightningrl.results.explain import links
+        from lightningrl.utils.files import canonical_json, sha256_file
+
+        found = find_table(table, results, release)
+        if not cell:
+            labels = [label_of(row, found.rows) for row in found.rows if is_of_policies(row)]
+            typer.echo(f"{found.file}: say --cell ROW:COLUMN")
+            typer.echo(_wrapped("rows", ", ".join(labels) or "none of a policy and a benchmark"))
+            typer.echo(_wrapped("columns", ", ".join(numbers(found)) if found.rows else "none"))
+            return
+        asked = find_cell(found, cell)
+        if sha256_file(found.file) != found.sha256:
+            raise StageError(f"{found.file} is damaged: its sha256 is not the one in its manifest.")
+        number = asked.text or "empty: it does not apply to this row"
+        name = f"{found.file}, {label_of(asked.row, found.rows)}, {asked.column}"
+        collect, again, says, problem = _again(asked, name, number)
+        chain = links(asked, collect)
+        if json:
+            tree = {"table": str(found.file), "row": asked.row, "column": asked.column, "text": asked.text}
+            blank = {"value": None} if again and math.isnan(again.value) else {}
+            tree |= {"recomputed": asdict(again) | blank if again else None, "links": [asdict(link) for link in chain]}
+            typer.echo(canonical_json(tree))
+        else:
+            typer.echo(f"{name} = {number}")
+            typer.echo(_wrapped("recomputed", says))
+            for link in chain:
+                _print_link(link)
+        if problem:
+            raise StageError(problem)
+
+
+def _again(asked: Cell, name: str, number: str) -> tuple[Made | None, Recomputed | None, str, str]:
+    """The collect stage, if it is here; the number computed again; what to say of it; what is wrong, if anything."""
+    from lightningrl.errors import LightningRLError
+    from lightningrl.results.recollect import collect_of, recompute
+
+    collect = None
+    try:
+        collect = collect_of(asked.table.collect)
+        again = recompute(asked, collect)
+    except LightningRLError as error:
+        return collect, None, f"not done: {error}", str(error) if "damaged" in str(error) else ""
+    is_same = again.is_cells(asked.text)
+    says = f"{again.value!r}, {'the same' if is_same else 'NOT THE SAME'}: {again.how}"
+    problem = f"{name}: the table says {number}, its records, read by today's code, give {again.value!r}."
+    return collect, again, says, "" if is_same else problem
+
+
+def _print_link(link: Link) -> None:
+    typer.echo("")
+    if not link.is_here:
+        typer.echo(f"{link.title:12}{link.folder}  (not here; recorded by what was made from it:)")
+    else:
+        typer.echo(f"{link.title:12}{link.folder}")
+        pinned = "; key of pinned code" if link.pinned else ""
+        pinned += ", but other code ran" if link.ran_other_code else ""
+        typer.echo(_wrapped("made", f"{link.finished}, commit {link.commit}{pinned}"))
+    for name, sha256 in link.files.items():
+        typer.echo(_wrapped("sha256", f"{sha256}  {name}"))
+    for name, text in link.facts.items():
+        typer.echo(_wrapped(name, text))
+
+
+def _wrapped(name: str, text: str) -> str:
+    return textwrap.fill(
+        f"{name + ':':12} {text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 15, break_on_hyphens=False
+    )

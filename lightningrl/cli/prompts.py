@@ -1,0 +1,59 @@
+"""`lightningrl prompts`: a benchmark's prompts as JSON lines, for `generate` or any other engine. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lightningrl.cli import options
+from lightningrl.cli.errors import user_errors
+from lightningrl.cli.outputs import Overwrite, check_out
+
+BenchmarkName = Annotated[str, typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")]
+Out = Annotated[Path | None, typer.Option(help="File to write; left out: standard output.")]
+DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl).")]
+Split = Annotated[str, typer.Option(help="test, validation or train.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="The first so many problems.")]
+Style = Annotated[str, typer.Option(help="The prompt's wording.")]
+Shots = Annotated[int, typer.Option(help="Worked examples before the problem.")]
+
+
+def prompts(
+    benchmark: BenchmarkName,
+    out: Out = None,
+    data: DataFile = None,
+    split: Split = "test",
+    mirror: options.Mirror = None,
+    limit: Limit = None,
+    style: Style = "default",
+    shots: Shots = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a benchmark's prompts: {"id": uid, "messages": [...]} a line, what a judge needs left out.
+
+    A last turn of the assistant's is the beginning of the answer: the prompt ends with it. Answers come back to
+    `lightningrl score` under the same id.
+
+    \b
+    lightningrl prompts --benchmark gsm8k --out prompts.jsonl
+    lightningrl generate MODEL prompts.jsonl --out answers.jsonl
+    lightningrl score answers.jsonl --benchmark gsm8k --out records.jsonl
+    """
+    with user_errors(resumes=False):
+        from lightningrl.benchmarks.protocol import PromptOptions
+        from lightningrl.benchmarks.registry import get_benchmark
+        from lightningrl.evaluation import problems
+        from lightningrl.utils import files
+
+        check_out(out, overwrite, inputs=[] if data is None else [data])
+        chosen, wording = get_benchmark(benchmark), PromptOptions(style=style, shots=shots)
+        problems.check_prompt(chosen, wording)
+        examples = problems.problems(chosen, split, data, options.origins(mirror), limit)
+        rows = [{"id": example.uid, "messages": chosen.render(example, wording)} for example in examples]
+        if out is None:
+            typer.echo("".join(files.canonical_json(row) + "\n" for row in rows), nl=False)
+        else:
+            files.write_jsonl(out, rows)
+            typer.echo(f"{out}: {len(rows)} prompts", err=True)

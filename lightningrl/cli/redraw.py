@@ -1,0 +1,52 @@
+"""`lightningrl redraw`: tables and figures from a results folder alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lightningrl.cli.errors import user_errors
+from lightningrl.cli.outputs import Overwrite, check_out
+
+
+def redraw(
+    results: Annotated[Path, typer.Argument(help="A results folder, or one experiment's in it; copies will do.")],
+    out: Annotated[Path, typer.Option(help="Folder that gets tables/ and figures/.")],
+    table: Annotated[list[str] | None, typer.Option(help="Only this one; repeat.")] = None,
+    figure: Annotated[list[str] | None, typer.Option(help="Only this one; repeat.")] = None,
+    release: Annotated[str, typer.Option(help="`latest`, a key, or <experiment>/<key>.")] = "latest",
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a release's tables and figures again with today's code, from its collected results.
+
+    Needed are the release's, the tables' and figures' manifests and collect/ with its manifest; where its CSV files are
+    not there, records.jsonl of evaluate/ and metrics.jsonl of train/. Not needed: a config, a GPU, data, checkpoints.
+
+    \b
+    lightningrl redraw copied/miniature --out again
+    lightningrl redraw copied/miniature --out again --figure frontier --table main
+    """
+    with user_errors():
+        from lightningrl.errors import StageError
+        from lightningrl.pipeline.graph import find_release
+        from lightningrl.results.redraw import Redraw
+
+        made = find_release(results, release)
+        inside = out.resolve().is_relative_to(made.root.resolve())
+        if inside:
+            raise StageError(f"--out {out} is inside the results that are read; choose another folder.")
+        again = Redraw(made, out, lambda line: typer.echo(line, err=True))
+        wanted = [("table", name) for name in table or []] + [("figure", name) for name in figure or []]
+        if not wanted:
+            wanted = [(kind, name) for kind in ("table", "figure") for name in again.names(kind)]
+        for path in (path for kind, name in wanted for path in again.there(kind, name)):
+            check_out(path, overwrite)
+        try:
+            for kind, name in wanted:
+                for path in again.draw(kind, name):
+                    typer.echo(str(path))
+        finally:
+            shutil.rmtree(out / ".state", ignore_errors=True)

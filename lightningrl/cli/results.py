@@ -1,0 +1,206 @@
+"""`lightningrl results`: the table of an experiment; all versions there are; what can be removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lightningrl.cli.errors import user_errors
+
+if TYPE_CHECKING:
+    from lightningrl.results.prune import Pruning
+    from lightningrl.results.versions import Version, Versions
+
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(help="With --prune: latest, current (of a config), all-releases, or a release's key; repeat."),
+]
+
+
+def results(
+    folder: Annotated[Path, typer.Argument(help="A results folder, or one experiment's in it.")] = Path("results"),
+    config: Annotated[Path | None, typer.Option("--config", help="The experiment's YAML file.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="List what no kept release or config reaches.")] = False,
+    keep: Keep = None,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Also what was begun and not finished.")] = False,
+    caches: Annotated[bool, typer.Option("--caches", help="Also the caches of what is kept.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it.")] = False,
+) -> None:
+    """All versions of all results; with --config the results table of its release, and where figures and report are.
+
+    A version is a release: key, date, commit, stages that are here of those it was made from, headline. Marked are
+    `latest` (the newest) and `current` (of a config in config/, with today's code).
+
+    --prune lists what no kept release reaches and no config plans (--config, or else those in config/), with the bytes
+    it would free, and removes it only with --yes. Finished stages of a version without release go, too, unless a config
+    plans them. Never removed are: unfinished stages (but with --unfinished), damaged manifests, files that no stage
+    made, what links lead to; they are named. Nothing is removed while a stage is at work.
+
+    \b
+    lightningrl results
+    lightningrl results --config config/nano.yaml
+    lightningrl results --prune --keep latest
+    lightningrl results results/nano --prune --keep all-releases --config config/nano.yaml --yes
+    """
+    with user_errors(resumes=False):
+        from lightningrl.errors import StageError
+
+        stray = [
+            name
+            for name, given in (("--keep", keep), ("--unfinished", unfinished), ("--caches", caches), ("--yes", yes))
+            if given
+        ]
+        if stray and not prune:
+            raise StageError(f"{', '.join(stray)}: only with --prune.")
+        if prune:
+            _prune(folder, config, keep or [], unfinished, caches, yes)
+        elif config is not None:
+            _print_release(config)
+        else:
+            _print_all(folder)
+
+
+def _print_release(config: Path) -> None:
+    from lightningrl.config.experiment import load
+    from lightningrl.pipeline.plan import plan
+    from lightningrl.results.released import released
+
+    release = released(plan(load(config)))
+    if release.note:
+        typer.echo(release.note, err=True)
+    typer.echo(release.table)
+    for sentence in release.findings:
+        typer.echo(sentence)
+    for path in release.paths:
+        typer.echo(str(path))
+
+
+def _print_all(folder: Path) -> None:
+    from lightningrl.errors import StageError
+    from lightningrl.pipeline.graph import experiments
+    from lightningrl.results.versions import todays_releases, versions_of
+
+    roots = experiments(folder)
+    if not roots:
+        raise StageError(
+            f"{folder} holds no results. Run an experiment first: in the clone, `snakemake --cores 2`; or name the "
+            "folder: lightningrl results FOLDER."
+        )
+    todays, notes = todays_releases(sorted(Path("config").glob("*.yaml")), [root.name for root in roots])
+    for root in roots:
+        _print_versions(versions_of(root, todays))
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def _print_versions(found: Versions) -> None:
+    from lightningrl.results.disk import human
+
+    parts = [f"{name} {human(size)}" for name, size in found.bytes.items() if name != "total" and size]
+    typer.echo(f"{found.root}  {human(found.bytes['total'])}" + (f"; of it {', '.join(parts)}" if parts else ""))
+    for version in found.versions:
+        _print_version(version, [each.config for each in found.todays if each.key == version.made.key])
+    if not found.versions:
+        typer.echo("  no finished release")
+    released = {version.made.key for version in found.versions}
+    for each in found.todays:
+        if each.key not in released:
+            done = f"{each.n_done(found.root)} of {len(each.folders)} stages done"
+            typer.echo(f"  {each.key}  not released yet: {each.config} with today's code, {done}")
+    for text in found.running:
+        typer.echo(f"  at work: {text}")
+    for message in found.damaged:
+        typer.echo(f"  damaged: {message}", err=True)
+
+
+def _print_version(version: Version, configs: list[str]) -> None:
+    from lightningrl.errors import StageError
+    from lightningrl.results.versions import headline
+
+    made, chain = version.made, version.chain
+    marks = (["latest"] if version.is_latest else []) + [f"current ({config})" for config in configs]
+    n_lost = len(chain.gone) + len(chain.damaged)
+    stages = f"{len(chain.made)} stages" + (f" of {len(chain.made) + n_lost} known" if n_lost else "")
+    commits = version.commits
+    commit = commits[0] + (f" and {len(commits) - 1} earlier" if len(commits) > 1 else "")
+    typer.echo(
+        f"  {made.key}  {made.finished[:16].replace('T', ' ')}  commit {commit}  {stages}  {', '.join(marks)}".rstrip()
+    )
+    if other := [each.stage for each in chain.made if each.ran_other_code]:
+        typer.echo(f"    under pinned code, by other code: {', '.join(other)}")
+    try:
+        table = headline(made)
+    except StageError as error:
+        typer.echo(f"    {error}")
+        return
+    shown = table[table["role"].isin(("before", "after"))] if "role" in table else table
+    for row in (shown if len(shown) else table).to_dict("records"):
+        figures = [
+            f"{title} {row[column]:{digits}}"
+            for title, column, digits in (
+                ("accuracy %", "accuracy_pct", "5.1f"),
+                ("TPF", "tpf", "5.2f"),
+                ("anchored AUP", "aup_anchored", "6.1f"),
+            )
+            if column in row and row[column] == row[column]
+        ]
+        typer.echo(f"    {row['benchmark']:14}{row['policy']:20}τ {row['threshold']:<6g}{'   '.join(figures)}")
+
+
+def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool, caches: bool, yes: bool) -> None:
+    from lightningrl.config.experiment import load
+    from lightningrl.errors import StageError
+    from lightningrl.pipeline.graph import experiments, names_of
+    from lightningrl.pipeline.plan import plan
+    from lightningrl.results.prune import KEEPS, carry_out, what_goes
+
+    if not keep:
+        raise StageError(
+            f"--prune needs --keep, which may be given several times: {', '.join(KEEPS)} or a release's key"
+        )
+    roots = experiments(folder)
+    configs = [config] if config is not None else sorted(Path("config").glob("*.yaml"))
+    loaded = {path: load(path) for path in configs}
+    if config is not None:
+        name = loaded[config].experiment
+        roots = [root for root in roots if name in names_of(root)]
+        if not roots:
+            raise StageError(f"{folder} holds no results of {name}, the experiment of {config}.")
+    found = []
+    for root in roots:  # all of them before any goes, so that an error leaves everything
+        plans = {path: plan(each) for path, each in loaded.items() if each.experiment in names_of(root)}
+        found.append(what_goes(root, keep, list(plans.values()), unfinished=unfinished, caches=caches))
+        _print_pruning(found[-1], list(plans))
+    if not yes and any(each.folders for each in found):
+        typer.echo("nothing was removed; --yes removes it")
+    if yes:
+        gone = sum(carry_out(each, _say_gone) for each in found)
+        typer.echo(f"{gone} folders removed")
+
+
+def _print_pruning(found: Pruning, configs: list[Path]) -> None:
+    from lightningrl.results.disk import freed, human
+
+    kept = [f"release {made.key} ({made.finished[:16].replace('T', ' ')})" for made in found.kept]
+    kept += [f"today's stages of {config}" for config in configs]
+    typer.echo(f"{found.root}: kept, with what it needs: {', '.join(kept)}")
+    for folder in found.folders:
+        typer.echo(f"  {human(freed([folder])):>9}  {folder}")
+    typer.echo(f"  {human(found.bytes):>9}  in all, in {len(found.folders)} folders")
+    if found.link is not None:
+        typer.echo(f"  `latest` will point to {found.link}" if found.link else "  `latest` goes, too")
+    for text in found.named:
+        typer.echo(f"  left alone: {text}")
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def _say_gone(folder: Path, size: Any) -> None:
+    from lightningrl.results.disk import human
+
+    if size is None:
+        typer.echo(f"left: {folder}, somebody works on it now", err=True)
+    else:
+        typer.echo(f"removed {folder} ({human(size)})")

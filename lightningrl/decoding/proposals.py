@@ -1,0 +1,41 @@
+"""What rankings and selectors look at: the positions that may be revealed now, with the tokens drawn for them.
+
+Shapes: B rows; K block size. Tensors are on the model's device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenPositions:
+    """The tokens drawn at the open positions of a forward."""
+
+    open_BK: Tensor
+    """bool: masked and in scope; the other fields mean nothing elsewhere."""
+    confidence_BK: Tensor
+    """Probability of the drawn token at the decoding temperature (1 when greedy), before top-k and top-p."""
+    entropy_BK: Tensor
+    """Of the whole distribution, nats."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposals(OpenPositions):
+    """Drawn positions with the ranking's number for each: what a selector chooses from."""
+
+    score_BK: Tensor
+    """The ranking's number, higher is sooner; -inf where a position is not open."""
+    step_B: Tensor
+    """int64: how many denoise forwards the active block has had before this one."""
+
+
+def places(key_BK: Tensor, open_BK: Tensor) -> Tensor:
+    """(B, K) int64: each open position's place, 0 first, in falling order of `key`; of equals the left-most first.
+
+    Positions that are not open come last.
+    """
+    order_BK = key_BK.masked_fill(~open_BK, float("-inf")).sort(dim=-1, descending=True, stable=True).indices
+    return order_BK.argsort(dim=-1)

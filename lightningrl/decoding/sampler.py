@@ -1,0 +1,119 @@
+"""From hidden states at open positions to the positions revealed: draw, rank, select. All on the model's device.
+
+Shapes: B rows; K block size; n open positions; H hidden size; V vocabulary; A alternatives; m sampled positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightningrl.decoding.proposals import OpenPositions, Proposals
+from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.decoding.rng import uniform
+from lightningrl.decoding.sampling import draw
+from lightningrl.models.transformer import Transformer
+
+CHUNK_LOGITS = 1 << 25
+"""Logits made at once: 128 MB in float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """What is to be drawn: n open positions, row after row."""
+
+    hidden_nH: Tensor
+    key_n: np.ndarray
+    position_n: np.ndarray
+    forward_n: np.ndarray
+    policies: Sequence[tuple[DecodePolicy, np.ndarray]]
+    """Each policy with a bool array [n]: the positions of its rows."""
+
+    def of_policies(self, attribute: str) -> np.ndarray:
+        """[n] float64: an attribute of each position's policy."""
+        values_n = np.zeros(len(self.position_n))
+        for policy, mine in self.policies:
+            values_n[mine] = getattr(policy, attribute)
+        return values_n
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnTokens:
+    """What was drawn at n positions, on the device."""
+
+    token_n: Tensor
+    logp_n: Tensor
+    entropy_n: Tensor
+    top_logp_nA: Tensor
+    top_ids_nA: Tensor
+
+    def to_host(self, chosen_n: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """token, logp, entropy and the given choice as arrays: one copy from the device."""
+        columns = (self.token_n, self.logp_n, self.entropy_n, chosen_n)
+        table = torch.stack([column.double() for column in columns]).cpu().numpy()
+        return table[0].astype(np.int64), table[1].astype(np.float32), table[2].astype(np.float32), table[3] > 0
+
+
+def draw_open(model: Transformer, draws: Draws, alternatives: int = 0) -> DrawnTokens:
+    """Token, log-probability and entropy at every open position.
+
+    The head is evaluated at these positions only, and never for more than CHUNK_LOGITS logits at once.
+    """
+    temperature_n, top_k_n, top_p_n = (draws.of_policies(name) for name in ("temperature", "top_k", "top_p"))
+    device, chunk = draws.hidden_nH.device, max(1, CHUNK_LOGITS // model.config.vocab_size)
+    parts = []
+    for start in range(0, len(temperature_n), chunk):
+        here = slice(start, start + chunk)
+        sampled_m = np.flatnonzero(temperature_n[here])
+        key_m, position_m, forward_m, top_k_m, top_p_m = (
+            torch.from_numpy(values[here][sampled_m]).to(device)
+            for values in (draws.key_n, draws.position_n, draws.forward_n, top_k_n.astype(np.int64), top_p_n)
+        )
+        log_probs_nV = model.log_probs(draws.hidden_nH[here], _divisor(temperature_n[here], draws.hidden_nH))
+        token_n, logp_n = draw(
+            log_probs_nV,
+            torch.from_numpy(sampled_m).to(device),
+            uniform(key_m, position_m, forward_m),
+            top_k_m if top_k_n.any() else None,
+            top_p_m if (top_p_n < 1).any() else None,
+        )
+        entropy_n = -(log_probs_nV.exp() * log_probs_nV.clamp(min=-1e4)).sum(dim=-1)
+        top_logp_nA, top_ids_nA = log_probs_nV.topk(min(alternatives, log_probs_nV.shape[-1]), dim=-1)
+        parts.append((token_n, logp_n, entropy_n, top_logp_nA, top_ids_nA))
+    return DrawnTokens(*(column[0] if len(column) == 1 else torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _divisor(temperature_n: np.ndarray, like: Tensor) -> float | Tensor:
+    """What logits are divided by: 1 where greedy; a number when it is the same for all."""
+    divisor_n = np.where(temperature_n > 0, temperature_n, 1.0)
+    if (divisor_n == divisor_n[0]).all():
+        return float(divisor_n[0])
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.from_numpy(divisor_n).to(like.device, dtype)[:, None]
+
+
+def select(
+    drawn: DrawnTokens, open_BK: np.ndarray, step_B: np.ndarray, policies: Sequence[tuple[DecodePolicy, np.ndarray]]
+) -> Tensor:
+    """(n,) bool: which of the open positions each row's policy reveals."""
+    device = drawn.logp_n.device
+    opened_BK = torch.from_numpy(open_BK).to(device)
+    step = torch.from_numpy(step_B).to(device)
+    confidence_BK = torch.zeros(open_BK.shape, dtype=drawn.logp_n.dtype, device=device)
+    entropy_BK = torch.zeros_like(confidence_BK)
+    at = tuple(torch.from_numpy(index).to(device) for index in np.nonzero(open_BK))
+    confidence_BK[at], entropy_BK[at] = drawn.logp_n.exp(), drawn.entropy_n
+    chosen_BK = torch.zeros_like(opened_BK)
+    for policy, mine in policies:
+        rows = slice(None) if len(mine) == len(open_BK) else torch.from_numpy(mine).to(device)
+        given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows])
+        score_BK = policy.ranking.score(given).masked_fill(~given.open_BK, float("-inf"))
+        chosen = policy.selector.select(
+            Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, step[rows])
+        )
+        chosen_BK[rows] = chosen & given.open_BK
+    return chosen_BK[at]

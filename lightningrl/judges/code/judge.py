@@ -1,0 +1,212 @@
+"""Judge programs by hidden tests: the program runs in a jail, and what comes out of it is compared outside.
+
+Three forms of gold data, each in a module of its own, which says what it takes and what it does not:
+
+- `{"entry_point", "setup", "tests": [code, ...], "time_limit_s"}`: a benchmark's own test code, `test_cases`;
+- `{"entry_point", "tests": [{"args", "expected"}, ...]}`: values, `calls`;
+- `{"stdin_tests": [{"input", "output"}, ...], "time_limit_s"}`: programs that read and print, `stdio`.
+
+Every value of HumanEval's 164 and MBPP's 974 tasks crosses as plain data or, in MBPP 367, 601 and 927, as a reference
+to an object that stays in the jail; no task's test code runs in a jail with the program.
+
+`compat` is what the published executor would say of the same program, as far as that follows without running it there:
+a SystemExit while the program loads passes every test, one inside a test passes that test. It is an approximation: that
+executor also rewards objects that equal everything, and programs that reach into it. It knows no output limit, and
+no tests of the second form (None).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from lightningrl.errors import SandboxUnavailable
+from lightningrl.judges.code.calls import CallsGold, compare_calls, read_calls
+from lightningrl.judges.code.program import extract_program
+from lightningrl.judges.code.stdio import StdioGold, read_stdio, run_stdio
+from lightningrl.judges.code.test_cases import TestsGold, TestsResult, make_checker, read_tests, run_tests
+from lightningrl.judges.protocol import check_lengths
+from lightningrl.judges.worker import Worker
+from lightningrl.sandbox.jail import JailPool, Limits, run_calls
+from lightningrl.types import Example, Verdict
+from lightningrl.utils.files import canonical_json
+
+__all__ = ["CodeJudge", "extract_program"]
+
+
+class CodeJudge:
+    """Judges programs in parallel jails. See `lightningrl.judges.protocol.Judge`."""
+
+    graded = True
+    needs_jail = True
+
+    def __init__(
+        self, workers: int = 1, limits: Limits | None = None, memo_size: int = 16_384, *, shares_jails: bool = True
+    ) -> None:
+        """`workers`: jails at a time, about one a core. `memo_size`: verdicts remembered, by (program, gold data).
+
+        limits: of each judgement; the wall time is the gold data's where it has one. shares_jails: a jail has one
+        program after another where its level allows it, for the same verdicts at a tenth of the cost.
+        """
+        if workers < 1:
+            raise ValueError(f"found {workers} workers: expected 1 or more")
+        self._limits = limits or Limits()
+        self._memo: OrderedDict[str, Verdict] = OrderedDict()
+        self._memo_size = memo_size
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="code-judge")
+        self._jails = JailPool() if shares_jails else None
+        self._checkers: SimpleQueue[Worker] = SimpleQueue()
+        for _ in range(workers):
+            self._checkers.put(make_checker())
+
+    def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
+        """Verdicts in order. `value` is the fraction of tests passed; `correct`: all passed and no limit was broken.
+
+        A program is judged once for equal gold data, and its verdict remembered, a timeout's too: it is the dearest
+        to judge again. Raises SandboxUnavailable when no jail can be had.
+        """
+        check_lengths(examples, responses)
+        jobs = [_read_job(example, response) for example, response in zip(examples, responses, strict=True)]
+        pending: dict[str, Future[Verdict]] = {}
+        for job in jobs:
+            if isinstance(job, _Job) and job.key not in self._memo and job.key not in pending:
+                pending[job.key] = self._pool.submit(self._judge_program, job)
+        try:
+            fresh = {key: future.result() for key, future in pending.items()}
+        finally:
+            for future in pending.values():
+                future.cancel()
+        known = {**self._memo, **fresh}
+        for key, verdict in fresh.items():
+            self._memo[key] = verdict
+            if len(self._memo) > self._memo_size:
+                self._memo.popitem(last=False)
+        return [known[job.key] if isinstance(job, _Job) else job for job in jobs]
+
+    def close(self) -> None:
+        """Wait for judgements that run, and end the jails and checkers."""
+        if self._jails is not None:
+            self._jails.close()  # before the threads that made them end: those in use end when they come back
+        self._pool.shutdown(cancel_futures=True)
+        while not self._checkers.empty():
+            self._checkers.get().close()
+
+    def _judge_program(self, job: _Job) -> Verdict:
+        start = time.monotonic()
+        result = _once_more_if_lost(lambda: self._run(job))
+        return _verdict(job, result, time.monotonic() - start)
+
+    def _run(self, job: _Job) -> TestsResult:
+        if isinstance(job.gold, CallsGold):
+            results = run_calls(
+                job.program, job.gold.entry_point, job.gold.calls, limits=self._limits, pool=self._jails
+            )
+            return compare_calls(job.gold, results)
+        if isinstance(job.gold, StdioGold):
+            return run_stdio(job.program, job.gold, self._limits, self._jails)
+        checker = self._checkers.get()
+        try:
+            return run_tests(job.program, job.gold, checker, self._limits, job.key[:64], self._jails)
+        except BaseException:  # it may be in the middle of a job: the next one gets a new process
+            checker.close()
+            raise
+        finally:
+            self._checkers.put(checker)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    key: str
+    """Of the gold data (64 hexadecimal digits) and of the program."""
+    uid: str
+    program: str
+    gold: CallsGold | TestsGold | StdioGold
+
+
+def _read_job(example: Example, response: str) -> _Job | Verdict:
+    start = time.monotonic()
+    try:
+        gold = _read_gold(example)
+    except ValueError as error:
+        return _gold_error(example.uid, str(error), time.monotonic() - start)
+    turn = example.messages[-1] if example.messages else {}
+    prefill = turn["content"] if turn.get("role") == "assistant" else ""
+    program = extract_program(response, prefill, None if isinstance(gold, StdioGold) else gold.entry_point)
+    if program is None:
+        detail = "no block of Python"
+        compat = None if isinstance(gold, CallsGold) else False
+        return Verdict(False, 0.0, "unparsable", detail=detail, seconds=time.monotonic() - start, compat=compat)
+    try:
+        parts = (canonical_json(example.gold), program)
+    except ValueError as error:
+        return _gold_error(example.uid, str(error), time.monotonic() - start)
+    key = "".join(hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts)
+    return _Job(key, example.uid, program, gold)
+
+
+def _read_gold(example: Example) -> CallsGold | TestsGold | StdioGold:
+    """Raises ValueError when the gold data is of none of the three forms."""
+    gold = example.gold
+    if "stdin_tests" in gold:
+        return read_stdio(gold)
+    entry_point, tests = gold.get("entry_point"), gold.get("tests")
+    if not isinstance(entry_point, str) or not entry_point.isidentifier():
+        raise ValueError(f"entry_point is {entry_point!r}: expected a function's name")
+    if not isinstance(tests, list) or not tests:
+        raise ValueError("tests: expected a list with at least one test")
+    return read_tests(gold) if isinstance(tests[0], str) else read_calls(gold)
+
+
+def _gold_error(uid: str, error: str, seconds: float) -> Verdict:
+    return Verdict(False, None, "gold_error", detail=f"gold data of {uid}: {error}", seconds=seconds)
+
+
+def _once_more_if_lost(attempt: Callable[[], TestsResult]) -> TestsResult:
+    """A jail or a checker that someone killed is replaced and the judgement repeated, once: the program may do it.
+
+    A jail killed before its first line looks like one that cannot start.
+    """
+    try:
+        result = attempt()
+    except SandboxUnavailable:
+        return attempt()
+    return attempt() if result.is_lost else result
+
+
+def _verdict(job: _Job, result: TestsResult, seconds: float) -> Verdict:
+    if result.gold_error:
+        return _gold_error(job.uid, result.gold_error, seconds)
+    outcomes = result.outcomes
+    count = sum(outcome.passed for outcome in outcomes)
+    is_correct = count == len(outcomes) and result.status == "ok"
+    detail = f"{count} of {len(outcomes)} tests passed [{result.level}]"
+    if not is_correct:
+        number = next((i for i, outcome in enumerate(outcomes) if not outcome.passed), 0)
+        why = result.detail or f"test {number}: {outcomes[number].message}"
+        detail += f"; {re.sub('0x[0-9a-f]{6,}', '0x...', why)}"  # addresses differ from run to run
+    return Verdict(
+        correct=is_correct,
+        # Which answers arrived before a flood was stopped is a matter of scheduling: none of them counts.
+        value=0.0 if result.status == "output_limit" else count / len(outcomes),
+        status=("ok" if is_correct else "wrong") if result.status == "ok" else result.status,
+        extracted=job.program,
+        detail=detail,
+        seconds=seconds,
+        compat=_compat(job, result),
+        sandbox=result.level,
+    )
+
+
+def _compat(job: _Job, result: TestsResult) -> bool | None:
+    if isinstance(job.gold, CallsGold) or result.status == "output_limit":
+        return None
+    found = [outcome.published for outcome in result.outcomes]
+    if result.status != "ok" or False in found:
+        return False
+    return None if None in found else True

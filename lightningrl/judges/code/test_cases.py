@@ -1,0 +1,189 @@
+"""Judge a function by a benchmark's test code: the program in a jail, the test code in a checker, plain data between.
+
+Gold data: `{"entry_point": "f", "setup": code, "tests": [code, ...], "time_limit_s": 1}`. `setup` and `tests` are
+trusted; they run in one namespace (`judges/code/test_runner.py`), in which `f` is a function that asks the jail. The
+clock is one for all, `time_limit_s` + 5 s for the program and all its tests, the checker's time included; it begins
+when the jail is up.
+
+Known differences from running test and program in one interpreter: what a program does to its arguments is not seen
+by the test; an instance of a class of the program's own equals nothing but itself, unless that class is derived from a
+plain type and leaves equality to it, as a named tuple's is; test code that passes a function of its own cannot be
+judged. None of it occurs in HumanEval or MBPP.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
+from lightningrl.sandbox.jail import Dialogue, JailPool, Limits, open_dialogue
+from lightningrl.sandbox.limits import JailStatus
+from lightningrl.sandbox.run import START_LIMIT_S
+from lightningrl.sandbox.session import first_that_is_not_refused
+
+GRACE_S = 5.0
+"""Beside the time limit, for everything. Published: 2 s; with it the official solution of MBPP 123, 1.7 to over 3 s by
+the machine, failed on a slow one."""
+_END_S = 5.0
+"""For the checker to wind up after the jail's end, on a machine however loaded."""
+_CHECKER = Path(__file__).with_name("test_runner.py")
+_EXITED = "SystemExit"
+
+
+@dataclass(frozen=True, slots=True)
+class TestOutcome:
+    """One test's result.
+
+    >>> TestOutcome(False, True, "CandidateError SystemExit: 0").published
+    True
+    """
+
+    __test__ = False  # not a test of pytest's
+
+    passed: bool
+    published: bool | None
+    """Whether the published executor would count it as passed; None where that is not known."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestsResult:
+    """What came of one program and all its tests."""
+
+    __test__ = False
+
+    status: JailStatus
+    outcomes: tuple[TestOutcome, ...]
+    """One a test, in order."""
+    level: str
+    detail: str
+    gold_error: str
+    is_lost: bool
+    """A process was killed, by the program or by someone outside: judging again may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestsGold:
+    """The gold data, read.
+
+    >>> TestsGold("f", "", ("assert f(1) == 2",), 1.0).limits(Limits()).wall_s - GRACE_S
+    1.0
+    """
+
+    __test__ = False
+
+    entry_point: str
+    setup: str
+    tests: tuple[str, ...]
+    time_limit_s: float | None
+
+    def limits(self, base: Limits) -> Limits:
+        return base if self.time_limit_s is None else replace(base, wall_s=self.time_limit_s + GRACE_S)
+
+
+def read_tests(gold: dict[str, Any]) -> TestsGold:
+    """Raises ValueError when the gold data is not as documented, or its code does not compile."""
+    setup, tests = gold.get("setup", ""), gold["tests"]
+    if not isinstance(setup, str):
+        raise ValueError(f"setup is {setup!r}: expected code")
+    for number, test in enumerate(tests):
+        if not isinstance(test, str):
+            raise ValueError(f"test {number} is {test!r}: expected code")
+    _compile(setup, *tests)
+    return TestsGold(gold["entry_point"], setup, tuple(tests), read_time_limit(gold))
+
+
+def read_time_limit(gold: dict[str, Any]) -> float | None:
+    """Seconds; None: the judge's own. Raises ValueError unless it is a positive number."""
+    seconds = gold.get("time_limit_s")
+    if seconds is None:
+        return None
+    if type(seconds) not in (int, float) or not 0 < seconds < 3600:
+        raise ValueError(f"time_limit_s is {seconds!r}: expected a number of seconds")
+    return float(seconds)
+
+
+@functools.lru_cache(maxsize=4096)
+def _compile(*codes: str) -> None:
+    for code in codes:
+        try:
+            compile(code, "<tests>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(f"test code that does not compile: {error}") from error
+
+
+def make_checker() -> Worker:
+    """A checker, started at its first use. The hash seed is the jail's: sets have the same order on both sides."""
+    # -s -S -P and the cleared environment isolate as -I does; -I itself would ignore PYTHONHASHSEED.
+    argv = (sys.executable, "-s", "-S", "-P", "-B", str(_CHECKER))
+    return Worker(argv, {"PATH": os.defpath, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"})
+
+
+def run_tests(
+    program: str, gold: TestsGold, checker: Worker, limits: Limits, seed: str, pool: JailPool | None = None
+) -> TestsResult:
+    """seed: of the tests' own random draws; pool: of jails to use. Raises SandboxUnavailable when none starts."""
+    return first_that_is_not_refused(lambda pool: _run_once(program, gold, checker, limits, seed, pool), pool)
+
+
+def _run_once(
+    program: str, gold: TestsGold, checker: Worker, limits: Limits, seed: str, pool: JailPool | None
+) -> tuple[TestsResult, bool]:
+    """And whether the jail was killed for what the program asked of it, because it is one of a pool."""
+    limits = gold.limits(limits)
+    if checker.pid is None:  # its start is not the candidate's time
+        checker.send({"answer": None}, time.monotonic() + START_LIMIT_S)
+    outcomes: list[TestOutcome] = []
+    end: dict[str, Any] = {"broken": "", "too_large": False, "gold_error": ""}
+    is_late, lost = False, ""
+    with open_dialogue(program, gold.entry_point, limits=limits, pool=pool) as dialogue:
+        if dialogue.load_error is None and dialogue.status()[0] == "ok":
+            try:
+                end = _check(gold, checker, dialogue, seed, outcomes)
+            except WorkerLate:
+                is_late = True
+            except WorkerLost as error:
+                lost = str(error)
+        status, detail = dialogue.status()
+    if dialogue.load_error is not None:
+        is_exit = dialogue.load_error.kind == _EXITED
+        detail = f"the program does not load: {dialogue.load_error.message}"
+        outcomes = [TestOutcome(False, is_exit, detail)] * len(gold.tests)
+    elif is_late and status == "ok":
+        status, detail = "timeout", f"stopped after {limits.wall_s:g} s, in the test"
+    elif lost:
+        status, detail = "crashed", lost
+    elif end["broken"] and status == "ok":
+        status = "output_limit" if end["too_large"] else "crashed"
+        detail = f"the reply channel carried something else: {end['broken']}"
+    missing = len(gold.tests) - len(outcomes)
+    outcomes += [TestOutcome(False, False, "not run")] * missing
+    is_lost = bool(lost) or (status == "crashed" and dialogue.is_lost)
+    result = TestsResult(status, tuple(outcomes), dialogue.level, detail, end["gold_error"], is_lost)
+    return result, dialogue.was_refused
+
+
+def _check(
+    gold: TestsGold, checker: Worker, dialogue: Dialogue, seed: str, outcomes: list[TestOutcome]
+) -> dict[str, Any]:
+    """Carry lines between checker and jail until all tests have an outcome; the checker's last message."""
+
+    def deadline() -> float:
+        return dialogue.deadline + (_END_S if dialogue.is_over else 0)
+
+    job = {"setup": gold.setup, "tests": gold.tests, "entry_point": gold.entry_point, "seed": seed}
+    checker.send(job, deadline())
+    while True:
+        message = checker.receive(deadline())
+        if "ask" in message:
+            checker.send({"answer": dialogue.ask(message["ask"])}, deadline())
+        elif "outcome" in message:
+            outcomes.append(TestOutcome(**message["outcome"]))
+        else:
+            return message

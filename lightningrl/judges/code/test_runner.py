@@ -1,0 +1,287 @@
+"""Run a benchmark's own test code, with a program in a jail behind a function of its name. A helper process.
+
+Test code is trusted and runs here; the program is not, and never does. Calls of the entry point go out as plain data
+and come back as plain data, so an `assert` compares real ints and lists by Python's own rules, and there is nothing of
+the program's that could have a say in it. What is no plain data stays in the jail and is a `Handle` here: it can be
+passed back, called, iterated, asked for its truth and its plain attributes, and equals nothing but itself. An object
+that equals a plain value (a named tuple, a member of an IntEnum) is that value here, as it was when it crossed, with
+the object's plain attributes; passed back, it is the object again.
+
+Started as `python -s -S -P -B test_runner.py` by `lightningrl.judges.code.test_cases`, and used again; one JSON line
+a message:
+
+    <- {"setup": code, "tests": [code, ...], "entry_point": name, "seed": text}      one job
+    -> {"ask": line for the jail}     <- {"answer": line from the jail, or null when the jail has ended}
+    -> {"outcome": {"passed": bool, "published": bool, "message": text}}             after each test
+    -> {"done": true, "broken": text, "too_large": bool, "gold_error": text}
+
+Whatever goes wrong with the time or the memory of this process costs its judgement, and this process (`worker.py`).
+"""
+
+import builtins
+import ctypes
+import importlib
+import json
+import os
+import random
+import sys
+from typing import IO, Any
+
+sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
+
+from lightningrl.judges.worker import channels
+from lightningrl.sandbox import codec, kinds
+
+MEMORY_BYTES = 1 << 30
+_LIBC = ctypes.CDLL(None)
+
+
+class Ended(BaseException):
+    """The jail answers no more; not an Exception, so that test code does not take it for one of the program's."""
+
+
+class CandidateError(Exception):
+    """The program raised something of which there is no builtin class to raise here."""
+
+
+class Jail:
+    """This side of the conversation. Every answer is read strictly: anything else ends the judgement."""
+
+    def __init__(self, source: IO[str], sink: IO[str], entry_point: str) -> None:
+        self._source, self._sink, self._entry_point = source, sink, entry_point
+        self._budget = codec.Budget()
+        self._handles: dict[int, Handle] = {}
+        self.is_over = False
+        self.broken, self.is_too_large = "", False
+        self.asked = 0
+        self.last = ""
+        """The newest call and its answer, for people."""
+        self.saw_exit = False
+        """A call raised SystemExit since this was last set to False."""
+        self.compared = False
+        """An object of the program was compared with something since this was last set to False."""
+
+    def call(self, target: "Handle | None", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.ask(op="call", target=target, args=list(args), kwargs=kwargs)
+
+    def ask(self, **operation: Any) -> Any:
+        if self.is_over:
+            raise Ended
+        # Unpredictable, so that an answer written before it was asked for is never the answer.
+        number = os.urandom(8).hex()
+        line = codec.dumps({"id": number, **operation}, refer=_number_of)
+        self.asked += 1
+        send(self._sink, {"ask": line})
+        answer = receive(self._source)["answer"]
+        if answer is None:
+            self.is_over = True
+            raise Ended
+        self.last = f"{_short(line[line.find('op') - 1 :])} gave {_short(_without(answer, number))}"
+        try:
+            return self._read(answer, number)
+        except codec.CodecError as error:
+            self.broken, self.is_too_large = f"{error}"[:200], isinstance(error, codec.TooLarge)
+            self.is_over = True
+            raise Ended from None
+
+    def _read(self, line: str, number: str) -> Any:
+        if not line.isascii():
+            raise codec.CodecError("bytes that are not ASCII")
+        answer = codec.loads(line, self._budget, self._object)
+        if type(answer) is not dict or type(answer.get("id")) is not str or answer["id"] != number:
+            raise codec.CodecError("an answer to something else than what was asked")
+        if set(answer) == {"id", "value"}:
+            return answer["value"]
+        kind, message = answer.get("error"), answer.get("message")
+        if set(answer) != {"id", "error", "message"} or type(kind) is not str or type(message) is not str:
+            raise codec.CodecError("an answer of another form")
+        self.last = f"{self.last.partition(' gave ')[0]} raised {_short(ascii(message))}"
+        self.saw_exit = self.saw_exit or kind == "SystemExit"
+        raise _exception(kind, message)
+
+    def _object(self, number: int, value: Any = None) -> Any:
+        """What stands for an object of the program here; value: the plain value that it equals, if it does."""
+        handle = self._handles.setdefault(number, Handle(self, number))
+        if value is None:
+            return handle
+        if type(value) not in LIKES:
+            raise codec.CodecError("an object that equals a value of another kind")
+        like = LIKES[type(value)](value)
+        like._handle = handle
+        return like
+
+
+class Handle:
+    """An object in the jail. Its own `__eq__`, `__hash__` and the like are never asked."""
+
+    __slots__ = ("_jail", "_number")
+
+    def __init__(self, jail: Jail, number: int) -> None:
+        object.__setattr__(self, "_jail", jail)
+        object.__setattr__(self, "_number", number)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"an object of the program has no attribute {name!r} here")
+        return self._jail.ask(op="get", target=self, name=name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._jail.ask(op="set", target=self, name=name, value=value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._jail.call(self, args, kwargs)
+
+    def __iter__(self) -> Any:
+        return iter(self._jail.ask(op="iter", target=self))
+
+    def __bool__(self) -> bool:
+        return self._jail.ask(op="bool", target=self) is True
+
+    def __eq__(self, other: object) -> bool:
+        self._jail.compared = True
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return "<an object of the program>"
+
+
+def _like(kind: type) -> type:
+    """A subclass of a plain type, for objects of the program that equal a value of it: that value, made here."""
+
+    def attribute(self: Any, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_handle"), name)
+
+    return type(f"Like_{kind.__name__}", (kind,), {"__getattr__": attribute})
+
+
+LIKES = {kind: _like(kind) for kind in kinds.BASES}
+
+
+class Namespace(dict[str, Any]):
+    """The globals of the test code. Names that it lacks are modules of the standard library, else the program's."""
+
+    def __init__(self, jail: Jail) -> None:
+        super().__init__(__name__="tests", __builtins__=builtins)
+        self._jail = jail
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name):
+            raise KeyError(name)
+        if name in sys.stdlib_module_names:
+            return importlib.import_module(name)
+        return self._jail.ask(op="global", name=name)
+
+
+def main() -> None:
+    source, sink = channels(MEMORY_BYTES)
+    sys.set_int_max_str_digits(0)  # the clock bounds such conversions
+    while True:
+        message = receive(source)
+        if "answer" in message:  # to a judgement that was given up
+            continue
+        # A child each: what one benchmark's test code does to the interpreter is gone with it.
+        child = os.fork()
+        if child == 0:
+            _die_with_parent()
+            send(sink, {"done": True, **run(message, source, sink)})
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            os._exit(1)  # the judge takes it as the loss that it is
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+
+
+def run(job: dict[str, Any], source: IO[str], sink: IO[str]) -> dict[str, Any]:
+    """Every test on its own, in one namespace; their outcomes are sent, the rest is returned."""
+    jail = Jail(source, sink, job["entry_point"])
+    random.seed(job["seed"])
+    namespace = Namespace(jail)
+    passed, _, setup_message = _attempt(job["setup"], "<setup>", namespace, jail)
+    if not passed and not jail.asked:
+        return _ending(jail) | {"gold_error": f"the setup of the tests fails by itself: {setup_message}"}
+
+    def entry(*args: Any, **kwargs: Any) -> Any:
+        return jail.call(None, args, kwargs)
+
+    entry.__name__ = entry.__qualname__ = job["entry_point"]
+    namespace[job["entry_point"]] = entry
+    for number, test in enumerate(job["tests"]):
+        if passed:
+            outcome = _attempt(test, f"<test {number}>", namespace, jail)
+        else:
+            outcome = False, False, f"the setup of the tests: {setup_message}"
+        send(sink, {"outcome": dict(zip(("passed", "published", "message"), outcome, strict=True))})
+    return _ending(jail)
+
+
+def _ending(jail: Jail) -> dict[str, Any]:
+    return {"broken": jail.broken, "too_large": jail.is_too_large, "gold_error": ""}
+
+
+def _attempt(code: str, name: str, namespace: Namespace, jail: Jail) -> tuple[bool, bool | None, str]:
+    """Whether it ran to its end, whether the published executor would say so, and what happened otherwise."""
+    jail.saw_exit, jail.compared, jail.last, message = False, False, "", ""
+    try:
+        exec(compile(code, name, "exec", dont_inherit=True), namespace)
+    except Ended:
+        message = "the jail had ended"
+    except BaseException as error:  # test code raises anything; whatever it is, the test is not passed
+        message = f"{type(error).__name__} {_short(ascii(str(error)))}"
+    else:
+        # Test code that catches everything does not pass for want of an answer.
+        message = "the jail had ended" if jail.is_over else ""
+    if message and jail.last:
+        message += f" (last call: {jail.last})"
+    published = not jail.is_over and (not message or jail.saw_exit)
+    if not published and jail.compared:
+        published = None  # where test and program share a process, the object's own `==` would have decided
+    return not message, published, message
+
+
+def _number_of(value: Any) -> int:
+    if type(value) in LIKES.values():
+        value = value._handle
+    if type(value) is not Handle:
+        raise codec.CodecError(f"the test passes a {type(value).__name__} to the program, which is no plain data")
+    return object.__getattribute__(value, "_number")
+
+
+def _exception(kind: str, message: str) -> Exception:
+    """An exception of the same builtin class. Never one that is no Exception: the candidate could end this process."""
+    found = getattr(builtins, kind, None)
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        return CandidateError(message)
+    try:
+        return found(message)
+    except TypeError:  # UnicodeDecodeError and its like want more arguments
+        return CandidateError(message)
+
+
+def _without(answer: str, number: str) -> str:
+    """The answer as people are shown it, the same from run to run."""
+    return answer.replace(f'"id":"{number}",', "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else text[:120] + "..."
+
+
+def send(sink: IO[str], message: dict[str, Any]) -> None:
+    sink.write(json.dumps(message) + "\n")
+    sink.flush()
+
+
+def receive(source: IO[str]) -> dict[str, Any]:
+    line = source.readline()
+    if not line:
+        os._exit(0)  # the judge is gone
+    return json.loads(line)
+
+
+if __name__ == "__main__":
+    main()

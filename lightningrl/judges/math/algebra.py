@@ -1,0 +1,270 @@
+r"""Whether two expressions are equal: math-verify's parser, and values at random points.
+
+Two expressions are equal when their values agree at several points, rational ones exactly and others to 90 digits; for
+every letter a random rational of either sign. No approximation passes for the number that it is near: a rational number
+never equals an irrational one, and an answer may not be made of huge or tiny numbers that the gold answer does not have
+(`_extremes`) unless both are rational. Where no imaginary unit is in sight they are functions of real numbers:
+an odd root of a negative number is real, a point where an even root or a logarithm is not real says nothing, and a
+letter whose sign decides whether one is real (`\sqrt{1/n}`, `\ln\frac ab`) is positive. `\sqrt{x^2}` is `|x|` and not
+`x`. Where that decides nothing, complex values are compared, and where those do not, math-verify compares the parsed
+forms. Both sides are exact when they come here (`numbers.exact`), so nothing is rounded to equality.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from lightningrl.judges.math.text import Unreadable
+
+POINTS = 4
+TRIES = 24
+"""Points that are looked at for POINTS where both sides are real."""
+DIGITS = 120
+CLOSE = 90
+"""Digits to which equal numbers agree that are not both rational; those are compared exactly."""
+EXTREME = 30
+"""Numbers of more digits than this, or closer to 0 than so many places show, can hide a difference."""
+_NOT_READ = re.compile(r"\\text\{|[?!]{2}|\\begin|\.{2}|\A(?:--|\+-|-\+)|\\[bp]?mod(?![A-Za-z])|\\approx|['\"$%`;:]")
+"""The parser drops some of these, and reads others as something else."""
+_RATIO = re.compile(r"((?:POSITIVE |NEGATIVE )?)RATIO ")
+_SEED = 20260313
+
+
+class Algebra:
+    """`context.Algebra`: whether two expressions are equal."""
+
+    def __init__(self) -> None:
+        import math_verify  # noqa: F401 - now, and not in the time of the first question that needs it
+        from latex2sympy2_extended import latex2sympy
+        from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+
+        config = ConversionConfig(lowercase_symbols=False)  # R and r are two letters
+        self._read = lambda text: latex2sympy(text, conversion_config=config)
+        self.reads_gold = False
+        """Whether it is the gold answer's expression that is being read."""
+
+    def __call__(self, one: str, other: str) -> bool:
+        """`RATIO a` asks whether a and b differ by a constant factor, not 0; `POSITIVE RATIO a`, by a positive one."""
+        import sympy
+
+        asks_ratio = _RATIO.match(one)
+        self.reads_gold = True
+        a = self._parse(one[asks_ratio.end() :] if asks_ratio else one)
+        self.reads_gold = False
+        b = self._parse(other)
+        if asks_ratio:
+            return _is_ratio(a, b, asks_ratio[1].strip())
+        if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
+            return _as_math_verify(a, b)
+        agreed = _agree(a, b)
+        return _as_math_verify(a, b) if agreed is None else agreed
+
+    def _parse(self, text: str) -> Any:
+        import sympy
+
+        if not text or _NOT_READ.search(text):  # the parser drops quotes, % and $
+            raise Unreadable(f"not an expression: {text[:80]}")
+        if "\\infty" in text and text.strip("+- {}") != "\\infty":
+            raise Unreadable(f"infinity is no number to count with: {text[:80]}")
+        try:
+            tree = self._read(text.replace("\\degree", r"\cdot\frac{\pi}{180}"))
+        except Exception as error:  # the parser raises plain Exceptions, sympy what it likes
+            raise Unreadable(f"not an expression: {text[:80]}") from error
+        if isinstance(tree, sympy.Basic):
+            tree = tree.subs({sympy.Symbol("i"): sympy.I, sympy.Symbol("pi"): sympy.pi})
+        return tree
+
+
+def _is_ratio(a: Any, b: Any, sign: str) -> bool:
+    if not (a.free_symbols and b.free_symbols):
+        return False  # `0=1` and `0=2` say nothing of anything
+    if _extremes(b) - _extremes(a):
+        return False
+    if a == 0 or b == 0:
+        return bool(a == b)
+    quotient = a / b
+    draw = random.Random(_SEED)
+    letters = sorted(quotient.free_symbols, key=str)
+    values = [_value(quotient, {letter: _rational(draw) for letter in letters}) for _ in range(POINTS)]
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < 2 or any(abs(v - numbers[0]) > (1 + abs(v)) * 10 ** (-CLOSE) for v in numbers):
+        return False
+    return not sign or (abs(numbers[0].imag) < 10 ** (-CLOSE) and (numbers[0].real > 0) == (sign == "POSITIVE"))
+
+
+def _agree(a: Any, b: Any) -> bool | None:
+    """Whether a and b have the same values; None when they have none."""
+    import sympy
+
+    letters = sorted(a.free_symbols | b.free_symbols, key=str)
+    if not (a.has(sympy.I) or b.has(sympy.I)):
+        agreed = _agree_at((a, b), _real_points((a, b), letters))
+        if agreed is not None:
+            return agreed
+    draw = random.Random(_SEED)
+    points = ({letter: _rational(draw) for letter in letters} for _ in range(POINTS if letters else 1))
+    return _agree_at((a, b), points)
+
+
+def _agree_at(pair: tuple[Any, Any], points: Iterator[dict[Any, Any]]) -> bool | None:
+    decided = None
+    for point in points:
+        same = _same_at(_with_real_roots(pair[0], point), _with_real_roots(pair[1], point), point)
+        if same is False:
+            return False
+        decided = decided or same
+    return decided
+
+
+def _real_points(pair: tuple[Any, Any], letters: list[Any]) -> Iterator[dict[Any, Any]]:
+    """Points where both sides are real, up to POINTS of them; letters that must be positive are."""
+    demands = [demand for each in pair for demand in _demands(each)]
+    draw = random.Random(_SEED)
+    positive = {letter for letter in letters if any(_turns_with(demand, letter, letters) for demand in demands)}
+    found = 0
+    for _ in range(TRIES if letters and demands else POINTS if letters else 1):
+        drawn = {letter: _rational(draw) for letter in letters}
+        point = {letter: abs(value) if letter in positive else value for letter, value in drawn.items()}
+        if all(_sign(demand, point) == 1 for demand in demands):
+            found += 1
+            yield point
+        if found == POINTS:
+            return
+
+
+def _demands(expression: Any) -> list[Any]:
+    """What must be positive for the expression to be real: under even roots, in logarithms, below letters."""
+    import sympy
+
+    found: list[Any] = []
+    part: Any
+    for part in sympy.preorder_traversal(expression):
+        if isinstance(part, sympy.log):
+            found.append(part.args[0])
+        elif part.is_Pow and not part.exp.is_Integer and not (part.exp.is_Rational and part.exp.q % 2):
+            found.append(part.base)
+    return [part for part in found if not part.is_positive]
+
+
+def _turns_with(demand: Any, letter: Any, letters: list[Any]) -> bool:
+    """Whether the demand changes its sign, and nothing else, when the letter does."""
+    if letter not in demand.free_symbols:
+        return False
+    draw = random.Random(_SEED)
+    for _ in range(2):
+        point = {each: abs(_rational(draw)) for each in letters}
+        there, back = _value(demand, point), _value(demand, point | {letter: -point[letter]})
+        if there is None or back is None or abs(there + back) > abs(there) * 10 ** (-CLOSE):
+            return False
+    return True
+
+
+def _sign(expression: Any, point: dict[Any, Any]) -> int | None:
+    value = _value(expression, point)
+    if value is None or abs(value.imag) > 10 ** (-CLOSE) or value.real == 0:
+        return None
+    return 1 if value.real > 0 else -1
+
+
+def _with_real_roots(expression: Any, point: dict[Any, Any]) -> Any:
+    r"""At a point, with `\sqrt[3]{-8}` as -2; complex expressions stay as they are."""
+    import sympy
+
+    if expression.has(sympy.I):
+        return expression
+
+    def is_odd_root(part: Any) -> bool:
+        return part.is_Pow and part.exp.is_Rational and part.exp.q > 1 and part.exp.q % 2 == 1
+
+    if not any(is_odd_root(part) for part in sympy.preorder_traversal(expression)):
+        return expression
+
+    def real(part: Any) -> Any:
+        return part if not part.base.is_negative else (-1) ** part.exp.p * (-part.base) ** part.exp
+
+    return expression.subs(point).replace(is_odd_root, real)
+
+
+def _same_at(a: Any, b: Any, point: dict[Any, Any]) -> bool | None:
+    exact = _exact(a, point), _exact(b, point)
+    if None not in exact:
+        return exact[0] == exact[1]
+    if any(one is not None and other.subs(point).is_irrational for one, other in zip(exact, (b, a), strict=True)):
+        return False
+    if _extremes(b) - _extremes(a):
+        return False
+    values = _value(a, point), _value(b, point)
+    if None in values:
+        return None
+    size = max(abs(values[0]), abs(values[1]))
+    return bool(abs(values[0] - values[1]) <= max(size * 10 ** (-CLOSE), 10 ** (5 - DIGITS)))
+
+
+def _exact(expression: Any, point: dict[Any, Any]) -> Any:
+    """The rational number at a point; None where it is none that is seen to be one."""
+    import sympy
+
+    value = expression.subs(point)
+    if value.is_rational:  # `2^{2008}-2` is kept as it was written: work it out
+        value = value.doit()
+    return value if isinstance(value, sympy.Rational) else None
+
+
+def _extremes(expression: Any) -> set[float]:
+    """The magnitudes (decimal logarithms, without sign) of the numbers in it of more than EXTREME digits or places."""
+    import sympy
+
+    found: set[float] = set()
+    for part in map(_as_a_number, sympy.preorder_traversal(expression)):
+        if not part.is_number:
+            continue
+        for each in (part.p, part.q) if part.is_Rational else (part,):
+            size = sympy.log(sympy.Abs(each), 10).evalf(15) if each != 0 else sympy.Integer(0)
+            if size.is_Number and size.is_finite and abs(size) > EXTREME:
+                found.add(round(float(abs(size)), 6))
+    return found
+
+
+def _as_a_number(part: Any) -> Any:
+    """The part; of a hyperbolic function the exponential behind it; of one with letters, its value where they are 0."""
+    import sympy
+    from sympy.functions.elementary.hyperbolic import HyperbolicFunction
+
+    if isinstance(part, HyperbolicFunction):
+        return _as_a_number(sympy.exp(part.args[0]))
+    if isinstance(part, sympy.Pow | sympy.exp) and part.exp.free_symbols:
+        return part.subs(dict.fromkeys(part.free_symbols, 0))
+    return part
+
+
+def _rational(draw: random.Random) -> Any:
+    import sympy
+
+    return sympy.Rational(draw.randint(-999, 999) or 7, 101)
+
+
+def _value(expression: Any, point: dict[Any, Any]) -> Any:
+    """The number at a point, to DIGITS digits; None where it has none."""
+    import mpmath
+    import sympy
+
+    try:
+        number = expression.subs(point).evalf(DIGITS, maxn=DIGITS + 60)
+    except (ArithmeticError, ValueError, TypeError):  # a pole
+        return None
+    if number.free_symbols or number.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
+        return None
+    real, imaginary = number.as_real_imag()
+    if not (real.is_Number and imaginary.is_Number):
+        return None
+    mpmath.mp.dps = DIGITS
+    return mpmath.mpc(str(real), str(imaginary))
+
+
+def _as_math_verify(a: Any, b: Any) -> bool:
+    from math_verify import verify
+
+    return bool(verify(a, b, float_rounding=CLOSE, numeric_precision=DIGITS, timeout_seconds=None))

@@ -1,0 +1,240 @@
+r"""Judge mathematics: the last complete `\boxed{}` of a response against the gold answer.
+
+`rules` says what is the gold answer to a question: the example's user turn, which tells an answer that is worked
+out from the question copied into the box. It decides most answers at once; what needs algebra goes to a helper process
+with a deadline and a bound on its memory (`judges.math.worker`), which is killed when late. The gold answer is
+`example.gold = {"answer": "..."}`. Beside the verdict stands that of the published grader's rules on the same extracted
+answer (`compat`).
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightningrl.judges.boxed_answer import extract_boxes
+from lightningrl.judges.compat import published_equal
+from lightningrl.judges.math import parts
+from lightningrl.judges.math import text as math_text
+from lightningrl.judges.math.question import read_question, states_a_problem
+from lightningrl.judges.math.rules import equal
+from lightningrl.judges.protocol import check_lengths
+from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
+from lightningrl.types import Example, Verdict
+
+DEADLINE_S = 3.0
+"""For one question to algebra; the longest of MATH's gold answers takes 0.1 s."""
+PATIENCE = 5
+"""The deadline is of processor time, as long as no more than so many times as much has passed on the clock."""
+START_S = 120.0
+"""For a helper's start, which imports sympy: 1 s when the machine is idle."""
+ITEMS_A_WORKER = 5_000
+"""Then it is started anew: sympy's caches grow."""
+MEMO = 65_536
+_WORKER_FILE = "worker.py"
+
+
+class _Pair(NamedTuple):
+    """What a verdict depends on."""
+
+    question: str | None
+    """The user's turns; None: they state no problem, so nothing is known of what was asked."""
+    gold: str
+    found: str
+    """What is judged: the last box, or as many last boxes as the gold answer has items."""
+    last: str
+    """The last box, which the published rules judge."""
+
+
+class _AsksAlgebra(Exception):
+    """The rules alone do not decide."""
+
+
+class MathJudge:
+    """Judges boxed mathematical answers. See `lightningrl.judges.protocol.Judge`."""
+
+    graded = False
+    needs_jail = False
+
+    def __init__(self, workers: int = 1, deadline_s: float = DEADLINE_S, by_rules: bool = True) -> None:
+        """workers: helper processes at a time, started when needed. by_rules: answer without one where possible."""
+        if workers < 1:
+            raise ValueError(f"found {workers} workers: expected 1 or more")
+        self._deadline_s, self._by_rules = deadline_s, by_rules
+        self._helpers: queue.SimpleQueue[_Helper] = queue.SimpleQueue()
+        self._all = [_Helper() for _ in range(workers)]
+        for helper in self._all:
+            self._helpers.put(helper)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="math-judge")
+        self._memo: OrderedDict[_Pair, Verdict] = OrderedDict()
+
+    def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
+        """Verdicts in order, 1.0 or 0.0; equal (question, gold, answer) are judged once.
+
+        `unparsable`: no complete box, or what is in it is no answer; `timeout`: algebra did not end in time;
+        `gold_error` (value None): the gold answer cannot be read; `crashed`: the helper died twice over it.
+        """
+        check_lengths(examples, responses)
+        pairs = [_pair(example, response) for example, response in zip(examples, responses, strict=True)]
+        pending: dict[_Pair, Future[Verdict]] = {}
+        for pair in pairs:
+            if not isinstance(pair, _Pair) or pair in self._memo or pair in pending:
+                continue
+            decided = self._decided(pair)
+            if decided is not None:
+                self._remember(pair, decided)
+            else:
+                pending[pair] = self._pool.submit(self._ask, pair)
+        try:
+            for pair, future in pending.items():
+                self._remember(pair, future.result())
+        finally:
+            for future in pending.values():
+                future.cancel()
+        verdicts = [self._memo[pair] if isinstance(pair, _Pair) else pair for pair in pairs]
+        for pair in pending:  # what the machine's load may have decided is judged again when it comes again
+            if pair in self._memo and self._memo[pair].status in ("timeout", "crashed"):
+                del self._memo[pair]
+        while len(self._memo) > MEMO:
+            self._memo.popitem(last=False)
+        return verdicts
+
+    def close(self) -> None:
+        """End the helper processes."""
+        self._pool.shutdown(cancel_futures=True)
+        for helper in self._all:
+            helper.worker.close()
+
+    def _remember(self, pair: _Pair, verdict: Verdict) -> None:
+        short = f"expected {pair.gold[:80]}, found {pair.found[:80]}"
+        detail = f"{short}; {verdict.detail}" if verdict.detail else short
+        compat = published_equal(pair.gold, pair.last)
+        self._memo[pair] = replace(verdict, extracted=pair.found, detail=detail, compat=compat)
+
+    def _decided(self, pair: _Pair) -> Verdict | None:
+        """What the rules say by themselves; None: algebra is asked."""
+        start = time.monotonic()
+        try:
+            math_text.check(pair.gold)
+        except math_text.Unreadable as error:
+            return Verdict(False, None, "gold_error", detail=f"gold: {error}")
+        try:
+            math_text.check(pair.found)
+            if not self._by_rules:
+                return None
+            question = None if pair.question is None else read_question(pair.question)
+            reasons: list[str] = []
+            is_equal = equal(pair.gold, pair.found, _ask_algebra, question, reasons)
+        except _AsksAlgebra:
+            return None
+        except math_text.Unreadable as error:
+            return Verdict(False, 0.0, "unparsable", detail=str(error), seconds=time.monotonic() - start)
+        return _of(is_equal, time.monotonic() - start, reasons)
+
+    def _ask(self, pair: _Pair) -> Verdict:
+        asked = {"gold": pair.gold, "found": pair.found, "question": pair.question}
+        helper, start = self._helpers.get(), time.monotonic()
+        try:
+            for attempt in (0, 1):
+                try:
+                    answer = helper.ask(asked, self._deadline_s)
+                    break
+                except WorkerLate:
+                    detail = f"not decided within {self._deadline_s:g} s"
+                    return Verdict(False, 0.0, "timeout", detail=detail, seconds=time.monotonic() - start)
+                except WorkerLost as error:  # killed from outside, or by this very answer: tried once more
+                    if attempt:
+                        return Verdict(False, 0.0, "crashed", detail=str(error), seconds=time.monotonic() - start)
+        finally:
+            self._helpers.put(helper)
+        seconds = time.monotonic() - start
+        if "unreadable" not in answer:
+            return _of(answer["equal"], seconds, answer["reasons"])
+        if answer["gold"]:
+            return Verdict(False, None, "gold_error", detail=f"gold: {answer['unreadable']}", seconds=seconds)
+        return Verdict(False, 0.0, "unparsable", detail=answer["unreadable"], seconds=seconds)
+
+
+class _Helper:
+    """A worker and how much it has done."""
+
+    def __init__(self) -> None:
+        here = Path(__file__).resolve().parent
+        environment = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
+        self.worker = Worker((sys.executable, "-P", str(here / _WORKER_FILE), str(here.parents[2])), environment)
+        self._done = 0
+
+    def ask(self, question: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+        """The answer; raises WorkerLate or WorkerLost. A fresh process's start is not counted."""
+        if self._done >= ITEMS_A_WORKER:
+            self.worker.close()
+        if self.worker.pid is None:
+            self._done = 0
+            self.worker.start()
+            self.worker.receive(time.monotonic() + START_S)
+        self._done += 1
+        start, used = time.monotonic(), self.worker.cpu_seconds()
+
+        def is_over() -> bool:  # on a busy machine the answer is given the processor time it would have had
+            waited = time.monotonic() - start
+            return self.worker.cpu_seconds() - used >= deadline_s or waited >= deadline_s * PATIENCE
+
+        self.worker.send(question, start + deadline_s * PATIENCE)
+        return self.worker.receive(start + deadline_s, is_over)
+
+
+def _of(is_equal: bool, seconds: float, reasons: Sequence[str]) -> Verdict:
+    detail = "" if is_equal else "".join(reasons[:1])
+    return Verdict(is_equal, float(is_equal), "ok" if is_equal else "wrong", detail=detail, seconds=seconds)
+
+
+def _gold(example: Example) -> str | None:
+    answer = example.gold.get("answer")
+    return answer if isinstance(answer, str) and answer.strip() else None
+
+
+def _pair(example: Example, response: str) -> _Pair | Verdict:
+    """What is to be judged, or the verdict where nothing is."""
+    gold, boxes = _gold(example), extract_boxes(response)
+    if gold is None:
+        detail = 'gold data: expected {"answer": "..."} with text in it'
+        return Verdict(False, None, "gold_error", boxes[-1] if boxes else None, detail)
+    if not boxes:
+        return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...} with an answer in it", compat=False)
+    turns = [turn["content"] for turn in example.messages if turn.get("role") == "user"]
+    question = "\n".join(turns)
+    return _Pair(question if states_a_problem(question) else None, gold, _joined(gold, boxes), boxes[-1])
+
+
+def _joined(gold: str, boxes: Sequence[str]) -> str:
+    """The last box; where the gold answer has several items and a box one each, as many last boxes as it has."""
+    count = _items(gold) if len(boxes) > 1 else 1
+    last = boxes[-count:]
+    if count == 1 or len(last) < count or any(_items(box) > 1 for box in last):
+        return boxes[-1]
+    return ", ".join(last)
+
+
+@lru_cache(maxsize=4096)
+def _items(answer: str) -> int:
+    try:
+        text = math_text.clean(answer)
+    except math_text.Unreadable:
+        return 1
+    text = re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*", "", text)
+    inside = text[2:-2] if text.startswith("\\{") and text.endswith("\\}") else text
+    return len(parts.items(inside))
+
+
+def _ask_algebra(one: str, other: str) -> bool:
+    raise _AsksAlgebra

@@ -1,0 +1,144 @@
+r"""Numbers as they are written: exact values, percentages, numbers to a base. Only ASCII digits are digits.
+
+Numbers are exact: `0.5` is `1/2`, `0.333` is not `1/3`. A percent sign where the gold has none is left out only where
+the question speaks of percent; a base where the gold has none, only where the question names that base.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from lightningrl.judges.math import parts
+from lightningrl.judges.math.context import Context
+from lightningrl.judges.math.question import BASES
+from lightningrl.judges.math.tree import read
+
+_INTEGER = r"[+-]?[0-9]+"
+_NUMBER = re.compile(rf"({_INTEGER})(?:\.([0-9]*))?")
+_FRACTION = re.compile(rf"([+-]?)\\frac\{{({_INTEGER})\}}\{{({_INTEGER})\}}|({_INTEGER})/([0-9]+)")
+_MIXED = re.compile(r"([+-]?)([0-9]+)(?:\\frac\{([0-9]+)\}\{([0-9]+)\}| ([0-9]+)/([0-9]+))")
+_REPEATING = re.compile(r"([+-]?)([0-9]+)\.([0-9]*)\\overline\{([0-9]+)\}")
+_BASED = re.compile(
+    r"[({]?([+-]?)[({]?(?:\\text\{)?([0-9A-Za-z]+)(?:\.([0-9A-Za-z]+))?\}?[)}]?"
+    r"_(?:\{?([0-9]{1,2})\}?|\{\\text\{(?:base ?)?([a-z]+|[0-9]{1,2})\} ?([0-9]{0,2})\})"
+)
+_POWER_OF_TEN = re.compile(r"(?<![0-9A-Za-z.])([+-]?[0-9]+(?:\.[0-9]+)?)[eE]([+-]?[0-9]+)")
+_PERCENT = re.compile(r"\s*(?:%|\\text\{\s*(?:percent|per cent|pct|percentage)\.?\s*\}|(?:percent|per ?cent|pct))\Z")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def number(text: str) -> Fraction | None:
+    r"""An integer, decimal, fraction or mixed number; None for anything else.
+
+    >>> number("-1.50"), number(r"\frac{3}{6}"), number(r"1\frac{4}{5}"), number("2/4"), number("x")
+    (Fraction(-3, 2), Fraction(1, 2), Fraction(9, 5), Fraction(1, 2), None)
+    """
+    text = text.strip()
+    while text.startswith("{") and text.endswith("}") and parts.closes_at_the_end(text):
+        text = text[1:-1].strip()
+    if match := _NUMBER.fullmatch(text):
+        return Fraction(f"{match[1]}.{match[2]}") if match[2] else Fraction(int(match[1]))
+    if match := _MIXED.fullmatch(text):
+        above, below = int(match[3] or match[5]), int(match[4] or match[6])
+        return _signed(match[1], int(match[2]) + Fraction(above, below)) if below else None
+    if match := _REPEATING.fullmatch(text):
+        once, again = match[3], match[4]
+        part = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
+        return _signed(match[1], Fraction(f"{match[2]}.{once}") + part)
+    if match := _FRACTION.fullmatch(text):
+        above, below = (int(match[2]), int(match[3])) if match[2] else (int(match[4]), int(match[5]))
+        return _signed(match[1], Fraction(above, below)) if below else None
+    return None
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign == "-" else value
+
+
+def exact(text: str) -> str:
+    r"""Decimals as fractions, so that algebra sees no rounded number; `5/2x` as five halves of x.
+
+    >>> exact("0.25x"), exact("5/2x")
+    ('\\frac{25}{100}x', '\\frac{5}{2}x')
+    """
+    text = _POWER_OF_TEN.sub(r"\1\\cdot 10^{\2}", text)
+    text = re.sub(
+        r"([0-9]+)\.([0-9]*)\\overline\{([0-9]+)\}",
+        lambda match: _written(number(match[0]) or Fraction(0)),
+        text,
+    )
+    text = re.sub(r"(?<![0-9A-Za-z.}])([0-9]+)/([0-9]+)(?=[A-Za-z\\])", r"\\frac{\1}{\2}", text)
+    return re.sub(
+        r"([0-9]+)\.([0-9]+)",
+        lambda match: rf"\frac{{{int(match[1] + match[2])}}}{{{10 ** len(match[2])}}}",
+        text,
+    )
+
+
+def _written(value: Fraction) -> str:
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def times(factor: str, text: str) -> str:
+    """A product as a number where both are numbers, so that nothing is left to work out; else as an expression.
+
+    >>> times("3", "0.5"), times("3", "x")
+    ('3/2', '3\\\\cdot (x)')
+    """
+    values = number(factor), number(text)
+    if values[0] is not None and values[1] is not None:
+        return str(values[0] * values[1])
+    return rf"{factor}\cdot ({text})"
+
+
+def is_percentage(text: str) -> bool:
+    return _PERCENT.search(text) is not None
+
+
+def percentages(gold: str, found: str, context: Context) -> bool | None:
+    signs = [_PERCENT.search(text) for text in (gold, found)]
+    if signs == [None, None]:
+        return None
+    values = [_PERCENT.sub("", text) for text in (gold, found)]
+    speaks_of_percent = context.question is not None and context.question.percent
+    if signs[1] is None or (signs[0] is None and not (speaks_of_percent and _is_a_number(gold))):
+        return False
+    return context.same(values[0], values[1])
+
+
+def _is_a_number(text: str) -> bool:
+    """An expression without a unit: what a percent sign may be left out of."""
+    return read(text) is not None and not re.search(r"\\degree|\\text", text)
+
+
+def based(gold: str, found: str, context: Context) -> bool | None:
+    """Digits with a base: where both have one, the digits and the bases must be the same."""
+    golds, founds = _digits_and_base(gold), _digits_and_base(found)
+    if golds is None and founds is None:
+        return None
+    if golds is not None and founds is not None:
+        return golds == founds
+    if founds is None:
+        return golds is not None and golds[0] == _digits(found)
+    is_asked = founds[1] == 10 or (context.question is not None and founds[1] in context.question.bases)
+    return is_asked and founds[0] == _digits(gold)
+
+
+def _digits(text: str) -> str:
+    return text.lower().lstrip("+")
+
+
+def _digits_and_base(text: str) -> tuple[str, int] | None:
+    match = _BASED.fullmatch(text)
+    if match is None:
+        return None
+    named = match[4] or match[6] or match[5] or ""
+    base = int(named) if named.isdigit() else BASES.get(named, 0)
+    digits = (match[2] + (match[3] or "")).lower()
+    if not 2 <= base <= 36 or any(digit not in _DIGITS[:base] for digit in digits):
+        return None
+    if not any(c.isdigit() for c in digits):
+        return None
+    sign = "-" if match[1] == "-" else ""
+    return sign + match[2].lower() + (f".{match[3].lower()}" if match[3] else ""), base

@@ -1,0 +1,289 @@
+r"""Answers that say a relation: equations, inequalities, named values, and the sets of reals that inequalities say.
+
+A name says nothing about a value: `x = 5` is `5`, where the name is one letter (with an index, an argument) or words of
+the question. Two names must be the same. An equation is the same as itself moved about and multiplied; but a
+gold answer that says what a letter is wants the letter alone: `3x + 2 = 14` is no answer where `x = 4` is one.
+An equality's sides all are the answer, and the last is worked out: `2 + 3 = 5` is `5`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lightningrl.judges.math import parts as math_parts
+from lightningrl.judges.math.context import Context
+from lightningrl.judges.math.finished import is_given, is_solved
+from lightningrl.judges.math.numbers import exact, is_percentage, number
+
+_RELATION = re.compile(r"\\(?:le|ge|ne|equiv)(?![A-Za-z])\s*|[=<>]")
+_FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
+_LETTER = r"(?:[A-Za-z]|\\[A-Za-z]+)(?:_(?:\{[^{}]*\}|[0-9A-Za-z]))?'*"
+_NAME = re.compile(
+    rf"{_LETTER}(?:\^\{{-1\}})?(?:\((?:{_LETTER}|[0-9]+)(?:,(?:{_LETTER}|[0-9]+))*\))?"  # x, a_1, f(x), P(2)
+    rf"|\({_LETTER}(?:,{_LETTER})+\)"  # (x,y)
+    r"|m?\\angle ?[A-Z]{1,3}|[A-Z]{2,3}|\|[A-Z]{2}\||\\overline\{[A-Z]{2}\}|\\triangle ?[A-Z]{3}"
+    rf"|{_LETTER}:{_LETTER}"
+)
+_FUNCTIONS = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|log|ln|infty|pi|degree|frac|sqrt|emptyset)(?![A-Za-z])|^[ei]$")
+_WORDS_NAME = re.compile(r"(?:\\text\{([A-Za-z .,'-]+)\}|([A-Za-z]{4,}(?: [A-Za-z]+)*))")
+_NUMBER_WORDS = re.compile(
+    r"\b(?:not|half|twice|double|third|quarter|negative|minus|square|root|cube|times|one|two)\b", re.I
+)
+_RESULT = frozenset({"total", "sum", "result", "value", "answer", "difference", "product"})
+"""Words that name a result whatever the question is."""
+_SET_NAME = re.compile(r"[A-Za-z]\\in(?![A-Za-z])\s*")
+_MODULUS = re.compile(r"\s*\(?\\[pb]?mod\s*(?:\{[^{}]*\}|[0-9]+)\)?\Z")
+
+
+def split(text: str) -> tuple[list[str], list[str]]:
+    """The sides of a chain of relations, and the signs between them."""
+    parts, signs, depth, start = [], [], 0, 0
+    for match in re.finditer(rf"\\[{{}}]|[(\[{{)\]}}]|{_RELATION.pattern}", text):
+        token = match[0].strip()
+        if token[-1] in "([{":
+            depth += 1
+        elif token[-1] in ")]}":
+            depth -= 1
+        elif depth == 0:
+            parts.append(text[start : match.start()].strip())
+            signs.append(token)
+            start = match.end()
+    return [*parts, text[start:].strip()], signs
+
+
+def name_of(text: str, context: Context) -> str | None:
+    """The text itself where it names something: a letter, a function of one, a segment, words of the question."""
+    if _FUNCTIONS.search(text):
+        return None
+    if _NAME.fullmatch(text):
+        return text
+    if (match := _WORDS_NAME.fullmatch(text)) and not _NUMBER_WORDS.search(text):
+        found = (match[1] or match[2]).casefold().split()
+        known = context.words | _RESULT
+        if context.question is None or any(word.strip(".,") in known for word in found):
+            return text
+    return None
+
+
+def named_list(text: str) -> list[str]:
+    """A list's items; where all of them, or the first alone, say the same name, without it."""
+    items = math_parts.items(text)
+    if len(items) < 2 or "=" not in items[0]:
+        return items
+    name, _, value = items[0].partition("=")
+    if not re.fullmatch(_LETTER, name) or "=" in value:
+        return items
+    rest = [item.removeprefix(f"{name}=") for item in items[1:]]
+    return items if any("=" in item for item in rest) else [value, *rest]
+
+
+def relations(gold: str, found: str, context: Context) -> bool | None:
+    """`x = 5`, `y = 2x + 3`, `1 < x \\le 2`: the same value, the same sides, or the same relation moved about."""
+    if not _RELATION.search(gold + found) or any(len(math_parts.items(text)) > 1 for text in (gold, found)):
+        return None
+    (golds, gold_signs), (sides, signs) = split(gold), split(found)
+    if not gold_signs and not signs:
+        return None
+    if _is_the_value(_said_of_a_value(golds, gold_signs, context), _said_of_a_value(sides, signs, context), context):
+        return True
+    if len(golds) != len(sides):
+        return False
+    if gold_signs == signs and context.in_order(golds, sides):
+        return True
+    flipped = [_FLIPPED.get(sign, sign) for sign in reversed(signs)]
+    if gold_signs == flipped and context.in_order(golds, list(reversed(sides))):
+        return True
+    return len(golds) == 2 and _moved(golds, gold_signs[0], sides, signs[0], context)
+
+
+def _said_of_a_value(sides: list[str], signs: list[str], context: Context) -> tuple[str | None, list[str]] | None:
+    """A value's name, where it has one, and the expressions that are said to be equal to it, the result last."""
+    if set(signs) - {"=", "\\equiv"} or not all(sides):
+        return None
+    if len(sides) == 1:
+        return None, sides
+    if "\\equiv" in signs:
+        sides = [*sides[:-1], _MODULUS.sub("", sides[-1])]
+    if name := name_of(sides[0], context):
+        return name, sides[1:]
+    if len(sides) == 2 and (name := name_of(sides[1], context)):
+        return name, sides[:1]
+    return None, sides
+
+
+def _is_the_value(
+    gold: tuple[str | None, list[str]] | None, found: tuple[str | None, list[str]] | None, context: Context
+) -> bool:
+    """Whether all that is said of a value is true of the gold's, and the result is worked out."""
+    if gold is None or found is None or (gold[0] and found[0] and not _same_name(gold[0], found[0])):
+        return False
+    if found[0] and not gold[0] and context.question is not None and is_given(found[0], found[1], context.question):
+        return False  # the question's `x = 4` is no answer to what m is
+    if gold[0] is None and len(gold[1]) > 1 and _has_letters(*gold[1]):
+        return False  # an equation, not a value
+    loose = Context(context.algebra, None, context.compare)
+    *between, result = _percentages_first(found[1], gold[1])
+    return all(any(loose.same(each, side) for each in gold[1]) for side in between) and any(
+        context.same(each, result) for each in gold[1]
+    )
+
+
+def _percentages_first(sides: list[str], golds: list[str]) -> list[str]:
+    r"""`\frac14 = 25\%` says one quarter twice: the percentage as an exact value, before what the gold may be."""
+    if is_percentage(sides[0]) or any(map(is_percentage, golds)):
+        return sides
+    values = {side: number(side.rstrip("% ")) for side in sides if is_percentage(side)}
+    parts = [str(value / 100) for value in values.values() if value is not None]
+    return [*parts, *(side for side in sides if values.get(side) is None)]
+
+
+def _same_name(gold: str, found: str) -> bool:
+    def bare(name: str) -> str:
+        return re.sub(r"\s|\\text|[{}]", "", name).casefold() if "text" in name else name.replace(" ", "")
+
+    if bare(gold) == bare(found):
+        return True
+    graphs = [re.fullmatch(r"y|[A-Za-z]\([a-z]\)", name) is not None for name in (gold, found)]
+    return all(graphs) and "y" in (gold, found)  # `f(x) = 2x + 3` is the graph's `y = 2x + 3`
+
+
+def _moved(golds: list[str], gold_sign: str, sides: list[str], sign: str, context: Context) -> bool:
+    """Whether two relations of two sides say the same, moved about or multiplied by a number."""
+    if {gold_sign, sign} <= {"="} or gold_sign == sign == "\\ne":
+        question = "RATIO"
+    elif gold_sign in _FLIPPED and sign in _FLIPPED and (gold_sign in "<>") == (sign in "<>"):
+        question = "POSITIVE RATIO" if gold_sign == sign else "NEGATIVE RATIO"
+    else:
+        return False
+    if not all(golds) or not all(sides) or not (_has_letters(*golds) and _has_letters(*sides)):
+        return False  # an equation of numbers says nothing that another one could say
+    if _is_solved(golds) and _is_solved(sides):
+        return False  # their values were compared
+    if _is_solved(golds) and not _may_be_unsolved(sides, gold_sign, context):
+        return False
+    pair = [exact(side) for side in (*golds, *sides)]
+    if not context.algebra(f"{question} {pair[0]}-({pair[1]})", f"{pair[2]}-({pair[3]})"):
+        return False
+    return is_solved((golds[0], golds[1]), (sides[0], sides[1]), context.question)
+
+
+def _may_be_unsolved(sides: list[str], sign: str, context: Context) -> bool:
+    """Whether the letter need not stand alone: in an equation that was asked for, and before it a minus sign."""
+    if context.question is None:
+        return sign != "="
+    return context.question.asks_equation or (sign != "=" and _is_solved([sides[0].removeprefix("-"), sides[1]]))
+
+
+def _has_letters(*sides: str) -> bool:
+    return any(re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", side)) for side in sides)
+
+
+def _is_solved(sides: list[str]) -> bool:
+    """A letter alone on one side and a number on the other."""
+    return any(
+        re.fullmatch(_LETTER, one) and (number(other) is not None or not _has_letters(other))
+        for one, other in (sides, sides[::-1])
+    )
+
+
+def reals(gold: str, found: str, context: Context) -> bool | None:
+    """A set of reals said by an inequality on one side and by intervals on the other."""
+    both = gold + found
+    if not (_RELATION.search(both) or "\\mathbb{R}" in both or "\\cup" in both):
+        return None
+    if _RELATION.search(gold) and _RELATION.search(found) and "\\ne" not in both:
+        return None
+    gold_set, found_set = _intervals(gold), _intervals(found)
+    if gold_set is None or found_set is None:
+        return None
+    (golds, gold_letter), (founds, letter) = gold_set, found_set
+    if gold_letter and letter and gold_letter != letter:
+        return False
+    golds, founds = _joined(golds), _joined(founds)
+    if len(golds) != len(founds):
+        return False
+    left = list(founds)
+    for opening, low, high, closing in golds:
+        same = (
+            n for n, (o, a, b, c) in enumerate(left)
+            if (o, c) == (opening, closing) and context.same(low, a) and context.same(high, b)
+        )  # fmt: skip
+        match = next(same, None)
+        if match is None:
+            return False
+        del left[match]
+    return True
+
+
+Interval = tuple[str, str, str, str]
+_MINUS_INFINITY, _INFINITY = "-\\infty", "\\infty"
+
+
+def _intervals(text: str) -> tuple[list[Interval], str] | None:
+    """The intervals of a set of reals, and the letter that an inequality names; None for anything else."""
+    text = text.strip()
+    letter = match[0][0] if (match := _SET_NAME.match(text)) else ""
+    text = _SET_NAME.sub("", text, count=1) if letter else text
+    if text in ("\\mathbb{R}", "\\R"):
+        return [("(", _MINUS_INFINITY, _INFINITY, ")")], letter
+    if not _RELATION.search(text):
+        found = [_interval(part) for part in math_parts.split(text, "\\cup")]
+        return ([each for each in found if each], letter) if all(found) else None
+    found, letters = [], set()
+    for part in math_parts.items(text):
+        said = _said(part)
+        if said is None:
+            return None
+        found += said[0]
+        letters.add(said[1])
+    return (found, letters.pop()) if len(letters) == 1 else None
+
+
+def _interval(text: str) -> Interval | None:
+    if len(text) < 5 or text[0] not in "([" or text[-1] not in ")]" or not math_parts.closes_at_the_end(text):
+        return None
+    ends = math_parts.split(text[1:-1], ",")
+    return (
+        (text[0], ends[0].replace("+\\infty", "\\infty"), ends[1].replace("+\\infty", "\\infty"), text[-1])
+        if len(ends) == 2
+        else None
+    )
+
+
+def _said(text: str) -> tuple[list[Interval], str] | None:
+    """What `x < 3`, `-1 < x \\le 6` or `x \\ne 2` says of a letter."""
+    sides, signs = split(text)
+    if len(sides) == 2:
+        if not re.fullmatch(_LETTER, sides[0]):
+            sides, signs = sides[::-1], [_FLIPPED.get(sign, sign) for sign in signs]
+        letter, (_, end), sign = sides[0], sides, signs[0]
+        if not re.fullmatch(_LETTER, letter) or _has_letters(end):
+            return None
+        closing = {"<": ")", "\\le": "]", ">": "(", "\\ge": "["}.get(sign)
+        if sign == "\\ne":
+            return [("(", _MINUS_INFINITY, end, ")"), ("(", end, _INFINITY, ")")], letter
+        if closing is None:
+            return None
+        interval = ("(", _MINUS_INFINITY, end, closing) if closing in ")]" else (closing, end, _INFINITY, ")")
+        return [interval], letter
+    if len(sides) == 3 and re.fullmatch(_LETTER, sides[1]):
+        if set(signs) <= {">", "\\ge"}:
+            sides, signs = sides[::-1], [_FLIPPED[sign] for sign in reversed(signs)]
+        if set(signs) <= {"<", "\\le"}:
+            opening, closing = ("(" if signs[0] == "<" else "["), (")" if signs[1] == "<" else "]")
+            return [(opening, sides[0], sides[2], closing)], sides[1]
+    return None
+
+
+def _joined(intervals: list[Interval]) -> list[Interval]:
+    """Intervals with numbers for ends that meet, as one: `[1,2] \\cup [2,3]`."""
+    ends = [(number(low), number(high)) for _, low, high, _ in intervals]
+    if any(low is None or high is None for low, high in ends):
+        return intervals
+    joined: list[Interval] = []
+    for opening, low, high, closing in sorted(intervals, key=lambda each: (number(each[1]) or 0, each[0] == "(")):
+        if joined and (before := joined[-1])[2] == low and "]" in before[3] + ("]" if opening == "[" else ""):
+            joined[-1] = (before[0], before[1], high, closing)
+        else:
+            joined.append((opening, low, high, closing))
+    return joined

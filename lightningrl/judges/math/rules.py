@@ -1,0 +1,143 @@
+r"""When a mathematical answer is the gold answer: explicit rules, and a question to algebra only where they end.
+
+What an answer is is read off its outside: a matrix, a set `\{...\}`, a union of intervals, a tuple or interval (its
+brackets count), a relation, a list (`5, 7`; `1 \pm 2` is two), a word, a quantity with a unit, a percentage, a number
+to a base, or an expression. Different kinds are different answers, with these exceptions:
+
+- a quantity and a bare number are the same where the numbers are: the other side says no unit (`36 apples`, `36`;
+  `90^\circ`, `90`). Two different units are different answers (`3 cm`, `3 m`).
+- a list's order does not count, a set's neither, and the two may stand for each other (`sets`).
+- `x = 5` is `5`, `x \in S` is `S`, an inequality is the interval that it says (`relations`).
+
+The gold answer and the answer found play different parts: an expression that has the gold's value is right only when it
+is worked out as far as the gold is and not copied from the question (`finished`). Linear but for matching lists;
+raises Unreadable (`text`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from lightningrl.judges.math import parts as math_parts
+from lightningrl.judges.math import units
+from lightningrl.judges.math.context import MAX_ITEMS, Algebra, Context
+from lightningrl.judges.math.finished import unfinished
+from lightningrl.judges.math.numbers import based, exact, is_percentage, number, percentages
+from lightningrl.judges.math.question import Question
+from lightningrl.judges.math.relations import reals, relations
+from lightningrl.judges.math.sets import brackets, lists, matrices, sets, unions
+from lightningrl.judges.math.text import clean
+from lightningrl.judges.math.words import choices, clocks, word_lists, words
+
+__all__ = ["MAX_ITEMS", "Algebra", "equal", "number"]
+
+_SYSTEM = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
+"""Equations below one another."""
+_OF_RESIDUES = re.compile(r"remainder|residue|congruent|mod(?:ulo|ular)?\b")
+_RESIDUE = re.compile(r"(-?[0-9]+)\s*\(?\\[pb]?mod\s*(?:\{([0-9]+)\}|([0-9]+))\)?")
+
+
+def equal(
+    gold: str, found: str, algebra: Algebra, question: Question | None = None, reasons: list[str] | None = None
+) -> bool:
+    """Whether `found` is the gold answer to the question. Raises Unreadable.
+
+    reasons: is given why an answer, or a part of it, was refused whatever its value, in words for people.
+    """
+    return _same(clean(gold), clean(found), Context(algebra, question, _same, [] if reasons is None else reasons))
+
+
+def _same(gold: str, found: str, context: Context) -> bool:
+    if gold == found:
+        return bool(gold)
+    if not gold or not found:
+        return False
+    golds = [part for part in re.split(r"\\approx(?![A-Za-z])", gold) if part.strip()]
+    if len(golds) > 1:  # the gold says its value twice
+        return any(_same(part.strip(), found, context) for part in golds)
+    gold, found = _bare(gold), _bare(found)
+    for rule in _KINDS:
+        verdict = rule(gold, found, context)
+        if verdict is not None:
+            return verdict
+    return _expressions(gold, found, context)
+
+
+def _expressions(gold: str, found: str, context: Context) -> bool:
+    if gold == found:
+        return True
+    numbers = number(gold), number(found)
+    if None not in numbers:
+        return numbers[0] == numbers[1] and _is_finished(gold, found, context)
+    if not (gold.isascii() and found.isascii()) or any(re.search(r"[0-9]_", text) for text in (gold, found)):
+        return False  # digits of other scripts; a subscript that is no base
+    return _is_finished(gold, found, context) and context.algebra(exact(gold), exact(found))
+
+
+def _is_finished(gold: str, found: str, context: Context) -> bool:
+    if reason := unfinished(gold, found, context.question):
+        context.reasons.append(f"refused whatever its value: {found[:40]} {reason}")
+    return reason is None
+
+
+def _bare(text: str) -> str:
+    r"""Without `x \in` before a set, braces around all of it, a comma at its end, and what it is said to be about."""
+    while text.startswith("{") and text.endswith("}") and math_parts.closes_at_the_end(text):
+        text = text[1:-1].strip()
+    text = re.split(r"\\approx(?![A-Za-z])", text)[0].strip() or text
+    if (system := _SYSTEM.fullmatch(text)) and "&" not in text:
+        text = ",".join(row for row in system[1].split("\\\\") if row.strip())
+    return (
+        re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*(?=\\?[{(\[])", "", text)
+        .rstrip(",;")
+        .removesuffix("." if not text.endswith("..") else "")
+    )
+
+
+def _ratios(gold: str, found: str, context: Context) -> bool | None:
+    """`3:4` and times: part by part, not cancelled."""
+    parts = [math_parts.split(text, ":") for text in (gold, found)]
+    if len(parts[1]) == 1 < len(parts[0]):
+        parts[1] = re.split(r"(?<=[0-9])\s*(?:\\text\{ ?to ?\}| to )\s*(?=[0-9])", found)
+    if all(len(part) == 1 for part in parts):
+        return None
+    return not is_percentage(found) and context.in_order(parts[0], parts[1])
+
+
+def _residues(gold: str, found: str, context: Context) -> bool | None:
+    r"""`3 \pmod 7` where the question speaks of that modulus: the number in front, which is worked out."""
+    match = _RESIDUE.fullmatch(found)
+    if match is None or context.question is None:
+        return None
+    asked = context.question.text
+    if not re.search(rf"\b{match[2] or match[3]}\b", asked) or not _OF_RESIDUES.search(asked):
+        return None
+    if any(found in span for span in context.question.spans):
+        return False  # the question's own words
+    return number(gold) is not None and context.same(gold, match[1])
+
+
+def _quantities(gold: str, found: str, context: Context) -> bool | None:
+    value, unit = units.split(gold, context.words)
+    if unit in ("m2", "m3") or not units.METRES.isdisjoint(context.words):
+        found = units.in_metres(found)
+    other, other_unit = units.split(found, context.words)
+    if unit is None and other_unit is None:
+        return None
+    if gold.replace(" ", "") == found.replace(" ", ""):
+        return True  # `2 xyz`, `2xyz`
+    if not units.may_be_same(unit, other_unit):
+        return False
+    multiplied = units.multiplied(found)
+    if multiplied and context.question is not None and multiplied in context.question.text:
+        return False  # "how many eggs are 2 dozen eggs?"
+    if unit == "deg" and other_unit is None:
+        other = units.without_degrees(other)
+    return context.same(value, other)
+
+
+_KINDS = (
+    choices, clocks, reals, relations, matrices, word_lists, sets, unions, lists, brackets, _ratios, percentages,
+    _residues, _quantities, based, words,
+)  # fmt: skip
+"""In this order, from the outside in."""

@@ -1,0 +1,48 @@
+r"""The process that does algebra for `MathJudge`: rules first, and `judges.math.algebra` where they ask.
+
+`python worker.py FOLDER` answers each line `{"gold", "found", "question"}` with `{"equal": bool, "reasons": why it
+was refused whatever its value}`, or with `{"unreadable": why, "gold": whether it is the gold answer}`. It may hang or
+run out of memory on hostile input; whoever started it kills it then (`judges.worker`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+MEMORY_BYTES = 2 * 2**30
+"""Address space; sympy and its parser take 0.3 GB of it."""
+
+
+def main() -> None:
+    from lightningrl.judges.math.algebra import Algebra
+    from lightningrl.judges.math.question import read_question
+    from lightningrl.judges.math.rules import equal
+    from lightningrl.judges.math.text import Unreadable
+    from lightningrl.judges.worker import channels
+
+    source, sink = channels(MEMORY_BYTES)
+    logging.disable(logging.CRITICAL)
+    algebra = Algebra()
+    sink.write(json.dumps({"ready": True}) + "\n")
+    for line in source:
+        asked = json.loads(line)
+        answer: dict[str, Any]
+        algebra.reads_gold = False
+        try:
+            question = None if asked["question"] is None else read_question(asked["question"])
+            reasons: list[str] = []
+            answer = {"equal": equal(asked["gold"], asked["found"], algebra, question, reasons), "reasons": reasons[:1]}
+        except Unreadable as error:
+            answer = {"unreadable": error.args[0], "gold": algebra.reads_gold}
+        except Exception as error:  # sympy raises what it likes (a pole, a recursion, no memory): no answer to compare
+            answer = {"unreadable": f"{type(error).__name__} in algebra", "gold": algebra.reads_gold}
+        sink.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    # The folder that holds the package; -P leaves out this file's own, whose `math.py` is not the standard library's.
+    sys.path.insert(0, sys.argv[1])
+    main()

@@ -1,0 +1,195 @@
+"""Decoding forwards of static shape: every block of K queries is a short sequence for a paged attention kernel.
+
+All queries of a block see the same keys, those up to its end, so no mask is needed: a forward is S segments, each with
+a line of pages and a number of keys. Forwards of few shapes can be captured as CUDA graphs.
+
+Experimental: tested on the CPU, where `gathered` stands in for the kernel and nothing is captured; no recorded run on a
+GPU. Off unless asked for (`BlockDecoder(forwards=...)`).
+Shapes: S segments; N = S * K positions; P pages of the longest row.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightningrl.errors import DecodeError
+from lightningrl.models.attention import PagedKV, PagedSpan
+from lightningrl.models.transformer import Transformer
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""q (S, K, heads, D), keys and values (pages, page_tokens, kv heads, D), int32 pages (S, P) and used (S,) -> like q."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """The blocks of one forward."""
+
+    ids_N: Tensor
+    positions_N: Tensor
+    slots_N: Tensor
+    """Where each position's key and value are written."""
+    pages_SP: Tensor
+    """int32."""
+    used_S: Tensor
+    """int32: keys that the segment sees, from its row's first position."""
+
+    @staticmethod
+    def of(spans: Sequence[PagedSpan], ids_N: np.ndarray, block_size: int, pages: int) -> Segments:
+        """The segments of spans, in the same order of positions; page lines are padded to `pages`."""
+        lines, used = [], []
+        for span in spans:
+            blocks = span.queries // block_size
+            line_GP = np.repeat(span.pages_GP[:, :1], pages, axis=1).astype(np.int32)  # of the row's own, as in Rows
+            line_GP[:, : span.pages_GP.shape[1]] = span.pages_GP
+            lines.append(np.repeat(line_GP, blocks, axis=0))
+            used.append(span.positions_GQ[:, block_size - 1 :: block_size].ravel() + 1)
+        return Segments(
+            torch.from_numpy(ids_N),
+            torch.from_numpy(np.concatenate([span.positions_GQ.ravel() for span in spans])),
+            torch.from_numpy(np.concatenate([span.slots_GQ.ravel() for span in spans])),
+            torch.from_numpy(np.concatenate(lines)),
+            torch.from_numpy(np.concatenate(used).astype(np.int32)),
+        )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.ids_N, self.positions_N, self.slots_N, self.pages_SP, self.used_S
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentAttention:
+    """An `Attend`: writes the forward's keys and values, then one kernel over all segments."""
+
+    cache: PagedKV
+    segments: Segments
+    kernel: Kernel
+
+    def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
+        keys_SMD, values_SMD = self.cache.keys[layer], self.cache.values[layer]
+        keys_SMD.index_copy_(0, self.segments.slots_N, k_BMQD[0].transpose(0, 1))
+        values_SMD.index_copy_(0, self.segments.slots_N, v_BMQD[0].transpose(0, 1))
+        by_page = (-1, self.cache.page_tokens)
+        count = len(self.segments.used_S)
+        q_SKND = q_BNQD[0].transpose(0, 1).unflatten(0, (count, -1))
+        mixed_SKND = self.kernel(
+            q_SKND, keys_SMD.unflatten(0, by_page), values_SMD.unflatten(0, by_page),
+            self.segments.pages_SP, self.segments.used_S,
+        )  # fmt: skip
+        return mixed_SKND.flatten(0, 1).transpose(0, 1).unsqueeze(0)
+
+
+def gathered(q_SKND: Tensor, keys: Tensor, values: Tensor, pages_SP: Tensor, used_S: Tensor) -> Tensor:
+    """The kernel in plain torch: pages gathered, unused keys masked. Any device, static shapes, slow."""
+    k_SMTD, v_SMTD = (table[pages_SP.long()].flatten(1, 2).transpose(1, 2) for table in (keys, values))
+    seen_S1KT = (torch.arange(k_SMTD.shape[2], device=used_S.device) < used_S[:, None])[:, None, None]
+    q_SNKD = q_SKND.transpose(1, 2)
+    return F.scaled_dot_product_attention(q_SNKD, k_SMTD, v_SMTD, attn_mask=seen_S1KT, enable_gqa=True).transpose(1, 2)
+
+
+def paged_kernel() -> Kernel:
+    """Torch's variable-length attention with block tables, else the flash-attn package's. Raises DecodeError."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+
+        if "block_table" in inspect.signature(varlen_attn).parameters:
+            return _torch_varlen(varlen_attn)
+    except ImportError:
+        pass
+    try:
+        from flash_attn import flash_attn_with_kvcache  # type: ignore[import-not-found]
+    except ImportError:
+        raise DecodeError(
+            "no paged attention kernel: this torch has no variable-length attention with block tables, and the package "
+            "flash-attn is not installed. Install one of them, or decode with forwards='spans'."
+        ) from None
+
+    def flash(q_SKND: Tensor, keys: Tensor, values: Tensor, pages_SP: Tensor, used_S: Tensor) -> Tensor:
+        return flash_attn_with_kvcache(q_SKND, keys, values, cache_seqlens=used_S, block_table=pages_SP, causal=False)
+
+    return flash
+
+
+def _torch_varlen(varlen_attn: Callable[..., Any]) -> Kernel:
+    def kernel(q_SKND: Tensor, keys: Tensor, values: Tensor, pages_SP: Tensor, used_S: Tensor) -> Tensor:
+        count, size = q_SKND.shape[:2]
+        starts = torch.arange(count + 1, dtype=torch.int32, device=used_S.device)
+        longest = pages_SP.shape[1] * keys.shape[1]
+        mixed = varlen_attn(
+            q_SKND.flatten(0, 1), keys, values, starts * size, starts * longest, size, longest,
+            enable_gqa=q_SKND.shape[2] != keys.shape[2], seqused_k=used_S, block_table=pages_SP,
+        )  # fmt: skip
+        return mixed.unflatten(0, (count, size))
+
+    return kernel
+
+
+class SegmentForwards:
+    """Hidden states of segments, in static buffers of few sizes (1, 2, 4, 8, 16, 32, 48, ...), each of them one graph.
+
+    The last page of the cache must be nobody's: segments that only fill a buffer up write there.
+    """
+
+    def __init__(self, model: Transformer, cache: PagedKV, pages: int, kernel: Kernel, *, graphs: bool):
+        self.model, self.cache, self.pages, self.kernel, self.graphs = model, cache, pages, kernel, graphs
+        self._buffers: dict[int, tuple[Segments, Tensor | None, torch.cuda.CUDAGraph | None]] = {}
+
+    @torch.no_grad()
+    def hidden(self, spans: Sequence[PagedSpan], ids_N: np.ndarray) -> Tensor:
+        """(N, H), in the order of the spans' positions. Valid until the next call where graphs are used."""
+        given = Segments.of(spans, ids_N, self.model.config.block_size, self.pages)
+        wanted = len(given.used_S)
+        count = 1 << (wanted - 1).bit_length() if wanted <= 16 else -(-wanted // 16) * 16
+        static, hidden_NH, graph = self._static(count)
+        for buffer, values in zip(static.tensors(), given.tensors(), strict=True):
+            buffer[: len(values)].copy_(values, non_blocking=True)
+        self._fill_up(static, len(given.used_S))
+        if graph is None:
+            hidden_NH = self._run(static)
+        else:
+            graph.replay()
+        assert hidden_NH is not None
+        return hidden_NH[: len(ids_N)]
+
+    def _static(self, count: int) -> tuple[Segments, Tensor | None, torch.cuda.CUDAGraph | None]:
+        if count not in self._buffers:
+            device, size = self.cache.keys.device, self.model.config.block_size
+            shapes = ((count * size,), (count * size,), (count * size,), (count, self.pages), (count,))
+            kinds = (torch.int64, torch.int64, torch.int64, torch.int32, torch.int32)
+            static = Segments(*(torch.zeros(s, dtype=k, device=device) for s, k in zip(shapes, kinds, strict=True)))
+            self._fill_up(static, 0)
+            self._buffers[count] = (static, *self._capture(static)) if self.graphs else (static, None, None)
+        return self._buffers[count]
+
+    def _fill_up(self, static: Segments, count: int) -> None:
+        """Segments from `count` on see and write the spare page only."""
+        size, page_tokens = self.model.config.block_size, self.cache.page_tokens
+        spare = self.cache.pages - 1
+        rest = slice(count * size, None)
+        static.ids_N[rest] = self.model.config.mask_token_id
+        offsets = torch.arange(size, device=static.ids_N.device).repeat(len(static.used_S) - count)
+        static.positions_N[rest] = offsets
+        static.slots_N[rest] = spare * page_tokens + offsets
+        static.pages_SP[count:], static.used_S[count:] = spare, size
+
+    def _run(self, static: Segments) -> Tensor:
+        attend = SegmentAttention(self.cache, static, self.kernel)
+        return self.model.hidden(static.ids_N[None], static.positions_N[None], attend)[0]
+
+    def _capture(self, static: Segments) -> tuple[Tensor, torch.cuda.CUDAGraph]:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):  # warm-up, off the main stream, as capturing wants it
+                self._run(static)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            hidden_NH = self._run(static)
+        return hidden_NH, graph

@@ -1,0 +1,199 @@
+"""The SDAR transformer: Qwen3's dense decoder with an untied head, one trunk for every way of attending.
+
+Pre-norm blocks, grouped-query attention with RMSNorm on each head's q and k before RoPE, SwiGLU; the logit at a
+masked position predicts the token of that same position (no autoregressive shift). How positions see each other is
+not decided here: `hidden` takes an `attend` object (models/attention.py). Parameter names are those of the official
+checkpoints and of Hugging Face's `Qwen3ForCausalLM`.
+
+Shapes: B rows; Q positions of a forward; H hidden size; N query heads; M key/value heads; D head size; V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lightningrl.models.linear import Linear
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What `config.json` of an SDAR checkpoint says, plus the two facts the official files leave to the caller."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    initializer_range: float
+    block_size: int
+    """K: tokens denoised together; mandatory here, absent from the official hub files."""
+    mask_token_id: int
+    """The token that stands for a masked position."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Count of all weights; the head is not tied to the embedding."""
+        heads, kv, size = self.num_attention_heads, self.num_key_value_heads, self.head_dim
+        h = self.hidden_size
+        layer = 2 * h * heads * size + 2 * h * kv * size + 2 * size + 3 * h * self.intermediate_size + 2 * h
+        return 2 * self.vocab_size * h + self.num_hidden_layers * layer + h
+
+
+class Attend(Protocol):
+    """One forward's way of attending: called once a layer with that layer's rotated queries and keys."""
+
+    def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
+        """Returns (B, N, Q, D)."""
+        ...
+
+
+class Attention(nn.Module):
+    """Projections, head norms and RoPE; the mixing itself is `attend`'s."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_dim
+        h, heads, kv = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        self.q_proj = Linear(h, heads * config.head_dim)
+        self.k_proj = Linear(h, kv * config.head_dim)
+        self.v_proj = Linear(h, kv * config.head_dim)
+        self.o_proj = Linear(heads * config.head_dim, h)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
+
+    def forward(self, x_BQH: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        rows, length, _ = x_BQH.shape
+        shape = (rows, length, -1, self.head_dim)
+        q_BNQD = rotate(self.q_norm(self.q_proj(x_BQH).view(shape)).transpose(1, 2), rotation)
+        k_BMQD = rotate(self.k_norm(self.k_proj(x_BQH).view(shape)).transpose(1, 2), rotation)
+        v_BMQD = self.v_proj(x_BQH).view(shape).transpose(1, 2)
+        mixed_BNQD = attend(self.layer, q_BNQD, k_BMQD, v_BMQD)
+        return self.o_proj(mixed_BNQD.transpose(1, 2).reshape(rows, length, -1))
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotation, attend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Trunk(nn.Module):
+    """Embedding, layers and final norm: the checkpoint's `model.` prefix."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+class Transformer(nn.Module):
+    """The whole model. Weights start as N(0, initializer_range) from torch's global generator."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        self.usable_vocab = config.vocab_size
+        """Ids from here on are padding rows that no tokenizer token uses (len(tokenizer)); never drawn."""
+        self.checkpoint_activations = False
+        """Keep only each layer's input for the backward pass and compute the layer again there: less memory, one more
+        forward of the trunk."""
+        self._rotations: tuple[Tensor, Tensor] | None = None
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=config.initializer_range)
+
+    def forward(self, compute: Callable[[Transformer], T]) -> T:
+        """compute(self). Whole computations go through here in training: where weights are sharded over processes,
+        what gathers them for a forward is hooked to this call."""
+        return compute(self)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    def hidden(self, ids_BQ: Tensor, positions_BQ: Tensor, attend: Attend) -> Tensor:
+        """Final hidden states (B, Q, H) of tokens `ids` at absolute `positions`."""
+        x_BQH = self.model.embed_tokens(ids_BQ)
+        rotation = self._rotation(positions_BQ, x_BQH.dtype)
+        again = self.checkpoint_activations and torch.is_grad_enabled()
+        for layer in self.model.layers:
+            if again:
+                x_BQH = checkpoint(layer, x_BQH, rotation, attend, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_BQH = layer(x_BQH, rotation, attend)
+        return self.model.norm(x_BQH)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) -> (..., V), unnormalised, nats."""
+        return self.lm_head(hidden)
+
+    def log_probs(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+        """(..., H) -> (..., V) log softmax(logits / temperature) in float32 at least, nats.
+
+        temperature: one for all, or a tensor that broadcasts against (..., V).
+
+        The mask token and the padding rows of the vocabulary have probability 0: they are never drawn, in the
+        decoder as in the trainer, which share this function.
+        """
+        logits = self.lm_head(hidden)
+        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        banned[self.usable_vocab :] = True
+        banned[self.config.mask_token_id] = True
+        return (logits / temperature).masked_fill(banned, float("-inf")).log_softmax(dim=-1)
+
+    def _rotation(self, positions_BQ: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        cached = self._rotations
+        if cached is None or cached[0].dtype != dtype or cached[0].device != positions_BQ.device:
+            # The angles are computed in float64 whatever the model's precision, then rounded once.
+            size = self.config.head_dim
+            frequency = self.config.rope_theta ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+            angle = torch.arange(self.config.max_position_embeddings, dtype=torch.float64)[:, None] * frequency
+            angle = torch.cat([angle, angle], dim=-1).to(positions_BQ.device)
+            cached = self._rotations = angle.cos().to(dtype), angle.sin().to(dtype)
+        cos, sin = cached
+        return cos[positions_BQ].unsqueeze(1), sin[positions_BQ].unsqueeze(1)
+
+
+def rotate(x_BNQD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """RoPE in the half-split (NeoX) form over the whole head."""
+    cos_B1QD, sin_B1QD = rotation
+    first, second = x_BNQD.chunk(2, dim=-1)
+    return x_BNQD * cos_B1QD + torch.cat([-second, first], dim=-1) * sin_B1QD

@@ -1,0 +1,177 @@
+"""`manifest.json`: how a folder's results came to be, and the hashes that prove they are whole. Written last.
+
+Everything outside its `run` part is a function of config, code, inputs and machine; `run` holds what differs from one
+run to the next.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightningrl.errors import StageError
+from lightningrl.pipeline import system
+from lightningrl.pipeline.stage import MANIFEST, Stage
+from lightningrl.utils.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+
+SCHEMA = 1
+
+
+def write(stage: Stage, run: Mapping[str, Any], threads: int, inputs: Mapping[str, Any]) -> None:
+    """Hash the stage's outputs and write its manifest; from then on the stage counts as finished.
+
+    inputs: role -> what `check_input` returned before the stage read it.
+    """
+    preimage = stage.preimage | {"code": stage.sources}
+    manifest = {
+        "schema": SCHEMA,
+        "kind": stage.kind,
+        "name": stage.name,
+        "key": stage.key,
+        "preimage": preimage,
+        "code": {"digest": stage.code, "live": stage.live_code, "pinned": stage.pin is not None},
+        "inputs": dict(inputs),
+        "after": {role: _checked(source) for role, source in sorted(stage.after.items())},
+        "outputs": {name: _record(stage.folder / name) for name in stage.written},
+        "git": system.git_state(),
+        "python": sys.version.split()[0],
+        "packages": system.versions(),
+        "hardware": system.hardware(),
+        "threads": threads,
+        "torch_threads": system.torch_threads(),
+        "seeds": _seeds(preimage["science"]),
+        "run": dict(run),
+    }
+    write_json(stage.manifest, manifest)
+
+
+def missing(stage: Stage) -> list[Path]:
+    """Outputs that are not there; of one that was stopped half-way the manifest is among them."""
+    return [stage.folder / name for name in stage.outputs if not (stage.folder / name).is_file()]
+
+
+def state(stage: Stage, verify: bool = False) -> str:
+    """`done`, `missing`, `partial` (begun, or a file is gone), `stale` (what it was made from has other content now);
+    with `verify` also `damaged` (not the manifest's hash)."""
+    gone = missing(stage)
+    if gone:
+        return "partial" if stage.folder.is_dir() and any(stage.folder.iterdir()) else "missing"
+    if verify:
+        try:
+            check(stage.folder)
+        except StageError:
+            return "damaged"
+    return "stale" if changed_inputs(stage) else "done"
+
+
+def check_code(stage: Stage) -> None:
+    """Raise StageError where a finished stage that is not pinned was made, under a pin, by code that is not its key's.
+
+    Not finished, of another key, or damaged: that is for those to say who read its results.
+    """
+    if stage.pin is not None or not stage.manifest.is_file():
+        return
+    try:
+        manifest = read_json(stage.manifest)
+    except StageError:
+        return
+    code = manifest.get("code") if isinstance(manifest, dict) else None
+    live = code.get("live") if isinstance(code, dict) else None
+    if live not in (None, stage.code):
+        label = stage.label
+        raise StageError(
+            f"{stage.folder} was made under a pin by other code (digest {live[:12]}) than its key says "
+            f"({stage.code[:12]}), and {label} is not pinned any more. Delete that folder, and what was made "
+            f"from it with its caches: it is made anew by today's code. Or pin it again, to take it as it is: "
+            f"`lightningrl pin {label}` with the same --config."
+        )
+
+
+def check(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The manifest of a finished folder, after comparing its files (or those in `names`) with their hashes.
+
+    Raises StageError naming the missing or damaged file and what to do.
+    """
+    path = folder / MANIFEST
+    remedy = f"Delete the folder {folder} and run the same command again: it is made anew, nothing else is."
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("outputs"), dict):
+        raise StageError(f"{path} is damaged: it lists no outputs. {remedy}")
+    for name in manifest["outputs"] if names is None else names:
+        file, record = folder / name, manifest["outputs"].get(name)
+        if record is None:
+            raise StageError(f"{path} does not list {name}. {remedy}")
+        if not file.is_file():
+            raise StageError(f"{file} is missing, though {path} lists it. {remedy}")
+        if (size := file.stat().st_size) != record["bytes"]:
+            raise StageError(f"{file} is damaged: it has {size} bytes, its manifest says {record['bytes']}. {remedy}")
+        if sha256_file(file) != record["sha256"]:
+            raise StageError(f"{file} is damaged: its sha256 is not the one in its manifest. {remedy}")
+    return manifest
+
+
+def changed_inputs(stage: Stage) -> list[str]:
+    """Roles of a finished stage's inputs whose files have other hashes now than when it was made.
+
+    Keys are the same; but what a device computes may differ from one time to the next. An input that is gone, or a
+    manifest that is damaged, is for those to say who need it.
+    """
+    try:
+        recorded = read_json(stage.manifest)["inputs"]
+        there = {role: source for role, source in stage.inputs.items() if source.manifest.is_file()}
+        return [
+            role for role, source in there.items() if recorded[role]["outputs"] != read_json(source.manifest)["outputs"]
+        ]
+    except (StageError, KeyError, TypeError):
+        return []
+
+
+def identity(stage: Stage) -> str:
+    """8 hexadecimal digits of a hash over the files of a stage's inputs, as their manifests list them.
+
+    What is kept from one attempt to the next is kept under it: with equal keys, what a device computed may differ.
+    """
+    sources = {role: source for role, source in stage.inputs.items() if source.manifest.is_file()}
+    listed = {role: read_json(source.manifest).get("outputs") for role, source in sources.items()}
+    return sha256_text(canonical_json(listed))[:8]
+
+
+def check_input(role: str, source: Stage) -> dict[str, Any]:
+    """The record of an upstream stage that a manifest keeps: folder, key, and the hashes of its files.
+
+    Raises StageError unless it is finished, of the planned key, and whole.
+    """
+    if not source.manifest.is_file():
+        raise StageError(
+            f"input {role!r}: {source.folder} is not finished (it has no {MANIFEST}). Make it first: snakemake does, "
+            f"or `lightningrl {source.kind} --name {source.name}` with the same --config."
+        )
+    check_code(source)
+    found = check(source.folder)
+    if (key := found.get("key")) != source.key:
+        raise StageError(f"input {role!r}: {source.manifest} has key {key!r}, expected {source.key!r}. Delete it.")
+    return {"folder": source.folder.as_posix(), "key": source.key, "outputs": found["outputs"]}
+
+
+def _record(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise StageError(f"the stage ended without writing {path}: a defect of the stage, please report it")
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def _checked(source: Stage) -> dict[str, Any]:
+    """A stage that had to be finished before, with what it found."""
+    found = {name: read_json(source.folder / name) for name in source.files if name.endswith(".json")}
+    return {"folder": source.folder.as_posix(), "key": source.key, "found": found}
+
+
+def _seeds(science: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, value in science.items():
+        if isinstance(value, Mapping):
+            found |= _seeds(value, f"{prefix}{name}.")
+        elif name == "seed":
+            found[f"{prefix}{name}"] = value
+    return found

@@ -1,0 +1,169 @@
+"""One stage of an experiment: what it reads, what it writes, and the key that follows from what it reads.
+
+The key is a function of the scientific config, the members, the source digests and the upstream keys; never of
+resources, paths, dates or the order of mappings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightningrl.config.section import science
+from lightningrl.errors import StageError
+from lightningrl.pipeline.code_digest import Sources
+from lightningrl.utils.files import canonical_json, sha256_text
+
+MANIFEST = "manifest.json"
+TIMING = "timing.jsonl"
+"""Seconds and memory; beside the final files, in no manifest's outputs."""
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A node of the plan; its folder is `results/<experiment>/<kind>/<name>-<key>`."""
+
+    experiment: str
+    kind: str
+    """The verb, and the module `lightningrl.pipeline.stages.<kind>` whose `run` does it."""
+    name: str
+    """For people and for targets: `gsm-mini`, `base/gsm-mini`, `lightningrl`."""
+    config: Mapping[str, Any]
+    """Role -> section or JSON value: all that the stage reads of the experiment."""
+    members: Mapping[str, str]
+    """Role -> `module:attribute` of the registry members the config chose; the stage resolves them."""
+    inputs: Mapping[str, Stage]
+    """Role -> upstream stage."""
+    files: tuple[str, ...]
+    """Final files but the manifest, relative to the folder."""
+    after: Mapping[str, Stage] = field(default_factory=dict)
+    """Role -> stage that must be finished before, though nothing of it is read: not part of the key."""
+    is_open: bool = False
+    """It writes more final files than `files`, which only its inputs tell: a checkpoint's shards."""
+    size: str = ""
+    """Of the model that it computes with, like `8b`, where known: what its job asks for; not part of the key."""
+    pin: str | None = None
+    """The digest that stands in the key for today's code: see `pipeline.pin`."""
+    package: Sources = field(default_factory=Sources, compare=False, repr=False)
+    """Today's code, looked at once for all stages of a plan."""
+
+    @property
+    def upstream(self) -> tuple[Stage, ...]:
+        """Everything that must be finished before."""
+        return (*self.inputs.values(), *self.after.values())
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Final files; the manifest, which is written last, at the end."""
+        return (*self.files, MANIFEST)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Final files but the manifest, as they are in the folder: `files`, and of an open stage what else is there."""
+        if not self.is_open:
+            return self.files
+        there = {path.name for path in self.folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+        return (*self.files, *sorted(there - {*self.outputs, TIMING}))
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose closure is the stage's code."""
+        members = {member.partition(":")[0] for member in self.members.values()}
+        return (f"lightningrl.pipeline.stages.{self.kind}", *sorted(members))
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """File -> digest of its normalised text, for all the stage's code."""
+        return self.package.of(self.modules)
+
+    @cached_property
+    def live_code(self) -> str:
+        """Digest of the code that would run now."""
+        return sha256_text(canonical_json(self.sources))
+
+    @property
+    def code(self) -> str:
+        """Digest of the code that the key is made of: the pinned one, else today's."""
+        return self.live_code if self.pin is None else self.pin
+
+    @cached_property
+    def preimage(self) -> dict[str, Any]:
+        """What the key is a hash of, as plain JSON."""
+        return {
+            "kind": self.kind,
+            "science": {role: science(value) for role, value in sorted(self.config.items())},
+            "members": dict(sorted(self.members.items())),
+            "code": self.code,
+            "upstream": {role: stage.key for role, stage in sorted(self.inputs.items())},
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """8 hex digits: equal keys, equal results."""
+        return _key(self.preimage)
+
+    def check_key(self, asked: str | None) -> None:
+        """StageError when a caller planned with another key than today's."""
+        if asked is not None and asked != self.key:
+            raise StageError(
+                f"{self.kind} {self.name}: asked for key {asked}, but the config and code now give {self.key}: "
+                "they changed since the DAG was planned. Run snakemake again."
+            )
+
+    @cached_property
+    def cache_key(self) -> str:
+        """The key without what is swept: stages that differ only in their sweep share what each point cost."""
+        return cache_key(self.preimage, self.live_code)
+
+    @property
+    def label(self) -> str:
+        """`train/lightningrl`: what it is called in manifests, pins and messages."""
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def target(self) -> str:
+        """What it is called on Snakemake's command line: `train_lightningrl`, `evaluate_base_gsm-mini`, `table1`."""
+        if re.fullmatch(rf"{self.kind}\d+", self.name):
+            return self.name
+        return f"{self.kind}_{self.name.replace('/', '_')}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the results are, relative to the working directory."""
+        base = RESULTS / self.experiment
+        return base / f"release-{self.key}" if self.kind == "release" else base / self.kind / f"{self.name}-{self.key}"
+
+    @property
+    def cache(self) -> Path:
+        """Shared by versions that differ only in their sweep."""
+        return RESULTS / self.experiment / "cache" / self.kind / f"{self.name}-{self.cache_key}"
+
+    @property
+    def log(self) -> Path:
+        """Of all its starts."""
+        return Path("logs") / self.experiment / self.kind / f"{self.name}-{self.key}.log"
+
+    def last_log(self, part: tuple[int, int] | None = None) -> Path:
+        """Of its last start; of a part of an evaluation, 2 of 8, the last start of that."""
+        return self.log.with_suffix(".{}-of-{}.last.log".format(*part) if part else ".last.log")
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / MANIFEST
+
+
+def cache_key(preimage: Mapping[str, Any], live: str) -> str:
+    """Of a stage's cache. live: digest of the code that fills it; where that is not the key's, under a pin, it counts,
+    so that nobody else reads what it left."""
+    science = {role: value for role, value in preimage["science"].items() if role != "sweep"}
+    other = {} if live == preimage["code"] else {"live": live}
+    return _key({**preimage, "science": science, **other})
+
+
+def _key(preimage: Mapping[str, Any]) -> str:
+    return sha256_text(canonical_json(preimage))[:8]

@@ -1,0 +1,113 @@
+"""Collect evaluations, training curves, measured speeds and probes into seven tables, from which everything is drawn.
+
+`frontier.csv` has a row a (policy, benchmark, threshold), `headline.csv` a row a (policy, benchmark) with AUP and
+paired intervals, `pooled.csv` a row a (series of runs, benchmark, threshold), `curves.csv` a row a training step,
+`steps.csv` a row a decoding step, `speed.csv` a row a measured speed, `probes.csv` what was found in policies. All are
+always written, with their headers where an experiment has nothing for them. The statistics are those of
+`report.frontier`, `report.pooled` and `report.series`; nothing is drawn here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from lightningrl.pipeline.stages.context import StageContext
+from lightningrl.report import series
+from lightningrl.report.formats import csv_text
+from lightningrl.report.frontier import Evaluation, collect
+from lightningrl.report.pooled import pooled
+from lightningrl.types import EvalRecord
+from lightningrl.utils.files import read_json, read_jsonl, write_text
+
+REWARD = "reward_total_mean"
+"""What a metrics row has when its step was one of reinforcement learning."""
+PROBES = ("policy", "series", "role", "benchmark", "measure", "label", "count", "value")
+"""Columns of `probes.csv`: `pipeline.stages.probe`."""
+
+
+def run(context: StageContext) -> None:
+    """Write the tables."""
+    evaluations = list(_evaluations(context))
+    primary = context.config["primary_threshold"]
+    tables = collect(
+        evaluations, context.config["experiment"], primary, context.config["bootstrap"], context.config["seed"]
+    )
+    written = {
+        "frontier": tables.frontier,
+        "headline": tables.headline,
+        "pooled": pooled(evaluations, primary, context.config["bootstrap"], context.config["seed"]),
+        "curves": series.curves(_training_rows(context)),
+        "steps": series.steps(evaluations, primary),
+        "speed": series.speeds(_speeds(context)),
+        "probes": _probes(context),
+    }
+    for name, table in written.items():
+        write_text(context.folder / f"{name}.csv", csv_text(table))
+        context.report(f"{name}.csv: {len(table)} rows")
+
+
+def _evaluations(context: StageContext) -> Iterator[Evaluation]:
+    """By benchmark, then policy, in the experiment's order: the rows' order in every table."""
+    for benchmark in context.config["benchmarks"]:
+        for policy in context.config["policies"]:
+            folder = context.inputs.get(f"evaluate/{policy['name']}/{benchmark}")
+            if folder is not None:
+                yield Evaluation(
+                    policy["name"],
+                    policy["role"],
+                    policy["algorithm"],
+                    benchmark,
+                    [EvalRecord.from_json(row) for row in read_jsonl(folder / "records.jsonl")],
+                    _base(context, policy, benchmark),
+                    policy.get("published") or "",
+                    policy.get("series") or "",
+                    policy.get("seed"),
+                )
+
+
+def _base(context: StageContext, policy: dict[str, Any], benchmark: str) -> str | None:
+    """The base that the config names; empty (no comparison) where this collection has no evaluation of it."""
+    name = policy.get("base")
+    if not name:
+        return None
+    return name if f"evaluate/{name}/{benchmark}" in context.inputs else ""
+
+
+def _training_rows(context: StageContext) -> Iterator[dict[str, Any]]:
+    """Metrics by (run, step), what was logged of one step in several rows put together; supervised runs left out."""
+    for policy in context.config["policies"]:
+        folder = context.inputs.get(f"train/{policy['name']}")
+        if folder is None:
+            continue
+        rows: dict[int, dict[str, Any]] = {}
+        for row in read_jsonl(folder / "metrics.jsonl"):
+            if "step" in row:
+                rows.setdefault(row["step"], {}).update(row)
+        what = {key: policy.get(key) for key in series.TEXT_COLUMNS}
+        yield from ({**row, **what, "run": policy["name"]} for row in rows.values() if REWARD in row)
+
+
+def _speeds(context: StageContext) -> Iterator[dict[str, Any]]:
+    """What was measured of each (policy, benchmark), in the experiment's order."""
+    for benchmark in context.config["benchmarks"]:
+        for policy in context.config["policies"]:
+            folder = context.inputs.get(f"speed/{policy['name']}/{benchmark}")
+            if folder is not None:
+                what = {key: policy.get(key) or "" for key in ("published", "role")}
+                yield {**read_json(folder / "speed.json"), **what}
+
+
+def _probes(context: StageContext) -> pd.DataFrame:
+    """All probes under each other, with what each is of."""
+    tables = []
+    for benchmark in context.config["benchmarks"]:
+        for policy in context.config["policies"]:
+            folder = context.inputs.get(f"probe/{policy['name']}/{benchmark}")
+            if folder is not None:
+                what = {"policy": policy["name"], "role": policy["role"], "benchmark": benchmark}
+                what["series"] = policy.get("series") or policy["name"]
+                tables.append(pd.read_csv(folder / "probe.csv", dtype={"label": str}).assign(**what))
+    return pd.concat(tables)[list(PROBES)] if tables else pd.DataFrame(columns=list(PROBES))

@@ -1,0 +1,36 @@
+"""How stages load a checkpoint with its tokenizer, and save one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightningrl.models.checkpoint import load_model, save_model
+from lightningrl.models.transformer import Transformer
+from lightningrl.tokenization import TOKENIZER_FILES, load_tokenizer
+from lightningrl.utils import files
+
+
+def load_policy(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer, Any]:
+    """A checkpoint's model and tokenizer; vocabulary rows without a token are marked unusable."""
+    model, tokenizer = load_model(folder, device=device), load_tokenizer(folder)
+    model.usable_vocab = min(len(tokenizer), model.config.vocab_size)
+    return model, tokenizer
+
+
+def save_policy(model: Transformer, tokenizer: Any, tokenizer_folder: Path, folder: Path) -> None:
+    """Model and tokenizer files side by side, as a checkpoint is published."""
+    save_model(model, folder, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    for name in TOKENIZER_FILES:
+        if (tokenizer_folder / name).exists():
+            files.write_bytes(folder / name, (tokenizer_folder / name).read_bytes())
+
+
+def use_threads(count: int) -> None:
+    """CPU threads of torch; the same count gives the same bits."""
+    torch.set_num_threads(count)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler: over a second
+    # That mode also fills each new tensor before it is written, which only finds defects and takes 5 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

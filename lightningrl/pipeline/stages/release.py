@@ -1,0 +1,128 @@
+"""Gather the finished tables, figures and replays in one release folder, and point `latest` at it.
+
+Copies, so that a release can be handed on as a folder. Beside them: what every stage upstream read of the config, and
+from which code and inputs it was made, out of their manifests. The HTML report is Snakemake's and is put there later.
+"""
+
+from __future__ import annotations
+
+import csv
+import io as text
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightningrl.errors import StageError
+from lightningrl.pipeline.stages.context import StageContext
+from lightningrl.report.page import html_page
+from lightningrl.utils.files import canonical_json, fsync_dir, read_json, sha256_text, write_bytes, write_text
+
+HEAD = "# What each stage read of the experiment's config, by stage; not a config to run again.\n"
+MANIFEST = "manifest.json"
+COLUMNS = (
+    "stage", "key", "commit", "uncommitted_changes", "code_sha256", "pinned", "pinned_code_sha256", "outputs", "bytes",
+    "outputs_sha256", "from",
+)  # fmt: skip
+"""`code_sha256` is of the code that ran, `pinned_code_sha256` of the one in the key where that is another."""
+
+
+def run(context: StageContext) -> None:
+    """Copy what is shown, write `configuration.yaml` and `provenance.csv`, move the link."""
+    for kind in ("table", "figure", "replay"):
+        for name in context.config[f"{kind}s"]:
+            for source in sorted(context.inputs[f"{kind}/{name}"].glob(f"{name}[.-]*")):
+                target = context.folder / f"{kind}s" / source.name
+                write_bytes(target, source.read_bytes())
+                context.report(str(target))
+    made: dict[Path, Any] = {}
+    for folder in context.inputs.values():
+        _upstream(folder, made)
+    science = {_stage(manifest): manifest["preimage"]["science"] for manifest in made.values()}
+    told = yaml.safe_dump(science, sort_keys=True, allow_unicode=True)
+    write_text(context.folder / "configuration.yaml", HEAD + told)
+    rows = provenance([*made.values(), *_checks(made)])
+    write_text(context.folder / "provenance.csv", rows)
+    write_text(context.folder / "provenance.html", html_page("provenance", _markdown(rows, told)))
+    link(context.folder)
+
+
+def _upstream(folder: Path, made: dict[Path, Any]) -> None:
+    """Add the manifests of a stage's folder and of all that it was made from.
+
+    Raises StageError where one of those is gone: Snakemake does not make again what nothing but a release needs.
+    """
+    if folder not in made:
+        if not (folder / MANIFEST).is_file():
+            kind, name = folder.parts[2], "/".join(folder.parts[3:]).rpartition("-")[0]
+            raise StageError(
+                f"{folder}, which the release's tables were made from, is gone, and a release says how all of it was "
+                f"made. Make it again by its name, `snakemake {kind}_{name.replace('/', '_')}`, then run this again."
+            )
+        made[folder] = read_json(folder / MANIFEST)
+        for source in made[folder]["inputs"].values():
+            _upstream(Path(source["folder"]), made)
+
+
+def _checks(made: Mapping[Path, Any]) -> list[Any]:
+    """Manifests of what had to be finished before: self-checks of judges, and what those were made from. One that is
+    gone has the rest of its row empty: what it found is in the manifest of the stage that waited for it."""
+    found: dict[Path, Any] = {}
+    for record in (record for manifest in made.values() for record in manifest.get("after", {}).values()):
+        folder = Path(record["folder"])
+        if (folder / MANIFEST).is_file():
+            _upstream(folder, found)
+        else:
+            name = folder.name.removesuffix(f"-{record['key']}")
+            found[folder] = {"kind": folder.parent.name, "name": name, "key": record["key"]}
+    return [manifest for folder, manifest in found.items() if folder not in made]
+
+
+def _stage(manifest: Mapping[str, Any]) -> str:
+    return f"{manifest['kind']}/{manifest['name']}"
+
+
+def provenance(manifests: Iterable[Mapping[str, Any]]) -> str:
+    """CSV with a row a stage; hashes are of what the manifest lists, in canonical JSON."""
+    out = text.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for manifest in sorted(manifests, key=lambda manifest: (_stage(manifest), manifest["key"])):
+        if "outputs" not in manifest:
+            rows.writerow([_stage(manifest), manifest["key"], *[""] * (len(COLUMNS) - 2)])
+            continue
+        outputs, code = manifest["outputs"], manifest.get("code", {})
+        ran = code.get("live") or sha256_text(canonical_json(manifest["preimage"]["code"]))
+        in_key = code.get("digest", ran)
+        hashes = {name: record["sha256"] for name, record in outputs.items()}
+        sources = [f"{source['folder'].partition('/')[2].partition('/')[2]}" for source in manifest["inputs"].values()]
+        rows.writerow([
+            _stage(manifest), manifest["key"], manifest["git"]["commit"] or "", manifest["git"]["dirty"] or "",
+            ran, code.get("pinned") or "", in_key if in_key != ran else "", len(outputs),
+            sum(record["bytes"] for record in outputs.values()), sha256_text(canonical_json(hashes)),
+            " ".join(sorted(sources)),
+        ])  # fmt: skip
+    return out.getvalue()
+
+
+def _markdown(rows: str, told: str) -> str:
+    """The table, hashes cut short, and the configuration."""
+    table = [
+        [cell[:12] if name.endswith("sha256") else cell for name, cell in zip(COLUMNS, row, strict=True)]
+        for row in list(csv.reader(text.StringIO(rows)))[1:]
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in ([*COLUMNS], ["---"] * len(COLUMNS), *table)]
+    return "\n".join(
+        ["## How each stage was made", "", *lines, "", "## What each read of the config", "", "```", told, "```"]
+    )
+
+
+def link(folder: Path) -> None:
+    """Make `latest`, beside the folder, a link to it; whoever follows it meanwhile sees the old one or the new."""
+    temporary = folder.parent / f".latest.{os.getpid()}.tmp"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.name, target_is_directory=True)
+    os.replace(temporary, folder.parent / "latest")
+    fsync_dir(folder.parent)

@@ -1,0 +1,53 @@
+"""Replay a few test problems before and after a training: pages that show which forward revealed each token.
+
+The problems are the benchmark's first, decoded greedily at the primary threshold; no page was chosen by its look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightningrl.decoding.protocol import Request
+from lightningrl.inference.trace import Recorder, Trace, trace_of
+from lightningrl.inference.trace_page import render_page
+from lightningrl.pipeline.stages.context import StageContext
+from lightningrl.pipeline.stages.decoder import make_decoder, make_policy
+from lightningrl.pipeline.stages.loading import load_policy, use_threads
+from lightningrl.pipeline.stages.problems import read_examples
+from lightningrl.tokenization import encode_prompts
+from lightningrl.training.world import device_of
+from lightningrl.types import Example
+from lightningrl.utils.files import write_text
+from lightningrl.utils.registry import resolve
+
+
+def run(context: StageContext) -> None:
+    """Write `<name>-1.html`, ...: a problem a page, both policies side by side."""
+    use_threads(context.threads)
+    config = context.config
+    examples = read_examples(context.inputs["data"] / "test.jsonl")[: config["problems"]]
+    before, after = (
+        _traces(context, context.inputs[role], config[f"{role}_name"], examples) for role in ("base", "policy")
+    )
+    for number, pair in enumerate(zip(before, after, strict=True), 1):
+        path = context.folder / f"{config['policy_name']}-{number}.html"
+        write_text(path, render_page(pair))
+        context.report(f"{path}: {pair[0].tpf:.2f} and {pair[1].tpf:.2f} tokens per forward")
+
+
+def _traces(context: StageContext, checkpoint: Path, name: str, examples: Sequence[Example]) -> list[Trace]:
+    config, prompt = context.config, context.config["prompt"]
+    model, tokenizer = load_policy(checkpoint, device_of(context.device))
+    decoder, policy = make_decoder(config, model, tokenizer, checkpoint), make_policy(config, config["threshold"])
+    asked = [resolve(config["members"]["benchmark"]).render(example, prompt) for example in examples]
+    encoded = encode_prompts(tokenizer, asked, prompt.compat)
+    requests = [
+        Request(example.uid, 0, ids, config["max_new_tokens"]) for example, ids in zip(examples, encoded, strict=True)
+    ]
+    recorder = Recorder(range(len(requests)))
+    trajectories = decoder.decode(requests, policy, recorder)
+    return [
+        trace_of(tokenizer, turns, trajectory, recorder.seen[index], name=name, policy=policy)
+        for index, (turns, trajectory) in enumerate(zip(asked, trajectories, strict=True))
+    ]

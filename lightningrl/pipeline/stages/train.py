@@ -1,0 +1,109 @@
+"""Post-train from the base checkpoint with one algorithm; the checkpoint is chosen on validation. Resumable."""
+
+from __future__ import annotations
+
+from lightningrl.config.train import Run
+from lightningrl.judges.protocol import Judge
+from lightningrl.pipeline.stages.context import StageContext
+from lightningrl.pipeline.stages.decoder import make_decoder, make_policy, make_task
+from lightningrl.pipeline.stages.loading import load_policy, save_policy, use_threads
+from lightningrl.pipeline.stages.problems import make_judge, read_examples
+from lightningrl.rl.samples import samples_text
+from lightningrl.rl.setup import TrainSetup
+from lightningrl.training.loop import train
+from lightningrl.training.shards import PRECISIONS, shard
+from lightningrl.training.world import World, device_of, join
+from lightningrl.utils import files
+from lightningrl.utils.registry import resolve
+
+
+def run(context: StageContext) -> None:
+    """Write the chosen checkpoint, metrics.jsonl (every step), selection.json (why this checkpoint), and samples.jsonl
+    and samples.md (responses to read)."""
+    use_threads(context.threads)
+    precision = context.config["run"].precision
+    with join(is_sharded=precision != "float32") as world:
+        judge = make_judge(context.config["members"]["judge"], context.judge_workers)
+        try:
+            _train(context, world, judge)
+        finally:
+            judge.close()
+
+
+def _train(context: StageContext, world: World, judge: Judge) -> None:
+    config, base = context.config, context.inputs["base"]
+    settings: Run = config["run"]
+    setup = _setup(context, world, judge)
+    trainer = resolve(config["members"]["algorithm"])(setup)
+    history = train(
+        trainer,
+        context.state,
+        save_every=settings.save_every,
+        fingerprint=context.fingerprint,
+        report=context.report,
+        timing=context.timing,
+        should_stop=context.should_stop,
+        world=world,
+    )
+    if world.is_first:
+        selection, chosen = trainer.selection, trainer.selection.chosen
+        replica = setup.decoder.model
+        replica.load_state_dict(selection.weights)
+        save_policy(replica, setup.tokenizer, base, context.folder)
+        files.write_jsonl(context.folder / "metrics.jsonl", history.rows)
+        files.write_jsonl(context.folder / "samples.jsonl", history.samples)
+        files.write_text(context.folder / "samples.md", samples_text(history.samples))
+        files.write_json(context.folder / "selection.json", selection.report())
+        context.report(
+            f"chose step {chosen['step']}: validation accuracy {chosen['validation_accuracy_pct']:.1f} % (base "
+            f"{selection.base['validation_accuracy_pct']:.1f} %), tpf {chosen['validation_tpf']:.2f} "
+            f"(base {selection.base['validation_tpf']:.2f})"
+        )
+        if not any(row.get("updates", 1) for row in history.rows):
+            context.report("but no update was taken: no group passed the filter, so these are the base's weights")
+    world.barrier()
+
+
+def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
+    """The models of this process: alone and in float32 one decodes and trains, else a replica decodes."""
+    config, base = context.config, context.inputs["base"]
+    settings: Run = config["run"]
+    device, is_sharded = device_of(context.device), world.size > 1 or settings.precision != "float32"
+    model, tokenizer = load_policy(base, device)
+    reference, _ = load_policy(base, device)
+    reference.requires_grad_(False)
+    replica = model
+    if is_sharded:
+        replica, _ = load_policy(base, device)
+        replica.to(PRECISIONS[settings.precision]).requires_grad_(False)
+        for sharded in (model, reference):
+            shard(sharded, settings.precision)
+    model.checkpoint_activations = context.checkpoint_activations
+    return TrainSetup(
+        run=settings,
+        seed=seed_of(config["seed"], settings.seed),
+        model=model,
+        reference=reference,
+        decoder=make_decoder(config, replica, tokenizer, base),
+        policy=make_policy(config, settings.threshold),
+        tokenizer=tokenizer,
+        task=make_task(config, judge),
+        train=read_examples(context.inputs["data"] / "train.jsonl"),
+        validation=read_examples(context.inputs["data"] / "validation.jsonl"),
+        compute_budget=_budget(context),
+        mixture=[make_policy(config, threshold) for threshold in settings.rollout_thresholds],
+        world=world,
+        fresh=(lambda: load_policy(base, device)[0]) if is_sharded else None,
+        shard=(lambda other: shard(other, settings.precision)) if is_sharded else None,
+    )
+
+
+def seed_of(experiment_seed: int, run_seed: int) -> int:
+    """One non-negative seed for both; run seeds below 100,000 do not collide."""
+    return experiment_seed * 100_000 + run_seed
+
+
+def _budget(context: StageContext) -> int | None:
+    if "matched" not in context.inputs:
+        return None
+    return [row["token_forwards"] for row in files.read_jsonl(context.inputs["matched"] / "metrics.jsonl")][-1]

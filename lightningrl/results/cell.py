@@ -1,0 +1,199 @@
+"""One cell of a table, found in a results folder: which file, which row, and the collected results behind it.
+
+Tables with a row a number (`metric`, `value`, `low`, `high`; the paper's) are read as if they had a column a metric:
+measured ones by their name, others with their part in front (`published.tpf`).
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightningrl.errors import StageError
+from lightningrl.pipeline.graph import LATEST, Made, find_release, read_made
+from lightningrl.pipeline.stage import MANIFEST
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table's CSV file and what its manifests say of it."""
+
+    file: Path
+    owner: Made
+    """Whose manifest lists the file: the table's stage, or a release, which holds a copy."""
+    stage: Made | None
+    """The table's stage; None where its folder is not here."""
+    reader: Made
+    """Of these two the one whose manifest names the collected results that the table was made from."""
+    role: str
+    """What it calls them."""
+    rows: list[dict[str, str]]
+
+    @property
+    def collect(self) -> Path:
+        """The collect stage's folder, whether or not it is here."""
+        return self.reader.inputs[self.role]
+
+    @property
+    def sha256(self) -> str:
+        """As its owner's manifest has it."""
+        return self.owner.manifest["outputs"][self.file.relative_to(self.owner.folder).as_posix()]["sha256"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A number in a table."""
+
+    table: Table
+    row: dict[str, str]
+    column: str
+
+    @property
+    def policy(self) -> str:
+        """The row's policy, or the series of runs that it tells together."""
+        return _who(self.row)
+
+    @property
+    def benchmark(self) -> str:
+        return self.row["benchmark"]
+
+    @property
+    def threshold(self) -> float | None:
+        text = self.row.get("threshold", "")
+        return float(text) if text else None
+
+    @property
+    def text(self) -> str:
+        """As it stands in the file; empty where the number does not apply."""
+        return self.row[self.column]
+
+
+def find_table(asked: str, results: Path, release: str = LATEST) -> Table:
+    """By name in a release, or by path: the CSV file itself or the folder of its stage.
+
+    Raises StageError, listing the tables there are, when it is not there.
+    """
+    path = Path(asked)
+    if path.suffix == ".csv" and path.is_file():
+        return _of_file(path)
+    if (path / MANIFEST).is_file():
+        return _of_file(path / f"{read_made(path).name}.csv")
+    made = find_release(results, release)
+    if (folder := made.inputs.get(f"table/{asked}")) is not None and (folder / f"{asked}.csv").is_file():
+        return _of_file(folder / f"{asked}.csv")
+    if (copy := made.folder / "tables" / f"{asked}.csv").is_file():
+        return _of_file(copy)
+    known = ", ".join(role.removeprefix("table/") for role in made.inputs if role.startswith("table/"))
+    raise StageError(
+        f"{asked}: neither a file nor a table of release {made.key} in {made.root}. It has: {known or 'none'}."
+    )
+
+
+def find_cell(table: Table, asked: str) -> Cell:
+    """`<policy>/<benchmark>:<column>`, or `<policy>/<benchmark>@<threshold>:<column>` where rows differ by threshold.
+
+    Raises StageError listing the rows, or the columns, when there is no such cell.
+    """
+    if not table.rows or not is_of_policies(table.rows[0]):
+        raise StageError(
+            f"{table.file}: its rows are not of a policy and a benchmark, so they cannot be followed back to records. "
+            f"Its columns: {', '.join(table.rows[0]) if table.rows else 'none'}."
+        )
+    labels = [label_of(row, table.rows) for row in table.rows]
+    label, colon, column = asked.rpartition(":")
+    if not colon:
+        raise StageError(f"{asked!r}: expected ROW:COLUMN, like {labels[0]}:tpf. Rows: {', '.join(labels)}.")
+    rows = [row for row, known in zip(table.rows, labels, strict=True) if label in (known, _at(row))]
+    if len(rows) != 1:
+        what = "several rows are" if len(rows) > 1 else "there is no row"
+        raise StageError(f"{table.file}: {what} {label!r}. Rows: {', '.join(labels)}.")
+    if column not in rows[0]:
+        raise StageError(f"{table.file} has no column {column!r}. Columns: {', '.join(numbers(table))}.")
+    if not _is_number(rows[0][column]):
+        found = f"{column} of {label} is {rows[0][column]!r}, no number"
+        raise StageError(f"{table.file}: {found}. Columns of numbers: {', '.join(numbers(table))}.")
+    return Cell(table, rows[0], column)
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Of a table's CSV file, `wide`."""
+    with open(file, newline="", encoding="utf-8") as text:
+        return wide(list(csv.DictReader(text)))
+
+
+def wide(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows of a table with a row a number as one a (policy, benchmark); other tables' as they are. Rows of no policy
+    (nothing was measured) are left out.
+
+    >>> wide([{"part": "measured", "policy": "a", "benchmark": "b", "metric": "tpf", "value": "2.0", "low": "1.5"}])
+    [{'policy': 'a', 'benchmark': 'b', 'tpf': '2.0', 'tpf_low': '1.5'}]
+    """
+    if not rows or not {"policy", "benchmark", "metric", "value"} <= set(rows[0]):
+        return rows
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    columns: dict[str, None] = {}
+    for row in rows:
+        if not row["policy"]:
+            continue
+        names = {name: row[name] for name in ("policy", "benchmark", "threshold") if row.get(name)}
+        entry = found.setdefault((row["policy"], row["benchmark"], row.get("threshold", "")), names)
+        part = row.get("part", "measured")
+        metric = row["metric"] if part == "measured" else f"{part}.{row['metric']}"
+        told = {metric: row["value"]} | {f"{metric}_{end}": row[end] for end in ("low", "high") if row.get(end)}
+        entry |= told
+        columns |= dict.fromkeys((*names, *told))
+    return [{column: entry.get(column, "") for column in columns} for entry in found.values()]
+
+
+def label_of(row: dict[str, str], rows: list[dict[str, str]]) -> str:
+    """What a row is called: with its threshold only where others differ from it in nothing else."""
+    plain = f"{_who(row)}/{row['benchmark']}"
+    twins = [other for other in rows if (_who(other), other["benchmark"]) == (_who(row), row["benchmark"])]
+    return _at(row) if len(twins) > 1 else plain
+
+
+def is_of_policies(row: dict[str, str]) -> bool:
+    """Whether a row is of a policy, or a series of runs, on a benchmark."""
+    return "benchmark" in row and bool({"policy", "series"} & set(row))
+
+
+def numbers(table: Table) -> list[str]:
+    """Columns that hold a number in every row that has anything there."""
+    return [c for c in table.rows[0] if any(r[c] for r in table.rows) and all(_is_number(r[c]) for r in table.rows)]
+
+
+def _who(row: dict[str, str]) -> str:
+    return row["policy"] if "policy" in row else row["series"]
+
+
+def _at(row: dict[str, str]) -> str:
+    return f"{_who(row)}/{row['benchmark']}" + (f"@{float(row['threshold']):g}" if row.get("threshold") else "")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True
+
+
+def _of_file(file: Path) -> Table:
+    """The table in a CSV file, whose manifest is beside it or one folder up."""
+    folder = next((f for f in (file.parent, file.parent.parent) if (f / MANIFEST).is_file()), None)
+    if folder is None:
+        raise StageError(f"{file} has no {MANIFEST} beside it: expected a file in a table's or a release's folder.")
+    owner = read_made(folder)
+    file = owner.folder / file.relative_to(folder)
+    if file.relative_to(owner.folder).as_posix() not in owner.manifest["outputs"]:
+        raise StageError(f"{owner.folder / MANIFEST} does not list {file.name}: it was not made by this stage.")
+    stage: Made | None = owner
+    if owner.kind == "release":
+        there = owner.inputs.get(f"table/{file.stem}")
+        stage = read_made(there) if there is not None and (there / MANIFEST).is_file() else None
+    for reader in filter(None, (stage, owner)):
+        roles = [role for role in reader.inputs if role.split("/")[0] == "collect"]
+        if roles:
+            return Table(file, owner, stage, reader, roles[0], read_rows(file))
+    raise StageError(f"{owner.folder / MANIFEST} names no collected results that {file.name} was made from.")

@@ -1,0 +1,104 @@
+"""The supervised objectives, as packed rows: block diffusion, and its autoregressive limit for the warm start.
+
+Block diffusion: of the m response tokens of a block, n are masked, n uniform in 1..m, which ones uniform; the loss of a
+copy is m/n times its cross-entropy. That is SDAR's 1/t-weighted loss with the mask ratio stratified over its possible
+counts: the same expectation, without empty draws. Autoregressive: block size 1, every position masked once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightningrl.errors import TrainingError
+from lightningrl.models.packing import PackedRow, pack, token_scores
+from lightningrl.models.transformer import Transformer
+from lightningrl.training.supervised.corpus import TrainingSequence
+
+
+def diffusion_row(
+    sequence: TrainingSequence, block_size: int, copies: int, mask_token_id: int, rng: np.random.Generator
+) -> tuple[PackedRow, np.ndarray]:
+    """The row and the weight of each scored token (in row order)."""
+    prompt_len = len(sequence.prompt_ids)
+    ids = np.concatenate([sequence.prompt_ids, sequence.response_ids])
+    first = prompt_len // block_size
+    blocks = np.repeat(np.arange(first, len(ids) // block_size), copies)
+    target_CK = ids.reshape(-1, block_size)[blocks]
+    maskable_CK = (np.arange(len(ids)) >= prompt_len).reshape(-1, block_size)[blocks]
+    maskable_C = maskable_CK.sum(axis=1)
+    masked_C = 1 + np.floor(rng.random(len(blocks)) * maskable_C).astype(np.int64)
+    order_CK = np.where(maskable_CK, rng.random(target_CK.shape), 2.0).argsort(axis=1).argsort(axis=1)
+    scored_CK = order_CK < masked_C[:, None]
+    row = PackedRow(
+        clean_ids=ids[: len(ids) - block_size],
+        copy_block=blocks,
+        copy_ids=np.where(scored_CK, mask_token_id, target_CK),
+        target_ids=target_CK,
+        scored=scored_CK,
+    )
+    return row, np.repeat(maskable_C / masked_C, masked_C)
+
+
+def autoregressive_row(sequence: TrainingSequence, mask_token_id: int) -> tuple[PackedRow, np.ndarray]:
+    """Block size 1: each response token from a mask token and the clean past."""
+    ids = np.concatenate([sequence.prompt_ids, sequence.response_ids])
+    positions = np.arange(len(sequence.prompt_ids), len(ids))
+    row = PackedRow(
+        clean_ids=ids[:-1],
+        copy_block=positions,
+        copy_ids=np.full((len(positions), 1), mask_token_id, dtype=np.int64),
+        target_ids=ids[positions, None],
+        scored=np.ones((len(positions), 1), dtype=bool),
+    )
+    return row, np.ones(len(positions))
+
+
+def supervised_backward(
+    model: Transformer,
+    rows: Sequence[tuple[PackedRow, np.ndarray]],
+    microbatch: int,
+    workers: ThreadPoolExecutor | None = None,
+) -> float:
+    """Add the gradient of the batch's mean weighted cross-entropy a maskable token; returns the mean, nats.
+
+    The mean is over the whole batch, whatever `microbatch`: the sequences of one forward, which are of similar cost.
+    workers: threads that compute micro-batches side by side, each with one thread of torch's. Gradients are added in
+    the order of the micro-batches, so the number of threads changes no bit of the result. Unlike threads inside a
+    matrix product, they wait for each other once a step instead of hundreds of times, which is what makes the step
+    slow as soon as another process wants the same cores.
+    """
+    ordered = sorted(rows, key=lambda item: item[0].num_tokens)
+    total_weight = float(sum(weight.sum() for _, weight in rows))
+    chunks = [ordered[start : start + microbatch] for start in range(0, len(ordered), microbatch)]
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def gradients(chunk: Sequence[tuple[PackedRow, np.ndarray]]) -> tuple[float, tuple[Tensor, ...]]:
+        loss = weighted_cross_entropy(model, chunk) / total_weight
+        return float(loss.detach()), torch.autograd.grad(loss, weights)
+
+    mean = 0.0
+    # The longest is handed out first, so that it is not what everybody waits for at the end.
+    found = map(gradients, chunks) if workers is None else reversed(list(workers.map(gradients, reversed(chunks))))
+    for loss, gradient in found:
+        mean += loss
+        for parameter, part in zip(weights, gradient, strict=True):
+            parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
+    if not math.isfinite(mean):
+        raise TrainingError(
+            "the loss is not finite: training diverged. Lower the learning rates; the saved state stays."
+        )
+    return mean
+
+
+def weighted_cross_entropy(model: Transformer, rows: Sequence[tuple[PackedRow, np.ndarray]]) -> Tensor:
+    """Sum over the rows' scored tokens of weight times -log p, nats; differentiable scalar."""
+    packed = pack([row for row, _ in rows], model.lm_head.weight.device)
+    logp_n, _ = token_scores(model, packed)
+    weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(logp_n)
+    return -(weight_n * logp_n).sum()

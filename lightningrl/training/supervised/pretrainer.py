@@ -1,0 +1,141 @@
+"""Pre-training of the miniature's base: an autoregressive warm start, then block diffusion.
+
+This is SDAR's own recipe in small. The learning rates of a phase are constant, and fall linearly to zero over its
+`decay`. An exponential moving average of the weights over the diffusion phase is validated and shipped. All draws are
+keyed by (seed, step), so the base depends on the seed and the config alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lightningrl.models.packing import PackedRow
+from lightningrl.models.transformer import Transformer
+from lightningrl.training.protocol import StepResult
+from lightningrl.training.supervised.corpus import TrainingSequence
+from lightningrl.training.supervised.objective import autoregressive_row, diffusion_row, supervised_backward
+from lightningrl.training.supervised.optimiser import SupervisedOptimiser
+
+if TYPE_CHECKING:
+    from lightningrl.config.model import Phase, Pretrain
+
+MAX_GRAD_NORM = 1.0
+
+
+class Pretrainer:
+    """A `Trainer` (training/protocol.py).
+
+    corpora: sequences by benchmark; shares: their part of each batch; validate: a model's figures by name, of which
+    `accuracy_pct` is shown; workers: threads that compute micro-batches side by side.
+    """
+
+    def __init__(
+        self,
+        config: Pretrain,
+        seed: int,
+        model: Transformer,
+        corpora: Mapping[str, Sequence[TrainingSequence]],
+        validate: Callable[[Transformer], dict[str, float]],
+        workers: ThreadPoolExecutor | None = None,
+    ):
+        self.config, self.seed, self.model, self.validate = config, seed, model, validate
+        self.workers = workers
+        self.corpora = corpora
+        names = list(corpora)
+        total = sum(config.mixture.get(name, 1.0 if not config.mixture else 0.0) for name in names)
+        self.shares = {name: config.mixture.get(name, 1.0 if not config.mixture else 0.0) / total for name in names}
+        self.optimiser = SupervisedOptimiser(model, config.learning_rate, config.muon_learning_rate)
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
+        self.steps_done = 0
+
+    @property
+    def averaged(self) -> Transformer:
+        """The model with the averaged weights: the base."""
+        return cast(Transformer, self.average.module)
+
+    @property
+    def phase(self) -> str:
+        """Of the step about to be taken: `autoregressive`, `diffusion`."""
+        return "diffusion" if self._diffusion_steps >= 0 else "autoregressive"
+
+    @property
+    def done(self) -> bool:
+        return self._diffusion_steps >= self.config.diffusion.steps
+
+    @property
+    def _diffusion_steps(self) -> int:
+        """Diffusion steps already taken; negative in the warm start."""
+        return self.steps_done - self.config.autoregressive.steps
+
+    def _factor(self, plan: Phase) -> float:
+        """Factor of the learning rates at the step about to be taken: warm-up, the phase's own rate, its decay."""
+        warm = min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
+        left = -self._diffusion_steps if self._diffusion_steps < 0 else plan.steps - self._diffusion_steps
+        falling = plan.decay * plan.steps
+        return plan.rate * warm * (min(1.0, left / falling) if falling else 1.0)
+
+    def step(self) -> StepResult:
+        start, phase = time.monotonic(), self.phase
+        plan: Phase = self.config.autoregressive if phase == "autoregressive" else self.config.diffusion
+        factor = self._factor(plan)
+        loss = supervised_backward(self.model, self._rows(phase, plan), self.config.microbatch, self.workers)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
+        self.optimiser.step(factor)
+        if phase == "diffusion":
+            self.average.update_parameters(self.model)
+        self.steps_done += 1
+        metrics: dict[str, Any] = {"step": self.steps_done, "phase": phase, "loss": loss, "rate": factor}
+        timing = {"update_s": time.monotonic() - start}
+        taken = self._diffusion_steps
+        if taken > 0 and (taken % self.config.validate_every == 0 or self.done):
+            metrics |= self.validate(self.averaged)
+            timing["validation_s"] = time.monotonic() - start - timing["update_s"]
+        return StepResult(metrics, timing)
+
+    def _rows(self, phase: str, plan: Phase) -> list[tuple[PackedRow, np.ndarray]]:
+        rng = np.random.default_rng([self.seed, self.steps_done])
+        mask_id, block_size = self.model.config.mask_token_id, self.model.config.block_size
+        rows = []
+        for name, count in split_counts(self.shares, plan.sequences).items():
+            corpus = self.corpora[name]
+            for index in rng.integers(0, len(corpus), count):
+                if phase == "autoregressive":
+                    rows.append(autoregressive_row(corpus[index], mask_id))
+                else:
+                    rows.append(diffusion_row(corpus[index], block_size, plan.copies, mask_id, rng))
+        return rows
+
+    def describe(self, result: StepResult) -> str:
+        row = result.metrics
+        validated = f"  validation accuracy {row['accuracy_pct']:.1f} %" if "accuracy_pct" in row else ""
+        return f"step {row['step']} ({row['phase']})  loss {row['loss']:.3f}{validated}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps_done": self.steps_done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps_done = state["steps_done"]
+
+
+def split_counts(shares: Mapping[str, float], total: int) -> dict[str, int]:
+    """`total` divided by shares, largest remainder first; the counts add up."""
+    exact = {name: share * total for name, share in shares.items()}
+    counts = {name: int(value) for name, value in exact.items()}
+    for name in sorted(exact, key=lambda name: counts[name] - exact[name])[: total - sum(counts.values())]:
+        counts[name] += 1
+    return counts

@@ -1,0 +1,84 @@
+"""A plan of one stage kind in an empty folder, with the stage's own code replaced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small import make, small_plan
+
+from lightningrl.config.experiment import Experiment, load
+from lightningrl.pipeline import runner
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import Plan, plan
+from lightningrl.pipeline.stage import Stage
+from lightningrl.pipeline.stages.context import StageContext
+
+NANO = PACKAGE.parent / "config" / "nano.yaml"
+
+
+@pytest.fixture
+def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The plan of nano; results go to an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
+    return plan(load(NANO))
+
+
+@pytest.fixture
+def with_resources() -> Callable[..., Plan]:
+    def make(**resources: object) -> Plan:
+        tree = load(NANO).model_dump()
+        return plan(Experiment.model_validate(tree | {"resources": tree["resources"] | resources}))
+
+    return make
+
+
+@pytest.fixture
+def entry(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[StageContext], None]], None]:
+    """Replaces what every stage runs."""
+
+    def replace(run: Callable[[StageContext], None]) -> None:
+        monkeypatch.setattr(runner, "resolve", lambda reference: run)
+
+    return replace
+
+
+@pytest.fixture
+def write_outputs(nano: Plan) -> Callable[[StageContext], None]:
+    """A stage that writes its files' names into them, as JSON."""
+    by_folder: dict[Path, Stage] = {stage.folder: stage for stage in nano}
+
+    def run(context: StageContext) -> None:
+        for name in by_folder[context.folder].files:
+            path = context.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(name))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def _two_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Plan, Plan]]:
+    root = tmp_path_factory.mktemp("two")
+    plans = small_plan(), small_plan(grpo_traj={"learning_rate": 0.5})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for planned in plans:
+            make(planned, patch)
+    return root, plans
+
+
+@pytest.fixture
+def two_versions(
+    _two_versions: tuple[Path, tuple[Plan, Plan]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Plan, Plan]:
+    """The plans of two versions of one experiment, both finished in the working directory's results/; the second has
+    another learning rate of grpo-traj."""
+    root, plans = _two_versions
+    shutil.copytree(root / "results", tmp_path / "results", symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    return plans

@@ -1,0 +1,259 @@
+"""A number in a table is followed back to its records, weights and data, from manifests alone, and computed again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small import FORWARDS, make, small_plan
+from typer.testing import CliRunner
+
+from lightningrl.cli import app
+from lightningrl.utils.files import sha256_file, write_json
+
+
+def run(*arguments: object, status: int = 0):
+    done = CliRunner().invoke(app.app, [str(argument) for argument in arguments])
+    assert done.exit_code == status, done.output
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def explained(cell: str, table: str = "main", *options: object) -> dict:
+    return json.loads(run("explain", table, "--cell", cell, "--json", *options).stdout)
+
+
+def test_the_chain_goes_from_the_table_to_the_data(two_versions):
+    found = explained("grpo-traj/gsm-mini:tpf")
+    links = found["links"]
+    assert [link["title"] for link in links] == ["table", "collected", "records", "weights", "base", "data", "data"]
+    plan = two_versions[1]
+    assert links[2]["folder"] == str(plan.stage("evaluate", "grpo-traj/gsm-mini").folder)
+    assert links[3]["folder"] == str(plan.stage("train", "grpo-traj").folder)
+    weights = plan.stage("train", "grpo-traj").folder / "model.safetensors"
+    assert links[3]["files"] == {"model.safetensors": sha256_file(weights)}
+    assert links[3]["facts"]["chosen"].startswith("step 4: validation_tpf 2.5")
+    assert "learning_rate 0.5" in links[3]["facts"]["run"] and "algorithm grpo_traj" in links[3]["facts"]["run"]
+    assert links[2]["facts"]["records"] == "16, 8 of them at threshold 0.9"
+    assert links[2]["facts"]["proof selfcheck/gsm-mini"] == "official 8 of 8 right"
+    assert all(link["is_here"] and link["commit"] for link in links)
+    assert {"train.jsonl", "test.jsonl", "sources.json"} <= set(links[5]["files"])
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "how"),
+    [
+        ("base/gsm-mini:tpf", 6 / FORWARDS["base"], "48 response tokens in 48 denoise forwards"),
+        ("lightningrl/gsm-mini:tpf", 6 / FORWARDS["lightningrl"], "48 response tokens in 24 denoise forwards"),
+        ("lightningrl/gsm-mini:accuracy_pct", 50.0, "4 right of 8"),
+        ("lightningrl/gsm-mini@0.9:forwards_per_problem", 3.0, "24 denoise forwards for 8 answers"),
+    ],
+)
+def test_the_number_is_computed_again_from_the_records(two_versions, cell, value, how):
+    found = explained(cell)
+    assert found["recomputed"] == {"value": value, "how": how} and float(found["text"]) == value
+
+
+@pytest.mark.parametrize("column", ["aup", "aup_anchored_difference_high", "accuracy_difference", "tpf_low"])
+def test_what_is_collected_of_several_evaluations_is_collected_again(two_versions, column):
+    found = explained(f"lightningrl/gsm-mini:{column}")
+    assert found["recomputed"]["value"] == float(found["text"])
+    assert "collected anew" in found["recomputed"]["how"]
+
+
+def test_rows_of_a_sweep_are_told_apart_by_threshold(two_versions):
+    assert explained("base/gsm-mini@0.02:accuracy_pct", "frontier")["recomputed"]["value"] == 25.0
+    assert "no row 'base/gsm-mini'. Rows: base/gsm-mini@0.02, base/gsm-mini@0.9," in (
+        run("explain", "frontier", "--cell", "base/gsm-mini:tpf", status=2).stderr
+    )
+
+
+@pytest.mark.parametrize("where", ["release copy", "stage's file", "stage's folder"])
+def test_a_table_may_be_a_path(two_versions, where):
+    folder = two_versions[1].stage("table", "main").folder
+    path = {"release copy": "results/nano/latest/tables/main.csv", "stage's file": folder / "main.csv"}.get(
+        where, folder
+    )
+    found = explained("base/gsm-mini:tpf", str(path))
+    assert found["recomputed"]["value"] == 1.0
+    assert ("release" in [link["title"] for link in found["links"]]) == (where == "release copy")
+
+
+def test_an_older_release_is_explained_by_its_key(two_versions):
+    for plan, tpf in zip(two_versions, (6 / 4, 6 / 5), strict=True):
+        assert explained("grpo-traj/gsm-mini:tpf", "main", "--release", plan.release.key)["recomputed"]["value"] == tpf
+
+
+def test_a_copy_from_another_machine_without_weights_and_data_is_enough(two_versions, tmp_path, monkeypatch):
+    weights = sha256_file(two_versions[1].stage("train", "lightningrl").folder / "model.safetensors")
+    copy = tmp_path / "elsewhere" / "theirs"
+    shutil.copytree("results/nano", copy, symlinks=True)
+    shutil.rmtree("results")
+    for kind in ("data", "train", "pretrain", "tokenizer", "selfcheck", "cache"):
+        shutil.rmtree(copy / kind)
+    links = explained("lightningrl/gsm-mini:tpf", "main", "--results", copy)["links"]
+    assert [(link["title"], link["is_here"]) for link in links[2:]] == [
+        ("records", True), ("weights", False), ("data", False)
+    ]  # fmt: skip
+    assert links[3]["files"]["model.safetensors"] == weights
+    assert "not here; recorded" in run("explain", "main", "--cell", "base/gsm-mini:tpf", "--results", copy).stdout
+
+
+def test_without_records_it_says_that_nothing_was_computed(two_versions):
+    two_versions[1].stage("evaluate", "base/gsm-mini").folder.joinpath("records.jsonl").unlink()
+    shown = run("explain", "main", "--cell", "base/gsm-mini:tpf").stdout
+    assert "not done: " in shown and "records.jsonl is not here" in " ".join(shown.split())
+
+
+def test_records_that_were_changed_are_an_error(two_versions):
+    path = two_versions[1].stage("evaluate", "base/gsm-mini").folder / "records.jsonl"
+    path.write_text(path.read_text().replace('"correct":false', '"correct":true', 1))
+    done = run("explain", "main", "--cell", "base/gsm-mini:accuracy_pct", status=2)
+    assert "records.jsonl is damaged" in done.stderr
+
+
+def test_a_table_that_says_another_number_than_its_records_is_an_error(two_versions):
+    folder = two_versions[1].stage("table", "main").folder
+    (folder / "main.csv").write_text((folder / "main.csv").read_text().replace(",50.0,", ",60.0,"))
+    assert "main.csv is damaged" in run("explain", "main", "--cell", "base/gsm-mini:accuracy_pct", status=2).stderr
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["outputs"]["main.csv"]["sha256"] = sha256_file(folder / "main.csv")
+    write_json(folder / "manifest.json", manifest)
+    done = run("explain", "main", "--cell", "base/gsm-mini:accuracy_pct", status=2)
+    assert (
+        "the table says 60.0, its records, read by today's code, give 50.0" in done.stderr
+        and "NOT THE SAME" in done.stdout
+    )
+
+
+def test_a_manifest_that_was_changed_is_an_error(two_versions):
+    path = two_versions[1].stage("train", "lightningrl").manifest
+    path.write_text(path.read_text().replace('"learning_rate": 0.0001', '"learning_rate": 0.0002'))
+    done = run("explain", "main", "--cell", "lightningrl/gsm-mini:tpf", status=2)
+    assert "was changed: its key does not follow" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("main", "--cell", "ppo/gsm-mini:tpf"), "no row 'ppo/gsm-mini'. Rows: base/gsm-mini, lightningrl/gsm-mini"),
+        (("main", "--cell", "base/gsm-mini:speed"), "no column 'speed'. Columns: threshold, n_problems"),
+        (("main", "--cell", "base/gsm-mini:role"), "is 'before', no number. Columns of numbers: threshold, n_problems"),
+        (("main", "--cell", "tpf"), "expected ROW:COLUMN, like base/gsm-mini:tpf"),
+        (("tables9",), "neither a file nor a table of release"),
+        (("main", "--release", "00000000"), "has no such release"),
+        (("main", "--results", "nowhere"), "nowhere is no folder"),
+    ],
+)
+def test_what_is_not_there_is_answered_with_what_is(two_versions, arguments, message):
+    assert message in run("explain", *arguments, status=2).stderr
+
+
+def test_a_table_with_a_row_a_number_is_explained_like_one_with_a_column(two_versions):
+    """As the paper's tables are written: published, measured, difference."""
+    folder = two_versions[1].stage("table", "main").folder
+    lines = ["part,benchmark,row,policy,metric,value,low,high"]
+    lines += ["published,gsm-mini,R,,tpf,9.0,,", "measured,gsm-mini,R,lightningrl,tpf,2.0,1.5,2.5"]
+    lines += ["measured,gsm-mini,R,lightningrl,aup,150.0,,", "difference,gsm-mini,R,lightningrl,tpf,-7.0,,"]
+    (folder / "main.csv").write_text("\n".join(lines) + "\n")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["outputs"]["main.csv"]["sha256"] = sha256_file(folder / "main.csv")
+    write_json(folder / "manifest.json", manifest)
+    assert explained("lightningrl/gsm-mini:tpf")["recomputed"]["how"] == "48 response tokens in 24 denoise forwards"
+    shown = run("explain", "main", "--cell", "lightningrl/gsm-mini:difference.tpf").stdout
+    assert "is not among the numbers that are collected from records" in " ".join(shown.split())
+
+
+@pytest.fixture
+def pooled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Series of two seeds, and speeds."""
+    runs = {name: {"seeds": [0, 1]} for name in ("lightningrl", "supervised")}
+    runs["grpo_traj"] = {"published": "LightningRL-8B-b32"}
+    monkeypatch.chdir(tmp_path)
+    return make(small_plan(tables=("study", "criteria", "table7"), **runs), monkeypatch)
+
+
+def test_a_mean_over_seeds_goes_back_to_the_records_of_each(pooled):
+    found = explained("lightningrl/gsm-mini:tpf", "study")
+    assert [link["folder"] for link in found["links"] if link["title"] == "records"] == [
+        str(pooled.stage("evaluate", f"lightningrl-{seed}/gsm-mini").folder) for seed in (0, 1)
+    ]
+    assert len([link for link in found["links"] if link["title"] == "weights"]) == 2
+    assert found["recomputed"]["value"] == (6 / 2 + 6 / 3) / 2, "the mean of ratios, not the ratio of sums"
+    assert found["recomputed"]["how"] == (
+        "mean of 2 runs: 48 response tokens in 16 denoise forwards; 48 response tokens in 24 denoise forwards"
+    )
+    assert explained("base/gsm-mini:tpf", "study")["recomputed"]["value"] == 6 / FORWARDS["base"]
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("study", "accuracy_difference_low"), ("study", "aup_anchored"), ("criteria", "tpf_ratio")],
+)
+def test_what_is_made_of_several_seeds_is_made_again(pooled, table, column):
+    found = explained("lightningrl/gsm-mini:" + column, table)
+    assert found["recomputed"]["value"] == float(found["text"]) and "made" in found["recomputed"]["how"]
+
+
+def test_a_copy_of_a_table_with_results_of_its_own_asks_for_its_stage(pooled):
+    table = pooled.stage("table", "table7").folder
+    shutil.rmtree(table)
+    shown = " ".join(run("explain", "table7", "--cell", "grpo-traj/gsm-mini:tokens_per_second").stdout.split())
+    assert "not done: table7 is made of results collected for it alone" in shown
+    done = run("redraw", "results/nano", "--table", "table7", "--out", "again", status=2)
+    assert "copy table/table7-<key>" in done.stderr
+
+
+def test_a_series_of_which_nothing_was_collected(pooled):
+    folder = pooled.stage("table", "study").folder
+    (folder / "study.csv").write_text((folder / "study.csv").read_text().replace("lightningrl,", "printed,"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["outputs"]["study.csv"]["sha256"] = sha256_file(folder / "study.csv")
+    write_json(folder / "manifest.json", manifest)
+    shown = " ".join(run("explain", "study", "--cell", "printed/gsm-mini:tpf").stdout.split())
+    assert "collected nothing of printed; it has: evaluate/base/" in shown
+
+
+def test_a_number_that_does_not_apply_is_none(pooled):
+    """Nano has no threshold 0.7 to lose accuracy at."""
+    found = explained("lightningrl/gsm-mini:cliff", "criteria")
+    assert found["text"] == "" and found["recomputed"]["value"] is None
+
+
+def test_a_speed_goes_back_to_what_was_measured(pooled):
+    found = explained("grpo-traj/gsm-mini:tokens_per_second", "table7")
+    assert found["recomputed"]["value"] == 100.0 * FORWARDS["grpo-traj"] == float(found["text"])
+    titles = [link["title"] for link in found["links"]]
+    assert titles[:4] == ["table", "collected", "speed", "weights"] and "records" not in titles
+    measured = pooled.stage("speed", "grpo-traj/gsm-mini").folder / "speed.json"
+    assert found["links"][2]["files"] == {"speed.json": sha256_file(measured)}
+    measured.write_text(measured.read_text().replace("400", "700"))
+    assert (
+        "speed.json is damaged"
+        in run("explain", "table7", "--cell", "grpo-traj/gsm-mini:tokens_per_second", status=2).stderr
+    )
+
+
+def test_without_a_cell_rows_and_columns_are_listed(two_versions):
+    shown = " ".join(run("explain", "main").stdout.split())
+    assert "base/gsm-mini, lightningrl/gsm-mini" in shown and "accuracy_pct, accuracy_pct_low" in shown
+
+
+def test_explaining_and_redrawing_import_no_torch(two_versions):
+    program = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom lightningrl import cli\n"
+        "for line in ('explain main --cell base/gsm-mini:aup', 'redraw results/nano --out again', 'results',\n"
+        "        'diff nano/latest latest', 'results --prune --keep latest'):\n"
+        "    done = CliRunner().invoke(cli.app, line.split())\n"
+        "    assert done.exit_code == 0, done.output\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    root = Path(app.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": str(root)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,227 @@
+"""A checkpoint from elsewhere as the base: config, DAG, import, and a train and an evaluate that start from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from fixtures.byte_checkpoint import save_byte_checkpoint
+
+from lightningrl.config.experiment import Experiment, load
+from lightningrl.errors import CheckpointError, ConfigError
+from lightningrl.models.checkpoint import load_model, save_model
+from lightningrl.pipeline import manifest, runner
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import Plan, plan
+from lightningrl.pipeline.runner import run_stage
+from lightningrl.pipeline.stages import checkpoint as stage_module
+
+NANO = yaml.safe_load((PACKAGE.parent / "config" / "nano.yaml").read_text())
+STOP = 10
+"""The token that only generation_config.json names as an end: the byte of a common letter."""
+
+
+def official(folder: Path, shards: bool = False) -> Path:
+    """A tiny checkpoint as the hub has them: nothing says block size or mask token, an end of turn beside the pad."""
+    save_byte_checkpoint(folder, max_position_embeddings=512)
+    if shards:
+        save_model(load_model(folder), folder, eos_token_id=1, pad_token_id=1, max_shard_bytes=20_000)
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("block_size", "mask_token_id"):
+        del config[key]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [STOP]}))
+    return folder
+
+
+def mask_of(folder: Path) -> int:
+    from lightningrl.tokenization import load_tokenizer
+
+    return load_tokenizer(folder).mask_token_id
+
+
+def experiment(folder: Path, **base: object) -> Experiment:
+    """gsm-mini and one run of two steps from a checkpoint in `folder`."""
+    run = NANO["runs"][0] | {"steps": 2, "threshold": 0.02}
+    tree = {name: value for name, value in NANO.items() if name not in ("model", "pretrain", "tokenizer")}
+    tree |= {
+        "benchmarks": [{"name": "gsm-mini", "train": 20, "validation": 2, "test": 3, "max_new_tokens": 8}],
+        "base": {"checkpoint": str(folder), "block_size": 4, "mask_token_id": mask_of(folder)} | base,
+        "runs": [run],
+    }
+    return Experiment.model_validate(tree)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield official(tmp_path / "models" / "tiny", shards=True)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def imported(planned: Plan) -> Path:
+    stage = planned.stage("checkpoint", "base")
+    run_stage(planned, stage)
+    return stage.folder
+
+
+def test_the_plan_has_an_import_and_no_pretraining(folder):
+    planned = plan(experiment(folder))
+    names = [f"{stage.kind}/{stage.name}" for stage in planned]
+    assert names[:6] == [
+        "data/gsm-mini", "selfcheck/gsm-mini", "checkpoint/base", "train/lightningrl", "evaluate/base/gsm-mini",
+        "evaluate/lightningrl/gsm-mini",
+    ]  # fmt: skip
+    base = planned.stage("checkpoint", "base")
+    assert not base.inputs and not base.after
+    assert planned.stage("train", "lightningrl").inputs["base"] is base
+    assert planned.stage("evaluate", "base/gsm-mini").inputs["policy"] is base
+
+
+def test_a_run_is_evaluated_where_it_says_and_this_changes_no_training(folder):
+    one = experiment(folder).model_dump(mode="json")
+    one["benchmarks"].append(one["benchmarks"][0] | {"name": "code-mini"})
+    two = json.loads(json.dumps(one))
+    two["runs"][0]["evaluate_on"] = ["gsm-mini", "code-mini"]
+    before, after = (plan(Experiment.model_validate(tree)) for tree in (one, two))
+    evaluated = {s.name for s in after.of("evaluate")} - {s.name for s in before.of("evaluate")}
+    assert evaluated == {"lightningrl/code-mini"}
+    assert before.stage("train", "lightningrl").key == after.stage("train", "lightningrl").key
+    for wrong in (["mbpp"], ["gsm-mini", "gsm-mini"]):
+        two["runs"][0]["evaluate_on"] = wrong
+        with pytest.raises(ValueError, match=r"runs\.lightningrl\.evaluate_on"):
+            Experiment.model_validate(two)
+
+
+def test_the_import_says_what_it_took_and_its_manifest_covers_every_file(folder):
+    made = imported(planned := plan(experiment(folder)))
+    shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    said = json.loads((made / "checkpoint.json").read_text())
+    assert (said["from"], said["revision"], said["shards"]) == ("folder", None, len(shards))
+    assert said["parameters"] == sum(p.numel() for p in load_model(made).parameters())
+    assert str(folder) not in json.dumps(said)
+    outputs = json.loads((made / "manifest.json").read_text())["outputs"]
+    assert set(outputs) == {*said["files"], "checkpoint.json"}
+    assert all(outputs[name] == said["files"][name] for name in said["files"] if name != "config.json")
+    assert load_model(made).config.block_size == 4
+    (made / shards[0]).unlink()
+    with pytest.raises(Exception, match=f"{shards[0]} is missing"):
+        manifest.check_input("base", planned.stage("checkpoint", "base"))
+
+
+def test_weights_are_links_and_stay_when_the_origin_goes(folder):
+    made = imported(plan(experiment(folder)))
+    [first, *_] = sorted(folder.glob("model-*.safetensors"))
+    assert os.path.samefile(first, made / first.name)
+    shutil.rmtree(folder)
+    assert load_model(made)
+
+
+def test_where_a_hard_link_is_impossible_it_is_a_symbolic_one(folder, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(stage_module.os, "link", refuse)
+    source = folder / "model.safetensors.index.json"
+    assert stage_module.link(source, tmp_path / "there" / "x") == "symbolic links"
+    assert (tmp_path / "there" / "x").is_symlink() and os.path.samefile(source, tmp_path / "there" / "x")
+
+
+def test_a_train_and_an_evaluate_start_from_it(folder):
+    planned = plan(experiment(folder))
+    for kind in ("data", "selfcheck", "checkpoint", "train", "evaluate"):
+        for stage in planned.of(kind):
+            run_stage(planned, stage)
+    base, trained = (planned.stage(*name) for name in (("checkpoint", "base"), ("train", "lightningrl")))
+    manifest_inputs = json.loads((trained.folder / "manifest.json").read_text())["inputs"]
+    assert manifest_inputs["base"]["key"] == base.key
+    assert {p.name for p in trained.folder.iterdir()} >= {"tokenizer.json", "generation_config.json"}
+    assert load_model(trained.folder).config == load_model(base.folder).config
+    assert set(json.loads((trained.folder / "manifest.json").read_text())["outputs"]) >= {"model.safetensors"}
+    rows = (planned.stage("evaluate", "base/gsm-mini").folder / "records.jsonl").read_text().splitlines()
+    assert len(rows) == 3 * 2
+
+
+def test_the_ends_of_generation_config_end_a_response(folder):
+    from lightningrl.pipeline.stages.decoder import make_decoder
+    from lightningrl.pipeline.stages.loading import load_policy
+
+    made = imported(planned := plan(experiment(folder)))
+    model, tokenizer = load_policy(made)
+    decoder = make_decoder({"decoding": planned.experiment.decoding}, model, tokenizer, made)
+    assert STOP in decoder.stop_ids and tokenizer.eos_token_id in decoder.stop_ids
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint": "nowhere"}, "no folder here and no name of a hub repository"),
+        ({"mask_token_id": 3}, r"the tokenizer's mask token '<\|MASK\|>' is \d+, base.mask_token_id says 3"),
+        ({"mask_token_id": 10**6}, "mask token 1000000 outside the vocabulary"),
+        ({"sha256": "0" * 64}, "base.sha256 says 0000"),
+    ],
+)
+def test_a_checkpoint_that_is_not_as_said_is_refused(folder, change, message):
+    with pytest.raises(CheckpointError, match=message):
+        imported(plan(experiment(folder, **change)))
+
+
+def test_another_block_size_than_the_file_says_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"block_size": 8}))
+    with pytest.raises(CheckpointError, match="says block_size 8, the caller 4"):
+        imported(plan(experiment(folder)))
+
+
+def test_a_damaged_shard_is_refused(folder):
+    sorted(folder.glob("model-*.safetensors"))[1].write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="damaged"):
+        imported(plan(experiment(folder)))
+
+
+def test_required_pins_want_a_hash_of_a_folder_and_with_it_the_place_enters_no_key(folder, tmp_path):
+    tree = experiment(folder).model_dump(mode="json")
+    tree["data"]["require_pins"] = True
+    with pytest.raises(CheckpointError, match=r"pinned by no `base\.sha256`"):
+        imported(plan(Experiment.model_validate(tree)))
+    tree["data"]["require_pins"] = False
+    sha256 = json.loads((imported(plan(Experiment.model_validate(tree))) / "checkpoint.json").read_text())["sha256"]
+    tree["data"]["require_pins"] = True
+    tree["base"]["sha256"] = sha256
+    here = plan(Experiment.model_validate(tree))
+    elsewhere = json.loads(json.dumps(tree))
+    elsewhere["base"]["checkpoint"] = str(shutil.copytree(folder, tmp_path / "copy"))
+    moved = plan(Experiment.model_validate(elsewhere))
+    assert imported(moved) == imported(here)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base": {"checkpoint": "a/b", "block_size": 4, "mask_token_id": 1}}, "together with model and pretrain"),
+        ({"model": None, "pretrain": None}, "found neither `base` nor `model` and `pretrain`"),
+        ({"model": None}, "found pretrain; expected `base`"),
+        (
+            {"base": {"checkpoint": "a/b", "block_size": 4}, "model": None, "pretrain": None},
+            r"base\.mask_token_id: this key is required",
+        ),
+        (
+            {"base": {"checkpoint": "a/b", "block_size": 4, "mask_token_id": 1, "revision": "main"}},
+            r"base\.revision: found 'main'",
+        ),
+    ],
+)
+def test_a_config_has_one_base(tmp_path, change, message):
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump(NANO | change))
+    with pytest.raises(ConfigError, match=message):
+        load(file)
