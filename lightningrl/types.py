@@ -2,7 +2,8 @@
 
 Shapes: P prompt tokens; S decoded positions (from P to the end of the last block); L <= S response tokens,
 up to and including the first stop token. Positions are absolute from the first prompt token; position p
-lies in block p // K, so the first decoded block may begin with prompt tokens. Plain data: numpy, no torch.
+lies in block (p - origin) // K, so with origin 0 the first decoded block may begin with prompt tokens. Plain data:
+numpy, no torch.
 """
 
 from __future__ import annotations
@@ -106,6 +107,13 @@ class Trajectory:
     policy_version: int
     """Optimiser step of the weights that produced it."""
     stats: DecodeStats
+    origin: int = 0
+    """The position at which the grid of blocks begins: 0, or the prompt's end."""
+    schedule: str = "FusedCommit"
+    """The class of the schedule that decoded it."""
+    exact_cache: bool = True
+    """Every forward saw what one without a cache would have seen. Where it did not, `behaviour_logp` is not what the
+    model gives for the trajectory's states."""
     entropy: np.ndarray | None = None
     """[S] float32, nats: of the distribution that the token was drawn from; None where the engine does not say."""
 
@@ -115,9 +123,10 @@ class Trajectory:
             raise ValueError(f"{self.uid}: token_ids, reveal_step and behaviour_logp must have one length")
         if not 0 < self.response_len <= n_positions:
             raise ValueError(f"{self.uid}: response_len {self.response_len} outside 1..{n_positions}")
-        if (len(self.prompt_ids) + n_positions) % self.block_size:
+        begin = len(self.prompt_ids) - self.origin
+        if (begin + n_positions) % self.block_size:
             raise ValueError(f"{self.uid}: prompt + response must end on the block grid of {self.block_size}")
-        block_S = (len(self.prompt_ids) + np.arange(n_positions)) // self.block_size
+        block_S = (begin + np.arange(n_positions)) // self.block_size
         if self.reveal_step[: self.response_len].min() < 1:
             raise ValueError(f"{self.uid}: a response token was never revealed")
         if self.reveal_step.min() < 0 or self.reveal_step.max() > self.stats.denoise_forwards:

@@ -1,4 +1,4 @@
-"""Decoding speed, side by side in one run: our engine by cache plan and batch, and the official loop at batch 1.
+"""Decoding speed, side by side in one run: our engine by schedule and batch, and the official loop at batch 1.
 
 Same weights, same prompts, greedy; a `Scripted` selector reveals a given number of tokens a step, so that tokens per
 forward are a parameter and random weights will do. Every engine's forwards are run once more bare (hidden states, and
@@ -23,10 +23,9 @@ from lightningrl.bench.machine import (
     seconds_of,
 )
 from lightningrl.bench.official_loop import OfficialLoop
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
 from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.models.transformer import Transformer
 
@@ -153,7 +152,7 @@ def variants_of(
     repeats_at_1: int,
     forwards: Sequence[str] = ("spans",),
 ) -> list[Variant]:
-    """The official loop, and ours with each cache plan at each batch, by each kind of forwards."""
+    """The official loop, and ours with each schedule at each batch, by each kind of forwards."""
     selector = Scripted(workload.tokens_per_step)
     single = workload.requests(repeats_at_1, model.config.vocab_size)
 
@@ -165,13 +164,13 @@ def variants_of(
         prefills = len(single) * (workload.prompt_tokens >= model.config.block_size)
         return tokens, loop.forwards - prefills, loop.forwards
 
-    def ours(cache: Any, batch: int, kind: str) -> Callable[[], tuple[int, int, int]]:
+    def ours(schedule: Any, batch: int, kind: str) -> Callable[[], tuple[int, int, int]]:
         requests = single if batch == 1 else workload.requests(batch, model.config.vocab_size)
         decoder = BlockDecoder(model, (), rows=batch, forwards=kind)
 
         def run() -> tuple[int, int, int]:
             decoder.ledger.clear()
-            found = decoder.decode(requests, DecodePolicy(selector, cache=cache))
+            found = decoder.decode(requests, DecodePolicy(selector, schedule=schedule))
             stats = [trajectory.stats for trajectory in found]
             row_forwards = sum(s.denoise_forwards + s.commit_forwards for s in stats)
             return sum(s.emitted_tokens for s in stats), row_forwards, len(decoder.ledger.forwards)
@@ -180,10 +179,10 @@ def variants_of(
 
     made = [Variant("official loop", 1, official, Recorder(model))]
     for batch in batches:
-        for name, cache in (("ours, fused", FusedCommit()), ("ours, separate", SeparateCommit())):
+        for name, schedule in (("ours, fused", FusedCommit()), ("ours, separate", SeparateCommit())):
             for kind in forwards:
                 label = name if kind == "spans" else f"{name}, {kind}"
-                made.append(Variant(label, batch, ours(cache, batch, kind), Recorder(model)))
+                made.append(Variant(label, batch, ours(schedule, batch, kind), Recorder(model)))
     return made
 
 

@@ -11,7 +11,7 @@ import torch
 
 from lightningrl.decoding.proposals import Proposals
 from lightningrl.decoding.protocol import Request, Selector
-from lightningrl.models.attention import PagedBlocks, PagedKV, PagedSpan
+from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan, key_limits
 from lightningrl.models.transformer import Transformer
 
 
@@ -57,8 +57,9 @@ class OfficialLoop:
 
     def _hidden(self, ids_L: torch.Tensor, start: int, queries: int) -> torch.Tensor:
         self.forwards += 1
-        size = self.model.config.block_size
-        span = PagedSpan(self.pages_1P, np.array([start]), queries, size, self.page_tokens)
-        positions_1Q = torch.arange(start, start + queries, device=ids_L.device)[None]
+        at_1Q = start + np.arange(queries)[None]
+        limits_1Q = key_limits(self.model.config, at_1Q, np.array([start + queries]))
+        span = PagedSpan(self.pages_1P, at_1Q, limits_1Q, self.page_tokens)
+        positions_1Q = torch.from_numpy(at_1Q).to(ids_L.device)
         ids_1Q = ids_L[start : start + queries][None]
-        return self.model.hidden(ids_1Q, positions_1Q, PagedBlocks(self.cache, [span]))[0]
+        return self.model.hidden(ids_1Q, positions_1Q, PagedAttention(self.cache, [span]))[0]

@@ -168,7 +168,7 @@ def evaluate(
     top_k: options.TopK = 0,
     top_p: options.TopP = 1.0,
     ranking: options.Ranking = "confidence",
-    cache: options.Cache = "fused",
+    schedule: options.Schedule = "fused",
     stop: options.Stop = "finish_block",
     seed: options.Seed = 0,
     shard: direct.Shard = 250,

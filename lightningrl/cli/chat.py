@@ -45,7 +45,7 @@ def chat(
     top_k: options.TopK = 0,
     top_p: options.TopP = 1.0,
     ranking: options.Ranking = "confidence",
-    cache: options.Cache = "fused",
+    schedule: options.Schedule = "fused",
     stop: options.Stop = "finish_block",
     seed: options.Seed = 0,
     block_size: options.BlockSize = None,
@@ -66,7 +66,7 @@ def chat(
     with user_errors(resumes=False):
         words: dict[str, Any] = {
             "selector": selector, "options": options.selector_options_of(selector_options), "parameter": threshold,
-            "ranking": ranking, "cache": cache, "stop": stop, "temperature": temperature, "top_k": top_k,
+            "ranking": ranking, "schedule": schedule, "stop": stop, "temperature": temperature, "top_k": top_k,
             "top_p": top_p, "seed": seed,
         }  # fmt: skip
         options.policy_from(**words)

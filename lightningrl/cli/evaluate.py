@@ -49,9 +49,8 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
     chosen = get_benchmark(benchmark)
     prompt = PromptOptions(style=given["style"], shots=given["shots"], compat=given["compat"])
     tasks.check_prompt(chosen, prompt)
-    words = {
-        name: given[name] for name in ("selector", "ranking", "cache", "stop", "temperature", "top_k", "top_p", "seed")
-    }
+    named = ("selector", "ranking", "schedule", "stop", "temperature", "top_k", "top_p", "seed")
+    words = {name: given[name] for name in named}
     words["options"] = options.selector_options_of(given["selector_options"])
 
     def policy(threshold: float) -> Any:

@@ -43,7 +43,7 @@ def generate(
     top_k: options.TopK = 0,
     top_p: options.TopP = 1.0,
     ranking: options.Ranking = "confidence",
-    cache: options.Cache = "fused",
+    schedule: options.Schedule = "fused",
     stop: options.Stop = "finish_block",
     seed: options.Seed = 0,
     rows: options.Rows = 64,
@@ -56,7 +56,7 @@ def generate(
 
     A line of the input is {"prompt": "..."}, {"messages": [{"role": "user", "content": "..."}]} or
     {"prompt_ids": [...]}, with an `id` if you like, and settings of its own that override the options: samples,
-    max_new_tokens, temperature, top_k, top_p, threshold, selector, selector_options, ranking, cache, stop, seed.
+    max_new_tokens, temperature, top_k, top_p, threshold, selector, selector_options, ranking, schedule, stop, seed.
 
     A line of the output has id, sample, index (the prompt's place in the input), text, stop, counts of tokens and
     forwards, TPF, and for every token its id, piece, log-probability and entropy (nats) and the forward that revealed
@@ -74,8 +74,8 @@ def generate(
 
         settings = settings_of(
             samples=samples, max_new_tokens=max_new_tokens, selector=selector, parameter=threshold,
-            selector_options=options.selector_options_of(selector_options), ranking=ranking, cache=cache, stop=stop,
-            temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+            selector_options=options.selector_options_of(selector_options), ranking=ranking, schedule=schedule,
+            stop=stop, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         )  # fmt: skip
         options.policy_from(**settings.words())  # wrong on the command line is wrong for all: say so at once
         asks = _asks(input, prompt, out, settings)

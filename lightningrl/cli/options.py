@@ -29,7 +29,9 @@ SelectorOptions = Annotated[
     str, typer.Option(metavar="JSON", help="""More for the selector: '{"inclusive": true, "steps": 8}'.""")
 ]
 Ranking = Annotated[str, typer.Option(help="confidence, neg_entropy, position, or module:attribute.")]
-Cache = Annotated[str, typer.Option(help="fused, separate, recompute, or module:attribute.")]
+Schedule = Annotated[
+    str, typer.Option("--schedule", "--cache", help="fused, separate, recompute, full_sequence, or module:attribute.")
+]
 Stop = Annotated[str, typer.Option(help="finish_block, inside_block, or module:attribute.")]
 Temperature = Annotated[float, typer.Option(help="0: greedy.")]
 TopK = Annotated[int, typer.Option(help="0: all tokens.")]

@@ -34,7 +34,7 @@ def trace(
     top_p: options.TopP = 1.0,
     seed: options.Seed = 0,
     ranking: options.Ranking = "confidence",
-    cache: options.Cache = "fused",
+    schedule: options.Schedule = "fused",
     stop: options.Stop = "finish_block",
     block_size: options.BlockSize = None,
     dtype: options.Dtype = "float32",
@@ -55,7 +55,7 @@ def trace(
         question = _question(prompt)
         policy = options.policy_from(
             selector=selector, parameter=threshold, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
-            ranking=ranking, cache=cache, stop=stop,
+            ranking=ranking, schedule=schedule, stop=stop,
         )  # fmt: skip
         from rich.console import Console
         from rich.text import Text

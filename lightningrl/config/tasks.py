@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lightningrl.config.section import Section
 from lightningrl.utils.registry import resolve
@@ -76,11 +76,13 @@ class Decoding(Section):
     """The selector's other arguments: `{inclusive: true, steps: 4}` of `threshold`, `{compat: true}` of `factor`."""
     ranking: str = "confidence"
     """The number by which positions are ordered: `confidence`, `neg_entropy`, `position`, or `module:attribute`."""
-    scope: str = "block"
-    """Which masked positions may be revealed: `block`, or `module:attribute`."""
-    cache: str = "fused"
-    """`fused`: the forward that writes a finished block's clean KV also denoises the next block; `separate`: a forward
-    of its own, as the published engines do; `recompute`: no cache; or `module:attribute`."""
+    schedule: str = "fused"
+    """How responses are walked, and what is kept between forwards. Block by block: `fused` (the forward that writes a
+    finished block's clean keys and values also denoises the next block), `separate` (a forward of its own, as the
+    published engines do), `recompute` (no cache). On a canvas of fixed length: `full_sequence`. Or `module:attribute`.
+    The older spelling `cache` is accepted."""
+    schedule_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The schedule's arguments: `{block_size: 32}` of `full_sequence`."""
     stop: str = "finish_block"
     """`finish_block`: a response ends with the block that holds its stop token; `inside_block`: as soon as the stop
     token and all before it are revealed; or `module:attribute`."""
@@ -89,6 +91,20 @@ class Decoding(Section):
     memory_mb: int | None = Field(None, gt=0)
     """Megabytes for the KV cache; rows wait for pages when it is full. Empty: as much as `rows` need. Changes no result
     but the last bits of floats."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_spelling(cls, found: Any) -> Any:
+        """`cache` and `scope` were two keys for what a schedule says alone."""
+        if not isinstance(found, dict) or not {"cache", "scope"} & found.keys():
+            return found
+        named = [found[key] for key in ("schedule", "cache", "scope") if found.get(key, "block") != "block"]
+        if len(named) > 1:
+            raise ValueError(
+                f"found {' and '.join(map(str, named))} as schedule, cache or scope; give `schedule` alone"
+            )
+        rest = {key: value for key, value in found.items() if key not in ("schedule", "cache", "scope")}
+        return rest | ({"schedule": named[0]} if named else {})
 
 
 class Evaluation(Section):

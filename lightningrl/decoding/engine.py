@@ -1,11 +1,11 @@
 """The block-parallel decoder: rows at different blocks and denoise steps share forwards over one paged KV cache.
 
-A row's life: its prompt's full blocks are prefilled; the rest of the prompt opens the first decoded block; each
-denoise forward draws every open position of the active block and the selector says which are revealed; a finished
-block's clean keys and values are written as the cache plan says, by default in the forward that first denoises the
-next block. A row ends by the stop rule, or at its length limit. Rows enter and leave between any two forwards. When the
-pages run out, the row that entered last gives its own back and is recomputed later; a request that could never fit is
-refused alone.
+A row's life, under SDAR's schedule: its prompt's full blocks are prefilled; the rest of the prompt opens the first
+decoded block; each denoise forward draws every open position of the active block and the selector says which are
+revealed; a finished block's clean keys and values are written by the forward that first denoises the next block. Other
+schedules (decoding/schedules/) compute other positions and keep less. A row ends by the stop rule, or at its length
+limit. Rows enter and leave between any two forwards. When the pages run out, the row that entered last gives its own
+back and is recomputed later; a request that could never fit is refused alone.
 
 Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state of
 the rows is on the host; a forward costs one copy to the device and one back.
@@ -34,7 +34,7 @@ KERNEL_PAGE_TOKENS = 256
 
 
 class BlockDecoder:
-    """A `Decoder` over an SDAR model on one device.
+    """A `Decoder` over a model on one device.
 
     stop_token_ids: any of them in the response ends it. rows: most rows decoded together. memory_bytes: of the KV
     cache (None: as much as the rows could need). page_tokens: positions a page, a multiple of the block size.
@@ -53,6 +53,8 @@ class BlockDecoder:
         forwards: str = "spans",
     ):
         size = model.config.block_size
+        if forwards != "spans" and model.config.attention != "block_causal":
+            raise DecodeError(f"forwards is {forwards!r}, but {model.config.attention} attention has 'spans' only")
         self.model, self.rows, self.memory_bytes = model, rows, memory_bytes
         smallest = KERNEL_PAGE_TOKENS if forwards in ("segments", "graphs") else SMALLEST_PAGE_TOKENS
         self.page_tokens = page_tokens or size * -(-smallest // size)
@@ -88,17 +90,18 @@ class BlockDecoder:
         self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None
     ) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others."""
-        size = self.model.config.block_size
+        size = self._check([policy, *(each.policy for each in requests if each.policy is not None)])
         waiting: deque[QueuedRequest] = deque()
         for index, request in enumerate(requests):
-            end = -(-(len(request.prompt_ids) + request.max_new_tokens) // size) * size
-            if (error := self._refusal(request, end)) is not None:
+            own = request.policy or policy
+            canvas = own.schedule.canvas(len(request.prompt_ids), request.max_new_tokens, size)
+            if (error := self._refusal(request, canvas.end)) is not None:
                 yield DecodeResult(index, request, error=error)
             else:
-                waiting.append(QueuedRequest(index, request, request.policy or policy, end))
+                waiting.append(QueuedRequest(index, request, own, canvas))
         if not waiting:
             return
-        run = self._run(waiting, observer)
+        run = self._run(waiting, size, observer)
         try:
             yield from run.outcomes()
         finally:
@@ -106,13 +109,27 @@ class BlockDecoder:
             run.cache.clear([page for held in run.rows.held for page in held])
             self._pool = run.pool
 
-    def _run(self, waiting: deque[QueuedRequest], observer: Observer | None) -> Scheduler:
+    def _check(self, policies: Sequence[DecodePolicy]) -> int:
+        """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
+        that leaves out what the model sees."""
+        for policy in policies:
+            if self.model.config.attention == "full" and not policy.schedule.fills_canvas:
+                raise DecodeError(
+                    f"{policy.schedule}: the model attends to all later masks, which this schedule does not compute; "
+                    "take one over the whole canvas, such as full_sequence"
+                )
+        sizes = {policy.schedule.block_size or self.model.config.block_size for policy in policies}
+        if len(sizes) > 1:
+            raise DecodeError(f"requests decoded together have blocks of {sorted(sizes)} positions, expected one size")
+        return sizes.pop()
+
+    def _run(self, waiting: deque[QueuedRequest], size: int, observer: Observer | None) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together."""
         config, slots = self.model.config, min(self.rows, len(waiting))
         longest = sorted((-(-item.end // self.page_tokens) for item in waiting), reverse=True)[:slots]
         pages = sum(longest) if self.memory_bytes is None else min(sum(longest), self._budget_pages)
         length = max(item.end for item in waiting)
-        rows = Rows(slots, length, config.block_size, config.mask_token_id, PagePool(pages), self.page_tokens)
+        rows = Rows(slots, length, size, config.mask_token_id, PagePool(pages), self.page_tokens)
         pool = self._take_pool(pages, longest[0])
         return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
 

@@ -1,12 +1,11 @@
 """What a decoder is asked, what it is made of, and what it answers with (a Trajectory, lightningrl/types.py).
 
-A decode is a loop of forwards. Five pieces say what each does, a ledger what was done:
+A decode is a loop of forwards. Four pieces say what each does, a ledger what was done:
 
-`Scope`      which masked positions of the active block may be revealed now
-`Ranking`    a number for each of them
-`Selector`   which are revealed
-`CachePlan`  which positions a forward computes, and when a finished block's clean keys and values are written
-`StopRule`   when a stop token ends the response
+`Schedule`  which positions a forward computes, which of them may be revealed now, and what is kept for later forwards
+`Ranking`   a number for each open position
+`Selector`  which are revealed
+`StopRule`  when a stop token ends the response
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from lightningrl.decoding.caches.fused import FusedCommit
+from lightningrl.decoding.canvas import Canvas, Interval
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.rankings.confidence import Confidence
-from lightningrl.decoding.scopes.block import Block
+from lightningrl.decoding.schedules.block import FusedCommit
 from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.errors import DecodeError
 from lightningrl.types import Trajectory
@@ -30,9 +29,51 @@ MOST_TOP_K = 2**31
 """More than any vocabulary has; what is larger is a mistake, and no machine number."""
 
 
-class Scope(Protocol):
+class Schedule(Protocol):
+    """How a response is walked: over a grid of blocks, one of which is active at a time.
+
+    How far a position sees is the model's own (`models.attention.key_limits`); a forward's positions see what it
+    computes and what earlier forwards have left in the cache.
+    """
+
+    @property
+    def block_size(self) -> int | None:
+        """K, positions of a block; None: the model's."""
+        ...
+
+    @property
+    def keeps_blocks(self) -> bool:
+        """Whether later forwards read the keys and values of finished blocks. Those of the prompt are then written when
+        a row enters; a decoded block is pending when it is finished, until a forward has computed it clean."""
+        ...
+
+    @property
+    def fills_canvas(self) -> bool:
+        """Whether every position of the canvas, later masks too, has keys and values when it is attended to: what a
+        model with full attention needs."""
+        ...
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all that is kept equals what a forward without a cache would compute, so that the likelihood of a
+        trajectory is that of its states."""
+        ...
+
+    def canvas(self, prompt_len: int, max_new_tokens: int, size: int) -> Canvas:
+        """The positions of a response of at least `max_new_tokens`, in blocks of `size`."""
+        ...
+
+    def reach(self, start: int, end: int, size: int) -> int:
+        """How many positions must have pages while the block that begins at `start` is active."""
+        ...
+
+    def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
+        """What the next forward of each row computes. start_B: the active block's first position; pending_B: the block
+        before it is finished and not yet computed clean; end_B: the canvas' end; size: K."""
+        ...
+
     def open(self, masked_BK: np.ndarray) -> np.ndarray:
-        """(B, K) bool, a subset of masked_BK, not empty where masked_BK is not."""
+        """(B, K) bool, of the active block: a subset of masked_BK, not empty where masked_BK is not."""
         ...
 
 
@@ -45,15 +86,6 @@ class Ranking(Protocol):
 class Selector(Protocol):
     def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool, a subset of candidates.open_BK, not empty where that is not."""
-        ...
-
-
-class CachePlan(Protocol):
-    keeps_blocks: bool
-    """Whether later forwards read the keys and values of finished blocks: see caches/fused.py."""
-
-    def spans(self, start_B: np.ndarray, pending_B: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """First position of each row's forward, and whether it denoises: see caches/fused.py."""
         ...
 
 
@@ -75,8 +107,7 @@ class DecodePolicy:
     top_p: float = 1.0
     """Tokens are drawn among the likeliest ones that together reach this probability."""
     ranking: Ranking = field(default_factory=Confidence)
-    scope: Scope = field(default_factory=Block)
-    cache: CachePlan = field(default_factory=FusedCommit)
+    schedule: Schedule = field(default_factory=FusedCommit)
     stop: StopRule = field(default_factory=FinishBlock)
     seed: int = 0
     step: int = 0
@@ -105,7 +136,7 @@ class Request:
     prompt_ids: np.ndarray
     """[P] int64. A mask token in it is context like any other token."""
     max_new_tokens: int
-    """Rounded up so that prompt and response end on the block grid."""
+    """Rounded up to the schedule's grid of blocks."""
     policy: DecodePolicy | None = None
     """For this request alone; None: the one given for all."""
 

@@ -1,7 +1,8 @@
 """The decoder's pieces by name. A user's own is given as `module:attribute`.
 
 A selector is called with the swept parameter (`evaluation.thresholds`, a run's `threshold`) and
-`decoding.selector_options`; the others are called without arguments. What each must have: decoding/protocol.py.
+`decoding.selector_options`, a schedule with `decoding.schedule_options`, the others without arguments. What each must
+have is in decoding/protocol.py.
 """
 
 SELECTORS = {
@@ -16,13 +17,11 @@ RANKINGS = {
     "neg_entropy": "lightningrl.decoding.rankings.neg_entropy:NegEntropy",
     "position": "lightningrl.decoding.rankings.position:Position",
 }
-SCOPES = {
-    "block": "lightningrl.decoding.scopes.block:Block",
-}
-CACHES = {
-    "fused": "lightningrl.decoding.caches.fused:FusedCommit",
-    "separate": "lightningrl.decoding.caches.separate:SeparateCommit",
-    "recompute": "lightningrl.decoding.caches.recompute:Recompute",
+SCHEDULES = {
+    "fused": "lightningrl.decoding.schedules.block:FusedCommit",
+    "separate": "lightningrl.decoding.schedules.block:SeparateCommit",
+    "recompute": "lightningrl.decoding.schedules.block:Recompute",
+    "full_sequence": "lightningrl.decoding.schedules.full_sequence:FullSequence",
 }
 STOPS = {
     "finish_block": "lightningrl.decoding.stops.finish_block:FinishBlock",

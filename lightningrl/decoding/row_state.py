@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lightningrl.decoding.canvas import Canvas
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.types import DecodeStats, Trajectory
@@ -40,11 +41,15 @@ class QueuedRequest:
     index: int
     request: Request
     policy: DecodePolicy
-    end: int
-    """One past the last position it may decode: on the block grid."""
+    canvas: Canvas
     saved: dict[str, np.ndarray] | None = None
     pending: bool = False
     """Of a saved row: its last finished block was not committed yet."""
+
+    @property
+    def end(self) -> int:
+        """One past the last position that it may decode."""
+        return self.canvas.end
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +107,7 @@ class Rows:
             done.masked[slot, prompt_len : item.end] = True
             for values in (done.reveal, done.logp, done.entropy):
                 values[slot] = 0
-            done.start[slot] = prompt_len // self.size * self.size
+            done.start[slot] = item.canvas.start
             for counter in (done.block_step, done.denoise_forwards, done.commit_forwards, done.prefill_forwards):
                 counter[slot] = 0
         else:
@@ -112,7 +117,7 @@ class Rows:
         self.key[slot] = row_key(item.policy.seed, item.policy.step, request.uid, request.sample)
         self.busy[slot], self.pending[slot] = True, item.pending
         self.prefilled[slot] = 0
-        self.entering[slot] = item.policy.cache.keeps_blocks and self.clean(slot) > 0
+        self.entering[slot] = item.policy.schedule.keeps_blocks and self.clean(slot) > 0
         self._admissions += 1
         self.admitted[slot] = self._admissions
         self.item[slot] = item
@@ -127,8 +132,14 @@ class Rows:
         return -(-positions // self.page_tokens)
 
     def lacking(self, slot: int) -> int:
-        """Pages the slot wants for the positions up to the end of its active block."""
-        return self.needed(int(self.done.start[slot]) + self.size) - len(self.held[slot])
+        """How many pages the slot still wants for the positions that its schedule computes now."""
+        return self.needed(self.reach(slot)) - len(self.held[slot])
+
+    def reach(self, slot: int) -> int:
+        """Positions that must have pages while the slot's active block is decoded."""
+        item = self.item[slot]
+        assert item is not None
+        return item.policy.schedule.reach(int(self.done.start[slot]), item.end, self.size)
 
     def grow(self, slot: int) -> None:
         """Take the pages that the slot lacks; there must be as many."""
@@ -173,7 +184,8 @@ class Rows:
         return Trajectory(
             uid=request.uid, sample=request.sample, prompt_ids=np.asarray(request.prompt_ids, dtype=np.int64),
             token_ids=tokens, response_len=response_len, reveal_step=reveal,
-            behaviour_logp=done.logp[slot, decoded].copy(), block_size=self.size, temperature=policy.temperature,
-            stop="eos" if len(stops) else "length", policy_version=policy.step, stats=stats,
-            entropy=done.entropy[slot, decoded].copy(),
+            behaviour_logp=done.logp[slot, decoded].copy(), block_size=self.size, origin=item.canvas.origin,
+            schedule=type(policy.schedule).__name__, exact_cache=policy.schedule.is_exact,
+            temperature=policy.temperature, stop="eos" if len(stops) else "length", policy_version=policy.step,
+            stats=stats, entropy=done.entropy[slot, decoded].copy(),
         )  # fmt: skip

@@ -19,7 +19,7 @@ from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observatio
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.sampler import Draws, draw_open, select
 from lightningrl.errors import DecodeError
-from lightningrl.models.attention import PagedBlocks, PagedSpan
+from lightningrl.models.attention import PagedAttention, PagedSpan, key_limits
 from lightningrl.models.transformer import Transformer
 
 PREFILL_TOKENS = 16384
@@ -45,7 +45,7 @@ class Scheduler:
     ):
         self.model, self.pool, self.cache, self.rows, self.waiting = model, pool, pool.cache, rows, waiting
         self.stop_ids, self.ledger, self.observer = stop_ids, ledger, observer
-        self.size = model.config.block_size
+        self.size = rows.size
         self.chunk = max(1, CHUNK_TOKENS // self.size) * self.size
 
     def outcomes(self) -> Iterator[DecodeResult]:
@@ -61,9 +61,10 @@ class Scheduler:
             if not self.waiting:
                 return
             item = self.waiting[0]
-            start = int(item.saved["start"]) if item.saved else len(item.request.prompt_ids) // self.size * self.size
+            start = int(item.saved["start"]) if item.saved else item.canvas.start
             running = int(rows.busy.sum())
-            if running and rows.pages.free < rows.needed(start + self.size) + running:
+            reach = item.policy.schedule.reach(start, item.end, self.size)
+            if running and rows.pages.free < rows.needed(reach) + running:
                 return
             if taken and taken + start > PREFILL_TOKENS:
                 return
@@ -105,11 +106,12 @@ class Scheduler:
         # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
         done.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
         done.commit_forwards[slots_B[kinds_B == "commit"]] += 1
-        ends_B = np.cumsum(queries_B)
+        begins_B = np.cumsum(queries_B) - queries_B
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
         if denoises_B.any():
             here = np.flatnonzero(denoises_B)
-            revealed_B[here], failed = self._reveal(slots_B[here], ends_B[here] - self.size, hidden_NH)
+            at_B = begins_B[here] + done.start[slots_B[here]] - first_B[here]
+            revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH)
             ended = [self._fail(slot) for slot in failed]
         self._note(kinds_B, span_B, revealed_B, spans, time.perf_counter() - began)
         return ended + self._advance()
@@ -123,9 +125,9 @@ class Scheduler:
         denoises_B = np.zeros(len(slots_B), dtype=bool)
         for policy, mine in self._by_policy(slots_B):
             here = mine[~entering_B[mine]]
-            pending = rows.pending[slots_B[here]]
-            first_B[here], denoises_B[here] = policy.cache.spans(start_B[here], pending, self.size)
-            last_B[here] = start_B[here] + self.size * denoises_B[here]
+            pending_B, end_B = rows.pending[slots_B[here]], rows.end[slots_B[here]]
+            computed = policy.schedule.interval(start_B[here], pending_B, end_B, self.size)
+            first_B[here], last_B[here], denoises_B[here] = computed
         return first_B, last_B, denoises_B
 
     def _by_policy(self, slots_B: np.ndarray) -> list[tuple[DecodePolicy, np.ndarray]]:
@@ -146,7 +148,9 @@ class Scheduler:
         for index in range(span_B[-1] + 1):
             here = span_B == index
             pages, queries = rows.table_RP[slots_B[here]], int(queries_B[here][0])
-            span = PagedSpan(pages, first_B[here], queries, self.size, rows.page_tokens)
+            positions_GQ = first_B[here, None] + np.arange(queries)
+            limits_GQ = key_limits(self.model.config, positions_GQ, rows.end[slots_B[here]])
+            span = PagedSpan(pages, positions_GQ, limits_GQ, rows.page_tokens)
             ids.append(rows.done.tokens[slots_B[here, None], span.positions_GQ].ravel())
             spans.append(span)
         if self.pool.forwards is not None:
@@ -154,7 +158,7 @@ class Scheduler:
         device = self.cache.keys.device
         ids_N = torch.from_numpy(np.concatenate(ids)).to(device)
         positions_N = torch.from_numpy(np.concatenate([span.positions_GQ.ravel() for span in spans])).to(device)
-        attend = PagedBlocks(self.cache, spans)
+        attend = PagedAttention(self.cache, spans)
         return self.model.hidden(ids_N[None], positions_N[None], attend)[0], spans
 
     def _kinds(self, slots_B: np.ndarray, denoises_B: np.ndarray) -> np.ndarray:
@@ -175,7 +179,7 @@ class Scheduler:
         groups = self._by_policy(slots_B)
         open_BK = np.zeros_like(masked_BK)
         for policy, mine in groups:
-            open_BK[mine] = policy.scope.open(masked_BK[mine])
+            open_BK[mine] = policy.schedule.open(masked_BK[mine])
         row_n, column_n = np.nonzero(open_BK)
         forward_n = done.denoise_forwards[slots_B][row_n]
         draws = Draws(
@@ -244,7 +248,7 @@ class Scheduler:
         ended_B = full_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])
         for policy, mine in self._by_policy(slots_B):
             ended_B[mine] |= policy.stop.ended(stop_BK[mine], masked_BK[mine])
-            rows.pending[slots_B[mine]] |= policy.cache.keeps_blocks & full_B[mine]
+            rows.pending[slots_B[mine]] |= policy.schedule.keeps_blocks & full_B[mine]
         onward = slots_B[full_B & ~ended_B]
         done.start[onward] += self.size
         done.block_step[onward] = 0

@@ -44,8 +44,8 @@ def tpf_paper(trajectory: Trajectory, special_ids: Collection[int]) -> float:
 
 def decoded_blocks(trajectory: Trajectory) -> int:
     """Blocks that were decoded, the one that begins with prompt tokens included."""
-    size, prompt_len = trajectory.block_size, len(trajectory.prompt_ids)
-    return (prompt_len + len(trajectory.token_ids)) // size - prompt_len // size
+    size, begin = trajectory.block_size, len(trajectory.prompt_ids) - trajectory.origin
+    return (begin + len(trajectory.token_ids)) // size - begin // size
 
 
 def lmdeploy_forwards(trajectory: Trajectory) -> int:

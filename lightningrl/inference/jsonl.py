@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, field_validator
 from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
 
-CODE = ("selector", "ranking", "cache", "stop")
+CODE = ("selector", "ranking", "schedule", "stop")
 
 
 class Settings(Section, strict=True):
@@ -35,7 +35,7 @@ class Settings(Section, strict=True):
     parameter: float = 0.9
     selector_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     ranking: str = "confidence"
-    cache: str = "fused"
+    schedule: str = "fused"
     stop: str = "finish_block"
     temperature: float = 0.0
     top_k: int = Field(0, le=2**31)

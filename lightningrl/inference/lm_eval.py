@@ -35,7 +35,7 @@ class Decoder(LM):
 
     pretrained: a checkpoint's folder. block_size: of checkpoints that do not say it. dtype: stored, float32, bfloat16,
     float64. threshold: the selector's parameter. batch_size: rows decoded together. Other words are `policy_of`'s
-    (selector, ranking, cache, stop). What a task says (`until`, `max_gen_toks`, `temperature`, `do_sample`, `top_k`,
+    (selector, ranking, schedule, stop). What a task says (`until`, `max_gen_toks`, `temperature`, `do_sample`, `top_k`,
     `top_p`) is what is done; without `do_sample` it is greedy.
     """
 

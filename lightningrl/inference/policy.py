@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightningrl.decoding.protocol import DecodePolicy
-from lightningrl.decoding.registry import CACHES, RANKINGS, SCOPES, SELECTORS, STOPS
+from lightningrl.decoding.registry import RANKINGS, SCHEDULES, SELECTORS, STOPS
 from lightningrl.errors import ConfigError
 from lightningrl.utils.registry import resolve
 
-PIECES: Mapping[str, Mapping[str, str]] = {"ranking": RANKINGS, "scope": SCOPES, "cache": CACHES, "stop": STOPS}
+PIECES: Mapping[str, Mapping[str, str]] = {"ranking": RANKINGS, "schedule": SCHEDULES, "stop": STOPS}
 
 
 def policy_of(
@@ -24,7 +24,7 @@ def policy_of(
     seed: int = 0,
     **pieces: str,
 ) -> DecodePolicy:
-    """selector is called with `parameter` and `options`; `pieces` name the ranking, scope, cache and stop.
+    """selector is called with `parameter` and `options`; `pieces` name the ranking, schedule and stop.
 
     Raises ConfigError for a name that is not there or options a piece does not take, DecodeError for a number out of
     range.

@@ -178,7 +178,7 @@ def policy_in_words(policy: DecodePolicy) -> str:
         words += [f"top-k {policy.top_k}"] * (policy.top_k > 0) + [f"top-p {policy.top_p:g}"] * (policy.top_p < 1)
         words.append(f"seed {policy.seed}")
     usual = DecodePolicy(policy.selector)
-    for piece in ("ranking", "scope", "cache", "stop"):
+    for piece in ("ranking", "schedule", "stop"):
         if (mine := getattr(policy, piece)) != getattr(usual, piece):
             words.append(f"{piece} {_words(mine)}")
     return ", ".join(words)

@@ -1,7 +1,7 @@
 """Ways of attending: which positions of a forward see which keys. Each class is one `Attend` (models/transformer.py).
 
-`Masked`       a dense boolean mask: parity tests, small things
-`PagedBlocks`  decoding: spans of many rows against their pages of the KV cache
+`Masked`          a dense boolean mask: parity tests, small things
+`PagedAttention`  decoding: spans of many rows against their pages of the KV cache
 
 Training has its own: models/packed_attention.py, and models/packed_flex.py for CUDA.
 
@@ -13,11 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from lightningrl.models.transformer import ModelConfig
 
 
 def block_causal_mask(length: int, block_size: int) -> Tensor:
@@ -59,33 +63,45 @@ class PagedKV:
             table.unflatten(1, (-1, self.page_tokens))[:, list(pages)] = 0
 
 
-class PagedSpan:
-    """Rows of one forward that compute equally many positions each, under the block-causal rule.
+def key_limits(config: ModelConfig, positions_GQ: np.ndarray, end_G: np.ndarray) -> np.ndarray:
+    """(G, Q) how many keys, from the row's first, each position sees. end_G: the ends of the rows' canvases.
 
-    pages_GP: the pages of each row, in order (those behind the row's own: any); start_G: the first position computed;
-    queries: how many. Both starts and queries are multiples of K.
+    A block-causal model sees to the end of the position's own block on a grid from position 0, a full one to the end of
+    the canvas, masks included, a causal one to the position itself.
+    """
+    if config.attention == "block_causal":
+        return np.minimum((positions_GQ // config.block_size + 1) * config.block_size, end_G[:, None])
+    if config.attention == "full":
+        return np.broadcast_to(end_G[:, None], positions_GQ.shape)
+    return positions_GQ + 1
+
+
+class PagedSpan:
+    """Rows of one forward that compute equally many positions each.
+
+    pages_GP: the pages of each row, in order (those behind the row's own: any); positions_GQ: the positions computed,
+    consecutive in each row; limits_GQ: how many keys each of them sees, from the row's first.
     """
 
-    def __init__(self, pages_GP: np.ndarray, start_G: np.ndarray, queries: int, block_size: int, page_tokens: int):
-        self.rows, self.queries = len(start_G), queries
-        self.positions_GQ = start_G[:, None] + np.arange(queries)
-        page_GQ = np.take_along_axis(pages_GP, self.positions_GQ // page_tokens, axis=1)
-        self.slots_GQ = page_GQ * page_tokens + self.positions_GQ % page_tokens
-        limit_GQ = (self.positions_GQ // block_size + 1) * block_size
-        self.kv_tokens = int(limit_GQ.max())
+    def __init__(self, pages_GP: np.ndarray, positions_GQ: np.ndarray, limits_GQ: np.ndarray, page_tokens: int):
+        self.rows, self.queries = positions_GQ.shape
+        self.positions_GQ = positions_GQ
+        page_GQ = np.take_along_axis(pages_GP, positions_GQ // page_tokens, axis=1)
+        self.slots_GQ = page_GQ * page_tokens + positions_GQ % page_tokens
+        self.kv_tokens = int(limits_GQ.max())
         """Keys that a query sees at most."""
         self.pages_GP = pages_GP[:, : -(-self.kv_tokens // page_tokens)]
         self.hidden_GQT = None
         """bool, keys that a query does not see; None when all see all `kv_tokens`."""
-        if limit_GQ.min() < self.kv_tokens:
-            self.hidden_GQT = np.arange(self.kv_tokens) >= limit_GQ[:, :, None]
+        if limits_GQ.min() < self.kv_tokens:
+            self.hidden_GQT = np.arange(self.kv_tokens) >= limits_GQ[:, :, None]
 
 
-class PagedBlocks:
+class PagedAttention:
     """Decoding: writes a forward's keys and values into their pages, then attends row by row over the row's pages.
 
     The forward has one row of N positions: those of the spans one after another. A position sees every written or
-    just computed position up to the end of its own block.
+    just computed position up to its limit.
     """
 
     def __init__(self, cache: PagedKV, spans: Sequence[PagedSpan]):

@@ -1,4 +1,4 @@
-"""SDAR checkpoints on disk: `config.json` and safetensors in the official names, read strictly, written atomically.
+"""Checkpoints on disk: `config.json` and safetensors in their family's names, read strictly, written atomically.
 
 Does not download: a path is a folder. Loading needs every weight in its shape, and a block size and mask token, from
 the file or from the caller.
@@ -14,8 +14,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models.config_file import config_json, read_config
-from lightningrl.models.transformer import Transformer
+from lightningrl.models.config_file import config_json, family_of, read_config
+from lightningrl.models.families.protocol import Family
+from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.models.weight_files import MAX_SHARD_BYTES, Stored, read_weights, stored_weights, write_weights
 from lightningrl.utils import files
 
@@ -57,8 +58,14 @@ def inspect_model(
         )
     with torch.device("meta"), _Undrawn():
         model = Transformer(config)
-    _match(folder, stored, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    return model, stored
+    names = {_family(config).stored_name(name): name for name in model.state_dict()}
+    shapes = {name: tuple(model.state_dict()[ours].shape) for name, ours in names.items()}
+    _match(folder, stored, shapes)
+    return model, {names[name]: entry for name, entry in stored.items()}
+
+
+def _family(config: ModelConfig) -> Family:
+    return family_of({"model_type": config.family}, Path("config.json"))
 
 
 class _Undrawn(TorchFunctionMode):
@@ -77,7 +84,7 @@ class _Undrawn(TorchFunctionMode):
 def _match(folder: Path, stored: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]]) -> None:
     for name, entry in stored.items():
         if name not in expected:
-            raise CheckpointError(f"{entry.file}: unexpected weight {name}; is this an SDAR checkpoint?")
+            raise CheckpointError(f"{entry.file}: unexpected weight {name}; config.json is of another model")
         if entry.shape != expected[name]:
             raise CheckpointError(
                 f"{entry.file}: {name} has shape {entry.shape}, expected {expected[name]} by config.json"
@@ -85,8 +92,8 @@ def _match(folder: Path, stored: Mapping[str, Stored], expected: Mapping[str, tu
     missing = sorted(set(expected) - set(stored))
     if missing:
         raise CheckpointError(
-            f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}. Restore the checkpoint; one "
-            "with a tied head (no lm_head.weight) is no SDAR checkpoint."
+            f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}. Restore the checkpoint; a head "
+            "tied to the embedding (no lm_head.weight) is not read."
         )
 
 
@@ -95,9 +102,12 @@ def save_model(
 ) -> None:
     """Write `config.json` and the weights in the model's dtype: one file, or shards and their index where it is larger.
 
-    With `model_type` set to `qwen3` in the config, Hugging Face's `Qwen3ForCausalLM` loads the folder.
+    An SDAR model's folder is also one that Hugging Face's `Qwen3ForCausalLM` loads, once `model_type` in its config is
+    set to `qwen3`.
     """
     dtype = next(model.parameters()).dtype
-    write_weights(folder, model.state_dict(), max_shard_bytes)
+    family = _family(model.config)
+    weights = {family.stored_name(name): weight for name, weight in model.state_dict().items()}
+    write_weights(folder, weights, max_shard_bytes)
     config = config_json(model.config, dtype, eos_token_id=eos_token_id, pad_token_id=pad_token_id)
     files.write_json(folder / "config.json", config)

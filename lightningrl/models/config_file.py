@@ -1,27 +1,27 @@
-"""`config.json` of a checkpoint: the official SDAR files, Hugging Face's `qwen3`, and ours, read strictly.
+"""`config.json` of a checkpoint, read strictly: the official files of the families (models/families/), and ours.
 
-No default stands in for an absent key: those of the official configuration class are wrong for every released size.
-Keys that do not change the model (training switches, token ids, dtype) are not looked at. Variants that this model
-class does not compute are refused, not ignored.
+No default stands in for an absent key. Keys that do not change the model (training switches, token ids, dtype) are not
+looked at. Variants that the transformer does not compute are refused, not ignored.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightningrl.errors import CheckpointError
+from lightningrl.models.families.protocol import Family
 from lightningrl.models.transformer import ModelConfig
+from lightningrl.utils.registry import resolve
 
-_VARIANTS = {
-    "tie_word_embeddings": False, "attention_bias": False, "rope_scaling": None, "hidden_act": "silu",
-    "use_sliding_window": False, "quantization_config": None,
-}  # fmt: skip
 _OURS = ("block_size", "mask_token_id")
+_FAMILY = ("family", "attention")
+"""Facts of the family, which no file states."""
 _NUMBERS = ("rms_norm_eps", "rope_theta", "initializer_range")
 
 
@@ -33,35 +33,38 @@ def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: i
     """
     path = folder / "config.json"
     raw = _read(path)
-    if raw.get("model_type") not in ("sdar", "qwen3"):
-        raise CheckpointError(
-            f"{path}: model_type is {raw.get('model_type')!r}, expected 'sdar' (or 'qwen3'). Give an SDAR checkpoint."
-        )
-    _refuse_variants(path, raw)
-    _flatten_rope(path, raw)
+    try:
+        shape = family_of(raw, path).shape(raw)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     for key, value in (("block_size", block_size), ("mask_token_id", mask_token_id)):
-        if value is None:
-            continue
-        if raw.get(key) is None:
-            raw[key] = value
-        if raw[key] != value:
-            raise CheckpointError(f"{path} says {key} {raw[key]}, the caller {value}: they must agree")
-    missing = [field.name for field in fields(ModelConfig) if raw.get(field.name) is None]
+        if value is not None and shape.setdefault(key, value) != value:
+            raise CheckpointError(f"{path} says {key} {shape[key]}, the caller {value}: they must agree")
+    missing = [field.name for field in fields(ModelConfig) if field.name not in shape and field.default is MISSING]
     if missing:
         ours = "(the official files leave block_size and mask_token_id to the caller: give them)"
         raise CheckpointError(f"{path} lacks {', '.join(missing)}{f' {ours}' if set(missing) & set(_OURS) else ''}")
-    config = ModelConfig(**{field.name: raw[field.name] for field in fields(ModelConfig)})
+    config = ModelConfig(**shape)
     _check_ranges(path, config)
     return config
 
 
+def family_of(raw: Mapping[str, Any], path: Path) -> Family:
+    """The family of a config.json. Raises CheckpointError listing the model types there are."""
+    families: Mapping[str, str] = resolve("lightningrl.models.families.registry:FAMILIES")
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str) or model_type not in families:
+        known = ", ".join(map(repr, families))
+        raise CheckpointError(f"{path}: model_type is {model_type!r}, expected one of {known}")
+    return resolve(families[model_type])()
+
+
 def config_json(config: ModelConfig, dtype: torch.dtype, *, eos_token_id: int, pad_token_id: int) -> dict[str, Any]:
-    """What `config.json` says of a model whose weights have `dtype`: the official keys and the two facts of ours."""
-    return asdict(config) | {
-        "architectures": ["SDARForCausalLM"], "model_type": "sdar", "torch_dtype": str(dtype).removeprefix("torch."),
-        "hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0, "rope_scaling": None,
-        "tie_word_embeddings": False, "sliding_window": None, "bos_token_id": pad_token_id,
-        "pad_token_id": pad_token_id, "eos_token_id": eos_token_id,
+    """What `config.json` says of a model whose weights have `dtype`: its family's keys and ours."""
+    family = family_of({"model_type": config.family}, Path("config.json"))
+    return family.config_json(config) | {
+        "torch_dtype": str(dtype).removeprefix("torch."), "bos_token_id": pad_token_id, "pad_token_id": pad_token_id,
+        "eos_token_id": eos_token_id,
     }  # fmt: skip
 
 
@@ -85,31 +88,10 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _refuse_variants(path: Path, raw: dict[str, Any]) -> None:
-    for key, value in _VARIANTS.items():
-        if raw.get(key, value) != value:
-            raise CheckpointError(f"{path}: {key} is {raw[key]!r}; this model class has {value!r} only")
-    if raw.get("sliding_window") is not None and "use_sliding_window" not in raw:
-        raise CheckpointError(f"{path}: sliding_window is {raw['sliding_window']!r}; this model class has None only")
-    layers = raw.get("layer_types") or []
-    if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
-        raise CheckpointError(f"{path}: layer_types is {layers!r}; this model class has 'full_attention' only")
-
-
-def _flatten_rope(path: Path, raw: dict[str, Any]) -> None:
-    """Newer transformers write `rope_parameters` (rope_theta, rope_type) where the official files have `rope_theta`."""
-    rope = raw.get("rope_parameters")
-    if rope is None:
-        return
-    if not isinstance(rope, dict) or not set(rope) <= {"rope_theta", "rope_type"} or rope.get("rope_type") != "default":
-        raise CheckpointError(f"{path}: rope_parameters is {rope!r}; this model class has rope_type 'default' only")
-    theta = rope.get("rope_theta")
-    if raw.setdefault("rope_theta", theta) != theta:
-        raise CheckpointError(f"{path} says rope_theta {raw['rope_theta']} and, in rope_parameters, {theta}: which?")
-
-
 def _check_ranges(path: Path, config: ModelConfig) -> None:
     for key, value in asdict(config).items():
+        if key in _FAMILY:
+            continue
         whole = type(value) is int and value >= 1
         if key == "mask_token_id":
             if type(value) is not int or not 0 <= value < config.vocab_size:

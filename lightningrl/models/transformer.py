@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lightningrl.models.families.protocol import Attention as AttentionPattern
 from lightningrl.models.linear import Linear
 
 T = TypeVar("T")
@@ -43,6 +44,10 @@ class ModelConfig:
     """K: tokens denoised together; mandatory here, absent from the official hub files."""
     mask_token_id: int
     """The token that stands for a masked position."""
+    family: str = "sdar"
+    """The `model_type` of its config.json."""
+    attention: AttentionPattern = "block_causal"
+    """How far a position sees."""
 
     @property
     def num_parameters(self) -> int:

@@ -32,6 +32,8 @@ class Stored:
     """A weight as a file's header describes it."""
 
     file: Path
+    name: str
+    """In the file."""
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -56,7 +58,7 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
                     )
                 if name in found:
                     raise CheckpointError(f"{name} is in {found[name].file.name} and in {path}, expected in one")
-                found[name] = Stored(path, tuple(entry.get_shape()), dtype)
+                found[name] = Stored(path, name, tuple(entry.get_shape()), dtype)
     for name, file in (index or {}).items():
         if name not in found or found[name].file.name != file:
             raise CheckpointError(f"{folder / file} lacks {name}, which {INDEX} says it has. Restore the file.")
@@ -66,13 +68,16 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
 def read_weights(
     stored: Mapping[str, Stored], dtype: torch.dtype | None, device: torch.device | str
 ) -> dict[str, torch.Tensor]:
-    """The weights on `device`, in `dtype` (None: each as it is stored); one at a time, so memory holds one copy."""
+    """The weights on `device`, under the keys of `stored`, in `dtype` (None: each as it is stored).
+
+    One is read at a time, so memory holds one copy.
+    """
     weights = {}
     for path in sorted({entry.file for entry in stored.values()}):
         with _opened(path, str(device)) as file:
             for name, entry in stored.items():
                 if entry.file == path:
-                    weights[name] = file.get_tensor(name).to(dtype or entry.dtype)
+                    weights[name] = file.get_tensor(entry.name).to(dtype or entry.dtype)
     return weights
 
 

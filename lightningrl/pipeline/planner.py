@@ -62,7 +62,7 @@ class Planner:
         self.wanted.check()
         self.decoder = {
             piece: member(piece, getattr(experiment.decoding, piece), f"decoding.{piece}")
-            for piece in ("selector", "ranking", "scope", "cache", "stop")
+            for piece in ("selector", "ranking", "schedule", "stop")
         }
 
     def stages(self) -> Iterator[Stage]:

@@ -83,7 +83,7 @@ def test_counts_are_those_of_the_evaluation_and_prefill_and_the_rest_add_up(plan
     assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
     assert row["tokens_per_second_without_prefill"] > row["tokens_per_second"]
     assert row["tokens_per_second_low"] <= row["tokens_per_second_high"]
-    assert row["dtype"] == "float32" and row["device"] and row["cache"] == "fused"
+    assert row["dtype"] == "float32" and row["device"] and row["schedule"] == "fused"
     assert set(SPEED_COLUMNS) - {"role", "published"} <= set(row)
     assert all(not isinstance(value, dict | list) for value in row.values())
 

@@ -5,11 +5,9 @@ import pytest
 import torch
 from fixtures.tiny import requests_of, tiny_model
 
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.recompute import Recompute
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
 from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota
@@ -46,7 +44,7 @@ def test_a_row_without_finite_logits_fails_alone_and_leaves_nothing_behind_in_th
     requests = requests_of([9, 2, 5, 14, 3, 8, 21, 1, 6, 30], 22, vocab=POISON)
     prompt = np.r_[requests[at].prompt_ids, np.full(17, 5), POISON]
     requests[at] = Request("t/train/bad", 0, prompt, 22)
-    policy = DecodePolicy(Threshold(0.3), 1.0, cache=cache)
+    policy = DecodePolicy(Threshold(0.3), 1.0, schedule=cache)
     good = [request for index, request in enumerate(requests) if index != at]
     alone = iter(BlockDecoder(model, (), rows=1).decode(good, policy))
     alone = [None if index == at else next(alone) for index in range(len(requests))]
@@ -99,7 +97,7 @@ def test_rows_fail_that_draw_a_token_of_damaged_weights_and_no_others_though_pag
     lengths = np.random.default_rng(seed).integers(1, 30, 8).tolist()
     requests, policy = (
         requests_of(lengths, 24, seed, vocab=POISON),
-        DecodePolicy(Threshold(0.0), 1.0, cache=cache, seed=seed),
+        DecodePolicy(Threshold(0.0), 1.0, schedule=cache, seed=seed),
     )
     expected = BlockDecoder(clean, ()).decode(requests, policy)
     decoder = BlockDecoder(model, (), rows=8, page_tokens=8)

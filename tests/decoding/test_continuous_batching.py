@@ -6,11 +6,10 @@ import torch
 from fixtures.tiny import requests_of, tiny_model
 
 from lightningrl.decoding import page_pool, scheduler
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.row_state import Rows
+from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedKV
@@ -80,7 +79,7 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
     pages = (sum(need) - need[NEVER_FITS]) // 10
     assert max(n for i, n in enumerate(need) if i != NEVER_FITS) < pages < need[NEVER_FITS]
     decoder.memory_bytes = pages * decoder.page_bytes
-    finished, policy = {}, DecodePolicy(Threshold(0.3), 1.0, cache=cache)
+    finished, policy = {}, DecodePolicy(Threshold(0.3), 1.0, schedule=cache)
     for outcome in decoder.stream(requests, policy):
         assert outcome.index not in finished, "an outcome a request"
         finished[outcome.index] = outcome, len(turns)
@@ -134,7 +133,7 @@ def test_a_long_request_among_short_ones_that_keep_coming_is_not_starved(model):
 @pytest.mark.parametrize("cache", [FusedCommit(), SeparateCommit()])
 def test_a_prompt_prefilled_in_chunks_is_answered_the_same(cache, monkeypatch):
     model = tiny_model(2, torch.float64)
-    requests, policy = requests_of([1, 4, 6, 11, 23, 40, 37], 14), DecodePolicy(Threshold(0.25), cache=cache)
+    requests, policy = requests_of([1, 4, 6, 11, 23, 40, 37], 14), DecodePolicy(Threshold(0.25), schedule=cache)
     whole = BlockDecoder(model, STOPS, rows=3).decode(requests, policy)
     monkeypatch.setattr(scheduler, "CHUNK_TOKENS", 8)
     decoder = BlockDecoder(model, STOPS, rows=3)

@@ -20,9 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.decoding import page_pool
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.recompute import Recompute
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rankings.confidence import Confidence
@@ -31,6 +28,7 @@ from lightningrl.decoding.rankings.position import Position
 from lightningrl.decoding.registry import RANKINGS as REGISTERED_RANKINGS
 from lightningrl.decoding.registry import SELECTORS
 from lightningrl.decoding.row_state import Rows
+from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
 from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota
@@ -79,7 +77,7 @@ POLICY = st.builds(
     top_k=st.sampled_from([0, 1, 3, 100]),
     top_p=st.sampled_from([1.0, 0.9, 0.5, 1e-9]),
     ranking=st.sampled_from([Confidence(), NegEntropy(), Position()]),
-    cache=st.sampled_from([plan() for plan in CACHES.values()]),
+    schedule=st.sampled_from([plan() for plan in CACHES.values()]),
     stop=st.sampled_from([FinishBlock(), InsideBlock()]),
     seed=st.integers(0, 3),
     step=st.integers(0, 3),
@@ -114,8 +112,8 @@ def check_against_naive(model, request, policy, stops, got):
     assert (stats.response_tokens, stats.emitted_tokens) == (got.response_len, revealed)
     assert stats.denoise_forwards == len(want.states)
     # The last block is never committed; a prompt shorter than a block is not prefilled.
-    assert stats.commit_forwards == (want.blocks - 1 if isinstance(policy.cache, SeparateCommit) else 0)
-    assert stats.prefill_forwards == (len(request.prompt_ids) >= size and not isinstance(policy.cache, Recompute))
+    assert stats.commit_forwards == (want.blocks - 1 if isinstance(policy.schedule, SeparateCommit) else 0)
+    assert stats.prefill_forwards == (len(request.prompt_ids) >= size and not isinstance(policy.schedule, Recompute))
     assert request.max_new_tokens <= len(want.tokens) < request.max_new_tokens + size or want.stopped
     shown = got.token_ids[got.reveal_step > 0]
     assert shown.max() < model.usable_vocab and model.config.mask_token_id not in shown
@@ -197,7 +195,7 @@ def test_fused_and_separate_commits_give_the_same_responses_and_differ_only_in_f
     requests = requests_of([1, 4, 6, 8, 11], 21)
     plans = {
         commit: BlockDecoder(model, STOPS, rows=3).decode(
-            requests, DecodePolicy(Threshold(0.25), 1.0, cache=CACHES[commit]())
+            requests, DecodePolicy(Threshold(0.25), 1.0, schedule=CACHES[commit]())
         )
         for commit in ("fused", "separate")
     }
@@ -214,7 +212,7 @@ def test_ledger_counts_the_engine_forwards_that_the_rows_add_up_to(commit):
     model = tiny_model(2)
     decoder = BlockDecoder(model, STOPS, rows=2)
     found = decoder.decode(
-        requests_of([1, 4, 6, 8, 11], 21), DecodePolicy(Threshold(0.25), 1.0, cache=CACHES[commit]())
+        requests_of([1, 4, 6, 8, 11], 21), DecodePolicy(Threshold(0.25), 1.0, schedule=CACHES[commit]())
     )
     rows = {"prefill": 0, "denoise": 0, "fused": 0, "commit": 0}
     parts = [part for forward in decoder.ledger.forwards for part in forward.parts]
@@ -259,7 +257,9 @@ def test_cached_keys_and_values_of_finished_blocks_are_those_of_the_clean_sequen
     monkeypatch.setattr(Rows, "leave", noting)
     model = tiny_model(6, torch.float64)
     requests = requests_of([1, 4, 6, 9], 14)
-    found = BlockDecoder(model, (), rows=4).decode(requests, DecodePolicy(Threshold(0.2), 1.0, cache=CACHES[commit]()))
+    found = BlockDecoder(model, (), rows=4).decode(
+        requests, DecodePolicy(Threshold(0.2), 1.0, schedule=CACHES[commit]())
+    )
     assert {len(np.unique(t.reveal_step)) < len(t.token_ids) for t in found} == {True}
     for row, trajectory in enumerate(found):
         ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])

@@ -9,10 +9,9 @@ import torch
 from fixtures.tiny import MASK_ID, tiny_config, tiny_model
 
 from lightningrl.decoding import tpf_variants
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops.finish_block import FinishBlock
 from lightningrl.decoding.stops.inside_block import InsideBlock
@@ -58,7 +57,7 @@ def worked_example(cache):
         {11: (GARBAGE, 0.2)},
     ]
     decoder = BlockDecoder(Scripted(script), [STOP])
-    got = decoder.decode([Request("t/test/0", 0, np.arange(6), 30)], DecodePolicy(Threshold(0.9), cache=cache))[0]
+    got = decoder.decode([Request("t/test/0", 0, np.arange(6), 30)], DecodePolicy(Threshold(0.9), schedule=cache))[0]
     return got, decoder.ledger
 
 

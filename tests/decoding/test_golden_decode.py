@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 from fixtures.official_decoder import official_decode
 
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.recompute import Recompute
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rankings.confidence import Confidence
 from lightningrl.decoding.rankings.position import Position
+from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.models.checkpoint import load_model
@@ -58,9 +56,9 @@ def of_block_size(model, case):
 def policy_of(case, cache):
     steps = case["denoising_steps"]
     if case["strategy"] == "low_confidence_dynamic":
-        return DecodePolicy(Threshold(case["threshold"], steps=steps), cache=cache)
+        return DecodePolicy(Threshold(case["threshold"], steps=steps), schedule=cache)
     ranking = {"sequential": Position(), "low_confidence_static": Confidence()}[case["strategy"]]
-    return DecodePolicy(Quota(steps), ranking=ranking, cache=cache)
+    return DecodePolicy(Quota(steps), ranking=ranking, schedule=cache)
 
 
 def request_of(case, cache):

@@ -24,16 +24,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.config.experiment import Experiment, load
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.recompute import Recompute
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.rankings.confidence import Confidence
 from lightningrl.decoding.rankings.neg_entropy import NegEntropy
 from lightningrl.decoding.rankings.position import Position
-from lightningrl.decoding.scopes.block import Block
+from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
 from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota, step_quota
@@ -104,7 +101,7 @@ def test_blocks_of_one_and_argmax_are_greedy_decoding_from_left_to_right_on_a_ca
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_cache_plans_agree_exactly(selector, temperature):
     plans = [FusedCommit(), SeparateCommit(), Recompute()]
-    found = [decode(DecodePolicy(selector, temperature, cache=cache), stops=(3,)) for cache in plans]
+    found = [decode(DecodePolicy(selector, temperature, schedule=cache), stops=(3,)) for cache in plans]
     same_but_forwards(found[0], found[1])
     same_but_forwards(found[0], found[2])
     for fused, separate, recompute in zip(*found, strict=True):
@@ -146,7 +143,7 @@ def test_separate_commits_cost_a_forward_a_block_and_fused_ones_none(selector):
     model = tiny_model(4, torch.float64)
     requests = requests_of([4, 8, 12], 20)
     for cache in (SeparateCommit(), FusedCommit()):
-        for got in BlockDecoder(model, ()).decode(requests, DecodePolicy(selector, 1.0, cache=cache)):
+        for got in BlockDecoder(model, ()).decode(requests, DecodePolicy(selector, 1.0, schedule=cache)):
             stats, blocks = got.stats, len(got.token_ids) // 4
             if isinstance(cache, FusedCommit):
                 assert stats.tpf_true == stats.tpf
@@ -302,14 +299,14 @@ def test_parameters_without_a_meaning_are_refused(made, message):
         made()
 
 
-# A scope from outside the package.
+# A schedule from outside the package.
 
 
 def test_a_sub_block_as_wide_as_the_block_is_the_block():
     model = tiny_model(4, torch.float64, block_size=8)
     for selector, parameter in (("threshold", 0.3), ("quota", 3), ("cumulative_entropy", 3.0)):
-        own = policy_of(selector, parameter, temperature=1.0, scope="fixtures.outsider:whole_block")
-        assert own.scope == outsider.SubBlock(8)
+        own = policy_of(selector, parameter, temperature=1.0, schedule="fixtures.outsider:whole_block")
+        assert own.schedule == outsider.SubBlock(8)
         found = decode(own, model=model)
         expected = decode(policy_of(selector, parameter, temperature=1.0), model=model)
         same_but_forwards(found, expected)
@@ -318,7 +315,7 @@ def test_a_sub_block_as_wide_as_the_block_is_the_block():
 def test_an_outsiders_sub_block_decodes_its_halves_in_turn_as_the_naive_decoder_does():
     model = tiny_model(4, torch.float64, block_size=8)
     for new in (17, 24):
-        policy = policy_of("threshold", 0.3, temperature=1.0, scope="fixtures.outsider:half_block")
+        policy = policy_of("threshold", 0.3, temperature=1.0, schedule="fixtures.outsider:half_block")
         found = decode(policy, new=new, model=model)
         for request, got in zip(requests_of(PROMPTS, new), found, strict=True):
             want = naive_decode(model, request, naive_threshold(0.3), temperature=1.0, sub_block=4)
@@ -328,11 +325,11 @@ def test_an_outsiders_sub_block_decodes_its_halves_in_turn_as_the_naive_decoder_
                 assert got.reveal_step[half == one].max() < got.reveal_step[half == one + 1].min()
 
 
-def test_a_config_names_an_outsiders_scope_and_its_file_is_part_of_the_keys():
+def test_a_config_names_an_outsiders_schedule_and_its_file_is_part_of_the_keys():
     tree = load(NANO).model_dump()
-    own = plan(Experiment.model_validate(tree | {"decoding": {"scope": "fixtures.outsider:half_block"}}))
+    own = plan(Experiment.model_validate(tree | {"decoding": {"schedule": "fixtures.outsider:half_block"}}))
     stage, usual = (of.stage("evaluate", "base/gsm-mini") for of in (own, plan(load(NANO))))
     policy = make_policy(stage.config | {"members": stage.members}, 0.3)
-    assert policy.scope == outsider.SubBlock(4) and policy.selector == Threshold(0.3)
+    assert policy.schedule == outsider.SubBlock(4) and policy.selector == Threshold(0.3)
     assert stage.key != usual.key
-    assert make_policy(usual.config | {"members": usual.members}, 0.3).scope == Block()
+    assert make_policy(usual.config | {"members": usual.members}, 0.3).schedule == FusedCommit()

@@ -9,18 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import requests_of, tiny_model
+from fixtures.tiny import block_span, requests_of, tiny_model
 from torch.nn.attention import varlen
 
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.recompute import Recompute
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.models import static_forward
-from lightningrl.models.attention import PagedKV, PagedSpan
+from lightningrl.models.attention import PagedKV
 from lightningrl.models.checkpoint import load_model
 
 STOPS = (3, 7, 11)
@@ -30,7 +28,10 @@ STOPS = (3, 7, 11)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_static_forwards_decode_the_same(cache, temperature):
     model = tiny_model(2, torch.float64)
-    requests, policy = requests_of([1, 4, 6, 8, 11, 3, 17], 21), DecodePolicy(Threshold(0.25), temperature, cache=cache)
+    requests, policy = (
+        requests_of([1, 4, 6, 8, 11, 3, 17], 21),
+        DecodePolicy(Threshold(0.25), temperature, schedule=cache),
+    )
     spans = BlockDecoder(model, STOPS, rows=3).decode(requests, policy)
     static = BlockDecoder(model, STOPS, rows=3, forwards="gathered").decode(requests, policy)
     for one, other in zip(spans, static, strict=True):
@@ -46,16 +47,16 @@ def test_buffers_are_of_few_sizes_and_filling_up_touches_no_other_page():
     sizes = []
     for rows in range(1, 3):
         for blocks in (1, 2, 4):
-            span = PagedSpan(np.array([[0, 1], [2, 3]])[:rows], np.zeros(rows, dtype=np.int64), 4 * blocks, 4, 8)
+            span = block_span([[0, 1], [2, 3]][:rows], [0] * rows, 4 * blocks, 4, 8)
             hidden = static.hidden([span], np.arange(rows * 4 * blocks) % 20)
             assert hidden.shape == (rows * 4 * blocks, 16)
             sizes.append(rows * blocks)
     assert set(static._buffers) == {1, 2, 4, 8} and set(sizes) == {1, 2, 4, 8}
-    static.hidden([PagedSpan(np.array([[0, 1]]), np.array([0]), 12, 4, 8)], np.arange(12))  # 3 blocks in a buffer of 4
+    static.hidden([block_span([[0, 1]], [0], 12, 4, 8)], np.arange(12))  # 3 blocks in a buffer of 4
     assert cache.keys[:, 32:36].abs().sum() > 0, "the spare page takes what fills the buffer up"
     assert cache.keys[:, 36:].abs().sum() == 0
     before = cache.keys[:, :32].clone()
-    static.hidden([PagedSpan(np.array([[4, 4]]), np.array([0]), 4, 4, 8)], np.arange(4))
+    static.hidden([block_span([[4, 4]], [0], 4, 4, 8)], np.arange(4))
     assert torch.equal(cache.keys[:, :32], before)
 
 

@@ -105,7 +105,7 @@ def test_settings_of_a_line_act_and_override_the_command_line(decode):
         {"id": "quota", **base, "temperature": 0, "selector": "quota", "parameter": 2},
         {"id": "steps", **base, "temperature": 0, "selector_options": {"steps": 1}},
         {"id": "ranked", **base, "temperature": 0, "selector": "quota", "parameter": 4, "ranking": "position"},
-        {"id": "separate", **base, "temperature": 0, "cache": "separate"},
+        {"id": "separate", **base, "temperature": 0, "schedule": "separate"},
         {"id": "inside", **base, "temperature": 0, "stop": "inside_block"},
         options=["--temperature", 0.7, "--threshold", 0.9],
     )

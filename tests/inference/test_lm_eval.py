@@ -127,7 +127,7 @@ def test_likelihood_tasks_are_refused_with_the_reason(checkpoint):
             ask([])
 
 
-@pytest.mark.parametrize("words", [{"dtype": "int3"}, {"selector": "best"}, {"cache": "none"}])
+@pytest.mark.parametrize("words", [{"dtype": "int3"}, {"selector": "best"}, {"schedule": "none"}])
 def test_wrong_words_are_said_at_once(checkpoint, words):
     from lightningrl.inference.lm_eval import Decoder
 

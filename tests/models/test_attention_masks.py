@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from fixtures.naive import dense_block_mask
-from fixtures.tiny import MASK_ID, tiny_model
+from fixtures.tiny import MASK_ID, block_span, tiny_model
 
-from lightningrl.models.attention import Masked, PagedBlocks, PagedKV, PagedSpan, block_causal_mask
+from lightningrl.models.attention import Masked, PagedAttention, PagedKV, block_causal_mask
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packed_layout import PackedLayout, Segment
 
@@ -91,10 +91,10 @@ def test_paged_attention_sees_its_own_rows_positions_up_to_the_end_of_each_query
     """Blocks of 2, pages of 4. Row 0 holds pages 2 and 0 and computes positions 4..7; row 1 holds page 1, 0..3."""
     cache = PagedKV(1, 3, 4, 1, 8, torch.zeros(()))
     cache.values[0, 8:12, 0] = torch.eye(8)[:4]  # positions 0..3 of row 0, in its first page
-    first = PagedSpan(np.array([[2, 0]]), np.array([4]), 4, 2, 4)
-    second = PagedSpan(np.array([[1, 0]]), np.array([0]), 4, 2, 4)
+    first = block_span([[2, 0]], [4], 4, 2, 4)
+    second = block_span([[1, 0]], [0], 4, 2, 4)
     values = torch.cat([torch.eye(8)[4:], torch.eye(8)[:4]])[None, None]
-    attend = PagedBlocks(cache, [first, second])
+    attend = PagedAttention(cache, [first, second])
     seen = attend(0, torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), values)[0, 0] > 0
     assert seen.int().tolist() == [[1] * n + [0] * (8 - n) for n in (6, 6, 8, 8, 2, 2, 4, 4)]
     torch.testing.assert_close(cache.values[0, :, 0], torch.cat([torch.eye(8)[4:], *[torch.eye(8)[:4]] * 2]))
@@ -109,7 +109,7 @@ def test_rows_of_one_span_are_mixed_with_their_own_pages_whatever_these_are(page
     q, k, v = noise(2, 8, 4, 6), noise(2, 8, 2, 6), noise(2, 8, 2, 6)
     dense = Masked(block_causal_mask(8, 2)[None, None])(0, *(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
     for start, queries in ((0, 4), (4, 2), (4, 4)):  # the last recomputes a block: same values again
-        attend = PagedBlocks(cache, [PagedSpan(np.array(pages), np.array([start, start]), queries, 2, 4)])
+        attend = PagedAttention(cache, [block_span(pages, [start, start], queries, 2, 4)])
         here = slice(start, start + queries)
         flat = [x[:, here].flatten(0, 1).transpose(0, 1)[None] for x in (q, k, v)]
         mixed = attend(0, *flat)[0].transpose(0, 1).unflatten(0, (2, queries))

@@ -46,7 +46,7 @@ def test_loading_does_not_import_the_compiler(folder):
 import sys
 from pathlib import Path
 from lightningrl.models.checkpoint import load_model
-from lightningrl.stages.loading import use_threads
+from lightningrl.pipeline.stages.loading import use_threads
 use_threads(1)
 load_model(Path({str(folder)!r}))
 import torch

@@ -82,7 +82,7 @@ def test_no_default_stands_in_for_an_absent_key(folder, key):
 )  # fmt: skip
 def test_variants_that_the_model_class_has_not_are_refused(folder, key, value):
     edit(folder, **{key: value})
-    with pytest.raises(CheckpointError, match=rf"config\.json: {key} .*(only|expected 'sdar')"):
+    with pytest.raises(CheckpointError, match=rf"config\.json: {key} .*(only|expected one of 'sdar')"):
         read_config(folder)
 
 

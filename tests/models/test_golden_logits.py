@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from fixtures.naive import dense_block_mask
+from fixtures.tiny import block_span
 from safetensors.torch import load_file
 
-from lightningrl.models.attention import Masked, PagedBlocks, PagedKV, PagedSpan
+from lightningrl.models.attention import Masked, PagedAttention, PagedKV
 from lightningrl.models.checkpoint import load_model
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "sdar_tiny"
@@ -41,8 +42,8 @@ def test_block_by_block_forward_over_the_cache_gives_the_official_logits(golden,
     pages, found = np.array([[4, 0, 3], [2, 5, 1]]), []
     for start in range(0, 24, block_size):
         here = slice(start, start + block_size)
-        span = PagedSpan(pages, np.array([start, start]), block_size, block_size, 8)
+        span = block_span(pages, [start, start], block_size, block_size, 8)
         positions = torch.arange(24).expand(2, -1)[:, here]
-        hidden = model.hidden(ids[:, here].reshape(1, -1), positions.reshape(1, -1), PagedBlocks(cache, [span]))
+        hidden = model.hidden(ids[:, here].reshape(1, -1), positions.reshape(1, -1), PagedAttention(cache, [span]))
         found.append(model.logits(hidden).unflatten(1, (2, block_size))[0])
     torch.testing.assert_close(torch.cat(found, dim=1), golden[f"logits_block{block_size}"], rtol=0, atol=1e-4)

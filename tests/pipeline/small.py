@@ -46,7 +46,9 @@ def make(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> Plan:
         patch.setattr(runner.system, "set_thread_environment", lambda threads: None)
         for stage in planned:
             entry = (
-                registry.resolve(f"lightningrl.stages.{stage.kind}:run") if stage.kind in REAL else fake(stage.files)
+                registry.resolve(f"lightningrl.pipeline.stages.{stage.kind}:run")
+                if stage.kind in REAL
+                else fake(stage.files)
             )
             patch.setattr(runner, "resolve", lambda reference, entry=entry: entry)
             run_stage(planned, stage)

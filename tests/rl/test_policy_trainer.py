@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from lightningrl.answering import answer
 from lightningrl.config.method import Method, Reward, Value
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, TrainingError
 from lightningrl.judges.boxed_answer import BoxedJudge
@@ -376,7 +375,7 @@ def test_true_tpf_as_the_reward_counts_separate_commits(tmp_path):
     method = Method(rewards=[Reward(name="accuracy"), Reward(name="tpf_true", scale="z_score")])
     for cache, is_less in ((SeparateCommit(), True), (FusedCommit(), False)):
         setup = tiny_setup(tmp_path, method=method)
-        setup.policy = dataclasses.replace(setup.policy, cache=cache)
+        setup.policy = dataclasses.replace(setup.policy, schedule=cache)
         metrics = lightningrl.trainer(setup).step().metrics
         assert (metrics["reward_tpf_true_mean"] < metrics["reward_speed_mean"]) == is_less
         assert (metrics["tpf_true"] < metrics["tpf"]) == is_less

@@ -11,10 +11,9 @@ from fixtures.naive import naive_action_log_probs
 from fixtures.tiny import MASK_ID, requests_of, tiny_model, tiny_setup, twin
 
 from lightningrl.decoding import scheduler
-from lightningrl.decoding.caches.fused import FusedCommit
-from lightningrl.decoding.caches.separate import SeparateCommit
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
 from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota
@@ -39,7 +38,7 @@ WEIGHTS = Weights(clip_low=0.2, clip_high=0.2, kl=0.01, nll=0.1)
 
 
 def decode(model, temperature=1.0, commit="fused", rows=16, lengths=PROMPTS, new=18, tau=TAU):
-    policy = DecodePolicy(Threshold(tau), temperature, cache=CACHES[commit](), seed=2, step=1)
+    policy = DecodePolicy(Threshold(tau), temperature, schedule=CACHES[commit](), seed=2, step=1)
     return BlockDecoder(model, STOPS, rows=rows).decode(requests_of(lengths, new), policy)
 
 
@@ -156,7 +155,7 @@ def record_denoise_states(model, decoder, requests, policy, monkeypatch):
 def test_training_states_are_the_decoders_inputs_forward_by_forward(rows, commit, monkeypatch):
     model = tiny_model(4)
     decoder = BlockDecoder(model, STOPS, rows=rows)
-    policy = DecodePolicy(Threshold(TAU), 1.0, cache=CACHES[commit](), seed=2, step=1)
+    policy = DecodePolicy(Threshold(TAU), 1.0, schedule=CACHES[commit](), seed=2, step=1)
     requests = requests_of(PROMPTS, 18)
     for group in [[r] for r in requests] if rows == 1 else [requests]:
         trajectories, states = record_denoise_states(model, decoder, group, policy, monkeypatch)

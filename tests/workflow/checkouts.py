@@ -28,7 +28,7 @@ import os
 import sys
 
 if "snakemake" not in " ".join(sys.orig_argv):
-    from lightningrl.provenance import runner
+    from lightningrl.pipeline import runner
 
     make_context = runner.context_of
 

@@ -157,7 +157,7 @@ def _paper_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     made = copy_repository(tmp_path_factory.mktemp("paper") / "repository")
     finish = """
         from lightningrl.config.experiment import load
-        from lightningrl.provenance.plan import plan
+        from lightningrl.pipeline.plan import plan
         for stage in plan(load("config/paper.yaml")):
             for name in stage.outputs:
                 (stage.folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 Training: a row is the clean positions of all blocks but the last, and one noisy copy of a block for each denoise
 forward that revealed a token of the response (rl/likelihood.py). Decoding: each denoise forward computes its block, and
-the first of a block also the finished block before it (cache plan `fused`; `separate` computes as many positions).
+the first of a block also the finished block before it (schedule `fused`; `separate` computes as many positions).
 """
 
 from __future__ import annotations

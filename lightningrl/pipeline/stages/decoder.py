@@ -26,8 +26,12 @@ def make_policy(config: Mapping[str, Any], parameter: float, temperature: float 
         selector = resolve(members["selector"])(parameter, **decoding.selector_options)
     except TypeError as error:
         raise ConfigError(f"decoding.selector_options {decoding.selector_options}: {error}") from None
-    pieces = {name: resolve(members[name])() for name in ("ranking", "scope", "cache", "stop")}
-    return DecodePolicy(selector, temperature, seed=seed, **pieces)
+    try:
+        schedule = resolve(members["schedule"])(**decoding.schedule_options)
+    except TypeError as error:
+        raise ConfigError(f"decoding.schedule_options {decoding.schedule_options}: {error}") from None
+    pieces = {name: resolve(members[name])() for name in ("ranking", "stop")}
+    return DecodePolicy(selector, temperature, seed=seed, schedule=schedule, **pieces)
 
 
 def make_decoder(

@@ -60,7 +60,7 @@ def run(context: StageContext) -> None:
         "temperature": config["temperature"],
         "max_new_tokens": config["max_new_tokens"],
         "block_size": model.config.block_size,
-        "cache": config["decoding"].cache,
+        "schedule": config["decoding"].schedule,
         "device": device_name(model.device),
         "dtype": str(model.lm_head.weight.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),

@@ -1,0 +1,122 @@
+"""The decoder in its plainest form: one response at a time, one forward after another. Read this first.
+
+A response is decoded in blocks. Before each forward its schedule says which positions are computed; a forward writes
+their keys and values and gives each open position (masked, and the schedule lets it be revealed now) a distribution
+over tokens. A token is drawn for each of them, and the selector says which are revealed. When a block has no mask left
+the next one becomes active.
+
+`decoding.engine.BlockDecoder` does the same for many rows at once over a paged cache, and gives the same trajectories
+(tests/decoding/test_reference.py). Draws are keyed by (seed, step, uid, sample, position, forward), so that neither
+the order of the rows nor their number matters.
+
+Shapes: T positions of the canvas; K of a block; Q computed in a forward; n open positions; H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.rng import row_key
+from lightningrl.decoding.sampler import Draws, draw_open, select
+from lightningrl.models.attention import key_limits
+from lightningrl.models.transformer import Transformer
+from lightningrl.types import DecodeStats, Trajectory
+
+
+@dataclass
+class PlainCache:
+    """An `Attend` of one row: keys and values by position, written before they are attended to."""
+
+    tables: list[tuple[Tensor, Tensor]]
+    """Keys and values of each layer, (T, heads, D)."""
+    positions_Q: Tensor = field(default_factory=lambda: torch.empty(0))
+    limits_Q: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
+        keys_TMD, values_TMD = self.tables[layer]
+        keys_TMD[self.positions_Q], values_TMD[self.positions_Q] = k_BMQD[0].transpose(0, 1), v_BMQD[0].transpose(0, 1)
+        seen_QT = torch.arange(len(keys_TMD), device=q_BNQD.device) < self.limits_Q[:, None]
+        k_1MTD, v_1MTD = keys_TMD.transpose(0, 1)[None], values_TMD.transpose(0, 1)[None]
+        return F.scaled_dot_product_attention(q_BNQD, k_1MTD, v_1MTD, attn_mask=seen_QT, enable_gqa=True)
+
+
+@torch.no_grad()
+def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_ids: Collection[int]) -> Trajectory:
+    """One response. Raises nothing of its own: it does not check its arguments, the engine does."""
+    config, schedule, device = model.config, policy.schedule, model.device
+    size = schedule.block_size or config.block_size
+    prompt = np.asarray(request.prompt_ids, dtype=np.int64)
+    origin, start, end = schedule.canvas(len(prompt), request.max_new_tokens, size)
+    tokens_T = np.full(end, config.mask_token_id)
+    tokens_T[: len(prompt)] = prompt
+    masked_T = np.arange(end) >= len(prompt)
+    reveal_T, logp_T, entropy_T = np.zeros(end, dtype=np.int64), np.zeros(end, np.float32), np.zeros(end, np.float32)
+    denoised = committed = block_step = 0
+    pending = False
+    shape = (end, config.num_key_value_heads, config.head_dim)
+    like = model.lm_head.weight
+    cache = PlainCache([(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.num_hidden_layers)])
+
+    def forward(first: int, last: int) -> Tensor:
+        """(Q, H) hidden states of the positions from `first` to before `last`."""
+        positions_1Q = np.arange(first, last)[None]
+        limits_1Q = key_limits(config, positions_1Q, np.array([end]))
+        cache.positions_Q, cache.limits_Q = (
+            torch.from_numpy(a[0].copy()).to(device) for a in (positions_1Q, limits_1Q)
+        )
+        ids_Q = torch.from_numpy(tokens_T[first:last]).to(device)
+        return model.hidden(ids_Q[None], cache.positions_Q[None], cache)[0]
+
+    prefills = int(schedule.keeps_blocks and start > 0)
+    if prefills:
+        forward(0, start)
+    while True:
+        at = np.array([start]), np.array([pending]), np.array([end])
+        first, last, denoises = (int(column[0]) for column in schedule.interval(*at, size))
+        hidden_QH = forward(first, last)
+        pending, committed = False, committed + (not denoises)
+        if not denoises:
+            continue
+        denoised += 1
+        block = slice(start, start + size)
+        open_1K = schedule.open(masked_T[block][None])
+        position_n = start + np.flatnonzero(open_1K[0])
+        key = row_key(policy.seed, policy.step, request.uid, request.sample)
+        everywhere = [(policy, np.ones(len(position_n), dtype=bool))]
+        draws = Draws(
+            hidden_QH[torch.from_numpy(position_n - first).to(device)], np.full(len(position_n), key), position_n,
+            np.full(len(position_n), denoised), everywhere,
+        )  # fmt: skip
+        drawn = draw_open(model, draws)
+        chosen_n = select(drawn, open_1K, np.array([block_step]), [(policy, np.array([0]))])
+        token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
+        here = position_n[chosen_n]
+        tokens_T[here], masked_T[here], reveal_T[here] = token_n[chosen_n], False, denoised
+        logp_T[here], entropy_T[here] = logp_n[chosen_n], entropy_n[chosen_n]
+        block_step += 1
+        is_response_K = np.arange(start, start + size) >= len(prompt)
+        stops_K = np.isin(tokens_T[block], list(stop_ids)) & is_response_K & ~masked_T[block]
+        is_full = not masked_T[block].any()
+        if policy.stop.ended(stops_K[None], masked_T[block][None])[0] or (is_full and start + size >= end):
+            break
+        if is_full:
+            start, block_step, pending = start + size, 0, schedule.keeps_blocks
+
+    decoded = slice(len(prompt), start + size)
+    ids, reveal = tokens_T[decoded], reveal_T[decoded]
+    stops = np.flatnonzero(np.isin(ids, list(stop_ids)) & (reveal > 0))
+    length = int(stops[0]) + 1 if len(stops) else len(ids)
+    return Trajectory(
+        uid=request.uid, sample=request.sample, prompt_ids=prompt, token_ids=ids, response_len=length,
+        reveal_step=reveal, behaviour_logp=logp_T[decoded], block_size=size, origin=origin,
+        schedule=type(schedule).__name__, exact_cache=schedule.is_exact, temperature=policy.temperature,
+        stop="eos" if len(stops) else "length", policy_version=policy.step, entropy=entropy_T[decoded],
+        stats=DecodeStats(length, int((reveal > 0).sum()), denoised, committed, prefills),
+    )  # fmt: skip

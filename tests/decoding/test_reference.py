@@ -1,0 +1,120 @@
+"""The page that newcomers read first gives what the engine gives, for every schedule; and the schedules of a canvas."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from fixtures.outsider import SubBlock
+from fixtures.tiny import requests_of, tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_decoder_parity import POLICY, STOPS
+
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.decoding.reference import decode_one
+from lightningrl.decoding.registry import SCHEDULES
+from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
+from lightningrl.decoding.schedules.full_sequence import FullSequence
+from lightningrl.decoding.selectors.quota import Quota
+from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.errors import DecodeError
+from lightningrl.models.attention import Masked
+from lightningrl.utils.registry import resolve
+
+ALL = [FusedCommit(), SeparateCommit(), Recompute(), SubBlock(2), FullSequence(4), FullSequence(3)]
+
+
+def same(one, other):
+    for field in dataclasses.fields(one):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if field.name in ("behaviour_logp", "entropy"):
+            np.testing.assert_allclose(mine, theirs, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(mine, theirs, err_msg=field.name)
+
+
+def test_every_schedule_of_the_registry_is_tried():
+    assert {resolve(member) for member in SCHEDULES.values()} <= {type(each) for each in ALL}
+
+
+@pytest.mark.parametrize("attention", ["block_causal", "full", "causal"])
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_the_engine_decodes_like_the_reference(attention, data):
+    """Models of every attention, under every schedule that says no more than what that attention can see."""
+    schedules = [each for each in ALL if attention != "full" or each.fills_canvas]
+    size = data.draw(st.sampled_from([1, 3, 4]), "block_size")
+    model = tiny_model(data.draw(st.integers(0, 9), "weights"), torch.float64, block_size=size, attention=attention)
+    schedule = data.draw(st.sampled_from(schedules), "schedule")
+    requests = requests_of(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4), "prompts"), 9, seed=2)
+    policies = [dataclasses.replace(data.draw(POLICY), schedule=schedule) for _ in requests]
+    requests = [dataclasses.replace(r, policy=p) for r, p in zip(requests, policies, strict=True)]
+    rows = data.draw(st.integers(1, 4), "rows")
+    for request, found in zip(
+        requests, BlockDecoder(model, STOPS, rows=rows).decode(requests, policies[0]), strict=True
+    ):
+        same(found, decode_one(model, request, request.policy, STOPS))
+
+
+def test_preempted_rows_of_a_canvas_come_back():
+    model = tiny_model(3, torch.float64, attention="full")
+    requests = requests_of([5, 2, 7, 3], 12)
+    policy = DecodePolicy(Threshold(0.3), 1.0, schedule=FullSequence(4), seed=3)
+    decoder = BlockDecoder(model, STOPS, rows=4, page_tokens=4)
+    decoder.memory_bytes = 8 * decoder.page_bytes
+    for request, found in zip(requests, decoder.decode(requests, policy), strict=True):
+        same(found, decode_one(model, request, policy, STOPS))
+
+
+@pytest.mark.parametrize("prompt_len", [1, 4, 6])
+def test_a_full_sequence_is_decoded_block_by_block_behind_the_prompt_with_all_later_masks_in_sight(prompt_len):
+    """Written out: one forward over the whole canvas a token, the surest masked position of the block first."""
+    model = tiny_model(5, torch.float64, attention="full")
+    [request] = requests_of([prompt_len], 10)
+    found = BlockDecoder(model, ()).decode([request], DecodePolicy(Quota(4), schedule=FullSequence(4)))[0]
+    length, ids = prompt_len + 12, [int(i) for i in request.prompt_ids] + [model.config.mask_token_id] * 12
+    expected, everything = {}, Masked(torch.ones(1, 1, length, length, dtype=torch.bool))
+    for start in range(prompt_len, length, 4):
+        for _ in range(4):
+            with torch.no_grad():
+                hidden = model.hidden(torch.tensor([ids]), torch.arange(length)[None], everything)[0]
+                table = model.log_probs(hidden)
+            masked = [p for p in range(start, start + 4) if p not in expected]
+            best = max(masked, key=lambda p: float(table[p].max()))
+            expected[best], ids[best] = len(expected) + 1, int(table[best].argmax())
+    assert found.token_ids.tolist() == ids[prompt_len:] and found.origin == prompt_len
+    assert found.reveal_step.tolist() == [expected[p] for p in range(prompt_len, length)]
+    assert found.stats.denoise_forwards == 12 and found.stats.prefill_forwards == found.stats.commit_forwards == 0
+
+
+def test_later_masks_count_under_full_attention_and_not_under_block_causal():
+    for attention, differs in (("full", True), ("block_causal", False)):
+        model = tiny_model(5, torch.float64, attention=attention)
+        short, long = (
+            decode_one(model, requests_of([4], new)[0], DecodePolicy(Quota(4), schedule=FullSequence(4)), ())
+            for new in (4, 16)
+        )
+        assert bool(abs(short.behaviour_logp - long.behaviour_logp[:4]).max() > 1e-6) is differs
+
+
+@pytest.mark.parametrize("schedule", [FusedCommit(), SeparateCommit(), Recompute()])
+def test_a_schedule_that_does_not_compute_what_the_model_sees_is_refused(schedule):
+    with pytest.raises(DecodeError, match=r"attends to all later masks.*full_sequence"):
+        BlockDecoder(tiny_model(1, attention="full"), ()).decode(
+            requests_of([3], 4), DecodePolicy(Quota(2), schedule=schedule)
+        )
+
+
+def test_blocks_of_two_sizes_are_not_decoded_together():
+    requests = requests_of([3, 3], 8)
+    policies = [DecodePolicy(Quota(2), schedule=schedule) for schedule in (FullSequence(4), FullSequence(8))]
+    mixed = [dataclasses.replace(r, policy=p) for r, p in zip(requests, policies, strict=True)]
+    with pytest.raises(DecodeError, match=r"blocks of \[4, 8\] positions"):
+        BlockDecoder(tiny_model(1), ()).decode(mixed, policies[0])
+
+
+def test_a_block_has_a_position():
+    with pytest.raises(DecodeError, match="full_sequence: block_size is 0"):
+        FullSequence(0)
