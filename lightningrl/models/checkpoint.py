@@ -39,7 +39,7 @@ def load_model(
     if dtype is None and len({entry.dtype for entry in stored.values()}) > 1:
         kinds = ", ".join(sorted({str(entry.dtype) for entry in stored.values()}))
         raise CheckpointError(f"{folder}: weights are stored in several dtypes ({kinds}); say which one is wanted")
-    model.load_state_dict(read_weights(stored, dtype, device), assign=True)
+    model.load_weights(read_weights(stored, dtype, device), assign=True)
     return model.eval()
 
 
@@ -58,9 +58,9 @@ def inspect_model(
         )
     with torch.device("meta"), _Undrawn():
         model = Transformer(config)
-    names = {_family(config).stored_name(name): name for name in model.state_dict()}
-    shapes = {name: tuple(model.state_dict()[ours].shape) for name, ours in names.items()}
-    _match(folder, stored, shapes)
+    family, weights = _family(config), model.weights()
+    names = {family.stored_name(name): name for name in weights}
+    _match(folder, stored, {name: tuple(weights[ours].shape) for name, ours in names.items()})
     return model, {names[name]: entry for name, entry in stored.items()}
 
 
@@ -92,8 +92,7 @@ def _match(folder: Path, stored: Mapping[str, Stored], expected: Mapping[str, tu
     missing = sorted(set(expected) - set(stored))
     if missing:
         raise CheckpointError(
-            f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}. Restore the checkpoint; a head "
-            "tied to the embedding (no lm_head.weight) is not read."
+            f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}. Restore the checkpoint."
         )
 
 
@@ -107,7 +106,7 @@ def save_model(
     """
     dtype = next(model.parameters()).dtype
     family = _family(model.config)
-    weights = {family.stored_name(name): weight for name, weight in model.state_dict().items()}
+    weights = {family.stored_name(name): weight for name, weight in model.weights().items()}
     write_weights(folder, weights, max_shard_bytes)
     config = config_json(model.config, dtype, eos_token_id=eos_token_id, pad_token_id=pad_token_id)
     files.write_json(folder / "config.json", config)

@@ -20,7 +20,7 @@ from lightningrl.models.transformer import ModelConfig
 from lightningrl.utils.registry import resolve
 
 _OURS = ("block_size", "mask_token_id")
-_FAMILY = ("family", "attention")
+_FAMILY = ("family", "attention", "qk_norm", "qkv_bias", "tie_word_embeddings")
 """Facts of the family, which no file states."""
 _NUMBERS = ("rms_norm_eps", "rope_theta", "initializer_range")
 

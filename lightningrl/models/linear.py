@@ -25,18 +25,18 @@ LEAST_ROWS = 512
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` without a bias; see the module."""
+    """`nn.Linear`, by default without a bias; see the module."""
 
-    def __init__(self, in_features: int, out_features: int, **kwargs: Any):
-        super().__init__(in_features, out_features, bias=False, **kwargs)
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, **kwargs: Any):
+        super().__init__(in_features, out_features, bias=bias, **kwargs)
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.numel() // max(1, self.in_features)
         if not (AVAILABLE and rows >= LEAST_ROWS and _is_plain(input) and _is_plain(self.weight)):
-            return F.linear(input, self.weight)
+            return F.linear(input, self.weight, self.bias)
         found = _Product.apply(input, self.weight)
         assert isinstance(found, Tensor)
-        return found
+        return found if self.bias is None else found + self.bias
 
 
 def _is_available() -> bool:

@@ -1,16 +1,16 @@
-"""The SDAR transformer: Qwen3's dense decoder with an untied head, one trunk for every way of attending.
+"""The transformer of every family: pre-norm blocks, grouped-query attention with RoPE, SwiGLU, RMSNorm.
 
-Pre-norm blocks, grouped-query attention with RMSNorm on each head's q and k before RoPE, SwiGLU; the logit at a
-masked position predicts the token of that same position (no autoregressive shift). How positions see each other is
-not decided here: `hidden` takes an `attend` object (models/attention.py). Parameter names are those of the official
-checkpoints and of Hugging Face's `Qwen3ForCausalLM`.
+What families differ in are flags of `ModelConfig`: RMSNorm on each head's queries and keys, biases, a head tied to the
+embedding. How positions see each other is not decided here: `hidden` takes an `attend` object (models/attention.py).
+The logit at a masked position predicts the token of that same position. Parameter names are those of SDAR's official
+checkpoints and of Hugging Face's `Qwen3ForCausalLM`; a family says what its files call them (models/families/).
 
 Shapes: B rows; Q positions of a forward; H hidden size; N query heads; M key/value heads; D head size; V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What `config.json` of an SDAR checkpoint says, plus the two facts the official files leave to the caller."""
+    """The shape of a model, and the facts about it that decoding needs."""
 
     vocab_size: int
     hidden_size: int
@@ -48,14 +48,21 @@ class ModelConfig:
     """The `model_type` of its config.json."""
     attention: AttentionPattern = "block_causal"
     """How far a position sees."""
+    qk_norm: bool = True
+    """RMSNorm on each head's queries and keys before RoPE."""
+    qkv_bias: bool = False
+    """The projections of queries, keys and values have biases."""
+    tie_word_embeddings: bool = False
+    """The head's weight is the embedding's."""
 
     @property
     def num_parameters(self) -> int:
-        """Count of all weights; the head is not tied to the embedding."""
+        """The number of all weights; a tied head counts once."""
         heads, kv, size = self.num_attention_heads, self.num_key_value_heads, self.head_dim
         h = self.hidden_size
-        layer = 2 * h * heads * size + 2 * h * kv * size + 2 * size + 3 * h * self.intermediate_size + 2 * h
-        return 2 * self.vocab_size * h + self.num_hidden_layers * layer + h
+        layer = 2 * h * heads * size + 2 * h * kv * size + 3 * h * self.intermediate_size + 2 * h
+        layer += 2 * size * self.qk_norm + (heads + 2 * kv) * size * self.qkv_bias
+        return (2 - self.tie_word_embeddings) * self.vocab_size * h + self.num_hidden_layers * layer + h
 
 
 class Attend(Protocol):
@@ -73,12 +80,12 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         h, heads, kv = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = Linear(h, heads * config.head_dim)
-        self.k_proj = Linear(h, kv * config.head_dim)
-        self.v_proj = Linear(h, kv * config.head_dim)
+        self.q_proj = Linear(h, heads * config.head_dim, bias=config.qkv_bias)
+        self.k_proj = Linear(h, kv * config.head_dim, bias=config.qkv_bias)
+        self.v_proj = Linear(h, kv * config.head_dim, bias=config.qkv_bias)
         self.o_proj = Linear(heads * config.head_dim, h)
-        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
-        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(self, x_BQH: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         rows, length, _ = x_BQH.shape
@@ -143,6 +150,27 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        self.tie()
+
+    def tie(self) -> None:
+        """Make the head's weight the embedding's, where the config says so."""
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def weights(self) -> dict[str, Tensor]:
+        """The state dict without a tied head, whose weight is there as the embedding's."""
+        state = self.state_dict()
+        if self.config.tie_word_embeddings:
+            del state["lm_head.weight"]
+        return state
+
+    def load_weights(self, weights: Mapping[str, Tensor], *, assign: bool = False) -> None:
+        """Take what `weights` gave, of a model of this shape. assign: as it is, not copied into what is there."""
+        tied = {"lm_head.weight": weights["model.embed_tokens.weight"]} if self.config.tie_word_embeddings else {}
+        self.load_state_dict({**weights, **tied}, assign=assign)
+        self.tie()
 
     def forward(self, compute: Callable[[Transformer], T]) -> T:
         """compute(self). Whole computations go through here in training: where weights are sharded over processes,

@@ -48,7 +48,7 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
     if world.is_first:
         selection, chosen = trainer.selection, trainer.selection.chosen
         replica = setup.decoder.model
-        replica.load_state_dict(selection.weights)
+        replica.load_weights(selection.weights)
         save_policy(replica, setup.tokenizer, base, context.folder)
         files.write_jsonl(context.folder / "metrics.jsonl", history.rows)
         files.write_jsonl(context.folder / "samples.jsonl", history.samples)
