@@ -19,9 +19,9 @@ from torch import Tensor
 
 from lightningrl.decoding.canvas import Canvas, Interval
 from lightningrl.decoding.proposals import OpenPositions, Proposals
-from lightningrl.decoding.rankings.confidence import Confidence
+from lightningrl.decoding.rankings import Confidence
 from lightningrl.decoding.schedules.block import FusedCommit
-from lightningrl.decoding.stops.finish_block import FinishBlock
+from lightningrl.decoding.stops import FinishBlock
 from lightningrl.errors import DecodeError
 from lightningrl.types import Trajectory
 
@@ -91,7 +91,7 @@ class Selector(Protocol):
 
 class StopRule(Protocol):
     def ended(self, stop_BK: np.ndarray, masked_BK: np.ndarray) -> np.ndarray:
-        """(B,) bool: see stops/finish_block.py."""
+        """(B,) bool, asked after each forward of the active block: see decoding/stops.py."""
         ...
 
 

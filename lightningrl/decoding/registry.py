@@ -13,9 +13,9 @@ SELECTORS = {
     "scripted": "lightningrl.decoding.selectors.scripted:Scripted",
 }
 RANKINGS = {
-    "confidence": "lightningrl.decoding.rankings.confidence:Confidence",
-    "neg_entropy": "lightningrl.decoding.rankings.neg_entropy:NegEntropy",
-    "position": "lightningrl.decoding.rankings.position:Position",
+    "confidence": "lightningrl.decoding.rankings:Confidence",
+    "neg_entropy": "lightningrl.decoding.rankings:NegEntropy",
+    "position": "lightningrl.decoding.rankings:Position",
 }
 SCHEDULES = {
     "fused": "lightningrl.decoding.schedules.block:FusedCommit",
@@ -24,6 +24,6 @@ SCHEDULES = {
     "full_sequence": "lightningrl.decoding.schedules.full_sequence:FullSequence",
 }
 STOPS = {
-    "finish_block": "lightningrl.decoding.stops.finish_block:FinishBlock",
-    "inside_block": "lightningrl.decoding.stops.inside_block:InsideBlock",
+    "finish_block": "lightningrl.decoding.stops:FinishBlock",
+    "inside_block": "lightningrl.decoding.stops:InsideBlock",
 }

@@ -22,9 +22,7 @@ from hypothesis import strategies as st
 from lightningrl.decoding import page_pool
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
-from lightningrl.decoding.rankings.confidence import Confidence
-from lightningrl.decoding.rankings.neg_entropy import NegEntropy
-from lightningrl.decoding.rankings.position import Position
+from lightningrl.decoding.rankings import Confidence, NegEntropy, Position
 from lightningrl.decoding.registry import RANKINGS as REGISTERED_RANKINGS
 from lightningrl.decoding.registry import SELECTORS
 from lightningrl.decoding.row_state import Rows
@@ -34,8 +32,7 @@ from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.decoding.stops.finish_block import FinishBlock
-from lightningrl.decoding.stops.inside_block import InsideBlock
+from lightningrl.decoding.stops import FinishBlock, InsideBlock
 from lightningrl.models.attention import Masked, PagedKV, block_causal_mask
 from lightningrl.utils.registry import resolve
 

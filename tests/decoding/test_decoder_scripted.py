@@ -13,8 +13,7 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.decoding.stops.finish_block import FinishBlock
-from lightningrl.decoding.stops.inside_block import InsideBlock
+from lightningrl.decoding.stops import FinishBlock, InsideBlock
 from lightningrl.errors import DecodeError
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.evaluation.records import to_record

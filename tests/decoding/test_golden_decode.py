@@ -15,8 +15,7 @@ from fixtures.official_decoder import official_decode
 
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
-from lightningrl.decoding.rankings.confidence import Confidence
-from lightningrl.decoding.rankings.position import Position
+from lightningrl.decoding.rankings import Confidence, Position
 from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.threshold import Threshold

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.decoding.rng import row_key, uniform
-from lightningrl.decoding.sampling import draw
+from lightningrl.decoding.sampler import draw
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 

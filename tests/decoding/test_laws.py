@@ -27,9 +27,7 @@ from lightningrl.config.experiment import Experiment, load
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.protocol import DecodePolicy
-from lightningrl.decoding.rankings.confidence import Confidence
-from lightningrl.decoding.rankings.neg_entropy import NegEntropy
-from lightningrl.decoding.rankings.position import Position
+from lightningrl.decoding.rankings import Confidence, NegEntropy, Position
 from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
 from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.factor import Factor
