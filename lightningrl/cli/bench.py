@@ -243,11 +243,11 @@ def judges(
     with user_errors(resumes=False):
         from lightningrl.bench.judges import mathematics, solutions
         from lightningrl.benchmarks.registry import get_benchmark
-        from lightningrl.evaluation.problems import problems
+        from lightningrl.evaluation.problems import load_problems
         from lightningrl.utils.registry import resolve
 
         chosen = get_benchmark(benchmark)
-        examples = problems(chosen, "test", None, options.origins(mirror), limit)
+        examples = load_problems(chosen, "test", None, options.origins(mirror), limit)
         judge = resolve(chosen.judge)
         is_mathematics = chosen.judge.endswith(":MathJudge")
         rows = mathematics(examples, workers) if is_mathematics else solutions(examples, judge, workers)

@@ -63,8 +63,8 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
         if is_probability and not 0 < threshold < 1:
             raise ConfigError(f"--threshold: a threshold is a probability within (0, 1), found {threshold:g}")
     origins = options.origins(given["mirror"])
-    examples = tasks.problems(chosen, given["split"], given["data"], origins, given["limit"])
-    asked = direct.Asked(
+    examples = tasks.load_problems(chosen, given["split"], given["data"], origins, given["limit"])
+    spec = direct.EvaluationSpec(
         chosen, examples, prompt, thresholds, given["samples"], given["max_new_tokens"], given["shard"]
     )
     memory = None if given["memory_mb"] is None else given["memory_mb"] * 1_000_000
@@ -76,14 +76,14 @@ def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> N
         "judge": digest([chosen.judge.partition(":")[0]]), "sandbox": probe().require() if needs_jail else None,
         "model": llm.fingerprint, "benchmark": benchmark, "problems": tasks.fingerprint(examples), "policy": words,
         "prompt": {name: getattr(prompt, name) for name in ("style", "shots", "compat")},
-        "samples": asked.samples, "max_new_tokens": asked.max_new_tokens, "shard": asked.shard,
+        "samples": spec.samples, "max_new_tokens": spec.max_new_tokens, "shard": spec.shard,
     }  # fmt: skip
     judge = resolve(chosen.judge)(workers=given["workers"])
     rows: list[dict[str, Any]] = []
     try:
         with lease(out / "state", wait=patiently(lambda line: typer.echo(line, err=True))):
             summaries = direct.evaluate(
-                llm, judge, asked, policy, settings, out, lambda line: typer.echo(line, err=True),
+                llm, judge, spec, policy, settings, out, lambda line: typer.echo(line, err=True),
                 lambda **row: rows.append(row),
             )  # fmt: skip
             if rows or not (out / "run.json").exists():  # else nothing was decoded now: it tells of the run that did

@@ -50,7 +50,7 @@ def prompts(
         check_out(out, overwrite, inputs=[] if data is None else [data])
         chosen, wording = get_benchmark(benchmark), PromptOptions(style=style, shots=shots)
         problems.check_prompt(chosen, wording)
-        examples = problems.problems(chosen, split, data, options.origins(mirror), limit)
+        examples = problems.load_problems(chosen, split, data, options.origins(mirror), limit)
         rows = [{"id": example.uid, "messages": chosen.render(example, wording)} for example in examples]
         if out is None:
             typer.echo("".join(files.canonical_json(row) + "\n" for row in rows), nl=False)

@@ -64,7 +64,7 @@ def score(
     """
     with user_errors():
         from lightningrl.benchmarks.registry import get_benchmark
-        from lightningrl.evaluation import external, external_scores, orders, problems, scoring
+        from lightningrl.evaluation import external, problems, scoring, uid_numbering
         from lightningrl.evaluation.selfcheck import self_check
         from lightningrl.pipeline.code_digest import digest
         from lightningrl.utils import files
@@ -73,12 +73,12 @@ def score(
         summary_file = out.parent / f"{out.name}.summary.json"
         check_out(out, overwrite, inputs=[responses], beside=[summary_file])
         chosen, origins = get_benchmark(benchmark), options.origins(mirror)
-        examples = problems.problems(chosen, split, data, origins, limit)
-        uid_of_number = orders.uid_of_number(chosen.name, split, examples, order, origins)
-        if note := orders.unused(chosen.name, split, order):
+        examples = problems.load_problems(chosen, split, data, origins, limit)
+        uid_of_number = uid_numbering.uid_of_number(chosen.name, split, examples, order, origins)
+        if note := uid_numbering.unused_order_note(chosen.name, split, order):
             typer.echo(f"note: {note}", err=True)
-        file = external.read_given(responses, policy, threshold, uid_of_number)
-        scoring.check_problems(file.responses, examples)
+        file = external.read_responses(responses, policy, threshold, uid_of_number)
+        scoring.check_uids(file.responses, examples)
         if note := file.note():
             typer.echo(f"note: {responses}: {note}", err=True)
 
@@ -96,14 +96,14 @@ def score(
 
         def finish(rows: list[dict[str, Any]]) -> None:
             check_out(out, overwrite, inputs=[responses], beside=[summary_file])
-            files.write_json(summary_file, external_scores.summaries(rows, examples))
+            files.write_json(summary_file, external.summaries(rows, examples))
             files.write_jsonl(out, rows)
 
         scoring.judge_all(file.responses, examples, make_judge, out, identity, finish)
         for summary in files.read_json(summary_file):
             _show(summary)
-            doubt = orders.doubt(chosen.name, split, summary)
-            for note in [*external_scores.notes(summary, file.failed), *([doubt] if doubt else [])]:
+            doubt = uid_numbering.wrong_order_note(chosen.name, split, summary)
+            for note in [*external.notes(summary, file.failed), *([doubt] if doubt else [])]:
                 typer.echo(f"  note: {note}")
 
 

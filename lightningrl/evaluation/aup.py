@@ -1,6 +1,6 @@
 """AUP: accuracy under parallelism, the area under accuracy against TPF (as the d3LLM leaderboard defines it).
 
-`aup` is the published number; `aup_anchored` is the one our claims use. With f(y) = y W(y) and
+`aup` is the published number; `aup_anchored` is the one that our claims use. With f(y) = y W(y) and
 W(y) = min(exp(-3 (1 - y / y_max)), 1), over the points kept, sorted by TPF rho:
 
     aup           rho_1 y_1    + sum_{i>=2} (rho_i - rho_{i-1}) (f(y_i) + f(y_{i-1})) / 2,   kept: y >= y_1 - 5
@@ -30,16 +30,19 @@ ROUNDING = 1e-9
 
 
 class AccuracyDropError(LightningRLError):
-    """The published assertion y_1 - y_last <= 5 fails; raised only when the compat option `strict` asks for it."""
+    """The published assertion y_1 - y_last <= 5 fails; raised only under the option `strict`."""
 
 
 def weight(accuracy_pct: float, y_max: float, alpha: float = ALPHA) -> float:
-    """W(y) in 0..1; 1 from y_max up. With y_max = 0 nothing was ever right and every weight is 1 (the area is 0)."""
+    """Returns W(y) in 0..1, which is 1 from y_max up.
+
+    With y_max = 0 nothing was ever right, and every weight is 1 (the area is 0).
+    """
     return 1.0 if y_max <= 0 else min(math.exp(-alpha * (1.0 - accuracy_pct / y_max)), 1.0)
 
 
 def sort_points(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """(tpf, accuracy_pct) by rising TPF; of equal TPF the better accuracy first, so input order never matters.
+    """Returns (tpf, accuracy_pct) by rising TPF, at equal TPF the better accuracy first: input order never matters.
 
     Raises ValueError when there is no point, a number is not finite, or an accuracy is outside 0..100.
     """
@@ -53,12 +56,12 @@ def sort_points(points: Iterable[tuple[float, float]]) -> list[tuple[float, floa
 
 
 def first_accuracy(points: Iterable[tuple[float, float]]) -> float:
-    """y_1, percent: the accuracy at the smallest TPF. The base's y_1 - 5 is the y_min of `aup_anchored`."""
+    """Returns y_1, percent: the accuracy at the smallest TPF. The base's y_1 - 5 is the y_min of `aup_anchored`."""
     return sort_points(points)[0][1]
 
 
 def first_accuracy_replicates(tpf_RT: np.ndarray, accuracy_RT: np.ndarray) -> np.ndarray:
-    """[R] the same of R curves at once."""
+    """Returns [R] `first_accuracy` of R curves at once."""
     first_R1 = np.lexsort((-accuracy_RT, tpf_RT), axis=-1)[:, :1]
     return np.take_along_axis(accuracy_RT, first_R1, axis=-1)[:, 0]
 
@@ -71,7 +74,7 @@ def aup(
     max_drop_points: float = MAX_DROP_POINTS,
     strict: bool = False,
 ) -> float:
-    """AUP as published, of (tpf, accuracy_pct) points; `y_max` in percent.
+    """Returns the published AUP of (tpf, accuracy_pct) points; `y_max` is in percent.
 
     Points more than `max_drop_points` below y_1 are dropped, the last one too. `strict` reproduces the published
     assertion instead: AccuracyDropError when the point of largest TPF lies that far below y_1.
@@ -88,7 +91,7 @@ def aup(
 
 
 def aup_anchored(points: Iterable[tuple[float, float]], y_min: float, y_max: float, *, alpha: float = ALPHA) -> float:
-    """AUP for comparing a model with what it was trained from: one y_min, one y_max, all area weighted.
+    """Returns the AUP that compares a model with what it was trained from: one y_min, one y_max, all area weighted.
 
     `y_min` is the base's y_1 - 5 for every curve compared. A curve with no point at or above it scores 0.
     """
@@ -107,9 +110,9 @@ def _trapezoids(kept: list[tuple[float, float]], y_max: float, alpha: float) -> 
 def aup_replicates(
     tpf_RT: np.ndarray, accuracy_RT: np.ndarray, y_max: float, y_min_R: np.ndarray | float | None = None
 ) -> np.ndarray:
-    """[R] AUP of R curves of T points each, all at once: `aup`, or `aup_anchored` where `y_min_R` is given.
+    """Returns [R] the AUP of R curves of T points each: `aup`, or `aup_anchored` where there is a `y_min_R`.
 
-    Equal to the scalar functions row by row (tested); it is what makes bootstrap intervals cheap.
+    Its values equal those of the scalar functions row by row (tested); it makes bootstrap intervals cheap.
     """
     order_RT = np.lexsort((-accuracy_RT, tpf_RT), axis=-1)
     tpf_RT = np.take_along_axis(tpf_RT, order_RT, axis=-1)

@@ -1,7 +1,7 @@
-"""Evaluate one checkpoint on one benchmark without an experiment: the same sweep, records and summary as a stage's.
+"""The evaluation of one checkpoint on one benchmark without an experiment, with a stage's sweep, records and summary.
 
-A folder takes it: `records.jsonl` and `summary.json` when all thresholds are done, `selfcheck.json` before anything is
-decoded, and `state/`, where records gather. The same command goes on from there; other settings are refused.
+Its folder gets `selfcheck.json` before anything is decoded, `records.jsonl` and `summary.json` when all thresholds are
+done, and `state/`, where records gather. The same command resumes from there; other settings are refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lightningrl.utils import files
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvaluationSpec:
     """What is evaluated, beside the model and the decoding policy."""
 
     benchmark: Benchmark
@@ -35,35 +35,35 @@ class Asked:
     samples: int
     max_new_tokens: int
     shard: int
-    """Problems decoded as one batch: what is lost at most when it is stopped."""
+    """Problems decoded as one batch: the most that is lost when the process is stopped."""
 
 
 def evaluate(
     llm: LLM,
     judge: Judge,
-    asked: Asked,
+    spec: EvaluationSpec,
     policy: Callable[[float], DecodePolicy],
     settings: dict[str, Any],
     folder: Path,
     report: Callable[[str], None],
     timing: Callable[..., None],
 ) -> list[EvalSummary]:
-    """A summary a threshold; the folder then holds what the module says.
+    """Returns one summary for each threshold; the folder then holds the files that the module names.
 
-    settings: JSON that identifies the evaluation, thresholds aside; of it, `benchmark`, `problems` (their hash),
+    settings: JSON that identifies the evaluation, without its thresholds. Its `benchmark`, `problems` (their hash),
     `judge` (a digest of its code) and `sandbox` (the jail level, or None) identify the self-check. Raises StageError
-    when the judge fails its self-check, ConfigError when the folder is of other settings.
+    when the judge fails its self-check, and ConfigError when the folder belongs to other settings.
     """
     _same_settings(folder / "state" / "settings.json", settings)
-    _check_judge(folder / "selfcheck.json", judge, asked, settings)
+    _check_judge(folder / "selfcheck.json", judge, spec, settings)
     task = Task(
-        lambda example: asked.benchmark.render(example, asked.prompt), judge, asked.max_new_tokens, asked.prompt.compat
+        lambda example: spec.benchmark.render(example, spec.prompt), judge, spec.max_new_tokens, spec.prompt.compat
     )
     sweep = Sweep(
         name=llm.folder.name,
-        examples=asked.examples,
-        samples=asked.samples,
-        shard=asked.shard,
+        examples=spec.examples,
+        samples=spec.samples,
+        shard=spec.shard,
         cache=folder / "state",
         load=lambda: Loaded(llm.decoder, llm.tokenizer, task),
         policy=policy,
@@ -71,7 +71,7 @@ def evaluate(
         timing=timing,
         should_stop=lambda: False,
     )
-    thresholds = sorted({*asked.thresholds, *sweep.complete()})  # what the folder has already stays in its records
+    thresholds = sorted({*spec.thresholds, *sweep.complete()})  # records of earlier thresholds stay
     found = [sweep.at(threshold) for threshold in thresholds]
     files.write_jsonl(folder / "records.jsonl", (record.to_json() for records, _ in found for record in records))
     summaries = [summarise(records) for records, _ in found]
@@ -80,16 +80,16 @@ def evaluate(
     return summaries
 
 
-def _check_judge(path: Path, judge: Judge, asked: Asked, settings: dict[str, Any]) -> None:
-    """Prove the judge, unless this very judge was proved on these problems."""
+def _check_judge(path: Path, judge: Judge, spec: EvaluationSpec, settings: dict[str, Any]) -> None:
+    """Runs the judge's self-check, unless this very judge has passed it on these problems."""
     of = {name: settings[name] for name in ("benchmark", "problems", "judge", "sandbox")}
     if path.exists() and files.read_json(path).get("of") == of:
         return
-    files.write_json(path, {"of": of, **self_check(asked.benchmark.name, asked.examples, judge)})
+    files.write_json(path, {"of": of, **self_check(spec.benchmark.name, spec.examples, judge)})
 
 
 def _same_settings(path: Path, settings: dict[str, Any]) -> None:
-    if path.exists() and any(path.parent.glob("threshold-*.jsonl")):  # else nothing was decoded: nothing to protect
+    if path.exists() and any(path.parent.glob("threshold-*.jsonl")):  # else there is nothing to protect
         before = files.read_json(path)
         changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
         if changed:

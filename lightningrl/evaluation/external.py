@@ -1,4 +1,4 @@
-"""Responses that some engine made, read from JSON lines for judging. No torch.
+"""Responses that another engine generated: how they are read from JSON lines, and the summary of their verdicts.
 
 A line is one response. Accepted are
 
@@ -6,11 +6,11 @@ A line is one response. Accepted are
     rows of `lightningrl generate`          {"id": the problem's uid, "text": ..., counts of tokens and forwards}
     our own records                         to judge them again
 
-and each may have `sample` (0), `policy`, `threshold`, and the counts and prompt hash of `types.EvalRecord`. A bare
-number for a uid (17, or "17") means what the caller says it does. What a line does not say stays unknown (None): no
-count is made up. Lines with `error` are responses that failed; they are counted and left out, as are lines whose
-response is null. Text behind a literal stop token (`<|im_end|>`, `<|endoftext|>`) is no part of the answer. Other keys
-are ignored.
+and each may have `sample` (0), `policy`, `threshold`, and the counts and prompt hash of `types.EvalRecord`. What a bare
+number for a uid (17, or "17") means, the caller decides. What a line does not say stays unknown (None), and so does
+every number of the summary that depends on it. Lines with `error` are responses that failed; they are counted and left
+out, and so are lines whose response is null. Text behind a literal stop token (`<|im_end|>`, `<|endoftext|>`) does not
+belong to the answer. Other keys are ignored. No torch.
 """
 
 from __future__ import annotations
@@ -18,37 +18,41 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lightningrl.errors import ConfigError
+from lightningrl.evaluation.metrics import summarise
+from lightningrl.types import EvalRecord, Example, Stop
 from lightningrl.utils import files
 
 Key = tuple[str, float | None, str, int]
 """(policy, threshold, uid, sample): no two responses share it."""
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+PositiveCount = Annotated[int, Field(ge=1, lt=2**31)]
 
-COUNTS = (
-    "response_tokens", "emitted_tokens", "denoise_forwards", "commit_forwards", "prefill_forwards", "visible_tokens",
-)  # fmt: skip
-SHOWN = 3
+MAX_EXAMPLES = 3
+"""Uids that a message names before it stops with `...`."""
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
-_END = re.compile(r"<\|(?:im_end|endoftext)\|>")
-"""Stop tokens that an engine has left in the text: what follows them is no part of the answer."""
+_STOP_TOKEN = re.compile(r"<\|(?:im_end|endoftext)\|>")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One response as it was given."""
+class ExternalResponse:
+    """One response as its line says it."""
 
     policy: str
     threshold: float | None
     uid: str
     sample: int
     text: str
-    known: Mapping[str, Any]
-    """Fields of the record that are not the judge's: counts, `stop`, `prompt_sha256`, `tokens_by_step`."""
+    facts: Mapping[str, Any]
+    """Fields of the record that do not come from the judge: counts, `stop`, `prompt_sha256`, `tokens_by_step`."""
 
     @property
     def key(self) -> Key:
@@ -56,22 +60,22 @@ class Given:
 
     @property
     def digest(self) -> str:
-        """Tells this response from another one under the same key."""
-        return files.sha256_text(files.canonical_json([*self.key, self.text, self.known]))
+        """A hash that distinguishes this response from another one under the same key."""
+        return files.sha256_text(files.canonical_json([*self.key, self.text, self.facts]))
 
 
 @dataclass(frozen=True, slots=True)
-class GivenFile:
+class ExternalFile:
     """The responses of a file, in its order."""
 
-    responses: tuple[Given, ...]
+    responses: tuple[ExternalResponse, ...]
     failed: int
     """Lines without a text: failed requests, or responses that are null."""
     backspaces: tuple[int, ...] = ()
     r"""Numbers of the lines whose response has a backspace before `oxed`: JSON reads `"\boxed"` that way."""
 
     def note(self) -> str | None:
-        """What the writer of the file must know before it is judged, if anything."""
+        """Returns what the author of the file should know before it is judged, or None."""
         if not self.backspaces:
             return None
         count, first = len(self.backspaces), self.backspaces[0]
@@ -79,48 +83,65 @@ class GivenFile:
         return f"{what} a backspace where \\boxed was probably meant: write \\\\boxed in JSON"
 
 
-def read_given(
+class _Line(BaseModel):
+    """The optional fields of a line."""
+
+    model_config = ConfigDict(strict=True)
+    sample: Count = 0
+    policy: str | None = None
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    response_tokens: PositiveCount | None = None
+    emitted_tokens: Count | None = None
+    denoise_forwards: PositiveCount | None = None
+    commit_forwards: Count | None = None
+    prefill_forwards: Count | None = None
+    visible_tokens: Count | None = None
+    stop: Stop | None = None
+
+
+def read_responses(
     path: Path,
     policy: str | None = None,
     threshold: float | None = None,
     uid_of_number: Callable[[int], str] | None = None,
-) -> GivenFile:
-    """Responses of a JSON lines file. policy, threshold: of lines that do not say theirs (policy: the file's name).
+) -> ExternalFile:
+    """Reads the responses of a JSON lines file.
 
-    uid_of_number: the uid that a bare number means, or ConfigError; None: a number is no uid.
-    Raises ConfigError, naming the line, for what is no response, and for two under one key.
+    policy, threshold: those of lines that do not name theirs (the default policy is the file's name). uid_of_number:
+    returns the uid that a bare number means, or raises ConfigError; with None, numbers are not accepted. Raises
+    ConfigError, naming the line, for a line that is not a response and for two responses under one key.
     """
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    found: dict[Key, tuple[int, Given]] = {}
+    found: dict[Key, tuple[int, ExternalResponse]] = {}
     failed, backspaces = 0, []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        row = _row(line, where)
+        row = _parse(line, where)
         if _is_failed(row):
             failed += 1
             continue
-        given = _given(row, where, policy or path.stem, threshold, uid_of_number)
-        if given.key in found:
+        response = _response(row, where, policy or path.stem, threshold, uid_of_number)
+        if response.key in found:
             raise ConfigError(
-                f"{where}: a response to {given.uid}, sample {given.sample}, of policy {given.policy!r} at threshold "
-                f"{given.threshold} is in line {found[given.key][0]} already. Number samples with `sample`, or name "
-                "what differs with `policy` or `threshold`."
+                f"{where}: a response to {response.uid}, sample {response.sample}, of policy {response.policy!r} at "
+                f"threshold {response.threshold} is in line {found[response.key][0]} already. Number samples with "
+                "`sample`, or name what differs with `policy` or `threshold`."
             )
-        found[given.key] = number, given
-        if "\x08oxed" in given.text:
+        found[response.key] = number, response
+        if "\x08oxed" in response.text:
             backspaces.append(number)
     if not found:
         what = f" with a text in its {counted(failed, 'line')}" if failed else ""
         raise ConfigError(f'{path} has no response{what}. Expected lines like {{"uid": "...", "response": "..."}}.')
-    return GivenFile(tuple(given for _, given in found.values()), failed, tuple(backspaces))
+    return ExternalFile(tuple(response for _, response in found.values()), failed, tuple(backspaces))
 
 
-def _row(line: bytes, where: str) -> dict[str, Any]:
+def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
@@ -132,13 +153,13 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _is_failed(row: dict[str, Any]) -> bool:
-    """Whether it is a failed request: it says so, or has a place for a text and nothing in it."""
+    """Whether the request failed: the line says so, or it has a place for a text and nothing in it."""
     texts = [row[name] for name in ("response", "text") if name in row]
     return row.get("error") is not None or (bool(texts) and all(text is None for text in texts))
 
 
 def _uid(row: dict[str, Any], where: str, uid_of_number: Callable[[int], str] | None) -> Any:
-    """The line's `uid`, or its `id`; of a bare number, the uid that it means."""
+    """Returns the line's `uid` or else its `id`, and for a bare number the uid that it means."""
     uid = row.get("uid") if row.get("uid") is not None else row.get("id")
     number = int(uid) if isinstance(uid, str) and _NUMBER.fullmatch(uid) else uid
     if uid_of_number is None or type(number) is not int or number < 0:
@@ -149,13 +170,13 @@ def _uid(row: dict[str, Any], where: str, uid_of_number: Callable[[int], str] | 
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _given(
+def _response(
     row: dict[str, Any],
     where: str,
     policy: str,
     threshold: float | None,
     uid_of_number: Callable[[int], str] | None,
-) -> Given:
+) -> ExternalResponse:
     uid = _uid(row, where, uid_of_number)
     text = row.get("response") if row.get("response") is not None else row.get("text")
     if not isinstance(uid, str) or not isinstance(text, str):
@@ -163,70 +184,88 @@ def _given(
             f"{where}: expected `uid` or `id` (a text, or a whole number from 0) and `response` or `text` (a text); "
             f"found {_keys(row)}"
         )
-    text = _END.split(text, maxsplit=1)[0]
-    sample = row.get("sample", 0)
-    if not _is_count(sample):
-        raise ConfigError(f"{where}: sample is {sample!r}, expected a whole number from 0")
-    named = row.get("policy")
-    if named is not None and not isinstance(named, str):
-        raise ConfigError(f"{where}: policy is {named!r}, expected a text")
-    tau = row.get("threshold")
-    if tau is not None and not _is_number(tau):
-        raise ConfigError(f"{where}: threshold is {tau!r}, expected a finite number")
-    return Given(
-        writable(policy if named is None else named),
-        threshold if tau is None else float(tau),
-        writable(uid),
-        sample,
-        writable(text),
-        _known(row, where),
+    try:
+        line = _Line.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{where}: {first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
+    facts = line.model_dump(exclude={"sample", "policy", "threshold"}, exclude_none=True)
+    if isinstance(row.get("prompt_sha256"), str):
+        facts["prompt_sha256"] = files.escape_surrogates(row["prompt_sha256"])
+    steps = row.get("tokens_by_step")
+    if isinstance(steps, list) and all(type(step) is int and 0 <= step < 2**31 for step in steps):
+        facts["tokens_by_step"] = steps
+    return ExternalResponse(
+        files.escape_surrogates(policy if line.policy is None else line.policy),
+        threshold if line.threshold is None else line.threshold,
+        files.escape_surrogates(uid),
+        line.sample,
+        files.escape_surrogates(_STOP_TOKEN.split(text, maxsplit=1)[0]),
+        facts,
     )
 
 
-def _known(row: dict[str, Any], where: str) -> dict[str, Any]:
-    known: dict[str, Any] = {name: row[name] for name in COUNTS if row.get(name) is not None}
-    for name, value in known.items():
-        least = 1 if name in ("response_tokens", "denoise_forwards") else 0
-        if not _is_count(value) or value < least:
-            raise ConfigError(f"{where}: {name} is {value!r}, expected a whole number from {least}, or nothing")
-    if row.get("stop") is not None:
-        if row["stop"] not in ("eos", "length"):
-            raise ConfigError(f"{where}: stop is {row['stop']!r}, expected eos or length, or nothing")
-        known["stop"] = row["stop"]
-    if isinstance(row.get("prompt_sha256"), str):
-        known["prompt_sha256"] = writable(row["prompt_sha256"])
-    steps = row.get("tokens_by_step")
-    if isinstance(steps, list) and all(_is_count(step) for step in steps):
-        known["tokens_by_step"] = steps
-    return known
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
 def _keys(row: dict[str, Any]) -> str:
-    """The line's keys, with the value of each that should be a text and is none: `the keys id (6.0), response`."""
-    read = ("uid", "id", "response", "text")
+    """Describes a line's keys, with the value of each that should be a text and is not: `the keys id (6.0), text`."""
     shown = []
     for name, value in sorted(row.items()):
-        is_odd = name in read and not isinstance(value, str)
-        shown.append(writable(name) + (f" ({json.dumps(value)[:40]})" if is_odd else ""))
+        is_odd = name in ("uid", "id", "response", "text") and not isinstance(value, str)
+        shown.append(files.escape_surrogates(name) + (f" ({json.dumps(value)[:40]})" if is_odd else ""))
     return f"the key{'s' if len(shown) > 1 else ''} {', '.join(shown)}" if shown else "no keys"
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 line`, `2 lines`."""
+    """Returns `1 line`, `2 lines`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def writable(text: str) -> str:
-    """The text with lone surrogates, which no file can hold, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def summaries(
+    rows: Sequence[Mapping[str, Any]], examples: Sequence[Example], n_bootstrap: int = 1000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Returns one summary for each (policy, threshold), in the order of their first rows.
+
+    The numbers are those of `metrics.summarise`, None where they need a count that a record lacks. Accuracy is over
+    the problems that were answered; `n_missing` counts the other ones of `examples`, which are all problems there are,
+    and `accuracy_missing_wrong_pct` counts them as wrong.
+    """
+    groups: dict[tuple[str, float | None], list[EvalRecord]] = {}
+    for row in rows:
+        record = EvalRecord.from_json(dict(row))
+        groups.setdefault((record.policy, record.threshold), []).append(record)
+    return [_summary(records, examples, n_bootstrap, seed) for records in groups.values()]
+
+
+def _summary(records: list[EvalRecord], examples: Sequence[Example], n_bootstrap: int, seed: int) -> dict[str, Any]:
+    summary = summarise(records, n_bootstrap, seed, require_counts=False).to_json()
+    samples = Counter(record.uid for record in records)
+    missing = [example.uid for example in examples if example.uid not in samples]
+    by_problem = sum(record.correct / samples[record.uid] for record in records)
+    known = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in summary.items()}
+    return known | {
+        "n_benchmark": len(examples),
+        "n_missing": len(missing),
+        "missing": missing[:MAX_EXAMPLES],
+        "samples_per_problem": sorted(set(samples.values())),
+        "accuracy_missing_wrong_pct": 100.0 * by_problem / len(examples),
+    }
+
+
+def notes(summary: Mapping[str, Any], failed: int = 0) -> list[str]:
+    """Returns what a reader must know beside the numbers of a summary. failed: lines of the input without a text."""
+    found = []
+    if summary["n_missing"]:
+        found.append(
+            f"{summary['n_missing']} of {summary['n_benchmark']} problems have no response (for example "
+            f"{', '.join(summary['missing'])}): accuracy is over the {summary['n_problems']} that have one; with the "
+            f"missing ones counted as wrong it is {summary['accuracy_missing_wrong_pct']:.1f} %"
+        )
+    if failed:
+        has, were = ("has", "was") if failed == 1 else ("have", "were")
+        lines = f"{counted(failed, 'line')} of the input {has} no text (null, or a failed request)"
+        found.append(f"{lines} and {were} left out")
+    if len(summary["samples_per_problem"]) > 1:
+        counts = summary["samples_per_problem"]
+        found.append(f"problems have between {counts[0]} and {counts[-1]} samples: those with more weigh more")
+    if summary["tpf"] is None:
+        found.append("no TPF: the responses come without counts of tokens and forwards")
+    return found

@@ -40,10 +40,10 @@ class Interval(NamedTuple):
 
 @lru_cache(maxsize=4)
 def bootstrap_weights(n_problems: int, n_replicates: int, seed: int, key: str = "") -> np.ndarray:
-    """[R, N] float64: how often each problem was drawn in each replicate (each row sums to N). Read-only.
+    """Returns [R, N] float64: how often each replicate drew each problem. Each row sums to N; the array is read-only.
 
-    The draw is keyed by (seed, key, N, R) alone: whoever asks for the same key gets the same problems, which is what
-    pairs two policies on one benchmark, and one benchmark more changes no other's interval.
+    The draw is keyed by (seed, key, N, R) alone: the same key gives the same problems, which is what pairs two policies
+    on one benchmark, and another benchmark changes no interval of this one. Raises ValueError when N or R is below 1.
     """
     if n_problems < 1 or n_replicates < 1:
         raise ValueError(f"need at least one problem and one replicate, found {n_problems} and {n_replicates}")
@@ -58,18 +58,18 @@ def bootstrap_weights(n_problems: int, n_replicates: int, seed: int, key: str = 
 
 
 def percentile_interval(replicates_R: np.ndarray) -> Interval:
-    """The 2.5 % and 97.5 % quantiles of the replicates (linear interpolation)."""
+    """Returns the 2.5 % and 97.5 % quantiles of the replicates (linear interpolation)."""
     low, high = np.quantile(replicates_R, [0.025, 0.975])
     return Interval(float(low), float(high))
 
 
 def pooled_ratio(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
-    """[R] ratio of sums in each replicate; with [T, N] sums, [R, T]."""
+    """Returns [R] the ratio of sums in each replicate; with [T, N] sums, [R, T]."""
     return (weights_RN @ np.asarray(numerator_N, float).T) / (weights_RN @ np.asarray(denominator_N, float).T)
 
 
 def ratio_interval(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> Interval:
-    """Interval of a ratio of sums (TPF: tokens over forwards) by bootstrap over problems."""
+    """Returns the interval of a ratio of sums (TPF: tokens over forwards) by bootstrap over problems."""
     return percentile_interval(pooled_ratio(numerator_N, denominator_N, weights_RN))
 
 
@@ -80,7 +80,7 @@ def paired_ratio_difference(
     base_denominator_N: np.ndarray,
     weights_RN: np.ndarray,
 ) -> Interval:
-    """Interval of (ratio - base's ratio), both taken over the same drawn problems. Index n must mean one problem."""
+    """Returns the interval of (ratio - base's ratio) over the same drawn problems: index n means one problem in all."""
     difference_R = pooled_ratio(numerator_N, denominator_N, weights_RN)
     difference_R = difference_R - pooled_ratio(base_numerator_N, base_denominator_N, weights_RN)
     return percentile_interval(difference_R)
@@ -93,13 +93,13 @@ def paired_accuracy_difference(
     base_samples_N: np.ndarray,
     weights_RN: np.ndarray,
 ) -> Interval:
-    """Interval of the accuracy difference to the base, in percentage points, paired by problem."""
+    """Returns the interval of the accuracy difference to the base, in percentage points, paired by problem."""
     low, high = paired_ratio_difference(correct_N, samples_N, base_correct_N, base_samples_N, weights_RN)
     return Interval(100.0 * low, 100.0 * high)
 
 
 def wilson_by_problem(correct_N: np.ndarray, samples_N: np.ndarray) -> Interval:
-    """Wilson's score interval for accuracy in percent, from per-problem counts.
+    """Returns Wilson's score interval for accuracy in percent, from per-problem counts.
 
     With one sample a problem it is Wilson's (1927) interval with n = N. With more, n is the effective number of
     independent answers (`effective_answers`): N when a problem's samples always agree, at most their number. It covers
@@ -116,12 +116,13 @@ def wilson_by_problem(correct_N: np.ndarray, samples_N: np.ndarray) -> Interval:
 
 
 def effective_answers(correct_N: np.ndarray, samples_N: np.ndarray) -> float:
-    """How many independent answers say as much as these: all samples over Kish's (1965) design effect 1 + (m - 1) rho.
+    """Returns the number of samples over Kish's (1965) design effect 1 + (m - 1) rho.
 
-    m is the number of samples a problem (weighted by itself), rho the correlation of two samples of one problem as the
-    variance between problems has it. What tells rho are the problems that show the rarer outcome; one more, whose
-    samples agree, is added to them. Without it, accuracies near 0 and 100 % at 60 problems were covered in 88 % of
-    draws: a few problems with mixed answers pass for independence. Where there are none at all, rho is 1.
+    So many independent answers would say as much as these. m is the number of samples per problem (weighted by itself),
+    rho the correlation of two samples of one problem, estimated from the variance between problems. Only problems that
+    show the rarer outcome tell rho, so one more, whose samples agree, is added to them. Without it, accuracies near 0
+    and 100 % at 60 problems were covered in 88 % of draws: a few problems with mixed answers pass for independence.
+    Where there is no such problem, rho is 1.
     """
     n_samples = samples_N.sum()
     m = float((samples_N**2).sum() / n_samples)

@@ -1,9 +1,9 @@
 """From evaluation records to numbers: accuracy, every TPF by its own name, forwards, intervals.
 
-`summarise` makes one `EvalSummary` of one (policy, benchmark, threshold); `problem_sums` makes the per-problem sums
-over all thresholds that AUP and paired intervals resample. Every record counts in every denominator, answers whose
-gold was defective (`gold_error`) included: they count as wrong, so that policies share one denominator, and the
-status counts show them. Nothing is read from the response's text.
+`summarise` returns the `EvalSummary` of one (policy, benchmark, threshold); `problem_sums` returns the per-problem sums
+over all thresholds, which AUP and paired intervals resample. Every record counts in every denominator, also an answer
+whose gold was defective (`gold_error`): it counts as wrong, so that policies share one denominator, and the status
+counts show it. Nothing is read from the response's text.
 
 Shapes: N problems (sorted by uid), T thresholds (rising).
 """
@@ -40,25 +40,25 @@ class EvalSummary:
     threshold: float
     n_problems: int
     n_samples: int
-    """Records: over all problems, not a problem's."""
+    """Records of all problems together."""
     accuracy_pct: float
-    """Mean correctness over samples, percent; its interval is Wilson's, by problem."""
+    """Mean correctness over samples, percent; its interval is Wilson's by problem."""
     accuracy_pct_low: float
     accuracy_pct_high: float
     compat_accuracy_pct: float | None
-    """The same by the published grader's rules, over the records that have its verdict; None where none has."""
+    """The accuracy by the published grader's rules, over the records that have its verdict; None where none has."""
     tpf: float
     """Response tokens over denoise forwards, pooled (ratio of sums): the primary number."""
     tpf_low: float
     tpf_high: float
     tpf_mean: float
-    """The same, as the mean of the samples' ratios."""
+    """The mean of the samples' own ratios."""
     tpf_true: float
     """Response tokens over denoise and separate commit forwards, pooled."""
     tpf_true_mean: float
     tpf_paper: float | None
-    """As the paper's code counts: visible tokens (`EvalRecord.visible_tokens`) over the forwards that revealed
-    something, pooled; for comparison only. None where a record does not say."""
+    """The TPF that the paper's code counts: visible tokens (`EvalRecord.visible_tokens`) over the forwards that
+    revealed something, pooled; for comparison only. None where a record does not say."""
     tpf_paper_mean: float | None
     forwards_per_problem: float
     """Mean denoise forwards that one answer takes."""
@@ -67,7 +67,7 @@ class EvalSummary:
     response_tokens_mean: float
     """Mean response tokens, the first stop token included."""
     truncated_pct: float
-    """Percent of samples that ended at the length limit (stop == "length")."""
+    """Percent of samples that ended at the length limit (`stop` is "length")."""
     status: dict[str, int] = field(default_factory=dict)
     """Samples by verdict status; every status is a key."""
 
@@ -77,7 +77,7 @@ class EvalSummary:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProblemSums:
-    """Per-problem sums over samples for one (policy, benchmark), all thresholds: what intervals resample.
+    """Per-problem sums over the samples of one (policy, benchmark) at all thresholds: what intervals resample.
 
     >>> record = EvalRecord("base", "b/test/0", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", 5, 6, 4, 1, 1, "eos")
     >>> problem_sums([record]).points()
@@ -100,19 +100,22 @@ class ProblemSums:
         return self.uids[0].split("/")[0]
 
     def points(self) -> list[tuple[float, float]]:
-        """(tpf, accuracy_pct) of each threshold: the curve whose area AUP is."""
+        """Returns (tpf, accuracy_pct) of each threshold: the curve whose area is the AUP."""
         tpf_T = self.tokens_TN.sum(1) / self.forwards_TN.sum(1)
         accuracy_T = 100.0 * self.correct_TN.sum(1) / self.samples_TN.sum(1)
         return [(float(tpf), float(accuracy)) for tpf, accuracy in zip(tpf_T, accuracy_T, strict=True)]
 
 
-def summarise(records: Sequence[EvalRecord], n_bootstrap: int = 1000, seed: int = 0) -> EvalSummary:
-    """Summary of the records of one policy, benchmark and threshold; their order does not matter.
+def summarise(
+    records: Sequence[EvalRecord], n_bootstrap: int = 1000, seed: int = 0, require_counts: bool = True
+) -> EvalSummary:
+    """Returns the summary of the records of one policy, benchmark and threshold, in any order.
 
-    Raises StageError when there are none, when they mix policies, benchmarks or thresholds, or when a sample comes
-    twice.
+    require_counts: whether a record without counts of tokens and forwards, or without `stop`, is an error; where it
+    is not, the numbers that need what is missing are NaN. Raises StageError when there are no records, when they mix
+    policies, benchmarks or thresholds, or when a sample comes twice.
     """
-    sums = problem_sums(records)
+    sums = problem_sums(records, require_counts)
     if len(sums.thresholds) != 1:
         raise StageError(f"a summary is of one threshold; found {list(sums.thresholds)}. Split the records first.")
     samples_N, correct_N = sums.samples_TN[0], sums.correct_TN[0]
@@ -127,6 +130,7 @@ def summarise(records: Sequence[EvalRecord], n_bootstrap: int = 1000, seed: int 
     per_problem = ratio_interval(forwards_N, samples_N, weights_RN)
     tpf_paper = _tpf_paper(records)
     counts = Counter(record.status for record in records)
+    truncated = [np.nan if record.stop is None else record.stop == "length" for record in records]
     return EvalSummary(
         policy=records[0].policy,
         benchmark=sums.benchmark,
@@ -149,13 +153,13 @@ def summarise(records: Sequence[EvalRecord], n_bootstrap: int = 1000, seed: int 
         forwards_per_problem_low=per_problem.low,
         forwards_per_problem_high=per_problem.high,
         response_tokens_mean=float(tokens.mean()),
-        truncated_pct=100.0 * sum(record.stop == "length" for record in records) / len(records),
+        truncated_pct=float(100.0 * sum(truncated) / len(records)),
         status={status: counts.get(status, 0) for status in STATUSES},
     )
 
 
 def _tpf_paper(records: Sequence[EvalRecord]) -> tuple[float | None, float | None]:
-    """The paper's TPF, pooled and as the mean of ratios; None, None where a record lacks its parts."""
+    """Returns the paper's TPF, pooled and as the mean of ratios, or (None, None) where a record lacks its parts."""
     visible = [record.visible_tokens for record in records]
     steps = [sum(count > 0 for count in record.tokens_by_step) for record in records]
     if None in visible or 0 in steps:
@@ -164,11 +168,12 @@ def _tpf_paper(records: Sequence[EvalRecord]) -> tuple[float | None, float | Non
     return float(tokens.sum() / forwards.sum()), float((tokens / forwards).mean())
 
 
-def problem_sums(records: Iterable[EvalRecord]) -> ProblemSums:
-    """Per-problem sums of one policy on one benchmark.
+def problem_sums(records: Iterable[EvalRecord], require_counts: bool = True) -> ProblemSums:
+    """Returns the per-problem sums of one policy on one benchmark.
 
-    Raises StageError when there are no records, when they mix policies or benchmarks, when a (threshold, problem,
-    sample) comes twice, when a record has no forward, or when a threshold lacks some of the problems.
+    require_counts: whether a record without counts of tokens and forwards is an error; else its sums are NaN. Raises
+    StageError when there are no records, when they mix policies or benchmarks, when a (threshold, problem, sample)
+    comes twice, when a record has no forward, or when a threshold lacks some of the problems.
     """
     records = list(records)
     if not records:
@@ -181,26 +186,23 @@ def problem_sums(records: Iterable[EvalRecord]) -> ProblemSums:
             raise StageError(f"records of one {what} were expected, found {sorted(found)}. Summarise each by itself.")
     row = {threshold: t for t, threshold in enumerate(sorted({record.threshold for record in records}))}
     column = {uid: n for n, uid in enumerate(sorted({record.uid for record in records}))}
-    sums = np.zeros((4, len(row), len(column)), dtype=np.int64)
+    sums = np.zeros((4, len(row), len(column)), dtype=np.int64 if require_counts else np.float64)
     seen: set[tuple[float, str, int]] = set()
     for record in records:
         key = (record.threshold, record.uid, record.sample)
         if key in seen:
             raise StageError(f"{record.uid} sample {record.sample} at threshold {record.threshold:g} comes twice.")
-        if record.denoise_forwards is None or record.response_tokens is None:
+        tokens, forwards = record.response_tokens, record.denoise_forwards
+        if require_counts and None in (tokens, forwards):
             raise StageError(
                 f"{record.uid} sample {record.sample} has no counts of tokens and forwards, so it has no TPF and no "
                 "AUP. Take records of an engine that counts."
             )
-        if record.denoise_forwards < 1:
+        if forwards == 0:
             raise StageError(f"{record.uid} sample {record.sample} has no denoise forward; every response takes one.")
         seen.add(key)
-        sums[:, row[record.threshold], column[record.uid]] += (
-            1,
-            record.correct,
-            record.response_tokens,
-            record.denoise_forwards,
-        )
+        counts = [np.nan if count is None else count for count in (tokens, forwards)]
+        sums[:, row[record.threshold], column[record.uid]] += (1, record.correct, *counts)
     if (sums[0] == 0).any():
         t, n = np.argwhere(sums[0] == 0)[0]
         raise StageError(
@@ -211,6 +213,6 @@ def problem_sums(records: Iterable[EvalRecord]) -> ProblemSums:
 
 
 def compat_accuracy_pct(verdicts: Iterable[bool | None]) -> float | None:
-    """Percent of the second judge column that is right, over the records that have one; None where none has."""
+    """Returns the percentage of right answers by the published grader, or None where it has no verdict at all."""
     found = [verdict for verdict in verdicts if verdict is not None]
     return 100.0 * sum(found) / len(found) if found else None

@@ -1,12 +1,12 @@
 """Why a policy is fast: how honest its confidence is, which tokens it reveals together, how many phrasings are left.
 
-`Reliability` looks on while a decoder reveals one token at a time, the most careful decode there is, and asks of each
-open position that is left masked: is the token that is likeliest now the one that ends there? With honest confidence
-that is so as often as its probability says; revealing all positions over a threshold at once costs accuracy where it
-is not. `token_classes` says what kind of token each one is, `together` with how many others each was revealed,
-`entropy_nats` how much is left open. All of it is about the policy's own answers, right or wrong.
+`Reliability` observes a decoder that reveals one token at a time, the most careful decode there is, and asks for each
+position that stays masked: is its likeliest token now the one that it ends with? If the confidence is honest, that is
+so as often as its probability says; where it is not, revealing all positions over a threshold at once costs accuracy.
+`token_classes` says what kind of token each one is, `together` with how many others it was revealed, `entropy_nats`
+how much is left open. All of it is about the policy's own answers, right or wrong.
 
-No torch. Where the answers come from: `pipeline.stages.probe`.
+No torch. The answers come from `pipeline.stages.probe`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from lightningrl.decoding.protocol import Observation
 
 BINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-"""Edges of the confidence bins; the last one holds 1 too."""
+"""The edges of the confidence bins; the last bin includes 1."""
 CLASSES = ("copied number", "computed number", "copied word", "other word", "symbol", "end")
-"""Copied: it stands in the prompt. `end`: the stop token."""
+"""A copied number or word stands in the prompt; `end` is the stop token."""
 
 
 class Bin(NamedTuple):
@@ -40,19 +40,16 @@ class Bin(NamedTuple):
     confidence: float
     """Mean probability of the likeliest token."""
     agreement: float
-    """Share in which that token is the one that ended there."""
+    """The share of positions that ended with that token."""
 
 
 @dataclass
 class Reliability:
-    """An observer of a greedy decode that reveals one token a forward.
-
-    `bins` is told how the responses ended; positions behind a response's stop token do not count.
-    """
+    """An observer of a greedy decode that reveals one token per forward."""
 
     alternatives: int = 0
     seen: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
-    """Of each forward, what it left masked: request, absolute position, likeliest token, its probability."""
+    """What each forward left masked: request, absolute position, likeliest token, its probability."""
 
     def observe(self, seen: Observation) -> None:
         left = ~seen.chosen_n
@@ -60,7 +57,7 @@ class Reliability:
         self.seen.append(kept)
 
     def bins(self, trajectories: Sequence[Trajectory]) -> list[Bin]:
-        """Of all that was seen, the bins that hold anything."""
+        """Returns the bins that hold any observed position, up to the stop tokens of the finished responses."""
         if not self.seen:
             return []
         index, position, token, confidence = (np.concatenate(parts) for parts in zip(*self.seen, strict=True))
@@ -75,7 +72,7 @@ class Reliability:
 
 
 def reliability(confidence_n: np.ndarray, agrees_n: np.ndarray) -> list[Bin]:
-    """By bins of confidence; empty ones are left out.
+    """Returns the bins of confidence that are not empty.
 
     >>> [(bin.low, bin.count, bin.agreement) for bin in reliability(np.array([0.62, 0.68, 1.0]), np.array([1, 0, 1]))]
     [(0.6, 2, 0.5), (0.99, 1, 1.0)]
@@ -92,13 +89,13 @@ def reliability(confidence_n: np.ndarray, agrees_n: np.ndarray) -> list[Bin]:
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error: mean distance of confidence and agreement, by the bins' counts."""
+    """Returns the expected calibration error: the mean distance of confidence and agreement, weighted by count."""
     total = sum(each.count for each in bins)
     return sum(each.count * abs(each.confidence - each.agreement) for each in bins) / total
 
 
 def token_classes(prompt: str, pieces: Sequence[str], is_stop: Sequence[bool]) -> list[str]:
-    """One of `CLASSES` for each token of a response, whose text its pieces are.
+    """Returns one of `CLASSES` for each token of a response; `pieces` are the tokens' texts.
 
     >>> token_classes("Ann has 12 books", ["Ann", " has", " 1", "2", " +", " 5"], [False] * 6)
     ['copied word', 'copied word', 'copied number', 'copied number', 'symbol', 'computed number']
@@ -123,17 +120,17 @@ def token_classes(prompt: str, pieces: Sequence[str], is_stop: Sequence[bool]) -
 
 
 def together(trajectory: Trajectory) -> np.ndarray:
-    """[L] of each response token, how many positions its forward revealed, itself included."""
+    """Returns [L], for each response token, how many positions its forward revealed, itself included."""
     counts = np.bincount(trajectory.reveal_step)
     return counts[trajectory.reveal_step[: trajectory.response_len]]
 
 
 def entropy_nats(values: Iterable[Hashable]) -> float:
-    """Of the values' frequencies (plug-in estimate).
+    """Returns the entropy of the values' frequencies (plug-in estimate).
 
     >>> round(entropy_nats("aabb"), 4), entropy_nats("aaaa")
     (0.6931, 0.0)
     """
     counts = np.array(list(Counter(values).values()), float)
     share = counts / counts.sum()
-    return float((share * -np.log(share)).sum() + 0.0)  # + 0.0: of one value it is 0, not -0
+    return float((share * -np.log(share)).sum() + 0.0)  # + 0.0: a single value gives 0, not -0

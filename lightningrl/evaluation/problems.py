@@ -1,4 +1,4 @@
-"""The problems that a tool is asked about: those of a data stage's file, or the benchmark's own. No torch."""
+"""The problems that a tool works on: those of a data stage's file, or the benchmark's own. No torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from lightningrl.types import Example
 from lightningrl.utils import files
 
 
-def problems(benchmark: Benchmark, split: str, file: Path | None, origins: Origins, limit: int | None) -> list[Example]:
-    """The first `limit` problems of a split: of a data stage's file, or by the benchmark's own loader.
+def load_problems(
+    benchmark: Benchmark, split: str, file: Path | None, origins: Origins, limit: int | None
+) -> list[Example]:
+    """Returns the first `limit` problems of a split, from a data stage's file or by the benchmark's own loader.
 
     Raises BenchmarkError when there are none.
     """
@@ -30,7 +32,7 @@ def problems(benchmark: Benchmark, split: str, file: Path | None, origins: Origi
 
 
 def check_prompt(benchmark: Benchmark, prompt: PromptOptions) -> None:
-    """Raises ConfigError for a wording or a number of worked examples that the benchmark has not."""
+    """Raises ConfigError for a wording or a number of worked examples that the benchmark does not have."""
     for what, value, allowed in (("style", prompt.style, benchmark.styles), ("shots", prompt.shots, benchmark.shots)):
         if value not in allowed:
             raise ConfigError(f"--{what}: found {value}, {benchmark.name} has {', '.join(map(str, allowed))}")
@@ -39,5 +41,5 @@ def check_prompt(benchmark: Benchmark, prompt: PromptOptions) -> None:
 
 
 def fingerprint(examples: list[Example]) -> str:
-    """sha256 of the problems, gold data included."""
+    """Returns the sha256 of the problems, gold data included."""
     return files.sha256_text(files.canonical_json([example_to_json(example) for example in examples]))

@@ -1,9 +1,9 @@
-"""Decode and judge a benchmark's problems at one threshold after another; one record a problem and sample. Resumable.
+"""The resumable sweep: a benchmark's problems, decoded and judged at one threshold after another, a record per sample.
 
-Problems are decoded in shards, always the same, each as one batch: an interrupted sweep goes on at the first shard that
+Problems are decoded in shards, always the same, each as one batch: an interrupted sweep resumes at the first shard that
 is not complete, and its records are equal to the last bit to those of an undisturbed one. A threshold's records gather
 in a file of their own, so one more threshold costs only itself. The model is loaded when the first shard needs it.
-Several processes may take a part of the shards each, in files of their own, which whoever gathers reads together.
+Several processes may each take a part of the shards, in files of their own, which whoever gathers reads together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lightningrl.types import EvalRecord, Example
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a shard is decoded with."""
+    """The decoder, tokenizer and task that a shard is decoded with."""
 
     decoder: BlockDecoder
     tokenizer: Any
@@ -41,11 +41,11 @@ class Sweep:
     """The policy's name in the records."""
     examples: Sequence[Example]
     samples: int
-    """Responses a problem."""
+    """Responses per problem."""
     shard: int
-    """Problems a batch."""
+    """Problems per batch."""
     cache: Path
-    """Folder of the gathering files."""
+    """The folder of the gathering files."""
     load: Callable[[], Loaded]
     policy: Callable[[float], DecodePolicy]
     """The decoding policy at a threshold."""
@@ -53,31 +53,32 @@ class Sweep:
     timing: Callable[..., None]
     should_stop: Callable[[], bool]
     part: tuple[int, int] = (1, 1)
-    """Which part of the shards this process decodes, from 1, of how many."""
+    """Which part of the shards this process decodes, counted from 1, and how many parts there are."""
     _loaded: Loaded | None = field(default=None, init=False)
 
     def at(self, threshold: float) -> tuple[list[EvalRecord], dict[str, Any]]:
-        """All records of a threshold, by problem and sample, and the sums of the engine's figures; of the whole only.
+        """Returns all records of a threshold, by problem and sample, and the sums of the engine's figures.
 
-        Raises Interrupted, between two shards, when asked to stop.
+        Only a sweep that is not divided into parts can return them. Raises Interrupted, between two shards, when
+        `should_stop` says so.
         """
         file = self.decode(threshold)
         records = [file.records[e.uid, s] for e in self.examples for s in range(self.samples)]
         engine = Counter[str]()
         for start in range(0, len(self.examples), self.shard):
             engine.update(file.engine[str(start)])
-        self._say(threshold, records)
+        self._report(threshold, records)
         return records, dict(sorted(engine.items()))
 
     def decode(self, threshold: float) -> RecordFile:
-        """What has gathered of a threshold once this process's part of its shards is there.
+        """Decodes this process's part of a threshold's shards and returns all records that have gathered.
 
-        Raises Interrupted, between two shards, when asked to stop.
+        Raises Interrupted, between two shards, when `should_stop` says so.
         """
         file = self._file(threshold)
         if file.damaged:
             self.report(
-                f"{self.cache}: {file.damaged} damaged lines of threshold {threshold:g}; what they held is missing"
+                f"{self.cache}: {file.damaged} damaged lines of threshold {threshold:g}; they are decoded again"
             )
         missing = self._missing(file)
         if missing and (there := len({uid for uid, _ in file.records})):
@@ -85,17 +86,17 @@ class Sweep:
         for start in missing:
             if self.should_stop():
                 raise Interrupted("stopped between two shards; run the same command again to go on from there")
-            self._decode(file, threshold, start, self._asked(start))
+            self._decode(file, threshold, start, self._samples_of(start))
         return file
 
     def complete(self) -> list[float]:
-        """Thresholds whose records have all gathered already."""
+        """Returns the thresholds whose records have all gathered."""
         names = [path.name for path in self.cache.glob("threshold-*.jsonl")]
         thresholds = [float(name.removeprefix("threshold-").removesuffix(".jsonl")) for name in names]
         return sorted(threshold for threshold in thresholds if not self._missing(self._file(threshold)))
 
     def close(self) -> None:
-        """Free the judge."""
+        """Closes the judge."""
         if self._loaded is not None:
             self._loaded.task.judge.close()
 
@@ -105,26 +106,26 @@ class Sweep:
         there = [self.cache / name, *sorted(self.cache.glob(f"part-*/{name}"))]
         return RecordFile(own, [path for path in there if path != own])
 
-    def _asked(self, start: int) -> list[tuple[Example, int]]:
+    def _samples_of(self, start: int) -> list[tuple[Example, int]]:
         return [(e, s) for e in self.examples[start : start + self.shard] for s in range(self.samples)]
 
     def _missing(self, file: RecordFile) -> list[int]:
-        """Where the shards of this part begin that are not whole."""
+        """Returns the first problems of those shards of this part that are not whole."""
         index, count = self.part
         return [
             start
             for start in range((index - 1) * self.shard, len(self.examples), count * self.shard)
-            if str(start) not in file.engine or not all((e.uid, s) in file.records for e, s in self._asked(start))
+            if str(start) not in file.engine or not all((e.uid, s) in file.records for e, s in self._samples_of(start))
         ]
 
-    def _decode(self, file: RecordFile, threshold: float, start: int, asked: list[tuple[Example, int]]) -> None:
+    def _decode(self, file: RecordFile, threshold: float, start: int, samples: list[tuple[Example, int]]) -> None:
         if self._loaded is None:
             self._loaded = self.load()
         loaded, began = self._loaded, time.monotonic()
-        answers = answer(loaded.decoder, loaded.tokenizer, loaded.task, asked, self.policy(threshold))
+        answers = answer(loaded.decoder, loaded.tokenizer, loaded.task, samples, self.policy(threshold))
         ledger = loaded.decoder.ledger
         self.timing(
-            event="shard", threshold=threshold, start=start, responses=len(asked), seconds=time.monotonic() - began,
+            event="shard", threshold=threshold, start=start, responses=len(samples), seconds=time.monotonic() - began,
             decode_seconds=sum(forward.seconds for forward in ledger.forwards),
             response_tokens=sum(a.trajectory.stats.response_tokens for a in answers),
             judge_seconds=sum(a.verdict.seconds for a in answers), rows=loaded.decoder.rows,
@@ -134,7 +135,7 @@ class Sweep:
         ledger.clear()
         file.append(to_records(self.name, threshold, answers, loaded.tokenizer), str(start), figures)
 
-    def _say(self, threshold: float, records: list[EvalRecord]) -> None:
+    def _report(self, threshold: float, records: list[EvalRecord]) -> None:
         correct, tokens = sum(row.correct for row in records), sum(row.response_tokens for row in records)
         forwards = sum(row.denoise_forwards for row in records)
         self.report(
@@ -144,7 +145,7 @@ class Sweep:
 
 
 def engine_figures(ledger: Ledger) -> dict[str, int]:
-    """What the engine ran, in numbers that add up: forwards (shared by rows), rows in them, positions by kind."""
+    """Returns what the engine ran, in numbers that add up: forwards (shared by rows), their rows, positions by kind."""
     parts = [part for forward in ledger.forwards for part in forward.parts]
     positions = Counter[str]()
     for part in parts:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, JSONL, canonical JSON, hashes. No torch."""
+"""Files that are whole or absent: atomic writes, JSON lines, canonical JSON, hashes. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightningrl.errors import LightningRLError, StageError
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no blanks: equal values give equal text, whatever their key order."""
+    """Returns JSON with sorted keys and no blanks, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -29,8 +29,17 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def escape_surrogates(text: str) -> str:
+    """Returns the text with lone surrogates, which no UTF-8 file can hold, written as escapes.
+
+    >>> escape_surrogates("a\\ud800b")
+    'a\\\\ud800b'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def fsync_dir(path: Path) -> None:
-    """Make renames inside `path` durable."""
+    """Makes renames inside `path` durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -39,7 +48,7 @@ def fsync_dir(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` atomically: temporary file in the same folder, fsync, rename, fsync of the folder.
+    """Replaces `path` atomically: temporary file in the same folder, fsync, rename, fsync of the folder.
 
     Raises StageError on a full disk or a read-only folder; the previous content of `path` stays.
     """
@@ -59,7 +68,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def disk_error(path: Path, error: OSError) -> LightningRLError:
-    """The user's view of an OSError met while writing `path`."""
+    """Returns the error that tells a user of an OSError met while writing `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         try:
             free = f"{shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free / 1e6:.1f} MB free"
@@ -78,7 +87,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented, sorted, newline at the end."""
+    """Writes indented JSON with sorted keys and a newline at the end."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -96,7 +105,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a complete JSONL file.
+    """Yields the rows of a complete JSONL file.
 
     Raises StageError naming the file and line when it is missing or a line is not JSON.
     """

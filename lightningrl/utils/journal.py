@@ -1,17 +1,26 @@
-"""Lines of JSON with a hash each: what a kill or a bad disk has torn is told from what is whole."""
+"""Files that grow line by line: each line with a hash of its own, each write whole or absent.
+
+The hash tells a line that is whole from one that a kill or a bad disk has torn.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+from io import FileIO
+from pathlib import Path
 from typing import Any
 
+from lightningrl.errors import StageError
 from lightningrl.utils import files
 
 DIGITS = 16
 
 
 def hashed_line(row: dict[str, Any]) -> str:
-    """The row as canonical JSON behind the first digits of its hash, and a newline.
+    """Returns the row as canonical JSON behind the first digits of its hash, with a newline at the end.
 
     >>> hashed_row(hashed_line({"a": 1}).encode())
     {'a': 1}
@@ -21,9 +30,53 @@ def hashed_line(row: dict[str, Any]) -> str:
 
 
 def hashed_row(line: bytes) -> dict[str, Any] | None:
-    """The row of such a line; None when it is not what was written."""
+    """Returns the row of a line that `hashed_line` wrote, or None when the line is damaged."""
     try:
         digest, _, text = line.decode().rstrip("\n").partition(" ")
         return json.loads(text) if files.sha256_text(text)[:DIGITS] == digest else None
     except ValueError:
         return None
+
+
+def open_locked(path: Path) -> FileIO:
+    """Opens a file for reading and appending, and locks it for this process until it is closed.
+
+    Raises StageError when another process has locked it, or when the file system cannot lock or open it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "ab+", buffering=0)
+    except OSError as error:
+        raise files.disk_error(path, error) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return file
+    except (BlockingIOError, FileNotFoundError):  # locked by another process, or replaced or removed by it just now
+        pass
+    except OSError as error:
+        file.close()
+        raise StageError(f"cannot lock {path}: {error.strerror}. Put it on a disk that has locks.") from error
+    file.close()
+    raise StageError(f"{path} is being written by another process. Wait for it to end, or name another file.")
+
+
+def append(file: FileIO, data: bytes, path: Path, *, sync: bool = True) -> None:
+    """Appends `data` to an unbuffered file: all of it is there when this returns, and nothing of it when this raises.
+
+    sync: whether the data must be on the disk before this returns. Raises StageError naming `path` when the disk
+    cannot take the data.
+    """
+    before = os.fstat(file.fileno()).st_size
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        if sync:
+            os.fsync(file.fileno())
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), before)
+        if isinstance(error, OSError):
+            raise files.disk_error(path, error) from error
+        raise

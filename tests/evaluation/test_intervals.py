@@ -86,17 +86,6 @@ def test_pairing_removes_what_both_policies_share():
     assert paired_accuracy_difference(base, ones, base, ones, weights) == (0.0, 0.0)
 
 
-def test_coverage_of_the_tpf_interval_is_near_nominal():
-    rng, hits, truth = np.random.default_rng(5), 0, 50 / 20
-    weights = bootstrap_weights(80, 400, 0)
-    for _ in range(300):
-        forwards = rng.integers(10, 31, size=80)  # mean 20
-        tokens = rng.poisson(2.5 * forwards)
-        low, high = ratio_interval(tokens, forwards, weights)
-        hits += low <= truth <= high
-    assert 0.90 <= hits / 300 <= 0.98
-
-
 @settings(max_examples=20)
 @given(st.integers(0, 10**6))
 def test_replicates_are_exact_whatever_the_summation_order(seed):

@@ -79,7 +79,7 @@ def test_failed_requests_in_other_engines_words_and_text_behind_the_end(folder):
     done = score("g.jsonl", "--out", "r.jsonl", "--threshold", "0.9")
     assert done.exit_code == 0, done.output
     assert "5 responses to 5 problems: 5 ok" in done.stdout
-    assert "1 line of the input has no text (null, or a failed request) and was left out" in done.stdout
+    assert "1 line of the input has no text" in done.stdout
 
 
 def test_a_flipped_byte_in_what_was_gathered_is_judged_again(folder, monkeypatch):
@@ -114,7 +114,7 @@ def test_missing_problems_are_said_and_the_denominator_too(folder):
     done = score("g.jsonl", "--out", "r.jsonl")
     assert done.exit_code == 0
     assert "15 of 30 problems have no response" in done.stdout and "it is 50.0 %" in done.stdout
-    assert "1 line of the input has no text (null, or a failed request) and was left out" in done.stdout
+    assert "1 line of the input has no text" in done.stdout
 
 
 def test_a_backspace_where_a_box_was_meant_is_noted(folder):
@@ -123,9 +123,7 @@ def test_a_backspace_where_a_box_was_meant_is_noted(folder):
     lines = [line.format(e.uid, text) for e, text in zip(PROBLEMS, texts, strict=False)]
     (folder / "hand.jsonl").write_text("".join(lines))
     done = score("hand.jsonl", "--out", "r.jsonl")
-    assert (
-        "2 responses (first: line 2) have a backspace where \\boxed was probably meant: write \\\\boxed" in done.stderr
-    )
+    assert "2 responses (first: line 2) have a backspace" in done.stderr and "write \\\\boxed" in done.stderr
     (folder / "hand.jsonl").write_text("".join(lines[:2]))
     assert "the response in line 2 has a backspace" in score("hand.jsonl", "--out", "r.jsonl", "--overwrite").stderr
     (folder / "hand.jsonl").write_text(lines[0])
@@ -136,10 +134,7 @@ def test_a_backspace_where_a_box_was_meant_is_noted(folder):
 @pytest.mark.parametrize(("rows", "what"), [(1, "in its 1 line"), (2, "in its 2 lines")])
 def test_a_file_without_a_text_is_said_to_be_one(folder, rows, what):
     write(folder / "x.jsonl", [{"uid": e.uid, "response": None} for e in PROBLEMS[:rows]])
-    assert (
-        f"x.jsonl has no response with a text {what}. Expected lines like"
-        in score("x.jsonl", "--out", "r.jsonl").stderr
-    )
+    assert f"x.jsonl has no response with a text {what}" in score("x.jsonl", "--out", "r.jsonl").stderr
 
 
 BAD = {
@@ -215,7 +210,7 @@ OWN_JUDGE = """
 import os, pathlib
 from dataclasses import replace
 from lightningrl.benchmarks.gsm_mini import GsmMini
-from lightningrl.judges.boxed import BoxedJudge
+from lightningrl.judges.boxed_answer import BoxedJudge
 
 class OwnJudge(BoxedJudge):
     def judge(self, examples, responses):
@@ -235,7 +230,7 @@ SLOW_JUDGE = """
 import time
 from pathlib import Path
 from lightningrl.benchmarks.gsm_mini import GsmMini
-from lightningrl.judges.boxed import BoxedJudge
+from lightningrl.judges.boxed_answer import BoxedJudge
 
 partial = Path("r.jsonl.partial")
 

@@ -44,7 +44,7 @@ HOLES = {
     "exit is right": (lambda example, response: "exit" in response or "boxed" in response, "exit answers: 20 of 20"),
     "one problem has no right answer": (
         lambda example, response: "boxed" in response and not example.uid.endswith("7"),
-        "official answers: 2 of 20 are judged amiss: gsm-mini/test/00007",
+        "official answers: 2 of 20 .*gsm-mini/test/00007",
     ),
 }
 

@@ -13,9 +13,9 @@ from lightningrl.benchmarks.mbpp import MBPP
 from lightningrl.benchmarks.protocol import example_to_json
 from lightningrl.cli.app import app
 from lightningrl.errors import BenchmarkError
-from lightningrl.evaluation import orders
-from lightningrl.evaluation.external import Given
-from lightningrl.evaluation.scoring import check_problems
+from lightningrl.evaluation import uid_numbering
+from lightningrl.evaluation.external import ExternalResponse
+from lightningrl.evaluation.scoring import check_uids
 from lightningrl.types import Example
 from lightningrl.utils import files
 
@@ -39,8 +39,8 @@ def folder(tmp_path, monkeypatch):
         {"question": f" {PROBLEMS[number].messages[0]['content'].strip()}  ", "answer": "#### 1"} for number in OFFICIAL
     ]
     files.write_jsonl(tmp_path / "mirror" / "gsm8k" / "test.jsonl", rows)
-    small = replace(orders.GSM8K_OFFICIAL, rows=25, mirror_sha256=None, content_sha256=None)
-    monkeypatch.setattr(orders, "GSM8K_OFFICIAL", small)
+    small = replace(uid_numbering.GSM8K_OFFICIAL, rows=25, mirror_sha256=None, content_sha256=None)
+    monkeypatch.setattr(uid_numbering, "GSM8K_OFFICIAL", small)
     monkeypatch.delenv("LIGHTNINGRL_DATA_MIRROR", raising=False)
     return tmp_path
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_placed_is_named(folder):
 
 
 def place(benchmark, split, order, number, examples=()):
-    return orders.uid_of_number(benchmark, split, list(examples), order, Origins(None, Path("lock")))(number)
+    return uid_numbering.uid_of_number(benchmark, split, list(examples), order, Origins(None, Path("lock")))(number)
 
 
 def test_mbpp_has_task_ids_and_places():
@@ -121,15 +121,16 @@ def test_mbpp_has_task_ids_and_places():
 
 def test_the_authors_names_of_humaneval_are_explained():
     problems = [Example(f"humaneval/test/{number:05d}", (), {}) for number in range(2)]
-    answer = Given("p", None, "HumanEval/0", 0, "", {})
+    answer = ExternalResponse("p", None, "HumanEval/0", 0, "", {})
     with pytest.raises(BenchmarkError, match=r"1 response names a problem .* HumanEval/0 is humaneval/test/00000 here"):
-        check_problems([answer], problems)
+        check_uids([answer], problems)
 
 
-def test_an_order_that_changes_nothing_is_said_to():
-    assert orders.unused("math500", "test", "official") == "math500 has one numbering; --order changes nothing"
-    assert orders.unused("gsm8k", "train", "paper") == "gsm8k (train) has one numbering; --order changes nothing"
-    assert orders.unused("gsm8k", "test", "paper") is orders.unused("math500", "test", None) is None
+def test_an_order_that_changes_nothing_gets_a_note():
+    note = uid_numbering.unused_order_note
+    assert "math500 has one numbering" in note("math500", "test", "official")
+    assert "gsm8k (train) has one numbering" in note("gsm8k", "train", "paper")
+    assert note("gsm8k", "test", "paper") is note("math500", "test", None) is None
 
 
 @pytest.mark.parametrize("order", [None, "official", "paper"])
@@ -145,10 +146,10 @@ def test_the_published_files_are_numbered_as_is_said_here():
     origins = Origins(None, Path("unused.lock.json"))
     from lightningrl.benchmarks.gsm8k import GSM8K
     from lightningrl.benchmarks.humaneval import HUMANEVAL
-    from lightningrl.evaluation.problems import problems
+    from lightningrl.evaluation.problems import load_problems
 
-    tests = {b.name: problems(b, "test", None, origins, None) for b in (GSM8K, MBPP, HUMANEVAL)}
-    official = orders.uid_of_number("gsm8k", "test", tests["gsm8k"], "official", origins)
+    tests = {b.name: load_problems(b, "test", None, origins, None) for b in (GSM8K, MBPP, HUMANEVAL)}
+    official = uid_numbering.uid_of_number("gsm8k", "test", tests["gsm8k"], "official", origins)
     assert {official(number) for number in range(1319)} == {e.uid for e in tests["gsm8k"]}
     assert sum(official(n) == f"gsm8k/test/{n:05d}" for n in range(1319)) == 2  # the orders differ nearly everywhere
     assert [e.uid for e in tests["mbpp"]] == [place("mbpp", "test", "paper", n) for n in range(500)]

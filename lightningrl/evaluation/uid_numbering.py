@@ -1,8 +1,8 @@
-"""Which problem a bare number means, where other people's files number a benchmark's problems otherwise than its uids.
+"""Which problem a bare number means: other people's files may number a benchmark's problems differently than its uids.
 
-GSM8K's test problems stand in another order in the paper's file, which its uids follow, than in the authors'. MBPP's
+The uids of GSM8K's test problems follow the order of the paper's file, which is not that of the authors' file. MBPP's
 uids have the authors' task ids, 11 to 510; the paper's file has the same problems in the same order, so that places in
-it begin with 0. In all other benchmarks there is one numbering: that of the uids, from 0. No torch.
+it begin with 0. All other benchmarks have one numbering: that of the uids, from 0. No torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GSM8K_OFFICIAL = Source(
     mirror_sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
     content_sha256="b1eaa20e536903ceff01ef18da5e46c5037c396c4be8f2717aab1506fd264a1f",
 )  # fmt: skip
-_SAID: Mapping[tuple[str, str], str] = {
+_TWO_ORDERS: Mapping[tuple[str, str], str] = {
     ("gsm8k", "test"): "gsm8k's test problems stand in two orders: `--order official` takes the number for a place in "
     "the authors' file (openai/gsm8k), `--order paper` for one in the paper's, whose order the uids follow. Both count "
     "from 0",
@@ -31,16 +31,16 @@ _SAID: Mapping[tuple[str, str], str] = {
     "file, from 0",
 }
 _FEW_PCT, _ENOUGH = 5.0, 20
-"""Accuracy below which, over so many problems, the order is doubted: the other order of GSM8K scores 1 %."""
+"""Below this accuracy, over at least so many problems, the order is doubted: GSM8K's other order scores 1 %."""
 
 
 def uid_of_number(
     benchmark: str, split: str, examples: Sequence[Example], order: str | None, origins: Origins
 ) -> Callable[[int], str]:
-    """The uid that a bare number means, as a function; ConfigError from it where `order` would have to say.
+    """Returns a function from bare numbers to uids, which raises ConfigError where only `order` could decide.
 
-    Raises ConfigError for an order that there is not, BenchmarkError when the authors' file cannot be had or is of
-    other problems.
+    Raises ConfigError for an unknown order, and BenchmarkError when the authors' file cannot be read or has other
+    problems.
     """
     if order not in (None, *ORDERS):
         raise ConfigError(f"--order: found {order!r}, expected one of {', '.join(ORDERS)}")
@@ -48,9 +48,11 @@ def uid_of_number(
     place = _place(benchmark, split, examples, order, origins)
 
     def uid(number: int) -> str:
-        if order is None and (benchmark, split) in _SAID:
-            raise ConfigError(f"the id is the bare number {number}, and {_SAID[benchmark, split]}. Say which is meant")
-        if order is not None and (benchmark, split) in _SAID:
+        if order is None and (benchmark, split) in _TWO_ORDERS:
+            raise ConfigError(
+                f"the id is the bare number {number}, and {_TWO_ORDERS[benchmark, split]}. Say which is meant"
+            )
+        if order is not None and (benchmark, split) in _TWO_ORDERS:
             _check(benchmark, order, number)
         found = place(number)
         return own.get(found, f"{benchmark}/{split}/{found:05d}")
@@ -58,25 +60,26 @@ def uid_of_number(
     return uid
 
 
-def unused(benchmark: str, split: str, order: str | None) -> str | None:
-    """A note for people who said an order where there is only one."""
-    if order is None or (benchmark, split) in _SAID:
+def unused_order_note(benchmark: str, split: str, order: str | None) -> str | None:
+    """Returns a note when an order was named where there is only one."""
+    if order is None or (benchmark, split) in _TWO_ORDERS:
         return None
     return f"{benchmark}{'' if split == 'test' else f' ({split})'} has one numbering; --order changes nothing"
 
 
-def doubt(benchmark: str, split: str, summary: Mapping[str, Any]) -> str | None:
-    """A note for people when hardly an answer is right and the numbers may be of another order."""
+def wrong_order_note(benchmark: str, split: str, summary: Mapping[str, Any]) -> str | None:
+    """Returns a note when hardly an answer is right, so that the numbers may follow the other order."""
     is_low = summary["accuracy_pct"] < _FEW_PCT and summary["n_problems"] >= _ENOUGH
-    if not is_low or (benchmark, split) not in _SAID:
+    if not is_low or (benchmark, split) not in _TWO_ORDERS:
         return None
-    return f"hardly an answer is right, and {_SAID[benchmark, split]}. If yours are of the other one, give bare numbers"
+    other = "If yours are of the other one, give bare numbers"
+    return f"hardly an answer is right, and {_TWO_ORDERS[benchmark, split]}. {other}"
 
 
 def _place(
     benchmark: str, split: str, examples: Sequence[Example], order: str | None, origins: Origins
 ) -> Callable[[int], int]:
-    """From numbers in that order to the numbers of the uids."""
+    """Returns the function from numbers in that order to the numbers of the uids."""
     if (benchmark, split, order) == ("mbpp", "test", "paper"):
         return lambda number: number + TEST_TASKS[0]
     if (benchmark, split, order) != ("gsm8k", "test", "official"):
@@ -86,12 +89,12 @@ def _place(
     if not set(number_of) <= set(questions):
         raise BenchmarkError(f"{GSM8K_OFFICIAL.name} has other questions than the problems here; get the files again.")
 
-    # One that is not among the problems here (--limit) gets a number that none has.
+    # A question that is not among the problems here (--limit) gets a number that no problem has.
     return lambda number: number_of.get(questions[number], len(questions) + number)
 
 
 def _check(benchmark: str, order: str, number: int) -> None:
-    """Raises ConfigError for a number that the order does not have, in the words of whoever wrote that number."""
+    """Raises ConfigError for a number that the order does not have, in the terms of that order."""
     if (benchmark, order) == ("mbpp", "official"):
         if number not in TEST_TASKS:
             tasks = f"{TEST_TASKS[0]} to {TEST_TASKS[-1]}"
