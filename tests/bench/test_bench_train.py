@@ -18,8 +18,7 @@ from lightningrl.cli.app import app
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.decoding.stops.finish_block import FinishBlock
-from lightningrl.decoding.stops.inside_block import InsideBlock
+from lightningrl.decoding.stops import FinishBlock, InsideBlock
 
 BASE = 4
 """Prompt tokens before the response: one full block."""

@@ -19,8 +19,7 @@ from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.decoding.stops.finish_block import FinishBlock
-from lightningrl.decoding.stops.inside_block import InsideBlock
+from lightningrl.decoding.stops import FinishBlock, InsideBlock
 from lightningrl.errors import DecodeError
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packing import PackedRow, pack, token_scores
