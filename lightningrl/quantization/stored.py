@@ -1,0 +1,117 @@
+"""Quantised checkpoints on disk: codes, scales and zeros in place of weights, and `quantization.json` beside them.
+
+For a quantised layer, `model.safetensors` has `<layer>.codes` (uint8, packed), `<layer>.scale` (O, G) and, where the
+grid is asymmetric, `<layer>.zero` (O, G); every other weight is as in a plain checkpoint. What does not know the format
+refuses it. config.json and the tokenizer are those of the checkpoint that was quantised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from lightningrl.errors import CheckpointError
+from lightningrl.models.config_file import read_config
+from lightningrl.models.transformer import Transformer
+from lightningrl.models.weight_files import WHOLE
+from lightningrl.quantization.open import QUANTIZATION
+from lightningrl.quantization.uniform import BITS, QuantizedWeight, attach, pack, quantized_of, unpack
+from lightningrl.utils import files
+
+
+def save_quantized(model: Transformer, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes weights and `quantization.json`; returns what that says: `facts`, and of each layer its grid."""
+    tensors = dict(model.weights())
+    layers: dict[str, Any] = {}
+    for name, layer in model.named_modules():
+        if (quantized := quantized_of(layer)) is None:
+            continue
+        weight = tensors.pop(f"{name}.weight")
+        if not torch.equal(weight, quantized.values(weight.dtype)):
+            raise CheckpointError(f"{name}: its weights are not the values of its codes; it was changed since")
+        tensors |= {f"{name}.codes": pack(quantized.codes_OI, quantized.bits), f"{name}.scale": quantized.scale_OG}
+        if not quantized.symmetric:
+            tensors[f"{name}.zero"] = quantized.zero_OG
+        layers[name] = {"bits": quantized.bits, "symmetric": quantized.symmetric, "shape": list(weight.shape)}
+    if not layers:
+        raise CheckpointError("the quantizer left every layer as it was: there is nothing quantised to save")
+    found = {**facts, "bits_per_weight": _bits_per_weight(model), "layers": layers}
+    files.write_bytes(
+        folder / WHOLE, save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {"format": "pt"})
+    )
+    files.write_json(folder / QUANTIZATION, found)
+    return found
+
+
+def load(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+    block_size: int | None = None,
+    mask_token_id: int | None = None,
+) -> Transformer:
+    """Returns the model of a quantised checkpoint with the values of its codes as weights, in evaluation mode.
+
+    The arguments are those of `models.checkpoint.load_model`; weights that were not quantised are float32 where `dtype`
+    is None and they were stored so. Raises CheckpointError naming the file: missing, damaged, or at odds with another.
+    """
+    config = read_config(folder, block_size=block_size, mask_token_id=mask_token_id)
+    layers, tensors = _layers(folder), _tensors(folder)
+    with torch.device("meta"):
+        model = Transformer(config)
+    kept = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32) if dtype is None else dtype
+    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    try:
+        quantized = {name: _quantized(name, linear[name], entry, tensors) for name, entry in layers.items()}
+        weights = {f"{name}.weight": each.values(kept) for name, each in quantized.items()}
+        weights |= {name: tensor.to(kept) for name, tensor in tensors.items()}
+        model.load_weights({name: tensor.to(device) for name, tensor in weights.items()}, assign=True)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder}: {WHOLE}, {QUANTIZATION} and config.json are not of one model ({error}). Restore the folder, or "
+            "run the stage that makes it."
+        ) from None
+    for name, each in quantized.items():
+        attach(linear[name], each)
+    return model.eval()
+
+
+def _layers(folder: Path) -> dict[str, Any]:
+    found = files.read_json(folder / QUANTIZATION)
+    layers = found.get("layers") if isinstance(found, dict) else None
+    if not isinstance(layers, dict) or not layers:
+        raise CheckpointError(f"{folder / QUANTIZATION} is damaged: it names no layers. Restore it.")
+    return layers
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / WHOLE
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}). Restore it, or run the stage that makes it.") from None
+
+
+def _quantized(name: str, layer: nn.Linear, entry: Mapping[str, Any], tensors: dict[str, Tensor]) -> QuantizedWeight:
+    """Takes a layer's codes, scales and zeros out of `tensors`. Raises KeyError or ValueError where they do not fit."""
+    bits, symmetric, shape = entry["bits"], entry["symmetric"], tuple(layer.weight.shape)
+    if bits not in BITS or tuple(entry["shape"]) != shape:
+        raise ValueError(f"{name} has {bits} bits and shape {entry['shape']}, expected {shape}")
+    scale_OG = tensors.pop(f"{name}.scale")
+    codes_OI = unpack(tensors.pop(f"{name}.codes"), bits, shape[0] * shape[1]).view(shape)
+    zero_OG = torch.full_like(scale_OG, 2 ** (bits - 1)).to(torch.uint8) if symmetric else tensors.pop(f"{name}.zero")
+    return QuantizedWeight(codes_OI, scale_OG, zero_OG, bits, symmetric)
+
+
+def _bits_per_weight(model: Transformer) -> float:
+    """The mean over quantised weights, scales and zeros included."""
+    found = [each for layer in model.modules() if (each := quantized_of(layer)) is not None]
+    counts = [each.codes_OI.numel() for each in found]
+    return sum(each.bits_per_weight * count for each, count in zip(found, counts, strict=True)) / sum(counts)

@@ -1,0 +1,146 @@
+"""Round to nearest on a model, and the checkpoint that holds what it made."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.tiny import tiny_model
+from torch import nn
+
+from lightningrl.errors import CheckpointError, ConfigError
+from lightningrl.inference.llm import LLM
+from lightningrl.models.attention import Masked, block_causal_mask
+from lightningrl.models.checkpoint import load_model
+from lightningrl.quantization.open import QUANTIZATION, open_model
+from lightningrl.quantization.protocol import Calibration, make_quantizer
+from lightningrl.quantization.stored import save_quantized
+from lightningrl.quantization.uniform import quantized_of
+
+RTN = "lightningrl.quantization.rtn:RoundToNearest"
+
+
+@pytest.fixture
+def plain(tmp_path):
+    return save_byte_checkpoint(tmp_path / "plain")
+
+
+def quantized(plain, **options):
+    return make_quantizer(RTN, options).quantize(load_model(plain), Calibration())
+
+
+def saved(plain, folder, **options):
+    """A quantised checkpoint's folder, and the model that was saved."""
+    model = quantized(plain, **options)
+    folder.mkdir()
+    save_quantized(model, folder, {"quantizer": RTN, "options": options})
+    for path in plain.iterdir():
+        if path.suffix == ".json" and not (folder / path.name).exists():
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder, model
+
+
+def test_linear_layers_are_quantised_and_nothing_else(plain):
+    before, after = load_model(plain), quantized(plain, bits=4)
+    for name, layer in after.named_modules():
+        is_quantized = isinstance(layer, nn.Linear) and name != "lm_head"
+        assert (quantized_of(layer) is not None) == is_quantized, name
+    weights = before.state_dict()
+    changed = {name for name, weight in after.state_dict().items() if not torch.equal(weight, weights[name])}
+    assert changed == {name for name in weights if name.endswith("_proj.weight")}
+    assert quantized_of(quantized(plain, head=True).lm_head) is not None
+
+
+def test_a_head_that_is_the_embedding_is_left_alone():
+    model = tiny_model(0, tie_word_embeddings=True)
+    with pytest.raises(ConfigError, match="tied to its embedding"):
+        make_quantizer(RTN, {"head": True}).quantize(model, Calibration())
+    embedding = model.model.embed_tokens.weight.clone()
+    make_quantizer(RTN, {"bits": 4}).quantize(model, Calibration())
+    assert torch.equal(model.model.embed_tokens.weight, embedding) and quantized_of(model.lm_head) is None
+
+
+def test_eight_bits_are_nearly_the_model_and_fewer_are_further_from_it(plain):
+    ids, before = torch.arange(40)[None], load_model(plain)
+    attend = Masked(block_causal_mask(40, 4))
+
+    def probabilities(model):
+        with torch.no_grad():
+            return model.log_probs(model.hidden(ids, torch.arange(40)[None], attend)).exp()
+
+    def distance(bits):
+        """Mean total variation between the two models' distributions."""
+        return float((probabilities(quantized(plain, bits=bits)) - probabilities(before)).abs().sum(-1).mean() / 2)
+
+    gaps = [distance(bits) for bits in (8, 4, 2)]
+    assert gaps[0] < 0.05 and gaps[0] < gaps[1] / 5 < gaps[2] / 5
+
+
+@pytest.mark.parametrize(
+    "options", [{"bits": 8}, {"bits": 3, "symmetric": False}, {"bits": 4, "group": 8}, {"bits": 5, "head": True}]
+)
+def test_a_saved_model_comes_back_bit_for_bit(plain, tmp_path, options):
+    folder, model = saved(plain, tmp_path / "quantized", **options)
+    again = open_model(folder)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+    save_quantized(again, tmp_path, {"quantizer": RTN, "options": options})
+    for name in ("model.safetensors", QUANTIZATION):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert (folder / "model.safetensors").stat().st_size < (plain / "model.safetensors").stat().st_size
+
+
+def test_it_is_generated_with_like_any_other(plain, tmp_path):
+    folder, model = saved(plain, tmp_path / "quantized", bits=4)
+    llm, other = LLM(folder), LLM(plain)
+    other.model.load_state_dict(model.state_dict())
+    prompts = ["How many?", "One and one?"]
+    ids = [
+        [c.trajectory.response_ids.tolist() for c in each.generate(prompts, max_new_tokens=12)] for each in (llm, other)
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_what_is_damaged_is_named(plain, tmp_path):
+    folder, _ = saved(plain, tmp_path / "quantized", bits=4)
+    whole, note = (folder / "model.safetensors").read_bytes(), (folder / QUANTIZATION).read_text()
+    with pytest.raises(CheckpointError, match=r"U8.*Quantised checkpoints are not read"):
+        load_model(folder)
+    (folder / "model.safetensors").write_bytes(whole[:-50])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        open_model(folder)
+    (folder / "model.safetensors").write_bytes(whole)
+    (folder / QUANTIZATION).write_text(note.replace('"bits":4', '"bits":5').replace('"bits": 4', '"bits": 5'))
+    with pytest.raises(CheckpointError, match="not of one model"):
+        open_model(folder)
+    (folder / QUANTIZATION).write_text("{}")
+    with pytest.raises(CheckpointError, match="names no layers"):
+        open_model(folder)
+
+
+def test_weights_that_were_changed_since_are_not_saved_as_their_codes(plain, tmp_path):
+    model = quantized(plain, bits=4)
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.up_proj.weight")[0, 0] += 1.0
+    with pytest.raises(CheckpointError, match=r"up_proj.*changed since"):
+        save_quantized(model, tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bit": 4}, "RoundToNearest has no option 'bit'; its options are bits, group, symmetric, head"),
+        ({"bits": 1}, "bits is 1, expected a whole number from 2 to 8"),
+        ({"bits": 4.0}, r"bits is 4\.0"),
+        ({"group": -1}, "group is -1"),
+        ({"symmetric": "yes"}, "symmetric is 'yes', expected true or false"),
+    ],
+)
+def test_options_that_it_does_not_have_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_quantizer(RTN, options)
+
+
+def test_a_group_that_does_not_fit_a_layer_names_it(plain):
+    with pytest.raises(ConfigError, match=r"rtn: model\.layers\.0\.self_attn\.q_proj: group is 7"):
+        quantized(plain, group=7)
