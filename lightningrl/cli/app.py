@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ from lightningrl.pipeline.system import spin_briefly
 
 if TYPE_CHECKING:
     from lightningrl.config.experiment import Experiment
+    from lightningrl.config.tasks import Decoding
     from lightningrl.pipeline.plan import Plan
 
 READS = {
@@ -41,7 +43,8 @@ READS = {
     "pretrain": ("model", "pretrain", "decoding"),
     "checkpoint": ("base",),
     "train": ("runs", "decoding"),
-    "evaluate": ("evaluation", "decoding"),
+    "quantize": ("systems.quantizer",),
+    "evaluate": ("evaluation", "decoding", "systems"),
     "speed": ("speed", "evaluation.primary_threshold", "decoding"),
     "probe": ("report.probes", "report.probed_problems", "evaluation.primary_threshold", "decoding"),
     "collect": ("report.bootstrap",),
@@ -213,7 +216,7 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
 
         experiment = load(config)
         planned = plan(experiment)
-        _check_policy(experiment, planned)
+        _check_pieces(experiment, planned)
         typer.echo(f"{config}: OK, {len(planned.stages)} stages")
         note_pins(planned)
         _note_sizes(experiment, planned)
@@ -229,9 +232,10 @@ def _note_sizes(experiment: Experiment, planned: Plan) -> None:
             typer.echo(f"note: resources.jobs.{name}: no stage asks for it; there are: {sizes}", err=True)
 
 
-def _check_policy(experiment: Experiment, planned: Plan) -> None:
-    """Make every policy once: pieces that cannot be made, and options a selector does not take, are ConfigErrors."""
-    from lightningrl.pipeline.stages.decoder import make_policy
+def _check_pieces(experiment: Experiment, planned: Plan) -> None:
+    """Makes every decoder and quantizer once, so that unknown options and parameters out of range are said first."""
+    from lightningrl.errors import ConfigError
+    from lightningrl.quantization.protocol import make_quantizer
     from lightningrl.utils.registry import resolve
 
     for stage in planned.of("train"):
@@ -240,13 +244,27 @@ def _check_policy(experiment: Experiment, planned: Plan) -> None:
         for reward in run.method.rewards:
             if ":" in reward.name:
                 resolve(reward.name)
-    members = next((stage.members for stage in planned if "selector" in stage.members), None)
-    if members is None:
-        return  # a checkpoint that nothing is trained from or evaluated on
-    parameters = {*experiment.evaluation.thresholds, *(run.threshold for run in experiment.runs)}
-    parameters |= {value for run in experiment.runs for value in run.rollout_thresholds}
-    for parameter in sorted(parameters):
-        make_policy({"members": members, "decoding": experiment.decoding}, parameter)
+    rollouts = [value for run in experiment.runs for value in (run.threshold, *run.rollout_thresholds)]
+    _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
+    for system in experiment.all_systems():
+        _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
+    for stage in planned.of("quantize"):
+        quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
+        if quantizer.needs_calibration and "calibration" not in stage.config:
+            raise ConfigError(f"systems.{stage.name}.quantizer.calibration: left out, but the quantizer needs data")
+
+
+def _make_policies(decoding: Decoding, where: str, plugins: list[str], parameters: Iterable[float]) -> None:
+    from lightningrl.config.registries import DECODER, member
+    from lightningrl.errors import LightningRLError
+    from lightningrl.inference.build_policy import build_policy
+
+    members = {piece: member(piece, getattr(decoding, piece), f"{where}.{piece}", plugins) for piece in DECODER}
+    for parameter in sorted(set(parameters)):
+        try:
+            build_policy(decoding, members, parameter)
+        except LightningRLError as error:
+            raise type(error)(f"{where}: {error}") from None
 
 
 def _warn_without_jail(planned: Plan) -> None:

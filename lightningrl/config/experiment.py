@@ -13,10 +13,12 @@ from lightningrl.config.base import NAME, Base, Checkpoint
 from lightningrl.config.code import Code, settle_pin
 from lightningrl.config.data import Data
 from lightningrl.config.model import Architecture, Pretrain
+from lightningrl.config.registries import member
 from lightningrl.config.report import Report, Resources
 from lightningrl.config.sandbox import Sandbox
 from lightningrl.config.section import Section
 from lightningrl.config.speed import Speed
+from lightningrl.config.systems import System, SystemEntry, systems_of
 from lightningrl.config.tasks import Benchmark, Decoding, Evaluation, Tokenizer
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
@@ -34,6 +36,9 @@ class Experiment(Section):
     """Names the results folder."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Of data, weights and draws."""
+    plugins: list[str] = []
+    """Modules of other packages that add names to the registries, by their attribute `MEMBERS`: a mapping of kinds
+    (`selector`, `benchmark`, `quantizer`, ...) to mappings of names to `module:attribute`."""
     benchmarks: list[Benchmark] = Field(min_length=1)
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
@@ -49,6 +54,8 @@ class Experiment(Section):
     evaluation: Evaluation
     speed: Speed = Speed()
     runs: list[Run] = []
+    systems: list[SystemEntry] = []
+    """Rows of the tables beside, or in place of, a row for each policy: other decoders, quantised weights."""
     report: Report = Report()
     resources: Resources = Resources()
     sandbox: Sandbox = Sandbox()
@@ -77,15 +84,28 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _known_benchmarks(self) -> Experiment:
+        """First, so that a misspelt name is said before what refers to it."""
+        for number, benchmark in enumerate(self.benchmarks):
+            try:
+                member("benchmark", benchmark.name, f"benchmarks.{number}.name", self.plugins)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
     def _thresholds(self) -> Experiment:
-        if self.decoding.selector != "threshold" or self.decoding.ranking != "confidence":
-            return self
-        found = {f"evaluation.thresholds.{i}": value for i, value in enumerate(self.evaluation.thresholds)}
-        for run in self.runs:
-            found[f"runs.{run.name}.threshold"] = run.threshold
-            found |= {
-                f"runs.{run.name}.rollout_thresholds.{i}": value for i, value in enumerate(run.rollout_thresholds)
-            }
+        found: dict[str, float] = {}
+        if self.decoding.compares_probabilities:
+            found |= {f"evaluation.thresholds.{i}": value for i, value in enumerate(self.evaluation.thresholds)}
+            for run in self.runs:
+                mixture = {f"rollout_thresholds.{i}": value for i, value in enumerate(run.rollout_thresholds)}
+                found |= {
+                    f"runs.{run.name}.{key}": value for key, value in ({"threshold": run.threshold} | mixture).items()
+                }
+        for entry in self.systems:
+            if entry.decoding.over(self.decoding).compares_probabilities:
+                found |= {f"systems.{entry.name}.thresholds.{i}": value for i, value in enumerate(entry.thresholds)}
         for where, value in found.items():
             if not 0 < value < 1:
                 raise ValueError(f"{where}: a threshold is a probability within (0, 1), found {value}")
@@ -155,17 +175,34 @@ class Experiment(Section):
                 )
 
     @model_validator(mode="after")
+    def _rows(self) -> Experiment:
+        for system in self.all_systems():  # raises for entries that cannot be
+            if system.where.startswith("systems."):
+                self._evaluated(system.where.removesuffix(".decoding"), system.evaluate_on or [])
+        trainable = [benchmark.name for benchmark in self.benchmarks if benchmark.train != 0]
+        for entry in self.systems:
+            calibration = entry.quantizer and entry.quantizer.calibration
+            if calibration and calibration.benchmark not in trainable:
+                raise ValueError(
+                    f"systems.{entry.name}.quantizer.calibration.benchmark: found {calibration.benchmark!r}, allowed: "
+                    f"those of the experiment's benchmarks with train problems, {trainable}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _roles(self) -> Experiment:
         for run in self.runs:
             if run.match_compute is not None and run.algorithm in POLICY_GRADIENT:
                 raise ValueError(
                     f"runs.{run.name}.match_compute: {run.algorithm} runs its steps; only a control spends it"
                 )
-        names = [run.name for run in self.runs if self.benchmark(run.benchmark).test != 0]
+        systems = {system.name: system for system in self.all_systems()}
+        trained = {name: system.trained_on for name, system in systems.items() if system.trained_on is not None}
+        names = [name for name, benchmark in trained.items() if self.benchmark(benchmark).test != 0]
         for number, name in enumerate(self.report.replays):
             if name not in names or name in self.report.replays[:number]:
                 raise ValueError(f"report.replays.{number}: found {name!r}, allowed: each of {names} once")
-            tested = self.benchmark(self.run(name).benchmark).test
+            tested = self.benchmark(trained[name]).test
             if tested is not None and tested < self.report.replayed_problems:
                 raise ValueError(
                     f"report.replayed_problems: found {self.report.replayed_problems}, but {name}'s benchmark has "
@@ -177,12 +214,14 @@ class Experiment(Section):
         if "ablations" in self.report.figures and all(run.role != "ablation" for run in self.runs):
             raise ValueError("report.figures: `ablations` shows runs with the role `ablation`, runs has none")
         probed = self.report.probes
-        known = ["base", *(run.name for run in self.runs)]
         for number, name in enumerate(probed):
-            if name not in known or name in probed[:number]:
-                raise ValueError(f"report.probes.{number}: found {name!r}, allowed: each of {known} once")
-        if probed == ["base"]:
-            raise ValueError("report.probes: found only `base`; name a run beside it, whose benchmark it is probed on")
+            if name not in systems or name in probed[:number]:
+                raise ValueError(f"report.probes.{number}: found {name!r}, allowed: each of {list(systems)} once")
+        if probed and not trained.keys() & set(probed):
+            found = ", ".join(f"`{name}`" for name in probed)
+            raise ValueError(
+                f"report.probes: found only {found}; name a run beside it, whose benchmark it is probed on"
+            )
         curves = {"rewards", "collapse"} & set(self.report.figures)
         if curves and all(run.algorithm == "supervised" for run in self.runs):
             raise ValueError(f"report.figures: {sorted(curves)} need a reinforcement-learning run, runs has none")
@@ -244,6 +283,10 @@ class Experiment(Section):
         if name == "base":
             return self.base
         return next(checkpoint for checkpoint in self.checkpoints if checkpoint.name == name)
+
+    def all_systems(self) -> list[System]:
+        """Returns the rows of the experiment's tables: a system for each policy, and those that `systems` adds."""
+        return systems_of(self)
 
     def run(self, name: str) -> Run:
         return next(run for run in self.runs if run.name == name)

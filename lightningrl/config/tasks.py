@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lightningrl.config.section import Section
 from lightningrl.utils.registry import resolve
 
-REGISTRY = "lightningrl.benchmarks.registry:BENCHMARKS"
-"""Looked up and not imported: the settings know no benchmark, but a misspelt name is said before what refers to it."""
+PRESETS = "lightningrl.decoding.presets:PRESETS"
+"""Looked up and not imported: the settings know no decoder."""
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Returns a published decoder: `decoding`, `source`, maybe `parameter`. Raises ValueError for an unknown name."""
+    presets: dict[str, dict[str, Any]] = resolve(PRESETS)
+    if name not in presets:
+        near = get_close_matches(str(name), presets, n=1)
+        meant = f" Did you mean `{near[0]}`?" if near else ""
+        raise ValueError(f"there is no preset {name!r}.{meant} Allowed: {', '.join(sorted(presets))}")
+    return presets[name]
+
+
+def _increasing(values: list[float]) -> list[float]:
+    if sorted(set(values)) != values:
+        raise ValueError(f"thresholds must be strictly increasing, found {values}")
+    return values
+
+
+Sweep = Annotated[list[float], AfterValidator(_increasing)]
+"""Values of a selector's parameter."""
 
 
 class Prompt(Section):
@@ -43,17 +62,6 @@ class Benchmark(Section):
     """Longest response in tokens; rounded up to the block grid by the decoder."""
     prompt: Prompt = Prompt()
 
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        known: Mapping[str, str] = resolve(REGISTRY)
-        if name in known or ":" in name:
-            return name
-        near = get_close_matches(name, known, n=1)
-        meant = f" Did you mean `{near[0]}`?" if near else ""
-        allowed = ", ".join(sorted(known))
-        raise ValueError(f"there is no benchmark {name!r}.{meant} Allowed: {allowed}, or your own as module:attribute")
-
     def data_science(self) -> dict[str, object]:
         """What the data depend on: prompt and response length are not part of it."""
         return self.model_dump(mode="json", exclude={"max_new_tokens", "prompt"})
@@ -69,6 +77,9 @@ class Tokenizer(Section):
 class Decoding(Section):
     """How responses are decoded, in evaluations and in rollouts."""
 
+    preset: str = ""
+    """A published decoder, whose pieces are taken where no key beside it says otherwise: `sdar_dynamic`, `sdar_static`,
+    `sdar_sequential`, `entropy_bounded`, `lmdeploy_dynamic`, `fast_dllm_factor`."""
     selector: str = "threshold"
     """Which masked positions a forward reveals: `threshold`, `quota` (steps a block), `factor`, `cumulative_entropy`
     (nats), `scripted` (tokens a step), or `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
@@ -94,8 +105,18 @@ class Decoding(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _from_preset(cls, tree: Any) -> Any:
+        """Put the preset's pieces beneath the keys that are given; the options of a piece go with it."""
+        if not isinstance(tree, dict) or not tree.get("preset"):
+            return tree
+        found = preset(tree["preset"])["decoding"]
+        replaced = {f"{piece}_options" for piece, name in tree.items() if found.get(piece, name) != name}
+        return {key: value for key, value in found.items() if key not in replaced} | tree
+
+    @model_validator(mode="before")
+    @classmethod
     def _older_spelling(cls, found: Any) -> Any:
-        """`cache` and `scope` were two keys for what a schedule says alone."""
+        """`cache` and `scope` were two keys for what a schedule says alone. Of such validators the last runs first."""
         if not isinstance(found, dict) or not {"cache", "scope"} & found.keys():
             return found
         named = [found[key] for key in ("schedule", "cache", "scope") if found.get(key, "block") != "block"]
@@ -106,6 +127,27 @@ class Decoding(Section):
         rest = {key: value for key, value in found.items() if key not in ("schedule", "cache", "scope")}
         return rest | ({"schedule": named[0]} if named else {})
 
+    @property
+    def compares_probabilities(self) -> bool:
+        """Whether the selector's parameter is compared with a probability."""
+        return (self.selector, self.ranking) == ("threshold", "confidence")
+
+    def over(self, below: Decoding) -> Decoding:
+        """Returns the decoding `below` with the keys that are given here.
+
+        The options of a piece go with it: where another piece is named without any, none are left.
+        """
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        for name, field in type(self).model_fields.items():
+            piece = name.removesuffix("_options")
+            if name != piece and name not in given and given.get(piece, getattr(below, piece)) != getattr(below, piece):
+                given[name] = field.get_default(call_default_factory=True)
+        return below.model_copy(update={"preset": ""} | given)
+
+    def science(self) -> dict[str, Any]:
+        """Without the preset's name: the pieces say it all."""
+        return self.model_dump(mode="json", exclude={"preset"})
+
 
 class Evaluation(Section):
     """The threshold sweep."""
@@ -113,7 +155,7 @@ class Evaluation(Section):
     split: Literal["test", "validation"] = "test"
     """Which problems: `validation` for a search among recipes, whose choice is then reported on `test`."""
 
-    thresholds: list[float] = Field(min_length=1)
+    thresholds: Sweep = Field(min_length=1)
     """The selector's parameter, strictly increasing; for `threshold`: the confidence above which a position is
     revealed, within (0, 1)."""
     primary_threshold: float = 0.9
@@ -124,10 +166,3 @@ class Evaluation(Section):
     """0: greedy."""
     shard: int = Field(250, gt=0)
     """Problems a shard: what an interrupted evaluation loses at most."""
-
-    @field_validator("thresholds")
-    @classmethod
-    def _increasing(cls, values: list[float]) -> list[float]:
-        if sorted(set(values)) != values:
-            raise ValueError(f"thresholds must be strictly increasing, found {values}")
-        return values

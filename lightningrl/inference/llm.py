@@ -1,4 +1,4 @@
-"""A checkpoint as something to generate with: model, tokenizer, decoder, prompts in and texts out.
+"""The Python interface: a checkpoint with its tokenizer and decoder, which turns prompts into texts.
 
 llm = LLM("path/to/SDAR-8B-Chat-b32", block_size=32)
 [completion] = llm.generate(["How many legs have 3 cats?"], max_new_tokens=256)
@@ -19,15 +19,15 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
-from lightningrl.models.checkpoint import load_model
+from lightningrl.quantization.open import open_model
 from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
 
-LONGEST = 512
-"""New tokens of a response for which nothing else is said."""
+DEFAULT_MAX_NEW_TOKENS = 512
+"""The longest response where the caller names no length."""
 
 Prompt = str | Sequence[dict[str, str]]
-"""A user's turn, or the turns of a conversation (`role`, `content`)."""
+"""A user's turn, or the turns of a conversation with `role` and `content`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,15 +36,15 @@ class Completion:
 
     prompt: Prompt
     text: str
-    """Up to the first stop token, special tokens left out."""
+    """The text up to the first stop token, without special tokens."""
     trajectory: Trajectory
 
 
 class LLM:
-    """An SDAR checkpoint, ours or an official one, ready to generate.
+    """A checkpoint, ours or an official one, ready to generate.
 
-    block_size: of checkpoints that do not say it themselves (the official ones). dtype: None is as stored. rows,
-    memory_bytes: as BlockDecoder's. Raises CheckpointError when the folder cannot be used, saying why.
+    block_size: needed for checkpoints that do not name it (the official ones). dtype: None keeps the stored one. rows,
+    memory_bytes: those of BlockDecoder. Raises CheckpointError, saying why, when the folder cannot be used.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LLM:
                 f"{self.folder} {what}. Give an SDAR checkpoint's folder; `lightningrl stages` lists those made here."
             )
         self.tokenizer = load_tokenizer(self.folder)
-        self.model = load_model(
+        self.model = open_model(
             self.folder, dtype=dtype, device=device, block_size=block_size, mask_token_id=self.tokenizer.mask_token_id
         )
         self.model.usable_vocab = min(len(self.tokenizer), self.model.config.vocab_size)
@@ -72,15 +72,15 @@ class LLM:
 
     @cached_property
     def stop_ids(self) -> list[int]:
-        """The tokenizer's end and pad tokens and those of the checkpoint's generation_config.json."""
+        """The end and pad tokens of the tokenizer and of the checkpoint's generation_config.json."""
         return stop_token_ids(self.tokenizer, self.folder)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells models apart without reading all weights: a hash of shape, dtype and norms, which training moves."""
+        """A hash of shape, dtype and norm weights, which training moves: it tells models apart at little cost."""
         norms = [p.detach().float().cpu() for p in self.model.parameters() if p.ndim == 1]
-        told = f"{self.model.config} {self.model.lm_head.weight.dtype} {self.stop_ids}".encode()
-        return hashlib.sha256(told + torch.cat(norms).numpy().tobytes()).hexdigest()
+        facts = f"{self.model.config} {self.model.lm_head.weight.dtype} {self.stop_ids}".encode()
+        return hashlib.sha256(facts + torch.cat(norms).numpy().tobytes()).hexdigest()
 
     def request(
         self,
@@ -91,26 +91,28 @@ class LLM:
         max_new_tokens: int | None = None,
         policy: DecodePolicy | None = None,
     ) -> Request:
-        """The prompt through the chat template; `uid` and `sample` are the key of its draws.
+        """Returns the request that the chat template makes of a prompt; `uid` and `sample` are the key of its draws.
 
-        max_new_tokens: left out, LONGEST or as many as the model has room for.
-        Raises DecodeError when the template refuses the conversation, BenchmarkError for words it has no tokens for.
+        max_new_tokens: None means DEFAULT_MAX_NEW_TOKENS, or as many as the model has positions for. Raises
+        DecodeError when the template refuses the conversation, and BenchmarkError for words without tokens.
         """
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         try:
             ids = encode_prompt(self.tokenizer, messages)
         except LightningRLError:
             raise
-        except Exception as error:  # the template is a program of the checkpoint's: it may raise anything
+        except Exception as error:  # the template is a program of the checkpoint and may raise anything
             raise DecodeError(f"{uid}: the chat template or tokenizer refuses this prompt: {error}") from error
-        return Request(uid, sample, ids, self.room(len(ids)) if max_new_tokens is None else max_new_tokens, policy)
+        return Request(
+            uid, sample, ids, self.default_new_tokens(len(ids)) if max_new_tokens is None else max_new_tokens, policy
+        )
 
-    def room(self, prompt_tokens: int) -> int:
-        """New tokens: LONGEST, or as many as the model has positions for; at least 1, which the decoder may refuse."""
-        return min(LONGEST, self.room_left(prompt_tokens))
+    def default_new_tokens(self, prompt_tokens: int) -> int:
+        """Returns DEFAULT_MAX_NEW_TOKENS, or the `tokens_left` where these are fewer."""
+        return min(DEFAULT_MAX_NEW_TOKENS, self.tokens_left(prompt_tokens))
 
-    def room_left(self, prompt_tokens: int) -> int:
-        """As many new tokens as the model has positions for, on its grid of blocks; at least 1."""
+    def tokens_left(self, prompt_tokens: int) -> int:
+        """Returns for how many new tokens the model has positions, on its grid of blocks; at least 1."""
         config = self.model.config
         usable = config.max_position_embeddings // config.block_size * config.block_size
         return max(1, usable - prompt_tokens)
@@ -121,13 +123,13 @@ class LLM:
     def stream(
         self, requests: Sequence[Request], policy: DecodePolicy | None = None, observer: Observer | None = None
     ) -> Iterator[DecodeResult]:
-        """Each request's outcome as soon as it is known."""
+        """Yields the result of each request as soon as it is known."""
         return self.decoder.stream(requests, policy or DecodePolicy(Threshold(0.9)), observer)
 
     def generate(
         self, prompts: Sequence[Prompt], policy: DecodePolicy | None = None, *, max_new_tokens: int | None = None
     ) -> list[Completion]:
-        """One completion a prompt, in order. Greedy at threshold 0.9 unless a policy is given.
+        """Returns one completion for each prompt, in order; without a policy it decodes greedily at threshold 0.9.
 
         Raises DecodeError when a prompt cannot be decoded.
         """

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from lightningrl.config.experiment import Experiment
 
 KINDS = (
-    "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "evaluate", "speed", "probe", "collect",
-    "table", "figure", "replay", "release",
+    "data", "selfcheck", "tokenizer", "pretrain", "checkpoint", "train", "quantize", "evaluate", "speed", "probe",
+    "collect", "table", "figure", "replay", "release",
 )  # fmt: skip
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 CHECKPOINT = ("config.json", "model.safetensors", *TOKENIZER, "metrics.jsonl")
@@ -19,6 +19,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "pretrain": CHECKPOINT,
     "checkpoint": ("config.json", "tokenizer_config.json", "checkpoint.json"),
     "train": (*CHECKPOINT, "selection.json", "samples.jsonl", "samples.md"),
+    "quantize": ("config.json", "model.safetensors", "quantization.json", *TOKENIZER),
     "evaluate": ("records.jsonl", "summary.json"),
     "speed": ("speed.json",),
     "probe": ("probe.csv",),
@@ -40,6 +41,7 @@ RELEASED = ("configuration.yaml", "provenance.csv", "provenance.html")
 OPEN: Mapping[str, tuple[str, ...]] = {
     "checkpoint": FILES["checkpoint"],
     "train": ("config.json", "tokenizer_config.json", "metrics.jsonl", "selection.json"),
+    "quantize": ("config.json", "tokenizer_config.json", "model.safetensors", "quantization.json"),
 }
 """Those that are sure where the base is a checkpoint: how many files its weights and its tokenizer are, it says itself.
 The others are in the manifest."""

@@ -8,16 +8,18 @@ What each stage finds in its context's `config`, beside `members`:
 - pretrain/base: model, pretrain, decoding, seed, primary_threshold, max_new_tokens {benchmark: n}
 - checkpoint/base (instead of the two before, where the config says `base`), checkpoint/<name>: base
 - train/<run>: run, decoding, seed, max_new_tokens, prompt
-- evaluate/<policy>/<benchmark>: evaluation (split, samples, temperature, shard), sweep (thresholds), decoding, prompt,
-  max_new_tokens, seed, policy, benchmark
-- speed/<policy>/<benchmark> (where a table or figure needs it): speed (prompts, warmup, batch, repeats), threshold,
+- quantize/<system> (the first of those with the same weights and quantizer): options, calibration, seed
+- evaluate/<system>/<benchmark>: evaluation (split, samples, temperature, shard), sweep (thresholds), decoding, prompt,
+  max_new_tokens, seed, policy (the system's name, which records and tables call so), benchmark
+- speed/<system>/<benchmark> (where a table or figure needs it): speed (prompts, warmup, batch, repeats), threshold,
   temperature, decoding, prompt, max_new_tokens, seed, policy, benchmark
-- probe/<policy>/<benchmark> (those that the config names): problems, threshold, decoding, prompt, max_new_tokens, seed,
+- probe/<system>/<benchmark> (those that the config names): problems, threshold, decoding, prompt, max_new_tokens, seed,
   policy, benchmark
 - collect/frontier (of everything), collect/<table or figure of the paper> (of what it needs): experiment, bootstrap,
-  primary_threshold, seed, benchmarks, policies [{name, role, algorithm, benchmark, published, base, series, seed}]
+  primary_threshold, seed, benchmarks, policies (the systems) [{name, role, algorithm, benchmark, published, base,
+  primary_threshold, series, seed}]
 - table/<name>, figure/<name>: name, collected (the tables it is made of); figures also plot, policies
-- replay/<run>: base_name, policy_name, problems, threshold, decoding, prompt, max_new_tokens
+- replay/<system>: problems, prompt, max_new_tokens, base and policy {name, threshold, decoding}; members likewise
 - release/release: tables, figures, replays
 
 What judges a benchmark's answers runs after that benchmark's selfcheck, which is not part of its key.
@@ -34,15 +36,21 @@ from typing import Any
 from lightningrl.benchmarks.registry import PHRASES
 from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.experiment import Experiment
+from lightningrl.config.registries import DECODER, member
+from lightningrl.config.systems import System
+from lightningrl.config.tasks import Decoding
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 from lightningrl.pipeline.code_digest import Sources
 from lightningrl.pipeline.files import OPEN, RELEASED, files_of, has_checkpoint
 from lightningrl.pipeline.pin import read_pins
-from lightningrl.pipeline.registries import collected, judge_of, member
-from lightningrl.pipeline.requested import ALL, Wanted
+from lightningrl.pipeline.registries import collected, judge_of
+from lightningrl.pipeline.requested import ALL, Requested
 from lightningrl.pipeline.stage import Stage
 from lightningrl.report.registry import NEEDS
+
+QUANTIZED = "lightningrl.quantization.stored:load"
+"""What reads a quantised checkpoint: a member of the stages that do."""
 
 
 def slug(name: str) -> str:
@@ -55,15 +63,13 @@ class Planner:
         self.experiment = experiment
         self.pins = read_pins(experiment)
         self.package = Sources()
-        self.benchmarks = {b.name: member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
+        self.benchmarks = {b.name: self.member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.checks: dict[str, Stage] = {}
         self.judges = {name: judge_of(reference) for name, reference in self.benchmarks.items()}
-        self.wanted = Wanted(experiment, self.benchmarks)
-        self.wanted.check()
-        self.decoder = {
-            piece: member(piece, getattr(experiment.decoding, piece), f"decoding.{piece}")
-            for piece in ("selector", "ranking", "schedule", "stop")
-        }
+        self.requested = Requested(experiment, self.benchmarks)
+        self.decoder = self.decoder_of(experiment.decoding, "decoding")
+        self.weights: dict[str, Stage] = {}
+        """System -> the stage that has its weights."""
 
     def stages(self) -> Iterator[Stage]:
         data = {name: self.data(name) for name in self.benchmarks}
@@ -78,24 +84,31 @@ class Planner:
         for run in sorted(self.experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
             trained[run.name] = self.train(run, data, policies[run.base], trained)
         yield from trained.values()
-        policies |= {run.name: trained[run.name] for run in self.experiment.runs}
-        evaluated = [
-            self.evaluate(policy, stage, name, data)
-            for policy, stage in policies.items()
-            for name in self.wanted.evaluated_on(policy)
-        ]
-        yield from evaluated
-        measured = [self.speed(policy, policies[policy], name, data) for policy, name in self.wanted.measured()]
-        yield from measured
-        probed = [self.probe(policy, policies[policy], name, data) for policy, name in self.wanted.probed()]
-        yield from probed
-        collects = {name: self.collect(name, evaluated, trained, measured, probed) for name in self.wanted.collected()}
+        policies |= trained
+        yield from self.quantized(policies, data)
+        found = [self.evaluate(system, name, data) for system, name in self.requested.evaluated()]
+        found += [self.speed(system, name, data) for system, name in self.requested.measured()]
+        found += [self.probe(system, name, data) for system, name in self.requested.probed()]
+        yield from found
+        collects = {name: self.collect(name, [*trained.values(), *found]) for name in self.requested.collected()}
         yield from collects.values()
         drawn = [self.table(name, collects.get(name, collects[ALL])) for name in self.experiment.report.tables]
         drawn += [self.figure(name, collects.get(name, collects[ALL])) for name in self.experiment.report.figures]
-        drawn += [self.replay(self.experiment.run(name), policies, data) for name in self.experiment.report.replays]
+        drawn += [self.replay(self.requested.systems[name], data) for name in self.experiment.report.replays]
         yield from drawn
         yield self.release(collects[ALL], drawn)
+
+    def member(self, kind: str, name: str, where: str) -> str:
+        return member(kind, name, where, self.experiment.plugins)
+
+    def decoder_of(self, decoding: Decoding, where: str) -> dict[str, str]:
+        """Returns the members that a decoder is made of."""
+        return {piece: self.member(piece, getattr(decoding, piece), f"{where}.{piece}") for piece in DECODER}
+
+    def members_of(self, system: System) -> dict[str, str]:
+        """Returns what a system decodes with, and reads its weights by where they are quantised."""
+        quantized = {} if system.quantizer is None else {"weights": QUANTIZED}
+        return self.decoder_of(system.decoding, system.where) | quantized
 
     def data(self, name: str) -> Stage:
         config = {"benchmark": self.experiment.benchmark(name).data_science(), "seed": self.experiment.seed}
@@ -114,7 +127,7 @@ class Planner:
             base = self.experiment.base
             yield self._stage("checkpoint", "base", {"base": base}, {}, {}, size=base.size_label)
             return
-        learned = {name: data[name] for name in self.wanted.having("train", "validation")}
+        learned = {name: data[name] for name in self.requested.having("train", "validation")}
         if not learned:
             raise ConfigError("benchmarks: none has both train and validation problems, so there is nothing to learn")
         tokenizer = self.tokenizer(learned)
@@ -149,7 +162,7 @@ class Planner:
             "prompt": benchmark.prompt,
         }
         members = self.decoder | {
-            "algorithm": member("algorithm", run.algorithm, f"runs.{run.name}.algorithm"),
+            "algorithm": self.member("algorithm", run.algorithm, f"runs.{run.name}.algorithm"),
             "benchmark": self.benchmarks[run.benchmark],
             "judge": self.judges[run.benchmark],
         }
@@ -160,98 +173,109 @@ class Planner:
             inputs["matched"] = trained[run.match_compute]
         return self._stage("train", run.name, config, members, inputs, judged=(run.benchmark,), size=base.size)
 
-    def evaluate(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
+    def quantized(self, policies: Mapping[str, Stage], data: Mapping[str, Stage]) -> Iterator[Stage]:
+        """Yields a stage for each pair of weights and quantizer that systems have; notes where all weights are."""
+        made: dict[str, Stage] = {}
+        for system in self.requested.systems.values():
+            self.weights[system.name] = policies[system.policy]
+            if system.quantizer is not None:
+                stage = self.quantize(system, policies[system.policy], data)
+                if stage.key not in made:
+                    made[stage.key] = stage
+                    yield stage
+                self.weights[system.name] = made[stage.key]
+
+    def quantize(self, system: System, source: Stage, data: Mapping[str, Stage]) -> Stage:
+        quantizer = system.quantizer
+        assert quantizer is not None
+        config: dict[str, Any] = {"options": quantizer.options, "seed": self.experiment.seed}
+        where = system.where.replace(".decoding", ".quantizer.name")
+        members, inputs = {"quantizer": self.member("quantizer", quantizer.name, where)}, {"policy": source}
+        if (calibration := quantizer.calibration) is not None:
+            benchmark = self.experiment.benchmark(calibration.benchmark)
+            config["calibration"] = {"problems": calibration.problems, "prompt": benchmark.prompt}
+            members["benchmark"], inputs["data"] = self.benchmarks[benchmark.name], data[benchmark.name]
+        return self._stage("quantize", system.name, config, members, inputs, size=source.size)
+
+    def evaluate(self, system: System, name: str, data: Mapping[str, Stage]) -> Stage:
         evaluation = self.experiment.evaluation
-        config = self._answers(policy, name) | {
+        config = {
             "evaluation": evaluation.model_dump(mode="json", exclude={"thresholds", "primary_threshold"}),
-            "sweep": {"thresholds": evaluation.thresholds},
+            "sweep": {"thresholds": system.thresholds},
         }
-        members = self.decoder | {"benchmark": self.benchmarks[name], "judge": self.judges[name]}
-        inputs = {"policy": source, "data": data[name]}
-        called = f"{policy}/{slug(name)}"
-        return self._stage("evaluate", called, config, members, inputs, judged=(name,), size=source.size)
+        return self._of_system("evaluate", system, name, data, config, {"judge": self.judges[name]}, judged=(name,))
 
-    def speed(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
-        experiment = self.experiment
-        config = self._answers(policy, name) | {
-            "speed": experiment.speed.model_dump(mode="json", exclude={"benchmarks"}),
-            "threshold": experiment.evaluation.primary_threshold,
-            "temperature": experiment.evaluation.temperature,
+    def speed(self, system: System, name: str, data: Mapping[str, Stage]) -> Stage:
+        config = {
+            "speed": self.experiment.speed.model_dump(mode="json", exclude={"benchmarks"}),
+            "threshold": system.primary_threshold,
+            "temperature": self.experiment.evaluation.temperature,
         }
-        members = self.decoder | {"benchmark": self.benchmarks[name]}
-        inputs = {"policy": source, "data": data[name]}
-        return self._stage("speed", f"{policy}/{slug(name)}", config, members, inputs, size=source.size)
+        return self._of_system("speed", system, name, data, config, {})
 
-    def probe(self, policy: str, source: Stage, name: str, data: Mapping[str, Stage]) -> Stage:
-        experiment = self.experiment
-        config = self._answers(policy, name) | {
-            "problems": experiment.report.probed_problems,
-            "threshold": experiment.evaluation.primary_threshold,
-        }
-        members = self.decoder | {"benchmark": self.benchmarks[name], "careful": member("selector", "quota", "")}
+    def probe(self, system: System, name: str, data: Mapping[str, Stage]) -> Stage:
+        config = {"problems": self.experiment.report.probed_problems, "threshold": system.primary_threshold}
+        members = {"careful": self.member("selector", "quota", "")}
         if name in PHRASES:
             members["phrases"] = PHRASES[name]
-        inputs = {"policy": source, "data": data[name]}
-        return self._stage("probe", f"{policy}/{slug(name)}", config, members, inputs, size=source.size)
+        return self._of_system("probe", system, name, data, config, members)
 
-    def _answers(self, policy: str, name: str) -> dict[str, Any]:
-        """How a finished policy answers a benchmark's problems."""
-        benchmark = self.experiment.benchmark(name)
-        return {
-            "decoding": self.experiment.decoding,
+    def _of_system(
+        self,
+        kind: str,
+        system: System,
+        name: str,
+        data: Mapping[str, Stage],
+        config: dict[str, Any],
+        members: dict[str, str],
+        judged: tuple[str, ...] = (),
+    ) -> Stage:
+        """Returns a stage in which a system answers a benchmark's problems."""
+        benchmark, weights = self.experiment.benchmark(name), self.weights[system.name]
+        config |= {
+            "decoding": system.decoding,
             "prompt": benchmark.prompt,
             "max_new_tokens": benchmark.max_new_tokens,
             "seed": self.experiment.seed,
-            "policy": policy,
+            "policy": system.name,
             "benchmark": name,
         }
+        members = self.members_of(system) | {"benchmark": self.benchmarks[name]} | members
+        inputs = {"policy": weights, "data": data[name]}
+        return self._stage(kind, f"{system.name}/{slug(name)}", config, members, inputs, judged, weights.size)
 
-    def collect(
-        self,
-        name: str,
-        evaluated: list[Stage],
-        trained: Mapping[str, Stage],
-        measured: list[Stage],
-        probed: list[Stage],
-    ) -> Stage:
-        """`ALL` but speeds, which are of the tables that need them alone; or what one of `NEEDS` asks for."""
-        experiment = self.experiment
-        policies = self.wanted.policies()
-        inputs = {f"evaluate/{s.config['policy']}/{s.config['benchmark']}": s for s in evaluated}
-        inputs |= {f"train/{run}": stage for run, stage in trained.items()}
-        inputs |= {f"probe/{s.config['policy']}/{s.config['benchmark']}": s for s in probed}
-        if name in NEEDS:
-            need = NEEDS[name]
-            policies = [policy for policy in policies if policy["published"] in need["rows"]]
-            speeds = {f"speed/{s.config['policy']}/{s.config['benchmark']}": s for s in measured}
-            names, asked = {policy["name"] for policy in policies}, set(need["benchmarks"])
-            of = {"evaluations": "evaluate", "training": "train"}
-            inputs = {
-                role: stage
-                for role, stage in inputs.items()
-                if stage.kind in {of.get(part) for part in need["of"]}
-                and (stage.config["policy"] if stage.kind == "evaluate" else stage.name) in names
-                and (stage.config["benchmark"] if stage.kind == "evaluate" else stage.config["run"].benchmark) in asked
-            }
-            if "speed" in need["of"]:
-                inputs |= {role: stage for role, stage in speeds.items() if stage.config["policy"] in names}
+    def collect(self, name: str, made: list[Stage]) -> Stage:
+        """Returns the stage of what one of `NEEDS` asks for, or of all that was made (`ALL`) but speeds."""
+        experiment, need = self.experiment, NEEDS.get(name)
+        rows = [_row(system) for system in self.requested.systems.values()]
+        kinds = {"evaluate", "train", "probe"}
+        if need is not None:
+            rows = [row for row in rows if row["published"] in need["rows"]]
+            kinds = {{"evaluations": "evaluate", "training": "train", "speed": "speed"}[part] for part in need["of"]}
+        names, inputs = {row["name"] for row in rows}, dict[str, Stage]()
+        for stage in (stage for stage in made if stage.kind in kinds):
+            is_run = stage.kind == "train"
+            system = stage.name if is_run else stage.config["policy"]
+            benchmark = stage.config["run"].benchmark if is_run else stage.config["benchmark"]
+            if need is None or (system in names and (stage.kind == "speed" or benchmark in need["benchmarks"])):
+                inputs[stage.label if is_run else f"{stage.kind}/{system}/{benchmark}"] = stage
         config = {
             "experiment": experiment.experiment,
             "bootstrap": experiment.report.bootstrap,
             "primary_threshold": experiment.evaluation.primary_threshold,
             "seed": experiment.seed,
-            "policies": policies,
+            "policies": rows,
             "benchmarks": list(self.benchmarks),
         }
         return self._stage("collect", slug(name), config, {}, inputs)
 
     def table(self, name: str, collect: Stage) -> Stage:
-        members = {"table": member("table", name, "report.tables")}
+        members = {"table": self.member("table", name, "report.tables")}
         config = {"name": slug(name), "collected": collected("tables", name)}
         return self._stage("table", slug(name), config, members, {"collect": collect})
 
     def figure(self, name: str, collect: Stage) -> Stage:
-        members = {"figure": member("figure", name, "report.figures")}
+        members = {"figure": self.member("figure", name, "report.figures")}
         config = {
             "name": slug(name),
             "collected": collected("figures", name),
@@ -260,20 +284,20 @@ class Planner:
         }
         return self._stage("figure", slug(name), config, members, {"collect": collect})
 
-    def replay(self, run: Run, policies: Mapping[str, Stage], data: Mapping[str, Stage]) -> Stage:
-        experiment, benchmark = self.experiment, self.experiment.benchmark(run.benchmark)
-        config = {
-            "base_name": run.base,
-            "policy_name": run.name,
-            "problems": experiment.report.replayed_problems,
-            "threshold": experiment.evaluation.primary_threshold,
-            "decoding": experiment.decoding,
+    def replay(self, system: System, data: Mapping[str, Stage]) -> Stage:
+        assert system.trained_on is not None
+        benchmark = self.experiment.benchmark(system.trained_on)
+        config: dict[str, Any] = {
+            "problems": self.experiment.report.replayed_problems,
             "prompt": benchmark.prompt,
             "max_new_tokens": benchmark.max_new_tokens,
         }
-        members = self.decoder | {"benchmark": self.benchmarks[run.benchmark]}
-        inputs = {"base": policies[run.base], "policy": policies[run.name], "data": data[run.benchmark]}
-        return self._stage("replay", run.name, config, members, inputs, size=policies[run.name].size)
+        members, inputs = {"benchmark": self.benchmarks[benchmark.name]}, {"data": data[benchmark.name]}
+        for role, each in (("base", self.requested.systems[system.base]), ("policy", system)):
+            config[role] = {"name": each.name, "threshold": each.primary_threshold, "decoding": each.decoding}
+            members |= {f"{role}/{piece}": reference for piece, reference in self.members_of(each).items()}
+            inputs[role] = self.weights[each.name]
+        return self._stage("replay", system.name, config, members, inputs, size=inputs["policy"].size)
 
     def release(self, collect: Stage, drawn: list[Stage]) -> Stage:
         inputs = {stage.label: stage for stage in drawn}
@@ -303,6 +327,12 @@ class Planner:
             experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open, size,
             self.pins.get(f"{kind}/{name}"), self.package,
         )  # fmt: skip
+
+
+def _row(system: System) -> dict[str, Any]:
+    """Returns what collect is told of a system."""
+    keys = ("name", "role", "algorithm", "published", "base", "primary_threshold", "series", "seed")
+    return {key: getattr(system, key) for key in keys} | {"benchmark": system.trained_on}
 
 
 def _in_order(mapping: Mapping[str, Any]) -> dict[str, Any]:

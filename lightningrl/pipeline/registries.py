@@ -1,6 +1,4 @@
-"""Names of a config to registry members. No stage's code holds registries: only the plan looks into them, and the
-config, by name, for those of benchmarks.
-"""
+"""What the plan asks of benchmarks, tables and figures once their names are looked up (`config.registries`)."""
 
 from __future__ import annotations
 
@@ -10,33 +8,6 @@ from lightningrl.benchmarks.protocol import SPLITS
 from lightningrl.config.tasks import Benchmark
 from lightningrl.errors import ConfigError
 from lightningrl.utils.registry import resolve
-
-REGISTRIES = {
-    "benchmark": "lightningrl.benchmarks.registry:BENCHMARKS",
-    "selector": "lightningrl.decoding.registry:SELECTORS",
-    "ranking": "lightningrl.decoding.registry:RANKINGS",
-    "schedule": "lightningrl.decoding.registry:SCHEDULES",
-    "stop": "lightningrl.decoding.registry:STOPS",
-    "algorithm": "lightningrl.rl.registry:ALGORITHMS",
-    "table": "lightningrl.report.registry:TABLES",
-    "figure": "lightningrl.report.registry:FIGURES",
-}
-"""What is chosen by name -> the registry, a literal dict of name -> `module:attribute`."""
-
-
-def member(kind: str, name: str, where: str) -> str:
-    """The `module:attribute` of a registered name; such a string itself is an outsider's own part.
-
-    Raises ConfigError, with `where` (the config key), when the name is neither.
-    """
-    registry: Mapping[str, str] = resolve(REGISTRIES[kind])
-    if name in registry:
-        return registry[name]
-    if ":" in name:
-        return name
-    raise ConfigError(
-        f"{where}: there is no {kind} {name!r}. Allowed: {', '.join(sorted(registry))}, or your own as module:attribute"
-    )
 
 
 def judge_of(benchmark: str) -> str:

@@ -1,12 +1,12 @@
-"""What an experiment asks for: its policies, on what each is evaluated, measured and probed; what is collected."""
+"""What an experiment asks for: on what each system is evaluated, measured and probed; what is collected."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
 
 from lightningrl.config.experiment import Experiment
+from lightningrl.config.systems import System
 from lightningrl.errors import ConfigError
 from lightningrl.pipeline.registries import check_problems, has
 from lightningrl.report.paper.printed import identities
@@ -16,22 +16,22 @@ ALL = "frontier"
 """The collect stage of everything, from which tables and figures are made that are not in `NEEDS`."""
 
 
-class Wanted:
-    """Of an experiment and its benchmarks (name -> `module:attribute`)."""
+class Requested:
+    """What is asked of an experiment's systems.
+
+    benchmarks: name -> `module:attribute`. Raises ConfigError for a row, a wording or a split that there is not.
+    """
 
     def __init__(self, experiment: Experiment, benchmarks: Mapping[str, str]) -> None:
         self.experiment, self.benchmarks = experiment, benchmarks
-
-    def check(self) -> None:
-        """Raise ConfigError for a row, a wording or a split that there is not."""
-        experiment = self.experiment
+        self.systems = {system.name: system for system in experiment.all_systems()}
         for where, name in self._published():
             if name and name not in identities():
                 near = get_close_matches(name, identities(), n=1)
                 meant = f"; did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(f"{where}.published: the published tables have no row {name!r}{meant}")
         for benchmark in experiment.benchmarks:
-            check_problems(self.benchmarks[benchmark.name], benchmark)
+            check_problems(benchmarks[benchmark.name], benchmark)
         for run in experiment.runs:
             if run.benchmark not in self.having("train", "validation"):
                 raise ConfigError(
@@ -40,68 +40,49 @@ class Wanted:
                 )
 
     def _published(self) -> Iterator[tuple[str, str]]:
-        """(key of the config, the row it names)."""
+        """Yields (key of the config, the row it names)."""
         experiment = self.experiment
         if experiment.base is not None:
             yield "base", experiment.base.published
         yield from ((f"checkpoints.{each.name}", each.published) for each in experiment.checkpoints)
         yield from ((f"runs.{each.name}", each.published) for each in experiment.runs)
+        yield from ((f"systems.{each.name}", each.published or "") for each in experiment.systems)
 
-    def evaluated_on(self, policy: str) -> list[str]:
-        """Benchmarks on whose problems a policy is evaluated, in its own order."""
-        experiment = self.experiment
-        tested = self.having(experiment.evaluation.split)
-        if policy == "base":
-            return tested
-        for checkpoint in experiment.checkpoints:
-            if checkpoint.name == policy:
-                return tested if checkpoint.evaluate_on is None else [n for n in checkpoint.evaluate_on if n in tested]
-        run = experiment.run(policy)
-        return [name for name in run.evaluate_on or [run.benchmark] if name in tested]
+    def evaluated(self) -> list[tuple[System, str]]:
+        """Returns each system with each of the benchmarks that it is evaluated on."""
+        return [(system, name) for system in self.systems.values() for name in self.evaluated_on(system)]
+
+    def evaluated_on(self, system: System) -> list[str]:
+        """Returns the benchmarks on whose problems a system is evaluated, in its own order."""
+        tested = self.having(self.experiment.evaluation.split)
+        return tested if system.evaluate_on is None else [name for name in system.evaluate_on if name in tested]
 
     def collected(self) -> list[str]:
-        """What is collected: everything, and what each table and figure of the paper needs."""
+        """Returns what is collected: everything, and what each table and figure of the paper needs."""
         report = self.experiment.report
         return [ALL, *(name for name in (*report.tables, *report.figures) if name in NEEDS)]
 
-    def measured(self) -> list[tuple[str, str]]:
-        """Policies and benchmarks whose speed a table or figure needs, in the experiment's order; a policy's own
-        benchmarks only."""
+    def measured(self) -> list[tuple[System, str]]:
+        """Returns the systems and benchmarks whose speed a table or figure needs; a system's own benchmarks only."""
         found, chosen = dict[tuple[str, str], None](), self.experiment.speed.benchmarks
         for need in (NEEDS[name] for name in self.collected() if name in NEEDS and "speed" in NEEDS[name]["of"]):
             asked = chosen or need["benchmarks"]
-            for policy in self.policies():
-                if policy["published"] in need["rows"]:
-                    found |= {(policy["name"], b): None for b in self.evaluated_on(policy["name"]) if b in asked}
-        return list(found)
+            for system in self.systems.values():
+                if system.published in need["rows"]:
+                    found |= {(system.name, b): None for b in self.evaluated_on(system) if b in asked}
+        return [(self.systems[name], benchmark) for name, benchmark in found]
 
-    def probed(self) -> list[tuple[str, str]]:
-        """Policies and benchmarks that are looked into."""
-        experiment, names = self.experiment, self.experiment.report.probes
-        of_runs = {name: experiment.run(name).benchmark for name in names if name != "base"}
-        of_base = list(dict.fromkeys(of_runs.values()))
-        return [(name, b) for name in names for b in (of_base if name == "base" else [of_runs[name]])]
+    def probed(self) -> list[tuple[System, str]]:
+        """Returns the systems and benchmarks that are looked into: what a policy was trained on; where it was not, all
+        that the others were."""
+        systems = [self.systems[name] for name in self.experiment.report.probes]
+        trained_on = list(dict.fromkeys(system.trained_on for system in systems if system.trained_on is not None))
+        return [(system, b) for system in systems for b in ([system.trained_on] if system.trained_on else trained_on)]
 
     def having(self, *splits: str) -> list[str]:
-        """The benchmarks with problems of all these splits, in the experiment's order."""
+        """Returns the benchmarks with problems of all these splits, in the experiment's order."""
         return [
             b.name
             for b in self.experiment.benchmarks
             if all(has(self.benchmarks[b.name], b, split) for split in splits)
         ]
-
-    def policies(self) -> list[dict[str, Any]]:
-        """What collect is told of each policy, in the experiment's order."""
-        experiment = self.experiment
-        untrained = {"algorithm": experiment.decoding.selector, "benchmark": None}
-        published = "" if experiment.base is None else experiment.base.published
-        found: list[dict[str, Any]] = [
-            {"name": "base", "role": "before", **untrained, "published": published, "base": "base"}
-        ]
-        for checkpoint in experiment.checkpoints:
-            told = checkpoint.model_dump(mode="json", include={"name", "role", "published"})
-            found.append(told | untrained | {"base": checkpoint.base or checkpoint.name})
-        for run in experiment.runs:
-            keys = {"name", "role", "algorithm", "benchmark", "published", "base", "series", "seed"}
-            found.append(run.model_dump(mode="json", include=keys))
-        return found

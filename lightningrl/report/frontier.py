@@ -78,6 +78,8 @@ class Evaluation:
     series: str = ""
     """Runs of one series differ only in their seed (`pooled`); empty: it stands alone."""
     seed: int | None = None
+    primary_threshold: float | None = None
+    """The threshold of its headline numbers; None: the one that is given for all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,8 +107,9 @@ def collect(
 
     Rows keep the order of `evaluations` (benchmark by first appearance, then policy).
 
-    `y_max` overrides the best accuracy found (percent, by benchmark), to compare with a published table. An
-    evaluation with a single threshold (a rival without a sweep) is shown at that one; `threshold` says so.
+    primary_threshold: of the evaluations that name none. `y_max` overrides the best accuracy found (percent, by
+    benchmark), to compare with a published table. An evaluation with a single threshold (a rival without a sweep) is
+    shown at that one; `threshold` says so.
     Raises StageError when evaluations of a benchmark cover different problems, come twice, or miss the primary
     threshold, and when the base is ambiguous or unknown.
     """
@@ -190,7 +193,9 @@ def base_of(evaluation: Evaluation, group: Sequence[Evaluation]) -> str | None:
 
 
 def primary_index(evaluation: Evaluation, sums: ProblemSums, primary_threshold: float) -> int:
-    """Index of the threshold that the headline shows."""
+    """Returns the index of the threshold that the headline shows: its own primary one, else the one of all."""
+    if evaluation.primary_threshold is not None:
+        primary_threshold = evaluation.primary_threshold
     found = np.flatnonzero(np.isclose(sums.thresholds, primary_threshold, rtol=0, atol=1e-9))
     if len(found):
         return int(found[0])

@@ -8,7 +8,7 @@ thresholds, n) is in the notes. Not done here: any statistics (`frontier.collect
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -234,14 +234,8 @@ def headline_notes(headline: pd.DataFrame) -> list[str]:
     """One line a benchmark: n, thresholds, y_max, anchor."""
     notes = []
     for benchmark, rows in headline.groupby("benchmark", sort=False):
-        shown = " or ".join(f"{threshold:g}" for threshold in dict.fromkeys(rows["threshold"]))
-        sweeps: dict[str, list[str]] = {}
-        for policy, thresholds in zip(rows["policy"], rows["thresholds"], strict=True):
-            sweeps.setdefault(thresholds, []).append(policy)
-        swept = "; ".join(
-            thresholds.replace(" ", ", ") + (f" ({', '.join(policies)})" if len(sweeps) > 1 else "")
-            for thresholds, policies in sweeps.items()
-        )
+        shown = _told_by_policy(rows["policy"], [f"{threshold:g}" for threshold in rows["threshold"]])
+        swept = _told_by_policy(rows["policy"], [thresholds.replace(" ", ", ") for thresholds in rows["thresholds"]])
         line = f"{benchmark}: {_sizes(rows)}; shown at τ = {shown}; AUP over τ = {swept}; y_max = "
         line += f"{number(rows['y_max'].iloc[0], 1)} %"
         anchors = [
@@ -251,6 +245,16 @@ def headline_notes(headline: pd.DataFrame) -> list[str]:
         ]
         notes.append("; ".join([line, *anchors]) + ".")
     return notes
+
+
+def _told_by_policy(policies: Iterable[str], values: Iterable[str]) -> str:
+    """Returns the value that all have, or each value with the policies that have it."""
+    found: dict[str, list[str]] = {}
+    for policy, value in zip(policies, values, strict=True):
+        found.setdefault(value, []).append(policy)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{value} ({', '.join(names)})" for value, names in found.items())
 
 
 def _method_notes(headline: pd.DataFrame) -> list[str]:

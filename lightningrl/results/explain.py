@@ -19,6 +19,8 @@ from lightningrl.utils.files import canonical_json, read_json, read_jsonl
 
 READ = {"evaluate": ("records", "records.jsonl"), "speed": ("speed", "speed.json"), "probe": ("probe", "probe.csv")}
 """Kind of stage that says something of a policy -> what it is to a cell, and its file."""
+QUANTIZATION = "quantization.json"
+"""What a quantised checkpoint says of its quantizer."""
 OF = {"speed": "speed", "probes": "probe"}
 """Collected file -> the kind it is of; any other is of evaluations."""
 
@@ -123,9 +125,13 @@ def _policy(title: str, consumer: Made, role: str, data: dict[Path, tuple[Made, 
     elif made.kind == "checkpoint" and (made.folder / "checkpoint.json").is_file():
         found = read_json(made.folder / "checkpoint.json")
         facts |= {name: _text(found[name]) for name in ("from", "repo", "revision", "sha256") if found.get(name)}
+    elif made.kind == "quantize" and (made.folder / QUANTIZATION).is_file():
+        found = read_json(made.folder / QUANTIZATION)
+        facts |= {name: _text(found[name]) for name in ("quantizer", "bits_per_weight")}
     facts |= {name: _text(value) for name, value in made.science.items()}
     yield _link(title, made, [name for name in made.manifest["outputs"] if name.endswith(".safetensors")], facts)
     data |= {folder: (made, name) for name, folder in made.inputs.items() if name.split("/")[0] == "data"}
+    yield from _policy("unquantised", made, "policy", data)
     yield from _policy("base", made, "base", data)
     yield from _policy("matched run", made, "matched", data)
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from lightningrl.config.registries import member
 from lightningrl.errors import StageError
 from lightningrl.pipeline.graph import PER_POLICY, Made, read_made
-from lightningrl.pipeline.registries import collected, member
+from lightningrl.pipeline.registries import collected
 from lightningrl.results.cell import Cell, Table, label_of, read_rows
 from lightningrl.utils.files import read_jsonl, sha256_file
 from lightningrl.utils.registry import resolve
@@ -118,7 +119,9 @@ def _counted(cell: Cell, collect: Made, policy: str) -> Recomputed:
     role = f"evaluate/{policy}/{cell.benchmark}"
     file = collect.inputs[role] / "records.jsonl"
     check_recorded(collect, role, file.name, file)
-    threshold = collect.science["primary_threshold"] if cell.threshold is None else cell.threshold
+    row = next((each for each in collect.science["policies"] if each["name"] == policy), {})
+    primary = row.get("primary_threshold", collect.science["primary_threshold"])
+    threshold = primary if cell.threshold is None else cell.threshold
     rows = _at(list(read_jsonl(file)), threshold)
     if not rows:
         raise StageError(f"{file} has no record at the threshold of this cell.")

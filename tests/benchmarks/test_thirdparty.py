@@ -1,4 +1,4 @@
-"""A package of somebody else's adds a benchmark, a reward and a selector, and ours is not touched."""
+"""A package of somebody else's adds names of its own to the registries, and ours is not touched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from fixtures import killing
 THIRD_PARTY = Path(__file__).parents[1] / "fixtures" / "thirdparty"
 STAGES = (
     ("data", None), ("selfcheck", None), ("tokenizer", None), ("pretrain", None), ("train", "frugal"),
-    ("evaluate", "base/colourbench-sums-sums"), ("evaluate", "frugal/colourbench-sums-sums"), ("collect", None),
+    ("quantize", "signs"), ("evaluate", "base/sums"), ("evaluate", "frugal/sums"), ("evaluate", "signs/sums"),
+    ("collect", None),
 )  # fmt: skip
 
 
@@ -29,9 +30,14 @@ def test_an_experiment_of_outside_parts_runs_from_data_to_collected_numbers(tmp_
     manifest = json.loads(next(results.glob("train/frugal-*/manifest.json")).read_text())
     code = manifest["preimage"]["code"]
     assert {"plug-in colourbench.frugal", "plug-in colourbench.gap", "plug-in colourbench.sums"} <= set(code)
-    assert manifest["after"]["selfcheck/colourbench.sums:SUMS"]["found"]["selfcheck.json"]["official"]["pct"] == 100.0
+    assert manifest["after"]["selfcheck/sums"]["found"]["selfcheck.json"]["official"]["pct"] == 100.0
     records = next(results.glob("evaluate/frugal/*/records.jsonl")).read_text().splitlines()
     assert len(records) == 2 * 6
     sure_only = [json.loads(line) for line in records[:6]]
     assert all(record["threshold"] == 0.0 for record in sure_only)
+    quantized = json.loads(next(results.glob("quantize/signs-*/quantization.json")).read_text())
+    assert quantized["calibration_problems"] == 8 and list(quantized["layers"]) == ["model.layers.0.mlp.up_proj"]
+    manifest = json.loads(next(results.glob("quantize/signs-*/manifest.json")).read_text())
+    assert {"plug-in colourbench.signs", "plug-in colourbench.sums"} <= set(manifest["preimage"]["code"])
+    assert "signs" in next(results.glob("collect/frontier-*/headline.csv")).read_text()
     assert "frugal" in next(results.glob("collect/frontier-*/headline.csv")).read_text()

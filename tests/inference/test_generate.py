@@ -230,7 +230,7 @@ def test_what_never_fits_the_memory_budget_is_refused_by_itself(tmp_path):
         (["in.jsonl", "--out", "/dev/full"], "is no ordinary file"),
         (["in.jsonl", "--threshold", "nan"], "finite number"),
         (["in.jsonl", "--top-p", "0"], "top_p is 0.0"),
-        (["in.jsonl", "--selector", "best"], "there is no selector 'best'; take threshold"),
+        (["in.jsonl", "--selector", "best"], "there is no selector 'best'. Allowed: cumulative_entropy, factor"),
         (["in.jsonl", "--selector-options", "[]"], "expected an object"),
         (["in.jsonl", "--dtype", "int8"], "--dtype: found 'int8'"),
         (["in.jsonl", "--device", "tpux"], "--device: found 'tpux'"),

@@ -25,7 +25,7 @@ LAYERS = [
     ["sandbox"],
     ["benchmarks", "judges", "tokenization"],
     ["models"],
-    ["decoding"],
+    ["decoding", "quantization"],
     ["answering", "inference"],
     ["training"],
     ["training.supervised", "rl"],
@@ -45,7 +45,7 @@ NO_TORCH = (
     *(f"pipeline.stages.{name}" for name in ("context", "data", "collect", "table", "figure", "release", "selfcheck")),
     "pipeline.stages.problems",
     "evaluation.metrics", "evaluation.aup", "evaluation.intervals", "evaluation.selfcheck", "evaluation.problems",
-    "evaluation.external", "evaluation.scoring", "bench.sizes",
+    "evaluation.external", "evaluation.scoring", "bench.sizes", "decoding.presets", "quantization.registry",
     *(f"bench.estimate.{name}" for name in ("shape", "device", "work", "lengths", "memory", "seconds", "budget")),
 )  # fmt: skip
 

@@ -49,7 +49,7 @@ def test_every_stage_follows_what_it_reads():
         assert {id(source) for source in stage.inputs.values()} <= seen, stage.name
         seen.add(id(stage))
     assert [stage.kind for stage in planned()][-1] == "release"
-    assert {stage.kind for stage in planned()} == set(KINDS) - {"checkpoint", "speed", "probe"}
+    assert {stage.kind for stage in planned()} == set(KINDS) - {"checkpoint", "quantize", "speed", "probe"}
 
 
 def test_the_stages_of_nano():

@@ -1,4 +1,4 @@
-# Weights: the base model, pre-trained here or taken from elsewhere, and what is trained from it.
+# Weights: the base model, pre-trained here or taken from elsewhere, what is trained from it, and what is quantised of it.
 
 
 rule pretrain:
@@ -62,3 +62,24 @@ rule train:
         until=until,
     shell:
         "{params.run} train --config {params.config:q} --name {wildcards.name} --key {wildcards.key}{params.until}"
+
+
+rule quantize:
+    input:
+        upstream("quantize"),
+    output:
+        outputs("quantize"),
+    log:
+        log_of("quantize"),
+    benchmark:
+        benchmark_of("quantize")
+    conda:
+        CONDA
+    threads: threads_for("quantize", like="evaluate")
+    resources:
+        **asked("quantize", like="evaluate"),
+    params:
+        run=RUN,
+        config=CONFIG,
+    shell:
+        "{params.run} quantize --config {params.config:q} --name {wildcards.name} --key {wildcards.key}"

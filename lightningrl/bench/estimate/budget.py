@@ -15,9 +15,9 @@ from lightningrl.bench.estimate.device import Device, Shares
 from lightningrl.bench.estimate.lengths import Said
 from lightningrl.bench.estimate.shape import Shape
 from lightningrl.bench.estimate.work import Lengths, trained_positions
-from lightningrl.benchmarks.registry import BENCHMARKS
 from lightningrl.config.base import Base
 from lightningrl.config.experiment import Experiment
+from lightningrl.config.registries import member
 from lightningrl.config.tasks import Benchmark
 from lightningrl.config.train import Run
 from lightningrl.utils.registry import resolve
@@ -167,7 +167,7 @@ class Estimate:
         ]
         if has_value_model(run):  # one forward for the advantages, and an update of its own
             step += [replace(phase, name=f"value {phase.name}") for phase in step[1:]]
-        problems = benchmark.validation or _published(benchmark.name, "train", 10)
+        problems = benchmark.validation or self._published(benchmark.name, "train", 10)
         validation = seconds.decoding(*setting, lengths, problems / devices, rows, "validation")
         step_s = sum(phase.seconds for phase in step)
         validations = 1 + -(-run.steps // run.validate_every)
@@ -190,39 +190,42 @@ class Estimate:
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Each evaluation's sweep on one device, at the TPF that is assumed for every threshold."""
-        evaluation, found = self.experiment.evaluation, {}
-        for policy, (shape, names) in self._evaluated().items():
-            for name in names:
-                benchmark = self.experiment.benchmark(name)
-                problems = getattr(benchmark, evaluation.split)
+        experiment, found = self.experiment, {}
+        split, samples = experiment.evaluation.split, experiment.evaluation.samples
+        tested = [b.name for b in experiment.benchmarks if getattr(b, split) != 0 and self._has(b.name, split)]
+        for system in experiment.all_systems():
+            shape = self._shape_of(system.policy)
+            for name in tested if system.evaluate_on is None else [n for n in system.evaluate_on if n in tested]:
+                benchmark = experiment.benchmark(name)
+                problems = getattr(benchmark, split)
                 if not problems:
-                    problems = _published(name, *(("test", 1) if evaluation.split == "test" else ("train", 10)))
-                count, (_, rows) = problems * evaluation.samples, self.kv(benchmark, shape)
+                    problems = self._published(name, *(("test", 1) if split == "test" else ("train", 10)))
+                _, rows = self.kv(benchmark, shape)
+                lengths = self.lengths(name, system.policy)
                 point = seconds.decoding(
-                    shape, self.device, self.shares, self.lengths(name, policy), count, rows, "evaluation"
-                )
-                points = len(evaluation.thresholds)
-                found[f"{policy}/{name}"] = {
+                    shape, self.device, self.shares, lengths, problems * samples, rows, "evaluation"
+                )  # fmt: skip
+                points = len(system.thresholds)
+                found[f"{system.name}/{name}"] = {
                     "problems": problems,
-                    "samples": evaluation.samples,
+                    "samples": samples,
                     "thresholds": points,
                     "point": asdict(point),
                     "gpu_hours": points * point.seconds / HOUR_S,
                 }
         return found
 
-    def _evaluated(self) -> Mapping[str, tuple[Shape, list[str]]]:
-        """Policy -> its shape and benchmarks, as the plan of stages has them."""
-        split = self.experiment.evaluation.split
-        tested = [b.name for b in self.experiment.benchmarks if getattr(b, split) != 0 and _has(b.name, split)]
-        policies = {"base": (self.shapes["base"], tested)}
-        for checkpoint in self.experiment.checkpoints:
-            asked = tested if checkpoint.evaluate_on is None else checkpoint.evaluate_on
-            policies[checkpoint.name] = (self.shapes[checkpoint.name], [name for name in asked if name in tested])
-        for run in self.experiment.runs:
-            names = [name for name in run.evaluate_on or [run.benchmark] if name in tested]
-            policies[run.name] = (self.shapes[run.base], names)
-        return policies
+    def _benchmark(self, name: str) -> Any:
+        """Returns the benchmark of a name."""
+        return resolve(member("benchmark", name, "benchmarks.name", self.experiment.plugins))
+
+    def _has(self, name: str, split: str) -> bool:
+        return split in getattr(self._benchmark(name), "splits", (split,))
+
+    def _published(self, name: str, split: str, part: int) -> int:
+        """Returns the rows of a published split, or a `part` of them."""
+        rows = next((source.rows for source in self._benchmark(name).sources if source.key == split), None)
+        return PROBLEMS if rows is None else rows // part
 
 
 def has_value_model(run: Run) -> bool:
@@ -254,14 +257,3 @@ def _shape(base: Base, size: str | None) -> Shape:
 def _described(shape: Shape) -> dict[str, Any]:
     counted = ("parameters", "trunk_matrices", "head_parameters", "layer_activations", "kv_numbers")
     return asdict(shape) | {name: getattr(shape, name) for name in counted}
-
-
-def _published(name: str, split: str, part: int) -> int:
-    """Rows of a published split, or a `part` of them."""
-    sources = resolve(BENCHMARKS.get(name, name)).sources
-    rows = next((source.rows for source in sources if source.key == split), None)
-    return PROBLEMS if rows is None else rows // part
-
-
-def _has(name: str, split: str) -> bool:
-    return split in getattr(resolve(BENCHMARKS.get(name, name)), "splits", (split,))

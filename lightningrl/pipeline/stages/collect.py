@@ -65,6 +65,7 @@ def _evaluations(context: StageContext) -> Iterator[Evaluation]:
                     policy.get("published") or "",
                     policy.get("series") or "",
                     policy.get("seed"),
+                    policy.get("primary_threshold"),
                 )
 
 

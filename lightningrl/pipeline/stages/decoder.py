@@ -9,7 +9,7 @@ from typing import Any
 from lightningrl.answering import Task
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
-from lightningrl.errors import ConfigError
+from lightningrl.inference.build_policy import build_policy
 from lightningrl.judges.protocol import Judge
 from lightningrl.models.transformer import Transformer
 from lightningrl.tokenization import stop_token_ids
@@ -17,21 +17,8 @@ from lightningrl.utils.registry import resolve
 
 
 def make_policy(config: Mapping[str, Any], parameter: float, temperature: float = 0.0, seed: int = 0) -> DecodePolicy:
-    """The policy of a stage's config: the members the plan resolved, the selector at `parameter`.
-
-    Raises ConfigError when the selector does not take `decoding.selector_options`.
-    """
-    members, decoding = config["members"], config["decoding"]
-    try:
-        selector = resolve(members["selector"])(parameter, **decoding.selector_options)
-    except TypeError as error:
-        raise ConfigError(f"decoding.selector_options {decoding.selector_options}: {error}") from None
-    try:
-        schedule = resolve(members["schedule"])(**decoding.schedule_options)
-    except TypeError as error:
-        raise ConfigError(f"decoding.schedule_options {decoding.schedule_options}: {error}") from None
-    pieces = {name: resolve(members[name])() for name in ("ranking", "stop")}
-    return DecodePolicy(selector, temperature, seed=seed, schedule=schedule, **pieces)
+    """Returns the policy of a stage's config, its selector at `parameter`. Raises what `build_policy` raises."""
+    return build_policy(config["decoding"], config["members"], parameter, temperature=temperature, seed=seed)
 
 
 def make_decoder(

@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 
-from lightningrl.models.checkpoint import load_model, save_model
+from lightningrl.models.checkpoint import save_model
 from lightningrl.models.transformer import Transformer
+from lightningrl.quantization.open import open_model
 from lightningrl.tokenization import TOKENIZER_FILES, load_tokenizer
 from lightningrl.utils import files
 
 
 def load_policy(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer, Any]:
     """A checkpoint's model and tokenizer; vocabulary rows without a token are marked unusable."""
-    model, tokenizer = load_model(folder, device=device), load_tokenizer(folder)
+    model, tokenizer = open_model(folder, device=device), load_tokenizer(folder)
     model.usable_vocab = min(len(tokenizer), model.config.vocab_size)
     return model, tokenizer
 

@@ -1,12 +1,12 @@
-"""Replay a few test problems before and after a training: pages that show which forward revealed each token.
+"""Replay a few test problems by a trained system and the one that it is compared with.
 
-The problems are the benchmark's first, decoded greedily at the primary threshold; no page was chosen by its look.
+The pages show which forward revealed each token. The problems are the benchmark's first, decoded greedily at each
+system's primary threshold; no page was chosen by its look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from lightningrl.decoding.protocol import Request
 from lightningrl.inference.trace import Recorder, Trace, trace_of
@@ -23,23 +23,24 @@ from lightningrl.utils.registry import resolve
 
 
 def run(context: StageContext) -> None:
-    """Write `<name>-1.html`, ...: a problem a page, both policies side by side."""
+    """Write `<name>-1.html`, ...: a problem a page, both systems side by side."""
     use_threads(context.threads)
     config = context.config
     examples = read_examples(context.inputs["data"] / "test.jsonl")[: config["problems"]]
-    before, after = (
-        _traces(context, context.inputs[role], config[f"{role}_name"], examples) for role in ("base", "policy")
-    )
+    before, after = (_traces(context, role, examples) for role in ("base", "policy"))
     for number, pair in enumerate(zip(before, after, strict=True), 1):
-        path = context.folder / f"{config['policy_name']}-{number}.html"
+        path = context.folder / f"{config['policy']['name']}-{number}.html"
         write_text(path, render_page(pair))
         context.report(f"{path}: {pair[0].tpf:.2f} and {pair[1].tpf:.2f} tokens per forward")
 
 
-def _traces(context: StageContext, checkpoint: Path, name: str, examples: Sequence[Example]) -> list[Trace]:
-    config, prompt = context.config, context.config["prompt"]
+def _traces(context: StageContext, role: str, examples: Sequence[Example]) -> list[Trace]:
+    """Decodes the problems with one of the two systems."""
+    config, prompt, checkpoint = context.config, context.config["prompt"], context.inputs[role]
+    members = {name.removeprefix(f"{role}/"): each for name, each in config["members"].items()}
+    system = config[role] | {"members": members}
     model, tokenizer = load_policy(checkpoint, device_of(context.device))
-    decoder, policy = make_decoder(config, model, tokenizer, checkpoint), make_policy(config, config["threshold"])
+    decoder, policy = make_decoder(system, model, tokenizer, checkpoint), make_policy(system, system["threshold"])
     asked = [resolve(config["members"]["benchmark"]).render(example, prompt) for example in examples]
     encoded = encode_prompts(tokenizer, asked, prompt.compat)
     requests = [
@@ -48,6 +49,6 @@ def _traces(context: StageContext, checkpoint: Path, name: str, examples: Sequen
     recorder = Recorder(range(len(requests)))
     trajectories = decoder.decode(requests, policy, recorder)
     return [
-        trace_of(tokenizer, turns, trajectory, recorder.seen[index], name=name, policy=policy)
+        trace_of(tokenizer, turns, trajectory, recorder.seen[index], name=system["name"], policy=policy)
         for index, (turns, trajectory) in enumerate(zip(asked, trajectories, strict=True))
     ]

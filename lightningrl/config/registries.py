@@ -1,0 +1,87 @@
+"""Names of a config to what they stand for: the package's registries, and what plug-ins add to them.
+
+A registry is a literal mapping of name -> `module:attribute`; it is found by its own name and never imported by a
+stage, so that a new member changes no stage's key. A plug-in is a module outside the package with the attribute
+`MEMBERS`, which adds names to registries: `MEMBERS = {"selector": {"gap": "colourbench.gap:Gap"}}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from lightningrl.errors import ConfigError
+from lightningrl.utils.registry import resolve
+
+REGISTRIES = {
+    "benchmark": "lightningrl.benchmarks.registry:BENCHMARKS",
+    "selector": "lightningrl.decoding.registry:SELECTORS",
+    "ranking": "lightningrl.decoding.registry:RANKINGS",
+    "schedule": "lightningrl.decoding.registry:SCHEDULES",
+    "stop": "lightningrl.decoding.registry:STOPS",
+    "algorithm": "lightningrl.rl.registry:ALGORITHMS",
+    "quantizer": "lightningrl.quantization.registry:QUANTIZERS",
+    "table": "lightningrl.report.registry:TABLES",
+    "figure": "lightningrl.report.registry:FIGURES",
+}
+"""What is chosen by name -> the registry that has the names."""
+DECODER = ("selector", "ranking", "schedule", "stop")
+"""The pieces of a decoder: each is a registry above and a key of the config's `decoding`."""
+
+
+def member(kind: str, name: str, where: str, plugins: Iterable[str] = ()) -> str:
+    """Returns the `module:attribute` of a registered name; such a string itself is an outsider's own part.
+
+    Raises ConfigError, which begins with `where` (the config's key), when the name is neither, and what `names` raises.
+    """
+    known = names(kind, plugins)
+    if name in known:
+        return known[name]
+    if ":" in name:
+        return name
+    near = get_close_matches(name, known, n=1)
+    meant = f" Did you mean `{near[0]}`?" if near else ""
+    raise ConfigError(
+        f"{where}: there is no {kind} {name!r}.{meant} Allowed: {', '.join(sorted(known))}, or your own as "
+        "module:attribute"
+    )
+
+
+def names(kind: str, plugins: Iterable[str] = ()) -> dict[str, str]:
+    """Returns every name of a kind with its `module:attribute`, those that plug-ins add included.
+
+    Raises ConfigError for a plug-in that cannot be used.
+    """
+    found: dict[str, str] = dict(resolve(REGISTRIES[kind]))
+    for plugin in plugins:
+        for name, reference in _members(plugin).get(kind, {}).items():
+            if found.setdefault(name, reference) != reference:
+                raise ConfigError(
+                    f"plugins: {plugin} calls {reference} the {kind} {name!r}, a name that {found[name]} has already; "
+                    "register it under another one"
+                )
+    return found
+
+
+def _members(plugin: str) -> Mapping[str, Mapping[str, str]]:
+    """Imports a plug-in and returns what it registers, by kind."""
+    if not all(part.isidentifier() for part in plugin.split(".")):
+        raise ConfigError(f"plugins: found {plugin!r}, expected the dotted name of a module")
+    members: Any = resolve(f"{plugin}:MEMBERS")
+    if not _is_registration(members):
+        raise ConfigError(
+            f"plugins: {plugin}:MEMBERS is {members!r}; expected a mapping of kinds to mappings of names to "
+            'module:attribute, like {"selector": {"gap": "my_package.gap:Gap"}}'
+        )
+    if unknown := sorted(set(members) - set(REGISTRIES)):
+        raise ConfigError(f"plugins: {plugin} registers {unknown}; the kinds that have names are {sorted(REGISTRIES)}")
+    return members
+
+
+def _is_registration(members: Any) -> bool:
+    if not isinstance(members, Mapping) or not all(isinstance(added, Mapping) for added in members.values()):
+        return False
+    return all(
+        isinstance(reference, str) and ":" in reference for kind in members.values() for reference in kind.values()
+    )

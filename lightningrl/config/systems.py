@@ -1,0 +1,201 @@
+"""Systems: what a row of a table is. A policy's weights, maybe quantised, with a decoder and a sweep of its parameter.
+
+Every policy of an experiment (the base, checkpoints, runs) is a system by itself, named like the policy and decoded as
+the experiment's `decoding` says. The entries of `systems` change those rows and add others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pydantic import Field, model_validator
+
+from lightningrl.config.base import NAME
+from lightningrl.config.section import Section
+from lightningrl.config.tasks import Decoding, Sweep, preset
+
+if TYPE_CHECKING:
+    from lightningrl.config.experiment import Experiment
+
+
+class Calibration(Section):
+    """Which data a quantizer looks at: train problems with their worked answers, through the chat template."""
+
+    benchmark: str
+    """One of the experiment's benchmarks."""
+    problems: int = Field(128, gt=0)
+    """The first so many of its train problems; all where there are fewer."""
+
+
+class Quantization(Section):
+    """How a policy's weights are quantised before it is evaluated."""
+
+    name: str
+    """`rtn` (each weight is rounded to the nearest value of its grid), or `module:attribute`."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The quantizer's arguments: `{bits: 4, group: 32}`."""
+    calibration: Calibration | None = None
+    """Data for a quantizer that needs some; `rtn` needs none."""
+
+
+class SystemEntry(Section):
+    """A row of the tables. With the name of a policy it changes that policy's own row, else it adds one."""
+
+    name: str = Field(pattern=NAME)
+    """Names the row and the folders of its evaluations, `<name>/<benchmark>`."""
+    policy: str = ""
+    """Whose weights: `base`, or the name of a checkpoint, a run, or a series of runs, of which each then has a row.
+    Left out: the policy that the system is named like."""
+    decoding: Decoding = Decoding()
+    """What differs from the experiment's `decoding`."""
+    quantizer: Quantization | None = None
+    """Left out: the weights are as they are."""
+    thresholds: Sweep = []
+    """The selector's parameter. Left out: `evaluation.thresholds`, where selector and ranking are the experiment's;
+    else the value that the preset was published with."""
+    primary_threshold: float | None = None
+    """The threshold of the headline numbers. Left out: `evaluation.primary_threshold` where it is among the system's
+    thresholds, or the only one there is."""
+    evaluate_on: list[str] | None = None
+    """Benchmarks it is evaluated on; left out: those of its policy; []: none."""
+    published: str | None = None
+    """The row of the published tables that it stands for. Left out: its policy's where it is the policy's own row."""
+
+    @model_validator(mode="after")
+    def _one_sweep(self) -> SystemEntry:
+        if self.thresholds and self.primary_threshold is not None and self.primary_threshold not in self.thresholds:
+            raise ValueError(f"primary_threshold: found {self.primary_threshold}, allowed: one of {self.thresholds}")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """A system with everything filled in."""
+
+    name: str
+    policy: str
+    """Whose weights: `base`, or the name of a checkpoint or a run."""
+    role: str
+    """Its policy's role: `before`, `after`, `rival`, `control`, `ablation` or `released`."""
+    base: str
+    """The system that it is compared with; itself where it is what others are compared with."""
+    decoding: Decoding
+    thresholds: list[float]
+    primary_threshold: float
+    quantizer: Quantization | None = None
+    evaluate_on: list[str] | None = None
+    """None: every benchmark that has problems."""
+    published: str = ""
+    trained_by: str = ""
+    """The algorithm of its policy; empty where nothing was trained."""
+    trained_on: str | None = None
+    """The benchmark that its policy was trained on."""
+    series: str = ""
+    """Systems of one series differ only in their policy's seed."""
+    seed: int | None = None
+    where: str = ""
+    """The key of the config that says how it decodes, for messages."""
+
+    @property
+    def algorithm(self) -> str:
+        """What tables name it by: the algorithm that trained it, else its selector."""
+        return self.trained_by or self.decoding.selector
+
+
+def systems_of(experiment: Experiment) -> list[System]:
+    """Returns the policies' own systems in the experiment's order, then those that `systems` adds.
+
+    Raises ValueError for an unknown policy, two systems of one name, or a sweep that cannot be told.
+    """
+    policies = {system.name: system for system in _policies(experiment)}
+    rows, told = dict(policies), set[str]()
+    for entry in experiment.systems:
+        for system in _of_entry(entry, policies):
+            if system.name in told or (system.name in policies and system.name != system.policy):
+                raise ValueError(f"systems: two systems are named {system.name!r}; found {[*rows, system.name]}")
+            told.add(system.name)
+            rows[system.name] = _changed(system, entry, experiment)
+    return list(rows.values())
+
+
+def _policies(experiment: Experiment) -> Iterator[System]:
+    """Yields the system that each policy is by itself."""
+    common = {
+        "decoding": experiment.decoding,
+        "thresholds": experiment.evaluation.thresholds,
+        "primary_threshold": experiment.evaluation.primary_threshold,
+        "where": "decoding",
+    }
+    published = "" if experiment.base is None else experiment.base.published
+    yield System(name="base", policy="base", role="before", base="base", published=published, **common)
+    for checkpoint in experiment.checkpoints:
+        yield System(
+            name=checkpoint.name, policy=checkpoint.name, role=checkpoint.role, published=checkpoint.published,
+            base=checkpoint.base or checkpoint.name, evaluate_on=checkpoint.evaluate_on, **common,
+        )  # fmt: skip
+    for run in experiment.runs:
+        yield System(
+            name=run.name, policy=run.name, role=run.role, published=run.published, base=run.base,
+            evaluate_on=run.evaluate_on or [run.benchmark], trained_by=run.algorithm, trained_on=run.benchmark,
+            series=run.series, seed=run.seed, **common,
+        )  # fmt: skip
+
+
+def _of_entry(entry: SystemEntry, policies: dict[str, System]) -> list[System]:
+    """Returns the systems that an entry is about, as they would be without it: one, or one a run of a series."""
+    policy = entry.policy or entry.name
+    series = [system for system in policies.values() if system.series == policy]
+    if policy not in policies and not series:
+        told = "policy: found" if entry.policy else "policy: left out, and there is no policy"
+        known = list(
+            dict.fromkeys(name for system in policies.values() for name in (system.name, system.series) if name)
+        )
+        raise ValueError(f"systems.{entry.name}.{told} {policy!r}, allowed: one of {known}")
+    if entry.name == policy:
+        return series or [policies[policy]]
+    if entry.name in policies or any(system.series == entry.name for system in policies.values()):
+        raise ValueError(f"systems.{entry.name}.policy: found {policy!r}, but {entry.name!r} is a policy by itself")
+    if series:
+        return [replace(each, name=f"{entry.name}-{each.seed}", series=entry.name, published="") for each in series]
+    return [replace(policies[policy], name=entry.name, series="", published="")]
+
+
+def _changed(system: System, entry: SystemEntry, experiment: Experiment) -> System:
+    """Returns the system with what its entry says."""
+    decoding = entry.decoding.over(experiment.decoding)
+    thresholds = entry.thresholds or _thresholds(entry, decoding, experiment)
+    primary = entry.primary_threshold
+    if primary is None:
+        usual = experiment.evaluation.primary_threshold
+        primary = thresholds[0] if len(thresholds) == 1 else usual
+    if primary not in thresholds:
+        raise ValueError(
+            f"systems.{entry.name}.primary_threshold: found {primary}, allowed: one of its thresholds {thresholds}"
+        )
+    return replace(
+        system,
+        decoding=decoding,
+        quantizer=entry.quantizer,
+        thresholds=thresholds,
+        primary_threshold=primary,
+        evaluate_on=system.evaluate_on if entry.evaluate_on is None else entry.evaluate_on,
+        published=system.published if entry.published is None else entry.published,
+        where=f"systems.{entry.name}.decoding",
+    )
+
+
+def _thresholds(entry: SystemEntry, decoding: Decoding, experiment: Experiment) -> list[float]:
+    """Returns the sweep of a system that says none."""
+    usual = experiment.decoding
+    if (decoding.selector, decoding.ranking) == (usual.selector, usual.ranking):
+        return experiment.evaluation.thresholds
+    parameter = preset(entry.decoding.preset).get("parameter") if entry.decoding.preset else None
+    if parameter is None:
+        raise ValueError(
+            f"systems.{entry.name}.thresholds: left out, but evaluation.thresholds are of the selector "
+            f"{usual.selector!r} by {usual.ranking!r}, not of {decoding.selector!r} by {decoding.ranking!r}; say which "
+            "parameters to decode with"
+        )
+    return [parameter]

@@ -1,0 +1,71 @@
+"""Names that other packages add to the registries."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from lightningrl.config.registries import REGISTRIES, member, names
+from lightningrl.errors import ConfigError
+from lightningrl.utils.registry import resolve
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """Makes a module with these `MEMBERS` importable; returns its name."""
+
+    def make(members: object, name: str = "somebodys_names") -> str:
+        module = ModuleType(name)
+        if members is not None:
+            module.__dict__["MEMBERS"] = members
+        monkeypatch.setitem(sys.modules, name, module)
+        return name
+
+    return make
+
+
+def test_a_name_stands_for_what_its_registry_or_a_plugin_says(plugin):
+    module = plugin({"selector": {"gap": "colours.gap:Gap"}})
+    assert member("selector", "gap", "decoding.selector", [module]) == "colours.gap:Gap"
+    assert member("selector", "quota", "decoding.selector", [module]) == names("selector")["quota"]
+    assert member("selector", "other.place:Thing", "decoding.selector") == "other.place:Thing"
+    with pytest.raises(ConfigError, match=r"^decoding\.selector: there is no selector 'gap'"):
+        member("selector", "gap", "decoding.selector")  # another experiment has no such name
+    with pytest.raises(ConfigError, match=r"Did you mean `gap`.*Allowed: cumulative_entropy, factor, gap"):
+        member("selector", "gaps", "decoding.selector", [module])
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_every_registry_maps_names_to_references(kind):
+    assert all(isinstance(name, str) and ":" in reference for name, reference in resolve(REGISTRIES[kind]).items())
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (None, "has no attribute 'MEMBERS'"),
+        (["gap"], "expected a mapping of kinds"),
+        ({"selector": {"gap": "colours.gap"}}, "expected a mapping of kinds"),
+        ({"selector": "gap"}, "expected a mapping of kinds"),
+        ({"selektor": {}}, r"registers \['selektor'\]; the kinds that have names are"),
+        ({"selector": {"quota": "colours.quota:Quota"}}, "a name that lightningrl.*:Quota has already"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_is_refused(plugin, members, message):
+    with pytest.raises(ConfigError, match=message):
+        names("selector", [plugin(members)])
+
+
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="no module 'nobodys_names'"):
+        names("selector", ["nobodys_names"])
+    with pytest.raises(ConfigError, match="expected the dotted name of a module"):
+        names("selector", ["names.py:MEMBERS"])
+
+
+def test_two_plugins_may_say_the_same(plugin):
+    first = plugin({"table": {"cost": "colours.cost:build"}}, "first_names")
+    second = plugin({"table": {"cost": "colours.cost:build"}}, "second_names")
+    assert names("table", [first, second])["cost"] == "colours.cost:build"

@@ -1,0 +1,177 @@
+"""Rows of the tables: what each system is when everything is filled in, and entries that cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from lightningrl.config.experiment import Experiment, load
+from lightningrl.config.registries import DECODER, REGISTRIES
+from lightningrl.config.tasks import Decoding
+from lightningrl.decoding.presets import PRESETS
+from lightningrl.errors import ConfigError
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import plan
+from lightningrl.utils.registry import resolve
+
+NANO = PACKAGE.parent / "config" / "nano.yaml"
+
+
+def experiment(*systems: dict, **keys: object) -> Experiment:
+    """Nano with these entries and keys."""
+    tree = load(NANO).model_dump(mode="json", exclude_unset=True)
+    return Experiment.model_validate(tree | {"systems": list(systems)} | keys)
+
+
+def section(**keys: object) -> Decoding:
+    return Decoding.model_validate(keys)
+
+
+def system(name: str, *systems: dict, **keys: object):
+    return next(each for each in experiment(*systems, **keys).all_systems() if each.name == name)
+
+
+def test_without_entries_every_policy_is_a_system_decoded_as_the_experiment_says():
+    made = experiment()
+    names = ["base", "lightningrl", "grpo-traj", "supervised", "lightningrl-code"]
+    assert [each.name for each in made.all_systems()] == [each.policy for each in made.all_systems()] == names
+    for each in made.all_systems():
+        assert each.decoding == made.decoding and each.quantizer is None and each.base == "base"
+        assert (each.thresholds, each.primary_threshold) == ([0.02, 0.9], 0.9)
+
+
+def test_an_entry_with_the_name_of_a_policy_changes_its_row_and_others_are_added_behind():
+    entries = [
+        {"name": "eb", "policy": "lightningrl", "decoding": {"preset": "entropy_bounded"}},
+        {"name": "base", "primary_threshold": 0.02, "decoding": {"schedule": "separate"}},
+    ]
+    made = experiment(*entries).all_systems()
+    assert made[0].name == "base" and made[-1].name == "eb"
+    base, eb = made[0], made[-1]
+    assert (base.primary_threshold, base.algorithm) == (0.02, "threshold")
+    assert base.decoding != made[1].decoding == section()
+    assert (eb.policy, eb.role, eb.base, eb.algorithm, eb.evaluate_on) == (
+        "lightningrl", "after", "base", "lightningrl", ["gsm-mini"],
+    )  # fmt: skip
+    assert (eb.thresholds, eb.primary_threshold) == ([0.35], 0.35)  # as published: nano's sweep is of another selector
+    assert (eb.decoding.selector, eb.decoding.ranking) == ("cumulative_entropy", "neg_entropy")
+
+
+def test_a_system_of_the_same_selector_has_the_experiments_sweep():
+    usual = system("x", {"name": "x", "policy": "base", "decoding": {"preset": "sdar_dynamic"}})
+    assert usual.thresholds == [0.02, 0.9]
+    own = system("x", {"name": "x", "policy": "base", "thresholds": [0.3, 0.5], "primary_threshold": 0.5})
+    assert (own.thresholds, own.primary_threshold) == ([0.3, 0.5], 0.5)
+    one = system("x", {"name": "x", "policy": "base", "thresholds": [0.3]})
+    assert one.primary_threshold == 0.3
+
+
+def test_the_options_of_a_piece_go_with_the_piece():
+    below = section(selector="threshold", selector_options={"inclusive": True}, rows=8)
+    assert section(selector="quota").over(below).selector_options == {}
+    assert section(stop="inside_block").over(below).selector_options == {"inclusive": True}
+    assert section(selector="threshold").over(below).selector_options == {"inclusive": True}
+    assert section(selector="quota").over(below).rows == 8
+    changed = section(preset="lmdeploy_dynamic", selector="quota")
+    assert (changed.selector, changed.selector_options) == ("quota", {})
+    older = section(preset="lmdeploy_dynamic", cache="fused")
+    assert (older.schedule, older.selector_options) == ("fused", {"inclusive": True})
+    kept = section(preset="lmdeploy_dynamic", stop="inside_block")
+    assert (kept.selector_options, kept.stop) == ({"inclusive": True}, "inside_block")
+
+
+def test_a_series_gives_a_system_a_run_and_a_series_of_its_own():
+    runs = load(NANO).model_dump(mode="json", exclude_unset=True)["runs"]
+    runs[1] = {key: value for key, value in runs[1].items() if key not in ("seed", "series")} | {"seeds": [3, 4]}
+    entry = {"name": "w4", "policy": "grpo-traj", "quantizer": {"name": "rtn"}}
+    made = {each.name: each for each in experiment(entry, runs=runs).all_systems()}
+    for seed in (3, 4):
+        each = made[f"w4-{seed}"]
+        assert (each.policy, each.series, each.seed) == (f"grpo-traj-{seed}", "w4", seed)
+        assert made[each.policy].series == "grpo-traj" and made[each.policy].quantizer is None
+    for seed in (3, 4):
+        assert system(f"grpo-traj-{seed}", {"name": "grpo-traj", "thresholds": [0.9]}, runs=runs).thresholds == [0.9]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_names_every_piece_by_a_name_that_there_is(name):
+    preset = PRESETS[name]
+    decoding = section(preset=name)
+    for piece in DECODER:
+        assert preset["decoding"][piece] in resolve(REGISTRIES[piece])
+    assert "selector_options" in preset["decoding"] and preset["source"]
+    other = section(selector="scripted", selector_options={"x": 1}, ranking="position", stop="inside_block", rows=3)
+    assert decoding.over(other) == decoding.over(section(rows=3))  # it says the same whatever it is merged over
+    assert "preset" not in decoding.science()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": "x"}, r"systems\.x\.policy: left out, and there is no policy 'x', allowed: one of \['base', 'light"),
+        ({"name": "x", "policy": "bass"}, r"systems\.x\.policy: found 'bass', allowed: one of \['base'"),
+        ({"name": "lightningrl", "policy": "base"}, "'lightningrl' is a policy by itself"),
+        ({"name": "x", "policy": "base", "decoding": {"preset": "sdar_dynamc"}}, "Did you mean `sdar_dynamic`"),
+        ({"name": "x", "policy": "base", "decoding": {"selector": "quota"}}, r"systems\.x\.thresholds: left out, but"),
+        ({"name": "x", "policy": "base", "decoding": {"preset": "sdar_static"}}, r"systems\.x\.thresholds: left out"),
+        ({"name": "x", "policy": "base", "thresholds": [0.5, 1.2]}, r"systems\.x\.thresholds\.1: .* within \(0, 1\)"),
+        ({"name": "x", "policy": "base", "thresholds": [0.5, 0.2]}, "strictly increasing"),
+        ({"name": "x", "policy": "base", "thresholds": [0.2, 0.5]}, r"systems\.x\.primary_threshold: found 0\.9"),
+        ({"name": "x", "policy": "base", "evaluate_on": ["gsm8k"]}, r"systems\.x\.evaluate_on\.0: found 'gsm8k'"),
+        (
+            {"name": "x", "policy": "base", "quantizer": {"name": "rtn", "calibration": {"benchmark": "gsm8k"}}},
+            r"systems\.x\.quantizer\.calibration\.benchmark: found 'gsm8k'",
+        ),
+    ],
+)
+def test_an_entry_that_cannot_be_is_refused(entry, message):
+    with pytest.raises(ValueError, match=message):
+        experiment(entry)
+
+
+def test_two_systems_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two systems are named 'x'"):
+        experiment({"name": "x", "policy": "base"}, {"name": "x", "policy": "lightningrl"})
+    with pytest.raises(ValueError, match="two systems are named 'base'"):
+        experiment({"name": "base", "thresholds": [0.9]}, {"name": "base"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"decoding": {"selector": "quote"}, "thresholds": [4]}, r"systems\.x\.decoding\.selector: .* mean `quota`"),
+        ({"quantizer": {"name": "rnt"}}, r"systems\.x\.quantizer\.name: there is no quantizer 'rnt'.* mean `rtn`"),
+        ({"published": "LightningRL-8b"}, r"systems\.x\.published: the published tables have no row"),
+    ],
+)
+def test_names_that_there_are_not_are_said_when_it_is_planned(entry, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(experiment({"name": "x", "policy": "base"} | entry))
+
+
+def test_stages_are_of_systems_and_a_quantizer_is_in_no_other_stages_key():
+    entries = [
+        {"name": "static", "policy": "base", "decoding": {"preset": "sdar_static"}, "thresholds": [4]},
+        {"name": "w8", "policy": "lightningrl", "quantizer": {"name": "rtn"}},
+        {"name": "w4", "policy": "lightningrl", "quantizer": {"name": "rtn", "options": {"bits": 4}}},
+        {"name": "w4-eb", "policy": "lightningrl", "quantizer": {"name": "rtn", "options": {"bits": 4}},
+         "decoding": {"preset": "entropy_bounded"}},
+    ]  # fmt: skip
+    before, after = plan(experiment()), plan(experiment(*entries))
+    old = {stage.label: stage.key for stage in before if stage.kind not in ("collect", "table", "figure", "release")}
+    new = {stage.label: stage for stage in after}
+    assert all(new[label].key == key for label, key in old.items())
+    assert [stage.name for stage in after.of("quantize")] == ["w8", "w4"]  # one for both systems of four bits
+    assert new["evaluate/w4-eb/gsm-mini"].inputs["policy"] is new["quantize/w4"]
+    assert new["evaluate/static/code-mini"].inputs["policy"] is new["pretrain/base"]
+    quantization = {"lightningrl/quantization/rtn.py", "lightningrl/quantization/stored.py"}
+    for stage in after:
+        held = quantization & set(stage.sources)
+        assert held == (quantization if stage.kind == "quantize" else quantization & held), stage.label
+        if stage.kind != "quantize" and not stage.name.startswith("w"):
+            assert not held, stage.label
+    assert "lightningrl/quantization/stored.py" in new["evaluate/w8/gsm-mini"].sources
+    rows = {row["name"]: row for row in new["collect/frontier"].config["policies"]}
+    assert (rows["static"]["base"], rows["static"]["algorithm"], rows["static"]["primary_threshold"]) == (
+        "base", "quota", 4.0,
+    )  # fmt: skip
+    assert (rows["w4"]["base"], rows["w4"]["algorithm"], rows["w4"]["benchmark"]) == ("base", "lightningrl", "gsm-mini")
