@@ -1,7 +1,7 @@
-"""code-mini's programs: one-line Python functions for a specification, in phrasings drawn at random.
+"""code-mini's programs: one-line Python functions for a specification, in random phrasings.
 
-Every phrasing of a specification computes the same values; that is tested by running them against
-`code_specs.evaluate`, which shares nothing with this file but the specification.
+Every phrasing of a specification computes the same values; the tests run them against `code_specs.evaluate`, which
+shares only the specification with this file.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightningrl.benchmarks.code_specs import Spec
-from lightningrl.benchmarks.generated import Draw
+from lightningrl.benchmarks.generated import KeyedRandom
 
 SUM, PRODUCT, UNARY, POWER, ATOM = range(5)
-"""How tightly an expression's outermost operator binds."""
+"""The precedence of an expression's outermost operator."""
 REDUNDANT_PARENTHESES = 0.15
-"""How often an expression is put in parentheses that it does not need."""
+"""The probability of parentheses that an expression does not need."""
 TWO_STATEMENTS = 0.25
-"""How often a chain of operations on x is cut in two with a local name."""
+"""The probability that a chain of operations on x is split into two statements with a local name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expr:
-    """Program text and how tightly it binds.
+    """Program text and the precedence of its outermost operator.
 
     >>> Expr("x + 3", SUM).at_least(PRODUCT)
     '(x + 3)'
@@ -31,7 +31,7 @@ class Expr:
     level: int
 
     def at_least(self, level: int) -> str:
-        """The text, in parentheses where its operator binds less tightly than `level`."""
+        """Returns the text, in parentheses where its precedence is lower than `level`."""
         return self.text if self.level >= level else f"({self.text})"
 
 
@@ -69,41 +69,41 @@ REDUCTIONS: dict[str, tuple[str, ...]] = {
 LOOP_NAMES = ("n", "i", "v")
 
 
-def program(spec: Spec, draw: Draw) -> str:
-    """A right answer to the specification: one line of Python in a fenced code block."""
-    return f"```python\ndef f({spec.parameters}): {_body(spec, draw)}\n```"
+def program(spec: Spec, rng: KeyedRandom) -> str:
+    """Returns a correct answer to the specification: one line of Python in a fenced code block."""
+    return f"```python\ndef f({spec.parameters}): {_body(spec, rng)}\n```"
 
 
-def _body(spec: Spec, draw: Draw) -> str:
-    value = draw.choice(SOURCE_EXPRESSIONS[spec.source]) if spec.source in SOURCE_EXPRESSIONS else None
+def _body(spec: Spec, rng: KeyedRandom) -> str:
+    value = rng.choice(SOURCE_EXPRESSIONS[spec.source]) if spec.source in SOURCE_EXPRESSIONS else None
     if value is None:
         reducer, predicate = spec.source.split()
-        name = draw.choice(LOOP_NAMES)
-        condition = draw.choice(CONDITIONS[predicate]).format(v=name, k=spec.k)
+        name = rng.choice(LOOP_NAMES)
+        condition = rng.choice(CONDITIONS[predicate]).format(v=name, k=spec.k)
         if reducer == "keep":
-            item = _chain(Expr(name, ATOM), spec.ops, draw)
+            item = _chain(Expr(name, ATOM), spec.ops, rng)
             return f"return [{item.text} for {name} in items if {condition}]"
         reductions = REDUCTIONS[reducer]
-        value = Expr(draw.choice(reductions).format(v=name, c=condition), ATOM)
-        if reducer == "count" and predicate == "eq" and draw.chance(0.5):
+        value = Expr(rng.choice(reductions).format(v=name, c=condition), ATOM)
+        if reducer == "count" and predicate == "eq" and rng.chance(0.5):
             value = Expr(f"items.count({spec.k})", ATOM)
-    if spec.source == "x" and draw.chance(TWO_STATEMENTS):
-        head = _chain(value, spec.ops[:1], draw)
-        tail = _chain(Expr("y", ATOM), spec.ops[1:], draw)
+    if spec.source == "x" and rng.chance(TWO_STATEMENTS):
+        head = _chain(value, spec.ops[:1], rng)
+        tail = _chain(Expr("y", ATOM), spec.ops[1:], rng)
         return f"y = {head.text}; return {tail.text}"
-    return f"return {_chain(value, spec.ops, draw).text}"
+    return f"return {_chain(value, spec.ops, rng).text}"
 
 
-def _chain(value: Expr, ops: tuple[tuple[str, int], ...], draw: Draw) -> Expr:
+def _chain(value: Expr, ops: tuple[tuple[str, int], ...], rng: KeyedRandom) -> Expr:
     for i, (op, k) in enumerate(ops):
-        if i and value.level < ATOM and draw.chance(REDUNDANT_PARENTHESES):
+        if i and value.level < ATOM and rng.chance(REDUNDANT_PARENTHESES):
             value = Expr(f"({value.text})", ATOM)
-        value = draw.choice(_operation(op, k, value))
+        value = rng.choice(_operation(op, k, value))
     return value
 
 
 def _operation(op: str, k: int, value: Expr) -> list[Expr]:
-    """Every phrasing of one operation on an expression."""
+    """Returns every phrasing of one operation on an expression."""
     is_short = value.text.isidentifier()
     if op == "add":
         choices = [Expr(f"{value.at_least(SUM)} + {k}", SUM), Expr(f"{k} + {value.at_least(SUM)}", SUM)]

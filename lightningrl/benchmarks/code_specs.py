@@ -1,7 +1,7 @@
-"""code-mini's problems as data: what a function computes, what its description says, which inputs tell it from others.
+"""code-mini's problems as data: what a function computes, how it is described, and which inputs distinguish it.
 
-A specification is a source (a value taken from the arguments) and up to two operations on it. `evaluate` gives its
-meaning directly from this data and never sees program text; `code_phrasings` writes the programs.
+A specification is a source (a value computed from the arguments) and up to two operations on it. `evaluate` computes
+its meaning directly from this data and never sees program text; `code_phrasings` writes the programs.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lightningrl.benchmarks.generated import Draw
+from lightningrl.benchmarks.generated import KeyedRandom
 
 MAX_TERM = 99
-"""Largest constant that is added or subtracted; the smallest is 1."""
+"""The largest constant that is added or subtracted; the smallest is 1."""
 MAX_LIMIT = 20
-"""Largest constant that is compared with; the smallest is 1."""
+"""The largest constant in a comparison; the smallest is 1."""
 MAX_FACTOR = 9
-"""Largest factor; doubling and tripling are words of their own."""
+"""The largest factor; doubling and tripling have words of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation on an integer: its meaning and its words.
+    """An operation on an integer: its meaning and its words.
 
     >>> OPS["add"].apply(4, 3), OPS["add"].words.format(k=3, it="x")
     (7, 'add 3 to x')
     """
 
     kind: str
-    """At most one operation of a kind stands in a specification."""
+    """A specification has at most one operation of each kind."""
     apply: Callable[[int, int], int]
     words: str
-    """With `{it}` for what it is applied to and, where there is a constant, `{k}`."""
+    """A template with `{it}` for the operand and, where there is a constant, `{k}`."""
     constants: tuple[int, int]
-    """Range of k, both ends included; (0, 0) where there is none."""
+    """The range of k, both ends included; (0, 0) where there is no constant."""
 
 
 OPS: dict[str, Op] = {
@@ -49,11 +49,11 @@ OPS: dict[str, Op] = {
     "negate": Op("sign", lambda v, _: -v, "negate {it}", (0, 0)),
 }
 DRAWN_OPS = (*OPS, "add", "add", "subtract", "subtract", "multiply", "multiply")
-"""Operations with a constant are drawn three times as often: they make most of the distinct problems."""
+"""The operations with a constant are drawn three times as often: most of the distinct problems have one."""
 
 
 def op_words(op: str, k: int, it: str) -> str:
-    """The operation in words, applied to `it`: "x", "each", or "it", which "add 3" need not say."""
+    """Returns the operation in words, applied to "x", "each" or "it"; "add 3 to it" becomes "add 3"."""
     return OPS[op].words.format(k=k, it=it).removesuffix(" to it").removesuffix(" from it")
 
 
@@ -83,7 +83,7 @@ SOURCES: dict[str, tuple[str, str, Callable[..., int]]] = {
     "last": ("items", "the last item", lambda items: items[-1]),
     "ends": ("items", "the first item plus the last", lambda items: items[0] + items[-1]),
 }
-"""Name -> (parameters, words, meaning). Filtered sources ("count gt", "keep even") are named in `draw_spec`."""
+"""Maps a name to (parameters, words, meaning). Filtered sources ("count gt", "keep even") are built by `draw_spec`."""
 
 FILTERED = {
     "count": "the number of items {p}",
@@ -95,7 +95,7 @@ NEEDS_AN_ITEM = frozenset({"largest", "smallest", "first", "last", "ends"})
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a function f computes.
+    """The specification of a function f.
 
     >>> Spec("x", 0, (("double", 0), ("add", 3))).description
     'Write f(x): double x, then add 3.'
@@ -104,11 +104,11 @@ class Spec:
     """
 
     source: str
-    """A key of SOURCES, or a key of FILTERED and one of PREDICATES with a blank between."""
+    """A key of SOURCES, or a key of FILTERED and a key of PREDICATES separated by a blank."""
     k: int
-    """What the predicate compares with; 0 where there is none."""
+    """The constant of the predicate; 0 where it has none."""
     ops: tuple[tuple[str, int], ...] = ()
-    """(operation, its constant or 0), applied in this order; to each item under "keep"."""
+    """Pairs (operation, its constant or 0), applied in this order; to each item under "keep"."""
 
     @property
     def parameters(self) -> str:
@@ -131,7 +131,7 @@ class Spec:
 
 
 def evaluate(spec: Spec, args: list[Any]) -> Any:
-    """f(*args) from the specification alone: the oracle that hidden tests are computed with."""
+    """Returns f(*args) from the specification alone: this oracle computes the hidden tests."""
 
     def finish(value: int) -> int:
         for op, k in spec.ops:
@@ -147,26 +147,26 @@ def evaluate(spec: Spec, args: list[Any]) -> Any:
     return finish(len(kept) if reducer == "count" else sum(kept))
 
 
-def draw_spec(draw: Draw) -> Spec:
-    """A random specification: chains on x, two arguments, list values and filters in equal parts."""
-    family = draw.choice(("x", "a, b", "items", "filtered"))
+def draw_spec(rng: KeyedRandom) -> Spec:
+    """Returns a random specification: a chain on x, two arguments, a list value or a filter, equally likely."""
+    family = rng.choice(("x", "a, b", "items", "filtered"))
     if family == "x":
-        return Spec("x", 0, _draw_ops(draw, 2))
+        return Spec("x", 0, _draw_ops(rng, 2))
     if family == "filtered":
-        reducer, predicate = draw.choice(tuple(FILTERED)), draw.choice(tuple(PREDICATES))
-        k = 0 if predicate in ("even", "odd") else draw.integer(1, MAX_LIMIT)
-        n_ops = 1 if reducer == "keep" else draw.integer(0, 1)
-        return Spec(f"{reducer} {predicate}", k, _draw_ops(draw, n_ops))
-    source = draw.choice([name for name, (parameters, *_) in SOURCES.items() if parameters == family])
-    return Spec(source, 0, _draw_ops(draw, 1))
+        reducer, predicate = rng.choice(tuple(FILTERED)), rng.choice(tuple(PREDICATES))
+        k = 0 if predicate in ("even", "odd") else rng.integer(1, MAX_LIMIT)
+        n_ops = 1 if reducer == "keep" else rng.integer(0, 1)
+        return Spec(f"{reducer} {predicate}", k, _draw_ops(rng, n_ops))
+    source = rng.choice([name for name, (parameters, *_) in SOURCES.items() if parameters == family])
+    return Spec(source, 0, _draw_ops(rng, 1))
 
 
-def _draw_ops(draw: Draw, n_ops: int) -> tuple[tuple[str, int], ...]:
+def _draw_ops(rng: KeyedRandom, n_ops: int) -> tuple[tuple[str, int], ...]:
     ops: list[tuple[str, int]] = []
     while len(ops) < n_ops:
-        name = draw.choice(DRAWN_OPS)
+        name = rng.choice(DRAWN_OPS)
         if OPS[name].kind not in {OPS[other].kind for other, _ in ops}:
-            ops.append((name, draw.integer(*OPS[name].constants)))
+            ops.append((name, rng.integer(*OPS[name].constants)))
     return tuple(ops)
 
 
@@ -174,7 +174,7 @@ _PROBES: dict[str, list[list[Any]]] = {
     "x": [[v] for v in (-17, -3, 0, 1, 2, 8, 25)],
     "a, b": [[a, b] for a, b in ((0, 0), (3, 8), (8, 3), (-4, 6), (5, -9), (-7, -2), (11, 30))],
     "items": [
-        # v stands v % 5 times in one list and v // 5 times in the other, so that no two thresholds give equal counts
+        # v appears v % 5 times in one list and v // 5 times in the other, so that no two thresholds give equal counts
         [[v for v in range(26) for _ in range(v % 5)]],
         [[v for v in range(26) for _ in range(v // 5)]],
         *([[21, 2, 2, 30, -8, 7]], [[4]], [[-5]], [[9, 9, 1]], [[*range(12, -7, -3)]]),
@@ -183,27 +183,27 @@ _PROBES: dict[str, list[list[Any]]] = {
 
 
 def behaviour(spec: Spec) -> str:
-    """A hash of the values on fixed inputs: equal for specifications that compute the same function.
+    """Returns a hash of the values on fixed inputs: equal for specifications of the same function.
 
-    "double x, then add 6" and "add 3 to x, then double it" are one problem, so they may not be in two splits.
+    "double x, then add 6" and "add 3 to x, then double it" are one problem and may not be in two splits.
     """
     values = [evaluate(spec, args) for args in _PROBES[spec.parameters]]
     return hashlib.sha256(f"{spec.parameters}|{values}".encode()).hexdigest()[:16]
 
 
-def draw_inputs(spec: Spec, draw: Draw) -> list[list[Any]]:
-    """Five or six argument lists that vary sign, size, order and length, with the predicate's boundary in them."""
-    small, large = draw.integer(2, 9), draw.integer(11, 30)
+def draw_inputs(spec: Spec, rng: KeyedRandom) -> list[list[Any]]:
+    """Returns five or six argument lists of varying sign, size, order and length, with the predicate's boundary."""
+    small, large = rng.integer(2, 9), rng.integer(11, 30)
     if spec.parameters == "x":
-        return [[v] for v in draw.shuffled((0, small, large, -draw.integer(1, 9), -draw.integer(11, 30)))]
+        return [[v] for v in rng.shuffled((0, small, large, -rng.integer(1, 9), -rng.integer(11, 30)))]
     if spec.parameters == "a, b":
-        mixed = [[-small, small + 1], [-large, -small], [draw.integer(1, 9), -large]]
-        return draw.shuffled([[small, large], [large + 1, small], *mixed])
-    k = spec.k or draw.integer(3, 12)
+        mixed = [[-small, small + 1], [-large, -small], [rng.integer(1, 9), -large]]
+        return rng.shuffled([[small, large], [large + 1, small], *mixed])
+    k = spec.k or rng.integer(3, 12)
     boundary = [k - 1, k - 1, k - 1, k, k, k + 1, *([k + 1] * 3), 0 - k]
-    middle = [draw.integer(-9, 19) for _ in range(3)]
+    middle = [rng.integer(-9, 19) for _ in range(3)]
     lists = [
-        draw.shuffled(boundary),
+        rng.shuffled(boundary),
         [small, large + 1, *middle, -large, small + 3],
         [large, *middle],
         [-small, -large, -1],
@@ -211,4 +211,4 @@ def draw_inputs(spec: Spec, draw: Draw) -> list[list[Any]]:
     ]
     if spec.source not in NEEDS_AN_ITEM:
         lists.append([])
-    return [[items] for items in draw.shuffled(lists)]
+    return [[items] for items in rng.shuffled(lists)]

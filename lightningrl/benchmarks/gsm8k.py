@@ -1,30 +1,29 @@
-"""GSM8K: grade-school word problems with whole-number answers. Test as the paper's evaluation has it (1,319)."""
+"""GSM8K: grade-school word problems with whole-number answers. Test is the paper's file of 1,319 problems."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 
-from lightningrl.benchmarks import wordings
-from lightningrl.benchmarks.protocol import NO_ROWS, PromptOptions, question_text
-from lightningrl.benchmarks.published import Splits, carve, separate, take
+from lightningrl.benchmarks import prompts
+from lightningrl.benchmarks.protocol import PromptOptions
+from lightningrl.benchmarks.published import PublishedBenchmark, Splits, drop_duplicates, split_validation
 from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
 FINAL = "####"
-"""What stands before the answer in a worked solution."""
+"""The mark before the answer in a worked solution."""
 
 
-class Gsm8k:
-    """The benchmark object; see the module's docstring."""
+class Gsm8k(PublishedBenchmark):
+    """The benchmark; see the module's docstring."""
 
     name = "gsm8k"
     licence = "MIT"
     citation = "Cobbe et al., Training Verifiers to Solve Math Word Problems, arXiv 2110.14168, 2021."
     judge = "lightningrl.judges.math.judge:MathJudge"
     styles = ("default", "system", "think")
-    shots = (0,)
     sources = (
         Source(
             "test", "SJTU-DENG-Lab/GSM8K", ("test/GSM8K.json",), "protocol/GSM8K.json", 1319,
@@ -40,34 +39,28 @@ class Gsm8k:
         ),
     )  # fmt: skip
 
-    def load(
-        self, sizes: Mapping[str, int | None], seed: int, rows: Mapping[str, Sequence[Row]] = NO_ROWS
-    ) -> dict[str, list[Example]]:
-        """See `Benchmark.load`; the order is the files'."""
-        test = [_test(f"gsm8k/test/{number:05d}", row) for number, row in enumerate(rows["test"])]
-        worked = [_worked(f"gsm8k/train/{number:05d}", row) for number, row in enumerate(rows["train"])]
-        train, validation = carve(worked)
-        return take(self.name, separate(Splits({"train": train, "validation": validation, "test": test})), sizes)
+    def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
+        test = [_test_example(f"gsm8k/test/{number:05d}", row) for number, row in enumerate(rows["test"])]
+        worked = [_train_example(f"gsm8k/train/{number:05d}", row) for number, row in enumerate(rows["train"])]
+        train, validation = split_validation(worked)
+        return drop_duplicates({"train": train, "validation": validation, "test": test})
 
     def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        return wordings.mathematics(example, prompt)
-
-    def signature(self, example: Example) -> str:
-        return question_text(example)
+        return prompts.math_prompt(example, prompt)
 
 
-def _test(uid: str, row: Row) -> Example:
+def _test_example(uid: str, row: Row) -> Example:
     answer = str(row["ground_truth_answer"])
-    return Example(uid, (wordings.user(row["question"]),), {"answer": answer}, f"\\boxed{{{answer}}}")
+    return Example(uid, (prompts.user(row["question"]),), {"answer": answer}, f"\\boxed{{{answer}}}")
 
 
-def _worked(uid: str, row: Row) -> Example:
-    """The worked solution without its calculator marks (`<<3+4=7>>`), the answer in a box."""
+def _train_example(uid: str, row: Row) -> Example:
+    """Returns a problem whose solution has no calculator marks (`<<3+4=7>>`) and its answer in a box."""
     text, mark, answer = row["answer"].rpartition(FINAL)
     if not mark or not answer.strip():
         raise BenchmarkError(f"{uid}: its worked answer has no `{FINAL} number`; get the file again.")
     solution = re.sub(r"<<[^<>]*>>", "", text).strip() + f"\nThe answer is \\boxed{{{answer.strip()}}}."
-    return Example(uid, (wordings.user(row["question"]),), {"answer": answer.strip()}, solution)
+    return Example(uid, (prompts.user(row["question"]),), {"answer": answer.strip()}, solution)
 
 
 GSM8K = Gsm8k()

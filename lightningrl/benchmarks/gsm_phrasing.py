@@ -1,4 +1,4 @@
-"""In which words a gsm-mini answer puts its steps: the template of each sentence, by what the sentence is for."""
+"""The phrasings of a gsm-mini answer: the template of each sentence, by the role of the sentence."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from lightningrl.benchmarks.gsm_mini import (
 from lightningrl.types import Example
 
 Phrase = tuple[str, str]
-"""(what it is for, the words): a kind of operation, `opener`, `connector` or `closing`; and a template, or where no
-template fits the sentence itself, numbers, names and things replaced."""
+"""A pair (role, words). The role is a kind of operation, `opener`, `connector`, `closing` or `extra`; the words are a
+template or, where no template matches, the sentence with its numbers, names and items replaced."""
 
-_OWN = re.compile(rf"\b(?:(?P<n>{'|'.join(NAMES)})|(?P<i>{'|'.join(ITEMS)})|(?P<d>\d+))\b")
+_VARIABLE = re.compile(rf"\b(?:(?P<n>{'|'.join(NAMES)})|(?P<i>{'|'.join(ITEMS)})|(?P<d>\d+))\b")
 
 
 def _pattern(template: str) -> tuple[re.Pattern[str], tuple[str, ...]]:
-    """What a template fits, and which number each group is: any numbers, a wrong sum in known words is no new wording.
+    """Returns a pattern for a template with any numbers (a wrong sum is no new wording), and the field of each group.
 
     >>> _pattern("{x} + {y} = {z}")[0].fullmatch("1 + 2 = 4").groups(), _pattern("{x} + {y} = {z}")[1]
     (('1', '2', '4'), ('x', 'y', 'z'))
     """
-    fits = {"name": rf"(?:{'|'.join(NAMES)})", "item": rf"(?:{'|'.join(ITEMS)})"}
+    alternatives = {"name": rf"(?:{'|'.join(NAMES)})", "item": rf"(?:{'|'.join(ITEMS)})"}
     text, letters = "", []
     for literal, field, _, _ in Formatter().parse(template):
         text += re.escape(literal)
-        if field in fits:
-            text += fits[field]
+        if field in alternatives:
+            text += alternatives[field]
         elif field is not None:
             text += r"(\d+)"
             letters.append(field)
@@ -48,13 +48,13 @@ ENDS = [(template, _pattern(template)[0]) for template in CLOSINGS]
 
 
 def phrases(example: Example, response: str) -> list[Phrase]:
-    """Of a response's sentences, in order: one for each step of the problem, then the closing one.
+    """Returns the phrases of a response's sentences: one sentence for each step of the problem, then the closing one.
 
-    A sentence that is not there gives no phrase; one too many is `extra`.
+    A missing sentence gives no phrase; a superfluous one has the role `extra`.
 
     >>> problem = WordProblem(12, (("plus", 5), ("double", 2)))
-    >>> asked = "Ann has 12 books, buys 5, then doubles them. How many books now?"
-    >>> example = Example("gsm-mini/test/0", ({"role": "user", "content": asked},), {"answer": "34"}, "")
+    >>> question = "Ann has 12 books, buys 5, then doubles them. How many books now?"
+    >>> example = Example("gsm-mini/test/0", ({"role": "user", "content": question},), {"answer": "34"}, "")
     >>> phrases(example, "First 12 + 5 = 17. 17 times 2 is 34. The answer is \\\\boxed{34}.")[:2]
     [('opener', 'First '), ('plus', '{x} + {y} = {z}')]
     >>> phrases(example, "First 12 + 5 = 17. 17 times 2 is 34. The answer is \\\\boxed{34}.")[2:]
@@ -66,19 +66,19 @@ def phrases(example: Example, response: str) -> list[Phrase]:
     found: list[Phrase] = []
     for number, sentence in enumerate(sentences):
         if number == len(sentences) - 1:
-            fits = (template for template, pattern in ENDS if pattern.fullmatch(sentence))
-            found.append(("closing", next(fits, _bare(sentence))))
+            matching = (template for template, pattern in ENDS if pattern.fullmatch(sentence))
+            found.append(("closing", next(matching, _anonymised(sentence))))
         elif number < len(steps):
             (op, y), x, z = steps[number]
             role, before = ("connector", CONNECTORS) if number else ("opener", OPENERS)
             found += _step(sentence, op, role, before, {"x": str(x), "y": str(y), "z": str(z)})
         else:
-            found.append(("extra", _bare(sentence)))
+            found.append(("extra", _anonymised(sentence)))
     return found
 
 
 def _step(sentence: str, op: str, role: str, before: tuple[str, ...], values: dict[str, str]) -> list[Phrase]:
-    """The template with the most right numbers among those that fit: `x + y` and `y + x` differ in nothing else."""
+    """Returns the phrases of the matching template with the most correct numbers, which tells `x + y` from `y + x`."""
     best: tuple[int, str, str] | None = None
     for word in before:
         rest = sentence.removesuffix(".")
@@ -90,15 +90,15 @@ def _step(sentence: str, op: str, role: str, before: tuple[str, ...], values: di
                 if best is None or right > best[0]:
                     best = right, word, template
     if best is None:
-        return [(op, _bare(sentence.removesuffix(".")))]
+        return [(op, _anonymised(sentence.removesuffix(".")))]
     return [(role, best[1]), (op, best[2])]
 
 
-def _bare(sentence: str) -> str:
-    return _OWN.sub(lambda match: "NAME" if match["n"] else "ITEM" if match["i"] else "#", sentence)
+def _anonymised(sentence: str) -> str:
+    return _VARIABLE.sub(lambda match: "NAME" if match["n"] else "ITEM" if match["i"] else "#", sentence)
 
 
 def _problem(signature: str) -> WordProblem:
-    start, _, told = signature.partition(":")
-    ops = (re.fullmatch(r"([a-z]+)(\d+)", each) for each in told.split(","))
+    start, _, steps = signature.partition(":")
+    ops = (re.fullmatch(r"([a-z]+)(\d+)", each) for each in steps.split(","))
     return WordProblem(int(start), tuple((op[1], FACTORS.get(op[1], int(op[2]))) for op in ops if op))

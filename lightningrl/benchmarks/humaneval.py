@@ -1,6 +1,6 @@
-"""HumanEval: complete a Python function from its signature and docstring; one `check(candidate)` a problem. Test only.
+"""HumanEval: complete a Python function from its signature and docstring; tested by `check(candidate)`. Test only.
 
-The paper's file has the wording; the authors' file has entry points, checks and reference programs. Rows are joined by
+The paper's file has the prompts; the authors' file has entry points, checks and reference programs. Rows are joined by
 position and must agree.
 """
 
@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightningrl.benchmarks import wordings
-from lightningrl.benchmarks.protocol import NO_ROWS, PromptOptions, question_text
-from lightningrl.benchmarks.published import Splits, take
+from lightningrl.benchmarks import prompts
+from lightningrl.benchmarks.protocol import PromptOptions
+from lightningrl.benchmarks.published import PublishedBenchmark, Splits
 from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
 
-class HumanEval:
-    """The benchmark object; see the module's docstring."""
+class HumanEval(PublishedBenchmark):
+    """The benchmark; see the module's docstring."""
 
     name = "humaneval"
     licence = "MIT"
     citation = "Chen et al., Evaluating Large Language Models Trained on Code, arXiv 2107.03374, 2021."
     judge = "lightningrl.judges.code.judge:CodeJudge"
-    styles = ("default",)
-    shots = (0,)
     splits = ("test",)
     sources = (
         Source(
@@ -41,36 +39,30 @@ class HumanEval:
         ),
     )  # fmt: skip
 
-    def load(
-        self, sizes: Mapping[str, int | None], seed: int, rows: Mapping[str, Sequence[Row]] = NO_ROWS
-    ) -> dict[str, list[Example]]:
-        """See `Benchmark.load`; there is a test split only."""
+    def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
         if len(rows["test"]) != len(rows["tasks"]):
-            raise BenchmarkError(f"humaneval: {len(rows['test'])} worded tasks and {len(rows['tasks'])} programs")
+            raise BenchmarkError(f"humaneval: {len(rows['test'])} prompts but {len(rows['tasks'])} programs")
         pairs = zip(rows["test"], rows["tasks"], strict=True)
-        test = [_example(number, worded, task) for number, (worded, task) in enumerate(pairs)]
-        return take(self.name, Splits({"train": [], "validation": [], "test": test}), sizes)
+        test = [_example(number, published, task) for number, (published, task) in enumerate(pairs)]
+        return Splits({"train": [], "validation": [], "test": test})
 
     def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        return wordings.functions(example, prompt)
-
-    def signature(self, example: Example) -> str:
-        return question_text(example)
+        return prompts.function_prompt(example, prompt)
 
 
-def _example(number: int, worded: Row, task: Row) -> Example:
-    """The prompt is the tests' setup: the helpers that some checks call are the task's, not the candidate's."""
-    asked = f"You need to complete this code:\n{task['prompt']}\n"
-    begun = f"{wordings.COMPLETED}\n{task['prompt']}\n"
-    if (worded["question"], worded["prefix"]) != (asked, begun):
+def _example(number: int, published: Row, task: Row) -> Example:
+    """Returns a problem whose tests run after its prompt: some checks call the helpers that the prompt defines."""
+    question = f"You need to complete this code:\n{task['prompt']}\n"
+    prefill = f"{prompts.COMPLETED}\n{task['prompt']}\n"
+    if (published["question"], published["prefix"]) != (question, prefill):
         raise BenchmarkError(f"humaneval: row {number} of the paper's file is not {task['task_id']} of the authors'")
     gold = {
         "entry_point": task["entry_point"],
         "setup": task["prompt"],
-        "tests": list(worded["test_list"]),
-        "time_limit_s": worded["test_time_limit"],
+        "tests": list(published["test_list"]),
+        "time_limit_s": published["test_time_limit"],
     }
-    messages = (wordings.user(asked), wordings.assistant(begun))
+    messages = (prompts.user(question), prompts.assistant(prefill))
     return Example(f"humaneval/test/{number:05d}", messages, gold, f"{task['canonical_solution']}\n```")
 
 

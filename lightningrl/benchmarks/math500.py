@@ -1,20 +1,20 @@
-"""MATH: competition problems with LaTeX answers. Test is MATH500; train, the 8,523 of levels 3 to 5 of the paper."""
+"""MATH: competition problems with LaTeX answers. Test is MATH500; train is the paper's 8,523 of levels 3 to 5."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightningrl.benchmarks import wordings
-from lightningrl.benchmarks.protocol import NO_ROWS, PromptOptions, question_text
-from lightningrl.benchmarks.published import Splits, carve, separate, take
+from lightningrl.benchmarks import prompts
+from lightningrl.benchmarks.protocol import PromptOptions
+from lightningrl.benchmarks.published import PublishedBenchmark, Splits, drop_duplicates, split_validation
 from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.types import Example
 
 FIELDS = ("question", "ground_truth_answer")
 
 
-class Math500:
-    """The benchmark object; see the module's docstring."""
+class Math500(PublishedBenchmark):
+    """The benchmark; see the module's docstring."""
 
     name = "math500"
     licence = "MIT"
@@ -38,31 +38,25 @@ class Math500:
         ),
     )  # fmt: skip
 
-    def load(
-        self, sizes: Mapping[str, int | None], seed: int, rows: Mapping[str, Sequence[Row]] = NO_ROWS
-    ) -> dict[str, list[Example]]:
-        """See `Benchmark.load`; the order is the files'."""
-        read = {
-            split: [_example(f"math500/{split}/{number:05d}", row) for number, row in enumerate(rows[split])]
+    def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
+        test, worked = (
+            [_example(f"math500/{split}/{number:05d}", row) for number, row in enumerate(rows[split])]
             for split in ("test", "train")
-        }
-        answered = [example for example in read["train"] if example.gold["answer"].strip()]
-        train, validation = carve(answered)
-        splits = separate(Splits({"train": train, "validation": validation, "test": read["test"]}))
-        if without := len(read["train"]) - len(answered):
-            splits.dropped["train problems without an answer"] = without
-        return take(self.name, splits, sizes)
+        )
+        answered = [example for example in worked if example.gold["answer"].strip()]
+        train, validation = split_validation(answered)
+        splits = drop_duplicates({"train": train, "validation": validation, "test": test})
+        if len(answered) < len(worked):
+            splits.dropped["train problems without an answer"] = len(worked) - len(answered)
+        return splits
 
     def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        return wordings.mathematics(example, prompt, worked=True)
-
-    def signature(self, example: Example) -> str:
-        return question_text(example)
+        return prompts.math_prompt(example, prompt, has_shots=True)
 
 
 def _example(uid: str, row: Row) -> Example:
     answer = str(row["ground_truth_answer"])
-    return Example(uid, (wordings.user(row["question"]),), {"answer": answer}, f"\\boxed{{{answer}}}")
+    return Example(uid, (prompts.user(row["question"]),), {"answer": answer}, f"\\boxed{{{answer}}}")
 
 
 MATH500 = Math500()

@@ -1,7 +1,7 @@
 """MBPP: short Python functions from a sentence and a test. Test is the 500 tasks 11 to 510, train the 374 from 601 on.
 
-The paper's file has the wording and the tests of the test split; the authors' file has the reference programs, the
-code that some tests need first, and the other tasks. Where both have a task they must agree (`CLEANED` aside).
+The paper's file has the prompts and the tests of the test split; the authors' file has the reference programs, the
+setup code of some tests, and the other tasks. Tasks that both files contain must agree, except for `CLEANED`.
 """
 
 from __future__ import annotations
@@ -10,28 +10,27 @@ import ast
 import warnings
 from collections.abc import Mapping, Sequence
 
-from lightningrl.benchmarks import wordings
-from lightningrl.benchmarks.protocol import NO_ROWS, PromptOptions, question_text
-from lightningrl.benchmarks.published import Splits, separate, take
+from lightningrl.benchmarks import prompts
+from lightningrl.benchmarks.protocol import PromptOptions
+from lightningrl.benchmarks.published import PublishedBenchmark, Splits, drop_duplicates
 from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
 TEST_TASKS, VALIDATION_TASKS, TRAIN_TASKS = range(11, 511), range(511, 601), range(601, 975)
-"""Task ids of the published splits; 1 to 10 are for prompts."""
+"""The task ids of the published splits; 1 to 10 are for prompts."""
 CLEANED = (118,)
-"""Tasks whose text begins with the remains of a link in the authors' file, and not in the paper's."""
+"""Tasks whose text begins with the remains of a link in the authors' file but not in the paper's."""
 TIME_LIMIT_S = 1
 
 
-class Mbpp:
-    """The benchmark object; see the module's docstring."""
+class Mbpp(PublishedBenchmark):
+    """The benchmark; see the module's docstring. The numbers of its uids are the task ids."""
 
     name = "mbpp"
     licence = "CC-BY-4.0"
     citation = "Austin et al., Program Synthesis with Large Language Models, arXiv 2108.07732, 2021."
     judge = "lightningrl.judges.code.judge:CodeJudge"
-    styles = ("default",)
     shots = (0, 3)
     sources = (
         Source(
@@ -49,70 +48,64 @@ class Mbpp:
         ),
     )  # fmt: skip
 
-    def load(
-        self, sizes: Mapping[str, int | None], seed: int, rows: Mapping[str, Sequence[Row]] = NO_ROWS
-    ) -> dict[str, list[Example]]:
-        """See `Benchmark.load`; in the order of task ids, which are the uids' numbers."""
+    def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
         tasks = {row["task_id"]: row for row in rows["tasks"]}
-        worded = {_task_of(row, tasks): row for row in rows["test"]}
-        described = {_description(tasks[number]) for number in worded}
-        splits = {"test": [_example("test", tasks[number], worded[number]) for number in sorted(worded)]}
+        published = {_task_id(row, tasks): row for row in rows["test"]}
+        tested = {_description(tasks[number]) for number in published}
+        splits = {"test": [_example("test", tasks[number], published[number]) for number in sorted(published)]}
         dropped = {}
         for split, numbers in (("validation", VALIDATION_TASKS), ("train", TRAIN_TASKS)):
-            there = [tasks[number] for number in numbers if number in tasks]
-            own = [task for task in there if _description(task) not in described]
-            splits[split] = [_example(split, task) for task in own]
-            if len(own) < len(there):
-                dropped[f"{split} problems that describe a test problem"] = len(there) - len(own)
-        found = separate(Splits(splits))
-        found.dropped |= dropped
-        return take(self.name, found, sizes)
+            every = [tasks[number] for number in numbers if number in tasks]
+            untested = [task for task in every if _description(task) not in tested]
+            splits[split] = [_example(split, task) for task in untested]
+            if len(untested) < len(every):
+                dropped[f"{split} problems that describe a test problem"] = len(every) - len(untested)
+        kept = drop_duplicates(splits)
+        kept.dropped |= dropped
+        return kept
 
     def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        return wordings.functions(example, prompt)
-
-    def signature(self, example: Example) -> str:
-        return question_text(example)
+        return prompts.function_prompt(example, prompt)
 
 
 def _description(task: Row) -> str:
-    """What a task asks for, whichever of its tests is shown."""
+    """Returns what a task asks for, without the test that its prompt shows."""
     return " ".join(task["text"].casefold().split())
 
 
-def _task_of(row: Row, tasks: Mapping[int, Row]) -> int:
-    """The task id of a row of the paper's file: the task with its tests, whose question must be the same."""
+def _task_id(row: Row, tasks: Mapping[int, Row]) -> int:
+    """Returns the id of the task that has the tests and the question of a row of the paper's file."""
     for number in TEST_TASKS:
         task = tasks.get(number)
         if task is not None and task["test_list"] == row["test_list"]:
-            asked = wordings.mbpp_question(task["text"], task["test_list"][0])
-            if row["question"] == asked or number in CLEANED:
+            question = prompts.mbpp_question(task["text"], task["test_list"][0])
+            if row["question"] == question or number in CLEANED:
                 return number
-    raise BenchmarkError(f"mbpp: the two files do not belong together: no task asks {row['question'][:80]!r}")
+    raise BenchmarkError(f"mbpp: the two files do not match: no task has the question {row['question'][:80]!r}")
 
 
-def _example(split: str, task: Row, worded: Row | None = None) -> Example:
-    question = worded["question"] if worded else wordings.mbpp_question(task["text"], task["test_list"][0])
+def _example(split: str, task: Row, published: Row | None = None) -> Example:
+    question = published["question"] if published else prompts.mbpp_question(task["text"], task["test_list"][0])
     code = task["code"].replace("\r\n", "\n")
     gold = {
         "entry_point": entry_point(task["test_list"][0], code),
         "setup": task["test_setup_code"].replace("\r\n", "\n"),
         "tests": list(task["test_list"]),
-        "time_limit_s": worded["test_time_limit"] if worded else TIME_LIMIT_S,
+        "time_limit_s": published["test_time_limit"] if published else TIME_LIMIT_S,
     }
-    begun = wordings.assistant(worded["prefix"] if worded else wordings.COMPLETED)
+    prefill = prompts.assistant(published["prefix"] if published else prompts.COMPLETED)
     uid = f"mbpp/{split}/{task['task_id']:05d}"
-    return Example(uid, (wordings.user(question), begun), gold, f"\n{code}\n```")
+    return Example(uid, (prompts.user(question), prefill), gold, f"\n{code}\n```")
 
 
 def entry_point(test: str, code: str) -> str:
-    """The function that a test calls and the reference program defines (it may have a builtin's name).
+    """Returns the function that a test calls and the reference program defines (it may have a builtin's name).
 
     >>> entry_point("assert set(f((1, 2))) == {1}", "def f(x): ...")
     'f'
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some programs have strings that newer Pythons find odd
+        warnings.simplefilter("ignore")  # newer Pythons warn of escapes in the strings of some programs
         trees = ast.parse(code), ast.parse(test.strip())
     defined = {node.name for node in trees[0].body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     called = [
@@ -121,7 +114,7 @@ def entry_point(test: str, code: str) -> str:
     ]  # fmt: skip
     found = next((name for name in called if name in defined), None)
     if found is None:
-        raise BenchmarkError(f"mbpp: the test calls nothing that its reference program defines: {test!r}")
+        raise BenchmarkError(f"mbpp: a test calls nothing that its reference program defines: {test!r}")
     return found
 
 

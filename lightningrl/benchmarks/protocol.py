@@ -1,7 +1,7 @@
-"""What every benchmark offers, how its examples are stored, and the check that its splits share no problem.
+"""The interface of a benchmark, the stored form of its examples, and the check that its splits share no problem.
 
-One benchmark is one file with one `Benchmark` object and one line in `registry.py`. Nothing here knows a tokenizer,
-a model or a judge's code: a benchmark only names its judge.
+A benchmark is one file with one `Benchmark` object and one line in `registry.py`. Nothing here depends on a tokenizer,
+a model or the code of a judge: a benchmark only names its judge.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -23,65 +23,65 @@ NO_ROWS: Mapping[str, Sequence[Row]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions:
-    """How a problem is put to the model.
+    """How a problem is presented to the model.
 
     >>> PromptOptions(suffix="Answer in one line.").suffix
     'Answer in one line.'
     """
 
     suffix: str | None = None
-    """Added to the last user turn after a newline; None: the benchmark's own wording."""
+    """Text that is added to the last user turn after a newline; None: the benchmark's own wording."""
     style: str = "default"
-    """`default`, or another wording that the benchmark has (`system`, `think`)."""
+    """`default`, or another style that the benchmark offers (`system`, `think`)."""
     shots: int = 0
-    """Worked examples before the problem, where the benchmark has them."""
+    """The number of worked examples before the problem, where the benchmark has them."""
     compat: bool = False
-    """The published code's text: the rendered prompt without one trailing newline (see `tokenization`)."""
+    """Whether to use the published code's text: the rendered prompt without one trailing newline (`tokenization`)."""
 
 
 class Benchmark(Protocol):
-    """A source of problems. Generated and downloaded benchmarks look alike from outside."""
+    """A source of problems. Generated and downloaded benchmarks have the same interface."""
 
     name: str
     """The registry's key and the first part of every uid."""
     licence: str
-    """SPDX identifier of the problems' licence."""
+    """The SPDX identifier of the problems' licence."""
     citation: str
-    """Where the problems come from, one line."""
+    """Where the problems come from, in one line."""
     judge: str
     """`module:attribute` of the judge class that decides answers."""
     sources: tuple[Source, ...]
     """The published files it is read from; empty where problems are generated."""
     styles: tuple[str, ...]
-    """Wordings, `default` among them."""
+    """The prompt styles it offers, `default` among them."""
     shots: tuple[int, ...]
-    """Numbers of worked examples that its prompt can have, 0 among them; others with the style `default` only."""
+    """The numbers of worked examples that its prompt can have, 0 among them; others with the style `default` only."""
     splits: tuple[str, ...]
-    """The splits it has problems for; a benchmark that leaves it out has all three."""
+    """The splits it has problems for; a benchmark without this attribute has all three."""
 
     def load(
         self, sizes: Mapping[str, int | None], seed: int, rows: Mapping[str, Sequence[Row]] = NO_ROWS
     ) -> dict[str, list[Example]]:
-        """The splits named in `sizes`, each with exactly that many examples; a split of size 0 is an empty list.
+        """Returns the splits named in `sizes`, each with exactly that many examples (an empty list for size 0).
 
-        `rows`: what was read of each source, by its key. A size of None is all there are (published problems only).
-        The same sizes and seed give equal examples, and one split's size never changes another split. A benchmark
-        with a fixed order (a published test file) may ignore `seed`. Raises BenchmarkError when a split is unknown
-        or has fewer problems than asked for, or rows do not belong together.
+        `rows` has the rows that were read from each source, by the source's key. A size of None means all problems
+        (published benchmarks only). The same sizes and seed give equal examples, and the size of one split never
+        changes another split. A benchmark with a fixed order (a published test file) may ignore `seed`. Raises
+        BenchmarkError when a split is unknown or too small, or when rows of different sources do not match.
         """
         ...
 
     def signature(self, example: Example) -> str:
-        """What makes two examples the same problem although their wording differs (other names, other order)."""
+        """Returns a text that is equal for two wordings of the same problem (other names, another order)."""
         ...
 
     def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        """Chat messages for the chat template; a last turn of the assistant's is the beginning of its answer."""
+        """Returns messages for the chat template; a last turn by the assistant is the beginning of its answer."""
         ...
 
 
 def render_chat(example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-    """The example's messages with `prompt.suffix` added to the last user turn: the usual `Benchmark.render`."""
+    """Returns the example's messages with `prompt.suffix` added to the last user turn: the usual `Benchmark.render`."""
     messages = [dict(message) for message in example.messages]
     if prompt.suffix:  # generated problems have no wording of their own to add
         last_user = max(i for i, message in enumerate(messages) if message["role"] == "user")
@@ -90,7 +90,7 @@ def render_chat(example: Example, prompt: PromptOptions) -> list[dict[str, str]]
 
 
 def question_text(example: Example) -> str:
-    """What the model is asked: every turn's content, normalised (NFKC, case folded, white space collapsed).
+    """Returns the content of every turn, normalised (NFKC, case folded, white space collapsed).
 
     Punctuation stays: `x + 1` and `x - 1` are two problems.
     """
@@ -99,13 +99,13 @@ def question_text(example: Example) -> str:
 
 
 def check_disjoint(splits: Mapping[str, list[Example]], signature: Callable[[Example], str]) -> None:
-    """Raise BenchmarkError, naming two examples, when two splits share a question text or a problem signature."""
+    """Raises BenchmarkError, naming two examples, when two splits share a question text or a problem signature."""
     for what, key in (("question", question_text), ("problem", signature)):
-        owner: dict[str, tuple[str, str]] = {}
+        first_use: dict[str, tuple[str, str]] = {}
         for split, examples in splits.items():
             for example in examples:
                 value = key(example)
-                other_split, other_uid = owner.setdefault(value, (split, example.uid))
+                other_split, other_uid = first_use.setdefault(value, (split, example.uid))
                 if other_split != split:
                     raise BenchmarkError(
                         f"splits {other_split!r} and {split!r} share a {what}: {other_uid} and {example.uid} "
@@ -114,27 +114,22 @@ def check_disjoint(splits: Mapping[str, list[Example]], signature: Callable[[Exa
 
 
 def check_sizes(benchmark: str, sizes: Mapping[str, int | None]) -> None:
-    """Raise BenchmarkError for an unknown split name or a negative size."""
+    """Raises BenchmarkError for an unknown split name or a negative size."""
     for split, size in sizes.items():
         if split not in SPLITS:
             raise BenchmarkError(f"{benchmark} has no split {split!r}; expected one of {', '.join(SPLITS)}.")
         if size is not None and size < 0:
-            raise BenchmarkError(f"{benchmark}: split {split!r} was asked for {size} examples; give 0 or more.")
+            raise BenchmarkError(f"{benchmark}: the size of split {split!r} is {size}; expected 0 or more.")
 
 
 def example_to_json(example: Example) -> dict[str, Any]:
-    """A row for `utils.files.write_jsonl`, which makes it canonical text."""
-    return {
-        "uid": example.uid,
-        "messages": [dict(message) for message in example.messages],
-        "gold": example.gold,
-        "solution": example.solution,
-    }
+    """Returns a row for `utils.files.write_jsonl`, which writes it as canonical text."""
+    return asdict(example) | {"messages": [dict(message) for message in example.messages]}
 
 
 def example_from_json(row: dict[str, Any]) -> Example:
-    """The inverse of `example_to_json`. Raises BenchmarkError when a field is missing, unknown or misshapen."""
-    expected = {"uid", "messages", "gold", "solution"}
+    """Returns the example of a row. Raises BenchmarkError when a field is missing, unknown or malformed."""
+    expected = {field.name for field in fields(Example)}
     if not isinstance(row, dict) or set(row) != expected:
         found = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise BenchmarkError(f"an example needs the fields {sorted(expected)}; found {found}. Prepare the data again.")

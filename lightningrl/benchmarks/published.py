@@ -1,25 +1,29 @@
-"""Splits of published problems: fixed order, validation carved out of train, and no problem in two of them.
+"""Splits of published problems: a fixed order, validation split off train, and no problem in two splits.
 
-Test is what was published as such, whole. A training problem whose question is also in test, or comes twice, is dropped
-and counted. Validation is the tenth of the training problems that a hash of the question names, so it does not change
-with the sizes asked for.
+Test is the whole published test split. A training problem whose question is also in test, or that appears twice, is
+dropped and counted. A hash of the question selects a tenth of the training problems for validation, so validation does
+not depend on the requested sizes.
 """
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from lightningrl.benchmarks.protocol import check_sizes, question_text
+from lightningrl.benchmarks.protocol import NO_ROWS, check_sizes, question_text
+from lightningrl.benchmarks.sources import Row
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
 VALIDATION_IN = 10
-"""One training problem in so many is for validation."""
+"""One training problem in this many is for validation."""
 
 
 class Splits(dict[str, list[Example]]):
-    """Examples by split, and what was dropped on the way.
+    """Examples by split, and the number of training problems that were dropped, by reason.
 
     >>> Splits({"test": []}).dropped
     {}
@@ -28,7 +32,33 @@ class Splits(dict[str, list[Example]]):
     def __init__(self, splits: Mapping[str, list[Example]], dropped: Mapping[str, int] | None = None) -> None:
         super().__init__(splits)
         self.dropped: dict[str, int] = dict(dropped or {})
-        """Reason -> number of training problems dropped."""
+
+
+class PublishedBenchmark(ABC):
+    """The part that all published benchmarks share; a subclass turns the rows of its sources into examples."""
+
+    name: str
+    styles: tuple[str, ...] = ("default",)
+    shots: tuple[int, ...] = (0,)
+
+    @abstractmethod
+    def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
+        """Returns all problems, in the order of the files. Raises BenchmarkError when rows do not belong together."""
+
+    def load(self, sizes: Mapping[str, int | None], seed: int, rows: Mapping[str, Sequence[Row]] = NO_ROWS) -> Splits:
+        """See `Benchmark.load`: the first problems of each split in `sizes`, whatever the seed."""
+        check_sizes(self.name, sizes)
+        splits = self.read(rows)
+        for split, size in sizes.items():
+            if size is not None and size > len(splits[split]):
+                raise BenchmarkError(
+                    f"{self.name}: split {split!r} has {len(splits[split])} problems, {size} were requested. Request "
+                    "fewer, or leave the size empty for all."
+                )
+        return Splits({split: splits[split][:size] for split, size in sizes.items()}, splits.dropped)
+
+    def signature(self, example: Example) -> str:
+        return question_text(example)
 
 
 def is_validation(example: Example) -> bool:
@@ -37,44 +67,28 @@ def is_validation(example: Example) -> bool:
     return int.from_bytes(digest[:8], "big") % VALIDATION_IN == 0
 
 
-def carve(train: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """(train, validation) out of training problems; the uids keep the numbers and say the split."""
+def split_validation(train: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Returns (train, validation) from training problems; the uids keep their numbers and name the new split."""
     kept = [example for example in train if not is_validation(example)]
-    return kept, [as_split(example, "validation") for example in train if is_validation(example)]
+    validation = [
+        replace(example, uid=example.uid.replace("/train/", "/validation/"))
+        for example in train if is_validation(example)
+    ]  # fmt: skip
+    return kept, validation
 
 
-def as_split(example: Example, split: str) -> Example:
-    benchmark, _, number = example.uid.split("/")
-    return Example(f"{benchmark}/{split}/{number}", example.messages, example.gold, example.solution)
-
-
-def separate(splits: Mapping[str, Sequence[Example]]) -> Splits:
-    """Drop training and validation problems whose question is in test, in validation or earlier in their split."""
-    owner = {question_text(example): "test" for example in splits.get("test", ())}
+def drop_duplicates(splits: Mapping[str, Sequence[Example]]) -> Splits:
+    """Drops training and validation problems whose question is in test, in validation or earlier in their split."""
+    split_of = {question_text(example): "test" for example in splits.get("test", ())}
     kept: dict[str, list[Example]] = {"train": [], "validation": [], "test": list(splits.get("test", ()))}
-    dropped: dict[str, int] = {}
+    dropped: Counter[str] = Counter()
     for split in ("validation", "train"):
         for example in splits.get(split, ()):
             question = question_text(example)
-            if question in owner:
-                where = "come twice" if owner[question] == split else f"are in {owner[question]}"
-                reason = f"{split} problems that {where}"
-                dropped[reason] = dropped.get(reason, 0) + 1
+            if question in split_of:
+                where = "come twice" if split_of[question] == split else f"are in {split_of[question]}"
+                dropped[f"{split} problems that {where}"] += 1
             else:
-                owner[question] = split
+                split_of[question] = split
                 kept[split].append(example)
     return Splits(kept, dropped)
-
-
-def take(name: str, splits: Splits, sizes: Mapping[str, int | None]) -> Splits:
-    """The first so many of each split in `sizes`; None: all. Raises BenchmarkError when there are fewer."""
-    check_sizes(name, sizes)
-    taken = {}
-    for split, size in sizes.items():
-        if size is not None and size > len(splits[split]):
-            raise BenchmarkError(
-                f"{name}: split {split!r} has {len(splits[split])} problems, {size} were asked for. Ask for fewer, or "
-                "leave the size empty for all."
-            )
-        taken[split] = splits[split][:size]
-    return Splits(taken, splits.dropped)

@@ -1,11 +1,10 @@
-"""Which benchmarks exist: name -> `module:attribute` of its Benchmark object. Outsiders give their own such path."""
+"""The benchmarks by name, as `module:attribute` of their Benchmark objects. Other packages use their own such path."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from lightningrl.benchmarks.protocol import Benchmark
-from lightningrl.errors import BenchmarkError
+from lightningrl.errors import BenchmarkError, ConfigError
+from lightningrl.utils.registry import resolve
 
 BENCHMARKS: dict[str, str] = {
     "gsm-mini": "lightningrl.benchmarks.gsm_mini:GSM_MINI",
@@ -18,25 +17,24 @@ BENCHMARKS: dict[str, str] = {
 }
 
 PHRASES: dict[str, str] = {"gsm-mini": "lightningrl.benchmarks.gsm_phrasing:phrases"}
-"""Of those whose answers are put in phrases: a function (example, response) -> [(what it is for, words)]."""
+"""For benchmarks whose answers consist of phrases: a function (example, response) -> [(role, words)]."""
 
 MEMBERS = ("name", "licence", "citation", "judge", "sources", "styles", "shots", "load", "render", "signature")
-"""What every benchmark has: see `protocol.Benchmark`."""
+"""The attributes of every benchmark: see `protocol.Benchmark`."""
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """The benchmark of a registered name or of a `module:attribute` path. Raises BenchmarkError when there is none."""
+    """Returns a benchmark by its registered name or `module:attribute` path. Raises BenchmarkError if there is none."""
     path = BENCHMARKS.get(name, name)
-    module_name, _, attribute = path.partition(":")
-    if not attribute:
+    if ":" not in path:
         raise BenchmarkError(
-            f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}, or give your own as module:attribute."
+            f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}, or name your own as module:attribute."
         )
     try:
-        found = getattr(import_module(module_name), attribute)
-    except (ModuleNotFoundError, AttributeError) as error:
+        benchmark = resolve(path)
+    except ConfigError as error:
         raise BenchmarkError(f"benchmark {path!r} cannot be imported ({error}); check its spelling.") from error
-    missing = [member for member in MEMBERS if not hasattr(found, member)]
+    missing = [member for member in MEMBERS if not hasattr(benchmark, member)]
     if missing:
-        raise BenchmarkError(f"{path} is no benchmark: it lacks {', '.join(missing)} (see docs/add-a-benchmark.md).")
-    return found
+        raise BenchmarkError(f"{path} is not a benchmark: {', '.join(missing)} missing (see docs/add-a-benchmark.md).")
+    return benchmark

@@ -10,7 +10,7 @@ import pytest
 from lightningrl.benchmarks.code_mini import CODE_MINI, parse_description
 from lightningrl.benchmarks.code_phrasings import program
 from lightningrl.benchmarks.code_specs import MAX_LIMIT, OPS, PREDICATES, SOURCES, Spec, behaviour, draw_spec, evaluate
-from lightningrl.benchmarks.generated import Draw
+from lightningrl.benchmarks.generated import KeyedRandom
 from lightningrl.errors import BenchmarkError
 
 
@@ -91,14 +91,14 @@ def test_every_phrasing_of_a_specification_computes_the_same():
             other = list(OPS)[(i + 3) % len(OPS)]
             ops = ((op, 5), (other, 6)) if OPS[op].kind != OPS[other].kind else ((op, 5),)
             spec = Spec(source, k, ops)
-            for solution in {program(spec, Draw(f"{spec} {i}")) for i in range(60)}:
+            for solution in {program(spec, KeyedRandom(f"{spec} {i}")) for i in range(60)}:
                 function = compiled(solution)
                 for args in inputs[spec.parameters]:
                     assert function(*args) == evaluate(spec, args), (spec, solution)
 
 
 def test_the_same_specification_is_written_in_many_ways():
-    programs = {program(Spec("x", 0, (("double", 0), ("add", 3))), Draw(f"ways {i}")) for i in range(300)}
+    programs = {program(Spec("x", 0, (("double", 0), ("add", 3))), KeyedRandom(f"ways {i}")) for i in range(300)}
     bodies = {text.split(": ", 1)[1].removesuffix("\n```") for text in programs}
     assert {"return x * 2 + 3", "return 3 + 2 * x", "return x + x + 3", "return 3 + (x * 2)"} <= bodies
     assert len(bodies) >= 15
@@ -158,7 +158,7 @@ def test_constant_programs_fail(examples, body):
 
 def test_description_and_specification_are_inverse():
     for i in range(2000):
-        spec = draw_spec(Draw(f"inverse {i}"))
+        spec = draw_spec(KeyedRandom(f"inverse {i}"))
         assert parse_description(spec.description) == spec
 
 
@@ -177,7 +177,7 @@ def test_signature_tells_all_thresholds_apart():
 
 
 def test_there_are_thousands_of_distinct_functions():
-    assert len({behaviour(draw_spec(Draw(f"count {i}"))) for i in range(8000)}) > 3000
+    assert len({behaviour(draw_spec(KeyedRandom(f"count {i}"))) for i in range(8000)}) > 3000
 
 
 @pytest.mark.parametrize(

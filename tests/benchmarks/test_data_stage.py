@@ -31,7 +31,7 @@ def lightningrl(folder, *arguments, **environment):
 
 @pytest.fixture
 def config(tmp_path):
-    """nano with the small benchmarks beside its own, nothing of them for training runs."""
+    """nano with the small benchmarks beside its own; no run trains on them."""
     tree = yaml.safe_load((PACKAGE.parent / "config" / "nano.yaml").read_text())
     for name in NAMES:
         path = f"fixtures.small_benchmarks:{name.upper()}"
@@ -88,7 +88,9 @@ def test_offline_without_the_file_one_message_says_what_and_where(tmp_path, conf
     assert not (folder / "manifest.json").exists()
 
 
-def test_a_benchmark_without_test_problems_is_not_evaluated_and_one_without_training_not_learned(tmp_path, config):
+def test_a_benchmark_without_test_problems_is_not_evaluated_and_none_is_trained_without_train_problems(
+    tmp_path, config
+):
     evaluated = names(tmp_path, config, "evaluate")
     assert "base/fixtures-small_benchmarks-gsm8k" in evaluated
     assert not [name for name in evaluated if "primeintellect" in name]
@@ -108,7 +110,7 @@ def test_a_benchmark_without_test_problems_is_not_evaluated_and_one_without_trai
         ({"shots": 4, "style": "think"}, "found shots 4 and style 'think'"),
     ],
 )
-def test_a_wording_that_there_is_not_is_refused_with_those_there_are(tmp_path, config, prompt, message):
+def test_an_unknown_style_or_number_of_shots_is_refused_with_the_known_ones(tmp_path, config, prompt, message):
     tree = yaml.safe_load(config.read_text())
     tree["benchmarks"][3]["prompt"] = prompt
     config.write_text(yaml.safe_dump(tree))
@@ -116,8 +118,8 @@ def test_a_wording_that_there_is_not_is_refused_with_those_there_are(tmp_path, c
     assert done.returncode == 2 and message in done.stderr
 
 
-def test_what_has_no_training_problems_is_neither_learned_nor_trained_on_though_no_size_says_so(tmp_path, config):
-    """HumanEval with its sizes left out: all there are, and that is none."""
+def test_benchmarks_without_train_problems_are_not_trained_on_even_with_sizes_left_out(tmp_path, config):
+    """HumanEval with its sizes left out has all of its train problems, which is none."""
     human = "fixtures.small_benchmarks:HUMANEVAL"
     tree = yaml.safe_load(config.read_text())
     base = next(stage for stage in plan(load(config)) if stage.kind == "pretrain")

@@ -153,7 +153,7 @@ def test_a_first_download_of_other_content_is_not_left_for_the_next_run(fetch):
 def test_a_changed_file_at_the_origin_is_found_by_its_content(fetch):
     with Hub({FILE: parquet_of([*ROWS[:-1], {"question": "?", "answer": "#### 1"}])}) as hub:
         wrong = fetch(hub.url, content_sha256=content_hash(ROWS))
-    assert "its rows are not those that results here are made of" in wrong["error"] and not fetch.lock.exists()
+    assert "content sha256" in wrong["error"] and not fetch.lock.exists()
 
 
 def test_another_number_of_rows_is_refused(fetch):
@@ -170,7 +170,7 @@ def test_a_pinned_revision_is_the_one_that_is_asked_for(fetch):
 
 def test_null_pins_are_refused_where_pins_are_required_and_the_lock_is_one(fetch):
     with Hub({FILE: PARQUET}) as hub:
-        assert "data.require_pins refuses what nobody has seen" in fetch(hub.url, "require pins")["error"]
+        assert "data.require_pins" in fetch(hub.url, "require pins")["error"]
         assert not hub.log
         fetch(hub.url)
         assert fetch(hub.url, "require pins")["rows"] == ROWS
@@ -180,7 +180,7 @@ def test_null_pins_are_refused_where_pins_are_required_and_the_lock_is_one(fetch
 def test_offline_it_says_what_it_wanted_and_where_it_looked(fetch, offline):
     error = fetch("http://127.0.0.1:9", offline=offline)["error"]
     assert "main/train-00000-of-00001.parquet of the dataset openai/gsm8k" in error
-    assert "no mirror is given (--mirror, LIGHTNINGRL_DATA_MIRROR or `data.mirror`)" in error
+    assert "--mirror, LIGHTNINGRL_DATA_MIRROR or `data.mirror`" in error
     assert "<mirror>/gsm8k/train.jsonl" in error
 
 
@@ -195,12 +195,12 @@ def test_offline_a_mirror_without_the_file_is_named(tmp_path, monkeypatch):
 def test_a_mirror_that_is_not_there_is_an_error_and_not_the_hub(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", str(tmp_path / "mirorr"))
     lock, wrong = tmp_path / "data.lock.json", tmp_path / "mirorr"
-    with pytest.raises(BenchmarkError, match=r"mirorr is not a folder. Correct LIGHTNINGRL_DATA_MIRROR, or"):
+    with pytest.raises(BenchmarkError, match=r"mirorr .*Correct LIGHTNINGRL_DATA_MIRROR"):
         obtain(SOURCE, Origins(MIRROR, lock))
-    with pytest.raises(BenchmarkError, match=r"mirorr is not a folder. Correct --mirror, or"):
+    with pytest.raises(BenchmarkError, match=r"mirorr .*Correct --mirror"):
         obtain(SOURCE, Origins(wrong, lock, is_said=True))
     monkeypatch.delenv("LIGHTNINGRL_DATA_MIRROR")
-    with pytest.raises(BenchmarkError, match=r"mirorr is not a folder. Correct `data.mirror`, or"):
+    with pytest.raises(BenchmarkError, match=r"mirorr .*Correct `data.mirror`"):
         obtain(SOURCE, Origins(wrong, lock))
 
 
@@ -213,18 +213,15 @@ def test_a_mirror_file_of_another_hash_is_not_used(tmp_path):
     assert obtain(pinned, origins).facts["from"] == "mirror"
     with open(path, "ab") as file:
         file.write(b" ")
-    with pytest.raises(BenchmarkError, match="it is damaged or another version"):
+    with pytest.raises(BenchmarkError, match="damaged or another version"):
         obtain(pinned, origins)
     with pytest.raises(BenchmarkError, match="pinned by no hash"):
         obtain(TEST, origins)
 
 
-def test_the_environment_names_the_mirror_first(tmp_path, monkeypatch):
+def test_the_command_lines_mirror_goes_before_the_environments_and_that_before_the_configs(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", str(MIRROR))
     assert obtain(SOURCE, Origins(tmp_path, tmp_path / "lock.json")).rows == ROWS
-
-
-def test_a_mirror_named_on_the_command_line_goes_before_the_environments(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", str(tmp_path))
     assert obtain(SOURCE, Origins(MIRROR, tmp_path / "lock.json", is_said=True)).rows == ROWS
 

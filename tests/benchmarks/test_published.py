@@ -1,4 +1,4 @@
-"""Published problems: whole, in their order, joined right, in one split each. Whole files are tried with -m mirror."""
+"""Published problems: complete, in order, joined correctly, each in one split. `-m mirror` tests the whole files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fixtures.small_benchmarks import ALL, MIRROR, NAMES, SMALL, load
 from lightningrl.benchmarks.fetch import Origins, obtain
 from lightningrl.benchmarks.mbpp import entry_point
 from lightningrl.benchmarks.protocol import check_disjoint, example_from_json, example_to_json, question_text
-from lightningrl.benchmarks.published import Splits, carve, is_validation, separate
+from lightningrl.benchmarks.published import Splits, drop_duplicates, is_validation, split_validation
 from lightningrl.benchmarks.registry import get_benchmark
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
@@ -23,9 +23,13 @@ FULL = {
     "mbpp": {"test": 500, "train": 461},
     "humaneval": {"test": 164, "train": 0},
 }
-"""Problems; train with what is carved out of it (MBPP's own validation split among it). Of MATH's 8,523 two come twice
-and two have no answer;
-of MBPP's 464 three (602, 704, 872) describe a test problem."""
+"""The numbers of problems; train includes validation. Of MATH's 8,523 training problems two come twice and two have no
+answer; of MBPP's 464 (its own validation split included) three (602, 704, 872) describe a test problem."""
+
+
+def small_rows(name: str):
+    origins = Origins(MIRROR, Path("none"))
+    return {source.key: obtain(source, origins).rows for source in SMALL[name].sources}
 
 
 def example(number: int, question: str, split: str = "train") -> Example:
@@ -60,16 +64,16 @@ def test_worked_answers_lose_their_calculator_marks_and_end_in_a_box():
 def test_a_size_takes_the_first_and_changes_no_other_split():
     few, every = load("gsm8k", {"train": 2, "validation": 0, "test": 3}), load("gsm8k")
     assert few["train"] == every["train"][:2] and few["validation"] == [] and few["test"] == every["test"][:3]
-    with pytest.raises(BenchmarkError, match="split 'test' has 5 problems, 6 were asked for"):
+    with pytest.raises(BenchmarkError, match="split 'test' has 5 problems, 6"):
         load("gsm8k", ALL | {"test": 6})
 
 
 def test_validation_depends_on_the_question_alone():
     problems = [example(n, f"What is {n} + {n}?") for n in range(2000)]
-    train, validation = carve(problems)
+    train, validation = split_validation(problems)
     assert 150 < len(validation) < 250 and len(train) + len(validation) == 2000
     assert [e.uid for e in validation] == [e.uid.replace("train", "validation") for e in problems if is_validation(e)]
-    again = carve(list(reversed(problems)))[1]
+    again = split_validation(list(reversed(problems)))[1]
     assert {e.uid for e in again} == {e.uid for e in validation}
 
 
@@ -79,7 +83,7 @@ def test_doubles_are_dropped_from_training_and_counted():
         "validation": [example(5, "b", "validation"), example(6, "what  is 1 + 1?", "validation")],
         "train": [example(1, "WHAT is 1 + 1?"), example(2, "a"), example(3, "a"), example(4, "b"), example(7, "c")],
     })  # fmt: skip
-    kept = separate(splits)
+    kept = drop_duplicates(splits)
     assert {split: [e.uid[-1] for e in examples] for split, examples in kept.items()} == {
         "test": ["0"], "validation": ["5"], "train": ["2", "7"],
     }  # fmt: skip
@@ -109,38 +113,29 @@ def test_mbpp_joins_wording_and_programs():
 
 
 def test_mbpp_drops_a_training_task_that_describes_a_test_task():
-    benchmark = SMALL["mbpp"]
-    origins = Origins(Path(__file__).parents[1] / "fixtures" / "mirror", Path("none"))
-    rows = {source.key: obtain(source, origins).rows for source in benchmark.sources}
+    rows = small_rows("mbpp")
     texts = {row["task_id"]: row for row in rows["tasks"]}
     texts[601]["text"] = texts[12]["text"].upper()
-    splits = benchmark.load(ALL, 0, rows)
+    splits = SMALL["mbpp"].load(ALL, 0, rows)
     assert "mbpp/train/00601" not in {e.uid for e in splits["train"]}
     assert splits.dropped["train problems that describe a test problem"] == 1
 
 
-def test_mbpp_with_another_task_in_its_place_is_refused():
-    benchmark = SMALL["mbpp"]
-    origins = Origins(Path(__file__).parents[1] / "fixtures" / "mirror", Path("none"))
-    rows = {source.key: obtain(source, origins).rows for source in benchmark.sources}
+def test_rows_of_two_files_that_do_not_match_are_refused():
+    rows = small_rows("mbpp")
     rows["test"][0]["question"] += " "
-    with pytest.raises(BenchmarkError, match="the two files do not belong together"):
-        benchmark.load(ALL, 0, rows)
-
-
-def test_humaneval_rows_out_of_order_are_refused():
-    benchmark = SMALL["humaneval"]
-    origins = Origins(Path(__file__).parents[1] / "fixtures" / "mirror", Path("none"))
-    rows = {source.key: obtain(source, origins).rows for source in benchmark.sources}
+    with pytest.raises(BenchmarkError, match="mbpp: the two files do not match"):
+        SMALL["mbpp"].load(ALL, 0, rows)
+    rows = small_rows("humaneval")
     rows["tasks"].reverse()
-    with pytest.raises(BenchmarkError, match="row 0 of the paper's file is not HumanEval/38"):
-        benchmark.load(ALL, 0, rows)
+    with pytest.raises(BenchmarkError, match=r"row 0 .* HumanEval/38"):
+        SMALL["humaneval"].load(ALL, 0, rows)
 
 
 def test_the_entry_point_is_what_test_and_program_share():
     assert entry_point("assert sum(10,15) == 6", "def sum(a,b): ...") == "sum"
     assert entry_point("assert sorted(g(f(1)))==[1]", "def f(x): ...\ndef g(x): ...") == "g"
-    with pytest.raises(BenchmarkError, match="calls nothing that its reference program defines"):
+    with pytest.raises(BenchmarkError, match="reference program"):
         entry_point("assert f(1)", "def g(x): ...")
 
 
@@ -163,9 +158,9 @@ def test_the_whole_files(name):
     ("change", "message"),
     [
         ({"test_method": "function"}, "found 'function'"),
-        ({"test_output": ["3\n"]}, "two lists of as many texts"),
-        ({"test_input": "12", "test_output": "33"}, "two lists of as many texts"),
-        ({"test_input": [], "test_output": []}, "two lists of as many texts"),
+        ({"test_output": ["3\n"]}, "two lists of equally many texts"),
+        ({"test_input": "12", "test_output": "33"}, "two lists of equally many texts"),
+        ({"test_input": [], "test_output": []}, "two lists of equally many texts"),
         ({"test_time_limit": "1"}, "test_time_limit: found '1'"),
     ],
 )

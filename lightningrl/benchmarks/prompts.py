@@ -1,10 +1,10 @@
-"""The words in which published problems are put, as the paper's evaluation has them, and its worked examples.
+"""The prompts of published problems, worded as in the paper's evaluation, and their worked examples (shots).
 
-Mathematics: the problem and a request for a box; the same as a system turn; and one for models that think aloud. Code:
-the problem, and an assistant turn that has begun (the *prefill*): an opened block of Python. The blank after
-"code block." is in the original; how worked examples of MBPP are put into turns, and the blanks inside those of
-mathematics, are ours. The four worked examples of mathematics are those of Minerva (Lewkowycz et al., 2022);
-those of MBPP are its own tasks 2, 3 and 4 (Austin et al., 2021; CC BY 4.0), which the benchmark sets aside for this.
+Mathematics has three styles: the problem and a request for a box; the same request as a system turn; and one for models
+that think aloud. Code has the problem and a *prefill*, the beginning of the assistant's turn, which opens a block of
+Python. The blank after "code block." is in the original; how worked examples of MBPP become turns, and the blanks
+inside those of mathematics, are our choice. The four worked examples of mathematics are Minerva's (Lewkowycz et al.,
+2022); those of MBPP are its own tasks 2, 3 and 4 (Austin et al., 2021; CC BY 4.0), reserved for this.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MATH_SHOTS: tuple[tuple[str, str, str], ...] = (
         "$-\\frac{2}{3}$",
     ),
 )
-"""(problem, worked solution, answer)."""
+"""Triples (problem, worked solution, answer)."""
 
 MBPP_SHOTS: tuple[tuple[str, str, str], ...] = (
     (
@@ -77,7 +77,7 @@ MBPP_SHOTS: tuple[tuple[str, str, str], ...] = (
         "  return largest_nums",
     ),
 )
-"""(text, first test, reference code)."""
+"""Triples (text, first test, reference code)."""
 
 
 def user(content: str) -> dict[str, str]:
@@ -88,8 +88,8 @@ def assistant(content: str) -> dict[str, str]:
     return {"role": "assistant", "content": content}
 
 
-def mathematics(example: Example, prompt: PromptOptions, worked: bool = False) -> Messages:
-    """A problem in one of the styles `default`, `system`, `think`; `prompt.suffix` replaces the request for a box."""
+def math_prompt(example: Example, prompt: PromptOptions, has_shots: bool = False) -> Messages:
+    """Returns a problem in the style `default`, `system` or `think`; `prompt.suffix` replaces the request for a box."""
     question = example.messages[-1]["content"]
     if prompt.style == "system":
         request = BOX_AS_SYSTEM if prompt.suffix is None else prompt.suffix
@@ -98,34 +98,33 @@ def mathematics(example: Example, prompt: PromptOptions, worked: bool = False) -
         request = BOX_BEFORE if prompt.suffix is None else prompt.suffix
         return [user(f"{request}\n{question}" if request else question), assistant(THINK)]
     turns: Messages = []
-    for problem, solution, answer in MATH_SHOTS[: prompt.shots] if worked else ():
+    for problem, solution, answer in MATH_SHOTS[: prompt.shots] if has_shots else ():
         final = f"Final Answer: The final answer is {answer}. I hope it is correct."
         turns += [user(f"Problem: {problem}"), assistant(f"{solution}\nAnswer: {answer}\n{final}")]
     request = BOX if prompt.suffix is None else prompt.suffix
-    return [*turns, user(f"{question}\n{request}" if request else question)]
+    return [*turns, user(_with_request(question, request))]
 
 
 def mbpp_question(text: str, first_test: str) -> str:
-    """A task as the paper's evaluation words it."""
+    """Returns the question of a task in the words of the paper's evaluation."""
     return f"{text}\nYour code should pass the test:\n{first_test}\n"
 
 
-def functions(example: Example, prompt: PromptOptions) -> Messages:
-    """A task that asks for a function; the answer has begun with the example's last turn."""
+def function_prompt(example: Example, prompt: PromptOptions) -> Messages:
+    """Returns a task that asks for a function; the example's last turn is the prefill."""
+    request = FUNCTION if prompt.suffix is None else prompt.suffix
     turns: Messages = []
     for text, test, code in MBPP_SHOTS[: prompt.shots]:
-        turns += [user(_asked(mbpp_question(text, test), prompt)), assistant(f"{COMPLETED}\n{code}\n```")]
-    question, begun = (message["content"] for message in example.messages)
-    return [*turns, user(_asked(question, prompt)), assistant(begun)]
+        turns += [user(_with_request(mbpp_question(text, test), request)), assistant(f"{COMPLETED}\n{code}\n```")]
+    question, prefill = (message["content"] for message in example.messages)
+    return [*turns, user(_with_request(question, request)), assistant(prefill)]
 
 
-def scripts(example: Example, prompt: PromptOptions) -> Messages:
-    """A task that asks for a program reading input and printing output."""
+def script_prompt(example: Example, prompt: PromptOptions) -> Messages:
+    """Returns a task that asks for a program that reads input and prints output."""
     request = STDIO if prompt.suffix is None else prompt.suffix
-    question = f"This is the problem:\n{example.messages[-1]['content']}"
-    return [user(f"{question}\n{request}" if request else question)]
+    return [user(_with_request(f"This is the problem:\n{example.messages[-1]['content']}", request))]
 
 
-def _asked(question: str, prompt: PromptOptions) -> str:
-    request = FUNCTION if prompt.suffix is None else prompt.suffix
+def _with_request(question: str, request: str) -> str:
     return f"{question}\n{request}" if request else question
