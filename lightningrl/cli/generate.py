@@ -13,9 +13,9 @@ from lightningrl.cli import options
 from lightningrl.cli.errors import EXIT_CTRL_C, user_errors
 
 if TYPE_CHECKING:
-    from lightningrl.inference.jsonl import Ask, Settings
+    from lightningrl.inference.jsonl import InputLine, Settings
     from lightningrl.inference.response_file import ResponseFile
-    from lightningrl.inference.responses import Planned
+    from lightningrl.inference.responses import PlannedResponse
 
 Input = Annotated[
     str | None, typer.Argument(help="JSON lines, or plain prompts one a line (name.txt); `-`: JSON lines from stdin.")
@@ -70,37 +70,37 @@ def generate(
     lightningrl generate models/SDAR-8B-Chat-b32 prompts.jsonl --out answers.jsonl
     """
     with user_errors(resumes=out is not None):
-        from lightningrl.inference.jsonl import settings_of
+        from lightningrl.inference.jsonl import make_settings
 
-        settings = settings_of(
+        settings = make_settings(
             samples=samples, max_new_tokens=max_new_tokens, selector=selector, parameter=threshold,
             selector_options=options.selector_options_of(selector_options), ranking=ranking, schedule=schedule,
             stop=stop, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
         )  # fmt: skip
-        options.policy_from(**settings.words())  # wrong on the command line is wrong for all: say so at once
-        asks = _asks(input, prompt, out, settings)
+        options.policy_from(**settings.policy_arguments())  # wrong on the command line is wrong for all: say so at once
+        lines = _lines(input, prompt, out, settings)
         file = _open(out, overwrite)
         try:
             memory = None if memory_mb is None else memory_mb * 1_000_000
             llm = options.open_llm(model, block_size, dtype, device, rows=rows, memory_bytes=memory)
-            _run(llm, asks, file, tokens)
+            _run(llm, lines, file, tokens)
         finally:
             if file is not None:
                 file.close()
 
 
-def _asks(input: str | None, prompts: list[str] | None, out: Path | None, settings: Settings) -> list[Ask]:
+def _lines(input: str | None, prompts: list[str] | None, out: Path | None, settings: Settings) -> list[InputLine]:
     from lightningrl.errors import ConfigError
-    from lightningrl.inference.jsonl import asks_of, read_asks
+    from lightningrl.inference.jsonl import prompts_from_options, read_prompts
 
     if (input is None) == (not prompts):
         raise ConfigError("give prompts: a file (`-` for standard input), or --prompt once or more; not both")
     if prompts:
-        return asks_of(prompts, settings)
+        return prompts_from_options(prompts, settings)
     assert input is not None
     if out is not None and input != "-" and out.exists() and Path(input).exists() and out.samefile(input):
         raise ConfigError(f"--out {out} is the input; name another file")
-    return read_asks(input, settings)
+    return read_prompts(input, settings)
 
 
 def _open(out: Path | None, overwrite: bool) -> ResponseFile | None:
@@ -109,16 +109,16 @@ def _open(out: Path | None, overwrite: bool) -> ResponseFile | None:
     return None if out is None else ResponseFile(out, overwrite=overwrite)
 
 
-def _run(llm: Any, asks: list[Ask], file: ResponseFile | None, tokens: bool) -> None:
+def _run(llm: Any, lines: list[InputLine], file: ResponseFile | None, tokens: bool) -> None:
     from lightningrl.inference.response_file import to_line
-    from lightningrl.inference.responses import plan, respond
+    from lightningrl.inference.responses import generate_rows, plan_responses
 
-    planned = plan(llm, asks)
+    planned = plan_responses(llm, lines)
     missing = planned if file is None else _missing(planned, file)
     tally = _Tally()
     try:
         with _progress(len(planned), len(planned) - len(missing)) as advance:
-            for row in respond(llm, missing, tokens=tokens):
+            for row in generate_rows(llm, missing, tokens=tokens):
                 if file is None:
                     typer.echo(to_line(row), nl=False)
                 else:
@@ -136,21 +136,21 @@ def _run(llm: Any, asks: list[Ask], file: ResponseFile | None, tokens: bool) -> 
         raise typer.Exit(1)
 
 
-def _missing(planned: list[Planned], file: ResponseFile) -> list[Planned]:
+def _missing(planned: list[PlannedResponse], file: ResponseFile) -> list[PlannedResponse]:
     """What the file does not have yet; it is made ready to go on with. Raises ConfigError when it has other answers."""
     from lightningrl.errors import ConfigError
 
-    there = [one for one in planned if one.request is not None and one.key in file.done]
-    changed = [one for one in there if file.done[one.key] != one.hash]
+    there = [one for one in planned if one.request is not None and one.key in file.finished]
+    changed = [one for one in there if file.finished[one.key] != one.hash]
     if changed:
         raise ConfigError(
             f"{file.path} has {len(changed)} responses to another prompt, setting or model under the same id, the "
-            f"first is {changed[0].ask.id!r}. Name another file, or start this one anew with --overwrite."
+            f"first is {changed[0].source.id!r}. Name another file, or start this one anew with --overwrite."
         )
     file.begin()
     if there:
         typer.echo(f"{file.path} has {len(there)} of {len(planned)} responses already", err=True)
-    return [one for one in planned if one.key not in file.done or one.request is None]
+    return [one for one in planned if one.key not in file.finished or one.request is None]
 
 
 def _stopped(file: ResponseFile | None, before: int, total: int) -> str:

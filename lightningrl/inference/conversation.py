@@ -1,7 +1,7 @@
-"""A conversation with a model: turns kept, answers shown while they are decoded.
+"""A conversation with a model, whose answers are shown while they are decoded.
 
-Inside a block tokens are revealed in any order, so what is shown is the text of finished blocks, which only grows, and
-the active block as a draft: a piece for every revealed token, None for every masked one.
+Inside a block tokens are revealed in any order. So two things are shown: the text of the finished blocks, which only
+grows, and the active block as a draft, with a piece for every revealed token and None for every mmessages one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lightningrl.types import Trajectory
 
 Draft = list[str | None]
 Show = Callable[[str, Draft], None]
-"""Called after every forward with the text of the finished blocks and the active block's draft."""
+"""A function that is called after every forward with the text of the finished blocks and the active block's draft."""
 
 
-class Watch:
-    """An `Observer` of one request alone."""
+class DraftObserver:
+    """An `Observer` of a single request, which calls `show` after every forward."""
 
     alternatives = 0
 
@@ -32,7 +32,8 @@ class Watch:
         self._prompt_len, self._size = len(request.prompt_ids), llm.model.config.block_size
         self._tokens: dict[int, int] = {}
         self.text = ""
-        """Of the finished blocks, up to the first stop token; what could still change with the next token left out."""
+        """The text of the finished blocks up to the first stop token, but for what the next token could still
+        change."""
 
     def observe(self, seen: Observation) -> None:
         chosen = seen.chosen_n
@@ -52,47 +53,46 @@ class Watch:
 
 @dataclass
 class Conversation:
-    """Turns so far, and the model that answers them."""
+    """The turns so far, and the model that answers them."""
 
     llm: LLM
     max_new_tokens: int | None = None
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
     answers: int = 0
-    """Asked for in all: part of the key of the draws, so that a question asked again is answered anew."""
+    """How many answers were begun: part of the key of the draws, so that a repeated question gets another answer."""
 
     def clear(self) -> None:
         self.messages.clear()
 
     def answer(self, text: str, policy: DecodePolicy, show: Show) -> Trajectory:
-        """Ask, show the answer as it comes, keep both turns.
+        """Decodes the answer to a question, shows it as it comes, and keeps both turns.
 
-        An answer has at most the tokens that the context still holds. Interrupted (KeyboardInterrupt), what was shown
-        of finished blocks is kept as the answer, or the question forgotten when that is nothing. Raises DecodeError
-        when the conversation does not fit, BenchmarkError for words the tokenizer does not have; the question is then
-        forgotten.
+        The answer has at most the tokens for which the context has room. On KeyboardInterrupt the finished blocks are
+        kept as the answer; if there are none, the question is dropped. Raises DecodeError when the conversation does
+        not fit and BenchmarkError for words that the tokenizer does not know; the question is then dropped.
         """
-        asked = [*self.messages, {"role": "user", "content": text}]
+        messages = [*self.messages, {"role": "user", "content": text}]
         system = [{"role": "system", "content": self.system}] if self.system is not None else []
         self.answers += 1
         request = self.llm.request(
-            [*system, *asked], uid=f"chat/{self.answers}", max_new_tokens=self.max_new_tokens, policy=policy
+            [*system, *messages], uid=f"chat/{self.answers}", max_new_tokens=self.max_new_tokens, policy=policy
         )
-        request = self._fitted(request)
-        watch = Watch(self.llm, request, show)
+        request = self._limited(request)
+        observer = DraftObserver(self.llm, request, show)
         try:
-            [outcome] = self.llm.stream([request], observer=watch)
+            [result] = self.llm.stream([request], observer=observer)
         except KeyboardInterrupt:
-            if watch.text:
-                self.messages = [*asked, {"role": "assistant", "content": watch.text}]
+            if observer.text:
+                self.messages = [*messages, {"role": "assistant", "content": observer.text}]
             raise
-        if outcome.trajectory is None:
-            assert outcome.error is not None
-            raise outcome.error
-        self.messages = [*asked, {"role": "assistant", "content": self.llm.text(outcome.trajectory)}]
-        return outcome.trajectory
+        if result.trajectory is None:
+            assert result.error is not None
+            raise result.error
+        self.messages = [*messages, {"role": "assistant", "content": self.llm.text(result.trajectory)}]
+        return result.trajectory
 
-    def _fitted(self, request: Request) -> Request:
+    def _limited(self, request: Request) -> Request:
         config, prompt = self.llm.model.config, len(request.prompt_ids)
         left = config.max_position_embeddings // config.block_size * config.block_size - prompt
         if left < 1:

@@ -24,7 +24,7 @@ from lightningrl.inference.policy import policy_of
 from lightningrl.tokenization import encode_texts
 
 MAX_GEN_TOKS = 256
-"""The harness's own default for tasks that do not say."""
+"""The harness's own default for tasks that name no length."""
 DTYPES = {"stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 _log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ _log = logging.getLogger(__name__)
 class Decoder(LM):
     """`--model lightningrl --model_args pretrained=FOLDER,block_size=32,threshold=0.9`.
 
-    pretrained: a checkpoint's folder. block_size: of checkpoints that do not say it. dtype: stored, float32, bfloat16,
-    float64. threshold: the selector's parameter. batch_size: rows decoded together. Other words are `policy_of`'s
-    (selector, ranking, schedule, stop). What a task says (`until`, `max_gen_toks`, `temperature`, `do_sample`, `top_k`,
-    `top_p`) is what is done; without `do_sample` it is greedy.
+    pretrained: a checkpoint's folder. block_size: needed for checkpoints that do not name it. dtype: stored, float32,
+    bfloat16, float64. threshold: the selector's parameter. batch_size: rows decoded together. Other arguments are
+    those of `policy_of` (selector, ranking, schedule, stop). A task's settings (`until`, `max_gen_toks`,
+    `temperature`, `do_sample`, `top_k`, `top_p`) are followed; without `do_sample` decoding is greedy.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Decoder(LM):
         seed: int = 0,
         max_gen_toks: int = MAX_GEN_TOKS,
         max_batch_size: int | None = None,
-        **words: Any,
+        **components: Any,
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
@@ -58,12 +58,12 @@ class Decoder(LM):
         rows = max_batch_size or 64 if isinstance(batch_size, str) and not batch_size.isdigit() else int(batch_size)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.llm = LLM(pretrained, block_size=block_size, dtype=DTYPES[dtype], device=place, rows=rows)
-        self._words = {"parameter": float(threshold), "seed": int(seed), **words}
+        self._policy_arguments = {"parameter": float(threshold), "seed": int(seed), **components}
         self._max_gen_toks = int(max_gen_toks)
         self._policies: dict[tuple[float, int, float], DecodePolicy] = {}
         self.tokens = self.forwards = self.commits = self.responses = 0
-        """Of all responses so far: their tokens, denoise forwards, separate commits, and how many."""
-        self._policy(0.0, 0, 1.0)  # what is wrong with the words is said now
+        """Sums over all responses so far: tokens, denoise forwards, separate commits; and the number of responses."""
+        self._policy(0.0, 0, 1.0)  # wrong arguments are reported now
 
     @property
     def tokenizer_name(self) -> str:
@@ -79,28 +79,31 @@ class Decoder(LM):
         )  # fmt: skip
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """A text a request, cut before the first of its stop strings. DecodeError: a prompt is too long."""
-        asked = [self._request(number, *instance.args) for number, instance in enumerate(requests, self.responses)]
-        texts = [""] * len(asked)
-        for outcome in self.llm.stream(asked):
-            if outcome.trajectory is None:
-                raise DecodeError(str(outcome.error))
-            stats = outcome.trajectory.stats
+        """Returns the text of each request, cut before the first of its stop strings.
+
+        Raises DecodeError when a request cannot be decoded.
+        """
+        decoded = [self._request(number, *instance.args) for number, instance in enumerate(requests, self.responses)]
+        texts = [""] * len(decoded)
+        for result in self.llm.stream(decoded):
+            if result.trajectory is None:
+                raise DecodeError(str(result.error))
+            stats = result.trajectory.stats
             self.tokens += stats.response_tokens
             self.forwards += stats.denoise_forwards
             self.commits += stats.commit_forwards
             self.responses += 1
-            settings: tuple[Any, ...] = requests[outcome.index].args
+            settings: tuple[Any, ...] = requests[result.index].args
             until = _until(settings[1])
-            texts[outcome.index] = _cut(self.llm.text(outcome.trajectory), until)
+            texts[result.index] = _cut(self.llm.text(result.trajectory), until)
         figures = self.figures()
         _log.info("%s responses, tpf %.3f, %.1f forwards each", *(figures[k] for k in ("responses", "tpf", "forwards")))
         return texts
 
     def figures(self) -> dict[str, float]:
-        """What the answers cost, over all calls: responses, tpf (pooled), tpf_true, mean denoise forwards and tokens.
+        """Returns what the answers of all calls cost: responses, pooled tpf and tpf_true, mean forwards and tokens.
 
-        Counted on whole responses, what a stop string cut off included: it was decoded.
+        What a stop string cut off counts too, because it was decoded.
         """
         answers, forwards = max(1, self.responses), max(1, self.forwards)
         return {
@@ -131,16 +134,16 @@ class Decoder(LM):
         top_k, top_p = (int(settings.get("top_k", 0)), float(settings.get("top_p", 1.0))) if sampled else (0, 1.0)
         policy = self._policy(temperature, top_k, top_p)
         longest = int(settings.get("max_gen_toks", self._max_gen_toks))
-        room = self.llm.room_left(0) - min(longest, self.llm.room_left(0) // 2)
-        if len(ids) > room:  # as the harness does with other models: the beginning goes
+        room = self.llm.tokens_left(0) - min(longest, self.llm.tokens_left(0) // 2)
+        if len(ids) > room:  # as the harness does with other models: the beginning is cut off
             _log.warning("a prompt of %d tokens is cut to its last %d", len(ids), room)
             ids = ids[-room:]
-        return Request(f"lm-eval/{number}", 0, ids, min(longest, self.llm.room_left(len(ids))), policy)
+        return Request(f"lm-eval/{number}", 0, ids, min(longest, self.llm.tokens_left(len(ids))), policy)
 
     def _policy(self, temperature: float, top_k: int, top_p: float) -> DecodePolicy:
         key = temperature, top_k, top_p
         if key not in self._policies:
-            self._policies[key] = policy_of(**self._words, temperature=temperature, top_k=top_k, top_p=top_p)
+            self._policies[key] = policy_of(**self._policy_arguments, temperature=temperature, top_k=top_k, top_p=top_p)
         return self._policies[key]
 
 
@@ -155,7 +158,7 @@ def _cut(text: str, until: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """The harness's command line."""
+    """Runs the harness's command line."""
     from lm_eval.__main__ import cli_evaluate
 
     cli_evaluate()

@@ -1,17 +1,17 @@
-"""From asks to responses as plain rows: what `lightningrl generate` writes, one JSON object a response.
+"""From prompts to responses as plain rows: what `lightningrl generate` writes, one JSON object for each response.
 
-A row that succeeded:
+The row of a response:
 
     id, sample, index       which prompt, which of its responses, which line (from 0) of the input
-    text                    up to the first stop token, special tokens left out
+    text                    up to the first stop token, without special tokens
     stop                    `eos` or `length`
     response_tokens         up to and including the stop token
     denoise_forwards, commit_forwards, prefill_forwards, tpf, tpf_true      see types.DecodeStats
-    token_ids, tokens, logprobs, entropies, reveal_steps    one entry a response token: id, vocabulary piece, nats,
+    token_ids, tokens, logprobs, entropies, reveal_steps    one entry per response token: id, vocabulary piece, nats,
                             nats, and the denoise forward that revealed it (from 1)
-    hash                    of prompt, settings and model: a resumed run tells by it what has changed
+    hash                    of prompt, settings and model: it shows a resumed run what has changed
 
-A row that failed has id, sample, index and `error`.
+The row of a failed request has id, sample, index and `error`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.errors import LightningRLError
-from lightningrl.inference.jsonl import Ask, Line
+from lightningrl.inference.jsonl import InputLine, PromptSpec
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
 from lightningrl.types import Trajectory
@@ -34,10 +34,10 @@ HASH_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Planned:
-    """One response to make: a request, or why there is none."""
+class PlannedResponse:
+    """One response to generate: a request, or the error for which there is none."""
 
-    ask: Ask
+    source: InputLine
     sample: int
     request: Request | None = None
     hash: str = ""
@@ -45,61 +45,61 @@ class Planned:
 
     @property
     def key(self) -> tuple[str, int]:
-        return str(self.ask.id), self.sample
+        return str(self.source.id), self.sample
 
     def row(self, **rest: Any) -> dict[str, Any]:
-        return {"id": self.ask.id, "sample": self.sample, "index": self.ask.index, **rest}
+        return {"id": self.source.id, "sample": self.sample, "index": self.source.index, **rest}
 
 
-def plan(llm: LLM, asks: Iterable[Ask]) -> list[Planned]:
-    """Every response asked for, in order; asks that cannot be decoded as one failed response each."""
+def plan_responses(llm: LLM, lines: Iterable[InputLine]) -> list[PlannedResponse]:
+    """Returns all responses to generate, in order; a line that cannot be decoded becomes one failed response."""
     policies: dict[str, DecodePolicy] = {}  # equal settings share one object: the decoder treats its rows together
     planned = []
-    for ask in asks:
-        if ask.line is None:
-            planned.append(Planned(ask, 0, error=ask.error))
+    for line in lines:
+        if line.spec is None:
+            planned.append(PlannedResponse(line, 0, error=line.error))
             continue
         try:
-            words = ask.line.words()
-            key = files.canonical_json(words)
-            policy = policies.get(key) or policies.setdefault(key, policy_of(**words))
-            request = _request(llm, ask, ask.line, policy)
+            arguments = line.spec.policy_arguments()
+            key = files.canonical_json(arguments)
+            policy = policies.get(key) or policies.setdefault(key, policy_of(**arguments))
+            request = _request(llm, line, line.spec, policy)
         except LightningRLError as error:
-            planned.append(Planned(ask, 0, error=str(error)))
+            planned.append(PlannedResponse(line, 0, error=str(error)))
             continue
-        made_of = ask.line.model_dump(exclude={"id", "samples"}) | {"model": llm.fingerprint}
-        digest = files.sha256_text(files.canonical_json(made_of))[:HASH_DIGITS]
-        planned += [Planned(ask, s, replace(request, sample=s), digest) for s in range(ask.line.samples)]
+        hashed = line.spec.model_dump(exclude={"id", "samples"}) | {"model": llm.fingerprint}
+        digest = files.sha256_text(files.canonical_json(hashed))[:HASH_DIGITS]
+        planned += [PlannedResponse(line, s, replace(request, sample=s), digest) for s in range(line.spec.samples)]
     return planned
 
 
-def _request(llm: LLM, ask: Ask, line: Line, policy: DecodePolicy) -> Request:
-    uid = str(ask.id)
-    if line.prompt_ids is None:
-        prompt = line.prompt if line.prompt is not None else [turn.model_dump() for turn in line.messages or ()]
-        return llm.request(prompt, uid=uid, max_new_tokens=line.max_new_tokens, policy=policy)
+def _request(llm: LLM, line: InputLine, spec: PromptSpec, policy: DecodePolicy) -> Request:
+    uid = str(line.id)
+    if spec.prompt_ids is None:
+        prompt = spec.prompt if spec.prompt is not None else [turn.model_dump() for turn in spec.messages or ()]
+        return llm.request(prompt, uid=uid, max_new_tokens=spec.max_new_tokens, policy=policy)
     size = llm.model.config.vocab_size
-    bad = next((token for token in line.prompt_ids if not 0 <= token < size), None)
+    bad = next((token for token in spec.prompt_ids if not 0 <= token < size), None)
     if bad is not None:
         raise LightningRLError(f"{uid}: prompt token {bad} lies outside the vocabulary of {size}")
-    longest = llm.room(len(line.prompt_ids)) if line.max_new_tokens is None else line.max_new_tokens
-    return Request(uid, 0, np.array(line.prompt_ids, dtype=np.int64), longest, policy)
+    longest = llm.default_new_tokens(len(spec.prompt_ids)) if spec.max_new_tokens is None else spec.max_new_tokens
+    return Request(uid, 0, np.array(spec.prompt_ids, dtype=np.int64), longest, policy)
 
 
-def respond(llm: LLM, planned: Iterable[Planned], *, tokens: bool = True) -> Iterator[dict[str, Any]]:
-    """A row for each response, as soon as it is known. tokens: with the arrays of one entry a token."""
-    asked: list[Planned] = []
+def generate_rows(llm: LLM, planned: Iterable[PlannedResponse], *, tokens: bool = True) -> Iterator[dict[str, Any]]:
+    """Yields the row of each response as soon as it is known. tokens: whether it has the arrays with token entries."""
+    requested: list[PlannedResponse] = []
     for one in planned:
         if one.request is None:
             yield one.row(error=one.error)
         else:
-            asked.append(one)
-    for outcome in llm.stream([one.request for one in asked if one.request]):
-        one = asked[outcome.index]
-        if outcome.trajectory is None:
-            yield one.row(error=str(outcome.error))
+            requested.append(one)
+    for result in llm.stream([one.request for one in requested if one.request]):
+        one = requested[result.index]
+        if result.trajectory is None:
+            yield one.row(error=str(result.error))
         else:
-            yield one.row(**_response(llm, outcome.trajectory, tokens), hash=one.hash)
+            yield one.row(**_response(llm, result.trajectory, tokens), hash=one.hash)
 
 
 def _response(llm: LLM, trajectory: Trajectory, tokens: bool) -> dict[str, Any]:
@@ -120,13 +120,13 @@ def _response(llm: LLM, trajectory: Trajectory, tokens: bool) -> dict[str, Any]:
         row |= {
             "token_ids": ids,
             "tokens": llm.tokenizer.convert_ids_to_tokens(ids),
-            "logprobs": _short(trajectory.behaviour_logp[response]),
-            "entropies": None if entropy is None else _short(entropy[response]),
+            "logprobs": _shortest(trajectory.behaviour_logp[response]),
+            "entropies": None if entropy is None else _shortest(entropy[response]),
             "reveal_steps": trajectory.reveal_step[response].tolist(),
         }
     return row
 
 
-def _short(values: np.ndarray) -> list[float]:
-    """float32 numbers with no more digits than give the same float32 back."""
+def _shortest(values: np.ndarray) -> list[float]:
+    """Returns float32 numbers with the fewest digits that give the same float32 back."""
     return [float(str(value)) for value in values.astype(np.float32)]

@@ -1,10 +1,10 @@
-"""One response as it was made, as plain data: what every forward saw, drew and revealed.
+"""The trace of one response as plain data: what every forward saw, drew and revealed.
 
-    trace = trace_response(llm, "How many legs have 3 cats?", Policy(Threshold(0.9)), name="base")
+    trace = trace_response(llm, "How many legs have 3 cats?", DecodePolicy(Threshold(0.9)), name="base")
     json.dumps(dataclasses.asdict(trace))
 
 Positions are counted from the first response token, forwards and blocks from 1. Probabilities and entropies are those
-of the decoder at its temperature, to six decimals. How a trace is shown: trace_text.py, trace_page.py.
+of the decoder at its temperature, to six decimals. `trace_text` and `trace_page` show a trace.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIGITS = 6
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What a forward drew at one open position."""
+    """The token that a forward drew at one open position."""
 
     position: int
     token_id: int
@@ -37,36 +37,36 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One position of the response, as it ended."""
+    """One position of the finished response."""
 
     text: str
-    """Its part of the text: empty where a character needs the next token too."""
+    """Its part of the text; empty where a character needs the next token too."""
     special: bool
     block: int
     forward: int
-    """The forward that revealed it; 0: none did (behind the stop token, under a rule that stops inside a block)."""
+    """The forward that revealed it, or 0 if none did (behind the stop token, if decoding stops inside a block)."""
     guess: Guess | None
-    """What that forward drew: this token."""
+    """The guess of that forward, which is this token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     model: str
     policy: str
-    """In words."""
+    """The decoding policy in words."""
     prompt: str
     block_size: int
     prompt_tokens: int
-    """Of the rendered prompt; the response's first block may begin with some of them."""
+    """Tokens of the rendered prompt; the response's first block may begin with some of them."""
     response_tokens: int
-    """Up to and including the first stop token; the tokens behind it were context only."""
+    """Tokens up to and including the first stop token; those behind it were context only."""
     stop: str
     tpf: float
     tokens: tuple[Token, ...]
     left_masked: tuple[tuple[Guess, ...], ...]
-    """For each forward, what it drew at the open positions that it did not reveal."""
+    """The guesses of each forward at the open positions that it did not reveal."""
     vocabulary: dict[int, str]
-    """The text of every token that a guess names."""
+    """The texts of all tokens that a guess names."""
 
     @property
     def forwards(self) -> int:
@@ -74,18 +74,18 @@ class Trace:
 
     @property
     def text(self) -> str:
-        """All of it: special tokens and what follows the stop token included."""
+        """The whole text, with special tokens and what follows the stop token."""
         return "".join(token.text for token in self.tokens)
 
 
 class Recorder:
-    """An Observer that keeps all it sees of the requests at these indices."""
+    """An `Observer` that keeps all guesses of the requests at these indices."""
 
     def __init__(self, indices: Collection[int] = (0,), alternatives: int = 5):
         self.alternatives = alternatives
         self.seen: dict[int, list[tuple[int, bool, Guess]]] = {index: [] for index in indices}
-        """By request: forward, whether it revealed the position, and the guess, whose position is from the prompt's
-        first token on."""
+        """For each request: the forward, whether it revealed the position, and the guess, whose position is counted
+        from the prompt's first token."""
 
     def observe(self, seen: Observation) -> None:
         for n in np.flatnonzero(np.isin(seen.index_n, list(self.seen))):
@@ -103,7 +103,7 @@ class Recorder:
 def trace_response(
     llm: LLM, prompt: Prompt, policy: DecodePolicy, *, name: str, max_new_tokens: int | None = None
 ) -> Trace:
-    """Generate one response and keep how it came about. The tokens are those of `LLM.generate([prompt], policy)`.
+    """Generates the response of `LLM.generate([prompt], policy)` and returns its trace.
 
     Raises DecodeError when the prompt cannot be decoded, BenchmarkError when the tokenizer lacks a word of it.
     """
@@ -122,7 +122,7 @@ def trace_of(
     name: str,
     policy: DecodePolicy,
 ) -> Trace:
-    """The trace of a trajectory from what a `Recorder` saw of its request."""
+    """Returns the trace of a trajectory from what a `Recorder` saw of its request."""
     ids, start, size = trajectory.token_ids.tolist(), len(trajectory.prompt_ids), trajectory.block_size
     revealed: dict[int, Guess] = {}
     left: list[list[Guess]] = [[] for _ in range(trajectory.stats.denoise_forwards)]
@@ -156,7 +156,7 @@ def trace_of(
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """A token's text alone; the tokenizer's own spelling where it is no whole character."""
+    """Returns the text of a single token, or the tokenizer's own spelling where that is no whole character."""
     text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
     if not text or "\ufffd" in text:
         return str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
@@ -164,7 +164,7 @@ def token_text(tokenizer: Any, token: int) -> str:
 
 
 def policy_in_words(policy: DecodePolicy) -> str:
-    """Selector and temperature, and whatever differs from the defaults.
+    """Describes selector, temperature, and whatever differs from the defaults.
 
     >>> from lightningrl.inference.policy import policy_of
     >>> policy_in_words(policy_of("threshold", 0.8)), policy_in_words(policy_of("quota", 4, temperature=1, top_k=20))
@@ -177,15 +177,15 @@ def policy_in_words(policy: DecodePolicy) -> str:
         words.append(f"temperature {policy.temperature:g}")
         words += [f"top-k {policy.top_k}"] * (policy.top_k > 0) + [f"top-p {policy.top_p:g}"] * (policy.top_p < 1)
         words.append(f"seed {policy.seed}")
-    usual = DecodePolicy(policy.selector)
+    default = DecodePolicy(policy.selector)
     for piece in ("ranking", "schedule", "stop"):
-        if (mine := getattr(policy, piece)) != getattr(usual, piece):
+        if (mine := getattr(policy, piece)) != getattr(default, piece):
             words.append(f"{piece} {_words(mine)}")
     return ", ".join(words)
 
 
 def _words(piece: Any) -> str:
-    """A piece's name and its parameters; `repr` would show addresses where it is no dataclass."""
+    """Describes a component by its name and parameters; `repr` would show addresses unless it is a dataclass."""
     name = "".join(f" {c.lower()}" if c.isupper() else c for c in type(piece).__name__).strip()
     if not is_dataclass(piece):
         return name

@@ -1,8 +1,8 @@
-"""A trace for the terminal: each token on the colour of the forward that revealed it.
+"""A trace for the terminal: each token stands on the colour of the forward that revealed it.
 
-Without colour (NO_COLOR, a file, a pipe) runs of tokens that one forward revealed end with its number as a subscript.
-What follows the stop token is dimmed, or in braces; equal special tokens are counted; a bar stands between blocks.
-Characters that a terminal would obey are shown, not sent.
+Without colour (NO_COLOR, a file, a pipe), tokens that one forward revealed together end with its number as a subscript.
+What follows the stop token is dimmed or in braces, equal special tokens are counted, and a bar separates blocks.
+Characters that a terminal would obey are shown as signs, not sent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEGEND_STEPS = 12
 
 
 def render(trace: Trace, *, coloured: bool, longest: int | None = None) -> Group:
-    """Headline, prompt, response and legend. longest: the most forwards of the traces shown together, one scale."""
+    """Returns headline, response and legend. longest: the most forwards of the traces shown on one scale of colours."""
     longest = longest or trace.forwards
     head = Text.assemble(
         (visible(trace.model), "bold"),
@@ -42,7 +42,7 @@ NUMBERED_LEGEND = Text(f"subscript: the forward that revealed the tokens before 
 
 
 def visible(text: str, newline: str = " ") -> str:
-    """Control, format (bidirectional, zero-width) and unpaired characters as signs that do nothing.
+    """Returns the text with control, format (bidirectional, zero-width) and unpaired characters as harmless signs.
 
     >>> visible("a\\x1b[31m\\u202eb")
     'a␛[31m<U+202E>b'

@@ -16,7 +16,7 @@ POLICIES = {
     "greedy": policy_of("threshold", 0.12),
     "sampled": policy_of("threshold", 0.2, temperature=1.0, top_k=9, seed=3),
     "inside_block": policy_of("quota", 2, temperature=1.0, seed=1, stop="inside_block"),
-    "separate": policy_of("threshold", 0.12, cache="separate"),
+    "separate": policy_of("threshold", 0.12, schedule="separate"),
 }
 
 
