@@ -17,7 +17,7 @@ from lightningrl.judges.protocol import check_lengths
 from lightningrl.types import Example, Verdict
 
 _TOKEN = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
-_BARE = re.compile(r"\\boxed(?:\s+|(?=[0-9]))([+-]?[0-9][0-9.,]*(?<![.,])|[A-Za-z])(?![0-9A-Za-z])")
+_UNBRACED = re.compile(r"\\boxed(?:\s+|(?=[0-9]))([+-]?[0-9][0-9.,]*(?<![.,])|[A-Za-z])(?![0-9A-Za-z])")
 _BLANK = re.compile(r"\\[,;:!> ]|\\q?quad(?![A-Za-z])|[\s~]")
 _NUMBER = re.compile(r"([+-]?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
 
@@ -99,7 +99,7 @@ def extract_boxes(text: str) -> list[str]:
                 found[start] = content
                 inside = token.start()
     boxes = [found[start] for start in sorted(found)]
-    return boxes or _BARE.findall(text)
+    return boxes or _UNBRACED.findall(text)
 
 
 def normalise(answer: str) -> str:

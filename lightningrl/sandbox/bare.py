@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-from lightningrl.sandbox.levels import Launch, Promise
+from lightningrl.sandbox.levels import Guarantees, Launch
 from lightningrl.sandbox.limits import Limits
 from lightningrl.sandbox.start import launcher_command, next_uid, shared_process_limit, usable_interpreter
 
@@ -23,7 +23,7 @@ class Bare:
     """See the module; `lightningrl.sandbox.levels.Level`."""
 
     remedy = "set `sandbox.level: none` and its acknowledgement in the config, if nothing on this machine is of value"
-    promise = Promise(hides_names=False, has_processes=True, work_folder=None, own_pids=False)
+    guarantees = Guarantees(hides_names=False, has_processes=True, work_folder=None, own_pids=False)
 
     def missing(self) -> str | None:
         return None

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from lightningrl.sandbox import seccomp
 from lightningrl.sandbox.interpreter import find_interpreter
-from lightningrl.sandbox.levels import Launch, Promise
+from lightningrl.sandbox.levels import Guarantees, Launch
 from lightningrl.sandbox.limits import Limits
 from lightningrl.sandbox.start import NOBODY, PYTHON_OPTIONS, environment
 
 WORK_FOLDER = "/box"
 _SERVER_FOLDER = "/jail"
-_SERVER_FILES = ("server.py", "parent.py", "codec.py", "kinds.py")
+_SERVER_FILES = ("server.py", "parent.py", "codec.py", "plain_types.py")
 _OLDEST = (0, 8)
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _BECOME_FIRST_OOM_VICTIM = 'echo 1000 > /proc/self/oom_score_adj && exec "$0" "$@"'
@@ -34,7 +34,7 @@ _BECOME_FIRST_OOM_VICTIM = 'echo 1000 > /proc/self/oom_score_adj && exec "$0" "$
 class Bubblewrap:
     """See the module; `lightningrl.sandbox.levels.Level`."""
 
-    promise = Promise(hides_names=True, has_processes=True, work_folder=WORK_FOLDER, own_pids=True)
+    guarantees = Guarantees(hides_names=True, has_processes=True, work_folder=WORK_FOLDER, own_pids=True)
 
     @property
     def remedy(self) -> str:

@@ -33,9 +33,9 @@ from collections.abc import Callable
 from typing import Any
 
 if __package__:
-    from lightningrl.sandbox import kinds
+    from lightningrl.sandbox import plain_types
 else:  # in the jail, where this file is no part of a package
-    import kinds  # pyright: ignore[reportMissingImports]
+    import plain_types  # pyright: ignore[reportMissingImports]
 
 MAX_DEPTH = 64
 """Nesting of containers."""
@@ -135,7 +135,7 @@ class _Writer:
             return self._integer(value)
         if kind is float:
             return value if value - value == 0 else {"$float": repr(value)}
-        if not any(kind is container for container in kinds.CONTAINERS):
+        if not any(kind is container for container in plain_types.CONTAINERS):
             return self._rare(value, kind, depth)
         if depth == 0:
             raise CodecError(f"nested deeper than {MAX_DEPTH}")
@@ -156,15 +156,15 @@ class _Writer:
         if kind is bytes or kind is bytearray:
             self.budget.spend(chars=2 * len(value))
             return {"$bytes": value.hex()}
-        if kind is kinds.KEYS or kind is kinds.ITEMS:
+        if kind is plain_types.KEYS or kind is plain_types.ITEMS:
             self.budget.spend(hashed=len(value))
-            name = "$keys" if kind is kinds.KEYS else "$items"
-            return {name: [self.write(part if kind is kinds.KEYS else list(part), depth) for part in value]}
-        if kinds.is_of(kind, "decimal", "Decimal"):
+            name = "$keys" if kind is plain_types.KEYS else "$items"
+            return {name: [self.write(part if kind is plain_types.KEYS else list(part), depth) for part in value]}
+        if plain_types.is_exactly(kind, "decimal", "Decimal"):
             text = str(value)
             self.budget.spend(chars=len(text))
             return {"$decimal": text}
-        record = kinds.record_of(value, kind)
+        record = plain_types.record_parts(value, kind)
         if record is not None:
             return {record[0]: [self.write(part, depth) for part in record[1]]}
         name = next((name for name, known in _TYPES.items() if value is known), None)
@@ -172,11 +172,11 @@ class _Writer:
 
     def _foreign(self, value: Any, kind: type, depth: int) -> Any:
         """What is of no plain type: perhaps it holds, or says, a plain value."""
-        base = kinds.base_of(kind)
+        base = plain_types.plain_base(kind)
         if base is not None:
-            tree = self.write(kinds.plain(value, base), depth)
+            tree = self.write(plain_types.plain_value(value, base), depth)
             return tree if self.refer is None else {"$like": [self.refer(value), tree]}
-        listed = kinds.listed(value, kind, MAX_NODES)
+        listed = plain_types.numpy_value(value, kind, MAX_NODES)
         if type(listed) is not kind:
             return self.write(listed, depth)
         if self.refer is None:
@@ -186,9 +186,9 @@ class _Writer:
     def _container(self, value: Any, kind: type, depth: int) -> Any:
         if kind is list:
             return [self.write(part, depth) for part in value]
-        if kind in kinds.SEQUENCES:
+        if kind in plain_types.SEQUENCES:
             return {"$tuple" if kind is tuple else "$deque": [self.write(part, depth) for part in value]}
-        if kind in kinds.SETS:
+        if kind in plain_types.SETS:
             self.budget.spend(hashed=len(value))
             return {"$set" if kind is set else "$frozenset": [self.write(part, depth) for part in value]}
         items = list(value.items())
@@ -308,7 +308,7 @@ def _read_decimal(reader: _Reader, body: Any, depth: int) -> Any:
 
 
 def _record(tag: str) -> Callable[[_Reader, Any, int], Any]:
-    module, name, fields, kind = kinds.RECORDS[tag]
+    module, name, fields, kind = plain_types.RECORDS[tag]
 
     def read(reader: _Reader, body: Any, depth: int) -> Any:
         parts = reader.parts(body, depth)
@@ -362,7 +362,7 @@ _TAGS: dict[str, Callable[[_Reader, Any, int], Any]] = {
     "$float": _read_float,
     "$bytes": _read_bytes,
     "$decimal": _read_decimal,
-    **{tag: _record(tag) for tag in kinds.RECORDS},
+    **{tag: _record(tag) for tag in plain_types.RECORDS},
     "$type": _read_type,
     "$object": _read_object,
     "$like": _read_like,

@@ -17,7 +17,7 @@ from lightningrl.sandbox.levels import Level
 from lightningrl.sandbox.limits import JailStatus, Limits
 from lightningrl.sandbox.pool import JailPool
 from lightningrl.sandbox.run import Run
-from lightningrl.sandbox.session import ending_of, make_request, running
+from lightningrl.sandbox.session import describe_ending, make_request, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Dialogue:
         if self._broken:
             return "crashed", self._broken
         is_ok = self._run.ending in (None, "exit") and not self._is_unanswered
-        return ("ok", "") if is_ok else ending_of(self._run, self._limits)
+        return ("ok", "") if is_ok else describe_ending(self._run, self._limits)
 
     def _next_line(self) -> bytes | None:
         assert self._run is not None

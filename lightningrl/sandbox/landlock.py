@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from lightningrl.sandbox.levels import Launch, Promise
+from lightningrl.sandbox.levels import Guarantees, Launch
 from lightningrl.sandbox.limits import Limits
 from lightningrl.sandbox.start import launcher_command, next_uid, shared_process_limit, usable_interpreter
 from lightningrl.sandbox.unshare import missing_from_kernel
@@ -23,7 +23,7 @@ class Landlock:
     """See the module; `lightningrl.sandbox.levels.Level`."""
 
     remedy = "use a kernel of 5.13 or newer with Landlock among its security modules (lsm=landlock,... at boot)"
-    promise = Promise(hides_names=False, has_processes=False, work_folder=None, own_pids=False)
+    guarantees = Guarantees(hides_names=False, has_processes=False, work_folder=None, own_pids=False)
 
     def missing(self) -> str | None:
         return missing_from_kernel()

@@ -44,10 +44,10 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class Guarantees:
     """Where the levels differ. What is common to all (content of host files, network, rights, ...) is not in here.
 
-    >>> Promise(hides_names=True, has_processes=True, work_folder="/box", own_pids=True).work_folder
+    >>> Guarantees(hides_names=True, has_processes=True, work_folder="/box", own_pids=True).work_folder
     '/box'
     """
 
@@ -64,7 +64,7 @@ class Promise:
 class Level(Protocol):
     """One way to jail a process."""
 
-    promise: Promise
+    guarantees: Guarantees
 
     @property
     def remedy(self) -> str:

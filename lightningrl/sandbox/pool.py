@@ -35,7 +35,7 @@ class JailPool:
         wanted = (threading.current_thread(), name, limits.disk_bytes)
         with self._lock:
             for jail in reversed(self._waiting):
-                if (jail.maker, jail.name, jail.disk_bytes) == wanted:
+                if (jail.owner, jail.name, jail.disk_bytes) == wanted:
                     self._waiting.remove(jail)
                     return jail
         return None
@@ -45,7 +45,7 @@ class JailPool:
         with self._lock:
             is_kept = not self._is_closed and jail.programs < self._programs_a_jail
             waiting = [*self._waiting, jail] if is_kept else self._waiting
-            self._waiting = [one for one in waiting if one.maker.is_alive()]
+            self._waiting = [one for one in waiting if one.owner.is_alive()]
             ended = {*waiting, jail} - {*self._waiting}
         for one in ended:
             one.end()

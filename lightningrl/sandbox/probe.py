@@ -2,7 +2,7 @@
 
 A level counts only if a program inside it fails at what it must not be able to do: read host files or change their
 modes, reach a socket of the host, see the environment, run as root, write outside its folder, fork without end, signal
-the judge, make a user namespace. Levels promise different things (`levels.Promise`) and are held to their own.
+the judge, make a user namespace. Levels promise different things (`levels.Guarantees`) and are held to their own.
 
 `choose` sets the level of the whole process, as the config says; tools without a config take it from the environment
 variable LIGHTNINGRL_SANDBOX. Without either the best level that holds is taken. `none` is never taken by itself.
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.sandbox.levels import LEVELS, NO_JAIL, Level, Promise, make_level
+from lightningrl.sandbox.levels import LEVELS, NO_JAIL, Guarantees, Level, make_level
 from lightningrl.sandbox.limits import Limits
-from lightningrl.sandbox.probe_shared import shared_fault_of
+from lightningrl.sandbox.probe_attack import HOST_FILES, SOURCE, listening_sockets
+from lightningrl.sandbox.probe_shared import measure_shared_fault
 from lightningrl.sandbox.session import run_session
-from lightningrl.sandbox.target import HOST_FILES, SOURCE, listening
 
 AUTO = "auto"
 VARIABLE = "LIGHTNINGRL_SANDBOX"
@@ -100,7 +100,7 @@ def probe() -> ProbeReport:
     global _report
     with _lock:
         if _report is None:
-            wanted = _wanted()
+            wanted = _requested_level()
             tried: list[tuple[str, str | None]] = []
             for name in [name for name in LEVELS if name != NO_JAIL] if wanted == AUTO else [wanted]:
                 tried.append((name, fault(name)))
@@ -123,7 +123,7 @@ def fault(name: str) -> str | None:
     """Why a level is not to be used on this machine; None: it holds. Measured once, then kept."""
     with _lock:
         if name not in _faults:
-            _faults[name] = fault_of(name, make_level(name))
+            _faults[name] = measure_fault(name, make_level(name))
         return _faults[name]
 
 
@@ -138,7 +138,7 @@ def shared_fault(name: str) -> str | None:
         if name not in _shared_faults:
             level = make_level(name)
             own_pids = "a program's processes could outlive it unseen"
-            _shared_faults[name] = shared_fault_of(name, level) if level.promise.own_pids else own_pids
+            _shared_faults[name] = measure_shared_fault(name, level) if level.guarantees.own_pids else own_pids
         return _shared_faults[name]
 
 
@@ -156,7 +156,7 @@ def forget() -> None:
         _shared_faults.clear()
 
 
-def _wanted() -> str:
+def _requested_level() -> str:
     """The choice of the config, or of the environment where the config leaves it open."""
     if _choice not in (None, AUTO):
         assert _choice is not None
@@ -168,46 +168,46 @@ def _wanted() -> str:
     return named
 
 
-def fault_of(name: str, level: Level) -> str | None:
+def measure_fault(name: str, level: Level) -> str | None:
     """Why a level is not to be used on this machine; None when it holds."""
     if name == NO_JAIL:
         return None  # it promises nothing; whoever chose it knows
     reason = level.missing()
     if reason is not None:
         return reason
-    with listening() as host:
-        call = (host.address, list(HOST_FILES), os.getpid(), _FORK_LIMIT, level.promise.work_folder)
+    with listening_sockets() as host:
+        call = (host.address, list(HOST_FILES), os.getpid(), _FORK_LIMIT, level.guarantees.work_folder)
         try:
             results = run_session(name, level, SOURCE, "facts", [call], Limits())
         except SandboxUnavailable as error:
             return str(error)
-        heard = host.heard()
+        contacted = host.contacted()
     answer = results.calls[0]
     if answer.error is not None:
         return f"the probe got no answer: {answer.error} {answer.message} {results.detail}".strip()
-    return _leak(answer.value | {"heard": heard}, Limits().processes, level.promise)
+    return _leak(answer.value | {"contacted": contacted}, Limits().processes, level.guarantees)
 
 
-def _leak(facts: dict[str, Any], max_processes: int, promise: Promise) -> str | None:
+def _leak(facts: dict[str, Any], max_processes: int, guarantees: Guarantees) -> str | None:
     if facts["uid"] == 0:
         return "candidate code runs as root"
     if facts["readable"]:
         return f"candidate code reads the host's {', '.join(facts['readable'])}"
-    if promise.hides_names and facts["names"]:
+    if guarantees.hides_names and facts["names"]:
         return f"candidate code sees the host's {', '.join(facts['names'])}"
     if facts["changed"]:
         return f"candidate code changes the mode of the host's {', '.join(facts['changed'])}"
     if not set(facts["environment"]) <= _VARIABLES:
         return f"candidate code sees environment variables: {', '.join(facts['environment'])}"
-    if facts["heard"]:
+    if facts["contacted"]:
         return f"candidate code reaches the host's network ({', '.join(facts['heard'])})"
     if facts["outside"]:
         return f"candidate code writes outside its folder, in {', '.join(facts['outside'])}"
     if facts["rights"]:
         return f"candidate code may use {', '.join(facts['rights'])}"
-    if facts["signals"] and not promise.own_pids:
+    if facts["signals"] and not guarantees.own_pids:
         return "candidate code may signal the judge"
-    if facts["forks"] and not promise.has_processes:
+    if facts["forks"] and not guarantees.has_processes:
         return f"candidate code starts processes ({facts['forks']} forks)"
     if facts["forks"] >= max_processes:
         return f"the limit of {max_processes} processes is not enforced ({facts['forks']} forks)"

@@ -32,7 +32,7 @@ ATTACKS = {
 _INNOCENT = "def f(): return __import__('os').listdir('.') or 'nothing is left'"
 
 
-def shared_fault_of(name: str, level: Level) -> str | None:
+def measure_shared_fault(name: str, level: Level) -> str | None:
     """Why a jail of this level is not to be used twice on this machine; None: it may."""
     pool = JailPool(2 * len(ATTACKS) + 2)
     try:

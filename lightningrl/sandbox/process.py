@@ -51,7 +51,7 @@ class Jail:
     def __init__(self, name: str, level: Level, limits: Limits) -> None:
         """Raises SandboxUnavailable when the command cannot be started."""
         self.name, self.level, self.disk_bytes = name, level, limits.disk_bytes
-        self.maker = threading.current_thread()
+        self.owner = threading.current_thread()
         self.programs = 0
         """How many it was given."""
         self.exit_code: int | None = None
@@ -87,7 +87,7 @@ class Jail:
         found = json.loads(message)
         return Ended(found["ended"], found["clean"])
 
-    def last_words(self) -> str:
+    def error_output(self) -> str:
         """The end of what the jail has said to people."""
         stream = self._process.stderr
         assert stream is not None
@@ -104,7 +104,7 @@ class Jail:
             return ""
         with self._resources, self._process:
             was_running = self._process.poll() is None
-            words = self.last_words()
+            words = self.error_output()
             if was_running:
                 _kill(self._process)
             self.exit_code = self._process.wait()

@@ -117,34 +117,34 @@ def _converse(request: dict[str, Any], request_fd: int, codec: Any, reply: Calla
     reply(codec.dumps({"loaded": True}))
     objects = _Objects()
     for line in _lines(request_fd):
-        asked = None
+        message = None
         try:
-            asked = codec.loads(line, refer=objects.object_of)
-            value = _do(asked, program, entry)
-            answer = codec.dumps({"id": asked["id"], "value": value}, refer=objects.number_of)
+            message = codec.loads(line, refer=objects.object_of)
+            value = _perform(message, program, entry)
+            answer = codec.dumps({"id": message["id"], "value": value}, refer=objects.number_of)
         except BaseException as error:  # as in _serve
             answer = codec.dumps(
-                {"id": asked and asked["id"], "error": _builtin_class(error), "message": _describe(error)}
+                {"id": message and message["id"], "error": _builtin_class(error), "message": _describe(error)}
             )
         reply(answer)
 
 
-def _do(asked: dict[str, Any], program: dict[str, Any], entry: Callable[..., Any]) -> Any:
-    operation = asked["op"]
+def _perform(message: dict[str, Any], program: dict[str, Any], entry: Callable[..., Any]) -> Any:
+    operation = message["op"]
     if operation == "call":
-        function = entry if asked["target"] is None else asked["target"]
-        return function(*asked["args"], **asked["kwargs"])
+        function = entry if message["target"] is None else message["target"]
+        return function(*message["args"], **message["kwargs"])
     if operation == "get":
-        return getattr(asked["target"], asked["name"])
+        return getattr(message["target"], message["name"])
     if operation == "set":
-        return setattr(asked["target"], asked["name"], asked["value"])
+        return setattr(message["target"], message["name"], message["value"])
     if operation == "bool":
-        return bool(asked["target"])
+        return bool(message["target"])
     if operation == "iter":
-        return list(asked["target"])
-    if asked["name"] not in program:
-        raise NameError(f"name {asked['name']!r} is not defined")
-    return program[asked["name"]]
+        return list(message["target"])
+    if message["name"] not in program:
+        raise NameError(f"name {message['name']!r} is not defined")
+    return program[message["name"]]
 
 
 class _Objects:

@@ -51,7 +51,7 @@ def run_session(
         is_lost = status == "crashed" and run.is_lost
         return CallResults(status, results, name, detail, time.monotonic() - start, is_lost), run.was_refused
 
-    return first_that_is_not_refused(attempt, pool)
+    return rerun_alone_if_refused(attempt, pool)
 
 
 def run_script_session(
@@ -67,19 +67,17 @@ def run_script_session(
         with running(name, level, limits, make, pool) as run:
             run.advance(lambda: False)
             exit_code = run.ended.exit_code if run.ending == "exit" and run.ended is not None else None
-            status, detail = ending_of(run, limits) if exit_code is None else ("ok", "")
+            status, detail = describe_ending(run, limits) if exit_code is None else ("ok", "")
             run.is_ordinary = exit_code is not None and exit_code >= 0
         output = bytes(run.output[: limits.output_bytes]).decode(errors="replace")
         is_lost = status == "crashed" and run.is_lost
         seconds = time.monotonic() - start
         return ScriptResult(status, output, name, detail, seconds, is_lost, exit_code), run.was_refused
 
-    return first_that_is_not_refused(attempt, pool)
+    return rerun_alone_if_refused(attempt, pool)
 
 
-def first_that_is_not_refused(
-    attempt: Callable[[JailPool | None], tuple[Result, bool]], pool: JailPool | None
-) -> Result:
+def rerun_alone_if_refused(attempt: Callable[[JailPool | None], tuple[Result, bool]], pool: JailPool | None) -> Result:
     """What came of the program in a jail of the pool; where it was refused there, in a jail of its own."""
     result, was_refused = attempt(pool)
     return attempt(None)[0] if was_refused and pool is not None else result
@@ -113,7 +111,7 @@ def running(
                 run.close()
                 words = jail.end()
                 if is_fresh:
-                    raise _did_not_start(name, level, jail, words)
+                    raise _start_error(name, level, jail, words)
                 run = jail = None
         yield run
     finally:
@@ -133,7 +131,7 @@ def make_request(mode: str, source: str, limits: Limits, jail: Jail, **more: Any
     return codec.dumps(request).encode("ascii") + b"\n"
 
 
-def _did_not_start(name: str, level: Level, jail: Jail, words: str) -> SandboxUnavailable:
+def _start_error(name: str, level: Level, jail: Jail, words: str) -> SandboxUnavailable:
     """For a jail that has ended without the line `ready`."""
     return SandboxUnavailable(
         f"the jail ({name}) did not start: {words or f'no sign of life within {START_LIMIT_S:.0f} s'} "
@@ -141,7 +139,7 @@ def _did_not_start(name: str, level: Level, jail: Jail, words: str) -> SandboxUn
     )
 
 
-def ending_of(run: Run, limits: Limits) -> tuple[JailStatus, str]:
+def describe_ending(run: Run, limits: Limits) -> tuple[JailStatus, str]:
     """Status and a line for people when a program ended before it had answered."""
     if run.ending == "output_limit":
         return "output_limit", f"printed more than {limits.output_bytes} bytes"
@@ -154,12 +152,12 @@ def ending_of(run: Run, limits: Limits) -> tuple[JailStatus, str]:
 
 def _status(run: Run, is_complete: bool, broken: ValueError | None, limits: Limits) -> tuple[JailStatus, str]:
     if run.ending in ("output_limit", "reply_limit"):
-        return ending_of(run, limits)
+        return describe_ending(run, limits)
     if isinstance(broken, codec.TooLarge):
         return "output_limit", f"answers {broken}"
     if broken is not None:
         return "crashed", f"the reply channel carried something else: {str(broken)[:200]}"
-    return ("ok", "") if is_complete else ending_of(run, limits)
+    return ("ok", "") if is_complete else describe_ending(run, limits)
 
 
 def _read_answers(lines: Sequence[bytes], n_calls: int) -> tuple[tuple[CallResult, ...], bool, ValueError | None]:

@@ -28,7 +28,7 @@ PYTHON_OPTIONS = ("-s", "-S", "-P", "-B")
 _FIRST_UID, _UIDS = 61_184, 4_336
 """uids for jails made by root: systemd's range for passing services, owners of no file. Each jail has the next one,
 since the process limit counts by uid: neither a neighbour's forks nor the host's daemons use up a jail's share."""
-_JAILED_FILES = ("launcher.py", "confine.py", "seccomp.py", "server.py", "parent.py", "codec.py", "kinds.py")
+_JAILED_FILES = ("launcher.py", "confine.py", "seccomp.py", "server.py", "parent.py", "codec.py", "plain_types.py")
 """What runs there; the first starts the rest."""
 _SPARE_TASKS = 256
 """For what a user's other processes start while a jail without a count of its own runs."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from lightningrl.sandbox.confine import landlock_version
 from lightningrl.sandbox.interpreter import Interpreter
-from lightningrl.sandbox.levels import Launch, Promise
+from lightningrl.sandbox.levels import Guarantees, Launch
 from lightningrl.sandbox.limits import Limits
 from lightningrl.sandbox.seccomp import supported
 from lightningrl.sandbox.start import NOBODY, launcher_command, next_uid, usable_interpreter
@@ -33,7 +33,7 @@ class Unshare:
         "kernel.apparmor_restrict_unprivileged_userns=0; as root in a container CAP_SYS_ADMIN), on a kernel of 5.13 or "
         "newer with Landlock"
     )
-    promise = Promise(hides_names=False, has_processes=True, work_folder="/tmp", own_pids=True)
+    guarantees = Guarantees(hides_names=False, has_processes=True, work_folder="/tmp", own_pids=True)
 
     def missing(self) -> str | None:
         return missing_from_kernel()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lightningrl.judges.code.blocks import PYTHON, Piece, pieces_of
+from lightningrl.judges.code.blocks import PYTHON, Piece, split_pieces
 from lightningrl.judges.code.program import extract_program
 
 MBPP = "Here is the completed code:\n```python"
@@ -206,7 +206,7 @@ def test_a_block_is_what_stands_between_fences_of_one_kind(mark, indent, tag, li
     body = "\n".join(blank + line if line else line for line in inside)
     text = f"{blank}{mark}{tag}\n{body}\n{blank}{mark}{mark[0] * longer}\n"
     text = f"Words.\n\n{text}\nMore words.\n" if has_words else text
-    (found,) = [piece for piece in pieces_of(text) if piece.is_complete] or [None]
+    (found,) = [piece for piece in split_pieces(text) if piece.is_complete] or [None]
     if not any(line.strip() for line in inside):
         assert found is None
         return
@@ -218,7 +218,7 @@ def test_a_shorter_fence_or_one_of_another_character_closes_nothing(outer, inner
     closes = inner[0] == outer[0] and len(inner) >= len(outer)
     code = ["def f(x):", "    return x + 1"]
     text = "\n".join([f"{outer}python", *code, inner, "y = 2", outer])
-    (first, *_) = pieces_of(text)
+    (first, *_) = split_pieces(text)
     assert first == Piece(PYTHON, "\n".join(code if closes else [*code, inner, "y = 2"]), True)
 
 
@@ -248,13 +248,13 @@ PROGRAMS = [
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_no_line_of_python_is_taken_for_prose(program):
-    assert [piece.text for piece in pieces_of(program)] == [program]
+    assert [piece.text for piece in split_pieces(program)] == [program]
 
 
 def test_the_standard_library_has_hardly_a_line_that_is_taken_for_prose():
     """Unfenced modules stay whole; the two that do not hold text in strings that go on behind a backslash."""
     modules = [path.read_text() for path in Path(re.__file__).parents[1].glob("*.py")]
-    whole = sum([piece.text for piece in pieces_of(text)] == [text] for text in modules if text.strip())
+    whole = sum([piece.text for piece in split_pieces(text)] == [text] for text in modules if text.strip())
     assert whole >= 0.98 * len(modules) > 100
 
 

@@ -247,18 +247,18 @@ def test_killed_helpers_are_replaced_and_the_judgement_repeated(jail_level):
     found: list = []
     thread = threading.Thread(target=lambda: found.extend(judge.judge([example(TESTS, "add")] * 30, programs)))
     thread.start()
-    killed = {"checker": 0, "jail": 0}
+    killed = {"runner": 0, "jail": 0}
     for turn in range(6):
         time.sleep(0.15)
-        kind = "checker" if turn % 2 else "jail"
+        kind = "runner" if turn % 2 else "jail"
         for pid in children():
-            if (b"checker.py" in command(pid)) == (kind == "checker") and thread.is_alive():
+            if (b"runner.py" in command(pid)) == (kind == "runner") and thread.is_alive():
                 os.kill(pid, signal.SIGKILL)
                 killed[kind] += 1
                 break
     thread.join()
     judge.close()
-    assert killed["checker"] and killed["jail"], killed
+    assert killed["runner"] and killed["jail"], killed
     assert [verdict.correct for verdict in found] == [n % 2 == 0 for n in range(30)], [v.detail for v in found]
 
 

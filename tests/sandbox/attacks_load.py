@@ -6,9 +6,9 @@ from harness import (
     SHORT,
     by_the_clock,
     check,
+    guarantees,
     outcome_of,
     own_limits,
-    promise,
     run_calls,
     run_script,
     value_of,
@@ -49,7 +49,7 @@ def attack():
     return count
 """
     found = value_of(source, limits=limits)
-    assert 1 <= found < limits.processes if promise().has_processes else found == 0
+    assert 1 <= found < limits.processes if guarantees().has_processes else found == 0
     wait_until_gone(limits)
 
 
@@ -69,7 +69,7 @@ def attack():
         os._exit(0)
     return "judged"
 """
-    if promise().has_processes:
+    if guarantees().has_processes:
         assert value_of(source, limits=limits) == "judged"
     else:
         assert outcome_of(source, limits).calls[0].message.startswith("PermissionError")
@@ -200,7 +200,7 @@ def attack():
     return first, name(many), sum(entry.isdigit() for entry in os.listdir(".")) if os.getcwd() != "/" else 0
 """
     first, second, files = value_of(source)
-    if promise().work_folder is None:
+    if guarantees().work_folder is None:
         assert (first, second, files) == ("PermissionError", "PermissionError", 0)
     else:
         assert (first, second) == ("OSError", "OSError") and 50 < files <= 65

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import SHORT, check, host_folder, outcome_of, promise, value_of
+from harness import SHORT, check, guarantees, host_folder, outcome_of, value_of
 
 
 @check
@@ -25,7 +25,7 @@ def attack(paths):
 """
         read, found = value_of(source, paths)
         assert set(read) <= {"FileNotFoundError", "PermissionError"}, read
-        if promise().hides_names:
+        if guarantees().hides_names:
             assert found == ["FileNotFoundError"] * len(paths)
 
 
@@ -56,9 +56,9 @@ def attack():
     return {path: listing(path) for path in ("/", "/tmp", "/box", "/home", "/root", "/etc", "/dev")}, os.getcwd()
 """)
     folders, cwd = found
-    work = promise().work_folder
+    work = guarantees().work_folder
     assert cwd == (work or "/")
-    if promise().hides_names:
+    if guarantees().hides_names:
         interpreter = {Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable))).parts[1]}
         assert set(folders["/"]) <= {"usr", "lib", "lib64", "jail", "box", "tmp", "dev"} | interpreter
         assert folders["/box"] == [] == folders["/tmp"]
@@ -91,7 +91,7 @@ def attack(folder):
     ]
 """
         found = value_of(source, str(folder))
-        assert set(found) == {"FileNotFoundError" if promise().hides_names else "PermissionError"}, found
+        assert set(found) == {"FileNotFoundError" if guarantees().hides_names else "PermissionError"}, found
         assert [entry.name for entry in folder.iterdir()] == ["data"] and data.read_text() == "kept"
         after = data.stat()
         assert (after.st_mode, after.st_mtime_ns, after.st_ctime_ns) == (
@@ -108,7 +108,7 @@ def attack():
     return made, [name(open, path) for path in ("a", "b/etc/passwd", "../etc/passwd", "b/etc/hostname")]
 """
     made, opened = value_of(source)
-    if promise().work_folder is None:
+    if guarantees().work_folder is None:
         assert set(made) == {"PermissionError"}, made
     else:
         assert made[:2] == ("succeeded",) * 2 and made[2] in ("OSError", "PermissionError"), made
@@ -152,8 +152,8 @@ def attack(work):
     def write(folder): open(folder + "/x", "w").close()
     return [name(write, folder) for folder in folders if os.path.isdir(folder)], name(write, work or "/tmp")
 """
-    elsewhere, work = value_of(source, promise().work_folder)
-    assert work == ("succeeded" if promise().work_folder else "PermissionError")
+    elsewhere, work = value_of(source, guarantees().work_folder)
+    assert work == ("succeeded" if guarantees().work_folder else "PermissionError")
     assert len(elsewhere) >= 4 and set(elsewhere) <= {"OSError", "PermissionError"}
 
 
@@ -170,7 +170,7 @@ def attack():
     return names, listed, read
 """
     names, listed, read = value_of(source)
-    assert names == read == [] and (not listed or (not promise().hides_names and not promise().own_pids))
+    assert names == read == [] and (not listed or (not guarantees().hides_names and not guarantees().own_pids))
 
 
 @check
@@ -205,7 +205,7 @@ def attack(tcp, udp, unix, path):
 """
         unix_name = unix.getsockname()[1:].decode()
         found = value_of(source, tcp.getsockname()[1], udp.getsockname()[1], unix_name, str(folder / "socket"))
-        if promise().hides_names:
+        if guarantees().hides_names:
             assert found[0] == "ConnectionRefusedError" == found[2] and found[3] == "FileNotFoundError", found
             assert found[1] in ("succeeded", "OSError") and set(found[5:]) == {"OSError"}, found
         else:
@@ -257,12 +257,12 @@ def attack():
 @check
 def killing_parents_and_everyone_does_not_reach_the_host():
     source = "def attack():\n    import os, signal\n    return name(os.kill, 1, signal.SIGKILL), os.getpid() < 10\n"
-    if promise().own_pids:
+    if guarantees().own_pids:
         assert value_of(source) in (("succeeded", True), ("PermissionError", True))
     for target in ("os.getppid()", "-1", "0"):
         killed = outcome_of(f"def attack():\n    import os\n    os.kill({target}, 9)\n    return 1\n")
         assert killed.status in ("ok", "crashed"), killed
-        if not promise().own_pids:
+        if not guarantees().own_pids:
             assert killed.calls[0].message.startswith("PermissionError"), killed
 
 
@@ -280,7 +280,7 @@ def attack(pid, own_pids):
     answers += [name(fcntl.fcntl, read_end, 8, pid), name(os.pidfd_open, pid)] if not own_pids else []
     return answers, libc.ptrace(16, pid, 0, 0), libc.process_vm_readv(pid, 0, 0, 0, 0, 0)
 """
-        answers, ptrace, memory = value_of(source, victim.pid, promise().own_pids)
+        answers, ptrace, memory = value_of(source, victim.pid, guarantees().own_pids)
         assert set(answers) <= {"PermissionError", "ProcessLookupError"} and ptrace == memory == -1, answers
         nice, own_nice = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (victim.pid, 0))
         assert victim.poll() is None and nice == own_nice
@@ -320,7 +320,7 @@ def attack():
     uids, gids, groups = facts["ids"]
     assert len(set(uids + gids)) == 1 and uids[0] in (65534, *range(61_184, 65_520), os.getuid() or -1), facts
     # Groups cannot be given up without namespaces or root: those of the judge's user stay, and open nothing.
-    assert set(groups) <= {65534} | (set() if promise().own_pids or os.getuid() == 0 else set(os.getgroups())), facts
+    assert set(groups) <= {65534} | (set() if guarantees().own_pids or os.getuid() == 0 else set(os.getgroups())), facts
     assert facts["setuid"] in ("PermissionError", "OSError") and facts["limit"] in ("ValueError", "PermissionError")
     assert facts["chroot"] == "PermissionError" and facts["no_new_privs"] == 1 and facts["core"] == (0, 0)
     assert [facts[key] for key in ("unshare", "ptrace", "clone", "clone3", "mount")] == [-1] * 5, facts

@@ -15,11 +15,11 @@ from harness import (
     by_the_clock,
     check,
     family_of,
+    guarantees,
     orphaned_zombies,
     outcome_of,
     own_limits,
     processes_of,
-    promise,
     run_calls,
     run_script,
     running,
@@ -75,7 +75,7 @@ def attack(me, has_folder):
     touched = [pid for pid in others if name(os.kill, pid, 0) == "succeeded"]
     return [file for file in os.listdir(".") if len(file) == 1] if has_folder else [me], touched
 """
-    has_folder = promise().work_folder is not None
+    has_folder = guarantees().work_folder is not None
     found = {}
     run = lambda me: found.update({me: value_of(source, me, has_folder)})  # noqa: E731
     threads = [threading.Thread(target=run, args=(me,)) for me in "ab"]
@@ -104,7 +104,7 @@ def attack():
     return len(threads)
 """
     limits = own_limits()
-    many = limits.processes // 2 if promise().has_processes else 1
+    many = limits.processes // 2 if guarantees().has_processes else 1
     with running(flood, limits) as neighbour:
         while neighbour.is_alive() and len(family_of(limits)) < many:
             time.sleep(0.02)
@@ -128,7 +128,7 @@ def no_zombie_is_left_for_the_host_s_init():
 @check
 def mounts_and_files_of_the_host_stay():
     before = Path("/proc/self/mountinfo").read_text()
-    has_folder = promise().work_folder is not None
+    has_folder = guarantees().work_folder is not None
     value_of("def attack(has_folder):\n    return has_folder and open('x', 'w').write('x')\n", has_folder)
     assert (
         Path("/proc/self/mountinfo").read_text() == before and not Path("/box").exists() and not Path("/jail").exists()

@@ -74,11 +74,11 @@ import os, sys
 def add(a, b):
     frame = sys._getframe()
     while frame:
-        asked = frame.f_locals.get("asked")
-        if asked:
+        message = frame.f_locals.get("message")
+        if message:
             for fd in range(3, 32):
                 try:
-                    os.write(fd, ('{"id":"%s","passed":true}\\n' % asked["id"]).encode())
+                    os.write(fd, ('{"id":"%s","passed":true}\\n' % message["id"]).encode())
                 except OSError:
                     pass
         frame = frame.f_back

@@ -1,6 +1,6 @@
 """The checks on jails by name, the level they run at, and what they look at on the host. Standard library only.
 
-A check holds a level to its own promise: where levels differ, it asks `promise()`.
+A check holds a level to its own promise: where levels differ, it asks `guarantees()`.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 from lightningrl.errors import SandboxUnavailable
 from lightningrl.sandbox import jail
 from lightningrl.sandbox.jail import CallResults, JailPool, Limits, ScriptResult
-from lightningrl.sandbox.levels import Promise, make_level
+from lightningrl.sandbox.levels import Guarantees, make_level
 
 CHECKS: dict[str, Callable[[], None]] = {}
 BY_THE_CLOCK: set[str] = set()
@@ -53,9 +53,9 @@ def by_the_clock(function: Callable[[], None]) -> Callable[[], None]:
     return check(function)
 
 
-def promise() -> Promise:
+def guarantees() -> Guarantees:
     """What the level under test promises beyond what all do."""
-    return make_level(_level[0]).promise
+    return make_level(_level[0]).guarantees
 
 
 def run_calls(source: str, entry_point: str, calls: Sequence[Sequence[Any]], limits: Limits = LONG) -> CallResults:

@@ -22,7 +22,7 @@ NOBODY = 65534
 
 
 LEVELS = [name for name in levels.LEVELS if name != levels.NO_JAIL]
-POOLED = [name for name in LEVELS if levels.make_level(name).promise.own_pids]
+POOLED = [name for name in LEVELS if levels.make_level(name).guarantees.own_pids]
 
 
 @pytest.mark.parametrize("title", containment.CHECKS)

@@ -46,7 +46,7 @@ def test_who_has_bubblewrap_is_not_told_to_install_it(monkeypatch, tmp_path):
 
 
 def test_the_refusal_names_every_level_with_its_remedy(monkeypatch, fresh_probe):
-    monkeypatch.setattr(probe, "fault_of", lambda name, level: f"no luck with {name}")
+    monkeypatch.setattr(probe, "measure_fault", lambda name, level: f"no luck with {name}")
     with pytest.raises(SandboxUnavailable) as refusal:
         probe.probe().require()
     for name in ("bwrap", "unshare", "landlock"):
@@ -119,7 +119,7 @@ def f():
 
 
 def test_the_survey_tries_every_jail(fresh_probe, monkeypatch, tmp_path):
-    monkeypatch.setattr(probe, "fault_of", lambda name, level: "not here" if name == "bwrap" else None)
+    monkeypatch.setattr(probe, "measure_fault", lambda name, level: "not here" if name == "bwrap" else None)
     found = [(report.name, report.holds, bool(report.remedy)) for report in probe.survey()]
     assert found == [("bwrap", False, True), ("unshare", True, True), ("landlock", True, True)]
 
@@ -149,7 +149,7 @@ def test_a_level_that_isolates_nothing_is_turned_down(name):
 
     class Bare:
         remedy = "none"
-        promise = make_level(name).promise
+        guarantees = make_level(name).guarantees
 
         def missing(self):
             return None
@@ -157,7 +157,7 @@ def test_a_level_that_isolates_nothing_is_turned_down(name):
         def launch(self, limits):
             return BareLaunch()
 
-    assert "reads the host's /etc/passwd" in str(probe.fault_of(name, Bare()))
+    assert "reads the host's /etc/passwd" in str(probe.measure_fault(name, Bare()))
 
 
 class BareLaunch:
@@ -172,26 +172,26 @@ class BareLaunch:
 
 
 GOOD = {
-    "uid": 65534, "names": [], "readable": [], "changed": [], "environment": ["PATH"], "heard": [], "outside": [],
+    "uid": 65534, "names": [], "readable": [], "changed": [], "environment": ["PATH"], "contacted": [], "outside": [],
     "rights": [], "signals": False, "forks": 0,
 }  # fmt: skip
 LEAKS = {
     "uid": (0, "root"), "readable": (["/etc/passwd"], "reads the host's /etc/passwd"),
-    "changed": (["/etc/passwd"], "mode"), "environment": (["SECRET"], "SECRET"), "heard": (["udp"], "network"),
+    "changed": (["/etc/passwd"], "mode"), "environment": (["SECRET"], "SECRET"), "contacted": (["udp"], "network"),
     "outside": (["/"], "writes outside"), "rights": (["ptrace"], "ptrace"), "forks": (200, "processes"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("level", ["bwrap", "unshare", "landlock"])
 def test_each_leak_is_named(level):
-    promise = make_level(level).promise
-    assert probe._leak(GOOD, 16, promise) is None
+    guarantees = make_level(level).guarantees
+    assert probe._leak(GOOD, 16, guarantees) is None
     for key, (value, words) in LEAKS.items():
-        assert words in str(probe._leak({**GOOD, key: value}, 16, promise))
+        assert words in str(probe._leak({**GOOD, key: value}, 16, guarantees))
 
 
 def test_levels_are_held_to_their_own_promises():
-    strong, weak = make_level("bwrap").promise, make_level("landlock").promise
+    strong, weak = make_level("bwrap").guarantees, make_level("landlock").guarantees
     for leak, words in (({"names": ["/etc/passwd"]}, "sees the host's /etc/passwd"),):
         assert words in str(probe._leak(GOOD | leak, 16, strong)) and probe._leak(GOOD | leak, 16, weak) is None
     for leak, words in (({"signals": True}, "signal the judge"), ({"forks": 1}, "starts processes")):

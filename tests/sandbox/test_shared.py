@@ -23,7 +23,7 @@ from lightningrl.sandbox.jail import JailPool, Limits, open_dialogue, run_calls,
 from lightningrl.types import Example
 
 ROOT = Path(session.__file__).parents[2]
-LEVELS = [name for name in levels.LEVELS if levels.make_level(name).promise.own_pids]
+LEVELS = [name for name in levels.LEVELS if levels.make_level(name).guarantees.own_pids]
 
 
 @pytest.fixture(params=LEVELS)

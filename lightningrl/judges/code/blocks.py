@@ -41,7 +41,7 @@ _KEYWORDS = {*keyword.kwlist, *keyword.softkwlist, "print", "exec"}
 class Piece:
     """A text that may be code.
 
-    >>> pieces_of("So:\\n```python\\nx = 1\\n```\\n")
+    >>> split_pieces("So:\\n```python\\nx = 1\\n```\\n")
     [Piece(kind=2, text='x = 1', is_complete=True)]
     """
 
@@ -52,14 +52,14 @@ class Piece:
     """It is a block with an end."""
 
 
-def pieces_of(text: str) -> list[Piece]:
+def split_pieces(text: str) -> list[Piece]:
     """All pieces in their order, blank ones left out. Prose without any block is one piece as it stands."""
     found = _pieces(text, is_inner=False)
     is_prose = not found and all(block.tag is None for block in _blocks(text.split("\n")))
     return [Piece(OUTSIDE, text, False)] if is_prose and text.strip() else found
 
 
-def ends_open(text: str) -> str | None:
+def open_block(text: str) -> str | None:
     """What a text's last block holds so far when it has no end; None: the text ends outside of blocks."""
     blocks = _blocks(text.split("\n"))
     return blocks[-1].text if blocks and blocks[-1].tag is not None and not blocks[-1].is_closed else None

@@ -30,7 +30,7 @@ from lightningrl.errors import SandboxUnavailable
 from lightningrl.judges.code.calls import CallsGold, compare_calls, read_calls
 from lightningrl.judges.code.program import extract_program
 from lightningrl.judges.code.stdio import StdioGold, read_stdio, run_stdio
-from lightningrl.judges.code.test_cases import TestsGold, TestsResult, make_checker, read_tests, run_tests
+from lightningrl.judges.code.test_cases import TestsGold, TestsResult, make_test_runner, read_tests, run_tests
 from lightningrl.judges.protocol import check_lengths
 from lightningrl.judges.worker import Worker
 from lightningrl.sandbox.jail import JailPool, Limits, run_calls
@@ -61,9 +61,9 @@ class CodeJudge:
         self._memo_size = memo_size
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="code-judge")
         self._jails = JailPool() if shares_jails else None
-        self._checkers: SimpleQueue[Worker] = SimpleQueue()
+        self._test_runners: SimpleQueue[Worker] = SimpleQueue()
         for _ in range(workers):
-            self._checkers.put(make_checker())
+            self._test_runners.put(make_test_runner())
 
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
         """Verdicts in order. `value` is the fraction of tests passed; `correct`: all passed and no limit was broken.
@@ -94,12 +94,12 @@ class CodeJudge:
         if self._jails is not None:
             self._jails.close()  # before the threads that made them end: those in use end when they come back
         self._pool.shutdown(cancel_futures=True)
-        while not self._checkers.empty():
-            self._checkers.get().close()
+        while not self._test_runners.empty():
+            self._test_runners.get().close()
 
     def _judge_program(self, job: _Job) -> Verdict:
         start = time.monotonic()
-        result = _once_more_if_lost(lambda: self._run(job))
+        result = _retry_if_lost(lambda: self._run(job))
         return _verdict(job, result, time.monotonic() - start)
 
     def _run(self, job: _Job) -> TestsResult:
@@ -110,14 +110,14 @@ class CodeJudge:
             return compare_calls(job.gold, results)
         if isinstance(job.gold, StdioGold):
             return run_stdio(job.program, job.gold, self._limits, self._jails)
-        checker = self._checkers.get()
+        runner = self._test_runners.get()
         try:
-            return run_tests(job.program, job.gold, checker, self._limits, job.key[:64], self._jails)
+            return run_tests(job.program, job.gold, runner, self._limits, job.key[:64], self._jails)
         except BaseException:  # it may be in the middle of a job: the next one gets a new process
-            checker.close()
+            runner.close()
             raise
         finally:
-            self._checkers.put(checker)
+            self._test_runners.put(runner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,8 @@ def _gold_error(uid: str, error: str, seconds: float) -> Verdict:
     return Verdict(False, None, "gold_error", detail=f"gold data of {uid}: {error}", seconds=seconds)
 
 
-def _once_more_if_lost(attempt: Callable[[], TestsResult]) -> TestsResult:
-    """A jail or a checker that someone killed is replaced and the judgement repeated, once: the program may do it.
+def _retry_if_lost(attempt: Callable[[], TestsResult]) -> TestsResult:
+    """A jail or a runner that someone killed is replaced and the judgement repeated, once: the program may do it.
 
     A jail killed before its first line looks like one that cannot start.
     """

@@ -19,7 +19,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from lightningrl.judges.code.blocks import OUTSIDE, PYTHON, UNTAGGED, Piece, begins_with_fence, ends_open, pieces_of
+from lightningrl.judges.code.blocks import OUTSIDE, PYTHON, UNTAGGED, Piece, begins_with_fence, open_block, split_pieces
 
 _READS = re.compile(r"\binput\(|\bstdin\b|\bopen\(0|\bfileinput\b")
 _BEGIN, _DONE = (
@@ -52,30 +52,30 @@ def extract_program(response: str, prefill: str = "", entry_point: str | None = 
     >>> extract_program("    return x\\n```\\nThat is all.", "The code:\\n```python\\ndef f(x):\\n", "f")
     'def f(x):\\n    return x'
     """
-    response, prefill = _cleaned(response), _cleaned(prefill)
-    begun = ends_open(prefill)
+    response, prefill = _normalised(response), _normalised(prefill)
+    begun = open_block(prefill)
     if begun is not None and begins_with_fence(response):
-        return _chosen([Piece(PYTHON, begun, False)], pieces_of(response), entry_point)
+        return _choose_program([Piece(PYTHON, begun, False)], split_pieces(response), entry_point)
     ends_with_fence = begun is not None and begins_with_fence(prefill.rpartition("\n")[2])
     if ends_with_fence and not response.lstrip(" \t").startswith("\n"):
         prefill += "\n"
-    return _chosen([], pieces_of(prefill + response), entry_point)
+    return _choose_program([], split_pieces(prefill + response), entry_point)
 
 
-def _cleaned(text: str) -> str:
+def _normalised(text: str) -> str:
     """Line breaks of one kind, no byte-order marks; what MBPP's prompts ask for around the code on lines of its own."""
     text = _BYTE_ORDER_MARK.sub("", text.replace("\r\n", "\n"))
     text = _ONE_LINE.sub(r"\1\n\2\n```", text) if "```" in text else _HTML.sub(r"\n```python\n\1\n```\n", text)
     return _DONE.sub("\n[DONE]", _BEGIN.sub("[BEGIN]\n", text))
 
 
-def _chosen(begun: list[Piece], own: list[Piece], entry_point: str | None) -> str | None:
+def _choose_program(begun: list[Piece], own: list[Piece], entry_point: str | None) -> str | None:
     """begun: what the prompt has begun and the response has not gone on with."""
     essential = _READS if entry_point is None else _definition_of(entry_point)
     pieces = begun + own
     places = [
         (piece.is_complete, piece.kind, place) for place, piece in enumerate(pieces)
-        if place >= len(begun) and piece.kind >= OUTSIDE and essential.search(_flush(piece.text))
+        if place >= len(begun) and piece.kind >= OUTSIDE and essential.search(_dedented(piece.text))
     ]  # fmt: skip
     if not places:
         kinds = {piece.kind for piece in pieces}
@@ -84,8 +84,8 @@ def _chosen(begun: list[Piece], own: list[Piece], entry_point: str | None) -> st
         return program if program.strip() else None
     _, kind, place = max(places)
     earlier = [(piece.text, piece.kind >= kind) for piece in pieces[:place] if piece.kind >= min(kind, UNTAGGED)]
-    program = _flush(pieces[place].text)
-    return "\n".join([*_lacking(program, earlier, entry_point), program])
+    program = _dedented(pieces[place].text)
+    return "\n".join([*_needed_statements(program, earlier, entry_point), program])
 
 
 def _definition_of(name: str) -> re.Pattern[str]:
@@ -93,12 +93,12 @@ def _definition_of(name: str) -> re.Pattern[str]:
     return re.compile(rf"^(?:{defined}|{name}[ \t]*(?::[^=\n]*)?=(?!=))", re.MULTILINE)
 
 
-def _flush(text: str) -> str:
+def _dedented(text: str) -> str:
     """The text at the margin; one that begins there stays as it is."""
     return textwrap.dedent(text) if text.lstrip("\n")[:1] in (" ", "\t") else text
 
 
-def _lacking(program: str, earlier: Sequence[tuple[str, bool]], entry_point: str | None) -> list[str]:
+def _needed_statements(program: str, earlier: Sequence[tuple[str, bool]], entry_point: str | None) -> list[str]:
     """Statements of earlier pieces that bind what the program uses and does not bind; of two, the later one.
 
     What is done with such a name after that (`table[3] = 4`, a loop, `sys.setrecursionlimit(...)`) comes along. A
@@ -107,7 +107,7 @@ def _lacking(program: str, earlier: Sequence[tuple[str, bool]], entry_point: str
     earlier: texts, and whether each is as surely a program as the one that is chosen, so that its every line is code.
     """
     use = _READS if entry_point is None else re.compile(rf"\b{entry_point}\b")
-    parts = [(statement, is_sure) for text, is_sure in earlier for statement in _statements(_flush(text))]
+    parts = [(statement, is_sure) for text, is_sure in earlier for statement in _statements(_dedented(text))]
     statements = [statement for statement, _ in parts]
     binding: dict[str, int] = {}
     filling: dict[str, list[int]] = {}

@@ -1,8 +1,8 @@
-"""Judge a function by a benchmark's test code: the program in a jail, the test code in a checker, plain data between.
+"""Judge a function by a benchmark's test code: the program in a jail, the test code in a runner, plain data between.
 
 Gold data: `{"entry_point": "f", "setup": code, "tests": [code, ...], "time_limit_s": 1}`. `setup` and `tests` are
 trusted; they run in one namespace (`judges/code/test_runner.py`), in which `f` is a function that asks the jail. The
-clock is one for all, `time_limit_s` + 5 s for the program and all its tests, the checker's time included; it begins
+clock is one for all, `time_limit_s` + 5 s for the program and all its tests, the runner's time included; it begins
 when the jail is up.
 
 Known differences from running test and program in one interpreter: what a program does to its arguments is not seen
@@ -25,14 +25,14 @@ from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
 from lightningrl.sandbox.jail import Dialogue, JailPool, Limits, open_dialogue
 from lightningrl.sandbox.limits import JailStatus
 from lightningrl.sandbox.run import START_LIMIT_S
-from lightningrl.sandbox.session import first_that_is_not_refused
+from lightningrl.sandbox.session import rerun_alone_if_refused
 
 GRACE_S = 5.0
 """Beside the time limit, for everything. Published: 2 s; with it the official solution of MBPP 123, 1.7 to over 3 s by
 the machine, failed on a slow one."""
 _END_S = 5.0
-"""For the checker to wind up after the jail's end, on a machine however loaded."""
-_CHECKER = Path(__file__).with_name("test_runner.py")
+"""For the runner to wind up after the jail's end, on a machine however loaded."""
+_TEST_RUNNER = Path(__file__).with_name("test_runner.py")
 _EXITED = "SystemExit"
 
 
@@ -118,34 +118,34 @@ def _compile(*codes: str) -> None:
             raise ValueError(f"test code that does not compile: {error}") from error
 
 
-def make_checker() -> Worker:
-    """A checker, started at its first use. The hash seed is the jail's: sets have the same order on both sides."""
+def make_test_runner() -> Worker:
+    """A runner, started at its first use. The hash seed is the jail's: sets have the same order on both sides."""
     # -s -S -P and the cleared environment isolate as -I does; -I itself would ignore PYTHONHASHSEED.
-    argv = (sys.executable, "-s", "-S", "-P", "-B", str(_CHECKER))
+    argv = (sys.executable, "-s", "-S", "-P", "-B", str(_TEST_RUNNER))
     return Worker(argv, {"PATH": os.defpath, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"})
 
 
 def run_tests(
-    program: str, gold: TestsGold, checker: Worker, limits: Limits, seed: str, pool: JailPool | None = None
+    program: str, gold: TestsGold, runner: Worker, limits: Limits, seed: str, pool: JailPool | None = None
 ) -> TestsResult:
     """seed: of the tests' own random draws; pool: of jails to use. Raises SandboxUnavailable when none starts."""
-    return first_that_is_not_refused(lambda pool: _run_once(program, gold, checker, limits, seed, pool), pool)
+    return rerun_alone_if_refused(lambda pool: _run_once(program, gold, runner, limits, seed, pool), pool)
 
 
 def _run_once(
-    program: str, gold: TestsGold, checker: Worker, limits: Limits, seed: str, pool: JailPool | None
+    program: str, gold: TestsGold, runner: Worker, limits: Limits, seed: str, pool: JailPool | None
 ) -> tuple[TestsResult, bool]:
     """And whether the jail was killed for what the program asked of it, because it is one of a pool."""
     limits = gold.limits(limits)
-    if checker.pid is None:  # its start is not the candidate's time
-        checker.send({"answer": None}, time.monotonic() + START_LIMIT_S)
+    if runner.pid is None:  # its start is not the candidate's time
+        runner.send({"answer": None}, time.monotonic() + START_LIMIT_S)
     outcomes: list[TestOutcome] = []
     end: dict[str, Any] = {"broken": "", "too_large": False, "gold_error": ""}
     is_late, lost = False, ""
     with open_dialogue(program, gold.entry_point, limits=limits, pool=pool) as dialogue:
         if dialogue.load_error is None and dialogue.status()[0] == "ok":
             try:
-                end = _check(gold, checker, dialogue, seed, outcomes)
+                end = _check(gold, runner, dialogue, seed, outcomes)
             except WorkerLate:
                 is_late = True
             except WorkerLost as error:
@@ -170,19 +170,19 @@ def _run_once(
 
 
 def _check(
-    gold: TestsGold, checker: Worker, dialogue: Dialogue, seed: str, outcomes: list[TestOutcome]
+    gold: TestsGold, runner: Worker, dialogue: Dialogue, seed: str, outcomes: list[TestOutcome]
 ) -> dict[str, Any]:
-    """Carry lines between checker and jail until all tests have an outcome; the checker's last message."""
+    """Carry lines between runner and jail until all tests have an outcome; the runner's last message."""
 
     def deadline() -> float:
         return dialogue.deadline + (_END_S if dialogue.is_over else 0)
 
     job = {"setup": gold.setup, "tests": gold.tests, "entry_point": gold.entry_point, "seed": seed}
-    checker.send(job, deadline())
+    runner.send(job, deadline())
     while True:
-        message = checker.receive(deadline())
+        message = runner.receive(deadline())
         if "ask" in message:
-            checker.send({"answer": dialogue.ask(message["ask"])}, deadline())
+            runner.send({"answer": dialogue.ask(message["ask"])}, deadline())
         elif "outcome" in message:
             outcomes.append(TestOutcome(**message["outcome"]))
         else:

@@ -30,13 +30,13 @@ from typing import IO, Any
 sys.path.insert(0, os.path.abspath(__file__).rsplit(os.sep, 4)[0])
 
 from lightningrl.judges.worker import channels
-from lightningrl.sandbox import codec, kinds
+from lightningrl.sandbox import codec, plain_types
 
 MEMORY_BYTES = 1 << 30
 _LIBC = ctypes.CDLL(None)
 
 
-class Ended(BaseException):
+class JailEnded(BaseException):
     """The jail answers no more; not an Exception, so that test code does not take it for one of the program's."""
 
 
@@ -44,7 +44,7 @@ class CandidateError(Exception):
     """The program raised something of which there is no builtin class to raise here."""
 
 
-class Jail:
+class JailProxy:
     """This side of the conversation. Every answer is read strictly: anything else ends the judgement."""
 
     def __init__(self, source: IO[str], sink: IO[str], entry_point: str) -> None:
@@ -53,7 +53,7 @@ class Jail:
         self._handles: dict[int, Handle] = {}
         self.is_over = False
         self.broken, self.is_too_large = "", False
-        self.asked = 0
+        self.n_requests = 0
         self.last = ""
         """The newest call and its answer, for people."""
         self.saw_exit = False
@@ -66,23 +66,23 @@ class Jail:
 
     def ask(self, **operation: Any) -> Any:
         if self.is_over:
-            raise Ended
+            raise JailEnded
         # Unpredictable, so that an answer written before it was asked for is never the answer.
         number = os.urandom(8).hex()
         line = codec.dumps({"id": number, **operation}, refer=_number_of)
-        self.asked += 1
+        self.n_requests += 1
         send(self._sink, {"ask": line})
         answer = receive(self._source)["answer"]
         if answer is None:
             self.is_over = True
-            raise Ended
+            raise JailEnded
         self.last = f"{_short(line[line.find('op') - 1 :])} gave {_short(_without(answer, number))}"
         try:
             return self._read(answer, number)
         except codec.CodecError as error:
             self.broken, self.is_too_large = f"{error}"[:200], isinstance(error, codec.TooLarge)
             self.is_over = True
-            raise Ended from None
+            raise JailEnded from None
 
     def _read(self, line: str, number: str) -> Any:
         if not line.isascii():
@@ -104,9 +104,9 @@ class Jail:
         handle = self._handles.setdefault(number, Handle(self, number))
         if value is None:
             return handle
-        if type(value) not in LIKES:
+        if type(value) not in LIKE_TYPES:
             raise codec.CodecError("an object that equals a value of another kind")
-        like = LIKES[type(value)](value)
+        like = LIKE_TYPES[type(value)](value)
         like._handle = handle
         return like
 
@@ -116,7 +116,7 @@ class Handle:
 
     __slots__ = ("_jail", "_number")
 
-    def __init__(self, jail: Jail, number: int) -> None:
+    def __init__(self, jail: JailProxy, number: int) -> None:
         object.__setattr__(self, "_jail", jail)
         object.__setattr__(self, "_number", number)
 
@@ -148,7 +148,7 @@ class Handle:
         return "<an object of the program>"
 
 
-def _like(kind: type) -> type:
+def _like_type(kind: type) -> type:
     """A subclass of a plain type, for objects of the program that equal a value of it: that value, made here."""
 
     def attribute(self: Any, name: str) -> Any:
@@ -157,13 +157,13 @@ def _like(kind: type) -> type:
     return type(f"Like_{kind.__name__}", (kind,), {"__getattr__": attribute})
 
 
-LIKES = {kind: _like(kind) for kind in kinds.BASES}
+LIKE_TYPES = {kind: _like_type(kind) for kind in plain_types.BASES}
 
 
 class Namespace(dict[str, Any]):
     """The globals of the test code. Names that it lacks are modules of the standard library, else the program's."""
 
-    def __init__(self, jail: Jail) -> None:
+    def __init__(self, jail: JailProxy) -> None:
         super().__init__(__name__="tests", __builtins__=builtins)
         self._jail = jail
 
@@ -198,11 +198,11 @@ def _die_with_parent() -> None:
 
 def run(job: dict[str, Any], source: IO[str], sink: IO[str]) -> dict[str, Any]:
     """Every test on its own, in one namespace; their outcomes are sent, the rest is returned."""
-    jail = Jail(source, sink, job["entry_point"])
+    jail = JailProxy(source, sink, job["entry_point"])
     random.seed(job["seed"])
     namespace = Namespace(jail)
     passed, _, setup_message = _attempt(job["setup"], "<setup>", namespace, jail)
-    if not passed and not jail.asked:
+    if not passed and not jail.n_requests:
         return _ending(jail) | {"gold_error": f"the setup of the tests fails by itself: {setup_message}"}
 
     def entry(*args: Any, **kwargs: Any) -> Any:
@@ -219,16 +219,16 @@ def run(job: dict[str, Any], source: IO[str], sink: IO[str]) -> dict[str, Any]:
     return _ending(jail)
 
 
-def _ending(jail: Jail) -> dict[str, Any]:
+def _ending(jail: JailProxy) -> dict[str, Any]:
     return {"broken": jail.broken, "too_large": jail.is_too_large, "gold_error": ""}
 
 
-def _attempt(code: str, name: str, namespace: Namespace, jail: Jail) -> tuple[bool, bool | None, str]:
+def _attempt(code: str, name: str, namespace: Namespace, jail: JailProxy) -> tuple[bool, bool | None, str]:
     """Whether it ran to its end, whether the published executor would say so, and what happened otherwise."""
     jail.saw_exit, jail.compared, jail.last, message = False, False, "", ""
     try:
         exec(compile(code, name, "exec", dont_inherit=True), namespace)
-    except Ended:
+    except JailEnded:
         message = "the jail had ended"
     except BaseException as error:  # test code raises anything; whatever it is, the test is not passed
         message = f"{type(error).__name__} {_short(ascii(str(error)))}"
@@ -244,7 +244,7 @@ def _attempt(code: str, name: str, namespace: Namespace, jail: Jail) -> tuple[bo
 
 
 def _number_of(value: Any) -> int:
-    if type(value) in LIKES.values():
+    if type(value) in LIKE_TYPES.values():
         value = value._handle
     if type(value) is not Handle:
         raise codec.CodecError(f"the test passes a {type(value).__name__} to the program, which is no plain data")

@@ -3,7 +3,7 @@ r"""Whether two expressions are equal: math-verify's parser, and values at rando
 Two expressions are equal when their values agree at several points, rational ones exactly and others to 90 digits; for
 every letter a random rational of either sign. No approximation passes for the number that it is near: a rational number
 never equals an irrational one, and an answer may not be made of huge or tiny numbers that the gold answer does not have
-(`_extremes`) unless both are rational. Where no imaginary unit is in sight they are functions of real numbers:
+(`_extreme_magnitudes`) unless both are rational. Without an imaginary unit they are functions of real numbers:
 an odd root of a negative number is real, a point where an even root or a logarithm is not real says nothing, and a
 letter whose sign decides whether one is real (`\sqrt{1/n}`, `\ln\frac ab`) is positive. `\sqrt{x^2}` is `|x|` and not
 `x`. Where that decides nothing, complex values are compared, and where those do not, math-verify compares the parsed
@@ -43,7 +43,7 @@ class Algebra:
 
         config = ConversionConfig(lowercase_symbols=False)  # R and r are two letters
         self._read = lambda text: latex2sympy(text, conversion_config=config)
-        self.reads_gold = False
+        self.is_reading_gold = False
         """Whether it is the gold answer's expression that is being read."""
 
     def __call__(self, one: str, other: str) -> bool:
@@ -51,9 +51,9 @@ class Algebra:
         import sympy
 
         asks_ratio = _RATIO.match(one)
-        self.reads_gold = True
+        self.is_reading_gold = True
         a = self._parse(one[asks_ratio.end() :] if asks_ratio else one)
-        self.reads_gold = False
+        self.is_reading_gold = False
         b = self._parse(other)
         if asks_ratio:
             return _is_ratio(a, b, asks_ratio[1].strip())
@@ -81,7 +81,7 @@ class Algebra:
 def _is_ratio(a: Any, b: Any, sign: str) -> bool:
     if not (a.free_symbols and b.free_symbols):
         return False  # `0=1` and `0=2` say nothing of anything
-    if _extremes(b) - _extremes(a):
+    if _extreme_magnitudes(b) - _extreme_magnitudes(a):
         return False
     if a == 0 or b == 0:
         return bool(a == b)
@@ -121,9 +121,9 @@ def _agree_at(pair: tuple[Any, Any], points: Iterator[dict[Any, Any]]) -> bool |
 
 def _real_points(pair: tuple[Any, Any], letters: list[Any]) -> Iterator[dict[Any, Any]]:
     """Points where both sides are real, up to POINTS of them; letters that must be positive are."""
-    demands = [demand for each in pair for demand in _demands(each)]
+    demands = [demand for each in pair for demand in _positivity_conditions(each)]
     draw = random.Random(_SEED)
-    positive = {letter for letter in letters if any(_turns_with(demand, letter, letters) for demand in demands)}
+    positive = {letter for letter in letters if any(_changes_sign_with(demand, letter, letters) for demand in demands)}
     found = 0
     for _ in range(TRIES if letters and demands else POINTS if letters else 1):
         drawn = {letter: _rational(draw) for letter in letters}
@@ -135,7 +135,7 @@ def _real_points(pair: tuple[Any, Any], letters: list[Any]) -> Iterator[dict[Any
             return
 
 
-def _demands(expression: Any) -> list[Any]:
+def _positivity_conditions(expression: Any) -> list[Any]:
     """What must be positive for the expression to be real: under even roots, in logarithms, below letters."""
     import sympy
 
@@ -149,7 +149,7 @@ def _demands(expression: Any) -> list[Any]:
     return [part for part in found if not part.is_positive]
 
 
-def _turns_with(demand: Any, letter: Any, letters: list[Any]) -> bool:
+def _changes_sign_with(demand: Any, letter: Any, letters: list[Any]) -> bool:
     """Whether the demand changes its sign, and nothing else, when the letter does."""
     if letter not in demand.free_symbols:
         return False
@@ -194,7 +194,7 @@ def _same_at(a: Any, b: Any, point: dict[Any, Any]) -> bool | None:
         return exact[0] == exact[1]
     if any(one is not None and other.subs(point).is_irrational for one, other in zip(exact, (b, a), strict=True)):
         return False
-    if _extremes(b) - _extremes(a):
+    if _extreme_magnitudes(b) - _extreme_magnitudes(a):
         return False
     values = _value(a, point), _value(b, point)
     if None in values:
@@ -213,7 +213,7 @@ def _exact(expression: Any, point: dict[Any, Any]) -> Any:
     return value if isinstance(value, sympy.Rational) else None
 
 
-def _extremes(expression: Any) -> set[float]:
+def _extreme_magnitudes(expression: Any) -> set[float]:
     """The magnitudes (decimal logarithms, without sign) of the numbers in it of more than EXTREME digits or places."""
     import sympy
 

@@ -17,20 +17,20 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from lightningrl.judges.math.bare import bare
-from lightningrl.judges.math.polish import (
+from lightningrl.judges.math.notation import (
     OF_ONE_NUMBER,
     brackets,
     has_common_number,
     is_one_term,
     is_plain,
-    polish,
+    notation,
     size,
 )
 from lightningrl.judges.math.question import Question
+from lightningrl.judges.math.reduced_form import reduced_form
 from lightningrl.judges.math.tree import Node, read
 from lightningrl.judges.math.value import same_ratio, same_value
-from lightningrl.judges.math.work import form, rational, work
+from lightningrl.judges.math.work import canonical, rational, remaining_work
 
 _MOVED = ("the letter", "a letter in a denominator", "a root", "a power of a product")
 """Work that an equation may get when it is moved about."""
@@ -50,17 +50,19 @@ def unfinished(gold: str, found: str, question: Question | None) -> str | None:
     tree, answer = read(gold), read(found)
     if answer is None or tree is None:  # what cannot be read cannot be seen to be worked out
         return None if tree is None else "cannot be seen to be worked out"
-    if work(answer) - _allowed(tree):
+    if remaining_work(answer) - _allowed(tree):
         return "is not worked out"
-    if form(answer) == form(tree):
+    if canonical(answer) == canonical(tree):
         return None
-    if form(answer) in question.nodes or (bare(answer) in question.bare and bare(answer) != bare(tree)):
+    if canonical(answer) in question.nodes or (
+        reduced_form(answer) in question.reduced_forms and reduced_form(answer) != reduced_form(tree)
+    ):
         return "is copied from the question"
-    lacks = polish(answer) - polish(tree)
+    lacks = notation(answer) - notation(tree)
     is_wanted = not (question.expands and lacks & {"brackets", "brackets in a sum"})
     is_wanted &= not (question.factors and brackets(answer) < brackets(tree))
     is_wanted &= not (question.factors and has_common_number(answer) and not has_common_number(tree))
-    if is_wanted and all(_is_another_way(tree, answer, lacks, node) for node in stated(question, tree)):
+    if is_wanted and all(_is_another_way(tree, answer, lacks, node) for node in other_forms(question, tree)):
         return None
     return "is not in the form that the question asks for"
 
@@ -73,24 +75,29 @@ def is_solved(gold: tuple[str, str], found: tuple[str, str], question: Question 
     if len(trees) < 4:
         return True
     left, right, *answer = trees
-    undone = frozenset().union(*map(work, answer)) - work(left) - work(right)
+    undone = frozenset().union(*map(remaining_work, answer)) - remaining_work(left) - remaining_work(right)
     if any(not kind.startswith(_MOVED) for kind in undone):
         return False
-    forms = {form(side) for side in answer}
-    if any({form(a), form(b)} == forms for a, b in question.equations) and forms != {form(left), form(right)}:
+    forms = {canonical(side) for side in answer}
+    if any({canonical(a), canonical(b)} == forms for a, b in question.equations) and forms != {
+        canonical(left),
+        canonical(right),
+    }:
         return False
-    is_explicit = left.kind == "name" and form(answer[0]) != form(left) and form(answer[1]) != form(left)
+    is_explicit = (
+        left.kind == "name" and canonical(answer[0]) != canonical(left) and canonical(answer[1]) != canonical(left)
+    )
     return not (is_explicit and any(same_ratio((left, right), equation) for equation in question.equations))
 
 
-def is_given(name: str, values: list[str], question: Question) -> bool:
+def is_stated(name: str, values: list[str], question: Question) -> bool:
     """Whether the question itself says that the name has the value."""
     said = "=".join((name, *values)).replace(" ", "")
     return any(span.replace(" ", "") == said for span in question.spans)
 
 
 def _allowed(gold: Node) -> frozenset[str]:
-    found = work(gold)
+    found = remaining_work(gold)
     if gold.kind == "number" and gold.name == "mixed":
         found |= {"like terms"}  # `1+\frac45` is how a mixed number is read
     return (
@@ -103,22 +110,22 @@ def _is_another_way(gold: Node, answer: Node, lacks: frozenset[str], node: Node)
 
     lacks: what the answer has that a question may want gone, and the gold has not.
     """
-    if lacks and is_one_term(node) and "a root" in work(gold):
+    if lacks and is_one_term(node) and "a root" in remaining_work(gold):
         return False
     is_a_task = is_plain(node) if rational(gold) is not None else not _has_functions(node)
-    if is_a_task and lacks & polish(node) - (frozenset() if is_plain(node) else OF_ONE_NUMBER):
+    if is_a_task and lacks & notation(node) - (frozenset() if is_plain(node) else OF_ONE_NUMBER):
         return False
     if rational(gold) is None and size(answer) > 2 * size(gold) + 2:
         return False
-    return not {"brackets", "brackets in a sum"} & polish(gold) or brackets(answer) >= brackets(gold)
+    return not {"brackets", "brackets in a sum"} & notation(gold) or brackets(answer) >= brackets(gold)
 
 
 def _has_functions(node: Node) -> bool:
-    return any(kind.startswith("a function") for kind in work(node))
+    return any(kind.startswith("a function") for kind in remaining_work(node))
 
 
 @lru_cache(maxsize=4096)
-def stated(question: Question, gold: Node) -> tuple[Node, ...]:
+def other_forms(question: Question, gold: Node) -> tuple[Node, ...]:
     """Where the question states the gold's value in another way than the gold does."""
-    own = form(gold)
+    own = canonical(gold)
     return tuple(node for text, node in question.nodes.items() if text != own and same_value(gold, node))

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from lightningrl.judges.boxed_answer import extract_boxes
 from lightningrl.judges.compat import published_equal
-from lightningrl.judges.math import parts
+from lightningrl.judges.math import delimiters
 from lightningrl.judges.math import text as math_text
 from lightningrl.judges.math.question import read_question, states_a_problem
 from lightningrl.judges.math.rules import equal
@@ -41,7 +41,7 @@ START_S = 120.0
 ITEMS_A_WORKER = 5_000
 """Then it is started anew: sympy's caches grow."""
 MEMO = 65_536
-_WORKER_FILE = "worker.py"
+_WORKER_FILE = "algebra_worker.py"
 
 
 class _Pair(NamedTuple):
@@ -56,7 +56,7 @@ class _Pair(NamedTuple):
     """The last box, which the published rules judge."""
 
 
-class _AsksAlgebra(Exception):
+class _NeedsAlgebra(Exception):
     """The rules alone do not decide."""
 
 
@@ -90,7 +90,7 @@ class MathJudge:
         for pair in pairs:
             if not isinstance(pair, _Pair) or pair in self._memo or pair in pending:
                 continue
-            decided = self._decided(pair)
+            decided = self._decide_by_rules(pair)
             if decided is not None:
                 self._remember(pair, decided)
             else:
@@ -121,7 +121,7 @@ class MathJudge:
         compat = published_equal(pair.gold, pair.last)
         self._memo[pair] = replace(verdict, extracted=pair.found, detail=detail, compat=compat)
 
-    def _decided(self, pair: _Pair) -> Verdict | None:
+    def _decide_by_rules(self, pair: _Pair) -> Verdict | None:
         """What the rules say by themselves; None: algebra is asked."""
         start = time.monotonic()
         try:
@@ -134,8 +134,8 @@ class MathJudge:
                 return None
             question = None if pair.question is None else read_question(pair.question)
             reasons: list[str] = []
-            is_equal = equal(pair.gold, pair.found, _ask_algebra, question, reasons)
-        except _AsksAlgebra:
+            is_equal = equal(pair.gold, pair.found, _needs_algebra, question, reasons)
+        except _NeedsAlgebra:
             return None
         except math_text.Unreadable as error:
             return Verdict(False, 0.0, "unparsable", detail=str(error), seconds=time.monotonic() - start)
@@ -233,8 +233,8 @@ def _items(answer: str) -> int:
         return 1
     text = re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*", "", text)
     inside = text[2:-2] if text.startswith("\\{") and text.endswith("\\}") else text
-    return len(parts.items(inside))
+    return len(delimiters.items(inside))
 
 
-def _ask_algebra(one: str, other: str) -> bool:
-    raise _AsksAlgebra
+def _needs_algebra(one: str, other: str) -> bool:
+    raise _NeedsAlgebra

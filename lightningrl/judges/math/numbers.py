@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from lightningrl.judges.math import parts
+from lightningrl.judges.math import delimiters
 from lightningrl.judges.math.context import Context
 from lightningrl.judges.math.question import BASES
 from lightningrl.judges.math.tree import read
@@ -35,7 +35,7 @@ def number(text: str) -> Fraction | None:
     (Fraction(-3, 2), Fraction(1, 2), Fraction(9, 5), Fraction(1, 2), None)
     """
     text = text.strip()
-    while text.startswith("{") and text.endswith("}") and parts.closes_at_the_end(text):
+    while text.startswith("{") and text.endswith("}") and delimiters.closes_at_the_end(text):
         text = text[1:-1].strip()
     if match := _NUMBER.fullmatch(text):
         return Fraction(f"{match[1]}.{match[2]}") if match[2] else Fraction(int(match[1]))

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from lightningrl.judges.math import parts
-from lightningrl.judges.math.bare import bare
+from lightningrl.judges.math import delimiters
+from lightningrl.judges.math.reduced_form import reduced_form
 from lightningrl.judges.math.text import Unreadable, clean
 from lightningrl.judges.math.tree import Node, read
-from lightningrl.judges.math.work import form, walk
+from lightningrl.judges.math.work import canonical, walk
 
 MAX_CHARS = 20_000
 """Of a question's text that are read."""
@@ -113,12 +113,12 @@ class Question:
     @cached_property
     def nodes(self) -> dict[str, Node]:
         """Everything that it states in more than one sign, its parts included, by their form."""
-        return {form(node): node for side in self.sides for node in walk(side) if _is_written_out(node)}
+        return {canonical(node): node for side in self.sides for node in walk(side) if _is_written_out(node)}
 
     @cached_property
-    def bare(self) -> frozenset[str]:
+    def reduced_forms(self) -> frozenset[str]:
         """All of that by its text without what takes itself back (`bare`)."""
-        return frozenset(map(bare, self.nodes.values()))
+        return frozenset(map(reduced_form, self.nodes.values()))
 
     @cached_property
     def equations(self) -> tuple[tuple[Node, Node], ...]:
@@ -144,7 +144,7 @@ def _is_written_out(node: Node) -> bool:
 
 
 def _expressions(span: str) -> list[str]:
-    return [item for part in RELATION.split(span) for item in parts.split(part.strip(), ",") if item]
+    return [item for part in RELATION.split(span) for item in delimiters.split(part.strip(), ",") if item]
 
 
 @lru_cache(maxsize=8192)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 
-from lightningrl.judges.math import parts as math_parts
+from lightningrl.judges.math import delimiters
 from lightningrl.judges.math.context import Context
-from lightningrl.judges.math.finished import is_given, is_solved
+from lightningrl.judges.math.finished import is_solved, is_stated
 from lightningrl.judges.math.numbers import exact, is_percentage, number
 
 _RELATION = re.compile(r"\\(?:le|ge|ne|equiv)(?![A-Za-z])\s*|[=<>]")
@@ -67,7 +67,7 @@ def name_of(text: str, context: Context) -> str | None:
 
 def named_list(text: str) -> list[str]:
     """A list's items; where all of them, or the first alone, say the same name, without it."""
-    items = math_parts.items(text)
+    items = delimiters.items(text)
     if len(items) < 2 or "=" not in items[0]:
         return items
     name, _, value = items[0].partition("=")
@@ -79,12 +79,12 @@ def named_list(text: str) -> list[str]:
 
 def relations(gold: str, found: str, context: Context) -> bool | None:
     """`x = 5`, `y = 2x + 3`, `1 < x \\le 2`: the same value, the same sides, or the same relation moved about."""
-    if not _RELATION.search(gold + found) or any(len(math_parts.items(text)) > 1 for text in (gold, found)):
+    if not _RELATION.search(gold + found) or any(len(delimiters.items(text)) > 1 for text in (gold, found)):
         return None
     (golds, gold_signs), (sides, signs) = split(gold), split(found)
     if not gold_signs and not signs:
         return None
-    if _is_the_value(_said_of_a_value(golds, gold_signs, context), _said_of_a_value(sides, signs, context), context):
+    if _is_the_value(_equal_sides(golds, gold_signs, context), _equal_sides(sides, signs, context), context):
         return True
     if len(golds) != len(sides):
         return False
@@ -93,10 +93,10 @@ def relations(gold: str, found: str, context: Context) -> bool | None:
     flipped = [_FLIPPED.get(sign, sign) for sign in reversed(signs)]
     if gold_signs == flipped and context.in_order(golds, list(reversed(sides))):
         return True
-    return len(golds) == 2 and _moved(golds, gold_signs[0], sides, signs[0], context)
+    return len(golds) == 2 and _is_rearranged(golds, gold_signs[0], sides, signs[0], context)
 
 
-def _said_of_a_value(sides: list[str], signs: list[str], context: Context) -> tuple[str | None, list[str]] | None:
+def _equal_sides(sides: list[str], signs: list[str], context: Context) -> tuple[str | None, list[str]] | None:
     """A value's name, where it has one, and the expressions that are said to be equal to it, the result last."""
     if set(signs) - {"=", "\\equiv"} or not all(sides):
         return None
@@ -117,7 +117,7 @@ def _is_the_value(
     """Whether all that is said of a value is true of the gold's, and the result is worked out."""
     if gold is None or found is None or (gold[0] and found[0] and not _same_name(gold[0], found[0])):
         return False
-    if found[0] and not gold[0] and context.question is not None and is_given(found[0], found[1], context.question):
+    if found[0] and not gold[0] and context.question is not None and is_stated(found[0], found[1], context.question):
         return False  # the question's `x = 4` is no answer to what m is
     if gold[0] is None and len(gold[1]) > 1 and _has_letters(*gold[1]):
         return False  # an equation, not a value
@@ -138,16 +138,16 @@ def _percentages_first(sides: list[str], golds: list[str]) -> list[str]:
 
 
 def _same_name(gold: str, found: str) -> bool:
-    def bare(name: str) -> str:
+    def normalised(name: str) -> str:
         return re.sub(r"\s|\\text|[{}]", "", name).casefold() if "text" in name else name.replace(" ", "")
 
-    if bare(gold) == bare(found):
+    if normalised(gold) == normalised(found):
         return True
     graphs = [re.fullmatch(r"y|[A-Za-z]\([a-z]\)", name) is not None for name in (gold, found)]
     return all(graphs) and "y" in (gold, found)  # `f(x) = 2x + 3` is the graph's `y = 2x + 3`
 
 
-def _moved(golds: list[str], gold_sign: str, sides: list[str], sign: str, context: Context) -> bool:
+def _is_rearranged(golds: list[str], gold_sign: str, sides: list[str], sign: str, context: Context) -> bool:
     """Whether two relations of two sides say the same, moved about or multiplied by a number."""
     if {gold_sign, sign} <= {"="} or gold_sign == sign == "\\ne":
         question = "RATIO"
@@ -227,11 +227,11 @@ def _intervals(text: str) -> tuple[list[Interval], str] | None:
     if text in ("\\mathbb{R}", "\\R"):
         return [("(", _MINUS_INFINITY, _INFINITY, ")")], letter
     if not _RELATION.search(text):
-        found = [_interval(part) for part in math_parts.split(text, "\\cup")]
+        found = [_interval(part) for part in delimiters.split(text, "\\cup")]
         return ([each for each in found if each], letter) if all(found) else None
     found, letters = [], set()
-    for part in math_parts.items(text):
-        said = _said(part)
+    for part in delimiters.items(text):
+        said = _inequality_intervals(part)
         if said is None:
             return None
         found += said[0]
@@ -240,9 +240,9 @@ def _intervals(text: str) -> tuple[list[Interval], str] | None:
 
 
 def _interval(text: str) -> Interval | None:
-    if len(text) < 5 or text[0] not in "([" or text[-1] not in ")]" or not math_parts.closes_at_the_end(text):
+    if len(text) < 5 or text[0] not in "([" or text[-1] not in ")]" or not delimiters.closes_at_the_end(text):
         return None
-    ends = math_parts.split(text[1:-1], ",")
+    ends = delimiters.split(text[1:-1], ",")
     return (
         (text[0], ends[0].replace("+\\infty", "\\infty"), ends[1].replace("+\\infty", "\\infty"), text[-1])
         if len(ends) == 2
@@ -250,7 +250,7 @@ def _interval(text: str) -> Interval | None:
     )
 
 
-def _said(text: str) -> tuple[list[Interval], str] | None:
+def _inequality_intervals(text: str) -> tuple[list[Interval], str] | None:
     """What `x < 3`, `-1 < x \\le 6` or `x \\ne 2` says of a letter."""
     sides, signs = split(text)
     if len(sides) == 2:

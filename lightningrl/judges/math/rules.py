@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import re
 
-from lightningrl.judges.math import parts as math_parts
-from lightningrl.judges.math import units
+from lightningrl.judges.math import delimiters, units
 from lightningrl.judges.math.context import MAX_ITEMS, Algebra, Context
 from lightningrl.judges.math.finished import unfinished
 from lightningrl.judges.math.numbers import based, exact, is_percentage, number, percentages
@@ -55,7 +54,7 @@ def _same(gold: str, found: str, context: Context) -> bool:
     golds = [part for part in re.split(r"\\approx(?![A-Za-z])", gold) if part.strip()]
     if len(golds) > 1:  # the gold says its value twice
         return any(_same(part.strip(), found, context) for part in golds)
-    gold, found = _bare(gold), _bare(found)
+    gold, found = _strip_wrapping(gold), _strip_wrapping(found)
     for rule in _KINDS:
         verdict = rule(gold, found, context)
         if verdict is not None:
@@ -80,9 +79,9 @@ def _is_finished(gold: str, found: str, context: Context) -> bool:
     return reason is None
 
 
-def _bare(text: str) -> str:
+def _strip_wrapping(text: str) -> str:
     r"""Without `x \in` before a set, braces around all of it, a comma at its end, and what it is said to be about."""
-    while text.startswith("{") and text.endswith("}") and math_parts.closes_at_the_end(text):
+    while text.startswith("{") and text.endswith("}") and delimiters.closes_at_the_end(text):
         text = text[1:-1].strip()
     text = re.split(r"\\approx(?![A-Za-z])", text)[0].strip() or text
     if (system := _SYSTEM.fullmatch(text)) and "&" not in text:
@@ -96,7 +95,7 @@ def _bare(text: str) -> str:
 
 def _ratios(gold: str, found: str, context: Context) -> bool | None:
     """`3:4` and times: part by part, not cancelled."""
-    parts = [math_parts.split(text, ":") for text in (gold, found)]
+    parts = [delimiters.split(text, ":") for text in (gold, found)]
     if len(parts[1]) == 1 < len(parts[0]):
         parts[1] = re.split(r"(?<=[0-9])\s*(?:\\text\{ ?to ?\}| to )\s*(?=[0-9])", found)
     if all(len(part) == 1 for part in parts):

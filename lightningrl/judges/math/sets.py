@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from lightningrl.judges.math import parts as math_parts
+from lightningrl.judges.math import delimiters
 from lightningrl.judges.math.context import Context
 from lightningrl.judges.math.numbers import times
 from lightningrl.judges.math.relations import named_list
@@ -73,7 +73,7 @@ def sets(gold: str, found: str, context: Context) -> bool | None:
 
 
 def unions(gold: str, found: str, context: Context) -> bool | None:
-    parts = [math_parts.split(text, r"\cup") for text in (gold, found)]
+    parts = [delimiters.split(text, r"\cup") for text in (gold, found)]
     if all(len(part) == 1 for part in parts):
         return None
     return context.in_any_order(parts[0], parts[1])
@@ -93,7 +93,7 @@ def brackets(gold: str, found: str, context: Context) -> bool | None:
     """Tuples, points and intervals: two items or more between brackets that open first and close last."""
     golds, founds = _bracketed(gold), _bracketed(found)
     if golds is None and founds is None:
-        is_in_square_brackets = found.startswith("[") and found.endswith("]") and math_parts.closes_at_the_end(found)
+        is_in_square_brackets = found.startswith("[") and found.endswith("]") and delimiters.closes_at_the_end(found)
         return False if is_in_square_brackets and not gold.startswith("[") else None
     if golds is None or founds is None:
         return False
@@ -102,7 +102,7 @@ def brackets(gold: str, found: str, context: Context) -> bool | None:
 
 def _coordinates(golds: list[str], found: str, context: Context) -> bool:
     """`x=2, y=4` for the point `(2,4)`: names in the alphabet's order, each said once."""
-    pairs = [re.fullmatch(r"([A-Za-z])=([^=<>]+)", item) for item in math_parts.items(found)]
+    pairs = [re.fullmatch(r"([A-Za-z])=([^=<>]+)", item) for item in delimiters.items(found)]
     names = [pair[1] for pair in pairs if pair]
     if re.search(r"\bor\b|\\lor", found):
         return False
@@ -112,8 +112,8 @@ def _coordinates(golds: list[str], found: str, context: Context) -> bool:
 
 
 def _bracketed(text: str) -> tuple[str, list[str]] | None:
-    if len(text) > 2 and text[0] in "([" and text[-1] in ")]" and math_parts.closes_at_the_end(text):
-        items = [item for part in math_parts.split(text[1:-1], ";") for item in math_parts.split(part, ",")]
+    if len(text) > 2 and text[0] in "([" and text[-1] in ")]" and delimiters.closes_at_the_end(text):
+        items = [item for part in delimiters.split(text[1:-1], ";") for item in delimiters.split(part, ",")]
         if len(items) > 1:
             return text[0] + text[-1], items
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from lightningrl.judges.math.parts import closes_at_the_end
+from lightningrl.judges.math.delimiters import closes_at_the_end
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -83,10 +83,10 @@ _WORDS = (
 )  # fmt: skip
 
 
-def usual(text: str) -> str:
+def normalise_spelling(text: str) -> str:
     r"""The text in LaTeX's usual spelling.
 
-    >>> usual("3√2 ≤ ½π²"), usual(r"{1 \over 2}"), usual(r"\color{red}{\bf 5}")
+    >>> normalise_spelling("3√2 ≤ ½π²"), normalise_spelling(r"{1 \over 2}"), normalise_spelling(r"\color{red}{\bf 5}")
     ('3\\sqrt{2} \\le  \\frac{1}{2}\\pi ^{2}', '\\frac{1 }{ 2}', '5')
     """
     if not text.isascii():
@@ -100,7 +100,7 @@ def usual(text: str) -> str:
     text = _FONT.sub(r"\\text", text)
     for pattern, spelling in _WORDS:
         text = pattern.sub(spelling, text)
-    text = _rounded(_rounded(_infix(text), "\\sqrt", "\\sqrt"), "\\exp", "e^")
+    text = _with_braces(_with_braces(_infix(text), "\\sqrt", "\\sqrt"), "\\exp", "e^")
     text = _LABEL.sub("", text.strip(), count=1) if _LABEL.match(text.strip()) else text
     if match := _ORDINAL.fullmatch(text.strip()):
         text = match[1][:-2] if match[1] else match[2]
@@ -116,7 +116,7 @@ def trim(text: str) -> str:
     return _EDGES.sub("", text).rstrip("\\").strip()
 
 
-def _rounded(text: str, command: str, spelling: str) -> str:
+def _with_braces(text: str, command: str, spelling: str) -> str:
     r"""`\sqrt(2)` as `\sqrt{2}`."""
     start = 0
     while (place := text.find(command + "(", start)) >= 0:

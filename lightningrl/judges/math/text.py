@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from lightningrl.judges.math.spelling import trim, usual
+from lightningrl.judges.math.spelling import normalise_spelling, trim
 
 MAX_CHARS = 1_000
 """The longest answer of MATH has 159; what is longer is not read."""
@@ -89,7 +89,7 @@ def clean(text: str) -> str:
     check(text)
     if _PLAIN.fullmatch(text):
         return text
-    text = usual(_DISPLAY.sub(r"\1", trim(text)))
+    text = normalise_spelling(_DISPLAY.sub(r"\1", trim(text)))
     text = _DISPLAY.sub(r"\1", text).strip()
     while len(text) > 1 and text.startswith("$") and text.endswith("$") and not text.endswith("\\$"):
         text = text[1:-1].strip()

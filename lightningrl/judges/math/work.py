@@ -4,7 +4,7 @@ An unevaluated expression equals its value, so a judge that compares values alon
 box. `work` therefore names what a tree leaves to do, and an answer may leave no more to do than the gold answer does:
 `2^{10}` is no answer to a question whose gold is `1024`, and is one where the gold is `2^{98}`. Unreduced fractions,
 `\sqrt8` and a sum of a number and a root count as worked out here; `polish` names them for the questions that
-ask for nothing else ("reduce 6/8"). `form` is the tree's text with what changes nothing left out, to find copies.
+ask for nothing else ("reduce 6/8"). `canonical` is the tree's text with what changes nothing left out, to find copies.
 """
 
 from __future__ import annotations
@@ -69,21 +69,21 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 @_CACHED
-def work(node: Node) -> frozenset[str]:
+def remaining_work(node: Node) -> frozenset[str]:
     """Kinds of work that the tree leaves to do, and the kinds of number that it is made of; empty for a rational."""
-    found = set().union(*(work(part) for part in node.parts))
+    found = set().union(*(remaining_work(part) for part in node.parts))
     if node.kind == "name":
         return frozenset({f"the letter {node.name}"} if node.name not in ("\\degree", "\\infty") else ())
     if node.kind == "sum":
-        found |= _work_of_a_sum(node)
+        found |= _sum_work(node)
     elif node.kind in ("product", "quotient", "negative"):
         if _is_scientific(node):
             return frozenset()
-        found = set().union(*(work(part) for part, _ in factors(node))) | _work_of_a_product(node)
+        found = set().union(*(remaining_work(part) for part, _ in factors(node))) | _product_work(node)
     elif node.kind == "power":
-        found |= _work_of_a_power(*node.parts)
+        found |= _power_work(*node.parts)
     elif node.kind == "root":
-        found |= _work_of_a_root(*node.parts)
+        found |= _root_work(*node.parts)
     elif node.kind == "function":
         found.add(f"a function: {_group(node.name)}")
     return frozenset(found)
@@ -97,7 +97,7 @@ def _group(name: str) -> str:
     return "counting" if name in ("!", "\\binom") else name
 
 
-def _work_of_a_sum(node: Node) -> set[str]:
+def _sum_work(node: Node) -> set[str]:
     rests = [rest for term in terms(node) for _, rest in _spread(term)]
     has_zero = any(rational(term) == 0 for term in terms(node))
     return {"like terms"} if has_zero or len(set(rests)) < len(rests) else set()
@@ -116,9 +116,9 @@ def _spread(term: Node) -> list[tuple[Fraction, str]]:
             coefficient *= simple[0]
             above.append(simple[1])
         else:
-            (below if inverted else above).append(form(factor))
+            (below if inverted else above).append(canonical(factor))
     if inner is None or any("(" in factor for factor in (*above, *below)):
-        return [(coefficient, _joined(above if inner is None else [*above, form(inner)], below))]
+        return [(coefficient, _joined(above if inner is None else [*above, canonical(inner)], below))]
     spread = [part for each in terms(inner) for part in _spread(each)]
     return [(coefficient * c, _joined([*above, *rest.split("*")] if rest else above, below)) for c, rest in spread]
 
@@ -139,7 +139,7 @@ def _root_in_parts(node: Node) -> tuple[int, str] | None:
     return outside, f"root2[{left}]" if left > 1 else "1"
 
 
-def _work_of_a_product(node: Node) -> set[str]:
+def _product_work(node: Node) -> set[str]:
     found = set()
     parts = [(factor, inverted) for factor, inverted in factors(node) if factor is not _MINUS_ONE]
     above = [factor for factor, inverted in parts if not inverted and factor.kind == "number"]
@@ -225,12 +225,12 @@ def rational(node: Node) -> Fraction | None:
     return above / below if above is not None and below else None
 
 
-def _work_of_a_power(base: Node, exponent: Node) -> set[str]:
+def _power_work(base: Node, exponent: Node) -> set[str]:
     power, number = rational(exponent), rational(base)
     found = {"a power of a product"} if power in (0, 1) else set()
     if power is not None and power.denominator > 1:
         found.add("a root")
-        if number is not None and _comes_out(number, power.denominator):
+        if number is not None and _is_exact_root(number, power.denominator):
             found.add("a root that comes out")
     elif power is not None and (number is not None or _is_a_number(base)):
         found.add("a power of a number")
@@ -245,10 +245,10 @@ def _is_a_number(base: Node) -> bool:
     return not has_letters(base) and (base.kind != "name" or base.name == "i")
 
 
-def _work_of_a_root(under: Node, index: Node) -> set[str]:
+def _root_work(under: Node, index: Node) -> set[str]:
     number, degree = rational(under), whole(index)
     found = {"a root"}
-    if number is not None and degree and _comes_out(number, degree):
+    if number is not None and degree and _is_exact_root(number, degree):
         found.add("a root that comes out")
     if under.kind == "root":
         found.add("a root of a root")
@@ -257,7 +257,7 @@ def _work_of_a_root(under: Node, index: Node) -> set[str]:
     return found
 
 
-def _comes_out(number: Fraction, degree: int) -> bool:
+def _is_exact_root(number: Fraction, degree: int) -> bool:
     def is_power(n: int) -> bool:
         if n < 2:
             return True
@@ -288,33 +288,33 @@ def _is_scientific(node: Node) -> bool:
 
 
 @_CACHED
-def form(node: Node) -> str:
+def canonical(node: Node) -> str:
     """The tree as text: the order of terms and factors, 0 added, 1 multiplied and how a product is written left out."""
     if node.kind == "number":
         return f"mixed {node.number}" if node.name == "mixed" else str(node.number)
     if node.kind == "name":
         return node.name
     if node.kind == "sum":
-        parts = sorted(text for term in terms(node) if (text := form(term)) not in ("0", "-0"))
+        parts = sorted(text for term in terms(node) if (text := canonical(term)) not in ("0", "-0"))
         return f"({'+'.join(parts)})" if len(parts) > 1 else parts[0] if parts else "0"
     if node.kind in ("product", "quotient", "negative"):
-        return _form_of_a_product(node)
+        return _product_form(node)
     if node.kind == "power":
         exponent = rational(node.parts[1])
         if exponent is not None and exponent.numerator == 1 < exponent.denominator:
-            return f"root{exponent.denominator}[{form(node.parts[0])}]"
-        return form(node.parts[0]) if exponent == 1 else f"{form(node.parts[0])}^[{form(node.parts[1])}]"
+            return f"root{exponent.denominator}[{canonical(node.parts[0])}]"
+        return canonical(node.parts[0]) if exponent == 1 else f"{canonical(node.parts[0])}^[{canonical(node.parts[1])}]"
     if node.kind == "root":
-        return f"root{form(node.parts[1])}[{form(node.parts[0])}]"
-    return f"{node.name}[{','.join(form(part) for part in node.parts)}]"
+        return f"root{canonical(node.parts[1])}[{canonical(node.parts[0])}]"
+    return f"{node.name}[{','.join(canonical(part) for part in node.parts)}]"
 
 
-def _form_of_a_product(node: Node) -> str:
+def _product_form(node: Node) -> str:
     above, below, sign = [], [], 1
     for factor, inverted in factors(node):
         if factor is _MINUS_ONE:
             sign = -sign
-        elif (text := form(factor)) == "0" and not inverted:
+        elif (text := canonical(factor)) == "0" and not inverted:
             return "0"
         elif text != "1":
             (below if inverted else above).append(text)

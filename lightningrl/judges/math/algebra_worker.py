@@ -30,15 +30,15 @@ def main() -> None:
     for line in source:
         asked = json.loads(line)
         answer: dict[str, Any]
-        algebra.reads_gold = False
+        algebra.is_reading_gold = False
         try:
             question = None if asked["question"] is None else read_question(asked["question"])
             reasons: list[str] = []
             answer = {"equal": equal(asked["gold"], asked["found"], algebra, question, reasons), "reasons": reasons[:1]}
         except Unreadable as error:
-            answer = {"unreadable": error.args[0], "gold": algebra.reads_gold}
+            answer = {"unreadable": error.args[0], "gold": algebra.is_reading_gold}
         except Exception as error:  # sympy raises what it likes (a pole, a recursion, no memory): no answer to compare
-            answer = {"unreadable": f"{type(error).__name__} in algebra", "gold": algebra.reads_gold}
+            answer = {"unreadable": f"{type(error).__name__} in algebra", "gold": algebra.is_reading_gold}
         sink.write(json.dumps(answer) + "\n")
 
 

@@ -20,35 +20,35 @@ _DIVISORS = range(2, 40)
 
 
 @lru_cache(maxsize=4096)
-def polish(node: Node) -> frozenset[str]:
+def notation(node: Node) -> frozenset[str]:
     """The kinds of writing in a tree."""
     inner = [part for part, _ in factors(node)] if node.kind in ("product", "quotient", "negative") else node.parts
     exponent = rational(node.parts[1]) if node.kind == "power" else None
     inner = node.parts[:1] if exponent is not None else inner
-    found = set().union(*(polish(part) for part in inner))
+    found = set().union(*(notation(part) for part in inner))
     if node.kind == "number":
-        found |= _of_a_number(node)
+        found |= _number_notation(node)
     elif node.kind in ("product", "quotient"):
-        found |= _of_a_product(node)
+        found |= _product_notation(node)
     elif node.kind == "power":
         if exponent is not None and exponent.denominator > 1:
-            found |= _of_a_root(node.parts[0], exponent.denominator)
+            found |= _root_notation(node.parts[0], exponent.denominator)
             found |= {"a root in a denominator"} if exponent < 0 else set()
         found |= {"brackets"} if node.parts[0].kind == "sum" else set()
     elif node.kind == "root":
-        found |= _of_a_root(node.parts[0], whole(node.parts[1]) or 2)
+        found |= _root_notation(node.parts[0], whole(node.parts[1]) or 2)
     elif node.kind == "sum" and any(_is_in_brackets(f) for term in terms(node) for f, _ in factors(term)):
         found.add("brackets in a sum")
     return frozenset(found)
 
 
-def _of_a_number(node: Node) -> set[str]:
+def _number_notation(node: Node) -> set[str]:
     if node.name == "mixed":
         return {"a fraction"}
     return {"a decimal"} if node.name != "integer" and node.number.denominator > 1 else set()
 
 
-def _of_a_product(node: Node) -> set[str]:
+def _product_notation(node: Node) -> set[str]:
     found = {"a fraction"} if node.kind == "quotient" else set()
     above = [factor for factor, inverted in factors(node) if not inverted]
     below = [factor for factor, inverted in factors(node) if inverted]
@@ -61,7 +61,7 @@ def _of_a_product(node: Node) -> set[str]:
     return found
 
 
-def _of_a_root(under: Node, degree: int) -> set[str]:
+def _root_notation(under: Node, degree: int) -> set[str]:
     found = {"a fraction under a root"} if under.kind == "quotient" else set()
     for factor, _ in factors(under):
         is_power = factor.kind == "power" and (rational(factor.parts[1]) or 0) >= degree

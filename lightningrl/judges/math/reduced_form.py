@@ -1,7 +1,7 @@
 r"""An expression's text without what takes itself back: `\frac{2A}{2}`, `(-1)(-1)A`, `\frac{A^2}{A}` are `A`.
 
 An answer is looked up in the question by this text, so that no trivial detour makes a copy an answer. Beyond
-`work.form` it leaves out numbers among the factors that multiply to 1, equal factors above and below, powers and
+`work.canonical` it leaves out numbers among the factors that multiply to 1, equal factors above and below, powers and
 roots that undo each other, and writes `-(b-a)` as `a-b` and `A^{-1}` as a quotient. It says nothing of what is right:
 an expression and the gold answer may well have the same text.
 """
@@ -15,10 +15,10 @@ from fractions import Fraction
 from functools import lru_cache
 
 from lightningrl.judges.math.tree import Node
-from lightningrl.judges.math.work import factors, form, rational, terms, whole
+from lightningrl.judges.math.work import canonical, factors, rational, terms, whole
 
 
-def bare(node: Node) -> str:
+def reduced_form(node: Node) -> str:
     """The text; expressions of one text have one value, wherever every part of them has a value and is positive."""
     sign, text = _signed(node)
     return f"-{text}" if sign < 0 else text
@@ -28,15 +28,15 @@ def bare(node: Node) -> str:
 def _signed(node: Node) -> tuple[int, str]:
     """The sign before it and the text behind that sign."""
     if node.kind == "sum":
-        return _of_a_sum(node)
+        return _sum_form(node)
     if node.kind == "function":
-        return 1, f"{node.name}[{','.join(map(bare, node.parts))}]"
+        return 1, f"{node.name}[{','.join(map(reduced_form, node.parts))}]"
     if node.kind in ("number", "name"):
-        return 1, form(node)
-    return _of_a_product(node)
+        return 1, canonical(node)
+    return _product_form(node)
 
 
-def _of_a_sum(node: Node) -> tuple[int, str]:
+def _sum_form(node: Node) -> tuple[int, str]:
     """Terms in the order of their texts; the first one's sign is the sum's."""
     parts = sorted((text, sign) for sign, text in map(_signed, terms(node)) if text != "0")
     if len(parts) < 2:
@@ -45,7 +45,7 @@ def _of_a_sum(node: Node) -> tuple[int, str]:
     return first, f"({''.join(('+' if sign == first else '-') + text for text, sign in parts)})"
 
 
-def _of_a_product(node: Node) -> tuple[int, str]:
+def _product_form(node: Node) -> tuple[int, str]:
     sign = 1
     numbers: tuple[list[Fraction], list[Fraction]] = [], []
     powers: tuple[dict[str, Fraction], dict[str, Fraction]] = {}, {}
@@ -86,7 +86,7 @@ def _as_power(node: Node) -> tuple[Node, Fraction]:
             break
         node, exponent = node.parts[0], exponent * by
     if node.kind in ("power", "root"):
-        inside = ",".join(map(bare, node.parts))
+        inside = ",".join(map(reduced_form, node.parts))
         return Node("name", name=f"{node.kind}[{inside}]"), exponent
     return node, exponent
 

@@ -92,20 +92,20 @@ HOST_FILES = ("/etc/passwd", "/proc/self/status", "/sys/kernel", "/bin/sh", "/ho
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class ListeningSockets:
     """Sockets of the host: TCP and UDP on the loopback, a UNIX one by abstract name, one by path."""
 
     address: dict[str, Any]
     sockets: dict[str, socket.socket]
 
-    def heard(self) -> list[str]:
+    def contacted(self) -> list[str]:
         """Kinds at which something arrived."""
         ready, _, _ = select.select(list(self.sockets.values()), [], [], 0)
         return [kind for kind, listener in self.sockets.items() if listener in ready]
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Listening]:
+def listening_sockets() -> Iterator[ListeningSockets]:
     name = f"lightningrl-{os.getpid()}-{os.urandom(4).hex()}"
     with contextlib.ExitStack() as stack:
         # Not in /tmp, which a jail may have covered with a folder of its own: a service's socket is elsewhere.
@@ -128,4 +128,4 @@ def listening() -> Iterator[Listening]:
         sockets["abstract"].listen()
         sockets["path"].listen()
         address = {kind: sockets[kind].getsockname()[1] for kind in ("tcp", "udp")}
-        yield Listening(address | {"name": name, "path": path}, sockets)
+        yield ListeningSockets(address | {"name": name, "path": path}, sockets)

@@ -30,20 +30,20 @@ RECORDS = {
 _MRO, _NAMES = type.__dict__["__mro__"].__get__, type.__dict__["__dict__"].__get__
 
 
-def is_of(kind: type, module: str, name: str) -> bool:
+def is_exactly(kind: type, module: str, name: str) -> bool:
     """Whether it is that class; its module is loaded where there is an instance of it."""
     return kind is getattr(sys.modules.get(module), name, None)
 
 
-def record_of(value: Any, kind: type) -> tuple[str, list[Any]] | None:
+def record_parts(value: Any, kind: type) -> tuple[str, list[Any]] | None:
     """The tag and the parts of an instance of one of RECORDS; None: it is none, or has a time zone."""
     for tag, (module, name, fields, _) in RECORDS.items():
-        if is_of(kind, module, name) and getattr(value, "tzinfo", None) is None:
+        if is_exactly(kind, module, name) and getattr(value, "tzinfo", None) is None:
             return tag, [getattr(value, field) for field in fields]
     return None
 
 
-def base_of(kind: type) -> type | None:
+def plain_base(kind: type) -> type | None:
     """The plain type whose equality the instances of a subclass of it have; None: there is none, or it has its own."""
     for parent in _MRO(kind):
         if any(parent is base for base in BASES):
@@ -53,10 +53,10 @@ def base_of(kind: type) -> type | None:
     return None
 
 
-def plain(value: Any, base: type) -> Any:
+def plain_value(value: Any, base: type) -> Any:
     """The value that an instance of a subclass of `base` holds, of the type `base` itself.
 
-    >>> plain(collections.namedtuple("P", "x y")(1, 2), tuple)
+    >>> plain_value(collections.namedtuple("P", "x y")(1, 2), tuple)
     (1, 2)
     """
     if base in (int, float, str):
@@ -66,7 +66,7 @@ def plain(value: Any, base: type) -> Any:
     return base(memoryview(value) if base is bytes else base.__iter__(value))
 
 
-def listed(value: Any, kind: type, most: int) -> Any:
+def numpy_value(value: Any, kind: type, most: int) -> Any:
     """What NumPy's `tolist` says of its scalars and of arrays of at most so many; of all else, the value itself."""
     numpy: Any = sys.modules.get("numpy")
     array, scalar = getattr(numpy, "ndarray", None), getattr(numpy, "generic", None)
