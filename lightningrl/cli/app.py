@@ -239,11 +239,8 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     from lightningrl.utils.registry import resolve
 
     for stage in planned.of("train"):
-        resolve(stage.members["algorithm"])
-    for run in experiment.runs:
-        for reward in run.method.rewards:
-            if ":" in reward.name:
-                resolve(reward.name)
+        for reference in stage.members.values():
+            resolve(reference)
     rollouts = [value for run in experiment.runs for value in (run.threshold, *run.rollout_thresholds)]
     _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
     for system in experiment.all_systems():

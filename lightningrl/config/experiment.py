@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from lightningrl.config.base import NAME, Base, Checkpoint
 from lightningrl.config.code import Code, settle_pin
@@ -16,17 +23,12 @@ from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.registries import member
 from lightningrl.config.report import Report, Resources
 from lightningrl.config.sandbox import Sandbox
-from lightningrl.config.section import Section
+from lightningrl.config.section import InvalidKeys, Section
 from lightningrl.config.speed import Speed
 from lightningrl.config.systems import System, SystemEntry, systems_of
 from lightningrl.config.tasks import Benchmark, Decoding, Evaluation, Tokenizer
-from lightningrl.config.train import Run
+from lightningrl.config.train import PLUGINS, Run
 from lightningrl.errors import ConfigError
-
-POLICY_GRADIENT = (
-    "lightningrl", "lightningrl_algorithm1", "lightningrl_plus", "published_code", "grpo_traj", "tracerl",
-)  # fmt: skip
-"""Algorithms that run their steps, whatever that costs."""
 
 
 class Experiment(Section):
@@ -60,6 +62,15 @@ class Experiment(Section):
     resources: Resources = Resources()
     sandbox: Sandbox = Sandbox()
     code: Code = Code()
+
+    @field_validator("runs", mode="wrap")
+    @classmethod
+    def _with_plugins(cls, runs: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> list[Run]:
+        token = PLUGINS.set(info.data.get("plugins", ()))
+        try:
+            return validate(runs)
+        finally:
+            PLUGINS.reset(token)
 
     @field_validator("runs")
     @classmethod
@@ -192,7 +203,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _roles(self) -> Experiment:
         for run in self.runs:
-            if run.match_compute is not None and run.algorithm in POLICY_GRADIENT:
+            if run.match_compute is not None and run.implementation.rolls_out:
                 raise ValueError(
                     f"runs.{run.name}.match_compute: {run.algorithm} runs its steps; only a control spends it"
                 )
@@ -223,7 +234,7 @@ class Experiment(Section):
                 f"report.probes: found only {found}; name a run beside it, whose benchmark it is probed on"
             )
         curves = {"rewards", "collapse"} & set(self.report.figures)
-        if curves and all(run.algorithm == "supervised" for run in self.runs):
+        if curves and not any(run.implementation.rolls_out for run in self.runs):
             raise ValueError(f"report.figures: {sorted(curves)} need a reinforcement-learning run, runs has none")
         return self
 
@@ -344,15 +355,19 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError) -> list[str]:
+def _explain(error: ValidationError, section: type[Section] = Experiment, above: str = "") -> list[str]:
+    """Lines for people. section: what the error is of; above: the path of its keys."""
     lines = []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            siblings = _allowed_keys(item["loc"][:-1])
+        inner = item.get("ctx", {}).get("error")
+        where = ".".join(str(part) for part in ([above] if above else []) + list(item["loc"]))
+        if isinstance(inner, InvalidKeys):
+            lines += _explain(inner.error, inner.section, inner.where)
+        elif item["type"] == "extra_forbidden":
+            siblings = _allowed_keys(section, item["loc"][:-1])
             near = get_close_matches(str(item["loc"][-1]), siblings, n=1)
             meant = f" Did you mean `{near[0]}`?" if near else ""
-            lines.append(f"  {where}: unknown key.{meant} Allowed here: {', '.join(siblings)}")
+            lines.append(f"  {where}: unknown key.{meant} Allowed here: {', '.join(siblings) or 'none'}")
         elif item["type"] == "missing":
             lines.append(f"  {where}: this key is required")
         elif item["type"] == "value_error":
@@ -363,8 +378,7 @@ def _explain(error: ValidationError) -> list[str]:
     return lines
 
 
-def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
-    section: Any = Experiment
+def _allowed_keys(section: Any, loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
         if isinstance(part, int) or part not in section.model_fields:  # a number of a list, a key of a mapping
             continue

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lightningrl.config.registries import names
+from lightningrl.utils.registry import resolve
 
 
 class Section(BaseModel):
@@ -15,9 +19,36 @@ class Section(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
     )
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """A key whose default alone is changed keeps its documentation."""
+        for name, field in cls.model_fields.items():
+            above = (base.model_fields.get(name) for base in cls.__mro__[1:] if issubclass(base, Section))
+            field.description = field.description or next((f.description for f in above if f), None)
+
     def science(self) -> dict[str, Any]:
         """The section as plain JSON: what goes into the keys of the stages that read it."""
         return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class ChosenBy:
+    """Marks a key whose section is the `Config` of a class that another key names (`runs.method`, by `algorithm`)."""
+
+    key: str
+    """Which is also the kind of its registry."""
+
+    def sections(self) -> dict[str, type[Section]]:
+        """The section of each registered name."""
+        return {name: resolve(reference).Config for name, reference in names(self.key).items()}
+
+
+class InvalidKeys(ValueError):
+    """Keys that a chosen section does not take, told apart from the errors of the section that they are in."""
+
+    def __init__(self, where: str, section: type[Section], error: ValidationError):
+        super().__init__(f"{where}: {error}")
+        self.where, self.section, self.error = where, section, error
 
 
 def science(value: Any) -> Any:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, Literal
+from collections.abc import Collection, Iterable
+from contextvars import ContextVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lightningrl.config.base import NAME
-from lightningrl.config.method import Method
-from lightningrl.config.section import Section
+from lightningrl.config.registries import member
+from lightningrl.config.section import ChosenBy, InvalidKeys, Section
+from lightningrl.errors import ConfigError
+from lightningrl.utils.registry import resolve
+
+PLUGINS: ContextVar[Iterable[str]] = ContextVar("plugins", default=())
+"""The plug-ins of the experiment whose runs are being validated."""
+
+
+def algorithm_class(name: str) -> Any:
+    """The class of a registered name, or of a `module:attribute`. Raises ConfigError when there is none."""
+    return resolve(member("algorithm", name, "algorithm", PLUGINS.get()))
 
 
 class Run(Section):
@@ -21,7 +40,18 @@ class Run(Section):
             mode="json",
             exclude={"role", "base", "published", "series", "seeds", "evaluate_on", "save_every", "method"},
         )
-        return found | {"method": self.method.science()}
+        # Only the keys that the run gives: the rest is the algorithm's, whose source is in the key.
+        return found | {"method": self.method.model_dump(mode="json", exclude_unset=True)}
+
+    _class: Any = PrivateAttr()
+
+    def model_post_init(self, _: Any) -> None:
+        self._class = algorithm_class(self.algorithm)
+
+    @property
+    def implementation(self) -> Any:
+        """The algorithm (rl/algorithm.py) with the keys that this run gives it."""
+        return self._class(self.method)
 
     def by_seed(self, spread: Collection[str] = ()) -> list[Run]:
         """A run for each of its `seeds`; itself where it has none. `spread`: the runs of the experiment that have some.
@@ -46,10 +76,10 @@ class Run(Section):
     published: str = ""
     """The row of the published tables that it stands for, like `LightningRL-8B-b32`; empty: none."""
     algorithm: str
-    """`lightningrl`, `lightningrl_algorithm1`, `lightningrl_plus`, `published_code`, `grpo_traj`, `tracerl`,
-    `supervised`, or `module:attribute`."""
-    method: Method = Method()
-    """Keys of the algorithm to change, for ablations and variants."""
+    """One of those under `method`, or a class of your own as `module:attribute`."""
+    method: Annotated[SerializeAsAny[Section], ChosenBy("algorithm")] = Field(default=Section(), validate_default=True)
+    """Keys of the algorithm to change, for ablations and variants. Which there are depends on the algorithm; a key that
+    is not given has the algorithm's own value."""
     benchmark: str
     """The benchmark it is trained on (train split) and chosen on (validation split)."""
     series: str = ""
@@ -113,6 +143,28 @@ class Run(Section):
     """supervised: sequences an optimiser step."""
     copies: int = Field(2, gt=0)
     """supervised: noisy copies of each block."""
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            found = algorithm_class(name)
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("algorithm: ")) from None
+        if not isinstance(getattr(found, "Config", None), type):
+            raise ValueError(f"{name} is not an algorithm; expected a subclass of lightningrl.rl.algorithm.Algorithm")
+        return name
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _of_the_algorithm(cls, keys: Any, info: ValidationInfo) -> Any:
+        if "algorithm" not in info.data:
+            return Section()  # its own error says what is wrong
+        section = algorithm_class(info.data["algorithm"]).Config
+        try:
+            return section.model_validate({} if type(keys) is Section else keys)
+        except ValidationError as error:
+            raise InvalidKeys(f"runs.{info.data.get('name', '?')}.method", section, error) from None
 
     @field_validator("seeds")
     @classmethod

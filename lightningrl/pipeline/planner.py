@@ -166,8 +166,7 @@ class Planner:
             "benchmark": self.benchmarks[run.benchmark],
             "judge": self.judges[run.benchmark],
         }
-        own = [reward.name for reward in run.method.rewards if ":" in reward.name]
-        members |= {f"reward/{name}": name for name in sorted(own)}
+        members |= run.implementation.members()
         inputs = {"base": base, "data": data[run.benchmark]}
         if run.match_compute is not None:
             inputs["matched"] = trained[run.match_compute]

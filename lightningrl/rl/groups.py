@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightningrl.answering import Answer
-from lightningrl.types import Trajectory
+if TYPE_CHECKING:
+    from lightningrl.answering import Answer
+    from lightningrl.types import Trajectory
 
 
 @dataclass(frozen=True, slots=True)

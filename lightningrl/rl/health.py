@@ -21,11 +21,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightningrl.answering import Answer, Task, judged, requests_of
-from lightningrl.config.method import Method
 from lightningrl.decoding.protocol import DecodePolicy, Decoder
 from lightningrl.errors import JudgeError, LightningRLError, TrainingError
-from lightningrl.rl.filters import failed_filters
-from lightningrl.rl.groups import Groups
 from lightningrl.rl.rollout import RolloutBatch, has_value
 from lightningrl.types import Example, Trajectory
 
@@ -111,14 +108,6 @@ def roll_out(
     return [answers[start : start + responses] for start in range(0, len(answers), responses)]
 
 
-def dropped_groups(method: Method, sampled: Groups) -> dict[str, int]:
-    """How many of the sampled groups each filter drops, by its key in the config; a group may count under several."""
-    if not sampled.answers:
-        return {}
-    failed = failed_filters(method, sampled)
-    return {name: int(failed_N.sum()) for name, failed_N in failed.items()}
-
-
 @dataclass(slots=True)
 class StallGuard:
     """Counts fruitless steps running, and stops a run that would go on for ever without learning. Part of its state.
@@ -140,7 +129,7 @@ class StallGuard:
     """Steps running in which every update was skipped."""
 
     def see(self, step: int, drawn: RolloutBatch, tally: RolloutLosses, dropped: Mapping[str, int]) -> None:
-        """Take note of a step. dropped: see `dropped_groups`.
+        """Take note of a step. dropped: how many of its groups each filter drops, by the filter's key.
 
         Raises JudgeError or TrainingError, saying why and what to do, when a bound is reached.
         """
@@ -207,7 +196,7 @@ def _unkept(steps: int, drawn: RolloutBatch, dropped: Mapping[str, int]) -> Trai
     reasons = ", ".join(f"{name} drops {count}" for name, count in dropped.items() if count)
     return TrainingError(
         f"no group passed the filter in {steps} steps running: of the last one's {len(drawn.sampled.answers)} groups "
-        f"{reasons or 'none could be scored'}. Nothing is learned so. Lower filter_tpf_range or turn filter_all_wrong "
-        "off; lower the threshold or raise the temperature, so that responses differ; or take a base that solves some "
-        "of the problems."
+        f"{reasons or 'none could be scored'}. Nothing is learned so. Loosen those filters in the run's `method`; "
+        "lower the threshold or raise the temperature, so that responses differ; or take a base that solves some of "
+        "the problems."
     )

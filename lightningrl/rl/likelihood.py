@@ -21,20 +21,8 @@ from torch import Tensor
 from lightningrl.errors import DecodeError
 from lightningrl.models.packing import ALL, PackedRow, pack, token_scores
 from lightningrl.models.transformer import Transformer
+from lightningrl.rl.states import AS_DECODED, StateGrouping
 from lightningrl.types import Trajectory
-
-
-@dataclass(frozen=True, slots=True)
-class StateGrouping:
-    """Which states a trajectory is trained in; those that happened unless said otherwise."""
-
-    shrink: int = 1
-    """Consecutive denoise steps of a block that are taken as one: their tokens are scored in the first one's state."""
-    full_mask: bool = False
-    """One state a block, all its decoded positions masked."""
-
-
-AS_DECODED = StateGrouping()
 
 
 def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: StateGrouping = AS_DECODED) -> PackedRow:

@@ -31,7 +31,7 @@ class Normalisers:
         return Normalisers(len(lengths), int(sum(lengths)), int(max(lengths, default=0)))
 
     def mean(self, values_n: Tensor, length_n: Tensor, how: str) -> Tensor:
-        """This micro-batch's share of a mean. how: `seq`, `tok` or `longest` (config/method.py `reduction`)."""
+        """This micro-batch's share of a mean. how: `seq`, `tok` or `longest` (the key `reduction`)."""
         if how == "tok":
             return values_n.sum() / max(1, self.tokens)
         if how == "seq":

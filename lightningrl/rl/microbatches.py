@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightningrl.models.packing import ALL
-from lightningrl.rl.likelihood import StateGrouping, trajectory_row
+from lightningrl.rl.likelihood import trajectory_row
+from lightningrl.rl.states import StateGrouping
 from lightningrl.types import Trajectory
 
 

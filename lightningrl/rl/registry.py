@@ -1,11 +1,11 @@
-"""Algorithms by name: each is a function TrainSetup -> Trainer. A user's own is given as `module:attribute`."""
+"""Algorithms by name: each is a class like `rl/algorithm.py`'s `Algorithm`. A user's own is `module:attribute`."""
 
 ALGORITHMS = {
-    "lightningrl": "lightningrl.rl.algorithms.lightningrl:trainer",
-    "lightningrl_algorithm1": "lightningrl.rl.algorithms.lightningrl:algorithm1",
-    "lightningrl_plus": "lightningrl.rl.algorithms.lightningrl_plus:trainer",
-    "published_code": "lightningrl.rl.algorithms.published_code:trainer",
-    "grpo_traj": "lightningrl.rl.algorithms.grpo_traj:trainer",
-    "tracerl": "lightningrl.rl.algorithms.tracerl:trainer",
-    "supervised": "lightningrl.training.supervised.control:trainer",
+    "lightningrl": "lightningrl.rl.algorithms.lightningrl:LightningRL",
+    "lightningrl_algorithm1": "lightningrl.rl.algorithms.lightningrl:Algorithm1",
+    "lightningrl_plus": "lightningrl.rl.algorithms.lightningrl_plus:LightningRLPlus",
+    "published_code": "lightningrl.rl.algorithms.published_code:PublishedCode",
+    "grpo_traj": "lightningrl.rl.algorithms.grpo_traj:GRPOTrajectory",
+    "tracerl": "lightningrl.rl.algorithms.tracerl:TraceRL",
+    "supervised": "lightningrl.training.supervised.algorithm:Supervised",
 }

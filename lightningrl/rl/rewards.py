@@ -5,11 +5,14 @@ Shapes: (N, G): N groups (prompts) of G responses.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
+from pydantic import field_validator
 
-from lightningrl.config.method import Reward
+from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
 from lightningrl.rl.advantages import group_minmax, group_z_score
 from lightningrl.rl.groups import Groups
@@ -47,8 +50,30 @@ def length(groups: Groups) -> np.ndarray:
 
 
 FUNCTIONS: Mapping[str, RewardFunction] = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards, length)}
-"""Of the names in config/method.py."""
+"""The rewards of our own, by name."""
+OWN = re.compile(r"[\w.]+:[\w.]+")
 SCALES = {"none": lambda values_NG: values_NG, "z_score": group_z_score, "minmax": group_minmax}
+
+
+class Reward(Section):
+    """One reward, normalised on its own in its group before the rewards are added (Eq. 5, 6)."""
+
+    name: str
+    """`accuracy` (+-1; where the judge grades, its value: the fraction of tests passed), `tpf`, `tpf_true`, `forwards`
+    (minus the denoise forwards of the response), `length` (minus its tokens), or your own function of the groups as
+    `module:attribute`."""
+    scale: Literal["none", "z_score", "minmax"] = "none"
+    """In its group: z_score (population std, 0 where the group is constant), minmax (0.5 where it is), or raw."""
+    weight: float = 1.0
+    only_correct: bool = False
+    """Count it for correct responses only: scaled among the group's correct ones, 0 for the others."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, found: str) -> str:
+        if found not in FUNCTIONS and not OWN.fullmatch(found):
+            raise ValueError(f"found {found!r}, allowed: {', '.join(FUNCTIONS)}, or your own as module:attribute")
+        return found
 
 
 def raw(name: str, groups: Groups) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,12 +58,12 @@ def draw_groups(
     max_rounds: int,
     roll: Callable[[Sequence[Example]], list[list[Answer]]],
     keep: Callable[[Groups], np.ndarray],
-    like: Groups,
+    read: Callable[[list[list[Answer]]], Groups],
 ) -> RolloutBatch:
     """Roll out prompts until `wanted` groups pass the filter, each round asking for as many as are missing.
 
     Stops after `max_rounds` rounds with what there is. A group is rolled out once: prompts that fail are replaced by
-    the next ones in order. keep: (N,) bool of groups; like: says how answers are read as numbers.
+    the next ones in order. keep: (N,) bool of groups; read: makes groups of answers.
     """
     sampled: list[list[Answer]] = []
     kept: list[list[Answer]] = []
@@ -74,7 +74,7 @@ def draw_groups(
         unscorable += len(groups) - len(scorable)
         sampled += scorable
         if scorable:
-            passed = keep(replace(like, answers=scorable))
+            passed = keep(read(scorable))
             kept += [group for group, good in zip(scorable, passed, strict=True) if good]
         rounds += 1
-    return RolloutBatch(replace(like, answers=sampled), replace(like, answers=kept), rounds, unscorable)
+    return RolloutBatch(read(sampled), read(kept), rounds, unscorable)

@@ -1,8 +1,8 @@
 """One RL step: roll out groups, filter, score under the base, update the policy a few times (paper, Algorithm 1).
 
 Old log-probabilities are the decoder's own; the trainer's recomputation is compared with them at every first update.
-What differs between algorithms is a `Method` (config/method.py). The same code runs in every process of a world:
-each knows all answers and computes its share of the forwards.
+What differs between algorithms are the hooks of an `OnlineAlgorithm` (rl/algorithm.py). The same code runs in every
+process of a world: each knows all answers and computes its share of the forwards.
 """
 
 from __future__ import annotations
@@ -18,23 +18,19 @@ import numpy as np
 import torch
 
 from lightningrl.answering import Answer
-from lightningrl.config.method import Method
 from lightningrl.errors import CheckpointError
-from lightningrl.rl.advantages import NORMALISATIONS
-from lightningrl.rl.filters import keep_groups
+from lightningrl.rl.algorithm import OnlineAlgorithm
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.health import RolloutLosses, StallGuard, dropped_groups
-from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, behaviour_of, score_tokens
-from lightningrl.rl.losses import Weights
+from lightningrl.rl.health import RolloutLosses, StallGuard
+from lightningrl.rl.likelihood import behaviour_of, score_tokens
 from lightningrl.rl.microbatches import forwards_of
-from lightningrl.rl.rewards import raw, total_reward
 from lightningrl.rl.rollout import PromptOrder, RolloutBatch, draw_groups
 from lightningrl.rl.samples import SAMPLE_EVERY, sample_row
 from lightningrl.rl.selection import Fastest
 from lightningrl.rl.setup import TrainSetup
-from lightningrl.rl.step_metrics import advantage_metrics, rollout_metrics
+from lightningrl.rl.states import AS_DECODED
+from lightningrl.rl.step_metrics import rollout_metrics
 from lightningrl.rl.update import Batch, update
-from lightningrl.rl.value import Critic, Targets, value_model
 from lightningrl.training.average import WeightAverage
 from lightningrl.training.protocol import StepResult
 from lightningrl.training.shards import load_optimiser, load_weights, local_state
@@ -45,25 +41,16 @@ MAX_LOGP_GAP_NATS = 0.05
 
 
 class PolicyTrainer:
-    """A `Trainer` (training/protocol.py): the algorithm's `Method` with what the run's config changes of it."""
+    """A `Trainer` (training/protocol.py) that takes the steps of any `OnlineAlgorithm`."""
 
-    def __init__(self, setup: TrainSetup, preset: Method):
+    def __init__(self, setup: TrainSetup, algorithm: OnlineAlgorithm):
         run = setup.run
-        self.setup, self.method = setup, run.method.over(preset)
-        self.states = StateGrouping(self.method.shrink, self.method.full_mask)
-        self.weights = Weights(
-            self.method.clip_low, self.method.clip_high, self.method.kl, self.method.nll, self.method.reduction
-        )
+        self.setup, self.algorithm = setup, algorithm
+        algorithm.build(setup)
+        parameters = [*setup.model.parameters(), *algorithm.parameters()]
         self.optimiser = torch.optim.AdamW(
-            setup.model.parameters(), lr=run.learning_rate, betas=(0.9, 0.999), weight_decay=run.weight_decay
+            parameters, lr=run.learning_rate, betas=(0.9, 0.999), weight_decay=run.weight_decay
         )
-        self.critic: Critic | None = None
-        if self.method.value is not None:
-            values = value_model(setup.fresh() if setup.fresh else setup.model)
-            values.checkpoint_activations = setup.model.checkpoint_activations
-            self.critic = Critic(setup.shard(values) if setup.shard else values, self.method.value, run.weight_decay)
-        margin, graded = self.method.overlong_margin, setup.task.judge.graded
-        self.blank = Groups([], graded, None if margin is None or graded else setup.task.max_new_tokens - margin)
         self.special_ids = setup.tokenizer.all_special_ids
         self.order = PromptOrder(len(setup.train), setup.seed)
         self.steps_done = self.updates_done = self.token_forwards = 0
@@ -74,10 +61,10 @@ class PolicyTrainer:
 
     @property
     def forwards_a_position(self) -> int:
-        """Of a trained position, a backward counted as two: the update, the base's and old log-probabilities where
-        they are computed, and the value model's estimate and update."""
-        scored = (self.method.kl_to == "base") + (self.states != AS_DECODED)
-        return 3 + scored + (4 if self.critic else 0)
+        """Forwards a trained position, a backward counted as two: the update, the base's and old log-probabilities
+        where they are computed, and those of the algorithm's own models."""
+        scored = self.algorithm.needs_reference + (self.algorithm.states != AS_DECODED)
+        return 3 + scored + self.algorithm.own_forwards
 
     @property
     def done(self) -> bool:
@@ -88,23 +75,19 @@ class PolicyTrainer:
         if self.steps_done == 0:
             self.selection.start(self.setup.validate())  # the average begins at the base, too
         step = self.steps_done + 1
-        drawn, tally = self._draw(step)
+        drawn, losses = self._draw(step)
         ledger = self.setup.decoder.ledger
         rollout_positions = int(self.setup.world.totals({"positions": ledger.positions})["positions"])
         ledger.clear()
         clock.mark("rollout_s")
-        dropped = dropped_groups(self.method, drawn.sampled)
-        metrics = {"step": step} | rollout_metrics(drawn, run.prompts, self.special_ids) | tally.metrics()
+        failed = self.algorithm.dropped(drawn.sampled) if drawn.sampled.answers else {}
+        dropped = {name: int(failed_N.sum()) for name, failed_N in failed.items()}
+        metrics = {"step": step} | rollout_metrics(drawn, run.prompts, self.special_ids) | losses.metrics()
         metrics |= {f"groups_dropped_{name.removeprefix('filter_')}": count for name, count in dropped.items()}
-        self.watch.see(step, drawn, tally, dropped)
+        self.watch.see(step, drawn, losses, dropped)
         batches, advantage_NG = self._batches(drawn.kept, step)
         if batches:
-            sums = total_reward(self.method.rewards, drawn.kept)
-            metrics["reward_optimised_mean"] = float(sums.mean())
-            own = [reward.name for reward in self.method.rewards if ":" in reward.name]
-            metrics |= {f"reward_{name}_mean": float(raw(name, drawn.kept).mean()) for name in own}
-        if batches and not self.critic:
-            metrics |= advantage_metrics(drawn.kept, advantage_NG)
+            metrics |= self.algorithm.metrics(drawn.kept, advantage_NG)
         clock.mark("reference_s")
         metrics |= self._update_all(batches)
         if self.average:
@@ -112,7 +95,7 @@ class PolicyTrainer:
         self.watch.see_updates(step, metrics)
         self.setup.publish()
         clock.mark("update_s")
-        trained = sum(batch.positions for batch, _ in batches)
+        trained = sum(batch.positions for batch in batches)
         self.token_forwards += rollout_positions + self.forwards_a_position * trained
         metrics |= {"rollout_positions": rollout_positions, "trained_positions": trained}
         metrics |= {"token_forwards": self.token_forwards}
@@ -146,41 +129,37 @@ class PolicyTrainer:
         """The best and the worst response of a group, now and then."""
         if (step - 1) % SAMPLE_EVERY or not kept.answers:
             return None
-        rewards: dict[str, np.ndarray] = {}
-        for reward in self.method.rewards:
-            name = reward.name if reward.name not in rewards else f"{reward.name} ({len(rewards) + 1})"
-            rewards[name] = raw(reward.name, kept)
+        rewards = self.algorithm.rewards(kept)
         return sample_row(kept, rewards, self.setup.tokenizer, seed=self.setup.seed, step=step)
 
     def _draw(self, step: int) -> tuple[RolloutBatch, RolloutLosses]:
-        run, setup, tally = self.setup.run, self.setup, RolloutLosses()
+        run, setup, losses = self.setup.run, self.setup, RolloutLosses()
         drawn: Counter[str] = Counter()
 
         def roll(examples: Sequence[Example]) -> list[list[Answer]]:
-            asked = []
+            requests = []
             for example in examples:
                 # A prompt drawn again in one step (the seam of two passes) gets other samples, hence other draws.
                 first = drawn[example.uid]
-                asked += [(example, sample) for sample in range(first, first + run.responses)]
+                requests += [(example, sample) for sample in range(first, first + run.responses)]
                 drawn[example.uid] += run.responses
-            return setup.rollouts(asked, run.responses, step, tally)
+            return setup.rollouts(requests, run.responses, step, losses)
 
-        def keep(groups: Groups) -> np.ndarray:
-            return keep_groups(self.method, groups)
+        def read(answers: list[list[Answer]]) -> Groups:
+            return self.algorithm.groups(answers, setup.task)
 
-        found = draw_groups(setup.train, self.order, run.prompts, run.max_rounds, roll, keep, self.blank)
+        found = draw_groups(setup.train, self.order, run.prompts, run.max_rounds, roll, self.algorithm.keep, read)
         total = RolloutLosses()
-        for share in setup.world.gather([tally], setup.world.size):
+        for share in setup.world.gather([losses], setup.world.size):
             total.add(share)
         return found, total
 
-    def _batches(self, kept: Groups, step: int) -> tuple[list[tuple[Batch, list[Targets]]], np.ndarray]:
+    def _batches(self, kept: Groups, step: int) -> tuple[list[Batch], np.ndarray]:
         """Split the kept groups among the step's updates; advantages are of each update's own batch.
 
-        Returns the batches with what their values are trained towards, and the trajectories' advantages (N, G) in the
-        order of the kept groups.
+        Returns the batches, and the trajectories' advantages (N, G) in the order of the kept groups.
         """
-        run, setup = self.setup.run, self.setup
+        run, setup, algorithm = self.setup.run, self.setup, self.algorithm
         shuffled = np.random.default_rng([setup.seed, step]).permutation(len(kept.answers))
         advantage_NG = np.zeros((len(kept.answers), run.responses))
         batches = []
@@ -188,22 +167,19 @@ class PolicyTrainer:
             if not len(chosen):
                 continue
             groups = kept.chosen(chosen.tolist())
-            reward_NG = total_reward(self.method.rewards, groups)
-            advantage_NG[chosen] = NORMALISATIONS[self.method.advantage](reward_NG)
-            in_nll_NG = groups.correct_NG if self.method.nll_set == "correct" else reward_NG >= 0
+            advantage_NG[chosen] = algorithm.advantages(groups)
             batch = Batch.build(
-                groups.trajectories, advantage_NG[chosen].ravel(), in_nll_NG.ravel() & (self.method.nll > 0),
-                setup.model, setup.reference if self.method.kl_to == "base" else None, run.microbatch, self.states,
-                setup.world, run.microbatch_positions,
+                algorithm, groups.trajectories, advantage_NG[chosen].ravel(), algorithm.imitated(groups).ravel(),
+                setup.model, setup.reference, run.microbatch, setup.world, run.microbatch_positions,
             )  # fmt: skip
-            targets = self.critic.estimate(batch, advantage_NG[chosen].ravel(), setup.world) if self.critic else []
-            batches.append((batch, targets))
+            algorithm.prepare(batch)
+            batches.append(batch)
         return batches, advantage_NG
 
-    def _update_all(self, batches: list[tuple[Batch, list[Targets]]]) -> dict[str, Any]:
-        run, setup, rows = self.setup.run, self.setup, []
-        for batch, targets in batches:
-            happened = self.states == AS_DECODED
+    def _update_all(self, batches: list[Batch]) -> dict[str, Any]:
+        run, setup, algorithm, rows = self.setup.run, self.setup, self.algorithm, []
+        happened = algorithm.states == AS_DECODED
+        for batch in batches:
             check = self._check_gap if happened and not rows else None
             if not rows and not happened:
                 gap_mean, gap_max = self._logp_gap(batch.first)
@@ -211,9 +187,8 @@ class PolicyTrainer:
             self.updates_done += 1
             for group in self.optimiser.param_groups:
                 group["lr"] = run.learning_rate * self._rate()
-            row = update(setup.model, self.optimiser, batch, self.weights, run.max_grad_norm, setup.world, check)
-            if self.critic:
-                row |= self.critic.update(batch, targets, run.max_grad_norm, setup.world)
+            row = update(algorithm, setup.model, self.optimiser, batch, run.max_grad_norm, setup.world, check)
+            row |= algorithm.update(batch)
             if not rows and happened:
                 gap_mean, gap_max = row["log_ratio_abs_mean"], row["log_ratio_abs_max"]
             rows.append(row)
@@ -270,7 +245,7 @@ class PolicyTrainer:
             "watch": self.watch.state_dict(),
             "selection": self.selection.state_dict(),
             **({"average": self.average.state_dict()} if self.average else {}),
-            **({"critic": self.critic.state_dict()} if self.critic else {}),
+            "algorithm": self.algorithm.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -283,8 +258,7 @@ class PolicyTrainer:
         self.selection.load_state_dict(state["selection"])
         if self.average:
             self.average.load_state_dict(state["average"])
-        if self.critic:
-            self.critic.load_state_dict(state["critic"])
+        self.algorithm.load_state_dict(state["algorithm"])
         self.setup.publish()
 
 

@@ -1,8 +1,7 @@
-"""The value model of TraceRL: values of states, and generalised advantage estimation over denoise steps.
+"""The value model of TraceRL: values of states, from which `rl/gae.py` estimates advantages.
 
 The network is the policy's own with a head of one output that starts at zero. A value is read at every action, in the
-state of its denoise step. Steps, not tokens, are discounted: tokens revealed together share a step (METHOD: r*, V* are
-means over a step's tokens).
+state of its denoise step.
 """
 
 from __future__ import annotations
@@ -16,12 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightningrl.config.method import Value
+from lightningrl.config.train import Run
 from lightningrl.models.linear import Linear
 from lightningrl.models.packing import ALL, pack, scored_hidden
 from lightningrl.models.transformer import Transformer
-from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, index_actions, trajectory_row
+from lightningrl.rl.gae import Value, estimate
+from lightningrl.rl.likelihood import index_actions, trajectory_row
 from lightningrl.rl.losses import value_loss
+from lightningrl.rl.setup import TrainSetup
+from lightningrl.rl.states import AS_DECODED, StateGrouping
 from lightningrl.rl.update import Batch, step
 from lightningrl.training.shards import load_optimiser, load_weights, local_state
 from lightningrl.training.world import World
@@ -46,32 +48,6 @@ def score_values(
     packed = pack([trajectory_row(t, mask_id, states).part(copies) for t in trajectories], model.device)
     value_n = model(lambda m: m.lm_head(scored_hidden(m, packed))[..., 0].clone())
     return value_n.float() if value_n.dtype in (torch.bfloat16, torch.float16) else value_n
-
-
-def estimate(
-    step_n: np.ndarray, reward_n: np.ndarray, value_n: np.ndarray, gamma: float, lam: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns R and advantages A of one trajectory's n actions (TraceRL's step-level estimate).
-
-    step_n: the denoise step of each action, in any numbers that grow with time; reward_n, value_n: of each action.
-    With r*_t, V*_t the means over step t: R*_t = r*_t + gamma R*_{t+1}, delta_t = r*_t - V*_t + gamma V*_{t+1},
-    A*_t = delta_t + gamma lam A*_{t+1}; an action of step t: R = r + gamma R*_{t+1},
-    A = r - V + gamma V*_{t+1} + gamma lam A*_{t+1}.
-    """
-    steps_T, index_n = np.unique(step_n, return_inverse=True)
-    count_T = np.bincount(index_n)
-    reward_T = np.bincount(index_n, reward_n) / count_T
-    value_T = np.bincount(index_n, value_n) / count_T
-    next_return_T, next_value_T, next_advantage_T = (np.zeros(len(steps_T)) for _ in range(3))
-    later_return = later_value = later_advantage = 0.0
-    for t in range(len(steps_T) - 1, -1, -1):
-        next_return_T[t], next_value_T[t], next_advantage_T[t] = later_return, later_value, later_advantage
-        later_advantage = reward_T[t] - value_T[t] + gamma * later_value + gamma * lam * later_advantage
-        later_return = reward_T[t] + gamma * later_return
-        later_value = value_T[t]
-    returns_n = reward_n + gamma * next_return_T[index_n]
-    advantage_n = reward_n - value_n + gamma * next_value_T[index_n] + gamma * lam * next_advantage_T[index_n]
-    return returns_n, advantage_n
 
 
 def estimate_all(
@@ -99,7 +75,7 @@ class Targets:
 
 
 def values_of_split(batch: Batch, values: Sequence[Tensor], world: World) -> dict[int, Tensor]:
-    """Of each trajectory that goes through several forwards, whichever processes': (n,) the values of all its actions.
+    """(n,) values of all actions of each trajectory that goes through several forwards, whichever processes'.
 
     values: of the actions of this process's micro-batches. The estimate of an action needs those of all later steps.
     """
@@ -116,45 +92,45 @@ def values_of_split(batch: Batch, values: Sequence[Tensor], world: World) -> dic
 class Critic:
     """A value model with its optimiser: token advantages from the reward of each trajectory, then its own update."""
 
-    def __init__(self, model: Transformer, settings: Value, weight_decay: float):
-        self.model, self.settings = model, settings
-        self.optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=weight_decay)
+    def __init__(self, model: Transformer, settings: Value, states: StateGrouping, run: Run, world: World):
+        self.model, self.settings, self.states, self.world = model, settings, states, world
+        self.max_grad_norm = run.max_grad_norm
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=run.weight_decay)
 
     @torch.no_grad()
-    def estimate(self, batch: Batch, reward_B: np.ndarray, world: World) -> list[Targets]:
-        """Set each micro-batch's advantages, and return what its values are to become."""
-        values = [score_values(self.model, micro.trajectories, batch.states, micro.copies) for micro in batch.micro]
-        whole = values_of_split(batch, values, world)
-        targets = []
+    def estimate(self, batch: Batch) -> None:
+        """Set each micro-batch's advantages, and the targets that its values are trained towards."""
+        values = [score_values(self.model, micro.trajectories, self.states, micro.copies) for micro in batch.micro]
+        whole = values_of_split(batch, values, self.world)
         for micro, value_n in zip(batch.micro, values, strict=True):
             all_n = value_n if micro.copies == ALL else whole[int(micro.index_B[0])].to(value_n)
-            index = index_actions(micro.trajectories, batch.states)
-            reward = torch.from_numpy(reward_B[micro.index_B])
+            index = index_actions(micro.trajectories, self.states)
+            reward = torch.from_numpy(batch.advantage_B[micro.index_B])
             return_n, advantage_n = estimate_all(
                 index.row_n, index.state_n, reward, all_n, self.settings.gamma, self.settings.lam
             )
             if micro.copies != ALL:
-                states_n = index_actions(micro.trajectories, batch.states, micro.copies).state_n
+                states_n = index_actions(micro.trajectories, self.states, micro.copies).state_n
                 mine_n = torch.isin(index.state_n, states_n)
                 return_n, advantage_n = return_n[mine_n], advantage_n[mine_n]
-            micro.advantage_n = advantage_n
-            targets.append(Targets(value_n, return_n))
-        return targets
+            micro.advantage_n, micro.targets = advantage_n, Targets(value_n, return_n)
 
-    def update(self, batch: Batch, targets: list[Targets], max_grad_norm: float, world: World) -> Row:
-        """One step of the value model; a loss or gradient that is not finite changes nothing."""
+    def update(self, batch: Batch) -> dict[str, float | None]:
+        """Take one step of the value model; a loss or gradient that is not finite changes nothing."""
         totals = {"value_loss": 0.0, "value_mean": 0.0, "return_mean": 0.0}
-        for micro, target in zip(batch.micro, targets, strict=True):
-            value_n = score_values(self.model, micro.trajectories, batch.states, micro.copies)
-            loss = value_loss(value_n, target.old_value_n, target.return_n, self.settings.clip, batch.sums.all.tokens)
+        tokens = batch.sums.all.tokens
+        for micro in batch.micro:
+            value_n = score_values(self.model, micro.trajectories, self.states, micro.copies)
+            target: Targets = micro.targets
+            loss = value_loss(value_n, target.old_value_n, target.return_n, self.settings.clip, tokens)
             (loss * micro.weight).backward()
-            share = micro.weight / batch.sums.all.tokens
+            share = micro.weight / tokens
             totals["value_loss"] += float(loss.detach()) * micro.weight
             totals["value_mean"] += float(target.old_value_n.sum()) * share
             totals["return_mean"] += float(target.return_n.sum()) * share
-        totals = world.totals(totals)
-        norm = step(self.model, self.optimiser, max_grad_norm, bool(np.isfinite(totals["value_loss"])))
-        found: Row = dict.fromkeys(totals) if norm is None else dict(totals)
+        totals = self.world.totals(totals)
+        norm = step(self.optimiser, self.max_grad_norm, bool(np.isfinite(totals["value_loss"])))
+        found: dict[str, float | None] = dict.fromkeys(totals) if norm is None else dict(totals)
         return found | {"value_skipped": float(norm is None)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,3 +142,10 @@ class Critic:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         load_weights(dict(self.model.named_parameters()), state["model"])
         load_optimiser(self.optimiser, state["optimiser"])
+
+
+def critic_of(setup: TrainSetup, settings: Value, states: StateGrouping) -> Critic:
+    """The critic of a run, sharded as its policy is."""
+    values = value_model(setup.fresh() if setup.fresh else setup.model)
+    values.checkpoint_activations = setup.model.checkpoint_activations
+    return Critic(setup.shard(values) if setup.shard else values, settings, states, setup.run, setup.world)

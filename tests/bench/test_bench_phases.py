@@ -4,14 +4,13 @@ import json
 
 import pytest
 import torch
-from fixtures.tiny import tiny_setup
+from fixtures.tiny import make_trainer, tiny_setup
 from typer.testing import CliRunner
 
 from lightningrl.bench.phases import layer_weights, phases
 from lightningrl.cli.app import app
 from lightningrl.errors import CheckpointError
 from lightningrl.models.checkpoint import save_model
-from lightningrl.rl.algorithms import lightningrl
 from lightningrl.utils import files
 
 
@@ -20,7 +19,7 @@ def finished(tmp_path_factory):
     """A training's folder, written as its stage writes it."""
     folder = tmp_path_factory.mktemp("finished")
     setup = tiny_setup(folder, steps=3)
-    trainer = lightningrl.trainer(setup)
+    trainer = make_trainer(setup)
     results = [trainer.step() for _ in range(3)]
     save_model(setup.model, folder, eos_token_id=1, pad_token_id=0)
     files.write_jsonl(folder / "metrics.jsonl", (dict(result.metrics) for result in results))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import requests_of, tiny_config, tiny_model, tiny_setup, trajectory_of
+from fixtures.tiny import make_trainer, requests_of, tiny_config, tiny_model, tiny_setup, trajectory_of
 
 from lightningrl.bench.estimate import memory, seconds
 from lightningrl.bench.estimate.device import DEVICES, Shares, device_of
@@ -18,8 +18,6 @@ from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.models.attention import PagedKV
 from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.rl.likelihood import trajectory_row
-from lightningrl.rl.registry import ALGORITHMS
-from lightningrl.utils.registry import resolve
 
 
 def shape_of(config: ModelConfig) -> Shape:
@@ -104,7 +102,7 @@ def test_training_positions_of_a_trajectory_are_its_rows(prompt, reveal, respons
 
 def test_positions_of_a_real_steps_update_are_those_the_trainer_counts(tmp_path):
     """Everything that was kept is trained on once; a step's token-forwards are 1 + 3 of it beside the rollouts."""
-    trainer = resolve(ALGORITHMS["lightningrl"])(tiny_setup(tmp_path, steps=1, validate_every=1))
+    trainer = make_trainer(tiny_setup(tmp_path, steps=1, validate_every=1))
     seen, draw = [], trainer._draw
 
     def noting(step):

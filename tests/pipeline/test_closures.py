@@ -41,6 +41,8 @@ LAYERS = [
 
 NO_TORCH = (
     "errors", "types", "config", "utils", "benchmarks", "judges", "sandbox", "report", "results", "cli",
+    "rl.algorithm", "rl.policy_gradient", "rl.registry", "training.supervised.algorithm",
+    *(f"rl.algorithms.{path.stem}" for path in (PACKAGE / "rl" / "algorithms").glob("*.py")),
     *(f"pipeline.{path.stem}" for path in (PACKAGE / "pipeline").glob("*.py")),
     *(f"pipeline.stages.{name}" for name in ("context", "data", "collect", "table", "figure", "release", "selfcheck")),
     "pipeline.stages.problems",

@@ -171,7 +171,6 @@ def test_another_prompt_leaves_the_base_alone():
     ("change", "where", "allowed"),
     [
         ({"decoding": {"selector": "best"}}, "decoding.selector: there is no selector 'best'", "threshold"),
-        ({"runs.1.algorithm": "ppo"}, "runs.grpo-traj.algorithm: there is no algorithm 'ppo'", "grpo_traj"),
         ({"report.figures": ["pie"]}, "report.figures: there is no figure 'pie'", "frontier"),
         ({"report.tables": ["all"]}, "report.tables: there is no table 'all'", "main"),
     ],

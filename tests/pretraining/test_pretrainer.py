@@ -5,12 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import tiny_model, tiny_setup
+from fixtures.tiny import make_trainer, tiny_model, tiny_setup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.config.model import Phase, Pretrain
-from lightningrl.training.supervised import control
 from lightningrl.training.supervised.corpus import TrainingSequence
 from lightningrl.training.supervised.objective import diffusion_row, supervised_backward
 from lightningrl.training.supervised.optimiser import SupervisedOptimiser
@@ -21,7 +20,7 @@ def sequences(token, count=3):
     return [TrainingSequence(np.array([1, 2, 3]), np.array([token] * 5)) for _ in range(count)]
 
 
-def pretrainer_of(
+def premake_trainer(
     accuracies,
     *,
     autoregressive=2,
@@ -58,25 +57,25 @@ def rows_of(trainer):
 
 
 def test_phases_follow_each_other_and_take_their_steps():
-    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60]))
+    rows = rows_of(premake_trainer([10, 20, 30, 40, 50, 60]))
     assert [row["phase"] for row in rows] == ["autoregressive"] * 2 + ["diffusion"] * 6
     assert [row["step"] for row in rows] == list(range(1, 9))
 
 
 def test_validation_happens_every_so_many_diffusion_steps_and_at_their_end():
-    rows = rows_of(pretrainer_of([10, 20, 30], diffusion=5, every=2))
+    rows = rows_of(premake_trainer([10, 20, 30], diffusion=5, every=2))
     validated = [row["step"] for row in rows if "accuracy_pct" in row]
     assert validated == [2 + 2, 2 + 4, 2 + 5]
 
 
 def test_learning_rate_warms_up_and_then_is_its_phases():
-    rows = rows_of(pretrainer_of([10, 20, 30, 40, 50, 60], autoregressive=5, diffusion=2, warmup=4, rate=0.3))
+    rows = rows_of(premake_trainer([10, 20, 30, 40, 50, 60], autoregressive=5, diffusion=2, warmup=4, rate=0.3))
     assert [row["rate"] for row in rows] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.3, 0.3])
 
 
 def test_learning_rate_falls_linearly_over_the_last_share_of_a_phase():
     """Half of four steps: 2 / 2, 1 / 2 of the phase's rate; the step after the last one would have 0."""
-    rows = rows_of(pretrainer_of([0] * 4, autoregressive=2, diffusion=4, rate=0.8, decay=0.5))
+    rows = rows_of(premake_trainer([0] * 4, autoregressive=2, diffusion=4, rate=0.8, decay=0.5))
     assert [row["rate"] for row in rows] == pytest.approx([1, 1, 0.8, 0.8, 0.8, 0.4])
 
 
@@ -100,7 +99,7 @@ def test_micro_batches_side_by_side_give_the_bits_of_one_after_the_other(threads
 
 def test_what_is_validated_is_the_moving_average_of_the_weights_after_each_diffusion_step():
     """The first step's weights start the average; each later step moves it by 1 - 0.9 towards its own."""
-    trainer, validated = pretrainer_of([], diffusion=3), []
+    trainer, validated = premake_trainer([], diffusion=3), []
     trainer.validate = lambda model: validated.append(weights_of(model)) or {"accuracy_pct": 10.0 * len(validated)}
     averages = []
     while not trainer.done:
@@ -132,18 +131,18 @@ def test_both_optimisers_follow_the_factor_and_every_weight_is_in_one_of_them():
 
 def test_training_on_one_answer_learns_it():
     """The loss falls below half of where it was within 30 steps: gradient, optimiser and objective belong together."""
-    rows = rows_of(pretrainer_of([0] * 99, autoregressive=1, diffusion=30, every=99))
+    rows = rows_of(premake_trainer([0] * 99, autoregressive=1, diffusion=30, every=99))
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
 
 
 def test_a_batch_has_each_corpus_in_its_share():
-    trainer = pretrainer_of([], one=(3.0, sequences(4)), two=(1.0, sequences(9)))
+    trainer = premake_trainer([], one=(3.0, sequences(4)), two=(1.0, sequences(9)))
     targets = [int(row.target_ids[-1, -1]) for row, _ in trainer._rows("diffusion", trainer.config.diffusion)]
     assert sorted(targets) == [4, 4, 4, 9]
 
 
 def test_equal_shares_without_a_mixture():
-    trainer = pretrainer_of([])
+    trainer = premake_trainer([])
     trainer = Pretrainer(trainer.config, 0, trainer.model, {"a": sequences(4), "b": sequences(9)}, dict)
     assert trainer.shares == {"a": 0.5, "b": 0.5}
 
@@ -167,7 +166,7 @@ def test_supervised_control_spends_the_other_runs_compute_and_its_rate_falls_wit
     setup = tiny_setup(
         tmp_path, algorithm="supervised", budget=1500, steps=1000, learning_rate=1e-3, validate_every=1000
     )
-    trainer, factors = control.trainer(setup), []
+    trainer, factors = make_trainer(setup), []
     original = trainer.optimiser.step
     trainer.optimiser.step = lambda factor: factors.append(factor) or original(factor)
     spent = [0]
@@ -179,7 +178,7 @@ def test_supervised_control_spends_the_other_runs_compute_and_its_rate_falls_wit
 
 
 def test_supervised_control_without_a_budget_takes_its_steps(tmp_path):
-    trainer = control.trainer(tiny_setup(tmp_path, algorithm="supervised", steps=3))
+    trainer = make_trainer(tiny_setup(tmp_path, algorithm="supervised", steps=3))
     while not trainer.done:
         trainer.step()
     assert trainer.steps_done == 3

@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.answering import answer
-from lightningrl.config.method import Method
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.errors import DecodeError, JudgeError, SandboxUnavailable, TrainingError
-from lightningrl.rl.filters import failed_filters, keep_groups
+from lightningrl.rl.algorithms.lightningrl import LightningRL
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.health import RolloutLosses, StallGuard, dropped_groups, roll_out
+from lightningrl.rl.health import RolloutLosses, StallGuard, roll_out
 from lightningrl.rl.rollout import RolloutBatch
 from lightningrl.types import Example, Verdict
 
@@ -162,7 +161,7 @@ def test_steps_that_score_nothing_are_bounded_and_the_error_says_why_and_what_to
 def test_a_filter_that_never_keeps_is_bounded_and_named():
     see(StallGuard(), *[UNKEPT] * 19)
     reasons = r"of the last one's 4 groups filter_tpf_range drops 3, filter_all_wrong drops 1\."
-    with pytest.raises(TrainingError, match=rf"filter in 20 steps running: {reasons} .*Lower filter_tpf_range"):
+    with pytest.raises(TrainingError, match=rf"filter in 20 steps running: {reasons} .*Loosen those filters"):
         see(StallGuard(), *[UNKEPT] * 20, dropped={"filter_tpf_range": 3, "filter_all_wrong": 1})
 
 
@@ -209,10 +208,14 @@ def test_dropped_groups_are_counted_by_the_filters_key():
     """Spread and right, spread and wrong, even and right, even and wrong."""
     groups = [[answer_of(8, 2, right), answer_of(8, other, right)] for other in (4, 2) for right in (True, False)]
     counts = {"filter_tpf_range": 2, "filter_all_wrong": 2, "filter_accuracy": 0}
-    assert dropped_groups(Method(), Groups(groups)) == counts
-    assert dropped_groups(Method(filter_all_wrong=False), Groups(groups)) == counts | {"filter_all_wrong": 0}
-    assert dropped_groups(Method(filter_accuracy=(0.2, 0.8)), Groups(groups)) == counts | {"filter_accuracy": 4}
-    assert dropped_groups(Method(), Groups([])) == {}
+
+    def dropped(**keys):
+        failed = LightningRL(LightningRL.Config(**keys)).dropped(Groups(groups))
+        return {name: failed_N.sum() for name, failed_N in failed.items()}
+
+    assert dropped() == counts
+    assert dropped(filter_all_wrong=False) == counts | {"filter_all_wrong": 0}
+    assert dropped(filter_accuracy=(0.2, 0.8)) == counts | {"filter_accuracy": 4}
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -221,8 +224,8 @@ def test_a_group_is_kept_when_no_filter_drops_it(seed, drop_all_wrong, spread):
     rng = np.random.default_rng(seed)
     groups = Groups([[answer_of(60, int(rng.integers(20, 60)), bool(rng.random() < 0.3)) for _ in range(3)]
                      for _ in range(6)])  # fmt: skip
-    method = Method(filter_tpf_range=spread, filter_all_wrong=drop_all_wrong)
-    kept_N, failed = keep_groups(method, groups), failed_filters(method, groups)
+    algorithm = LightningRL(LightningRL.Config(filter_tpf_range=spread, filter_all_wrong=drop_all_wrong))
+    kept_N, failed = algorithm.keep(groups), algorithm.dropped(groups)
     assert (kept_N == ~np.any(list(failed.values()), axis=0)).all()
     reference = np.ptp(groups.tpf_NG, axis=1) >= spread
     correct_N = groups.correct_NG.any(axis=1)

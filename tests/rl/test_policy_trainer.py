@@ -5,12 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import CoinJudge, tiny_setup
+from fixtures.tiny import CoinJudge, make_trainer, tiny_setup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.answering import answer
-from lightningrl.config.method import Method, Reward, Value
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
@@ -18,24 +17,22 @@ from lightningrl.errors import CheckpointError, TrainingError
 from lightningrl.judges.boxed_answer import BoxedJudge
 from lightningrl.models import packing
 from lightningrl.rl import trainer as trainer_module
-from lightningrl.rl import update as update_module
 from lightningrl.rl import value as value_module
-from lightningrl.rl.algorithms import grpo_traj, lightningrl, published_code
-from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, index_actions, score_tokens, trajectory_row
+from lightningrl.rl.likelihood import index_actions, score_tokens, trajectory_row
 from lightningrl.rl.registry import ALGORITHMS
 from lightningrl.rl.setup import TrainSetup
+from lightningrl.rl.states import AS_DECODED, StateGrouping
 from lightningrl.rl.update import Batch
 from lightningrl.training.world import World
 from lightningrl.types import Verdict
-from lightningrl.utils.registry import resolve
 
-ALL = Method(filter_all_wrong=False, filter_tpf_range=0.0)
-ANY = Method(filter_all_wrong=False)
-NONE = Method(filter_tpf_range=1e6)
+ALL = {"filter_all_wrong": False, "filter_tpf_range": 0.0}
+ANY = {"filter_all_wrong": False}
+NONE = {"filter_tpf_range": 1e6}
 
 
 def test_trainer_runs_with_the_products_own_judge(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, judge=BoxedJudge(), method=ANY))
+    trainer = make_trainer(tiny_setup(tmp_path, judge=BoxedJudge(), method=ANY))
     metrics = trainer.step().metrics
     assert metrics["accuracy_pct"] == 0.0 and metrics["statuses"] == {"unparsable": metrics["groups_sampled"] * 4}
 
@@ -49,12 +46,12 @@ def advantage_of(micro):
 
 
 def rates(tmp_path, **run):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, **run))
+    trainer = make_trainer(tiny_setup(tmp_path, **run))
     found, original = [], trainer_module.update
 
-    def spy(model, optimiser, *rest):
+    def spy(algorithm, model, optimiser, *rest):
         found.append(optimiser.param_groups[0]["lr"])
-        return original(model, optimiser, *rest)
+        return original(algorithm, model, optimiser, *rest)
 
     trainer_module.update = spy
     try:
@@ -79,10 +76,9 @@ def test_learning_rate_decays_linearly_by_step_when_asked(tmp_path):
 
 def test_kept_groups_are_divided_among_the_updates_each_with_its_own_advantages(tmp_path):
     setup = tiny_setup(tmp_path, prompts=5, updates=2, method=ALL)
-    trainer = lightningrl.trainer(setup)
+    trainer = make_trainer(setup)
     drawn, _ = trainer._draw(1)
     batches, advantage_NG = trainer._batches(drawn.kept, 1)
-    batches = [batch for batch, _ in batches]
     sizes = [sum(len(m.trajectories) for m in batch.micro) for batch in batches]
     assert sizes == [3 * 4, 2 * 4]
     for batch in batches:
@@ -103,14 +99,14 @@ def test_kept_groups_are_divided_among_the_updates_each_with_its_own_advantages(
 
 
 def test_more_updates_than_groups_gives_an_update_a_group(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, prompts=2, updates=5, method=ALL))
+    trainer = make_trainer(tiny_setup(tmp_path, prompts=2, updates=5, method=ALL))
     assert trainer.step().metrics["updates"] == 2
 
 
 def test_a_step_without_any_kept_group_updates_nothing_and_goes_on(tmp_path):
     setup = tiny_setup(tmp_path, method=NONE, max_rounds=2)
     before = {name: tensor.clone() for name, tensor in setup.model.state_dict().items()}
-    trainer = lightningrl.trainer(setup)
+    trainer = make_trainer(setup)
     metrics = trainer.step().metrics
     assert (metrics["updates"], metrics["groups_kept"], metrics["groups_missing"], metrics["rounds"]) == (0, 0, 3, 2)
     assert all(torch.equal(before[name], tensor) for name, tensor in setup.model.state_dict().items())
@@ -120,7 +116,7 @@ def test_a_step_without_any_kept_group_updates_nothing_and_goes_on(tmp_path):
 def test_the_reference_stays_and_the_policy_moves(tmp_path):
     setup = tiny_setup(tmp_path)
     before = {name: tensor.clone() for name, tensor in setup.reference.state_dict().items()}
-    trainer = lightningrl.trainer(setup)
+    trainer = make_trainer(setup)
     trainer.step()
     assert all(torch.equal(before[name], tensor) for name, tensor in setup.reference.state_dict().items())
     assert not any(torch.equal(before[name], tensor) for name, tensor in setup.model.state_dict().items())
@@ -130,7 +126,7 @@ def test_decoder_and_trainer_that_disagree_are_an_error(tmp_path):
     """Training stops past a mean gap of 0.05 nats."""
     setup = tiny_setup(tmp_path)
     stale = tiny_setup(tmp_path, seed=4)
-    trainer = lightningrl.trainer(dataclasses.replace(setup, decoder=stale.decoder))
+    trainer = make_trainer(dataclasses.replace(setup, decoder=stale.decoder))
     with pytest.raises(
         CheckpointError, match=r"decoder and trainer disagree by \d+\.\d+ nats a token \(allowed: 0\.05\)"
     ):
@@ -140,12 +136,12 @@ def test_decoder_and_trainer_that_disagree_are_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("algorithm", "method", "forwards"),
     [
-        ("lightningrl", Method(), 1 + 3),
-        ("lightningrl", Method(shrink=2), 2 + 3),
-        ("published_code", Method(), 2 + 3),
-        ("lightningrl", Method(kl_to="rollout"), 3),
-        ("lightningrl", Method(value=Value()), 1 + 3 + 4),
-        ("tracerl", Method(filter_accuracy=(0.0, 1.0)), 3 + 4),
+        ("lightningrl", {}, 1 + 3),
+        ("lightningrl", {"shrink": 2}, 2 + 3),
+        ("published_code", {}, 2 + 3),
+        ("lightningrl", {"value": {}}, 1 + 3 + 4),
+        ("tracerl", {"filter_accuracy": (0.0, 1.0)}, 3 + 4),
+        ("tracerl", {"filter_accuracy": (0.0, 1.0), "shrink": 2}, 1 + 3 + 4),
     ],
 )
 def test_compute_is_what_the_models_really_computed(tmp_path, monkeypatch, algorithm, method, forwards):
@@ -159,7 +155,7 @@ def test_compute_is_what_the_models_really_computed(tmp_path, monkeypatch, algor
 
     monkeypatch.setattr(packing, "scored_hidden", counting)
     monkeypatch.setattr(value_module, "scored_hidden", counting)
-    trainer = resolve(ALGORITHMS[algorithm])(tiny_setup(tmp_path, method=method, validate_every=1))
+    trainer = make_trainer(tiny_setup(tmp_path, algorithm=algorithm, method=method, validate_every=1))
     monkeypatch.setattr(trainer, "_logp_gap", lambda trajectories: (0.0, 0.0))  # a check, not part of the method
     total = 0
     for _ in range(2):
@@ -173,20 +169,20 @@ def test_compute_is_what_the_models_really_computed(tmp_path, monkeypatch, algor
 
 def test_what_is_trained_are_the_states_that_happened(tmp_path):
     """The positions of a step's updates are those of its trajectories' own states: full masking has fewer."""
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL))
+    trainer = make_trainer(tiny_setup(tmp_path, method=ALL))
     kept = trainer._draw(1)[0].kept.trajectories
     mask_id = trainer.setup.model.config.mask_token_id
     expected = sum(trajectory_row(t, mask_id).num_tokens for t in kept)
     assert expected > sum(trajectory_row(t, mask_id, StateGrouping(full_mask=True)).num_tokens for t in kept)
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL))
+    trainer = make_trainer(tiny_setup(tmp_path, method=ALL))
     assert trainer.step().metrics["trained_positions"] == expected
     batches, _ = trainer._batches(trainer._draw(2)[0].kept, 2)
-    assert all(batch.states == AS_DECODED for batch, _ in batches)
+    assert trainer.algorithm.states == AS_DECODED and sum(len(batch.first) for batch in batches)
 
 
 def test_one_optimiser_lives_for_the_whole_run(tmp_path):
     """Its own count of steps is the run's updates: moments are not begun anew at each RL step."""
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL, steps=3))
+    trainer = make_trainer(tiny_setup(tmp_path, method=ALL, steps=3))
     updates = sum(trainer.step().metrics["updates"] for _ in range(3))
     counts = {int(state["step"]) for state in trainer.optimiser.state.values()}
     assert counts == {updates} and updates == trainer.updates_done == 6
@@ -194,29 +190,32 @@ def test_one_optimiser_lives_for_the_whole_run(tmp_path):
 
 def test_overlong_answers_are_wrong_in_the_reported_accuracy_too(tmp_path):
     """Every response has at least one token: with a margin of all of them none is right, in rewards and report."""
-    method = Method(overlong_margin=13, filter_all_wrong=False, filter_tpf_range=0.0)
-    metrics = published_code.trainer(tiny_setup(tmp_path, method=method)).step().metrics
+    method = ALL | {"overlong_margin": 13}
+    metrics = make_trainer(tiny_setup(tmp_path, algorithm="published_code", method=method)).step().metrics
     assert metrics["accuracy_pct"] == 0 and metrics["reward_accuracy_mean"] == -1
-    assert lightningrl.trainer(tiny_setup(tmp_path, method=ALL)).step().metrics["accuracy_pct"] > 0
+    assert make_trainer(tiny_setup(tmp_path, method=ALL)).step().metrics["accuracy_pct"] > 0
 
 
 def test_the_yardstick_is_the_base_before_any_training(tmp_path):
     before = tiny_setup(tmp_path).validate()
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, method=ALL, learning_rate=0.05, warmup_updates=0))
+    trainer = make_trainer(tiny_setup(tmp_path, method=ALL, learning_rate=0.05, warmup_updates=0))
     trainer.step()
     assert trainer.selection.base == before.figures and trainer.selection.base_correct == before.correct
     assert before.figures != trainer.setup.validate().figures
 
 
-@pytest.mark.parametrize(("kl_to", "is_base"), [("base", True), ("rollout", False)])
-def test_the_kl_term_holds_to_the_base_or_to_the_rollouts_policy(tmp_path, kl_to, is_base):
-    setup = tiny_setup(tmp_path, method=Method(kl_to=kl_to, filter_all_wrong=False, filter_tpf_range=0.0))
+@pytest.mark.parametrize(
+    ("algorithm", "method", "is_base"),
+    [("lightningrl", ALL, True), ("tracerl", {"filter_accuracy": (0.0, 1.0)}, False)],
+)
+def test_the_kl_term_holds_to_the_base_or_to_the_rollouts_policy(tmp_path, algorithm, method, is_base):
+    setup = tiny_setup(tmp_path, algorithm=algorithm, method=method)
     with torch.no_grad():
         for parameter in setup.reference.parameters():
             parameter.mul_(0.9)
-    trainer = lightningrl.trainer(setup)
+    trainer = make_trainer(setup)
     batches, _ = trainer._batches(trainer._draw(1)[0].kept, 1)
-    for batch, _ in batches:
+    for batch in batches:
         for micro in batch.micro:
             of_base = score_tokens(setup.reference, micro.trajectories).logp_n.detach()
             assert torch.equal(micro.ref_logp_n, of_base) == is_base
@@ -226,19 +225,15 @@ def test_the_kl_term_holds_to_the_base_or_to_the_rollouts_policy(tmp_path, kl_to
 def test_each_process_scores_its_share_and_no_more(tmp_path, monkeypatch):
     """Of seven micro-batches two processes score four and three, the second one a repeat that counts for nothing."""
     setup = tiny_setup(tmp_path, method=ALL)
-    trajectories = lightningrl.trainer(setup)._draw(1)[0].kept.trajectories[:7]
-    scored = []
-    monkeypatch.setattr(
-        update_module,
-        "score_tokens",
-        lambda model, rows, *rest: scored.extend(rows) or score_tokens(model, rows, *rest),
-    )
+    trainer, scored = make_trainer(setup), []
+    algorithm, trajectories = trainer.algorithm, trainer._draw(1)[0].kept.trajectories[:7]
+    score = algorithm.score
+    monkeypatch.setattr(algorithm, "score", lambda model, rows, *rest: scored.extend(rows) or score(model, rows, *rest))
     shares = []
     for rank in range(2):
         scored.clear()
-        batch = Batch.build(
-            trajectories, np.zeros(7), np.zeros(7, bool), setup.model, setup.reference, 1, world=World(rank, 2)
-        )
+        given = np.zeros(7), np.zeros(7, bool)
+        batch = Batch.build(algorithm, trajectories, *given, setup.model, setup.reference, 1, world=World(rank, 2))
         shares.append([id(t) for t in scored])
         assert [micro.weight for micro in batch.micro] == [1.0, 1.0, 1.0, 1.0 - rank]
     assert len(shares[0]) == len(shares[1]) == 4
@@ -250,7 +245,7 @@ def test_updates_that_can_never_be_taken_end_the_run(tmp_path):
     setup = tiny_setup(tmp_path, method=ALL, steps=30, prompts=1, updates=1)
     with torch.no_grad():
         setup.reference.model.norm.weight[0] = float("nan")
-    trainer = lightningrl.trainer(setup)
+    trainer = make_trainer(setup)
     for _ in range(4):
         assert trainer.step().metrics["skipped"] == 1
     with pytest.raises(TrainingError, match=r"no update could be taken in 5 steps running.*lower learning rate"):
@@ -258,7 +253,7 @@ def test_updates_that_can_never_be_taken_end_the_run(tmp_path):
 
 
 def test_validation_is_greedy_at_the_runs_threshold_and_happens_when_due(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, steps=3, validate_every=2))
+    trainer = make_trainer(tiny_setup(tmp_path, steps=3, validate_every=2))
     due = ["validation_tpf" in trainer.step().metrics for _ in range(3)]
     assert due == [False, True, True] and trainer.done
     assert [c["step"] for c in trainer.selection.candidates] == [2, 3]
@@ -273,7 +268,7 @@ def test_what_is_validated_and_shipped_is_the_average_of_the_weights_and_rollout
     def weights(model):
         return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
-    trainer = lightningrl.trainer(
+    trainer = make_trainer(
         tiny_setup(tmp_path, method=ALL, steps=3, validate_every=1, learning_rate=0.05, warmup_updates=0, averaging=0.6)
     )
     average, seen, validate = weights(trainer.setup.model), [], TrainSetup.validate
@@ -295,7 +290,7 @@ def test_every_response_of_a_step_has_draws_of_its_own(tmp_path):
 
     The same happens at the seam of two passes, whatever the size: a round may end one pass and begin the next.
     """
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=6, method=ALL))
+    trainer = make_trainer(tiny_setup(tmp_path, train=3, prompts=6, method=ALL))
     drawn, _ = trainer._draw(1)
     keys = [(a.trajectory.uid, a.trajectory.sample) for group in drawn.sampled.answers for a in group]
     assert len(keys) == 24
@@ -303,14 +298,14 @@ def test_every_response_of_a_step_has_draws_of_its_own(tmp_path):
 
 
 def test_a_prompt_that_comes_back_in_a_later_round_gets_other_samples(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, max_rounds=3, method=NONE))
+    trainer = make_trainer(tiny_setup(tmp_path, train=3, prompts=3, max_rounds=3, method=NONE))
     drawn, _ = trainer._draw(1)
     keys = [(a.trajectory.uid, a.trajectory.sample) for group in drawn.sampled.answers for a in group]
     assert drawn.rounds == 3 and len(set(keys)) == len(keys) == 36
 
 
 def test_rollouts_differ_by_step_and_carry_it_as_policy_version(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, train=3, prompts=3, method=ALL))
+    trainer = make_trainer(tiny_setup(tmp_path, train=3, prompts=3, method=ALL))
     one, two = trainer._draw(1)[0], trainer._draw(2)[0]
     texts = [
         {a.trajectory.uid: a.trajectory.token_ids.tolist() for g in d.sampled.answers for a in g} for d in (one, two)
@@ -329,12 +324,12 @@ class GradedJudge(CoinJudge):
         return [Verdict(value == 1, value, "ok" if value == 1 else "wrong") for value in values]
 
 
-@pytest.mark.parametrize("algorithm", [lightningrl, grpo_traj])
+@pytest.mark.parametrize("algorithm", ["lightningrl", "grpo_traj"])
 def test_graded_judges_reward_the_fraction_that_passed(tmp_path, algorithm):
-    trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), method=ALL))
+    trainer = make_trainer(tiny_setup(tmp_path, algorithm=algorithm, judge=GradedJudge(), method=ALL))
     drawn, _ = trainer._draw(1)
     values = [a.verdict.value for group in drawn.sampled.answers for a in group]
-    trainer = algorithm.trainer(tiny_setup(tmp_path, judge=GradedJudge(), method=ALL))
+    trainer = make_trainer(tiny_setup(tmp_path, algorithm=algorithm, judge=GradedJudge(), method=ALL))
     metrics = trainer.step().metrics
     assert metrics["reward_accuracy_mean"] == pytest.approx(np.mean(values)) and 0 < np.mean(values) < 1
     assert metrics["reward_total_mean"] == pytest.approx(np.mean(values) + metrics["reward_speed_mean"])
@@ -354,7 +349,7 @@ def test_rollouts_over_a_mixture_of_thresholds_give_each_prompt_one_of_them(tmp_
     setup = dataclasses.replace(tiny_setup(tmp_path, train=12, prompts=12, method=ALL), mixture=[low, high])
     found = {}
     for step in (1, 2):
-        for group in lightningrl.trainer(setup)._draw(step)[0].sampled.answers:
+        for group in make_trainer(setup)._draw(step)[0].sampled.answers:
             asked = [(group[0].example, a.trajectory.sample) for a in group]
             for name, policy in (("low", low), ("high", high)):
                 draws = dataclasses.replace(policy, temperature=1.0, seed=setup.seed, step=step)
@@ -372,19 +367,20 @@ def test_rollouts_over_a_mixture_of_thresholds_give_each_prompt_one_of_them(tmp_
 
 def test_true_tpf_as_the_reward_counts_separate_commits(tmp_path):
     """Trained with and reported: under separate commits it is below TPF, under fused ones equal to it."""
-    method = Method(rewards=[Reward(name="accuracy"), Reward(name="tpf_true", scale="z_score")])
+    method = {"rewards": [{"name": "accuracy"}, {"name": "tpf_true", "scale": "z_score"}]}
     for cache, is_less in ((SeparateCommit(), True), (FusedCommit(), False)):
         setup = tiny_setup(tmp_path, method=method)
         setup.policy = dataclasses.replace(setup.policy, schedule=cache)
-        metrics = lightningrl.trainer(setup).step().metrics
+        metrics = make_trainer(setup).step().metrics
         assert (metrics["reward_tpf_true_mean"] < metrics["reward_speed_mean"]) == is_less
         assert (metrics["tpf_true"] < metrics["tpf"]) == is_less
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_every_algorithm_takes_steps_with_finite_losses(tmp_path, name):
-    setup = tiny_setup(tmp_path, steps=2, method=Method(filter_accuracy=(0.0, 1.0)))
-    trainer = resolve(ALGORITHMS[name])(setup)
+    method = {} if name == "supervised" else {"filter_accuracy": (0.0, 1.0)}
+    setup = tiny_setup(tmp_path, algorithm=name, steps=2, method=method)
+    trainer = make_trainer(setup)
     for _ in range(2):
         metrics = trainer.step().metrics
         assert np.isfinite(metrics.get("loss", 0.0)), metrics

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures.naive import naive_action_log_probs
-from fixtures.tiny import MASK_ID, requests_of, tiny_model, tiny_setup, twin
+from fixtures.tiny import MASK_ID, make_trainer, requests_of, tiny_model, tiny_setup, twin
 
 from lightningrl.decoding import scheduler
 from lightningrl.decoding.engine import BlockDecoder
@@ -23,9 +23,8 @@ from lightningrl.decoding.stops import FinishBlock, InsideBlock
 from lightningrl.errors import DecodeError
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packing import PackedRow, pack, token_scores
-from lightningrl.rl.algorithms.lightningrl import trainer
+from lightningrl.rl.algorithms.lightningrl import LightningRL
 from lightningrl.rl.likelihood import behaviour_of, score_tokens, trajectory_row
-from lightningrl.rl.losses import Weights
 from lightningrl.rl.update import Batch, update
 
 STOPS = (3, 7)
@@ -33,7 +32,7 @@ CACHES = {"fused": FusedCommit, "separate": SeparateCommit}
 PROMPTS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 17, 3, 8, 13]
 """Shorter than a block, ending on the grid of 4, and neither."""
 TAU = 0.3
-WEIGHTS = Weights(clip_low=0.2, clip_high=0.2, kl=0.01, nll=0.1)
+ALGORITHM = LightningRL(LightningRL.Config())
 
 
 def decode(model, temperature=1.0, commit="fused", rows=16, lengths=PROMPTS, new=18, tau=TAU):
@@ -247,22 +246,22 @@ def test_first_update_has_every_ratio_1_and_nothing_clipped(commit):
     trajectories = decode(model, commit=commit)
     advantage = np.random.default_rng(0).normal(size=len(trajectories))
     in_nll = np.arange(len(trajectories)) % 2 == 0
-    batch = Batch.build(trajectories, advantage, in_nll, model, twin(model), 5)
+    batch = Batch.build(ALGORITHM, trajectories, advantage, in_nll, model, twin(model), 5)
     for micro in batch.micro:
         scores = score_tokens(model, micro.trajectories)
         ratio = (scores.logp_n - micro.actions(scores).old_logp_n).exp()
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-5)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
-    first = update(model, optimiser, batch, WEIGHTS, 1.0)
+    first = update(ALGORITHM, model, optimiser, batch, 1.0)
     assert first["ratio"] == pytest.approx(1, abs=1e-6)
     assert first["clip_fraction"] == 0 and first["skipped"] == 0
     assert first["kl"] == pytest.approx(0, abs=1e-9), "policy and base are the same"
-    second = update(model, optimiser, batch, WEIGHTS, 1.0)
+    second = update(ALGORITHM, model, optimiser, batch, 1.0)
     assert abs(second["ratio"] - 1) > 1e-4 and second["clip_fraction"] > 0 and second["kl"] > 1e-6
 
 
 def test_policy_trainer_reports_the_replay_of_every_step(tmp_path):
-    policy_trainer = trainer(tiny_setup(tmp_path, steps=3))
+    policy_trainer = make_trainer(tiny_setup(tmp_path, steps=3))
     for _ in range(3):
         metrics = policy_trainer.step().metrics
         assert metrics["updates"] == 2

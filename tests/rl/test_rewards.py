@@ -5,36 +5,29 @@ import itertools
 
 import numpy as np
 import pytest
-from fixtures.tiny import answer_of, trajectory_of
+from fixtures.tiny import CoinJudge, answer_of, trajectory_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.answering import score
-from lightningrl.config.method import REWARDS as OURS
-from lightningrl.config.method import Method, Reward
+from lightningrl.answering import Task, score
+from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 from lightningrl.judges.boxed_answer import BoxedJudge
 from lightningrl.judges.code.judge import CodeJudge
 from lightningrl.rl import rewards as rewards_module
-from lightningrl.rl.advantages import (
-    NORMALISATIONS,
-    collapse_ratio,
-    group_minmax,
-    group_z_score,
-    normalise_batch,
-    normalise_group,
-)
-from lightningrl.rl.algorithms.grpo_traj import GRPO_TRAJECTORY
-from lightningrl.rl.algorithms.lightningrl import ALGORITHM1, LIGHTNINGRL
-from lightningrl.rl.algorithms.lightningrl_plus import LIGHTNINGRL_PLUS
-from lightningrl.rl.algorithms.published_code import PUBLISHED
-from lightningrl.rl.algorithms.tracerl import TRACERL
-from lightningrl.rl.filters import keep_groups
+from lightningrl.rl.advantages import collapse_ratio, group_minmax, group_z_score, normalise_batch, normalise_group
+from lightningrl.rl.algorithms.grpo_traj import GRPOTrajectory
+from lightningrl.rl.algorithms.lightningrl import Algorithm1, LightningRL
+from lightningrl.rl.algorithms.lightningrl_plus import LightningRLPlus
+from lightningrl.rl.algorithms.published_code import PublishedCode
+from lightningrl.rl.algorithms.tracerl import TraceRL
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.rewards import FUNCTIONS, accuracy, total_reward
+from lightningrl.rl.rewards import FUNCTIONS, Reward, accuracy, total_reward
 from lightningrl.rl.rollout import RolloutBatch
 from lightningrl.rl.step_metrics import advantage_metrics, rollout_metrics
 
+LIGHTNINGRL, GRPO, TRACERL = (each(each.Config()) for each in (LightningRL, GRPOTrajectory, TraceRL))
+ALGORITHM1, PLUS, PUBLISHED = (each(each.Config()) for each in (Algorithm1, LightningRLPlus, PublishedCode))
 CORRECT = np.array([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=bool)
 """Group 1: lengths [200,240,150,300], forwards [100,60,50,60]; group 2 tpf [2,2,6,2]."""
 TPF = np.array([[2.0, 4.0, 3.0, 5.0], [2.0, 2.0, 6.0, 2.0]])
@@ -50,10 +43,6 @@ def golden_groups():
     lengths, forwards = [[200, 240, 150, 300], [200, 120, 300, 120]], [[100, 60, 50, 60], [100, 60, 50, 60]]
     tables = zip(lengths, forwards, CORRECT.tolist(), strict=True)
     return Groups([[answer_of(*cells) for cells in zip(*rows, strict=True)] for rows in tables])
-
-
-def advantages(method, groups=None):
-    return NORMALISATIONS[method.advantage](total_reward(method.rewards, groups or golden_groups()))
 
 
 def test_z_score_of_both_groups():
@@ -75,7 +64,7 @@ def test_advantages_of_lightningrl_are_the_papers():
     close(total, [[-0.341641, 1.447214, -1.447214, 0.341641], [0.422650, 0.422650, 2.732051, 0.422650]])
     assert total.mean() == pytest.approx(0.5) and total.std(ddof=1) == pytest.approx(1.220204, abs=1e-6)
     expected = [[-0.689754, 0.776275, -1.595809, -0.129781], [-0.063391, -0.063391, 1.829243, -0.063391]]
-    close(advantages(LIGHTNINGRL), expected)
+    close(LIGHTNINGRL.advantages(golden_groups()), expected)
 
 
 def test_group_normalisation_of_group_1():
@@ -88,7 +77,7 @@ def test_grpo_normalises_the_raw_sum_in_its_group():
     Group 2: [3, 3, 7, 3], mean 4, unbiased std 2.
     """
     expected = [[-0.387298, 1.161895, -1.161895, 0.387298], [-0.5, -0.5, 1.5, -0.5]]
-    close(advantages(GRPO_TRAJECTORY), expected)
+    close(GRPO.advantages(golden_groups()), expected)
 
 
 @pytest.mark.parametrize("count", [6, 10, 32])
@@ -125,16 +114,17 @@ def test_nll_set_is_what_the_judge_found_correct_not_what_has_a_reward_of_at_lea
     total = group_z_score(CORRECT.astype(float)) + group_z_score(TPF)
     buggy = (total >= 0).tolist()
     assert buggy == [[False, True, False, True], [False, False, True, False]]
-    assert LIGHTNINGRL.nll_set == "correct" and golden_groups().correct_NG.tolist() == CORRECT.tolist()
-    assert PUBLISHED.nll_set == "reward" and (total_reward(PUBLISHED.rewards, golden_groups()) >= 0).tolist() == buggy
-    assert GRPO_TRAJECTORY.nll == TRACERL.nll == 0
+    assert LIGHTNINGRL.imitated(golden_groups()).tolist() == CORRECT.tolist()
+    assert PUBLISHED.imitated(golden_groups()).tolist() == buggy
+    without = LightningRL(LightningRL.Config(nll=0))
+    assert not any(each.imitated(golden_groups()).any() for each in (GRPO, TRACERL, without))
 
 
 def keep(forwards, correct, **method):
     """Groups of two responses of 2^12 tokens with these forwards."""
     pairs = zip(forwards, correct, strict=True)
     groups = Groups([[answer_of(4096, *cells) for cells in zip(*pair, strict=True)] for pair in pairs])
-    return keep_groups(Method(**method), groups).tolist()
+    return LightningRL(LightningRL.Config(**method)).keep(groups).tolist()
 
 
 def test_filter_keeps_a_spread_of_the_limit_and_drops_less_and_all_wrong():
@@ -150,40 +140,44 @@ def test_the_default_limit_keeps_a_range_of_0_01_and_drops_0_0099():
     """Lengths 200 and 201 at 100 forwards: 2.00 and 2.01; 20000 and 20099 at 10000: 2.0000 and 2.0099."""
     near = Groups([[answer_of(20000, 10000), answer_of(20099, 10000)]])
     far = Groups([[answer_of(300, 100), answer_of(302, 100)]])
-    assert keep_groups(LIGHTNINGRL, near).tolist() == [False] and keep_groups(LIGHTNINGRL, far).tolist() == [True]
+    assert LIGHTNINGRL.keep(near).tolist() == [False] and LIGHTNINGRL.keep(far).tolist() == [True]
 
 
 def test_where_the_judge_grades_all_wrong_means_that_no_test_passed():
     """Fractions [.9, .5] without one that passed all are kept, [0, 0] dropped (published code, by pass rate)."""
     answers = [[answer_of(8, 4, False, value), answer_of(8, 2, False, other)] for value, other in ((0.9, 0.5), (0, 0))]
-    assert keep_groups(LIGHTNINGRL, Groups(answers, graded=True)).tolist() == [True, False]
-    assert keep_groups(LIGHTNINGRL, Groups(answers)).tolist() == [False, False]
+    assert LIGHTNINGRL.keep(Groups(answers, graded=True)).tolist() == [True, False]
+    assert LIGHTNINGRL.keep(Groups(answers)).tolist() == [False, False]
 
 
 def test_tracerls_filter_keeps_20_to_80_percent_correct_and_asks_no_spread():
     for right, kept in ((0, False), (1, True), (3, True), (4, True), (5, False)):
         group = [answer_of(8, 2, correct=i < right) for i in range(5)]
-        assert keep_groups(TRACERL, Groups([group])).tolist() == [kept], right
+        assert TRACERL.keep(Groups([group])).tolist() == [kept], right
 
 
 def test_overlong_answers_count_as_wrong_from_the_margin_on():
     """Published code, max_new_tokens 8192: 8186 tokens kept, 8187 wrong."""
-    groups = Groups([[answer_of(8186, 64), answer_of(8187, 64)]], wrong_from=8192 - PUBLISHED.overlong_margin)
+    answers, task = [[answer_of(8186, 64), answer_of(8187, 64)]], Task(lambda example: (), CoinJudge(), 8192)
+    groups = PUBLISHED.groups(answers, task)
     assert groups.correct_NG.tolist() == [[True, False]] and accuracy(groups).tolist() == [[1.0, -1.0]]
-    assert LIGHTNINGRL.overlong_margin is None
+    judged_alone = PublishedCode(PublishedCode.Config(overlong_margin=None))
+    for algorithm in (LIGHTNINGRL, judged_alone):
+        assert algorithm.groups(answers, task).correct_NG.all()
 
 
 def test_algorithm_1_scales_both_rewards_and_normalises_in_the_group():
     """Group 1: z + z = [-.341641, 1.447214, -1.447214, .341641], unbiased std 1.214096."""
     expected = [-0.281389, 1.191982, -1.191982, 0.281389]
-    close(advantages(ALGORITHM1)[0], expected)
-    assert advantages(ALGORITHM1)[1].std(ddof=1) == pytest.approx(1)
+    found = ALGORITHM1.advantages(golden_groups())
+    close(found[0], expected)
+    assert found[1].std(ddof=1) == pytest.approx(1)
 
 
 def test_published_code_scales_both_and_normalises_over_the_batch():
     expected = [[-0.311461, 1.31937, -1.31937, 0.311461], [-0.526348, -0.526348, 1.579045, -0.526348]]
-    close(advantages(PUBLISHED), expected)
-    assert PUBLISHED.full_mask and not LIGHTNINGRL.full_mask
+    close(PUBLISHED.advantages(golden_groups()), expected)
+    assert PUBLISHED.states.full_mask and not LIGHTNINGRL.states.full_mask
 
 
 def test_minmax_speed_beside_plus_or_minus_1():
@@ -194,8 +188,8 @@ def test_minmax_speed_beside_plus_or_minus_1():
 
 
 def test_tracerl_adds_raw_tpf_to_scaled_correctness_and_leaves_the_rest_to_its_value_model():
-    close(advantages(TRACERL), group_z_score(CORRECT.astype(float)) + TPF)
-    assert TRACERL.value is not None and TRACERL.value.gamma == TRACERL.value.lam == 1.0
+    close(TRACERL.advantages(golden_groups()), group_z_score(CORRECT.astype(float)) + TPF)
+    assert TRACERL.has_value_model and TRACERL.value.gamma == TRACERL.value.lam == 1.0
 
 
 def test_speed_for_correct_answers_only_is_scaled_among_them():
@@ -219,13 +213,13 @@ def test_fewer_forwards_and_true_tpf_as_rewards():
 def test_the_rewards_of_lightningrl_plus():
     """Group 1, correct: forwards [100, 60] -> z [-1, 1], lengths [200, 240] -> z [1, -1] times 0.15; the wrong ones -1.
     Group 2: forwards [100, 60, 50, 60] mean 67.5, lengths [200, 120, 300, 120] mean 185."""
-    found = total_reward(LIGHTNINGRL_PLUS.rewards, golden_groups())
+    found = PLUS.total_reward(golden_groups())
     forwards, lengths = np.array([100.0, 60, 50, 60]), np.array([200.0, 120, 300, 120])
     z = [(67.5 - f) / forwards.std() + 0.15 * (185 - n) / lengths.std() for f, n in zip(forwards, lengths, strict=True)]
     close(found, [[1 - 1 + 0.15, 1 + 1 - 0.15, -1, -1], [1 + value for value in z]])
     padded = Groups([[answer_of(40, 10), answer_of(80, 10)]])
-    assert total_reward(LIGHTNINGRL_PLUS.rewards, padded)[0].argmax() == 0, "padding costs, where TPF pays for it"
-    assert total_reward(LIGHTNINGRL.rewards, padded)[0].argmax() == 1
+    assert PLUS.total_reward(padded)[0].argmax() == 0, "padding costs, where TPF pays for it"
+    assert LIGHTNINGRL.total_reward(padded)[0].argmax() == 1
 
 
 def test_an_unknown_reward_is_an_error_that_lists_what_there_is():
@@ -233,7 +227,6 @@ def test_an_unknown_reward_is_an_error_that_lists_what_there_is():
         ValueError, match="found 'speed', allowed: accuracy, tpf, tpf_true, forwards, length, or your own"
     ):
         Reward(name="speed")
-    assert set(FUNCTIONS) == set(OURS)
 
 
 @pytest.mark.parametrize("wrong", [lambda g: g.tpf_NG[0], lambda g: g.tpf_NG * np.nan, lambda g: 1.0])
@@ -243,11 +236,18 @@ def test_a_reward_of_somebodys_own_that_is_not_one_number_a_response_is_an_error
         total_reward([Reward(name="mine:reward")], golden_groups())
 
 
+def run_of(algorithm, **method):
+    return Run(name="r", role="after", algorithm=algorithm, benchmark="b", steps=1, method=method)
+
+
 def test_a_runs_method_changes_the_keys_it_gives_and_no_others():
-    changed = Method(nll=0.0, advantage="center").over(GRPO_TRAJECTORY)
-    assert (changed.nll, changed.advantage, changed.rewards) == (0.0, "center", GRPO_TRAJECTORY.rewards)
-    assert Method().over(TRACERL) == TRACERL and Method(kl=0.01).over(TRACERL).value == TRACERL.value
-    assert Method(nll=0.1).science() == {"nll": 0.1}, "what is not given is the algorithm's, whose source is in the key"
+    changed = run_of("grpo_traj", kl=0.5, advantage="center").method
+    assert (changed.kl, changed.advantage, changed.rewards) == (0.5, "center", GRPO.config.rewards)
+    assert (
+        run_of("tracerl").method == TRACERL.config and run_of("tracerl", kl=0.01).implementation.value == TRACERL.value
+    )
+    science = run_of("lightningrl", nll=0.1).science()["method"]
+    assert science == {"nll": 0.1}, "what is not given is the algorithm's, whose source is in the key"
 
 
 def test_collapse_ratio_by_hand():

@@ -7,8 +7,7 @@ from fixtures.tiny import answer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.config.method import Method
-from lightningrl.rl.filters import keep_groups
+from lightningrl.rl.algorithms.lightningrl import LightningRL
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rollout import PromptOrder, draw_groups
 from lightningrl.types import Verdict
@@ -66,8 +65,8 @@ class Roller:
 
 def draw(rule, wanted=4, rounds=5, **method):
     roller, order = Roller(rule), PromptOrder(100, 0)
-    method = Method(**method)
-    found = draw_groups(EXAMPLES, order, wanted, rounds, roller, lambda groups: keep_groups(method, groups), Groups([]))
+    keep = LightningRL(LightningRL.Config(**method)).keep
+    found = draw_groups(EXAMPLES, order, wanted, rounds, roller, keep, Groups)
     return found, roller, order
 
 

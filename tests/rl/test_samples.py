@@ -4,13 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from fixtures.tiny import tiny_setup
+from fixtures.tiny import make_trainer, tiny_setup
 
 from lightningrl.answering import Answer
-from lightningrl.config.method import Method, Reward
 from lightningrl.rl import rewards as rewards_module
 from lightningrl.rl import trainer as trainer_module
-from lightningrl.rl.algorithms import lightningrl
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.samples import marked_text, sample_row, samples_text
 from lightningrl.tokenization import build_tokenizer, load_tokenizer
@@ -126,7 +124,7 @@ def test_a_resumed_run_has_the_same_samples_and_they_are_saved_with_its_state(tm
     monkeypatch.setattr(trainer_module, "SAMPLE_EVERY", 1)
 
     def run(name, stop_after=99):
-        trainer = lightningrl.trainer(tiny_setup(tmp_path))
+        trainer = make_trainer(tiny_setup(tmp_path))
         return train(
             trainer, tmp_path / name, save_every=1, fingerprint={}, report=lambda text: None,
             timing=lambda **row: None, should_stop=lambda: trainer.steps_done >= stop_after,
@@ -143,18 +141,18 @@ def test_a_resumed_run_has_the_same_samples_and_they_are_saved_with_its_state(tm
 
 
 def test_samples_are_of_the_first_step_and_every_tenth_after_it(tmp_path):
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, steps=13, prompts=1, updates=1))
+    trainer = make_trainer(tiny_setup(tmp_path, steps=13, prompts=1, updates=1))
     assert [step for step in range(1, 14) if trainer.step().sample is not None] == [1, 11]
 
 
 def test_a_step_without_a_kept_group_has_no_sample_and_asks_no_reward_for_it(tmp_path, monkeypatch):
     """A reward of somebody's own may not bear no groups at all."""
     monkeypatch.setattr(rewards_module, "resolve", lambda name: lambda groups: groups.tpf_NG / groups.tpf_NG.shape[1])
-    method = Method(rewards=[Reward(name="mine:reward")], filter_tpf_range=1e6)
-    assert lightningrl.trainer(tiny_setup(tmp_path, method=method)).step().sample is None
+    method = {"rewards": [{"name": "mine:reward"}], "filter_tpf_range": 1e6}
+    assert make_trainer(tiny_setup(tmp_path, method=method)).step().sample is None
 
 
 def test_two_rewards_of_one_name_are_both_shown(tmp_path):
-    method = Method(rewards=[Reward(name="tpf"), Reward(name="tpf", only_correct=True)])
-    sample = lightningrl.trainer(tiny_setup(tmp_path, method=method)).step().sample
+    method = {"rewards": [{"name": "tpf"}, {"name": "tpf", "only_correct": True}]}
+    sample = make_trainer(tiny_setup(tmp_path, method=method)).step().sample
     assert list(sample["best"]["rewards"]) == ["tpf", "tpf (2)"]

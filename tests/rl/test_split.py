@@ -6,35 +6,33 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import MASK_ID, requests_of, tiny_model, tiny_setup, trajectory_of
+from fixtures.tiny import MASK_ID, make_trainer, requests_of, tiny_model, tiny_setup, trajectory_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.config.method import Method, Value
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.models import packing
 from lightningrl.models.packing import ALL
 from lightningrl.rl import value as value_module
-from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, index_actions, score_tokens, trajectory_row
+from lightningrl.rl.likelihood import index_actions, score_tokens, trajectory_row
 from lightningrl.rl.microbatches import cut, forwards_of
-from lightningrl.rl.registry import ALGORITHMS
+from lightningrl.rl.states import AS_DECODED, StateGrouping
 from lightningrl.rl.value import score_values, value_model
-from lightningrl.utils.registry import resolve
 
 BOUND = 28
 """Rows of the tiny set-up have 36 to 64 positions, 20 or 24 of them clean; copies have 4."""
 FREE = {"trained_positions", "token_forwards"}
 """What is computed: the clean part once a forward."""
 KEPT = {"filter_all_wrong": False, "filter_tpf_range": 0.0}
-VALUE = Value(learning_rate=1e-2, gamma=0.9, lam=0.8)
+VALUE = {"learning_rate": 1e-2, "gamma": 0.9, "lam": 0.8}
 VARIANTS = {
-    "lightningrl": ("lightningrl", Method(**KEPT)),
-    "tracerl": ("tracerl", Method(filter_accuracy=(0.0, 1.0), value=VALUE)),
-    "shrink": ("lightningrl", Method(**KEPT, shrink=2)),
-    "full mask": ("published_code", Method(filter_all_wrong=False, full_mask=True)),
-    "full mask, value": ("lightningrl", Method(**KEPT, full_mask=True, value=VALUE)),
+    "lightningrl": ("lightningrl", KEPT),
+    "tracerl": ("tracerl", {"filter_accuracy": (0.0, 1.0), "value": VALUE}),
+    "shrink": ("lightningrl", KEPT | {"shrink": 2}),
+    "full mask": ("published_code", {"filter_all_wrong": False}),
+    "shrink, value": ("lightningrl", KEPT | {"shrink": 2, "value": VALUE}),
 }
 STATES = [AS_DECODED, StateGrouping(2), StateGrouping(full_mask=True)]
 
@@ -49,15 +47,17 @@ def rollout():
 
 def trainer_of(folder, name, positions, **run):
     algorithm, method = VARIANTS[name]
-    setup = tiny_setup(folder, method=method, dtype=torch.float64, steps=3, microbatch_positions=positions, **run)
+    run |= {"algorithm": algorithm, "method": method, "steps": 3, "microbatch_positions": positions}
+    setup = tiny_setup(folder, dtype=torch.float64, **run)
     with torch.no_grad():  # another base than the policy, so that the KL term has a gradient
         for parameter in setup.reference.parameters():
             parameter.mul_(0.97)
-    return resolve(ALGORITHMS[algorithm])(setup)
+    return make_trainer(setup)
 
 
 def weights_of(trainer):
-    models = {"policy": trainer.setup.model} | ({"value": trainer.critic.model} if trainer.critic else {})
+    critic = trainer.algorithm.critic
+    models = {"policy": trainer.setup.model} | ({"value": critic.model} if critic else {})
     return {f"{kind} {name}": p.detach().clone() for kind, m in models.items() for name, p in m.named_parameters()}
 
 

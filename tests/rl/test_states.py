@@ -3,17 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import MASK_ID, requests_of, tiny_model, tiny_setup, trajectory_of
+from fixtures.tiny import MASK_ID, make_trainer, requests_of, tiny_model, tiny_setup, trajectory_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.config.method import Method
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.models.attention import Masked, block_causal_mask
-from lightningrl.rl.algorithms import lightningrl, published_code
-from lightningrl.rl.likelihood import AS_DECODED, StateGrouping, score_tokens, trajectory_row
+from lightningrl.rl.likelihood import score_tokens, trajectory_row
+from lightningrl.rl.states import AS_DECODED, StateGrouping
 
 
 def actions(reveal, states, prompt_len=4, **more):
@@ -109,10 +108,10 @@ def test_likelihood_of_merged_states_is_a_plain_forward_over_each():
                 assert scores.logp_n[index].item() == pytest.approx(found[int(scores.position_n[index])], abs=1e-10)
 
 
-@pytest.mark.parametrize("method", [Method(shrink=2), Method(full_mask=True)])
-def test_old_log_probs_of_other_states_are_the_policys_in_those_states(tmp_path, method):
+@pytest.mark.parametrize(("algorithm", "method"), [("lightningrl", {"shrink": 2}), ("published_code", {})])
+def test_old_log_probs_of_other_states_are_the_policys_in_those_states(tmp_path, algorithm, method):
     """So the first update's ratio is 1, which the decoder's own would not give."""
-    trainer = lightningrl.trainer(tiny_setup(tmp_path, method=method, updates=1))
+    trainer = make_trainer(tiny_setup(tmp_path, algorithm=algorithm, method=method, updates=1))
     metrics = trainer.step().metrics
     assert metrics["first_ratio"] == pytest.approx(1, abs=1e-5)
     assert metrics["logp_gap_mean"] < 1e-4, "which is measured in the states that happened"
@@ -120,9 +119,9 @@ def test_old_log_probs_of_other_states_are_the_policys_in_those_states(tmp_path,
 
 def test_published_rows_are_not_the_trajectorys_likelihood(tmp_path):
     """What full masking is off by, nats a token: far from the 1e-6 by which decoder and trainer agree."""
-    setup = tiny_setup(tmp_path, threshold=0.3)
-    trainer = published_code.trainer(setup)
+    setup = tiny_setup(tmp_path, algorithm="published_code", threshold=0.3)
+    trainer = make_trainer(setup)
     trajectories = trainer._draw(1)[0].sampled.trajectories
     gap = (score_tokens(setup.model, trajectories).logp_n.mean()
-           - score_tokens(setup.model, trajectories, trainer.states).logp_n.mean()).abs()  # fmt: skip
+           - score_tokens(setup.model, trajectories, trainer.algorithm.states).logp_n.mean()).abs()  # fmt: skip
     assert float(gap) > 1e-3

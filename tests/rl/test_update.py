@@ -8,11 +8,11 @@ from fixtures.tiny import requests_of, tiny_model, twin
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.rl.algorithms.lightningrl import LightningRL
 from lightningrl.rl.likelihood import score_tokens
-from lightningrl.rl.losses import Weights, policy_loss
 from lightningrl.rl.update import Batch, update
 
-WEIGHTS = Weights(clip_low=0.2, clip_high=0.28, kl=0.05, nll=0.1)
+ALGORITHM = LightningRL(LightningRL.Config(clip_low=0.2, clip_high=0.28, kl=0.05, nll=0.1))
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def train(rollout, size, updates=3):
     model, base, trajectories, advantage, in_nll = rollout
     policy = twin(model)
     optimiser = torch.optim.AdamW(policy.parameters(), lr=0.01)
-    batch = Batch.build(trajectories, advantage, in_nll, model, base, size)
-    rows = [update(policy, optimiser, batch, WEIGHTS, 1.0) for _ in range(updates)]
+    batch = Batch.build(ALGORITHM, trajectories, advantage, in_nll, model, base, size)
+    rows = [update(ALGORITHM, policy, optimiser, batch, 1.0) for _ in range(updates)]
     return policy.state_dict(), rows, batch
 
 
@@ -55,14 +55,14 @@ def test_gradient_is_that_of_the_loss_over_the_whole_batch(rollout):
     model, base, trajectories, advantage, in_nll = rollout
     policy = twin(model)
     before = {name: p.detach().clone() for name, p in policy.named_parameters()}
-    batch = Batch.build(trajectories, advantage, in_nll, model, base, 4)
-    update(policy, torch.optim.SGD(policy.parameters(), lr=1.0), batch, WEIGHTS, 1e9)
-    whole, fresh = Batch.build(trajectories, advantage, in_nll, model, base, 12), twin(model)
+    batch = Batch.build(ALGORITHM, trajectories, advantage, in_nll, model, base, 4)
+    update(ALGORITHM, policy, torch.optim.SGD(policy.parameters(), lr=1.0), batch, 1e9)
+    whole, fresh = Batch.build(ALGORITHM, trajectories, advantage, in_nll, model, base, 12), twin(model)
     scores = score_tokens(fresh, whole.micro[0].trajectories)
     lengths = np.array([t.response_len for t in trajectories])
     assert (whole.sums.all.sequences, whole.sums.all.tokens) == (12, lengths.sum())
     assert whole.sums.nll.tokens == lengths[in_nll].sum()
-    loss, _ = policy_loss(scores.logp_n, whole.micro[0].actions(scores), WEIGHTS, whole.sums)
+    loss, _ = ALGORITHM.loss(scores, whole.micro[0].actions(scores), whole.sums)
     loss.backward()
     for name, parameter in fresh.named_parameters():
         torch.testing.assert_close(before[name] - policy.get_parameter(name), parameter.grad, rtol=0, atol=1e-12)
@@ -70,7 +70,7 @@ def test_gradient_is_that_of_the_loss_over_the_whole_batch(rollout):
 
 def test_rows_of_a_batch_keep_their_advantage_nll_flag_and_base_log_probs_through_the_sorting(rollout):
     model, base, trajectories, advantage, in_nll = rollout
-    batch = Batch.build(trajectories, advantage, in_nll, model, base, 5)
+    batch = Batch.build(ALGORITHM, trajectories, advantage, in_nll, model, base, 5)
     seen = 0
     for micro in batch.micro:
         scores = score_tokens(base, micro.trajectories)
@@ -92,8 +92,8 @@ def test_gradient_norm_is_reported_before_clipping_and_the_step_is_clipped(rollo
     moved = {}
     for limit in (1e9, 0.01):
         policy = twin(model)
-        batch = Batch.build(trajectories, advantage, in_nll, model, base, 12)
-        row = update(policy, torch.optim.SGD(policy.parameters(), lr=1.0), batch, WEIGHTS, limit)
+        batch = Batch.build(ALGORITHM, trajectories, advantage, in_nll, model, base, 12)
+        row = update(ALGORITHM, policy, torch.optim.SGD(policy.parameters(), lr=1.0), batch, limit)
         step = torch.cat([(a - b).flatten() for a, b in zip(policy.parameters(), model.parameters(), strict=True)])
         moved[limit] = row["grad_norm"], float(step.detach().norm())
     assert moved[1e9] == pytest.approx((moved[0.01][0],) * 2, rel=1e-9) and moved[1e9][0] > 0.1
@@ -111,11 +111,13 @@ def test_a_non_finite_update_is_skipped_and_changes_nothing(rollout, poison):
         advantage[3] = float("nan") if poison == "advantage" else float("inf")
     policy = twin(model)
     optimiser = torch.optim.AdamW(policy.parameters(), lr=0.1, weight_decay=0.1)
-    row = update(policy, optimiser, Batch.build(trajectories, advantage, in_nll, model, other, 5), WEIGHTS, 1.0)
+    batch = Batch.build(ALGORITHM, trajectories, advantage, in_nll, model, other, 5)
+    row = update(ALGORITHM, policy, optimiser, batch, 1.0)
     assert row["skipped"] == 1.0
     assert {name for name, value in row.items() if value is None} == set(row) - {"skipped"}
     for name, tensor in model.state_dict().items():
         assert torch.equal(policy.state_dict()[name], tensor)
     assert optimiser.state_dict()["state"] == {} and all(p.grad is None for p in policy.parameters())
-    good = update(policy, optimiser, Batch.build(trajectories, rollout[3], in_nll, model, base, 5), WEIGHTS, 1.0)
+    batch = Batch.build(ALGORITHM, trajectories, rollout[3], in_nll, model, base, 5)
+    good = update(ALGORITHM, policy, optimiser, batch, 1.0)
     assert good["skipped"] == 0.0 and not torch.equal(policy.lm_head.weight, model.lm_head.weight)

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import tiny_setup, trajectory_of
+from fixtures.tiny import make_trainer, tiny_setup, trajectory_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.config.method import Method, Value
-from lightningrl.rl.algorithms import lightningrl, tracerl
-from lightningrl.rl.likelihood import StateGrouping, index_actions
-from lightningrl.rl.value import estimate, estimate_all, score_values, value_model
-from lightningrl.training.world import World
+from lightningrl.rl.gae import estimate
+from lightningrl.rl.likelihood import index_actions
+from lightningrl.rl.states import StateGrouping
+from lightningrl.rl.value import estimate_all, score_values, value_model
 
+ANY_SHARE = {"filter_accuracy": (0.0, 1.0)}
 STEPS, REWARD, VALUE = np.array([0, 0, 1, 2, 2]), np.array([0.0, 0, 0, 1, 1]), np.array([0.2, 0.4, 0.5, 0.6, 0.8])
 
 
@@ -79,40 +79,43 @@ def test_values_start_at_zero_and_are_one_an_action(tmp_path):
     assert model.lm_head.weight.grad.abs().sum() > 0, "and can be trained from there"
 
 
-@pytest.mark.parametrize("algorithm", [tracerl, lightningrl])
+@pytest.mark.parametrize("algorithm", ["tracerl", "lightningrl"])
 def test_with_a_value_model_advantages_are_the_estimates_and_the_values_learn(tmp_path, algorithm):
     """At first every value is 0, so a token's advantage is its trajectory's; after an update it is not."""
-    method = Method(filter_accuracy=(0.0, 1.0), value=Value(learning_rate=1e-2))
-    setup = tiny_setup(tmp_path, method=method, updates=1, steps=3)
-    trainer = algorithm.trainer(setup)
+    method = {"filter_accuracy": (0.0, 1.0), "value": {"learning_rate": 1e-2}}
+    setup = tiny_setup(tmp_path, algorithm=algorithm, method=method, updates=1, steps=3)
+    trainer = make_trainer(setup)
     drawn, _ = trainer._draw(1)
-    [(batch, targets)], advantage_NG = trainer._batches(drawn.kept, 1)
+    [batch], advantage_NG = trainer._batches(drawn.kept, 1)
     by_trajectory = dict(zip(map(id, drawn.kept.trajectories), advantage_NG.ravel(), strict=True))
-    for micro, target in zip(batch.micro, targets, strict=True):
+    for micro in batch.micro:
         row_n = index_actions(micro.trajectories).row_n
         expected = torch.tensor([by_trajectory[id(t)] for t in micro.trajectories])[row_n].double()
         torch.testing.assert_close(micro.advantage_n.double(), expected, atol=1e-6, rtol=0)
-        torch.testing.assert_close(target.return_n.double(), expected, atol=1e-6, rtol=0)
-    trainer = algorithm.trainer(tiny_setup(tmp_path, method=method, updates=1, steps=3))
+        torch.testing.assert_close(micro.targets.return_n.double(), expected, atol=1e-6, rtol=0)
+    trainer = make_trainer(tiny_setup(tmp_path, algorithm=algorithm, method=method, updates=1, steps=3))
     first, second = trainer.step().metrics, trainer.step().metrics
     assert first["value_mean"] == 0 and second["value_mean"] != 0 and first["value_loss"] > 0
     assert np.isfinite(second["policy_loss"]) and second["value_skipped"] == 0
 
 
 def test_a_value_loss_that_is_not_finite_is_skipped_and_leaves_no_number_that_json_cannot_hold(tmp_path):
-    trainer = tracerl.trainer(tiny_setup(tmp_path, method=Method(filter_accuracy=(0.0, 1.0))))
-    before = {name: tensor.clone() for name, tensor in trainer.critic.model.state_dict().items()}
+    trainer = make_trainer(tiny_setup(tmp_path, algorithm="tracerl", method=ANY_SHARE))
+    model = trainer.algorithm.critic.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     drawn, _ = trainer._draw(1)
-    [(batch, targets), *_], _ = trainer._batches(drawn.kept, 1)
-    targets[0].return_n[0] = float("nan")
-    row = trainer.critic.update(batch, targets, 1.0, World())
+    [batch, *_], _ = trainer._batches(drawn.kept, 1)
+    batch.micro[0].targets.return_n[0] = float("nan")
+    row = trainer.algorithm.critic.update(batch)
     assert row == {"value_loss": None, "value_mean": None, "return_mean": None, "value_skipped": 1.0}
-    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.critic.model.state_dict().items())
+    assert all(
+        torch.equal(before[name], tensor) for name, tensor in trainer.algorithm.critic.model.state_dict().items()
+    )
 
 
 def test_a_run_with_a_value_model_goes_on_from_its_state_to_the_same_bits(tmp_path):
     def fresh():
-        return tracerl.trainer(tiny_setup(tmp_path, method=Method(filter_accuracy=(0.0, 1.0)), steps=3))
+        return make_trainer(tiny_setup(tmp_path, algorithm="tracerl", method=ANY_SHARE, steps=3))
 
     whole = fresh()
     rows = [whole.step().metrics for _ in range(3)]
@@ -121,5 +124,5 @@ def test_a_run_with_a_value_model_goes_on_from_its_state_to_the_same_bits(tmp_pa
     resumed = fresh()
     resumed.load_state_dict(cut.state_dict())
     assert [resumed.step().metrics for _ in range(2)] == rows[1:]
-    for name, tensor in whole.critic.model.state_dict().items():
-        assert torch.equal(resumed.critic.model.state_dict()[name], tensor)
+    for name, tensor in whole.algorithm.critic.model.state_dict().items():
+        assert torch.equal(resumed.algorithm.critic.model.state_dict()[name], tensor)

@@ -5,29 +5,27 @@ import itertools
 import pytest
 import torch
 from fixtures.small_disk import run_on_small_disk
-from fixtures.tiny import CoinJudge, tiny_setup
+from fixtures.tiny import CoinJudge, make_trainer, tiny_setup
 
 from lightningrl.config.model import Phase, Pretrain
 from lightningrl.errors import CheckpointError, Interrupted, StageError
-from lightningrl.rl.algorithms import grpo_traj, lightningrl
 from lightningrl.training.loop import train
 from lightningrl.training.state import load_state
-from lightningrl.training.supervised import control
 from lightningrl.training.supervised.corpus import build_corpus
 from lightningrl.training.supervised.pretrainer import Pretrainer
 from lightningrl.utils import files
 
 
 def policy_trainer(folder):
-    return lightningrl.trainer(tiny_setup(folder, validate_every=1))
+    return make_trainer(tiny_setup(folder, validate_every=1))
 
 
 def grpo_trainer(folder):
-    return grpo_traj.trainer(tiny_setup(folder, decay=True, weight_decay=0.1, averaging=0.5))
+    return make_trainer(tiny_setup(folder, algorithm="grpo_traj", decay=True, weight_decay=0.1, averaging=0.5))
 
 
 def supervised_trainer(folder):
-    return control.trainer(tiny_setup(folder, algorithm="supervised"))
+    return make_trainer(tiny_setup(folder, algorithm="supervised"))
 
 
 def pretrainer(folder):
@@ -190,11 +188,11 @@ def test_judges_are_asked_in_the_same_order_by_a_resumed_run(tmp_path):
             return super().judge(examples, responses)
 
     whole, first, second = Recorder(), Recorder(), Recorder()
-    run(lightningrl.trainer(tiny_setup(tmp_path, judge=whole)), tmp_path / "whole")
+    run(make_trainer(tiny_setup(tmp_path, judge=whole)), tmp_path / "whole")
     calls = itertools.count(1)
     with pytest.raises(Interrupted):
-        run(lightningrl.trainer(tiny_setup(tmp_path, judge=first)), tmp_path / "parts", lambda: next(calls) == 2)
-    run(lightningrl.trainer(tiny_setup(tmp_path, judge=second)), tmp_path / "parts")
+        run(make_trainer(tiny_setup(tmp_path, judge=first)), tmp_path / "parts", lambda: next(calls) == 2)
+    run(make_trainer(tiny_setup(tmp_path, judge=second)), tmp_path / "parts")
     assert first.texts + second.texts == whole.texts
 
 
@@ -218,7 +216,7 @@ def test_a_run_that_grows_where_nothing_depends_on_its_length_equals_the_longer_
     """Two steps, finished, and then four: no rate decays, and every step is validated, so the last one is as others."""
 
     def trainer(steps):
-        return lightningrl.trainer(tiny_setup(tmp_path, validate_every=1, steps=steps))
+        return make_trainer(tiny_setup(tmp_path, validate_every=1, steps=steps))
 
     short, long = {"run": {"steps": 2}}, {"run": {"steps": 4}}
     whole = run(trainer(4), tmp_path / "whole", fingerprint=long)
@@ -230,9 +228,7 @@ def test_a_run_that_grows_where_nothing_depends_on_its_length_equals_the_longer_
 
 
 def test_a_rate_that_decays_depends_on_the_number_of_steps_which_is_why_growing_must_be_asked_for(tmp_path):
-    grown, whole = (
-        lightningrl.trainer(tiny_setup(tmp_path, decay=True, warmup_updates=0, steps=steps)) for steps in (2, 4)
-    )
+    grown, whole = (make_trainer(tiny_setup(tmp_path, decay=True, warmup_updates=0, steps=steps)) for steps in (2, 4))
     rates = []
     for trainer in (grown, whole):
         trainer.step()
@@ -262,16 +258,15 @@ TRAINING_ON_A_DISK_THAT_FILLS_UP = """
 import sys
 from pathlib import Path
 import torch
-from fixtures.tiny import tiny_setup
+from fixtures.tiny import make_trainer, tiny_setup
 from lightningrl.errors import StageError
-from lightningrl.rl.algorithms import lightningrl
 from lightningrl.training.loop import train
 from lightningrl.training.state import load_state
 
 disk, other = Path(sys.argv[1]), Path(sys.argv[2])
 
 def run(state):
-    trainer = lightningrl.trainer(tiny_setup(other))
+    trainer = make_trainer(tiny_setup(other))
     return train(trainer, state, save_every=1, fingerprint={}, report=lambda text: None, timing=lambda **row: None,
                  should_stop=lambda: False).rows
 

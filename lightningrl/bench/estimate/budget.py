@@ -50,7 +50,7 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Everything `lightningrl plan` prints."""
-        runs = [run for run in self.experiment.runs if run.algorithm != "supervised"]
+        runs = [run for run in self.experiment.runs if run.implementation.rolls_out]
         found = {
             "experiment": self.experiment.experiment,
             "device": asdict(self.device),
@@ -61,7 +61,7 @@ class Estimate:
             "memory": {run.name: self.memory(run) for run in runs},
             "runs": {run.name: self.run(run) for run in runs},
             "evaluations": self.evaluations(),
-            "not_estimated": [run.name for run in self.experiment.runs if run.algorithm == "supervised"],
+            "not_estimated": [run.name for run in self.experiment.runs if run not in runs],
         }  # fmt: skip
         hours = [row["gpu_hours"] for kind in ("runs", "evaluations") for row in found[kind].values()]
         return found | {"gpu_hours": sum(hours)}
@@ -111,7 +111,7 @@ class Estimate:
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
         devices = self.devices_of(run)
         layout = memory.Layout(devices, self.device.compute_bytes)
-        resident = memory.resident_bytes(shape, layout, has_value_model(run))
+        resident = memory.resident_bytes(shape, layout, run.implementation.has_value_model)
         pool, rows = self.kv(benchmark, shape)
         positions = seconds.training(self.lengths(run.benchmark, run.base), shape, run.microbatch).positions
         positions = min(positions, run.microbatch_positions or positions)
@@ -165,7 +165,7 @@ class Estimate:
             seconds.reference(*setting, work),
             seconds.update(*setting, work, run.updates, devices, self.checkpointed),
         ]
-        if has_value_model(run):  # one forward for the advantages, and an update of its own
+        if run.implementation.has_value_model:  # one forward for the advantages, and an update of its own
             step += [replace(phase, name=f"value {phase.name}") for phase in step[1:]]
         problems = benchmark.validation or self._published(benchmark.name, "train", 10)
         validation = seconds.decoding(*setting, lengths, problems / devices, rows, "validation")
@@ -226,13 +226,6 @@ class Estimate:
         """Returns the rows of a published split, or a `part` of them."""
         rows = next((source.rows for source in self._benchmark(name).sources if source.key == split), None)
         return PROBLEMS if rows is None else rows // part
-
-
-def has_value_model(run: Run) -> bool:
-    """Whether the run's config or its algorithm asks for one."""
-    if "value" in run.method.model_fields_set:
-        return run.method.value is not None
-    return run.algorithm == "tracerl"
 
 
 def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shape]:

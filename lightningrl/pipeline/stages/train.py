@@ -34,7 +34,7 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
     config, base = context.config, context.inputs["base"]
     settings: Run = config["run"]
     setup = _setup(context, world, judge)
-    trainer = resolve(config["members"]["algorithm"])(setup)
+    trainer = resolve(config["members"]["algorithm"])(settings.method).trainer(setup)
     history = train(
         trainer,
         context.state,

@@ -1,16 +1,19 @@
 """GRPO on trajectories, the paper's rival: the same likelihood, rewards summed raw, normalised in their group (Eq. 2).
 
-No value model and no NLL; the filter is the same.
+It has no value model and no NLL term; the filter is LightningRL's.
 """
 
 from __future__ import annotations
 
-from lightningrl.config.method import Method, Reward
-from lightningrl.rl.setup import TrainSetup
-from lightningrl.rl.trainer import PolicyTrainer
+from pydantic import Field
 
-GRPO_TRAJECTORY = Method(rewards=[Reward(name="accuracy"), Reward(name="tpf")], advantage="group", nll=0.0)
+from lightningrl.rl.policy_gradient import Advantage, PolicyGradient, Rewards
+from lightningrl.rl.rewards import Reward
 
 
-def trainer(setup: TrainSetup) -> PolicyTrainer:
-    return PolicyTrainer(setup, GRPO_TRAJECTORY)
+class GRPOTrajectory(PolicyGradient):
+    """Plain GRPO on the trajectory that happened."""
+
+    class Config(PolicyGradient.Config):
+        rewards: Rewards = Field(default=[Reward(name="accuracy"), Reward(name="tpf")])
+        advantage: Advantage = "group"

@@ -9,18 +9,19 @@ the one that counts.
 
 from __future__ import annotations
 
-from lightningrl.config.method import Method, Reward
-from lightningrl.rl.setup import TrainSetup
-from lightningrl.rl.trainer import PolicyTrainer
+from pydantic import Field
 
-LIGHTNINGRL_PLUS = Method(
-    rewards=[
-        Reward(name="accuracy"),
-        Reward(name="forwards", scale="z_score", only_correct=True),
-        Reward(name="length", scale="z_score", only_correct=True, weight=0.15),
-    ]
-)
+from lightningrl.rl.algorithms.lightningrl import LightningRL
+from lightningrl.rl.policy_gradient import Rewards
+from lightningrl.rl.rewards import Reward
 
 
-def trainer(setup: TrainSetup) -> PolicyTrainer:
-    return PolicyTrainer(setup, LIGHTNINGRL_PLUS)
+class LightningRLPlus(LightningRL):
+    """LightningRL that pays correct answers for few forwards and few tokens."""
+
+    class Config(LightningRL.Config):
+        rewards: Rewards = Field(default=[
+            Reward(name="accuracy"),
+            Reward(name="forwards", scale="z_score", only_correct=True),
+            Reward(name="length", scale="z_score", only_correct=True, weight=0.15),
+        ])  # fmt: skip

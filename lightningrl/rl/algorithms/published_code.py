@@ -7,17 +7,41 @@ What it does to batches, learning rates and tokens by accident (docs/paper_index
 
 from __future__ import annotations
 
-from lightningrl.config.method import Method, Reward
-from lightningrl.rl.setup import TrainSetup
-from lightningrl.rl.trainer import PolicyTrainer
+from typing import TYPE_CHECKING
 
-PUBLISHED = Method(
-    rewards=[Reward(name="accuracy", scale="z_score"), Reward(name="tpf", scale="z_score")],
-    full_mask=True,
-    nll_set="reward",
-    overlong_margin=5,
-)
+import numpy as np
+from pydantic import Field
+
+from lightningrl.rl.groups import Groups
+from lightningrl.rl.policy_gradient import SPEED, PolicyGradient, Rewards
+from lightningrl.rl.rewards import Reward
+from lightningrl.rl.states import StateGrouping
+
+if TYPE_CHECKING:
+    from lightningrl.answering import Answer, Task
 
 
-def trainer(setup: TrainSetup) -> PolicyTrainer:
-    return PolicyTrainer(setup, PUBLISHED)
+class PublishedCode(PolicyGradient):
+    """The published code's LightningRL, whose rows are fully masked blocks."""
+
+    class Config(PolicyGradient.Config):
+        rewards: Rewards = Field(default=[Reward(name="accuracy", scale="z_score"), SPEED])
+        nll: float = Field(default=0.1, ge=0)
+        """mu: weight of the NLL term on responses whose summed reward is at least 0."""
+        overlong_margin: int | None = Field(default=5, ge=0)
+        """Responses of at least max_new_tokens minus this count as wrong, where the judge does not grade; null: only
+        the judge says what is wrong."""
+
+    config: Config
+    states = StateGrouping(full_mask=True)
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.nll = config.nll
+
+    def groups(self, answers: list[list[Answer]], task: Task) -> Groups:
+        margin, graded = self.config.overlong_margin, task.judge.graded
+        return Groups(answers, graded, None if margin is None or graded else task.max_new_tokens - margin)
+
+    def imitated(self, groups: Groups) -> np.ndarray:
+        return (self.total_reward(groups) >= 0) & (self.nll > 0)

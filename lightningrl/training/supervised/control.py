@@ -33,7 +33,7 @@ class MostAccurate(Selection):
         return (validation["validation_accuracy_pct"],)
 
 
-class Supervised:
+class SupervisedTrainer:
     """A `Trainer` (training/protocol.py) over the train split of the run's benchmark."""
 
     def __init__(self, setup: TrainSetup):
@@ -90,7 +90,3 @@ class Supervised:
         self.optimiser.load_state_dict(state["optimiser"])
         self.steps_done, self.token_forwards = state["steps_done"], state["token_forwards"]
         self.selection.load_state_dict(state["selection"])
-
-
-def trainer(setup: TrainSetup) -> Supervised:
-    return Supervised(setup)

@@ -1,0 +1,150 @@
+"""The clipped policy gradient that the algorithms here share: rewards, filters, normalisation, loss, value model.
+
+It puts plain functions together (`rewards`, `filters`, `advantages`, `losses`, `value`); an algorithm says with which
+keys and in which states.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, field_validator
+
+from lightningrl.config.section import Section
+from lightningrl.rl.advantages import NORMALISATIONS
+from lightningrl.rl.algorithm import OnlineAlgorithm
+from lightningrl.rl.filters import failed_filters
+from lightningrl.rl.gae import Value
+from lightningrl.rl.groups import Groups
+from lightningrl.rl.rewards import Reward, raw, total_reward
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lightningrl.rl.likelihood import TokenScores
+    from lightningrl.rl.losses import Actions, Sums
+    from lightningrl.rl.setup import TrainSetup
+    from lightningrl.rl.update import Batch
+    from lightningrl.rl.value import Critic
+
+Rewards = Annotated[list[Reward], Field(min_length=1)]
+Advantage = Literal["none", "center", "group", "batch"]
+SPEED = Reward(name="tpf", scale="z_score")
+
+
+class PolicyGradient(OnlineAlgorithm):
+    """GRPO's clipped surrogate on groups, with a KL term; token advantages where there is a value model."""
+
+    class Config(Section):
+        """The keys that every policy gradient has."""
+
+        rewards: Rewards
+        """Added up after each is scaled and weighted."""
+        advantage: Advantage = "batch"
+        """What becomes of the summed reward: normalised over the update's batch (Eq. 7) or in its group (Eq. 2),
+        centred in its group, or left as it is. With a value model it is what the model's estimate is taken from."""
+        filter_tpf_range: NonNegativeFloat = 0.01
+        """Groups whose TPF spread (max - min) is below it are dropped and resampled."""
+        filter_all_wrong: bool = True
+        """Drop groups without a single correct response, or where the judge grades without one that passes a test, as
+        the published code does."""
+        filter_accuracy: tuple[float, float] = (0.0, 1.0)
+        """Keep groups whose share of correct responses is within these bounds."""
+        clip_low: float = Field(default=0.2, gt=0, lt=1)
+        """The ratio is clipped to [1 - clip_low, 1 + clip_high]."""
+        clip_high: float = Field(default=0.2, gt=0)
+        kl: NonNegativeFloat = 0.01
+        """beta: weight of the KL term, estimator k3."""
+        reduction: str = "seq-tok-tok"
+        """Means of the policy, KL and NLL terms, in this order: `seq` over sequences of token means, `tok` over tokens,
+        `longest` over sequences of sums over the length of the batch's longest (TraceRL). Always over the whole
+        update."""
+
+        @field_validator("reduction")
+        @classmethod
+        def _three_means(cls, found: str) -> str:
+            parts = found.split("-")
+            if len(parts) != 3 or not set(parts) <= {"seq", "tok", "longest"}:
+                raise ValueError(f"found {found!r}, allowed: three of seq, tok, longest, like seq-tok-tok")
+            return found
+
+        @field_validator("filter_accuracy")
+        @classmethod
+        def _in_order(cls, found: tuple[float, float]) -> tuple[float, float]:
+            if not 0 <= found[0] <= found[1] <= 1:
+                raise ValueError(f"found {list(found)}, allowed: two numbers with 0 <= low <= high <= 1")
+            return found
+
+    config: Config
+    nll: float = 0.0
+    """Weight of the NLL of the imitated responses."""
+    value: Value | None = None
+    """The value model's settings, where there is one."""
+    critic: Critic | None = None
+
+    @property
+    def has_value_model(self) -> bool:
+        return self.value is not None
+
+    @property
+    def own_forwards(self) -> int:
+        return 4 if self.value else 0  # one for the estimate, three for the value model's update
+
+    def members(self) -> dict[str, str]:
+        return {f"reward/{name}": name for name in sorted(self._own_rewards)}
+
+    @property
+    def _own_rewards(self) -> list[str]:
+        return [reward.name for reward in self.config.rewards if ":" in reward.name]
+
+    def dropped(self, groups: Groups) -> dict[str, np.ndarray]:
+        config = self.config
+        return failed_filters(groups, config.filter_tpf_range, config.filter_all_wrong, config.filter_accuracy)
+
+    def rewards(self, groups: Groups) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for reward in self.config.rewards:
+            name = reward.name if reward.name not in found else f"{reward.name} ({len(found) + 1})"
+            found[name] = raw(reward.name, groups)
+        return found
+
+    def total_reward(self, groups: Groups) -> np.ndarray:
+        """(N, G): the scaled and weighted sum of the rewards."""
+        return total_reward(self.config.rewards, groups)
+
+    def advantages(self, groups: Groups) -> np.ndarray:
+        return NORMALISATIONS[self.config.advantage](self.total_reward(groups))
+
+    def metrics(self, kept: Groups, advantage_NG: np.ndarray) -> dict[str, Any]:
+        from lightningrl.rl.step_metrics import advantage_metrics
+
+        found: dict[str, Any] = {"reward_optimised_mean": float(self.total_reward(kept).mean())}
+        found |= {f"reward_{name}_mean": float(raw(name, kept).mean()) for name in self._own_rewards}
+        return found if self.value else found | advantage_metrics(kept, advantage_NG)
+
+    def loss(self, scores: TokenScores, actions: Actions, sums: Sums) -> tuple[Tensor, dict[str, Tensor]]:
+        from lightningrl.rl.losses import Weights, policy_loss
+
+        config = self.config
+        weights = Weights(config.clip_low, config.clip_high, config.kl, self.nll, config.reduction)
+        return policy_loss(scores.logp_n, actions, weights, sums)
+
+    def build(self, setup: TrainSetup) -> None:
+        from lightningrl.rl.value import critic_of
+
+        self.critic = critic_of(setup, self.value, self.states) if self.value else None
+
+    def prepare(self, batch: Batch) -> None:
+        if self.critic:
+            self.critic.estimate(batch)
+
+    def update(self, batch: Batch) -> dict[str, float | None]:
+        return self.critic.update(batch) if self.critic else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"critic": self.critic.state_dict()} if self.critic else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.critic:
+            self.critic.load_state_dict(state["critic"])

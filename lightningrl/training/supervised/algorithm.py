@@ -1,0 +1,26 @@
+"""The supervised control as an algorithm that a run can name. It has no keys of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightningrl.config.section import Section
+from lightningrl.rl.algorithm import Algorithm
+
+if TYPE_CHECKING:
+    from lightningrl.rl.setup import TrainSetup
+    from lightningrl.training.supervised.control import SupervisedTrainer
+
+
+class Supervised(Algorithm):
+    """More supervised training in place of reinforcement learning, for the steps or the compute that the run says."""
+
+    class Config(Section):
+        """It has none; the run's own keys say how much it trains."""
+
+    rolls_out = False
+
+    def trainer(self, setup: TrainSetup) -> SupervisedTrainer:
+        from lightningrl.training.supervised.control import SupervisedTrainer
+
+        return SupervisedTrainer(setup)
