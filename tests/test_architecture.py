@@ -1,0 +1,79 @@
+"""docs/architecture.md lists every file in reading order; `python tests/test_architecture.py` writes the list."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
+MOST_PROSE = 150
+"""Lines of the page besides the list of files."""
+ORDER = [
+    "", "utils", "config", "sandbox", "benchmarks", "judges", "judges/code", "judges/math", "models", "models/families",
+    "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference", "training",
+    "training/supervised", "rl", "rl/algorithms", "bench", "bench/estimate", "evaluation", "report", "report/figures",
+    "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
+]  # fmt: skip
+FIRST = ("errors", "types", "protocol", "canvas", "reference", "engine", "scheduler", "app", "experiment")
+"""Files that are read first in their folder, in this order; the others follow by name."""
+
+
+def first_sentence(path):
+    """The first sentence of a module's docstring, in one line."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return re.split(r"(?<=[.!?])\s", " ".join(text.split("\n\n")[0].split()))[0]
+
+
+def files():
+    """Every module of the package but empty ones, by folder in reading order."""
+    found = [path for path in sorted(PACKAGE.rglob("*.py")) if path.read_text().strip()]
+    folders = {path.parent.relative_to(PACKAGE).as_posix().removeprefix(".") for path in found}
+    assert folders == set(ORDER), f"ORDER lacks or has too much: {folders ^ set(ORDER)}"
+    rank = {name: place for place, name in enumerate(FIRST)}
+    folder_of = lambda path: path.parent.relative_to(PACKAGE).as_posix().removeprefix(".")  # noqa: E731
+    return sorted(found, key=lambda path: (ORDER.index(folder_of(path)), rank.get(path.stem, len(rank)), path.stem))
+
+
+def listing():
+    lines, folder = [], None
+    for path in files():
+        if path.parent != folder:
+            folder = path.parent
+            lines += ["", f"**{folder.relative_to(ROOT).as_posix()}/**", ""]
+        lines.append(f"- `{path.stem}` {first_sentence(path)}")
+    return "\n".join(lines).strip() + "\n"
+
+
+def test_the_page_lists_every_file_of_the_package_with_what_it_is():
+    text = PAGE.read_text()
+    assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)] == listing(), "run: python tests/test_architecture.py"
+
+
+def test_every_module_says_what_it_is_in_a_sentence():
+    for path in files():
+        sentence = first_sentence(path)
+        assert len(sentence) > 15, (path, sentence)
+        assert not sentence.startswith("Of "), (path, sentence)
+
+
+def test_the_page_is_short():
+    text = PAGE.read_text()
+    prose = text[: text.index(BEGIN)] + text[text.index(END) + len(END) :]
+    assert len(prose.splitlines()) <= MOST_PROSE
+
+
+def test_paths_that_the_documents_name_are_there():
+    """`decoding/engine.py` and the like, of this package, in any page but the study of its own commit."""
+    pages = [*ROOT.glob("*.md"), *(p for p in (ROOT / "docs").glob("*.md") if p.stem != "study")]
+    folders = "|".join(sorted({name.split("/")[0] for name in ORDER if name}))
+    for page in pages:
+        if page.name == "CHANGELOG.md":
+            continue
+        for name in re.findall(rf"`((?:lightningrl/)?(?:{folders})/[\w/]+\.py)", page.read_text()):
+            assert (PACKAGE / name.removeprefix("lightningrl/")).is_file(), (page.name, name)
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text()
+    PAGE.write_text(text[: text.index(BEGIN) + len(BEGIN)] + listing() + text[text.index(END) :])
