@@ -92,6 +92,8 @@ class Run(Section):
     seeds: list[int] = []
     """Instead of `seed`: a run for each of these, called `<name>-<seed>`; `match_compute` then means the matched run of
     the same seed, where that has seeds too."""
+    accept_inexact_caches: bool = False
+    """Train on what a schedule with stale keys and values decodes, whose likelihood is then not exact."""
     steps: int = Field(gt=0)
     """RL steps (supervised: optimiser steps, unless match_compute says how much to spend)."""
     prompts: int = Field(128, gt=0)

@@ -11,18 +11,40 @@ Tokens after the first stop token are context, never actions; the stop token is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.errors import DecodeError
+from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.models.packing import ALL, PackedRow, pack, token_scores
-from lightningrl.models.transformer import Transformer
+from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.rl.states import AS_DECODED, StateGrouping
 from lightningrl.types import Trajectory
+
+
+def check_scorable(config: ModelConfig, policies: Iterable[DecodePolicy], accepts_inexact_caches: bool) -> None:
+    """Raise ConfigError for a decoder whose trajectories have no exact likelihood here.
+
+    Their states must be what the decoder saw. A schedule with stale keys or values is refused unless the caller
+    accepts that: its `behaviour_logp` is not what the model gives for the trajectory's states. A canvas whose later
+    masks are context, or whose blocks do not lie on the model's grid, has states that the packed rows cannot hold.
+    """
+    for policy in policies:
+        schedule = policy.schedule
+        if not schedule.is_exact and not accepts_inexact_caches:
+            raise ConfigError(
+                f"{schedule} keeps stale keys and values, so the likelihood of what it decodes is not exact. Train "
+                "with another schedule, or set runs.accept_inexact_caches: true"
+            )
+        if config.attention != "block_causal" or schedule.fills_canvas or schedule.block_size:
+            raise ConfigError(
+                f"{schedule} with {config.attention} attention: trajectories are scored block by block on the model's "
+                "own grid; train a block-causal model with one of fused, separate, recompute"
+            )
 
 
 def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: StateGrouping = AS_DECODED) -> PackedRow:

@@ -22,7 +22,7 @@ from lightningrl.errors import CheckpointError
 from lightningrl.rl.algorithm import OnlineAlgorithm
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.health import RolloutLosses, StallGuard
-from lightningrl.rl.likelihood import behaviour_of, score_tokens
+from lightningrl.rl.likelihood import behaviour_of, check_scorable, score_tokens
 from lightningrl.rl.microbatches import forwards_of
 from lightningrl.rl.rollout import PromptOrder, RolloutBatch, draw_groups
 from lightningrl.rl.samples import SAMPLE_EVERY, sample_row
@@ -38,6 +38,7 @@ from lightningrl.types import Example, Trajectory
 
 MAX_LOGP_GAP_NATS = 0.05
 """Mean gap between the decoder's log-probabilities and the trainer's past which something is wrong."""
+COUNTERS = ("steps_done", "updates_done", "token_forwards")
 
 
 class PolicyTrainer:
@@ -46,6 +47,7 @@ class PolicyTrainer:
     def __init__(self, setup: TrainSetup, algorithm: OnlineAlgorithm):
         run = setup.run
         self.setup, self.algorithm = setup, algorithm
+        check_scorable(setup.model.config, [setup.policy, *setup.mixture], run.accept_inexact_caches)
         algorithm.build(setup)
         parameters = [*setup.model.parameters(), *algorithm.parameters()]
         self.optimiser = torch.optim.AdamW(
@@ -234,31 +236,29 @@ class PolicyTrainer:
             f"{row['groups_sampled']} groups"
         )
 
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own, by its name in the trainer's."""
+        parts = {"watch": self.watch, "selection": self.selection, "algorithm": self.algorithm}
+        return parts | ({"average": self.average} if self.average else {})
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": local_state(dict(self.setup.model.named_parameters())),
             "optimiser": local_state(self.optimiser.state_dict()),
             "cursor": self.order.cursor,
-            "steps_done": self.steps_done,
-            "updates_done": self.updates_done,
-            "token_forwards": self.token_forwards,
-            "watch": self.watch.state_dict(),
-            "selection": self.selection.state_dict(),
-            **({"average": self.average.state_dict()} if self.average else {}),
-            "algorithm": self.algorithm.state_dict(),
+            **{name: getattr(self, name) for name in COUNTERS},
+            **{name: part.state_dict() for name, part in self._parts.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         load_weights(dict(self.setup.model.named_parameters()), state["model"])
         load_optimiser(self.optimiser, state["optimiser"])
         self.order.cursor = state["cursor"]
-        self.steps_done, self.updates_done = state["steps_done"], state["updates_done"]
-        self.token_forwards = state["token_forwards"]
-        self.watch.load_state_dict(state["watch"])
-        self.selection.load_state_dict(state["selection"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        self.algorithm.load_state_dict(state["algorithm"])
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
         self.setup.publish()
 
 
