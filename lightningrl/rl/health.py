@@ -35,11 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class RolloutLosses:
-    """What one step's rollouts lost.
-
-    >>> Tally(rows_refused=2, groups_refused=1).metrics()["rows_refused"]
-    2
-    """
+    """What one step's rollouts lost."""
 
     rows_refused: int = 0
     groups_refused: int = 0
@@ -110,13 +106,7 @@ def roll_out(
 
 @dataclass(slots=True)
 class StallGuard:
-    """Counts fruitless steps running, and stops a run that would go on for ever without learning. Part of its state.
-
-    >>> watch = Watch()
-    >>> watch.see(1, Drawn(Groups([]), Groups([]), 1, 3), Tally(), {})
-    >>> watch.state_dict()
-    {'without_scorable': 1, 'without_kept': 1, 'without_update': 0}
-    """
+    """Counts fruitless steps in a row, and stops a run that would never learn. It is part of the run's state."""
 
     max_unscorable_steps: int = MAX_UNSCORABLE_STEPS
     max_unkept_steps: int = MAX_UNKEPT_STEPS

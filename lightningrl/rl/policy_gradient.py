@@ -1,7 +1,7 @@
 """The clipped policy gradient that the algorithms here share: rewards, filters, normalisation, loss, value model.
 
-It puts plain functions together (`rewards`, `filters`, `advantages`, `losses`, `value`); an algorithm says with which
-keys and in which states.
+It puts plain functions together (`rewards`, `advantages`, `losses`, `value`); an algorithm says with which keys and in
+which states. The keys `nll`, `shrink` and `value` are not all algorithms': one without them does without the thing.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pydantic import Field, NonNegativeFloat, field_validator
 from lightningrl.config.section import Section
 from lightningrl.rl.advantages import NORMALISATIONS
 from lightningrl.rl.algorithm import OnlineAlgorithm
-from lightningrl.rl.filters import failed_filters
 from lightningrl.rl.gae import Value
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rewards import Reward, raw, total_reward
+from lightningrl.rl.states import StateGrouping
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,12 +76,15 @@ class PolicyGradient(OnlineAlgorithm):
                 raise ValueError(f"found {list(found)}, allowed: two numbers with 0 <= low <= high <= 1")
             return found
 
-    config: Config
-    nll: float = 0.0
-    """Weight of the NLL of the imitated responses."""
-    value: Value | None = None
-    """The value model's settings, where there is one."""
+    full_mask: bool = False
+    """Whether each block is one state with all its tokens masked, whatever happened."""
     critic: Critic | None = None
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self.nll: float = getattr(config, "nll", 0.0)
+        self.value: Value | None = getattr(config, "value", None)
+        self.states = StateGrouping(getattr(config, "shrink", 1), self.full_mask)
 
     @property
     def has_value_model(self) -> bool:
@@ -99,8 +102,14 @@ class PolicyGradient(OnlineAlgorithm):
         return [reward.name for reward in self.config.rewards if ":" in reward.name]
 
     def dropped(self, groups: Groups) -> dict[str, np.ndarray]:
-        config = self.config
-        return failed_filters(groups, config.filter_tpf_range, config.filter_all_wrong, config.filter_accuracy)
+        """The TPF spread (max - min) must reach its limit, and the share of correct responses lie within its bounds."""
+        config, spread_N, share_N = self.config, np.ptp(groups.tpf_NG, axis=1), groups.correct_NG.mean(axis=1)
+        low, high = config.filter_accuracy
+        return {
+            "filter_tpf_range": spread_N < config.filter_tpf_range,
+            "filter_all_wrong": ~groups.is_any_right_N & config.filter_all_wrong,
+            "filter_accuracy": (share_N < low) | (share_N > high),
+        }
 
     def rewards(self, groups: Groups) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}

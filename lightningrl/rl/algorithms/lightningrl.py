@@ -18,7 +18,6 @@ from lightningrl.rl.gae import Value
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.policy_gradient import SPEED, Advantage, PolicyGradient, Rewards
 from lightningrl.rl.rewards import Reward
-from lightningrl.rl.states import StateGrouping
 
 
 class LightningRL(PolicyGradient):
@@ -33,12 +32,6 @@ class LightningRL(PolicyGradient):
         Old log-probabilities are then the trainer's, in those states."""
         value: Value | None = None
         """A value model: token advantages by generalised advantage estimation over denoise steps."""
-
-    config: Config
-
-    def __init__(self, config: Config):
-        super().__init__(config)
-        self.nll, self.value, self.states = config.nll, config.value, StateGrouping(config.shrink)
 
     def imitated(self, groups: Groups) -> np.ndarray:
         return groups.correct_NG & (self.nll > 0)

@@ -15,7 +15,6 @@ from pydantic import Field
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.policy_gradient import SPEED, PolicyGradient, Rewards
 from lightningrl.rl.rewards import Reward
-from lightningrl.rl.states import StateGrouping
 
 if TYPE_CHECKING:
     from lightningrl.answering import Answer, Task
@@ -32,12 +31,7 @@ class PublishedCode(PolicyGradient):
         """Responses of at least max_new_tokens minus this count as wrong, where the judge does not grade; null: only
         the judge says what is wrong."""
 
-    config: Config
-    states = StateGrouping(full_mask=True)
-
-    def __init__(self, config: Config):
-        super().__init__(config)
-        self.nll = config.nll
+    full_mask = True
 
     def groups(self, answers: list[list[Answer]], task: Task) -> Groups:
         margin, graded = self.config.overlong_margin, task.judge.graded

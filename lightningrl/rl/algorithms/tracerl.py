@@ -13,7 +13,6 @@ from pydantic import Field, NonNegativeFloat
 from lightningrl.rl.gae import Value
 from lightningrl.rl.policy_gradient import Advantage, PolicyGradient, Rewards
 from lightningrl.rl.rewards import Reward
-from lightningrl.rl.states import StateGrouping
 
 
 class TraceRL(PolicyGradient):
@@ -33,9 +32,4 @@ class TraceRL(PolicyGradient):
         value: Value = Value()
         """The value model."""
 
-    config: Config
     needs_reference = False
-
-    def __init__(self, config: Config):
-        super().__init__(config)
-        self.value, self.states = config.value, StateGrouping(config.shrink)
