@@ -39,7 +39,6 @@ from lightningrl.types import Example, Trajectory
 MAX_LOGP_GAP_NATS = 0.05
 """Mean gap between the decoder's log-probabilities and the trainer's past which something is wrong."""
 COUNTERS = ("steps_done", "updates_done", "token_forwards")
-COUNTERS = ("steps_done", "updates_done", "token_forwards")
 
 
 class PolicyTrainer:
@@ -236,12 +235,6 @@ class PolicyTrainer:
             f"{row['accuracy_pct']:.0f} %  tpf {row['tpf']:.2f}  kept {row['groups_kept']} of "
             f"{row['groups_sampled']} groups"
         )
-
-    @property
-    def _parts(self) -> dict[str, Any]:
-        """What has a state of its own, by its name in the trainer's."""
-        parts = {"watch": self.watch, "selection": self.selection, "algorithm": self.algorithm}
-        return parts | ({"average": self.average} if self.average else {})
 
     @property
     def _parts(self) -> dict[str, Any]:
