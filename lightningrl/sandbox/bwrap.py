@@ -1,10 +1,9 @@
-"""The level `bwrap`: bubblewrap with namespaces of its own for users, processes, network, IPC and host name.
+"""The level `bwrap`: bubblewrap with separate namespaces for users, processes, network, IPC and host name.
 
-The jail sees a read-only interpreter at its own path, the server, four devices and a bounded tmpfs; no /proc, no
-/sys, no host file. Judging as an ordinary user, bubblewrap makes a user namespace. Judging as root, a user namespace
-would map the jail's uid to the host's root, which the process limit does not bind; so there is none, each program's
-process takes a uid of its own without a capability left, and the seccomp filter refuses new user namespaces to
-candidate code.
+The jail sees a read-only interpreter at its usual path, the server, four devices and a bounded tmpfs, but no /proc, no
+/sys and no host file. For an ordinary user, bubblewrap creates a user namespace. For root, a user namespace would map
+the jail's uid to the host's root, which the process limit does not bind. Therefore root's jail has none: the process of
+each program takes its own uid and drops all capabilities, and the seccomp filter refuses new user namespaces.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _BECOME_FIRST_OOM_VICTIM = 'echo 1000 > /proc/self/oom_score_adj && exec "$0" "$
 
 
 class Bubblewrap:
-    """See the module; `lightningrl.sandbox.levels.Level`."""
+    """See the module and `lightningrl.sandbox.levels.Level`."""
 
     guarantees = Guarantees(hides_names=True, has_processes=True, work_folder=WORK_FOLDER, own_pids=True)
 
@@ -73,7 +72,7 @@ class Bubblewrap:
 
 def _find_bwrap() -> str:
     path = shutil.which("bwrap")
-    assert path is not None, "missing() is asked first"
+    assert path is not None, "missing() was called before"
     return os.path.abspath(path)
 
 
@@ -86,7 +85,7 @@ def _isolation(is_root: bool) -> list[str]:
         namespaces += ["--uid", str(NOBODY), "--gid", str(NOBODY)]
     variables = environment(find_interpreter(), WORK_FOLDER)
     variables = [word for item in variables.items() for word in ("--setenv", *item)]
-    # The server's parent process is the namespace's first, which nothing inside can kill.
+    # The server's parent process is the first of the namespace, which no process inside can kill.
     namespaces += ["--as-pid-1", "--hostname", "jail", "--new-session", "--die-with-parent"]
     return [*namespaces, "--clearenv", *variables]
 
@@ -97,7 +96,7 @@ def _mounts(limits: Limits) -> list[str]:
     here = Path(__file__).parent
     binds |= {f"{_SERVER_FOLDER}/{name}": str(here / name) for name in _SERVER_FILES}
     args = []
-    # Parents are made first and readable by all: bubblewrap would give them the mode of the host's (/root: 0700).
+    # Parents are created first and readable by all: bubblewrap would copy the host's mode (/root: 0700).
     parents = {parent for path in (*binds, *_DEVICES) for parent in Path(path).parents if parent != Path("/")}
     for parent in sorted(parents):
         args += ["--perms", "0755", "--dir", str(parent)]
@@ -116,4 +115,4 @@ def _server_command() -> list[str]:
     return ["--", find_interpreter().executable, *PYTHON_OPTIONS, f"{_SERVER_FOLDER}/{_SERVER_FILES[0]}"]
 
 
-LEVEL = Bubblewrap
+LEVELS = {"bwrap": Bubblewrap}

@@ -1,30 +1,30 @@
-"""Plain data as JSON text: what may cross between a jail and its judge, and nothing else.
+"""Plain data as JSON text: the only data that may cross between a jail and its judge.
 
 Values are exactly None, bool, int, float, complex, Decimal, Fraction, str, bytes, list, tuple, set, frozenset, dict,
-its keys and items, range, deque, and a date, a time, a datetime without time zone and a timedelta, told apart by
+its keys and items, range, deque, and a date, a time, a datetime without time zone and a timedelta, distinguished by
 `type(x) is ...`. A Counter, an OrderedDict and a defaultdict cross as the dict that they equal, a bytearray as bytes,
-NumPy's scalars and arrays as what their `tolist()` is. An instance of a subclass of a plain type crosses as the value
-that it equals (a named tuple as a tuple, a member of an IntEnum as an int), unless a class of its own says what it
-equals: an object that equals everything cannot cross. What is read on the other side is the value alone, of the exact
-plain type, and nothing of the object's own.
+NumPy's scalars and arrays as their `tolist()`. An instance of a subclass of a plain type crosses as the value that it
+equals (a named tuple as a tuple, a member of an IntEnum as an int), unless its class defines its own equality: an
+object that equals everything cannot cross. The other side reads the value alone, with the exact plain type, and nothing
+of the object itself.
 
-Lists, strings, small integers, finite floats and objects with ordinary string keys are JSON's own, so a benchmark's
-gold data is plain JSON; the rest is an object with a single key:
+Lists, strings, small integers, finite floats and objects with ordinary string keys are those of JSON, so a benchmark's
+gold data is plain JSON; any other value is an object with a single key:
 
     {"$tuple": [1, 2]}   {"$set": [1, 2]}   {"$dict": [[1, "a"]]}   {"$int": "0x1f..."}   {"$float": "nan"}
     {"$frozenset": [1]}   {"$deque": [1]}   {"$complex": [0.5, 1.0]}   {"$range": [0, 9, 2]}   {"$bytes": "00ff"}
-    {"$type": "int"}     (one of Python's own value types)
+    {"$type": "int"}     (a builtin value type)
     {"$keys": [1, 2]}   {"$items": [[1, "a"]]}   {"$decimal": "0.50"}   {"$fraction": [1, 3]}
     {"$date": [2024, 2, 29]}   {"$datetime": [2024, 2, 29, 0, 0, 0, 0]}   {"$time": [23, 59, 59, 0]}
     {"$timedelta": [1, 0, 500000]}     (days, seconds, microseconds)
 
-Where both sides agree to it (`refer`), an object that is no plain data crosses as a number, `{"$object": 3}`: it stays
-where it is, and the other side can only give the number back. An instance of a subclass crosses as both,
-`{"$like": [3, {"$tuple": [1, 2]}]}`, so that the object itself can be given back.
+If both sides agree (`refer`), an object that is not plain data crosses as a number, `{"$object": 3}`: it stays where it
+is, and the other side can only send the number back. An instance of a subclass crosses as both,
+`{"$like": [3, {"$tuple": [1, 2]}]}`, so that the object itself can be sent back.
 
-Depth, size and the number of hashed keys are bounded in both directions: reading hostile text ends soon. It does
-not execute anything, and keeps no shared references. This file runs inside the jail as well: standard library
-only, and few imports of it, since each judgement pays for them.
+Depth, size and the number of hashed keys are bounded in both directions: reading hostile text ends soon, executes
+nothing, and keeps no shared references. This file runs inside the jail too: it uses only the standard library, and
+little of it, since each judgement pays for the imports.
 """
 
 import collections
@@ -34,20 +34,19 @@ from typing import Any
 
 if __package__:
     from lightningrl.sandbox import plain_types
-else:  # in the jail, where this file is no part of a package
+else:  # in the jail, where this file is not in a package
     import plain_types  # pyright: ignore[reportMissingImports]
 
 MAX_DEPTH = 64
-"""Nesting of containers."""
+"""The nesting of containers."""
 MAX_NODES = 500_000
-"""Values of one message, containers and elements alike."""
+"""The values of one message, containers and elements alike."""
 MAX_HASHED = 10_000
-"""Set elements and non-string dict keys of one message: chosen integers collide, and cost their number squared."""
+"""The set elements and non-string dict keys of one message: colliding integers cost their number squared."""
 MAX_CHARS = 4_000_000
-"""Characters of one message's strings."""
-
+"""The characters of one message's strings."""
 MAX_DIGITS = 100_000
-"""Of a Decimal."""
+"""The digits of a Decimal."""
 
 _PLAIN_INT = 1 << 63
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
@@ -55,15 +54,15 @@ _NON_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
 class CodecError(ValueError):
-    """The value is not plain data, or too large, or the text is not this codec's."""
+    """The value is not plain data or is too large, or the text is not in this codec."""
 
 
 class TooLarge(CodecError):
-    """Plain data, but more of it than a message may hold."""
+    """The value is plain data, but larger than a message may be."""
 
 
 class Budget:
-    """What one message may still use of the bounds above; share one between messages to bound their sum."""
+    """The remainder of the bounds above for one message, or for the sum of several messages that share it."""
 
     __slots__ = ("chars", "hashed", "nodes")
 
@@ -82,9 +81,9 @@ class Budget:
 
 
 def dumps(value: Any, refer: Callable[[Any], int] | None = None) -> str:
-    """One line of ASCII JSON.
+    """Returns one line of ASCII JSON.
 
-    refer: gives the number of an object that is no plain data, or not exactly (None: CodecError for the former).
+    `refer` returns the number of an object that is not plain data, or not exactly (None: CodecError for the former).
 
     >>> dumps([1, True, (2.5, "a"), {3}, {"k": None}])
     '[1,true,{"$tuple":[2.5,"a"]},{"$set":[3]},{"k":null}]'
@@ -93,10 +92,10 @@ def dumps(value: Any, refer: Callable[[Any], int] | None = None) -> str:
 
 
 def loads(text: str, budget: Budget | None = None, refer: Callable[..., Any] | None = None) -> Any:
-    """The value of `dumps`'s text; strict, and safe on hostile text (no code runs, the cost is bounded).
+    """Returns the value of a text by `dumps`; strict, and safe on hostile text (no code runs, the cost is bounded).
 
-    refer: what stands for the object of a number >= 0, of which the plain value that it equals is a second argument
-    where there is one (None: CodecError).
+    `refer` returns a stand-in for the object of a number >= 0; its second argument is the plain value that the object
+    equals, if any (None: CodecError).
 
     >>> loads('{"$tuple":[1,{"$float":"inf"}]}')
     (1, inf)
@@ -109,12 +108,12 @@ def loads(text: str, budget: Budget | None = None, refer: Callable[..., Any] | N
 
 
 def to_json(value: Any, budget: Budget | None = None, refer: Callable[[Any], int] | None = None) -> Any:
-    """The JSON tree of a value. Raises CodecError for anything but plain data, and for self-reference."""
+    """Returns the JSON tree of a value. Raises CodecError for anything but plain data, and for self-reference."""
     return _Writer(budget or Budget(), refer).write(value, MAX_DEPTH)
 
 
 def from_json(tree: Any, budget: Budget | None = None, refer: Callable[..., Any] | None = None) -> Any:
-    """The value of a JSON tree, such as a benchmark's gold data after `json.loads`."""
+    """Returns the value of a JSON tree, such as a benchmark's gold data after `json.loads`."""
     return _Reader(budget or Budget(), refer).read(tree, MAX_DEPTH)
 
 
@@ -171,14 +170,14 @@ class _Writer:
         return self._foreign(value, kind, depth) if name is None else {"$type": name}
 
     def _foreign(self, value: Any, kind: type, depth: int) -> Any:
-        """What is of no plain type: perhaps it holds, or says, a plain value."""
+        """Writes an object that has no plain type: it may contain, or convert to, a plain value."""
         base = plain_types.plain_base(kind)
         if base is not None:
             tree = self.write(plain_types.plain_value(value, base), depth)
             return tree if self.refer is None else {"$like": [self.refer(value), tree]}
-        listed = plain_types.numpy_value(value, kind, MAX_NODES)
-        if type(listed) is not kind:
-            return self.write(listed, depth)
+        converted = plain_types.numpy_value(value, kind, MAX_NODES)
+        if type(converted) is not kind:
+            return self.write(converted, depth)
         if self.refer is None:
             raise CodecError("not plain data: expected None, a number, text, a list, tuple, set, dict or the like")
         return {"$object": self.refer(value)}
@@ -262,7 +261,7 @@ def _read_dict(reader: _Reader, body: Any, depth: int) -> dict[Any, Any]:
 
 
 def _read_keys(reader: _Reader, body: Any, depth: int) -> Any:
-    """In their order, which a list made of them would have."""
+    """Reads the keys in their order, which a list of them would have."""
     return _read_dict(reader, [[part, None] for part in body] if type(body) is list else body, depth).keys()
 
 

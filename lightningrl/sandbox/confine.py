@@ -1,10 +1,10 @@
-"""The kernel's own ways to confine the calling process, through ctypes: namespaces, mounts, Landlock, capabilities.
+"""System calls that confine the calling process, through ctypes: namespaces, mounts, Landlock, capabilities.
 
-What the levels `unshare` and `landlock` are made of; the launcher calls it in the process that becomes the jail. It
-runs in a fresh interpreter, never between the fork and the exec of the judge's. Standard library only. Landlock governs
-the content of files, the names in folders, TCP (version 4 on), abstract sockets and signals (6); what it leaves
-out is for `seccomp.host_filter` and `seccomp.alone_filter`. Sources: linux/landlock.h, sched.h, sys/mount.h,
-linux/prctl.h, linux/capability.h.
+The levels `unshare` and `landlock` consist of them; the launcher calls them in the process that becomes the jail, in a
+fresh interpreter and never between a fork and an exec of the judge. Standard library only. Landlock governs the content
+of files, the names in folders, TCP (from version 4), abstract sockets and signals (6); `seccomp.host_filter` and
+`seccomp.alone_filter` refuse what it does not govern. Sources: linux/landlock.h, sched.h, sys/mount.h, linux/prctl.h,
+linux/capability.h.
 """
 
 from __future__ import annotations
@@ -31,41 +31,41 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _RULE_PATH_BENEATH = 1
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 _FILE_RIGHTS_BY_VERSION = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
-"""REFER (2), TRUNCATE (3) and IOCTL_DEV (5) came later."""
+"""Versions 2, 3 and 5 added REFER, TRUNCATE and IOCTL_DEV."""
 _MAKE_CHAR, _MAKE_SOCKET, _MAKE_BLOCK = 1 << 6, 1 << 9, 1 << 11
 _TCP = 1 << 0 | 1 << 1
 _SCOPES = 1 << 0 | 1 << 1
-"""Abstract UNIX sockets, signals."""
+"""The scopes of abstract UNIX sockets and of signals."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _FIRST_MOUNTS = os.stat("/proc/self/ns/mnt").st_ino
-"""The mount namespace in which this file was loaded: the host's."""
+"""The mount namespace in which this file was loaded, which is the host's."""
 
 
 def landlock_version() -> int:
-    """Of the kernel's Landlock interface; 0 when there is none (a kernel before 5.13, or switched off)."""
+    """Returns the version of the kernel's Landlock; 0: there is none (a kernel before 5.13, or switched off)."""
     version = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
     return max(version, 0)
 
 
 def die_with_parent() -> None:
-    """SIGKILL when the parent ends. A change of the uid cancels it: call this afterwards."""
+    """Requests SIGKILL when the parent ends. A change of the uid cancels this: call it afterwards."""
     _control(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def adopt_orphans() -> None:
-    """Descendants whose parents have ended become this process's children, not the host's init's."""
+    """Makes this process, not the host's init, the parent of descendants whose parents have ended."""
     _control(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def enter_namespaces(user: int | None) -> None:
-    """New namespaces for this process, and of processes for its next child.
+    """Moves this process into new namespaces; the process namespace applies from its next child on.
 
-    `user`: in a user namespace too, in which the present user has this uid and gid; None: the process is root.
+    `user` is the uid and gid of the present user in a new user namespace; None: the process is root and needs none.
     """
     outside_uid, outside_gid = os.geteuid(), os.getegid()
     _checked("unshare", _libc.unshare(_NEW_NAMESPACES | (0 if user is None else _NEW_USER)))
-    _libc.unshare(_NEW_CGROUP)  # a nicety that hides the name of the cgroup; old kernels have none
+    _libc.unshare(_NEW_CGROUP)  # it only hides the name of the cgroup; old kernels do not have it
     if user is not None:
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{user} {outside_uid} 1")
@@ -75,21 +75,21 @@ def enter_namespaces(user: int | None) -> None:
 
 
 def mount_memory(place: str, size_bytes: int, *, writable: bool) -> None:
-    """A file system in memory over a folder: a bounded place to write to, or an empty one to hide what was there."""
+    """Mounts a file system in memory over a folder: a bounded writable one, or an empty one to hide the content."""
     flags = _NO_SUID | _NO_DEVICES | _NO_EXEC | (0 if writable else _READ_ONLY)
     mode = "1777" if writable else "0755"
     _mount("tmpfs", place, "tmpfs", flags, f"size={size_bytes},mode={mode},nr_inodes={max(size_bytes // 4096, 2)}")
 
 
 def become(uid: int) -> None:
-    """This uid and gid for good, no group else."""
+    """Changes to this uid and gid permanently, without other groups."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
 
 
 def give_up_privileges() -> None:
-    """No capability now, none to gain by running another program; and nothing in /proc for others of the same uid."""
+    """Drops all capabilities permanently, and closes the process's /proc entries to others of the same uid."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _checked("capset", _libc.capset(header, bytes(24)))
     _control(_PR_SET_NO_NEW_PRIVS, 1)
@@ -97,7 +97,7 @@ def give_up_privileges() -> None:
 
 
 def install_filter(program: bytes) -> None:
-    """A seccomp program from `seccomp`; needs `give_up_privileges` before it."""
+    """Installs a seccomp program from `seccomp`; `give_up_privileges` must come first."""
     instructions = ctypes.create_string_buffer(program, len(program))
     place = ctypes.addressof(instructions)
     argument = struct.pack("@HP", len(program) // 8, place)
@@ -105,7 +105,7 @@ def install_filter(program: bytes) -> None:
 
 
 class Rules:
-    """A Landlock ruleset: everything it can govern is forbidden, but what is allowed by path."""
+    """A Landlock ruleset: it forbids everything that it can govern, except what is allowed by path."""
 
     def __init__(self) -> None:
         version = landlock_version()
@@ -117,7 +117,7 @@ class Rules:
         self._fd = _checked("landlock_create_ruleset", fd)
 
     def allow_reading(self, folder: str, *, without: Iterable[str] = ()) -> None:
-        """A folder or file and all below, but for the content of the folders `without` (their names can be listed)."""
+        """Allows a folder or file and all below, except the content of the folders `without` (they can be listed)."""
         left_out = [path for path in without if path.startswith(folder.rstrip("/") + "/")]
         if not left_out:
             self._allow(folder, READ_FILE | READ_DIR)
@@ -134,7 +134,7 @@ class Rules:
         self._allow(folder, self._file_rights & ~(EXECUTE | _MAKE_CHAR | _MAKE_SOCKET | _MAKE_BLOCK))
 
     def enforce(self) -> None:
-        """On this process and all it starts, for good; needs `give_up_privileges` before it."""
+        """Restricts this process and all its descendants permanently; `give_up_privileges` must come first."""
         _checked("landlock_restrict_self", _libc.syscall(_RESTRICT_SELF, self._fd, 0))
         os.close(self._fd)
 
@@ -142,7 +142,7 @@ class Rules:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
-            return  # a library that ldd named and nobody needs
+            return  # a library that ldd lists but nothing needs
         try:
             is_folder = os.path.isdir(path)
             rights &= self._file_rights & (~0 if is_folder else EXECUTE | WRITE_FILE | READ_FILE | 1 << 14)

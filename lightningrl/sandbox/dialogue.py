@@ -1,7 +1,7 @@
-"""A program in a jail that is asked one thing after another: the judge's side of `server.py`'s mode `dialogue`.
+"""A program in a jail that answers one request after another: the judge's side of `server.py`'s mode `dialogue`.
 
-It passes lines on in both directions and reads none of them but the first two: what comes from the candidate is read
-strictly where it is used, in a process that can be lost (`lightningrl.judges.code.test_runner`).
+It passes lines on in both directions and reads only the first two: a process that may be lost
+(`lightningrl.judges.code.test_runner`) reads the candidate's lines strictly, where they are used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lightningrl.sandbox.session import describe_ending, make_request, running
 
 @dataclass(frozen=True, slots=True)
 class LoadError:
-    """Why a program did not load; written by candidate code.
+    """The error of a program that did not load; candidate code wrote it.
 
     >>> LoadError("SyntaxError: invalid syntax", "SyntaxError").kind
     'SyntaxError'
@@ -30,16 +30,16 @@ class LoadError:
 
     message: str
     kind: str
-    """The nearest builtin class of what it raised."""
+    """The nearest builtin class of the exception."""
 
 
 class Dialogue:
-    """See the module. Made by `lightningrl.sandbox.jail.open_dialogue`."""
+    """See the module. `lightningrl.sandbox.jail.open_dialogue` creates it."""
 
     def __init__(self, level: str, run: Run | None, limits: Limits, load_error: LoadError | None = None):
         self.level = level
         self.load_error = load_error
-        """None: the program is loaded, or the jail ended while it was loading (see `status`)."""
+        """None: the program is loaded, or the jail ended during the loading (see `status`)."""
         self._run, self._limits = run, limits
         self._broken = ""
         self._is_unanswered = False
@@ -56,21 +56,21 @@ class Dialogue:
 
     @property
     def deadline(self) -> float:
-        """Of the whole judgement, in `time.monotonic()` seconds."""
+        """The deadline of the whole judgement in `time.monotonic()` seconds."""
         return time.monotonic() if self._run is None else self._run.deadline
 
     @property
     def is_lost(self) -> bool:
-        """As in `lightningrl.sandbox.limits.CallResults`; known once the context is left."""
+        """See `lightningrl.sandbox.limits.CallResults`; known after the context."""
         return self._run is not None and self._run.is_lost
 
     @property
     def was_refused(self) -> bool:
-        """The program asked for more than a jail allows that has other programs too: judge it in one of its own."""
+        """Whether the program needs more than a shared jail allows: judge it in its own jail."""
         return self._run is not None and self._run.was_refused
 
     def ask(self, line: str) -> str | None:
-        """Send one operation, wait for one line, which may be anything; None: the jail has ended, see `status`."""
+        """Sends one operation and returns one line, which may be anything; None: the jail has ended, see `status`."""
         answer = None
         if self._run is not None and not self.is_over:
             self._run.send(line.encode("ascii") + b"\n")
@@ -79,10 +79,10 @@ class Dialogue:
         return None if answer is None else answer.decode("latin-1")
 
     def status(self) -> tuple[JailStatus, str]:
-        """`ok` as long as all that was asked is answered and no limit reached, and a line for people.
+        """Returns `ok` as long as every request has an answer and no limit is reached, and a readable reason.
 
-        That a program ends after its last answer, or because it does not load, is no crash: it would be one or none
-        by chance.
+        The end of a program after its last answer, or because it does not load, is not a crash: timing would decide
+        whether it is noticed.
         """
         if self._run is None:
             return "ok", ""
@@ -99,7 +99,7 @@ class Dialogue:
         return None if run.ending in ("reply_limit", "output_limit") else run.take_line()
 
     def _read_load(self, line: bytes) -> LoadError | None:
-        """The candidate may have written this line itself: it then loses the calls, or answers them as it likes."""
+        """Reads the line after loading. A candidate that forges it loses the calls, or answers them as it likes."""
         try:
             answer = codec.loads(line.decode("ascii"))
         except ValueError:
@@ -118,7 +118,7 @@ class Dialogue:
 def open_session(
     name: str, level: Level, source: str, entry_point: str, limits: Limits, pool: JailPool | None = None
 ) -> Iterator[Dialogue]:
-    """A dialogue at one level. Raises SandboxUnavailable when the jail does not start."""
+    """Yields a dialogue at one level. Raises SandboxUnavailable when the jail does not start."""
     make = functools.partial(make_request, "dialogue", source, limits, entry_point=entry_point)
     with running(name, level, limits, make, pool, stays_open=True) as run:
         run.take_line()  # `ready`

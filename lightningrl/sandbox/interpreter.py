@@ -1,9 +1,9 @@
-"""The files a bare Python needs, so that a jail can hold these and no others.
+"""The files that a bare Python needs, so that a jail can contain these and no others.
 
-The base interpreter of the running one (not the virtual environment), its standard library and the shared libraries
-of both, each at its own path: mounted elsewhere, an interpreter with an rpath may load another version's library.
-Installed packages are not among them. A jail whose files are the host's and whose uid is not the judge's needs one
-that every user may read: `find_public_interpreter`.
+They are the base interpreter of the running one (not of the virtual environment), its standard library and the shared
+libraries of both, each at its usual path: elsewhere, an interpreter with an rpath may load another version's library.
+Installed packages are not included. A jail that uses the host's files with another uid than the judge's needs an
+interpreter that every user may read: `find_public_interpreter`.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pathlib import Path
 from lightningrl.errors import SandboxUnavailable
 
 _NOT_NEEDED = ("_tkinter", "_test", "_xx", "xx", "nis.")
-"""Extension modules whose libraries are left out: windows, CPython's own tests, and NIS."""
+"""The extension modules whose libraries are omitted: windows, CPython's own tests, and NIS."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """Where a bare Python lives.
+    """The paths of a bare Python.
 
     >>> Interpreter("/usr/bin/python3.11", ("/usr/lib/python3.11",), ("/lib64/ld-linux-x86-64.so.2",), ()).executable
     '/usr/bin/python3.11'
     """
 
     executable: str
-    """Absolute path, links resolved."""
+    """The absolute path, with links resolved."""
     folders: tuple[str, ...]
     """The standard library."""
     libraries: tuple[str, ...]
-    """Shared libraries and the loader, by the path at which the loader looks for them (may be a link)."""
+    """The shared libraries and the loader, at the paths where the loader looks for them (possibly links)."""
     hidden: tuple[str, ...]
     """Folders inside `folders` that hold installed packages."""
 
@@ -44,20 +44,20 @@ import os, sys, sysconfig
 extensions = sysconfig.get_config_var("DESTSHARED") or ""
 print(sysconfig.get_path("stdlib"), os.path.dirname(os.__file__), extensions, sep="\\n")
 """
-"""Printed by the interpreter itself; one of a virtual environment would name the environment's folders."""
+"""The base interpreter runs this itself, since that of a virtual environment would print the environment's folders."""
 
 
 @functools.cache
 def find_interpreter() -> Interpreter:
-    """The interpreter underneath the running one. Raises SandboxUnavailable when its libraries cannot be listed."""
+    """Returns the base of the running interpreter. Raises SandboxUnavailable when its libraries cannot be listed."""
     return _describe(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable))
 
 
 @functools.cache
 def find_public_interpreter() -> Interpreter:
-    """An interpreter of this minor version that every user may read: the one underneath the running one if possible.
+    """Returns an interpreter of this minor version that every user may read: the base interpreter if possible.
 
-    Raises SandboxUnavailable naming what stands in the way.
+    Raises SandboxUnavailable, naming the closed path.
     """
     name = f"python3.{sys.version_info.minor}"
     first = find_interpreter()
@@ -76,7 +76,7 @@ def find_public_interpreter() -> Interpreter:
 
 
 def _private_part(python: Interpreter) -> str | None:
-    """The first file or folder that a user with no rights of its own cannot read or pass."""
+    """Returns the first file or folder that a user without special rights cannot read or enter."""
     for path in (python.executable, *python.folders, *python.libraries):
         for place, right in ((Path(path), 0o4), *((parent, 0o1) for parent in Path(os.path.realpath(path)).parents)):
             try:
@@ -93,12 +93,12 @@ def _describe(executable: str) -> Interpreter:
             [executable, "-I", "-S", "-c", _LAYOUT], capture_output=True, text=True, check=True, timeout=60
         ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError) as error:
-        raise SandboxUnavailable(f"cannot ask {executable} for its folders: {error}. Expected a Python.") from error
+        raise SandboxUnavailable(f"cannot get the folders of {executable}: {error}. Expected a Python.") from error
     folders = [os.path.realpath(folder) for folder in {*layout} - {""} if os.path.isdir(folder)]
     folders = sorted(f for f in folders if not any(f != other and _inside(f, other) for other in folders))
     modules = [path for f in folders for pattern in ("*.so", "lib-dynload/*.so") for path in Path(f).glob(pattern)]
-    wanted = [str(path) for path in modules if not path.name.startswith(_NOT_NEEDED)]
-    libraries = _shared_libraries([executable, *wanted])
+    extensions = [str(path) for path in modules if not path.name.startswith(_NOT_NEEDED)]
+    libraries = _shared_libraries([executable, *extensions])
     libraries = [path for path in libraries if not any(_inside(path, folder) for folder in folders)]
     hidden = [os.path.join(f, name) for f in folders for name in ("site-packages", "dist-packages")]
     return Interpreter(executable, tuple(folders), tuple(libraries), tuple(filter(os.path.isdir, hidden)))
@@ -109,7 +109,7 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def _shared_libraries(binaries: list[str]) -> list[str]:
-    """Absolute paths of the loader and of all shared libraries, sorted. Source: ldd of the C library."""
+    """Returns the sorted absolute paths of the loader and of all shared libraries, as ldd lists them."""
     try:
         listing = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:

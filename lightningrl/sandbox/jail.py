@@ -3,11 +3,11 @@
     results = run_calls("def add(a, b): return a + b", "add", [(1, 2), (3, 4)])
     [call.value for call in results.calls]    # [3, 7]
 
-The entry to `lightningrl.sandbox`: a batch of calls, a dialogue (call by call), or a script with its input. Each has a
-fresh jail, or with a `JailPool` one that may have had other programs before: the results are the same, for a tenth of
-the cost. It compares nothing and knows no expected value: that is the judge's part, in another process than the
-candidate. tests/sandbox holds the attacks this is tested against. It does not protect against flaws of the kernel, and
-several processes of one jail may each use the memory limit.
+This is the entry to `lightningrl.sandbox`: a batch of calls, a dialogue (call by call), or a script with its input.
+Each runs in a fresh jail or, with a `JailPool`, in one that may have run other programs: the results are the same, for
+a tenth of the cost. It compares nothing and knows no expected value: that is the task of the judge, in another process
+than the candidate. tests/sandbox has the attacks it is tested against. It does not protect against flaws of the kernel,
+and several processes of one jail may each use the memory limit.
 """
 
 from __future__ import annotations
@@ -40,13 +40,12 @@ def run_calls(
     level: str | None = None,
     pool: JailPool | None = None,
 ) -> CallResults:
-    """Load `source` once in a jail and call its `entry_point` with each of `calls` (positional arguments).
+    """Loads `source` once in a jail and calls its `entry_point` with each of `calls` (positional arguments).
 
-    `level`: another jail level than the process's choice (`lightningrl.sandbox.probe`); it must hold here. `pool`: use
-    its jails where the level allows it. Thread-safe; about 30 ms when the program does nothing, 3 ms in a jail of a
-    pool that is up. Raises SandboxUnavailable when no level works here or the
-    jail cannot be started, CodecError (a ValueError) when an argument is not plain data. Whatever the program does is
-    in the results, never raised.
+    `level` replaces the process's choice (`lightningrl.sandbox.probe`); it must hold here. The jails of `pool` are used
+    if the level allows it. Thread-safe; an empty program takes about 30 ms, or 3 ms in a used jail of a pool. Raises
+    SandboxUnavailable when no level works here or the jail cannot be started, CodecError (a ValueError) when an
+    argument is not plain data. The results report whatever the program does; it is never raised.
     """
     name, jail = _level(level)
     if message := _too_long(source, limits):
@@ -63,10 +62,10 @@ def open_dialogue(
     level: str | None = None,
     pool: JailPool | None = None,
 ) -> Iterator[Dialogue]:
-    """Load `source` in a jail, to be asked one thing after another within one wall clock. Raises as `run_calls`.
+    """Loads `source` in a jail that answers one request after another within one wall clock. Raises as `run_calls`.
 
-    Thread-safe: each dialogue has a jail to itself, which without a pool ends with the context. With a pool, a program
-    may turn out to need a jail of its own (`Dialogue.was_refused`): the caller then begins anew, without one.
+    Thread-safe: each dialogue has a jail to itself, which without a pool ends with the context. A program in a jail of
+    a pool may need its own jail (`Dialogue.was_refused`): the caller then starts again without a pool.
     """
     name, jail = _level(level)
     if message := _too_long(source, limits):
@@ -84,9 +83,9 @@ def run_script(
     level: str | None = None,
     pool: JailPool | None = None,
 ) -> ScriptResult:
-    """Run `source` as `__main__` in a jail with `stdin` as its input; what it prints to stderr is dropped.
+    """Runs `source` as `__main__` in a jail with `stdin` as its input; its output to stderr is dropped.
 
-    Thread-safe. Raises SandboxUnavailable as `run_calls`. Whatever the program does is in the result.
+    Thread-safe. Raises SandboxUnavailable as `run_calls`. The result reports whatever the program does.
     """
     name, jail = _level(level)
     if message := _too_long(source, limits):
@@ -94,8 +93,8 @@ def run_script(
     return run_script_session(name, jail, source, stdin, limits, _usable(pool, name))
 
 
-def _level(asked: str | None) -> tuple[str, Level]:
-    name = probe().require() if asked is None else require(asked)
+def _level(name: str | None) -> tuple[str, Level]:
+    name = probe().require() if name is None else require(name)
     return name, make_level(name)
 
 

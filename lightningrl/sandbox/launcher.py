@@ -1,9 +1,9 @@
-"""Starts `server.py` in a jail made of the kernel's own means: levels `unshare`, `landlock` and `none`.
+"""The launcher starts `server.py` in a jail of the kernel's own means: the levels `unshare`, `landlock` and `none`.
 
-Run as `python -s -S -P -B launcher.py SPEC`, first of a session, with the server's descriptors; SPEC is JSON, see
-`lightningrl.sandbox.start`. Two processes: this one stays outside, is parent to all orphans of the jail and ends last;
-its child confines itself step by step and becomes the server. When the child is gone, whatever it left is killed, and
-when the judge goes, both go. The judge is never forked. Standard library only.
+It runs as `python -s -S -P -B launcher.py SPEC`, leads its own session, and has the server's descriptors; SPEC is JSON,
+see `lightningrl.sandbox.start`. There are two processes: this one stays outside, adopts all orphans of the jail and
+ends last; its child confines itself step by step and becomes the server. When the child ends, all processes that it
+left are killed; when the judge ends, both end. The judge is never forked. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, _HERE)
-import confine  # noqa: E402 - beside this file, which is no package where it runs
+import confine  # noqa: E402 - beside this file, which runs outside its package
 import seccomp  # noqa: E402
 
 _DEVICES = ("/dev/null", "/dev/zero")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _load_server() -> Callable[[], None]:
-    """Read before the rights to read are given up; the jail finds the modules in memory, and no trace of the folder."""
+    """Imports the server while files can be read; the jail has the modules in memory and no trace of the folder."""
     import codec  # noqa: F401 - the server imports these two
     import parent  # noqa: F401
     import server
@@ -64,7 +64,7 @@ def _be_first_oom_victim() -> None:
 
 
 def _confine(spec: dict[str, Any]) -> None:
-    """From the host's rights to the jail's; the order is that in which each step is still allowed."""
+    """Replaces the host's rights by the jail's, in an order in which each step is still allowed."""
     if spec["namespaces"]:
         confine.mount_memory(spec["folder"], spec["disk_bytes"], writable=True)
         for folder in spec["hidden"]:
@@ -79,7 +79,7 @@ def _confine(spec: dict[str, Any]) -> None:
         rules.enforce()
         confine.install_filter(seccomp.filter_program())
         confine.install_filter(seccomp.host_filter())
-    if not spec["namespaces"]:  # with them, the end of this process is the end of all
+    if not spec["namespaces"]:  # with namespaces, the end of this process ends all others
         server, is_alone = os.getpid(), spec["alone"]
         os.register_at_fork(after_in_child=lambda: _become_candidate(server, is_alone))
 
@@ -98,9 +98,9 @@ def _rules(spec: dict[str, Any]) -> confine.Rules:
 
 
 def _become_candidate(server: int, is_alone: bool) -> None:
-    """In the process that the server has just forked. An error here would be ignored: so end instead."""
+    """Confines the process that the server has just forked. It ends on errors, which Python would ignore here."""
     if os.getppid() != server:
-        return  # a process of the candidate's own
+        return  # a process that the candidate started
     try:
         confine.die_with_parent()
         if is_alone:
@@ -111,7 +111,7 @@ def _become_candidate(server: int, is_alone: bool) -> None:
 
 
 def _supervise(jail: int) -> int:
-    """Wait for the jail, then end what is left of it; the jail's exit code."""
+    """Waits for the jail, ends its remaining processes, and returns the jail's exit code."""
     code = 1
     while True:
         pid, status = os.waitpid(-1, 0)

@@ -1,19 +1,20 @@
-"""The jail's first process: it forks a process for each program, waits for its end, and runs no program's code itself.
+"""The jail's first process: it forks a process for each program and waits for its end, but runs no program's code.
 
-It holds the control channel, descriptor 0: a socket to the judge that keeps messages apart. A message from the judge is
-`.` and a seccomp filter (or nothing), with three descriptors: request, reply and output, made for this program. `serve`
-then returns in a new process, which no longer holds the channel. When that process has ended, the answer is
-`{"ended": exit code, "clean": bool}`. Clean, which only a program with a filter can be: no other process is left in the
-jail, and what a process of the same user could change of this one or of the work folder is as it was.
+It has the control channel, descriptor 0: a socket to the judge that preserves message boundaries. A message from the
+judge is `.` and a seccomp filter (or nothing), with three descriptors for this program: request, reply and output.
+`serve` then returns in a new process, which no longer has the channel. When that process has ended, the answer is
+`{"ended": exit code, "clean": bool}`. The jail is clean, which is possible only after a program with a filter, if no
+other process is left in it, and everything is unchanged that a process of the same user could change in this process or
+in the work folder.
 
-The judge may then send the next program. It does so only where the filter is `seccomp.plain_filter` and all else was in
-order too (`lightningrl.sandbox.session.running`); otherwise it kills the jail. When the judge closes the channel, or
-dies, this process ends, and with it, where it is the first of a namespace, everything in the jail.
+The judge may then send the next program. It does so only if the filter is `seccomp.plain_filter` and everything else
+was in order too (`lightningrl.sandbox.session.running`); otherwise it kills the jail. When the judge closes the channel
+or dies, this process ends and, if it is the first of a namespace, everything in the jail with it.
 
-Nothing here depends on how many programs came before: each is forked from the same state.
+Nothing here depends on the number of previous programs: each is forked from the same state.
 """
 
-import _socket  # `socket` itself would cost each jail some milliseconds for constants that nobody needs here
+import _socket  # importing `socket` would cost each jail some milliseconds for unused constants
 import ctypes
 import gc
 import os
@@ -27,31 +28,30 @@ _CONTROL = 0
 _MESSAGE_BYTES = 1 << 16
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _WAIT_FOR_ALL_KINDS = 0x40000000
-"""__WALL: children that were made with another exit signal than SIGCHLD count too."""
+"""__WALL: children with another exit signal than SIGCHLD count too."""
 _LOOK_AGAIN_MS = 10
-"""Where the kernel (before 5.3) has no descriptors for processes."""
+"""The polling interval on kernels before 5.3, which have no descriptors for processes."""
 _LIMITS = [getattr(resource, name) for name in sorted(dir(resource)) if name.startswith("RLIMIT_")]
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _prepared: dict[bytes, tuple[Any, bytes]] = {}
 
 
 class Program(NamedTuple):
-    """What a program's process is given."""
+    """The filter and the descriptors of a program's process."""
 
     filter: bytes | None
-    """The seccomp program to install before candidate code runs, as `_prepare` gives it; None: there is none."""
+    """The seccomp program of `_prepare` to install before candidate code runs; None: there is none."""
     request: int
     reply: int
     output: int
-    """Descriptors."""
     null: int
-    """/dev/null; it is on 0 and 1 as well."""
+    """/dev/null, which is on 0 and 1 too."""
 
 
 def serve() -> Program:
-    """Returns once for each program, in a process of its own, and never in this one."""
+    """Returns once for each program, in a new process, and never in this one."""
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, _CONTROL)
-    # The first process of a namespace gets no signal from inside that it does not handle, and Python handles this one.
+    # The first process of a namespace gets only signals that it handles, and Python handles this one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.collect()
     gc.freeze()
@@ -75,13 +75,13 @@ def serve() -> Program:
 
 
 def install(program: Program) -> None:
-    """The filter, on this process and for good; the level has set no_new_privs."""
+    """Installs the filter on this process permanently; the level has set no_new_privs."""
     if program.filter is not None and _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program.filter, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the filter of system calls cannot be installed")
 
 
 def _prepare(program_filter: bytes) -> bytes:
-    """`struct sock_fprog`; the instructions stay where it says, for all processes to come."""
+    """Returns a `struct sock_fprog`, whose instructions stay in memory for all later processes."""
     if program_filter not in _prepared:
         instructions = ctypes.create_string_buffer(program_filter, len(program_filter))
         address = ctypes.addressof(instructions)
@@ -90,14 +90,14 @@ def _prepare(program_filter: bytes) -> bytes:
 
 
 def _leave(control: _socket.socket, prepared: bytes | None, descriptors: list[int]) -> Program:
-    """In the new process: nothing of the parent's stays but what is read-only memory to both."""
+    """Removes everything of the parent from the new process, except memory that both only read."""
     null = os.open("/dev/null", os.O_RDWR)
     control.detach()
     os.dup2(null, _CONTROL)
     os.dup2(null, 1)
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.collect()  # its counters begin at nought in each program, whatever the parent has made since `freeze`
+    gc.collect()  # its counters start at 0 in each program, whatever the parent has allocated since `freeze`
     return Program(prepared, *descriptors, null=null)
 
 
@@ -109,7 +109,7 @@ def _receive(control: _socket.socket) -> tuple[bytes, list[int]]:
 
 
 def _end_of(child: int, control: _socket.socket) -> int:
-    """The exit code of the process when it has ended; a signal's number is negative. Ends with the judge."""
+    """Waits for the process and returns its exit code, negative for a signal. Ends with the judge."""
     waiting = select.poll()
     waiting.register(control.fileno(), select.POLLIN)
     try:
@@ -123,14 +123,14 @@ def _end_of(child: int, control: _socket.socket) -> int:
             break
         for descriptor, _ in waiting.poll(None if process is not None else _LOOK_AGAIN_MS):
             if descriptor == control.fileno():
-                os._exit(0)  # the judge says nothing before the end: it is gone
+                os._exit(0)  # the judge sends nothing before the end: it is gone
     if process is not None:
         os.close(process)
     return os.waitstatus_to_exitcode(status)
 
 
 def _is_alone() -> bool:
-    """Whether this process has no child left. Orphans of the namespace are its children."""
+    """Whether this process has no child left. Orphans of the namespace are its children too."""
     while True:
         try:
             if os.waitpid(-1, os.WNOHANG | _WAIT_FOR_ALL_KINDS)[0] == 0:
@@ -140,7 +140,7 @@ def _is_alone() -> bool:
 
 
 def _state() -> tuple[Any, ...]:
-    """What a process of the same user might change of this one, and the work folder."""
+    """Returns everything that a process of the same user might change in this one or in the work folder."""
     lowest = os.dup(_CONTROL)
     os.close(lowest)
     folder, space = os.stat("."), os.statvfs(".")

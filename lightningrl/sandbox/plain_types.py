@@ -1,8 +1,8 @@
-"""Which objects are, or equal, a plain value although their type is none of JSON's: asked by exact type.
+"""The objects that are, or equal, a plain value although JSON has no such type, recognised by their exact type.
 
-Nothing here calls a method that a program's own class could define: an instance of a subclass is read by the methods
-of the plain type that it is derived from. What the codec writes of it is that value alone, so an object gains nothing
-by what it claims to be. Runs inside the jail as well: standard library only.
+Nothing here calls a method that a program's class could define: the methods of the plain base type read an instance of
+a subclass. The codec writes that value alone, so an object gains nothing by what it claims to be. This file runs inside
+the jail too: standard library only.
 """
 
 import collections
@@ -15,7 +15,7 @@ MAPPINGS = (dict, collections.Counter, collections.OrderedDict, collections.defa
 CONTAINERS = (*SEQUENCES, *SETS, *MAPPINGS)
 KEYS, ITEMS = type({}.keys()), type({}.items())
 BASES = (int, float, str, bytes, *SEQUENCES, *SETS, dict)
-"""Plain types whose subclasses' instances equal the value that they hold."""
+"""The plain types; an instance of a subclass equals the value of the base type that it contains."""
 _CLOCK = ("hour", "minute", "second", "microsecond")
 RECORDS = {
     "$complex": ("builtins", "complex", ("real", "imag"), float),
@@ -26,17 +26,17 @@ RECORDS = {
     "$datetime": ("datetime", "datetime", ("year", "month", "day", *_CLOCK), int),
     "$timedelta": ("datetime", "timedelta", ("days", "seconds", "microseconds"), int),
 }
-"""Tag -> module and name of a class, the attributes that an instance is made of again, and their type."""
+"""Maps a tag to the module and name of a class, the attributes that rebuild an instance, and their type."""
 _MRO, _NAMES = type.__dict__["__mro__"].__get__, type.__dict__["__dict__"].__get__
 
 
 def is_exactly(kind: type, module: str, name: str) -> bool:
-    """Whether it is that class; its module is loaded where there is an instance of it."""
+    """Whether `kind` is that class, whose module is loaded if it has an instance."""
     return kind is getattr(sys.modules.get(module), name, None)
 
 
 def record_parts(value: Any, kind: type) -> tuple[str, list[Any]] | None:
-    """The tag and the parts of an instance of one of RECORDS; None: it is none, or has a time zone."""
+    """Returns the tag and the parts of an instance of one of RECORDS; None for others and those with a time zone."""
     for tag, (module, name, fields, _) in RECORDS.items():
         if is_exactly(kind, module, name) and getattr(value, "tzinfo", None) is None:
             return tag, [getattr(value, field) for field in fields]
@@ -44,7 +44,7 @@ def record_parts(value: Any, kind: type) -> tuple[str, list[Any]] | None:
 
 
 def plain_base(kind: type) -> type | None:
-    """The plain type whose equality the instances of a subclass of it have; None: there is none, or it has its own."""
+    """Returns the plain type whose equality a subclass inherits; None: there is none, or it has its own equality."""
     for parent in _MRO(kind):
         if any(parent is base for base in BASES):
             return parent
@@ -54,7 +54,7 @@ def plain_base(kind: type) -> type | None:
 
 
 def plain_value(value: Any, base: type) -> Any:
-    """The value that an instance of a subclass of `base` holds, of the type `base` itself.
+    """Returns the value of an instance of a subclass of `base`, with the type `base` itself.
 
     >>> plain_value(collections.namedtuple("P", "x y")(1, 2), tuple)
     (1, 2)
@@ -67,7 +67,7 @@ def plain_value(value: Any, base: type) -> Any:
 
 
 def numpy_value(value: Any, kind: type, most: int) -> Any:
-    """What NumPy's `tolist` says of its scalars and of arrays of at most so many; of all else, the value itself."""
+    """Returns the `tolist` of NumPy's scalars and of arrays of at most `most` elements; any other value itself."""
     numpy: Any = sys.modules.get("numpy")
     array, scalar = getattr(numpy, "ndarray", None), getattr(numpy, "generic", None)
     if kind is array:

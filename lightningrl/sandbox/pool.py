@@ -1,6 +1,6 @@
-"""Jails that stay up for one program after another; whoever judges many programs has a pool of them.
+"""A pool of jails that run one program after another, for judges of many programs.
 
-A jail is kept only where `session.running` says so; here is where it waits, and how long it lives.
+`session.running` decides whether a jail is kept; the pool stores waiting jails and limits their lifetime.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from lightningrl.sandbox.limits import Limits
 from lightningrl.sandbox.process import Jail
 
 PROGRAMS_A_JAIL = 250
-"""A jail is then replaced; 250 make its start a hundredth of what a program costs, and less is gained by more."""
+"""A jail is replaced after this many: its start is then a hundredth of a program's cost, and more gains little."""
 
 
 class JailPool:
-    """Thread-safe. As many jails as are used at a time; none before the first is used.
+    """A thread-safe pool. It has as many jails as are used at the same time, and starts none in advance.
 
-    A thread is given only jails that it made itself: another's would be killed in the middle of a program when that
-    thread ends.
+    A thread gets only jails that it started itself: the jail of another thread would be killed in the middle of a
+    program when that thread ends.
 
     >>> pool = JailPool()
     >>> pool.close()
@@ -31,32 +31,32 @@ class JailPool:
         self._is_closed = False
 
     def take(self, name: str, limits: Limits) -> Jail | None:
-        """A jail of this thread, level and size of work folder, the caller's from now on; None: there is none."""
-        wanted = (threading.current_thread(), name, limits.disk_bytes)
+        """Removes and returns a jail of this thread, level and size of the work folder; None: there is none."""
+        key = (threading.current_thread(), name, limits.disk_bytes)
         with self._lock:
             for jail in reversed(self._waiting):
-                if (jail.owner, jail.name, jail.disk_bytes) == wanted:
+                if (jail.owner, jail.name, jail.disk_bytes) == key:
                     self._waiting.remove(jail)
                     return jail
         return None
 
     def put(self, jail: Jail) -> None:
-        """Give a jail (back), in which nothing of its last program is left."""
+        """Adds a jail in which nothing of its last program is left."""
         with self._lock:
             is_kept = not self._is_closed and jail.programs < self._programs_a_jail
             waiting = [*self._waiting, jail] if is_kept else self._waiting
-            self._waiting = [one for one in waiting if one.owner.is_alive()]
+            self._waiting = [other for other in waiting if other.owner.is_alive()]
             ended = {*waiting, jail} - {*self._waiting}
-        for one in ended:
-            one.end()
+        for other in ended:
+            other.end()
 
     def count_waiting(self, most_programs: int) -> int:
-        """Jails that wait and have had at most so many programs."""
+        """Returns the number of waiting jails that have run at most `most_programs` programs."""
         with self._lock:
             return sum(jail.programs <= most_programs for jail in self._waiting)
 
     def close(self) -> None:
-        """End the jails that wait, and from now on each that comes back. The pool can be used on, to no advantage."""
+        """Ends the waiting jails and, from now on, every jail that is put back. Further use works without a gain."""
         with self._lock:
             self._is_closed = True
             waiting, self._waiting = self._waiting, []

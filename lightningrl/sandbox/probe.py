@@ -1,11 +1,11 @@
-"""Which jail level works on this machine: tried once per process by attacking it, not by looking at versions.
+"""The probe: which jail level works on this machine. It attacks each level once per process and reads no versions.
 
-A level counts only if a program inside it fails at what it must not be able to do: read host files or change their
-modes, reach a socket of the host, see the environment, run as root, write outside its folder, fork without end, signal
-the judge, make a user namespace. Levels promise different things (`levels.Guarantees`) and are held to their own.
+A level holds only if a program inside it fails at everything forbidden: reading host files or changing their modes,
+reaching a socket of the host, seeing the environment, running as root, writing outside its folder, forking without end,
+sending signals to the judge, creating a user namespace. Each level must keep its own guarantees (`levels.Guarantees`).
 
-`choose` sets the level of the whole process, as the config says; tools without a config take it from the environment
-variable LIGHTNINGRL_SANDBOX. Without either the best level that holds is taken. `none` is never taken by itself.
+`choose` sets the level of the whole process, as configured; tools without a config read the environment variable
+LIGHTNINGRL_SANDBOX. Without either, the best level that holds is used. `none` is never chosen automatically.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _shared_faults: dict[str, str | None] = {}
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """What was tried, and the level in use.
+    """The levels that were tried, and the level in use.
 
     >>> ProbeReport("bwrap", (("bwrap", None),)).require()
     'bwrap'
@@ -45,10 +45,10 @@ class ProbeReport:
     level: str | None
     """The level in use; None when none works."""
     tried: tuple[tuple[str, str | None], ...]
-    """Levels in the order tried, each with the reason why it was turned down (None: it works)."""
+    """The levels in the order of the trials, each with the reason of its rejection (None: it works)."""
 
     def require(self) -> str:
-        """The level's name. Raises SandboxUnavailable with every reason and remedy when no level works."""
+        """Returns the level's name. Raises SandboxUnavailable with every reason and remedy when no level works."""
         if self.level is not None:
             return self.level
         reasons = "; ".join(f"{name}: {reason}" for name, reason in self.tried)
@@ -61,7 +61,7 @@ class ProbeReport:
 
 @dataclass(frozen=True, slots=True)
 class LevelReport:
-    """One level on this machine, for `doctor`.
+    """The state of one level on this machine, for `doctor`.
 
     >>> LevelReport("landlock", "the kernel 5.10 has no Landlock", "use a newer kernel").holds
     False
@@ -69,7 +69,7 @@ class LevelReport:
 
     name: str
     reason: str | None
-    """Why it is not to be used; None: it holds."""
+    """Why the level cannot be used; None: it holds."""
     remedy: str
 
     @property
@@ -78,9 +78,9 @@ class LevelReport:
 
 
 def choose(level: str = AUTO, *, acknowledged: bool = False) -> None:
-    """Use this level in this process from now on; `auto`: the environment's, else the best that holds.
+    """Sets the level of this process; `auto`: the environment's, else the best that holds. It runs nothing.
 
-    Nothing is run here. Raises SandboxUnavailable for an unknown level, and for `none` unless its risk is acknowledged.
+    Raises SandboxUnavailable for an unknown level, and for `none` unless its risk is acknowledged.
     """
     global _choice, _report
     if level not in (AUTO, *LEVELS):
@@ -96,13 +96,13 @@ def choose(level: str = AUTO, *, acknowledged: bool = False) -> None:
 
 
 def probe() -> ProbeReport:
-    """The report for this machine, user and choice; measured at the first call (about half a second), then kept."""
+    """Returns the report for this machine, user and choice; the first call measures it (about half a second)."""
     global _report
     with _lock:
         if _report is None:
-            wanted = _requested_level()
+            requested = _requested_level()
             tried: list[tuple[str, str | None]] = []
-            for name in [name for name in LEVELS if name != NO_JAIL] if wanted == AUTO else [wanted]:
+            for name in [name for name in LEVELS if name != NO_JAIL] if requested == AUTO else [requested]:
                 tried.append((name, fault(name)))
                 if tried[-1][1] is None:
                     break
@@ -111,7 +111,7 @@ def probe() -> ProbeReport:
 
 
 def require(name: str) -> str:
-    """This level and no other. Raises SandboxUnavailable with the reason and the remedy when it does not hold."""
+    """Returns this level's name. Raises SandboxUnavailable with the reason and the remedy when it does not hold."""
     reason = fault(name)
     if reason is None:
         return name
@@ -120,7 +120,7 @@ def require(name: str) -> str:
 
 
 def fault(name: str) -> str | None:
-    """Why a level is not to be used on this machine; None: it holds. Measured once, then kept."""
+    """Returns why a level cannot be used on this machine; None: it holds. It is measured once."""
     with _lock:
         if name not in _faults:
             _faults[name] = measure_fault(name, make_level(name))
@@ -128,12 +128,12 @@ def fault(name: str) -> str | None:
 
 
 def can_be_shared(name: str) -> bool:
-    """Whether one jail of the level may have several programs, one after another."""
+    """Whether one jail of the level may run several programs, one after another."""
     return shared_fault(name) is None
 
 
 def shared_fault(name: str) -> str | None:
-    """Why a jail of the level is for one program only on this machine; None: it is not. Measured once, then kept."""
+    """Returns why a jail of the level may run only one program on this machine; None: it may run several."""
     with _lock:
         if name not in _shared_faults:
             level = make_level(name)
@@ -143,21 +143,12 @@ def shared_fault(name: str) -> str | None:
 
 
 def survey() -> tuple[LevelReport, ...]:
-    """Every level that is a jail, not only those up to the first that holds; about a second."""
+    """Returns a report on every level that is a jail, which takes about a second."""
     return tuple(LevelReport(name, fault(name), make_level(name).remedy) for name in LEVELS if name != NO_JAIL)
 
 
-def forget() -> None:
-    """Measure again at the next call: the machine, the user or the path of programs has changed."""
-    global _report
-    with _lock:
-        _report = None
-        _faults.clear()
-        _shared_faults.clear()
-
-
 def _requested_level() -> str:
-    """The choice of the config, or of the environment where the config leaves it open."""
+    """Returns the level of the config or, if the config does not name one, of the environment."""
     if _choice not in (None, AUTO):
         assert _choice is not None
         return _choice
@@ -169,9 +160,9 @@ def _requested_level() -> str:
 
 
 def measure_fault(name: str, level: Level) -> str | None:
-    """Why a level is not to be used on this machine; None when it holds."""
+    """Attacks a level and returns why it cannot be used on this machine; None: it holds."""
     if name == NO_JAIL:
-        return None  # it promises nothing; whoever chose it knows
+        return None  # it guarantees nothing, as its acknowledgement says
     reason = level.missing()
     if reason is not None:
         return reason
@@ -200,7 +191,7 @@ def _leak(facts: dict[str, Any], max_processes: int, guarantees: Guarantees) -> 
     if not set(facts["environment"]) <= _VARIABLES:
         return f"candidate code sees environment variables: {', '.join(facts['environment'])}"
     if facts["contacted"]:
-        return f"candidate code reaches the host's network ({', '.join(facts['heard'])})"
+        return f"candidate code reaches the host's network ({', '.join(facts['contacted'])})"
     if facts["outside"]:
         return f"candidate code writes outside its folder, in {', '.join(facts['outside'])}"
     if facts["rights"]:

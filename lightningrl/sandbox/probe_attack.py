@@ -1,4 +1,4 @@
-"""What the probe attacks with, and the sockets of the host that it aims at."""
+"""The program with which the probe attacks, and the host's sockets that it tries to reach."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ HOST_FILES = ("/etc/passwd", "/proc/self/status", "/sys/kernel", "/bin/sh", "/ho
 
 @dataclass(frozen=True, slots=True)
 class ListeningSockets:
-    """Sockets of the host: TCP and UDP on the loopback, a UNIX one by abstract name, one by path."""
+    """Sockets of the host: TCP and UDP on the loopback, UNIX sockets with an abstract name and with a path."""
 
     address: dict[str, Any]
     sockets: dict[str, socket.socket]
 
     def contacted(self) -> list[str]:
-        """Kinds at which something arrived."""
+        """Returns the kinds of sockets at which something arrived."""
         ready, _, _ = select.select(list(self.sockets.values()), [], [], 0)
         return [kind for kind, listener in self.sockets.items() if listener in ready]
 
@@ -108,7 +108,7 @@ class ListeningSockets:
 def listening_sockets() -> Iterator[ListeningSockets]:
     name = f"lightningrl-{os.getpid()}-{os.urandom(4).hex()}"
     with contextlib.ExitStack() as stack:
-        # Not in /tmp, which a jail may have covered with a folder of its own: a service's socket is elsewhere.
+        # Not in /tmp, which a jail may cover with its own folder: a service's socket is elsewhere.
         place = "/var/tmp" if os.access("/var/tmp", os.W_OK | os.X_OK) else None
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lightningrl-", dir=place))
         os.chmod(folder, 0o755)

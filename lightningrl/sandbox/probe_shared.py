@@ -1,8 +1,8 @@
-"""Whether one jail may have several programs here, one after another: tried by attacking what would come after.
+"""Whether one jail may run several programs on this machine: tried by attacks on the next program.
 
-The filter that such programs are held to (`seccomp.plain_filter`) has to end each attack before it has an effect; the
-jail has to be found clean afterwards; and an innocent program that uses it next has to get its due. A level of which
-this does not hold on this machine has a jail for each program.
+The filter for such programs (`seccomp.plain_filter`) must end each attack before it has an effect, the jail must be
+clean afterwards, and the next, innocent program must run normally. A level for which this does not hold on this machine
+uses one jail per program.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ATTACKS = {
     "move the first process": "import os\nos.sched_setaffinity(1, os.sched_getaffinity(0))",
     "make a segment": "import ctypes\nctypes.CDLL(None).shmget(0, 4096, 0o1600)",
 }
-"""What is tried -> a program."""
+"""Maps the description of an attack to its program."""
 _INNOCENT = "def f(): return __import__('os').listdir('.') or 'nothing is left'"
 
 
 def measure_shared_fault(name: str, level: Level) -> str | None:
-    """Why a jail of this level is not to be used twice on this machine; None: it may."""
+    """Returns why a jail of this level must not be used twice on this machine; None: it may be."""
     pool = JailPool(2 * len(ATTACKS) + 2)
     try:
         for what, attack in ATTACKS.items():

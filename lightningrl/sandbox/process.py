@@ -1,7 +1,7 @@
-"""A jail that is up: its command, the control channel to its first process, and its end with nothing left behind.
+"""A running jail: its command, the control channel to its first process, and its complete removal.
 
-The first process forks one for each program (`parent.py`); a program's own channels are `run.Run`'s. What the jail
-itself has to say, such as why it cannot start, comes by its standard error.
+The first process forks one for each program (`parent.py`); `run.Run` has the channels of a program. Messages of the
+jail itself, such as why it cannot start, come through its standard error.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _MESSAGE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What the jail's first process says of a program's.
+    """The report of the jail's first process about the end of a program.
 
     >>> Ended(exit_code=0, is_clean=True).is_clean
     True
     """
 
     exit_code: int
-    """Negative: the signal that killed it."""
+    """The exit code; negative: the signal that killed the program."""
     is_clean: bool
-    """Nothing of it is left in the jail."""
+    """Nothing of the program is left in the jail."""
 
 
 class Jail:
-    """Started by its constructor. Whoever has it ends it, with `end`. One program at a time; not thread-safe.
+    """A jail, which the constructor starts and the caller must `end`. One program at a time; not thread-safe.
 
-    It ends with the thread that made it, at the latest: that is what the kernel takes for its parent.
+    It ends at the latest with the thread that started it, which the kernel regards as its parent.
     """
 
     def __init__(self, name: str, level: Level, limits: Limits) -> None:
@@ -53,11 +53,11 @@ class Jail:
         self.name, self.level, self.disk_bytes = name, level, limits.disk_bytes
         self.owner = threading.current_thread()
         self.programs = 0
-        """How many it was given."""
+        """The number of programs it has started."""
         self.exit_code: int | None = None
-        """The exit code of the level's command, once the jail was ended."""
+        """The exit code of the level's command once the jail has ended."""
         self.is_lost = False
-        """It was killed, and not by `end`: by the program, or by someone outside."""
+        """Whether the program, or someone outside, killed it."""
         with contextlib.ExitStack() as stack:
             self.launch: Launch = stack.enter_context(level.launch(limits))
             self._control, self._process = _start(self.launch)
@@ -65,51 +65,51 @@ class Jail:
             self._resources = stack.pop_all()
 
     def fileno(self) -> int:
-        """The descriptor of the control channel: readable when a program has ended, or the jail."""
+        """Returns the descriptor of the control channel, readable when a program or the jail has ended."""
         return self._control.fileno()
 
     def send(self, program_filter: bytes, descriptors: Sequence[int]) -> None:
-        """Begin a program; descriptors: request, reply, output. Where the jail is gone, `receive` says so."""
+        """Starts a program with the descriptors of request, reply and output. `receive` reports an ended jail."""
         self.programs += 1
         with contextlib.suppress(OSError):
             socket.send_fds(self._control, [b"." + program_filter], descriptors)
 
     def receive(self) -> Ended | None:
-        """How the program has ended; None: the jail has."""
+        """Returns how the program has ended; None: the jail has ended."""
         try:
             message = self._control.recv(_MESSAGE_BYTES)
         except OSError:
             message = b""
         if not message:
-            with contextlib.suppress(subprocess.TimeoutExpired):  # its last descriptors are closed, its exit is near
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its last descriptors are closed, so it exits soon
                 self._process.wait(_TEARDOWN_S)
             return None
         found = json.loads(message)
         return Ended(found["ended"], found["clean"])
 
     def error_output(self) -> str:
-        """The end of what the jail has said to people."""
+        """Returns the last 500 bytes of the jail's standard error."""
         stream = self._process.stderr
         assert stream is not None
-        words = b""
+        tail = b""
         os.set_blocking(stream.fileno(), False)
         with contextlib.suppress(BlockingIOError):
             while data := os.read(stream.fileno(), _CHUNK_BYTES):
-                words = (words + data)[-500:]
-        return words.decode(errors="replace").strip()
+                tail = (tail + data)[-500:]
+        return tail.decode(errors="replace").strip()
 
     def end(self) -> str:
-        """End all of the jail, if it still runs; its last words. `exit_code` and `is_lost` are known afterwards."""
+        """Ends the jail with all its processes, sets `exit_code` and `is_lost`, and returns its error output."""
         if self.exit_code is not None:
             return ""
         with self._resources, self._process:
             was_running = self._process.poll() is None
-            words = self.error_output()
+            error_output = self.error_output()
             if was_running:
                 _kill(self._process)
             self.exit_code = self._process.wait()
         self.is_lost = not was_running and self.exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL)
-        return words
+        return error_output
 
 
 def _start(launch: Launch) -> tuple[socket.socket, subprocess.Popen[bytes]]:
@@ -117,7 +117,7 @@ def _start(launch: Launch) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                # A session of its own: a Ctrl-C at the terminal is for the judge to act on.
+                # In its own session a Ctrl-C at the terminal reaches the judge only.
                 return ours, subprocess.Popen(
                     launch.argv, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={},
                     cwd="/", pass_fds=launch.fds, bufsize=0, start_new_session=True,
@@ -131,8 +131,10 @@ def _start(launch: Launch) -> tuple[socket.socket, subprocess.Popen[bytes]]:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The level's command keeps the namespace's first process as its child. That one is killed first, and everything
-    in the namespace dies with it; then the command collects it and ends. Killed from above it would become an orphan.
+    """Kills the first process of the namespace, which is a child of the level's command, and then the command.
+
+    Everything in the namespace dies with its first process. If the command were killed first, that process would
+    become an orphan.
     """
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
@@ -142,7 +144,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_for_silence(process: subprocess.Popen[bytes]) -> None:
-    """After the kill, wait until the last holder of its standard error, the level's command, is gone."""
+    """Waits until the level's command, the last process that has its standard error open, has ended."""
     assert process.stderr is not None
     waiting = select.poll()
     waiting.register(process.stderr, select.POLLIN)

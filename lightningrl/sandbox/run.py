@@ -1,9 +1,9 @@
 """One program in a jail, from its request to its end: its channels, its clock, and the volume of what it sends.
 
-The part that is the same whatever is asked of the jail; what the lines mean is the caller's. It reads the reply and
-the output channel side by side, so that neither can block the other. They are made for this one program. The clock
-starts at the reply's first line, `ready`, which is sent before candidate code runs; until then the machine is at fault,
-not the candidate. The end is told by the jail's first process, never by the program.
+This part is the same for all kinds of requests; the caller interprets the lines. It reads the reply and output
+channels, which serve this one program, together, so that neither can block the other. The clock starts at the reply's
+first line, `ready`, which is sent before candidate code runs; a delay before it is the machine's, not the candidate's.
+The first process of the jail reports the end, never the program.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from lightningrl.sandbox.limits import Limits
 from lightningrl.sandbox.process import Ended, Jail
 
 START_LIMIT_S = 20.0
-"""For the jail's start, on a machine however loaded; the candidate's own clock begins after it."""
+"""The limit for the start of a jail on a loaded machine; the candidate's own clock begins after it."""
 _USED_LIMIT_S = 5.0
-"""For a jail that is up to begin another program; a fresh one is tried otherwise."""
+"""The limit for a used jail to begin another program; then a fresh jail is tried."""
 _FINISH_LIMIT_S = 1.0
-"""For a program of which nothing more is asked to end."""
+"""The limit for a program to end after its last request."""
 _CHUNK_BYTES = 1 << 16
 
 Ending = Literal["exit", "timeout", "reply_limit", "output_limit"]
 
 
 class Run:
-    """`reply` and `output` are what has arrived and was not taken yet. Closed by `close`; the jail goes on."""
+    """A running program. `reply` and `output` have what has arrived and was not taken; `close` leaves the jail up."""
 
     def __init__(
         self, jail: Jail, request: bytes, limits: Limits, *, program_filter: bytes = b"", stays_open: bool = False
     ) -> None:
-        """request: the server's first line with its newline, and what follows. stays_open: `send` may follow.
+        """Starts a program. `request` is the server's first line with its newline, and what follows.
 
-        A request that is complete is a file in memory: a pipe could fill up and block. Raises SandboxUnavailable when
-        there are no channels to be had.
+        With `stays_open`, `send` may follow. A complete request is a file in memory, since a pipe could fill up and
+        block. Raises SandboxUnavailable when the channels cannot be created.
         """
         self.jail = jail
         self.reply, self.output = bytearray(), bytearray()
         self.ending: Ending | None = None
-        """None while it runs."""
+        """None while the program runs."""
         self.ended: Ended | None = None
-        """Where the ending is `exit`: what the jail says of it; None: the jail itself has ended."""
+        """The jail's report if the ending is `exit`; None: the jail itself has ended."""
         self.is_ready = False
         self.is_ordinary = False
-        """Set by the caller: the program did what was asked of it within its limits."""
+        """Set by the caller: the program completed its request within the limits."""
         self.deadline = time.monotonic() + (_USED_LIMIT_S if jail.programs else START_LIMIT_S)
-        """In `time.monotonic()` seconds; moves when `ready` arrives."""
+        """In `time.monotonic()` seconds; set anew when `ready` arrives."""
         self._limits, self._reply_bytes, self._pending = limits, 0, memoryview(b"")
         self._selector = selectors.DefaultSelector()
         self._request: int | None = None
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def was_refused(self) -> bool:
-        """It was killed for what `seccomp.plain_filter` does not allow, or in the same way."""
+        """Whether it was killed by the signal of a system call that `seccomp.plain_filter` does not allow."""
         return self.ended is not None and self.ended.exit_code == -signal.SIGSYS
 
     @property
@@ -76,11 +76,11 @@ class Run:
 
     @property
     def is_lost(self) -> bool:
-        """The jail was killed, by the program or by someone outside; known once the jail has ended."""
+        """Whether the program, or someone outside, killed the jail; known once the jail has ended."""
         return self.ending == "exit" and self.ended is None and self.jail.is_lost
 
     def send(self, data: bytes) -> None:
-        """Queue data for the program; it is written while `advance` waits."""
+        """Queues data for the program, which is written while `advance` waits."""
         if self._request is None:
             return
         if not self._pending:
@@ -88,12 +88,12 @@ class Run:
         self._pending = memoryview(bytes(self._pending) + data)
 
     def begin(self) -> bool:
-        """Wait until candidate code is about to run; whether it is."""
+        """Waits until candidate code is about to run, and returns whether it is."""
         self.advance(lambda: self.is_ready)
         return self.is_ready
 
     def advance(self, is_enough: Callable[[], bool]) -> None:
-        """Wait until `is_enough()`, or the program has ended, or a limit is reached (`ending` says so)."""
+        """Waits until `is_enough()`, or until the program has ended or reached a limit (`ending`)."""
         while self.ending is None and not is_enough():
             remaining_s = self.deadline - time.monotonic()
             if remaining_s <= 0:
@@ -103,7 +103,7 @@ class Run:
                 key.data()
 
     def take_line(self) -> bytes | None:
-        """The next reply line without its newline, blank ones left out; None: there is none."""
+        """Returns the next reply line that is not blank, without its newline; None: there is none."""
         while b"\n" in self.reply:
             line, _, self.reply = self.reply.partition(b"\n")
             if line:
@@ -111,7 +111,7 @@ class Run:
         return None
 
     def finish(self) -> None:
-        """Nothing more is asked: wait a moment for the end, so that the jail can be used again."""
+        """Ends the request and waits a moment for the program's end, so that the jail can be used again."""
         if self.ending is None:
             self._close_request()
             self.deadline = min(self.deadline, time.monotonic() + _FINISH_LIMIT_S)
@@ -143,7 +143,7 @@ class Run:
             self.jail.send(program_filter, (their_request, their_reply, their_output))
 
     def _channel(self, theirs: contextlib.ExitStack) -> tuple[int, int]:
-        """A pipe from the program to here; this end closes with the run, the other with `theirs`."""
+        """Returns both ends of a pipe from the program; ours closes with the run, the other with `theirs`."""
         ours, their_end = os.pipe()
         self._open.callback(os.close, ours)
         theirs.callback(os.close, their_end)
@@ -170,14 +170,14 @@ class Run:
     def _read(self, fd: int) -> bytes:
         try:
             data = os.read(fd, _CHUNK_BYTES)
-        except BlockingIOError:  # several were ready at once, and the end has made `_read_end` read all
+        except BlockingIOError:  # several were ready together, and `_read_end` has read all
             return b""
         if not data and fd in self._selector.get_map():
             self._selector.unregister(fd)
         return data
 
     def _read_end(self) -> None:
-        """What the program has sent before its end is there: it counts, and its volume too."""
+        """Reads all that the program has sent before its end: it counts, also for the limits."""
         self.ended = self.jail.receive()
         while self.ending is None and self._read_reply():
             pass
@@ -191,7 +191,7 @@ class Run:
             self._pending = self._pending[os.write(self._request, self._pending) :]
         except BlockingIOError:
             return
-        except OSError:  # nobody reads it any more: what the program still says, and its end, come by the channels
+        except OSError:  # nobody reads it any more; the other channels bring the last answers and the end
             self._pending = memoryview(b"")
         if not self._pending:
             self._selector.unregister(self._request)

@@ -1,23 +1,24 @@
-"""Seccomp filters for jails: system calls that candidate code has no use for, refused with an errno.
+"""Seccomp filters for jails, which refuse system calls that candidate code does not need.
 
-Four programs, each by itself; the kernel lets through what all of a process's filters let through.
+There are four independent programs; the kernel allows what all filters of a process allow.
 
-- `filter_program`, at every level: what namespaces and resource limits leave open. New user namespaces (whose mounts
-  have no size limit), memory that counts against no limit (memfd, System V segments), sockets outside the network
+- `filter_program`, at every level, refuses what namespaces and resource limits leave open: new user namespaces (whose
+  mounts have no size limit), memory outside all limits (memfd, System V segments), sockets outside the network
   namespace (AF_VSOCK reaches a virtual machine's host), other processes' memory, and large kernel interfaces (bpf,
   io_uring, keyrings, ...).
-- `host_filter`, where the host's files have names in the jail: what Landlock does not cover. Modes, owners, times and
-  attributes of files, truncation by name (before Landlock 3), all sockets (a service's is a file; UDP), programs.
-- `alone_filter`, where the host's processes have numbers in the jail: no new process, no signal and no limit for any
-  other process, message queues and segments of others. Threads stay allowed.
-- `plain_filter`, for a program in a jail that another program is to use after it. Unlike the others it lists what is
-  allowed: what one process with one thread needs to compute, to read files and to look at itself. Anything else (a
+- `host_filter`, where the host's files have names in the jail, refuses what Landlock does not cover: modes, owners,
+  times and attributes of files, truncation by name (before Landlock 3), all sockets (a service's is a file; UDP), and
+  programs.
+- `alone_filter`, where the host's processes have numbers in the jail, refuses new processes, signals and limits for any
+  other process, and message queues and segments of others. Threads stay allowed.
+- `plain_filter` is for a program in a jail that another program will use after it. Unlike the others it lists what is
+  allowed: what one process with one thread needs to compute, to read files and to inspect itself. Anything else (a
   process, a thread, a file opened for writing, a signal to another process, a socket, a change of priority, whatever
-  newer kernels add) ends the program at once with SIGSYS, before the call has had any effect. The judge sees that
-  signal and runs the program again, from its start, in a jail of its own without this filter.
+  newer kernels add) ends the program immediately with SIGSYS, before the call has an effect. The judge sees that signal
+  and runs the program again, from its start, in its own jail without this filter.
 
-clone3 answers ENOSYS, not EPERM: the C library then falls back to clone, whose flags can be examined. Runs in the judge
-and in the launcher: standard library only. Sources: linux/seccomp.h, linux/filter.h, asm/unistd_64.h,
+clone3 answers ENOSYS, not EPERM: the C library then falls back to clone, whose flags can be examined. This file runs in
+the judge and in the launcher: standard library only. Sources: linux/seccomp.h, linux/filter.h, asm/unistd_64.h,
 asm-generic/unistd.h, linux/sched.h, linux/fs.h.
 """
 
@@ -125,12 +126,12 @@ _PLAIN = {
     },
 }  # fmt: skip
 _PLAIN_EVERYWHERE = {"clone3": 435, "close_range": 436, "faccessat2": 439, "epoll_pwait2": 441}
-"""clone3 goes on to `filter_program`, which says that there is none."""
+"""clone3 passes on to `filter_program`, which answers ENOSYS."""
 _TO_ITSELF_ONLY = {
     "x86_64": {"kill": 62, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "tgkill": 234},
     "aarch64": {"kill": 129, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "tgkill": 131},
 }
-"""System calls whose first argument is a process."""
+"""The system calls whose first argument is a process."""
 _CLONE3 = 435
 _OPENAT = {"x86_64": 257, "aarch64": 56}
 _CLONE = {"x86_64": 56, "aarch64": 220}
@@ -149,16 +150,16 @@ _SOCKET_FAMILIES = (1, 2, 10)
 """AF_UNIX, AF_INET, AF_INET6: all of the jail's own network namespace."""
 _SOCK_STREAM, _SOCK_TYPE_MASK = 1, 0xF
 _FILE_IOCTLS = (0x40086602, 0x401C5820, 0x40806685)
-"""FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY: an owner may use them on a file open for reading."""
+"""FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY, which an owner may use on a file open for reading."""
 _OWNER_IOCTLS = (0x8901, 0x8902)
 """FIOSETOWN, SIOCSPGRP."""
 _FILE_FCNTLS = (1024, 1026)
 """F_SETLEASE, F_NOTIFY."""
 _OWNER_FCNTLS = (8, 10, 15)
-"""F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to a process of one's choice when a descriptor is ready."""
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX, which send a signal to any process when a descriptor is ready."""
 _PR_SET_PDEATHSIG = 1
 _READING_FLAGS = os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-"""With which a file may be opened by a plain program; O_RDONLY is 0."""
+"""The flags with which a plain program may open a file; O_RDONLY is 0."""
 _PLAIN_FCNTLS = (0, 1, 2, 3, 4, 1030)
 """F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC."""
 _PLAIN_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
@@ -168,7 +169,7 @@ _PLAIN_PRCTLS = (15, 16)
 
 _LOAD, _JEQ, _JGE, _JSET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _NUMBER, _ARCH, _ARGUMENT = 0, 4, (16, 24, 32)
-"""Offsets in `struct seccomp_data`; of an argument, its lower half on these little-endian machines."""
+"""Offsets in `struct seccomp_data`; for an argument, that of its lower half on these little-endian machines."""
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
@@ -177,7 +178,7 @@ def supported() -> bool:
 
 
 def filter_program() -> bytes:
-    """The BPF program of every level for this machine, as an array of `struct sock_filter`."""
+    """Returns the BPF program of every level for this machine, as an array of `struct sock_filter`."""
     machine = os.uname().machine
     rules = _only_arguments(_SOCKET[machine], 0, _SOCKET_FAMILIES, _refuse(errno.EAFNOSUPPORT))
     rules += _rule(_CLONE[machine], [_op(_LOAD, _ARGUMENT[0]), _op(_JSET, _CLONE_NEW_ANY, 0, 1), _refuse(errno.EPERM)])
@@ -185,7 +186,7 @@ def filter_program() -> bytes:
 
 
 def host_filter() -> bytes:
-    """For a jail in which host files have names. A connected pair of streams is the only socket there is."""
+    """Returns the filter where host files have names. A connected pair of streams is the only allowed socket."""
     machine = os.uname().machine
     is_stream = [_op(_LOAD, _ARGUMENT[1]), _op(_AND, _SOCK_TYPE_MASK), _op(_JEQ, _SOCK_STREAM, 1, 0)]
     rules = _rule(_SOCKETPAIR[machine], [*is_stream, _refuse(errno.EPERM)])
@@ -196,7 +197,7 @@ def host_filter() -> bytes:
 
 
 def alone_filter(pid: int) -> bytes:
-    """For the process `pid` in a jail in which other processes have numbers: it can act on itself only."""
+    """Returns the filter for the process `pid` where other processes have numbers: it can affect itself only."""
     machine = os.uname().machine
     is_thread = [_op(_LOAD, _ARGUMENT[0]), _op(_JSET, _CLONE_THREAD, 1, 0)]
     rules = _rule(_CLONE[machine], [*is_thread, _refuse(errno.EPERM)])
@@ -210,7 +211,7 @@ def alone_filter(pid: int) -> bytes:
 
 
 def plain_filter() -> bytes:
-    """For a program in a jail that another one is to use after it: see the module."""
+    """Returns the filter for a program in a jail that another one will use after it: see the module."""
     machine, kill = os.uname().machine, _op(_RETURN, _KILL)
     program = [_op(_LOAD, _ARCH), _op(_JEQ, _AUDIT_ARCH[machine], 1, 0), kill, _op(_LOAD, _NUMBER)]
     for number in (*_PLAIN[machine].values(), *_PLAIN_EVERYWHERE.values()):
@@ -242,7 +243,7 @@ def _program(refused: list[int], rules: list[bytes]) -> bytes:
 
 
 def _rule(number: int, body: list[bytes]) -> list[bytes]:
-    """`body` for this system call; where it ends without a return, the call is allowed."""
+    """Returns instructions that apply `body` to this system call; without a return in it, the call is allowed."""
     return [_op(_JEQ, number, 0, len(body) + 1), *body, _op(_RETURN, _ALLOW)]
 
 

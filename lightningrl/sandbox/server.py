@@ -1,23 +1,23 @@
-"""Inside the jail: load a candidate program, do what the request asks for, answer with plain data.
+"""The server inside the jail: it loads a candidate program, executes the request, and answers with plain data.
 
-Started by a level as `python -s -S -P -B server.py` with the control channel on descriptor 0 and what it has to say to
-people on 2. `parent.serve` makes a process for each program; what follows happens in that process. Before any candidate
-code runs, limits are set, root is given up, and 0 to 2 are /dev/null: what a program prints is dropped where it decides
-nothing. A script has its input on 0 and the output channel on 1. The server knows no expected value and gives no
-verdict: whatever the candidate does to its process, it can only change the values that it sends, which the judge
-outside compares. The judge does not import what runs here.
+A level starts it as `python -s -S -P -B server.py` with the control channel on descriptor 0 and its error messages on
+2. `parent.serve` creates a process for each program; everything below happens in that process. Before any candidate
+code runs, limits are set, root is given up, and 0 to 2 are /dev/null, so that what a function prints is dropped. A
+script has its input on 0 and the output channel on 1. The server knows no expected value and gives no verdict: whatever
+the candidate does to its process, it can only change the values that it sends, which the judge outside compares. The
+judge does not import this file.
 
-The first line of the request says in `mode` what follows after the reply line `{"ready": uid}`:
+The `mode` in the first line of the request defines what follows the reply line `{"ready": uid}`:
 
-- `calls`: the request has all calls. Replies `{"call": i, "value": ...}` or `{"call": i, "error": kind, "message":
-  ...}` in their order, or one `{"load_error": message}`.
+- `calls`: the request has all calls. The replies are `{"call": i, "value": ...}` or `{"call": i, "error": kind,
+  "message": ...}` in order, or one `{"load_error": message}`.
 - `dialogue`: `{"loaded": true}` or `{"load_error": message, "type": class}`; then each further line of the request is
   an operation with an `id`, answered by `{"id": ..., "value": ...}` or `{"id": ..., "error": class, "message": ...}`.
-  Objects that are no plain data stay here; they cross as numbers, by which the other side can pass them back.
+  Objects that are not plain data stay here; they cross as numbers, by which the other side can pass them back.
 - `script`: the program runs as `__main__`; the rest of the request is its input, its output goes to the output channel.
-  It holds no reply channel.
+  It has no reply channel.
 
-That a program's process has ended, and how, only the parent says, on the control channel.
+Only the parent reports the end of a program's process, on the control channel.
 """
 
 import builtins
@@ -29,9 +29,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 MODULE_NAME = "candidate"
-"""Not `__main__`: a function program's main guard stays shut."""
+"""Not `__main__`: the main guard of a function program stays closed."""
 MAX_OBJECTS = 10_000
-"""Objects that stay here in one dialogue."""
+"""The number of objects that may stay here in one dialogue."""
 
 
 def main() -> None:
@@ -44,12 +44,12 @@ def main() -> None:
     request = codec.loads(line)
     mode = request.get("mode", "calls")
     limits = request["limits"]
-    # The process limit counts a user's other jails too at some levels: they must not keep this one from starting.
+    # At some levels the process limit counts a user's other jails too: they must not prevent this start.
     processes = {"NPROC": limits.pop("NPROC")}
     _set_limits(limits)
     _drop_root(request["uid"])
-    sys.set_int_max_str_digits(0)  # the clock bounds such conversions
-    # site is not there to make these two, and programs use them.
+    sys.set_int_max_str_digits(0)  # the clock bounds long conversions
+    # Programs use these two, which the omitted module `site` would define.
     builtins.exit = builtins.quit = sys.exit
     sys.argv = ["<candidate>"]
     parent.install(program)
@@ -71,7 +71,7 @@ def main() -> None:
         os.close(descriptor)
     if mode == "script":
         _run_script(request["source"])
-        return  # through the interpreter's own end: threads are waited for, output is flushed
+        return  # a normal end of the interpreter, which waits for threads and flushes output
     if mode == "dialogue":
         _converse(request, program.request, codec, reply)
     else:
@@ -95,7 +95,7 @@ def _serve(request: dict[str, Any], codec: Any, reply: Callable[[str], None]) ->
         return
     for number, args in enumerate(request["calls"]):
         try:
-            # Arguments are read anew for each call: a candidate that changes them changes its own copy.
+            # Each call reads its arguments anew: a candidate that changes them changes its own copy.
             value = function(*codec.loads(args))
         except BaseException as error:  # as above
             reply(codec.dumps({"call": number, "error": "exception", "message": _describe(error)}))
@@ -148,7 +148,7 @@ def _perform(message: dict[str, Any], program: dict[str, Any], entry: Callable[.
 
 
 class _Objects:
-    """Objects that do not cross, by number. They are kept alive, so that a number always means the same one."""
+    """Objects that do not cross, by number. They stay alive, so that a number always means the same object."""
 
     def __init__(self) -> None:
         self._objects: list[Any] = []
@@ -157,13 +157,13 @@ class _Objects:
     def number_of(self, value: Any) -> int:
         if id(value) not in self._numbers:
             if len(self._objects) == MAX_OBJECTS:
-                raise MemoryError(f"more than {MAX_OBJECTS} objects that are no plain data")
+                raise MemoryError(f"more than {MAX_OBJECTS} objects that are not plain data")
             self._numbers[id(value)] = len(self._objects)
             self._objects.append(value)
         return self._numbers[id(value)]
 
     def object_of(self, number: int, value: Any = None) -> Any:
-        """value: the plain value that the other side knows of it; the object itself is here."""
+        """Returns the object of a number; `value`, the plain value that the other side has, is not needed here."""
         return self._objects[number]
 
 
@@ -191,7 +191,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _builtin_class(error: BaseException) -> str:
-    """The nearest builtin class of an exception, by name."""
+    """Returns the name of the nearest builtin class of an exception."""
     try:
         names = (kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
         return str(next(names, "Exception"))
@@ -200,7 +200,7 @@ def _builtin_class(error: BaseException) -> str:
 
 
 def _read_line(fd: int) -> tuple[str, int]:
-    """The first line, and its length in bytes. Of a pipe no more than that is there before it is answered."""
+    """Returns the first line and its length in bytes. A pipe has no more data before the answer to that line."""
     data = b""
     while b"\n" not in data and (chunk := os.read(fd, 1 << 20)):
         data += chunk
@@ -218,13 +218,13 @@ def _lines(fd: int) -> Iterator[str]:
 
 
 def _set_limits(limits: dict[str, int]) -> None:
-    """Lower both the soft and the hard limit, so that candidate code cannot raise it again."""
+    """Lowers both the soft and the hard limits, so that candidate code cannot raise them again."""
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
 
 def _drop_root(uid: int | None) -> None:
-    """Become `uid` for good (None: the level has done it). The process must not be root afterwards."""
+    """Changes to `uid` permanently (None: the level has done so). The process must not be root afterwards."""
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)

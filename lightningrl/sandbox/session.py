@@ -1,8 +1,8 @@
 """One program and all its calls: send the request, wait, read the answers strictly.
 
-The judge's side of `server.py`'s modes `calls` and `script`. It trusts nothing that arrives after the line `ready`,
-which is sent before candidate code runs: a line that is not the protocol's ends the judgement as `crashed`. Exit codes
-and printed text are never a verdict. A jail that does not get as far as `ready` is our failure, not the candidate's:
+This is the judge's side of `server.py`'s modes `calls` and `script`. It trusts nothing that arrives after the line
+`ready`, which is sent before candidate code runs: a line that violates the protocol ends the judgement as `crashed`.
+Exit codes and printed text are never a verdict. A jail that does not reach `ready` is our failure, not the candidate's:
 SandboxUnavailable.
 """
 
@@ -36,7 +36,7 @@ def run_session(
     limits: Limits,
     pool: JailPool | None = None,
 ) -> CallResults:
-    """Judge-side run of one program at one level; see `lightningrl.sandbox.jail.run_calls`."""
+    """Runs the calls of one program at one level; see `lightningrl.sandbox.jail.run_calls`."""
     start = time.monotonic()
     fields = {"entry_point": entry_point, "calls": [codec.dumps(list(args)) for args in calls]}
     make = functools.partial(make_request, "calls", source, limits, **fields)
@@ -57,7 +57,7 @@ def run_session(
 def run_script_session(
     name: str, level: Level, source: str, stdin: str, limits: Limits, pool: JailPool | None = None
 ) -> ScriptResult:
-    """Judge-side run of one program with one input; see `lightningrl.sandbox.jail.run_script`."""
+    """Runs one program with one input at one level; see `lightningrl.sandbox.jail.run_script`."""
     start = time.monotonic()
 
     def make(jail: Jail) -> bytes:
@@ -78,7 +78,7 @@ def run_script_session(
 
 
 def rerun_alone_if_refused(attempt: Callable[[JailPool | None], tuple[Result, bool]], pool: JailPool | None) -> Result:
-    """What came of the program in a jail of the pool; where it was refused there, in a jail of its own."""
+    """Returns the result in a jail of the pool or, if the program was refused there, in its own jail."""
     result, was_refused = attempt(pool)
     return attempt(None)[0] if was_refused and pool is not None else result
 
@@ -92,13 +92,13 @@ def running(
     pool: JailPool | None = None,
     stays_open: bool = False,
 ) -> Iterator[Run]:
-    """A program that is about to begin in a jail (its line `ready` has come); `make` makes the request.
+    """Yields a program that is about to begin in a jail (its line `ready` has arrived); `make` builds the request.
 
-    Without a pool the jail is a fresh one and ends with the context. With one it may have had other programs and may
-    have more: the program is then held to `seccomp.plain_filter` (see `Run.was_refused`), and the jail goes back to the
-    pool only where the program ended by itself, did what was asked within its limits (`Run.is_ordinary`, or was
-    refused), and has left nothing behind. Raises SandboxUnavailable when the jail does not start; one that was up
-    before is replaced first.
+    Without a pool the jail is fresh and ends with the context. A jail of a pool may run other programs before and after
+    this one: `seccomp.plain_filter` then restricts the program (see `Run.was_refused`), and the jail returns to the
+    pool only if the program ended by itself, completed its request within the limits (`Run.is_ordinary`) or was
+    refused, and left nothing behind. Raises SandboxUnavailable when the jail does not start; a used jail is first
+    replaced.
     """
     jail = pool.take(name, limits) if pool is not None else None
     run = None
@@ -109,9 +109,9 @@ def running(
             run = Run(jail, make(jail), limits, program_filter=program_filter, stays_open=stays_open)
             if not run.begin():
                 run.close()
-                words = jail.end()
+                error_output = jail.end()
                 if is_fresh:
-                    raise _start_error(name, level, jail, words)
+                    raise _start_error(name, level, jail, error_output)
                 run = jail = None
         yield run
     finally:
@@ -124,23 +124,23 @@ def running(
 
 
 def make_request(mode: str, source: str, limits: Limits, jail: Jail, **more: Any) -> bytes:
-    """The server's first line, with its newline."""
+    """Returns the server's first line with its newline."""
     rlimits = limits.rlimits() | jail.launch.rlimits
     uid = next_uid() if jail.launch.takes_uid else None
     request = {"mode": mode, "source": source, "limits": rlimits, "uid": uid, **more}
     return codec.dumps(request).encode("ascii") + b"\n"
 
 
-def _start_error(name: str, level: Level, jail: Jail, words: str) -> SandboxUnavailable:
-    """For a jail that has ended without the line `ready`."""
+def _start_error(name: str, level: Level, jail: Jail, error_output: str) -> SandboxUnavailable:
+    """Returns the error for a jail that has ended without the line `ready`."""
     return SandboxUnavailable(
-        f"the jail ({name}) did not start: {words or f'no sign of life within {START_LIMIT_S:.0f} s'} "
+        f"the jail ({name}) did not start: {error_output or f'no answer within {START_LIMIT_S:.0f} s'} "
         f"(exit code {jail.exit_code}). {level.remedy[0].upper()}{level.remedy[1:]}."
     )
 
 
 def describe_ending(run: Run, limits: Limits) -> tuple[JailStatus, str]:
-    """Status and a line for people when a program ended before it had answered."""
+    """Returns the status and a readable reason when a program ended before it had answered."""
     if run.ending == "output_limit":
         return "output_limit", f"printed more than {limits.output_bytes} bytes"
     if run.ending == "reply_limit":
@@ -161,7 +161,7 @@ def _status(run: Run, is_complete: bool, broken: ValueError | None, limits: Limi
 
 
 def _read_answers(lines: Sequence[bytes], n_calls: int) -> tuple[tuple[CallResult, ...], bool, ValueError | None]:
-    """Results in order, whether all are there, and what was wrong with the first line that is not the protocol's."""
+    """Returns the results in order, whether they are complete, and the error of the first invalid line."""
     results: list[CallResult] = []
     budget = codec.Budget()
     broken = None
