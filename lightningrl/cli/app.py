@@ -246,7 +246,10 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     for system in experiment.all_systems():
         _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
     for stage in planned.of("quantize"):
-        quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
+        try:
+            quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
+        except ConfigError as error:
+            raise ConfigError(f"systems.{stage.name}.quantizer.options: {error}") from None
         if quantizer.needs_calibration and "calibration" not in stage.config:
             raise ConfigError(f"systems.{stage.name}.quantizer.calibration: left out, but the quantizer needs data")
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from lightningrl.cli.app import app
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.config.registries import DECODER, REGISTRIES
 from lightningrl.config.tasks import Decoding
@@ -175,3 +178,23 @@ def test_stages_are_of_systems_and_a_quantizer_is_in_no_other_stages_key():
         "base", "quota", 4.0,
     )  # fmt: skip
     assert (rows["w4"]["base"], rows["w4"]["algorithm"], rows["w4"]["benchmark"]) == ("base", "lightningrl", "gsm-mini")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            {"quantizer": {"name": "rtn", "options": {"bitz": 4}}},
+            "systems.x.quantizer.options: quantizer RoundToNearest has no option 'bitz'; its options are bits, group",
+        ),
+        ({"quantizer": {"name": "rtn", "options": {"bits": 9}}}, "bits is 9, expected a whole number from 2 to 8"),
+        ({"decoding": {"preset": "sdar_static"}, "thresholds": [2.5]}, "systems.x.decoding: quota: steps is 2.5"),
+        ({"decoding": {"selector_options": {"stepz": 3}}}, "systems.x.decoding: selector threshold: "),
+    ],
+)
+def test_validate_says_options_and_parameters_that_cannot_be(tmp_path, entry, message):
+    file = tmp_path / "bad.yaml"
+    tree = {"extends": str(NANO), "systems": [{"name": "x", "policy": "base"} | entry]}
+    file.write_text(yaml.safe_dump(tree))
+    done = CliRunner().invoke(app, ["validate", "--config", str(file)])
+    assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr

@@ -245,14 +245,14 @@ def test_without_a_cell_rows_and_columns_are_listed(two_versions):
 
 def test_explaining_and_redrawing_import_no_torch(two_versions):
     program = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom lightningrl import cli\n"
+        "import sys\nfrom typer.testing import CliRunner\nfrom lightningrl.cli import app as cli\n"
         "for line in ('explain main --cell base/gsm-mini:aup', 'redraw results/nano --out again', 'results',\n"
         "        'diff nano/latest latest', 'results --prune --keep latest'):\n"
         "    done = CliRunner().invoke(cli.app, line.split())\n"
         "    assert done.exit_code == 0, done.output\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
-    root = Path(app.__file__).parents[1]
+    root = Path(app.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONPATH": str(root)}, capture_output=True, text=True
     )
