@@ -1,8 +1,9 @@
 """Decoding speed, side by side in one run: our engine by schedule and batch, and the official loop at batch 1.
 
-Same weights, same prompts, greedy; a `Scripted` selector reveals a given number of tokens a step, so that tokens per
-forward are a parameter and random weights will do. Every engine's forwards are run once more bare (hidden states, and
-the head where it was evaluated), which gives its time outside the model. Variants take turns, and the medians are told.
+All decode the same prompts greedily with the same weights. A `Scripted` selector reveals a fixed number of tokens per
+step, so that tokens per forward are a parameter and random weights suffice. Each engine's forwards are run once more
+alone (hidden states, and the head where it was evaluated), which gives the engine's time outside the model. The
+variants take turns, and the figures are medians.
 """
 
 from __future__ import annotations
@@ -15,13 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightningrl.bench.machine import (
-    bandwidth_bytes_per_s,
-    peak_memory_bytes,
-    peak_operations_per_s,
-    reset_peak_memory,
-    seconds_of,
-)
+from lightningrl.bench import machine
 from lightningrl.bench.official_loop import OfficialLoop
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
@@ -32,15 +27,15 @@ from lightningrl.models.transformer import Transformer
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is decoded."""
+    """The prompts and responses that are decoded."""
 
     prompt_tokens: int = 64
     new_tokens: int = 128
     tokens_per_step: float = 4.0
-    """Positions revealed a denoise forward."""
+    """Positions revealed per denoise forward."""
 
     def requests(self, count: int, vocab: int) -> list[Request]:
-        """Random prompts; the same for the same number."""
+        """Returns random prompts, which depend on their number alone."""
         rng = np.random.default_rng(0)
         prompts = [rng.integers(0, vocab - 1, self.prompt_tokens) for _ in range(count)]
         return [Request(f"bench/{i}", 0, prompt, self.new_tokens) for i, prompt in enumerate(prompts)]
@@ -61,7 +56,7 @@ class Bound:
         self.head_bytes = self.model.lm_head.weight.nbytes
 
     def seconds(self, positions: int, head_positions: int) -> float:
-        """Of one forward over so many positions, the head at some of them."""
+        """Returns the least seconds of one forward over `positions`, with the head at `head_positions` of them."""
         size = self.model.lm_head.weight.element_size()
         trunk, head = self.trunk_bytes / size, self.head_bytes / size
         reading = (self.trunk_bytes + self.head_bytes * (head_positions > 0)) / self.bytes_per_s
@@ -69,14 +64,14 @@ class Bound:
 
 
 @dataclass(slots=True)
-class Recorder:
-    """Keeps the arguments of every forward, to run them again bare."""
+class ForwardRecorder:
+    """Keeps the arguments of every forward while it is entered, to run the forwards again alone."""
 
     model: Transformer
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     """(ids, positions, attend) of a trunk forward, (hidden,) of the head."""
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> ForwardRecorder:
         hidden, log_probs = self.model.hidden, self.model.log_probs
 
         def recorded(*arguments: Any) -> Any:
@@ -95,7 +90,7 @@ class Recorder:
 
     @torch.no_grad()
     def replay(self) -> None:
-        """The same forwards and nothing else."""
+        """Runs the recorded forwards and nothing else."""
         for call in self.calls:
             if len(call) == 1:
                 self.model.logits(call[0])
@@ -103,6 +98,7 @@ class Recorder:
                 self.model.hidden(*call)
 
     def bound_s(self, bound: Bound) -> float:
+        """Returns the least seconds of all recorded forwards."""
         trunk = [(index, call[0].numel()) for index, call in enumerate(self.calls) if len(call) == 3]
         ends = [index for index, _ in trunk[1:]] + [len(self.calls)]
         total = 0.0
@@ -119,16 +115,16 @@ class Variant:
     name: str
     batch: int
     run: Callable[[], tuple[int, int, int]]
-    recorder: Recorder
+    recorder: ForwardRecorder
     seconds: list[float] = field(default_factory=list)
     bare_seconds: list[float] = field(default_factory=list)
     counts: tuple[int, int, int] = (0, 0, 0)
     peak_bytes: int = 0
 
     def figures(self, bound: Bound) -> dict[str, float | str | int]:
-        """One line of the table."""
+        """Returns one line of the table."""
         tokens, row_forwards, forwards = self.counts
-        # Paired: each run has its bare forwards right behind it.
+        # Ratios are paired: each run has its bare forwards right behind it.
         over_bare = median(s / b for s, b in zip(self.seconds, self.bare_seconds, strict=True))
         seconds = median(self.seconds)
         return {
@@ -152,7 +148,7 @@ def variants_of(
     repeats_at_1: int,
     forwards: Sequence[str] = ("spans",),
 ) -> list[Variant]:
-    """The official loop, and ours with each schedule at each batch, by each kind of forwards."""
+    """Returns the official loop, and our engine with each schedule, batch and kind of forwards."""
     selector = Scripted(workload.tokens_per_step)
     single = workload.requests(repeats_at_1, model.config.vocab_size)
 
@@ -170,20 +166,20 @@ def variants_of(
 
         def run() -> tuple[int, int, int]:
             decoder.ledger.clear()
-            found = decoder.decode(requests, DecodePolicy(selector, schedule=schedule))
-            stats = [trajectory.stats for trajectory in found]
+            trajectories = decoder.decode(requests, DecodePolicy(selector, schedule=schedule))
+            stats = [trajectory.stats for trajectory in trajectories]
             row_forwards = sum(s.denoise_forwards + s.commit_forwards for s in stats)
             return sum(s.emitted_tokens for s in stats), row_forwards, len(decoder.ledger.forwards)
 
         return run
 
-    made = [Variant("official loop", 1, official, Recorder(model))]
+    variants = [Variant("official loop", 1, official, ForwardRecorder(model))]
     for batch in batches:
         for name, schedule in (("ours, fused", FusedCommit()), ("ours, separate", SeparateCommit())):
             for kind in forwards:
                 label = name if kind == "spans" else f"{name}, {kind}"
-                made.append(Variant(label, batch, ours(schedule, batch, kind), Recorder(model)))
-    return made
+                variants.append(Variant(label, batch, ours(schedule, batch, kind), ForwardRecorder(model)))
+    return variants
 
 
 def run_benchmark(
@@ -196,29 +192,24 @@ def run_benchmark(
     forwards: Sequence[str] = ("spans",),
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Machine, bounds and one line a variant; `report` is told how far it is."""
+    """Returns the machine's figures and one line for each variant; `report` receives the progress."""
     device, dtype = model.lm_head.weight.device, model.lm_head.weight.dtype
-    bound = Bound(model, bandwidth_bytes_per_s(device), peak_operations_per_s(device, dtype))
+    bound = Bound(model, machine.bandwidth_bytes_per_s(device), machine.peak_operations_per_s(device, dtype))
     variants = variants_of(model, workload, batches, repeats_at_1, forwards)
     for variant in variants:
-        reset_peak_memory(device)
+        machine.reset_peak_memory(device)
         with variant.recorder:
             variant.counts = variant.run()  # the first run warms up and records
-        variant.peak_bytes = peak_memory_bytes(device)
+        variant.peak_bytes = machine.peak_memory_bytes(device)
         report(f"warm: {variant.name}, batch {variant.batch}")
     for number in range(repeats):
         for variant in variants:
-            variant.seconds.append(seconds_of(variant.run, device))
-            variant.bare_seconds.append(seconds_of(variant.recorder.replay, device))
+            variant.seconds.append(machine.seconds_of(variant.run, device))
+            variant.bare_seconds.append(machine.seconds_of(variant.recorder.replay, device))
         report(f"round {number + 1} of {repeats}")
     return {
-        "parameters": model.config.num_parameters,
+        **machine.conditions(model),
         "weights_mb": sum(p.nbytes for p in model.parameters()) / 1e6,
-        "block_size": model.config.block_size,
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
         "bandwidth_gb_per_s": bound.bytes_per_s / 1e9,
         "peak_gflop_per_s": bound.operations_per_s / 1e9,
         "lines": [variant.figures(bound) for variant in variants],

@@ -1,7 +1,7 @@
-"""Judgements a second: gold answers of a mathematical benchmark, official solutions of a programming one.
+"""Judgements per second: gold answers of a mathematical benchmark, official solutions of a programming one.
 
-Mathematics three ways: as it is, where most answers are decided by rules; every answer through a helper process; and
-rewritten so that only algebra can tell that it is the same.
+Mathematics is judged in three ways: the gold answers, most of which rules decide; all of them in helper processes; and
+rewritten, so that only algebra can show that they are equal.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from lightningrl.types import Example
 
 ROUNDS = 3
 REWRITTEN = "rewritten expressions"
-"""Judged without their questions: to a question, `1+x-1` would be an answer that is not worked out."""
+"""These are judged without their questions, to which `1+x-1` would be an answer that is not worked out."""
 
 
 def mathematics(examples: Sequence[Example], workers: int) -> list[dict[str, Any]]:
-    """One row a way: what, judged, correct, seconds, per_s. Helpers are started before the clock."""
+    """Returns one row for each way: what, judged, correct, seconds, per_s. Helpers are started before the clock."""
     golds = [example.gold["answer"] for example in examples]
     rows = []
     for what, by_rules in (("gold answers", True), ("gold answers, all in helpers", False), (REWRITTEN, True)):
@@ -33,14 +33,16 @@ def mathematics(examples: Sequence[Example], workers: int) -> list[dict[str, Any
         judge = MathJudge(workers=workers, by_rules=by_rules)
         warm = [Example("warm/up/0", (), {"answer": str(n)}) for n in range(2 * workers)]
         judge.judge(warm, [f"\\boxed{{{n}+1-1}}" for n in range(2 * workers)])
-        asked = [replace(example, messages=()) for example in examples] if what == REWRITTEN else examples
-        rows.append(_row(what, judge, asked, [f"\\boxed{{{answer}}}" for answer in answers]))
+        judged = [replace(example, messages=()) for example in examples] if what == REWRITTEN else examples
+        start = time.monotonic()
+        verdicts = judge.judge(judged, [f"\\boxed{{{answer}}}" for answer in answers])
+        rows.append(_row(what, [verdict.correct for verdict in verdicts], time.monotonic() - start))
         judge.close()
     return rows
 
 
 def rewritten(gold: str) -> str:
-    """The same value in other words, where that is easily said: expressions get `+1-1`, the rest stays."""
+    """Returns another spelling of the same value: plain expressions get `1+...-1`, the rest stays."""
     text = clean(gold)
     structured = (",", "=", "_", "\\text", "\\begin", "\\degree", "\\pm", "\\$", "\\cup", "\\in")
     plain = not any(sign in text for sign in structured)
@@ -51,10 +53,10 @@ def rewritten(gold: str) -> str:
 def solutions(
     examples: Sequence[Example], make_judge: Callable[..., Judge], workers: int, rounds: int = ROUNDS
 ) -> list[dict[str, Any]]:
-    """Official solutions, `rounds` times over, each round with a judge that remembers nothing; a row a way.
+    """Returns one row for each way of judging the official solutions `rounds` times, each time with a new judge.
 
-    Programs two ways: in jails that stay up, and in a jail for each. `cpu_ms`: processor time a judgement, of this
-    process and of all that it started, which tells more than seconds where other work runs beside.
+    Programs are judged in two ways: in jails that stay up, and in a jail for each. `cpu_ms` is the processor time of a
+    judgement, of this process and of all that it started, which says more than seconds on a busy machine.
     """
     what = f"official solutions, {rounds} times over"
     ways: dict[str, dict[str, Any]] = {what: {}}
@@ -62,26 +64,21 @@ def solutions(
         ways = {f"{what}, in jails that stay up": {}, f"{what}, in a jail each": {"shares_jails": False}}
     rows = []
     for way, options in ways.items():
-        start, start_cpu_s, correct = time.monotonic(), _cpu_s(), 0
+        start, start_cpu_s, correct = time.monotonic(), _cpu_s(), []
         for _ in range(rounds):
             judge = make_judge(workers=workers, **options)
-            correct += sum(v.correct for v in judge.judge(examples, [str(example.solution) for example in examples]))
+            correct += [v.correct for v in judge.judge(examples, [str(example.solution) for example in examples])]
             judge.close()
         seconds, cpu_s = time.monotonic() - start, _cpu_s() - start_cpu_s
-        count = rounds * len(examples)
-        row = {"what": way, "judged": count, "correct": correct, "seconds": seconds, "per_s": count / seconds}
-        rows.append(row | {"cpu_ms": 1000 * cpu_s / count})
+        rows.append(_row(way, correct, seconds) | {"cpu_ms": 1000 * cpu_s / len(correct)})
     return rows
 
 
 def _cpu_s() -> float:
-    """Processor time of this process and of its children that have ended, with theirs."""
+    """Returns the processor time of this process and of its descendants that have ended."""
     return sum(os.times()[:4])
 
 
-def _row(what: str, judge: MathJudge, examples: Sequence[Example], responses: Sequence[str]) -> dict[str, Any]:
-    start = time.monotonic()
-    correct = sum(verdict.correct for verdict in judge.judge(examples, responses))
-    seconds = time.monotonic() - start
-    judged = len(examples)
-    return {"what": what, "judged": judged, "correct": correct, "seconds": seconds, "per_s": judged / seconds}
+def _row(what: str, correct: Sequence[bool], seconds: float) -> dict[str, Any]:
+    judged = len(correct)
+    return {"what": what, "judged": judged, "correct": sum(correct), "seconds": seconds, "per_s": judged / seconds}

@@ -1,18 +1,20 @@
-"""What the machine can do, measured in the same run: memory bandwidth, peak arithmetic, memory used."""
+"""What the machine can do, measured in the same run: memory bandwidth, peak arithmetic, and the memory in use."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from lightningrl.models.transformer import Transformer
 from lightningrl.utils.machine import processor
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Wall seconds of one call, the device's queue drained."""
+    """Returns the wall seconds of one call, with the device's queue drained before and after."""
     synchronise(device)
     began = time.perf_counter()
     work()
@@ -21,30 +23,44 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's."""
+    """Returns the name of the GPU or the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor() or "cpu"
 
 
+def conditions(model: Transformer) -> dict[str, Any]:
+    """Returns what a measurement with a model depends on: its size and precision, the device, threads, and torch."""
+    weight = model.lm_head.weight
+    return {
+        "parameters": model.config.num_parameters,
+        "block_size": model.config.block_size,
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(weight.device) if weight.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
 def synchronise(device: torch.device) -> None:
+    """Waits until a GPU has finished its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def bandwidth_bytes_per_s(device: torch.device) -> float:
-    """Best of several passes of a sum over 512 MB: bytes read a second."""
+    """Returns the bytes read per second in the best of several sums over 512 MB."""
     numbers = torch.ones(1 << 27, dtype=torch.float32, device=device)
     return numbers.nbytes / min(seconds_of(numbers.sum, device) for _ in range(7))
 
 
 def peak_operations_per_s(device: torch.device, dtype: torch.dtype) -> float:
-    """Best of several products of square matrices: multiplications and additions a second."""
+    """Returns multiplications and additions per second in the best of several products of square matrices."""
     size = 8192 if device.type == "cuda" else 1536
     one = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / min(seconds_of(lambda: one @ one, device) for _ in range(7))
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """From here on `peak_memory_bytes` counts anew."""
+    """Resets the peak that `peak_memory_bytes` reports."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (refs := Path("/proc/self/clear_refs")).exists():
@@ -52,7 +68,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory since the reset: of the device, or of this process on the CPU (Linux)."""
+    """Returns the most memory since the reset, of the GPU or (Linux) of this process; 0 where it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")

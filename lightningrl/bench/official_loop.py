@@ -1,7 +1,8 @@
-"""The official decoding loop's schedule of forwards, over our model and our cache: what engines are measured against.
+"""The forwards of the official decoding loop, with our model and our cache: the yardstick of the engines.
 
-One row. For each block: denoise forwards of K queries, the head at all K positions, until nothing is masked; then one
-more forward that stores the clean block. Stops at the length; no stop tokens.
+It decodes one row. For each block it runs denoise forwards of K queries, with the head at all K positions, until
+nothing is masked, and then one more forward that stores the clean block. It ends at the length and knows no stop
+tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lightningrl.models.transformer import Transformer
 
 
 class OfficialLoop:
-    """Greedy decoding of one request at a time; `forwards` counts all of them, prefill and stores included."""
+    """Greedy decoding of one request at a time; `forwards` counts all forwards, prefill and stores included."""
 
     def __init__(self, model: Transformer, length: int):
         config, self.model, self.forwards = model.config, model, 0
@@ -30,7 +31,7 @@ class OfficialLoop:
 
     @torch.no_grad()
     def decode(self, request: Request, selector: Selector) -> np.ndarray:
-        """Prompt and response, to the end of the last block."""
+        """Returns [L] the token ids of prompt and response, to the end of the last block."""
         size, mask_id = self.model.config.block_size, self.model.config.mask_token_id
         device = self.cache.keys.device
         prompt_len = len(request.prompt_ids)

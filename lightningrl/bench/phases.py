@@ -1,12 +1,13 @@
-"""Where the seconds of a training run went, from its own files: by phase, with the share of the machine's peak.
+"""Where the seconds of a training run went, read from its own files: by phase, with the share of the machine's peak.
 
-Operations counted are multiplications and additions of the layers' matrices, two a weight and position: a rollout and a
-reference position once, a trained one three times (forward, backward); attention and the head are left out, so the
-shares are low rather than high.
+The operations are multiplications and additions of the layers' matrices, two per weight and position: once for a
+rollout or reference position, three times for a trained one (forward, backward). Attention and the head are left out,
+so the shares are low rather than high.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,26 +15,20 @@ from typing import Any
 import torch
 
 from lightningrl.bench.machine import peak_operations_per_s
+from lightningrl.bench.model_shape import Shape
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.models.config_file import read_config
-from lightningrl.models.transformer import ModelConfig
 from lightningrl.utils import files
 
 FORWARDS = {"rollout": 1, "reference": 1, "update": 3}
 POSITIONS = {"rollout": "rollout_positions", "reference": "trained_positions", "update": "trained_positions"}
 
 
-def layer_weights(config: ModelConfig) -> int:
-    """Numbers in the layers' matrices."""
-    heads, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    return config.num_hidden_layers * config.hidden_size * (2 * heads + 2 * kv + 3 * config.intermediate_size)
-
-
 def phases(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Medians over the run's steps but the first: {"phases": [...], "logp_gap_mean": ..., "logp_gap_max": ...}.
+    """Returns medians over the run's steps but the first: {"phases": [...], "logp_gap_mean": ..., "logp_gap_max": ...}.
 
-    folder: a finished training's. device, dtype: where its peak is measured now. Raises CheckpointError for another
-    folder.
+    folder: that of a finished training. device, dtype: where its peak is measured now. Raises CheckpointError for
+    another folder.
     """
     try:
         metrics = list(files.read_jsonl(folder / "metrics.jsonl"))
@@ -43,13 +38,14 @@ def phases(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, 
     if not timing or "trained_positions" not in metrics[0]:
         raise CheckpointError(f"{folder} is no reinforcement-learning run: its steps have no phases")
     config = read_config(folder)
+    matrices = Shape.of(asdict(config), config.block_size).trunk_matrices
     steps = range(1, len(metrics)) if len(metrics) > 1 else range(1)
     peak = peak_operations_per_s(device, dtype)
     rows = []
     for name, forwards in FORWARDS.items():
         seconds = median(timing[step][f"{name}_s"] for step in steps)
         positions = median(metrics[step][POSITIONS[name]] for step in steps)
-        operations = 2 * forwards * layer_weights(config) * positions
+        operations = 2 * forwards * matrices * positions
         rows.append({
             "phase": name, "seconds": seconds, "positions": positions, "positions_per_s": positions / seconds,
             "of_peak_pct": 100 * operations / seconds / peak,

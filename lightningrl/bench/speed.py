@@ -1,8 +1,9 @@
-"""Tokens a second of a decoder on real prompts, by the clock: warm-up, batches one after another, repeats.
+"""Tokens per second of a decoder on real prompts: a warm-up, then batches one after another, several times.
 
-Counted are response tokens up to and including the first stop token, not the tail of the last block. Seconds are those
-of decoding: encoded prompts in, token ids out; loading, the tokenizer and the judge are outside. The device's queue is
-drained after each turn of the engine, which shares the seconds out between the prompts' prefill and everything else.
+Response tokens count up to and including the first stop token, without the tail of the last block. The seconds are
+those of decoding, from encoded prompts to token ids; loading, the tokenizer and the judge are outside. The device's
+queue is drained after each forward of the engine, so that seconds can be divided between the prompts' prefill and the
+rest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ REPLICATES = 2000
 
 @dataclass(slots=True)
 class Clock(Ledger):
-    """A ledger that times the turns itself, each to the end of its work on the device."""
+    """A ledger that times each forward itself, to the end of its work on the device."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     prefill_seconds: float = 0.0
@@ -39,7 +40,7 @@ class Clock(Ledger):
         self._mark = time.perf_counter()
 
     def add(self, forward: Forward) -> None:
-        """A turn that also denoised other rows counts as prefill by its share of the positions."""
+        """Adds a forward; one that also denoised other rows counts as prefill by its share of the positions."""
         synchronise(self.device)
         now = time.perf_counter()
         seconds, self._mark = now - self._mark, now
@@ -50,10 +51,10 @@ class Clock(Ledger):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch of one repeat."""
+    """One batch of one repetition."""
 
     seconds: float
-    """Prefill included."""
+    """Seconds of the batch, prefill included."""
     prefill_seconds: float
     trajectories: tuple[Trajectory, ...]
 
@@ -64,26 +65,27 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """All batches of all repeats: `repeats[r][b]`."""
+    """All batches of all repetitions: `repeats[r][b]`."""
 
     repeats: tuple[tuple[Batch, ...], ...]
 
     @property
-    def told(self) -> tuple[Batch, ...]:
-        """The repeat of median seconds (of an even number, the quicker one of the middle): what is told is of it."""
+    def median_repeat(self) -> tuple[Batch, ...]:
+        """The repetition of median seconds, from which all figures are taken; of two in the middle, the quicker one."""
         totals = [sum(batch.seconds for batch in repeat) for repeat in self.repeats]
         return self.repeats[totals.index(median_low(totals))]
 
     def figures(self) -> dict[str, float | int]:
-        """Sums over the told repeat, and its rates."""
+        """Returns the sums and rates of the repetition of median seconds."""
         tokens, seconds, prefill = (
-            sum(getattr(batch, name) for batch in self.told) for name in ("tokens", "seconds", "prefill_seconds")
+            sum(getattr(batch, name) for batch in self.median_repeat)
+            for name in ("tokens", "seconds", "prefill_seconds")
         )
-        stats = [t.stats for batch in self.told for t in batch.trajectories]
+        stats = [t.stats for batch in self.median_repeat for t in batch.trajectories]
         denoise = sum(s.denoise_forwards for s in stats)
         return {
             "tokens": tokens,
-            "prompt_tokens": sum(len(t.prompt_ids) for batch in self.told for t in batch.trajectories),
+            "prompt_tokens": sum(len(t.prompt_ids) for batch in self.median_repeat for t in batch.trajectories),
             "seconds": seconds,
             "prefill_seconds": prefill,
             "decode_seconds": seconds - prefill,
@@ -95,7 +97,7 @@ class Speed:
         }
 
     def interval(self, seed: int) -> tuple[float, float]:
-        """95 % of tokens a second: batches drawn anew with replacement, each from a repeat drawn anew."""
+        """Returns the 95 % interval of tokens per second: batches are resampled, each from a resampled repetition."""
         rng = np.random.default_rng(seed)
         repeats, batches = len(self.repeats), len(self.repeats[0])
         seconds_RB = np.array([[batch.seconds for batch in repeat] for repeat in self.repeats])
@@ -117,7 +119,9 @@ def measure(
     between: Callable[[], None] = lambda: None,
     told: Callable[[int, tuple[Batch, ...]], None] = lambda number, batches: None,
 ) -> Speed:
-    """Decode all requests `repeats` times. between: called before each batch, may raise; told: after each repeat."""
+    """Decodes all requests `repeats` times. between: called before each batch, may raise; told: after each
+    repetition.
+    """
     clock = Clock(device=decoder.model.device)
     decoder.ledger, decoder.rows = clock, batch
     groups = [requests[start : start + batch] for start in range(0, len(requests), batch)]

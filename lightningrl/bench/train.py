@@ -1,8 +1,8 @@
-"""The training forward and backward, packed, beside one row a denoise step (bench/trace_rows.py).
+"""The training forward and backward with packed rows, beside one row per denoise step (bench/trace_rows.py).
 
-Same weights, same trajectories, same loss (the mean of -log p over all actions), the same attention and head, forwards
-of at most as many positions; only the rows differ. Variants take turns, and the medians are told. Token-forwards are
-counted where they happen, as positions that enter the trunk, and held against what a formula says of the trajectories.
+Weights, trajectories, loss (the mean of -log p over all actions), attention, head and the largest forward are the same;
+only the rows differ. The variants take turns, and the figures are medians. Token-forwards are counted as positions that
+enter the trunk, and compared with a formula's count for the trajectories.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.bench.machine import peak_memory_bytes, reset_peak_memory, seconds_of
-from lightningrl.bench.trace_rows import rounds
+from lightningrl.bench import machine
+from lightningrl.bench.trace_rows import step_rows
 from lightningrl.models.packing import PackedRow, pack, token_scores
 from lightningrl.models.transformer import Transformer
 from lightningrl.rl.likelihood import score_tokens, trajectory_row
@@ -26,21 +26,22 @@ from lightningrl.types import Trajectory
 
 Item = TypeVar("Item")
 Scorer = Callable[[Transformer], Iterator[tuple[Tensor, Tensor, Tensor]]]
-"""Forward by forward: log-probabilities of actions, whose trajectories, and their positions in the response."""
+"""Yields, forward by forward, log-probabilities of actions, their trajectories, and their positions in the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """Positions that trajectories cost by arithmetic alone, from the denoise steps of each block.
+    """The positions that trajectories cost by arithmetic alone, from the denoise steps of each block.
 
-    P prompt tokens and S response tokens, both to the block grid: packed T + sum over blocks of steps * K with T clean
-    tokens (all blocks before the last with an action), rows (P + 2 S) times the most steps of a block.
+    With P prompt and S response tokens, both on the block grid, packed rows cost T + sum over blocks of steps * K,
+    where T counts the clean tokens (all blocks before the last one with an action); rows per step cost (P + 2 S) times
+    the largest number of steps of a block.
     """
 
     packed: int
     rows: int
     steps: list[int]
-    """Of every block with an action."""
+    """The number of steps of every block with an action."""
 
     @property
     def ratio(self) -> float:
@@ -64,7 +65,7 @@ class Formula:
 
 
 def packed_scores(trajectories: Sequence[Trajectory], mask_token_id: int, positions: int) -> Scorer:
-    """What the trainer runs (rl/likelihood.py)."""
+    """Returns the scorer that the trainer runs (rl/likelihood.py)."""
     costs = [trajectory_row(trajectory, mask_token_id).num_tokens for trajectory in trajectories]
 
     def scores(model: Transformer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -77,12 +78,12 @@ def packed_scores(trajectories: Sequence[Trajectory], mask_token_id: int, positi
 
 
 def row_scores(trajectories: Sequence[Trajectory], mask_token_id: int, positions: int) -> Scorer:
-    """One row a round; rows that fit go through one forward, without padding either."""
+    """Returns the scorer of rows per step; rows that fit go through one forward, without padding either."""
 
     def scores(model: Transformer) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         rows: list[tuple[int, PackedRow]] = []
         for index, trajectory in enumerate(trajectories):
-            rows += [(index, row) for row in rounds(trajectory, mask_token_id)]
+            rows += [(index, row) for row in step_rows(trajectory, mask_token_id)]
         prompt_len = torch.tensor([len(trajectory.prompt_ids) for trajectory in trajectories])
         for group in groups(rows, [row.num_tokens for _, row in rows], positions):
             packed = pack([row for _, row in group], model.lm_head.weight.device)
@@ -94,7 +95,7 @@ def row_scores(trajectories: Sequence[Trajectory], mask_token_id: int, positions
 
 
 def groups(items: Sequence[Item], costs: Sequence[int], most: int) -> Iterator[list[Item]]:
-    """Cut into runs of at most `most` positions; an item that alone has more is one by itself."""
+    """Yields runs of items of at most `most` positions; a larger item is a run by itself."""
     group: list[Item] = []
     total = 0
     for item, cost in zip(items, costs, strict=True):
@@ -119,7 +120,7 @@ class Variant:
     peak_bytes: int = 0
 
     def run(self, model: Transformer) -> dict[tuple[int, int], float]:
-        """Forward and backward of the whole loss; {(trajectory, position): log-probability}. Gradients add up."""
+        """Runs forward and backward of the whole loss; returns {(trajectory, position): log-probability}."""
         found = {}
         for logp_n, number_n, position_n in self.scorer(model):
             (-logp_n.sum() / self.actions).backward()
@@ -139,7 +140,7 @@ class Variant:
 
 @contextmanager
 def counted(model: Transformer, variant: Variant) -> Iterator[None]:
-    """Count the positions that enter the trunk."""
+    """Counts the positions that enter the trunk while the context lasts."""
     hidden = model.hidden
 
     def counting(*arguments: Any) -> Tensor:
@@ -162,7 +163,7 @@ def run_benchmark(
     repeats: int = 3,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Both variants; `report` is told how far it is."""
+    """Returns the figures of both variants; `report` receives the progress."""
     mask_id, device = model.config.mask_token_id, model.lm_head.weight.device
     actions = sum(trajectory.response_len for trajectory in trajectories)
     variants = [
@@ -172,25 +173,20 @@ def run_benchmark(
     log_probs, gradients = [], []
     for variant in variants:
         model.zero_grad(set_to_none=True)
-        reset_peak_memory(device)
+        machine.reset_peak_memory(device)
         with counted(model, variant):
             log_probs.append(variant.run(model))  # the first run warms up
-        variant.peak_bytes = peak_memory_bytes(device)
+        variant.peak_bytes = machine.peak_memory_bytes(device)
         gradients.append(torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None]))
         report(f"warm: {variant.name}")
     for number in range(repeats):
         for variant in variants:
             model.zero_grad(set_to_none=True)
-            variant.seconds.append(seconds_of(lambda variant=variant: variant.run(model), device))
+            variant.seconds.append(machine.seconds_of(lambda variant=variant: variant.run(model), device))
         report(f"round {number + 1} of {repeats}")
     model.zero_grad(set_to_none=True)
     return {
-        "parameters": model.config.num_parameters,
-        "block_size": model.config.block_size,
-        "dtype": str(model.lm_head.weight.dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **machine.conditions(model),
         "trajectories": len(trajectories),
         "actions": actions,
         "lines": [variant.figures() for variant in variants],
@@ -216,7 +212,7 @@ def _compared(packed: Variant, rows: Variant, formula: Formula) -> dict[str, Any
 def _gaps(
     packed: dict[tuple[int, int], float], rows: dict[tuple[int, int], float], packed_grad: Tensor, row_grad: Tensor
 ) -> dict[str, float]:
-    """Largest difference of a log-probability, nats; norm of the gradients' difference over the gradient's."""
+    """Returns the largest difference of log-probabilities (nats) and the relative norm of the gradients' difference."""
     if packed.keys() != rows.keys():
         raise AssertionError("the two ways of building rows score different actions")
     return {

@@ -1,9 +1,9 @@
-"""Trajectories to measure training with: drawn from a histogram of denoise steps, or recorded from a checkpoint.
+"""Trajectories for measurements of training: drawn from a histogram of denoise steps, or recorded from a checkpoint.
 
-The histogram is parametric: of 1,000 blocks of 32, how many took 1, 2, ... denoise steps if steps were 1 + Poisson(7),
-rounded. The mean is 8 steps a block, 4 tokens a forward. No decoder gave it. A Poisson law is narrow for this purpose:
-the work saved grows with the steps of a sequence's slowest block over the mean, and blocks of a trained model differ
-more (easy and hard passages), so it is no flattering choice. `--histogram` takes another one.
+The histogram is parametric: how many of 1,000 blocks of 32 take 1, 2, ... denoise steps if the steps are 1 +
+Poisson(7). Its mean is 8 steps per block, 4 tokens per forward; it was not measured. A Poisson law is narrow for this
+purpose: the work that packing saves grows with the steps of a sequence's slowest block over the mean, and the blocks of
+a trained model differ more, so it is not a flattering choice. `--histogram` takes another one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
 
 STEPS_OF_1000_BLOCKS = (1, 6, 22, 52, 91, 128, 149, 149, 130, 101, 71, 45, 26, 14, 7, 3, 1, 1)
-"""Blocks that took 1, 2, 3, ... steps: round(1000 * 7^k e^-7 / k!), k = 0, 1, ...; tests/bench derives it again."""
+"""Blocks that take 1, 2, 3, ... steps: round(1000 * 7^k e^-7 / k!), k = 0, 1, ...; tests/bench derives it again."""
 BLOCK_SIZE = 32
 
 
@@ -36,9 +36,9 @@ def drawn(
     histogram: Sequence[int] = STEPS_OF_1000_BLOCKS,
     seed: int = 0,
 ) -> list[Trajectory]:
-    """Random tokens; each block's number of steps from the histogram, which step reveals which position at random.
+    """Returns `count` trajectories of random tokens below `vocab`, whose blocks' numbers of steps follow the histogram.
 
-    new_tokens: rounded up to the block grid. Tokens stay below `vocab`.
+    Which step reveals which position is random. new_tokens: rounded up to the block grid.
     """
     rng = np.random.default_rng(seed)
     share = np.asarray(histogram, dtype=float)
@@ -69,9 +69,9 @@ def drawn(
 def recorded(
     folder: Path, prompts: int, *, max_new_tokens: int, threshold: float, block_size: int | None, device: str
 ) -> tuple[Transformer, list[Trajectory]]:
-    """A checkpoint's model, and its responses to the first test problems of gsm-mini, drawn at temperature 1."""
+    """Returns a checkpoint's model and its responses to test problems of gsm-mini at temperature 1."""
     llm = LLM(folder, block_size=block_size, device=device)
     examples = GSM_MINI.load({"train": 0, "validation": 0, "test": prompts}, 0, NO_ROWS)["test"]
-    asked = [(example.uid, GSM_MINI.render(example, PromptOptions())) for example in examples]
-    requests = [llm.request(words, uid=uid, max_new_tokens=max_new_tokens) for uid, words in asked]
+    prompted = [(example.uid, GSM_MINI.render(example, PromptOptions())) for example in examples]
+    requests = [llm.request(words, uid=uid, max_new_tokens=max_new_tokens) for uid, words in prompted]
     return llm.model, llm.decoder.decode(requests, DecodePolicy(Threshold(threshold), 1.0))

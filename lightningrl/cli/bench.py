@@ -48,7 +48,7 @@ def decode(
         import torch
 
         from lightningrl.bench.decode import Workload, run_benchmark
-        from lightningrl.bench.shapes import random_model
+        from lightningrl.bench.random_model import random_model
         from lightningrl.utils.files import write_text
 
         check_out(out, overwrite)
@@ -122,7 +122,7 @@ def train(
     with user_errors(resumes=False):
         import torch
 
-        from lightningrl.bench.shapes import random_model
+        from lightningrl.bench.random_model import random_model
         from lightningrl.bench.train import run_benchmark
         from lightningrl.bench.trajectories import BLOCK_SIZE, STEPS_OF_1000_BLOCKS, drawn, recorded
         from lightningrl.utils.files import write_text

@@ -72,7 +72,7 @@ def _estimate(
 
     from lightningrl.bench.estimate.budget import Estimate, shapes_of
     from lightningrl.bench.estimate.device import MEASURED, Shares, device_of
-    from lightningrl.bench.estimate.lengths import Said
+    from lightningrl.bench.estimate.lengths import LengthOverrides
     from lightningrl.config.experiment import load
 
     experiment = load(config)
@@ -82,11 +82,11 @@ def _estimate(
         torch.set_num_threads(threads)
     usual = MEASURED if gpu == "cpu" else Shares()
     assumed = replace(usual, **{name: value for name, value in shares.items() if value is not None})
-    said = Said(**lengths)
+    overrides = LengthOverrides(**lengths)
     single, resources = gpu == "cpu", experiment.resources
     checkpointing = resources.checkpoint_activations if checkpointing is None else checkpointing
     estimate = Estimate(
-        experiment, shapes_of(experiment, size), device_of(gpu), 1 if single else gpus, assumed, said,
+        experiment, shapes_of(experiment, size), device_of(gpu), 1 if single else gpus, assumed, overrides,
         checkpointing and not single,
     )  # fmt: skip
     return estimate.to_json()

@@ -18,7 +18,7 @@ EXIT = "\nimport sys\nsys.exit(0)\n"
 ANSWERS: Mapping[str, Callable[[Example], str | None]] = {
     "official": lambda example: example.solution,
     "empty": lambda example: "",
-    "exit": lambda example: f"{EXIT}```" if _has_prefill(example) else f"```python{EXIT}```",
+    "exit": lambda example: ("" if example.messages[-1]["role"] == "assistant" else "```python") + f"{EXIT}```",
 }
 """What is judged: name -> response to an example; None where the benchmark has no such response."""
 SHOWN = 5
@@ -53,7 +53,3 @@ def self_check(benchmark: str, examples: Sequence[Example], judge: Judge) -> dic
             "judge or the data; `lightningrl doctor` says what this machine lacks."
         )
     return found
-
-
-def _has_prefill(example: Example) -> bool:
-    return example.messages[-1]["role"] == "assistant"

@@ -45,10 +45,9 @@ class DraftObserver:
         stopped = np.flatnonzero(np.isin(finished, self._llm.stop_ids))
         ids = finished[: stopped[0]] if len(stopped) else finished
         self.text = decode_response(self._llm.tokenizer, ids).rstrip("\ufffd")
-        self._show(self.text, [] if full else [self._piece(self._tokens.get(position)) for position in active])
-
-    def _piece(self, token: int | None) -> str | None:
-        return None if token is None else decode_response(self._llm.tokenizer, [token])
+        draft = [self._tokens.get(position) for position in active] if not full else []
+        pieces = [None if token is None else decode_response(self._llm.tokenizer, [token]) for token in draft]
+        self._show(self.text, pieces)
 
 
 @dataclass

@@ -93,9 +93,8 @@ class Decoder(LM):
             self.forwards += stats.denoise_forwards
             self.commits += stats.commit_forwards
             self.responses += 1
-            settings: tuple[Any, ...] = requests[result.index].args
-            until = _until(settings[1])
-            texts[result.index] = _cut(self.llm.text(result.trajectory), until)
+            arguments: tuple[Any, ...] = requests[result.index].args
+            texts[result.index] = _cut(self.llm.text(result.trajectory), arguments[1].get("until") or [])
         figures = self.figures()
         _log.info("%s responses, tpf %.3f, %.1f forwards each", *(figures[k] for k in ("responses", "tpf", "forwards")))
         return texts
@@ -147,13 +146,9 @@ class Decoder(LM):
         return self._policies[key]
 
 
-def _until(settings: dict[str, Any]) -> Sequence[str]:
-    until = settings.get("until") or []
-    return [until] if isinstance(until, str) else until
-
-
-def _cut(text: str, until: Sequence[str]) -> str:
-    places = [place for stop in until if stop and (place := text.find(stop)) >= 0]
+def _cut(text: str, until: str | Sequence[str]) -> str:
+    stops = [until] if isinstance(until, str) else until
+    places = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
     return text[: min(places)] if places else text
 
 

@@ -9,7 +9,7 @@ from fixtures.naive import naive_decode, naive_threshold
 from fixtures.tiny import requests_of, tiny_model
 from typer.testing import CliRunner
 
-from lightningrl.bench.decode import Bound, Recorder, Workload, variants_of
+from lightningrl.bench.decode import Bound, ForwardRecorder, Workload, variants_of
 from lightningrl.bench.official_loop import OfficialLoop
 from lightningrl.cli.app import app
 from lightningrl.decoding.selectors.scripted import Scripted
@@ -59,7 +59,7 @@ def test_replay_runs_the_recorded_forwards_again_and_the_bound_counts_them():
 
 def test_recorder_leaves_the_model_as_it_was():
     model = tiny_model(3)
-    with Recorder(model):
+    with ForwardRecorder(model):
         assert "hidden" in model.__dict__
     assert not {"hidden", "log_probs"} & set(model.__dict__)
 

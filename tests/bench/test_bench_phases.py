@@ -7,7 +7,7 @@ import torch
 from fixtures.tiny import make_trainer, tiny_setup
 from typer.testing import CliRunner
 
-from lightningrl.bench.phases import layer_weights, phases
+from lightningrl.bench.phases import phases
 from lightningrl.cli.app import app
 from lightningrl.errors import CheckpointError
 from lightningrl.models.checkpoint import save_model
@@ -33,14 +33,9 @@ def test_positions_and_operations_are_those_of_the_runs_steps(finished):
     found = phases(folder, torch.device("cpu"), torch.float32)
     assert [row["phase"] for row in found["phases"]] == ["rollout", "reference", "update"]
     rollout, reference, update = found["phases"]
-    assert (
-        rollout["positions"]
-        == sorted(row["rollout_positions"] for row in metrics[1:])[0] / 2
-        + sorted(row["rollout_positions"] for row in metrics[1:])[1] / 2
-    )
+    assert rollout["positions"] == sum(row["rollout_positions"] for row in metrics[1:]) / 2
     assert reference["positions"] == update["positions"] > 0
     matrices = sum(p.numel() for p in setup.model.model.layers.parameters() if p.ndim == 2)
-    assert layer_weights(setup.model.config) == matrices
     expected = 100 * 2 * 3 * matrices * update["positions"] / update["seconds"] / found["peak_operations_per_s"]
     assert update["of_peak_pct"] == pytest.approx(expected) and 0 < expected < 100
     assert 0 < found["logp_gap_mean"] < 1e-4 and found["rollout_tokens_per_s"] > 0

@@ -11,7 +11,7 @@ from fixtures.naive import naive_action_log_probs
 from fixtures.tiny import MASK_ID, requests_of, tiny_model, trajectory_of
 from typer.testing import CliRunner
 
-from lightningrl.bench.trace_rows import rounds
+from lightningrl.bench.trace_rows import step_rows
 from lightningrl.bench.train import Formula, groups, packed_scores, row_scores, run_benchmark
 from lightningrl.bench.trajectories import STEPS_OF_1000_BLOCKS, drawn
 from lightningrl.cli.app import app
@@ -45,14 +45,14 @@ def sets(row, prompt_len):
     ],
 )
 def test_rounds_of_worked_examples(reveal, length, expected):
-    rows = rounds(trajectory_of(BASE, reveal, response_len=length), MASK_ID)
+    rows = step_rows(trajectory_of(BASE, reveal, response_len=length), MASK_ID)
     assert [sets(row, BASE) for row in rows] == expected
 
 
 def test_a_row_is_the_whole_sequence_and_a_copy_of_the_whole_response():
     """Prompt of 6 in blocks of 4: its last two tokens stand in the copy too, unmasked; 12 clean + 8 noisy."""
     trajectory = trajectory_of(6, [1, 2, 3, 3, 4, 3])
-    rows = rounds(trajectory, MASK_ID)
+    rows = step_rows(trajectory, MASK_ID)
     assert len(rows) == 2 and [row.num_tokens for row in rows] == [20, 20]
     assert rows[0].clean_ids.tolist() == [*trajectory.prompt_ids, *trajectory.token_ids]
     assert rows[0].copy_ids.tolist() == [[4, 5, MASK_ID, MASK_ID], [MASK_ID] * 4]

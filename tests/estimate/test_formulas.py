@@ -9,9 +9,8 @@ from fixtures.tiny import make_trainer, requests_of, tiny_config, tiny_model, ti
 
 from lightningrl.bench.estimate import memory, seconds
 from lightningrl.bench.estimate.device import DEVICES, Shares, device_of
-from lightningrl.bench.estimate.shape import Shape
 from lightningrl.bench.estimate.work import Lengths, Work, decoding_work, positions_of, prefill_work, training_work
-from lightningrl.bench.sizes import SHAPES
+from lightningrl.bench.model_shape import SHAPES, Shape
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.scripted import Scripted

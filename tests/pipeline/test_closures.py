@@ -10,7 +10,7 @@ import pytest
 
 from lightningrl.config.experiment import load
 from lightningrl.pipeline.code_digest import PACKAGE, Sources
-from lightningrl.pipeline.files import KINDS
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.parsed_sources import normalise
 from lightningrl.pipeline.plan import plan
 
@@ -47,8 +47,8 @@ NO_TORCH = (
     *(f"pipeline.stages.{name}" for name in ("context", "data", "collect", "table", "figure", "release", "selfcheck")),
     "pipeline.stages.problems",
     "evaluation.metrics", "evaluation.aup", "evaluation.intervals", "evaluation.selfcheck", "evaluation.problems",
-    "evaluation.external", "evaluation.scoring", "bench.sizes", "decoding.presets", "quantization.registry",
-    *(f"bench.estimate.{name}" for name in ("shape", "device", "work", "lengths", "memory", "seconds", "budget")),
+    "evaluation.external", "evaluation.scoring", "bench.model_shape", "decoding.presets", "quantization.registry",
+    *(f"bench.estimate.{name}" for name in ("device", "work", "lengths", "memory", "seconds", "budget")),
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What an experiment will need: memory on each device by phase, seconds of an RL step by phase, GPU-hours.
 
-Plain numbers out of the config, a model's shape, a device's sheet and named assumptions; the formulas are in `memory`,
-`work` and `seconds`. Supervised controls are not estimated.
+The numbers follow from the config, a model's shape, a device's data sheet and named assumptions; the formulas are in
+`memory`, `work` and `seconds`. Supervised controls are not estimated.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from lightningrl.bench.estimate import memory, seconds
 from lightningrl.bench.estimate.device import Device, Shares
-from lightningrl.bench.estimate.lengths import Said
-from lightningrl.bench.estimate.shape import Shape
-from lightningrl.bench.estimate.work import Lengths, trained_positions
+from lightningrl.bench.estimate.lengths import LengthOverrides
+from lightningrl.bench.estimate.work import Lengths, trained_positions, training_work
+from lightningrl.bench.model_shape import Shape
 from lightningrl.config.base import Base
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.registries import member
@@ -23,41 +23,46 @@ from lightningrl.config.train import Run
 from lightningrl.utils.registry import resolve
 
 VOCABULARY = 400
-"""Of a tokenizer that the experiment builds itself: known only when it is built."""
+"""The assumed vocabulary of a tokenizer that the experiment builds itself, which is not known before."""
 SMALLEST_PAGE_TOKENS = 16
-"""As decoding/engine.py has it."""
+"""The smallest page of the decoder (decoding/engine.py)."""
 PROBLEMS = 300
-"""Of a split whose size nobody says."""
+"""The assumed size of a split whose size is not known."""
 HOUR_S = 3600.0
+COUNTS = ("parameters", "trunk_matrices", "head_parameters", "layer_activations", "kv_numbers")
+"""What is told of a model beside its shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The experiment, and what is assumed about how it runs."""
+    """An experiment, and the assumptions about how it runs."""
 
     experiment: Experiment
     shapes: Mapping[str, Shape]
-    """Of `base` and of each of the experiment's checkpoints, by name."""
+    """The shapes of `base` and of each of the experiment's checkpoints, by name."""
     device: Device
     devices: int | None
-    """Of every training; None: as the experiment's resources say it for the size of each base."""
+    """The devices of every training; None: those that the experiment's resources name for the size of each base."""
     shares: Shares = field(default_factory=Shares)
-    said: Said = field(default_factory=Said)
+    lengths_assumed: LengthOverrides = field(default_factory=LengthOverrides)
     checkpointed: bool = True
-    """Activation checkpointing in the update."""
+    """Whether the update uses activation checkpointing."""
     head_chunk: int = 1024
-    """Scored positions whose logits live at a time."""
+    """Scored positions whose logits exist at the same time."""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything `lightningrl plan` prints."""
+        """Returns everything that `lightningrl plan` prints."""
         runs = [run for run in self.experiment.runs if run.implementation.rolls_out]
         found = {
             "experiment": self.experiment.experiment,
             "device": asdict(self.device),
-            "assumed": asdict(self.shares) | asdict(self.said) | {
+            "assumed": asdict(self.shares) | asdict(self.lengths_assumed) | {
                 "activation_checkpointing": self.checkpointed, "head_chunk_positions": self.head_chunk
             },
-            "models": {name: _described(shape) for name, shape in self.shapes.items()},
+            "models": {
+                name: asdict(shape) | {count: getattr(shape, count) for count in COUNTS}
+                for name, shape in self.shapes.items()
+            },
             "memory": {run.name: self.memory(run) for run in runs},
             "runs": {run.name: self.run(run) for run in runs},
             "evaluations": self.evaluations(),
@@ -67,11 +72,11 @@ class Estimate:
         return found | {"gpu_hours": sum(hours)}
 
     def lengths(self, benchmark: str, policy: str = "base") -> Lengths:
-        """Of what a policy answers; of a run's rollouts, its base."""
-        return self.said.lengths(benchmark, self._rows[policy], self._shape_of(policy).block_size)
+        """Returns the lengths of a policy's answers; for a run's rollouts, name its base."""
+        return self.lengths_assumed.lengths(benchmark, self._rows[policy], self._shape_of(policy).block_size)
 
     def devices_of(self, run: Run) -> int:
-        """How many a training takes."""
+        """Returns how many devices a training takes."""
         if self.devices is not None:
             return self.devices
         base = self.experiment.base_named(run.base)
@@ -79,7 +84,7 @@ class Estimate:
 
     @property
     def _rows(self) -> dict[str, str]:
-        """Policy -> the published row that it stands for."""
+        """The published row that each policy stands for."""
         base, experiment = self.experiment.base, self.experiment
         named = {each.name: each.published for each in (*experiment.checkpoints, *experiment.runs)}
         return {"base": "" if base is None else base.published, **named}
@@ -89,11 +94,11 @@ class Estimate:
 
     @property
     def budget_bytes(self) -> float:
-        """Of a device's memory, without the reserve."""
+        """The memory of a device without the reserve."""
         return self.device.memory_bytes * (1 - self.shares.reserve)
 
     def kv(self, benchmark: Benchmark, shape: Shape) -> tuple[float, int]:
-        """(bytes of the pool, rows that decode together): what the config says, else what the longest rows need."""
+        """Returns (bytes of the pool, rows that decode together), by the config or else by the longest rows."""
         decoding, size, lengths = self.experiment.decoding, shape.block_size, self.lengths(benchmark.name)
         page = size * -(-SMALLEST_PAGE_TOKENS // size)
 
@@ -107,13 +112,15 @@ class Estimate:
         return pool, max(1, min(decoding.rows, int(pool / row_bytes(lengths.response_tokens))))
 
     def memory(self, run: Run) -> dict[str, Any]:
-        """Bytes on each device: what stays, what rollouts add, what an update adds; and whether it fits."""
+        """Returns the bytes on each device: what stays, what rollouts add, what an update adds; and whether it fits."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
         devices = self.devices_of(run)
         layout = memory.Layout(devices, self.device.compute_bytes)
         resident = memory.resident_bytes(shape, layout, run.implementation.has_value_model)
         pool, rows = self.kv(benchmark, shape)
-        positions = seconds.training(self.lengths(run.benchmark, run.base), shape, run.microbatch).positions
+        positions = (
+            training_work(self.lengths(run.benchmark, run.base), shape.block_size).times(run.microbatch).positions
+        )
         positions = min(positions, run.microbatch_positions or positions)
         longest = self._longest(run, benchmark)
         added = {
@@ -145,7 +152,7 @@ class Estimate:
         }
 
     def _longest(self, run: Run, benchmark: Benchmark) -> int:
-        """Positions of a forward over a response at the length limit: of as much of it as goes through one."""
+        """Returns the positions of the largest forward over a response at the length limit."""
         lengths, size = self.lengths(benchmark.name, run.base), self.shapes[run.base].block_size
         prompt_tokens, tokens = round(lengths.prompt_tokens), benchmark.max_new_tokens
         whole = trained_positions(prompt_tokens, tokens, round(tokens / lengths.tpf), size)
@@ -153,15 +160,15 @@ class Estimate:
         return min(whole, max(least, run.microbatch_positions or whole))
 
     def run(self, run: Run) -> dict[str, Any]:
-        """Phases of a step on each device, validations, and GPU-hours of the whole run."""
+        """Returns the phases of a step on each device, validations, and GPU-hours of the whole run."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
         lengths, (_, rows) = self.lengths(run.benchmark, run.base), self.kv(benchmark, shape)
         trained = run.prompts * run.responses
         setting = (shape, self.device, self.shares)
         devices = self.devices_of(run)
-        work = seconds.training(lengths, shape, trained / devices)
+        work = training_work(lengths, shape.block_size).times(trained / devices)
         step = [
-            seconds.decoding(*setting, lengths, trained / self.said.kept / devices, rows),
+            seconds.decoding(*setting, lengths, trained / self.lengths_assumed.kept / devices, rows),
             seconds.reference(*setting, work),
             seconds.update(*setting, work, run.updates, devices, self.checkpointed),
         ]
@@ -179,7 +186,7 @@ class Estimate:
             "lengths": asdict(lengths),
             "steps": run.steps,
             "trained_responses": trained,
-            "rolled_out_responses": trained / self.said.kept,
+            "rolled_out_responses": trained / self.lengths_assumed.kept,
             "rows_together": rows,
             "step": [asdict(phase) for phase in step],
             "step_s": step_s,
@@ -189,7 +196,7 @@ class Estimate:
         }
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
-        """Each evaluation's sweep on one device, at the TPF that is assumed for every threshold."""
+        """Returns each evaluation's sweep on one device, at the same assumed TPF for every threshold."""
         experiment, found = self.experiment, {}
         split, samples = experiment.evaluation.split, experiment.evaluation.samples
         tested = [b.name for b in experiment.benchmarks if getattr(b, split) != 0 and self._has(b.name, split)]
@@ -229,9 +236,9 @@ class Estimate:
 
 
 def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shape]:
-    """Of `base`, which a named size replaces, and of each checkpoint.
+    """Returns the shapes of `base`, which a named size replaces, and of each checkpoint.
 
-    Raises ConfigError when neither the size nor a checkpoint's name says it.
+    Raises ConfigError when neither a size nor the checkpoint's name says it.
     """
     base, model = experiment.base, experiment.model
     found = {checkpoint.name: _shape(checkpoint, None) for checkpoint in experiment.checkpoints}
@@ -239,14 +246,12 @@ def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shap
         return {"base": _shape(base, size), **found}
     assert model is not None
     known = model.model_dump() | {"vocab_size": VOCABULARY}
-    return {"base": Shape.of_size(size, model.block_size) if size else Shape.of(known, model.block_size), **found}
+    return {
+        "base": Shape.of_size(size, model.block_size) if size else Shape.of(known, model.block_size),
+        **found,
+    }
 
 
 def _shape(base: Base, size: str | None) -> Shape:
     named = size or base.size
     return Shape.of_size(named, base.block_size) if named else Shape.of_checkpoint(base.checkpoint, base.block_size)
-
-
-def _described(shape: Shape) -> dict[str, Any]:
-    counted = ("parameters", "trunk_matrices", "head_parameters", "layer_activations", "kv_numbers")
-    return asdict(shape) | {name: getattr(shape, name) for name in counted}

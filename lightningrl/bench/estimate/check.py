@@ -1,7 +1,8 @@
-"""Formulas against a run: an update over trajectories that a random model really decoded, on this processor.
+"""The formulas beside a run: an update over trajectories that a random model really decoded, on this processor.
 
-What must be equal is equal exactly: positions, bytes of weights, moments and KV pages. Seconds are put beside each
-other: the peak is measured in the same minute, the shares of it are assumptions. Needs torch; everything else does not.
+Positions and bytes of weights, moments and KV pages must be exactly equal. Seconds are only shown side by side: the
+peak is measured in the same minute, the shares of it are assumptions. This is the only module of the package that needs
+torch.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import torch
 
 from lightningrl.bench.estimate import memory, seconds
 from lightningrl.bench.estimate.device import MEASURED, Device, Shares
-from lightningrl.bench.estimate.shape import Shape
 from lightningrl.bench.estimate.work import Lengths, Work, positions_of
 from lightningrl.bench.machine import bandwidth_bytes_per_s, peak_operations_per_s
-from lightningrl.bench.shapes import random_model
+from lightningrl.bench.model_shape import Shape
+from lightningrl.bench.random_model import random_model
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.selectors.scripted import Scripted
@@ -30,11 +31,11 @@ from lightningrl.types import Trajectory
 
 MICROBATCH = 8
 REPEATS = 3
-"""The best time counts, as for the peak: neighbours on the machine only add to it."""
+"""The best time counts, as for the peak: other work on the machine only adds to it."""
 
 
 def measure_cpu() -> Device:
-    """This processor with torch's threads, in float32; a few seconds."""
+    """Measures this processor with torch's threads in float32, which takes a few seconds."""
     here = torch.device("cpu")
     operations, read = peak_operations_per_s(here, torch.float32), bandwidth_bytes_per_s(here)
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -42,10 +43,9 @@ def measure_cpu() -> Device:
 
 
 def check(size: str, block_size: int, lengths: Lengths, responses: int, threads: int) -> dict[str, Any]:
-    """One reference pass and one update of so many responses: {"exact": {name: [predicted, counted]}, "seconds": ...}.
+    """Runs one reference pass and one update; returns {"exact": {name: [predicted, counted]}, "seconds": ...}.
 
-    A random model never stops, so every response has the same length, and a script says how many tokens a forward
-    reveals.
+    A random model never stops, so every response has the same length, and a script fixes the tokens per forward.
     """
     torch.set_num_threads(threads)
     device = measure_cpu()
@@ -54,19 +54,24 @@ def check(size: str, block_size: int, lengths: Lengths, responses: int, threads:
     decoder = BlockDecoder(model, (), rows=responses)
     decode_s, trajectories = _timed(lambda: _decode(model, decoder, lengths, responses))
     batches = [trajectories[i : i + MICROBATCH] for i in range(0, responses, MICROBATCH)]
-    _update(model, optimiser, batches[:1])  # what is slow only once is not timed, and the moments are there
+    _update(model, optimiser, batches[:1])  # a warm-up, which also creates the moments
     reference_s, _ = _timed(lambda: _reference(model, batches))
     update_s, _ = _timed(lambda: _update(model, optimiser, batches))
-    device = _faster(device, measure_cpu())
+    again = measure_cpu()  # other work may have disturbed one of the measurements
+    device = replace(
+        device,
+        operations_per_s=max(device.operations_per_s, again.operations_per_s),
+        bytes_per_s=max(device.bytes_per_s, again.bytes_per_s),
+    )
     shape = Shape.of_size(size, block_size)
     exact = _exact(shape, model, optimiser, decoder, trajectories)
     scored = sum(one.response_len for one in trajectories)
     context = float(np.mean([len(one.prompt_ids) + one.response_len / 2 for one in trajectories]))
     work = Work(exact["positions of the update"][0], scored, context)
-    # As they came out: lengths go up to the grid, and a script reveals less where the last step of a block finds less.
+    # Real lengths: they are rounded up to the grid, and the last step of a block may find less to reveal.
     forwards = sum(one.stats.denoise_forwards for one in trajectories)
     real = Lengths(lengths.prompt_tokens, scored / responses, scored / forwards)
-    wide = Shares(rollout=MEASURED.rollout, reference=MEASURED.reference, rows_busy=1.0)  # all rows end together here
+    wide = Shares(rollout=MEASURED.rollout, reference=MEASURED.reference, rows_busy=1.0)  # all rows end together
     rollout = seconds.decoding(shape, device, wide, real, responses, responses)
     return {
         "device": device.name,
@@ -81,12 +86,6 @@ def check(size: str, block_size: int, lengths: Lengths, responses: int, threads:
             "update": [seconds.update(shape, device, MEASURED, work, 1, 1, False).seconds, update_s],
         },
     }
-
-
-def _faster(one: Device, other: Device) -> Device:
-    """What was reached at either time: a neighbour may have been at work in one of them."""
-    best = max(one.operations_per_s, other.operations_per_s), max(one.bytes_per_s, other.bytes_per_s)
-    return replace(one, operations_per_s=best[0], bytes_per_s=best[1])
 
 
 def _exact(

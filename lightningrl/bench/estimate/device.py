@@ -1,4 +1,4 @@
-"""What a GPU can do, from its maker's sheet, and how much of that we count on. Named numbers, each with its source."""
+"""What a GPU can do by its maker's data sheet, and the share of it that is expected in practice."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Device:
 
     name: str
     operations_per_s: float
-    """Dense matrix products in the compute dtype; a multiplication and an addition are two."""
+    """Operations of dense matrix products in the compute dtype; a multiplication and an addition are two."""
     bytes_per_s: float
-    """From its memory."""
+    """Bandwidth of its memory."""
     memory_bytes: int
     compute_bytes: int = 2
-    """A number in the compute dtype: bfloat16, on the processor float32."""
+    """Bytes of a number in the compute dtype: bfloat16, on the processor float32."""
 
 
 DEVICES = {
@@ -37,24 +37,24 @@ DEVICES = {
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Which part of the sheet's figures is reached: assumptions, to be replaced by measurements.
+    """The shares of the sheet's figures that are reached: assumptions, to be replaced by measurements.
 
     >>> Shares(update=0.3).update
     0.3
     """
 
     update: float = 0.40
-    """Of peak arithmetic, in forward and backward, what is recomputed counted too: the project's target on a GPU."""
+    """Share of peak arithmetic in forward and backward, recomputation included: the project's target on a GPU."""
     reference: float = 0.45
-    """Of peak arithmetic, forward only (assumed)."""
+    """Share of peak arithmetic in a forward alone (assumed)."""
     rollout: float = 0.30
-    """Of peak arithmetic, in decoding forwards that arithmetic bounds (assumed: shorter matrices, ragged attention)."""
+    """Share of peak arithmetic in decoding that arithmetic bounds (assumed: shorter matrices, ragged attention)."""
     bandwidth: float = 0.70
-    """Of memory bandwidth, in decoding forwards that it bounds: the project's target at batch 1."""
+    """Share of memory bandwidth in decoding that bandwidth bounds: the project's target at batch 1."""
     rows_busy: float = 0.60
-    """Of the rows that fit, on average over a batch whose longest responses end alone (assumed)."""
+    """Mean share of the rows at work over a batch whose longest responses end alone (assumed)."""
     reserve: float = 0.08
-    """Of the card's memory, for context, communication buffers and fragmentation (assumed)."""
+    """Share of the memory for context, communication buffers and fragmentation (assumed)."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -63,12 +63,12 @@ class Shares:
 
 
 MEASURED = Shares(update=0.35, reference=0.35, rollout=0.25)
-"""Of a processor's peak that was measured just now: about what the miniature reached on one thread, whose matrices are
-small; larger models reach more."""
+"""Shares of a processor's measured peak: about what the miniature, whose matrices are small, reached on one thread;
+larger models reach more."""
 
 
 def device_of(kind: str) -> Device:
-    """By name; `cpu` is measured now, in seconds. Raises ConfigError for a kind there is not."""
+    """Returns a device by name; `cpu` is measured, which takes seconds. Raises ConfigError for an unknown name."""
     if kind == "cpu":
         from lightningrl.bench.estimate.check import measure_cpu
 

@@ -1,5 +1,8 @@
-"""Expected seconds of decoding and of training on one device: arithmetic at a share of peak, or weights at a share of
-bandwidth, whichever takes longer. Not in them: judging, communication (assumed hidden), loading, compilation."""
+"""Expected seconds of decoding and training on one device.
+
+A forward takes its arithmetic at a share of the peak, or reading the weights at a share of the bandwidth, whichever is
+longer. Not included: judging, communication (assumed hidden), loading, compilation.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from dataclasses import dataclass
 
 from lightningrl.bench.estimate.device import Device, Shares
 from lightningrl.bench.estimate.memory import weight_bytes
-from lightningrl.bench.estimate.shape import Shape
-from lightningrl.bench.estimate.work import Lengths, Work, decoding_work, prefill_work, training_work
+from lightningrl.bench.estimate.work import Lengths, Work, decoding_work, prefill_work
+from lightningrl.bench.model_shape import Shape
 
 OPTIMISER_BYTES = 28
-"""Read and written a parameter by an update: fp32 gradient, master and two moments in, the last three out."""
+"""Bytes per parameter that an update moves: fp32 gradient, master and two moments in, the last three out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,15 @@ class Phase:
 
 
 def decoding(
-    shape: Shape, device: Device, shares: Shares, lengths: Lengths, responses: float, rows: int, name: str = "rollout"
+    shape: Shape,
+    device: Device,
+    shares: Shares,
+    lengths: Lengths,
+    responses: float,
+    rows: int,
+    name: str = "rollout",
 ) -> Phase:
-    """So many responses, at most `rows` together; a forward costs its arithmetic, or reading weights and KV once."""
+    """Returns the phase of decoding `responses` responses, at most `rows` together."""
     one, prefill = decoding_work(lengths, shape.block_size), prefill_work(lengths, shape.block_size)
     busy = max(1.0, shares.rows_busy * min(rows, responses))
     forwards = responses * lengths.forwards / busy
@@ -51,7 +60,7 @@ def decoding(
 
 
 def reference(shape: Shape, device: Device, shares: Shares, work: Work) -> Phase:
-    """One forward over the update's rows."""
+    """Returns the phase of one forward over the update's rows."""
     operations = work.operations(shape)
     seconds = operations / (shares.reference * device.operations_per_s)
     return Phase("reference", seconds, work.positions, operations, "arithmetic")
@@ -60,14 +69,11 @@ def reference(shape: Shape, device: Device, shares: Shares, work: Work) -> Phase
 def update(
     shape: Shape, device: Device, shares: Shares, work: Work, updates: int, devices: int, checkpointed: bool
 ) -> Phase:
-    """Forward and backward (3 forwards; with activation checkpointing 4), and the optimiser's pass over its shard."""
+    """Returns the phase of forward and backward (3 forwards, or 4 if checkpointed) and the optimiser's pass over its
+    shard.
+    """
     operations = work.operations(shape) * (4 if checkpointed else 3)
     arithmetic_s = operations / (shares.update * device.operations_per_s)
     moved = updates * OPTIMISER_BYTES * shape.parameters / devices
     seconds = arithmetic_s + moved / (shares.bandwidth * device.bytes_per_s)
     return Phase("update", seconds, work.positions, operations, "arithmetic")
-
-
-def training(lengths: Lengths, shape: Shape, responses: float) -> Work:
-    """Training rows of so many responses."""
-    return training_work(lengths, shape.block_size).times(responses)

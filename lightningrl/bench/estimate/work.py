@@ -1,8 +1,8 @@
-"""How many positions a response costs, in decoding and in training, and the arithmetic of a position.
+"""How many positions a response costs in decoding and in training, and the arithmetic of a position.
 
-Training: a row is the clean positions of all blocks but the last, and one noisy copy of a block for each denoise
+Training: a row has the clean positions of all blocks but the last, and one noisy copy of a block for each denoise
 forward that revealed a token of the response (rl/likelihood.py). Decoding: each denoise forward computes its block, and
-the first of a block also the finished block before it (schedule `fused`; `separate` computes as many positions).
+the first one of a block also the finished block before it (schedule `fused`; `separate` computes as many positions).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightningrl.bench.estimate.shape import Shape
+from lightningrl.bench.model_shape import Shape
 from lightningrl.types import Trajectory
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Positions through the layers, positions through the head, and how much the former attend to.
+    """Positions through the layers, positions through the head, and how many keys the former see.
 
     >>> (Work(10, 2, 5.0) + Work(30, 0, 9.0)).context
     8.0
@@ -27,7 +27,7 @@ class Work:
     positions: float
     head_positions: float
     context: float
-    """Mean keys that a position sees."""
+    """The mean number of keys that a position sees."""
 
     def __add__(self, other: Work) -> Work:
         total = self.positions + other.positions
@@ -38,7 +38,10 @@ class Work:
         return Work(self.positions * factor, self.head_positions * factor, self.context)
 
     def operations(self, shape: Shape) -> float:
-        """Of one forward: 2 x (layers' matrices) a position, 2 V H a head position, 4 L N D a position and key."""
+        """Returns the operations of one forward.
+
+        They are 2 x (layers' matrices) per position, 2 V H per head position, 4 L N D per position and key.
+        """
         layers = 2.0 * shape.trunk_matrices * self.positions
         head = 2.0 * shape.head_parameters * self.head_positions
         attention = 4.0 * shape.num_hidden_layers * shape.query_numbers * self.context * self.positions
@@ -47,7 +50,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """What responses are like on average: an assumption, or a measurement.
+    """Mean lengths of prompts and responses, and the TPF: assumed or measured.
 
     >>> round(Lengths(100, 300, 4.0).forwards)
     75
@@ -56,16 +59,16 @@ class Lengths:
     prompt_tokens: float
     response_tokens: float
     tpf: float
-    """Response tokens a denoise forward."""
+    """Response tokens per denoise forward."""
 
     @property
     def forwards(self) -> float:
-        """Denoise forwards a response."""
+        """Denoise forwards per response."""
         return self.response_tokens / self.tpf
 
 
 def trained_positions(prompt_tokens: int, response_tokens: int, forwards: int, block_size: int) -> int:
-    """Positions of one trajectory's training row; `forwards`: those that revealed a token of the response.
+    """Returns the positions of one trajectory's training row; `forwards` revealed a token of its response.
 
     >>> trained_positions(6, 5, 3, 4)
     20
@@ -75,7 +78,7 @@ def trained_positions(prompt_tokens: int, response_tokens: int, forwards: int, b
 
 
 def positions_of(trajectories: Iterable[Trajectory]) -> int:
-    """Training positions of trajectories that happened, padding not counted: exact."""
+    """Returns the exact training positions of real trajectories, without padding."""
     total = 0
     for one in trajectories:
         forwards = len(np.unique(one.reveal_step[: one.response_len]))
@@ -84,7 +87,9 @@ def positions_of(trajectories: Iterable[Trajectory]) -> int:
 
 
 def training_work(lengths: Lengths, block_size: int) -> Work:
-    """Expected, of one response. A copy sees half of the response on average, and itself."""
+    """Returns the expected work of training on one response. A copy sees half of the response on average, and
+    itself.
+    """
     end = lengths.prompt_tokens + lengths.response_tokens
     clean = (end - 1) // block_size * block_size
     copies = block_size * lengths.forwards
@@ -93,13 +98,16 @@ def training_work(lengths: Lengths, block_size: int) -> Work:
 
 
 def prefill_work(lengths: Lengths, block_size: int) -> Work:
-    """Of the prompt's whole blocks."""
+    """Returns the work of the prompt's whole blocks."""
     whole = lengths.prompt_tokens // block_size * block_size
     return Work(whole, 0.0, whole / 2)
 
 
 def decoding_work(lengths: Lengths, block_size: int) -> Work:
-    """Expected, of one response without its prefill. The head is evaluated at masked positions: from K down to TPF."""
+    """Returns the expected work of decoding one response, without its prefill.
+
+    The head is evaluated at masked positions: from K of them down to TPF.
+    """
     first = lengths.prompt_tokens // block_size
     blocks = -(-(lengths.prompt_tokens + lengths.response_tokens) // block_size) - first
     positions = block_size * (lengths.forwards + max(0.0, blocks - 1))

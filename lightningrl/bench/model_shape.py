@@ -1,6 +1,6 @@
-"""A model's numbers by its shape: parameters, bytes a position of the KV cache, what a layer keeps for the backward.
+"""The shapes of models by size, and the counts that follow: parameters, KV numbers and activations per position.
 
-No torch: the same counts as `models.transformer.ModelConfig` and `models.attention.PagedKV`, which tests hold equal.
+No torch: the counts are those of `models.transformer.ModelConfig` and `models.attention.PagedKV`, as tests prove.
 Names: V vocabulary, H hidden, I intermediate, L layers, N query heads, M key/value heads, D head size, K block size.
 """
 
@@ -12,14 +12,34 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lightningrl.bench.sizes import SHAPES
 from lightningrl.config.base import size_in
 from lightningrl.errors import ConfigError
 
 
+def _shape(
+    vocab: int, hidden: int, inner: int, layers: int, heads: int, kv: int, head_dim: int, positions: int
+) -> dict[str, int | float]:
+    return {
+        "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": head_dim,
+        "max_position_embeddings": positions, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "initializer_range": 0.02,
+    }  # fmt: skip
+
+
+SHAPES = {
+    "miniature": _shape(400, 128, 384, 3, 4, 2, 32, 1024),
+    "0.1b": _shape(16384, 768, 2048, 12, 12, 4, 64, 4096),
+    "0.3b": _shape(32768, 1024, 3072, 16, 16, 8, 64, 4096),
+    "1.7b": _shape(151936, 2048, 6144, 28, 16, 8, 128, 32768),
+    "4b": _shape(151936, 2560, 9728, 36, 32, 8, 128, 32768),
+    "8b": _shape(151936, 4096, 12288, 36, 32, 8, 128, 32768),
+}
+"""The keys of a config.json by size. The last three are the official SDAR models; the others are for measurements."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Of an SDAR model.
+    """The shape of an SDAR model.
 
     >>> Shape.of_size("8b", block_size=32).parameters
     8190735360
@@ -36,22 +56,22 @@ class Shape:
 
     @staticmethod
     def of(raw: Mapping[str, Any], block_size: int) -> Shape:
-        """From the keys of a config.json. Raises KeyError for one that is missing."""
+        """Returns the shape that the keys of a config.json name. Raises KeyError for a missing one."""
         names = [field.name for field in fields(Shape) if field.name != "block_size"]
         return Shape(**{name: int(raw[name]) for name in names}, block_size=block_size)
 
     @staticmethod
     def of_size(size: str, block_size: int) -> Shape:
-        """Of `bench.sizes.SHAPES`. Raises ConfigError for a size there is not."""
+        """Returns one of `SHAPES`. Raises ConfigError for an unknown size."""
         if size not in SHAPES:
             raise ConfigError(f"--model-size: found {size!r}, allowed: {', '.join(SHAPES)}")
         return Shape.of(SHAPES[size], block_size)
 
     @staticmethod
     def of_checkpoint(checkpoint: str, block_size: int) -> Shape:
-        """Of a folder's config.json, or of an official size that a repository's name holds (`SDAR-8B-Chat-b32`).
+        """Returns the shape of a folder's config.json, or of the size in a repository's name (`SDAR-8B-Chat-b32`).
 
-        Raises ConfigError when neither says it.
+        Raises ConfigError when there is neither.
         """
         path = Path(checkpoint) / "config.json"
         if path.is_file():
@@ -62,44 +82,45 @@ class Shape:
         named = size_in(checkpoint)
         if named not in SHAPES:
             raise ConfigError(
-                f"the checkpoint {checkpoint!r} names no size: write it beside it in the config (`size: 8b`), or say "
+                f"the checkpoint {checkpoint!r} names no size: write it beside it in the config (`size: 8b`), or give "
                 f"--model-size for the experiment's base; one of {', '.join(SHAPES)}"
             )
         return Shape.of_size(named, block_size)
 
     @property
     def query_numbers(self) -> int:
-        """N D."""
+        """N D: the numbers of one position's queries in a layer."""
         return self.num_attention_heads * self.head_dim
 
     @property
     def key_numbers(self) -> int:
-        """M D."""
+        """M D: the numbers of one position's keys in a layer."""
         return self.num_key_value_heads * self.head_dim
 
     @property
     def layer_matrices(self) -> int:
-        """2 H N D + 2 H M D + 3 H I: what every position is multiplied with in one layer."""
+        """2 H N D + 2 H M D + 3 H I: the weights that every position is multiplied with in one layer."""
         h = self.hidden_size
         return 2 * h * self.query_numbers + 2 * h * self.key_numbers + 3 * h * self.intermediate_size
 
     @property
     def layer_parameters(self) -> int:
-        """With the four norms' weights, 2 H + 2 D."""
+        """The matrices and the four norms' weights, 2 H + 2 D."""
         return self.layer_matrices + 2 * self.hidden_size + 2 * self.head_dim
 
     @property
     def trunk_matrices(self) -> int:
+        """The weights of all layers' matrices."""
         return self.num_hidden_layers * self.layer_matrices
 
     @property
     def head_parameters(self) -> int:
-        """V H; the embedding has as many, which cost memory and no arithmetic."""
+        """V H. The embedding has as many, which cost memory but no arithmetic."""
         return self.vocab_size * self.hidden_size
 
     @property
     def parameters(self) -> int:
-        """2 V H + L (layer) + H (METHOD: the official sizes' counts follow from it)."""
+        """2 V H + L (parameters of a layer) + H."""
         return 2 * self.head_parameters + self.num_hidden_layers * self.layer_parameters + self.hidden_size
 
     @property
@@ -109,12 +130,12 @@ class Shape:
 
     @property
     def layer_activations(self) -> int:
-        """Numbers a position that a layer keeps for backward: 6 H + 3 N D + 2 M D + 4 I + N + M + 2, and attention's.
+        """6 H + 3 N D + 2 M D + 4 I + N + M + 2 and 2 N D + 2 M D + N: what a layer keeps per position for backward.
 
         Both norms keep input and normalised input, the projections their input (6 H, 2 inverse scales); the norms of q
-        and k input and normalised (2 N D + 2 M D, N + M scales), the output projection its input (N D); the gate, its
-        SiLU, the up projection and their product (4 I). A fused attention keeps q, k, v, its output and a log-sum:
-        2 N D + 2 M D + N.
+        and k keep input and normalised input (2 N D + 2 M D, N + M scales), the output projection its input (N D); the
+        gate, its SiLU, the up projection and their product are kept (4 I). A fused attention keeps q, k, v, its output
+        and a log-sum (2 N D + 2 M D + N).
         """
         h, q, k = self.hidden_size, self.query_numbers, self.key_numbers
         heads = self.num_attention_heads + self.num_key_value_heads
@@ -123,5 +144,7 @@ class Shape:
 
     @property
     def gathered_parameters(self) -> int:
-        """Of what sharded training holds whole at a time: two layers (one computes, one comes), embedding and head."""
+        """The parameters that sharded training gathers at a time: two layers (one computes, one is fetched), embedding
+        and head.
+        """
         return 2 * self.layer_parameters + 2 * self.head_parameters + self.hidden_size

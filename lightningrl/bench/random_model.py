@@ -1,10 +1,10 @@
-"""Model shapes with random weights: speed does not need trained ones."""
+"""Models with random weights: measurements of speed do not need trained ones."""
 
 from __future__ import annotations
 
 import torch
 
-from lightningrl.bench.sizes import SHAPES
+from lightningrl.bench.model_shape import SHAPES
 from lightningrl.errors import ConfigError
 from lightningrl.models.transformer import ModelConfig, Transformer
 
@@ -12,7 +12,9 @@ from lightningrl.models.transformer import ModelConfig, Transformer
 def random_model(
     size: str, block_size: int, dtype: torch.dtype, device: torch.device | str, seed: int = 0
 ) -> Transformer:
-    """A model of a shape, weights N(0, 0.02) made where they are used. Raises ConfigError for a size there is not."""
+    """Returns a model of a size with weights N(0, 0.02), drawn on the device. Raises ConfigError for an unknown
+    size.
+    """
     if size not in SHAPES:
         raise ConfigError(f"there is no size {size!r}; take one of {', '.join(SHAPES)}")
     shape = SHAPES[size]
