@@ -6,7 +6,7 @@ CONFIG ?= config/config.yaml
 LOCK ?= requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := Snakefile workflow/rules
+SOURCES := Snakefile
 
 .PHONY: demo test lint lock gpu-check clean-venv help
 .DEFAULT_GOAL := help

@@ -16,7 +16,7 @@ from lightningrl.cli import app
 from lightningrl.errors import Interrupted
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.pipeline.files import KINDS
+from lightningrl.pipeline.kinds import KINDS
 
 ROOT = PACKAGE.parent
 NANO = str(ROOT / "config" / "nano.yaml")

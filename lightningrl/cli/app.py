@@ -5,14 +5,11 @@ Only this package prints. Verbs import what they need when they run, so that `--
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from lightningrl.cli import bench, options
 from lightningrl.cli import evaluate as direct
@@ -28,32 +25,26 @@ from lightningrl.cli.prompts import prompts
 from lightningrl.cli.redraw import redraw
 from lightningrl.cli.results import results
 from lightningrl.cli.score import compare, score
+from lightningrl.cli.stages import (
+    DEFAULT_CONFIG,
+    Config,
+    Key,
+    MaxMinutes,
+    Name,
+    Verbs,
+    add_stage_verbs,
+    make_stage,
+    stage_command,
+    stages,
+)
 from lightningrl.cli.trace import trace
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.system import spin_briefly
 
 if TYPE_CHECKING:
     from lightningrl.config.experiment import Experiment
     from lightningrl.config.tasks import Decoding
     from lightningrl.pipeline.plan import Plan
-
-READS = {
-    "data": ("benchmarks",),
-    "selfcheck": ("benchmarks.name", "resources.judge_workers"),
-    "tokenizer": ("tokenizer",),
-    "pretrain": ("model", "pretrain", "decoding"),
-    "checkpoint": ("base",),
-    "train": ("runs", "decoding"),
-    "quantize": ("systems.quantizer",),
-    "evaluate": ("evaluation", "decoding", "systems"),
-    "speed": ("speed", "evaluation.primary_threshold", "decoding"),
-    "probe": ("report.probes", "report.probed_problems", "evaluation.primary_threshold", "decoding"),
-    "collect": ("report.bootstrap",),
-    "table": ("report.tables",),
-    "figure": ("report.figures", "report.plot"),
-    "replay": ("report.replays", "report.replayed_problems", "decoding"),
-    "release": ("report",),
-}
-"""The stage verbs, and the parts of the config that each reads: its help shows their docstrings."""
 
 EVALUATE_DIRECTLY = """With a MODEL, --benchmark and --out, no experiment is needed. The benchmark's judge is proved
 first (official answers right, empty and `exit()` wrong). Records gather in OUT/state by problem and sample; stopped or
@@ -68,84 +59,18 @@ spin_briefly()
 sys.path.append("")  # a user's own `module:attribute` beside them is found, as under `python -m`
 
 app = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
 )
 
-Config = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
-Name = Annotated[str | None, typer.Option("--name", help="Which stage of this kind; `lightningrl stages` lists them.")]
-Key = Annotated[str | None, typer.Option("--key", help="Refuse to run unless the stage has this key (Snakemake).")]
-MaxMinutes = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0, help="Time budget beside resources.max_minutes: shortly before its end it saves and exits 75."
-    ),
-]
-DEFAULT_CONFIG = Path("config/config.yaml")
+add_stage_verbs(app, apart="evaluate")
+_evaluate = stage_command(KINDS["evaluate"])
 
 
-class _StageCommand(TyperCommand):
-    """A verb whose help ends with the config keys that its stage reads, from the config's own docstrings."""
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        from lightningrl.config.describe import describe
-        from lightningrl.config.experiment import Experiment
-
-        formatter.write("\nIts keys in the config (all of them: lightningrl config-help):\n\n")
-        for part in READS[str(self.name)]:
-            formatter.write("".join(f"  {line}\n" for line in describe(Experiment, part)))
-
-
-def _add_stage_verb(kind: str) -> None:
-    """One verb for a kind of stage; its help is the stage module's docstring and its part of the config."""
-
-    @app.command(kind, help=_docstring(kind), cls=_StageCommand)
-    def verb(
-        config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None, max_minutes: MaxMinutes = None
-    ) -> None:
-        with user_errors():
-            _run_stage(kind, config, name, key, max_minutes)
-
-
-def _run_stage(
-    kind: str,
-    config: Path,
-    name: str | None,
-    key: str | None,
-    max_minutes: float | None = None,
-    part: str | None = None,
-) -> None:
-    from lightningrl.config.experiment import load
-    from lightningrl.errors import StageError
-    from lightningrl.pipeline.plan import plan
-    from lightningrl.pipeline.runner import run_stage
-    from lightningrl.pipeline.sharded_evaluation import read_part, run_part
-
-    planned = plan(load(config))
-    names = [stage.name for stage in planned.of(kind)]
-    if name is None and len(names) != 1:
-        raise StageError(f"--name is needed; one of: {', '.join(names) or 'this experiment has none'}")
-    stage = planned.stage(kind, name or names[0])
-    if part is None:
-        run_stage(planned, stage, key, max_minutes)
-    else:
-        run_part(planned, stage, key, read_part(part), max_minutes)
-
-
-def _docstring(kind: str) -> str:
-    """A stage module's docstring, read without importing the module."""
-    text = (Path(__file__).parents[1] / "pipeline" / "stages" / f"{kind}.py").read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(text)) or kind
-
-
-for _kind in READS:
-    if _kind != "evaluate":
-        _add_stage_verb(_kind)
-
-
-@app.command("evaluate", cls=_StageCommand, help=f"{_docstring('evaluate')}\n\n{EVALUATE_DIRECTLY}")
+@app.command("evaluate", cls=_evaluate["cls"], help=f"{_evaluate['help']}\n\n{EVALUATE_DIRECTLY}")
 def evaluate(
     model: direct.Model = None,
     config: Config = DEFAULT_CONFIG,
@@ -186,7 +111,7 @@ def evaluate(
     given = dict(locals())
     with user_errors():
         if model is None:
-            _run_stage("evaluate", config, name, key, max_minutes, part)
+            make_stage("evaluate", config, name, key, max_minutes, part)
         else:
             for option in ("model", "config", "name", "key", "max_minutes", "part", "benchmark", "out"):
                 given.pop(option)
@@ -201,6 +126,7 @@ app.command()(doctor)
 app.command()(chat)
 app.command("plan")(plan_budget)
 app.command()(pin)
+app.command()(stages)
 app.command(no_args_is_help=True)(explain)
 app.command()(results)
 app.command(no_args_is_help=True)(diff)
@@ -282,28 +208,6 @@ def _warn_without_jail(planned: Plan) -> None:
             probe().require()
         except SandboxUnavailable as error:
             typer.echo(f"but: {error}", err=True)
-
-
-@app.command()
-def stages(
-    config: Config = DEFAULT_CONFIG,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare files with the hashes in their manifests.")] = False,
-) -> None:
-    """List the experiment's stages: done, missing, partial (begun, or a file is gone), stale (what it was made from has
-    other content now), damaged; key, folder.
-
-    A key with a * is of pinned code (`lightningrl pin`).
-    """
-    with user_errors():
-        from lightningrl.config.experiment import load
-        from lightningrl.pipeline.manifest import state
-        from lightningrl.pipeline.plan import plan
-
-        planned = plan(load(config))
-        for stage in planned:
-            mark = "*" if stage.pin is not None else " "
-            typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:11}{stage.name:32} {stage.folder}")
-        note_pins(planned)
 
 
 def _print_version(asked: bool) -> None:

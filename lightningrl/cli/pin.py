@@ -75,12 +75,10 @@ def pin(
 
 def _pinned(before: Plan, stages: list[str], offered: Mapping[str, str], says: str) -> dict[str, str]:
     """The pins there are with those of the stages asked for, said one by one. offered: digest by stage; says: whose."""
-    from lightningrl.pipeline.pin import CHEAP
-
     pins, wanted = dict(before.pins), _with_upstream(before, stages)
     for stage in before:
         label = stage.label
-        if (label not in wanted) if stages else (stage.kind in CHEAP):
+        if (label not in wanted) if stages else stage.spec.pinned_by_name:
             continue
         if label in pins:
             other = offered.get(label, pins[label])

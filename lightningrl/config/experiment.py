@@ -29,6 +29,7 @@ from lightningrl.config.systems import System, SystemEntry, systems_of
 from lightningrl.config.tasks import Benchmark, Decoding, Evaluation, Tokenizer
 from lightningrl.config.train import PLUGINS, Run
 from lightningrl.errors import ConfigError
+from lightningrl.utils.registry import resolve
 
 
 class Experiment(Section):
@@ -40,7 +41,8 @@ class Experiment(Section):
     """Of data, weights and draws."""
     plugins: list[str] = []
     """Modules of other packages that add names to the registries, by their attribute `MEMBERS`: a mapping of kinds
-    (`selector`, `benchmark`, `quantizer`, ...) to mappings of names to `module:attribute`."""
+    (`selector`, `benchmark`, `quantizer`, ..., and `stage` for kinds of stages) to mappings of names to
+    `module:attribute`."""
     benchmarks: list[Benchmark] = Field(min_length=1)
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
@@ -102,6 +104,21 @@ class Experiment(Section):
                 member("benchmark", benchmark.name, f"benchmarks.{number}.name", self.plugins)
             except ConfigError as error:
                 raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
+    def _jobs(self) -> Experiment:
+        """Checks that `resources.jobs` names kinds of stages that are jobs of a cluster, those of plug-ins included."""
+        try:
+            jobs = resolve("lightningrl.pipeline.kinds:jobs_of")(self.plugins)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        for name in self.resources.jobs:
+            if name.partition("/")[0] not in jobs:
+                raise ValueError(
+                    f"resources.jobs: found {name!r}, allowed: a rule or <rule>/<size of a model>, where the rule is "
+                    f"one of {', '.join(jobs)}; the others are not jobs of a cluster"
+                )
         return self
 
     @model_validator(mode="after")

@@ -28,6 +28,8 @@ REGISTRIES = {
 """What is chosen by name -> the registry that has the names."""
 DECODER = ("selector", "ranking", "schedule", "stop")
 """The pieces of a decoder: each is a registry above and a key of the config's `decoding`."""
+PLUGGED = (*REGISTRIES, "stage")
+"""What a plug-in may add: names in the registries above, and kinds of stages (`pipeline.kinds`)."""
 
 
 def member(kind: str, name: str, where: str, plugins: Iterable[str] = ()) -> str:
@@ -53,7 +55,15 @@ def names(kind: str, plugins: Iterable[str] = ()) -> dict[str, str]:
 
     Raises ConfigError for a plug-in that cannot be used.
     """
-    found: dict[str, str] = dict(resolve(REGISTRIES[kind]))
+    return _with_plugins(kind, dict(resolve(REGISTRIES[kind])), plugins)
+
+
+def added(kind: str, plugins: Iterable[str]) -> dict[str, str]:
+    """Returns the names that plug-ins alone give to a kind, with their `module:attribute`. Raises as `names` does."""
+    return _with_plugins(kind, {}, plugins)
+
+
+def _with_plugins(kind: str, found: dict[str, str], plugins: Iterable[str]) -> dict[str, str]:
     for plugin in plugins:
         for name, reference in _members(plugin).get(kind, {}).items():
             if found.setdefault(name, reference) != reference:
@@ -74,8 +84,8 @@ def _members(plugin: str) -> Mapping[str, Mapping[str, str]]:
             f"plugins: {plugin}:MEMBERS is {members!r}; expected a mapping of kinds to mappings of names to "
             'module:attribute, like {"selector": {"gap": "my_package.gap:Gap"}}'
         )
-    if unknown := sorted(set(members) - set(REGISTRIES)):
-        raise ConfigError(f"plugins: {plugin} registers {unknown}; the kinds that have names are {sorted(REGISTRIES)}")
+    if unknown := sorted(set(members) - set(PLUGGED)):
+        raise ConfigError(f"plugins: {plugin} registers {unknown}; the kinds that have names are {sorted(PLUGGED)}")
     return members
 
 

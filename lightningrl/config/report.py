@@ -38,11 +38,6 @@ class Plot(Section):
     """Window of the running mean in reward curves."""
 
 
-JOBS = ("selfcheck", "pretrain", "train", "evaluate")
-"""The rules that are jobs on a cluster; parts of evaluations and replays go by `evaluate`. The others need the Internet
-or seconds, and run where Snakemake runs."""
-
-
 class Job(Section):
     """What a job of a rule asks of a cluster; one node."""
 
@@ -92,8 +87,8 @@ class Resources(Section):
     """Time budget of a training process: it saves and exits 75 shortly before."""
     jobs: dict[str, Job] = {}
     """What jobs ask of a cluster, by rule (`evaluate`) or by rule and size of the model (`train/8b`), which goes before
-    and takes nothing from it; `evaluate` is also what parts of evaluations and replays ask for. Without an entry: the
-    values below. Left out: the profile's defaults for all."""
+    and takes nothing from it; `evaluate` is also what speeds, probes, replays and quantisations ask for.
+    Without an entry: the values below. Left out: the profile's defaults for all."""
 
     @field_validator("jobs")
     @classmethod
@@ -102,11 +97,8 @@ class Resources(Section):
             rule, slash, size = name.partition("/")
             if size != size.lower():
                 raise ValueError(f"found {name!r}: sizes of models are written like {rule}/{size.lower()}")
-            if rule not in JOBS or (slash and not size):
-                raise ValueError(
-                    f"found {name!r}, allowed: a rule or <rule>/<size of a model>, where the rule is one of "
-                    f"{', '.join(JOBS)}; the others are not jobs of a cluster"
-                )
+            if not rule or (slash and not size):
+                raise ValueError(f"found {name!r}, allowed: a rule or <rule>/<size of a model>")
         return jobs
 
     def job(self, rule: str, size: str = "") -> Job:

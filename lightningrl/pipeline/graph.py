@@ -14,15 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lightningrl.errors import StageError
-from lightningrl.pipeline.files import KINDS
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.utils.files import canonical_json, read_json, sha256_text
 
 KEYED = re.compile(r".+-[0-9a-f]{8}")
 """The name of a stage's folder."""
 LATEST = "latest"
-PER_POLICY = ("evaluate", "speed", "probe")
-"""Kinds whose stages' names are of two parts, `<policy>/<benchmark>`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,17 +204,26 @@ def is_experiment(folder: Path) -> bool:
     below = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if any(KEYED.fullmatch(path.name) and path.name.startswith("release-") for path in below):
         return True
-    kinds = ("data", "tokenizer", "checkpoint", "pretrain", "train", "evaluate", "collect")
-    return any(path.name in kinds and any(keyed(path, levels(path.name))) for path in below)
+    return any(path.name in KINDS and any(keyed(path, levels(path.name))) for path in below)
 
 
 def stage_folders(root: Path) -> Iterator[Path]:
-    """Folders of an experiment's stages, finished or not; links are not followed."""
+    """Yields the folders of an experiment's stages, finished or not, and of kinds from outside, which only manifests
+    tell, the finished ones; links are not followed."""
     for path in _folders(root):
         if path.name in KINDS:
             yield from keyed(path, levels(path.name))
         elif path.name.startswith("release-") and KEYED.fullmatch(path.name):
             yield path
+        elif path.name != "cache":
+            yield from (each for depth in (1, 2) for each in keyed(path, depth) if _is_of(path.name, each))
+
+
+def _is_of(kind: str, folder: Path) -> bool:
+    try:
+        return read_made(folder).kind == kind
+    except StageError:
+        return False
 
 
 def cache_folders(root: Path) -> Iterator[Path]:
@@ -231,7 +238,7 @@ def cache_folders(root: Path) -> Iterator[Path]:
 
 def levels(kind: str) -> int:
     """How far below its kind's folder a stage's is: `evaluate/<policy>/<benchmark>-<key>`, `train/<run>-<key>`."""
-    return 2 if kind in PER_POLICY or kind == "parts" else 1
+    return 2 if kind == "parts" or KINDS[kind].per_system else 1
 
 
 def keyed(folder: Path, depth: int) -> Iterator[Path]:

@@ -22,8 +22,6 @@ from lightningrl.utils.files import read_json, write_json
 if TYPE_CHECKING:
     from lightningrl.pipeline.plan import Plan
 
-CHEAP = ("selfcheck", "collect", "table", "figure", "release")
-"""Kinds that are pinned only when they are named: they take no GPU, and an edit of them is meant to be seen."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from lightningrl.config.experiment import Experiment
 from lightningrl.errors import ConfigError, StageError
 from lightningrl.pipeline import parsed_sources
-from lightningrl.pipeline.files import files_of
+from lightningrl.pipeline.kinds import KINDS, Kind
 from lightningrl.pipeline.planner import Planner
 from lightningrl.pipeline.stage import Stage
 
@@ -25,15 +25,13 @@ class Plan:
     stages: tuple[Stage, ...]
     pins: Mapping[str, str] = field(default_factory=dict)
     """`<kind>/<name>` -> the digest that its key has in place of today's code, as the pin file says."""
+    kinds: Mapping[str, Kind] = field(default_factory=lambda: KINDS)
+    """Every kind by name, those that the experiment's plug-ins add included."""
 
     @property
     def unused_pins(self) -> list[str]:
         """Pins of stages that the experiment does not have."""
         return sorted(set(self.pins) - {stage.label for stage in self.stages})
-
-    def patterns(self, kind: str) -> tuple[str, ...]:
-        """Final files that every stage of a kind has, `{name}` standing for its name; the manifest aside."""
-        return files_of(self.experiment, kind)
 
     def stage(self, kind: str, name: str) -> Stage:
         """Raises StageError listing the names there are."""
@@ -65,4 +63,4 @@ def plan(experiment: Experiment) -> Plan:
     for kind, name in names:
         if names.count((kind, name)) > 1:
             raise ConfigError(f"two {kind} stages would be named {name!r}; give one of them another name")
-    return Plan(experiment, stages, planner.pins)
+    return Plan(experiment, stages, planner.pins, planner.kinds)

@@ -1,26 +1,7 @@
 """The stages of an experiment, made one after the other, upstream first.
 
-What each stage finds in its context's `config`, beside `members`:
-
-- data/<benchmark>: benchmark (name and sizes), seed
-- selfcheck/<benchmark>: benchmark (its name)
-- tokenizer/tokenizer: tokenizer
-- pretrain/base: model, pretrain, decoding, seed, primary_threshold, max_new_tokens {benchmark: n}
-- checkpoint/base (instead of the two before, where the config says `base`), checkpoint/<name>: base
-- train/<run>: run, decoding, seed, max_new_tokens, prompt
-- quantize/<system> (the first of those with the same weights and quantizer): options, calibration, seed
-- evaluate/<system>/<benchmark>: evaluation (split, samples, temperature, shard), sweep (thresholds), decoding, prompt,
-  max_new_tokens, seed, policy (the system's name, which records and tables call so), benchmark
-- speed/<system>/<benchmark> (where a table or figure needs it): speed (prompts, warmup, batch, repeats), threshold,
-  temperature, decoding, prompt, max_new_tokens, seed, policy, benchmark
-- probe/<system>/<benchmark> (those that the config names): problems, threshold, decoding, prompt, max_new_tokens, seed,
-  policy, benchmark
-- collect/frontier (of everything), collect/<table or figure of the paper> (of what it needs): experiment, bootstrap,
-  primary_threshold, seed, benchmarks, policies (the systems) [{name, role, algorithm, benchmark, published, base,
-  primary_threshold, series, seed}]
-- table/<name>, figure/<name>: name, collected (the tables it is made of); figures also plot, policies
-- replay/<system>: problems, prompt, max_new_tokens, base and policy {name, threshold, decoding}; members likewise
-- release/release: tables, figures, replays
+What a stage finds in its context's `config`, beside `members`, is what the method of its kind puts there; everything
+else that is known of a kind is in `kinds`. Kinds from outside plan their own stages, after all others.
 
 What judges a benchmark's answers runs after that benchmark's selfcheck, which is not part of its key.
 
@@ -42,7 +23,7 @@ from lightningrl.config.tasks import Decoding
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 from lightningrl.pipeline.code_digest import Sources
-from lightningrl.pipeline.files import OPEN, RELEASED, files_of, has_checkpoint
+from lightningrl.pipeline.kinds import KINDS, kinds_of
 from lightningrl.pipeline.pin import read_pins
 from lightningrl.pipeline.registries import collected, judge_of
 from lightningrl.pipeline.requested import ALL, Requested
@@ -61,6 +42,7 @@ def slug(name: str) -> str:
 class Planner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.kinds = kinds_of(experiment.plugins)
         self.pins = read_pins(experiment)
         self.package = Sources()
         self.benchmarks = {b.name: self.member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
@@ -72,6 +54,20 @@ class Planner:
         """System -> the stage that has its weights."""
 
     def stages(self) -> Iterator[Stage]:
+        """Yields all stages of the experiment, each after those that it reads."""
+        made: list[Stage] = []
+        for stage in self._own():
+            made.append(stage)
+            yield stage
+        outside: list[Stage] = []
+        for kind in self.kinds.values():
+            planned = () if kind.plan is None else kind.plan(self.experiment, tuple(made))
+            outside += [self._stage(kind.name, p.name, p.config, p.members, p.inputs) for p in planned]
+        yield from outside
+        yield self.release(made, outside)
+
+    def _own(self) -> Iterator[Stage]:
+        """Yields the stages of the package's own kinds but the release."""
         data = {name: self.data(name) for name in self.benchmarks}
         yield from data.values()
         self.checks = {name: self.selfcheck(name, stage) for name, stage in data.items()}
@@ -92,11 +88,10 @@ class Planner:
         yield from found
         collects = {name: self.collect(name, [*trained.values(), *found]) for name in self.requested.collected()}
         yield from collects.values()
-        drawn = [self.table(name, collects.get(name, collects[ALL])) for name in self.experiment.report.tables]
-        drawn += [self.figure(name, collects.get(name, collects[ALL])) for name in self.experiment.report.figures]
-        drawn += [self.replay(self.requested.systems[name], data) for name in self.experiment.report.replays]
-        yield from drawn
-        yield self.release(collects[ALL], drawn)
+        report = self.experiment.report
+        yield from (self.table(name, collects.get(name, collects[ALL])) for name in report.tables)
+        yield from (self.figure(name, collects.get(name, collects[ALL])) for name in report.figures)
+        yield from (self.replay(self.requested.systems[name], data) for name in report.replays)
 
     def member(self, kind: str, name: str, where: str) -> str:
         return member(kind, name, where, self.experiment.plugins)
@@ -298,33 +293,38 @@ class Planner:
             inputs[role] = self.weights[each.name]
         return self._stage("replay", system.name, config, members, inputs, size=inputs["policy"].size)
 
-    def release(self, collect: Stage, drawn: list[Stage]) -> Stage:
-        inputs = {stage.label: stage for stage in drawn}
-        files = (*(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files), *RELEASED)
-        config = {kind + "s": [s.name for s in drawn if s.kind == kind] for kind in ("table", "figure", "replay")}
-        pin = self.pins.get("release/release")
-        inputs |= {"collect": collect}
-        name, package = self.experiment.experiment, self.package
-        return Stage(name, "release", "release", config, {}, inputs, files, pin=pin, package=package)
+    def release(self, made: list[Stage], outside: list[Stage]) -> Stage:
+        """Returns the stage that copies what is shown of `made`. It reads the stages from outside too, so that they
+        belong to the experiment as everything else does."""
+        drawn = [stage for stage in made if stage.spec.released]
+        inputs = {stage.label: stage for stage in (*drawn, *outside)}
+        inputs["collect"] = next(stage for stage in made if stage.label == f"collect/{ALL}")
+        copies = tuple(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files)
+        kinds = (kind.name for kind in KINDS.values() if kind.released)
+        config = {f"{kind}s": [stage.name for stage in drawn if stage.kind == kind] for kind in kinds}
+        spec, pin = self.kinds["release"], self.pins.get("release/release")
+        return Stage(
+            self.experiment.experiment, spec, "release", config, {}, inputs, copies + spec.files, pin=pin,
+            package=self.package,
+        )  # fmt: skip
 
     def _stage(
         self,
         kind: str,
         name: str,
-        config: dict[str, Any],
-        members: dict[str, str],
-        inputs: dict[str, Stage],
+        config: Mapping[str, Any],
+        members: Mapping[str, str],
+        inputs: Mapping[str, Stage],
         judged: tuple[str, ...] = (),
         size: str = "",
     ) -> Stage:
         """judged: the benchmarks whose answers it judges."""
-        experiment = self.experiment
-        files = tuple(file.format(name=name) for file in files_of(experiment, kind))
+        experiment, spec = self.experiment, self.kinds[kind]
+        files = tuple(file.replace("{name}", name) for file in spec.files_in(experiment))
         after = {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)}
-        is_open = has_checkpoint(experiment) and kind in OPEN
         return Stage(
-            experiment.experiment, kind, name, config, members, _in_order(inputs), files, after, is_open, size,
-            self.pins.get(f"{kind}/{name}"), self.package,
+            experiment.experiment, spec, name, config, members, _in_order(inputs), files, after,
+            spec.is_open_in(experiment), size, self.pins.get(f"{kind}/{name}"), self.package,
         )  # fmt: skip
 
 

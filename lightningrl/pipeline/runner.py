@@ -19,7 +19,6 @@ from typing import Any
 
 from lightningrl.benchmarks.fetch import Origins
 from lightningrl.config.experiment import Experiment
-from lightningrl.config.report import Resources
 from lightningrl.errors import LightningRLError, StageError
 from lightningrl.pipeline import again, manifest, system
 from lightningrl.pipeline.plan import Plan
@@ -50,7 +49,7 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: flo
     started = time.monotonic()
     budget_s = shortest(max_minutes, plan.experiment.resources.max_minutes)
     rank, size = process()
-    if size > 1 and stage.kind != "train":
+    if size > 1 and not stage.spec.launched:
         raise StageError(f"{stage.kind} {stage.name} runs as one process, but was launched as {size}; run it alone")
     if rank > 0:
         return _help(plan, stage, budget_s, started)
@@ -77,16 +76,15 @@ def run_stage(plan: Plan, stage: Stage, key: str | None = None, max_minutes: flo
 
 def _help(plan: Plan, stage: Stage, budget_s: float | None, started: float) -> bool:
     """One of the processes beside the first: it computes its share and writes nothing but its part of the state."""
-    resources = plan.experiment.resources
     if not _first_has_begun(stage, budget_s, started):
         return False
     check_state(stage)
     choose_jail(plan, lambda line: None)
     for role, source in (*stage.inputs.items(), *stage.after.items()):
         manifest.check_input(role, source)
-    system.set_thread_environment(threads_of(resources, stage.kind))
+    system.set_thread_environment(stage.spec.threads_in(plan.experiment.resources))
     with stopping(budget_s, started) as should_stop:
-        entry = resolve(f"lightningrl.pipeline.stages.{stage.kind}:run")
+        entry = resolve(f"{stage.spec.module}:run")
         entry(context_of(stage, plan.experiment, lambda line: None, should_stop, lambda **row: None))
     return True
 
@@ -138,19 +136,18 @@ def choose_jail(plan: Plan, report: Callable[[str], None]) -> None:
 def _make(
     stage: Stage, experiment: Experiment, report: Callable[[str], None], budget_s: float | None, started: float
 ) -> None:
-    resources = experiment.resources
     inputs = {role: manifest.check_input(role, source) for role, source in sorted(stage.inputs.items())}
     for role, source in stage.after.items():
         manifest.check_input(role, source)
     stage.manifest.unlink(missing_ok=True)  # an output was deleted by hand: not finished until it is made again
     _remove_temporaries(stage.folder)
-    threads = threads_of(resources, stage.kind)
+    threads = stage.spec.threads_in(experiment.resources)
     system.set_thread_environment(threads)
     write_json(stage.folder / "state" / CODE, {"live": stage.live_code})
     timing = timing_file(stage.folder / "state" / TIMING)
     timing(event="start", pid=os.getpid(), host=socket.gethostname(), at=_now(), code=stage.live_code)
     with stopping(budget_s, started) as should_stop:
-        entry = resolve(f"lightningrl.pipeline.stages.{stage.kind}:run")
+        entry = resolve(f"{stage.spec.module}:run")
         entry(context_of(stage, experiment, report, should_stop, timing))
     timing(event="end", seconds=time.monotonic() - started, peak_memory_bytes=system.peak_memory_bytes(), at=_now())
     _finish(stage, threads, started, inputs)
@@ -178,11 +175,6 @@ def _is_progress(path: Path) -> bool:
     return path.name not in (CODE, TIMING) and not path.name.endswith("lease") and not path.name.startswith(".")
 
 
-def threads_of(resources: Resources, kind: str) -> int:
-    """CPU threads of a stage of this kind; stages without an entry of their own use one."""
-    return getattr(resources, f"{kind}_threads", 1)
-
-
 def context_of(
     stage: Stage,
     experiment: Experiment,
@@ -197,7 +189,7 @@ def context_of(
         folder=stage.folder,
         state=stage.folder / "state",
         cache=stage.cache / f"of-{manifest.identity(stage)}",
-        threads=threads_of(resources, stage.kind),
+        threads=stage.spec.threads_in(resources),
         origins=Origins(Path(data.mirror) if data.mirror else None, Path(data.lock), data.require_pins),
         judge_workers=resources.judge_workers,
         device=resources.device,

@@ -13,16 +13,20 @@ from pathlib import Path
 from lightningrl.errors import StageError
 from lightningrl.pipeline import manifest
 from lightningrl.pipeline.plan import Plan
-from lightningrl.pipeline.runner import alone, choose_jail, context_of, log, shortest, stopping, threads_of, timing_file
+from lightningrl.pipeline.runner import alone, choose_jail, context_of, log, shortest, stopping, timing_file
 from lightningrl.pipeline.stage import RESULTS, TIMING, Stage
 from lightningrl.pipeline.system import set_thread_environment
 from lightningrl.utils import files
 
 
 def marker(stage: Stage, part: tuple[int, int]) -> Path:
-    """Of a part that is done, by the evaluation's name and key."""
-    index, count = part
-    return RESULTS / stage.experiment / "cache" / "parts" / f"{stage.name}-{stage.key}" / f"{index}-of-{count}.json"
+    """Returns the file that says of a part that it is done."""
+    return marker_file(stage.experiment, stage.name, stage.key, *part)
+
+
+def marker_file(experiment: str, name: str, key: str, index: int | str, count: int | str) -> Path:
+    """Returns the mark of a part, by the evaluation's name and key."""
+    return RESULTS / experiment / "cache" / "parts" / f"{name}-{key}" / f"{index}-of-{count}.json"
 
 
 def check_made_by(plan: Plan) -> None:
@@ -30,7 +34,7 @@ def check_made_by(plan: Plan) -> None:
     count = plan.experiment.resources.evaluate_parts
     for stage in plan:
         manifest.check_code(stage)
-        if stage.kind == "evaluate" and count > 1 and not stage.manifest.is_file():
+        if stage.spec.in_parts and count > 1 and not stage.manifest.is_file():
             check_marks(stage, count)
 
 
@@ -70,7 +74,7 @@ def run_part(
     plan: Plan, stage: Stage, key: str | None, part: tuple[int, int], max_minutes: float | None = None
 ) -> None:
     """Decode one part. Raises what `run_stage` does."""
-    if stage.kind != "evaluate":
+    if not stage.spec.in_parts:
         raise StageError(f"{stage.kind} {stage.name}: only evaluations are made in parts")
     stage.check_key(key)
     started = time.monotonic()
@@ -86,8 +90,7 @@ def run_part(
             choose_jail(plan, report)
             for role, source in (*stage.inputs.items(), *stage.after.items()):
                 manifest.check_input(role, source)
-            resources = plan.experiment.resources
-            set_thread_environment(threads_of(resources, stage.kind))
+            set_thread_environment(stage.spec.threads_in(plan.experiment.resources))
             with stopping(budget_s, started) as should_stop:
                 from lightningrl.pipeline.stages.evaluate import run_part as run
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from snakemake.io import _IOFile
 from snakemake.settings.types import RerunTrigger
 
 from lightningrl.pipeline import again, manifest
+from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import RESULTS, Stage
+from lightningrl.pipeline.stages.release import link
 
 NOTES = Path(".snakemake/incomplete")
 
@@ -88,6 +92,25 @@ def told_when_stale(stages: Iterable[Stage]) -> str:
     if not stale:
         return ""
     return f"{', '.join(stale)}: what they were made from has other content now. Run the same command again.\n"
+
+
+def show_results(plan: Plan, config: Path, root: Path) -> None:
+    """After a run that reached the release: makes the HTML report beside it, then prints the table and the paths."""
+    release = plan.release
+    page = release.folder / "report.html"
+    sys.stderr.write(told_when_stale(plan))
+    if not release.manifest.is_file():
+        return
+    link(release.folder)  # `latest` is what was asked for last, also where nothing had to run
+    if not page.is_file() or page.stat().st_mtime < release.manifest.stat().st_mtime:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+        command += ["--configfile", str(config), "--report", str(page)]
+        command += ["--nolock", "--cores", "1", "--quiet"]  # the lock is this very run's, whose jobs are all done
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.stderr.write(f"the HTML report could not be made:\n{done.stderr}\n")
+    if "LIGHTNINGRL_RESULTS_LATER" not in os.environ:  # `make demo` prints them itself, also when nothing had to run
+        subprocess.run([sys.executable, "-m", "lightningrl", "results", "--config", str(config)], check=False)
 
 
 def tell_jobs(folders: set[Path], stages: Iterable[Stage], environment: MutableMapping[str, str] = os.environ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from lightningrl.config.section import science
 from lightningrl.errors import StageError
 from lightningrl.pipeline.code_digest import Sources
+from lightningrl.pipeline.kinds import Kind
 from lightningrl.utils.files import canonical_json, sha256_text
 
 MANIFEST = "manifest.json"
@@ -29,8 +30,8 @@ class Stage:
     """A node of the plan; its folder is `results/<experiment>/<kind>/<name>-<key>`."""
 
     experiment: str
-    kind: str
-    """The verb, and the module `lightningrl.pipeline.stages.<kind>` whose `run` does it."""
+    spec: Kind
+    """What is the same for all stages of its kind."""
     name: str
     """For people and for targets: `gsm-mini`, `base/gsm-mini`, `lightningrl`."""
     config: Mapping[str, Any]
@@ -51,6 +52,11 @@ class Stage:
     """The digest that stands in the key for today's code: see `pipeline.pin`."""
     package: Sources = field(default_factory=Sources, compare=False, repr=False)
     """Today's code, looked at once for all stages of a plan."""
+
+    @property
+    def kind(self) -> str:
+        """The name of its kind, which is also the verb that makes it."""
+        return self.spec.name
 
     @property
     def upstream(self) -> tuple[Stage, ...]:
@@ -74,7 +80,7 @@ class Stage:
     def modules(self) -> tuple[str, ...]:
         """The modules whose closure is the stage's code."""
         members = {member.partition(":")[0] for member in self.members.values()}
-        return (f"lightningrl.pipeline.stages.{self.kind}", *sorted(members))
+        return (self.spec.module, *sorted(members))
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -135,8 +141,7 @@ class Stage:
     @property
     def folder(self) -> Path:
         """Where the results are, relative to the working directory."""
-        base = RESULTS / self.experiment
-        return base / f"release-{self.key}" if self.kind == "release" else base / self.kind / f"{self.name}-{self.key}"
+        return folder_of(self.experiment, self.kind, self.name, self.key)
 
     @property
     def cache(self) -> Path:
@@ -146,15 +151,31 @@ class Stage:
     @property
     def log(self) -> Path:
         """Of all its starts."""
-        return Path("logs") / self.experiment / self.kind / f"{self.name}-{self.key}.log"
+        return log_of(self.experiment, self.kind, self.name, self.key)
 
     def last_log(self, part: tuple[int, int] | None = None) -> Path:
         """Of its last start; of a part of an evaluation, 2 of 8, the last start of that."""
-        return self.log.with_suffix(".{}-of-{}.last.log".format(*part) if part else ".last.log")
+        return last_log_of(self.log, part)
 
     @property
     def manifest(self) -> Path:
         return self.folder / MANIFEST
+
+
+def folder_of(experiment: str, kind: str, name: str, key: str) -> Path:
+    """Returns where a stage's results are, relative to the working directory."""
+    base = RESULTS / experiment
+    return base / f"release-{key}" if kind == "release" else base / kind / f"{name}-{key}"
+
+
+def log_of(experiment: str, kind: str, name: str, key: str) -> Path:
+    """Returns the log of all starts of a stage."""
+    return Path("logs") / experiment / kind / f"{name}-{key}.log"
+
+
+def last_log_of(log: Path, part: tuple[int, int] | tuple[str, str] | None = None) -> Path:
+    """Returns the log of the last start of a stage, or of a part of it, beside that of all its starts."""
+    return log.with_suffix(".{}-of-{}.last.log".format(*part) if part else ".last.log")
 
 
 def cache_key(preimage: Mapping[str, Any], live: str) -> str:

@@ -12,17 +12,16 @@ from typing import Any
 
 from lightningrl.errors import LightningRLError, StageError
 from lightningrl.pipeline.graph import Made, read_made
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results.cell import Cell
 from lightningrl.results.recollect import runs_of, settings
 from lightningrl.utils.files import canonical_json, read_json, read_jsonl
 
-READ = {"evaluate": ("records", "records.jsonl"), "speed": ("speed", "speed.json"), "probe": ("probe", "probe.csv")}
-"""Kind of stage that says something of a policy -> what it is to a cell, and its file."""
+READ = {kind.name: kind.collected for kind in KINDS.values() if kind.per_system}
+"""The kinds of stages that say something of a system -> the file that says it."""
 QUANTIZATION = "quantization.json"
 """What a quantised checkpoint says of its quantizer."""
-OF = {"speed": "speed", "probes": "probe"}
-"""Collected file -> the kind it is of; any other is of evaluations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +80,14 @@ def _kinds(cell: Cell) -> Sequence[str]:
         named = settings(cell.table.stage, "table", cell.table.file.stem)["collected"]
     except (LightningRLError, KeyError):
         return ["evaluate"]
-    return list(dict.fromkeys(OF.get(name, "evaluate") for name in ([named] if isinstance(named, str) else named)))
+    names = {named} if isinstance(named, str) else set(named)
+    return [kind for kind in READ if names & set(KINDS[kind].collected_in)] or ["evaluate"]
 
 
 def _records(cell: Cell, collect: Made, kind: str, role: str) -> Iterator[Link]:
     """What one policy was found to do, and all that is behind it."""
-    title, name = READ[kind]
+    name = READ[kind]
+    title = name.partition(".")[0]
     evaluation = _here(collect, role)
     if evaluation is None:
         yield _elsewhere(title, collect, role)
@@ -186,7 +187,7 @@ def _link(title: str, made: Made, names: list[str], facts: Mapping[str, str] | N
 def _elsewhere(title: str, consumer: Made, role: str) -> Link:
     recorded = consumer.manifest["inputs"][role]["outputs"]
     wanted = (".safetensors", "train.jsonl", "test.jsonl", "sources.json", "config.json")
-    wanted += tuple(name for _, name in READ.values())
+    wanted += tuple(READ.values())
     files = {name: entry["sha256"] for name, entry in recorded.items() if name.endswith(wanted)}
     return Link(title, str(consumer.inputs[role]), False, files=files)
 

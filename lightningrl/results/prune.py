@@ -21,7 +21,6 @@ from pathlib import Path
 
 from lightningrl.errors import StageError
 from lightningrl.pipeline import again
-from lightningrl.pipeline.files import KINDS
 from lightningrl.pipeline.graph import (
     LATEST,
     Made,
@@ -33,6 +32,7 @@ from lightningrl.pipeline.graph import (
     releases,
     stage_folders,
 )
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST, TIMING, cache_key
 from lightningrl.results.disk import freed, holders
@@ -253,7 +253,7 @@ def _not_ours(root: Path, ours: Collection[Path], kept: Collection[Path]) -> lis
                 found.append(f"{path} is a link; what it leads to is left alone")
         elif path.is_file():
             found.append(f"{path} is no stage's")
-        elif path.name in (*KINDS, "cache"):
+        elif path.name in (*KINDS, "cache") or any(path in each.parents for each in ours):
             found += [f"{inner} is a link; what it leads to is left alone" for inner in _links_above(path, ours)]
         elif path not in ours and canonical(path) not in kept and not path.name.startswith("."):
             found.append(f"{path} is no stage's")

@@ -16,7 +16,8 @@ from typing import Any
 
 from lightningrl.config.registries import member
 from lightningrl.errors import StageError
-from lightningrl.pipeline.graph import PER_POLICY, Made, read_made
+from lightningrl.pipeline.graph import Made, read_made
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.registries import collected
 from lightningrl.results.cell import Cell, Table, label_of, read_rows
 from lightningrl.utils.files import read_jsonl, sha256_file
@@ -52,7 +53,7 @@ def recollect(collect: Made, out: Path) -> Path:
     from lightningrl.pipeline.stages.collect import run
 
     for role, folder in collect.inputs.items():
-        for name in ("records.jsonl", "metrics.jsonl", "speed.json", "probe.csv"):
+        for name in (kind.collected for kind in KINDS.values()):
             if name in collect.manifest["inputs"][role]["outputs"]:
                 check_recorded(collect, role, name, folder / name)
     config: dict[str, Any] = dict(collect.science) | {"members": dict(collect.manifest["preimage"]["members"])}
@@ -98,7 +99,8 @@ def recompute(cell: Cell, collect: Made) -> Recomputed:
     """
     runs = runs_of(cell, collect)
     if not runs:
-        known = ", ".join(role for role in collect.inputs if role.split("/")[0] in PER_POLICY)
+        of_systems = {kind.name for kind in KINDS.values() if kind.per_system}
+        known = ", ".join(role for role in collect.inputs if role.split("/")[0] in of_systems)
         raise StageError(f"{collect.folder} collected nothing of {cell.policy}; it has: {known or 'nothing'}.")
     if cell.column in COUNTS and all(f"evaluate/{run}/{cell.benchmark}" in collect.inputs for run in runs):
         found = [_counted(cell, collect, run) for run in runs]

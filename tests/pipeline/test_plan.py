@@ -11,7 +11,7 @@ import yaml
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.errors import ConfigError, StageError
 from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.pipeline.files import FILES, KINDS
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import Plan, plan
 
 NANO = PACKAGE.parent / "config" / "nano.yaml"
@@ -71,7 +71,7 @@ def test_the_control_reads_the_run_whose_compute_it_matches():
 def test_folders_and_files():
     stage = planned().stage("evaluate", "base/gsm-mini")
     assert stage.folder.as_posix() == f"results/nano/evaluate/base/gsm-mini-{stage.key}"
-    assert stage.outputs == (*FILES["evaluate"], "manifest.json")
+    assert stage.outputs == (*KINDS["evaluate"].files, "manifest.json")
     release = planned().release
     assert release.folder.as_posix() == f"results/nano/release-{release.key}"
     assert {"tables/main.tex", "figures/frontier.pdf"} <= set(release.files)

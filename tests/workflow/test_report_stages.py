@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from lightningrl.errors import StageError
-from lightningrl.pipeline.files import FILES
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.stages import collect, figure, release
 from lightningrl.pipeline.stages.collected import read_collected
 from lightningrl.report.formats import csv_text
@@ -73,7 +73,7 @@ def test_collecting_twice_gives_the_same_bytes(context) -> None:
     before = {path.name: path.read_bytes() for path in context.folder.iterdir()}
     collect.run(context)
     assert before == {path.name: path.read_bytes() for path in context.folder.iterdir()}
-    assert set(before) == set(FILES["collect"])
+    assert set(before) == set(KINDS["collect"].files)
 
 
 def test_curves_hold_the_steps_of_reinforcement_learning_only(context) -> None:

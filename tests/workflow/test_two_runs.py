@@ -25,7 +25,7 @@ from fixtures.limits import HANG_S, wait_for
 
 from lightningrl.config.experiment import load
 from lightningrl.pipeline import again, runner
-from lightningrl.pipeline.files import KINDS
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.pipeline.runner import run_stage
 from lightningrl.pipeline.stage import Stage

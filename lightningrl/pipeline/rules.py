@@ -1,0 +1,236 @@
+"""The rules that Snakemake is given: one for each kind of stage, made from the table of kinds and the plan.
+
+A rule's wildcards are a stage's name and key. Everything that depends on them is a function here, which Snakemake calls
+when it builds the DAG or starts a job; the Snakefile itself only puts the rules in a loop.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from snakemake.exceptions import WorkflowError
+from snakemake.io import ancient, report
+
+from lightningrl.config.report import Job
+from lightningrl.pipeline.kinds import Kind
+from lightningrl.pipeline.plan import Plan
+from lightningrl.pipeline.sharded_evaluation import marker, marker_file
+from lightningrl.pipeline.snakemake import forced, reconsidered, settle, tell_jobs
+from lightningrl.pipeline.stage import MANIFEST, Stage, folder_of, last_log_of, log_of
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the Snakefile says in a rule."""
+
+    name: str
+    inputs: Callable[[Any], list[Any]]
+    outputs: list[Any]
+    log: str
+    """The file of what a stage's last start said; `<name>-<key>.log` beside it has all starts."""
+    benchmark: str
+    """The file of seconds, memory and CPU of the job, as Snakemake measures them."""
+    is_local: bool
+    """It runs beside Snakemake, never as a job of a cluster."""
+    threads: int | Callable[[Any], int]
+    resources: Mapping[str, Callable[..., Any]]
+    command: Callable[[Any, Any], str]
+    """From wildcards and resources to the command line, which is all that a rule runs."""
+
+
+class Rules:
+    """The rules and targets of an experiment.
+
+    config: the experiment's file, as an absolute path. run: the words of a shell that start Python, without `-m`.
+    workflow: Snakemake's own, whose settings are known only when the DAG is built.
+    """
+
+    def __init__(self, plan: Plan, config: Path, run: str, workflow: Any) -> None:
+        self.plan, self.config, self.run, self.workflow = plan, config, run, workflow
+        self.experiment, self.resources = plan.experiment.experiment, plan.experiment.resources
+
+    def __iter__(self) -> Iterator[Rule]:
+        for kind in self.plan.kinds.values():
+            yield self._rule(kind)
+            if kind.in_parts:
+                yield self._rule_of_parts(kind)
+
+    def targets(self) -> dict[str, list[str]]:
+        """Returns what may be asked for by name -> its files: every stage (`train_lightningrl`, `table1`); all of the
+        experiment, by its own name and by its file's."""
+        found = {stage.target: files_of(stage) for stage in self.plan.stages if stage is not self.plan.release}
+        taken = {*found, *(rule.name for rule in self), "all"}
+        for name in sorted({self.experiment, self.config.stem} - taken):
+            found[name] = files_of(self.plan.release)
+        return found
+
+    def _rule(self, kind: Kind) -> Rule:
+        name = "release" if kind.name == "release" else "{name}"
+        log = log_of(self.experiment, kind.name, name, "{key}")
+        return Rule(
+            kind.name, self._inputs(kind), self._outputs(kind, name), last_log_of(log).as_posix(),
+            f"benchmarks/{self.experiment}/{kind.name}/{name}-{{key}}.tsv", not kind.job, self._threads(kind),
+            self._asked(kind), self._command(kind),
+        )  # fmt: skip
+
+    def _rule_of_parts(self, kind: Kind) -> Rule:
+        """Returns the rule of one job of those over which a stage's work is spread; the stage's own then gathers it."""
+        log = log_of(self.experiment, kind.name, "{name}", "{key}")
+        return Rule(
+            f"{kind.name}_part", self._inputs(kind, gathers=False),
+            [marker_file(self.experiment, "{name}", "{key}", "{part}", "{parts}").as_posix()],
+            last_log_of(log, ("{part}", "{parts}")).as_posix(),
+            f"benchmarks/{self.experiment}/{kind.name}/{{name}}-{{key}}.{{part}}-of-{{parts}}.tsv", not kind.job,
+            self._threads(kind), self._asked(kind), self._command(kind, part=" --part {0.part}/{0.parts}"),
+        )  # fmt: skip
+
+    def _outputs(self, kind: Kind, name: str) -> list[Any]:
+        """Returns the patterns of a kind's final files; those that the HTML report shows carry caption and labels."""
+        files = kind.files_in(self.plan.experiment) if kind.name != "release" else self.plan.release.files
+        folder = folder_of(self.experiment, kind.name, name, "{key}")
+        return [self._shown(kind, file, (folder / file).as_posix()) for file in (*files, MANIFEST)]
+
+    def _shown(self, kind: Kind, file: str, path: str) -> Any:
+        shown = kind.shown
+        number = None
+        if shown is not None:
+            number = re.fullmatch(re.escape(shown.file).replace(re.escape("{number}"), "(?P<number>[0-9]+)"), file)
+        if shown is None or number is None:
+            return path
+        labels = {
+            column: text.replace("{number}", number.groupdict().get("number", ""))
+            for column, text in shown.labels.items()
+        }
+        return report(path, caption=shown.caption, category=shown.category, labels=labels)
+
+    def _stage(self, kind: Kind, wildcards: Any) -> Stage:
+        return self.plan.stage(kind.name, wildcards.get("name", "release"))
+
+    def _inputs(self, kind: Kind, gathers: bool = True) -> Callable[[Any], list[Any]]:
+        """Returns the input function of a rule: the manifests of what its stage reads, which are written last; the
+        stage itself checks the files behind them.
+
+        A folder's name says what is in it, so times mean nothing: inputs of a finished stage are ancient, unless it is
+        to be made again. An unfinished stage has ordinary inputs, because Snakemake would leave it out of a run that
+        makes an existing ancient input again. What must only be finished before it (the self-check of a judge) concerns
+        it until it is made: a finished stage has its result in its manifest.
+        """
+
+        def inputs(wildcards: Any) -> list[Any]:
+            forced_here = self._forced
+            stage = self._stage(kind, wildcards)
+            if wildcards.key != stage.key:
+                raise WorkflowError(
+                    f"{kind.name} {stage.name}: {wildcards.key} is not the key of today's config and code "
+                    f"({stage.key}); an older version cannot be made again from here"
+                )
+            is_finished = stage.manifest.is_file()
+            if is_finished and stage.folder not in forced_here:
+                return [ancient(source.manifest.as_posix()) for source in stage.inputs.values()]
+            parts = self._parts(stage) if gathers and not is_finished else []
+            return [source.manifest.as_posix() for source in stage.upstream] + parts
+
+        return inputs
+
+    def _parts(self, stage: Stage) -> list[str]:
+        """Returns the marks that an unfinished stage waits for whose work is spread over several jobs."""
+        count = self.resources.evaluate_parts if stage.spec.in_parts else 1
+        return [marker(stage, (index, count)).as_posix() for index in range(1, count + 1)] if count > 1 else []
+
+    @cached_property
+    def _forced(self) -> set[Path]:
+        """The folders of the stages that the command line forces, or whose inputs have changed, with what follows.
+
+        In a job of a cluster there are none, because there Snakemake forces the job itself. This is known when the DAG
+        is built, not yet when the rules are read.
+        """
+        settle(self.workflow)
+        if not self.workflow.is_main_process:
+            return set()
+        folders = forced(self.workflow, self.plan)
+        tell_jobs(folders, self.plan)
+        return reconsidered(folders, self.plan)
+
+    def _job(self, kind: Kind, wildcards: Any) -> Job:
+        return self.resources.job(kind.job, self._stage(kind, wildcards).size)
+
+    def _asked(self, kind: Kind) -> dict[str, Callable[..., Any]]:
+        """Returns what a job asks a cluster for, by the size of its model; where the config says nothing of jobs, the
+        profile's defaults hold."""
+        if not self.resources.jobs or not kind.job:
+            return {}
+        return {
+            "gpu": lambda wildcards: self._job(kind, wildcards).gpus or None,
+            "mem_mb": lambda wildcards, attempt: self._job(kind, wildcards).memory_mb(attempt),
+            "runtime": lambda wildcards: self._job(kind, wildcards).minutes,
+        }
+
+    def _threads(self, kind: Kind) -> int | Callable[[Any], int]:
+        """Returns the CPUs of a job: those asked for, or the threads of a stage's own computations."""
+        if not self.resources.jobs or not kind.job:
+            return kind.threads_in(self.resources)
+        return lambda wildcards: self._job(kind, wildcards).cpus
+
+    def _command(self, kind: Kind, part: str = "") -> Callable[[Any, Any], str]:
+        """Returns the function that gives a rule's command line. part: a format of the wildcards."""
+
+        def command(wildcards: Any, resources: Any) -> str:
+            stage = self._stage(kind, wildcards)
+            name = "" if kind.name == "release" else f" --name {stage.name}"
+            what = f"{kind.name} --config {shlex.quote(str(self.config))}{name} --key {wildcards.key}"
+            ends = part.format(wildcards) + self._until(kind, resources)
+            return f"{self._start(kind, stage)} -m lightningrl {what}{ends}"
+
+        return command
+
+    def _start(self, kind: Kind, stage: Stage) -> str:
+        """Returns how a stage is started: alone, or as so many processes of one node as it has GPUs."""
+        count = self.resources.processes(stage.size) if kind.launched else 1
+        return self.run + (f" -m torch.distributed.run --standalone --nproc-per-node {count}" if count > 1 else "")
+
+    def _until(self, kind: Kind, resources: Any) -> str:
+        """Returns, in a cluster's job, the option with which a stage saves and ends by itself before the time limit.
+
+        It is less than what Slurm says is left by now, because two starts of Snakemake, maybe from a slow disk, came
+        before."""
+        limit = resources.get("runtime")
+        if not kind.saves or not self.workflow.remote_exec or not limit:
+            return ""
+        return f" --max-minutes {max(0.0, minutes_left(limit) - min(5.0, 0.1 * limit)):.2f}"
+
+
+def files_of(stage: Stage) -> list[str]:
+    """Returns the paths of a stage's final files, the manifest included."""
+    return [(stage.folder / name).as_posix() for name in stage.outputs]
+
+
+@cache
+def minutes_left(limit: float) -> float:
+    """Returns the minutes until this job's time limit, as Slurm says; all of the limit where Slurm cannot be asked."""
+    command = ["squeue", "--noheader", "--format=%L", "--jobs", os.environ.get("SLURM_JOB_ID", "")]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return limit
+    return min(limit, minutes_of(said, limit))
+
+
+def minutes_of(said: str, otherwise: float) -> float:
+    """Returns a time as Slurm writes it, `days-hours:minutes:seconds`, in minutes.
+
+    >>> [minutes_of(said, 9.0) for said in ("1-00:30:00", "2:00:30", "1:30", "UNLIMITED")]
+    [1470.0, 120.5, 1.5, 9.0]
+    """
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", said)
+    if not found:
+        return otherwise
+    days, hours, minutes, seconds = (int(number or 0) for number in found.groups())
+    return 60 * (24 * days + hours) + minutes + seconds / 60
