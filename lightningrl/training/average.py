@@ -12,10 +12,10 @@ from lightningrl.training.shards import load_weights, local_state
 
 
 class WeightAverage:
-    """Follows a model step by step; sharded weights have a sharded average.
+    """The average of a model's weights, which begins at the weights of now and keeps the share `decay` at each
+    `update`.
 
-    The average begins at the weights that the model has now. After each `update` it keeps the share `decay` of what it
-    was. It costs one more copy of the weights.
+    It costs one more copy of the weights; sharded weights have a sharded average.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -24,21 +24,22 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Moves the average towards the model's weights."""
         for name, parameter in self.model.named_parameters():
             self._average[name].lerp_(parameter.detach(), 1 - self.decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """While the context lasts the model has the averaged weights; then it has its own again, bit for bit."""
+        """Gives the model the averaged weights for a while; afterwards it has its own again, bit for bit."""
         own = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self._give(self._average)
+        self._set(self._average)
         try:
             yield
         finally:
-            self._give(own)
+            self._set(own)
 
     @torch.no_grad()
-    def _give(self, weights: dict[str, Tensor]) -> None:
+    def _set(self, weights: dict[str, Tensor]) -> None:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(weights[name])
 

@@ -1,7 +1,7 @@
-"""What a training was configured with, and what of it differs: the second line of defence against a mixed run.
+"""The fingerprint of a training: its config as plain JSON data, compared with that of a saved state.
 
-Stage folders are content-addressed, so a changed config gets a folder of its own; a library's caller has only this. A
-fingerprint is plain JSON data, compared key by key under dotted paths (`run.learning_rate`).
+Stage folders are content-addressed, so a changed config gets a folder of its own; callers of the library have only this
+check against a mixed run. Values are compared key by key under dotted paths (`run.learning_rate`).
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 from lightningrl.utils.files import canonical_json, sha256_text
 
 FREE = frozenset({"save_every", "role", "resources"})
-"""Keys, at any depth, that may differ: they change when and where a run is saved, how it is named, not its numbers."""
+"""Keys that may differ at any depth: they change when and where a run is saved or its name, but no number."""
 _ABSENT = "nothing"
 
 
 def digest(fingerprint: Mapping[str, Any]) -> str:
-    """sha256 of the canonical JSON, without what may differ."""
+    """Returns the sha256 of the canonical JSON, without the keys that may differ."""
     return sha256_text(canonical_json(dict(_leaves(fingerprint))))
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any], growing: Collection[str] = ()) -> list[str]:
-    """One sentence for each key that differs, with both values; empty when a run may go on.
+    """Returns one sentence with both values for each key that differs; a run may resume when there is none.
 
-    growing: dotted keys of numbers that may rise, as the number of steps may where nothing else is computed from it. A
-    learning rate that decays to zero over the run is, and so is a validation at the last step only.
+    growing: dotted keys of numbers that may rise. The number of steps may, unless something else is computed from it,
+    such as a learning rate that decays to zero over the run or a validation at the last step only.
 
     >>> differences({"run": {"steps": 4, "kl": 0.1}}, {"run": {"steps": 8, "kl": 0.2, "role": "x"}}, ["run.steps"])
     ['run.kl was 0.1, is 0.2']
@@ -39,7 +39,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], growing: Colle
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Plain values by dotted path; an empty mapping and a list are values."""
+    """Yields plain values with their dotted paths; an empty mapping and a list count as values."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             if key not in FREE:

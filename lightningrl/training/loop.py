@@ -21,19 +21,19 @@ LEASE = "training.lease"
 
 @dataclass(slots=True)
 class History:
-    """What a run has said of itself, resumed parts included.
+    """The metrics and samples of a run, including the steps before it was resumed.
 
     >>> History([{"step": 1, "loss": 0.5}]).samples
     []
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """Metrics, one a step."""
+    """The metrics of each step."""
     samples: list[dict[str, Any]] = field(default_factory=list)
-    """Of the steps that gave one."""
+    """The samples of those steps that returned one."""
 
     def write(self, folder: Path) -> None:
-        """metrics.jsonl, and samples.jsonl where there are any."""
+        """Writes metrics.jsonl, and samples.jsonl if there are samples."""
         files.write_jsonl(folder / "metrics.jsonl", self.rows)
         if self.samples:
             files.write_jsonl(folder / "samples.jsonl", self.samples)
@@ -52,18 +52,19 @@ def train(
     report_every_s: float = 10.0,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> History:
-    """Step until done; returns the history of the whole run. Every process of the world calls it, with one `state`.
+    """Trains until the trainer is done; returns the history of the whole run.
 
-    fingerprint: the scientific config as JSON data; a state saved under another one is refused. growing: its keys
-    whose numbers may rise, `steps` where nothing but the run's end depends on them (`fingerprint.differences`).
+    Every process of the world calls it with the same folder `state`. fingerprint: the scientific config as JSON data; a
+    state that was saved under another one is refused. growing: its keys whose numbers may rise, such as `steps` where
+    nothing but the run's end depends on them (`fingerprint.differences`).
 
-    Raises Interrupted after saving when `should_stop` says so; StageError when another process trains in `state`, or
-    when the disk is full (the last saved state stays); CheckpointError when the saved state is damaged or of another
+    Raises Interrupted, after saving, when `should_stop` says so; StageError when another process trains in `state` or
+    the disk is full (the last saved state stays); CheckpointError when the saved state is damaged or belongs to another
     config.
     """
     with lease(state, LEASE, made=state) if world.is_first else nullcontext():
         history = _resume(trainer, state, fingerprint, growing, report, world)
-        rows, told = history.rows, time.monotonic()
+        rows, reported = history.rows, time.monotonic()
         while not trainer.done:
             start = time.monotonic()
             result = trainer.step()
@@ -80,9 +81,9 @@ def train(
                     history.write(state)
             if stopping:
                 raise Interrupted(f"stopped after step {len(rows)}; run the same command again to go on from there")
-            if trainer.done or time.monotonic() - told > report_every_s:
+            if trainer.done or time.monotonic() - reported > report_every_s:
                 report(trainer.describe(result))
-                told = time.monotonic()
+                reported = time.monotonic()
     return history
 
 

@@ -1,4 +1,4 @@
-"""What a trainer is: something that takes one step at a time and whose state can be saved between steps."""
+"""The interface of a trainer: it takes one step at a time, and its state can be saved between steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One line of the metrics file, and the volatile figures beside it.
+    """The metrics of one step, and the volatile figures beside them.
 
     >>> StepResult({"step": 1, "loss": 0.5}, {"seconds": 0.2}).metrics["step"]
     1
@@ -18,29 +18,31 @@ class StepResult:
     metrics: Mapping[str, Any]
     """Reproducible numbers of the step, JSON values; `step` counts from 1."""
     timing: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by phase: never compared, never part of a result."""
+    """Seconds by phase, which are never compared and never part of a result."""
     sample: Mapping[str, Any] | None = None
-    """A step's responses for people to read, JSON values, reproducible; a line of the samples file."""
+    """Responses of the step for people to read: reproducible JSON values, a line of the samples file."""
 
 
 class Trainer(Protocol):
-    """Pre-training, the RL algorithms and the supervised control are trainers."""
+    """The interface of pre-training, the RL algorithms and the supervised control."""
 
     @property
     def done(self) -> bool:
-        """No step is left."""
+        """Whether no step is left."""
         ...
 
     def step(self) -> StepResult:
-        """Take one step. Deterministic in the state: after load_state_dict it goes on bit for bit."""
+        """Takes one step, which depends on the state alone: after load_state_dict it goes on bit for bit."""
         ...
 
     def describe(self, result: StepResult) -> str:
-        """One line of progress for people."""
+        """Returns one line of progress for people."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, as tensors and plain values."""
+        """Returns everything that the next step depends on, as tensors and plain values."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        ...

@@ -1,13 +1,14 @@
-"""Weights sharded over the processes (FSDP2), a full copy to decode with, and states of each process's own shards.
+"""Weights that are sharded over the processes (FSDP2), a full copy that decodes, and the states of each process's
+shards.
 
-Master weights, gradients and optimiser states are float32 and sharded; with bfloat16 the forwards compute in it. One
-process in float32 is not sharded: the model decodes as it is. accelerate's own FSDP wants an accelerator; torch's
-works on CPUs too, so that the tests run what a cluster runs.
+Master weights, gradients and optimiser states are float32 and sharded; forwards compute in bfloat16 if that is chosen.
+A single process in float32 is not sharded: its model decodes as it is. accelerate's own FSDP needs an accelerator;
+torch's works on CPUs too, so the tests run what a cluster runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,8 +25,10 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def shard(model: Transformer, precision: str = "float32") -> Transformer:
-    """Shard the model's parameters in place, layer by layer. Gradients are summed over processes, never averaged:
-    the loss is already a share of the whole batch's mean."""
+    """Shards the model's parameters in place, layer by layer, and returns the model.
+
+    Gradients are summed over processes, never averaged: the loss is already a share of the whole batch's mean.
+    """
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
     compute = model.lm_head.weight.dtype if precision == "float32" else PRECISIONS[precision]
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=model.lm_head.weight.dtype)
@@ -41,7 +44,7 @@ def shard(model: Transformer, precision: str = "float32") -> Transformer:
 
 @torch.no_grad()
 def publish(model: Transformer, replica: Transformer) -> None:
-    """Copy the weights into a full replica, parameter by parameter, from memory to memory."""
+    """Copies the weights into a full replica, parameter by parameter, from memory to memory."""
     if replica is model:
         return
     for (_, parameter), (_, copy) in zip(model.named_parameters(), replica.named_parameters(), strict=True):
@@ -49,13 +52,13 @@ def publish(model: Transformer, replica: Transformer) -> None:
 
 
 def full(tensor: Tensor) -> Tensor:
-    """The whole tensor of a shard; every process must ask."""
+    """Returns the whole tensor of a shard; every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def full_weights(model: Transformer, keep: bool) -> dict[str, Tensor]:
-    """A copy of all weights on the CPU, where `keep`; else nothing. Every process must ask."""
+    """Returns a copy of all weights on the CPU if `keep`, else an empty dict; every process must call it."""
     found = {}
     for name, parameter in model.named_parameters():
         whole = full(parameter.detach())
@@ -65,7 +68,7 @@ def full_weights(model: Transformer, keep: bool) -> dict[str, Tensor]:
 
 
 def local_state(state: Any) -> Any:
-    """A state dict with each sharded tensor replaced by this process's shard."""
+    """Returns a state dict with each sharded tensor replaced by this process's shard."""
     if isinstance(state, DTensor):
         return state.to_local()
     if isinstance(state, Mapping):
@@ -75,7 +78,7 @@ def local_state(state: Any) -> Any:
 
 @torch.no_grad()
 def load_weights(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Copy weights by name from `local_state` of the same number of processes into those that are there.
+    """Copies weights by name from the `local_state` of the same number of processes into existing ones.
 
     Raises CheckpointError for other shapes.
     """
@@ -90,18 +93,13 @@ def load_weights(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The optimiser's state from `local_state` of the same number of processes."""
-    parameters = dict(enumerate(_parameters(optimiser)))
+    """Loads an optimiser's state from the `local_state` of the same number of processes."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     moments = {
         index: {key: _like(value, parameters[index]) for key, value in entry.items()}
         for index, entry in state["state"].items()
     }
     optimiser.load_state_dict({**state, "state": moments})
-
-
-def _parameters(optimiser: torch.optim.Optimizer) -> Iterator[Tensor]:
-    for group in optimiser.param_groups:
-        yield from group["params"]
 
 
 def _like(value: Any, parameter: Tensor) -> Any:

@@ -1,8 +1,8 @@
-"""Resumable training states on disk: whole or absent, verified before use, the newest two kept.
+"""Resumable training states on disk: whole or absent, verified before use; the newest two are kept.
 
-`<folder>/step-000120/` holds `state-<rank>-of-<world>.pt`, one file a process, and, written last, `manifest.json` with
-their sizes and hashes, the step, the versions and the fingerprint of the config. The folder is written under a
-temporary name, all of it is fsynced, and then it is renamed: a kill at any moment leaves the previous state.
+`<folder>/step-000120/` has one file `state-<rank>-of-<world>.pt` for each process and, written last, `manifest.json`
+with their sizes and hashes, the step, the versions and the fingerprint of the config. The folder is written under a
+temporary name, flushed to the disk, and then renamed: a kill at any moment leaves the previous state.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def save_state(
     world: int = 1,
     barrier: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write this rank's part of the state after `step` steps; rank 0 makes it valid, then prunes older ones.
+    """Writes this rank's part of the state after `step` steps; rank 0 makes the state valid and prunes older ones.
 
-    All `world` processes call it, on one shared folder, and wait for each other in `barrier`. When one fails it raises
-    and does not arrive: whoever launched them must end the rest, and nothing counts as saved. fingerprint: the
-    scientific config as JSON data. Tensors are streamed to the file: no copy of the state is made in memory, but for
-    one tensor at a time of those on a device.
+    All `world` processes call it on one shared folder and wait for each other in `barrier`. A process that fails raises
+    and never arrives there, so its launcher must end the others, and nothing counts as saved. fingerprint: the
+    scientific config as JSON data. Tensors are streamed to the file: at most one tensor of a device is copied in memory
+    at a time.
 
-    Raises StageError on a full disk; what was saved before stays.
+    Raises StageError on a full disk; earlier states stay.
     """
     final, temporary = folder / f"step-{step:06d}", folder / f".step-{step:06d}.tmp"
     try:
@@ -75,11 +75,11 @@ def load_state(
     rank: int = 0,
     world: int = 1,
 ) -> dict[str, Any] | None:
-    """This rank's part of the newest state, tensors on the CPU; None when there is no state.
+    """Returns this rank's part of the newest state with tensors on the CPU, or None when there is no state.
 
-    Raises CheckpointError naming the file when it is damaged: an older state is used only when that folder is removed.
-    Also when the state was saved under another `fingerprint`, naming the keys with both values (None: not compared;
-    `growing`: see `fingerprint.differences`), or by another number of processes.
+    fingerprint: that of the run, or None to compare nothing; growing: see `fingerprint.differences`. Raises
+    CheckpointError, naming the file, when the state is damaged (an older one is used only when its folder is removed),
+    when it was saved under another fingerprint (naming the keys with both values), or by another number of processes.
     """
     steps = _saved(folder)
     if not steps:
@@ -100,7 +100,7 @@ def load_state(
 
 
 class _Sink:
-    """The file that torch.save writes to. Keeps its first OSError for later: torch's C++ writer would hide it."""
+    """The file that torch.save writes to. It keeps its first OSError, which torch's C++ writer would hide."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.error = file, None
@@ -114,11 +114,11 @@ class _Sink:
         return len(data)
 
     def flush(self) -> None:
-        """What torch.save asks for; the file is flushed once, at its end."""
+        """Does nothing: torch.save calls it often, and the file is flushed once at its end."""
 
 
 def _stream(state: dict[str, Any], path: Path) -> None:
-    """Raises OSError, of a full disk too."""
+    """Writes the state to the disk. Raises OSError, also when the disk is full."""
     with open(path, "wb") as file:
         sink = _Sink(file)
         torch.save(state, sink)  # pyright: ignore[reportArgumentType] - wants an IO[bytes], uses write and flush
@@ -129,13 +129,13 @@ def _stream(state: dict[str, Any], path: Path) -> None:
 
 
 def _prune(folder: Path) -> None:
-    """Remove all states but the newest, each whole or not at all, and what killed predecessors left half-removed."""
+    """Removes all states but the newest, each whole or not at all, and what killed processes left behind."""
     for left in folder.glob(".step-*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     for old in _saved(folder)[:-KEEP]:
-        going = folder / f".step-{old:06d}.tmp"
-        os.replace(folder / f"step-{old:06d}", going)
-        shutil.rmtree(going, ignore_errors=True)
+        removed = folder / f".step-{old:06d}.tmp"
+        os.replace(folder / f"step-{old:06d}", removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def _saved(folder: Path) -> list[int]:

@@ -3,7 +3,7 @@
     {"step": 120, "files": {"state-0-of-1.pt": {"bytes": 4096, "sha256": "..."}}, "fingerprint": {...},
      "fingerprint_sha256": "...", "versions": {"lightningrl": "0.1.0", "torch": "2.10.0"}, "sha256": "..."}
 
-`sha256` is of the canonical JSON of the rest, so that a flipped byte of the manifest itself is found too.
+`sha256` is the hash of the canonical JSON of the rest, so that a flipped byte of the manifest itself is found too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.training.fingerprint import digest
-from lightningrl.utils.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from lightningrl.utils import files
 
 MANIFEST = "manifest.json"
 _KEYS = {"step", "files", "fingerprint", "fingerprint_sha256", "versions"}
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def file_name(rank: int, world: int) -> str:
-    """Of the part of the state that this rank writes.
+    """Returns the name of the file that a rank writes.
 
     >>> file_name(0, 1)
     'state-0-of-1.pt'
@@ -35,7 +35,7 @@ def file_name(rank: int, world: int) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what must be equal for a resumed run to be bit-equal."""
+    """Returns the versions that must be equal for a resumed run to be bit-equal."""
     try:
         package = version("lightningrl")
     except PackageNotFoundError:
@@ -44,26 +44,27 @@ def versions() -> dict[str, str]:
 
 
 def write(folder: Path, step: int, world: int, fingerprint: Mapping[str, Any]) -> None:
-    """Hash the files of all ranks in `folder` and write the manifest. Raises StageError when one is not there."""
-    files = {}
+    """Hashes the files of all ranks in `folder` and writes the manifest. Raises StageError when a file is missing."""
+    records = {}
     for path in (folder / file_name(rank, world) for rank in range(world)):
         if not path.is_file():
             raise StageError(f"{path} is missing after all {world} processes wrote: put the folder on a shared disk.")
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        records[path.name] = {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
     content = {
         "step": step,
-        "files": files,
+        "files": records,
         "fingerprint": dict(fingerprint),
         "fingerprint_sha256": digest(fingerprint),
         "versions": versions(),
     }
-    write_json(folder / MANIFEST, content | {"sha256": sha256_text(canonical_json(content))})
+    files.write_json(folder / MANIFEST, content | {"sha256": files.sha256_text(files.canonical_json(content))})
 
 
 def read(folder: Path, step: int, rank: int, world: int, remedy: str) -> dict[str, Any]:
-    """The manifest of a state, after comparing the sizes of all its files and the hash of this rank's.
+    """Returns the manifest of a state, after checking the sizes of all its files and the hash of this rank's.
 
-    Raises CheckpointError naming the file and the remedy: incomplete, damaged, of another step, of other processes.
+    Raises CheckpointError, naming the file and the remedy, for a state that is incomplete or damaged, and for one of
+    another step or another number of processes.
     """
     manifest = _read(folder, remedy)
     expected = [file_name(number, world) for number in range(world)]
@@ -83,10 +84,8 @@ def read(folder: Path, step: int, rank: int, world: int, remedy: str) -> dict[st
         if (size := path.stat().st_size) != record["bytes"]:
             raise CheckpointError(f"{path} is damaged ({size} bytes, expected {record['bytes']}). {remedy}")
     mine = folder / expected[rank]
-    if (digest_found := sha256_file(mine)) != (digest_expected := manifest["files"][mine.name]["sha256"]):
-        raise CheckpointError(
-            f"{mine} is damaged (sha256 {digest_found[:12]}, expected {digest_expected[:12]}). {remedy}"
-        )
+    if (actual := files.sha256_file(mine)) != (wanted := manifest["files"][mine.name]["sha256"]):
+        raise CheckpointError(f"{mine} is damaged (sha256 {actual[:12]}, expected {wanted[:12]}). {remedy}")
     if manifest["versions"] != (now := versions()):
         _log.warning("%s was saved by %s, this is %s: not bit for bit the same run", folder, manifest["versions"], now)
     return manifest
@@ -97,10 +96,10 @@ def _read(folder: Path, remedy: str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"the saved state {folder} is incomplete: {MANIFEST} is missing. {remedy}")
     try:
-        manifest = read_json(path)
+        manifest = files.read_json(path)
     except StageError:
         raise CheckpointError(f"{path} is damaged: it is no JSON. {remedy}") from None
     stated = manifest.pop("sha256", None) if isinstance(manifest, dict) else None
-    if stated is None or stated != sha256_text(canonical_json(manifest)) or manifest.keys() != _KEYS:
+    if stated is None or stated != files.sha256_text(files.canonical_json(manifest)) or manifest.keys() != _KEYS:
         raise CheckpointError(f"{path} is damaged, or of another version: it does not hold its own sha256. {remedy}")
     return manifest

@@ -1,7 +1,7 @@
 """The processes of one training run: every process knows every answer, and computes its share of the forwards.
 
-`World()` is one process alone. `join()` makes the world that a launcher describes (launched.py). What is exchanged here
-are answers (plain objects) and sums; weights and gradients are the sharded model's own affair (training/shards.py).
+`World()` is one process alone; `join()` joins the processes that a launcher started (utils/launch.py). They exchange
+answers (plain objects) and sums here; the sharded model exchanges weights and gradients (training/shards.py).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class World:
     size: int = 1
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's items: every size-th."""
+        """Returns this process's items: every size-th."""
         return items[self.rank :: self.size]
 
     def gather(self, mine: Sequence[T], count: int) -> list[T]:
-        """All items in their order again, from each process's share of `count`; items must be picklable."""
+        """Returns all `count` items in their order from the processes' shares; they must be picklable."""
         if self.size == 1:
             return list(mine)
         shares: list[Any] = [None] * self.size
@@ -49,18 +49,18 @@ class World:
         return [shares[index % self.size][index // self.size] for index in range(count)]
 
     def totals(self, values: dict[str, float]) -> dict[str, float]:
-        """Each value summed over the processes, in the order of their ranks."""
+        """Returns each value summed over the processes, in the order of their ranks."""
         if self.size == 1:
             return values
         shares = self.gather([values], self.size)
         return {name: sum(share[name] for share in shares) for name in values}
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any process: what all must decide alike, such as stopping."""
+        """Returns whether the flag is set in any process, for what all must decide alike, such as stopping."""
         return any(self.gather([flag], self.size)) if self.size > 1 else flag
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Waits for all processes."""
         if self.size > 1:
             self.gather([None], self.size)
 
@@ -70,14 +70,9 @@ class World:
         return self.rank == 0
 
 
-def on_main_thread() -> bool:
-    """Where alone signal handlers can be set."""
-    return threading.current_thread() is threading.main_thread()
-
-
 @contextmanager
 def join(is_sharded: bool = False) -> Iterator[World]:
-    """The world of this process for as long as it trains. is_sharded: a group is needed even for one process."""
+    """Yields the world of this process for as long as it trains. is_sharded: whether even one process needs a group."""
     world = World(*process())
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if world.size > 1 and missing:
@@ -85,8 +80,9 @@ def join(is_sharded: bool = False) -> Iterator[World]:
     if dist.is_initialized() or (world.size == 1 and not is_sharded):
         yield world
         return
-    # Nothing is to be saved yet: while waiting for the others a SIGTERM ends the process, as it would any other.
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL) if on_main_thread() else None
+    # There is nothing to save yet, so a SIGTERM ends the process while it waits. Only the main thread sets handlers.
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL) if is_main_thread else None
     if world.size > 1 and world.is_first:
         _log.info("waiting for %d processes at %s", world.size, os.environ["MASTER_ADDR"])
     if world.size == 1:
@@ -102,7 +98,7 @@ def join(is_sharded: bool = False) -> Iterator[World]:
 
 
 def device_of(kind: str) -> torch.device:
-    """This process's device: on CUDA the one of its local rank. Raises ConfigError where there is none."""
+    """Returns this process's device, on CUDA that of its local rank. Raises ConfigError where there is none."""
     if kind != "cuda":
         return torch.device(kind)
     if not torch.cuda.is_available():
@@ -113,5 +109,5 @@ def device_of(kind: str) -> torch.device:
 
 
 def _backend() -> str:
-    """Tensors on a GPU by NCCL; objects, and tensors on a CPU, by gloo."""
+    """Returns the back ends: NCCL for tensors on a GPU, gloo for objects and tensors on a CPU."""
     return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

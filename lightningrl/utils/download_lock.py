@@ -1,6 +1,6 @@
-"""The lock file: commit, sha256 and bytes of what was once fetched from the hub, which later fetches must find again.
+"""The lock file: commit, sha256 and bytes of each file that was fetched from the hub; later fetches must find the same.
 
-Keys are `<dataset>/<file>` of data and `models/<model>/<file>` of checkpoints.
+The keys are `<dataset>/<file>` for data and `models/<model>/<file>` for checkpoints.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from lightningrl.errors import BenchmarkError
 from lightningrl.utils import files
 
 ENTRY = {"revision", "sha256", "bytes"}
-"""What the lock says of a file."""
+"""The keys of each file's entry."""
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[dict[str, Any]]:
-    """The lock's entries, held alone; written back when the block changes them and does not raise.
+    """Yields the lock's entries to one process at a time; changes are written back unless the block raises.
 
     Raises BenchmarkError when the file is damaged.
     """
@@ -32,7 +32,7 @@ def locked(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise files.disk_error(path, error) from error
     try:
-        # The folder itself, so that no file is left beside the lock; a file system without locks does without.
+        # The folder itself is locked, so that no file is left behind; a file system without locks does without.
         with contextlib.suppress(OSError):
             fcntl.flock(folder, fcntl.LOCK_EX)
         entries = _entries(path)
@@ -45,7 +45,7 @@ def locked(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def is_transport_error(error: Exception) -> bool:
-    """Whether the hub client's transport raised it (connection refused, cut off), whose errors are no OSErrors."""
+    """Returns whether the hub client's transport raised it (refused, cut off); such errors are no OSErrors."""
     return type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
 
 

@@ -1,4 +1,4 @@
-"""Which of how many processes this is, as a launcher says: torchrun, accelerate launch, or srun with the same names."""
+"""The rank and the number of processes that a launcher set: torchrun, accelerate launch, or srun with their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from lightningrl.errors import ConfigError
 
 
 def process() -> tuple[int, int]:
-    """(rank, size) from RANK and WORLD_SIZE; (0, 1) without a launcher. Raises ConfigError for anything else."""
+    """Returns (rank, size) from RANK and WORLD_SIZE, or (0, 1) without a launcher. Raises ConfigError for other
+    values.
+    """
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
         raise ConfigError(
@@ -22,5 +24,5 @@ _LAUNCH = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR"
 
 
 def launch_id() -> str:
-    """What the processes of one launch have in common and those of another launch do not; empty without a launcher."""
+    """Returns a text that only the processes of one launch share; empty without a launcher."""
     return " ".join(f"{name}={os.environ[name]}" for name in _LAUNCH if name in os.environ)

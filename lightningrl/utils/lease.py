@@ -1,4 +1,4 @@
-"""One process per folder: a lock that the kernel drops when its holder dies, however it dies."""
+"""A lease on a folder for one process at a time: a lock that the kernel drops when its holder dies in any way."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lightningrl.utils.files import disk_error
 from lightningrl.utils.launch import launch_id
 
 Wait = Callable[[Path, str], None]
-"""Called with what is being made and by whom, again and again until the lease is free. It returns after a pause, or
-raises when waiting is over."""
+"""Is called with the target and its holder again and again until the lease is free. It returns after a pause, or raises
+to end the waiting."""
 
 POLL_S = 0.5
-TELL_S = 60.0
+REPORT_S = 60.0
 
 
 @contextmanager
 def lease(state: Path, name: str = "lease", made: Path | None = None, wait: Wait | None = None) -> Iterator[None]:
-    """Hold `state/<name>` while the block runs; the state folder is made if it is missing.
+    """Holds `state/<name>` while the block runs; the folder `state` is created if it is missing.
 
-    made: what is being made, for messages; the folder around `state` if not given. wait: what to do while another
-    process holds the lease; without it, StageError is raised at once and names the holder. Nothing is left to clean up
-    after a kill.
+    made: what is being made, for messages; by default the folder around `state`. wait: called while another process
+    holds the lease; without it, StageError is raised at once and names the holder. After a kill there is nothing to
+    clean up.
     """
     handle = _open_and_lock(state / name, made or state.parent, wait or _refuse)
     try:
@@ -40,25 +40,25 @@ def lease(state: Path, name: str = "lease", made: Path | None = None, wait: Wait
 
 
 def patiently(report: Callable[[str], None], should_stop: Callable[[], bool] = lambda: False) -> Wait:
-    """Returns a `Wait` that waits for as long as it takes and reports whom for: at once, then every minute.
+    """Returns a `Wait` that waits as long as it takes, and reports the holder at once and then every minute.
 
     It raises Interrupted as soon as `should_stop` says so.
     """
-    told: list[float] = []
+    reported: list[float] = []
 
-    def wait(made: Path, holder: str) -> None:
+    def wait(target: Path, holder: str) -> None:
         if should_stop():
-            raise Interrupted(f"{made} is still being made by {holder}; run the same command again to go on waiting")
-        if not told or time.monotonic() - told[-1] >= TELL_S:
-            report(f"waiting: {made} is being made by {holder}")
-            told.append(time.monotonic())
+            raise Interrupted(f"{target} is still being made by {holder}; run the same command again to go on waiting")
+        if not reported or time.monotonic() - reported[-1] >= REPORT_S:
+            report(f"waiting: {target} is being made by {holder}")
+            reported.append(time.monotonic())
         time.sleep(POLL_S)
 
     return wait
 
 
 def holder_of(path: Path) -> tuple[str, str] | None:
-    """Who holds the lease file `path`, and in which launch (`launch_id`); None when nobody does."""
+    """Returns who holds the lease file `path` and in which launch (`launch_id`), or None when nobody does."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -66,31 +66,31 @@ def holder_of(path: Path) -> tuple[str, str] | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _said_by(handle)
+        return _holder(handle)
     finally:
         os.close(handle)
     return None
 
 
-def _refuse(made: Path, holder: str) -> None:
-    raise StageError(f"{made} is being made by {holder}. Wait for it to end, or stop it; then run again.")
+def _refuse(target: Path, holder: str) -> None:
+    raise StageError(f"{target} is being made by {holder}. Wait for it to end, or stop it; then run again.")
 
 
-def _open_and_lock(path: Path, made: Path, wait: Wait) -> int:
+def _open_and_lock(path: Path, target: Path, wait: Wait) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # somebody removed the empty folder in between (Snakemake does, at its end)
+        except FileNotFoundError:  # the empty folder was removed in between (Snakemake does so at its end)
             continue
         except OSError as error:
             raise disk_error(path, error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder, _ = _said_by(handle)
+            holder, _ = _holder(handle)
             os.close(handle)
-            wait(made, holder)
+            wait(target, holder)
             continue
         except OSError as error:
             os.close(handle)
@@ -100,7 +100,7 @@ def _open_and_lock(path: Path, made: Path, wait: Wait) -> int:
         os.close(handle)  # its last holder removed the state folder between our open and our lock
 
 
-def _said_by(handle: int) -> tuple[str, str]:
+def _holder(handle: int) -> tuple[str, str]:
     who, _, launch = os.pread(handle, 1000, 0).decode(errors="replace").partition("\n")
     return who or "another process", launch
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """Its model, as the kernel says; "" where nothing does."""
+    """Returns the processor's model, or "" where it is not known."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""`module:attribute` strings to objects: how registry members and users' own parts are found."""
+"""From `module:attribute` strings to objects: how registry members and users' own parts are found."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from lightningrl.errors import ConfigError
 
 
 def resolve(reference: str) -> Any:
-    """The object that `module:attribute` names.
+    """Returns the object that `module:attribute` names.
 
-    Raises ConfigError when the string is none such, the module cannot be imported, or has no such attribute.
+    Raises ConfigError when the string has another form, or the module or the attribute does not exist.
     """
     module_name, colon, attribute = reference.partition(":")
     if not (colon and attribute and all(map(str.isidentifier, module_name.split(".")))):

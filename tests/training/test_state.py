@@ -15,7 +15,7 @@ from lightningrl.errors import CheckpointError, StageError
 from lightningrl.training import state as state_module
 from lightningrl.training import state_manifest
 from lightningrl.training.state import load_state, save_state
-from lightningrl.utils import files as io
+from lightningrl.utils import files
 
 FILE = "state-0-of-1.pt"
 
@@ -112,11 +112,11 @@ def test_no_flipped_byte_of_a_manifest_goes_unseen(tmp_path):
 
 def test_the_manifest_says_step_files_versions_and_fingerprint(tmp_path):
     save_state(tmp_path, 7, content(7), fingerprint={"seed": 3})
-    found = io.read_json(tmp_path / "step-000007" / "manifest.json")
+    found = files.read_json(tmp_path / "step-000007" / "manifest.json")
     path = tmp_path / "step-000007" / FILE
-    assert found["files"] == {FILE: {"bytes": path.stat().st_size, "sha256": io.sha256_file(path)}}
+    assert found["files"] == {FILE: {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}}
     assert (found["step"], found["fingerprint"]) == (7, {"seed": 3})
-    assert found["fingerprint_sha256"] == io.sha256_text('{"seed":3}')
+    assert found["fingerprint_sha256"] == files.sha256_text('{"seed":3}')
     assert found["versions"] == {"lightningrl": state_manifest.versions()["lightningrl"], "torch": torch.__version__}
 
 
@@ -124,7 +124,7 @@ def reseal(path, **changes):
     """Change a manifest and make its own hash right again."""
     manifest = json.loads(path.read_text()) | changes
     manifest.pop("sha256")
-    io.write_json(path, manifest | {"sha256": io.sha256_text(io.canonical_json(manifest))})
+    files.write_json(path, manifest | {"sha256": files.sha256_text(files.canonical_json(manifest))})
 
 
 @pytest.mark.parametrize("name", ["../step-000002/state-0-of-1.pt", "state.pt", "state-0-of-2.pt", "/etc/passwd"])
@@ -163,7 +163,7 @@ def test_deleting_the_damaged_state_as_told_goes_on_from_the_one_before(folder):
 def test_a_state_that_is_no_torch_file_is_an_error(folder):
     path = folder / "step-000004"
     (path / FILE).write_bytes(b"not torch")
-    reseal(path / "manifest.json", files={FILE: {"bytes": 9, "sha256": io.sha256_file(path / FILE)}})
+    reseal(path / "manifest.json", files={FILE: {"bytes": 9, "sha256": files.sha256_file(path / FILE)}})
     with pytest.raises(CheckpointError, match=r"step-000004/state-0-of-1\.pt cannot be read"):
         load_state(folder)
 
@@ -186,9 +186,9 @@ def test_a_kill_at_any_write_leaves_the_previous_state(folder, monkeypatch, at):
 
         return call
 
-    monkeypatch.setattr(state_module.io, "sha256_file", dying(io.sha256_file))
-    monkeypatch.setattr(state_module.io, "write_json", dying(io.write_json))
-    monkeypatch.setattr(state_module.io, "fsync_dir", dying(io.fsync_dir))
+    monkeypatch.setattr(files, "sha256_file", dying(files.sha256_file))
+    monkeypatch.setattr(files, "write_json", dying(files.write_json))
+    monkeypatch.setattr(files, "fsync_dir", dying(files.fsync_dir))
     with pytest.raises(Killed):
         save_state(folder, 6, content(6))
     monkeypatch.undo()
@@ -214,7 +214,7 @@ MESSAGE = r"cannot write .*: no space left on the disk \(.* free\).* free some s
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_full_disk_is_a_stage_error_and_the_previous_state_stays(folder, monkeypatch, number):
     """ENOSPC at the n-th fsync: of the state file, the manifest, the temporary folder, the folder after the rename."""
-    count, original = [], io.os.fsync
+    count, original = [], files.os.fsync
 
     def full(handle):
         count.append(handle)
@@ -222,7 +222,7 @@ def test_full_disk_is_a_stage_error_and_the_previous_state_stays(folder, monkeyp
             raise OSError(errno.ENOSPC, "No space left on device")
         return original(handle)
 
-    monkeypatch.setattr(io.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     if number == 4:  # durable but for the last folder entry: the new state is complete
         with pytest.raises(StageError, match=MESSAGE):
             save_state(folder, 6, content(6))
@@ -381,7 +381,7 @@ ON_A_FULL_DISK = """
 import sys
 from pathlib import Path
 import torch
-from lightningrl import io
+from lightningrl.utils import files
 from lightningrl.errors import StageError
 from lightningrl.training.state import load_state, save_state
 
@@ -397,7 +397,7 @@ for attempt in range(2):
     assert sorted(p.name for p in folder.iterdir()) == ["step-000001", "step-000002"]
     assert torch.equal(load_state(folder)["trainer"], big["trainer"])
 try:
-    io.write_jsonl(folder / "metrics.jsonl", [{"x": "y" * 1000}] * 500)
+    files.write_jsonl(folder / "metrics.jsonl", [{"x": "y" * 1000}] * 500)
 except StageError as error:
     print(error)
 assert not any(p.name.endswith(".tmp") for p in folder.iterdir())

@@ -1,8 +1,8 @@
-"""The control: more supervised block-diffusion training from the same base, for the compute another run spent.
+"""The control: more supervised block-diffusion training from the same base, with the compute that another run spent.
 
-What RL gains over it is what RL is for. The learning rate falls linearly to zero as the budget of token-forwards
-(a backward counted as two) is spent. Its checkpoint is the
-most accurate on validation: speed is not what it is trained for, and a control should be as strong as it can be.
+Only what RL gains over it is the merit of RL. The learning rate falls linearly to zero as the budget of token-forwards
+(a backward counts as two) is spent. Its checkpoint is the most accurate one on validation: it is not trained for speed,
+and a control should be as strong as it can be.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_GRAD_NORM = 1.0
 
 
 class MostAccurate(Selection):
-    """The checkpoint with the highest validation accuracy; of equals the last."""
+    """Selects the checkpoint with the highest validation accuracy, of equal ones the last."""
 
     rule = "highest validation accuracy; of equals the last"
 
@@ -34,7 +34,7 @@ class MostAccurate(Selection):
 
 
 class SupervisedTrainer:
-    """A `Trainer` (training/protocol.py) over the train split of the run's benchmark."""
+    """A `Trainer` (training/protocol.py) on the train split of the run's benchmark."""
 
     def __init__(self, setup: TrainSetup):
         self.setup = setup
@@ -46,7 +46,7 @@ class SupervisedTrainer:
 
     @property
     def spent(self) -> float:
-        """Share of the budget spent: compute where another run's is matched, else steps."""
+        """The share of the budget that is spent: of the other run's compute if there is one, else of the steps."""
         budget = self.setup.compute_budget
         return self.token_forwards / budget if budget else self.steps_done / self.setup.run.steps
 

@@ -1,7 +1,7 @@
-"""Supervised sequences: the chat prompt, the worked answer, the end token, pads to the block grid.
+"""Supervised sequences: the chat prompt, the worked answer, the end token, and pads up to the block grid.
 
-The pads after the end token are trained like the answer, as SDAR's are: that is how a model learns to fill the rest of
-its last block.
+The pads after the end token are trained like the answer, as in SDAR: so the model learns to fill the rest of its last
+block.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def build_corpus(
     render: Callable[[Example], Sequence[dict[str, str]]],
     block_size: int,
 ) -> list[TrainingSequence]:
-    """Sequences of all examples. Raises BenchmarkError when one has no worked answer."""
+    """Returns the sequences of all examples. Raises BenchmarkError when one has no worked answer."""
     unsolved = [example.uid for example in examples if example.solution is None]
     if unsolved:
         raise BenchmarkError(f"{unsolved[0]} has no worked answer: its benchmark cannot be trained on")

@@ -1,8 +1,9 @@
-"""The supervised objectives, as packed rows: block diffusion, and its autoregressive limit for the warm start.
+"""The supervised objectives as packed rows: block diffusion, and its autoregressive limit for the warm start.
 
-Block diffusion: of the m response tokens of a block, n are masked, n uniform in 1..m, which ones uniform; the loss of a
+Block diffusion masks n of the m response tokens of a block, with n uniform in 1..m and uniform places; the loss of a
 copy is m/n times its cross-entropy. That is SDAR's 1/t-weighted loss with the mask ratio stratified over its possible
-counts: the same expectation, without empty draws. Autoregressive: block size 1, every position masked once.
+counts: the same expectation without empty draws. The autoregressive limit has block size 1 and masks every position
+once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lightningrl.training.supervised.corpus import TrainingSequence
 def diffusion_row(
     sequence: TrainingSequence, block_size: int, copies: int, mask_token_id: int, rng: np.random.Generator
 ) -> tuple[PackedRow, np.ndarray]:
-    """The row and the weight of each scored token (in row order)."""
+    """Returns the row, and the weight of each scored token in row order."""
     prompt_len = len(sequence.prompt_ids)
     ids = np.concatenate([sequence.prompt_ids, sequence.response_ids])
     first = prompt_len // block_size
@@ -46,7 +47,7 @@ def diffusion_row(
 
 
 def autoregressive_row(sequence: TrainingSequence, mask_token_id: int) -> tuple[PackedRow, np.ndarray]:
-    """Block size 1: each response token from a mask token and the clean past."""
+    """Returns the row for block size 1, which predicts each response token from a mask token and the clean past."""
     ids = np.concatenate([sequence.prompt_ids, sequence.response_ids])
     positions = np.arange(len(sequence.prompt_ids), len(ids))
     row = PackedRow(
@@ -65,13 +66,13 @@ def supervised_backward(
     microbatch: int,
     workers: ThreadPoolExecutor | None = None,
 ) -> float:
-    """Add the gradient of the batch's mean weighted cross-entropy a maskable token; returns the mean, nats.
+    """Adds the gradient of the mean weighted cross-entropy per maskable token; returns that mean, nats.
 
-    The mean is over the whole batch, whatever `microbatch`: the sequences of one forward, which are of similar cost.
-    workers: threads that compute micro-batches side by side, each with one thread of torch's. Gradients are added in
-    the order of the micro-batches, so the number of threads changes no bit of the result. Unlike threads inside a
-    matrix product, they wait for each other once a step instead of hundreds of times, which is what makes the step
-    slow as soon as another process wants the same cores.
+    The mean is over the whole batch; `microbatch` is the number of sequences of one forward, which have similar costs.
+    workers: threads that compute micro-batches side by side, each with one thread of torch. Gradients are added in the
+    order of the micro-batches, so the number of threads changes no bit of the result. Unlike threads inside a matrix
+    product, which wait for each other hundreds of times in a step and are slow as soon as another process uses the same
+    cores, these wait once. Raises TrainingError when the mean is not finite.
     """
     ordered = sorted(rows, key=lambda item: item[0].num_tokens)
     total_weight = float(sum(weight.sum() for _, weight in rows))
@@ -83,7 +84,7 @@ def supervised_backward(
         return float(loss.detach()), torch.autograd.grad(loss, weights)
 
     mean = 0.0
-    # The longest is handed out first, so that it is not what everybody waits for at the end.
+    # The longest begins first, so that nobody waits for it at the end.
     found = map(gradients, chunks) if workers is None else reversed(list(workers.map(gradients, reversed(chunks))))
     for loss, gradient in found:
         mean += loss
@@ -97,7 +98,7 @@ def supervised_backward(
 
 
 def weighted_cross_entropy(model: Transformer, rows: Sequence[tuple[PackedRow, np.ndarray]]) -> Tensor:
-    """Sum over the rows' scored tokens of weight times -log p, nats; differentiable scalar."""
+    """Returns the sum over the rows' scored tokens of weight times -log p, nats: a differentiable scalar."""
     packed = pack([row for row, _ in rows], model.lm_head.weight.device)
     logp_n, _ = token_scores(model, packed)
     weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(logp_n)

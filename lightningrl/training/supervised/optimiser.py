@@ -1,4 +1,4 @@
-"""Muon for the layers' matrices, AdamW for embeddings, head and norms: torch's own, under one learning-rate factor."""
+"""torch's Muon for the layers' matrices and AdamW for embeddings, head and norms, under one learning-rate factor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightningrl.models.transformer import Transformer
 
 
 class SupervisedOptimiser:
-    """Both optimisers as one; `step(factor)` scales both learning rates."""
+    """Both optimisers as one."""
 
     def __init__(self, model: Transformer, learning_rate: float, muon_learning_rate: float):
         matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
@@ -22,7 +22,7 @@ class SupervisedOptimiser:
         ]
 
     def step(self, factor: float) -> None:
-        """Apply the gradients at `factor` times the configured rates, then clear them."""
+        """Applies the gradients at `factor` times the configured rates, then clears them."""
         for optimiser, rate in self.parts:
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor

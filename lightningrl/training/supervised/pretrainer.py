@@ -1,8 +1,8 @@
 """Pre-training of the miniature's base: an autoregressive warm start, then block diffusion.
 
-This is SDAR's own recipe in small. The learning rates of a phase are constant, and fall linearly to zero over its
-`decay`. An exponential moving average of the weights over the diffusion phase is validated and shipped. All draws are
-keyed by (seed, step), so the base depends on the seed and the config alone.
+This is SDAR's own recipe on a small scale. The learning rates of a phase are constant, and fall linearly to zero over
+its `decay`. An exponential moving average of the weights over the diffusion phase is validated and shipped. All draws
+are keyed by (seed, step), so the base depends on the seed and the config alone.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAX_GRAD_NORM = 1.0
 class Pretrainer:
     """A `Trainer` (training/protocol.py).
 
-    corpora: sequences by benchmark; shares: their part of each batch; validate: a model's figures by name, of which
-    `accuracy_pct` is shown; workers: threads that compute micro-batches side by side.
+    corpora: sequences by benchmark. validate: returns a model's figures by name, of which `accuracy_pct` is shown.
+    workers: threads that compute micro-batches side by side.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Pretrainer:
 
     @property
     def averaged(self) -> Transformer:
-        """The model with the averaged weights: the base."""
+        """The model with the averaged weights, which becomes the base."""
         return cast(Transformer, self.average.module)
 
     @property
     def phase(self) -> str:
-        """Of the step about to be taken: `autoregressive`, `diffusion`."""
+        """The phase of the next step: `autoregressive` or `diffusion`."""
         return "diffusion" if self._diffusion_steps >= 0 else "autoregressive"
 
     @property
@@ -71,11 +71,11 @@ class Pretrainer:
 
     @property
     def _diffusion_steps(self) -> int:
-        """Diffusion steps already taken; negative in the warm start."""
+        """The number of diffusion steps taken; negative in the warm start."""
         return self.steps_done - self.config.autoregressive.steps
 
     def _factor(self, plan: Phase) -> float:
-        """Factor of the learning rates at the step about to be taken: warm-up, the phase's own rate, its decay."""
+        """Returns the factor of the learning rates at the next step: warm-up, the phase's own rate, its decay."""
         warm = min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
         left = -self._diffusion_steps if self._diffusion_steps < 0 else plan.steps - self._diffusion_steps
         falling = plan.decay * plan.steps
@@ -133,7 +133,7 @@ class Pretrainer:
 
 
 def split_counts(shares: Mapping[str, float], total: int) -> dict[str, int]:
-    """`total` divided by shares, largest remainder first; the counts add up."""
+    """Returns `total` divided by shares, with the largest remainders rounded up; the counts add up."""
     exact = {name: share * total for name, share in shares.items()}
     counts = {name: int(value) for name, value in exact.items()}
     for name in sorted(exact, key=lambda name: counts[name] - exact[name])[: total - sum(counts.values())]:
