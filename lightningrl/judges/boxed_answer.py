@@ -1,9 +1,9 @@
 """Judge a final answer in `\\boxed{...}` as a number or as text.
 
-`example.gold = {"answer": "36"}`. The answer is the last complete box of the response that is not empty. Integers and
+The gold data is `{"answer": "36"}`. The answer is the last complete box of the response that is not empty. Integers and
 decimals are equal when they are the same number as written: blanks, a leading +, thousands commas, leading zeros and a
-fraction's trailing zeros do not matter. Everything else is compared as text, blanks collapsed. It does no mathematics:
-fractions, percentages, units, currency signs and LaTeX are text, and 1/2 is not 0.5.
+fraction's trailing zeros do not matter. Everything else is compared as text with collapsed blanks. The judge does no
+mathematics: fractions, percentages, units, currency signs and LaTeX are text, and 1/2 is not 0.5.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _NUMBER = re.compile(r"([+-]?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?")
 
 
 class BoxedJudge:
-    """Judges boxed answers. See `lightningrl.judges.protocol.Judge`."""
+    """A judge of boxed answers; see `lightningrl.judges.protocol.Judge`."""
 
     graded = False
     needs_jail = False
 
     def __init__(self, workers: int = 1) -> None:
-        """`workers` is part of every judge's signature; comparing strings needs none."""
+        """Ignores `workers`, which is part of every judge's signature: comparing strings needs none."""
 
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
-        """Verdicts in order: 1.0 or 0.0; `unparsable` without a complete box, `gold_error` without a gold answer."""
+        """Returns verdicts in order: 1.0, 0.0, `unparsable` without a complete box, `gold_error` without gold data."""
         check_lengths(examples, responses)
         verdicts: dict[tuple[object, str], Verdict] = {}
         keys = [(_gold_answer(example), response) for example, response in zip(examples, responses, strict=True)]
@@ -42,7 +42,7 @@ class BoxedJudge:
         return [verdicts[key] for key in keys]
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Does nothing: the judge has no resources."""
 
 
 def _gold_answer(example: Example) -> str | None:
@@ -67,10 +67,10 @@ def _judge_one(gold: str | None, response: str) -> Verdict:
 
 
 def extract_boxed(text: str) -> str | None:
-    r"""What is inside the last complete box that is not empty: the one that opens last. Linear in the text.
+    r"""Returns the content of the last complete box that is not empty (the one that opens last), or None.
 
-    Escaped braces (`\{`, `\}`) are text. Where no box has braces, `\boxed 5` boxes the number or letter behind it.
-    None: there is no such box.
+    Escaped braces (`\{`, `\}`) are text. If no box has braces, `\boxed 5` boxes the number or letter after it. Linear
+    in the text.
 
     >>> extract_boxed(r"so \boxed{3} no, \boxed{\frac{1}{2}} as \boxed{4")
     '\\frac{1}{2}'
@@ -80,9 +80,9 @@ def extract_boxed(text: str) -> str | None:
 
 
 def extract_boxes(text: str) -> list[str]:
-    r"""What is inside every complete box that is not empty, as they open; of boxes in one another, the inner ones.
+    r"""Returns the content of every complete box that is not empty, in the order of opening; see `extract_boxed`.
 
-    See `extract_boxed`.
+    Of nested boxes only the inner ones count.
 
     >>> extract_boxes(r"\boxed{1}, \boxed{} or \boxed{x=\boxed{2}}")
     ['1', '2']
@@ -103,7 +103,7 @@ def extract_boxes(text: str) -> list[str]:
 
 
 def normalise(answer: str) -> str:
-    """The form in which two answers are compared; see the module.
+    """Returns the form in which two answers are compared; see the module.
 
     >>> normalise(" +1,036.50 "), normalise("-0"), normalise("x  = 2")
     ('1036.5', '0', 'x = 2')

@@ -1,9 +1,10 @@
-r"""What the published grader says of two extracted answers: its string rules, kept to tell grader from method.
+r"""The published grader's string rules for two extracted answers, which separate its effect from the method's.
 
-The second judge column, never a reward. It knows no algebra: the released code's symbolic comparison always fails with
-the packages it pins, so that two string forms are left. It calls `(1,2)` and `(12)` equal, `10\%` and `10`, `3 cm` and
-`3 m`, `x=5` and `5`; and `\frac{2}{4}` and `\frac12` different. Source: reward/math_utils.py of LightningRL's release
-(after Hendrycks et al., 2021, and Lewkowycz et al., 2022), described here, not copied. Linear; never raises.
+They give the second judge column and never a reward. They know no algebra: the released code's symbolic comparison
+always fails with its pinned packages, which leaves two string forms. They call `(1,2)` and `(12)` equal, `10\%` and
+`10`, `3 cm` and `3 m`, `x=5` and `5`; but `\frac{2}{4}` and `\frac12` different. Source: reward/math_utils.py of
+LightningRL's release (after Hendrycks et al., 2021, and Lewkowycz et al., 2022), described here, not copied. Linear in
+the text; never raises.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 
 MAX_CHARS = 100_000
-"""Longer answers are not compared but as they are."""
+"""Longer answers are compared as they are."""
 
 _DROPPED = ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$", "$", ",")
 _FRAC = re.compile(r"\\frac(?:([^{}\\\s])([^{}\\\s])|([^{}\\\s])(?=\{))")
@@ -22,11 +23,11 @@ _WORDS = (
     "childrentickets", "multiples", "\\text{s}", "\\text{.}", "\\text{}^2", "\\text{}^3", "\\text{}", "\\mathrm{th}",
     "^\\circ", "^{\\circ}", "\\;", ",\\!", "{,}", '"', "\\dots",
 )  # fmt: skip
-"""What Minerva's normalisation leaves out (Lewkowycz et al., 2022, appendix)."""
+"""The words that Minerva's normalisation removes (Lewkowycz et al., 2022, appendix)."""
 
 
 def published_equal(one: str, other: str) -> bool:
-    r"""Whether the published rules take two answers for one.
+    r"""Whether the published rules call two answers equal.
 
     >>> published_equal("(1,2)", "(12)"), published_equal(r"10\%", "10"), published_equal(r"\frac{2}{4}", r"\frac12")
     (True, True, False)

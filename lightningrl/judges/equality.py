@@ -1,9 +1,9 @@
-"""When two plain values are the same answer.
+"""Equality of two plain values as answers.
 
-As Python's `==` says, with two exceptions, at any depth: a bool is never a number, and NaN is the same answer as NaN.
-So numbers of any kind are the same when their values are exactly equal (1, 1.0 and Decimal("1.0"); there is no
-tolerance), sets and the keys and items of dicts are compared as sets, and a list is never a tuple, a range, or a dict's
-values. The values come from `lightningrl.sandbox.codec`: exact types only, bounded in depth and size.
+It is Python's `==` with two exceptions, at any depth: a bool never equals a number, and NaN equals NaN. So numbers of
+any kind are equal when their values are exactly equal (1, 1.0 and Decimal("1.0"); there is no tolerance), sets and the
+keys and items of dicts are compared as sets, and a list never equals a tuple, a range, or a dict's values. The values
+come from `lightningrl.sandbox.codec`: exact types only, bounded in depth and size.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def same(expected: Any, found: Any) -> bool:
 
 
 def _members(values: Any) -> set[tuple[Any, ...]] | None:
-    """None: one of them cannot be in a set (a value of a dict's items)."""
+    """Returns the set of the values' stand-ins; None if one of them (a value of a dict's items) is unhashable."""
     try:
         return {_typed(value) for value in values}
     except TypeError:
@@ -51,7 +51,7 @@ def _members(values: Any) -> set[tuple[Any, ...]] | None:
 
 
 def _typed(key: Any) -> tuple[Any, ...]:
-    """A hashable stand-in under which Python's equality is ours: (True,) and (1,) differ, NaN equals itself."""
+    """Returns a hashable stand-in with our equality: (True,) and (1,) differ, NaN equals itself."""
     if type(key) in _NUMBERS:
         return ("number", key) if key == key else ("nan",)
     if type(key) is tuple:

@@ -1,4 +1,4 @@
-"""What a judge is: responses in, verdicts out, in batches. No judge knows rewards or training."""
+"""The interface of a judge: batches of responses in, verdicts out. No judge knows rewards or training."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from lightningrl.types import Example, Verdict
 
 
 class Judge(Protocol):
-    """Decides whether responses answer their examples. Thread use: one `judge` call at a time.
+    """A judge decides whether responses answer their examples. Only one `judge` call may run at a time.
 
-    A judge is made with `workers=n`: how many processes of its own it may use at a time.
+    Its constructor takes `workers=n`, the number of processes that it may use at the same time.
     """
 
     graded: bool
-    """Whether a verdict's value is a fraction (of tests passed) that RL rewards as such, not just right or wrong."""
+    """Whether RL rewards a verdict's value, a fraction of passed tests, and not just right or wrong."""
 
     needs_jail: bool
-    """Whether it runs programs that the model wrote."""
+    """Whether it runs model-written programs."""
 
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
-        """One verdict for each (example, response), in order; identical pairs are judged once.
+        """Returns one verdict per (example, response), in order; identical pairs are judged once.
 
-        Responses are text up to the first stop token, special tokens removed; anything may be in them. A response
-        that cannot be judged has a status that says so. A judge that cannot do its work raises; it never scores 0.
+        Responses are arbitrary text up to the first stop token, without special tokens. The status reports a response
+        that cannot be judged. A judge that cannot work raises an error; it never scores 0.
         """
         ...
 
     def close(self) -> None:
-        """Free threads and processes; the judge is not used afterwards."""
+        """Frees threads and processes; the judge must not be used afterwards."""
         ...
 
 
 def check_lengths(examples: Sequence[Example], responses: Sequence[str]) -> None:
     """Raises ValueError unless there is one response for each example."""
     if len(examples) != len(responses):
-        raise ValueError(f"found {len(examples)} examples and {len(responses)} responses: expected one each")
+        raise ValueError(f"found {len(examples)} examples and {len(responses)} responses: expected one of each")

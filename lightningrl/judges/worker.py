@@ -1,9 +1,9 @@
-"""A helper process that answers lines with lines: killed when it is late, started anew when it is dead.
+"""A worker process that answers lines with lines: it is killed when it is late and restarted when it is dead.
 
-Judging may hang, run out of memory or crash the interpreter (a power tower, a recursive parse), so it is done in
-processes that can be lost. Messages are JSON objects, one a line. The process takes its channels with `channels()`
-first thing, so that nothing a library prints can be mistaken for an answer. Not thread-safe: one conversation at a
-time; a pool has one `Worker` for each of its threads.
+Judging may hang, run out of memory or crash the interpreter (a power tower, a recursive parse), so it runs in processes
+that may be lost. Messages are JSON objects, one per line. The process first takes its channels with `channels()`, so
+that nothing a library prints can be mistaken for an answer. A worker is not thread-safe: it has one conversation at a
+time, and a pool has one `Worker` for each of its threads.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pathlib import Path
 from typing import IO, Any
 
 MAX_LINE_BYTES = 16 * 2**20
-_ASK_S = 0.1
+_POLL_S = 0.1
 
 
 class WorkerLost(Exception):
-    """The process died, or sent something that is no message; it is gone, the next `send` starts another."""
+    """The process died or sent an invalid message. It has ended; the next `send` starts another."""
 
 
 class WorkerLate(Exception):
-    """No answer by the deadline; the process was killed, the next `send` starts another."""
+    """No answer arrived by the deadline. The process was killed; the next `send` starts another."""
 
 
 class Worker:
-    """One helper process, started at the first `send`.
+    """One worker process, which the first `send` starts.
 
     >>> worker = Worker(("cat",))
     >>> worker.send({"x": 1}, time.monotonic() + 60)
@@ -44,7 +44,7 @@ class Worker:
     """
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """argv: the command; environment: all of its environment (default: none but PATH)."""
+        """Takes the command and its whole environment (default: PATH only)."""
         self._argv = list(argv)
         self._environment = {"PATH": os.defpath} if environment is None else dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,13 +52,13 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """Of the living process; None before the first message and after a loss."""
+        """The id of the running process; None before the first message and after a loss."""
         return None if self._process is None else self._process.pid
 
     def send(self, message: Mapping[str, Any], deadline: float) -> None:
-        """Send one message. deadline: in `time.monotonic()` seconds. Starts the process when there is none.
+        """Sends one message by a deadline in `time.monotonic()` seconds, starting the process if there is none.
 
-        Raises WorkerLost when it died meanwhile, WorkerLate when it does not read; it is killed either way.
+        Raises WorkerLost when it has died and WorkerLate when it does not read; in both cases it is killed.
         """
         line = memoryview(json.dumps(message).encode() + b"\n")
         if self._process is None:
@@ -75,10 +75,10 @@ class Worker:
                     line = line[os.write(handle, line) :]
                 except OSError as error:
                     code = self.close()
-                    raise WorkerLost(f"the judge's helper process ended (exit code {code})") from error
+                    raise WorkerLost(f"the judge's worker process ended (exit code {code})") from error
 
     def cpu_seconds(self) -> float:
-        """Processor time of the process so far; 0 when there is none."""
+        """Returns the processor time of the process so far; 0 if there is none."""
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -86,8 +86,9 @@ class Worker:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def receive(self, deadline: float, is_over: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-        """The next message. deadline: in `time.monotonic()` seconds; from then on `is_over` is asked ten times a second
-        whether to give up. Raises WorkerLate or WorkerLost.
+        """Returns the next message, or raises WorkerLate or WorkerLost.
+
+        From the deadline, in `time.monotonic()` seconds, `is_over` decides ten times per second whether to give up.
         """
         if self._process is None:
             raise WorkerLost("no message was sent")
@@ -97,7 +98,7 @@ class Worker:
             selector.register(stream, selectors.EVENT_READ)
             while b"\n" not in self._read:
                 rest = deadline - time.monotonic()
-                if not selector.select(rest if rest > 0 else _ASK_S):
+                if not selector.select(rest if rest > 0 else _POLL_S):
                     if time.monotonic() < deadline or not is_over():
                         continue
                     self.close()
@@ -106,24 +107,24 @@ class Worker:
                 self._read += data
                 if not data or len(self._read) > MAX_LINE_BYTES:
                     code = self.close()
-                    raise WorkerLost(f"the judge's helper process ended (exit code {code})")
+                    raise WorkerLost(f"the judge's worker process ended (exit code {code})")
         line, _, rest = self._read.partition(b"\n")
         self._read = bytearray(rest)
         try:
             message = json.loads(line)
         except ValueError as error:
             self.close()
-            raise WorkerLost(f"the judge's helper process sent no message: {error}") from error
+            raise WorkerLost(f"the judge's worker process sent an invalid message: {error}") from error
         return message
 
     def close(self) -> int | None:
-        """Kill the process; its exit code. The worker may be used again."""
+        """Kills the process and returns its exit code. The worker may be used again."""
         process, self._process = self._process, None
         self._read.clear()
         if process is None:
             return None
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its children too: it is the first of a session of its own
+            os.killpg(process.pid, signal.SIGKILL)  # its children too: it leads its own session
         code = process.wait()
         for stream in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
@@ -131,7 +132,7 @@ class Worker:
         return code
 
     def start(self) -> None:
-        """Start the process; `send` does it where it is forgotten."""
+        """Starts the process; `send` does so if there is none."""
         self._process = subprocess.Popen(
             self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=self._environment, start_new_session=True, bufsize=0,
@@ -141,7 +142,7 @@ class Worker:
 
 
 def channels(memory_bytes: int) -> tuple[IO[str], IO[str]]:
-    """In the process: where messages come from and go to; 0 and 1 become /dev/null, memory is bounded from now on."""
+    """Returns the process's message channels, connects 0 and 1 to /dev/null, and bounds its memory."""
     source, sink = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lightningrl.judges.math.judge import MathJudge
 from lightningrl.sandbox.jail import probe
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sandbox"))
@@ -20,3 +21,11 @@ def jail_level() -> str:
         skip_or_fail([str(reason) for _, reason in report.tried])
     assert report.level is not None
     return report.level
+
+
+@pytest.fixture(scope="session")
+def judge():
+    """The judge of mathematics, for the modules that do not define their own judge."""
+    judge = MathJudge(workers=2)
+    yield judge
+    judge.close()

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.judges.math.finished import unfinished
-from lightningrl.judges.math.judge import MathJudge
 from lightningrl.judges.math.question import read_question
 from lightningrl.judges.math.text import clean
 from lightningrl.judges.math.tree import read
@@ -62,13 +61,6 @@ ASKED = [
     ("Find the point we mean.", "(4,6)", [r"(\frac82, 6)", r"\begin{pmatrix}4\\6\end{pmatrix}"],
      ["(1+3,2+4)", "(4,6+0)"]),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def judge():
-    judge = MathJudge(workers=2)
-    yield judge
-    judge.close()
 
 
 def judged(judge, cases):

@@ -84,10 +84,10 @@ def test_helpers_killed_in_the_middle_are_started_anew():
     def killer():
         draw = random.Random(0)
         while len(kills) < 8 and not stop.wait(draw.uniform(0.3, 0.6)):
-            for helper in judge._all:
-                if helper.worker.pid is not None and draw.random() < 0.5:
-                    os.kill(helper.worker.pid, signal.SIGKILL)
-                    kills.append(helper.worker.pid)
+            for worker in judge._workers:
+                if worker.process.pid is not None and draw.random() < 0.5:
+                    os.kill(worker.process.pid, signal.SIGKILL)
+                    kills.append(worker.process.pid)
 
     judge.judge([example("1")] * 2, [boxed("2-1"), boxed("3-2")])
     thread = threading.Thread(target=killer)
@@ -99,7 +99,7 @@ def test_helpers_killed_in_the_middle_are_started_anew():
         thread.join()
     assert all(v.status in ("ok", "crashed") for v in found), [v for v in found if v.status not in ("ok", "crashed")]
     assert sum(v.correct for v in found) >= 110
-    os.kill(judge._all[0].worker.pid or judge._all[1].worker.pid, signal.SIGKILL)
+    os.kill(judge._workers[0].process.pid or judge._workers[1].process.pid, signal.SIGKILL)
     assert judge.judge([example("7")] * 2, [boxed("3+4"), boxed("4+3")])[0].correct
     judge.close()
 
@@ -125,8 +125,8 @@ def test_the_rules_and_a_helper_agree():
     assert [v.correct for v in by_helper.judge(examples, responses)] == [
         v.correct for v in by_rules.judge(examples, responses)
     ]
-    assert by_helper._all[0].worker.pid is not None
-    assert by_rules._all[0].worker.pid is None and by_rules._all[1].worker.pid is None
+    assert by_helper._workers[0].process.pid is not None
+    assert by_rules._workers[0].process.pid is None and by_rules._workers[1].process.pid is None
     by_helper.close()
     by_rules.close()
 
@@ -151,7 +151,7 @@ def test_uneven_batches_and_no_workers_are_refused(judge):
 def test_nothing_stays_behind():
     judge = MathJudge(workers=1)
     judge.judge([example()], [boxed("2+2")])
-    pid = judge._all[0].worker.pid
+    pid = judge._workers[0].process.pid
     judge.close()
     assert not Path(f"/proc/{pid}").exists()
 

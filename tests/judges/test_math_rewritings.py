@@ -25,8 +25,8 @@ from math_rewritings.cases import (
     keeping_cases,
     report,
 )
+from math_rewritings.gold_generators import generated_golds
 from math_rewritings.golds import Gold, read
-from math_rewritings.made import made_golds
 from math_rewritings.registry import CHANGING, KEEPING
 
 from lightningrl.benchmarks.fetch import Origins, obtain
@@ -62,7 +62,7 @@ def check(cases: Sequence[Case], expected: bool, at_least: int) -> None:
 
 
 def test_rewritings_that_keep_the_meaning_are_right():
-    cases = keeping_cases(made_golds(), seed=0, most=2, layouts=60, combined=3) + identity_cases(seed=0, count=4)
+    cases = keeping_cases(generated_golds(), seed=0, most=2, layouts=60, combined=3) + identity_cases(seed=0, count=4)
     kinds = Counter(case.kind for case in cases)
     unused = [name for name in [*KEEPING, *(f"layout: {name}" for name in LAYOUTS)] if kinds[name] < 2]
     assert not unused, f"these apply to no gold and test nothing: {unused}"
@@ -70,7 +70,7 @@ def test_rewritings_that_keep_the_meaning_are_right():
 
 
 def test_rewritings_that_change_the_meaning_are_wrong():
-    cases = changing_cases(made_golds(), seed=0, most=2) + copied_cases(seed=0, count=12)
+    cases = changing_cases(generated_golds(), seed=0, most=2) + copied_cases(seed=0, count=12)
     cases += difference_cases(seed=0, count=4)
     kinds = Counter(case.kind for case in cases)
     unused = [name for name in CHANGING if kinds[name] < 4]

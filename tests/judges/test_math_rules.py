@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.judges.math.judge import MathJudge
 from lightningrl.judges.math.rules import equal, number
 from lightningrl.judges.math.text import Unreadable, clean
 from lightningrl.types import Example
@@ -117,13 +116,6 @@ DIFFERENT = [
     (r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
     ("4", "Can not extract the answer!"), ("1/2", "0"), ("0", "5-5.1"),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def judge():
-    judge = MathJudge(workers=2)
-    yield judge
-    judge.close()
 
 
 def verdicts(judge, pairs):

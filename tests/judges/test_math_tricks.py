@@ -9,15 +9,7 @@ import mpmath
 import pytest
 
 from lightningrl.judges.boxed_answer import extract_boxes
-from lightningrl.judges.math.judge import MathJudge
 from lightningrl.types import Example
-
-
-@pytest.fixture(scope="module")
-def judge():
-    judge = MathJudge(workers=2)
-    yield judge
-    judge.close()
 
 
 def paid(judge, cases):

@@ -1,8 +1,8 @@
-"""Attacks on the program that comes next in the same jail. What each does, as the body of `attack()`.
+"""Attacks on the next program in the same jail, each as the body of `attack()`.
 
-Standard library only, as `containment.py`. What a plain program may do is judged as usual, and what comes next looks
-for traces. The rest is tried twice: to see that the filter ends it before it has an effect; and without the filter, to
-see that the jail is then found unclean, or that the attack has failed by itself.
+Standard library only, like `containment.py`. What a plain program may do is judged as usual, and the next program looks
+for traces. Everything else is tried twice: the filter must end it before it has an effect; without the filter, the jail
+must be found unclean, or the attack must fail by itself.
 """
 
 import functools
@@ -136,7 +136,7 @@ LEAVES_NOTHING = {
     "leave a thread", "leave a socket by an abstract name", "lock a file", "watch the work folder",
     "leave a port in use", "mark the work folder", "leave a hidden file behind a descriptor",
 }  # fmt: skip
-"""Of these nothing outlives the program's process but, for a minute, a port, which the filter alone is against: the
+"""These leave nothing after the program's process, except a port for a minute, which only the filter prevents: the
 first process of a namespace gets no such signal from inside."""
 _ALLOW_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 """A filter that returns SECCOMP_RET_ALLOW."""
@@ -174,7 +174,7 @@ def look():
 
 
 def look(level: str, jails: JailPool | None = None) -> Any:
-    """All that a plain program can see of where it runs, but for its number."""
+    """Returns everything that a plain program can see of its environment, except its process number."""
     results = run_calls(LOOK, "look", [()], level=level, pool=jails)
     assert results.status == "ok" and results.calls[0].error is None, results
     return results.calls[0].value
@@ -182,14 +182,14 @@ def look(level: str, jails: JailPool | None = None) -> Any:
 
 @functools.cache
 def first_look(level: str) -> Any:
-    """In a jail of its own."""
+    """Returns what a program sees in its own jail."""
     return look(level)
 
 
 def expect_nothing_new(level: str, jails: JailPool) -> None:
-    """The next program sees what one in a jail of its own has seen, and has as much memory.
+    """Checks that the next program sees what one in its own jail sees, and has as much memory.
 
-    An interpreter takes a MiB more or less of its memory from start to start, as its addresses fall.
+    The memory of an interpreter varies by about a MiB between starts, with its addresses.
     """
     expected, found = first_look(level), look(level, jails)
     changes = {key: (expected[key], found[key]) for key in expected if expected[key] != found[key]}
@@ -198,7 +198,7 @@ def expect_nothing_new(level: str, jails: JailPool) -> None:
 
 
 def run_between(title: str, level: str) -> None:
-    """One of BETWEEN, in a jail that has had a program, and has others afterwards."""
+    """Runs one attack of BETWEEN in a jail that runs other programs before and after it."""
     jails = JailPool()
     try:
         look(level, jails)
@@ -233,7 +233,7 @@ def _is_found(title: str, level: str, jails: JailPool) -> None:
 
 
 def attempt(body: str, level: str, jails: JailPool) -> Run:
-    """One attempt in a jail of the pool, without another one in a jail of its own."""
+    """Runs one attack in a jail of the pool, without a second run in its own jail."""
     limits = Limits(wall_s=20)
     make = functools.partial(
         session.make_request, "calls", _attack_of(body), limits, entry_point="attack", calls=["[]"]
@@ -253,4 +253,4 @@ BETWEEN: dict[str, Callable[[str, JailPool], None]] = {
     **{f"refused: {title}": functools.partial(_is_refused, body) for title, body in REFUSED.items()},
     **{f"found without the filter: {title}": functools.partial(_is_found, title) for title in REFUSED},
 }
-"""Title -> what is tried, at a level, with a pool."""
+"""Maps a title to an attack, which takes a level and a pool."""

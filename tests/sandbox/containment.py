@@ -1,9 +1,8 @@
-"""Every check of a jail's containment, for this process or as a program: in jails of their own and in those of a pool.
+"""Every check of a jail's containment, in this process or as a program, in separate jails and in those of a pool.
 
 Checks are functions that raise AssertionError when an attack has an effect; each is self-contained and leaves nothing
 behind. Standard library only, so that a child of another user and interpreter can run them: `python containment.py
-LEVEL`
-prints `{"fault": why the level does not hold, or null, "checks": {"title": null or "traceback"}}`.
+LEVEL` prints `{"fault": why the level does not hold, or null, "checks": {"title": null or "traceback"}}`.
 """
 
 import ctypes
@@ -25,11 +24,11 @@ ATTACKS = (attacks_reach, attacks_load, attacks_verdict)
 
 
 SHARED = [title for title in CHECKS if title not in BY_THE_CLOCK]
-"""Those that are made with a pool too."""
+"""The checks that run with a pool too."""
 
 
 def run_all(level: str) -> dict[str, str | None]:
-    """Every check's traceback, or None where it passed; with a pool, the title ends in `, shared`."""
+    """Returns every check's traceback, or None if it passed; with a pool, the title ends in `, shared`."""
     report = {title: _run(run_check, title, level) for title in CHECKS}
     if can_be_shared(level):
         report |= {f"{title}, shared": _run(run_check, title, level, shared=True) for title in SHARED}

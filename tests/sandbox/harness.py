@@ -1,6 +1,6 @@
-"""The checks on jails by name, the level they run at, and what they look at on the host. Standard library only.
+"""The checks on jails by name, the level at which they run, and the host's state. Standard library only.
 
-A check holds a level to its own promise: where levels differ, it asks `guarantees()`.
+A check holds a level to its own guarantees: where levels differ, it calls `guarantees()`.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from lightningrl.sandbox.levels import Guarantees, make_level
 CHECKS: dict[str, Callable[[], None]] = {}
 BY_THE_CLOCK: set[str] = set()
 MARK = 60 * 2**20 + os.getpid() % 2**22
-"""A size of the working folder that no other process's jails have: it is in the command lines of this one's."""
+"""A size of the working folder that marks the jails of this process in their command lines."""
 SHORT = Limits(wall_s=1.0, disk_bytes=MARK)
-"""For what is to be stopped by the clock."""
+"""The limits for programs that the clock must stop."""
 LONG = Limits(wall_s=120.0, disk_bytes=MARK)
-"""For what ends by itself, on a machine however busy."""
+"""The limits for programs that end by themselves, even on a busy machine."""
 GONE_S = 120.0
-"""For what must go by itself to be gone: processes, files. It ends what hangs and decides nothing else."""
+"""The time for processes and files to disappear by themselves; it only ends hanging tests."""
 HONEST = "def add(a, b):\n    return a + b\n"
 _level = ["bwrap"]
 _pool: list[JailPool | None] = [None]
@@ -48,13 +48,13 @@ def check(function: Callable[[], None]) -> Callable[[], None]:
 
 
 def by_the_clock(function: Callable[[], None]) -> Callable[[], None]:
-    """It waits for a time limit, which is the same clock in a jail of its own and in one of a pool."""
+    """Registers a check that waits for a time limit, whose clock is the same in all kinds of jails."""
     BY_THE_CLOCK.add(function.__name__)
     return check(function)
 
 
 def guarantees() -> Guarantees:
-    """What the level under test promises beyond what all do."""
+    """Returns the guarantees of the level under test beyond those of all levels."""
     return make_level(_level[0]).guarantees
 
 
@@ -67,11 +67,10 @@ def run_script(source: str, stdin: str, limits: Limits = LONG) -> ScriptResult:
 
 
 def run_check(title: str, level: str, *, shared: bool = False) -> None:
-    """The check at a level; the host must be afterwards what it was before.
+    """Runs a check at a level; the host must be unchanged afterwards.
 
-    shared: with a pool of jails, in one that has had an innocent program already and has another one afterwards, which
-    must get its due. Files and sockets of the jails' users may be another's on this machine, whose jails come and go
-    meanwhile: nothing new may be there to stay.
+    With `shared` it runs in a jail of a pool that runs an innocent program before and after it, which must be judged
+    correctly. Other jails on this machine may have the same users, and come and go: nothing new may stay.
     """
     _level[0] = level
     before = host_state()
@@ -99,14 +98,14 @@ def _expect_an_honest_program_to_be_right() -> None:
 
 
 def close_pool() -> None:
-    """The jails of the pool that wait are gone; what comes next begins with none."""
+    """Ends the waiting jails of the pool; the next program starts without one."""
     if _pool[0] is not None:
         _pool[0].close()
         _pool[0] = JailPool()
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What is new, of sets; what is other, of the rest."""
+    """Returns the new elements of sets, and the differences of other values."""
     changes = {}
     for key, now in after.items():
         if isinstance(now, set):
@@ -118,13 +117,13 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 
 def _still(earlier: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """Of the earlier changes those that are so now: others' jails come meanwhile, and go."""
+    """Returns the earlier changes that remain, since jails of other processes come and go."""
     same = {key: earlier[key] & now[key] if isinstance(now[key], set) else now[key] for key in earlier.keys() & now}
     return {key: change for key, change in same.items() if change}
 
 
 def value_of(source: str, *args: object, limits: Limits = LONG) -> Any:
-    """What the program's `attack(*args)` returned; it must have returned."""
+    """Returns the value of the program's `attack(*args)`, which must return."""
     results = run_calls(_WITH_ERROR_NAMES + source, "attack", [args], limits)
     assert results.status == "ok" and results.calls[0].error is None, results
     return results.calls[0].value
@@ -143,7 +142,7 @@ def host_folder() -> Iterator[Path]:
 
 
 def host_state() -> dict[str, object]:
-    """Mounts, children of this process, jails of this process; files, sockets and segments of the jails' users."""
+    """Returns mounts, children and jails of this process, and files, sockets and segments of the jails' users."""
     own = f"/proc/self/task/{os.getpid()}/children"
     return {
         "mounts": Path("/proc/self/mountinfo").read_text(),
@@ -167,7 +166,7 @@ def _table(name: str) -> list[list[str]]:
 
 
 def processes_of(limits: Limits) -> list[int]:
-    """Host processes of jails with these limits, by the size of the folder in their command line."""
+    """Returns the host processes of jails with these limits, by the size of the folder in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -177,7 +176,7 @@ def processes_of(limits: Limits) -> list[int]:
 
 
 def orphaned_zombies() -> set[str]:
-    """Dead processes of jails that nobody but the host's init could collect, by pid."""
+    """Returns the pids of dead processes of jails that only the host's init could collect."""
     found = set()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -199,7 +198,7 @@ def wait_until_gone(limits: Limits) -> None:
 
 @contextlib.contextmanager
 def running(source: str, limits: Limits) -> Iterator[threading.Thread]:
-    """A judgement that goes on beside the block; its jail is killed at the end of it."""
+    """Runs a judgement beside the block, at whose end its jail is killed."""
 
     def judge() -> None:
         with contextlib.suppress(SandboxUnavailable):  # killed before it had begun
@@ -218,7 +217,7 @@ def running(source: str, limits: Limits) -> Iterator[threading.Thread]:
 
 
 def family_of(limits: Limits) -> set[int]:
-    """The host processes of jails with these limits, and all that have come from them."""
+    """Returns the host processes of jails with these limits, and all their descendants."""
     parents = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -231,5 +230,5 @@ def family_of(limits: Limits) -> set[int]:
 
 
 def own_limits(wall_s: float = LONG.wall_s) -> Limits:
-    """Limits with another time, of this process's jails all the same."""
+    """Returns limits with another time that still mark the jails of this process."""
     return Limits(wall_s=wall_s, disk_bytes=MARK)

@@ -20,7 +20,7 @@ from lightningrl.sandbox.levels import LEVELS, Launch, make_level
 
 @pytest.fixture
 def fresh_probe(monkeypatch):
-    """What this process has measured and chosen is put aside."""
+    """Resets what this process has measured and chosen."""
     monkeypatch.setattr(probe, "_report", None)
     monkeypatch.setattr(probe, "_choice", None)
     monkeypatch.setattr(probe, "_faults", {})
@@ -190,7 +190,7 @@ def test_each_leak_is_named(level):
         assert words in str(probe._leak({**GOOD, key: value}, 16, guarantees))
 
 
-def test_levels_are_held_to_their_own_promises():
+def test_levels_are_held_to_their_own_guarantees():
     strong, weak = make_level("bwrap").guarantees, make_level("landlock").guarantees
     for leak, words in (({"names": ["/etc/passwd"]}, "sees the host's /etc/passwd"),):
         assert words in str(probe._leak(GOOD | leak, 16, strong)) and probe._leak(GOOD | leak, 16, weak) is None

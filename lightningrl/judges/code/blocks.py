@@ -1,11 +1,11 @@
-r"""The pieces of a response that may be code: its fenced blocks, and what stands outside of them.
+r"""The pieces of a response that may be code: its fenced blocks, and the text outside of them.
 
-A block is CommonMark's (0.31, section 4.5): a fence of backticks or tildes is closed by one of the same character that
-is at least as long, and its indentation, in a list for example, is taken off its lines. The reading differs from
-CommonMark's where models do: a fence that names a language opens a block although the one before it has no end yet, and
-a block without an end stops at backticks that end a line of code. What such a block holds, and what stands outside of
-all blocks, is parted by its lines of prose. Nothing is parsed or compiled: text that a model wrote could crash the
-process that does it. Everything is linear in the text.
+Blocks are CommonMark's (0.31, section 4.5): a fence of backticks or tildes is closed by one of the same character that
+is at least as long, and its indentation, in a list for example, is removed from its lines. Two rules differ because
+models do: a fence that names a language opens a block even if the previous one has no end yet, and a block without an
+end stops at backticks that end a line of code. Lines of prose split the text of such a block, and the text outside of
+all blocks. Nothing is parsed or compiled, since model-written text could crash the process. Everything is linear in the
+text.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _ITEM = r"(?:[-*+]|\d{1,9}[.)])[ \t]++"
 _FENCE = re.compile(rf"([ \t]*+(?:{_ITEM})?)(`{{3,}}+|~{{3,}}+)[ \t{{.]*+(\w*+)(.*)")
 _LIST = re.compile(rf"[ \t]*+{_ITEM}")
 _DEEPEST = 3
-"""Blanks before a fence outside of lists, and before one that closes a block, beyond those of its opening."""
+"""The maximum of blanks before a fence outside of lists, and before a closing fence beyond those of the opening."""
 _TAIL = re.compile(r"(?<=[^\s`])`{3,}+[ \t]*$", re.MULTILINE)
 _PYTHON_TAG = re.compile(r"i?py(?:thon)?\d*", re.IGNORECASE)
 _TEXT_TAGS = ("", "markdown", "md")
 _MARK = re.compile(r"^[ \t]*\[/?[A-Z]{3,}\][ \t]*$", re.MULTILINE)
-"""Lines such as [BEGIN], [DONE] and [/PYTHON], which some prompts ask for around the code."""
+"""Lines such as [BEGIN], [DONE] and [/PYTHON], which some prompts request around the code."""
 _QUOTES = re.compile("\"\"\"|'''")
 _PROSE = re.compile(
     r"(?:[^\W\d][\w'’-]*[,:]?[ \t]++)*[^\W\d][\w'’-]*[ \t]++[^\W\d]"  # two words side by side
@@ -39,28 +39,28 @@ _KEYWORDS = {*keyword.kwlist, *keyword.softkwlist, "print", "exec"}
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A text that may be code.
+    """A piece of text that may be code.
 
     >>> split_pieces("So:\\n```python\\nx = 1\\n```\\n")
     [Piece(kind=2, text='x = 1', is_complete=True)]
     """
 
     kind: int
-    """Where it is from: a block of Python, one that names no language, one of something else, or none."""
+    """Its origin: a block of Python, of no named language, of another language, or no block."""
     text: str
     is_complete: bool
-    """It is a block with an end."""
+    """Whether it is a block with an end."""
 
 
 def split_pieces(text: str) -> list[Piece]:
-    """All pieces in their order, blank ones left out. Prose without any block is one piece as it stands."""
+    """Returns all pieces that are not blank, in order. Prose without any block is one unchanged piece."""
     found = _pieces(text, is_inner=False)
     is_prose = not found and all(block.tag is None for block in _blocks(text.split("\n")))
     return [Piece(OUTSIDE, text, False)] if is_prose and text.strip() else found
 
 
 def open_block(text: str) -> str | None:
-    """What a text's last block holds so far when it has no end; None: the text ends outside of blocks."""
+    """Returns the text so far of a last block without an end; None: the text ends outside of blocks."""
     blocks = _blocks(text.split("\n"))
     return blocks[-1].text if blocks and blocks[-1].tag is not None and not blocks[-1].is_closed else None
 
@@ -75,10 +75,10 @@ class _Fence:
     mark: str
     tag: str
     is_plain: bool
-    """Nothing stands before or behind it on its line."""
+    """Whether nothing else is on its line."""
 
     def ends(self, opening: _Fence) -> bool:
-        """Whether it ends the block of that opening: by closing it, or by naming a language, which opens another."""
+        """Whether it ends the block that `opening` opened, by closing it or by opening another with a language."""
         is_like = self.mark[0] == opening.mark[0] and len(self.mark) >= len(opening.mark)
         return is_like and self.indent <= opening.indent + _DEEPEST and (self.is_plain or bool(self.tag))
 
@@ -94,7 +94,7 @@ def _fence(line: str) -> _Fence | None:
 @dataclass(frozen=True, slots=True)
 class _Block:
     tag: str | None
-    """In lower case; None: lines outside of blocks."""
+    """The language in lower case; None: lines outside of blocks."""
     text: str
     is_closed: bool
 
@@ -102,17 +102,17 @@ class _Block:
 def _blocks(lines: list[str]) -> list[_Block]:
     blocks: list[_Block] = []
     opening: _Fence | None = None
-    held: list[str] = []
+    block: list[str] = []
     is_list = False
 
     def end(is_closed: bool) -> None:
-        text = "\n".join(held)
+        text = "\n".join(block)
         if opening is not None and opening.indent:
             text = re.sub(rf"^[ \t]{{1,{opening.indent}}}", "", text, flags=re.MULTILINE)
         if opening is not None and not is_closed:
             text = _TAIL.split(text, maxsplit=1)[0]
         blocks.append(_Block(None if opening is None else opening.tag, text, is_closed))
-        held.clear()
+        block.clear()
 
     for line in lines:
         fence = _fence(line)
@@ -122,7 +122,7 @@ def _blocks(lines: list[str]) -> list[_Block]:
         else:
             is_fence = fence is not None and fence.ends(opening)
         if not is_fence or fence is None:
-            held.append(line)
+            block.append(line)
             continue
         closes = opening is not None and fence.is_plain
         end(is_closed=closes)
@@ -151,7 +151,7 @@ def _kind(tag: str | None) -> int:
 
 
 def _without_prose(text: str) -> list[str]:
-    """The runs of lines between lines of prose, marks, and stray fences."""
+    """Returns the runs of lines between lines of prose, marks, and stray fences."""
     runs: list[list[str]] = [[]]
     quote = ""
     for line in text.split("\n"):
@@ -166,7 +166,7 @@ def _without_prose(text: str) -> list[str]:
 
 
 def _is_prose(line: str) -> bool:
-    """Whether a line at the margin is no Python but words: two names side by side, the first of them no keyword."""
+    """Whether a line at the margin is prose: two adjacent names, of which the first is not a keyword, for example."""
     word = _WORD.match(line)
     return _PROSE.match(line) is not None and not (word and word[0] in _KEYWORDS)
 

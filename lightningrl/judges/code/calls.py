@@ -1,9 +1,8 @@
-"""Judge a function by arguments and expected values: the program in a jail, all calls at once, compared here.
+"""Judge a function by arguments and expected values: all calls run in one jail, and the results are compared here.
 
-Gold data: `{"entry_point": "f", "tests": [{"args": [...], "expected": ...}, ...]}`, JSON data; values that JSON lacks
-are written as in `lightningrl.sandbox.codec` (`{"$tuple": [1, 2]}`). All tests run in one jail, in order, in one
-process: state that a program keeps between calls is kept. Equality is `lightningrl.judges.equality`'s, stricter than
-Python's.
+The gold data is JSON: `{"entry_point": "f", "tests": [{"args": [...], "expected": ...}, ...]}`; values that JSON does
+not have are written as in `lightningrl.sandbox.codec` (`{"$tuple": [1, 2]}`). All tests run in order in one process, so
+a program may keep state between calls. Equality is `lightningrl.judges.equality`'s, which is stricter than Python's.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from lightningrl.sandbox.limits import CallResult, CallResults
 
 @dataclass(frozen=True, slots=True)
 class CallsGold:
-    """The gold data, read.
+    """The parsed gold data.
 
     >>> CallsGold("f", ([1],), (2,)).calls
     ([1],)
@@ -31,7 +30,7 @@ class CallsGold:
 
 
 def read_calls(gold: dict[str, Any]) -> CallsGold:
-    """Raises ValueError when the gold data is not as documented."""
+    """Returns the parsed gold data. Raises ValueError for data of another form."""
     tests = gold["tests"]
     for number, test in enumerate(tests):
         if not isinstance(test, dict) or set(test) != {"args", "expected"} or not isinstance(test["args"], list):
@@ -44,7 +43,7 @@ def read_calls(gold: dict[str, Any]) -> CallsGold:
 
 
 def compare_calls(gold: CallsGold, results: CallResults) -> TestsResult:
-    """The outcome of each test; the published executor knows no tests of this form."""
+    """Returns the outcome of each test; the published executor has no tests of this form."""
     outcomes = tuple(_compare(*pair) for pair in zip(gold.expected, results.calls, strict=True))
     return TestsResult(results.status, outcomes, results.level, results.detail, "", results.is_lost)
 

@@ -1,18 +1,18 @@
-"""Judge programs by hidden tests: the program runs in a jail, and what comes out of it is compared outside.
+"""Judge programs by hidden tests: the program runs in a jail, and its results are compared outside.
 
-Three forms of gold data, each in a module of its own, which says what it takes and what it does not:
+There are three forms of gold data, each with its own module, which documents what it accepts:
 
 - `{"entry_point", "setup", "tests": [code, ...], "time_limit_s"}`: a benchmark's own test code, `test_cases`;
 - `{"entry_point", "tests": [{"args", "expected"}, ...]}`: values, `calls`;
 - `{"stdin_tests": [{"input", "output"}, ...], "time_limit_s"}`: programs that read and print, `stdio`.
 
 Every value of HumanEval's 164 and MBPP's 974 tasks crosses as plain data or, in MBPP 367, 601 and 927, as a reference
-to an object that stays in the jail; no task's test code runs in a jail with the program.
+to an object that stays in the jail; test code never runs in a jail with the program.
 
-`compat` is what the published executor would say of the same program, as far as that follows without running it there:
-a SystemExit while the program loads passes every test, one inside a test passes that test. It is an approximation: that
-executor also rewards objects that equal everything, and programs that reach into it. It knows no output limit, and
-no tests of the second form (None).
+`compat` is the published executor's verdict on the same program, as far as it is known without running that executor: a
+SystemExit during the loading of the program passes every test, one inside a test passes that test. It is an
+approximation: that executor also rewards objects that equal everything, and programs that reach into it. It has no
+output limit, and no tests of the second form (None).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["CodeJudge", "extract_program"]
 
 
 class CodeJudge:
-    """Judges programs in parallel jails. See `lightningrl.judges.protocol.Judge`."""
+    """A judge that runs programs in parallel jails; see `lightningrl.judges.protocol.Judge`."""
 
     graded = True
     needs_jail = True
@@ -49,10 +49,10 @@ class CodeJudge:
     def __init__(
         self, workers: int = 1, limits: Limits | None = None, memo_size: int = 16_384, *, shares_jails: bool = True
     ) -> None:
-        """`workers`: jails at a time, about one a core. `memo_size`: verdicts remembered, by (program, gold data).
+        """Uses `workers` jails at the same time, about one per core, and remembers `memo_size` verdicts.
 
-        limits: of each judgement; the wall time is the gold data's where it has one. shares_jails: a jail has one
-        program after another where its level allows it, for the same verdicts at a tenth of the cost.
+        `limits` are those of each judgement; the gold data may replace the wall time. With `shares_jails` a jail runs
+        one program after another if its level allows it, for the same verdicts at a tenth of the cost.
         """
         if workers < 1:
             raise ValueError(f"found {workers} workers: expected 1 or more")
@@ -66,10 +66,10 @@ class CodeJudge:
             self._test_runners.put(make_test_runner())
 
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
-        """Verdicts in order. `value` is the fraction of tests passed; `correct`: all passed and no limit was broken.
+        """Returns verdicts in order. `value` is the fraction of passed tests; `correct`: all passed within the limits.
 
-        A program is judged once for equal gold data, and its verdict remembered, a timeout's too: it is the dearest
-        to judge again. Raises SandboxUnavailable when no jail can be had.
+        A program is judged once for equal gold data, and its verdict is remembered, even a timeout, which costs most to
+        judge again. Raises SandboxUnavailable when no jail is available.
         """
         check_lengths(examples, responses)
         jobs = [_read_job(example, response) for example, response in zip(examples, responses, strict=True)]
@@ -90,9 +90,9 @@ class CodeJudge:
         return [known[job.key] if isinstance(job, _Job) else job for job in jobs]
 
     def close(self) -> None:
-        """Wait for judgements that run, and end the jails and checkers."""
+        """Waits for running judgements, and ends the jails and test runners."""
         if self._jails is not None:
-            self._jails.close()  # before the threads that made them end: those in use end when they come back
+            self._jails.close()  # before their threads end; jails in use end when they return
         self._pool.shutdown(cancel_futures=True)
         while not self._test_runners.empty():
             self._test_runners.get().close()
@@ -113,7 +113,7 @@ class CodeJudge:
         runner = self._test_runners.get()
         try:
             return run_tests(job.program, job.gold, runner, self._limits, job.key[:64], self._jails)
-        except BaseException:  # it may be in the middle of a job: the next one gets a new process
+        except BaseException:  # it may be in the middle of a job: the next job gets a new process
             runner.close()
             raise
         finally:
@@ -123,7 +123,7 @@ class CodeJudge:
 @dataclass(frozen=True, slots=True)
 class _Job:
     key: str
-    """Of the gold data (64 hexadecimal digits) and of the program."""
+    """The hash of the gold data (64 hexadecimal digits), then that of the program."""
     uid: str
     program: str
     gold: CallsGold | TestsGold | StdioGold
@@ -151,7 +151,7 @@ def _read_job(example: Example, response: str) -> _Job | Verdict:
 
 
 def _read_gold(example: Example) -> CallsGold | TestsGold | StdioGold:
-    """Raises ValueError when the gold data is of none of the three forms."""
+    """Returns the parsed gold data. Raises ValueError unless it has one of the three forms."""
     gold = example.gold
     if "stdin_tests" in gold:
         return read_stdio(gold)
@@ -168,9 +168,9 @@ def _gold_error(uid: str, error: str, seconds: float) -> Verdict:
 
 
 def _retry_if_lost(attempt: Callable[[], TestsResult]) -> TestsResult:
-    """A jail or a runner that someone killed is replaced and the judgement repeated, once: the program may do it.
+    """Repeats a judgement once if a jail or test runner was killed, as the program itself may have done.
 
-    A jail killed before its first line looks like one that cannot start.
+    A jail that is killed before its first line looks like one that cannot start.
     """
     try:
         result = attempt()
@@ -192,7 +192,7 @@ def _verdict(job: _Job, result: TestsResult, seconds: float) -> Verdict:
         detail += f"; {re.sub('0x[0-9a-f]{6,}', '0x...', why)}"  # addresses differ from run to run
     return Verdict(
         correct=is_correct,
-        # Which answers arrived before a flood was stopped is a matter of scheduling: none of them counts.
+        # Scheduling decides which answers arrive before a flood is stopped: none of them counts.
         value=0.0 if result.status == "output_limit" else count / len(outcomes),
         status=("ok" if is_correct else "wrong") if result.status == "ok" else result.status,
         extracted=job.program,

@@ -1,15 +1,16 @@
 """Find the program in a response.
 
-Of the pieces of the response that may be code (`lightningrl.judges.code.blocks`), the program is
+Among the pieces of the response that may be code (`lightningrl.judges.code.blocks`), the program is
 
-1. the last one that defines the entry point (for a program that reads and prints: the last one that reads), blocks
-   with an end before all else, since a text may have been cut off in a block without one; with the imports, functions,
-   classes and constants of earlier pieces that it uses and does not have itself, and the statements that fill those;
-2. where there is none, all of them together.
+1. the last piece that defines the entry point (for a program that reads and prints: the last one that reads), with a
+   preference for blocks with an end, since the text may have been cut off in a block without one; together with the
+   imports, functions, classes and constants of earlier pieces that it uses but does not contain, and the statements
+   that fill those;
+2. if there is no such piece, all pieces together.
 
 A prompt may end with the beginning of the answer (a prefill: an assistant turn that opens a block, perhaps with the
-signature of the function to complete). The response goes on in that block, unless it begins with a fence of its own.
-Linear in the text.
+signature of the function to complete). The response continues that block unless it begins with its own fence. Linear in
+the text.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _BEGIN, _DONE = (
 _ONE_LINE = re.compile(
     r"^([ \t]*```(?:py|python3?)?)[ \t]+((?:def|class|import|from)\b[^\n`]*+)```[ \t]*$", re.MULTILINE
 )
-"""A block on a line of its own."""
+"""A whole block on one line."""
 _HTML = re.compile(r"<code>\s*+((?:def|class|import|from)\b(?:(?!<code>|</code>).)*+)</code>", re.DOTALL)
 _BYTE_ORDER_MARK = re.compile("^\ufeff", re.MULTILINE)
 _EXAMPLE = re.compile(r"\bprint\(|\bassert\b|\b(?:exit|quit)\(|__name__|^\W|^(?:return|break|continue|del|await)\b")
-"""A statement that shows or tries something, or ends the program: nothing that a table is filled by."""
+"""A statement that demonstrates or tests something or ends the program, so that it cannot fill a table."""
 _GOES_ON = re.compile(r"[ \t)\]}#]|(?:else|elif|except|finally)\b")
 _WORD = re.compile(r"[^\W\d]\w*")
 _BINDS = re.compile(
@@ -43,9 +44,9 @@ _BINDS = re.compile(
 
 
 def extract_program(response: str, prefill: str = "", entry_point: str | None = None) -> str | None:
-    """The program. None: there are blocks, but none of Python, or nothing but blanks.
+    """Returns the program; None if no block is Python, or if there is nothing but blanks.
 
-    entry_point: the function that is called; None: the program reads and prints.
+    `entry_point` is the function that is called; None: the program reads and prints.
 
     >>> extract_program("It is\\n```python\\nx = 1\\n```\\n")
     'x = 1'
@@ -53,29 +54,29 @@ def extract_program(response: str, prefill: str = "", entry_point: str | None = 
     'def f(x):\\n    return x'
     """
     response, prefill = _normalised(response), _normalised(prefill)
-    begun = open_block(prefill)
-    if begun is not None and begins_with_fence(response):
-        return _choose_program([Piece(PYTHON, begun, False)], split_pieces(response), entry_point)
-    ends_with_fence = begun is not None and begins_with_fence(prefill.rpartition("\n")[2])
+    prefilled = open_block(prefill)
+    if prefilled is not None and begins_with_fence(response):
+        return _choose_program([Piece(PYTHON, prefilled, False)], split_pieces(response), entry_point)
+    ends_with_fence = prefilled is not None and begins_with_fence(prefill.rpartition("\n")[2])
     if ends_with_fence and not response.lstrip(" \t").startswith("\n"):
         prefill += "\n"
     return _choose_program([], split_pieces(prefill + response), entry_point)
 
 
 def _normalised(text: str) -> str:
-    """Line breaks of one kind, no byte-order marks; what MBPP's prompts ask for around the code on lines of its own."""
+    """Unifies line breaks, removes byte-order marks, and puts marks around the code (MBPP's) on their own lines."""
     text = _BYTE_ORDER_MARK.sub("", text.replace("\r\n", "\n"))
     text = _ONE_LINE.sub(r"\1\n\2\n```", text) if "```" in text else _HTML.sub(r"\n```python\n\1\n```\n", text)
     return _DONE.sub("\n[DONE]", _BEGIN.sub("[BEGIN]\n", text))
 
 
-def _choose_program(begun: list[Piece], own: list[Piece], entry_point: str | None) -> str | None:
-    """begun: what the prompt has begun and the response has not gone on with."""
+def _choose_program(prefilled: list[Piece], own: list[Piece], entry_point: str | None) -> str | None:
+    """Returns the program among the response's pieces; `prefilled` are those of a prefill that it does not continue."""
     essential = _READS if entry_point is None else _definition_of(entry_point)
-    pieces = begun + own
+    pieces = prefilled + own
     places = [
         (piece.is_complete, piece.kind, place) for place, piece in enumerate(pieces)
-        if place >= len(begun) and piece.kind >= OUTSIDE and essential.search(_dedented(piece.text))
+        if place >= len(prefilled) and piece.kind >= OUTSIDE and essential.search(_dedented(piece.text))
     ]  # fmt: skip
     if not places:
         kinds = {piece.kind for piece in pieces}
@@ -94,17 +95,17 @@ def _definition_of(name: str) -> re.Pattern[str]:
 
 
 def _dedented(text: str) -> str:
-    """The text at the margin; one that begins there stays as it is."""
+    """Returns the text without common indentation; a text that begins at the margin stays unchanged."""
     return textwrap.dedent(text) if text.lstrip("\n")[:1] in (" ", "\t") else text
 
 
 def _needed_statements(program: str, earlier: Sequence[tuple[str, bool]], entry_point: str | None) -> list[str]:
-    """Statements of earlier pieces that bind what the program uses and does not bind; of two, the later one.
+    """Returns the (later) statements of earlier pieces that bind the names that the program uses but does not bind.
 
-    What is done with such a name after that (`table[3] = 4`, a loop, `sys.setrecursionlimit(...)`) comes along. A
-    statement in which the entry point is called, or something is read, is an example of its use.
+    Later statements that use such a name (`table[3] = 4`, a loop, `sys.setrecursionlimit(...)`) are included, unless
+    they call the entry point or read something: those are examples of its use.
 
-    earlier: texts, and whether each is as surely a program as the one that is chosen, so that its every line is code.
+    `earlier` has texts and whether each is as certainly a program as the chosen one, so that its every line is code.
     """
     use = _READS if entry_point is None else re.compile(rf"\b{entry_point}\b")
     parts = [(statement, is_sure) for text, is_sure in earlier for statement in _statements(_dedented(text))]
@@ -124,15 +125,15 @@ def _needed_statements(program: str, earlier: Sequence[tuple[str, bool]], entry_
         name = waiting.pop()
         if name not in binding:
             continue
-        wanted = {binding[name], *(number for number in filling.pop(name, ()) if number > binding[name])} - taken
-        taken |= wanted
-        for number in wanted:
+        added = {binding[name], *(number for number in filling.pop(name, ()) if number > binding[name])} - taken
+        taken |= added
+        for number in added:
             waiting.update({*_WORD.findall(statements[number])} - known)
     return [statements[number] for number in sorted(taken)]
 
 
 def _statements(text: str) -> list[str]:
-    """Lines at the margin, each with the decorators before it and the lines that belong to it."""
+    """Returns the lines at the margin, each with its decorators and the lines that continue it."""
     found: list[list[str]] = []
     for line in text.split("\n"):
         if found and (not line or _GOES_ON.match(line) or found[-1][-1].startswith("@")):
@@ -143,7 +144,7 @@ def _statements(text: str) -> list[str]:
 
 
 def _bound(statement: str, use: re.Pattern[str] | None) -> set[str]:
-    """The names that a statement binds; of an assignment that matches `use`, none."""
+    """Returns the names that a statement binds; none for an assignment that matches `use`."""
     match = _BINDS.match(statement)
     if match is None or (match[3] and use and use.search(statement)):
         return set()

@@ -1,11 +1,11 @@
-"""Judge a program that reads stdin and prints: each test runs by itself in a jail, the output is compared here.
+"""Judge a program that reads stdin and prints: each test has its own run in a jail, and its output is compared here.
 
-Gold data: `{"stdin_tests": [{"input": text, "output": text}, ...], "time_limit_s": 1}`. The rule is the published one:
-two outputs are the same when their words are (`" ".join(text.split())`), so blanks and line breaks do not count; case,
-signs and digits do. A test is passed by a program that ends normally: one that prints the right answer and then raises
-an exception, dies of a signal or exits with another code than 0 has crashed. (The published executor looks at the words
-alone, and so does `compat`.) `time_limit_s` is for each test, from the moment the jail is up, and `TOTAL_S` for all;
-tests past it are not run.
+The gold data is `{"stdin_tests": [{"input": text, "output": text}, ...], "time_limit_s": 1}`. The rule is the published
+one: two outputs are equal when their words are (`" ".join(text.split())`), so blanks and line breaks do not matter, but
+case, signs and digits do. A program passes a test only if it ends normally: one that prints the right answer and then
+raises an exception, dies of a signal or exits with another code than 0 has crashed. (The published executor and
+`compat` compare the words alone.) `time_limit_s` applies to each test from the start of the program, `TOTAL_S` to all
+tests; later tests are not run.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from lightningrl.sandbox.jail import JailPool, Limits, run_script
 from lightningrl.sandbox.limits import JailStatus, ScriptResult
 
 TOTAL_S = 30.0
-"""Wall time for all tests of one program."""
+"""The wall time for all tests of one program."""
 
 
 @dataclass(frozen=True, slots=True)
 class StdioGold:
-    """The gold data, read.
+    """The parsed gold data.
 
     >>> StdioGold((("1 2", "3"),), 1.0).limits(Limits(), "3").wall_s
     1.0
     """
 
     tests: tuple[tuple[str, str], ...]
-    """Input and expected output."""
+    """Pairs of input and expected output."""
     time_limit_s: float | None
 
     def limits(self, base: Limits, expected: str) -> Limits:
-        """A program may print more than is asked, but not without end."""
+        """Returns the limits for one test: the program may print up to twice the expected output, if that is more."""
         output_bytes = max(base.output_bytes, 2 * len(expected.encode(errors="surrogatepass")))
         return replace(base, output_bytes=output_bytes, wall_s=self.time_limit_s or base.wall_s)
 
 
 def read_stdio(gold: dict[str, Any]) -> StdioGold:
-    """Raises ValueError when the gold data is not as documented."""
+    """Returns the parsed gold data. Raises ValueError for data of another form."""
     tests = gold["stdin_tests"]
     if not isinstance(tests, list) or not tests:
         raise ValueError("stdin_tests: expected a list with at least one test")
@@ -53,7 +53,7 @@ def read_stdio(gold: dict[str, Any]) -> StdioGold:
 
 
 def run_stdio(program: str, gold: StdioGold, limits: Limits, pool: JailPool | None = None) -> TestsResult:
-    """pool: of jails to use. Raises SandboxUnavailable when a jail does not start."""
+    """Returns the outcomes of all tests in jails of `pool`. Raises SandboxUnavailable when a jail does not start."""
     outcomes: list[TestOutcome] = []
     level, first_fault, is_lost = "", ("ok", ""), False
     stop = time.monotonic() + TOTAL_S
@@ -87,7 +87,8 @@ def _compare(expected: str, result: ScriptResult) -> TestOutcome:
 
 
 def same_words(expected: str, found: str) -> bool:
-    """
+    """Whether two outputs consist of the same words.
+
     >>> same_words("1 2\\n3", "1 2 3\\n"), same_words("1", "1.0")
     (True, False)
     """

@@ -1,14 +1,14 @@
-"""Judge a function by a benchmark's test code: the program in a jail, the test code in a runner, plain data between.
+"""Judge a function by a benchmark's test code: the program runs in a jail, the test code in a test runner.
 
-Gold data: `{"entry_point": "f", "setup": code, "tests": [code, ...], "time_limit_s": 1}`. `setup` and `tests` are
-trusted; they run in one namespace (`judges/code/test_runner.py`), in which `f` is a function that asks the jail. The
-clock is one for all, `time_limit_s` + 5 s for the program and all its tests, the runner's time included; it begins
-when the jail is up.
+The gold data is `{"entry_point": "f", "setup": code, "tests": [code, ...], "time_limit_s": 1}`. `setup` and `tests` are
+trusted; they run in one namespace (`judges/code/test_runner.py`), in which `f` is a function that calls the jail. Only
+plain data crosses between the two. One clock runs for everything: `time_limit_s` + 5 s for the program and all its
+tests, including the test runner's time; it begins when the program starts in the jail.
 
-Known differences from running test and program in one interpreter: what a program does to its arguments is not seen
-by the test; an instance of a class of the program's own equals nothing but itself, unless that class is derived from a
-plain type and leaves equality to it, as a named tuple's is; test code that passes a function of its own cannot be
-judged. None of it occurs in HumanEval or MBPP.
+This differs from running test and program in one interpreter: the test does not see changes that a program makes to its
+arguments; an instance of a program's class equals nothing but itself, unless the class is derived from a plain type and
+inherits its equality, like a named tuple; and test code that passes its own function cannot be judged. None of this
+occurs in HumanEval or MBPP.
 """
 
 from __future__ import annotations
@@ -28,49 +28,49 @@ from lightningrl.sandbox.run import START_LIMIT_S
 from lightningrl.sandbox.session import rerun_alone_if_refused
 
 GRACE_S = 5.0
-"""Beside the time limit, for everything. Published: 2 s; with it the official solution of MBPP 123, 1.7 to over 3 s by
-the machine, failed on a slow one."""
+"""The time beyond the time limit. The published 2 s are too few for the official solution of MBPP 123 on a slow
+machine, where it takes over 3 s (1.7 s on others)."""
 _END_S = 5.0
-"""For the runner to wind up after the jail's end, on a machine however loaded."""
+"""The time for the test runner to finish after the jail's end on a loaded machine."""
 _TEST_RUNNER = Path(__file__).with_name("test_runner.py")
 _EXITED = "SystemExit"
 
 
 @dataclass(frozen=True, slots=True)
 class TestOutcome:
-    """One test's result.
+    """The result of one test.
 
     >>> TestOutcome(False, True, "CandidateError SystemExit: 0").published
     True
     """
 
-    __test__ = False  # not a test of pytest's
+    __test__ = False  # pytest would collect it
 
     passed: bool
     published: bool | None
-    """Whether the published executor would count it as passed; None where that is not known."""
+    """Whether the published executor would count it as passed; None where this is unknown."""
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class TestsResult:
-    """What came of one program and all its tests."""
+    """The results of one program and all its tests."""
 
     __test__ = False
 
     status: JailStatus
     outcomes: tuple[TestOutcome, ...]
-    """One a test, in order."""
+    """One outcome per test, in order."""
     level: str
     detail: str
     gold_error: str
     is_lost: bool
-    """A process was killed, by the program or by someone outside: judging again may help."""
+    """Whether the program, or someone outside, killed a process: judging again may help."""
 
 
 @dataclass(frozen=True, slots=True)
 class TestsGold:
-    """The gold data, read.
+    """The parsed gold data.
 
     >>> TestsGold("f", "", ("assert f(1) == 2",), 1.0).limits(Limits()).wall_s - GRACE_S
     1.0
@@ -88,7 +88,7 @@ class TestsGold:
 
 
 def read_tests(gold: dict[str, Any]) -> TestsGold:
-    """Raises ValueError when the gold data is not as documented, or its code does not compile."""
+    """Returns the parsed gold data. Raises ValueError for data of another form or code that does not compile."""
     setup, tests = gold.get("setup", ""), gold["tests"]
     if not isinstance(setup, str):
         raise ValueError(f"setup is {setup!r}: expected code")
@@ -100,7 +100,7 @@ def read_tests(gold: dict[str, Any]) -> TestsGold:
 
 
 def read_time_limit(gold: dict[str, Any]) -> float | None:
-    """Seconds; None: the judge's own. Raises ValueError unless it is a positive number."""
+    """Returns seconds, or None for the judge's own limit. Raises ValueError unless it is a positive number."""
     seconds = gold.get("time_limit_s")
     if seconds is None:
         return None
@@ -119,8 +119,8 @@ def _compile(*codes: str) -> None:
 
 
 def make_test_runner() -> Worker:
-    """A runner, started at its first use. The hash seed is the jail's: sets have the same order on both sides."""
-    # -s -S -P and the cleared environment isolate as -I does; -I itself would ignore PYTHONHASHSEED.
+    """Returns a test runner, which starts at its first use. Its hash seed, and so the order of sets, is the jail's."""
+    # -s -S -P and the empty environment isolate as -I does, which itself would ignore PYTHONHASHSEED.
     argv = (sys.executable, "-s", "-S", "-P", "-B", str(_TEST_RUNNER))
     return Worker(argv, {"PATH": os.defpath, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"})
 
@@ -128,16 +128,16 @@ def make_test_runner() -> Worker:
 def run_tests(
     program: str, gold: TestsGold, runner: Worker, limits: Limits, seed: str, pool: JailPool | None = None
 ) -> TestsResult:
-    """seed: of the tests' own random draws; pool: of jails to use. Raises SandboxUnavailable when none starts."""
+    """Returns the results of all tests, whose random draws use `seed`. Raises SandboxUnavailable if no jail starts."""
     return rerun_alone_if_refused(lambda pool: _run_once(program, gold, runner, limits, seed, pool), pool)
 
 
 def _run_once(
     program: str, gold: TestsGold, runner: Worker, limits: Limits, seed: str, pool: JailPool | None
 ) -> tuple[TestsResult, bool]:
-    """And whether the jail was killed for what the program asked of it, because it is one of a pool."""
+    """Returns the results, and whether a jail of the pool refused a system call of the program."""
     limits = gold.limits(limits)
-    if runner.pid is None:  # its start is not the candidate's time
+    if runner.pid is None:  # its start does not count as the candidate's time
         runner.send({"answer": None}, time.monotonic() + START_LIMIT_S)
     outcomes: list[TestOutcome] = []
     end: dict[str, Any] = {"broken": "", "too_large": False, "gold_error": ""}
@@ -172,7 +172,7 @@ def _run_once(
 def _check(
     gold: TestsGold, runner: Worker, dialogue: Dialogue, seed: str, outcomes: list[TestOutcome]
 ) -> dict[str, Any]:
-    """Carry lines between runner and jail until all tests have an outcome; the runner's last message."""
+    """Passes lines between test runner and jail until all tests have an outcome; returns the last message."""
 
     def deadline() -> float:
         return dialogue.deadline + (_END_S if dialogue.is_over else 0)

@@ -1,21 +1,21 @@
-"""Run a benchmark's own test code, with a program in a jail behind a function of its name. A helper process.
+"""The test runner: a process that runs a benchmark's own test code, which calls a program in a jail.
 
-Test code is trusted and runs here; the program is not, and never does. Calls of the entry point go out as plain data
-and come back as plain data, so an `assert` compares real ints and lists by Python's own rules, and there is nothing of
-the program's that could have a say in it. What is no plain data stays in the jail and is a `Handle` here: it can be
-passed back, called, iterated, asked for its truth and its plain attributes, and equals nothing but itself. An object
-that equals a plain value (a named tuple, a member of an IntEnum) is that value here, as it was when it crossed, with
-the object's plain attributes; passed back, it is the object again.
+Test code is trusted and runs here; the program is not trusted and never runs here. Calls of the entry point leave and
+return as plain data, so an `assert` compares real ints and lists by Python's own rules, and no object of the program
+influences it. An object that is not plain data stays in the jail and is a `Handle` here: it can be passed back, called
+and iterated, it has a truth value and plain attributes, and it equals nothing but itself. An object that equals a plain
+value (a named tuple, a member of an IntEnum) is here the value that it had when it crossed, with the object's plain
+attributes; passed back, it is the object again.
 
-Started as `python -s -S -P -B test_runner.py` by `lightningrl.judges.code.test_cases`, and used again; one JSON line
-a message:
+`lightningrl.judges.code.test_cases` starts it as `python -s -S -P -B test_runner.py` and reuses it. A message is one
+line of JSON:
 
     <- {"setup": code, "tests": [code, ...], "entry_point": name, "seed": text}      one job
     -> {"ask": line for the jail}     <- {"answer": line from the jail, or null when the jail has ended}
     -> {"outcome": {"passed": bool, "published": bool, "message": text}}             after each test
     -> {"done": true, "broken": text, "too_large": bool, "gold_error": text}
 
-Whatever goes wrong with the time or the memory of this process costs its judgement, and this process (`worker.py`).
+If this process runs out of time or memory, its judgement fails and the process is replaced (`worker.py`).
 """
 
 import builtins
@@ -37,15 +37,15 @@ _LIBC = ctypes.CDLL(None)
 
 
 class JailEnded(BaseException):
-    """The jail answers no more; not an Exception, so that test code does not take it for one of the program's."""
+    """The jail has ended. It is not an Exception, so that test code does not mistake it for one of the program."""
 
 
 class CandidateError(Exception):
-    """The program raised something of which there is no builtin class to raise here."""
+    """The program raised an exception that has no builtin class to raise here."""
 
 
 class JailProxy:
-    """This side of the conversation. Every answer is read strictly: anything else ends the judgement."""
+    """This side of the conversation with the jail. It reads strictly: any invalid answer ends the judgement."""
 
     def __init__(self, source: IO[str], sink: IO[str], entry_point: str) -> None:
         self._source, self._sink, self._entry_point = source, sink, entry_point
@@ -55,11 +55,11 @@ class JailProxy:
         self.broken, self.is_too_large = "", False
         self.n_requests = 0
         self.last = ""
-        """The newest call and its answer, for people."""
+        """The newest call and its answer in readable form."""
         self.saw_exit = False
-        """A call raised SystemExit since this was last set to False."""
+        """Whether a call raised SystemExit since this was last set to False."""
         self.compared = False
-        """An object of the program was compared with something since this was last set to False."""
+        """Whether an object of the program was compared since this was last set to False."""
 
     def call(self, target: "Handle | None", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.ask(op="call", target=target, args=list(args), kwargs=kwargs)
@@ -67,7 +67,7 @@ class JailProxy:
     def ask(self, **operation: Any) -> Any:
         if self.is_over:
             raise JailEnded
-        # Unpredictable, so that an answer written before it was asked for is never the answer.
+        # It is unpredictable, so that an answer written before the request is never accepted.
         number = os.urandom(8).hex()
         line = codec.dumps({"id": number, **operation}, refer=_number_of)
         self.n_requests += 1
@@ -89,7 +89,7 @@ class JailProxy:
             raise codec.CodecError("bytes that are not ASCII")
         answer = codec.loads(line, self._budget, self._object)
         if type(answer) is not dict or type(answer.get("id")) is not str or answer["id"] != number:
-            raise codec.CodecError("an answer to something else than what was asked")
+            raise codec.CodecError("an answer to another request")
         if set(answer) == {"id", "value"}:
             return answer["value"]
         kind, message = answer.get("error"), answer.get("message")
@@ -100,7 +100,7 @@ class JailProxy:
         raise _exception(kind, message)
 
     def _object(self, number: int, value: Any = None) -> Any:
-        """What stands for an object of the program here; value: the plain value that it equals, if it does."""
+        """Returns the stand-in for an object of the program; `value` is the plain value that it equals, if any."""
         handle = self._handles.setdefault(number, Handle(self, number))
         if value is None:
             return handle
@@ -112,7 +112,7 @@ class JailProxy:
 
 
 class Handle:
-    """An object in the jail. Its own `__eq__`, `__hash__` and the like are never asked."""
+    """An object in the jail. Its own `__eq__`, `__hash__` and the like are never called."""
 
     __slots__ = ("_jail", "_number")
 
@@ -149,7 +149,7 @@ class Handle:
 
 
 def _like_type(kind: type) -> type:
-    """A subclass of a plain type, for objects of the program that equal a value of it: that value, made here."""
+    """Returns a subclass of a plain type for stand-ins of the program's objects that equal a value of that type."""
 
     def attribute(self: Any, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_handle"), name)
@@ -161,7 +161,7 @@ LIKE_TYPES = {kind: _like_type(kind) for kind in plain_types.BASES}
 
 
 class Namespace(dict[str, Any]):
-    """The globals of the test code. Names that it lacks are modules of the standard library, else the program's."""
+    """The globals of the test code. Missing names are modules of the standard library, else names of the program."""
 
     def __init__(self, jail: JailProxy) -> None:
         super().__init__(__name__="tests", __builtins__=builtins)
@@ -177,19 +177,19 @@ class Namespace(dict[str, Any]):
 
 def main() -> None:
     source, sink = channels(MEMORY_BYTES)
-    sys.set_int_max_str_digits(0)  # the clock bounds such conversions
+    sys.set_int_max_str_digits(0)  # the clock bounds long conversions
     while True:
         message = receive(source)
-        if "answer" in message:  # to a judgement that was given up
+        if "answer" in message:  # to an abandoned judgement
             continue
-        # A child each: what one benchmark's test code does to the interpreter is gone with it.
+        # Each job runs in a child: changes of the interpreter by test code end with it.
         child = os.fork()
         if child == 0:
             _die_with_parent()
             send(sink, {"done": True, **run(message, source, sink)})
             os._exit(0)
         if os.waitpid(child, 0)[1] != 0:
-            os._exit(1)  # the judge takes it as the loss that it is
+            os._exit(1)  # the judge treats it as a lost worker
 
 
 def _die_with_parent() -> None:
@@ -197,7 +197,7 @@ def _die_with_parent() -> None:
 
 
 def run(job: dict[str, Any], source: IO[str], sink: IO[str]) -> dict[str, Any]:
-    """Every test on its own, in one namespace; their outcomes are sent, the rest is returned."""
+    """Runs every test separately in one namespace, sends the outcomes, and returns the last message."""
     jail = JailProxy(source, sink, job["entry_point"])
     random.seed(job["seed"])
     namespace = Namespace(jail)
@@ -224,22 +224,22 @@ def _ending(jail: JailProxy) -> dict[str, Any]:
 
 
 def _attempt(code: str, name: str, namespace: Namespace, jail: JailProxy) -> tuple[bool, bool | None, str]:
-    """Whether it ran to its end, whether the published executor would say so, and what happened otherwise."""
+    """Returns whether the code ran to its end, whether the published executor would say so, and the error."""
     jail.saw_exit, jail.compared, jail.last, message = False, False, "", ""
     try:
         exec(compile(code, name, "exec", dont_inherit=True), namespace)
     except JailEnded:
         message = "the jail had ended"
-    except BaseException as error:  # test code raises anything; whatever it is, the test is not passed
+    except BaseException as error:  # test code may raise anything; the test then fails
         message = f"{type(error).__name__} {_short(ascii(str(error)))}"
     else:
-        # Test code that catches everything does not pass for want of an answer.
+        # Test code that catches everything must not pass without an answer.
         message = "the jail had ended" if jail.is_over else ""
     if message and jail.last:
         message += f" (last call: {jail.last})"
     published = not jail.is_over and (not message or jail.saw_exit)
     if not published and jail.compared:
-        published = None  # where test and program share a process, the object's own `==` would have decided
+        published = None  # in a shared process the object's own `==` would have decided
     return not message, published, message
 
 
@@ -247,23 +247,23 @@ def _number_of(value: Any) -> int:
     if type(value) in LIKE_TYPES.values():
         value = value._handle
     if type(value) is not Handle:
-        raise codec.CodecError(f"the test passes a {type(value).__name__} to the program, which is no plain data")
+        raise codec.CodecError(f"the test passes a {type(value).__name__} to the program, which is not plain data")
     return object.__getattribute__(value, "_number")
 
 
 def _exception(kind: str, message: str) -> Exception:
-    """An exception of the same builtin class. Never one that is no Exception: the candidate could end this process."""
+    """Returns an exception of the same builtin class, but only an Exception, since others could end this process."""
     found = getattr(builtins, kind, None)
     if not (isinstance(found, type) and issubclass(found, Exception)):
         return CandidateError(message)
     try:
         return found(message)
-    except TypeError:  # UnicodeDecodeError and its like want more arguments
+    except TypeError:  # UnicodeDecodeError and similar classes need more arguments
         return CandidateError(message)
 
 
 def _without(answer: str, number: str) -> str:
-    """The answer as people are shown it, the same from run to run."""
+    """Returns the answer without its random id, for messages that do not vary from run to run."""
     return answer.replace(f'"id":"{number}",', "")
 
 

@@ -1,13 +1,13 @@
-r"""Whether two expressions are equal: math-verify's parser, and values at random points.
+r"""Algebra decides whether two expressions are equal, with math-verify's parser and values at random points.
 
-Two expressions are equal when their values agree at several points, rational ones exactly and others to 90 digits; for
-every letter a random rational of either sign. No approximation passes for the number that it is near: a rational number
-never equals an irrational one, and an answer may not be made of huge or tiny numbers that the gold answer does not have
-(`_extreme_magnitudes`) unless both are rational. Without an imaginary unit they are functions of real numbers:
-an odd root of a negative number is real, a point where an even root or a logarithm is not real says nothing, and a
-letter whose sign decides whether one is real (`\sqrt{1/n}`, `\ln\frac ab`) is positive. `\sqrt{x^2}` is `|x|` and not
-`x`. Where that decides nothing, complex values are compared, and where those do not, math-verify compares the parsed
-forms. Both sides are exact when they come here (`numbers.exact`), so nothing is rounded to equality.
+Two expressions are equal when their values agree at several points, rational ones exactly and others to 90 digits; each
+letter is a random rational of either sign. No approximation equals a number near it: a rational number never equals an
+irrational one, and an answer must not contain huge or tiny numbers that the gold answer does not contain
+(`_extreme_magnitudes`) unless both are rational. Without an imaginary unit, expressions are functions of real numbers:
+an odd root of a negative number is real, a point where an even root or a logarithm is not real is ignored, and a letter
+whose sign decides whether one is real (`\sqrt{1/n}`, `\ln\frac ab`) is positive. `\sqrt{x^2}` is `|x|` and not `x`. If
+that decides nothing, complex values are compared, and if those decide nothing, math-verify compares the parsed forms.
+Both sides are exact here (`numbers.exact`), so nothing is rounded to equality.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from lightningrl.judges.math.text import Unreadable
 
 POINTS = 4
 TRIES = 24
-"""Points that are looked at for POINTS where both sides are real."""
+"""The number of points that are tried to find POINTS where both sides are real."""
 DIGITS = 120
 CLOSE = 90
-"""Digits to which equal numbers agree that are not both rational; those are compared exactly."""
+"""The digits to which equal numbers agree; two rational numbers are compared exactly."""
 EXTREME = 30
-"""Numbers of more digits than this, or closer to 0 than so many places show, can hide a difference."""
+"""Numbers with more digits than this, or with more zeros after the point, can hide a difference."""
 _NOT_READ = re.compile(r"\\text\{|[?!]{2}|\\begin|\.{2}|\A(?:--|\+-|-\+)|\\[bp]?mod(?![A-Za-z])|\\approx|['\"$%`;:]")
-"""The parser drops some of these, and reads others as something else."""
+"""The parser ignores some of these and misreads the others."""
 _RATIO = re.compile(r"((?:POSITIVE |NEGATIVE )?)RATIO ")
 _SEED = 20260313
 
 
 class Algebra:
-    """`context.Algebra`: whether two expressions are equal."""
+    """The implementation of `context.Algebra`."""
 
     def __init__(self) -> None:
-        import math_verify  # noqa: F401 - now, and not in the time of the first question that needs it
+        import math_verify  # noqa: F401 - now, and not within the time limit of the first question
         from latex2sympy2_extended import latex2sympy
         from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
         config = ConversionConfig(lowercase_symbols=False)  # R and r are two letters
         self._read = lambda text: latex2sympy(text, conversion_config=config)
         self.is_reading_gold = False
-        """Whether it is the gold answer's expression that is being read."""
+        """Whether the gold answer's expression is being read."""
 
     def __call__(self, one: str, other: str) -> bool:
-        """`RATIO a` asks whether a and b differ by a constant factor, not 0; `POSITIVE RATIO a`, by a positive one."""
+        """Compares two expressions; `[POSITIVE|NEGATIVE] RATIO a` allows a factor (of that sign) other than 0."""
         import sympy
 
         asks_ratio = _RATIO.match(one)
@@ -65,13 +65,13 @@ class Algebra:
     def _parse(self, text: str) -> Any:
         import sympy
 
-        if not text or _NOT_READ.search(text):  # the parser drops quotes, % and $
+        if not text or _NOT_READ.search(text):  # the parser ignores quotes, % and $
             raise Unreadable(f"not an expression: {text[:80]}")
         if "\\infty" in text and text.strip("+- {}") != "\\infty":
-            raise Unreadable(f"infinity is no number to count with: {text[:80]}")
+            raise Unreadable(f"infinity is not a number: {text[:80]}")
         try:
             tree = self._read(text.replace("\\degree", r"\cdot\frac{\pi}{180}"))
-        except Exception as error:  # the parser raises plain Exceptions, sympy what it likes
+        except Exception as error:  # the parser raises plain Exceptions, sympy any
             raise Unreadable(f"not an expression: {text[:80]}") from error
         if isinstance(tree, sympy.Basic):
             tree = tree.subs({sympy.Symbol("i"): sympy.I, sympy.Symbol("pi"): sympy.pi})
@@ -80,7 +80,7 @@ class Algebra:
 
 def _is_ratio(a: Any, b: Any, sign: str) -> bool:
     if not (a.free_symbols and b.free_symbols):
-        return False  # `0=1` and `0=2` say nothing of anything
+        return False  # `0=1` and `0=2` have no letters to compare
     if _extreme_magnitudes(b) - _extreme_magnitudes(a):
         return False
     if a == 0 or b == 0:
@@ -96,7 +96,7 @@ def _is_ratio(a: Any, b: Any, sign: str) -> bool:
 
 
 def _agree(a: Any, b: Any) -> bool | None:
-    """Whether a and b have the same values; None when they have none."""
+    """Whether a and b have the same values; None if they have none."""
     import sympy
 
     letters = sorted(a.free_symbols | b.free_symbols, key=str)
@@ -120,7 +120,7 @@ def _agree_at(pair: tuple[Any, Any], points: Iterator[dict[Any, Any]]) -> bool |
 
 
 def _real_points(pair: tuple[Any, Any], letters: list[Any]) -> Iterator[dict[Any, Any]]:
-    """Points where both sides are real, up to POINTS of them; letters that must be positive are."""
+    """Yields up to POINTS points where both sides are real; some letters must be positive for this."""
     demands = [demand for each in pair for demand in _positivity_conditions(each)]
     draw = random.Random(_SEED)
     positive = {letter for letter in letters if any(_changes_sign_with(demand, letter, letters) for demand in demands)}
@@ -136,7 +136,7 @@ def _real_points(pair: tuple[Any, Any], letters: list[Any]) -> Iterator[dict[Any
 
 
 def _positivity_conditions(expression: Any) -> list[Any]:
-    """What must be positive for the expression to be real: under even roots, in logarithms, below letters."""
+    """Returns what must be positive for a real expression: radicands of even roots, arguments of logarithms, bases."""
     import sympy
 
     found: list[Any] = []
@@ -150,7 +150,7 @@ def _positivity_conditions(expression: Any) -> list[Any]:
 
 
 def _changes_sign_with(demand: Any, letter: Any, letters: list[Any]) -> bool:
-    """Whether the demand changes its sign, and nothing else, when the letter does."""
+    """Whether the demand changes only its sign when the letter does."""
     if letter not in demand.free_symbols:
         return False
     draw = random.Random(_SEED)
@@ -170,7 +170,7 @@ def _sign(expression: Any, point: dict[Any, Any]) -> int | None:
 
 
 def _with_real_roots(expression: Any, point: dict[Any, Any]) -> Any:
-    r"""At a point, with `\sqrt[3]{-8}` as -2; complex expressions stay as they are."""
+    r"""Returns the expression at a point with `\sqrt[3]{-8}` as -2; complex expressions are unchanged."""
     import sympy
 
     if expression.has(sympy.I):
@@ -204,17 +204,17 @@ def _same_at(a: Any, b: Any, point: dict[Any, Any]) -> bool | None:
 
 
 def _exact(expression: Any, point: dict[Any, Any]) -> Any:
-    """The rational number at a point; None where it is none that is seen to be one."""
+    """Returns the rational value at a point; None if it is not recognised as rational."""
     import sympy
 
     value = expression.subs(point)
-    if value.is_rational:  # `2^{2008}-2` is kept as it was written: work it out
+    if value.is_rational:  # sympy keeps `2^{2008}-2` unevaluated
         value = value.doit()
     return value if isinstance(value, sympy.Rational) else None
 
 
 def _extreme_magnitudes(expression: Any) -> set[float]:
-    """The magnitudes (decimal logarithms, without sign) of the numbers in it of more than EXTREME digits or places."""
+    """Returns the absolute decimal logarithms of all numbers in an expression that exceed EXTREME."""
     import sympy
 
     found: set[float] = set()
@@ -229,7 +229,7 @@ def _extreme_magnitudes(expression: Any) -> set[float]:
 
 
 def _as_a_number(part: Any) -> Any:
-    """The part; of a hyperbolic function the exponential behind it; of one with letters, its value where they are 0."""
+    """Returns the part, or the exponential of a hyperbolic function, or a power's value with its letters at 0."""
     import sympy
     from sympy.functions.elementary.hyperbolic import HyperbolicFunction
 
@@ -247,7 +247,7 @@ def _rational(draw: random.Random) -> Any:
 
 
 def _value(expression: Any, point: dict[Any, Any]) -> Any:
-    """The number at a point, to DIGITS digits; None where it has none."""
+    """Returns the value at a point to DIGITS digits; None if there is none."""
     import mpmath
     import sympy
 

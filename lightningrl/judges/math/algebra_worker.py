@@ -1,8 +1,8 @@
-r"""The process that does algebra for `MathJudge`: rules first, and `judges.math.algebra` where they ask.
+r"""The worker process that does algebra for `MathJudge`: it applies the rules, which call `judges.math.algebra`.
 
-`python worker.py FOLDER` answers each line `{"gold", "found", "question"}` with `{"equal": bool, "reasons": why it
-was refused whatever its value}`, or with `{"unreadable": why, "gold": whether it is the gold answer}`. It may hang or
-run out of memory on hostile input; whoever started it kills it then (`judges.worker`).
+`python algebra_worker.py FOLDER` answers each line `{"gold", "found", "question"}` with `{"equal": bool, "reasons": why
+it was refused whatever its value}`, or with `{"unreadable": why, "gold": whether it is the gold answer}`. It may hang
+or run out of memory on hostile input; the judge then kills it (`judges.worker`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 MEMORY_BYTES = 2 * 2**30
-"""Address space; sympy and its parser take 0.3 GB of it."""
+"""The address space, of which sympy and its parser take 0.3 GB."""
 
 
 def main() -> None:
@@ -28,21 +28,24 @@ def main() -> None:
     algebra = Algebra()
     sink.write(json.dumps({"ready": True}) + "\n")
     for line in source:
-        asked = json.loads(line)
+        request = json.loads(line)
         answer: dict[str, Any]
         algebra.is_reading_gold = False
         try:
-            question = None if asked["question"] is None else read_question(asked["question"])
+            question = None if request["question"] is None else read_question(request["question"])
             reasons: list[str] = []
-            answer = {"equal": equal(asked["gold"], asked["found"], algebra, question, reasons), "reasons": reasons[:1]}
+            answer = {
+                "equal": equal(request["gold"], request["found"], algebra, question, reasons),
+                "reasons": reasons[:1],
+            }
         except Unreadable as error:
             answer = {"unreadable": error.args[0], "gold": algebra.is_reading_gold}
-        except Exception as error:  # sympy raises what it likes (a pole, a recursion, no memory): no answer to compare
+        except Exception as error:  # sympy raises any exception (a pole, a recursion, no memory)
             answer = {"unreadable": f"{type(error).__name__} in algebra", "gold": algebra.is_reading_gold}
         sink.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":
-    # The folder that holds the package; -P leaves out this file's own, whose `math.py` is not the standard library's.
+    # The folder of the package; -P leaves out this file's own folder, whose names may hide the standard library's.
     sys.path.insert(0, sys.argv[1])
     main()

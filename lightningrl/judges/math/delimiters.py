@@ -1,4 +1,4 @@
-"""What an answer is made of, by its brackets and commas: lists' items, parts between separators. Linear."""
+"""Splitting an answer at its brackets and separators: the items of lists, the parts between separators. Linear."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CONJUNCTION = (
 
 
 def items(text: str) -> list[str]:
-    r"""Top-level items of a list: commas, `and`, `or`, and both values of `a \pm b`."""
+    r"""Returns the top-level items of a list, which commas, `and`, `or` and `a \pm b` separate."""
     text = re.sub(_CONJUNCTION, ",", text)
     parts = [part for half in split(text, ";") for part in split(half, ",")]
     items = [item for item in parts if item] or [text]
@@ -26,7 +26,7 @@ def _both(item: str) -> list[str]:
 
 
 def split(text: str, separator: str) -> list[str]:
-    """At separators outside all brackets."""
+    """Splits a text at the separators outside all brackets."""
     parts, depth, start, place = [], 0, 0, 0
     while place < len(text):
         if text.startswith(separator, place) and depth == 0:
@@ -44,7 +44,7 @@ def split(text: str, separator: str) -> list[str]:
 
 
 def closes_at_the_end(text: str) -> bool:
-    """Whether the first bracket is closed by the last character; a half-open interval's brackets are of two kinds."""
+    """Whether the last character closes the first bracket; both kinds may differ, as in a half-open interval."""
     depth = 0
     for place, sign in enumerate(text):
         depth += 1 if sign in "([{" else -1 if sign in ")]}" else 0

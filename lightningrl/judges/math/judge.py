@@ -1,10 +1,10 @@
-r"""Judge mathematics: the last complete `\boxed{}` of a response against the gold answer.
+r"""Judge mathematics: compare the last complete `\boxed{}` of a response with the gold answer.
 
-`rules` says what is the gold answer to a question: the example's user turn, which tells an answer that is worked
-out from the question copied into the box. It decides most answers at once; what needs algebra goes to a helper process
-with a deadline and a bound on its memory (`judges.math.worker`), which is killed when late. The gold answer is
-`example.gold = {"answer": "..."}`. Beside the verdict stands that of the published grader's rules on the same extracted
-answer (`compat`).
+`rules` decides whether an answer is the gold answer to the question, which is the example's user turns: they
+distinguish a worked-out answer from a copy of the question. Rules alone decide most answers; algebra is left to a
+worker process with a deadline and a memory limit (`judges.math.algebra_worker`), which is killed when late. The gold
+data is `{"answer": "..."}`. The verdict includes that of the published grader's rules on the same extracted answer
+(`compat`).
 """
 
 from __future__ import annotations
@@ -33,56 +33,56 @@ from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
 from lightningrl.types import Example, Verdict
 
 DEADLINE_S = 3.0
-"""For one question to algebra; the longest of MATH's gold answers takes 0.1 s."""
+"""The time for one comparison by algebra; the slowest of MATH's gold answers takes 0.1 s."""
 PATIENCE = 5
-"""The deadline is of processor time, as long as no more than so many times as much has passed on the clock."""
+"""The deadline counts processor time, but at most this many times as much wall time."""
 START_S = 120.0
-"""For a helper's start, which imports sympy: 1 s when the machine is idle."""
+"""The time for a worker's start, which imports sympy: 1 s on an idle machine."""
 ITEMS_A_WORKER = 5_000
-"""Then it is started anew: sympy's caches grow."""
+"""A worker is restarted after this many comparisons, since sympy's caches grow."""
 MEMO = 65_536
 _WORKER_FILE = "algebra_worker.py"
 
 
 class _Pair(NamedTuple):
-    """What a verdict depends on."""
+    """Everything that a verdict depends on."""
 
     question: str | None
-    """The user's turns; None: they state no problem, so nothing is known of what was asked."""
+    """The user's turns; None: they state no problem, so the question is unknown."""
     gold: str
     found: str
-    """What is judged: the last box, or as many last boxes as the gold answer has items."""
+    """The judged answer: the last box, or as many last boxes as the gold answer has items."""
     last: str
-    """The last box, which the published rules judge."""
+    """The last box, to which the published rules apply."""
 
 
 class _NeedsAlgebra(Exception):
-    """The rules alone do not decide."""
+    """The rules alone cannot decide."""
 
 
 class MathJudge:
-    """Judges boxed mathematical answers. See `lightningrl.judges.protocol.Judge`."""
+    """A judge of boxed mathematical answers; see `lightningrl.judges.protocol.Judge`."""
 
     graded = False
     needs_jail = False
 
     def __init__(self, workers: int = 1, deadline_s: float = DEADLINE_S, by_rules: bool = True) -> None:
-        """workers: helper processes at a time, started when needed. by_rules: answer without one where possible."""
+        """Uses at most `workers` worker processes, and none (`by_rules`) where the rules alone decide."""
         if workers < 1:
             raise ValueError(f"found {workers} workers: expected 1 or more")
         self._deadline_s, self._by_rules = deadline_s, by_rules
-        self._helpers: queue.SimpleQueue[_Helper] = queue.SimpleQueue()
-        self._all = [_Helper() for _ in range(workers)]
-        for helper in self._all:
-            self._helpers.put(helper)
+        self._idle_workers: queue.SimpleQueue[_AlgebraWorker] = queue.SimpleQueue()
+        self._workers = [_AlgebraWorker() for _ in range(workers)]
+        for worker in self._workers:
+            self._idle_workers.put(worker)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="math-judge")
         self._memo: OrderedDict[_Pair, Verdict] = OrderedDict()
 
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
-        """Verdicts in order, 1.0 or 0.0; equal (question, gold, answer) are judged once.
+        """Returns verdicts in order, 1.0 or 0.0; equal (question, gold, answer) are judged once.
 
-        `unparsable`: no complete box, or what is in it is no answer; `timeout`: algebra did not end in time;
-        `gold_error` (value None): the gold answer cannot be read; `crashed`: the helper died twice over it.
+        `unparsable`: no complete box, or its content is not an answer; `timeout`: algebra did not end in time;
+        `gold_error` (value None): the gold answer cannot be read; `crashed`: the worker died twice.
         """
         check_lengths(examples, responses)
         pairs = [_pair(example, response) for example, response in zip(examples, responses, strict=True)]
@@ -102,7 +102,7 @@ class MathJudge:
             for future in pending.values():
                 future.cancel()
         verdicts = [self._memo[pair] if isinstance(pair, _Pair) else pair for pair in pairs]
-        for pair in pending:  # what the machine's load may have decided is judged again when it comes again
+        for pair in pending:  # a loaded machine may have caused these: judge them again next time
             if pair in self._memo and self._memo[pair].status in ("timeout", "crashed"):
                 del self._memo[pair]
         while len(self._memo) > MEMO:
@@ -110,10 +110,10 @@ class MathJudge:
         return verdicts
 
     def close(self) -> None:
-        """End the helper processes."""
+        """Ends the worker processes."""
         self._pool.shutdown(cancel_futures=True)
-        for helper in self._all:
-            helper.worker.close()
+        for worker in self._workers:
+            worker.process.close()
 
     def _remember(self, pair: _Pair, verdict: Verdict) -> None:
         short = f"expected {pair.gold[:80]}, found {pair.found[:80]}"
@@ -122,7 +122,7 @@ class MathJudge:
         self._memo[pair] = replace(verdict, extracted=pair.found, detail=detail, compat=compat)
 
     def _decide_by_rules(self, pair: _Pair) -> Verdict | None:
-        """What the rules say by themselves; None: algebra is asked."""
+        """Returns the verdict of the rules alone; None: they need algebra."""
         start = time.monotonic()
         try:
             math_text.check(pair.gold)
@@ -139,61 +139,61 @@ class MathJudge:
             return None
         except math_text.Unreadable as error:
             return Verdict(False, 0.0, "unparsable", detail=str(error), seconds=time.monotonic() - start)
-        return _of(is_equal, time.monotonic() - start, reasons)
+        return _verdict(is_equal, time.monotonic() - start, reasons)
 
     def _ask(self, pair: _Pair) -> Verdict:
-        asked = {"gold": pair.gold, "found": pair.found, "question": pair.question}
-        helper, start = self._helpers.get(), time.monotonic()
+        request = {"gold": pair.gold, "found": pair.found, "question": pair.question}
+        worker, start = self._idle_workers.get(), time.monotonic()
         try:
             for attempt in (0, 1):
                 try:
-                    answer = helper.ask(asked, self._deadline_s)
+                    answer = worker.ask(request, self._deadline_s)
                     break
                 except WorkerLate:
                     detail = f"not decided within {self._deadline_s:g} s"
                     return Verdict(False, 0.0, "timeout", detail=detail, seconds=time.monotonic() - start)
-                except WorkerLost as error:  # killed from outside, or by this very answer: tried once more
+                except WorkerLost as error:  # killed from outside, or by this answer: try once more
                     if attempt:
                         return Verdict(False, 0.0, "crashed", detail=str(error), seconds=time.monotonic() - start)
         finally:
-            self._helpers.put(helper)
+            self._idle_workers.put(worker)
         seconds = time.monotonic() - start
         if "unreadable" not in answer:
-            return _of(answer["equal"], seconds, answer["reasons"])
+            return _verdict(answer["equal"], seconds, answer["reasons"])
         if answer["gold"]:
             return Verdict(False, None, "gold_error", detail=f"gold: {answer['unreadable']}", seconds=seconds)
         return Verdict(False, 0.0, "unparsable", detail=answer["unreadable"], seconds=seconds)
 
 
-class _Helper:
-    """A worker and how much it has done."""
+class _AlgebraWorker:
+    """A worker process and the number of its comparisons."""
 
     def __init__(self) -> None:
         here = Path(__file__).resolve().parent
         environment = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
-        self.worker = Worker((sys.executable, "-P", str(here / _WORKER_FILE), str(here.parents[2])), environment)
+        self.process = Worker((sys.executable, "-P", str(here / _WORKER_FILE), str(here.parents[2])), environment)
         self._done = 0
 
     def ask(self, question: dict[str, Any], deadline_s: float) -> dict[str, Any]:
-        """The answer; raises WorkerLate or WorkerLost. A fresh process's start is not counted."""
+        """Returns the answer, or raises WorkerLate or WorkerLost. The start of a fresh process does not count."""
         if self._done >= ITEMS_A_WORKER:
-            self.worker.close()
-        if self.worker.pid is None:
+            self.process.close()
+        if self.process.pid is None:
             self._done = 0
-            self.worker.start()
-            self.worker.receive(time.monotonic() + START_S)
+            self.process.start()
+            self.process.receive(time.monotonic() + START_S)
         self._done += 1
-        start, used = time.monotonic(), self.worker.cpu_seconds()
+        start, used = time.monotonic(), self.process.cpu_seconds()
 
-        def is_over() -> bool:  # on a busy machine the answer is given the processor time it would have had
+        def is_over() -> bool:  # a busy machine does not shorten the processor time
             waited = time.monotonic() - start
-            return self.worker.cpu_seconds() - used >= deadline_s or waited >= deadline_s * PATIENCE
+            return self.process.cpu_seconds() - used >= deadline_s or waited >= deadline_s * PATIENCE
 
-        self.worker.send(question, start + deadline_s * PATIENCE)
-        return self.worker.receive(start + deadline_s, is_over)
+        self.process.send(question, start + deadline_s * PATIENCE)
+        return self.process.receive(start + deadline_s, is_over)
 
 
-def _of(is_equal: bool, seconds: float, reasons: Sequence[str]) -> Verdict:
+def _verdict(is_equal: bool, seconds: float, reasons: Sequence[str]) -> Verdict:
     detail = "" if is_equal else "".join(reasons[:1])
     return Verdict(is_equal, float(is_equal), "ok" if is_equal else "wrong", detail=detail, seconds=seconds)
 
@@ -204,7 +204,7 @@ def _gold(example: Example) -> str | None:
 
 
 def _pair(example: Example, response: str) -> _Pair | Verdict:
-    """What is to be judged, or the verdict where nothing is."""
+    """Returns what is to be judged, or the verdict if there is nothing to judge."""
     gold, boxes = _gold(example), extract_boxes(response)
     if gold is None:
         detail = 'gold data: expected {"answer": "..."} with text in it'
@@ -217,7 +217,7 @@ def _pair(example: Example, response: str) -> _Pair | Verdict:
 
 
 def _joined(gold: str, boxes: Sequence[str]) -> str:
-    """The last box; where the gold answer has several items and a box one each, as many last boxes as it has."""
+    """Returns the last box, or as many last boxes as the gold answer has items if each box has one item."""
     count = _items(gold) if len(boxes) > 1 else 1
     last = boxes[-count:]
     if count == 1 or len(last) < count or any(_items(box) > 1 for box in last):

@@ -1,8 +1,8 @@
-r"""How an expression is written: what a question may ask for that states the value itself.
+r"""The notation of an expression, which is all that some questions ask for.
 
-"Write 3/20 as a decimal", "reduce", "rationalise", "factor": such a question states the value, so that only the way in
-which it is written makes an answer. `polish` names what an expression's writing still has: a fraction, a root in a
-denominator, brackets. An answer may not have what the question's expression has and the gold answer has not.
+"Write 3/20 as a decimal", "reduce", "rationalise", "factor": such a question states the value, so that only its
+notation makes an answer. `notation` names the features of an expression's notation: a fraction, a root in a
+denominator, brackets. An answer must not have features of the question's expression that the gold answer does not have.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from lightningrl.judges.math.tree import Node
 from lightningrl.judges.math.work import factors, has_letters, rational, terms, walk, whole
 
 OF_ONE_NUMBER = frozenset({"a fraction not in lowest terms", "a root that can be simplified"})
-"""What a question asks to mend only where it states one number: a sum of roots may come out as one of these."""
+"""Features that a question asks to remove only if it states one number: a sum of roots may result in one."""
 _DIVISORS = range(2, 40)
 
 
 @lru_cache(maxsize=4096)
 def notation(node: Node) -> frozenset[str]:
-    """The kinds of writing in a tree."""
+    """Returns the features of a tree's notation."""
     inner = [part for part, _ in factors(node)] if node.kind in ("product", "quotient", "negative") else node.parts
     exponent = rational(node.parts[1]) if node.kind == "power" else None
     inner = node.parts[:1] if exponent is not None else inner
@@ -75,7 +75,7 @@ def _is_in_brackets(factor: Node) -> bool:
 
 
 def _content(node: Node) -> int:
-    """The greatest whole number that divides it, as written."""
+    """Returns the greatest whole number that divides the expression as written."""
     if node.kind == "sum":
         return math.gcd(*(math.prod(_content(f) for f, _ in factors(term)) for term in node.parts)) or 1
     return abs(whole(node) or 1) if node.kind == "number" else 1
@@ -86,29 +86,29 @@ def _has_a_power(number: Fraction, degree: int) -> bool:
 
 
 def is_plain(node: Node) -> bool:
-    r"""Whether it is one number or fraction, perhaps in factors or under one root: `\frac{21}{2^2 \cdot 5^7}`."""
+    r"""Whether it is one number or fraction, possibly factored or under one root: `\frac{21}{2^2 \cdot 5^7}`."""
     inside = [part.kind for part in walk(node)]
     return inside.count("quotient") + inside.count("root") <= 2 and not {"sum", "function", "name"} & set(inside)
 
 
 def is_one_term(node: Node) -> bool:
-    r"""Whether it is made of numbers, letters, powers and roots alone, without a sum or a function: `\sqrt{5p^2}`."""
+    r"""Whether it consists of numbers, letters, powers and roots, without a sum or a function: `\sqrt{5p^2}`."""
     return not {"sum", "function"} & {part.kind for part in walk(node)}
 
 
 def has_common_number(node: Node) -> bool:
-    """Whether a factor of it has a number that divides all its terms: `(2x-6)(x+3)`."""
+    """Whether a number divides all terms of one of its factors: `(2x-6)(x+3)`."""
     bases = [factor.parts[0] if factor.kind == "power" else factor for factor, _ in factors(node)]
     return any(base.kind == "sum" and _content(base) > 1 for base in bases)
 
 
 def size(node: Node) -> int:
-    """How long it is: its numbers, names and functions."""
+    """Returns the length of the expression: the number of its numbers, names, functions and roots."""
     return sum(part.kind in ("number", "name", "function", "root") for part in walk(node))
 
 
 def brackets(node: Node) -> int:
-    """How many factors with letters in it a product has, each as often as its power says: how far it is factored."""
+    """Returns how far a product is factored: its number of factors with letters, with multiplicity."""
     count = 0
     for factor, inverted in factors(node):
         base, times = factor, 1

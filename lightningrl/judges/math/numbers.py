@@ -1,7 +1,7 @@
-r"""Numbers as they are written: exact values, percentages, numbers to a base. Only ASCII digits are digits.
+r"""Written numbers: exact values, percentages, numbers in a base. Only ASCII digits are digits.
 
-Numbers are exact: `0.5` is `1/2`, `0.333` is not `1/3`. A percent sign where the gold has none is left out only where
-the question speaks of percent; a base where the gold has none, only where the question names that base.
+Numbers are exact: `0.5` is `1/2`, `0.333` is not `1/3`. A percent sign that the gold does not have is ignored only if
+the question mentions percent; a base that the gold does not have, only if the question names it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def number(text: str) -> Fraction | None:
-    r"""An integer, decimal, fraction or mixed number; None for anything else.
+    r"""Returns the value of an integer, decimal, fraction or mixed number; None for anything else.
 
     >>> number("-1.50"), number(r"\frac{3}{6}"), number(r"1\frac{4}{5}"), number("2/4"), number("x")
     (Fraction(-3, 2), Fraction(1, 2), Fraction(9, 5), Fraction(1, 2), None)
@@ -57,7 +57,7 @@ def _signed(sign: str, value: Fraction) -> Fraction:
 
 
 def exact(text: str) -> str:
-    r"""Decimals as fractions, so that algebra sees no rounded number; `5/2x` as five halves of x.
+    r"""Writes decimals as fractions, so that algebra sees no rounded number, and `5/2x` as five halves of x.
 
     >>> exact("0.25x"), exact("5/2x")
     ('\\frac{25}{100}x', '\\frac{5}{2}x')
@@ -81,7 +81,7 @@ def _written(value: Fraction) -> str:
 
 
 def times(factor: str, text: str) -> str:
-    """A product as a number where both are numbers, so that nothing is left to work out; else as an expression.
+    """Returns a product, as a number if both factors are numbers, so that it counts as worked out.
 
     >>> times("3", "0.5"), times("3", "x")
     ('3/2', '3\\\\cdot (x)')
@@ -108,12 +108,12 @@ def percentages(gold: str, found: str, context: Context) -> bool | None:
 
 
 def _is_a_number(text: str) -> bool:
-    """An expression without a unit: what a percent sign may be left out of."""
+    """Whether it is an expression without a unit, which may omit a percent sign."""
     return read(text) is not None and not re.search(r"\\degree|\\text", text)
 
 
 def based(gold: str, found: str, context: Context) -> bool | None:
-    """Digits with a base: where both have one, the digits and the bases must be the same."""
+    """Compares digits with a base: if both sides have a base, digits and bases must be equal."""
     golds, founds = _digits_and_base(gold), _digits_and_base(found)
     if golds is None and founds is None:
         return None
@@ -121,8 +121,8 @@ def based(gold: str, found: str, context: Context) -> bool | None:
         return golds == founds
     if founds is None:
         return golds is not None and golds[0] == _digits(found)
-    is_asked = founds[1] == 10 or (context.question is not None and founds[1] in context.question.bases)
-    return is_asked and founds[0] == _digits(gold)
+    is_named = founds[1] == 10 or (context.question is not None and founds[1] in context.question.bases)
+    return is_named and founds[0] == _digits(gold)
 
 
 def _digits(text: str) -> str:

@@ -1,7 +1,7 @@
-"""What of a question matters to judging its answers: what it states, speaks of and asks for.
+"""The parts of a question that matter for judging its answers: what it states, mentions and asks for.
 
-A question tells a worked-out answer from a copied one, says whether numbers are percentages or to a base, and names
-what it counts. `read_question` reads its text once; the expressions in it are parsed when they are first needed.
+A question distinguishes a worked-out answer from a copy, shows whether numbers are percentages or have a base, and
+names what it counts. `read_question` caches questions, whose expressions are parsed when they are first needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lightningrl.judges.math.tree import Node, read
 from lightningrl.judges.math.work import canonical, walk
 
 MAX_CHARS = 20_000
-"""Of a question's text that are read."""
+"""The maximum length of a question's text that is read."""
 MAX_SPANS = 200
 RELATION = re.compile(r"\\(?:le|ge|ne|equiv|approx|in|to|implies|Rightarrow)(?![A-Za-z])|[=<>]")
 
@@ -55,23 +55,23 @@ _EQUATION = re.compile(r"\bequations? (?:of|for|that|whose|in|which)\b|\b(?:dire
 
 @dataclass(frozen=True)
 class Question:
-    """A question's text and what is read off it, each when it is first needed."""
+    """A question's text and its properties, each of which is computed when it is first needed."""
 
     text: str
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """All its words, in lower case."""
+        """All words in lower case."""
         return frozenset(word.lower() for word in _WORD.findall(_PICTURE.sub(" ", self.text)))
 
     @cached_property
     def percent(self) -> bool:
-        """Whether it speaks of percent."""
+        """Whether it mentions percent."""
         return _PERCENT.search(self.text) is not None
 
     @cached_property
     def bases(self) -> frozenset[int]:
-        """Bases of number systems that it names."""
+        """The bases of number systems that it names."""
         names = {match[1] or match[2] or match[3] for match in _BASE.finditer(self.text)}
         bases = {BASES.get(name.lower(), int(name) if name.isdigit() else 0) for name in names}
         return frozenset(base for base in bases if base > 1)
@@ -93,12 +93,12 @@ class Question:
 
     @cached_property
     def sides(self) -> tuple[Node, ...]:
-        """What it states: the expressions in its formulas, parted at equals signs and commas."""
+        """The expressions in its formulas, split at relations and commas."""
         return tuple(tree for span in self.spans for side in _expressions(span) if (tree := read(side)) is not None)
 
     @cached_property
     def spans(self) -> tuple[str, ...]:
-        """Its formulas, as `text.clean` gives them."""
+        """Its formulas as `text.clean` returns them."""
         without = _PICTURE.sub(" ", self.text[:MAX_CHARS]).replace("\\$", " ")
         found = [next(group for group in match.groups() if group) for match in _SPAN.finditer(without)]
         found += _PLAIN.findall(_SPAN.sub(" ", without))
@@ -112,17 +112,17 @@ class Question:
 
     @cached_property
     def nodes(self) -> dict[str, Node]:
-        """Everything that it states in more than one sign, its parts included, by their form."""
+        """All its expressions of more than one token and their parts, by their canonical form."""
         return {canonical(node): node for side in self.sides for node in walk(side) if _is_written_out(node)}
 
     @cached_property
     def reduced_forms(self) -> frozenset[str]:
-        """All of that by its text without what takes itself back (`bare`)."""
+        """The reduced forms of `nodes`."""
         return frozenset(map(reduced_form, self.nodes.values()))
 
     @cached_property
     def equations(self) -> tuple[tuple[Node, Node], ...]:
-        """Its equations and inequalities, as pairs of sides."""
+        """Its equations and inequalities as pairs of sides."""
         found = []
         for span in self.spans:
             sides = [read(side) for side in RELATION.split(span)]
@@ -131,7 +131,7 @@ class Question:
 
 
 def states_a_problem(text: str) -> bool:
-    """Whether a user's turn says anything of a problem: a number, a formula, or more than a placeholder's few words.
+    """Whether a user's turn states a problem: it has a number, a formula, or more words than a placeholder.
 
     >>> states_a_problem("What is $x$?"), states_a_problem("?"), states_a_problem("The question.")
     (True, False, False)
@@ -149,5 +149,5 @@ def _expressions(span: str) -> list[str]:
 
 @lru_cache(maxsize=8192)
 def read_question(text: str) -> Question:
-    """The question of that text; what was read off it is kept."""
+    """Returns the question of a text, with its cached properties."""
     return Question(text)

@@ -1,9 +1,9 @@
-r"""An expression's text without what takes itself back: `\frac{2A}{2}`, `(-1)(-1)A`, `\frac{A^2}{A}` are `A`.
+r"""The reduced form of an expression, without parts that cancel: `\frac{2A}{2}`, `(-1)(-1)A`, `\frac{A^2}{A}` are `A`.
 
-An answer is looked up in the question by this text, so that no trivial detour makes a copy an answer. Beyond
-`work.canonical` it leaves out numbers among the factors that multiply to 1, equal factors above and below, powers and
-roots that undo each other, and writes `-(b-a)` as `a-b` and `A^{-1}` as a quotient. It says nothing of what is right:
-an expression and the gold answer may well have the same text.
+The judge looks an answer up in the question by this text, so that a trivial detour does not turn a copy into an answer.
+Beyond `work.canonical` it removes numeric factors that multiply to 1, equal factors above and below, and powers and
+roots that cancel, and writes `-(b-a)` as `a-b` and `A^{-1}` as a quotient. It does not decide what is right: an
+expression and the gold answer may have the same reduced form.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from lightningrl.judges.math.work import canonical, factors, rational, terms, wh
 
 
 def reduced_form(node: Node) -> str:
-    """The text; expressions of one text have one value, wherever every part of them has a value and is positive."""
+    """Returns the form; expressions of one form have one value wherever all their parts have positive values."""
     sign, text = _signed(node)
     return f"-{text}" if sign < 0 else text
 
 
 @lru_cache(maxsize=4096)
 def _signed(node: Node) -> tuple[int, str]:
-    """The sign before it and the text behind that sign."""
+    """Returns the sign of the form and the text after the sign."""
     if node.kind == "sum":
         return _sum_form(node)
     if node.kind == "function":
@@ -37,7 +37,7 @@ def _signed(node: Node) -> tuple[int, str]:
 
 
 def _sum_form(node: Node) -> tuple[int, str]:
-    """Terms in the order of their texts; the first one's sign is the sum's."""
+    """Returns the terms in the order of their texts; the sign of the first one is the sum's."""
     parts = sorted((text, sign) for sign, text in map(_signed, terms(node)) if text != "0")
     if len(parts) < 2:
         return (parts[0][1], parts[0][0]) if parts else (1, "0")
@@ -68,7 +68,7 @@ def _product_form(node: Node) -> tuple[int, str]:
 
 
 def _flat(node: Node, inverted: bool) -> Iterator[tuple[Node, Fraction, bool]]:
-    """The factors as base and exponent, and whether they divide; products to the power 1 or -1 taken apart."""
+    """Yields base, exponent and whether they divide for all factors, those of products to the power 1 or -1 too."""
     for factor, divides in factors(node, inverted):
         base, exponent = _as_power(factor)
         if abs(exponent) == 1 and base.kind in ("product", "quotient", "negative"):
@@ -78,7 +78,7 @@ def _flat(node: Node, inverted: bool) -> Iterator[tuple[Node, Fraction, bool]]:
 
 
 def _as_power(node: Node) -> tuple[Node, Fraction]:
-    """What is raised to which rational power, powers and roots of one another put together."""
+    """Returns the base and its rational exponent, with nested powers and roots combined."""
     exponent = Fraction(1)
     while node.kind in ("power", "root"):
         by = rational(node.parts[1]) if node.kind == "power" else Fraction(1, whole(node.parts[1]) or 1)
@@ -92,13 +92,13 @@ def _as_power(node: Node) -> tuple[Node, Fraction]:
 
 
 def _written(powers: dict[str, Fraction], others: dict[str, Fraction], before: str) -> list[str]:
-    """The powers that are left of one side of a fraction bar, each with a sign for its side."""
+    """Returns the remaining powers on one side of a fraction bar, each with a prefix for its side."""
     left = {text: exponent - others.get(text, 0) for text, exponent in powers.items()}
     return [before + (text if n == 1 else f"{text}^{n}") for text, n in left.items() if n > 0]
 
 
 def _coefficient(above: list[Fraction], below: list[Fraction]) -> list[str]:
-    """The numbers among the factors, but those that are above and below, and none where they multiply to 1."""
+    """Returns the numeric factors that are not both above and below, and none if they multiply to 1."""
     if math.prod(above) == math.prod(below):
         return []
     left = Counter(above) - Counter(below), Counter(below) - Counter(above)

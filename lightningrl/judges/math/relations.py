@@ -1,9 +1,9 @@
-r"""Answers that say a relation: equations, inequalities, named values, and the sets of reals that inequalities say.
+r"""Answers that are relations: equations, inequalities, named values, and the sets of reals of inequalities.
 
-A name says nothing about a value: `x = 5` is `5`, where the name is one letter (with an index, an argument) or words of
-the question. Two names must be the same. An equation is the same as itself moved about and multiplied; but a
-gold answer that says what a letter is wants the letter alone: `3x + 2 = 14` is no answer where `x = 4` is one.
-An equality's sides all are the answer, and the last is worked out: `2 + 3 = 5` is `5`.
+A name adds nothing to a value: `x = 5` is `5` if the name is one letter (with an index or an argument) or consists of
+words of the question. Two names must be equal. An equation equals its rearrangements and multiples; but if the gold
+answer solves for a letter, the letter must stand alone: `3x + 2 = 14` is not an answer if `x = 4` is. All sides of a
+chain of equalities must be right, and the last one is worked out: `2 + 3 = 5` is `5`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _NUMBER_WORDS = re.compile(
     r"\b(?:not|half|twice|double|third|quarter|negative|minus|square|root|cube|times|one|two)\b", re.I
 )
 _RESULT = frozenset({"total", "sum", "result", "value", "answer", "difference", "product"})
-"""Words that name a result whatever the question is."""
+"""The words that name a result of any question."""
 _SET_NAME = re.compile(r"[A-Za-z]\\in(?![A-Za-z])\s*")
 _MODULUS = re.compile(r"\s*\(?\\[pb]?mod\s*(?:\{[^{}]*\}|[0-9]+)\)?\Z")
 
 
 def split(text: str) -> tuple[list[str], list[str]]:
-    """The sides of a chain of relations, and the signs between them."""
+    """Returns the sides of a chain of relations, and the signs between them."""
     parts, signs, depth, start = [], [], 0, 0
     for match in re.finditer(rf"\\[{{}}]|[(\[{{)\]}}]|{_RELATION.pattern}", text):
         token = match[0].strip()
@@ -52,7 +52,7 @@ def split(text: str) -> tuple[list[str], list[str]]:
 
 
 def name_of(text: str, context: Context) -> str | None:
-    """The text itself where it names something: a letter, a function of one, a segment, words of the question."""
+    """Returns the text if it is a name: a letter, a function of one, a segment, words of the question."""
     if _FUNCTIONS.search(text):
         return None
     if _NAME.fullmatch(text):
@@ -66,7 +66,7 @@ def name_of(text: str, context: Context) -> str | None:
 
 
 def named_list(text: str) -> list[str]:
-    """A list's items; where all of them, or the first alone, say the same name, without it."""
+    """Returns a list's items without a name that all of them, or the first one alone, have."""
     items = delimiters.items(text)
     if len(items) < 2 or "=" not in items[0]:
         return items
@@ -78,7 +78,7 @@ def named_list(text: str) -> list[str]:
 
 
 def relations(gold: str, found: str, context: Context) -> bool | None:
-    """`x = 5`, `y = 2x + 3`, `1 < x \\le 2`: the same value, the same sides, or the same relation moved about."""
+    """Compares relations (`x = 5`, `1 < x \\le 2`): by value, by sides, or rearranged."""
     if not _RELATION.search(gold + found) or any(len(delimiters.items(text)) > 1 for text in (gold, found)):
         return None
     (golds, gold_signs), (sides, signs) = split(gold), split(found)
@@ -97,7 +97,7 @@ def relations(gold: str, found: str, context: Context) -> bool | None:
 
 
 def _equal_sides(sides: list[str], signs: list[str], context: Context) -> tuple[str | None, list[str]] | None:
-    """A value's name, where it has one, and the expressions that are said to be equal to it, the result last."""
+    """Returns the name of a value, if any, and the expressions that equal it, the result last."""
     if set(signs) - {"=", "\\equiv"} or not all(sides):
         return None
     if len(sides) == 1:
@@ -114,11 +114,11 @@ def _equal_sides(sides: list[str], signs: list[str], context: Context) -> tuple[
 def _is_the_value(
     gold: tuple[str | None, list[str]] | None, found: tuple[str | None, list[str]] | None, context: Context
 ) -> bool:
-    """Whether all that is said of a value is true of the gold's, and the result is worked out."""
+    """Whether all sides have the gold's value, and the result is worked out."""
     if gold is None or found is None or (gold[0] and found[0] and not _same_name(gold[0], found[0])):
         return False
     if found[0] and not gold[0] and context.question is not None and is_stated(found[0], found[1], context.question):
-        return False  # the question's `x = 4` is no answer to what m is
+        return False  # the question's `x = 4` does not answer what m is
     if gold[0] is None and len(gold[1]) > 1 and _has_letters(*gold[1]):
         return False  # an equation, not a value
     loose = Context(context.algebra, None, context.compare)
@@ -129,7 +129,7 @@ def _is_the_value(
 
 
 def _percentages_first(sides: list[str], golds: list[str]) -> list[str]:
-    r"""`\frac14 = 25\%` says one quarter twice: the percentage as an exact value, before what the gold may be."""
+    r"""Replaces the percentage in `\frac14 = 25\%` by its exact value, and puts it before the other sides."""
     if is_percentage(sides[0]) or any(map(is_percentage, golds)):
         return sides
     values = {side: number(side.rstrip("% ")) for side in sides if is_percentage(side)}
@@ -148,7 +148,7 @@ def _same_name(gold: str, found: str) -> bool:
 
 
 def _is_rearranged(golds: list[str], gold_sign: str, sides: list[str], sign: str, context: Context) -> bool:
-    """Whether two relations of two sides say the same, moved about or multiplied by a number."""
+    """Whether two relations of two sides are equivalent by rearranging them or multiplying by a number."""
     if {gold_sign, sign} <= {"="} or gold_sign == sign == "\\ne":
         question = "RATIO"
     elif gold_sign in _FLIPPED and sign in _FLIPPED and (gold_sign in "<>") == (sign in "<>"):
@@ -156,7 +156,7 @@ def _is_rearranged(golds: list[str], gold_sign: str, sides: list[str], sign: str
     else:
         return False
     if not all(golds) or not all(sides) or not (_has_letters(*golds) and _has_letters(*sides)):
-        return False  # an equation of numbers says nothing that another one could say
+        return False  # equations of numbers are all equivalent
     if _is_solved(golds) and _is_solved(sides):
         return False  # their values were compared
     if _is_solved(golds) and not _may_be_unsolved(sides, gold_sign, context):
@@ -168,7 +168,7 @@ def _is_rearranged(golds: list[str], gold_sign: str, sides: list[str], sign: str
 
 
 def _may_be_unsolved(sides: list[str], sign: str, context: Context) -> bool:
-    """Whether the letter need not stand alone: in an equation that was asked for, and before it a minus sign."""
+    """Whether the letter need not stand alone: if an equation was requested, or after a minus sign."""
     if context.question is None:
         return sign != "="
     return context.question.asks_equation or (sign != "=" and _is_solved([sides[0].removeprefix("-"), sides[1]]))
@@ -179,7 +179,7 @@ def _has_letters(*sides: str) -> bool:
 
 
 def _is_solved(sides: list[str]) -> bool:
-    """A letter alone on one side and a number on the other."""
+    """Whether one side is a letter alone and the other a number."""
     return any(
         re.fullmatch(_LETTER, one) and (number(other) is not None or not _has_letters(other))
         for one, other in (sides, sides[::-1])
@@ -187,7 +187,7 @@ def _is_solved(sides: list[str]) -> bool:
 
 
 def reals(gold: str, found: str, context: Context) -> bool | None:
-    """A set of reals said by an inequality on one side and by intervals on the other."""
+    """Compares sets of reals that are written as inequalities, intervals or `\\mathbb{R}`."""
     both = gold + found
     if not (_RELATION.search(both) or "\\mathbb{R}" in both or "\\cup" in both):
         return None
@@ -220,7 +220,7 @@ _MINUS_INFINITY, _INFINITY = "-\\infty", "\\infty"
 
 
 def _intervals(text: str) -> tuple[list[Interval], str] | None:
-    """The intervals of a set of reals, and the letter that an inequality names; None for anything else."""
+    """Returns the intervals of a set of reals, and the letter of an inequality; None for anything else."""
     text = text.strip()
     letter = match[0][0] if (match := _SET_NAME.match(text)) else ""
     text = _SET_NAME.sub("", text, count=1) if letter else text
@@ -231,11 +231,11 @@ def _intervals(text: str) -> tuple[list[Interval], str] | None:
         return ([each for each in found if each], letter) if all(found) else None
     found, letters = [], set()
     for part in delimiters.items(text):
-        said = _inequality_intervals(part)
-        if said is None:
+        parsed = _inequality_intervals(part)
+        if parsed is None:
             return None
-        found += said[0]
-        letters.add(said[1])
+        found += parsed[0]
+        letters.add(parsed[1])
     return (found, letters.pop()) if len(letters) == 1 else None
 
 
@@ -251,7 +251,7 @@ def _interval(text: str) -> Interval | None:
 
 
 def _inequality_intervals(text: str) -> tuple[list[Interval], str] | None:
-    """What `x < 3`, `-1 < x \\le 6` or `x \\ne 2` says of a letter."""
+    """Returns the intervals and the letter of `x < 3`, `-1 < x \\le 6` or `x \\ne 2`."""
     sides, signs = split(text)
     if len(sides) == 2:
         if not re.fullmatch(_LETTER, sides[0]):
@@ -276,7 +276,7 @@ def _inequality_intervals(text: str) -> tuple[list[Interval], str] | None:
 
 
 def _joined(intervals: list[Interval]) -> list[Interval]:
-    """Intervals with numbers for ends that meet, as one: `[1,2] \\cup [2,3]`."""
+    """Joins intervals with numeric ends that meet: `[1,2] \\cup [2,3]`."""
     ends = [(number(low), number(high)) for _, low, high, _ in intervals]
     if any(low is None or high is None for low, high in ends):
         return intervals

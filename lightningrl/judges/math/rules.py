@@ -1,17 +1,16 @@
-r"""When a mathematical answer is the gold answer: explicit rules, and a question to algebra only where they end.
+r"""The rules that decide whether a mathematical answer is the gold answer; they use algebra only where they must.
 
-What an answer is is read off its outside: a matrix, a set `\{...\}`, a union of intervals, a tuple or interval (its
-brackets count), a relation, a list (`5, 7`; `1 \pm 2` is two), a word, a quantity with a unit, a percentage, a number
-to a base, or an expression. Different kinds are different answers, with these exceptions:
+The outermost form of an answer determines its kind: a matrix, a set `\{...\}`, a union of intervals, a tuple or
+interval (brackets matter), a relation, a list (`5, 7`; `1 \pm 2` is two), a word, a quantity with a unit, a percentage,
+a number in a base, or an expression. Answers of different kinds differ, with these exceptions:
 
-- a quantity and a bare number are the same where the numbers are: the other side says no unit (`36 apples`, `36`;
-  `90^\circ`, `90`). Two different units are different answers (`3 cm`, `3 m`).
-- a list's order does not count, a set's neither, and the two may stand for each other (`sets`).
-- `x = 5` is `5`, `x \in S` is `S`, an inequality is the interval that it says (`relations`).
+- a quantity equals a number without a unit if the numbers are equal (`36 apples`, `36`; `90^\circ`, `90`). Two
+  different units are different answers (`3 cm`, `3 m`).
+- the order of a list or a set does not matter, and either may stand for the other (`sets`).
+- `x = 5` is `5`, `x \in S` is `S`, an inequality is its interval (`relations`).
 
-The gold answer and the answer found play different parts: an expression that has the gold's value is right only when it
-is worked out as far as the gold is and not copied from the question (`finished`). Linear but for matching lists;
-raises Unreadable (`text`).
+The two sides have different roles: an expression with the gold's value is right only if it is as simplified as the gold
+and not copied from the question (`finished`). Linear except for matching lists; raises Unreadable (`text`).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from lightningrl.judges.math.words import choices, clocks, word_lists, words
 __all__ = ["MAX_ITEMS", "Algebra", "equal", "number"]
 
 _SYSTEM = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
-"""Equations below one another."""
+"""A system of equations in lines."""
 _OF_RESIDUES = re.compile(r"remainder|residue|congruent|mod(?:ulo|ular)?\b")
 _RESIDUE = re.compile(r"(-?[0-9]+)\s*\(?\\[pb]?mod\s*(?:\{([0-9]+)\}|([0-9]+))\)?")
 
@@ -41,7 +40,7 @@ def equal(
 ) -> bool:
     """Whether `found` is the gold answer to the question. Raises Unreadable.
 
-    reasons: is given why an answer, or a part of it, was refused whatever its value, in words for people.
+    It appends to `reasons` readable reasons why the answer, or a part of it, was refused whatever its value.
     """
     return _same(clean(gold), clean(found), Context(algebra, question, _same, [] if reasons is None else reasons))
 
@@ -80,7 +79,7 @@ def _is_finished(gold: str, found: str, context: Context) -> bool:
 
 
 def _strip_wrapping(text: str) -> str:
-    r"""Without `x \in` before a set, braces around all of it, a comma at its end, and what it is said to be about."""
+    r"""Removes `x \in` before a set, braces around the whole, a comma at the end, and an approximation."""
     while text.startswith("{") and text.endswith("}") and delimiters.closes_at_the_end(text):
         text = text[1:-1].strip()
     text = re.split(r"\\approx(?![A-Za-z])", text)[0].strip() or text
@@ -94,7 +93,7 @@ def _strip_wrapping(text: str) -> str:
 
 
 def _ratios(gold: str, found: str, context: Context) -> bool | None:
-    """`3:4` and times: part by part, not cancelled."""
+    """Compares `3:4` and times part by part, without cancelling."""
     parts = [delimiters.split(text, ":") for text in (gold, found)]
     if len(parts[1]) == 1 < len(parts[0]):
         parts[1] = re.split(r"(?<=[0-9])\s*(?:\\text\{ ?to ?\}| to )\s*(?=[0-9])", found)
@@ -104,12 +103,12 @@ def _ratios(gold: str, found: str, context: Context) -> bool | None:
 
 
 def _residues(gold: str, found: str, context: Context) -> bool | None:
-    r"""`3 \pmod 7` where the question speaks of that modulus: the number in front, which is worked out."""
+    r"""Compares the worked-out number in `3 \pmod 7` if the question mentions that modulus."""
     match = _RESIDUE.fullmatch(found)
     if match is None or context.question is None:
         return None
-    asked = context.question.text
-    if not re.search(rf"\b{match[2] or match[3]}\b", asked) or not _OF_RESIDUES.search(asked):
+    text = context.question.text
+    if not re.search(rf"\b{match[2] or match[3]}\b", text) or not _OF_RESIDUES.search(text):
         return None
     if any(found in span for span in context.question.spans):
         return False  # the question's own words
@@ -139,4 +138,4 @@ _KINDS = (
     choices, clocks, reals, relations, matrices, word_lists, sets, unions, lists, brackets, _ratios, percentages,
     _residues, _quantities, based, words,
 )  # fmt: skip
-"""In this order, from the outside in."""
+"""The rules in their order, from the outermost form inwards."""

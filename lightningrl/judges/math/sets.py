@@ -1,8 +1,8 @@
 r"""Answers of several parts: matrices, sets, lists, tuples, intervals and their unions.
 
-A list's order does not count (the roots of an equation), a set's neither, and the two may stand for each other; a
-tuple's and a matrix's order does. A column is a vector and may be written as a tuple. An interval is the same as the
-inequality that it says (`relations.reals`).
+The order of a list (the roots of an equation) or a set does not matter, and either may stand for the other; the order
+of a tuple or a matrix matters. A column is a vector and may be written as a tuple. An interval equals its inequality
+(`relations.reals`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def matrices(gold: str, found: str, context: Context) -> bool | None:
         column = [row[0] for row in rows]
         return context.in_order(column, tuples[1]) if cells[0] is not None else context.in_order(tuples[1], column)
     if len(cells[0]) != len(cells[1]) or len({"vmatrix" in text.lower() for text in (gold, found)}) > 1:
-        return False  # a determinant is no matrix
+        return False  # a determinant is not a matrix
     rows = zip(cells[0], cells[1], strict=True)
     return all(len(a) == len(b) and context.in_order(a, b) for a, b in rows)
 
 
 def _cells(text: str) -> list[list[str]] | None:
-    """Rows of cells; a number before the matrix is multiplied into each."""
+    """Returns the rows of cells, each multiplied by a number before the matrix; None if it is not a matrix."""
     if "\\begin" not in text:
         return None
     text = text[1:-1] if text.startswith("(") and text.endswith(")") and text[1:].startswith("\\begin{p") else text
@@ -90,7 +90,7 @@ def lists(gold: str, found: str, context: Context) -> bool | None:
 
 
 def brackets(gold: str, found: str, context: Context) -> bool | None:
-    """Tuples, points and intervals: two items or more between brackets that open first and close last."""
+    """Compares tuples, points and intervals: two or more items between the outermost brackets."""
     golds, founds = _bracketed(gold), _bracketed(found)
     if golds is None and founds is None:
         is_in_square_brackets = found.startswith("[") and found.endswith("]") and delimiters.closes_at_the_end(found)
@@ -101,7 +101,7 @@ def brackets(gold: str, found: str, context: Context) -> bool | None:
 
 
 def _coordinates(golds: list[str], found: str, context: Context) -> bool:
-    """`x=2, y=4` for the point `(2,4)`: names in the alphabet's order, each said once."""
+    """Compares `x=2, y=4` with the point `(2,4)`: each name once, in alphabetical order."""
     pairs = [re.fullmatch(r"([A-Za-z])=([^=<>]+)", item) for item in delimiters.items(found)]
     names = [pair[1] for pair in pairs if pair]
     if re.search(r"\bor\b|\\lor", found):

@@ -1,6 +1,6 @@
-r"""Other spellings of what LaTeX writes one way: Unicode, plain words, fonts and colours, old TeX.
+r"""Alternative spellings of LaTeX: Unicode, plain words, fonts and colours, old TeX.
 
-`text.clean` applies these before anything else is read. Only spellings with one reading are here: `π` is `\pi`,
+`text.clean` replaces them before it reads anything else. Only spellings with one meaning are here: `π` is `\pi`,
 `{1 \over 2}` is `\frac{1}{2}`, a number in bold is the number. Every pattern is linear in the text.
 """
 
@@ -84,7 +84,7 @@ _WORDS = (
 
 
 def normalise_spelling(text: str) -> str:
-    r"""The text in LaTeX's usual spelling.
+    r"""Returns the text in LaTeX's usual spelling.
 
     >>> normalise_spelling("3√2 ≤ ½π²"), normalise_spelling(r"{1 \over 2}"), normalise_spelling(r"\color{red}{\bf 5}")
     ('3\\sqrt{2} \\le  \\frac{1}{2}\\pi ^{2}', '\\frac{1 }{ 2}', '5')
@@ -112,12 +112,12 @@ def _is_in_braces(text: str) -> bool:
 
 
 def trim(text: str) -> str:
-    """Without blanks of any kind at its ends, nor a lone backslash that a blank followed."""
+    """Removes blanks of all kinds, and a lone backslash before one, from both ends."""
     return _EDGES.sub("", text).rstrip("\\").strip()
 
 
 def _with_braces(text: str, command: str, spelling: str) -> str:
-    r"""`\sqrt(2)` as `\sqrt{2}`."""
+    r"""Writes `\sqrt(2)` as `\sqrt{2}`."""
     start = 0
     while (place := text.find(command + "(", start)) >= 0:
         opened = place + len(command)
@@ -139,7 +139,7 @@ def _closing(text: str, opened: int) -> int | None:
 
 
 def _infix(text: str) -> str:
-    r"""`{1 \over 2}` as `\frac{1}{2}`, `{5 \choose 2}` as `\binom{5}{2}`."""
+    r"""Writes `{1 \over 2}` as `\frac{1}{2}` and `{5 \choose 2}` as `\binom{5}{2}`."""
     for name, command in (("\\over", "\\frac"), ("\\choose", "\\binom")):
         for _ in range(40):
             match = re.search(re.escape(name) + r"(?![A-Za-z])", text)
@@ -154,7 +154,7 @@ def _infix(text: str) -> str:
 
 
 def _group_around(text: str, place: int) -> tuple[int, int]:
-    """Where the braces' inside begins and ends that hold `place`; the whole text where none do."""
+    """Returns the start and end of the content of the braces around `place`, or of the whole text without them."""
     depth, start = 0, place
     while start > 0:
         depth += (text[start - 1] == "}") - (text[start - 1] == "{")

@@ -1,8 +1,8 @@
-"""An answer's LaTeX in one spelling: layout removed, shorthand written out. Meaning is `rules`' business.
+"""Normalise an answer's LaTeX: remove layout and write out shorthand. `rules` interprets the result.
 
 `\\dfrac12` and `\\tfrac{1}{2}` become `\\frac{1}{2}`, `10,\\!080` and `10{,}080` become `10080`, `\\sqrt2` becomes
-`\\sqrt{2}`, `\\text{ cm}` and `\\mbox{cm}` become `\\text{cm}`. Linear in the text; raises Unreadable for what is no
-answer: too long, too deep, unbalanced, with control characters.
+`\\sqrt{2}`, `\\text{ cm}` and `\\mbox{cm}` become `\\text{cm}`. Linear in the text; raises Unreadable for a text that
+is too long, too deep, or has control characters.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from functools import lru_cache
 from lightningrl.judges.math.spelling import normalise_spelling, trim
 
 MAX_CHARS = 1_000
-"""The longest answer of MATH has 159; what is longer is not read."""
+"""Longer answers are not read; the longest of MATH has 159 characters."""
 MAX_DEPTH = 20
-"""Nested brackets of all kinds together."""
+"""The maximum nesting of brackets of all kinds."""
 
 
 class Unreadable(ValueError):
-    """The text is no answer that can be compared."""
+    """The text is not an answer that can be compared."""
 
 
 _OPEN, _CLOSE = "([{", ")]}"
@@ -47,14 +47,14 @@ _SPELLINGS = (
     (re.compile(r"\\(?:ldots|dots|cdots|dotsc|dotsb)(?![A-Za-z])"), "..."),
 )
 _MARKED_THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,\s*\\!)\s*(?=[0-9]{3}(?![0-9]))")
-"""`10{,}080`, `10,\\!080`: commas that can be nothing else."""
+"""`10{,}080`, `10,\\!080`: commas with no other meaning."""
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _THIN_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\,|\\ |~)(?=[0-9]{3}(?![0-9]))")
-"""`10\\,080`: a thin space between groups of three digits."""
+"""A thin space between groups of three digits: `10\\,080`."""
 _BLANK_THOUSANDS = re.compile(r"((?:\\?\$)?\s*-?[1-9][0-9]{0,2})((?: [0-9]{3})+)(?![0-9 ])(.*)", re.DOTALL)
-"""`58 500`, at the beginning of an answer."""
+"""Groups of three digits at the beginning of an answer: `58 500`."""
 _NO_TEXT = re.compile(r"\\text\s*\{([^{}A-Za-z]*)\}")
-"""A number or a sign set as text."""
+"""A number or a sign in a text command."""
 _BOXED_TEXT = re.compile(
     r"\\text\s*(?=\{\s*(?:-|[^{}]*[+=<>^*]|"
     r"[-+(\[ ]*(?:[0-9]|\\[a-z{]|\{|\([A-Za-z],|"
@@ -75,13 +75,13 @@ _SQRT_SHORT = re.compile(rf"(\\sqrt(?:\[[^\[\]]*\])?)\s*{_ONE}")
 _POINT = re.compile(r"(?<!\d)\.(?=\d)")
 _PLAIN = re.compile(r"-?[0-9]+|[a-z]")
 _PARTED = re.compile(r"(?<=[0-9})])\s*\\q?quad\s*(?=-?[0-9])")
-"""Numbers with a wide space between them: a list without commas."""
+"""A wide space between numbers: a list without commas."""
 _SPACES = re.compile(r"\s+")
 
 
 @lru_cache(maxsize=8192)
 def clean(text: str) -> str:
-    r"""One spelling of an answer. Raises Unreadable.
+    r"""Returns the normalised text of an answer. Raises Unreadable.
 
     >>> clean(r"\left( 3,\, \dfrac 12 \right)"), clean(r"10,\!080"), clean(r".5")
     ('(3,\\frac{1}{2})', '10080', '0.5')
@@ -126,7 +126,7 @@ def _untexted(match: re.Match[str]) -> str:
 
 
 def check(text: str) -> None:
-    """Raise Unreadable for what no answer is."""
+    """Raises Unreadable for a text that is too long, too deep, or has control characters."""
     if len(text) > MAX_CHARS:
         raise Unreadable(f"an answer of {len(text)} characters; at most {MAX_CHARS} are read")
     if any((ord(c) < 32 and c not in "\t\n\r") or 0xD800 <= ord(c) < 0xE000 or ord(c) == 127 for c in text):
@@ -142,10 +142,10 @@ def check(text: str) -> None:
 
 
 def _thousands(text: str) -> str:
-    """`1,234` is one number: every group but the first has three digits. `1, 234` and `12,34` are lists.
+    """Joins `1,234` to one number: every group but the first has three digits. `1, 234` and `12,34` are lists.
 
-    Inside brackets a comma parts the items: `(4,112)` is a pair. There only `{,}` and
-    `,\\!` join, which is done before.
+    Inside brackets a comma separates items: `(4,112)` is a pair. There only `{,}` and `,\\!` join, which happens
+    before.
     """
 
     def joined(match: re.Match[str]) -> str:
@@ -163,7 +163,7 @@ def _thousands(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    """Blanks out, but for one that keeps a command from running into a letter, and those inside `\\text{}`."""
+    """Removes blanks, except those inside `\\text{}` and those between a command and a letter."""
     parts = re.split(r"(\\text\s*\{[^{}]*\})", text)
     for place, part in enumerate(parts):
         if place % 2:
@@ -186,5 +186,5 @@ _BLANKS_OUT = re.compile(
 
 
 def _unspaced(text: str) -> str:
-    """Blanks stay between letters (`no solution`), digits (`30 6`), and a number and a word (`36 apples`, `5 h`)."""
+    """Keeps blanks between letters (`no solution`), digits (`30 6`), and a number and a word (`36 apples`, `5 h`)."""
     return _BLANKS_OUT.sub("", text)

@@ -1,8 +1,8 @@
-r"""A mathematical expression as a tree, exactly as it is written: nothing is worked out, reordered or cancelled.
+r"""A mathematical expression as a tree, exactly as it is written: nothing is evaluated, reordered or cancelled.
 
-The judge reads it to see whether an answer still has work to do (`work`), which a computer algebra system cannot
-tell because it works things out while it reads. `read` takes the text as `text.clean` gives it and returns None
-for what is no expression: a list, an equation, an interval, a sentence. Linear in the text but for nested bars.
+The tree shows whether an answer still has work to do (`work`), which a computer algebra system hides because it
+evaluates while it parses. `read` takes a text of `text.clean` and returns None unless it is an expression: for a list,
+an equation, an interval, a sentence. Linear in the text except for nested bars.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ class Node:
 
     kind: Kind
     parts: tuple[Node, ...] = ()
-    """What it is applied to: power (base, exponent), root (what is under it, index), quotient (above, below)."""
+    """The operands: power (base, exponent), root (radicand, index), quotient (numerator, denominator)."""
     name: str = ""
-    """Of a name or function; of a number, how it is written: `integer`, `decimal`, `mixed` or `repeating`; of a
-    quotient its sign, where it is no fraction."""
+    """The name of a name or function; the notation of a number: `integer`, `decimal`, `mixed` or `repeating`; the sign
+    of a quotient that is not a fraction."""
     number: Fraction = Fraction(0)
 
 
 class _Unread(ValueError):
-    """The text is no expression that this grammar knows."""
+    """The text is not an expression of this grammar."""
 
 
 @lru_cache(maxsize=4096)
 def read(text: str) -> Node | None:
-    r"""The tree of a cleaned expression; None where it is none.
+    r"""Returns the tree of a cleaned expression; None for any other text.
 
     >>> read("2+x").kind, read(r"1\frac{1}{2}").number, read("x=2")
     ('sum', Fraction(3, 2), None)
@@ -66,7 +66,7 @@ def read(text: str) -> Node | None:
 
 
 class _Reader:
-    """Recursive descent over tokens; blanks part tokens and mean nothing else, but `30 6` is no number."""
+    """A recursive descent parser; blanks only separate tokens, but `30 6` is not a number."""
 
     def __init__(self, text: str) -> None:
         self.tokens = _TOKEN.findall(text)
@@ -104,7 +104,7 @@ class _Reader:
         return result
 
     def beside(self, result: Node) -> Node:
-        """An operand right after another: a product, or the fraction of a mixed number."""
+        """Parses an operand directly after another: a product, or the fraction of a mixed number."""
         is_digit = self.peek()[:1].isdigit()
         if result.kind == "negative" and result.parts[0].kind == "number":
             return Node("negative", (self.beside(result.parts[0]),))
@@ -116,7 +116,7 @@ class _Reader:
         return _times(result, operand)
 
     def mixed(self, whole: Node) -> Node:
-        """`7 1/2`."""
+        """Parses the fraction of `7 1/2`."""
         if whole.kind == "number" and whole.name == "integer" and self.peek(1) == "/":
             above = self.primary()
             self.next()
@@ -244,7 +244,7 @@ class _Reader:
         return result if power is None else Node("power", (result, power))
 
     def operand(self) -> Node:
-        """A function's argument without brackets: `2x` of `\\sin 2x \\cos x`, `-x`, another function."""
+        """Parses a function's argument without brackets: `2x` of `\\sin 2x \\cos x`, `-x`, another function."""
         if self.peek() in _PLAIN:
             return self.command(self.next())
         if self.peek() == "-":
@@ -262,7 +262,7 @@ class _Reader:
         return result
 
     def argument(self) -> Node:
-        """What `^` or `_` applies to: a group, or one sign."""
+        """Parses the argument of `^` or `_`: a group, or one token."""
         if self.peek() == "{":
             return self.group()
         if self.peek() == "-":
@@ -277,7 +277,7 @@ class _Reader:
         return inner
 
     def raw(self) -> str:
-        """The tokens of a group as they are, or the next token."""
+        """Returns the unparsed tokens of a group, or the next token."""
         token = self.next()
         if token != "{":
             return token
@@ -315,14 +315,14 @@ class _Reader:
 
 
 def _is_fraction(node: Node) -> bool:
-    """A quotient of two whole numbers below 1: what may follow the whole of a mixed number."""
+    """Whether it is a quotient of two whole numbers below 1, the fraction of a mixed number."""
     if node.kind != "quotient" or any(part.kind != "number" or part.name != "integer" for part in node.parts):
         return False
     return node.parts[0].number < node.parts[1].number
 
 
 def _times(one: Node, other: Node) -> Node:
-    """A product of many factors is one node."""
+    """Returns a product; one of many factors is one node."""
     return Node("product", (*(one.parts if one.kind == "product" else (one,)), other))
 
 

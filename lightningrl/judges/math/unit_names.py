@@ -1,8 +1,8 @@
-"""The words that may stand behind a number without changing it: units, money, time, and what is commonly counted.
+"""The words that may follow a number without changing it: units, money, time, and commonly counted things.
 
-A word that is on no list changes the number, or nobody knows: `36 tenths`, `36 lakh`, `36 at most` are not 36. Beside
-these lists the question's own words are units ("how many daps?"), but for the words of `CHANGES`, which say something
-about the number whoever uses them.
+A word on no list changes the number or is unknown: `36 tenths`, `36 lakh`, `36 at most` are not 36. Besides these lists
+the question's own words are units ("how many daps?"), except for the words of `CHANGES`, which always say something
+about the number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAMES = {
     "milligram": "mg", "yr": "year", "wk": "week", "gal": "gallon", "qt": "quart", "tbsp": "tablespoon",
     "tsp": "teaspoon", "kph": "km per h", "cent": "cent",
 }  # fmt: skip
-"""A unit's other names, in the singular, and the one they are compared by."""
+"""Maps the other names of a unit, in the singular, to the one that is compared."""
 _UNITS = """
     cm m km mm inch ft yd mi h min s g kg mg l ml $ deg c f pm am pound oz year week gallon quart tablespoon teaspoon
     mph square cubic unit micrometer nanometer decimeter hectare acre ton tonne stone carat pint cup barrel bushel peck
@@ -83,7 +83,7 @@ _NEUTRAL = """
     of per each the in a an on at from her his their its my your our this that old tall long wide high deep away
     apart away total altogether together left remaining leftover more fewer extra additional different distinct
 """
-"""Words beside a unit that leave it what it is; they may stand alone: `36 fewer`."""
+"""Words that do not change a unit; they may stand alone: `36 fewer`."""
 _ADJECTIVES = """
     positive nonnegative real whole natural prime even odd composite right acute obtuse isosceles equilateral scalene
     regular complex consecutive possible new free big small large little young short adult male female red blue green
@@ -114,7 +114,7 @@ _CHANGES = """
     numerator denominator
 """
 CHANGES = frozenset(_CHANGES.split())
-"""Words that say something about the number: no unit has one of them, though the question uses them."""
+"""Words that say something about the number: no unit contains one of them, even if the question uses it."""
 _PART = re.compile(
     r"(?:[a-z]+-)?(?:fif|eigh|nin|twelf|[a-z]*(?:ten|teen|four|six|seven|eight|nine|eleven|tie|hundred|thousand|illion))"
     r"ths?|(?:half|quarter|third)s?-?[a-z]*ths?"
@@ -125,11 +125,11 @@ ADJECTIVES = frozenset(_ADJECTIVES.split())
 
 
 def changes(word: str) -> bool:
-    """Whether a word changes the number it stands behind: `tenths`, `dozen`, `negative`."""
+    """Whether a word changes the number that it follows: `tenths`, `dozen`, `negative`."""
     return word in CHANGES or _PART.fullmatch(word) is not None
 
 
 def name(word: str) -> str:
-    """The one name of a unit's word, in the singular."""
+    """Returns the compared name of a unit's word, in the singular."""
     singular = word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word
     return NAMES.get(word, NAMES.get(singular, singular))

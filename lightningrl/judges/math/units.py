@@ -1,9 +1,9 @@
 r"""The unit at the end of an answer: `3\text{ cm}^2`, `36 apples`, `\$5`, `90^\circ`, `5 million dollars`.
 
-A unit is degrees, money, or words that are known to be one (`unit_names`) or that the question itself uses. Words
-that multiply the number (`5 million`, `5 dozen`) are multiplied in. What is said by any other word is unknown, so that
-`36 tenths` is not taken for 36. Right behind a number only those units count that are usually written so (`10cm`), for
-`5abc` is a product. It knows no conversion: an hour is not 60 minutes.
+A unit is degrees, money, or words that are known units (`unit_names`) or that the question itself uses. Words that
+multiply the number (`5 million`, `5 dozen`) are multiplied in. The meaning of any other word is unknown, so `36 tenths`
+is not 36. Directly after a number only units count that are usually written so (`10cm`), since `5abc` is a product.
+There are no conversions: an hour is not 60 minutes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ MULTIPLIERS = {
 }  # fmt: skip
 NO_WORDS: Set[str] = frozenset()
 _SHORT = r"cm|mm|km|ft|kg|lbs?|oz|yd|ml|mL|mph|hrs?|mins?|secs?|feet|inches|[ap]\.m|in(?=\^)"
-"""Units that are written right behind their number; two letters of which are seldom a product."""
+"""Units that are written directly after their number; their letters are seldom a product."""
 _UNIT = re.compile(
     r"(.*?(?:[0-9})\]]|\\pi|(?<![A-Za-z])[A-Za-z](?=\\text)))\s*"
     r"(?:\\text\{([^{}]*)\}(?:\^\{?([0-9])\}?)?"
     r"|(\\degree(?: ?\\text\{ ?[CFK] ?\}| ?[CFK])?)"
     rf"|( [A-Za-z]+(?:\.?[ /][A-Za-z]+)*|[a-z]{{4,}}|(?:{_SHORT}))\.?(?:\^\{{?([0-9])\}}?)?)"
 )
-"""The value; a text and its power; degrees; words and their power."""
+"""The groups are the value; a text and its power; degrees; words and their power."""
 _TEXT = re.compile(r"[A-Za-z$./\\ -]*[A-Za-z$][A-Za-z$./\\ -]*")
 _ONE_LETTER = frozenset("msghlLNJWVCFd")
-"""Units of one letter; `5\\text{k}` and `5\\text{i}` are something else than 5."""
+"""Units of one letter; `5\\text{k}` and `5\\text{i}` are not 5."""
 METRES = frozenset({"meter", "meters", "metre", "metres"})
 _CURRENCY = re.compile(r"(-?)(?:\\\$|\$)\s*(-?)(.*)|(-?[0-9.]+)(?:\\\$|\$)")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
@@ -38,9 +38,9 @@ _PER = re.compile(r"(?:\\text\{([^{}]*)\})?/(?:\\text\{\s*([^{}]*)\}|([a-z]+)\Z)
 
 
 def split(text: str, words: Set[str] = NO_WORDS) -> tuple[str, str | None]:
-    r"""The value and its unit's name; (text, None) where there is no unit.
+    r"""Returns the value and its unit's name; (text, None) without a unit.
 
-    text: as `text.clean` gives it. words: the question's, in lower case.
+    `text` is as `text.clean` returns it; `words` are the question's, in lower case.
 
     >>> split("36 apples"), split(r"3\text{cm}^2"), split(r"\$5"), split("5abc"), split("5 squared")
     (('36', 'apple'), ('3', 'cm2'), ('5', '$'), ('5abc', None), ('5 squared', None))
@@ -71,23 +71,23 @@ def split(text: str, words: Set[str] = NO_WORDS) -> tuple[str, str | None]:
 
 
 def multiplied(text: str) -> str | None:
-    """`5 million`: the number and its multiplier, where an answer has one."""
+    """Returns the number with its multiplier (`5 million`) of an answer that has one."""
     match = re.fullmatch(r"(?:\\?\$)?([0-9.]+)\s*(?:\\text\{)?\s*([a-z]+)\b.*", text)
     return f"{match[1]} {match[2]}" if match and match[2] in MULTIPLIERS else None
 
 
 def without_degrees(text: str) -> str:
-    """An angle as its number of degrees, where it is no function's argument: `\\frac{180^\\circ}{2}`."""
+    """Returns an angle as its number of degrees, unless it is a function's argument: `\\frac{180^\\circ}{2}`."""
     return text if _FUNCTION.search(text) else text.replace("\\degree", "")
 
 
 def in_metres(text: str) -> str:
-    """`66m^2` with its metres as a unit: where the gold answer or the question has metres, m is no letter."""
+    """Marks the m of `66m^2` as a unit, which it is if the gold answer or the question has metres."""
     return re.sub(r"(?<=[0-9)}])m(?=\^\{?[23]\}?\Z)", r"\\text{m}", text)
 
 
 def may_be_same(one: str | None, other: str | None) -> bool:
-    """Whether two units do not contradict each other: the same, or one side does not say (all) of it."""
+    """Whether two units are compatible: equal, or one side omits (a part of) it."""
     if not one or not other or one == other:
         return True
     return {one.split()[0], other.split()[0]} == {"deg"} and "deg" in (one, other)
@@ -107,12 +107,12 @@ def _named(text: str, value: str, found: list[str], power: str, words: Set[str])
         found = ["mph"]
     names = [name(word) for word in found]
     power = power or ("2" if "square" in names else "3" if "cubic" in names else "")
-    said = [unit for unit in names if unit not in ("square", "cubic") and (unit == "per" or unit not in NEUTRAL)]
-    return value, " ".join(said or ["unit"]) + power
+    units = [unit for unit in names if unit not in ("square", "cubic") and (unit == "per" or unit not in NEUTRAL)]
+    return value, " ".join(units or ["unit"]) + power
 
 
 def _is_unit(found: list[str], words: Set[str]) -> bool:
-    """Every word is known or the question's, one at least is more than an adjective, none says how much."""
+    """Whether every word is known or the question's, at least one is not an adjective, and none is a quantity."""
     if any(changes(word) and not (place and word in ("squared", "cubed")) for place, word in enumerate(found)):
         return False
     known = [word in KNOWN or name(word) in KNOWN or word in words or name(word) in words for word in found]

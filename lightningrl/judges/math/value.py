@@ -1,7 +1,7 @@
-"""The value of an expression's tree at a point, in floating point: whether a question states what the gold answer says.
+"""The floating-point value of an expression's tree at a point, which tells whether a question states the gold's value.
 
-Only questions and gold answers are evaluated here, never a model's answer; what cannot be computed has no value. That
-two values agree makes nothing right: it tells that the question asks for another form of what it states.
+Only questions and gold answers are evaluated here, never a model's answer; what cannot be computed has no value. Equal
+values do not make an answer right: they show that the question asks for another form of what it states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FUNCTIONS: dict[str, Callable[..., complex]] = {
 
 
 def same_value(one: Node, other: Node) -> bool:
-    """Whether two trees have the same value at every one of a few points; False where they have none."""
+    """Whether two trees have the same value at each of a few points; False if they have none."""
     letters = names(one) | names(other)
     for point in _points(letters):
         try:
@@ -40,7 +40,7 @@ def same_value(one: Node, other: Node) -> bool:
 
 
 def same_ratio(one: tuple[Node, Node], other: tuple[Node, Node]) -> bool:
-    """Whether two equations' differences of their sides are the same up to one constant factor."""
+    """Whether the differences of the sides of two equations are equal up to one constant factor."""
     ratios = []
     for point in _points(frozenset().union(*map(names, (*one, *other)))):
         try:
@@ -53,7 +53,7 @@ def same_ratio(one: tuple[Node, Node], other: tuple[Node, Node]) -> bool:
 
 @lru_cache(maxsize=256)
 def _points(letters: frozenset[str]) -> list[Mapping[str, complex]]:
-    """Positive points, where roots and logarithms of letters have their usual meaning."""
+    """Returns positive points, where roots and logarithms of letters have their usual meaning."""
     draw = random.Random(_SEED)
     constants = {"\\pi": math.pi, "e": math.e, "i": 1j, "\\degree": math.pi / 180}
     return [
@@ -63,7 +63,7 @@ def _points(letters: frozenset[str]) -> list[Mapping[str, complex]]:
 
 
 def value(node: Node, point: Mapping[str, complex]) -> complex:
-    """Raises ArithmeticError, ValueError, TypeError or KeyError where there is none."""
+    """Returns the value. Raises ArithmeticError, ValueError, TypeError or KeyError if there is none."""
     if node.kind == "number":
         return float(node.number)
     if node.kind == "name":

@@ -1,4 +1,4 @@
-r"""Answers in words: names, choices, times of day. Compared as words, without case; an article says nothing."""
+r"""Answers in words: names, choices, times of day. They are compared without case and articles."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _DENIALS = frozenset(
     {"not", "no", "none", "never", "wrong", "false", "incorrect", "isn", "t", "or", "and", "but", "except", "untrue"}
 )
 _NOTHING = frozenset({"no solution", "no solutions", "empty", "empty set", "the empty set", "no real solutions"})
-"""Words for `\\emptyset`."""
+"""The words for `\\emptyset`."""
 
 
 def choices(gold: str, found: str, context: Context) -> bool | None:
-    """A choice's letter in brackets with something behind it, which has to be that option's text."""
+    """Compares a choice's letter in brackets, followed by a text that must be that option's."""
     letter, match = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(found)
     if letter is None or letter[2] or match is None or not match[2]:
         return None
@@ -33,7 +33,7 @@ def choices(gold: str, found: str, context: Context) -> bool | None:
 
 
 def word_lists(gold: str, found: str, context: Context) -> bool | None:
-    r"""`\text{A,C}` and `A, C`: in this order; a word of capitals may be written as their list."""
+    r"""Compares `\text{A,C}` and `A, C` in order; a word of capitals may be written as their list."""
     if re.fullmatch(r"\\text\{[A-Z]{3,}\}", gold) and re.fullmatch(r"(?:\\text\{)?(?:[A-Z], ?)+[A-Z]\}?", found):
         return re.sub(r"[^A-Z]", "", found.replace("\\text", "")) == gold[6:-1]
     if not any(re.fullmatch(r"\\text\{[^{}]*,[^{}]*\}", text) for text in (gold, found)):
@@ -49,7 +49,7 @@ def _items(text: str) -> list[str]:
 
 
 def clocks(gold: str, found: str, context: Context) -> bool | None:
-    """Times of day with `a.m.` or `p.m.`; one without may be on a clock of 24 hours."""
+    """Compares times of day with `a.m.` or `p.m.`; one without may be on a 24-hour clock."""
     times = [_CLOCK.fullmatch(text) for text in (gold, found)]
     if times == [None, None]:
         return None
@@ -88,25 +88,24 @@ def words(gold: str, found: str, context: Context) -> bool | None:
     return bare[0] in _NOTHING and bare[1] in _NOTHING
 
 
-def _is_the_option(letter: str, said: str, context: Context) -> bool:
-    """Whether what is said behind a choice's letter is what the question has behind it: the option's own text.
+def _is_the_option(letter: str, text: str, context: Context) -> bool:
+    """Whether the text after a choice's letter is the option's text in the question.
 
-    Where nothing is known of the question: whether it neither names another choice nor takes this one back.
+    If the question is unknown: whether the text neither names another choice nor denies this one.
     """
-    words = _TOKEN.findall(_COMMAND.sub(" ", said))
+    words = _TOKEN.findall(_COMMAND.sub(" ", text))
     if all(re.fullmatch("[A-H]", word) for word in words):
         return not words
     if context.question is None:
         return not any(re.fullmatch("[A-H]", word) or word.casefold() in _DENIALS for word in words)
-    asked = _TOKEN.findall(_COMMAND.sub(" ", context.question.text))
-    ends = [place + 1 for place, word in enumerate(asked) if word == letter]
-    wanted = "".join(words)
-    behind = ("".join(asked[start:end]) for start in ends for end in range(start + 1, start + 1 + len(wanted)))
-    return wanted in behind
+    tokens = _TOKEN.findall(_COMMAND.sub(" ", context.question.text))
+    ends = [place + 1 for place, word in enumerate(tokens) if word == letter]
+    option = "".join(words)
+    return option in ("".join(tokens[start:end]) for start in ends for end in range(start + 1, start + 1 + len(option)))
 
 
 def _word(text: str) -> str | None:
-    r"""A word or words, `\text{...}` or bare of two letters and more, or a choice's letter in brackets."""
+    r"""Returns a word or words, in `\text{...}` or without, or a choice's letter in brackets; None for others."""
     if match := re.fullmatch(r"\\text\{(.*)\}([0-9]*)", text):
         inner = re.sub(r"\\text\{|\}", "", f"{match[1].strip(' .')} {match[2]}").strip()
         return inner.strip("()").casefold() if inner and not re.fullmatch(r"[0-9+\-*/^ ]*", inner) else None

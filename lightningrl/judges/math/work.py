@@ -1,10 +1,10 @@
-r"""Is an answer worked out? What a tree still asks for, told from how it is written (`tree`).
+r"""The work that an expression leaves to do, as its written tree shows (`tree`).
 
-An unevaluated expression equals its value, so a judge that compares values alone pays for the question copied into the
-box. `work` therefore names what a tree leaves to do, and an answer may leave no more to do than the gold answer does:
-`2^{10}` is no answer to a question whose gold is `1024`, and is one where the gold is `2^{98}`. Unreduced fractions,
-`\sqrt8` and a sum of a number and a root count as worked out here; `polish` names them for the questions that
-ask for nothing else ("reduce 6/8"). `canonical` is the tree's text with what changes nothing left out, to find copies.
+An unevaluated expression equals its value, so a judge that compares only values would reward copies of the question.
+Therefore `remaining_work` names what a tree leaves to do, and an answer may leave no more than the gold answer does:
+`2^{10}` is not an answer if the gold is `1024`, but it is if the gold is `2^{98}`. Unreduced fractions, `\sqrt8` and a
+sum of a number and a root count as worked out here; `notation` names them for the questions that ask for nothing else
+("reduce 6/8"). `canonical` is a text of the tree without meaningless differences, which finds copies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CACHED = lru_cache(maxsize=4096)
 
 
 def factors(node: Node, inverted: bool = False) -> Iterator[tuple[Node, bool]]:
-    """What a product is made of: each factor, and whether it divides. A sign is a factor -1."""
+    """Yields each factor of a product, and whether it divides. A sign is a factor -1."""
     if node.kind == "product":
         for part in node.parts:
             yield from factors(part, inverted)
@@ -35,7 +35,7 @@ def factors(node: Node, inverted: bool = False) -> Iterator[tuple[Node, bool]]:
 
 
 def terms(node: Node) -> Iterator[Node]:
-    """The terms of a sum, its inner sums' included; a difference is a sum of a negative term."""
+    """Yields the terms of a sum, including those of inner sums; a difference has a negative term."""
     if node.kind == "sum":
         for part in node.parts:
             yield from terms(part)
@@ -49,7 +49,7 @@ def terms(node: Node) -> Iterator[Node]:
 
 
 def names(node: Node) -> frozenset[str]:
-    """The letters and constants in it."""
+    """Returns the letters and constants of a tree."""
     inside = frozenset().union(*(names(part) for part in node.parts))
     return inside | {node.name} if node.kind == "name" else inside
 
@@ -70,7 +70,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 @_CACHED
 def remaining_work(node: Node) -> frozenset[str]:
-    """Kinds of work that the tree leaves to do, and the kinds of number that it is made of; empty for a rational."""
+    """Returns the kinds of work that a tree leaves, and its kinds of irrational numbers; empty for a rational."""
     found = set().union(*(remaining_work(part) for part in node.parts))
     if node.kind == "name":
         return frozenset({f"the letter {node.name}"} if node.name not in ("\\degree", "\\infty") else ())
@@ -104,7 +104,7 @@ def _sum_work(node: Node) -> set[str]:
 
 
 def _spread(term: Node) -> list[tuple[Fraction, str]]:
-    """A term as coefficient and rest, a number or monomial before a sum's brackets multiplied in: `2(x+1)` is two."""
+    """Returns a term as pairs (coefficient, rest), with a factor before a sum multiplied in: `2(x+1)` has two."""
     coefficient, above, below, inner = Fraction(1), [], [], None
     for factor, inverted in factors(term):
         value = factor.number if factor.kind == "number" else None
@@ -128,7 +128,7 @@ def _joined(above: list[str], below: list[str]) -> str:
 
 
 def _root_in_parts(node: Node) -> tuple[int, str] | None:
-    r"""`\sqrt8` as 2 and `\sqrt2`; None unless it is a square root of a whole number of moderate size."""
+    r"""Returns `\sqrt8` as 2 and `\sqrt2`; None unless it is a square root of a whole number of moderate size."""
     under, index = node.parts
     if not (_is_whole(under) and _is_whole(index) and index.number == 2 and 0 < under.number < 10**6):
         return None
@@ -176,7 +176,7 @@ def _product_work(node: Node) -> set[str]:
 
 
 def _have_roots_in_common(parts: list[Node]) -> bool:
-    r"""Whether two roots of one degree have a letter or a number each under them: `\sqrt{5p}\sqrt{6p}`."""
+    r"""Whether two roots of one degree could be combined, by a letter or numbers: `\sqrt{5p}\sqrt{6p}`."""
     seen: set[tuple[int, str]] = set()
     for part in parts:
         exponent = rational(part.parts[1]) if part.kind == "power" else None
@@ -193,7 +193,7 @@ def _have_roots_in_common(parts: list[Node]) -> bool:
 
 
 def _power_base(factor: Node) -> str | None:
-    """What is raised, where powers of it would be put together: a name, to a whole power."""
+    """Returns the name that is raised to a whole power, so that its powers could be combined."""
     if factor.kind == "power":
         base, exponent = factor.parts
         return base.name if base.kind == "name" and whole(exponent) is not None and base.name != "e" else None
@@ -201,7 +201,7 @@ def _power_base(factor: Node) -> str | None:
 
 
 def whole(node: Node) -> int | None:
-    """An integer as written; None for anything else."""
+    """Returns the value of a written integer; None for anything else."""
     if node.kind == "negative":
         inner = whole(node.parts[0])
         return None if inner is None else -inner
@@ -213,7 +213,7 @@ def _is_whole(node: Node) -> bool:
 
 
 def rational(node: Node) -> Fraction | None:
-    """The value of a number, or of one number over another; None for what is written in any other way."""
+    """Returns the value of a number, or of one number over another; None for any other notation."""
     if node.kind == "number":
         return node.number
     if node.kind == "negative":
@@ -275,7 +275,7 @@ def _is_exact_root(number: Fraction, degree: int) -> bool:
 
 
 def _is_scientific(node: Node) -> bool:
-    """`1.5\\cdot 10^{3}`: a number times a power of ten."""
+    """Whether it is a number times a power of ten: `1.5\\cdot 10^{3}`."""
     parts = [factor for factor, inverted in factors(node) if factor is not _MINUS_ONE or inverted]
     if len(parts) != 2 or any(inverted for _, inverted in factors(node)):
         return False
@@ -289,7 +289,7 @@ def _is_scientific(node: Node) -> bool:
 
 @_CACHED
 def canonical(node: Node) -> str:
-    """The tree as text: the order of terms and factors, 0 added, 1 multiplied and how a product is written left out."""
+    """Returns a text that ignores the order of terms and factors, added 0, factors 1 and the notation of products."""
     if node.kind == "number":
         return f"mixed {node.number}" if node.name == "mixed" else str(node.number)
     if node.kind == "name":

@@ -1,13 +1,13 @@
-"""An oracle for the judge of mathematics: answers whose verdict is known by the way in which they are made.
+"""An oracle for the judge of mathematics: answers whose verdict is known by construction.
 
 | module | what it has |
 |---|---|
-| `golds` | reads an answer of a competition problem: its shape and its parts, without any code of the judge |
-| `made`, `made_more` | makes golds of every shape, each with a question, from seeded random numbers |
+| `golds` | parses the shape and the parts of an answer of a competition problem, without any code of the judge |
+| `gold_generators`, `gold_generators_more` | generate golds of every shape from a seed, each with a question |
 | `keep_*`, `identities` | rewritings that keep the meaning: the judge must say right |
 | `layouts` | spaces, brackets, fonts, signs and surrounding text, which never change it |
 | `change_*`, `unevaluated`, `copied` | rewritings that change it, or leave the work undone: the judge must say wrong |
-| `cases` | what is asked of the judge, made of all these, and the report of what it said |
+| `cases` | builds the judge's cases from all of these, and reports its verdicts |
 | `registry`, `writing` | the tables of named rewritings; how numbers and sums are written |
 
 Rewritings come from mathematics and from how people and models write, not from the judge's rules.
@@ -17,16 +17,23 @@ from . import (
     change_collections,
     change_labels,
     change_numbers,
+    gold_generators_more,
     keep_collections,
     keep_labels,
     keep_numbers,
     keep_relations,
-    made_more,
     unevaluated,
 )
 
 __all__ = [
-    "change_collections", "change_labels", "change_numbers", "keep_collections", "keep_labels", "keep_numbers",
-    "keep_relations", "made_more", "unevaluated",
+    "change_collections",
+    "change_labels",
+    "change_numbers",
+    "gold_generators_more",
+    "keep_collections",
+    "keep_labels",
+    "keep_numbers",
+    "keep_relations",
+    "unevaluated",
 ]  # fmt: skip
 """Imported for what they register."""

@@ -1,4 +1,4 @@
-"""What is asked of the judge: a gold with its question, a response, and whether it is right."""
+"""The cases for the judge: a gold with its question, a response, and whether it is right."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Case(NamedTuple):
     """The name of the rewriting."""
     gold: Gold
     answer: str
-    """What was written; the response has it in a box."""
+    """The written answer, which the response has in a box."""
     response: str
 
 
@@ -32,7 +32,7 @@ def boxed(kind: str, gold: Gold, answer: str) -> Case:
 
 
 def picked(pairs: Iterable[tuple[str, str]], gold: Gold, most: int, rng: random.Random) -> Iterator[tuple[str, str]]:
-    """At most so many texts of each kind, none twice, none the gold itself."""
+    """Returns at most `most` texts of each kind, none twice and none the gold itself."""
     texts: dict[str, list[str]] = defaultdict(list)
     for kind, text in pairs:
         if text != gold.body and text not in texts[kind]:
@@ -46,7 +46,7 @@ def compact(text: str) -> str:
 
 
 def copies(text: str, gold: Gold) -> bool:
-    """Whether the question has this very text, spaces apart: then it is no rewriting of the answer but the task."""
+    """Whether the question contains this text, ignoring spaces: then it is the task and not a rewriting."""
     return len(compact(text)) > 1 and compact(text) in compact(gold.question)
 
 
@@ -90,7 +90,7 @@ def two_layouts(text: str, rng: random.Random) -> str:
 
 
 def changing_cases(golds: Sequence[Gold], seed: int, most: int) -> list[Case]:
-    """For each gold: every change (`most` texts each), and a quarter of them laid out otherwise as well."""
+    """Returns every change of each gold (`most` texts each), and a quarter of them in another layout too."""
     cases: list[Case] = []
     for gold in golds:
         rng = random.Random(f"{seed}/{gold.text}/{gold.question}")
@@ -121,7 +121,7 @@ def copied_cases(seed: int, count: int) -> list[Case]:
 
 
 def formulas_of_the_question(golds: Iterable[Gold]) -> list[Case]:
-    """Each formula of a real question as the answer, where it does not say the gold: as it is, or behind `v =`."""
+    """Returns each formula of a question that is not the gold as an answer, alone or after `v =`."""
     cases = []
     for gold in golds:
         answer = compact(canonical(gold.text))
@@ -135,7 +135,7 @@ def formulas_of_the_question(golds: Iterable[Gold]) -> list[Case]:
 
 
 def report(cases: Sequence[Case], right: Sequence[bool], expected: bool) -> str:
-    """Of each kind how many were judged and failed, with the three shortest failures."""
+    """Returns how many cases of each kind were judged and failed, with the three shortest failures."""
     total, failures = Counter(case.kind for case in cases), defaultdict(list)
     for case, verdict in zip(cases, right, strict=True):
         if verdict != expected:

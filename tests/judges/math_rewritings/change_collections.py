@@ -67,7 +67,7 @@ def another_interval(gold, rng):
 
 
 def with_another_bracket(interval: Gold) -> Iterator[tuple[str, str, str, str]]:
-    """The parts as texts, with one finite end open instead of closed or closed instead of open."""
+    """Returns the parts as texts, with one finite end changed from open to closed or vice versa."""
     opening, low, high, closing = interval.parts
     if low.shape != "infinity":
         yield OTHER_BRACKET[opening], low.text, high.text, closing

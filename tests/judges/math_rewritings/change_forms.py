@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from .gold_generators import frac, root
 from .golds import Gold
 from .identities import ellipse
-from .made import frac, root
 
 
 def differences(rng: random.Random, count: int) -> Iterator[tuple[str, Gold, str]]:
-    """The same forms with another meaning: (kind, gold, answer)."""
+    """Returns the same forms with another meaning: (kind, gold, answer)."""
     for _ in range(count):
         k, d, m = rng.randint(2, 30), rng.randint(2, 9), rng.choice([2, 3, 5, 7])
         p, q, both = d + 1, d + k + 1, rf"{d} \pm \sqrt{{{m}}}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from .made import root
+from .gold_generators import root
 from .registry import changes
 from .writing import asks, decimal_text, fraction_text, poly_text, scaled, sum_text, times
 

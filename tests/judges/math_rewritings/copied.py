@@ -1,4 +1,4 @@
-"""Questions that give an expression, and answers that copy it or undo the work the other way."""
+"""Questions that contain an expression, and answers that copy it or reverse the requested work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Copied = Iterator[tuple[str, Gold, str]]
 
 
 def copied(rng: random.Random, count: int) -> Copied:
-    """(kind, gold, answer), `count` of each form of question."""
+    """Returns (kind, gold, answer), `count` of each form of question."""
     for _ in range(count):
         for kind, questions in KINDS:
             for gold, question, answer in questions(rng):
@@ -23,7 +23,7 @@ def copied(rng: random.Random, count: int) -> Copied:
 
 
 def linear(coefficient: int, letter: str, constant: int) -> str:
-    """`3x-2`, where neither number is 0."""
+    """Returns a text like `3x-2`, where neither number is 0."""
     return sum_text([(Fraction(coefficient), letter), (Fraction(constant), "")])
 
 
@@ -85,7 +85,7 @@ def like_letters(rng: random.Random) -> Iterator[tuple[str, str, str]]:
 
 
 def quadratic(rng: random.Random) -> tuple[str, str, str, str]:
-    """A product of two factors, the same with all turned, expanded, and half factored."""
+    """Returns a product of two factors, the same with all signs reversed, expanded, and half factored."""
     letter = rng.choice("xtky")
     b, d = rng.sample([n for n in range(-9, 12) if n], 2)
     while b + d == 0:

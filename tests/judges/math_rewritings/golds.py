@@ -1,4 +1,4 @@
-"""Gold answers as mathematicians write them: a reader that says what an answer is, independent of the judge.
+"""Gold answers as mathematicians write them: a parser of their shapes that is independent of the judge.
 
 The reader knows the shapes that answers of competition problems have and takes each apart, so that a rewriting can put
 it together again in another way. What it does not know has the shape "other" and is only laid out anew.
@@ -17,13 +17,13 @@ Polynomial = dict[str, Fraction]
 
 @dataclass(frozen=True)
 class Gold:
-    """An answer with its question; `parts` are what its shape says (see the reader of that shape)."""
+    """An answer with its question; its shape defines the `parts` (see the parser of that shape)."""
 
     text: str
     question: str
     shape: str
     value: Fraction | None = None
-    """Of an integer, a decimal, a fraction or a mixed number."""
+    """The value of an integer, a decimal, a fraction or a mixed number."""
     parts: tuple = field(default=(), compare=False)
 
     @property
@@ -41,7 +41,7 @@ FUNCTIONS = r"\\(sin|cos|tan|cot|sec|csc)"
 
 
 def canonical(text: str) -> str:
-    """One spelling of fractions, roots, brackets and spaces, for the reader alone."""
+    """Normalises fractions, roots, brackets and spaces for the parser alone."""
     text = text.strip().rstrip(".").strip().replace(r"\mbox", r"\text").replace(r"\textnormal", r"\text")
     text = re.sub(r"\\[dt]frac", r"\\frac", text)
     text = re.sub(r"\\left(?![a-z])|\\right(?![a-z])|\\!", "", text)
@@ -60,7 +60,7 @@ def bare(text: str) -> str:
 
 
 def read(text: str, question: str = "") -> Gold:
-    """What an answer is; `(1,5)` is an interval where the question speaks of intervals, else a point."""
+    """Parses an answer; `(1,5)` is an interval if the question mentions intervals, else a point."""
     body = canonical(text)
     for reader in READERS:
         if (found := reader(body, question)) is not None:
@@ -88,7 +88,7 @@ def read_number(text, question):
 
 
 def signed(sign: str, text: str) -> Fraction:
-    """A coefficient: '' is 1, `\\frac{1}{2}` a half."""
+    """Parses a coefficient: '' is 1, `\\frac{1}{2}` a half."""
     found = re.fullmatch(r"\\frac\{(\d+)\}\{(\d+)\}", text)
     value = Fraction(int(found[1]), int(found[2])) if found else Fraction(text or 1)
     return -value if sign == "-" else value
@@ -118,7 +118,7 @@ def read_complex(text, question):
 
 
 def polynomial(text: str) -> Polynomial | None:
-    """The polynomial that a sum of terms says, or None; i and e are no variables."""
+    """Parses a sum of terms as a polynomial, or returns None; i and e are not variables."""
     if (
         not re.fullmatch(rf"-?{TERM}([+-]{TERM})*", text)
         or not text.strip("-")
@@ -196,7 +196,7 @@ def read_labelled(text, question):
 
 
 def items_of(text: str) -> list[str] | None:
-    """What commas outside all brackets part, or None where there are none or brackets do not match."""
+    """Splits at commas outside all brackets; None if there are none or brackets do not match."""
     depth, cuts = 0, [-1]
     for at, sign in enumerate(text):
         depth += (sign in "([{") - (sign in ")]}")

@@ -1,4 +1,4 @@
-r"""What is equal by mathematics alone, and writing that no shape has: pairs that need a question of their own.
+r"""Mathematical identities, and notations that no shape has: pairs that need their own question.
 
 Letters are positive, as in a problem that has `\sqrt{n}`. Where a question asks to evaluate something, an exact answer
 in another finished form (`-\frac{1}{\sqrt3}` for `\tan 150^\circ`) is right; only a copy of what was asked is not.
@@ -9,15 +9,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from .gold_generators import frac, root
 from .golds import Gold
-from .made import frac, root
 
 Pairs = Iterator[tuple[str, ...]]
 """A gold and answers that are equal to it."""
 
 
 def identities(rng: random.Random, count: int) -> Iterator[tuple[str, Gold, str]]:
-    """(kind, gold, answer), `count` of each form."""
+    """Returns (kind, gold, answer), `count` of each form."""
     for _ in range(count):
         a, b = rng.sample("abmnpq", 2)
         question = f"Write it in terms of ${a}$ and ${b}$, which are positive."

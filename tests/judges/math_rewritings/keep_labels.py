@@ -12,7 +12,7 @@ from .writing import asks
 
 
 def inner_texts(gold: Gold, rng: random.Random) -> list[str]:
-    """The number behind a label, as it is and once otherwise."""
+    """Returns the number of a label, unchanged and in one other notation."""
     return [text for text in (gold.parts[0].text, number_rewriting(gold.parts[0], rng)) if text]
 
 

@@ -332,7 +332,7 @@ def trigonometric_otherwise(gold, rng):
 
 
 def number_rewriting(gold: Gold, rng: random.Random) -> str | None:
-    """A number, a radical or the like written otherwise, for a place inside a larger answer."""
+    """Returns other notations of a number, a radical or the like inside a larger answer."""
     found = [text for name, text in rewritten(KEEPING, gold, rng) if name in NUMBERS_OTHERWISE]
     return rng.choice(found) if found else None
 

@@ -17,7 +17,7 @@ FLIPPED = {"<": ">", r"\le": r"\ge", ">": "<", r"\ge": r"\le"}
 
 
 def inequality_texts(name: str, low, below, high, above) -> list[str]:
-    """Both ways round: `low < x`, `x > low`, `low < x <= high`."""
+    """Returns both directions: `low < x`, `x > low`, `low < x <= high`."""
     if low and high:
         return [f"{low} {below} {name} {above} {high}", f"{high} {FLIPPED[above]} {name} {FLIPPED[below]} {low}"]
     if low:
@@ -26,7 +26,7 @@ def inequality_texts(name: str, low, below, high, above) -> list[str]:
 
 
 def ends(gold: Gold) -> tuple:
-    """low, relation, high, relation of an interval; None for an infinite end."""
+    """Returns low, relation, high, relation of an interval; None for an infinite end."""
     opening, low, high, closing = gold.parts
     finite = [None if end.shape == "infinity" else end.text for end in (low, high)]
     return finite[0], "<" if opening == "(" else r"\le", finite[1], "<" if closing == ")" else r"\le"
@@ -150,7 +150,7 @@ def number_times_a_matrix(gold, rng):
 
 
 FORMS = ("in the form", "form $", "slope-intercept", "standard form", "form \\[")
-"""What a question says where it wants an equation written in one way."""
+"""The phrases of a question that requests one form of an equation."""
 
 
 @keeps("equation")

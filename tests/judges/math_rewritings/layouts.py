@@ -1,4 +1,4 @@
-"""Ways of laying out an answer that never change what it says: spaces, brackets, fonts, signs, and the text around it.
+"""Layouts of an answer that never change its meaning: spaces, brackets, fonts, signs, and the text around it.
 
 A layout takes LaTeX and gives LaTeX, or the same text where it has nothing to do. `INSIDE` works on the signs of the
 answer, `OUTSIDE` wraps the whole of it, `RESPONSES` are the texts in which a model gives it.
@@ -16,7 +16,7 @@ GROUP = r"\{(?:[^{}]|\{[^{}]*\})*\}"
 
 
 def outside_text(change: Layout) -> Layout:
-    """The same, but what stands in `\\text{...}` or names a matrix stays."""
+    """Applies a change except in `\\text{...}` and in the name of a matrix."""
 
     def changed(text: str) -> str:
         pieces = re.split(r"(\\(?:text|mbox|textbf|begin|end) *\{[^{}]*\})", text)
@@ -30,7 +30,7 @@ def replaced(pattern: str, by: str) -> Layout:
 
 
 def sized_brackets(opening: str, closing: str) -> Layout:
-    """Round and square brackets with a size, where they are as many that open as close and no set is there."""
+    """Adds sizes to round and square brackets if they are balanced and there is no set."""
 
     def changed(text: str) -> str:
         if re.search(r"\\left|\\[bB]ig|sqrt\[", text) or text.count("(") + text.count("[") != text.count(
@@ -44,18 +44,18 @@ def sized_brackets(opening: str, closing: str) -> Layout:
 
 
 def short_fraction(text: str) -> str:
-    """`\\frac{1}{2}` as `\\frac12`."""
+    """Writes `\\frac{1}{2}` as `\\frac12`."""
     return re.sub(r"\\([dt]?)frac\{(\d)\}\{(\d)\}", r"\\\1frac\2\3", text)
 
 
 def slash(text: str) -> str:
-    """`\\frac{3}{4}` as `3/4` where it is the whole answer or an item by itself."""
+    """Writes `\\frac{3}{4}` as `3/4` if it is the whole answer or an item."""
     item = r"(?<![\w})])\\[dt]?frac\{(\d+)\}\{(\d+)\}(?= *(?:$|[,)\]]|\\right|\\\\| \\end|&))"
     return re.sub(item, r"\1/\2", text)
 
 
 def tight(text: str) -> str:
-    """No space beside a sign; one behind a comma stays before three digits, where it tells items from thousands."""
+    """Removes spaces beside signs, except after a comma before three digits, which separates items."""
     return re.sub(r"(?<!\\) +(?=[-+=<>(\[\\])|(?<=[-+=<>(\[]) +|(?<=,) +(?!\d{3})", "", text)
 
 
@@ -117,7 +117,7 @@ NUMERAL = r"[-+]?(?:\\\$)?\d[\d.,]*(?: ?\\%)?"
 
 
 def wrapped(before: str, after: str, only: str = r"(?s).*", never: str = r"\\text|\\mbox|\\begin|\\boxed") -> Layout:
-    """Before and after the whole answer, where all of it matches `only` and nothing in it `never`."""
+    """Adds text around an answer that wholly matches `only` and contains no match of `never`."""
 
     def changed(text: str) -> str:
         return before + text + after if re.fullmatch(only, text) and not re.search(never, text) else text
@@ -173,7 +173,7 @@ RESPONSES: dict[str, Callable[[str, str], str]] = {
         f"<think>Let me see.</think>\nTherefore: $\\boxed{{{answer}}}$"
     ),
 }
-"""Takes the answer, and a wrong answer that the response gives up again."""
+"""Responses with the answer, and with a wrong answer that they retract."""
 
 WRONG_RESPONSES: dict[str, Callable[[str, str], str]] = {
     "the right box, then a wrong one": lambda answer, wrong: (
@@ -183,4 +183,4 @@ WRONG_RESPONSES: dict[str, Callable[[str, str], str]] = {
     "a box that never closes": lambda answer, _: f"The answer is $\\boxed{{{answer}",
     "an empty box only": lambda answer, _: f"The answer is {answer}: $\\boxed{{}}$",
 }
-"""The same, but the answer does not stand in the box that counts."""
+"""Responses whose decisive box does not contain the answer."""

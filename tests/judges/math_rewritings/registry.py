@@ -1,4 +1,4 @@
-"""Named rewritings by the shapes that they know."""
+"""The named rewritings, by the shapes to which they apply."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Rewrite = Callable[[Gold, random.Random], Iterable[str]]
 Named = dict[str, tuple[tuple[str, ...], Rewrite]]
 
 KEEPING: Named = {}
-"""Rewritings that keep the meaning: name, shapes, function. An empty text is none."""
+"""Rewritings that keep the meaning: name, shapes, function. An empty text does not count."""
 CHANGING: Named = {}
-"""Rewritings that change it or leave work undone."""
+"""Rewritings that change the meaning or leave work undone."""
 
 
 def into(table: Named) -> Callable[..., Callable[[Rewrite], Rewrite]]:
-    """A decorator that takes shapes and registers a function under its name in words."""
+    """Returns a decorator that takes shapes and registers a function under its name in words."""
 
     def of_shapes(*shapes: str) -> Callable[[Rewrite], Rewrite]:
         def register(function: Rewrite) -> Rewrite:
@@ -34,7 +34,7 @@ changes = into(CHANGING)
 
 
 def rewritten(table: Named, gold: Gold, rng: random.Random) -> Iterator[tuple[str, str]]:
-    """The name and the text of all rewritings in the table that know the gold's shape."""
+    """Yields the name and the text of all rewritings in the table for the gold's shape."""
     for name, (shapes, function) in table.items():
         if gold.shape in shapes:
             yield from ((name, text) for text in function(gold, rng) if text)

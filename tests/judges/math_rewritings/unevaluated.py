@@ -24,7 +24,7 @@ def bracketed(value: int) -> str:
 
 
 def leaves(value: int, rng: random.Random) -> Iterator[str]:
-    """One operation on plain numbers, of every kind that fits the value."""
+    """Returns operations on plain numbers, one of every kind that fits the value."""
     part, small = rng.randint(1, 30), rng.randint(2, 9)
     yield f"{value - part} + {part}" if value != part else f"{value + 1} - 1"
     yield f"{value + part} - {part}"
@@ -46,7 +46,7 @@ def leaves(value: int, rng: random.Random) -> Iterator[str]:
 
 
 def powers(value: int, rng: random.Random) -> Iterator[str]:
-    """Powers, roots and logarithms that resolve."""
+    """Returns powers, roots and logarithms that can be evaluated."""
     root, small = isqrt(value), rng.randint(2, 9)
     if root**2 == value and root > 1:
         yield rng.choice([f"{root}^2", f"(-{root})^2", f"{root}^{{2}}"])
@@ -70,7 +70,7 @@ def powers(value: int, rng: random.Random) -> Iterator[str]:
 
 
 def prime_factors(value: int) -> str:
-    """`2^3 \\cdot 3`, or nothing where the value is prime."""
+    """Returns a factorisation like `2^3 \\cdot 3`, or nothing for a prime value."""
     found, left, prime = [], value, 2
     while left > 1:
         exponent = 0
@@ -83,7 +83,7 @@ def prime_factors(value: int) -> str:
 
 
 def functions(value: int, rng: random.Random) -> Iterator[str]:
-    """Functions of numbers: absolute value, floor, trigonometry, extremes, integrals."""
+    """Returns functions of numbers: absolute value, floor, trigonometry, extremes, integrals."""
     small = rng.randint(2, 9)
     yield rf"|{-value}|"
     yield rf"\left|{-value}\right|"
@@ -100,7 +100,7 @@ def functions(value: int, rng: random.Random) -> Iterator[str]:
 
 
 def counting(value: int, rng: random.Random) -> Iterator[str]:
-    """Factorials, binomials, divisors, remainders; fractions with an operation in them."""
+    """Returns factorials, binomials, divisors, remainders, and fractions that contain an operation."""
     small = rng.randint(2, 9)
     low, high = rng.choice([(2, 3), (3, 4), (2, 5), (4, 9)])
     yield rf"\gcd({low * value}, {high * value})"
@@ -120,7 +120,7 @@ def counting(value: int, rng: random.Random) -> Iterator[str]:
 
 
 def expressions(value: int, rng: random.Random, depth: int) -> list[str]:
-    """Expressions of this value with `depth` levels of operations, among them each kind of the last level."""
+    """Returns expressions of this value with `depth` levels of operations, among them each kind of the last level."""
     if depth == 1:
         return [text for text in leaves(value, rng) if text]
     part, small = rng.randint(1, 40), rng.randint(2, 6)

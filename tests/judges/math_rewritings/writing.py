@@ -1,4 +1,4 @@
-"""How numbers, sums and polynomials are written, for rewritings that put an answer together again."""
+"""Formatting of numbers, sums and polynomials, for rewritings that rebuild an answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .golds import NUMBERS, Gold, Polynomial
 
 
 def fraction_text(value: Fraction, factor: int = 1) -> str:
-    """`-\\frac{2}{3}`, or an integer; unreduced by the factor."""
+    """Returns `-\\frac{2}{3}` or an integer, expanded by the factor."""
     if value.denominator == 1 and factor == 1:
         return str(value.numerator)
     sign = "-" if value < 0 else ""
@@ -19,7 +19,7 @@ def fraction_text(value: Fraction, factor: int = 1) -> str:
 
 
 def decimal_text(value: Fraction) -> str | None:
-    """Exactly, or None where the digits never end (or are more than eight)."""
+    """Returns the exact decimal, or None if it has more than eight digits."""
     scaled = value * 10**8
     if scaled.denominator != 1:
         return None
@@ -28,14 +28,14 @@ def decimal_text(value: Fraction) -> str | None:
 
 
 def times(coefficient: Fraction, body: str, first: bool = True) -> str:
-    """A coefficient before letters, with its sign; 1 is not written."""
+    """Returns a coefficient before letters with its sign, without a 1."""
     sign = "-" if coefficient < 0 else "" if first else "+"
     size = fraction_text(abs(coefficient))
     return sign + (body if size == "1" and body else size + body)
 
 
 def sum_text(terms: Iterable[tuple[Fraction, str]]) -> str:
-    """Terms in the order given: (3, "x"), (-1, "") is `3x-1`."""
+    """Returns the terms in their order: (3, "x"), (-1, "") is `3x-1`."""
     return "".join(times(coefficient, body, at == 0) for at, (coefficient, body) in enumerate(terms)) or "0"
 
 
@@ -60,7 +60,7 @@ def poly_text(poly: Polynomial, rng: random.Random | None = None) -> str:
 
 
 def asks(gold: Gold, *words: str) -> bool:
-    """Whether the question speaks of one of these."""
+    """Whether the question mentions one of these."""
     return any(word in gold.question.lower() for word in words)
 
 
@@ -72,7 +72,7 @@ FORMS = (
 
 
 def asks_for_this_form(gold: Gold) -> bool:
-    """Whether the task is the form of the answer: to simplify, to convert, to compute with fractions or roots."""
+    """Whether the question asks for a form: to simplify, to convert, to compute with fractions or roots."""
     question = gold.question.lower()
     if asks(gold, *FORMS) or re.search(CONVERSION, question):
         return True
@@ -81,5 +81,5 @@ def asks_for_this_form(gold: Gold) -> bool:
 
 
 def items(gold: Gold) -> list[str]:
-    """The items' own texts."""
+    """Returns the texts of the items."""
     return [item.body for item in gold.parts]
