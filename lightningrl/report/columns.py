@@ -1,4 +1,4 @@
-"""An estimate with its 95 % interval as three columns of a row: `name`, `name_low`, `name_high`. Nothing else."""
+"""An estimate with its 95 % interval as three columns of a row: `name`, `name_low`, `name_high`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightningrl.evaluation.intervals import percentile_interval
 
 
 def triple(name: str) -> tuple[str, str, str]:
-    """The columns.
+    """Returns the names of the three columns.
 
     >>> triple("aup")
     ('aup', 'aup_low', 'aup_high')
@@ -17,11 +17,11 @@ def triple(name: str) -> tuple[str, str, str]:
 
 
 def with_interval(name: str, value: float, replicates_R: np.ndarray) -> dict[str, float]:
-    """The value, and the 2.5 % and 97.5 % quantiles of its bootstrap replicates."""
+    """Returns the value, and the 2.5 % and 97.5 % quantiles of its bootstrap replicates."""
     low, high = percentile_interval(replicates_R)
     return dict(zip(triple(name), (float(value), low, high), strict=True))
 
 
 def blank(name: str) -> dict[str, float]:
-    """NaN three times: does not apply, or is not known."""
+    """Returns NaN three times, for a number that does not apply or is not known."""
     return dict.fromkeys(triple(name), float("nan"))

@@ -1,4 +1,4 @@
-"""The paired difference of TPF between two models' records, which the frontier's tables do not hold. No torch."""
+"""The paired difference of TPF between the records of two models, which the frontier's tables lack. No torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lightningrl.report.frontier import Evaluation, primary_index
 def tpf_difference(
     evaluation: Evaluation, base: Evaluation, primary_threshold: float, n_bootstrap: int, seed: int = 0
 ) -> tuple[float, float, float]:
-    """TPF (pooled, tokens a forward) minus the base's at the primary threshold, with its 95 % interval.
+    """Returns TPF (pooled, tokens per forward) minus the base's at the primary threshold, with its 95 % interval.
 
-    The same problems are drawn for both, and they are those that `frontier.collect` draws. Raises StageError when
-    records are lacking; both must hold the same problems, which `collect` checks.
+    The replicates draw the same problems for both, as `frontier.collect` does. Both evaluations must cover the same
+    problems, which `collect` checks. Raises StageError when records are missing.
     """
     tokens_N, forwards_N = _at(evaluation, primary_threshold)
     base_tokens_N, base_forwards_N = _at(base, primary_threshold)

@@ -1,15 +1,16 @@
-"""The same answers by the paper's grader and the paper's count, and what they make of the difference to it.
+"""The same answers by the paper's grader and the paper's count, and their part of the difference to the paper.
 
-Two things of a record are not ours: `compat`, what the published grader's rules say of the same extracted answer, and
-`visible_tokens` over the forwards that revealed something, which is the published code's TPF (`tpf_paper`). With them
-a number measured here minus the published one is the sum of (ours - theirs on the same answers), which grader and
-counting make, and (theirs on our answers - published), which is left for the model, its training and everything else.
+Two fields of a record follow the paper: `compat`, the verdict of the published grader's rules on the same extracted
+answer, and `visible_tokens`, which over the forwards that revealed something are the published code's TPF
+(`tpf_paper`). With them, a number measured here minus the published one is the sum of two parts: (ours - theirs on the
+same answers), which is due to grader and counting, and (theirs on our answers - published), which is due to the model,
+its training and everything else.
 
-Where the published rules do not say (`compat` is None for single answers, as for programs whose output is too long)
-our own verdict stands, so that both accuracies are over all records; `compat_unknown` counts those. An evaluation with
-no such verdict at some threshold has NaN instead, and so has one with a record that does not tell its visible tokens.
+Where the published rules have no verdict (`compat` is None for single answers, as for programs with too long an output)
+our own verdict counts, so that both accuracies are over all records; `compat_unknown` is their number. An evaluation
+without any such verdict at some threshold has NaN instead, and so has one with a record without visible tokens.
 
-Shapes: R bootstrap replicates, T thresholds, N problems, as in `evaluation.metrics`. No formatting here.
+Shapes: R bootstrap replicates, T thresholds, N problems, as in `evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -30,44 +31,44 @@ COLUMNS = (
     *triple(COMPAT), "compat_unknown", *triple("tpf_paper"), *triple("aup_compat"), "y_max_compat",
     *triple("accuracy_pct_minus_compat"), *triple("tpf_minus_paper"), *triple("aup_minus_compat"),
 )  # fmt: skip
-"""What the headline has of this, at the primary threshold (AUP: over all). `aup_compat` is of compat accuracy over
-`tpf_paper`, with the best compat accuracy of any policy as y_max. `_minus_` is ours minus theirs on the same
-answers."""
+"""The headline's columns of this module, at the primary threshold (AUP: over all thresholds). `aup_compat` is the area
+under compat accuracy against `tpf_paper`, with the best compat accuracy of any policy as y_max. `_minus_` is ours minus
+theirs on the same answers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PaperSums:
-    """Per-problem sums of one (policy, benchmark), aligned with its `ProblemSums`; None where they are not known."""
+    """Per-problem sums of one (policy, benchmark) by the paper, aligned with its `ProblemSums`; None where unknown."""
 
     correct_TN: np.ndarray | None
-    """Right by the published grader; by ours where it does not say."""
+    """Right answers by the published grader, or by ours where it has no verdict."""
     unknown_T: np.ndarray
-    """Records about which it does not say."""
+    """Records on which it has no verdict."""
     tokens_TN: np.ndarray | None
     """Visible tokens."""
     forwards_TN: np.ndarray | None
     """Forwards that revealed something."""
 
     def accuracy_pct(self, sums: ProblemSums, t: int) -> float:
-        """NaN where it is not known."""
+        """Returns the compat accuracy at threshold t, or NaN where it is not known."""
         if self.correct_TN is None:
             return float("nan")
         return float(100.0 * self.correct_TN[t].sum() / sums.samples_TN[t].sum())
 
     def tpf(self, t: int) -> float:
-        """`tpf_paper`, pooled; NaN where it is not known."""
+        """Returns the pooled `tpf_paper` at threshold t, or NaN where it is not known."""
         if self.tokens_TN is None or self.forwards_TN is None:
             return float("nan")
         return float(self.tokens_TN[t].sum() / self.forwards_TN[t].sum())
 
     def points(self, sums: ProblemSums) -> list[tuple[float, float]]:
-        """(tpf_paper, compat accuracy) of each threshold; empty where one is not known or nothing is visible."""
+        """Returns (tpf_paper, compat accuracy) of each threshold; empty where one is unknown or nothing is visible."""
         found = [(self.tpf(t), self.accuracy_pct(sums, t)) for t in range(len(sums.thresholds))]
         return found if all(tpf > 0 and not np.isnan(accuracy) for tpf, accuracy in found) else []
 
 
 def paper_sums(records: Iterable[EvalRecord], sums: ProblemSums) -> PaperSums:
-    """Sums of the paper's kind over the records that `sums` are of."""
+    """Returns the paper's sums over the records of `sums`."""
     row = {threshold: t for t, threshold in enumerate(sums.thresholds)}
     column = {uid: n for n, uid in enumerate(sums.uids)}
     shape = sums.samples_TN.shape
@@ -94,7 +95,7 @@ def paper_sums(records: Iterable[EvalRecord], sums: ProblemSums) -> PaperSums:
 
 
 def best_accuracy(paper: Sequence[PaperSums], sums: Sequence[ProblemSums]) -> float:
-    """y_max of `aup_compat`: the best compat accuracy of any policy at any threshold, percent; NaN without any."""
+    """Returns the y_max of `aup_compat`: the best compat accuracy of any policy and threshold, percent, or NaN."""
     points = (p for one, each in zip(paper, sums, strict=True) for p in one.points(each))
     return max((accuracy for _, accuracy in points), default=float("nan"))
 
@@ -102,7 +103,7 @@ def best_accuracy(paper: Sequence[PaperSums], sums: Sequence[ProblemSums]) -> fl
 def numbers(
     paper: PaperSums, sums: ProblemSums, primary: int, y_max: float, y_max_compat: float, weights_RN: np.ndarray
 ) -> dict[str, float]:
-    """`COLUMNS` of one (policy, benchmark). y_max: of the AUP by our own numbers; weights_RN: the drawn problems."""
+    """Returns `COLUMNS` of one (policy, benchmark). y_max: that of our own AUP; weights_RN: the drawn problems."""
     row = dict.fromkeys(COLUMNS, float("nan"))
     tpf_RT = pooled_ratio(sums.tokens_TN, sums.forwards_TN, weights_RN)
     accuracy_RT = 100.0 * pooled_ratio(sums.correct_TN, sums.samples_TN, weights_RN)

@@ -1,7 +1,5 @@
-"""What a headline says, in sentences: differences to the base that are no chance, and where a run lies among others.
-
-Takes the headline (`frontier.collect`), and rows of earlier runs in the headline's own columns.
-"""
+"""Sentences about a headline (`frontier.collect`): significant differences to the base, and a run's place among
+others."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ COLUMNS = ("benchmark", "policy", "tpf", "accuracy_difference")
 
 
 def read_seeds(path: Path) -> pd.DataFrame:
-    """Headlines of runs under other seeds. Raises StageError when the file is not such a table."""
+    """Reads the headlines of runs with other seeds. Raises StageError when the file is not such a table."""
     try:
         return pd.read_csv(path)[list(COLUMNS)]
     except (KeyError, ValueError) as error:  # pandas' errors about the file's form are ValueErrors
@@ -27,7 +25,7 @@ def read_seeds(path: Path) -> pd.DataFrame:
 
 
 def differences(headline: pd.DataFrame) -> list[str]:
-    """One sentence for each policy whose paired interval of the difference in accuracy excludes 0."""
+    """Returns a sentence for each policy whose paired interval of the accuracy difference excludes 0."""
     sentences = []
     for row in headline.to_dict("records"):
         low, high = row["accuracy_difference_low"], row["accuracy_difference_high"]
@@ -42,22 +40,24 @@ def differences(headline: pd.DataFrame) -> list[str]:
 
 
 def among_seeds(headline: pd.DataFrame, seeds: pd.DataFrame) -> list[str]:
-    """For each policy of which there are `seeds`, rows of the same experiment with other seeds: the places of its TPF
-    and of its difference in accuracy among theirs."""
+    """Returns a sentence for each policy in `seeds`, with the places of its TPF and accuracy difference among theirs.
+
+    seeds: rows of the same experiment with other seeds, in the headline's columns.
+    """
     sentences = []
     for row in headline.to_dict("records"):
         policy, benchmark, difference = row["policy"], row["benchmark"], row["accuracy_difference"]
         others = seeds[(seeds.policy == policy) & (seeds.benchmark == benchmark)]
         if len(others):
-            told = [_place("TPF", row["tpf"], others.tpf, 2)]
+            places = [_place("TPF", row["tpf"], others.tpf, 2)]
             if not pd.isna(difference):
-                told.append(_place("Δ accuracy", difference, others.accuracy_difference, 1, sign=True))
-            sentences.append(f"Among {len(others)} other seeds of {policy} on {benchmark}: {'; '.join(told)}.")
+                places.append(_place("Δ accuracy", difference, others.accuracy_difference, 1, sign=True))
+            sentences.append(f"Among {len(others)} other seeds of {policy} on {benchmark}: {'; '.join(places)}.")
     return sentences
 
 
 def _place(name: str, value: float, others: pd.Series, digits: int, sign: bool = False) -> str:
-    """`value` beside the range of the others, and how many of them are below it."""
+    """Describes a value by the number of others below it and their range."""
     low, high = number(others.min(), digits, sign), number(others.max(), digits, sign)
     below = int((others < value).sum())
     where = "above all of them" if below == len(others) else "below all of them" if not below else f"above {below}"

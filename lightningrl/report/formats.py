@@ -1,4 +1,4 @@
-"""A DataFrame as CSV text with fixed bytes: what figures and tables both write. Nothing else lives here."""
+"""CSV text with fixed bytes, as figures and tables write it."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import pandas as pd
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """CSV with a header, shortest exact floats, empty cells for NaN, and Unix line ends."""
+    """Returns CSV with a header, shortest exact floats, empty cells for NaN, and Unix line ends."""
     return table.to_csv(index=False, lineterminator="\n", na_rep="")

@@ -1,4 +1,4 @@
-"""Markdown as an HTML page without scripts or other files: how the report shows tables and provenance."""
+"""Markdown as an HTML page without scripts or other files, as the report shows tables and provenance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STYLE = (
 
 
 def html_page(title: str, markdown: str) -> str:
-    """The page; markup within the text is shown, never obeyed.
+    """Returns the page; markup within the text is shown, never obeyed.
 
     >>> "<td>1.59</td>" in html_page("t", "| TPF |\\n| --- |\\n| 1.59 |"), "<b>" in html_page("t", "<b>bold</b>")
     (True, False)

@@ -1,9 +1,9 @@
-"""Figures and tables by name: literal strings, resolved when used, so that editing one figure reruns only that one.
+"""Figures and tables by name: strings that are resolved when they are used, so that editing one reruns only that one.
 
 A figure is `draw(*tables, out_dir, options=None) -> list[Path]`; a table is `build(*tables) -> tables.Printed`.
-`INPUTS` says which collected tables each takes, in this order: `frontier` and `headline` (`frontier.collect`),
-`pooled`, `curves`, `steps` and `speed` (`series`), `probes`. The paper's own, `table1` and so on, are `report.paper`.
-An outsider's figure is named by its own `module:attribute` in the experiment's YAML.
+`INPUTS` names the collected tables that each one takes, in this order: `frontier` and `headline` (`frontier.collect`),
+`pooled`, `curves`, `steps` and `speed` (`series`), `probes`. The paper's own, `table1` and so on, are in
+`report.paper`. An experiment's YAML may name figures and tables of other packages as `module:attribute`.
 """
 
 from __future__ import annotations
@@ -57,65 +57,35 @@ INPUTS = {
     },
 }  # fmt: skip
 
+_ALL = ("gsm8k", "math500", "mbpp", "humaneval")
+_GSM8K = ("gsm8k",)
+_SDAR, _OURS, _TRACERL, _GRPO = "SDAR-8B-b32", "LightningRL-8B-b32", "TraceRL-8B-b32", "GRPO(traj)-8B-b32"
+_SIZES = ("1.7B-b32", "4B-b32", "8B-b32", "8B-b8", "8B-b4")
+_NO_NLL, _NO_DECOUPLING, _NO_FILTER = "w/o NLL loss", "w/o Decoupled normalization", "w/o TPF-aware filtering"
+
+
+def _need(rows: tuple[str, ...], benchmarks: tuple[str, ...], *kinds: str) -> dict[str, tuple[str, ...]]:
+    return {"rows": rows, "benchmarks": benchmarks, "of": kinds}
+
+
 NEEDS = {
-    "table1": {
-        "rows": ("SDAR-8B-b32", "TraceRL-8B-b32", "GRPO(traj)-8B-b32", "LightningRL-8B-b32"),
-        "benchmarks": ("gsm8k", "math500", "mbpp", "humaneval"),
-        "of": ("evaluations",),
-    },
-    "table2": {
-        "rows": ("SDAR-8B-b32", "LightningRL-8B-b32"),
-        "benchmarks": ("gsm8k", "math500", "mbpp", "humaneval"),
-        "of": ("evaluations",),
-    },
-    "table3": {
-        "rows": ("LightningRL-8B-b32", "w/o NLL loss", "w/o Decoupled normalization", "w/o TPF-aware filtering"),
-        "benchmarks": ("gsm8k",),
-        "of": ("evaluations",),
-    },
-    "table4": {
-        "rows": ("LightningRL-8B-b32", "Seq-Seq-Seq", "Seq-Tok-Seq", "Tok-Tok-Tok"),
-        "benchmarks": ("gsm8k",),
-        "of": ("evaluations",),
-    },
-    "table5": {
-        "rows": ("LightningRL-8B-b32", "w/ Value Model"),
-        "benchmarks": ("gsm8k",),
-        "of": ("evaluations",),
-    },
-    "table6": {
-        "rows": (
-            "SDAR-1.7B-b32", "LightningRL-1.7B-b32", "SDAR-4B-b32", "LightningRL-4B-b32", "SDAR-8B-b32",
-            "LightningRL-8B-b32", "SDAR-8B-b8", "LightningRL-8B-b8", "SDAR-8B-b4", "LightningRL-8B-b4",
-        ),
-        "benchmarks": ("gsm8k", "math500", "mbpp", "humaneval"),
-        "of": ("evaluations",),
-    },
-    "table7": {"rows": ("SDAR-8B-b32", "LightningRL-8B-b32"), "benchmarks": ("gsm8k",), "of": ("speed",)},
-    "figure1": {
-        "rows": ("LightningRL-8B-b32",),
-        "benchmarks": ("gsm8k", "math500", "mbpp", "humaneval"),
-        "of": ("evaluations",),
-    },
-    "figure3": {
-        "rows": ("LightningRL-8B-b32", "w/o Decoupled normalization"), "benchmarks": ("gsm8k",), "of": ("training",)
-    },
-    "figure4": {"rows": ("LightningRL-8B-b32", "w/o NLL loss"), "benchmarks": ("gsm8k",), "of": ("training",)},
-    "figure5": {
-        "rows": ("LightningRL-8B-b32", "w/o TPF-aware filtering"), "benchmarks": ("gsm8k",), "of": ("training",)
-    },
-    "figure6": {
-        "rows": ("TraceRL-8B-b32", "LightningRL-8B-b32", "GRPO(traj)-8B-b32"),
-        "benchmarks": ("gsm8k",),
-        "of": ("training",),
-    },
-    "figure7": {"rows": ("SDAR-8B-b32", "LightningRL-8B-b32"), "benchmarks": ("gsm8k",), "of": ("evaluations",)},
-    "figure8": {
-        "rows": ("SDAR-8B-b32", "TraceRL-8B-b32", "LightningRL-8B-b32"),
-        "benchmarks": ("gsm8k",),
-        "of": ("training", "evaluations"),
-    },
-}  # fmt: skip
-"""What the paper's tables and figures are made of, so that each can be had without the others' runs: the policies that
-stand for these published rows (`published` in the config) on these benchmarks, and what of theirs. Tables and figures
-that are not here are made of everything in the experiment."""
+    "table1": _need((_SDAR, _TRACERL, _GRPO, _OURS), _ALL, "evaluations"),
+    "table2": _need((_SDAR, _OURS), _ALL, "evaluations"),
+    "table3": _need((_OURS, _NO_NLL, _NO_DECOUPLING, _NO_FILTER), _GSM8K, "evaluations"),
+    "table4": _need((_OURS, "Seq-Seq-Seq", "Seq-Tok-Seq", "Tok-Tok-Tok"), _GSM8K, "evaluations"),
+    "table5": _need((_OURS, "w/ Value Model"), _GSM8K, "evaluations"),
+    "table6": _need(
+        tuple(f"{model}-{size}" for size in _SIZES for model in ("SDAR", "LightningRL")), _ALL, "evaluations"
+    ),
+    "table7": _need((_SDAR, _OURS), _GSM8K, "speed"),
+    "figure1": _need((_OURS,), _ALL, "evaluations"),
+    "figure3": _need((_OURS, _NO_DECOUPLING), _GSM8K, "training"),
+    "figure4": _need((_OURS, _NO_NLL), _GSM8K, "training"),
+    "figure5": _need((_OURS, _NO_FILTER), _GSM8K, "training"),
+    "figure6": _need((_TRACERL, _OURS, _GRPO), _GSM8K, "training"),
+    "figure7": _need((_SDAR, _OURS), _GSM8K, "evaluations"),
+    "figure8": _need((_SDAR, _TRACERL, _OURS), _GSM8K, "training", "evaluations"),
+}
+"""What the paper's tables and figures need, so that each one can be made without the runs of the others: the policies
+that stand for these published rows (`published` in the config) on these benchmarks, and the kind of their results. All
+other tables and figures need everything in the experiment."""

@@ -1,6 +1,7 @@
-"""Tables over seeds: `study`, a row a series; `criteria`, what each reaches of a target; `phrasing`, from the probes.
+"""Tables over seeds: `study`, a row for each series; `criteria`, which targets it meets; `phrasing`, from the probes.
 
-Pure functions of the collected tables. The target's numbers are `docs/study.md`'s. No statistics here (`pooled`).
+They are pure functions of the collected tables; the statistics are in `pooled`. The targets are those of
+`docs/study.md`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from typing import Any
 import pandas as pd
 
 from lightningrl.evaluation.aup import ROUNDING
-from lightningrl.report.tables import MISSING, Table, interval, number
+from lightningrl.report.tables import MISSING, Table, build_table, interval, number
 
 TPF_RATIO, ACCURACY_LOSS, CLIFF, LOW = 2.0, -2.0, 5.0, 0.7
-"""At least so many times the base's TPF; lower bound of the accuracy difference above; accuracy at the threshold `LOW`
-at most so many points below that at the primary one."""
+"""The targets: at least TPF_RATIO times the base's TPF, a lower bound of the accuracy difference above ACCURACY_LOSS,
+and an accuracy at the threshold LOW at most CLIFF points below that at the primary one."""
 
 
 def study(pooled: pd.DataFrame) -> Table:
-    """Each series at the primary threshold, with the values of its seeds."""
+    """Returns the table of each series at the primary threshold, with the range over its seeds."""
     rows = pooled[pooled["is_primary"].astype(bool)]
     columns = [
         ("Benchmark", lambda row: row.benchmark),
@@ -36,24 +37,25 @@ def study(pooled: pd.DataFrame) -> Table:
         ("Anchored AUP", interval("aup_anchored", 0)),
         ("AUP by seed", lambda row: _spread(row.aup_anchored_by_seed, 0)),
     ]
-    cells = tuple(tuple(cell(row) for _, cell in columns) for row in rows.itertuples())
     notes = [
-        f"{benchmark}: n = {here['n_problems'].iloc[0]:,} {here['split'].iloc[0]} problems a seed; "
+        f"{benchmark}: n = {here['n_problems'].iloc[0]:,} {here['split'].iloc[0]} problems per seed; "
         f"τ = {here['threshold'].iloc[0]:g}; y_max = {number(here['y_max'].iloc[0], 1)} %; "
         f"y_min = {' or '.join(number(y_min, 1) for y_min in dict.fromkeys(here['y_min'].dropna()))} %."
         for benchmark, here in rows.groupby("benchmark", sort=False)
     ]
     notes.append(
-        "Brackets: 95 % intervals, problems and seeds drawn anew; Δ and x base are paired by problem. By seed: "
+        "Brackets: 95 % intervals over resampled problems and seeds; Δ and x base are paired by problem. By seed: "
         "smallest to largest. TPF: response tokens over denoise forwards, ratio of sums, mean over seeds. Anchored "
-        "AUP: one y_max for all, one y_min a base."
+        "AUP: one y_max for all, one y_min per base."
     )
-    header = tuple(title for title, _ in columns)
-    return Table("study", "Each series over its seeds, at the primary threshold.", tuple(notes), header, cells, rows, 2)
+    return build_table("study", "Each series over its seeds, at the primary threshold.", notes, columns, rows, 2)
 
 
 def criteria(pooled: pd.DataFrame) -> Table:
-    """What each trained series reaches of the target, against the first series of role `after` on its benchmark."""
+    """Returns the table of the targets that each trained series meets.
+
+    A series is compared with the first one of role `after` on its benchmark.
+    """
     found = pd.DataFrame(list(_judged(pooled)))
     columns = [
         ("Benchmark", lambda row: row.benchmark),
@@ -65,14 +67,12 @@ def criteria(pooled: pd.DataFrame) -> Table:
         (f"accuracy {LOW:g} within {CLIFF:g} of primary", lambda row: _met(row.cliff_met, number(row.cliff, 1))),
         ("all", lambda row: "yes" if row.all_met else "no"),
     ]
-    cells = tuple(tuple(cell(row) for _, cell in columns) for row in found.itertuples())
     note = (
         "Each cell: met or not, and the number: mean ratio of TPF; lower bound of the paired accuracy difference, "
         "points; mean difference of response tokens; seeds with a larger anchored AUP than the method's run of the "
         "same seed; points of accuracy lost from the primary threshold. The method: the first series trained by it."
     )
-    header = tuple(title for title, _ in columns)
-    return Table("criteria", "What each series reaches of the target.", (note,), header, cells, found, 2)
+    return build_table("criteria", "The targets that each series meets.", [note], columns, found, 2)
 
 
 def _judged(pooled: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -103,7 +103,7 @@ def _judged(pooled: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _wins(row: Any, method: Any) -> tuple[int, int]:
-    """Seeds whose AUP is above that of the method's run with the same seed, of how many."""
+    """Returns the number of seeds whose AUP is above that of the method with the same seed, and of how many."""
     if method is None or method.series == row.series:
         return 0, 0
     mine, other = _by_seed(row), _by_seed(method)
@@ -112,7 +112,7 @@ def _wins(row: Any, method: Any) -> tuple[int, int]:
 
 
 def _by_seed(row: Any) -> dict[str, float]:
-    """Seed -> AUP; nothing where it has no seeds, or no base to be anchored at."""
+    """Returns seed -> AUP; empty without seeds, or without a base as anchor."""
     seeds, values = row.seeds.split(), _values(row.aup_anchored_by_seed)
     return dict(zip(seeds, values, strict=True)) if len(seeds) == len(values) else {}
 
@@ -131,13 +131,13 @@ def _spread(text: str, digits: int) -> str:
 
 
 def phrasing(probes: pd.DataFrame) -> Table:
-    """Entropy of the words by what they are for, a column a policy and way of decoding; and the calibration error."""
-    told = {
+    """Returns the table of the entropy of wordings by their purpose, with a column for each policy, and calibration."""
+    shown = {
         "phrasing_nats_greedy": "greedy", "phrasing_nats_sampled": "temperature 1", "calibration_error": "calibration",
     }  # fmt: skip
-    rows = probes[probes["measure"].isin(told)]
+    rows = probes[probes["measure"].isin(shown)]
     policies = list(dict.fromkeys(rows["policy"]))
-    wide = rows.assign(measure=rows["measure"].map(told)).pivot_table(
+    wide = rows.assign(measure=rows["measure"].map(shown)).pivot_table(
         index=["benchmark", "measure", "label"], columns="policy", values="value", sort=False
     )
     wide = wide.reindex(columns=policies).reset_index()
@@ -145,10 +145,10 @@ def phrasing(probes: pd.DataFrame) -> Table:
         (row[0], row[1], row[2], *(number(value, 3) for value in row[3:])) for row in wide.itertuples(index=False)
     )
     notes = (
-        "Entropy in nats of the templates of sentences, by the kind of operation they tell, of the words before them "
-        "and of closing sentences; all: weighted by how often each occurs. A sentence of no template counts as a "
-        "template of its own, numbers, names and things left out.",
-        "Calibration: expected calibration error of the likeliest token at open positions, one token a forward.",
+        "Entropy in nats of the templates of sentences by their kind of operation, of the words before them and of "
+        "closing sentences; all: weighted by frequency. A sentence without a template counts as a template of its own, "
+        "without its numbers, names and things.",
+        "Calibration: expected calibration error of the likeliest token at open positions, one token per forward.",
     )
-    caption = "Phrasings that are left, and how honest confidence is."
+    caption = "The phrasings that remain, and the calibration of confidence."
     return Table("phrasing", caption, notes, ("Benchmark", "How", "What", *policies), cells, wide, 3)

@@ -1,8 +1,8 @@
 """Tables as text: CSV (every number, full precision), Markdown and LaTeX (booktabs), and a view for the terminal.
 
-Pure functions of the collected tables: `main` of the headline, `frontier` of every threshold. An estimate is followed
-by its 95 % interval in brackets; headers carry units; what a number cannot be read without (y_max, the anchor,
-thresholds, n) is in the notes. Not done here: any statistics (`frontier.collect`).
+They are pure functions of the collected tables: `main` shows the headline, `frontier` every threshold. An estimate is
+followed by its 95 % interval in brackets, headers carry units, and the notes say what the numbers depend on (y_max, the
+anchor, thresholds, n). The statistics are in `frontier.collect`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lightningrl.utils.files import write_text
 Cell = Callable[[Any], str]
 
 MINUS, MISSING = "\u2212", "\u2013"
-"""A true minus sign; and an en dash, as printed tables use for "does not apply"."""
+"""A true minus sign, and the en dash that printed tables use for "does not apply"."""
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "Δ": r"$\Delta$", MINUS: "$-$",
@@ -32,14 +32,14 @@ LATEX = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A finished table: text cells, and the numbers that they were made of.
+    """A finished table: its text cells and the numbers behind them.
 
     >>> Table("t", "Two numbers.", ("n",), ("A", "TPF"), (("x_1", "2.0"),), pd.DataFrame({"tpf": [2.0]})).csv()
     'tpf\\n2.0\\n'
     """
 
     name: str
-    """File name without its ending."""
+    """The file name without its ending."""
     caption: str
     notes: tuple[str, ...]
     """Lines under the table."""
@@ -47,25 +47,25 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     data: pd.DataFrame
     n_text_columns: int = 1
-    """Columns from the left that hold names; the others are numbers, set flush right."""
+    """How many columns from the left have names; the others have numbers and are set flush right."""
 
     def csv(self) -> str:
         return csv_text(self.data)
 
     def markdown(self) -> str:
-        """GitHub's pipe table between caption and notes."""
+        """Returns GitHub's pipe table between caption and notes."""
         return "\n".join([f"**{self.caption}**", "", *self.pipe(), "", *(f"- {note}" for note in self.notes), ""])
 
     def pipe(self) -> list[str]:
-        """The lines of the pipe table alone."""
+        """Returns the lines of the pipe table alone."""
         cells = [[cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows)]
         rule = ["---" if c < self.n_text_columns else "---:" for c in range(len(self.header))]
         return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
 
     def latex(self) -> str:
-        """A `table` environment; needs only the booktabs package.
+        """Returns a `table` environment, which needs only the booktabs package.
 
-        Intervals and units are set small beneath, so that ten columns fit a page; a name that repeats in the first
+        Intervals and units are set small below, so that ten columns fit on a page; a name that repeats in the first
         column is left out.
         """
         columns = "l" * self.n_text_columns + "r" * (len(self.header) - self.n_text_columns)
@@ -85,7 +85,7 @@ class Table:
         return "\n".join([*lines, r"\end{table}", ""])
 
     def _two_lines(self, cells: Sequence[str], mark: str) -> list[str]:
-        """One or two LaTeX rows: in number columns what follows `mark` (interval, unit) goes beneath, small."""
+        """Returns one or two LaTeX rows: in number columns what follows `mark` (interval, unit) is set small below."""
         names = [(cell, "", "") for cell in cells[: self.n_text_columns]]
         split = names + [cell.partition(mark) for cell in cells[self.n_text_columns :]]
         rows = [" & ".join(escape(above) for above, _, _ in split) + r" \\"]
@@ -96,7 +96,7 @@ class Table:
 
 
 class Printed(Protocol):
-    """What can be written: a `Table`, or the paper's tables, which are several (`paper.sections`)."""
+    """What can be written: a `Table`, or the paper's tables in several parts (`paper.sections`)."""
 
     @property
     def name(self) -> str: ...
@@ -109,7 +109,7 @@ class Printed(Protocol):
 
 
 def write(table: Printed, out_dir: Path) -> list[Path]:
-    """Write `name`.csv, .md, .tex and .html into `out_dir`; returns their paths."""
+    """Writes `name`.csv, .md, .tex and .html into `out_dir`; returns their paths."""
     paths, markdown = [], table.markdown()
     page = html_page(table.name, markdown)
     for suffix, text in (("csv", table.csv()), ("md", markdown), ("tex", table.latex()), ("html", page)):
@@ -119,7 +119,7 @@ def write(table: Printed, out_dir: Path) -> list[Path]:
 
 
 def main(headline: pd.DataFrame) -> Table:
-    """The headline table: a row per (benchmark, policy) at the primary threshold."""
+    """Returns the headline table, with a row for each (benchmark, policy) at the primary threshold."""
     columns: list[tuple[str, Cell]] = [
         ("Benchmark", lambda row: row.benchmark),
         ("Policy", lambda row: row.policy),
@@ -134,11 +134,11 @@ def main(headline: pd.DataFrame) -> Table:
         ("Δ anchored AUP", interval("aup_anchored_difference", 1, sign=True)),
     ]
     caption = "Accuracy, parallelism and AUP at the primary threshold."
-    return _build("main", caption, (*headline_notes(headline), *_method_notes(headline)), columns, headline, 2)
+    return build_table("main", caption, (*headline_notes(headline), *_method_notes(headline)), columns, headline, 2)
 
 
 def frontier(table: pd.DataFrame) -> Table:
-    """Every threshold of every policy; the primary one is marked with an asterisk."""
+    """Returns the table of every threshold of every policy, with an asterisk at the primary one."""
     columns: list[tuple[str, Cell]] = [
         ("Benchmark", lambda row: row.benchmark),
         ("Policy", lambda row: row.policy),
@@ -156,11 +156,11 @@ def frontier(table: pd.DataFrame) -> Table:
     for benchmark, rows in table.groupby("benchmark", sort=False):
         notes.append(f"{benchmark}: {_sizes(rows)}.")
     notes.append("Brackets: 95 % intervals over problems (accuracy: Wilson; others: bootstrap).")
-    return _build("frontier", "Every threshold of the sweep.", tuple(notes), columns, table, 2)
+    return build_table("frontier", "Every threshold of the sweep.", tuple(notes), columns, table, 2)
 
 
 def console(headline: pd.DataFrame) -> str:
-    """The headline table for a terminal: estimates, and beneath them roles and intervals; at most 110 columns wide."""
+    """Returns the headline table for a terminal, at most 110 columns wide: estimates above roles and intervals."""
     columns: list[tuple[str, int, Cell, Cell]] = [
         (title, width, lambda row, k=key, d=digits, s=sign: number(getattr(row, k), d, s),
          lambda row, k=key, d=digits, s=sign: _bracket(row, k, d, s))
@@ -185,7 +185,7 @@ def console(headline: pd.DataFrame) -> str:
 
 
 def number(value: float, digits: int, sign: bool = False) -> str:
-    """`value` with fixed decimals and a true minus sign; a dash for NaN."""
+    """Returns the value with fixed decimals and a true minus sign, or a dash for NaN."""
     if pd.isna(value):
         return MISSING
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
@@ -195,14 +195,15 @@ def number(value: float, digits: int, sign: bool = False) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` safe inside LaTeX; a leading bracket is guarded, because it would be read as an option after a row end."""
+    """Returns the text escaped for LaTeX; a leading bracket is guarded, as it would be an option after a row end."""
     escaped = "".join(LATEX.get(letter, letter) for letter in text)
     return "{}" + escaped if escaped.startswith(("[", "*")) else escaped
 
 
-def _build(
+def build_table(
     name: str, caption: str, notes: Sequence[str], columns: Sequence[tuple[str, Cell]], data: pd.DataFrame, n_text: int
 ) -> Table:
+    """Returns the table with a row for each row of `data`. columns: titles, and what makes a cell of a row."""
     rows = tuple(tuple(cell(row) for _, cell in columns) for row in data.itertuples())
     return Table(name, caption, tuple(notes), tuple(title for title, _ in columns), rows, data, n_text)
 
@@ -213,12 +214,12 @@ def _bracket(row: Any, key: str, digits: int, sign: bool = False) -> str:
 
 
 def interval(key: str, digits: int, sign: bool = False) -> Cell:
-    """An estimate with its interval in brackets, where it has one."""
+    """Returns the function that writes an estimate, with its interval in brackets if it has one."""
     return lambda row: f"{number(getattr(row, key), digits, sign)} {_bracket(row, key, digits, sign)}".rstrip()
 
 
 def _compat(data: pd.DataFrame) -> list[tuple[str, Cell]]:
-    """The published grader's column, where there is one."""
+    """Returns the published grader's column if it has any verdict."""
     if data["compat_accuracy_pct"].isna().all():
         return []
     return [("Published grader (%)", lambda row: number(row.compat_accuracy_pct, 1))]
@@ -231,7 +232,7 @@ def _sizes(rows: pd.DataFrame) -> str:
 
 
 def headline_notes(headline: pd.DataFrame) -> list[str]:
-    """One line a benchmark: n, thresholds, y_max, anchor."""
+    """Returns one line for each benchmark: n, thresholds, y_max, anchor."""
     notes = []
     for benchmark, rows in headline.groupby("benchmark", sort=False):
         shown = _told_by_policy(rows["policy"], [f"{threshold:g}" for threshold in rows["threshold"]])

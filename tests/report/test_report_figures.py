@@ -70,7 +70,7 @@ def resolve(target):
 AGAIN = """
 import sys, pickle, pathlib
 from lightningrl.report.registry import FIGURES, INPUTS
-from lightningrl.resolve import resolve
+from lightningrl.utils.registry import resolve
 tables, out = pickle.load(open(sys.argv[1], "rb")), pathlib.Path(sys.argv[2])
 for name in sorted(FIGURES, reverse=True):
     resolve(FIGURES[name])(*(tables[each] for each in INPUTS["figures"][name]), out)

@@ -1,8 +1,8 @@
-"""Collapse ratio by training step, with and without the second (decoupled) normalisation (paper's Figure 3a).
+"""The collapse ratio by training step, with and without the second (decoupled) normalisation (paper's Figure 3a).
 
-The share of a group's rollout pairs whose advantages differ by less than eps. Solid: the run's final advantage;
-dashed, where the run logs it (`..._sum`): the advantage that the plain sum of rewards would have given the same
-rollouts. Reads the `curves` table. A run trained without the normalisation is simply another run.
+It is the share of a group's rollout pairs whose advantages differ by less than eps: solid for the run's final
+advantage, dashed (if the run logs `..._sum`) for the advantage that the plain sum of rewards would have given the same
+rollouts. The figure reads the `curves` table. A run trained without the normalisation is simply another run.
 """
 
 from __future__ import annotations
@@ -15,54 +15,41 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from lightningrl.report.figures.lines import running_line
-from lightningrl.report.figures.style import (
-    label_line_ends,
-    new_figure,
-    policy_colours,
-    read_options,
-    require_columns,
-    save,
-    styled,
-)
+from lightningrl.report.figures import style
 
 
 @dataclass(frozen=True, slots=True)
 class CollapseOptions:
-    """Options of the collapse figure.
-
-    >>> CollapseOptions(eps=0.05).eps
-    0.05
-    """
+    """Options of the collapse figure."""
 
     policies: tuple[str, ...] = ()
-    """Every policy of the experiment, what was trained from first: its place is its colour in all figures."""
+    """All policies of the experiment, the base first: a policy's place decides its colour in all figures."""
     runs: tuple[str, ...] = ()
-    """Runs to draw, in this order; none given: all."""
+    """The runs to draw, in this order; all if empty."""
     eps: float = 0.1
     """Advantages closer than this count as collapsed; a column `collapse_ratio_<eps>` must exist."""
     window: int = 9
-    """Steps in the running mean."""
+    """Steps of the running mean."""
     sum_label: str = "summed rewards,\nsame rollouts"
-    """What the dashed line is called."""
+    """The name of the dashed line."""
     height_in: float = 2.4
     """Height of the figure, inches."""
 
 
 def draw(table: pd.DataFrame, out_dir: Path, options: CollapseOptions | Mapping[str, Any] | None = None) -> list[Path]:
-    """Write collapse.pdf, .png and .csv (raw and smoothed ratios); returns their paths."""
-    chosen = read_options(CollapseOptions, options)
+    """Writes collapse.pdf, .png and .csv (raw and smoothed ratios); returns their paths."""
+    chosen = style.read_options(CollapseOptions, options)
     column = f"collapse_ratio_{chosen.eps:g}"
-    require_columns(table, ("run", "step", column), "collapse")
+    style.require_columns(table, ("run", "step", column), "collapse")
     runs = list(chosen.runs) or list(dict.fromkeys(table["run"]))
     plotted, ends = [], []
-    colours = policy_colours(runs, chosen.policies)
-    with styled():
-        figure = new_figure(5.0, chosen.height_in)
+    colours = style.policy_colours(runs, chosen.policies)
+    with style.styled():
+        figure = style.new_figure(5.0, chosen.height_in)
         axes = figure.subplots()
         for run in runs:
             rows = table[table["run"] == run].sort_values("step")
-            require_columns(rows, (), f"collapse (run {run})")
+            style.require_columns(rows, (), f"collapse (run {run})")
             colour = colours[run]
             for name, dash, label in (
                 (column, "-", run),
@@ -73,7 +60,7 @@ def draw(table: pd.DataFrame, out_dir: Path, options: CollapseOptions | Mapping[
                 if name != column and rows[name].equals(rows[column].rename(name)):
                     continue  # the run sums its rewards itself
                 data = rows[["run", "step"]].assign(series=name, ratio=rows[name])
-                smoothed = running_line(axes, data["step"], data["ratio"], chosen.window, colour, linestyle=dash)
+                smoothed = style.running_line(axes, data["step"], data["ratio"], chosen.window, colour, linestyle=dash)
                 data["ratio_smoothed"] = smoothed
                 ends.append((float(data["ratio_smoothed"].dropna().iloc[-1]), label, colour))
                 plotted.append(data)
@@ -82,5 +69,5 @@ def draw(table: pd.DataFrame, out_dir: Path, options: CollapseOptions | Mapping[
         axes.set_ylim(bottom=0.0)
         axes.margins(x=0.01)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        label_line_ends(axes, ends)
-        return save(figure, pd.concat(plotted, ignore_index=True), out_dir, "collapse")
+        style.label_line_ends(axes, ends)
+        return style.save(figure, pd.concat(plotted, ignore_index=True), out_dir, "collapse")

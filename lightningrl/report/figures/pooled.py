@@ -1,7 +1,7 @@
-"""Accuracy against TPF of series of runs, each the mean over its seeds: the frontier figure, seeds pooled.
+"""The frontier figure of series of runs: accuracy against TPF, each the mean over its seeds.
 
-`draw` shows methods (and leaves ablations out), `ablations` the method beside what was changed in it. Bars are 95 %
-intervals over seeds and problems. Reads the `pooled` table.
+`draw` shows the methods without ablations, `ablations` the method beside its ablations. Bars are 95 % intervals over
+seeds and problems. Both read the `pooled` table.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from lightningrl.report.figures.style import require_columns
 
 
 def draw(table: pd.DataFrame, out_dir: Path, options: Mapping[str, Any] | None = None) -> list[Path]:
-    """Write study.pdf, .png and .csv; returns their paths."""
+    """Writes study.pdf, .png and .csv; returns their paths."""
     return _draw("study", table[table["role"] != "ablation"], out_dir)
 
 
 def ablations(table: pd.DataFrame, out_dir: Path, options: Mapping[str, Any] | None = None) -> list[Path]:
-    """Write ablations.pdf, .png and .csv: benchmarks that have some, and of the method the first series alone."""
+    """Writes ablations.pdf, .png and .csv; returns their paths.
+
+    It shows the benchmarks that have ablations, and only the first series of the method.
+    """
     changed = table[table["role"] == "ablation"]
     shown = []
     for benchmark, rows in table.groupby("benchmark", sort=False):

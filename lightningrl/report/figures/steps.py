@@ -1,9 +1,9 @@
-"""Tokens revealed at each decoding step, before against after training (paper's Figure 7).
+"""Tokens revealed at each decoding step, before and after training (paper's Figure 7).
 
-Upper panel: mean over the samples still running, with a band of one standard deviation for up to three policies
-(more bands hide each other; the CSV has them all). Lower panel: how many samples are still running (the paper's right
-axis, kept apart so that the two scales are not read against each other). Where fewer than `min_running` samples are
-left the mean is noise and is not drawn. Reads the `steps` table.
+The upper panel shows the mean over the samples still running, with a band of one standard deviation for up to three
+policies (more bands hide each other; the CSV has them all). The lower panel shows how many samples are still running
+(the paper's right axis, kept apart so that the two scales are not read against each other). Where fewer than
+`min_running` samples are left the mean is noise and is not drawn. The figure reads the `steps` table.
 """
 
 from __future__ import annotations
@@ -18,53 +18,42 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from lightningrl.report.figures.style import (
-    PAGE_WIDTH_IN,
-    legend_columns,
-    new_figure,
-    policy_colours,
-    read_options,
-    require_columns,
-    save,
-    styled,
-)
+from lightningrl.report.figures import style
 
 MOST_BANDS = 3
-"""Policies up to which bands are drawn."""
+"""The largest number of policies for which bands are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepsOptions:
-    """Options of the decoding-steps figure.
-
-    >>> StepsOptions(roles=("before", "after", "rival")).min_running
-    5
-    """
+    """Options of the decoding-steps figure."""
 
     roles: tuple[str, ...] = ("before", "after")
     """Roles of the policies to draw."""
     benchmarks: tuple[str, ...] = ()
-    """Benchmarks to draw, one column of panels each; none given: all, at most three."""
+    """The benchmarks to draw, with a column of panels for each; the first three if empty."""
     policies: tuple[str, ...] = ()
-    """Every policy of the experiment, what was trained from first: its place is its colour in all figures."""
+    """All policies of the experiment, the base first: a policy's place decides its colour in all figures."""
     min_running: int = 5
-    """Least number of running samples for which the mean is drawn."""
+    """The least number of running samples for which the mean is drawn."""
     height_in: float = 3.3
     """Height of the figure, inches."""
 
 
 def draw(table: pd.DataFrame, out_dir: Path, options: StepsOptions | Mapping[str, Any] | None = None) -> list[Path]:
-    """Write steps.pdf, .png and .csv; returns their paths."""
-    chosen = read_options(StepsOptions, options)
-    require_columns(table, ("policy", "role", "benchmark", "decoding_step", "tokens_mean", "samples_running"), "steps")
+    """Writes steps.pdf, .png and .csv; returns their paths."""
+    chosen = style.read_options(StepsOptions, options)
+    style.require_columns(
+        table, ("policy", "role", "benchmark", "decoding_step", "tokens_mean", "samples_running"), "steps"
+    )
     benchmarks = list(chosen.benchmarks) or list(dict.fromkeys(table["benchmark"]))[:3]
     plotted = table[table["role"].isin(chosen.roles) & table["benchmark"].isin(benchmarks)]
-    require_columns(plotted, (), "steps")
-    colours = policy_colours(table["policy"], chosen.policies or tuple(dict.fromkeys(table["policy"])))
-    width = 4.6 if len(benchmarks) == 1 else PAGE_WIDTH_IN
+    style.require_columns(plotted, (), "steps")
+    colours = style.policy_colours(table["policy"], chosen.policies or tuple(dict.fromkeys(table["policy"])))
+    width = 4.6 if len(benchmarks) == 1 else style.PAGE_WIDTH_IN
     band = plotted["policy"].nunique() <= MOST_BANDS
-    with styled():
-        figure = new_figure(width, chosen.height_in)
+    with style.styled():
+        figure = style.new_figure(width, chosen.height_in)
         panels = figure.subplots(2, len(benchmarks), sharex="col", squeeze=False, height_ratios=(2, 1))
         for above, below, benchmark in zip(panels[0], panels[1], benchmarks, strict=True):
             above.set_title(benchmark)
@@ -81,9 +70,8 @@ def draw(table: pd.DataFrame, out_dir: Path, options: StepsOptions | Mapping[str
         panels[1, 0].set_ylabel("Samples\nrunning")
         figure.supxlabel("Decoding step (denoise forward)", fontsize=8.5)
         figure.align_ylabels(panels[:, 0])
-        named = {name: line for axes in panels[0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(named.values(), named, loc="outside upper center", ncols=legend_columns(list(named), width))
-        return save(figure, plotted, out_dir, "steps")
+        style.legend(figure, panels[0])
+        return style.save(figure, plotted, out_dir, "steps")
 
 
 def policy_lines(
@@ -96,7 +84,9 @@ def policy_lines(
     band: bool,
     dash: str = "-",
 ) -> None:
-    """One policy's mean tokens by decoding step in `above`, and its running samples, dashed by `dash`, in `below`."""
+    """Draws one policy's mean tokens by decoding step in `above`, and its running samples as `dash` lines in
+    `below`.
+    """
     step, mean, std = (rows[name].to_numpy(float) for name in ("decoding_step", "tokens_mean", "tokens_std"))
     running = rows["samples_running"].to_numpy()
     enough = running >= min(min_running, running.max())

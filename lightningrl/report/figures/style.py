@@ -1,8 +1,8 @@
-"""What every figure shares: the look, colours, options, smoothing, label placement, and saving with fixed bytes.
+"""What all figures share: the look, colours, options, smoothing, legends, label placement, and saving with fixed bytes.
 
-Figures are drawn on `matplotlib.figure.Figure` objects, without pyplot and its global state, at their printed size
-with text of 8 points or more. The same data gives the same PDF, PNG and CSV bytes on one machine and matplotlib
-version: no dates or versions in the files, no use of the user's matplotlibrc. Not done here: any particular figure.
+Figures are drawn on `matplotlib.figure.Figure` objects, without pyplot and its global state, at their printed size with
+text of 8 points or more. The same data gives the same PDF, PNG and CSV bytes on one machine and matplotlib version:
+there are no dates or versions in the files, and the user's matplotlibrc is not used.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ GREY, INK = "#595959", "#222222"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":")
-"""Of lines that share a colour; their markers differ, too."""
+"""Dashes of lines that share a colour; their markers differ, too."""
 
 COLUMN_WIDTH_IN, PAGE_WIDTH_IN = 3.4, 6.9
-"""Inches: one column and the full text width of a two-column paper."""
+"""The width of a column and of the whole text of a two-column paper, inches."""
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8.5, "xtick.labelsize": 8,
@@ -56,33 +56,33 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and save inside this: our style over matplotlib's defaults, whatever the user's matplotlibrc says."""
+    """Applies our style over matplotlib's defaults while the context lasts; figures are drawn and saved inside it."""
     with rc_context():
         matplotlib.style.use(["default", STYLE])
         yield
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure of that printed size, which can be measured (labels are placed by their drawn boxes)."""
+    """Returns an empty figure of a printed size, which can be measured (labels are placed by their drawn boxes)."""
     figure = Figure(figsize=(width_in, height_in))
     FigureCanvasAgg(figure)
     return figure
 
 
 def read_options(cls: type[Options], options: Options | Mapping[str, Any] | None) -> Options:
-    """The figure's options from the experiment's YAML; ConfigError names an unknown key and lists the known ones."""
+    """Returns a figure's options from the experiment's YAML. Raises ConfigError for an unknown key."""
     if isinstance(options, cls):
         return options
-    given = dict(options or {})  # type: ignore[call-overload]
+    values = dict(options or {})  # type: ignore[call-overload]
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    unknown = sorted(set(given) - set(known))
+    unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(f"unknown figure option {', '.join(unknown)}; the options are {', '.join(known)}.")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def require_columns(table: pd.DataFrame, columns: Iterable[str], figure: str) -> None:
-    """ConfigError when the table lacks a column or has no rows: nothing is drawn from nothing."""
+    """Raises ConfigError when the table lacks a column or has no rows."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ConfigError(f"the {figure} figure needs the column(s) {', '.join(missing)}; check the table it is given.")
@@ -91,29 +91,49 @@ def require_columns(table: pd.DataFrame, columns: Iterable[str], figure: str) ->
 
 
 def policy_colours(drawn: Iterable[str], policies: Sequence[str] = ()) -> dict[str, str]:
-    """Colour by policy: grey for the first of `policies`, which the others were trained from, the palette for the rest.
+    """Returns each policy's colour: grey for the first of `policies`, the base, and the palette for the others.
 
-    Policies that are not in the list (all, when none is given) take the colours behind it, in order.
+    Policies that are not in the list take the colours behind it, in order.
     """
     known = list(policies) or [""]
     known += [policy for policy in dict.fromkeys(drawn) if policy not in known]
     return {policy: GREY if place == 0 else PALETTE[(place - 1) % len(PALETTE)] for place, policy in enumerate(known)}
 
 
-def legend_columns(names: Sequence[str], width_in: float) -> int:
-    """As many columns as the width holds, at 0.085 inches a letter and 0.6 for the handle."""
-    widest = max(len(name) for name in names) * 0.085 + 0.6
-    return max(1, min(len(names), int(width_in / widest)))
-
-
 def smooth(values: Sequence[float], window: int) -> np.ndarray:
-    """Centred running mean over `window` values, narrower at both ends; NaN values are skipped."""
+    """Returns the centred running mean over `window` values, narrower at both ends; NaN values are skipped."""
     series = pd.Series(np.asarray(values, float))
     return series.rolling(max(1, window), center=True, min_periods=1).mean().to_numpy()
 
 
+def running_line(
+    axes: Axes, along: Sequence[float], values: Sequence[float], window: int, colour: str, **line: Any
+) -> np.ndarray:
+    """Draws a training curve, raw values faint and their running mean on top; returns the running mean.
+
+    line: matplotlib's properties of the running mean's line.
+    """
+    smoothed = smooth(values, window)
+    axes.plot(along, values, color=colour, linewidth=0.7, alpha=0.3, zorder=2)
+    axes.plot(along, smoothed, color=colour, zorder=3, **line)
+    return smoothed
+
+
+def legend(figure: Figure, panels: Iterable[Axes], more: Mapping[str, Any] | None = None) -> None:
+    """Writes one legend above the figure for the lines of all panels, each name once; more: further handles."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    found |= more or {}
+    if found:
+        widest = max(len(name) for name in found) * 0.085 + 0.6  # inches: letters, and the handle
+        columns = max(1, min(len(found), int(figure.get_figwidth() / widest)))
+        figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns)
+
+
 def save(figure: Figure, data: pd.DataFrame, out_dir: Path, name: str) -> list[Path]:
-    """Write `name`.pdf, .png and .csv (the plotted data) into `out_dir`; whole files, fixed bytes."""
+    """Writes `name`.pdf, .png and .csv (the plotted data) into `out_dir`; returns their paths."""
     paths = []
     for suffix, metadata in (
         ("pdf", {"Creator": None, "Producer": None, "CreationDate": None}),
@@ -134,11 +154,12 @@ def place_labels(
     avoid: Sequence[tuple[float, float]],
     worst: float = math.inf,
 ) -> None:
-    """Write each (x, y, text, text style) near its point where it covers least of the points and lines to avoid.
+    """Writes each (x, y, text, text style) near its point where it covers least of the points in `avoid`.
 
-    Greedy over sixteen positions around each point, in the given order (important labels first). Call it when
-    everything else is drawn: it fixes the layout first. `avoid` holds data coordinates; sample lines densely. A
-    label whose best place still costs more than `worst` (3 a point covered, 200 a label covered) is left out.
+    It tries sixteen positions around each point, in the order of the labels (important ones first), and must be called
+    when everything else is drawn, because it fixes the layout. `avoid` has data coordinates, with lines sampled
+    densely. A label whose best place still costs more than `worst` (3 per covered point, 200 per covered label) is left
+    out.
     """
     figure = axes.figure
     figure.draw_without_rendering()
@@ -176,13 +197,13 @@ def place_labels(
 
 
 def label_line_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], gap_pt: float = 10.5) -> None:
-    """Write (y, text, colour) to the right of the axes at the lines' ends, pushed apart so that none overlap."""
+    """Writes (y, text, colour) to the right of the axes at the lines' ends, pushed apart so that none overlap."""
     axes.figure.draw_without_rendering()
     height_pt = axes.get_window_extent().height / axes.figure.dpi * 72
     low, high = axes.get_ylim()
     order = sorted(range(len(ends)), key=lambda i: ends[i][0])
-    wanted = np.array([(ends[i][0] - low) / (high - low) * height_pt for i in order])
-    placed = wanted.copy()
+    targets = np.array([(ends[i][0] - low) / (high - low) * height_pt for i in order])
+    placed = targets.copy()
     lines = np.array([ends[i][1].count("\n") + 1 for i in order])
     gaps_pt = gap_pt * (lines[:-1] + lines[1:]) / 2
     for _ in range(200):  # push overlapping neighbours apart by equal shares until none overlaps

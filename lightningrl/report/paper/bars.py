@@ -1,8 +1,8 @@
 """Figure 1 of the paper: accuracy on four benchmarks, average TPF and average AUP, beside other systems.
 
-Solid bars were measured here; hatched ones are as the paper's Table 2 prints them. An average is over all four
-benchmarks or not at all. Measured accuracies have 95 % intervals. The published AUPs have several y_max and none is
-ours (see `published/README.md`): Table 2 has them with one.
+Solid bars were measured here; hatched ones are printed in the paper's Table 2. There are averages over all four
+benchmarks only. Measured accuracies have 95 % intervals. The published AUPs have several y_max, none of which is ours
+(see `published/README.md`); our Table 2 recomputes them with one.
 """
 
 from __future__ import annotations
@@ -15,27 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lightningrl.report.figures.style import (
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PAGE_WIDTH_IN,
-    PURPLE,
-    SKY,
-    new_figure,
-    read_options,
-    save,
-    styled,
-)
+from lightningrl.report.figures import style
 from lightningrl.report.paper.lines import Line, lines
 from lightningrl.report.paper.panels import NOT_RUN, OURS, colour_of, name_of
 from lightningrl.report.paper.printed import BENCHMARKS
 
 OTHERS = {
-    "EAGLE-3 (LLaMA-3.1)": ORANGE, "d3LLM-Dream": GREEN, "dParallel-LLaDA": PURPLE, "Fast-dLLM-v2": SKY,
-    "Qwen-2.5-7B-Instruct": GREY,
-}  # fmt: skip
+    "EAGLE-3 (LLaMA-3.1)": style.ORANGE,
+    "d3LLM-Dream": style.GREEN,
+    "dParallel-LLaDA": style.PURPLE,
+    "Fast-dLLM-v2": style.SKY,
+    "Qwen-2.5-7B-Instruct": style.GREY,
+}
 LOW, HIGH = "accuracy_pct_low", "accuracy_pct_high"
 PUBLISHED, MEASURED = "as published", "measured here"
 AVERAGES = {"tpf": "Average TPF", "aup": "Average AUP"}
@@ -43,11 +34,7 @@ AVERAGES = {"tpf": "Average TPF", "aup": "Average AUP"}
 
 @dataclass(frozen=True, slots=True)
 class Figure1Options:
-    """Options of Figure 1.
-
-    >>> Figure1Options().height_in
-    4.2
-    """
+    """Options of Figure 1."""
 
     height_in: float = 4.2
     """Height of the figure, inches."""
@@ -61,23 +48,23 @@ class System:
     colour: str
     source: str
     values: Mapping[tuple[str, str], float]
-    """(benchmark, metric) -> value; what was not run is not there."""
+    """(benchmark, metric) -> value, for what was run."""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Benchmark -> 95 % interval of the accuracy, where it was measured."""
+    """Benchmark -> 95 % interval of a measured accuracy."""
 
     def average(self, metric: str) -> float:
-        """Over the four benchmarks; NaN where one is not there."""
+        """Returns the mean over the four benchmarks, or NaN where one is missing."""
         return float(np.mean([self.values.get((benchmark, metric), np.nan) for benchmark in BENCHMARKS]))
 
 
 def draw(
     headline: pd.DataFrame, out_dir: Path, options: Figure1Options | Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Write figure1.pdf, .png and .csv; returns their paths."""
-    chosen = read_options(Figure1Options, options)
+    """Writes figure1.pdf, .png and .csv; returns their paths."""
+    chosen = style.read_options(Figure1Options, options)
     found = systems(headline)
-    with styled():
-        figure = new_figure(PAGE_WIDTH_IN, chosen.height_in)
+    with style.styled():
+        figure = style.new_figure(style.PAGE_WIDTH_IN, chosen.height_in)
         grid = figure.add_gridspec(2, 2)
         above = figure.add_subplot(grid[0, :])
         names = tuple(BENCHMARKS)
@@ -93,11 +80,11 @@ def draw(
             axes.set_title(title)
         handles, labels = above.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=2)
-        return save(figure, _data(found), out_dir, "figure1")
+        return style.save(figure, _data(found), out_dir, "figure1")
 
 
 def systems(headline: pd.DataFrame) -> list[System]:
-    """LightningRL as measured, of a released checkpoint if measured, and as published; then the others as published."""
+    """Returns LightningRL as measured, its released checkpoint if measured, LightningRL and the others as published."""
     every = lines("table2", headline)
     ours = [line for line in every if line.row.identity == OURS]
     found = []
@@ -107,15 +94,15 @@ def systems(headline: pd.DataFrame) -> list[System]:
             role = "released" if released else ""
             bounds = {each.benchmark: (each.value(LOW), each.value(HIGH)) for each in reversed(chosen)}
             found.append(System(name_of(OURS, role), colour_of(OURS, role), MEASURED, _measured(chosen), bounds))
-    found.append(System(name_of(OURS), colour_of(OURS), PUBLISHED, _printed(ours)))
+    found.append(System(name_of(OURS), colour_of(OURS), PUBLISHED, ours[0].row.numbers))
     for name, colour in OTHERS.items():
         own = [line for line in every if line.row.identity == name]
-        found.append(System(name, colour, PUBLISHED, _printed(own)))
+        found.append(System(name, colour, PUBLISHED, own[0].row.numbers))
     return found
 
 
 def _measured(chosen: Sequence[Line]) -> dict[tuple[str, str], float]:
-    """Of several policies on one benchmark the first."""
+    """Returns the values of the first policy on each benchmark."""
     values: dict[tuple[str, str], float] = {}
     for line in chosen:
         for metric in ("accuracy_pct", "tpf", "aup"):
@@ -123,12 +110,8 @@ def _measured(chosen: Sequence[Line]) -> dict[tuple[str, str], float]:
     return values
 
 
-def _printed(own: Sequence[Line]) -> dict[tuple[str, str], float]:
-    return dict(own[0].row.numbers)
-
-
 def _bars(axes: Any, found: Sequence[System], values: Sequence[Sequence[float]]) -> None:
-    """A group of bars for each value of a system, one bar a system."""
+    """Draws a group of bars for each value, with one bar for each system."""
     width = 0.84 / len(found)
     for number, (system, heights) in enumerate(zip(found, values, strict=True)):
         solid = system.source == MEASURED
@@ -147,7 +130,7 @@ def _intervals(axes: Any, found: Sequence[System]) -> None:
         for place, benchmark in enumerate(BENCHMARKS):
             if benchmark in system.intervals:
                 at = place + (number - (len(found) - 1) / 2) * width
-                axes.plot([at, at], system.intervals[benchmark], color=INK, linewidth=1.0)
+                axes.plot([at, at], system.intervals[benchmark], color=style.INK, linewidth=1.0)
 
 
 def _data(found: Sequence[System]) -> pd.DataFrame:

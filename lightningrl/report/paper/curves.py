@@ -1,9 +1,9 @@
 """Figures 3 to 6 of the paper: training curves of methods and ablations on GSM8K.
 
-Totals are accuracy reward (+1 or -1) plus TPF, as logged, but in Figure 6: there the speed reward is scaled to 0..1 by
-the least and the greatest value of all runs drawn. That the paper's total is made so is inferred from its axis; so is
-what its band is, here one standard deviation of the values in the window of the running mean. The paper's "epoch" of
-Figure 3 is taken to be an RL step, as in its code.
+Totals are accuracy reward (+1 or -1) plus TPF, as logged. In Figure 6, however, the speed reward is scaled to 0..1 by
+the least and the greatest value of all drawn runs, as the paper's axis suggests; its band is taken to be one standard
+deviation of the values in the window of the running mean. The paper's "epoch" of Figure 3 is taken to be an RL step, as
+in its code.
 """
 
 from __future__ import annotations
@@ -15,15 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lightningrl.report.figures.style import (
-    PAGE_WIDTH_IN,
-    legend_columns,
-    new_figure,
-    read_options,
-    require_columns,
-    save,
-    styled,
-)
+from lightningrl.report.figures import style
 from lightningrl.report.paper.panels import BENCHMARK, GRPO, OURS, TRACERL, CurveOptions, Panel, draw_panel
 
 COLLAPSE, TOTAL, ACCURACY = "collapse_ratio_0.1", "reward_total_mean", "reward_accuracy_mean"
@@ -31,7 +23,7 @@ SPEED, SCALED = "reward_speed_mean", "reward_total_scaled"
 
 
 def figure3(curves: pd.DataFrame, out_dir: Path, options: CurveOptions | Mapping[str, Any] | None = None) -> list[Path]:
-    """a: collapse ratio (0.1), b: total reward, with and without decoupled normalisation."""
+    """Draws the collapse ratio (a) and the total reward (b) with and without decoupled normalisation."""
     rows, last = (OURS, "w/o Decoupled normalization"), 100
     panels = (
         Panel(COLLAPSE, "a  Collapse ratio (ε = 0.1)", rows, last),
@@ -41,25 +33,25 @@ def figure3(curves: pd.DataFrame, out_dir: Path, options: CurveOptions | Mapping
 
 
 def figure4(curves: pd.DataFrame, out_dir: Path, options: CurveOptions | Mapping[str, Any] | None = None) -> list[Path]:
-    """Accuracy reward with and without the NLL term."""
+    """Draws the accuracy reward with and without the NLL term."""
     panel = Panel(ACCURACY, "Accuracy reward", (OURS, "w/o NLL loss"), 125)
     return _draw(curves, (panel,), out_dir, "figure4", options)
 
 
 def figure5(curves: pd.DataFrame, out_dir: Path, options: CurveOptions | Mapping[str, Any] | None = None) -> list[Path]:
-    """Total reward with and without dynamic sampling (the TPF-aware filter)."""
+    """Draws the total reward with and without dynamic sampling (the TPF-aware filter)."""
     panel = Panel(TOTAL, "Total reward (accuracy + TPF)", (OURS, "w/o TPF-aware filtering"), 180)
     return _draw(curves, (panel,), out_dir, "figure5", options)
 
 
 def figure6(curves: pd.DataFrame, out_dir: Path, options: CurveOptions | Mapping[str, Any] | None = None) -> list[Path]:
-    """Total reward of three methods, speed scaled to 0..1, with a band of one standard deviation."""
+    """Draws the total reward of three methods, speed scaled to 0..1, with a band of one standard deviation."""
     panel = Panel(SCALED, "Total reward (accuracy + speed within 0–1)", (TRACERL, OURS, GRPO), 185, band=True)
     return _draw(scaled(curves, panel), (panel,), out_dir, "figure6", options)
 
 
 def scaled(curves: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """With the column `reward_total_scaled`: accuracy reward plus speed reward, min-max over the runs of the panel."""
+    """Returns the table with `reward_total_scaled`: accuracy reward plus speed reward, scaled over the panel's runs."""
     drawn = curves["published"].isin(panel.rows) & (curves["benchmark"] == BENCHMARK)
     speed = curves.loc[drawn & (curves["step"] <= panel.last_step), SPEED].astype(float)
     low, high = speed.min(), speed.max()
@@ -71,18 +63,17 @@ def scaled(curves: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 def _draw(
     curves: pd.DataFrame, panels: Sequence[Panel], out_dir: Path, name: str, options: Mapping[str, Any] | Any
 ) -> list[Path]:
-    """Write `name`.pdf, .png and .csv; returns their paths."""
-    chosen = read_options(CurveOptions, options)
+    """Writes `name`.pdf, .png and .csv; returns their paths."""
+    chosen = style.read_options(CurveOptions, options)
     columns = [panel.column for panel in panels]
     if len(curves):
-        require_columns(curves, ("run", "step", "role", "benchmark", "published", *columns), name)
-    width = 4.2 if len(panels) == 1 else PAGE_WIDTH_IN
-    with styled():
-        figure = new_figure(width, chosen.height_in + 0.3)
+        style.require_columns(curves, ("run", "step", "role", "benchmark", "published", *columns), name)
+    width = 4.2 if len(panels) == 1 else style.PAGE_WIDTH_IN
+    with style.styled():
+        figure = style.new_figure(width, chosen.height_in + 0.3)
         places = figure.subplots(1, len(panels), squeeze=False)[0]
         drawn = [draw_panel(axes, curves, panel, chosen.window) for axes, panel in zip(places, panels, strict=True)]
         for axes, panel in zip(places, panels, strict=True):
             axes.set_ylabel("Mean over rollouts" if panel.column != COLLAPSE else "Share of pairs")
-        handles, labels = places[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(labels, width))
-        return save(figure, pd.concat(drawn, ignore_index=True), out_dir, name)
+        style.legend(figure, places)
+        return style.save(figure, pd.concat(drawn, ignore_index=True), out_dir, name)

@@ -1,9 +1,9 @@
-"""Measured minus published, and what of it the grader and the counting make.
+"""Measured minus published, and the part of it that is due to the grader and the counting.
 
     measured - published = (ours - theirs, on the same answers) + (theirs, on our answers, - published)
 
-The first bracket is paired by problem and has its own interval (`report.compat`). The published number is a constant:
-the paper gives neither intervals nor several runs, so the other intervals are the measurement's alone, moved by it.
+The first bracket is paired by problem and has its own interval (`report.compat`). The published number is a constant,
+because the paper gives neither intervals nor several runs; so the other intervals are the measurement's, shifted by it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lightningrl.report.tables import Table, number
 
 DIGITS = {"accuracy_pct": 1, "tpf": 2, "aup": 1}
 THEIRS = {"accuracy_pct": "compat_accuracy_pct", "tpf": "tpf_paper", "aup": "aup_compat"}
-"""Our metric -> the same by the published grader and count."""
+"""Our metric -> its value by the published grader and count."""
 MINUS_THEIRS = {"accuracy_pct": "accuracy_pct_minus_compat", "tpf": "tpf_minus_paper", "aup": "aup_minus_compat"}
 PARTS = ("difference", "of which grader and count", "left")
 NOTES = (
@@ -50,12 +50,12 @@ class Estimate(NamedTuple):
 
 
 def estimate(line: Line, column: str) -> Estimate:
-    """A measured column with its interval."""
+    """Returns a measured column with its interval."""
     return Estimate(*(line.value(name) for name in triple(column)))
 
 
 def split(line: Line, metric: str) -> tuple[Estimate, Estimate, Estimate]:
-    """Total, of which grader and count, left. The last two are NaN where records do not tell them apart."""
+    """Returns the total, the part of grader and count, and the rest; the parts are NaN where records lack them."""
     published = line.published(metric)
     theirs = estimate(line, THEIRS[metric])
     part = estimate(line, MINUS_THEIRS[metric])
@@ -63,7 +63,7 @@ def split(line: Line, metric: str) -> tuple[Estimate, Estimate, Estimate]:
 
 
 def difference(lines: Sequence[Line]) -> Table:
-    """A row for each metric of each measured line that the paper has a number for."""
+    """Returns the table with a row for each metric of each measured line for which the paper has a number."""
     header = ("Benchmark", "Row", "Policy here", "Metric", "Published", "Measured", "Measured − published")
     header = (*header, "of it grader and count", "left")
     rows = []
@@ -77,7 +77,7 @@ def difference(lines: Sequence[Line]) -> Table:
 
 
 def entries(lines: Sequence[Line]) -> Iterator[dict]:
-    """The same numbers for the long table."""
+    """Yields the same numbers for the long table."""
     for line, metric in _pairs(lines):
         for part, found in zip(PARTS, split(line, metric), strict=True):
             yield line.entry(part, metric, *found)

@@ -1,7 +1,4 @@
-"""What does not fit together in the published numbers, table by table; more in `published/README.md`.
-
-Each is tested against the numbers themselves.
-"""
+"""Inconsistencies of the published numbers by table, each tested against the numbers; more in `published/README.md`."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ NOTES: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("table1", "table2", "table6"),
-        "The checkpoints released for LightningRL-8B-b32 are four, one a benchmark: its row is most likely four "
+        "The checkpoints released for LightningRL-8B-b32 are four, one for each benchmark: its row is most likely four "
         "policies.",
     ),
     (
@@ -27,7 +24,7 @@ NOTES: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("table2",),
-        "The AUPs of the other systems were computed with two y_max, one a family (LLaDA, Dream), neither of "
+        "The AUPs of the other systems were computed with two y_max, one for each family (LLaDA, Dream), neither of "
         "which covers SDAR and LightningRL; the AUPs of those two cannot be recomputed, no points are published.",
     ),
     (
@@ -51,7 +48,7 @@ NOTES: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 def notes_of(table: str) -> tuple[str, ...]:
-    """The notes of one table.
+    """Returns the notes of one table.
 
     >>> len(notes_of("table7")), notes_of("table5")
     (1, ())

@@ -1,4 +1,4 @@
-"""The paper's rows beside what was measured for them: one line a (benchmark, row, policy)."""
+"""The paper's rows beside what was measured for them, with a line for each (benchmark, row, policy)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightningrl.report.tables import MISSING
 
 NAN = float("nan")
 DAGGER = "†"
-"""Marks numbers of systems that are not run here."""
+"""The mark of numbers of systems that are not run here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class Line:
     """A row of a paper's table on one benchmark, and one policy that stands for it, if any was measured."""
 
     benchmark: str
-    """As the experiment names it."""
+    """The experiment's name of it."""
     row: PrintedRow
     measured: Any | None
-    """The collected row; None where no policy was measured."""
+    """The collected row, or None where no policy was measured."""
 
     @property
     def title(self) -> str:
@@ -32,7 +32,7 @@ class Line:
 
     @property
     def label(self) -> str:
-        """The row as printed; a checkpoint of others says so."""
+        """The row as printed; a released checkpoint is marked."""
         released = self.measured is not None and self.measured.role == "released"
         return self.row.label + (", released checkpoint" if released else "")
 
@@ -46,22 +46,22 @@ class Line:
         return self.measured is None and self.row.other_system
 
     def published(self, metric: str) -> float:
-        """As printed; NaN where the table has no such number."""
+        """Returns the printed number, or NaN where the table has none."""
         return self.row.numbers.get((self.benchmark, metric), NAN)
 
     def value(self, column: str) -> float:
-        """As measured; NaN where nothing was."""
+        """Returns the measured number, or NaN where there is none."""
         return NAN if self.measured is None else float(getattr(self.measured, column))
 
     def entry(self, part: str, metric: str, value: float, low: float = NAN, high: float = NAN, **more: Any) -> dict:
-        """A row of the long table."""
+        """Returns a row of the long table."""
         policy, role = ("", "") if self.measured is None else (self.measured.policy, self.measured.role)
         named = {"part": part, "benchmark": self.benchmark, "row": self.row.identity, "policy": policy, "role": role}
         return named | {"metric": metric, "value": value, "low": low, "high": high} | more
 
 
 def lines(table: str, collected: pd.DataFrame) -> list[Line]:
-    """By benchmark and row in the paper's order; policies of one row in the collected order, released ones last."""
+    """Returns lines in the paper's order; the policies of a row are in the collected order, released ones last."""
     rows = printed(table)
     found = []
     for benchmark in BENCHMARKS:
@@ -81,6 +81,6 @@ LONG_COLUMNS = ("part", "benchmark", "row", "policy", "role", "metric", "value",
 
 
 def long_table(entries: Iterable[dict]) -> pd.DataFrame:
-    """All numbers of a table, one a row; those that are not known are left out."""
+    """Returns all known numbers of a table, one in each row."""
     rows = [entry for entry in entries if not pd.isna(entry["value"])]
     return pd.DataFrame(rows, columns=list(LONG_COLUMNS))

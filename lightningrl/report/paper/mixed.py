@@ -1,7 +1,7 @@
-"""AUPs of a table that mixes measured policies with systems of the d3LLM leaderboard: recomputed with one y_max.
+"""The AUPs of a table that mixes measured policies with systems of the d3LLM leaderboard, recomputed with one y_max.
 
-For each benchmark y_max is the best accuracy in the table: of the measured sweeps, of the leaderboard's points of the
-systems that are not run here, and of what the paper prints for them. A system without points keeps its published AUP.
+For each benchmark y_max is the best accuracy in the table: among the measured sweeps, the leaderboard's points of the
+systems that are not run here, and what the paper prints for them. A system without points keeps its published AUP.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from lightningrl.report.published.leaderboard import Point, table_2
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """What the AUPs of one mixed table are made of."""
+    """The y_max and the points from which the AUPs of one mixed table are computed."""
 
     y_max: Mapping[str, float]
-    """By benchmark, percent."""
+    """y_max by benchmark, percent."""
     points: Mapping[tuple[str, str], Sequence[Point]]
     """(benchmark, policy or other system) -> (TPF, accuracy in percent)."""
 
     def aup(self, line: Line) -> float:
-        """With the table's y_max; NaN where there are no points."""
+        """Returns the AUP with the table's y_max, or NaN where there are no points."""
         points = self.points.get((line.benchmark, _name(line)), ())
         return aup(points, self.y_max[line.benchmark]) if points else NAN
 
 
 def mix(lines: Sequence[Line], frontier: pd.DataFrame) -> Mixed:
-    """Points and y_max of the lines of a table; `frontier` holds the measured sweeps."""
+    """Returns points and y_max of the lines of a table; `frontier` has the measured sweeps."""
     board = {(cell.model, cell.benchmark): cell.points for cell in table_2()}
     points: dict[tuple[str, str], Sequence[Point]] = {}
     y_max: dict[str, float] = {}

@@ -1,7 +1,7 @@
-"""Figure 8 of the paper: total, accuracy and speed reward by step (a-c), and accuracy against TPF (d), GSM8K.
+"""Figure 8 of the paper: total, accuracy and speed reward by step (a-c), and accuracy against TPF (d), on GSM8K.
 
-Hollow stars in d are the three points that the paper's text names; they were read, not measured. The total is accuracy
-reward plus TPF, as logged.
+Hollow stars in d are the three points that the paper's text names; they were not measured. The total is accuracy reward
+plus TPF, as logged.
 """
 
 from __future__ import annotations
@@ -13,16 +13,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from lightningrl.report.figures import style
 from lightningrl.report.figures.frontier import curve_with_bars
-from lightningrl.report.figures.style import (
-    MARKERS,
-    PAGE_WIDTH_IN,
-    legend_columns,
-    new_figure,
-    read_options,
-    save,
-    styled,
-)
 from lightningrl.report.paper.panels import (
     COLUMNS,
     OURS,
@@ -44,26 +36,21 @@ PANELS = (
 )
 FRONTIER = "d  Accuracy against TPF"
 IN_TEXT = ((SDAR, 4.0, 87.4), (SDAR, 7.0, 71.2), (OURS, 7.0, 87.5))
-"""(row, TPF, accuracy in percent), from the paper's text on its Figure 8d."""
+"""(row, TPF, accuracy in percent) in the paper's text on its Figure 8d."""
 
 
 def draw(
     curves: pd.DataFrame, frontier: pd.DataFrame, out_dir: Path, options: CurveOptions | Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Write figure8.pdf, .png and .csv; returns their paths."""
-    chosen = read_options(CurveOptions, options)
-    with styled():
-        figure = new_figure(PAGE_WIDTH_IN, 2 * chosen.height_in)
+    """Writes figure8.pdf, .png and .csv; returns their paths."""
+    chosen = style.read_options(CurveOptions, options)
+    with style.styled():
+        figure = style.new_figure(style.PAGE_WIDTH_IN, 2 * chosen.height_in)
         places = figure.subplots(2, 2).ravel()
         drawn = [draw_panel(axes, curves, panel, chosen.window) for axes, panel in zip(places[:3], PANELS, strict=True)]
         drawn.append(_frontier(places[3], frontier))
-        named: dict[str, Any] = {}
-        for axes in places:
-            for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-                named.setdefault(name, handle)
-        columns = legend_columns(list(named), PAGE_WIDTH_IN)
-        figure.legend(named.values(), named, loc="outside upper center", ncols=columns)
-        return save(figure, pd.concat(drawn, ignore_index=True), out_dir, "figure8")
+        style.legend(figure, places)
+        return style.save(figure, pd.concat(drawn, ignore_index=True), out_dir, "figure8")
 
 
 def _frontier(axes: Axes, frontier: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +59,7 @@ def _frontier(axes: Axes, frontier: pd.DataFrame) -> pd.DataFrame:
         found = list(standing_for(frontier, row, "policy"))
         for name, colour, rows in found:
             rows = rows.sort_values("tpf")
-            marker = MARKERS[number if "released" not in name else 2]
+            marker = style.MARKERS[number if "released" not in name else 2]
             curve_with_bars(axes, rows, "tpf", colour, marker, name)
             points = pd.DataFrame({"x": rows["tpf"], "value": rows["accuracy_pct"]})
             drawn.append(points.assign(panel=FRONTIER, name=name, published=row, note="measured"))

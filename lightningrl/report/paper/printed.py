@@ -1,6 +1,6 @@
 """The numbers that the paper's tables print, by row and benchmark.
 
-A row has one identity in all tables, which is what `published` in an experiment's config names: `SDAR-1.7B-b32` is
+A row has one identity in all tables, which `published` in an experiment's config names: `SDAR-1.7B-b32` is
 Table 6's (SDAR, 1.7B, 32), `LightningRL-8B-b32` is also the row `LightningRL` of Tables 3, 5 and 7 and `Seq-Tok-Tok` of
 Table 4. Nothing here was measured by us.
 """
@@ -14,10 +14,10 @@ from lightningrl.report.published.files import RESULTS, rows
 from lightningrl.report.published.leaderboard import METHODS
 
 BENCHMARKS = {"gsm8k": "GSM8K", "math500": "MATH500", "mbpp": "MBPP", "humaneval": "HumanEval"}
-"""Benchmark of an experiment -> as the paper prints it, in its order."""
+"""An experiment's benchmark -> its name in the paper, in the paper's order."""
 METRICS = {"accuracy_pct": "Accuracy (%)", "tpf": "TPF", "aup": "AUP"}
 SAME = {"LightningRL": "LightningRL-8B-b32", "Seq-Tok-Tok": "LightningRL-8B-b32", "SDAR": "SDAR-8B-b32"}
-"""Names of one table -> the identity."""
+"""Names that single tables print -> the identity."""
 CITATION = "Hu et al., LightningRL, arXiv 2603.13319, version 1"
 
 
@@ -31,19 +31,19 @@ class PrintedRow:
     """
 
     label: str
-    """As printed; in Table 6 with size and block."""
+    """The printed name; in Table 6 with size and block."""
     identity: str
     numbers: dict[tuple[str, str], float] = field(default_factory=dict)
     """(benchmark of an experiment, metric of the file) -> value."""
 
     @property
     def other_system(self) -> bool:
-        """Whether it is a system that is not run here: one of the d3LLM leaderboard."""
+        """Whether it is a system of the d3LLM leaderboard, which is not run here."""
         return self.identity in METHODS
 
 
 def identity(model: str, scale: str, block_size: str, table: str) -> str:
-    """The identity of a row from its columns in the file.
+    """Returns the identity of a row from its columns in the file.
 
     >>> identity("SDAR", "1.7B", "32", "table6"), identity("w/o NLL loss", "8B", "32", "table3")
     ('SDAR-1.7B-b32', 'w/o NLL loss')
@@ -53,19 +53,18 @@ def identity(model: str, scale: str, block_size: str, table: str) -> str:
 
 @cache
 def identities() -> frozenset[str]:
-    """Of all rows of all tables."""
+    """Returns the identities of all rows of all tables."""
     return frozenset(row.identity for number in range(1, 8) for row in printed(f"table{number}"))
 
 
 def printed(table: str) -> list[PrintedRow]:
-    """The rows of a table (`table1` to `table7`) in its order."""
+    """Returns the rows of a table (`table1` to `table7`) in its order."""
     keys = {name: key for key, name in BENCHMARKS.items()}
     found: dict[str, PrintedRow] = {}
     for row in rows(RESULTS):
         if row["table"] == table:
             own = identity(row["model"], row["scale"], row["block_size"], table)
             label = own if table == "table6" else row["model"]
-            found.setdefault(own, PrintedRow(label, own)).numbers[keys[row["benchmark"]], row["metric"]] = float(
-                row["value"]
-            )
+            numbers = found.setdefault(own, PrintedRow(label, own)).numbers
+            numbers[keys[row["benchmark"]], row["metric"]] = float(row["value"])
     return list(found.values())

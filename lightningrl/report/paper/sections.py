@@ -1,4 +1,4 @@
-"""Several tables under one name: as published, as measured, the difference. Written like a `Table`."""
+"""Several tables under one name (as published, as measured, the difference), which are written like a `Table`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightningrl.report.tables import Table
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sections:
-    """Tables under one another, and one long table of all their numbers.
+    """Tables below one another, and one long table of all their numbers.
 
     >>> part = Table("p", "As published", (), ("A", "TPF"), (("x", "2.0"),), pd.DataFrame())
     >>> Sections("table9", "Table 9: speed", (part,), pd.DataFrame({"value": [2.0]})).csv()
@@ -20,18 +20,18 @@ class Sections:
     """
 
     name: str
-    """File name without its ending."""
+    """The file name without its ending."""
     caption: str
     parts: tuple[Table, ...]
-    """Each with its caption as heading; their own data are not used."""
+    """The tables, each with its caption as heading; their own data are not used."""
     data: pd.DataFrame
-    """A number a row."""
+    """The long table, with one number in each row."""
 
     def csv(self) -> str:
         return csv_text(self.data)
 
     def markdown(self) -> str:
-        """A heading and a pipe table for each part, its notes beneath."""
+        """Returns a heading and a pipe table for each part, with its notes below."""
         lines = [f"## {self.caption}", ""]
         for part in self.parts:
             lines += [f"### {part.caption}", "", *part.pipe(), "", *(f"- {note}" for note in part.notes)]
@@ -39,7 +39,7 @@ class Sections:
         return "\n".join(lines)
 
     def latex(self) -> str:
-        """A `table` environment for each part."""
+        """Returns a `table` environment for each part."""
         parts = [
             replace(part, name=f"{self.name}-{number}", caption=f"{self.caption}. {part.caption}.")
             for number, part in enumerate(self.parts, 1)

@@ -1,7 +1,7 @@
-"""Table 7 of the paper, tokens a second: as published, as measured here, and the difference.
+"""Table 7 of the paper, tokens per second: as published, as measured here, and the difference.
 
-A speed means nothing without batch, device and whether prefill counts: they are columns. The interval is over repeats
-of the same measurement, so it says nothing of other machines.
+A speed means nothing without batch, device and whether prefill counts, so these are columns. The interval is over
+repetitions of the same measurement and says nothing about other machines.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SPEED = "tokens_per_second"
 
 
 def table7(speed: pd.DataFrame) -> Sections:
+    """Returns Table 7; policies on benchmarks that the paper does not print are shown, but compared with nothing."""
     found = lines("table7", speed)
     shown = {(line.benchmark, line.policy) for line in found}
     found += [
@@ -75,22 +76,15 @@ def _measured(found: Sequence[Line]) -> Table:
 
 
 def _difference(measured: Sequence[Line]) -> Table:
-    header = (
-        "Benchmark",
-        "Row",
-        "Policy here",
-        "Published",
-        "Measured",
-        "Measured − published",
-        "Measured / published",
-    )
+    header = ("Benchmark", "Row", "Policy here", "Published", "Measured", "Measured − published")
+    header = (*header, "Measured / published")
     rows = []
     for line in measured:
         now, constant = estimate(line, SPEED), line.published("tps_h100")
         ratio = type(now)(*(each / constant for each in now)).text(2)
         ends = (number(constant, 2), number(now.value, 1), now.minus(constant).text(1, sign=True), ratio)
         rows.append((line.title, line.label, line.policy, *ends))
-    notes = ["The published number is taken as a constant. It says the device; batch and prefill are not told with it."]
+    notes = ["The published number is taken as a constant. The paper names its device, but neither batch nor prefill."]
     notes += [f"{line.label}: measured with {_conditions(line)}." for line in measured]
     return Table("difference", "Measured minus published", tuple(notes), header, tuple(rows), pd.DataFrame(), 3)
 

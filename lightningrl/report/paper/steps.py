@@ -1,7 +1,7 @@
-"""Figure 7 of the paper: tokens revealed at each decoding step (left), samples still running (right), GSM8K test.
+"""Figure 7 of the paper: tokens revealed at each decoding step (left) and samples still running (right), GSM8K test.
 
 Solid lines and bands are the mean and one standard deviation over the samples still running; dashed lines, on the right
-axis, count those. `figures.steps` has the same for any experiment, in two panels.
+axis, count those. `figures.steps` shows the same for any experiment, in two panels.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from lightningrl.report.figures import style
 from lightningrl.report.figures.steps import policy_lines
-from lightningrl.report.figures.style import legend_columns, new_figure, read_options, save, styled
 from lightningrl.report.paper.panels import NOT_RUN, OURS, SDAR, name_of, not_run, standing_for
 
 WIDTH_IN = 4.6
@@ -23,24 +23,20 @@ WIDTH_IN = 4.6
 
 @dataclass(frozen=True, slots=True)
 class Figure7Options:
-    """Options of Figure 7.
-
-    >>> Figure7Options().min_running
-    5
-    """
+    """Options of Figure 7."""
 
     min_running: int = 5
-    """Least number of running samples for which the mean is drawn."""
+    """The least number of running samples for which the mean is drawn."""
     height_in: float = 3.0
     """Height of the figure, inches."""
 
 
 def draw(steps: pd.DataFrame, out_dir: Path, options: Figure7Options | Mapping[str, Any] | None = None) -> list[Path]:
-    """Write figure7.pdf, .png and .csv; returns their paths."""
-    chosen = read_options(Figure7Options, options)
+    """Writes figure7.pdf, .png and .csv; returns their paths."""
+    chosen = style.read_options(Figure7Options, options)
     drawn = []
-    with styled():
-        figure = new_figure(WIDTH_IN, chosen.height_in)
+    with style.styled():
+        figure = style.new_figure(WIDTH_IN, chosen.height_in)
         left = figure.subplots()
         right = left.twinx()
         for row in (SDAR, OURS):
@@ -61,7 +57,6 @@ def draw(steps: pd.DataFrame, out_dir: Path, options: Figure7Options | Mapping[s
             axes.set_ylim(bottom=0.0)
         left.margins(x=0.01)
         left.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=legend_columns(labels, WIDTH_IN))
+        style.legend(figure, [left])
         columns = ["name", "note", *steps.columns]
-        return save(figure, pd.concat(drawn, ignore_index=True).reindex(columns=columns), out_dir, "figure7")
+        return style.save(figure, pd.concat(drawn, ignore_index=True).reindex(columns=columns), out_dir, "figure7")

@@ -1,13 +1,14 @@
-"""Tables 1 to 6 of the paper, each as three: as published, as measured here, and the difference.
+"""Tables 1 to 6 of the paper, each in three parts: as published, as measured here, and the difference.
 
-Rows are the paper's; `published` in the experiment's config says which policies stand for which. A row without a
-measurement has dashes. Table 2 also has systems that are not run here: they are shown as published, with a dagger, and
-AUPs are recomputed with one y_max (`paper.mixed`). Table 7 is `paper.speed`.
+Rows are the paper's; `published` in the experiment's config names the row that a policy stands for. A row without a
+measurement has dashes. Table 2 also has systems that are not run here: they are shown as published, with a dagger. Its
+AUPs have one y_max for each benchmark (`paper.mixed`), with the published ones beside them. Table 7 is `paper.speed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -32,31 +33,6 @@ CAPTIONS = {
 MEASURED = ("accuracy_pct", "tpf", "aup")
 
 
-def table1(headline: pd.DataFrame) -> Sections:
-    return _sections("table1", headline)
-
-
-def table2(headline: pd.DataFrame, frontier: pd.DataFrame) -> Sections:
-    """The mixed table: its AUPs have one y_max a benchmark, the published ones stand beside them."""
-    return _sections("table2", headline, frontier)
-
-
-def table3(headline: pd.DataFrame) -> Sections:
-    return _sections("table3", headline)
-
-
-def table4(headline: pd.DataFrame) -> Sections:
-    return _sections("table4", headline)
-
-
-def table5(headline: pd.DataFrame) -> Sections:
-    return _sections("table5", headline)
-
-
-def table6(headline: pd.DataFrame) -> Sections:
-    return _sections("table6", headline)
-
-
 def _sections(name: str, headline: pd.DataFrame, frontier: pd.DataFrame | None = None) -> Sections:
     found = lines(name, headline)
     mixed = None if frontier is None else mix(found, frontier)
@@ -68,8 +44,12 @@ def _sections(name: str, headline: pd.DataFrame, frontier: pd.DataFrame | None =
     return Sections(name, CAPTIONS[name], parts, data)
 
 
+table1, table2, table3, table4, table5, table6 = (partial(_sections, name) for name in CAPTIONS)
+"""The tables, of the collected headline; `table2` takes the frontier, too."""
+
+
 def published(name: str, found: Sequence[Line], metrics: dict[str, tuple[str, int]] | None = None) -> Table:
-    """As the paper prints it, with what does not fit together. `metrics`: name -> title and digits."""
+    """Returns the table as the paper prints it, with its inconsistencies. metrics: name -> title and digits."""
     shown = metrics or {metric: (METRICS[metric], DIGITS[metric]) for metric in METRICS}
     unique = {(line.benchmark, line.row.identity): line for line in found}.values()
     rows = [

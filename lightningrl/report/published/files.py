@@ -1,7 +1,7 @@
-"""Rows of the files of published numbers, each checked against the hash that stands here.
+"""The files of published numbers, each checked against the hash in this module.
 
-Data files are in no stage's key, modules are: so whoever corrects a number changes this file too, and what shows the
-number is made again.
+Modules belong to a stage's key, data files do not: whoever corrects a number changes this module too, and so everything
+that shows the number is made again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SHA256 = {
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    """Raises StageError when the file is not the one that the hash is of."""
+    """Returns the rows of a file. Raises StageError when its hash is another one."""
     path = Path(__file__).parent / name
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != SHA256[name]:
         raise StageError(
-            f"{path} has the hash {found}, expected {SHA256[name]}. A change that is meant goes into files.py."
+            f"{path} has the hash {found}, expected {SHA256[name]}. An intended change goes into files.py."
         )
     return list(csv.DictReader(io.StringIO(data.decode(), newline="")))

@@ -1,8 +1,8 @@
-"""The AUPs of the paper's Table 2, recomputed from the points on the d3LLM leaderboard.
+"""The AUPs of the paper's Table 2, recomputed from the points of the d3LLM leaderboard.
 
 Each cell of the table is (model, benchmark); its y_max is the best accuracy of any method of the same family and task
-of the leaderboard. What the data are, and where they contradict each other, is in the README beside this file. Nothing
-here was measured by us, and the points enter no result of ours.
+on the leaderboard. The README beside this file describes the data and their contradictions. Nothing here was measured
+by us, and the points enter no result of ours.
 """
 
 from __future__ import annotations
@@ -39,38 +39,38 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One model on one benchmark of Table 2, as printed and as the leaderboard's points give it."""
+class PublishedCell:
+    """One model on one benchmark of Table 2, as printed and by the leaderboard's points."""
 
     model: str
     benchmark: str
     accuracy_pct: float
     tpf: float
     aup: float
-    """As printed, with one decimal."""
+    """The printed AUP, with one decimal."""
     points: tuple[Point, ...]
-    """Of the leaderboard, by rising TPF; empty where it has none."""
+    """The leaderboard's points by rising TPF; empty where it has none."""
     y_max: float | None
 
     @property
     def recomputed(self) -> float | None:
-        """AUP of the points; None where there are none."""
+        """The AUP of the points, or None where there are none."""
         return aup(self.points, self.y_max) if self.points and self.y_max is not None else None
 
     @property
     def reproduced(self) -> bool:
-        """Whether the printed AUP is the points', to the printed decimal (a half may have been rounded either way)."""
+        """Whether the printed AUP is that of the points, to its decimal (a half may have been rounded either way)."""
         return self.recomputed is not None and abs(self.recomputed - self.aup) <= 0.05 + 1e-9
 
     @property
     def prints_other_point(self) -> bool:
-        """Whether the printed accuracy or TPF is not the leaderboard's fastest point's, to the last digit printed."""
+        """Whether the printed accuracy or TPF differs from the leaderboard's fastest point in the printed digits."""
         tpf, accuracy = self.points[-1]
         return abs(accuracy - self.accuracy_pct) > 0.05 + 1e-9 or abs(tpf - self.tpf) > 0.005 + 1e-9
 
 
 def leaderboard() -> dict[tuple[str, str], dict[str, tuple[Point, ...]]]:
-    """(family, task) -> method -> its points by rising TPF."""
+    """Returns (family, task) -> method -> its points by rising TPF."""
     found: dict[tuple[str, str], dict[str, list[Point]]] = {}
     for row in rows(POINTS):
         methods = found.setdefault((row["family"], row["task"]), {})
@@ -78,8 +78,8 @@ def leaderboard() -> dict[tuple[str, str], dict[str, tuple[Point, ...]]]:
     return {task: {name: tuple(sorted(points)) for name, points in methods.items()} for task, methods in found.items()}
 
 
-def table_2() -> list[Cell]:
-    """All 56 cells of Table 2, in the table's order."""
+def table_2() -> list[PublishedCell]:
+    """Returns all 56 cells of Table 2 in its order."""
     board = leaderboard()
     printed: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows(RESULTS):
@@ -93,5 +93,5 @@ def table_2() -> list[Cell]:
             methods = board[family, TASKS[family][benchmark]]
             points = methods[method]
             y_max = max(accuracy for curve in methods.values() for _, accuracy in curve)
-        cells.append(Cell(model, benchmark, **numbers, points=points, y_max=y_max))
+        cells.append(PublishedCell(model, benchmark, **numbers, points=points, y_max=y_max))
     return cells
