@@ -43,7 +43,7 @@ def plan_budget(
 ) -> None:
     """Memory, seconds and GPU-hours of an experiment, from formulas; nothing runs and no weights are needed.
 
-    Formulas: bench/estimate/ (shape, work, memory, seconds). What cannot be known is a named assumption, printed, and
+    Formulas: bench/estimate/ (work, memory, seconds). What cannot be known is a named assumption, printed, and
     an option here. Not counted: judging, communication, loading, supervised controls.
     """
     with user_errors(resumes=False):

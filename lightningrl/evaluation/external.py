@@ -153,7 +153,7 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _is_failed(row: dict[str, Any]) -> bool:
-    """Whether the request failed: the line says so, or it has a place for a text and nothing in it."""
+    """Returns whether the request failed: the line says so, or it has a place for a text and nothing in it."""
     texts = [row[name] for name in ("response", "text") if name in row]
     return row.get("error") is not None or (bool(texts) and all(text is None for text in texts))
 

@@ -28,11 +28,7 @@ Z_95 = 1.959963984540054
 
 
 class Interval(NamedTuple):
-    """A 95 % interval in the unit of the number that it belongs to.
-
-    >>> Interval(83.4, 87.2).low
-    83.4
-    """
+    """A 95 % interval in the unit of the number that it belongs to."""
 
     low: float
     high: float

@@ -8,11 +8,7 @@ from lightningrl.evaluation.intervals import percentile_interval
 
 
 def triple(name: str) -> tuple[str, str, str]:
-    """Returns the names of the three columns.
-
-    >>> triple("aup")
-    ('aup', 'aup_low', 'aup_high')
-    """
+    """Returns the names of the three columns."""
     return name, f"{name}_low", f"{name}_high"
 
 

@@ -21,11 +21,7 @@ LEASE = "training.lease"
 
 @dataclass(slots=True)
 class History:
-    """The metrics and samples of a run, including the steps before it was resumed.
-
-    >>> History([{"step": 1, "loss": 0.5}]).samples
-    []
-    """
+    """The metrics and samples of a run, including the steps before it was resumed."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The metrics of each step."""

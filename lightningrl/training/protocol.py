@@ -9,11 +9,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The metrics of one step, and the volatile figures beside them.
-
-    >>> StepResult({"step": 1, "loss": 0.5}, {"seconds": 0.2}).metrics["step"]
-    1
-    """
+    """The metrics of one step, and the volatile figures beside them."""
 
     metrics: Mapping[str, Any]
     """Reproducible numbers of the step, JSON values; `step` counts from 1."""

@@ -90,7 +90,7 @@ def load_state(
     if fingerprint is not None and (changed := differences(manifest["fingerprint"], fingerprint, growing)):
         raise CheckpointError(
             f"the saved state {path} is of another config: {'; '.join(changed)}. Go on with the config it was saved "
-            f"under, or begin anew in another folder than {folder}."
+            f"under, or begin again in another folder than {folder}."
         )
     try:
         return torch.load(path / state_manifest.file_name(rank, world), map_location="cpu", weights_only=True)

@@ -26,11 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def file_name(rank: int, world: int) -> str:
-    """Returns the name of the file that a rank writes.
-
-    >>> file_name(0, 1)
-    'state-0-of-1.pt'
-    """
+    """Returns the name of the file that a rank writes."""
     return f"state-{rank}-of-{world}.pt"
 
 

@@ -61,6 +61,6 @@ def _entries(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(e, dict) and set(e) == ENTRY for e in found.values()):
         raise BenchmarkError(
             f"the lock {path} is damaged: expected {', '.join(sorted(ENTRY))} of each file. Restore it from version "
-            "control, or delete this file: the next fetch from the hub writes it anew."
+            "control, or delete this file: the next fetch from the hub writes it again."
         )
     return found

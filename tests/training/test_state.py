@@ -168,35 +168,6 @@ def test_a_state_that_is_no_torch_file_is_an_error(folder):
         load_state(folder)
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_kill_at_any_write_leaves_the_previous_state(folder, monkeypatch, at):
-    """BaseException stands for the kill: after the state file, after its hash, after the rename of the manifest."""
-
-    class Killed(BaseException):
-        pass
-
-    calls = []
-
-    def dying(original):
-        def call(*arguments):
-            calls.append(original.__name__)
-            if len(calls) == at:
-                raise Killed
-            return original(*arguments)
-
-        return call
-
-    monkeypatch.setattr(files, "sha256_file", dying(files.sha256_file))
-    monkeypatch.setattr(files, "write_json", dying(files.write_json))
-    monkeypatch.setattr(files, "fsync_dir", dying(files.fsync_dir))
-    with pytest.raises(Killed):
-        save_state(folder, 6, content(6))
-    monkeypatch.undo()
-    assert_is(4, load_state(folder))
-    save_state(folder, 6, content(6))
-    assert_is(6, load_state(folder))
-
-
 def test_what_a_kill_left_behind_is_not_a_state_and_does_not_stop_the_next_save(folder):
     """SIGKILL runs no cleanup: a half-written temporary folder stays."""
     left = folder / ".step-000006.tmp"

@@ -9,11 +9,7 @@ from lightningrl.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One accelerator, or this machine's processor.
-
-    >>> DEVICES["h100"].memory_bytes
-    80000000000
-    """
+    """One accelerator, or this machine's processor."""
 
     name: str
     operations_per_s: float
@@ -37,11 +33,7 @@ DEVICES = {
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """The shares of the sheet's figures that are reached: assumptions, to be replaced by measurements.
-
-    >>> Shares(update=0.3).update
-    0.3
-    """
+    """The shares of the sheet's figures that are reached: assumptions, to be replaced by measurements."""
 
     update: float = 0.40
     """Share of peak arithmetic in forward and backward, recomputation included: the project's target on a GPU."""

@@ -61,7 +61,7 @@ class LengthOverrides:
 
 @cache
 def _printed_tpf() -> dict[tuple[str, str], float]:
-    """(published row, benchmark) -> TPF."""
+    """Returns (published row, benchmark) -> TPF."""
     return {
         (row.identity, benchmark): value
         for table in ("table1", "table6")

@@ -19,11 +19,7 @@ HEAD_COPIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a model's numbers are distributed.
-
-    >>> Layout(8, 2).sharded
-    True
-    """
+    """How a model's numbers are distributed."""
 
     devices: int
     compute_bytes: int

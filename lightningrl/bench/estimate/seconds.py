@@ -19,11 +19,7 @@ OPTIMISER_BYTES = 28
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One phase of a step on one device.
-
-    >>> Phase("update", 2.0, 1e3, 1e12, "arithmetic").seconds
-    2.0
-    """
+    """One phase of a step on one device."""
 
     name: str
     seconds: float

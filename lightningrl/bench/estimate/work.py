@@ -50,11 +50,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Mean lengths of prompts and responses, and the TPF: assumed or measured.
-
-    >>> round(Lengths(100, 300, 4.0).forwards)
-    75
-    """
+    """Mean lengths of prompts and responses, and the TPF: assumed or measured."""
 
     prompt_tokens: float
     response_tokens: float
