@@ -97,6 +97,11 @@ def test_stages_tells_partial_from_missing_and_with_verify_damaged_from_done(mon
     assert run("stages", "--config", NANO).stdout.splitlines()[0].startswith("partial")
 
 
+def test_a_verb_that_no_kind_has_is_refused_with_the_nearest():
+    done = run("trian", "--config", NANO)
+    assert done.exit_code == 2 and "No such command 'trian'. Did you mean 'train'" in done.output
+
+
 def test_version_is_the_installed_ones():
     from importlib.metadata import version
 

@@ -21,7 +21,7 @@ WIDTH = 120
 
 
 def explain(
-    table: Annotated[str, typer.Argument(help="A table's name, its CSV file, or its stage's folder.")],
+    table: Annotated[str, typer.Argument(help="A table's name, its CSV file, or any stage's folder.")],
     cell: Annotated[str, typer.Option(help="POLICY/BENCHMARK:COLUMN, or POLICY/BENCHMARK@THRESHOLD:COLUMN.")] = "",
     results: Annotated[Path, typer.Option(help="A results folder, or one experiment's in it; copies will do.")] = Path(
         "results"
@@ -33,7 +33,8 @@ def explain(
 
     Read are manifests and records: no config, no GPU, no checkpoint. A folder that is not here is told by what its
     consumer recorded. An error, exit code 2: another number in the records than in the table, a record file or a
-    manifest that was changed since. Without --cell: the rows and columns there are.
+    manifest that was changed since. Without --cell: the rows and columns there are. Of a stage that is not made from
+    collected results: what it was made from.
 
     \b
     lightningrl explain main --cell lightningrl/gsm-mini:tpf
@@ -45,10 +46,18 @@ def explain(
         from dataclasses import asdict
 
         from lightningrl.errors import StageError
-        from lightningrl.results.cell import find_cell, find_table, is_of_policies, label_of, numbers
-        from lightningrl.results.explain import links
+        from lightningrl.results.cell import find_cell, find_stage, find_table, is_of_policies, label_of, numbers
+        from lightningrl.results.explain import links, stage_links
         from lightningrl.utils.files import canonical_json, sha256_file
 
+        if not cell and (stage := find_stage(table)) is not None:
+            upstream = stage_links(stage)
+            if json:
+                typer.echo(canonical_json({"stage": stage.stage, "links": [asdict(link) for link in upstream]}))
+            else:
+                for link in upstream:
+                    _print_link(link)
+            return
         found = find_table(table, results, release)
         if not cell:
             labels = [label_of(row, found.rows) for row in found.rows if is_of_policies(row)]

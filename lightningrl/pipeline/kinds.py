@@ -29,11 +29,11 @@ class Shown:
 
     file: str
     """Its name, as in `Kind.files`."""
-    caption: str
-    """A reStructuredText file: a path from the repository's root, or an absolute one."""
     category: str
     labels: Mapping[str, str]
     """Column of the report's list -> text, in which `{name}` and `{number}` are the stage's and the file's."""
+    caption: str | None = None
+    """A reStructuredText file: a path from the repository's root, or an absolute one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,25 +162,25 @@ _TABLE = (
     Kind(
         "table", ("{name}.csv", "{name}.md", "{name}.tex", "{name}.html"), reads=("report.tables",),
         released=True, pinned_by_name=True,
-        shown=Shown("{name}.html", "workflow/report/table.rst", "Tables", {"table": "{name}"}),
+        shown=Shown("{name}.html", "Tables", {"table": "{name}"}, "workflow/report/table.rst"),
     ),
     Kind(
         "figure", ("{name}.pdf", "{name}.png", "{name}.csv"), reads=("report.figures", "report.plot"),
         released=True, pinned_by_name=True,
-        shown=Shown("{name}.png", "workflow/report/figure.rst", "Figures", {"figure": "{name}"}),
+        shown=Shown("{name}.png", "Figures", {"figure": "{name}"}, "workflow/report/figure.rst"),
     ),
     Kind(
         "replay", ("{name}-{number}.html",), reads=("report.replays", "report.replayed_problems", "decoding"),
         numbered="replayed_problems", job="evaluate", released=True,
         shown=Shown(
-            "{name}-{number}.html", "workflow/report/replay.rst", "Replays", {"run": "{name}", "problem": "{number}"}
+            "{name}-{number}.html", "Replays", {"run": "{name}", "problem": "{number}"}, "workflow/report/replay.rst"
         ),
     ),
     Kind(
         "release", ("configuration.yaml", "provenance.csv", "provenance.html"), reads=("report",), pinned_by_name=True,
         shown=Shown(
-            "provenance.html", "workflow/report/provenance.rst", "Provenance",
-            {"what": "configuration and provenance of every stage"},
+            "provenance.html", "Provenance", {"what": "configuration and provenance of every stage"},
+            "workflow/report/provenance.rst",
         ),
     ),
 )  # fmt: skip

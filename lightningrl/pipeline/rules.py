@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.exceptions import WorkflowError
-from snakemake.io import ancient, report
+from snakemake.io import ancient, is_flagged, report
 
 from lightningrl.config.report import Job
 from lightningrl.pipeline.kinds import Kind
@@ -61,7 +61,7 @@ class Rules:
         for kind in self.plan.kinds.values():
             yield self._rule(kind)
             if kind.in_parts:
-                yield self._rule_of_parts(kind)
+                yield self._rule(kind, part=True)
 
     def targets(self) -> dict[str, list[str]]:
         """Returns what may be asked for by name -> its files: every stage (`train_lightningrl`, `table1`); all of the
@@ -72,44 +72,32 @@ class Rules:
             found[name] = files_of(self.plan.release)
         return found
 
-    def _rule(self, kind: Kind) -> Rule:
+    def _rule(self, kind: Kind, part: bool = False) -> Rule:
+        """Returns the rule that makes a kind's stages, or the rule of one job of those over which their work is spread;
+        the stage's own then gathers it."""
         name = "release" if kind.name == "release" else "{name}"
         log = log_of(self.experiment, kind.name, name, "{key}")
+        mark = marker_file(self.experiment, name, "{key}", "{part}", "{parts}").as_posix()
+        ends = ".{part}-of-{parts}" if part else ""
         return Rule(
-            kind.name, self._inputs(kind), self._outputs(kind, name), last_log_of(log).as_posix(),
-            f"benchmarks/{self.experiment}/{kind.name}/{name}-{{key}}.tsv", not kind.job, self._threads(kind),
-            self._asked(kind), self._command(kind),
-        )  # fmt: skip
-
-    def _rule_of_parts(self, kind: Kind) -> Rule:
-        """Returns the rule of one job of those over which a stage's work is spread; the stage's own then gathers it."""
-        log = log_of(self.experiment, kind.name, "{name}", "{key}")
-        return Rule(
-            f"{kind.name}_part", self._inputs(kind, gathers=False),
-            [marker_file(self.experiment, "{name}", "{key}", "{part}", "{parts}").as_posix()],
-            last_log_of(log, ("{part}", "{parts}")).as_posix(),
-            f"benchmarks/{self.experiment}/{kind.name}/{{name}}-{{key}}.{{part}}-of-{{parts}}.tsv", not kind.job,
-            self._threads(kind), self._asked(kind), self._command(kind, part=" --part {0.part}/{0.parts}"),
-        )  # fmt: skip
+            name=kind.name + "_part" * part,
+            inputs=self._inputs(kind, gathers=not part),
+            outputs=[mark] if part else self._outputs(kind, name),
+            log=last_log_of(log, ("{part}", "{parts}") if part else None).as_posix(),
+            benchmark=f"benchmarks/{self.experiment}/{kind.name}/{name}-{{key}}{ends}.tsv",
+            is_local=not kind.job,
+            threads=self._threads(kind),
+            resources=self._asked(kind),
+            command=self._command(kind, " --part {0.part}/{0.parts}" if part else ""),
+        )
 
     def _outputs(self, kind: Kind, name: str) -> list[Any]:
-        """Returns the patterns of a kind's final files; those that the HTML report shows carry caption and labels."""
+        """Returns the patterns of a kind's final files: first those that the HTML report shows, whose captions rely on
+        it, then the others, the manifest last."""
         files = kind.files_in(self.plan.experiment) if kind.name != "release" else self.plan.release.files
         folder = folder_of(self.experiment, kind.name, name, "{key}")
-        return [self._shown(kind, file, (folder / file).as_posix()) for file in (*files, MANIFEST)]
-
-    def _shown(self, kind: Kind, file: str, path: str) -> Any:
-        shown = kind.shown
-        number = None
-        if shown is not None:
-            number = re.fullmatch(re.escape(shown.file).replace(re.escape("{number}"), "(?P<number>[0-9]+)"), file)
-        if shown is None or number is None:
-            return path
-        labels = {
-            column: text.replace("{number}", number.groupdict().get("number", ""))
-            for column, text in shown.labels.items()
-        }
-        return report(path, caption=shown.caption, category=shown.category, labels=labels)
+        found = [shown_in_report(kind, file, (folder / file).as_posix()) for file in (*files, MANIFEST)]
+        return sorted(found, key=lambda each: not is_flagged(each, "report"))
 
     def _stage(self, kind: Kind, wildcards: Any) -> Stage:
         return self.plan.stage(kind.name, wildcards.get("name", "release"))
@@ -205,6 +193,19 @@ class Rules:
         if not kind.saves or not self.workflow.remote_exec or not limit:
             return ""
         return f" --max-minutes {max(0.0, minutes_left(limit) - min(5.0, 0.1 * limit)):.2f}"
+
+
+def shown_in_report(kind: Kind, file: str, path: str) -> Any:
+    """Returns a final file's path, which carries caption, category and labels where the HTML report shows the file."""
+    if kind.shown is None:
+        return path
+    pattern = re.escape(kind.shown.file).replace(re.escape("{number}"), "(?P<number>[0-9]+)")
+    found = re.fullmatch(pattern, file)
+    if found is None:
+        return path
+    number = found.groupdict().get("number", "")
+    labels = {column: text.replace("{number}", number) for column, text in kind.shown.labels.items()}
+    return report(path, caption=kind.shown.caption, category=kind.shown.category, labels=labels)
 
 
 def files_of(stage: Stage) -> list[str]:

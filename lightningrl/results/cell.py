@@ -69,6 +69,14 @@ class Cell:
         return self.row[self.column]
 
 
+def find_stage(asked: str) -> Made | None:
+    """Returns the stage whose folder, or a file in whose folder, a path is; None where it shows collected results, or
+    the path leads to no stage."""
+    folder = Path(asked) if Path(asked).is_dir() else Path(asked).parent
+    made = read_made(folder) if (folder / MANIFEST).is_file() else None
+    return None if made is None or any(role.split("/")[0] == "collect" for role in made.inputs) else made
+
+
 def find_table(asked: str, results: Path, release: str = LATEST) -> Table:
     """By name in a release, or by path: the CSV file itself or the folder of its stage.
 

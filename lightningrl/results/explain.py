@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.errors import LightningRLError, StageError
-from lightningrl.pipeline.graph import Made, read_made
+from lightningrl.pipeline.graph import Made, chain, read_made
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results.cell import Cell
@@ -72,6 +72,19 @@ def _links(cell: Cell, collect: Made | None) -> Iterator[Link]:
         for kind in _kinds(cell):
             if (role := f"{kind}/{policy}/{cell.benchmark}") in collect.inputs:
                 yield from _records(cell, collect, kind, role)
+
+
+def stage_links(made: Made) -> list[Link]:
+    """Returns a stage of any kind and all that it was made from, what was made later first. Raises StageError where an
+    input is not the one that was read."""
+    found = chain(made)
+    links = []
+    for each in found.made:
+        for role in each.inputs:
+            _here(each, role)
+        facts = {name: _text(value) for name, value in each.science.items()}
+        links.append(_link(each.kind, each, list(each.manifest["outputs"]), facts))
+    return links + [Link("elsewhere", str(folder), False) for folder in found.gone]
 
 
 def _kinds(cell: Cell) -> Sequence[str]:

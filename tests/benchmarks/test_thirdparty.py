@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from fixtures import killing
+from fixtures.limits import HANG_S
+
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.graph import stage_folders
 
 THIRD_PARTY = Path(__file__).parents[1] / "fixtures" / "thirdparty"
 STAGES = (
@@ -18,8 +25,9 @@ STAGES = (
 def test_an_experiment_of_outside_parts_runs_from_data_to_collected_numbers(tmp_path):
     config = str(THIRD_PARTY / "experiment.yaml")
 
-    def run(*arguments):
-        done = killing.run(tmp_path, *arguments, "--config", config, path=[THIRD_PARTY])
+    def run(*arguments, config=config):
+        options = ("--config", config) if config else ()
+        done = killing.run(tmp_path, *arguments, *options, path=[THIRD_PARTY])
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -41,3 +49,31 @@ def test_an_experiment_of_outside_parts_runs_from_data_to_collected_numbers(tmp_
     assert {"plug-in colourbench.signs", "plug-in colourbench.sums"} <= set(manifest["preimage"]["code"])
     assert "signs" in next(results.glob("collect/frontier-*/headline.csv")).read_text()
     assert "frugal" in next(results.glob("collect/frontier-*/headline.csv")).read_text()
+    _check_kind(tmp_path, config, run)
+
+
+def _check_kind(root, config, run):
+    """A kind of stage from outside is planned, made, listed and explained as the package's own kinds are."""
+    helped = run("histogram", "--help")
+    assert "Count how many responses of an evaluation have each length." in helped and "evaluation.samples" in helped
+    assert sum(" histogram " in line for line in run("stages").splitlines()) == 3
+    run("histogram", "--name", "base/sums")
+    variables = os.environ | {"PYTHONPATH": str(THIRD_PARTY)}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(PACKAGE.parent / "Snakefile"), "--cores", "1"]
+    command += ["histogram_signs_sums", "histogram_base_sums", "--configfile", config]
+    done = subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, timeout=HANG_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("rule histogram:") == 1, "that of the base was there, and so was all upstream"
+    folder = next((root / "results/colours/histogram/signs").iterdir())
+    records = next((root / "results/colours/evaluate/signs").glob("*/records.jsonl")).read_text().splitlines()
+    lengths = [json.loads(line)["response_tokens"] // 4 * 4 for line in records]
+    counted = [f"{length},{lengths.count(length)}" for length in sorted(set(lengths))]
+    assert (folder / "histogram.csv").read_text().splitlines() == ["tokens,responses", *counted]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest["preimage"]["code"]) == {"plug-in colourbench.histogram"}
+    told = run("explain", str(folder), config=False)
+    chain = [line.split()[0] for line in told.splitlines() if line and line[0] != " "]
+    assert chain[:4] == ["histogram", "evaluate", "quantize", "train"]
+    assert set(chain[4:]) == {"pretrain", "tokenizer", "selfcheck", "data"}
+    assert folder in stage_folders(root / "results/colours"), "so that versions and prune know it"
+    assert "width:" in told

@@ -9,6 +9,7 @@ import pytest
 
 from lightningrl.config.registries import REGISTRIES, member, names
 from lightningrl.errors import ConfigError
+from lightningrl.pipeline.kinds import KINDS, Kind, jobs_of, kinds_of
 from lightningrl.utils.registry import resolve
 
 
@@ -69,3 +70,28 @@ def test_two_plugins_may_say_the_same(plugin):
     first = plugin({"table": {"cost": "colours.cost:build"}}, "first_names")
     second = plugin({"table": {"cost": "colours.cost:build"}}, "second_names")
     assert names("table", [first, second])["cost"] == "colours.cost:build"
+
+
+def test_a_plugin_adds_a_kind_of_stage_with_a_job_of_its_own(plugin):
+    module = plugin({"stage": {"cost": "somebodys_names:COST"}})
+    cost = Kind("cost", ("cost.csv",), (), job="cost", outside="colours.cost", plan=lambda experiment, stages: [])
+    vars(sys.modules[module])["COST"] = cost
+    assert kinds_of([module]) == {**KINDS, "cost": cost} and cost.module == "colours.cost"
+    assert jobs_of([module]) == (*jobs_of([]), "cost")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("cost", "cost.csv", r"the stage 'cost' is somebodys_names:FOUND, which is 'cost\.csv'; expected a .*Kind"),
+        ("cost", Kind("price", (), (), outside="a", plan=lambda *_: []), "with name='cost'"),
+        ("cost", Kind("cost", (), (), plan=lambda *_: []), "outside=<the module that has its run>"),
+        ("cost", Kind("cost", (), (), outside="colours.cost"), "and plan"),
+        ("table", Kind("table", (), (), outside="a", plan=lambda *_: []), "as a kind of stage of the package; rename"),
+    ],
+)
+def test_a_kind_of_stage_that_cannot_be_used_is_refused(plugin, name, kind, message):
+    module = plugin({"stage": {name: "somebodys_names:FOUND"}})
+    vars(sys.modules[module])["FOUND"] = kind
+    with pytest.raises(ConfigError, match=message):
+        kinds_of([module])
