@@ -64,7 +64,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class SpeedMeasurement:
     """All batches of all repetitions: `repeats[r][b]`."""
 
     repeats: tuple[tuple[Batch, ...], ...]
@@ -118,7 +118,7 @@ def measure(
     repeats: int,
     between: Callable[[], None] = lambda: None,
     told: Callable[[int, tuple[Batch, ...]], None] = lambda number, batches: None,
-) -> Speed:
+) -> SpeedMeasurement:
     """Decodes all requests `repeats` times. between: called before each batch, may raise; told: after each
     repetition.
     """
@@ -140,4 +140,4 @@ def measure(
             row.append(Batch(time.perf_counter() - began, clock.prefill_seconds, tuple(trajectories)))
         found.append(tuple(row))
         told(number, found[-1])
-    return Speed(tuple(found))
+    return SpeedMeasurement(tuple(found))

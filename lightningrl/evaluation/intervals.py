@@ -27,7 +27,7 @@ Z_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A 95 % interval in the unit of the number that it belongs to."""
 
     low: float
@@ -53,10 +53,10 @@ def bootstrap_weights(n_problems: int, n_replicates: int, seed: int, key: str = 
     return weights_RN
 
 
-def percentile_interval(replicates_R: np.ndarray) -> Interval:
+def percentile_interval(replicates_R: np.ndarray) -> ConfidenceInterval:
     """Returns the 2.5 % and 97.5 % quantiles of the replicates (linear interpolation)."""
     low, high = np.quantile(replicates_R, [0.025, 0.975])
-    return Interval(float(low), float(high))
+    return ConfidenceInterval(float(low), float(high))
 
 
 def pooled_ratio(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def pooled_ratio(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN:
     return (weights_RN @ np.asarray(numerator_N, float).T) / (weights_RN @ np.asarray(denominator_N, float).T)
 
 
-def ratio_interval(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> Interval:
+def ratio_interval(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> ConfidenceInterval:
     """Returns the interval of a ratio of sums (TPF: tokens over forwards) by bootstrap over problems."""
     return percentile_interval(pooled_ratio(numerator_N, denominator_N, weights_RN))
 
@@ -75,7 +75,7 @@ def paired_ratio_difference(
     base_numerator_N: np.ndarray,
     base_denominator_N: np.ndarray,
     weights_RN: np.ndarray,
-) -> Interval:
+) -> ConfidenceInterval:
     """Returns the interval of (ratio - base's ratio) over the same drawn problems: index n means one problem in all."""
     difference_R = pooled_ratio(numerator_N, denominator_N, weights_RN)
     difference_R = difference_R - pooled_ratio(base_numerator_N, base_denominator_N, weights_RN)
@@ -88,13 +88,13 @@ def paired_accuracy_difference(
     base_correct_N: np.ndarray,
     base_samples_N: np.ndarray,
     weights_RN: np.ndarray,
-) -> Interval:
+) -> ConfidenceInterval:
     """Returns the interval of the accuracy difference to the base, in percentage points, paired by problem."""
     low, high = paired_ratio_difference(correct_N, samples_N, base_correct_N, base_samples_N, weights_RN)
-    return Interval(100.0 * low, 100.0 * high)
+    return ConfidenceInterval(100.0 * low, 100.0 * high)
 
 
-def wilson_by_problem(correct_N: np.ndarray, samples_N: np.ndarray) -> Interval:
+def wilson_by_problem(correct_N: np.ndarray, samples_N: np.ndarray) -> ConfidenceInterval:
     """Returns Wilson's score interval for accuracy in percent, from per-problem counts.
 
     With one sample a problem it is Wilson's (1927) interval with n = N. With more, n is the effective number of
@@ -108,7 +108,7 @@ def wilson_by_problem(correct_N: np.ndarray, samples_N: np.ndarray) -> Interval:
     half = Z_95 / (1 + Z_95**2 / n) * np.sqrt(p * (1 - p) / n + Z_95**2 / (4 * n**2))
     low = 0.0 if p == 0.0 else centre - half
     high = 1.0 if p == 1.0 else centre + half
-    return Interval(float(100 * low), float(100 * high))
+    return ConfidenceInterval(float(100 * low), float(100 * high))
 
 
 def effective_answers(correct_N: np.ndarray, samples_N: np.ndarray) -> float:

@@ -1,9 +1,9 @@
 """The decoder as a model of EleutherAI's lm-evaluation-harness, for its tasks that generate text (extra `lm-eval`).
 
 The harness has no way to find models of other packages, so this module is imported first: `python -m
-lightningrl.inference.lm_eval` is its own command line with the model `lightningrl` added; in Python, import `Decoder`
-and give it to `lm_eval.simple_evaluate`. Tasks that compare log-probabilities of given texts need a likelihood that a
-block-diffusion model has no cheap form of; they are refused. Imported by nothing else of the package.
+lightningrl.inference.lm_eval` is its own command line with the model `lightningrl` added; in Python, import
+`BlockDiffusionLM` and give it to `lm_eval.simple_evaluate`. Tasks that compare log-probabilities of given texts need a
+likelihood that a block-diffusion model has no cheap form of; they are refused. Imported by nothing else of the package.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 @register_model("lightningrl")
-class Decoder(LM):
+class BlockDiffusionLM(LM):
     """`--model lightningrl --model_args pretrained=FOLDER,block_size=32,threshold=0.9`.
 
     pretrained: a checkpoint's folder. block_size: needed for checkpoints that do not name it. dtype: stored, float32,

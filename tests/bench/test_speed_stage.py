@@ -6,7 +6,7 @@ import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 
 from lightningrl.bench import speed as bench
-from lightningrl.bench.speed import Batch, Clock, Speed
+from lightningrl.bench.speed import Batch, Clock, SpeedMeasurement
 from lightningrl.config.experiment import Experiment
 from lightningrl.decoding.ledger import Forward, Part
 from lightningrl.errors import Interrupted
@@ -130,7 +130,7 @@ def test_the_told_repeat_is_the_median_one_and_the_interval_holds_the_rate():
     def repeat(*seconds):
         return tuple(Two(s, 0.0, ()) for s in seconds)
 
-    found = Speed((repeat(1.0, 3.0), repeat(1.0, 2.0), repeat(9.0, 9.0)))
+    found = SpeedMeasurement((repeat(1.0, 3.0), repeat(1.0, 2.0), repeat(9.0, 9.0)))
     assert [batch.seconds for batch in found.median_repeat] == [1.0, 3.0]
     low, high = found.interval(0)
     assert low == pytest.approx(10 / 9) and high == 10.0 and found.interval(0) == (low, high)

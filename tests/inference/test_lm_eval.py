@@ -57,10 +57,10 @@ def test_a_local_task_is_run_and_equals_our_own_decoding(task, checkpoint, offli
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    from lightningrl.inference.lm_eval import Decoder
+    from lightningrl.inference.lm_eval import BlockDiffusionLM
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    model = Decoder(str(checkpoint), threshold=0.3, batch_size=4, device="cpu")
+    model = BlockDiffusionLM(str(checkpoint), threshold=0.3, batch_size=4, device="cpu")
     manager = TaskManager(include_path=str(task), include_defaults=False)
     found = lm_eval.simple_evaluate(
         model, tasks=["tiny_sums"], task_manager=manager, apply_chat_template=chat, bootstrap_iters=0, log_samples=True
@@ -98,9 +98,9 @@ def test_the_command_line_with_our_model_runs_a_task(task, checkpoint, tmp_path)
 
 
 def test_sampling_settings_of_a_task_are_followed(checkpoint):
-    from lightningrl.inference.lm_eval import Decoder
+    from lightningrl.inference.lm_eval import BlockDiffusionLM
 
-    model = Decoder(str(checkpoint), device="cpu")
+    model = BlockDiffusionLM(str(checkpoint), device="cpu")
     greedy = model._request(0, "a", {"temperature": 0.0}).policy
     sampled = model._request(0, "a", {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9}).policy
     assert greedy.temperature == 0 and (sampled.temperature, sampled.top_k, sampled.top_p) == (0.7, 5, 0.9)
@@ -109,9 +109,9 @@ def test_sampling_settings_of_a_task_are_followed(checkpoint):
 
 
 def test_a_prompt_that_is_too_long_loses_its_beginning(checkpoint, caplog):
-    from lightningrl.inference.lm_eval import Decoder
+    from lightningrl.inference.lm_eval import BlockDiffusionLM
 
-    model = Decoder(str(checkpoint), device="cpu")
+    model = BlockDiffusionLM(str(checkpoint), device="cpu")
     request = model._request(0, "a" * 400 + "b" * 100, {"max_gen_toks": 56})
     assert len(request.prompt_ids) == 200 and request.max_new_tokens == 56
     assert model.llm.tokenizer.decode(request.prompt_ids) == "a" * 100 + "b" * 100
@@ -119,9 +119,9 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(checkpoint, caplog):
 
 
 def test_likelihood_tasks_are_refused_with_the_reason(checkpoint):
-    from lightningrl.inference.lm_eval import Decoder
+    from lightningrl.inference.lm_eval import BlockDiffusionLM
 
-    model = Decoder(str(checkpoint), device="cpu")
+    model = BlockDiffusionLM(str(checkpoint), device="cpu")
     for ask in (model.loglikelihood, model.loglikelihood_rolling):
         with pytest.raises(NotImplementedError, match="output_type generate_until"):
             ask([])
@@ -129,10 +129,10 @@ def test_likelihood_tasks_are_refused_with_the_reason(checkpoint):
 
 @pytest.mark.parametrize("words", [{"dtype": "int3"}, {"selector": "best"}, {"schedule": "none"}])
 def test_wrong_words_are_said_at_once(checkpoint, words):
-    from lightningrl.inference.lm_eval import Decoder
+    from lightningrl.inference.lm_eval import BlockDiffusionLM
 
     with pytest.raises(ConfigError):
-        Decoder(str(checkpoint), device="cpu", **words)
+        BlockDiffusionLM(str(checkpoint), device="cpu", **words)
 
 
 def test_nothing_else_imports_the_harness():

@@ -18,7 +18,7 @@ OPTIMISER_BYTES = 28
 
 
 @dataclass(frozen=True, slots=True)
-class Phase:
+class PhaseCost:
     """One phase of a step on one device."""
 
     name: str
@@ -37,7 +37,7 @@ def decoding(
     responses: float,
     rows: int,
     name: str = "rollout",
-) -> Phase:
+) -> PhaseCost:
     """Returns the phase of decoding `responses` responses, at most `rows` together."""
     one, prefill = decoding_work(lengths, shape.block_size), prefill_work(lengths, shape.block_size)
     busy = max(1.0, shares.rows_busy * min(rows, responses))
@@ -49,22 +49,22 @@ def decoding(
     prompts = prefill.times(responses)
     prefill_s = prompts.operations(shape) / (shares.reference * device.operations_per_s)
     work = one.times(responses) + prompts
-    return Phase(
+    return PhaseCost(
         name, forwards * max(arithmetic_s, bandwidth_s) + prefill_s, work.positions, work.operations(shape),
         "arithmetic" if arithmetic_s >= bandwidth_s else "bandwidth",
     )  # fmt: skip
 
 
-def reference(shape: Shape, device: Device, shares: Shares, work: Work) -> Phase:
+def reference(shape: Shape, device: Device, shares: Shares, work: Work) -> PhaseCost:
     """Returns the phase of one forward over the update's rows."""
     operations = work.operations(shape)
     seconds = operations / (shares.reference * device.operations_per_s)
-    return Phase("reference", seconds, work.positions, operations, "arithmetic")
+    return PhaseCost("reference", seconds, work.positions, operations, "arithmetic")
 
 
 def update(
     shape: Shape, device: Device, shares: Shares, work: Work, updates: int, devices: int, checkpointed: bool
-) -> Phase:
+) -> PhaseCost:
     """Returns the phase of forward and backward (3 forwards, or 4 if checkpointed) and the optimiser's pass over its
     shard.
     """
@@ -72,4 +72,4 @@ def update(
     arithmetic_s = operations / (shares.update * device.operations_per_s)
     moved = updates * OPTIMISER_BYTES * shape.parameters / devices
     seconds = arithmetic_s + moved / (shares.bandwidth * device.bytes_per_s)
-    return Phase("update", seconds, work.positions, operations, "arithmetic")
+    return PhaseCost("update", seconds, work.positions, operations, "arithmetic")

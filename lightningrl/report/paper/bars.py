@@ -41,7 +41,7 @@ class Figure1Options:
 
 
 @dataclass(frozen=True, slots=True)
-class System:
+class SystemBars:
     """One system's bars."""
 
     name: str
@@ -83,7 +83,7 @@ def draw(
         return style.save(figure, _data(found), out_dir, "figure1")
 
 
-def systems(headline: pd.DataFrame) -> list[System]:
+def systems(headline: pd.DataFrame) -> list[SystemBars]:
     """Returns LightningRL as measured, its released checkpoint if measured, LightningRL and the others as published."""
     every = lines("table2", headline)
     ours = [line for line in every if line.row.identity == OURS]
@@ -93,11 +93,11 @@ def systems(headline: pd.DataFrame) -> list[System]:
         if chosen or not released:
             role = "released" if released else ""
             bounds = {each.benchmark: (each.value(LOW), each.value(HIGH)) for each in reversed(chosen)}
-            found.append(System(name_of(OURS, role), colour_of(OURS, role), MEASURED, _measured(chosen), bounds))
-    found.append(System(name_of(OURS), colour_of(OURS), PUBLISHED, ours[0].row.numbers))
+            found.append(SystemBars(name_of(OURS, role), colour_of(OURS, role), MEASURED, _measured(chosen), bounds))
+    found.append(SystemBars(name_of(OURS), colour_of(OURS), PUBLISHED, ours[0].row.numbers))
     for name, colour in OTHERS.items():
         own = [line for line in every if line.row.identity == name]
-        found.append(System(name, colour, PUBLISHED, own[0].row.numbers))
+        found.append(SystemBars(name, colour, PUBLISHED, own[0].row.numbers))
     return found
 
 
@@ -110,7 +110,7 @@ def _measured(chosen: Sequence[Line]) -> dict[tuple[str, str], float]:
     return values
 
 
-def _bars(axes: Any, found: Sequence[System], values: Sequence[Sequence[float]]) -> None:
+def _bars(axes: Any, found: Sequence[SystemBars], values: Sequence[Sequence[float]]) -> None:
     """Draws a group of bars for each value, with one bar for each system."""
     width = 0.84 / len(found)
     for number, (system, heights) in enumerate(zip(found, values, strict=True)):
@@ -124,7 +124,7 @@ def _bars(axes: Any, found: Sequence[System], values: Sequence[Sequence[float]])
     axes.grid(axis="x", visible=False)
 
 
-def _intervals(axes: Any, found: Sequence[System]) -> None:
+def _intervals(axes: Any, found: Sequence[SystemBars]) -> None:
     width = 0.84 / len(found)
     for number, system in enumerate(found):
         for place, benchmark in enumerate(BENCHMARKS):
@@ -133,7 +133,7 @@ def _intervals(axes: Any, found: Sequence[System]) -> None:
                 axes.plot([at, at], system.intervals[benchmark], color=style.INK, linewidth=1.0)
 
 
-def _data(found: Sequence[System]) -> pd.DataFrame:
+def _data(found: Sequence[SystemBars]) -> pd.DataFrame:
     rows = []
     for system in found:
         named = {"system": system.name, "source": system.source}

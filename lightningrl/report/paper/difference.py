@@ -32,15 +32,15 @@ NOTES = (
 )
 
 
-class Estimate(NamedTuple):
+class IntervalEstimate(NamedTuple):
     """A value with its interval."""
 
     value: float
     low: float
     high: float
 
-    def minus(self, constant: float) -> Estimate:
-        return Estimate(*(each - constant for each in self))
+    def minus(self, constant: float) -> IntervalEstimate:
+        return IntervalEstimate(*(each - constant for each in self))
 
     def text(self, digits: int, sign: bool = False) -> str:
         value = number(self.value, digits, sign)
@@ -49,12 +49,12 @@ class Estimate(NamedTuple):
         return f"{value} [{number(self.low, digits, sign)}, {number(self.high, digits, sign)}]"
 
 
-def estimate(line: Line, column: str) -> Estimate:
+def estimate(line: Line, column: str) -> IntervalEstimate:
     """Returns a measured column with its interval."""
-    return Estimate(*(line.value(name) for name in triple(column)))
+    return IntervalEstimate(*(line.value(name) for name in triple(column)))
 
 
-def split(line: Line, metric: str) -> tuple[Estimate, Estimate, Estimate]:
+def split(line: Line, metric: str) -> tuple[IntervalEstimate, IntervalEstimate, IntervalEstimate]:
     """Returns the total, the part of grader and count, and the rest; the parts are NaN where records lack them."""
     published = line.published(metric)
     theirs = estimate(line, THEIRS[metric])
