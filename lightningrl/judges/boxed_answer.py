@@ -16,6 +16,7 @@ from lightningrl.judges.compat import published_equal
 from lightningrl.judges.protocol import check_lengths
 from lightningrl.types import Example, Verdict
 
+NO_GOLD_ANSWER = 'gold data: expected {"answer": "..."} with text in it'
 _TOKEN = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
 _UNBRACED = re.compile(r"\\boxed(?:\s+|(?=[0-9]))([+-]?[0-9][0-9.,]*(?<![.,])|[A-Za-z])(?![0-9A-Za-z])")
 _BLANK = re.compile(r"\\[,;:!> ]|\\q?quad(?![A-Za-z])|[\s~]")
@@ -35,7 +36,7 @@ class BoxedJudge:
         """Returns verdicts in order: 1.0, 0.0, `unparsable` without a complete box, `gold_error` without gold data."""
         check_lengths(examples, responses)
         verdicts: dict[tuple[object, str], Verdict] = {}
-        keys = [(_gold_answer(example), response) for example, response in zip(examples, responses, strict=True)]
+        keys = [(gold_answer(example), response) for example, response in zip(examples, responses, strict=True)]
         for gold, response in keys:
             if (gold, response) not in verdicts:
                 verdicts[gold, response] = _judge_one(gold, response)
@@ -45,7 +46,8 @@ class BoxedJudge:
         """Does nothing: the judge has no resources."""
 
 
-def _gold_answer(example: Example) -> str | None:
+def gold_answer(example: Example) -> str | None:
+    """Returns the answer of the gold data; None if it has no text."""
     answer = example.gold.get("answer")
     return answer if isinstance(answer, str) and answer.strip() else None
 
@@ -54,8 +56,7 @@ def _judge_one(gold: str | None, response: str) -> Verdict:
     start = time.monotonic()
     extracted = extract_boxed(response)
     if gold is None:
-        detail = 'gold data: expected {"answer": "..."} with text in it'
-        return Verdict(False, None, "gold_error", extracted, detail, time.monotonic() - start)
+        return Verdict(False, None, "gold_error", extracted, NO_GOLD_ANSWER, time.monotonic() - start)
     if extracted is None:
         return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...}", time.monotonic() - start, False)
     expected, found = normalise(gold), normalise(extracted)

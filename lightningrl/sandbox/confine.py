@@ -67,9 +67,9 @@ def enter_namespaces(user: int | None) -> None:
     _checked("unshare", _libc.unshare(_NEW_NAMESPACES | (0 if user is None else _NEW_USER)))
     _libc.unshare(_NEW_CGROUP)  # it only hides the name of the cgroup; old kernels do not have it
     if user is not None:
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{user} {outside_uid} 1")
-        _write("/proc/self/gid_map", f"{user} {outside_gid} 1")
+        write_file("/proc/self/setgroups", "deny")
+        write_file("/proc/self/uid_map", f"{user} {outside_uid} 1")
+        write_file("/proc/self/gid_map", f"{user} {outside_gid} 1")
     _checked("sethostname", _libc.sethostname(b"jail", ctypes.c_size_t(4)))
     _mount(None, "/", None, _RECURSIVE | _PRIVATE, None)
 
@@ -165,7 +165,8 @@ def _mount(source: str | None, place: str, kind: str | None, flags: int, options
     _checked(f"mount {place}", _libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]))
 
 
-def _write(path: str, text: str) -> None:
+def write_file(path: str, text: str) -> None:
+    """Writes an existing file, such as one of /proc, without buffering."""
     fd = os.open(path, os.O_WRONLY)
     try:
         os.write(fd, text.encode())

@@ -30,7 +30,7 @@ def main() -> None:
     serve = _load_server()
     confine.die_with_parent()
     confine.adopt_orphans()
-    _be_first_oom_victim()
+    confine.write_file("/proc/self/oom_score_adj", "1000")  # the kernel ends the jail first when memory runs out
     try:
         if spec["namespaces"]:
             confine.enter_namespaces(None if spec["uid"] is not None else spec["inside_uid"])
@@ -55,12 +55,6 @@ def _load_server() -> Callable[[], None]:
     sys.path.remove(_HERE)
     sys.path_importer_cache.pop(_HERE, None)
     return server.main
-
-
-def _be_first_oom_victim() -> None:
-    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    os.write(fd, b"1000")
-    os.close(fd)
 
 
 def _confine(spec: dict[str, Any]) -> None:

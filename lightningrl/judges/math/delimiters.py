@@ -51,3 +51,8 @@ def closes_at_the_end(text: str) -> bool:
         if depth == 0:
             return place == len(text) - 1
     return False
+
+
+def is_in_braces(text: str) -> bool:
+    """Whether one pair of braces encloses the whole text."""
+    return text.startswith("{") and text.endswith("}") and closes_at_the_end(text)

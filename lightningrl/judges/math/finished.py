@@ -25,7 +25,7 @@ from lightningrl.judges.math.notation import (
     is_plain,
     notation,
     size,
-)
+)  # fmt: skip
 from lightningrl.judges.math.question import Question
 from lightningrl.judges.math.reduced_form import reduced_form
 from lightningrl.judges.math.tree import Node, read
@@ -54,9 +54,8 @@ def unfinished(gold: str, found: str, question: Question | None) -> str | None:
         return "is not worked out"
     if canonical(answer) == canonical(tree):
         return None
-    if canonical(answer) in question.nodes or (
-        reduced_form(answer) in question.reduced_forms and reduced_form(answer) != reduced_form(tree)
-    ):
+    reduced = reduced_form(answer)
+    if canonical(answer) in question.nodes or (reduced in question.reduced_forms and reduced != reduced_form(tree)):
         return "is copied from the question"
     extra = notation(answer) - notation(tree)
     is_in_form = not (question.expands and extra & {"brackets", "brackets in a sum"})
@@ -78,15 +77,10 @@ def is_solved(gold: tuple[str, str], found: tuple[str, str], question: Question 
     undone = frozenset().union(*map(remaining_work, answer)) - remaining_work(left) - remaining_work(right)
     if any(not kind.startswith(_MOVED) for kind in undone):
         return False
-    forms = {canonical(side) for side in answer}
-    if any({canonical(a), canonical(b)} == forms for a, b in question.equations) and forms != {
-        canonical(left),
-        canonical(right),
-    }:
+    forms, gold_forms = ({*map(canonical, sides)} for sides in (answer, (left, right)))
+    if forms != gold_forms and forms in ({canonical(a), canonical(b)} for a, b in question.equations):
         return False
-    is_explicit = (
-        left.kind == "name" and canonical(answer[0]) != canonical(left) and canonical(answer[1]) != canonical(left)
-    )
+    is_explicit = left.kind == "name" and canonical(left) not in forms
     return not (is_explicit and any(same_ratio((left, right), equation) for equation in question.equations))
 
 

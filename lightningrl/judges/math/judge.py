@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightningrl.judges.boxed_answer import extract_boxes
+from lightningrl.judges.boxed_answer import NO_GOLD_ANSWER, extract_boxes, gold_answer
 from lightningrl.judges.compat import published_equal
 from lightningrl.judges.math import delimiters
 from lightningrl.judges.math import text as math_text
@@ -41,7 +41,6 @@ START_S = 120.0
 ITEMS_A_WORKER = 5_000
 """A worker is restarted after this many comparisons, since sympy's caches grow."""
 MEMO = 65_536
-_WORKER_FILE = "algebra_worker.py"
 
 
 class _Pair(NamedTuple):
@@ -171,7 +170,9 @@ class _AlgebraWorker:
     def __init__(self) -> None:
         here = Path(__file__).resolve().parent
         environment = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
-        self.process = Worker((sys.executable, "-P", str(here / _WORKER_FILE), str(here.parents[2])), environment)
+        self.process = Worker(
+            (sys.executable, "-P", str(here / "algebra_worker.py"), str(here.parents[2])), environment
+        )
         self._done = 0
 
     def ask(self, question: dict[str, Any], deadline_s: float) -> dict[str, Any]:
@@ -198,17 +199,11 @@ def _verdict(is_equal: bool, seconds: float, reasons: Sequence[str]) -> Verdict:
     return Verdict(is_equal, float(is_equal), "ok" if is_equal else "wrong", detail=detail, seconds=seconds)
 
 
-def _gold(example: Example) -> str | None:
-    answer = example.gold.get("answer")
-    return answer if isinstance(answer, str) and answer.strip() else None
-
-
 def _pair(example: Example, response: str) -> _Pair | Verdict:
     """Returns what is to be judged, or the verdict if there is nothing to judge."""
-    gold, boxes = _gold(example), extract_boxes(response)
+    gold, boxes = gold_answer(example), extract_boxes(response)
     if gold is None:
-        detail = 'gold data: expected {"answer": "..."} with text in it'
-        return Verdict(False, None, "gold_error", boxes[-1] if boxes else None, detail)
+        return Verdict(False, None, "gold_error", boxes[-1] if boxes else None, NO_GOLD_ANSWER)
     if not boxes:
         return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...} with an answer in it", compat=False)
     turns = [turn["content"] for turn in example.messages if turn.get("role") == "user"]

@@ -12,7 +12,7 @@ from fractions import Fraction
 from lightningrl.judges.math import delimiters
 from lightningrl.judges.math.context import Context
 from lightningrl.judges.math.question import BASES
-from lightningrl.judges.math.tree import read
+from lightningrl.judges.math.tree import read, repeating_decimal
 
 _INTEGER = r"[+-]?[0-9]+"
 _NUMBER = re.compile(rf"({_INTEGER})(?:\.([0-9]*))?")
@@ -35,7 +35,7 @@ def number(text: str) -> Fraction | None:
     (Fraction(-3, 2), Fraction(1, 2), Fraction(9, 5), Fraction(1, 2), None)
     """
     text = text.strip()
-    while text.startswith("{") and text.endswith("}") and delimiters.closes_at_the_end(text):
+    while delimiters.is_in_braces(text):
         text = text[1:-1].strip()
     if match := _NUMBER.fullmatch(text):
         return Fraction(f"{match[1]}.{match[2]}") if match[2] else Fraction(int(match[1]))
@@ -43,9 +43,7 @@ def number(text: str) -> Fraction | None:
         above, below = int(match[3] or match[5]), int(match[4] or match[6])
         return _signed(match[1], int(match[2]) + Fraction(above, below)) if below else None
     if match := _REPEATING.fullmatch(text):
-        once, again = match[3], match[4]
-        part = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
-        return _signed(match[1], Fraction(f"{match[2]}.{once}") + part)
+        return _signed(match[1], repeating_decimal(match[2], match[3], match[4]))
     if match := _FRACTION.fullmatch(text):
         above, below = (int(match[2]), int(match[3])) if match[2] else (int(match[4]), int(match[5]))
         return _signed(match[1], Fraction(above, below)) if below else None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 
 from lightningrl.judges.math import delimiters, units
-from lightningrl.judges.math.context import MAX_ITEMS, Algebra, Context
+from lightningrl.judges.math.context import Algebra, Context
 from lightningrl.judges.math.finished import unfinished
 from lightningrl.judges.math.numbers import based, exact, is_percentage, number, percentages
 from lightningrl.judges.math.question import Question
@@ -26,8 +26,6 @@ from lightningrl.judges.math.relations import reals, relations
 from lightningrl.judges.math.sets import brackets, lists, matrices, sets, unions
 from lightningrl.judges.math.text import clean
 from lightningrl.judges.math.words import choices, clocks, word_lists, words
-
-__all__ = ["MAX_ITEMS", "Algebra", "equal", "number"]
 
 _SYSTEM = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 """A system of equations in lines."""
@@ -80,7 +78,7 @@ def _is_finished(gold: str, found: str, context: Context) -> bool:
 
 def _strip_wrapping(text: str) -> str:
     r"""Removes `x \in` before a set, braces around the whole, a comma at the end, and an approximation."""
-    while text.startswith("{") and text.endswith("}") and delimiters.closes_at_the_end(text):
+    while delimiters.is_in_braces(text):
         text = text[1:-1].strip()
     text = re.split(r"\\approx(?![A-Za-z])", text)[0].strip() or text
     if (system := _SYSTEM.fullmatch(text)) and "&" not in text:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from lightningrl.judges.math.delimiters import closes_at_the_end
+from lightningrl.judges.math.delimiters import is_in_braces
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -95,7 +95,7 @@ def normalise_spelling(text: str) -> str:
         text = _RADICAL.sub(lambda m: rf"\sqrt{{{m[1]}}}" if m[1] else "\\sqrt", text)
         text = text.translate(_BLANKS).translate(_TABLE)
     text = trim(_SPACING.sub(" ", _SIZE.sub(" ", _COLOUR.sub("", _ENVIRONMENT.sub(" ", text)))))
-    while (match := _STARS.fullmatch(text)) or _is_in_braces(text):
+    while (match := _STARS.fullmatch(text)) or is_in_braces(text):
         text = trim(match[2] if match else text[1:-1])
     text = _FONT.sub(r"\\text", text)
     for pattern, spelling in _WORDS:
@@ -105,10 +105,6 @@ def normalise_spelling(text: str) -> str:
     if match := _ORDINAL.fullmatch(text.strip()):
         text = match[1][:-2] if match[1] else match[2]
     return text
-
-
-def _is_in_braces(text: str) -> bool:
-    return text.startswith("{") and text.endswith("}") and closes_at_the_end(text)
 
 
 def trim(text: str) -> str:

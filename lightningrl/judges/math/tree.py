@@ -193,8 +193,7 @@ class _Reader:
             if not again.isdigit():
                 raise _Unread
             whole, _, once = token.partition(".")
-            part = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
-            return Node("number", name="repeating", number=Fraction(f"{whole}.{once}0") + part)
+            return Node("number", name="repeating", number=repeating_decimal(whole, once, again))
         name = "decimal" if "." in token else "integer"
         return Node("number", name=name, number=Fraction(token))
 
@@ -312,6 +311,11 @@ class _Reader:
     def expect(self, token: str) -> None:
         if self.next() != token:
             raise _Unread
+
+
+def repeating_decimal(whole: str, once: str, again: str) -> Fraction:
+    """Returns the value of a decimal whose digits `again` repeat after the digits `once`."""
+    return Fraction(f"{whole}.{once}0") + Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
 
 
 def _is_fraction(node: Node) -> bool:
