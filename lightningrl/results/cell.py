@@ -1,7 +1,7 @@
-"""One cell of a table, found in a results folder: which file, which row, and the collected results behind it.
+"""One cell of a table in a results folder: its file, its row, and the collected results behind it.
 
-Tables with a row a number (`metric`, `value`, `low`, `high`; the paper's) are read as if they had a column a metric:
-measured ones by their name, others with their part in front (`published.tpf`).
+Tables with a row for each number (`metric`, `value`, `low`, `high`, as the paper's) are read as if they had a column
+for each metric: measured ones by their name, others with their part in front (`published.tpf`).
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from lightningrl.pipeline.stage import MANIFEST
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """A table's CSV file and what its manifests say of it."""
+class TableFile:
+    """A table's CSV file and what its manifests say about it."""
 
     file: Path
     owner: Made
-    """Whose manifest lists the file: the table's stage, or a release, which holds a copy."""
+    """The owner of the manifest that lists the file: the table's stage, or a release, which has a copy."""
     stage: Made | None
-    """The table's stage; None where its folder is not here."""
+    """The table's stage, or None where its folder is missing."""
     reader: Made
-    """Of these two the one whose manifest names the collected results that the table was made from."""
+    """The one of these two whose manifest names the collected results behind the table."""
     role: str
-    """What it calls them."""
+    """The role of the collected results in that manifest."""
     rows: list[dict[str, str]]
 
     @property
     def collect(self) -> Path:
-        """The collect stage's folder, whether or not it is here."""
+        """The collect stage's folder, which may be missing."""
         return self.reader.inputs[self.role]
 
     @property
     def sha256(self) -> str:
-        """As its owner's manifest has it."""
+        """The hash of the file in its owner's manifest."""
         return self.owner.manifest["outputs"][self.file.relative_to(self.owner.folder).as_posix()]["sha256"]
 
 
@@ -45,13 +45,13 @@ class Table:
 class Cell:
     """A number in a table."""
 
-    table: Table
+    table: TableFile
     row: dict[str, str]
     column: str
 
     @property
     def policy(self) -> str:
-        """The row's policy, or the series of runs that it tells together."""
+        """The row's policy, or its series of runs."""
         return _who(self.row)
 
     @property
@@ -65,7 +65,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """As it stands in the file; empty where the number does not apply."""
+        """The text in the file; empty where the number does not apply."""
         return self.row[self.column]
 
 
@@ -77,31 +77,32 @@ def find_stage(asked: str) -> Made | None:
     return None if made is None or any(role.split("/")[0] == "collect" for role in made.inputs) else made
 
 
-def find_table(asked: str, results: Path, release: str = LATEST) -> Table:
-    """By name in a release, or by path: the CSV file itself or the folder of its stage.
+def find_table(name: str, results: Path, release: str = LATEST) -> TableFile:
+    """Returns a table by its name in a release, or by the path of its CSV file or its stage's folder.
 
-    Raises StageError, listing the tables there are, when it is not there.
+    Raises StageError, listing the known tables, when it does not exist.
     """
-    path = Path(asked)
+    path = Path(name)
     if path.suffix == ".csv" and path.is_file():
         return _of_file(path)
     if (path / MANIFEST).is_file():
         return _of_file(path / f"{read_made(path).name}.csv")
     made = find_release(results, release)
-    if (folder := made.inputs.get(f"table/{asked}")) is not None and (folder / f"{asked}.csv").is_file():
-        return _of_file(folder / f"{asked}.csv")
-    if (copy := made.folder / "tables" / f"{asked}.csv").is_file():
+    if (folder := made.inputs.get(f"table/{name}")) is not None and (folder / f"{name}.csv").is_file():
+        return _of_file(folder / f"{name}.csv")
+    if (copy := made.folder / "tables" / f"{name}.csv").is_file():
         return _of_file(copy)
     known = ", ".join(role.removeprefix("table/") for role in made.inputs if role.startswith("table/"))
     raise StageError(
-        f"{asked}: neither a file nor a table of release {made.key} in {made.root}. It has: {known or 'none'}."
+        f"{name}: neither a file nor a table of release {made.key} in {made.root}. It has: {known or 'none'}."
     )
 
 
-def find_cell(table: Table, asked: str) -> Cell:
-    """`<policy>/<benchmark>:<column>`, or `<policy>/<benchmark>@<threshold>:<column>` where rows differ by threshold.
+def find_cell(table: TableFile, name: str) -> Cell:
+    """Returns the cell `<policy>/<benchmark>:<column>`.
 
-    Raises StageError listing the rows, or the columns, when there is no such cell.
+    Where rows differ by threshold its name is `<policy>/<benchmark>@<threshold>:<column>`. Raises StageError, listing
+    the rows or the columns, when there is no such cell.
     """
     if not table.rows or not is_of_policies(table.rows[0]):
         raise StageError(
@@ -109,9 +110,9 @@ def find_cell(table: Table, asked: str) -> Cell:
             f"Its columns: {', '.join(table.rows[0]) if table.rows else 'none'}."
         )
     labels = [label_of(row, table.rows) for row in table.rows]
-    label, colon, column = asked.rpartition(":")
+    label, colon, column = name.rpartition(":")
     if not colon:
-        raise StageError(f"{asked!r}: expected ROW:COLUMN, like {labels[0]}:tpf. Rows: {', '.join(labels)}.")
+        raise StageError(f"{name!r}: expected ROW:COLUMN, like {labels[0]}:tpf. Rows: {', '.join(labels)}.")
     rows = [row for row, known in zip(table.rows, labels, strict=True) if label in (known, _at(row))]
     if len(rows) != 1:
         what = "several rows are" if len(rows) > 1 else "there is no row"
@@ -125,14 +126,15 @@ def find_cell(table: Table, asked: str) -> Cell:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Of a table's CSV file, `wide`."""
+    """Reads the rows of a table's CSV file, made `wide`."""
     with open(file, newline="", encoding="utf-8") as text:
         return wide(list(csv.DictReader(text)))
 
 
 def wide(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows of a table with a row a number as one a (policy, benchmark); other tables' as they are. Rows of no policy
-    (nothing was measured) are left out.
+    """Turns the rows of a long table, which has one number in each, into one for each (policy, benchmark).
+
+    Rows without a policy (nothing was measured) are left out; the rows of other tables stay as they are.
 
     >>> wide([{"part": "measured", "policy": "a", "benchmark": "b", "metric": "tpf", "value": "2.0", "low": "1.5"}])
     [{'policy': 'a', 'benchmark': 'b', 'tpf': '2.0', 'tpf_low': '1.5'}]
@@ -148,26 +150,26 @@ def wide(rows: list[dict[str, str]]) -> list[dict[str, str]]:
         entry = found.setdefault((row["policy"], row["benchmark"], row.get("threshold", "")), names)
         part = row.get("part", "measured")
         metric = row["metric"] if part == "measured" else f"{part}.{row['metric']}"
-        told = {metric: row["value"]} | {f"{metric}_{end}": row[end] for end in ("low", "high") if row.get(end)}
-        entry |= told
-        columns |= dict.fromkeys((*names, *told))
+        named = {metric: row["value"]} | {f"{metric}_{end}": row[end] for end in ("low", "high") if row.get(end)}
+        entry |= named
+        columns |= dict.fromkeys((*names, *named))
     return [{column: entry.get(column, "") for column in columns} for entry in found.values()]
 
 
 def label_of(row: dict[str, str], rows: list[dict[str, str]]) -> str:
-    """What a row is called: with its threshold only where others differ from it in nothing else."""
+    """Returns the name of a row, with its threshold only where other rows differ from it in nothing else."""
     plain = f"{_who(row)}/{row['benchmark']}"
     twins = [other for other in rows if (_who(other), other["benchmark"]) == (_who(row), row["benchmark"])]
     return _at(row) if len(twins) > 1 else plain
 
 
 def is_of_policies(row: dict[str, str]) -> bool:
-    """Whether a row is of a policy, or a series of runs, on a benchmark."""
+    """Returns whether a row belongs to a policy, or a series of runs, on a benchmark."""
     return "benchmark" in row and bool({"policy", "series"} & set(row))
 
 
-def numbers(table: Table) -> list[str]:
-    """Columns that hold a number in every row that has anything there."""
+def numbers(table: TableFile) -> list[str]:
+    """Returns the columns that have a number in every row that is not empty there."""
     return [c for c in table.rows[0] if any(r[c] for r in table.rows) and all(_is_number(r[c]) for r in table.rows)]
 
 
@@ -187,8 +189,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _of_file(file: Path) -> Table:
-    """The table in a CSV file, whose manifest is beside it or one folder up."""
+def _of_file(file: Path) -> TableFile:
+    """Returns the table in a CSV file, whose manifest is beside it or one folder up."""
     folder = next((f for f in (file.parent, file.parent.parent) if (f / MANIFEST).is_file()), None)
     if folder is None:
         raise StageError(f"{file} has no {MANIFEST} beside it: expected a file in a table's or a release's folder.")
@@ -203,5 +205,5 @@ def _of_file(file: Path) -> Table:
     for reader in filter(None, (stage, owner)):
         roles = [role for role in reader.inputs if role.split("/")[0] == "collect"]
         if roles:
-            return Table(file, owner, stage, reader, roles[0], read_rows(file))
+            return TableFile(file, owner, stage, reader, roles[0], read_rows(file))
     raise StageError(f"{owner.folder / MANIFEST} names no collected results that {file.name} was made from.")

@@ -1,7 +1,8 @@
-"""Two releases side by side, from their manifests: config, members, code, packages, machine; and their numbers."""
+"""The differences of two releases by their manifests: config, members, code, packages, machine, and numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +17,18 @@ ABSENT = "–"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that is another in the second."""
+    """One thing that differs in the second release."""
 
     what: str
     before: str
     after: str
     stages: tuple[str, ...]
-    """Those that it concerns."""
+    """The stages that it concerns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A headline number in both."""
+    """A headline number in both releases."""
 
     row: str
     """`<policy>/<benchmark>`."""
@@ -38,34 +39,34 @@ class Number:
 
 @dataclass(frozen=True)
 class Difference:
-    """Everything that is another."""
+    """Everything that differs."""
 
     only_before: list[str]
     only_after: list[str]
     config: list[Change]
-    """By path of the key, within what the stages read of the config; members (`module:attribute`) too."""
+    """Changes by path of the key in the config that the stages read; members (`module:attribute`) too."""
     code: list[Change]
-    """By file: digests of its normalised text."""
+    """Changes by file: digests of its normalised text."""
     inputs: list[Change]
-    """By role: keys of what stages were made from."""
+    """Changes by role: keys of the stages' inputs."""
     outputs: list[Change]
-    """Of stages with equal keys: files that are another all the same."""
+    """Files that differ although the keys of their stages are equal."""
     surroundings: list[Change]
-    """Packages, Python, hardware, threads, commits."""
+    """Changes of packages, Python, hardware, threads, commits."""
     numbers: list[Number]
     rows_before: list[str]
-    """Rows that only the first has."""
+    """Rows of the first release only."""
     rows_after: list[str]
     notes: list[str]
 
     def is_empty(self) -> bool:
-        same = all(number.before == number.after or _both_nan(number) for number in self.numbers)
+        same = all(number.before == number.after or math.isnan(number.before + number.after) for number in self.numbers)
         stages = (self.only_before, self.only_after, self.config, self.code, self.inputs, self.outputs)
         return same and not any((*stages, self.surroundings, self.rows_before, self.rows_after))
 
 
 def difference(before: Made, after: Made) -> Difference:
-    """What distinguishes two releases, as far as the folders that they were made from are here."""
+    """Returns what distinguishes two releases, as far as the folders behind them exist."""
     chains = chain(before), chain(after)
     a, b = chains[0].by_stage(), chains[1].by_stage()
     both = [stage for stage in b if stage in a]
@@ -89,7 +90,7 @@ def difference(before: Made, after: Made) -> Difference:
 
 
 def flat(value: Any, path: str = "") -> dict[str, str]:
-    """Leaves of nested settings by their path; entries of a list by their `name`, other lists as one value.
+    """Returns the leaves of nested settings by their path: entries of a list by their `name`, other lists as one value.
 
     >>> flat({"run": {"steps": 4, "method": {"kl": 0.5}}, "policies": [{"name": "base", "role": "before"}]})
     {'run.steps': '4', 'run.method.kl': '0.5', 'policies.base.name': 'base', 'policies.base.role': 'before'}
@@ -137,7 +138,7 @@ def _plain(value: Any) -> str:
 
 
 def _gather(pairs: Iterable[tuple[str, Mapping[str, str], Mapping[str, str]]]) -> list[Change]:
-    """Equal changes of several stages as one, in the order of their first."""
+    """Returns the changes, equal ones of several stages as one, in the order of their first stage."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for stage, before, after in pairs:
         for what in dict.fromkeys((*before, *after)):
@@ -168,7 +169,3 @@ def _numbers(before: Made, after: Made, notes: list[str]) -> tuple[list[Number],
 
 def _row(row: Mapping[Any, Any], with_threshold: bool) -> str:
     return f"{row['policy']}/{row['benchmark']}" + (f"@{row['threshold']:g}" if with_threshold else "")
-
-
-def _both_nan(number: Number) -> bool:
-    return number.before != number.before and number.after != number.after

@@ -1,4 +1,4 @@
-"""Bytes of results: what folders hold, and what deleting them would give back. Links are counted as links."""
+"""The bytes that folders of results take, and those that deleting them would free. Links count as links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightningrl.utils.lease import holder_of
 
 
 def used(folders: Iterable[Path]) -> int:
-    """Bytes in files below, a file with several names once; symbolic links are not followed."""
+    """Returns the bytes of all files below, a file with several names once; symbolic links are not followed."""
     sizes: dict[tuple[int, int], int] = {}
     for folder in folders:
         for status in _files(folder):
@@ -20,7 +20,9 @@ def used(folders: Iterable[Path]) -> int:
 
 
 def freed(folders: Iterable[Path]) -> int:
-    """Bytes that deleting these would give back: not those of files that have a name elsewhere too (a hub's cache)."""
+    """Returns the bytes that deleting the folders would free: files with another name elsewhere (a hub's cache)
+    stay.
+    """
     found: dict[tuple[int, int], list[int]] = {}  # file -> size, names, names in these folders
     for folder in folders:
         for status in _files(folder):
@@ -30,7 +32,8 @@ def freed(folders: Iterable[Path]) -> int:
 
 
 def human(size: float) -> str:
-    """
+    """Returns a number of bytes with a decimal unit.
+
     >>> human(0), human(1_234), human(5_600_000), human(7.2e12)
     ('0 B', '1.2 kB', '5.6 MB', '7.2 TB')
     """
@@ -42,16 +45,16 @@ def human(size: float) -> str:
 
 
 def holders(root: Path, sure: bool = False) -> dict[Path, str]:
-    """Folders of an experiment's stages, and caches, that are being worked on -> by whom, as their lease files say.
+    """Returns the folders of an experiment's stages and caches that are in use, and their holders by the lease files.
 
-    sure: try the leases themselves, which a stage that starts at that very moment would meet; else a holder on this
-    machine counts while its process lives, and one on another machine always.
+    sure: whether to try the leases themselves, which a stage that starts at this moment would meet; otherwise a holder
+    on this machine counts while its process lives, and one on another machine always.
     """
     found: dict[Path, str] = {}
     stages = [f"{depth}/state/lease" for depth in ("*", "*/*", "*/*/*")]  # evaluate/<policy>/<benchmark>
     parts = [f"cache/{depth}/part-*/lease" for depth in ("*/*", "*/*/*")]
     for path in (path for pattern in (*stages, *parts) for path in root.glob(pattern)):
-        if who := _by_lock(path) if sure else _by_process(path):
+        if who := (holder_of(path) or ("", ""))[0] if sure else _by_process(path):
             found[path.parent.parent] = who
     return found
 
@@ -65,10 +68,6 @@ def _by_process(path: Path) -> str:
     if not process.isdecimal() or not host:
         return ""
     return text if host != socket.gethostname() or Path(f"/proc/{process}").exists() else ""
-
-
-def _by_lock(path: Path) -> str:
-    return (holder_of(path) or ("", ""))[0]
 
 
 def _files(folder: Path) -> Iterable[os.stat_result]:

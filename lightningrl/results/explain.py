@@ -1,6 +1,6 @@
-"""From a cell of a table back to where it comes from: records, weights, training, base, data; as data, for any printer.
+"""From a cell of a table back to its origins (records, weights, training, base, data), as plain data for any printer.
 
-Of a folder that is not here, what the manifest of its consumer recorded is told: key and hashes.
+Of a missing folder, the manifest of its consumer still has the key and the hashes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from lightningrl.results.cell import Cell
 from lightningrl.results.recollect import runs_of, settings
 from lightningrl.utils.files import canonical_json, read_json, read_jsonl
 
-READ = {kind.name: kind.collected for kind in KINDS.values() if kind.per_system}
+SOURCES = {kind.name: kind.collected for kind in KINDS.values() if kind.per_system}
 """The kinds of stages that say something of a system -> the file that says it."""
 QUANTIZATION = "quantization.json"
-"""What a quantised checkpoint says of its quantizer."""
+"""The file in which a quantised checkpoint describes its quantizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One folder on the way back."""
+    """One folder on the way back to the origins."""
 
     title: str
     """What it is to the cell: `table`, `records`, `weights`, `base`, `data`, ..."""
@@ -34,18 +34,18 @@ class Link:
     is_here: bool
     finished: str = ""
     commit: str = ""
-    """With `with changes` where the checkout had some; empty where the folder is not here."""
+    """The commit, `with changes` if the checkout had some; empty where the folder is missing."""
     pinned: bool = False
-    """Its key is of pinned code."""
+    """Whether its key belongs to pinned code."""
     ran_other_code: bool = False
-    """And it was made by other code than that."""
+    """Whether other code than the pinned one made it."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Name -> sha256, as recorded."""
+    """Name -> recorded sha256."""
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def links(cell: Cell, collect: Made | None) -> list[Link]:
-    """The whole way, the table first; each folder once. Raises StageError where a manifest was changed since."""
+    """Returns the whole way, the table first and each folder once. Raises StageError where a manifest was changed."""
     found: dict[str, Link] = {}
     for link in _links(cell, collect):
         found.setdefault(link.folder, link)
@@ -88,18 +88,18 @@ def stage_links(made: Made) -> list[Link]:
 
 
 def _kinds(cell: Cell) -> Sequence[str]:
-    """Kinds of stages that its table is made of; evaluations where nothing says so any more."""
+    """Returns the kinds of stages behind the cell's table; evaluations where they are no longer known."""
     try:
         named = settings(cell.table.stage, "table", cell.table.file.stem)["collected"]
     except (LightningRLError, KeyError):
         return ["evaluate"]
     names = {named} if isinstance(named, str) else set(named)
-    return [kind for kind in READ if names & set(KINDS[kind].collected_in)] or ["evaluate"]
+    return [kind for kind in SOURCES if names & set(KINDS[kind].collected_in)] or ["evaluate"]
 
 
 def _records(cell: Cell, collect: Made, kind: str, role: str) -> Iterator[Link]:
-    """What one policy was found to do, and all that is behind it."""
-    name = READ[kind]
+    """Yields the measurement of one policy, and everything behind it."""
+    name = SOURCES[kind]
     title = name.partition(".")[0]
     evaluation = _here(collect, role)
     if evaluation is None:
@@ -126,7 +126,7 @@ def _records(cell: Cell, collect: Made, kind: str, role: str) -> Iterator[Link]:
 
 
 def _policy(title: str, consumer: Made, role: str, data: dict[Path, tuple[Made, str]]) -> Iterator[Link]:
-    """A checkpoint and what it was trained from, back to the base; `data` gathers the data on the way."""
+    """Yields a checkpoint and what it was trained from, back to the base; `data` gathers the data on the way."""
     if role not in consumer.inputs:
         return
     made = _here(consumer, role)
@@ -173,7 +173,7 @@ def _selection(path: Path) -> dict[str, str]:
 
 
 def _here(consumer: Made, role: str) -> Made | None:
-    """An input, where it is here. Raises StageError when it is not the one that was read."""
+    """Returns an input if it exists. Raises StageError when it is not the one that was read."""
     folder = consumer.inputs[role]
     if not (folder / MANIFEST).is_file():
         return None
@@ -199,9 +199,9 @@ def _link(title: str, made: Made, names: list[str], facts: Mapping[str, str] | N
 
 def _elsewhere(title: str, consumer: Made, role: str) -> Link:
     recorded = consumer.manifest["inputs"][role]["outputs"]
-    wanted = (".safetensors", "train.jsonl", "test.jsonl", "sources.json", "config.json")
-    wanted += tuple(READ.values())
-    files = {name: entry["sha256"] for name, entry in recorded.items() if name.endswith(wanted)}
+    names = (".safetensors", "train.jsonl", "test.jsonl", "sources.json", "config.json")
+    names += tuple(SOURCES.values())
+    files = {name: entry["sha256"] for name, entry in recorded.items() if name.endswith(names)}
     return Link(title, str(consumer.inputs[role]), False, files=files)
 
 
@@ -210,11 +210,10 @@ def _counts(entry: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value for people: mappings as `name value, name value`, in one line."""
+    """Returns a value for people in one line, with mappings as `name value, name value`."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_nested(item)}" for name, item in value.items())
+        pairs = (
+            (name, f"({_text(item)})" if isinstance(item, Mapping) else _text(item)) for name, item in value.items()
+        )
+        return ", ".join(f"{name} {text}" for name, text in pairs)
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else canonical_json(value)
-
-
-def _nested(value: Any) -> str:
-    return f"({_text(value)})" if isinstance(value, Mapping) else _text(value)

@@ -1,14 +1,14 @@
-"""What of an experiment's results can go, and letting it go.
+"""Removing those of an experiment's results that nothing needs.
 
-Kept is what was asked for and everything that it was made from, by the manifests. Only folders of finished stages and
-caches ever go; what is unfinished only when asked for, what cannot be read or is not ours never: it is named. While a
-stage of the experiment is at work nothing goes, because what it reads is in no manifest yet.
+The releases to keep stay, with everything that they were made from by their manifests. Only folders of finished stages
+and caches are removed, unfinished stages only on request; what cannot be read, or was not made by a stage, is named and
+stays. Nothing is removed while a stage of the experiment is at work, because no manifest has its inputs yet.
 
-Kept folders and those in the list to remove are compared in one form (`made.canonical`), and once more by what the disk
-says they are before anything goes: `_refuse_what_is_kept`.
+The folders to keep and to remove are compared in one form (`graph.canonical`), and once more by their identity on the
+disk before anything is removed: `_refuse_what_is_kept`.
 
-A folder goes by being renamed away whole, then deleted; downstream first. So a crash leaves every manifest with all of
-its files, and never one whose inputs went before it. What was renamed and not deleted goes at the next prune.
+A folder is renamed as a whole and then deleted, downstream first. So a crash leaves every manifest with all of its
+files, and none whose inputs were removed before it. The next pruning deletes what was only renamed.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ from lightningrl.utils.files import fsync_dir
 from lightningrl.utils.lease import lease
 
 ASIDE = ".pruned"
-"""Where folders are renamed to, inside the experiment's folder."""
+"""The folder inside the experiment's to which folders are moved before they are deleted."""
 KEEPS = ("latest", "current", "all-releases")
 BESIDE = ("report.html", MANIFEST, TIMING)
-"""In a stage's folder without being in its manifest's outputs."""
+"""Files of a stage's folder that are not among its manifest's outputs."""
 
 
 @dataclass
 class Pruning:
-    """What would go, and what is named instead."""
+    """What is to be removed, and what is named instead."""
 
     root: Path
     kept: list[Made] = field(default_factory=list)
-    """Releases."""
+    """The releases to keep."""
     folders: list[Path] = field(default_factory=list)
-    """Of finished stages, downstream first, then caches and what an earlier prune left."""
+    """The folders to remove: finished stages, downstream first, then caches and the rest of an earlier pruning."""
     unfinished: list[Path] = field(default_factory=list)
-    """Begun, not kept, and gone only when asked for."""
+    """Stages that were begun and are not kept; they are removed only on request."""
     named: list[str] = field(default_factory=list)
-    """Left alone, each with the reason."""
+    """What is left alone, each with the reason."""
     notes: list[str] = field(default_factory=list)
     link: str | None = None
-    """Where `latest` must point before anything goes; None: it stays as it is, empty: it goes."""
+    """Where `latest` must point before anything is removed; None: it stays as it is, empty: it is deleted."""
 
     @property
     def bytes(self) -> int:
@@ -71,11 +71,11 @@ class Pruning:
 def what_goes(
     root: Path, keep: Iterable[str], plans: Sequence[Plan] = (), *, unfinished: bool = False, caches: bool = False
 ) -> Pruning:
-    """The pruning of an experiment's folder. Nothing is changed.
+    """Returns the pruning of an experiment's folder and changes nothing.
 
-    keep: `latest`, `current` (needs a plan), `all-releases`, or keys of releases. The stages of plans are kept whatever
-    it says. Raises StageError where nothing can be said to be kept, a stage is at work, or a manifest in a kept chain
-    is damaged.
+    keep: `latest`, `current` (needs a plan), `all-releases`, or keys of releases; the stages of plans are always kept.
+    Raises StageError where no release would be kept, a stage is at work, or a manifest behind a kept release is
+    damaged.
     """
     found = Pruning(root)
     all_folders = list(stage_folders(root))
@@ -101,8 +101,8 @@ def what_goes(
         caches_kept |= {root / Path(*stage.cache.parts[2:]), _parts(root, stage.name, stage.key)}
     kept, caches_kept = ({canonical(path) for path in paths} for paths in (kept, caches_kept))
     others = [path for path in all_folders if canonical(path) not in kept]
-    going = [made for path in others if (made := _removable(path, found, unfinished))]
-    found.folders = _downstream_first(going) + (found.unfinished if unfinished else [])
+    removable = [made for path in others if (made := _removable(path, found, unfinished))]
+    found.folders = _downstream_first(removable) + (found.unfinished if unfinished else [])
     all_caches = list(cache_folders(root))
     found.folders += [path for path in all_caches if caches or canonical(path) not in caches_kept]
     found.folders += sorted(root.glob(f"{ASIDE}-*"))
@@ -113,10 +113,9 @@ def what_goes(
 
 
 def carry_out(pruning: Pruning, report: Callable[[Path, int | None], None]) -> int:
-    """Remove what was found, folder by folder; returns how many went.
+    """Removes the folders of a pruning one by one; returns how many were removed.
 
-    report: called with each folder and its bytes; without bytes for one that was left because somebody began to work on
-    it since.
+    report: called with each folder and its bytes, or None for a folder that stayed because a stage has begun to use it.
     """
     root, gone, removed = pruning.root, 0, []
     if pruning.link is not None:
@@ -137,20 +136,20 @@ def carry_out(pruning: Pruning, report: Callable[[Path, int | None], None]) -> i
 
 
 def cache_of(made: Made) -> Path:
-    """Where a finished stage's cache is."""
+    """Returns the place of a finished stage's cache."""
     key = cache_key({**made.manifest["preimage"], "code": made.code}, made.ran)
     return made.root / "cache" / made.kind / f"{made.name}-{key}"
 
 
 def _parts(root: Path, name: str, key: str) -> Path:
-    """Where parts of an evaluation leave their marks."""
+    """Returns the place where the parts of an evaluation leave their marks."""
     return root / "cache" / "parts" / f"{name}-{key}"
 
 
 def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[Made]:
     known, damaged = releases(root)
     kept: dict[Path, Made] = {}
-    """By folder: a copy made by hand has its original's key."""
+    """Releases by folder, because a copy made by hand has its original's key."""
     for word in keep:
         if word == "all-releases":
             if damaged:
@@ -186,7 +185,7 @@ def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[M
 
 
 def _removable(path: Path, found: Pruning, unfinished: bool) -> Made | None:
-    """A finished stage that can go; else None, with the reason in `found`."""
+    """Returns a finished stage that can be removed, or None, with the reason in `found`."""
     if again.is_set_aside(path):
         found.named.append(f"{path} holds finished results that are being replaced; the next run puts them back")
         return None
@@ -210,7 +209,7 @@ def _removable(path: Path, found: Pruning, unfinished: bool) -> Made | None:
 
 
 def _downstream_first(going: list[Made]) -> list[Path]:
-    """So that at no time a folder is there whose inputs went before it."""
+    """Orders folders so that none is ever there without its inputs."""
     waiting = {made.folder: made for made in sorted(going, key=lambda made: made.finished)}
     order: list[Path] = []
     while waiting:
@@ -223,8 +222,10 @@ def _downstream_first(going: list[Made]) -> list[Path]:
 
 
 def _refuse_what_is_kept(found: Pruning, kept: Iterable[Path]) -> None:
-    """Raise StageError where a folder to remove is, holds or is in a kept release or anything upstream of one; kept:
-    further folders. They are the same when the disk says so, whatever they are called."""
+    """Raises StageError where a folder to remove is, contains or is in a kept release or anything upstream of one.
+
+    kept: further folders. Folders are the same if they have one identity on the disk, whatever their names.
+    """
     going = {identity: path for path in found.folders for identity in _identities([path])}
     chains = {made.folder for release in found.kept for made in chain(release).made}
     needed = {identity: path for path in (*kept, *chains) for identity in _identities([path])}
@@ -245,7 +246,7 @@ def _identities(paths: Iterable[Path]) -> list[tuple[int, int]]:
 
 
 def _not_ours(root: Path, ours: Collection[Path], kept: Collection[Path]) -> list[str]:
-    """Links, files and folders in the experiment's folder that no stage made. ours: folders of stages and caches."""
+    """Describes what no stage made in the experiment's folder. ours: folders of stages and caches."""
     found = []
     for path in sorted(root.iterdir()):
         if path.is_symlink():
@@ -261,7 +262,7 @@ def _not_ours(root: Path, ours: Collection[Path], kept: Collection[Path]) -> lis
 
 
 def _links_above(folder: Path, ours: Collection[Path]) -> list[Path]:
-    """Links below a folder, but not inside stages' folders and caches."""
+    """Returns links below a folder, but not inside the folders of stages and caches."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
@@ -291,7 +292,7 @@ def _move_link(root: Path, name: str) -> None:
 
 
 def _remove(root: Path, folder: Path, number: int) -> bool:
-    """Rename a folder away, then delete it; False when another process works on it."""
+    """Renames a folder and then deletes it; returns False when another process uses it."""
     aside = root / f"{ASIDE}-{os.getpid()}" / f"{number}-{folder.name}"
     aside.parent.mkdir(exist_ok=True)
     if folder.is_relative_to(root / "cache"):
@@ -310,7 +311,7 @@ def _remove(root: Path, folder: Path, number: int) -> bool:
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
-    """A folder by kind or policy, and those above it, that hold nothing any more."""
+    """Removes a folder and those above it that are empty."""
     while folder != root and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent

@@ -1,6 +1,6 @@
-"""Collected tables made anew from records and metrics, with what a collect stage's manifest says; and single numbers.
+"""Collected tables computed again from records and metrics by a collect stage's manifest, and single numbers.
 
-The stage's own code does it, today's. No checkpoint, no data, no torch.
+Today's code of the stage computes them, without checkpoints, data, or torch.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from lightningrl.errors import StageError
 from lightningrl.pipeline.graph import Made, read_made
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.registries import collected
-from lightningrl.results.cell import Cell, Table, label_of, read_rows
+from lightningrl.results.cell import Cell, TableFile, label_of, read_rows
 from lightningrl.utils.files import read_jsonl, sha256_file
 from lightningrl.utils.registry import resolve
 
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """A cell's number, from the records."""
+    """A cell's number, computed from the records."""
 
     value: float
     how: str
-    """The formula with its counts, or what was collected anew."""
+    """The formula with its counts, or what was collected again."""
 
     def is_cells(self, text: str) -> bool:
-        """Whether it is the number in the table: to the last bit, or to the rounding of another machine's sums."""
+        """Returns whether it is the number in the table, up to the rounding of another machine's sums."""
         number = float(text or "nan")
         both_blank = math.isnan(number) and math.isnan(self.value)
         return both_blank or math.isclose(number, self.value, rel_tol=1e-9, abs_tol=1e-9)
@@ -45,11 +45,11 @@ COUNTS = {
     "forwards_per_problem": (1, "denoise_forwards", "n", "{0} denoise forwards for {1} answers"),
     "response_tokens_mean": (1, "response_tokens", "n", "{0} response tokens in {1} answers"),
 }
-"""Column -> factor, what is added up above and below the line, and the sentence: no code of the package in between."""
+"""Column -> factor, the sums above and below the line, and the sentence: no code of the package in between."""
 
 
 def recollect(collect: Made, out: Path) -> Path:
-    """Make a collect stage's files again in `out`. Raises StageError where what it read is missing or damaged."""
+    """Computes a collect stage's files again in `out`. Raises StageError where its inputs are missing or damaged."""
     from lightningrl.pipeline.stages.collect import run
 
     for role, folder in collect.inputs.items():
@@ -65,7 +65,7 @@ def recollect(collect: Made, out: Path) -> Path:
 
 @contextmanager
 def of_today(made: Made) -> Iterator[None]:
-    """Turns what another version's records or settings lead to into a StageError that names its commit."""
+    """Turns the errors that another version's records or settings cause into a StageError that names its commit."""
     try:
         yield
     except (KeyError, TypeError) as error:
@@ -76,7 +76,7 @@ def of_today(made: Made) -> Iterator[None]:
 
 
 def check_recorded(made: Made, role: str, name: str, file: Path) -> None:
-    """Raise StageError unless an input's file is here and has the hash that it had when it was read."""
+    """Raises StageError unless an input's file exists and has the hash that it had when it was read."""
     recorded = made.manifest["inputs"][role]["outputs"][name]["sha256"]
     if not file.is_file():
         raise StageError(f"{file} is not here; copy it from where the results were made (its sha256 is {recorded}).")
@@ -85,7 +85,7 @@ def check_recorded(made: Made, role: str, name: str, file: Path) -> None:
 
 
 def runs_of(cell: Cell, collect: Made) -> list[str]:
-    """The policies that a row is made of: its own, or those of its series that were evaluated on its benchmark."""
+    """Returns the policies behind a row: its own, or those of its series that were evaluated on its benchmark."""
     if "policy" in cell.row:
         return [cell.policy]
     names = [p["name"] for p in collect.science["policies"] if (p.get("series") or p["name"]) == cell.policy]
@@ -93,9 +93,9 @@ def runs_of(cell: Cell, collect: Made) -> list[str]:
 
 
 def recompute(cell: Cell, collect: Made) -> Recomputed:
-    """A cell's number from the records. Raises StageError where they are not here, or hold no such number.
+    """Computes a cell's number from the records. Raises StageError where they are missing or have no such number.
 
-    Counts are added up by the formula; of anything else the table is made anew, of all that was collected for it.
+    Counts are added up by the formula; for any other number the records are collected and the table is built again.
     """
     runs = runs_of(cell, collect)
     if not runs:
@@ -133,14 +133,14 @@ def _counted(cell: Cell, collect: Made, policy: str) -> Recomputed:
 
 
 def _at(rows: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
-    """Records at a threshold; all of a policy that has only one."""
+    """Returns the records at a threshold, or all if there is only one threshold."""
     if len({row["threshold"] for row in rows}) == 1:
         return rows
     return [row for row in rows if math.isclose(row["threshold"], threshold, abs_tol=1e-9)]
 
 
-def _table(table: Table, collect: Path, out: Path) -> list[dict[str, str]]:
-    """The rows of a table made anew in `out`."""
+def _table(table: TableFile, collect: Path, out: Path) -> list[dict[str, str]]:
+    """Returns the rows of a table that is built again in `out`."""
     from lightningrl.pipeline.stages.table import run
 
     with of_today(table.owner):
@@ -150,9 +150,9 @@ def _table(table: Table, collect: Path, out: Path) -> list[dict[str, str]]:
 
 
 def settings(made: Made | None, kind: str, name: str) -> dict[str, Any]:
-    """What a table's or figure's stage was given; where its manifest is not here, today's registry.
+    """Returns the config of a table's or figure's stage, by its manifest or else by today's registry.
 
-    Raises StageError where the manifest alone says what was collected for it, ConfigError for an unknown name.
+    Raises StageError where only the missing manifest knows what was collected for it, ConfigError for an unknown name.
     """
     if made is not None:
         return dict(made.science) | {"members": dict(made.manifest["preimage"]["members"])}
@@ -166,7 +166,7 @@ def settings(made: Made | None, kind: str, name: str) -> dict[str, Any]:
 
 
 def collect_of(folder: Path) -> Made:
-    """A collect stage's manifest. Raises StageError saying what to copy where it is missing."""
+    """Returns a collect stage's manifest. Raises StageError, saying what to copy, where it is missing."""
     try:
         return read_made(folder)
     except StageError as error:

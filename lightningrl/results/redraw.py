@@ -1,7 +1,7 @@
-"""Tables and figures from a results folder alone: collected files, or else the records and metrics behind them.
+"""Tables and figures from a results folder alone: from the collected files, or else from records and metrics.
 
-What a table or figure is made with (its member, options, collected file) its manifest says; of one that the release
-does not have, today's registry. No config, GPU, data, checkpoint or torch.
+The manifest of a table or figure names its member, options and collected files; for one that the release lacks, today's
+registry does. It takes no config, GPU, data, checkpoint or torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lightningrl.results.recollect import collect_of, recollect, settings
 
 @dataclass
 class Redraw:
-    """A release, and where its tables and figures are made again."""
+    """A release, and the folder in which its tables and figures are drawn again."""
 
     release: Made
     out: Path
@@ -29,15 +29,15 @@ class Redraw:
     _collected: dict[Path, Path] = field(default_factory=dict)
 
     def names(self, kind: str) -> list[str]:
-        """Of the release's tables or figures."""
+        """Returns the names of the release's tables or figures."""
         return [role.split("/", 1)[1] for role in self.release.inputs if role.split("/")[0] == kind]
 
     def there(self, kind: str, name: str) -> list[Path]:
-        """Files of one `table` or `figure` that `out` has already. Raises StageError, ConfigError."""
+        """Returns the files of one `table` or `figure` that `out` has. Raises StageError, ConfigError."""
         return sorted((self.out / f"{kind}s").glob(f"{self._config(kind, name)[0]['name']}.*"))
 
     def draw(self, kind: str, name: str) -> list[Path]:
-        """One `table` or `figure`, into `out/tables/` or `out/figures/`; the files. Raises StageError, ConfigError."""
+        """Draws one `table` or `figure` and returns its files below `out`. Raises StageError, ConfigError."""
         from lightningrl.pipeline.stages import figure, table
 
         config, collect = self._config(kind, name)
@@ -54,7 +54,7 @@ class Redraw:
         return sorted(folder.glob(f"{config['name']}.*"))
 
     def _config(self, kind: str, name: str) -> tuple[dict[str, Any], Path]:
-        """What the stage is given, and the collect stage it reads."""
+        """Returns the stage's config, and the collect stage that it reads."""
         folder = self.release.inputs.get(f"{kind}/{name}")
         made = read_made(folder) if folder is not None and (folder / MANIFEST).is_file() else None
         reader = made or self.release
@@ -70,7 +70,7 @@ class Redraw:
         return config, source[0]
 
     def _collect(self, folder: Path) -> Path:
-        """The collected files: as they are, or made anew from the records."""
+        """Returns the folder of the collected files, which may have to be collected again from the records."""
         if folder not in self._collected:
             self._collected[folder] = folder
             made = read_made(folder) if (folder / MANIFEST).is_file() else None

@@ -1,4 +1,4 @@
-"""Finds what an experiment has released: the results table, the figures, the HTML report."""
+"""What an experiment has released: the results table, the figures, the HTML report."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Released:
     table: str
     """The headline table for a terminal."""
     findings: list[str]
-    """Sentences about it: what is no chance, and where it lies among other seeds."""
+    """Sentences about significant differences, and about its place among other seeds."""
     paths: list[Path]
-    """Figures, tables, and the HTML report where it was made."""
+    """The figures, the tables, and the HTML report if there is one."""
     note: str
-    """What the reader must know: that this is not the release of today's config and code. Empty when it is."""
+    """A note if this is not the release of today's config and code; else empty."""
 
 
 def released(plan: Plan) -> Released:
-    """The release of this config and code, or else the newest. Raises StageError when there is none."""
+    """Returns the release of this config and code, or else the newest. Raises StageError when there is none."""
     from lightningrl.pipeline.stages.collected import read_collected
     from lightningrl.report.findings import among_seeds, differences, read_seeds
     from lightningrl.report.tables import console

@@ -1,4 +1,4 @@
-"""The versions of an experiment's results: releases, what each says, which one is today's, and the disk they take."""
+"""The versions of an experiment's results: its releases, their numbers, which one is current, and their disk space."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightningrl.errors import LightningRLError, StageError
-from lightningrl.pipeline.graph import Chain, Made, chain, latest, releases, stage_folders
+from lightningrl.pipeline import graph
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results.disk import holders, used
 
@@ -23,60 +23,60 @@ HEADLINE = ("accuracy_pct", "tpf", "forwards_per_problem", "aup", "aup_anchored"
 class Version:
     """One release."""
 
-    made: Made
-    chain: Chain
+    made: graph.Made
+    chain: graph.Chain
     is_latest: bool
 
     @property
     def commits(self) -> list[str]:
-        """Of all stages that are here, the newest first."""
+        """The commits of all stages that exist, the newest first."""
         newest = sorted(self.chain.made, key=lambda made: made.finished, reverse=True)
         return list(dict.fromkeys(made.commit for made in newest))
 
 
 @dataclass(frozen=True, eq=False)
 class Versions:
-    """An experiment's."""
+    """The versions of an experiment."""
 
     root: Path
     versions: list[Version]
     """Oldest first."""
     damaged: list[str]
-    """Messages about manifests that cannot be read."""
+    """Messages about unreadable manifests."""
     bytes: Mapping[str, int]
-    """`total`; of it: `cache`, `states` of unfinished or running stages, `of no release`: finished, in no chain."""
+    """`total`, and the parts `cache`, `states` of unfinished or running stages, and finished stages `of no release`."""
     running: list[str]
-    """Stages at work and who holds them."""
+    """The stages at work and their holders."""
     todays: list[Todays]
-    """Of the config files that are of this experiment."""
+    """The current releases by the config files of this experiment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Todays:
-    """What a config file gives with today's code."""
+    """The release that a config file gives with today's code."""
 
     config: str
     experiment: str
     key: str
-    """Of its release."""
+    """The key of the release."""
     folders: tuple[Path, ...]
-    """Of its stages, from the experiment's folder."""
+    """The folders of its stages, relative to the experiment's."""
 
     def n_done(self, root: Path) -> int:
         return sum((root / folder / MANIFEST).is_file() for folder in self.folders)
 
 
 def versions_of(root: Path, todays: Sequence[Todays] = ()) -> Versions:
-    """Everything about one experiment. todays: of any config files."""
-    made, damaged = releases(root)
-    newest = latest(root)
+    """Returns the versions of one experiment. todays: releases of any config files."""
+    made, damaged = graph.releases(root)
+    newest = graph.latest(root)
     found = []
     for each in made:
         is_latest = newest is not None and newest.name == each.folder.name
-        found.append(Version(each, chain(each), is_latest))
+        found.append(Version(each, graph.chain(each), is_latest))
         damaged += [message for message in found[-1].chain.damaged if message not in damaged]
     reached = {link.folder for version in found for link in version.chain.made}
-    folders = list(stage_folders(root))
+    folders = list(graph.stage_folders(root))
     orphans = [path for path in folders if path not in reached and (path / MANIFEST).is_file()]
     sizes = {
         "total": used([root]),
@@ -89,7 +89,7 @@ def versions_of(root: Path, todays: Sequence[Todays] = ()) -> Versions:
 
 
 def todays_releases(configs: Sequence[Path], experiments: Sequence[str]) -> tuple[list[Todays], list[str]]:
-    """Of config files of these experiments; and why others cannot be used."""
+    """Returns the current releases by config files of these experiments, and why other files cannot be used."""
     from lightningrl.config.experiment import load
     from lightningrl.pipeline.plan import plan
 
@@ -107,16 +107,16 @@ def todays_releases(configs: Sequence[Path], experiments: Sequence[str]) -> tupl
     return found, notes
 
 
-def headline(made: Made) -> pd.DataFrame:
-    """A release's headline rows, from its collected results; else from its copies of tables.
+def headline(made: graph.Made) -> pd.DataFrame:
+    """Returns a release's headline rows from its collected results, or else from its copies of tables.
 
-    Columns: experiment's names, `threshold` and numbers. Raises StageError when neither is here.
+    The columns are the experiment's names, `threshold` and numbers. Raises StageError when neither exists.
     """
     import pandas as pd
 
     from lightningrl.pipeline.stages.collected import read_collected
 
-    places = [each.folder for each in chain(made).of("collect")]
+    places = [each.folder for each in graph.chain(made).of("collect")]
     tables = [read_collected(folder, "headline") for folder in places if (folder / "headline.csv").is_file()]
     if not tables:
         copies = sorted((made.folder / "tables").glob("*.csv"))
