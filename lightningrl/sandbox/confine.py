@@ -104,7 +104,7 @@ def install_filter(program: bytes) -> None:
     _control(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, argument)
 
 
-class Rules:
+class LandlockRules:
     """A Landlock ruleset: it forbids everything that it can govern, except what is allowed by path."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from lightningrl.sandbox import codec
 from lightningrl.sandbox.levels import Level
 from lightningrl.sandbox.limits import JailStatus, Limits
 from lightningrl.sandbox.pool import JailPool
-from lightningrl.sandbox.run import Run
+from lightningrl.sandbox.run import ProgramRun
 from lightningrl.sandbox.session import describe_ending, make_request, running
 
 
@@ -36,7 +36,7 @@ class LoadError:
 class Dialogue:
     """See the module. `lightningrl.sandbox.jail.open_dialogue` creates it."""
 
-    def __init__(self, level: str, run: Run | None, limits: Limits, load_error: LoadError | None = None):
+    def __init__(self, level: str, run: ProgramRun | None, limits: Limits, load_error: LoadError | None = None):
         self.level = level
         self.load_error = load_error
         """None: the program is loaded, or the jail ended during the loading (see `status`)."""

@@ -78,8 +78,8 @@ def _confine(spec: dict[str, Any]) -> None:
         os.register_at_fork(after_in_child=lambda: _become_candidate(server, is_alone))
 
 
-def _rules(spec: dict[str, Any]) -> confine.Rules:
-    rules = confine.Rules()
+def _rules(spec: dict[str, Any]) -> confine.LandlockRules:
+    rules = confine.LandlockRules()
     for path in spec["readable"]:
         rules.allow_reading(path, without=() if spec["namespaces"] else spec["hidden"])
     for path in _READABLE_DEVICES:

@@ -1,7 +1,7 @@
 """A running jail: its command, the control channel to its first process, and its complete removal.
 
-The first process forks one for each program (`parent.py`); `run.Run` has the channels of a program. Messages of the
-jail itself, such as why it cannot start, come through its standard error.
+The first process forks one for each program (`parent.py`); `run.ProgramRun` has the channels of a program. Messages of
+the jail itself, such as why it cannot start, come through its standard error.
 """
 
 from __future__ import annotations

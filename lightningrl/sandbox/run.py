@@ -31,7 +31,7 @@ _CHUNK_BYTES = 1 << 16
 Ending = Literal["exit", "timeout", "reply_limit", "output_limit"]
 
 
-class Run:
+class ProgramRun:
     """A running program. `reply` and `output` have what has arrived and was not taken; `close` leaves the jail up."""
 
     def __init__(

@@ -20,7 +20,7 @@ from lightningrl.sandbox.levels import Level
 from lightningrl.sandbox.limits import CallResult, CallResults, JailStatus, Limits, ScriptResult
 from lightningrl.sandbox.pool import JailPool
 from lightningrl.sandbox.process import Jail
-from lightningrl.sandbox.run import START_LIMIT_S, Run
+from lightningrl.sandbox.run import START_LIMIT_S, ProgramRun
 from lightningrl.sandbox.start import next_uid
 
 Result = TypeVar("Result")
@@ -91,13 +91,13 @@ def running(
     make: Callable[[Jail], bytes],
     pool: JailPool | None = None,
     stays_open: bool = False,
-) -> Iterator[Run]:
+) -> Iterator[ProgramRun]:
     """Yields a program that is about to begin in a jail (its line `ready` has arrived); `make` builds the request.
 
     Without a pool the jail is fresh and ends with the context. A jail of a pool may run other programs before and after
-    this one: `seccomp.plain_filter` then restricts the program (see `Run.was_refused`), and the jail returns to the
-    pool only if the program ended by itself, completed its request within the limits (`Run.is_ordinary`) or was
-    refused, and left nothing behind. Raises SandboxUnavailable when the jail does not start; a used jail is first
+    this one: `seccomp.plain_filter` then restricts the program (see `ProgramRun.was_refused`), and the jail returns to
+    the pool only if the program ended by itself, completed its request within the limits (`ProgramRun.is_ordinary`) or
+    was refused, and left nothing behind. Raises SandboxUnavailable when the jail does not start; a used jail is first
     replaced.
     """
     jail = pool.take(name, limits) if pool is not None else None
@@ -106,7 +106,7 @@ def running(
         while run is None:
             is_fresh, jail = jail is None, jail or Jail(name, level, limits)
             program_filter = b"" if pool is None else _plain_filter()
-            run = Run(jail, make(jail), limits, program_filter=program_filter, stays_open=stays_open)
+            run = ProgramRun(jail, make(jail), limits, program_filter=program_filter, stays_open=stays_open)
             if not run.begin():
                 run.close()
                 error_output = jail.end()
@@ -139,7 +139,7 @@ def _start_error(name: str, level: Level, jail: Jail, error_output: str) -> Sand
     )
 
 
-def describe_ending(run: Run, limits: Limits) -> tuple[JailStatus, str]:
+def describe_ending(run: ProgramRun, limits: Limits) -> tuple[JailStatus, str]:
     """Returns the status and a readable reason when a program ended before it had answered."""
     if run.ending == "output_limit":
         return "output_limit", f"printed more than {limits.output_bytes} bytes"
@@ -150,7 +150,7 @@ def describe_ending(run: Run, limits: Limits) -> tuple[JailStatus, str]:
     return "crashed", "the process ended before it had answered every call"
 
 
-def _status(run: Run, is_complete: bool, broken: ValueError | None, limits: Limits) -> tuple[JailStatus, str]:
+def _status(run: ProgramRun, is_complete: bool, broken: ValueError | None, limits: Limits) -> tuple[JailStatus, str]:
     if run.ending in ("output_limit", "reply_limit"):
         return describe_ending(run, limits)
     if isinstance(broken, codec.TooLarge):

@@ -16,7 +16,7 @@ from harness import HONEST
 from lightningrl.sandbox import session
 from lightningrl.sandbox.jail import JailPool, Limits, run_calls
 from lightningrl.sandbox.levels import make_level
-from lightningrl.sandbox.run import Run
+from lightningrl.sandbox.run import ProgramRun
 
 REFUSED = {
     "leave a file": "open('left', 'w').close()",
@@ -232,7 +232,7 @@ def _is_found(title: str, level: str, jails: JailPool) -> None:
     assert not program.leaves_clean or has_failed or is_harmless, (program.ended, program.reply)
 
 
-def attempt(body: str, level: str, jails: JailPool) -> Run:
+def attempt(body: str, level: str, jails: JailPool) -> ProgramRun:
     """Runs one attack in a jail of the pool, without a second run in its own jail."""
     limits = Limits(wall_s=20)
     make = functools.partial(

@@ -299,7 +299,7 @@ def test_answers_are_read_strictly(title):
 def test_an_end_and_output_that_arrive_together_are_both_read():
     """All channels are ready at the first look: reading the end empties the others, which are then read again."""
     jail = FakeJail()
-    with contextlib.closing(run.Run(jail, b"\n", Limits())) as program:  # type: ignore[arg-type]
+    with contextlib.closing(run.ProgramRun(jail, b"\n", Limits())) as program:  # type: ignore[arg-type]
         _, reply, output = jail.descriptors
         os.write(reply, b'{"ready":1}\n{"call":0,"value":1}\n')
         os.write(output, b"x")

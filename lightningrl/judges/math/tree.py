@@ -57,15 +57,15 @@ def read(text: str) -> Node | None:
     >>> read("2+x").kind, read(r"1\frac{1}{2}").number, read("x=2")
     ('sum', Fraction(3, 2), None)
     """
-    reader = _Reader(text)
+    parser = _Parser(text)
     try:
-        tree = reader.sum()
+        tree = parser.sum()
     except (_Unread, RecursionError):
         return None
-    return tree if reader.place == len(reader.tokens) else None
+    return tree if parser.place == len(parser.tokens) else None
 
 
-class _Reader:
+class _Parser:
     """A recursive descent parser; blanks only separate tokens, but `30 6` is not a number."""
 
     def __init__(self, text: str) -> None:
