@@ -32,7 +32,7 @@ wildcard_constraints:
     parts="[0-9]+",
 
 
-for each in THIS.rules:
+for each in THIS:
 
     rule:
         name:
@@ -57,7 +57,7 @@ for each in THIS.rules:
             "{params.command}"
 
 
-for target, files in THIS.rules.targets().items():
+for target, files in THIS.targets().items():
 
     rule:
         name:
@@ -70,9 +70,9 @@ for target, files in THIS.rules.targets().items():
 rule all:
     default_target: True
     input:
-        files_of(THIS.rules.plan.release),
+        files_of(THIS.plan.release),
     localrule: True
 
 
 onsuccess:
-    show_results(THIS.rules.plan, THIS.rules.config, Path(workflow.basedir).resolve())
+    show_results(THIS.plan, THIS.config, Path(workflow.basedir).resolve())

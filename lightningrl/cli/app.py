@@ -32,7 +32,7 @@ from lightningrl.cli.stages import (
     MaxMinutes,
     Name,
     Verbs,
-    add_stage_verbs,
+    add_stage_verb,
     make_stage,
     stage_command,
     stages,
@@ -66,7 +66,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-add_stage_verbs(app, apart="evaluate")
+for _kind in KINDS.values():
+    if _kind.name != "evaluate":
+        add_stage_verb(app, _kind)
 _evaluate = stage_command(KINDS["evaluate"])
 
 

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from lightningrl.cli.errors import user_errors
 from lightningrl.cli.pin import note_pins
-from lightningrl.pipeline.kinds import KINDS, Kind, kinds_of
+from lightningrl.pipeline.kinds import Kind, kinds_of
 
 Config = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
 Name = Annotated[str | None, typer.Option("--name", help="Which stage of this kind; `lightningrl stages` lists them.")]
@@ -90,13 +90,6 @@ def add_stage_verb(app: typer.Typer, kind: Kind) -> None:
     ) -> None:
         with user_errors():
             make_stage(kind.name, config, name, key, max_minutes)
-
-
-def add_stage_verbs(app: typer.Typer, apart: str) -> None:
-    """Adds the verbs of all kinds of the package but the one that has more to it than a stage."""
-    for kind in KINDS.values():
-        if kind.name != apart:
-            add_stage_verb(app, kind)
 
 
 def make_stage(

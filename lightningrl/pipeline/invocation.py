@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, MutableMapping
-from dataclasses import dataclass
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,7 @@ from lightningrl.pipeline.snakemake import forget_interrupted_jobs, protect_resu
 ENVIRONMENTS = Path("workflow/envs")
 
 
-@dataclass(frozen=True)
-class Invocation:
-    """An experiment as one Snakemake sees it."""
-
-    rules: Rules
-    conda: str
-    """The file of the environment that `--sdm conda` makes."""
-    image: str
-    """The image in which `--sdm apptainer` runs jobs; empty without."""
-
-
-def begin(workflow: Any) -> Invocation:
+def begin(workflow: Any) -> Rules:
     """Reads the experiment and prepares Snakemake for it; called whenever the Snakefile is read, in jobs too.
 
     Raises WorkflowError for a config, an option or a results folder that cannot be used.
@@ -59,13 +47,16 @@ def begin(workflow: Any) -> Invocation:
     protect_results()
     if workflow.is_main_process:
         forget_interrupted_jobs()
-        refuse_deleting(sys.argv)
+        if any(word.startswith("--delete-a") for word in sys.argv):
+            raise WorkflowError(
+                "results are removed by `lightningrl results --prune` alone, which knows what they are for"
+            )
     cuda = "-cuda" if planned.experiment.resources.device == "cuda" else ""
     conda = str(root / ENVIRONMENTS / f"lightningrl{cuda}.yaml")
-    return Invocation(Rules(planned, config, start_of_jobs(bool(deployment)), workflow), conda, image)
+    return Rules(planned, config, python_of_jobs(bool(deployment)), workflow, conda, image)
 
 
-def start_of_jobs(is_deployed: bool) -> str:
+def python_of_jobs(is_deployed: bool) -> str:
     """Returns the words of a shell that start a job's Python: this process's, or that of an environment.
 
     `exec`: signals of a time limit or a preemption reach the stage, not a shell around it that would die of them at
@@ -102,12 +93,6 @@ def experiment_asked_for(folder: Path, words: list[str]) -> Path:
     if len(asked) > 1:
         raise WorkflowError(f"one experiment at a time: found {' and '.join(sorted(asked))}")
     return known[asked.pop() if asked else "config"]
-
-
-def refuse_deleting(words: Iterable[str]) -> None:
-    """Raises WorkflowError where Snakemake is asked to delete results."""
-    if any(word.startswith("--delete-a") for word in words):
-        raise WorkflowError("results are removed by `lightningrl results --prune` alone, which knows what they are for")
 
 
 def _image(root: Path, config: Path, planned: Plan, deployment: set[str]) -> str:

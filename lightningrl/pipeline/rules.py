@@ -19,7 +19,7 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 from snakemake.io import ancient, is_flagged, report
 
-from lightningrl.config.report import Job
+from lightningrl.config.report import Job, Resources
 from lightningrl.pipeline.kinds import Kind
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.sharded_evaluation import marker, marker_file
@@ -35,27 +35,36 @@ class Rule:
     inputs: Callable[[Any], list[Any]]
     outputs: list[Any]
     log: str
-    """The file of what a stage's last start said; `<name>-<key>.log` beside it has all starts."""
     benchmark: str
-    """The file of seconds, memory and CPU of the job, as Snakemake measures them."""
     is_local: bool
-    """It runs beside Snakemake, never as a job of a cluster."""
     threads: int | Callable[[Any], int]
     resources: Mapping[str, Callable[..., Any]]
     command: Callable[[Any, Any], str]
-    """From wildcards and resources to the command line, which is all that a rule runs."""
 
 
+@dataclass(frozen=True)
 class Rules:
-    """The rules and targets of an experiment.
+    """The rules and targets of an experiment, and where their jobs run."""
 
-    config: the experiment's file, as an absolute path. run: the words of a shell that start Python, without `-m`.
-    workflow: Snakemake's own, whose settings are known only when the DAG is built.
-    """
+    plan: Plan
+    config: Path
+    """The experiment's file, an absolute path."""
+    python: str
+    """The words of a shell that start a job's Python."""
+    workflow: Any
+    """Snakemake's own object, whose settings are known only when the DAG is built."""
+    conda: str = ""
+    """The file of the environment that `--sdm conda` makes."""
+    image: str = ""
+    """The image in which `--sdm apptainer` runs jobs; empty without."""
 
-    def __init__(self, plan: Plan, config: Path, run: str, workflow: Any) -> None:
-        self.plan, self.config, self.run, self.workflow = plan, config, run, workflow
-        self.experiment, self.resources = plan.experiment.experiment, plan.experiment.resources
+    @property
+    def experiment(self) -> str:
+        return self.plan.experiment.experiment
+
+    @property
+    def resources(self) -> Resources:
+        return self.plan.experiment.resources
 
     def __iter__(self) -> Iterator[Rule]:
         for kind in self.plan.kinds.values():
@@ -182,7 +191,7 @@ class Rules:
     def _start(self, kind: Kind, stage: Stage) -> str:
         """Returns how a stage is started: alone, or as so many processes of one node as it has GPUs."""
         count = self.resources.processes(stage.size) if kind.launched else 1
-        return self.run + (f" -m torch.distributed.run --standalone --nproc-per-node {count}" if count > 1 else "")
+        return self.python + (f" -m torch.distributed.run --standalone --nproc-per-node {count}" if count > 1 else "")
 
     def _until(self, kind: Kind, resources: Any) -> str:
         """Returns, in a cluster's job, the option with which a stage saves and ends by itself before the time limit.

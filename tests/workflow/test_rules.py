@@ -14,7 +14,7 @@ from lightningrl.config.describe import describe
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.config.report import Resources
 from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.pipeline.invocation import config_file, experiment_asked_for, show_to_containers, start_of_jobs
+from lightningrl.pipeline.invocation import config_file, experiment_asked_for, python_of_jobs, show_to_containers
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import plan
 from lightningrl.pipeline.rules import Rule, Rules
@@ -176,8 +176,8 @@ def test_jobs_of_a_cluster_find_the_experiment_of_the_main_process(monkeypatch: 
 
 
 def test_a_job_of_an_environment_ignores_the_users_own_packages() -> None:
-    assert start_of_jobs(True) == "exec env PYTHONNOUSERSITE=1 python"
-    assert start_of_jobs(False).startswith("exec /")
+    assert python_of_jobs(True) == "exec env PYTHONNOUSERSITE=1 python"
+    assert python_of_jobs(False).startswith("exec /")
 
 
 def test_a_container_sees_each_path_once(tmp_path: Path) -> None:
