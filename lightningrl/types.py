@@ -184,7 +184,7 @@ class EvalRecord:
     threshold: float
     """The selector's tau; the parameter that is swept."""
     prompt_sha256: str
-    """Of the prompt's token ids."""
+    """The hash of the prompt's token ids."""
     response: str
     """The response's text up to the first stop token, special tokens removed: what the judge saw."""
     extracted: str | None

@@ -47,10 +47,10 @@ class Base(Section):
     mask_token_id: int = Field(ge=0)
     """The token that stands for a masked position; the tokenizer's mask token must be the same."""
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    """Of the checkpoint's files, as `checkpoint.json` of an earlier import says it. Given, other files are refused, and
-    it does not matter whether a folder or the hub has them."""
+    """The hash of the checkpoint's files, as `checkpoint.json` of an earlier import says it. Where it is given, other
+    files are refused, and it does not matter whether a folder or the hub has them."""
     size: str | None = Field(None, pattern=r"^[a-z0-9.]+$")
-    """Of the model, like `8b`: what its jobs are sized by (`resources.jobs`). Empty: what its name says."""
+    """The model's size, like `8b`, by which its jobs are sized (`resources.jobs`). Empty: what its name says."""
     published: str = ""
     """The row of the published tables that it stands for, like `SDAR-8B-b32`; empty: none."""
 

@@ -38,7 +38,7 @@ class Experiment(Section):
     experiment: str = Field(pattern=NAME)
     """Names the results folder."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Of data, weights and draws."""
+    """The key of all random draws: data, first weights, responses."""
     plugins: list[str] = []
     """Modules of other packages that add names to the registries, by their attribute `MEMBERS`: a mapping of kinds
     (`selector`, `benchmark`, `quantizer`, ..., and `stage` for kinds of stages) to mappings of names to

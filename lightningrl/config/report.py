@@ -42,11 +42,11 @@ class Job(Section):
     """What a job of a rule asks of a cluster; one node."""
 
     gpus: int = Field(0, ge=0)
-    """Of one node. A training has one process on each, but where `train_processes` says otherwise."""
+    """GPUs of one node. A training has one process on each, but where `train_processes` says otherwise."""
     cpus: int = Field(1, gt=0)
     memory_gb: float = Field(4.0, gt=0)
-    """Of the node's memory, not the GPUs', in 10^9 bytes. A second attempt asks for 1.5 times as much, later ones for
-    twice: ask for at most half of what a node has."""
+    """The node's memory that a job asks for, not the GPUs', in 10^9 bytes. A second attempt asks for 1.5 times as much,
+    later ones for twice: ask for at most half of what a node has."""
     hours: float = Field(1.0, gt=0)
     """Time limit. Shortly before it a training, pre-training or evaluation saves; the next attempt goes on."""
 
@@ -111,7 +111,7 @@ class Resources(Section):
         return self.jobs.get(f"{rule}/{size}") or self.jobs.get(rule) or Job()
 
     def processes(self, size: str = "") -> int:
-        """Of a training from a model of this size.
+        """Returns the number of processes of a training from a model of this size.
 
         >>> jobs = {"train": Job(gpus=8)}
         >>> Resources(jobs=jobs).processes(), Resources(jobs=jobs, train_processes=2).processes()

@@ -88,7 +88,7 @@ class Run(Section):
     evaluate_on: list[str] = []
     """Benchmarks whose problems it is evaluated on; empty: the one it is trained on, if that has any."""
     seed: int = Field(0, ge=0, lt=100_000)
-    """Of this run's data order and draws, beside the experiment's seed."""
+    """The key of this run's data order and draws, beside the experiment's seed."""
     seeds: list[int] = []
     """Instead of `seed`: a run for each of these, called `<name>-<seed>`; `match_compute` then means the matched run of
     the same seed, where that has seeds too."""
@@ -105,7 +105,7 @@ class Run(Section):
     max_rounds: int = Field(4, gt=0)
     """Rollout rounds a step at most, until `prompts` groups pass the filter (the paper resamples until full)."""
     temperature: float = Field(1.0, gt=0)
-    """Of rollouts."""
+    """The temperature of rollouts."""
     threshold: float = 0.9
     """The selector's parameter in rollouts and validation; for `threshold` within (0, 1)."""
     rollout_thresholds: list[float] = []
@@ -125,7 +125,7 @@ class Run(Section):
     several forwards, its clean tokens in each (at least one noisy block a forward); changes memory and speed, and what
     is counted as computed, not results (beyond rounding)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of forwards; master weights, gradients and optimiser states are float32 always."""
+    """The precision of forwards; master weights, gradients and optimiser states are float32 always."""
     validate_every: int = Field(10, gt=0)
     """Steps between two validations."""
     accuracy_tolerance_pct: float = Field(1.0, ge=0)

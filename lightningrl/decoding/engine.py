@@ -69,7 +69,7 @@ class BlockDecoder:
 
     @property
     def page_bytes(self) -> int:
-        """Of one page, keys and values of all layers."""
+        """The bytes of one page, keys and values of all layers."""
         config, weight = self.model.config, self.model.lm_head.weight
         numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
         return numbers * self.page_tokens * weight.element_size()

@@ -35,7 +35,7 @@ class Forward:
 
     parts: tuple[Part, ...]
     seconds: float
-    """Of the engine's turn: the forward, the draws, the bookkeeping."""
+    """Seconds of the engine's turn: the forward, the draws, the bookkeeping."""
 
     @property
     def positions(self) -> int:

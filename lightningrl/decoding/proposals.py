@@ -19,7 +19,7 @@ class OpenPositions:
     confidence_BK: Tensor
     """Probability of the drawn token at the decoding temperature (1 when greedy), before top-k and top-p."""
     entropy_BK: Tensor
-    """Of the whole distribution, nats."""
+    """The entropy of the whole distribution, nats."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -154,7 +154,7 @@ class DecodeResult:
     """What became of one request: a trajectory, or the reason why there is none."""
 
     index: int
-    """Of the request among those given."""
+    """The index of the request among those given."""
     request: Request
     trajectory: Trajectory | None = None
     error: DecodeError | None = None
@@ -165,14 +165,14 @@ class Observation:
     """All open positions of one forward, before what was chosen is written; n of them, over all rows."""
 
     index_n: np.ndarray
-    """Of the request among those given."""
+    """The index of the request among those given."""
     forward_n: np.ndarray
     """The row's denoise forward, from 1."""
     position_n: np.ndarray
     """Absolute, from the first prompt token."""
     token_n: np.ndarray
     logp_n: np.ndarray
-    """Of the drawn token, nats."""
+    """The log-probability of the drawn token, nats."""
     entropy_n: np.ndarray
     chosen_n: np.ndarray
     """bool: revealed by this forward."""

@@ -44,7 +44,7 @@ class QueuedRequest:
     canvas: Canvas
     saved: dict[str, np.ndarray] | None = None
     pending: bool = False
-    """Of a saved row: its last finished block was not committed yet."""
+    """The last finished block of a saved row was not committed yet."""
 
     @property
     def end(self) -> int:

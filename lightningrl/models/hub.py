@@ -43,7 +43,7 @@ class Found:
 
     @property
     def sha256(self) -> str:
-        """Of all: a hash over names and hashes, the same wherever the files are."""
+        """One hash for all files, over names and hashes, the same wherever the files are."""
         return sha256_text(canonical_json({name: digest for name, (digest, _) in self.files.items()}))
 
 

@@ -41,7 +41,7 @@ class Intervals:
     past_from: np.ndarray
     past_to: np.ndarray
     own_from: np.ndarray
-    """Of a copy's positions; own_from = own_to = 0 for clean ones."""
+    """The interval of a copy's own positions; own_from = own_to = 0 for clean ones."""
     own_to: np.ndarray
 
 
@@ -77,7 +77,7 @@ class Run:
     """Neighbouring segments that are padded to one shape, `[clean | copies]` each."""
 
     start: int
-    """Of the padded row."""
+    """The first position in the padded row."""
     segments: tuple[Segment, ...]
     clean: int
     copies: int

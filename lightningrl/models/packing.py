@@ -76,7 +76,7 @@ class Packed:
     layout: PackedLayout
     ids_1Q: Tensor
     positions_1Q: Tensor
-    """Of each token in its own sequence."""
+    """The position of each token in its own sequence."""
     at_n: Tensor
     """Scored positions, as indices into the forward."""
     target_n: Tensor

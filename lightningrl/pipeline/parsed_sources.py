@@ -38,7 +38,7 @@ class Parsed:
     """
 
     sha256: str
-    """Of the normalised text."""
+    """The hash of the normalised text."""
     is_empty: bool
     """Nothing but comments, docstrings and blank lines."""
     imports: tuple[tuple[int, str, tuple[str, ...]], ...]

@@ -47,7 +47,7 @@ class Stage:
     is_open: bool = False
     """It writes more final files than `files`, which only its inputs tell: a checkpoint's shards."""
     size: str = ""
-    """Of the model that it computes with, like `8b`, where known: what its job asks for; not part of the key."""
+    """The size of the model that it computes with, like `8b`, where known; its job is sized by it, its key is not."""
     pin: str | None = None
     """The digest that stands in the key for today's code: see `pipeline.pin`."""
     package: Sources = field(default_factory=Sources, compare=False, repr=False)
@@ -150,11 +150,11 @@ class Stage:
 
     @property
     def log(self) -> Path:
-        """Of all its starts."""
+        """The log of all its starts."""
         return log_of(self.experiment, self.kind, self.name, self.key)
 
     def last_log(self, part: tuple[int, int] | None = None) -> Path:
-        """Of its last start; of a part of an evaluation, 2 of 8, the last start of that."""
+        """The log of its last start, or of the last start of a part of an evaluation, such as (2, 8)."""
         return last_log_of(self.log, part)
 
     @property
@@ -179,8 +179,11 @@ def last_log_of(log: Path, part: tuple[int, int] | tuple[str, str] | None = None
 
 
 def cache_key(preimage: Mapping[str, Any], live: str) -> str:
-    """Of a stage's cache. live: digest of the code that fills it; where that is not the key's, under a pin, it counts,
-    so that nobody else reads what it left."""
+    """Returns the key of a stage's cache.
+
+    live: the digest of the code that fills it. Where that is not the code in the key, under a pin, it counts too, so
+    that nobody else reads what it left.
+    """
     science = {role: value for role, value in preimage["science"].items() if role != "sweep"}
     other = {} if live == preimage["code"] else {"live": live}
     return _key({**preimage, "science": science, **other})

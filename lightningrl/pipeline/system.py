@@ -54,7 +54,7 @@ def _git(*arguments: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that results depend on, where installed."""
+    """Returns the versions of the packages that results depend on, where they are installed."""
     found = {}
     for name in PACKAGES:
         try:

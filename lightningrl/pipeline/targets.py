@@ -24,11 +24,14 @@ class Target:
     evaluations: int
     """Sweeps of a policy over a benchmark."""
     gpu_hours: float
-    """Of both, from `Estimate`; supervised controls are not estimated and count nothing."""
+    """GPU-hours of both, from `Estimate`; supervised controls are not estimated and count nothing."""
 
 
 def targets(plan: Plan, estimate: Mapping[str, Any]) -> list[Target]:
-    """Of each table and figure, and of `all`; `estimate` is what `Estimate.to_json` gives for the same experiment."""
+    """Returns a target for each table and figure, and `all`.
+
+    `estimate` is what `Estimate.to_json` gives for the same experiment.
+    """
     drawn = [stage for stage in plan if stage.kind in ("table", "figure")]
     found = [_target(stage.target, stage, estimate) for stage in drawn]
     return [*found, _target("all", plan.release, estimate)]

@@ -30,7 +30,7 @@ class Calibration:
 
     sequences: Sequence[CalibrationSequence] = field(default=())
     seed: int = 0
-    """Of whatever the quantizer draws."""
+    """The seed of whatever the quantizer draws."""
 
 
 class Quantizer(Protocol):

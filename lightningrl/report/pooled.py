@@ -50,7 +50,7 @@ Numbers = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def _single(run: ProblemSums, weights_RN: np.ndarray) -> Numbers:
-    """Of one run."""
+    """What one run adds up to."""
 
     def ratio(above_TN: np.ndarray, below_TN: np.ndarray, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         return factor * above_TN.sum(1) / below_TN.sum(1), factor * pooled_ratio(above_TN, below_TN, weights_RN)

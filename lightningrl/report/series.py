@@ -37,7 +37,7 @@ SPEED_COLUMNS = (
     "seconds", "tokens_per_second", "tokens_per_second_low", "tokens_per_second_high", "device", "dtype", "threshold",
     "max_new_tokens",
 )  # fmt: skip
-"""Of `speed.json`, with the policy's role and row; the interval is 95 % over repeats."""
+"""The columns of `speed.json`, with the policy's role and row; the interval is 95 % over repeats."""
 
 
 def curves(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

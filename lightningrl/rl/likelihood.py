@@ -138,7 +138,7 @@ class ActionIndex:
 def index_actions(
     trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> ActionIndex:
-    """Of the trajectories in these states, or in some of them; on the CPU."""
+    """Returns the index of the trajectories' actions in these states, or in some of them; on the CPU."""
     row_n, state_n, position_n = [], [], []
     for number, trajectory in enumerate(trajectories):
         whole = trajectory_row(trajectory, 0, states)

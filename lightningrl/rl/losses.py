@@ -48,7 +48,7 @@ class Weights:
     kl: float
     nll: float
     reduction: str = "seq-tok-tok"
-    """Of the policy, KL and NLL terms."""
+    """The reductions of the policy, KL and NLL terms."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,7 @@ class Actions:
     old_logp_n: Tensor
     """At the rollout, nats."""
     ref_logp_n: Tensor
-    """Of the policy that the KL term holds to, nats."""
+    """Log-probabilities under the policy that the KL term holds to, nats."""
     advantage_n: Tensor
     length_n: Tensor
     """Response tokens of the action's trajectory."""

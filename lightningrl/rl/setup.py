@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class TrainSetup:
-    """Of one run, in each of its processes."""
+    """What one run trains with, in each of its processes."""
 
     run: Run
     seed: int

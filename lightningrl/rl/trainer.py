@@ -269,7 +269,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _peak_memory_bytes(device: torch.device) -> int:
-    """Of this process so far: on its device, or resident."""
+    """Returns the most bytes that this process has had so far, on its device or resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

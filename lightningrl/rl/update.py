@@ -37,7 +37,7 @@ class MicroBatch:
     old_logp_n: Tensor
     """At the rollout, nats."""
     ref_logp_n: Tensor
-    """Of the policy that the KL term holds to, nats."""
+    """Log-probabilities under the policy that the KL term holds to, nats."""
     advantage_n: Tensor
     weight: float = 1.0
     """0: a repeat, so that every process has equally many forwards; it counts for nothing."""
@@ -64,9 +64,9 @@ class Batch:
     first: list[Trajectory]
     """The cheapest, as many as are in a micro-batch at most: the same in every process."""
     forwards: list[MicroBatchPlan]
-    """Of all processes, dealt out in turns; repeats of weight 0 not among them."""
+    """The forwards of all processes, dealt out in turns, without repeats of weight 0."""
     advantage_B: np.ndarray
-    """Of all its trajectories, as the algorithm estimates them before any value model."""
+    """The advantages of all its trajectories, before any value model."""
 
     @property
     def positions(self) -> int:

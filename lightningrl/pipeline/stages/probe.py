@@ -66,7 +66,7 @@ def _requests(context: StageContext, tokenizer: Any, examples: Sequence[Example]
 
 
 def _classes(tokenizer: Any, examples: Sequence[Example], trajectories: Sequence[Trajectory]) -> Iterator[Row]:
-    """Of each class of tokens: the share revealed with at least one other, how many a forward, how sure."""
+    """Yields for each class of tokens the share revealed with at least one other, how many a forward, how sure."""
     kinds, company, confidence = list[str](), list[np.ndarray](), list[np.ndarray]()
     for example, trajectory in zip(examples, trajectories, strict=True):
         ids = trajectory.response_ids.tolist()
