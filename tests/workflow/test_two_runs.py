@@ -35,18 +35,19 @@ CONFIG = "config/every-kind.yaml"
 EVERY_KIND = """
 extends: nano.yaml
 checkpoints: [{name: other, checkpoint: other, block_size: 4, mask_token_id: 259, published: SDAR-8B-b32}]
+systems: [{name: rounded, policy: base, quantizer: {name: rtn}, evaluate_on: [gsm-mini]}]
 speed: {benchmarks: [gsm-mini]}
 report: {bootstrap: 100, replays: [lightningrl], probes: [base, lightningrl], tables: [main, frontier, table7]}
 """
 ONE_OF_EACH = (
     ("data", "code-mini"), ("selfcheck", "gsm-mini"), ("tokenizer", "tokenizer"), ("pretrain", "base"),
-    ("checkpoint", "other"), ("train", "grpo-traj"), ("evaluate", "base/gsm-mini"), ("speed", "other/gsm-mini"),
-    ("probe", "base/gsm-mini"), ("collect", "frontier"), ("table", "main"), ("figure", "frontier"),
-    ("replay", "lightningrl"), ("release", "release"),
+    ("checkpoint", "other"), ("train", "grpo-traj"), ("quantize", "rounded"), ("evaluate", "base/gsm-mini"),
+    ("speed", "other/gsm-mini"), ("probe", "base/gsm-mini"), ("collect", "frontier"), ("table", "main"),
+    ("figure", "frontier"), ("replay", "lightningrl"), ("release", "release"),
 )  # fmt: skip
 LEVELS = {
     "policies": (("train", "grpo-traj"), ("evaluate", "base/gsm-mini"), ("probe", "base/gsm-mini"),
-                 ("speed", "other/gsm-mini"), ("replay", "lightningrl")),
+                 ("speed", "other/gsm-mini"), ("quantize", "rounded"), ("replay", "lightningrl")),
     "report": (("table", "main"), ("figure", "frontier")),
     "data": (("data", "code-mini"),),
     "problems": (("selfcheck", "gsm-mini"), ("tokenizer", "tokenizer")),
