@@ -106,7 +106,8 @@ def kill_while_working(checkout: Checkout, kind: str, rows: int, then_s: float) 
     before = {path: lines(path) for path in results.glob(f"{kind}/**/timing.jsonl")}
 
     def at_work() -> list[Path]:
-        found = results.glob(f"{kind}/**/state/timing.jsonl")
+        # Not `**`: it would look into states that are being renamed.
+        found = [path for depth in ("*", "*/*") for path in results.glob(f"{kind}/{depth}/state/timing.jsonl")]
         return [path for path in found if lines(path) - before.get(path, 0) >= rows and not is_finished(path)]
 
     with open(checkout.path("kill.log"), "ab") as log:
