@@ -164,7 +164,7 @@ def test_results_without_a_release_says_what_to_run():
 def test_config_help_has_type_default_limits_and_docstring():
     shown = run("config-help", "runs.temperature").stdout.splitlines()
     assert shown[0] == "runs.temperature: float (> 0), default: 1.0"
-    assert shown[1].strip() == "Of rollouts."
+    assert shown[1].strip() == "The temperature of rollouts."
 
 
 def test_config_help_of_a_section_lists_what_is_below():
