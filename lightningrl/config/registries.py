@@ -25,7 +25,7 @@ REGISTRIES = {
     "table": "lightningrl.report.registry:TABLES",
     "figure": "lightningrl.report.registry:FIGURES",
 }
-"""What is chosen by name -> the registry that has the names."""
+"""The registry of each kind of part that a config chooses by name."""
 DECODER = ("selector", "ranking", "schedule", "stop")
 """The pieces of a decoder: each is a registry above and a key of the config's `decoding`."""
 PLUGGED = (*REGISTRIES, "stage")

@@ -10,7 +10,7 @@ from lightningrl.config.section import Section
 
 
 class Report(Section):
-    """What is drawn, and how intervals are computed."""
+    """The tables and figures of an experiment, and how their intervals are computed."""
 
     bootstrap: int = Field(1000, gt=0)
     """Replicates of the bootstrap over problems."""

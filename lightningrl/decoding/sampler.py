@@ -25,7 +25,7 @@ CHUNK_LOGITS = 1 << 25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """What is to be drawn: n open positions, row after row."""
+    """The n open positions at which tokens are to be drawn, row after row."""
 
     hidden_nH: Tensor
     key_n: np.ndarray

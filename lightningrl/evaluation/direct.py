@@ -26,7 +26,7 @@ from lightningrl.utils import files
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """What is evaluated, beside the model and the decoding policy."""
+    """The problems, samples and splits of an evaluation without an experiment."""
 
     benchmark: Benchmark
     examples: Sequence[Example]

@@ -20,7 +20,7 @@ ANSWERS: Mapping[str, Callable[[Example], str | None]] = {
     "empty": lambda example: "",
     "exit": lambda example: ("" if example.messages[-1]["role"] == "assistant" else "```python") + f"{EXIT}```",
 }
-"""What is judged: name -> response to an example; None where the benchmark has no such response."""
+"""The responses that a self-check has judged: a function of the example by name; None where a benchmark has none."""
 SHOWN = 5
 
 

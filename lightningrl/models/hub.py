@@ -19,7 +19,7 @@ from lightningrl.utils.files import canonical_json, sha256_file, sha256_text
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 PATTERNS = ("config.json", *WEIGHTS, *TOKENIZER_FILES)
-"""What is taken of a folder or repository."""
+"""The files that are taken from a folder or repository."""
 
 
 @dataclass(frozen=True, slots=True)

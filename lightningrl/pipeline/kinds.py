@@ -52,7 +52,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is the same for all stages of one kind."""
+    """A kind of stage: the facts that all its stages share."""
 
     name: str
     """The verb of the command line, Snakemake's rule, and the folder below `results/<experiment>/`."""

@@ -30,7 +30,7 @@ PROBLEMS = 300
 """The assumed size of a split whose size is not known."""
 HOUR_S = 3600.0
 COUNTS = ("parameters", "trunk_matrices", "head_parameters", "layer_activations", "kv_numbers")
-"""What is told of a model beside its shape."""
+"""The names of the counts that an estimate shows of a model beside its shape."""
 
 
 @dataclass(frozen=True, slots=True)
