@@ -40,10 +40,9 @@ def main(config: Path, seed: int, table: Path) -> None:
     own.write_text(f"extends: {config.resolve()}\nseed: {seed}\n")
     snakemake = [sys.executable, "-m", "snakemake", "--cores", "2", "--ignore-incomplete", "--nolock"]
     files = ["--quiet", "rules", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(own)]
-    subprocess.run([*snakemake, *files], check=True)
+    subprocess.run([*snakemake, "collect_frontier", *files], check=True)
     found = plan(load(own))
-    collected = Path(json.loads(found.release.manifest.read_text())["inputs"]["collect"]["folder"])
-    rows = _read(collected / "headline.csv")
+    rows = _read(found.stage("collect", "frontier").folder / "headline.csv")
     rows = rows[[pair not in there for pair in zip(rows.policy, rows.benchmark, strict=True)]]
     rows.insert(0, "seed", str(seed))
     rows["chosen_step"] = [_chosen(found, policy) for policy in rows.policy]
