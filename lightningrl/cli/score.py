@@ -150,8 +150,7 @@ def compare(
     """
     with user_errors(resumes=False):
         from lightningrl.errors import StageError
-        from lightningrl.report.comparison import tpf_difference
-        from lightningrl.report.frontier import Evaluation, collect
+        from lightningrl.report.frontier import Evaluation, Group, collect
         from lightningrl.types import EvalRecord
         from lightningrl.utils.files import read_jsonl
 
@@ -171,8 +170,9 @@ def compare(
             evaluations.append(Evaluation(names[number], role, "", benchmark, records, names[0]))
         limits = None if y_max is None else {benchmark: y_max}
         table = collect(evaluations, "compare", threshold, bootstrap, seed, limits).headline
-        for row, evaluation in zip(table.to_dict("records"), evaluations, strict=True):
-            faster = tpf_difference(evaluation, evaluations[0], threshold, bootstrap, seed)
+        group = Group(evaluations, threshold, bootstrap, seed)
+        for row in table.to_dict("records"):
+            faster = group.difference("tokens_TN", "forwards_TN", row["policy"], names[0])
             _compare_line(row, faster if has_counts else None)
         if not has_counts:
             typer.echo("note: no TPF and no AUP: there are records without counts of tokens and forwards")

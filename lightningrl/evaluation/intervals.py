@@ -12,7 +12,7 @@ Simulated (`tests/evaluation/test_coverage.py`), intervals of accuracy, TPF and 
 to 99 % of draws. Those of AUP are a little narrow where a curve comes close to the limit at which points are dropped:
 they hold it in 92 to 97 %.
 
-Shapes: N problems, T thresholds, R bootstrap replicates. Not done here: reading records (`metrics`), AUP (`aup`).
+Shapes: N problems, T thresholds, R bootstrap replicates.
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ class ConfidenceInterval(NamedTuple):
 
     low: float
     high: float
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def minus(self, constant: float) -> Estimate:
+        return Estimate(*(each - constant for each in self))
 
 
 @lru_cache(maxsize=4)
@@ -59,39 +70,34 @@ def percentile_interval(replicates_R: np.ndarray) -> ConfidenceInterval:
     return ConfidenceInterval(float(low), float(high))
 
 
+def triple(name: str) -> tuple[str, str, str]:
+    """Returns the names of the columns that hold a number and its interval.
+
+    >>> triple("tpf")
+    ('tpf', 'tpf_low', 'tpf_high')
+    """
+    return name, f"{name}_low", f"{name}_high"
+
+
+def with_interval(name: str, value: float, replicates_R: np.ndarray) -> dict[str, float]:
+    """Returns the value under its name, and the 95 % interval of its bootstrap replicates."""
+    return dict(zip(triple(name), (float(value), *percentile_interval(replicates_R)), strict=True))
+
+
 def pooled_ratio(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
     """Returns [R] the ratio of sums in each replicate; with [T, N] sums, [R, T]."""
     return (weights_RN @ np.asarray(numerator_N, float).T) / (weights_RN @ np.asarray(denominator_N, float).T)
 
 
-def ratio_interval(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> ConfidenceInterval:
-    """Returns the interval of a ratio of sums (TPF: tokens over forwards) by bootstrap over problems."""
-    return percentile_interval(pooled_ratio(numerator_N, denominator_N, weights_RN))
+Sums = tuple[np.ndarray, np.ndarray]
+"""([N], [N]): what is above and below the line of a ratio of sums; index n is the same problem everywhere."""
 
 
-def paired_ratio_difference(
-    numerator_N: np.ndarray,
-    denominator_N: np.ndarray,
-    base_numerator_N: np.ndarray,
-    base_denominator_N: np.ndarray,
-    weights_RN: np.ndarray,
-) -> ConfidenceInterval:
-    """Returns the interval of (ratio - base's ratio) over the same drawn problems: index n means one problem in all."""
-    difference_R = pooled_ratio(numerator_N, denominator_N, weights_RN)
-    difference_R = difference_R - pooled_ratio(base_numerator_N, base_denominator_N, weights_RN)
-    return percentile_interval(difference_R)
-
-
-def paired_accuracy_difference(
-    correct_N: np.ndarray,
-    samples_N: np.ndarray,
-    base_correct_N: np.ndarray,
-    base_samples_N: np.ndarray,
-    weights_RN: np.ndarray,
-) -> ConfidenceInterval:
-    """Returns the interval of the accuracy difference to the base, in percentage points, paired by problem."""
-    low, high = paired_ratio_difference(correct_N, samples_N, base_correct_N, base_samples_N, weights_RN)
-    return ConfidenceInterval(100.0 * low, 100.0 * high)
+def paired_difference(mine: Sums, base: Sums, weights_RN: np.ndarray, factor: float = 1.0) -> Estimate:
+    """Returns a ratio of sums minus the base's and its interval over the same drawn problems, times `factor`."""
+    low, high = percentile_interval(pooled_ratio(*mine, weights_RN) - pooled_ratio(*base, weights_RN))
+    value = mine[0].sum() / mine[1].sum() - base[0].sum() / base[1].sum()
+    return Estimate(float(factor * value), factor * low, factor * high)
 
 
 def wilson_by_problem(correct_N: np.ndarray, samples_N: np.ndarray) -> ConfidenceInterval:

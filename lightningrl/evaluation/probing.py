@@ -61,12 +61,12 @@ class Reliability:
         if not self.seen:
             return []
         index, position, token, confidence = (np.concatenate(parts) for parts in zip(*self.seen, strict=True))
-        ended = np.full((len(trajectories), max(len(t.prompt_ids) + t.response_len for t in trajectories)), -1)
-        for row, trajectory in enumerate(trajectories):
-            start = len(trajectory.prompt_ids)
-            ended[row, start : start + trajectory.response_len] = trajectory.response_ids
-        inside = position < ended.shape[1]
-        final = np.where(inside, ended[index, np.minimum(position, ended.shape[1] - 1)], -1)
+        starts = [len(trajectory.prompt_ids) for trajectory in trajectories]
+        ends = [start + trajectory.response_len for start, trajectory in zip(starts, trajectories, strict=True)]
+        ended = np.full((len(trajectories), max(*ends, position.max() + 1)), -1)
+        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            ended[row, start:end] = trajectories[row].response_ids
+        final = ended[index, position]
         counts = final >= 0
         return reliability(confidence[counts], (token == final)[counts])
 
@@ -82,9 +82,8 @@ def reliability(confidence_n: np.ndarray, agrees_n: np.ndarray) -> list[Bin]:
     for place, (low, high) in enumerate(pairwise(BINS)):
         mine = place_n == place
         if mine.any():
-            found.append(
-                Bin(low, high, int(mine.sum()), float(confidence_n[mine].mean()), float(agrees_n[mine].mean()))
-            )
+            means = float(confidence_n[mine].mean()), float(agrees_n[mine].mean())
+            found.append(Bin(low, high, int(mine.sum()), *means))
     return found
 
 

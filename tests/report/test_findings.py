@@ -19,11 +19,6 @@ HEADLINE = pd.DataFrame(
 )
 
 
-def seeds(policy, *pairs, benchmark="t"):
-    rows = [(benchmark, policy, tpf, difference) for tpf, difference in pairs]
-    return pd.DataFrame(rows, columns=["benchmark", "policy", "tpf", "accuracy_difference"])
-
-
 def test_only_intervals_that_exclude_zero_are_sentences():
     assert differences(HEADLINE) == [
         "On t, slow is 2.9 points less accurate than its base: the 95 % interval [−5.1, −0.6] excludes 0.",
@@ -31,20 +26,16 @@ def test_only_intervals_that_exclude_zero_are_sentences():
     ]
 
 
-def test_a_run_is_placed_among_the_seeds_of_its_policy_and_benchmark():
-    others = pd.concat(
-        [
-            seeds("even", (2.9, -0.5), (3.1, -0.2), (2.8, 0.1)),
-            seeds("base", (1.6, NAN)),
-            seeds("even", (9.0, 9.0), benchmark="another"),
-        ]
-    )
-    assert among_seeds(HEADLINE, others) == [
+def test_a_run_is_placed_among_the_seeds_of_its_policy_and_benchmark(tmp_path):
+    path = tmp_path / "seeds.csv"
+    rows = ("0,even,t,2.9,-0.5", "1,even,t,3.1,-0.2", "2,even,t,2.8,0.1", "0,base,t,1.6,", "0,even,another,9,9")
+    path.write_text("seed,policy,benchmark,tpf,accuracy_difference\n" + "\n".join(rows))
+    assert among_seeds(HEADLINE, read_seeds(path)) == [
         "Among 1 other seeds of base on t: TPF 1.50 is below all of them (1.60 to 1.60).",
         "Among 3 other seeds of even on t: TPF 3.00 is above 2 (2.80 to 3.10); "
         "Δ accuracy −0.4 is above 1 (−0.5 to +0.1).",
     ]
-    assert among_seeds(HEADLINE, seeds("even", (2.9, -0.5)))[0].endswith(
+    assert among_seeds(HEADLINE, read_seeds(path)[:1])[0].endswith(
         "TPF 3.00 is above all of them (2.90 to 2.90); Δ accuracy −0.4 is above all of them (−0.5 to −0.5)."
     )
 
@@ -55,11 +46,3 @@ def test_a_file_of_seeds_that_is_no_table_is_an_error_that_names_it(tmp_path, co
     path.write_text(content)
     with pytest.raises(StageError, match=r"seeds.csv, the config's `report.seeds`, is no CSV file.*leave the key out"):
         read_seeds(path)
-
-
-def test_the_file_of_seeds_is_read_by_its_columns(tmp_path):
-    path = tmp_path / "seeds.csv"
-    path.write_text("seed,policy,benchmark,tpf,accuracy_difference\n0,even,t,2.5,\n1,even,t,3.5,0.2\n")
-    assert among_seeds(HEADLINE, read_seeds(path))[0].startswith(
-        "Among 2 other seeds of even on t: TPF 3.00 is above 1 (2.50 to 3.50); Δ accuracy −0.4 is below all of them"
-    )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from lightningrl.report.paper.printed import BENCHMARKS, PrintedRow, printed
-from lightningrl.report.tables import MISSING
+from lightningrl.evaluation.intervals import Estimate, triple
+from lightningrl.report.paper.printed import BENCHMARKS, CITATION, PrintedRow, notes_of, printed
+from lightningrl.report.tables import MISSING, Table, number
 
 NAN = float("nan")
 DAGGER = "†"
 """The mark of numbers of systems that are not run here."""
+CONSTANT = "The published number is taken as a constant"
+LONG_COLUMNS = ("part", "benchmark", "row", "policy", "role", "metric", "value", "low", "high", "y_max", "mark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +30,19 @@ class Line:
     """The collected row, or None where no policy was measured."""
 
     @property
-    def title(self) -> str:
-        return BENCHMARKS.get(self.benchmark, self.benchmark)
+    def names(self) -> tuple[str, str, str]:
+        """The cells that name it: benchmark, row as printed, policy; a released checkpoint and a system that is not
+        run here are marked."""
+        title = BENCHMARKS.get(self.benchmark, self.benchmark)
+        if self.measured is None:
+            return title, self.row.label + (f" {DAGGER}" if self.as_published else ""), MISSING
+        released = ", released checkpoint" if self.measured.role == "released" else ""
+        return title, self.row.label + released, self.measured.policy
 
     @property
-    def label(self) -> str:
-        """The row as printed; a released checkpoint is marked."""
-        released = self.measured is not None and self.measured.role == "released"
-        return self.row.label + (", released checkpoint" if released else "")
-
-    @property
-    def policy(self) -> str:
-        return MISSING if self.measured is None else self.measured.policy
+    def key(self) -> tuple[str, str]:
+        """(benchmark, policy or else row)."""
+        return self.benchmark, self.row.identity if self.measured is None else self.measured.policy
 
     @property
     def as_published(self) -> bool:
@@ -53,6 +57,10 @@ class Line:
         """Returns the measured number, or NaN where there is none."""
         return NAN if self.measured is None else float(getattr(self.measured, column))
 
+    def estimate(self, column: str) -> Estimate:
+        """Returns a measured number with its interval."""
+        return Estimate(*map(self.value, triple(column)))
+
     def entry(self, part: str, metric: str, value: float, low: float = NAN, high: float = NAN, **more: Any) -> dict:
         """Returns a row of the long table."""
         policy, role = ("", "") if self.measured is None else (self.measured.policy, self.measured.role)
@@ -62,25 +70,37 @@ class Line:
 
 def lines(table: str, collected: pd.DataFrame) -> list[Line]:
     """Returns lines in the paper's order; the policies of a row are in the collected order, released ones last."""
-    rows = printed(table)
     found = []
     for benchmark in BENCHMARKS:
-        for row in rows:
+        for row in printed(table):
             if any(of == benchmark for of, _ in row.numbers):
-                found += [Line(benchmark, row, one) for one in _measured(collected, row.identity, benchmark)]
+                chosen = collected[(collected["published"] == row.identity) & (collected["benchmark"] == benchmark)]
+                mine = sorted(chosen.itertuples(), key=lambda one: one.role == "released")
+                found += [Line(benchmark, row, one) for one in mine or [None]]
     return found
 
 
-def _measured(collected: pd.DataFrame, identity: str, benchmark: str) -> Iterable[Any]:
-    chosen = collected[(collected["published"] == identity) & (collected["benchmark"] == benchmark)]
-    own = [row for row in chosen.itertuples() if row.role != "released"]
-    return [*own, *(row for row in chosen.itertuples() if row.role == "released")] or [None]
+def _printed_once(found: Iterable[Line]) -> list[Line]:
+    """Returns the lines of the table as printed: each row once, without policies."""
+    return list({(line.benchmark, line.row.identity): Line(line.benchmark, line.row, None) for line in found}.values())
 
 
-LONG_COLUMNS = ("part", "benchmark", "row", "policy", "role", "metric", "value", "low", "high", "y_max", "mark")
+def published(table: str, found: Iterable[Line], shown: Mapping[str, tuple[str, int]]) -> Table:
+    """Returns the table as the paper prints it, with its inconsistencies. shown: metric -> title and digits."""
+    rows = []
+    for line in _printed_once(found):
+        cells = (number(line.published(metric), digits) for metric, (_, digits) in shown.items())
+        rows.append((*line.names[:1], line.row.label, *cells))
+    header = ("Benchmark", "Row", *(title for title, _ in shown.values()))
+    notes = (f"From {CITATION}. None of these numbers was measured here.", *notes_of(table))
+    return Table("published", "As published", notes, header, tuple(rows), n_text_columns=2)
+
+
+def published_entries(found: Iterable[Line], metrics: Iterable[str]) -> list[dict]:
+    """Returns the same numbers for the long table."""
+    return [line.entry("published", name, line.published(name)) for line in _printed_once(found) for name in metrics]
 
 
 def long_table(entries: Iterable[dict]) -> pd.DataFrame:
     """Returns all known numbers of a table, one in each row."""
-    rows = [entry for entry in entries if not pd.isna(entry["value"])]
-    return pd.DataFrame(rows, columns=list(LONG_COLUMNS))
+    return pd.DataFrame([row for row in entries if not pd.isna(row["value"])], columns=list(LONG_COLUMNS))

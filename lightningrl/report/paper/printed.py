@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 
-from lightningrl.report.published.files import RESULTS, rows
+from lightningrl.report.published.files import NOTES, RESULTS, rows
 from lightningrl.report.published.leaderboard import METHODS
 
 BENCHMARKS = {"gsm8k": "GSM8K", "math500": "MATH500", "mbpp": "MBPP", "humaneval": "HumanEval"}
 """An experiment's benchmark -> its name in the paper, in the paper's order."""
-METRICS = {"accuracy_pct": "Accuracy (%)", "tpf": "TPF", "aup": "AUP"}
 SAME = {"LightningRL": "LightningRL-8B-b32", "Seq-Tok-Tok": "LightningRL-8B-b32", "SDAR": "SDAR-8B-b32"}
 """Names that single tables print -> the identity."""
 CITATION = "Hu et al., LightningRL, arXiv 2603.13319, version 1"
@@ -42,15 +41,6 @@ class PrintedRow:
         return self.identity in METHODS
 
 
-def identity(model: str, scale: str, block_size: str, table: str) -> str:
-    """Returns the identity of a row from its columns in the file.
-
-    >>> identity("SDAR", "1.7B", "32", "table6"), identity("w/o NLL loss", "8B", "32", "table3")
-    ('SDAR-1.7B-b32', 'w/o NLL loss')
-    """
-    return f"{model}-{scale}-b{block_size}" if table == "table6" else SAME.get(model, model)
-
-
 @cache
 def identities() -> frozenset[str]:
     """Returns the identities of all rows of all tables."""
@@ -63,8 +53,18 @@ def printed(table: str) -> list[PrintedRow]:
     found: dict[str, PrintedRow] = {}
     for row in rows(RESULTS):
         if row["table"] == table:
-            own = identity(row["model"], row["scale"], row["block_size"], table)
-            label = own if table == "table6" else row["model"]
-            numbers = found.setdefault(own, PrintedRow(label, own)).numbers
+            model = row["model"]
+            sized = f"{model}-{row['scale']}-b{row['block_size']}"
+            identity, label = (sized, sized) if table == "table6" else (SAME.get(model, model), model)
+            numbers = found.setdefault(identity, PrintedRow(label, identity)).numbers
             numbers[keys[row["benchmark"]], row["metric"]] = float(row["value"])
     return list(found.values())
+
+
+def notes_of(table: str) -> tuple[str, ...]:
+    """Returns what does not fit together in the published numbers of a table; more in `published/README.md`.
+
+    >>> len(notes_of("table7")), notes_of("table5")
+    (1, ())
+    """
+    return tuple(row["note"] for row in rows(NOTES) if table in row["tables"].split())

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lightningrl.report.paper.difference import estimate
-from lightningrl.report.paper.lines import DAGGER, Line, lines, long_table
+from lightningrl.evaluation.intervals import Estimate
+from lightningrl.report.paper.lines import CONSTANT, DAGGER, Line, lines, long_table, published, published_entries
 from lightningrl.report.paper.printed import PrintedRow
-from lightningrl.report.paper.sections import Sections
-from lightningrl.report.paper.tables import published
-from lightningrl.report.tables import MISSING, Table, number
+from lightningrl.report.tables import MISSING, Sections, Table, estimate_text, number
 
 PRINTED = {"tps_h100": ("Tokens/s, H100", 2), "tpf": ("TPF", 2), "accuracy_pct": ("Accuracy (%)", 1)}
 SPEED = "tokens_per_second"
@@ -24,7 +22,7 @@ SPEED = "tokens_per_second"
 def table7(speed: pd.DataFrame) -> Sections:
     """Returns Table 7; policies on benchmarks that the paper does not print are shown, but compared with nothing."""
     found = lines("table7", speed)
-    shown = {(line.benchmark, line.policy) for line in found}
+    shown = {line.key for line in found if line.measured is not None}
     found += [
         Line(row.benchmark, PrintedRow(row.published or row.policy, row.published), row)
         for row in speed.itertuples()
@@ -33,38 +31,37 @@ def table7(speed: pd.DataFrame) -> Sections:
     measured = [line for line in found if line.measured is not None]
     compared = [line for line in measured if not pd.isna(line.published("tps_h100"))]
     printed = [line for line in found if line.row.numbers]
-    parts = (published("table7", printed, PRINTED), _measured(found), _difference(compared))
-    entries = []
-    for line in {line.row.identity: Line(line.benchmark, line.row, None) for line in found}.values():
-        entries += [line.entry("published", metric, line.published(metric)) for metric in PRINTED]
+    entries = published_entries(printed, PRINTED)
     for line in found:
         if line.as_published:
             mark = "as published, not run here"
             entries.append(line.entry("as published", SPEED, line.published("tps_h100"), mark=mark))
     for line in measured:
-        now, constant = estimate(line, SPEED), line.published("tps_h100")
-        entries.append(line.entry("measured", SPEED, *now, mark=_conditions(line)))
-        if line not in compared:
-            continue
-        entries.append(line.entry("difference", SPEED, *now.minus(constant)))
-        entries.append(line.entry("ratio", SPEED, *(each / constant for each in now)))
+        entries.append(line.entry("measured", SPEED, *line.estimate(SPEED), mark=_conditions(line)))
+        if line in compared:
+            entries.append(line.entry("difference", SPEED, *line.estimate(SPEED).minus(line.published("tps_h100"))))
+            entries.append(line.entry("ratio", SPEED, *_ratio(line)))
+    parts = (published("table7", printed, PRINTED), _measured(found), _difference(compared))
     return Sections("table7", "Table 7: tokens a second, GSM8K", parts, long_table(entries))
+
+
+def _ratio(line: Line) -> Estimate:
+    return Estimate(*(each / line.published("tps_h100") for each in line.estimate(SPEED)))
 
 
 def _measured(found: Sequence[Line]) -> Table:
     header = ("Benchmark", "Row", "Policy here", "Device", "Weights", "Prefill", "Tokens/s", "Batch", "Prompts")
     rows = []
     for line in found:
-        one = line.measured
-        if one is None:
-            label = f"{line.label} {DAGGER}" if line.as_published else line.label
-            shown = number(line.published("tps_h100"), 2) if line.as_published else MISSING
-            device = "H100" if line.as_published else MISSING
-            rows.append((line.title, label, MISSING, device, MISSING, MISSING, shown, MISSING, MISSING))
-            continue
-        prefill = "in" if one.prefill_included else "out"
-        names = (line.title, line.label, line.policy, one.device, one.dtype, prefill)
-        rows.append((*names, estimate(line, SPEED).text(1), f"{int(one.batch)}", f"{int(one.prompts)}"))
+        if (one := line.measured) is not None:
+            conditions = (one.device, one.dtype, "in" if one.prefill_included else "out")
+            counts = (str(int(one.batch)), str(int(one.prompts)))
+            rows.append((*line.names, *conditions, estimate_text(*line.estimate(SPEED), 1), *counts))
+        elif line.as_published:
+            shown = number(line.published("tps_h100"), 2)
+            rows.append((*line.names, "H100", MISSING, MISSING, shown, MISSING, MISSING))
+        else:
+            rows.append((*line.names, *[MISSING] * 6))
     devices = dict.fromkeys(line.measured.device for line in found if line.measured is not None)
     notes = [f"{DAGGER} as published, not run here. Prefill: whether its time counts. Brackets: 95 % over repeats."]
     others = [device for device in devices if "H100" not in device]
@@ -72,21 +69,28 @@ def _measured(found: Sequence[Line]) -> Table:
         notes.append(f"Measured on {', '.join(others)}; published on an H100: what differs is the device too.")
     if not devices:
         notes.append("Nothing was measured yet.")
-    return Table("measured", "As measured here", tuple(notes), header, tuple(rows), pd.DataFrame(), 6)
+    return Table("measured", "As measured here", tuple(notes), header, tuple(rows), n_text_columns=6)
 
 
-def _difference(measured: Sequence[Line]) -> Table:
-    header = ("Benchmark", "Row", "Policy here", "Published", "Measured", "Measured − published")
-    header = (*header, "Measured / published")
+def _difference(compared: Sequence[Line]) -> Table:
+    header = (
+        "Benchmark",
+        "Row",
+        "Policy here",
+        "Published",
+        "Measured",
+        "Measured − published",
+        "Measured / published",
+    )
     rows = []
-    for line in measured:
-        now, constant = estimate(line, SPEED), line.published("tps_h100")
-        ratio = type(now)(*(each / constant for each in now)).text(2)
-        ends = (number(constant, 2), number(now.value, 1), now.minus(constant).text(1, sign=True), ratio)
-        rows.append((line.title, line.label, line.policy, *ends))
-    notes = ["The published number is taken as a constant. The paper names its device, but neither batch nor prefill."]
-    notes += [f"{line.label}: measured with {_conditions(line)}." for line in measured]
-    return Table("difference", "Measured minus published", tuple(notes), header, tuple(rows), pd.DataFrame(), 3)
+    for line in compared:
+        now, constant = line.estimate(SPEED), line.published("tps_h100")
+        difference = estimate_text(*now.minus(constant), 1, sign=True)
+        ends = (number(constant, 2), number(now.value, 1), difference, estimate_text(*_ratio(line), 2))
+        rows.append((*line.names, *ends))
+    notes = [f"{CONSTANT}. The paper names its device, but neither batch nor prefill."]
+    notes += [f"{line.names[1]}: measured with {_conditions(line)}." for line in compared]
+    return Table("difference", "Measured minus published", tuple(notes), header, tuple(rows), n_text_columns=3)
 
 
 def _conditions(line: Line) -> str:
