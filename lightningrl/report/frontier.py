@@ -8,9 +8,9 @@ replicates; the anchor y_min = (base's y_1) - 5 is taken anew in each, because i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,6 @@ HEADLINE_COLUMNS = (
     *triple("aup_anchored_difference"), *triple("accuracy_difference"), "base", "n_bootstrap", "thresholds",
     "published",
 )  # fmt: skip
-"""Always all there; NaN where a number does not apply. The paper's grader and count: `report.compat`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +78,26 @@ class Evaluation:
     """The threshold of its headline numbers; None: the one that is given for all."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frontier:
-    """The two tables that figures and tables are made of."""
+class Frontier(NamedTuple):
+    """The two tables that figures and tables are made of; NaN where a number does not apply."""
 
     frontier: pd.DataFrame
-    """One row per (experiment, policy, role, algorithm, benchmark, threshold): the numbers of `EvalSummary`, those by
-    the paper's grader and count, the status counts as `status_*`, and `is_primary`."""
+    """One row per (policy, benchmark, threshold): the numbers of `EvalSummary`, those by the paper's grader and count,
+    the status counts as `status_*`, and `is_primary`."""
     headline: pd.DataFrame
-    """One row per (policy, benchmark) at the primary threshold, with `aup`, `aup_anchored` (TPF x percent),
-    `accuracy_difference` (percentage points) and `aup_anchored_difference` to the base, each with `_low` and `_high`;
-    NaN where there is no base or it is the base itself. Beside them what `report.compat` says."""
+    """One row per (policy, benchmark) at the primary threshold, with `aup`, `aup_anchored` (TPF x percent), and
+    `accuracy_difference` (percentage points) and `aup_anchored_difference` to the base. Beside them what
+    `report.compat` says."""
 
 
 class Group:
     """The evaluations of one benchmark, of the same problems, and replicates that draw these problems for all alike."""
 
     def __init__(
-        self,
-        evaluations: Sequence[Evaluation],
-        primary_threshold: float,
-        n_bootstrap: int,
-        seed: int,
-        y_max: float | None = None,
+        self, evaluations: Sequence[Evaluation], threshold: float, n_bootstrap: int, seed: int, y_max: float | None
     ) -> None:
-        """Raises StageError when evaluations cover different problems or come twice."""
-        self.benchmark, self._primary_threshold = evaluations[0].benchmark, primary_threshold
+        self.benchmark, self.threshold = evaluations[0].benchmark, threshold
+        self.n_bootstrap, self.seed = n_bootstrap, seed
         self.evaluations: dict[str, Evaluation] = {}
         self.sums: dict[str, ProblemSums] = {}
         for evaluation in evaluations:
@@ -151,8 +144,20 @@ class Group:
         return before[0] if before else None
 
     def primary(self, policy: str) -> int:
-        """Returns the index of the policy's primary threshold, or raises StageError."""
-        return primary_index(self.evaluations[policy], self.sums[policy], self._primary_threshold)
+        """Returns the index of the threshold that the headline shows: the policy's own primary one, else that of all.
+
+        Raises StageError where its sweep lacks it.
+        """
+        own, thresholds = self.evaluations[policy].primary_threshold, self.sums[policy].thresholds
+        primary = self.threshold if own is None else own
+        found = np.flatnonzero(np.isclose(thresholds, primary, rtol=0, atol=1e-9))
+        if len(found) or len(thresholds) == 1:
+            return int(found[0]) if len(found) else 0
+        listed = ", ".join(f"{threshold:g}" for threshold in thresholds)
+        raise StageError(
+            f"{policy} on {self.benchmark} has no records at the primary threshold {primary:g} (found: {listed}). Add it "
+            "to the sweep or choose another primary threshold."
+        )
 
     def y_min(self, base: str) -> float:
         return first_accuracy(self.sums[base].points()) - MAX_DROP_POINTS
@@ -174,38 +179,32 @@ class Group:
 
 def groups(
     evaluations: Sequence[Evaluation],
-    primary_threshold: float,
-    n_bootstrap: int,
-    seed: int,
-    y_max: Mapping[str, float] | None = None,
-) -> Iterator[Group]:
-    """Yields the evaluations of each benchmark, by first appearance. y_max: percent, by benchmark."""
-    for benchmark in dict.fromkeys(evaluation.benchmark for evaluation in evaluations):
-        mine = [evaluation for evaluation in evaluations if evaluation.benchmark == benchmark]
-        yield Group(mine, primary_threshold, n_bootstrap, seed, (y_max or {}).get(benchmark))
-
-
-def collect(
-    evaluations: Sequence[Evaluation],
-    experiment: str,
     primary_threshold: float = 0.9,
     n_bootstrap: int = 1000,
     seed: int = 0,
     y_max: Mapping[str, float] | None = None,
-) -> Frontier:
-    """Returns both tables from the records; without any, empty ones.
+) -> list[Group]:
+    """Returns the evaluations of each benchmark, by first appearance.
 
-    Rows keep the order of `evaluations` (benchmark by first appearance, then policy).
+    primary_threshold: of the evaluations that name none; one with a single threshold (a rival without a sweep) is shown
+    at that one. `y_max` overrides the best accuracy found (percent, by benchmark), to compare with a published table.
+    Raises StageError when evaluations of a benchmark cover different problems or come twice.
+    """
+    by_benchmark: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        by_benchmark.setdefault(evaluation.benchmark, []).append(evaluation)
+    limits = y_max or {}
+    return [Group(mine, primary_threshold, n_bootstrap, seed, limits.get(name)) for name, mine in by_benchmark.items()]
 
-    primary_threshold: of the evaluations that name none. `y_max` overrides the best accuracy found (percent, by
-    benchmark), to compare with a published table. An evaluation with a single threshold (a rival without a sweep) is
-    shown at that one; `threshold` says so.
-    Raises StageError when evaluations of a benchmark cover different problems, come twice, or miss the primary
-    threshold, and when the base is ambiguous or unknown.
+
+def collect(groups: Iterable[Group], experiment: str) -> Frontier:
+    """Returns both tables, in the order of the evaluations.
+
+    Raises StageError when one misses the primary threshold, and when a base is ambiguous or unknown.
     """
     frontier: list[dict[str, Any]] = []
     headline: list[dict[str, Any]] = []
-    for group in groups(evaluations, primary_threshold, n_bootstrap, seed, y_max):
+    for group in groups:
         papers = {name: compat.paper_sums(each.records, group.sums[name]) for name, each in group.evaluations.items()}
         y_max_compat = max((accuracy for paper in papers.values() for _, accuracy in paper.curve()), default=np.nan)
         for policy, evaluation in group.evaluations.items():
@@ -213,12 +212,12 @@ def collect(
             names = (experiment, policy, evaluation.role, evaluation.algorithm, group.benchmark)
             rows = [
                 dict(zip(NAMES, names, strict=True))
-                | _summary(evaluation, threshold, n_bootstrap, seed)
+                | _summary(evaluation, threshold, group)
                 | {COMPAT: accuracy, "tpf_paper": tpf, "is_primary": t == primary, "published": evaluation.published}
                 for t, (threshold, (tpf, accuracy)) in enumerate(zip(sums.thresholds, paper.points(), strict=True))
             ]
             frontier += rows
-            row = rows[primary] | {"n_bootstrap": n_bootstrap, "y_max": group.y_max}
+            row = rows[primary] | {"n_bootstrap": group.n_bootstrap, "y_max": group.y_max}
             row["thresholds"] = " ".join(f"{threshold:g}" for threshold in sums.thresholds)
             row |= compat.numbers(paper, sums, primary, group.y_max, y_max_compat, group.weights_RN)
             area_R = aup_replicates(*group.curves[policy], group.y_max)
@@ -229,25 +228,9 @@ def collect(
     )
 
 
-def primary_index(evaluation: Evaluation, sums: ProblemSums, primary_threshold: float) -> int:
-    """Returns the index of the threshold that the headline shows: its own primary one, else the one of all."""
-    if evaluation.primary_threshold is not None:
-        primary_threshold = evaluation.primary_threshold
-    found = np.flatnonzero(np.isclose(sums.thresholds, primary_threshold, rtol=0, atol=1e-9))
-    if len(found):
-        return int(found[0])
-    if len(sums.thresholds) == 1:
-        return 0
-    listed = ", ".join(f"{threshold:g}" for threshold in sums.thresholds)
-    raise StageError(
-        f"{evaluation.policy} on {evaluation.benchmark} has no records at the primary threshold {primary_threshold:g} "
-        f"(found: {listed}). Add it to the sweep or choose another primary threshold."
-    )
-
-
-def _summary(evaluation: Evaluation, threshold: float, n_bootstrap: int, seed: int) -> dict[str, Any]:
-    summary = summarise([each for each in evaluation.records if each.threshold == threshold], n_bootstrap, seed)
-    row = summary.to_json()
+def _summary(evaluation: Evaluation, threshold: float, group: Group) -> dict[str, Any]:
+    records = [each for each in evaluation.records if each.threshold == threshold]
+    row = summarise(records, group.n_bootstrap, group.seed).to_json()
     columns = {"threshold": threshold} | {key: row[key] for key in SUMMARY_COLUMNS}
     return columns | {f"status_{status}": row["status"][status] for status in STATUSES}
 

@@ -10,7 +10,7 @@ Shapes: S runs, T thresholds, R replicates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import pandas as pd
 from lightningrl.errors import StageError
 from lightningrl.evaluation.intervals import bootstrap_weights, triple, with_interval
 from lightningrl.evaluation.metrics import Numbers
-from lightningrl.report.frontier import Evaluation, Group, groups
+from lightningrl.report.frontier import Evaluation, Group
 
 BY_THRESHOLD = (
     "accuracy_pct", "accuracy_difference", "accuracy_drop", "tpf", "tpf_ratio", "forwards_per_problem",
@@ -41,26 +41,20 @@ COLUMNS = (
 """AUP is of a whole curve: it stands in the row of the primary threshold and is NaN in the others."""
 
 
-def pooled(
-    evaluations: Sequence[Evaluation],
-    primary_threshold: float = 0.9,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-    y_max: Mapping[str, float] | None = None,
-) -> pd.DataFrame:
+def pooled(groups: Iterable[Group]) -> pd.DataFrame:
     """Returns `COLUMNS`, in the order of the evaluations: benchmark, then series by its first run.
 
     Raises StageError when runs of a series differ in more than their seed (role, algorithm, base, thresholds), when
     two have one seed, and what `frontier.collect` raises.
     """
     rows: list[dict[str, Any]] = []
-    for group in groups(evaluations, primary_threshold, n_bootstrap, seed, y_max):
+    for group in groups:
         series: dict[str, list[Evaluation]] = {}
         for run in group.evaluations.values():
             series.setdefault(run.series or run.policy, []).append(run)
         for name, runs in series.items():
             _check(name, runs, group)
-            rows += _rows(name, runs, group, seed)
+            rows += _rows(name, runs, group)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -80,10 +74,12 @@ def _check(name: str, runs: Sequence[Evaluation], group: Group) -> None:
         raise StageError(f"two runs of the series {name} have the same seed, so they are the same run.")
 
 
-def _rows(name: str, runs: Sequence[Evaluation], group: Group, seed: int) -> Iterator[dict[str, Any]]:
+def _rows(name: str, runs: Sequence[Evaluation], group: Group) -> Iterator[dict[str, Any]]:
     first, sums = runs[0], group.sums[runs[0].policy]
     single = [group.numbers[run.policy] for run in runs]
-    weights_RS = _seed_weights(len(runs), len(group.weights_RN), seed, f"{group.benchmark}/{name}")
+    weights_RS = np.ones((group.n_bootstrap, 1))  # how often each run is drawn
+    if len(runs) > 1:
+        weights_RS = bootstrap_weights(len(runs), group.n_bootstrap, group.seed, f"{group.benchmark}/{name}")
     totals = _mean(single, weights_RS)
     base, primary = group.base_of(first.policy), group.primary(first.policy)
     is_base = [run.policy for run in runs] == [base]
@@ -116,11 +112,6 @@ def _mean(runs: Sequence[Numbers], weights_RS: np.ndarray) -> Numbers:
         counted_T = np.mean([run[name][0] for run in runs], axis=0)
         found[name] = counted_T, np.einsum("rs,srt->rt", share_RS, np.stack([run[name][1] for run in runs]))
     return found
-
-
-def _seed_weights(n_runs: int, n_replicates: int, seed: int, key: str) -> np.ndarray:
-    """Returns [R, S] how often each run is drawn."""
-    return np.ones((n_replicates, 1)) if n_runs == 1 else bootstrap_weights(n_runs, n_replicates, seed, key)
 
 
 def _against(mine: Numbers, t: int, base: Numbers, at: int) -> dict[str, float]:

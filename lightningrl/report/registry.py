@@ -2,9 +2,9 @@
 
 A figure is `draw(*tables, out_dir, **options) -> list[Path]`, of which the options that it names are given: `policies`,
 all of the experiment with the base first, and those of the config's `report.plot`. A table is
-`build(*tables) -> Table | Sections`. `INPUTS` names the collected tables that each one takes, in this order: `frontier`
-and `headline` (`frontier.collect`), `pooled`, `curves`, `steps` and `speed` (`series`), `probes`. An experiment's YAML
-may name figures and tables of other packages as `module:attribute`.
+`build(*tables) -> Table | Sections`. Behind the member stand the collected tables that it takes, in this order:
+`frontier` and `headline` (`frontier.collect`), `pooled`, `curves`, `steps` and `speed` (`series`), `probes`. An
+experiment's YAML may name figures and tables of other packages as `module:attribute`.
 """
 
 from __future__ import annotations
@@ -13,43 +13,44 @@ from collections.abc import Iterable
 
 from lightningrl.report.paper.printed import BENCHMARKS, printed
 
-_FIGURES, _PAPER = "lightningrl.report.figures", "lightningrl.report.paper"
-FIGURES = {
-    "frontier": f"{_FIGURES}.frontier:frontier",
-    "rewards": f"{_FIGURES}.curves:rewards",
-    "steps": f"{_FIGURES}.steps:steps",
-    "collapse": f"{_FIGURES}.curves:collapse",
-    "study": f"{_FIGURES}.frontier:study",
-    "ablations": f"{_FIGURES}.frontier:ablations",
-    "reliability": f"{_FIGURES}.probes:reliability",
-    "together": f"{_FIGURES}.probes:together",
-    "figure1": f"{_PAPER}.bars:figure1",
-    **{f"figure{number}": f"{_PAPER}.figures:figure{number}" for number in range(3, 9)},
+_FIGURES: dict[str, tuple[str, ...]] = {
+    "frontier": ("figures.frontier:frontier", "frontier"),
+    "rewards": ("figures.curves:rewards", "curves"),
+    "steps": ("figures.steps:steps", "steps"),
+    "collapse": ("figures.curves:collapse", "curves"),
+    "study": ("figures.frontier:study", "pooled"),
+    "ablations": ("figures.frontier:ablations", "pooled"),
+    "reliability": ("figures.probes:reliability", "probes", "pooled"),
+    "together": ("figures.probes:together", "probes", "pooled"),
+    "figure1": ("paper.bars:figure1", "headline"),
+    "figure3": ("paper.figures:figure3", "curves"),
+    "figure4": ("paper.figures:figure4", "curves"),
+    "figure5": ("paper.figures:figure5", "curves"),
+    "figure6": ("paper.figures:figure6", "curves"),
+    "figure7": ("paper.figures:figure7", "steps"),
+    "figure8": ("paper.figures:figure8", "curves", "frontier"),
 }
-
-TABLES = {
-    "main": "lightningrl.report.tables:main",
-    "frontier": "lightningrl.report.tables:frontier",
-    "study": "lightningrl.report.study:study",
-    "criteria": "lightningrl.report.study:criteria",
-    "phrasing": "lightningrl.report.study:phrasing",
-    **{f"table{number}": f"{_PAPER}.tables:table{number}" for number in range(1, 7)},
-    "table7": f"{_PAPER}.speed:table7",
+_TABLES: dict[str, tuple[str, ...]] = {
+    "main": ("tables:main", "headline"),
+    "frontier": ("tables:frontier", "frontier"),
+    "study": ("study:study", "pooled"),
+    "criteria": ("study:criteria", "pooled"),
+    "phrasing": ("study:phrasing", "probes"),
+    "table1": ("paper.tables:table1", "headline"),
+    "table2": ("paper.tables:table2", "headline", "frontier"),
+    "table3": ("paper.tables:table3", "headline"),
+    "table4": ("paper.tables:table4", "headline"),
+    "table5": ("paper.tables:table5", "headline"),
+    "table6": ("paper.tables:table6", "headline"),
+    "table7": ("paper.speed:table7", "speed"),
 }
-
+FIGURES, TABLES = (
+    {name: f"lightningrl.report.{member}" for name, (member, *_) in known.items()} for known in (_FIGURES, _TABLES)
+)
 INPUTS = {
-    "figures": {
-        "frontier": ("frontier",), "rewards": ("curves",), "steps": ("steps",), "collapse": ("curves",),
-        "study": ("pooled",), "ablations": ("pooled",), "reliability": ("probes", "pooled"),
-        "together": ("probes", "pooled"), "figure1": ("headline",), "figure3": ("curves",), "figure4": ("curves",),
-        "figure5": ("curves",), "figure6": ("curves",), "figure7": ("steps",), "figure8": ("curves", "frontier"),
-    },
-    "tables": {
-        "main": ("headline",), "frontier": ("frontier",), "study": ("pooled",), "criteria": ("pooled",),
-        "phrasing": ("probes",), "table1": ("headline",), "table2": ("headline", "frontier"), "table3": ("headline",),
-        "table4": ("headline",), "table5": ("headline",), "table6": ("headline",), "table7": ("speed",),
-    },
-}  # fmt: skip
+    kind: {name: tuple(inputs) for name, (_, *inputs) in known.items()}
+    for kind, known in (("figures", _FIGURES), ("tables", _TABLES))
+}
 
 _GSM8K = ("gsm8k",)
 _SDAR, _OURS, _TRACERL, _GRPO = "SDAR-8B-b32", "LightningRL-8B-b32", "TraceRL-8B-b32", "GRPO(traj)-8B-b32"

@@ -7,15 +7,14 @@ and drawing (`figures`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lightningrl.errors import StageError
-from lightningrl.evaluation.metrics import problem_sums
-from lightningrl.report.frontier import Evaluation, primary_index
+from lightningrl.report.frontier import Group
 
 CURVE_COLUMNS = (
     "reward_total_mean", "reward_accuracy_mean", "reward_speed_mean", "accuracy_pct", "tpf", "collapse_ratio_0.1",
@@ -64,7 +63,7 @@ def curves(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return table.assign(**{name: [str(kept[key].get(name) or "") for key in listed] for name in TEXT_COLUMNS})
 
 
-def steps(evaluations: Sequence[Evaluation], primary_threshold: float = 0.9) -> pd.DataFrame:
+def steps(groups: Iterable[Group]) -> pd.DataFrame:
     """Returns the tokens revealed at each decoding step at the primary threshold, by (policy, benchmark).
 
     Step i (from 1) is a response's i-th denoise forward; `tokens_mean` and `tokens_std` (population) are over the
@@ -72,9 +71,8 @@ def steps(evaluations: Sequence[Evaluation], primary_threshold: float = 0.9) -> 
     token too. Raises StageError when a record's counts do not add up to its emitted tokens.
     """
     rows: list[tuple[Any, ...]] = []
-    for evaluation in evaluations:
-        sums = problem_sums(evaluation.records)
-        threshold = sums.thresholds[primary_index(evaluation, sums, primary_threshold)]
+    for group, evaluation in ((group, each) for group in groups for each in group.evaluations.values()):
+        threshold = group.sums[evaluation.policy].thresholds[group.primary(evaluation.policy)]
         traces = []
         for record in evaluation.records:
             if record.threshold == threshold and (counts := record.tokens_by_step):

@@ -53,15 +53,12 @@ class Table:
     def csv(self) -> str:
         return csv_text(self.data)
 
-    def markdown(self) -> str:
+    def markdown(self, heading: str = "**{}**") -> str:
         """Returns GitHub's pipe table between caption and notes."""
-        return "\n".join([f"**{self.caption}**", "", *self.pipe(), "", *(f"- {note}" for note in self.notes), ""])
-
-    def pipe(self) -> list[str]:
-        """Returns the lines of the pipe table alone."""
         cells = [[cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows)]
         rule = ["---" if c < self.n_text_columns else "---:" for c in range(len(self.header))]
-        return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
+        pipe = (f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:]))
+        return "\n".join([heading.format(self.caption), "", *pipe, "", *(f"- {note}" for note in self.notes), ""])
 
     def latex(self) -> str:
         """Returns a `table` environment, which needs only the booktabs package.
@@ -119,12 +116,7 @@ class Sections:
         return csv_text(self.data)
 
     def markdown(self) -> str:
-        """Returns a heading and a pipe table for each part, with its notes below."""
-        lines = [f"## {self.caption}", ""]
-        for part in self.parts:
-            lines += [f"### {part.caption}", "", *part.pipe(), "", *(f"- {note}" for note in part.notes)]
-            lines += [""] if part.notes else []
-        return "\n".join(lines)
+        return "\n".join([f"## {self.caption}", "", *(part.markdown("### {}") for part in self.parts)])
 
     def latex(self) -> str:
         """Returns a `table` environment for each part."""

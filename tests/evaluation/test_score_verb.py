@@ -44,13 +44,6 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def process(folder, benchmark, out, start=subprocess.run, **more):
-    """`score g.jsonl` in a process of its own, with benchmarks of the test's."""
-    command = [sys.executable, "-m", "lightningrl", "score", "g.jsonl", "--benchmark", benchmark]
-    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{folder}"}
-    return start([*command, "--data", "test.jsonl", "--out", out], env=environment, **more)
-
-
 def full_row(number, correct=True, threshold=0.9, forwards=10):
     return {
         "id": PROBLEMS[number].uid, "sample": 0, "text": RIGHT[number] if correct else "\\boxed{0}", "stop": "eos",
@@ -187,39 +180,9 @@ def test_what_is_there_is_not_written_over_unasked(folder):
     assert len((folder / "r.jsonl").read_text().splitlines()) == 30
 
 
-def test_verdicts_of_another_judge_are_not_gone_on_from(folder):
-    write(folder / "g.jsonl", [full_row(n) for n in range(30)])
-    for name, passes in (("first.jsonl", "True"), ("again.jsonl", "False")):
-        (folder / "own_benchmark.py").write_text(OWN_JUDGE.format(passes=passes))
-        if (folder / "kept").exists():  # as if killed when all was judged by the judge as it was
-            (folder / f"{name}.partial").write_bytes((folder / "kept").read_bytes())
-        done = process(folder, "own_benchmark:OWN", name, capture_output=True, text=True, timeout=HANG_S)
-        assert done.returncode == 0, done.stderr
-        assert {row["detail"] for row in read(folder / name)} == {f"strict {passes}"}
-
-
-OWN_JUDGE = """
-import os, pathlib
-from dataclasses import replace
-from lightningrl.benchmarks.gsm_mini import GsmMini
-from lightningrl.judges.boxed_answer import BoxedJudge
-
-class OwnJudge(BoxedJudge):
-    def judge(self, examples, responses):
-        return [replace(verdict, detail="strict {passes}") for verdict in super().judge(examples, responses)]
-
-    def close(self):
-        for path in pathlib.Path(".").glob("*.partial"):  # what a kill at this moment would leave
-            pathlib.Path("kept").write_bytes(path.read_bytes())
-
-class Own(GsmMini):
-    judge = "own_benchmark:OwnJudge"
-
-OWN = Own()
-"""
-
-SLOW_JUDGE = """
+JUDGE = """
 import time
+from dataclasses import replace
 from pathlib import Path
 from lightningrl.benchmarks.gsm_mini import GsmMini
 from lightningrl.judges.boxed_answer import BoxedJudge
@@ -230,7 +193,7 @@ class SlowJudge(BoxedJudge):
     def judge(self, examples, responses):
         while Path("gate").exists() and partial.exists() and partial.stat().st_size > 2000:
             time.sleep(0.01)
-        return super().judge(examples, responses)
+        return [replace(verdict, detail="first") for verdict in super().judge(examples, responses)]
 
 class Slow(GsmMini):
     judge = "slow_benchmark:SlowJudge"
@@ -239,24 +202,29 @@ SLOW = Slow()
 """
 
 
-def test_killed_it_goes_on_from_what_was_judged(folder):
-    (folder / "slow_benchmark.py").write_text(SLOW_JUDGE)
+def test_killed_it_goes_on_from_what_was_judged_but_not_from_verdicts_of_another_judge(folder):
+    (folder / "slow_benchmark.py").write_text(JUDGE)
     write(folder / "g.jsonl", [full_row(n) | {"sample": s} for n in range(30) for s in range(20)])
+    command = [sys.executable, "-m", "lightningrl", "score", "g.jsonl", "--benchmark", "slow_benchmark:SLOW"]
+    command += ["--data", "test.jsonl", "--out", "r.jsonl", "--overwrite"]
+    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{folder}"}
     (folder / "gate").touch()
-    first = process(folder, "slow_benchmark:SLOW", "r.jsonl", subprocess.Popen, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     partial = folder / "r.jsonl.partial"
-    wait_for(lambda: (partial.exists() and partial.stat().st_size > 2000) or first.poll() is not None, "some rows")
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    wait_for(lambda: (partial.exists() and partial.stat().st_size > 2000) or process.poll() is not None, "some rows")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     (folder / "gate").unlink()
     kept = partial.read_bytes()
     assert len(kept) > 2000 and not (folder / "r.jsonl").exists()
-    partial.write_bytes(kept[:-7])  # and the disk lost the end of a line
-    done = process(folder, "slow_benchmark:SLOW", "r.jsonl", capture_output=True, text=True, timeout=HANG_S)
-    assert done.returncode == 0, done.stderr
-    rows = read(folder / "r.jsonl")
-    assert len(rows) == 600 and [row["sample"] for row in rows[:20]] == list(range(20))
-    assert not partial.exists()
+    for detail in ("first", "second"):
+        (folder / "slow_benchmark.py").write_text(JUDGE.replace("first", detail))
+        partial.write_bytes(kept[:-7])  # and the disk lost the end of a line
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
+        assert done.returncode == 0, done.stderr
+        rows = read(folder / "r.jsonl")
+        assert len(rows) == 600 and [row["sample"] for row in rows[:20]] == list(range(20))
+        assert {row["detail"] for row in rows} == {detail} and not partial.exists()
 
 
 def records_of(correct_by_threshold, forwards):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fixtures.synthetic import make_evaluation
 
-from lightningrl.report.frontier import collect
+from lightningrl.report.frontier import collect, groups
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def evaluations():
 
 @pytest.fixture(scope="session")
 def collected(evaluations):
-    return collect(evaluations, "toy", n_bootstrap=200)
+    return collect(groups(evaluations, n_bootstrap=200), "toy")
 
 
 @pytest.fixture(scope="session")

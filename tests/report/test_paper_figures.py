@@ -6,7 +6,7 @@ import pytest
 from paper_runs import policy
 
 from lightningrl.errors import ConfigError
-from lightningrl.report.frontier import collect
+from lightningrl.report.frontier import collect, groups
 from lightningrl.report.paper import bars, figures
 from lightningrl.report.registry import FIGURES, INPUTS, NEEDS
 from lightningrl.report.series import curves as curves_table
@@ -39,9 +39,10 @@ def training(runs, n_steps=30):
 
 
 def made(evaluations, runs):
-    tables = collect(evaluations, "e", n_bootstrap=20)
+    grouped = groups(evaluations, n_bootstrap=20)
+    tables = collect(grouped, "e")
     return {"frontier": tables.frontier, "headline": tables.headline, "curves": training(runs),
-            "steps": steps_table(evaluations)}  # fmt: skip
+            "steps": steps_table(grouped)}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

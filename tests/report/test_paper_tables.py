@@ -10,7 +10,7 @@ from test_report_tables import check_latex
 
 from lightningrl.errors import StageError
 from lightningrl.report import tables as plain
-from lightningrl.report.frontier import Evaluation, collect
+from lightningrl.report.frontier import Evaluation, collect, groups
 from lightningrl.report.paper import speed, tables
 from lightningrl.report.paper.printed import BENCHMARKS, printed
 from lightningrl.report.published import files
@@ -29,7 +29,7 @@ SPEED = {
 
 @pytest.fixture(scope="module")
 def collected():
-    return collect(table_2_runs(), "e", n_bootstrap=200)
+    return collect(groups(table_2_runs(), n_bootstrap=200), "e")
 
 
 def build(name, collected, speed_rows=(SPEED,)):
@@ -122,7 +122,7 @@ def test_a_mixed_table_has_one_y_max_and_keeps_the_published_aup(collected):
     text = built.markdown()
     assert re.search(r"\| GSM8K \| d3LLM-LLaDA † \| – \| 73.1 \| – \| 9.11 \| – \| – \| – \| [0-9.]+ \| 637.7 \|", text)
     assert "† as published, not run here" in text and "math500 49.9 %" in text
-    dream = collect([policy("dream", "rival", "Dream", base="")], "e", n_bootstrap=10)
+    dream = collect(groups([policy("dream", "rival", "Dream", base="")], n_bootstrap=10), "e")
     text = build("table2", dream).markdown()  # an other system that was measured is no longer as published
     assert "| GSM8K | Dream | dream |" in text and "Dream †" not in text.split("| MATH500")[1].split("GSM8K")[0]
 
@@ -191,7 +191,7 @@ def test_golden_difference():
         for n in range(4)
     ]  # fmt: skip
     one = Evaluation("with-value", "rival", "x", "gsm8k", records, published="w/ Value Model")
-    built = tables.table5(collect([one], "e", n_bootstrap=1000).headline)
+    built = tables.table5(collect(groups([one], n_bootstrap=1000), "e").headline)
     text = built.markdown()
     assert text.startswith("## Table 5: with a value model, GSM8K\n\n### As published\n\n| Benchmark | Row |")
     assert GOLDEN in text

@@ -3,8 +3,7 @@
 import pytest
 
 from lightningrl.evaluation.aup import aup
-from lightningrl.report.paper.printed import BENCHMARKS, printed
-from lightningrl.report.published.leaderboard import METHODS, TASKS, leaderboard, points_of
+from lightningrl.report.paper.printed import BENCHMARKS, METHODS, TASKS, leaderboard, points_of, printed
 
 PRINTED = {
     (row.identity, name): {metric: row.numbers[key, metric] for metric in ("tpf", "accuracy_pct", "aup")}

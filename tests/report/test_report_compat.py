@@ -9,12 +9,12 @@ from paper_runs import policy, table_2_runs
 from lightningrl.evaluation.aup import aup
 from lightningrl.evaluation.intervals import triple
 from lightningrl.report import compat
-from lightningrl.report.frontier import HEADLINE_COLUMNS, collect
+from lightningrl.report.frontier import HEADLINE_COLUMNS, collect, groups
 
 
 @pytest.fixture(scope="module")
 def tables():
-    return collect(table_2_runs(), "e", n_bootstrap=200)
+    return collect(groups(table_2_runs(), n_bootstrap=200), "e")
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def row_of(table, policy, benchmark="gsm8k"):
 def changed(change):
     """The headline row of a policy whose records were changed, and of the policy as it was."""
     one = policy("base", "before", "")
-    groups = (one, dataclasses.replace(one, records=[change(record) for record in one.records]))
-    was, row = (collect([each], "e", n_bootstrap=20).headline.iloc[0] for each in groups)
+    both = (one, dataclasses.replace(one, records=[change(record) for record in one.records]))
+    was, row = (collect(groups([each], n_bootstrap=20), "e").headline.iloc[0] for each in both)
     return row, was
 
 

@@ -17,6 +17,7 @@ from fixtures.synthetic import make_evaluation
 from lightningrl.errors import ConfigError
 from lightningrl.evaluation.probing import CLASSES
 from lightningrl.report.figures import frontier, probes, style
+from lightningrl.report.frontier import groups
 from lightningrl.report.pooled import pooled
 from lightningrl.report.registry import FIGURES, INPUTS, TABLES
 from lightningrl.report.series import curves as curves_table
@@ -34,9 +35,9 @@ def tables(evaluations, collected, metrics_rows):
         "frontier": collected.frontier,
         "headline": collected.headline,
         "curves": curves_table(metrics_rows),
-        "steps": steps_table(evaluations),
+        "steps": steps_table(groups(evaluations, n_bootstrap=1)),
         "speed": speeds([]),
-        "pooled": pooled([*evaluations, ablation], n_bootstrap=100),
+        "pooled": pooled(groups([*evaluations, ablation], n_bootstrap=100)),
         "probes": probed(),
     }
 

@@ -10,7 +10,7 @@ from lightningrl.errors import StageError
 from lightningrl.evaluation.aup import aup, aup_anchored
 from lightningrl.evaluation.metrics import problem_sums, summarise
 from lightningrl.report.formats import csv_text
-from lightningrl.report.frontier import SUMMARY_COLUMNS, Group, collect
+from lightningrl.report.frontier import SUMMARY_COLUMNS, collect, groups
 from lightningrl.report.series import CURVE_COLUMNS, STEP_COLUMNS, curves, steps
 
 
@@ -23,7 +23,7 @@ def row_of(table, policy, benchmark="gsm-mini", **more):
 
 
 def quick(*evaluations, **more):
-    return collect(evaluations, "toy", n_bootstrap=20, **more).headline
+    return collect(groups(evaluations, n_bootstrap=20, **more), "toy").headline
 
 
 def test_frontier_rows_are_the_summaries_of_each_policy_benchmark_and_threshold(collected, evaluations):
@@ -62,17 +62,17 @@ def test_differences_are_to_the_base_paired_and_blank_for_it(collected, evaluati
     row = row_of(quick(evaluations[0], twin), "twin")
     for name in ("accuracy_difference", "aup_anchored_difference"):
         assert (row[name], row[f"{name}_low"], row[f"{name}_high"]) == (0.0, 0.0, 0.0)
-    group = Group(evaluations[:3], 0.9, 20, 0)
+    [group] = groups(evaluations[:3], n_bootstrap=20)
     value, low, high = group.difference("tokens_TN", "forwards_TN", "LightningRL", "SDAR")
     assert value == pytest.approx(after["tpf"] - base["tpf"]) and low <= value <= high
 
 
 def test_order_of_records_other_benchmarks_and_the_seed(collected, evaluations):
     alone = [dataclasses.replace(each, records=each.records[::-1]) for each in evaluations[:3]]
-    again = collect(alone, "toy", n_bootstrap=200).headline
+    again = collect(groups(alone, n_bootstrap=200), "toy").headline
     kept = collected.headline[collected.headline["benchmark"] == "gsm-mini"].reset_index(drop=True)
     pd.testing.assert_frame_equal(again, kept, check_exact=True)
-    other = collect(alone, "toy", n_bootstrap=200, seed=1).headline  # moves intervals and nothing else
+    other = collect(groups(alone, n_bootstrap=200, seed=1), "toy").headline  # moves intervals and nothing else
     for name in ("accuracy_pct", "tpf", "aup", "aup_anchored", "accuracy_pct_low"):
         pd.testing.assert_series_equal(other[name], again[name], check_exact=True)
     assert (other["tpf_low"] != again["tpf_low"]).any()
@@ -129,10 +129,10 @@ def test_steps_average_over_the_samples_still_running(evaluations):
         )  # fmt: skip
 
     group = dataclasses.replace(evaluations[0], benchmark="b", records=[traced(0, [4, 2, 1]), traced(1, [2, 2])])
-    table = steps([group])
+    table = steps(groups([group]))
     assert tuple(table.columns) == STEP_COLUMNS
     assert table["tokens_mean"].tolist() == [3.0, 2.0, 1.0] and table["tokens_std"].tolist() == [1.0, 0.0, 0.0]
     assert table["samples_running"].tolist() == [2, 2, 1] and table["decoding_step"].tolist() == [1, 2, 3]
     damaged = dataclasses.replace(group, records=[dataclasses.replace(traced(0, [4, 2]), emitted_tokens=7)])
     with pytest.raises(StageError, match="6 tokens by step, but 7 emitted"):
-        steps([damaged])
+        steps(groups([damaged]))

@@ -16,7 +16,7 @@ from lightningrl.evaluation.intervals import triple
 from lightningrl.evaluation.metrics import problem_sums
 from lightningrl.report.figures.frontier import ablations
 from lightningrl.report.figures.frontier import study as draw_study
-from lightningrl.report.frontier import collect
+from lightningrl.report.frontier import collect, groups
 from lightningrl.report.pooled import BY_THRESHOLD, COLUMNS, pooled
 from lightningrl.report.study import criteria, study
 
@@ -44,13 +44,18 @@ def runs():
 
 
 @pytest.fixture(scope="module")
-def table(runs):
-    return pooled(runs, n_bootstrap=300)
+def grouped(runs):
+    return groups(runs, n_bootstrap=300)
 
 
 @pytest.fixture(scope="module")
-def single(runs):
-    return collect(runs, "e", n_bootstrap=300).headline.set_index("policy")
+def table(grouped):
+    return pooled(grouped)
+
+
+@pytest.fixture(scope="module")
+def single(grouped):
+    return collect(grouped, "e").headline.set_index("policy")
 
 
 def at(table, name, threshold=0.9):
@@ -125,7 +130,7 @@ def test_intervals_hold_their_estimates_and_are_wider_where_seeds_differ(runs, t
     unlike = series("ours", "after", 3.0, 0.3, (1,))
     width = {}
     for name, made in (("alike", runs[1:3]), ("unlike", [runs[1], *unlike])):
-        row = at(pooled([runs[0], *made], n_bootstrap=300), "ours")
+        row = at(pooled(groups([runs[0], *made], n_bootstrap=300)), "ours")
         width[name] = row["tpf_high"] - row["tpf_low"]
     assert width["unlike"] > 3 * width["alike"]
 
@@ -146,7 +151,7 @@ def test_the_interval_covers_the_mean_over_all_seeds_and_problems(runs):
             made.append(
                 dataclasses.replace(base, policy=f"r-{seed}", role="after", records=records, series="r", seed=seed)
             )
-        row = pooled([dataclasses.replace(base, records=one), *made], n_bootstrap=200).iloc[-1]
+        row = pooled(groups([dataclasses.replace(base, records=one), *made], n_bootstrap=200)).iloc[-1]
         held += row["accuracy_pct_low"] <= 70 <= row["accuracy_pct_high"]
     assert held >= 52  # 57 expected; 51 or fewer have a chance of 1 in 100
 
@@ -160,7 +165,7 @@ def test_what_is_no_series_is_refused(runs):
         (dataclasses.replace(second, records=fewer), "more than one sweep of thresholds"),
     ):
         with pytest.raises(StageError, match=message):
-            pooled([base, ours, changed], n_bootstrap=10)
+            pooled(groups([base, ours, changed], n_bootstrap=10))
 
 
 def test_the_study_table_and_figures_show_each_series_once(table, tmp_path):
@@ -195,7 +200,7 @@ def test_criteria_say_nothing_of_what_cannot_be_compared(runs):
     )
     others = [dataclasses.replace(run, seed=run.seed + 7) for run in runs[4:7]]
     for better, wins in ((others, "–"), ([runs[4], *others[1:]], "1 of 1")):
-        data = criteria(pooled([*runs[:4], released, *better], n_bootstrap=50)).data.set_index("series")
+        data = criteria(pooled(groups([*runs[:4], released, *better], n_bootstrap=50))).data.set_index("series")
         assert list(data.index) == ["ours", "better"]
         assert data.loc["better", "aup_wins"] == wins and not data.loc["better", "aup_met"]
     assert study(pooled([])).rows == () and criteria(pooled([])).rows == ()

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 
 from lightningrl.report import tables
-from lightningrl.report.frontier import collect
+from lightningrl.report.frontier import collect, groups
 from lightningrl.report.study import phrasing
 
 
@@ -72,7 +72,7 @@ def test_the_published_graders_column_is_there_only_with_its_verdicts(collected,
         dataclasses.replace(each, records=[dataclasses.replace(r, compat=r.correct) for r in each.records])
         for each in evaluations[:3]
     ]
-    both = collect(judged, "e", n_bootstrap=20)
+    both = collect(groups(judged, n_bootstrap=20), "e")
     for build, plain, data in (
         (tables.main, collected.headline, both.headline),
         (tables.frontier, collected.frontier, both.frontier),

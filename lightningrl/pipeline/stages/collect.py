@@ -18,7 +18,7 @@ import pandas as pd
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.report import series
 from lightningrl.report.formats import csv_text
-from lightningrl.report.frontier import Evaluation, collect
+from lightningrl.report.frontier import Evaluation, collect, groups
 from lightningrl.report.pooled import pooled
 from lightningrl.types import EvalRecord
 from lightningrl.utils.files import read_json, read_jsonl, write_text
@@ -33,14 +33,14 @@ def run(context: StageContext) -> None:
     """Write the tables."""
     config = context.config
     evaluations = list(_evaluations(context))
-    primary, bootstrap, seed = config["primary_threshold"], config["bootstrap"], config["seed"]
-    tables = collect(evaluations, config["experiment"], primary, bootstrap, seed)
+    benchmarks = groups(evaluations, config["primary_threshold"], config["bootstrap"], config["seed"])
+    tables = collect(benchmarks, config["experiment"])
     written = {
         "frontier": tables.frontier,
         "headline": tables.headline,
-        "pooled": pooled(evaluations, primary, bootstrap, seed),
+        "pooled": pooled(benchmarks),
         "curves": series.curves(_training_rows(context)),
-        "steps": series.steps(evaluations, primary),
+        "steps": series.steps(benchmarks),
         "speed": series.speeds(_speeds(context)),
         "probes": _probes(context),
     }

@@ -1,8 +1,9 @@
-"""The numbers that the paper's tables print, by row and benchmark.
+"""The numbers that the paper's tables print, by row and benchmark, and the d3LLM leaderboard's behind its Table 2.
 
 A row has one identity in all tables, which `published` in an experiment's config names: `SDAR-1.7B-b32` is
 Table 6's (SDAR, 1.7B, 32), `LightningRL-8B-b32` is also the row `LightningRL` of Tables 3, 5 and 7 and `Seq-Tok-Tok` of
-Table 4. Nothing here was measured by us.
+Table 4. `tests/report/test_published_aup.py` computes Table 2's AUPs again from the leaderboard's points. Nothing here
+was measured by us.
 """
 
 from __future__ import annotations
@@ -10,14 +11,35 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 
-from lightningrl.report.published.files import NOTES, RESULTS, rows
-from lightningrl.report.published.leaderboard import METHODS
+from lightningrl.evaluation.aup import Point
+from lightningrl.report.published.files import NOTES, POINTS, RESULTS, rows
 
 BENCHMARKS = {"gsm8k": "GSM8K", "math500": "MATH500", "mbpp": "MBPP", "humaneval": "HumanEval"}
 """An experiment's benchmark -> its name in the paper, in the paper's order."""
 SAME = {"LightningRL": "LightningRL-8B-b32", "Seq-Tok-Tok": "LightningRL-8B-b32", "SDAR": "SDAR-8B-b32"}
 """Names that single tables print -> the identity."""
 CITATION = "Hu et al., LightningRL, arXiv 2603.13319, version 1"
+METHODS: dict[str, tuple[str, str]] = {
+    "Qwen-2.5-7B-Instruct": ("llada", "Qwen-2.5-7B-it"),
+    "EAGLE-3 (LLaMA-3.1)": ("dream", "EAGLE-3"),
+    "Fast-dLLM-v2": ("dream", "Fast-dLLM-v2-7B"),
+    "LLaDA": ("llada", "LLaDA"),
+    "Fast-dLLM-LLaDA": ("llada", "Fast-dLLM-LLaDA"),
+    "D2F-LLaDA": ("llada", "D2F"),
+    "dParallel-LLaDA": ("llada", "dParallel-LLaDA"),
+    "d3LLM-LLaDA": ("llada", "d3LLM-LLaDA"),
+    "Dream": ("dream", "Dream"),
+    "Fast-dLLM-Dream": ("dream", "Fast-dLLM-Dream"),
+    "dParallel-Dream": ("dream", "dParallel-Dream"),
+    "d3LLM-Dream": ("dream", "d3LLM-Dream"),
+}
+"""Table 2's model -> the leaderboard's family and method. SDAR and LightningRL are not on it."""
+
+TASKS: dict[str, dict[str, str]] = {
+    "llada": {"GSM8K": "GSM8K-CoT", "MATH500": "MATH", "MBPP": "MBPP", "HumanEval": "HumanEval"},
+    "dream": {"GSM8K": "GSM8K-CoT", "MATH500": "MATH", "MBPP": "MBPP-Instruct", "HumanEval": "HumanEval-Instruct"},
+}
+"""Family -> Table 2's benchmark -> the leaderboard's task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +90,19 @@ def notes_of(table: str) -> tuple[str, ...]:
     (1, ())
     """
     return tuple(row["note"] for row in rows(NOTES) if table in row["tables"].split())
+
+
+@cache
+def leaderboard() -> dict[tuple[str, str], dict[str, list[Point]]]:
+    """Returns (family, task) -> method -> its points by rising TPF."""
+    found: dict[tuple[str, str], dict[str, list[Point]]] = {}
+    for row in rows(POINTS):
+        methods = found.setdefault((row["family"], row["task"]), {})
+        methods.setdefault(row["method"], []).append((float(row["tpf"]), float(row["accuracy_pct"])))
+    return {task: {name: sorted(points) for name, points in methods.items()} for task, methods in found.items()}
+
+
+def points_of(model: str, benchmark: str) -> list[Point]:
+    """Returns the points of a cell of Table 2 by rising TPF; none where the model is not on the leaderboard."""
+    family, method = METHODS.get(model, ("", ""))
+    return leaderboard()[family, TASKS[family][benchmark]][method] if family else []

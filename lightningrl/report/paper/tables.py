@@ -26,8 +26,7 @@ import pandas as pd
 from lightningrl.evaluation.aup import Point, aup
 from lightningrl.evaluation.intervals import Estimate
 from lightningrl.report.paper.lines import CONSTANT, DAGGER, NAN, Line, lines, long_table, published, published_entries
-from lightningrl.report.paper.printed import BENCHMARKS
-from lightningrl.report.published.leaderboard import points_of
+from lightningrl.report.paper.printed import BENCHMARKS, points_of
 from lightningrl.report.tables import MISSING, Sections, Table, estimate_text, headline_notes, number
 
 CAPTIONS = {
