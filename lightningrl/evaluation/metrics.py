@@ -1,9 +1,8 @@
 """From evaluation records to numbers: accuracy, every TPF by its own name, forwards, intervals.
 
-`summarise` returns the `EvalSummary` of one (policy, benchmark, threshold); `problem_sums` returns the per-problem sums
-over all thresholds, which AUP and paired intervals resample. Every record counts in every denominator, also an answer
-whose gold was defective (`gold_error`): it counts as wrong, so that policies share one denominator, and the status
-counts show it. Nothing is read from the response's text.
+`summarise` returns the `EvalSummary` of one (policy, benchmark, threshold); `problem_sums` the per-problem sums over
+all thresholds, which AUP and paired intervals resample. Every record counts in every denominator, also an answer whose
+gold was defective (`gold_error`): it counts as wrong, and the status counts show it.
 
 Shapes: N problems (sorted by uid), T thresholds (rising), R bootstrap replicates.
 """
@@ -133,9 +132,8 @@ def summarise(
 ) -> EvalSummary:
     """Returns the summary of the records of one policy, benchmark and threshold, in any order.
 
-    require_counts: whether a record without counts of tokens and forwards, or without `stop`, is an error; where it
-    is not, the numbers that need what is missing are NaN. Raises StageError when there are no records, when they mix
-    policies, benchmarks or thresholds, or when a sample comes twice.
+    require_counts: whether a record without counts of tokens and forwards is an error; else the numbers that need what
+    is missing (or `stop`) are NaN. Raises StageError as `problem_sums` does, and for several thresholds.
     """
     sums = problem_sums(records, require_counts)
     if len(sums.thresholds) != 1:
@@ -192,8 +190,7 @@ def problem_sums(records: Iterable[EvalRecord], require_counts: bool = True) -> 
     """Returns the per-problem sums of one policy on one benchmark.
 
     require_counts: whether a record without counts of tokens and forwards is an error; else its sums are NaN. Raises
-    StageError when there are no records, when they mix policies or benchmarks, when a (threshold, problem, sample)
-    comes twice, when a record has no forward, or when a threshold lacks some of the problems.
+    StageError for records that are none, mixed, twice, without a forward, or not of the same problems at a threshold.
     """
     records = list(records)
     if not records:

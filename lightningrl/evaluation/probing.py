@@ -1,12 +1,10 @@
 """Why a policy is fast: how honest its confidence is, which tokens it reveals together, how many phrasings are left.
 
-`Reliability` observes a decoder that reveals one token at a time, the most careful decode there is, and asks for each
-position that stays masked: is its likeliest token now the one that it ends with? If the confidence is honest, that is
-so as often as its probability says; where it is not, revealing all positions over a threshold at once costs accuracy.
-`token_classes` says what kind of token each one is, `together` with how many others it was revealed, `entropy_nats`
-how much is left open. All of it is about the policy's own answers, right or wrong.
-
-No torch. The answers come from `pipeline.stages.probe`.
+`Reliability` observes a decoder that reveals one token at a time and asks for each position that stays masked: is its
+likeliest token now the one that it ends with? If the confidence is honest, that is so as often as its probability says;
+where it is not, revealing all positions over a threshold at once costs accuracy. `token_classes` says what kind of
+token each one is, `together` with how many others it was revealed, `entropy_nats` how much is left open. All of it is
+about the policy's own answers, right or wrong, which come from `pipeline.stages.probe`. No torch.
 """
 
 from __future__ import annotations

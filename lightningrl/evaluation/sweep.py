@@ -1,9 +1,9 @@
 """The resumable sweep: a benchmark's problems, decoded and judged at one threshold after another, a record per sample.
 
 Problems are decoded in shards, always the same, each as one batch: an interrupted sweep resumes at the first shard that
-is not complete, and its records are equal to the last bit to those of an undisturbed one. A threshold's records gather
-in a file of their own, so one more threshold costs only itself. The model is loaded when the first shard needs it.
-Several processes may each take a part of the shards, in files of their own, which whoever gathers reads together.
+is not complete, and its records equal those of an undisturbed one to the last bit. A threshold's records gather in a
+file of their own, so one more threshold costs only itself. Several processes may each take a part of the shards, in
+files of their own, which whoever gathers reads together.
 """
 
 from __future__ import annotations

@@ -155,8 +155,8 @@ class Group:
             return int(found[0]) if len(found) else 0
         listed = ", ".join(f"{threshold:g}" for threshold in thresholds)
         raise StageError(
-            f"{policy} on {self.benchmark} has no records at the primary threshold {primary:g} (found: {listed}). Add it "
-            "to the sweep or choose another primary threshold."
+            f"{policy} on {self.benchmark} has no records at the primary threshold {primary:g} (found: {listed}). Add "
+            "it to the sweep or choose another primary threshold."
         )
 
     def y_min(self, base: str) -> float:

@@ -1,9 +1,8 @@
 """Runs that differ only in their seeds, told together: one row a (benchmark, series, threshold).
 
 A series' number is the mean over its runs (of accuracy, of TPF as a ratio of sums, of AUP). Intervals are 95 %, by a
-bootstrap that draws problems and seeds anew, crossed: the problems are those that every other interval of the benchmark
-draws, so differences to the base are paired. With few seeds such an interval is rough, so the values of each seed stand
-beside it. A policy that stands alone is a series of one.
+bootstrap that draws problems and seeds anew, crossed: the problems are those of every other interval of the benchmark,
+so differences to the base are paired. With few seeds it is rough, so the values of each seed stand beside it.
 
 Shapes: S runs, T thresholds, R replicates.
 """

@@ -71,7 +71,7 @@ def steps(groups: Iterable[Group]) -> pd.DataFrame:
     token too. Raises StageError when a record's counts do not add up to its emitted tokens.
     """
     rows: list[tuple[Any, ...]] = []
-    for group, evaluation in ((group, each) for group in groups for each in group.evaluations.values()):
+    for group, evaluation in ((each, one) for each in groups for one in each.evaluations.values()):
         threshold = group.sums[evaluation.policy].thresholds[group.primary(evaluation.policy)]
         traces = []
         for record in evaluation.records:
