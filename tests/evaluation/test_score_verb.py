@@ -193,6 +193,8 @@ class SlowJudge(BoxedJudge):
     def judge(self, examples, responses):
         while Path("gate").exists() and partial.exists() and partial.stat().st_size > 2000:
             time.sleep(0.01)
+        with open("judged", "a") as log:
+            log.write("." * len(responses))
         return [replace(verdict, detail="first") for verdict in super().judge(examples, responses)]
 
 class Slow(GsmMini):
@@ -217,14 +219,18 @@ def test_killed_it_goes_on_from_what_was_judged_but_not_from_verdicts_of_another
     (folder / "gate").unlink()
     kept = partial.read_bytes()
     assert len(kept) > 2000 and not (folder / "r.jsonl").exists()
+    judged = {}
     for detail in ("first", "second"):
         (folder / "slow_benchmark.py").write_text(JUDGE.replace("first", detail))
         partial.write_bytes(kept[:-7])  # and the disk lost the end of a line
+        (folder / "judged").unlink()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
         assert done.returncode == 0, done.stderr
         rows = read(folder / "r.jsonl")
         assert len(rows) == 600 and [row["sample"] for row in rows[:20]] == list(range(20))
         assert {row["detail"] for row in rows} == {detail} and not partial.exists()
+        judged[detail] = (folder / "judged").stat().st_size
+    assert judged["first"] < judged["second"] == 600 + 3 * 30  # the self-check's answers, too
 
 
 def records_of(correct_by_threshold, forwards):
