@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lightningrl.report.figures import style
 
@@ -43,7 +42,7 @@ class Curve(NamedTuple):
 
 
 @style.drawing("rewards")
-def rewards(table: pd.DataFrame, *, smooth_steps: int = 9, policies: Sequence[str] = ()) -> tuple[Figure, pd.DataFrame]:
+def rewards(table: pd.DataFrame, *, smooth_steps: int = 9, policies: Sequence[str] = ()) -> style.Drawn:
     """Draws a panel for each reward."""
     style.require_columns(table, ("run", "step", *REWARDS), "rewards")
     colours = style.policy_colours(table["run"], policies)
@@ -59,9 +58,7 @@ def rewards(table: pd.DataFrame, *, smooth_steps: int = 9, policies: Sequence[st
 
 
 @style.drawing("collapse")
-def collapse(
-    table: pd.DataFrame, *, smooth_steps: int = 9, policies: Sequence[str] = ()
-) -> tuple[Figure, pd.DataFrame]:
+def collapse(table: pd.DataFrame, *, smooth_steps: int = 9, policies: Sequence[str] = ()) -> style.Drawn:
     """Draws the ratio of every run."""
     style.require_columns(table, ("run", "step", COLLAPSE), "collapse")
     colours, summed, lines = style.policy_colours(table["run"], policies), f"{COLLAPSE}_sum", list[Curve]()

@@ -13,26 +13,25 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightningrl.report.figures import style
 
 
 @style.drawing("frontier")
-def frontier(table: pd.DataFrame, *, policies: Sequence[str] = ()) -> tuple[Figure, pd.DataFrame]:
+def frontier(table: pd.DataFrame, *, policies: Sequence[str] = ()) -> style.Drawn:
     """Draws single runs. policies: all of the experiment, the base first; their places decide the colours."""
     return _panels("frontier", table, policies)
 
 
 @style.drawing("study")
-def study(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def study(table: pd.DataFrame) -> style.Drawn:
     """Draws the series that are no ablations."""
     return _panels("study", table[table["role"] != "ablation"].rename(columns={"series": "policy"}), height_in=3.2)
 
 
 @style.drawing("ablations")
-def ablations(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def ablations(table: pd.DataFrame) -> style.Drawn:
     """Draws the benchmarks that have ablations, with the base and only the first series of the method."""
     shown = []
     for _, rows in table.groupby("benchmark", sort=False):
@@ -43,9 +42,7 @@ def ablations(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return _panels("ablations", rows.rename(columns={"series": "policy"}), height_in=3.2)
 
 
-def _panels(
-    name: str, table: pd.DataFrame, policies: Sequence[str] = (), height_in: float = 2.5
-) -> tuple[Figure, pd.DataFrame]:
+def _panels(name: str, table: pd.DataFrame, policies: Sequence[str] = (), height_in: float = 2.5) -> style.Drawn:
     """Returns the figure with panels of a height in inches, and the table."""
     style.require_columns(
         table, ("policy", "role", "benchmark", "threshold", "accuracy_pct", "tpf", "is_primary"), name

@@ -33,7 +33,7 @@ class Look(NamedTuple):
 
 
 @style.drawing("reliability")
-def reliability(table: pd.DataFrame, pooled: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def reliability(table: pd.DataFrame, pooled: pd.DataFrame) -> style.Drawn:
     """Draws how often the likeliest token was right, by its probability."""
     table = table[table["measure"].isin(["confidence", "agreement"])]
     style.require_columns(table, ("policy", "benchmark", "label", "count", "value"), "reliability")
@@ -59,7 +59,7 @@ def reliability(table: pd.DataFrame, pooled: pd.DataFrame) -> tuple[Figure, pd.D
 
 
 @style.drawing("together")
-def together(table: pd.DataFrame, pooled: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def together(table: pd.DataFrame, pooled: pd.DataFrame) -> style.Drawn:
     """Draws for each class of tokens how many positions its forwards revealed."""
     table = table[table["measure"] == "class_together"]
     style.require_columns(table, ("policy", "benchmark", "label", "count", "value"), "together")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightningrl.report.figures import style
@@ -22,7 +21,7 @@ MIN_RUNNING = 5
 
 
 @style.drawing("steps")
-def steps(table: pd.DataFrame, *, policies: tuple[str, ...] = ()) -> tuple[Figure, pd.DataFrame]:
+def steps(table: pd.DataFrame, *, policies: tuple[str, ...] = ()) -> style.Drawn:
     """Draws the policies of the roles `before` and `after`. policies: all of the experiment, for their colours."""
     columns = ("policy", "role", "benchmark", "decoding_step", "tokens_mean", "samples_running")
     style.require_columns(table, columns, "steps")

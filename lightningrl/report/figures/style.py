@@ -40,6 +40,8 @@ DASHES = ("-", "--", ":")
 SMALL_WIDTH_IN, PAGE_WIDTH_IN = 4.6, 6.9
 """The width of a figure of one panel, and of the whole text of a two-column paper, inches."""
 
+Drawn = tuple[Figure, pd.DataFrame]
+"""A figure, and the data that are plotted in it."""
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8.5, "xtick.labelsize": 8,
     "ytick.labelsize": 8, "legend.fontsize": 8, "axes.titlelocation": "left", "axes.titleweight": "bold",
@@ -61,18 +63,27 @@ def styled() -> Iterator[None]:
         yield
 
 
-def drawing(name: str) -> Callable[[Callable[..., tuple[Figure, pd.DataFrame]]], Callable[..., list[Path]]]:
-    """Makes a figure of a function that takes tables and returns what it drew, with the plotted data.
+def drawing(name: str) -> Callable[[Callable[..., Drawn]], Callable[..., list[Path]]]:
+    """Decorates a function of tables: it takes a folder behind them, writes what was drawn there and returns the paths.
 
-    What comes of it takes a folder behind the tables, writes `name`.pdf, .png and .csv there and returns their paths.
+    The files are `name`.pdf, .png and .csv (the plotted data).
     """
 
-    def decorate(function: Callable[..., tuple[Figure, pd.DataFrame]]) -> Callable[..., list[Path]]:
+    def decorate(function: Callable[..., Drawn]) -> Callable[..., list[Path]]:
         @wraps(function)
         def draw(*tables_and_folder: Any, **options: Any) -> list[Path]:
             *tables, out_dir = tables_and_folder
+            written = {}
             with styled():
-                return save(*function(*tables, **options), out_dir, name)
+                figure, data = function(*tables, **options)
+                for suffix, dates in (("pdf", ("Creator", "Producer", "CreationDate")), ("png", ("Software",))):
+                    buffer = io.BytesIO()
+                    figure.savefig(buffer, format=suffix, metadata=dict.fromkeys(dates))
+                    written[Path(out_dir) / f"{name}.{suffix}"] = buffer.getvalue()
+            written[Path(out_dir) / f"{name}.csv"] = csv_text(data).encode()
+            for path, content in written.items():
+                write_bytes(path, content)
+            return list(written)
 
         return draw
 
@@ -123,19 +134,6 @@ def legend(figure: Figure, panels: Iterable[Axes], more: Mapping[str, Any] | Non
         widest = max(len(name) for name in found) * 0.085 + 0.6  # inches: letters, and the handle
         columns = max(1, min(len(found), int(figure.get_figwidth() / widest)))
         figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns)
-
-
-def save(figure: Figure, data: pd.DataFrame, out_dir: Path, name: str) -> list[Path]:
-    """Writes `name`.pdf, .png and .csv (the plotted data) into `out_dir`; returns their paths."""
-    written = {}
-    for suffix, dates in (("pdf", ("Creator", "Producer", "CreationDate")), ("png", ("Software",))):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix, metadata=dict.fromkeys(dates))
-        written[Path(out_dir) / f"{name}.{suffix}"] = buffer.getvalue()
-    written[Path(out_dir) / f"{name}.csv"] = csv_text(data).encode()
-    for path, content in written.items():
-        write_bytes(path, content)
-    return list(written)
 
 
 def place_labels(

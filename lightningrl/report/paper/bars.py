@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lightningrl.evaluation.intervals import triple
 from lightningrl.report.figures import style
@@ -33,7 +32,7 @@ AVERAGES = {"tpf": "Average TPF", "aup": "Average AUP"}
 
 
 @style.drawing("figure1")
-def figure1(headline: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def figure1(headline: pd.DataFrame) -> style.Drawn:
     """Draws the accuracies above, the averages below."""
     data = bars(headline)
     figure = style.new_figure(style.PAGE_WIDTH_IN, 4.2)

@@ -11,13 +11,12 @@ running mean.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lightningrl.report.figures import style
 from lightningrl.report.figures.curves import COLLAPSE, REWARDS, Curve, draw_panel
@@ -38,11 +37,8 @@ FRONTIER = "d  Accuracy against TPF"
 IN_TEXT = ((SDAR, 4.0, 87.4), (SDAR, 7.0, 71.2), (OURS, 7.0, 87.5))
 """(row, TPF, accuracy in percent) in the paper's text on its Figure 8d."""
 
-Drawn = tuple[Figure, pd.DataFrame]
 
-
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(NamedTuple):
     """One panel of training curves."""
 
     column: str
@@ -56,32 +52,22 @@ class Panel:
     """Whether the curve has a band of one standard deviation of its values in the running window."""
 
 
-@style.drawing("figure3")
-def figure3(curves: pd.DataFrame, *, smooth_steps: int = 9) -> Drawn:
-    """Draws the collapse ratio (a) and the total reward (b) with and without decoupled normalisation."""
-    rows = (OURS, "w/o Decoupled normalization")
-    ratio = Panel(COLLAPSE, "a  Collapse ratio (ε = 0.1)", rows, 100)
-    return _curves(curves, smooth_steps, ratio, Panel(TOTAL, "b  Total reward (accuracy + TPF)", rows, 100))
-
-
-@style.drawing("figure4")
-def figure4(curves: pd.DataFrame, *, smooth_steps: int = 9) -> Drawn:
-    """Draws the accuracy reward with and without the NLL term."""
-    return _curves(curves, smooth_steps, Panel(ACCURACY, "Accuracy reward", (OURS, "w/o NLL loss"), 125))
-
-
-@style.drawing("figure5")
-def figure5(curves: pd.DataFrame, *, smooth_steps: int = 9) -> Drawn:
-    """Draws the total reward with and without dynamic sampling (the TPF-aware filter)."""
-    rows = (OURS, "w/o TPF-aware filtering")
-    return _curves(curves, smooth_steps, Panel(TOTAL, "Total reward (accuracy + TPF)", rows, 180))
-
-
-@style.drawing("figure6")
-def figure6(curves: pd.DataFrame, *, smooth_steps: int = 9) -> Drawn:
-    """Draws the total reward of three methods, speed scaled to 0..1, with a band of one standard deviation."""
-    panel = Panel(SCALED, "Total reward (accuracy + speed within 0–1)", (TRACERL, OURS, GRPO), 185, band=True)
-    return _curves(scaled(curves, panel), smooth_steps, panel)
+_TOTAL, _WITHOUT = "Total reward (accuracy + TPF)", (OURS, "w/o Decoupled normalization")
+TRAINING = {
+    "figure3": (
+        Panel(COLLAPSE, "a  Collapse ratio (ε = 0.1)", _WITHOUT, 100),
+        Panel(TOTAL, f"b  {_TOTAL}", _WITHOUT, 100),
+    ),
+    "figure4": (Panel(ACCURACY, "Accuracy reward", (OURS, "w/o NLL loss"), 125),),
+    "figure5": (Panel(TOTAL, _TOTAL, (OURS, "w/o TPF-aware filtering"), 180),),
+    "figure6": (Panel(SCALED, "Total reward (accuracy + speed within 0–1)", (TRACERL, OURS, GRPO), 185, band=True),),
+}
+"""The figures of training curves: with and without one component of the method (3 to 5), and of three methods (6)."""
+REWARD_PANELS = (
+    Panel(TOTAL, f"a  {_TOTAL}", (TRACERL, OURS), 185),
+    Panel(ACCURACY, "b  Accuracy reward", (TRACERL, OURS), 185),
+    Panel(SPEED, "c  Speed reward (TPF)", (TRACERL, OURS), 185),
+)
 
 
 def scaled(curves: pd.DataFrame, panel: Panel) -> pd.DataFrame:
@@ -93,18 +79,25 @@ def scaled(curves: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     return curves.assign(**{SCALED: curves[ACCURACY].astype(float) + (curves[SPEED].astype(float) - low) / width})
 
 
-def _curves(curves: pd.DataFrame, smooth_steps: int, *panels: Panel) -> Drawn:
+def _training(panels: tuple[Panel, ...], curves: pd.DataFrame, *, smooth_steps: int = 9) -> style.Drawn:
     figure = style.new_figure(4.2 if len(panels) == 1 else style.PAGE_WIDTH_IN, 2.8)
     places = figure.subplots(1, len(panels), squeeze=False)[0]
-    drawn = [draw_rows(axes, curves, panel, smooth_steps) for axes, panel in zip(places, panels, strict=True)]
+    drawn = []
     for axes, panel in zip(places, panels, strict=True):
+        table = scaled(curves, panel) if panel.column == SCALED else curves
+        drawn.append(draw_rows(axes, table, panel, smooth_steps))
         axes.set_ylabel("Mean over rollouts" if panel.column != COLLAPSE else "Share of pairs")
     style.legend(figure, places)
     return figure, pd.concat(drawn, ignore_index=True)
 
 
+figure3, figure4, figure5, figure6 = (
+    style.drawing(name)(partial(_training, panels)) for name, panels in TRAINING.items()
+)
+
+
 @style.drawing("figure7")
-def figure7(steps: pd.DataFrame) -> Drawn:
+def figure7(steps: pd.DataFrame) -> style.Drawn:
     """Draws tokens revealed at each decoding step (left axis) and samples still running (right axis, dashed).
 
     Lines and bands are the mean and one standard deviation over the samples still running. `figures.steps` shows the
@@ -131,16 +124,11 @@ def figure7(steps: pd.DataFrame) -> Drawn:
 
 
 @style.drawing("figure8")
-def figure8(curves: pd.DataFrame, frontier: pd.DataFrame, *, smooth_steps: int = 9) -> Drawn:
+def figure8(curves: pd.DataFrame, frontier: pd.DataFrame, *, smooth_steps: int = 9) -> style.Drawn:
     """Draws total, accuracy and speed reward by step (a-c), and accuracy against TPF (d)."""
     figure = style.new_figure(style.PAGE_WIDTH_IN, 5.0)
     places = figure.subplots(2, 2).ravel()
-    panels = (
-        Panel(TOTAL, "a  Total reward (accuracy + TPF)", (TRACERL, OURS), 185),
-        Panel(ACCURACY, "b  Accuracy reward", (TRACERL, OURS), 185),
-        Panel(SPEED, "c  Speed reward (TPF)", (TRACERL, OURS), 185),
-    )
-    drawn = [draw_rows(axes, curves, panel, smooth_steps) for axes, panel in zip(places[:3], panels, strict=True)]
+    drawn = [draw_rows(axes, curves, panel, smooth_steps) for axes, panel in zip(places, REWARD_PANELS, strict=False)]
     drawn.append(_frontier(places[3], frontier))
     style.legend(figure, places)
     return figure, pd.concat(drawn, ignore_index=True)
