@@ -30,7 +30,7 @@ FOUR = [  # lengths and forwards
 ]
 
 
-def test_every_number_by_hand():
+def test_pooled_tpf_and_the_mean_of_ratios_are_different_numbers():
     summary = summarise(FOUR)
     # pooled TPF and the mean of ratios are different numbers: 890 / 270 = 3.296296; (2 + 4 + 3 + 5) / 4 = 3.5
     assert (summary.tpf, summary.tpf_mean) == pytest.approx((3.296296, 3.5), abs=1e-6)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
 from lightningrl.evaluation.intervals import Estimate, triple
 from lightningrl.report.paper.printed import BENCHMARKS, CITATION, PrintedRow, notes_of, printed
-from lightningrl.report.tables import MISSING, Table, number
+from lightningrl.report.tables import MISSING, Sections, Table, number
 
 NAN = float("nan")
 DAGGER = "†"
 """The mark of numbers of systems that are not run here."""
 CONSTANT = "The published number is taken as a constant"
+Part = tuple[Table, list[dict[str, Any]]]
+"""A table for readers, and its numbers as rows of the long table."""
 LONG_COLUMNS = ("part", "benchmark", "row", "policy", "role", "metric", "value", "low", "high", "y_max", "mark")
 
 
@@ -80,27 +83,22 @@ def lines(table: str, collected: pd.DataFrame) -> list[Line]:
     return found
 
 
-def _printed_once(found: Iterable[Line]) -> list[Line]:
-    """Returns the lines of the table as printed: each row once, without policies."""
-    return list({(line.benchmark, line.row.identity): Line(line.benchmark, line.row, None) for line in found}.values())
-
-
-def published(table: str, found: Iterable[Line], shown: Mapping[str, tuple[str, int]]) -> Table:
+def published(table: str, found: Iterable[Line], shown: Mapping[str, tuple[str, int]]) -> Part:
     """Returns the table as the paper prints it, with its inconsistencies. shown: metric -> title and digits."""
-    rows = []
-    for line in _printed_once(found):
-        cells = (number(line.published(metric), digits) for metric, (_, digits) in shown.items())
+    once = {(line.benchmark, line.row.identity): Line(line.benchmark, line.row, None) for line in found}.values()
+    rows, entries = [], []
+    for line in once:
+        numbers = {metric: line.published(metric) for metric in shown}
+        cells = (number(value, shown[metric][1]) for metric, value in numbers.items())
         rows.append((*line.names[:1], line.row.label, *cells))
+        entries += [line.entry("published", metric, value) for metric, value in numbers.items()]
     header = ("Benchmark", "Row", *(title for title, _ in shown.values()))
     notes = (f"From {CITATION}. None of these numbers was measured here.", *notes_of(table))
-    return Table("published", "As published", notes, header, tuple(rows), n_text_columns=2)
+    return Table("published", "As published", notes, header, tuple(rows), n_text_columns=2), entries
 
 
-def published_entries(found: Iterable[Line], metrics: Iterable[str]) -> list[dict]:
-    """Returns the same numbers for the long table."""
-    return [line.entry("published", name, line.published(name)) for line in _printed_once(found) for name in metrics]
-
-
-def long_table(entries: Iterable[dict]) -> pd.DataFrame:
-    """Returns all known numbers of a table, one in each row."""
-    return pd.DataFrame([row for row in entries if not pd.isna(row["value"])], columns=list(LONG_COLUMNS))
+def sections(name: str, caption: str, parts: Iterable[Part]) -> Sections:
+    """Returns the parts below one another, and one long table of all their known numbers."""
+    tables, entries = zip(*parts, strict=True)
+    rows = [entry for entry in chain.from_iterable(entries) if not pd.isna(entry["value"])]
+    return Sections(name, caption, tables, pd.DataFrame(rows, columns=list(LONG_COLUMNS)))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lightningrl.evaluation.intervals import Estimate
-from lightningrl.report.paper.lines import CONSTANT, DAGGER, Line, lines, long_table, published, published_entries
+from lightningrl.report.paper.lines import CONSTANT, DAGGER, Line, Part, lines, published, sections
 from lightningrl.report.paper.printed import PrintedRow
 from lightningrl.report.tables import MISSING, Sections, Table, estimate_text, number
 
@@ -28,38 +28,24 @@ def table7(speed: pd.DataFrame) -> Sections:
         for row in speed.itertuples()
         if (row.benchmark, row.policy) not in shown
     ]
-    measured = [line for line in found if line.measured is not None]
-    compared = [line for line in measured if not pd.isna(line.published("tps_h100"))]
     printed = [line for line in found if line.row.numbers]
-    entries = published_entries(printed, PRINTED)
-    for line in found:
-        if line.as_published:
-            mark = "as published, not run here"
-            entries.append(line.entry("as published", SPEED, line.published("tps_h100"), mark=mark))
-    for line in measured:
-        entries.append(line.entry("measured", SPEED, *line.estimate(SPEED), mark=_conditions(line)))
-        if line in compared:
-            entries.append(line.entry("difference", SPEED, *line.estimate(SPEED).minus(line.published("tps_h100"))))
-            entries.append(line.entry("ratio", SPEED, *_ratio(line)))
-    parts = (published("table7", printed, PRINTED), _measured(found), _difference(compared))
-    return Sections("table7", "Table 7: tokens a second, GSM8K", parts, long_table(entries))
+    parts = (published("table7", printed, PRINTED), _measured(found), _difference(found))
+    return sections("table7", "Table 7: tokens a second, GSM8K", parts)
 
 
-def _ratio(line: Line) -> Estimate:
-    return Estimate(*(each / line.published("tps_h100") for each in line.estimate(SPEED)))
-
-
-def _measured(found: Sequence[Line]) -> Table:
+def _measured(found: Sequence[Line]) -> Part:
     header = ("Benchmark", "Row", "Policy here", "Device", "Weights", "Prefill", "Tokens/s", "Batch", "Prompts")
-    rows = []
+    rows, entries = [], []
     for line in found:
         if (one := line.measured) is not None:
             conditions = (one.device, one.dtype, "in" if one.prefill_included else "out")
             counts = (str(int(one.batch)), str(int(one.prompts)))
             rows.append((*line.names, *conditions, estimate_text(*line.estimate(SPEED), 1), *counts))
+            entries.append(line.entry("measured", SPEED, *line.estimate(SPEED), mark=_conditions(line)))
         elif line.as_published:
-            shown = number(line.published("tps_h100"), 2)
-            rows.append((*line.names, "H100", MISSING, MISSING, shown, MISSING, MISSING))
+            speed = line.published("tps_h100")
+            rows.append((*line.names, "H100", MISSING, MISSING, number(speed, 2), MISSING, MISSING))
+            entries.append(line.entry("as published", SPEED, speed, mark="as published, not run here"))
         else:
             rows.append((*line.names, *[MISSING] * 6))
     devices = dict.fromkeys(line.measured.device for line in found if line.measured is not None)
@@ -69,28 +55,24 @@ def _measured(found: Sequence[Line]) -> Table:
         notes.append(f"Measured on {', '.join(others)}; published on an H100: what differs is the device too.")
     if not devices:
         notes.append("Nothing was measured yet.")
-    return Table("measured", "As measured here", tuple(notes), header, tuple(rows), n_text_columns=6)
+    return Table("measured", "As measured here", tuple(notes), header, tuple(rows), n_text_columns=6), entries
 
 
-def _difference(compared: Sequence[Line]) -> Table:
-    header = (
-        "Benchmark",
-        "Row",
-        "Policy here",
-        "Published",
-        "Measured",
-        "Measured − published",
-        "Measured / published",
-    )
-    rows = []
-    for line in compared:
-        now, constant = line.estimate(SPEED), line.published("tps_h100")
-        difference = estimate_text(*now.minus(constant), 1, sign=True)
-        ends = (number(constant, 2), number(now.value, 1), difference, estimate_text(*_ratio(line), 2))
-        rows.append((*line.names, *ends))
+def _difference(found: Sequence[Line]) -> Part:
+    header = ("Benchmark", "Row", "Policy here", "Published", "Measured")
+    header = (*header, "Measured − published", "Measured / published")
     notes = [f"{CONSTANT}. The paper names its device, but neither batch nor prefill."]
-    notes += [f"{line.names[1]}: measured with {_conditions(line)}." for line in compared]
-    return Table("difference", "Measured minus published", tuple(notes), header, tuple(rows), n_text_columns=3)
+    rows, entries = [], []
+    for line in found:
+        now, constant = line.estimate(SPEED), line.published("tps_h100")
+        if line.measured is None or pd.isna(constant):
+            continue
+        difference, ratio = now.minus(constant), Estimate(*(each / constant for each in now))
+        ends = (number(constant, 2), number(now.value, 1))
+        rows.append((*line.names, *ends, estimate_text(*difference, 1, sign=True), estimate_text(*ratio, 2)))
+        entries += [line.entry("difference", SPEED, *difference), line.entry("ratio", SPEED, *ratio)]
+        notes.append(f"{line.names[1]}: measured with {_conditions(line)}.")
+    return Table("difference", "Measured minus published", tuple(notes), header, tuple(rows), n_text_columns=3), entries
 
 
 def _conditions(line: Line) -> str:

@@ -15,17 +15,16 @@ points of the systems that are not run here, and what the paper prints for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import chain
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from lightningrl.evaluation.aup import Point, aup
-from lightningrl.evaluation.intervals import Estimate
-from lightningrl.report.paper.lines import CONSTANT, DAGGER, NAN, Line, lines, long_table, published, published_entries
+from lightningrl.report.paper.lines import CONSTANT, DAGGER, NAN, Line, Part, lines, published, sections
 from lightningrl.report.paper.printed import BENCHMARKS, points_of
 from lightningrl.report.tables import MISSING, Sections, Table, estimate_text, headline_notes, number
 
@@ -97,35 +96,39 @@ def _sections(name: str, headline: pd.DataFrame, frontier: pd.DataFrame | None =
     pairs = zip(headline["benchmark"], headline["policy"], strict=True)
     shown = headline[np.array([pair in used for pair in pairs], bool)]
     printed = published(name, found, {name: (metric.title, metric.digits) for name, metric in METRICS.items()})
-    parts = (printed, _measured(found, shown, one_y_max), _difference(found))
-    entries = [published_entries(found, METRICS), _measured_entries(found, one_y_max), _difference_entries(found)]
-    return Sections(name, CAPTIONS[name], parts, long_table(chain.from_iterable(entries)))
+    return sections(name, CAPTIONS[name], (printed, _measured(found, shown, one_y_max), _difference(found)))
 
 
 table1, table2, table3, table4, table5, table6 = (partial(_sections, name) for name in CAPTIONS)
 """The tables, of the collected headline; `table2` takes the frontier, too."""
 
 
-def _measured(found: Sequence[Line], headline: pd.DataFrame, one_y_max: OneYMax | None) -> Table:
+def _measured(found: Sequence[Line], headline: pd.DataFrame, one_y_max: OneYMax | None) -> Part:
     header = ["Benchmark", "Row", "Policy here"]
     for metric in METRICS.values():
         header += [metric.title, metric.beside]
-    rows = []
+    if one_y_max is not None:
+        header += ["AUP, one y_max", "AUP as published"]
+    rows, entries = [], []
     for line in found:
         row = [*line.names]
         for name, metric in METRICS.items():
+            for column, y_max in ((name, "y_max"), (metric.theirs, "y_max_compat")):
+                row.append(estimate_text(*line.estimate(column), metric.digits))
+                limit = {"y_max": line.value(y_max)} if name == "aup" else {}
+                entries.append(line.entry("measured", column, *line.estimate(column), **limit))
             if line.as_published and name != "aup":
-                row += [number(line.published(name), metric.digits), MISSING]
-            else:
-                row += [estimate_text(*line.estimate(each), metric.digits) for each in (name, metric.theirs)]
+                row[-2] = number(line.published(name), metric.digits)
+                entries.append(line.entry("as published", name, line.published(name), mark="not run here"))
         if one_y_max is not None:
-            row += [number(one_y_max.aup(line), 1), number(line.published("aup"), 1)]
+            aup = one_y_max.aup(line)
+            row += [number(aup, 1), number(line.published("aup"), 1)]
+            mark = {"mark": "leaderboard's points, not run here"} if line.as_published else {}
+            part, limit = "as published" if line.as_published else "measured", one_y_max.y_max[line.benchmark]
+            entries.append(line.entry(part, "aup_one_y_max", aup, y_max=limit, **mark))
         rows.append(tuple(row))
-    if one_y_max is not None:
-        header += ["AUP, one y_max", "AUP as published"]
-    return Table(
-        "measured", "As measured here", _notes(headline, one_y_max), tuple(header), tuple(rows), n_text_columns=3
-    )
+    notes = _notes(headline, one_y_max)
+    return Table("measured", "As measured here", notes, tuple(header), tuple(rows), n_text_columns=3), entries
 
 
 def _notes(headline: pd.DataFrame, one_y_max: OneYMax | None) -> tuple[str, ...]:
@@ -148,52 +151,24 @@ def _notes(headline: pd.DataFrame, one_y_max: OneYMax | None) -> tuple[str, ...]
     return tuple(notes or ["Nothing was measured yet."])
 
 
-def _measured_entries(found: Sequence[Line], one_y_max: OneYMax | None) -> Iterator[dict]:
-    for line in found:
-        for name, metric in METRICS.items():
-            for column, y_max in ((name, "y_max"), (metric.theirs, "y_max_compat")):
-                limit = {"y_max": line.value(y_max)} if name == "aup" else {}
-                yield line.entry("measured", column, *line.estimate(column), **limit)
-            if line.as_published and name != "aup":
-                yield line.entry("as published", name, line.published(name), mark="not run here")
-        if one_y_max is not None:
-            mark = {"mark": "leaderboard's points, not run here"} if line.as_published else {}
-            part, limit = "as published" if line.as_published else "measured", one_y_max.y_max[line.benchmark]
-            yield line.entry(part, "aup_one_y_max", one_y_max.aup(line), y_max=limit, **mark)
-
-
-def _split(found: Sequence[Line]) -> Iterator[tuple[Line, str, dict[str, Estimate]]]:
-    """Yields, for what was measured and is printed, the difference and its parts; NaN where records lack the parts."""
-    for line in found:
-        for name, metric in METRICS.items():
-            constant = line.published(name)
-            if line.measured is not None and not pd.isna(constant):
-                yield (
-                    line,
-                    name,
-                    {
-                        "difference": line.estimate(name).minus(constant),
-                        "of which grader and count": line.estimate(metric.minus_theirs),
-                        "left": line.estimate(metric.theirs).minus(constant),
-                    },
-                )
-
-
-def _difference(found: Sequence[Line]) -> Table:
+def _difference(found: Sequence[Line]) -> Part:
     header = (
         "Benchmark", "Row", "Policy here", "Metric", "Published", "Measured", "Measured − published",
         "of it grader and count", "left",
     )  # fmt: skip
-    rows = []
-    for line, name, parts in _split(found):
-        title, digits = METRICS[name][:2]
-        ends = (number(line.published(name), digits), number(line.value(name), digits))
-        rows.append((*line.names, title, *ends, *(estimate_text(*part, digits, sign=True) for part in parts.values())))
+    rows, entries = [], []
+    for line, (name, metric) in product(found, METRICS.items()):
+        constant = line.published(name)
+        if line.measured is None or pd.isna(constant):
+            continue
+        parts = {
+            "difference": line.estimate(name).minus(constant),
+            "of which grader and count": line.estimate(metric.minus_theirs),
+            "left": line.estimate(metric.theirs).minus(constant),
+        }
+        ends = (number(constant, metric.digits), number(line.value(name), metric.digits))
+        texts = (estimate_text(*part, metric.digits, sign=True) for part in parts.values())
+        rows.append((*line.names, metric.title, *ends, *texts))
+        entries += [line.entry(part, name, *estimate) for part, estimate in parts.items()]
     notes = DIFFERENCE_NOTES if rows else ("Nothing was measured yet.",)
-    return Table("difference", "Measured minus published", notes, header, tuple(rows), n_text_columns=4)
-
-
-def _difference_entries(found: Sequence[Line]) -> Iterator[dict]:
-    for line, name, parts in _split(found):
-        for part, estimate in parts.items():
-            yield line.entry(part, name, *estimate)
+    return Table("difference", "Measured minus published", notes, header, tuple(rows), n_text_columns=4), entries
