@@ -5,7 +5,7 @@ one unit. Accuracy alone has Wilson's score interval, which does not collapse to
 else (TPF, forwards, differences, AUP) the percentile bootstrap. Sums of integers in float64 are exact, so replicates do
 not depend on the BLAS or on the number of threads.
 
-Simulated (`tests/evaluation/test_coverage.py`), intervals of accuracy, TPF and paired differences hold the truth in 93
+Simulated (`tests/evaluation/test_intervals.py`), intervals of accuracy, TPF and paired differences hold the truth in 93
 to 99 % of draws. Those of AUP are a little narrow where a curve comes close to the limit at which points are dropped:
 they hold it in 92 to 97 %.
 

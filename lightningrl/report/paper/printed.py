@@ -2,7 +2,7 @@
 
 A row has one identity in all tables, which `published` in an experiment's config names: `SDAR-1.7B-b32` is
 Table 6's (SDAR, 1.7B, 32), `LightningRL-8B-b32` is also the row `LightningRL` of Tables 3, 5 and 7 and `Seq-Tok-Tok` of
-Table 4. `tests/report/test_published_aup.py` computes Table 2's AUPs again from the leaderboard's points. Nothing here
+Table 4. `tests/report/test_paper_tables.py` computes Table 2's AUPs again from the leaderboard's points. Nothing here
 was measured by us.
 """
 
