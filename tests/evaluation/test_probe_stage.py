@@ -33,7 +33,7 @@ def planned(tmp_path, monkeypatch):
             "evaluation": {"thresholds": list(thresholds), "primary_threshold": thresholds[0], "split": split},
             "runs": [
                 {"name": "ours", "role": "after", "algorithm": "lightningrl", "benchmark": "gsm-mini", "steps": 1}
-            ],
+            ][:validation],
             "report": {"tables": ["study"], "figures": [], "replays": [], "probes": list(probes)} | report,
         }))  # fmt: skip
 

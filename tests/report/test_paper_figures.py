@@ -78,12 +78,7 @@ def test_what_was_run_is_drawn_and_what_was_not_is_named_in_the_csv(name, full, 
 def test_figure_1_averages_four_benchmarks_and_prints_the_others_as_published(full):
     data = bars.bars(full["headline"])
     names = [name for name, _ in dict.fromkeys(zip(data["system"], data["source"], strict=True))]
-    assert [name for name, _ in names] == [
-        "LightningRL",
-        "LightningRL, released checkpoint",
-        "LightningRL",
-        *bars.OTHERS,
-    ]
+    assert names == ["LightningRL", "LightningRL, released checkpoint", "LightningRL", *bars.OTHERS]
     data = data.set_index(["system", "source", "benchmark", "metric"])
     value, own = data["value"], full["headline"].query("policy.str.startswith('ours')").set_index("benchmark")
     assert value["LightningRL", "measured here", "average", "aup"] == pytest.approx(own["aup"].mean())

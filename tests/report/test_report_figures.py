@@ -68,15 +68,19 @@ import sys, pickle, pathlib
 from lightningrl.report.registry import FIGURES, INPUTS
 from lightningrl.utils.registry import resolve
 tables, out = pickle.load(open(sys.argv[1], "rb")), pathlib.Path(sys.argv[2])
-for name in sorted(FIGURES, reverse=True):
+for name in sys.argv[:2:-1]:
     resolve(FIGURES[name])(*(tables[each] for each in INPUTS["figures"][name]), out)
 """
 
 
+KINDS = ("frontier", "rewards", "steps", "collapse", "reliability", "together", "figure1", "figure7", "figure8")
+"""Figures of which the others are drawn by the same functions."""
+
+
 def test_same_input_gives_the_same_bytes_in_another_process(tables, tmp_path):
-    """Another hash seed, another matplotlibrc in the way: every file of every figure is byte-identical."""
+    """Another hash seed, another order, another matplotlibrc in the way: every file is byte-identical."""
     before = dict(matplotlib.rcParams)
-    for name in FIGURES:
+    for name in KINDS:
         draw(name, tables, tmp_path / "a")
     assert dict(matplotlib.rcParams) == before  # drawing leaves the user's matplotlib alone
     pdf, png = ((tmp_path / "a" / f"steps.{suffix}").read_bytes() for suffix in ("pdf", "png"))
@@ -85,13 +89,13 @@ def test_same_input_gives_the_same_bytes_in_another_process(tables, tmp_path):
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 30\nsavefig.dpi: 10\n")
     environment = os.environ | {"PYTHONHASHSEED": "4242", "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    script = [sys.executable, "-c", AGAIN, str(tmp_path / "tables.pkl"), str(tmp_path / "b")]
+    script = [sys.executable, "-c", AGAIN, str(tmp_path / "tables.pkl"), str(tmp_path / "b"), *KINDS]
     subprocess.run(script, check=True, env=environment, timeout=HANG_S)
     digests = [
         {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / folder).iterdir()}
         for folder in ("a", "b")
     ]
-    assert len(digests[0]) == 3 * len(FIGURES) and digests[0] == digests[1]
+    assert len(digests[0]) == 3 * len(KINDS) and digests[0] == digests[1]
 
 
 def test_the_plotted_data_lies_beside_the_figure(tables, tmp_path):
