@@ -91,6 +91,6 @@ def _same_settings(path: Path, settings: dict[str, Any]) -> None:
                 "one."
             )
     elif (folder / "records.jsonl").exists():
-        raise ConfigError(f"{folder}/records.jsonl exists, and was not made here. Name another folder with --out.")
+        raise ConfigError(f"{folder}/records.jsonl already exists, and was not made here. Name another with --out.")
     else:
         files.write_json(path, settings)
