@@ -42,7 +42,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "table4": ("paper.tables:table4", "headline"),
     "table5": ("paper.tables:table5", "headline"),
     "table6": ("paper.tables:table6", "headline"),
-    "table7": ("paper.speed:table7", "speed"),
+    "table7": ("paper.tables:table7", "speed"),
 }
 FIGURES, TABLES = (
     {name: f"lightningrl.report.{member}" for name, (member, *_) in known.items()} for known in (_FIGURES, _TABLES)

@@ -12,7 +12,7 @@ from lightningrl.errors import StageError
 from lightningrl.evaluation.aup import aup
 from lightningrl.report import tables as plain
 from lightningrl.report.frontier import Evaluation, collect, groups
-from lightningrl.report.paper import speed, tables
+from lightningrl.report.paper import tables
 from lightningrl.report.paper.printed import BENCHMARKS, METHODS, TASKS, leaderboard, points_of, printed
 from lightningrl.report.published import files
 from lightningrl.report.registry import NEEDS
@@ -35,7 +35,7 @@ def collected():
 
 def build(name, collected, speed_rows=(SPEED,)):
     if name == "table7":
-        return speed.table7(speeds(speed_rows))
+        return tables.table7(speeds(speed_rows))
     if name == "table2":
         return tables.table2(collected.headline, collected.frontier)
     return getattr(tables, name)(collected.headline)
