@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
-from lightningrl.evaluation.aup import Point
 from lightningrl.report.published.files import NOTES, POINTS, RESULTS, rows
+
+if TYPE_CHECKING:  # the plan, which asks for rows, needs no numpy
+    from lightningrl.evaluation.aup import Point
 
 BENCHMARKS = {"gsm8k": "GSM8K", "math500": "MATH500", "mbpp": "MBPP", "humaneval": "HumanEval"}
 """An experiment's benchmark -> its name in the paper, in the paper's order."""
