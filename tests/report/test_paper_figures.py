@@ -6,6 +6,7 @@ import pytest
 from paper_runs import policy
 
 from lightningrl.errors import ConfigError
+from lightningrl.report.figures import style
 from lightningrl.report.frontier import collect, groups
 from lightningrl.report.paper import bars, figures
 from lightningrl.report.registry import FIGURES, INPUTS, NEEDS
@@ -59,10 +60,16 @@ def draw(name, tables, out_dir, **options):
     return pd.read_csv(paths[2])
 
 
+def plotted(name, tables, **options):
+    """The data of a figure that is not rendered, which takes longest."""
+    with style.styled():
+        return resolve(FIGURES[name]).__wrapped__(*(tables[each] for each in INPUTS["figures"][name]), **options)[1]
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_what_was_run_is_drawn_and_what_was_not_is_named_in_the_csv(name, full, tmp_path):
     partial = made([policy("ours", "after", "LightningRL-8B-b32", base="", seed=2)], ["lightningrl-gsm8k"])
-    every, some, none = (draw(name, tables, tmp_path) for tables in (full, partial, made([], [])))
+    every, some, none = draw(name, full, tmp_path), plotted(name, partial), draw(name, made([], []), tmp_path)
     if name == "figure1":
         assert set(every["source"]) == {"measured here", "as published"}
         averages = some[(some["source"] == "measured here") & (some["benchmark"] == "average")]
@@ -88,9 +95,9 @@ def test_figure_1_averages_four_benchmarks_and_prints_the_others_as_published(fu
     assert np.isnan(value["LightningRL, released checkpoint", "measured here", "average", "tpf"])
 
 
-def test_figure_6_scales_the_speed_of_all_its_runs_to_0_1(full, tmp_path):
+def test_figure_6_scales_the_speed_of_all_its_runs_to_0_1(full):
     table = full["curves"]
-    data = draw("figure6", full, tmp_path, smooth_steps=5)
+    data = plotted("figure6", full, smooth_steps=5)
     speed = table.loc[table["published"].isin(NEEDS["figure6"]["rows"]), "reward_speed_mean"]
     ours = table[table["run"] == "lightningrl-gsm8k"]
     expected = ours["reward_accuracy_mean"] + (ours["reward_speed_mean"] - speed.min()) / (speed.max() - speed.min())
@@ -104,26 +111,23 @@ def test_figure_6_scales_the_speed_of_all_its_runs_to_0_1(full, tmp_path):
     assert figures.scaled(constant, panel)[figures.SCALED].tolist() == constant["reward_accuracy_mean"].tolist()
 
 
-def test_figure_4_stops_where_the_papers_does_and_tells_runs_of_one_row_apart(full, tmp_path):
-    assert draw("figure4", {"curves": training(["lightningrl-gsm8k", "no-nll"], 140)}, tmp_path)["x"].max() == 125
+def test_figure_4_stops_where_the_papers_does_and_tells_runs_of_one_row_apart(full):
+    assert plotted("figure4", {"curves": training(["lightningrl-gsm8k", "no-nll"], 140)})["x"].max() == 125
     ours = full["curves"].query("run == 'lightningrl-gsm8k'")
     other = ours.assign(run="lightningrl-math", benchmark="math500")  # another benchmark's run of the same row
-    names = set(draw("figure4", {"curves": pd.concat([full["curves"], other])}, tmp_path)["name"])
+    names = set(plotted("figure4", {"curves": pd.concat([full["curves"], other])})["name"])
     assert names == {"LightningRL", "w/o NLL loss"}
-    names = set(draw("figure4", {"curves": pd.concat([full["curves"], ours.assign(run="seed-2")])}, tmp_path)["name"])
+    names = set(plotted("figure4", {"curves": pd.concat([full["curves"], ours.assign(run="seed-2")])})["name"])
     assert names == {"LightningRL (lightningrl-gsm8k)", "LightningRL (seed-2)", "w/o NLL loss"}
     with pytest.raises(ConfigError, match="needs the column"):
-        draw("figure4", {"curves": ours.drop(columns="reward_accuracy_mean")}, tmp_path)
+        plotted("figure4", {"curves": ours.drop(columns="reward_accuracy_mean")})
 
 
-def test_figure_7_is_of_gsm8k(full, tmp_path):
-    data = draw("figure7", full, tmp_path)
+def test_figure_7_is_of_gsm8k_and_figure_8_marks_the_points_of_the_papers_text(full):
+    data = plotted("figure7", full)
     assert set(data["benchmark"]) == {"gsm8k"}
     assert set(data["name"]) == {"SDAR", "LightningRL", "LightningRL, released checkpoint"}
-
-
-def test_figure_8_marks_the_points_of_the_papers_text(full, tmp_path):
-    data = draw("figure8", full, tmp_path)
+    data = plotted("figure8", full)
     stars = data[data["note"] == "paper's text"]
     assert list(zip(stars["published"], stars["x"], stars["value"], strict=True)) == list(figures.IN_TEXT)
     measured = data[(data["note"] == "measured") & (data["name"] == "SDAR")]

@@ -174,10 +174,8 @@ def test_the_study_table_and_figures_show_each_series_once(table, tmp_path):
     assert [row[2] for row in shown.rows] == ["–", "3", "3", "2"]
     assert " to " in shown.rows[1][4] and shown.rows[0][4] == "–"
     assert "y_min" in shown.markdown() and "\\begin{table}" in shown.latex()
-    for draw, name, left_out in ((draw_study, "study", "other"), (ablations, "ablations", "better")):
-        paths = draw(table, tmp_path)
-        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
-        drawn = set(pd.read_csv(tmp_path / f"{name}.csv")["policy"])
+    for draw, left_out in ((draw_study, "other"), (ablations, "better")):
+        drawn = set(pd.read_csv(draw(table, tmp_path)[2])["policy"])
         assert left_out not in drawn and {"SDAR", "ours"} <= drawn
 
 
