@@ -211,8 +211,8 @@ def collect(groups: Iterable[Group], experiment: str) -> Frontier:
             sums, paper, primary = group.sums[policy], papers[policy], group.primary(policy)
             names = (experiment, policy, evaluation.role, evaluation.algorithm, group.benchmark)
             rows = [
-                dict(zip(NAMES, names, strict=True))
-                | _summary(evaluation, threshold, group)
+                _summary(evaluation, threshold, group)
+                | dict(zip(NAMES, names, strict=True))
                 | {COMPAT: accuracy, "tpf_paper": tpf, "is_primary": t == primary, "published": evaluation.published}
                 for t, (threshold, (tpf, accuracy)) in enumerate(zip(sums.thresholds, paper.points(), strict=True))
             ]
@@ -231,8 +231,7 @@ def collect(groups: Iterable[Group], experiment: str) -> Frontier:
 def _summary(evaluation: Evaluation, threshold: float, group: Group) -> dict[str, Any]:
     records = [each for each in evaluation.records if each.threshold == threshold]
     row = summarise(records, group.n_bootstrap, group.seed).to_json()
-    columns = {"threshold": threshold} | {key: row[key] for key in SUMMARY_COLUMNS}
-    return columns | {f"status_{status}": row["status"][status] for status in STATUSES}
+    return row | {f"status_{status}": count for status, count in row["status"].items()}
 
 
 def _against_base(group: Group, policy: str) -> dict[str, Any]:
