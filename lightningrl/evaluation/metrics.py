@@ -26,13 +26,7 @@ STATUSES: tuple[str, ...] = get_args(VerdictStatus)
 
 @dataclass(frozen=True, slots=True)
 class EvalSummary:
-    """The numbers of one (policy, benchmark, threshold). `_low` and `_high` bound 95 % intervals over problems.
-
-    >>> record = EvalRecord("base", "b/test/0", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", 5, 6, 4, 1, 1, "eos")
-    >>> summary = summarise([record])
-    >>> summary.accuracy_pct, summary.tpf, summary.tpf_true, summary.forwards_per_problem, summary.status["ok"]
-    (100.0, 1.25, 1.0, 4.0, 1)
-    """
+    """The numbers of one (policy, benchmark, threshold). `_low` and `_high` bound 95 % intervals over problems."""
 
     policy: str
     benchmark: str
@@ -56,8 +50,7 @@ class EvalSummary:
     """Response tokens over denoise and separate commit forwards, pooled."""
     tpf_true_mean: float
     tpf_paper: float | None
-    """The TPF that the paper's code counts: visible tokens (`EvalRecord.visible_tokens`) over the forwards that
-    revealed something, pooled; for comparison only. None where a record does not say."""
+    """The TPF that the paper's code counts, pooled (`paper_counts`); None where a record does not say."""
     tpf_paper_mean: float | None
     forwards_per_problem: float
     """Mean denoise forwards that one answer takes."""
@@ -85,12 +78,7 @@ def resampled_curves(numbers: Numbers) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProblemSums:
-    """Per-problem sums over the samples of one (policy, benchmark) at all thresholds: what intervals resample.
-
-    >>> record = EvalRecord("base", "b/test/0", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", 5, 6, 4, 1, 1, "eos")
-    >>> problem_sums([record]).points()
-    [(1.25, 100.0)]
-    """
+    """Per-problem sums over the samples of one (policy, benchmark) at all thresholds: what intervals resample."""
 
     uids: tuple[str, ...]
     """[N] sorted."""

@@ -47,13 +47,7 @@ def to_record(policy: str, threshold: float, answer: Answer, visible_tokens: int
 
 
 class RecordFile:
-    """Records by (uid, sample), and the engine's figures of each batch; what was appended survives any kind of end.
-
-    >>> import tempfile; path = Path(tempfile.mkdtemp()) / "threshold-0.9.jsonl"
-    >>> RecordFile(path).append([], "0", {"forwards": 3})
-    >>> RecordFile(path).engine
-    {'0': {'forwards': 3}}
-    """
+    """Records by (uid, sample), and the engine's figures of each batch; what was appended survives any kind of end."""
 
     def __init__(self, path: Path, beside: Sequence[Path] = ()) -> None:
         """Reads the file, and those `beside` it that other processes write: equal batches hold equal records.

@@ -51,11 +51,7 @@ HEADLINE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All records of one policy on one benchmark, at every threshold.
-
-    >>> Evaluation("LightningRL", "after", "lightningrl", "gsm-mini", [], base="SDAR").base
-    'SDAR'
-    """
+    """All records of one policy on one benchmark, at every threshold."""
 
     policy: str
     """The name that tables and figures show."""

@@ -33,11 +33,7 @@ LATEX = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A finished table: its text cells and the numbers behind them.
-
-    >>> Table("t", "Two numbers.", ("n",), ("A", "TPF"), (("x_1", "2.0"),), pd.DataFrame({"tpf": [2.0]})).csv()
-    'tpf\\n2.0\\n'
-    """
+    """A finished table: its text cells and the numbers behind them."""
 
     name: str
     """The file name without its ending."""
@@ -97,12 +93,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sections:
-    """Tables below one another (as published, as measured, the difference), and one long table of all their numbers.
-
-    >>> part = Table("p", "As published", (), ("A", "TPF"), (("x", "2.0"),))
-    >>> Sections("table9", "Table 9: speed", (part,), pd.DataFrame({"value": [2.0]})).csv()
-    'value\\n2.0\\n'
-    """
+    """Tables below one another (as published, as measured, the difference), and one long table of all their numbers."""
 
     name: str
     """The file name without its ending."""
