@@ -150,8 +150,7 @@ def compare(
     """
     with user_errors(resumes=False):
         from lightningrl.errors import StageError
-        from lightningrl.report.comparison import tpf_difference
-        from lightningrl.report.frontier import Evaluation, collect
+        from lightningrl.report.frontier import Evaluation, collect, groups
         from lightningrl.types import EvalRecord
         from lightningrl.utils.files import read_jsonl
 
@@ -170,9 +169,9 @@ def compare(
             role = "rival" if number else "before"
             evaluations.append(Evaluation(names[number], role, "", benchmark, records, names[0]))
         limits = None if y_max is None else {benchmark: y_max}
-        table = collect(evaluations, "compare", threshold, bootstrap, seed, limits).headline
-        for row, evaluation in zip(table.to_dict("records"), evaluations, strict=True):
-            faster = tpf_difference(evaluation, evaluations[0], threshold, bootstrap, seed)
+        [group] = groups(evaluations, threshold, bootstrap, seed, limits)
+        for row in collect([group], "compare").headline.to_dict("records"):
+            faster = group.difference("tokens_TN", "forwards_TN", row["policy"], names[0])
             _compare_line(row, faster if has_counts else None)
         if not has_counts:
             typer.echo("note: no TPF and no AUP: there are records without counts of tokens and forwards")

@@ -17,6 +17,7 @@ from torch import Tensor
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.rng import uniform
+from lightningrl.models.head import entropy_nats
 from lightningrl.models.transformer import Transformer
 
 CHUNK_LOGITS = 1 << 25
@@ -82,9 +83,8 @@ def draw_open(model: Transformer, draws: Draws, alternatives: int = 0) -> DrawnT
             top_k_m if top_k_n.any() else None,
             top_p_m if (top_p_n < 1).any() else None,
         )
-        entropy_n = -(log_probs_nV.exp() * log_probs_nV.clamp(min=-1e4)).sum(dim=-1)
         top_logp_nA, top_ids_nA = log_probs_nV.topk(min(alternatives, log_probs_nV.shape[-1]), dim=-1)
-        parts.append((token_n, logp_n, entropy_n, top_logp_nA, top_ids_nA))
+        parts.append((token_n, logp_n, entropy_nats(log_probs_nV), top_logp_nA, top_ids_nA))
     return DrawnTokens(*(column[0] if len(column) == 1 else torch.cat(column) for column in zip(*parts, strict=True)))
 
 

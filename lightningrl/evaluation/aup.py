@@ -8,8 +8,7 @@ W(y) = min(exp(-3 (1 - y / y_max)), 1), over the points kept, sorted by TPF rho:
 
 Accuracies are in percent. Values compare only under one y_max (and, anchored, one y_min): print both beside them.
 A dropped point inside a curve is bridged over, as published: the guarantee that a curve cannot gain by losing the
-same accuracy everywhere holds for curves whose accuracy does not rise with TPF. Not done here: where the points come
-from (`metrics`), which y_max a table takes (`report.frontier`).
+same accuracy everywhere holds for curves whose accuracy does not rise with TPF.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lightningrl.errors import LightningRLError
-
 ALPHA = 3.0
 """Steepness of W, as published."""
 MAX_DROP_POINTS = 5.0
@@ -28,21 +25,20 @@ MAX_DROP_POINTS = 5.0
 ROUNDING = 1e-9
 """Percentage points: accuracies are shares of whole numbers, one exactly at the limit must not fall by a last bit."""
 
+Point = tuple[float, float]
+"""(TPF, accuracy in percent)."""
 
-class AccuracyDropError(LightningRLError):
-    """The published assertion y_1 - y_last <= 5 fails; raised only under the option `strict`."""
 
-
-def weight(accuracy_pct: float, y_max: float, alpha: float = ALPHA) -> float:
+def weight(accuracy_pct: float, y_max: float) -> float:
     """Returns W(y) in 0..1, which is 1 from y_max up.
 
     With y_max = 0 nothing was ever right, and every weight is 1 (the area is 0).
     """
-    return 1.0 if y_max <= 0 else min(math.exp(-alpha * (1.0 - accuracy_pct / y_max)), 1.0)
+    return 1.0 if y_max <= 0 else min(math.exp(-ALPHA * (1.0 - accuracy_pct / y_max)), 1.0)
 
 
-def sort_points(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Returns (tpf, accuracy_pct) by rising TPF, at equal TPF the better accuracy first: input order never matters.
+def sort_points(points: Iterable[Point]) -> list[Point]:
+    """Returns the points by rising TPF, at equal TPF the better accuracy first: input order never matters.
 
     Raises ValueError when there is no point, a number is not finite, or an accuracy is outside 0..100.
     """
@@ -55,7 +51,7 @@ def sort_points(points: Iterable[tuple[float, float]]) -> list[tuple[float, floa
     return kept
 
 
-def first_accuracy(points: Iterable[tuple[float, float]]) -> float:
+def first_accuracy(points: Iterable[Point]) -> float:
     """Returns y_1, percent: the accuracy at the smallest TPF. The base's y_1 - 5 is the y_min of `aup_anchored`."""
     return sort_points(points)[0][1]
 
@@ -66,31 +62,15 @@ def first_accuracy_replicates(tpf_RT: np.ndarray, accuracy_RT: np.ndarray) -> np
     return np.take_along_axis(accuracy_RT, first_R1, axis=-1)[:, 0]
 
 
-def aup(
-    points: Iterable[tuple[float, float]],
-    y_max: float,
-    *,
-    alpha: float = ALPHA,
-    max_drop_points: float = MAX_DROP_POINTS,
-    strict: bool = False,
-) -> float:
-    """Returns the published AUP of (tpf, accuracy_pct) points; `y_max` is in percent.
-
-    Points more than `max_drop_points` below y_1 are dropped, the last one too. `strict` reproduces the published
-    assertion instead: AccuracyDropError when the point of largest TPF lies that far below y_1.
-    """
+def aup(points: Iterable[Point], y_max: float) -> float:
+    """Returns the published AUP; `y_max` is in percent. Points too far below y_1 are dropped, the last one too."""
     ordered = sort_points(points)
-    y_1, y_last = ordered[0][1], ordered[-1][1]
-    if strict and y_1 - y_last > max_drop_points + ROUNDING:
-        raise AccuracyDropError(
-            f"accuracy falls from {y_1:g} % to {y_last:g} % over the sweep; the published AUP allows a fall of "
-            f"{max_drop_points:g} points. Sweep gentler thresholds, or compute AUP without strict (points are dropped)."
-        )
-    kept = [point for point in ordered if point[1] >= y_1 - max_drop_points - ROUNDING]
-    return kept[0][0] * kept[0][1] + _trapezoids(kept, y_max, alpha)
+    y_1 = ordered[0][1]
+    kept = [point for point in ordered if point[1] >= y_1 - MAX_DROP_POINTS - ROUNDING]
+    return kept[0][0] * y_1 + _trapezoids(kept, y_max)
 
 
-def aup_anchored(points: Iterable[tuple[float, float]], y_min: float, y_max: float, *, alpha: float = ALPHA) -> float:
+def aup_anchored(points: Iterable[Point], y_min: float, y_max: float) -> float:
     """Returns the AUP that compares a model with what it was trained from: one y_min, one y_max, all area weighted.
 
     `y_min` is the base's y_1 - 5 for every curve compared. A curve with no point at or above it scores 0.
@@ -99,11 +79,11 @@ def aup_anchored(points: Iterable[tuple[float, float]], y_min: float, y_max: flo
     if not kept:
         return 0.0
     tpf_1, y_1 = kept[0]
-    return tpf_1 * y_1 * weight(y_1, y_max, alpha) + _trapezoids(kept, y_max, alpha)
+    return tpf_1 * y_1 * weight(y_1, y_max) + _trapezoids(kept, y_max)
 
 
-def _trapezoids(kept: list[tuple[float, float]], y_max: float, alpha: float) -> float:
-    value = [y * weight(y, y_max, alpha) for _, y in kept]
+def _trapezoids(kept: list[Point], y_max: float) -> float:
+    value = [y * weight(y, y_max) for _, y in kept]
     return sum(0.5 * (kept[i][0] - kept[i - 1][0]) * (value[i] + value[i - 1]) for i in range(1, len(kept)))
 
 
@@ -124,11 +104,9 @@ def aup_replicates(
     keep_RT = y_RT >= np.asarray(lowest_R)[:, None] - ROUNDING
     area_R = np.zeros(len(y_RT))
     last_tpf_R, last_value_R = np.zeros(len(y_RT)), np.full(len(y_RT), np.nan)
-    for t in range(y_RT.shape[1]):
-        tpf_R, value_R = tpf_RT[:, t], value_RT[:, t]
-        rectangle_R = tpf_R * (value_R if anchored else y_RT[:, t])
+    for tpf_R, y_R, value_R, keep_R in zip(tpf_RT.T, y_RT.T, value_RT.T, keep_RT.T, strict=True):
+        rectangle_R = tpf_R * (value_R if anchored else y_R)
         trapezoid_R = 0.5 * (tpf_R - last_tpf_R) * (value_R + last_value_R)
-        keep_R = keep_RT[:, t]
         area_R = area_R + np.where(keep_R, np.where(np.isnan(last_value_R), rectangle_R, trapezoid_R), 0.0)
         last_tpf_R = np.where(keep_R, tpf_R, last_tpf_R)
         last_value_R = np.where(keep_R, value_R, last_value_R)

@@ -60,17 +60,10 @@ def evaluate(
         lambda example: spec.benchmark.render(example, spec.prompt), judge, spec.max_new_tokens, spec.prompt.compat
     )
     sweep = Sweep(
-        name=llm.folder.name,
-        examples=spec.examples,
-        samples=spec.samples,
-        shard=spec.shard,
-        cache=folder / "state",
-        load=lambda: Loaded(llm.decoder, llm.tokenizer, task),
-        policy=policy,
-        report=report,
-        timing=timing,
+        name=llm.folder.name, examples=spec.examples, samples=spec.samples, shard=spec.shard, cache=folder / "state",
+        load=lambda: Loaded(llm.decoder, llm.tokenizer, task), policy=policy, report=report, timing=timing,
         should_stop=lambda: False,
-    )
+    )  # fmt: skip
     thresholds = sorted({*spec.thresholds, *sweep.complete()})  # records of earlier thresholds stay
     found = [sweep.at(threshold) for threshold in thresholds]
     files.write_jsonl(folder / "records.jsonl", (record.to_json() for records, _ in found for record in records))
@@ -83,21 +76,21 @@ def evaluate(
 def _check_judge(path: Path, judge: Judge, spec: EvaluationSpec, settings: dict[str, Any]) -> None:
     """Runs the judge's self-check, unless this very judge has passed it on these problems."""
     of = {name: settings[name] for name in ("benchmark", "problems", "judge", "sandbox")}
-    if path.exists() and files.read_json(path).get("of") == of:
-        return
-    files.write_json(path, {"of": of, **self_check(spec.benchmark.name, spec.examples, judge)})
+    if not path.exists() or files.read_json(path).get("of") != of:
+        files.write_json(path, {"of": of, **self_check(spec.benchmark.name, spec.examples, judge)})
 
 
 def _same_settings(path: Path, settings: dict[str, Any]) -> None:
+    folder = path.parent.parent
     if path.exists() and any(path.parent.glob("threshold-*.jsonl")):  # else there is nothing to protect
         before = files.read_json(path)
         changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
         if changed:
             raise ConfigError(
-                f"{path.parent.parent} was begun with another {', '.join(changed)}. Name another folder with --out, or "
-                "delete this one."
+                f"{folder} was begun with another {', '.join(changed)}. Name another folder with --out, or delete this "
+                "one."
             )
-    elif (records := path.parent.parent / "records.jsonl").exists():
-        raise ConfigError(f"{records} already exists, and was not made here. Name another folder with --out.")
+    elif (folder / "records.jsonl").exists():
+        raise ConfigError(f"{folder}/records.jsonl already exists, and was not made here. Name another with --out.")
     else:
         files.write_json(path, settings)

@@ -35,6 +35,8 @@ Key = tuple[str, float | None, str, int]
 """(policy, threshold, uid, sample): no two responses share it."""
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 PositiveCount = Annotated[int, Field(ge=1, lt=2**31)]
+UidOfNumber = Callable[[int], str]
+"""Returns the uid that a bare number means, or raises ConfigError."""
 
 MAX_EXAMPLES = 3
 """Uids that a message names before it stops with `...`."""
@@ -57,11 +59,6 @@ class ExternalResponse:
     @property
     def key(self) -> Key:
         return self.policy, self.threshold, self.uid, self.sample
-
-    @property
-    def digest(self) -> str:
-        """A hash that distinguishes this response from another one under the same key."""
-        return files.sha256_text(files.canonical_json([*self.key, self.text, self.facts]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +100,13 @@ def read_responses(
     path: Path,
     policy: str | None = None,
     threshold: float | None = None,
-    uid_of_number: Callable[[int], str] | None = None,
+    uid_of_number: UidOfNumber | None = None,
 ) -> ExternalFile:
     """Reads the responses of a JSON lines file.
 
     policy, threshold: those of lines that do not name theirs (the default policy is the file's name). uid_of_number:
-    returns the uid that a bare number means, or raises ConfigError; with None, numbers are not accepted. Raises
-    ConfigError, naming the line, for a line that is not a response and for two responses under one key.
+    with None, numbers are not accepted. Raises ConfigError, naming the line, for a line that is not a response and for
+    two responses under one key.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -120,18 +117,21 @@ def read_responses(
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
-        row = _parse(line, where)
-        if _is_failed(row):
-            failed += 1
-            continue
-        response = _response(row, where, policy or path.stem, threshold, uid_of_number)
-        if response.key in found:
-            raise ConfigError(
-                f"{where}: a response to {response.uid}, sample {response.sample}, of policy {response.policy!r} at "
-                f"threshold {response.threshold} is in line {found[response.key][0]} already. Number samples with "
-                "`sample`, or name what differs with `policy` or `threshold`."
-            )
+        try:
+            row = _parse(line)
+            texts = [row[name] for name in ("response", "text") if name in row]
+            if row.get("error") is not None or (texts and all(text is None for text in texts)):
+                failed += 1
+                continue
+            response = _response(row, policy or path.stem, threshold, uid_of_number)
+            if response.key in found:
+                raise ConfigError(
+                    f"a response to {response.uid}, sample {response.sample}, of policy {response.policy!r} at "
+                    f"threshold {response.threshold} is in line {found[response.key][0]} already. Number samples with "
+                    "`sample`, or name what differs with `policy` or `threshold`."
+                )
+        except ConfigError as error:
+            raise ConfigError(f"{path}, line {number}: {error}") from None
         found[response.key] = number, response
         if "\x08oxed" in response.text:
             backspaces.append(number)
@@ -141,54 +141,37 @@ def read_responses(
     return ExternalFile(tuple(response for _, response in found.values()), failed, tuple(backspaces))
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def _parse(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: this is not JSON: {error}") from None
+        raise ConfigError(f"this is not JSON: {error}") from None
     if not isinstance(row, dict):
-        expected = 'an object like {"uid": ..., "response": ...}'
-        raise ConfigError(f"{where}: found {type(row).__name__}, expected {expected}")
+        raise ConfigError(f'found {type(row).__name__}, expected an object like {{"uid": ..., "response": ...}}')
     return row
 
 
-def _is_failed(row: dict[str, Any]) -> bool:
-    """Returns whether the request failed: the line says so, or it has a place for a text and nothing in it."""
-    texts = [row[name] for name in ("response", "text") if name in row]
-    return row.get("error") is not None or (bool(texts) and all(text is None for text in texts))
-
-
-def _uid(row: dict[str, Any], where: str, uid_of_number: Callable[[int], str] | None) -> Any:
-    """Returns the line's `uid` or else its `id`, and for a bare number the uid that it means."""
-    uid = row.get("uid") if row.get("uid") is not None else row.get("id")
-    number = int(uid) if isinstance(uid, str) and _NUMBER.fullmatch(uid) else uid
-    if uid_of_number is None or type(number) is not int or number < 0:
-        return uid
-    try:
-        return uid_of_number(number)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
 def _response(
-    row: dict[str, Any],
-    where: str,
-    policy: str,
-    threshold: float | None,
-    uid_of_number: Callable[[int], str] | None,
+    row: dict[str, Any], policy: str, threshold: float | None, uid_of_number: UidOfNumber | None
 ) -> ExternalResponse:
-    uid = _uid(row, where, uid_of_number)
-    text = row.get("response") if row.get("response") is not None else row.get("text")
+    uid, text = (
+        row.get(name) if row.get(name) is not None else row.get(other)
+        for name, other in (("uid", "id"), ("response", "text"))
+    )
+    number = int(uid) if isinstance(uid, str) and _NUMBER.fullmatch(uid) else uid
+    if uid_of_number is not None and type(number) is int and number >= 0:
+        uid = uid_of_number(number)
     if not isinstance(uid, str) or not isinstance(text, str):
+        shown = json.dumps(row)
         raise ConfigError(
-            f"{where}: expected `uid` or `id` (a text, or a whole number from 0) and `response` or `text` (a text); "
-            f"found {_keys(row)}"
+            "expected `uid` or `id` (a text, or a whole number from 0) and `response` or `text` (a text); found "
+            f"{shown if len(shown) <= 200 else shown[:200] + '...'}"
         )
     try:
         line = _Line.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
+        raise ConfigError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
     facts = line.model_dump(exclude={"sample", "policy", "threshold"}, exclude_none=True)
     if isinstance(row.get("prompt_sha256"), str):
         facts["prompt_sha256"] = files.escape_surrogates(row["prompt_sha256"])
@@ -203,15 +186,6 @@ def _response(
         files.escape_surrogates(_STOP_TOKEN.split(text, maxsplit=1)[0]),
         facts,
     )
-
-
-def _keys(row: dict[str, Any]) -> str:
-    """Describes a line's keys, with the value of each that should be a text and is not: `the keys id (6.0), text`."""
-    shown = []
-    for name, value in sorted(row.items()):
-        is_odd = name in ("uid", "id", "response", "text") and not isinstance(value, str)
-        shown.append(files.escape_surrogates(name) + (f" ({json.dumps(value)[:40]})" if is_odd else ""))
-    return f"the key{'s' if len(shown) > 1 else ''} {', '.join(shown)}" if shown else "no keys"
 
 
 def counted(number: int, noun: str) -> str:
@@ -232,22 +206,21 @@ def summaries(
     for row in rows:
         record = EvalRecord.from_json(dict(row))
         groups.setdefault((record.policy, record.threshold), []).append(record)
-    return [_summary(records, examples, n_bootstrap, seed) for records in groups.values()]
-
-
-def _summary(records: list[EvalRecord], examples: Sequence[Example], n_bootstrap: int, seed: int) -> dict[str, Any]:
-    summary = summarise(records, n_bootstrap, seed, require_counts=False).to_json()
-    samples = Counter(record.uid for record in records)
-    missing = [example.uid for example in examples if example.uid not in samples]
-    by_problem = sum(record.correct / samples[record.uid] for record in records)
-    known = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in summary.items()}
-    return known | {
-        "n_benchmark": len(examples),
-        "n_missing": len(missing),
-        "missing": missing[:MAX_EXAMPLES],
-        "samples_per_problem": sorted(set(samples.values())),
-        "accuracy_missing_wrong_pct": 100.0 * by_problem / len(examples),
-    }
+    found = []
+    for records in groups.values():
+        summary = summarise(records, n_bootstrap, seed, require_counts=False).to_json()
+        samples = Counter(record.uid for record in records)
+        missing = [example.uid for example in examples if example.uid not in samples]
+        by_problem = sum(record.correct / samples[record.uid] for record in records)
+        found.append({
+            **{name: None if isinstance(x, float) and math.isnan(x) else x for name, x in summary.items()},
+            "n_benchmark": len(examples),
+            "n_missing": len(missing),
+            "missing": missing[:MAX_EXAMPLES],
+            "samples_per_problem": sorted(set(samples.values())),
+            "accuracy_missing_wrong_pct": 100.0 * by_problem / len(examples),
+        })  # fmt: skip
+    return found
 
 
 def notes(summary: Mapping[str, Any], failed: int = 0) -> list[str]:
@@ -260,9 +233,7 @@ def notes(summary: Mapping[str, Any], failed: int = 0) -> list[str]:
             f"missing ones counted as wrong it is {summary['accuracy_missing_wrong_pct']:.1f} %"
         )
     if failed:
-        has, were = ("has", "was") if failed == 1 else ("have", "were")
-        lines = f"{counted(failed, 'line')} of the input {has} no text (null, or a failed request)"
-        found.append(f"{lines} and {were} left out")
+        found.append(f"{counted(failed, 'line')} of the input left out, without a text (null, or a failed request)")
     if len(summary["samples_per_problem"]) > 1:
         counts = summary["samples_per_problem"]
         found.append(f"problems have between {counts[0]} and {counts[-1]} samples: those with more weigh more")

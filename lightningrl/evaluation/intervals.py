@@ -1,18 +1,15 @@
 """95 % intervals that resample problems, never samples: bootstrap, paired bootstrap, Wilson.
 
-A benchmark's problems are the draw from the population; several samples of one problem are not independent
-evidence, so every interval treats a problem with all its samples, at all thresholds, as one unit.
+Several samples of one problem are not independent evidence, so a problem with all its samples, at all thresholds, is
+one unit. Accuracy alone has Wilson's score interval, which does not collapse to a point at 0 % or 100 %; everything
+else (TPF, forwards, differences, AUP) the percentile bootstrap. Sums of integers in float64 are exact, so replicates do
+not depend on the BLAS or on the number of threads.
 
-- Accuracy alone: Wilson's score interval with the effective number of independent answers (`wilson_by_problem`); it
-  does not collapse to a point at 0 % or 100 %, where the bootstrap does.
-- Everything else (TPF, forwards, differences, AUP): percentile bootstrap. Sums of integers in float64 are exact, so
-  the replicates do not depend on the BLAS or on the number of threads.
-
-Simulated (`tests/evaluation/test_coverage.py`), intervals of accuracy, TPF and paired differences hold the truth in 93
+Simulated (`tests/evaluation/test_intervals.py`), intervals of accuracy, TPF and paired differences hold the truth in 93
 to 99 % of draws. Those of AUP are a little narrow where a curve comes close to the limit at which points are dropped:
 they hold it in 92 to 97 %.
 
-Shapes: N problems, T thresholds, R bootstrap replicates. Not done here: reading records (`metrics`), AUP (`aup`).
+Shapes: N problems, T thresholds, R bootstrap replicates.
 """
 
 from __future__ import annotations
@@ -34,12 +31,23 @@ class ConfidenceInterval(NamedTuple):
     high: float
 
 
+class Estimate(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def minus(self, constant: float) -> Estimate:
+        return Estimate(*(each - constant for each in self))
+
+
 @lru_cache(maxsize=4)
 def bootstrap_weights(n_problems: int, n_replicates: int, seed: int, key: str = "") -> np.ndarray:
     """Returns [R, N] float64: how often each replicate drew each problem. Each row sums to N; the array is read-only.
 
-    The draw is keyed by (seed, key, N, R) alone: the same key gives the same problems, which is what pairs two policies
-    on one benchmark, and another benchmark changes no interval of this one. Raises ValueError when N or R is below 1.
+    The draw is keyed by (seed, key, N, R) alone: the same key gives the same problems, which pairs two policies on one
+    benchmark, and another benchmark changes no interval of this one. Raises ValueError when N or R is below 1.
     """
     if n_problems < 1 or n_replicates < 1:
         raise ValueError(f"need at least one problem and one replicate, found {n_problems} and {n_replicates}")
@@ -59,47 +67,36 @@ def percentile_interval(replicates_R: np.ndarray) -> ConfidenceInterval:
     return ConfidenceInterval(float(low), float(high))
 
 
+def triple(name: str) -> tuple[str, str, str]:
+    """Returns the names of the columns that hold a number and the bounds of its interval."""
+    return name, f"{name}_low", f"{name}_high"
+
+
+def with_interval(name: str, value: float, replicates_R: np.ndarray) -> dict[str, float]:
+    """Returns the value under its name, and the 95 % interval of its bootstrap replicates."""
+    return dict(zip(triple(name), (float(value), *percentile_interval(replicates_R)), strict=True))
+
+
 def pooled_ratio(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
     """Returns [R] the ratio of sums in each replicate; with [T, N] sums, [R, T]."""
     return (weights_RN @ np.asarray(numerator_N, float).T) / (weights_RN @ np.asarray(denominator_N, float).T)
 
 
-def ratio_interval(numerator_N: np.ndarray, denominator_N: np.ndarray, weights_RN: np.ndarray) -> ConfidenceInterval:
-    """Returns the interval of a ratio of sums (TPF: tokens over forwards) by bootstrap over problems."""
-    return percentile_interval(pooled_ratio(numerator_N, denominator_N, weights_RN))
+Sums = tuple[np.ndarray, np.ndarray]
+"""([N], [N]): what is above and below the line of a ratio of sums; index n is the same problem everywhere."""
 
 
-def paired_ratio_difference(
-    numerator_N: np.ndarray,
-    denominator_N: np.ndarray,
-    base_numerator_N: np.ndarray,
-    base_denominator_N: np.ndarray,
-    weights_RN: np.ndarray,
-) -> ConfidenceInterval:
-    """Returns the interval of (ratio - base's ratio) over the same drawn problems: index n means one problem in all."""
-    difference_R = pooled_ratio(numerator_N, denominator_N, weights_RN)
-    difference_R = difference_R - pooled_ratio(base_numerator_N, base_denominator_N, weights_RN)
-    return percentile_interval(difference_R)
-
-
-def paired_accuracy_difference(
-    correct_N: np.ndarray,
-    samples_N: np.ndarray,
-    base_correct_N: np.ndarray,
-    base_samples_N: np.ndarray,
-    weights_RN: np.ndarray,
-) -> ConfidenceInterval:
-    """Returns the interval of the accuracy difference to the base, in percentage points, paired by problem."""
-    low, high = paired_ratio_difference(correct_N, samples_N, base_correct_N, base_samples_N, weights_RN)
-    return ConfidenceInterval(100.0 * low, 100.0 * high)
+def paired_difference(mine: Sums, base: Sums, weights_RN: np.ndarray, factor: float = 1.0) -> Estimate:
+    """Returns a ratio of sums minus the base's and its interval over the same drawn problems, times `factor`."""
+    low, high = percentile_interval(pooled_ratio(*mine, weights_RN) - pooled_ratio(*base, weights_RN))
+    value = mine[0].sum() / mine[1].sum() - base[0].sum() / base[1].sum()
+    return Estimate(float(factor * value), factor * low, factor * high)
 
 
 def wilson_by_problem(correct_N: np.ndarray, samples_N: np.ndarray) -> ConfidenceInterval:
-    """Returns Wilson's score interval for accuracy in percent, from per-problem counts.
+    """Returns Wilson's (1927) score interval for accuracy in percent, from per-problem counts.
 
-    With one sample a problem it is Wilson's (1927) interval with n = N. With more, n is the effective number of
-    independent answers (`effective_answers`): N when a problem's samples always agree, at most their number. It covers
-    the truth in 93 to 99 % of draws for 30 to 1,319 problems of 4 to 16 samples (tests/evaluation/test_coverage.py).
+    Its n is the effective number of independent answers: N when a problem's samples always agree, at most their number.
     """
     correct_N, samples_N = np.asarray(correct_N, float), np.asarray(samples_N, float)
     p = correct_N.sum() / samples_N.sum()

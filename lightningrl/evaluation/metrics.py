@@ -1,11 +1,10 @@
 """From evaluation records to numbers: accuracy, every TPF by its own name, forwards, intervals.
 
-`summarise` returns the `EvalSummary` of one (policy, benchmark, threshold); `problem_sums` returns the per-problem sums
-over all thresholds, which AUP and paired intervals resample. Every record counts in every denominator, also an answer
-whose gold was defective (`gold_error`): it counts as wrong, so that policies share one denominator, and the status
-counts show it. Nothing is read from the response's text.
+`summarise` returns the `EvalSummary` of one (policy, benchmark, threshold); `problem_sums` the per-problem sums over
+all thresholds, which AUP and paired intervals resample. Every record counts in every denominator, also an answer whose
+gold was defective (`gold_error`): it counts as wrong, and the status counts show it.
 
-Shapes: N problems (sorted by uid), T thresholds (rising).
+Shapes: N problems (sorted by uid), T thresholds (rising), R bootstrap replicates.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any, get_args
 import numpy as np
 
 from lightningrl.errors import StageError
-from lightningrl.evaluation.intervals import bootstrap_weights, ratio_interval, wilson_by_problem
+from lightningrl.evaluation.intervals import bootstrap_weights, pooled_ratio, triple, wilson_by_problem, with_interval
 from lightningrl.types import EvalRecord, VerdictStatus
 
 STATUSES: tuple[str, ...] = get_args(VerdictStatus)
@@ -27,13 +26,7 @@ STATUSES: tuple[str, ...] = get_args(VerdictStatus)
 
 @dataclass(frozen=True, slots=True)
 class EvalSummary:
-    """The numbers of one (policy, benchmark, threshold). `_low` and `_high` bound 95 % intervals over problems.
-
-    >>> record = EvalRecord("base", "b/test/0", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", 5, 6, 4, 1, 1, "eos")
-    >>> summary = summarise([record])
-    >>> summary.accuracy_pct, summary.tpf, summary.tpf_true, summary.forwards_per_problem, summary.status["ok"]
-    (100.0, 1.25, 1.0, 4.0, 1)
-    """
+    """The numbers of one (policy, benchmark, threshold). `_low` and `_high` bound 95 % intervals over problems."""
 
     policy: str
     benchmark: str
@@ -57,8 +50,7 @@ class EvalSummary:
     """Response tokens over denoise and separate commit forwards, pooled."""
     tpf_true_mean: float
     tpf_paper: float | None
-    """The TPF that the paper's code counts: visible tokens (`EvalRecord.visible_tokens`) over the forwards that
-    revealed something, pooled; for comparison only. None where a record does not say."""
+    """The TPF that the paper's code counts, pooled (`paper_counts`); None where a record does not say."""
     tpf_paper_mean: float | None
     forwards_per_problem: float
     """Mean denoise forwards that one answer takes."""
@@ -75,14 +67,18 @@ class EvalSummary:
         return asdict(self)
 
 
+Numbers = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Name -> as counted [T], and in each replicate of the bootstrap [R, T]."""
+
+
+def resampled_curves(numbers: Numbers) -> tuple[np.ndarray, np.ndarray]:
+    """Returns [R, T] TPF and accuracy (percent)."""
+    return numbers["tpf"][1], numbers["accuracy_pct"][1]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ProblemSums:
-    """Per-problem sums over the samples of one (policy, benchmark) at all thresholds: what intervals resample.
-
-    >>> record = EvalRecord("base", "b/test/0", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", 5, 6, 4, 1, 1, "eos")
-    >>> problem_sums([record]).points()
-    [(1.25, 100.0)]
-    """
+    """Per-problem sums over the samples of one (policy, benchmark) at all thresholds: what intervals resample."""
 
     uids: tuple[str, ...]
     """[N] sorted."""
@@ -99,6 +95,19 @@ class ProblemSums:
     def benchmark(self) -> str:
         return self.uids[0].split("/")[0]
 
+    def numbers(self, weights_RN: np.ndarray) -> Numbers:
+        """Returns what the sums come to: `accuracy_pct`, `tpf`, `forwards_per_problem` and `response_tokens_mean`."""
+
+        def ratio(above_TN: np.ndarray, below_TN: np.ndarray, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+            return factor * above_TN.sum(1) / below_TN.sum(1), factor * pooled_ratio(above_TN, below_TN, weights_RN)
+
+        return {
+            "accuracy_pct": ratio(self.correct_TN, self.samples_TN, 100.0),
+            "tpf": ratio(self.tokens_TN, self.forwards_TN),
+            "forwards_per_problem": ratio(self.forwards_TN, self.samples_TN),
+            "response_tokens_mean": ratio(self.tokens_TN, self.samples_TN),
+        }
+
     def points(self) -> list[tuple[float, float]]:
         """Returns (tpf, accuracy_pct) of each threshold: the curve whose area is the AUP."""
         tpf_T = self.tokens_TN.sum(1) / self.forwards_TN.sum(1)
@@ -111,69 +120,65 @@ def summarise(
 ) -> EvalSummary:
     """Returns the summary of the records of one policy, benchmark and threshold, in any order.
 
-    require_counts: whether a record without counts of tokens and forwards, or without `stop`, is an error; where it
-    is not, the numbers that need what is missing are NaN. Raises StageError when there are no records, when they mix
-    policies, benchmarks or thresholds, or when a sample comes twice.
+    require_counts: whether a record without counts of tokens and forwards is an error; else the numbers that need what
+    is missing (or `stop`) are NaN. Raises StageError as `problem_sums` does, and for several thresholds.
     """
     sums = problem_sums(records, require_counts)
     if len(sums.thresholds) != 1:
         raise StageError(f"a summary is of one threshold; found {list(sums.thresholds)}. Split the records first.")
-    samples_N, correct_N = sums.samples_TN[0], sums.correct_TN[0]
-    tokens_N, forwards_N = sums.tokens_TN[0], sums.forwards_TN[0]
+    samples_N, correct_N, tokens_N, forwards_N = (
+        each[0] for each in (sums.samples_TN, sums.correct_TN, sums.tokens_TN, sums.forwards_TN)
+    )
     records = sorted(records, key=lambda record: (record.uid, record.sample))
     tokens = np.array([record.response_tokens for record in records], float)
     denoise = np.array([record.denoise_forwards for record in records], float)
-    forwards = denoise + np.array([record.commit_forwards for record in records], float)
-    weights_RN = bootstrap_weights(len(sums.uids), n_bootstrap, seed, sums.benchmark)
-    accuracy = wilson_by_problem(correct_N, samples_N)
-    tpf = ratio_interval(tokens_N, forwards_N, weights_RN)
-    per_problem = ratio_interval(forwards_N, samples_N, weights_RN)
-    tpf_paper = _tpf_paper(records)
-    counts = Counter(record.status for record in records)
+    tpf, tpf_mean = _ratios(tokens, denoise)
+    tpf_true, tpf_true_mean = _ratios(tokens, denoise + np.array([r.commit_forwards for r in records], float))
+    visible, revealing = zip(*map(paper_counts, records), strict=True)
+    tpf_paper = tpf_paper_mean = None
+    if None not in visible and 0 not in revealing:
+        tpf_paper, tpf_paper_mean = _ratios(np.array(visible, float), np.array(revealing, float))
+    compat = [record.compat for record in records if record.compat is not None]
     truncated = [np.nan if record.stop is None else record.stop == "length" for record in records]
+    counts = Counter(record.status for record in records)
+    weights_RN = bootstrap_weights(len(sums.uids), n_bootstrap, seed, sums.benchmark)
+    accuracy = (float(100.0 * correct_N.sum() / samples_N.sum()), *wilson_by_problem(correct_N, samples_N))
     return EvalSummary(
         policy=records[0].policy,
         benchmark=sums.benchmark,
         threshold=sums.thresholds[0],
         n_problems=len(sums.uids),
         n_samples=len(records),
-        accuracy_pct=float(100.0 * correct_N.sum() / samples_N.sum()),
-        accuracy_pct_low=accuracy.low,
-        accuracy_pct_high=accuracy.high,
-        compat_accuracy_pct=compat_accuracy_pct([record.compat for record in records]),
-        tpf=float(tokens.sum() / denoise.sum()),
-        tpf_low=tpf.low,
-        tpf_high=tpf.high,
-        tpf_mean=float((tokens / denoise).mean()),
-        tpf_true=float(tokens.sum() / forwards.sum()),
-        tpf_true_mean=float((tokens / forwards).mean()),
-        tpf_paper=tpf_paper[0],
-        tpf_paper_mean=tpf_paper[1],
-        forwards_per_problem=float(denoise.mean()),
-        forwards_per_problem_low=per_problem.low,
-        forwards_per_problem_high=per_problem.high,
+        **dict(zip(triple("accuracy_pct"), accuracy, strict=True)),
+        compat_accuracy_pct=100.0 * sum(compat) / len(compat) if compat else None,
+        **with_interval("tpf", tpf, pooled_ratio(tokens_N, forwards_N, weights_RN)),
+        tpf_mean=tpf_mean,
+        tpf_true=tpf_true,
+        tpf_true_mean=tpf_true_mean,
+        tpf_paper=tpf_paper,
+        tpf_paper_mean=tpf_paper_mean,
+        **with_interval("forwards_per_problem", denoise.mean(), pooled_ratio(forwards_N, samples_N, weights_RN)),
         response_tokens_mean=float(tokens.mean()),
         truncated_pct=float(100.0 * sum(truncated) / len(records)),
         status={status: counts.get(status, 0) for status in STATUSES},
     )
 
 
-def _tpf_paper(records: Sequence[EvalRecord]) -> tuple[float | None, float | None]:
-    """Returns the paper's TPF, pooled and as the mean of ratios, or (None, None) where a record lacks its parts."""
-    visible = [record.visible_tokens for record in records]
-    steps = [sum(count > 0 for count in record.tokens_by_step) for record in records]
-    if None in visible or 0 in steps:
-        return None, None
-    tokens, forwards = np.array(visible, float), np.array(steps, float)
+def _ratios(tokens: np.ndarray, forwards: np.ndarray) -> tuple[float, float]:
+    """Returns tokens per forward, pooled and as the mean of the samples' own ratios."""
     return float(tokens.sum() / forwards.sum()), float((tokens / forwards).mean())
+
+
+def paper_counts(record: EvalRecord) -> tuple[int | None, int]:
+    """Returns what `tpf_paper` divides: visible tokens, None where unknown, and forwards that revealed something."""
+    return record.visible_tokens, sum(count > 0 for count in record.tokens_by_step)
 
 
 def problem_sums(records: Iterable[EvalRecord], require_counts: bool = True) -> ProblemSums:
     """Returns the per-problem sums of one policy on one benchmark.
 
     require_counts: whether a record without counts of tokens and forwards is an error; else its sums are NaN. Raises
-    StageError when there are no records, when they mix policies or benchmarks, when a (threshold, problem, sample)
-    comes twice, when a record has no forward, or when a threshold lacks some of the problems.
+    StageError for records that are none, mixed, twice, without a forward, or not of the same problems at a threshold.
     """
     records = list(records)
     if not records:
@@ -189,19 +194,19 @@ def problem_sums(records: Iterable[EvalRecord], require_counts: bool = True) -> 
     sums = np.zeros((4, len(row), len(column)), dtype=np.int64 if require_counts else np.float64)
     seen: set[tuple[float, str, int]] = set()
     for record in records:
-        key = (record.threshold, record.uid, record.sample)
+        name, key = f"{record.uid} sample {record.sample}", (record.threshold, record.uid, record.sample)
         if key in seen:
-            raise StageError(f"{record.uid} sample {record.sample} at threshold {record.threshold:g} comes twice.")
-        tokens, forwards = record.response_tokens, record.denoise_forwards
-        if require_counts and None in (tokens, forwards):
+            raise StageError(f"{name} at threshold {record.threshold:g} comes twice.")
+        counts = (record.response_tokens, record.denoise_forwards)
+        if require_counts and None in counts:
             raise StageError(
-                f"{record.uid} sample {record.sample} has no counts of tokens and forwards, so it has no TPF and no "
-                "AUP. Take records of an engine that counts."
+                f"{name} has no counts of tokens and forwards, so it has no TPF and no AUP. Take records of an engine "
+                "that counts."
             )
-        if forwards == 0:
-            raise StageError(f"{record.uid} sample {record.sample} has no denoise forward; every response takes one.")
+        if counts[1] == 0:
+            raise StageError(f"{name} has no denoise forward; every response takes one.")
         seen.add(key)
-        counts = [np.nan if count is None else count for count in (tokens, forwards)]
+        counts = (np.nan if count is None else count for count in counts)
         sums[:, row[record.threshold], column[record.uid]] += (1, record.correct, *counts)
     if (sums[0] == 0).any():
         t, n = np.argwhere(sums[0] == 0)[0]
@@ -210,9 +215,3 @@ def problem_sums(records: Iterable[EvalRecord], require_counts: bool = True) -> 
             "hold the same problems. Run the evaluation again, it fills in what is missing."
         )
     return ProblemSums(tuple(column), tuple(row), *sums)
-
-
-def compat_accuracy_pct(verdicts: Iterable[bool | None]) -> float | None:
-    """Returns the percentage of right answers by the published grader, or None where it has no verdict at all."""
-    found = [verdict for verdict in verdicts if verdict is not None]
-    return 100.0 * sum(found) / len(found) if found else None

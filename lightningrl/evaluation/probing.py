@@ -1,12 +1,10 @@
 """Why a policy is fast: how honest its confidence is, which tokens it reveals together, how many phrasings are left.
 
-`Reliability` observes a decoder that reveals one token at a time, the most careful decode there is, and asks for each
-position that stays masked: is its likeliest token now the one that it ends with? If the confidence is honest, that is
-so as often as its probability says; where it is not, revealing all positions over a threshold at once costs accuracy.
-`token_classes` says what kind of token each one is, `together` with how many others it was revealed, `entropy_nats`
-how much is left open. All of it is about the policy's own answers, right or wrong.
-
-No torch. The answers come from `pipeline.stages.probe`.
+`Reliability` observes a decoder that reveals one token at a time and asks for each position that stays masked: is its
+likeliest token now the one that it ends with? If the confidence is honest, that is so as often as its probability says;
+where it is not, revealing all positions over a threshold at once costs accuracy. `token_classes` says what kind of
+token each one is, `together` with how many others it was revealed, `entropy_nats` how much is left open. All of it is
+about the policy's own answers, right or wrong, which come from `pipeline.stages.probe`. No torch.
 """
 
 from __future__ import annotations
@@ -61,12 +59,12 @@ class Reliability:
         if not self.seen:
             return []
         index, position, token, confidence = (np.concatenate(parts) for parts in zip(*self.seen, strict=True))
-        ended = np.full((len(trajectories), max(len(t.prompt_ids) + t.response_len for t in trajectories)), -1)
-        for row, trajectory in enumerate(trajectories):
-            start = len(trajectory.prompt_ids)
-            ended[row, start : start + trajectory.response_len] = trajectory.response_ids
-        inside = position < ended.shape[1]
-        final = np.where(inside, ended[index, np.minimum(position, ended.shape[1] - 1)], -1)
+        starts = [len(trajectory.prompt_ids) for trajectory in trajectories]
+        ends = [start + trajectory.response_len for start, trajectory in zip(starts, trajectories, strict=True)]
+        ended = np.full((len(trajectories), max(*ends, position.max() + 1)), -1)
+        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            ended[row, start:end] = trajectories[row].response_ids
+        final = ended[index, position]
         counts = final >= 0
         return reliability(confidence[counts], (token == final)[counts])
 
@@ -82,9 +80,8 @@ def reliability(confidence_n: np.ndarray, agrees_n: np.ndarray) -> list[Bin]:
     for place, (low, high) in enumerate(pairwise(BINS)):
         mine = place_n == place
         if mine.any():
-            found.append(
-                Bin(low, high, int(mine.sum()), float(confidence_n[mine].mean()), float(agrees_n[mine].mean()))
-            )
+            means = float(confidence_n[mine].mean()), float(agrees_n[mine].mean())
+            found.append(Bin(low, high, int(mine.sum()), *means))
     return found
 
 

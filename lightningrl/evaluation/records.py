@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,41 +34,20 @@ def to_records(policy: str, threshold: float, answers: Sequence[Answer], tokeniz
 
 def to_record(policy: str, threshold: float, answer: Answer, visible_tokens: int | None = None) -> EvalRecord:
     """Returns one answer as a record; `visible_tokens` is what `tpf_paper` counts."""
-    trajectory, stats, verdict = answer.trajectory, answer.trajectory.stats, answer.verdict
-    by_step = np.bincount(trajectory.reveal_step, minlength=stats.denoise_forwards + 1)[1:]
-    return EvalRecord(
-        policy=policy,
-        uid=trajectory.uid,
-        sample=trajectory.sample,
-        threshold=threshold,
-        prompt_sha256=files.sha256_text(" ".join(map(str, trajectory.prompt_ids.tolist()))),
-        response=files.escape_surrogates(answer.text),
-        extracted=None if verdict.extracted is None else files.escape_surrogates(verdict.extracted),
-        correct=verdict.correct,
-        value=verdict.value,
-        status=verdict.status,
-        detail=files.escape_surrogates(verdict.detail),
-        response_tokens=stats.response_tokens,
-        emitted_tokens=stats.emitted_tokens,
-        denoise_forwards=stats.denoise_forwards,
-        commit_forwards=stats.commit_forwards,
-        prefill_forwards=stats.prefill_forwards,
-        stop=trajectory.stop,
-        tokens_by_step=by_step.tolist(),
-        compat=verdict.compat,
-        sandbox=verdict.sandbox,
-        visible_tokens=visible_tokens,
-    )
+    trajectory = answer.trajectory
+    by_step = np.bincount(trajectory.reveal_step, minlength=trajectory.stats.denoise_forwards + 1)[1:]
+    verdict = {name: value for name, value in asdict(answer.verdict).items() if name != "seconds"}
+    row: dict[str, Any] = {
+        "policy": policy, "uid": trajectory.uid, "sample": trajectory.sample, "threshold": threshold,
+        "prompt_sha256": files.sha256_text(" ".join(map(str, trajectory.prompt_ids.tolist()))),
+        "response": answer.text, **verdict, **asdict(trajectory.stats), "stop": trajectory.stop,
+        "tokens_by_step": by_step.tolist(), "visible_tokens": visible_tokens,
+    }  # fmt: skip
+    return EvalRecord.from_json({k: files.escape_surrogates(v) if isinstance(v, str) else v for k, v in row.items()})
 
 
 class RecordFile:
-    """Records by (uid, sample), and the engine's figures of each batch; what was appended survives any kind of end.
-
-    >>> import tempfile; path = Path(tempfile.mkdtemp()) / "threshold-0.9.jsonl"
-    >>> RecordFile(path).append([], "0", {"forwards": 3})
-    >>> RecordFile(path).engine
-    {'0': {'forwards': 3}}
-    """
+    """Records by (uid, sample), and the engine's figures of each batch; what was appended survives any kind of end."""
 
     def __init__(self, path: Path, beside: Sequence[Path] = ()) -> None:
         """Reads the file, and those `beside` it that other processes write: equal batches hold equal records.

@@ -44,9 +44,8 @@ def self_check(benchmark: str, examples: Sequence[Example], judge: Judge) -> dic
             if verdict.correct != (name == "official")
         ]
         if wrong:
-            faults.append(
-                f"{name} answers: {len(wrong)} of {len(pairs)} are judged wrongly: {'; '.join(wrong[:SHOWN])}"
-            )
+            shown = "; ".join(wrong[:SHOWN])
+            faults.append(f"{name} answers: {len(wrong)} of {len(pairs)} are judged wrongly: {shown}")
     if faults:
         raise StageError(
             f"{benchmark}: its judge fails its self-check, so no score of it is shown. {' | '.join(faults)}. Fix the "

@@ -1,9 +1,9 @@
 """The resumable sweep: a benchmark's problems, decoded and judged at one threshold after another, a record per sample.
 
 Problems are decoded in shards, always the same, each as one batch: an interrupted sweep resumes at the first shard that
-is not complete, and its records are equal to the last bit to those of an undisturbed one. A threshold's records gather
-in a file of their own, so one more threshold costs only itself. The model is loaded when the first shard needs it.
-Several processes may each take a part of the shards, in files of their own, which whoever gathers reads together.
+is not complete, and its records equal those of an undisturbed one to the last bit. A threshold's records gather in a
+file of their own, so one more threshold costs only itself. Several processes may each take a part of the shards, in
+files of their own, which whoever gathers reads together.
 """
 
 from __future__ import annotations
@@ -63,11 +63,14 @@ class Sweep:
         `should_stop` says so.
         """
         file = self.decode(threshold)
-        records = [file.records[e.uid, s] for e in self.examples for s in range(self.samples)]
+        records = [file.records[key] for key in self._keys(0, len(self.examples))]
         engine = Counter[str]()
         for start in range(0, len(self.examples), self.shard):
             engine.update(file.engine[str(start)])
-        self._report(threshold, records)
+        correct, tokens = sum(row.correct for row in records), sum(row.response_tokens for row in records)
+        tpf = tokens / sum(row.denoise_forwards for row in records)
+        accuracy = f"accuracy {100 * correct / len(records):.1f} %"
+        self.report(f"threshold {threshold:g}: {accuracy}  tpf {tpf:.2f}  ({len(records)} responses)")
         return records, dict(sorted(engine.items()))
 
     def decode(self, threshold: float) -> RecordFile:
@@ -86,7 +89,7 @@ class Sweep:
         for start in missing:
             if self.should_stop():
                 raise Interrupted("stopped between two shards; run the same command again to go on from there")
-            self._decode(file, threshold, start, self._samples_of(start))
+            self._decode(file, threshold, start)
         return file
 
     def complete(self) -> list[float]:
@@ -106,8 +109,8 @@ class Sweep:
         there = [self.cache / name, *sorted(self.cache.glob(f"part-*/{name}"))]
         return RecordFile(own, [path for path in there if path != own])
 
-    def _samples_of(self, start: int) -> list[tuple[Example, int]]:
-        return [(e, s) for e in self.examples[start : start + self.shard] for s in range(self.samples)]
+    def _keys(self, start: int, count: int) -> list[tuple[str, int]]:
+        return [(e.uid, s) for e in self.examples[start : start + count] for s in range(self.samples)]
 
     def _missing(self, file: RecordFile) -> list[int]:
         """Returns the first problems of those shards of this part that are not whole."""
@@ -115,13 +118,14 @@ class Sweep:
         return [
             start
             for start in range((index - 1) * self.shard, len(self.examples), count * self.shard)
-            if str(start) not in file.engine or not all((e.uid, s) in file.records for e, s in self._samples_of(start))
+            if str(start) not in file.engine or not file.records.keys() >= {*self._keys(start, self.shard)}
         ]
 
-    def _decode(self, file: RecordFile, threshold: float, start: int, samples: list[tuple[Example, int]]) -> None:
+    def _decode(self, file: RecordFile, threshold: float, start: int) -> None:
         if self._loaded is None:
             self._loaded = self.load()
         loaded, began = self._loaded, time.monotonic()
+        samples = [(e, s) for e in self.examples[start : start + self.shard] for s in range(self.samples)]
         answers = answer(loaded.decoder, loaded.tokenizer, loaded.task, samples, self.policy(threshold))
         ledger = loaded.decoder.ledger
         self.timing(
@@ -135,14 +139,6 @@ class Sweep:
         ledger.clear()
         file.append(to_records(self.name, threshold, answers, loaded.tokenizer), str(start), figures)
 
-    def _report(self, threshold: float, records: list[EvalRecord]) -> None:
-        correct, tokens = sum(row.correct for row in records), sum(row.response_tokens for row in records)
-        forwards = sum(row.denoise_forwards for row in records)
-        self.report(
-            f"threshold {threshold:g}: accuracy {100 * correct / len(records):.1f} %  tpf {tokens / forwards:.2f}  "
-            f"({len(records)} responses)"
-        )
-
 
 def engine_figures(ledger: Ledger) -> dict[str, int]:
     """Returns what the engine ran, in numbers that add up: forwards (shared by rows), their rows, positions by kind."""
@@ -150,9 +146,6 @@ def engine_figures(ledger: Ledger) -> dict[str, int]:
     positions = Counter[str]()
     for part in parts:
         positions[f"{part.kind}_positions"] += part.positions
-    return {
-        "engine_forwards": len(ledger.forwards),
-        "row_forwards": sum(part.rows for part in parts),
-        "preemptions": ledger.preemptions,
-        **positions,
-    }
+    rows = sum(part.rows for part in parts)
+    counts = {"engine_forwards": len(ledger.forwards), "row_forwards": rows, "preemptions": ledger.preemptions}
+    return {**counts, **positions}

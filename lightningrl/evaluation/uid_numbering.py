@@ -45,19 +45,35 @@ def uid_of_number(
     if order not in (None, *ORDERS):
         raise ConfigError(f"--order: found {order!r}, expected one of {', '.join(ORDERS)}")
     own = {int(number): e.uid for e in examples if (number := e.uid.rpartition("/")[2]).isdecimal()}
-    place = _place(benchmark, split, examples, order, origins)
+    two_orders = _TWO_ORDERS.get((benchmark, split))
+    numbers = None if two_orders is None or order is None else _numbers(benchmark, order, examples, origins)
 
     def uid(number: int) -> str:
-        if order is None and (benchmark, split) in _TWO_ORDERS:
+        if numbers is not None and number not in numbers:
             raise ConfigError(
-                f"the id is the bare number {number}, and {_TWO_ORDERS[benchmark, split]}. Say which is meant"
+                f"the number {number} is none of {benchmark}'s test problems by `--order {order}`, which has "
+                f"{min(numbers)} to {max(numbers)}"
             )
-        if order is not None and (benchmark, split) in _TWO_ORDERS:
-            _check(benchmark, order, number)
-        found = place(number)
+        if numbers is None and two_orders is not None:
+            raise ConfigError(f"the id is the bare number {number}, and {two_orders}. Say which is meant")
+        found = number if numbers is None else numbers[number]
         return own.get(found, f"{benchmark}/{split}/{found:05d}")
 
     return uid
+
+
+def _numbers(benchmark: str, order: str, examples: Sequence[Example], origins: Origins) -> dict[int, int]:
+    """Returns the numbers of an order -> the numbers of the uids."""
+    if benchmark == "mbpp":
+        return dict(enumerate(TEST_TASKS)) if order == "paper" else {task: task for task in TEST_TASKS}
+    if order == "paper":
+        return {place: place for place in range(GSM8K_OFFICIAL.rows or 0)}
+    number_of = {_words(e.messages[0]["content"]): int(e.uid.rpartition("/")[2]) for e in examples}
+    questions = [_words(row["question"]) for row in obtain(GSM8K_OFFICIAL, origins).rows]
+    if not set(number_of) <= set(questions):
+        raise BenchmarkError(f"{GSM8K_OFFICIAL.name} has other questions than the problems here; get the files again.")
+    # A question that is not among the problems here (--limit) gets a number that no problem has.
+    return {place: number_of.get(words, len(questions) + place) for place, words in enumerate(questions)}
 
 
 def unused_order_note(benchmark: str, split: str, order: str | None) -> str | None:
@@ -74,36 +90,6 @@ def wrong_order_note(benchmark: str, split: str, summary: Mapping[str, Any]) -> 
         return None
     other = "If yours are of the other one, give bare numbers"
     return f"hardly an answer is right, and {_TWO_ORDERS[benchmark, split]}. {other}"
-
-
-def _place(
-    benchmark: str, split: str, examples: Sequence[Example], order: str | None, origins: Origins
-) -> Callable[[int], int]:
-    """Returns the function from numbers in that order to the numbers of the uids."""
-    if (benchmark, split, order) == ("mbpp", "test", "paper"):
-        return lambda number: number + TEST_TASKS[0]
-    if (benchmark, split, order) != ("gsm8k", "test", "official"):
-        return lambda number: number
-    number_of = {_words(e.messages[0]["content"]): int(e.uid.rpartition("/")[2]) for e in examples}
-    questions = [_words(row["question"]) for row in obtain(GSM8K_OFFICIAL, origins).rows]
-    if not set(number_of) <= set(questions):
-        raise BenchmarkError(f"{GSM8K_OFFICIAL.name} has other questions than the problems here; get the files again.")
-
-    # A question that is not among the problems here (--limit) gets a number that no problem has.
-    return lambda number: number_of.get(questions[number], len(questions) + number)
-
-
-def _check(benchmark: str, order: str, number: int) -> None:
-    """Raises ConfigError for a number that the order does not have, in the terms of that order."""
-    if (benchmark, order) == ("mbpp", "official"):
-        if number not in TEST_TASKS:
-            tasks = f"{TEST_TASKS[0]} to {TEST_TASKS[-1]}"
-            raise ConfigError(f"the number {number} is not a task id of mbpp's test problems, which are {tasks}")
-        return
-    count = len(TEST_TASKS) if benchmark == "mbpp" else GSM8K_OFFICIAL.rows
-    if count is not None and number >= count:
-        file = "the authors' file" if order == "official" else "the paper's file"
-        raise ConfigError(f"the number {number} is past the last place in {file}, {count - 1}")
 
 
 def _words(text: str) -> str:

@@ -19,6 +19,13 @@ CHUNK_LOGITS = 1 << 24
 gives blocks below 32 MB back late, and a loss in chunks of that size was measured to peak at 40 of them."""
 
 
+@torch.no_grad()
+def entropy_nats(log_probs_nV: Tensor) -> Tensor:
+    """Returns (n,) the entropy of each distribution, detached."""
+    # Where the probability is 0 its logarithm is not finite, and 0 times that would be NaN.
+    return -(log_probs_nV.exp().mul_(log_probs_nV.clamp(min=-1e4))).sum(dim=-1)
+
+
 def token_log_probs(
     model: Transformer, hidden_nH: Tensor, target_n: Tensor, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS
 ) -> tuple[Tensor, Tensor]:
@@ -32,10 +39,7 @@ def token_log_probs(
     def reduce(hidden_cH: Tensor, target_c: Tensor) -> tuple[Tensor, Tensor]:
         log_probs_cV = model.log_probs(hidden_cH, temperature)
         logp_c = log_probs_cV.gather(-1, target_c[:, None]).squeeze(-1).clone()  # FSDP2 wants no views
-        with torch.no_grad():
-            # Where the probability is 0 its logarithm is not finite, and 0 times that would be NaN.
-            entropy_c = -(log_probs_cV.exp().mul_(log_probs_cV.clamp(min=-1e4))).sum(dim=-1)
-        return logp_c, entropy_c
+        return logp_c, entropy_nats(log_probs_cV)
 
     if len(target_n) <= size:
         return reduce(hidden_nH, target_n)

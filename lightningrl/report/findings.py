@@ -4,6 +4,7 @@ others."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,15 +27,15 @@ def read_seeds(path: Path) -> pd.DataFrame:
 
 def differences(headline: pd.DataFrame) -> list[str]:
     """Returns a sentence for each policy whose paired interval of the accuracy difference excludes 0."""
+    row: Any
     sentences = []
-    for row in headline.to_dict("records"):
-        low, high = row["accuracy_difference_low"], row["accuracy_difference_high"]
+    for row in headline.itertuples():
+        low, high = row.accuracy_difference_low, row.accuracy_difference_high
         if low > 0 or high < 0:
-            size, direction = number(abs(row["accuracy_difference"]), 1), "more" if low > 0 else "less"
-            interval = f"[{number(low, 1, sign=True)}, {number(high, 1, sign=True)}]"
             sentences.append(
-                f"On {row['benchmark']}, {row['policy']} is {size} points {direction} accurate than its base: the 95 % "
-                f"interval {interval} excludes 0."
+                f"On {row.benchmark}, {row.policy} is {number(abs(row.accuracy_difference), 1)} points "
+                f"{'more' if low > 0 else 'less'} accurate than its base: the 95 % interval "
+                f"[{number(low, 1, sign=True)}, {number(high, 1, sign=True)}] excludes 0."
             )
     return sentences
 
@@ -44,15 +45,15 @@ def among_seeds(headline: pd.DataFrame, seeds: pd.DataFrame) -> list[str]:
 
     seeds: rows of the same experiment with other seeds, in the headline's columns.
     """
+    row: Any
     sentences = []
-    for row in headline.to_dict("records"):
-        policy, benchmark, difference = row["policy"], row["benchmark"], row["accuracy_difference"]
-        others = seeds[(seeds.policy == policy) & (seeds.benchmark == benchmark)]
+    for row in headline.itertuples():
+        others = seeds[(seeds.policy == row.policy) & (seeds.benchmark == row.benchmark)]
         if len(others):
-            places = [_place("TPF", row["tpf"], others.tpf, 2)]
-            if not pd.isna(difference):
-                places.append(_place("Δ accuracy", difference, others.accuracy_difference, 1, sign=True))
-            sentences.append(f"Among {len(others)} other seeds of {policy} on {benchmark}: {'; '.join(places)}.")
+            where = _place("TPF", row.tpf, others.tpf, 2)
+            if not pd.isna(row.accuracy_difference):
+                where += "; " + _place("Δ accuracy", row.accuracy_difference, others.accuracy_difference, 1, sign=True)
+            sentences.append(f"Among {len(others)} other seeds of {row.policy} on {row.benchmark}: {where}.")
     return sentences
 
 

@@ -4,15 +4,13 @@ AUP is computed here, where all rows of a table meet, under one y_max a benchmar
 any threshold, unless the caller gives one. Intervals are 95 %, over problems; all policies of a benchmark are
 resampled together, so differences to the base are paired. y_max is a constant of the table and stays fixed in the
 replicates; the anchor y_min = (base's y_1) - 5 is taken anew in each, because it is an estimate.
-
-Not done here: drawing, formatting (`tables`, `figures`), training curves and decoding steps (`series`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,10 +24,9 @@ from lightningrl.evaluation.aup import (
     first_accuracy,
     first_accuracy_replicates,
 )
-from lightningrl.evaluation.intervals import bootstrap_weights, paired_accuracy_difference, pooled_ratio
-from lightningrl.evaluation.metrics import STATUSES, ProblemSums, problem_sums, summarise
+from lightningrl.evaluation.intervals import Estimate, bootstrap_weights, paired_difference, triple, with_interval
+from lightningrl.evaluation.metrics import STATUSES, ProblemSums, problem_sums, resampled_curves, summarise
 from lightningrl.report import compat
-from lightningrl.report.columns import blank, triple, with_interval
 from lightningrl.report.compat import COMPAT
 from lightningrl.types import EvalRecord
 
@@ -50,16 +47,11 @@ HEADLINE_COLUMNS = (
     *triple("aup_anchored_difference"), *triple("accuracy_difference"), "base", "n_bootstrap", "thresholds",
     "published",
 )  # fmt: skip
-"""Always all there; NaN where a number does not apply. The paper's grader and count: `report.compat`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All records of one policy on one benchmark, at every threshold.
-
-    >>> Evaluation("LightningRL", "after", "lightningrl", "gsm-mini", [], base="SDAR").base
-    'SDAR'
-    """
+    """All records of one policy on one benchmark, at every threshold."""
 
     policy: str
     """The name that tables and figures show."""
@@ -82,182 +74,172 @@ class Evaluation:
     """The threshold of its headline numbers; None: the one that is given for all."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frontier:
-    """The two tables that figures and tables are made of."""
+class Frontier(NamedTuple):
+    """The two tables that figures and tables are made of; NaN where a number does not apply."""
 
     frontier: pd.DataFrame
-    """One row per (experiment, policy, role, algorithm, benchmark, threshold): the numbers of `EvalSummary`, those by
-    the paper's grader and count, the status counts as `status_*`, and `is_primary`."""
+    """One row per (policy, benchmark, threshold): the numbers of `EvalSummary`, those by the paper's grader and count,
+    the status counts as `status_*`, and `is_primary`."""
     headline: pd.DataFrame
-    """One row per (policy, benchmark) at the primary threshold, with `aup`, `aup_anchored` (TPF x percent),
-    `accuracy_difference` (percentage points) and `aup_anchored_difference` to the base, each with `_low` and `_high`;
-    NaN where there is no base or it is the base itself. Beside them what `report.compat` says."""
+    """One row per (policy, benchmark) at the primary threshold, with `aup`, `aup_anchored` (TPF x percent), and
+    `accuracy_difference` (percentage points) and `aup_anchored_difference` to the base. Beside them what
+    `report.compat` says."""
 
 
-def collect(
+class Group:
+    """The evaluations of one benchmark, of the same problems, and replicates that draw these problems for all alike."""
+
+    def __init__(
+        self, evaluations: Sequence[Evaluation], threshold: float, n_bootstrap: int, seed: int, y_max: float | None
+    ) -> None:
+        self.benchmark, self.threshold = evaluations[0].benchmark, threshold
+        self.n_bootstrap, self.seed = n_bootstrap, seed
+        self.evaluations: dict[str, Evaluation] = {}
+        self.sums: dict[str, ProblemSums] = {}
+        for evaluation in evaluations:
+            name = f"{evaluation.policy} on {self.benchmark}"
+            if evaluation.policy in self.sums:
+                raise StageError(f"{name} comes twice. Give each evaluation its own policy name.")
+            self.evaluations[evaluation.policy] = evaluation
+            self.sums[evaluation.policy] = mine = problem_sums(evaluation.records)
+            first = self.sums[evaluations[0].policy]
+            if mine.uids != first.uids:
+                odd = min({*mine.uids} ^ {*first.uids})
+                raise StageError(
+                    f"{name} covers other problems than {evaluations[0].policy} ({len(mine.uids)} against "
+                    f"{len(first.uids)}; for example {odd}). Paired intervals need the same ones: evaluate both on the "
+                    "same split and limit."
+                )
+        self.weights_RN = bootstrap_weights(len(first.uids), n_bootstrap, seed, first.benchmark)
+        self.numbers = {policy: sums.numbers(self.weights_RN) for policy, sums in self.sums.items()}
+        self.curves = {policy: resampled_curves(numbers) for policy, numbers in self.numbers.items()}
+        best = max(accuracy for sums in self.sums.values() for _, accuracy in sums.points())
+        self.y_max = best if y_max is None else float(y_max)
+
+    def base_of(self, policy: str) -> str | None:
+        """Returns the base's name: the one given (None where that is empty), else the only `before`, else None.
+
+        Raises StageError when it is ambiguous or has no evaluation here.
+        """
+        evaluation = self.evaluations[policy]
+        if evaluation.base is not None:
+            if evaluation.base and evaluation.base not in self.evaluations:
+                raise StageError(
+                    f"{policy} is to be compared with {evaluation.base}, which has no evaluation on {self.benchmark}. "
+                    "Add that evaluation or name another base."
+                )
+            return evaluation.base or None
+        before = [each.policy for each in self.evaluations.values() if each.role == "before"]
+        if evaluation.role == "before":
+            return policy
+        if len(before) > 1:
+            raise StageError(
+                f"{self.benchmark} has several policies of role 'before' ({', '.join(before)}); say in "
+                f"Evaluation.base which one {policy} is compared with."
+            )
+        return before[0] if before else None
+
+    def primary(self, policy: str) -> int:
+        """Returns the index of the threshold that the headline shows: the policy's own primary one, else that of all.
+
+        Raises StageError where its sweep lacks it.
+        """
+        own, thresholds = self.evaluations[policy].primary_threshold, self.sums[policy].thresholds
+        primary = self.threshold if own is None else own
+        found = np.flatnonzero(np.isclose(thresholds, primary, rtol=0, atol=1e-9))
+        if len(found) or len(thresholds) == 1:
+            return int(found[0]) if len(found) else 0
+        listed = ", ".join(f"{threshold:g}" for threshold in thresholds)
+        raise StageError(
+            f"{policy} on {self.benchmark} has no records at the primary threshold {primary:g} (found: {listed}). Add "
+            "it to the sweep or choose another primary threshold."
+        )
+
+    def y_min(self, base: str) -> float:
+        return first_accuracy(self.sums[base].points()) - MAX_DROP_POINTS
+
+    def anchored(self, policy: str, base: str) -> tuple[float, np.ndarray]:
+        """Returns a policy's AUP under its base's y_min, and [R] those of the replicates."""
+        y_min_R = first_accuracy_replicates(*self.curves[base]) - MAX_DROP_POINTS
+        value = aup_anchored(self.sums[policy].points(), self.y_min(base), self.y_max)
+        return value, aup_replicates(*self.curves[policy], self.y_max, y_min_R)
+
+    def difference(self, above: str, below: str, policy: str, base: str, factor: float = 1.0) -> Estimate:
+        """Returns the ratio of two of the `ProblemSums` minus the base's, each at its primary threshold."""
+        mine, other = (
+            (getattr(self.sums[each], above)[self.primary(each)], getattr(self.sums[each], below)[self.primary(each)])
+            for each in (policy, base)
+        )
+        return paired_difference(mine, other, self.weights_RN, factor)
+
+
+def groups(
     evaluations: Sequence[Evaluation],
-    experiment: str,
     primary_threshold: float = 0.9,
     n_bootstrap: int = 1000,
     seed: int = 0,
     y_max: Mapping[str, float] | None = None,
-) -> Frontier:
-    """Both tables from the records; without any, empty ones.
+) -> list[Group]:
+    """Returns the evaluations of each benchmark, by first appearance.
 
-    Rows keep the order of `evaluations` (benchmark by first appearance, then policy).
+    primary_threshold: of the evaluations that name none; one with a single threshold (a rival without a sweep) is shown
+    at that one. `y_max` overrides the best accuracy found (percent, by benchmark), to compare with a published table.
+    Raises StageError when evaluations of a benchmark cover different problems or come twice.
+    """
+    by_benchmark: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        by_benchmark.setdefault(evaluation.benchmark, []).append(evaluation)
+    limits = y_max or {}
+    return [Group(mine, primary_threshold, n_bootstrap, seed, limits.get(name)) for name, mine in by_benchmark.items()]
 
-    primary_threshold: of the evaluations that name none. `y_max` overrides the best accuracy found (percent, by
-    benchmark), to compare with a published table. An evaluation with a single threshold (a rival without a sweep) is
-    shown at that one; `threshold` says so.
-    Raises StageError when evaluations of a benchmark cover different problems, come twice, or miss the primary
-    threshold, and when the base is ambiguous or unknown.
+
+def collect(groups: Iterable[Group], experiment: str) -> Frontier:
+    """Returns both tables, in the order of the evaluations.
+
+    Raises StageError when one misses the primary threshold, and when a base is ambiguous or unknown.
     """
     frontier: list[dict[str, Any]] = []
     headline: list[dict[str, Any]] = []
-    for benchmark in dict.fromkeys(evaluation.benchmark for evaluation in evaluations):
-        group = [evaluation for evaluation in evaluations if evaluation.benchmark == benchmark]
-        sums = sums_by_policy(group)
-        first = sums[group[0].policy]
-        curves = {policy: each.points() for policy, each in sums.items()}
-        best = max(accuracy for points in curves.values() for _, accuracy in points)
-        limit = float((y_max or {}).get(benchmark, best))
-        weights_RN = bootstrap_weights(len(first.uids), n_bootstrap, seed, first.benchmark)
-        replicates = {policy: _replicate(each, weights_RN) for policy, each in sums.items()}
-        papers = {each.policy: compat.paper_sums(each.records, sums[each.policy]) for each in group}
-        limit_compat = compat.best_accuracy(list(papers.values()), list(sums.values()))
-        for evaluation in group:
-            mine = sums[evaluation.policy]
-            primary = primary_index(evaluation, mine, primary_threshold)
-            paper = papers[evaluation.policy]
-            values = (experiment, evaluation.policy, evaluation.role, evaluation.algorithm, benchmark)
+    for group in groups:
+        papers = {name: compat.paper_sums(each.records, group.sums[name]) for name, each in group.evaluations.items()}
+        y_max_compat = max((accuracy for paper in papers.values() for _, accuracy in paper.curve()), default=np.nan)
+        for policy, evaluation in group.evaluations.items():
+            sums, paper, primary = group.sums[policy], papers[policy], group.primary(policy)
+            names = (experiment, policy, evaluation.role, evaluation.algorithm, group.benchmark)
             rows = [
-                dict(zip(NAMES, values, strict=True))
-                | _summary_row(evaluation, threshold, n_bootstrap, seed)
-                | {COMPAT: paper.accuracy_pct(mine, t), "tpf_paper": paper.tpf(t)}
-                | {"is_primary": t == primary, "published": evaluation.published}
-                for t, threshold in enumerate(mine.thresholds)
+                _summary(evaluation, threshold, group)
+                | dict(zip(NAMES, names, strict=True))
+                | {COMPAT: accuracy, "tpf_paper": tpf, "is_primary": t == primary, "published": evaluation.published}
+                for t, (threshold, (tpf, accuracy)) in enumerate(zip(sums.thresholds, paper.points(), strict=True))
             ]
             frontier += rows
-            base = base_of(evaluation, group)
-            row = {key: rows[primary][key] for key in (*NAMES, "threshold", *SUMMARY_COLUMNS)}
-            row |= compat.numbers(paper, mine, primary, limit, limit_compat, weights_RN)
-            row |= _aup_numbers(evaluation.policy, base, curves, replicates, limit)
-            row |= _accuracy_difference(evaluation, base, sums, primary, primary_threshold, group, weights_RN)
-            row |= {"base": base or "", "n_bootstrap": n_bootstrap, "published": evaluation.published}
-            row["thresholds"] = " ".join(f"{threshold:g}" for threshold in mine.thresholds)
-            headline.append(row)
+            row = rows[primary] | {"n_bootstrap": group.n_bootstrap, "y_max": group.y_max}
+            row["thresholds"] = " ".join(f"{threshold:g}" for threshold in sums.thresholds)
+            row |= compat.numbers(paper, sums, primary, group.y_max, y_max_compat, group.weights_RN)
+            area_R = aup_replicates(*group.curves[policy], group.y_max)
+            row |= with_interval("aup", aup(sums.points(), group.y_max), area_R)
+            headline.append(row | _against_base(group, policy))
     return Frontier(
         pd.DataFrame(frontier, columns=list(FRONTIER_COLUMNS)), pd.DataFrame(headline, columns=list(HEADLINE_COLUMNS))
     )
 
 
-def sums_by_policy(group: Sequence[Evaluation]) -> dict[str, ProblemSums]:
-    """Per-problem sums of all evaluations of one benchmark, checked to be of the same problems."""
-    sums: dict[str, ProblemSums] = {}
-    for evaluation in group:
-        name = f"{evaluation.policy} on {evaluation.benchmark}"
-        if evaluation.policy in sums:
-            raise StageError(f"{name} comes twice. Give each evaluation its own policy name.")
-        sums[evaluation.policy] = problem_sums(evaluation.records)
-        mine, first = set(sums[evaluation.policy].uids), set(sums[group[0].policy].uids)
-        if mine != first:
-            odd = sorted(mine ^ first)[0]
-            raise StageError(
-                f"{name} covers other problems than {group[0].policy} ({len(mine)} against {len(first)}; for example "
-                f"{odd}). Paired intervals need the same ones: evaluate both on the same split and limit."
-            )
-    return sums
+def _summary(evaluation: Evaluation, threshold: float, group: Group) -> dict[str, Any]:
+    records = [each for each in evaluation.records if each.threshold == threshold]
+    row = summarise(records, group.n_bootstrap, group.seed).to_json()
+    return row | {f"status_{status}": count for status, count in row["status"].items()}
 
 
-def base_of(evaluation: Evaluation, group: Sequence[Evaluation]) -> str | None:
-    """The base's policy name: the one named (None where that is empty), else the only `before`, else None."""
-    if evaluation.base == "":
-        return None
-    if evaluation.base is not None:
-        if evaluation.base not in {each.policy for each in group}:
-            raise StageError(
-                f"{evaluation.policy} is to be compared with {evaluation.base}, which has no evaluation on "
-                f"{evaluation.benchmark}. Add that evaluation or name another base."
-            )
-        return evaluation.base
-    if evaluation.role == "before":
-        return evaluation.policy
-    before = [each.policy for each in group if each.role == "before"]
-    if len(before) > 1:
-        raise StageError(
-            f"{evaluation.benchmark} has several policies of role 'before' ({', '.join(before)}); say in "
-            f"Evaluation.base which one {evaluation.policy} is compared with."
-        )
-    return before[0] if before else None
-
-
-def primary_index(evaluation: Evaluation, sums: ProblemSums, primary_threshold: float) -> int:
-    """Returns the index of the threshold that the headline shows: its own primary one, else the one of all."""
-    if evaluation.primary_threshold is not None:
-        primary_threshold = evaluation.primary_threshold
-    found = np.flatnonzero(np.isclose(sums.thresholds, primary_threshold, rtol=0, atol=1e-9))
-    if len(found):
-        return int(found[0])
-    if len(sums.thresholds) == 1:
-        return 0
-    listed = ", ".join(f"{threshold:g}" for threshold in sums.thresholds)
-    raise StageError(
-        f"{evaluation.policy} on {evaluation.benchmark} has no records at the primary threshold {primary_threshold:g} "
-        f"(found: {listed}). Add it to the sweep or choose another primary threshold."
-    )
-
-
-def _summary_row(evaluation: Evaluation, threshold: float, n_bootstrap: int, seed: int) -> dict[str, Any]:
-    summary = summarise([each for each in evaluation.records if each.threshold == threshold], n_bootstrap, seed)
-    row = summary.to_json()
-    columns = {"threshold": threshold} | {key: row[key] for key in SUMMARY_COLUMNS}
-    return columns | {f"status_{status}": row["status"][status] for status in STATUSES}
-
-
-def _replicate(sums: ProblemSums, weights_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[R, T] TPF and accuracy (percent) of the resampled curves."""
-    tpf_RT = pooled_ratio(sums.tokens_TN, sums.forwards_TN, weights_RN)
-    return tpf_RT, 100.0 * pooled_ratio(sums.correct_TN, sums.samples_TN, weights_RN)
-
-
-def _aup_numbers(
-    policy: str,
-    base: str | None,
-    curves: Mapping[str, list[tuple[float, float]]],
-    replicates: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    y_max: float,
-) -> dict[str, float]:
-    area_R = aup_replicates(*replicates[policy], y_max)
-    row = {"y_max": y_max} | with_interval("aup", aup(curves[policy], y_max), area_R)
-    nan = float("nan")
+def _against_base(group: Group, policy: str) -> dict[str, Any]:
+    """Returns the headline's columns that need a base, as far as the policy has one that is another policy."""
+    base = group.base_of(policy)
     if base is None:
-        return row | {"y_min": nan} | blank("aup_anchored") | blank("aup_anchored_difference")
-    y_min = first_accuracy(curves[base]) - MAX_DROP_POINTS
-    first_R = first_accuracy_replicates(*replicates[base])
-    anchored = {name: aup_anchored(curves[name], y_min, y_max) for name in (policy, base)}
-    anchored_R = {name: aup_replicates(*replicates[name], y_max, first_R - MAX_DROP_POINTS) for name in (policy, base)}
-    row |= {"y_min": y_min} | with_interval("aup_anchored", anchored[policy], anchored_R[policy])
-    if policy == base:
-        return row | blank("aup_anchored_difference")
-    difference = anchored[policy] - anchored[base]
-    return row | with_interval("aup_anchored_difference", difference, anchored_R[policy] - anchored_R[base])
-
-
-def _accuracy_difference(
-    evaluation: Evaluation,
-    base: str | None,
-    sums: Mapping[str, ProblemSums],
-    primary: int,
-    primary_threshold: float,
-    group: Sequence[Evaluation],
-    weights_RN: np.ndarray,
-) -> dict[str, float]:
-    if base is None or base == evaluation.policy:
-        return blank("accuracy_difference")
-    of_base = next(each for each in group if each.policy == base)
-    mine, other, t = sums[evaluation.policy], sums[base], primary_index(of_base, sums[base], primary_threshold)
-    counts = (mine.correct_TN[primary], mine.samples_TN[primary], other.correct_TN[t], other.samples_TN[t])
-    low, high = paired_accuracy_difference(*counts, weights_RN)
-    value = 100.0 * (counts[0].sum() / counts[1].sum() - counts[2].sum() / counts[3].sum())
-    return {"accuracy_difference": float(value), "accuracy_difference_low": low, "accuracy_difference_high": high}
+        return {"base": ""}
+    area, area_R = group.anchored(policy, base)
+    row = {"base": base, "y_min": group.y_min(base)} | with_interval("aup_anchored", area, area_R)
+    if base == policy:
+        return row
+    base_area, base_R = group.anchored(base, base)
+    row |= with_interval("aup_anchored_difference", area - base_area, area_R - base_R)
+    difference = group.difference("correct_TN", "samples_TN", policy, base, 100.0)
+    return row | dict(zip(triple("accuracy_difference"), difference, strict=True))

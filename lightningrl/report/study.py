@@ -7,12 +7,13 @@ They are pure functions of the collected tables; the statistics are in `pooled`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
 
 from lightningrl.evaluation.aup import ROUNDING
-from lightningrl.report.tables import MISSING, Table, build_table, interval, number
+from lightningrl.report.tables import MISSING, Table, build_table, interval, number, plain
 
 TPF_RATIO, ACCURACY_LOSS, CLIFF, LOW = 2.0, -2.0, 5.0, 0.7
 """The targets: at least TPF_RATIO times the base's TPF, a lower bound of the accuracy difference above ACCURACY_LOSS,
@@ -23,8 +24,8 @@ def study(pooled: pd.DataFrame) -> Table:
     """Returns the table of each series at the primary threshold, with the range over its seeds."""
     rows = pooled[pooled["is_primary"].astype(bool)]
     columns = [
-        ("Benchmark", lambda row: row.benchmark),
-        ("Series", lambda row: row.series),
+        ("Benchmark", attrgetter("benchmark")),
+        ("Series", attrgetter("series")),
         ("Seeds", lambda row: str(len(row.seeds.split()) or MISSING)),
         ("Accuracy (%)", interval("accuracy_pct", 1)),
         ("by seed", lambda row: _spread(row.accuracy_pct_by_seed, 1)),
@@ -32,7 +33,7 @@ def study(pooled: pd.DataFrame) -> Table:
         ("TPF (tokens/forward)", interval("tpf", 2)),
         ("x base", interval("tpf_ratio", 2)),
         ("Forwards (per problem)", interval("forwards_per_problem", 1)),
-        ("Response (tokens)", lambda row: number(row.response_tokens_mean, 1)),
+        ("Response (tokens)", plain("response_tokens_mean", 1)),
         ("Δ tokens", interval("response_tokens_difference", 1, sign=True)),
         ("Anchored AUP", interval("aup_anchored", 0)),
         ("AUP by seed", lambda row: _spread(row.aup_anchored_by_seed, 0)),
@@ -58,8 +59,8 @@ def criteria(pooled: pd.DataFrame) -> Table:
     """
     found = pd.DataFrame(list(_judged(pooled)))
     columns = [
-        ("Benchmark", lambda row: row.benchmark),
-        ("Series", lambda row: row.series),
+        ("Benchmark", attrgetter("benchmark")),
+        ("Series", attrgetter("series")),
         (f"TPF >= {TPF_RATIO:g} x base", lambda row: _met(row.ratio_met, f"{row.tpf_ratio:.2f}")),
         (f"Δ accuracy, low > {ACCURACY_LOSS:g}", lambda row: _met(row.accuracy_met, number(row.accuracy_low, 1, True))),
         ("tokens <= base", lambda row: _met(row.tokens_met, number(row.tokens_difference, 1, True))),
@@ -103,18 +104,17 @@ def _judged(pooled: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _wins(row: Any, method: Any) -> tuple[int, int]:
-    """Returns the number of seeds whose AUP is above that of the method with the same seed, and of how many."""
+    """Returns the number of seeds whose AUP is above that of the method with the same seed, and of how many.
+
+    There are none without seeds, or without a base as anchor.
+    """
     if method is None or method.series == row.series:
         return 0, 0
-    mine, other = _by_seed(row), _by_seed(method)
-    both = [seed for seed in mine if seed in other]
+    mine, other = (
+        dict(zip(each.seeds.split(), _values(each.aup_anchored_by_seed), strict=False)) for each in (row, method)
+    )
+    both = mine.keys() & other.keys()
     return sum(mine[seed] > other[seed] for seed in both), len(both)
-
-
-def _by_seed(row: Any) -> dict[str, float]:
-    """Returns seed -> AUP; empty without seeds, or without a base as anchor."""
-    seeds, values = row.seeds.split(), _values(row.aup_anchored_by_seed)
-    return dict(zip(seeds, values, strict=True)) if len(seeds) == len(values) else {}
 
 
 def _met(met: bool, told: str) -> str:
@@ -135,15 +135,11 @@ def phrasing(probes: pd.DataFrame) -> Table:
     shown = {
         "phrasing_nats_greedy": "greedy", "phrasing_nats_sampled": "temperature 1", "calibration_error": "calibration",
     }  # fmt: skip
-    rows = probes[probes["measure"].isin(shown)]
+    rows = probes.assign(measure=probes["measure"].map(shown)).dropna(subset="measure")
     policies = list(dict.fromkeys(rows["policy"]))
-    wide = rows.assign(measure=rows["measure"].map(shown)).pivot_table(
-        index=["benchmark", "measure", "label"], columns="policy", values="value", sort=False
-    )
+    wide = rows.pivot_table(index=["benchmark", "measure", "label"], columns="policy", values="value", sort=False)
     wide = wide.reindex(columns=policies).reset_index()
-    cells = tuple(
-        (row[0], row[1], row[2], *(number(value, 3) for value in row[3:])) for row in wide.itertuples(index=False)
-    )
+    cells = tuple((*row[:3], *(number(value, 3) for value in row[3:])) for row in wide.itertuples(index=False))
     notes = (
         "Entropy in nats of the templates of sentences by their kind of operation, of the words before them and of "
         "closing sentences; all: weighted by frequency. A sentence without a template counts as a template of its own, "
@@ -151,4 +147,4 @@ def phrasing(probes: pd.DataFrame) -> Table:
         "Calibration: expected calibration error of the likeliest token at open positions, one token per forward.",
     )
     caption = "The phrasings that remain, and the calibration of confidence."
-    return Table("phrasing", caption, notes, ("Benchmark", "How", "What", *policies), cells, wide, 3)
+    return Table("phrasing", caption, notes, ("Benchmark", "How", "What", *policies), cells, wide, n_text_columns=3)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -32,11 +33,7 @@ LATEX = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A finished table: its text cells and the numbers behind them.
-
-    >>> Table("t", "Two numbers.", ("n",), ("A", "TPF"), (("x_1", "2.0"),), pd.DataFrame({"tpf": [2.0]})).csv()
-    'tpf\\n2.0\\n'
-    """
+    """A finished table: its text cells and the numbers behind them."""
 
     name: str
     """The file name without its ending."""
@@ -45,22 +42,19 @@ class Table:
     """Lines under the table."""
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    data: pd.DataFrame
+    data: pd.DataFrame = field(default_factory=pd.DataFrame)
     n_text_columns: int = 1
     """How many columns from the left have names; the others have numbers and are set flush right."""
 
     def csv(self) -> str:
         return csv_text(self.data)
 
-    def markdown(self) -> str:
+    def markdown(self, heading: str = "**{}**") -> str:
         """Returns GitHub's pipe table between caption and notes."""
-        return "\n".join([f"**{self.caption}**", "", *self.pipe(), "", *(f"- {note}" for note in self.notes), ""])
-
-    def pipe(self) -> list[str]:
-        """Returns the lines of the pipe table alone."""
         cells = [[cell.replace("|", "\\|") for cell in row] for row in (self.header, *self.rows)]
         rule = ["---" if c < self.n_text_columns else "---:" for c in range(len(self.header))]
-        return [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
+        pipe = (f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:]))
+        return "\n".join([heading.format(self.caption), "", *pipe, "", *(f"- {note}" for note in self.notes), ""])
 
     def latex(self) -> str:
         """Returns a `table` environment, which needs only the booktabs package.
@@ -69,9 +63,11 @@ class Table:
         column is left out.
         """
         columns = "l" * self.n_text_columns + "r" * (len(self.header) - self.n_text_columns)
-        lines = [r"\begin{table}[t]", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}"]
-        lines += [rf"\caption{{{escape(self.caption)}}}", rf"\label{{tab:{self.name}}}"]
-        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *self._two_lines(self.header, " ("), r"\midrule"]
+        lines = [
+            r"\begin{table}[t]", r"\centering", r"\footnotesize", r"\setlength{\tabcolsep}{3pt}",
+            rf"\caption{{{escape(self.caption)}}}", rf"\label{{tab:{self.name}}}", rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule", *self._two_lines(self.header, " ("), r"\midrule",
+        ]  # fmt: skip
         previous = None
         for row in self.rows:
             if previous is not None:
@@ -80,7 +76,7 @@ class Table:
             previous = row[0]
         lines += [r"\bottomrule", r"\end{tabular}"]
         if self.notes:
-            notes = "\\\\\n".join(escape(note) for note in self.notes)
+            notes = "\\\\\n".join(map(escape, self.notes))
             lines += [r"\par\smallskip", rf"\begin{{minipage}}{{\linewidth}}\scriptsize {notes}\end{{minipage}}"]
         return "\n".join([*lines, r"\end{table}", ""])
 
@@ -95,20 +91,33 @@ class Table:
         return rows
 
 
-class Printed(Protocol):
-    """What can be written: a `Table`, or the paper's tables in several parts (`paper.sections`)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Sections:
+    """Tables below one another (as published, as measured, the difference), and one long table of all their numbers."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    """The file name without its ending."""
+    caption: str
+    parts: tuple[Table, ...]
+    """The tables, each with its caption as heading; their own data are not used."""
+    data: pd.DataFrame
+    """The long table, with one number in each row."""
 
-    def csv(self) -> str: ...
+    def csv(self) -> str:
+        return csv_text(self.data)
 
-    def markdown(self) -> str: ...
+    def markdown(self) -> str:
+        return "\n".join([f"## {self.caption}", "", *(part.markdown("### {}") for part in self.parts)])
 
-    def latex(self) -> str: ...
+    def latex(self) -> str:
+        """Returns a `table` environment for each part."""
+        return "\n".join(
+            replace(part, name=f"{self.name}-{number}", caption=f"{self.caption}. {part.caption}.").latex()
+            for number, part in enumerate(self.parts, 1)
+        )
 
 
-def write(table: Printed, out_dir: Path) -> list[Path]:
+def write(table: Table | Sections, out_dir: Path) -> list[Path]:
     """Writes `name`.csv, .md, .tex and .html into `out_dir`; returns their paths."""
     paths, markdown = [], table.markdown()
     page = html_page(table.name, markdown)
@@ -120,66 +129,71 @@ def write(table: Printed, out_dir: Path) -> list[Path]:
 
 def main(headline: pd.DataFrame) -> Table:
     """Returns the headline table, with a row for each (benchmark, policy) at the primary threshold."""
-    columns: list[tuple[str, Cell]] = [
-        ("Benchmark", lambda row: row.benchmark),
-        ("Policy", lambda row: row.policy),
+    columns = [
+        ("Benchmark", attrgetter("benchmark")),
+        ("Policy", attrgetter("policy")),
         ("Accuracy (%)", interval("accuracy_pct", 1)),
         *_compat(headline),
         ("Δ accuracy (points)", interval("accuracy_difference", 1, sign=True)),
         ("TPF (tokens/forward)", interval("tpf", 2)),
         ("Forwards (per problem)", interval("forwards_per_problem", 1)),
-        ("Response (tokens)", lambda row: number(row.response_tokens_mean, 1)),
+        ("Response (tokens)", plain("response_tokens_mean", 1)),
         ("AUP", interval("aup", 1)),
         ("Anchored AUP", interval("aup_anchored", 1)),
         ("Δ anchored AUP", interval("aup_anchored_difference", 1, sign=True)),
     ]
-    caption = "Accuracy, parallelism and AUP at the primary threshold."
-    return build_table("main", caption, (*headline_notes(headline), *_method_notes(headline)), columns, headline, 2)
+    notes = [
+        *headline_notes(headline),
+        "TPF: response tokens over denoise forwards, ratio of sums; prefill and commits not counted. AUP (TPF x "
+        "percent) as published: first rectangle unweighted. Anchored AUP: one y_min and y_max for all, all weighted.",
+        f"Brackets: 95 % intervals over problems (accuracy: Wilson; others: {headline['n_bootstrap'].max():,} "
+        "bootstrap replicates); Δ is against the base, paired by problem.",
+    ]
+    return build_table("main", "Accuracy, parallelism and AUP at the primary threshold.", notes, columns, headline, 2)
 
 
 def frontier(table: pd.DataFrame) -> Table:
     """Returns the table of every threshold of every policy, with an asterisk at the primary one."""
-    columns: list[tuple[str, Cell]] = [
-        ("Benchmark", lambda row: row.benchmark),
-        ("Policy", lambda row: row.policy),
+    columns = [
+        ("Benchmark", attrgetter("benchmark")),
+        ("Policy", attrgetter("policy")),
         ("Threshold τ", lambda row: f"{row.threshold:g}{'*' if row.is_primary else ''}"),
         ("Accuracy (%)", interval("accuracy_pct", 1)),
         *_compat(table),
         ("TPF (tokens/forward)", interval("tpf", 2)),
-        ("TPF, mean of ratios", lambda row: number(row.tpf_mean, 2)),
-        ("TPF with commits", lambda row: number(row.tpf_true, 2)),
+        ("TPF, mean of ratios", plain("tpf_mean", 2)),
+        ("TPF with commits", plain("tpf_true", 2)),
         ("Forwards (per problem)", interval("forwards_per_problem", 1)),
-        ("Response (tokens)", lambda row: number(row.response_tokens_mean, 1)),
-        ("Truncated (%)", lambda row: number(row.truncated_pct, 1)),
+        ("Response (tokens)", plain("response_tokens_mean", 1)),
+        ("Truncated (%)", plain("truncated_pct", 1)),
     ]
-    notes = ["* the primary threshold. TPF: response tokens over denoise forwards, ratio of sums unless marked."]
-    for benchmark, rows in table.groupby("benchmark", sort=False):
-        notes.append(f"{benchmark}: {_sizes(rows)}.")
-    notes.append("Brackets: 95 % intervals over problems (accuracy: Wilson; others: bootstrap).")
-    return build_table("frontier", "Every threshold of the sweep.", tuple(notes), columns, table, 2)
+    notes = [
+        "* the primary threshold. TPF: response tokens over denoise forwards, ratio of sums unless marked.",
+        *(f"{benchmark}: {_sizes(rows)}." for benchmark, rows in table.groupby("benchmark", sort=False)),
+        "Brackets: 95 % intervals over problems (accuracy: Wilson; others: bootstrap).",
+    ]
+    return build_table("frontier", "Every threshold of the sweep.", notes, columns, table, 2)
 
 
 def console(headline: pd.DataFrame) -> str:
     """Returns the headline table for a terminal, at most 110 columns wide: estimates above roles and intervals."""
-    columns: list[tuple[str, int, Cell, Cell]] = [
-        (title, width, lambda row, k=key, d=digits, s=sign: number(getattr(row, k), d, s),
-         lambda row, k=key, d=digits, s=sign: _bracket(row, k, d, s))
-        for title, key, digits, sign, width in (
-            ("accuracy %", "accuracy_pct", 1, False, 13), ("Δ points", "accuracy_difference", 1, True, 14),
-            ("TPF", "tpf", 2, False, 14), ("forwards", "forwards_per_problem", 1, False, 14),
-            ("tokens", "response_tokens_mean", 1, False, 8), ("AUP", "aup", 1, False, 15),
-            ("anchored AUP", "aup_anchored", 1, False, 15),
-        )
-    ]  # fmt: skip
-    lines = [f"{'':<16}" + "".join(f"{title:>{width}}" for title, width, *_ in columns)]
+    columns = (  # title, column, digits, sign, width
+        ("accuracy %", "accuracy_pct", 1, False, 13), ("Δ points", "accuracy_difference", 1, True, 14),
+        ("TPF", "tpf", 2, False, 14), ("forwards", "forwards_per_problem", 1, False, 14),
+        ("tokens", "response_tokens_mean", 1, False, 8), ("AUP", "aup", 1, False, 15),
+        ("anchored AUP", "aup_anchored", 1, False, 15),
+    )  # fmt: skip
+    lines = [f"{'':<16}" + "".join(f"{title:>{width}}" for title, *_, width in columns)]
     for benchmark, rows in headline.groupby("benchmark", sort=False):
-        lines += ["", f"{benchmark} ".ljust(16 + sum(width for _, width, *_ in columns), "─")]
+        lines += ["", f"{benchmark} ".ljust(16 + sum(width for *_, width in columns), "─")]
         for row in rows.itertuples():
             name = str(row.policy)
-            policy = name if len(name) <= 16 else name[:15] + "…"
-            lines.append(f"{policy:<16}" + "".join(f"{cell(row):>{width}}" for _, width, cell, _ in columns))
-            beneath = "".join(f"{cell(row):>{width}}" for _, width, _, cell in columns)
-            lines.append(f"{'  ' + str(row.role):<16}{beneath}".rstrip())
+            above, beneath = name if len(name) <= 16 else name[:15] + "…", f"  {row.role}"
+            above, beneath = f"{above:<16}", f"{beneath:<16}"
+            for _, key, digits, sign, width in columns:
+                above += f"{number(getattr(row, key), digits, sign):>{width}}"
+                beneath += f"{_bracket(*_ends(row, key), digits, sign):>{width}}"
+            lines += [above, beneath.rstrip()]
     notes = "\n".join(textwrap.fill(note, 110, subsequent_indent="  ") for note in headline_notes(headline))
     return "\n".join([*lines, "", notes, "Brackets: 95 % intervals over problems; Δ against the base, paired."])
 
@@ -208,21 +222,34 @@ def build_table(
     return Table(name, caption, tuple(notes), tuple(title for title, _ in columns), rows, data, n_text)
 
 
-def _bracket(row: Any, key: str, digits: int, sign: bool = False) -> str:
-    low, high = getattr(row, f"{key}_low", float("nan")), getattr(row, f"{key}_high", float("nan"))
-    return "" if pd.isna(low) else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
+def plain(key: str, digits: int) -> Cell:
+    """Returns the function that writes a number of a row."""
+    return lambda row: number(getattr(row, key), digits)
 
 
 def interval(key: str, digits: int, sign: bool = False) -> Cell:
     """Returns the function that writes an estimate, with its interval in brackets if it has one."""
-    return lambda row: f"{number(getattr(row, key), digits, sign)} {_bracket(row, key, digits, sign)}".rstrip()
+    return lambda row: estimate_text(getattr(row, key), *_ends(row, key), digits, sign)
+
+
+def estimate_text(value: float, low: float, high: float, digits: int, sign: bool = False) -> str:
+    """Returns a value and its interval, if that is known, in brackets."""
+    return f"{number(value, digits, sign)} {_bracket(low, high, digits, sign)}".rstrip()
+
+
+def _ends(row: Any, key: str) -> tuple[float, float]:
+    return getattr(row, f"{key}_low", float("nan")), getattr(row, f"{key}_high", float("nan"))
+
+
+def _bracket(low: float, high: float, digits: int, sign: bool) -> str:
+    return "" if pd.isna(low) else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
 
 
 def _compat(data: pd.DataFrame) -> list[tuple[str, Cell]]:
     """Returns the published grader's column if it has any verdict."""
     if data["compat_accuracy_pct"].isna().all():
         return []
-    return [("Published grader (%)", lambda row: number(row.compat_accuracy_pct, 1))]
+    return [("Published grader (%)", plain("compat_accuracy_pct", 1))]
 
 
 def _sizes(rows: pd.DataFrame) -> str:
@@ -256,12 +283,3 @@ def _told_by_policy(policies: Iterable[str], values: Iterable[str]) -> str:
     if len(found) == 1:
         return next(iter(found))
     return "; ".join(f"{value} ({', '.join(names)})" for value, names in found.items())
-
-
-def _method_notes(headline: pd.DataFrame) -> list[str]:
-    return [
-        "TPF: response tokens over denoise forwards, ratio of sums; prefill and commits not counted. AUP (TPF x "
-        "percent) as published: first rectangle unweighted. Anchored AUP: one y_min and y_max for all, all weighted.",
-        f"Brackets: 95 % intervals over problems (accuracy: Wilson; others: {headline['n_bootstrap'].max():,} "
-        "bootstrap replicates); Δ is against the base, paired by problem.",
-    ]

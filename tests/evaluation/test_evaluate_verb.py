@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,36 +13,23 @@ from pathlib import Path
 
 import pytest
 from fixtures import killing
+from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.limits import HANG_S, wait_for
-from fixtures.tiny import tiny_model
 
-from lightningrl.benchmarks.gsm_mini import GSM_MINI
-from lightningrl.models.checkpoint import save_model
 from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.tokenization import build_tokenizer, load_tokenizer
 from lightningrl.utils.lease import lease
 
 TESTS = Path(__file__).parents[1]
 FILES = ("records.jsonl", "summary.json", "selfcheck.json")
+BOTH = ("0.2", "0.9")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A random checkpoint that knows gsm-mini's words."""
-    folder = tmp_path_factory.mktemp("model") / "random"
-    folder.mkdir()
-    splits = GSM_MINI.load({"train": 500, "test": 40}, 0)
-    examples = [example for split in splits.values() for example in split]
-    build_tokenizer([e.messages[0]["content"] for e in examples] + [e.solution for e in examples], folder)
-    tokenizer = load_tokenizer(folder)
-    random_model = tiny_model(
-        vocab_size=len(tokenizer), mask_token_id=tokenizer.mask_token_id, max_position_embeddings=256
-    )
-    save_model(random_model, folder, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    return folder
+    return save_byte_checkpoint(tmp_path_factory.mktemp("model") / "random", max_position_embeddings=512)
 
 
-def command(model, out, *more, thresholds=("0.2", "0.9")):
+def command(model, out, *more, thresholds=BOTH):
     asked = [word for threshold in thresholds for word in ("--threshold", threshold)]
     return [
         "evaluate", str(model), "--benchmark", "gsm-mini", "--limit", "24", "--max-new-tokens", "24", "--shard", "4",
@@ -49,7 +37,7 @@ def command(model, out, *more, thresholds=("0.2", "0.9")):
     ]  # fmt: skip
 
 
-def run(model, out, *more, thresholds=("0.2", "0.9")):
+def run(model, out, *more, thresholds=BOTH):
     return killing.run(out.parent, *command(model, out, *more, thresholds=thresholds))
 
 
@@ -69,11 +57,22 @@ def undisturbed(model, tmp_path_factory):
     return out, done.stdout
 
 
+@pytest.fixture
+def finished(undisturbed, tmp_path):
+    """A copy of the finished folder."""
+    return shutil.copytree(undisturbed[0], tmp_path / "copy")
+
+
+def assert_equal(out, undisturbed):
+    for name in FILES:
+        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+
+
 def test_one_record_a_problem_sample_and_threshold(undisturbed):
     out, said = undisturbed
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert len(records) == 48 and len({(r["uid"], r["sample"], r["threshold"]) for r in records}) == 48
-    assert all(r["visible_tokens"] <= r["emitted_tokens"] and r["policy"] == "random" for r in records)
+    assert all(r["visible_tokens"] > 0 and r["policy"] == "random" for r in records)
     low, high = json.loads((out / "summary.json").read_text())
     assert (low["threshold"], high["threshold"]) == (0.2, 0.9) and low["n_problems"] == 24
     for row in (low, high):
@@ -104,81 +103,56 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(model, und
     done = run(model, out, "--selector", "fixtures.held:Held")
     assert done.returncode == 0, done.stderr
     assert gathering.read_bytes().startswith(kept) and kept
-    for name in FILES:
-        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+    assert_equal(out, undisturbed)
 
 
-def test_a_first_run_that_decoded_nothing_does_not_hold_its_folder(model, tmp_path):
-    out = tmp_path / "again"
-    failed = run(model, out, "--max-new-tokens", "8192")
-    assert failed.returncode == 2 and "shorten the prompt or max_new_tokens" in failed.stderr
-    assert run(model, out).returncode == 0
-
-
-def test_a_second_process_on_the_folder_waits_for_the_first(model, undisturbed, tmp_path):
-    out, said = tmp_path / "held", tmp_path / "said"
-    with open(said, "w") as log, lease(out / "state"):
-        second = start(model, out, stderr=log)
+def test_a_second_process_on_the_folder_waits_for_the_first(model, undisturbed, finished):
+    said = finished.parent / "said"
+    (finished / "records.jsonl").unlink()
+    with open(said, "w") as log, lease(finished / "state"):
+        second = start(model, finished, stderr=log)
         wait_for(lambda: "is being made by process" in said.read_text(), said.read_text)
-        assert not (out / "records.jsonl").exists()
+        assert not (finished / "records.jsonl").exists()
     assert second.wait(HANG_S) == 0, said.read_text()
-    for name in FILES:
-        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+    assert_equal(finished, undisturbed)
 
 
-def test_one_more_threshold_costs_only_itself(model, undisturbed, tmp_path):
+def test_one_more_threshold_costs_only_itself_and_what_is_there_already_stays(model, undisturbed, tmp_path):
     out = tmp_path / "more"
     assert run(model, out, thresholds=("0.9",)).returncode == 0
     before = (out / "state" / "threshold-0.9.jsonl").stat()
-    done = run(model, out)
-    assert done.returncode == 0
-    assert (out / "state" / "threshold-0.9.jsonl").stat().st_mtime_ns == before.st_mtime_ns
-    for name in FILES:
-        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+    for thresholds in (BOTH, ("0.9",)):
+        assert run(model, out, thresholds=thresholds).returncode == 0
+        assert (out / "state" / "threshold-0.9.jsonl").stat().st_mtime_ns == before.st_mtime_ns
+        assert_equal(out, undisturbed)
 
 
-def test_what_the_folder_has_already_stays_in_its_records(model, undisturbed, tmp_path):
-    out = tmp_path / "kept"
-    assert run(model, out).returncode == 0
-    assert run(model, out, thresholds=("0.9",)).returncode == 0
-    for name in FILES:
-        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
-
-
-def test_the_proof_of_another_judge_or_other_problems_is_none(model, tmp_path):
-    out = tmp_path / "proof"
-    assert run(model, out).returncode == 0
-    checked = json.loads((out / "selfcheck.json").read_text())
-    for name in ("judge", "problems", "benchmark"):
-        other = checked | {"of": checked["of"] | {name: "another"}, "empty": {}}
-        (out / "selfcheck.json").write_text(json.dumps(other))
-        assert run(model, out).returncode == 0
-        assert json.loads((out / "selfcheck.json").read_text()) == checked
-
-
-def test_a_torn_and_a_damaged_line_are_made_again(model, undisturbed, tmp_path):
-    out = tmp_path / "torn"
-    assert run(model, out).returncode == 0
-    path = out / "state" / "threshold-0.9.jsonl"
+def test_damaged_lines_are_made_again_and_the_proof_of_another_judge_or_other_problems_is_none(
+    model, undisturbed, finished
+):
+    path = finished / "state" / "threshold-0.9.jsonl"
     data = bytearray(path.read_bytes())
     data[200] ^= 1
     path.write_bytes(data[:-30])
-    done = run(model, out)
-    assert done.returncode == 0 and "2 damaged lines" in done.stderr
-    for name in FILES:
-        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes(), name
+    checked = json.loads((finished / "selfcheck.json").read_text())
+    for name, said in (("judge", "2 damaged lines"), ("problems", ""), ("benchmark", "")):
+        other = checked | {"of": checked["of"] | {name: "another"}, "empty": {}}
+        (finished / "selfcheck.json").write_text(json.dumps(other))
+        done = run(model, finished)
+        assert done.returncode == 0 and said in done.stderr
+        assert_equal(finished, undisturbed)
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
+def test_other_settings_are_refused_by_name_unless_nothing_was_decoded(model, finished, tmp_path):
+    for more, message in (
         (("--temperature", "1.0"), "was begun with another policy"),
         (("--compat",), "was begun with another prompt"),
-    ],
-)
-def test_other_settings_are_refused_by_name(model, undisturbed, more, message):
-    done = run(model, undisturbed[0], *more)
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    ):
+        done = run(model, finished, *more)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    failed = run(model, tmp_path / "again", "--max-new-tokens", "8192")
+    assert failed.returncode == 2 and "shorten the prompt or max_new_tokens" in failed.stderr
+    assert run(model, tmp_path / "again", thresholds=("0.9",)).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -192,7 +166,6 @@ def test_other_settings_are_refused_by_name(model, undisturbed, more, message):
             ("--benchmark", "math500", "--shots", "4", "--style", "system", "--out", "x"),
             "worked examples go with the style `default` only",
         ),
-        (("--benchmark", "gsm-mini", "--out", "x", "--limit", "2"), "shorten the prompt or max_new_tokens"),
         (("--benchmark", "gsm-mini", "--out", "x", "--limit", "2", "--threshold", "1.5"), "within (0, 1), found 1.5"),
     ],
 )

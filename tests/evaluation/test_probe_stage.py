@@ -23,15 +23,17 @@ def planned(tmp_path, monkeypatch):
     save_byte_checkpoint(tmp_path / "model", max_position_embeddings=512)
     mask = load_tokenizer(tmp_path / "model").mask_token_id
 
-    def make(probes=("base", "ours"), split="validation", **report):
+    def make(probes=("base", "ours"), validation=4, thresholds=(0.02, 0.9), split="validation", **report):
         return plan(Experiment.model_validate({
             "experiment": "t",
-            "benchmarks": [{"name": "gsm-mini", "train": 8, "validation": 4, "test": 3, "max_new_tokens": 12}],
+            "benchmarks": [
+                {"name": "gsm-mini", "train": 8, "validation": validation, "test": 3, "max_new_tokens": 12}
+            ],
             "base": {"checkpoint": str(tmp_path / "model"), "block_size": 4, "mask_token_id": mask},
-            "evaluation": {"thresholds": [0.02, 0.9], "primary_threshold": 0.02, "split": split},
+            "evaluation": {"thresholds": list(thresholds), "primary_threshold": thresholds[0], "split": split},
             "runs": [
                 {"name": "ours", "role": "after", "algorithm": "lightningrl", "benchmark": "gsm-mini", "steps": 1}
-            ],
+            ][:validation],
             "report": {"tables": ["study"], "figures": [], "replays": [], "probes": list(probes)} | report,
         }))  # fmt: skip
 
@@ -76,13 +78,5 @@ def test_a_probe_counts_the_tokens_of_the_same_answers_as_an_evaluation_of_the_v
 
 
 def test_a_split_that_has_no_problems_is_not_evaluated(planned):
-    tree = {
-        "experiment": "t",
-        "benchmarks": [{"name": "gsm-mini", "train": 8, "validation": 0, "test": 3, "max_new_tokens": 12}],
-        "base": {"checkpoint": "model", "block_size": 4, "mask_token_id": 1},
-        "evaluation": {"thresholds": [0.9], "split": "validation"},
-        "report": {"figures": []},
-    }
-    assert not plan(Experiment.model_validate(tree)).of("evaluate")
-    tree["evaluation"]["split"] = "test"
-    assert [stage.name for stage in plan(Experiment.model_validate(tree)).of("evaluate")] == [NAME]
+    assert not planned(probes=(), validation=0).of("evaluate")
+    assert NAME in [stage.name for stage in planned(probes=(), validation=0, split="test").of("evaluate")]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fixtures.tiny import trajectory_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.benchmarks.gsm_mini import CLOSINGS, GSM_MINI, SENTENCES
@@ -35,6 +35,7 @@ def test_honest_confidence_has_no_calibration_error_and_bold_confidence_its_size
     assert calibration_error(bold) == pytest.approx(0.05, abs=0.006)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_every_confidence_has_its_bin(values):
     bins = reliability(np.array(values), np.ones(len(values)))
@@ -57,29 +58,14 @@ def test_what_was_left_masked_is_compared_with_what_ended_there():
     bins = {each.low: each for each in observer.bins([trajectory])}
     assert {low: (each.count, each.agreement) for low, each in bins.items()} == {0.6: (2, 0.5), 0.9: (1, 1.0)}
     assert bins[0.6].confidence == pytest.approx((0.62 + 0.65) / 2)  # position 4 is behind the response
+    assert Reliability().bins([]) == []
 
 
 def test_classes_follow_the_prompt():
     prompt = "Ann has 12 books, buys 5. How many books now?"
     pieces = [
-        "Ann",
-        " now",
-        " has",
-        " 1",
-        "2",
-        " +",
-        " 5",
-        " =",
-        " 1",
-        "7",
-        " bo",
-        "oks",
-        ".",
-        " \\",
-        "boxed",
-        "{",
-        "<e>",
-    ]
+        "Ann", " now", " has", " 1", "2", " +", " 5", " =", " 1", "7", " bo", "oks", ".", " \\", "boxed", "{", "<e>",
+    ]  # fmt: skip
     assert token_classes(prompt, pieces, [False] * 16 + [True]) == [
         "copied word", "copied word", "copied word", "copied number", "copied number", "symbol", "copied number",
         "symbol", "computed number", "computed number", "copied word", "copied word", "symbol", "symbol", "symbol",
@@ -87,12 +73,8 @@ def test_classes_follow_the_prompt():
     ]  # fmt: skip
 
 
-def test_company_counts_all_that_a_forward_revealed():
-    trajectory = trajectory_of(4, [1, 2, 1, 2], response_len=3)
-    assert together(trajectory).tolist() == [2, 2, 2]
-
-
-def test_entropy_of_even_shares_is_their_logarithm():
+def test_company_counts_all_that_a_forward_revealed_and_entropy_of_even_shares_is_their_logarithm():
+    assert together(trajectory_of(4, [1, 2, 1, 2], response_len=3)).tolist() == [2, 2, 2]
     assert entropy_nats(range(8)) == pytest.approx(np.log(8)) and entropy_nats("aaa") == 0
 
 
@@ -115,13 +97,6 @@ def test_what_no_template_fits_is_a_phrase_of_its_own():
     found = phrases(example, f"{name} 10 {item} 7 7. \\boxed{{12}}.")
     assert [words for _, words in found] == ["NAME # ITEM # #", "\\boxed{#}."]
     assert phrases(example, "") == []
-
-
-def test_a_wrong_sum_in_known_words_is_no_new_phrase():
-    example = GSM_MINI.load({"train": 1, "validation": 0, "test": 0}, 5, NO_ROWS)["train"][0]
+    # a wrong sum in known words is no new phrase
     wrong = re.sub(r"\d\b", lambda digit: str((int(digit[0]) + 1) % 10), example.solution)
     assert wrong != example.solution and phrases(example, wrong) == phrases(example, example.solution)
-
-
-def test_without_open_positions_there_are_no_bins():
-    assert Reliability().bins([]) == []

@@ -40,6 +40,10 @@ def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def full_row(number, correct=True, threshold=0.9, forwards=10):
     return {
         "id": PROBLEMS[number].uid, "sample": 0, "text": RIGHT[number] if correct else "\\boxed{0}", "stop": "eos",
@@ -56,19 +60,21 @@ def test_the_least_that_a_line_can_say(folder):
     [summary] = json.loads((folder / "records.jsonl.summary.json").read_text())
     assert summary["n_problems"] == 30 and summary["tpf"] is None and summary["truncated_pct"] is None
     assert summary["compat_accuracy_pct"] == 100.0
-    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    records = read(folder / "records.jsonl")
     assert all(r["correct"] and r["denoise_forwards"] is None and r["policy"] == "mine" for r in records)
     assert not (folder / "records.jsonl.partial").exists()
 
 
-def test_counts_of_generate_are_taken(folder):
+def test_counts_of_generate_are_taken_and_records_are_judged_again_to_the_same_verdicts(folder):
     write(folder / "g.jsonl", [full_row(n, correct=n % 3 > 0) for n in range(30)])
     done = score("g.jsonl", "--out", "r.jsonl", "--policy", "sdar")
     [summary] = json.loads((folder / "r.jsonl.summary.json").read_text())
     assert done.exit_code == 0 and summary["policy"] == "sdar"
     assert summary["accuracy_pct"] == pytest.approx(200 / 3)
     assert (summary["tpf"], summary["forwards_per_problem"]) == (2.0, 10)
-    assert EvalRecord.from_json(json.loads((folder / "r.jsonl").read_text().splitlines()[0])).response_tokens == 20
+    assert EvalRecord.from_json(read(folder / "r.jsonl")[0]).response_tokens == 20
+    assert score("r.jsonl", "--out", "again.jsonl").exit_code == 0
+    assert (folder / "again.jsonl").read_bytes() == (folder / "r.jsonl").read_bytes()
 
 
 def test_failed_requests_in_other_engines_words_and_text_behind_the_end(folder):
@@ -79,7 +85,7 @@ def test_failed_requests_in_other_engines_words_and_text_behind_the_end(folder):
     done = score("g.jsonl", "--out", "r.jsonl", "--threshold", "0.9")
     assert done.exit_code == 0, done.output
     assert "5 responses to 5 problems: 5 ok" in done.stdout
-    assert "1 line of the input has no text" in done.stdout
+    assert "1 line of the input left out" in done.stdout
 
 
 def test_a_flipped_byte_in_what_was_gathered_is_judged_again(folder, monkeypatch):
@@ -104,7 +110,7 @@ def test_prompts_go_out_without_gold_and_answers_come_back(folder):
     assert [row["id"] for row in rows] == [example.uid for example in PROBLEMS[:5]]
     assert all(set(row) == {"id", "messages"} for row in rows)
     assert CliRunner().invoke(app, [*arguments, "--out", "p.jsonl"]).exit_code == 0
-    assert [json.loads(line) for line in (folder / "p.jsonl").read_text().splitlines()] == rows
+    assert read(folder / "p.jsonl") == rows
     write(folder / "a.jsonl", [{"id": row["id"], "text": RIGHT[n]} for n, row in enumerate(rows)])
     assert "accuracy 100.0 %" in score("a.jsonl", "--out", "r.jsonl", "--limit", "5").stdout
 
@@ -114,48 +120,35 @@ def test_missing_problems_are_said_and_the_denominator_too(folder):
     done = score("g.jsonl", "--out", "r.jsonl")
     assert done.exit_code == 0
     assert "15 of 30 problems have no response" in done.stdout and "it is 50.0 %" in done.stdout
-    assert "1 line of the input has no text" in done.stdout
+    assert "1 line of the input left out" in done.stdout
 
 
 def test_a_backspace_where_a_box_was_meant_is_noted(folder):
     line = '{{"uid": "{}", "response": "{}"}}\n'
     texts = [r"\\boxed{1}", r"\boxed{27}", r"\boxed{28}"]  # as they stand in the file
     lines = [line.format(e.uid, text) for e, text in zip(PROBLEMS, texts, strict=False)]
-    (folder / "hand.jsonl").write_text("".join(lines))
-    done = score("hand.jsonl", "--out", "r.jsonl")
-    assert "2 responses (first: line 2) have a backspace" in done.stderr and "write \\\\boxed" in done.stderr
-    (folder / "hand.jsonl").write_text("".join(lines[:2]))
-    assert "the response in line 2 has a backspace" in score("hand.jsonl", "--out", "r.jsonl", "--overwrite").stderr
+    for count, said in ((3, "2 responses (first: line 2) have a backspace"), (2, "the response in line 2 has a")):
+        (folder / "hand.jsonl").write_text("".join(lines[:count]))
+        done = score("hand.jsonl", "--out", "r.jsonl", "--overwrite")
+        assert said in done.stderr and "write \\\\boxed" in done.stderr
     (folder / "hand.jsonl").write_text(lines[0])
     done = score("hand.jsonl", "--out", "r.jsonl", "--overwrite")
     assert "backspace" not in done.output and "1 response to 1 problem: 1 wrong" in done.stdout
 
 
-@pytest.mark.parametrize(("rows", "what"), [(1, "in its 1 line"), (2, "in its 2 lines")])
-def test_a_file_without_a_text_is_said_to_be_one(folder, rows, what):
-    write(folder / "x.jsonl", [{"uid": e.uid, "response": None} for e in PROBLEMS[:rows]])
-    assert f"x.jsonl has no response with a text {what}" in score("x.jsonl", "--out", "r.jsonl").stderr
-
-
+UID = "gsm-mini/test/00001"
 BAD = {
-    "an unknown uid": (
-        {"uid": "gsm-mini/test/99999", "response": "x"},
-        "1 response names a problem that is not among the 30",
-    ),
-    "no text": ({"uid": "gsm-mini/test/00000"}, "and `response` or `text` (a text); found the key uid\n"),
+    "an unknown uid": ({"uid": "gsm-mini/test/99999", "response": "x"}, "1 response to other problems than the 30"),
+    "no text": ({"uid": UID}, f'and `response` or `text` (a text); found {{"uid": "{UID}"}}'),
     "no uid": ({"response": "x"}, "line 2: expected `uid` or `id` (a text, or a whole number from 0) and"),
-    "no key but the text's": ({"response": "x"}, "found the key response\n"),
-    "an id that is no whole number": ({"id": 6.0, "response": "x"}, "found the keys id (6.0), response\n"),
-    "a negative id": ({"id": -1, "response": "x"}, "found the keys id (-1), response\n"),
-    "no keys": ({}, "found no keys\n"),
+    "an id that is no whole number": ({"id": 6.0, "response": "x"}, 'found {"id": 6.0'),
+    "a negative id": ({"id": -1, "response": "x"}, 'found {"id": -1'),
+    "no keys": ({}, "found {}"),
     "not JSON": ("{", "line 2: this is not JSON"),
     "a list": ([1], "found list, expected an object"),
-    "a count that is none": (
-        {"uid": "gsm-mini/test/00001", "response": "x", "response_tokens": 0},
-        "response_tokens is 0",
-    ),
+    "a count that is none": ({"uid": UID, "response": "x", "response_tokens": 0}, "response_tokens is 0"),
     "a response twice": ({"uid": "gsm-mini/test/00000", "response": "y"}, "is in line 1 already"),
-    "a threshold that is none": ({"uid": "gsm-mini/test/00001", "response": "x", "threshold": "high"}, "threshold is"),
+    "a threshold that is none": ({"uid": UID, "response": "x", "threshold": "high"}, "threshold is"),
 }
 
 
@@ -169,11 +162,9 @@ def test_bad_lines_are_named(folder, title):
     assert not (folder / "r.jsonl").exists()
 
 
-def test_records_are_judged_again_to_the_same_verdicts(folder):
-    write(folder / "g.jsonl", [full_row(n, correct=n % 4 > 0) for n in range(30)])
-    score("g.jsonl", "--out", "first.jsonl")
-    assert score("first.jsonl", "--out", "again.jsonl").exit_code == 0
-    assert (folder / "again.jsonl").read_bytes() == (folder / "first.jsonl").read_bytes()
+def test_a_file_without_a_text_is_said_to_be_one(folder):
+    write(folder / "x.jsonl", [{"uid": e.uid, "response": None} for e in PROBLEMS[:2]])
+    assert "x.jsonl has no response with a text in its 2 lines" in score("x.jsonl", "--out", "r.jsonl").stderr
 
 
 def test_what_is_there_is_not_written_over_unasked(folder):
@@ -189,45 +180,9 @@ def test_what_is_there_is_not_written_over_unasked(folder):
     assert len((folder / "r.jsonl").read_text().splitlines()) == 30
 
 
-def test_verdicts_of_another_judge_are_not_gone_on_from(folder):
-    write(folder / "g.jsonl", [full_row(n) for n in range(30)])
-    command = [sys.executable, "-m", "lightningrl", "score", "g.jsonl", "--benchmark", "own_benchmark:OWN"]
-    command += ["--data", "test.jsonl", "--out"]
-    environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{folder}"}
-    found = {}
-    for name, passes in (("first.jsonl", "True"), ("again.jsonl", "False")):
-        (folder / "own_benchmark.py").write_text(OWN_JUDGE.format(passes=passes))
-        if found:  # as if killed when all was judged by the judge as it was
-            partial = folder / "again.jsonl.partial"
-            partial.write_bytes((folder / "kept").read_bytes())
-        done = subprocess.run([*command, name], env=environment, capture_output=True, text=True, timeout=HANG_S)
-        assert done.returncode == 0, done.stderr
-        found[name] = {json.loads(line)["detail"] for line in (folder / name).read_text().splitlines()}
-    assert found == {"first.jsonl": {"strict True"}, "again.jsonl": {"strict False"}}
-
-
-OWN_JUDGE = """
-import os, pathlib
-from dataclasses import replace
-from lightningrl.benchmarks.gsm_mini import GsmMini
-from lightningrl.judges.boxed_answer import BoxedJudge
-
-class OwnJudge(BoxedJudge):
-    def judge(self, examples, responses):
-        return [replace(verdict, detail="strict {passes}") for verdict in super().judge(examples, responses)]
-
-    def close(self):
-        for path in pathlib.Path(".").glob("*.partial"):  # what a kill at this moment would leave
-            pathlib.Path("kept").write_bytes(path.read_bytes())
-
-class Own(GsmMini):
-    judge = "own_benchmark:OwnJudge"
-
-OWN = Own()
-"""
-
-SLOW_JUDGE = """
+JUDGE = """
 import time
+from dataclasses import replace
 from pathlib import Path
 from lightningrl.benchmarks.gsm_mini import GsmMini
 from lightningrl.judges.boxed_answer import BoxedJudge
@@ -238,7 +193,9 @@ class SlowJudge(BoxedJudge):
     def judge(self, examples, responses):
         while Path("gate").exists() and partial.exists() and partial.stat().st_size > 2000:
             time.sleep(0.01)
-        return super().judge(examples, responses)
+        with open("judged", "a") as log:
+            log.write("." * len(responses))
+        return [replace(verdict, detail="first") for verdict in super().judge(examples, responses)]
 
 class Slow(GsmMini):
     judge = "slow_benchmark:SlowJudge"
@@ -247,12 +204,11 @@ SLOW = Slow()
 """
 
 
-def test_killed_it_goes_on_from_what_was_judged(folder):
-    (folder / "slow_benchmark.py").write_text(SLOW_JUDGE)
-    rows = [full_row(n) | {"sample": s} for n in range(30) for s in range(20)]
-    write(folder / "g.jsonl", rows)
+def test_killed_it_goes_on_from_what_was_judged_but_not_from_verdicts_of_another_judge(folder):
+    (folder / "slow_benchmark.py").write_text(JUDGE)
+    write(folder / "g.jsonl", [full_row(n) | {"sample": s} for n in range(30) for s in range(20)])
     command = [sys.executable, "-m", "lightningrl", "score", "g.jsonl", "--benchmark", "slow_benchmark:SLOW"]
-    command += ["--data", "test.jsonl", "--out", "r.jsonl"]
+    command += ["--data", "test.jsonl", "--out", "r.jsonl", "--overwrite"]
     environment = os.environ | {"PYTHONPATH": f"{PACKAGE.parent}:{folder}"}
     (folder / "gate").touch()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -263,12 +219,18 @@ def test_killed_it_goes_on_from_what_was_judged(folder):
     (folder / "gate").unlink()
     kept = partial.read_bytes()
     assert len(kept) > 2000 and not (folder / "r.jsonl").exists()
-    partial.write_bytes(kept[:-7])  # and the disk lost the end of a line
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
-    assert done.returncode == 0, done.stderr
-    lines = (folder / "r.jsonl").read_text().splitlines()
-    assert len(lines) == 600 and [json.loads(line)["sample"] for line in lines[:20]] == list(range(20))
-    assert not partial.exists()
+    judged = {}
+    for detail in ("first", "second"):
+        (folder / "slow_benchmark.py").write_text(JUDGE.replace("first", detail))
+        partial.write_bytes(kept[:-7])  # and the disk lost the end of a line
+        (folder / "judged").unlink()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
+        assert done.returncode == 0, done.stderr
+        rows = read(folder / "r.jsonl")
+        assert len(rows) == 600 and [row["sample"] for row in rows[:20]] == list(range(20))
+        assert {row["detail"] for row in rows} == {detail} and not partial.exists()
+        judged[detail] = (folder / "judged").stat().st_size
+    assert judged["first"] < judged["second"] == 600 + 3 * 30  # the self-check's answers, too
 
 
 def records_of(correct_by_threshold, forwards):
@@ -290,7 +252,7 @@ def test_two_models_are_compared_on_the_same_problems(folder):
     assert base.startswith("base: accuracy 93.3") and "TPF 1.33" in base and "against the base" not in base
     assert "TPF +2.67 [+2.67, +2.67], anchored" in fast  # 20/5 - 20/15 in every problem, so in every replicate
     assert "TPF 4.00" in fast and "against the base +0.0 [+0.0, +0.0] points" in fast
-    rows = [EvalRecord.from_json(json.loads(line)) for line in (folder / "fast/records.jsonl").read_text().splitlines()]
+    rows = [EvalRecord.from_json(row) for row in read(folder / "fast/records.jsonl")]
     expected = aup(problem_sums(rows).points(), 100 * 28 / 30)
     assert f"AUP {expected:.1f} [" in fast and "y_max 93.3, y_min 88.3" in fast
 

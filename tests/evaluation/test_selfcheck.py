@@ -16,8 +16,6 @@ PROBLEMS = GSM_MINI.load({"test": 20}, 0)["test"]
 class Scripted:
     """Judges by a rule of the test's; real judges are in `tests/judges`."""
 
-    graded = needs_jail = False
-
     def __init__(self, rule):
         self.rule = rule
 
@@ -25,17 +23,14 @@ class Scripted:
         found = [self.rule(example, response) for example, response in zip(examples, responses, strict=True)]
         return [Verdict(right, float(right), "ok" if right else "wrong") for right in found]
 
-    def close(self):
-        pass
 
-
-def test_a_sound_judge_passes():
+def test_a_sound_judge_passes_and_without_official_answers_the_rest_is_checked():
     found = self_check("gsm-mini", PROBLEMS, BoxedJudge())
-    assert found == {
-        "official": {"judged": 20, "correct": 20, "pct": 100.0},
-        "empty": {"judged": 20, "correct": 0, "pct": 0.0},
-        "exit": {"judged": 20, "correct": 0, "pct": 0.0},
-    }
+    wrong = {"judged": 20, "correct": 0, "pct": 0.0}
+    assert found == {"official": {"judged": 20, "correct": 20, "pct": 100.0}, "empty": wrong, "exit": wrong}
+    unsolved = [Example(e.uid, e.messages, e.gold) for e in PROBLEMS]
+    found = self_check("gsm-mini", unsolved, BoxedJudge())
+    assert found["official"] == {"judged": 0, "correct": 0, "pct": None} and found["empty"] == wrong
 
 
 HOLES = {
@@ -54,12 +49,6 @@ def test_an_unsound_judge_is_stopped(hole):
     rule, message = HOLES[hole]
     with pytest.raises(StageError, match=message):
         self_check("gsm-mini", PROBLEMS, Scripted(rule))
-
-
-def test_without_official_answers_the_rest_is_checked_and_said():
-    unsolved = [Example(e.uid, e.messages, e.gold) for e in PROBLEMS]
-    found = self_check("gsm-mini", unsolved, BoxedJudge())
-    assert found["official"] == {"judged": 0, "correct": 0, "pct": None} and found["empty"]["judged"] == 20
 
 
 def test_after_a_prefill_exit_is_in_the_open_block():

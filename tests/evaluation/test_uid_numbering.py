@@ -12,7 +12,7 @@ from lightningrl.benchmarks.fetch import Origins
 from lightningrl.benchmarks.mbpp import MBPP
 from lightningrl.benchmarks.protocol import example_to_json
 from lightningrl.cli.app import app
-from lightningrl.errors import BenchmarkError
+from lightningrl.errors import BenchmarkError, ConfigError
 from lightningrl.evaluation import uid_numbering
 from lightningrl.evaluation.external import ExternalResponse
 from lightningrl.evaluation.scoring import check_uids
@@ -60,20 +60,16 @@ IN_PAPERS_ORDER = [2 * number for number in range(25)]
 
 
 @pytest.mark.parametrize("kind", [int, str])
-def test_a_bare_number_is_refused_until_the_order_is_said(folder, kind):
+def test_a_bare_number_is_refused_until_the_order_is_said_and_both_orders_find_their_problems(folder, kind):
     done = score(numbered(IN_OFFICIAL_ORDER, kind))
     assert done.exit_code == 2 and not Path("r.jsonl").exists()
     for words in ("line 1: the id is the bare number 0", "--order official", "--order paper", "gsm8k", "count from 0"):
         assert words in done.stderr, done.stderr
-
-
-@pytest.mark.parametrize("kind", [int, str])
-def test_both_orders_find_their_problems(folder, kind):
     for order, answers in (("official", IN_OFFICIAL_ORDER), ("paper", IN_PAPERS_ORDER)):
         done = score(numbered(answers, kind), "--order", order)
         assert done.exit_code == 0 and "accuracy 100.0 %" in done.stdout, done.output
-        assert [json.loads(line)["correct"] for line in Path("r.jsonl").read_text().splitlines()] == [True] * 25
-    assert {json.loads(line)["uid"] for line in Path("r.jsonl").read_text().splitlines()} == {e.uid for e in PROBLEMS}
+        rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
+        assert all(row["correct"] for row in rows) and {row["uid"] for row in rows} == {e.uid for e in PROBLEMS}
 
 
 def test_uids_mean_themselves_whatever_the_order(folder):
@@ -92,11 +88,11 @@ def test_uids_that_were_made_of_the_other_orders_numbers_are_doubted(folder):
 
 def test_what_cannot_be_placed_is_named(folder):
     assert "found 'theirs', expected one of official, paper" in score(numbered([1]), "--order", "theirs").stderr
-    for order, file in (("official", "the authors' file"), ("paper", "the paper's file")):
-        done = score([{"id": 25, "text": "1"}], "--order", order)
-        assert f"line 1: the number 25 is past the last place in {file}, 24" in done.stderr
+    for order in ("official", "paper"):
+        said = score([{"id": 25, "text": "1"}], "--order", order).stderr
+        assert "line 1: the number 25 is none of gsm8k's" in said and f"`--order {order}`, which has 0 to 24" in said
     done = score(numbered(IN_OFFICIAL_ORDER), "--order", "official", "--limit", "5")
-    assert "20 responses name problems that are not among the 5 problems of gsm8k/test" in done.stderr
+    assert "20 responses to other problems than the 5 problems of gsm8k/test" in done.stderr
     twice = [{"id": 3, "text": "1"}, {"id": "gsm8k/test/00003", "text": "1"}]
     assert "is in line 1 already" in score(twice, "--order", "paper").stderr
     files.write_jsonl(Path("mirror/gsm8k/test.jsonl"), [{"question": str(n), "answer": ""} for n in range(25)])
@@ -110,27 +106,24 @@ def place(benchmark, split, order, number, examples=()):
 def test_mbpp_has_task_ids_and_places():
     assert place("mbpp", "test", "official", 11) == place("mbpp", "test", "paper", 0) == "mbpp/test/00011"
     assert place("mbpp", "test", "paper", 499) == "mbpp/test/00510"
-    with pytest.raises(Exception, match="task id \\(11 to 510, as in the uids\\)"):
-        place("mbpp", "test", None, 17)
-    with pytest.raises(Exception, match="the number 974 is past the last place in the paper's file, 499"):
-        place("mbpp", "test", "paper", 974)
-    for number in (10, 511):
-        with pytest.raises(Exception, match=f"the number {number} is not a task id of .* which are 11 to 510"):
-            place("mbpp", "test", "official", number)
+    for order, number, message in (
+        (None, 17, r"task id \(11 to 510, as in the uids\)"),
+        ("paper", 974, "the number 974 is none of mbpp's .* 0 to 499"),
+        ("official", 10, "the number 10 is none of mbpp's .* 11 to 510"),
+        ("official", 511, "the number 511 is none"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            place("mbpp", "test", order, number)
 
 
-def test_the_authors_names_of_humaneval_are_explained():
-    problems = [Example(f"humaneval/test/{number:05d}", (), {}) for number in range(2)]
-    answer = ExternalResponse("p", None, "HumanEval/0", 0, "", {})
-    with pytest.raises(BenchmarkError, match=r"1 response names a problem .* HumanEval/0 is humaneval/test/00000 here"):
-        check_uids([answer], problems)
-
-
-def test_an_order_that_changes_nothing_gets_a_note():
+def test_an_order_that_changes_nothing_gets_a_note_and_the_authors_names_of_humaneval_are_explained():
     note = uid_numbering.unused_order_note
     assert "math500 has one numbering" in note("math500", "test", "official")
     assert "gsm8k (train) has one numbering" in note("gsm8k", "train", "paper")
     assert note("gsm8k", "test", "paper") is note("math500", "test", None) is None
+    problems = [Example(f"humaneval/test/{number:05d}", (), {}) for number in range(2)]
+    with pytest.raises(BenchmarkError, match=r"other problems .* HumanEval/0 is humaneval/test/00000 here"):
+        check_uids([ExternalResponse("p", None, "HumanEval/0", 0, "", {})], problems)
 
 
 @pytest.mark.parametrize("order", [None, "official", "paper"])

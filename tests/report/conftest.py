@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from fixtures.synthetic import make_evaluation
 
+from lightningrl.report.frontier import collect, groups
+
 
 @pytest.fixture(scope="session")
 def evaluations():
@@ -18,6 +20,11 @@ def evaluations():
                             lambda t, s=shift: 0.82 + s - 0.30 * (1 - t) ** 1.2, 3),
         ]  # fmt: skip
     return made
+
+
+@pytest.fixture(scope="session")
+def collected(evaluations):
+    return collect(groups(evaluations, n_bootstrap=200), "toy")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from paper_runs import records
 
@@ -36,33 +35,28 @@ def context(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(config=config, inputs={}, folder=folder, state=tmp_path / "state", report=lambda line: None)
 
 
-def evaluate(context: SimpleNamespace, *names: str) -> None:
+def headline_of(context: SimpleNamespace, *names: str):
     for number, name in enumerate(names):
         folder = context.folder.parent / "evaluate" / name
         made = records(name, "gsm8k", 20, 0.7, 3 + number, number)
         write_jsonl(folder / "records.jsonl", [record.to_json() for record in made])
         context.inputs[f"evaluate/{name}/gsm8k"] = folder
+    collect.run(context)
+    return read_collected(context.folder, "headline").set_index("policy")
 
 
 def test_bases_are_those_that_the_config_names(context) -> None:
-    evaluate(context, "base", "small", "ours", "small-ours", "authors")
-    collect.run(context)
-    headline = read_collected(context.folder, "headline").set_index("policy")
+    headline = headline_of(context, "base", "small", "ours", "small-ours", "authors")
     bases = {"base": "base", "small": "small", "ours": "base", "small-ours": "small", "authors": "base"}
-    for name, base in bases.items():
-        if name != base:
-            assert headline.loc[name, "base"] == base and not np.isnan(headline.loc[name, "accuracy_difference"])
+    assert headline["base"].to_dict() == bases
+    assert headline["accuracy_difference"].isna().to_dict() == {name: name == base for name, base in bases.items()}
     assert headline["published"].to_dict() == {each["name"]: each["published"] for each in POLICIES}
     assert headline["role"]["authors"] == "released"
 
 
 def test_a_base_that_was_not_collected_leaves_its_columns_empty(context) -> None:
-    evaluate(context, "small", "ours")
-    collect.run(context)
-    headline = read_collected(context.folder, "headline").set_index("policy")
-    assert headline.loc["ours", "base"] == ""
-    assert headline.loc["ours", ["accuracy_difference", "aup_anchored"]].isna().all()
-    assert headline.loc["ours", "aup"] > 0
+    ours = headline_of(context, "small", "ours").loc["ours"]
+    assert ours["base"] == "" and ours[["accuracy_difference", "aup_anchored"]].isna().all() and ours["aup"] > 0
 
 
 def test_curves_and_speeds_say_what_they_stand_for(context) -> None:
@@ -75,29 +69,24 @@ def test_curves_and_speeds_say_what_they_stand_for(context) -> None:
     curves, speed = read_all(context.folder, ("curves", "speed"))
     expected = ["ours", "after", "gsm8k", "LightningRL-8B-b32"]
     assert curves[["run", "role", "benchmark", "published"]].to_numpy().tolist() == [expected]
-    assert speed[["policy", "role", "published", "device", "extra"]].to_numpy().tolist() == [
-        ["base", "before", "SDAR-8B-b32", "0", 2]
-    ]
-    assert bool(speed["prefill_included"].item()) is True
+    shown = ["policy", "role", "published", "device", "extra", "prefill_included"]
+    assert speed[shown].to_numpy().tolist() == [["base", "before", "SDAR-8B-b32", "0", 2, True]]
 
 
 def test_nothing_collected_is_headers_of_which_the_papers_tables_and_figures_are_made(context) -> None:
     collect.run(context)
     assert {path.name for path in context.folder.iterdir()} == {f"{name}.csv" for name in FILES}
     assert all((context.folder / f"{name}.csv").read_text().count("\n") == 1 for name in FILES)
+    assert [len(each) for each in read_all(context.folder, "frontier")] == [0]  # one table may be named alone
     for name in [name for name in NEEDS if name.startswith("table")] + ["figure7", "figure8"]:
-        kind = "tables" if name.startswith("table") else "figures"
-        reference = (TABLES if kind == "tables" else FIGURES)[name]
+        kind, registry, stage, n_files = (
+            ("table", TABLES, table, 4) if name.startswith("table") else ("figure", FIGURES, figure, 3)
+        )
         made = SimpleNamespace(
-            config={"name": name, "collected": INPUTS[kind][name], "members": {kind[:-1]: reference}, "plot": Plot(),
-                    "policies": ["base"]},
+            config={"name": name, "collected": INPUTS[f"{kind}s"][name], "members": {kind: registry[name]},
+                    "plot": Plot(), "policies": ["base"]},
             inputs={"collect": context.folder}, folder=context.folder.parent / name, state=context.state,
             report=lambda line: None,
         )  # fmt: skip
-        (table if kind == "tables" else figure).run(made)
-        assert len(list(made.folder.iterdir())) == (4 if kind == "tables" else 3)
-
-
-def test_one_collected_table_may_be_named_alone(context) -> None:
-    collect.run(context)
-    assert [len(each) for each in read_all(context.folder, "frontier")] == [0]
+        stage.run(made)
+        assert len(list(made.folder.iterdir())) == n_files

@@ -6,9 +6,9 @@ import pytest
 from paper_runs import policy
 
 from lightningrl.errors import ConfigError
-from lightningrl.report.frontier import collect
-from lightningrl.report.paper import bars, curves, overview, steps
-from lightningrl.report.paper.panels import Panel, deviation
+from lightningrl.report.figures import style
+from lightningrl.report.frontier import collect, groups
+from lightningrl.report.paper import bars, figures
 from lightningrl.report.registry import FIGURES, INPUTS, NEEDS
 from lightningrl.report.series import curves as curves_table
 from lightningrl.report.series import steps as steps_table
@@ -40,9 +40,10 @@ def training(runs, n_steps=30):
 
 
 def made(evaluations, runs):
-    tables = collect(evaluations, "e", n_bootstrap=20)
+    grouped = groups(evaluations, n_bootstrap=20)
+    tables = collect(grouped, "e")
     return {"frontier": tables.frontier, "headline": tables.headline, "curves": training(runs),
-            "steps": steps_table(evaluations)}  # fmt: skip
+            "steps": steps_table(grouped)}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,62 +54,50 @@ def full():
     return made(evaluations, RUNS)
 
 
-@pytest.fixture(scope="module")
-def partial():
-    """LightningRL on GSM8K and its training alone."""
-    return made([policy("ours", "after", "LightningRL-8B-b32", base="", seed=2)], ["lightningrl-gsm8k"])
-
-
 def draw(name, tables, out_dir, **options):
-    paths = resolve(FIGURES[name])(*(tables[each] for each in INPUTS["figures"][name]), out_dir, options)
+    paths = resolve(FIGURES[name])(*(tables[each] for each in INPUTS["figures"][name]), out_dir, **options)
     assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
     return pd.read_csv(paths[2])
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_all_rows_that_a_figure_needs_are_drawn(name, full, tmp_path):
-    data = draw(name, full, tmp_path)
-    if name == "figure1":
-        assert set(data["source"]) == {"measured here", "as published"}
-        return
-    assert set(data["published"]) == set(NEEDS[name]["rows"])
-    assert not data["note"].isin(["not run"]).any()
+def plotted(name, tables, **options):
+    """The data of a figure that is not rendered, which takes longest."""
+    with style.styled():
+        return resolve(FIGURES[name]).__wrapped__(*(tables[each] for each in INPUTS["figures"][name]), **options)[1]
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_what_was_not_run_is_named_in_the_csv(name, partial, tmp_path):
-    data = draw(name, partial, tmp_path)
+def test_what_was_run_is_drawn_and_what_was_not_is_named_in_the_csv(name, full, tmp_path):
+    partial = made([policy("ours", "after", "LightningRL-8B-b32", base="", seed=2)], ["lightningrl-gsm8k"])
+    every, some, none = draw(name, full, tmp_path), plotted(name, partial), draw(name, made([], []), tmp_path)
     if name == "figure1":
-        averages = data[(data["source"] == "measured here") & (data["benchmark"] == "average")]
+        assert set(every["source"]) == {"measured here", "as published"}
+        averages = some[(some["source"] == "measured here") & (some["benchmark"] == "average")]
         assert averages["value"].isna().all() and set(averages["note"]) == {"not run on all four"}
+        assert none.loc[none["source"] == "measured here", "value"].isna().all()
         return
-    absent = set(data.loc[data["note"] == "not run", "published"])
+    assert set(every["published"]) == set(NEEDS[name]["rows"]) and not every["note"].isin(["not run"]).any()
+    absent = set(some.loc[some["note"] == "not run", "published"])
     assert absent == set(NEEDS[name]["rows"]) - {"LightningRL-8B-b32"}
+    assert "not run" in set(none["note"]) <= {"not run", "paper's text"}
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_nothing_run_at_all_is_drawn_as_such(name, tmp_path):
-    data = draw(name, made([], []), tmp_path)
-    if name == "figure1":
-        assert data.loc[data["source"] == "measured here", "value"].isna().all()
-    else:
-        assert set(data["note"].dropna()) <= {"not run", "paper's text"} and "not run" in set(data["note"])
-
-
-def test_figure_1_averages_four_benchmarks_and_prints_the_others_as_published(full, tmp_path):
-    data = draw("figure1", full, tmp_path).set_index(["system", "source", "benchmark", "metric"])["value"]
-    own = full["headline"].query("policy.str.startswith('ours')")
-    assert data["LightningRL", "measured here", "average", "aup"] == pytest.approx(own["aup"].mean())
-    assert data["LightningRL", "as published", "average", "tpf"] == pytest.approx((5.58 + 6.28 + 11.10 + 6.30) / 4)
-    assert data["EAGLE-3 (LLaMA-3.1)", "as published", "mbpp", "accuracy_pct"] == 60.2
-    assert np.isnan(data["LightningRL, released checkpoint", "measured here", "average", "tpf"])
-    names = [system.name for system in bars.systems(full["headline"])]
+def test_figure_1_averages_four_benchmarks_and_prints_the_others_as_published(full):
+    data = bars.bars(full["headline"])
+    names = [name for name, _ in dict.fromkeys(zip(data["system"], data["source"], strict=True))]
     assert names == ["LightningRL", "LightningRL, released checkpoint", "LightningRL", *bars.OTHERS]
+    data = data.set_index(["system", "source", "benchmark", "metric"])
+    value, own = data["value"], full["headline"].query("policy.str.startswith('ours')").set_index("benchmark")
+    assert value["LightningRL", "measured here", "average", "aup"] == pytest.approx(own["aup"].mean())
+    assert data["low"]["LightningRL", "measured here", "mbpp", "accuracy_pct"] == own["accuracy_pct_low"]["mbpp"]
+    assert value["LightningRL", "as published", "average", "tpf"] == pytest.approx((5.58 + 6.28 + 11.10 + 6.30) / 4)
+    assert value["EAGLE-3 (LLaMA-3.1)", "as published", "mbpp", "accuracy_pct"] == 60.2
+    assert np.isnan(value["LightningRL, released checkpoint", "measured here", "average", "tpf"])
 
 
-def test_figure_6_scales_the_speed_of_all_its_runs_to_0_1(full, tmp_path):
+def test_figure_6_scales_the_speed_of_all_its_runs_to_0_1(full):
     table = full["curves"]
-    data = draw("figure6", full, tmp_path, window=5)
+    data = plotted("figure6", full, smooth_steps=5)
     speed = table.loc[table["published"].isin(NEEDS["figure6"]["rows"]), "reward_speed_mean"]
     ours = table[table["run"] == "lightningrl-gsm8k"]
     expected = ours["reward_accuracy_mean"] + (ours["reward_speed_mean"] - speed.min()) / (speed.max() - speed.min())
@@ -117,51 +106,30 @@ def test_figure_6_scales_the_speed_of_all_its_runs_to_0_1(full, tmp_path):
     middle = drawn["value"].iloc[8:13]
     assert drawn["smoothed"].iloc[10] == pytest.approx(middle.mean())
     assert drawn["std"].iloc[10] == pytest.approx(middle.std(ddof=0))
+    constant = training(["lightningrl-gsm8k"]).assign(reward_speed_mean=2.0)  # no division by zero
+    panel = figures.Panel("x", "t", ("LightningRL-8B-b32",), 185, band=True)
+    assert figures.scaled(constant, panel)[figures.SCALED].tolist() == constant["reward_accuracy_mean"].tolist()
 
 
-def test_a_constant_speed_is_no_division_by_zero():
-    table = training(["lightningrl-gsm8k"]).assign(reward_speed_mean=2.0)
-    panel = Panel("x", "t", ("LightningRL-8B-b32",), 185, band=True)
-    assert curves.scaled(table, panel)[curves.SCALED].tolist() == table["reward_accuracy_mean"].tolist()
-    assert deviation([3.0], 5).tolist() == [0.0]
-
-
-def test_steps_after_the_papers_last_are_not_drawn(tmp_path):
-    tables = {"curves": training(["lightningrl-gsm8k", "no-nll"], 140)}
-    assert draw("figure4", tables, tmp_path)["x"].max() == 125
-
-
-def test_other_benchmarks_runs_of_the_same_row_are_not_drawn(full, tmp_path):
-    other = full["curves"].query("run == 'lightningrl-gsm8k'").assign(run="lightningrl-math", benchmark="math500")
-    tables = {"curves": pd.concat([full["curves"], other])}
-    assert set(draw("figure4", tables, tmp_path)["name"]) == {"LightningRL", "w/o NLL loss"}
-
-
-def test_two_runs_of_one_row_are_told_apart(full, tmp_path):
-    twin = full["curves"].query("run == 'lightningrl-gsm8k'").assign(run="seed-2")
-    names = set(draw("figure4", {"curves": pd.concat([full["curves"], twin])}, tmp_path)["name"])
+def test_figure_4_stops_where_the_papers_does_and_tells_runs_of_one_row_apart(full):
+    assert plotted("figure4", {"curves": training(["lightningrl-gsm8k", "no-nll"], 140)})["x"].max() == 125
+    ours = full["curves"].query("run == 'lightningrl-gsm8k'")
+    other = ours.assign(run="lightningrl-math", benchmark="math500")  # another benchmark's run of the same row
+    names = set(plotted("figure4", {"curves": pd.concat([full["curves"], other])})["name"])
+    assert names == {"LightningRL", "w/o NLL loss"}
+    names = set(plotted("figure4", {"curves": pd.concat([full["curves"], ours.assign(run="seed-2")])})["name"])
     assert names == {"LightningRL (lightningrl-gsm8k)", "LightningRL (seed-2)", "w/o NLL loss"}
+    with pytest.raises(ConfigError, match="needs the column"):
+        plotted("figure4", {"curves": ours.drop(columns="reward_accuracy_mean")})
 
 
-def test_figure_7_is_of_gsm8k(full, tmp_path):
-    data = draw("figure7", full, tmp_path)
+def test_figure_7_is_of_gsm8k_and_figure_8_marks_the_points_of_the_papers_text(full):
+    data = plotted("figure7", full)
     assert set(data["benchmark"]) == {"gsm8k"}
     assert set(data["name"]) == {"SDAR", "LightningRL", "LightningRL, released checkpoint"}
-
-
-def test_figure_8_marks_the_points_of_the_papers_text(full, tmp_path):
-    data = draw("figure8", full, tmp_path)
+    data = plotted("figure8", full)
     stars = data[data["note"] == "paper's text"]
-    assert list(zip(stars["published"], stars["x"], stars["value"], strict=True)) == list(overview.IN_TEXT)
+    assert list(zip(stars["published"], stars["x"], stars["value"], strict=True)) == list(figures.IN_TEXT)
     measured = data[(data["note"] == "measured") & (data["name"] == "SDAR")]
     own = full["frontier"].query("policy == 'base' and benchmark == 'gsm8k'")
     assert sorted(measured["x"]) == sorted(own["tpf"])
-
-
-def test_unknown_options_are_refused(full, tmp_path):
-    with pytest.raises(ConfigError, match="the options are window, height_in"):
-        draw("figure4", full, tmp_path, colour="red")
-    with pytest.raises(ConfigError, match="the options are min_running, height_in"):
-        steps.draw(full["steps"], tmp_path, {"window": 2})
-    with pytest.raises(ConfigError, match="figure4 figure needs the column"):
-        curves.figure4(full["curves"].drop(columns="reward_accuracy_mean"), tmp_path)

@@ -12,8 +12,11 @@ from fixtures.synthetic import make_evaluation
 
 from lightningrl.errors import StageError
 from lightningrl.evaluation.aup import aup_anchored
-from lightningrl.report.figures.pooled import ablations, draw
-from lightningrl.report.frontier import collect
+from lightningrl.evaluation.intervals import triple
+from lightningrl.evaluation.metrics import problem_sums
+from lightningrl.report.figures.frontier import ablations
+from lightningrl.report.figures.frontier import study as draw_study
+from lightningrl.report.frontier import collect, groups
 from lightningrl.report.pooled import BY_THRESHOLD, COLUMNS, pooled
 from lightningrl.report.study import criteria, study
 
@@ -41,16 +44,26 @@ def runs():
 
 
 @pytest.fixture(scope="module")
-def table(runs):
-    return pooled(runs, n_bootstrap=300)
+def grouped(runs):
+    return groups(runs, n_bootstrap=300)
 
 
-def ratio(records):
-    return sum(r.response_tokens for r in records) / sum(r.denoise_forwards for r in records)
+@pytest.fixture(scope="module")
+def table(grouped):
+    return pooled(grouped)
 
 
-def at(records, threshold):
-    return [record for record in records if record.threshold == threshold]
+@pytest.fixture(scope="module")
+def single(grouped):
+    return collect(grouped, "e").headline.set_index("policy")
+
+
+def at(table, name, threshold=0.9):
+    return table[(table["series"] == name) & (table["threshold"] == threshold)].iloc[0]
+
+
+def by_seed(text):
+    return [float(value) for value in text.split()]
 
 
 def test_a_row_a_series_and_threshold(table):
@@ -60,71 +73,73 @@ def test_a_row_a_series_and_threshold(table):
     assert dict(zip(table["series"], table["seeds"], strict=True)) == {
         "SDAR": "", "ours": "0 1 2", "better": "0 1 2", "other": "1 2",
     }  # fmt: skip
+    assert list(pooled([]).columns) == list(COLUMNS) and pooled([]).empty
 
 
 def test_numbers_are_means_over_runs(runs, table):
-    base = {record.uid: record for record in at(runs[0].records, 0.8)}
-    mine = [record for run in runs[1:4] for record in at(run.records, 0.8)]
-    row = table[(table["series"] == "ours") & (table["threshold"] == 0.8)].iloc[0]
+    def ratio(records):
+        return sum(r.response_tokens for r in records) / sum(r.denoise_forwards for r in records)
+
+    def swept(run, threshold):
+        return [record for record in run.records if record.threshold == threshold]
+
+    base = {record.uid: record for record in swept(runs[0], 0.8)}
+    own = [swept(run, 0.8) for run in runs[1:4]]
+    mine = [record for records in own for record in records]
+    primary = [record for run in runs[1:4] for record in swept(run, 0.9)]
+    right, tpf = 100 * mean(r.correct for r in mine), mean(map(ratio, own))
+    row = at(table, "ours", 0.8)
     assert row["n_problems"] == N and len(mine) == 3 * N
-    assert row["accuracy_pct"] == pytest.approx(100 * mean(r.correct for r in mine))
-    tpf = [ratio(at(run.records, 0.8)) for run in runs[1:4]]
-    assert row["tpf"] == pytest.approx(mean(tpf)) and row["tpf_ratio"] == pytest.approx(
-        mean(tpf) / ratio(list(base.values()))
-    )
-    assert row["forwards_per_problem"] == pytest.approx(mean(r.denoise_forwards for r in mine))
-    paired = mean(int(r.correct) - int(base[r.uid].correct) for r in mine)
-    assert row["accuracy_difference"] == pytest.approx(100 * paired)
-    tokens = mean(r.response_tokens - base[r.uid].response_tokens for r in mine)
-    assert row["response_tokens_difference"] == pytest.approx(tokens)
-    primary = [record for run in runs[1:4] for record in at(run.records, 0.9)]
-    drop = 100 * (mean(r.correct for r in primary) - mean(r.correct for r in mine))
-    assert row["accuracy_drop"] == pytest.approx(drop)
-    by_seed = [100 * mean(r.correct for r in at(run.records, 0.8)) for run in runs[1:4]]
-    assert [float(value) for value in row["accuracy_pct_by_seed"].split()] == pytest.approx(by_seed, abs=1e-4)
+    assert row[[*BY_THRESHOLD]].to_dict() == pytest.approx({
+        "accuracy_pct": right,
+        "accuracy_difference": 100 * mean(int(r.correct) - int(base[r.uid].correct) for r in mine),
+        "accuracy_drop": 100 * mean(r.correct for r in primary) - right,
+        "tpf": tpf,
+        "tpf_ratio": tpf / ratio(list(base.values())),
+        "forwards_per_problem": mean(r.denoise_forwards for r in mine),
+        "response_tokens_mean": mean(r.response_tokens for r in mine),
+        "response_tokens_difference": mean(r.response_tokens - base[r.uid].response_tokens for r in mine),
+    })  # fmt: skip
+    right_by_seed = [100 * mean(r.correct for r in records) for records in own]
+    assert by_seed(row["accuracy_pct_by_seed"]) == pytest.approx(right_by_seed, abs=1e-4)
     assert np.isnan(row["aup_anchored"]) and not np.isnan(row["y_max"])
 
 
-def test_aups_are_those_of_single_runs_and_their_mean(runs, table):
-    single = collect(runs, "e", n_bootstrap=300).headline.set_index("policy")
-    row = table[(table["series"] == "ours") & table["is_primary"]].iloc[0]
+def test_aups_are_those_of_single_runs_and_their_mean(runs, table, single):
+    row = at(table, "ours")
     values = [single.loc[f"ours-{seed}", "aup_anchored"] for seed in (0, 1, 2)]
-    assert [float(value) for value in row["aup_anchored_by_seed"].split()] == pytest.approx(values, abs=1e-4)
+    by_hand = [aup_anchored(problem_sums(run.records).points(), row["y_min"], row["y_max"]) for run in runs[1:4]]
+    assert values == pytest.approx(by_hand) and by_seed(row["aup_anchored_by_seed"]) == pytest.approx(values, abs=1e-4)
     assert row["aup_anchored"] == pytest.approx(mean(values))
     assert row["aup_anchored_difference"] == pytest.approx(mean(values) - single.loc["SDAR", "aup_anchored"])
     assert (row["y_min"], row["y_max"]) == (single.loc["ours-0", "y_min"], single.loc["ours-0", "y_max"])
 
 
-def test_a_series_of_one_is_the_policy_itself(runs, table):
+def test_a_series_of_one_is_the_policy_itself(table, single):
     """Interval for interval: the same problems are drawn."""
-    single = collect(runs, "e", n_bootstrap=300).headline.set_index("policy").loc["SDAR"]
-    row = table[(table["series"] == "SDAR") & table["is_primary"]].iloc[0]
-    for name in ("tpf", "forwards_per_problem", "aup_anchored"):
-        for column in (name, f"{name}_low", f"{name}_high"):
-            assert row[column] == pytest.approx(single[column]), column
+    row = at(table, "SDAR")
+    for column in (*triple("tpf"), *triple("forwards_per_problem"), *triple("aup_anchored")):
+        assert row[column] == pytest.approx(single.loc["SDAR", column]), column
     assert np.isnan(row["accuracy_difference"]) and np.isnan(row["tpf_ratio_low"])
 
 
-def test_intervals_hold_their_estimates_and_are_wider_where_seeds_differ(table):
+def test_intervals_hold_their_estimates_and_are_wider_where_seeds_differ(runs, table):
     for name in BY_THRESHOLD:
         rows = table.dropna(subset=[name])
         assert (rows[f"{name}_low"] <= rows[name] + 1e-9).all() and (rows[name] <= rows[f"{name}_high"] + 1e-9).all()
-    unlike = series("unlike", "after", 6.0, 0.3, (0,)) + series("unlike", "after", 3.0, 0.3, (1,))
-    base = make_evaluation("SDAR", "before", "threshold", "gsm-mini", N, 3.0, accuracy(0.6), 1)
+    unlike = series("ours", "after", 3.0, 0.3, (1,))
     width = {}
-    for name, made in (("alike", series("alike", "after", 6.0, 0.3, (0, 1))), ("unlike", unlike)):
-        row = pooled([base, *made], n_bootstrap=300)
-        row = row[(row["series"] == name) & row["is_primary"]].iloc[0]
+    for name, made in (("alike", runs[1:3]), ("unlike", [runs[1], *unlike])):
+        row = at(pooled(groups([runs[0], *made], n_bootstrap=300)), "ours")
         width[name] = row["tpf_high"] - row["tpf_low"]
     assert width["unlike"] > 3 * width["alike"]
 
 
-def test_the_interval_covers_the_mean_over_all_seeds_and_problems():
+def test_the_interval_covers_the_mean_over_all_seeds_and_problems(runs):
     """Accuracy p + seed's effect + problem's effect: 95 % intervals from 8 seeds hold p in most of 60 draws."""
     rng = np.random.default_rng(3)
-    held = 0
-    base = make_evaluation("SDAR", "before", "threshold", "gsm-mini", N, 3.0, accuracy(0.6), 1)
-    one = at(base.records, 0.9)
+    held, base = 0, runs[0]
+    one = [record for record in base.records if record.threshold == 0.9]
     for _ in range(60):
         problem, made = rng.normal(0, 0.1, N), []
         for seed, effect in enumerate(rng.normal(0, 0.1, 8)):
@@ -136,79 +151,54 @@ def test_the_interval_covers_the_mean_over_all_seeds_and_problems():
             made.append(
                 dataclasses.replace(base, policy=f"r-{seed}", role="after", records=records, series="r", seed=seed)
             )
-        row = pooled([dataclasses.replace(base, records=one), *made], n_bootstrap=200).iloc[-1]
+        row = pooled(groups([dataclasses.replace(base, records=one), *made], n_bootstrap=200)).iloc[-1]
         held += row["accuracy_pct_low"] <= 70 <= row["accuracy_pct_high"]
     assert held >= 52  # 57 expected; 51 or fewer have a chance of 1 in 100
 
 
 def test_what_is_no_series_is_refused(runs):
-    ours, other = runs[1], runs[7]
-    with pytest.raises(StageError, match=r"series ours have more than one role \(ablation, after\)"):
-        pooled([runs[0], ours, dataclasses.replace(other, series="ours")])
-    with pytest.raises(StageError, match="same seed"):
-        pooled([runs[0], ours, dataclasses.replace(runs[2], seed=0)])
-    fewer = [record for record in runs[2].records if record.threshold != 0.5]
-    with pytest.raises(StageError, match="more than one sweep of thresholds"):
-        pooled([runs[0], ours, dataclasses.replace(runs[2], records=fewer)])
+    base, ours, second = runs[:3]
+    fewer = [record for record in second.records if record.threshold != 0.5]
+    for changed, message in (
+        (dataclasses.replace(runs[7], series="ours"), r"series ours have more than one role \(ablation, after\)"),
+        (dataclasses.replace(second, seed=0), "same seed"),
+        (dataclasses.replace(second, records=fewer), "more than one sweep of thresholds"),
+    ):
+        with pytest.raises(StageError, match=message):
+            pooled(groups([base, ours, changed], n_bootstrap=10))
 
 
-def test_without_evaluations_there_is_an_empty_table_with_its_header():
-    assert list(pooled([]).columns) == list(COLUMNS) and pooled([]).empty
-
-
-def test_the_study_table_shows_each_series_once(table):
+def test_the_study_table_and_figures_show_each_series_once(table, tmp_path):
     shown = study(table)
     assert [row[1] for row in shown.rows] == ["SDAR", "ours", "better", "other"]
     assert [row[2] for row in shown.rows] == ["–", "3", "3", "2"]
     assert " to " in shown.rows[1][4] and shown.rows[0][4] == "–"
     assert "y_min" in shown.markdown() and "\\begin{table}" in shown.latex()
+    for draw, left_out in ((draw_study, "other"), (ablations, "better")):
+        drawn = set(pd.read_csv(draw(table, tmp_path)[2])["policy"])
+        assert left_out not in drawn and {"SDAR", "ours"} <= drawn
 
 
-def test_criteria_are_met_or_not_by_the_numbers_beside_them(runs, table):
+def test_criteria_are_met_or_not_by_the_numbers_beside_them(table):
     data = criteria(table).data.set_index("series")
     assert list(data.index) == ["ours", "better", "other"]
-    row = table[(table["series"] == "better") & table["is_primary"]].iloc[0]
-    assert data.loc["better", "ratio_met"] == (row["tpf_ratio"] >= 2) and data.loc["better", "aup_wins"] == "3 of 3"
-    assert data.loc["better", "accuracy_met"] == (row["accuracy_difference_low"] > -2)
-    low = table[(table["series"] == "better") & (table["threshold"] == 0.7)].iloc[0]
-    assert data.loc["better", "cliff"] == low["accuracy_drop"] and data.loc["better", "cliff_met"] == (
-        low["accuracy_drop"] <= 5
-    )
+    better, row, low = data.loc["better"], at(table, "better"), at(table, "better", 0.7)
+    assert better["ratio_met"] == (row["tpf_ratio"] >= 2) and better["aup_wins"] == "3 of 3"
+    assert better["accuracy_met"] == (row["accuracy_difference_low"] > -2)
+    assert better["cliff"] == low["accuracy_drop"] and better["cliff_met"] == (low["accuracy_drop"] <= 5)
     assert data.loc["other", "aup_wins"] == "0 of 2" and not data.loc["other", "all_met"]
-    assert (
-        data.loc["ours", "aup_wins"] == "–" and not data.loc["ours", "aup_met"]
-    )  # it is what others are compared with
-    by_hand = [aup_anchored(points_of(run), row["y_min"], row["y_max"]) for run in runs[4:7]]
-    assert [float(value) for value in row["aup_anchored_by_seed"].split()] == pytest.approx(by_hand, abs=1e-4)
-
-
-def points_of(run):
-    found = []
-    for threshold in sorted({record.threshold for record in run.records}):
-        here = at(run.records, threshold)
-        tpf = sum(r.response_tokens for r in here) / sum(r.denoise_forwards for r in here)
-        found.append((tpf, 100 * mean(r.correct for r in here)))
-    return found
-
-
-def test_the_figures_draw_what_they_say(table, tmp_path):
-    for function, name, left_out in ((draw, "study", "other"), (ablations, "ablations", "better")):
-        paths = function(table, tmp_path)
-        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
-        drawn = set(pd.read_csv(tmp_path / f"{name}.csv")["policy"])
-        assert left_out not in drawn and {"SDAR", "ours"} <= drawn
+    assert data.loc["ours", "aup_wins"] == "–" and not data.loc["ours", "aup_met"]  # others are compared with it
 
 
 def test_criteria_say_nothing_of_what_cannot_be_compared(runs):
     """A released checkpoint is not judged; a series of other seeds wins against none of the method's."""
-    released = dataclasses.replace(runs[4], policy="theirs", role="released", series="", seed=None, base="SDAR")
+    theirs = [dataclasses.replace(each, policy="theirs") for each in runs[4].records]
     released = dataclasses.replace(
-        released, records=[dataclasses.replace(each, policy="theirs") for each in released.records]
+        runs[4], policy="theirs", role="released", series="", seed=None, base="SDAR", records=theirs
     )
     others = [dataclasses.replace(run, seed=run.seed + 7) for run in runs[4:7]]
-    partly = [runs[4], *(dataclasses.replace(run, seed=run.seed + 7) for run in runs[5:7])]
-    for better, wins in ((others, "–"), (partly, "1 of 1")):
-        data = criteria(pooled([*runs[:4], released, *better], n_bootstrap=50)).data.set_index("series")
+    for better, wins in ((others, "–"), ([runs[4], *others[1:]], "1 of 1")):
+        data = criteria(pooled(groups([*runs[:4], released, *better], n_bootstrap=50))).data.set_index("series")
         assert list(data.index) == ["ours", "better"]
         assert data.loc["better", "aup_wins"] == wins and not data.loc["better", "aup_met"]
     assert study(pooled([])).rows == () and criteria(pooled([])).rows == ()

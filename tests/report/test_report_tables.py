@@ -1,20 +1,16 @@
-"""Tables as text: units, intervals, notes, escaping, width, fixed bytes."""
+"""Tables as text: units, intervals, notes, escaping, width, fixed bytes; the sentences under the headline."""
 
 import dataclasses
-import io
 import re
 
 import pandas as pd
 import pytest
 
+from lightningrl.errors import StageError
 from lightningrl.report import tables
-from lightningrl.report.frontier import collect
+from lightningrl.report.findings import among_seeds, differences, read_seeds
+from lightningrl.report.frontier import collect, groups
 from lightningrl.report.study import phrasing
-
-
-@pytest.fixture(scope="module")
-def collected(evaluations):
-    return collect(evaluations, "toy", n_bootstrap=200)
 
 
 def test_markdown_has_units_intervals_and_what_the_numbers_need(collected):
@@ -25,38 +21,38 @@ def test_markdown_has_units_intervals_and_what_the_numbers_need(collected):
     assert f"{row.tpf:.2f} [{row.tpf_low:.2f}, {row.tpf_high:.2f}]" in text
     assert f"y_max = {row.y_max:.1f} %; y_min = {row.y_min:.1f} % (from SDAR)" in text
     assert "n = 120 problems" in text and "0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98" in text
-    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-    assert widths == {11}
-
-
-def test_latex_is_balanced_and_its_rows_are_equally_wide(collected):
-    for table in (tables.main(collected.headline), tables.frontier(collected.frontier)):
-        text = table.latex()
-        body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
-        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-        assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {len(table.header) - 1}
-        assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
-        assert text.isascii() and text.count(r"\begin") == text.count(r"\end") == 3
-
-
-def test_latex_escapes_what_users_may_type():
-    assert tables.escape("gsm_8k & 50 % {x}") == r"gsm\_8k \& 50 \% \{x\}"
-    assert tables.escape("[1, 2]") == "{}[1, 2]"  # after a row end, "[" would be read as a length
-    table = tables.Table("t", "c", (), ("A", "B"), (("x [beta]", "1.0 [0.9, 1.1]"),), pd.DataFrame())
-    assert r"x [beta] & 1.0 \\" in table.latex() and r" & {\scriptsize {}[0.9, 1.1]} \\" in table.latex()
-
-
-def test_csv_keeps_every_number_exactly(collected):
-    table = tables.main(collected.headline)
-    back = pd.read_csv(io.StringIO(table.csv()), keep_default_na=False, na_values=[""])
-    pd.testing.assert_series_equal(back["tpf"], collected.headline["tpf"], check_exact=True)
-    pd.testing.assert_series_equal(back["aup_anchored_high"], collected.headline["aup_anchored_high"], check_exact=True)
-
-
-def test_frontier_table_marks_the_primary_threshold(collected):
+    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {11}
     table = tables.frontier(collected.frontier)
     assert len(table.rows) == 42 and sum(row[2] == "0.9*" for row in table.rows) == 6
     assert "* the primary threshold" in table.notes[0]
+
+
+def check_latex(text, tables):
+    """Braces are balanced, everything is ASCII, and all rows of a table have as many cells as its header."""
+    assert text.isascii() and text.count(r"\begin{tabular}") == len(tables)
+    assert text.count(r"\begin") == text.count(r"\end") == 3 * len(tables)
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    for part, table in zip(text.split(r"\toprule")[1:], tables, strict=True):
+        rows = [line for line in part.split(r"\bottomrule")[0].splitlines() if line.endswith(r"\\")]
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {len(table.header) - 1}
+
+
+def test_latex_is_balanced_and_escapes_what_users_may_type(collected):
+    for table in (tables.main(collected.headline), tables.frontier(collected.frontier)):
+        check_latex(table.latex(), [table])
+    assert tables.escape("gsm_8k & 50 % {x}") == r"gsm\_8k \& 50 \% \{x\}"
+    assert tables.escape("[1, 2]") == "{}[1, 2]"  # after a row end, "[" would be read as a length
+    table = tables.Table("t", "c", (), ("A", "B"), (("x [beta]", "1.0 [0.9, 1.1]"),))
+    assert r"x [beta] & 1.0 \\" in table.latex() and r" & {\scriptsize {}[0.9, 1.1]} \\" in table.latex()
+
+
+def test_written_tables_are_the_same_bytes_every_time_with_every_number_exact(collected, tmp_path):
+    first, second = (tables.write(tables.main(collected.headline), tmp_path / name) for name in "ab")
+    assert [path.name for path in first] == ["main.csv", "main.md", "main.tex", "main.html"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    back = pd.read_csv(first[0], keep_default_na=False, na_values=[""])
+    for column in ("tpf", "aup_anchored_high"):
+        pd.testing.assert_series_equal(back[column], collected.headline[column], check_exact=True)
 
 
 def test_console_fits_a_terminal(collected):
@@ -74,49 +70,74 @@ def test_numbers_have_true_minus_signs_and_no_negative_zero():
     assert tables.number(3.0, 1, sign=True) == "+3.0"
 
 
-def test_written_tables_are_the_same_bytes_every_time(collected, tmp_path):
-    first = tables.write(tables.main(collected.headline), tmp_path / "a")
-    second = tables.write(tables.main(collected.headline), tmp_path / "b")
-    assert [path.name for path in first] == ["main.csv", "main.md", "main.tex", "main.html"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-
-
 def test_the_published_graders_column_is_there_only_with_its_verdicts(collected, evaluations):
-    plain = tables.main(collected.headline), tables.frontier(collected.frontier)
     judged = [
         dataclasses.replace(each, records=[dataclasses.replace(r, compat=r.correct) for r in each.records])
         for each in evaluations[:3]
     ]
-    both = collect(judged, "e")
-    for without, shown in zip(plain, (tables.main(both.headline), tables.frontier(both.frontier)), strict=True):
-        assert "Published grader (%)" not in without.header
-        column = shown.header.index("Published grader (%)")
-        assert len(shown.header) == len(without.header) + 1
-        accuracy = shown.header.index("Accuracy (%)")
+    both = collect(groups(judged, n_bootstrap=20), "e")
+    for build, plain, data in (
+        (tables.main, collected.headline, both.headline),
+        (tables.frontier, collected.frontier, both.frontier),
+    ):
+        without, shown = build(plain), build(data)
+        assert "Published grader (%)" not in without.header and len(shown.header) == len(without.header) + 1
+        column, accuracy = (shown.header.index(title) for title in ("Published grader (%)", "Accuracy (%)"))
         assert all(row[accuracy].split()[0] == row[column] for row in shown.rows)
 
 
 def test_phrasing_has_a_column_a_policy_and_a_row_a_kind_of_phrase():
+    measures = (("phrasing_nats_greedy", "plus"), ("calibration_error", "all"), ("class_together", "end"))
     rows = [
-        {
-            "policy": policy,
-            "role": role,
-            "benchmark": "gsm-mini",
-            "measure": measure,
-            "label": label,
-            "count": 9,
-            "value": v,
-        }
-        for policy, role, v in (("base", "before", 1.5), ("ours", "after", 0.25))
-        for measure, label in (
-            ("phrasing_nats_greedy", "plus"),
-            ("calibration_error", "all"),
-            ("class_together", "end"),
-        )
-    ]
-    shown = phrasing(pd.DataFrame(rows))
+        (policy, role, "gsm-mini", measure, label, 9, value)
+        for policy, role, value in (("base", "before", 1.5), ("ours", "after", 0.25)) for measure, label in measures
+    ]  # fmt: skip
+    columns = ["policy", "role", "benchmark", "measure", "label", "count", "value"]
+    shown = phrasing(pd.DataFrame(rows, columns=columns))
     assert shown.header == ("Benchmark", "How", "What", "base", "ours")
     assert shown.rows == (
         ("gsm-mini", "greedy", "plus", "1.500", "0.250"), ("gsm-mini", "calibration", "all", "1.500", "0.250"),
     )  # fmt: skip
-    assert phrasing(pd.DataFrame(columns=list(rows[0]))).rows == ()
+    assert phrasing(pd.DataFrame(columns=columns)).rows == ()
+
+
+NAN = float("nan")
+HEADLINE = pd.DataFrame(
+    [
+        ("t", "base", 1.5, NAN, NAN, NAN),
+        ("t", "slow", 1.6, -2.94, -5.1, -0.6),
+        ("t", "good", 1.7, 3.2, 1.0, 5.0),
+        ("t", "even", 3.0, -0.4, -1.2, 0.4),
+        ("t", "edge", 3.0, 0.4, 0.0, 0.8),
+    ],
+    columns=["benchmark", "policy", "tpf", *(f"accuracy_difference{end}" for end in ("", "_low", "_high"))],
+)
+
+
+def test_only_intervals_that_exclude_zero_are_sentences():
+    assert differences(HEADLINE) == [
+        "On t, slow is 2.9 points less accurate than its base: the 95 % interval [−5.1, −0.6] excludes 0.",
+        "On t, good is 3.2 points more accurate than its base: the 95 % interval [+1.0, +5.0] excludes 0.",
+    ]
+
+
+def test_a_run_is_placed_among_the_seeds_of_its_policy_and_benchmark(tmp_path):
+    path = tmp_path / "seeds.csv"
+    rows = ("0,even,t,2.9,-0.5", "1,even,t,3.1,-0.2", "2,even,t,2.8,0.1", "0,base,t,1.6,", "0,even,another,9,9")
+    path.write_text("seed,policy,benchmark,tpf,accuracy_difference\n" + "\n".join(rows))
+    assert among_seeds(HEADLINE, read_seeds(path)) == [
+        "Among 1 other seeds of base on t: TPF 1.50 is below all of them (1.60 to 1.60).",
+        "Among 3 other seeds of even on t: TPF 3.00 is above 2 (2.80 to 3.10); "
+        "Δ accuracy −0.4 is above 1 (−0.5 to +0.1).",
+    ]
+    assert among_seeds(HEADLINE, read_seeds(path)[:1])[0].endswith(
+        "TPF 3.00 is above all of them (2.90 to 2.90); Δ accuracy −0.4 is above all of them (−0.5 to −0.5)."
+    )
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", '"half a quote\n1,2\n', "\x00"])
+def test_a_file_of_seeds_that_is_no_table_is_an_error_that_names_it(tmp_path, content):
+    path = tmp_path / "seeds.csv"
+    path.write_text(content)
+    with pytest.raises(StageError, match=r"seeds.csv, the config's `report.seeds`, is no CSV file.*leave the key out"):
+        read_seeds(path)

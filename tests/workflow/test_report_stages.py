@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,13 +96,7 @@ def test_a_missing_collected_table_is_named(tmp_path: Path) -> None:
         read_collected(tmp_path, "frontier")
 
 
-@dataclass
-class Options:
-    window: int = 1
-    other: int = 2
-
-
-def draw(table: pd.DataFrame, out_dir: Path, options: Options | None = None) -> list[Path]:
+def draw(table: pd.DataFrame, out_dir: Path, *, smooth_steps: int = 1, other: int = 2) -> list[Path]:
     raise NotImplementedError
 
 
@@ -113,7 +106,7 @@ def draw_plainly(table: pd.DataFrame, out_dir: Path) -> list[Path]:
 
 def test_a_figure_is_given_the_common_options_that_it_has() -> None:
     plot = {"unknown_to_figures": 5.5, "smooth_steps": 7}
-    assert figure.options_for(draw, plot) == {"window": 7}
+    assert figure.options_for(draw, plot) == {"smooth_steps": 7}
     assert figure.options_for(draw_plainly, plot) == {}
 
 

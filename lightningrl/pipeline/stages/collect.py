@@ -10,6 +10,7 @@ always written, with their headers where an experiment has nothing for them. The
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ import pandas as pd
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.report import series
 from lightningrl.report.formats import csv_text
-from lightningrl.report.frontier import Evaluation, collect
+from lightningrl.report.frontier import Evaluation, collect, groups
 from lightningrl.report.pooled import pooled
 from lightningrl.types import EvalRecord
 from lightningrl.utils.files import read_json, read_jsonl, write_text
@@ -30,17 +31,16 @@ PROBES = ("policy", "series", "role", "benchmark", "measure", "label", "count", 
 
 def run(context: StageContext) -> None:
     """Write the tables."""
+    config = context.config
     evaluations = list(_evaluations(context))
-    primary = context.config["primary_threshold"]
-    tables = collect(
-        evaluations, context.config["experiment"], primary, context.config["bootstrap"], context.config["seed"]
-    )
+    benchmarks = groups(evaluations, config["primary_threshold"], config["bootstrap"], config["seed"])
+    tables = collect(benchmarks, config["experiment"])
     written = {
         "frontier": tables.frontier,
         "headline": tables.headline,
-        "pooled": pooled(evaluations, primary, context.config["bootstrap"], context.config["seed"]),
+        "pooled": pooled(benchmarks),
         "curves": series.curves(_training_rows(context)),
-        "steps": series.steps(evaluations, primary),
+        "steps": series.steps(benchmarks),
         "speed": series.speeds(_speeds(context)),
         "probes": _probes(context),
     }
@@ -49,32 +49,33 @@ def run(context: StageContext) -> None:
         context.report(f"{name}.csv: {len(table)} rows")
 
 
-def _evaluations(context: StageContext) -> Iterator[Evaluation]:
-    """By benchmark, then policy, in the experiment's order: the rows' order in every table."""
+def _made(context: StageContext, kind: str) -> Iterator[tuple[dict[str, Any], str, Path]]:
+    """Yields (policy, benchmark, folder) of what was made of a kind, by benchmark, then policy, in the experiment's
+    order: that of the rows in every table."""
     for benchmark in context.config["benchmarks"]:
         for policy in context.config["policies"]:
-            folder = context.inputs.get(f"evaluate/{policy['name']}/{benchmark}")
+            folder = context.inputs.get(f"{kind}/{policy['name']}/{benchmark}")
             if folder is not None:
-                yield Evaluation(
-                    policy["name"],
-                    policy["role"],
-                    policy["algorithm"],
-                    benchmark,
-                    [EvalRecord.from_json(row) for row in read_jsonl(folder / "records.jsonl")],
-                    _base(context, policy, benchmark),
-                    policy.get("published") or "",
-                    policy.get("series") or "",
-                    policy.get("seed"),
-                    policy.get("primary_threshold"),
-                )
+                yield policy, benchmark, folder
 
 
-def _base(context: StageContext, policy: dict[str, Any], benchmark: str) -> str | None:
-    """The base that the config names; empty (no comparison) where this collection has no evaluation of it."""
-    name = policy.get("base")
-    if not name:
-        return None
-    return name if f"evaluate/{name}/{benchmark}" in context.inputs else ""
+def _evaluations(context: StageContext) -> Iterator[Evaluation]:
+    for policy, benchmark, folder in _made(context, "evaluate"):
+        base = policy.get("base") or None
+        if base and f"evaluate/{base}/{benchmark}" not in context.inputs:
+            base = ""  # it is compared with none
+        yield Evaluation(
+            policy["name"],
+            policy["role"],
+            policy["algorithm"],
+            benchmark,
+            [EvalRecord.from_json(row) for row in read_jsonl(folder / "records.jsonl")],
+            base,
+            policy.get("published") or "",
+            policy.get("series") or "",
+            policy.get("seed"),
+            policy.get("primary_threshold"),
+        )
 
 
 def _training_rows(context: StageContext) -> Iterator[dict[str, Any]]:
@@ -92,23 +93,16 @@ def _training_rows(context: StageContext) -> Iterator[dict[str, Any]]:
 
 
 def _speeds(context: StageContext) -> Iterator[dict[str, Any]]:
-    """What was measured of each (policy, benchmark), in the experiment's order."""
-    for benchmark in context.config["benchmarks"]:
-        for policy in context.config["policies"]:
-            folder = context.inputs.get(f"speed/{policy['name']}/{benchmark}")
-            if folder is not None:
-                what = {key: policy.get(key) or "" for key in ("published", "role")}
-                yield {**read_json(folder / "speed.json"), **what}
+    """Yields what was measured of each (policy, benchmark)."""
+    for policy, _, folder in _made(context, "speed"):
+        yield read_json(folder / "speed.json") | {key: policy.get(key) or "" for key in ("published", "role")}
 
 
 def _probes(context: StageContext) -> pd.DataFrame:
-    """All probes under each other, with what each is of."""
+    """Returns all probes under each other, with what each is of."""
     tables = []
-    for benchmark in context.config["benchmarks"]:
-        for policy in context.config["policies"]:
-            folder = context.inputs.get(f"probe/{policy['name']}/{benchmark}")
-            if folder is not None:
-                what = {"policy": policy["name"], "role": policy["role"], "benchmark": benchmark}
-                what["series"] = policy.get("series") or policy["name"]
-                tables.append(pd.read_csv(folder / "probe.csv", dtype={"label": str}).assign(**what))
+    for policy, benchmark, folder in _made(context, "probe"):
+        what = {"policy": policy["name"], "role": policy["role"], "benchmark": benchmark}
+        what["series"] = policy.get("series") or policy["name"]
+        tables.append(pd.read_csv(folder / "probe.csv", dtype={"label": str}).assign(**what))
     return pd.concat(tables)[list(PROBES)] if tables else pd.DataFrame(columns=list(PROBES))

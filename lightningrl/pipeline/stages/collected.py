@@ -1,4 +1,4 @@
-"""Reads the collected tables back as they were written. Nothing is computed here."""
+"""Reads the collected tables back as they were written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT_COLUMNS = (
 
 
 def read_collected(folder: Path, name: str) -> pd.DataFrame:
-    """`<name>.csv` of a collect stage. Raises StageError when it is missing or no table."""
+    """Returns `<name>.csv` of a collect stage. Raises StageError when it is missing or no table."""
     path = folder / f"{name}.csv"
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, "str"))
@@ -26,10 +26,9 @@ def read_collected(folder: Path, name: str) -> pd.DataFrame:
         raise StageError(f"{path} is missing. Run the collect stage (snakemake does so by itself).") from None
     except (ValueError, pd.errors.ParserError) as error:
         raise StageError(f"{path} is damaged ({error}). Delete {folder} and run again.") from error
-    text = [column for column in TEXT_COLUMNS if column in table.columns]
-    return table.assign(**{column: table[column].fillna("") for column in text})
+    return table.fillna({column: "" for column in TEXT_COLUMNS if column in table})
 
 
 def read_all(folder: Path, names: str | Sequence[str]) -> list[pd.DataFrame]:
-    """The collected tables that a table or figure takes, in its order."""
+    """Returns the collected tables that a table or figure takes, in its order."""
     return [read_collected(folder, name) for name in ([names] if isinstance(names, str) else names)]

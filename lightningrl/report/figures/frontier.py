@@ -1,16 +1,14 @@
 """Accuracy against TPF, with a curve for each policy and a panel for each benchmark (paper's Figure 8d).
 
-Points are the thresholds of the sweep, bars 95 % intervals over problems; the large point is the primary threshold. The
-figure reads the `frontier` table. AUP, the area under these curves, is not drawn, nor other definitions of TPF than
-`x`.
+`frontier` shows single runs, of the `frontier` table; `study` series of runs, each the mean over its seeds, without
+ablations, and `ablations` the method beside its ablations, both of the `pooled` table. Points are the thresholds of the
+sweep, bars 95 % intervals over problems (and seeds); the large point is the primary threshold. AUP, the area under
+these curves, is not drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,92 +17,85 @@ from matplotlib.lines import Line2D
 
 from lightningrl.report.figures import style
 
-X_LABELS = {
-    "tpf": "Tokens per forward, TPF (tokens / denoise forward)",
-    "tpf_true": "Tokens per forward, commits counted (tokens / forward)",
-    "forwards_per_problem": "Denoise forwards per problem",
-}
+
+@style.drawing("frontier")
+def frontier(table: pd.DataFrame, *, policies: Sequence[str] = ()) -> style.Drawn:
+    """Draws single runs. policies: all of the experiment, the base first; their places decide the colours."""
+    return _panels("frontier", table, policies)
 
 
-@dataclass(frozen=True, slots=True)
-class FrontierOptions:
-    """Options of the frontier figure."""
-
-    x: str = "tpf"
-    """`tpf`, `tpf_true` or `forwards_per_problem`."""
-    thresholds: str = "ends"
-    """The thresholds written at the points where there is room: `ends` (first and last), `all` or `none`."""
-    policies: tuple[str, ...] = ()
-    """All policies of the experiment, the base first: a policy's place decides its colour in all figures."""
-    panel_height_in: float = 2.5
-    """Height of one panel, inches."""
+@style.drawing("study")
+def study(table: pd.DataFrame) -> style.Drawn:
+    """Draws the series that are no ablations."""
+    return _panels("study", table[table["role"] != "ablation"].rename(columns={"series": "policy"}), height_in=3.2)
 
 
-def draw(table: pd.DataFrame, out_dir: Path, options: FrontierOptions | Mapping[str, Any] | None = None) -> list[Path]:
-    """Writes frontier.pdf, .png and .csv; returns their paths."""
-    return draw_as("frontier", table, out_dir, style.read_options(FrontierOptions, options))
+@style.drawing("ablations")
+def ablations(table: pd.DataFrame) -> style.Drawn:
+    """Draws the benchmarks that have ablations, with the base and only the first series of the method."""
+    shown = []
+    for _, rows in table.groupby("benchmark", sort=False):
+        if (rows["role"] == "ablation").any():
+            first = rows.loc[rows["role"] == "after", "series"].iloc[:1]
+            shown.append(rows[rows["role"].isin(["before", "ablation"]) | rows["series"].isin(first)])
+    rows = pd.concat(shown) if shown else table[:0]
+    return _panels("ablations", rows.rename(columns={"series": "policy"}), height_in=3.2)
 
 
-def draw_as(name: str, table: pd.DataFrame, out_dir: Path, chosen: FrontierOptions) -> list[Path]:
-    """Writes the figure under another name; returns the paths."""
+def _panels(name: str, table: pd.DataFrame, policies: Sequence[str] = (), height_in: float = 2.5) -> style.Drawn:
+    """Returns the figure with panels of a height in inches, and the table."""
     style.require_columns(
-        table, ("policy", "role", "benchmark", "threshold", "accuracy_pct", "is_primary", chosen.x), "frontier"
+        table, ("policy", "role", "benchmark", "threshold", "accuracy_pct", "tpf", "is_primary"), name
     )
-    benchmarks = list(dict.fromkeys(table["benchmark"]))
-    policies = list(dict.fromkeys(table["policy"]))
-    colours = style.policy_colours(policies, chosen.policies or policies)
+    benchmarks, drawn = list(dict.fromkeys(table["benchmark"])), list(dict.fromkeys(table["policy"]))
+    colours = style.policy_colours(drawn, policies or drawn)
     columns = 1 if len(benchmarks) == 1 else 2 if len(benchmarks) in (2, 4) else 3
     lines = -(-len(benchmarks) // columns)
-    width = 4.6 if columns == 1 else style.PAGE_WIDTH_IN
-    with style.styled():
-        figure = style.new_figure(width, lines * (chosen.panel_height_in + 0.5 * (columns == 1)) + 0.3)
-        panels = figure.subplots(lines, columns, squeeze=False).ravel()
-        for axes, benchmark in zip(panels, benchmarks, strict=False):
-            axes.set_title(benchmark)
-            for number, policy in enumerate(policies):
-                curve = table[(table["benchmark"] == benchmark) & (table["policy"] == policy)].sort_values(chosen.x)
-                if len(curve):
-                    colour = colours[policy]
-                    before = sum(colours[other] == colour for other in policies[:number])
-                    marker, dash = style.MARKERS[number % len(style.MARKERS)], style.DASHES[before % len(style.DASHES)]
-                    curve_with_bars(axes, curve, chosen.x, colour, marker, policy, dash)
-            axes.margins(x=0.09, y=0.10)
-            _whole_percents(axes)
-        for axes in panels[len(benchmarks) :]:
-            axes.set_visible(False)
-        figure.supxlabel(X_LABELS[chosen.x], fontsize=8.5)
-        figure.supylabel("Accuracy (%)", fontsize=8.5)
-        style.legend(figure, panels[: len(benchmarks)], _primary_handle(table))
-        for axes, benchmark in zip(panels, benchmarks, strict=False):
-            _threshold_labels(axes, table[table["benchmark"] == benchmark], chosen, colours)
-        return style.save(figure, table, out_dir, name)
+    width = style.SMALL_WIDTH_IN if columns == 1 else style.PAGE_WIDTH_IN
+    figure = style.new_figure(width, lines * (height_in + 0.5 * (columns == 1)) + 0.3)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in panels[len(benchmarks) :]:
+        axes.set_visible(False)
+    panels = panels[: len(benchmarks)]
+    for axes, benchmark in zip(panels, benchmarks, strict=True):
+        axes.set_title(benchmark)
+        for number, policy in enumerate(drawn):
+            curve = table[(table["benchmark"] == benchmark) & (table["policy"] == policy)]
+            if len(curve):
+                before = sum(colours[other] == colours[policy] for other in drawn[:number])
+                dash = style.DASHES[before % len(style.DASHES)]
+                curve_with_bars(axes, curve, colours[policy], style.MARKERS[number % len(style.MARKERS)], policy, dash)
+        axes.margins(x=0.09, y=0.10)
+        _whole_percents(axes)
+    figure.supxlabel("Tokens per forward, TPF (tokens / denoise forward)", fontsize=8.5)
+    figure.supylabel("Accuracy (%)", fontsize=8.5)
+    style.legend(figure, panels, _primary_handle(table))
+    for axes, benchmark in zip(panels, benchmarks, strict=True):
+        _threshold_labels(axes, table[table["benchmark"] == benchmark], colours)
+    return figure, table
 
 
-def curve_with_bars(
-    axes: Axes, curve: pd.DataFrame, x: str, colour: str, marker: str, policy: str, dash: str = "-"
-) -> None:
+def curve_with_bars(axes: Axes, curve: pd.DataFrame, colour: str, marker: str, policy: str, dash: str = "-") -> None:
     """Draws one policy's sweep with its intervals, and the primary threshold large."""
-    along, up = curve[x].to_numpy(), curve["accuracy_pct"].to_numpy()
-    bars = {"ecolor": colour, "elinewidth": 0.8, "alpha": 0.45, "fmt": "none", "zorder": 2}
-    axes.errorbar(along, up, yerr=_bar(curve, "accuracy_pct"), **bars)
-    if f"{x}_low" in curve:
-        axes.errorbar(along, up, xerr=_bar(curve, x), **bars)
-    axes.plot(
-        along, up, color=colour, marker=marker, linestyle=dash, markeredgecolor="white", markeredgewidth=0.6,
-        label=policy, zorder=3,
+    curve = curve.sort_values("tpf")
+    primary = curve[curve["is_primary"].astype(bool)]
+    axes.errorbar(
+        curve["tpf"], curve["accuracy_pct"], xerr=_arms(curve, "tpf"), yerr=_arms(curve, "accuracy_pct"), ecolor=colour,
+        elinewidth=0.8, alpha=0.45, fmt="none", zorder=2,
     )  # fmt: skip
-    primary = curve["is_primary"].to_numpy(bool)
     axes.plot(
-        along[primary], up[primary], color=colour, marker=marker, markersize=8.5, linestyle="none",
+        curve["tpf"], curve["accuracy_pct"], color=colour, marker=marker, linestyle=dash, markeredgecolor="white",
+        markeredgewidth=0.6, label=policy, zorder=3,
+    )  # fmt: skip
+    axes.plot(
+        primary["tpf"], primary["accuracy_pct"], color=colour, marker=marker, markersize=8.5, linestyle="none",
         markeredgecolor=style.INK, markeredgewidth=1.0, zorder=4,
     )  # fmt: skip
 
 
-def _bar(curve: pd.DataFrame, name: str) -> np.ndarray:
+def _arms(curve: pd.DataFrame, name: str) -> np.ndarray:
     """Returns [2, points] the lengths of the interval's arms; 0 where a percentile interval misses its estimate."""
-    value = curve[name].to_numpy()
-    arms = np.stack([value - curve[f"{name}_low"].to_numpy(), curve[f"{name}_high"].to_numpy() - value])
-    return np.clip(arms, 0.0, None)
+    return np.clip([curve[name] - curve[f"{name}_low"], curve[f"{name}_high"] - curve[name]], 0.0, None)
 
 
 def _whole_percents(axes: Axes) -> None:
@@ -120,22 +111,19 @@ def _primary_handle(table: pd.DataFrame) -> dict[str, Line2D]:
     return {f"large: τ = {shown}": Line2D([], [], linestyle="none", **marker)}
 
 
-def _threshold_labels(axes: Axes, rows: pd.DataFrame, chosen: FrontierOptions, colours: Mapping[str, str]) -> None:
-    if chosen.thresholds == "none":
-        return
-    labels, avoid = [], []
+def _threshold_labels(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
+    """Writes the first and the last threshold of each curve where there is room, but for the primary one."""
+    fast, slow, avoid = [], [], []
     for policy, curve in rows.groupby("policy", sort=False):
-        curve = curve.sort_values(chosen.x)
-        along, up = curve[chosen.x].to_numpy(), curve["accuracy_pct"].to_numpy()
-        at = np.linspace(0, max(len(curve) - 1, 0), 24 * len(curve))
-        avoid += list(zip(np.interp(at, range(len(curve)), along), np.interp(at, range(len(curve)), up), strict=True))
-        avoid += 4 * list(zip(along, up, strict=True))  # covering a marker is worse than crossing a line
-        for x, bottom, top in zip(along, curve["accuracy_pct_low"], curve["accuracy_pct_high"], strict=True):
-            avoid += [(x, y) for y in np.linspace(bottom, top, 8)]
-        for i, (threshold, primary) in enumerate(zip(curve["threshold"], curve["is_primary"], strict=True)):
-            at_end = len(curve) > 1 and not primary and i in (0, len(curve) - 1)
-            if chosen.thresholds == "all" or at_end:
-                text_style = {"color": colours[str(policy)], "fontsize": 8}
-                labels.append((float(along[i]), float(up[i]), f"τ={threshold:g}", text_style, i == 0))
-    labels.sort(key=lambda label: label[4])  # the fast end first: it is the less crowded one
-    style.place_labels(axes, [label[:4] for label in labels], avoid, worst=20.0)
+        curve = curve.sort_values("tpf")
+        points = curve[["tpf", "accuracy_pct"]].to_numpy()
+        at = np.linspace(0, len(curve) - 1, 24 * len(curve))
+        avoid += list(np.stack([np.interp(at, range(len(curve)), column) for column in points.T], axis=1))
+        avoid += 4 * list(points)  # covering a marker is worse than crossing a line
+        for x, low, high in zip(curve["tpf"], curve["accuracy_pct_low"], curve["accuracy_pct_high"], strict=True):
+            avoid += [(x, y) for y in np.linspace(low, high, 8)]
+        if len(curve) > 1:
+            for labels, end in ((fast, curve.iloc[-1]), (slow, curve.iloc[0])):
+                if not end["is_primary"]:
+                    labels.append((end["tpf"], end["accuracy_pct"], f"τ={end['threshold']:g}", colours[str(policy)]))
+    style.place_labels(axes, [*fast, *slow], avoid, worst=20.0)  # the fast end first: it is the less crowded one

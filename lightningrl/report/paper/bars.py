@@ -7,17 +7,17 @@ benchmarks only. Measured accuracies have 95 % intervals. The published AUPs hav
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
+from lightningrl.evaluation.intervals import triple
 from lightningrl.report.figures import style
+from lightningrl.report.paper.figures import NOT_RUN, OURS, colour_of, name_of
 from lightningrl.report.paper.lines import Line, lines
-from lightningrl.report.paper.panels import NOT_RUN, OURS, colour_of, name_of
 from lightningrl.report.paper.printed import BENCHMARKS
 
 OTHERS = {
@@ -27,122 +27,74 @@ OTHERS = {
     "Fast-dLLM-v2": style.SKY,
     "Qwen-2.5-7B-Instruct": style.GREY,
 }
-LOW, HIGH = "accuracy_pct_low", "accuracy_pct_high"
 PUBLISHED, MEASURED = "as published", "measured here"
 AVERAGES = {"tpf": "Average TPF", "aup": "Average AUP"}
 
 
-@dataclass(frozen=True, slots=True)
-class Figure1Options:
-    """Options of Figure 1."""
-
-    height_in: float = 4.2
-    """Height of the figure, inches."""
-
-
-@dataclass(frozen=True, slots=True)
-class SystemBars:
-    """One system's bars."""
-
-    name: str
-    colour: str
-    source: str
-    values: Mapping[tuple[str, str], float]
-    """(benchmark, metric) -> value, for what was run."""
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Benchmark -> 95 % interval of a measured accuracy."""
-
-    def average(self, metric: str) -> float:
-        """Returns the mean over the four benchmarks, or NaN where one is missing."""
-        return float(np.mean([self.values.get((benchmark, metric), np.nan) for benchmark in BENCHMARKS]))
+@style.drawing("figure1")
+def figure1(headline: pd.DataFrame) -> style.Drawn:
+    """Draws the accuracies above, the averages below."""
+    data = bars(headline)
+    figure = style.new_figure(style.PAGE_WIDTH_IN, 4.2)
+    grid = figure.add_gridspec(2, 2)
+    above = figure.add_subplot(grid[0, :])
+    _draw(above, data[data["metric"] == "accuracy_pct"])
+    above.set_xticks(range(len(BENCHMARKS)), BENCHMARKS.values())
+    above.set_title("Accuracy (%)")
+    for n, (metric, title) in enumerate(AVERAGES.items()):
+        axes = figure.add_subplot(grid[1, n])
+        _draw(axes, data[data["metric"] == metric])
+        axes.set_xticks([])
+        axes.set_title(title)
+    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure, data.drop(columns=["colour", "low", "high"])
 
 
-def draw(
-    headline: pd.DataFrame, out_dir: Path, options: Figure1Options | Mapping[str, Any] | None = None
-) -> list[Path]:
-    """Writes figure1.pdf, .png and .csv; returns their paths."""
-    chosen = style.read_options(Figure1Options, options)
-    found = systems(headline)
-    with style.styled():
-        figure = style.new_figure(style.PAGE_WIDTH_IN, chosen.height_in)
-        grid = figure.add_gridspec(2, 2)
-        above = figure.add_subplot(grid[0, :])
-        names = tuple(BENCHMARKS)
-        _bars(above, found, [[each.values.get((name, "accuracy_pct"), np.nan) for name in names] for each in found])
-        _intervals(above, found)
-        above.set_xticks(range(len(names)), BENCHMARKS.values())
-        above.set_title("Accuracy (%)")
-        for axes, (metric, title) in zip(
-            (figure.add_subplot(grid[1, n]) for n in (0, 1)), AVERAGES.items(), strict=True
-        ):
-            _bars(axes, found, [[each.average(metric)] for each in found])
-            axes.set_xticks([])
-            axes.set_title(title)
-        handles, labels = above.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2)
-        return style.save(figure, _data(found), out_dir, "figure1")
-
-
-def systems(headline: pd.DataFrame) -> list[SystemBars]:
-    """Returns LightningRL as measured, its released checkpoint if measured, LightningRL and the others as published."""
+def bars(headline: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each bar: LightningRL as measured (on each benchmark its first policy), its released checkpoint
+    if measured, LightningRL and the others as published. NaN where a system was not run, or not on all four."""
     every = lines("table2", headline)
-    ours = [line for line in every if line.row.identity == OURS]
-    found = []
-    for released in (False, True):
-        chosen = [each for each in ours if each.measured is not None and (each.measured.role == "released") == released]
-        if chosen or not released:
-            role = "released" if released else ""
-            bounds = {each.benchmark: (each.value(LOW), each.value(HIGH)) for each in reversed(chosen)}
-            found.append(SystemBars(name_of(OURS, role), colour_of(OURS, role), MEASURED, _measured(chosen), bounds))
-    found.append(SystemBars(name_of(OURS), colour_of(OURS), PUBLISHED, ours[0].row.numbers))
-    for name, colour in OTHERS.items():
-        own = [line for line in every if line.row.identity == name]
-        found.append(SystemBars(name, colour, PUBLISHED, own[0].row.numbers))
-    return found
+    measured = [(line, line.measured) for line in every if line.row.identity == OURS and line.measured is not None]
+    systems = []
+    for role in ("", "released"):
+        own = [line for line, one in measured if (one.role == "released") == bool(role)]
+        if own or not role:
+            systems.append((name_of(OURS, role), colour_of(OURS, role), MEASURED, own))
+    for row, colour in {OURS: colour_of(OURS), **OTHERS}.items():
+        systems.append((name_of(row), colour, PUBLISHED, [line for line in every if line.row.identity == row]))
+    return pd.DataFrame([bar for system in systems for bar in _bars_of(*system)])
 
 
-def _measured(chosen: Sequence[Line]) -> dict[tuple[str, str], float]:
-    """Returns the values of the first policy on each benchmark."""
-    values: dict[tuple[str, str], float] = {}
-    for line in chosen:
-        for metric in ("accuracy_pct", "tpf", "aup"):
-            values.setdefault((line.benchmark, metric), line.value(metric))
-    return values
+def _bars_of(name: str, colour: str, source: str, own: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    first = {line.benchmark: line for line in reversed(own)}
+
+    def value(benchmark: str, column: str) -> float:
+        line = first.get(benchmark)
+        if line is None:
+            return np.nan
+        return line.published(column) if source == PUBLISHED else line.value(column)
+
+    system = {"system": name, "source": source}
+    for benchmark in BENCHMARKS:
+        accuracy, low, high = (value(benchmark, column) for column in triple("accuracy_pct"))
+        bar = {"benchmark": benchmark, "metric": "accuracy_pct", "value": accuracy}
+        note = NOT_RUN if np.isnan(accuracy) else ""
+        yield system | bar | {"note": note, "colour": colour, "low": low, "high": high}
+    for metric in AVERAGES:
+        average = np.mean([value(benchmark, metric) for benchmark in BENCHMARKS])
+        note = "not run on all four" if np.isnan(average) else ""
+        yield system | {"benchmark": "average", "metric": metric, "value": average, "note": note, "colour": colour}
 
 
-def _bars(axes: Any, found: Sequence[SystemBars], values: Sequence[Sequence[float]]) -> None:
-    """Draws a group of bars for each value, with one bar for each system."""
-    width = 0.84 / len(found)
-    for number, (system, heights) in enumerate(zip(found, values, strict=True)):
-        solid = system.source == MEASURED
-        label = f"{system.name}, {system.source}" + ("" if system.values else f" ({NOT_RUN})")
-        style = (
-            {"color": system.colour} if solid else {"facecolor": "white", "edgecolor": system.colour, "hatch": "////"}
-        )
-        at = np.arange(len(heights)) + (number - (len(found) - 1) / 2) * width
-        axes.bar(at, heights, 0.9 * width, label=label, linewidth=0.8, **style)
+def _draw(axes: Axes, data: pd.DataFrame) -> None:
+    """Draws a group of bars for each benchmark, with one bar for each system."""
+    groups = list(data.groupby(["system", "source"], sort=False))
+    width = 0.84 / len(groups)
+    for number, ((name, source), rows) in enumerate(groups):
+        at, colour = np.arange(len(rows)) + (number - (len(groups) - 1) / 2) * width, rows["colour"].iloc[0]
+        hatched = {"facecolor": "white", "edgecolor": colour, "hatch": "////"}
+        label = f"{name}, {source}" + (f" ({NOT_RUN})" if rows["value"].isna().all() else "")
+        look = {"color": colour} if source == MEASURED else hatched
+        axes.bar(at, rows["value"], 0.9 * width, label=label, linewidth=0.8, **look)
+        axes.vlines(at, rows["low"], rows["high"], color=style.INK, linewidth=1.0, zorder=3)
     axes.grid(axis="x", visible=False)
-
-
-def _intervals(axes: Any, found: Sequence[SystemBars]) -> None:
-    width = 0.84 / len(found)
-    for number, system in enumerate(found):
-        for place, benchmark in enumerate(BENCHMARKS):
-            if benchmark in system.intervals:
-                at = place + (number - (len(found) - 1) / 2) * width
-                axes.plot([at, at], system.intervals[benchmark], color=style.INK, linewidth=1.0)
-
-
-def _data(found: Sequence[SystemBars]) -> pd.DataFrame:
-    rows = []
-    for system in found:
-        named = {"system": system.name, "source": system.source}
-        for benchmark in BENCHMARKS:
-            value = system.values.get((benchmark, "accuracy_pct"), np.nan)
-            note = NOT_RUN if np.isnan(value) else ""
-            rows.append({**named, "benchmark": benchmark, "metric": "accuracy_pct", "value": value, "note": note})
-        for metric in AVERAGES:
-            value = system.average(metric)
-            note = "not run on all four" if np.isnan(value) else ""
-            rows.append({**named, "benchmark": "average", "metric": metric, "value": value, "note": note})
-    return pd.DataFrame(rows)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
-from lightningrl.report.paper.printed import BENCHMARKS, PrintedRow, printed
-from lightningrl.report.tables import MISSING
+from lightningrl.evaluation.intervals import Estimate, triple
+from lightningrl.report.paper.printed import BENCHMARKS, CITATION, PrintedRow, notes_of, printed
+from lightningrl.report.tables import MISSING, Sections, Table, number
 
 NAN = float("nan")
 DAGGER = "†"
 """The mark of numbers of systems that are not run here."""
+CONSTANT = "The published number is taken as a constant"
+Part = tuple[Table, list[dict[str, Any]]]
+"""A table for readers, and its numbers as rows of the long table."""
+LONG_COLUMNS = ("part", "benchmark", "row", "policy", "role", "metric", "value", "low", "high", "y_max", "mark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +33,19 @@ class Line:
     """The collected row, or None where no policy was measured."""
 
     @property
-    def title(self) -> str:
-        return BENCHMARKS.get(self.benchmark, self.benchmark)
+    def names(self) -> tuple[str, str, str]:
+        """The cells that name it: benchmark, row as printed, policy; a released checkpoint and a system that is not
+        run here are marked."""
+        title = BENCHMARKS.get(self.benchmark, self.benchmark)
+        if self.measured is None:
+            return title, self.row.label + (f" {DAGGER}" if self.as_published else ""), MISSING
+        released = ", released checkpoint" if self.measured.role == "released" else ""
+        return title, self.row.label + released, self.measured.policy
 
     @property
-    def label(self) -> str:
-        """The row as printed; a released checkpoint is marked."""
-        released = self.measured is not None and self.measured.role == "released"
-        return self.row.label + (", released checkpoint" if released else "")
-
-    @property
-    def policy(self) -> str:
-        return MISSING if self.measured is None else self.measured.policy
+    def key(self) -> tuple[str, str]:
+        """(benchmark, policy or else row)."""
+        return self.benchmark, self.row.identity if self.measured is None else self.measured.policy
 
     @property
     def as_published(self) -> bool:
@@ -53,6 +60,10 @@ class Line:
         """Returns the measured number, or NaN where there is none."""
         return NAN if self.measured is None else float(getattr(self.measured, column))
 
+    def estimate(self, column: str) -> Estimate:
+        """Returns a measured number with its interval."""
+        return Estimate(*map(self.value, triple(column)))
+
     def entry(self, part: str, metric: str, value: float, low: float = NAN, high: float = NAN, **more: Any) -> dict:
         """Returns a row of the long table."""
         policy, role = ("", "") if self.measured is None else (self.measured.policy, self.measured.role)
@@ -62,25 +73,32 @@ class Line:
 
 def lines(table: str, collected: pd.DataFrame) -> list[Line]:
     """Returns lines in the paper's order; the policies of a row are in the collected order, released ones last."""
-    rows = printed(table)
     found = []
     for benchmark in BENCHMARKS:
-        for row in rows:
+        for row in printed(table):
             if any(of == benchmark for of, _ in row.numbers):
-                found += [Line(benchmark, row, one) for one in _measured(collected, row.identity, benchmark)]
+                chosen = collected[(collected["published"] == row.identity) & (collected["benchmark"] == benchmark)]
+                mine = sorted(chosen.itertuples(), key=lambda one: one.role == "released")
+                found += [Line(benchmark, row, one) for one in mine or [None]]
     return found
 
 
-def _measured(collected: pd.DataFrame, identity: str, benchmark: str) -> Iterable[Any]:
-    chosen = collected[(collected["published"] == identity) & (collected["benchmark"] == benchmark)]
-    own = [row for row in chosen.itertuples() if row.role != "released"]
-    return [*own, *(row for row in chosen.itertuples() if row.role == "released")] or [None]
+def published(table: str, found: Iterable[Line], shown: Mapping[str, tuple[str, int]]) -> Part:
+    """Returns the table as the paper prints it, with its inconsistencies. shown: metric -> title and digits."""
+    once = {(line.benchmark, line.row.identity): Line(line.benchmark, line.row, None) for line in found}.values()
+    rows, entries = [], []
+    for line in once:
+        numbers = {metric: line.published(metric) for metric in shown}
+        cells = (number(value, shown[metric][1]) for metric, value in numbers.items())
+        rows.append((*line.names[:1], line.row.label, *cells))
+        entries += [line.entry("published", metric, value) for metric, value in numbers.items()]
+    header = ("Benchmark", "Row", *(title for title, _ in shown.values()))
+    notes = (f"From {CITATION}. None of these numbers was measured here.", *notes_of(table))
+    return Table("published", "As published", notes, header, tuple(rows), n_text_columns=2), entries
 
 
-LONG_COLUMNS = ("part", "benchmark", "row", "policy", "role", "metric", "value", "low", "high", "y_max", "mark")
-
-
-def long_table(entries: Iterable[dict]) -> pd.DataFrame:
-    """Returns all known numbers of a table, one in each row."""
-    rows = [entry for entry in entries if not pd.isna(entry["value"])]
-    return pd.DataFrame(rows, columns=list(LONG_COLUMNS))
+def sections(name: str, caption: str, parts: Iterable[Part]) -> Sections:
+    """Returns the parts below one another, and one long table of all their known numbers."""
+    tables, entries = zip(*parts, strict=True)
+    rows = [entry for entry in chain.from_iterable(entries) if not pd.isna(entry["value"])]
+    return Sections(name, caption, tables, pd.DataFrame(rows, columns=list(LONG_COLUMNS)))

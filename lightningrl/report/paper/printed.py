@@ -1,24 +1,48 @@
-"""The numbers that the paper's tables print, by row and benchmark.
+"""The numbers that the paper's tables print, by row and benchmark, and the d3LLM leaderboard's behind its Table 2.
 
 A row has one identity in all tables, which `published` in an experiment's config names: `SDAR-1.7B-b32` is
 Table 6's (SDAR, 1.7B, 32), `LightningRL-8B-b32` is also the row `LightningRL` of Tables 3, 5 and 7 and `Seq-Tok-Tok` of
-Table 4. Nothing here was measured by us.
+Table 4. `tests/report/test_paper_tables.py` computes Table 2's AUPs again from the leaderboard's points. Nothing here
+was measured by us.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
-from lightningrl.report.published.files import RESULTS, rows
-from lightningrl.report.published.leaderboard import METHODS
+from lightningrl.report.published.files import NOTES, POINTS, RESULTS, rows
+
+if TYPE_CHECKING:  # the plan, which asks for rows, needs no numpy
+    from lightningrl.evaluation.aup import Point
 
 BENCHMARKS = {"gsm8k": "GSM8K", "math500": "MATH500", "mbpp": "MBPP", "humaneval": "HumanEval"}
 """An experiment's benchmark -> its name in the paper, in the paper's order."""
-METRICS = {"accuracy_pct": "Accuracy (%)", "tpf": "TPF", "aup": "AUP"}
 SAME = {"LightningRL": "LightningRL-8B-b32", "Seq-Tok-Tok": "LightningRL-8B-b32", "SDAR": "SDAR-8B-b32"}
 """Names that single tables print -> the identity."""
 CITATION = "Hu et al., LightningRL, arXiv 2603.13319, version 1"
+METHODS: dict[str, tuple[str, str]] = {
+    "Qwen-2.5-7B-Instruct": ("llada", "Qwen-2.5-7B-it"),
+    "EAGLE-3 (LLaMA-3.1)": ("dream", "EAGLE-3"),
+    "Fast-dLLM-v2": ("dream", "Fast-dLLM-v2-7B"),
+    "LLaDA": ("llada", "LLaDA"),
+    "Fast-dLLM-LLaDA": ("llada", "Fast-dLLM-LLaDA"),
+    "D2F-LLaDA": ("llada", "D2F"),
+    "dParallel-LLaDA": ("llada", "dParallel-LLaDA"),
+    "d3LLM-LLaDA": ("llada", "d3LLM-LLaDA"),
+    "Dream": ("dream", "Dream"),
+    "Fast-dLLM-Dream": ("dream", "Fast-dLLM-Dream"),
+    "dParallel-Dream": ("dream", "dParallel-Dream"),
+    "d3LLM-Dream": ("dream", "d3LLM-Dream"),
+}
+"""Table 2's model -> the leaderboard's family and method. SDAR and LightningRL are not on it."""
+
+TASKS: dict[str, dict[str, str]] = {
+    "llada": {"GSM8K": "GSM8K-CoT", "MATH500": "MATH", "MBPP": "MBPP", "HumanEval": "HumanEval"},
+    "dream": {"GSM8K": "GSM8K-CoT", "MATH500": "MATH", "MBPP": "MBPP-Instruct", "HumanEval": "HumanEval-Instruct"},
+}
+"""Family -> Table 2's benchmark -> the leaderboard's task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +66,6 @@ class PrintedRow:
         return self.identity in METHODS
 
 
-def identity(model: str, scale: str, block_size: str, table: str) -> str:
-    """Returns the identity of a row from its columns in the file.
-
-    >>> identity("SDAR", "1.7B", "32", "table6"), identity("w/o NLL loss", "8B", "32", "table3")
-    ('SDAR-1.7B-b32', 'w/o NLL loss')
-    """
-    return f"{model}-{scale}-b{block_size}" if table == "table6" else SAME.get(model, model)
-
-
 @cache
 def identities() -> frozenset[str]:
     """Returns the identities of all rows of all tables."""
@@ -63,8 +78,34 @@ def printed(table: str) -> list[PrintedRow]:
     found: dict[str, PrintedRow] = {}
     for row in rows(RESULTS):
         if row["table"] == table:
-            own = identity(row["model"], row["scale"], row["block_size"], table)
-            label = own if table == "table6" else row["model"]
-            numbers = found.setdefault(own, PrintedRow(label, own)).numbers
+            model = row["model"]
+            sized = f"{model}-{row['scale']}-b{row['block_size']}"
+            identity, label = (sized, sized) if table == "table6" else (SAME.get(model, model), model)
+            numbers = found.setdefault(identity, PrintedRow(label, identity)).numbers
             numbers[keys[row["benchmark"]], row["metric"]] = float(row["value"])
     return list(found.values())
+
+
+def notes_of(table: str) -> tuple[str, ...]:
+    """Returns what does not fit together in the published numbers of a table; more in `published/README.md`.
+
+    >>> len(notes_of("table7")), notes_of("table5")
+    (1, ())
+    """
+    return tuple(row["note"] for row in rows(NOTES) if table in row["tables"].split())
+
+
+@cache
+def leaderboard() -> dict[tuple[str, str], dict[str, list[Point]]]:
+    """Returns (family, task) -> method -> its points by rising TPF."""
+    found: dict[tuple[str, str], dict[str, list[Point]]] = {}
+    for row in rows(POINTS):
+        methods = found.setdefault((row["family"], row["task"]), {})
+        methods.setdefault(row["method"], []).append((float(row["tpf"]), float(row["accuracy_pct"])))
+    return {task: {name: sorted(points) for name, points in methods.items()} for task, methods in found.items()}
+
+
+def points_of(model: str, benchmark: str) -> list[Point]:
+    """Returns the points of a cell of Table 2 by rising TPF; none where the model is not on the leaderboard."""
+    family, method = METHODS.get(model, ("", ""))
+    return leaderboard()[family, TASKS[family][benchmark]][method] if family else []

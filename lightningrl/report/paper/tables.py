@@ -1,26 +1,36 @@
-"""Tables 1 to 6 of the paper, each in three parts: as published, as measured here, and the difference.
+"""Tables 1 to 7 of the paper, each in three parts: as published, as measured here, and the difference.
 
 Rows are the paper's; `published` in the experiment's config names the row that a policy stands for. A row without a
-measurement has dashes. Table 2 also has systems that are not run here: they are shown as published, with a dagger. Its
-AUPs have one y_max for each benchmark (`paper.mixed`), with the published ones beside them. Table 7 is `paper.speed`.
+measurement has dashes. The difference is split into what is due to the grader and the counting, and the rest:
+
+    measured - published = (ours - theirs, on the same answers) + (theirs, on our answers, - published)
+
+The first bracket is paired by problem and has its own interval (`report.compat`). The published number is a constant,
+because the paper gives neither intervals nor several runs; so the other intervals are the measurement's, shifted by it.
+
+Table 2 also has systems that are not run here: they are shown as published, with a dagger. Its AUPs are computed again
+with one y_max for each benchmark, the best accuracy in the table: among the measured sweeps, the d3LLM leaderboard's
+points of the systems that are not run here, and what the paper prints for them.
+
+Table 7 is of tokens per second. A speed means nothing without batch, device and whether prefill counts, so these are
+columns; the interval is over repetitions of the same measurement and says nothing about other machines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lightningrl.report.paper import difference
-from lightningrl.report.paper.difference import DIGITS, THEIRS, estimate
-from lightningrl.report.paper.inconsistencies import notes_of
-from lightningrl.report.paper.lines import DAGGER, Line, lines, long_table
-from lightningrl.report.paper.mixed import Mixed, mix
-from lightningrl.report.paper.printed import CITATION, METRICS
-from lightningrl.report.paper.sections import Sections
-from lightningrl.report.tables import MISSING, Table, headline_notes, number
+from lightningrl.evaluation.aup import Point, aup
+from lightningrl.evaluation.intervals import Estimate
+from lightningrl.report.paper.lines import CONSTANT, DAGGER, NAN, Line, Part, lines, published, sections
+from lightningrl.report.paper.printed import BENCHMARKS, PrintedRow, points_of
+from lightningrl.report.tables import MISSING, Sections, Table, estimate_text, headline_notes, number
 
 CAPTIONS = {
     "table1": "Table 1: reinforcement learning methods on SDAR-8B, block 32",
@@ -30,60 +40,104 @@ CAPTIONS = {
     "table5": "Table 5: with a value model, GSM8K",
     "table6": "Table 6: sizes and blocks",
 }
-MEASURED = ("accuracy_pct", "tpf", "aup")
+
+
+class Metric(NamedTuple):
+    """How a number of the headline is shown, and its columns by the published grader and count."""
+
+    title: str
+    digits: int
+    theirs: str
+    minus_theirs: str
+    beside: str
+
+
+METRICS = {
+    "accuracy_pct": Metric(
+        "Accuracy (%)", 1, "compat_accuracy_pct", "accuracy_pct_minus_compat", "by published grader (%)"
+    ),
+    "tpf": Metric("TPF", 2, "tpf_paper", "tpf_minus_paper", "by published count"),
+    "aup": Metric("AUP", 1, "aup_compat", "aup_minus_compat", "by both"),
+}
+SPEED_METRICS = {"tps_h100": ("Tokens/s, H100", 2), "tpf": ("TPF", 2), "accuracy_pct": ("Accuracy (%)", 1)}
+SPEED = "tokens_per_second"
+DIFFERENCE_NOTES = (
+    f"{CONSTANT}: the paper has one run and no intervals. Brackets are 95 % intervals over problems of what was "
+    "measured here.",
+    "Grader and count: our judge minus the published grader on the same answers, our TPF minus the published "
+    "count (visible tokens over forwards that revealed something), our AUP minus that of both, each with its own "
+    "y_max. Left: the published grader and count on our answers, minus the published number.",
+)
+
+
+class OneYMax:
+    """The AUPs of a table that mixes measured policies with systems of the leaderboard, under one y_max a benchmark."""
+
+    def __init__(self, found: Sequence[Line], frontier: pd.DataFrame) -> None:
+        """frontier: the measured sweeps. A system without points keeps its published AUP."""
+        self.y_max: dict[str, float] = {}
+        """Percent, by benchmark."""
+        self._points: dict[tuple[str, str], list[Point]] = {}
+        for line in found:
+            if line.as_published:
+                points = points_of(line.row.identity, BENCHMARKS[line.benchmark])
+                best = line.published("accuracy_pct")
+            else:
+                mine = (frontier["benchmark"] == line.benchmark) & (frontier["policy"] == line.names[-1])
+                points, best = list(frontier.loc[mine, ["tpf", "accuracy_pct"]].itertuples(index=False, name=None)), 0.0
+            self._points[line.key] = points
+            known = (best, self.y_max.get(line.benchmark, 0.0), *(accuracy for _, accuracy in points))
+            self.y_max[line.benchmark] = max(known)
+
+    def aup(self, line: Line) -> float:
+        """Returns the AUP with the table's y_max, or NaN where there are no points."""
+        points = self._points[line.key]
+        return aup(points, self.y_max[line.benchmark]) if points else NAN
 
 
 def _sections(name: str, headline: pd.DataFrame, frontier: pd.DataFrame | None = None) -> Sections:
     found = lines(name, headline)
-    mixed = None if frontier is None else mix(found, frontier)
-    used = {(line.benchmark, line.policy) for line in found}
+    one_y_max = None if frontier is None else OneYMax(found, frontier)
+    used = {line.key for line in found if line.measured is not None}
     pairs = zip(headline["benchmark"], headline["policy"], strict=True)
     shown = headline[np.array([pair in used for pair in pairs], bool)]
-    parts = (published(name, found), _measured(found, shown, mixed), difference.difference(found))
-    data = long_table([*_published_entries(found), *_measured_entries(found, mixed), *difference.entries(found)])
-    return Sections(name, CAPTIONS[name], parts, data)
+    printed = published(name, found, {name: (metric.title, metric.digits) for name, metric in METRICS.items()})
+    return sections(name, CAPTIONS[name], (printed, _measured(found, shown, one_y_max), _difference(found)))
 
 
 table1, table2, table3, table4, table5, table6 = (partial(_sections, name) for name in CAPTIONS)
 """The tables, of the collected headline; `table2` takes the frontier, too."""
 
 
-def published(name: str, found: Sequence[Line], metrics: dict[str, tuple[str, int]] | None = None) -> Table:
-    """Returns the table as the paper prints it, with its inconsistencies. metrics: name -> title and digits."""
-    shown = metrics or {metric: (METRICS[metric], DIGITS[metric]) for metric in METRICS}
-    unique = {(line.benchmark, line.row.identity): line for line in found}.values()
-    rows = [
-        (line.title, line.row.label, *(number(line.published(key), digits) for key, (_, digits) in shown.items()))
-        for line in unique
-    ]
-    header = ("Benchmark", "Row", *(title for title, _ in shown.values()))
-    notes = (f"From {CITATION}. None of these numbers was measured here.", *notes_of(name))
-    return Table("published", "As published", notes, header, tuple(rows), pd.DataFrame(), 2)
-
-
-def _measured(found: Sequence[Line], headline: pd.DataFrame, mixed: Mixed | None) -> Table:
+def _measured(found: Sequence[Line], headline: pd.DataFrame, one_y_max: OneYMax | None) -> Part:
     header = ["Benchmark", "Row", "Policy here"]
-    beside = ("by published grader (%)", "by published count", "by both")
-    for metric, theirs in zip(METRICS.values(), beside, strict=True):
-        header += [metric, theirs]
-    rows = []
-    for line in found:
-        row = [line.title, line.label, line.policy]
-        for metric in MEASURED:
-            row += [estimate(line, column).text(DIGITS[metric]) for column in (metric, THEIRS[metric])]
-        if line.as_published:
-            row[1:3] = [f"{line.label} {DAGGER}", MISSING]
-            row[3], row[5] = (number(line.published(metric), DIGITS[metric]) for metric in ("accuracy_pct", "tpf"))
-        if mixed is not None:
-            row += [number(mixed.aup(line), 1), number(line.published("aup"), 1)]
-        rows.append(tuple(row))
-    if mixed is not None:
+    for metric in METRICS.values():
+        header += [metric.title, metric.beside]
+    if one_y_max is not None:
         header += ["AUP, one y_max", "AUP as published"]
-    notes = _notes(headline, mixed)
-    return Table("measured", "As measured here", notes, tuple(header), tuple(rows), pd.DataFrame(), 3)
+    rows, entries = [], []
+    for line in found:
+        row = [*line.names]
+        for name, metric in METRICS.items():
+            for column, y_max in ((name, "y_max"), (metric.theirs, "y_max_compat")):
+                row.append(estimate_text(*line.estimate(column), metric.digits))
+                limit = {"y_max": line.value(y_max)} if name == "aup" else {}
+                entries.append(line.entry("measured", column, *line.estimate(column), **limit))
+            if line.as_published and name != "aup":
+                row[-2] = number(line.published(name), metric.digits)
+                entries.append(line.entry("as published", name, line.published(name), mark="not run here"))
+        if one_y_max is not None:
+            aup = one_y_max.aup(line)
+            row += [number(aup, 1), number(line.published("aup"), 1)]
+            mark = {"mark": "leaderboard's points, not run here"} if line.as_published else {}
+            part, limit = "as published" if line.as_published else "measured", one_y_max.y_max[line.benchmark]
+            entries.append(line.entry(part, "aup_one_y_max", aup, y_max=limit, **mark))
+        rows.append(tuple(row))
+    notes = _notes(headline, one_y_max)
+    return Table("measured", "As measured here", notes, tuple(header), tuple(rows), n_text_columns=3), entries
 
 
-def _notes(headline: pd.DataFrame, mixed: Mixed | None) -> tuple[str, ...]:
+def _notes(headline: pd.DataFrame, one_y_max: OneYMax | None) -> tuple[str, ...]:
     notes = headline_notes(headline)
     for benchmark, rows in headline.groupby("benchmark", sort=False):
         best = rows["y_max_compat"].max()
@@ -91,8 +145,8 @@ def _notes(headline: pd.DataFrame, mixed: Mixed | None) -> tuple[str, ...]:
             unknown = int(rows["compat_unknown"].max())
             more = f"; for up to {unknown} answers of a row it says nothing, there ours stands" if unknown else ""
             notes.append(f"{benchmark}: by the published grader and count y_max = {number(best, 1)} %{more}.")
-    if mixed is not None:
-        limits = ", ".join(f"{name} {number(y_max, 1)} %" for name, y_max in mixed.y_max.items())
+    if one_y_max is not None:
+        limits = ", ".join(f"{name} {number(y_max, 1)} %" for name, y_max in one_y_max.y_max.items())
         notes.append(
             f"{DAGGER} as published, not run here. AUP, one y_max: recomputed, for systems marked {DAGGER} from "
             f"the points of the d3LLM leaderboard, with the best accuracy of all these points and of all measured ones "
@@ -103,22 +157,87 @@ def _notes(headline: pd.DataFrame, mixed: Mixed | None) -> tuple[str, ...]:
     return tuple(notes or ["Nothing was measured yet."])
 
 
-def _published_entries(found: Sequence[Line]) -> Iterator[dict]:
-    for line in {(line.benchmark, line.row.identity): Line(line.benchmark, line.row, None) for line in found}.values():
-        for metric in METRICS:
-            yield line.entry("published", metric, line.published(metric))
+def _difference(found: Sequence[Line]) -> Part:
+    header = (
+        "Benchmark", "Row", "Policy here", "Metric", "Published", "Measured", "Measured − published",
+        "of it grader and count", "left",
+    )  # fmt: skip
+    rows, entries = [], []
+    for line, (name, metric) in product(found, METRICS.items()):
+        constant = line.published(name)
+        if line.measured is None or pd.isna(constant):
+            continue
+        parts = {
+            "difference": line.estimate(name).minus(constant),
+            "of which grader and count": line.estimate(metric.minus_theirs),
+            "left": line.estimate(metric.theirs).minus(constant),
+        }
+        ends = (number(constant, metric.digits), number(line.value(name), metric.digits))
+        texts = (estimate_text(*part, metric.digits, sign=True) for part in parts.values())
+        rows.append((*line.names, metric.title, *ends, *texts))
+        entries += [line.entry(part, name, *estimate) for part, estimate in parts.items()]
+    notes = DIFFERENCE_NOTES if rows else ("Nothing was measured yet.",)
+    return Table("difference", "Measured minus published", notes, header, tuple(rows), n_text_columns=4), entries
 
 
-def _measured_entries(found: Sequence[Line], mixed: Mixed | None) -> Iterator[dict]:
+def table7(speed: pd.DataFrame) -> Sections:
+    """Returns Table 7; policies on benchmarks that the paper does not print are shown, but compared with nothing."""
+    found = lines("table7", speed)
+    shown = {line.key for line in found if line.measured is not None}
+    found += [
+        Line(row.benchmark, PrintedRow(row.published or row.policy, row.published), row)
+        for row in speed.itertuples()
+        if (row.benchmark, row.policy) not in shown
+    ]
+    printed = [line for line in found if line.row.numbers]
+    parts = (published("table7", printed, SPEED_METRICS), _measured_speed(found), _speed_difference(found))
+    return sections("table7", "Table 7: tokens a second, GSM8K", parts)
+
+
+def _measured_speed(found: Sequence[Line]) -> Part:
+    header = ("Benchmark", "Row", "Policy here", "Device", "Weights", "Prefill", "Tokens/s", "Batch", "Prompts")
+    rows, entries = [], []
     for line in found:
-        for metric in MEASURED:
-            for column, y_max in ((metric, "y_max"), (THEIRS[metric], "y_max_compat")):
-                limit = {"y_max": line.value(y_max)} if metric == "aup" else {}
-                yield line.entry("measured", column, *estimate(line, column), **limit)
-            if line.as_published and metric != "aup":
-                yield line.entry("as published", metric, line.published(metric), mark="not run here")
-        if mixed is not None:
-            mark = {"mark": "leaderboard's points, not run here"} if line.as_published else {}
-            limit = mixed.y_max[line.benchmark]
-            part = "as published" if line.as_published else "measured"
-            yield line.entry(part, "aup_one_y_max", mixed.aup(line), y_max=limit, **mark)
+        if (one := line.measured) is not None:
+            conditions = (one.device, one.dtype, "in" if one.prefill_included else "out")
+            counts = (str(int(one.batch)), str(int(one.prompts)))
+            rows.append((*line.names, *conditions, estimate_text(*line.estimate(SPEED), 1), *counts))
+            entries.append(line.entry("measured", SPEED, *line.estimate(SPEED), mark=_conditions(line)))
+        elif line.as_published:
+            speed = line.published("tps_h100")
+            rows.append((*line.names, "H100", MISSING, MISSING, number(speed, 2), MISSING, MISSING))
+            entries.append(line.entry("as published", SPEED, speed, mark="as published, not run here"))
+        else:
+            rows.append((*line.names, *[MISSING] * 6))
+    devices = dict.fromkeys(line.measured.device for line in found if line.measured is not None)
+    notes = [f"{DAGGER} as published, not run here. Prefill: whether its time counts. Brackets: 95 % over repeats."]
+    others = [device for device in devices if "H100" not in device]
+    if others:
+        notes.append(f"Measured on {', '.join(others)}; published on an H100: what differs is the device too.")
+    if not devices:
+        notes.append("Nothing was measured yet.")
+    return Table("measured", "As measured here", tuple(notes), header, tuple(rows), n_text_columns=6), entries
+
+
+def _speed_difference(found: Sequence[Line]) -> Part:
+    header = ("Benchmark", "Row", "Policy here", "Published", "Measured")
+    header = (*header, "Measured − published", "Measured / published")
+    notes = [f"{CONSTANT}. The paper names its device, but neither batch nor prefill."]
+    rows, entries = [], []
+    for line in found:
+        now, constant = line.estimate(SPEED), line.published("tps_h100")
+        if line.measured is None or pd.isna(constant):
+            continue
+        difference, ratio = now.minus(constant), Estimate(*(each / constant for each in now))
+        ends = (number(constant, 2), number(now.value, 1))
+        rows.append((*line.names, *ends, estimate_text(*difference, 1, sign=True), estimate_text(*ratio, 2)))
+        entries += [line.entry("difference", SPEED, *difference), line.entry("ratio", SPEED, *ratio)]
+        notes.append(f"{line.names[1]}: measured with {_conditions(line)}.")
+    return Table("difference", "Measured minus published", tuple(notes), header, tuple(rows), n_text_columns=3), entries
+
+
+def _conditions(line: Line) -> str:
+    one = line.measured
+    assert one is not None
+    prefill = "prefill in" if one.prefill_included else "prefill out"
+    return f"batch {int(one.batch)}, {one.device}, {one.dtype}, {prefill}, threshold {one.threshold:g}"
