@@ -1,4 +1,4 @@
-"""Where a response lies, and which of its positions a forward computes: what schedules answer with.
+"""Where a response lies, which of its positions a forward computes, and in what pages their keys and values are.
 
 Shapes: B rows.
 """
@@ -9,13 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+SMALLEST_PAGE_TOKENS = 16
+
 
 class Canvas(NamedTuple):
-    """The positions of one prompt and its response, counted from the first prompt token.
-
-    >>> Canvas(origin=0, start=8, end=24)
-    Canvas(origin=0, start=8, end=24)
-    """
+    """The positions of one prompt and its response, counted from the first prompt token."""
 
     origin: int
     """Where the grid of blocks begins: 0, or the prompt's end."""
@@ -34,3 +32,12 @@ class Interval(NamedTuple):
     """One past the last position computed."""
     denoises_B: np.ndarray
     """bool: positions of the active block, all of which are then computed, may be revealed."""
+
+
+def page_size(block_size: int, at_least: int = SMALLEST_PAGE_TOKENS) -> int:
+    """The positions of a page: as few blocks as have `at_least` positions.
+
+    >>> page_size(4), page_size(24)
+    (16, 24)
+    """
+    return block_size * -(-at_least // block_size)

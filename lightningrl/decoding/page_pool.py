@@ -1,8 +1,14 @@
-"""The KV cache of a decoder, and what static forwards have set up over it; kept from one stream to the next."""
+"""What forwards run on: the pages of the KV cache, and the set-up of static ones; kept from one stream to the next."""
 
 from __future__ import annotations
 
-from lightningrl.models.attention import PagedKV
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan
 from lightningrl.models.static_forward import SegmentForwards, gathered, paged_kernel
 from lightningrl.models.transformer import Transformer
 
@@ -14,17 +20,24 @@ class Pool:
     """At least `pages` pages, for rows of at most `longest`."""
 
     def __init__(self, model: Transformer, pages: int, longest: int, page_tokens: int, forwards: str):
-        config = model.config
-        self.pages, self.longest = pages, longest
-        spare = spare_pages(forwards)
+        config, self.model, self.pages, self.longest = model.config, model, pages, longest
         self.cache = PagedKV(
-            config.num_hidden_layers, pages + spare, page_tokens, config.num_key_value_heads, config.head_dim,
-            model.lm_head.weight,
+            config.num_hidden_layers, pages + spare_pages(forwards), page_tokens, config.num_key_value_heads,
+            config.head_dim, model.lm_head.weight,
         )  # fmt: skip
-        self.forwards = None
+        self.static = None
         if forwards != "spans":
             kernel = gathered if forwards == "gathered" else paged_kernel()
-            self.forwards = SegmentForwards(model, self.cache, longest, kernel, graphs=forwards == "graphs")
+            self.static = SegmentForwards(model, self.cache, longest, kernel, graphs=forwards == "graphs")
+
+    def hidden(self, spans: Sequence[PagedSpan], ids_N: np.ndarray) -> Tensor:
+        """(N, H) hidden states at the spans' positions, one span after another, from the tokens there."""
+        if self.static is not None:
+            return self.static.hidden(spans, ids_N)
+        device = self.cache.keys.device
+        positions_N = torch.from_numpy(np.concatenate([span.positions_GQ.ravel() for span in spans])).to(device)
+        attend = PagedAttention(self.cache, spans)
+        return self.model.hidden(torch.from_numpy(ids_N).to(device)[None], positions_N[None], attend)[0]
 
 
 def spare_pages(forwards: str) -> int:

@@ -39,60 +39,49 @@ class Schedule(Protocol):
     @property
     def block_size(self) -> int | None:
         """K, positions of a block; None: the model's."""
-        ...
 
     @property
     def keeps_blocks(self) -> bool:
         """Whether later forwards read the keys and values of finished blocks. Those of the prompt are then written when
         a row enters; a decoded block is pending when it is finished, until a forward has computed it clean."""
-        ...
 
     @property
     def fills_canvas(self) -> bool:
         """Whether every position of the canvas, later masks too, has keys and values when it is attended to: what a
         model with full attention needs."""
-        ...
 
     @property
     def is_exact(self) -> bool:
         """Whether all that is kept equals what a forward without a cache would compute, so that the likelihood of a
         trajectory is that of its states."""
-        ...
 
     def canvas(self, prompt_len: int, max_new_tokens: int, size: int) -> Canvas:
         """The positions of a response of at least `max_new_tokens`, in blocks of `size`."""
-        ...
 
     def reach(self, start: int, end: int, size: int) -> int:
         """How many positions must have pages while the block that begins at `start` is active."""
-        ...
 
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
         """What the next forward of each row computes. start_B: the active block's first position; pending_B: the block
         before it is finished and not yet computed clean; end_B: the canvas' end; size: K."""
-        ...
 
     def open(self, masked_BK: np.ndarray) -> np.ndarray:
         """(B, K) bool, of the active block: a subset of masked_BK, not empty where masked_BK is not."""
-        ...
 
 
 class Ranking(Protocol):
     def score(self, drawn: OpenPositions) -> Tensor:
         """(B, K) a number for each open position, higher is sooner."""
-        ...
 
 
 class Selector(Protocol):
     def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool, a subset of candidates.open_BK, not empty where that is not."""
-        ...
 
 
 class StopRule(Protocol):
     def ended(self, stop_BK: np.ndarray, masked_BK: np.ndarray) -> np.ndarray:
         """(B,) bool, asked after each forward of the active block: see decoding/stops.py."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +113,7 @@ class DecodePolicy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One response to decode.
-
-    >>> Request("gsm-mini/test/00017", 0, np.array([5, 6, 7]), 64).max_new_tokens
-    64
-    """
+    """One response to decode."""
 
     uid: str
     sample: int
@@ -195,8 +180,6 @@ class Decoder(Protocol):
 
     def decode(self, requests: Sequence[Request], policy: DecodePolicy) -> list[Trajectory]:
         """One trajectory a request, in the order of the requests. Raises the first request's error, if one has any."""
-        ...
 
     def stream(self, requests: Sequence[Request], policy: DecodePolicy) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known, in no particular order."""
-        ...

@@ -60,17 +60,15 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     reveal_T, logp_T, entropy_T = np.zeros(end, dtype=np.int64), np.zeros(end, np.float32), np.zeros(end, np.float32)
     denoised = committed = block_step = 0
     pending = False
-    shape = (end, config.num_key_value_heads, config.head_dim)
-    like = model.lm_head.weight
+    key = row_key(policy.seed, policy.step, request.uid, request.sample)
+    shape, like = (end, config.num_key_value_heads, config.head_dim), model.lm_head.weight
     cache = PlainCache([(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.num_hidden_layers)])
 
     def forward(first: int, last: int) -> Tensor:
         """(Q, H) hidden states of the positions from `first` to before `last`."""
-        positions_1Q = np.arange(first, last)[None]
-        limits_1Q = key_limits(config, positions_1Q, np.array([end]))
-        cache.positions_Q, cache.limits_Q = (
-            torch.from_numpy(a[0].copy()).to(device) for a in (positions_1Q, limits_1Q)
-        )
+        positions_Q = np.arange(first, last)
+        limits_Q = key_limits(config, positions_Q[None], np.array([end]))[0].copy()
+        cache.positions_Q, cache.limits_Q = (torch.from_numpy(a).to(device) for a in (positions_Q, limits_Q))
         ids_Q = torch.from_numpy(tokens_T[first:last]).to(device)
         return model.hidden(ids_Q[None], cache.positions_Q[None], cache)[0]
 
@@ -88,13 +86,10 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         block = slice(start, start + size)
         open_1K = schedule.open(masked_T[block][None])
         position_n = start + np.flatnonzero(open_1K[0])
-        key = row_key(policy.seed, policy.step, request.uid, request.sample)
-        everywhere = [(policy, np.ones(len(position_n), dtype=bool))]
-        draws = Draws(
-            hidden_QH[torch.from_numpy(position_n - first).to(device)], np.full(len(position_n), key), position_n,
-            np.full(len(position_n), denoised), everywhere,
-        )  # fmt: skip
-        drawn = draw_open(model, draws)
+        how = (policy.temperature, policy.top_k, policy.top_p)
+        key_n, forward_n, *how_n = (np.full(len(position_n), value) for value in (key, denoised, *how))
+        hidden_nH = hidden_QH[torch.from_numpy(position_n - first).to(device)]
+        drawn = draw_open(model, Draws(hidden_nH, key_n, position_n, forward_n, *how_n))
         chosen_n = select(drawn, open_1K, np.array([block_step]), [(policy, np.array([0]))])
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         here = position_n[chosen_n]

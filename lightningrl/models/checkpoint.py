@@ -14,8 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models.config_file import config_json, family_of, read_config
-from lightningrl.models.families.protocol import Family
+from lightningrl.models.config_file import config_json, family_named, read_config
 from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.models.weight_files import MAX_SHARD_BYTES, Stored, read_weights, stored_weights, write_weights
 from lightningrl.utils import files
@@ -56,25 +55,24 @@ def inspect_model(
         raise CheckpointError(
             f"{folder}: config.json says {config.num_hidden_layers} layers, the checkpoint has {len(stored)} weights"
         )
-    with torch.device("meta"), _Undrawn():
-        model = Transformer(config)
-    family, weights = _family(config), model.weights()
+    model = empty_model(config)
+    family, weights = family_named(config.family), model.weights()
     names = {family.stored_name(name): name for name in weights}
     _match(folder, stored, {name: tuple(weights[ours].shape) for name, ours in names.items()})
     return model, {names[name]: entry for name, entry in stored.items()}
 
 
-def _family(config: ModelConfig) -> Family:
-    return family_of({"model_type": config.family}, Path("config.json"))
+def empty_model(config: ModelConfig) -> Transformer:
+    """A model without weights, on the meta device."""
+    with torch.device("meta"), _Undrawn():
+        return Transformer(config)
 
 
 class _Undrawn(TorchFunctionMode):
     """Modules made here draw no first weights. On the meta device that would draw nothing anyway, but torch imports its
     compiler for it, which takes more than a second."""
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
@@ -85,12 +83,9 @@ def _match(folder: Path, stored: Mapping[str, Stored], expected: Mapping[str, tu
     for name, entry in stored.items():
         if name not in expected:
             raise CheckpointError(f"{entry.file}: unexpected weight {name}; config.json is of another model")
-        if entry.shape != expected[name]:
-            raise CheckpointError(
-                f"{entry.file}: {name} has shape {entry.shape}, expected {expected[name]} by config.json"
-            )
-    missing = sorted(set(expected) - set(stored))
-    if missing:
+        if entry.shape != (shape := expected[name]):
+            raise CheckpointError(f"{entry.file}: {name} has shape {entry.shape}, expected {shape} by config.json")
+    if missing := sorted(set(expected) - set(stored)):
         raise CheckpointError(
             f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}. Restore the checkpoint."
         )
@@ -105,7 +100,7 @@ def save_model(
     set to `qwen3`.
     """
     dtype = next(model.parameters()).dtype
-    family = _family(model.config)
+    family = family_named(model.config.family)
     weights = {family.stored_name(name): weight for name, weight in model.weights().items()}
     write_weights(folder, weights, max_shard_bytes)
     config = config_json(model.config, dtype, eos_token_id=eos_token_id, pad_token_id=pad_token_id)

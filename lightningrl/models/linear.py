@@ -39,15 +39,8 @@ class Linear(nn.Linear):
         return found if self.bias is None else found + self.bias
 
 
-def _is_available() -> bool:
-    """Whether this build has the operator."""
-    try:
-        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn._linear_pointwise, "default")
-    except AttributeError:
-        return False
-
-
-AVAILABLE = _is_available()
+AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this build has the operator."""
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,8 +35,7 @@ class Segment:
     """[C] int64: the block each copy stands for, any order; equal neighbours are computed together."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Intervals:
+class Intervals(NamedTuple):
     """[Q] int64 each: query q sees keys past_from <= k < past_to and own_from <= k < own_to."""
 
     past_from: np.ndarray
@@ -74,10 +74,9 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """Neighbouring segments that are padded to one shape, `[clean | copies]` each."""
+    """Neighbouring segments that are padded to one shape, `[clean | copies]` each; start: in the padded row."""
 
     start: int
-    """The first position in the padded row."""
     segments: tuple[Segment, ...]
     clean: int
     copies: int

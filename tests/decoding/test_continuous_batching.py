@@ -63,9 +63,7 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
 
     def checking(scheduler):
         held = [page for slot in scheduler.rows.held for page in slot]
-        assert len(set(held)) == len(held) == scheduler.rows.pages.count - scheduler.rows.pages.free, (
-            "a page has one holder"
-        )
+        assert len(set(held)) == len(held) == pages - len(scheduler.rows.free), "a page has one holder"
         waiting = [item.index for item in scheduler.waiting]
         running = [scheduler.rows.item[slot].index for slot in np.flatnonzero(scheduler.rows.busy)]
         assert waiting == sorted(waiting) and max(running) < min([*waiting, 200]), "the oldest are served first"

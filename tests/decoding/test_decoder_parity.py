@@ -8,6 +8,8 @@ import pytest
 import torch
 from fixtures.naive import (
     RANKINGS,
+    Masked,
+    dense_block_mask,
     naive_cumulative_entropy,
     naive_decode,
     naive_factor,
@@ -33,7 +35,7 @@ from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops import FinishBlock, InsideBlock
-from lightningrl.models.attention import Masked, PagedKV, block_causal_mask
+from lightningrl.models.attention import PagedKV
 from lightningrl.utils.registry import resolve
 
 STOPS = (3, 7, 11)
@@ -232,7 +234,7 @@ class _KeysAndValues:
     """An `Attend` under a dense mask that keeps each layer's keys and values."""
 
     def __init__(self, length, block_size):
-        self.masked, self.kept = Masked(block_causal_mask(length, block_size)[None, None]), {}
+        self.masked, self.kept = Masked(dense_block_mask(length, block_size)[None, None]), {}
 
     def __call__(self, layer, q, k, v):
         self.kept[layer] = k, v

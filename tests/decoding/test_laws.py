@@ -11,6 +11,7 @@ import torch
 from fixtures import outsider
 from fixtures.naive import (
     RANKINGS,
+    Masked,
     Open,
     naive_cumulative_entropy,
     naive_decode,
@@ -36,7 +37,6 @@ from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.inference.policy import policy_of
-from lightningrl.models.attention import Masked
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.plan import plan
 from lightningrl.pipeline.stages.decoder import make_policy

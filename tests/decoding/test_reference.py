@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from fixtures.naive import Masked
 from fixtures.outsider import SubBlock
 from fixtures.tiny import requests_of, tiny_model
 from hypothesis import given, settings
@@ -20,7 +21,6 @@ from lightningrl.decoding.schedules.full_sequence import FullSequence
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
-from lightningrl.models.attention import Masked
 from lightningrl.utils.registry import resolve
 
 ALL = [FusedCommit(), SeparateCommit(), Recompute(), SubBlock(2), FullSequence(4), FullSequence(3)]

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from fixtures.naive import dense_block_mask
+from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import MASK_ID, block_span, tiny_model
 
-from lightningrl.models.attention import Masked, PagedAttention, PagedKV, block_causal_mask
+from lightningrl.models.attention import PagedAttention, PagedKV
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packed_layout import PackedLayout, Segment
 
@@ -84,7 +84,7 @@ def test_several_copies_of_one_block_see_the_same_past_and_not_each_other():
 def test_inference_mask_of_6_by_4():
     """Written down: rows 0-3 see 0-3, rows 4-5 see 0-5."""
     expected = [[True] * 4 + [False] * 2] * 4 + [[True] * 6] * 2
-    assert block_causal_mask(6, 4).tolist() == expected == dense_block_mask(6, 4).tolist()
+    assert expected == dense_block_mask(6, 4).tolist()
 
 
 def test_paged_attention_sees_its_own_rows_positions_up_to_the_end_of_each_querys_block():
@@ -107,7 +107,7 @@ def test_rows_of_one_span_are_mixed_with_their_own_pages_whatever_these_are(page
     noise = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     cache = PagedKV(1, 4, 4, 2, 6, torch.zeros((), dtype=torch.float64))
     q, k, v = noise(2, 8, 4, 6), noise(2, 8, 2, 6), noise(2, 8, 2, 6)
-    dense = Masked(block_causal_mask(8, 2)[None, None])(0, *(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    dense = Masked(dense_block_mask(8, 2)[None, None])(0, *(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
     for start, queries in ((0, 4), (4, 2), (4, 4)):  # the last recomputes a block: same values again
         attend = PagedAttention(cache, [block_span(pages, [start, start], queries, 2, 4)])
         here = slice(start, start + queries)

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from fixtures.naive import Masked
 from fixtures.tiny import tiny_config, tiny_model
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models.attention import Masked
 from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.models.families import registry
 from lightningrl.models.families.sdar import SDAR

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.naive import dense_block_mask
+from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import block_span
 from safetensors.torch import load_file
 
-from lightningrl.models.attention import Masked, PagedAttention, PagedKV
+from lightningrl.models.attention import PagedAttention, PagedKV
 from lightningrl.models.checkpoint import load_model
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "sdar_tiny"

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from fixtures.naive import Masked
 from fixtures.tiny import MASK_ID, tiny_model
 
-from lightningrl.models.attention import Masked
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packed_flex import TILE, FlexPacked, mask_function, tile_tables
 from lightningrl.models.packed_layout import PackedLayout, Segment

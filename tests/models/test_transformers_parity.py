@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from fixtures.naive import dense_block_mask
+from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import tiny_model
 
-from lightningrl.models.attention import Masked
 from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.models.weight_files import MAX_SHARD_BYTES
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import tiny_model
 from torch import nn
 
 from lightningrl.errors import CheckpointError, ConfigError
 from lightningrl.inference.llm import LLM
-from lightningrl.models.attention import Masked, block_causal_mask
 from lightningrl.models.checkpoint import load_model
 from lightningrl.quantization.open import QUANTIZATION, open_model
 from lightningrl.quantization.protocol import Calibration, make_quantizer
@@ -62,7 +62,7 @@ def test_a_head_that_is_the_embedding_is_left_alone():
 
 def test_eight_bits_are_nearly_the_model_and_fewer_are_further_from_it(plain):
     ids, before = torch.arange(40)[None], load_model(plain)
-    attend = Masked(block_causal_mask(40, 4))
+    attend = Masked(dense_block_mask(40, 4))
 
     def probabilities(model):
         with torch.no_grad():

@@ -21,11 +21,7 @@ from lightningrl.decoding.canvas import Canvas, Interval
 class BlockSchedule:
     """What the three have in common."""
 
-    @property
-    def block_size(self) -> None:
-        """The model's own."""
-        return None
-
+    block_size = None
     keeps_blocks = True
     fills_canvas = False
     is_exact = True
@@ -35,11 +31,9 @@ class BlockSchedule:
         return Canvas(origin=0, start=prompt_len // size * size, end=-(-(prompt_len + max_new_tokens) // size) * size)
 
     def reach(self, start: int, end: int, size: int) -> int:
-        """Positions that need pages while the block that begins at `start` is active."""
         return start + size
 
     def open(self, masked_BK: np.ndarray) -> np.ndarray:
-        """(B, K) bool: the masked positions of the active block that may be revealed now; some, where any is masked."""
         return masked_BK
 
 
@@ -68,5 +62,4 @@ class Recompute(BlockSchedule):
     keeps_blocks = False
 
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
-        """Every position up to the end of the active block."""
         return Interval(np.zeros_like(start_B), start_B + size, np.ones_like(pending_B))

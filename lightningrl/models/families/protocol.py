@@ -21,12 +21,9 @@ class Family(Protocol):
         A field that the file lacks is left out: no default stands in for it. Raises ValueError naming the key, for a
         variant that the transformer does not compute.
         """
-        ...
 
     def config_json(self, config: ModelConfig) -> dict[str, Any]:
         """What config.json says of a model of this shape, dtype and token ids aside."""
-        ...
 
     def stored_name(self, name: str) -> str:
         """What the checkpoint's files call a weight of `models.transformer.Transformer`."""
-        ...
