@@ -1,15 +1,10 @@
 """The block-parallel decoder: rows at different blocks and denoise steps share forwards over one paged KV cache.
 
-A row's life, under SDAR's schedule: its prompt's full blocks are prefilled; the rest of the prompt opens the first
-decoded block; each denoise forward draws every open position of the active block and the selector says which are
-revealed; a finished block's clean keys and values are written by the forward that first denoises the next block. Other
-schedules (decoding/schedules/) compute other positions and keep less. A row ends by the stop rule, or at its length
-limit. Rows enter and leave between any two forwards. When the pages run out, the row that entered last gives its own
-back and is recomputed later; a request that could never fit is refused alone.
-
-Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state of
-the rows is on the host; a forward costs one copy to the device and one back.
-The turns are in decoding/scheduler.py.
+What happens to a row is in decoding/reference.py. Rows enter and leave between any two forwards. When the pages run
+out, the row that entered last gives its own back and is recomputed later; a request that could never fit is refused
+alone. Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state
+of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) costs one copy to the device and
+one back.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ the next one becomes active.
 (tests/decoding/test_reference.py). Draws are keyed by (seed, step, uid, sample, position, forward), so that neither
 the order of the rows nor their number matters.
 
-Shapes: T positions of the canvas; K of a block; Q computed in a forward; n open positions; H hidden size.
+Shapes: T positions of the canvas; K of a block; Q computed in a forward; n open positions; H hidden size; N, M query
+and key/value heads; D head size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,23 +28,6 @@ from lightningrl.decoding.sampler import Draws, draw_open, select
 from lightningrl.models.attention import key_limits
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
-
-
-@dataclass
-class PlainCache:
-    """An `Attend` of one row: keys and values by position, written before they are attended to."""
-
-    tables: list[tuple[Tensor, Tensor]]
-    """Keys and values of each layer, (T, heads, D)."""
-    positions_Q: Tensor = field(default_factory=lambda: torch.empty(0))
-    limits_Q: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        keys_TMD, values_TMD = self.tables[layer]
-        keys_TMD[self.positions_Q], values_TMD[self.positions_Q] = k_BMQD[0].transpose(0, 1), v_BMQD[0].transpose(0, 1)
-        seen_QT = torch.arange(len(keys_TMD), device=q_BNQD.device) < self.limits_Q[:, None]
-        k_1MTD, v_1MTD = keys_TMD.transpose(0, 1)[None], values_TMD.transpose(0, 1)[None]
-        return F.scaled_dot_product_attention(q_BNQD, k_1MTD, v_1MTD, attn_mask=seen_QT, enable_gqa=True)
 
 
 @torch.no_grad()
@@ -61,16 +44,23 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     denoised = committed = block_step = 0
     pending = False
     key = row_key(policy.seed, policy.step, request.uid, request.sample)
-    shape, like = (end, config.num_key_value_heads, config.head_dim), model.lm_head.weight
-    cache = PlainCache([(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.num_hidden_layers)])
+    shape = (config.num_hidden_layers, end, config.num_key_value_heads, config.head_dim)
+    keys_LTMD, values_LTMD = model.lm_head.weight.new_zeros((2, *shape))
 
     def forward(first: int, last: int) -> Tensor:
-        """(Q, H) hidden states of the positions from `first` to before `last`."""
-        positions_Q = np.arange(first, last)
-        limits_Q = key_limits(config, positions_Q[None], np.array([end]))[0].copy()
-        cache.positions_Q, cache.limits_Q = (torch.from_numpy(a).to(device) for a in (positions_Q, limits_Q))
-        ids_Q = torch.from_numpy(tokens_T[first:last]).to(device)
-        return model.hidden(ids_Q[None], cache.positions_Q[None], cache)[0]
+        """(Q, H) hidden states of the positions from `first` to before `last`, whose keys and values it writes."""
+        positions_1Q = np.arange(first, last)[None]
+        limits_Q1 = torch.from_numpy(key_limits(config, positions_1Q, np.array([end])).T.copy()).to(device)
+        seen_QT = torch.arange(end, device=device) < limits_Q1
+
+        def attend(layer: int, q_1NQD: Tensor, k_1MQD: Tensor, v_1MQD: Tensor) -> Tensor:
+            for table_TMD, new_1MQD in ((keys_LTMD[layer], k_1MQD), (values_LTMD[layer], v_1MQD)):
+                table_TMD[first:last] = new_1MQD[0].transpose(0, 1)
+            k_1MTD, v_1MTD = keys_LTMD[layer].transpose(0, 1)[None], values_LTMD[layer].transpose(0, 1)[None]
+            return F.scaled_dot_product_attention(q_1NQD, k_1MTD, v_1MTD, attn_mask=seen_QT, enable_gqa=True)
+
+        ids_1Q, at_1Q = (torch.from_numpy(a).to(device) for a in (tokens_T[None, first:last], positions_1Q))
+        return model.hidden(ids_1Q, at_1Q, attend)[0]
 
     prefills = int(schedule.keeps_blocks and start > 0)
     if prefills:

@@ -1,7 +1,7 @@
 """What published systems count, from a trajectory's own data: the numbers of other papers beside our `tpf`.
 
-Ours are in `DecodeStats`: `tpf` and `tpf_true`. These are for comparison only, and no reward or claim is made of them.
-Tokens and steps are numerators and denominators of one response, to be pooled (ratio of sums) or averaged.
+They are for comparison only: no reward or claim is made of them. Tokens and steps are numerators and denominators of
+one response, to be pooled (ratio of sums) or averaged.
 
 - LightningRL (github.com/SJTU-DENG-Lab/LightningRL): the visible text, also what follows the stop token in its block,
   over the distinct steps of the reveal map: `visible_tokens` / `distinct_steps`, `tpf_paper`. It tokenizes the decoded

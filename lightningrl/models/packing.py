@@ -72,11 +72,10 @@ class Packed:
     positions_1Q: Tensor
     """The position of each token in its own sequence."""
     at_n: Tensor
-    """Scored positions, as indices into the forward."""
+    """Scored positions, as indices into the forward; `position_n`: in their sequences."""
     target_n: Tensor
     row_n: Tensor
     position_n: Tensor
-    """Scored positions in their sequences."""
 
 
 def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> Packed:

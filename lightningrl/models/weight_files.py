@@ -59,7 +59,7 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
                 if name in found:
                     raise CheckpointError(f"{name} is in {found[name].file.name} and in {path}, expected in one")
                 found[name] = Stored(path, name, tuple(entry.get_shape()), dtype)
-    for name, file in (index or {}).items():
+    for name, file in index.items():
         if name not in found or found[name].file.name != file:
             raise CheckpointError(f"{folder / file} lacks {name}, which {INDEX} says it has. Restore the file.")
     return found
@@ -120,11 +120,11 @@ def _remove(path: Path) -> None:
         raise files.disk_error(path, error) from error
 
 
-def _index(folder: Path) -> dict[str, str] | None:
-    """Weight name to file name; None where the folder has no index."""
+def _index(folder: Path) -> dict[str, str]:
+    """Weight name to file name; empty where the folder has no index."""
     path = folder / INDEX
     if not path.exists():
-        return None
+        return {}
     try:
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         if not names or not all(isinstance(name, str) and name == Path(name).name for name in names.values()):
@@ -134,8 +134,8 @@ def _index(folder: Path) -> dict[str, str] | None:
     return names
 
 
-def _files(folder: Path, index: dict[str, str] | None) -> list[Path]:
-    paths = [folder / name for name in sorted(set((index or {"": WHOLE}).values()))]
+def _files(folder: Path, index: dict[str, str]) -> list[Path]:
+    paths = [folder / name for name in sorted(set(index.values()) or {WHOLE})]
     for path in paths:
         if not path.is_file():
             why = f", which {INDEX} names" if index else ""
