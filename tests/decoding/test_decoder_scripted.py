@@ -14,7 +14,7 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.decoding.stops import FinishBlock, InsideBlock
+from lightningrl.decoding.stops import InsideBlock
 from lightningrl.errors import DecodeError
 from lightningrl.evaluation.records import to_record
 from lightningrl.models.transformer import Transformer
@@ -137,24 +137,6 @@ def test_stopping_inside_the_block_waits_for_what_is_left_of_the_stop_token():
     got, _ = decoded(script, 4, policy=INSIDE)
     assert (got.token_ids.tolist(), got.reveal_step.tolist()) == ([1, STOP, 2, STOP], [3, 1, 2, 1])
     assert got.response_len == 2, "the first of two stop tokens ends it"
-
-
-def test_stopping_inside_the_first_block_does_not_look_at_the_prompts_part_of_it():
-    """Slot 5 is of the prompt and holds the stop token's id; slot 6 is the response's own."""
-    got, _ = decoded([{6: (1, 0.95), 7: (2, 0.3)}, {7: (STOP, 0.95)}], [0, 1, 2, 3, 4, STOP], policy=INSIDE)
-    assert (got.token_ids.tolist(), got.stats.denoise_forwards, got.stop) == ([1, STOP], 2, "eos")
-    early, _ = decoded([{6: (STOP, 0.95), 7: (2, 0.3)}], 6, policy=INSIDE)
-    assert (early.token_ids.tolist(), early.reveal_step.tolist()) == ([STOP, MASK_ID], [1, 0])
-
-
-@pytest.mark.parametrize("prompt_len, new, length", [(1, 1, 3), (1, 3, 3), (1, 4, 7), (4, 1, 4), (5, 7, 7), (6, 7, 10)])
-def test_lengths_are_rounded_up_to_the_block_grid(prompt_len, new, length):
-    """(prompt + new) up to a multiple of 4, less the prompt: at least `new`, at most 3 more."""
-    request = Request("t/test/0", 0, np.arange(prompt_len), new)
-    for stop in (FinishBlock(), InsideBlock()):
-        got = BlockDecoder(tiny_model(3), ()).decode([request], DecodePolicy(Threshold(0.3), stop=stop))[0]
-        assert (len(got.token_ids), got.stop, got.response_len) == (length, "length", length)
-        assert got.stats.prefill_forwards == (prompt_len >= 4)
 
 
 def test_record_of_an_answer_counts_tokens_by_step_over_all_decoded_positions():

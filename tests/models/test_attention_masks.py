@@ -49,13 +49,6 @@ def test_packed_attention_is_the_doubled_mask(length, block_size, count):
     assert torch.equal(seen[swapped][:, swapped], mask) and int(mask.sum()) == count
 
 
-def test_doubled_mask_of_8_by_4_row_by_row():
-    """Written down: rows 0-3 -> {0-3}; 4-7 -> {4-7, 8-11}; 8-11 -> {8-11}; 12-15 -> {8-15}."""
-    rows = [set(row.nonzero().flatten().tolist()) for row in doubled_mask(8, 4)]
-    low, high, first, second = set(range(4)), set(range(4, 8)), set(range(8, 12)), set(range(12, 16))
-    assert rows == [low] * 4 + [high | first] * 4 + [first] * 4 + [first | second] * 4
-
-
 def test_paged_attention_sees_its_own_rows_positions_up_to_the_end_of_each_querys_block():
     """Blocks of 2, pages of 4. Row 0 holds pages 2 and 0 and computes positions 4..7; row 1 holds page 1, 0..3."""
     cache = PagedKV(1, 3, 4, 1, 8, torch.zeros(()))
@@ -66,21 +59,6 @@ def test_paged_attention_sees_its_own_rows_positions_up_to_the_end_of_each_query
     seen = attend(0, torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), values)[0, 0] > 0
     assert seen.int().tolist() == [[1] * n + [0] * (8 - n) for n in (6, 6, 8, 8, 2, 2, 4, 4)]
     torch.testing.assert_close(cache.values[0, :, 0], torch.cat([torch.eye(8)[4:], *[torch.eye(8)[:4]] * 2]))
-
-
-@pytest.mark.parametrize("pages", [[[0, 1], [2, 3]], [[3, 0], [1, 2]]])
-def test_rows_of_one_span_are_mixed_with_their_own_pages_whatever_these_are(pages):
-    """Two rows, 4 query heads over 2 key heads, against one dense attention a row."""
-    generator = torch.Generator().manual_seed(0)
-    cache = PagedKV(1, 4, 4, 2, 6, torch.zeros((), dtype=torch.float64))
-    q, k, v = (torch.randn(2, 8, heads, 6, generator=generator, dtype=torch.float64) for heads in (4, 2, 2))
-    dense = Masked(dense_block_mask(8, 2)[None, None])(0, *(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-    for start, queries in ((0, 4), (4, 2), (4, 4)):  # the last recomputes a block: same values again
-        attend = PagedAttention(cache, [block_span(pages, [start, start], queries, 2, 4)])
-        here = slice(start, start + queries)
-        flat = [x[:, here].flatten(0, 1).transpose(0, 1)[None] for x in (q, k, v)]
-        mixed = attend(0, *flat)[0].transpose(0, 1).unflatten(0, (2, queries))
-        torch.testing.assert_close(mixed, dense[:, here], rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
