@@ -13,17 +13,21 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, page_size
 from lightningrl.decoding.ledger import Ledger
-from lightningrl.decoding.page_pool import FORWARDS, Pool, spare_pages
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.errors import DecodeError
+from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan
+from lightningrl.models.static_forward import SegmentForwards, gathered, paged_kernel
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import Trajectory
 
+FORWARDS = ("spans", "gathered", "segments", "graphs")
 KERNEL_PAGE_TOKENS = 256
 """Flash attention's pages are multiples of it."""
 
@@ -57,6 +61,8 @@ class BlockDecoder:
         self.page_tokens = page_tokens or page_size(size, at_least)
         if self.page_tokens % size:
             raise DecodeError(f"page_tokens is {page_tokens}, expected a multiple of the block size {size}")
+        self.spare = int(forwards != "spans")
+        """Pages that no row holds: forwards of static shape write into one what only fills them up."""
         self.stop_ids = np.array(sorted(stop_token_ids), dtype=np.int64)
         self.ledger = Ledger()
         self._pool: Pool | None = None
@@ -124,11 +130,11 @@ class BlockDecoder:
         longest = sorted((self._pages(item.canvas.end) for item in waiting), reverse=True)[:slots]
         pages = sum(longest)
         if self.memory_bytes is not None:
-            pages = min(pages, self.memory_bytes // self.page_bytes - spare_pages(self.forwards))
+            pages = min(pages, self.memory_bytes // self.page_bytes - self.spare)
         pool, self._pool = self._pool, None
         if pool is None or pool.pages < pages or pool.longest < longest[0]:
             pool = None  # gone before its successor asks for memory
-            pool = Pool(self.model, pages, longest[0], self.page_tokens, self.forwards)
+            pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens, self.forwards)
         length, mask_id = max(item.canvas.end for item in waiting), self.model.config.mask_token_id
         rows = Rows(slots, length, size, mask_id, pages, self.page_tokens)
         return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
@@ -143,10 +149,34 @@ class BlockDecoder:
             return DecodeError(f"{asked} {end} positions, the model has {limit}: shorten the prompt or max_new_tokens")
         if prompt.min() < 0 or prompt.max() >= self.model.config.vocab_size:
             return DecodeError(f"{request.uid}: a prompt token lies outside the vocabulary")
-        needed = (self._pages(end) + spare_pages(self.forwards)) * self.page_bytes
+        needed = (self._pages(end) + self.spare) * self.page_bytes
         if self.memory_bytes is not None and needed > self.memory_bytes:
             return DecodeError(
                 f"{asked} {needed} bytes of KV cache, the budget is {self.memory_bytes}: raise the memory budget, or "
                 "shorten the prompt or max_new_tokens"
             )
         return None
+
+
+class Pool:
+    """What forwards run on, kept from one stream to the next: so many pages for rows, none with more than `longest`."""
+
+    def __init__(self, model: Transformer, pages: int, spare: int, longest: int, page_tokens: int, forwards: str):
+        config, self.model, self.pages, self.longest = model.config, model, pages, longest
+        self.cache = PagedKV(
+            config.num_hidden_layers, pages + spare, page_tokens, config.num_key_value_heads, config.head_dim,
+            model.lm_head.weight,
+        )  # fmt: skip
+        self.static = None
+        if forwards != "spans":
+            kernel = gathered if forwards == "gathered" else paged_kernel()
+            self.static = SegmentForwards(model, self.cache, longest, kernel, graphs=forwards == "graphs")
+
+    def hidden(self, spans: Sequence[PagedSpan], ids_N: np.ndarray) -> Tensor:
+        """(N, H) hidden states at the spans' positions, one span after another, from the tokens there."""
+        if self.static is not None:
+            return self.static.hidden(spans, ids_N)
+        device = self.cache.keys.device
+        positions_N = torch.from_numpy(np.concatenate([span.positions_GQ.ravel() for span in spans])).to(device)
+        attend = PagedAttention(self.cache, spans)
+        return self.model.hidden(torch.from_numpy(ids_N).to(device)[None], positions_N[None], attend)[0]

@@ -9,19 +9,22 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightningrl.decoding.ledger import Forward, Ledger, Part
-from lightningrl.decoding.page_pool import Pool
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.sampler import Draws, draw_open, select
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedSpan, key_limits
 from lightningrl.models.transformer import Transformer
+
+if TYPE_CHECKING:
+    from lightningrl.decoding.engine import Pool
 
 PREFILL_TOKENS = 16384
 """Prompt positions that may begin to enter in one forward, a longer prompt alone aside."""

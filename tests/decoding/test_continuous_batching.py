@@ -6,7 +6,7 @@ import torch
 from fixtures.decodes import CACHES, same
 from fixtures.tiny import requests_of, tiny_model
 
-from lightningrl.decoding import page_pool, scheduler
+from lightningrl.decoding import engine, scheduler
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.row_state import Rows
@@ -67,7 +67,7 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
         turns.append(len(running))
         return take_turn(scheduler)
 
-    monkeypatch.setattr(page_pool, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
+    monkeypatch.setattr(engine, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
     monkeypatch.setattr(Rows, "save", noting)
     monkeypatch.setattr(Scheduler, "_turn", checking)
     decoder = BlockDecoder(model, STOPS, rows=200, page_tokens=4)

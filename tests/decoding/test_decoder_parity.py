@@ -12,7 +12,7 @@ from fixtures.tiny import requests_of, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.decoding import page_pool
+from lightningrl.decoding import engine
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.registry import RANKINGS as REGISTERED_RANKINGS
@@ -143,7 +143,7 @@ class _KeysAndValues:
 @torch.no_grad()
 def test_cached_keys_and_values_of_finished_blocks_are_those_of_the_clean_sequence(commit, monkeypatch):
     caches, tables, leave = [], {}, Rows.leave
-    monkeypatch.setattr(page_pool, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
+    monkeypatch.setattr(engine, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
 
     def noting(rows, slot):
         tables[rows.item[slot].index] = list(rows.held[slot])
