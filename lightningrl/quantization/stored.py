@@ -18,10 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models.checkpoint import empty_model
+from lightningrl.models.checkpoint import WHOLE, empty_model, write_weights
 from lightningrl.models.config_file import read_config
 from lightningrl.models.transformer import Transformer
-from lightningrl.models.weight_files import WHOLE, write_weights
 from lightningrl.quantization.open import QUANTIZATION
 from lightningrl.quantization.uniform import BITS, QuantizedWeight, attach, pack, quantized_of, unpack
 from lightningrl.utils import files

@@ -10,7 +10,7 @@ from fixtures.official import MASK, SIZES, official_config, official_shapes, wri
 from safetensors.torch import save_file
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models import weight_files
+from lightningrl.models import checkpoint
 from lightningrl.models.checkpoint import empty_model, load_model
 from lightningrl.models.config_file import read_config
 from lightningrl.models.transformer import ModelConfig
@@ -62,7 +62,7 @@ def test_published_sizes_have_the_published_config_and_weights(tmp_path, size, p
     assert {name: tuple(t.shape) for name, t in weights.items()} == official_shapes(official_config(size))
     assert sum(t.numel() for t in weights.values()) == config.num_parameters == parameters
     assert sum(t.nbytes for t in weights.values()) == bf16_bytes
-    assert len(weight_files.into_files(weights).filename_to_tensors) == files
+    assert len(checkpoint.into_files(weights).filename_to_tensors) == files
 
 
 def test_stored_weights_stay_as_they_are_unless_a_dtype_is_asked_for(official):
@@ -104,14 +104,14 @@ class Spy:
 def test_a_checkpoint_that_does_not_fit_is_refused_unread_and_one_that_does_is_read_once_one_by_one(
     official, monkeypatch
 ):
-    (folder, weights, _), opened = official, weight_files._opened
+    (folder, weights, _), opened = official, checkpoint._opened
 
     @contextmanager
     def spied(*arguments):
         with opened(*arguments) as file:
             yield Spy(file)
 
-    monkeypatch.setattr(weight_files, "_opened", spied)
+    monkeypatch.setattr(checkpoint, "_opened", spied)
     write_official_config(folder, **(SMALL | {"intermediate_size": 25}))
     with pytest.raises(CheckpointError, match=r"has shape \(16, 24\), expected \(16, 25\) by config"):
         load_model(folder, **GIVEN)

@@ -7,8 +7,7 @@ import torch
 from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import tiny_model
 
-from lightningrl.models.checkpoint import load_model, save_model
-from lightningrl.models.weight_files import MAX_SHARD_BYTES
+from lightningrl.models.checkpoint import MAX_SHARD_BYTES, load_model, save_model
 
 
 @pytest.fixture
