@@ -37,6 +37,12 @@ class PagedKV:
     def nbytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
+    def write(self, layer: int, slots_N: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> tuple[Tensor, Tensor]:
+        """Put a forward's keys and values into their slots; returns the layer's whole tables, (S, M, D) each."""
+        self.keys[layer].index_copy_(0, slots_N, k_BMQD[0].transpose(0, 1))
+        self.values[layer].index_copy_(0, slots_N, v_BMQD[0].transpose(0, 1))
+        return self.keys[layer], self.values[layer]
+
     def clear(self, pages: Sequence[int]) -> None:
         """Zeros, after something not finite: a key that is not seen still counts, with weight 0, which NaN survives."""
         for table in (self.keys, self.values):
@@ -93,9 +99,7 @@ class PagedAttention:
             self._spans.append((span, _pages_index(span.pages_GP, device), hidden))
 
     def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        keys_SMD, values_SMD = self.cache.keys[layer], self.cache.values[layer]
-        keys_SMD.index_copy_(0, self.slots_N, k_BMQD[0].transpose(0, 1))
-        values_SMD.index_copy_(0, self.slots_N, v_BMQD[0].transpose(0, 1))
+        keys_SMD, values_SMD = self.cache.write(layer, self.slots_N, k_BMQD, v_BMQD)
         heads, head_dim = q_BNQD.shape[1], q_BNQD.shape[3]
         kv_heads = k_BMQD.shape[1]
         q_QND = q_BNQD[0].transpose(0, 1)

@@ -68,16 +68,10 @@ class SegmentAttention:
     kernel: Kernel
 
     def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        keys_SMD, values_SMD = self.cache.keys[layer], self.cache.values[layer]
-        keys_SMD.index_copy_(0, self.segments.slots_N, k_BMQD[0].transpose(0, 1))
-        values_SMD.index_copy_(0, self.segments.slots_N, v_BMQD[0].transpose(0, 1))
-        by_page = (-1, self.cache.page_tokens)
-        count = len(self.segments.used_S)
-        q_SKND = q_BNQD[0].transpose(0, 1).unflatten(0, (count, -1))
-        mixed_SKND = self.kernel(
-            q_SKND, keys_SMD.unflatten(0, by_page), values_SMD.unflatten(0, by_page),
-            self.segments.pages_SP, self.segments.used_S,
-        )  # fmt: skip
+        tables = self.cache.write(layer, self.segments.slots_N, k_BMQD, v_BMQD)
+        keys, values = (table_SMD.unflatten(0, (-1, self.cache.page_tokens)) for table_SMD in tables)
+        q_SKND = q_BNQD[0].transpose(0, 1).unflatten(0, (len(self.segments.used_S), -1))
+        mixed_SKND = self.kernel(q_SKND, keys, values, self.segments.pages_SP, self.segments.used_S)
         return mixed_SKND.flatten(0, 1).transpose(0, 1).unsqueeze(0)
 
 

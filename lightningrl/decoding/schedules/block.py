@@ -14,31 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightningrl.decoding.canvas import Canvas, Interval
+from lightningrl.decoding.canvas import Interval, Schedule
 
 
 @dataclass(frozen=True, slots=True)
-class BlockSchedule:
-    """What the three have in common."""
-
-    block_size = None
-    keeps_blocks = True
-    fills_canvas = False
-    is_exact = True
-
-    def canvas(self, prompt_len: int, max_new_tokens: int, size: int) -> Canvas:
-        """The grid starts at position 0, so the prompt's rest opens the first decoded block."""
-        return Canvas(origin=0, start=prompt_len // size * size, end=-(-(prompt_len + max_new_tokens) // size) * size)
-
-    def reach(self, start: int, end: int, size: int) -> int:
-        return start + size
-
-    def open(self, masked_BK: np.ndarray) -> np.ndarray:
-        return masked_BK
-
-
-@dataclass(frozen=True, slots=True)
-class FusedCommit(BlockSchedule):
+class FusedCommit(Schedule):
     """2K queries once a block, no forward that only commits: tokens per forward are what they say."""
 
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
@@ -47,7 +27,7 @@ class FusedCommit(BlockSchedule):
 
 
 @dataclass(frozen=True, slots=True)
-class SeparateCommit(BlockSchedule):
+class SeparateCommit(Schedule):
     """One forward a block that reveals nothing. The last block is not committed: nothing would read it."""
 
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
@@ -56,7 +36,7 @@ class SeparateCommit(BlockSchedule):
 
 
 @dataclass(frozen=True, slots=True)
-class Recompute(BlockSchedule):
+class Recompute(Schedule):
     """No cache, for comparison and tests: each forward computes the prompt and all blocks so far."""
 
     keeps_blocks = False

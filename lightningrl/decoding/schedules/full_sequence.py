@@ -11,19 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightningrl.decoding.canvas import Canvas, Interval
+from lightningrl.decoding.canvas import Canvas, Interval, Schedule
 from lightningrl.errors import DecodeError
 
 
 @dataclass(frozen=True, slots=True)
-class FullSequence:
+class FullSequence(Schedule):
     """Every masked position of the active block is open; every position of the canvas is a query."""
 
     block_size: int = 32
 
     keeps_blocks = False
     fills_canvas = True
-    is_exact = True
 
     def __post_init__(self) -> None:
         if self.block_size < 1:
@@ -34,9 +33,6 @@ class FullSequence:
 
     def reach(self, start: int, end: int, size: int) -> int:
         return end
-
-    def open(self, masked_BK: np.ndarray) -> np.ndarray:
-        return masked_BK
 
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
         return Interval(np.zeros_like(start_B), end_B, np.ones_like(pending_B))
