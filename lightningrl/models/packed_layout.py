@@ -157,16 +157,15 @@ class PackedLayout:
             return None
         return at_P, np.flatnonzero(at_P < self.num_tokens)
 
-    def tiles(self, span_tokens: int, most_pairs: int, runs: Sequence[Run] | None = None) -> Iterator[Tile]:
+    def tiles(self, span_tokens: int, most_pairs: int, runs: Sequence[Run]) -> Iterator[Tile]:
         """Cut the queries into tiles: of a run of several segments its clean positions and its copies, else those whose
         limits differ by at most `span_tokens` or one block, in order.
 
         So at most that many keys a query are computed in vain. A tile has at most `most_pairs` pairs of a query and a
-        key, its own copies' included, as long as it has more than one copy, or one clean block. runs: None: each
-        segment by itself.
+        key, its own copies' included, as long as it has more than one copy, or one clean block.
         """
         size = self.block_size
-        for run in self.runs(0, 0) if runs is None else runs:
+        for run in runs:
             stride, begin = run.clean + run.copies * size, run.start
             for is_copies, limit in enumerate(run.limits(size)):
                 if len(run.segments) == 1:

@@ -7,20 +7,17 @@ import numpy as np
 import pytest
 import torch
 from fixtures.decodes import CACHES, NAIVE, POLICY, STOPS, naive_of
-from fixtures.naive import RANKINGS, Masked, dense_block_mask
+from fixtures.naive import RANKINGS
 from fixtures.tiny import requests_of, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.decoding import engine
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.registry import RANKINGS as REGISTERED_RANKINGS
 from lightningrl.decoding.registry import SELECTORS
-from lightningrl.decoding.row_state import Rows
 from lightningrl.decoding.schedules.block import Recompute, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.models.attention import PagedKV
 from lightningrl.utils.registry import resolve
 
 SEEN = Counter()
@@ -126,43 +123,6 @@ def test_ledger_counts_the_engine_forwards_that_the_rows_add_up_to(commit):
     assert decoder.ledger.positions == sum(part.rows * part.query_tokens for part in parts) > 0
     decoder.ledger.clear()
     assert decoder.ledger.positions == 0
-
-
-class _KeysAndValues:
-    """An `Attend` under a dense mask that keeps each layer's keys and values."""
-
-    def __init__(self, length, block_size):
-        self.masked, self.kept = Masked(dense_block_mask(length, block_size)[None, None]), {}
-
-    def __call__(self, layer, q, k, v):
-        self.kept[layer] = k, v
-        return self.masked(layer, q, k, v)
-
-
-@pytest.mark.parametrize("commit", ["fused", "separate"])
-@torch.no_grad()
-def test_cached_keys_and_values_of_finished_blocks_are_those_of_the_clean_sequence(commit, monkeypatch):
-    caches, tables, leave = [], {}, Rows.leave
-    monkeypatch.setattr(engine, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
-
-    def noting(rows, slot):
-        tables[rows.item[slot].index] = list(rows.held[slot])
-        return leave(rows, slot)
-
-    monkeypatch.setattr(Rows, "leave", noting)
-    model = tiny_model(6, torch.float64)
-    policy = DecodePolicy(Threshold(0.2), 1.0, schedule=CACHES[commit])
-    found = BlockDecoder(model, (), rows=4).decode(requests_of([1, 4, 6, 9], 14), policy)
-    assert {len(np.unique(t.reveal_step)) < len(t.token_ids) for t in found} == {True}
-    for row, trajectory in enumerate(found):
-        ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
-        clean = len(ids) - 4  # the last block is never committed
-        attend = _KeysAndValues(clean, 4)
-        model.hidden(torch.from_numpy(ids[None, :clean]), torch.arange(clean)[None], attend)
-        for layer, (keys, values) in attend.kept.items():
-            for table, expected in ((caches[0].keys, keys), (caches[0].values, values)):
-                held = table[layer].unflatten(0, (-1, caches[0].page_tokens))[tables[row]].flatten(0, 1)[:clean]
-                torch.testing.assert_close(held.transpose(0, 1), expected[0], rtol=0, atol=1e-12)
 
 
 def test_mask_token_and_unusable_ids_are_never_drawn_however_likely():

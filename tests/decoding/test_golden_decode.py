@@ -116,20 +116,6 @@ def test_the_decoder_matches_all_decodes_but_those_proven_to_meet_the_quirk(mode
     assert different == QUIRK, "the quirk changes tokens in every case that meets it"
 
 
-def fused_forwards(case, official):
-    """What the official decoder's forwards become when a block is committed by the next one's first denoise forward."""
-    size, forwards, previous = case["block_size"], [], None
-    for forward in official:
-        if forward["kind"] == "denoise":
-            decoded = any(f["kind"] != "prefill" for f in forwards)
-            fused = {"kind": "fused", "q": 2 * size, "masked": forward["masked"]}
-            forwards.append(fused if previous == "store" and decoded else forward)
-        elif previous is None:
-            forwards.append(forward | {"kind": "prefill"})
-        previous = forward["kind"]
-    return forwards
-
-
 @pytest.mark.parametrize("cache", ["fused", "recompute"])
 def test_other_schedules_give_the_same_tokens_in_prefill_and_denoise_forwards_alone(cache, model, without_quirk):
     """Of a case: 1 prefill if the prompt fills a block and is kept, the official denoise forwards, no commit. All cases
@@ -147,13 +133,6 @@ def test_other_schedules_give_the_same_tokens_in_prefill_and_denoise_forwards_al
             assert (stats.denoise_forwards, stats.commit_forwards) == (len(denoise), 0)
             assert stats.prefill_forwards == (cache == "fused" and len(case["prompt"]) >= size)
             assert stats.tpf_true == stats.tpf
-
-
-def test_fused_commits_are_in_the_next_blocks_first_forward(model, without_quirk):
-    for index in range(0, 120, 7):
-        output, forwards, _ = alone(model, CASES[index], "fused")
-        expected = without_quirk[index]
-        assert (index, output, forwards) == (index, expected.output, fused_forwards(CASES[index], expected.forwards))
 
 
 def test_golden_cases_have_every_strategy_and_reveal_several_tokens_a_forward_somewhere():

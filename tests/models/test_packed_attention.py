@@ -123,7 +123,7 @@ def test_flex_attention_compiled_on_cuda_gives_the_same_values_and_gradients(nam
 def test_tiles_cover_every_query_once_and_compute_little_in_vain(name):
     layout, seen = layout_of(name), dense_mask(layout_of(name)).sum(-1).numpy()
     for span, most in ((0, 1 << 30), (64, 1 << 30), (64, 2000)):
-        tiles = list(layout.tiles(span, most))
+        tiles = list(layout.tiles(span, most, layout.runs(0, 0)))
         assert [t.start for t in tiles] == [0, *(t.stop for t in tiles)][:-1] and tiles[-1].stop == layout.num_tokens
         for tile in tiles:
             computed = tile.keys + layout.block_size * tile.copies
@@ -156,7 +156,7 @@ def test_short_segments_alike_are_two_products():
     layout = PackedLayout(1, [Segment(60 + i % 3, np.arange(30, 61)) for i in range(8)])
     tiles = list(layout.tiles(64, 1 << 17, layout.runs(128, 1 << 17)))
     assert [(t.copies, t.limit.shape) for t in tiles] == [(False, (8, 62)), (True, (8, 31))]
-    assert len(list(layout.tiles(64, 1 << 17))) == 16
+    assert len(list(layout.tiles(64, 1 << 17, layout.runs(0, 0)))) == 16
 
 
 @pytest.mark.parametrize("most", [1 << 12, 1 << 15])
@@ -170,7 +170,8 @@ def test_no_table_of_scores_passes_the_bound_or_one_key_head_of_one_copy(most, m
 
 
 def test_copies_of_one_block_are_one_product():
-    tiles = list(PackedLayout(8, [Segment(800, np.array([20] * 10 + [90] * 5))]).tiles(0, 1 << 30))
+    layout = PackedLayout(8, [Segment(800, np.array([20] * 10 + [90] * 5))])
+    tiles = list(layout.tiles(0, 1 << 30, layout.runs(0, 0)))
     assert [(t.stop - t.start, t.keys, t.seen_by_all) for t in tiles if t.copies] == [(80, 160, 160), (40, 720, 720)]
 
 
