@@ -34,12 +34,12 @@ def mixed_requests(count, new, vocab, tau, longest):
 
 def test_in_float64_a_row_decodes_the_same_alone_in_any_batch_in_any_order_and_split_over_two_processes():
     model = tiny_model(4, torch.float64)
-    requests = mixed_requests(40, 18, 23, 0.3, 14)
+    requests = mixed_requests(24, 18, 23, 0.3, 14)
     alone = [BlockDecoder(model, STOPS, rows=1).decode([r], r.policy)[0] for r in requests]
     assert len({t.stats.denoise_forwards for t in alone}) > 5 and {t.stop for t in alone} == {"eos", "length"}
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         there = pool.submit(decode_part, 4, torch.float64, STOPS, requests[1::2], 7)
-        for rows, order in [(40, range(40)), (11, range(39, -1, -1)), (3, np.random.default_rng(0).permutation(40))]:
+        for rows, order in [(24, range(24)), (7, range(23, -1, -1)), (3, np.random.default_rng(0).permutation(24))]:
             found = BlockDecoder(model, STOPS, rows=rows).decode([requests[i] for i in order], requests[0].policy)
             same(found, [alone[i] for i in order])
         here = decode_part(4, torch.float64, STOPS, requests[::2], 13)
@@ -64,9 +64,9 @@ def recorded(model, requests, rows=256):
     return recorder, BlockDecoder(model, STOPS, rows=rows).decode(requests, requests[0].policy, recorder)
 
 
-@pytest.mark.parametrize("twins, rows_of_runs", [(False, (1, 200)), (True, (3, 200))])
+@pytest.mark.parametrize("twins, rows_of_runs", [(False, (1, 120)), (True, (3, 120))])
 def test_in_float32_rows_part_only_at_near_ties_and_the_rate_is_printed(twins, rows_of_runs, capsys):
-    requests, model, kinds = mixed_requests(200, 9, 119, 0.2, 30), float32_model(twins), []
+    requests, model, kinds = mixed_requests(120, 9, 119, 0.2, 30), float32_model(twins), []
     (one, found), (other, others) = (recorded(model, requests, rows) for rows in rows_of_runs)
     for index, (request, a, b) in enumerate(zip(requests, found, others, strict=True)):
         forward = parted(one, other, index, max(a.stats.denoise_forwards, b.stats.denoise_forwards))
@@ -75,9 +75,9 @@ def test_in_float32_rows_part_only_at_near_ties_and_the_rate_is_printed(twins, r
             kinds.append(reason(model, one, index, request, forward, other))
     with capsys.disabled():
         told = {kind: kinds.count(kind) for kind in set(kinds)}
-        print(f"\nfloat32, {'near-ties' if twins else 'ordinary weights'}: {len(kinds)} of 200 requests part {told}")
+        print(f"\nfloat32, {'near-ties' if twins else 'ordinary weights'}: {len(kinds)} of 120 requests part {told}")
     assert None not in kinds
-    assert len(kinds) > 10 if twins else len(kinds) < 10, "with near-ties there must be something to explain"
+    assert len(kinds) > 3 if twins else len(kinds) < 6, "with near-ties there must be something to explain"
 
 
 def test_a_difference_that_is_more_than_rounding_is_not_explained_away():

@@ -60,7 +60,7 @@ def drawn_requests(data, lengths, new, **more):
     return [dataclasses.replace(request, policy=policy) for request, policy in zip(requests, policies, strict=True)]
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=70, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(data):
     heads, kv = data.draw(st.sampled_from([(1, 1), (2, 1), (4, 2), (3, 3)]), "heads")
@@ -83,7 +83,7 @@ def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(
         check_against_naive(model, request, set(stops), got)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_decoder_equals_the_naive_decoder_when_the_pages_run_out_and_rows_are_taken_up_again(data):
     """Counts of forwards too: what a row costs does not depend on its neighbours."""
@@ -102,7 +102,7 @@ def test_decoder_equals_the_naive_decoder_when_the_pages_run_out_and_rows_are_ta
 def test_the_random_decodes_met_preemptions_both_stops_and_tails_that_were_never_revealed():
     """Says nothing unless the two tests above have run."""
     if SEEN["length"] and SEEN["preemptions"]:
-        assert SEEN["preemptions"] > 20 and SEEN["cut short"] > 5 and SEEN["eos"] > 20 and SEEN["length"] > 40, SEEN
+        assert SEEN["preemptions"] > 12 and SEEN["cut short"] > 5 and SEEN["eos"] > 20 and SEEN["length"] > 40, SEEN
 
 
 @pytest.mark.parametrize("commit", ["fused", "separate"])
