@@ -33,16 +33,19 @@ MOST_TOP_K = 2**31
 class Ranking(Protocol):
     def score(self, drawn: OpenPositions) -> Tensor:
         """(B, K) a number for each open position, higher is sooner."""
+        ...
 
 
 class Selector(Protocol):
     def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool, a subset of candidates.open_BK, not empty where that is not."""
+        ...
 
 
 class StopRule(Protocol):
     def ended(self, stop_BK: np.ndarray, masked_BK: np.ndarray) -> np.ndarray:
         """(B,) bool, asked after each forward of the active block: see decoding/stops.py."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ class Decoder(Protocol):
 
     def decode(self, requests: Sequence[Request], policy: DecodePolicy) -> list[Trajectory]:
         """One trajectory a request, in the order of the requests. Raises the first request's error, if one has any."""
+        ...
 
     def stream(self, requests: Sequence[Request], policy: DecodePolicy) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known, in no particular order."""
+        ...

@@ -9,8 +9,8 @@ the next one becomes active.
 (tests/decoding/test_reference.py). Draws are keyed by (seed, step, uid, sample, position, forward), so that neither
 the order of the rows nor their number matters.
 
-Shapes: T positions of the canvas; K of a block; Q computed in a forward; n open positions; H hidden size; N, M query
-and key/value heads; D head size.
+Shapes: B rows, 1 here; T positions of the canvas; K of a block; Q computed in a forward; n open positions; H hidden
+size; N, M query and key/value heads; D head size.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         limits_Q1 = torch.from_numpy(key_limits(config, positions_1Q, np.array([end])).T.copy()).to(device)
         seen_QT = torch.arange(end, device=device) < limits_Q1
 
-        def attend(layer: int, q_1NQD: Tensor, k_1MQD: Tensor, v_1MQD: Tensor) -> Tensor:
-            for table_TMD, new_1MQD in ((keys_LTMD[layer], k_1MQD), (values_LTMD[layer], v_1MQD)):
-                table_TMD[first:last] = new_1MQD[0].transpose(0, 1)
+        def attend(layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
+            for table_TMD, new_BMQD in ((keys_LTMD[layer], k_BMQD), (values_LTMD[layer], v_BMQD)):
+                table_TMD[first:last] = new_BMQD[0].transpose(0, 1)
             k_1MTD, v_1MTD = keys_LTMD[layer].transpose(0, 1)[None], values_LTMD[layer].transpose(0, 1)[None]
-            return F.scaled_dot_product_attention(q_1NQD, k_1MTD, v_1MTD, attn_mask=seen_QT, enable_gqa=True)
+            return F.scaled_dot_product_attention(q_BNQD, k_1MTD, v_1MTD, attn_mask=seen_QT, enable_gqa=True)
 
         ids_1Q, at_1Q = (torch.from_numpy(a).to(device) for a in (tokens_T[None, first:last], positions_1Q))
         return model.hidden(ids_1Q, at_1Q, attend)[0]

@@ -147,9 +147,9 @@ class SegmentForwards:
     def _set_up(self, count: int) -> tuple[Segments, Callable[[], Tensor]]:
         """Buffers for so many segments, and their forward, which gives (N, H)."""
         positions, device = count * self.model.config.block_size, self.cache.keys.device
-        by_position = torch.zeros((3, positions), dtype=torch.int64, device=device)
+        ids_N, positions_N, slots_N = torch.zeros((3, positions), dtype=torch.int64, device=device)
         pages_SP = torch.zeros((count, self.pages), dtype=torch.int32, device=device)
-        static = Segments(*by_position, pages_SP, torch.zeros_like(pages_SP[:, 0]))
+        static = Segments(ids_N, positions_N, slots_N, pages_SP, torch.zeros_like(pages_SP[:, 0]))
         self._fill_up(static, 0)
         attend = SegmentAttention(self.cache, static, self.kernel)
 

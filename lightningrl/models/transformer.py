@@ -69,6 +69,7 @@ class Attend(Protocol):
 
     def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
         """Returns (B, N, Q, D)."""
+        ...
 
 
 class Attention(nn.Module):

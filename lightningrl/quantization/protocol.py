@@ -43,6 +43,7 @@ class Quantizer(Protocol):
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
         """Returns the model, changed in place: each layer that is quantised has `quantized` (`quantization.uniform`)
         beside weights that equal its values. Raises ConfigError for a model that the options do not fit."""
+        ...
 
 
 def make_quantizer(reference: str, options: Mapping[str, Any]) -> Quantizer:
