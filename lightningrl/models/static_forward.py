@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,22 +56,6 @@ class Segments(NamedTuple):
             torch.from_numpy(np.concatenate(lines)),
             torch.from_numpy(np.concatenate(used).astype(np.int32)),
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SegmentAttention:
-    """An `Attend`: writes the forward's keys and values, then one kernel over all segments."""
-
-    cache: PagedKV
-    segments: Segments
-    kernel: Kernel
-
-    def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        tables = self.cache.write(layer, self.segments.slots_N, k_BMQD, v_BMQD)
-        keys, values = (table_SMD.unflatten(0, (-1, self.cache.page_tokens)) for table_SMD in tables)
-        q_SKND = q_BNQD[0].transpose(0, 1).unflatten(0, (len(self.segments.used_S), -1))
-        mixed_SKND = self.kernel(q_SKND, keys, values, self.segments.pages_SP, self.segments.used_S)
-        return mixed_SKND.flatten(0, 1).transpose(0, 1).unsqueeze(0)
 
 
 def gathered(q_SKND: Tensor, keys: Tensor, values: Tensor, pages_SP: Tensor, used_S: Tensor) -> Tensor:
@@ -151,7 +134,13 @@ class SegmentForwards:
         pages_SP = torch.zeros((count, self.pages), dtype=torch.int32, device=device)
         static = Segments(ids_N, positions_N, slots_N, pages_SP, torch.zeros_like(pages_SP[:, 0]))
         self._fill_up(static, 0)
-        attend = SegmentAttention(self.cache, static, self.kernel)
+
+        def attend(layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
+            tables = self.cache.write(layer, static.slots_N, k_BMQD, v_BMQD)
+            keys, values = (table_SMD.unflatten(0, (-1, self.cache.page_tokens)) for table_SMD in tables)
+            q_SKND = q_BNQD[0].transpose(0, 1).unflatten(0, (count, -1))
+            mixed_SKND = self.kernel(q_SKND, keys, values, static.pages_SP, static.used_S)
+            return mixed_SKND.flatten(0, 1).transpose(0, 1).unsqueeze(0)
 
         def run() -> Tensor:
             return self.model.hidden(static.ids_N[None], static.positions_N[None], attend)[0]
