@@ -38,11 +38,7 @@ class Task:
 
 
 def answer(
-    decoder: Decoder,
-    tokenizer: Any,
-    task: Task,
-    asked: Sequence[tuple[Example, int]],
-    policy: DecodePolicy,
+    decoder: Decoder, tokenizer: Any, task: Task, asked: Sequence[tuple[Example, int]], policy: DecodePolicy
 ) -> list[Answer]:
     """One judged response to each (example, sample number), in order; equal pairs would get equal draws."""
     trajectories = decoder.decode(requests_of(tokenizer, task, asked), policy)

@@ -39,11 +39,8 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(texts: Iterable[str], out_dir: Path) -> None:
-    """Write the tokenizer of these texts to `out_dir`; the same set of texts gives the same bytes.
-
-    `texts` are all message contents and solutions. Files: tokenizer.json,
-    tokenizer_config.json (with the chat template), special_tokens_map.json.
-    """
+    """Write the tokenizer of these texts (all message contents and solutions) to `out_dir`; the same set of texts gives
+    the same bytes. The chat template is in tokenizer_config.json."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     split = pre_tokenizers.Split(Regex(PIECE_PATTERN), behavior="isolated")
@@ -82,7 +79,8 @@ def load_tokenizer(path: Path) -> Any:
                 "with its tokenizer."
             )
         for file in found:
-            _require_json(file)
+            if file.suffix == ".json":
+                _require_json(file)
     from transformers import AutoTokenizer, logging
 
     loud = logging.get_verbosity()
@@ -109,8 +107,6 @@ def load_tokenizer(path: Path) -> Any:
 
 
 def _require_json(file: Path) -> None:
-    if file.suffix != ".json":
-        return
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(value, dict) or (file.name == "tokenizer.json" and "model" not in value):
@@ -176,11 +172,9 @@ TOKENIZER_FILES = (
 def stop_token_ids(tokenizer: Any, folder: Path | None = None) -> list[int]:
     """What ends a response: the end token, the pad, and what generation_config.json of the checkpoint's folder says.
 
-    The official tokenizers name only the pad; their generation_config.json has the end of a turn too.
-    Raises CheckpointError when that file is damaged.
-
-    Models of blocks are trained to fill the last block with pads. Were a pad no end, one that pads without an end token
-    would be paid for whole blocks of it, each revealed in one forward.
+    The official tokenizers name only the pad; their generation_config.json has the end of a turn too. The pad ends it
+    because models of blocks are trained to fill the last block with pads: one that pads without an end token would be
+    paid for whole blocks of it, each revealed in one forward. Raises CheckpointError when that file is damaged.
     """
     found = {int(token) for token in (tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None}
     path = folder / "generation_config.json" if folder else None

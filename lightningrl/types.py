@@ -19,11 +19,7 @@ Stop = Literal["eos", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One problem of a benchmark.
-
-    >>> Example("gsm-mini/test/00017", ({"role": "user", "content": "Ann has 3 pens ..."},), {"answer": "5"}).split
-    'test'
-    """
+    """One problem of a benchmark."""
 
     uid: str
     """`<benchmark>/<split>/<number>`, unique and stable: the key of caches, records and random draws."""
@@ -76,13 +72,7 @@ class DecodeStats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory:
-    """One response as it really happened: token ids and the forward that revealed each.
-
-    >>> t = Trajectory("b/train/0", 0, np.array([1, 2]), np.array([5, 6, 9, 7, 7, 7]), 3,
-    ...     np.array([1, 1, 2, 3, 3, 3]), np.zeros(6), 4, 1.0, "eos", 0, DecodeStats(3, 6, 3, 0, 0))
-    >>> t.response_ids.tolist(), t.stats.tpf
-    ([5, 6, 9], 1.0)
-    """
+    """One response as it really happened: token ids and the forward that revealed each."""
 
     uid: str
     """The Example's uid."""
@@ -147,11 +137,7 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judge's finding. `value` is never read as correctness: `correct` is its own field.
-
-    >>> Verdict(correct=True, value=1.0, status="ok").correct
-    True
-    """
+    """A judge's finding. `value` is never read as correctness: `correct` is its own field."""
 
     correct: bool
     """Whether the answer is right (code: every hidden test passed)."""
@@ -171,12 +157,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class EvalRecord:
-    """One JSON line for each (policy, benchmark, decoding, example, sample).
-
-    >>> EvalRecord.from_json(EvalRecord("base", "b/test/0", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", 5, 6, 4, 0, 1,
-    ...     "eos", [2, 1, 1, 1]).to_json()).tokens_by_step
-    [2, 1, 1, 1]
-    """
+    """One JSON line for each (policy, benchmark, decoding, example, sample)."""
 
     policy: str
     uid: str

@@ -21,11 +21,12 @@ REGISTRIES = {
     "schedule": "lightningrl.decoding.registry:SCHEDULES",
     "stop": "lightningrl.decoding.registry:STOPS",
     "algorithm": "lightningrl.rl.registry:ALGORITHMS",
+    "family": "lightningrl.models.families.registry:FAMILIES",
     "quantizer": "lightningrl.quantization.registry:QUANTIZERS",
     "table": "lightningrl.report.registry:TABLES",
     "figure": "lightningrl.report.registry:FIGURES",
 }
-"""The registry of each kind of part that a config chooses by name."""
+"""The registry of each kind of part that a config, or a checkpoint (its family), chooses by name."""
 DECODER = ("selector", "ranking", "schedule", "stop")
 """The pieces of a decoder: each is a registry above and a key of the config's `decoding`."""
 PLUGGED = (*REGISTRIES, "stage")

@@ -1,15 +1,10 @@
 """The block-parallel decoder: rows at different blocks and denoise steps share forwards over one paged KV cache.
 
-A row's life, under SDAR's schedule: its prompt's full blocks are prefilled; the rest of the prompt opens the first
-decoded block; each denoise forward draws every open position of the active block and the selector says which are
-revealed; a finished block's clean keys and values are written by the forward that first denoises the next block. Other
-schedules (decoding/schedules/) compute other positions and keep less. A row ends by the stop rule, or at its length
-limit. Rows enter and leave between any two forwards. When the pages run out, the row that entered last gives its own
-back and is recomputed later; a request that could never fit is refused alone.
-
-Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state of
-the rows is on the host; a forward costs one copy to the device and one back.
-The turns are in decoding/scheduler.py.
+What happens to a row is in decoding/reference.py. Rows enter and leave between any two forwards. When the pages run
+out, the row that entered last gives its own back and is recomputed later; a request that could never fit is refused
+alone. Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state
+of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) costs one copy to the device and
+one back.
 """
 
 from __future__ import annotations
@@ -18,17 +13,21 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, page_size
 from lightningrl.decoding.ledger import Ledger
-from lightningrl.decoding.page_pool import FORWARDS, Pool, spare_pages
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
-from lightningrl.decoding.row_state import PagePool, QueuedRequest, Rows
+from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.errors import DecodeError
+from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan
+from lightningrl.models.static_forward import SegmentForwards, gathered, paged_kernel
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import Trajectory
 
-SMALLEST_PAGE_TOKENS = 16
+FORWARDS = ("spans", "gathered", "segments", "graphs")
 KERNEL_PAGE_TOKENS = 256
 """Flash attention's pages are multiples of it."""
 
@@ -52,17 +51,18 @@ class BlockDecoder:
         page_tokens: int | None = None,
         forwards: str = "spans",
     ):
-        size = model.config.block_size
-        if forwards != "spans" and model.config.attention != "block_causal":
-            raise DecodeError(f"forwards is {forwards!r}, but {model.config.attention} attention has 'spans' only")
-        self.model, self.rows, self.memory_bytes = model, rows, memory_bytes
-        smallest = KERNEL_PAGE_TOKENS if forwards in ("segments", "graphs") else SMALLEST_PAGE_TOKENS
-        self.page_tokens = page_tokens or size * -(-smallest // size)
-        if self.page_tokens % size:
-            raise DecodeError(f"page_tokens is {page_tokens}, expected a multiple of the block size {size}")
         if forwards not in FORWARDS:
             raise DecodeError(f"forwards is {forwards!r}, expected one of {', '.join(FORWARDS)}")
-        self.forwards = forwards
+        if forwards != "spans" and model.config.attention != "block_causal":
+            raise DecodeError(f"forwards is {forwards!r}, but {model.config.attention} attention has 'spans' only")
+        self.model, self.rows, self.memory_bytes, self.forwards = model, rows, memory_bytes, forwards
+        size = model.config.block_size
+        at_least = KERNEL_PAGE_TOKENS if forwards in ("segments", "graphs") else SMALLEST_PAGE_TOKENS
+        self.page_tokens = page_tokens or page_size(size, at_least)
+        if self.page_tokens % size:
+            raise DecodeError(f"page_tokens is {page_tokens}, expected a multiple of the block size {size}")
+        self.spare = int(forwards != "spans")
+        """Pages that no row holds: forwards of static shape write into one what only fills them up."""
         self.stop_ids = np.array(sorted(stop_token_ids), dtype=np.int64)
         self.ledger = Ledger()
         self._pool: Pool | None = None
@@ -106,7 +106,7 @@ class BlockDecoder:
             yield from run.outcomes()
         finally:
             # A stream may be left before its end: what its rows have written is not known to be finite.
-            run.cache.clear([page for held in run.rows.held for page in held])
+            run.pool.cache.clear([page for held in run.rows.held for page in held])
             self._pool = run.pool
 
     def _check(self, policies: Sequence[DecodePolicy]) -> int:
@@ -124,27 +124,23 @@ class BlockDecoder:
         return sizes.pop()
 
     def _run(self, waiting: deque[QueuedRequest], size: int, observer: Observer | None) -> Scheduler:
-        """A run over at most `rows` slots, and as many pages as the longest requests could hold together."""
-        config, slots = self.model.config, min(self.rows, len(waiting))
-        longest = sorted((-(-item.end // self.page_tokens) for item in waiting), reverse=True)[:slots]
-        pages = sum(longest) if self.memory_bytes is None else min(sum(longest), self._budget_pages)
-        length = max(item.end for item in waiting)
-        rows = Rows(slots, length, size, config.mask_token_id, PagePool(pages), self.page_tokens)
-        pool = self._take_pool(pages, longest[0])
+        """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
+        last stream's pool, if nobody has it and it is large enough."""
+        slots = min(self.rows, len(waiting))
+        longest = sorted((self._pages(item.canvas.end) for item in waiting), reverse=True)[:slots]
+        pages = sum(longest)
+        if self.memory_bytes is not None:
+            pages = min(pages, self.memory_bytes // self.page_bytes - self.spare)
+        pool, self._pool = self._pool, None
+        if pool is None or pool.pages < pages or pool.longest < longest[0]:
+            pool = None  # gone before its successor asks for memory
+            pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens, self.forwards)
+        length, mask_id = max(item.canvas.end for item in waiting), self.model.config.mask_token_id
+        rows = Rows(slots, length, size, mask_id, pages, self.page_tokens)
         return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
 
-    @property
-    def _budget_pages(self) -> int:
-        assert self.memory_bytes is not None
-        return self.memory_bytes // self.page_bytes - spare_pages(self.forwards)
-
-    def _take_pool(self, pages: int, longest: int) -> Pool:
-        """The last stream's pool, if nobody has it and it is large enough, else a new one."""
-        pool, self._pool = self._pool, None
-        if pool is None or pool.pages < pages or pool.longest < longest:
-            pool = None  # gone before its successor asks for memory
-            pool = Pool(self.model, pages, longest, self.page_tokens, self.forwards)
-        return pool
+    def _pages(self, positions: int) -> int:
+        return -(-positions // self.page_tokens)
 
     def _refusal(self, request: Request, end: int) -> DecodeError | None:
         limit, prompt = self.model.config.max_position_embeddings, request.prompt_ids
@@ -153,10 +149,34 @@ class BlockDecoder:
             return DecodeError(f"{asked} {end} positions, the model has {limit}: shorten the prompt or max_new_tokens")
         if prompt.min() < 0 or prompt.max() >= self.model.config.vocab_size:
             return DecodeError(f"{request.uid}: a prompt token lies outside the vocabulary")
-        needed = (-(-end // self.page_tokens) + spare_pages(self.forwards)) * self.page_bytes
+        needed = (self._pages(end) + self.spare) * self.page_bytes
         if self.memory_bytes is not None and needed > self.memory_bytes:
             return DecodeError(
                 f"{asked} {needed} bytes of KV cache, the budget is {self.memory_bytes}: raise the memory budget, or "
                 "shorten the prompt or max_new_tokens"
             )
         return None
+
+
+class Pool:
+    """What forwards run on, kept from one stream to the next: so many pages for rows, none with more than `longest`."""
+
+    def __init__(self, model: Transformer, pages: int, spare: int, longest: int, page_tokens: int, forwards: str):
+        config, self.model, self.pages, self.longest = model.config, model, pages, longest
+        self.cache = PagedKV(
+            config.num_hidden_layers, pages + spare, page_tokens, config.num_key_value_heads, config.head_dim,
+            model.lm_head.weight,
+        )  # fmt: skip
+        self.static = None
+        if forwards != "spans":
+            kernel = gathered if forwards == "gathered" else paged_kernel()
+            self.static = SegmentForwards(model, self.cache, longest, kernel, graphs=forwards == "graphs")
+
+    def hidden(self, spans: Sequence[PagedSpan], ids_N: np.ndarray) -> Tensor:
+        """(N, H) hidden states at the spans' positions, one span after another, from the tokens there."""
+        if self.static is not None:
+            return self.static.hidden(spans, ids_N)
+        device = self.cache.keys.device
+        positions_N = torch.from_numpy(np.concatenate([span.positions_GQ.ravel() for span in spans])).to(device)
+        attend = PagedAttention(self.cache, spans)
+        return self.model.hidden(torch.from_numpy(ids_N).to(device)[None], positions_N[None], attend)[0]

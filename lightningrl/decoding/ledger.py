@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of one forward that did the same over equally many positions.
-
-    >>> Part("denoise", rows=4, query_tokens=8, kv_tokens=40, revealed=5).positions
-    32
-    """
+    """Rows of one forward that did the same over equally many positions."""
 
     kind: str
     """`prefill`, `denoise`, `fused` (commit and denoise), `commit`."""

@@ -31,6 +31,10 @@ class Proposals(OpenPositions):
     step_B: Tensor
     """int64: how many denoise forwards the active block has had before this one."""
 
+    def best(self, count_B: Tensor) -> Tensor:
+        """(B, K) bool: the highest ranked open positions, so many of each row."""
+        return (places(self.score_BK, self.open_BK) < count_B[:, None]) & self.open_BK
+
 
 def places(key_BK: Tensor, open_BK: Tensor) -> Tensor:
     """(B, K) int64: each open position's place, 0 first, in falling order of `key`; of equals the left-most first.

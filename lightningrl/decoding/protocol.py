@@ -3,6 +3,7 @@
 A decode is a loop of forwards. Four pieces say what each does, a ledger what was done:
 
 `Schedule`  which positions a forward computes, which of them may be revealed now, and what is kept for later forwards
+            (decoding/canvas.py)
 `Ranking`   a number for each open position
 `Selector`  which are revealed
 `StopRule`  when a stop token ends the response
@@ -17,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from lightningrl.decoding.canvas import Canvas, Interval
+from lightningrl.decoding.canvas import Schedule
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.rankings import Confidence
 from lightningrl.decoding.schedules.block import FusedCommit
@@ -27,54 +28,6 @@ from lightningrl.types import Trajectory
 
 MOST_TOP_K = 2**31
 """More than any vocabulary has; what is larger is a mistake, and no machine number."""
-
-
-class Schedule(Protocol):
-    """How a response is walked: over a grid of blocks, one of which is active at a time.
-
-    How far a position sees is the model's own (`models.attention.key_limits`); a forward's positions see what it
-    computes and what earlier forwards have left in the cache.
-    """
-
-    @property
-    def block_size(self) -> int | None:
-        """K, positions of a block; None: the model's."""
-        ...
-
-    @property
-    def keeps_blocks(self) -> bool:
-        """Whether later forwards read the keys and values of finished blocks. Those of the prompt are then written when
-        a row enters; a decoded block is pending when it is finished, until a forward has computed it clean."""
-        ...
-
-    @property
-    def fills_canvas(self) -> bool:
-        """Whether every position of the canvas, later masks too, has keys and values when it is attended to: what a
-        model with full attention needs."""
-        ...
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether all that is kept equals what a forward without a cache would compute, so that the likelihood of a
-        trajectory is that of its states."""
-        ...
-
-    def canvas(self, prompt_len: int, max_new_tokens: int, size: int) -> Canvas:
-        """The positions of a response of at least `max_new_tokens`, in blocks of `size`."""
-        ...
-
-    def reach(self, start: int, end: int, size: int) -> int:
-        """How many positions must have pages while the block that begins at `start` is active."""
-        ...
-
-    def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
-        """What the next forward of each row computes. start_B: the active block's first position; pending_B: the block
-        before it is finished and not yet computed clean; end_B: the canvas' end; size: K."""
-        ...
-
-    def open(self, masked_BK: np.ndarray) -> np.ndarray:
-        """(B, K) bool, of the active block: a subset of masked_BK, not empty where masked_BK is not."""
-        ...
 
 
 class Ranking(Protocol):
@@ -124,11 +77,7 @@ class DecodePolicy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One response to decode.
-
-    >>> Request("gsm-mini/test/00017", 0, np.array([5, 6, 7]), 64).max_new_tokens
-    64
-    """
+    """One response to decode."""
 
     uid: str
     sample: int

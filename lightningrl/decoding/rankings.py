@@ -1,4 +1,4 @@
-"""Rankings: a number for each open position, by which selectors order them. Higher is sooner.
+"""Rankings: a number for each open position, (B, K), by which selectors order them. Higher is sooner.
 
 Shapes: B rows; K positions of a block.
 """
@@ -18,7 +18,6 @@ class Confidence:
     """SDAR's ranking: the probability of the drawn token at the decoding temperature, before any top-k or top-p."""
 
     def score(self, drawn: OpenPositions) -> Tensor:
-        """(B, K), within 0..1."""
         return drawn.confidence_BK
 
 
@@ -27,16 +26,14 @@ class NegEntropy:
     """Minus the entropy of the whole distribution, in nats: `Threshold(-0.5)` reveals what has less than 0.5 nats."""
 
     def score(self, drawn: OpenPositions) -> Tensor:
-        """(B, K), at most 0."""
         return -drawn.entropy_BK
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """From left to right; with `Quota` this is SDAR's `sequential` strategy."""
+    """From left to right (0, -1, -2, ...); with `Quota` this is SDAR's `sequential` strategy."""
 
     def score(self, drawn: OpenPositions) -> Tensor:
-        """(B, K): 0, -1, -2, ... from the left of the block."""
         confidence_BK = drawn.confidence_BK
         places_K = torch.arange(confidence_BK.shape[-1], device=confidence_BK.device, dtype=confidence_BK.dtype)
         return (-places_K).expand_as(confidence_BK)

@@ -9,13 +9,13 @@ the next one becomes active.
 (tests/decoding/test_reference.py). Draws are keyed by (seed, step, uid, sample, position, forward), so that neither
 the order of the rows nor their number matters.
 
-Shapes: T positions of the canvas; K of a block; Q computed in a forward; n open positions; H hidden size.
+Shapes: B rows, 1 here; T positions of the canvas; K of a block; Q computed in a forward; n open positions; H hidden
+size; N, M query and key/value heads; D head size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,23 +28,6 @@ from lightningrl.decoding.sampler import Draws, draw_open, select
 from lightningrl.models.attention import key_limits
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
-
-
-@dataclass
-class PlainCache:
-    """An `Attend` of one row: keys and values by position, written before they are attended to."""
-
-    tables: list[tuple[Tensor, Tensor]]
-    """Keys and values of each layer, (T, heads, D)."""
-    positions_Q: Tensor = field(default_factory=lambda: torch.empty(0))
-    limits_Q: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        keys_TMD, values_TMD = self.tables[layer]
-        keys_TMD[self.positions_Q], values_TMD[self.positions_Q] = k_BMQD[0].transpose(0, 1), v_BMQD[0].transpose(0, 1)
-        seen_QT = torch.arange(len(keys_TMD), device=q_BNQD.device) < self.limits_Q[:, None]
-        k_1MTD, v_1MTD = keys_TMD.transpose(0, 1)[None], values_TMD.transpose(0, 1)[None]
-        return F.scaled_dot_product_attention(q_BNQD, k_1MTD, v_1MTD, attn_mask=seen_QT, enable_gqa=True)
 
 
 @torch.no_grad()
@@ -60,19 +43,24 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     reveal_T, logp_T, entropy_T = np.zeros(end, dtype=np.int64), np.zeros(end, np.float32), np.zeros(end, np.float32)
     denoised = committed = block_step = 0
     pending = False
-    shape = (end, config.num_key_value_heads, config.head_dim)
-    like = model.lm_head.weight
-    cache = PlainCache([(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.num_hidden_layers)])
+    key = row_key(policy.seed, policy.step, request.uid, request.sample)
+    shape = (config.num_hidden_layers, end, config.num_key_value_heads, config.head_dim)
+    keys_LTMD, values_LTMD = model.lm_head.weight.new_zeros((2, *shape))
 
     def forward(first: int, last: int) -> Tensor:
-        """(Q, H) hidden states of the positions from `first` to before `last`."""
+        """(Q, H) hidden states of the positions from `first` to before `last`, whose keys and values it writes."""
         positions_1Q = np.arange(first, last)[None]
-        limits_1Q = key_limits(config, positions_1Q, np.array([end]))
-        cache.positions_Q, cache.limits_Q = (
-            torch.from_numpy(a[0].copy()).to(device) for a in (positions_1Q, limits_1Q)
-        )
-        ids_Q = torch.from_numpy(tokens_T[first:last]).to(device)
-        return model.hidden(ids_Q[None], cache.positions_Q[None], cache)[0]
+        limits_Q1 = torch.from_numpy(key_limits(config, positions_1Q, np.array([end])).T.copy()).to(device)
+        seen_QT = torch.arange(end, device=device) < limits_Q1
+
+        def attend(layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
+            for table_TMD, new_BMQD in ((keys_LTMD[layer], k_BMQD), (values_LTMD[layer], v_BMQD)):
+                table_TMD[first:last] = new_BMQD[0].transpose(0, 1)
+            k_1MTD, v_1MTD = keys_LTMD[layer].transpose(0, 1)[None], values_LTMD[layer].transpose(0, 1)[None]
+            return F.scaled_dot_product_attention(q_BNQD, k_1MTD, v_1MTD, attn_mask=seen_QT, enable_gqa=True)
+
+        ids_1Q, at_1Q = (torch.from_numpy(a).to(device) for a in (tokens_T[None, first:last], positions_1Q))
+        return model.hidden(ids_1Q, at_1Q, attend)[0]
 
     prefills = int(schedule.keeps_blocks and start > 0)
     if prefills:
@@ -88,13 +76,10 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         block = slice(start, start + size)
         open_1K = schedule.open(masked_T[block][None])
         position_n = start + np.flatnonzero(open_1K[0])
-        key = row_key(policy.seed, policy.step, request.uid, request.sample)
-        everywhere = [(policy, np.ones(len(position_n), dtype=bool))]
-        draws = Draws(
-            hidden_QH[torch.from_numpy(position_n - first).to(device)], np.full(len(position_n), key), position_n,
-            np.full(len(position_n), denoised), everywhere,
-        )  # fmt: skip
-        drawn = draw_open(model, draws)
+        how = (policy.temperature, policy.top_k, policy.top_p)
+        key_n, forward_n, *how_n = (np.full(len(position_n), value) for value in (key, denoised, *how))
+        hidden_nH = hidden_QH[torch.from_numpy(position_n - first).to(device)]
+        drawn = draw_open(model, Draws(hidden_nH, key_n, position_n, forward_n, *how_n))
         chosen_n = select(drawn, open_1K, np.array([block_step]), [(policy, np.array([0]))])
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         here = position_n[chosen_n]

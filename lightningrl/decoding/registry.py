@@ -2,7 +2,7 @@
 
 A selector is called with the swept parameter (`evaluation.thresholds`, a run's `threshold`) and
 `decoding.selector_options`, a schedule with `decoding.schedule_options`, the others without arguments. What each must
-have is in decoding/protocol.py.
+have is in decoding/protocol.py, what a schedule may change in decoding/canvas.py.
 """
 
 SELECTORS = {

@@ -10,6 +10,9 @@ import hashlib
 
 from torch import Tensor
 
+_GOLDEN, _FIRST, _SECOND = (value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+"""SplitMix64's constants, as signed numbers."""
+
 
 def row_key(seed: int, step: int, uid: str, sample: int) -> int:
     """Signed 64-bit key of one response."""
@@ -21,15 +24,6 @@ def uniform(key_n: Tensor, position_n: Tensor, forward_n: Tensor) -> Tensor:
     """One float64 in [0, 1) for each (key, position, forward); int64 arguments of one shape."""
     mixed_n = _mix(_mix(key_n + position_n * _GOLDEN) + forward_n * _GOLDEN)
     return _shift(mixed_n, 11).double() * 2.0**-53
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-_GOLDEN = _signed(0x9E3779B97F4A7C15)
-_FIRST = _signed(0xBF58476D1CE4E5B9)
-_SECOND = _signed(0x94D049BB133111EB)
 
 
 def _shift(value: Tensor, bits: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.rng import uniform
-from lightningrl.models.head import entropy_nats
+from lightningrl.models.head import entropy
 from lightningrl.models.transformer import Transformer
 
 CHUNK_LOGITS = 1 << 25
@@ -26,21 +26,15 @@ CHUNK_LOGITS = 1 << 25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """The n open positions at which tokens are to be drawn, row after row."""
+    """The n open positions at which tokens are to be drawn, row after row: the key of each, and how it is drawn."""
 
     hidden_nH: Tensor
     key_n: np.ndarray
     position_n: np.ndarray
     forward_n: np.ndarray
-    policies: Sequence[tuple[DecodePolicy, np.ndarray]]
-    """Each policy with a bool array [n]: the positions of its rows."""
-
-    def of_policies(self, attribute: str) -> np.ndarray:
-        """[n] float64: an attribute of each position's policy."""
-        values_n = np.zeros(len(self.position_n))
-        for policy, mine in self.policies:
-            values_n[mine] = getattr(policy, attribute)
-        return values_n
+    temperature_n: np.ndarray
+    top_k_n: np.ndarray
+    top_p_n: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,26 +59,26 @@ def draw_open(model: Transformer, draws: Draws, alternatives: int = 0) -> DrawnT
 
     The head is evaluated at these positions only, and never for more than CHUNK_LOGITS logits at once.
     """
-    temperature_n, top_k_n, top_p_n = (draws.of_policies(name) for name in ("temperature", "top_k", "top_p"))
     device, chunk = draws.hidden_nH.device, max(1, CHUNK_LOGITS // model.config.vocab_size)
     parts = []
-    for start in range(0, len(temperature_n), chunk):
+    for start in range(0, len(draws.key_n), chunk):
         here = slice(start, start + chunk)
-        sampled_m = np.flatnonzero(temperature_n[here])
+        temperature_n = draws.temperature_n[here]
+        sampled_m = np.flatnonzero(temperature_n)
+        of_sampled = (draws.key_n, draws.position_n, draws.forward_n, draws.top_k_n.astype(np.int64), draws.top_p_n)
         key_m, position_m, forward_m, top_k_m, top_p_m = (
-            torch.from_numpy(values[here][sampled_m]).to(device)
-            for values in (draws.key_n, draws.position_n, draws.forward_n, top_k_n.astype(np.int64), top_p_n)
+            torch.from_numpy(values[here][sampled_m]).to(device) for values in of_sampled
         )
-        log_probs_nV = model.log_probs(draws.hidden_nH[here], _divisor(temperature_n[here], draws.hidden_nH))
+        log_probs_nV = model.log_probs(draws.hidden_nH[here], _divisor(temperature_n, draws.hidden_nH))
         token_n, logp_n = draw(
             log_probs_nV,
             torch.from_numpy(sampled_m).to(device),
             uniform(key_m, position_m, forward_m),
-            top_k_m if top_k_n.any() else None,
-            top_p_m if (top_p_n < 1).any() else None,
+            top_k_m if draws.top_k_n.any() else None,
+            top_p_m if (draws.top_p_n < 1).any() else None,
         )
         top_logp_nA, top_ids_nA = log_probs_nV.topk(min(alternatives, log_probs_nV.shape[-1]), dim=-1)
-        parts.append((token_n, logp_n, entropy_nats(log_probs_nV), top_logp_nA, top_ids_nA))
+        parts.append((token_n, logp_n, entropy(log_probs_nV), top_logp_nA, top_ids_nA))
     return DrawnTokens(*(column[0] if len(column) == 1 else torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -100,23 +94,19 @@ def _divisor(temperature_n: np.ndarray, like: Tensor) -> float | Tensor:
 def select(
     drawn: DrawnTokens, open_BK: np.ndarray, step_B: np.ndarray, policies: Sequence[tuple[DecodePolicy, np.ndarray]]
 ) -> Tensor:
-    """(n,) bool: which of the open positions each row's policy reveals."""
+    """(n,) bool: which of the open positions each row's policy reveals. policies: with the indices of their rows."""
     device = drawn.logp_n.device
-    opened_BK = torch.from_numpy(open_BK).to(device)
-    step = torch.from_numpy(step_B).to(device)
-    confidence_BK = torch.zeros(open_BK.shape, dtype=drawn.logp_n.dtype, device=device)
-    entropy_BK = torch.zeros_like(confidence_BK)
+    opened_BK, steps_B = torch.from_numpy(open_BK).to(device), torch.from_numpy(step_B).to(device)
     at = tuple(torch.from_numpy(index).to(device) for index in np.nonzero(open_BK))
+    confidence_BK, entropy_BK = torch.zeros((2, *open_BK.shape), dtype=drawn.logp_n.dtype, device=device)
     confidence_BK[at], entropy_BK[at] = drawn.logp_n.exp(), drawn.entropy_n
     chosen_BK = torch.zeros_like(opened_BK)
     for policy, mine in policies:
         rows = slice(None) if len(mine) == len(open_BK) else torch.from_numpy(mine).to(device)
         given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows])
         score_BK = policy.ranking.score(given).masked_fill(~given.open_BK, float("-inf"))
-        chosen = policy.selector.select(
-            Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, step[rows])
-        )
-        chosen_BK[rows] = chosen & given.open_BK
+        proposals = Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows])
+        chosen_BK[rows] = policy.selector.select(proposals) & given.open_BK
     return chosen_BK[at]
 
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightningrl.decoding.ledger import Forward, Ledger, Part
-from lightningrl.decoding.page_pool import Pool
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.sampler import Draws, draw_open, select
 from lightningrl.errors import DecodeError
-from lightningrl.models.attention import PagedAttention, PagedSpan, key_limits
+from lightningrl.models.attention import PagedSpan, key_limits
 from lightningrl.models.transformer import Transformer
+
+if TYPE_CHECKING:
+    from lightningrl.decoding.engine import Pool
 
 PREFILL_TOKENS = 16384
 """Prompt positions that may begin to enter in one forward, a longer prompt alone aside."""
@@ -30,23 +34,21 @@ SHORT_TOKENS = 256
 """Rows that see at most so many keys share a span, longer ones those of less than twice as many: little padding."""
 
 
+@dataclass(slots=True, eq=False)
 class Scheduler:
     """What one call of `BlockDecoder.stream` does with its queue."""
 
-    def __init__(
-        self,
-        model: Transformer,
-        pool: Pool,
-        rows: Rows,
-        waiting: deque[QueuedRequest],
-        stop_ids: np.ndarray,
-        ledger: Ledger,
-        observer: Observer | None,
-    ):
-        self.model, self.pool, self.cache, self.rows, self.waiting = model, pool, pool.cache, rows, waiting
-        self.stop_ids, self.ledger, self.observer = stop_ids, ledger, observer
-        self.size = rows.size
-        self.chunk = max(1, CHUNK_TOKENS // self.size) * self.size
+    model: Transformer
+    pool: Pool
+    rows: Rows
+    waiting: deque[QueuedRequest]
+    stop_ids: np.ndarray
+    ledger: Ledger
+    observer: Observer | None
+
+    @property
+    def size(self) -> int:
+        return self.rows.size
 
     def outcomes(self) -> Iterator[DecodeResult]:
         while self.waiting or self.rows.busy.any():
@@ -61,10 +63,9 @@ class Scheduler:
             if not self.waiting:
                 return
             item = self.waiting[0]
-            start = int(item.saved["start"]) if item.saved else item.canvas.start
+            start = item.canvas.start if item.saved is None else int(item.saved["start"])
             running = int(rows.busy.sum())
-            reach = item.policy.schedule.reach(start, item.end, self.size)
-            if running and rows.pages.free < rows.needed(reach) + running:
+            if running and len(rows.free) < rows.needed(item, start) + running:
                 return
             if taken and taken + start > PREFILL_TOKENS:
                 return
@@ -74,11 +75,11 @@ class Scheduler:
     def _make_room(self) -> None:
         """Pages for every row's active block, oldest row first; the youngest give theirs up when there are too few."""
         rows = self.rows
-        for slot in sorted(np.flatnonzero(rows.busy).tolist(), key=lambda slot: rows.admitted[slot]):
-            while rows.busy[slot] and rows.lacking(slot) > rows.pages.free:
-                youngest = max(np.flatnonzero(rows.busy).tolist(), key=lambda slot: rows.admitted[slot])
+        for slot in sorted(rows.item, key=lambda slot: rows.admitted[slot]):
+            while rows.busy[slot] and rows.lacking(slot) > len(rows.free):
+                youngest = max(rows.item, key=lambda slot: rows.admitted[slot])
                 # It may have written what is not finite and not been found out yet.
-                self.cache.clear(rows.held[youngest])
+                self.pool.cache.clear(rows.held[youngest])
                 self.waiting.appendleft(rows.save(youngest))
                 self.ledger.preemptions += 1
             if rows.busy[slot] and rows.lacking(slot) > 0:
@@ -87,41 +88,48 @@ class Scheduler:
     def _turn(self) -> list[DecodeResult]:
         """One forward of all rows, and what it ended."""
         began = time.perf_counter()
-        rows, done = self.rows, self.rows.done
+        rows = self.rows
         slots_B = np.flatnonzero(rows.busy)
         first_B, last_B, denoises_B = self._spans(slots_B)
         reach_B = np.ceil(np.log2(np.maximum(last_B, SHORT_TOKENS)))
         order_B = np.lexsort((reach_B, last_B - first_B))
-        slots_B, first_B, last_B, denoises_B = (a[order_B] for a in (slots_B, first_B, last_B, denoises_B))
+        slots_B, first_B, last_B, denoises_B, reach_B = (
+            a[order_B] for a in (slots_B, first_B, last_B, denoises_B, reach_B)
+        )
         queries_B = last_B - first_B
-        differs_B = (np.diff(queries_B) != 0) | (np.diff(reach_B[order_B]) != 0)
-        span_B = np.r_[0, np.cumsum(differs_B)]
+        span_B = np.r_[0, np.cumsum((np.diff(queries_B) != 0) | (np.diff(reach_B) != 0))]
         hidden_NH, spans = self._forward(slots_B, first_B, queries_B, span_B)
-        kinds_B = self._kinds(slots_B, denoises_B)
-        entering_B = rows.entering[slots_B]
-        rows.pending[slots_B] &= entering_B
+        entering_B, pending_B = rows.entering[slots_B], rows.pending[slots_B]
+        other_B = np.where(entering_B, "prefill", "commit")
+        kinds_B = np.where(denoises_B, np.where(pending_B, "fused", "denoise"), other_B)
+        rows.pending[slots_B] = pending_B & entering_B
         prefilled = slots_B[entering_B]
         rows.prefilled[prefilled] = last_B[entering_B]
         rows.entering[prefilled] = rows.prefilled[prefilled] < rows.clean(prefilled)
         # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
-        done.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
-        done.commit_forwards[slots_B[kinds_B == "commit"]] += 1
+        rows.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
+        rows.commit_forwards[slots_B[kinds_B == "commit"]] += 1
         begins_B = np.cumsum(queries_B) - queries_B
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
         if denoises_B.any():
             here = np.flatnonzero(denoises_B)
-            at_B = begins_B[here] + done.start[slots_B[here]] - first_B[here]
+            at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here]
             revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH)
             ended = [self._fail(slot) for slot in failed]
-        self._note(kinds_B, span_B, revealed_B, spans, time.perf_counter() - began)
+        parts = []
+        for index, span in enumerate(spans):
+            for kind in np.unique(kinds_B[span_B == index]).tolist():
+                mine = (span_B == index) & (kinds_B == kind)
+                parts.append(Part(kind, int(mine.sum()), span.queries, span.kv_tokens, int(revealed_B[mine].sum())))
+        self.ledger.add(Forward(tuple(parts), time.perf_counter() - began))
         return ended + self._advance()
 
     def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The positions of each row's forward, from first to before last, and whether it denoises the active block."""
-        rows, start_B = self.rows, self.rows.done.start[slots_B]
+        rows, start_B = self.rows, self.rows.start[slots_B]
         entering_B = rows.entering[slots_B]
         first_B = rows.prefilled[slots_B]
-        last_B = np.minimum(rows.clean(slots_B), first_B + self.chunk)
+        last_B = np.minimum(rows.clean(slots_B), first_B + max(1, CHUNK_TOKENS // self.size) * self.size)
         denoises_B = np.zeros(len(slots_B), dtype=bool)
         for policy, mine in self._by_policy(slots_B):
             here = mine[~entering_B[mine]]
@@ -134,9 +142,8 @@ class Scheduler:
         """The distinct policies of rows, each with the indices of its rows."""
         found: dict[int, tuple[DecodePolicy, list[int]]] = {}
         for index, slot in enumerate(slots_B.tolist()):
-            item = self.rows.item[slot]
-            assert item is not None
-            found.setdefault(id(item.policy), (item.policy, []))[1].append(index)
+            policy = self.rows.item[slot].policy
+            found.setdefault(id(policy), (policy, []))[1].append(index)
         return [(policy, np.array(mine)) for policy, mine in found.values()]
 
     @torch.no_grad()
@@ -147,24 +154,11 @@ class Scheduler:
         rows, spans, ids = self.rows, [], []
         for index in range(span_B[-1] + 1):
             here = span_B == index
-            pages, queries = rows.table_RP[slots_B[here]], int(queries_B[here][0])
-            positions_GQ = first_B[here, None] + np.arange(queries)
+            positions_GQ = first_B[here, None] + np.arange(queries_B[here][0])
             limits_GQ = key_limits(self.model.config, positions_GQ, rows.end[slots_B[here]])
-            span = PagedSpan(pages, positions_GQ, limits_GQ, rows.page_tokens)
-            ids.append(rows.done.tokens[slots_B[here, None], span.positions_GQ].ravel())
-            spans.append(span)
-        if self.pool.forwards is not None:
-            return self.pool.forwards.hidden(spans, np.concatenate(ids)), spans
-        device = self.cache.keys.device
-        ids_N = torch.from_numpy(np.concatenate(ids)).to(device)
-        positions_N = torch.from_numpy(np.concatenate([span.positions_GQ.ravel() for span in spans])).to(device)
-        attend = PagedAttention(self.cache, spans)
-        return self.model.hidden(ids_N[None], positions_N[None], attend)[0], spans
-
-    def _kinds(self, slots_B: np.ndarray, denoises_B: np.ndarray) -> np.ndarray:
-        pending_B = self.rows.pending[slots_B]
-        other_B = np.where(self.rows.entering[slots_B], "prefill", "commit")
-        return np.where(denoises_B, np.where(pending_B, "fused", "denoise"), other_B)
+            spans.append(PagedSpan(rows.table_RP[slots_B[here]], positions_GQ, limits_GQ, rows.page_tokens))
+            ids.append(rows.tokens[slots_B[here, None], positions_GQ].ravel())
+        return self.pool.hidden(spans, np.concatenate(ids)), spans
 
     @torch.no_grad()
     def _reveal(self, slots_B: np.ndarray, at_B: np.ndarray, hidden_NH: Tensor) -> tuple[np.ndarray, list[int]]:
@@ -172,43 +166,38 @@ class Scheduler:
 
         Returns how many were revealed, and the slots whose probabilities were not finite.
         """
-        rows, done = self.rows, self.rows.done
-        done.denoise_forwards[slots_B] += 1
-        positions_BK = done.start[slots_B, None] + np.arange(self.size)
-        masked_BK = done.masked[slots_B[:, None], positions_BK]
+        rows = self.rows
+        rows.denoise_forwards[slots_B] += 1
+        positions_BK = rows.start[slots_B, None] + np.arange(self.size)
+        masked_BK = rows.masked[slots_B[:, None], positions_BK]
         groups = self._by_policy(slots_B)
         open_BK = np.zeros_like(masked_BK)
         for policy, mine in groups:
             open_BK[mine] = policy.schedule.open(masked_BK[mine])
         row_n, column_n = np.nonzero(open_BK)
-        forward_n = done.denoise_forwards[slots_B][row_n]
+        position_n, forward_n = positions_BK[row_n, column_n], rows.denoise_forwards[slots_B][row_n]
         draws = Draws(
             hidden_nH=hidden_NH[torch.from_numpy(at_B[row_n] + column_n).to(hidden_NH.device)],
             key_n=rows.key[slots_B][row_n],
-            position_n=positions_BK[row_n, column_n],
+            position_n=position_n,
             forward_n=forward_n,
-            policies=[(policy, np.isin(row_n, mine)) for policy, mine in groups],
+            temperature_n=rows.temperature[slots_B][row_n],
+            top_k_n=rows.top_k[slots_B][row_n],
+            top_p_n=rows.top_p[slots_B][row_n],
         )
-        alternatives = self.observer.alternatives if self.observer else 0
-        drawn = draw_open(self.model, draws, alternatives)
-        chosen_n = select(drawn, open_BK, done.block_step[slots_B], groups)
+        drawn = draw_open(self.model, draws, self.observer.alternatives if self.observer else 0)
+        chosen_n = select(drawn, open_BK, rows.block_step[slots_B], groups)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         if self.observer is not None:
-            index_n = np.array([item.index for slot in slots_B if (item := rows.item[slot])])[row_n]
-            top_ids_nA, top_logp_nA = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
-            self.observer.observe(
-                Observation(
-                    index_n, forward_n, draws.position_n, token_n, logp_n, entropy_n, chosen_n, top_ids_nA, top_logp_nA
-                )
-            )
+            index_n = np.array([rows.item[slot].index for slot in slots_B.tolist()])[row_n]
+            top = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
+            seen = Observation(index_n, forward_n, position_n, token_n, logp_n, entropy_n, chosen_n, *top)
+            self.observer.observe(seen)
         failed = slots_B[np.unique(row_n[~np.isfinite(logp_n)])].tolist()
-        slot_k, position_k = slots_B[row_n[chosen_n]], draws.position_n[chosen_n]
-        done.tokens[slot_k, position_k] = token_n[chosen_n]
-        done.masked[slot_k, position_k] = False
-        done.logp[slot_k, position_k] = logp_n[chosen_n]
-        done.entropy[slot_k, position_k] = entropy_n[chosen_n]
-        done.reveal[slot_k, position_k] = forward_n[chosen_n]
-        done.block_step[slots_B] += 1
+        at = slots_B[row_n[chosen_n]], position_n[chosen_n]
+        rows.tokens[at], rows.masked[at], rows.reveal[at] = token_n[chosen_n], False, forward_n[chosen_n]
+        rows.logp[at], rows.entropy[at] = logp_n[chosen_n], entropy_n[chosen_n]
+        rows.block_step[slots_B] += 1
         revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
         stuck_B = (revealed_B == 0) & ~np.isin(slots_B, failed)
         if stuck_B.any():
@@ -216,32 +205,18 @@ class Scheduler:
             raise DecodeError(f"{policy.selector} revealed nothing in a block with open positions: it would never end")
         return revealed_B, failed
 
-    def _note(
-        self, kinds_B: np.ndarray, span_B: np.ndarray, revealed_B: np.ndarray, spans: list[PagedSpan], seconds: float
-    ) -> None:
-        parts = []
-        for index, span in enumerate(spans):
-            for kind in np.unique(kinds_B[span_B == index]).tolist():
-                here = (span_B == index) & (kinds_B == kind)
-                parts.append(Part(kind, int(here.sum()), span.queries, span.kv_tokens, int(revealed_B[here].sum())))
-        self.ledger.add(Forward(tuple(parts), seconds))
-
     def _fail(self, slot: int) -> DecodeResult:
-        self.cache.clear(self.rows.held[slot])
+        self.pool.cache.clear(self.rows.held[slot])
         item = self.rows.leave(slot)
-        error = DecodeError(
-            f"{item.request.uid}: the model's probabilities are not finite: its weights are damaged, or training "
-            "diverged"
-        )
-        return DecodeResult(item.index, item.request, error=error)
+        why = "the model's probabilities are not finite: its weights are damaged, or training diverged"
+        return DecodeResult(item.index, item.request, error=DecodeError(f"{item.request.uid}: {why}"))
 
     def _advance(self) -> list[DecodeResult]:
         """Move rows with a finished block to the next one; free the slots of rows that have ended."""
-        rows, done = self.rows, self.rows.done
+        rows = self.rows
         slots_B = np.flatnonzero(rows.busy)
-        positions_BK = done.start[slots_B, None] + np.arange(self.size)
-        masked_BK = done.masked[slots_B[:, None], positions_BK]
-        tokens_BK = done.tokens[slots_B[:, None], positions_BK]
+        positions_BK = rows.start[slots_B, None] + np.arange(self.size)
+        masked_BK, tokens_BK = (a[slots_B[:, None], positions_BK] for a in (rows.masked, rows.tokens))
         response_BK = positions_BK >= rows.prompt_len[slots_B, None]
         stop_BK = np.isin(tokens_BK, self.stop_ids) & response_BK & ~masked_BK
         full_B = ~np.any(masked_BK, axis=1)
@@ -250,8 +225,8 @@ class Scheduler:
             ended_B[mine] |= policy.stop.ended(stop_BK[mine], masked_BK[mine])
             rows.pending[slots_B[mine]] |= policy.schedule.keeps_blocks & full_B[mine]
         onward = slots_B[full_B & ~ended_B]
-        done.start[onward] += self.size
-        done.block_step[onward] = 0
+        rows.start[onward] += self.size
+        rows.block_step[onward] = 0
         outcomes = []
         for slot in slots_B[ended_B].tolist():
             trajectory = rows.trajectory(slot, self.stop_ids)

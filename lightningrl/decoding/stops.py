@@ -1,7 +1,7 @@
 """Stop rules: when a stop token ends the response.
 
-Both are asked after each forward, of the active block. stop_BK: response positions that are revealed and hold a stop
-token; masked_BK: positions that are still masked. Shapes: B rows; K positions of a block.
+Both are asked after each forward, of the active block, and answer (B,) bool. stop_BK: response positions that are
+revealed and hold a stop token; masked_BK: positions that are still masked. Shapes: B rows; K positions of a block.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ class FinishBlock:
     """
 
     def ended(self, stop_BK: np.ndarray, masked_BK: np.ndarray) -> np.ndarray:
-        """(B,) bool."""
         return np.any(stop_BK, axis=1) & ~np.any(masked_BK, axis=1)
 
 
@@ -31,6 +30,5 @@ class InsideBlock:
     """
 
     def ended(self, stop_BK: np.ndarray, masked_BK: np.ndarray) -> np.ndarray:
-        """(B,) bool."""
         masked_before_BK = np.logical_or.accumulate(masked_BK, axis=1)
         return np.any(stop_BK & ~masked_before_BK, axis=1)

@@ -1,7 +1,7 @@
 """What published systems count, from a trajectory's own data: the numbers of other papers beside our `tpf`.
 
-Ours are in `DecodeStats`: `tpf` and `tpf_true`. These are for comparison only, and no reward or claim is made of them.
-`tokens` and `steps` are numerators and denominators of one response, to be pooled (ratio of sums) or averaged.
+They are for comparison only: no reward or claim is made of them. Tokens and steps are numerators and denominators of
+one response, to be pooled (ratio of sums) or averaged.
 
 - LightningRL (github.com/SJTU-DENG-Lab/LightningRL): the visible text, also what follows the stop token in its block,
   over the distinct steps of the reveal map: `visible_tokens` / `distinct_steps`, `tpf_paper`. It tokenizes the decoded
@@ -38,23 +38,22 @@ def response_steps(trajectory: Trajectory) -> int:
 
 
 def tpf_paper(trajectory: Trajectory, special_ids: Collection[int]) -> float:
-    """Visible tokens over distinct denoise steps."""
     return visible_tokens(trajectory, special_ids) / distinct_steps(trajectory)
 
 
-def decoded_blocks(trajectory: Trajectory) -> int:
+def _blocks(trajectory: Trajectory) -> int:
     """Blocks that were decoded, the one that begins with prompt tokens included."""
     size, begin = trajectory.block_size, len(trajectory.prompt_ids) - trajectory.origin
     return (begin + len(trajectory.token_ids)) // size - begin // size
 
 
 def lmdeploy_forwards(trajectory: Trajectory) -> int:
-    """LMDeploy's total: a commit a block but the last; the prefill denoises too, unless the prompt ends on the grid."""
+    """A commit a block but the last; the prefill denoises too, unless the prompt ends on the grid."""
     on_grid = len(trajectory.prompt_ids) % trajectory.block_size == 0
-    return trajectory.stats.denoise_forwards + decoded_blocks(trajectory) - 1 + on_grid
+    return trajectory.stats.denoise_forwards + _blocks(trajectory) - 1 + on_grid
 
 
 def generate_py_forwards(trajectory: Trajectory) -> int:
-    """generate.py's total: a prefill if the prompt fills a block, and a commit of every decoded block."""
+    """A prefill if the prompt fills a block, and a commit of every decoded block."""
     prefill = len(trajectory.prompt_ids) >= trajectory.block_size
-    return prefill + trajectory.stats.denoise_forwards + decoded_blocks(trajectory)
+    return prefill + trajectory.stats.denoise_forwards + _blocks(trajectory)

@@ -1,18 +1,14 @@
-"""Ways of attending: which positions of a forward see which keys. Each class is one `Attend` (models/transformer.py).
-
-`Masked`          a dense boolean mask: parity tests, small things
-`PagedAttention`  decoding: spans of many rows against their pages of the KV cache
+"""Attention of decoding, an `Attend` of models/transformer.py: spans of many rows against their pages of the KV cache.
 
 Training has its own: models/packed_attention.py, and models/packed_flex.py for CUDA.
 
-Shapes: B rows; N, M query and key/value heads; D head size; T keys; K block size; G rows of a span; Q queries of a
-row; P pages of a row; S slots of the cache.
+Shapes: B rows; N, M query and key/value heads; D head size; T keys; G rows of a span; Q queries of a row; P pages of a
+row; S slots of the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,22 +18,6 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from lightningrl.models.transformer import ModelConfig
-
-
-def block_causal_mask(length: int, block_size: int) -> Tensor:
-    """(length, length) bool: position q sees k when k's block is not after q's; the grid starts at position 0."""
-    block = torch.arange(length) // block_size
-    return block[:, None] >= block[None, :]
-
-
-@dataclass(frozen=True, slots=True)
-class Masked:
-    """Dense mask (B or 1, 1, Q, Q), True where a query sees a key."""
-
-    mask_B1QQ: Tensor
-
-    def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q_BNQD, k_BMQD, v_BMQD, attn_mask=self.mask_B1QQ, enable_gqa=True)
 
 
 class PagedKV:
@@ -56,6 +36,12 @@ class PagedKV:
     @property
     def nbytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
+
+    def write(self, layer: int, slots_N: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> tuple[Tensor, Tensor]:
+        """Put a forward's keys and values into their slots; returns the layer's whole tables, (S, M, D) each."""
+        self.keys[layer].index_copy_(0, slots_N, k_BMQD[0].transpose(0, 1))
+        self.values[layer].index_copy_(0, slots_N, v_BMQD[0].transpose(0, 1))
+        return self.keys[layer], self.values[layer]
 
     def clear(self, pages: Sequence[int]) -> None:
         """Zeros, after something not finite: a key that is not seen still counts, with weight 0, which NaN survives."""
@@ -98,31 +84,27 @@ class PagedSpan:
 
 
 class PagedAttention:
-    """Decoding: writes a forward's keys and values into their pages, then attends row by row over the row's pages.
+    """Writes a forward's keys and values into their pages, then attends row by row over the row's pages.
 
     The forward has one row of N positions: those of the spans one after another. A position sees every written or
     just computed position up to its limit.
     """
 
     def __init__(self, cache: PagedKV, spans: Sequence[PagedSpan]):
-        self.cache, self.spans = cache, spans
-        device = cache.keys.device
+        self.cache, device = cache, cache.keys.device
         self.slots_N = torch.from_numpy(np.concatenate([span.slots_GQ.ravel() for span in spans])).to(device)
-        self._pages = [_pages_index(span.pages_GP, device) for span in spans]
-        self._masks: list[Tensor | None] = []
+        self._spans = []
         for span in spans:
             hidden = None if span.hidden_GQT is None else torch.from_numpy(span.hidden_GQT).to(device)
-            self._masks.append(hidden)
+            self._spans.append((span, _pages_index(span.pages_GP, device), hidden))
 
     def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        keys_SMD, values_SMD = self.cache.keys[layer], self.cache.values[layer]
-        keys_SMD.index_copy_(0, self.slots_N, k_BMQD[0].transpose(0, 1))
-        values_SMD.index_copy_(0, self.slots_N, v_BMQD[0].transpose(0, 1))
+        keys_SMD, values_SMD = self.cache.write(layer, self.slots_N, k_BMQD, v_BMQD)
         heads, head_dim = q_BNQD.shape[1], q_BNQD.shape[3]
         kv_heads = k_BMQD.shape[1]
         q_QND = q_BNQD[0].transpose(0, 1)
         mixed, at = [], 0
-        for span, pages, hidden_GQT in zip(self.spans, self._pages, self._masks, strict=True):
+        for span, pages, hidden_GQT in self._spans:
             count = span.rows * span.queries
             shape = (span.rows, span.queries, kv_heads, heads // kv_heads, head_dim)
             # The query heads of one key head stand behind each other, so that its keys are read once.

@@ -3,7 +3,7 @@
 Each chunk's logits are computed, reduced to two numbers a position, dropped, and computed again in the backward pass
 (activation checkpointing), so that the memory of a loss does not grow with n times V.
 
-Shapes: n scored positions; H hidden size; V vocabulary.
+Shapes: n scored positions; c of a chunk; H hidden size; V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,19 +19,12 @@ CHUNK_LOGITS = 1 << 24
 gives blocks below 32 MB back late, and a loss in chunks of that size was measured to peak at 40 of them."""
 
 
-@torch.no_grad()
-def entropy_nats(log_probs_nV: Tensor) -> Tensor:
-    """Returns (n,) the entropy of each distribution, detached."""
-    # Where the probability is 0 its logarithm is not finite, and 0 times that would be NaN.
-    return -(log_probs_nV.exp().mul_(log_probs_nV.clamp(min=-1e4))).sum(dim=-1)
-
-
 def token_log_probs(
     model: Transformer, hidden_nH: Tensor, target_n: Tensor, temperature: float = 1.0, chunk_logits: int = CHUNK_LOGITS
 ) -> tuple[Tensor, Tensor]:
     """(n,) log-probability of each target, differentiable; (n,) entropy of its distribution, detached; nats.
 
-    Both by `Transformer.log_probs`, which the decoder draws by: float32 at least, the mask token and padding rows
+    Both are by `Transformer.log_probs`, which the decoder draws by: float32 at least, the mask token and padding rows
     banned.
     """
     size = max(1, chunk_logits // model.config.vocab_size)
@@ -39,11 +32,17 @@ def token_log_probs(
     def reduce(hidden_cH: Tensor, target_c: Tensor) -> tuple[Tensor, Tensor]:
         log_probs_cV = model.log_probs(hidden_cH, temperature)
         logp_c = log_probs_cV.gather(-1, target_c[:, None]).squeeze(-1).clone()  # FSDP2 wants no views
-        return logp_c, entropy_nats(log_probs_cV)
+        return logp_c, entropy(log_probs_cV)
 
     if len(target_n) <= size:
         return reduce(hidden_nH, target_n)
     chunks = zip(hidden_nH.split(size), target_n.split(size), strict=True)
     found = [checkpoint(reduce, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
-    logp, entropy = zip(*found, strict=True)
-    return torch.cat(logp), torch.cat(entropy)
+    logp, entropies = zip(*found, strict=True)
+    return torch.cat(logp), torch.cat(entropies)
+
+
+@torch.no_grad()
+def entropy(log_probs_nV: Tensor) -> Tensor:
+    """(n,) nats. Where a probability is 0 its logarithm is not finite, and 0 times that would be NaN: it is clamped."""
+    return -(log_probs_nV.exp().mul_(log_probs_nV.clamp(min=-1e4))).sum(dim=-1)

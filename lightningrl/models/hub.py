@@ -24,14 +24,9 @@ PATTERNS = ("config.json", *WEIGHTS, *TOKENIZER_FILES)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A checkpoint's files.
-
-    >>> Found(Path("models/x"), None, {"config.json": ("ab" * 32, 605)}).names
-    ['config.json']
-    """
+    """A checkpoint's files."""
 
     folder: Path
-    """Where they lie now."""
     revision: str | None
     """Commit of the hub's repository; None: a folder."""
     files: Mapping[str, tuple[str, int]]
@@ -85,9 +80,10 @@ def _hashes(folder: Path) -> dict[str, tuple[str, int]]:
 
 def _from_hub(repo: str, revision: str | None, sha256: str | None, lock: Path, require_pins: bool) -> Found:
     """The lock is not held while gigabytes come in: what it said before is what it must say after."""
+    prefix = f"models/{repo}/"
     with locked(lock) as entries:
-        known = _of(repo, entries)
-    pinned = revision or next((entry["revision"] for entry in known.values()), None)
+        known = [entry for name, entry in entries.items() if name.startswith(prefix)]
+    pinned = revision or (known[0]["revision"] if known else None)
     if require_pins and (pinned is None or (sha256 is None and not known)):
         raise CheckpointError(
             f"the hub's {repo} is pinned by no hash and no commit, and data.require_pins refuses what nobody has "
@@ -97,9 +93,8 @@ def _from_hub(repo: str, revision: str | None, sha256: str | None, lock: Path, r
     folder = _snapshot(repo, pinned)
     found = Found(folder, folder.name, _hashes(folder))
     with locked(lock) as entries:
-        known = _of(repo, entries)
         for name, (digest, size) in found.files.items():
-            entry: dict[str, Any] | None = known.get(name)
+            entry: dict[str, Any] | None = entries.get(prefix + name)
             if entry is not None and revision is None and entry["revision"] != found.revision:
                 raise CheckpointError(f"{repo}: another import has locked {entry['revision']} meanwhile. Run again.")
             if entry is not None and entry["revision"] == found.revision and entry["sha256"] != digest:
@@ -108,14 +103,8 @@ def _from_hub(repo: str, revision: str | None, sha256: str | None, lock: Path, r
                     f"Delete {folder / name} and what it links to, and run again; if it stays so, the file was changed "
                     "at its origin."
                 )
-            entries[f"models/{repo}/{name}"] = {"revision": found.revision, "sha256": digest, "bytes": size}
+            entries[prefix + name] = {"revision": found.revision, "sha256": digest, "bytes": size}
     return found
-
-
-def _of(repo: str, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """The lock's entries of one repository, by file name."""
-    prefix = f"models/{repo}/"
-    return {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
 
 
 def _snapshot(repo: str, revision: str | None) -> Path:
@@ -123,19 +112,15 @@ def _snapshot(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    known = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise CheckpointError(_not_to_be_had(repo, revision, error)) from error
     except Exception as error:
-        if not is_transport_error(error):
+        if not (isinstance(error, known) or is_transport_error(error)):
             raise
-        raise CheckpointError(_not_to_be_had(repo, revision, error)) from error
-
-
-def _not_to_be_had(repo: str, revision: str | None, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return (
-        f"cannot get the checkpoint {repo}{f' at {revision}' if revision else ''} from the hub ({reason}), and there "
-        "is no folder of this name. Go online and run the same command again, or give a folder with its files."
-    )
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what = f"{repo} at {revision}" if revision else repo
+        raise CheckpointError(
+            f"cannot get the checkpoint {what} from the hub ({reason}), and there is no folder of this name. Go online "
+            "and run the same command again, or give a folder with its files."
+        ) from error

@@ -3,9 +3,7 @@
 PyTorch gives float32 products to MKL; on an EPYC oneDNN needs about half the time for products of the miniature's
 shapes (docs/benchmarks.md). oneDNN writes code for each new shape, which takes longer than a product, so rows are
 padded to few different counts. Where PyTorch was built without oneDNN, on other devices, in other types and for few
-rows this is `F.linear`.
-
-The operator is the one that PyTorch's own compiler puts in the place of `F.linear`; it has no derivative of its own.
+rows this is `F.linear`. The operator is the one of PyTorch's own compiler; it has no derivative of its own.
 
 Shapes: R rows; X input features; Y output features.
 """
@@ -39,15 +37,8 @@ class Linear(nn.Linear):
         return found if self.bias is None else found + self.bias
 
 
-def _is_available() -> bool:
-    """Whether this build has the operator."""
-    try:
-        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn._linear_pointwise, "default")
-    except AttributeError:
-        return False
-
-
-AVAILABLE = _is_available()
+AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this build has the operator."""
 
 
 def _is_plain(tensor: Tensor) -> bool:

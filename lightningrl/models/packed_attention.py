@@ -58,11 +58,8 @@ class PackedBlocks:
         runs = self.layout.runs(self.short_tokens, most_pairs)
         tiles = self.layout.tiles(self.span_tokens, most_pairs, runs)
         pieces = [piece for tile in tiles for piece in self._pieces(tile, q_NQD, kv_heads)]
-        padding = self.layout.padding(runs)
-        if padding is None:
-            return _Cut(pieces, None, None)
-        at_P, back_Q = (torch.from_numpy(index).to(q_NQD.device) for index in padding)
-        return _Cut(pieces, at_P, back_Q)
+        padding = self.layout.padding(runs) or (None, None)
+        return _Cut(pieces, *(None if at is None else torch.from_numpy(at).to(q_NQD.device) for at in padding))
 
     def _pieces(self, tile: Tile, q_NQD: Tensor, kv_heads: int) -> Iterator[_Piece]:
         size, heads = self.layout.block_size, len(q_NQD)
@@ -80,11 +77,10 @@ class PackedBlocks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cut:
-    """What a row is cut into, and its padded form."""
+    """What a row is cut into, and its padded form: `PackedLayout.padding`."""
 
     pieces: list[_Piece]
     at_P: Tensor | None
-    """Where each position of the padded row stands in the row, Q at pads; None: nothing is padded."""
     back_Q: Tensor | None
 
     def padded(self, x_XQD: Tensor) -> Tensor:

@@ -24,8 +24,7 @@ TILE = 128
 
 def mask_function(intervals: Intervals, device: torch.device | str) -> Callable[..., Tensor]:
     """flex attention's `mask_mod`: (batch, head, query, key) -> whether the query sees the key."""
-    arrays = (intervals.past_from, intervals.past_to, intervals.own_from, intervals.own_to)
-    past_from, past_to, own_from, own_to = (torch.from_numpy(a).to(device, torch.int32) for a in arrays)
+    past_from, past_to, own_from, own_to = (torch.from_numpy(a).to(device, torch.int32) for a in intervals)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         in_past = (key >= past_from[query]) & (key < past_to[query])
@@ -56,11 +55,9 @@ def tile_tables(intervals: Intervals, tile: int = TILE) -> tuple[np.ndarray, np.
 def block_mask(layout: PackedLayout, device: torch.device | str) -> BlockMask:
     """The sparse mask of a row, made on the host without a (Q, Q) table."""
     touched, whole = tile_tables(layout.intervals)
-    partial = _lists(touched & ~whole, device)
-    full = _lists(whole, device)
     return BlockMask.from_kv_blocks(
-        *partial,
-        *full,
+        *_lists(touched & ~whole, device),
+        *_lists(whole, device),
         BLOCK_SIZE=TILE,
         mask_mod=mask_function(layout.intervals, device),
         seq_lengths=(layout.num_tokens, layout.num_tokens),

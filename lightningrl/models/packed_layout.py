@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,22 +27,22 @@ MOST_PADDED = 1.25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """One sequence. A copy of block b needs b * K clean positions before it."""
+    """One sequence: clean positions, and copies of blocks. A copy of block b needs b * K clean positions before it."""
 
     clean: int
-    """T: clean positions."""
     copy_block: np.ndarray
     """[C] int64: the block each copy stands for, any order; equal neighbours are computed together."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Intervals:
-    """[Q] int64 each: query q sees keys past_from <= k < past_to and own_from <= k < own_to."""
+class Intervals(NamedTuple):
+    """[Q] int64 each: query q sees keys past_from <= k < past_to and own_from <= k < own_to.
+
+    The second is a copy's own positions; for clean ones own_from = own_to = 0.
+    """
 
     past_from: np.ndarray
     past_to: np.ndarray
     own_from: np.ndarray
-    """The interval of a copy's own positions; own_from = own_to = 0 for clean ones."""
     own_to: np.ndarray
 
 
@@ -74,10 +75,9 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """Neighbouring segments that are padded to one shape, `[clean | copies]` each."""
+    """Neighbouring segments padded to one shape, `[clean | copies]` each, from `start` on in the padded row."""
 
     start: int
-    """The first position in the padded row."""
     segments: tuple[Segment, ...]
     clean: int
     copies: int
@@ -157,32 +157,24 @@ class PackedLayout:
             return None
         return at_P, np.flatnonzero(at_P < self.num_tokens)
 
-    def tiles(self, span_tokens: int, most_pairs: int, runs: Sequence[Run] | None = None) -> Iterator[Tile]:
+    def tiles(self, span_tokens: int, most_pairs: int, runs: Sequence[Run]) -> Iterator[Tile]:
         """Cut the queries into tiles: of a run of several segments its clean positions and its copies, else those whose
         limits differ by at most `span_tokens` or one block, in order.
 
         So at most that many keys a query are computed in vain. A tile has at most `most_pairs` pairs of a query and a
-        key, its own copies' included, as long as it has more than one copy, or one clean block. runs: None: each
-        segment by itself.
+        key, its own copies' included, as long as it has more than one copy, or one clean block.
         """
         size = self.block_size
-        for run in self.runs(0, 0) if runs is None else runs:
-            clean, copies = run.limits(size)
-            behind = run.start + run.clean
-            if len(run.segments) > 1:
-                stride = run.clean + run.copies * size
-                if run.clean:
-                    yield Tile(run.start, behind, False, run.start, clean, stride)
-                if run.copies:
-                    yield Tile(behind, run.start + stride, True, run.start, copies, stride)
-                continue
-            for first, last in self._spans(clean[0, ::size], span_tokens, most_pairs):
-                limit = clean[:, first * size : last * size]
-                begin = run.start + first * size
-                yield Tile(begin, begin + limit.shape[1], False, run.start, limit)
-            for first, last in self._spans(copies[0, ::size], span_tokens, most_pairs):
-                begin = behind + first * size
-                yield Tile(begin, behind + last * size, True, run.start, copies[:, first * size : last * size])
+        for run in runs:
+            stride, begin = run.clean + run.copies * size, run.start
+            for is_copies, limit in enumerate(run.limits(size)):
+                if len(run.segments) == 1:
+                    for first, last in self._spans(limit[0, ::size], span_tokens, most_pairs):
+                        part, at = limit[:, first * size : last * size], begin + first * size
+                        yield Tile(at, at + part.shape[1], bool(is_copies), run.start, part)
+                elif limit.size:
+                    yield Tile(begin, begin + limit.shape[1], bool(is_copies), run.start, limit, stride)
+                begin += limit.shape[1]
 
     def _spans(self, limits: np.ndarray, span_tokens: int, most_pairs: int) -> Iterator[tuple[int, int]]:
         """Cut blocks of K queries with these limits into runs: (first, behind the last)."""

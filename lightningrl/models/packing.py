@@ -28,13 +28,7 @@ ALL = slice(None)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedRow:
-    """One sequence with its states.
-
-    >>> row = PackedRow(np.array([5, 6, 7, 8]), np.array([1]), np.array([[3, 9, 9, 9]]), np.array([[3, 1, 2, 4]]),
-    ...     np.array([[0, 1, 0, 0]], dtype=bool))
-    >>> row.num_tokens
-    8
-    """
+    """One sequence with its states."""
 
     clean_ids: np.ndarray
     """[T] int64: every block but the last, which no state sees."""
@@ -78,11 +72,10 @@ class Packed:
     positions_1Q: Tensor
     """The position of each token in its own sequence."""
     at_n: Tensor
-    """Scored positions, as indices into the forward."""
+    """Scored positions, as indices into the forward; `position_n`: in their sequences."""
     target_n: Tensor
     row_n: Tensor
     position_n: Tensor
-    """Scored positions in their sequences."""
 
 
 def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> Packed:
@@ -98,8 +91,9 @@ def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> Packe
         target.append(row.target_ids[row.scored])
         number.append(np.full(len(target[-1]), index))
         position.append(position_CK[row.scored])
-    arrays = [np.concatenate(parts) for parts in (ids, positions, at, target, number, position)]
-    ids_Q, positions_Q, *scored = (torch.from_numpy(array).to(device) for array in arrays)
+    ids_Q, positions_Q, *scored = (
+        torch.from_numpy(np.concatenate(parts)).to(device) for parts in (ids, positions, at, target, number, position)
+    )
     return Packed(layout, ids_Q[None], positions_Q[None], *scored)
 
 

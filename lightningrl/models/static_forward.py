@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +27,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """q (S, K, heads, D), keys and values (pages, page_tokens, kv heads, D), int32 pages (S, P) and used (S,) -> like q."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Segments:
+class Segments(NamedTuple):
     """The blocks of one forward."""
 
     ids_N: Tensor
@@ -58,31 +56,6 @@ class Segments:
             torch.from_numpy(np.concatenate(lines)),
             torch.from_numpy(np.concatenate(used).astype(np.int32)),
         )
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.ids_N, self.positions_N, self.slots_N, self.pages_SP, self.used_S
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SegmentAttention:
-    """An `Attend`: writes the forward's keys and values, then one kernel over all segments."""
-
-    cache: PagedKV
-    segments: Segments
-    kernel: Kernel
-
-    def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-        keys_SMD, values_SMD = self.cache.keys[layer], self.cache.values[layer]
-        keys_SMD.index_copy_(0, self.segments.slots_N, k_BMQD[0].transpose(0, 1))
-        values_SMD.index_copy_(0, self.segments.slots_N, v_BMQD[0].transpose(0, 1))
-        by_page = (-1, self.cache.page_tokens)
-        count = len(self.segments.used_S)
-        q_SKND = q_BNQD[0].transpose(0, 1).unflatten(0, (count, -1))
-        mixed_SKND = self.kernel(
-            q_SKND, keys_SMD.unflatten(0, by_page), values_SMD.unflatten(0, by_page),
-            self.segments.pages_SP, self.segments.used_S,
-        )  # fmt: skip
-        return mixed_SKND.flatten(0, 1).transpose(0, 1).unsqueeze(0)
 
 
 def gathered(q_SKND: Tensor, keys: Tensor, values: Tensor, pages_SP: Tensor, used_S: Tensor) -> Tensor:
@@ -138,7 +111,7 @@ class SegmentForwards:
 
     def __init__(self, model: Transformer, cache: PagedKV, pages: int, kernel: Kernel, *, graphs: bool):
         self.model, self.cache, self.pages, self.kernel, self.graphs = model, cache, pages, kernel, graphs
-        self._buffers: dict[int, tuple[Segments, Tensor | None, torch.cuda.CUDAGraph | None]] = {}
+        self._buffers: dict[int, tuple[Segments, Callable[[], Tensor]]] = {}
 
     @torch.no_grad()
     def hidden(self, spans: Sequence[PagedSpan], ids_N: np.ndarray) -> Tensor:
@@ -146,26 +119,33 @@ class SegmentForwards:
         given = Segments.of(spans, ids_N, self.model.config.block_size, self.pages)
         wanted = len(given.used_S)
         count = 1 << (wanted - 1).bit_length() if wanted <= 16 else -(-wanted // 16) * 16
-        static, hidden_NH, graph = self._static(count)
-        for buffer, values in zip(static.tensors(), given.tensors(), strict=True):
-            buffer[: len(values)].copy_(values, non_blocking=True)
-        self._fill_up(static, len(given.used_S))
-        if graph is None:
-            hidden_NH = self._run(static)
-        else:
-            graph.replay()
-        assert hidden_NH is not None
-        return hidden_NH[: len(ids_N)]
-
-    def _static(self, count: int) -> tuple[Segments, Tensor | None, torch.cuda.CUDAGraph | None]:
         if count not in self._buffers:
-            device, size = self.cache.keys.device, self.model.config.block_size
-            shapes = ((count * size,), (count * size,), (count * size,), (count, self.pages), (count,))
-            kinds = (torch.int64, torch.int64, torch.int64, torch.int32, torch.int32)
-            static = Segments(*(torch.zeros(s, dtype=k, device=device) for s, k in zip(shapes, kinds, strict=True)))
-            self._fill_up(static, 0)
-            self._buffers[count] = (static, *self._capture(static)) if self.graphs else (static, None, None)
-        return self._buffers[count]
+            self._buffers[count] = self._set_up(count)
+        static, run = self._buffers[count]
+        for buffer, values in zip(static, given, strict=True):
+            buffer[: len(values)].copy_(values, non_blocking=True)
+        self._fill_up(static, wanted)
+        return run()[: len(ids_N)]
+
+    def _set_up(self, count: int) -> tuple[Segments, Callable[[], Tensor]]:
+        """Buffers for so many segments, and their forward, which gives (N, H)."""
+        positions, device = count * self.model.config.block_size, self.cache.keys.device
+        ids_N, positions_N, slots_N = torch.zeros((3, positions), dtype=torch.int64, device=device)
+        pages_SP = torch.zeros((count, self.pages), dtype=torch.int32, device=device)
+        static = Segments(ids_N, positions_N, slots_N, pages_SP, torch.zeros_like(pages_SP[:, 0]))
+        self._fill_up(static, 0)
+
+        def attend(layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
+            tables = self.cache.write(layer, static.slots_N, k_BMQD, v_BMQD)
+            keys, values = (table_SMD.unflatten(0, (-1, self.cache.page_tokens)) for table_SMD in tables)
+            q_SKND = q_BNQD[0].transpose(0, 1).unflatten(0, (count, -1))
+            mixed_SKND = self.kernel(q_SKND, keys, values, static.pages_SP, static.used_S)
+            return mixed_SKND.flatten(0, 1).transpose(0, 1).unsqueeze(0)
+
+        def run() -> Tensor:
+            return self.model.hidden(static.ids_N[None], static.positions_N[None], attend)[0]
+
+        return static, _captured(run) if self.graphs else run
 
     def _fill_up(self, static: Segments, count: int) -> None:
         """Segments from `count` on see and write the spare page only."""
@@ -178,18 +158,21 @@ class SegmentForwards:
         static.slots_N[rest] = spare * page_tokens + offsets
         static.pages_SP[count:], static.used_S[count:] = spare, size
 
-    def _run(self, static: Segments) -> Tensor:
-        attend = SegmentAttention(self.cache, static, self.kernel)
-        return self.model.hidden(static.ids_N[None], static.positions_N[None], attend)[0]
 
-    def _capture(self, static: Segments) -> tuple[Tensor, torch.cuda.CUDAGraph]:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):  # warm-up, off the main stream, as capturing wants it
-                self._run(static)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            hidden_NH = self._run(static)
-        return hidden_NH, graph
+def _captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The same as a CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # warm-up, off the main stream, as capturing wants it
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        hidden_NH = run()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return hidden_NH
+
+    return replay

@@ -58,8 +58,7 @@ class ModelConfig:
     @property
     def num_parameters(self) -> int:
         """The number of all weights; a tied head counts once."""
-        heads, kv, size = self.num_attention_heads, self.num_key_value_heads, self.head_dim
-        h = self.hidden_size
+        heads, kv, size, h = self.num_attention_heads, self.num_key_value_heads, self.head_dim, self.hidden_size
         layer = 2 * h * heads * size + 2 * h * kv * size + 3 * h * self.intermediate_size + 2 * h
         layer += 2 * size * self.qk_norm + (heads + 2 * kv) * size * self.qkv_bias
         return (2 - self.tie_word_embeddings) * self.vocab_size * h + self.num_hidden_layers * layer + h
@@ -79,13 +78,13 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
-        h, heads, kv = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = Linear(h, heads * config.head_dim, bias=config.qkv_bias)
-        self.k_proj = Linear(h, kv * config.head_dim, bias=config.qkv_bias)
-        self.v_proj = Linear(h, kv * config.head_dim, bias=config.qkv_bias)
-        self.o_proj = Linear(heads * config.head_dim, h)
-        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        h, size, kv = config.hidden_size, config.head_dim, config.num_key_value_heads * config.head_dim
+        self.q_proj = Linear(h, config.num_attention_heads * size, bias=config.qkv_bias)
+        self.k_proj = Linear(h, kv, bias=config.qkv_bias)
+        self.v_proj = Linear(h, kv, bias=config.qkv_bias)
+        self.o_proj = Linear(config.num_attention_heads * size, h)
+        self.q_norm = nn.RMSNorm(size, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(size, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(self, x_BQH: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         rows, length, _ = x_BQH.shape
@@ -200,12 +199,10 @@ class Transformer(nn.Module):
     def log_probs(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """(..., H) -> (..., V) log softmax(logits / temperature) in float32 at least, nats.
 
-        temperature: one for all, or a tensor that broadcasts against (..., V).
-
-        The mask token and the padding rows of the vocabulary have probability 0: they are never drawn, in the
-        decoder as in the trainer, which share this function.
+        temperature: one for all, or a tensor that broadcasts against (..., V). The mask token and the padding rows of
+        the vocabulary have probability 0: they are never drawn, in the decoder as in the trainer, which share this.
         """
-        logits = self.lm_head(hidden)
+        logits = self.logits(hidden)
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
         banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
         banned[self.usable_vocab :] = True

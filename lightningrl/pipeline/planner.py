@@ -17,7 +17,7 @@ from typing import Any
 from lightningrl.benchmarks.registry import PHRASES
 from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.experiment import Experiment
-from lightningrl.config.registries import DECODER, member
+from lightningrl.config.registries import DECODER, member, names
 from lightningrl.config.systems import System
 from lightningrl.config.tasks import Decoding
 from lightningrl.config.train import Run
@@ -32,6 +32,8 @@ from lightningrl.report.registry import NEEDS
 
 QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
+WEIGHTLESS = ("data", "selfcheck", "tokenizer", "pretrain", "collect", "table", "figure")
+"""The kinds of stages that read no weights, and so need no plug-in's family of checkpoints."""
 
 
 def slug(name: str) -> str:
@@ -43,6 +45,8 @@ class Planner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.kinds = kinds_of(experiment.plugins)
+        families = names("family", experiment.plugins).items() - names("family").items()
+        self.families = {f"family/{name}": reference for name, reference in families}
         self.pins = read_pins(experiment)
         self.package = Sources()
         self.benchmarks = {b.name: self.member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
@@ -320,6 +324,7 @@ class Planner:
     ) -> Stage:
         """judged: the benchmarks whose answers it judges."""
         experiment, spec = self.experiment, self.kinds[kind]
+        members = members if kind in WEIGHTLESS else {**members, **self.families}
         files = tuple(file.replace("{name}", name) for file in spec.files_in(experiment))
         after = {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)}
         return Stage(

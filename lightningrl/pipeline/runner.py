@@ -20,6 +20,7 @@ from typing import Any
 from lightningrl.benchmarks.fetch import Origins
 from lightningrl.config.experiment import Experiment
 from lightningrl.errors import LightningRLError, StageError
+from lightningrl.models.families.registry import PLUGGED
 from lightningrl.pipeline import again, manifest, system
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import TIMING, Stage
@@ -183,6 +184,8 @@ def context_of(
     timing: Callable[..., None],
 ) -> StageContext:
     resources, data = experiment.resources, experiment.data
+    PLUGGED.clear()  # of another stage of this process
+    PLUGGED.update((role[7:], each) for role, each in stage.members.items() if role.startswith("family/"))
     return StageContext(
         config={**stage.config, "members": dict(stage.members)},
         inputs={role: source.folder for role, source in stage.inputs.items()},

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from pydantic import ValidationError
 
 from lightningrl.errors import ConfigError
 from lightningrl.models.transformer import Transformer
@@ -34,7 +35,7 @@ class Calibration:
 
 
 class Quantizer(Protocol):
-    """Made with its options as keyword arguments; raises ConfigError for a value out of range."""
+    """Made with its options as keyword arguments; a pydantic model says itself which values are in range."""
 
     needs_calibration: bool
     """Whether it can do nothing without sequences."""
@@ -50,13 +51,14 @@ def make_quantizer(reference: str, options: Mapping[str, Any]) -> Quantizer:
 
     Raises ConfigError for an option that it does not take, or a value out of range.
     """
-    made = resolve(reference)
+    made, name = resolve(reference), f"quantizer {reference.partition(':')[2]}"
     known = inspect.signature(made).parameters
     if unknown := sorted(set(options) - set(known)):
-        raise ConfigError(
-            f"quantizer {reference.partition(':')[2]} has no option {unknown[0]!r}; its options are {', '.join(known)}"
-        )
+        raise ConfigError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(known)}")
     try:
         return made(**options)
+    except ValidationError as error:
+        told = (f"{'.'.join(map(str, each['loc']))} is {each['input']!r}: {each['msg']}" for each in error.errors())
+        raise ConfigError(f"{name}: {'; '.join(told)}") from None
     except TypeError as error:
-        raise ConfigError(f"quantizer {reference.partition(':')[2]}: {error}") from None
+        raise ConfigError(f"{name}: {error}") from None

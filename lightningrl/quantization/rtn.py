@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
+from pydantic import BaseModel, Field
 from torch import nn
 
 from lightningrl.errors import ConfigError
@@ -12,29 +13,19 @@ from lightningrl.quantization.protocol import Calibration
 from lightningrl.quantization.uniform import BITS, attach, quantize_weight
 
 
-@dataclass(frozen=True, slots=True)
-class RoundToNearest:
+class RoundToNearest(BaseModel, frozen=True, strict=True):
     """The weights of linear layers, each on its own; embeddings and norms stay as they are.
 
-    bits: 2 to 8. group: inputs that share a scale; 0: a whole output row. symmetric: which grid (see
-    `quantization.uniform`). head: also the matrix of the logits.
+    group: inputs that share a scale; 0: a whole output row. symmetric: which grid (see `quantization.uniform`). head:
+    also the matrix of the logits.
     """
 
-    bits: int = 8
-    group: int = 0
+    bits: int = Field(default=8, ge=BITS[0], le=BITS[-1])
+    group: int = Field(default=0, ge=0)
     symmetric: bool = True
     head: bool = False
 
-    needs_calibration = False
-
-    def __post_init__(self) -> None:
-        if type(self.bits) is not int or self.bits not in BITS:
-            raise ConfigError(f"rtn: bits is {self.bits!r}, expected a whole number from {BITS[0]} to {BITS[-1]}")
-        if type(self.group) is not int or self.group < 0:
-            raise ConfigError(f"rtn: group is {self.group!r}, expected 0 (a whole row) or a number of inputs")
-        for name in ("symmetric", "head"):
-            if type(getattr(self, name)) is not bool:
-                raise ConfigError(f"rtn: {name} is {getattr(self, name)!r}, expected true or false")
+    needs_calibration: ClassVar[bool] = False
 
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
         """Returns the model with every linear layer quantised.

@@ -7,28 +7,31 @@ refuses it. config.json and the tokenizer are those of the checkpoint that was q
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lightningrl.errors import CheckpointError
+from lightningrl.models.checkpoint import WHOLE, empty_model, write_weights
 from lightningrl.models.config_file import read_config
 from lightningrl.models.transformer import Transformer
-from lightningrl.models.weight_files import WHOLE
 from lightningrl.quantization.open import QUANTIZATION
 from lightningrl.quantization.uniform import BITS, QuantizedWeight, attach, pack, quantized_of, unpack
 from lightningrl.utils import files
 
 
 def save_quantized(model: Transformer, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes weights and `quantization.json`; returns what that says: `facts`, and of each layer its grid."""
-    tensors = dict(model.weights())
-    layers: dict[str, Any] = {}
+    """Writes weights and `quantization.json`; returns what that says: `facts`, and of each layer its grid.
+
+    `bits_per_weight` is the mean over quantised weights, scales and zeros included.
+    """
+    tensors, layers, bits, count = dict(model.weights()), dict[str, Any](), 0.0, 0
     for name, layer in model.named_modules():
         if (quantized := quantized_of(layer)) is None:
             continue
@@ -39,33 +42,24 @@ def save_quantized(model: Transformer, folder: Path, facts: Mapping[str, Any]) -
         if not quantized.symmetric:
             tensors[f"{name}.zero"] = quantized.zero_OG
         layers[name] = {"bits": quantized.bits, "symmetric": quantized.symmetric, "shape": list(weight.shape)}
+        bits, count = bits + quantized.bits_per_weight * weight.numel(), count + weight.numel()
     if not layers:
         raise CheckpointError("the quantizer left every layer as it was: there is nothing quantised to save")
-    found = {**facts, "bits_per_weight": _bits_per_weight(model), "layers": layers}
-    files.write_bytes(
-        folder / WHOLE, save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {"format": "pt"})
-    )
+    found = {**facts, "bits_per_weight": bits / count, "layers": layers}
+    write_weights(folder, tensors, max_shard_bytes=sys.maxsize)
     files.write_json(folder / QUANTIZATION, found)
     return found
 
 
 def load(
-    folder: Path,
-    *,
-    dtype: torch.dtype | None = torch.float32,
-    device: torch.device | str = "cpu",
-    block_size: int | None = None,
-    mask_token_id: int | None = None,
+    folder: Path, *, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu", **given: Any
 ) -> Transformer:
     """Returns the model of a quantised checkpoint with the values of its codes as weights, in evaluation mode.
 
     The arguments are those of `models.checkpoint.load_model`; weights that were not quantised are float32 where `dtype`
     is None and they were stored so. Raises CheckpointError naming the file: missing, damaged, or at odds with another.
     """
-    config = read_config(folder, block_size=block_size, mask_token_id=mask_token_id)
-    layers, tensors = _layers(folder), _tensors(folder)
-    with torch.device("meta"):
-        model = Transformer(config)
+    model, layers, tensors = empty_model(read_config(folder, **given)), _layers(folder), _tensors(folder)
     kept = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32) if dtype is None else dtype
     linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     try:
@@ -108,10 +102,3 @@ def _quantized(name: str, layer: nn.Linear, entry: Mapping[str, Any], tensors: d
     codes_OI = unpack(tensors.pop(f"{name}.codes"), bits, shape[0] * shape[1]).view(shape)
     zero_OG = torch.full_like(scale_OG, 2 ** (bits - 1)).to(torch.uint8) if symmetric else tensors.pop(f"{name}.zero")
     return QuantizedWeight(codes_OI, scale_OG, zero_OG, bits, symmetric)
-
-
-def _bits_per_weight(model: Transformer) -> float:
-    """The mean over quantised weights, scales and zeros included."""
-    found = [each for layer in model.modules() if (each := quantized_of(layer)) is not None]
-    counts = [each.codes_OI.numel() for each in found]
-    return sum(each.bits_per_weight * count for each, count in zip(found, counts, strict=True)) / sum(counts)

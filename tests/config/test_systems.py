@@ -187,7 +187,7 @@ def test_stages_are_of_systems_and_a_quantizer_is_in_no_other_stages_key():
             {"quantizer": {"name": "rtn", "options": {"bitz": 4}}},
             "systems.x.quantizer.options: quantizer RoundToNearest has no option 'bitz'; its options are bits, group",
         ),
-        ({"quantizer": {"name": "rtn", "options": {"bits": 9}}}, "bits is 9, expected a whole number from 2 to 8"),
+        ({"quantizer": {"name": "rtn", "options": {"bits": 9}}}, "bits is 9: Input should be less than or equal to 8"),
         ({"decoding": {"preset": "sdar_static"}, "thresholds": [2.5]}, "systems.x.decoding: quota: steps is 2.5"),
         ({"decoding": {"selector_options": {"stepz": 3}}}, "systems.x.decoding: selector threshold: "),
     ],

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from fixtures.decodes import CACHES, same
 from fixtures.tiny import requests_of, tiny_model
 
-from lightningrl.decoding import page_pool, scheduler
+from lightningrl.decoding import engine, scheduler
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.row_state import Rows
-from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
+from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedKV
@@ -28,76 +29,64 @@ def requests():
     """Prompts of 1 to 150 tokens, most of them short; answers of at most 5 to 100; one that no budget here holds."""
     rng = np.random.default_rng(3)
     prompts = requests_of(np.minimum(150, 1 + rng.exponential(25, 200).astype(int)).tolist(), 1)
-    made = [
-        Request(r.uid, r.sample, r.prompt_ids, int(new))
-        for r, new in zip(prompts, rng.integers(5, 100, 200), strict=True)
-    ]
+    news = rng.integers(5, 100, 200)
+    made = [Request(r.uid, r.sample, r.prompt_ids, int(new)) for r, new in zip(prompts, news, strict=True)]
     made[NEVER_FITS] = Request("t/train/never", 0, rng.integers(0, 23, 3000), 50)
     return made
 
 
 @pytest.fixture(scope="module")
 def unconstrained(model, requests):
+    """Those of the requests that can fit, in order."""
     fitting = [request for request in requests if len(request.prompt_ids) < 3000]
     decoder = BlockDecoder(model, STOPS, rows=64)
-    found = iter(decoder.decode(fitting, DecodePolicy(Threshold(0.3), 1.0)))
+    found = decoder.decode(fitting, DecodePolicy(Threshold(0.3), 1.0))
     assert decoder.ledger.preemptions == 0
-    return [None if index == NEVER_FITS else next(found) for index in range(200)]
+    return found
 
 
-@pytest.mark.parametrize("cache", [FusedCommit(), SeparateCommit()], ids=["fused", "separate"])
+@pytest.mark.parametrize("cache", ["fused", "separate"])
 def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_within_the_budget(
     model, requests, unconstrained, cache, monkeypatch
 ):
-    caches, put_off, turns = [], [], []
-    monkeypatch.setattr(page_pool, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
-    save = Rows.save
+    caches, put_off, turns, save, take_turn = [], [], [], Rows.save, Scheduler._turn
+    need = [-(-(len(r.prompt_ids) + r.max_new_tokens) // 4) for r in requests]
+    pages = (sum(need) - need[NEVER_FITS]) // 10
+    assert max(n for i, n in enumerate(need) if i != NEVER_FITS) < pages < need[NEVER_FITS]
 
     def noting(rows, slot):
-        running = [rows.item[s].index for s in np.flatnonzero(rows.busy)]
-        put_off.append((rows.item[slot].index, running))
+        put_off.append((rows.item[slot].index, [item.index for item in rows.item.values()]))
         return save(rows, slot)
-
-    monkeypatch.setattr(Rows, "save", noting)
-    take_turn = scheduler.Scheduler._turn
 
     def checking(scheduler):
         held = [page for slot in scheduler.rows.held for page in slot]
-        assert len(set(held)) == len(held) == scheduler.rows.pages.count - scheduler.rows.pages.free, (
-            "a page has one holder"
-        )
+        assert len(set(held)) == len(held) == pages - len(scheduler.rows.free), "a page has one holder"
         waiting = [item.index for item in scheduler.waiting]
-        running = [scheduler.rows.item[slot].index for slot in np.flatnonzero(scheduler.rows.busy)]
+        running = [item.index for item in scheduler.rows.item.values()]
         assert waiting == sorted(waiting) and max(running) < min([*waiting, 200]), "the oldest are served first"
         turns.append(len(running))
         return take_turn(scheduler)
 
-    monkeypatch.setattr(scheduler.Scheduler, "_turn", checking)
-
+    monkeypatch.setattr(engine, "PagedKV", lambda *a: caches.append(PagedKV(*a)) or caches[-1])
+    monkeypatch.setattr(Rows, "save", noting)
+    monkeypatch.setattr(Scheduler, "_turn", checking)
     decoder = BlockDecoder(model, STOPS, rows=200, page_tokens=4)
-    need = [-(-(len(r.prompt_ids) + r.max_new_tokens) // 4) for r in requests]
-    pages = (sum(need) - need[NEVER_FITS]) // 10
-    assert max(n for i, n in enumerate(need) if i != NEVER_FITS) < pages < need[NEVER_FITS]
     decoder.memory_bytes = pages * decoder.page_bytes
-    finished, policy = {}, DecodePolicy(Threshold(0.3), 1.0, schedule=cache)
+    finished, policy = {}, DecodePolicy(Threshold(0.3), 1.0, schedule=CACHES[cache])
     for outcome in decoder.stream(requests, policy):
         assert outcome.index not in finished, "an outcome a request"
         finished[outcome.index] = outcome, len(turns)
 
     assert sorted(finished) == list(range(200)), "no request is lost"
-    refused = finished[NEVER_FITS][0]
+    refused, turn = finished.pop(NEVER_FITS)
+    assert turn == 0, "it is refused before anything is computed"
     assert refused.trajectory is None and isinstance(refused.error, DecodeError)
     assert str(refused.error).startswith("t/train/never: 3000 prompt tokens and 50 new ones need")
-    assert finished[NEVER_FITS][1] == 0, "it is refused before anything is computed"
-    for index, expected in enumerate(unconstrained):
-        if expected is not None:
-            got = finished[index][0].trajectory
-            np.testing.assert_array_equal(got.token_ids, expected.token_ids)
-            np.testing.assert_array_equal(got.reveal_step, expected.reveal_step)
-            np.testing.assert_allclose(got.behaviour_logp, expected.behaviour_logp, atol=1e-6)
-            assert got.stats.denoise_forwards == expected.stats.denoise_forwards
-            assert got.stats.prefill_forwards == expected.stats.prefill_forwards
-
+    in_order = [finished[index] for index in sorted(finished)]
+    found = [outcome.trajectory for outcome, _ in in_order]
+    same(found, unconstrained, but=("stats", "schedule"))
+    for name in ("denoise_forwards", "prefill_forwards"):
+        assert [getattr(t.stats, name) for t in found] == [getattr(t.stats, name) for t in unconstrained]
     (allocated,) = caches
     assert allocated.nbytes <= decoder.memory_bytes
     assert decoder.ledger.preemptions == len(put_off) > 10
@@ -105,12 +94,10 @@ def test_200_requests_through_a_tenth_of_their_memory_finish_right_in_turn_and_w
     # it and all older ones would take one after another, and one for each to be taken up again.
     assert all(index != min(running) for index, running in put_off)
     spent = 0
-    for index in range(200):
-        outcome, turn = finished[index]
-        if outcome.trajectory is not None:
-            stats = outcome.trajectory.stats
-            spent += stats.prefill_forwards + stats.denoise_forwards + stats.commit_forwards + 1
-            assert turn <= spent, f"request {index} is done after {turn} turns"
+    for outcome, turn in in_order:
+        stats = outcome.trajectory.stats
+        spent += stats.prefill_forwards + stats.denoise_forwards + stats.commit_forwards + 1
+        assert turn <= spent, f"request {outcome.index} is done after {turn} turns"
     assert len(turns) < spent / 5 and max(turns) > 10, "and they share their turns"
 
 
@@ -120,40 +107,32 @@ def test_a_long_request_among_short_ones_that_keep_coming_is_not_starved(model):
     requests += [Request(f"t/train/{i}", 0, np.arange(1 + i % 5), 6) for i in range(60)]
     decoder = BlockDecoder(model, (), rows=16, page_tokens=4)
     decoder.memory_bytes = 33 * decoder.page_bytes
-    order = [outcome.index for outcome in decoder.stream(requests, DecodePolicy(Threshold(1.0)))]
-    assert sorted(order) == list(range(61))
-    assert decoder.ledger.preemptions > 0
+    turns = {o.index: len(decoder.ledger.forwards) for o in decoder.stream(requests, DecodePolicy(Threshold(1.0)))}
+    assert sorted(turns) == list(range(61)) and decoder.ledger.preemptions > 0
     # 120 tokens one at a time and a prefill; no forward is spent on the others alone before it has ended.
-    decoder.ledger.clear()
-    for outcome in decoder.stream(requests, DecodePolicy(Threshold(1.0))):
-        if outcome.index == 0:
-            assert len(decoder.ledger.forwards) == 121
+    assert turns[0] == 121
 
 
-@pytest.mark.parametrize("cache", [FusedCommit(), SeparateCommit()])
+@pytest.mark.parametrize("cache", ["fused", "separate"])
 def test_a_prompt_prefilled_in_chunks_is_answered_the_same(cache, monkeypatch):
     model = tiny_model(2, torch.float64)
-    requests, policy = requests_of([1, 4, 6, 11, 23, 40, 37], 14), DecodePolicy(Threshold(0.25), schedule=cache)
+    requests = requests_of([1, 4, 6, 11, 23, 40, 37], 14)
+    policy = DecodePolicy(Threshold(0.25), schedule=CACHES[cache])
     whole = BlockDecoder(model, STOPS, rows=3).decode(requests, policy)
     monkeypatch.setattr(scheduler, "CHUNK_TOKENS", 8)
     decoder = BlockDecoder(model, STOPS, rows=3)
     chunked = decoder.decode(requests, policy)
-    for one, other in zip(whole, chunked, strict=True):
-        assert (one.token_ids.tolist(), one.stats) == (other.token_ids.tolist(), other.stats)
-        assert one.reveal_step.tolist() == other.reveal_step.tolist()
+    same(chunked, whole)
     lengths = [p.query_tokens for f in decoder.ledger.forwards for p in f.parts if p.kind == "prefill"]
     assert max(lengths) == 8 and len(lengths) > sum(t.stats.prefill_forwards for t in chunked)
 
 
 def test_short_rows_beside_a_long_one_do_not_attend_over_its_length(model):
-    short = requests_of([1, 4, 6, 11], 14)
+    short, policy = requests_of([1, 4, 6, 11], 14), DecodePolicy(Threshold(0.25))
     long = Request("t/train/long", 0, np.arange(600) % 23, 14)
-    policy = DecodePolicy(Threshold(0.25))
-    alone = BlockDecoder(model, STOPS).decode(short, policy)
     decoder = BlockDecoder(model, STOPS)
-    found = decoder.decode([*short, long], policy)
-    for one, other in zip(alone, found, strict=False):
-        assert (one.token_ids.tolist(), one.stats) == (other.token_ids.tolist(), other.stats)
+    *found, last = decoder.decode([*short, long], policy)
+    same(found, BlockDecoder(model, STOPS).decode(short, policy))
     parts = [part for forward in decoder.ledger.forwards for part in forward.parts]
-    assert sum(part.rows for part in parts if part.kv_tokens >= 600) == found[-1].stats.denoise_forwards + 1
+    assert sum(part.rows for part in parts if part.kv_tokens >= 600) == last.stats.denoise_forwards + 1
     assert all(part.kv_tokens <= 28 for part in parts if part.kv_tokens < 600)

@@ -8,19 +8,20 @@ import pytest
 import torch
 from fixtures.tiny import MASK_ID, tiny_config, tiny_model
 
+from lightningrl.answering import Answer
 from lightningrl.decoding import tpf_variants
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.schedules.block import FusedCommit, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.decoding.stops import FinishBlock, InsideBlock
+from lightningrl.decoding.stops import InsideBlock
 from lightningrl.errors import DecodeError
-from lightningrl.evaluation.metrics import summarise
 from lightningrl.evaluation.records import to_record
 from lightningrl.models.transformer import Transformer
-from lightningrl.types import EvalRecord
+from lightningrl.types import EvalRecord, Example, Verdict
 
 STOP, GARBAGE = 20, 21
+USUAL, INSIDE = DecodePolicy(Threshold(0.9)), DecodePolicy(Threshold(0.9), stop=InsideBlock())
 
 
 class Scripted(Transformer):
@@ -47,39 +48,46 @@ class Scripted(Transformer):
         return table.log()
 
 
+def decoded(script, prompt, new=9, policy=USUAL):
+    """The trajectory and the kinds of forwards; a prompt is its ids or their number."""
+    decoder = BlockDecoder(Scripted(script), [STOP])
+    ids = np.arange(prompt) if isinstance(prompt, int) else np.array(prompt)
+    [got] = decoder.decode([Request("t/test/0", 2, ids, new)], policy)
+    return got, [part.kind for forward in decoder.ledger.forwards for part in forward.parts]
+
+
 def worked_example(cache):
-    """Trajectory and ledger of the worked example: B = 4, P = 6, reveal steps [1, 1, 2, 2, 3, 4], stop at slot 10."""
+    """B = 4, P = 6, reveal steps [1, 1, 2, 2, 3, 4]; slot 10 the stop token, slot 11 text after it."""
     script = [
         {6: (1, 0.95), 7: (2, 0.95)},
         {8: (3, 0.95), 9: (4, 0.95), 10: (5, 0.3), 11: (6, 0.2)},
         {10: (STOP, 0.8), 11: (6, 0.2)},
         {11: (GARBAGE, 0.2)},
     ]
-    decoder = BlockDecoder(Scripted(script), [STOP])
-    got = decoder.decode([Request("t/test/0", 0, np.arange(6), 30)], DecodePolicy(Threshold(0.9), schedule=cache))[0]
-    return got, decoder.ledger
+    return decoded(script, 6, 30, DecodePolicy(Threshold(0.9), schedule=cache))
 
 
-def test_worked_example():
-    """B = 4, P = 6; slots 6..11 revealed at [1, 1, 2, 2, 3, 4]; slot 10 the stop token, slot 11 text after it.
-
-    By hand: 5 tokens up to and including the stop, 6 emitted, 4 denoise forwards, one commit (of the mixed block;
+@pytest.mark.parametrize(
+    ("cache", "commits", "tpf_true", "kinds"),
+    [
+        (FusedCommit(), 0, 1.25, ["prefill", "denoise", "fused", "denoise", "denoise"]),
+        (SeparateCommit(), 1, 1.0, ["prefill", "denoise", "commit", "denoise", "denoise", "denoise"]),
+    ],
+)
+def test_worked_example(cache, commits, tpf_true, kinds):
+    """By hand: 5 tokens up to and including the stop, 6 emitted, 4 denoise forwards, one commit (of the mixed block;
     the last is not committed), one prefill. strict TPF 5/4 = 1.25; with the commit 5/5 = 1.
     """
-    for cache, commits, tpf_true in ((FusedCommit(), 0, 1.25), (SeparateCommit(), 1, 1.0)):
-        got, ledger = worked_example(cache)
-        assert got.token_ids.tolist() == [1, 2, 3, 4, STOP, GARBAGE]
-        assert got.response_ids.tolist() == [1, 2, 3, 4, STOP]
-        assert got.reveal_step.tolist() == [1, 1, 2, 2, 3, 4]
-        np.testing.assert_allclose(np.exp(got.behaviour_logp), [0.95, 0.95, 0.95, 0.95, 0.8, 0.2], rtol=1e-6)
-        stats = got.stats
-        assert (stats.response_tokens, stats.emitted_tokens, stats.denoise_forwards) == (5, 6, 4)
-        assert (stats.commit_forwards, stats.prefill_forwards) == (commits, 1)
-        assert (stats.tpf, stats.tpf_true, got.stop) == (1.25, tpf_true, "eos")
-        kinds = [part.kind for forward in ledger.forwards for part in forward.parts]
-        separate = ["prefill", "denoise", "commit", "denoise", "denoise", "denoise"]
-        fused = ["prefill", "denoise", "fused", "denoise", "denoise"]
-        assert kinds == (separate if commits else fused)
+    got, found_kinds = worked_example(cache)
+    assert got.token_ids.tolist() == [1, 2, 3, 4, STOP, GARBAGE]
+    assert got.response_ids.tolist() == [1, 2, 3, 4, STOP]
+    assert got.reveal_step.tolist() == [1, 1, 2, 2, 3, 4]
+    np.testing.assert_allclose(np.exp(got.behaviour_logp), [0.95, 0.95, 0.95, 0.95, 0.8, 0.2], rtol=1e-6)
+    stats = got.stats
+    assert (stats.response_tokens, stats.emitted_tokens, stats.denoise_forwards) == (5, 6, 4)
+    assert (stats.commit_forwards, stats.prefill_forwards) == (commits, 1)
+    assert (stats.tpf, stats.tpf_true, got.stop) == (1.25, tpf_true, "eos")
+    assert found_kinds == kinds
 
 
 def test_every_published_definition_of_tokens_per_forward_on_the_worked_example():
@@ -88,58 +96,21 @@ def test_every_published_definition_of_tokens_per_forward_on_the_worked_example(
     visible 5 (all but STOP), emitted 6, up to the stop 5; steps 4, up to the stop 3. LMDeploy: 4 denoise, 1 commit, and
     the prefill denoises as 6 is off the grid: 5. generate.py: 1 prefill, 4 denoise, 2 commits: 7.
     """
-    got, ledger = worked_example(SeparateCommit())
-    stats = got.stats
-    table = {
-        "LightningRL": (tpf_variants.visible_tokens(got, [STOP]), tpf_variants.distinct_steps(got)),
-        "DiRL": (stats.emitted_tokens, tpf_variants.distinct_steps(got)),
-        "cut at the stop": (got.response_len, tpf_variants.response_steps(got)),
-        "strict": (stats.response_tokens, stats.denoise_forwards),
-        "LMDeploy": (stats.response_tokens, tpf_variants.lmdeploy_forwards(got)),
-        "generate.py": (stats.response_tokens, tpf_variants.generate_py_forwards(got)),
-    }
-    assert table == {
-        "LightningRL": (5, 4), "DiRL": (6, 4), "cut at the stop": (5, 3), "strict": (5, 4), "LMDeploy": (5, 5),
-        "generate.py": (5, 7),
-    }  # fmt: skip
-    assert (stats.tpf, stats.tpf_true, tpf_variants.tpf_paper(got, [STOP])) == (5 / 4, 5 / 5, 5 / 4)
+    got, kinds = worked_example(SeparateCommit())
+    assert (tpf_variants.visible_tokens(got, [STOP]), tpf_variants.distinct_steps(got)) == (5, 4)
+    assert (got.response_len, tpf_variants.response_steps(got)) == (5, 3)
+    assert (tpf_variants.lmdeploy_forwards(got), tpf_variants.generate_py_forwards(got)) == (5, 7)
     # If GARBAGE were a special token it would not be visible.
-    assert tpf_variants.tpf_paper(got, [STOP, GARBAGE]) == 4 / 4
-    by_kind = Counter(part.kind for forward in ledger.forwards for part in forward.parts)
-    assert by_kind == {"prefill": 1, "denoise": 4, "commit": 1}
-    # generate.py alone commits the last block too.
-    assert sum(by_kind.values()) == tpf_variants.generate_py_forwards(got) - 1
-
-
-def test_forwards_per_problem_and_both_means_of_tpf_are_those_of_the_records():
-    """Two answers of 5 tokens in 4 forwards and 2 in 2 (of which one is a commit in tpf_true): pooled 7/6, mean 9/8."""
-    records = [
-        EvalRecord("base", f"t/test/{i}", 0, 0.9, "h", "4", "4", True, 1.0, "ok", "", tokens, tokens, n, 1, 1, "eos")
-        for i, (tokens, n) in enumerate([(5, 4), (2, 2)])
-    ]
-    summary = summarise(records)
-    assert (summary.tpf, summary.tpf_mean) == pytest.approx((7 / 6, (5 / 4 + 2 / 2) / 2))
-    assert (summary.tpf_true, summary.tpf_true_mean) == pytest.approx((7 / 8, (5 / 5 + 2 / 3) / 2))
-    assert summary.forwards_per_problem == 3
+    assert (tpf_variants.tpf_paper(got, [STOP]), tpf_variants.tpf_paper(got, [STOP, GARBAGE])) == (5 / 4, 4 / 4)
+    assert Counter(kinds) == {"prefill": 1, "denoise": 4, "commit": 1}, "generate.py alone commits the last block too"
 
 
 def test_a_stop_token_in_the_first_mixed_block_ends_the_response():
     """The published engine ignores it there. The rest of the block is still revealed."""
     script = [{5: (STOP, 0.95), 6: (1, 0.2), 7: (2, 0.3)}, {6: (1, 0.2), 7: (2, 0.3)}, {6: (4, 0.1)}]
-    got = BlockDecoder(Scripted(script), [STOP]).decode(
-        [Request("t/test/0", 0, np.arange(5), 30)], DecodePolicy(Threshold(0.9))
-    )[0]
+    got, _ = decoded(script, 5, 30)
     assert (got.token_ids.tolist(), got.response_len, got.stats.denoise_forwards) == ([STOP, 4, 2], 1, 3)
     assert got.stats.tpf == 1 / 3
-
-
-INSIDE = DecodePolicy(Threshold(0.9), stop=InsideBlock())
-
-
-def once(script, prompt_len, new, policy):
-    return BlockDecoder(Scripted(script), [STOP]).decode([Request("t/test/0", 0, np.arange(prompt_len), new)], policy)[
-        0
-    ]
 
 
 def test_stopping_inside_the_block_saves_the_forwards_that_would_only_fill_it():
@@ -149,7 +120,7 @@ def test_stopping_inside_the_block_saves_the_forwards_that_would_only_fill_it():
         {6: (2, 0.3), 7: (3, 0.2)},
         {7: (3, 0.2)},
     ]
-    finished, cut = (once(script, 4, 9, policy) for policy in (DecodePolicy(Threshold(0.9)), INSIDE))
+    (finished, _), (cut, _) = (decoded(script, 4, policy=policy) for policy in (USUAL, INSIDE))
     assert (finished.stats.denoise_forwards, cut.stats.denoise_forwards) == (3, 1)
     assert finished.response_ids.tolist() == cut.response_ids.tolist() == [1, STOP]
     assert cut.token_ids.tolist() == [1, STOP, MASK_ID, MASK_ID] and cut.reveal_step.tolist() == [1, 1, 0, 0]
@@ -163,49 +134,15 @@ def test_stopping_inside_the_block_waits_for_what_is_left_of_the_stop_token():
         {4: (1, 0.2), 6: (2, 0.3)},
         {4: (1, 0.2)},
     ]
-    got = once(script, 4, 9, INSIDE)
+    got, _ = decoded(script, 4, policy=INSIDE)
     assert (got.token_ids.tolist(), got.reveal_step.tolist()) == ([1, STOP, 2, STOP], [3, 1, 2, 1])
-    assert got.response_len == 2
-
-
-def test_stopping_inside_the_first_block_does_not_look_at_the_prompts_part_of_it():
-    """Slot 5 is of the prompt and holds the stop token's id; slot 6 is the response's own."""
-    script = [{6: (1, 0.95), 7: (2, 0.3)}, {7: (STOP, 0.95)}]
-    request = Request("t/test/0", 0, np.array([0, 1, 2, 3, 4, STOP]), 9)
-    got = BlockDecoder(Scripted(script), [STOP]).decode([request], INSIDE)[0]
-    assert (got.token_ids.tolist(), got.stats.denoise_forwards, got.stop) == ([1, STOP], 2, "eos")
-    early = once([{6: (STOP, 0.95), 7: (2, 0.3)}], 6, 9, INSIDE)
-    assert (early.token_ids.tolist(), early.reveal_step.tolist()) == ([STOP, MASK_ID], [1, 0])
-
-
-@pytest.mark.parametrize("prompt_len, new, length", [(1, 1, 3), (1, 3, 3), (1, 4, 7), (4, 1, 4), (5, 7, 7), (6, 7, 10)])
-def test_lengths_are_rounded_up_to_the_block_grid(prompt_len, new, length):
-    """(prompt + new) up to a multiple of 4, less the prompt: at least `new`, at most 3 more."""
-    request = Request("t/test/0", 0, np.arange(prompt_len), new)
-    for stop in (FinishBlock(), InsideBlock()):
-        got = BlockDecoder(tiny_model(3), ()).decode([request], DecodePolicy(Threshold(0.3), stop=stop))[0]
-        assert (len(got.token_ids), got.stop, got.response_len) == (length, "length", length)
-        assert got.stats.prefill_forwards == (prompt_len >= 4)
-
-
-def test_the_first_of_two_stop_tokens_ends_the_response():
-    script = [{4: (1, 0.95), 5: (STOP, 0.95), 6: (2, 0.95), 7: (STOP, 0.95)}]
-    got = BlockDecoder(Scripted(script), [STOP]).decode(
-        [Request("t/test/0", 0, np.arange(4), 9)], DecodePolicy(Threshold(0.9))
-    )[0]
-    assert (got.response_len, got.stats.emitted_tokens) == (2, 4)
+    assert got.response_len == 2, "the first of two stop tokens ends it"
 
 
 def test_record_of_an_answer_counts_tokens_by_step_over_all_decoded_positions():
-    from lightningrl.answering import Answer
-    from lightningrl.types import Example, Verdict
-
     script = [{4: (1, 0.95), 5: (2, 0.95), 6: (STOP, 0.3), 7: (3, 0.2)}, {6: (STOP, 0.95), 7: (3, 0.95)}]
-    got = BlockDecoder(Scripted(script), [STOP]).decode(
-        [Request("t/test/0", 2, np.arange(4), 9)], DecodePolicy(Threshold(0.9))
-    )[0]
     example = Example("t/test/0", ({"role": "user", "content": "q"},), {})
-    record = to_record("base", 0.9, Answer(example, got, "text", Verdict(True, 1.0, "ok", "4")))
+    record = to_record("base", 0.9, Answer(example, decoded(script, 4)[0], "text", Verdict(True, 1.0, "ok", "4")))
     assert record.tokens_by_step == [2, 2] and sum(record.tokens_by_step) == record.emitted_tokens == 4
     assert (record.response_tokens, record.denoise_forwards, record.sample, record.stop) == (3, 2, 2, "eos")
     assert EvalRecord.from_json(record.to_json()) == record
@@ -222,37 +159,25 @@ def test_temperature_divides_the_logits_before_the_softmax():
             expected = [math.log(w / sum(weights)) for w in weights]
             assert found[row, :MASK_ID].tolist() == pytest.approx(expected, abs=1e-12)
             assert found[row, MASK_ID] == -math.inf
-
-
-def test_half_precision_logits_are_normalised_in_float32():
-    model = tiny_model(3).to(torch.bfloat16)
-    found = model.log_probs(torch.randn(5, 16, dtype=torch.bfloat16))
-    assert found.dtype == torch.float32
+    found = model.to(torch.bfloat16).log_probs(hidden.to(torch.bfloat16))
+    assert found.dtype == torch.float32, "half precision is normalised in more"
     torch.testing.assert_close(found.exp().sum(-1), torch.ones(5))
 
 
-def test_empty_prompt_is_refused():
-    with pytest.raises(DecodeError, match=r"t/test/1: the prompt is empty; give at least one token"):
-        Request("t/test/1", 0, np.array([], dtype=np.int64), 5)
-
-
-def test_a_budget_of_no_tokens_is_refused():
-    with pytest.raises(DecodeError, match=r"t/test/1: max_new_tokens is 0, expected at least 1"):
-        Request("t/test/1", 0, np.array([1]), 0)
-
-
-def test_a_request_longer_than_the_model_is_refused_and_one_that_just_fits_is_decoded():
-    model = tiny_model(0, max_position_embeddings=16)
-    fits, too_long = (Request("t/test/7", 0, np.arange(6), new) for new in (10, 11))
-    assert len(BlockDecoder(model, ()).decode([fits], DecodePolicy(Threshold(0.1)))[0].token_ids) == 10
-    with pytest.raises(
-        DecodeError, match=r"t/test/7: 6 prompt tokens and 11 new ones need 20 positions, the model has 16"
-    ):
-        BlockDecoder(model, ()).decode([fits, too_long], DecodePolicy(Threshold(0.1)))
-
-
-@pytest.mark.parametrize("token", [-1, 24])
-def test_a_prompt_token_outside_the_vocabulary_is_refused(token):
-    request = Request("t/test/9", 0, np.array([1, token, 2]), 4)
-    with pytest.raises(DecodeError, match=r"t/test/9: a prompt token lies outside the vocabulary"):
-        BlockDecoder(tiny_model(), ()).decode([request], DecodePolicy(Threshold(0.1)))
+@pytest.mark.parametrize(
+    ("prompt", "new", "message"),
+    [
+        ([], 5, "t/test/1: the prompt is empty; give at least one token"),
+        ([1.5], 5, "t/test/1: prompt_ids are float64, expected token ids"),
+        ([1], 0, "t/test/1: max_new_tokens is 0, expected at least 1"),
+        ([1, -1, 2], 4, "t/test/1: a prompt token lies outside the vocabulary"),
+        ([1, 24, 2], 4, "t/test/1: a prompt token lies outside the vocabulary"),
+        ([1] * 6, 11, "t/test/1: 6 prompt tokens and 11 new ones need 20 positions, the model has 16"),
+    ],
+)
+def test_a_request_that_cannot_be_decoded_says_why(prompt, new, message):
+    decoder = BlockDecoder(tiny_model(0, max_position_embeddings=16), ())
+    fits = Request("t/test/0", 0, np.arange(6), 10)
+    with pytest.raises(DecodeError, match=message):
+        decoder.decode([fits, Request("t/test/1", 0, np.array(prompt), new)], USUAL)
+    assert len(decoder.decode([fits], USUAL)[0].token_ids) == 10

@@ -2,37 +2,26 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
+from fixtures.decodes import CACHES, POLICY, STOPS, same
+from fixtures.naive import Masked
 from fixtures.outsider import SubBlock
 from fixtures.tiny import requests_of, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_decoder_parity import POLICY, STOPS
 
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.reference import decode_one
 from lightningrl.decoding.registry import SCHEDULES
-from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
 from lightningrl.decoding.schedules.full_sequence import FullSequence
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
-from lightningrl.models.attention import Masked
 from lightningrl.utils.registry import resolve
 
-ALL = [FusedCommit(), SeparateCommit(), Recompute(), SubBlock(2), FullSequence(4), FullSequence(3)]
-
-
-def same(one, other):
-    for field in dataclasses.fields(one):
-        mine, theirs = getattr(one, field.name), getattr(other, field.name)
-        if field.name in ("behaviour_logp", "entropy"):
-            np.testing.assert_allclose(mine, theirs, atol=1e-6)
-        else:
-            np.testing.assert_array_equal(mine, theirs, err_msg=field.name)
+ALL = [*CACHES.values(), SubBlock(2), FullSequence(4), FullSequence(3)]
 
 
 def test_every_schedule_of_the_registry_is_tried():
@@ -51,11 +40,8 @@ def test_the_engine_decodes_like_the_reference(attention, data):
     requests = requests_of(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4), "prompts"), 9, seed=2)
     policies = [dataclasses.replace(data.draw(POLICY), schedule=schedule) for _ in requests]
     requests = [dataclasses.replace(r, policy=p) for r, p in zip(requests, policies, strict=True)]
-    rows = data.draw(st.integers(1, 4), "rows")
-    for request, found in zip(
-        requests, BlockDecoder(model, STOPS, rows=rows).decode(requests, policies[0]), strict=True
-    ):
-        same(found, decode_one(model, request, request.policy, STOPS))
+    found = BlockDecoder(model, STOPS, rows=data.draw(st.integers(1, 4), "rows")).decode(requests, policies[0])
+    same(found, [decode_one(model, request, request.policy, STOPS) for request in requests])
 
 
 def test_preempted_rows_of_a_canvas_come_back():
@@ -64,8 +50,7 @@ def test_preempted_rows_of_a_canvas_come_back():
     policy = DecodePolicy(Threshold(0.3), 1.0, schedule=FullSequence(4), seed=3)
     decoder = BlockDecoder(model, STOPS, rows=4, page_tokens=4)
     decoder.memory_bytes = 8 * decoder.page_bytes
-    for request, found in zip(requests, decoder.decode(requests, policy), strict=True):
-        same(found, decode_one(model, request, policy, STOPS))
+    same(decoder.decode(requests, policy), [decode_one(model, request, policy, STOPS) for request in requests])
 
 
 @pytest.mark.parametrize("prompt_len", [1, 4, 6])
@@ -90,31 +75,22 @@ def test_a_full_sequence_is_decoded_block_by_block_behind_the_prompt_with_all_la
 
 
 def test_later_masks_count_under_full_attention_and_not_under_block_causal():
+    policy = DecodePolicy(Quota(4), schedule=FullSequence(4))
     for attention, differs in (("full", True), ("block_causal", False)):
         model = tiny_model(5, torch.float64, attention=attention)
-        short, long = (
-            decode_one(model, requests_of([4], new)[0], DecodePolicy(Quota(4), schedule=FullSequence(4)), ())
-            for new in (4, 16)
-        )
+        short, long = (decode_one(model, requests_of([4], new)[0], policy, ()) for new in (4, 16))
         assert bool(abs(short.behaviour_logp - long.behaviour_logp[:4]).max() > 1e-6) is differs
 
 
-@pytest.mark.parametrize("schedule", [FusedCommit(), SeparateCommit(), Recompute()])
-def test_a_schedule_that_does_not_compute_what_the_model_sees_is_refused(schedule):
-    with pytest.raises(DecodeError, match=r"attends to all later masks.*full_sequence"):
-        BlockDecoder(tiny_model(1, attention="full"), ()).decode(
-            requests_of([3], 4), DecodePolicy(Quota(2), schedule=schedule)
-        )
-
-
-def test_blocks_of_two_sizes_are_not_decoded_together():
-    requests = requests_of([3, 3], 8)
-    policies = [DecodePolicy(Quota(2), schedule=schedule) for schedule in (FullSequence(4), FullSequence(8))]
-    mixed = [dataclasses.replace(r, policy=p) for r, p in zip(requests, policies, strict=True)]
+def test_schedules_that_do_not_fit_the_model_or_each_other_are_refused():
+    for schedule in CACHES.values():
+        with pytest.raises(DecodeError, match=r"attends to all later masks.*full_sequence"):
+            BlockDecoder(tiny_model(1, attention="full"), ()).decode(
+                requests_of([3], 4), DecodePolicy(Quota(2), schedule=schedule)
+            )
+    four, eight = (DecodePolicy(Quota(2), schedule=FullSequence(size)) for size in (4, 8))
+    mixed = [dataclasses.replace(request, policy=eight) for request in requests_of([3], 8)] + requests_of([3], 8)
     with pytest.raises(DecodeError, match=r"blocks of \[4, 8\] positions"):
-        BlockDecoder(tiny_model(1), ()).decode(mixed, policies[0])
-
-
-def test_a_block_has_a_position():
+        BlockDecoder(tiny_model(1), ()).decode(mixed, four)
     with pytest.raises(DecodeError, match="full_sequence: block_size is 0"):
         FullSequence(0)

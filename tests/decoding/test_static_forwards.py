@@ -9,49 +9,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures.decodes import CACHES, STOPS, same
 from fixtures.tiny import block_span, requests_of, tiny_model
 from torch.nn.attention import varlen
 
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
-from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.models import static_forward
 from lightningrl.models.attention import PagedKV
 from lightningrl.models.checkpoint import load_model
 
-STOPS = (3, 7, 11)
 
-
-@pytest.mark.parametrize("cache", [FusedCommit(), SeparateCommit(), Recompute()])
+@pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_static_forwards_decode_the_same(cache, temperature):
-    model = tiny_model(2, torch.float64)
-    requests, policy = (
-        requests_of([1, 4, 6, 8, 11, 3, 17], 21),
-        DecodePolicy(Threshold(0.25), temperature, schedule=cache),
+    model, requests = tiny_model(2, torch.float64), requests_of([1, 4, 6, 8, 11, 3, 17], 21)
+    policy = DecodePolicy(Threshold(0.25), temperature, schedule=CACHES[cache])
+    spans, static = (
+        BlockDecoder(model, STOPS, rows=3, forwards=forwards).decode(requests, policy)
+        for forwards in ("spans", "gathered")
     )
-    spans = BlockDecoder(model, STOPS, rows=3).decode(requests, policy)
-    static = BlockDecoder(model, STOPS, rows=3, forwards="gathered").decode(requests, policy)
-    for one, other in zip(spans, static, strict=True):
-        assert (one.token_ids.tolist(), one.stats) == (other.token_ids.tolist(), other.stats)
-        assert one.reveal_step.tolist() == other.reveal_step.tolist()
-        np.testing.assert_allclose(one.behaviour_logp, other.behaviour_logp, atol=1e-6)
+    same(static, spans)
 
 
 def test_buffers_are_of_few_sizes_and_filling_up_touches_no_other_page():
     model = tiny_model(2, torch.float64)
     cache = PagedKV(2, 5, 8, 2, 8, model.lm_head.weight)
     static = static_forward.SegmentForwards(model, cache, 2, static_forward.gathered, graphs=False)
-    sizes = []
     for rows in range(1, 3):
         for blocks in (1, 2, 4):
             span = block_span([[0, 1], [2, 3]][:rows], [0] * rows, 4 * blocks, 4, 8)
             hidden = static.hidden([span], np.arange(rows * 4 * blocks) % 20)
             assert hidden.shape == (rows * 4 * blocks, 16)
-            sizes.append(rows * blocks)
-    assert set(static._buffers) == {1, 2, 4, 8} and set(sizes) == {1, 2, 4, 8}
+    assert set(static._buffers) == {1, 2, 4, 8}
     static.hidden([block_span([[0, 1]], [0], 12, 4, 8)], np.arange(12))  # 3 blocks in a buffer of 4
     assert cache.keys[:, 32:36].abs().sum() > 0, "the spare page takes what fills the buffer up"
     assert cache.keys[:, 36:].abs().sum() == 0
@@ -60,7 +52,9 @@ def test_buffers_are_of_few_sizes_and_filling_up_touches_no_other_page():
     assert torch.equal(cache.keys[:, :32], before)
 
 
-def test_without_a_kernel_the_error_says_what_to_install(monkeypatch):
+def test_kernels_that_are_not_there_are_refused_with_what_to_install(monkeypatch):
+    with pytest.raises(DecodeError, match="forwards is 'fast', expected one of spans"):
+        BlockDecoder(tiny_model(), (), forwards="fast")
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     with pytest.raises(DecodeError, match="flash-attn is not installed"):
@@ -88,40 +82,6 @@ def test_the_package_steps_in_where_torch_has_no_block_tables(monkeypatch):
     assert static_forward.paged_kernel().__qualname__.startswith("_torch_varlen")
 
 
-def test_an_unknown_kind_of_forwards_is_refused():
-    with pytest.raises(DecodeError, match="forwards is 'fast', expected one of spans"):
-        BlockDecoder(tiny_model(), (), forwards="fast")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("forwards", ["segments", "graphs"])
-def test_paged_kernels_decode_the_same_on_a_gpu(forwards):
-    """bf16 kernels round differently: most responses agree token for token, and all log-probabilities nearly."""
-    model = tiny_model(2, torch.bfloat16, head_dim=64, hidden_size=64).cuda()
-    requests, policy = requests_of([1, 4, 6, 8, 11, 3, 17], 21), DecodePolicy(Threshold(0.25))
-    spans = BlockDecoder(model, (), rows=4).decode(requests, policy)
-    static = BlockDecoder(model, (), rows=4, forwards=forwards).decode(requests, policy)
-    same = [one.token_ids.tolist() == other.token_ids.tolist() for one, other in zip(spans, static, strict=True)]
-    assert sum(same) >= 4
-    for one, other, equal in zip(spans, static, same, strict=True):
-        if equal:
-            np.testing.assert_allclose(one.behaviour_logp, other.behaviour_logp, atol=0.1)
-
-
-@pytest.mark.gpu
-def test_golden_decodes_of_the_official_decoder_on_a_gpu():
-    """float32, matrix products in full precision: the CPU's and the official decoder's tokens."""
-    folder = Path(__file__).parents[1] / "fixtures" / "sdar_tiny"
-    model = load_model(folder, device="cuda")
-    cases = json.loads((folder / "golden_decode.json").read_text())
-    for case in cases:
-        if case["strategy"] == "low_confidence_dynamic" and case["denoising_steps"] == case["block_size"]:
-            model.config = dataclasses.replace(model.config, block_size=case["block_size"])
-            request = Request("t/test/0", 0, np.array(case["prompt"]), case["gen_length"])
-            [got] = BlockDecoder(model, ()).decode([request], DecodePolicy(Threshold(case["threshold"])))
-            assert [*case["prompt"], *got.token_ids.tolist()] == case["output"]
-
-
 def documented_varlen(q, keys, values, cu_q, cu_k, max_q, max_k, *, enable_gqa, seqused_k, block_table):
     """What torch documents of varlen_attn with a block table, sequence by sequence."""
     assert cu_q.dtype == cu_k.dtype == seqused_k.dtype == block_table.dtype == torch.int32
@@ -146,3 +106,31 @@ def test_torchs_variable_length_kernel_is_called_as_it_is_documented():
     used = torch.tensor([12, 4, 16], dtype=torch.int32)
     found = static_forward._torch_varlen(documented_varlen)(q, keys, values, pages, used)
     torch.testing.assert_close(found, static_forward.gathered(q, keys, values, pages, used), rtol=0, atol=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("forwards", ["segments", "graphs"])
+def test_paged_kernels_decode_the_same_on_a_gpu(forwards):
+    """bf16 kernels round differently: most responses agree token for token, and all log-probabilities nearly."""
+    model = tiny_model(2, torch.bfloat16, head_dim=64, hidden_size=64).cuda()
+    requests, policy = requests_of([1, 4, 6, 8, 11, 3, 17], 21), DecodePolicy(Threshold(0.25))
+    spans = BlockDecoder(model, (), rows=4).decode(requests, policy)
+    static = BlockDecoder(model, (), rows=4, forwards=forwards).decode(requests, policy)
+    pairs = zip(spans, static, strict=True)
+    equal = [(one, other) for one, other in pairs if one.token_ids.tolist() == other.token_ids.tolist()]
+    assert len(equal) >= 4
+    for one, other in equal:
+        np.testing.assert_allclose(one.behaviour_logp, other.behaviour_logp, atol=0.1)
+
+
+@pytest.mark.gpu
+def test_golden_decodes_of_the_official_decoder_on_a_gpu():
+    """float32, matrix products in full precision: the CPU's and the official decoder's tokens."""
+    folder = Path(__file__).parents[1] / "fixtures" / "sdar_tiny"
+    model = load_model(folder, device="cuda")
+    for case in json.loads((folder / "golden_decode.json").read_text()):
+        if case["strategy"] == "low_confidence_dynamic" and case["denoising_steps"] == case["block_size"]:
+            model.config = dataclasses.replace(model.config, block_size=case["block_size"])
+            request = Request("t/test/0", 0, np.array(case["prompt"]), case["gen_length"])
+            [got] = BlockDecoder(model, ()).decode([request], DecodePolicy(Threshold(case["threshold"])))
+            assert [*case["prompt"], *got.token_ids.tolist()] == case["output"]

@@ -1,14 +1,12 @@
 """Who sees whom: the block-diffusion masks, read off the attention itself, and what follows from them."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
-from fixtures.naive import dense_block_mask
+from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import MASK_ID, block_span, tiny_model
 
-from lightningrl.models.attention import Masked, PagedAttention, PagedKV, block_causal_mask
+from lightningrl.models.attention import PagedAttention, PagedKV
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packed_layout import PackedLayout, Segment
 
@@ -17,16 +15,14 @@ def visible(attend, positions):
     """(Q, Q) bool: with equal scores and one-hot values, a query's output is positive where it sees."""
     zeros, values = torch.zeros(1, 1, positions, positions), torch.eye(positions)[None, None]
     weights = attend(0, zeros, zeros, values)[0, 0]
-    torch.testing.assert_close(weights.sum(-1), torch.ones(positions))
     seen = weights > 0
-    expected = seen / seen.sum(-1, keepdim=True)
-    torch.testing.assert_close(weights, expected)
+    torch.testing.assert_close(weights, seen / seen.sum(-1, keepdim=True))
     return seen
 
 
-def packed(block_size, *segments):
-    """The attention of segments (clean positions, blocks of the copies) in one row."""
-    return PackedBlocks(PackedLayout(block_size, [Segment(clean, np.array(blocks)) for clean, blocks in segments]))
+def packed(block_size, clean, blocks):
+    """The attention of one segment: clean positions, and copies of these blocks."""
+    return PackedBlocks(PackedLayout(block_size, [Segment(clean, np.array(blocks))]))
 
 
 def doubled_mask(length, block_size):
@@ -36,63 +32,28 @@ def doubled_mask(length, block_size):
         noisy_q, noisy_k = q < length, k < length
         block_q, block_k = q % length // block_size, k % length // block_size
         own = block_q == block_k and noisy_q == noisy_k
-        return (
-            own
-            or (noisy_q and not noisy_k and block_q > block_k)
-            or (not noisy_q and not noisy_k and block_q >= block_k)
-        )
+        return own or (not noisy_k and (block_q > block_k if noisy_q else block_q >= block_k))
 
     return torch.tensor([[sees(q, k) for k in range(2 * length)] for q in range(2 * length)])
 
 
 @pytest.mark.parametrize(
-    ("length", "block_size", "count"), [(8, 4, 96), (12, 4, 192), (8, 8, 128), (8, 1, 72), (64, 32, 6144)]
+    ("length", "block_size", "count"), [(8, 4, 96), (12, 4, 192), (8, 8, 128), (8, 1, 72), (64, 32, 6144), (6, 4, 56)]
 )
 def test_packed_attention_is_the_doubled_mask(length, block_size, count):
-    """Counts of True: B^2 (nb + nb(nb-1)/2 + nb(nb+1)/2), nb = L / B."""
-    seen = visible(packed(block_size, (length, range(length // block_size))), 2 * length)
+    """Counts of True: B^2 (nb + nb(nb-1)/2 + nb(nb+1)/2), nb = L / B; (6, 4), where the last block is short, by row
+    4 4 4 4 6 6 noisy, 4 4 4 4 6 6 clean (our copy of the short block has two slots more)."""
+    blocks, mask = -(-length // block_size), doubled_mask(length, block_size)
+    seen = visible(packed(block_size, length, range(blocks)), length + blocks * block_size)
     swapped = torch.cat([torch.arange(length, 2 * length), torch.arange(length)])  # ours is [clean | copies]
-    assert torch.equal(seen[swapped][:, swapped], doubled_mask(length, block_size))
-    assert int(seen.sum()) == count
-
-
-def test_packed_attention_is_the_doubled_mask_where_the_last_block_is_short():
-    """(6, 4): 56 pairs, by row 4 4 4 4 6 6 noisy, 4 4 4 4 6 6 clean. Our copy of the short block has two slots more."""
-    mask = doubled_mask(6, 4)
-    assert mask.sum(-1).tolist() == [4, 4, 4, 4, 6, 6] * 2 and int(mask.sum()) == 56
-    seen = visible(packed(4, (6, [0, 1])), 14)
-    swapped = torch.cat([torch.arange(6, 12), torch.arange(6)])
-    assert torch.equal(seen[swapped][:, swapped], mask)
-
-
-def test_doubled_mask_of_8_by_4_row_by_row():
-    """Written down: rows 0-3 -> {0-3}; 4-7 -> {4-7, 8-11}; 8-11 -> {8-11}; 12-15 -> {8-15}."""
-    rows = [set(row.nonzero().flatten().tolist()) for row in doubled_mask(8, 4)]
-    low, high, first, second = set(range(4)), set(range(4, 8)), set(range(8, 12)), set(range(12, 16))
-    assert rows == [low] * 4 + [high | first] * 4 + [first] * 4 + [first | second] * 4
-
-
-def test_several_copies_of_one_block_see_the_same_past_and_not_each_other():
-    """T = 8 clean, copies of blocks 2, 1, 1: block 2 sees all clean, block 1 the first four."""
-    seen = visible(packed(4, (8, [2, 1, 1])), 20)
-    for copy, past in ((0, 8), (1, 4), (2, 4)):
-        start = 8 + 4 * copy
-        for row in seen[start : start + 4]:
-            assert set(row.nonzero().flatten().tolist()) == set(range(past)) | set(range(start, start + 4))
-
-
-def test_inference_mask_of_6_by_4():
-    """Written down: rows 0-3 see 0-3, rows 4-5 see 0-5."""
-    expected = [[True] * 4 + [False] * 2] * 4 + [[True] * 6] * 2
-    assert block_causal_mask(6, 4).tolist() == expected == dense_block_mask(6, 4).tolist()
+    assert torch.equal(seen[swapped][:, swapped], mask) and int(mask.sum()) == count
 
 
 def test_paged_attention_sees_its_own_rows_positions_up_to_the_end_of_each_querys_block():
     """Blocks of 2, pages of 4. Row 0 holds pages 2 and 0 and computes positions 4..7; row 1 holds page 1, 0..3."""
     cache = PagedKV(1, 3, 4, 1, 8, torch.zeros(()))
     cache.values[0, 8:12, 0] = torch.eye(8)[:4]  # positions 0..3 of row 0, in its first page
-    first = block_span([[2, 0]], [4], 4, 2, 4)
-    second = block_span([[1, 0]], [0], 4, 2, 4)
+    first, second = block_span([[2, 0]], [4], 4, 2, 4), block_span([[1, 0]], [0], 4, 2, 4)
     values = torch.cat([torch.eye(8)[4:], torch.eye(8)[:4]])[None, None]
     attend = PagedAttention(cache, [first, second])
     seen = attend(0, torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), values)[0, 0] > 0
@@ -100,68 +61,23 @@ def test_paged_attention_sees_its_own_rows_positions_up_to_the_end_of_each_query
     torch.testing.assert_close(cache.values[0, :, 0], torch.cat([torch.eye(8)[4:], *[torch.eye(8)[:4]] * 2]))
 
 
-@pytest.mark.parametrize("pages", [[[0, 1], [2, 3]], [[3, 0], [1, 2]]])
-def test_rows_of_one_span_are_mixed_with_their_own_pages_whatever_these_are(pages):
-    """Two rows, 4 query heads over 2 key heads, against one dense attention a row."""
-    generator = torch.Generator().manual_seed(0)
-    noise = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
-    cache = PagedKV(1, 4, 4, 2, 6, torch.zeros((), dtype=torch.float64))
-    q, k, v = noise(2, 8, 4, 6), noise(2, 8, 2, 6), noise(2, 8, 2, 6)
-    dense = Masked(block_causal_mask(8, 2)[None, None])(0, *(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-    for start, queries in ((0, 4), (4, 2), (4, 4)):  # the last recomputes a block: same values again
-        attend = PagedAttention(cache, [block_span(pages, [start, start], queries, 2, 4)])
-        here = slice(start, start + queries)
-        flat = [x[:, here].flatten(0, 1).transpose(0, 1)[None] for x in (q, k, v)]
-        mixed = attend(0, *flat)[0].transpose(0, 1).unflatten(0, (2, queries))
-        torch.testing.assert_close(mixed, dense[:, here], rtol=0, atol=1e-12)
-
-
-@pytest.fixture(scope="module")
-def doubled():
-    """A model's packed forward over one row of three blocks with one copy of each."""
-    model = tiny_model(3, torch.float64)
-    generator = torch.Generator().manual_seed(0)
+@torch.no_grad()
+def test_a_packed_forward_is_the_dense_forward_of_the_clean_sequence_and_of_each_noisy_blocks_state():
+    """One row of three blocks with one copy of each."""
+    model, generator = tiny_model(3, torch.float64), torch.Generator().manual_seed(0)
     clean = torch.randint(0, MASK_ID, (1, 12), generator=generator)
     noisy = torch.where(torch.rand(1, 12, generator=generator) < 0.5, MASK_ID, clean)
 
-    def logits(clean, noisy):
-        positions = torch.arange(12).repeat(2)[None]
-        hidden = model.hidden(torch.cat([clean, noisy], 1), positions, packed(4, (12, range(3))))
-        return model.logits(hidden)[0]
-
-    return model, clean, noisy, logits
-
-
-@torch.no_grad()
-def test_noise_in_one_block_changes_no_other_block_and_no_clean_position(doubled):
-    _, clean, noisy, logits = doubled
-    before = logits(clean, noisy)
-    for block in range(3):
-        changed = noisy.clone()
-        changed[0, 4 * block : 4 * block + 4] = (changed[0, 4 * block : 4 * block + 4] + 5) % MASK_ID
-        own = range(12 + 4 * block, 16 + 4 * block)
-        after = logits(clean, changed)
-        others = [i for i in range(24) if i not in own]
-        assert torch.equal(after[others], before[others])
-        assert (after[list(own)] - before[list(own)]).abs().min(dim=-1).values.max() > 1e-6
-
-
-@torch.no_grad()
-def test_the_clean_half_is_the_plain_block_causal_forward(doubled):
-    model, clean, noisy, logits = doubled
-    plain = model.logits(model.hidden(clean, torch.arange(12)[None], Masked(dense_block_mask(12, 4)[None, None])))[0]
-    torch.testing.assert_close(logits(clean, noisy)[:12], plain, rtol=0, atol=1e-12)
-
-
-@torch.no_grad()
-def test_a_noisy_block_equals_the_dense_forward_of_its_state(doubled):
-    model, clean, noisy, logits = doubled
-    for block in range(3):
-        ids = torch.cat([clean[:, : 4 * block], noisy[:, 4 * block : 4 * block + 4]], dim=1)
+    def dense(ids):
         mask = dense_block_mask(ids.shape[1], 4)[None, None]
-        dense = model.logits(model.hidden(ids, torch.arange(ids.shape[1])[None], Masked(mask)))[0]
-        packed = logits(clean, noisy)[12 + 4 * block : 16 + 4 * block]
-        torch.testing.assert_close(packed, dense[-4:], rtol=0, atol=1e-12)
+        return model.logits(model.hidden(ids, torch.arange(ids.shape[1])[None], Masked(mask)))[0]
+
+    positions = torch.arange(12).repeat(2)[None]
+    found = model.logits(model.hidden(torch.cat([clean, noisy], 1), positions, packed(4, 12, range(3))))[0]
+    torch.testing.assert_close(found[:12], dense(clean), rtol=0, atol=1e-12)
+    for block in range(3):
+        state = torch.cat([clean[:, : 4 * block], noisy[:, 4 * block : 4 * block + 4]], dim=1)
+        torch.testing.assert_close(found[12 + 4 * block : 16 + 4 * block], dense(state)[-4:], rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
@@ -171,8 +87,7 @@ def test_rotary_angles_are_as_exact_as_the_models_precision_allows():
     ids, positions = torch.arange(12)[None], torch.arange(100, 112)[None]
     attend = Masked(dense_block_mask(12, 4)[None, None])
     low = model.hidden(ids, positions, attend)
-    double = model.double()
-    high = double.hidden(ids, positions, attend)
+    high = model.double().hidden(ids, positions, attend)
     fresh = tiny_model(0, torch.float32).double().hidden(ids, positions, attend)
     assert torch.equal(high, fresh)
     torch.testing.assert_close(low.double(), high, rtol=0, atol=1e-4)
@@ -187,10 +102,3 @@ def test_shifting_all_positions_changes_nothing():
     torch.testing.assert_close(here, there, rtol=0, atol=1e-11)
     spread = model.hidden(ids, 2 * torch.arange(12)[None], attend)
     assert (here - spread).abs().max() > 1e-3
-
-
-def test_model_config_keeps_its_two_own_facts():
-    config = tiny_model().config
-    assert dataclasses.replace(config, block_size=8).block_size == 8
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config.block_size = 8

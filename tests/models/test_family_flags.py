@@ -1,17 +1,22 @@
-"""The transformer's flags against Hugging Face's models that have them, and checkpoints of another family's names."""
+"""The transformer's flags against Hugging Face's models that have them, and checkpoints of a family from outside."""
 
 import dataclasses
 
 import pytest
 import torch
+from fixtures.naive import Masked
 from fixtures.tiny import tiny_config, tiny_model
+from safetensors import safe_open
 
-from lightningrl.errors import CheckpointError
-from lightningrl.models.attention import Masked
+from lightningrl.config.experiment import Experiment, load
+from lightningrl.errors import CheckpointError, ConfigError
 from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.models.families import registry
 from lightningrl.models.families.sdar import SDAR
 from lightningrl.models.transformer import Transformer
+from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.plan import plan
+from lightningrl.pipeline.runner import context_of
 
 CAUSAL = Masked(torch.ones(9, 9, dtype=torch.bool).tril()[None, None])
 
@@ -39,13 +44,19 @@ def test_logits_are_those_of_the_hugging_face_model_with_these_flags(qk_norm, qk
     assert ours.config.num_parameters == sum(p.numel() for p in ours.parameters()) == theirs.num_parameters()
 
 
+FLAGS = {"qk_norm": False, "qkv_bias": True, "tie_word_embeddings": True, "family": "foreign", "attention": "full"}
+MEMBERS = {"family": {"foreign": f"{__name__}:Foreign"}}
+
+
+def nano():
+    return load(PACKAGE.parent / "config" / "nano.yaml").model_dump()
+
+
 class Foreign(SDAR):
     """Full attention, biases, a tied head, and names of its own."""
 
     def shape(self, raw):
-        found = super().shape(raw | {"attention_bias": False, "tie_word_embeddings": False})
-        flags = {"qk_norm": False, "qkv_bias": True, "tie_word_embeddings": True}
-        return found | {"family": "foreign", "attention": "full", **flags}
+        return super().shape(raw | {"attention_bias": False, "tie_word_embeddings": False}) | FLAGS
 
     def config_json(self, config):
         return super().config_json(config) | {"model_type": "foreign", "architectures": ["Foreign"]}
@@ -55,36 +66,44 @@ class Foreign(SDAR):
 
 
 @pytest.fixture
-def foreign(monkeypatch):
-    monkeypatch.setitem(registry.FAMILIES, "foreign", f"{__name__}:Foreign")
-    flags = {"qk_norm": False, "qkv_bias": True, "tie_word_embeddings": True, "attention": "full", "family": "foreign"}
-    return tiny_model(3, **flags)
+def foreign(monkeypatch, tmp_path):
+    """A model of the family that only plug-ins know, and its checkpoint."""
+    monkeypatch.setitem(registry.PLUGGED, "foreign", MEMBERS["family"]["foreign"])
+    model = tiny_model(3, **FLAGS)
+    save_model(model, tmp_path, eos_token_id=1, pad_token_id=2)
+    return model, tmp_path
 
 
-def test_a_familys_checkpoint_comes_back_from_files_in_its_names(foreign, tmp_path):
-    from safetensors import safe_open
-
-    save_model(foreign, tmp_path, eos_token_id=1, pad_token_id=2)
-    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+def test_a_familys_checkpoint_comes_back_from_files_in_its_names(foreign):
+    model, folder = foreign
+    with safe_open(folder / "model.safetensors", "pt") as file:
         names = set(file.keys())
     assert "net.layers.0.attn.q_proj.bias" in names and not [name for name in names if "lm_head" in name]
-    again = load_model(tmp_path)
-    assert again.config == foreign.config and again.lm_head.weight is again.model.embed_tokens.weight
-    for name, weight in foreign.state_dict().items():
+    again = load_model(folder)
+    assert again.config == model.config and again.lm_head.weight is again.model.embed_tokens.weight
+    for name, weight in model.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
-
-
-def test_a_model_type_that_nobody_registered_is_refused_with_those_there_are(foreign, tmp_path, monkeypatch):
-    save_model(foreign, tmp_path, eos_token_id=1, pad_token_id=2)
-    monkeypatch.delitem(registry.FAMILIES, "foreign")
-    with pytest.raises(CheckpointError, match="model_type is 'foreign', expected one of 'sdar', 'qwen3'"):
-        load_model(tmp_path)
-
-
-def test_weights_of_another_family_are_refused_by_name(foreign, tmp_path):
-    save_model(foreign, tmp_path, eos_token_id=1, pad_token_id=2)
-    other = tmp_path / "other"
-    save_model(Transformer(tiny_config()), other, eos_token_id=1, pad_token_id=2)
-    (tmp_path / "model.safetensors").replace(other / "model.safetensors")
+    save_model(Transformer(tiny_config()), folder / "other", eos_token_id=1, pad_token_id=2)
+    (folder / "model.safetensors").replace(folder / "other" / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"unexpected weight net\."):
-        load_model(other)
+        load_model(folder / "other")
+
+
+def test_a_plug_in_names_a_family_for_the_stages_that_read_weights_and_its_file_is_in_their_keys(foreign):
+    usual, own = (plan(Experiment.model_validate(nano() | {"plugins": names})) for names in ([], [__name__]))
+    registry.PLUGGED.clear()
+    with pytest.raises(CheckpointError, match="model_type is 'foreign', expected one of 'sdar', 'qwen3'"):
+        load_model(foreign[1])
+    stage = own.stage("evaluate", "base/gsm-mini")
+    context_of(stage, own.experiment, print, bool, print)
+    assert load_model(foreign[1]).config.family == "foreign"
+    assert f"plug-in {__name__}" in stage.sources and stage.key != usual.stage("evaluate", "base/gsm-mini").key
+    assert own.stage("data", "gsm-mini").key == usual.stage("data", "gsm-mini").key
+    context_of(usual.stage("evaluate", "base/gsm-mini"), usual.experiment, print, bool, print)
+    assert registry.known() == registry.FAMILIES, "another stage has no such family"
+
+
+def test_a_plug_in_may_not_take_a_familys_name(monkeypatch):
+    monkeypatch.setitem(MEMBERS["family"], "sdar", f"{__name__}:Foreign")
+    with pytest.raises(ConfigError, match=r"the family 'sdar', a name that .*:SDAR has already"):
+        plan(Experiment.model_validate(nano() | {"plugins": [__name__]}))

@@ -10,48 +10,32 @@ from fixtures.official import MASK, SIZES, official_config, official_shapes, wri
 from safetensors.torch import save_file
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models import weight_files
-from lightningrl.models.checkpoint import load_model
+from lightningrl.models import checkpoint
+from lightningrl.models.checkpoint import empty_model, load_model
 from lightningrl.models.config_file import read_config
-from lightningrl.models.transformer import ModelConfig, Transformer
+from lightningrl.models.transformer import ModelConfig
 
 SMALL = {
     "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8,
 }  # fmt: skip
 GIVEN = {"block_size": 32, "mask_token_id": 33}
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 
 
 @pytest.fixture
 def official(tmp_path):
-    """(folder, weights): the official layout, two bfloat16 shards, at a small size."""
+    """(folder, weights, the shard of each): the official layout, two bfloat16 shards, at a small size."""
     write_official_config(tmp_path, **SMALL)
     generator = torch.Generator().manual_seed(0)
     shapes = official_shapes(official_config(**SMALL))
     weights = {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}
-    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    place = {name: shards[number > len(weights) // 2] for number, name in enumerate(sorted(weights))}
-    for shard in shards:
+    place = {name: SHARDS[number > len(weights) // 2] for number, name in enumerate(sorted(weights))}
+    for shard in SHARDS:
         save_file({n: w for n, w in weights.items() if place[n] == shard}, tmp_path / shard, {"format": "pt"})
     index = {"metadata": {"total_size": sum(w.nbytes for w in weights.values())}, "weight_map": place}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    return tmp_path, weights
-
-
-@pytest.mark.parametrize("block_size", [4, 8, 16, 32, 64])
-@pytest.mark.parametrize("size", SIZES)
-def test_official_config_is_read_with_any_block_size_given(tmp_path, size, block_size):
-    config = read_config(write_official_config(tmp_path, size), block_size=block_size, mask_token_id=MASK)
-    assert config == ModelConfig(
-        vocab_size=151936, num_key_value_heads=8, head_dim=128, max_position_embeddings=32768, rms_norm_eps=1e-6,
-        rope_theta=1e6, initializer_range=0.02, block_size=block_size, mask_token_id=151669, **SIZES[size],
-    )  # fmt: skip
-
-
-def test_block_size_and_mask_token_are_taken_from_the_file_where_it_has_them(tmp_path):
-    """As in the copies that the SDAR and DiRL repositories train from."""
-    config = read_config(write_official_config(tmp_path, "8B", block_size=4, mask_token_id=MASK))
-    assert (config.block_size, config.mask_token_id) == (4, 151669)
+    return tmp_path, weights, place
 
 
 @pytest.mark.parametrize(
@@ -62,24 +46,35 @@ def test_block_size_and_mask_token_are_taken_from_the_file_where_it_has_them(tmp
         ("8B", 8_190_735_360, 16_381_470_720, 4),
     ],
 )
-def test_published_sizes_have_the_published_weights(tmp_path, size, parameters, bf16_bytes, files):
-    """Counts, bytes and numbers of files as published; 8,822,848,512 is the `total_size` of the official 4B index."""
-    config = read_config(write_official_config(tmp_path, size), block_size=32, mask_token_id=MASK)
-    with torch.device("meta"):
-        weights = Transformer(config).to(torch.bfloat16).state_dict()
+def test_published_sizes_have_the_published_config_and_weights(tmp_path, size, parameters, bf16_bytes, files):
+    """Counts, bytes and numbers of files as published; 8,822,848,512 is the `total_size` of the official 4B index. The
+    copies that the SDAR and DiRL repositories train from say block size and mask token in the file."""
+    expected = {
+        "vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6, "rope_theta": 1e6, "initializer_range": 0.02, "mask_token_id": 151669, **SIZES[size],
+    }  # fmt: skip
+    folder = write_official_config(tmp_path, size)
+    for block_size in (4, 32, 64):
+        config = read_config(folder, block_size=block_size, mask_token_id=MASK)
+        assert config == ModelConfig(block_size=block_size, **expected)
+    assert read_config(write_official_config(tmp_path, size, block_size=64, mask_token_id=MASK)) == config
+    weights = empty_model(config).to(torch.bfloat16).state_dict()
     assert {name: tuple(t.shape) for name, t in weights.items()} == official_shapes(official_config(size))
     assert sum(t.numel() for t in weights.values()) == config.num_parameters == parameters
     assert sum(t.nbytes for t in weights.values()) == bf16_bytes
-    assert len(weight_files.into_files(weights).filename_to_tensors) == files
+    assert len(checkpoint.into_files(weights).filename_to_tensors) == files
 
 
 def test_stored_weights_stay_as_they_are_unless_a_dtype_is_asked_for(official):
-    folder, weights = official
+    folder, weights, place = official
     for dtype in (None, torch.bfloat16, torch.float32, torch.float64):
         model = load_model(folder, dtype=dtype, **GIVEN)
         assert model.config.block_size == 32
         for name, tensor in model.state_dict().items():
             assert tensor.dtype == (dtype or torch.bfloat16) and torch.equal(tensor, weights[name].to(tensor.dtype))
+    save_file({n: w.float() for n, w in weights.items() if place[n] == SHARDS[1]}, folder / SHARDS[1], {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"several dtypes \(torch\.bfloat16, torch\.float32\); say which"):
+        load_model(folder, dtype=None, **GIVEN)
     assert load_model(folder, **GIVEN).lm_head.weight.dtype == torch.float32
 
 
@@ -106,44 +101,25 @@ class Spy:
         Spy.alive -= 1
 
 
-@pytest.fixture
-def spy(monkeypatch):
-    opened = weight_files._opened
+def test_a_checkpoint_that_does_not_fit_is_refused_unread_and_one_that_does_is_read_once_one_by_one(
+    official, monkeypatch
+):
+    (folder, weights, _), opened = official, checkpoint._opened
 
     @contextmanager
     def spied(*arguments):
         with opened(*arguments) as file:
             yield Spy(file)
 
-    monkeypatch.setattr(weight_files, "_opened", spied)
-    Spy.read = Spy.alive = Spy.most_alive = 0
-    return Spy
-
-
-def test_loading_reads_each_weight_once_and_holds_one_copy(official, spy):
-    folder, weights = official
-    load_model(folder, dtype=torch.float32, **GIVEN)
-    assert spy.read == len(weights) and spy.alive == 0
-    assert spy.most_alive <= 2, "converted one by one, not after all are read"
-
-
-def test_a_checkpoint_that_does_not_fit_its_config_is_refused_before_any_weight_is_read(official, spy):
-    folder, _ = official
+    monkeypatch.setattr(checkpoint, "_opened", spied)
     write_official_config(folder, **(SMALL | {"intermediate_size": 25}))
     with pytest.raises(CheckpointError, match=r"has shape \(16, 24\), expected \(16, 25\) by config"):
         load_model(folder, **GIVEN)
-    assert spy.read == 0
-
-
-def test_as_stored_needs_one_dtype(official):
-    folder, weights = official
-    shard = "model-00002-of-00002.safetensors"
-    names = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
-    second = {name: w.float() for name, w in weights.items() if names[name] == shard}
-    save_file(second, folder / shard, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"several dtypes \(torch\.bfloat16, torch\.float32\); say which"):
-        load_model(folder, dtype=None, **GIVEN)
-    assert load_model(folder, dtype=torch.float32, **GIVEN).lm_head.weight.dtype == torch.float32
+    assert Spy.read == 0
+    write_official_config(folder, **SMALL)
+    load_model(folder, dtype=torch.float32, **GIVEN)
+    assert Spy.read == len(weights) and Spy.alive == 0
+    assert Spy.most_alive <= 2, "converted one by one, not after all are read"
 
 
 def test_nothing_is_downloaded(monkeypatch, tmp_path):

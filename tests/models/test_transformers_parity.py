@@ -4,12 +4,10 @@ import json
 
 import pytest
 import torch
-from fixtures.naive import dense_block_mask
+from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import tiny_model
 
-from lightningrl.models.attention import Masked
-from lightningrl.models.checkpoint import load_model, save_model
-from lightningrl.models.weight_files import MAX_SHARD_BYTES
+from lightningrl.models.checkpoint import MAX_SHARD_BYTES, load_model, save_model
 
 
 @pytest.fixture
@@ -22,9 +20,8 @@ def load_qwen3(tmp_path):
         config = json.loads((tmp_path / "config.json").read_text())
         config |= {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
         (tmp_path / "config.json").write_text(json.dumps(config))
-        dtype = model.lm_head.weight.dtype
         theirs, report = Qwen3ForCausalLM.from_pretrained(
-            tmp_path, dtype=dtype, attn_implementation="eager", output_loading_info=True
+            tmp_path, dtype=model.lm_head.weight.dtype, attn_implementation="eager", output_loading_info=True
         )
         assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
         return theirs.eval()
@@ -42,14 +39,26 @@ def our_logits(model, ids, allowed):
     return model.logits(model.hidden(ids, positions, Masked(allowed[None, None])))
 
 
-@torch.no_grad()
-def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float32(load_qwen3):
-    model = tiny_model(7, rms_norm_eps=1e-3)
+def assert_same_logits(ours, theirs, block_sizes=(1, 4, 5, 32), atol=1e-10):
     ids = torch.randint(0, 24, (3, 20), generator=torch.Generator().manual_seed(0))
-    allowed = dense_block_mask(20, 4)
-    found = their_logits(load_qwen3(model), ids, allowed)
-    torch.testing.assert_close(our_logits(model, ids, allowed), found, rtol=0, atol=2e-5)
-    assert (our_logits(model, ids, torch.ones(20, 20, dtype=torch.bool)) - found).abs().max() > 0.1
+    for block_size in block_sizes:
+        allowed = dense_block_mask(20, block_size)
+        found, expected = our_logits(ours, ids, allowed), their_logits(theirs, ids, allowed)
+        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+        if block_size < 20:
+            everything = torch.ones(20, 20, dtype=torch.bool)
+            assert (our_logits(ours, ids, everything) - expected).abs().max() > 0.1, "the mask must matter"
+
+
+@torch.no_grad()
+def test_qwen3_gives_the_same_logits_in_float32_and_is_with_blocks_of_one_its_own_causal_model(load_qwen3):
+    """With B = 1 and no masks the model is a causal LM; the mask is theirs here, not ours."""
+    model = tiny_model(7, rms_norm_eps=1e-3)
+    theirs = load_qwen3(model)
+    assert_same_logits(model, theirs, (4,), 2e-5)
+    ids = torch.randint(0, 23, (2, 15), generator=torch.Generator().manual_seed(1))
+    expected = theirs(ids, use_cache=False).logits
+    torch.testing.assert_close(our_logits(model, ids, dense_block_mask(15, 1)), expected, rtol=0, atol=2e-5)
 
 
 @pytest.fixture
@@ -71,50 +80,18 @@ def in_float64(monkeypatch):
     monkeypatch.setattr(modeling_qwen3.nn.functional, "softmax", lambda x, dim, dtype=None: torch.softmax(x, dim))
 
 
-@pytest.mark.parametrize("max_shard_bytes", [MAX_SHARD_BYTES, 8000], ids=["one file", "shards"])
+@pytest.mark.parametrize("shard", [8000, MAX_SHARD_BYTES], ids=["shards", "one file"])
 @torch.no_grad()
-def test_qwen3_gives_the_same_logits_under_the_block_mask_in_float64(load_qwen3, in_float64, max_shard_bytes):
+def test_in_float64_what_either_side_saves_gives_the_same_logits_on_the_other(load_qwen3, in_float64, tmp_path, shard):
+    """Theirs: its own spelling of the config (`rope_parameters`, `dtype`), its own shards; our two facts are given."""
     model = tiny_model(7, torch.float64, rms_norm_eps=1e-3, rope_theta=1e6)
-    ids = torch.randint(0, 24, (3, 20), generator=torch.Generator().manual_seed(0))
-    theirs = load_qwen3(model, max_shard_bytes)
-    for block_size in (1, 4, 5, 32):
-        allowed = dense_block_mask(20, block_size)
-        found = their_logits(theirs, ids, allowed)
-        torch.testing.assert_close(our_logits(model, ids, allowed), found, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_qwen3_loads_every_weight_bit_equal(load_qwen3, dtype):
-    model = tiny_model(7, dtype)
-    theirs = load_qwen3(model, 4000).state_dict()
-    assert theirs.keys() == model.state_dict().keys()
-    for name, tensor in model.state_dict().items():
-        assert theirs[name].dtype == dtype and torch.equal(theirs[name], tensor), name
-
-
-@pytest.mark.parametrize("shard", ["5GB", "8KB"])
-@torch.no_grad()
-def test_what_transformers_saves_gives_the_same_logits_here_in_float64(load_qwen3, in_float64, tmp_path, shard):
-    """Its own spelling of the config (`rope_parameters`, `dtype`), its own shards; block size and mask are given."""
-    model = tiny_model(9, torch.float64, rms_norm_eps=1e-3, rope_theta=1e6)
-    theirs = load_qwen3(model)
+    theirs = load_qwen3(model, shard)
+    assert_same_logits(model, theirs)
     theirs.save_pretrained(tmp_path / "theirs", max_shard_size=shard)
     raw = json.loads((tmp_path / "theirs" / "config.json").read_text())
-    for key in ("block_size", "mask_token_id"):
-        raw.pop(key, None)
     assert "rope_theta" not in raw and "rope_parameters" in raw
+    facts = {key: raw.pop(key) for key in ("block_size", "mask_token_id") if key in raw}
     (tmp_path / "theirs" / "config.json").write_text(json.dumps(raw))
     ours = load_model(tmp_path / "theirs", dtype=None, block_size=4, mask_token_id=23)
-    assert ours.config == model.config
-    ids, allowed = torch.arange(20)[None], dense_block_mask(20, 4)
-    found = their_logits(theirs, ids, allowed)
-    torch.testing.assert_close(our_logits(ours, ids, allowed), found, rtol=0, atol=1e-10)
-
-
-@torch.no_grad()
-def test_block_size_1_is_qwen3s_own_causal_model(load_qwen3):
-    """With B = 1 and no masks the model is a causal LM; the mask is theirs here, not ours."""
-    model = tiny_model(8)
-    ids = torch.randint(0, 23, (2, 15), generator=torch.Generator().manual_seed(1))
-    found = load_qwen3(model)(ids, use_cache=False).logits
-    torch.testing.assert_close(our_logits(model, ids, dense_block_mask(15, 1)), found, rtol=0, atol=2e-5)
+    assert ours.config == model.config and facts.items() <= {"block_size": 4, "mask_token_id": 23}.items()
+    assert_same_logits(ours, theirs)

@@ -137,7 +137,7 @@ def record_denoise_states(model, decoder, requests, policy, monkeypatch):
         for slot, end in zip(slots_B.tolist(), np.cumsum(queries_B).tolist(), strict=True):
             start = positions[end - size]
             assert start % size == 0
-            if start == scheduler.rows.done.start[slot]:  # else it ends before the active block: prefill or commit
+            if start == scheduler.rows.start[slot]:  # else it ends before the active block: prefill or commit
                 states[slot].append((start // size, ids[end - size : end]))
         return result
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import MASK_ID, make_trainer, requests_of, tiny_model, tiny_setup, trajectory_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.models.attention import Masked, block_causal_mask
 from lightningrl.rl.likelihood import score_tokens, trajectory_row
 from lightningrl.rl.states import AS_DECODED, StateGrouping
 
@@ -98,7 +98,7 @@ def test_likelihood_of_merged_states_is_a_plain_forward_over_each():
                 row.copy_block, row.copy_ids, row.target_ids, row.scored, strict=True
             ):
                 state = torch.from_numpy(np.concatenate([ids[: block * 4], copy_K]))[None]
-                attend = Masked(block_causal_mask(state.shape[1], 4)[None, None])
+                attend = Masked(dense_block_mask(state.shape[1], 4)[None, None])
                 hidden = model.hidden(state, torch.arange(state.shape[1])[None], attend)
                 logp_KV = model.log_probs(hidden[0, -4:])
                 for column in np.flatnonzero(scored_K):

@@ -20,12 +20,11 @@ from lightningrl.config.experiment import Experiment
 from lightningrl.config.registries import member
 from lightningrl.config.tasks import Benchmark
 from lightningrl.config.train import Run
+from lightningrl.decoding.canvas import page_size
 from lightningrl.utils.registry import resolve
 
 VOCABULARY = 400
 """The assumed vocabulary of a tokenizer that the experiment builds itself, which is not known before."""
-SMALLEST_PAGE_TOKENS = 16
-"""The smallest page of the decoder (decoding/engine.py)."""
 PROBLEMS = 300
 """The assumed size of a split whose size is not known."""
 HOUR_S = 3600.0
@@ -100,7 +99,7 @@ class Estimate:
     def kv(self, benchmark: Benchmark, shape: Shape) -> tuple[float, int]:
         """Returns (bytes of the pool, rows that decode together), by the config or else by the longest rows."""
         decoding, size, lengths = self.experiment.decoding, shape.block_size, self.lengths(benchmark.name)
-        page = size * -(-SMALLEST_PAGE_TOKENS // size)
+        page = page_size(size)
 
         def row_bytes(response_tokens: float) -> int:
             end = -(-int(lengths.prompt_tokens + response_tokens) // size) * size

@@ -14,37 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightningrl.decoding.canvas import Canvas, Interval
+from lightningrl.decoding.canvas import Interval, Schedule
 
 
 @dataclass(frozen=True, slots=True)
-class BlockSchedule:
-    """What the three have in common."""
-
-    @property
-    def block_size(self) -> None:
-        """The model's own."""
-        return None
-
-    keeps_blocks = True
-    fills_canvas = False
-    is_exact = True
-
-    def canvas(self, prompt_len: int, max_new_tokens: int, size: int) -> Canvas:
-        """The grid starts at position 0, so the prompt's rest opens the first decoded block."""
-        return Canvas(origin=0, start=prompt_len // size * size, end=-(-(prompt_len + max_new_tokens) // size) * size)
-
-    def reach(self, start: int, end: int, size: int) -> int:
-        """Positions that need pages while the block that begins at `start` is active."""
-        return start + size
-
-    def open(self, masked_BK: np.ndarray) -> np.ndarray:
-        """(B, K) bool: the masked positions of the active block that may be revealed now; some, where any is masked."""
-        return masked_BK
-
-
-@dataclass(frozen=True, slots=True)
-class FusedCommit(BlockSchedule):
+class FusedCommit(Schedule):
     """2K queries once a block, no forward that only commits: tokens per forward are what they say."""
 
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
@@ -53,7 +27,7 @@ class FusedCommit(BlockSchedule):
 
 
 @dataclass(frozen=True, slots=True)
-class SeparateCommit(BlockSchedule):
+class SeparateCommit(Schedule):
     """One forward a block that reveals nothing. The last block is not committed: nothing would read it."""
 
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
@@ -62,11 +36,10 @@ class SeparateCommit(BlockSchedule):
 
 
 @dataclass(frozen=True, slots=True)
-class Recompute(BlockSchedule):
+class Recompute(Schedule):
     """No cache, for comparison and tests: each forward computes the prompt and all blocks so far."""
 
     keeps_blocks = False
 
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
-        """Every position up to the end of the active block."""
         return Interval(np.zeros_like(start_B), start_B + size, np.ones_like(pending_B))

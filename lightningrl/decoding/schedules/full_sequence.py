@@ -11,37 +11,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightningrl.decoding.canvas import Canvas, Interval
+from lightningrl.decoding.canvas import Canvas, Interval, Schedule
 from lightningrl.errors import DecodeError
 
 
 @dataclass(frozen=True, slots=True)
-class FullSequence:
+class FullSequence(Schedule):
     """Every masked position of the active block is open; every position of the canvas is a query."""
 
     block_size: int = 32
-    """Positions of a block."""
 
     keeps_blocks = False
     fills_canvas = True
-    is_exact = True
 
     def __post_init__(self) -> None:
         if self.block_size < 1:
             raise DecodeError(f"full_sequence: block_size is {self.block_size}, expected 1 or more")
 
     def canvas(self, prompt_len: int, max_new_tokens: int, size: int) -> Canvas:
-        """The grid starts behind the prompt."""
         return Canvas(origin=prompt_len, start=prompt_len, end=prompt_len + -(-max_new_tokens // size) * size)
 
     def reach(self, start: int, end: int, size: int) -> int:
-        """Positions that need pages: the whole canvas."""
         return end
 
-    def open(self, masked_BK: np.ndarray) -> np.ndarray:
-        """(B, K) bool: all masked positions of the active block."""
-        return masked_BK
-
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
-        """The whole canvas."""
         return Interval(np.zeros_like(start_B), end_B, np.ones_like(pending_B))

@@ -22,7 +22,6 @@ class CumulativeEntropy:
             raise DecodeError("cumulative_entropy: gamma is no number")
 
     def select(self, candidates: Proposals) -> Tensor:
-        """(B, K) bool: which open positions to reveal."""
         entropy_BK, open_BK = candidates.entropy_BK, candidates.open_BK
         place_BK = places(-entropy_BK, open_BK)
         sorted_BK = entropy_BK.masked_fill(~open_BK, float("inf")).gather(-1, place_BK.argsort(dim=-1))

@@ -28,7 +28,6 @@ class Factor:
             raise DecodeError(f"factor: factor is {self.factor}, expected 0 or more")
 
     def select(self, candidates: Proposals) -> Tensor:
-        """(B, K) bool: which open positions to reveal."""
         confidence_BK, open_BK = candidates.confidence_BK, candidates.open_BK
         place_BK = places(confidence_BK, open_BK)
         bound_BK = 1.0 - self.factor / (place_BK.double() + 2.0)

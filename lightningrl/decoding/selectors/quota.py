@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightningrl.decoding.proposals import Proposals, places
+from lightningrl.decoding.proposals import Proposals
 from lightningrl.errors import DecodeError
 
 
@@ -24,9 +24,7 @@ class Quota:
         require_steps("quota", self.steps)
 
     def select(self, candidates: Proposals) -> Tensor:
-        """(B, K) bool: which open positions to reveal."""
-        quota_B = step_quota(candidates.open_BK.shape[-1], int(self.steps), candidates.step_B)
-        return (places(candidates.score_BK, candidates.open_BK) < quota_B[:, None]) & candidates.open_BK
+        return candidates.best(step_quota(candidates.open_BK.shape[-1], int(self.steps), candidates.step_B))
 
 
 def require_steps(selector: str, steps: float) -> None:

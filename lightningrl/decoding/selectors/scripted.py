@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from lightningrl.decoding.proposals import Proposals, places
+from lightningrl.decoding.proposals import Proposals
 from lightningrl.errors import DecodeError
 
 
@@ -27,8 +26,6 @@ class Scripted:
             raise DecodeError(f"scripted: tokens_per_step is {self.tokens_per_step}, expected 1 or more")
 
     def select(self, candidates: Proposals) -> Tensor:
-        """(B, K) bool: which open positions to reveal."""
         step_B = candidates.step_B.double()
         before_B, after_B = ((step_B + s).mul(self.tokens_per_step).add(0.5).floor() for s in (0, 1))
-        quota_B1 = torch.clamp(after_B - before_B, min=1)[:, None]
-        return (places(candidates.score_BK, candidates.open_BK) < quota_B1) & candidates.open_BK
+        return candidates.best((after_B - before_B).clamp(min=1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightningrl.decoding.proposals import Proposals, places
+from lightningrl.decoding.proposals import Proposals
 from lightningrl.decoding.selectors.quota import require_steps, step_quota
 from lightningrl.errors import DecodeError
 
@@ -32,9 +32,7 @@ class Threshold:
             require_steps("threshold", self.steps)
 
     def select(self, candidates: Proposals) -> Tensor:
-        """(B, K) bool: which open positions to reveal; at least one in each row that has any."""
-        score_BK, open_BK = candidates.score_BK, candidates.open_BK
+        score_BK, size = candidates.score_BK, candidates.score_BK.shape[-1]
         passed_BK = score_BK >= self.tau if self.inclusive else score_BK > self.tau
-        size = score_BK.shape[-1]
-        floor_B = step_quota(size, int(self.steps or size), candidates.step_B)
-        return (passed_BK | (places(score_BK, open_BK) < floor_B[:, None])) & open_BK
+        least_B = step_quota(size, int(self.steps or size), candidates.step_B)
+        return (passed_BK & candidates.open_BK) | candidates.best(least_B)

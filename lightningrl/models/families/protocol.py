@@ -1,9 +1,9 @@
-"""What a file of this folder says about a family of checkpoints: its config.json, weights' names and attention."""
+"""A family of checkpoints: its config.json, its weights' names and how far a position sees, mostly in tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from lightningrl.models.transformer import ModelConfig
@@ -12,21 +12,29 @@ Attention = Literal["block_causal", "full", "causal"]
 """How far a position sees: to the end of its block, of the canvas, or to itself."""
 
 
-class Family(Protocol):
+class Family:
     """Checkpoints that one `model_type` of config.json stands for. All are computed by `models.transformer`."""
 
-    def shape(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of `ModelConfig` that the file states, and those that are the family's own.
+    keys: ClassVar[Mapping[str, str]]
+    """Field of `ModelConfig` -> the file's key for it. One that the file lacks is left out: no default stands in."""
+    facts: ClassVar[Mapping[str, Any]]
+    """The fields of `ModelConfig` that are the family's own."""
+    variants: ClassVar[Mapping[str, Any]] = {}
+    """Keys that would change the model -> the only value that the transformer computes."""
+    written: ClassVar[Mapping[str, Any]] = {}
+    """What config.json says besides."""
 
-        A field that the file lacks is left out: no default stands in for it. Raises ValueError naming the key, for a
-        variant that the transformer does not compute.
-        """
-        ...
+    def shape(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of `ModelConfig`, from the file and the family. Raises ValueError naming a key of a variant."""
+        for key, value in self.variants.items():
+            if raw.get(key, value) != value:
+                raise ValueError(f"{key} is {raw[key]!r}; this model class has {value!r} only")
+        return {field: raw[key] for field, key in self.keys.items() if raw.get(key) is not None} | {**self.facts}
 
     def config_json(self, config: ModelConfig) -> dict[str, Any]:
         """What config.json says of a model of this shape, dtype and token ids aside."""
-        ...
+        return {key: getattr(config, field) for field, key in self.keys.items()} | {**self.written}
 
     def stored_name(self, name: str) -> str:
         """What the checkpoint's files call a weight of `models.transformer.Transformer`."""
-        ...
+        return name

@@ -4,3 +4,10 @@ FAMILIES = {
     "sdar": "lightningrl.models.families.sdar:SDAR",
     "qwen3": "lightningrl.models.families.sdar:SDAR",
 }
+PLUGGED: dict[str, str] = {}
+"""What the plug-ins of the experiment add whose stage this process runs (`pipeline.runner`)."""
+
+
+def known() -> dict[str, str]:
+    """Every model type that this process can read, with the `module:attribute` of its family."""
+    return FAMILIES | PLUGGED
