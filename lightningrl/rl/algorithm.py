@@ -74,7 +74,7 @@ class OnlineAlgorithm(Algorithm):
         return PolicyTrainer(setup, self)
 
     def groups(self, answers: list[list[Answer]], task: Task) -> Groups:
-        """The groups of these answers, which say how answers are read as numbers."""
+        """The groups of these answers: how answers are read as numbers."""
         return Groups(answers, task.judge.graded)
 
     def dropped(self, groups: Groups) -> dict[str, np.ndarray]:

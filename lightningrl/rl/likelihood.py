@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError, DecodeError
-from lightningrl.models.packing import ALL, PackedRow, pack, token_scores
+from lightningrl.models.packing import ALL, Packed, PackedRow, pack, token_scores
 from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.rl.states import AS_DECODED, StateGrouping
 from lightningrl.types import Trajectory
@@ -29,9 +30,8 @@ from lightningrl.types import Trajectory
 def check_scorable(config: ModelConfig, policies: Iterable[DecodePolicy], accepts_inexact_caches: bool) -> None:
     """Raise ConfigError for a decoder whose trajectories have no exact likelihood here.
 
-    Their states must be what the decoder saw. A schedule with stale keys or values is refused unless the caller
-    accepts that: its `behaviour_logp` is not what the model gives for the trajectory's states. A canvas whose later
-    masks are context, or whose blocks do not lie on the model's grid, has states that the packed rows cannot hold.
+    With stale keys or values, `behaviour_logp` is not what the model gives for the trajectory's states. A canvas whose
+    later masks are context, or whose blocks do not lie on the model's grid, has states that packed rows cannot hold.
     """
     for policy in policies:
         schedule = policy.schedule
@@ -98,7 +98,15 @@ class TokenScores:
     row_n: Tensor
     """Index of the trajectory."""
     position_n: Tensor
-    """Index into the trajectory's response, 0 <= position < L."""
+    """Index into the trajectory's response."""
+
+
+def pack_states(
+    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
+) -> Packed:
+    """The trajectories' states, or those of `copies`, behind each other on the model's device."""
+    mask_id = model.config.mask_token_id
+    return pack([trajectory_row(t, mask_id, states).part(copies) for t in trajectories], model.device)
 
 
 def score_tokens(
@@ -109,15 +117,14 @@ def score_tokens(
     copies: only the actions of these states of each, of its row's copies. Consecutive ranges of one trajectory give,
     one behind the other, what it gives whole.
     """
-    mask_id, temperatures = model.config.mask_token_id, {trajectory.temperature for trajectory in trajectories}
+    temperatures = {trajectory.temperature for trajectory in trajectories}
     block_sizes = {trajectory.block_size for trajectory in trajectories}
     if len(temperatures) != 1 or block_sizes != {model.config.block_size}:
         raise DecodeError(
             f"trajectories of temperatures {sorted(temperatures)} and block sizes {sorted(block_sizes)}: expected one "
             f"temperature a micro-batch, and the model's block size {model.config.block_size}"
         )
-    rows = [trajectory_row(trajectory, mask_id, states).part(copies) for trajectory in trajectories]
-    packed = pack(rows, model.device)
+    packed = pack_states(model, trajectories, states, copies)
     logp_n, entropy_n = token_scores(model, packed, trajectories[0].temperature or 1.0)
     prompt_len_B = torch.tensor([len(t.prompt_ids) for t in trajectories], device=packed.row_n.device)
     return TokenScores(logp_n, entropy_n, packed.row_n, packed.position_n - prompt_len_B[packed.row_n])
@@ -138,24 +145,18 @@ class ActionIndex:
 def index_actions(
     trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> ActionIndex:
-    """Returns the index of the trajectories' actions in these states, or in some of them; on the CPU."""
-    row_n, state_n, position_n = [], [], []
+    """The trajectories' actions in these states, or in some of them; on the CPU."""
+    found = []
     for number, trajectory in enumerate(trajectories):
         whole = trajectory_row(trajectory, 0, states)
         row = whole.part(copies)
         state, column = np.nonzero(row.scored)
-        row_n.append(np.full(len(state), number))
-        state_n.append(np.arange(len(whole.copy_block))[copies][state])
-        start = row.copy_block[state] * row.copy_ids.shape[1]
-        position_n.append(start + column - len(trajectory.prompt_ids))
-    arrays = (np.concatenate(parts) for parts in (row_n, state_n, position_n))
-    return ActionIndex(*(torch.from_numpy(array) for array in arrays))
+        position = row.copy_block[state] * row.copy_ids.shape[1] + column - len(trajectory.prompt_ids)
+        found.append((np.full(len(state), number), np.arange(len(whole.copy_block))[copies][state], position))
+    return ActionIndex(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True)))
 
 
 def behaviour_of(trajectories: Sequence[Trajectory], actions: TokenScores | ActionIndex) -> Tensor:
     """(n,) the decoder's log-probability of each action."""
-    width = max(len(trajectory.token_ids) for trajectory in trajectories)
-    table_BS = np.zeros((len(trajectories), width), dtype=np.float32)
-    for index, trajectory in enumerate(trajectories):
-        table_BS[index, : len(trajectory.token_ids)] = trajectory.behaviour_logp
-    return torch.from_numpy(table_BS).to(actions.row_n.device)[actions.row_n, actions.position_n]
+    table_BS = pad_sequence([torch.from_numpy(t.behaviour_logp).float() for t in trajectories], batch_first=True)
+    return table_BS.to(actions.row_n.device)[actions.row_n, actions.position_n]

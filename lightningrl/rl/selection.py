@@ -7,8 +7,7 @@ checkpoints that were lucky. Where none is that good, the one with the highest b
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -48,27 +47,23 @@ def lower_bound_of_difference(correct: Sequence[bool], base: Sequence[bool]) -> 
     return 100 * (difference - Z_95 * sqrt(variance))
 
 
-class Selection(ABC):
-    """Keeps the best weights seen so far and why. `rule` says in words what `rank` computes."""
+class Selection:
+    """Keeps the best weights seen so far and why.
 
-    rule: str
+    rank: what candidates are ordered by, of their figures; the largest is chosen. rule: the same in words.
+    keeps_weights: whether this process holds the chosen weights; one of several is enough.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, rule: str, rank: Callable[[Mapping[str, float]], tuple[float, ...]], keeps_weights: bool = True):
+        self.rule, self.rank, self.keeps_weights = rule, rank, keeps_weights
         self.base: dict[str, float] = {}
         self.base_correct: list[bool] = []
         self.candidates: list[dict[str, Any]] = []
         self.weights: dict[str, Tensor] = {}
-        self.keeps_weights = True
-        """Whether this process holds the chosen weights: one of several is enough."""
 
     def start(self, base: Validation) -> None:
         """The base's validation: the yardstick."""
         self.base, self.base_correct = base.figures, base.correct
-
-    @abstractmethod
-    def rank(self, figures: Mapping[str, float]) -> tuple[float, ...]:
-        """What candidates are ordered by; the largest is chosen."""
-        ...
 
     def offer(self, step: int, validation: Validation, model: Transformer) -> dict[str, float]:
         """Consider the weights after `step`; later ones win ties. Returns the figures that it was judged by."""
@@ -89,30 +84,22 @@ class Selection(ABC):
         return {"rule": self.rule, "base": self.base, "chosen": self.chosen, "candidates": self.candidates}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "base": self.base,
-            "base_correct": self.base_correct,
-            "candidates": self.candidates,
-            "weights": self.weights,
-        }
+        return {name: getattr(self, name) for name in ("base", "base_correct", "candidates", "weights")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.base, self.base_correct = state["base"], state["base_correct"]
-        self.candidates, self.weights = state["candidates"], state["weights"]
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
-class Fastest(Selection):
-    """The fastest checkpoint that is shown to be about as accurate as the base."""
+def fastest(tolerance_pct: float, keeps_weights: bool = True) -> Selection:
+    """Selects the fastest checkpoint that is shown to be about as accurate as the base."""
 
-    def __init__(self, tolerance_pct: float):
-        super().__init__()
-        self.tolerance_pct = tolerance_pct
-        self.rule = (
-            "highest validation TPF among checkpoints whose validation accuracy is at most "
-            f"{tolerance_pct:g} points below the base's by the lower end of a paired 95 % interval; if there is none, "
-            "the one with the highest lower end"
-        )
-
-    def rank(self, figures: Mapping[str, float]) -> tuple[float, ...]:
+    def rank(figures: Mapping[str, float]) -> tuple[float, ...]:
         low = figures["validation_difference_low_pct"]
-        return (1.0, figures["validation_tpf"]) if low >= -self.tolerance_pct else (0.0, low)
+        return (1.0, figures["validation_tpf"]) if low >= -tolerance_pct else (0.0, low)
+
+    rule = (
+        f"highest validation TPF among checkpoints whose validation accuracy is at most {tolerance_pct:g} points below "
+        "the base's by the lower end of a paired 95 % interval; if there is none, the one with the highest lower end"
+    )
+    return Selection(rule, rank, keeps_weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -20,7 +20,10 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         self.model, self.decay = model, decay
-        self._average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self._average = self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -28,23 +31,23 @@ class WeightAverage:
         for name, parameter in self.model.named_parameters():
             self._average[name].lerp_(parameter.detach(), 1 - self.decay)
 
+    def copy_to(self, model: nn.Module) -> None:
+        """Gives another model of the same shape the averaged weights."""
+        load_weights(dict(model.named_parameters()), self.state_dict())
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Gives the model the averaged weights for a while; afterwards it has its own again, bit for bit."""
-        own = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self._set(self._average)
+        own = self._weights()
+        self.copy_to(self.model)
         try:
             yield
         finally:
-            self._set(own)
-
-    @torch.no_grad()
-    def _set(self, weights: dict[str, Tensor]) -> None:
-        for name, parameter in self.model.named_parameters():
-            parameter.copy_(weights[name])
+            load_weights(dict(self.model.named_parameters()), local_state(own))
 
     def state_dict(self) -> dict[str, Tensor]:
         return local_state(self._average)
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        load_weights(self._average, state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restores what `state_dict` returned. The prefix is that of torch's AveragedModel, in older states."""
+        load_weights(self._average, {name.removeprefix("module."): tensor for name, tensor in state.items()})

@@ -59,12 +59,8 @@ def full(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def full_weights(model: Transformer, keep: bool) -> dict[str, Tensor]:
     """Returns a copy of all weights on the CPU if `keep`, else an empty dict; every process must call it."""
-    found = {}
-    for name, parameter in model.named_parameters():
-        whole = full(parameter.detach())
-        if keep:
-            found[name] = whole.to("cpu", copy=True)
-    return found
+    whole = ((name, full(parameter.detach())) for name, parameter in model.named_parameters())
+    return {name: tensor.to("cpu", copy=True) for name, tensor in whole if keep}
 
 
 def local_state(state: Any) -> Any:
@@ -92,8 +88,12 @@ def load_weights(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
         local.copy_(state[name])
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads an optimiser's state from the `local_state` of the same number of processes."""
+def load_optimiser(optimiser: Any, state: Any) -> None:
+    """Loads an optimiser's state from the `local_state` of the same number of processes; a list is of its `parts`."""
+    if isinstance(state, list):
+        for part, own in zip(optimiser.parts, state, strict=True):
+            load_optimiser(part, own)
+        return
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     moments = {
         index: {key: _like(value, parameters[index]) for key, value in entry.items()}
