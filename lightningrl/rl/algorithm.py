@@ -1,9 +1,8 @@
 """What an algorithm is: a class with a `Config` of its own keys, and hooks that a trainer calls.
 
 The config names an algorithm (`runs.algorithm`), validates the run's `method:` against its `Config`, and makes one
-object of both. A new algorithm is one file in `rl/algorithms/` and one line in `rl/registry.py`; somebody else's is
-named `module:attribute`. Modules of algorithms load no torch, because configs are read where starting up must be fast;
-hooks import what they need.
+object of both. Modules of algorithms load no torch, because configs are read where starting up must be fast; hooks
+import what they need.
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ class Algorithm:
     Config: ClassVar[type[Section]] = Section
     """The keys that a run may set under `method:`, with their defaults and their documentation."""
     rolls_out: ClassVar[bool] = True
-    """Whether its steps decode and judge responses. A run whose steps do not is a supervised control: it may match the
-    compute of another run, and has no curves of rewards."""
+    """Whether its steps decode and judge responses. A run whose steps do not may match the compute of another run."""
     has_value_model: bool = False
     """Whether a second network of the policy's size is trained beside it, for which memory and time are planned."""
 
@@ -56,8 +54,8 @@ class Algorithm:
 class OnlineAlgorithm(Algorithm):
     """An algorithm whose step is to roll out groups, to keep some, and to update the policy on them.
 
-    `PolicyTrainer` drives it by these hooks and knows nothing else of it. Shapes: N groups (prompts) of G responses; n
-    actions (revealed tokens) of the trajectories that share a forward.
+    `PolicyTrainer` knows nothing of it but these hooks. Shapes: N groups (prompts) of G responses; n actions (revealed
+    tokens) of the trajectories that share a forward.
     """
 
     states: StateGrouping = AS_DECODED
@@ -102,11 +100,8 @@ class OnlineAlgorithm(Algorithm):
         return {}
 
     def score(self, model: Transformer, trajectories: Sequence[Trajectory], copies: slice = slice(None)) -> TokenScores:
-        """The log-probability of each action under `model`, differentiable, of these states of each trajectory.
-
-        An algorithm that decides more than tokens adds the log-probabilities of those decisions here and in
-        `behaviour`.
-        """
+        """The log-probability of each action under `model`, differentiable, of these states of each trajectory. Those
+        of decisions beyond tokens are added here and in `behaviour`."""
         from lightningrl.rl.likelihood import score_tokens
 
         return score_tokens(model, trajectories, self.states, copies)

@@ -2,9 +2,9 @@
 
 For every denoise forward of a response there is one noisy copy of the block it worked on: positions revealed by
 earlier forwards hold their tokens, all others the mask, and the positions revealed by this very forward are the
-actions. With the decoder's weights the result equals the decoder's `behaviour_logp` (TraceRL's surrogate).
-The sum over actions is a surrogate of the path's probability, not the probability itself: which positions are revealed
-depends on the draws too, and that factor is left out.
+actions. With the decoder's weights the result equals the decoder's `behaviour_logp`. The sum over actions is a
+surrogate of the path's probability (TraceRL's): which positions are revealed depends on the draws too, and that factor
+is left out.
 
 Tokens after the first stop token are context, never actions; the stop token is an action.
 """

@@ -72,10 +72,9 @@ def supervised_backward(
     """Adds the gradient of the mean weighted cross-entropy per maskable token; returns that mean, nats.
 
     The mean is over the whole batch; `microbatch` is the number of sequences of one forward, which have similar costs.
-    workers: threads that compute micro-batches side by side, each with one thread of torch. Gradients are added in the
-    order of the micro-batches, so the number of threads changes no bit of the result. Unlike threads inside a matrix
-    product, which wait for each other hundreds of times in a step and are slow as soon as another process uses the same
-    cores, these wait once. Raises TrainingError when the mean is not finite.
+    workers: threads that compute micro-batches side by side, each with one thread of torch: unlike threads inside a
+    matrix product, which wait for each other hundreds of times in a step, these wait once. Gradients are added in the
+    order of the micro-batches, so the number of threads changes no bit. Raises TrainingError for a mean not finite.
     """
     ordered = sorted(rows, key=lambda item: item[0].num_tokens)
     total_weight = float(sum(weight.sum() for _, weight in rows))
@@ -94,9 +93,7 @@ def supervised_backward(
         for parameter, part in zip(weights, gradient, strict=True):
             parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
     if not math.isfinite(mean):
-        raise TrainingError(
-            "the loss is not finite: training diverged. Lower the learning rates; the saved state stays."
-        )
+        raise TrainingError("the loss is not finite: training diverged. Lower the learning rates; the saved state stays.")
     return mean
 
 
