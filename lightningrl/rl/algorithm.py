@@ -8,6 +8,7 @@ import what they need.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy as np
 from lightningrl.config.section import Section
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rewards import accuracy
-from lightningrl.rl.states import AS_DECODED, StateGrouping
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,8 +26,21 @@ if TYPE_CHECKING:
     from lightningrl.rl.losses import Actions, Sums
     from lightningrl.rl.setup import TrainSetup
     from lightningrl.rl.update import Batch
-    from lightningrl.training.protocol import Trainer
+    from lightningrl.training.loop import Trainer
     from lightningrl.types import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class StateGrouping:
+    """The states in which a trajectory's tokens are scored; by default those of the denoise steps that happened."""
+
+    shrink: int = 1
+    """Consecutive denoise steps of a block that are taken as one: their tokens are scored in the first one's state."""
+    full_mask: bool = False
+    """Each block is a single state, in which all its decoded positions are masked."""
+
+
+AS_DECODED = StateGrouping()
 
 
 class Algorithm:

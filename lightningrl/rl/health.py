@@ -31,15 +31,16 @@ _log = logging.getLogger(__name__)
 class StallGuard:
     """Counts fruitless steps in a row, and stops a run that would never learn. It is part of the run's state."""
 
-    def __init__(self, **limits: int) -> None:
-        self.limits, self.running = LIMITS | limits, dict.fromkeys(LIMITS, 0)
+    def __init__(self) -> None:
+        self.running = dict.fromkeys(LIMITS, 0)
 
-    def see(self, step: int, drawn: RolloutBatch, dropped: Mapping[str, int]) -> None:
-        """Take note of a step. dropped: how many of its groups each filter drops, by the filter's key.
+    def see(self, drawn: RolloutBatch, dropped: Mapping[str, int], metrics: Mapping[str, Any]) -> None:
+        """Take note of a step: how many of its groups each filter drops, by the filter's key; `step`, `updates` and
+        `skipped` (their share) of its row.
 
         Raises JudgeError or TrainingError, saying why and what to do, when a bound is reached.
         """
-        lost = drawn.losses
+        lost, step = drawn.losses, metrics["step"]
         if lost.rows_refused:
             counts = lost.rows_refused, lost.groups_refused
             _log.warning("step %d: the decoder refused %d rows of %d groups: %s", step, *counts, lost.first_refusal)
@@ -50,12 +51,6 @@ class StallGuard:
             raise self._unscorable(drawn)
         if self._is_over("without_kept", not drawn.kept.answers):
             raise self._unkept(drawn, dropped)
-
-    def see_updates(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Take note of a step's updates, by its row: `updates`, `skipped` (their share).
-
-        Raises TrainingError when none was taken for too long: the policy would stay as it is for ever.
-        """
         if not metrics["updates"]:
             return
         if metrics["skipped"]:
@@ -63,18 +58,18 @@ class StallGuard:
             _log.warning("step %d: %.0f %% of its updates had a loss or gradient that is not finite", step, share)
         if self._is_over("without_update", metrics["skipped"] == 1):
             raise TrainingError(
-                f"no update could be taken in {self.limits['without_update']} steps running: their loss or gradient is "
+                f"no update could be taken in {LIMITS['without_update']} steps running: their loss or gradient is "
                 "not finite. Begin anew with a lower learning rate, or look at the rewards; the last saved state stays."
             )
 
     def _is_over(self, name: str, is_fruitless: bool) -> bool:
         self.running[name] = self.running[name] + 1 if is_fruitless else 0
-        return self.running[name] >= self.limits[name]
+        return self.running[name] >= LIMITS[name]
 
     def _unscorable(self, drawn: RolloutBatch) -> LightningRLError:
         """Blames what cost most of the last step's groups."""
         lost = drawn.losses
-        found = f"no group could be scored in {self.limits['without_scorable']} steps running: "
+        found = f"no group could be scored in {LIMITS['without_scorable']} steps running: "
         if lost.groups_refused > lost.groups_unjudged + lost.groups_unscorable:
             return TrainingError(
                 f"{found}in the last one the decoder refused rows of {lost.groups_refused} groups "
@@ -91,7 +86,7 @@ class StallGuard:
     def _unkept(self, drawn: RolloutBatch, dropped: Mapping[str, int]) -> TrainingError:
         reasons = ", ".join(f"{name} drops {count}" for name, count in dropped.items() if count)
         return TrainingError(
-            f"no group passed the filter in {self.limits['without_kept']} steps running: of the last one's "
+            f"no group passed the filter in {LIMITS['without_kept']} steps running: of the last one's "
             f"{len(drawn.sampled.answers)} groups {reasons or 'none could be scored'}. Nothing is learned so. Loosen "
             "those filters in the run's `method`; lower the threshold or raise the temperature, so that responses "
             "differ; or take a base that solves some of the problems."

@@ -23,7 +23,7 @@ from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.models.packing import ALL, Packed, PackedRow, pack, token_scores
 from lightningrl.models.transformer import ModelConfig, Transformer
-from lightningrl.rl.states import AS_DECODED, StateGrouping
+from lightningrl.rl.algorithm import AS_DECODED, StateGrouping
 from lightningrl.types import Trajectory
 
 
@@ -112,10 +112,9 @@ def pack_states(
 def score_tokens(
     model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> TokenScores:
-    """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`.
+    """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`; or of some of their states.
 
-    copies: only the actions of these states of each, of its row's copies. Consecutive ranges of one trajectory give,
-    one behind the other, what it gives whole.
+    Consecutive ranges of one trajectory's states (`copies`) give, one behind the other, what it gives whole.
     """
     temperatures = {trajectory.temperature for trajectory in trajectories}
     block_sizes = {trajectory.block_size for trajectory in trajectories}

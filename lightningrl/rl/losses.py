@@ -1,8 +1,7 @@
 """The loss of Equations 3, 9 and 10: clipped surrogate, KL (k3), NLL on a set of trajectories; and the value model's.
 
 Each term has its own mean, over sequences of token means or over tokens; the paper's is Seq-Tok-Tok. All means are over
-the optimiser update's whole batch: `Normalisers` are computed once, a micro-batch contributes its share.
-Shapes: n actions of a micro-batch, B its trajectories.
+the optimiser update's whole batch, to which a micro-batch contributes its share. Shapes: n actions of a micro-batch.
 """
 
 from __future__ import annotations

@@ -12,10 +12,9 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, field_validator
 
 from lightningrl.config.section import Section
-from lightningrl.rl.algorithm import OnlineAlgorithm
+from lightningrl.rl.algorithm import OnlineAlgorithm, StateGrouping
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rewards import NORMALISATIONS, Reward, raw, total_reward
-from lightningrl.rl.states import StateGrouping
 from lightningrl.rl.step_metrics import advantage_metrics
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,24 +20,20 @@ from lightningrl.rl.groups import Groups
 from lightningrl.utils.registry import resolve
 
 EPSILON = 1e-8
-RewardFunction = Callable[[Groups], np.ndarray]
-"""Raw values (N, G) of groups; larger is better."""
 
 
 def group_z_score(values_NG: np.ndarray) -> np.ndarray:
-    """(value - mean) / std inside each group, population std; all 0 where the group is constant.
-
-    Constant: std <= 1e-6 max(1, |mean|), so that equal values with rounding noise do not become +-1 (Eq. 5).
-    """
+    """(value - mean) / std inside each group, population std; all 0 where the group is constant (Eq. 5)."""
     return _standardised(values_NG, values_NG.mean(axis=1), values_NG.std(axis=1), if_constant=0.0)
 
 
 def group_minmax(values_NG: np.ndarray) -> np.ndarray:
-    """(value - min) / (max - min) inside each group; all 0.5 where it is constant, to rounding (published code)."""
+    """(value - min) / (max - min) inside each group; all 0.5 where it is constant (published code)."""
     return _standardised(values_NG, values_NG.min(axis=1), np.ptp(values_NG, axis=1), if_constant=0.5)
 
 
 def _standardised(values_NG: np.ndarray, origin_N: np.ndarray, width_N: np.ndarray, if_constant: float) -> np.ndarray:
+    """A group is constant where equal values with rounding noise would otherwise become +-1."""
     origin_N1, width_N1 = origin_N[:, None], width_N[:, None]
     constant_N1 = width_N1 <= 1e-6 * np.maximum(1.0, np.abs(origin_N1))
     return np.where(constant_N1, if_constant, (values_NG - origin_N1) / np.where(constant_N1, 1.0, width_N1))
@@ -92,8 +88,8 @@ def length(groups: Groups) -> np.ndarray:
     return -groups.length_NG.astype(float)
 
 
-FUNCTIONS: Mapping[str, RewardFunction] = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards, length)}
-"""The rewards of our own, by name."""
+FUNCTIONS = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards, length)}
+"""The rewards of our own by name: raw values (N, G), larger is better."""
 OWN = re.compile(r"[\w.]+:[\w.]+")
 
 

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class PromptOrder:
-    """Endless order of the training prompts: a new permutation each pass, keyed by (seed, pass)."""
+    """An endless order of the training prompts: a new permutation each pass, keyed by (seed, pass)."""
 
     def __init__(self, size: int, seed: int, cursor: int = 0):
         self.size, self.seed, self.cursor = size, seed, cursor

@@ -1,8 +1,7 @@
 """The best and the worst response of a group now and then, for people to read: what the rewards really reward.
 
-A row (`samples.jsonl`) is a function of a step's kept groups, their rewards and the run's seed, so a resumed run has
-the same rows; `samples_text` makes the readable file of them. Shown is the response up to the first stop token; what
-the decoder revealed behind it was context only.
+A row (`samples.jsonl`) is a function of a step's kept groups, their rewards and the run's seed. Shown is the response
+up to the first stop token; what the decoder revealed behind it was context only.
 """
 
 from __future__ import annotations

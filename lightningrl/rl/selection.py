@@ -1,8 +1,7 @@
 """Which checkpoint a run ends with: chosen on validation problems, never on test problems.
 
 A policy-gradient run takes the fastest checkpoint of which the validation problems show that it is hardly less accurate
-than the base: a lower bound of the paired difference is compared, not the difference itself, which would favour the
-checkpoints that were lucky. Where none is that good, the one with the highest bound is taken. Of equals the last.
+than the base, by a lower bound of the paired difference: the difference itself would favour the lucky ones.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What a model did with the validation problems."""
+    """Means over the validation problems by name (`validation_tpf`, ...), and whether each was answered right."""
 
     figures: dict[str, float]
-    """Means by name: `validation_accuracy_pct`, `validation_tpf`, ..."""
     correct: list[bool]
-    """Whether each problem was answered right, in their order."""
 
 
 def lower_bound_of_difference(correct: Sequence[bool], base: Sequence[bool]) -> float:
@@ -66,7 +63,7 @@ class Selection:
         self.base, self.base_correct = base.figures, base.correct
 
     def offer(self, step: int, validation: Validation, model: Transformer) -> dict[str, float]:
-        """Consider the weights after `step`; later ones win ties. Returns the figures that it was judged by."""
+        """Consider the weights after `step`; later ones win ties. Returns the figures that they were judged by."""
         low = lower_bound_of_difference(validation.correct, self.base_correct)
         figures = validation.figures | {"validation_difference_low_pct": low}
         self.candidates.append({"step": step, "rank": list(self.rank(figures))} | figures)

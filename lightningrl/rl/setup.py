@@ -55,8 +55,8 @@ class TrainSetup:
         publish(self.model, self.decoder.model)
 
     def rollouts(self, groups: Sequence[Asked], step: int) -> tuple[list[list[Answer]], RolloutLosses]:
-        """Groups of judged answers at the run's temperature, drawn with the keys of a step, in order and without those
-        that were lost. Each process decodes and judges its share of the groups; all get all."""
+        """Groups of judged answers at the run's temperature, drawn with the keys of a step, without what was lost. Each
+        process decodes and judges its share; all get all."""
         draws = {"temperature": self.run.temperature, "seed": self.seed, "step": step}
         mixture = [replace(policy, **draws) for policy in self.mixture]
 

@@ -20,9 +20,8 @@ COLLAPSE_EPS = (0.01, 0.05, 0.1, 0.5)
 def rollout_metrics(drawn: RolloutBatch, wanted: int, special_ids: Collection[int] = ()) -> dict[str, Any]:
     """Raw rewards by name, accuracy, TPF by each definition, lengths over all sampled groups; acceptance and losses.
 
-    The total reward is the raw sum of accuracy reward and TPF, whatever the algorithm makes of them: one curve that can
-    be compared between algorithms. `wanted`: groups the step asked for; special_ids: tokens without visible text, for
-    TPF as the paper's code counts it.
+    The total reward is the raw sum of accuracy reward and TPF in every run, a curve to compare algorithms by. wanted:
+    groups the step asked for; special_ids: tokens without visible text, for TPF as the paper's code counts it.
     """
     groups, kept = drawn.sampled, drawn.kept
     counts = drawn.losses.counts() | {

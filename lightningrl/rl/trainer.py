@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from lightningrl.errors import CheckpointError
-from lightningrl.rl.algorithm import OnlineAlgorithm
+from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.health import StallGuard
 from lightningrl.rl.likelihood import behaviour_of, check_scorable, score_tokens
@@ -27,11 +27,10 @@ from lightningrl.rl.rollout import PromptOrder, RolloutBatch, draw_groups
 from lightningrl.rl.samples import SAMPLE_EVERY, sample_row
 from lightningrl.rl.selection import fastest
 from lightningrl.rl.setup import TrainSetup
-from lightningrl.rl.states import AS_DECODED
 from lightningrl.rl.step_metrics import rollout_metrics
 from lightningrl.rl.update import Batch, forwards_of, update
-from lightningrl.training.average import WeightAverage
-from lightningrl.training.protocol import StepResult, Trainer
+from lightningrl.training.loop import StepResult, Trainer
+from lightningrl.training.shards import WeightAverage
 from lightningrl.types import Trajectory
 
 MAX_LOGP_GAP_NATS = 0.05
@@ -85,7 +84,6 @@ class PolicyTrainer(Trainer):
         failed = self.algorithm.dropped(drawn.sampled) if drawn.sampled.answers else {}
         dropped = {name: int(failed_N.sum()) for name, failed_N in failed.items()}
         metrics |= {f"groups_dropped_{name.removeprefix('filter_')}": count for name, count in dropped.items()}
-        self.watch.see(step, drawn, dropped)
         batches, advantage_NG = self._batches(drawn.kept, step)
         if batches:
             metrics |= self.algorithm.metrics(drawn.kept, advantage_NG)
@@ -93,7 +91,7 @@ class PolicyTrainer(Trainer):
         metrics |= self._update_all(batches)
         if self.average:
             self.average.update()
-        self.watch.see_updates(step, metrics)
+        self.watch.see(drawn, dropped, metrics)
         setup.publish()
         at["update_s"] = time.monotonic()
         trained = sum(batch.positions for batch in batches)

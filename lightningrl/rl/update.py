@@ -1,12 +1,12 @@
 """One optimiser update over trajectories: exact means whatever the micro-batches, on one process or several.
 
-What bounds a forward's memory is its number of trajectories and of token positions. A trajectory whose row alone is too
-long goes through several forwards, some of its states in each, with the clean blocks they see. The loss is a sum over
-actions, so its gradient is the same, to rounding.
+A trajectory whose row alone is too long for a forward goes through several, some of its states in each, with the clean
+blocks they see. The loss is a sum over actions, so its gradient is the same, to rounding.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,9 @@ import torch
 
 from lightningrl.models.packing import ALL
 from lightningrl.models.transformer import Transformer
-from lightningrl.rl.algorithm import OnlineAlgorithm
+from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm, StateGrouping
 from lightningrl.rl.likelihood import index_actions, trajectory_row
 from lightningrl.rl.losses import Actions, Normalisers, Sums
-from lightningrl.rl.states import AS_DECODED, StateGrouping
 from lightningrl.training.shards import full
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
@@ -45,25 +44,23 @@ def forwards_of(
     by_cost: sorted, so that neighbours cost about the same; otherwise in the order given. Parts of a trajectory follow
     each other in time.
     """
-    costs = [trajectory_row(trajectory, 0, states).num_tokens for trajectory in trajectories]
-    order = np.argsort(costs, kind="stable") if by_cost else np.arange(len(costs))
+    limit = sys.maxsize if positions is None else positions
+    rows = [trajectory_row(trajectory, 0, states) for trajectory in trajectories]
+    costs = [row.num_tokens for row in rows]
     found = []
-    for index_B in cut(order, costs, size, positions):
+    for index_B in cut(np.argsort(costs, kind="stable") if by_cost else np.arange(len(costs)), costs, size, limit):
         total = sum(costs[index] for index in index_B)
-        if positions is None or total <= positions:
-            found.append(MicroBatchPlan(index_B, ALL, total))
-            continue
-        row = trajectory_row(trajectories[index_B[0]], 0, states)
-        found += [MicroBatchPlan(index_B, part, row.part(part).num_tokens) for part in row.split(positions)]
+        row = rows[index_B[0]]
+        parts = [(ALL, total)] if total <= limit else [(part, row.part(part).num_tokens) for part in row.split(limit)]
+        found += [MicroBatchPlan(index_B, *part) for part in parts]
     return found
 
 
-def cut(order: np.ndarray, costs: Sequence[int], size: int, positions: int | None) -> list[np.ndarray]:
+def cut(order: np.ndarray, costs: Sequence[int], size: int, limit: int) -> list[np.ndarray]:
     """Consecutive pieces of `order`: as many as fit, at least one each."""
     pieces, start, total = [], 0, 0
     for end, index in enumerate(order):
-        is_full = end - start == size or (positions is not None and total + costs[index] > positions)
-        if end > start and is_full:
+        if end > start and (end - start == size or total + costs[index] > limit):
             pieces.append(order[start:end])
             start, total = end, 0
         total += costs[index]
@@ -145,28 +142,23 @@ def update(
 
     A batch with a non-finite loss or gradient changes nothing: `skipped` is 1, its means are None, the weights stay.
     """
-    totals = gradients(algorithm, model, batch, world)
-    norm = step(optimiser, max_grad_norm, bool(np.isfinite(totals["loss"])))
-    if norm is None:
-        return dict.fromkeys(totals) | {"grad_norm": None, "skipped": 1.0}
-    return {**totals, "grad_norm": norm, "skipped": 0.0}
-
-
-def gradients(algorithm: OnlineAlgorithm, model: Transformer, batch: Batch, world: World) -> dict[str, float]:
-    """Add the gradient of the batch's loss; returns the logged means, of all processes."""
-    totals: dict[str, float] = {}
+    means: dict[str, float] = {}
     largest = 0.0
     for micro in batch.micro:
         scores = algorithm.score(model, micro.trajectories, micro.plan.copies)
         loss, logged = algorithm.loss(scores, micro.actions, batch.sums)
+        (loss * micro.weight).backward()
         gap_n = (scores.logp_n.detach() - micro.actions.old_logp_n).abs()
         largest = max(largest, float(gap_n.max()))
-        (loss * micro.weight).backward()
         logged["log_ratio_abs_mean"] = gap_n.sum() / batch.sums.all.tokens
         logged["entropy"] = scores.entropy_n.sum() / batch.sums.all.tokens
         for name, value in logged.items():
-            totals[name] = totals.get(name, 0.0) + float(value) * micro.weight
-    return world.totals(totals) | {"log_ratio_abs_max": max(world.gather([largest], world.size))}
+            means[name] = means.get(name, 0.0) + float(value) * micro.weight
+    means = world.totals(means) | {"log_ratio_abs_max": max(world.gather([largest], world.size))}
+    norm = step(optimiser, max_grad_norm, bool(np.isfinite(means["loss"])))
+    if norm is None:
+        return dict.fromkeys(means) | {"grad_norm": None, "skipped": 1.0}
+    return {**means, "grad_norm": norm, "skipped": 0.0}
 
 
 def step(optimiser: torch.optim.Optimizer, max_grad_norm: float, is_sound: bool = True) -> float | None:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from lightningrl.models.linear import Linear
 from lightningrl.models.packing import ALL, scored_hidden
 from lightningrl.models.transformer import Transformer
+from lightningrl.rl.algorithm import AS_DECODED, StateGrouping
 from lightningrl.rl.likelihood import index_actions, pack_states
 from lightningrl.rl.losses import value_loss
 from lightningrl.rl.policy_gradient import Value
 from lightningrl.rl.setup import TrainSetup
-from lightningrl.rl.states import AS_DECODED, StateGrouping
 from lightningrl.rl.update import Batch, step
-from lightningrl.training.protocol import Trained
+from lightningrl.training.loop import Trained
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
 

@@ -1,4 +1,7 @@
-"""The loop around every trainer: resume, step, save, stop. A kill at any moment costs at most `save_every` steps."""
+"""What a trainer is, and the loop around every one: resume, step, save, stop.
+
+A kill at any moment costs at most `save_every` steps.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightningrl.errors import Interrupted
-from lightningrl.training.protocol import Trainer
+from lightningrl.models.transformer import Transformer
+from lightningrl.training.shards import load_optimiser, load_weights, local_state
 from lightningrl.training.state import load_state, save_state
 from lightningrl.training.world import World
 from lightningrl.utils import files
@@ -20,14 +24,71 @@ LEASE = "training.lease"
 REPORT_S = 10.0
 
 
-@dataclass(slots=True)
-class History:
-    """The metrics and samples of a run, including the steps before it was resumed."""
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The metrics of one step, and the volatile figures beside them."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """The metrics of each step."""
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    """The samples of those steps that returned one."""
+    metrics: Mapping[str, Any]
+    """Reproducible numbers of the step, JSON values; `step` counts from 1."""
+    timing: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by phase, which are never compared and never part of a result."""
+    sample: Mapping[str, Any] | None = None
+    """Responses of the step for people to read: reproducible JSON values, a line of the samples file."""
+
+
+class Trained:
+    """A model in training. Its state is the model's, its optimiser's, that of `parts`, and the values of `counters`."""
+
+    model: Transformer
+    optimiser: Any
+    counters: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What else has a state of its own, by name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything that the next step depends on, as this process's tensors and plain values."""
+        return {
+            "model": local_state(dict(self.model.named_parameters())),
+            "optimiser": local_state(self.optimiser.state_dict()),
+            **{name: getattr(self, name) for name in self.counters},
+            **{name: part.state_dict() for name, part in self.parts.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        load_weights(dict(self.model.named_parameters()), state["model"])
+        load_optimiser(self.optimiser, state["optimiser"])
+        for name in self.counters:
+            setattr(self, name, state[name])
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+
+class Trainer(Trained):
+    """The base of pre-training, the RL algorithms and the supervised control."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no step is left."""
+        raise NotImplementedError
+
+    def step(self) -> StepResult:
+        """Takes one step, which depends on the state alone: after load_state_dict it goes on bit for bit."""
+        raise NotImplementedError
+
+    def describe(self, result: StepResult) -> str:
+        """Returns one line of progress for people."""
+        raise NotImplementedError
+
+
+class History(NamedTuple):
+    """The metrics of each step of a run, with those before it was resumed, and the samples of those that have one."""
+
+    rows: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
 
 
 def train(
@@ -48,7 +109,7 @@ def train(
     with lease(state, LEASE, made=state) if world.is_first else nullcontext():
         world.barrier()
         saved = load_state(state, fingerprint=fingerprint, growing=growing, world=world)
-        history = History(saved["rows"], saved["samples"]) if saved else History()
+        history = History(saved["rows"], saved["samples"]) if saved else History([], [])
         rows, samples = history.rows, history.samples
         if saved:
             trainer.load_state_dict(saved["trainer"])

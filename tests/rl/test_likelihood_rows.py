@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightningrl.models.attention import Masked, block_causal_mask
+from lightningrl.rl.algorithm import AS_DECODED, StateGrouping
 from lightningrl.rl.likelihood import index_actions, score_tokens, trajectory_row
-from lightningrl.rl.states import AS_DECODED, StateGrouping
 
 FULL = StateGrouping(full_mask=True)
 

@@ -5,9 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import CoinJudge, make_trainer, tiny_config, tiny_setup
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from fixtures.tiny import make_trainer, tiny_config, tiny_setup
 
 from lightningrl.answering import answer
 from lightningrl.decoding.protocol import DecodePolicy
@@ -15,17 +13,15 @@ from lightningrl.decoding.schedules.block import FusedCommit, Recompute, Separat
 from lightningrl.decoding.schedules.full_sequence import FullSequence
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, ConfigError, TrainingError
-from lightningrl.judges.boxed_answer import BoxedJudge
 from lightningrl.models import packing
 from lightningrl.rl import trainer as trainer_module
 from lightningrl.rl import value as value_module
+from lightningrl.rl.algorithm import AS_DECODED, StateGrouping
 from lightningrl.rl.likelihood import check_scorable, index_actions, score_tokens, trajectory_row
 from lightningrl.rl.registry import ALGORITHMS
 from lightningrl.rl.setup import TrainSetup
-from lightningrl.rl.states import AS_DECODED, StateGrouping
 from lightningrl.rl.update import Batch
 from lightningrl.training.world import World
-from lightningrl.types import Verdict
 
 ALL = {"filter_all_wrong": False, "filter_tpf_range": 0.0}
 NONE = {"filter_tpf_range": 1e6}
@@ -50,11 +46,6 @@ def test_every_algorithm_takes_steps_with_finite_losses(trainer_of, name):
     for step in (1, 2):
         metrics = trainer.step().metrics
         assert np.isfinite(metrics.get("loss", 0.0)) and metrics["step"] == step, metrics
-
-
-def test_trainer_runs_with_the_products_own_judge(trainer_of):
-    metrics = trainer_of(judge=BoxedJudge(), method={"filter_all_wrong": False}).step().metrics
-    assert metrics["accuracy_pct"] == 0.0 and metrics["statuses"] == {"unparsable": metrics["groups_sampled"] * 4}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +171,8 @@ def test_compute_is_what_the_models_really_computed(trainer_of, monkeypatch, alg
 
     monkeypatch.setattr(packing, "scored_hidden", counting)
     monkeypatch.setattr(value_module, "scored_hidden", counting)
-    trainer = trainer_of(algorithm=algorithm, method=method, validate_every=1)
+    bound = 28 if "shrink" in method else None  # most trajectories in two to five parts
+    trainer = trainer_of(algorithm=algorithm, method=method, validate_every=1, microbatch_positions=bound)
     monkeypatch.setattr(trainer, "_logp_gap", lambda trajectories: (0.0, 0.0))  # a check, not part of the method
     total = 0
     for _ in range(2):
@@ -290,32 +282,6 @@ def test_rollouts_differ_by_step_and_carry_it_as_policy_version(trainer_of):
     assert {t.policy_version for t in two} == {2}
 
 
-class GradedJudge(CoinJudge):
-    """A code-like judge: values in thirds, correct only at 1."""
-
-    graded = True
-
-    def judge(self, examples, responses):
-        values = [(len(r) % 4) / 3 for r in responses]
-        return [Verdict(value == 1, value, "ok" if value == 1 else "wrong") for value in values]
-
-
-def test_graded_judges_reward_the_fraction_that_passed(trainer_of):
-    run = {"judge": GradedJudge(), "method": ALL}
-    mean = np.mean([a.verdict.value for group in trainer_of(**run)._draw(1).sampled.answers for a in group])
-    metrics = trainer_of(**run).step().metrics
-    assert metrics["reward_accuracy_mean"] == pytest.approx(mean) and 0 < mean < 1
-    assert metrics["reward_total_mean"] == pytest.approx(mean + metrics["reward_speed_mean"])
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.lists(st.one_of(st.none(), st.floats(-5, 5)), min_size=1, max_size=5))
-def test_means_over_updates_leave_skipped_ones_out(values):
-    known = [v for v in values if v is not None]
-    expected = pytest.approx(sum(known) / len(known)) if known else None
-    assert trainer_module._mean(values) == expected
-
-
 def test_rollouts_over_a_mixture_of_thresholds_give_each_prompt_one_of_them(tmp_path):
     """Keyed by step and prompt: a group is one policy's, both come up, another step may draw the other."""
     policies = {"low": DecodePolicy(Threshold(0.02)), "high": DecodePolicy(Threshold(0.6))}
@@ -333,14 +299,3 @@ def test_rollouts_over_a_mixture_of_thresholds_give_each_prompt_one_of_them(tmp_
     assert len(found) == 24
     drawn = [{uid: names for (at, uid), names in found.items() if at == step} for step in (1, 2)]
     assert drawn[0] != drawn[1] and all({"low"} in each.values() and {"high"} in each.values() for each in drawn)
-
-
-def test_true_tpf_as_the_reward_counts_separate_commits(folder):
-    """Trained with and reported: under separate commits it is below TPF, under fused ones equal to it."""
-    method = {"rewards": [{"name": "accuracy"}, {"name": "tpf_true", "scale": "z_score"}]}
-    for schedule, is_less in ((SeparateCommit(), True), (FusedCommit(), False)):
-        setup = tiny_setup(folder, method=method)
-        setup.policy = dataclasses.replace(setup.policy, schedule=schedule)
-        metrics = make_trainer(setup).step().metrics
-        assert (metrics["reward_tpf_true_mean"] < metrics["reward_speed_mean"]) == is_less
-        assert (metrics["tpf_true"] < metrics["tpf"]) == is_less

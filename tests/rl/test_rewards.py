@@ -147,11 +147,9 @@ def test_tracerls_filter_keeps_20_to_80_percent_correct_and_asks_no_spread():
 def test_where_the_judge_grades_its_value_is_the_accuracy_and_all_wrong_means_that_no_test_passed():
     """Fractions [.9, .5] without one that passed all are kept, [0, 0] dropped (published code, by pass rate)."""
     answers = [[answer_of(8, 4, False, value), answer_of(8, 2, False, other)] for value, other in ((0.9, 0.5), (0, 0))]
-    assert LIGHTNINGRL.keep(Groups(answers, graded=True)).tolist() == [True, False]
-    assert LIGHTNINGRL.keep(Groups(answers)).tolist() == [False, False]
-    assert accuracy(Groups(answers, graded=True)).tolist() == [[0.9, 0.5], [0, 0]]
-    assert accuracy(Groups(answers)).tolist() == [[-1, -1], [-1, -1]]
-    assert CodeJudge.graded is True and BoxedJudge.graded is False
+    graded, other = (LIGHTNINGRL.groups(answers, Task(tuple, judge, 8)) for judge in (CodeJudge, BoxedJudge))
+    assert LIGHTNINGRL.keep(graded).tolist() == [True, False] and LIGHTNINGRL.keep(other).tolist() == [False, False]
+    assert accuracy(graded).tolist() == [[0.9, 0.5], [0, 0]] and accuracy(other).tolist() == [[-1, -1], [-1, -1]]
 
 
 def test_overlong_answers_count_as_wrong_from_the_margin_on():

@@ -7,8 +7,8 @@ from fixtures.tiny import tiny_model, trajectory_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightningrl.rl.algorithm import StateGrouping
 from lightningrl.rl.likelihood import index_actions
-from lightningrl.rl.states import StateGrouping
 from lightningrl.rl.value import estimate, estimate_all, score_values, value_model
 
 ANY_SHARE = {"filter_accuracy": (0.0, 1.0)}

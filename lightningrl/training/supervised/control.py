@@ -14,7 +14,7 @@ import numpy as np
 
 from lightningrl.rl.selection import Selection
 from lightningrl.rl.setup import TrainSetup
-from lightningrl.training.protocol import StepResult, Trainer
+from lightningrl.training.loop import StepResult, Trainer
 from lightningrl.training.supervised.corpus import build_corpus
 from lightningrl.training.supervised.objective import SupervisedOptimiser, diffusion_row, supervised_backward
 

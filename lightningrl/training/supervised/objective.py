@@ -93,7 +93,9 @@ def supervised_backward(
         for parameter, part in zip(weights, gradient, strict=True):
             parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
     if not math.isfinite(mean):
-        raise TrainingError("the loss is not finite: training diverged. Lower the learning rates; the saved state stays.")
+        raise TrainingError(
+            "the loss is not finite: training diverged. Lower the learning rates; the saved state stays."
+        )
     return mean
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from lightningrl.models.packing import PackedRow
 from lightningrl.models.transformer import Transformer
-from lightningrl.training.average import WeightAverage
-from lightningrl.training.protocol import StepResult, Trainer
+from lightningrl.training.loop import StepResult, Trainer
+from lightningrl.training.shards import WeightAverage
 from lightningrl.training.supervised.corpus import TrainingSequence
 from lightningrl.training.supervised.objective import (
     SupervisedOptimiser,
