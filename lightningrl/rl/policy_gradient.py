@@ -1,6 +1,6 @@
 """The clipped policy gradient that the algorithms here share: rewards, filters, normalisation, loss, value model.
 
-It puts plain functions together (`rewards`, `advantages`, `losses`, `value`); an algorithm says with which keys and in
+It puts plain functions together (`rewards`, `losses`, `value`); an algorithm says with which keys and in
 which states. The keys `nll`, `shrink` and `value` are not all algorithms': one without them does without the thing.
 """
 

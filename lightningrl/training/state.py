@@ -108,13 +108,13 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], growing: Colle
     ['run.kl was 0.1, is 0.2']
     """
     before, after = dict(_leaves(saved)), dict(_leaves(now))
-    shown = [{key: canonical_json(value) for key, value in leaves.items()} for leaves in (before, after)]
-    pairs = {key: [texts.get(key, "nothing") for texts in shown] for key in sorted(before.keys() | after.keys())}
-    return [
-        f"{key} was {old}, is {new}"
-        for key, (old, new) in pairs.items()
-        if old != new and not (key in growing and before.get(key, math.inf) <= after.get(key, -math.inf))
-    ]
+    found = []
+    for key in sorted(before | after):
+        old, new = (canonical_json(leaves[key]) if key in leaves else "nothing" for leaves in (before, after))
+        may_differ = key in growing and before.get(key, math.inf) <= after.get(key, -math.inf)
+        if old != new and not may_differ:
+            found.append(f"{key} was {old}, is {new}")
+    return found
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
