@@ -282,10 +282,10 @@ def test_rollouts_differ_by_step_and_carry_it_as_policy_version(trainer_of):
     assert {t.policy_version for t in two} == {2}
 
 
-def test_rollouts_over_a_mixture_of_thresholds_give_each_prompt_one_of_them(tmp_path):
+def test_rollouts_over_a_mixture_of_thresholds_give_each_prompt_one_of_them(folder):
     """Keyed by step and prompt: a group is one policy's, both come up, another step may draw the other."""
     policies = {"low": DecodePolicy(Threshold(0.02)), "high": DecodePolicy(Threshold(0.6))}
-    setup = tiny_setup(tmp_path, train=12, prompts=12, method=ALL)
+    setup = tiny_setup(folder, prompts=7, responses=2, method=ALL)
     setup, found = dataclasses.replace(setup, mixture=list(policies.values())), {}
     for step in (1, 2):
         for group in make_trainer(setup)._draw(step).sampled.answers:
@@ -296,6 +296,6 @@ def test_rollouts_over_a_mixture_of_thresholds_give_each_prompt_one_of_them(tmp_
                 pairs = zip(alone, group, strict=True)
                 if all(np.array_equal(a.trajectory.reveal_step, b.trajectory.reveal_step) for a, b in pairs):
                     found.setdefault((step, group[0].example.uid), set()).add(name)
-    assert len(found) == 24
+    assert len(found) == 14
     drawn = [{uid: names for (at, uid), names in found.items() if at == step} for step in (1, 2)]
     assert drawn[0] != drawn[1] and all({"low"} in each.values() and {"high"} in each.values() for each in drawn)

@@ -107,7 +107,7 @@ def test_parts_have_the_values_and_the_gradient_of_the_whole(rollout, states, sc
             of_parts = torch.autograd.grad((found_n * weight_n).sum(), list(model.parameters()))
             torch.testing.assert_close(of_parts, gradient, rtol=0, atol=1e-10)
             parts_seen.add(len(parts))
-    assert {2, 3} <= parts_seen
+    assert len(parts_seen - {1}) > 1
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
