@@ -41,7 +41,7 @@ class Groups:
     def is_any_right_N(self) -> np.ndarray:
         """(N,) bool: a correct response; where the judge grades, one that is worth anything."""
         right_NG = self.value_NG > 0 if self.graded else self.correct_NG
-        return right_NG.any(axis=1)
+        return np.asarray(right_NG.any(axis=1))
 
     @property
     def tpf_NG(self) -> np.ndarray:

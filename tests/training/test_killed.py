@@ -154,7 +154,7 @@ def test_a_second_trainer_waits_sigterm_saves_and_a_damaged_state_is_named_then_
     first = run.begin_and_hold(3)
     os.kill(first.pid, signal.SIGKILL)
     first.join()
-    run.hold_after(5)
+    run.hold_after(7)  # lines of timing.jsonl: three steps of the first, the second's start, and its steps 3, 4, 5
     with lease(run.stage / "state"):
         second = start(run.root, *TRAIN)
         wait_for(lambda: f"is being made by process {os.getpid()} on " in said.read_text(), said.read_text)
