@@ -19,8 +19,8 @@ LAUNCHERS = {
     "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--mixed_precision", "no", "--dynamo_backend", "no",
                    "--num_machines", "1", "--main_process_port", "0", "--num_processes"],
 }  # fmt: skip
-RUN = {"steps": 3, "prompts": 4, "updates": 2, "method": {"filter_all_wrong": False, "filter_tpf_range": 0.0}}
-"""Three steps of two updates: six updates of eight trajectories."""
+RUN = {"steps": 2, "prompts": 4, "updates": 2, "method": {"filter_all_wrong": False, "filter_tpf_range": 0.0}}
+"""Two steps of two updates of eight trajectories."""
 
 
 def trained(folder, processes=1, launcher=None, **options):
@@ -65,7 +65,7 @@ def test_one_by_eight_and_eight_by_one_are_the_same_update(alone, tmp_path):
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_processes_by_four_are_the_same_update(alone, tmp_path, launcher):
-    """Weights within 1e-10 in float64 after six updates, and every metric: rollouts, judging and updates are shared."""
+    """Weights within 1e-10 in float64 after four updates, and every metric; rollouts, judging, updates are shared."""
     if launcher == "accelerate":
         pytest.importorskip("accelerate")
     assert_same(alone, trained(tmp_path, 2, launcher, microbatch=4))
@@ -92,20 +92,20 @@ def test_a_value_model_is_sharded_too_and_values_of_split_trajectories_are_gathe
     """A discounted estimate of each action needs the values of all later ones."""
     value = {"learning_rate": 1e-2, "gamma": 0.9, "lam": 0.8}
     method = {"filter_accuracy": [0.0, 1.0], "value": value, "shrink": 2}
-    options = {"algorithm": "tracerl", "method": method, "steps": 2}
+    options = {"algorithm": "tracerl", "method": method}
     whole = trained(tmp_path, microbatch=4, **options)
     assert_same(whole, trained(tmp_path, 2, **options | SPLIT), but=COMPUTED)
 
 
 def test_the_same_seed_and_world_give_the_same_bits(tmp_path):
-    one, two = (trained(tmp_path, 2, microbatch=4, dtype="float32", steps=2) for _ in range(2))
+    one, two = (trained(tmp_path, 2, microbatch=4, dtype="float32") for _ in range(2))
     assert one[1] == two[1]
     assert all(torch.equal(tensor, two[0][name]) for name, tensor in one[0].items())
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32_masters(tmp_path):
     """The decoder's and the trainer's log-probabilities are of one precision: their gap stays small."""
-    weights, rows = trained(tmp_path, 2, microbatch=4, dtype="float32", precision="bfloat16", steps=2)
+    weights, rows = trained(tmp_path, 2, microbatch=4, dtype="float32", precision="bfloat16")
     assert all(tensor.dtype == torch.float32 for tensor in weights.values())
     assert all(0 < row["logp_gap_mean"] < 0.05 for row in rows)
     rounded = [tensor.bfloat16().float() for tensor in weights.values()]
