@@ -24,7 +24,7 @@ class Groups:
     """Responses of this many tokens or more count as wrong, whatever the judge says; None where it grades."""
 
     def table(self, cell: Callable[[Answer], float], dtype: type = float) -> np.ndarray:
-        """(N, G) of a number of each answer."""
+        """Returns (N, G): a number of each answer."""
         return np.array([[cell(a) for a in group] for group in self.answers], dtype)
 
     @property
@@ -54,7 +54,7 @@ class Groups:
         return self.table(lambda a: a.trajectory.response_len, int)
 
     def chosen(self, groups: Sequence[int]) -> Groups:
-        """Some of the groups, in the order asked for."""
+        """Returns some of the groups, in the order asked for."""
         return replace(self, answers=[self.answers[index] for index in groups])
 
     @property

@@ -48,7 +48,7 @@ def check_scorable(config: ModelConfig, policies: Iterable[DecodePolicy], accept
 
 
 def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: StateGrouping = AS_DECODED) -> PackedRow:
-    """The states and actions of one trajectory."""
+    """Returns the states and actions of one trajectory."""
     size, prompt_len = trajectory.block_size, len(trajectory.prompt_ids)
     ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
     reveal = np.concatenate([np.zeros(prompt_len, dtype=np.int64), trajectory.reveal_step])
@@ -77,7 +77,7 @@ def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: StateGrou
 def _merged(
     reveal: np.ndarray, steps: np.ndarray, blocks: np.ndarray, shrink: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each block's distinct steps in runs of `shrink`, every run replaced by its last step (TraceRL's collapse)."""
+    """Returns each block's distinct steps in runs of `shrink`, replaced by their run's last (TraceRL's collapse)."""
     rank = np.arange(len(steps)) - np.searchsorted(blocks, blocks)
     is_first = rank % shrink == 0
     is_last = np.r_[is_first[1:], True]
@@ -104,7 +104,7 @@ class TokenScores:
 def pack_states(
     model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> Packed:
-    """The trajectories' states, or those of `copies`, behind each other on the model's device."""
+    """Returns the trajectories' states, or those of `copies`, behind each other on the model's device."""
     mask_id = model.config.mask_token_id
     return pack([trajectory_row(t, mask_id, states).part(copies) for t in trajectories], model.device)
 
@@ -112,7 +112,7 @@ def pack_states(
 def score_tokens(
     model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> TokenScores:
-    """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`; or of some of their states.
+    """Returns log-probabilities of the trajectories' actions under `model`, of all their states or of some.
 
     Consecutive ranges of one trajectory's states (`copies`) give, one behind the other, what it gives whole.
     """
@@ -144,7 +144,7 @@ class ActionIndex:
 def index_actions(
     trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> ActionIndex:
-    """The trajectories' actions in these states, or in some of them; on the CPU."""
+    """Returns the trajectories' actions in these states, or in some of them; on the CPU."""
     found = []
     for number, trajectory in enumerate(trajectories):
         whole = trajectory_row(trajectory, 0, states)
@@ -156,6 +156,6 @@ def index_actions(
 
 
 def behaviour_of(trajectories: Sequence[Trajectory], actions: TokenScores | ActionIndex) -> Tensor:
-    """(n,) the decoder's log-probability of each action."""
+    """Returns (n,) the decoder's log-probability of each action."""
     table_BS = pad_sequence([torch.from_numpy(t.behaviour_logp).float() for t in trajectories], batch_first=True)
     return table_BS.to(actions.row_n.device)[actions.row_n, actions.position_n]

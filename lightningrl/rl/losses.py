@@ -30,7 +30,7 @@ class Normalisers:
         return Normalisers(len(lengths), int(sum(lengths)), int(max(lengths, default=0)))
 
     def mean(self, values_n: Tensor, length_n: Tensor, how: str) -> Tensor:
-        """This micro-batch's share of a mean. how: `seq`, `tok` or `longest` (the key `reduction`)."""
+        """Returns this micro-batch's share of a mean. how: `seq`, `tok` or `longest` (the key `reduction`)."""
         if how == "tok":
             return values_n.sum() / max(1, self.tokens)
         if how == "seq":
@@ -79,7 +79,7 @@ def policy_loss(
     logp_n: Tensor, actions: Actions, sums: Sums, *,
     clip: tuple[float, float], kl: float, nll: float, reduction: str = "seq-tok-tok",
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """This micro-batch's share of the update's loss, and of its logged means (detached; add them up).
+    """Returns this micro-batch's share of the update's loss, and of its logged means (detached; add them up).
 
     clip: below and above 1; kl, nll: weights; reduction: the means of the policy, KL and NLL terms.
     """
@@ -99,7 +99,7 @@ def policy_loss(
 
 
 def value_loss(value_n: Tensor, old_value_n: Tensor, return_n: Tensor, clip: float, tokens: int) -> Tensor:
-    """This micro-batch's share of the mean over tokens of max((V - R)^2, (clip(V) - R)^2) / 2 (TraceRL)."""
+    """Returns this micro-batch's share of the mean over tokens of max((V - R)^2, (clip(V) - R)^2) / 2 (TraceRL)."""
     clipped_n = old_value_n + (value_n - old_value_n).clamp(-clip, clip)
     worse_n = torch.maximum((value_n - return_n).square(), (clipped_n - return_n).square())
     return 0.5 * worse_n.sum() / tokens

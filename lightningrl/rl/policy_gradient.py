@@ -125,7 +125,7 @@ class PolicyGradient(OnlineAlgorithm):
         return found
 
     def total_reward(self, groups: Groups) -> np.ndarray:
-        """(N, G): the scaled and weighted sum of the rewards."""
+        """Returns (N, G): the scaled and weighted sum of the rewards."""
         return total_reward(self.config.rewards, groups)
 
     def advantages(self, groups: Groups) -> np.ndarray:

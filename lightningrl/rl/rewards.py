@@ -23,12 +23,12 @@ EPSILON = 1e-8
 
 
 def group_z_score(values_NG: np.ndarray) -> np.ndarray:
-    """(value - mean) / std inside each group, population std; all 0 where the group is constant (Eq. 5)."""
+    """Returns (value - mean) / std inside each group, population std; all 0 where the group is constant (Eq. 5)."""
     return _standardised(values_NG, values_NG.mean(axis=1), values_NG.std(axis=1), if_constant=0.0)
 
 
 def group_minmax(values_NG: np.ndarray) -> np.ndarray:
-    """(value - min) / (max - min) inside each group; all 0.5 where it is constant (published code)."""
+    """Returns (value - min) / (max - min) inside each group; all 0.5 where it is constant (published code)."""
     return _standardised(values_NG, values_NG.min(axis=1), np.ptp(values_NG, axis=1), if_constant=0.5)
 
 
@@ -40,17 +40,17 @@ def _standardised(values_NG: np.ndarray, origin_N: np.ndarray, width_N: np.ndarr
 
 
 def centre_group(values_NG: np.ndarray) -> np.ndarray:
-    """value - mean inside each group."""
+    """Returns value - mean inside each group."""
     return values_NG - values_NG.mean(axis=1, keepdims=True)
 
 
 def normalise_group(values_NG: np.ndarray) -> np.ndarray:
-    """(value - mean) / (std + 1e-8) inside each group, unbiased std (Eq. 2)."""
+    """Returns (value - mean) / (std + 1e-8) inside each group, unbiased std (Eq. 2)."""
     return centre_group(values_NG) / (values_NG.std(axis=1, ddof=1, keepdims=True) + EPSILON)
 
 
 def normalise_batch(values_NG: np.ndarray) -> np.ndarray:
-    """(value - mean) / (std + 1e-8) over the whole batch, unbiased std (Eq. 7)."""
+    """Returns (value - mean) / (std + 1e-8) over the whole batch, unbiased std (Eq. 7)."""
     return (values_NG - values_NG.mean()) / (values_NG.std(ddof=1) + EPSILON)
 
 
@@ -69,22 +69,22 @@ def accuracy(groups: Groups) -> np.ndarray:
 
 
 def tpf(groups: Groups) -> np.ndarray:
-    """Response tokens a denoise forward."""
+    """Returns response tokens a denoise forward."""
     return groups.tpf_NG
 
 
 def tpf_true(groups: Groups) -> np.ndarray:
-    """Response tokens a forward, separate commits counted: what a decoder that commits separately really takes."""
+    """Returns response tokens a forward, separate commits counted: what such a decoder really takes."""
     return groups.table(lambda a: a.trajectory.stats.tpf_true)
 
 
 def forwards(groups: Groups) -> np.ndarray:
-    """Minus the denoise forwards of the response: longer answers of the same speed cost, which TPF does not see."""
+    """Returns minus the denoise forwards: longer answers of the same speed cost, which TPF does not see."""
     return -groups.table(lambda a: a.trajectory.stats.denoise_forwards)
 
 
 def length(groups: Groups) -> np.ndarray:
-    """Minus the response tokens: with a small weight, what keeps TPF from being earned by longer answers."""
+    """Returns minus the response tokens: with a small weight, what keeps TPF from being earned by longer answers."""
     return -groups.length_NG.astype(float)
 
 
@@ -115,7 +115,7 @@ class Reward(Section):
 
 
 def raw(name: str, groups: Groups) -> np.ndarray:
-    """(N, G) of a reward of ours, or of somebody's `module:attribute`.
+    """Returns (N, G): a reward of ours, or of somebody's `module:attribute`.
 
     Raises ConfigError when that gives anything but one finite number a response.
     """
@@ -132,7 +132,7 @@ def raw(name: str, groups: Groups) -> np.ndarray:
 
 
 def scaled(reward: Reward, groups: Groups) -> np.ndarray:
-    """(N, G): the reward's share of the sum."""
+    """Returns (N, G): the reward's share of the sum."""
     values_NG, scale = raw(reward.name, groups), SCALES[reward.scale]
     if not reward.only_correct:
         return reward.weight * scale(values_NG)
@@ -144,5 +144,5 @@ def scaled(reward: Reward, groups: Groups) -> np.ndarray:
 
 
 def total_reward(rewards: Sequence[Reward], groups: Groups) -> np.ndarray:
-    """(N, G): the sum, in the order of the config."""
+    """Returns (N, G): the sum, in the order of the config."""
     return functools.reduce(np.add, (scaled(reward, groups) for reward in rewards))

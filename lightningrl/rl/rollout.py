@@ -31,7 +31,7 @@ class PromptOrder:
         self._pass, self._order = -1, np.zeros(0, dtype=np.int64)
 
     def take(self, count: int) -> list[int]:
-        """The next `count` indices; moves the cursor."""
+        """Returns the next `count` indices; moves the cursor."""
         taken = []
         for position in range(self.cursor, self.cursor + count):
             turn, offset = divmod(position, self.size)
@@ -61,7 +61,7 @@ class RolloutLosses:
     """The first response without a value: uid, status, detail."""
 
     def counts(self) -> dict[str, int]:
-        """Counts for the step's row; the texts are for the log."""
+        """Returns counts for the step's row; the texts are for the log."""
         return {name: value for name, value in asdict(self).items() if isinstance(value, int)}
 
     def __add__(self, other: RolloutLosses) -> RolloutLosses:
@@ -84,7 +84,7 @@ def roll_out(
     decoder: Decoder, tokenizer: Any, task: Task, groups: Sequence[Asked], policy: DecodePolicy,
     policy_of: Callable[[Example], DecodePolicy | None] = lambda _: None,
 ) -> tuple[list[list[Answer]], RolloutLosses]:  # fmt: skip
-    """Judged answers to each group, none to one that is lost. policy_of: of problems with policies of their own."""
+    """Returns judged answers to each group, none to a lost one. policy_of: for problems with policies of their own."""
     losses, found = RolloutLosses(), [[] for _ in groups]
     asked = [pair for group in groups for pair in group]
     owner = [number for number, group in enumerate(groups) for _ in group]

@@ -34,7 +34,7 @@ rewards. A small number follows what one forward revealed, counted from 1; {BLOC
 def sample_row(
     kept: Groups, rewards: Mapping[str, np.ndarray], tokenizer: Any, *, seed: int, step: int
 ) -> dict[str, Any]:
-    """One line of `samples.jsonl`, JSON values. rewards: by name, (N, G), raw.
+    """Returns one line of `samples.jsonl`, JSON values. rewards: by name, (N, G), raw.
 
     Of equal sums the first is the best and the last the worst.
     """
@@ -66,7 +66,7 @@ def sample_row(
 
 
 def _runs(trajectory: Trajectory, tokenizer: Any) -> list[list[Any]]:
-    """[text, forward, block] of neighbours that one forward revealed in one block; special tokens are text too."""
+    """Returns [text, forward, block] of neighbours that one forward revealed in one block; all tokens are text."""
     pieces = text_pieces(
         lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False), trajectory.response_ids.tolist()
     )
@@ -77,7 +77,7 @@ def _runs(trajectory: Trajectory, tokenizer: Any) -> list[list[Any]]:
 
 
 def samples_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as Markdown that reads well as plain text too."""
+    """Returns the rows as Markdown that reads well as plain text too."""
     return "\n".join([_HEAD, *map(_row_text, rows)] if rows else [_HEAD, "There are none.\n"])
 
 
@@ -99,7 +99,7 @@ def _row_text(row: Mapping[str, Any]) -> str:
 
 
 def marked_text(runs: Sequence[Sequence[Any]]) -> str:
-    """Each run followed by the number of its forward, a bar between blocks.
+    """Returns each run followed by the number of its forward, a bar between blocks.
 
     >>> marked_text([["So the", 1, 1], [" answer", 2, 1], [" is 4", 3, 2]])
     'So the₁ answer₂│ is 4₃'
@@ -112,7 +112,7 @@ def marked_text(runs: Sequence[Sequence[Any]]) -> str:
 
 
 def _fenced(text: str) -> str:
-    """A code block that its content cannot end, without characters that a terminal or a page would obey."""
+    """Returns a code block that its content cannot end, without characters that a terminal or a page would obey."""
     shown = "".join(c if c in "\n\t" or c.isprintable() else f"<U+{ord(c):04X}>" for c in text)
     fence = "~" * max(3, 1 + max(map(len, re.findall("~+", shown)), default=0))
     return f"{fence}text\n{shown}\n{fence}\n"

@@ -28,7 +28,7 @@ class Validation:
 
 
 def lower_bound_of_difference(correct: Sequence[bool], base: Sequence[bool]) -> float:
-    """The lower end of a 95 % interval of the difference in accuracy on the same problems, percentage points.
+    """Returns the lower end of a 95 % interval of the difference in accuracy on the same problems, percentage points.
 
     Wald's interval after half a problem is added to each of the four outcomes of a pair, so that few problems, or two
     models that differ on none, do not give an interval of no width (Agresti and Min, 2005).
@@ -59,7 +59,7 @@ class Selection:
         self.weights: dict[str, Tensor] = {}
 
     def start(self, base: Validation) -> None:
-        """The base's validation: the yardstick."""
+        """Takes the base's validation, the yardstick."""
         self.base, self.base_correct = base.figures, base.correct
 
     def offer(self, step: int, validation: Validation, model: Transformer) -> dict[str, float]:
@@ -77,7 +77,7 @@ class Selection:
         return max(self.candidates, key=lambda candidate: (*candidate["rank"], candidate["step"]))
 
     def report(self) -> dict[str, Any]:
-        """The content of `selection.json`."""
+        """Returns the content of `selection.json`."""
         return {"rule": self.rule, "base": self.base, "chosen": self.chosen, "candidates": self.candidates}
 
     def state_dict(self) -> dict[str, Any]:

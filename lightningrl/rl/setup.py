@@ -55,8 +55,8 @@ class TrainSetup:
         publish(self.model, self.decoder.model)
 
     def rollouts(self, groups: Sequence[Asked], step: int) -> tuple[list[list[Answer]], RolloutLosses]:
-        """Groups of judged answers at the run's temperature, drawn with the keys of a step, without what was lost. Each
-        process decodes and judges its share; all get all."""
+        """Returns groups of judged answers at the run's temperature, drawn with the keys of a step, without those that
+        were lost, and what was lost. Each process decodes and judges its share; all get all."""
         draws = {"temperature": self.run.temperature, "seed": self.seed, "step": step}
         mixture = [replace(policy, **draws) for policy in self.mixture]
 
@@ -70,7 +70,7 @@ class TrainSetup:
         return everyone, sum(self.world.gather([losses], self.world.size), RolloutLosses())
 
     def validate(self) -> Validation:
-        """Greedy accuracy and TPF on the validation split, at the run's threshold; the same in every process."""
+        """Returns greedy accuracy and TPF on the validation split, at the run's threshold, equal in every process."""
         policy = replace(self.policy, temperature=0.0)
         asked = [(example, 0) for example in self.validation]
         mine = answer(self.decoder, self.tokenizer, self.task, self.world.share(asked), policy)

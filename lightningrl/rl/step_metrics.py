@@ -18,7 +18,7 @@ COLLAPSE_EPS = (0.01, 0.05, 0.1, 0.5)
 
 
 def rollout_metrics(drawn: RolloutBatch, wanted: int, special_ids: Collection[int] = ()) -> dict[str, Any]:
-    """Raw rewards by name, accuracy, TPF by each definition, lengths over all sampled groups; acceptance and losses.
+    """Returns raw rewards, accuracy, TPF by each definition, lengths over all sampled groups; acceptance and losses.
 
     The total reward is the raw sum of accuracy reward and TPF in every run, a curve to compare algorithms by. wanted:
     groups the step asked for; special_ids: tokens without visible text, for TPF as the paper's code counts it.
@@ -61,13 +61,13 @@ def rollout_metrics(drawn: RolloutBatch, wanted: int, special_ids: Collection[in
 
 
 def collapse_ratio(advantage_NG: np.ndarray, eps: float) -> float:
-    """Share of the pairs i < j of a group whose advantages differ by less than eps, over all groups."""
+    """Returns the share of the pairs i < j of a group whose advantages differ by less than eps, over all groups."""
     first, second = np.triu_indices(advantage_NG.shape[1], k=1)
     return float((np.abs(advantage_NG[:, first] - advantage_NG[:, second]) < eps).mean())
 
 
 def advantage_metrics(kept: Groups, advantage_NG: np.ndarray) -> dict[str, Any]:
-    """Spread and collapse ratio of the final advantages of the kept groups, those that were trained with.
+    """Returns the spread and collapse ratio of the final advantages of the kept groups, those that were trained with.
 
     `collapse_ratio_<eps>_sum` is the counterfactual on the same rollouts: raw rewards summed, then normalised in the
     group, as without decoupling.

@@ -171,14 +171,14 @@ class PolicyTrainer(Trainer):
         return means | first | {"updates": len(rows), "logp_gap_mean": mean, "logp_gap_max": largest}
 
     def _rate(self) -> float:
-        """Learning-rate factor of the update about to be taken: warm-up once a run, then constant or linear decay."""
+        """Returns the rate's factor at the next update: warm-up once a run, then constant or linear decay."""
         run = self.setup.run
         warm = min(1.0, self.updates_done / run.warmup_updates) if run.warmup_updates else 1.0
         return warm * (1.0 - self.steps_done / run.steps) if run.decay else warm
 
     @torch.no_grad()
     def _logp_gap(self, trajectories: list[Trajectory]) -> tuple[float, float]:
-        """Mean and largest |decoder - trainer| log-probability in the states that happened, nats."""
+        """Returns the mean and the largest |decoder - trainer| log-probability in the states that happened, nats."""
         run, gaps = self.setup.run, []
         for forward in forwards_of(trajectories, AS_DECODED, run.microbatch, run.microbatch_positions, by_cost=False):
             rows = [trajectories[index] for index in forward.index_B]
@@ -206,7 +206,7 @@ class PolicyTrainer(Trainer):
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of what is there; None when a skipped update left nothing."""
+    """Returns the mean of what is there; None when a skipped update left nothing."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 

@@ -39,7 +39,7 @@ class MicroBatchPlan:
 def forwards_of(
     trajectories: Sequence[Trajectory], states: StateGrouping, size: int, positions: int | None, *, by_cost: bool
 ) -> list[MicroBatchPlan]:
-    """At most `size` trajectories and `positions` token positions each, but at least one state of one trajectory.
+    """Returns forwards of at most `size` trajectories and `positions` positions, but at least one state of one.
 
     by_cost: sorted, so that neighbours cost about the same; otherwise in the order given. Parts of a trajectory follow
     each other in time.
@@ -57,7 +57,7 @@ def forwards_of(
 
 
 def cut(order: np.ndarray, costs: Sequence[int], size: int, limit: int) -> list[np.ndarray]:
-    """Consecutive pieces of `order`: as many as fit, at least one each."""
+    """Returns consecutive pieces of `order`: as many as fit, at least one each."""
     pieces, start, total = [], 0, 0
     for end, index in enumerate(order):
         if end > start and (end - start == size or total + costs[index] > limit):

@@ -28,7 +28,7 @@ from lightningrl.types import Trajectory
 
 
 def value_model(policy: Transformer) -> Transformer:
-    """A trainable copy of an unsharded policy's trunk, whose head gives one number, 0 everywhere at first."""
+    """Returns a trainable copy of an unsharded policy's trunk, whose head gives one number, 0 everywhere at first."""
     model = copy.deepcopy(policy).requires_grad_(True)
     weight = policy.lm_head.weight
     model.lm_head = Linear(policy.config.hidden_size, 1, device=weight.device, dtype=weight.dtype)
@@ -39,7 +39,7 @@ def value_model(policy: Transformer) -> Transformer:
 def score_values(
     model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> Tensor:
-    """(n,) values of the trajectories' actions, in the order of `score_tokens`; differentiable, float32 at least."""
+    """Returns (n,) values of the actions, in the order of `score_tokens`; differentiable, float32 at least."""
     packed = pack_states(model, trajectories, states, copies)
     value_n = model(lambda m: m.lm_head(scored_hidden(m, packed))[..., 0].clone())
     return value_n.float() if value_n.dtype in (torch.bfloat16, torch.float16) else value_n
@@ -84,7 +84,7 @@ def estimate_all(
 
 
 def values_of_split(batch: Batch, values: Sequence[Tensor], world: World) -> dict[int, Tensor]:
-    """(n,) values of all actions of each trajectory that goes through several forwards, whichever processes'.
+    """Returns (n,) values of all actions of each trajectory that goes through several forwards, whichever processes'.
 
     values: of the actions of this process's micro-batches. The estimate of an action needs those of all later steps.
     """
