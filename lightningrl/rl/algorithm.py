@@ -1,14 +1,14 @@
 """What an algorithm is: a class with a `Config` of its own keys, and hooks that a trainer calls.
 
 The config names an algorithm (`runs.algorithm`), validates the run's `method:` against its `Config`, and makes one
-object of both. A new algorithm is one file in `rl/algorithms/` and one line in `rl/registry.py`; somebody else's is
-named `module:attribute`. Modules of algorithms load no torch, because configs are read where starting up must be fast;
-hooks import what they need.
+object of both. Modules of algorithms load no torch, because configs are read where starting up must be fast; hooks
+import what they need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,6 @@ import numpy as np
 from lightningrl.config.section import Section
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rewards import accuracy
-from lightningrl.rl.states import AS_DECODED, StateGrouping
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,8 +26,21 @@ if TYPE_CHECKING:
     from lightningrl.rl.losses import Actions, Sums
     from lightningrl.rl.setup import TrainSetup
     from lightningrl.rl.update import Batch
-    from lightningrl.training.protocol import Trainer
+    from lightningrl.training.loop import Trainer
     from lightningrl.types import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class StateGrouping:
+    """The states in which a trajectory's tokens are scored; by default those of the denoise steps that happened."""
+
+    shrink: int = 1
+    """Consecutive denoise steps of a block that are taken as one: their tokens are scored in the first one's state."""
+    full_mask: bool = False
+    """Each block is a single state, in which all its decoded positions are masked."""
+
+
+AS_DECODED = StateGrouping()
 
 
 class Algorithm:
@@ -37,8 +49,7 @@ class Algorithm:
     Config: ClassVar[type[Section]] = Section
     """The keys that a run may set under `method:`, with their defaults and their documentation."""
     rolls_out: ClassVar[bool] = True
-    """Whether its steps decode and judge responses. A run whose steps do not is a supervised control: it may match the
-    compute of another run, and has no curves of rewards."""
+    """Whether its steps decode and judge responses. A run whose steps do not may match the compute of another run."""
     has_value_model: bool = False
     """Whether a second network of the policy's size is trained beside it, for which memory and time are planned."""
 
@@ -46,7 +57,7 @@ class Algorithm:
         self.config = config
 
     def members(self) -> Mapping[str, str]:
-        """The `module:attribute` of each part of somebody else's that the keys name; their code is part of the run."""
+        """Returns the `module:attribute` of what the keys name of somebody else's: its code is part of the run."""
         return {}
 
     def trainer(self, setup: TrainSetup) -> Trainer:
@@ -56,8 +67,8 @@ class Algorithm:
 class OnlineAlgorithm(Algorithm):
     """An algorithm whose step is to roll out groups, to keep some, and to update the policy on them.
 
-    `PolicyTrainer` drives it by these hooks and knows nothing else of it. Shapes: N groups (prompts) of G responses; n
-    actions (revealed tokens) of the trajectories that share a forward.
+    `PolicyTrainer` knows nothing of it but these hooks. Shapes: N groups (prompts) of G responses; n actions (revealed
+    tokens) of the trajectories that share a forward.
     """
 
     states: StateGrouping = AS_DECODED
@@ -74,58 +85,55 @@ class OnlineAlgorithm(Algorithm):
         return PolicyTrainer(setup, self)
 
     def groups(self, answers: list[list[Answer]], task: Task) -> Groups:
-        """The groups of these answers, which say how answers are read as numbers."""
+        """Returns the groups of these answers: how answers are read as numbers."""
         return Groups(answers, task.judge.graded)
 
     def dropped(self, groups: Groups) -> dict[str, np.ndarray]:
-        """(N,) bool by the name of a filter: the groups that it drops. A group may fail several."""
+        """Returns (N,) bool by the name of a filter: the groups that it drops. A group may fail several."""
         return {}
 
     def keep(self, groups: Groups) -> np.ndarray:
-        """(N,) bool: the groups that no filter drops."""
+        """Returns (N,) bool: the groups that no filter drops."""
         return ~np.any([np.zeros(len(groups.answers), dtype=bool), *self.dropped(groups).values()], axis=0)
 
     def rewards(self, groups: Groups) -> dict[str, np.ndarray]:
-        """(N, G) by name: raw rewards, as the samples for people show them."""
+        """Returns (N, G) by name: raw rewards, as the samples for people show them."""
         return {"accuracy": accuracy(groups)}
 
     def advantages(self, groups: Groups) -> np.ndarray:
-        """(N, G): the advantages of the responses of one optimiser update's groups."""
+        """Returns (N, G): the advantages of the responses of one optimiser update's groups."""
         raise NotImplementedError
 
     def imitated(self, groups: Groups) -> np.ndarray:
-        """(N, G) bool: the responses whose likelihood the loss raises, whatever their advantage."""
+        """Returns (N, G) bool: the responses whose likelihood the loss raises, whatever their advantage."""
         return np.zeros(groups.correct_NG.shape, dtype=bool)
 
     def metrics(self, kept: Groups, advantage_NG: np.ndarray) -> dict[str, Any]:
-        """Figures of a step's kept groups and their advantages, for its row of metrics."""
+        """Returns figures of a step's kept groups and their advantages, for its row of metrics."""
         return {}
 
     def score(self, model: Transformer, trajectories: Sequence[Trajectory], copies: slice = slice(None)) -> TokenScores:
-        """The log-probability of each action under `model`, differentiable, of these states of each trajectory.
-
-        An algorithm that decides more than tokens adds the log-probabilities of those decisions here and in
-        `behaviour`.
-        """
+        """Returns the log-probability of each action under `model`, differentiable, of these states of each trajectory.
+        Those of decisions beyond tokens are added here and in `behaviour`."""
         from lightningrl.rl.likelihood import score_tokens
 
         return score_tokens(model, trajectories, self.states, copies)
 
     def behaviour(self, trajectories: Sequence[Trajectory], actions: ActionIndex) -> Tensor:
-        """(n,) the log-probability of each action when it was decoded, nats; asked for in the states that happened."""
+        """Returns (n,) each action's log-probability when it was decoded, nats; of the states that happened."""
         from lightningrl.rl.likelihood import behaviour_of
 
         return behaviour_of(trajectories, actions)
 
     def loss(self, scores: TokenScores, actions: Actions, sums: Sums) -> tuple[Tensor, dict[str, Tensor]]:
-        """A micro-batch's share of the update's loss, and of the means to log (`loss` among them; detached)."""
+        """Returns a micro-batch's share of the update's loss, and of the means to log (`loss` among them; detached)."""
         raise NotImplementedError
 
     def build(self, setup: TrainSetup) -> None:
         """Make what is trained beside the policy. Called once, before the first step."""
 
     def parameters(self) -> list[nn.Parameter]:
-        """Parameters of its own that the policy's optimiser and loss train too."""
+        """Returns parameters of its own that the policy's optimiser and loss train too."""
         return []
 
     def prepare(self, batch: Batch) -> None:
@@ -136,7 +144,7 @@ class OnlineAlgorithm(Algorithm):
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of everything that `build` made."""
+        """Returns the state of everything that `build` made."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...

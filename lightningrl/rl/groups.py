@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """N groups of G answers.
-
-    >>> Groups([[]]).answers
-    [[]]
-    """
+    """N groups of G answers."""
 
     answers: list[list[Answer]]
     graded: bool = False
@@ -27,22 +23,25 @@ class Groups:
     wrong_from: int | None = None
     """Responses of this many tokens or more count as wrong, whatever the judge says; None where it grades."""
 
-    def table(self, cell: Callable[[Answer], float]) -> np.ndarray:
-        """(N, G) of a number of each answer."""
-        return np.array([[cell(a) for a in group] for group in self.answers], dtype=float)
+    def table(self, cell: Callable[[Answer], float], dtype: type = float) -> np.ndarray:
+        """Returns (N, G): a number of each answer."""
+        return np.array([[cell(a) for a in group] for group in self.answers], dtype)
 
     @property
     def correct_NG(self) -> np.ndarray:
-        correct_NG = np.array([[a.verdict.correct for a in group] for group in self.answers], dtype=bool)
+        correct_NG = self.table(lambda a: a.verdict.correct, bool)
         return correct_NG if self.wrong_from is None else correct_NG & (self.length_NG < self.wrong_from)
+
+    @property
+    def value_NG(self) -> np.ndarray:
+        """The judge's value of each response, 0 where it gave none."""
+        return self.table(lambda a: a.verdict.value or 0.0)
 
     @property
     def is_any_right_N(self) -> np.ndarray:
         """(N,) bool: a correct response; where the judge grades, one that is worth anything."""
-        if not self.graded:
-            return np.asarray(self.correct_NG.any(axis=1))
-        fraction_NG = self.table(lambda a: float(a.verdict.value or 0.0))
-        return np.array(fraction_NG.max(axis=1) > 0, dtype=bool)
+        right_NG = self.value_NG > 0 if self.graded else self.correct_NG
+        return np.asarray(right_NG.any(axis=1))
 
     @property
     def tpf_NG(self) -> np.ndarray:
@@ -52,10 +51,10 @@ class Groups:
     @property
     def length_NG(self) -> np.ndarray:
         """Response tokens."""
-        return np.array([[a.trajectory.response_len for a in group] for group in self.answers])
+        return self.table(lambda a: a.trajectory.response_len, int)
 
     def chosen(self, groups: Sequence[int]) -> Groups:
-        """Some of the groups, in the order asked for."""
+        """Returns some of the groups, in the order asked for."""
         return replace(self, answers=[self.answers[index] for index in groups])
 
     @property

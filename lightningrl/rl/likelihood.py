@@ -2,9 +2,9 @@
 
 For every denoise forward of a response there is one noisy copy of the block it worked on: positions revealed by
 earlier forwards hold their tokens, all others the mask, and the positions revealed by this very forward are the
-actions. With the decoder's weights the result equals the decoder's `behaviour_logp` (TraceRL's surrogate).
-The sum over actions is a surrogate of the path's probability, not the probability itself: which positions are revealed
-depends on the draws too, and that factor is left out.
+actions. With the decoder's weights the result equals the decoder's `behaviour_logp`. The sum over actions is a
+surrogate of the path's probability (TraceRL's): which positions are revealed depends on the draws too, and that factor
+is left out.
 
 Tokens after the first stop token are context, never actions; the stop token is an action.
 """
@@ -17,21 +17,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError, DecodeError
-from lightningrl.models.packing import ALL, PackedRow, pack, token_scores
+from lightningrl.models.packing import ALL, Packed, PackedRow, pack, token_scores
 from lightningrl.models.transformer import ModelConfig, Transformer
-from lightningrl.rl.states import AS_DECODED, StateGrouping
+from lightningrl.rl.algorithm import AS_DECODED, StateGrouping
 from lightningrl.types import Trajectory
 
 
 def check_scorable(config: ModelConfig, policies: Iterable[DecodePolicy], accepts_inexact_caches: bool) -> None:
     """Raise ConfigError for a decoder whose trajectories have no exact likelihood here.
 
-    Their states must be what the decoder saw. A schedule with stale keys or values is refused unless the caller
-    accepts that: its `behaviour_logp` is not what the model gives for the trajectory's states. A canvas whose later
-    masks are context, or whose blocks do not lie on the model's grid, has states that the packed rows cannot hold.
+    With stale keys or values, `behaviour_logp` is not what the model gives for the trajectory's states. A canvas whose
+    later masks are context, or whose blocks do not lie on the model's grid, has states that packed rows cannot hold.
     """
     for policy in policies:
         schedule = policy.schedule
@@ -48,7 +48,7 @@ def check_scorable(config: ModelConfig, policies: Iterable[DecodePolicy], accept
 
 
 def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: StateGrouping = AS_DECODED) -> PackedRow:
-    """The states and actions of one trajectory."""
+    """Returns the states and actions of one trajectory."""
     size, prompt_len = trajectory.block_size, len(trajectory.prompt_ids)
     ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
     reveal = np.concatenate([np.zeros(prompt_len, dtype=np.int64), trajectory.reveal_step])
@@ -77,7 +77,7 @@ def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: StateGrou
 def _merged(
     reveal: np.ndarray, steps: np.ndarray, blocks: np.ndarray, shrink: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each block's distinct steps in runs of `shrink`, every run replaced by its last step (TraceRL's collapse)."""
+    """Returns each block's distinct steps in runs of `shrink`, replaced by their run's last (TraceRL's collapse)."""
     rank = np.arange(len(steps)) - np.searchsorted(blocks, blocks)
     is_first = rank % shrink == 0
     is_last = np.r_[is_first[1:], True]
@@ -98,26 +98,32 @@ class TokenScores:
     row_n: Tensor
     """Index of the trajectory."""
     position_n: Tensor
-    """Index into the trajectory's response, 0 <= position < L."""
+    """Index into the trajectory's response."""
+
+
+def pack_states(
+    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
+) -> Packed:
+    """Returns the trajectories' states, or those of `copies`, behind each other on the model's device."""
+    mask_id = model.config.mask_token_id
+    return pack([trajectory_row(t, mask_id, states).part(copies) for t in trajectories], model.device)
 
 
 def score_tokens(
     model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> TokenScores:
-    """Log-probabilities of all actions of the trajectories (one micro-batch) under `model`.
+    """Returns log-probabilities of the trajectories' actions under `model`, of all their states or of some.
 
-    copies: only the actions of these states of each, of its row's copies. Consecutive ranges of one trajectory give,
-    one behind the other, what it gives whole.
+    Consecutive ranges of one trajectory's states (`copies`) give, one behind the other, what it gives whole.
     """
-    mask_id, temperatures = model.config.mask_token_id, {trajectory.temperature for trajectory in trajectories}
+    temperatures = {trajectory.temperature for trajectory in trajectories}
     block_sizes = {trajectory.block_size for trajectory in trajectories}
     if len(temperatures) != 1 or block_sizes != {model.config.block_size}:
         raise DecodeError(
             f"trajectories of temperatures {sorted(temperatures)} and block sizes {sorted(block_sizes)}: expected one "
             f"temperature a micro-batch, and the model's block size {model.config.block_size}"
         )
-    rows = [trajectory_row(trajectory, mask_id, states).part(copies) for trajectory in trajectories]
-    packed = pack(rows, model.device)
+    packed = pack_states(model, trajectories, states, copies)
     logp_n, entropy_n = token_scores(model, packed, trajectories[0].temperature or 1.0)
     prompt_len_B = torch.tensor([len(t.prompt_ids) for t in trajectories], device=packed.row_n.device)
     return TokenScores(logp_n, entropy_n, packed.row_n, packed.position_n - prompt_len_B[packed.row_n])
@@ -138,24 +144,18 @@ class ActionIndex:
 def index_actions(
     trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> ActionIndex:
-    """Returns the index of the trajectories' actions in these states, or in some of them; on the CPU."""
-    row_n, state_n, position_n = [], [], []
+    """Returns the trajectories' actions in these states, or in some of them; on the CPU."""
+    found = []
     for number, trajectory in enumerate(trajectories):
         whole = trajectory_row(trajectory, 0, states)
         row = whole.part(copies)
         state, column = np.nonzero(row.scored)
-        row_n.append(np.full(len(state), number))
-        state_n.append(np.arange(len(whole.copy_block))[copies][state])
-        start = row.copy_block[state] * row.copy_ids.shape[1]
-        position_n.append(start + column - len(trajectory.prompt_ids))
-    arrays = (np.concatenate(parts) for parts in (row_n, state_n, position_n))
-    return ActionIndex(*(torch.from_numpy(array) for array in arrays))
+        position = row.copy_block[state] * row.copy_ids.shape[1] + column - len(trajectory.prompt_ids)
+        found.append((np.full(len(state), number), np.arange(len(whole.copy_block))[copies][state], position))
+    return ActionIndex(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True)))
 
 
 def behaviour_of(trajectories: Sequence[Trajectory], actions: TokenScores | ActionIndex) -> Tensor:
-    """(n,) the decoder's log-probability of each action."""
-    width = max(len(trajectory.token_ids) for trajectory in trajectories)
-    table_BS = np.zeros((len(trajectories), width), dtype=np.float32)
-    for index, trajectory in enumerate(trajectories):
-        table_BS[index, : len(trajectory.token_ids)] = trajectory.behaviour_logp
-    return torch.from_numpy(table_BS).to(actions.row_n.device)[actions.row_n, actions.position_n]
+    """Returns (n,) the decoder's log-probability of each action."""
+    table_BS = pad_sequence([torch.from_numpy(t.behaviour_logp).float() for t in trajectories], batch_first=True)
+    return table_BS.to(actions.row_n.device)[actions.row_n, actions.position_n]

@@ -1,8 +1,7 @@
 """The loss of Equations 3, 9 and 10: clipped surrogate, KL (k3), NLL on a set of trajectories; and the value model's.
 
 Each term has its own mean, over sequences of token means or over tokens; the paper's is Seq-Tok-Tok. All means are over
-the optimiser update's whole batch: `Normalisers` are computed once, a micro-batch contributes its share.
-Shapes: n actions of a micro-batch, B its trajectories.
+the optimiser update's whole batch, to which a micro-batch contributes its share. Shapes: n actions of a micro-batch.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Normalisers:
         return Normalisers(len(lengths), int(sum(lengths)), int(max(lengths, default=0)))
 
     def mean(self, values_n: Tensor, length_n: Tensor, how: str) -> Tensor:
-        """This micro-batch's share of a mean. how: `seq`, `tok` or `longest` (the key `reduction`)."""
+        """Returns this micro-batch's share of a mean. how: `seq`, `tok` or `longest` (the key `reduction`)."""
         if how == "tok":
             return values_n.sum() / max(1, self.tokens)
         if how == "seq":
@@ -40,18 +39,14 @@ class Normalisers:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """Constants of the loss."""
+class Sums:
+    """The normalisers of an update: of all trajectories, and of those in the NLL set."""
 
-    clip_low: float
-    clip_high: float
-    kl: float
-    nll: float
-    reduction: str = "seq-tok-tok"
-    """The reductions of the policy, KL and NLL terms."""
+    all: Normalisers
+    nll: Normalisers
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Actions:
     """What the loss needs of each action besides its current log-probability."""
 
@@ -64,14 +59,6 @@ class Actions:
     """Response tokens of the action's trajectory."""
     in_nll_n: Tensor
     """bool: the trajectory is in the NLL set."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """The normalisers of an update: of all trajectories, and of those in the NLL set."""
-
-    all: Normalisers
-    nll: Normalisers
 
 
 def surrogate(log_ratio_n: Tensor, advantage_n: Tensor, clip_low: float, clip_high: float) -> tuple[Tensor, Tensor]:
@@ -88,29 +75,31 @@ def kl_k3(logp_n: Tensor, ref_logp_n: Tensor) -> Tensor:
     return gap_n.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp() - 1 - gap_n
 
 
-def policy_loss(logp_n: Tensor, actions: Actions, weights: Weights, sums: Sums) -> tuple[Tensor, dict[str, Tensor]]:
-    """This micro-batch's share of the update's loss, and of its logged means (detached; add them up)."""
-    policy_mean, kl_mean, nll_mean = weights.reduction.split("-")
+def policy_loss(
+    logp_n: Tensor, actions: Actions, sums: Sums, *,
+    clip: tuple[float, float], kl: float, nll: float, reduction: str = "seq-tok-tok",
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """Returns this micro-batch's share of the update's loss, and of its logged means (detached; add them up).
+
+    clip: below and above 1; kl, nll: weights; reduction: the means of the policy, KL and NLL terms.
+    """
+    policy_mean, kl_mean, nll_mean = reduction.split("-")
     log_ratio_n = logp_n - actions.old_logp_n
-    surrogate_n, clipped_n = surrogate(log_ratio_n, actions.advantage_n, weights.clip_low, weights.clip_high)
-    policy = -sums.all.mean(surrogate_n, actions.length_n, policy_mean)
-    kl = sums.all.mean(kl_k3(logp_n, actions.ref_logp_n), actions.length_n, kl_mean)
-    nll = -sums.nll.mean(logp_n * actions.in_nll_n, actions.length_n, nll_mean)
-    loss = policy + weights.kl * kl + weights.nll * nll
-    share = 1.0 / sums.all.tokens
-    logged = {
-        "loss": loss,
-        "policy_loss": policy,
-        "kl": kl,
-        "nll": nll,
-        "clip_fraction": clipped_n.to(logp_n.dtype).sum() * share,
-        "ratio": log_ratio_n.exp().sum() * share,
+    surrogate_n, clipped_n = surrogate(log_ratio_n, actions.advantage_n, *clip)
+    terms = {
+        "policy_loss": -sums.all.mean(surrogate_n, actions.length_n, policy_mean),
+        "kl": sums.all.mean(kl_k3(logp_n, actions.ref_logp_n), actions.length_n, kl_mean),
+        "nll": -sums.nll.mean(logp_n * actions.in_nll_n, actions.length_n, nll_mean),
     }
+    loss = terms["policy_loss"] + kl * terms["kl"] + nll * terms["nll"]
+    share = 1.0 / sums.all.tokens
+    logged = {"loss": loss, **terms, "ratio": log_ratio_n.exp().sum() * share}
+    logged["clip_fraction"] = clipped_n.to(logp_n.dtype).sum() * share
     return loss, {name: value.detach() for name, value in logged.items()}
 
 
 def value_loss(value_n: Tensor, old_value_n: Tensor, return_n: Tensor, clip: float, tokens: int) -> Tensor:
-    """This micro-batch's share of the mean over tokens of max((V - R)^2, (clip(V) - R)^2) / 2 (TraceRL)."""
+    """Returns this micro-batch's share of the mean over tokens of max((V - R)^2, (clip(V) - R)^2) / 2 (TraceRL)."""
     clipped_n = old_value_n + (value_n - old_value_n).clamp(-clip, clip)
     worse_n = torch.maximum((value_n - return_n).square(), (clipped_n - return_n).square())
     return 0.5 * worse_n.sum() / tokens

@@ -1,6 +1,6 @@
 """The clipped policy gradient that the algorithms here share: rewards, filters, normalisation, loss, value model.
 
-It puts plain functions together (`rewards`, `advantages`, `losses`, `value`); an algorithm says with which keys and in
+It puts plain functions together (`rewards`, `losses`, `value`); an algorithm says with which keys and in
 which states. The keys `nll`, `shrink` and `value` are not all algorithms': one without them does without the thing.
 """
 
@@ -12,12 +12,10 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, field_validator
 
 from lightningrl.config.section import Section
-from lightningrl.rl.advantages import NORMALISATIONS
-from lightningrl.rl.algorithm import OnlineAlgorithm
-from lightningrl.rl.gae import Value
+from lightningrl.rl.algorithm import OnlineAlgorithm, StateGrouping
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.rewards import Reward, raw, total_reward
-from lightningrl.rl.states import StateGrouping
+from lightningrl.rl.rewards import NORMALISATIONS, Reward, raw, total_reward
+from lightningrl.rl.step_metrics import advantage_metrics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +29,18 @@ if TYPE_CHECKING:
 Rewards = Annotated[list[Reward], Field(min_length=1)]
 Advantage = Literal["none", "center", "group", "batch"]
 SPEED = Reward(name="tpf", scale="z_score")
+
+
+class Value(Section):
+    """The value model: the policy's own network with a linear head that starts at zero (TraceRL)."""
+
+    learning_rate: float = Field(default=5e-6, gt=0)
+    clip: float = Field(default=0.2, gt=0)
+    """Values are clipped to their old ones +- this in the loss."""
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    """Discount a denoise step."""
+    lam: float = Field(default=1.0, ge=0, le=1)
+    """lambda of the generalised advantage estimate over denoise steps."""
 
 
 class PolicyGradient(OnlineAlgorithm):
@@ -95,11 +105,7 @@ class PolicyGradient(OnlineAlgorithm):
         return 4 if self.value else 0  # one for the estimate, three for the value model's update
 
     def members(self) -> dict[str, str]:
-        return {f"reward/{name}": name for name in sorted(self._own_rewards)}
-
-    @property
-    def _own_rewards(self) -> list[str]:
-        return [reward.name for reward in self.config.rewards if ":" in reward.name]
+        return {f"reward/{reward.name}": reward.name for reward in self.config.rewards if ":" in reward.name}
 
     def dropped(self, groups: Groups) -> dict[str, np.ndarray]:
         """The TPF spread (max - min) must reach its limit, and the share of correct responses lie within its bounds."""
@@ -119,30 +125,28 @@ class PolicyGradient(OnlineAlgorithm):
         return found
 
     def total_reward(self, groups: Groups) -> np.ndarray:
-        """(N, G): the scaled and weighted sum of the rewards."""
+        """Returns (N, G): the scaled and weighted sum of the rewards."""
         return total_reward(self.config.rewards, groups)
 
     def advantages(self, groups: Groups) -> np.ndarray:
         return NORMALISATIONS[self.config.advantage](self.total_reward(groups))
 
     def metrics(self, kept: Groups, advantage_NG: np.ndarray) -> dict[str, Any]:
-        from lightningrl.rl.step_metrics import advantage_metrics
-
         found: dict[str, Any] = {"reward_optimised_mean": float(self.total_reward(kept).mean())}
-        found |= {f"reward_{name}_mean": float(raw(name, kept).mean()) for name in self._own_rewards}
+        found |= {f"reward_{name}_mean": float(raw(name, kept).mean()) for name in self.members().values()}
         return found if self.value else found | advantage_metrics(kept, advantage_NG)
 
     def loss(self, scores: TokenScores, actions: Actions, sums: Sums) -> tuple[Tensor, dict[str, Tensor]]:
-        from lightningrl.rl.losses import Weights, policy_loss
+        from lightningrl.rl.losses import policy_loss
 
-        config = self.config
-        weights = Weights(config.clip_low, config.clip_high, config.kl, self.nll, config.reduction)
-        return policy_loss(scores.logp_n, actions, weights, sums)
+        config, clip = self.config, (self.config.clip_low, self.config.clip_high)
+        weights = {"kl": config.kl, "nll": self.nll}
+        return policy_loss(scores.logp_n, actions, sums, clip=clip, **weights, reduction=config.reduction)
 
     def build(self, setup: TrainSetup) -> None:
-        from lightningrl.rl.value import critic_of
+        from lightningrl.rl.value import Critic
 
-        self.critic = critic_of(setup, self.value, self.states) if self.value else None
+        self.critic = Critic(setup, self.value, self.states) if self.value else None
 
     def prepare(self, batch: Batch) -> None:
         if self.critic:

@@ -1,12 +1,14 @@
-"""Rewards of groups: each read off the answers, scaled on its own in its group, weighted, added (Eq. 5, 6).
+"""Rewards of groups: each read off the answers, scaled on its own in its group, weighted, added (Eq. 5, 6); and what
+becomes of the sum, the advantages (Eq. 2, 7).
 
 Shapes: (N, G): N groups (prompts) of G responses.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,45 +16,81 @@ from pydantic import field_validator
 
 from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
-from lightningrl.rl.advantages import group_minmax, group_z_score
 from lightningrl.rl.groups import Groups
 from lightningrl.utils.registry import resolve
 
-RewardFunction = Callable[[Groups], np.ndarray]
-"""Raw values (N, G) of groups; larger is better."""
+EPSILON = 1e-8
+
+
+def group_z_score(values_NG: np.ndarray) -> np.ndarray:
+    """Returns (value - mean) / std inside each group, population std; all 0 where the group is constant (Eq. 5)."""
+    return _standardised(values_NG, values_NG.mean(axis=1), values_NG.std(axis=1), if_constant=0.0)
+
+
+def group_minmax(values_NG: np.ndarray) -> np.ndarray:
+    """Returns (value - min) / (max - min) inside each group; all 0.5 where it is constant (published code)."""
+    return _standardised(values_NG, values_NG.min(axis=1), np.ptp(values_NG, axis=1), if_constant=0.5)
+
+
+def _standardised(values_NG: np.ndarray, origin_N: np.ndarray, width_N: np.ndarray, if_constant: float) -> np.ndarray:
+    """A group is constant where equal values with rounding noise would otherwise become +-1."""
+    origin_N1, width_N1 = origin_N[:, None], width_N[:, None]
+    constant_N1 = width_N1 <= 1e-6 * np.maximum(1.0, np.abs(origin_N1))
+    return np.where(constant_N1, if_constant, (values_NG - origin_N1) / np.where(constant_N1, 1.0, width_N1))
+
+
+def centre_group(values_NG: np.ndarray) -> np.ndarray:
+    """Returns value - mean inside each group."""
+    return values_NG - values_NG.mean(axis=1, keepdims=True)
+
+
+def normalise_group(values_NG: np.ndarray) -> np.ndarray:
+    """Returns (value - mean) / (std + 1e-8) inside each group, unbiased std (Eq. 2)."""
+    return centre_group(values_NG) / (values_NG.std(axis=1, ddof=1, keepdims=True) + EPSILON)
+
+
+def normalise_batch(values_NG: np.ndarray) -> np.ndarray:
+    """Returns (value - mean) / (std + 1e-8) over the whole batch, unbiased std (Eq. 7)."""
+    return (values_NG - values_NG.mean()) / (values_NG.std(ddof=1) + EPSILON)
+
+
+def unchanged(values_NG: np.ndarray) -> np.ndarray:
+    return values_NG
+
+
+SCALES = {"none": unchanged, "z_score": group_z_score, "minmax": group_minmax}
+NORMALISATIONS = {"none": unchanged, "center": centre_group, "group": normalise_group, "batch": normalise_batch}
+"""What the summed reward of an update's groups becomes, by the name in `method.advantage`."""
 
 
 def accuracy(groups: Groups) -> np.ndarray:
     """+1 or -1; the judge's value within 0..1 where it is graded (fraction of tests passed)."""
-    if not groups.graded:
-        return np.where(groups.correct_NG, 1.0, -1.0)
-    return groups.table(lambda a: float(a.verdict.value or 0.0))
+    return groups.value_NG if groups.graded else np.where(groups.correct_NG, 1.0, -1.0)
 
 
 def tpf(groups: Groups) -> np.ndarray:
-    """Response tokens a denoise forward."""
+    """Returns response tokens a denoise forward."""
     return groups.tpf_NG
 
 
 def tpf_true(groups: Groups) -> np.ndarray:
-    """Response tokens a forward, separate commits counted: what a decoder that commits separately really takes."""
+    """Returns response tokens a forward, separate commits counted: what such a decoder really takes."""
     return groups.table(lambda a: a.trajectory.stats.tpf_true)
 
 
 def forwards(groups: Groups) -> np.ndarray:
-    """Minus the denoise forwards of the response: longer answers of the same speed cost, which TPF does not see."""
-    return -groups.table(lambda a: float(a.trajectory.stats.denoise_forwards))
+    """Returns minus the denoise forwards: longer answers of the same speed cost, which TPF does not see."""
+    return -groups.table(lambda a: a.trajectory.stats.denoise_forwards)
 
 
 def length(groups: Groups) -> np.ndarray:
-    """Minus the response tokens: with a small weight, what keeps TPF from being earned by longer answers."""
+    """Returns minus the response tokens: with a small weight, what keeps TPF from being earned by longer answers."""
     return -groups.length_NG.astype(float)
 
 
-FUNCTIONS: Mapping[str, RewardFunction] = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards, length)}
-"""The rewards of our own, by name."""
+FUNCTIONS = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards, length)}
+"""The rewards of our own by name: raw values (N, G), larger is better."""
 OWN = re.compile(r"[\w.]+:[\w.]+")
-SCALES = {"none": lambda values_NG: values_NG, "z_score": group_z_score, "minmax": group_minmax}
 
 
 class Reward(Section):
@@ -77,7 +115,7 @@ class Reward(Section):
 
 
 def raw(name: str, groups: Groups) -> np.ndarray:
-    """(N, G) of a reward of ours, or of somebody's `module:attribute`.
+    """Returns (N, G): a reward of ours, or of somebody's `module:attribute`.
 
     Raises ConfigError when that gives anything but one finite number a response.
     """
@@ -94,20 +132,17 @@ def raw(name: str, groups: Groups) -> np.ndarray:
 
 
 def scaled(reward: Reward, groups: Groups) -> np.ndarray:
-    """(N, G): the reward's share of the sum."""
+    """Returns (N, G): the reward's share of the sum."""
     values_NG, scale = raw(reward.name, groups), SCALES[reward.scale]
     if not reward.only_correct:
         return reward.weight * scale(values_NG)
-    counted_NG, shares_NG = groups.correct_NG, np.zeros(values_NG.shape)
-    for values_G, counted_G, shares_G in zip(values_NG, counted_NG, shares_NG, strict=True):
+    shares_NG = np.zeros(values_NG.shape)
+    for values_G, counted_G, shares_G in zip(values_NG, groups.correct_NG, shares_NG, strict=True):
         if counted_G.any():
             shares_G[counted_G] = scale(values_G[counted_G][None])[0]
     return reward.weight * shares_NG
 
 
 def total_reward(rewards: Sequence[Reward], groups: Groups) -> np.ndarray:
-    """(N, G): the sum, in the order of the config."""
-    total_NG = scaled(rewards[0], groups)
-    for reward in rewards[1:]:
-        total_NG = total_NG + scaled(reward, groups)
-    return total_NG
+    """Returns (N, G): the sum, in the order of the config."""
+    return functools.reduce(np.add, (scaled(reward, groups) for reward in rewards))

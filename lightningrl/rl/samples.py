@@ -1,8 +1,7 @@
 """The best and the worst response of a group now and then, for people to read: what the rewards really reward.
 
-A row (`samples.jsonl`) is a function of a step's kept groups, their rewards and the run's seed, so a resumed run has
-the same rows; `samples_text` makes the readable file of them. Shown is the response up to the first stop token; what
-the decoder revealed behind it was context only.
+A row (`samples.jsonl`) is a function of a step's kept groups, their rewards and the run's seed. Shown is the response
+up to the first stop token; what the decoder revealed behind it was context only.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl.answering import Answer
 from lightningrl.rl.groups import Groups
 from lightningrl.tokenization import text_pieces
 from lightningrl.types import Trajectory
@@ -35,13 +33,11 @@ rewards. A small number follows what one forward revealed, counted from 1; {BLOC
 
 def sample_row(
     kept: Groups, rewards: Mapping[str, np.ndarray], tokenizer: Any, *, seed: int, step: int
-) -> dict[str, Any] | None:
-    """One line of `samples.jsonl`, JSON values; None when no group was kept.
+) -> dict[str, Any]:
+    """Returns one line of `samples.jsonl`, JSON values. rewards: by name, (N, G), raw.
 
-    rewards: by name, (N, G), raw. Of equal sums the first is the best and the last the worst.
+    Of equal sums the first is the best and the last the worst.
     """
-    if not kept.answers:
-        return None
     chosen = int(np.random.default_rng([seed, step, _KEY]).integers(len(kept.answers)))
     group = kept.answers[chosen]
     by_name = {name: np.asarray(values_NG, dtype=float)[chosen] for name, values_NG in rewards.items()}
@@ -49,54 +45,39 @@ def sample_row(
     best, worst = int(np.argmax(total_G)), len(group) - 1 - int(np.argmin(total_G[::-1]))
 
     def response(index: int) -> dict[str, Any]:
-        shown = {name: _finite(values_G[index]) for name, values_G in by_name.items()}
-        return _response(group[index], tokenizer) | {"rewards": shown, "reward_sum": _finite(total_G[index])}
+        trajectory, verdict = group[index].trajectory, group[index].verdict
+        return {
+            "sample": trajectory.sample,
+            "text": group[index].text,
+            "runs": _runs(trajectory, tokenizer),
+            "stop": trajectory.stop,
+            "response_tokens": trajectory.response_len,
+            "denoise_forwards": trajectory.stats.denoise_forwards,
+            "tpf": trajectory.stats.tpf,
+            "verdict": {name: getattr(verdict, name) for name in ("correct", "value", "status", "extracted", "detail")},
+            "rewards": {name: _finite(values_G[index]) for name, values_G in by_name.items()},
+            "reward_sum": _finite(total_G[index]),
+        }
 
     example = group[0].example
-    return {
-        "step": step,
-        "uid": example.uid,
-        "problem": "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in example.messages),
-        "block_size": group[0].trajectory.block_size,
-        "best": response(best),
-        "worst": response(worst),
-    }
-
-
-def _response(answer: Answer, tokenizer: Any) -> dict[str, Any]:
-    trajectory, verdict = answer.trajectory, answer.verdict
-    return {
-        "sample": trajectory.sample,
-        "text": answer.text,
-        "runs": _runs(trajectory, tokenizer),
-        "stop": trajectory.stop,
-        "response_tokens": trajectory.response_len,
-        "denoise_forwards": trajectory.stats.denoise_forwards,
-        "tpf": trajectory.stats.tpf,
-        "verdict": {
-            "correct": verdict.correct,
-            "value": verdict.value,
-            "status": verdict.status,
-            "extracted": verdict.extracted,
-            "detail": verdict.detail,
-        },
-    }
+    problem = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in example.messages)
+    head = {"step": step, "uid": example.uid, "problem": problem, "block_size": group[0].trajectory.block_size}
+    return head | {"best": response(best), "worst": response(worst)}
 
 
 def _runs(trajectory: Trajectory, tokenizer: Any) -> list[list[Any]]:
-    """[text, forward, block] of neighbours that one forward revealed in one block; special tokens are text too."""
+    """Returns [text, forward, block] of neighbours that one forward revealed in one block; all tokens are text."""
     pieces = text_pieces(
         lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False), trajectory.response_ids.tolist()
     )
     start, size = len(trajectory.prompt_ids), trajectory.block_size
     block_L = (start + np.arange(len(pieces))) // size - start // size + 1
-    keys = zip(trajectory.reveal_step.tolist(), block_L.tolist(), strict=False)
-    marked = list(zip(pieces, keys, strict=True))
-    return [["".join(piece for piece, _ in run), *key] for key, run in groupby(marked, key=lambda pair: pair[1])]
+    marked = zip(pieces, trajectory.reveal_step.tolist(), block_L.tolist(), strict=False)
+    return [["".join(piece for piece, *_ in run), *key] for key, run in groupby(marked, key=lambda token: token[1:])]
 
 
 def samples_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as Markdown that reads well as plain text too."""
+    """Returns the rows as Markdown that reads well as plain text too."""
     return "\n".join([_HEAD, *map(_row_text, rows)] if rows else [_HEAD, "There are none.\n"])
 
 
@@ -118,7 +99,7 @@ def _row_text(row: Mapping[str, Any]) -> str:
 
 
 def marked_text(runs: Sequence[Sequence[Any]]) -> str:
-    """Each run followed by the number of its forward, a bar between blocks.
+    """Returns each run followed by the number of its forward, a bar between blocks.
 
     >>> marked_text([["So the", 1, 1], [" answer", 2, 1], [" is 4", 3, 2]])
     'So the₁ answer₂│ is 4₃'
@@ -131,13 +112,13 @@ def marked_text(runs: Sequence[Sequence[Any]]) -> str:
 
 
 def _fenced(text: str) -> str:
-    """A code block that its content cannot end, without characters that a terminal or a page would obey."""
+    """Returns a code block that its content cannot end, without characters that a terminal or a page would obey."""
     shown = "".join(c if c in "\n\t" or c.isprintable() else f"<U+{ord(c):04X}>" for c in text)
-    fence = "~" * max(3, 1 + max((len(run) for run in re.findall("~+", shown)), default=0))
+    fence = "~" * max(3, 1 + max(map(len, re.findall("~+", shown)), default=0))
     return f"{fence}text\n{shown}\n{fence}\n"
 
 
-def _finite(value: Any) -> float | None:
+def _finite(value: float) -> float | None:
     """JSON has no infinities."""
     return float(value) if math.isfinite(value) else None
 

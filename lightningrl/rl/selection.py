@@ -1,14 +1,12 @@
 """Which checkpoint a run ends with: chosen on validation problems, never on test problems.
 
 A policy-gradient run takes the fastest checkpoint of which the validation problems show that it is hardly less accurate
-than the base: a lower bound of the paired difference is compared, not the difference itself, which would favour the
-checkpoints that were lucky. Where none is that good, the one with the highest bound is taken. Of equals the last.
+than the base, by a lower bound of the paired difference: the difference itself would favour the lucky ones.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -23,16 +21,14 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What a model did with the validation problems."""
+    """Means over the validation problems by name (`validation_tpf`, ...), and whether each was answered right."""
 
     figures: dict[str, float]
-    """Means by name: `validation_accuracy_pct`, `validation_tpf`, ..."""
     correct: list[bool]
-    """Whether each problem was answered right, in their order."""
 
 
 def lower_bound_of_difference(correct: Sequence[bool], base: Sequence[bool]) -> float:
-    """The lower end of a 95 % interval of the difference in accuracy on the same problems, percentage points.
+    """Returns the lower end of a 95 % interval of the difference in accuracy on the same problems, percentage points.
 
     Wald's interval after half a problem is added to each of the four outcomes of a pair, so that few problems, or two
     models that differ on none, do not give an interval of no width (Agresti and Min, 2005).
@@ -48,30 +44,26 @@ def lower_bound_of_difference(correct: Sequence[bool], base: Sequence[bool]) -> 
     return 100 * (difference - Z_95 * sqrt(variance))
 
 
-class Selection(ABC):
-    """Keeps the best weights seen so far and why. `rule` says in words what `rank` computes."""
+class Selection:
+    """Keeps the best weights seen so far and why.
 
-    rule: str
+    rank: what candidates are ordered by, of their figures; the largest is chosen. rule: the same in words.
+    keeps_weights: whether this process holds the chosen weights; one of several is enough.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, rule: str, rank: Callable[[Mapping[str, float]], tuple[float, ...]], keeps_weights: bool = True):
+        self.rule, self.rank, self.keeps_weights = rule, rank, keeps_weights
         self.base: dict[str, float] = {}
         self.base_correct: list[bool] = []
         self.candidates: list[dict[str, Any]] = []
         self.weights: dict[str, Tensor] = {}
-        self.keeps_weights = True
-        """Whether this process holds the chosen weights: one of several is enough."""
 
     def start(self, base: Validation) -> None:
-        """The base's validation: the yardstick."""
+        """Takes the base's validation, the yardstick."""
         self.base, self.base_correct = base.figures, base.correct
 
-    @abstractmethod
-    def rank(self, figures: Mapping[str, float]) -> tuple[float, ...]:
-        """What candidates are ordered by; the largest is chosen."""
-        ...
-
     def offer(self, step: int, validation: Validation, model: Transformer) -> dict[str, float]:
-        """Consider the weights after `step`; later ones win ties. Returns the figures that it was judged by."""
+        """Consider the weights after `step`; later ones win ties. Returns the figures that they were judged by."""
         low = lower_bound_of_difference(validation.correct, self.base_correct)
         figures = validation.figures | {"validation_difference_low_pct": low}
         self.candidates.append({"step": step, "rank": list(self.rank(figures))} | figures)
@@ -85,34 +77,26 @@ class Selection(ABC):
         return max(self.candidates, key=lambda candidate: (*candidate["rank"], candidate["step"]))
 
     def report(self) -> dict[str, Any]:
-        """The content of `selection.json`."""
+        """Returns the content of `selection.json`."""
         return {"rule": self.rule, "base": self.base, "chosen": self.chosen, "candidates": self.candidates}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "base": self.base,
-            "base_correct": self.base_correct,
-            "candidates": self.candidates,
-            "weights": self.weights,
-        }
+        return {name: getattr(self, name) for name in ("base", "base_correct", "candidates", "weights")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.base, self.base_correct = state["base"], state["base_correct"]
-        self.candidates, self.weights = state["candidates"], state["weights"]
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
-class Fastest(Selection):
-    """The fastest checkpoint that is shown to be about as accurate as the base."""
+def fastest(tolerance_pct: float, keeps_weights: bool = True) -> Selection:
+    """Selects the fastest checkpoint that is shown to be about as accurate as the base."""
 
-    def __init__(self, tolerance_pct: float):
-        super().__init__()
-        self.tolerance_pct = tolerance_pct
-        self.rule = (
-            "highest validation TPF among checkpoints whose validation accuracy is at most "
-            f"{tolerance_pct:g} points below the base's by the lower end of a paired 95 % interval; if there is none, "
-            "the one with the highest lower end"
-        )
-
-    def rank(self, figures: Mapping[str, float]) -> tuple[float, ...]:
+    def rank(figures: Mapping[str, float]) -> tuple[float, ...]:
         low = figures["validation_difference_low_pct"]
-        return (1.0, figures["validation_tpf"]) if low >= -self.tolerance_pct else (0.0, low)
+        return (1.0, figures["validation_tpf"]) if low >= -tolerance_pct else (0.0, low)
+
+    rule = (
+        f"highest validation TPF among checkpoints whose validation accuracy is at most {tolerance_pct:g} points below "
+        "the base's by the lower end of a paired 95 % interval; if there is none, the one with the highest lower end"
+    )
+    return Selection(rule, rank, keeps_weights)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lightningrl.answering import Answer, Task, answer, score
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.models.transformer import Transformer
-from lightningrl.rl.health import RolloutLosses, roll_out
+from lightningrl.rl.rollout import Asked, RolloutLosses, roll_out
 from lightningrl.rl.selection import Validation
 from lightningrl.training.shards import publish
 from lightningrl.training.world import World
@@ -54,14 +54,9 @@ class TrainSetup:
         """Hand the policy's weights to the decoder."""
         publish(self.model, self.decoder.model)
 
-    def rollouts(
-        self, asked: Sequence[tuple[Example, int]], responses: int, step: int, tally: RolloutLosses
-    ) -> list[list[Answer]]:
-        """Groups of judged answers at the run's temperature, drawn with the keys of a step, without what `tally` counts
-        as lost here. Each process decodes and judges its share of the groups; all get all.
-
-        asked: (example, sample number), `responses` of a group one after the other.
-        """
+    def rollouts(self, groups: Sequence[Asked], step: int) -> tuple[list[list[Answer]], RolloutLosses]:
+        """Returns groups of judged answers at the run's temperature, drawn with the keys of a step, without those that
+        were lost, and what was lost. Each process decodes and judges its share; all get all."""
         draws = {"temperature": self.run.temperature, "seed": self.seed, "step": step}
         mixture = [replace(policy, **draws) for policy in self.mixture]
 
@@ -69,27 +64,17 @@ class TrainSetup:
             key = hashlib.blake2b(f"{self.seed}/{step}/{example.uid}/threshold".encode(), digest_size=8).digest()
             return mixture[int.from_bytes(key, "little") % len(mixture)] if mixture else None
 
-        groups = [asked[start : start + responses] for start in range(0, len(asked), responses)]
-        mine = [pair for group in self.world.share(groups) for pair in group]
-        policy = replace(self.policy, **draws)
-        found = roll_out(self.decoder, self.tokenizer, self.task, mine, policy, responses, tally, policy_of)
-        place = {(example.uid, sample): index for index, (example, sample) in enumerate(asked)}
-        shares = self.world.gather([found], self.world.size)
-        everyone = [group for share in shares for group in share]
-        return sorted(everyone, key=lambda group: place[group[0].trajectory.uid, group[0].trajectory.sample])
+        mine, policy = self.world.share(groups), replace(self.policy, **draws)
+        found, losses = roll_out(self.decoder, self.tokenizer, self.task, mine, policy, policy_of)
+        everyone = [group for group in self.world.gather(found, len(groups)) if group]
+        return everyone, sum(self.world.gather([losses], self.world.size), RolloutLosses())
 
     def validate(self) -> Validation:
-        """Greedy accuracy and TPF on the validation split, at the run's threshold; the same in every process."""
+        """Returns greedy accuracy and TPF on the validation split, at the run's threshold, equal in every process."""
         policy = replace(self.policy, temperature=0.0)
         asked = [(example, 0) for example in self.validation]
         mine = answer(self.decoder, self.tokenizer, self.task, self.world.share(asked), policy)
         answers = self.world.gather(mine, len(asked))
-        found = score(answers)
         self.decoder.ledger.clear()
-        figures = {
-            "validation_accuracy_pct": found.accuracy_pct,
-            "validation_tpf": found.tpf,
-            "validation_forwards_per_problem": found.forwards_per_problem,
-            "validation_response_tokens_mean": found.response_tokens_mean,
-        }
+        figures = {f"validation_{name}": value for name, value in asdict(score(answers)).items()}
         return Validation(figures, [answer.verdict.correct for answer in answers])

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightningrl.decoding.tpf_variants import distinct_steps, visible_tokens
-from lightningrl.rl.advantages import collapse_ratio, normalise_group
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.rewards import FUNCTIONS, accuracy, tpf
-from lightningrl.rl.rollout import RolloutBatch
+from lightningrl.rl.rewards import FUNCTIONS, accuracy, normalise_group, tpf
+
+if TYPE_CHECKING:
+    from lightningrl.rl.rollout import RolloutBatch
 
 COLLAPSE_EPS = (0.01, 0.05, 0.1, 0.5)
 
 
 def rollout_metrics(drawn: RolloutBatch, wanted: int, special_ids: Collection[int] = ()) -> dict[str, Any]:
-    """Raw rewards by name, accuracy, TPF by each definition, lengths over all sampled groups; acceptance.
+    """Returns raw rewards, accuracy, TPF by each definition, lengths over all sampled groups; acceptance and losses.
 
-    The total reward is the raw sum of accuracy reward and TPF, whatever the algorithm makes of them: one curve that can
-    be compared between algorithms. `wanted`: groups the step asked for; special_ids: tokens without visible text, for
-    TPF as the paper's code counts it.
+    The total reward is the raw sum of accuracy reward and TPF in every run, a curve to compare algorithms by. wanted:
+    groups the step asked for; special_ids: tokens without visible text, for TPF as the paper's code counts it.
     """
     groups, kept = drawn.sampled, drawn.kept
-    counts = {
+    counts = drawn.losses.counts() | {
         "groups_sampled": len(groups.answers),
         "groups_kept": len(kept.answers),
         "groups_missing": wanted - len(kept.answers),
-        "groups_unscorable": drawn.unscorable,
         "rounds": drawn.rounds,
         "acceptance_rate": len(kept.answers) / max(1, len(groups.answers)),
     }
     if not groups.answers:
         return counts
     raw = {name: reward(groups) for name, reward in FUNCTIONS.items()}
-    stats = [a.trajectory.stats for group in groups.answers for a in group]
-    visible = [visible_tokens(t, special_ids) for t in groups.trajectories]
-    distinct = [distinct_steps(t) for t in groups.trajectories]
+    trajectories = groups.trajectories
+    stats = [t.stats for t in trajectories]
+    visible = [visible_tokens(t, special_ids) for t in trajectories]
+    distinct = [distinct_steps(t) for t in trajectories]
     statuses = [a.verdict.status for group in groups.answers for a in group]
     forwards, tokens = sum(s.denoise_forwards for s in stats), sum(s.response_tokens for s in stats)
     return counts | {
@@ -55,23 +55,24 @@ def rollout_metrics(drawn: RolloutBatch, wanted: int, special_ids: Collection[in
         "tpf_true": tokens / (forwards + sum(s.commit_forwards for s in stats)),
         "forwards_per_problem": forwards / len(stats),
         "response_tokens_mean": float(groups.length_NG.mean()),
-        "truncated_pct": 100 * float(np.mean([a.trajectory.stop == "length" for g in groups.answers for a in g])),
+        "truncated_pct": 100 * float(np.mean([t.stop == "length" for t in trajectories])),
         "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
     }
 
 
+def collapse_ratio(advantage_NG: np.ndarray, eps: float) -> float:
+    """Returns the share of the pairs i < j of a group whose advantages differ by less than eps, over all groups."""
+    first, second = np.triu_indices(advantage_NG.shape[1], k=1)
+    return float((np.abs(advantage_NG[:, first] - advantage_NG[:, second]) < eps).mean())
+
+
 def advantage_metrics(kept: Groups, advantage_NG: np.ndarray) -> dict[str, Any]:
-    """Spread and collapse ratio of the final advantages of the kept groups, those that were trained with.
+    """Returns the spread and collapse ratio of the final advantages of the kept groups, those that were trained with.
 
     `collapse_ratio_<eps>_sum` is the counterfactual on the same rollouts: raw rewards summed, then normalised in the
     group, as without decoupling.
     """
     summed_NG = normalise_group(accuracy(kept) + tpf(kept))
-    spread = {
-        "advantage_mean": float(advantage_NG.mean()),
-        "advantage_std": float(advantage_NG.std()),
-        "advantage_min": float(advantage_NG.min()),
-        "advantage_max": float(advantage_NG.max()),
-    }
+    spread = {f"advantage_{name}": float(getattr(advantage_NG, name)()) for name in ("mean", "std", "min", "max")}
     found = {f"collapse_ratio_{eps}": collapse_ratio(advantage_NG, eps) for eps in COLLAPSE_EPS}
     return spread | found | {f"collapse_ratio_{eps}_sum": collapse_ratio(summed_NG, eps) for eps in COLLAPSE_EPS}

@@ -1,58 +1,83 @@
-"""One optimiser update over trajectories: exact means whatever the micro-batches, on one process or several."""
+"""One optimiser update over trajectories: exact means whatever the micro-batches, on one process or several.
+
+A trajectory whose row alone is too long for a forward goes through several, some of its states in each, with the clean
+blocks they see. The loss is a sum over actions, so its gradient is the same, to rounding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from lightningrl.models.packing import ALL
 from lightningrl.models.transformer import Transformer
-from lightningrl.rl.algorithm import OnlineAlgorithm
-from lightningrl.rl.likelihood import TokenScores, index_actions
+from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm, StateGrouping
+from lightningrl.rl.likelihood import index_actions, trajectory_row
 from lightningrl.rl.losses import Actions, Normalisers, Sums
-from lightningrl.rl.microbatches import MicroBatchPlan, forwards_of
-from lightningrl.rl.states import AS_DECODED
 from lightningrl.training.shards import full
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MicroBatchPlan:
+    """One forward over several trajectories, or over a part of one."""
+
+    index_B: np.ndarray
+    """Which trajectories."""
+    copies: slice
+    """Which of their states (`PackedRow.copy_block`), in time; a part only where there is one trajectory."""
+    positions: int
+    """Token positions."""
+
+
+def forwards_of(
+    trajectories: Sequence[Trajectory], states: StateGrouping, size: int, positions: int | None, *, by_cost: bool
+) -> list[MicroBatchPlan]:
+    """Returns forwards of at most `size` trajectories and `positions` positions, but at least one state of one.
+
+    by_cost: sorted, so that neighbours cost about the same; otherwise in the order given. Parts of a trajectory follow
+    each other in time.
+    """
+    limit = sys.maxsize if positions is None else positions
+    rows = [trajectory_row(trajectory, 0, states) for trajectory in trajectories]
+    costs = [row.num_tokens for row in rows]
+    found = []
+    for index_B in cut(np.argsort(costs, kind="stable") if by_cost else np.arange(len(costs)), costs, size, limit):
+        total = sum(costs[index] for index in index_B)
+        row = rows[index_B[0]]
+        parts = [(ALL, total)] if total <= limit else [(part, row.part(part).num_tokens) for part in row.split(limit)]
+        found += [MicroBatchPlan(index_B, *part) for part in parts]
+    return found
+
+
+def cut(order: np.ndarray, costs: Sequence[int], size: int, limit: int) -> list[np.ndarray]:
+    """Returns consecutive pieces of `order`: as many as fit, at least one each."""
+    pieces, start, total = [], 0, 0
+    for end, index in enumerate(order):
+        if end > start and (end - start == size or total + costs[index] > limit):
+            pieces.append(order[start:end])
+            start, total = end, 0
+        total += costs[index]
+    return [*pieces, order[start:]]
+
+
 @dataclass(slots=True, eq=False)
 class MicroBatch:
-    """Trajectories that share a forward, and what is known of their actions (n of them, in `score_tokens`' order).
-
-    Of a trajectory that is too long for one forward: the actions of some of its states.
-    """
+    """Trajectories that share a forward, and what is known of their actions, in `score_tokens`' order."""
 
     trajectories: list[Trajectory]
-    index_B: np.ndarray
-    """Which of the update's trajectories these are."""
-    copies: slice
-    """Which of their states."""
-    in_nll_B: Tensor
-    old_logp_n: Tensor
-    """At the rollout, nats."""
-    ref_logp_n: Tensor
-    """Log-probabilities under the policy that the KL term holds to, nats."""
-    advantage_n: Tensor
-    weight: float = 1.0
-    """0: a repeat, so that every process has equally many forwards; it counts for nothing."""
+    plan: MicroBatchPlan
+    actions: Actions
+    weight: float
+    """0: a repeat, so that every process has equally many forwards; it counts for nothing. Otherwise 1."""
     targets: Any = None
     """What a model of the algorithm's own is trained towards here."""
-
-    def actions(self, scores: TokenScores) -> Actions:
-        length_B = torch.tensor([t.response_len for t in self.trajectories], device=scores.row_n.device)
-        return Actions(
-            old_logp_n=self.old_logp_n,
-            ref_logp_n=self.ref_logp_n,
-            advantage_n=self.advantage_n,
-            length_n=length_B[scores.row_n],
-            in_nll_n=self.in_nll_B[scores.row_n],
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,92 +99,66 @@ class Batch:
         return sum(forward.positions for forward in self.forwards)
 
     @staticmethod
+    @torch.no_grad()
     def build(
-        algorithm: OnlineAlgorithm,
-        trajectories: Sequence[Trajectory],
-        advantage_B: np.ndarray,
-        in_nll_B: np.ndarray,
-        policy: Transformer,
-        reference: Transformer,
-        size: int,
-        world: World = World(),  # noqa: B008 (frozen)
-        positions: int | None = None,
-    ) -> Batch:
+        algorithm: OnlineAlgorithm, trajectories: Sequence[Trajectory], advantage_B: np.ndarray, in_nll_B: np.ndarray,
+        policy: Transformer, reference: Transformer, size: int,
+        world: World = World(), positions: int | None = None,  # noqa: B008 (frozen)
+    ) -> Batch:  # fmt: skip
         """Sort by cost, cut into micro-batches of at most `size` trajectories and `positions` token positions (a
         longer trajectory into several), share them out, score them.
 
         Old log-probabilities are the decoder's; in other states than happened, the policy's as it is now.
         """
-        forwards = forwards_of(trajectories, algorithm.states, size, positions, by_cost=True)
-        shares = -(-len(forwards) // world.size)
-        micro = []
-        for number in range(world.rank, shares * world.size, world.size):
-            forward = forwards[number] if number < len(forwards) else forwards[0]
-            chosen, copies = forward.index_B, forward.copies
-            rows = [trajectories[index] for index in chosen]
-            old_logp_n, ref_logp_n, row_n = _score(algorithm, rows, policy, reference, copies)
-            advantage_B1 = torch.from_numpy(advantage_B[chosen]).to(old_logp_n)
-            in_nll = torch.from_numpy(in_nll_B[chosen]).to(old_logp_n.device)
-            weight = 1.0 if number < len(forwards) else 0.0
-            micro.append(MicroBatch(rows, chosen, copies, in_nll, old_logp_n, ref_logp_n, advantage_B1[row_n], weight))
-        lengths = np.array([trajectory.response_len for trajectory in trajectories])
-        sums = Sums(Normalisers.of(lengths.tolist()), Normalisers.of(lengths[in_nll_B].tolist()))
+        states, device, micro = algorithm.states, policy.device, []
+        forwards = forwards_of(trajectories, states, size, positions, by_cost=True)
+        length_B = np.array([trajectory.response_len for trajectory in trajectories])
+        for number in range(world.rank, -(-len(forwards) // world.size) * world.size, world.size):
+            weight, plan = (1.0, forwards[number]) if number < len(forwards) else (0.0, forwards[0])
+            rows = [trajectories[index] for index in plan.index_B]
+            index = index_actions(rows, states, plan.copies)
+            if states == AS_DECODED:
+                old_logp_n = algorithm.behaviour(rows, index).to(device, policy.lm_head.weight.dtype)
+            else:
+                old_logp_n = algorithm.score(policy, rows, plan.copies).logp_n
+            ref_logp_n = old_logp_n
+            if algorithm.needs_reference:
+                ref_logp_n = algorithm.score(reference, rows, plan.copies).logp_n
+            of_n = plan.index_B[index.row_n.numpy()]
+            advantage_n = torch.from_numpy(advantage_B[of_n]).to(old_logp_n)
+            length_n, in_nll_n = (torch.from_numpy(values_B[of_n]).to(device) for values_B in (length_B, in_nll_B))
+            actions = Actions(old_logp_n, ref_logp_n, advantage_n, length_n, in_nll_n)
+            micro.append(MicroBatch(rows, plan, actions, weight))
+        sums = Sums(Normalisers.of(length_B.tolist()), Normalisers.of(length_B[in_nll_B].tolist()))
         in_order = dict.fromkeys(np.concatenate([forward.index_B for forward in forwards]).tolist())
         return Batch(micro, sums, [trajectories[i] for i in list(in_order)[:size]], forwards, advantage_B)
 
 
-@torch.no_grad()
-def _score(
-    algorithm: OnlineAlgorithm, rows: list[Trajectory], policy: Transformer, reference: Transformer, copies: slice
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Old and reference log-probabilities of the rows' actions, and each action's row."""
-    index, device = index_actions(rows, algorithm.states, copies), policy.device
-    if algorithm.states == AS_DECODED:
-        old_logp_n = algorithm.behaviour(rows, index).to(device, policy.lm_head.weight.dtype)
-    else:
-        old_logp_n = algorithm.score(policy, rows, copies).logp_n
-    ref_logp_n = algorithm.score(reference, rows, copies).logp_n if algorithm.needs_reference else old_logp_n
-    return old_logp_n, ref_logp_n, index.row_n.to(device)
-
-
 def update(
-    algorithm: OnlineAlgorithm,
-    model: Transformer,
-    optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    max_grad_norm: float,
-    world: World = World(),  # noqa: B008 (frozen)
-    check: Callable[[float], None] | None = None,
-) -> dict[str, float | None]:
+    algorithm: OnlineAlgorithm, model: Transformer, optimiser: torch.optim.Optimizer, batch: Batch,
+    max_grad_norm: float, world: World = World(),  # noqa: B008 (frozen)
+) -> dict[str, float | None]:  # fmt: skip
     """One step of the optimiser; returns the logged means over the batch's actions, and the gradient norm.
 
     A batch with a non-finite loss or gradient changes nothing: `skipped` is 1, its means are None, the weights stay.
-    check: is given the mean |log-probability - old one| before the step is taken, and may raise.
     """
-    totals = gradients(algorithm, model, batch, world)
-    if check is not None:
-        check(totals["log_ratio_abs_mean"])
-    norm = step(optimiser, max_grad_norm, bool(np.isfinite(totals["loss"])))
-    if norm is None:
-        return dict.fromkeys(totals) | {"grad_norm": None, "skipped": 1.0}
-    return {**totals, "grad_norm": norm, "skipped": 0.0}
-
-
-def gradients(algorithm: OnlineAlgorithm, model: Transformer, batch: Batch, world: World) -> dict[str, float]:
-    """Add the gradient of the batch's loss; returns the logged means, of all processes."""
-    totals: dict[str, float] = {}
+    means: dict[str, float] = {}
     largest = 0.0
     for micro in batch.micro:
-        scores = algorithm.score(model, micro.trajectories, micro.copies)
-        loss, logged = algorithm.loss(scores, micro.actions(scores), batch.sums)
-        gap_n = (scores.logp_n.detach() - micro.old_logp_n).abs()
-        logged["log_ratio_abs_mean"] = gap_n.sum() / batch.sums.all.tokens
+        scores = algorithm.score(model, micro.trajectories, micro.plan.copies)
+        loss, logged = algorithm.loss(scores, micro.actions, batch.sums)
+        (loss * micro.weight).backward()
+        gap_n = (scores.logp_n.detach() - micro.actions.old_logp_n).abs()
         largest = max(largest, float(gap_n.max()))
-        (loss * micro.weight if micro.weight != 1.0 else loss).backward()
+        logged["log_ratio_abs_mean"] = gap_n.sum() / batch.sums.all.tokens
         logged["entropy"] = scores.entropy_n.sum() / batch.sums.all.tokens
         for name, value in logged.items():
-            totals[name] = totals.get(name, 0.0) + float(value) * micro.weight
-    return world.totals(totals) | {"log_ratio_abs_max": max(world.gather([largest], world.size))}
+            means[name] = means.get(name, 0.0) + float(value) * micro.weight
+    means = world.totals(means) | {"log_ratio_abs_max": max(world.gather([largest], world.size))}
+    norm = step(optimiser, max_grad_norm, bool(np.isfinite(means["loss"])))
+    if norm is None:
+        return dict.fromkeys(means) | {"grad_norm": None, "skipped": 1.0}
+    return {**means, "grad_norm": norm, "skipped": 0.0}
 
 
 def step(optimiser: torch.optim.Optimizer, max_grad_norm: float, is_sound: bool = True) -> float | None:

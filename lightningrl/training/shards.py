@@ -1,5 +1,4 @@
-"""Weights that are sharded over the processes (FSDP2), a full copy that decodes, and the states of each process's
-shards.
+"""Weights that are sharded over the processes (FSDP2): a full copy that decodes, each process's states, an average.
 
 Master weights, gradients and optimiser states are float32 and sharded; forwards compute in bfloat16 if that is chosen.
 A single process in float32 is not sharded: its model decodes as it is. accelerate's own FSDP needs an accelerator;
@@ -8,7 +7,8 @@ torch's works on CPUs too, so the tests run what a cluster runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,12 +59,8 @@ def full(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def full_weights(model: Transformer, keep: bool) -> dict[str, Tensor]:
     """Returns a copy of all weights on the CPU if `keep`, else an empty dict; every process must call it."""
-    found = {}
-    for name, parameter in model.named_parameters():
-        whole = full(parameter.detach())
-        if keep:
-            found[name] = whole.to("cpu", copy=True)
-    return found
+    whole = ((name, full(parameter.detach())) for name, parameter in model.named_parameters())
+    return {name: tensor.to("cpu", copy=True) for name, tensor in whole if keep}
 
 
 def local_state(state: Any) -> Any:
@@ -92,8 +88,12 @@ def load_weights(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
         local.copy_(state[name])
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads an optimiser's state from the `local_state` of the same number of processes."""
+def load_optimiser(optimiser: Any, state: Any) -> None:
+    """Loads an optimiser's state from the `local_state` of the same number of processes; a list is of its `parts`."""
+    if isinstance(state, list):
+        for part, own in zip(optimiser.parts, state, strict=True):
+            load_optimiser(part, own)
+        return
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     moments = {
         index: {key: _like(value, parameters[index]) for key, value in entry.items()}
@@ -109,3 +109,44 @@ def _like(value: Any, parameter: Tensor) -> Any:
         value, parameter.device_mesh, parameter.placements, run_check=False,
         shape=parameter.shape, stride=parameter.stride(),
     )  # fmt: skip
+
+
+class WeightAverage:
+    """An exponential moving average of a model's weights, steadier than those of any one step; sharded as they are.
+
+    It begins at the weights of now and keeps the share `decay` at each `update`.
+    """
+
+    def __init__(self, model: Transformer, decay: float):
+        self.model, self.decay = model, decay
+        self._average = self._weights()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the average towards the model's weights."""
+        for name, parameter in self.model.named_parameters():
+            self._average[name].lerp_(parameter.detach(), 1 - self.decay)
+
+    def copy_to(self, model: Transformer) -> None:
+        """Gives another model of the same shape the averaged weights."""
+        load_weights(dict(model.named_parameters()), self.state_dict())
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Gives the model the averaged weights for a while; afterwards it has its own again, bit for bit."""
+        own = self._weights()
+        self.copy_to(self.model)
+        try:
+            yield
+        finally:
+            load_weights(dict(self.model.named_parameters()), local_state(own))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return local_state(self._average)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restores what `state_dict` returned. The prefix is that of torch's AveragedModel, in older states."""
+        load_weights(self._average, {name.removeprefix("module."): tensor for name, tensor in state.items()})

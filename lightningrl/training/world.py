@@ -50,19 +50,16 @@ class World:
 
     def totals(self, values: dict[str, float]) -> dict[str, float]:
         """Returns each value summed over the processes, in the order of their ranks."""
-        if self.size == 1:
-            return values
         shares = self.gather([values], self.size)
         return {name: sum(share[name] for share in shares) for name in values}
 
     def any(self, flag: bool) -> bool:
         """Returns whether the flag is set in any process, for what all must decide alike, such as stopping."""
-        return any(self.gather([flag], self.size)) if self.size > 1 else flag
+        return any(self.gather([flag], self.size))
 
     def barrier(self) -> None:
         """Waits for all processes."""
-        if self.size > 1:
-            self.gather([None], self.size)
+        self.gather([None], self.size)
 
     @property
     def is_first(self) -> bool:
@@ -85,10 +82,9 @@ def join(is_sharded: bool = False) -> Iterator[World]:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL) if is_main_thread else None
     if world.size > 1 and world.is_first:
         _log.info("waiting for %d processes at %s", world.size, os.environ["MASTER_ADDR"])
-    if world.size == 1:
-        dist.init_process_group(_backend(), store=HashStore(), rank=0, world_size=1, timeout=PATIENCE)
-    else:
-        dist.init_process_group(_backend(), timeout=PATIENCE)
+    alone: dict[str, Any] = {"store": HashStore(), "rank": 0, "world_size": 1} if world.size == 1 else {}
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # objects and tensors on a CPU: gloo
+    dist.init_process_group(backend, timeout=PATIENCE, **alone)
     if before is not None:
         signal.signal(signal.SIGTERM, before)
     try:
@@ -106,8 +102,3 @@ def device_of(kind: str) -> torch.device:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device
-
-
-def _backend() -> str:
-    """Returns the back ends: NCCL for tensors on a GPU, gloo for objects and tensors on a CPU."""
-    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -106,7 +106,7 @@ def test_positions_of_a_real_steps_update_are_those_the_trainer_counts(tmp_path)
 
     def noting(step):
         drawn = draw(step)
-        seen.extend(drawn[0].kept.trajectories)
+        seen.extend(drawn.kept.trajectories)
         return drawn
 
     trainer._draw = noting

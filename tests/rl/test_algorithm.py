@@ -1,9 +1,10 @@
 """An algorithm of somebody else's: its own keys, its own parameters, its own log-probabilities of what was decided."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import make_trainer, tiny_setup
 from pydantic import Field
 
 from lightningrl.config.describe import describe
@@ -11,12 +12,10 @@ from lightningrl.config.section import Section
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 from lightningrl.rl.algorithm import OnlineAlgorithm
-from lightningrl.rl.likelihood import TokenScores, score_tokens
+from lightningrl.rl.likelihood import score_tokens
 from lightningrl.rl.losses import surrogate
 from lightningrl.rl.registry import ALGORITHMS
 from lightningrl.utils.registry import resolve
-
-OWN = f"{__name__}:Planner"
 
 
 class Planner(OnlineAlgorithm):
@@ -42,8 +41,7 @@ class Planner(OnlineAlgorithm):
 
     def score(self, model, trajectories, copies=slice(None)):
         found = super().score(model, trajectories, copies)
-        logp_n = found.logp_n + torch.nn.functional.logsigmoid(self.logit)
-        return TokenScores(logp_n, found.entropy_n, found.row_n, found.position_n)
+        return dataclasses.replace(found, logp_n=found.logp_n + torch.nn.functional.logsigmoid(self.logit))
 
     def behaviour(self, trajectories, actions):
         return super().behaviour(trajectories, actions) + np.log(0.5)
@@ -52,8 +50,7 @@ class Planner(OnlineAlgorithm):
         surrogate_n, _ = surrogate(scores.logp_n - actions.old_logp_n, actions.advantage_n, 0.2, 0.2)
         loss = -sums.all.mean(surrogate_n, actions.length_n, "tok")
         ratio = (scores.logp_n - actions.old_logp_n).detach().exp().sum() / sums.all.tokens
-        nothing = torch.zeros(())
-        return loss, {"loss": loss.detach(), "ratio": ratio, "clip_fraction": nothing}
+        return loss, {"loss": loss.detach(), "ratio": ratio, "clip_fraction": torch.zeros(())}
 
     def state_dict(self):
         return {"logit": self.logit.detach().clone()}
@@ -63,13 +60,14 @@ class Planner(OnlineAlgorithm):
             self.logit.copy_(state["logit"])
 
 
-def planned(folder, **run):
-    return make_trainer(tiny_setup(folder, algorithm=OWN, **run))
+@pytest.fixture
+def planned(trainer_of):
+    return lambda **run: trainer_of(algorithm=f"{__name__}:Planner", **run)
 
 
-def test_its_log_probabilities_are_what_is_compared_and_its_parameters_are_trained_with_the_policys(tmp_path):
+def test_its_log_probabilities_are_what_is_compared_and_its_parameters_are_trained_with_the_policys(planned):
     """A bonus makes every advantage positive on average, so what was decided becomes more likely: the logit grows."""
-    trainer = planned(tmp_path, method={"bonus": 1.0}, warmup_updates=0)
+    trainer = planned(method={"bonus": 1.0}, warmup_updates=0)
     metrics = trainer.step().metrics
     assert metrics["first_ratio"] == pytest.approx(1, abs=1e-4) and metrics["logp_gap_mean"] < 1e-4
     assert float(trainer.algorithm.logit.detach()) > 0
@@ -77,44 +75,30 @@ def test_its_log_probabilities_are_what_is_compared_and_its_parameters_are_train
     assert not any(name.startswith("groups_dropped") for name in metrics)
 
 
-def test_its_gradient_is_clipped_with_the_policys(tmp_path):
-    """Of both together the norm is reported: the square root of the sum of squares."""
-    trainer = planned(tmp_path, method={"bonus": 1.0}, updates=1)
-    setup, algorithm = trainer.setup, trainer.algorithm
-    [batch], _ = trainer._batches(trainer._draw(1)[0].kept, 1)
-    total = sum(
-        algorithm.loss(scores, micro.actions(scores), batch.sums)[0]
-        for micro in batch.micro
-        for scores in [algorithm.score(setup.model, micro.trajectories)]
-    )
-    gradients = torch.autograd.grad(total, [*setup.model.parameters(), algorithm.logit])
+def test_its_gradient_is_clipped_with_the_policys_and_the_base_is_not_scored_for_nothing(planned):
+    """The norm of both together is reported: the square root of the sum of squares."""
+    trainer = planned(method={"bonus": 1.0}, updates=1)
+    model, algorithm = trainer.model, trainer.algorithm
+    [batch], _ = trainer._batches(trainer._draw(1).kept, 1)
+    losses = []
+    for micro in batch.micro:
+        assert torch.equal(micro.actions.ref_logp_n, micro.actions.old_logp_n)
+        of_policy = score_tokens(model, micro.trajectories).logp_n.detach()
+        torch.testing.assert_close(micro.actions.old_logp_n, of_policy + np.log(0.5), atol=1e-4, rtol=0)
+        losses.append(algorithm.loss(algorithm.score(model, micro.trajectories), micro.actions, batch.sums)[0])
+    gradients = torch.autograd.grad(sum(losses), [*model.parameters(), algorithm.logit])
     expected = sum(float(gradient.square().sum()) for gradient in gradients) ** 0.5
-    assert float(gradients[-1]) != 0
-    assert planned(tmp_path, method={"bonus": 1.0}, updates=1).step().metrics["grad_norm"] == pytest.approx(expected)
+    assert float(gradients[-1]) != 0 and trainer.forwards_a_position == 3
+    assert planned(method={"bonus": 1.0}, updates=1).step().metrics["grad_norm"] == pytest.approx(expected)
 
 
-def test_a_run_goes_on_from_its_state_to_the_same_bits(tmp_path):
-    whole, cut, resumed = (planned(tmp_path, steps=3) for _ in range(3))
+def test_a_run_goes_on_from_its_state_to_the_same_bits(planned):
+    whole, cut, resumed = (planned(steps=3) for _ in range(3))
     rows = [whole.step().metrics for _ in range(3)]
     cut.step()
     resumed.load_state_dict(cut.state_dict())
     assert [resumed.step().metrics for _ in range(2)] == rows[1:]
     assert torch.equal(resumed.algorithm.logit, whole.algorithm.logit) and float(whole.algorithm.logit.detach()) != 0
-
-
-def test_the_base_is_not_scored_where_no_loss_asks_for_it(tmp_path):
-    trainer = planned(tmp_path)
-    [batch, *_], _ = trainer._batches(trainer._draw(1)[0].kept, 1)
-    assert all(torch.equal(micro.ref_logp_n, micro.old_logp_n) for micro in batch.micro)
-    micro = batch.micro[0]
-    of_policy = score_tokens(trainer.setup.model, micro.trajectories).logp_n.detach()
-    torch.testing.assert_close(micro.old_logp_n, of_policy + np.log(0.5), atol=1e-4, rtol=0)
-    assert trainer.forwards_a_position == 3
-
-
-def test_a_key_of_another_algorithm_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="nll"):
-        planned(tmp_path, method={"nll": 0.1})
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -125,7 +109,7 @@ def test_every_registered_algorithm_has_keys_that_are_documented_and_can_all_be_
     assert undocumented <= {"clip_high"}
 
 
-def test_help_names_the_algorithms_that_have_a_key():
+def test_help_names_the_algorithms_that_have_a_key_and_tells_what_differs_from_those_above():
     lines = list(describe(Run, "method.overlong_margin"))
     assert lines[:2] == ["With algorithm: published_code", "method.overlong_margin: int | None (>= 0), default: 5"]
     assert next(describe(Run, "method.kl")).removeprefix("With algorithm: ").split(", ") == [
@@ -133,9 +117,6 @@ def test_help_names_the_algorithms_that_have_a_key():
     ]
     with pytest.raises(ConfigError, match=r"method has no key 'x'\. It has: rewards, advantage"):
         list(describe(Run, "method.x"))
-
-
-def test_help_tells_what_differs_from_the_algorithms_above():
     lines = list(describe(Run, "method"))
     start = next(i for i, line in enumerate(lines) if line.startswith("With algorithm: tracerl"))
     own = [line for line in lines[start + 1 :] if line.startswith("method.")]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures.naive import naive_action_log_probs
-from fixtures.tiny import MASK_ID, make_trainer, requests_of, tiny_model, tiny_setup, twin
+from fixtures.tiny import MASK_ID, requests_of, tiny_model, twin
 
 from lightningrl.decoding import scheduler
 from lightningrl.decoding.engine import BlockDecoder
@@ -22,7 +22,7 @@ from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops import FinishBlock, InsideBlock
 from lightningrl.errors import DecodeError
 from lightningrl.models.packed_attention import PackedBlocks
-from lightningrl.models.packing import PackedRow, pack, token_scores
+from lightningrl.models.packing import pack, token_scores
 from lightningrl.rl.algorithms.lightningrl import LightningRL
 from lightningrl.rl.likelihood import behaviour_of, score_tokens, trajectory_row
 from lightningrl.rl.update import Batch, update
@@ -35,43 +35,45 @@ TAU = 0.3
 ALGORITHM = LightningRL(LightningRL.Config())
 
 
-def decode(model, temperature=1.0, commit="fused", rows=16, lengths=PROMPTS, new=18, tau=TAU):
-    policy = DecodePolicy(Threshold(tau), temperature, schedule=CACHES[commit](), seed=2, step=1)
+def decode(model, temperature=1.0, commit="fused", rows=16, lengths=PROMPTS, new=18):
+    policy = DecodePolicy(Threshold(TAU), temperature, schedule=CACHES[commit](), seed=2, step=1)
     return BlockDecoder(model, STOPS, rows=rows).decode(requests_of(lengths, new), policy)
 
 
-def has_tail_revealed_later(trajectory):
-    """A token after the stop token was revealed by a later forward than the stop token."""
-    stop = trajectory.response_len - 1
-    return trajectory.stop == "eos" and bool((trajectory.reveal_step[stop + 1 :] > trajectory.reveal_step[stop]).any())
+def largest_gap(model, trajectories):
+    """Between the trainer's log-probabilities and the decoder's, nats; the trainer's scores."""
+    with torch.no_grad():
+        scores = score_tokens(model, trajectories)
+    assert len(scores.logp_n) == sum(t.response_len for t in trajectories)
+    return float((scores.logp_n - behaviour_of(trajectories, scores)).abs().max()), scores
 
 
-@pytest.mark.parametrize("commit", ["fused", "separate"])
-@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
-@pytest.mark.parametrize("rows", [1, 16])
-def test_trainers_log_probs_are_the_decoders(rows, temperature, commit):
+@pytest.mark.parametrize(
+    ("temperature", "commit", "rows"),
+    [(1.0, "fused", 16), (1.0, "separate", 1), (0.7, "separate", 16), (0.7, "fused", 1), (0.0, "fused", 16)],
+)
+def test_trainers_log_probs_are_the_decoders(temperature, commit, rows):
     model = tiny_model(4)
     trajectories = decode(model, temperature, commit, rows)
     assert any(len(np.unique(t.reveal_step)) < len(t.token_ids) for t in trajectories)
-    gaps = []
-    for batch in [[t] for t in trajectories] if rows == 1 else [trajectories]:
-        with torch.no_grad():
-            scores = score_tokens(model, batch)
-        assert len(scores.logp_n) == sum(t.response_len for t in batch)
-        gaps.append((scores.logp_n - behaviour_of(batch, scores)).abs().max())
-    gap = float(max(gaps))
-    print(f"largest gap {gap:.2e} nats")
-    assert 0 <= gap < 1e-5
+    batches = [[t] for t in trajectories] if rows == 1 else [trajectories]
+    assert 0 <= max(largest_gap(model, batch)[0] for batch in batches) < 1e-5
     assert max(-float(t.behaviour_logp.min()) for t in trajectories) > 0.5, "the likelihood must be of some size"
 
 
-def test_the_replayed_trajectories_have_every_shape_that_matters():
-    trajectories = decode(tiny_model(4))
+def test_the_replayed_trajectories_have_every_shape_that_matters_and_other_weights_are_noticed():
+    """Some have a token after the stop token that a later forward revealed. The comparison can fail: a small change of
+    the weights moves the log-probabilities by far more than 1e-5."""
+    model = tiny_model(4)
+    trajectories = decode(model)
     assert {t.stop for t in trajectories} == {"eos", "length"}
-    assert any(has_tail_revealed_later(t) for t in trajectories)
+    assert any((t.reveal_step[t.response_len :] > t.reveal_step[t.response_len - 1]).any() for t in trajectories)
     assert any(t.stop == "eos" and t.response_len < len(t.token_ids) for t in trajectories)
     remainders = {len(t.prompt_ids) % 4 for t in trajectories}
     assert remainders == {0, 1, 2, 3} and min(len(t.prompt_ids) for t in trajectories) < 4
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1.01)
+    assert largest_gap(model, trajectories)[0] > 1e-3
 
 
 @pytest.mark.parametrize("stop", [FinishBlock(), InsideBlock()], ids=["finish_block", "inside_block"])
@@ -85,10 +87,8 @@ def test_trainers_log_probs_are_the_decoders_for_every_selector_and_stop_rule(se
     trajectories = BlockDecoder(model, STOPS).decode(requests_of(PROMPTS, 18), policy)
     cut = [t for t in trajectories if (t.reveal_step == 0).any()]
     assert bool(cut) == isinstance(stop, InsideBlock)
-    with torch.no_grad():
-        scores = score_tokens(model, trajectories)
-    assert len(scores.logp_n) == sum(t.response_len for t in trajectories)
-    assert (scores.logp_n - behaviour_of(trajectories, scores)).abs().max() < 1e-5
+    gap, scores = largest_gap(model, trajectories)
+    assert gap < 1e-5
     keys = dict(zip(zip(scores.row_n.tolist(), scores.position_n.tolist(), strict=True), scores.logp_n, strict=True))
     for trajectory in cut[:3]:
         row = next(i for i, t in enumerate(trajectories) if t is trajectory)
@@ -106,16 +106,6 @@ def test_trajectories_of_another_block_size_are_refused():
     [trajectory] = BlockDecoder(model, (3, 7)).decode(requests_of([5], 6), DecodePolicy(Threshold(0.3), 1.0))
     with pytest.raises(DecodeError, match=r"block sizes \[4\]: expected .* the model's block size 8"):
         score_tokens(other, [trajectory])
-
-
-def test_other_weights_are_noticed():
-    """The comparison can fail: a small change of the weights moves the log-probabilities by far more than 1e-5."""
-    model = tiny_model(4)
-    trajectories = decode(model)
-    with torch.no_grad():
-        model.model.layers[0].mlp.up_proj.weight.mul_(1.01)
-        scores = score_tokens(model, trajectories)
-    assert (scores.logp_n - behaviour_of(trajectories, scores)).abs().max() > 1e-3
 
 
 def record_denoise_states(model, decoder, requests, policy, monkeypatch):
@@ -148,8 +138,7 @@ def record_denoise_states(model, decoder, requests, policy, monkeypatch):
     return trajectories, states
 
 
-@pytest.mark.parametrize("commit", ["fused", "separate"])
-@pytest.mark.parametrize("rows", [1, 16])
+@pytest.mark.parametrize(("rows", "commit"), [(1, "fused"), (16, "fused"), (16, "separate")])
 def test_training_states_are_the_decoders_inputs_forward_by_forward(rows, commit, monkeypatch):
     model = tiny_model(4)
     decoder = BlockDecoder(model, STOPS, rows=rows)
@@ -172,12 +161,9 @@ def test_training_states_are_the_decoders_inputs_forward_by_forward(rows, commit
 
 def one_row_a_step(model, trajectory):
     """{response position: log-prob}: each state in a packed row of its own."""
-    row, size, found = trajectory_row(trajectory, MASK_ID), trajectory.block_size, {}
+    row, found = trajectory_row(trajectory, MASK_ID), {}
     for copy in range(len(row.copy_block)):
-        one = slice(copy, copy + 1)
-        clean = row.clean_ids[: row.copy_block[copy] * size]
-        single = PackedRow(clean, row.copy_block[one], row.copy_ids[one], row.target_ids[one], row.scored[one])
-        packed = pack([single])
+        packed = pack([row.part(slice(copy, copy + 1))])
         logp, _ = token_scores(model, packed, trajectory.temperature)
         for value, position in zip(logp, packed.position_n.tolist(), strict=True):
             found[position - len(trajectory.prompt_ids)] = value
@@ -240,16 +226,14 @@ def test_entropy_is_that_of_the_whole_distribution():
     assert not scores.entropy_n.requires_grad and scores.logp_n.requires_grad
 
 
-@pytest.mark.parametrize("commit", ["fused", "separate"])
-def test_first_update_has_every_ratio_1_and_nothing_clipped(commit):
+def test_first_update_has_every_ratio_1_and_nothing_clipped():
     model = tiny_model(4)
-    trajectories = decode(model, commit=commit)
+    trajectories = decode(model, commit="separate")
     advantage = np.random.default_rng(0).normal(size=len(trajectories))
     in_nll = np.arange(len(trajectories)) % 2 == 0
     batch = Batch.build(ALGORITHM, trajectories, advantage, in_nll, model, twin(model), 5)
     for micro in batch.micro:
-        scores = score_tokens(model, micro.trajectories)
-        ratio = (scores.logp_n - micro.actions(scores).old_logp_n).exp()
+        ratio = (score_tokens(model, micro.trajectories).logp_n - micro.actions.old_logp_n).exp()
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-5)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
     first = update(ALGORITHM, model, optimiser, batch, 1.0)
@@ -260,10 +244,10 @@ def test_first_update_has_every_ratio_1_and_nothing_clipped(commit):
     assert abs(second["ratio"] - 1) > 1e-4 and second["clip_fraction"] > 0 and second["kl"] > 1e-6
 
 
-def test_policy_trainer_reports_the_replay_of_every_step(tmp_path):
-    policy_trainer = make_trainer(tiny_setup(tmp_path, steps=3))
-    for _ in range(3):
-        metrics = policy_trainer.step().metrics
+def test_policy_trainer_reports_the_replay_of_every_step(trainer_of):
+    trainer = trainer_of(steps=2)
+    for _ in range(2):
+        metrics = trainer.step().metrics
         assert metrics["updates"] == 2
         assert metrics["first_ratio"] == pytest.approx(1, abs=1e-6)
         assert metrics["first_clip_fraction"] == 0

@@ -6,7 +6,7 @@ import torch
 from fixtures.tiny import tiny_model
 
 from lightningrl.evaluation.intervals import bootstrap_weights, percentile_interval
-from lightningrl.rl.selection import Fastest, Validation, lower_bound_of_difference
+from lightningrl.rl.selection import Validation, fastest, lower_bound_of_difference
 
 PROBLEMS = 1000
 
@@ -20,17 +20,13 @@ def validation(right, tpf=2.0, wrong_first=True):
     )
 
 
-def offer(selection, step, right, tpf):
-    model = tiny_model(step)
-    selection.offer(step, validation(right, tpf), model)
-    return model
-
-
-def selection_of(*figures, tolerance=1.0):
-    """A base with 800 problems right, then candidates of steps 1, 2, ... with (right, TPF)."""
-    selection = Fastest(tolerance)
-    selection.start(validation(800))
-    models = {step: offer(selection, step, *pair) for step, pair in enumerate(figures, 1)}
+def selection_of(*candidates, base=800, tolerance=1.0):
+    """A base with so many problems right, then candidates of steps 1, 2, ... with (right, TPF)."""
+    selection, models = fastest(tolerance), {}
+    selection.start(validation(base))
+    for step, figures in enumerate(candidates, 1):
+        models[step] = tiny_model(step)
+        selection.offer(step, validation(*figures), models[step])
     for name, tensor in models[selection.chosen["step"]].state_dict().items():
         assert torch.equal(selection.weights[name], tensor)
     return selection
@@ -54,59 +50,41 @@ def test_selection_rule(figures, chosen):
 
 def test_equal_accuracy_on_other_problems_is_not_shown_to_be_equal():
     """Both have 980 of 1,000 right; of the second's, 20 are ones that the base has wrong, so its interval is wide."""
-    selection = Fastest(1.0)
-    selection.start(validation(980))
-    selection.offer(1, validation(980, 2.0), tiny_model(1))
-    selection.offer(2, validation(980, 3.0, wrong_first=False), tiny_model(2))
+    selection = selection_of((980, 2.0), (980, 3.0, False), base=980)
     same, other = (candidate["validation_difference_low_pct"] for candidate in selection.candidates)
     assert same == pytest.approx(-0.1956, abs=1e-3) and other == pytest.approx(-1.2523, abs=1e-3)
     assert selection.chosen["step"] == 1
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0, 12), (30, 5), (40, 60), (15, 15)])
-def test_the_bound_is_the_bootstraps(gained, lost):
+def test_the_bound_is_the_bootstraps():
     """4,000 problems, of which so many are answered by one model only: within a tenth of the interval's half-width."""
-    correct = np.array([True] * (2000 + gained) + [False] * (2000 - gained))
-    base = np.array([True] * (2000 - lost) + [False] * lost + [False] * gained + [False] * (2000 - gained))
-    base[2000 - lost : 2000], correct[2000 - lost : 2000] = True, False
-    difference = correct.astype(float) - base
-    drawn = 100 * bootstrap_weights(4000, 4000, 0) @ difference / 4000
-    low = percentile_interval(drawn).low
-    assert lower_bound_of_difference(correct.tolist(), base.tolist()) == pytest.approx(
-        low, abs=0.1 * (100 * difference.mean() - low)
-    )
-
-
-def test_the_bound_holds_in_about_95_percent_of_draws():
-    """2,000 draws of 500 pairs, 3 % gained and 3 % lost: the true difference, 0, is below the bound in 2.5 %."""
-    rng = np.random.default_rng(0)
-    outcomes = rng.choice(3, size=(2000, 500), p=[0.94, 0.03, 0.03])
-    above = [lower_bound_of_difference((row == 1).tolist(), (row == 2).tolist()) > 0 for row in outcomes]
-    assert 0.015 < np.mean(above) < 0.035
+    weights = bootstrap_weights(4000, 4000, 0)
+    for gained, lost in ((0, 12), (30, 5), (40, 60), (15, 15)):
+        correct, base = (np.arange(4000) < count for count in (2000 + gained, 2000))
+        correct[:lost] = False
+        difference = correct.astype(float) - base
+        low = percentile_interval(100 * weights @ difference / 4000).low
+        close = pytest.approx(low, abs=0.1 * (100 * difference.mean() - low))
+        assert lower_bound_of_difference(correct.tolist(), base.tolist()) == close, (gained, lost)
 
 
 def test_selected_weights_are_a_copy_that_later_training_does_not_move():
-    selection = Fastest(1.0)
+    selection, model = fastest(1.0), tiny_model()
     selection.start(validation(800))
-    model = offer(selection, 1, 800, 3.0)
+    selection.offer(1, validation(800, 3.0), model)
     kept = model.lm_head.weight.detach().clone()
     with torch.no_grad():
         model.lm_head.weight.zero_()
     assert torch.equal(selection.weights["lm_head.weight"], kept)
 
 
-def test_selection_report_has_every_candidate_and_the_base():
-    report = selection_of((800, 2.0), (799, 3.0)).report()
-    assert [c["step"] for c in report["candidates"]] == [1, 2] and report["chosen"]["step"] == 2
+def test_selection_goes_on_from_its_saved_state_and_reports_every_candidate_and_the_base():
+    whole, first = selection_of((800, 2.0), (799, 3.0), (800, 2.5)), selection_of((800, 2.0), (799, 3.0))
+    resumed, report = fastest(1.0), whole.report()
+    resumed.load_state_dict(first.state_dict())
+    resumed.offer(3, validation(800, 2.5), tiny_model(3))
+    assert resumed.report() == report
+    assert all(torch.equal(resumed.weights[name], tensor) for name, tensor in whole.weights.items())
+    assert [c["step"] for c in report["candidates"]] == [1, 2, 3] and report["chosen"]["step"] == 2
     assert report["base"]["validation_accuracy_pct"] == 80.0 and "at most 1 points" in report["rule"]
     assert all(c["validation_difference_low_pct"] < 0 for c in report["candidates"])
-
-
-def test_selection_goes_on_from_its_saved_state():
-    whole, first = selection_of((800, 2.0), (799, 3.0), (800, 2.5)), selection_of((800, 2.0), (799, 3.0))
-    resumed = Fastest(1.0)
-    resumed.load_state_dict(first.state_dict())
-    offer(resumed, 3, 800, 2.5)
-    assert resumed.report() == whole.report()
-    for name, tensor in whole.weights.items():
-        assert torch.equal(resumed.weights[name], tensor)

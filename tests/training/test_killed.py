@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -60,23 +61,13 @@ class Run:
         [folder] = (self.root / "results/killed/train").glob("r-*")
         return folder
 
-    def steps(self) -> int:
-        """Steps taken since the first start, those after a resume too; -1 before the start."""
-        try:
-            return next(self.root.glob(TIMING)).read_bytes().count(b"\n") - 1
-        except (StopIteration, FileNotFoundError):
-            return -1
-
-    def begin(self, steps: int, then_s: float = 0.0):
-        """The training as a process of its own, some time after so many steps, unless it has ended by itself."""
-        process = start(self.root, *TRAIN)
-        wait_for(lambda: self.steps() >= steps or not process.is_alive(), f"{steps} steps")
-        time.sleep(then_s)
-        return process
-
     @property
     def gate(self) -> Path:
         return self.root / "gate"
+
+    def steps(self) -> int:
+        """Steps taken since the first start, those after a resume too; -1 before the start."""
+        return max((path.read_bytes().count(b"\n") for path in self.root.glob(TIMING)), default=0) - 1
 
     def hold_after(self, steps: int) -> None:
         """Whoever trains next holds once, in the rollouts of the step after so many (fixtures/held.py)."""
@@ -113,15 +104,22 @@ def based(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+class Whole(NamedTuple):
+    """An undisturbed run."""
+
+    stage: Path
+    results: dict[str, bytes]
+    step_s: float
+
+
 @pytest.fixture(scope="module")
-def whole(based: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
-    """What an undisturbed run ends with, and the seconds of a step."""
+def whole(based: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     run = Run(shutil.copytree(based, tmp_path_factory.mktemp("whole") / "run"))
     results = run.end()
     assert set(RESULTS) <= results.keys()
     assert results["metrics.jsonl"].count(b"\n") == 8
     seconds = [row["seconds"] for row in read_jsonl(run.stage / "timing.jsonl") if "step" in row]
-    return results, sum(seconds) / len(seconds)
+    return Whole(run.stage, results, sum(seconds) / len(seconds))
 
 
 @pytest.fixture
@@ -132,11 +130,12 @@ def fresh(based: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_killed_at_a_random_moment_and_resumed_it_ends_byte_equal(kills, whole, fresh) -> None:
-    expected, step_s = whole
     draw, killed, resumed = random.Random(SEED + kills), 0, 0
     while killed < kills:
-        run = fresh()
-        process = run.begin(draw.randint(0, 7), then_s=draw.uniform(0.0, step_s))
+        run, steps = fresh(), draw.randint(0, 7)
+        process = start(run.root, *TRAIN)
+        wait_for(lambda run=run, steps=steps, p=process: run.steps() >= steps or not p.is_alive(), f"{steps} steps")
+        time.sleep(draw.uniform(0.0, whole.step_s))
         process.kill()
         process.join()
         if process.exitcode != -signal.SIGKILL:
@@ -144,45 +143,38 @@ def test_killed_at_a_random_moment_and_resumed_it_ends_byte_equal(kills, whole, 
             continue  # it had ended: no kill
         killed += 1
         resumed += any(run.stage.glob("state/step-*"))
-        assert run.end() == expected
+        assert run.end() == whole.results
         shutil.rmtree(run.root)
     assert resumed >= kills // 2, "most kills were after the first save, so that there was something to resume"
 
 
-def test_sigterm_saves_ends_with_75_and_a_damaged_state_is_named_then_gone_without(whole, fresh) -> None:
+def test_a_second_trainer_waits_sigterm_saves_and_a_damaged_state_is_named_then_gone_without(whole, fresh) -> None:
     run = fresh()
-    process = run.begin_and_hold(5)
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(HANG_S)
-    assert process.exitcode == 75
+    said = run.root / "output.log"
+    first = run.begin_and_hold(3)
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    run.hold_after(7)  # lines of timing.jsonl: three steps of the first, the second's start, and its steps 3, 4, 5
+    with lease(run.stage / "state"):
+        second = start(run.root, *TRAIN)
+        wait_for(lambda: f"is being made by process {os.getpid()} on " in said.read_text(), said.read_text)
+    run.wait_until_held(1, lambda: not second.is_alive())
+    os.kill(second.pid, signal.SIGTERM)
+    second.join(HANG_S)
+    assert second.exitcode == 75, said.read_text()[-3000:]
     run.gate.unlink()
-    assert "interrupted: stopped after step 6" in (run.root / "output.log").read_text()
+    assert "resumed after step 2" in said.read_text() and "interrupted: stopped after step 6" in said.read_text()
     newest = sorted(run.stage.glob("state/step-*"))[-1]
     part = newest / "state-0-of-1.pt"
     data = bytearray(part.read_bytes())
     data[len(data) // 3] ^= 1
     part.write_bytes(data)
-    code, said = finish(run.root, *TRAIN)
-    assert code == 2 and f"{newest.name}/state-0-of-1.pt is damaged" in said and f"{newest.name} to go on from" in said
+    code, text = finish(run.root, *TRAIN)
+    assert code == 2 and f"{newest.name}/state-0-of-1.pt is damaged" in text and f"{newest.name} to go on from" in text
     assert part.read_bytes() == data, "nothing is removed but by the user"
     shutil.rmtree(newest)
-    assert run.end() == whole[0]
-    assert "resumed after step 4" in (run.root / "output.log").read_text()
-
-
-def test_a_second_trainer_waits_for_the_first_and_goes_on_from_what_it_left(whole, fresh) -> None:
-    run = fresh()
-    first = run.begin_and_hold(3)
-    os.kill(first.pid, signal.SIGKILL)
-    first.join()
-    run.gate.unlink()
-    said = run.root / "output.log"
-    with lease(run.stage / "state"):
-        second = start(run.root, *TRAIN)
-        wait_for(lambda: f"is being made by process {os.getpid()} on " in said.read_text(), said.read_text)
-    second.join(HANG_S)
-    assert second.exitcode == 0 and "resumed after step 2" in said.read_text(), said.read_text()[-3000:]
-    assert run.end() == whole[0]
+    assert run.end() == whole.results
+    assert "resumed after step 4" in said.read_text()
 
 
 class Launched:
@@ -213,18 +205,14 @@ class Launched:
             self.log.close()
 
 
-def test_all_processes_of_a_launch_wait_for_another_holder_of_the_folder(whole, fresh, tmp_path) -> None:
+def test_all_processes_of_a_launch_wait_for_another_holder_of_the_folder(whole, fresh) -> None:
     """The second waits with the first, goes on with it, and ends with it where nothing is left to do."""
     run = fresh()
-    code, _ = finish(run.root, *TRAIN)
-    assert code == 0
-    folder, finished = run.stage, tmp_path / "finished"
-    shutil.move(folder, finished)
-    said = run.root / "launched.log"
+    folder, said = run.root / "results/killed/train" / whole.stage.name, run.root / "launched.log"
     with lease(folder / "state"):
         waiting = Launched(run)
         wait_for(lambda: f"is being made by process {os.getpid()} on " in said.read_text(), said.read_text)
-        shutil.copytree(finished, folder, dirs_exist_ok=True)
+        shutil.copytree(whole.stage, folder, dirs_exist_ok=True)
     assert waiting.end() == 0, said.read_text()[-3000:]
     assert "already finished" in said.read_text()
     shutil.rmtree(folder)
@@ -236,32 +224,24 @@ def test_all_processes_of_a_launch_wait_for_another_holder_of_the_folder(whole, 
 
 
 def test_two_processes_killed_and_stopped_go_on_to_the_bytes_of_an_undisturbed_run(fresh) -> None:
-    """A rank that dies ends the other, in bounded time; SIGTERM to the launcher lets both save; nothing is left."""
+    """A rank that dies ends the other, in bounded time; SIGTERM to the launcher lets both save; nothing is left. Their
+    state is not taken for one of one process."""
     undisturbed, run = fresh(), fresh()
+    said = run.root / "launched.log"
     assert Launched(undisturbed).end() == 0, (undisturbed.root / "launched.log").read_text()[-3000:]
     expected = undisturbed.end()
-    for number, (steps, disturb) in enumerate([(3, "kill"), (5, "terminate")]):
+    for steps, disturb in ((3, signal.SIGKILL), (5, signal.SIGTERM)):
         launched = Launched(run, hold_after=steps)
         ranks = launched.ranks()
         assert len(ranks) == 2
-        (ranks[1] if disturb == "kill" else launched.process).send_signal(getattr(signal, f"SIG{disturb[:4].upper()}"))
+        (ranks[1] if disturb == signal.SIGKILL else launched.process).send_signal(disturb)
         assert launched.end() != 0
         _, alive = psutil.wait_procs(ranks, timeout=HANG_S)
         assert not alive, "no process is left behind"
         run.gate.unlink()
-        states = sorted(path.name for path in run.stage.glob("state/step-*"))
-        assert states and not (run.stage / "model.safetensors").exists(), (number, states)
-    assert Launched(run).end() == 0, (run.root / "launched.log").read_text()[-3000:]
-    said = (run.root / "launched.log").read_text()
-    assert "interrupted: stopped after step" in said and said.count("resumed after step") == 2
+        assert list(run.stage.glob("state/step-*")) and not (run.stage / "model.safetensors").exists(), disturb
+    code, text = finish(run.root, *TRAIN)
+    assert code == 2 and "names state-0-of-2.pt, state-1-of-2.pt, expected state-0-of-1.pt" in text, text[-500:]
+    assert Launched(run).end() == 0, said.read_text()[-3000:]
+    assert "interrupted: stopped after step" in said.read_text() and said.read_text().count("resumed after step") == 2
     assert run.end() == expected
-
-
-def test_a_state_of_two_processes_is_not_taken_for_one_of_one(fresh) -> None:
-    run = fresh()
-    launched = Launched(run, hold_after=3)
-    launched.ranks()[0].kill()
-    launched.end()
-    run.gate.unlink()
-    code, said = finish(run.root, *TRAIN)
-    assert code == 2 and "names state-0-of-2.pt, state-1-of-2.pt, expected state-0-of-1.pt" in said, said[-500:]

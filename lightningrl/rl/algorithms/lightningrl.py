@@ -14,9 +14,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from lightningrl.rl.gae import Value
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.policy_gradient import SPEED, Advantage, PolicyGradient, Rewards
+from lightningrl.rl.policy_gradient import SPEED, Advantage, PolicyGradient, Rewards, Value
 from lightningrl.rl.rewards import Reward
 
 

@@ -1,10 +1,9 @@
 """LightningRL with another speed reward: fewer forwards and fewer tokens an answer, among correct answers only.
 
-What was found in miniature (docs/study.md): tokens a forward can be earned with longer answers, and are; at a lower
-threshold than the trained one accuracy may fall off. So the speed reward is minus the denoise forwards of the response,
-which padding does not raise, with a smaller one on its length, both z-scored among the group's correct responses and 0
-for the others. It belongs with a mixture of thresholds in the rollouts (`runs.rollout_thresholds`), most of them below
-the one that counts.
+Tokens a forward can be earned with longer answers, and are; below the trained threshold accuracy may fall off
+(docs/study.md). So the speed reward is minus the denoise forwards of the response, which padding does not raise, with a
+smaller one on its length, both z-scored among the group's correct responses and 0 for the others. It belongs with
+`runs.rollout_thresholds`, most of them below the one that counts.
 """
 
 from __future__ import annotations

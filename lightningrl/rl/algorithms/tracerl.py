@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from pydantic import Field, NonNegativeFloat
 
-from lightningrl.rl.gae import Value
-from lightningrl.rl.policy_gradient import Advantage, PolicyGradient, Rewards
+from lightningrl.rl.policy_gradient import Advantage, PolicyGradient, Rewards, Value
 from lightningrl.rl.rewards import Reward
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightningrl.config.section import Section
 from lightningrl.rl.algorithm import Algorithm
 
 if TYPE_CHECKING:
@@ -14,9 +13,6 @@ if TYPE_CHECKING:
 
 class Supervised(Algorithm):
     """More supervised training in place of reinforcement learning, for the steps or the compute that the run says."""
-
-    class Config(Section):
-        """It has none; the run's own keys say how much it trains."""
 
     rolls_out = False
 

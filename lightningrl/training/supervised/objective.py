@@ -3,7 +3,7 @@
 Block diffusion masks n of the m response tokens of a block, with n uniform in 1..m and uniform places; the loss of a
 copy is m/n times its cross-entropy. That is SDAR's 1/t-weighted loss with the mask ratio stratified over its possible
 counts: the same expectation without empty draws. The autoregressive limit has block size 1 and masks every position
-once.
+once. The optimiser is torch's Muon for the layers' matrices and AdamW for embeddings, head and norms.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from lightningrl.errors import TrainingError
 from lightningrl.models.packing import PackedRow, pack, token_scores
 from lightningrl.models.transformer import Transformer
 from lightningrl.training.supervised.corpus import TrainingSequence
+
+MAX_GRAD_NORM = 1.0
 
 
 def diffusion_row(
@@ -69,10 +72,9 @@ def supervised_backward(
     """Adds the gradient of the mean weighted cross-entropy per maskable token; returns that mean, nats.
 
     The mean is over the whole batch; `microbatch` is the number of sequences of one forward, which have similar costs.
-    workers: threads that compute micro-batches side by side, each with one thread of torch. Gradients are added in the
-    order of the micro-batches, so the number of threads changes no bit of the result. Unlike threads inside a matrix
-    product, which wait for each other hundreds of times in a step and are slow as soon as another process uses the same
-    cores, these wait once. Raises TrainingError when the mean is not finite.
+    workers: threads that compute micro-batches side by side, each with one thread of torch: unlike threads inside a
+    matrix product, which wait for each other hundreds of times in a step, these wait once. Gradients are added in the
+    order of the micro-batches, so the number of threads changes no bit. Raises TrainingError for a mean not finite.
     """
     ordered = sorted(rows, key=lambda item: item[0].num_tokens)
     total_weight = float(sum(weight.sum() for _, weight in rows))
@@ -103,3 +105,29 @@ def weighted_cross_entropy(model: Transformer, rows: Sequence[tuple[PackedRow, n
     logp_n, _ = token_scores(model, packed)
     weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(logp_n)
     return -(weight_n * logp_n).sum()
+
+
+class SupervisedOptimiser:
+    """Both optimisers as one, under one learning-rate factor."""
+
+    def __init__(self, model: Transformer, learning_rate: float, muon_learning_rate: float):
+        self.model, self.rates = model, (muon_learning_rate, learning_rate)
+        matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in model.parameters() if id(p) not in chosen]
+        self.parts = [
+            torch.optim.Muon(matrices, lr=muon_learning_rate, weight_decay=0.0),
+            torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
+        ]
+
+    def step(self, factor: float) -> None:
+        """Clips the gradients, applies them at `factor` times the configured rates, and clears them."""
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
+        for optimiser, rate in zip(self.parts, self.rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [optimiser.state_dict() for optimiser in self.parts]

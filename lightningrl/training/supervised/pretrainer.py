@@ -7,58 +7,61 @@ are keyed by (seed, step), so the base depends on the seed and the config alone.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightningrl.models.packing import PackedRow
 from lightningrl.models.transformer import Transformer
-from lightningrl.training.protocol import StepResult
+from lightningrl.training.loop import StepResult, Trainer
+from lightningrl.training.shards import WeightAverage
 from lightningrl.training.supervised.corpus import TrainingSequence
-from lightningrl.training.supervised.objective import autoregressive_row, diffusion_row, supervised_backward
-from lightningrl.training.supervised.optimiser import SupervisedOptimiser
+from lightningrl.training.supervised.objective import (
+    SupervisedOptimiser,
+    autoregressive_row,
+    diffusion_row,
+    supervised_backward,
+)
 
 if TYPE_CHECKING:
     from lightningrl.config.model import Phase, Pretrain
 
-MAX_GRAD_NORM = 1.0
 
-
-class Pretrainer:
-    """A `Trainer` (training/protocol.py).
+class Pretrainer(Trainer):
+    """Trains a base from nothing.
 
     corpora: sequences by benchmark. validate: returns a model's figures by name, of which `accuracy_pct` is shown.
     workers: threads that compute micro-batches side by side.
     """
 
+    counters = ("steps_done",)
+
     def __init__(
-        self,
-        config: Pretrain,
-        seed: int,
-        model: Transformer,
-        corpora: Mapping[str, Sequence[TrainingSequence]],
-        validate: Callable[[Transformer], dict[str, float]],
-        workers: ThreadPoolExecutor | None = None,
-    ):
-        self.config, self.seed, self.model, self.validate = config, seed, model, validate
-        self.workers = workers
-        self.corpora = corpora
-        names = list(corpora)
-        total = sum(config.mixture.get(name, 1.0 if not config.mixture else 0.0) for name in names)
-        self.shares = {name: config.mixture.get(name, 1.0 if not config.mixture else 0.0) / total for name in names}
+        self, config: Pretrain, seed: int, model: Transformer, corpora: Mapping[str, Sequence[TrainingSequence]],
+        validate: Callable[[Transformer], dict[str, float]], workers: ThreadPoolExecutor | None = None,
+    ):  # fmt: skip
+        self.config, self.seed, self.model, self.corpora = config, seed, model, corpora
+        self.validate, self.workers = validate, workers
+        weights = {name: config.mixture.get(name, 0.0) if config.mixture else 1.0 for name in corpora}
+        self.shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
         self.optimiser = SupervisedOptimiser(model, config.learning_rate, config.muon_learning_rate)
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
+        self.average = WeightAverage(model, config.averaging)
         self.steps_done = 0
 
     @property
+    def parts(self) -> dict[str, Any]:
+        return {"average": self.average}
+
+    @property
     def averaged(self) -> Transformer:
-        """The model with the averaged weights, which becomes the base."""
-        return cast(Transformer, self.average.module)
+        """A copy of the model with the averaged weights, which becomes the base."""
+        model = copy.deepcopy(self.model)
+        self.average.copy_to(model)
+        return model
 
     @property
     def phase(self) -> str:
@@ -83,13 +86,14 @@ class Pretrainer:
 
     def step(self) -> StepResult:
         start, phase = time.monotonic(), self.phase
-        plan: Phase = self.config.autoregressive if phase == "autoregressive" else self.config.diffusion
+        plan: Phase = getattr(self.config, phase)
         factor = self._factor(plan)
         loss = supervised_backward(self.model, self._rows(phase, plan), self.config.microbatch, self.workers)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
         self.optimiser.step(factor)
-        if phase == "diffusion":
-            self.average.update_parameters(self.model)
+        if self._diffusion_steps == 0:  # the average begins with the weights after the first diffusion step
+            self.average = WeightAverage(self.model, self.config.averaging)
+        elif phase == "diffusion":
+            self.average.update()
         self.steps_done += 1
         metrics: dict[str, Any] = {"step": self.steps_done, "phase": phase, "loss": loss, "rate": factor}
         timing = {"update_s": time.monotonic() - start}
@@ -116,20 +120,6 @@ class Pretrainer:
         row = result.metrics
         validated = f"  validation accuracy {row['accuracy_pct']:.1f} %" if "accuracy_pct" in row else ""
         return f"step {row['step']} ({row['phase']})  loss {row['loss']:.3f}{validated}"
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "steps_done": self.steps_done,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.steps_done = state["steps_done"]
 
 
 def split_counts(shares: Mapping[str, float], total: int) -> dict[str, int]:
