@@ -44,10 +44,8 @@ def drawn(
     share = np.asarray(histogram, dtype=float)
     found = []
     for number in range(count):
-        total = -(-(prompt_tokens + new_tokens) // block_size) * block_size
-        grid = np.arange(prompt_tokens // block_size * block_size, total, block_size)
         steps, before = [], 0
-        for start in grid.tolist():
+        for start in range(prompt_tokens // block_size * block_size, prompt_tokens + new_tokens, block_size):
             width = start + block_size - max(start, prompt_tokens)
             taken = min(width, 1 + int(rng.choice(len(share), p=share / share.sum())))
             own = np.concatenate([np.arange(taken), rng.integers(0, taken, width - taken)])

@@ -1,7 +1,7 @@
 """code-mini's problems as data: what a function computes, how it is described, and which inputs distinguish it.
 
 A specification is a source (a value computed from the arguments) and up to two operations on it. `evaluate` computes
-its meaning directly from this data and never sees program text; `code_phrasings` writes the programs.
+its meaning directly from this data and never sees program text; `code_mini` writes the programs.
 """
 
 from __future__ import annotations

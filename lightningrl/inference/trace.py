@@ -89,14 +89,10 @@ class Recorder:
 
     def observe(self, seen: Observation) -> None:
         for n in np.flatnonzero(np.isin(seen.index_n, list(self.seen))):
-            likeliest = zip(seen.top_ids_nA[n].tolist(), np.exp(seen.top_logp_nA[n].astype(float)), strict=True)
-            guess = Guess(
-                int(seen.position_n[n]),
-                int(seen.token_n[n]),
-                _rounded(np.exp(float(seen.logp_n[n]))),
-                _rounded(seen.entropy_n[n]),
-                tuple((token, _rounded(probability)) for token, probability in likeliest),
-            )
+            probability, *likeliest = _rounded(np.exp(np.r_[seen.logp_n[n], seen.top_logp_nA[n]].astype(float)))
+            alternatives = tuple(zip(seen.top_ids_nA[n].tolist(), likeliest, strict=True))
+            [entropy] = _rounded(seen.entropy_n[n : n + 1])
+            guess = Guess(int(seen.position_n[n]), int(seen.token_n[n]), probability, entropy, alternatives)
             self.seen[int(seen.index_n[n])].append((int(seen.forward_n[n]), bool(seen.chosen_n[n]), guess))
 
 
@@ -148,7 +144,7 @@ def trace_of(
         prompt_tokens=start,
         response_tokens=trajectory.response_len,
         stop=trajectory.stop,
-        tpf=_rounded(trajectory.stats.tpf),
+        tpf=round(trajectory.stats.tpf, DIGITS),
         tokens=tokens,
         left_masked=tuple(tuple(forward) for forward in left),
         vocabulary={token: token_text(tokenizer, token) for token in sorted(named)},
@@ -194,5 +190,5 @@ def _words(piece: Any) -> str:
     return " ".join([name, *first, *(f"{key}={value}" for key, value, default in fields[1:] if value != default)])
 
 
-def _rounded(value: Any) -> float:
-    return round(float(value), DIGITS)
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(value, DIGITS) for value in values.astype(float).tolist()]

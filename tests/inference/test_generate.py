@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.generating import asked, by_key, rows_of, run
 
-from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_byte_checkpoint(tmp_path_factory.mktemp("generate") / "model")
-
-
-@pytest.fixture(scope="module")
-def llm(model) -> LLM:
-    return LLM(model)
 
 
 @pytest.fixture
