@@ -197,8 +197,8 @@ def run_benchmark(
         "bandwidth_gb_per_s": peaks[0] / 1e9,
         "peak_gflop_per_s": peaks[1] / 1e9,
         "lines": [
-            _figures(variant, *first_run, seconds_RV2[:, index], variant.least_seconds(*peaks))
-            for index, (variant, first_run) in enumerate(zip(variants, warm, strict=True))
+            _figures(variant, counts, peak_bytes, seconds_RV2[:, index], variant.least_seconds(*peaks))
+            for index, (variant, (counts, peak_bytes)) in enumerate(zip(variants, warm, strict=True))
         ],
     }
 

@@ -169,8 +169,9 @@ def precedence(expression: str) -> int:
     (True, True)
     """
     node = ast.parse(expression, mode="eval").body
-    is_operation = isinstance(node, ast.BinOp | ast.UnaryOp) and node.col_offset == 0  # else parentheses are around it
-    return PRECEDENCE[type(node.op)] if is_operation else ATOM
+    if isinstance(node, ast.BinOp | ast.UnaryOp) and node.col_offset == 0:  # elsewhere parentheses are around it
+        return PRECEDENCE[type(node.op)]
+    return ATOM
 
 
 def _at_least(level: int, expression: str) -> str:

@@ -121,7 +121,8 @@ def example_to_json(example: Example) -> dict[str, Any]:
 def example_from_json(row: dict[str, Any]) -> Example:
     """Returns the example of a row. Raises BenchmarkError when a field is missing, unknown or malformed."""
     try:
-        example = Example(**row | {"messages": tuple(row["messages"])})
+        given: dict[str, Any] = row | {"messages": tuple(row["messages"])}
+        example = Example(**given)
         is_chat = all(isinstance(turn[key], str) for turn in example.messages for key in ("role", "content"))
         if is_chat and example.messages and str(example.uid).count("/") == 2:
             return example

@@ -91,7 +91,8 @@ class BlockDiffusionLM(LM):
         for result in self.llm.stream(decoded):
             if result.trajectory is None:
                 raise DecodeError(str(result.error))
-            stats, arguments = result.trajectory.stats, requests[result.index].args
+            stats = result.trajectory.stats
+            arguments: tuple[Any, ...] = requests[result.index].args
             self._sums.update(
                 tokens=stats.response_tokens, forwards=stats.denoise_forwards, commits=stats.commit_forwards,
                 responses=1,

@@ -153,8 +153,8 @@ class Estimate:
     def lengths(self, benchmark: str, policy: str = "base") -> Lengths:
         """Returns the lengths of a policy's answers; for a run's rollouts, name its base."""
         experiment = self.experiment
-        named = {"base": experiment.base} | {each.name: each for each in (*experiment.checkpoints, *experiment.runs)}
-        row = "" if named[policy] is None else named[policy].published
+        named = {each.name: each.published for each in (*experiment.checkpoints, *experiment.runs)}
+        row = named.get(policy, experiment.base.published if experiment.base else "")
         return self.lengths_assumed.lengths(benchmark, row, self._shape_of(policy).block_size)
 
     def _shape_of(self, policy: str) -> Shape:
