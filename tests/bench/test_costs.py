@@ -1,10 +1,10 @@
-"""The formulas of `lightningrl plan` against what they speak of: tensors, packed rows, autograd, a real step."""
+"""The formulas of `lightningrl plan` against what they speak of: tensors, packed rows, autograd, a decoder's ledger."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from fixtures.tiny import make_trainer, requests_of, tiny_config, tiny_model, tiny_setup, trajectory_of
+from fixtures.tiny import requests_of, tiny_config, tiny_model, trajectory_of
 
 from lightningrl.bench import costs
 from lightningrl.bench.costs import Lengths, Shares, positions_of, work_of
@@ -98,22 +98,6 @@ def test_checkpointed_activations_are_inputs_of_layers_and_one_layer():
 def test_training_positions_of_a_trajectory_are_its_rows(prompt, reveal, response_len):
     trajectory = trajectory_of(prompt, reveal, response_len=response_len)
     assert positions_of([trajectory]) == trajectory_row(trajectory, 23).num_tokens
-
-
-def test_positions_of_a_real_steps_update_are_those_the_trainer_counts(tmp_path):
-    """Everything that was kept is trained on once; a step's token-forwards are 1 + 3 of it beside the rollouts."""
-    trainer = make_trainer(tiny_setup(tmp_path, steps=1, validate_every=1))
-    seen, draw = [], trainer._draw
-
-    def noting(step):
-        drawn = draw(step)
-        seen.extend(drawn[0].kept.trajectories)
-        return drawn
-
-    trainer._draw = noting
-    row = trainer.step().metrics
-    assert seen
-    assert 4 * positions_of(seen) == row["token_forwards"] - row["rollout_positions"]
 
 
 def test_decoding_positions_are_the_ledgers():

@@ -25,7 +25,7 @@ def llm(tmp_path_factory):
     return LLM(save_tiny(tmp_path_factory.mktemp("tiny")))
 
 
-@pytest.fixture(params=POLICIES)
+@pytest.fixture(scope="module", params=POLICIES)
 def made(llm, request):
     policy = POLICIES[request.param]
     [completion] = llm.generate([PROMPT], policy, max_new_tokens=30)
