@@ -166,17 +166,13 @@ def policy_in_words(policy: DecodePolicy) -> str:
     >>> policy_in_words(policy_of("threshold", 0.8)), policy_in_words(policy_of("quota", 4, temperature=1, top_k=20))
     ('threshold 0.8, greedy', 'quota 4, temperature 1, top-k 20, seed 0')
     """
-    words = [_words(policy.selector)]
-    if policy.temperature == 0:
-        words.append("greedy")
-    else:
-        words.append(f"temperature {policy.temperature:g}")
+    words = [_words(policy.selector), "greedy" if policy.temperature == 0 else f"temperature {policy.temperature:g}"]
+    if policy.temperature:
         words += [f"top-k {policy.top_k}"] * (policy.top_k > 0) + [f"top-p {policy.top_p:g}"] * (policy.top_p < 1)
         words.append(f"seed {policy.seed}")
-    default = DecodePolicy(policy.selector)
-    for piece in ("ranking", "schedule", "stop"):
-        if (mine := getattr(policy, piece)) != getattr(default, piece):
-            words.append(f"{piece} {_words(mine)}")
+    pieces = {piece: getattr(policy, piece) for piece in ("ranking", "schedule", "stop")}
+    usual = DecodePolicy(policy.selector)
+    words += [f"{name} {_words(piece)}" for name, piece in pieces.items() if piece != getattr(usual, name)]
     return ", ".join(words)
 
 
