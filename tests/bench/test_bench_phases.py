@@ -1,4 +1,4 @@
-"""`lightningrl bench phases`: seconds of a training by phase, from its own files."""
+"""`lightningrl bench phases`: seconds of a training by phase, from its own files; and `bench judges`."""
 
 import json
 
@@ -8,10 +8,13 @@ from fixtures.tiny import make_trainer, tiny_setup
 from typer.testing import CliRunner
 
 from lightningrl.bench.costs import positions_of
+from lightningrl.bench.judges import mathematics, solutions
 from lightningrl.bench.phases import phases
 from lightningrl.cli.app import app
 from lightningrl.errors import CheckpointError
+from lightningrl.judges.boxed_answer import BoxedJudge
 from lightningrl.models.checkpoint import save_model
+from lightningrl.types import Example
 from lightningrl.utils import files
 
 
@@ -67,3 +70,11 @@ def test_the_verb_prints_a_line_a_phase_and_writes_json(finished, tmp_path):
 def test_another_folder_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no finished training"):
         phases(tmp_path, torch.device("cpu"), torch.float32)
+
+
+def test_judgements_a_second_of_every_way_of_judging():
+    examples = [Example(f"m/test/{i}", (), {"answer": gold}, gold) for i, gold in enumerate(("12", "x+3"))]
+    rows = mathematics(examples, workers=1)
+    assert [(row["judged"], row["correct"]) for row in rows] == [(2, 2)] * 3 and all(row["per_s"] > 0 for row in rows)
+    [row] = solutions(examples, lambda workers: BoxedJudge(), workers=1, rounds=3)
+    assert (row["judged"], row["correct"]) == (6, 0) and row["cpu_ms"] >= 0
