@@ -164,16 +164,16 @@ def test_without_a_hub_it_says_what_it_wanted_and_where_it_looked(fetch, tmp_pat
         obtain(SOURCE, Origins(tmp_path, tmp_path / "lock.json"))
 
 
-def test_a_mirror_that_is_not_there_is_an_error_and_not_the_hub(tmp_path, monkeypatch):
-    monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", str(tmp_path / "mirorr"))
-    lock, wrong = tmp_path / "data.lock.json", tmp_path / "mirorr"
-    with pytest.raises(BenchmarkError, match=r"mirorr .*Correct LIGHTNINGRL_DATA_MIRROR"):
-        obtain(SOURCE, Origins(MIRROR, lock))
-    with pytest.raises(BenchmarkError, match=r"mirorr .*Correct --mirror"):
-        obtain(SOURCE, Origins(wrong, lock, is_said=True))
-    monkeypatch.delenv("LIGHTNINGRL_DATA_MIRROR")
-    with pytest.raises(BenchmarkError, match=r"mirorr .*Correct `data.mirror`"):
-        obtain(SOURCE, Origins(wrong, lock))
+@pytest.mark.parametrize(
+    ("environment", "mirror", "is_said", "named"),
+    [("mirorr", MIRROR, False, "LIGHTNINGRL_DATA_MIRROR"), ("mirorr", "mirorr", True, "--mirror"),
+     (None, "mirorr", False, "`data.mirror`")],
+)  # fmt: skip
+def test_a_mirror_that_is_not_there_is_an_error_and_not_the_hub(monkeypatch, environment, mirror, is_said, named):
+    if environment:
+        monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", environment)
+    with pytest.raises(BenchmarkError, match=f"mirorr .*Correct {named}"):
+        obtain(SOURCE, Origins(Path(mirror), Path("lock.json"), is_said=is_said))
 
 
 def test_a_mirror_file_of_another_hash_is_not_used(tmp_path):

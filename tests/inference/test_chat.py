@@ -153,15 +153,12 @@ def test_what_cannot_be_done_is_said_and_the_chat_goes_on(model, line, message):
     assert message in done.stderr and "tokens/s" in done.stderr
 
 
-def test_the_last_line_needs_no_newline_and_any_bytes_are_text(model):
+def test_the_last_line_needs_no_newline_and_any_bytes_are_text_and_wrong_options_are_said_at_once(model):
+    done = run("absent", options=["--top-p", "2"])
+    assert done.exit_code == 2 and "top_p is 2.0" in done.stderr
     done = CliRunner().invoke(app, ["chat", str(model), "--max-new-tokens", "5"], input=b"\xff\x00 \xe6\xbc\xa2")
     assert done.exit_code == 0
     assert done.stderr.count("tokens/s") == 1
-
-
-def test_a_wrong_option_is_said_before_the_model_is_loaded(tmp_path):
-    done = run(tmp_path / "absent", options=["--top-p", "2"])
-    assert done.exit_code == 2 and "top_p is 2.0" in done.stderr
 
 
 # On a terminal
