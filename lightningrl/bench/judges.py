@@ -20,20 +20,24 @@ from lightningrl.judges.protocol import Judge
 from lightningrl.types import Example
 
 ROUNDS = 3
-REWRITTEN = "rewritten expressions"
-"""These are judged without their questions, to which `1+x-1` would be an answer that is not worked out."""
 
 
 def mathematics(examples: Sequence[Example], workers: int) -> list[dict[str, Any]]:
-    """Returns one row for each way: what, judged, correct, seconds, per_s. Helpers are started before the clock."""
+    """Returns one row for each way: what, judged, correct, seconds, per_s. Helpers are started before the clock.
+
+    Rewritten answers are judged without their questions, to which `1+x-1` would be an answer that is not worked out.
+    """
     golds = [example.gold["answer"] for example in examples]
+    alone = [replace(example, messages=()) for example in examples]
+    warm = [Example("warm/up/0", (), {"answer": str(n)}) for n in range(2 * workers)]
     rows = []
-    for what, by_rules in (("gold answers", True), ("gold answers, all in helpers", False), (REWRITTEN, True)):
-        answers = [rewritten(gold) for gold in golds] if what == REWRITTEN else golds
+    for what, by_rules, judged, answers in (
+        ("gold answers", True, examples, golds),
+        ("gold answers, all in helpers", False, examples, golds),
+        ("rewritten expressions", True, alone, [rewritten(gold) for gold in golds]),
+    ):
         judge = MathJudge(workers=workers, by_rules=by_rules)
-        warm = [Example("warm/up/0", (), {"answer": str(n)}) for n in range(2 * workers)]
         judge.judge(warm, [f"\\boxed{{{n}+1-1}}" for n in range(2 * workers)])
-        judged = [replace(example, messages=()) for example in examples] if what == REWRITTEN else examples
         start = time.monotonic()
         verdicts = judge.judge(judged, [f"\\boxed{{{answer}}}" for answer in answers])
         rows.append(_row(what, [verdict.correct for verdict in verdicts], time.monotonic() - start))
@@ -56,7 +60,8 @@ def solutions(
     """Returns one row for each way of judging the official solutions `rounds` times, each time with a new judge.
 
     Programs are judged in two ways: in jails that stay up, and in a jail for each. `cpu_ms` is the processor time of a
-    judgement, of this process and of all that it started, which says more than seconds on a busy machine.
+    judgement, of this process and of all that it started and that has ended, which says more than seconds on a busy
+    machine.
     """
     what = f"official solutions, {rounds} times over"
     ways: dict[str, dict[str, Any]] = {what: {}}
@@ -64,19 +69,14 @@ def solutions(
         ways = {f"{what}, in jails that stay up": {}, f"{what}, in a jail each": {"shares_jails": False}}
     rows = []
     for way, options in ways.items():
-        start, start_cpu_s, correct = time.monotonic(), _cpu_s(), []
+        start, start_cpu_s, correct = time.monotonic(), sum(os.times()[:4]), []
         for _ in range(rounds):
             judge = make_judge(workers=workers, **options)
             correct += [v.correct for v in judge.judge(examples, [str(example.solution) for example in examples])]
             judge.close()
-        seconds, cpu_s = time.monotonic() - start, _cpu_s() - start_cpu_s
+        seconds, cpu_s = time.monotonic() - start, sum(os.times()[:4]) - start_cpu_s
         rows.append(_row(way, correct, seconds) | {"cpu_ms": 1000 * cpu_s / len(correct)})
     return rows
-
-
-def _cpu_s() -> float:
-    """Returns the processor time of this process and of its descendants that have ended."""
-    return sum(os.times()[:4])
 
 
 def _row(what: str, correct: Sequence[bool], seconds: float) -> dict[str, Any]:

@@ -15,24 +15,19 @@ from typing import Any
 from lightningrl.config.base import size_in
 from lightningrl.errors import ConfigError
 
-
-def _shape(
-    vocab: int, hidden: int, inner: int, layers: int, heads: int, kv: int, head_dim: int, positions: int
-) -> dict[str, int | float]:
-    return {
-        "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
-        "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": head_dim,
-        "max_position_embeddings": positions, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "initializer_range": 0.02,
-    }  # fmt: skip
-
-
-SHAPES = {
-    "miniature": _shape(400, 128, 384, 3, 4, 2, 32, 1024),
-    "0.1b": _shape(16384, 768, 2048, 12, 12, 4, 64, 4096),
-    "0.3b": _shape(32768, 1024, 3072, 16, 16, 8, 64, 4096),
-    "1.7b": _shape(151936, 2048, 6144, 28, 16, 8, 128, 32768),
-    "4b": _shape(151936, 2560, 9728, 36, 32, 8, 128, 32768),
-    "8b": _shape(151936, 4096, 12288, 36, 32, 8, 128, 32768),
+KEYS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "head_dim", "max_position_embeddings")  # fmt: skip
+NUMBERS = {
+    "miniature": (400, 128, 384, 3, 4, 2, 32, 1024),
+    "0.1b": (16384, 768, 2048, 12, 12, 4, 64, 4096),
+    "0.3b": (32768, 1024, 3072, 16, 16, 8, 64, 4096),
+    "1.7b": (151936, 2048, 6144, 28, 16, 8, 128, 32768),
+    "4b": (151936, 2560, 9728, 36, 32, 8, 128, 32768),
+    "8b": (151936, 4096, 12288, 36, 32, 8, 128, 32768),
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    size: dict(zip(KEYS, numbers, strict=True)) | {"rms_norm_eps": 1e-6, "rope_theta": 1e6, "initializer_range": 0.02}
+    for size, numbers in NUMBERS.items()
 }
 """The keys of a config.json by size. The last three are the official SDAR models; the others are for measurements."""
 
@@ -98,20 +93,15 @@ class Shape:
         return self.num_key_value_heads * self.head_dim
 
     @property
-    def layer_matrices(self) -> int:
-        """2 H N D + 2 H M D + 3 H I: the weights that every position is multiplied with in one layer."""
-        h = self.hidden_size
-        return 2 * h * self.query_numbers + 2 * h * self.key_numbers + 3 * h * self.intermediate_size
-
-    @property
-    def layer_parameters(self) -> int:
-        """The matrices and the four norms' weights, 2 H + 2 D."""
-        return self.layer_matrices + 2 * self.hidden_size + 2 * self.head_dim
-
-    @property
     def trunk_matrices(self) -> int:
-        """The weights of all layers' matrices."""
-        return self.num_hidden_layers * self.layer_matrices
+        """L (2 H N D + 2 H M D + 3 H I): the weights that every position is multiplied with in the layers."""
+        numbers = 2 * self.query_numbers + 2 * self.key_numbers + 3 * self.intermediate_size
+        return self.num_hidden_layers * self.hidden_size * numbers
+
+    @property
+    def trunk_parameters(self) -> int:
+        """The layers' matrices and the weights of their four norms, 2 H + 2 D."""
+        return self.trunk_matrices + self.num_hidden_layers * 2 * (self.hidden_size + self.head_dim)
 
     @property
     def head_parameters(self) -> int:
@@ -121,7 +111,7 @@ class Shape:
     @property
     def parameters(self) -> int:
         """2 V H + L (parameters of a layer) + H."""
-        return 2 * self.head_parameters + self.num_hidden_layers * self.layer_parameters + self.hidden_size
+        return 2 * self.head_parameters + self.trunk_parameters + self.hidden_size
 
     @property
     def kv_numbers(self) -> int:
@@ -137,14 +127,11 @@ class Shape:
         gate, its SiLU, the up projection and their product are kept (4 I). A fused attention keeps q, k, v, its output
         and a log-sum (2 N D + 2 M D + N).
         """
-        h, q, k = self.hidden_size, self.query_numbers, self.key_numbers
-        heads = self.num_attention_heads + self.num_key_value_heads
-        own = 6 * h + 3 * q + 2 * k + 4 * self.intermediate_size + heads + 2
-        return own + 2 * q + 2 * k + self.num_attention_heads
+        heads = 2 * self.num_attention_heads + self.num_key_value_heads
+        own = 6 * self.hidden_size + 4 * self.intermediate_size + heads + 2
+        return own + 5 * self.query_numbers + 4 * self.key_numbers
 
     @property
     def gathered_parameters(self) -> int:
-        """The parameters that sharded training gathers at a time: two layers (one computes, one is fetched), embedding
-        and head.
-        """
-        return 2 * self.layer_parameters + 2 * self.head_parameters + self.hidden_size
+        """What sharded training gathers at a time: two layers (one computes, one is fetched), embedding and head."""
+        return self.parameters - (self.num_hidden_layers - 2) * self.trunk_parameters // self.num_hidden_layers

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import pandas as pd
 import torch
 
 from lightningrl.bench.machine import peak_operations_per_s
@@ -20,8 +20,12 @@ from lightningrl.errors import CheckpointError, StageError
 from lightningrl.models.config_file import read_config
 from lightningrl.utils import files
 
-FORWARDS = {"rollout": 1, "reference": 1, "update": 3}
-POSITIONS = {"rollout": "rollout_positions", "reference": "trained_positions", "update": "trained_positions"}
+PHASES = {
+    "rollout": (1, "rollout_positions"),
+    "reference": (1, "trained_positions"),
+    "update": (3, "trained_positions"),
+}
+"""For each phase, how many forwards a position of it is worth, and the metric that counts its positions."""
 
 
 def phases(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -31,31 +35,30 @@ def phases(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, 
     another folder.
     """
     try:
-        metrics = list(files.read_jsonl(folder / "metrics.jsonl"))
-        timing = [row for row in files.read_jsonl(folder / "timing.jsonl") if "rollout_s" in row]
+        metrics = pd.DataFrame(files.read_jsonl(folder / "metrics.jsonl"))
+        timing = pd.DataFrame(row for row in files.read_jsonl(folder / "timing.jsonl") if "rollout_s" in row)
     except (OSError, StageError):
         raise CheckpointError(f"{folder} is no finished training: it has no metrics.jsonl or timing.jsonl") from None
-    if not timing or "trained_positions" not in metrics[0]:
+    if timing.empty or "trained_positions" not in metrics:
         raise CheckpointError(f"{folder} is no reinforcement-learning run: its steps have no phases")
-    config = read_config(folder)
+    config, peak = read_config(folder), peak_operations_per_s(device, dtype)
     matrices = Shape.of(asdict(config), config.block_size).trunk_matrices
-    steps = range(1, len(metrics)) if len(metrics) > 1 else range(1)
-    peak = peak_operations_per_s(device, dtype)
+    first, last = min(1, len(metrics) - 1), len(metrics)
+    count, seconds_of = metrics[first:].median(numeric_only=True), timing[first:last].median(numeric_only=True)
     rows = []
-    for name, forwards in FORWARDS.items():
-        seconds = median(timing[step][f"{name}_s"] for step in steps)
-        positions = median(metrics[step][POSITIONS[name]] for step in steps)
-        operations = 2 * forwards * matrices * positions
+    for name, (forwards, counted) in PHASES.items():
+        seconds, positions = float(seconds_of[f"{name}_s"]), float(count[counted])
         rows.append({
             "phase": name, "seconds": seconds, "positions": positions, "positions_per_s": positions / seconds,
-            "of_peak_pct": 100 * operations / seconds / peak,
+            "of_peak_pct": 100 * 2 * forwards * matrices * positions / seconds / peak,
         })  # fmt: skip
+    gaps = metrics.reindex(columns=["logp_gap_mean", "logp_gap_max"]).fillna(0.0).max().tolist()
     return {
         "phases": rows,
         "peak_operations_per_s": peak,
         "parameters": config.num_parameters,
-        "rollout_tokens_per_s": median(timing[step]["rollout_tokens_per_s"] for step in steps),
-        "peak_memory_bytes": max(row["peak_memory_bytes"] for row in timing),
-        "logp_gap_mean": max(row.get("logp_gap_mean", 0.0) for row in metrics),
-        "logp_gap_max": max(row.get("logp_gap_max", 0.0) for row in metrics),
+        "rollout_tokens_per_s": float(seconds_of["rollout_tokens_per_s"]),
+        "peak_memory_bytes": int(timing["peak_memory_bytes"].max()),
+        "logp_gap_mean": gaps[0],
+        "logp_gap_max": gaps[1],
     }

@@ -51,10 +51,9 @@ class Clock(Ledger):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch of one repetition."""
+    """One batch of one repetition; its seconds include its prefill."""
 
     seconds: float
-    """Seconds of the batch, prefill included."""
     prefill_seconds: float
     trajectories: tuple[Trajectory, ...]
 
@@ -77,34 +76,32 @@ class SpeedMeasurement:
 
     def figures(self) -> dict[str, float | int]:
         """Returns the sums and rates of the repetition of median seconds."""
-        tokens, seconds, prefill = (
-            sum(getattr(batch, name) for batch in self.median_repeat)
-            for name in ("tokens", "seconds", "prefill_seconds")
-        )
-        stats = [t.stats for batch in self.median_repeat for t in batch.trajectories]
-        denoise = sum(s.denoise_forwards for s in stats)
+        batches = self.median_repeat
+        seconds, prefill = sum(batch.seconds for batch in batches), sum(batch.prefill_seconds for batch in batches)
+        trajectories = [trajectory for batch in batches for trajectory in batch.trajectories]
+        tokens = sum(batch.tokens for batch in batches)
+        denoise = sum(t.stats.denoise_forwards for t in trajectories)
         return {
             "tokens": tokens,
-            "prompt_tokens": sum(len(t.prompt_ids) for batch in self.median_repeat for t in batch.trajectories),
+            "prompt_tokens": sum(len(t.prompt_ids) for t in trajectories),
             "seconds": seconds,
             "prefill_seconds": prefill,
             "decode_seconds": seconds - prefill,
             "tokens_per_second": tokens / seconds,
             "tokens_per_second_without_prefill": tokens / (seconds - prefill),
             "denoise_forwards": denoise,
-            "commit_forwards": sum(s.commit_forwards for s in stats),
+            "commit_forwards": sum(t.stats.commit_forwards for t in trajectories),
             "tpf": tokens / denoise,
         }
 
     def interval(self, seed: int) -> tuple[float, float]:
         """Returns the 95 % interval of tokens per second: batches are resampled, each from a resampled repetition."""
         rng = np.random.default_rng(seed)
-        repeats, batches = len(self.repeats), len(self.repeats[0])
+        shape = REPLICATES, len(self.repeats[0])
         seconds_RB = np.array([[batch.seconds for batch in repeat] for repeat in self.repeats])
         tokens_RB = np.array([[batch.tokens for batch in repeat] for repeat in self.repeats])
-        drawn = rng.integers(0, repeats, (REPLICATES, batches)), rng.integers(0, batches, (REPLICATES, batches))
-        rates = tokens_RB[drawn].sum(axis=1) / seconds_RB[drawn].sum(axis=1)
-        low, high = np.quantile(rates, [0.025, 0.975])
+        drawn = rng.integers(0, len(self.repeats), shape), rng.integers(0, shape[1], shape)
+        low, high = np.quantile(tokens_RB[drawn].sum(axis=1) / seconds_RB[drawn].sum(axis=1), [0.025, 0.975])
         return float(low), float(high)
 
 
@@ -119,25 +116,23 @@ def measure(
     between: Callable[[], None] = lambda: None,
     told: Callable[[int, tuple[Batch, ...]], None] = lambda number, batches: None,
 ) -> SpeedMeasurement:
-    """Decodes all requests `repeats` times. between: called before each batch, may raise; told: after each
-    repetition.
-    """
+    """Decodes all requests `repeats` times. between: called before each batch, may raise; told: after a repetition."""
     clock = Clock(device=decoder.model.device)
     decoder.ledger, decoder.rows = clock, batch
-    groups = [requests[start : start + batch] for start in range(0, len(requests), batch)]
-    for start in range(0, min(warmup, len(requests)), batch):
+
+    def decode(group: Sequence[Request]) -> Batch:
         between()
-        decoder.decode(requests[start : start + batch], policy)
+        clock.start()
+        began = time.perf_counter()
+        trajectories = decoder.decode(group, policy)
+        synchronise(clock.device)
+        return Batch(time.perf_counter() - began, clock.prefill_seconds, tuple(trajectories))
+
+    groups = [requests[start : start + batch] for start in range(0, len(requests), batch)]
+    for group in groups[: -(-warmup // batch)]:
+        decode(group)
     found = []
     for number in range(1, repeats + 1):
-        row = []
-        for group in groups:
-            between()
-            clock.start()
-            began = time.perf_counter()
-            trajectories = decoder.decode(group, policy)
-            synchronise(clock.device)
-            row.append(Batch(time.perf_counter() - began, clock.prefill_seconds, tuple(trajectories)))
-        found.append(tuple(row))
+        found.append(tuple(decode(group) for group in groups))
         told(number, found[-1])
     return SpeedMeasurement(tuple(found))

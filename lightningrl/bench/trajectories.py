@@ -8,6 +8,7 @@ a trained model differ more, so it is not a flattering choice. `--histogram` tak
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from lightningrl.inference.llm import LLM
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
 
-STEPS_OF_1000_BLOCKS = (1, 6, 22, 52, 91, 128, 149, 149, 130, 101, 71, 45, 26, 14, 7, 3, 1, 1)
-"""Blocks that take 1, 2, 3, ... steps: round(1000 * 7^k e^-7 / k!), k = 0, 1, ...; tests/bench derives it again."""
+STEPS_OF_1000_BLOCKS = tuple(round(1000 * 7**k * math.exp(-7) / math.factorial(k)) for k in range(18))
+"""Blocks that take 1, 2, 3, ... steps; fewer than half a block takes more than 18."""
 BLOCK_SIZE = 32
 
 
@@ -44,10 +45,8 @@ def drawn(
     share = np.asarray(histogram, dtype=float)
     found = []
     for number in range(count):
-        total = -(-(prompt_tokens + new_tokens) // block_size) * block_size
-        grid = np.arange(prompt_tokens // block_size * block_size, total, block_size)
         steps, before = [], 0
-        for start in grid.tolist():
+        for start in range(prompt_tokens // block_size * block_size, prompt_tokens + new_tokens, block_size):
             width = start + block_size - max(start, prompt_tokens)
             taken = min(width, 1 + int(rng.choice(len(share), p=share / share.sum())))
             own = np.concatenate([np.arange(taken), rng.integers(0, taken, width - taken)])

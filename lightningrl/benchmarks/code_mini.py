@@ -2,14 +2,16 @@
 
 The functions are chains of operations on x, functions of two arguments, list values and filters; each has many
 equivalent programs. It stands for MBPP and HumanEval in the miniature and does not measure programming skill.
-Specifications are in `code_specs`, programs in `code_phrasings`.
+
+Every phrasing of a specification as a program computes the same values; the tests run them against
+`code_specs.evaluate`, which shares only the specification with this file.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 
-from lightningrl.benchmarks.code_phrasings import program
 from lightningrl.benchmarks.code_specs import (
     FILTERED,
     OPS,
@@ -26,7 +28,45 @@ from lightningrl.benchmarks.generated import GeneratedBenchmark, KeyedRandom
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
-ENTRY_POINT = "f"
+REDUNDANT_PARENTHESES = 0.15
+"""The probability of parentheses that an expression does not need."""
+TWO_STATEMENTS = 0.25
+"""The probability that a chain of operations on x is split into two statements with a local name."""
+LOOP_NAMES = ("n", "i", "v")
+
+SUM, PRODUCT, UNARY, POWER, ATOM = range(5)
+"""The precedence of an expression's outermost operator."""
+PRECEDENCE = {ast.Add: SUM, ast.Sub: SUM, ast.Mult: PRODUCT, ast.USub: UNARY, ast.Pow: POWER}
+
+SOURCE_EXPRESSIONS = {
+    "x": ("x",),
+    "larger": ("max(a, b)", "max(b, a)"),
+    "smaller": ("min(a, b)", "min(b, a)"),
+    "plus": ("a + b", "b + a", "sum([a, b])"),
+    "minus": ("a - b", "-b + a"),
+    "times": ("a * b", "b * a"),
+    "distance": ("abs(a - b)", "abs(b - a)"),
+    "sum": ("sum(items)", "sum(n for n in items)"),
+    "length": ("len(items)", "sum(1 for n in items)"),
+    "largest": ("max(items)", "sorted(items)[-1]"),
+    "smallest": ("min(items)", "sorted(items)[0]"),
+    "first": ("items[0]", "items[-len(items)]"),
+    "last": ("items[-1]", "items[len(items) - 1]"),
+    "ends": ("items[0] + items[-1]", "items[-1] + items[0]"),
+}
+CONDITIONS = {
+    "gt": ("{v} > {k}",),
+    "lt": ("{v} < {k}",),
+    "ge": ("{v} >= {k}",),
+    "le": ("{v} <= {k}",),
+    "eq": ("{v} == {k}", "{k} == {v}"),
+    "even": ("{v} % 2 == 0", "not {v} % 2"),
+    "odd": ("{v} % 2 == 1", "{v} % 2"),
+}
+REDUCTIONS = {
+    "count": ("sum(1 for {v} in items if {c})", "len([{v} for {v} in items if {c}])"),
+    "total": ("sum({v} for {v} in items if {c})", "sum([{v} for {v} in items if {c}])"),
+}
 
 
 class CodeMini(GeneratedBenchmark[Spec]):
@@ -49,43 +89,94 @@ class CodeMini(GeneratedBenchmark[Spec]):
 
     def example(self, problem: Spec, rng: KeyedRandom, uid: str) -> Example:
         tests = [{"args": args, "expected": evaluate(problem, args)} for args in draw_inputs(problem, rng)]
-        return Example(
-            uid=uid,
-            messages=({"role": "user", "content": problem.description},),
-            gold={"entry_point": ENTRY_POINT, "tests": tests},
-            solution=program(problem, rng),
-        )
+        turn = {"role": "user", "content": problem.description}
+        return Example(uid, (turn,), {"entry_point": "f", "tests": tests}, program(problem, rng))
 
 
-def parse_description(text: str) -> Spec:
-    """Returns the specification behind a description. Raises BenchmarkError for any other text."""
-    match = re.fullmatch(r"Write f\(([^)]*)\): (.*)\.", text)
-    head, *steps = re.split(r", (?:then )?", match[2]) if match else [""]
-    numbers = [int(number) for number in re.findall(r"\d+", head)]
-    template = re.sub(r"\d+", "{k}", head)
-    parsed = [_parse_op(step, "each" if template.startswith("the items") else "it") for step in steps]
-    is_chain = match is not None and match[1] == "x"
-    ops = tuple(op for op in ([_parse_op(head, "x")] if is_chain else []) + parsed if op is not None)
-    if is_chain:
-        spec = Spec("x", 0, ops)
-    else:
-        spec = Spec(_SOURCE_BY_WORDS.get(template, ""), numbers[0] if numbers else 0, ops)
-    if len(ops) != len(steps) + is_chain or not spec.source or spec.description != text:
-        raise BenchmarkError(f"not a code-mini description: {text!r}. Prepare the data again.")
-    return spec
-
-
-_SOURCE_BY_WORDS = {words: source for source, (_, words, _) in SOURCES.items() if source != "x"} | {
-    FILTERED[reducer].format(p=words): f"{reducer} {predicate}"
-    for reducer in FILTERED
+OP_BY_WORDS = {op_words(name, "{k}", operand): name for name in OPS for operand in ("x", "each", "it")}
+SOURCE_BY_WORDS = {words: source for source, (_, words, _) in SOURCES.items()} | {
+    filtered.format(p=words): f"{reducer} {predicate}"
+    for reducer, filtered in FILTERED.items()
     for predicate, (words, _) in PREDICATES.items()
 }
 
 
-def _parse_op(words: str, it: str) -> tuple[str, int] | None:
-    number = re.search(r"\d+", words)
-    k = int(number[0]) if number else 0
-    return next(((name, k) for name in OPS if op_words(name, k, it) == words), None)
+def parse_description(text: str) -> Spec:
+    """Returns the specification behind a description. Raises BenchmarkError for any other text."""
+    if match := re.fullmatch(r"Write f\(([^)]*)\): (.*)\.", text):
+        steps = [
+            (re.sub(r"\d+", "{k}", words), int((re.findall(r"\d+", words) or [0])[0]))
+            for words in re.split(r", (?:then )?", match[2])
+        ]
+        head, k = ("x", 0) if match[1] == "x" else steps.pop(0)
+        if head in SOURCE_BY_WORDS and all(words in OP_BY_WORDS for words, _ in steps):
+            spec = Spec(SOURCE_BY_WORDS[head], k, tuple((OP_BY_WORDS[words], constant) for words, constant in steps))
+            if spec.description == text:
+                return spec
+    raise BenchmarkError(f"not a code-mini description: {text!r}. Prepare the data again.")
+
+
+def program(spec: Spec, rng: KeyedRandom) -> str:
+    """Returns a correct answer to the specification: one line of Python in a fenced code block."""
+    return f"```python\ndef f({spec.parameters}): {_body(spec, rng)}\n```"
+
+
+def _body(spec: Spec, rng: KeyedRandom) -> str:
+    if spec.source in SOURCE_EXPRESSIONS:
+        value = rng.choice(SOURCE_EXPRESSIONS[spec.source])
+    else:
+        reducer, predicate = spec.source.split()
+        name = rng.choice(LOOP_NAMES)
+        condition = rng.choice(CONDITIONS[predicate]).format(v=name, k=spec.k)
+        if reducer == "keep":
+            return f"return [{_chain(name, spec.ops, rng)} for {name} in items if {condition}]"
+        value = rng.choice(REDUCTIONS[reducer]).format(v=name, c=condition)
+        if reducer == "count" and predicate == "eq" and rng.chance(0.5):
+            value = f"items.count({spec.k})"
+    if spec.source == "x" and rng.chance(TWO_STATEMENTS):
+        return f"y = {_chain(value, spec.ops[:1], rng)}; return {_chain('y', spec.ops[1:], rng)}"
+    return f"return {_chain(value, spec.ops, rng)}"
+
+
+def _chain(value: str, ops: tuple[tuple[str, int], ...], rng: KeyedRandom) -> str:
+    for i, (op, k) in enumerate(ops):
+        if i and precedence(value) < ATOM and rng.chance(REDUNDANT_PARENTHESES):
+            value = f"({value})"
+        value = rng.choice(_operation(op, k, value))
+    return value
+
+
+def _operation(op: str, k: int, value: str) -> list[str]:
+    """Returns every phrasing of one operation on an expression."""
+    if op == "add":
+        negative = [f"{k} - {value[1:]}"] if precedence(value) == UNARY else []
+        return [f"{_at_least(SUM, value)} + {k}", f"{k} + {_at_least(SUM, value)}", *negative]
+    if op == "subtract":
+        return [f"{_at_least(SUM, value)} - {k}", f"-{k} + {_at_least(SUM, value)}"]
+    if op == "square":
+        return [f"{_at_least(ATOM, value)} ** 2"] + [f"{value} * {value}"] * value.isidentifier()
+    if op == "negate":
+        return [f"-{_at_least(POWER, value)}"]
+    factor, operand = {"double": 2, "triple": 3}.get(op, k), _at_least(PRODUCT, value)
+    twice = [f"{value} + {value}"] if op == "double" and value.isidentifier() else []
+    return [f"{operand} * {factor}", f"{factor} * {operand}", *twice]
+
+
+def precedence(expression: str) -> int:
+    """Returns the precedence of an expression's outermost operator.
+
+    >>> precedence("-x + 3") == SUM, precedence("(x + 3)") == ATOM
+    (True, True)
+    """
+    node = ast.parse(expression, mode="eval").body
+    if isinstance(node, ast.BinOp | ast.UnaryOp) and node.col_offset == 0:  # elsewhere parentheses are around it
+        return PRECEDENCE[type(node.op)]
+    return ATOM
+
+
+def _at_least(level: int, expression: str) -> str:
+    """Returns the expression, in parentheses where its precedence is lower than `level`."""
+    return expression if precedence(expression) >= level else f"({expression})"
 
 
 CODE_MINI = CodeMini()

@@ -1,7 +1,7 @@
 """code-mini's problems as data: what a function computes, how it is described, and which inputs distinguish it.
 
 A specification is a source (a value computed from the arguments) and up to two operations on it. `evaluate` computes
-its meaning directly from this data and never sees program text; `code_phrasings` writes the programs.
+its meaning directly from this data and never sees program text; `code_mini` writes the programs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ DRAWN_OPS = (*OPS, "add", "add", "subtract", "subtract", "multiply", "multiply")
 """The operations with a constant are drawn three times as often: most of the distinct problems have one."""
 
 
-def op_words(op: str, k: int, it: str) -> str:
+def op_words(op: str, k: int | str, it: str) -> str:
     """Returns the operation in words, applied to "x", "each" or "it"; "add 3 to it" becomes "add 3"."""
     return OPS[op].words.format(k=k, it=it).removesuffix(" to it").removesuffix(" from it")
 

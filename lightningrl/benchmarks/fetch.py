@@ -57,24 +57,24 @@ class FetchedRows:
 def obtain(source: Source, origins: Origins) -> FetchedRows:
     """Returns a source's rows. Raises BenchmarkError when they are nowhere to be found, or differ from their pins."""
     folder = origins.mirror_folder
-    if folder is not None and not folder.is_dir():
+    if folder is None:
+        return _from_hub(source, origins, None)
+    if not folder.is_dir():
         name = MIRROR_VARIABLE if os.environ.get(MIRROR_VARIABLE) else "`data.mirror`"
         raise BenchmarkError(
             f"the data mirror {folder} is not a folder. Correct {'--mirror' if origins.is_said else name}, or remove "
             "it to use files from the hub."
         )
-    path = None if folder is None else folder / source.mirror
-    if path is not None and path.is_file():
-        return _from_mirror(source, path, origins)
-    return _from_hub(source, origins, path)
+    path = folder / source.mirror
+    return _from_mirror(source, path, origins) if path.is_file() else _from_hub(source, origins, path)
 
 
 def _from_mirror(source: Source, path: Path, origins: Origins) -> FetchedRows:
     data = _read(path)
     digest = hashlib.sha256(data).hexdigest()
-    if source.mirror_sha256 is None and source.content_sha256 is None and origins.require_pins:
-        raise BenchmarkError(_unpinned(f"the mirror's {source.mirror}"))
-    if source.mirror_sha256 is not None and digest != source.mirror_sha256:
+    if origins.require_pins and source.mirror_sha256 is None and source.content_sha256 is None:
+        raise _unpinned(f"the mirror's {source.mirror}")
+    if source.mirror_sha256 not in (None, digest):
         raise BenchmarkError(
             f"{path} has sha256 {digest}, expected {source.mirror_sha256}: it is damaged or another version. It was "
             "not used; replace it."
@@ -87,18 +87,18 @@ def _from_hub(source: Source, origins: Origins, mirror_path: Path | None) -> Fet
         entries = {file: lock.get(f"{source.repo}/{file}") for file in source.files}
         revision = source.revision or next((entry["revision"] for entry in entries.values() if entry), None)
         if origins.require_pins and (revision is None or (source.content_sha256 is None and None in entries.values())):
-            raise BenchmarkError(_unpinned(f"the hub's {source.name}"))
+            raise _unpinned(f"the hub's {source.name}")
         revision, paths = _download(source, revision, mirror_path)
         contents = {file: _read(path) for file, path in paths.items()}
-        for file, entry in entries.items():
-            digest = hashlib.sha256(contents[file]).hexdigest()
-            if entry is not None and entry["revision"] == revision and digest != entry["sha256"]:
-                _delete_cached(paths[file])
-                raise BenchmarkError(
-                    f"{source.repo}: {file} has sha256 {digest}, the lock says {entry['sha256']}. It was not used and "
-                    "is deleted from the cache. Run again; if the error remains, the file was changed at its origin."
-                )
         try:
+            for file, entry in entries.items():
+                digest = hashlib.sha256(contents[file]).hexdigest()
+                if entry is not None and entry["revision"] == revision and digest != entry["sha256"]:
+                    raise BenchmarkError(
+                        f"{source.repo}: {file} has sha256 {digest}, the lock says {entry['sha256']}. It was not used "
+                        "and is deleted from the cache. Run again; if the error remains, the file was changed at its "
+                        "origin."
+                    )
             fetched = _fetched(source, "hub", revision, contents)
         except BenchmarkError:
             for path in paths.values():  # damaged in transit or changed at the origin: the next run downloads it again
@@ -148,8 +148,8 @@ def _fetched(source: Source, origin: str, revision: str | None, contents: dict[s
     return FetchedRows(rows, facts | {"rows": len(rows), "content_sha256": content_hash(rows)})
 
 
-def _unpinned(what: str) -> str:
-    return (
+def _unpinned(what: str) -> BenchmarkError:
+    return BenchmarkError(
         f"{what} is pinned by no hash and no commit, and data.require_pins refuses what nobody has seen. Fetch it once "
         "with data.require_pins: false, which writes it to the lock; look at it, and commit the lock."
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from lightningrl.benchmarks import prompts
-from lightningrl.benchmarks.protocol import PromptOptions
-from lightningrl.benchmarks.published import PublishedBenchmark, Splits, drop_duplicates, split_validation
+from lightningrl.benchmarks.prompts import math_prompt, user
+from lightningrl.benchmarks.published import PublishedBenchmark, Splits, answered
 from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
@@ -39,28 +38,20 @@ class Gsm8k(PublishedBenchmark):
         ),
     )  # fmt: skip
 
+    render = staticmethod(math_prompt)
+
     def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
-        test = [_test_example(f"gsm8k/test/{number:05d}", row) for number, row in enumerate(rows["test"])]
-        worked = [_train_example(f"gsm8k/train/{number:05d}", row) for number, row in enumerate(rows["train"])]
-        train, validation = split_validation(worked)
-        return drop_duplicates({"train": train, "validation": validation, "test": test})
-
-    def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        return prompts.math_prompt(example, prompt)
+        train = [_worked(f"gsm8k/train/{number:05d}", row) for number, row in enumerate(rows["train"])]
+        return Splits({"train": train, "test": answered("gsm8k/test", rows["test"])})
 
 
-def _test_example(uid: str, row: Row) -> Example:
-    answer = str(row["ground_truth_answer"])
-    return Example(uid, (prompts.user(row["question"]),), {"answer": answer}, f"\\boxed{{{answer}}}")
-
-
-def _train_example(uid: str, row: Row) -> Example:
+def _worked(uid: str, row: Row) -> Example:
     """Returns a problem whose solution has no calculator marks (`<<3+4=7>>`) and its answer in a box."""
     text, mark, answer = row["answer"].rpartition(FINAL)
     if not mark or not answer.strip():
         raise BenchmarkError(f"{uid}: its worked answer has no `{FINAL} number`; get the file again.")
     solution = re.sub(r"<<[^<>]*>>", "", text).strip() + f"\nThe answer is \\boxed{{{answer.strip()}}}."
-    return Example(uid, (prompts.user(row["question"]),), {"answer": answer.strip()}, solution)
+    return Example(uid, (user(row["question"]),), {"answer": answer.strip()}, solution)
 
 
 GSM8K = Gsm8k()

@@ -107,6 +107,17 @@ def _apply(op: str, x: int, y: int) -> int:
     return x + y if op == "plus" else x - y if op == "minus" else x * y
 
 
+def problem_of(example: Example) -> WordProblem:
+    """Returns the problem behind an example's question. Raises BenchmarkError for any other text."""
+    question = example.messages[-1]["content"]
+    match = _QUESTION.match(question)
+    clauses = [_CLAUSE.match(text) for text in match[2].split(", ")] if match else [None]
+    ops = [(_OP_OF_VERB[clause[1]], clause[2]) for clause in clauses if clause and clause[1] in _OP_OF_VERB]
+    if match is None or len(ops) != len(clauses):
+        raise BenchmarkError(f"{example.uid} is not a gsm-mini question: {question!r}. Prepare the data again.")
+    return WordProblem(int(match[1]), tuple((op, FACTORS.get(op) or int(number)) for op, number in ops))
+
+
 class GsmMini(GeneratedBenchmark[WordProblem]):
     """The benchmark; see the module's docstring."""
 
@@ -117,15 +128,7 @@ class GsmMini(GeneratedBenchmark[WordProblem]):
 
     def signature(self, example: Example) -> str:
         """Returns the start number and the steps as read from the question; names, items and verbs do not count."""
-        question = example.messages[-1]["content"]
-        match = _QUESTION.match(question)
-        texts = match[2].split(", ") if match else []
-        clauses = [found for text in texts if (found := _CLAUSE.match(text)) and found[1] in _OP_OF_VERB]
-        if match is None or len(clauses) != len(texts):
-            raise BenchmarkError(f"{example.uid} is not a gsm-mini question: {question!r}. Prepare the data again.")
-        kinds = [(_OP_OF_VERB[clause[1]], clause[2]) for clause in clauses]
-        ops = tuple((op, FACTORS.get(op) or int(number)) for op, number in kinds)
-        return WordProblem(int(match[1]), ops).signature
+        return problem_of(example).signature
 
     def problem_signature(self, problem: WordProblem) -> str:
         return problem.signature
@@ -144,12 +147,8 @@ class GsmMini(GeneratedBenchmark[WordProblem]):
         clauses = [rng.choice(VERBS[op]).format(y=y) for op, y in problem.ops]
         clauses[-1] = "then " + clauses[-1]
         question = f"{name} has {problem.start} {item}, {', '.join(clauses)}. How many {item} now?"
-        return Example(
-            uid=uid,
-            messages=({"role": "user", "content": question},),
-            gold={"answer": str(problem.values[-1])},
-            solution=worked_answer(problem, name, item, rng),
-        )
+        answer = {"answer": str(problem.values[-1])}
+        return Example(uid, ({"role": "user", "content": question},), answer, worked_answer(problem, name, item, rng))
 
 
 def worked_answer(problem: WordProblem, name: str, item: str, rng: KeyedRandom) -> str:

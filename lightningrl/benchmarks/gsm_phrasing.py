@@ -8,13 +8,11 @@ from string import Formatter
 from lightningrl.benchmarks.gsm_mini import (
     CLOSINGS,
     CONNECTORS,
-    FACTORS,
-    GSM_MINI,
     ITEMS,
     NAMES,
     OPENERS,
     SENTENCES,
-    WordProblem,
+    problem_of,
 )
 from lightningrl.types import Example
 
@@ -52,7 +50,6 @@ def phrases(example: Example, response: str) -> list[Phrase]:
 
     A missing sentence gives no phrase; a superfluous one has the role `extra`.
 
-    >>> problem = WordProblem(12, (("plus", 5), ("double", 2)))
     >>> question = "Ann has 12 books, buys 5, then doubles them. How many books now?"
     >>> example = Example("gsm-mini/test/0", ({"role": "user", "content": question},), {"answer": "34"}, "")
     >>> phrases(example, "First 12 + 5 = 17. 17 times 2 is 34. The answer is \\\\boxed{34}.")[:2]
@@ -60,7 +57,7 @@ def phrases(example: Example, response: str) -> list[Phrase]:
     >>> phrases(example, "First 12 + 5 = 17. 17 times 2 is 34. The answer is \\\\boxed{34}.")[2:]
     [('double', '# times # is #'), ('closing', 'The answer is \\\\boxed{{{z}}}.')]
     """
-    problem = _problem(GSM_MINI.signature(example))
+    problem = problem_of(example)
     sentences = [sentence for sentence in re.split(r"(?<=\.)\s+", response.strip()) if sentence]
     steps = list(zip(problem.ops, problem.values, problem.values[1:], strict=False))
     found: list[Phrase] = []
@@ -96,9 +93,3 @@ def _step(sentence: str, op: str, role: str, before: tuple[str, ...], values: di
 
 def _anonymised(sentence: str) -> str:
     return _VARIABLE.sub(lambda match: "NAME" if match["n"] else "ITEM" if match["i"] else "#", sentence)
-
-
-def _problem(signature: str) -> WordProblem:
-    start, _, steps = signature.partition(":")
-    ops = (re.fullmatch(r"([a-z]+)(\d+)", each) for each in steps.split(","))
-    return WordProblem(int(start), tuple((op[1], FACTORS.get(op[1], int(op[2]))) for op in ops if op))

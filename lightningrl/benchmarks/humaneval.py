@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lightningrl.benchmarks import prompts
-from lightningrl.benchmarks.protocol import PromptOptions
 from lightningrl.benchmarks.published import PublishedBenchmark, Splits
 from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.errors import BenchmarkError
@@ -39,15 +38,13 @@ class HumanEval(PublishedBenchmark):
         ),
     )  # fmt: skip
 
+    render = staticmethod(prompts.function_prompt)
+
     def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
         if len(rows["test"]) != len(rows["tasks"]):
             raise BenchmarkError(f"humaneval: {len(rows['test'])} prompts but {len(rows['tasks'])} programs")
-        pairs = zip(rows["test"], rows["tasks"], strict=True)
-        test = [_example(number, published, task) for number, (published, task) in enumerate(pairs)]
-        return Splits({"train": [], "validation": [], "test": test})
-
-    def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        return prompts.function_prompt(example, prompt)
+        pairs = enumerate(zip(rows["test"], rows["tasks"], strict=True))
+        return Splits({"test": [_example(number, published, task) for number, (published, task) in pairs]})
 
 
 def _example(number: int, published: Row, task: Row) -> Example:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightningrl.benchmarks import prompts
-from lightningrl.benchmarks.protocol import PromptOptions
-from lightningrl.benchmarks.published import PublishedBenchmark, Splits, drop_duplicates, split_validation
+from lightningrl.benchmarks.prompts import math_prompt
+from lightningrl.benchmarks.published import PublishedBenchmark, Splits, answered
 from lightningrl.benchmarks.sources import Row, Source
-from lightningrl.types import Example
 
 FIELDS = ("question", "ground_truth_answer")
 
@@ -38,25 +36,13 @@ class Math500(PublishedBenchmark):
         ),
     )  # fmt: skip
 
+    render = staticmethod(math_prompt)
+
     def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
-        test, worked = (
-            [_example(f"math500/{split}/{number:05d}", row) for number, row in enumerate(rows[split])]
-            for split in ("test", "train")
-        )
-        answered = [example for example in worked if example.gold["answer"].strip()]
-        train, validation = split_validation(answered)
-        splits = drop_duplicates({"train": train, "validation": validation, "test": test})
-        if len(answered) < len(worked):
-            splits.dropped["train problems without an answer"] = len(worked) - len(answered)
-        return splits
-
-    def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        return prompts.math_prompt(example, prompt, has_shots=True)
-
-
-def _example(uid: str, row: Row) -> Example:
-    answer = str(row["ground_truth_answer"])
-    return Example(uid, (prompts.user(row["question"]),), {"answer": answer}, f"\\boxed{{{answer}}}")
+        test, worked = (answered(f"math500/{split}", rows[split]) for split in ("test", "train"))
+        train = [example for example in worked if example.gold["answer"].strip()]
+        dropped = {"train problems without an answer": len(worked) - len(train)} if len(train) < len(worked) else {}
+        return Splits({"train": train, "test": test}, dropped)
 
 
 MATH500 = Math500()

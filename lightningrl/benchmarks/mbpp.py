@@ -11,8 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from lightningrl.benchmarks import prompts
-from lightningrl.benchmarks.protocol import PromptOptions
-from lightningrl.benchmarks.published import PublishedBenchmark, Splits, drop_duplicates
+from lightningrl.benchmarks.published import PublishedBenchmark, Splits
 from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
@@ -48,6 +47,8 @@ class Mbpp(PublishedBenchmark):
         ),
     )  # fmt: skip
 
+    render = staticmethod(prompts.function_prompt)
+
     def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
         tasks = {row["task_id"]: row for row in rows["tasks"]}
         published = {_task_id(row, tasks): row for row in rows["test"]}
@@ -60,12 +61,7 @@ class Mbpp(PublishedBenchmark):
             splits[split] = [_example(split, task) for task in untested]
             if len(untested) < len(every):
                 dropped[f"{split} problems that describe a test problem"] = len(every) - len(untested)
-        kept = drop_duplicates(splits)
-        kept.dropped |= dropped
-        return kept
-
-    def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        return prompts.function_prompt(example, prompt)
+        return Splits(splits, dropped)
 
 
 def _description(task: Row) -> str:

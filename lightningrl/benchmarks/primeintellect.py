@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lightningrl.benchmarks import prompts
-from lightningrl.benchmarks.protocol import PromptOptions
-from lightningrl.benchmarks.published import PublishedBenchmark, Splits, drop_duplicates, split_validation
+from lightningrl.benchmarks.published import PublishedBenchmark, Splits
 from lightningrl.benchmarks.sources import Row, Source
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
@@ -31,13 +30,11 @@ class PrimeIntellect(PublishedBenchmark):
         ),
     )  # fmt: skip
 
-    def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
-        examples = [_example(f"primeintellect/train/{number:05d}", row) for number, row in enumerate(rows["train"])]
-        train, validation = split_validation(examples)
-        return drop_duplicates({"train": train, "validation": validation})
+    render = staticmethod(prompts.script_prompt)
 
-    def render(self, example: Example, prompt: PromptOptions) -> list[dict[str, str]]:
-        return prompts.script_prompt(example, prompt)
+    def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
+        train = [_example(f"primeintellect/train/{number:05d}", row) for number, row in enumerate(rows["train"])]
+        return Splits({"train": train})
 
 
 def _example(uid: str, row: Row) -> Example:

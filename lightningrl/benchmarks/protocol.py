@@ -23,20 +23,12 @@ NO_ROWS: Mapping[str, Sequence[Row]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions:
-    """How a problem is presented to the model.
-
-    >>> PromptOptions(suffix="Answer in one line.").suffix
-    'Answer in one line.'
-    """
+    """How a problem is presented to the model: what the config's `prompt` says (`config.tasks.Prompt`)."""
 
     suffix: str | None = None
-    """Text that is added to the last user turn after a newline; None: the benchmark's own wording."""
     style: str = "default"
-    """`default`, or another style that the benchmark offers (`system`, `think`)."""
     shots: int = 0
-    """The number of worked examples before the problem, where the benchmark has them."""
     compat: bool = False
-    """Whether to use the published code's text: the rendered prompt without one trailing newline (`tokenization`)."""
 
 
 class Benchmark(Protocol):
@@ -45,9 +37,8 @@ class Benchmark(Protocol):
     name: str
     """The registry's key and the first part of every uid."""
     licence: str
-    """The SPDX identifier of the problems' licence."""
+    """An SPDX identifier."""
     citation: str
-    """Where the problems come from, in one line."""
     judge: str
     """`module:attribute` of the judge class that decides answers."""
     sources: tuple[Source, ...]
@@ -129,17 +120,16 @@ def example_to_json(example: Example) -> dict[str, Any]:
 
 def example_from_json(row: dict[str, Any]) -> Example:
     """Returns the example of a row. Raises BenchmarkError when a field is missing, unknown or malformed."""
-    expected = {field.name for field in fields(Example)}
-    if not isinstance(row, dict) or set(row) != expected:
-        found = sorted(row) if isinstance(row, dict) else type(row).__name__
-        raise BenchmarkError(f"an example needs the fields {sorted(expected)}; found {found}. Prepare the data again.")
-    messages = row["messages"]
-    is_chat = isinstance(messages, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
+    try:
+        given: dict[str, Any] = row | {"messages": tuple(row["messages"])}
+        example = Example(**given)
+        is_chat = all(isinstance(turn[key], str) for turn in example.messages for key in ("role", "content"))
+        if is_chat and example.messages and str(example.uid).count("/") == 2:
+            return example
+    except (TypeError, KeyError):
+        pass
+    names = ", ".join(field.name for field in fields(Example))
+    raise BenchmarkError(
+        f"malformed example {str(row)[:200]}: expected the fields {names}, with a uid `benchmark/split/number` and a "
+        "list of messages with role and content. Prepare the data again."
     )
-    if not is_chat or not messages or str(row["uid"]).count("/") != 2:
-        raise BenchmarkError(
-            f"example {row['uid']!r} is malformed: expected a uid `benchmark/split/number` and a list of messages with "
-            "role and content. Prepare the data again."
-        )
-    return Example(row["uid"], tuple(messages), row["gold"], row["solution"])

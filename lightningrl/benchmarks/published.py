@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from lightningrl.benchmarks.prompts import user
 from lightningrl.benchmarks.protocol import NO_ROWS, check_sizes, question_text
 from lightningrl.benchmarks.sources import Row
 from lightningrl.errors import BenchmarkError
@@ -43,22 +44,39 @@ class PublishedBenchmark(ABC):
 
     @abstractmethod
     def read(self, rows: Mapping[str, Sequence[Row]]) -> Splits:
-        """Returns all problems, in the order of the files. Raises BenchmarkError when rows do not belong together."""
+        """Returns all problems, in the order of the files; without `validation`, that is split off `train`.
+
+        Raises BenchmarkError when rows do not belong together.
+        """
 
     def load(self, sizes: Mapping[str, int | None], seed: int, rows: Mapping[str, Sequence[Row]] = NO_ROWS) -> Splits:
         """See `Benchmark.load`: the first problems of each split in `sizes`, whatever the seed."""
         check_sizes(self.name, sizes)
-        splits = self.read(rows)
+        read = self.read(rows)
+        if "validation" not in read:
+            read["train"], read["validation"] = split_validation(read.get("train", []))
+        splits = drop_duplicates(read)
         for split, size in sizes.items():
             if size is not None and size > len(splits[split]):
                 raise BenchmarkError(
                     f"{self.name}: split {split!r} has {len(splits[split])} problems, {size} were requested. Request "
                     "fewer, or leave the size empty for all."
                 )
-        return Splits({split: splits[split][:size] for split, size in sizes.items()}, splits.dropped)
+        return Splits({split: splits[split][:size] for split, size in sizes.items()}, splits.dropped | read.dropped)
 
     def signature(self, example: Example) -> str:
         return question_text(example)
+
+
+def answered(where: str, rows: Sequence[Row]) -> list[Example]:
+    """Returns the problems of one of the paper's files of mathematics; where: `<benchmark>/<split>`."""
+    return [
+        Example(
+            f"{where}/{number:05d}", (user(row["question"]),), {"answer": str(row["ground_truth_answer"])},
+            f"\\boxed{{{row['ground_truth_answer']}}}",
+        )
+        for number, row in enumerate(rows)
+    ]  # fmt: skip
 
 
 def is_validation(example: Example) -> bool:
@@ -69,12 +87,13 @@ def is_validation(example: Example) -> bool:
 
 def split_validation(train: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """Returns (train, validation) from training problems; the uids keep their numbers and name the new split."""
-    kept = [example for example in train if not is_validation(example)]
-    validation = [
-        replace(example, uid=example.uid.replace("/train/", "/validation/"))
-        for example in train if is_validation(example)
-    ]  # fmt: skip
-    return kept, validation
+    found: tuple[list[Example], list[Example]] = [], []
+    for example in train:
+        if is_validation(example):
+            found[1].append(replace(example, uid=example.uid.replace("/train/", "/validation/")))
+        else:
+            found[0].append(example)
+    return found
 
 
 def drop_duplicates(splits: Mapping[str, Sequence[Example]]) -> Splits:

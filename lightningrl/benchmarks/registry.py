@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lightningrl.benchmarks.protocol import Benchmark
-from lightningrl.errors import BenchmarkError, ConfigError
+from lightningrl.config.registries import member
+from lightningrl.errors import BenchmarkError
 from lightningrl.utils.registry import resolve
 
 BENCHMARKS: dict[str, str] = {
@@ -24,17 +25,13 @@ MEMBERS = ("name", "licence", "citation", "judge", "sources", "styles", "shots",
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """Returns a benchmark by its registered name or `module:attribute` path. Raises BenchmarkError if there is none."""
-    path = BENCHMARKS.get(name, name)
-    if ":" not in path:
-        raise BenchmarkError(
-            f"there is no benchmark {name!r}; known are {', '.join(BENCHMARKS)}, or name your own as module:attribute."
-        )
-    try:
-        benchmark = resolve(path)
-    except ConfigError as error:
-        raise BenchmarkError(f"benchmark {path!r} cannot be imported ({error}); check its spelling.") from error
-    missing = [member for member in MEMBERS if not hasattr(benchmark, member)]
+    """Returns a benchmark by its registered name or `module:attribute` path.
+
+    Raises ConfigError where there is none, and BenchmarkError for an object that is no benchmark.
+    """
+    path = member("benchmark", name, "--benchmark")
+    benchmark = resolve(path)
+    missing = [each for each in MEMBERS if not hasattr(benchmark, each)]
     if missing:
         raise BenchmarkError(f"{path} is not a benchmark: {', '.join(missing)} missing (see docs/add-a-benchmark.md).")
     return benchmark

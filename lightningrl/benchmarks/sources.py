@@ -90,21 +90,17 @@ def read_rows(source: Source, parts: Sequence[tuple[str, bytes]]) -> list[Row]:
                     f"{name}, row {number}: the fields {', '.join(missing)} are missing; found {sorted(row)}"
                 )
             rows.append({field: row[field] for field in source.fields})
-    if source.order_by is not None:
-        try:
-            rows.sort(key=operator.itemgetter(source.order_by))
-        except TypeError as error:
-            raise BenchmarkError(
-                f"{parts[0][0]}: {source.order_by} cannot be sorted: {error}. Get it again."
-            ) from error
     where = ", ".join(name for name, _ in parts)
     if source.rows is not None and len(rows) != source.rows:
         raise BenchmarkError(f"{where}: {len(rows)} rows, expected {source.rows}. Get the file again.")
     try:
+        if source.order_by is not None:
+            rows.sort(key=operator.itemgetter(source.order_by))
         found = content_hash(rows)
     except (ValueError, TypeError) as error:
         raise BenchmarkError(
-            f"{where}: a row has a value that JSON cannot represent: {error}. Get the file again."
+            f"{where}: a row has a value that cannot be ordered, or that JSON cannot represent: {error}. Get the file "
+            "again."
         ) from error
     if source.content_sha256 is not None and found != source.content_sha256:
         raise BenchmarkError(

@@ -43,7 +43,7 @@ def plan_budget(
 ) -> None:
     """Memory, seconds and GPU-hours of an experiment, from formulas; nothing runs and no weights are needed.
 
-    Formulas: bench/estimate/ (work, memory, seconds). What cannot be known is a named assumption, printed, and
+    Formulas: bench/costs.py. What cannot be known is a named assumption, printed, and
     an option here. Not counted: judging, communication, loading, supervised controls.
     """
     with user_errors(resumes=False):
@@ -70,9 +70,8 @@ def _estimate(
 ) -> dict[str, Any]:  # fmt: skip
     from dataclasses import replace
 
-    from lightningrl.bench.estimate.budget import Estimate, shapes_of
-    from lightningrl.bench.estimate.device import MEASURED, Shares, device_of
-    from lightningrl.bench.estimate.lengths import LengthOverrides
+    from lightningrl.bench.costs import Shares
+    from lightningrl.bench.estimate.budget import MEASURED, Estimate, LengthOverrides, device_of, shapes_of
     from lightningrl.config.experiment import load
 
     experiment = load(config)
@@ -111,8 +110,8 @@ def _show_targets(config: Path, found: dict[str, Any]) -> None:
 def _check(
     size: str, prompt_tokens: float | None, response_tokens: float | None, tpf: float | None, threads: int
 ) -> dict[str, Any]:
+    from lightningrl.bench.costs import Lengths
     from lightningrl.bench.estimate.check import check
-    from lightningrl.bench.estimate.work import Lengths
 
     lengths = Lengths(prompt_tokens or 30, response_tokens or 64, tpf or 3.0)
     found = check(size, 8, lengths, 16, threads)

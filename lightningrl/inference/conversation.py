@@ -1,13 +1,13 @@
 """A conversation with a model, whose answers are shown while they are decoded.
 
 Inside a block tokens are revealed in any order. So two things are shown: the text of the finished blocks, which only
-grows, and the active block as a draft, with a piece for every revealed token and None for every mmessages one.
+grows, and the active block as a draft, with a piece for every revealed token and None for every masked one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,14 +40,14 @@ class DraftObserver:
         self._tokens.update(zip(seen.position_n[chosen].tolist(), seen.token_n[chosen].tolist(), strict=True))
         block = int(seen.position_n[0]) // self._size * self._size
         active = range(max(block, self._prompt_len), block + self._size)
-        full = all(position in self._tokens for position in active)
-        finished = [self._tokens[position] for position in range(self._prompt_len, active.stop if full else block)]
+        draft = [self._tokens.get(position) for position in active]
+        is_full = None not in draft
+        finished = [self._tokens[position] for position in range(self._prompt_len, active.stop if is_full else block)]
         stopped = np.flatnonzero(np.isin(finished, self._llm.stop_ids))
         ids = finished[: stopped[0]] if len(stopped) else finished
         self.text = decode_response(self._llm.tokenizer, ids).rstrip("\ufffd")
-        draft = [self._tokens.get(position) for position in active] if not full else []
-        pieces = [None if token is None else decode_response(self._llm.tokenizer, [token]) for token in draft]
-        self._show(self.text, pieces)
+        pieces = [token if token is None else decode_response(self._llm.tokenizer, [token]) for token in draft]
+        self._show(self.text, [] if is_full else pieces)
 
 
 @dataclass
@@ -77,8 +77,15 @@ class Conversation:
         request = self.llm.request(
             [*system, *messages], uid=f"chat/{self.answers}", max_new_tokens=self.max_new_tokens, policy=policy
         )
-        request = self._limited(request)
+        prompt_tokens = len(request.prompt_ids)
+        left = self.llm.tokens_left(prompt_tokens)
+        if left < 1:
+            raise DecodeError(
+                f"the conversation has {prompt_tokens} tokens, the model's context "
+                f"{self.llm.model.config.max_position_embeddings}: no room for an answer is left; begin a new one"
+            )
         observer = DraftObserver(self.llm, request, show)
+        request = replace(request, max_new_tokens=min(request.max_new_tokens, left))
         try:
             [result] = self.llm.stream([request], observer=observer)
         except KeyboardInterrupt:
@@ -90,13 +97,3 @@ class Conversation:
             raise result.error
         self.messages = [*messages, {"role": "assistant", "content": self.llm.text(result.trajectory)}]
         return result.trajectory
-
-    def _limited(self, request: Request) -> Request:
-        config, prompt = self.llm.model.config, len(request.prompt_ids)
-        left = config.max_position_embeddings // config.block_size * config.block_size - prompt
-        if left < 1:
-            raise DecodeError(
-                f"the conversation has {prompt} tokens, the model's context {config.max_position_embeddings}: no room "
-                "for an answer is left; begin a new one"
-            )
-        return Request(request.uid, 0, request.prompt_ids, min(request.max_new_tokens, left), request.policy)

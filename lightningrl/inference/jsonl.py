@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from lightningrl.config.registries import DECODER
 from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
-
-MAY_BE_CODE = ("selector", "ranking", "schedule", "stop")
 
 
 class Settings(Section, strict=True):
@@ -52,10 +53,9 @@ class Settings(Section, strict=True):
 
     def policy_arguments(self) -> dict[str, Any]:
         """Returns the arguments of `policy_of`."""
-        arguments = self.model_dump(
-            include=set(Settings.model_fields) - {"samples", "max_new_tokens", "selector_options"}
-        )
-        return arguments | {"options": self.selector_options}
+        arguments = self.model_dump(include=Settings.model_fields.keys() - {"samples", "max_new_tokens"})
+        arguments["options"] = arguments.pop("selector_options")
+        return arguments
 
 
 def make_settings(**values: Any) -> Settings:
@@ -96,77 +96,82 @@ class InputLine:
 def read_prompts(source: str, defaults: Settings) -> list[InputLine]:
     """Returns the prompts of a file: plain text if its name ends in `.txt`, else JSON lines; `-` is standard input.
 
-    Empty lines are skipped. Raises ConfigError when the file cannot be read or has no prompt.
+    Empty lines are skipped; a line with the id of an earlier one becomes an error, because their results could not be
+    told apart. Raises ConfigError when the file cannot be read or has no prompt.
     """
+    name = "standard input" if source == "-" else source
     try:
-        if source == "-":
-            data, name = sys.stdin.buffer.read(), "standard input"
-        else:
-            data, name = Path(source).read_bytes(), source
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {source}: {error.strerror}") from None
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     numbered = [(number, line.rstrip(b"\r")) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise ConfigError(f"{name} has no prompt: expected one a line")
-    plain = name.endswith(".txt")
-    return _unique(
-        [_input_line(index, f"{name}, line {n}", line, plain, defaults) for index, (n, line) in enumerate(numbered)]
-    )
+    found, first_use = [], dict[str, int]()
+    for index, (number, text) in enumerate(numbered):
+        line = _input_line(index, f"{name}, line {number}", partial(_parse, text, name.endswith(".txt")), defaults)
+        first = first_use.setdefault(str(line.id), index)
+        if first != index and line.error is None:
+            error = f"id {line.id!r} is that of prompt {first} already (counted from 0); ids must be unique"
+            line = replace(line, spec=None, error=error)
+        found.append(line)
+    return found
 
 
 def prompts_from_options(prompts: Sequence[str], defaults: Settings) -> list[InputLine]:
     """Returns the prompts of the command line's `--prompt` options."""
-    raw_prompts = ((f"--prompt {number}", {"prompt": prompt}) for number, prompt in enumerate(prompts, 1))
-    return [_checked(index, where, raw, defaults) for index, (where, raw) in enumerate(raw_prompts)]
+    return [
+        _input_line(index, f"--prompt {index + 1}", partial(dict, prompt=prompt), defaults)
+        for index, prompt in enumerate(prompts)
+    ]
 
 
-def _input_line(index: int, where: str, data: bytes, plain: bool, defaults: Settings) -> InputLine:
-    try:
-        text = data.decode()
-        raw = {"prompt": text} if plain else json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"
-        return InputLine(index, f"prompt/{index}", error=f"{where}: this is not {what}: {error}")
-    if not isinstance(raw, dict):
-        error = f'{where}: found {type(raw).__name__}, expected an object like {{"prompt": "..."}}'
-        return InputLine(index, f"prompt/{index}", error=error)
-    return _checked(index, where, raw, defaults)
+def _parse(line: bytes, is_plain: bool) -> Any:
+    text = line.decode()
+    return {"prompt": text} if is_plain else json.loads(text, parse_constant=_no_number)
 
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number")
 
 
-def _checked(index: int, where: str, raw: dict[str, Any], defaults: Settings) -> InputLine:
-    uid = raw.get("id")
-    if not isinstance(uid, (str, int)) or isinstance(uid, bool):
-        uid = f"prompt/{index}"
+def _input_line(index: int, where: str, read: Callable[[], Any], defaults: Settings) -> InputLine:
+    uid: str | int = f"prompt/{index}"
     try:
+        raw = read()
+        if not isinstance(raw, dict):
+            raise ConfigError(f'found {type(raw).__name__}, expected an object like {{"prompt": "..."}}')
         json.dumps(raw, ensure_ascii=False).encode()
+        if isinstance(raw.get("id"), (str, int)) and not isinstance(raw["id"], bool):
+            uid = raw["id"]
+        return InputLine(index, uid, _spec(raw, defaults))
+    except ConfigError as error:
+        reason = str(error)
     except UnicodeEncodeError:
-        error = f"{where}: half of a surrogate pair (\\ud800 to \\udfff) is no text"
-        return InputLine(index, f"prompt/{index}", error=error)
-    renamed = "threshold" in raw
-    if renamed:
-        if "parameter" in raw:
-            return InputLine(index, uid, error=f"{where}: threshold and parameter are two names of one thing; give one")
-        raw = {"parameter" if key == "threshold" else key: value for key, value in raw.items()}
+        reason = "half of a surrogate pair (\\ud800 to \\udfff) is no text"
+    except (ValueError, RecursionError) as error:
+        reason = f"this is not {'UTF-8' if isinstance(error, UnicodeDecodeError) else 'JSON'}: {error}"
+    return InputLine(index, uid, error=f"{where}: {reason}")
+
+
+def _spec(raw: dict[str, Any], defaults: Settings) -> PromptSpec:
+    """Returns the settings of a line over the defaults. Raises ConfigError when they cannot be used."""
+    if {"threshold", "parameter"} <= raw.keys():
+        raise ConfigError("threshold and parameter are two names of one thing; give one")
+    named = {"parameter" if key == "threshold" else key: value for key, value in raw.items()}
     try:
-        spec = PromptSpec.model_validate(defaults.model_dump() | raw)
+        spec = PromptSpec.model_validate(defaults.model_dump() | named)
     except ValidationError as error:
-        message = _first_error(error)
-        if renamed and message.startswith("parameter:"):
-            message = "threshold" + message.removeprefix("parameter")
-        return InputLine(index, uid, error=f"{where}: {message}")
+        reason = _first_error(error)
+        raise ConfigError(re.sub("^parameter:", "threshold:", reason) if "threshold" in raw else reason) from None
     if sum(value is not None for value in (spec.prompt, spec.messages, spec.prompt_ids)) != 1:
-        return InputLine(index, uid, error=f"{where}: expected one of prompt, messages and prompt_ids")
-    for key in MAY_BE_CODE:
+        raise ConfigError("expected one of prompt, messages and prompt_ids")
+    for key in DECODER:
         value = getattr(spec, key)
         if ":" in value and value != getattr(defaults, key):
-            error = f"{where}: {key} {value!r} is code; name it on the command line, lines take registry names only"
-            return InputLine(index, uid, error=error)
-    return InputLine(index, uid, spec)
+            raise ConfigError(f"{key} {value!r} is code; name it on the command line, lines take registry names only")
+    return spec
 
 
 def _first_error(error: ValidationError) -> str:
@@ -178,16 +183,3 @@ def _first_error(error: ValidationError) -> str:
         close = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
         return f"unknown key {path!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}")
     return f"{path}: {first['msg'].removeprefix('Value error, ')}"
-
-
-def _unique(lines: Iterable[InputLine]) -> list[InputLine]:
-    """Turns lines with the id of an earlier one into errors, because their results could not be told apart."""
-    seen: dict[str, int] = {}
-    checked = []
-    for line in lines:
-        first = seen.setdefault(str(line.id), line.index)
-        if first != line.index and line.error is None:
-            error = f"id {line.id!r} is that of prompt {first} already (counted from 0); ids must be unique"
-            line = InputLine(line.index, line.id, error=error)
-        checked.append(line)
-    return checked

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lightningrl.decoding.engine import BlockDecoder
@@ -25,6 +26,8 @@ from lightningrl.types import Trajectory
 
 DEFAULT_MAX_NEW_TOKENS = 512
 """The longest response where the caller names no length."""
+DEFAULT_POLICY = DecodePolicy(Threshold(0.9))
+"""How requests are decoded for which the caller names no policy."""
 
 Prompt = str | Sequence[dict[str, str]]
 """A user's turn, or the turns of a conversation with `role` and `content`."""
@@ -84,38 +87,37 @@ class LLM:
 
     def request(
         self,
-        prompt: Prompt,
+        prompt: Prompt | np.ndarray,
         *,
         uid: str,
         sample: int = 0,
         max_new_tokens: int | None = None,
         policy: DecodePolicy | None = None,
     ) -> Request:
-        """Returns the request that the chat template makes of a prompt; `uid` and `sample` are the key of its draws.
+        """Returns the request of token ids, or of those that the chat template makes of a prompt.
 
-        max_new_tokens: None means DEFAULT_MAX_NEW_TOKENS, or as many as the model has positions for. Raises
-        DecodeError when the template refuses the conversation, and BenchmarkError for words without tokens.
+        `uid` and `sample` are the key of its draws. max_new_tokens: None means DEFAULT_MAX_NEW_TOKENS, or as many as
+        the model has positions for. Raises DecodeError when the template refuses the conversation, and BenchmarkError
+        for words without tokens.
         """
+        ids = prompt if isinstance(prompt, np.ndarray) else self._encode(prompt, uid)
+        if max_new_tokens is None:
+            max_new_tokens = max(1, min(DEFAULT_MAX_NEW_TOKENS, self.tokens_left(len(ids))))
+        return Request(uid, sample, ids, max_new_tokens, policy)
+
+    def _encode(self, prompt: Prompt, uid: str) -> np.ndarray:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         try:
-            ids = encode_prompt(self.tokenizer, messages)
+            return encode_prompt(self.tokenizer, messages)
         except LightningRLError:
             raise
         except Exception as error:  # the template is a program of the checkpoint and may raise anything
             raise DecodeError(f"{uid}: the chat template or tokenizer refuses this prompt: {error}") from error
-        return Request(
-            uid, sample, ids, self.default_new_tokens(len(ids)) if max_new_tokens is None else max_new_tokens, policy
-        )
-
-    def default_new_tokens(self, prompt_tokens: int) -> int:
-        """Returns DEFAULT_MAX_NEW_TOKENS, or the `tokens_left` where these are fewer."""
-        return min(DEFAULT_MAX_NEW_TOKENS, self.tokens_left(prompt_tokens))
 
     def tokens_left(self, prompt_tokens: int) -> int:
-        """Returns for how many new tokens the model has positions, on its grid of blocks; at least 1."""
+        """Returns for how many new tokens the model has positions, on its grid of blocks; below 1 where for none."""
         config = self.model.config
-        usable = config.max_position_embeddings // config.block_size * config.block_size
-        return max(1, usable - prompt_tokens)
+        return config.max_position_embeddings // config.block_size * config.block_size - prompt_tokens
 
     def text(self, trajectory: Trajectory) -> str:
         return decode_response(self.tokenizer, trajectory.response_ids)
@@ -124,7 +126,7 @@ class LLM:
         self, requests: Sequence[Request], policy: DecodePolicy | None = None, observer: Observer | None = None
     ) -> Iterator[DecodeResult]:
         """Yields the result of each request as soon as it is known."""
-        return self.decoder.stream(requests, policy or DecodePolicy(Threshold(0.9)), observer)
+        return self.decoder.stream(requests, policy or DEFAULT_POLICY, observer)
 
     def generate(
         self, prompts: Sequence[Prompt], policy: DecodePolicy | None = None, *, max_new_tokens: int | None = None
@@ -134,5 +136,5 @@ class LLM:
         Raises DecodeError when a prompt cannot be decoded.
         """
         requests = [self.request(p, uid=f"prompt/{i}", max_new_tokens=max_new_tokens) for i, p in enumerate(prompts)]
-        trajectories = self.decoder.decode(requests, policy or DecodePolicy(Threshold(0.9)))
+        trajectories = self.decoder.decode(requests, policy or DEFAULT_POLICY)
         return [Completion(p, self.text(t), t) for p, t in zip(prompts, trajectories, strict=True)]

@@ -9,7 +9,9 @@ likelihood that a block-diffusion model has no cheap form of; they are refused. 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.protocol import Request
 from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
@@ -58,12 +60,13 @@ class BlockDiffusionLM(LM):
         rows = max_batch_size or 64 if isinstance(batch_size, str) and not batch_size.isdigit() else int(batch_size)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.llm = LLM(pretrained, block_size=block_size, dtype=DTYPES[dtype], device=place, rows=rows)
-        self._policy_arguments = {"parameter": float(threshold), "seed": int(seed), **components}
         self._max_gen_toks = int(max_gen_toks)
-        self._policies: dict[tuple[float, int, float], DecodePolicy] = {}
-        self.tokens = self.forwards = self.commits = self.responses = 0
-        """Sums over all responses so far: tokens, denoise forwards, separate commits; and the number of responses."""
-        self._policy(0.0, 0, 1.0)  # wrong arguments are reported now
+        self._sums: Counter[str] = Counter()
+        """Over all responses so far: tokens, denoise forwards, separate commits; and the number of responses."""
+
+        words = {"parameter": float(threshold), "seed": int(seed), **components}
+        self._policy = cache(partial(policy_of, **words))  # equal settings share one object, and so rows share work
+        self._policy()  # wrong arguments are reported now
 
     @property
     def tokenizer_name(self) -> str:
@@ -83,17 +86,17 @@ class BlockDiffusionLM(LM):
 
         Raises DecodeError when a request cannot be decoded.
         """
-        decoded = [self._request(number, *instance.args) for number, instance in enumerate(requests, self.responses)]
+        decoded = [self._request(self._sums["responses"] + n, *each.args) for n, each in enumerate(requests)]
         texts = [""] * len(decoded)
         for result in self.llm.stream(decoded):
             if result.trajectory is None:
                 raise DecodeError(str(result.error))
             stats = result.trajectory.stats
-            self.tokens += stats.response_tokens
-            self.forwards += stats.denoise_forwards
-            self.commits += stats.commit_forwards
-            self.responses += 1
             arguments: tuple[Any, ...] = requests[result.index].args
+            self._sums.update(
+                tokens=stats.response_tokens, forwards=stats.denoise_forwards, commits=stats.commit_forwards,
+                responses=1,
+            )  # fmt: skip
             texts[result.index] = _cut(self.llm.text(result.trajectory), arguments[1].get("until") or [])
         figures = self.figures()
         _log.info("%s responses, tpf %.3f, %.1f forwards each", *(figures[k] for k in ("responses", "tpf", "forwards")))
@@ -104,52 +107,49 @@ class BlockDiffusionLM(LM):
 
         What a stop string cut off counts too, because it was decoded.
         """
-        answers, forwards = max(1, self.responses), max(1, self.forwards)
+        sums, answers, forwards = self._sums, max(1, self._sums["responses"]), max(1, self._sums["forwards"])
         return {
-            "responses": self.responses,
-            "tpf": self.tokens / forwards,
-            "tpf_true": self.tokens / (forwards + self.commits),
-            "forwards": self.forwards / answers,
-            "tokens": self.tokens / answers,
+            "responses": sums["responses"],
+            "tpf": sums["tokens"] / forwards,
+            "tpf_true": sums["tokens"] / (forwards + sums["commits"]),
+            "forwards": sums["forwards"] / answers,
+            "tokens": sums["tokens"] / answers,
         }
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> Any:
         raise NotImplementedError(
             "this model generates: it takes tasks with output_type generate_until. Log-likelihoods of given texts "
             "(multiple choice, perplexity) are not offered for block diffusion; take a generative variant of the task."
         )
 
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        self.loglikelihood(requests)
-        raise AssertionError("not reached")
+    loglikelihood_rolling = loglikelihood
 
     def _request(self, number: int, context: str, settings: dict[str, Any]) -> Request:
         tokenizer = self.llm.tokenizer
         ids = encode_texts(tokenizer, [context])[0]
         if tokenizer.unk_token_id is not None and (ids == tokenizer.unk_token_id).any():
             raise DecodeError("the tokenizer does not know all words of this task: the model would not see them")
-        sampled = settings.get("do_sample", settings.get("temperature", 0.0) > 0)
-        temperature = float(settings.get("temperature", 1.0)) if sampled else 0.0
-        top_k, top_p = (int(settings.get("top_k", 0)), float(settings.get("top_p", 1.0))) if sampled else (0, 1.0)
-        policy = self._policy(temperature, top_k, top_p)
-        longest = int(settings.get("max_gen_toks", self._max_gen_toks))
-        room = self.llm.tokens_left(0) - min(longest, self.llm.tokens_left(0) // 2)
+        drawing: dict[str, Any] = {}
+        if settings.get("do_sample", settings.get("temperature", 0.0) > 0):
+            found = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | settings
+            drawing = {
+                "temperature": float(found["temperature"]),
+                "top_k": int(found["top_k"]),
+                "top_p": float(found["top_p"]),
+            }
+        longest, usable = int(settings.get("max_gen_toks", self._max_gen_toks)), self.llm.tokens_left(0)
+        room = usable - min(longest, usable // 2)
         if len(ids) > room:  # as the harness does with other models: the beginning is cut off
             _log.warning("a prompt of %d tokens is cut to its last %d", len(ids), room)
             ids = ids[-room:]
-        return Request(f"lm-eval/{number}", 0, ids, min(longest, self.llm.tokens_left(len(ids))), policy)
-
-    def _policy(self, temperature: float, top_k: int, top_p: float) -> DecodePolicy:
-        key = temperature, top_k, top_p
-        if key not in self._policies:
-            self._policies[key] = policy_of(**self._policy_arguments, temperature=temperature, top_k=top_k, top_p=top_p)
-        return self._policies[key]
+        longest = min(longest, usable - len(ids))
+        return self.llm.request(ids, uid=f"lm-eval/{number}", max_new_tokens=longest, policy=self._policy(**drawing))
 
 
 def _cut(text: str, until: str | Sequence[str]) -> str:
     stops = [until] if isinstance(until, str) else until
     places = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
-    return text[: min(places)] if places else text
+    return text[: min(places, default=None)]
 
 
 def main() -> None:

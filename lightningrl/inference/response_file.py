@@ -6,11 +6,8 @@ time writes the file: it is locked as long as it is open.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +33,10 @@ class ResponseFile:
         """Hashes of the finished responses by (id, sample)."""
         self.written = 0
         """How many responses this process appended, without the failed ones."""
-        try:
-            if path.exists() and not path.is_file():
-                raise StageError(f"{path} is no ordinary file; leave --out away to write to standard output")
-        except OSError as error:
-            raise files.disk_error(path, error) from error
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise StageError(f"{path} is no ordinary file; leave --out away to write to standard output")
         self._file = journal.open_locked(path)
-        self._length = 0
+        self._whole_bytes = 0
         """Bytes of whole lines found when the file was opened."""
         self._failed_lines: set[int] = set()
         if not overwrite:
@@ -69,35 +63,27 @@ class ResponseFile:
                         f"{self.path}, line {number + 1} is no response of `lightningrl generate`. Delete the line, "
                         "name another file, or give --overwrite to lose what is there."
                     ) from None
-                self._length += len(line)
+                self._whole_bytes += len(line)
 
     def begin(self) -> None:
         """Reduces the file to what the run resumes from: whole lines of finished responses, or nothing (overwrite)."""
         try:
-            os.ftruncate(self._file.fileno(), self._length)
+            os.ftruncate(self._file.fileno(), self._whole_bytes)
             if self._failed_lines:
                 self._drop_failed()
         except OSError as error:
             raise files.disk_error(self.path, error) from error
 
     def _drop_failed(self) -> None:
+        """Replaces the file by one without them; whoever locks the new one first is its writer."""
         path = self.path.resolve()  # a link stays one
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with open(self.path, "rb") as old, open(temporary, "wb") as new:
-                new.writelines(line for number, line in enumerate(old) if number not in self._failed_lines)
-                new.flush()
-                os.fsync(new.fileno())
-            file = open(temporary, "ab+", buffering=0)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            shutil.copymode(path, temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        with open(path, "rb") as file:
+            kept = [line for number, line in enumerate(file) if number not in self._failed_lines]
+        mode = path.stat().st_mode
+        files.write_bytes(path, b"".join(kept))
+        path.chmod(mode)
         self._file.close()
-        self._file = file
+        self._file = journal.open_locked(path)
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a line: whole when this returns, absent when it raises (StageError: disk full; or KeyboardInterrupt)."""

@@ -31,6 +31,7 @@ from lightningrl.types import Trajectory
 from lightningrl.utils import files
 
 HASH_DIGITS = 12
+COUNTS = ("response_tokens", "denoise_forwards", "commit_forwards", "prefill_forwards", "tpf", "tpf_true")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,34 +57,33 @@ def plan_responses(llm: LLM, lines: Iterable[InputLine]) -> list[PlannedResponse
     policies: dict[str, DecodePolicy] = {}  # equal settings share one object: the decoder treats its rows together
     planned = []
     for line in lines:
-        if line.spec is None:
+        if (spec := line.spec) is None:
             planned.append(PlannedResponse(line, 0, error=line.error))
             continue
         try:
-            arguments = line.spec.policy_arguments()
+            arguments = spec.policy_arguments()
             key = files.canonical_json(arguments)
             policy = policies.get(key) or policies.setdefault(key, policy_of(**arguments))
-            request = _request(llm, line, line.spec, policy)
+            request = _request(llm, str(line.id), spec, policy)
         except LightningRLError as error:
             planned.append(PlannedResponse(line, 0, error=str(error)))
             continue
-        hashed = line.spec.model_dump(exclude={"id", "samples"}) | {"model": llm.fingerprint}
+        hashed = spec.model_dump(exclude={"id", "samples"}) | {"model": llm.fingerprint}
         digest = files.sha256_text(files.canonical_json(hashed))[:HASH_DIGITS]
-        planned += [PlannedResponse(line, s, replace(request, sample=s), digest) for s in range(line.spec.samples)]
+        planned += [PlannedResponse(line, s, replace(request, sample=s), digest) for s in range(spec.samples)]
     return planned
 
 
-def _request(llm: LLM, line: InputLine, spec: PromptSpec, policy: DecodePolicy) -> Request:
-    uid = str(line.id)
+def _request(llm: LLM, uid: str, spec: PromptSpec, policy: DecodePolicy) -> Request:
     if spec.prompt_ids is None:
         prompt = spec.prompt if spec.prompt is not None else [turn.model_dump() for turn in spec.messages or ()]
-        return llm.request(prompt, uid=uid, max_new_tokens=spec.max_new_tokens, policy=policy)
-    size = llm.model.config.vocab_size
-    bad = next((token for token in spec.prompt_ids if not 0 <= token < size), None)
-    if bad is not None:
-        raise LightningRLError(f"{uid}: prompt token {bad} lies outside the vocabulary of {size}")
-    longest = llm.default_new_tokens(len(spec.prompt_ids)) if spec.max_new_tokens is None else spec.max_new_tokens
-    return Request(uid, 0, np.array(spec.prompt_ids, dtype=np.int64), longest, policy)
+    else:
+        size = llm.model.config.vocab_size
+        bad = next((token for token in spec.prompt_ids if not 0 <= token < size), None)
+        if bad is not None:
+            raise LightningRLError(f"{uid}: prompt token {bad} lies outside the vocabulary of {size}")
+        prompt = np.array(spec.prompt_ids, dtype=np.int64)
+    return llm.request(prompt, uid=uid, max_new_tokens=spec.max_new_tokens, policy=policy)
 
 
 def generate_rows(llm: LLM, planned: Iterable[PlannedResponse], *, tokens: bool = True) -> Iterator[dict[str, Any]]:
@@ -103,25 +103,16 @@ def generate_rows(llm: LLM, planned: Iterable[PlannedResponse], *, tokens: bool 
 
 
 def _response(llm: LLM, trajectory: Trajectory, tokens: bool) -> dict[str, Any]:
-    stats, response = trajectory.stats, slice(trajectory.response_len)
-    row = {
-        "text": llm.text(trajectory),
-        "stop": trajectory.stop,
-        "response_tokens": stats.response_tokens,
-        "denoise_forwards": stats.denoise_forwards,
-        "commit_forwards": stats.commit_forwards,
-        "prefill_forwards": stats.prefill_forwards,
-        "tpf": stats.tpf,
-        "tpf_true": stats.tpf_true,
-    }
+    response = slice(trajectory.response_len)
+    row = {"text": llm.text(trajectory), "stop": trajectory.stop}
+    row |= {name: getattr(trajectory.stats, name) for name in COUNTS}
     if tokens:
         ids = trajectory.response_ids.tolist()
-        entropy = trajectory.entropy
         row |= {
             "token_ids": ids,
             "tokens": llm.tokenizer.convert_ids_to_tokens(ids),
             "logprobs": _shortest(trajectory.behaviour_logp[response]),
-            "entropies": None if entropy is None else _shortest(entropy[response]),
+            "entropies": None if trajectory.entropy is None else _shortest(trajectory.entropy[response]),
             "reveal_steps": trajectory.reveal_step[response].tolist(),
         }
     return row

@@ -89,14 +89,10 @@ class Recorder:
 
     def observe(self, seen: Observation) -> None:
         for n in np.flatnonzero(np.isin(seen.index_n, list(self.seen))):
-            likeliest = zip(seen.top_ids_nA[n].tolist(), np.exp(seen.top_logp_nA[n].astype(float)), strict=True)
-            guess = Guess(
-                int(seen.position_n[n]),
-                int(seen.token_n[n]),
-                _rounded(np.exp(float(seen.logp_n[n]))),
-                _rounded(seen.entropy_n[n]),
-                tuple((token, _rounded(probability)) for token, probability in likeliest),
-            )
+            probability, *likeliest = _rounded(np.exp(np.r_[seen.logp_n[n], seen.top_logp_nA[n]].astype(float)))
+            alternatives = tuple(zip(seen.top_ids_nA[n].tolist(), likeliest, strict=True))
+            [entropy] = _rounded(seen.entropy_n[n : n + 1])
+            guess = Guess(int(seen.position_n[n]), int(seen.token_n[n]), probability, entropy, alternatives)
             self.seen[int(seen.index_n[n])].append((int(seen.forward_n[n]), bool(seen.chosen_n[n]), guess))
 
 
@@ -148,7 +144,7 @@ def trace_of(
         prompt_tokens=start,
         response_tokens=trajectory.response_len,
         stop=trajectory.stop,
-        tpf=_rounded(trajectory.stats.tpf),
+        tpf=round(trajectory.stats.tpf, DIGITS),
         tokens=tokens,
         left_masked=tuple(tuple(forward) for forward in left),
         vocabulary={token: token_text(tokenizer, token) for token in sorted(named)},
@@ -170,17 +166,13 @@ def policy_in_words(policy: DecodePolicy) -> str:
     >>> policy_in_words(policy_of("threshold", 0.8)), policy_in_words(policy_of("quota", 4, temperature=1, top_k=20))
     ('threshold 0.8, greedy', 'quota 4, temperature 1, top-k 20, seed 0')
     """
-    words = [_words(policy.selector)]
-    if policy.temperature == 0:
-        words.append("greedy")
-    else:
-        words.append(f"temperature {policy.temperature:g}")
+    words = [_words(policy.selector), "greedy" if policy.temperature == 0 else f"temperature {policy.temperature:g}"]
+    if policy.temperature:
         words += [f"top-k {policy.top_k}"] * (policy.top_k > 0) + [f"top-p {policy.top_p:g}"] * (policy.top_p < 1)
         words.append(f"seed {policy.seed}")
-    default = DecodePolicy(policy.selector)
-    for piece in ("ranking", "schedule", "stop"):
-        if (mine := getattr(policy, piece)) != getattr(default, piece):
-            words.append(f"{piece} {_words(mine)}")
+    pieces = {piece: getattr(policy, piece) for piece in ("ranking", "schedule", "stop")}
+    usual = DecodePolicy(policy.selector)
+    words += [f"{name} {_words(piece)}" for name, piece in pieces.items() if piece != getattr(usual, name)]
     return ", ".join(words)
 
 
@@ -194,5 +186,5 @@ def _words(piece: Any) -> str:
     return " ".join([name, *first, *(f"{key}={value}" for key, value, default in fields[1:] if value != default)])
 
 
-def _rounded(value: Any) -> float:
-    return round(float(value), DIGITS)
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(value, DIGITS) for value in values.astype(float).tolist()]

@@ -13,9 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightningrl.inference.palette import colours
 from lightningrl.inference.trace import Trace
-from lightningrl.inference.trace_text import visible
+from lightningrl.inference.trace_text import colours, visible
 
 TEMPLATE = Path(__file__).with_name("trace_page.html")
 

@@ -13,15 +13,35 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from rich.console import Group
 from rich.text import Text
 
-from lightningrl.inference.palette import colours
 from lightningrl.inference.trace import Trace
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 BLOCK_EDGE = "│"
 LEGEND_STEPS = 12
+NUMBERED_LEGEND = Text(f"subscript: the forward that revealed the tokens before it; {BLOCK_EDGE} between blocks; "
+                       "{…} behind the stop token")  # fmt: skip
+
+
+def colours(forwards: int) -> list[tuple[str, str]]:
+    """Returns the background and the ink of forwards 1 to `forwards`: early ones dark violet, late ones yellow.
+
+    They are matplotlib's viridis, whose steps look equal to everyone, without its darkest and lightest ends. The ink is
+    black or white, whichever has the larger contrast ratio (WCAG 2.2): 4.5 or more on every colour.
+
+    >>> colours(2)
+    [('#482475', '#ffffff'), ('#ece51b', '#000000')]
+    """
+    grounds = colormaps["viridis"](np.linspace(0.1, 0.97, forwards))[:, :3]
+    linear = np.where(grounds <= 0.04045, grounds / 12.92, ((grounds + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    inks = np.where((luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05), "#000000", "#ffffff")
+    return [(to_hex(ground), str(ink)) for ground, ink in zip(grounds, inks, strict=True)]
 
 
 def render(trace: Trace, *, coloured: bool, longest: int | None = None) -> Group:
@@ -35,10 +55,6 @@ def render(trace: Trace, *, coloured: bool, longest: int | None = None) -> Group
     )
     body = _coloured(trace, longest) if coloured else _numbered(trace)
     return Group(head, Text(""), body, Text(""), _legend(trace, longest) if coloured else NUMBERED_LEGEND, Text(""))
-
-
-NUMBERED_LEGEND = Text(f"subscript: the forward that revealed the tokens before it; {BLOCK_EDGE} between blocks; "
-                       "{…} behind the stop token")  # fmt: skip
 
 
 def visible(text: str, newline: str = " ") -> str:
@@ -55,19 +71,17 @@ def _sign(character: str, newline: str) -> str:
         return newline
     if (code := ord(character)) < 0x20:
         return chr(0x2400 + code)
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
-        return f"<U+{code:04X}>"
-    return character
+    is_seen = unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    return character if is_seen else f"<U+{code:04X}>"
 
 
 def _coloured(trace: Trace, longest: int) -> Text:
     table, text = colours(longest), Text()
     for run in _runs(trace):
         ground, ink = table[run.forward - 1] if run.forward else ("", "")
-        style = "dim" if run.behind else f"{ink} on {ground}"
         text.append(BLOCK_EDGE if run.begins_block else "", "dim")
         for part in run.text.splitlines(keepends=True):  # no colour up to the right margin
-            text.append(part.rstrip("\n"), style)
+            text.append(part.rstrip("\n"), "dim" if run.behind else f"{ink} on {ground}")
             text.append("\n" if part.endswith("\n") else "")
     return text
 
@@ -108,8 +122,7 @@ def _runs(trace: Trace) -> Iterator[_Run]:
 
 def _legend(trace: Trace, longest: int) -> Text:
     text = Text("forward 1 ", "dim")
-    steps = min(LEGEND_STEPS, longest)
-    for ground, _ in colours(steps):
+    for ground, _ in colours(min(LEGEND_STEPS, longest)):
         text.append("  ", f"on {ground}")
     text.append(f" {longest}   {BLOCK_EDGE} between blocks", "dim")
     if trace.response_tokens < len(trace.tokens):

@@ -1,7 +1,6 @@
 """The training benchmark: both ways of building rows give the same numbers, and what it counts is what it says."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ from fixtures.naive import naive_action_log_probs
 from fixtures.tiny import MASK_ID, requests_of, tiny_model, trajectory_of
 from typer.testing import CliRunner
 
-from lightningrl.bench.trace_rows import step_rows
-from lightningrl.bench.train import Formula, groups, packed_scores, row_scores, run_benchmark
+from lightningrl.bench.train import packed_scores, positions_by_formula, row_scores, run_benchmark, step_rows
 from lightningrl.bench.trajectories import STEPS_OF_1000_BLOCKS, drawn
 from lightningrl.cli.app import app
 from lightningrl.decoding.engine import BlockDecoder
@@ -37,11 +35,7 @@ def sets(row, prompt_len):
         ([3, 1, 2, 1], 4, [({1, 3}, {0, 1, 2, 3}), ({2}, {0, 2}), ({0}, {0})]),
         ([1, 1, 1, 1, 2, 2, 2, 2], 8, [(set(range(8)), set(range(8)))]),
         # [1,2,1,3,4,4,5] and a tail that step 6 revealed: never scored, masked as long as it was.
-        (
-            [1, 2, 1, 3, 4, 4, 5, 6],
-            7,
-            [({0, 2, 4, 5}, set(range(8))), ({1, 6}, {1, 3, 6, 7}), ({3}, {3})],
-        ),
+        ([1, 2, 1, 3, 4, 4, 5, 6], 7, [({0, 2, 4, 5}, set(range(8))), ({1, 6}, {1, 3, 6, 7}), ({3}, {3})]),
     ],
 )
 def test_rounds_of_worked_examples(reveal, length, expected):
@@ -94,33 +88,26 @@ def test_packed_rows_and_rows_a_step_and_naive_forwards_agree_in_values_and_grad
 
 def test_formula_of_a_worked_example():
     """Prompt of 4, blocks of 4 with 3 and 2 steps: packed 8 clean + 5 copies of 4; rows 3 times 4 + 2 * 8."""
-    formula = Formula.of([trajectory_of(BASE, [1, 1, 2, 3, 4, 4, 4, 5])])
-    assert (formula.packed, formula.rows, formula.steps) == (28, 60, [3, 2])
-    assert formula.ratio == 60 / 28
-    tail = Formula.of([trajectory_of(6, [1, 2, 3, 3, 3, 4], response_len=1)])
-    assert (tail.packed, tail.rows, tail.steps) == (4 + 4, 1 * (4 + 16), [1]), "what nobody trains on costs rows too"
+    assert positions_by_formula([trajectory_of(BASE, [1, 1, 2, 3, 4, 4, 4, 5])]) == (28, 60, [3, 2])
+    tail = positions_by_formula([trajectory_of(6, [1, 2, 3, 3, 3, 4], response_len=1)])
+    assert tail == (4 + 4, 1 * (4 + 16), [1]), "what nobody trains on costs rows too"
 
 
 def test_what_is_counted_is_what_the_formula_says_and_both_give_the_same_numbers():
     model = tiny_model(3, torch.float64, block_size=8)
     trajectories = drawn(5, prompt_tokens=11, new_tokens=30, block_size=8, vocab=MASK_ID)
     found = run_benchmark(model, trajectories, positions=200, repeats=1)
-    formula, [packed, rows] = Formula.of(trajectories), found["lines"]
-    assert (packed["token_forwards"], rows["token_forwards"]) == (formula.packed, formula.rows)
+    [packed, rows] = found["lines"]
+    assert (packed["token_forwards"], rows["token_forwards"]) == positions_by_formula(trajectories)[:2]
     assert found["of_bound_pct"] == pytest.approx(100) and found["token_ratio"] > 1.5
     assert 1 < packed["forwards"] < rows["forwards"] and found["actions"] == sum(t.response_len for t in trajectories)
     assert found["logp_gap"] < 1e-10 and found["gradient_gap"] < 1e-10
     assert "hidden" not in model.__dict__ and all(p.grad is None for p in model.parameters())
 
 
-def test_groups_hold_at_most_so_many_positions_and_every_item_once():
-    assert list(groups("abcdef", [3, 3, 9, 1, 1, 5], 6)) == [["a", "b"], ["c"], ["d", "e"], ["f"]]
-
-
 def test_the_histogram_is_the_law_it_names():
     """1 + Poisson(7), of 1,000 blocks, rounded; mean 8 to 0.01: 4 tokens a forward at block 32."""
-    law = [round(1000 * 7**k * math.exp(-7) / math.factorial(k)) for k in range(32)]
-    assert law[: len(STEPS_OF_1000_BLOCKS)] == list(STEPS_OF_1000_BLOCKS) and not any(law[len(STEPS_OF_1000_BLOCKS) :])
+    assert STEPS_OF_1000_BLOCKS == (1, 6, 22, 52, 91, 128, 149, 149, 130, 101, 71, 45, 26, 14, 7, 3, 1, 1)
     mean = sum(n * (k + 1) for k, n in enumerate(STEPS_OF_1000_BLOCKS)) / sum(STEPS_OF_1000_BLOCKS)
     assert 32 / mean == pytest.approx(4, abs=0.01)
 
@@ -131,17 +118,18 @@ def test_drawn_trajectories_follow_the_histogram_and_are_the_same_for_the_same_s
     for a, b in zip(one, two, strict=True):
         assert (a.token_ids == b.token_ids).all() and (a.reveal_step == b.reveal_step).all()
         assert len(a.prompt_ids) == 40 and len(a.token_ids) == 104 and a.token_ids.max() < 50
-    assert Formula.of(one).steps == [3] * 3 * 7
+    assert positions_by_formula(one)[2] == [3] * 3 * 7
     few = drawn(1, prompt_tokens=31, new_tokens=1, block_size=16, vocab=50, histogram=[0, 0, 1])
-    assert Formula.of(few).steps == [1], "one position has one step"
+    assert positions_by_formula(few)[2] == [1], "one position has one step"
 
 
-COMMAND = ["bench", "train", "--size", "miniature", "--block-size", "8", "--prompt-tokens", "16", "--new-tokens", "24"]
+COMMAND = ["bench", "train", "--size", "miniature", "--block-size", "8", "--prompt-tokens", "16", "--new-tokens", "24",
+           "--threads", "1"]  # fmt: skip
 
 
 def test_command_prints_both_ways_and_the_percentages_and_writes_the_figures(tmp_path):
     out = tmp_path / "figures.json"
-    words = ["--count", "2", "--repeats", "1", "--threads", "1", "--recompute", "--out", str(out)]
+    words = ["--count", "2", "--repeats", "1", "--recompute", "--out", str(out)]
     done = CliRunner().invoke(app, [*COMMAND, *words])
     assert done.exit_code == 0, done.output
     assert "one a step" in done.stdout and "100.0 % of the bound" in done.stdout and "say (77 %" in done.stdout

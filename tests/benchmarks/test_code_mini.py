@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from lightningrl.benchmarks.code_mini import CODE_MINI, parse_description
-from lightningrl.benchmarks.code_phrasings import program
+from lightningrl.benchmarks.code_mini import CODE_MINI, parse_description, program
 from lightningrl.benchmarks.code_specs import MAX_LIMIT, OPS, PREDICATES, SOURCES, Spec, behaviour, draw_spec, evaluate
 from lightningrl.benchmarks.generated import KeyedRandom
 from lightningrl.errors import BenchmarkError
@@ -16,7 +15,7 @@ from lightningrl.errors import BenchmarkError
 
 @pytest.fixture(scope="module")
 def examples():
-    splits = CODE_MINI.load({"train": 1500, "validation": 200, "test": 300}, seed=0)
+    splits = CODE_MINI.load({"train": 1000, "validation": 100, "test": 200}, seed=0)
     return [example for split in splits.values() for example in split]
 
 
@@ -31,20 +30,16 @@ def passes(function, gold) -> bool:
     return all(function(*test["args"]) == test["expected"] for test in gold["tests"])
 
 
-def test_solutions_pass_their_hidden_tests(examples):
-    for example in examples:
-        assert example.gold["entry_point"] == "f"
-        assert 4 <= len(example.gold["tests"]) <= 6
-        assert passes(compiled(example.solution), example.gold), example
-
-
-def test_values_are_plain_integers_and_lists(examples):
+def test_solutions_pass_their_hidden_tests_with_plain_values_and_constant_programs_do_not(examples):
     """`True == 1` in Python, but a judge that compares types must agree with the solutions too."""
+    constants = [lambda *_: None, lambda *_: 0, lambda *_: []]
     for example in examples:
-        function = compiled(example.solution)
-        for test in example.gold["tests"]:
-            found = function(*test["args"])
-            assert type(found) is type(test["expected"]) in (int, list), example
+        function, tests = compiled(example.solution), example.gold["tests"]
+        assert example.gold["entry_point"] == "f" and 4 <= len(tests) <= 6
+        assert passes(function, example.gold), example
+        for test in tests:
+            assert type(function(*test["args"])) is type(test["expected"]) in (int, list), example
+        assert not any(passes(constant, example.gold) for constant in constants), example
 
 
 @pytest.mark.parametrize(
@@ -82,7 +77,7 @@ def test_description_means_what_it_says(description, args, expected):
 
 
 def test_every_phrasing_of_a_specification_computes_the_same():
-    """60 draws for each source with every operation, run on inputs that the tests do not use."""
+    """40 draws for each source with every operation, run on inputs that the tests do not use."""
     inputs = {"x": [[-9], [0], [13]], "a, b": [[3, -4], [-6, 10], [5, 5]], "items": [[[3, -8, 3, 20, 4, 7]], [[6]]]}
     sources = [(name, 0) for name in SOURCES]
     sources += [(f"{reducer} {predicate}", 4) for reducer in ("count", "total", "keep") for predicate in PREDICATES]
@@ -91,7 +86,7 @@ def test_every_phrasing_of_a_specification_computes_the_same():
             other = list(OPS)[(i + 3) % len(OPS)]
             ops = ((op, 5), (other, 6)) if OPS[op].kind != OPS[other].kind else ((op, 5),)
             spec = Spec(source, k, ops)
-            for solution in {program(spec, KeyedRandom(f"{spec} {i}")) for i in range(60)}:
+            for solution in {program(spec, KeyedRandom(f"{spec} {i}")) for i in range(40)}:
                 function = compiled(solution)
                 for args in inputs[spec.parameters]:
                     assert function(*args) == evaluate(spec, args), (spec, solution)
@@ -126,58 +121,39 @@ def neighbours(spec: Spec):
             yield Spec(f"{spec.source.split()[0]} {predicate}", spec.k or 5, spec.ops)
 
 
-def outcome(spec: Spec, args):
-    """The value, or the error's name: some neighbours are not defined on an empty list."""
-    try:
-        return evaluate(spec, list(args))
-    except IndexError as error:
-        return type(error).__name__
-
-
 def test_wrong_variants_fail_the_hidden_tests(examples):
     """Every near miss that computes something else is caught (0 of 54,514 escaped on 3,000 problems)."""
-    n_wrong, missed = 0, []
-    for example in examples[::4]:
+
+    def outcome(spec, *args):
+        try:
+            return evaluate(spec, list(args))
+        except IndexError:  # some are not defined on an empty list
+            return None
+
+    n_wrong = 0
+    for example in examples[::3]:
         spec = parse_description(example.messages[0]["content"])
         for wrong in neighbours(spec):
-            if behaviour(wrong) == behaviour(spec):
-                continue
-            n_wrong += 1
-            if passes(lambda *args, wrong=wrong: outcome(wrong, args), example.gold):
-                missed.append((example.messages[0]["content"], wrong))
+            if behaviour(wrong) != behaviour(spec):
+                n_wrong += 1
+                assert not passes(lambda *args, wrong=wrong: outcome(wrong, *args), example.gold), (spec, wrong)
     assert n_wrong > 3000
-    assert not missed
 
 
-@pytest.mark.parametrize("body", ["return None", "return 0", "return []", "pass"])
-def test_constant_programs_fail(examples, body):
-    for example in examples:
-        parameters = parse_description(example.messages[0]["content"]).parameters
-        assert not passes(compiled(f"```python\ndef f({parameters}): {body}\n```"), example.gold), example
+def test_description_and_specification_are_inverse_and_there_are_thousands_of_distinct_functions():
+    specs = [draw_spec(KeyedRandom(f"inverse {i}")) for i in range(6000)]
+    assert all(parse_description(spec.description) == spec for spec in specs[:2000])
+    assert len({behaviour(spec) for spec in specs}) > 2500
 
 
-def test_description_and_specification_are_inverse():
-    for i in range(2000):
-        spec = draw_spec(KeyedRandom(f"inverse {i}"))
-        assert parse_description(spec.description) == spec
-
-
-def test_signature_is_shared_by_wordings_of_one_function():
-    same = ("Write f(x): double x, then add 6.", "Write f(x): add 3 to x, then double it.")
-    other = "Write f(x): double x, then add 7."
-    assert len({behaviour(parse_description(text)) for text in same}) == 1
-    assert behaviour(parse_description(other)) != behaviour(parse_description(same[0]))
-
-
-def test_signature_tells_all_thresholds_apart():
+def test_signature_is_shared_by_wordings_of_one_function_and_tells_all_thresholds_apart():
+    texts = ["double x, then add 6", "add 3 to x, then double it", "double x, then add 7"]
+    same, also, other = (behaviour(parse_description(f"Write f(x): {text}.")) for text in texts)
+    assert same == also != other
     for predicate in ("gt", "lt", "ge", "le", "eq"):
         for reducer in ("count", "total", "keep"):
             hashes = {behaviour(Spec(f"{reducer} {predicate}", k)) for k in range(1, MAX_LIMIT + 1)}
             assert len(hashes) == MAX_LIMIT
-
-
-def test_there_are_thousands_of_distinct_functions():
-    assert len({behaviour(draw_spec(KeyedRandom(f"count {i}"))) for i in range(8000)}) > 3000
 
 
 @pytest.mark.parametrize(

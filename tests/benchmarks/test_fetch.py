@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from fixtures.limits import HANG_S
 from fixtures.small_benchmarks import MIRROR, SMALL
 
 from lightningrl.benchmarks.fetch import Origins, obtain
@@ -37,93 +34,72 @@ def parquet_of(rows) -> bytes:
 
 PARQUET = parquet_of(ROWS)
 FILE = f"{SOURCE.repo}/{SOURCE.files[0]}"
-PROGRAM = """
-import sys, json
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from dataclasses import replace
-from fixtures.small_benchmarks import SMALL
-from lightningrl.benchmarks.fetch import Origins, obtain
-from lightningrl.errors import LightningRLError
-source = replace(next(s for s in SMALL["gsm8k"].sources if s.key == "train"), **json.loads(sys.argv[2]))
-try:
-    found = obtain(source, Origins(None, Path(sys.argv[1]), len(sys.argv) > 3))
-    print(json.dumps({{"facts": found.facts, "rows": found.rows}}))
-except LightningRLError as error:
-    print(json.dumps({{"error": str(error)}}))
-"""
 
 
 @pytest.fixture
-def fetch(tmp_path):
-    """Fetch the source in a process of its own, whose hub is `url` and whose cache and lock are in tmp_path."""
+def fetch(tmp_path, monkeypatch):
+    """Fetch the source by the real client, whose hub is the one running or `url`; cache and lock are in tmp_path."""
 
-    def run(url, *more, offline=False, **changes):
-        program = PROGRAM.format(tests=str(Path(__file__).parents[1]))
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "LIGHTNINGRL_"))}
-        environment |= {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
-        arguments = [str(tmp_path / "data.lock.json"), json.dumps(changes), *more]
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True, timeout=HANG_S
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    def run(url, require_pins=False, offline=False, **changes):
+        constants = {
+            "ENDPOINT": url, "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": offline, "HF_HUB_CACHE": str(run.cache), "HF_HUB_DISABLE_TELEMETRY": True,
+        }  # fmt: skip
+        for name, value in constants.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        return obtain(replace(SOURCE, **changes), Origins(None, run.lock, require_pins))
 
-    run.lock = tmp_path / "data.lock.json"
-    run.cache = tmp_path / "hub"
+    run.lock, run.cache = tmp_path / "data.lock.json", tmp_path / "hub"
     return run
 
 
-def test_the_first_fetch_writes_the_lock_and_the_second_needs_no_download(fetch):
-    with Hub({FILE: PARQUET}) as hub:
-        first = fetch(hub.url)
-        entry = {"revision": COMMIT, "sha256": hashlib.sha256(PARQUET).hexdigest(), "bytes": len(PARQUET)}
-        assert json.loads(fetch.lock.read_text()) == {FILE: entry}
-        gets = [path for method, path, _ in hub.log if method == "GET"]
-        assert gets == [f"/datasets/{SOURCE.repo}/resolve/{COMMIT}/{SOURCE.files[0]}"]
-        assert fetch(hub.url) == first
-        assert len([path for method, path, _ in hub.log if method == "GET"]) == 1
-    assert first["rows"] == ROWS and first["facts"]["from"] == "hub" and first["facts"]["revision"] == COMMIT
+@pytest.fixture
+def hub():
+    with Hub({FILE: PARQUET}) as running:
+        yield running
 
 
-def test_mirror_and_hub_give_the_same_rows(fetch):
-    with Hub({FILE: PARQUET}) as hub:
-        online = fetch(hub.url)
+def downloads(hub):
+    return [path for method, path, _ in hub.log if method == "GET"]
+
+
+def test_the_first_fetch_writes_the_lock_and_the_second_needs_no_download(fetch, hub):
+    first = fetch(hub.url)
+    entry = {"revision": COMMIT, "sha256": hashlib.sha256(PARQUET).hexdigest(), "bytes": len(PARQUET)}
+    assert json.loads(fetch.lock.read_text()) == {FILE: entry}
+    assert downloads(hub) == [f"/datasets/{SOURCE.repo}/resolve/{COMMIT}/{SOURCE.files[0]}"]
+    assert fetch(hub.url) == first and len(downloads(hub)) == 1
+    assert first.rows == ROWS and first.facts["from"] == "hub" and first.facts["revision"] == COMMIT
     mirrored = obtain(SOURCE, Origins(MIRROR, fetch.lock))
-    assert mirrored.rows == online["rows"]
-    assert mirrored.facts["content_sha256"] == online["facts"]["content_sha256"]
+    assert mirrored.rows == ROWS and mirrored.facts["content_sha256"] == first.facts["content_sha256"]
     assert mirrored.facts["from"] == "mirror" and str(MIRROR) not in json.dumps(mirrored.facts)
 
 
-def test_a_download_that_is_cut_off_is_an_error_or_mended_and_never_used_half(fetch):
-    with Hub({FILE: PARQUET}, cut=len(PARQUET) // 2) as hub:
-        first = fetch(hub.url)  # the client may try again by itself
-        second = fetch(hub.url)
-    assert first.get("rows") in (None, ROWS) and second["rows"] == ROWS
-    if "error" in first:
-        assert "cannot get main/train-00000-of-00001.parquet of the dataset openai/gsm8k" in first["error"]
+def test_a_download_that_is_cut_off_is_an_error_or_mended_and_never_used_half(fetch, hub):
+    hub.cut = len(PARQUET) // 2
+    try:
+        assert fetch(hub.url).rows == ROWS  # the client may try again by itself
+    except BenchmarkError as error:
+        assert "cannot get main/train-00000-of-00001.parquet of the dataset openai/gsm8k" in str(error)
+    assert fetch(hub.url).rows == ROWS
 
 
-def test_a_killed_fetch_leaves_nothing_in_the_way(fetch):
-    with Hub({FILE: PARQUET}) as hub:
-        blobs = fetch.cache / "hub" / "datasets--openai--gsm8k" / "blobs"
-        blobs.mkdir(parents=True)
-        (blobs / f"{hashlib.sha256(PARQUET).hexdigest()}.incomplete").write_bytes(PARQUET[:100])
-        assert fetch(hub.url)["rows"] == ROWS
+def test_a_killed_fetch_leaves_nothing_in_the_way(fetch, hub):
+    blobs = fetch.cache / "datasets--openai--gsm8k" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hashlib.sha256(PARQUET).hexdigest()}.incomplete").write_bytes(PARQUET[:100])
+    assert fetch(hub.url).rows == ROWS
 
 
-def test_other_bytes_than_the_lock_says_are_refused_and_deleted(fetch):
-    with Hub({FILE: PARQUET}) as hub:
+def test_other_bytes_than_the_lock_says_are_refused_and_deleted(fetch, hub):
+    fetch(hub.url)
+    lock = json.loads(fetch.lock.read_text())
+    lock[FILE]["sha256"] = "0" * 64
+    fetch.lock.write_text(json.dumps(lock))
+    with pytest.raises(BenchmarkError, match=r"the lock says 000[^.]*\. It was not used and is deleted from the cache"):
         fetch(hub.url)
-        lock = json.loads(fetch.lock.read_text())
-        lock[FILE]["sha256"] = "0" * 64
-        fetch.lock.write_text(json.dumps(lock))
-        wrong = fetch(hub.url)
-        assert "the lock says 000" in wrong["error"] and "deleted from the cache" in wrong["error"]
-        assert json.loads(fetch.lock.read_text()) == lock
-        kept = [path for path in fetch.cache.rglob("*") if path.is_file() and path.stat().st_size == len(PARQUET)]
-        assert not kept
+    assert json.loads(fetch.lock.read_text()) == lock
+    assert not [path for path in fetch.cache.rglob("*") if path.is_file() and path.stat().st_size == len(PARQUET)]
 
 
 @pytest.mark.parametrize("text", ["{torn", "[1]", '{"a/b": {"sha256": "0"}}', '{"a/b": 1}'])
@@ -135,73 +111,69 @@ def test_a_damaged_lock_says_which_file_and_not_to_delete_a_folder(tmp_path, tex
     assert lock.read_text() == text
 
 
-def test_a_first_download_of_other_content_is_not_left_for_the_next_run(fetch):
+def test_a_first_download_of_other_content_is_not_left_for_the_next_run(fetch, hub):
     """Damaged on the way: the same ETag, other bytes. No lock knows it yet; only the content does."""
     good = content_hash(ROWS)
-    with Hub({FILE: PARQUET}) as hub:
-        fetch(hub.url)
+    fetch(hub.url)
+    fetch.lock.unlink()
+    [blob] = [p for p in fetch.cache.rglob("blobs/*") if p.is_file() and p.stat().st_size == len(PARQUET)]
+    for bad in (PARQUET[:-9], parquet_of(ROWS[:-1])):
+        blob.write_bytes(bad)
+        with pytest.raises(BenchmarkError):
+            fetch(hub.url, content_sha256=good)
+        assert not fetch.lock.exists() and not blob.exists()
+        assert fetch(hub.url, content_sha256=good).rows == ROWS
         fetch.lock.unlink()
-        blob = next(path for path in (fetch.cache / "hub").rglob("*") if path.is_file() and not path.is_symlink()
-                    and path.stat().st_size == len(PARQUET))  # fmt: skip
-        for bad in (PARQUET[:-9], parquet_of(ROWS[:-1])):
-            blob.write_bytes(bad)
-            assert "error" in fetch(hub.url, content_sha256=good) and not fetch.lock.exists() and not blob.exists()
-            assert fetch(hub.url, content_sha256=good)["rows"] == ROWS
-            fetch.lock.unlink()
 
 
-def test_a_changed_file_at_the_origin_is_found_by_its_content(fetch):
-    with Hub({FILE: parquet_of([*ROWS[:-1], {"question": "?", "answer": "#### 1"}])}) as hub:
-        wrong = fetch(hub.url, content_sha256=content_hash(ROWS))
-    assert "content sha256" in wrong["error"] and not fetch.lock.exists()
+def test_another_content_or_number_of_rows_is_refused(fetch, hub):
+    with pytest.raises(BenchmarkError, match=f"{len(ROWS)} rows, expected 7473"):
+        fetch(hub.url, rows=7473)
+    hub.files[FILE] = parquet_of([*ROWS[:-1], {"question": "?", "answer": "#### 1"}])
+    with pytest.raises(BenchmarkError, match="content sha256"):
+        fetch(hub.url, content_sha256=content_hash(ROWS))
+    assert not fetch.lock.exists()
 
 
-def test_another_number_of_rows_is_refused(fetch):
-    with Hub({FILE: PARQUET}) as hub:
-        assert f"{len(ROWS)} rows, expected 7473" in fetch(hub.url, rows=7473)["error"]
+def test_a_pinned_revision_is_the_one_that_is_asked_for(fetch, hub):
+    assert fetch(hub.url, revision=COMMIT).rows == ROWS
+    assert all(f"/resolve/{COMMIT}/" in path for _, path, _ in hub.log)
+    with pytest.raises(BenchmarkError, match="cannot get"):
+        fetch(hub.url, revision="d" * 40)
 
 
-def test_a_pinned_revision_is_the_one_that_is_asked_for(fetch):
-    with Hub({FILE: PARQUET}) as hub:
-        assert fetch(hub.url, revision=COMMIT)["rows"] == ROWS
-        assert all(f"/resolve/{COMMIT}/" in path for _, path, _ in hub.log)
-        assert "cannot get" in fetch(hub.url, revision="d" * 40)["error"]
-
-
-def test_null_pins_are_refused_where_pins_are_required_and_the_lock_is_one(fetch):
-    with Hub({FILE: PARQUET}) as hub:
-        assert "data.require_pins" in fetch(hub.url, "require pins")["error"]
-        assert not hub.log
-        fetch(hub.url)
-        assert fetch(hub.url, "require pins")["rows"] == ROWS
+def test_null_pins_are_refused_where_pins_are_required_and_the_lock_is_one(fetch, hub):
+    with pytest.raises(BenchmarkError, match=r"data\.require_pins"):
+        fetch(hub.url, require_pins=True)
+    assert not hub.log
+    fetch(hub.url)
+    assert fetch(hub.url, require_pins=True).rows == ROWS
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_offline_it_says_what_it_wanted_and_where_it_looked(fetch, offline):
-    error = fetch("http://127.0.0.1:9", offline=offline)["error"]
-    assert "main/train-00000-of-00001.parquet of the dataset openai/gsm8k" in error
-    assert "--mirror, LIGHTNINGRL_DATA_MIRROR or `data.mirror`" in error
-    assert "<mirror>/gsm8k/train.jsonl" in error
-
-
-def test_offline_a_mirror_without_the_file_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+def test_without_a_hub_it_says_what_it_wanted_and_where_it_looked(fetch, tmp_path, offline):
+    with pytest.raises(BenchmarkError) as refused:
+        fetch("http://127.0.0.1:9", offline=offline)
+    for words in (
+        "main/train-00000-of-00001.parquet of the dataset openai/gsm8k",
+        "--mirror, LIGHTNINGRL_DATA_MIRROR or `data.mirror`",
+        "<mirror>/gsm8k/train.jsonl",
+    ):
+        assert words in str(refused.value)
     with pytest.raises(BenchmarkError, match=f"the mirror has no {tmp_path / 'gsm8k' / 'train.jsonl'}"):
         obtain(SOURCE, Origins(tmp_path, tmp_path / "lock.json"))
 
 
-def test_a_mirror_that_is_not_there_is_an_error_and_not_the_hub(tmp_path, monkeypatch):
-    monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", str(tmp_path / "mirorr"))
-    lock, wrong = tmp_path / "data.lock.json", tmp_path / "mirorr"
-    with pytest.raises(BenchmarkError, match=r"mirorr .*Correct LIGHTNINGRL_DATA_MIRROR"):
-        obtain(SOURCE, Origins(MIRROR, lock))
-    with pytest.raises(BenchmarkError, match=r"mirorr .*Correct --mirror"):
-        obtain(SOURCE, Origins(wrong, lock, is_said=True))
-    monkeypatch.delenv("LIGHTNINGRL_DATA_MIRROR")
-    with pytest.raises(BenchmarkError, match=r"mirorr .*Correct `data.mirror`"):
-        obtain(SOURCE, Origins(wrong, lock))
+@pytest.mark.parametrize(
+    ("environment", "mirror", "is_said", "named"),
+    [("mirorr", MIRROR, False, "LIGHTNINGRL_DATA_MIRROR"), ("mirorr", "mirorr", True, "--mirror"),
+     (None, "mirorr", False, "`data.mirror`")],
+)  # fmt: skip
+def test_a_mirror_that_is_not_there_is_an_error_and_not_the_hub(monkeypatch, environment, mirror, is_said, named):
+    if environment:
+        monkeypatch.setenv("LIGHTNINGRL_DATA_MIRROR", environment)
+    with pytest.raises(BenchmarkError, match=f"mirorr .*Correct {named}"):
+        obtain(SOURCE, Origins(Path(mirror), Path("lock.json"), is_said=is_said))
 
 
 def test_a_mirror_file_of_another_hash_is_not_used(tmp_path):

@@ -12,14 +12,14 @@ from lightningrl.benchmarks.protocol import PromptOptions
 from lightningrl.tokenization import build_tokenizer, load_tokenizer, prompt_text
 
 GOLDENS = Path(__file__).parent / "goldens"
+STYLED = {
+    form: PromptOptions(style=style, compat=form.endswith("compat"))
+    for style in ("system", "think") for form in (style, f"{style}-compat")
+}  # fmt: skip
 FORMS = {name: {"default": PromptOptions(), "compat": PromptOptions(compat=True)} for name in NAMES}
-for _name in ("gsm8k", "math500"):
-    for _style in ("system", "think"):
-        FORMS[_name] |= {
-            _style: PromptOptions(style=_style), f"{_style}-compat": PromptOptions(style=_style, compat=True)
-        }  # fmt: skip
-FORMS["math500"]["4-shot"] = PromptOptions(shots=4)
-FORMS["mbpp"]["3-shot"] = PromptOptions(shots=3)
+FORMS["gsm8k"] |= STYLED
+FORMS["math500"] |= STYLED | {"4-shot": PromptOptions(shots=4)}
+FORMS["mbpp"] |= {"3-shot": PromptOptions(shots=3)}
 CASES = [(name, form) for name, forms in FORMS.items() for form in forms]
 
 # What the published code gives to jinja2.Template, per task; the prefix is part of the source.
@@ -70,37 +70,18 @@ def test_the_compat_form_is_what_jinja_makes_of_the_published_sources(name, form
             assert prompt_text(tokenizer, rendered, compat=True) == expected
 
 
-@pytest.mark.parametrize(("name", "form"), [(n, f) for n, f in CASES if f == "compat"])
-def test_compat_is_one_newline_less_or_equal(name, form, tokenizer):
-    default, compat = (
-        prompt_text(tokenizer, SMALL[name].render(first_problem(name), options), options.compat)
-        for options in (FORMS[name]["default"], FORMS[name][form])
-    )
+@pytest.mark.parametrize("name", NAMES)
+def test_compat_is_one_newline_less_or_equal(name):
+    default, compat = ((GOLDENS / f"{name}.{form}.txt").read_bytes().decode() for form in ("default", "compat"))
     assert compat == default.removesuffix("\n")
     assert (compat == default) == (name == "mbpp"), "only MBPP's beginning of an answer ends without a newline"
 
 
-def test_a_suffix_replaces_the_benchmarks_own_words_and_empty_leaves_them_out(tokenizer):
+def test_a_suffix_replaces_the_benchmarks_own_words_and_empty_leaves_them_out_in_every_style():
     example = first_problem("gsm8k")
-    for suffix, end in (("In one word.", "\nIn one word."), ("", "")):
-        text = prompt_text(tokenizer, SMALL["gsm8k"].render(example, PromptOptions(suffix=suffix)))
-        assert f"{example.messages[0]['content']}{end}<|im_end|>" in text and "boxed" not in text
-
-
-@pytest.mark.parametrize("style", ["default", "system", "think"])
-def test_an_empty_suffix_asks_for_nothing_in_every_style(style):
-    example = first_problem("gsm8k")
-    turns = SMALL["gsm8k"].render(example, PromptOptions(style=style, suffix=""))
-    assert [turn["content"] for turn in turns if turn["role"] != "assistant"] == [example.messages[0]["content"]]
-
-
-def test_worked_examples_come_before_the_problem_and_end_as_minerva_does():
-    turns = SMALL["math500"].render(first_problem("math500"), PromptOptions(shots=4))
-    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 4 + ["user"]
-    assert all(turn["content"].startswith("Problem: ") for turn in turns[0:8:2])
-    assert not turns[-1]["content"].startswith("Problem: ")
-    answers = ("[2,5)", "24", "16", "-\\frac{2}{3}")
-    for turn, answer in zip(turns[1:8:2], answers, strict=True):
-        assert f"\\boxed{{{answer}}}" in turn["content"]
-        final = f"\nAnswer: ${answer}$\nFinal Answer: The final answer is ${answer}$. I hope it is correct."
-        assert turn["content"].endswith(final)
+    question, render = example.messages[0]["content"], SMALL["gsm8k"].render
+    asked = render(example, PromptOptions(suffix="In one word."))
+    assert asked == [{"role": "user", "content": f"{question}\nIn one word."}]
+    for style in ("default", "system", "think"):
+        turns = render(example, PromptOptions(style=style, suffix=""))
+        assert [turn["content"] for turn in turns if turn["role"] != "assistant"] == [question]

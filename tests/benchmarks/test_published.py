@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -47,16 +46,12 @@ def test_problems_survive_their_storage_and_have_the_judges_data(name):
     check_disjoint(splits, SMALL[name].signature)
 
 
-def test_numbers_in_uids_are_places_in_the_file():
+def test_numbers_in_uids_are_places_in_the_file_and_worked_answers_lose_their_calculator_marks():
     splits = load("gsm8k")
     assert [e.uid for e in splits["test"]] == [f"gsm8k/test/{n:05d}" for n in range(5)]
-    numbers = sorted(int(e.uid[-5:]) for split in ("train", "validation") for e in splits[split])
-    assert numbers == list(range(12))
-
-
-def test_worked_answers_lose_their_calculator_marks_and_end_in_a_box():
-    every = load("gsm8k")["train"] + load("gsm8k")["validation"]
-    first = next(e for e in every if e.uid == "gsm8k/train/00000")
+    every = {int(e.uid[-5:]): e for split in ("train", "validation") for e in splits[split]}
+    assert sorted(every) == list(range(12))
+    first = every[0]
     assert first.gold == {"answer": "72"} and "<<" not in first.solution
     assert first.solution.startswith("Natalia sold 48/2 = 24 clips in May.") and first.solution.endswith("\\boxed{72}.")
 
@@ -95,9 +90,12 @@ def test_doubles_are_dropped_from_training_and_counted():
     }
 
 
-def test_math_train_drops_its_doubles():
-    splits = load("math500")
-    assert sum(splits.dropped.values()) == 1 and next(iter(splits.dropped)).endswith("problems that come twice")
+def test_math_train_drops_its_doubles_and_what_has_no_answer():
+    rows = small_rows("math500")
+    rows["train"].append({"question": "What?", "ground_truth_answer": " "})
+    splits = SMALL["math500"].load(ALL, 0, rows)
+    assert sum(splits.dropped.values()) == 2 and splits.dropped["train problems without an answer"] == 1
+    assert any(reason.endswith("problems that come twice") for reason in splits.dropped)
     assert len(splits["train"]) + len(splits["validation"]) == 11
 
 
@@ -164,13 +162,9 @@ def test_the_whole_files(name):
         ({"test_time_limit": "1"}, "test_time_limit: found '1'"),
     ],
 )
-def test_a_row_of_scripts_that_is_otherwise_is_named(change, message):
-    rows = json.loads((MIRROR / "protocol/PrimeIntellect.json").read_text())
+def test_a_script_has_the_time_its_row_gives_and_a_row_that_is_otherwise_is_named(change, message):
+    rows = [row | {"test_time_limit": 2.5} for row in small_rows("primeintellect")["train"]]
+    splits = SMALL["primeintellect"].load(ALL, 0, {"train": rows})
+    assert {e.gold["time_limit_s"] for split in splits.values() for e in split} == {2.5}
     with pytest.raises(BenchmarkError, match=f"primeintellect/train/00000: .*{message}"):
         SMALL["primeintellect"].load(ALL, 0, {"train": [rows[0] | change]})
-
-
-def test_a_script_has_the_time_its_row_gives():
-    rows = json.loads((MIRROR / "protocol/PrimeIntellect.json").read_text())
-    splits = SMALL["primeintellect"].load(ALL, 0, {"train": [row | {"test_time_limit": 2.5} for row in rows]})
-    assert {e.gold["time_limit_s"] for split in splits.values() for e in split} == {2.5}

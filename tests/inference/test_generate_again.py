@@ -22,11 +22,6 @@ from lightningrl.pipeline.code_digest import PACKAGE
 MANY = 20
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_byte_checkpoint(tmp_path_factory.mktemp("again") / "model")
-
-
 def test_a_finished_file_is_left_as_it_is(model, tmp_path):
     source, out = asked(tmp_path / "in.jsonl", {"prompt": "x"}, {"prompt": "y", "samples": 2}), tmp_path / "out"
     arguments = [model, source, "--out", out, "--max-new-tokens", 8]
@@ -40,35 +35,26 @@ def test_a_finished_file_is_left_as_it_is(model, tmp_path):
     assert out.read_bytes().startswith(before) and len(by_key(out)) == 5
 
 
-def test_failed_requests_are_tried_again_and_their_lines_replaced(model, tmp_path):
-    source = asked(tmp_path / "in.jsonl", {"id": 1, "prompt": "x" * 300}, {"id": 2, "prompt": "x"})
-    arguments = [model, source, "--out", tmp_path / "out", "--max-new-tokens", 8]
-    assert [run(*arguments).exit_code for _ in range(2)] == [1, 1]
-    assert len(by_key(tmp_path / "out")) == 2
-    asked(source, {"id": 1, "prompt": "short"}, {"id": 2, "prompt": "x"})
-    assert run(*arguments).exit_code == 0
-    assert not [row for row in by_key(tmp_path / "out").values() if "error" in row]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out"]
-
-
-def test_a_link_stays_one_and_the_file_behind_it_is_gone_on_with(model, tmp_path):
+@pytest.mark.parametrize("out", ["real", "link"])
+def test_failed_requests_are_tried_again_and_their_lines_replaced_behind_a_link_too(model, tmp_path, out):
     source = asked(tmp_path / "in.jsonl", {"id": 1, "prompt": "x" * 300}, {"id": 2, "prompt": "x"})
     (tmp_path / "real").touch(0o640)
     (tmp_path / "link").symlink_to("real")
-    arguments = [model, source, "--out", tmp_path / "link", "--max-new-tokens", 8]
+    arguments = [model, source, "--out", tmp_path / out, "--max-new-tokens", 8]
     assert [run(*arguments).exit_code for _ in range(2)] == [1, 1]
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").stat().st_mode & 0o777 == 0o640
     assert len(by_key(tmp_path / "real")) == 2
+    asked(source, {"id": 1, "prompt": "short"}, {"id": 2, "prompt": "x"})
+    assert run(*arguments).exit_code == 0
+    assert not [row for row in by_key(tmp_path / "real").values() if "error" in row]
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "link", "real"]
 
 
-@pytest.mark.parametrize("line", ['{"id": 1, "sample": 1e999}', "[" * 100_000])
-def test_a_line_of_no_use_is_named(model, tmp_path, line):
-    (tmp_path / "out").write_text(line + "\n")
-    done = run(model, "--prompt", "x", "--out", tmp_path / "out")
-    assert done.exit_code == 2 and "line 1 is no response" in done.stderr
-
-
-def test_names_too_long_are_said(model, tmp_path):
+def test_lines_of_no_use_and_names_too_long_are_said(model, tmp_path):
+    for line in ('{"id": 1, "sample": 1e999}', "[" * 100_000):
+        (tmp_path / "out").write_text(line + "\n")
+        done = run(model, "--prompt", "x", "--out", tmp_path / "out")
+        assert done.exit_code == 2 and "line 1 is no response" in done.stderr
     for arguments in ((model, "--out", tmp_path / ("x" * 300)), (tmp_path / ("x" * 300),)):
         done = run(*arguments, "--prompt", "x")
         assert done.exit_code == 2 and "File name too long" in done.stderr
@@ -89,16 +75,10 @@ def test_a_change_under_the_same_id_is_noticed(model, tmp_path, change):
     refused = run(*arguments)
     assert (refused.exit_code, out.read_bytes()) == (2, before)
     assert "1 responses to another prompt, setting or model under the same id, the first is 'a'" in refused.stderr
+    assert run(tmp_path / "absent", source, "--out", out, "--overwrite").exit_code == 2
+    assert out.read_bytes() == before, "what is there stays until the model is loaded"
     assert run(*arguments, "--overwrite").exit_code == 0
     assert len(rows_of(out)) == 1 and out.read_bytes() != before
-
-
-def test_overwrite_keeps_what_is_there_until_the_model_is_loaded(model, tmp_path):
-    source, out = asked(tmp_path / "in.jsonl", {"prompt": "x"}), tmp_path / "out"
-    assert run(model, source, "--out", out, "--max-new-tokens", 8).exit_code == 0
-    before = out.read_bytes()
-    assert run(tmp_path / "absent", source, "--out", out, "--overwrite").exit_code == 2
-    assert out.read_bytes() == before
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):

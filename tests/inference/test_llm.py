@@ -16,29 +16,15 @@ from lightningrl.models.checkpoint import load_model
 from lightningrl.tokenization import encode_prompt, load_tokenizer
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_byte_checkpoint(tmp_path_factory.mktemp("llm") / "model")
-
-
-@pytest.fixture(scope="module")
-def llm(folder):
-    return LLM(folder)
-
-
-def test_the_docstrings_three_lines(folder):
-    llm = LLM(folder, block_size=4)
-    [completion] = llm.generate(["How many legs have 3 cats?"], max_new_tokens=25)
-    assert isinstance(completion.text, str) and 0 < completion.trajectory.stats.tpf <= 4
-
-
-def test_completions_are_the_decoders_own(folder, llm):
-    tokenizer, model = load_tokenizer(folder), load_model(folder)
-    model.usable_vocab = len(tokenizer)
+def test_completions_are_the_decoders_own(model, llm):
+    tokenizer, weights = load_tokenizer(model), load_model(model)
+    weights.usable_vocab = len(tokenizer)
     messages = [{"role": "user", "content": "Hi"}]
     request = Request("prompt/0", 0, encode_prompt(tokenizer, messages), 21)
     for policy in (None, DecodePolicy(Threshold(0.2), temperature=0.7, top_k=9, top_p=0.8, seed=2)):
-        [own] = BlockDecoder(model, [tokenizer.eos_token_id]).decode([request], policy or DecodePolicy(Threshold(0.9)))
+        [own] = BlockDecoder(weights, [tokenizer.eos_token_id]).decode(
+            [request], policy or DecodePolicy(Threshold(0.9))
+        )
         for prompt in ("Hi", messages):
             [completion] = llm.generate([prompt], policy, max_new_tokens=21)
             np.testing.assert_array_equal(completion.trajectory.token_ids, own.token_ids)
@@ -61,32 +47,25 @@ def test_one_bad_request_of_a_stream_fails_alone(llm):
         llm.generate(["a", "b" * 300], max_new_tokens=8)
 
 
-def test_an_empty_text_is_a_prompt_and_no_token_is_none(llm):
-    [completion] = llm.generate([""], max_new_tokens=8)
-    assert completion.trajectory.response_len > 0
-    with pytest.raises(DecodeError, match="the prompt is empty"):
-        Request("x", 0, np.array([], dtype=np.int64), 8)
-
-
-def test_no_prompts_no_completions(llm):
+def test_an_empty_text_is_a_prompt_and_no_token_or_no_text_is_none(llm):
+    [completion] = LLM(llm.folder, block_size=4).generate([""], max_new_tokens=8)
+    assert completion.trajectory.response_len > 0 and isinstance(completion.text, str)
     assert llm.generate([]) == []
-
-
-def test_text_that_is_none_is_refused(llm):
+    with pytest.raises(DecodeError, match="the prompt is empty"):
+        llm.request(np.array([], dtype=np.int64), uid="x")
     with pytest.raises(DecodeError, match="x: the chat template or tokenizer refuses this prompt"):
         llm.request("\ud800", uid="x")
 
 
-def test_the_fingerprint_tells_models_apart_and_copies_not(folder, llm, tmp_path):
-    assert LLM(folder).fingerprint == llm.fingerprint
+def test_the_fingerprint_tells_models_apart_and_copies_not(model, llm, tmp_path):
+    assert LLM(model).fingerprint == llm.fingerprint
     assert LLM(save_byte_checkpoint(tmp_path / "other", seed=4)).fingerprint != llm.fingerprint
 
 
-def test_stop_tokens_of_the_generation_config_count(folder, tmp_path):
+def test_stop_tokens_of_the_generation_config_count(llm, tmp_path):
     other = save_byte_checkpoint(tmp_path / "model")
     (other / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
-    tokenizer = LLM(folder).tokenizer
-    assert LLM(other).stop_ids == sorted({5, 6, tokenizer.eos_token_id, tokenizer.pad_token_id})
+    assert LLM(other).stop_ids == sorted({5, 6, llm.tokenizer.eos_token_id, llm.tokenizer.pad_token_id})
     for content in ("[", '{"eos_token_id": 1e999}'):
         (other / "generation_config.json").write_text(content)
         with pytest.raises(CheckpointError, match="is damaged"):

@@ -6,15 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("lm_eval")
-from fixtures.byte_checkpoint import save_byte_checkpoint
+import datasets
+import lm_eval
 from fixtures.limits import HANG_S
+from lm_eval.tasks import TaskManager
 
 from lightningrl.errors import ConfigError
+from lightningrl.inference.lm_eval import BlockDiffusionLM
 from lightningrl.pipeline.code_digest import PACKAGE
 
 TASK = """
@@ -40,56 +42,38 @@ def task(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return save_byte_checkpoint(tmp_path_factory.mktemp("checkpoint") / "bytes")
-
-
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+def lm(model):
+    return BlockDiffusionLM(str(model), threshold=0.3, batch_size=4, device="cpu")
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_a_local_task_is_run_and_equals_our_own_decoding(task, checkpoint, offline, chat, tmp_path, monkeypatch):
-    import datasets
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    from lightningrl.inference.lm_eval import BlockDiffusionLM
-
+def test_a_local_task_is_run_and_equals_our_own_decoding(task, lm, chat, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    model = BlockDiffusionLM(str(checkpoint), threshold=0.3, batch_size=4, device="cpu")
-    manager = TaskManager(include_path=str(task), include_defaults=False)
+    manager, before = TaskManager(include_path=str(task), include_defaults=False), lm.figures()["responses"]
     found = lm_eval.simple_evaluate(
-        model, tasks=["tiny_sums"], task_manager=manager, apply_chat_template=chat, bootstrap_iters=0, log_samples=True
+        lm, tasks=["tiny_sums"], task_manager=manager, apply_chat_template=chat, bootstrap_iters=0, log_samples=True
     )
     assert found["n-samples"]["tiny_sums"]["original"] == 6
     assert 0 <= found["results"]["tiny_sums"]["exact_match,none"] <= 1
-    samples = sorted(found["samples"]["tiny_sums"], key=lambda sample: sample["doc_id"])
-    for number, sample in enumerate(samples):
+    for sample in found["samples"]["tiny_sums"]:
+        number = sample["doc_id"]
         question = f"What is {number} + {number}?"
-        turns = [{"role": "user", "content": question}]
-        context = model.apply_chat_template(turns) if chat else question
+        context = lm.apply_chat_template([{"role": "user", "content": question}]) if chat else question
         assert sample["arguments"][0][0] == context
-        request = model._request(number, context, {"max_gen_toks": 24})
-        [trajectory] = model.llm.decoder.decode([request], request.policy)
-        whole = model.llm.text(trajectory)
-        assert sample["resps"][0][0] == whole.split("e")[0]
-    figures = model.figures()
-    assert (
-        figures["responses"] == 6
-        and figures["tpf"] >= 1
-        and figures["forwards"] * figures["tpf"] == pytest.approx(figures["tokens"])
-    )
+        request = lm._request(number, context, {"max_gen_toks": 24})
+        [trajectory] = lm.llm.decoder.decode([request], request.policy)
+        assert sample["resps"][0][0] == lm.llm.text(trajectory).split("e")[0]
+    figures = lm.figures()
+    assert figures["responses"] == before + 6 and figures["tpf"] >= 1
+    assert figures["forwards"] * figures["tpf"] == pytest.approx(figures["tokens"])
 
 
-def test_the_command_line_with_our_model_runs_a_task(task, checkpoint, tmp_path):
+def test_the_command_line_with_our_model_runs_a_task(task, model, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "lightningrl.inference.lm_eval", "run", "--model", "lightningrl", "--model_args",
-         f"pretrained={checkpoint},threshold=0.3", "--tasks", "tiny_sums", "--include_path", str(task), "--device",
+         f"pretrained={model},threshold=0.3", "--tasks", "tiny_sums", "--include_path", str(task), "--device",
          "cpu", "--batch_size", "4"],
         env=environment, capture_output=True, text=True, timeout=HANG_S, cwd=tmp_path,
     )  # fmt: skip
@@ -97,46 +81,31 @@ def test_the_command_line_with_our_model_runs_a_task(task, checkpoint, tmp_path)
     assert "tiny_sums" in done.stdout and "exact_match" in done.stdout
 
 
-def test_sampling_settings_of_a_task_are_followed(checkpoint):
-    from lightningrl.inference.lm_eval import BlockDiffusionLM
-
-    model = BlockDiffusionLM(str(checkpoint), device="cpu")
-    greedy = model._request(0, "a", {"temperature": 0.0}).policy
-    sampled = model._request(0, "a", {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9}).policy
+def test_sampling_settings_of_a_task_are_followed(lm):
+    greedy = lm._request(0, "a", {"temperature": 0.0}).policy
+    sampled = lm._request(0, "a", {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9}).policy
     assert greedy.temperature == 0 and (sampled.temperature, sampled.top_k, sampled.top_p) == (0.7, 5, 0.9)
-    assert model._request(0, "a", {"do_sample": False, "temperature": 0.7}).policy is greedy
-    assert model._request(0, "a" * 100, {"max_gen_toks": 10_000}).max_new_tokens == 256 - 100
+    assert lm._request(0, "a", {"do_sample": False, "temperature": 0.7}).policy is greedy
+    assert lm._request(0, "a", {"do_sample": True}).policy.temperature == 1.0
+    assert lm._request(0, "a" * 100, {"max_gen_toks": 10_000}).max_new_tokens == 256 - 100
 
 
-def test_a_prompt_that_is_too_long_loses_its_beginning(checkpoint, caplog):
-    from lightningrl.inference.lm_eval import BlockDiffusionLM
-
-    model = BlockDiffusionLM(str(checkpoint), device="cpu")
-    request = model._request(0, "a" * 400 + "b" * 100, {"max_gen_toks": 56})
+def test_a_prompt_that_is_too_long_loses_its_beginning(lm, caplog):
+    request = lm._request(0, "a" * 400 + "b" * 100, {"max_gen_toks": 56})
     assert len(request.prompt_ids) == 200 and request.max_new_tokens == 56
-    assert model.llm.tokenizer.decode(request.prompt_ids) == "a" * 100 + "b" * 100
+    assert lm.llm.tokenizer.decode(request.prompt_ids) == "a" * 100 + "b" * 100
     assert "500 tokens is cut to its last 200" in caplog.text
 
 
-def test_likelihood_tasks_are_refused_with_the_reason(checkpoint):
-    from lightningrl.inference.lm_eval import BlockDiffusionLM
-
-    model = BlockDiffusionLM(str(checkpoint), device="cpu")
-    for ask in (model.loglikelihood, model.loglikelihood_rolling):
+def test_likelihood_tasks_are_refused_with_the_reason_and_wrong_words_at_once(lm, model):
+    for ask in (lm.loglikelihood, lm.loglikelihood_rolling):
         with pytest.raises(NotImplementedError, match="output_type generate_until"):
             ask([])
-
-
-@pytest.mark.parametrize("words", [{"dtype": "int3"}, {"selector": "best"}, {"schedule": "none"}])
-def test_wrong_words_are_said_at_once(checkpoint, words):
-    from lightningrl.inference.lm_eval import BlockDiffusionLM
-
-    with pytest.raises(ConfigError):
-        BlockDiffusionLM(str(checkpoint), device="cpu", **words)
+    for words in ({"dtype": "int3"}, {"selector": "best"}, {"schedule": "none"}):
+        with pytest.raises(ConfigError):
+            BlockDiffusionLM(str(model), device="cpu", **words)
 
 
 def test_nothing_else_imports_the_harness():
     names = [p for p in PACKAGE.rglob("*.py") if "lm_eval" in p.read_text() and p.name != "lm_eval.py"]
     assert not names, names
-    program = "import sys, lightningrl.cli.app, lightningrl.inference.llm; sys.exit('lm_eval' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], cwd=Path(PACKAGE).parent).returncode == 0

@@ -25,7 +25,7 @@ def llm(tmp_path_factory):
     return LLM(save_tiny(tmp_path_factory.mktemp("tiny")))
 
 
-@pytest.fixture(params=POLICIES)
+@pytest.fixture(scope="module", params=POLICIES)
 def made(llm, request):
     policy = POLICIES[request.param]
     [completion] = llm.generate([PROMPT], policy, max_new_tokens=30)
@@ -70,19 +70,13 @@ def test_alternatives_are_the_likeliest_first_and_have_texts(made):
             assert guess.alternatives[0] == (guess.token_id, guess.probability)
 
 
-def test_pieces_are_the_text(llm, made):
+def test_pieces_are_the_text_and_all_of_it_is_json(llm, made):
     completion, trace = made
     ids = completion.trajectory.token_ids.tolist()
     assert trace.text == llm.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     kept = [t.text for t in trace.tokens[: trace.response_tokens] if not t.special]
     assert "".join(kept) == completion.text
-
-
-def test_a_trace_is_json(made):
-    _, trace = made
-    value = json.loads(json.dumps(dataclasses.asdict(trace), allow_nan=False))
-    assert value["tokens"][0]["text"] == trace.tokens[0].text
-    assert len(value["left_masked"]) == trace.forwards
+    assert len(json.loads(json.dumps(dataclasses.asdict(trace), allow_nan=False))["left_masked"]) == trace.forwards
 
 
 def test_several_requests_are_traced_by_index(llm):
@@ -101,14 +95,10 @@ def by_bytes(ids):
 
 
 @pytest.mark.parametrize("text", ["", "plain", "né à 東京 🙂🙂", "🙂", "a\ufffdb"])
-def test_byte_level_pieces_are_whole_characters(text):
+def test_byte_level_pieces_are_whole_characters_and_bytes_that_are_no_text_lose_nothing(text):
     pieces = text_pieces(by_bytes, list(text.encode()))
     assert "".join(pieces) == text
-    if "\ufffd" not in text:
-        assert all("\ufffd" not in piece for piece in pieces)
-
-
-def test_bytes_that_are_no_text_lose_nothing():
+    assert "\ufffd" in text or all("\ufffd" not in piece for piece in pieces)
     for ids in ([0xF0, 0x9F], [0xFF, 97, 0xFF], [97, 0xE6, 0x9D]):
         pieces = text_pieces(by_bytes, ids)
         assert (len(pieces), "".join(pieces)) == (len(ids), by_bytes(ids))

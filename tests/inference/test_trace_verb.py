@@ -45,14 +45,10 @@ def test_two_models_on_a_page_the_same_one_each_time(folders, tmp_path):
     assert b"<title>Trace: base and after</title>" in pages[0]
 
 
-def test_versions_of_one_name_keep_their_keys(folders, tmp_path):
+def test_versions_of_one_name_keep_their_keys_and_the_prompt_may_come_from_standard_input(folders, tmp_path):
     other = save_tiny(tmp_path / "base-ffffffff", 2)
-    done = run(folders[0], PROMPT, "--against", other, "--max-new-tokens", "4")
-    assert "base-0a1b2c3d  " in done.output and "base-ffffffff  " in done.output
-
-
-def test_the_prompt_from_standard_input(folders):
-    assert run(folders[0], "-", "--max-new-tokens", "4", input=PROMPT + "\n").exit_code == 0
+    done = run(folders[0], "-", "--against", other, "--max-new-tokens", "4", input=PROMPT + "\n")
+    assert PROMPT in done.output and "base-0a1b2c3d  " in done.output and "base-ffffffff  " in done.output
 
 
 @pytest.mark.parametrize(
@@ -69,8 +65,3 @@ def test_errors_are_for_people(folders, arguments, message):
     done = run(folders[0], *arguments)
     assert done.exit_code == 2
     assert message in done.output and "Traceback" not in done.output
-
-
-def test_help_says_what_it_is_for():
-    text = run("--help").output
-    assert "--against" in text and "--out" in text and "side by side" in text

@@ -47,8 +47,8 @@ NO_TORCH = (
     *(f"pipeline.stages.{name}" for name in ("context", "data", "collect", "table", "figure", "release", "selfcheck")),
     "pipeline.stages.problems",
     "evaluation.metrics", "evaluation.aup", "evaluation.intervals", "evaluation.selfcheck", "evaluation.problems",
-    "evaluation.external", "evaluation.scoring", "bench.model_shape", "decoding.presets", "quantization.registry",
-    *(f"bench.estimate.{name}" for name in ("device", "work", "lengths", "memory", "seconds", "budget")),
+    "evaluation.external", "evaluation.scoring", "decoding.presets", "quantization.registry",
+    "bench.model_shape", "bench.costs", "bench.estimate.budget",
 )  # fmt: skip
 
 

@@ -1,19 +1,22 @@
 """What an experiment will need: memory on each device by phase, seconds of an RL step by phase, GPU-hours.
 
 The numbers follow from the config, a model's shape, a device's data sheet and named assumptions; the formulas are in
-`memory`, `work` and `seconds`. Supervised controls are not estimated.
+`bench/costs.py`. Supervised controls are not estimated.
+
+Prompt lengths are assumed. The TPF is that of the paper's Tables 1 and 6 for the row that a policy stands for; a run
+has that of its base, from which it starts (one that succeeds is faster at its end); all others have SDAR-8B-b32's.
+Figures of a run should replace them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any
 
-from lightningrl.bench.estimate import memory, seconds
-from lightningrl.bench.estimate.device import Device, Shares
-from lightningrl.bench.estimate.lengths import LengthOverrides
-from lightningrl.bench.estimate.work import Lengths, trained_positions, training_work
+from lightningrl.bench import costs
+from lightningrl.bench.costs import Device, Lengths, Shares, trained_positions, training_work
 from lightningrl.bench.model_shape import Shape
 from lightningrl.config.base import Base
 from lightningrl.config.experiment import Experiment
@@ -21,6 +24,8 @@ from lightningrl.config.registries import member
 from lightningrl.config.tasks import Benchmark
 from lightningrl.config.train import Run
 from lightningrl.decoding.canvas import page_size
+from lightningrl.errors import ConfigError
+from lightningrl.report.paper.printed import printed
 from lightningrl.utils.registry import resolve
 
 VOCABULARY = 400
@@ -30,6 +35,82 @@ PROBLEMS = 300
 HOUR_S = 3600.0
 COUNTS = ("parameters", "trunk_matrices", "head_parameters", "layer_activations", "kv_numbers")
 """The names of the counts that an estimate shows of a model beside its shape."""
+
+DEVICES = {
+    # NVIDIA H100 SXM data sheet: 989 TFLOP/s bf16 dense (1,979 with sparsity), 3.35 TB/s, 80 GB.
+    "h100": Device("H100 SXM 80 GB", 989e12, 3.35e12, 80_000_000_000),
+    # NVIDIA H200 SXM data sheet: the same arithmetic, 4.8 TB/s, 141 GB.
+    "h200": Device("H200 SXM 141 GB", 989e12, 4.8e12, 141_000_000_000),
+    # NVIDIA A100 SXM 80 GB data sheet: 312 TFLOP/s bf16 dense, 2.04 TB/s (taken as 2.0), 80 GB.
+    "a100": Device("A100 SXM 80 GB", 312e12, 2.0e12, 80_000_000_000),
+}
+MEASURED = Shares(update=0.35, reference=0.35, rollout=0.25)
+"""Shares of a processor's measured peak: about what the miniature, whose matrices are small, reached on one thread;
+larger models reach more."""
+
+KNOWN = {
+    # 151 response tokens: the first public commit's records of static decoding at block 4 (inferred: on GSM8K).
+    "gsm8k": Lengths(120, 151, 2.85),
+    # Assumed: three to four times GSM8K's.
+    "math500": Lengths(130, 550, 4.81),
+    # Assumed: a short function and its fence.
+    "mbpp": Lengths(150, 120, 2.44),
+    # Assumed: the body of a function whose signature is in the prompt.
+    "humaneval": Lengths(320, 120, 2.39),
+    # Assumed: a statement with examples, a whole script; its TPF as MBPP's.
+    "primeintellect": Lengths(600, 350, 2.44),
+    # Measured for the base of the miniature's prototype.
+    "gsm-mini": Lengths(30, 33, 1.64),
+    # Assumed.
+    "code-mini": Lengths(30, 20, 1.64),
+}
+OTHER = Lengths(200, 300, 3.0)
+"""The assumption for all other benchmarks."""
+
+
+def device_of(kind: str) -> Device:
+    """Returns a device by name; `cpu` is measured, which takes seconds. Raises ConfigError for an unknown name."""
+    if kind == "cpu":
+        from lightningrl.bench.estimate.check import measure_cpu
+
+        return measure_cpu()
+    if kind not in DEVICES:
+        raise ConfigError(f"--gpu: found {kind!r}, allowed: {', '.join(DEVICES)}, cpu")
+    return DEVICES[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthOverrides:
+    """What the caller assumes for all benchmarks instead; None keeps the known value.
+
+    >>> LengthOverrides(tpf=5.0).lengths("gsm8k").tpf
+    5.0
+    """
+
+    prompt_tokens: float | None = None
+    response_tokens: float | None = None
+    tpf: float | None = None
+    kept: float = 0.65
+    """Share of groups that pass the filter; the rest is sampled again (assumed: 50 to 80 % in the miniature)."""
+
+    def lengths(self, benchmark: str, row: str = "", block_size: float = float("inf")) -> Lengths:
+        """Returns a benchmark's lengths for the published row of a policy; a known TPF is at most the block size."""
+        known = KNOWN.get(benchmark, OTHER)
+        tpf = min(_printed_tpf().get((row, benchmark), known.tpf), float(block_size))
+        given = {name: getattr(self, name) for name in ("prompt_tokens", "response_tokens", "tpf")}
+        return replace(known, **{"tpf": tpf} | {name: value for name, value in given.items() if value is not None})
+
+
+@cache
+def _printed_tpf() -> dict[tuple[str, str], float]:
+    """Returns (published row, benchmark) -> TPF."""
+    return {
+        (row.identity, benchmark): value
+        for table in ("table1", "table6")
+        for row in printed(table)
+        for (benchmark, metric), value in row.numbers.items()
+        if metric == "tpf"
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +127,6 @@ class Estimate:
     lengths_assumed: LengthOverrides = field(default_factory=LengthOverrides)
     checkpointed: bool = True
     """Whether the update uses activation checkpointing."""
-    head_chunk: int = 1024
-    """Scored positions whose logits exist at the same time."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything that `lightningrl plan` prints."""
@@ -56,7 +135,7 @@ class Estimate:
             "experiment": self.experiment.experiment,
             "device": asdict(self.device),
             "assumed": asdict(self.shares) | asdict(self.lengths_assumed) | {
-                "activation_checkpointing": self.checkpointed, "head_chunk_positions": self.head_chunk
+                "activation_checkpointing": self.checkpointed, "head_chunk_positions": costs.HEAD_CHUNK
             },
             "models": {
                 name: asdict(shape) | {count: getattr(shape, count) for count in COUNTS}
@@ -72,65 +151,50 @@ class Estimate:
 
     def lengths(self, benchmark: str, policy: str = "base") -> Lengths:
         """Returns the lengths of a policy's answers; for a run's rollouts, name its base."""
-        return self.lengths_assumed.lengths(benchmark, self._rows[policy], self._shape_of(policy).block_size)
-
-    def devices_of(self, run: Run) -> int:
-        """Returns how many devices a training takes."""
-        if self.devices is not None:
-            return self.devices
-        base = self.experiment.base_named(run.base)
-        return self.experiment.resources.processes("" if base is None else base.size_label)
-
-    @property
-    def _rows(self) -> dict[str, str]:
-        """The published row that each policy stands for."""
-        base, experiment = self.experiment.base, self.experiment
+        experiment = self.experiment
         named = {each.name: each.published for each in (*experiment.checkpoints, *experiment.runs)}
-        return {"base": "" if base is None else base.published, **named}
+        row = named.get(policy, experiment.base.published if experiment.base else "")
+        return self.lengths_assumed.lengths(benchmark, row, self._shape_of(policy).block_size)
 
     def _shape_of(self, policy: str) -> Shape:
         return self.shapes[policy] if policy in self.shapes else self.shapes[self.experiment.run(policy).base]
 
-    @property
-    def budget_bytes(self) -> float:
-        """The memory of a device without the reserve."""
-        return self.device.memory_bytes * (1 - self.shares.reserve)
+    def _devices_of(self, run: Run) -> int:
+        base = self.experiment.base_named(run.base)
+        return self.devices or self.experiment.resources.processes("" if base is None else base.size_label)
 
-    def kv(self, benchmark: Benchmark, shape: Shape) -> tuple[float, int]:
+    def _kv(self, benchmark: Benchmark, shape: Shape) -> tuple[float, int]:
         """Returns (bytes of the pool, rows that decode together), by the config or else by the longest rows."""
         decoding, size, lengths = self.experiment.decoding, shape.block_size, self.lengths(benchmark.name)
         page = page_size(size)
-
-        def row_bytes(response_tokens: float) -> int:
-            end = -(-int(lengths.prompt_tokens + response_tokens) // size) * size
-            return memory.kv_bytes(shape, memory.page_positions(end, page), self.device.compute_bytes)
-
-        pool = decoding.rows * row_bytes(benchmark.max_new_tokens)
+        longest, mean = (
+            costs.kv_bytes(shape, int(lengths.prompt_tokens + tokens), page, self.device.compute_bytes)
+            for tokens in (benchmark.max_new_tokens, lengths.response_tokens)
+        )
+        pool = decoding.rows * longest
         if decoding.memory_mb is not None:
             pool = min(pool, decoding.memory_mb * 1_000_000)
-        return pool, max(1, min(decoding.rows, int(pool / row_bytes(lengths.response_tokens))))
+        return pool, max(1, min(decoding.rows, int(pool / mean)))
 
     def memory(self, run: Run) -> dict[str, Any]:
         """Returns the bytes on each device: what stays, what rollouts add, what an update adds; and whether it fits."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
-        devices = self.devices_of(run)
-        layout = memory.Layout(devices, self.device.compute_bytes)
-        resident = memory.resident_bytes(shape, layout, run.implementation.has_value_model)
-        pool, rows = self.kv(benchmark, shape)
-        positions = (
-            training_work(self.lengths(run.benchmark, run.base), shape.block_size).times(run.microbatch).positions
-        )
+        devices, number_bytes = self._devices_of(run), self.device.compute_bytes
+        resident = costs.resident_bytes(shape, devices, number_bytes, run.implementation.has_value_model)
+        pool, rows = self._kv(benchmark, shape)
+        lengths = self.lengths(run.benchmark, run.base)
+        positions = float(training_work(lengths, shape.block_size)[0]) * run.microbatch
         positions = min(positions, run.microbatch_positions or positions)
-        longest = self._longest(run, benchmark)
+        longest = self._longest(run, benchmark, lengths)
         added = {
-            name: memory.update_bytes(shape, layout, count, self.head_chunk, checkpointed)
+            name: costs.update_bytes(shape, devices, number_bytes, count, checkpointed)
             for name, count, checkpointed in (
                 ("with_checkpointing", positions, True),
                 ("without_checkpointing", positions, False),
                 ("longest_response_with_checkpointing", longest, True),
             )
         }
-        stays = sum(resident.values())
+        stays, budget = sum(resident.values()), self.device.memory_bytes * (1 - self.shares.reserve)
         update_bytes = {name: stays + sum(rows.values()) for name, rows in added.items()}
         chosen = "with_checkpointing" if self.checkpointed else "without_checkpointing"
         peak = max(stays + pool, update_bytes[chosen])
@@ -145,39 +209,40 @@ class Estimate:
             "rollout_bytes": stays + pool,
             "update_bytes": update_bytes,
             "peak_bytes": peak,
-            "budget_bytes": self.budget_bytes,
-            "fits": peak <= self.budget_bytes,
-            "update_fits": {name: total <= self.budget_bytes for name, total in update_bytes.items()},
+            "budget_bytes": budget,
+            "fits": peak <= budget,
+            "update_fits": {name: total <= budget for name, total in update_bytes.items()},
         }
 
-    def _longest(self, run: Run, benchmark: Benchmark) -> int:
+    def _longest(self, run: Run, benchmark: Benchmark, lengths: Lengths) -> int:
         """Returns the positions of the largest forward over a response at the length limit."""
-        lengths, size = self.lengths(benchmark.name, run.base), self.shapes[run.base].block_size
         prompt_tokens, tokens = round(lengths.prompt_tokens), benchmark.max_new_tokens
-        whole = trained_positions(prompt_tokens, tokens, round(tokens / lengths.tpf), size)
-        least = trained_positions(prompt_tokens, tokens, 1, size)
+        whole, least = (
+            trained_positions(prompt_tokens, tokens, forwards, self.shapes[run.base].block_size)
+            for forwards in (round(tokens / lengths.tpf), 1)
+        )
         return min(whole, max(least, run.microbatch_positions or whole))
 
     def run(self, run: Run) -> dict[str, Any]:
         """Returns the phases of a step on each device, validations, and GPU-hours of the whole run."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
-        lengths, (_, rows) = self.lengths(run.benchmark, run.base), self.kv(benchmark, shape)
+        lengths, (_, rows) = self.lengths(run.benchmark, run.base), self._kv(benchmark, shape)
+        setting, devices = (shape, self.device, self.shares), self._devices_of(run)
         trained = run.prompts * run.responses
-        setting = (shape, self.device, self.shares)
-        devices = self.devices_of(run)
-        work = training_work(lengths, shape.block_size).times(trained / devices)
+        rolled_out = trained / self.lengths_assumed.kept
+        work = training_work(lengths, shape.block_size) * trained / devices
         step = [
-            seconds.decoding(*setting, lengths, trained / self.lengths_assumed.kept / devices, rows),
-            seconds.reference(*setting, work),
-            seconds.update(*setting, work, run.updates, devices, self.checkpointed),
+            costs.decoding_cost(*setting, lengths, rolled_out / devices, rows),
+            costs.reference_cost(*setting, work),
+            costs.update_cost(*setting, work, run.updates, devices, self.checkpointed),
         ]
         if run.implementation.has_value_model:  # one forward for the advantages, and an update of its own
             step += [replace(phase, name=f"value {phase.name}") for phase in step[1:]]
-        problems = benchmark.validation or self._published(benchmark.name, "train", 10)
-        validation = seconds.decoding(*setting, lengths, problems / devices, rows, "validation")
+        problems = benchmark.validation or self._problems(benchmark.name, "validation")
+        validation = costs.decoding_cost(*setting, lengths, problems / devices, rows, "validation")
         step_s = sum(phase.seconds for phase in step)
         validations = 1 + -(-run.steps // run.validate_every)
-        total_s = run.steps * step_s + validations * validation.seconds
+        hours = (run.steps * step_s + validations * validation.seconds) / HOUR_S
         return {
             "base": run.base,
             "devices": devices,
@@ -185,31 +250,30 @@ class Estimate:
             "lengths": asdict(lengths),
             "steps": run.steps,
             "trained_responses": trained,
-            "rolled_out_responses": trained / self.lengths_assumed.kept,
+            "rolled_out_responses": rolled_out,
             "rows_together": rows,
             "step": [asdict(phase) for phase in step],
             "step_s": step_s,
             "validation": asdict(validation) | {"problems": problems, "times": validations},
-            "hours": total_s / HOUR_S,
-            "gpu_hours": total_s * devices / HOUR_S,
+            "hours": hours,
+            "gpu_hours": hours * devices,
         }
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Returns each evaluation's sweep on one device, at the same assumed TPF for every threshold."""
         experiment, found = self.experiment, {}
         split, samples = experiment.evaluation.split, experiment.evaluation.samples
-        tested = [b.name for b in experiment.benchmarks if getattr(b, split) != 0 and self._has(b.name, split)]
+        tested = {
+            benchmark.name: benchmark for benchmark in experiment.benchmarks
+            if getattr(benchmark, split) != 0 and split in getattr(self._benchmark(benchmark.name), "splits", (split,))
+        }  # fmt: skip
         for system in experiment.all_systems():
             shape = self._shape_of(system.policy)
             for name in tested if system.evaluate_on is None else [n for n in system.evaluate_on if n in tested]:
-                benchmark = experiment.benchmark(name)
-                problems = getattr(benchmark, split)
-                if not problems:
-                    problems = self._published(name, *(("test", 1) if split == "test" else ("train", 10)))
-                _, rows = self.kv(benchmark, shape)
-                lengths = self.lengths(name, system.policy)
-                point = seconds.decoding(
-                    shape, self.device, self.shares, lengths, problems * samples, rows, "evaluation"
+                problems = getattr(tested[name], split) or self._problems(name, split)
+                point = costs.decoding_cost(
+                    shape, self.device, self.shares, self.lengths(name, system.policy), problems * samples,
+                    self._kv(tested[name], shape)[1], "evaluation",
                 )  # fmt: skip
                 points = len(system.thresholds)
                 found[f"{system.name}/{name}"] = {
@@ -222,15 +286,12 @@ class Estimate:
         return found
 
     def _benchmark(self, name: str) -> Any:
-        """Returns the benchmark of a name."""
         return resolve(member("benchmark", name, "benchmarks.name", self.experiment.plugins))
 
-    def _has(self, name: str, split: str) -> bool:
-        return split in getattr(self._benchmark(name), "splits", (split,))
-
-    def _published(self, name: str, split: str, part: int) -> int:
-        """Returns the rows of a published split, or a `part` of them."""
-        rows = next((source.rows for source in self._benchmark(name).sources if source.key == split), None)
+    def _problems(self, name: str, split: str) -> int:
+        """Returns the rows of the published test split, or for validation a tenth of the published train split."""
+        key, part = ("test", 1) if split == "test" else ("train", 10)
+        rows = next((source.rows for source in self._benchmark(name).sources if source.key == key), None)
         return PROBLEMS if rows is None else rows // part
 
 
@@ -240,17 +301,14 @@ def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shap
     Raises ConfigError when neither a size nor the checkpoint's name says it.
     """
     base, model = experiment.base, experiment.model
-    found = {checkpoint.name: _shape(checkpoint, None) for checkpoint in experiment.checkpoints}
     if base is not None:
-        return {"base": _shape(base, size), **found}
-    assert model is not None
-    known = model.model_dump() | {"vocab_size": VOCABULARY}
-    return {
-        "base": Shape.of_size(size, model.block_size) if size else Shape.of(known, model.block_size),
-        **found,
-    }
+        own = _shape(base, size or base.size)
+    else:
+        assert model is not None
+        known = model.model_dump() | {"vocab_size": VOCABULARY}
+        own = Shape.of_size(size, model.block_size) if size else Shape.of(known, model.block_size)
+    return {"base": own} | {each.name: _shape(each, each.size) for each in experiment.checkpoints}
 
 
 def _shape(base: Base, size: str | None) -> Shape:
-    named = size or base.size
-    return Shape.of_size(named, base.block_size) if named else Shape.of_checkpoint(base.checkpoint, base.block_size)
+    return Shape.of_size(size, base.block_size) if size else Shape.of_checkpoint(base.checkpoint, base.block_size)

@@ -1,19 +1,19 @@
-"""The formulas of `lightningrl plan` against what they speak of: tensors, packed rows, autograd, a real step."""
+"""The formulas of `lightningrl plan` against what they speak of: tensors, packed rows, autograd, a decoder's ledger."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from fixtures.tiny import make_trainer, requests_of, tiny_config, tiny_model, tiny_setup, trajectory_of
+from fixtures.tiny import requests_of, tiny_config, tiny_model, trajectory_of
 
-from lightningrl.bench.estimate import memory, seconds
-from lightningrl.bench.estimate.device import DEVICES, Shares, device_of
-from lightningrl.bench.estimate.work import Lengths, Work, decoding_work, positions_of, prefill_work, training_work
+from lightningrl.bench import costs
+from lightningrl.bench.costs import Lengths, Shares, positions_of, work_of
+from lightningrl.bench.estimate.budget import DEVICES, device_of
 from lightningrl.bench.model_shape import SHAPES, Shape
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.scripted import Scripted
+from lightningrl.errors import ConfigError
 from lightningrl.models.attention import PagedKV
 from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.rl.likelihood import trajectory_row
@@ -25,6 +25,7 @@ def shape_of(config: ModelConfig) -> Shape:
 
 SHAPE = shape_of(tiny_config())
 EIGHT = Shape.of_size("8b", 32)
+H100 = DEVICES["h100"]
 
 
 @pytest.mark.parametrize(("size", "count"), [("1.7b", 2031739904), ("4b", 4411424256), ("8b", 8190735360)])
@@ -39,20 +40,22 @@ def test_weights_and_moments_are_the_tensors_bytes(changes):
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
-    shape = shape_of(model.config)
+    resident = costs.resident_bytes(shape_of(model.config), 1, 4)
     moments = [state[name] for state in optimiser.state.values() for name in ("exp_avg", "exp_avg_sq")]
-    assert memory.weight_bytes(shape, 4) == sum(p.nbytes for p in model.parameters())
-    assert memory.weight_bytes(shape, 2) == sum(p.nbytes for p in model.to(torch.bfloat16).parameters())
-    assert memory.moment_bytes(shape) == sum(tensor.nbytes for tensor in moments)
+    assert resident["weights"] == resident["reference"] == sum(p.nbytes for p in model.parameters())
+    assert resident["Adam's moments"] == sum(tensor.nbytes for tensor in moments)
+    halved = sum(p.nbytes for p in model.to(torch.bfloat16).parameters())
+    assert costs.resident_bytes(shape_of(model.config), 1, 2)["decode replica"] == halved
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kv_pages_are_the_caches_bytes(dtype):
+    """70 positions take five pages of 16."""
     config = tiny_config()
     cache = PagedKV(
         config.num_hidden_layers, 5, 16, config.num_key_value_heads, config.head_dim, torch.zeros(1, dtype=dtype)
     )
-    assert memory.kv_bytes(SHAPE, memory.page_positions(70, 16), dtype.itemsize) == cache.nbytes
+    assert costs.kv_bytes(SHAPE, 70, 16, dtype.itemsize) == cache.nbytes
 
 
 def kept_by_autograd(model: Transformer, ids_BQ, positions_BQ, attend) -> int:
@@ -83,11 +86,9 @@ def test_activations_are_what_autograd_keeps_of_a_layer_beside_the_attention():
 
 
 def test_checkpointed_activations_are_inputs_of_layers_and_one_layer():
-    whole = memory.activation_bytes(EIGHT, 1000, 2, checkpointed=False)
-    less = memory.activation_bytes(EIGHT, 1000, 2, checkpointed=True)
-    assert whole == 36 * 1000 * 2 * EIGHT.layer_activations
+    whole, less = (costs.activation_bytes(EIGHT, 1000, 2, checkpointed) for checkpointed in (False, True))
+    assert whole == 36 * 1000 * 2 * EIGHT.layer_activations > 10 * less
     assert less == 1000 * 2 * (36 * 4096 + EIGHT.layer_activations)
-    assert memory.activation_bytes(EIGHT, 1, 2, True) < 0.1 * memory.activation_bytes(EIGHT, 1, 2, False)
 
 
 @pytest.mark.parametrize(
@@ -99,73 +100,48 @@ def test_training_positions_of_a_trajectory_are_its_rows(prompt, reveal, respons
     assert positions_of([trajectory]) == trajectory_row(trajectory, 23).num_tokens
 
 
-def test_positions_of_a_real_steps_update_are_those_the_trainer_counts(tmp_path):
-    """Everything that was kept is trained on once; a step's token-forwards are 1 + 3 of it beside the rollouts."""
-    trainer = make_trainer(tiny_setup(tmp_path, steps=1, validate_every=1))
-    seen, draw = [], trainer._draw
-
-    def noting(step):
-        drawn = draw(step)
-        seen.extend(drawn.kept.trajectories)
-        return drawn
-
-    trainer._draw = noting
-    row = trainer.step().metrics
-    assert seen
-    assert 4 * positions_of(seen) == row["token_forwards"] - row["rollout_positions"]
-
-
 def test_decoding_positions_are_the_ledgers():
     """Whole steps a block, so that tokens a forward are what the script says."""
-    model = tiny_model()
-    decoder = BlockDecoder(model, ())
+    decoder = BlockDecoder(tiny_model(), ())
     found = decoder.decode(requests_of([8, 8, 8], 16), DecodePolicy(Scripted(2.0)))
     lengths = Lengths(8, 16, 2.0)
-    work = decoding_work(lengths, 4) + prefill_work(lengths, 4)
-    assert 3 * work.positions == decoder.ledger.positions
-    assert training_work(lengths, 4).positions * 3 == positions_of(found)
+    work = costs.decoding_work(lengths, 4) + costs.prefill_work(lengths, 4)
+    assert 3 * work[0] == decoder.ledger.positions
+    assert 3 * costs.training_work(lengths, 4)[0] == positions_of(found)
 
 
-def test_operations_are_two_a_weight_and_position_and_four_a_key():
-    work = Work(100.0, 10.0, 50.0)
-    expected = 2 * 100 * EIGHT.trunk_matrices + 2 * 10 * 151936 * 4096 + 4 * 36 * 32 * 128 * 50 * 100
-    assert work.operations(EIGHT) == expected
+def test_operations_are_two_a_weight_and_position_and_four_a_key_and_an_update_is_three_forwards_or_four():
+    operations = 2 * 100 * EIGHT.trunk_matrices + 2 * 10 * 151936 * 4096 + 4 * 36 * 32 * 128 * 50 * 100
     assert EIGHT.trunk_matrices == EIGHT.parameters - 2 * 151936 * 4096 - 4096 - 36 * (2 * 4096 + 2 * 128)
-
-
-def test_an_update_is_three_forwards_and_four_when_it_recomputes():
-    work, device = Work(1e6, 1e5, 300.0), DEVICES["h100"]
-    plain, again = (seconds.update(EIGHT, device, Shares(), work, 8, 8, flag) for flag in (False, True))
-    assert (plain.operations, again.operations) == (3 * work.operations(EIGHT), 4 * work.operations(EIGHT))
-    assert seconds.reference(EIGHT, device, Shares(), work).operations == work.operations(EIGHT)
+    work = work_of(100, 10, 50)
+    assert costs.operations_of(work, EIGHT) == operations
+    assert costs.reference_cost(EIGHT, H100, Shares(), work).operations == operations
+    for checkpointed, forwards in ((False, 3), (True, 4)):
+        update = costs.update_cost(EIGHT, H100, Shares(), work, 8, 8, checkpointed)
+        assert (update.operations, update.positions) == (forwards * operations, 100)
 
 
 def test_a_lone_row_is_bound_by_bandwidth_and_a_full_engine_by_arithmetic():
     """On an H100 a bf16 weight read is worth about 295 operations a byte: fewer positions a forward are bandwidth."""
     lengths = Lengths(120, 300, 4.0)
-    alone = seconds.decoding(EIGHT, DEVICES["h100"], Shares(), lengths, 1, 1)
-    full = seconds.decoding(EIGHT, DEVICES["h100"], Shares(), lengths, 512, 256)
+    alone = costs.decoding_cost(EIGHT, H100, Shares(), lengths, 1, 1)
+    full = costs.decoding_cost(EIGHT, H100, Shares(), lengths, 512, 256)
     assert (alone.bound, full.bound) == ("bandwidth", "arithmetic")
-    read = memory.weight_bytes(EIGHT, 2) / (0.7 * 3.35e12)
+    read = 2 * EIGHT.parameters / (0.7 * 3.35e12)
     assert 75 * read < alone.seconds < 1.2 * 75 * read
     assert full.seconds < 512 * alone.seconds / 3
 
 
 def test_shards_shrink_with_the_devices_and_replicas_do_not():
-    one, eight = (memory.resident_bytes(EIGHT, memory.Layout(n, 2)) for n in (1, 8))
+    one, eight = (costs.resident_bytes(EIGHT, devices, 2) for devices in (1, 8))
     assert one["fp32 master, a shard"] == 8 * eight["fp32 master, a shard"] == 4 * EIGHT.parameters
     assert one["decode replica"] == eight["decode replica"] == 2 * EIGHT.parameters
 
 
-@pytest.mark.parametrize("name", ["JetLM/SDAR-8B-Chat-b32", "models/sdar-8b"])
-def test_a_size_is_read_off_a_name(name):
-    assert Shape.of_checkpoint(name, 32) == EIGHT
+def test_a_size_is_read_off_a_name_and_what_there_is_not_is_refused():
+    for name in ("JetLM/SDAR-8B-Chat-b32", "models/sdar-8b"):
+        assert Shape.of_checkpoint(name, 32) == EIGHT
     assert Shape.of_checkpoint("JetLM/SDAR-1.7B-Chat", 4).hidden_size == 2048
-
-
-def test_what_there_is_not_is_refused():
-    from lightningrl.errors import ConfigError
-
     for refused in (
         lambda: Shape.of_size("9b", 32),
         lambda: Shape.of_checkpoint("somebody/model-b32", 32),
@@ -174,4 +150,3 @@ def test_what_there_is_not_is_refused():
     ):
         with pytest.raises(ConfigError):
             refused()
-    assert np.isclose(Shares().update, 0.4)

@@ -1,0 +1,232 @@
+"""What a response costs on a device in decoding and in training: positions, arithmetic, bytes, seconds.
+
+Training: a row has the clean positions of all blocks but the last, and one noisy copy of a block for each denoise
+forward that revealed a token of the response (rl/likelihood.py). Decoding: each denoise forward computes its block, and
+the first one of a block also the finished block before it (schedule `fused`; `separate` computes as many positions).
+
+Bytes on GPUs: fp32 master weights, gradients and Adam's moments are sharded evenly (FSDP2), weights are gathered in the
+compute dtype layer by layer, the reference is sharded too, and a whole replica in the compute dtype decodes. On the
+processor, everything is in float32 in one process, and the decoder shares the policy's weights.
+
+Seconds: a forward takes its arithmetic at a share of the peak, or reading the weights at a share of the bandwidth,
+whichever is longer. Not included: judging, communication (assumed hidden), loading, compilation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from lightningrl.bench.model_shape import Shape
+from lightningrl.errors import ConfigError
+from lightningrl.types import Trajectory
+
+MASTER = 4
+"""Bytes of an fp32 number; a device whose compute dtype is smaller has its fp32 numbers in shards."""
+MOMENTS = 2 * MASTER
+"""Bytes per parameter of Adam's two moments in fp32."""
+HEAD_COPIES = 3
+"""The fp32 tables of a chunk that exist at the same time: logits, log-softmax, gradient."""
+HEAD_CHUNK = 1024
+"""Scored positions whose logits exist at the same time."""
+OPTIMISER_BYTES = 28
+"""Bytes per parameter that an update moves: fp32 gradient, master and two moments in, the last three out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One accelerator, or this machine's processor."""
+
+    name: str
+    operations_per_s: float
+    """Operations of dense matrix products in the compute dtype; a multiplication and an addition are two."""
+    bytes_per_s: float
+    """Bandwidth of its memory."""
+    memory_bytes: int
+    compute_bytes: int = 2
+    """Bytes of a number in the compute dtype: bfloat16, on the processor float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The shares of a device's figures that are reached: assumptions, to be replaced by measurements."""
+
+    update: float = 0.40
+    """Share of peak arithmetic in forward and backward, recomputation included: the project's target on a GPU."""
+    reference: float = 0.45
+    """Share of peak arithmetic in a forward alone (assumed)."""
+    rollout: float = 0.30
+    """Share of peak arithmetic in decoding that arithmetic bounds (assumed: shorter matrices, ragged attention)."""
+    bandwidth: float = 0.70
+    """Share of memory bandwidth in decoding that bandwidth bounds: the project's target at batch 1."""
+    rows_busy: float = 0.60
+    """Mean share of the rows at work over a batch whose longest responses end alone (assumed)."""
+    reserve: float = 0.08
+    """Share of the memory for context, communication buffers and fragmentation (assumed)."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 < value <= 1:
+                raise ConfigError(f"the share {name!r} is {value}, expected within (0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Mean lengths of prompts and responses, and the TPF: assumed or measured."""
+
+    prompt_tokens: float
+    response_tokens: float
+    tpf: float
+    """Response tokens per denoise forward."""
+
+    @property
+    def forwards(self) -> float:
+        """Denoise forwards per response."""
+        return self.response_tokens / self.tpf
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseCost:
+    """One phase of a step on one device."""
+
+    name: str
+    seconds: float
+    positions: float
+    operations: float
+    bound: str = "arithmetic"
+    """`arithmetic` or `bandwidth`."""
+
+
+def trained_positions(prompt_tokens: int, response_tokens: int, forwards: int, block_size: int) -> int:
+    """Returns the positions of one trajectory's training row; `forwards` revealed a token of its response.
+
+    >>> trained_positions(6, 5, 3, 4)
+    20
+    """
+    clean = (prompt_tokens + response_tokens - 1) // block_size * block_size
+    return clean + block_size * forwards
+
+
+def positions_of(trajectories: Iterable[Trajectory]) -> int:
+    """Returns the exact training positions of real trajectories, without padding."""
+    total = 0
+    for one in trajectories:
+        forwards = len(np.unique(one.reveal_step[: one.response_len]))
+        total += trained_positions(len(one.prompt_ids), one.response_len, forwards, one.block_size)
+    return total
+
+
+def work_of(positions: float, head_positions: float, context: float) -> np.ndarray:
+    """Returns [3]: positions through the layers, positions through the head, and pairs of a position and a key.
+
+    context: the mean number of keys that a position sees. Works can be added, and multiplied by a number.
+    """
+    return np.array([positions, head_positions, positions * context], dtype=float)
+
+
+def operations_of(work: np.ndarray, shape: Shape) -> float:
+    """Returns the operations of one forward.
+
+    They are 2 x (layers' matrices) per position, 2 V H per head position, 4 L N D per position and key.
+    """
+    attention = 2 * shape.num_hidden_layers * shape.query_numbers
+    return float(2 * work @ (shape.trunk_matrices, shape.head_parameters, attention))
+
+
+def training_work(lengths: Lengths, block_size: int) -> np.ndarray:
+    """Returns the expected work of training on one response."""
+    end = lengths.prompt_tokens + lengths.response_tokens
+    seen = lengths.prompt_tokens + lengths.response_tokens / 2 + block_size  # by a copy: on average half, and itself
+    clean = work_of((end - 1) // block_size * block_size, 0, end / 2)
+    return clean + work_of(block_size * lengths.forwards, lengths.response_tokens, seen)
+
+
+def prefill_work(lengths: Lengths, block_size: int) -> np.ndarray:
+    """Returns the work of the prompt's whole blocks."""
+    whole = lengths.prompt_tokens // block_size * block_size
+    return work_of(whole, 0, whole / 2)
+
+
+def decoding_work(lengths: Lengths, block_size: int) -> np.ndarray:
+    """Returns the expected work of decoding one response, without its prefill.
+
+    The head is evaluated at masked positions: from K of them down to TPF.
+    """
+    first = lengths.prompt_tokens // block_size
+    blocks = -(-(lengths.prompt_tokens + lengths.response_tokens) // block_size) - first
+    positions = block_size * (lengths.forwards + max(0.0, blocks - 1))
+    open_positions = (block_size + min(lengths.tpf, block_size)) / 2
+    seen = lengths.prompt_tokens + lengths.response_tokens / 2 + block_size
+    return work_of(positions, lengths.forwards * open_positions, seen)
+
+
+def kv_bytes(shape: Shape, positions: int, page_tokens: int, number_bytes: int) -> int:
+    """Returns the bytes of the keys and values of the whole pages that a row of `positions` positions takes."""
+    return shape.kv_numbers * -(-positions // page_tokens) * page_tokens * number_bytes
+
+
+def activation_bytes(shape: Shape, positions: float, number_bytes: int, checkpointed: bool) -> float:
+    """Returns the bytes that forward keeps for backward; checkpointed: the layers' inputs and one whole layer."""
+    layers, full = shape.num_hidden_layers, shape.layer_activations
+    return number_bytes * positions * (layers * shape.hidden_size + full if checkpointed else layers * full)
+
+
+def resident_bytes(shape: Shape, devices: int, number_bytes: int, has_value_model: bool = False) -> dict[str, float]:
+    """Returns the bytes that stay on a device in all phases, by what they are for."""
+    n, whole, moments = devices, number_bytes * shape.parameters, MOMENTS * shape.parameters
+    value = {"value model and its moments": (MASTER + MOMENTS) * shape.parameters / n} if has_value_model else {}
+    if number_bytes == MASTER:
+        return {"weights": whole, "Adam's moments": moments, "reference": whole} | value
+    return value | {
+        "fp32 master, a shard": MASTER * shape.parameters / n,
+        "Adam's moments, a shard": moments / n,
+        "reference, a shard": whole / n,
+        "decode replica": whole,
+    }
+
+
+def update_bytes(
+    shape: Shape, devices: int, number_bytes: int, positions: float, checkpointed: bool
+) -> dict[str, float]:
+    """Returns the bytes that an update adds; `positions` are those of a micro-batch."""
+    sharded = number_bytes < MASTER
+    found = {"gradients (fp32, a shard)" if sharded else "gradients": MASTER * shape.parameters / devices}
+    found |= {"gathered weights": shape.gathered_parameters * number_bytes} if sharded else {}
+    found["activations"] = activation_bytes(shape, positions, number_bytes, checkpointed)
+    found["head, a chunk"] = float(HEAD_COPIES * MASTER * shape.vocab_size * min(HEAD_CHUNK, positions))
+    return found
+
+
+def decoding_cost(
+    shape: Shape, device: Device, shares: Shares, lengths: Lengths, responses: float, rows: int, name: str = "rollout"
+) -> PhaseCost:
+    """Returns the phase of decoding `responses` responses, at most `rows` together."""
+    one, prompts = decoding_work(lengths, shape.block_size), prefill_work(lengths, shape.block_size) * responses
+    busy = max(1.0, shares.rows_busy * min(rows, responses))
+    read = (shape.parameters + busy * one[2] / one[0] * shape.kv_numbers) * device.compute_bytes
+    each_s = operations_of(one * busy / lengths.forwards, shape) / (shares.rollout * device.operations_per_s)
+    bandwidth_s = float(read) / (shares.bandwidth * device.bytes_per_s)
+    prefill_s = operations_of(prompts, shape) / (shares.reference * device.operations_per_s)
+    seconds = responses * lengths.forwards / busy * max(each_s, bandwidth_s) + prefill_s
+    work = one * responses + prompts
+    bound = "arithmetic" if each_s >= bandwidth_s else "bandwidth"
+    return PhaseCost(name, seconds, float(work[0]), operations_of(work, shape), bound)
+
+
+def reference_cost(shape: Shape, device: Device, shares: Shares, work: np.ndarray) -> PhaseCost:
+    """Returns the phase of one forward over the update's rows."""
+    operations = operations_of(work, shape)
+    seconds = operations / (shares.reference * device.operations_per_s)
+    return PhaseCost("reference", seconds, float(work[0]), operations)
+
+
+def update_cost(
+    shape: Shape, device: Device, shares: Shares, work: np.ndarray, updates: int, devices: int, checkpointed: bool
+) -> PhaseCost:
+    """Returns the phase of forward and backward (3 forwards, 4 if checkpointed) and of the optimiser over its shard."""
+    operations = operations_of(work, shape) * (4 if checkpointed else 3)
+    moved = updates * OPTIMISER_BYTES * shape.parameters / devices
+    seconds = operations / (shares.update * device.operations_per_s) + moved / (shares.bandwidth * device.bytes_per_s)
+    return PhaseCost("update", seconds, float(work[0]), operations)
