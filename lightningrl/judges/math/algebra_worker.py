@@ -32,7 +32,7 @@ def main() -> None:
         answer: dict[str, Any]
         algebra.is_reading_gold = False
         try:
-            question = None if request["question"] is None else read_question(request["question"])
+            question = read_question(request["question"])
             reasons: list[str] = []
             answer = {
                 "equal": equal(request["gold"], request["found"], algebra, question, reasons),

@@ -40,12 +40,12 @@ _VALUES = frozenset(
 """The kinds of work that the value of a function or a power may contain."""
 
 
-def unfinished(gold: str, found: str, question: Question | None) -> str | None:
+def unfinished(gold: str, found: str, question: Question) -> str | None:
     """Returns a readable reason why `found` is not an answer even if it has the gold's value; None: it is one.
 
     Both are expressions as `text.clean` returns them.
     """
-    if question is None or gold == found:
+    if not question.text or gold == found:
         return None
     tree, answer = read(gold), read(found)
     if answer is None or tree is None:  # an unreadable answer cannot be shown to be worked out
@@ -66,9 +66,9 @@ def unfinished(gold: str, found: str, question: Question | None) -> str | None:
     return "is not in the form that the question asks for"
 
 
-def is_solved(gold: tuple[str, str], found: tuple[str, str], question: Question | None) -> bool:
+def is_solved(gold: tuple[str, str], found: tuple[str, str], question: Question) -> bool:
     """Whether an equation that is equivalent to the gold equation is an answer; each is a pair of sides."""
-    if question is None:
+    if not question.text:
         return True
     trees = [tree for side in (*gold, *found) if (tree := read(side)) is not None]
     if len(trees) < 4:

@@ -46,8 +46,8 @@ MEMO = 65_536
 class _Pair(NamedTuple):
     """Everything that a verdict depends on."""
 
-    question: str | None
-    """The user's turns; None: they state no problem, so the question is unknown."""
+    question: str
+    """The user's turns; empty: they state no problem, so the question is unknown."""
     gold: str
     found: str
     """The judged answer: the last box, or as many last boxes as the gold answer has items."""
@@ -131,9 +131,8 @@ class MathJudge:
             math_text.check(pair.found)
             if not self._by_rules:
                 return None
-            question = None if pair.question is None else read_question(pair.question)
             reasons: list[str] = []
-            is_equal = equal(pair.gold, pair.found, _needs_algebra, question, reasons)
+            is_equal = equal(pair.gold, pair.found, _needs_algebra, read_question(pair.question), reasons)
         except _NeedsAlgebra:
             return None
         except math_text.Unreadable as error:
@@ -208,7 +207,7 @@ def _pair(example: Example, response: str) -> _Pair | Verdict:
         return Verdict(False, 0.0, "unparsable", None, "no complete \\boxed{...} with an answer in it", compat=False)
     turns = [turn["content"] for turn in example.messages if turn.get("role") == "user"]
     question = "\n".join(turns)
-    return _Pair(question if states_a_problem(question) else None, gold, _joined(gold, boxes), boxes[-1])
+    return _Pair(question if states_a_problem(question) else "", gold, _joined(gold, boxes), boxes[-1])
 
 
 def _joined(gold: str, boxes: Sequence[str]) -> str:

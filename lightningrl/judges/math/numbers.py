@@ -10,8 +10,7 @@ import re
 from fractions import Fraction
 
 from lightningrl.judges.math import delimiters
-from lightningrl.judges.math.context import Context
-from lightningrl.judges.math.question import BASES
+from lightningrl.judges.math.question import BASES, Context
 from lightningrl.judges.math.tree import read, repeating_decimal
 
 _INTEGER = r"[+-]?[0-9]+"
@@ -39,19 +38,15 @@ def number(text: str) -> Fraction | None:
         text = text[1:-1].strip()
     if match := _NUMBER.fullmatch(text):
         return Fraction(f"{match[1]}.{match[2]}") if match[2] else Fraction(int(match[1]))
-    if match := _MIXED.fullmatch(text):
-        above, below = int(match[3] or match[5]), int(match[4] or match[6])
-        return _signed(match[1], int(match[2]) + Fraction(above, below)) if below else None
     if match := _REPEATING.fullmatch(text):
-        return _signed(match[1], repeating_decimal(match[2], match[3], match[4]))
-    if match := _FRACTION.fullmatch(text):
-        above, below = (int(match[2]), int(match[3])) if match[2] else (int(match[4]), int(match[5]))
-        return _signed(match[1], Fraction(above, below)) if below else None
-    return None
-
-
-def _signed(sign: str, value: Fraction) -> Fraction:
-    return -value if sign == "-" else value
+        return int(match[1] + "1") * repeating_decimal(match[2], match[3], match[4])
+    if match := _MIXED.fullmatch(text):
+        whole, above, below = int(match[2]), int(match[3] or match[5]), int(match[4] or match[6])
+    elif match := _FRACTION.fullmatch(text):
+        whole, above, below = 0, int(match[2] or match[4]), int(match[3] or match[5])
+    else:
+        return None
+    return int((match[1] or "") + "1") * (whole + Fraction(above, below)) if below else None
 
 
 def exact(text: str) -> str:
@@ -60,22 +55,18 @@ def exact(text: str) -> str:
     >>> exact("0.25x"), exact("5/2x")
     ('\\frac{25}{100}x', '\\frac{5}{2}x')
     """
+
+    def decimal(match: re.Match[str]) -> str:
+        return rf"\frac{{{int(match[1] + match[2])}}}{{{10 ** len(match[2])}}}"
+
+    def repeating(match: re.Match[str]) -> str:
+        value = repeating_decimal(match[1], match[2], match[3])
+        return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
     text = _POWER_OF_TEN.sub(r"\1\\cdot 10^{\2}", text)
-    text = re.sub(
-        r"([0-9]+)\.([0-9]*)\\overline\{([0-9]+)\}",
-        lambda match: _written(number(match[0]) or Fraction(0)),
-        text,
-    )
+    text = re.sub(r"([0-9]+)\.([0-9]*)\\overline\{([0-9]+)\}", repeating, text)
     text = re.sub(r"(?<![0-9A-Za-z.}])([0-9]+)/([0-9]+)(?=[A-Za-z\\])", r"\\frac{\1}{\2}", text)
-    return re.sub(
-        r"([0-9]+)\.([0-9]+)",
-        lambda match: rf"\frac{{{int(match[1] + match[2])}}}{{{10 ** len(match[2])}}}",
-        text,
-    )
-
-
-def _written(value: Fraction) -> str:
-    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    return re.sub(r"([0-9]+)\.([0-9]+)", decimal, text)
 
 
 def times(factor: str, text: str) -> str:
@@ -95,19 +86,15 @@ def is_percentage(text: str) -> bool:
 
 
 def percentages(gold: str, found: str, context: Context) -> bool | None:
-    signs = [_PERCENT.search(text) for text in (gold, found)]
-    if signs == [None, None]:
+    if not is_percentage(gold) and not is_percentage(found):
         return None
-    values = [_PERCENT.sub("", text) for text in (gold, found)]
-    speaks_of_percent = context.question is not None and context.question.percent
-    if signs[1] is None or (signs[0] is None and not (speaks_of_percent and _is_a_number(gold))):
+    if not is_percentage(found):
         return False
-    return context.same(values[0], values[1])
-
-
-def _is_a_number(text: str) -> bool:
-    """Whether it is an expression without a unit, which may omit a percent sign."""
-    return read(text) is not None and not re.search(r"\\degree|\\text", text)
+    if not is_percentage(gold):
+        has_unit = re.search(r"\\degree|\\text", gold) is not None
+        if not context.question.percent or has_unit or read(gold) is None:
+            return False
+    return context.same(_PERCENT.sub("", gold), _PERCENT.sub("", found))
 
 
 def based(gold: str, found: str, context: Context) -> bool | None:
@@ -117,14 +104,10 @@ def based(gold: str, found: str, context: Context) -> bool | None:
         return None
     if golds is not None and founds is not None:
         return golds == founds
-    if founds is None:
-        return golds is not None and golds[0] == _digits(found)
-    is_named = founds[1] == 10 or (context.question is not None and founds[1] in context.question.bases)
-    return is_named and founds[0] == _digits(gold)
-
-
-def _digits(text: str) -> str:
-    return text.lower().lstrip("+")
+    if golds is not None:
+        return golds[0] == found.lower().lstrip("+")
+    digits, base = founds or ("", 0)
+    return base in {10, *context.question.bases} and digits == gold.lower().lstrip("+")
 
 
 def _digits_and_base(text: str) -> tuple[str, int] | None:
@@ -133,10 +116,8 @@ def _digits_and_base(text: str) -> tuple[str, int] | None:
         return None
     named = match[4] or match[6] or match[5] or ""
     base = int(named) if named.isdigit() else BASES.get(named, 0)
-    digits = (match[2] + (match[3] or "")).lower()
-    if not 2 <= base <= 36 or any(digit not in _DIGITS[:base] for digit in digits):
+    digits = "".join(filter(None, match.group(2, 3))).lower()
+    if not 2 <= base <= 36 or not set(digits) <= set(_DIGITS[:base]) or not any(map(str.isdigit, digits)):
         return None
-    if not any(c.isdigit() for c in digits):
-        return None
-    sign = "-" if match[1] == "-" else ""
-    return sign + match[2].lower() + (f".{match[3].lower()}" if match[3] else ""), base
+    point = f".{match[3]}" if match[3] else ""
+    return match[1].strip("+") + (match[2] + point).lower(), base

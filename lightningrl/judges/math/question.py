@@ -1,17 +1,18 @@
-"""The parts of a question that matter for judging its answers: what it states, mentions and asks for.
+"""What the rules of comparison know besides the two answers: algebra, each other, and what the question says.
 
 A question distinguishes a worked-out answer from a copy, shows whether numbers are percentages or have a base, and
-names what it counts. `read_question` caches questions, whose expressions are parsed when they are first needed.
+names what it counts.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from lightningrl.judges.math import delimiters
+from lightningrl.judges.math.delimiters import split
 from lightningrl.judges.math.reduced_form import reduced_form
 from lightningrl.judges.math.text import Unreadable, clean
 from lightningrl.judges.math.tree import Node, read
@@ -20,6 +21,8 @@ from lightningrl.judges.math.work import canonical, walk
 MAX_CHARS = 20_000
 """The maximum length of a question's text that is read."""
 MAX_SPANS = 200
+MAX_ITEMS = 40
+"""The maximum number of items of a list, tuple, set or matrix that is compared item by item."""
 RELATION = re.compile(r"\\(?:le|ge|ne|equiv|approx|in|to|implies|Rightarrow)(?![A-Za-z])|[=<>]")
 
 _PICTURE = re.compile(r"\[asy\](?:(?!\[/asy\]).)*\[/asy\]", re.DOTALL)
@@ -32,7 +35,6 @@ _PLAIN = re.compile(r"[0-9(.][0-9.()+*/^ -]*[0-9)]")
 """Arithmetic in plain text: `3/20`, `0.15`, `(2+3)*4`."""
 _PARTS = re.compile(r"\\text\s*\{[^{}]*\}|\\mbox\s*\{[^{}]*\}|\\q?quad|&|\\\\|\?")
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
-_PERCENT = re.compile(r"percent|per cent|%", re.IGNORECASE)
 _BASE = re.compile(
     r"\bbase[ -]*(?:of )?\$?\{?([0-9]{1,2}|[a-z]+)|\b[0-9][0-9A-F]*_\{?([0-9]{1,2})\}?|\b(binary|octal|hexadecimal)\b",
     re.IGNORECASE,
@@ -43,14 +45,11 @@ BASES = {
         ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
          "fourteen", "fifteen", "sixteen"), 2)
 } | {"binary": 2, "octal": 8, "hexadecimal": 16}  # fmt: skip
-_FACTOR = re.compile(
-    r"\b[Ff]actor(?:ize|ise)?\b(?! of)|\bproduct of (?:two |linear )*(?:factors|binomials|polynomials)"
-)
-_EXPAND = re.compile(
-    r"\b(?:[Ee]xpand|[Mm]ultiply out|[Ss]implify and expand|expanded form|product of the polynomials)\b"
-)
 
-_EQUATION = re.compile(r"\bequations? (?:of|for|that|whose|in|which)\b|\b(?:directrix|asymptotes?)\b", re.IGNORECASE)
+
+def _mentions(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> cached_property[bool]:
+    compiled = re.compile(pattern, flags)
+    return cached_property(lambda question: compiled.search(question.text) is not None)
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,12 @@ class Question:
     """A question's text and its properties, each of which is computed when it is first needed."""
 
     text: str
+    """It is empty if the question is unknown: then every form of a right value is right."""
 
     @cached_property
     def words(self) -> frozenset[str]:
         """All words in lower case."""
         return frozenset(word.lower() for word in _WORD.findall(_PICTURE.sub(" ", self.text)))
-
-    @cached_property
-    def percent(self) -> bool:
-        """Whether it mentions percent."""
-        return _PERCENT.search(self.text) is not None
 
     @cached_property
     def bases(self) -> frozenset[int]:
@@ -76,25 +71,26 @@ class Question:
         bases = {BASES.get(name.lower(), int(name) if name.isdigit() else 0) for name in names}
         return frozenset(base for base in bases if base > 1)
 
-    @cached_property
-    def factors(self) -> bool:
-        """Whether it asks for factors."""
-        return _FACTOR.search(self.text) is not None
-
-    @cached_property
-    def expands(self) -> bool:
-        """Whether it asks for a product to be multiplied out."""
-        return _EXPAND.search(self.text) is not None
-
-    @cached_property
-    def asks_equation(self) -> bool:
-        """Whether it asks for an equation and not for its solution."""
-        return _EQUATION.search(self.text) is not None
+    percent = _mentions(r"percent|per cent|%", re.IGNORECASE)
+    residues = _mentions(r"remainder|residue|congruent|mod(?:ulo|ular)?\b")
+    factors = _mentions(
+        r"\b[Ff]actor(?:ize|ise)?\b(?! of)|\bproduct of (?:two |linear )*(?:factors|binomials|polynomials)"
+    )
+    """Whether it asks for factors."""
+    expands = _mentions(
+        r"\b(?:[Ee]xpand|[Mm]ultiply out|[Ss]implify and expand|expanded form|product of the polynomials)\b"
+    )
+    """Whether it asks for a product to be multiplied out."""
+    asks_equation = _mentions(
+        r"\bequations? (?:of|for|that|whose|in|which)\b|\b(?:directrix|asymptotes?)\b", re.IGNORECASE
+    )
+    """Whether it asks for an equation and not for its solution."""
 
     @cached_property
     def sides(self) -> tuple[Node, ...]:
         """The expressions in its formulas, split at relations and commas."""
-        return tuple(tree for span in self.spans for side in _expressions(span) if (tree := read(side)) is not None)
+        sides = (side for span in self.spans for part in RELATION.split(span) for side in split(part.strip(), ","))
+        return tuple(tree for side in sides if side and (tree := read(side)) is not None)
 
     @cached_property
     def spans(self) -> tuple[str, ...]:
@@ -113,7 +109,11 @@ class Question:
     @cached_property
     def nodes(self) -> dict[str, Node]:
         """All its expressions of more than one token and their parts, by their canonical form."""
-        return {canonical(node): node for side in self.sides for node in walk(side) if _is_written_out(node)}
+        nodes = [node for side in self.sides for node in walk(side)]
+        return {
+            canonical(node): node for node in nodes
+            if node.kind not in ("name", "number") or node.name in ("decimal", "mixed", "repeating")
+        }  # fmt: skip
 
     @cached_property
     def reduced_forms(self) -> frozenset[str]:
@@ -139,15 +139,38 @@ def states_a_problem(text: str) -> bool:
     return re.search(r"[0-9$\\]", text) is not None or len(_WORD.findall(text)) > 3
 
 
-def _is_written_out(node: Node) -> bool:
-    return node.kind not in ("name", "number") or node.name in ("decimal", "mixed", "repeating")
+read_question = lru_cache(maxsize=8192)(Question)
+"""Returns the question of a text, with its cached properties."""
+Algebra = Callable[[str, str], bool]
+"""Decides whether two LaTeX expressions, the gold answer's first, are equal; raises Unreadable for invalid ones."""
 
 
-def _expressions(span: str) -> list[str]:
-    return [item for part in RELATION.split(span) for item in delimiters.split(part.strip(), ",") if item]
+@dataclass(frozen=True)
+class Context:
+    """The argument of every rule: `rule(gold, found, context)` returns True, False, or None if it does not apply."""
 
+    algebra: Algebra
+    question: Question
+    compare: Callable[[str, str, Context], bool]
+    reasons: list[str] = field(default_factory=list)
+    """The reasons why rules refused the answer, or parts of it, whatever its value."""
 
-@lru_cache(maxsize=8192)
-def read_question(text: str) -> Question:
-    """Returns the question of a text, with its cached properties."""
-    return Question(text)
+    def same(self, gold: str, found: str) -> bool:
+        """Whether a part of the answer equals a part of the gold answer."""
+        return self.compare(gold, found, self)
+
+    def in_order(self, golds: Sequence[str], found: Sequence[str]) -> bool:
+        if len(golds) != len(found) or len(golds) > MAX_ITEMS:
+            return False
+        return all(self.same(gold, other) for gold, other in zip(golds, found, strict=True))
+
+    def in_any_order(self, golds: Sequence[str], found: Sequence[str]) -> bool:
+        if len(golds) != len(found) or len(golds) > MAX_ITEMS:
+            return False
+        left, apart = list(found), replace(self, reasons=[])  # the reason of a failed match is irrelevant
+        for gold in golds:
+            match = next((n for n, other in enumerate(left) if apart.same(gold, other)), None)
+            if match is None:
+                return False
+            del left[match]
+        return True

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 
 from lightningrl.judges.math import delimiters
-from lightningrl.judges.math.context import Context
 from lightningrl.judges.math.finished import is_solved, is_stated
 from lightningrl.judges.math.numbers import exact, is_percentage, number
+from lightningrl.judges.math.question import Context, Question
 
 _RELATION = re.compile(r"\\(?:le|ge|ne|equiv)(?![A-Za-z])\s*|[=<>]")
 _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
@@ -59,8 +59,8 @@ def name_of(text: str, context: Context) -> str | None:
         return text
     if (match := _WORDS_NAME.fullmatch(text)) and not _NUMBER_WORDS.search(text):
         found = (match[1] or match[2]).casefold().split()
-        known = context.words | _RESULT
-        if context.question is None or any(word.strip(".,") in known for word in found):
+        known = context.question.words | _RESULT
+        if not context.question.text or any(word.strip(".,") in known for word in found):
             return text
     return None
 
@@ -117,11 +117,11 @@ def _is_the_value(
     """Whether all sides have the gold's value, and the result is worked out."""
     if gold is None or found is None or (gold[0] and found[0] and not _same_name(gold[0], found[0])):
         return False
-    if found[0] and not gold[0] and context.question is not None and is_stated(found[0], found[1], context.question):
+    if found[0] and not gold[0] and is_stated(found[0], found[1], context.question):
         return False  # the question's `x = 4` does not answer what m is
     if gold[0] is None and len(gold[1]) > 1 and _has_letters(*gold[1]):
         return False  # an equation, not a value
-    loose = Context(context.algebra, None, context.compare)
+    loose = Context(context.algebra, Question(""), context.compare)
     *between, result = _percentages_first(found[1], gold[1])
     return all(any(loose.same(each, side) for each in gold[1]) for side in between) and any(
         context.same(each, result) for each in gold[1]
@@ -169,7 +169,7 @@ def _is_rearranged(golds: list[str], gold_sign: str, sides: list[str], sign: str
 
 def _may_be_unsolved(sides: list[str], sign: str, context: Context) -> bool:
     """Whether the letter need not stand alone: if an equation was requested, or after a minus sign."""
-    if context.question is None:
+    if not context.question.text:
         return sign != "="
     return context.question.asks_equation or (sign != "=" and _is_solved([sides[0].removeprefix("-"), sides[1]]))
 
