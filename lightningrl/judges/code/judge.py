@@ -20,9 +20,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -31,17 +29,20 @@ from lightningrl.judges.code.calls import CallsGold, compare_calls, read_calls
 from lightningrl.judges.code.program import extract_program
 from lightningrl.judges.code.stdio import StdioGold, read_stdio, run_stdio
 from lightningrl.judges.code.test_cases import TestsGold, TestsResult, make_test_runner, read_tests, run_tests
-from lightningrl.judges.protocol import check_lengths
+from lightningrl.judges.protocol import PooledJudge
 from lightningrl.judges.worker import Worker
 from lightningrl.sandbox.jail import JailPool, Limits, run_calls
 from lightningrl.types import Example, Verdict
 from lightningrl.utils.files import canonical_json
 
-__all__ = ["CodeJudge", "extract_program"]
 
+class CodeJudge(PooledJudge):
+    """A judge that runs programs in parallel jails; see `lightningrl.judges.protocol.Judge`.
 
-class CodeJudge:
-    """A judge that runs programs in parallel jails; see `lightningrl.judges.protocol.Judge`."""
+    A verdict's `value` is the fraction of passed tests; `correct`: all passed within the limits. A program is judged
+    once for equal gold data, and its verdict is remembered, even a timeout, which costs most to judge again. `judge`
+    raises SandboxUnavailable when no jail is available.
+    """
 
     graded = True
     needs_jail = True
@@ -54,40 +55,12 @@ class CodeJudge:
         `limits` are those of each judgement; the gold data may replace the wall time. With `shares_jails` a jail runs
         one program after another if its level allows it, for the same verdicts at a tenth of the cost.
         """
-        if workers < 1:
-            raise ValueError(f"found {workers} workers: expected 1 or more")
+        super().__init__(workers, memo_size)
         self._limits = limits or Limits()
-        self._memo: OrderedDict[str, Verdict] = OrderedDict()
-        self._memo_size = memo_size
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="code-judge")
         self._jails = JailPool() if shares_jails else None
         self._test_runners: SimpleQueue[Worker] = SimpleQueue()
         for _ in range(workers):
             self._test_runners.put(make_test_runner())
-
-    def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
-        """Returns verdicts in order. `value` is the fraction of passed tests; `correct`: all passed within the limits.
-
-        A program is judged once for equal gold data, and its verdict is remembered, even a timeout, which costs most to
-        judge again. Raises SandboxUnavailable when no jail is available.
-        """
-        check_lengths(examples, responses)
-        jobs = [_read_job(example, response) for example, response in zip(examples, responses, strict=True)]
-        pending: dict[str, Future[Verdict]] = {}
-        for job in jobs:
-            if isinstance(job, _Job) and job.key not in self._memo and job.key not in pending:
-                pending[job.key] = self._pool.submit(self._judge_program, job)
-        try:
-            fresh = {key: future.result() for key, future in pending.items()}
-        finally:
-            for future in pending.values():
-                future.cancel()
-        known = {**self._memo, **fresh}
-        for key, verdict in fresh.items():
-            self._memo[key] = verdict
-            if len(self._memo) > self._memo_size:
-                self._memo.popitem(last=False)
-        return [known[job.key] if isinstance(job, _Job) else job for job in jobs]
 
     def close(self) -> None:
         """Waits for running judgements, and ends the jails and test runners."""
@@ -97,7 +70,25 @@ class CodeJudge:
         while not self._test_runners.empty():
             self._test_runners.get().close()
 
-    def _judge_program(self, job: _Job) -> Verdict:
+    def _read(self, example: Example, response: str) -> _Job | Verdict:
+        start = time.monotonic()
+        try:
+            gold = _read_gold(example)
+            gold_text = canonical_json(example.gold)
+        except ValueError as error:
+            return _gold_error(example.uid, str(error), time.monotonic() - start)
+        turn = example.messages[-1] if example.messages else {}
+        prefill = turn["content"] if turn.get("role") == "assistant" else ""
+        program = extract_program(response, prefill, None if isinstance(gold, StdioGold) else gold.entry_point)
+        if program is None:
+            compat = None if isinstance(gold, CallsGold) else False
+            seconds = time.monotonic() - start
+            return Verdict(False, 0.0, "unparsable", detail="no block of Python", seconds=seconds, compat=compat)
+        parts = (gold_text, program)
+        key = "".join(hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts)
+        return _Job(key, example.uid, program, gold)
+
+    def _decide(self, job: _Job) -> Verdict:
         start = time.monotonic()
         result = _retry_if_lost(lambda: self._run(job))
         return _verdict(job, result, time.monotonic() - start)
@@ -127,27 +118,6 @@ class _Job:
     uid: str
     program: str
     gold: CallsGold | TestsGold | StdioGold
-
-
-def _read_job(example: Example, response: str) -> _Job | Verdict:
-    start = time.monotonic()
-    try:
-        gold = _read_gold(example)
-    except ValueError as error:
-        return _gold_error(example.uid, str(error), time.monotonic() - start)
-    turn = example.messages[-1] if example.messages else {}
-    prefill = turn["content"] if turn.get("role") == "assistant" else ""
-    program = extract_program(response, prefill, None if isinstance(gold, StdioGold) else gold.entry_point)
-    if program is None:
-        detail = "no block of Python"
-        compat = None if isinstance(gold, CallsGold) else False
-        return Verdict(False, 0.0, "unparsable", detail=detail, seconds=time.monotonic() - start, compat=compat)
-    try:
-        parts = (canonical_json(example.gold), program)
-    except ValueError as error:
-        return _gold_error(example.uid, str(error), time.monotonic() - start)
-    key = "".join(hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts)
-    return _Job(key, example.uid, program, gold)
 
 
 def _read_gold(example: Example) -> CallsGold | TestsGold | StdioGold:

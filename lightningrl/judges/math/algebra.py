@@ -12,12 +12,20 @@ Both sides are exact here (`numbers.exact`), so nothing is rounded to equality.
 
 from __future__ import annotations
 
+import json
+import logging
 import random
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from lightningrl.judges.math.question import read_question
+from lightningrl.judges.math.rules import equal
 from lightningrl.judges.math.text import Unreadable
+from lightningrl.judges.worker import channels
+
+MEMORY_BYTES = 2 * 2**30
+"""The address space of the worker process, of which sympy and its parser take 0.3 GB."""
 
 POINTS = 4
 TRIES = 24
@@ -34,7 +42,7 @@ _SEED = 20260313
 
 
 class Algebra:
-    """The implementation of `context.Algebra`."""
+    """The implementation of `question.Algebra`."""
 
     def __init__(self) -> None:
         import math_verify  # noqa: F401 - now, and not within the time limit of the first question
@@ -268,3 +276,32 @@ def _as_math_verify(a: Any, b: Any) -> bool:
     from math_verify import verify
 
     return bool(verify(a, b, float_rounding=CLOSE, numeric_precision=DIGITS, timeout_seconds=None))
+
+
+def main() -> None:
+    """Answers each line `{"gold", "found", "question"}` with a line.
+
+    It is `{"equal": bool, "reasons": why it was refused whatever its value}` or `{"unreadable": why, "gold": whether it
+    is the gold answer}`. The process may hang or run out of memory on hostile input; the judge then kills it.
+    """
+    source, sink = channels(MEMORY_BYTES)
+    logging.disable(logging.CRITICAL)
+    algebra = Algebra()
+    sink.write(json.dumps({"ready": True}) + "\n")
+    for line in source:
+        request = json.loads(line)
+        reasons: list[str] = []
+        answer: dict[str, Any] = {"reasons": reasons}
+        algebra.is_reading_gold = False
+        try:
+            question = read_question(request["question"])
+            answer["equal"] = equal(request["gold"], request["found"], algebra, question, reasons)
+        except Unreadable as error:
+            answer = {"unreadable": error.args[0], "gold": algebra.is_reading_gold}
+        except Exception as error:  # sympy raises any exception (a pole, a recursion, no memory)
+            answer = {"unreadable": f"{type(error).__name__} in algebra", "gold": algebra.is_reading_gold}
+        sink.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,17 +17,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from lightningrl.judges.math.notation import (
-    OF_ONE_NUMBER,
-    brackets,
-    has_common_number,
-    is_one_term,
-    is_plain,
-    notation,
-    size,
-)  # fmt: skip
+from lightningrl.judges.math import forms
+from lightningrl.judges.math.forms import notation, reduced_form
 from lightningrl.judges.math.question import Question
-from lightningrl.judges.math.reduced_form import reduced_form
 from lightningrl.judges.math.tree import Node, read
 from lightningrl.judges.math.value import same_ratio, same_value
 from lightningrl.judges.math.work import canonical, rational, remaining_work
@@ -59,8 +51,8 @@ def unfinished(gold: str, found: str, question: Question) -> str | None:
         return "is copied from the question"
     extra = notation(answer) - notation(tree)
     is_in_form = not (question.expands and extra & {"brackets", "brackets in a sum"})
-    is_in_form &= not (question.factors and brackets(answer) < brackets(tree))
-    is_in_form &= not (question.factors and has_common_number(answer) and not has_common_number(tree))
+    is_in_form &= not (question.factors and forms.brackets(answer) < forms.brackets(tree))
+    is_in_form &= not (question.factors and forms.has_common_number(answer) and not forms.has_common_number(tree))
     if is_in_form and all(_is_another_way(tree, answer, extra, node) for node in other_forms(question, tree)):
         return None
     return "is not in the form that the question asks for"
@@ -104,14 +96,14 @@ def _is_another_way(gold: Node, answer: Node, extra: frozenset[str], node: Node)
 
     `extra` is the notation of the answer that the gold does not have.
     """
-    if extra and is_one_term(node) and "a root" in remaining_work(gold):
+    if extra and forms.is_one_term(node) and "a root" in remaining_work(gold):
         return False
-    is_a_task = is_plain(node) if rational(gold) is not None else not _has_functions(node)
-    if is_a_task and extra & notation(node) - (frozenset() if is_plain(node) else OF_ONE_NUMBER):
+    is_a_task = forms.is_plain(node) if rational(gold) is not None else not _has_functions(node)
+    if is_a_task and extra & notation(node) - (frozenset() if forms.is_plain(node) else forms.OF_ONE_NUMBER):
         return False
-    if rational(gold) is None and size(answer) > 2 * size(gold) + 2:
+    if rational(gold) is None and forms.size(answer) > 2 * forms.size(gold) + 2:
         return False
-    return not {"brackets", "brackets in a sum"} & notation(gold) or brackets(answer) >= brackets(gold)
+    return not {"brackets", "brackets in a sum"} & notation(gold) or forms.brackets(answer) >= forms.brackets(gold)
 
 
 def _has_functions(node: Node) -> bool:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
+from typing import TypeVar
 
 from lightningrl.judges.math.delimiters import split
-from lightningrl.judges.math.reduced_form import reduced_form
+from lightningrl.judges.math.forms import reduced_form
 from lightningrl.judges.math.text import Unreadable, clean
 from lightningrl.judges.math.tree import Node, read
 from lightningrl.judges.math.work import canonical, walk
@@ -141,6 +142,7 @@ def states_a_problem(text: str) -> bool:
 
 read_question = lru_cache(maxsize=8192)(Question)
 """Returns the question of a text, with its cached properties."""
+_Item = TypeVar("_Item")
 Algebra = Callable[[str, str], bool]
 """Decides whether two LaTeX expressions, the gold answer's first, are equal; raises Unreadable for invalid ones."""
 
@@ -165,12 +167,16 @@ class Context:
         return all(self.same(gold, other) for gold, other in zip(golds, found, strict=True))
 
     def in_any_order(self, golds: Sequence[str], found: Sequence[str]) -> bool:
-        if len(golds) != len(found) or len(golds) > MAX_ITEMS:
+        apart = replace(self, reasons=[])  # the reason of a failed match is irrelevant
+        return len(golds) <= MAX_ITEMS and match_all(golds, found, apart.same)
+
+
+def match_all(golds: Sequence[_Item], found: Sequence[_Item], same: Callable[[_Item, _Item], bool]) -> bool:
+    """Whether the two have equally many items and each gold one has an equal of its own, in any order."""
+    left = list(found)
+    for gold in golds if len(golds) == len(found) else ():
+        match = next((n for n, other in enumerate(left) if same(gold, other)), None)
+        if match is None:
             return False
-        left, apart = list(found), replace(self, reasons=[])  # the reason of a failed match is irrelevant
-        for gold in golds:
-            match = next((n for n, other in enumerate(left) if apart.same(gold, other)), None)
-            if match is None:
-                return False
-            del left[match]
-        return True
+        del left[match]
+    return not left

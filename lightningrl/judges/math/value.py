@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cmath
 import math
+import operator
 import random
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -17,10 +18,25 @@ from lightningrl.judges.math.work import names
 
 _SEED = 20260313
 _POINTS = 3
-_FUNCTIONS: dict[str, Callable[..., complex]] = {
-    "\\sin": cmath.sin, "\\cos": cmath.cos, "\\tan": cmath.tan, "\\ln": cmath.log, "\\exp": cmath.exp,
-    "\\cot": lambda x: 1 / cmath.tan(x), "\\sec": lambda x: 1 / cmath.cos(x), "\\csc": lambda x: 1 / cmath.sin(x),
-    "\\arcsin": cmath.asin, "\\arccos": cmath.acos, "\\arctan": cmath.atan, "|": lambda x: abs(x),
+
+
+def _root(radicand: complex, index: complex) -> complex:
+    is_cube_root_of_negative = abs(index - 3) < 1e-12 and radicand.imag == 0 and radicand.real < 0
+    return -((-radicand) ** (1 / 3)) if is_cube_root_of_negative else complex(radicand) ** (1 / index)
+
+
+def _logarithm(*base_and_argument: complex) -> complex:
+    base, argument = base_and_argument if len(base_and_argument) == 2 else (10, base_and_argument[0])
+    return cmath.log(argument) / cmath.log(base)
+
+
+_OPERATIONS: dict[str, Callable[..., complex]] = {
+    "sum": lambda *terms: sum(terms), "negative": operator.neg, "product": lambda *factors: math.prod(factors),
+    "quotient": operator.truediv, "power": operator.pow, "root": _root,
+    "\\log": _logarithm, "\\lg": _logarithm, "\\ln": cmath.log, "\\exp": cmath.exp,
+    "\\sin": cmath.sin, "\\cos": cmath.cos, "\\tan": cmath.tan, "\\cot": lambda x: 1 / cmath.tan(x),
+    "\\sec": lambda x: 1 / cmath.cos(x), "\\csc": lambda x: 1 / cmath.sin(x),
+    "\\arcsin": cmath.asin, "\\arccos": cmath.acos, "\\arctan": cmath.atan, "|": abs,
     "\\lfloor": lambda x: math.floor(x.real), "\\lceil": lambda x: math.ceil(x.real),
     "!": lambda x: math.gamma(x.real + 1), "\\binom": lambda n, k: math.comb(min(int(n.real), 300), int(k.real)),
 }  # fmt: skip
@@ -28,27 +44,28 @@ _FUNCTIONS: dict[str, Callable[..., complex]] = {
 
 def same_value(one: Node, other: Node) -> bool:
     """Whether two trees have the same value at each of a few points; False if they have none."""
-    letters = names(one) | names(other)
-    for point in _points(letters):
-        try:
-            a, b = complex(value(one, point)), complex(value(other, point))
-        except (ArithmeticError, ValueError, TypeError, KeyError):
-            return False
-        if not (cmath.isfinite(a) and cmath.isfinite(b)) or abs(a - b) > 1e-9 * max(abs(a), abs(b), 1e-12):
-            return False
-    return True
+    return all(
+        cmath.isfinite(a) and cmath.isfinite(b) and abs(a - b) <= 1e-9 * max(abs(a), abs(b), 1e-12)
+        for a, b in _values(one, other) or [(math.nan, math.nan)]
+    )
 
 
 def same_ratio(one: tuple[Node, Node], other: tuple[Node, Node]) -> bool:
     """Whether the differences of the sides of two equations are equal up to one constant factor."""
-    ratios = []
-    for point in _points(frozenset().union(*map(names, (*one, *other)))):
-        try:
-            (a, b), (c, d) = (tuple(complex(value(side, point)) for side in sides) for sides in (one, other))
-            ratios.append((a - b) / (c - d))
-        except (ArithmeticError, ValueError, TypeError, KeyError):
-            return False
-    return bool(ratios[0]) and all(abs(ratio - ratios[0]) <= 1e-9 * abs(ratios[0]) for ratio in ratios)
+    try:
+        ratios = [(a - b) / (c - d) for a, b, c, d in _values(*one, *other) or ()]
+    except ArithmeticError:
+        return False
+    return any(ratios[:1]) and all(abs(ratio - ratios[0]) <= 1e-9 * abs(ratios[0]) for ratio in ratios)
+
+
+def _values(*trees: Node) -> list[tuple[complex, ...]] | None:
+    """Returns the trees' values at each point; None if one of them has none."""
+    try:
+        points = _points(frozenset().union(*map(names, trees)))
+        return [tuple(complex(_value(tree, point)) for tree in trees) for point in points]
+    except (ArithmeticError, ValueError, TypeError, KeyError):
+        return None
 
 
 @lru_cache(maxsize=256)
@@ -62,28 +79,10 @@ def _points(letters: frozenset[str]) -> list[Mapping[str, complex]]:
     ]
 
 
-def value(node: Node, point: Mapping[str, complex]) -> complex:
-    """Returns the value. Raises ArithmeticError, ValueError, TypeError or KeyError if there is none."""
+def _value(node: Node, point: Mapping[str, complex]) -> complex:
     if node.kind == "number":
         return float(node.number)
     if node.kind == "name":
         return point[node.name]
-    parts = [value(part, point) for part in node.parts]
-    if node.kind == "sum":
-        return sum(parts)
-    if node.kind == "negative":
-        return -parts[0]
-    if node.kind == "product":
-        return math.prod(parts)
-    if node.kind == "quotient":
-        return parts[0] / parts[1]
-    if node.kind == "power":
-        return parts[0] ** parts[1]
-    if node.kind == "root":
-        if abs(parts[1] - 3) < 1e-12 and complex(parts[0]).imag == 0 and complex(parts[0]).real < 0:
-            return -((-parts[0]) ** (1 / 3))
-        return complex(parts[0]) ** (1 / parts[1])
-    if node.name in ("\\log", "\\lg"):
-        base, argument = (parts[0], parts[1]) if len(parts) == 2 else (10, parts[0])
-        return cmath.log(argument) / cmath.log(base)
-    return _FUNCTIONS[node.name](*(complex(part) for part in parts))
+    parts = [_value(part, point) for part in node.parts]
+    return _OPERATIONS[node.name](*map(complex, parts)) if node.kind == "function" else _OPERATIONS[node.kind](*parts)
