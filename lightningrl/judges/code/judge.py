@@ -1,10 +1,10 @@
 """Judge programs by hidden tests: the program runs in a jail, and its results are compared outside.
 
-There are three forms of gold data, each with its own module, which documents what it accepts:
+There are three forms of gold data:
 
 - `{"entry_point", "setup", "tests": [code, ...], "time_limit_s"}`: a benchmark's own test code, `test_cases`;
-- `{"entry_point", "tests": [{"args", "expected"}, ...]}`: values, `calls`;
-- `{"stdin_tests": [{"input", "output"}, ...], "time_limit_s"}`: programs that read and print, `stdio`.
+- `{"entry_point", "tests": [{"args", "expected"}, ...]}`: values, `data_tests`;
+- `{"stdin_tests": [{"input", "output"}, ...], "time_limit_s"}`: programs that read and print, `data_tests`.
 
 Every value of HumanEval's 164 and MBPP's 974 tasks crosses as plain data or, in MBPP 367, 601 and 927, as a reference
 to an object that stays in the jail; test code never runs in a jail with the program.
@@ -25,13 +25,12 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.judges.code.calls import CallsGold, compare_calls, read_calls
+from lightningrl.judges.code.data_tests import CallsGold, StdioGold, judge_calls, judge_stdio, read_calls, read_stdio
 from lightningrl.judges.code.program import extract_program
-from lightningrl.judges.code.stdio import StdioGold, read_stdio, run_stdio
 from lightningrl.judges.code.test_cases import TestsGold, TestsResult, make_test_runner, read_tests, run_tests
 from lightningrl.judges.protocol import PooledJudge
 from lightningrl.judges.worker import Worker
-from lightningrl.sandbox.jail import JailPool, Limits, run_calls
+from lightningrl.sandbox.jail import JailPool, Limits
 from lightningrl.types import Example, Verdict
 from lightningrl.utils.files import canonical_json
 
@@ -79,7 +78,7 @@ class CodeJudge(PooledJudge):
             return _gold_error(example.uid, str(error), time.monotonic() - start)
         turn = example.messages[-1] if example.messages else {}
         prefill = turn["content"] if turn.get("role") == "assistant" else ""
-        program = extract_program(response, prefill, None if isinstance(gold, StdioGold) else gold.entry_point)
+        program = extract_program(response, prefill, gold.entry_point)
         if program is None:
             compat = None if isinstance(gold, CallsGold) else False
             seconds = time.monotonic() - start
@@ -95,12 +94,9 @@ class CodeJudge(PooledJudge):
 
     def _run(self, job: _Job) -> TestsResult:
         if isinstance(job.gold, CallsGold):
-            results = run_calls(
-                job.program, job.gold.entry_point, job.gold.calls, limits=self._limits, pool=self._jails
-            )
-            return compare_calls(job.gold, results)
+            return judge_calls(job.program, job.gold, self._limits, self._jails)
         if isinstance(job.gold, StdioGold):
-            return run_stdio(job.program, job.gold, self._limits, self._jails)
+            return judge_stdio(job.program, job.gold, self._limits, self._jails)
         runner = self._test_runners.get()
         try:
             return run_tests(job.program, job.gold, runner, self._limits, job.key[:64], self._jails)
@@ -152,18 +148,19 @@ def _retry_if_lost(attempt: Callable[[], TestsResult]) -> TestsResult:
 def _verdict(job: _Job, result: TestsResult, seconds: float) -> Verdict:
     if result.gold_error:
         return _gold_error(job.uid, result.gold_error, seconds)
-    outcomes = result.outcomes
+    outcomes, total = result.outcomes, len(job.gold.tests)
     count = sum(outcome.passed for outcome in outcomes)
-    is_correct = count == len(outcomes) and result.status == "ok"
-    detail = f"{count} of {len(outcomes)} tests passed [{result.level}]"
+    is_correct = count == total and result.status == "ok"
+    detail = f"{count} of {total} tests passed [{result.level}]"
     if not is_correct:
-        number = next((i for i, outcome in enumerate(outcomes) if not outcome.passed), 0)
-        why = result.detail or f"test {number}: {outcomes[number].message}"
+        number = next((i for i, outcome in enumerate(outcomes) if not outcome.passed), len(outcomes))
+        message = outcomes[number].message if number < len(outcomes) else "not run"
+        why = result.detail or f"test {number}: {message}"
         detail += f"; {re.sub('0x[0-9a-f]{6,}', '0x...', why)}"  # addresses differ from run to run
     return Verdict(
         correct=is_correct,
         # Scheduling decides which answers arrive before a flood is stopped: none of them counts.
-        value=0.0 if result.status == "output_limit" else count / len(outcomes),
+        value=0.0 if result.status == "output_limit" else count / total,
         status=("ok" if is_correct else "wrong") if result.status == "ok" else result.status,
         extracted=job.program,
         detail=detail,
@@ -177,6 +174,6 @@ def _compat(job: _Job, result: TestsResult) -> bool | None:
     if isinstance(job.gold, CallsGold) or result.status == "output_limit":
         return None
     found = [outcome.published for outcome in result.outcomes]
-    if result.status != "ok" or False in found:
+    if result.status != "ok" or False in found or len(found) < len(job.gold.tests):
         return False
     return None if None in found else True

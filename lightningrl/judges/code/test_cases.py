@@ -17,6 +17,7 @@ import functools
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,11 @@ machine, where it takes over 3 s (1.7 s on others)."""
 _END_S = 5.0
 """The time for the test runner to finish after the jail's end on a loaded machine."""
 _TEST_RUNNER = Path(__file__).with_name("test_runner.py")
-_EXITED = "SystemExit"
 
 
 @dataclass(frozen=True, slots=True)
 class TestOutcome:
-    """The result of one test.
-
-    >>> TestOutcome(False, True, "CandidateError SystemExit: 0").published
-    True
-    """
+    """The result of one test."""
 
     __test__ = False  # pytest would collect it
 
@@ -54,18 +50,22 @@ class TestOutcome:
 
 @dataclass(frozen=True, slots=True)
 class TestsResult:
-    """The results of one program and all its tests."""
+    """The results of one program and its tests."""
 
     __test__ = False
 
     status: JailStatus
-    outcomes: tuple[TestOutcome, ...]
-    """One outcome per test, in order."""
+    outcomes: Sequence[TestOutcome]
+    """One outcome per test, in order; the last ones may be missing: these tests did not run."""
     level: str
     detail: str
-    gold_error: str
-    is_lost: bool
+    gold_error: str = ""
+    is_lost: bool = False
     """Whether the program, or someone outside, killed a process: judging again may help."""
+
+    def with_fault(self, status: JailStatus, detail: str) -> TestsResult:
+        """Returns the results with a fault, unless there was one before."""
+        return replace(self, status=status, detail=detail) if self.status == "ok" else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,32 +141,27 @@ def _run_once(
         runner.send({"answer": None}, time.monotonic() + START_LIMIT_S)
     outcomes: list[TestOutcome] = []
     end: dict[str, Any] = {"broken": "", "too_large": False, "gold_error": ""}
-    is_late, lost = False, ""
+    fault: tuple[JailStatus, str] = ("ok", "")
+    is_lost = False
     with open_dialogue(program, gold.entry_point, limits=limits, pool=pool) as dialogue:
         if dialogue.load_error is None and dialogue.status()[0] == "ok":
             try:
                 end = _check(gold, runner, dialogue, seed, outcomes)
             except WorkerLate:
-                is_late = True
+                fault = "timeout", f"stopped after {limits.wall_s:g} s, in the test"
             except WorkerLost as error:
-                lost = str(error)
+                fault, is_lost = ("crashed", str(error)), True
         status, detail = dialogue.status()
     if dialogue.load_error is not None:
-        is_exit = dialogue.load_error.kind == _EXITED
         detail = f"the program does not load: {dialogue.load_error.message}"
-        outcomes = [TestOutcome(False, is_exit, detail)] * len(gold.tests)
-    elif is_late and status == "ok":
-        status, detail = "timeout", f"stopped after {limits.wall_s:g} s, in the test"
-    elif lost:
-        status, detail = "crashed", lost
-    elif end["broken"] and status == "ok":
-        status = "output_limit" if end["too_large"] else "crashed"
-        detail = f"the reply channel carried something else: {end['broken']}"
-    missing = len(gold.tests) - len(outcomes)
-    outcomes += [TestOutcome(False, False, "not run")] * missing
-    is_lost = bool(lost) or (status == "crashed" and dialogue.is_lost)
-    result = TestsResult(status, tuple(outcomes), dialogue.level, detail, end["gold_error"], is_lost)
-    return result, dialogue.was_refused
+        outcomes = [TestOutcome(False, dialogue.load_error.kind == "SystemExit", detail)] * len(gold.tests)
+    elif end["broken"]:
+        message = f"the reply channel carried something else: {end['broken']}"
+        fault = "output_limit" if end["too_large"] else "crashed", message
+    if fault[0] != "ok" and (status == "ok" or is_lost):
+        status, detail = fault
+    is_lost = is_lost or (status == "crashed" and dialogue.is_lost)
+    return TestsResult(status, outcomes, dialogue.level, detail, end["gold_error"], is_lost), dialogue.was_refused
 
 
 def _check(
