@@ -6,7 +6,7 @@ import cheats
 import pytest
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.judges.code import judge as code
+from lightningrl.judges.code import data_tests
 from lightningrl.judges.code.judge import CodeJudge
 from lightningrl.sandbox.jail import Limits
 from lightningrl.types import Example
@@ -107,8 +107,8 @@ def test_order_is_kept_and_equal_programs_are_judged_once(jail_level, monkeypatc
         runs.append(program)
         return run(program, *args, **kwargs)
 
-    run = code.run_calls
-    monkeypatch.setattr(code, "run_calls", counted)
+    run = data_tests.run_calls
+    monkeypatch.setattr(data_tests, "run_calls", counted)
     judge = CodeJudge(workers=2)
     responses = [
         cheats.HONEST_RIGHT,
@@ -139,7 +139,7 @@ def test_a_judge_that_cannot_work_raises(monkeypatch):
     def unavailable(*args, **kwargs):
         raise SandboxUnavailable("no level")
 
-    monkeypatch.setattr(code, "run_calls", unavailable)
+    monkeypatch.setattr(data_tests, "run_calls", unavailable)
     judge = CodeJudge()
     with pytest.raises(SandboxUnavailable):
         judge.judge([ADD], [cheats.HONEST_RIGHT])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from lightningrl.judges.math import delimiters
-from lightningrl.judges.math.finished import is_solved, is_stated
+from lightningrl.judges.math.finished import is_solved
 from lightningrl.judges.math.numbers import exact, is_percentage, number
 from lightningrl.judges.math.question import Context, Question, match_all
 
@@ -105,7 +105,8 @@ def _is_the_value(
     """Whether all sides have the gold's value, and the result is worked out."""
     if gold is None or found is None or (gold[0] and found[0] and not _same_name(gold[0], found[0])):
         return False
-    if found[0] and not gold[0] and is_stated(found[0], found[1], context.question):
+    equation = "=".join((found[0] or "", *found[1])).replace(" ", "")
+    if found[0] and not gold[0] and equation in (span.replace(" ", "") for span in context.question.spans):
         return False  # the question's `x = 4` does not answer what m is
     if gold[0] is None and len(gold[1]) > 1 and _has_letters(*gold[1]):
         return False  # an equation, not a value
