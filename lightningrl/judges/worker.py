@@ -8,12 +8,14 @@ that nothing a library prints can be mistaken for an answer. A worker is not thr
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import resource
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -145,3 +147,8 @@ def channels(memory_bytes: int) -> tuple[IO[str], IO[str]]:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return open(source, encoding="utf-8"), open(sink, "w", encoding="utf-8", buffering=1)
+
+
+if __name__ == "__main__":  # MODULE MEMORY_BYTES: runs the module's `main(source, sink)`, and imports it only then
+    pipes = channels(int(sys.argv[2]))
+    importlib.import_module(sys.argv[1]).main(*pipes)

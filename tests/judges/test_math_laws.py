@@ -36,7 +36,7 @@ PIECES = st.sampled_from([
 ])  # fmt: skip
 
 
-def no_algebra(one, other):
+def no_algebra(one, other, ratio=None):
     return False
 
 

@@ -19,7 +19,7 @@ import cmath
 import math
 import operator
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from lightningrl.judges.math import forms
@@ -62,7 +62,7 @@ def unfinished(gold: str, found: str, question: Question) -> str | None:
     return "is not in the form that the question asks for"
 
 
-def is_solved(gold: tuple[str, str], found: tuple[str, str], question: Question) -> bool:
+def is_solved(gold: Sequence[str], found: Sequence[str], question: Question) -> bool:
     """Whether an equation that is equivalent to the gold equation is an answer; each is a pair of sides."""
     if not question.text:
         return True

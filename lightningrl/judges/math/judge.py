@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from lightningrl.judges.boxed_answer import NO_GOLD_ANSWER, extract_boxes, gold_answer
 from lightningrl.judges.compat import published_equal
 from lightningrl.judges.math import delimiters
-from lightningrl.judges.math.question import read_question, states_a_problem
+from lightningrl.judges.math.question import Ratio, read_question, states_a_problem
 from lightningrl.judges.math.rules import equal
 from lightningrl.judges.math.text import Unreadable, check, clean
 from lightningrl.judges.protocol import PooledJudge
@@ -35,6 +35,8 @@ PATIENCE = 5
 """The deadline counts processor time, but at most this many times as much wall time."""
 START_S = 120.0
 """The time for a worker's start, which imports sympy: 1 s on an idle machine."""
+MEMORY_BYTES = 2 * 2**30
+"""A worker's address space, of which sympy and its parser take 0.3 GB."""
 ITEMS_A_WORKER = 5_000
 """A worker is restarted after this many comparisons, since sympy's caches grow."""
 MEMO = 65_536
@@ -140,7 +142,8 @@ class _AlgebraWorker:
     def __init__(self) -> None:
         environment = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[3])
-        self.process = Worker((sys.executable, "-P", "-m", "lightningrl.judges.math.algebra"), environment)
+        argv = (sys.executable, "-P", "-m", "lightningrl.judges.worker", "lightningrl.judges.math.algebra")
+        self.process = Worker((*argv, str(MEMORY_BYTES)), environment)
         self._done = 0
 
     def ask(self, question: dict[str, Any], deadline_s: float) -> dict[str, Any]:
@@ -200,5 +203,5 @@ def _items(answer: str) -> int:
     return len(delimiters.items(inside))
 
 
-def _needs_algebra(one: str, other: str) -> bool:
+def _needs_algebra(one: str, other: str, ratio: Ratio | None = None) -> bool:
     raise _NeedsAlgebra

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from lightningrl.judges.math.delimiters import split
 from lightningrl.judges.math.forms import reduced_form
@@ -143,8 +143,16 @@ def states_a_problem(text: str) -> bool:
 read_question = lru_cache(maxsize=8192)(Question)
 """Returns the question of a text, with its cached properties."""
 _Item = TypeVar("_Item")
-Algebra = Callable[[str, str], bool]
-"""Decides whether two LaTeX expressions, the gold answer's first, are equal; raises Unreadable for invalid ones."""
+Ratio = Literal["any", "positive", "negative"]
+
+
+class Algebra(Protocol):
+    def __call__(self, one: str, other: str, ratio: Ratio | None = None) -> bool:
+        """Decides whether two LaTeX expressions, the gold answer's first, are equal, or up to a factor of that sign.
+
+        Raises Unreadable for invalid ones.
+        """
+        ...
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import re
 from lightningrl.judges.math import delimiters
 from lightningrl.judges.math.finished import is_solved
 from lightningrl.judges.math.numbers import exact, is_percentage, number
-from lightningrl.judges.math.question import Context, Question, match_all
+from lightningrl.judges.math.question import Context, Question, Ratio, match_all
 
 _SIGN = r"\\(?:le|ge|ne|equiv)(?![A-Za-z])\s*|[=<>]"
 _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
@@ -139,9 +139,9 @@ def _same_name(gold: str, found: str) -> bool:
 def _is_rearranged(golds: list[str], gold_sign: str, sides: list[str], sign: str, context: Context) -> bool:
     """Whether two relations of two sides are equivalent by rearranging them or multiplying by a number."""
     if {gold_sign, sign} <= {"="} or gold_sign == sign == "\\ne":
-        question = "RATIO"
+        ratio: Ratio = "any"
     elif gold_sign in _FLIPPED and sign in _FLIPPED and (gold_sign in "<>") == (sign in "<>"):
-        question = "POSITIVE RATIO" if gold_sign == sign else "NEGATIVE RATIO"
+        ratio = "positive" if gold_sign == sign else "negative"
     else:
         return False
     if not all(golds) or not all(sides) or not (_has_letters(*golds) and _has_letters(*sides)):
@@ -150,10 +150,8 @@ def _is_rearranged(golds: list[str], gold_sign: str, sides: list[str], sign: str
         return False  # their values were compared
     if _is_solved(golds) and not _may_be_unsolved(sides, gold_sign, context):
         return False
-    pair = [exact(side) for side in (*golds, *sides)]
-    if not context.algebra(f"{question} {pair[0]}-({pair[1]})", f"{pair[2]}-({pair[3]})"):
-        return False
-    return is_solved((golds[0], golds[1]), (sides[0], sides[1]), context.question)
+    differences = [f"{exact(left)}-({exact(right)})" for left, right in (golds, sides)]
+    return context.algebra(*differences, ratio=ratio) and is_solved(golds, sides, context.question)
 
 
 def _may_be_unsolved(sides: list[str], sign: str, context: Context) -> bool:
