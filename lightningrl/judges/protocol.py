@@ -1,15 +1,18 @@
 """The interface of a judge: batches of responses in, verdicts out. No judge knows rewards or training.
 
-`PooledJudge` has what judges that take long share: threads, and a memory of their verdicts.
+`PooledJudge` has what judges that take long share: threads with a worker process each, and a memory of their verdicts.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, Protocol
 
+from lightningrl.judges.worker import Worker
 from lightningrl.types import Example, Verdict
 
 
@@ -50,9 +53,14 @@ class PooledJudge(ABC):
     forgotten: tuple[str, ...] = ()
     """The statuses that a loaded machine may have caused: such a job is judged again next time."""
 
-    def __init__(self, workers: int, memo_size: int) -> None:
+    def __init__(self, workers: int, memo_size: int, make_worker: Callable[[], Worker]) -> None:
+        """Makes a worker process for each thread."""
         if workers < 1:
             raise ValueError(f"found {workers} workers: expected 1 or more")
+        self._workers = [make_worker() for _ in range(workers)]
+        self._idle_workers: SimpleQueue[Any] = SimpleQueue()
+        for worker in self._workers:
+            self._idle_workers.put(worker)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=type(self).__name__)
         self._memo: dict[Any, Verdict] = {}
         self._memo_size = memo_size
@@ -68,6 +76,23 @@ class PooledJudge(ABC):
     def _decide_at_once(self, job: Any) -> Verdict | None:
         """Returns the verdict of a job that takes no time; None: it takes some."""
         return None
+
+    @contextmanager
+    def _worker(self) -> Iterator[Any]:
+        worker = self._idle_workers.get()
+        try:
+            yield worker
+        except BaseException:  # it may be in the middle of a conversation: the next job gets a new process
+            worker.close()
+            raise
+        finally:
+            self._idle_workers.put(worker)
+
+    def close(self) -> None:
+        """Waits for running judgements, and ends the worker processes."""
+        self._pool.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
 
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
         check_lengths(examples, responses)

@@ -85,9 +85,9 @@ def test_helpers_killed_in_the_middle_are_started_anew():
         draw = random.Random(0)
         while len(kills) < 8 and not stop.wait(draw.uniform(0.3, 0.6)):
             for worker in judge._workers:
-                if worker.process.pid is not None and draw.random() < 0.5:
-                    os.kill(worker.process.pid, signal.SIGKILL)
-                    kills.append(worker.process.pid)
+                if worker.pid is not None and draw.random() < 0.5:
+                    os.kill(worker.pid, signal.SIGKILL)
+                    kills.append(worker.pid)
 
     judge.judge([example("1")] * 2, [boxed("2-1"), boxed("3-2")])
     thread = threading.Thread(target=killer)
@@ -99,7 +99,7 @@ def test_helpers_killed_in_the_middle_are_started_anew():
         thread.join()
     assert all(v.status in ("ok", "crashed") for v in found), [v for v in found if v.status not in ("ok", "crashed")]
     assert sum(v.correct for v in found) >= 110
-    os.kill(judge._workers[0].process.pid or judge._workers[1].process.pid, signal.SIGKILL)
+    os.kill(judge._workers[0].pid or judge._workers[1].pid, signal.SIGKILL)
     assert judge.judge([example("7")] * 2, [boxed("3+4"), boxed("4+3")])[0].correct
     judge.close()
 
@@ -147,7 +147,7 @@ def test_rules_alone_and_a_helper_agree_and_say_why_an_answer_is_refused_whateve
             detail.startswith(f"{shown}; refused whatever its value: ") and not correct if reason else detail == shown
         )
         assert detail.endswith(reason)
-    assert by_helper._workers[0].process.pid is not None
+    assert by_helper._workers[0].pid is not None
     by_helper.close()
     by_rules.close()
 
@@ -155,7 +155,7 @@ def test_rules_alone_and_a_helper_agree_and_say_why_an_answer_is_refused_whateve
 def test_no_helper_is_started_where_rules_decide():
     judge = MathJudge(workers=2)
     assert judge.judge([example("0.5"), example("(1,2)")], [boxed("1/2"), boxed("(2,1)")])[0].correct
-    assert [worker.process.pid for worker in judge._workers] == [None, None]
+    assert [worker.pid for worker in judge._workers] == [None, None]
     judge.close()
 
 
@@ -179,7 +179,7 @@ def test_uneven_batches_and_no_workers_are_refused(judge):
 def test_nothing_stays_behind():
     judge = MathJudge(workers=1)
     judge.judge([example()], [boxed("2+2")])
-    pid = judge._workers[0].process.pid
+    pid = judge._workers[0].pid
     judge.close()
     assert not Path(f"/proc/{pid}").exists()
 

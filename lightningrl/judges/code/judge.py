@@ -22,14 +22,12 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 from lightningrl.errors import SandboxUnavailable
 from lightningrl.judges.code.data_tests import CallsGold, StdioGold, judge_calls, judge_stdio, read_calls, read_stdio
 from lightningrl.judges.code.program import extract_program
 from lightningrl.judges.code.test_cases import TestsGold, TestsResult, make_test_runner, read_tests, run_tests
 from lightningrl.judges.protocol import PooledJudge
-from lightningrl.judges.worker import Worker
 from lightningrl.sandbox.jail import JailPool, Limits
 from lightningrl.types import Example, Verdict
 from lightningrl.utils.files import canonical_json
@@ -54,20 +52,15 @@ class CodeJudge(PooledJudge):
         `limits` are those of each judgement; the gold data may replace the wall time. With `shares_jails` a jail runs
         one program after another if its level allows it, for the same verdicts at a tenth of the cost.
         """
-        super().__init__(workers, memo_size)
+        super().__init__(workers, memo_size, make_test_runner)
         self._limits = limits or Limits()
         self._jails = JailPool() if shares_jails else None
-        self._test_runners: SimpleQueue[Worker] = SimpleQueue()
-        for _ in range(workers):
-            self._test_runners.put(make_test_runner())
 
     def close(self) -> None:
         """Waits for running judgements, and ends the jails and test runners."""
         if self._jails is not None:
             self._jails.close()  # before their threads end; jails in use end when they return
-        self._pool.shutdown(cancel_futures=True)
-        while not self._test_runners.empty():
-            self._test_runners.get().close()
+        super().close()
 
     def _read(self, example: Example, response: str) -> _Job | Verdict:
         start = time.monotonic()
@@ -97,14 +90,8 @@ class CodeJudge(PooledJudge):
             return judge_calls(job.program, job.gold, self._limits, self._jails)
         if isinstance(job.gold, StdioGold):
             return judge_stdio(job.program, job.gold, self._limits, self._jails)
-        runner = self._test_runners.get()
-        try:
+        with self._worker() as runner:
             return run_tests(job.program, job.gold, runner, self._limits, job.key[:64], self._jails)
-        except BaseException:  # it may be in the middle of a job: the next job gets a new process
-            runner.close()
-            raise
-        finally:
-            self._test_runners.put(runner)
 
 
 @dataclass(frozen=True, slots=True)

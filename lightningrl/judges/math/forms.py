@@ -52,13 +52,13 @@ def _sum_form(node: Node) -> tuple[int, str]:
 
 
 def _product_form(node: Node) -> tuple[int, str]:
-    sign = 1
-    numbers: tuple[list[Fraction], list[Fraction]] = [], []
-    powers: tuple[dict[str, Fraction], dict[str, Fraction]] = {}, {}
+    sign, is_zero = 1, False
+    numbers, powers = Counter[Fraction](), Counter[str]()  # how often each divides or, if positive, multiplies
     for base, exponent, inverted in _flat(node, False):
         if base.kind == "number" and exponent == 1 and base.name != "mixed":
             sign = -sign if base.number < 0 else sign
-            numbers[inverted].append(abs(base.number))
+            is_zero |= base.number == 0 and not inverted
+            numbers[abs(base.number)] += -1 if inverted else 1
             continue
         own, text = _signed(base)
         text = f"({text})" if base.kind in ("product", "quotient", "negative") else text
@@ -66,11 +66,14 @@ def _product_form(node: Node) -> tuple[int, str]:
             sign = -sign if exponent.numerator % 2 else sign
         elif own < 0:
             text = f"-{text}"
-        side = powers[inverted != (exponent < 0)]
-        side[text] = side.get(text, Fraction(0)) + abs(exponent)
-    above, below = powers
-    texts = [*_written(above, below, ""), *_written(below, above, "/"), *_coefficient(*numbers)]
-    return sign, "0" if 0 in numbers[0] else "*".join(sorted(texts)) or "1"
+        powers[text] += -exponent if inverted else exponent  # pyright: ignore[reportArgumentType]
+    if math.prod((+numbers).elements()) == math.prod((-numbers).elements()):
+        numbers.clear()
+    texts = []
+    for before, values, counts in (("", +numbers, +powers), ("/", -numbers, -powers)):
+        texts += [f"{before}{value}" for value in values.elements() if value != 1]
+        texts += [f"{before}{text}" if n == 1 else f"{before}{text}^{n}" for text, n in counts.items()]
+    return sign, "0" if is_zero else "*".join(sorted(texts)) or "1"
 
 
 def _flat(node: Node, inverted: bool) -> Iterator[tuple[Node, Fraction, bool]]:
@@ -95,21 +98,6 @@ def _as_power(node: Node) -> tuple[Node, Fraction]:
         inside = ",".join(map(reduced_form, node.parts))
         return Node("name", name=f"{node.kind}[{inside}]"), exponent
     return node, exponent
-
-
-def _written(powers: dict[str, Fraction], others: dict[str, Fraction], before: str) -> list[str]:
-    """Returns the remaining powers on one side of a fraction bar, each with a prefix for its side."""
-    left = {text: exponent - others.get(text, 0) for text, exponent in powers.items()}
-    return [before + (text if n == 1 else f"{text}^{n}") for text, n in left.items() if n > 0]
-
-
-def _coefficient(above: list[Fraction], below: list[Fraction]) -> list[str]:
-    """Returns the numeric factors that are not both above and below, and none if they multiply to 1."""
-    if math.prod(above) == math.prod(below):
-        return []
-    left = Counter(above) - Counter(below), Counter(below) - Counter(above)
-    found = [(str(n), before) for numbers, before in zip(left, ("", "/"), strict=True) for n in numbers.elements()]
-    return [before + text for text, before in found if text != "1"]
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,6 @@ data is `{"answer": "..."}`. The verdict includes that of the published grader's
 from __future__ import annotations
 
 import os
-import queue
 import re
 import sys
 import time
@@ -76,18 +75,8 @@ class MathJudge(PooledJudge):
 
     def __init__(self, workers: int = 1, deadline_s: float = DEADLINE_S, by_rules: bool = True) -> None:
         """Uses at most `workers` worker processes, and none (`by_rules`) where the rules alone decide."""
-        super().__init__(workers, MEMO)
+        super().__init__(workers, MEMO, _AlgebraWorker)
         self._deadline_s, self._by_rules = deadline_s, by_rules
-        self._workers = [_AlgebraWorker() for _ in range(workers)]
-        self._idle_workers: queue.SimpleQueue[_AlgebraWorker] = queue.SimpleQueue()
-        for worker in self._workers:
-            self._idle_workers.put(worker)
-
-    def close(self) -> None:
-        """Ends the worker processes."""
-        self._pool.shutdown(cancel_futures=True)
-        for worker in self._workers:
-            worker.process.close()
 
     def _read(self, example: Example, response: str) -> _Pair | Verdict:
         gold, boxes = gold_answer(example), extract_boxes(response)
@@ -120,49 +109,48 @@ class MathJudge(PooledJudge):
 
     def _decide(self, job: _Pair) -> Verdict:
         """Returns the verdict of a worker process, which applies the rules with algebra."""
+        start = time.monotonic()
         request = {"gold": job.gold, "found": job.found, "question": job.question}
-        worker, start = self._idle_workers.get(), time.monotonic()
         try:
-            try:
-                answer = worker.ask(request, self._deadline_s)
-            except WorkerLost:  # killed from outside, or by this answer: try once more
-                answer = worker.ask(request, self._deadline_s)
+            with self._worker() as worker:
+                try:
+                    answer = worker.ask(request, self._deadline_s)
+                except WorkerLost:  # killed from outside, or by this answer: try once more
+                    answer = worker.ask(request, self._deadline_s)
         except WorkerLate:
             answer = {"status": "timeout", "unreadable": f"not decided within {self._deadline_s:g} s"}
         except WorkerLost as error:
             answer = {"status": "crashed", "unreadable": str(error)}
-        finally:
-            self._idle_workers.put(worker)
         return _verdict(job, answer, start)
 
 
-class _AlgebraWorker:
-    """A worker process and the number of its comparisons."""
+class _AlgebraWorker(Worker):
+    """A worker process that is replaced after some comparisons."""
 
     def __init__(self) -> None:
         environment = {"PATH": os.defpath, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[3])
         argv = (sys.executable, "-P", "-m", "lightningrl.judges.worker", "lightningrl.judges.math.algebra")
-        self.process = Worker((*argv, str(MEMORY_BYTES)), environment)
+        super().__init__((*argv, str(MEMORY_BYTES)), environment)
         self._done = 0
 
-    def ask(self, question: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+    def ask(self, request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
         """Returns the answer, or raises WorkerLate or WorkerLost. The start of a fresh process does not count."""
         if self._done >= ITEMS_A_WORKER:
-            self.process.close()
-        if self.process.pid is None:
+            self.close()
+        if self.pid is None:
             self._done = 0
-            self.process.start()
-            self.process.receive(time.monotonic() + START_S)
+            self.start()
+            self.receive(time.monotonic() + START_S)
         self._done += 1
-        start, used = time.monotonic(), self.process.cpu_seconds()
+        start, used = time.monotonic(), self.cpu_seconds()
 
         def is_over() -> bool:  # a busy machine does not shorten the processor time
             waited = time.monotonic() - start
-            return self.process.cpu_seconds() - used >= deadline_s or waited >= deadline_s * PATIENCE
+            return self.cpu_seconds() - used >= deadline_s or waited >= deadline_s * PATIENCE
 
-        self.process.send(question, start + deadline_s * PATIENCE)
-        return self.process.receive(start + deadline_s, is_over)
+        self.send(request, start + deadline_s * PATIENCE)
+        return self.receive(start + deadline_s, is_over)
 
 
 def _verdict(pair: _Pair, answer: dict[str, Any], start: float) -> Verdict:

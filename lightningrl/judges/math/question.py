@@ -19,12 +19,11 @@ from lightningrl.judges.math.text import Unreadable, clean
 from lightningrl.judges.math.tree import Node, read
 from lightningrl.judges.math.work import canonical, walk
 
-MAX_CHARS = 20_000
-"""The maximum length of a question's text that is read."""
-MAX_SPANS = 200
+MAX_CHARS, MAX_SPANS = 20_000, 200
+"""The length of a question's text that is read, and the number of its formulas."""
 MAX_ITEMS = 40
-"""The maximum number of items of a list, tuple, set or matrix that is compared item by item."""
-RELATION = re.compile(r"\\(?:le|ge|ne|equiv|approx|in|to|implies|Rightarrow)(?![A-Za-z])|[=<>]")
+"""The number of items of a list, tuple, set or matrix that are compared one by one."""
+_RELATION = re.compile(r"\\(?:le|ge|ne|equiv|approx|in|to|implies|Rightarrow)(?![A-Za-z])|[=<>]")
 
 _PICTURE = re.compile(r"\[asy\](?:(?!\[/asy\]).)*\[/asy\]", re.DOTALL)
 _SPAN = re.compile(
@@ -40,12 +39,8 @@ _BASE = re.compile(
     r"\bbase[ -]*(?:of )?\$?\{?([0-9]{1,2}|[a-z]+)|\b[0-9][0-9A-F]*_\{?([0-9]{1,2})\}?|\b(binary|octal|hexadecimal)\b",
     re.IGNORECASE,
 )
-BASES = {
-    word: base
-    for base, word in enumerate(
-        ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-         "fourteen", "fifteen", "sixteen"), 2)
-} | {"binary": 2, "octal": 8, "hexadecimal": 16}  # fmt: skip
+_BASE_WORDS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+BASES = {word: base for base, word in enumerate(_BASE_WORDS.split(), 2)} | {"binary": 2, "octal": 8, "hexadecimal": 16}
 
 
 def _mentions(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> cached_property[bool]:
@@ -90,7 +85,7 @@ class Question:
     @cached_property
     def sides(self) -> tuple[Node, ...]:
         """The expressions in its formulas, split at relations and commas."""
-        sides = (side for span in self.spans for part in RELATION.split(span) for side in split(part.strip(), ","))
+        sides = (side for span in self.spans for part in _RELATION.split(span) for side in split(part.strip(), ","))
         return tuple(tree for side in sides if side and (tree := read(side)) is not None)
 
     @cached_property
@@ -124,11 +119,8 @@ class Question:
     @cached_property
     def equations(self) -> tuple[tuple[Node, Node], ...]:
         """Its equations and inequalities as pairs of sides."""
-        found = []
-        for span in self.spans:
-            sides = [read(side) for side in RELATION.split(span)]
-            found += [(a, b) for a, b in pairwise(sides) if a is not None and b is not None]
-        return tuple(found)
+        pairs = (pair for span in self.spans for pair in pairwise(map(read, _RELATION.split(span))))
+        return tuple((a, b) for a, b in pairs if a is not None and b is not None)
 
 
 def states_a_problem(text: str) -> bool:
@@ -170,9 +162,7 @@ class Context:
         return self.compare(gold, found, self)
 
     def in_order(self, golds: Sequence[str], found: Sequence[str]) -> bool:
-        if len(golds) != len(found) or len(golds) > MAX_ITEMS:
-            return False
-        return all(self.same(gold, other) for gold, other in zip(golds, found, strict=True))
+        return len(golds) == len(found) <= MAX_ITEMS and all(map(self.same, golds, found))
 
     def in_any_order(self, golds: Sequence[str], found: Sequence[str]) -> bool:
         apart = replace(self, reasons=[])  # the reason of a failed match is irrelevant
