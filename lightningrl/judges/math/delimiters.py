@@ -33,7 +33,8 @@ def split(text: str, separator: str) -> list[str]:
 def cut(text: str, pattern: str) -> tuple[list[str], list[str]]:
     """Returns the parts between the matches of a pattern outside all brackets, and these matches."""
     parts, separators, depth, start = [], [], 0, 0
-    for match in re.finditer(rf"(?P<separator>{pattern})|\\?[{{}}]|[(\[)\]]|\\.", text, re.DOTALL):
+    skipped = r"\\\\(?![A-Za-z])|\\[^\\()\[\]<>=]"  # a row's end; a command's beginning, or a sign that parts nothing
+    for match in re.finditer(rf"(?P<separator>{pattern})|\\?[{{}}]|[(\[)\]]|{skipped}", text, re.DOTALL):
         if match["separator"] is not None and depth == 0:
             parts.append(text[start : match.start()].strip())
             separators.append(match[0].strip())

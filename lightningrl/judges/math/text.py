@@ -58,8 +58,6 @@ _LAYOUT = _compiled(
     _commands({
         "tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge bf rm it sf tt sl em boldmath"
         " bfseries mathstrut strut nolimits limits displaystyle textstyle scriptstyle": " ",
-        "lt": "<", "gt": ">", "leqq": r"\le ", "geqq": r"\ge ", "neq": r"\ne ", "bigcup": r"\cup", "bigcap": r"\cap",
-        "langle": "(", "rangle": ")", "textdollar euro pounds textsterling texteuro": r"\$",
     }),
     (r"\\(?:hspace|vspace|phantom|hphantom|vphantom)\*?\s*(?:\{[^{}]*\}|(?<=phantom)\s*[-+0-9A-Za-z])", " "),
 )  # fmt: skip
@@ -69,6 +67,10 @@ _FONTS = (
 )
 _WORDS = _compiled(
     (rf"\\(?:{_FONTS})\*?(?=\s*\{{)", r"\\text"),
+    _commands({
+        "lt": "<", "gt": ">", "leqq": r"\le ", "geqq": r"\ge ", "neq": r"\ne ", "bigcup": r"\cup", "bigcap": r"\cap",
+        "langle": "(", "rangle": ")", "textdollar euro pounds textsterling texteuro": r"\$",
+    }),
     (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
     (r"(?<![A-Za-z\\])sqrt(?=\s*[({])", r"\\sqrt"),
     (r"(?<![A-Za-z\\])exp(?=\s*\()", r"\\exp"),
@@ -77,7 +79,7 @@ _WORDS = _compiled(
     (r"!=|\\not\s*=", r"\\ne "),
     (r"(?<=[0-9.])\\(?:bar|dot)(?=\s*\{)", r"\\overline"),
     (r"\^\s*\{?\s*\\text\s*\{\s*o\s*\}\s*\}?|\\text\s*\{\s*(?:°|\\degree|\^\s*\\circ)\s*\}", r"\\degree "),
-)
+)  # fmt: skip
 _BLANK = r"(?:~|\\[,;:!>\s]|\s|\\q?quad(?![A-Za-z]))+"
 _EDGES = re.compile(rf"\A{_BLANK}|{_BLANK}\Z")
 _STARS = re.compile(r"(\*\*|\*|__)(.+)\1")
