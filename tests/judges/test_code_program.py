@@ -219,7 +219,7 @@ def test_a_shorter_fence_or_one_of_another_character_closes_nothing(outer, inner
     code = ["def f(x):", "    return x + 1"]
     text = "\n".join([f"{outer}python", *code, inner, "y = 2", outer])
     (first, *_) = split_pieces(text)
-    assert first == Piece(PYTHON, "\n".join(code if closes else [*code, inner, "y = 2"]), True)
+    assert first == Piece("python", "\n".join(code if closes else [*code, inner, "y = 2"]), True)
 
 
 @given(MARKS, st.integers(0, 3), TAGS)
