@@ -19,11 +19,10 @@ MAX_DEPTH = 60
 
 _TOKEN = re.compile(r"[0-9]+\.[0-9]*\\overline(?![A-Za-z])|[0-9]+(?:\.[0-9]+)?|\\[A-Za-z]+|\\.|\.\.\.|\S")
 _GREEK = (
-    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa",
-    "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega",
-    "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "infty",
-)  # fmt: skip
-_NAMES = frozenset("\\" + name for name in _GREEK)
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
+)
+_NAMES = frozenset("\\" + name for name in (*_GREEK.split(), "infty"))
 TRIGONOMETRY = frozenset(
     f"\\{prefix}{name}" for prefix in ("", "arc") for name in ("sin", "cos", "tan", "cot", "sec", "csc")
 ) | {"\\sinh", "\\cosh", "\\tanh", "\\cis"}
@@ -85,24 +84,21 @@ class _Parser:
 
     def sum(self) -> Node:
         terms = [self.product()]
-        while self.peek() in _SIGNS:
-            terms.append(_with_sign(self.next(), self.product()))
+        while sign := self.accept(*_SIGNS):
+            terms.append(_with_sign(sign, self.product()))
         return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
 
     def product(self) -> Node:
         result, divisions = self.signed(), 0
-        while (token := self.peek()) and divisions < MAX_DEPTH:
-            if token in ("\\cdot", "*"):
-                self.next()
+        while self.peek() and divisions < MAX_DEPTH:
+            if self.accept("\\cdot", "*"):
                 result = _times(result, self.signed())
-            elif token in ("/", "\\div"):
-                self.next()
+            elif token := self.accept("/", "\\div"):
                 divisions += 1
                 result = Node("quotient", (result, self.signed()), token)
-            elif token in ("\\bmod", "\\mod", "\\pmod"):
-                self.next()
+            elif self.accept("\\bmod", "\\mod", "\\pmod"):
                 result = Node("function", (result, self.signed()), "\\bmod")
-            elif self.starts_operand(token):
+            elif self.starts_operand():
                 result = self.beside(result)
             else:
                 break
@@ -123,29 +119,27 @@ class _Parser:
         return _mixed(result, operand) or _times(result, operand)
 
     def signed(self) -> Node:
-        if self.peek() not in _SIGNS:
-            return self.postfixed()
-        return _with_sign(self.next(), self.nested(self.signed))
+        if sign := self.accept(*_SIGNS):
+            return _with_sign(sign, self.nested(self.signed))
+        return self.postfixed()
 
     def postfixed(self) -> Node:
         result = self.primary()
         for _ in range(MAX_DEPTH):
-            token = self.peek()
-            if token == "'" or (token == "_" and result.kind != "name"):
-                raise _Unread
-            if token not in ("^", "!", "\\degree", "_"):
-                break
-            self.next()
-            if token == "^":
+            if self.accept("^"):
                 if self.peek().startswith(("'", "\\prime")):
                     raise _Unread
                 result = Node("power", (result, self.argument()))
-            elif token == "!":
+            elif self.accept("!"):
                 result = Node("function", (result,), "!")
-            elif token == "\\degree":
+            elif self.accept("\\degree"):
                 result = _times(result, Node("name", name="\\degree"))
-            else:
+            elif self.peek() == "'" or (self.peek() == "_" and result.kind != "name"):
+                raise _Unread
+            elif self.accept("_"):
                 result = Node("name", name=f"{result.name}_{self.raw()}")
+            else:
+                break
         return result
 
     def primary(self) -> Node:
@@ -180,8 +174,7 @@ class _Parser:
             return Node("function", (self.group(), self.group()), token)
         if token == "\\sqrt":
             index = Node("number", name="integer", number=Fraction(2))
-            if self.peek() == "[":
-                self.next()
+            if self.accept("["):
                 index = self.up_to("]")
             return Node("root", (self.group(), index))
         if token in ("\\overline", "\\bar", "\\vec", "\\hat", "\\tilde", "\\mathbb", "\\mathcal", "\\text"):
@@ -189,8 +182,7 @@ class _Parser:
         if token in _PLAIN or token in _OF_MANY:
             return self.function(token)
         if token in _BIG:
-            while self.peek() in ("_", "^"):
-                self.next()
+            while self.accept("_", "^"):
                 self.raw()
             return Node("function", (self.product(),), token)
         raise _Unread
@@ -198,18 +190,16 @@ class _Parser:
     def function(self, name: str) -> Node:
         parts: list[Node] = []
         power = None
-        while self.peek() in ("_", "^"):
-            if self.next() == "^":
+        while token := self.accept("_", "^"):
+            if token == "^":
                 power = self.argument()
             else:
                 parts.append(self.argument())
-        if self.peek() in ("(", "{", "["):
-            closing = _CLOSING[self.next()]
+        if opened := self.accept("(", "{", "["):
             parts.append(self.nested(self.sum))
-            while self.peek() == ",":
-                self.next()
+            while self.accept(","):
                 parts.append(self.nested(self.sum))
-            self.expect(closing)
+            self.expect(_CLOSING[opened])
         else:
             parts.append(self.operand())
         result = Node("function", tuple(parts), name)
@@ -219,13 +209,12 @@ class _Parser:
         """Parses a function's argument without brackets: `2x` of `\\sin 2x \\cos x`, `-x`, another function."""
         if self.peek() in _PLAIN:
             return self.nested(lambda: self.command(self.next()))
-        if self.peek() == "-":
-            return _with_sign(self.next(), self.nested(self.operand))
+        if sign := self.accept("-"):
+            return _with_sign(sign, self.nested(self.operand))
         result = self.postfixed()
-        while (token := self.peek()) and self.starts_operand(token) and token not in (*_PLAIN, *_BIG, "(", "[", "|"):
+        while self.peek() and self.starts_operand() and self.peek() not in (*_PLAIN, *_BIG, "(", "[", "|"):
             result = self.beside(result)
-        if self.peek() == "/" and self.peek(1)[:1].isalnum():
-            self.next()
+        if self.peek(1)[:1].isalnum() and self.accept("/"):
             result = Node("quotient", (result, self.postfixed()))
         return result
 
@@ -233,8 +222,8 @@ class _Parser:
         """Parses the argument of `^` or `_`: a group, or one token."""
         if self.peek() == "{":
             return self.group()
-        if self.peek() == "-":
-            return _with_sign(self.next(), self.primary())
+        if sign := self.accept("-"):
+            return _with_sign(sign, self.primary())
         return self.primary()
 
     def group(self) -> Node:
@@ -258,22 +247,25 @@ class _Parser:
             inside.append(token)
         return "".join(inside[:-1])
 
-    def starts_operand(self, token: str) -> bool:
-        return not self.bars if token == "|" else token not in _NOT_AN_OPERAND
+    def starts_operand(self) -> bool:
+        return not self.bars if self.peek() == "|" else self.peek() not in _NOT_AN_OPERAND
 
     def peek(self, ahead: int = 0) -> str:
         place = self.place + ahead
         return self.tokens[place] if place < len(self.tokens) else ""
 
     def next(self) -> str:
-        token = self.peek()
-        if not token:
+        if not self.peek():
             raise _Unread
         self.place += 1
-        return token
+        return self.tokens[self.place - 1]
+
+    def accept(self, *tokens: str) -> str:
+        """Moves past the next token and returns it if it is one of these; else it returns an empty text."""
+        return self.next() if self.peek() in tokens else ""
 
     def expect(self, token: str) -> None:
-        if self.next() != token:
+        if not self.accept(token):
             raise _Unread
 
 
