@@ -34,8 +34,15 @@ def judge(jail_level):
     judge.close()
 
 
+@pytest.fixture
+def short_grace(monkeypatch):
+    """For programs that run out of time: the grace is not waited for."""
+    monkeypatch.setattr(test_cases, "GRACE_S", 0.5)
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_no_cheat_is_rewarded(form, judge):
+def test_no_cheat_is_rewarded(form, judge, monkeypatch):
+    monkeypatch.setattr(test_cases, "GRACE_S", 2.0)
     everything = cheats.CHEATS if form == "values" else {**cheats.CHEATS, **function_cheats.CHEATS}
     # "True for 1" is right by Python's own ==, which is what test code asks for.
     programs = {title: text for title, text in everything.items() if form == "values" or title != "True for 1"}
@@ -77,17 +84,17 @@ STATUSES = {
 
 @pytest.mark.parametrize("form", ["values", "asserts"])
 @pytest.mark.parametrize("status", STATUSES)
-def test_statuses(status, form, judge):
+def test_statuses(status, form, judge, short_grace):
     for turn in range(1 if form == "values" else 3):  # not by chance
         gold = example(TESTS, "add", time_limit_s=0.1 + turn / 1000) if form == "asserts" else ADD
         verdict = judge_one(judge, gold, STATUSES[status])
         assert (verdict.status, verdict.correct, verdict.value) == (status, False, 0.0), verdict
     # the next judgement finds its helpers alive
-    assert judge_one(judge, example(TESTS, "add"), cheats.HONEST_RIGHT).correct
+    assert judge_one(judge, example(TESTS, "add", time_limit_s=10), cheats.HONEST_RIGHT).correct
 
 
 @pytest.mark.parametrize("gold", [ADD, example(TESTS, "add", time_limit_s=0.1)], ids=["values", "asserts"])
-def test_answers_before_a_timeout_count_in_the_value_only(gold, judge):
+def test_answers_before_a_timeout_count_in_the_value_only(gold, judge, short_grace):
     verdict = judge_one(judge, gold, "def add(a, b):\n    while a == 10: pass\n    return a + b")
     assert verdict.status == "timeout" and verdict.value == pytest.approx(2 / 3) and not verdict.correct
     assert verdict.compat is (None if gold is ADD else False)
@@ -171,11 +178,11 @@ HOSTILE_VALUES = {
 
 
 @pytest.mark.parametrize("title", HOSTILE_VALUES)
-def test_values_that_hurt_the_tests_end_in_time(title, judge):
+def test_values_that_hurt_the_tests_end_in_time(title, judge, short_grace):
     program, test = HOSTILE_VALUES[title]
     verdict = judge_one(judge, example([test], time_limit_s=0.1), program)
     assert verdict.status in ("timeout", "wrong", "output_limit") and not verdict.correct, verdict
-    assert passes(judge, "def f(): return 1", "assert f() == 1")
+    assert judge_one(judge, example(["assert f() == 1"], time_limit_s=10), "def f(): return 1").correct
 
 
 def test_two_judgements_at_once_do_not_see_each_other(judge):
@@ -287,12 +294,13 @@ def test_one_problems_test_code_does_not_move_the_next_verdict(jail_level):
     judge.close()
 
 
-def test_what_a_program_prints_decides_nothing(judge):
+def test_what_a_program_prints_decides_nothing(judge, monkeypatch):
     flood = "import sys\ndef f(x):\n    for _ in range(100):\n        print('x' * 10_000)\n"
     flood += "        print('x' * 10_000, file=sys.stderr)\n    return x"
     assert passes(judge, flood, "assert f(1) == 1", "assert f(2) == 2")
     assert passes(judge, flood + "\nprint('x' * 10**7)", "assert f(1) == 1")
     assert judge_one(judge, values(([1], 1)), flood).correct
+    monkeypatch.setattr(test_cases, "GRACE_S", 0.5)
     forever = judge_one(judge, example(["assert f() == 1"], time_limit_s=0.1), "def f():\n    while True: print('x')")
     assert (forever.status, forever.correct) == ("timeout", False)
 

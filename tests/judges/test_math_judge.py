@@ -23,14 +23,6 @@ def boxed(answer):
     return f"so it is \\boxed{{{answer}}}"
 
 
-@pytest.fixture(scope="module")
-def judge():
-    judge = MathJudge(workers=2, deadline_s=1.5)
-    judge.judge([example()] * 2, [boxed("2+2"), boxed("2+3")])  # both helpers are up
-    yield judge
-    judge.close()
-
-
 def test_statuses(judge):
     asked = [
         ("4", boxed("4"), "ok", 1.0), ("4", boxed("5"), "wrong", 0.0), ("4", "four", "unparsable", 0.0),

@@ -16,6 +16,7 @@ start of the program, `TOTAL_S` to all tests; later tests are not run.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,7 +108,7 @@ def _compare_output(expected: str, result: ScriptResult) -> TestOutcome:
     if result.status != "ok":
         return TestOutcome(False, False, result.detail)
     is_same = same_words(expected, result.output)
-    message = "" if is_same else f"expected {_short(ascii(expected))}, found {_short(ascii(result.output))}"
+    message = "" if is_same else f"expected {_short(expected, ascii)}, found {_short(result.output, ascii)}"
     if result.exit_code != 0:
         message = f"the program crashed (exit code {result.exit_code})" + (f"; {message}" if message else "")
     return TestOutcome(not message, is_same, message)
@@ -122,5 +123,5 @@ def same_words(expected: str, found: str) -> bool:
     return expected.split() == found.split()
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:80] + "..."
+def _short(text: str, shown: Callable[[str], str] = str) -> str:
+    return shown(text) if len(text) <= 80 else shown(text[:80]) + "..."
