@@ -100,10 +100,10 @@ def test_answers_are_judged_as_the_table_says(judge, name, at_least):
 
 
 def laid_out(cases, count):
-    """`count` cases in each layout, half of them in two at once, but none that the question has as it stands."""
+    """At most `count` cases in each layout, half of them in two, but none that the question has as it stands."""
     for name, layout in (INSIDE | OUTSIDE).items():
         draw = random.Random(name)
-        second = (OUTSIDE if name in INSIDE else INSIDE)[draw.choice(list(OUTSIDE if name in INSIDE else INSIDE))]
+        second = OUTSIDE[draw.choice(list(OUTSIDE))]
         found = []
         for case in draw.sample(cases, len(cases)):
             text = layout(case.answer)
@@ -111,12 +111,14 @@ def laid_out(cases, count):
             is_copy = "".join(text.split()) in "".join((case.question or "").split())
             if text != case.answer and not is_copy and len(found) < count:
                 found.append(case._replace(kind=name, answer=text))
-        assert len(found) >= 2, f"{name} applies to no answer and tests nothing"
         yield from found
 
 
 def test_no_layout_changes_a_verdict(judge):
-    check(judge, list(laid_out(list(table("rewritten_answers")), 16)))
+    cases = list(laid_out(list(table("rewritten_answers")), 16))
+    kinds = Counter(case.kind for case in cases)
+    assert min(kinds[name] for name in INSIDE | OUTSIDE) > 1, "a layout applies to no answer and tests nothing"
+    check(judge, cases)
 
 
 def test_the_last_box_that_is_not_empty_decides_whatever_surrounds_it(judge):
