@@ -150,7 +150,8 @@ def _run_once(
             except WorkerLate:
                 fault = "timeout", f"stopped after {limits.wall_s:g} s, in the test"
             except WorkerLost as error:
-                fault, is_lost = ("crashed", str(error)), True
+                fault = "crashed", str(error)
+                is_lost = True
         status, detail = dialogue.status()
     if dialogue.load_error is not None:
         detail = f"the program does not load: {dialogue.load_error.message}"

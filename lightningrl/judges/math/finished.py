@@ -21,6 +21,7 @@ import operator
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from lightningrl.judges.math import forms
 from lightningrl.judges.math.forms import notation, reduced_form
@@ -126,7 +127,7 @@ def _logarithm(*base_and_argument: complex) -> complex:
     return cmath.log(argument) / cmath.log(base)
 
 
-_OPERATIONS: dict[str, Callable[..., complex]] = {
+_OPERATIONS: dict[str, Callable[..., Any]] = {
     "sum": lambda *terms: sum(terms), "negative": operator.neg, "product": lambda *factors: math.prod(factors),
     "quotient": operator.truediv, "power": operator.pow, "root": _root,
     "\\log": _logarithm, "\\lg": _logarithm, "\\ln": cmath.log, "\\exp": cmath.exp,
