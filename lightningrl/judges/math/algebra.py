@@ -16,7 +16,8 @@ import json
 import logging
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from itertools import islice
 from typing import IO, Any
 
 import mpmath
@@ -86,9 +87,7 @@ def _is_ratio(a: Any, b: Any, ratio: Ratio) -> bool:
     if a == 0 or b == 0:
         return bool(a == b)
     quotient = a / b
-    draw = random.Random(_SEED)
-    letters = sorted(quotient.free_symbols, key=str)
-    values = [_value(quotient, {letter: _rational(draw) for letter in letters}) for _ in range(POINTS)]
+    values = [_value(quotient, point) for point in islice(_points(quotient.free_symbols), POINTS)]
     numbers = [value for value in values if value is not None]
     if len(numbers) < 2 or any(abs(v - numbers[0]) > (1 + abs(v)) * 10 ** (-CLOSE) for v in numbers):
         return False
@@ -98,14 +97,12 @@ def _is_ratio(a: Any, b: Any, ratio: Ratio) -> bool:
 
 def _agree(a: Any, b: Any) -> bool | None:
     """Whether a and b have the same values; None if they have none."""
-    letters = sorted(a.free_symbols | b.free_symbols, key=str)
+    letters = a.free_symbols | b.free_symbols
     if not (a.has(sympy.I) or b.has(sympy.I)):
         agreed = _agree_at((a, b), _real_points((a, b), letters))
         if agreed is not None:
             return agreed
-    draw = random.Random(_SEED)
-    points = ({letter: _rational(draw) for letter in letters} for _ in range(POINTS if letters else 1))
-    return _agree_at((a, b), points)
+    return _agree_at((a, b), islice(_points(letters), POINTS if letters else 1))
 
 
 def _agree_at(pair: tuple[Any, Any], points: Iterator[dict[Any, Any]]) -> bool | None:
@@ -118,20 +115,23 @@ def _agree_at(pair: tuple[Any, Any], points: Iterator[dict[Any, Any]]) -> bool |
     return decided
 
 
-def _real_points(pair: tuple[Any, Any], letters: list[Any]) -> Iterator[dict[Any, Any]]:
+def _points(letters: Set[Any]) -> Iterator[dict[Any, Any]]:
+    """Yields points without end: every letter is a random rational number of either sign."""
+    draw = random.Random(_SEED)
+    while True:
+        yield {letter: sympy.Rational(draw.randint(-999, 999) or 7, 101) for letter in sorted(letters, key=str)}
+
+
+def _real_points(pair: tuple[Any, Any], letters: Set[Any]) -> Iterator[dict[Any, Any]]:
     """Yields up to POINTS points where both sides are real; some letters must be positive for this."""
     demands = [demand for each in pair for demand in _positivity_conditions(each)]
-    draw = random.Random(_SEED)
     positive = {letter for letter in letters if any(_changes_sign_with(demand, letter, letters) for demand in demands)}
-    found = 0
-    for _ in range(TRIES if letters and demands else POINTS if letters else 1):
-        drawn = {letter: _rational(draw) for letter in letters}
-        point = {letter: abs(value) if letter in positive else value for letter, value in drawn.items()}
-        if all(_sign(demand, point) == 1 for demand in demands):
-            found += 1
-            yield point
-        if found == POINTS:
-            return
+    tries = TRIES if letters and demands else POINTS if letters else 1
+    points = (
+        {letter: abs(value) if letter in positive else value for letter, value in point.items()}
+        for point in islice(_points(letters), tries)
+    )
+    return islice((point for point in points if all(_is_positive(demand, point) for demand in demands)), POINTS)
 
 
 def _positivity_conditions(expression: Any) -> list[Any]:
@@ -146,24 +146,21 @@ def _positivity_conditions(expression: Any) -> list[Any]:
     return [part for part in found if not part.is_positive]
 
 
-def _changes_sign_with(demand: Any, letter: Any, letters: list[Any]) -> bool:
+def _changes_sign_with(demand: Any, letter: Any, letters: Set[Any]) -> bool:
     """Whether the demand changes only its sign when the letter does."""
     if letter not in demand.free_symbols:
         return False
-    draw = random.Random(_SEED)
-    for _ in range(2):
-        point = {each: abs(_rational(draw)) for each in letters}
+    for drawn in islice(_points(letters), 2):
+        point = {each: abs(value) for each, value in drawn.items()}
         there, back = _value(demand, point), _value(demand, point | {letter: -point[letter]})
         if there is None or back is None or abs(there + back) > abs(there) * 10 ** (-CLOSE):
             return False
     return True
 
 
-def _sign(expression: Any, point: dict[Any, Any]) -> int | None:
+def _is_positive(expression: Any, point: dict[Any, Any]) -> bool:
     value = _value(expression, point)
-    if value is None or abs(value.imag) > 10 ** (-CLOSE) or value.real == 0:
-        return None
-    return 1 if value.real > 0 else -1
+    return value is not None and abs(value.imag) <= 10 ** (-CLOSE) and value.real > 0
 
 
 def _with_real_roots(expression: Any, point: dict[Any, Any]) -> Any:
@@ -226,10 +223,6 @@ def _as_a_number(part: Any) -> Any:
     if isinstance(part, sympy.Pow | sympy.exp) and part.exp.free_symbols:
         return part.subs(dict.fromkeys(part.free_symbols, 0))
     return part
-
-
-def _rational(draw: random.Random) -> Any:
-    return sympy.Rational(draw.randint(-999, 999) or 7, 101)
 
 
 def _value(expression: Any, point: dict[Any, Any]) -> Any:

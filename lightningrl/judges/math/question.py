@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from lightningrl.judges.math.delimiters import split
 from lightningrl.judges.math.forms import reduced_form
@@ -134,7 +134,6 @@ def states_a_problem(text: str) -> bool:
 
 read_question = lru_cache(maxsize=8192)(Question)
 """Returns the question of a text, with its cached properties."""
-_Item = TypeVar("_Item")
 Ratio = Literal["any", "positive", "negative"]
 
 
@@ -169,7 +168,7 @@ class Context:
         return len(golds) <= MAX_ITEMS and match_all(golds, found, apart.same)
 
 
-def match_all(golds: Sequence[_Item], found: Sequence[_Item], same: Callable[[_Item, _Item], bool]) -> bool:
+def match_all(golds: Sequence[Any], found: Sequence[Any], same: Callable[[Any, Any], bool]) -> bool:
     """Whether the two have equally many items and each gold one has an equal of its own, in any order."""
     left = list(found)
     for gold in golds if len(golds) == len(found) else ():
