@@ -15,6 +15,7 @@ from code_examples import CHECK, TESTS, example, judge_one, passes, values
 from lightningrl.errors import SandboxUnavailable
 from lightningrl.judges.code import data_tests, test_cases
 from lightningrl.judges.code import judge as code
+from lightningrl.judges.code.gold import read_gold
 from lightningrl.judges.code.judge import CodeJudge
 from lightningrl.sandbox.jail import Limits
 from lightningrl.types import Example
@@ -327,8 +328,8 @@ def test_a_program_cannot_end_its_jail_and_be_right_by_chance(judge, where):
 
 
 def test_the_bound_is_the_published_one_and_what_a_slow_machine_needs():
-    gold = test_cases.read_tests({"entry_point": "f", "tests": ["x"], "time_limit_s": 1})
-    assert gold.limits(Limits()).wall_s == 1 + 2.0 + 3.0
+    gold = read_gold({"entry_point": "f", "tests": ["x"], "time_limit_s": 1})
+    assert test_cases.limits_of(gold, Limits()).wall_s == 1 + 2.0 + 3.0
 
 
 def test_a_handful_of_official_solutions(judge):

@@ -1,10 +1,7 @@
 """Judge programs by hidden tests: the program runs in a jail, and its results are compared outside.
 
-There are three forms of gold data:
-
-- `{"entry_point", "setup", "tests": [code, ...], "time_limit_s"}`: a benchmark's own test code, `test_cases`;
-- `{"entry_point", "tests": [{"args", "expected"}, ...]}`: values, `data_tests`;
-- `{"stdin_tests": [{"input", "output"}, ...], "time_limit_s"}`: programs that read and print, `data_tests`.
+There are three forms of gold data (`gold`): a benchmark's own test code is run by `test_cases`; values, and the outputs
+of programs that read and print, are compared by `data_tests`.
 
 Every value of HumanEval's 164 and MBPP's 974 tasks crosses as plain data or, in MBPP 367, 601 and 927, as a reference
 to an object that stays in the jail; test code never runs in a jail with the program.
@@ -24,9 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.judges.code.data_tests import CallsGold, StdioGold, judge_calls, judge_stdio, read_calls, read_stdio
+from lightningrl.judges.code.data_tests import judge_calls, judge_stdio
+from lightningrl.judges.code.gold import CallsGold, Gold, StdioGold, read_gold
 from lightningrl.judges.code.program import extract_program
-from lightningrl.judges.code.test_cases import TestsGold, TestsResult, make_test_runner, read_tests, run_tests
+from lightningrl.judges.code.test_cases import TestsResult, make_test_runner, run_tests
 from lightningrl.judges.protocol import PooledJudge
 from lightningrl.sandbox.jail import JailPool, Limits
 from lightningrl.types import Example, Verdict
@@ -65,7 +63,7 @@ class CodeJudge(PooledJudge):
     def _read(self, example: Example, response: str) -> _Job | Verdict:
         start = time.monotonic()
         try:
-            gold = _read_gold(example)
+            gold = read_gold(example.gold)
             gold_text = canonical_json(example.gold)
         except ValueError as error:
             return _gold_error(example.uid, str(error), time.monotonic() - start)
@@ -100,20 +98,7 @@ class _Job:
     """The hash of the gold data (64 hexadecimal digits), then that of the program."""
     uid: str
     program: str
-    gold: CallsGold | TestsGold | StdioGold
-
-
-def _read_gold(example: Example) -> CallsGold | TestsGold | StdioGold:
-    """Returns the parsed gold data. Raises ValueError unless it has one of the three forms."""
-    gold = example.gold
-    if "stdin_tests" in gold:
-        return read_stdio(gold)
-    entry_point, tests = gold.get("entry_point"), gold.get("tests")
-    if not isinstance(entry_point, str) or not entry_point.isidentifier():
-        raise ValueError(f"entry_point is {entry_point!r}: expected a function's name")
-    if not isinstance(tests, list) or not tests:
-        raise ValueError("tests: expected a list with at least one test")
-    return read_tests(gold) if isinstance(tests[0], str) else read_calls(gold)
+    gold: Gold
 
 
 def _gold_error(uid: str, error: str, seconds: float) -> Verdict:

@@ -1,9 +1,9 @@
 """Judge a function by a benchmark's test code: the program runs in a jail, the test code in a test runner.
 
-The gold data is `{"entry_point": "f", "setup": code, "tests": [code, ...], "time_limit_s": 1}`. `setup` and `tests` are
-trusted; they run in one namespace (`judges/code/test_runner.py`), in which `f` is a function that calls the jail. Only
-plain data crosses between the two. One clock runs for everything: `time_limit_s` + 5 s for the program and all its
-tests, including the test runner's time; it begins when the program starts in the jail.
+`setup` and `tests` of the gold data are trusted; they run in one namespace (`judges/code/test_runner.py`), in which the
+entry point is a function that calls the jail. Only plain data crosses between the two. One clock runs for everything:
+`time_limit_s` + 5 s for the program and all its tests, including the test runner's time; it begins when the program
+starts in the jail.
 
 This differs from running test and program in one interpreter: the test does not see changes that a program makes to its
 arguments; an instance of a program's class equals nothing but itself, unless the class is derived from a plain type and
@@ -13,7 +13,6 @@ occurs in HumanEval or MBPP.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import time
@@ -22,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lightningrl.judges.code.gold import TestsGold
 from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
 from lightningrl.sandbox.jail import Dialogue, JailPool, Limits, open_dialogue
 from lightningrl.sandbox.limits import JailStatus
@@ -68,61 +68,15 @@ class TestsResult:
         return replace(self, status=status, detail=detail) if self.status == "ok" else self
 
 
-@dataclass(frozen=True, slots=True)
-class TestsGold:
-    """The parsed gold data.
-
-    >>> TestsGold("f", "", ("assert f(1) == 2",), 1.0).limits(Limits()).wall_s - GRACE_S
-    1.0
-    """
-
-    __test__ = False
-
-    entry_point: str
-    setup: str
-    tests: tuple[str, ...]
-    time_limit_s: float | None
-
-    def limits(self, base: Limits) -> Limits:
-        return base if self.time_limit_s is None else replace(base, wall_s=self.time_limit_s + GRACE_S)
-
-
-def read_tests(gold: dict[str, Any]) -> TestsGold:
-    """Returns the parsed gold data. Raises ValueError for data of another form or code that does not compile."""
-    setup, tests = gold.get("setup", ""), gold["tests"]
-    if not isinstance(setup, str):
-        raise ValueError(f"setup is {setup!r}: expected code")
-    for number, test in enumerate(tests):
-        if not isinstance(test, str):
-            raise ValueError(f"test {number} is {test!r}: expected code")
-    _compile(setup, *tests)
-    return TestsGold(gold["entry_point"], setup, tuple(tests), read_time_limit(gold))
-
-
-def read_time_limit(gold: dict[str, Any]) -> float | None:
-    """Returns seconds, or None for the judge's own limit. Raises ValueError unless it is a positive number."""
-    seconds = gold.get("time_limit_s")
-    if seconds is None:
-        return None
-    if type(seconds) not in (int, float) or not 0 < seconds < 3600:
-        raise ValueError(f"time_limit_s is {seconds!r}: expected a number of seconds")
-    return float(seconds)
-
-
-@functools.lru_cache(maxsize=4096)
-def _compile(*codes: str) -> None:
-    for code in codes:
-        try:
-            compile(code, "<tests>", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
-            raise ValueError(f"test code that does not compile: {error}") from error
-
-
 def make_test_runner() -> Worker:
     """Returns a test runner, which starts at its first use. Its hash seed, and so the order of sets, is the jail's."""
     # -s -S -P and the empty environment isolate as -I does, which itself would ignore PYTHONHASHSEED.
     argv = (sys.executable, "-s", "-S", "-P", "-B", str(_TEST_RUNNER))
     return Worker(argv, {"PATH": os.defpath, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"})
+
+
+def limits_of(gold: TestsGold, base: Limits) -> Limits:
+    return base if gold.time_limit_s is None else replace(base, wall_s=gold.time_limit_s + GRACE_S)
 
 
 def run_tests(
@@ -136,7 +90,7 @@ def _run_once(
     program: str, gold: TestsGold, runner: Worker, limits: Limits, seed: str, pool: JailPool | None
 ) -> tuple[TestsResult, bool]:
     """Returns the results, and whether a jail of the pool refused a system call of the program."""
-    limits = gold.limits(limits)
+    limits = limits_of(gold, limits)
     if runner.pid is None:  # its start does not count as the candidate's time
         runner.send({"answer": None}, time.monotonic() + START_LIMIT_S)
     outcomes: list[TestOutcome] = []
