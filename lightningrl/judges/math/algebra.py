@@ -46,27 +46,27 @@ _CONFIG = ConversionConfig(lowercase_symbols=False)
 """R and r are two letters."""
 
 
-class Algebra:
-    """The implementation of `question.Algebra`."""
+class GoldUnreadable(Unreadable):
+    """The gold answer's expression is not one."""
 
-    is_reading_gold = False
-    """Whether the gold answer's expression is being read."""
 
-    def __call__(self, one: str, other: str, ratio: Ratio | None = None) -> bool:
-        self.is_reading_gold = True
+def algebra(one: str, other: str, ratio: Ratio | None = None) -> bool:
+    """Decides what `question.Algebra` asks."""
+    try:
         a = _parse(one)
-        self.is_reading_gold = False
-        b = _parse(other)
-        if ratio:
-            return _is_ratio(a, b, ratio)
-        agreed = _agree(a, b) if isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr) else None
-        if agreed is None:
-            agreed = verify(a, b, float_rounding=CLOSE, numeric_precision=DIGITS, timeout_seconds=None)
-        return bool(agreed)
+    except Unreadable as error:
+        raise GoldUnreadable(*error.args) from error
+    b = _parse(other)
+    if ratio:
+        return _is_ratio(a, b, ratio)
+    agreed = _agree(a, b) if isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr) else None
+    if agreed is None:
+        agreed = verify(a, b, float_rounding=CLOSE, numeric_precision=DIGITS, timeout_seconds=None)
+    return bool(agreed)
 
 
 def _parse(text: str) -> Any:
-    if not text or _NOT_READ.search(text):  # the parser ignores quotes, % and $
+    if not text or _NOT_READ.search(text):
         raise Unreadable(f"not an expression: {text[:80]}")
     if "\\infty" in text and text.strip("+- {}") != "\\infty":
         raise Unreadable(f"infinity is not a number: {text[:80]}")
@@ -247,18 +247,16 @@ def main(source: IO[str], sink: IO[str]) -> None:
     is the gold answer}`. The process may hang or run out of memory on hostile input; the judge then kills it.
     """
     logging.disable(logging.CRITICAL)
-    algebra = Algebra()
     sink.write(json.dumps({"ready": True}) + "\n")
     for line in source:
         request = json.loads(line)
         reasons: list[str] = []
         answer: dict[str, Any] = {"reasons": reasons}
-        algebra.is_reading_gold = False
         try:
             question = read_question(request["question"])
             answer["equal"] = equal(request["gold"], request["found"], algebra, question, reasons)
         except Unreadable as error:
-            answer = {"unreadable": error.args[0], "gold": algebra.is_reading_gold}
+            answer = {"unreadable": error.args[0], "gold": isinstance(error, GoldUnreadable)}
         except Exception as error:  # sympy raises any exception (a pole, a recursion, no memory)
-            answer = {"unreadable": f"{type(error).__name__} in algebra", "gold": algebra.is_reading_gold}
+            answer = {"unreadable": f"{type(error).__name__} in algebra", "gold": False}
         sink.write(json.dumps(answer) + "\n")
