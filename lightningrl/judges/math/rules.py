@@ -19,12 +19,11 @@ import re
 
 from lightningrl.judges.math import delimiters
 from lightningrl.judges.math.finished import unfinished
-from lightningrl.judges.math.numbers import based, exact, is_percentage, number, percentages
+from lightningrl.judges.math.numbers import based, exact, is_percentage, number, percentages, quantities
 from lightningrl.judges.math.question import Algebra, Context, Question
 from lightningrl.judges.math.relations import reals, relations
 from lightningrl.judges.math.sets import brackets, lists, matrices, sets, unions
 from lightningrl.judges.math.text import clean
-from lightningrl.judges.math.units import quantities
 from lightningrl.judges.math.words import choices, clocks, word_lists, words
 
 _UNKNOWN = Question("")
