@@ -27,7 +27,8 @@ def _both(item: str) -> list[str]:
 
 def split(text: str, separator: str) -> list[str]:
     """Splits a text at the separators outside all brackets."""
-    return cut(text, re.escape(separator))[0]
+    is_command = separator.startswith("\\")  # not behind a row's end
+    return cut(text, (r"(?<!\\)" if is_command else "") + re.escape(separator))[0]
 
 
 def cut(text: str, pattern: str) -> tuple[list[str], list[str]]:
