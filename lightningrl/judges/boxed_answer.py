@@ -2,8 +2,7 @@
 
 The gold data is `{"answer": "36"}`. The answer is the last complete box of the response that is not empty. Integers and
 decimals are equal when they are the same number as written: blanks, a leading +, thousands commas, leading zeros and a
-fraction's trailing zeros do not matter. Everything else is compared as text with collapsed blanks. The judge does no
-mathematics: fractions, percentages, units, currency signs and LaTeX are text, and 1/2 is not 0.5.
+fraction's trailing zeros do not matter. Everything else is compared as text with collapsed blanks: 1/2 is not 0.5.
 """
 
 from __future__ import annotations
@@ -35,12 +34,9 @@ class BoxedJudge:
     def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
         """Returns verdicts in order: 1.0, 0.0, `unparsable` without a complete box, `gold_error` without gold data."""
         check_lengths(examples, responses)
-        verdicts: dict[tuple[object, str], Verdict] = {}
-        keys = [(gold_answer(example), response) for example, response in zip(examples, responses, strict=True)]
-        for gold, response in keys:
-            if (gold, response) not in verdicts:
-                verdicts[gold, response] = _judge_one(gold, response)
-        return [verdicts[key] for key in keys]
+        pairs = [(gold_answer(example), response) for example, response in zip(examples, responses, strict=True)]
+        verdicts = {pair: _judge_one(*pair) for pair in dict.fromkeys(pairs)}
+        return [verdicts[pair] for pair in pairs]
 
     def close(self) -> None:
         """Does nothing: the judge has no resources."""

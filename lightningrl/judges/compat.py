@@ -10,20 +10,28 @@ the text; never raises.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 MAX_CHARS = 100_000
 """Longer answers are compared as they are."""
 
-_DROPPED = ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$", "$", ",")
 _FRAC = re.compile(r"\\frac(?:([^{}\\\s])([^{}\\\s])|([^{}\\\s])(?=\{))")
 _SQRT = re.compile(r"\\sqrt([^{\s])")
+_STRIPPED = [
+    ("\n", ""), ("\\!", ""), ("\\\\", "\\"), ("tfrac", "frac"), ("dfrac", "frac"),
+    *((part, "") for part in ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$", "$", ",")),
+]  # fmt: skip
 _WORDS = (
     "square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units", "\\ldots", "sue", "points",
     "feet", "minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges", "students",
     "childrentickets", "multiples", "\\text{s}", "\\text{.}", "\\text{}^2", "\\text{}^3", "\\text{}", "\\mathrm{th}",
     "^\\circ", "^{\\circ}", "\\;", ",\\!", "{,}", '"', "\\dots",
 )  # fmt: skip
-"""The words that Minerva's normalisation removes (Lewkowycz et al., 2022, appendix)."""
+_MINERVA = [
+    ("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), ("\\ ", ""), (" ", ""), ("mbox", "text"),
+    (",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}"), *((word, "") for word in _WORDS),
+]  # fmt: skip
+"""The replacements of Minerva's normalisation (Lewkowycz et al., 2022, appendix), in order."""
 
 
 def published_equal(one: str, other: str) -> bool:
@@ -48,42 +56,30 @@ def _same_stripped(one: str, other: str) -> bool:
         return a == b
 
 
+def _replaced(text: str, pairs: Sequence[tuple[str, str]]) -> str:
+    for old, new in pairs:
+        text = text.replace(old, new)
+    return text
+
+
 def _strip(text: str) -> str:
     """Raises ValueError where the original's assertion fails."""
-    text = text.replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
-    text = text.replace("tfrac", "frac").replace("dfrac", "frac")
-    for part in _DROPPED:
-        text = text.replace(part, "")
-    if "\\text{ " in text:
-        parts = text.split("\\text{ ")
-        if len(parts) != 2:
-            raise ValueError("more than one unit")
-        text = parts[0]
-    text = text.replace("\\%", "").replace("%", "")
-    text = text.replace(" .", " 0.").replace("{.", "{0.")
-    if not text:
-        return text
-    if text[0] == ".":
-        text = "0" + text
+    text = _replaced(text, _STRIPPED)
+    if text.count("\\text{ ") > 1:
+        raise ValueError("more than one unit")
+    text = text.partition("\\text{ ")[0].replace("\\%", "").replace("%", "").replace(" .", " 0.").replace("{.", "{0.")
+    text = "0" + text if text.startswith(".") else text
     sides = text.split("=")
-    if len(sides) == 2 and len(sides[0]) <= 2:
-        text = sides[1]
+    text = sides[1] if len(sides) == 2 and len(sides[0]) <= 2 else text
     text = _SQRT.sub(r"\\sqrt{\1}", text).replace(" ", "")
     text = _FRAC.sub(lambda m: f"\\frac{{{m[1]}}}{{{m[2]}}}" if m[1] else f"\\frac{{{m[3]}}}", text)
     if text == "0.5":
         return "\\frac{1}{2}"
-    if match := re.fullmatch(r"(-?[0-9]+)/(-?[0-9]+)", text):
-        return f"\\frac{{{match[1]}}}{{{match[2]}}}"
-    return text
+    return re.sub(r"\A(-?[0-9]+)/(-?[0-9]+)\Z", r"\\frac{\1}{\2}", text)
 
 
 def _minerva(text: str) -> str:
-    text = text.rpartition("=")[2]
-    for old, new in (("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), ("\\ ", ""), (" ", ""), ("mbox", "text")):
-        text = text.replace(old, new)
-    text = text.replace(",\\text{and}", ",").replace("\\text{and}", ",").replace("\\text{m}", "\\text{}")
-    for word in _WORDS:
-        text = text.replace(word, "")
+    text = _replaced(text.rpartition("=")[2], _MINERVA)
     if text.count("$") >= 2:
         text = text.split("$")[1]
     text = re.sub(r"\\(?:text|textbf|overline|boxed)\{([^{}]*)\}", r"\1", text)

@@ -2,19 +2,20 @@
 
 Judging may hang, run out of memory or crash the interpreter (a power tower, a recursive parse), so it runs in processes
 that may be lost. Messages are JSON objects, one per line. The process first takes its channels with `channels()`, so
-that nothing a library prints can be mistaken for an answer. A worker is not thread-safe: it has one conversation at a
-time, and a pool has one `Worker` for each of its threads.
+that nothing a library prints can be mistaken for an answer. A worker is not thread-safe.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import resource
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,10 +57,7 @@ class Worker:
         return None if self._process is None else self._process.pid
 
     def send(self, message: Mapping[str, Any], deadline: float) -> None:
-        """Sends one message by a deadline in `time.monotonic()` seconds, starting the process if there is none.
-
-        Raises WorkerLost when it has died and WorkerLate when it does not read; in both cases it is killed.
-        """
+        """Sends one message by a deadline in `time.monotonic()` seconds; raises WorkerLost or WorkerLate."""
         line = memoryview(json.dumps(message).encode() + b"\n")
         if self._process is None:
             self.start()
@@ -74,8 +72,7 @@ class Worker:
                 try:
                     line = line[os.write(handle, line) :]
                 except OSError as error:
-                    code = self.close()
-                    raise WorkerLost(f"the judge's worker process ended (exit code {code})") from error
+                    raise self._lost() from error
 
     def cpu_seconds(self) -> float:
         """Returns the processor time of the process so far; 0 if there is none."""
@@ -88,7 +85,7 @@ class Worker:
     def receive(self, deadline: float, is_over: Callable[[], bool] = lambda: True) -> dict[str, Any]:
         """Returns the next message, or raises WorkerLate or WorkerLost.
 
-        From the deadline, in `time.monotonic()` seconds, `is_over` decides ten times per second whether to give up.
+        From the deadline on, `is_over` decides ten times per second whether to give up.
         """
         if self._process is None:
             raise WorkerLost("no message was sent")
@@ -106,16 +103,17 @@ class Worker:
                 data = os.read(stream.fileno(), 1 << 16)
                 self._read += data
                 if not data or len(self._read) > MAX_LINE_BYTES:
-                    code = self.close()
-                    raise WorkerLost(f"the judge's worker process ended (exit code {code})")
+                    raise self._lost()
         line, _, rest = self._read.partition(b"\n")
         self._read = bytearray(rest)
         try:
-            message = json.loads(line)
+            return json.loads(line)
         except ValueError as error:
             self.close()
             raise WorkerLost(f"the judge's worker process sent an invalid message: {error}") from error
-        return message
+
+    def _lost(self) -> WorkerLost:
+        return WorkerLost(f"the judge's worker process ended (exit code {self.close()})")
 
     def close(self) -> int | None:
         """Kills the process and returns its exit code. The worker may be used again."""
@@ -125,11 +123,9 @@ class Worker:
             return None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its children too: it leads its own session
-        code = process.wait()
-        for stream in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                stream.close() if stream else None
-        return code
+        with contextlib.suppress(OSError), process:  # closes the pipes and waits
+            pass
+        return process.returncode
 
     def start(self) -> None:
         """Starts the process; `send` does so if there is none."""
@@ -151,3 +147,8 @@ def channels(memory_bytes: int) -> tuple[IO[str], IO[str]]:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return open(source, encoding="utf-8"), open(sink, "w", encoding="utf-8", buffering=1)
+
+
+if __name__ == "__main__":  # MODULE MEMORY_BYTES: runs the module's `main(source, sink)`, and imports it only then
+    pipes = channels(int(sys.argv[2]))
+    importlib.import_module(sys.argv[1]).main(*pipes)

@@ -1,4 +1,4 @@
-"""Function tests as a benchmark's own code, shared by the tests of the code judge."""
+"""Function tests in both forms, shared by the tests of the code judge."""
 
 import cheats
 
@@ -14,6 +14,11 @@ def example(tests, entry_point="f", setup="", time_limit_s=1, prefill=None):
         messages += ({"role": "assistant", "content": prefill},)
     gold = {"entry_point": entry_point, "setup": setup, "tests": tests, "time_limit_s": time_limit_s}
     return Example("b/test/1", messages, gold)
+
+
+def values(*pairs, entry_point="f"):
+    tests = [{"args": list(args), "expected": expected} for args, expected in pairs]
+    return Example("b/test/1", ({"role": "user", "content": "?"},), {"entry_point": entry_point, "tests": tests})
 
 
 def judge_one(judge, gold, program):

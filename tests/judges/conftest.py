@@ -25,7 +25,7 @@ def jail_level() -> str:
 
 @pytest.fixture(scope="session")
 def judge():
-    """The judge of mathematics, for the modules that do not define their own judge."""
-    judge = MathJudge(workers=2)
+    """The judge of mathematics; a short deadline ends what would not be right later either."""
+    judge = MathJudge(workers=2, deadline_s=1.5)
     yield judge
     judge.close()

@@ -77,9 +77,13 @@ def test_extraction_takes_the_last_box_that_closes():
     assert extract_boxed(r"\boxed{5} \boxed{ } \boxed{}") == "5"
 
 
-def test_all_boxes_are_extracted_of_nested_ones_the_inner():
-    assert extract_boxes(r"\boxed{1} or \boxed{x=\boxed{2}} \boxed{} \boxed{3") == ["1", "2"]
-    assert extract_boxes("none") == []
+@pytest.mark.parametrize(("text", "found"), [
+    (r"\boxed{1} or \boxed{x=\boxed{2}} \boxed{} \boxed{3", ["1", "2"]), ("none", []),
+    (r"so $\boxed2$.", ["2"]), (r"\boxed 5.", ["5"]), (r"\boxedx", []), (r"\boxed{4} and \boxed{\,}", ["4"]),
+    (r"\boxed{4} \boxed{\quad ~ \ }", ["4"]), (r"\boxed{\,3}", [r"\,3"]),
+])  # fmt: skip
+def test_all_boxes_are_extracted_of_nested_ones_the_inner_and_none_of_blanks(text, found):
+    assert extract_boxes(text) == found
 
 
 @given(st.integers(-(10**20), 10**20), st.integers(0, 3))

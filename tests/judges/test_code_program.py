@@ -219,7 +219,7 @@ def test_a_shorter_fence_or_one_of_another_character_closes_nothing(outer, inner
     code = ["def f(x):", "    return x + 1"]
     text = "\n".join([f"{outer}python", *code, inner, "y = 2", outer])
     (first, *_) = split_pieces(text)
-    assert first == Piece(PYTHON, "\n".join(code if closes else [*code, inner, "y = 2"]), True)
+    assert first == Piece("python", "\n".join(code if closes else [*code, inner, "y = 2"]), True)
 
 
 @given(MARKS, st.integers(0, 3), TAGS)
@@ -259,14 +259,14 @@ def test_the_standard_library_has_hardly_a_line_that_is_taken_for_prose():
 
 
 LONG = {
-    "fences": "```python\n" * 100_000 + "`" * 1_000_000,
-    "line breaks": "\n" * 1_000_000,
+    "fences": "```python\n" * 25_000 + "`" * 250_000,
+    "line breaks": "\n" * 250_000,
     "a fence that is none": "```" + " " * 100_000 + "a" * 100_000 + "`",
-    "words": "word " * 200_000 + "\n" + "a," * 200_000 + "\n" + "a" * 500_000,
-    "names": "\n".join(f"def g{n}(): return g{n + 1}()" for n in range(20_000)) + "\nwords here\n" + ALONE + " + g0()",
-    "blanks": "a" + " " * 300_000 + "b\n" + "a, " * 100_000 + "\ndef f(x): return a",
+    "words": "word " * 50_000 + "\n" + "a," * 50_000 + "\n" + "a" * 125_000,
+    "names": "\n".join(f"def g{n}(): return g{n + 1}()" for n in range(5_000)) + "\nwords here\n" + ALONE + " + g0()",
+    "blanks": "a" + " " * 75_000 + "b\n" + "a, " * 25_000 + "\ndef f(x): return a",
     "pages in pages": "".join("`" * (300 - n) + "md\n" for n in range(290)) + "```python\nx\n" * 1000,
-    "quotes": "'''" * 300_000,
+    "quotes": "'''" * 75_000,
 }
 
 
@@ -276,7 +276,7 @@ def test_extraction_is_linear(title, prefill):
     start = time.process_time()
     extract_program(LONG[title], prefill, "f")
     extract_program(LONG[title], prefill)
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 4
 
 
 @pytest.mark.parametrize("statements", [

@@ -3,9 +3,9 @@
 import pytest
 from fixtures.small_benchmarks import load
 
-from lightningrl.judges.code import stdio
+from lightningrl.judges.code import data_tests
+from lightningrl.judges.code.data_tests import same_words
 from lightningrl.judges.code.judge import CodeJudge
-from lightningrl.judges.code.stdio import same_words
 from lightningrl.types import Example
 
 TESTS = [{"input": f"{a} {b}\n", "output": f"{a + b}\n"} for a, b in ((1, 2), (-3, 3), (10, 5))]
@@ -120,7 +120,7 @@ def test_long_right_output_is_no_flood(judge):
 
 
 def test_all_tests_together_have_a_bound(judge, monkeypatch):
-    monkeypatch.setattr(stdio, "TOTAL_S", 1.0)
+    monkeypatch.setattr(data_tests, "TOTAL_S", 1.0)
     verdict = judge_one(judge, "import time\ntime.sleep(0.5)\nprint(input())", [{"input": "1", "output": "1"}] * 20)
     assert verdict.status == "timeout" and 0 < verdict.value < 1 and "all tests" in verdict.detail
 

@@ -1,11 +1,10 @@
 """Values between test code and the jail: they cross unchanged, keep Python's semantics, and cannot cheat."""
 
 import pytest
-from code_examples import example, judge_one, passes
+from code_examples import example, judge_one, passes, values
 
 from lightningrl.judges.code.judge import CodeJudge
 from lightningrl.sandbox import codec
-from lightningrl.types import Example
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +134,8 @@ def test_what_python_calls_equal_is_equal(title, judge):
     program = f"{setup}\ndef f(): return {value}"
     assert passes(judge, program, f"assert f() == {expected}") is (title in EQUAL)
     assert passes(judge, program, f"assert {expected} == f()") is (title in EQUAL)
-    gold = {"entry_point": "f", "tests": [{"args": [], "expected": codec.to_json(eval(expected))}]}
-    assert judge_one(judge, Example("b/test/1", (), gold), program).correct is (title in EQUAL)
+    gold = values(([], codec.to_json(eval(expected))))
+    assert judge_one(judge, gold, program).correct is (title in EQUAL)
 
 
 def test_an_object_that_equals_a_value_is_the_object_again_when_it_is_passed_back(judge):

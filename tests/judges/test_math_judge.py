@@ -23,14 +23,6 @@ def boxed(answer):
     return f"so it is \\boxed{{{answer}}}"
 
 
-@pytest.fixture(scope="module")
-def judge():
-    judge = MathJudge(workers=2, deadline_s=1.5)
-    judge.judge([example()] * 2, [boxed("2+2"), boxed("2+3")])  # both helpers are up
-    yield judge
-    judge.close()
-
-
 def test_statuses(judge):
     asked = [
         ("4", boxed("4"), "ok", 1.0), ("4", boxed("5"), "wrong", 0.0), ("4", "four", "unparsable", 0.0),
@@ -85,9 +77,9 @@ def test_helpers_killed_in_the_middle_are_started_anew():
         draw = random.Random(0)
         while len(kills) < 8 and not stop.wait(draw.uniform(0.3, 0.6)):
             for worker in judge._workers:
-                if worker.process.pid is not None and draw.random() < 0.5:
-                    os.kill(worker.process.pid, signal.SIGKILL)
-                    kills.append(worker.process.pid)
+                if worker.pid is not None and draw.random() < 0.5:
+                    os.kill(worker.pid, signal.SIGKILL)
+                    kills.append(worker.pid)
 
     judge.judge([example("1")] * 2, [boxed("2-1"), boxed("3-2")])
     thread = threading.Thread(target=killer)
@@ -99,7 +91,7 @@ def test_helpers_killed_in_the_middle_are_started_anew():
         thread.join()
     assert all(v.status in ("ok", "crashed") for v in found), [v for v in found if v.status not in ("ok", "crashed")]
     assert sum(v.correct for v in found) >= 110
-    os.kill(judge._workers[0].process.pid or judge._workers[1].process.pid, signal.SIGKILL)
+    os.kill(judge._workers[0].pid or judge._workers[1].pid, signal.SIGKILL)
     assert judge.judge([example("7")] * 2, [boxed("3+4"), boxed("4+3")])[0].correct
     judge.close()
 
@@ -116,25 +108,53 @@ def test_verdicts_do_not_depend_on_batch_order_or_workers(judge):
     alone.close()
 
 
-def test_the_rules_and_a_helper_agree():
+REFUSED = [
+    ("How many maps are there?", "27", "3^3", "3^3 is not worked out"),
+    ("How many maps are there?", "27", "28", ""),
+    ("How many maps are there?", "27", "27", ""),
+    (r"Express $\frac{3}{20}$ as a decimal.", "0.15", r"\frac{3}{20}", r"\frac{3}{20} is copied from the question"),
+    ("Expand $(x+1)(x+2)$.", "x^2+3x+2", "(x+1)(x+2)", "is copied from the question"),
+    (r"Reduce $\frac{24}{36}$.", r"\frac23", r"\frac{12}{18}", "is not in the form that the question asks for"),
+    ("What is the point of it?", "(1,8)", "(1,2^3)", "2^3 is not worked out"),
+    ("What are the roots?", "1,4^{49}", "4^{49},2", ""),  # 4^{49} is compared with 1 and is another item's equal
+    *((None, *pair, "") for pair in (
+        ("0.5", "1/2"), ("(1,2)", "(2,1)"), (r"\text{even}", "even"), ("x=5", "5"), (r"10\%", "10"), ("3", "3.0"),
+    )),
+]  # fmt: skip
+
+
+def test_rules_alone_and_a_helper_agree_and_say_why_an_answer_is_refused_whatever_its_value():
     """What the rules decide here they decide in the helper as well: one code, two places."""
-    by_helper = MathJudge(workers=2, by_rules=False)
-    by_rules = MathJudge(workers=2)
-    pairs = [("0.5", "1/2"), ("(1,2)", "(2,1)"), (r"\text{even}", "even"), ("x=5", "5"), (r"10\%", "10"), ("3", "3.0")]
-    examples, responses = [example(g) for g, _ in pairs], [boxed(a) for _, a in pairs]
-    assert [v.correct for v in by_helper.judge(examples, responses)] == [
-        v.correct for v in by_rules.judge(examples, responses)
+    by_helper, by_rules = MathJudge(workers=2, by_rules=False), MathJudge(workers=2)
+    examples = [
+        Example("m/test/0", ({"role": "user", "content": question},) if question else (), {"answer": gold})
+        for question, gold, *_ in REFUSED
     ]
-    assert by_helper._workers[0].process.pid is not None
-    assert by_rules._workers[0].process.pid is None and by_rules._workers[1].process.pid is None
+    responses = [boxed(found) for _, _, found, _ in REFUSED]
+    facts = [[(v.correct, v.detail) for v in judge.judge(examples, responses)] for judge in (by_helper, by_rules)]
+    assert facts[0] == facts[1]
+    for (correct, detail), (_, gold, found, reason) in zip(facts[0], REFUSED, strict=True):
+        shown = f"expected {gold}, found {found}"
+        assert (
+            detail.startswith(f"{shown}; refused whatever its value: ") and not correct if reason else detail == shown
+        )
+        assert detail.endswith(reason)
+    assert by_helper._workers[0].pid is not None
     by_helper.close()
     by_rules.close()
 
 
+def test_no_helper_is_started_where_rules_decide():
+    judge = MathJudge(workers=2)
+    assert judge.judge([example("0.5"), example("(1,2)")], [boxed("1/2"), boxed("(2,1)")])[0].correct
+    assert [worker.pid for worker in judge._workers] == [None, None]
+    judge.close()
+
+
 def test_equal_pairs_are_judged_once(judge, monkeypatch):
     asked = []
-    ask = MathJudge._ask
-    monkeypatch.setattr(MathJudge, "_ask", lambda self, pair: asked.append(pair.found) or ask(self, pair))
+    decide = MathJudge._decide
+    monkeypatch.setattr(MathJudge, "_decide", lambda self, pair: asked.append(pair.found) or decide(self, pair))
     found = judge.judge([example("31")] * 5, [boxed("30+1")] * 5)
     assert asked == ["30+1"] and all(v.correct for v in found)
     judge.judge([example("31")], [boxed("30+1")])
@@ -151,7 +171,7 @@ def test_uneven_batches_and_no_workers_are_refused(judge):
 def test_nothing_stays_behind():
     judge = MathJudge(workers=1)
     judge.judge([example()], [boxed("2+2")])
-    pid = judge._workers[0].process.pid
+    pid = judge._workers[0].pid
     judge.close()
     assert not Path(f"/proc/{pid}").exists()
 

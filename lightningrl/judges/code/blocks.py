@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 OUTSIDE, UNTAGGED, PYTHON, OTHER = 0, 1, 2, -1
 
@@ -42,27 +42,33 @@ class Piece:
     """A piece of text that may be code.
 
     >>> split_pieces("So:\\n```python\\nx = 1\\n```\\n")
-    [Piece(kind=2, text='x = 1', is_complete=True)]
+    [Piece(tag='python', text='x = 1', is_complete=True)]
     """
 
-    kind: int
-    """Its origin: a block of Python, of no named language, of another language, or no block."""
+    tag: str | None
+    """The language that its fence names, in lower case; None: lines outside of blocks."""
     text: str
     is_complete: bool
     """Whether it is a block with an end."""
+
+    @property
+    def kind(self) -> int:
+        if self.tag is None:
+            return OUTSIDE
+        return UNTAGGED if self.tag in ("", "code") else PYTHON if _PYTHON_TAG.fullmatch(self.tag) else OTHER
 
 
 def split_pieces(text: str) -> list[Piece]:
     """Returns all pieces that are not blank, in order. Prose without any block is one unchanged piece."""
     found = _pieces(text, is_inner=False)
-    is_prose = not found and all(block.tag is None for block in _blocks(text.split("\n")))
-    return [Piece(OUTSIDE, text, False)] if is_prose and text.strip() else found
+    is_prose = not found and all(block.tag is None for block in _blocks(text))
+    return [Piece(None, text, False)] if is_prose and text.strip() else found
 
 
 def open_block(text: str) -> str | None:
     """Returns the text so far of a last block without an end; None: the text ends outside of blocks."""
-    blocks = _blocks(text.split("\n"))
-    return blocks[-1].text if blocks and blocks[-1].tag is not None and not blocks[-1].is_closed else None
+    last = _blocks(text)[-1]
+    return None if last.tag is None or last.is_complete else last.text
 
 
 def begins_with_fence(text: str) -> bool:
@@ -91,16 +97,9 @@ def _fence(line: str) -> _Fence | None:
     return _Fence(len(match[1]), match[2], match[3].lower(), is_plain)
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    tag: str | None
-    """The language in lower case; None: lines outside of blocks."""
-    text: str
-    is_closed: bool
-
-
-def _blocks(lines: list[str]) -> list[_Block]:
-    blocks: list[_Block] = []
+def _blocks(text: str) -> list[Piece]:
+    """Returns all blocks and what stands outside of them, in order; the last one is not complete."""
+    blocks: list[Piece] = []
     opening: _Fence | None = None
     block: list[str] = []
     is_list = False
@@ -111,17 +110,14 @@ def _blocks(lines: list[str]) -> list[_Block]:
             text = re.sub(rf"^[ \t]{{1,{opening.indent}}}", "", text, flags=re.MULTILINE)
         if opening is not None and not is_closed:
             text = _TAIL.split(text, maxsplit=1)[0]
-        blocks.append(_Block(None if opening is None else opening.tag, text, is_closed))
+        blocks.append(Piece(None if opening is None else opening.tag, text, is_closed))
         block.clear()
 
-    for line in lines:
+    for line in text.split("\n"):
         fence = _fence(line)
         if opening is None:
             is_list = is_list or _LIST.match(line) is not None
-            is_fence = fence is not None and (fence.indent <= _DEEPEST or is_list)
-        else:
-            is_fence = fence is not None and fence.ends(opening)
-        if not is_fence or fence is None:
+        if fence is None or not (fence.ends(opening) if opening else fence.indent <= _DEEPEST or is_list):
             block.append(line)
             continue
         closes = opening is not None and fence.is_plain
@@ -133,21 +129,15 @@ def _blocks(lines: list[str]) -> list[_Block]:
 
 def _pieces(text: str, is_inner: bool) -> list[Piece]:
     found: list[Piece] = []
-    for block in _blocks(text.split("\n")):
+    for block in _blocks(text):
         is_page = not is_inner and block.tag in _TEXT_TAGS
-        if is_page and any(_kind(inner.tag) == PYTHON for inner in _blocks(block.text.split("\n"))):
+        if is_page and any(inner.kind == PYTHON for inner in _blocks(block.text)):
             found += _pieces(block.text, is_inner=True)
-        elif block.is_closed:
-            found.append(Piece(_kind(block.tag), _MARK.sub("", block.text), True))
+        elif block.is_complete:
+            found.append(replace(block, text=_MARK.sub("", block.text)))
         else:
-            found += [Piece(_kind(block.tag), run, False) for run in _without_prose(block.text)]
+            found += [replace(block, text=run) for run in _without_prose(block.text)]
     return [piece for piece in found if piece.text.strip()]
-
-
-def _kind(tag: str | None) -> int:
-    if tag is None:
-        return OUTSIDE
-    return UNTAGGED if tag in ("", "code") else PYTHON if _PYTHON_TAG.fullmatch(tag) else OTHER
 
 
 def _without_prose(text: str) -> list[str]:

@@ -1,10 +1,7 @@
 """Judge programs by hidden tests: the program runs in a jail, and its results are compared outside.
 
-There are three forms of gold data, each with its own module, which documents what it accepts:
-
-- `{"entry_point", "setup", "tests": [code, ...], "time_limit_s"}`: a benchmark's own test code, `test_cases`;
-- `{"entry_point", "tests": [{"args", "expected"}, ...]}`: values, `calls`;
-- `{"stdin_tests": [{"input", "output"}, ...], "time_limit_s"}`: programs that read and print, `stdio`.
+There are three forms of gold data (`gold`): a benchmark's own test code is run by `test_cases`; values, and the outputs
+of programs that read and print, are compared by `data_tests`.
 
 Every value of HumanEval's 164 and MBPP's 974 tasks crosses as plain data or, in MBPP 367, 601 and 927, as a reference
 to an object that stays in the jail; test code never runs in a jail with the program.
@@ -20,28 +17,27 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.judges.code.calls import CallsGold, compare_calls, read_calls
+from lightningrl.judges.code.data_tests import judge_calls, judge_stdio
+from lightningrl.judges.code.gold import CallsGold, Gold, StdioGold, read_gold
 from lightningrl.judges.code.program import extract_program
-from lightningrl.judges.code.stdio import StdioGold, read_stdio, run_stdio
-from lightningrl.judges.code.test_cases import TestsGold, TestsResult, make_test_runner, read_tests, run_tests
-from lightningrl.judges.protocol import check_lengths
-from lightningrl.judges.worker import Worker
-from lightningrl.sandbox.jail import JailPool, Limits, run_calls
+from lightningrl.judges.code.test_cases import TestsResult, make_test_runner, run_tests
+from lightningrl.judges.protocol import PooledJudge
+from lightningrl.sandbox.jail import JailPool, Limits
 from lightningrl.types import Example, Verdict
 from lightningrl.utils.files import canonical_json
 
-__all__ = ["CodeJudge", "extract_program"]
 
+class CodeJudge(PooledJudge):
+    """A judge that runs programs in parallel jails; see `lightningrl.judges.protocol.Judge`.
 
-class CodeJudge:
-    """A judge that runs programs in parallel jails; see `lightningrl.judges.protocol.Judge`."""
+    A verdict's `value` is the fraction of passed tests; `correct`: all passed within the limits. A program is judged
+    once for equal gold data, and its verdict is remembered, even a timeout, which costs most to judge again. `judge`
+    raises SandboxUnavailable when no jail is available.
+    """
 
     graded = True
     needs_jail = True
@@ -54,70 +50,46 @@ class CodeJudge:
         `limits` are those of each judgement; the gold data may replace the wall time. With `shares_jails` a jail runs
         one program after another if its level allows it, for the same verdicts at a tenth of the cost.
         """
-        if workers < 1:
-            raise ValueError(f"found {workers} workers: expected 1 or more")
+        super().__init__(workers, memo_size, make_test_runner)
         self._limits = limits or Limits()
-        self._memo: OrderedDict[str, Verdict] = OrderedDict()
-        self._memo_size = memo_size
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="code-judge")
         self._jails = JailPool() if shares_jails else None
-        self._test_runners: SimpleQueue[Worker] = SimpleQueue()
-        for _ in range(workers):
-            self._test_runners.put(make_test_runner())
-
-    def judge(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Verdict]:
-        """Returns verdicts in order. `value` is the fraction of passed tests; `correct`: all passed within the limits.
-
-        A program is judged once for equal gold data, and its verdict is remembered, even a timeout, which costs most to
-        judge again. Raises SandboxUnavailable when no jail is available.
-        """
-        check_lengths(examples, responses)
-        jobs = [_read_job(example, response) for example, response in zip(examples, responses, strict=True)]
-        pending: dict[str, Future[Verdict]] = {}
-        for job in jobs:
-            if isinstance(job, _Job) and job.key not in self._memo and job.key not in pending:
-                pending[job.key] = self._pool.submit(self._judge_program, job)
-        try:
-            fresh = {key: future.result() for key, future in pending.items()}
-        finally:
-            for future in pending.values():
-                future.cancel()
-        known = {**self._memo, **fresh}
-        for key, verdict in fresh.items():
-            self._memo[key] = verdict
-            if len(self._memo) > self._memo_size:
-                self._memo.popitem(last=False)
-        return [known[job.key] if isinstance(job, _Job) else job for job in jobs]
 
     def close(self) -> None:
         """Waits for running judgements, and ends the jails and test runners."""
         if self._jails is not None:
             self._jails.close()  # before their threads end; jails in use end when they return
-        self._pool.shutdown(cancel_futures=True)
-        while not self._test_runners.empty():
-            self._test_runners.get().close()
+        super().close()
 
-    def _judge_program(self, job: _Job) -> Verdict:
+    def _read(self, example: Example, response: str) -> _Job | Verdict:
+        start = time.monotonic()
+        try:
+            gold = read_gold(example.gold)
+            gold_text = canonical_json(example.gold)
+        except ValueError as error:
+            return _gold_error(example.uid, str(error), time.monotonic() - start)
+        turn = example.messages[-1] if example.messages else {}
+        prefill = turn["content"] if turn.get("role") == "assistant" else ""
+        program = extract_program(response, prefill, gold.entry_point)
+        if program is None:
+            compat = None if isinstance(gold, CallsGold) else False
+            seconds = time.monotonic() - start
+            return Verdict(False, 0.0, "unparsable", detail="no block of Python", seconds=seconds, compat=compat)
+        parts = (gold_text, program)
+        key = "".join(hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts)
+        return _Job(key, example.uid, program, gold)
+
+    def _decide(self, job: _Job) -> Verdict:
         start = time.monotonic()
         result = _retry_if_lost(lambda: self._run(job))
         return _verdict(job, result, time.monotonic() - start)
 
     def _run(self, job: _Job) -> TestsResult:
         if isinstance(job.gold, CallsGold):
-            results = run_calls(
-                job.program, job.gold.entry_point, job.gold.calls, limits=self._limits, pool=self._jails
-            )
-            return compare_calls(job.gold, results)
+            return judge_calls(job.program, job.gold, self._limits, self._jails)
         if isinstance(job.gold, StdioGold):
-            return run_stdio(job.program, job.gold, self._limits, self._jails)
-        runner = self._test_runners.get()
-        try:
+            return judge_stdio(job.program, job.gold, self._limits, self._jails)
+        with self._worker() as runner:
             return run_tests(job.program, job.gold, runner, self._limits, job.key[:64], self._jails)
-        except BaseException:  # it may be in the middle of a job: the next job gets a new process
-            runner.close()
-            raise
-        finally:
-            self._test_runners.put(runner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,41 +98,7 @@ class _Job:
     """The hash of the gold data (64 hexadecimal digits), then that of the program."""
     uid: str
     program: str
-    gold: CallsGold | TestsGold | StdioGold
-
-
-def _read_job(example: Example, response: str) -> _Job | Verdict:
-    start = time.monotonic()
-    try:
-        gold = _read_gold(example)
-    except ValueError as error:
-        return _gold_error(example.uid, str(error), time.monotonic() - start)
-    turn = example.messages[-1] if example.messages else {}
-    prefill = turn["content"] if turn.get("role") == "assistant" else ""
-    program = extract_program(response, prefill, None if isinstance(gold, StdioGold) else gold.entry_point)
-    if program is None:
-        detail = "no block of Python"
-        compat = None if isinstance(gold, CallsGold) else False
-        return Verdict(False, 0.0, "unparsable", detail=detail, seconds=time.monotonic() - start, compat=compat)
-    try:
-        parts = (canonical_json(example.gold), program)
-    except ValueError as error:
-        return _gold_error(example.uid, str(error), time.monotonic() - start)
-    key = "".join(hashlib.sha256(part.encode(errors="surrogatepass")).hexdigest() for part in parts)
-    return _Job(key, example.uid, program, gold)
-
-
-def _read_gold(example: Example) -> CallsGold | TestsGold | StdioGold:
-    """Returns the parsed gold data. Raises ValueError unless it has one of the three forms."""
-    gold = example.gold
-    if "stdin_tests" in gold:
-        return read_stdio(gold)
-    entry_point, tests = gold.get("entry_point"), gold.get("tests")
-    if not isinstance(entry_point, str) or not entry_point.isidentifier():
-        raise ValueError(f"entry_point is {entry_point!r}: expected a function's name")
-    if not isinstance(tests, list) or not tests:
-        raise ValueError("tests: expected a list with at least one test")
-    return read_tests(gold) if isinstance(tests[0], str) else read_calls(gold)
+    gold: Gold
 
 
 def _gold_error(uid: str, error: str, seconds: float) -> Verdict:
@@ -182,18 +120,19 @@ def _retry_if_lost(attempt: Callable[[], TestsResult]) -> TestsResult:
 def _verdict(job: _Job, result: TestsResult, seconds: float) -> Verdict:
     if result.gold_error:
         return _gold_error(job.uid, result.gold_error, seconds)
-    outcomes = result.outcomes
+    outcomes, total = result.outcomes, len(job.gold.tests)
     count = sum(outcome.passed for outcome in outcomes)
-    is_correct = count == len(outcomes) and result.status == "ok"
-    detail = f"{count} of {len(outcomes)} tests passed [{result.level}]"
+    is_correct = count == total and result.status == "ok"
+    detail = f"{count} of {total} tests passed [{result.level}]"
     if not is_correct:
-        number = next((i for i, outcome in enumerate(outcomes) if not outcome.passed), 0)
-        why = result.detail or f"test {number}: {outcomes[number].message}"
+        number = next((i for i, outcome in enumerate(outcomes) if not outcome.passed), len(outcomes))
+        message = outcomes[number].message if number < len(outcomes) else "not run"
+        why = result.detail or f"test {number}: {message}"
         detail += f"; {re.sub('0x[0-9a-f]{6,}', '0x...', why)}"  # addresses differ from run to run
     return Verdict(
         correct=is_correct,
         # Scheduling decides which answers arrive before a flood is stopped: none of them counts.
-        value=0.0 if result.status == "output_limit" else count / len(outcomes),
+        value=0.0 if result.status == "output_limit" else count / total,
         status=("ok" if is_correct else "wrong") if result.status == "ok" else result.status,
         extracted=job.program,
         detail=detail,
@@ -207,6 +146,6 @@ def _compat(job: _Job, result: TestsResult) -> bool | None:
     if isinstance(job.gold, CallsGold) or result.status == "output_limit":
         return None
     found = [outcome.published for outcome in result.outcomes]
-    if result.status != "ok" or False in found:
+    if result.status != "ok" or False in found or len(found) < len(job.gold.tests):
         return False
     return None if None in found else True

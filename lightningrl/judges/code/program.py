@@ -56,7 +56,7 @@ def extract_program(response: str, prefill: str = "", entry_point: str | None = 
     response, prefill = _normalised(response), _normalised(prefill)
     prefilled = open_block(prefill)
     if prefilled is not None and begins_with_fence(response):
-        return _choose_program([Piece(PYTHON, prefilled, False)], split_pieces(response), entry_point)
+        return _choose_program([Piece("python", prefilled, False)], split_pieces(response), entry_point)
     ends_with_fence = prefilled is not None and begins_with_fence(prefill.rpartition("\n")[2])
     if ends_with_fence and not response.lstrip(" \t").startswith("\n"):
         prefill += "\n"

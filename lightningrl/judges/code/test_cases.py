@@ -1,9 +1,9 @@
 """Judge a function by a benchmark's test code: the program runs in a jail, the test code in a test runner.
 
-The gold data is `{"entry_point": "f", "setup": code, "tests": [code, ...], "time_limit_s": 1}`. `setup` and `tests` are
-trusted; they run in one namespace (`judges/code/test_runner.py`), in which `f` is a function that calls the jail. Only
-plain data crosses between the two. One clock runs for everything: `time_limit_s` + 5 s for the program and all its
-tests, including the test runner's time; it begins when the program starts in the jail.
+`setup` and `tests` of the gold data are trusted; they run in one namespace (`judges/code/test_runner.py`), in which the
+entry point is a function that calls the jail. Only plain data crosses between the two. One clock runs for everything:
+`time_limit_s` + 5 s for the program and all its tests, including the test runner's time; it begins when the program
+starts in the jail.
 
 This differs from running test and program in one interpreter: the test does not see changes that a program makes to its
 arguments; an instance of a program's class equals nothing but itself, unless the class is derived from a plain type and
@@ -13,14 +13,15 @@ occurs in HumanEval or MBPP.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lightningrl.judges.code.gold import TestsGold
 from lightningrl.judges.worker import Worker, WorkerLate, WorkerLost
 from lightningrl.sandbox.jail import Dialogue, JailPool, Limits, open_dialogue
 from lightningrl.sandbox.limits import JailStatus
@@ -33,16 +34,11 @@ machine, where it takes over 3 s (1.7 s on others)."""
 _END_S = 5.0
 """The time for the test runner to finish after the jail's end on a loaded machine."""
 _TEST_RUNNER = Path(__file__).with_name("test_runner.py")
-_EXITED = "SystemExit"
 
 
 @dataclass(frozen=True, slots=True)
 class TestOutcome:
-    """The result of one test.
-
-    >>> TestOutcome(False, True, "CandidateError SystemExit: 0").published
-    True
-    """
+    """The result of one test."""
 
     __test__ = False  # pytest would collect it
 
@@ -54,68 +50,22 @@ class TestOutcome:
 
 @dataclass(frozen=True, slots=True)
 class TestsResult:
-    """The results of one program and all its tests."""
+    """The results of one program and its tests."""
 
     __test__ = False
 
     status: JailStatus
-    outcomes: tuple[TestOutcome, ...]
-    """One outcome per test, in order."""
+    outcomes: Sequence[TestOutcome]
+    """One outcome per test, in order; the last ones may be missing: these tests did not run."""
     level: str
     detail: str
-    gold_error: str
-    is_lost: bool
+    gold_error: str = ""
+    is_lost: bool = False
     """Whether the program, or someone outside, killed a process: judging again may help."""
 
-
-@dataclass(frozen=True, slots=True)
-class TestsGold:
-    """The parsed gold data.
-
-    >>> TestsGold("f", "", ("assert f(1) == 2",), 1.0).limits(Limits()).wall_s - GRACE_S
-    1.0
-    """
-
-    __test__ = False
-
-    entry_point: str
-    setup: str
-    tests: tuple[str, ...]
-    time_limit_s: float | None
-
-    def limits(self, base: Limits) -> Limits:
-        return base if self.time_limit_s is None else replace(base, wall_s=self.time_limit_s + GRACE_S)
-
-
-def read_tests(gold: dict[str, Any]) -> TestsGold:
-    """Returns the parsed gold data. Raises ValueError for data of another form or code that does not compile."""
-    setup, tests = gold.get("setup", ""), gold["tests"]
-    if not isinstance(setup, str):
-        raise ValueError(f"setup is {setup!r}: expected code")
-    for number, test in enumerate(tests):
-        if not isinstance(test, str):
-            raise ValueError(f"test {number} is {test!r}: expected code")
-    _compile(setup, *tests)
-    return TestsGold(gold["entry_point"], setup, tuple(tests), read_time_limit(gold))
-
-
-def read_time_limit(gold: dict[str, Any]) -> float | None:
-    """Returns seconds, or None for the judge's own limit. Raises ValueError unless it is a positive number."""
-    seconds = gold.get("time_limit_s")
-    if seconds is None:
-        return None
-    if type(seconds) not in (int, float) or not 0 < seconds < 3600:
-        raise ValueError(f"time_limit_s is {seconds!r}: expected a number of seconds")
-    return float(seconds)
-
-
-@functools.lru_cache(maxsize=4096)
-def _compile(*codes: str) -> None:
-    for code in codes:
-        try:
-            compile(code, "<tests>", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
-            raise ValueError(f"test code that does not compile: {error}") from error
+    def with_fault(self, status: JailStatus, detail: str) -> TestsResult:
+        """Returns the results with a fault, unless there was one before."""
+        return replace(self, status=status, detail=detail) if self.status == "ok" else self
 
 
 def make_test_runner() -> Worker:
@@ -123,6 +73,10 @@ def make_test_runner() -> Worker:
     # -s -S -P and the empty environment isolate as -I does, which itself would ignore PYTHONHASHSEED.
     argv = (sys.executable, "-s", "-S", "-P", "-B", str(_TEST_RUNNER))
     return Worker(argv, {"PATH": os.defpath, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"})
+
+
+def limits_of(gold: TestsGold, base: Limits) -> Limits:
+    return base if gold.time_limit_s is None else replace(base, wall_s=gold.time_limit_s + GRACE_S)
 
 
 def run_tests(
@@ -136,37 +90,33 @@ def _run_once(
     program: str, gold: TestsGold, runner: Worker, limits: Limits, seed: str, pool: JailPool | None
 ) -> tuple[TestsResult, bool]:
     """Returns the results, and whether a jail of the pool refused a system call of the program."""
-    limits = gold.limits(limits)
+    limits = limits_of(gold, limits)
     if runner.pid is None:  # its start does not count as the candidate's time
         runner.send({"answer": None}, time.monotonic() + START_LIMIT_S)
     outcomes: list[TestOutcome] = []
     end: dict[str, Any] = {"broken": "", "too_large": False, "gold_error": ""}
-    is_late, lost = False, ""
+    fault: tuple[JailStatus, str] = ("ok", "")
+    is_lost = False
     with open_dialogue(program, gold.entry_point, limits=limits, pool=pool) as dialogue:
         if dialogue.load_error is None and dialogue.status()[0] == "ok":
             try:
                 end = _check(gold, runner, dialogue, seed, outcomes)
             except WorkerLate:
-                is_late = True
+                fault = "timeout", f"stopped after {limits.wall_s:g} s, in the test"
             except WorkerLost as error:
-                lost = str(error)
+                fault = "crashed", str(error)
+                is_lost = True
         status, detail = dialogue.status()
     if dialogue.load_error is not None:
-        is_exit = dialogue.load_error.kind == _EXITED
         detail = f"the program does not load: {dialogue.load_error.message}"
-        outcomes = [TestOutcome(False, is_exit, detail)] * len(gold.tests)
-    elif is_late and status == "ok":
-        status, detail = "timeout", f"stopped after {limits.wall_s:g} s, in the test"
-    elif lost:
-        status, detail = "crashed", lost
-    elif end["broken"] and status == "ok":
-        status = "output_limit" if end["too_large"] else "crashed"
-        detail = f"the reply channel carried something else: {end['broken']}"
-    missing = len(gold.tests) - len(outcomes)
-    outcomes += [TestOutcome(False, False, "not run")] * missing
-    is_lost = bool(lost) or (status == "crashed" and dialogue.is_lost)
-    result = TestsResult(status, tuple(outcomes), dialogue.level, detail, end["gold_error"], is_lost)
-    return result, dialogue.was_refused
+        outcomes = [TestOutcome(False, dialogue.load_error.kind == "SystemExit", detail)] * len(gold.tests)
+    elif end["broken"]:
+        message = f"the reply channel carried something else: {end['broken']}"
+        fault = "output_limit" if end["too_large"] else "crashed", message
+    if fault[0] != "ok" and (status == "ok" or is_lost):
+        status, detail = fault
+    is_lost = is_lost or (status == "crashed" and dialogue.is_lost)
+    return TestsResult(status, outcomes, dialogue.level, detail, end["gold_error"], is_lost), dialogue.was_refused
 
 
 def _check(

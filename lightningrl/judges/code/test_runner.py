@@ -33,7 +33,6 @@ from lightningrl.judges.worker import channels
 from lightningrl.sandbox import codec, plain_types
 
 MEMORY_BYTES = 1 << 30
-_LIBC = ctypes.CDLL(None)
 
 
 class JailEnded(BaseException):
@@ -67,8 +66,7 @@ class JailProxy:
     def ask(self, **operation: Any) -> Any:
         if self.is_over:
             raise JailEnded
-        # It is unpredictable, so that an answer written before the request is never accepted.
-        number = os.urandom(8).hex()
+        number = os.urandom(8).hex()  # unpredictable, so that an answer written before the request is never accepted
         line = codec.dumps({"id": number, **operation}, refer=_number_of)
         self.n_requests += 1
         send(self._sink, {"ask": line})
@@ -76,7 +74,8 @@ class JailProxy:
         if answer is None:
             self.is_over = True
             raise JailEnded
-        self.last = f"{_short(line[line.find('op') - 1 :])} gave {_short(_without(answer, number))}"
+        shown = answer.replace(f'"id":"{number}",', "")  # without what varies from run to run
+        self.last = f"{_short(line[line.find('op') - 1 :])} gave {_short(shown)}"
         try:
             return self._read(answer, number)
         except codec.CodecError as error:
@@ -185,15 +184,11 @@ def main() -> None:
         # Each job runs in a child: changes of the interpreter by test code end with it.
         child = os.fork()
         if child == 0:
-            _die_with_parent()
+            ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
             send(sink, {"done": True, **run(message, source, sink)})
             os._exit(0)
         if os.waitpid(child, 0)[1] != 0:
             os._exit(1)  # the judge treats it as a lost worker
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
 
 
 def run(job: dict[str, Any], source: IO[str], sink: IO[str]) -> dict[str, Any]:
@@ -203,7 +198,8 @@ def run(job: dict[str, Any], source: IO[str], sink: IO[str]) -> dict[str, Any]:
     namespace = Namespace(jail)
     passed, _, setup_message = _attempt(job["setup"], "<setup>", namespace, jail)
     if not passed and not jail.n_requests:
-        return _ending(jail) | {"gold_error": f"the setup of the tests fails by itself: {setup_message}"}
+        gold_error = f"the setup of the tests fails by itself: {setup_message}"
+        return {"broken": jail.broken, "too_large": jail.is_too_large, "gold_error": gold_error}
 
     def entry(*args: Any, **kwargs: Any) -> Any:
         return jail.call(None, args, kwargs)
@@ -216,10 +212,6 @@ def run(job: dict[str, Any], source: IO[str], sink: IO[str]) -> dict[str, Any]:
         else:
             outcome = False, False, f"the setup of the tests: {setup_message}"
         send(sink, {"outcome": dict(zip(("passed", "published", "message"), outcome, strict=True))})
-    return _ending(jail)
-
-
-def _ending(jail: JailProxy) -> dict[str, Any]:
     return {"broken": jail.broken, "too_large": jail.is_too_large, "gold_error": ""}
 
 
@@ -260,11 +252,6 @@ def _exception(kind: str, message: str) -> Exception:
         return found(message)
     except TypeError:  # UnicodeDecodeError and similar classes need more arguments
         return CandidateError(message)
-
-
-def _without(answer: str, number: str) -> str:
-    """Returns the answer without its random id, for messages that do not vary from run to run."""
-    return answer.replace(f'"id":"{number}",', "")
 
 
 def _short(text: str) -> str:

@@ -12,11 +12,23 @@ Both sides are exact here (`numbers.exact`), so nothing is rounded to equality.
 
 from __future__ import annotations
 
+import json
+import logging
 import random
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Set
+from itertools import islice
+from typing import IO, Any
 
+import mpmath
+import sympy
+from latex2sympy2_extended import latex2sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from math_verify import verify
+from sympy.functions.elementary.hyperbolic import HyperbolicFunction
+
+from lightningrl.judges.math.question import Ratio, read_question
+from lightningrl.judges.math.rules import equal
 from lightningrl.judges.math.text import Unreadable
 
 POINTS = 4
@@ -29,56 +41,45 @@ EXTREME = 30
 """Numbers with more digits than this, or with more zeros after the point, can hide a difference."""
 _NOT_READ = re.compile(r"\\text\{|[?!]{2}|\\begin|\.{2}|\A(?:--|\+-|-\+)|\\[bp]?mod(?![A-Za-z])|\\approx|['\"$%`;:]")
 """The parser ignores some of these and misreads the others."""
-_RATIO = re.compile(r"((?:POSITIVE |NEGATIVE )?)RATIO ")
 _SEED = 20260313
+_CONFIG = ConversionConfig(lowercase_symbols=False)
+"""R and r are two letters."""
 
 
-class Algebra:
-    """The implementation of `context.Algebra`."""
-
-    def __init__(self) -> None:
-        import math_verify  # noqa: F401 - now, and not within the time limit of the first question
-        from latex2sympy2_extended import latex2sympy
-        from latex2sympy2_extended.latex2sympy2 import ConversionConfig
-
-        config = ConversionConfig(lowercase_symbols=False)  # R and r are two letters
-        self._read = lambda text: latex2sympy(text, conversion_config=config)
-        self.is_reading_gold = False
-        """Whether the gold answer's expression is being read."""
-
-    def __call__(self, one: str, other: str) -> bool:
-        """Compares two expressions; `[POSITIVE|NEGATIVE] RATIO a` allows a factor (of that sign) other than 0."""
-        import sympy
-
-        asks_ratio = _RATIO.match(one)
-        self.is_reading_gold = True
-        a = self._parse(one[asks_ratio.end() :] if asks_ratio else one)
-        self.is_reading_gold = False
-        b = self._parse(other)
-        if asks_ratio:
-            return _is_ratio(a, b, asks_ratio[1].strip())
-        if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
-            return _as_math_verify(a, b)
-        agreed = _agree(a, b)
-        return _as_math_verify(a, b) if agreed is None else agreed
-
-    def _parse(self, text: str) -> Any:
-        import sympy
-
-        if not text or _NOT_READ.search(text):  # the parser ignores quotes, % and $
-            raise Unreadable(f"not an expression: {text[:80]}")
-        if "\\infty" in text and text.strip("+- {}") != "\\infty":
-            raise Unreadable(f"infinity is not a number: {text[:80]}")
-        try:
-            tree = self._read(text.replace("\\degree", r"\cdot\frac{\pi}{180}"))
-        except Exception as error:  # the parser raises plain Exceptions, sympy any
-            raise Unreadable(f"not an expression: {text[:80]}") from error
-        if isinstance(tree, sympy.Basic):
-            tree = tree.subs({sympy.Symbol("i"): sympy.I, sympy.Symbol("pi"): sympy.pi})
-        return tree
+class GoldUnreadable(Unreadable):
+    """The gold answer's expression is not one."""
 
 
-def _is_ratio(a: Any, b: Any, sign: str) -> bool:
+def algebra(one: str, other: str, ratio: Ratio | None = None) -> bool:
+    """Decides what `question.Algebra` asks."""
+    try:
+        a = _parse(one)
+    except Unreadable as error:
+        raise GoldUnreadable(*error.args) from error
+    b = _parse(other)
+    if ratio:
+        return _is_ratio(a, b, ratio)
+    agreed = _agree(a, b) if isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr) else None
+    if agreed is None:
+        agreed = verify(a, b, float_rounding=CLOSE, numeric_precision=DIGITS, timeout_seconds=None)
+    return bool(agreed)
+
+
+def _parse(text: str) -> Any:
+    if not text or _NOT_READ.search(text):
+        raise Unreadable(f"not an expression: {text[:80]}")
+    if "\\infty" in text and text.strip("+- {}") != "\\infty":
+        raise Unreadable(f"infinity is not a number: {text[:80]}")
+    try:
+        tree = latex2sympy(text.replace("\\degree", r"\cdot\frac{\pi}{180}"), conversion_config=_CONFIG)
+    except Exception as error:  # the parser raises plain Exceptions, sympy any
+        raise Unreadable(f"not an expression: {text[:80]}") from error
+    if isinstance(tree, sympy.Basic):
+        tree = tree.subs({sympy.Symbol("i"): sympy.I, sympy.Symbol("pi"): sympy.pi})
+    return tree
+
+
+def _is_ratio(a: Any, b: Any, ratio: Ratio) -> bool:
     if not (a.free_symbols and b.free_symbols):
         return False  # `0=1` and `0=2` have no letters to compare
     if _extreme_magnitudes(b) - _extreme_magnitudes(a):
@@ -86,27 +87,22 @@ def _is_ratio(a: Any, b: Any, sign: str) -> bool:
     if a == 0 or b == 0:
         return bool(a == b)
     quotient = a / b
-    draw = random.Random(_SEED)
-    letters = sorted(quotient.free_symbols, key=str)
-    values = [_value(quotient, {letter: _rational(draw) for letter in letters}) for _ in range(POINTS)]
+    values = [_value(quotient, point) for point in islice(_points(quotient.free_symbols), POINTS)]
     numbers = [value for value in values if value is not None]
     if len(numbers) < 2 or any(abs(v - numbers[0]) > (1 + abs(v)) * 10 ** (-CLOSE) for v in numbers):
         return False
-    return not sign or (abs(numbers[0].imag) < 10 ** (-CLOSE) and (numbers[0].real > 0) == (sign == "POSITIVE"))
+    is_real = abs(numbers[0].imag) < 10 ** (-CLOSE)
+    return ratio == "any" or (is_real and (numbers[0].real > 0) == (ratio == "positive"))
 
 
 def _agree(a: Any, b: Any) -> bool | None:
     """Whether a and b have the same values; None if they have none."""
-    import sympy
-
-    letters = sorted(a.free_symbols | b.free_symbols, key=str)
+    letters = a.free_symbols | b.free_symbols
     if not (a.has(sympy.I) or b.has(sympy.I)):
         agreed = _agree_at((a, b), _real_points((a, b), letters))
         if agreed is not None:
             return agreed
-    draw = random.Random(_SEED)
-    points = ({letter: _rational(draw) for letter in letters} for _ in range(POINTS if letters else 1))
-    return _agree_at((a, b), points)
+    return _agree_at((a, b), islice(_points(letters), POINTS if letters else 1))
 
 
 def _agree_at(pair: tuple[Any, Any], points: Iterator[dict[Any, Any]]) -> bool | None:
@@ -119,26 +115,27 @@ def _agree_at(pair: tuple[Any, Any], points: Iterator[dict[Any, Any]]) -> bool |
     return decided
 
 
-def _real_points(pair: tuple[Any, Any], letters: list[Any]) -> Iterator[dict[Any, Any]]:
+def _points(letters: Set[Any]) -> Iterator[dict[Any, Any]]:
+    """Yields points without end: every letter is a random rational number of either sign."""
+    draw = random.Random(_SEED)
+    while True:
+        yield {letter: sympy.Rational(draw.randint(-999, 999) or 7, 101) for letter in sorted(letters, key=str)}
+
+
+def _real_points(pair: tuple[Any, Any], letters: Set[Any]) -> Iterator[dict[Any, Any]]:
     """Yields up to POINTS points where both sides are real; some letters must be positive for this."""
     demands = [demand for each in pair for demand in _positivity_conditions(each)]
-    draw = random.Random(_SEED)
     positive = {letter for letter in letters if any(_changes_sign_with(demand, letter, letters) for demand in demands)}
-    found = 0
-    for _ in range(TRIES if letters and demands else POINTS if letters else 1):
-        drawn = {letter: _rational(draw) for letter in letters}
-        point = {letter: abs(value) if letter in positive else value for letter, value in drawn.items()}
-        if all(_sign(demand, point) == 1 for demand in demands):
-            found += 1
-            yield point
-        if found == POINTS:
-            return
+    tries = TRIES if letters and demands else POINTS if letters else 1
+    points = (
+        {letter: abs(value) if letter in positive else value for letter, value in point.items()}
+        for point in islice(_points(letters), tries)
+    )
+    return islice((point for point in points if all(_is_positive(demand, point) for demand in demands)), POINTS)
 
 
 def _positivity_conditions(expression: Any) -> list[Any]:
     """Returns what must be positive for a real expression: radicands of even roots, arguments of logarithms, bases."""
-    import sympy
-
     found: list[Any] = []
     part: Any
     for part in sympy.preorder_traversal(expression):
@@ -149,30 +146,25 @@ def _positivity_conditions(expression: Any) -> list[Any]:
     return [part for part in found if not part.is_positive]
 
 
-def _changes_sign_with(demand: Any, letter: Any, letters: list[Any]) -> bool:
+def _changes_sign_with(demand: Any, letter: Any, letters: Set[Any]) -> bool:
     """Whether the demand changes only its sign when the letter does."""
     if letter not in demand.free_symbols:
         return False
-    draw = random.Random(_SEED)
-    for _ in range(2):
-        point = {each: abs(_rational(draw)) for each in letters}
+    for drawn in islice(_points(letters), 2):
+        point = {each: abs(value) for each, value in drawn.items()}
         there, back = _value(demand, point), _value(demand, point | {letter: -point[letter]})
         if there is None or back is None or abs(there + back) > abs(there) * 10 ** (-CLOSE):
             return False
     return True
 
 
-def _sign(expression: Any, point: dict[Any, Any]) -> int | None:
+def _is_positive(expression: Any, point: dict[Any, Any]) -> bool:
     value = _value(expression, point)
-    if value is None or abs(value.imag) > 10 ** (-CLOSE) or value.real == 0:
-        return None
-    return 1 if value.real > 0 else -1
+    return value is not None and abs(value.imag) <= 10 ** (-CLOSE) and value.real > 0
 
 
 def _with_real_roots(expression: Any, point: dict[Any, Any]) -> Any:
     r"""Returns the expression at a point with `\sqrt[3]{-8}` as -2; complex expressions are unchanged."""
-    import sympy
-
     if expression.has(sympy.I):
         return expression
 
@@ -205,8 +197,6 @@ def _same_at(a: Any, b: Any, point: dict[Any, Any]) -> bool | None:
 
 def _exact(expression: Any, point: dict[Any, Any]) -> Any:
     """Returns the rational value at a point; None if it is not recognised as rational."""
-    import sympy
-
     value = expression.subs(point)
     if value.is_rational:  # sympy keeps `2^{2008}-2` unevaluated
         value = value.doit()
@@ -215,8 +205,6 @@ def _exact(expression: Any, point: dict[Any, Any]) -> Any:
 
 def _extreme_magnitudes(expression: Any) -> set[float]:
     """Returns the absolute decimal logarithms of all numbers in an expression that exceed EXTREME."""
-    import sympy
-
     found: set[float] = set()
     for part in map(_as_a_number, sympy.preorder_traversal(expression)):
         if not part.is_number:
@@ -230,9 +218,6 @@ def _extreme_magnitudes(expression: Any) -> set[float]:
 
 def _as_a_number(part: Any) -> Any:
     """Returns the part, or the exponential of a hyperbolic function, or a power's value with its letters at 0."""
-    import sympy
-    from sympy.functions.elementary.hyperbolic import HyperbolicFunction
-
     if isinstance(part, HyperbolicFunction):
         return _as_a_number(sympy.exp(part.args[0]))
     if isinstance(part, sympy.Pow | sympy.exp) and part.exp.free_symbols:
@@ -240,17 +225,8 @@ def _as_a_number(part: Any) -> Any:
     return part
 
 
-def _rational(draw: random.Random) -> Any:
-    import sympy
-
-    return sympy.Rational(draw.randint(-999, 999) or 7, 101)
-
-
 def _value(expression: Any, point: dict[Any, Any]) -> Any:
     """Returns the value at a point to DIGITS digits; None if there is none."""
-    import mpmath
-    import sympy
-
     try:
         number = expression.subs(point).evalf(DIGITS, maxn=DIGITS + 60)
     except (ArithmeticError, ValueError, TypeError):  # a pole
@@ -264,7 +240,23 @@ def _value(expression: Any, point: dict[Any, Any]) -> Any:
     return mpmath.mpc(str(real), str(imaginary))
 
 
-def _as_math_verify(a: Any, b: Any) -> bool:
-    from math_verify import verify
+def main(source: IO[str], sink: IO[str]) -> None:
+    """Answers each line `{"gold", "found", "question"}` with a line.
 
-    return bool(verify(a, b, float_rounding=CLOSE, numeric_precision=DIGITS, timeout_seconds=None))
+    It is `{"equal": bool, "reasons": why it was refused whatever its value}` or `{"unreadable": why, "gold": whether it
+    is the gold answer}`. The process may hang or run out of memory on hostile input; the judge then kills it.
+    """
+    logging.disable(logging.CRITICAL)
+    sink.write(json.dumps({"ready": True}) + "\n")
+    for line in source:
+        request = json.loads(line)
+        reasons: list[str] = []
+        answer: dict[str, Any] = {"reasons": reasons}
+        try:
+            question = read_question(request["question"])
+            answer["equal"] = equal(request["gold"], request["found"], algebra, question, reasons)
+        except Unreadable as error:
+            answer = {"unreadable": error.args[0], "gold": isinstance(error, GoldUnreadable)}
+        except Exception as error:  # sympy raises any exception (a pole, a recursion, no memory)
+            answer = {"unreadable": f"{type(error).__name__} in algebra", "gold": False}
+        sink.write(json.dumps(answer) + "\n")

@@ -27,27 +27,29 @@ def _both(item: str) -> list[str]:
 
 def split(text: str, separator: str) -> list[str]:
     """Splits a text at the separators outside all brackets."""
-    parts, depth, start, place = [], 0, 0, 0
-    while place < len(text):
-        if text.startswith(separator, place) and depth == 0:
-            parts.append(text[start:place].strip())
-            place += len(separator)
-            start = place
-            continue
-        if text[place] == "\\" and place + 1 < len(text):
-            depth += {"{": 1, "}": -1}.get(text[place + 1], 0)
-            place += 2
-            continue
-        depth += 1 if text[place] in "([{" else -1 if text[place] in ")]}" else 0
-        place += 1
-    return [*parts, text[start:].strip()]
+    is_command = separator.startswith("\\")  # not behind a row's end
+    return cut(text, (r"(?<!\\)" if is_command else "") + re.escape(separator))[0]
+
+
+def cut(text: str, pattern: str) -> tuple[list[str], list[str]]:
+    """Returns the parts between the matches of a pattern outside all brackets, and these matches."""
+    parts, separators, depth, start = [], [], 0, 0
+    skipped = r"\\\\(?![A-Za-z])|\\[^\\()\[\]<>=]"  # a row's end; a command's beginning, or a sign that parts nothing
+    for match in re.finditer(rf"(?P<separator>{pattern})|\\?[{{}}]|[(\[)\]]|{skipped}", text, re.DOTALL):
+        if match["separator"] is not None and depth == 0:
+            parts.append(text[start : match.start()].strip())
+            separators.append(match[0].strip())
+            start = match.end()
+        elif len(match[0]) == 1 or match[0] in ("\\{", "\\}"):
+            depth += (match[0][-1] in "([{") - (match[0][-1] in ")]}")
+    return [*parts, text[start:].strip()], separators
 
 
 def closes_at_the_end(text: str) -> bool:
     """Whether the last character closes the first bracket; both kinds may differ, as in a half-open interval."""
     depth = 0
     for place, sign in enumerate(text):
-        depth += 1 if sign in "([{" else -1 if sign in ")]}" else 0
+        depth += (sign in "([{") - (sign in ")]}")
         if depth == 0:
             return place == len(text) - 1
     return False

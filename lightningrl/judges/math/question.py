@@ -1,26 +1,29 @@
-"""The parts of a question that matter for judging its answers: what it states, mentions and asks for.
+"""What the rules of comparison know besides the two answers: algebra, each other, and what the question says.
 
 A question distinguishes a worked-out answer from a copy, shows whether numbers are percentages or have a base, and
-names what it counts. `read_question` caches questions, whose expressions are parsed when they are first needed.
+names what it counts.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
+from typing import Any, Literal, Protocol
 
-from lightningrl.judges.math import delimiters
-from lightningrl.judges.math.reduced_form import reduced_form
+from lightningrl.judges.math.delimiters import split
+from lightningrl.judges.math.forms import reduced_form
 from lightningrl.judges.math.text import Unreadable, clean
 from lightningrl.judges.math.tree import Node, read
 from lightningrl.judges.math.work import canonical, walk
 
-MAX_CHARS = 20_000
-"""The maximum length of a question's text that is read."""
-MAX_SPANS = 200
-RELATION = re.compile(r"\\(?:le|ge|ne|equiv|approx|in|to|implies|Rightarrow)(?![A-Za-z])|[=<>]")
+MAX_CHARS, MAX_SPANS = 20_000, 200
+"""The length of a question's text that is read, and the number of its formulas."""
+MAX_ITEMS = 40
+"""The number of items of a list, tuple, set or matrix that are compared one by one."""
+_RELATION = re.compile(r"\\(?:le|ge|ne|equiv|approx|in|to|implies|Rightarrow)(?![A-Za-z])|[=<>]")
 
 _PICTURE = re.compile(r"\[asy\](?:(?!\[/asy\]).)*\[/asy\]", re.DOTALL)
 _SPAN = re.compile(
@@ -32,25 +35,17 @@ _PLAIN = re.compile(r"[0-9(.][0-9.()+*/^ -]*[0-9)]")
 """Arithmetic in plain text: `3/20`, `0.15`, `(2+3)*4`."""
 _PARTS = re.compile(r"\\text\s*\{[^{}]*\}|\\mbox\s*\{[^{}]*\}|\\q?quad|&|\\\\|\?")
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
-_PERCENT = re.compile(r"percent|per cent|%", re.IGNORECASE)
 _BASE = re.compile(
     r"\bbase[ -]*(?:of )?\$?\{?([0-9]{1,2}|[a-z]+)|\b[0-9][0-9A-F]*_\{?([0-9]{1,2})\}?|\b(binary|octal|hexadecimal)\b",
     re.IGNORECASE,
 )
-BASES = {
-    word: base
-    for base, word in enumerate(
-        ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-         "fourteen", "fifteen", "sixteen"), 2)
-} | {"binary": 2, "octal": 8, "hexadecimal": 16}  # fmt: skip
-_FACTOR = re.compile(
-    r"\b[Ff]actor(?:ize|ise)?\b(?! of)|\bproduct of (?:two |linear )*(?:factors|binomials|polynomials)"
-)
-_EXPAND = re.compile(
-    r"\b(?:[Ee]xpand|[Mm]ultiply out|[Ss]implify and expand|expanded form|product of the polynomials)\b"
-)
+_BASE_WORDS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+BASES = {word: base for base, word in enumerate(_BASE_WORDS.split(), 2)} | {"binary": 2, "octal": 8, "hexadecimal": 16}
 
-_EQUATION = re.compile(r"\bequations? (?:of|for|that|whose|in|which)\b|\b(?:directrix|asymptotes?)\b", re.IGNORECASE)
+
+def _mentions(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> cached_property[bool]:
+    compiled = re.compile(pattern, flags)
+    return cached_property(lambda question: compiled.search(question.text) is not None)
 
 
 @dataclass(frozen=True)
@@ -58,16 +53,12 @@ class Question:
     """A question's text and its properties, each of which is computed when it is first needed."""
 
     text: str
+    """It is empty if the question is unknown: then every form of a right value is right."""
 
     @cached_property
     def words(self) -> frozenset[str]:
         """All words in lower case."""
         return frozenset(word.lower() for word in _WORD.findall(_PICTURE.sub(" ", self.text)))
-
-    @cached_property
-    def percent(self) -> bool:
-        """Whether it mentions percent."""
-        return _PERCENT.search(self.text) is not None
 
     @cached_property
     def bases(self) -> frozenset[int]:
@@ -76,25 +67,26 @@ class Question:
         bases = {BASES.get(name.lower(), int(name) if name.isdigit() else 0) for name in names}
         return frozenset(base for base in bases if base > 1)
 
-    @cached_property
-    def factors(self) -> bool:
-        """Whether it asks for factors."""
-        return _FACTOR.search(self.text) is not None
-
-    @cached_property
-    def expands(self) -> bool:
-        """Whether it asks for a product to be multiplied out."""
-        return _EXPAND.search(self.text) is not None
-
-    @cached_property
-    def asks_equation(self) -> bool:
-        """Whether it asks for an equation and not for its solution."""
-        return _EQUATION.search(self.text) is not None
+    percent = _mentions(r"percent|per cent|%", re.IGNORECASE)
+    residues = _mentions(r"remainder|residue|congruent|mod(?:ulo|ular)?\b")
+    factors = _mentions(
+        r"\b[Ff]actor(?:ize|ise)?\b(?! of)|\bproduct of (?:two |linear )*(?:factors|binomials|polynomials)"
+    )
+    """Whether it asks for factors."""
+    expands = _mentions(
+        r"\b(?:[Ee]xpand|[Mm]ultiply out|[Ss]implify and expand|expanded form|product of the polynomials)\b"
+    )
+    """Whether it asks for a product to be multiplied out."""
+    asks_equation = _mentions(
+        r"\bequations? (?:of|for|that|whose|in|which)\b|\b(?:directrix|asymptotes?)\b", re.IGNORECASE
+    )
+    """Whether it asks for an equation and not for its solution."""
 
     @cached_property
     def sides(self) -> tuple[Node, ...]:
         """The expressions in its formulas, split at relations and commas."""
-        return tuple(tree for span in self.spans for side in _expressions(span) if (tree := read(side)) is not None)
+        sides = (side for span in self.spans for part in _RELATION.split(span) for side in split(part.strip(), ","))
+        return tuple(tree for side in sides if side and (tree := read(side)) is not None)
 
     @cached_property
     def spans(self) -> tuple[str, ...]:
@@ -113,7 +105,11 @@ class Question:
     @cached_property
     def nodes(self) -> dict[str, Node]:
         """All its expressions of more than one token and their parts, by their canonical form."""
-        return {canonical(node): node for side in self.sides for node in walk(side) if _is_written_out(node)}
+        nodes = [node for side in self.sides for node in walk(side)]
+        return {
+            canonical(node): node for node in nodes
+            if node.kind not in ("name", "number") or node.name in ("decimal", "mixed", "repeating")
+        }  # fmt: skip
 
     @cached_property
     def reduced_forms(self) -> frozenset[str]:
@@ -123,11 +119,8 @@ class Question:
     @cached_property
     def equations(self) -> tuple[tuple[Node, Node], ...]:
         """Its equations and inequalities as pairs of sides."""
-        found = []
-        for span in self.spans:
-            sides = [read(side) for side in RELATION.split(span)]
-            found += [(a, b) for a, b in pairwise(sides) if a is not None and b is not None]
-        return tuple(found)
+        pairs = (pair for span in self.spans for pair in pairwise(map(read, _RELATION.split(span))))
+        return tuple((a, b) for a, b in pairs if a is not None and b is not None)
 
 
 def states_a_problem(text: str) -> bool:
@@ -139,15 +132,48 @@ def states_a_problem(text: str) -> bool:
     return re.search(r"[0-9$\\]", text) is not None or len(_WORD.findall(text)) > 3
 
 
-def _is_written_out(node: Node) -> bool:
-    return node.kind not in ("name", "number") or node.name in ("decimal", "mixed", "repeating")
+read_question = lru_cache(maxsize=8192)(Question)
+"""Returns the question of a text, with its cached properties."""
+Ratio = Literal["any", "positive", "negative"]
 
 
-def _expressions(span: str) -> list[str]:
-    return [item for part in RELATION.split(span) for item in delimiters.split(part.strip(), ",") if item]
+class Algebra(Protocol):
+    def __call__(self, one: str, other: str, ratio: Ratio | None = None) -> bool:
+        """Decides whether two LaTeX expressions, the gold answer's first, are equal, or up to a factor of that sign.
+
+        Raises Unreadable for invalid ones.
+        """
+        ...
 
 
-@lru_cache(maxsize=8192)
-def read_question(text: str) -> Question:
-    """Returns the question of a text, with its cached properties."""
-    return Question(text)
+@dataclass(frozen=True)
+class Context:
+    """The argument of every rule: `rule(gold, found, context)` returns True, False, or None if it does not apply."""
+
+    algebra: Algebra
+    question: Question
+    compare: Callable[[str, str, Context], bool]
+    reasons: list[str] = field(default_factory=list)
+    """The reasons why rules refused the answer, or parts of it, whatever its value."""
+
+    def same(self, gold: str, found: str) -> bool:
+        """Whether a part of the answer equals a part of the gold answer."""
+        return self.compare(gold, found, self)
+
+    def in_order(self, golds: Sequence[str], found: Sequence[str]) -> bool:
+        return len(golds) == len(found) <= MAX_ITEMS and all(map(self.same, golds, found))
+
+    def in_any_order(self, golds: Sequence[str], found: Sequence[str]) -> bool:
+        apart = replace(self, reasons=[])  # the reason of a failed match is irrelevant
+        return len(golds) <= MAX_ITEMS and match_all(golds, found, apart.same)
+
+
+def match_all(golds: Sequence[Any], found: Sequence[Any], same: Callable[[Any, Any], bool]) -> bool:
+    """Whether the two have equally many items and each gold one has an equal of its own, in any order."""
+    left = list(found)
+    for gold in golds if len(golds) == len(found) else ():
+        match = next((n for n, other in enumerate(left) if same(gold, other)), None)
+        if match is None:
+            return False
+        del left[match]
+    return not left

@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 
 from lightningrl.judges.math import delimiters
-from lightningrl.judges.math.context import Context
-from lightningrl.judges.math.finished import is_solved, is_stated
+from lightningrl.judges.math.finished import is_solved
 from lightningrl.judges.math.numbers import exact, is_percentage, number
+from lightningrl.judges.math.question import Context, Question, Ratio, match_all
 
-_RELATION = re.compile(r"\\(?:le|ge|ne|equiv)(?![A-Za-z])\s*|[=<>]")
+_SIGN = r"\\(?:le|ge|ne|equiv)(?![A-Za-z])\s*|[=<>]"
 _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 _LETTER = r"(?:[A-Za-z]|\\[A-Za-z]+)(?:_(?:\{[^{}]*\}|[0-9A-Za-z]))?'*"
 _NAME = re.compile(
@@ -35,23 +35,7 @@ _SET_NAME = re.compile(r"[A-Za-z]\\in(?![A-Za-z])\s*")
 _MODULUS = re.compile(r"\s*\(?\\[pb]?mod\s*(?:\{[^{}]*\}|[0-9]+)\)?\Z")
 
 
-def split(text: str) -> tuple[list[str], list[str]]:
-    """Returns the sides of a chain of relations, and the signs between them."""
-    parts, signs, depth, start = [], [], 0, 0
-    for match in re.finditer(rf"\\[{{}}]|[(\[{{)\]}}]|{_RELATION.pattern}", text):
-        token = match[0].strip()
-        if token[-1] in "([{":
-            depth += 1
-        elif token[-1] in ")]}":
-            depth -= 1
-        elif depth == 0:
-            parts.append(text[start : match.start()].strip())
-            signs.append(token)
-            start = match.end()
-    return [*parts, text[start:].strip()], signs
-
-
-def name_of(text: str, context: Context) -> str | None:
+def _name_of(text: str, context: Context) -> str | None:
     """Returns the text if it is a name: a letter, a function of one, a segment, words of the question."""
     if _FUNCTIONS.search(text):
         return None
@@ -59,8 +43,8 @@ def name_of(text: str, context: Context) -> str | None:
         return text
     if (match := _WORDS_NAME.fullmatch(text)) and not _NUMBER_WORDS.search(text):
         found = (match[1] or match[2]).casefold().split()
-        known = context.words | _RESULT
-        if context.question is None or any(word.strip(".,") in known for word in found):
+        known = context.question.words | _RESULT
+        if not context.question.text or any(word.strip(".,") in known for word in found):
             return text
     return None
 
@@ -79,9 +63,9 @@ def named_list(text: str) -> list[str]:
 
 def relations(gold: str, found: str, context: Context) -> bool | None:
     """Compares relations (`x = 5`, `1 < x \\le 2`): by value, by sides, or rearranged."""
-    if not _RELATION.search(gold + found) or any(len(delimiters.items(text)) > 1 for text in (gold, found)):
+    if not re.search(_SIGN, gold + found) or any(len(delimiters.items(text)) > 1 for text in (gold, found)):
         return None
-    (golds, gold_signs), (sides, signs) = split(gold), split(found)
+    (golds, gold_signs), (sides, signs) = delimiters.cut(gold, _SIGN), delimiters.cut(found, _SIGN)
     if not gold_signs and not signs:
         return None
     if _is_the_value(_equal_sides(golds, gold_signs, context), _equal_sides(sides, signs, context), context):
@@ -90,10 +74,14 @@ def relations(gold: str, found: str, context: Context) -> bool | None:
         return False
     if gold_signs == signs and context.in_order(golds, sides):
         return True
-    flipped = [_FLIPPED.get(sign, sign) for sign in reversed(signs)]
-    if gold_signs == flipped and context.in_order(golds, list(reversed(sides))):
+    turned_sides, turned_signs = _turned(sides, signs)
+    if gold_signs == turned_signs and context.in_order(golds, turned_sides):
         return True
     return len(golds) == 2 and _is_rearranged(golds, gold_signs[0], sides, signs[0], context)
+
+
+def _turned(sides: list[str], signs: list[str]) -> tuple[list[str], list[str]]:
+    return sides[::-1], [_FLIPPED.get(sign, sign) for sign in reversed(signs)]
 
 
 def _equal_sides(sides: list[str], signs: list[str], context: Context) -> tuple[str | None, list[str]] | None:
@@ -104,9 +92,9 @@ def _equal_sides(sides: list[str], signs: list[str], context: Context) -> tuple[
         return None, sides
     if "\\equiv" in signs:
         sides = [*sides[:-1], _MODULUS.sub("", sides[-1])]
-    if name := name_of(sides[0], context):
+    if name := _name_of(sides[0], context):
         return name, sides[1:]
-    if len(sides) == 2 and (name := name_of(sides[1], context)):
+    if len(sides) == 2 and (name := _name_of(sides[1], context)):
         return name, sides[:1]
     return None, sides
 
@@ -117,11 +105,12 @@ def _is_the_value(
     """Whether all sides have the gold's value, and the result is worked out."""
     if gold is None or found is None or (gold[0] and found[0] and not _same_name(gold[0], found[0])):
         return False
-    if found[0] and not gold[0] and context.question is not None and is_stated(found[0], found[1], context.question):
+    equation = "=".join((found[0] or "", *found[1])).replace(" ", "")
+    if found[0] and not gold[0] and equation in (span.replace(" ", "") for span in context.question.spans):
         return False  # the question's `x = 4` does not answer what m is
     if gold[0] is None and len(gold[1]) > 1 and _has_letters(*gold[1]):
         return False  # an equation, not a value
-    loose = Context(context.algebra, None, context.compare)
+    loose = Context(context.algebra, Question(""), context.compare)
     *between, result = _percentages_first(found[1], gold[1])
     return all(any(loose.same(each, side) for each in gold[1]) for side in between) and any(
         context.same(each, result) for each in gold[1]
@@ -150,9 +139,9 @@ def _same_name(gold: str, found: str) -> bool:
 def _is_rearranged(golds: list[str], gold_sign: str, sides: list[str], sign: str, context: Context) -> bool:
     """Whether two relations of two sides are equivalent by rearranging them or multiplying by a number."""
     if {gold_sign, sign} <= {"="} or gold_sign == sign == "\\ne":
-        question = "RATIO"
+        ratio: Ratio = "any"
     elif gold_sign in _FLIPPED and sign in _FLIPPED and (gold_sign in "<>") == (sign in "<>"):
-        question = "POSITIVE RATIO" if gold_sign == sign else "NEGATIVE RATIO"
+        ratio = "positive" if gold_sign == sign else "negative"
     else:
         return False
     if not all(golds) or not all(sides) or not (_has_letters(*golds) and _has_letters(*sides)):
@@ -161,15 +150,13 @@ def _is_rearranged(golds: list[str], gold_sign: str, sides: list[str], sign: str
         return False  # their values were compared
     if _is_solved(golds) and not _may_be_unsolved(sides, gold_sign, context):
         return False
-    pair = [exact(side) for side in (*golds, *sides)]
-    if not context.algebra(f"{question} {pair[0]}-({pair[1]})", f"{pair[2]}-({pair[3]})"):
-        return False
-    return is_solved((golds[0], golds[1]), (sides[0], sides[1]), context.question)
+    differences = [f"{exact(left)}-({exact(right)})" for left, right in (golds, sides)]
+    return context.algebra(*differences, ratio=ratio) and is_solved(golds, sides, context.question)
 
 
 def _may_be_unsolved(sides: list[str], sign: str, context: Context) -> bool:
     """Whether the letter need not stand alone: if an equation was requested, or after a minus sign."""
-    if context.question is None:
+    if not context.question.text:
         return sign != "="
     return context.question.asks_equation or (sign != "=" and _is_solved([sides[0].removeprefix("-"), sides[1]]))
 
@@ -189,9 +176,9 @@ def _is_solved(sides: list[str]) -> bool:
 def reals(gold: str, found: str, context: Context) -> bool | None:
     """Compares sets of reals that are written as inequalities, intervals or `\\mathbb{R}`."""
     both = gold + found
-    if not (_RELATION.search(both) or "\\mathbb{R}" in both or "\\cup" in both):
+    if not (re.search(_SIGN, both) or "\\mathbb{R}" in both or "\\cup" in both):
         return None
-    if _RELATION.search(gold) and _RELATION.search(found) and "\\ne" not in both:
+    if re.search(_SIGN, gold) and re.search(_SIGN, found) and "\\ne" not in both:
         return None
     gold_set, found_set = _intervals(gold), _intervals(found)
     if gold_set is None or found_set is None:
@@ -199,24 +186,15 @@ def reals(gold: str, found: str, context: Context) -> bool | None:
     (golds, gold_letter), (founds, letter) = gold_set, found_set
     if gold_letter and letter and gold_letter != letter:
         return False
-    golds, founds = _joined(golds), _joined(founds)
-    if len(golds) != len(founds):
-        return False
-    left = list(founds)
-    for opening, low, high, closing in golds:
-        same = (
-            n for n, (o, a, b, c) in enumerate(left)
-            if (o, c) == (opening, closing) and context.same(low, a) and context.same(high, b)
-        )  # fmt: skip
-        match = next(same, None)
-        if match is None:
-            return False
-        del left[match]
-    return True
+
+    def same(gold: Interval, found: Interval) -> bool:
+        (opening, low, high, closing), (o, a, b, c) = gold, found
+        return (o, c) == (opening, closing) and context.same(low, a) and context.same(high, b)
+
+    return match_all(_joined(golds), _joined(founds), same)
 
 
 Interval = tuple[str, str, str, str]
-_MINUS_INFINITY, _INFINITY = "-\\infty", "\\infty"
 
 
 def _intervals(text: str) -> tuple[list[Interval], str] | None:
@@ -225,50 +203,40 @@ def _intervals(text: str) -> tuple[list[Interval], str] | None:
     letter = match[0][0] if (match := _SET_NAME.match(text)) else ""
     text = _SET_NAME.sub("", text, count=1) if letter else text
     if text in ("\\mathbb{R}", "\\R"):
-        return [("(", _MINUS_INFINITY, _INFINITY, ")")], letter
-    if not _RELATION.search(text):
+        return [("(", "-\\infty", "\\infty", ")")], letter
+    if not re.search(_SIGN, text):
         found = [_interval(part) for part in delimiters.split(text, "\\cup")]
         return ([each for each in found if each], letter) if all(found) else None
-    found, letters = [], set()
-    for part in delimiters.items(text):
-        parsed = _inequality_intervals(part)
-        if parsed is None:
-            return None
-        found += parsed[0]
-        letters.add(parsed[1])
-    return (found, letters.pop()) if len(letters) == 1 else None
+    parts = [_inequality(part) for part in delimiters.items(text)]
+    letters = {part[1] if part else "" for part in parts}
+    if len(letters) > 1 or None in parts:
+        return None
+    return [interval for part in parts if part for interval in part[0]], letters.pop()
 
 
 def _interval(text: str) -> Interval | None:
     if len(text) < 5 or text[0] not in "([" or text[-1] not in ")]" or not delimiters.closes_at_the_end(text):
         return None
-    ends = delimiters.split(text[1:-1], ",")
-    return (
-        (text[0], ends[0].replace("+\\infty", "\\infty"), ends[1].replace("+\\infty", "\\infty"), text[-1])
-        if len(ends) == 2
-        else None
-    )
+    ends = [end.replace("+\\infty", "\\infty") for end in delimiters.split(text[1:-1], ",")]
+    return (text[0], ends[0], ends[1], text[-1]) if len(ends) == 2 else None
 
 
-def _inequality_intervals(text: str) -> tuple[list[Interval], str] | None:
+def _inequality(text: str) -> tuple[list[Interval], str] | None:
     """Returns the intervals and the letter of `x < 3`, `-1 < x \\le 6` or `x \\ne 2`."""
-    sides, signs = split(text)
+    sides, signs = delimiters.cut(text, _SIGN)
     if len(sides) == 2:
         if not re.fullmatch(_LETTER, sides[0]):
-            sides, signs = sides[::-1], [_FLIPPED.get(sign, sign) for sign in signs]
-        letter, (_, end), sign = sides[0], sides, signs[0]
-        if not re.fullmatch(_LETTER, letter) or _has_letters(end):
-            return None
-        closing = {"<": ")", "\\le": "]", ">": "(", "\\ge": "["}.get(sign)
-        if sign == "\\ne":
-            return [("(", _MINUS_INFINITY, end, ")"), ("(", end, _INFINITY, ")")], letter
-        if closing is None:
-            return None
-        interval = ("(", _MINUS_INFINITY, end, closing) if closing in ")]" else (closing, end, _INFINITY, ")")
-        return [interval], letter
+            sides, signs = _turned(sides, signs)
+        letter, end = sides
+        below, above = ("(", "-\\infty", end), (end, "\\infty", ")")
+        found: list[Interval] = {
+            "<": [(*below, ")")], "\\le": [(*below, "]")], ">": [("(", *above)], "\\ge": [("[", *above)],
+            "\\ne": [(*below, ")"), ("(", *above)],
+        }.get(signs[0], [])  # fmt: skip
+        return (found, letter) if found and re.fullmatch(_LETTER, letter) and not _has_letters(end) else None
     if len(sides) == 3 and re.fullmatch(_LETTER, sides[1]):
         if set(signs) <= {">", "\\ge"}:
-            sides, signs = sides[::-1], [_FLIPPED[sign] for sign in reversed(signs)]
+            sides, signs = _turned(sides, signs)
         if set(signs) <= {"<", "\\le"}:
             opening, closing = ("(" if signs[0] == "<" else "["), (")" if signs[1] == "<" else "]")
             return [(opening, sides[0], sides[2], closing)], sides[1]

@@ -17,24 +17,20 @@ from __future__ import annotations
 
 import re
 
-from lightningrl.judges.math import delimiters, units
-from lightningrl.judges.math.context import Algebra, Context
+from lightningrl.judges.math import delimiters
 from lightningrl.judges.math.finished import unfinished
-from lightningrl.judges.math.numbers import based, exact, is_percentage, number, percentages
-from lightningrl.judges.math.question import Question
+from lightningrl.judges.math.numbers import based, exact, is_percentage, number, percentages, quantities
+from lightningrl.judges.math.question import Algebra, Context, Question
 from lightningrl.judges.math.relations import reals, relations
 from lightningrl.judges.math.sets import brackets, lists, matrices, sets, unions
 from lightningrl.judges.math.text import clean
 from lightningrl.judges.math.words import choices, clocks, word_lists, words
 
-_SYSTEM = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
-"""A system of equations in lines."""
-_OF_RESIDUES = re.compile(r"remainder|residue|congruent|mod(?:ulo|ular)?\b")
-_RESIDUE = re.compile(r"(-?[0-9]+)\s*\(?\\[pb]?mod\s*(?:\{([0-9]+)\}|([0-9]+))\)?")
+_UNKNOWN = Question("")
 
 
 def equal(
-    gold: str, found: str, algebra: Algebra, question: Question | None = None, reasons: list[str] | None = None
+    gold: str, found: str, algebra: Algebra, question: Question = _UNKNOWN, reasons: list[str] | None = None
 ) -> bool:
     """Whether `found` is the gold answer to the question. Raises Unreadable.
 
@@ -81,13 +77,10 @@ def _strip_wrapping(text: str) -> str:
     while delimiters.is_in_braces(text):
         text = text[1:-1].strip()
     text = re.split(r"\\approx(?![A-Za-z])", text)[0].strip() or text
-    if (system := _SYSTEM.fullmatch(text)) and "&" not in text:
+    if (system := re.fullmatch(r"\\begin\{cases\}(.*)\\end\{cases\}", text, re.DOTALL)) and "&" not in text:
         text = ",".join(row for row in system[1].split("\\\\") if row.strip())
-    return (
-        re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*(?=\\?[{(\[])", "", text)
-        .rstrip(",;")
-        .removesuffix("." if not text.endswith("..") else "")
-    )
+    text = re.sub(r"^[A-Za-z]\\in(?![A-Za-z])\s*(?=\\?[{(\[])", "", text)
+    return text.rstrip(",;").removesuffix("." if not text.endswith("..") else "")
 
 
 def _ratios(gold: str, found: str, context: Context) -> bool | None:
@@ -102,38 +95,17 @@ def _ratios(gold: str, found: str, context: Context) -> bool | None:
 
 def _residues(gold: str, found: str, context: Context) -> bool | None:
     r"""Compares the worked-out number in `3 \pmod 7` if the question mentions that modulus."""
-    match = _RESIDUE.fullmatch(found)
-    if match is None or context.question is None:
+    match = re.fullmatch(r"(-?[0-9]+)\s*\(?\\[pb]?mod\s*(?:\{([0-9]+)\}|([0-9]+))\)?", found)
+    question = context.question
+    if match is None or not question.residues or not re.search(rf"\b{match[2] or match[3]}\b", question.text):
         return None
-    text = context.question.text
-    if not re.search(rf"\b{match[2] or match[3]}\b", text) or not _OF_RESIDUES.search(text):
-        return None
-    if any(found in span for span in context.question.spans):
+    if any(found in span for span in question.spans):
         return False  # the question's own words
     return number(gold) is not None and context.same(gold, match[1])
 
 
-def _quantities(gold: str, found: str, context: Context) -> bool | None:
-    value, unit = units.split(gold, context.words)
-    if unit in ("m2", "m3") or not units.METRES.isdisjoint(context.words):
-        found = units.in_metres(found)
-    other, other_unit = units.split(found, context.words)
-    if unit is None and other_unit is None:
-        return None
-    if gold.replace(" ", "") == found.replace(" ", ""):
-        return True  # `2 xyz`, `2xyz`
-    if not units.may_be_same(unit, other_unit):
-        return False
-    multiplied = units.multiplied(found)
-    if multiplied and context.question is not None and multiplied in context.question.text:
-        return False  # "how many eggs are 2 dozen eggs?"
-    if unit == "deg" and other_unit is None:
-        other = units.without_degrees(other)
-    return context.same(value, other)
-
-
 _KINDS = (
     choices, clocks, reals, relations, matrices, word_lists, sets, unions, lists, brackets, _ratios, percentages,
-    _residues, _quantities, based, words,
+    _residues, quantities, based, words,
 )  # fmt: skip
 """The rules in their order, from the outermost form inwards."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 
 from lightningrl.judges.math import delimiters
-from lightningrl.judges.math.context import Context
 from lightningrl.judges.math.numbers import times
+from lightningrl.judges.math.question import Context
 from lightningrl.judges.math.relations import named_list
 
 _MATRIX = re.compile(

@@ -8,6 +8,7 @@ an equation, an interval, a sentence. Linear in the text except for nested bars.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -16,13 +17,12 @@ from typing import Literal
 Kind = Literal["number", "name", "sum", "negative", "product", "quotient", "power", "root", "function"]
 MAX_DEPTH = 60
 
-_TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\\[A-Za-z]+|\\.|\.\.\.|\S")
+_TOKEN = re.compile(r"[0-9]+\.[0-9]*\\overline(?![A-Za-z])|[0-9]+(?:\.[0-9]+)?|\\[A-Za-z]+|\\.|\.\.\.|\S")
 _GREEK = (
-    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa",
-    "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega",
-    "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "infty",
-)  # fmt: skip
-_NAMES = frozenset("\\" + name for name in _GREEK)
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"
+)
+_NAMES = frozenset("\\" + name for name in (*_GREEK.split(), "infty"))
 TRIGONOMETRY = frozenset(
     f"\\{prefix}{name}" for prefix in ("", "arc") for name in ("sin", "cos", "tan", "cot", "sec", "csc")
 ) | {"\\sinh", "\\cosh", "\\tanh", "\\cis"}
@@ -30,6 +30,8 @@ LOGARITHMS = frozenset({"\\log", "\\ln", "\\lg", "\\exp"})
 _PLAIN = TRIGONOMETRY | LOGARITHMS
 _OF_MANY = frozenset({"\\gcd", "\\lcm", "\\max", "\\min", "\\det", "\\arg", "\\deg", "\\Re", "\\Im"})
 _BIG = frozenset({"\\sum", "\\prod", "\\int", "\\iint", "\\oint", "\\lim", "\\bigcup", "\\bigcap"})
+_SIGNS = ("+", "-", "\\pm", "\\mp")
+_CLOSING = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _NOT_AN_OPERAND = frozenset("+-*/)]}^_!,;:=<>&%'") | {"\\cdot", "\\div", "\\pm", "\\mp", "\\rfloor", "\\rceil"}
 
 
@@ -59,7 +61,7 @@ def read(text: str) -> Node | None:
     """
     parser = _Parser(text)
     try:
-        tree = parser.sum()
+        tree = parser.nested(parser.sum)
     except (_Unread, RecursionError):
         return None
     return tree if parser.place == len(parser.tokens) else None
@@ -72,32 +74,31 @@ class _Parser:
         self.tokens = _TOKEN.findall(text)
         self.place = self.bars = self.depth = 0
 
-    def sum(self) -> Node:
-        self.deeper()
-        terms = [self.product()]
-        while self.peek() in ("+", "-", "\\pm", "\\mp"):
-            sign = self.next()
-            term = self.product()
-            if sign not in "+-":
-                term = Node("function", (term,), sign)
-            terms.append(Node("negative", (term,)) if sign == "-" else term)
+    def nested(self, parse: Callable[[], Node]) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _Unread
+        result = parse()
         self.depth -= 1
+        return result
+
+    def sum(self) -> Node:
+        terms = [self.product()]
+        while sign := self.accept(*_SIGNS):
+            terms.append(_with_sign(sign, self.product()))
         return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
 
     def product(self) -> Node:
         result, divisions = self.signed(), 0
-        while (token := self.peek()) and divisions < MAX_DEPTH:
-            if token in ("\\cdot", "*"):
-                self.next()
+        while self.peek() and divisions < MAX_DEPTH:
+            if self.accept("\\cdot", "*"):
                 result = _times(result, self.signed())
-            elif token in ("/", "\\div"):
-                self.next()
+            elif token := self.accept("/", "\\div"):
                 divisions += 1
                 result = Node("quotient", (result, self.signed()), token)
-            elif token in ("\\bmod", "\\mod", "\\pmod"):
-                self.next()
+            elif self.accept("\\bmod", "\\mod", "\\pmod"):
                 result = Node("function", (result, self.signed()), "\\bmod")
-            elif self.starts_operand(token):
+            elif self.starts_operand():
                 result = self.beside(result)
             else:
                 break
@@ -105,57 +106,37 @@ class _Parser:
 
     def beside(self, result: Node) -> Node:
         """Parses an operand directly after another: a product, or the fraction of a mixed number."""
-        is_digit = self.peek()[:1].isdigit()
         if result.kind == "negative" and result.parts[0].kind == "number":
             return Node("negative", (self.beside(result.parts[0]),))
-        if is_digit and self.tokens[self.place - 1][:1].isdigit():
-            return self.mixed(result)
-        operand = self.postfixed()
-        if result.kind == "number" and result.name == "integer" and _is_fraction(operand):
-            return _mixed(result, operand)
-        return _times(result, operand)
-
-    def mixed(self, whole: Node) -> Node:
-        """Parses the fraction of `7 1/2`."""
-        if whole.kind == "number" and whole.name == "integer" and self.peek(1) == "/":
+        if self.peek()[:1].isdigit() and self.tokens[self.place - 1][:1].isdigit():  # `7 1/2`
             above = self.primary()
-            self.next()
-            fraction = Node("quotient", (above, self.primary()))
-            if _is_fraction(fraction):
-                return _mixed(whole, fraction)
-        raise _Unread
+            self.expect("/")
+            mixed = _mixed(result, Node("quotient", (above, self.primary())))
+            if mixed is None:
+                raise _Unread
+            return mixed
+        operand = self.postfixed()
+        return _mixed(result, operand) or _times(result, operand)
 
     def signed(self) -> Node:
-        token = self.peek()
-        if token in ("-", "+", "\\pm", "\\mp"):
-            self.next()
-            self.deeper()
-            inner = self.signed()
-            self.depth -= 1
-            if token == "+":
-                return inner
-            return Node("negative", (inner,)) if token == "-" else Node("function", (inner,), token)
+        if sign := self.accept(*_SIGNS):
+            return _with_sign(sign, self.nested(self.signed))
         return self.postfixed()
 
     def postfixed(self) -> Node:
-        result, signs = self.primary(), 0
-        while (token := self.peek()) and signs < MAX_DEPTH:
-            signs += 1
-            if token == "^":
-                self.next()
-                if self.peek() == "'" or self.peek().startswith("\\prime"):
+        result = self.primary()
+        for _ in range(MAX_DEPTH):
+            if self.accept("^"):
+                if self.peek().startswith(("'", "\\prime")):
                     raise _Unread
                 result = Node("power", (result, self.argument()))
-            elif token == "!":
-                self.next()
+            elif self.accept("!"):
                 result = Node("function", (result,), "!")
-            elif token == "\\degree":
-                self.next()
+            elif self.accept("\\degree"):
                 result = _times(result, Node("name", name="\\degree"))
-            elif token == "'" or (token == "_" and result.kind != "name"):
+            elif self.peek() == "'" or (self.peek() == "_" and result.kind != "name"):
                 raise _Unread
-            elif token == "_":
-                self.next()
+            elif self.accept("_"):
                 result = Node("name", name=f"{result.name}_{self.raw()}")
             else:
                 break
@@ -167,35 +148,24 @@ class _Parser:
             return self.number(token)
         if (len(token) == 1 and token.isalpha() and token.isascii()) or token in _NAMES:
             return Node("name", name=token)
-        if token in "([{":
-            inner = self.sum()
-            self.expect({"(": ")", "[": "]", "{": "}"}[token])
-            return inner
         if token == "|":
             self.bars += 1
-            inner = self.sum()
-            self.expect("|")
+            inner = self.up_to("|")
             self.bars -= 1
             return Node("function", (inner,), "|")
-        if token in ("\\lfloor", "\\lceil"):
-            inner = self.sum()
-            self.expect("\\r" + token[2:])
-            return Node("function", (inner,), token)
+        if token in _CLOSING:
+            inner = self.up_to(_CLOSING[token])
+            return inner if token in "([{" else Node("function", (inner,), token)
         return self.command(token)
 
     def number(self, token: str) -> Node:
-        is_repeating = self.peek() == "\\overline" and "." in token
-        if is_repeating or (self.peek() == "." and self.peek(1) == "\\overline"):
-            if self.peek() == ".":
-                self.next()
-            self.next()
+        if token.endswith("\\overline"):
+            whole, _, once = token.removesuffix("\\overline").partition(".")
             again = self.raw()
             if not again.isdigit():
                 raise _Unread
-            whole, _, once = token.partition(".")
             return Node("number", name="repeating", number=repeating_decimal(whole, once, again))
-        name = "decimal" if "." in token else "integer"
-        return Node("number", name=name, number=Fraction(token))
+        return Node("number", name="decimal" if "." in token else "integer", number=Fraction(token))
 
     def command(self, token: str) -> Node:
         if token == "\\frac":
@@ -204,18 +174,15 @@ class _Parser:
             return Node("function", (self.group(), self.group()), token)
         if token == "\\sqrt":
             index = Node("number", name="integer", number=Fraction(2))
-            if self.peek() == "[":
-                self.next()
-                index = self.sum()
-                self.expect("]")
+            if self.accept("["):
+                index = self.up_to("]")
             return Node("root", (self.group(), index))
         if token in ("\\overline", "\\bar", "\\vec", "\\hat", "\\tilde", "\\mathbb", "\\mathcal", "\\text"):
             return Node("name", name=f"{token}{{{self.raw()}}}")
         if token in _PLAIN or token in _OF_MANY:
             return self.function(token)
         if token in _BIG:
-            while self.peek() in ("_", "^"):
-                self.next()
+            while self.accept("_", "^"):
                 self.raw()
             return Node("function", (self.product(),), token)
         raise _Unread
@@ -223,40 +190,31 @@ class _Parser:
     def function(self, name: str) -> Node:
         parts: list[Node] = []
         power = None
-        self.deeper()
-        while self.peek() in ("_", "^"):
-            if self.next() == "^":
+        while token := self.accept("_", "^"):
+            if token == "^":
                 power = self.argument()
             else:
                 parts.append(self.argument())
-        if self.peek() in ("(", "{", "["):
-            opened = self.next()
-            parts.append(self.sum())
-            while self.peek() == ",":
-                self.next()
-                parts.append(self.sum())
-            self.expect({"(": ")", "[": "]", "{": "}"}[opened])
+        if opened := self.accept("(", "{", "["):
+            parts.append(self.nested(self.sum))
+            while self.accept(","):
+                parts.append(self.nested(self.sum))
+            self.expect(_CLOSING[opened])
         else:
             parts.append(self.operand())
-        self.depth -= 1
         result = Node("function", tuple(parts), name)
         return result if power is None else Node("power", (result, power))
 
     def operand(self) -> Node:
         """Parses a function's argument without brackets: `2x` of `\\sin 2x \\cos x`, `-x`, another function."""
         if self.peek() in _PLAIN:
-            return self.command(self.next())
-        if self.peek() == "-":
-            self.next()
-            self.deeper()
-            inner = Node("negative", (self.operand(),))
-            self.depth -= 1
-            return inner
+            return self.nested(lambda: self.command(self.next()))
+        if sign := self.accept("-"):
+            return _with_sign(sign, self.nested(self.operand))
         result = self.postfixed()
-        while (token := self.peek()) and self.starts_operand(token) and token not in (*_PLAIN, *_BIG, "(", "[", "|"):
+        while self.peek() and self.starts_operand() and self.peek() not in (*_PLAIN, *_BIG, "(", "[", "|"):
             result = self.beside(result)
-        if self.peek() == "/" and self.peek(1)[:1].isalnum():
-            self.next()
+        if self.peek(1)[:1].isalnum() and self.accept("/"):
             result = Node("quotient", (result, self.postfixed()))
         return result
 
@@ -264,15 +222,17 @@ class _Parser:
         """Parses the argument of `^` or `_`: a group, or one token."""
         if self.peek() == "{":
             return self.group()
-        if self.peek() == "-":
-            self.next()
-            return Node("negative", (self.primary(),))
+        if sign := self.accept("-"):
+            return _with_sign(sign, self.primary())
         return self.primary()
 
     def group(self) -> Node:
         self.expect("{")
-        inner = self.sum()
-        self.expect("}")
+        return self.up_to("}")
+
+    def up_to(self, closing: str) -> Node:
+        inner = self.nested(self.sum)
+        self.expect(closing)
         return inner
 
     def raw(self) -> str:
@@ -287,29 +247,25 @@ class _Parser:
             inside.append(token)
         return "".join(inside[:-1])
 
-    def deeper(self) -> None:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _Unread
-
-    def starts_operand(self, token: str) -> bool:
-        if token == "|":
-            return not self.bars
-        return token not in _NOT_AN_OPERAND
+    def starts_operand(self) -> bool:
+        return not self.bars if self.peek() == "|" else self.peek() not in _NOT_AN_OPERAND
 
     def peek(self, ahead: int = 0) -> str:
         place = self.place + ahead
         return self.tokens[place] if place < len(self.tokens) else ""
 
     def next(self) -> str:
-        token = self.peek()
-        if not token:
+        if not self.peek():
             raise _Unread
         self.place += 1
-        return token
+        return self.tokens[self.place - 1]
+
+    def accept(self, *tokens: str) -> str:
+        """Moves past the next token and returns it if it is one of these; else it returns an empty text."""
+        return self.next() if self.peek() in tokens else ""
 
     def expect(self, token: str) -> None:
-        if self.next() != token:
+        if not self.accept(token):
             raise _Unread
 
 
@@ -318,11 +274,10 @@ def repeating_decimal(whole: str, once: str, again: str) -> Fraction:
     return Fraction(f"{whole}.{once}0") + Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
 
 
-def _is_fraction(node: Node) -> bool:
-    """Whether it is a quotient of two whole numbers below 1, the fraction of a mixed number."""
-    if node.kind != "quotient" or any(part.kind != "number" or part.name != "integer" for part in node.parts):
-        return False
-    return node.parts[0].number < node.parts[1].number
+def _with_sign(sign: str, node: Node) -> Node:
+    if sign == "+":
+        return node
+    return Node("negative", (node,)) if sign == "-" else Node("function", (node,), sign)
 
 
 def _times(one: Node, other: Node) -> Node:
@@ -330,6 +285,9 @@ def _times(one: Node, other: Node) -> Node:
     return Node("product", (*(one.parts if one.kind == "product" else (one,)), other))
 
 
-def _mixed(whole: Node, fraction: Node) -> Node:
-    value = whole.number + fraction.parts[0].number / fraction.parts[1].number
-    return Node("number", name="mixed", number=value)
+def _mixed(whole: Node, fraction: Node) -> Node | None:
+    """Returns the mixed number of a whole number and a fraction of whole numbers below 1; None for other nodes."""
+    if fraction.kind != "quotient" or any(part.name != "integer" for part in (whole, *fraction.parts)):
+        return None
+    above, below = (part.number for part in fraction.parts)
+    return Node("number", name="mixed", number=whole.number + above / below) if above < below else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lightningrl.judges.math.context import Context
+from lightningrl.judges.math.question import Context
 
 _BARE = re.compile(r"[^\W\d_]{4,}(?:[ -][^\W\d_]+)*(?: ?[0-9]+)?|[^\W\d_]+(?: [^\W\d_]+)+|[Nn]o|[Yy]es|[Oo]dd")
 _LETTERS = re.compile(r"[^\W\d_]{2,3}")
@@ -14,7 +14,6 @@ _CLOCK = re.compile(
     r"(?:\\text\{)?([0-9]{1,2})(?::([0-9]{2}))?(?::([0-9]{2}))?\}? ?(?:\\text\{)? ?([ap])\.? ?m\.?\}?", re.IGNORECASE
 )
 _HOURS = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
-_ARTICLE = re.compile(r"^(?:an?|the) ")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _TOKEN = re.compile(r"[^\W\d_]+|[0-9]+")
 _DENIALS = frozenset(
@@ -50,42 +49,35 @@ def _items(text: str) -> list[str]:
 
 def clocks(gold: str, found: str, context: Context) -> bool | None:
     """Compares times of day with `a.m.` or `p.m.`; one without may be on a 24-hour clock."""
-    times = [_CLOCK.fullmatch(text) for text in (gold, found)]
-    if times == [None, None]:
+    if not _CLOCK.fullmatch(gold) and not _CLOCK.fullmatch(found):
         return None
-    seconds = [_seconds(text) for text in (gold, found)]
-    if None in seconds:
-        return None
-    return seconds[0] == seconds[1]
+    one, other = _seconds(gold), _seconds(found)
+    return None if one is None or other is None else one == other
 
 
 def _seconds(text: str) -> int | None:
-    if match := _CLOCK.fullmatch(text):
-        hour, half = int(match[1]), match[4].lower()
-        if not 1 <= hour <= 12:
-            return None
-        return (hour % 12 + 12 * (half == "p")) * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0)
-    if (match := _HOURS.fullmatch(text)) and int(match[1]) > 12:
-        return int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3] or 0)
-    return None
+    match = _CLOCK.fullmatch(text) or _HOURS.fullmatch(text)
+    if match is None:
+        return None
+    hour, is_on_12_hours = int(match[1]), match.re is _CLOCK
+    if not (1 <= hour <= 12 if is_on_12_hours else hour > 12):
+        return None
+    hour = hour % 12 + 12 * (match[4].lower() == "p") if is_on_12_hours else hour
+    return hour * 3600 + int(match[2] or 0) * 60 + int(match[3] or 0)
 
 
 def words(gold: str, found: str, context: Context) -> bool | None:
-    pair = [_word(text) for text in (gold, found)]
-    if pair[0] is None and pair[1] is None:
+    one, other = _word(gold), _word(found)
+    if one is None and other is None:
         return None
-    for one, other in ((0, 1), (1, 0)):
-        text = (gold, found)[other]
-        if pair[one] in _NOTHING and text.strip() == "\\emptyset":
-            return True
-        if pair[one] is not None and pair[other] is None and _LETTERS.fullmatch(text):
-            pair[other] = text.casefold()
-    if pair[0] is None or pair[1] is None:
-        return False
-    bare = [_ARTICLE.sub("", word) for word in pair if word]
-    if bare[0].replace(" ", "") == bare[1].replace(" ", ""):
+    if (one in _NOTHING and found.strip() == "\\emptyset") or (other in _NOTHING and gold.strip() == "\\emptyset"):
         return True
-    return bare[0] in _NOTHING and bare[1] in _NOTHING
+    one = gold.casefold() if one is None and _LETTERS.fullmatch(gold) else one
+    other = found.casefold() if other is None and _LETTERS.fullmatch(found) else other
+    if not one or not other:
+        return False
+    one, other = (re.sub("^(?:an?|the) ", "", word) for word in (one, other))
+    return one.replace(" ", "") == other.replace(" ", "") or (one in _NOTHING and other in _NOTHING)
 
 
 def _is_the_option(letter: str, text: str, context: Context) -> bool:
@@ -96,7 +88,7 @@ def _is_the_option(letter: str, text: str, context: Context) -> bool:
     words = _TOKEN.findall(_COMMAND.sub(" ", text))
     if all(re.fullmatch("[A-H]", word) for word in words):
         return not words
-    if context.question is None:
+    if not context.question.text:
         return not any(re.fullmatch("[A-H]", word) or word.casefold() in _DENIALS for word in words)
     tokens = _TOKEN.findall(_COMMAND.sub(" ", context.question.text))
     ends = [place + 1 for place, word in enumerate(tokens) if word == letter]

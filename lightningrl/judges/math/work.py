@@ -17,6 +17,9 @@ from functools import lru_cache
 from lightningrl.judges.math.tree import LOGARITHMS, TRIGONOMETRY, Node
 
 _CACHED = lru_cache(maxsize=4096)
+_MINUS_ONE = Node("number", name="integer", number=Fraction(-1))
+_GROUPS = dict.fromkeys(TRIGONOMETRY, "trigonometry") | dict.fromkeys(LOGARITHMS, "logarithm")
+_GROUPS |= {"!": "counting", "\\binom": "counting"}
 
 
 def factors(node: Node, inverted: bool = False) -> Iterator[tuple[Node, bool]]:
@@ -48,24 +51,20 @@ def terms(node: Node) -> Iterator[Node]:
         yield node
 
 
-def names(node: Node) -> frozenset[str]:
-    """Returns the letters and constants of a tree."""
-    inside = frozenset().union(*(names(part) for part in node.parts))
-    return inside | {node.name} if node.kind == "name" else inside
-
-
-_MINUS_ONE = Node("number", name="integer", number=Fraction(-1))
-_CONSTANTS = frozenset({"\\pi", "e", "i", "\\infty", "\\degree"})
-
-
-def has_letters(node: Node) -> bool:
-    return not names(node) <= _CONSTANTS
-
-
 def walk(node: Node) -> Iterator[Node]:
     yield node
     for part in node.parts:
         yield from walk(part)
+
+
+@_CACHED
+def names(node: Node) -> frozenset[str]:
+    """Returns the letters and constants of a tree."""
+    return frozenset(part.name for part in walk(node) if part.kind == "name")
+
+
+def has_letters(node: Node) -> bool:
+    return not names(node) <= {"\\pi", "e", "i", "\\infty", "\\degree"}
 
 
 @_CACHED
@@ -75,7 +74,9 @@ def remaining_work(node: Node) -> frozenset[str]:
     if node.kind == "name":
         return frozenset({f"the letter {node.name}"} if node.name not in ("\\degree", "\\infty") else ())
     if node.kind == "sum":
-        found |= _sum_work(node)
+        rests = [rest for term in terms(node) for _, rest in _spread(term)]
+        if len(set(rests)) < len(rests) or any(rational(term) == 0 for term in terms(node)):
+            found.add("like terms")
     elif node.kind in ("product", "quotient", "negative"):
         if _is_scientific(node):
             return frozenset()
@@ -85,22 +86,8 @@ def remaining_work(node: Node) -> frozenset[str]:
     elif node.kind == "root":
         found |= _root_work(*node.parts)
     elif node.kind == "function":
-        found.add(f"a function: {_group(node.name)}")
+        found.add(f"a function: {_GROUPS.get(node.name, node.name)}")
     return frozenset(found)
-
-
-def _group(name: str) -> str:
-    if name in TRIGONOMETRY:
-        return "trigonometry"
-    if name in LOGARITHMS:
-        return "logarithm"
-    return "counting" if name in ("!", "\\binom") else name
-
-
-def _sum_work(node: Node) -> set[str]:
-    rests = [rest for term in terms(node) for _, rest in _spread(term)]
-    has_zero = any(rational(term) == 0 for term in terms(node))
-    return {"like terms"} if has_zero or len(set(rests)) < len(rests) else set()
 
 
 def _spread(term: Node) -> list[tuple[Fraction, str]]:
@@ -139,40 +126,35 @@ def _root_in_parts(node: Node) -> tuple[int, str] | None:
     return outside, f"root2[{left}]" if left > 1 else "1"
 
 
+def holding(**kinds: object) -> set[str]:
+    """Returns the kinds of work whose condition holds; `_` stands for a blank."""
+    return {kind.replace("_", " ") for kind, holds in kinds.items() if holds}
+
+
 def _product_work(node: Node) -> set[str]:
-    found = set()
     parts = [(factor, inverted) for factor, inverted in factors(node) if factor is not _MINUS_ONE]
-    above = [factor for factor, inverted in parts if not inverted and factor.kind == "number"]
-    below = [factor for factor, inverted in parts if inverted and factor.kind == "number"]
-    has_one = node.kind == "product" and any(
-        p.kind == "number" and p.name == "integer" and p.number == 1 for p in node.parts
-    )
+    above, below = ([factor for factor, inverted in parts if inverted is side] for side in (False, True))
+    numbers_above, numbers_below = ([factor for factor in side if factor.kind == "number"] for side in (above, below))
+    has_one = node.kind == "product" and any(part.name == "integer" and part.number == 1 for part in node.parts)
     has_one &= not (len(parts) == 2 and parts[1][0].kind == "name" and parts[1][0].name == "i")  # `5+1i`
-    if len(above) > 1 or len(below) > 1 or has_one or any(n.number == 1 for n in below):
-        found.add("a product of numbers")
-    if below and any(n.name != "integer" for n in (*above, *below)):
-        found.add("a division")
-    if node.kind == "quotient" and node.name == "\\div":
-        found.add("a division")
-    bases: dict[str, int] = {}
-    for factor, inverted in parts:
-        if inverted and has_letters(factor):
-            found.add("a letter in a denominator")
-        if inverted and "i" in names(factor):
-            found.add("a division by a complex number")
-        if base := _power_base(factor):
-            bases[base] = bases.get(base, 0) + 1
-    if any(count > 1 for count in bases.values()):
-        found.add("powers of one base")
-    constant_sums = [f for f, _ in parts if f.kind == "sum" and not has_letters(f)]
-    roots = [f for f, inverted in parts if f.kind == "root" and not inverted and not has_letters(f)]
-    if len(constant_sums) > 1 or len(roots) > 1:
-        found.add("a product of numbers")
-    if _have_roots_in_common([factor for factor, inverted in parts if not inverted and has_letters(factor)]):
-        found.add("a product of roots")
-    if any("i" in names(f) for f in constant_sums) and sum("i" in names(f) for f, _ in parts) > 1:
-        found.add("a product of numbers")
-    return found
+    constant_sums = [factor for factor in above + below if factor.kind == "sum" and not has_letters(factor)]
+    constant_roots = [factor for factor in above if factor.kind == "root" and not has_letters(factor)]
+    complex_factors = [factor for factor in above + below if "i" in names(factor)]
+    bases = [base for factor in above + below if (base := _power_base(factor))]
+    return holding(
+        a_product_of_numbers=(
+            max(map(len, (numbers_above, numbers_below, constant_sums, constant_roots))) > 1
+            or has_one
+            or any(factor.number == 1 for factor in numbers_below)
+            or (len(complex_factors) > 1 and any("i" in names(factor) for factor in constant_sums))
+        ),
+        a_division=(node.kind == "quotient" and node.name == "\\div")
+        or (numbers_below and any(factor.name != "integer" for factor in numbers_above + numbers_below)),
+        a_letter_in_a_denominator=any(map(has_letters, below)),
+        a_division_by_a_complex_number=any("i" in names(factor) for factor in below),
+        powers_of_one_base=len(set(bases)) < len(bases),
+        a_product_of_roots=_have_roots_in_common(list(filter(has_letters, above))),
+    )
 
 
 def _have_roots_in_common(parts: list[Node]) -> bool:
@@ -227,34 +209,25 @@ def rational(node: Node) -> Fraction | None:
 
 def _power_work(base: Node, exponent: Node) -> set[str]:
     power, number = rational(exponent), rational(base)
-    found = {"a power of a product"} if power in (0, 1) else set()
-    if power is not None and power.denominator > 1:
-        found.add("a root")
-        if number is not None and _is_exact_root(number, power.denominator):
-            found.add("a root that comes out")
-    elif power is not None and (number is not None or _is_a_number(base)):
-        found.add("a power of a number")
-    elif power is not None and base.kind in ("product", "quotient", "negative", "power"):
-        found.add("a power of a product")
-    if power is not None and power < 0 and has_letters(base):
-        found.add("a letter in a denominator")
-    return found
-
-
-def _is_a_number(base: Node) -> bool:
-    return not has_letters(base) and (base.kind != "name" or base.name == "i")
+    if power is None:
+        return set()
+    is_root = power.denominator > 1
+    is_number = number is not None or (not has_letters(base) and (base.kind != "name" or base.name == "i"))
+    is_product = not is_root and not is_number and base.kind in ("product", "quotient", "negative", "power")
+    return holding(
+        a_root=is_root,
+        a_root_that_comes_out=is_root and number is not None and _is_exact_root(number, power.denominator),
+        a_power_of_a_number=not is_root and is_number,
+        a_power_of_a_product=is_product or power in (0, 1),
+        a_letter_in_a_denominator=power < 0 and has_letters(base),
+    )
 
 
 def _root_work(under: Node, index: Node) -> set[str]:
     number, degree = rational(under), whole(index)
-    found = {"a root"}
-    if number is not None and degree and _is_exact_root(number, degree):
-        found.add("a root that comes out")
-    if under.kind == "root":
-        found.add("a root of a root")
-    if under.kind == "power" and has_letters(under) and rational(under.parts[1]) == degree:
-        found.add("a root that comes out")
-    return found
+    is_exact = number is not None and degree and _is_exact_root(number, degree)
+    is_power = under.kind == "power" and has_letters(under) and rational(under.parts[1]) == degree
+    return holding(a_root=True, a_root_that_comes_out=is_exact or is_power, a_root_of_a_root=under.kind == "root")
 
 
 def _is_exact_root(number: Fraction, degree: int) -> bool:
@@ -276,15 +249,13 @@ def _is_exact_root(number: Fraction, degree: int) -> bool:
 
 def _is_scientific(node: Node) -> bool:
     """Whether it is a number times a power of ten: `1.5\\cdot 10^{3}`."""
-    parts = [factor for factor, inverted in factors(node) if factor is not _MINUS_ONE or inverted]
-    if len(parts) != 2 or any(inverted for _, inverted in factors(node)):
+    parts = [(factor, inverted) for factor, inverted in factors(node) if factor is not _MINUS_ONE]
+    if len(parts) != 2 or any(inverted for _, inverted in parts):
         return False
-    number, power = parts
-    return (
-        number.kind == "number"
-        and power.kind == "power"
-        and (_is_whole(power.parts[0]) and power.parts[0].number == 10 and whole(power.parts[1]) is not None)
-    )
+    (number, _), (power, _) = parts
+    if number.kind != "number" or power.kind != "power":
+        return False
+    return whole(power.parts[0]) == 10 and whole(power.parts[1]) is not None
 
 
 @_CACHED
