@@ -35,8 +35,8 @@ def diff(
     with user_errors():
         from dataclasses import asdict
 
-        from lightningrl.pipeline.graph import find_release
         from lightningrl.results.diff import difference
+        from lightningrl.results.folders import find_release
         from lightningrl.utils.files import canonical_json
 
         a, b = find_release(results, before), find_release(results, after)
@@ -44,8 +44,8 @@ def diff(
         if json:
             typer.echo(canonical_json(_without_nan(asdict(found))))
             return
-        for name, made in (("before", a), ("after", b)):
-            typer.echo(f"{name:7}{made.root.name}/{made.key}  {made.finished}  commit {made.commit}")
+        for name, each in (("before", a), ("after", b)):
+            typer.echo(f"{name:7}{each.root.name}/{each.key}  {each.finished}  commit {each.commit}")
         if found.is_empty():
             typer.echo("\nnothing is another")
         _print(found)

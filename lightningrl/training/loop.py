@@ -58,7 +58,7 @@ def train(
     the disk is full (the last saved state stays); CheckpointError when the saved state is damaged or belongs to another
     config.
     """
-    with lease(state, LEASE, made=state) if world.is_first else nullcontext():
+    with lease(state, LEASE, target=state) if world.is_first else nullcontext():
         history = _resume(trainer, state, fingerprint, growing, report, world)
         rows, reported = history.rows, time.monotonic()
         while not trainer.done:

@@ -1,0 +1,103 @@
+"""What each row of a table was made from: stages with their keys, the hashes of what was read of them, and counts.
+
+Tables with a row for each number (`metric`, `value`, `low`, `high`, as the paper's) are read as if they had a column
+for each metric: measured ones by their name, others with their part in front (`published.tpf`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lightningrl.utils.files import read_json
+
+Row = dict[str, str]
+SUMMARY = "summary.json"
+"""What says of an evaluation how many records it has at each threshold."""
+
+
+def row_sources(
+    rows: Sequence[Row], collect: Mapping[str, Any], root: Path, measured: Mapping[str, str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Returns the stages behind each row that is of a policy, or a series of runs, on a benchmark, by the row's label.
+
+    collect: the manifest of the collected results. root: the experiment's folder. measured: the kinds of stages behind
+    the table -> the file that was read of them. Folders are relative to results/.
+    """
+    science, inputs = collect["preimage"]["science"], collect["inputs"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in filter(is_of_policies, rows):
+        mine = [p for p in science["policies"] if who(row) == (p["name"] if "policy" in row else _series(p))]
+        sources = found[label_of(row, rows)] = []
+        for policy in mine:
+            threshold = row.get("threshold") or policy.get("primary_threshold") or science["primary_threshold"]
+            for kind, file in measured.items():
+                role = f"{kind}/{policy['name']}/{row['benchmark']}"
+                if role in inputs:
+                    sources.append({"stage": role} | _source(inputs[role], root, file, float(threshold)))
+    return found
+
+
+def _series(policy: Mapping[str, Any]) -> str:
+    return policy.get("series") or policy["name"]
+
+
+def _source(record: Mapping[str, Any], root: Path, file: str, threshold: float) -> dict[str, Any]:
+    folder = PurePosixPath(record["folder"]).relative_to("results")
+    files = {file: record["outputs"][file]["sha256"]}
+    found = {"folder": str(folder), "key": record["key"], "files": files, "threshold": threshold}
+    summary = root.joinpath(*folder.parts[1:], SUMMARY)
+    if summary.is_file():
+        counts = {entry["threshold"]: entry["n_samples"] for entry in read_json(summary)}
+        found |= {"records": sum(counts.values()), "records_at_threshold": counts.get(threshold, 0)}
+    return found
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Reads the rows of a table's CSV file, made `wide`."""
+    with open(file, newline="", encoding="utf-8") as text:
+        return wide(list(csv.DictReader(text)))
+
+
+def wide(rows: list[Row]) -> list[Row]:
+    """Turns the rows of a long table, which has one number in each, into one for each (policy, benchmark, threshold).
+
+    Rows without a policy (nothing was measured) are left out; the rows of other tables stay as they are.
+
+    >>> wide([{"part": "measured", "policy": "a", "benchmark": "b", "metric": "tpf", "value": "2.0", "low": "1.5"}])
+    [{'policy': 'a', 'benchmark': 'b', 'tpf': '2.0', 'tpf_low': '1.5'}]
+    """
+    if not rows or not {"policy", "benchmark", "metric", "value"} <= set(rows[0]):
+        return rows
+    found: dict[tuple[str, ...], Row] = {}
+    for row in (row for row in rows if row["policy"]):
+        names = {name: row[name] for name in ("policy", "benchmark", "threshold") if row.get(name)}
+        part = row.get("part", "measured")
+        metric = row["metric"] if part == "measured" else f"{part}.{row['metric']}"
+        ends = {f"{metric}_{end}": row[end] for end in ("low", "high") if row.get(end)}
+        found.setdefault(tuple(names.values()), names).update({metric: row["value"]} | ends)
+    columns = dict.fromkeys(column for row in found.values() for column in row)
+    return [{column: row.get(column, "") for column in columns} for row in found.values()]
+
+
+def is_of_policies(row: Row) -> bool:
+    """Returns whether a row belongs to a policy, or a series of runs, on a benchmark."""
+    return "benchmark" in row and bool({"policy", "series"} & set(row))
+
+
+def who(row: Row) -> str:
+    """Returns the row's policy, or its series of runs."""
+    return row["policy"] if "policy" in row else row["series"]
+
+
+def label_of(row: Row, rows: Sequence[Row]) -> str:
+    """Returns the name of a row, with its threshold only where other rows differ from it in nothing else."""
+    twins = [other for other in rows if (who(other), other["benchmark"]) == (who(row), row["benchmark"])]
+    return label_at(row) if len(twins) > 1 else f"{who(row)}/{row['benchmark']}"
+
+
+def label_at(row: Row) -> str:
+    """Returns `<policy>/<benchmark>@<threshold>`, without the threshold where the row has none."""
+    return f"{who(row)}/{row['benchmark']}" + (f"@{float(row['threshold']):g}" if row.get("threshold") else "")
