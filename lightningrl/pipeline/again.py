@@ -29,6 +29,10 @@ def request(stages: Iterable[Stage]) -> str:
     return " ".join(_identity(stage) for stage in stages if stage.manifest.is_file())
 
 
+def _identity(stage: Stage) -> str:
+    return f"{stage.key}:{sha256_file(stage.manifest)[:16]}"
+
+
 def reason(stage: Stage) -> str:
     """Returns why a stage whose results are all there is made again; empty when it is not."""
     if _identity(stage) in os.environ.get(VARIABLE, "").split():
@@ -81,7 +85,3 @@ def put_back_all(stages: Iterable[Stage]) -> None:
         if is_set_aside(stage.folder):
             with suppress(StageError), lease(stage.folder / "state"):
                 put_back(stage.folder)
-
-
-def _identity(stage: Stage) -> str:
-    return f"{stage.key}:{sha256_file(stage.manifest)[:16]}"

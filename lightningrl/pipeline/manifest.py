@@ -24,27 +24,44 @@ def write(stage: Stage, run: Mapping[str, Any], threads: int, inputs: Mapping[st
 
     inputs: what `check_inputs` returned before the stage read them.
     """
-    preimage = stage.preimage | {"code": stage.sources}
+    outputs, after = {}, {}
+    for name in stage.written:
+        path = stage.folder / name
+        if not path.is_file():
+            raise StageError(f"the stage ended without writing {path}: a defect of the stage, please report it")
+        outputs[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+    for role, source in sorted(stage.after.items()):  # with what it found
+        found = {name: read_json(source.folder / name) for name in source.files if name.endswith(".json")}
+        after[role] = {"folder": source.folder.as_posix(), "key": source.key, "found": found}
     manifest = {
         "schema": SCHEMA,
         "kind": stage.kind,
         "name": stage.name,
         "key": stage.key,
-        "preimage": preimage,
+        "preimage": stage.preimage | {"code": stage.sources},
         "code": {"digest": stage.code, "live": stage.live_code, "pinned": stage.pin is not None},
         "inputs": dict(inputs),
-        "after": {role: _checked(source) for role, source in sorted(stage.after.items())},
-        "outputs": {name: _record(stage.folder / name) for name in stage.written},
+        "after": after,
+        "outputs": outputs,
         "git": system.git_state(),
         "python": sys.version.split()[0],
         "packages": system.versions(),
         "hardware": system.hardware(),
         "threads": threads,
         "torch_threads": system.torch_threads(),
-        "seeds": _seeds(preimage["science"]),
+        "seeds": _seeds(stage.preimage["science"]),
         "run": dict(run),
     }
     write_json(stage.manifest, manifest)
+
+
+def _seeds(science: Mapping[str, Any]) -> dict[str, int]:
+    """Returns every `seed` by its path."""
+    found = {"seed": science["seed"]} if "seed" in science else {}
+    for name, value in science.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{path}": seed for path, seed in _seeds(value).items()}
+    return found
 
 
 def missing(stage: Stage) -> list[Path]:
@@ -92,18 +109,21 @@ def check(folder: Path) -> dict[str, Any]:
     Raises DamagedError naming the missing or damaged file and what to do.
     """
     path = folder / MANIFEST
-    remedy = f"Delete the folder {folder} and run the same command again: it is made anew, nothing else is."
     manifest = read_json(path)
+    wrong = ""
     if not isinstance(manifest, dict) or not isinstance(manifest.get("outputs"), dict):
-        raise DamagedError(f"{path} is damaged: it lists no outputs. {remedy}")
+        wrong, manifest = f"{path} is damaged: it lists no outputs.", {"outputs": {}}
     for name, record in manifest["outputs"].items():
         file = folder / name
         if not file.is_file():
-            raise DamagedError(f"{file} is missing, though {path} lists it. {remedy}")
-        if (size := file.stat().st_size) != record["bytes"]:
-            raise DamagedError(f"{file} is damaged: it has {size} bytes, its manifest says {record['bytes']}. {remedy}")
-        if sha256_file(file) != record["sha256"]:
-            raise DamagedError(f"{file} is damaged: its sha256 is not the one in its manifest. {remedy}")
+            wrong = f"{file} is missing, though {path} lists it."
+        elif (size := file.stat().st_size) != record["bytes"]:
+            wrong = f"{file} is damaged: it has {size} bytes, its manifest says {record['bytes']}."
+        elif sha256_file(file) != record["sha256"]:
+            wrong = f"{file} is damaged: its sha256 is not the one in its manifest."
+    if wrong:
+        remedy = f"Delete the folder {folder} and run the same command again: it is made anew, nothing else is."
+        raise DamagedError(f"{wrong} {remedy}")
     return manifest
 
 
@@ -134,11 +154,19 @@ def _listed(stage: Stage) -> dict[str, Any]:
     return {role: read_json(path) for role, path in there.items()}
 
 
-def check_input(role: str, source: Stage) -> dict[str, Any]:
-    """Returns the record of an upstream stage that a manifest keeps: folder, key, and the hashes of its files.
+def check_inputs(stage: Stage) -> dict[str, Any]:
+    """Returns the records of all inputs that a manifest keeps: folder, key, and the hashes of their files.
 
-    Raises StageError unless it is finished, of the planned key, and whole.
+    Raises StageError unless they, and what else must be finished before the stage, are finished, of the planned keys,
+    and whole.
     """
+    inputs = {role: _check_input(role, source) for role, source in sorted(stage.inputs.items())}
+    for role, source in stage.after.items():
+        _check_input(role, source)
+    return inputs
+
+
+def _check_input(role: str, source: Stage) -> dict[str, Any]:
     if not source.manifest.is_file():
         raise StageError(
             f"input {role!r}: {source.folder} is not finished (it has no {MANIFEST}). Make it first: snakemake does, "
@@ -149,33 +177,3 @@ def check_input(role: str, source: Stage) -> dict[str, Any]:
     if (key := found.get("key")) != source.key:
         raise StageError(f"input {role!r}: {source.manifest} has key {key!r}, expected {source.key!r}. Delete it.")
     return {"folder": source.folder.as_posix(), "key": source.key, "outputs": found["outputs"]}
-
-
-def check_inputs(stage: Stage) -> dict[str, Any]:
-    """Returns the records of all inputs, and checks likewise what must be finished before the stage."""
-    inputs = {role: check_input(role, source) for role, source in sorted(stage.inputs.items())}
-    for role, source in stage.after.items():
-        check_input(role, source)
-    return inputs
-
-
-def _record(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise StageError(f"the stage ended without writing {path}: a defect of the stage, please report it")
-    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-
-
-def _checked(source: Stage) -> dict[str, Any]:
-    """Returns a stage that had to be finished before, with what it found."""
-    found = {name: read_json(source.folder / name) for name in source.files if name.endswith(".json")}
-    return {"folder": source.folder.as_posix(), "key": source.key, "found": found}
-
-
-def _seeds(science: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
-    found: dict[str, int] = {}
-    for name, value in science.items():
-        if isinstance(value, Mapping):
-            found |= _seeds(value, f"{prefix}{name}.")
-        elif name == "seed":
-            found[f"{prefix}{name}"] = value
-    return found

@@ -70,7 +70,7 @@ def _links(cell: Cell) -> Iterator[Link]:
         sources = cell.sources()
     except LightningRLError:  # of an older table, of which only a missing stage knows what was collected
         return
-    for source in sources:
+    for source in (source for source in sources if source["stage"] in collect.inputs):
         [file] = source["files"]
         found = list(_behind(file.partition(".")[0], collect, source["stage"], source))
         yield from sorted(found, key=lambda link: link.title == "data")

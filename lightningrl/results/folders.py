@@ -11,6 +11,8 @@ import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from lightningrl.errors import StageError
 from lightningrl.pipeline.graph import StageRecord, named_whole, read_record
 from lightningrl.pipeline.kinds import KINDS
@@ -173,21 +175,21 @@ def _release_in(path: Path) -> StageRecord:
 
 def used(folders: Iterable[Path]) -> int:
     """Returns the bytes of all files below, a file with several names once; symbolic links are not followed."""
-    sizes: dict[tuple[int, int], int] = {}
-    for folder in folders:
-        for status in _files(folder):
-            sizes[status.st_dev, status.st_ino] = status.st_size
-    return sum(sizes.values())
+    return sum(size for size, *_ in _files(folders).values())
 
 
 def freed(folders: Iterable[Path]) -> int:
     """Returns the bytes that deleting the folders would free: files with another name (in a hub's cache) stay."""
-    found: dict[tuple[int, int], list[int]] = {}  # file -> size, names, names in these folders
-    for folder in folders:
-        for status in _files(folder):
-            entry = found.setdefault((status.st_dev, status.st_ino), [status.st_size, status.st_nlink, 0])
-            entry[2] += 1
-    return sum(size for size, names, here in found.values() if here >= names)
+    return sum(size for size, names, here in _files(folders).values() if here >= names)
+
+
+def _files(folders: Iterable[Path]) -> dict[tuple[int, int], list[int]]:
+    """Returns the files below by their identity: their size, how many names they have, and how many of them below."""
+    found: dict[tuple[int, int], list[int]] = {}
+    paths = (Path(root, name) for folder in folders for root, _, names in os.walk(folder) for name in names)
+    for status in (path.lstat() for path in paths if not path.is_symlink()):
+        found.setdefault((status.st_dev, status.st_ino), [status.st_size, status.st_nlink, 0])[2] += 1
+    return found
 
 
 def human(size: float) -> str:
@@ -196,11 +198,7 @@ def human(size: float) -> str:
     >>> human(0), human(1_234), human(5_600_000), human(7.2e12)
     ('0 B', '1.2 kB', '5.6 MB', '7.2 TB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+    return decimal(int(size)).replace("bytes", "B")
 
 
 def holders(root: Path, sure: bool = False) -> dict[Path, str]:
@@ -227,11 +225,3 @@ def _by_process(path: Path) -> str:
     if not process.isdecimal() or not host:
         return ""
     return text if host != socket.gethostname() or Path(f"/proc/{process}").exists() else ""
-
-
-def _files(folder: Path) -> Iterable[os.stat_result]:
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(root, name)
-            if not os.path.islink(path):
-                yield os.lstat(path)

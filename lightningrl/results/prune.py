@@ -25,6 +25,7 @@ from lightningrl.pipeline.graph import StageRecord, from_manifests, read_record
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST, TIMING, cache_key
+from lightningrl.pipeline.stages.release import link
 from lightningrl.results.folders import (
     LATEST,
     cache_folders,
@@ -113,9 +114,12 @@ def carry_out(pruning: Pruning, report: Callable[[Path, int | None], None]) -> i
 
     report: called with each folder and its bytes, or None for a folder that stayed because a stage has begun to use it.
     """
-    root, gone, removed = pruning.root, 0, []
-    if pruning.link is not None:
-        _move_link(root, pruning.link)
+    root, removed = pruning.root, []
+    if pruning.link:
+        link(root / pruning.link)
+    elif pruning.link is not None:
+        (root / LATEST).unlink()
+        fsync_dir(root)
     for number, folder in enumerate(pruning.folders):
         size = freed([folder])
         if folder.name.startswith(ASIDE):
@@ -123,12 +127,12 @@ def carry_out(pruning: Pruning, report: Callable[[Path, int | None], None]) -> i
         elif not _remove(root, folder, number):
             report(folder, None)
             continue
-        gone += 1
         removed.append(folder)
         report(folder, size)
-    for folder in removed:
-        _remove_empty(folder.parent, root)
-    return gone
+    for folder in (parent for path in removed for parent in path.parents):
+        if folder.is_relative_to(root) and folder != root and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    return len(removed)
 
 
 def cache_of(record: StageRecord) -> Path:
@@ -221,30 +225,24 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _not_ours(root: Path, ours: Collection[Path], kept: Collection[Path]) -> list[str]:
-    """Describes what no stage made in the experiment's folder. ours: folders of stages and caches."""
-    found = []
-    for path in sorted(root.iterdir()):
+    """Describes what no stage made in the experiment's folder, and links. ours: folders of stages and caches."""
+    found, waiting = [], sorted(root.iterdir(), reverse=True)
+    while waiting:
+        path = waiting.pop()
         if path.is_symlink():
-            if path.name != LATEST:
+            if path != root / LATEST:
                 found.append(f"{path} is a link; what it leads to is left alone")
-        elif path.is_file():
-            found.append(f"{path} is no stage's")
-        elif path.name in (*KINDS, "cache") or any(path in each.parents for each in ours):
-            found += [f"{inner} is a link; what it leads to is left alone" for inner in _links_above(path, ours)]
-        elif path not in ours and canonical(path) not in kept and not path.name.startswith("."):
+        elif path in ours or canonical(path) in kept or (path.is_dir() and path.name.startswith(".")):
+            continue
+        elif path.is_dir() and (path.parent != root or path.name in (*KINDS, "cache") or _holds(path, ours)):
+            waiting += sorted(path.iterdir(), reverse=True)
+        elif path.parent == root:
             found.append(f"{path} is no stage's")
     return found
 
 
-def _links_above(folder: Path, ours: Collection[Path]) -> list[Path]:
-    """Returns links below a folder, but not inside the folders of stages and caches."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink():
-            found.append(path)
-        elif path.is_dir() and path not in ours and not path.name.startswith("."):
-            found += _links_above(path, ours)
-    return found
+def _holds(folder: Path, ours: Collection[Path]) -> bool:
+    return any(folder in each.parents for each in ours)
 
 
 def _where_latest_goes(root: Path, found: Pruning) -> str | None:
@@ -254,16 +252,6 @@ def _where_latest_goes(root: Path, found: Pruning) -> str | None:
         return None
     left = [record for record in releases(root)[0] if canonical(record.folder) not in going]
     return left[-1].folder.name if left else ""
-
-
-def _move_link(root: Path, name: str) -> None:
-    from lightningrl.pipeline.stages.release import link
-
-    if name:
-        link(root / name)
-    else:
-        (root / LATEST).unlink()
-        fsync_dir(root)
 
 
 def _remove(root: Path, folder: Path, number: int) -> bool:
@@ -283,13 +271,6 @@ def _remove(root: Path, folder: Path, number: int) -> bool:
     if not any(aside.parent.iterdir()):
         aside.parent.rmdir()
     return True
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    """Removes a folder and those above it that are empty."""
-    while folder != root and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
 
 
 def _is_temporary(path: Path) -> bool:

@@ -12,7 +12,7 @@ from fixtures import killing
 from fixtures.limits import HANG_S
 
 from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.pipeline.graph import stage_folders
+from lightningrl.results.folders import stage_folders
 
 THIRD_PARTY = Path(__file__).parents[1] / "fixtures" / "thirdparty"
 STAGES = (

@@ -4,6 +4,7 @@ real."""
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,11 @@ def fake(files: tuple[str, ...]) -> Callable[[StageContext], None]:
             }
             write_json(context.folder / "speed.json", numbers | names | {"prefill_included": False})
         if "records.jsonl" in files:
-            write_jsonl(context.folder / "records.jsonl", _records(context))
+            rows = _records(context)
+            write_jsonl(context.folder / "records.jsonl", rows)
+            counts = Counter(row["threshold"] for row in rows)
+            summary = [{"threshold": threshold, "n_samples": count} for threshold, count in counts.items()]
+            write_json(context.folder / "summary.json", summary)
             assert context.cache is not None
             write_text(context.cache / "points.jsonl", "cached")
 

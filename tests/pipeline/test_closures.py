@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from lightningrl.config.experiment import load
-from lightningrl.pipeline.code_digest import PACKAGE, Sources
+from lightningrl.pipeline.code_digest import PACKAGE, Sources, normalise
 from lightningrl.pipeline.kinds import KINDS
-from lightningrl.pipeline.parsed_sources import normalise
 from lightningrl.pipeline.plan import plan
 
 ROOT, SOURCES = PACKAGE.parent, Sources()

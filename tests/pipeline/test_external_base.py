@@ -13,7 +13,7 @@ import yaml
 from fixtures.byte_checkpoint import save_byte_checkpoint
 
 from lightningrl.config.experiment import Experiment, load
-from lightningrl.errors import CheckpointError, ConfigError
+from lightningrl.errors import CheckpointError, ConfigError, StageError
 from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.pipeline import manifest, runner
 from lightningrl.pipeline.code_digest import PACKAGE
@@ -102,7 +102,7 @@ def test_a_run_is_evaluated_where_it_says_and_this_changes_no_training(folder):
 
 
 def test_the_import_says_what_it_took_and_its_manifest_covers_every_file(folder):
-    made = imported(planned := plan(experiment(folder)))
+    made = imported(plan(experiment(folder)))
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
     assert len(shards) > 1
     said = json.loads((made / "checkpoint.json").read_text())
@@ -114,8 +114,8 @@ def test_the_import_says_what_it_took_and_its_manifest_covers_every_file(folder)
     assert all(outputs[name] == said["files"][name] for name in said["files"] if name != "config.json")
     assert load_model(made).config.block_size == 4
     (made / shards[0]).unlink()
-    with pytest.raises(Exception, match=f"{shards[0]} is missing"):
-        manifest.check_input("base", planned.stage("checkpoint", "base"))
+    with pytest.raises(StageError, match=f"{shards[0]} is missing"):
+        manifest.check(made)
 
 
 def test_weights_are_links_and_stay_when_the_origin_goes(folder):

@@ -15,7 +15,7 @@ from lightningrl.config.experiment import load
 from lightningrl.errors import ConfigError, Interrupted, StageError
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.pipeline.graph import read_made
+from lightningrl.pipeline.graph import read_record
 from lightningrl.pipeline.manifest import identity
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.pipeline.runner import run_stage
@@ -160,7 +160,7 @@ def test_what_other_code_has_made_under_a_pin_keeps_its_own_cache_when_pruned(un
     planned, stage = under("data/gsm-mini", pinned=True, live="e" * 64)
     entry(fill)
     run_stage(planned, stage)
-    assert cache_of(read_made(stage.folder)) == stage.cache
+    assert cache_of(read_record(stage.folder)) == stage.cache
 
 
 @pytest.mark.parametrize("after", [{}, {"pinned": True}, {"pinned": True, "live": "f" * 64}])

@@ -20,12 +20,13 @@ from lightningrl.config.experiment import load
 from lightningrl.errors import StageError
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.pipeline.graph import chain, levels, read_made
+from lightningrl.pipeline.graph import from_manifests, read_record
 from lightningrl.pipeline.manifest import check
 from lightningrl.pipeline.plan import plan
 from lightningrl.pipeline.runner import run_stage
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results import prune
+from lightningrl.results.folders import levels
 from lightningrl.utils.lease import lease
 
 ROOT = Path("results/nano")
@@ -212,7 +213,7 @@ def test_a_configs_stages_are_kept_and_latest_moves_to_a_release_that_stays(two_
     assert f"`latest` will point to {old.release.folder.name}" in done.stdout
     assert folders() == of(old)
     assert os.readlink(ROOT / "latest") == old.release.folder.name
-    assert read_made(ROOT / "latest").key == old.release.key
+    assert read_record(ROOT / "latest").key == old.release.key
 
 
 def test_what_a_config_in_config_plans_is_kept_though_it_is_in_no_release(two_versions, tmp_path):
@@ -336,7 +337,7 @@ def test_a_crash_in_the_middle_leaves_every_manifest_with_its_files_and_inputs(t
     monkeypatch.setattr(prune.shutil, "rmtree", rmtree)
     for folder in folders() - {path.parent for path in ROOT.glob(".pruned-*/**/manifest.json")}:
         check(folder)
-        assert not chain(read_made(folder)).gone
+        assert not from_manifests(read_record(folder)).gone
     assert of(new) <= folders()
     run("results", "--prune", "--keep", "latest", "--yes")
     assert folders() == of(new) and not list(ROOT.glob(".pruned*"))
