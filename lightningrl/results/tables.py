@@ -79,7 +79,7 @@ class TableFile:
             self.check(file)
             return read_json(file).get(label, [])
         collect = collect_in(self.collect_folder)
-        return row_sources(self.rows, collect.manifest, collect.root, self.config["measured"]).get(label, [])
+        return row_sources(self.rows, collect.manifest, collect.folder, self.config["measured"]).get(label, [])
 
     def cell(self, name: str) -> Cell:
         """Returns the cell `<policy>/<benchmark>:<column>`.

@@ -68,11 +68,8 @@ last"""
 '''
 
 
-def test_comments_docstrings_and_blank_lines_change_nothing():
-    assert normalise(SOURCE) == normalise(LAYOUT) == NORMAL
-
-
-def test_line_ends_change_nothing():
+def test_comments_docstrings_blank_lines_and_line_ends_change_nothing():
+    assert normalise(SOURCE) == normalise(LAYOUT) == normalise(NORMAL) == NORMAL
     assert normalise(SOURCE.replace("\n", "\r\n")) == NORMAL
 
 
@@ -93,16 +90,18 @@ def test_one_token_changes_it(old, new):
     assert normalise(SOURCE.replace(old, new)) != NORMAL
 
 
-def test_positions_count_characters():
-    assert normalise('x = "é"; y = 1  # ü\n"doc é"  # ü\n') == 'x = "é"; y = 1\n'
-
-
-def test_a_multi_line_f_string_keeps_its_blank_lines():
-    assert normalise('x = 1\ny = f"""{x}\n\n# text {x}\n"""\n') == 'x = 1\ny = f"""{x}\n\n# text {x}\n"""\n'
-
-
-def test_normalising_twice_is_normalising_once():
-    assert normalise(NORMAL) == NORMAL
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('x = "é"; y = 1  # ü\n"doc é"  # ü\n', 'x = "é"; y = 1\n'),
+        ('x = 1\ny = f"""{x}\n\n# text {x}\n"""\n', 'x = 1\ny = f"""{x}\n\n# text {x}\n"""\n'),
+        ("x = [  # one\n\n    1,\n    # two\n    2,\n]\n", "x = [\n    1,\n    2,\n]\n"),
+        ('def f():\n    """Of two\n\n    lines."""\n', "def f():\n"),
+        ("", ""),
+    ],
+)
+def test_what_is_left_of_a_source(source, expected):
+    assert normalise(source) == expected
 
 
 @pytest.fixture

@@ -11,47 +11,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lightningrl.utils.files import read_json
-
 Row = dict[str, str]
-SUMMARY = "summary.json"
-"""What says of an evaluation how many records it has at each threshold."""
 
 
 def row_sources(
-    rows: Sequence[Row], collect: Mapping[str, Any], root: Path, measured: Mapping[str, str]
+    rows: Sequence[Row], collect: Mapping[str, Any], collected: Path, measured: Mapping[str, str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Returns the stages behind each row that is of a policy, or a series of runs, on a benchmark, by the row's label.
 
-    collect: the manifest of the collected results. root: the experiment's folder. measured: the kinds of stages behind
-    the table -> the file that was read of them. Folders are relative to results/.
+    collect: the manifest of the stage that collected the results. collected: the folder of the collected results, which
+    say how many records there are. measured: the kinds of stages behind the table -> the file that was read of them.
+    Folders are relative to results/.
     """
     science, inputs = collect["preimage"]["science"], collect["inputs"]
+    counts: dict[tuple[str, str], dict[float, int]] = {}
+    for row in read_rows(collected / "frontier.csv") if (collected / "frontier.csv").is_file() else ():
+        here = counts.setdefault((row["policy"], row["benchmark"]), {})
+        here[float(row["threshold"])] = int(row["n_samples"])
     found: dict[str, list[dict[str, Any]]] = {}
     for row in filter(is_of_policies, rows):
-        mine = [p for p in science["policies"] if who(row) == (p["name"] if "policy" in row else _series(p))]
+        key = "policy" if "policy" in row else "series"
         sources = found[label_of(row, rows)] = []
-        for policy in mine:
-            threshold = row.get("threshold") or policy.get("primary_threshold") or science["primary_threshold"]
+        for policy in science["policies"]:
+            name, benchmark = policy["name"], row["benchmark"]
+            if row[key] != (name if key == "policy" else policy.get("series") or name):
+                continue
+            threshold = float(row.get("threshold") or policy.get("primary_threshold") or science["primary_threshold"])
             for kind, file in measured.items():
-                role = f"{kind}/{policy['name']}/{row['benchmark']}"
-                if role in inputs:
-                    sources.append({"stage": role} | _source(inputs[role], root, file, float(threshold)))
-    return found
-
-
-def _series(policy: Mapping[str, Any]) -> str:
-    return policy.get("series") or policy["name"]
-
-
-def _source(record: Mapping[str, Any], root: Path, file: str, threshold: float) -> dict[str, Any]:
-    folder = PurePosixPath(record["folder"]).relative_to("results")
-    files = {file: record["outputs"][file]["sha256"]}
-    found = {"folder": str(folder), "key": record["key"], "files": files, "threshold": threshold}
-    summary = root.joinpath(*folder.parts[1:], SUMMARY)
-    if summary.is_file():
-        counts = {entry["threshold"]: entry["n_samples"] for entry in read_json(summary)}
-        found |= {"records": sum(counts.values()), "records_at_threshold": counts.get(threshold, 0)}
+                if record := inputs.get(f"{kind}/{name}/{benchmark}"):
+                    source: dict[str, Any] = {
+                        "stage": f"{kind}/{name}/{benchmark}",
+                        "folder": str(PurePosixPath(record["folder"]).relative_to("results")),
+                        "key": record["key"],
+                        "files": {file: record["outputs"][file]["sha256"]},
+                        "threshold": threshold,
+                    }
+                    if kind == "evaluate" and (n := counts.get((name, benchmark))):
+                        source |= {"records": sum(n.values()), "records_at_threshold": n.get(threshold, 0)}
+                    sources.append(source)
     return found
 
 

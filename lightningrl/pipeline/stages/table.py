@@ -34,5 +34,5 @@ def write_table(config: Mapping[str, Any], collected: Path, folder: Path, collec
     if collect is not None and (collect / "manifest.json").is_file():
         manifest, paths = read_json(collect / "manifest.json"), [*paths, folder / f"{name}.sources.json"]
         rows = read_rows(folder / f"{name}.csv")
-        write_json(paths[-1], row_sources(rows, manifest, collect.parents[1], config["measured"]))
+        write_json(paths[-1], row_sources(rows, manifest, collected, config["measured"]))
     return paths
