@@ -67,14 +67,11 @@ def _print_release(config: Path) -> None:
     from lightningrl.pipeline.plan import plan
     from lightningrl.results.versions import released
 
-    release = released(plan(load(config)))
-    if release.note:
-        typer.echo(release.note, err=True)
-    typer.echo(release.table)
-    for sentence in release.findings:
-        typer.echo(sentence)
-    for path in release.paths:
-        typer.echo(str(path))
+    lines, note = released(plan(load(config)))
+    if note:
+        typer.echo(note, err=True)
+    for line in lines:
+        typer.echo(line)
 
 
 def _print_all(folder: Path) -> None:

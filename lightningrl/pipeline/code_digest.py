@@ -20,8 +20,7 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
-
-from pydantic import TypeAdapter
+from typing import Any
 
 import lightningrl
 from lightningrl.errors import ConfigError, StageError
@@ -233,11 +232,17 @@ class _Kept:
     is_new: bool = False
 
 
+def _format() -> Any:
+    from pydantic import TypeAdapter  # not for `--help`, which loads this module
+
+    return TypeAdapter(_Kept)
+
+
 @lru_cache(maxsize=1)
 def _kept() -> _Kept:
     by = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
     try:
-        kept = TypeAdapter(_Kept).validate_json(KEPT.read_bytes())
+        kept = _format().validate_json(KEPT.read_bytes())
     except (OSError, ValueError):
         return _Kept(by, {})
     return kept if kept.by == by and len(kept.files) <= MOST_KEPT else _Kept(by, {})
@@ -250,6 +255,6 @@ def keep() -> None:
         kept.is_new = False
         try:
             KEPT.parent.mkdir(exist_ok=True)
-            write_bytes(KEPT, TypeAdapter(_Kept).dump_json(kept))
+            write_bytes(KEPT, _format().dump_json(kept))
         except (OSError, StageError):
             pass

@@ -12,7 +12,7 @@ from typing import Any
 from lightningrl.errors import LightningRLError, StageError
 from lightningrl.pipeline.graph import StageRecord, from_manifests
 from lightningrl.pipeline.stage import MANIFEST
-from lightningrl.results.tables import Cell
+from lightningrl.results.tables import Cell, collect_role
 from lightningrl.utils.files import canonical_json, read_json
 
 TITLES = {"policy": "weights", "base": "base", "matched": "matched run", "data": "data"}
@@ -60,7 +60,7 @@ def _links(cell: Cell) -> Iterator[Link]:
         yield _link("release", table.owner, [table.file.relative_to(table.owner.folder).as_posix()])
     if table.stage is not None:
         yield _link("table", table.stage, [f"{table.stage.name}.csv"])
-    collect = table.reader.input_record(table.role)
+    collect = table.reader.input_record(collect_role(table.reader))
     if collect is None:
         yield Link("collected", str(table.collect_folder), False)
         return

@@ -21,8 +21,8 @@ from lightningrl.pipeline.graph import StageRecord, read_record
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.sources import label_of, read_rows
-from lightningrl.results.tables import Cell, collect_folder_of, collect_in, config_of
+from lightningrl.pipeline.stages.sources import labels_of, read_rows
+from lightningrl.results.tables import Cell, collect_in, collect_role, config_of
 from lightningrl.utils.files import read_jsonl, sha256_file
 
 
@@ -73,10 +73,11 @@ def recompute(cell: Cell) -> Recomputed:
 
         collected = recollect(collect_in(cell.table.collect_folder), Path(name) / "collected")
         rows = read_rows(write_table(config, collected, Path(name))[0])
-    again = [row for row in rows if cell.column in row and label_of(row, rows) == cell.label]
+    named = zip(labels_of(rows), rows, strict=False)
+    again = [row[cell.column] for label, row in named if label == cell.label and cell.column in row]
     if len(again) != 1:
         raise StageError(f"{cell.column} of {cell.label} is not among the numbers that are collected from records.")
-    return Recomputed(float(again[0][cell.column] or "nan"), "all records collected anew, and the table made of them")
+    return Recomputed(float(again[0] or "nan"), "all records collected anew, and the table made of them")
 
 
 def _counted(cell: Cell, source: dict[str, Any]) -> Recomputed:
@@ -161,7 +162,8 @@ class Redraw:
         """Returns the stage's config, and the folder of the collected results that it reads."""
         folder = self.release.inputs.get(f"{kind}/{name}")
         record = read_record(folder) if folder is not None and (folder / MANIFEST).is_file() else None
-        collect, config = collect_folder_of(record or self.release), config_of(record, kind, name)
+        reader, config = record or self.release, config_of(record, kind, name)
+        collect = reader.inputs[collect_role(reader)]
         if kind == "figure":
             config["plot"] = Plot.model_validate(config.get("plot", {}))
             if record is None:

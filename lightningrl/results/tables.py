@@ -13,7 +13,7 @@ from lightningrl.pipeline.graph import StageRecord, read_record
 from lightningrl.pipeline.kinds import measured_in
 from lightningrl.pipeline.requested import tables_behind
 from lightningrl.pipeline.stage import MANIFEST
-from lightningrl.pipeline.stages.sources import Row, is_of_policies, label_at, label_of, read_rows, row_sources, who
+from lightningrl.pipeline.stages.sources import Row, label_at, labels_of, read_rows, row_sources, who
 from lightningrl.report.registry import NEEDS
 from lightningrl.results.folders import LATEST, find_release
 from lightningrl.utils.files import read_json, sha256_file
@@ -35,14 +35,9 @@ class TableFile:
         return self.stage or self.owner
 
     @property
-    def role(self) -> str:
-        """The role of the collected results in that manifest."""
-        return _collect_role(self.reader)
-
-    @property
     def collect_folder(self) -> Path:
         """The folder of the collected results, which may be missing."""
-        return collect_folder_of(self.reader)
+        return self.reader.inputs[collect_role(self.reader)]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -53,10 +48,10 @@ class TableFile:
     def rows(self) -> list[Row]:
         return read_rows(self.file)
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
-        """The names of the rows that are of a policy and a benchmark."""
-        return [label_of(row, self.rows) for row in self.rows if is_of_policies(row)]
+        """The names of the rows, where they are of a policy and a benchmark."""
+        return labels_of(self.rows)
 
     @property
     def numbers(self) -> list[str]:
@@ -95,17 +90,18 @@ class TableFile:
         known, (label, colon, column) = ", ".join(self.labels), name.rpartition(":")
         if not colon:
             raise StageError(f"{name!r}: expected ROW:COLUMN, like {self.labels[0]}:tpf. Rows: {known}.")
-        rows = [row for row in self.rows if label in (label_of(row, self.rows), label_at(row))]
-        if len(rows) != 1:
-            what = "several rows are" if len(rows) > 1 else "there is no row"
+        named = zip(self.labels, self.rows, strict=True)
+        cells = [Cell(self, own, row, column) for own, row in named if label in (own, label_at(row))]
+        if len(cells) != 1:
+            what = "several rows are" if cells else "there is no row"
             raise StageError(f"{self.file}: {what} {label!r}. Rows: {known}.")
-        columns = ", ".join(self.numbers)
-        if column not in rows[0]:
+        text, columns = cells[0].row.get(column), ", ".join(self.numbers)
+        if text is None:
             raise StageError(f"{self.file} has no column {column!r}. Columns: {columns}.")
-        if not _is_number(rows[0][column]):
-            found = f"{column} of {label} is {rows[0][column]!r}, no number"
+        if not _is_number(text):
+            found = f"{column} of {label} is {text!r}, no number"
             raise StageError(f"{self.file}: {found}. Columns of numbers: {columns}.")
-        return Cell(self, label_of(rows[0], self.rows), rows[0], column)
+        return cells[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,17 +186,12 @@ def collect_in(folder: Path) -> StageRecord:
         ) from None
 
 
-def _collect_role(reader: StageRecord) -> str:
+def collect_role(reader: StageRecord) -> str:
     """Returns the role of the collected results behind a table, a figure or a release."""
     roles = [role for role in reader.inputs if role.split("/")[0] == "collect"]
     if not roles:
         raise StageError(f"{reader.folder / MANIFEST} names no collected results.")
     return roles[0]
-
-
-def collect_folder_of(reader: StageRecord) -> Path:
-    """Returns the folder of the collected results behind a table, a figure or a release, which may be missing."""
-    return reader.inputs[_collect_role(reader)]
 
 
 def _is_number(text: str) -> bool:
@@ -224,5 +215,5 @@ def _table_in(file: Path) -> TableFile:
     if owner.kind == "release":
         there = owner.inputs.get(f"table/{file.stem}")
         stage = read_record(there) if there is not None and (there / MANIFEST).is_file() else None
-    _collect_role(stage or owner)  # raises where there is none
+    collect_role(stage or owner)  # raises where there is none
     return TableFile(file, owner, stage)

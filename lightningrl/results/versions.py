@@ -12,7 +12,7 @@ from lightningrl.pipeline.graph import Graph, StageRecord, from_manifests, read_
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results.folders import LATEST, holders, latest, releases, stage_folders, used
-from lightningrl.results.tables import collect_folder_of
+from lightningrl.results.tables import collect_role
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,22 +128,12 @@ def headline(graph: Graph[StageRecord], release: StageRecord) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).drop_duplicates(list(ROW), ignore_index=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
-    """What `lightningrl results` shows of an experiment's release."""
+def released(plan: Plan) -> tuple[list[str], str]:
+    """Returns what is shown of the release of this config and code, or else of the newest: the headline table,
+    sentences about it, the paths of figures, tables and the HTML report; and a note if it is not today's.
 
-    table: str
-    """The headline table for a terminal."""
-    findings: list[str]
-    """Sentences about significant differences, and about its place among other seeds."""
-    paths: list[Path]
-    """The figures, the tables, and the HTML report if there is one."""
-    note: str
-    """A note if this is not the release of today's config and code; else empty."""
-
-
-def released(plan: Plan) -> Released:
-    """Returns the release of this config and code, or else the newest. Raises StageError when there is none."""
+    Raises StageError when there is none.
+    """
     from lightningrl.pipeline.stages.collected import read_collected
     from lightningrl.report.findings import among_seeds, differences, read_seeds
     from lightningrl.report.tables import console
@@ -159,10 +149,9 @@ def released(plan: Plan) -> Released:
         folder = folder.parent / link.readlink()
         note = f"note: {folder} was made from another config or other code than today's, which has no release yet"
     record = read_record(folder)
-    paths = [folder / name for name in sorted(record.outputs) if name.endswith((".pdf", ".png", ".md"))]
-    paths += [folder / REPORT] if (folder / REPORT).is_file() else []
-    table = read_collected(collect_folder_of(record), "headline")
-    findings, seeds = differences(table), plan.experiment.report.seeds
+    table = read_collected(record.inputs[collect_role(record)], "headline")
+    lines, seeds = [console(table), *differences(table)], plan.experiment.report.seeds
     if seeds is not None and Path(seeds).is_file():
-        findings += among_seeds(table, read_seeds(Path(seeds)))
-    return Released(console(table), findings, paths, note)
+        lines += among_seeds(table, read_seeds(Path(seeds)))
+    lines += [str(folder / name) for name in sorted(record.outputs) if name.endswith((".pdf", ".png", ".md"))]
+    return lines + ([str(folder / REPORT)] if (folder / REPORT).is_file() else []), note

@@ -43,7 +43,7 @@ NO_TORCH = (
     "rl.algorithm", "rl.policy_gradient", "rl.registry", "training.supervised.algorithm",
     *(f"rl.algorithms.{path.stem}" for path in (PACKAGE / "rl" / "algorithms").glob("*.py")),
     *(f"pipeline.{path.stem}" for path in (PACKAGE / "pipeline").glob("*.py")),
-    *(f"pipeline.stages.{name}" for name in ("context", "data", "collect", "table", "figure", "release", "selfcheck")),
+    *(f"pipeline.stages.{name}" for name in ("context", "data", "collect", "table", "figure", "release", "selfcheck", "sources")),
     "pipeline.stages.problems",
     "evaluation.metrics", "evaluation.aup", "evaluation.intervals", "evaluation.selfcheck", "evaluation.problems",
     "evaluation.external", "evaluation.scoring", "bench.model_shape", "decoding.presets", "quantization.registry",

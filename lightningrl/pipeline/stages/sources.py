@@ -29,9 +29,9 @@ def row_sources(
         here = counts.setdefault((row["policy"], row["benchmark"]), {})
         here[float(row["threshold"])] = int(row["n_samples"])
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in filter(is_of_policies, rows):
+    for label, row in zip(labels_of(rows), rows, strict=False):
         key = "policy" if "policy" in row else "series"
-        sources = found[label_of(row, rows)] = []
+        sources = found[label] = []
         for policy in science["policies"]:
             name, benchmark = policy["name"], row["benchmark"]
             if row[key] != (name if key == "policy" else policy.get("series") or name):
@@ -79,22 +79,20 @@ def wide(rows: list[Row]) -> list[Row]:
     return [{column: row.get(column, "") for column in columns} for row in found.values()]
 
 
-def is_of_policies(row: Row) -> bool:
-    """Returns whether a row belongs to a policy, or a series of runs, on a benchmark."""
-    return "benchmark" in row and bool({"policy", "series"} & set(row))
-
-
-def who(row: Row) -> str:
-    """Returns the row's policy, or its series of runs."""
-    return row["policy"] if "policy" in row else row["series"]
-
-
-def label_of(row: Row, rows: Sequence[Row]) -> str:
-    """Returns the name of a row, with its threshold only where other rows differ from it in nothing else."""
-    twins = [other for other in rows if (who(other), other["benchmark"]) == (who(row), row["benchmark"])]
-    return label_at(row) if len(twins) > 1 else f"{who(row)}/{row['benchmark']}"
+def labels_of(rows: Sequence[Row]) -> list[str]:
+    """Returns the names of a table's rows, with their thresholds only where rows differ in nothing else; none where
+    rows are not of a policy, or a series of runs, on a benchmark."""
+    if not rows or "benchmark" not in rows[0] or not {"policy", "series"} & set(rows[0]):
+        return []
+    plain = [f"{who(row)}/{row['benchmark']}" for row in rows]
+    return [label_at(row) if plain.count(label) > 1 else label for label, row in zip(plain, rows, strict=True)]
 
 
 def label_at(row: Row) -> str:
     """Returns `<policy>/<benchmark>@<threshold>`, without the threshold where the row has none."""
     return f"{who(row)}/{row['benchmark']}" + (f"@{float(row['threshold']):g}" if row.get("threshold") else "")
+
+
+def who(row: Row) -> str:
+    """Returns the row's policy, or its series of runs."""
+    return row["policy"] if "policy" in row else row["series"]
