@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from lightningrl.errors import StageError
@@ -13,60 +12,18 @@ from lightningrl.results.versions import HEADLINE, headline
 from lightningrl.utils.files import canonical_json
 
 ABSENT = "–"
+Changes = list[dict[str, Any]]
+"""What differs, as mappings of `what`, `before`, `after`, and `stages`: the stages that it concerns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that differs in the second release."""
+def difference(before: StageRecord, after: StageRecord) -> dict[str, Any]:
+    """Returns what distinguishes two releases, as far as the folders behind them exist.
 
-    what: str
-    before: str
-    after: str
-    stages: tuple[str, ...]
-    """The stages that it concerns."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A headline number in both releases."""
-
-    row: str
-    """`<policy>/<benchmark>`."""
-    column: str
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Everything that differs."""
-
-    only_before: list[str]
-    only_after: list[str]
-    config: list[Change]
-    """Changes by path of the key in the config that the stages read; members (`module:attribute`) too."""
-    code: list[Change]
-    """Changes by file: digests of its normalised text."""
-    inputs: list[Change]
-    """Changes by role: keys of the stages' inputs."""
-    outputs: list[Change]
-    """Files that differ although the keys of their stages are equal."""
-    surroundings: list[Change]
-    """Changes of packages, Python, hardware, threads, commits."""
-    numbers: list[Number]
-    rows_before: list[str]
-    """Rows of the first release only."""
-    rows_after: list[str]
-    notes: list[str]
-
-    def is_empty(self) -> bool:
-        same = all(number.before == number.after or math.isnan(number.before + number.after) for number in self.numbers)
-        stages = (self.only_before, self.only_after, self.config, self.code, self.inputs, self.outputs)
-        return same and not any((*stages, self.surroundings, self.rows_before, self.rows_after))
-
-
-def difference(before: StageRecord, after: StageRecord) -> Difference:
-    """Returns what distinguishes two releases, as far as the folders behind them exist."""
+    `only_before`, `only_after`: stages. Changes of `config` (keys of the config that the stages read, and members),
+    `code` (files), `inputs` (roles, keys), `outputs` (files of stages with equal keys) and `surroundings` (packages,
+    Python, hardware, threads, commits). `numbers` of the headline by `row` and `column`. `rows_before`, `rows_after`:
+    rows of one release only. `notes` for people.
+    """
     graphs = from_manifests(before), from_manifests(after)
     a, b = ({record.label: record for record in reversed(graph.stages)} for graph in graphs)
     both = [(label, a[label], b[label]) for label in b if label in a]
@@ -74,20 +31,24 @@ def difference(before: StageRecord, after: StageRecord) -> Difference:
     releases = list(zip((before, after), graphs, strict=True))
     notes = [f"{release.key}: {folder} is not here" for release, graph in releases for folder in graph.gone]
     notes += [message for graph in graphs for message in graph.damaged]
-    numbers, rows_before, rows_after = _numbers(releases, notes)
-    return Difference(
-        only_before=[label for label in a if label not in b],
-        only_after=[label for label in b if label not in a],
-        config=_changes(both, _settings),
-        code=_changes(both, _code),
-        inputs=_changes(both, lambda record: {r: each["key"] for r, each in record.manifest["inputs"].items()}),
-        outputs=_changes(same, lambda record: {name: sha256[:12] for name, sha256 in record.outputs.items()}),
-        surroundings=_changes(both, _surroundings),
-        numbers=numbers,
-        rows_before=rows_before,
-        rows_after=rows_after,
-        notes=notes,
-    )
+    return {
+        "only_before": [label for label in a if label not in b],
+        "only_after": [label for label in b if label not in a],
+        "config": _changes(both, _settings),
+        "code": _changes(both, _code),
+        "inputs": _changes(both, lambda record: {r: each["key"] for r, each in record.manifest["inputs"].items()}),
+        "outputs": _changes(same, lambda record: {name: sha256[:12] for name, sha256 in record.outputs.items()}),
+        "surroundings": _changes(both, _surroundings),
+        **_numbers(releases, notes),
+        "notes": notes,
+    }
+
+
+def is_empty(found: Mapping[str, Any]) -> bool:
+    """Returns whether nothing is another."""
+    numbers = [(number["before"], number["after"]) for number in found["numbers"]]
+    is_same = all(before == after or math.isnan(before + after) for before, after in numbers)
+    return is_same and not any(part for name, part in found.items() if name not in ("numbers", "notes"))
 
 
 def flat(value: Any, path: str = "") -> dict[str, str]:
@@ -129,7 +90,7 @@ def _surroundings(record: StageRecord) -> dict[str, str]:
 
 def _changes(
     stages: Iterable[tuple[str, StageRecord, StageRecord]], told: Callable[[StageRecord], Mapping[str, str]]
-) -> list[Change]:  # fmt: skip
+) -> Changes:
     """Returns the changes, equal ones of several stages as one, in the order of their first stage."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for label, *records in stages:
@@ -138,26 +99,30 @@ def _changes(
             values = before.get(what, ABSENT), after.get(what, ABSENT)
             if values[0] != values[1]:
                 found.setdefault((what, *values), []).append(label)
-    return [Change(*change, tuple(labels)) for change, labels in found.items()]
+    return [{"what": what, "before": old, "after": new, "stages": labels} for (what, old, new), labels in found.items()]
 
 
-def _numbers(
-    releases: Iterable[tuple[StageRecord, Graph[StageRecord]]], notes: list[str]
-) -> tuple[list[Number], list[str], list[str]]:
+def _numbers(releases: Iterable[tuple[StageRecord, Graph[StageRecord]]], notes: list[str]) -> dict[str, list[Any]]:
     try:
         tables = [headline(graph, release) for release, graph in releases]
     except StageError as error:
         notes.append(f"numbers are not compared: {error}")
-        return [], [], []
+        return {"numbers": [], "rows_before": [], "rows_after": []}
     at_one = all(not table.duplicated(["policy", "benchmark"]).any() for table in tables)
     before, after = ({_row(row, not at_one): row for row in table.to_dict("records")} for table in tables)
-    found = []
-    for name, old, row in ((name, before[name], row) for name, row in after.items() if name in before):
-        if at_one and old["threshold"] != row["threshold"]:
-            notes.append(f"{name}: shown at threshold {old['threshold']:g} before and {row['threshold']:g} after")
-        columns = [column for column in HEADLINE if column in old and column in row]
-        found += [Number(name, column, float(old[column]), float(row[column])) for column in columns]
-    return found, [name for name in before if name not in after], [name for name in after if name not in before]
+    numbers = []
+    for name in (name for name in after if name in before):
+        old, new = before[name], after[name]
+        if at_one and old["threshold"] != new["threshold"]:
+            notes.append(f"{name}: shown at threshold {old['threshold']:g} before and {new['threshold']:g} after")
+        for column in (column for column in HEADLINE if column in old and column in new):
+            values = {"before": float(old[column]), "after": float(new[column])}
+            numbers.append({"row": name, "column": column} | values)
+    return {
+        "numbers": numbers,
+        "rows_before": [name for name in before if name not in after],
+        "rows_after": [name for name in after if name not in before],
+    }
 
 
 def _row(row: Mapping[Any, Any], with_threshold: bool) -> str:

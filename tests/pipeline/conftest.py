@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fixtures.limits import HANG_S
-from small import NANO, make, small_plan
+from small import NANO, make, nano_plan, small_plan
 
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.pipeline import runner
@@ -26,7 +26,7 @@ def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The plan of nano; results go to an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
-    return plan(load(NANO))
+    return nano_plan()
 
 
 @pytest.fixture

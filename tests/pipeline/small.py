@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def run(*arguments: object, status: int = 0):
     assert done.exit_code == status, done.output
     assert "Traceback" not in done.stderr
     return done
+
+
+@cache
+def nano_plan() -> Plan:
+    return plan(load(NANO))
 
 
 def small_plan(

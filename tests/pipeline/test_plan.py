@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from functools import cache
 from typing import Any
 
 import pytest
 import yaml
-from small import NANO
+from small import NANO, nano_plan
 
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.errors import ConfigError, StageError
@@ -26,11 +25,6 @@ def planned(change: dict[str, Any] | None = None) -> Plan:
             node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
         node[int(last) if isinstance(node, list) else last] = value
     return plan(Experiment.model_validate(tree))
-
-
-@cache
-def nano_plan() -> Plan:
-    return planned()
 
 
 def keys(of: Plan) -> dict[str, str]:
