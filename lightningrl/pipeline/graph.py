@@ -180,8 +180,7 @@ def from_manifests(*ends: StageRecord) -> Graph[StageRecord]:
     """Returns the graph of finished stages and of all upstream, as far as that is here; what had to be finished before
     them, too."""
     found: dict[Path, StageRecord] = {}
-    seen = {end.folder for end in ends}
-    gone, damaged = list[Path](), list[str]()
+    seen, gone, damaged = set[Path](), list[Path](), list[str]()
 
     def visit(record: StageRecord) -> None:
         for folder in (*record.inputs.values(), *record.after.values()):
@@ -198,7 +197,9 @@ def from_manifests(*ends: StageRecord) -> Graph[StageRecord]:
         found[record.folder] = record  # after everything that it needs
 
     for end in ends:
-        visit(end)
+        if end.folder not in seen:
+            seen.add(end.folder)
+            visit(end)
     return Graph(found.values(), gone, damaged)
 
 

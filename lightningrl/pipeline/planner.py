@@ -69,10 +69,10 @@ class Planner:
         for system in requested.systems.values():
             policy = self.policies[system.policy]
             self.weights[system.name] = policy if system.quantizer is None else self.quantize(system, policy)
-        for plan, asked in (
+        for plan, pairs in (
             (self.evaluate, requested.evaluated()), (self.speed, requested.measured()), (self.probe, requested.probed())
         ):  # fmt: skip
-            for system, benchmark in asked:
+            for system, benchmark in pairs:
                 plan(system, benchmark)
         collects = {name: self.collect(name) for name in requested.collected()}
         for kind in ("table", "figure"):

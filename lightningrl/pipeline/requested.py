@@ -67,10 +67,10 @@ class Requested:
         """Returns the systems and benchmarks whose speed a table or figure needs; a system's own benchmarks only."""
         found, chosen = dict[tuple[str, str], None](), self.experiment.speed.benchmarks
         for need in (NEEDS[name] for name in self.collected() if name in NEEDS and "speed" in NEEDS[name]["of"]):
-            asked = chosen or need["benchmarks"]
+            benchmarks = chosen or need["benchmarks"]
             for system in self.systems.values():
                 if system.published in need["rows"]:
-                    found |= {(system.name, b): None for b in self.evaluated_on(system) if b in asked}
+                    found |= {(system.name, b): None for b in self.evaluated_on(system) if b in benchmarks}
         return [(self.systems[name], benchmark) for name, benchmark in found]
 
     def probed(self) -> list[tuple[System, str]]:
@@ -86,14 +86,14 @@ class Requested:
         return [benchmark.name for benchmark in found]
 
 
-def has(reference: str, asked: Benchmark, split: str) -> bool:
+def has(reference: str, benchmark: Benchmark, split: str) -> bool:
     """Returns whether an experiment has problems of a split: the benchmark has them, and some are asked for."""
-    return split in getattr(resolve(reference), "splits", SPLITS) and getattr(asked, split) != 0
+    return split in getattr(resolve(reference), "splits", SPLITS) and getattr(benchmark, split) != 0
 
 
-def check_problems(reference: str, asked: Benchmark) -> None:
+def check_problems(reference: str, benchmark: Benchmark) -> None:
     """Raises ConfigError for a wording, a number of worked examples, a split, or an open size that it has not."""
-    found, prompt, where = resolve(reference), asked.prompt, f"benchmarks.{asked.name}"
+    found, prompt, where = resolve(reference), benchmark.prompt, f"benchmarks.{benchmark.name}"
     for what, value, allowed in (("style", prompt.style, found.styles), ("shots", prompt.shots, found.shots)):
         if value not in allowed:
             raise ConfigError(f"{where}.prompt.{what}: found {value!r}, allowed: {', '.join(map(str, allowed))}")
@@ -103,9 +103,9 @@ def check_problems(reference: str, asked: Benchmark) -> None:
             "`default` only"
         )
     for split in SPLITS:
-        if getattr(asked, split) and not has(reference, asked, split):
-            raise ConfigError(f"{where}.{split}: found {getattr(asked, split)}, it has no such problems")
-    if not found.sources and None in (asked.train, asked.validation, asked.test):
+        if getattr(benchmark, split) and not has(reference, benchmark, split):
+            raise ConfigError(f"{where}.{split}: found {getattr(benchmark, split)}, it has no such problems")
+    if not found.sources and None in (benchmark.train, benchmark.validation, benchmark.test):
         raise ConfigError(
             f"{where}: it is generated without end; say how many train, validation and test problems"
         )  # fmt: skip

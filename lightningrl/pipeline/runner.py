@@ -59,7 +59,7 @@ class Budget:
         A trainer asks after every step, a sweep before every shard. What lies between two questions, a save included,
         may take as long as the longest so far; it is not begun when the time budget would end before that.
         """
-        told = threading.Event()
+        terminated = threading.Event()
         last, longest, end = None, 0.0, float("inf")
         if self.seconds is not None:
             end = self.started + self.seconds - min(STOP_EARLIER_S, 0.1 * self.seconds)
@@ -69,10 +69,10 @@ class Budget:
             now = time.monotonic()
             longest = max(longest, now - (now if last is None else last))
             last = now
-            return told.is_set() or now + longest >= end
+            return terminated.is_set() or now + longest >= end
 
         is_main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, lambda *_: told.set()) if is_main else None
+        before = signal.signal(signal.SIGTERM, lambda *_: terminated.set()) if is_main else None
         try:
             yield should_stop
         finally:

@@ -44,7 +44,7 @@ def protect_results() -> None:
             await remove(file, *arguments, **options)
 
     kept_or_removed.keeps_results = True  # type: ignore[attr-defined]
-    _IOFile.remove = kept_or_removed
+    _IOFile.remove = kept_or_removed  # type: ignore[method-assign]
 
 
 def forget_interrupted_jobs() -> None:

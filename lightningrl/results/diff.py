@@ -80,21 +80,21 @@ def _code(record: StageRecord) -> dict[str, str]:
 
 
 def _surroundings(record: StageRecord) -> dict[str, str]:
-    told = record.manifest
+    manifest = record.manifest
     found = {f"{what} {name}": value for key, what in (("packages", "package"), ("hardware", "hardware"))
-             for name, value in told.get(key, {}).items()}  # fmt: skip
-    found |= {name: told.get(name) for name in ("python", "threads", "torch_threads")}
+             for name, value in manifest.get(key, {}).items()}  # fmt: skip
+    found |= {name: manifest.get(name) for name in ("python", "threads", "torch_threads")}
     plain = {name: value if isinstance(value, str) else canonical_json(value) for name, value in found.items()}
     return plain | {"commit": record.commit}
 
 
 def _changes(
-    stages: Iterable[tuple[str, StageRecord, StageRecord]], told: Callable[[StageRecord], Mapping[str, str]]
+    stages: Iterable[tuple[str, StageRecord, StageRecord]], facts: Callable[[StageRecord], Mapping[str, str]]
 ) -> Changes:
     """Returns the changes, equal ones of several stages as one, in the order of their first stage."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for label, *records in stages:
-        before, after = map(told, records)
+        before, after = map(facts, records)
         for what in dict.fromkeys((*before, *after)):
             values = before.get(what, ABSENT), after.get(what, ABSENT)
             if values[0] != values[1]:

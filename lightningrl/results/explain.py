@@ -116,9 +116,10 @@ def _behind(title: str, consumer: StageRecord, role: str, source: Mapping[str, A
 def _facts(record: StageRecord) -> dict[str, str]:
     """Returns what a stage read of the config, and what its files tell of its making."""
     facts = _science(record)
-    told = {name: read_json(record.folder / name) for name in record.outputs if (record.folder / name).is_file()
-            and name in ("selection.json", "sources.json", *TOLD)}  # fmt: skip
-    for name, found in told.items():
+    for name in ("selection.json", "sources.json", *TOLD):
+        if name not in record.outputs or not (record.folder / name).is_file():
+            continue
+        found = read_json(record.folder / name)
         if name == "selection.json":
             facts = _selection(found) | facts
         elif name == "sources.json":
@@ -152,9 +153,17 @@ def _science(record: StageRecord) -> dict[str, str]:
 def _link(title: str, record: StageRecord, names: Iterable[str], facts: Mapping[str, str] | None = None) -> Link:
     if not record.is_of_its_key():
         raise StageError(f"{record.folder / MANIFEST} was changed: its key does not follow from what it says.")
-    files, ran_other_code = {name: record.outputs[name] for name in names}, record.ran != record.code
-    made = (record.finished, record.commit, record.is_pinned, ran_other_code)
-    return Link(title, str(record.folder), True, *made, files, facts or {})
+    return Link(
+        title,
+        str(record.folder),
+        True,
+        record.finished,
+        record.commit,
+        record.is_pinned,
+        record.ran != record.code,
+        {name: record.outputs[name] for name in names},
+        facts or {},
+    )
 
 
 def _counts(entry: Any) -> Any:
