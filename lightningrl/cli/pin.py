@@ -128,7 +128,7 @@ def _with_upstream(planned: Plan, labels: list[str]) -> set[str]:
 
 def _of_release(results: Path, which: str, experiment: Experiment) -> tuple[dict[str, str], str]:
     from lightningrl.errors import StageError
-    from lightningrl.pipeline.graph import from_manifests
+    from lightningrl.pipeline.graph import Graph
     from lightningrl.results.folders import find_release
 
     asked = which if "/" in which else f"{experiment.experiment}/{which}"
@@ -137,7 +137,7 @@ def _of_release(results: Path, which: str, experiment: Experiment) -> tuple[dict
         raise StageError(
             f"{record.folder} is a release of {record.root.name}, the config is of {experiment.experiment}."
         )
-    found = from_manifests(record)
+    found = Graph.from_manifests(record)
     for folder in found.gone:
         typer.echo(f"note: {folder} is not here, so its code is not known", err=True)
     for message in found.damaged:

@@ -69,6 +69,33 @@ class Graph(Generic[N]):
                 found.add(stage.folder)
         return found
 
+    @staticmethod
+    def from_manifests(*ends: StageRecord) -> Graph[StageRecord]:
+        """Returns the graph of finished stages and of all upstream, as far as that is here; what had to be finished
+        before them, too."""
+        found: dict[Path, StageRecord] = {}
+        seen, gone, damaged = set[Path](), list[Path](), list[str]()
+
+        def visit(record: StageRecord) -> None:
+            for folder in (*record.inputs.values(), *record.after.values()):
+                if folder in seen:
+                    continue
+                seen.add(folder)
+                if not (folder / MANIFEST).is_file():
+                    gone.append(folder)
+                    continue
+                try:
+                    visit(read_record(folder))
+                except StageError as error:
+                    damaged.append(str(error))
+            found[record.folder] = record  # after everything that it needs
+
+        for end in ends:
+            if end.folder not in seen:
+                seen.add(end.folder)
+                visit(end)
+        return Graph(found.values(), gone, damaged)
+
 
 @dataclass(frozen=True, eq=False)
 class StageRecord:
@@ -174,33 +201,6 @@ def read_record(folder: Path) -> StageRecord:
     if not is_sound:
         raise DamagedError(f"{path} is damaged: it does not say what the folder is or what it was made from.")
     return record
-
-
-def from_manifests(*ends: StageRecord) -> Graph[StageRecord]:
-    """Returns the graph of finished stages and of all upstream, as far as that is here; what had to be finished before
-    them, too."""
-    found: dict[Path, StageRecord] = {}
-    seen, gone, damaged = set[Path](), list[Path](), list[str]()
-
-    def visit(record: StageRecord) -> None:
-        for folder in (*record.inputs.values(), *record.after.values()):
-            if folder in seen:
-                continue
-            seen.add(folder)
-            if not (folder / MANIFEST).is_file():
-                gone.append(folder)
-                continue
-            try:
-                visit(read_record(folder))
-            except StageError as error:
-                damaged.append(str(error))
-        found[record.folder] = record  # after everything that it needs
-
-    for end in ends:
-        if end.folder not in seen:
-            seen.add(end.folder)
-            visit(end)
-    return Graph(found.values(), gone, damaged)
 
 
 def named_whole(folder: Path, n_parts: int) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lightningrl.errors import StageError
-from lightningrl.pipeline.graph import Graph, StageRecord, from_manifests
+from lightningrl.pipeline.graph import Graph, StageRecord
 from lightningrl.results.versions import HEADLINE, headline
 from lightningrl.utils.files import canonical_json
 
@@ -24,7 +24,7 @@ def difference(before: StageRecord, after: StageRecord) -> dict[str, Any]:
     Python, hardware, threads, commits). `numbers` of the headline by `row` and `column`. `rows_before`, `rows_after`:
     rows of one release only. `notes` for people.
     """
-    graphs = from_manifests(before), from_manifests(after)
+    graphs = Graph.from_manifests(before), Graph.from_manifests(after)
     a, b = ({record.label: record for record in reversed(graph.stages)} for graph in graphs)
     both = [(label, a[label], b[label]) for label in b if label in a]
     same = [(label, one, other) for label, one, other in both if one.key == other.key]

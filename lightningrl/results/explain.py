@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightningrl.errors import LightningRLError, StageError
-from lightningrl.pipeline.graph import StageRecord, from_manifests
+from lightningrl.pipeline.graph import Graph, StageRecord
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results.tables import Cell, collect_role
 from lightningrl.utils.files import canonical_json, read_json
@@ -79,7 +79,7 @@ def _links(cell: Cell) -> Iterator[Link]:
 def stage_links(end: StageRecord) -> list[Link]:
     """Returns a stage of any kind and all that it was made from, what was made later first. Raises StageError where an
     input is not the one that was read."""
-    graph = from_manifests(end)
+    graph = Graph.from_manifests(end)
     for record in graph:
         for role in record.inputs:
             record.input_record(role)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lightningrl.errors import StageError
 from lightningrl.pipeline import again
-from lightningrl.pipeline.graph import StageRecord, from_manifests, read_record
+from lightningrl.pipeline.graph import Graph, StageRecord, read_record
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST, TIMING, cache_key
@@ -83,7 +83,7 @@ def what_goes(
     if at_work:
         raise StageError(f"nothing is removed while stages are at work: {'; '.join(at_work)}. Wait for them to end.")
     found.kept = _releases_kept(root, list(keep), plans)
-    graph = from_manifests(*found.kept)
+    graph = Graph.from_manifests(*found.kept)
     if graph.damaged:
         raise StageError(
             f"{' '.join(graph.damaged)} A release is to be kept that is made from it, but what that folder was made "
@@ -99,8 +99,9 @@ def what_goes(
     caches_kept = {canonical(path) for path in caches_kept}
     others = [path for path in all_folders if canonical(path) not in kept]
     removable = {record.folder: record for path in others if (record := _removable(path, found, unfinished))}
-    upstream_first = [record.folder for record in from_manifests(*removable.values()) if record.folder in removable]
-    found.folders = upstream_first[::-1] + (found.unfinished if unfinished else [])
+    upstream_first = Graph.from_manifests(*removable.values()).stages
+    found.folders = [record.folder for record in reversed(upstream_first) if record.folder in removable]
+    found.folders += found.unfinished if unfinished else []
     found.folders += [path for path in all_caches if caches or canonical(path) not in caches_kept]
     found.folders += sorted(root.glob(f"{ASIDE}-*"))
     found.named += _not_ours(root, {*all_folders, *all_caches}, kept)

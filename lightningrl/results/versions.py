@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightningrl.errors import LightningRLError, StageError
-from lightningrl.pipeline.graph import Graph, StageRecord, from_manifests, read_record
+from lightningrl.pipeline.graph import Graph, StageRecord, read_record
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results.folders import LATEST, holders, latest, releases, stage_folders, used
@@ -75,7 +75,7 @@ def versions_of(root: Path, current: Sequence[Current] = ()) -> Versions:
     """Returns the versions of one experiment. current: releases of any config files."""
     records, damaged = releases(root)
     newest = latest(root)
-    found = [Version(each, from_manifests(each), newest is not None and newest.name == each.folder.name)
+    found = [Version(each, Graph.from_manifests(each), newest is not None and newest.name == each.folder.name)
              for each in records]  # fmt: skip
     damaged += dict.fromkeys(message for version in found for message in version.graph.damaged)
     reached = {record.folder for version in found for record in version.graph}

@@ -19,7 +19,7 @@ from lightningrl.config.experiment import load
 from lightningrl.errors import StageError
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.pipeline.graph import from_manifests, read_record
+from lightningrl.pipeline.graph import Graph, read_record
 from lightningrl.pipeline.manifest import check
 from lightningrl.pipeline.plan import plan
 from lightningrl.pipeline.runner import run_stage
@@ -306,7 +306,7 @@ def test_a_crash_in_the_middle_leaves_every_manifest_with_its_files_and_inputs(t
     monkeypatch.setattr(prune.shutil, "rmtree", rmtree)
     for folder in folders() - {path.parent for path in ROOT.glob(".pruned-*/**/manifest.json")}:
         check(folder)
-        assert not from_manifests(read_record(folder)).gone
+        assert not Graph.from_manifests(read_record(folder)).gone
     assert of(new) <= folders()
     pruned("--yes")
     assert folders() == of(new) and not list(ROOT.glob(".pruned*"))
