@@ -72,7 +72,8 @@ def recompute(cell: Cell) -> Recomputed:
         from lightningrl.pipeline.stages.table import write_table
 
         collected = recollect(collect_in(cell.table.collect_folder), Path(name) / "collected")
-        rows = read_rows(write_table(config, collected, Path(name))[0])
+        write_table(config, collected, Path(name))
+        rows = read_rows(Path(name) / f"{config['name']}.csv")
     named = zip(labels_of(rows), rows, strict=False)
     again = [row[cell.column] for label, row in named if label == cell.label and cell.column in row]
     if len(again) != 1:
