@@ -37,5 +37,9 @@ class StageError(LightningRLError):
     """A stage's inputs are missing or changed under it, or another process holds its folder."""
 
 
+class DamagedError(StageError):
+    """A file is not what the manifest says that lists it, or cannot be read."""
+
+
 class Interrupted(LightningRLError):
     """A long stage was asked to stop (SIGTERM, time budget); its state is saved. The CLI exits 75."""

@@ -12,10 +12,9 @@ import typer
 from lightningrl.cli.errors import user_errors
 
 if TYPE_CHECKING:
-    from lightningrl.pipeline.graph import Made
-    from lightningrl.results.cell import Cell
     from lightningrl.results.explain import Link
-    from lightningrl.results.recollect import Recomputed
+    from lightningrl.results.redraw import Recomputed
+    from lightningrl.results.tables import Cell
 
 WIDTH = 120
 
@@ -46,32 +45,30 @@ def explain(
         from dataclasses import asdict
 
         from lightningrl.errors import StageError
-        from lightningrl.results.cell import find_cell, find_stage, find_table, is_of_policies, label_of, numbers
         from lightningrl.results.explain import links, stage_links
-        from lightningrl.utils.files import canonical_json, sha256_file
+        from lightningrl.results.tables import find_table, stage_in
+        from lightningrl.utils.files import canonical_json
 
-        if not cell and (stage := find_stage(table)) is not None:
+        if not cell and (stage := stage_in(Path(table))) is not None:
             upstream = stage_links(stage)
             if json:
-                typer.echo(canonical_json({"stage": stage.stage, "links": [asdict(link) for link in upstream]}))
+                typer.echo(canonical_json({"stage": stage.label, "links": [asdict(link) for link in upstream]}))
             else:
                 for link in upstream:
                     _print_link(link)
             return
         found = find_table(table, results, release)
         if not cell:
-            labels = [label_of(row, found.rows) for row in found.rows if is_of_policies(row)]
             typer.echo(f"{found.file}: say --cell ROW:COLUMN")
-            typer.echo(_wrapped("rows", ", ".join(labels) or "none of a policy and a benchmark"))
-            typer.echo(_wrapped("columns", ", ".join(numbers(found)) if found.rows else "none"))
+            typer.echo(_wrapped("rows", ", ".join(found.labels) or "none of a policy and a benchmark"))
+            typer.echo(_wrapped("columns", ", ".join(found.numbers) or "none"))
             return
-        asked = find_cell(found, cell)
-        if sha256_file(found.file) != found.sha256:
-            raise StageError(f"{found.file} is damaged: its sha256 is not the one in its manifest.")
+        asked = found.cell(cell)
+        found.check(found.file)
         number = asked.text or "empty: it does not apply to this row"
-        name = f"{found.file}, {label_of(asked.row, found.rows)}, {asked.column}"
-        collect, again, says, problem = _again(asked, name, number)
-        chain = links(asked, collect)
+        name = f"{found.file}, {asked.label}, {asked.column}"
+        again, says, problem = _again(asked, name, number)
+        chain = links(asked)
         if json:
             tree = {"table": str(found.file), "row": asked.row, "column": asked.column, "text": asked.text}
             blank = {"value": None} if again and math.isnan(again.value) else {}
@@ -86,21 +83,19 @@ def explain(
             raise StageError(problem)
 
 
-def _again(asked: Cell, name: str, number: str) -> tuple[Made | None, Recomputed | None, str, str]:
-    """The collect stage, if it is here; the number computed again; what to say of it; what is wrong, if anything."""
-    from lightningrl.errors import LightningRLError
-    from lightningrl.results.recollect import collect_of, recompute
+def _again(asked: Cell, name: str, number: str) -> tuple[Recomputed | None, str, str]:
+    """The number computed again; what to say of it; what is wrong, if anything."""
+    from lightningrl.errors import DamagedError, LightningRLError
+    from lightningrl.results.redraw import recompute
 
-    collect = None
     try:
-        collect = collect_of(asked.table.collect)
-        again = recompute(asked, collect)
+        again = recompute(asked)
     except LightningRLError as error:
-        return collect, None, f"not done: {error}", str(error) if "damaged" in str(error) else ""
+        return None, f"not done: {error}", str(error) if isinstance(error, DamagedError) else ""
     is_same = again.is_cells(asked.text)
     says = f"{again.value!r}, {'the same' if is_same else 'NOT THE SAME'}: {again.how}"
     problem = f"{name}: the table says {number}, its records, read by today's code, give {again.value!r}."
-    return collect, again, says, "" if is_same else problem
+    return again, says, "" if is_same else problem
 
 
 def _print_link(link: Link) -> None:

@@ -119,29 +119,27 @@ def _with_upstream(planned: Plan, labels: list[str]) -> set[str]:
     """These stages and what they are made from: a stage keeps its key only if its inputs keep theirs."""
     from lightningrl.errors import StageError
 
-    known = {stage.label: stage for stage in planned}
+    known = planned.by_label()
     for label in labels:
         if label not in known:
             raise StageError(f"the experiment has no stage {label!r}. It has: {', '.join(known)}")
-    waiting, found = [known[label] for label in labels], set()
-    while waiting:
-        stage = waiting.pop()
-        found.add(stage.label)
-        waiting += stage.inputs.values()
-    return found
+    return {stage.label for stage in planned.upstream(*(known[label] for label in labels))}
 
 
 def _of_release(results: Path, which: str, experiment: Experiment) -> tuple[dict[str, str], str]:
     from lightningrl.errors import StageError
-    from lightningrl.pipeline.graph import chain, find_release
+    from lightningrl.pipeline.graph import Graph
+    from lightningrl.results.folders import find_release
 
     asked = which if "/" in which else f"{experiment.experiment}/{which}"
-    made = find_release(results, asked)
-    if made.root.name != experiment.experiment:
-        raise StageError(f"{made.folder} is a release of {made.root.name}, the config is of {experiment.experiment}.")
-    found = chain(made)
+    record = find_release(results, asked)
+    if record.root.name != experiment.experiment:
+        raise StageError(
+            f"{record.folder} is a release of {record.root.name}, the config is of {experiment.experiment}."
+        )
+    found = Graph.from_manifests(record)
     for folder in found.gone:
         typer.echo(f"note: {folder} is not here, so its code is not known", err=True)
     for message in found.damaged:
         typer.echo(f"note: {message}", err=True)
-    return {each.stage: each.code for each in found.made}, f"in release {made.key}"
+    return {each.label: each.code for each in found}, f"in release {record.key}"

@@ -31,14 +31,13 @@ def redraw(
     """
     with user_errors():
         from lightningrl.errors import StageError
-        from lightningrl.pipeline.graph import find_release
+        from lightningrl.results.folders import find_release
         from lightningrl.results.redraw import Redraw
 
-        made = find_release(results, release)
-        inside = out.resolve().is_relative_to(made.root.resolve())
-        if inside:
+        record = find_release(results, release)
+        if out.resolve().is_relative_to(record.root.resolve()):
             raise StageError(f"--out {out} is inside the results that are read; choose another folder.")
-        again = Redraw(made, out, lambda line: typer.echo(line, err=True))
+        again = Redraw(record, out, lambda line: typer.echo(line, err=True))
         wanted = [("table", name) for name in table or []] + [("figure", name) for name in figure or []]
         if not wanted:
             wanted = [(kind, name) for kind in ("table", "figure") for name in again.names(kind)]

@@ -65,22 +65,19 @@ def results(
 def _print_release(config: Path) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.pipeline.plan import plan
-    from lightningrl.results.released import released
+    from lightningrl.results.versions import released
 
-    release = released(plan(load(config)))
-    if release.note:
-        typer.echo(release.note, err=True)
-    typer.echo(release.table)
-    for sentence in release.findings:
-        typer.echo(sentence)
-    for path in release.paths:
-        typer.echo(str(path))
+    lines, note = released(plan(load(config)))
+    if note:
+        typer.echo(note, err=True)
+    for line in lines:
+        typer.echo(line)
 
 
 def _print_all(folder: Path) -> None:
     from lightningrl.errors import StageError
-    from lightningrl.pipeline.graph import experiments
-    from lightningrl.results.versions import todays_releases, versions_of
+    from lightningrl.results.folders import experiments
+    from lightningrl.results.versions import current_releases, versions_of
 
     roots = experiments(folder)
     if not roots:
@@ -88,26 +85,26 @@ def _print_all(folder: Path) -> None:
             f"{folder} holds no results. Run an experiment first: in the clone, `snakemake --cores 2`; or name the "
             "folder: lightningrl results FOLDER."
         )
-    todays, notes = todays_releases(sorted(Path("config").glob("*.yaml")), [root.name for root in roots])
+    current, notes = current_releases(sorted(Path("config").glob("*.yaml")), [root.name for root in roots])
     for root in roots:
-        _print_versions(versions_of(root, todays))
+        _print_versions(versions_of(root, current))
     for note in notes:
         typer.echo(f"note: {note}", err=True)
 
 
 def _print_versions(found: Versions) -> None:
-    from lightningrl.results.disk import human
+    from lightningrl.results.folders import human
 
     parts = [f"{name} {human(size)}" for name, size in found.bytes.items() if name != "total" and size]
     typer.echo(f"{found.root}  {human(found.bytes['total'])}" + (f"; of it {', '.join(parts)}" if parts else ""))
     for version in found.versions:
-        _print_version(version, [each.config for each in found.todays if each.key == version.made.key])
+        _print_version(version, [each.config for each in found.current if each.key == version.release.key])
     if not found.versions:
         typer.echo("  no finished release")
-    released = {version.made.key for version in found.versions}
-    for each in found.todays:
+    released = {version.release.key for version in found.versions}
+    for each in found.current:
         if each.key not in released:
-            done = f"{each.n_done(found.root)} of {len(each.folders)} stages done"
+            done = f"{each.n_done(found.root)} of {len(each.plan.stages)} stages done"
             typer.echo(f"  {each.key}  not released yet: {each.config} with today's code, {done}")
     for text in found.running:
         typer.echo(f"  at work: {text}")
@@ -119,19 +116,18 @@ def _print_version(version: Version, configs: list[str]) -> None:
     from lightningrl.errors import StageError
     from lightningrl.results.versions import headline
 
-    made, chain = version.made, version.chain
+    release, graph = version.release, version.graph
     marks = (["latest"] if version.is_latest else []) + [f"current ({config})" for config in configs]
-    n_lost = len(chain.gone) + len(chain.damaged)
-    stages = f"{len(chain.made)} stages" + (f" of {len(chain.made) + n_lost} known" if n_lost else "")
+    n_lost = len(graph.gone) + len(graph.damaged)
+    stages = f"{len(graph.stages)} stages" + (f" of {len(graph.stages) + n_lost} known" if n_lost else "")
     commits = version.commits
     commit = commits[0] + (f" and {len(commits) - 1} earlier" if len(commits) > 1 else "")
-    typer.echo(
-        f"  {made.key}  {made.finished[:16].replace('T', ' ')}  commit {commit}  {stages}  {', '.join(marks)}".rstrip()
-    )
-    if other := [each.stage for each in chain.made if each.ran_other_code]:
+    finished = release.finished[:16].replace("T", " ")
+    typer.echo(f"  {release.key}  {finished}  commit {commit}  {stages}  {', '.join(marks)}".rstrip())
+    if other := [each.label for each in reversed(graph.stages) if each.ran != each.code]:
         typer.echo(f"    under pinned code, by other code: {', '.join(other)}")
     try:
-        table = headline(made)
+        table = headline(graph, release)
     except StageError as error:
         typer.echo(f"    {error}")
         return
@@ -152,8 +148,8 @@ def _print_version(version: Version, configs: list[str]) -> None:
 def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool, caches: bool, yes: bool) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.errors import StageError
-    from lightningrl.pipeline.graph import experiments, names_of
     from lightningrl.pipeline.plan import plan
+    from lightningrl.results.folders import experiments, names_of
     from lightningrl.results.prune import KEEPS, carry_out, what_goes
 
     if not keep:
@@ -181,9 +177,9 @@ def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool,
 
 
 def _print_pruning(found: Pruning, configs: list[Path]) -> None:
-    from lightningrl.results.disk import freed, human
+    from lightningrl.results.folders import freed, human
 
-    kept = [f"release {made.key} ({made.finished[:16].replace('T', ' ')})" for made in found.kept]
+    kept = [f"release {each.key} ({each.finished[:16].replace('T', ' ')})" for each in found.kept]
     kept += [f"today's stages of {config}" for config in configs]
     typer.echo(f"{found.root}: kept, with what it needs: {', '.join(kept)}")
     for folder in found.folders:
@@ -198,7 +194,7 @@ def _print_pruning(found: Pruning, configs: list[Path]) -> None:
 
 
 def _say_gone(folder: Path, size: Any) -> None:
-    from lightningrl.results.disk import human
+    from lightningrl.results.folders import human
 
     if size is None:
         typer.echo(f"left: {folder}, somebody works on it now", err=True)

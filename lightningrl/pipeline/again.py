@@ -25,12 +25,16 @@ ASIDE = Path("state/.replaced")
 
 
 def request(stages: Iterable[Stage]) -> str:
-    """The variable's value that asks for those of the stages again that are finished now."""
+    """Returns the variable's value that asks for those of the stages again that are finished now."""
     return " ".join(_identity(stage) for stage in stages if stage.manifest.is_file())
 
 
+def _identity(stage: Stage) -> str:
+    return f"{stage.key}:{sha256_file(stage.manifest)[:16]}"
+
+
 def reason(stage: Stage) -> str:
-    """Why a stage whose results are all there is made again; empty when it is not."""
+    """Returns why a stage whose results are all there is made again; empty when it is not."""
     if _identity(stage) in os.environ.get(VARIABLE, "").split():
         return "as asked"
     if changed := manifest.changed_inputs(stage):
@@ -39,12 +43,12 @@ def reason(stage: Stage) -> str:
 
 
 def is_finished(stage: Stage) -> bool:
-    """Whether all of a stage's results are there, and there is no reason to make them again."""
+    """Returns whether all of a stage's results are there, and there is no reason to make them again."""
     return not manifest.missing(stage) and not reason(stage)
 
 
 def set_aside(stage: Stage) -> Path:
-    """Move a finished stage's results into its state, which goes when the new ones are finished. Returns where to.
+    """Moves a finished stage's results into its state, which goes when the new ones are finished; returns where to.
 
     Whoever calls it holds the stage's lease.
     """
@@ -57,12 +61,12 @@ def set_aside(stage: Stage) -> Path:
 
 
 def is_set_aside(folder: Path) -> bool:
-    """Whether a stage's folder holds finished results that were to be replaced, and have not been."""
+    """Returns whether a stage's folder holds finished results that were to be replaced, and have not been."""
     return (folder / ASIDE / MANIFEST).is_file() and not (folder / MANIFEST).is_file()
 
 
 def put_back(folder: Path) -> bool:
-    """Put results back that were set aside in a stage's folder and have not been replaced; False: there are none.
+    """Puts results back that were set aside in a stage's folder and have not been replaced; False: there are none.
 
     Whoever calls it holds the stage's lease. What the interrupted attempt has saved stays in the state.
     """
@@ -76,12 +80,8 @@ def put_back(folder: Path) -> bool:
 
 
 def put_back_all(stages: Iterable[Stage]) -> None:
-    """Put back what attempts have left set aside that were killed; stages that are being made are left alone."""
+    """Puts back what attempts have left set aside that were killed; stages that are being made are left alone."""
     for stage in stages:
         if is_set_aside(stage.folder):
             with suppress(StageError), lease(stage.folder / "state"):
                 put_back(stage.folder)
-
-
-def _identity(stage: Stage) -> str:
-    return f"{stage.key}:{sha256_file(stage.manifest)[:16]}"

@@ -87,12 +87,12 @@ def config_file(workflow: Any, root: Path) -> Path:
 def experiment_asked_for(folder: Path, words: list[str]) -> Path:
     """Returns the experiment's file in a folder that a target names on Snakemake's command line, else `config.yaml`."""
     known = {path.stem: path for path in folder.glob("*.yaml")}
-    asked = known.keys() & set(words)
-    if asked:  # as targets, not as values of options
-        asked &= set(get_argument_parser().parse_known_args(words)[0].targets)
-    if len(asked) > 1:
-        raise WorkflowError(f"one experiment at a time: found {' and '.join(sorted(asked))}")
-    return known[asked.pop() if asked else "config"]
+    named = known.keys() & set(words)
+    if named:  # as targets, not as values of options
+        named &= set(get_argument_parser().parse_known_args(words)[0].targets)
+    if len(named) > 1:
+        raise WorkflowError(f"one experiment at a time: found {' and '.join(sorted(named))}")
+    return known[named.pop() if named else "config"]
 
 
 def _image(root: Path, config: Path, planned: Plan, deployment: set[str]) -> str:
@@ -122,6 +122,6 @@ def show_to_containers(used: list[Path], mirror: str | None, environment: Mutabl
     paths = [str(path) for name in named if name.exists() for path in (name.absolute(), name.resolve())]
     if odd := [path for path in paths if "," in path or ":" in path]:
         raise WorkflowError(f"--sdm apptainer: {odd[0]} has a comma or a colon in its name, which no bind can name")
-    given = environment.get("APPTAINER_BIND") or environment.get("SINGULARITY_BIND", "")
-    bind = ",".join(dict.fromkeys(filter(None, [*given.split(","), *paths])))
+    bound = environment.get("APPTAINER_BIND") or environment.get("SINGULARITY_BIND", "")
+    bind = ",".join(dict.fromkeys(filter(None, [*bound.split(","), *paths])))
     environment["APPTAINER_BIND"] = environment["SINGULARITY_BIND"] = bind

@@ -160,8 +160,8 @@ _TABLE = (
         reads=("report.bootstrap",), pinned_by_name=True,
     ),
     Kind(
-        "table", ("{name}.csv", "{name}.md", "{name}.tex", "{name}.html"), reads=("report.tables",),
-        released=True, pinned_by_name=True,
+        "table", ("{name}.csv", "{name}.md", "{name}.tex", "{name}.html", "{name}.sources.json"),
+        reads=("report.tables",), released=True, pinned_by_name=True,
         shown=Shown("{name}.html", "Tables", {"table": "{name}"}, "workflow/report/table.rst"),
     ),
     Kind(
@@ -202,6 +202,12 @@ def kinds_of(plugins: Iterable[str]) -> dict[str, Kind]:
             raise ConfigError(f"plugins: {reference} is called {name!r}, as a kind of stage of the package; rename it")
         found[name] = kind
     return found
+
+
+def measured_in(tables: Iterable[str]) -> dict[str, str]:
+    """Returns the kinds of stages that say what these collected tables hold of systems -> the file that says it."""
+    behind = [kind for kind in KINDS.values() if kind.per_system and set(tables) & set(kind.collected_in)]
+    return {kind.name: kind.collected for kind in behind}
 
 
 def jobs_of(plugins: Iterable[str]) -> tuple[str, ...]:

@@ -7,56 +7,72 @@ run to the next.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightningrl.errors import StageError
+from lightningrl.errors import DamagedError, StageError
 from lightningrl.pipeline import system
-from lightningrl.pipeline.stage import MANIFEST, Stage
-from lightningrl.utils.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from lightningrl.pipeline.stage import MANIFEST, Stage, key_of
+from lightningrl.utils.files import read_json, sha256_file, write_json
 
 SCHEMA = 1
 
 
 def write(stage: Stage, run: Mapping[str, Any], threads: int, inputs: Mapping[str, Any]) -> None:
-    """Hash the stage's outputs and write its manifest; from then on the stage counts as finished.
+    """Hashes the stage's outputs and writes its manifest; from then on the stage counts as finished.
 
-    inputs: role -> what `check_input` returned before the stage read it.
+    inputs: what `check_inputs` returned before the stage read them.
     """
-    preimage = stage.preimage | {"code": stage.sources}
+    outputs, after = {}, {}
+    for name in stage.written:
+        path = stage.folder / name
+        if not path.is_file():
+            raise StageError(f"the stage ended without writing {path}: a defect of the stage, please report it")
+        outputs[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+    for role, source in sorted(stage.after.items()):  # with what it found
+        found = {name: read_json(source.folder / name) for name in source.files if name.endswith(".json")}
+        after[role] = {"folder": source.folder.as_posix(), "key": source.key, "found": found}
     manifest = {
         "schema": SCHEMA,
         "kind": stage.kind,
         "name": stage.name,
         "key": stage.key,
-        "preimage": preimage,
+        "preimage": stage.preimage | {"code": stage.sources},
         "code": {"digest": stage.code, "live": stage.live_code, "pinned": stage.pin is not None},
         "inputs": dict(inputs),
-        "after": {role: _checked(source) for role, source in sorted(stage.after.items())},
-        "outputs": {name: _record(stage.folder / name) for name in stage.written},
+        "after": after,
+        "outputs": outputs,
         "git": system.git_state(),
         "python": sys.version.split()[0],
         "packages": system.versions(),
         "hardware": system.hardware(),
         "threads": threads,
         "torch_threads": system.torch_threads(),
-        "seeds": _seeds(preimage["science"]),
+        "seeds": _seeds(stage.preimage["science"]),
         "run": dict(run),
     }
     write_json(stage.manifest, manifest)
 
 
+def _seeds(science: Mapping[str, Any]) -> dict[str, int]:
+    """Returns every `seed` by its path."""
+    found = {"seed": science["seed"]} if "seed" in science else {}
+    for name, value in science.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{path}": seed for path, seed in _seeds(value).items()}
+    return found
+
+
 def missing(stage: Stage) -> list[Path]:
-    """Outputs that are not there; of one that was stopped half-way the manifest is among them."""
+    """Returns outputs that are not there; of one that was stopped half-way the manifest is among them."""
     return [stage.folder / name for name in stage.outputs if not (stage.folder / name).is_file()]
 
 
 def state(stage: Stage, verify: bool = False) -> str:
-    """`done`, `missing`, `partial` (begun, or a file is gone), `stale` (what it was made from has other content now);
-    with `verify` also `damaged` (not the manifest's hash)."""
-    gone = missing(stage)
-    if gone:
+    """Returns `done`, `missing`, `partial` (begun, or a file is gone), `stale` (what it was made from has other content
+    now); with `verify` also `damaged` (not the manifest's hash)."""
+    if missing(stage):
         return "partial" if stage.folder.is_dir() and any(stage.folder.iterdir()) else "missing"
     if verify:
         try:
@@ -67,18 +83,16 @@ def state(stage: Stage, verify: bool = False) -> str:
 
 
 def check_code(stage: Stage) -> None:
-    """Raise StageError where a finished stage that is not pinned was made, under a pin, by code that is not its key's.
+    """Raises StageError where a finished stage that is not pinned was made, under a pin, by code that is not its key's.
 
     Not finished, of another key, or damaged: that is for those to say who read its results.
     """
     if stage.pin is not None or not stage.manifest.is_file():
         return
     try:
-        manifest = read_json(stage.manifest)
-    except StageError:
+        live = read_json(stage.manifest).get("code", {}).get("live")
+    except (StageError, AttributeError):
         return
-    code = manifest.get("code") if isinstance(manifest, dict) else None
-    live = code.get("live") if isinstance(code, dict) else None
     if live not in (None, stage.code):
         label = stage.label
         raise StageError(
@@ -89,60 +103,70 @@ def check_code(stage: Stage) -> None:
         )
 
 
-def check(folder: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """The manifest of a finished folder, after comparing its files (or those in `names`) with their hashes.
+def check(folder: Path) -> dict[str, Any]:
+    """Returns the manifest of a finished folder, after comparing its files with their hashes.
 
-    Raises StageError naming the missing or damaged file and what to do.
+    Raises DamagedError naming the missing or damaged file and what to do.
     """
     path = folder / MANIFEST
-    remedy = f"Delete the folder {folder} and run the same command again: it is made anew, nothing else is."
     manifest = read_json(path)
+    wrong = ""
     if not isinstance(manifest, dict) or not isinstance(manifest.get("outputs"), dict):
-        raise StageError(f"{path} is damaged: it lists no outputs. {remedy}")
-    for name in manifest["outputs"] if names is None else names:
-        file, record = folder / name, manifest["outputs"].get(name)
-        if record is None:
-            raise StageError(f"{path} does not list {name}. {remedy}")
+        wrong, manifest = f"{path} is damaged: it lists no outputs.", {"outputs": {}}
+    for name, record in manifest["outputs"].items():
+        file = folder / name
         if not file.is_file():
-            raise StageError(f"{file} is missing, though {path} lists it. {remedy}")
-        if (size := file.stat().st_size) != record["bytes"]:
-            raise StageError(f"{file} is damaged: it has {size} bytes, its manifest says {record['bytes']}. {remedy}")
-        if sha256_file(file) != record["sha256"]:
-            raise StageError(f"{file} is damaged: its sha256 is not the one in its manifest. {remedy}")
+            wrong = f"{file} is missing, though {path} lists it."
+        elif (size := file.stat().st_size) != record["bytes"]:
+            wrong = f"{file} is damaged: it has {size} bytes, its manifest says {record['bytes']}."
+        elif sha256_file(file) != record["sha256"]:
+            wrong = f"{file} is damaged: its sha256 is not the one in its manifest."
+    if wrong:
+        remedy = f"Delete the folder {folder} and run the same command again: it is made anew, nothing else is."
+        raise DamagedError(f"{wrong} {remedy}")
     return manifest
 
 
 def changed_inputs(stage: Stage) -> list[str]:
-    """Roles of a finished stage's inputs whose files have other hashes now than when it was made.
+    """Returns roles of a finished stage's inputs whose files have other hashes now than when it was made.
 
     Keys are the same; but what a device computes may differ from one time to the next. An input that is gone, or a
     manifest that is damaged, is for those to say who need it.
     """
     try:
         recorded = read_json(stage.manifest)["inputs"]
-        there = {role: source for role, source in stage.inputs.items() if source.manifest.is_file()}
-        return [
-            role for role, source in there.items() if recorded[role]["outputs"] != read_json(source.manifest)["outputs"]
-        ]
+        return [role for role, listed in _listed(stage).items() if recorded[role]["outputs"] != listed["outputs"]]
     except (StageError, KeyError, TypeError):
         return []
 
 
 def identity(stage: Stage) -> str:
-    """8 hexadecimal digits of a hash over the files of a stage's inputs, as their manifests list them.
+    """Returns 8 hexadecimal digits of a hash over the files of a stage's inputs, as their manifests list them.
 
     What is kept from one attempt to the next is kept under it: with equal keys, what a device computed may differ.
     """
-    sources = {role: source for role, source in stage.inputs.items() if source.manifest.is_file()}
-    listed = {role: read_json(source.manifest).get("outputs") for role, source in sources.items()}
-    return sha256_text(canonical_json(listed))[:8]
+    return key_of({role: listed.get("outputs") for role, listed in _listed(stage).items()})
 
 
-def check_input(role: str, source: Stage) -> dict[str, Any]:
-    """The record of an upstream stage that a manifest keeps: folder, key, and the hashes of its files.
+def _listed(stage: Stage) -> dict[str, Any]:
+    """Returns the manifests of the inputs that are finished."""
+    there = {role: source.manifest for role, source in stage.inputs.items() if source.manifest.is_file()}
+    return {role: read_json(path) for role, path in there.items()}
 
-    Raises StageError unless it is finished, of the planned key, and whole.
+
+def check_inputs(stage: Stage) -> dict[str, Any]:
+    """Returns the records of all inputs that a manifest keeps: folder, key, and the hashes of their files.
+
+    Raises StageError unless they, and what else must be finished before the stage, are finished, of the planned keys,
+    and whole.
     """
+    inputs = {role: _check_input(role, source) for role, source in sorted(stage.inputs.items())}
+    for role, source in stage.after.items():
+        _check_input(role, source)
+    return inputs
+
+
+def _check_input(role: str, source: Stage) -> dict[str, Any]:
     if not source.manifest.is_file():
         raise StageError(
             f"input {role!r}: {source.folder} is not finished (it has no {MANIFEST}). Make it first: snakemake does, "
@@ -153,25 +177,3 @@ def check_input(role: str, source: Stage) -> dict[str, Any]:
     if (key := found.get("key")) != source.key:
         raise StageError(f"input {role!r}: {source.manifest} has key {key!r}, expected {source.key!r}. Delete it.")
     return {"folder": source.folder.as_posix(), "key": source.key, "outputs": found["outputs"]}
-
-
-def _record(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise StageError(f"the stage ended without writing {path}: a defect of the stage, please report it")
-    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-
-
-def _checked(source: Stage) -> dict[str, Any]:
-    """A stage that had to be finished before, with what it found."""
-    found = {name: read_json(source.folder / name) for name in source.files if name.endswith(".json")}
-    return {"folder": source.folder.as_posix(), "key": source.key, "found": found}
-
-
-def _seeds(science: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
-    found: dict[str, int] = {}
-    for name, value in science.items():
-        if isinstance(value, Mapping):
-            found |= _seeds(value, f"{prefix}{name}.")
-        elif name == "seed":
-            found[f"{prefix}{name}"] = value
-    return found

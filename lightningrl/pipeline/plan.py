@@ -6,61 +6,51 @@ is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
 from lightningrl.config.experiment import Experiment
 from lightningrl.errors import ConfigError, StageError
-from lightningrl.pipeline import parsed_sources
-from lightningrl.pipeline.kinds import KINDS, Kind
+from lightningrl.pipeline import code_digest
+from lightningrl.pipeline.graph import Graph
+from lightningrl.pipeline.kinds import Kind
 from lightningrl.pipeline.planner import Planner
 from lightningrl.pipeline.stage import Stage
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All stages of one experiment, upstream first."""
+class Plan(Graph[Stage]):
+    """All stages of one experiment; the release is the last."""
 
-    experiment: Experiment
-    stages: tuple[Stage, ...]
-    pins: Mapping[str, str] = field(default_factory=dict)
-    """`<kind>/<name>` -> the digest that its key has in place of today's code, as the pin file says."""
-    kinds: Mapping[str, Kind] = field(default_factory=lambda: KINDS)
-    """Every kind by name, those that the experiment's plug-ins add included."""
+    def __init__(
+        self, experiment: Experiment, stages: Iterable[Stage], pins: Mapping[str, str], kinds: Mapping[str, Kind]
+    ) -> None:
+        super().__init__(stages)
+        self.experiment, self.pins, self.kinds = experiment, pins, kinds
+        self.release = self.stages[-1]
 
     @property
     def unused_pins(self) -> list[str]:
         """Pins of stages that the experiment does not have."""
-        return sorted(set(self.pins) - {stage.label for stage in self.stages})
+        return sorted(set(self.pins) - set(self.by_label()))
 
     def stage(self, kind: str, name: str) -> Stage:
-        """Raises StageError listing the names there are."""
-        for stage in self.stages:
-            if (stage.kind, stage.name) == (kind, name):
-                return stage
-        names = [stage.name for stage in self.stages if stage.kind == kind]
-        raise StageError(f"the experiment has no {kind} stage {name!r}. It has: {', '.join(names) or 'none'}")
-
-    def of(self, kind: str) -> list[Stage]:
-        return [stage for stage in self.stages if stage.kind == kind]
-
-    @property
-    def release(self) -> Stage:
-        return self.stages[-1]
-
-    def __iter__(self) -> Iterator[Stage]:
-        return iter(self.stages)
+        """Returns a stage. Raises StageError listing the names there are."""
+        found = {stage.name: stage for stage in self.of(kind)}
+        if name not in found:
+            there = ", ".join(found) or "none"
+            raise StageError(f"the experiment has no {kind} stage {name!r}. It has: {there}")
+        return found[name]
 
 
 def plan(experiment: Experiment) -> Plan:
-    """The stages of an experiment. Raises ConfigError for a name that no registry has."""
+    """Returns the stages of an experiment. Raises ConfigError for a name that no registry has."""
     planner = Planner(experiment)
-    stages = tuple(planner.stages())
-    for stage in stages:
+    labels = set[str]()
+    for stage in planner.stages():
         _ = stage.key  # now, so that the whole plan is of one state of the sources
-    parsed_sources.keep()
-    names = [(stage.kind, stage.name) for stage in stages]
-    for kind, name in names:
-        if names.count((kind, name)) > 1:
-            raise ConfigError(f"two {kind} stages would be named {name!r}; give one of them another name")
-    return Plan(experiment, stages, planner.pins, planner.kinds)
+        if stage.label in labels:
+            raise ConfigError(
+                f"two {stage.kind} stages would be named {stage.name!r}; give one of them another name"
+            )  # fmt: skip
+        labels.add(stage.label)
+    code_digest.keep()
+    return Plan(experiment, planner.planned, planner.pins, planner.kinds)

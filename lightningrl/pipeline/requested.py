@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
+from lightningrl.benchmarks.protocol import SPLITS
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.systems import System
+from lightningrl.config.tasks import Benchmark
 from lightningrl.errors import ConfigError
-from lightningrl.pipeline.registries import check_problems, has
 from lightningrl.report.paper.printed import identities
-from lightningrl.report.registry import NEEDS
+from lightningrl.report.registry import INPUTS, NEEDS
+from lightningrl.utils.registry import resolve
 
 ALL = "frontier"
 """The collect stage of everything, from which tables and figures are made that are not in `NEEDS`."""
@@ -44,9 +46,8 @@ class Requested:
         experiment = self.experiment
         if experiment.base is not None:
             yield "base", experiment.base.published
-        yield from ((f"checkpoints.{each.name}", each.published) for each in experiment.checkpoints)
-        yield from ((f"runs.{each.name}", each.published) for each in experiment.runs)
-        yield from ((f"systems.{each.name}", each.published or "") for each in experiment.systems)
+        for section in ("checkpoints", "runs", "systems"):
+            yield from ((f"{section}.{each.name}", each.published or "") for each in getattr(experiment, section))
 
     def evaluated(self) -> list[tuple[System, str]]:
         """Returns each system with each of the benchmarks that it is evaluated on."""
@@ -66,10 +67,10 @@ class Requested:
         """Returns the systems and benchmarks whose speed a table or figure needs; a system's own benchmarks only."""
         found, chosen = dict[tuple[str, str], None](), self.experiment.speed.benchmarks
         for need in (NEEDS[name] for name in self.collected() if name in NEEDS and "speed" in NEEDS[name]["of"]):
-            asked = chosen or need["benchmarks"]
+            benchmarks = chosen or need["benchmarks"]
             for system in self.systems.values():
                 if system.published in need["rows"]:
-                    found |= {(system.name, b): None for b in self.evaluated_on(system) if b in asked}
+                    found |= {(system.name, b): None for b in self.evaluated_on(system) if b in benchmarks}
         return [(self.systems[name], benchmark) for name, benchmark in found]
 
     def probed(self) -> list[tuple[System, str]]:
@@ -81,8 +82,35 @@ class Requested:
 
     def having(self, *splits: str) -> list[str]:
         """Returns the benchmarks with problems of all these splits, in the experiment's order."""
-        return [
-            b.name
-            for b in self.experiment.benchmarks
-            if all(has(self.benchmarks[b.name], b, split) for split in splits)
-        ]
+        found = [b for b in self.experiment.benchmarks if all(has(self.benchmarks[b.name], b, s) for s in splits)]
+        return [benchmark.name for benchmark in found]
+
+
+def has(reference: str, benchmark: Benchmark, split: str) -> bool:
+    """Returns whether an experiment has problems of a split: the benchmark has them, and some are asked for."""
+    return split in getattr(resolve(reference), "splits", SPLITS) and getattr(benchmark, split) != 0
+
+
+def check_problems(reference: str, benchmark: Benchmark) -> None:
+    """Raises ConfigError for a wording, a number of worked examples, a split, or an open size that it has not."""
+    found, prompt, where = resolve(reference), benchmark.prompt, f"benchmarks.{benchmark.name}"
+    for what, value, allowed in (("style", prompt.style, found.styles), ("shots", prompt.shots, found.shots)):
+        if value not in allowed:
+            raise ConfigError(f"{where}.prompt.{what}: found {value!r}, allowed: {', '.join(map(str, allowed))}")
+    if prompt.shots and prompt.style != "default":
+        raise ConfigError(
+            f"{where}.prompt: found shots {prompt.shots} and style {prompt.style!r}; worked examples go with the style "
+            "`default` only"
+        )
+    for split in SPLITS:
+        if getattr(benchmark, split) and not has(reference, benchmark, split):
+            raise ConfigError(f"{where}.{split}: found {getattr(benchmark, split)}, it has no such problems")
+    if not found.sources and None in (benchmark.train, benchmark.validation, benchmark.test):
+        raise ConfigError(
+            f"{where}: it is generated without end; say how many train, validation and test problems"
+        )  # fmt: skip
+
+
+def tables_behind(kind: str, name: str) -> list[str]:
+    """Returns which collected tables a `table` or `figure` is made of; an outsider's own is given the frontier."""
+    return list(INPUTS[f"{kind}s"].get(name, ("frontier",)))

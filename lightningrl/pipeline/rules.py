@@ -23,7 +23,7 @@ from lightningrl.config.report import Job, Resources
 from lightningrl.pipeline.kinds import Kind
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.sharded_evaluation import marker, marker_file
-from lightningrl.pipeline.snakemake import forced, reconsidered, settle, tell_jobs
+from lightningrl.pipeline.snakemake import made_again, settle
 from lightningrl.pipeline.stage import MANIFEST, Stage, folder_of, last_log_of, log_of
 
 
@@ -88,6 +88,7 @@ class Rules:
         log = log_of(self.experiment, kind.name, name, "{key}")
         mark = marker_file(self.experiment, name, "{key}", "{part}", "{parts}").as_posix()
         ends = ".{part}-of-{parts}" if part else ""
+        threads, resources = self._asked(kind)
         return Rule(
             name=kind.name + "_part" * part,
             inputs=self._inputs(kind, gathers=not part),
@@ -95,8 +96,8 @@ class Rules:
             log=last_log_of(log, ("{part}", "{parts}") if part else None).as_posix(),
             benchmark=f"benchmarks/{self.experiment}/{kind.name}/{name}-{{key}}{ends}.tsv",
             is_local=not kind.job,
-            threads=self._threads(kind),
-            resources=self._asked(kind),
+            threads=threads,
+            resources=resources,
             command=self._command(kind, " --part {0.part}/{0.parts}" if part else ""),
         )
 
@@ -111,9 +112,9 @@ class Rules:
     def _stage(self, kind: Kind, wildcards: Any) -> Stage:
         return self.plan.stage(kind.name, wildcards.get("name", "release"))
 
-    def _inputs(self, kind: Kind, gathers: bool = True) -> Callable[[Any], list[Any]]:
+    def _inputs(self, kind: Kind, gathers: bool) -> Callable[[Any], list[Any]]:
         """Returns the input function of a rule: the manifests of what its stage reads, which are written last; the
-        stage itself checks the files behind them.
+        stage itself checks the files behind them. gathers: whether it waits for the jobs that share its work.
 
         A folder's name says what is in it, so times mean nothing: inputs of a finished stage are ancient, unless it is
         to be made again. An unfinished stage has ordinary inputs, because Snakemake would leave it out of a run that
@@ -132,66 +133,47 @@ class Rules:
             is_finished = stage.manifest.is_file()
             if is_finished and stage.folder not in forced_here:
                 return [ancient(source.manifest.as_posix()) for source in stage.inputs.values()]
-            parts = self._parts(stage) if gathers and not is_finished else []
+            count = self.resources.evaluate_parts if gathers and kind.in_parts and not is_finished else 1
+            parts = [marker(stage, (index, count)).as_posix() for index in range(1, count + 1)] if count > 1 else []
             return [source.manifest.as_posix() for source in stage.upstream] + parts
 
         return inputs
 
-    def _parts(self, stage: Stage) -> list[str]:
-        """Returns the marks that an unfinished stage waits for whose work is spread over several jobs."""
-        count = self.resources.evaluate_parts if stage.spec.in_parts else 1
-        return [marker(stage, (index, count)).as_posix() for index in range(1, count + 1)] if count > 1 else []
-
     @cached_property
     def _forced(self) -> set[Path]:
-        """The folders of the stages that the command line forces, or whose inputs have changed, with what follows.
-
-        In a job of a cluster there are none, because there Snakemake forces the job itself. This is known when the DAG
-        is built, not yet when the rules are read.
-        """
+        """The folders of the stages that are made again; in a job of a cluster there are none, because there Snakemake
+        forces the job itself. This is known when the DAG is built, not yet when the rules are read."""
         settle(self.workflow)
-        if not self.workflow.is_main_process:
-            return set()
-        folders = forced(self.workflow, self.plan)
-        tell_jobs(folders, self.plan)
-        return reconsidered(folders, self.plan)
+        return made_again(self.workflow, self.plan) if self.workflow.is_main_process else set()
 
-    def _job(self, kind: Kind, wildcards: Any) -> Job:
-        return self.resources.job(kind.job, self._stage(kind, wildcards).size)
-
-    def _asked(self, kind: Kind) -> dict[str, Callable[..., Any]]:
-        """Returns what a job asks a cluster for, by the size of its model; where the config says nothing of jobs, the
-        profile's defaults hold."""
+    def _asked(self, kind: Kind) -> tuple[int | Callable[[Any], int], dict[str, Callable[..., Any]]]:
+        """Returns the CPUs of a job, and what else it asks a cluster for, by the size of its model; where the config
+        says nothing of jobs, the threads of a stage's own computations, and the profile's defaults."""
         if not self.resources.jobs or not kind.job:
-            return {}
-        return {
-            "gpu": lambda wildcards: self._job(kind, wildcards).gpus or None,
-            "mem_mb": lambda wildcards, attempt: self._job(kind, wildcards).memory_mb(attempt),
-            "runtime": lambda wildcards: self._job(kind, wildcards).minutes,
+            return kind.threads_in(self.resources), {}
+
+        def job(wildcards: Any) -> Job:
+            return self.resources.job(kind.job, self._stage(kind, wildcards).size)
+
+        return lambda wildcards: job(wildcards).cpus, {
+            "gpu": lambda wildcards: job(wildcards).gpus or None,
+            "mem_mb": lambda wildcards, attempt: job(wildcards).memory_mb(attempt),
+            "runtime": lambda wildcards: job(wildcards).minutes,
         }
 
-    def _threads(self, kind: Kind) -> int | Callable[[Any], int]:
-        """Returns the CPUs of a job: those asked for, or the threads of a stage's own computations."""
-        if not self.resources.jobs or not kind.job:
-            return kind.threads_in(self.resources)
-        return lambda wildcards: self._job(kind, wildcards).cpus
-
-    def _command(self, kind: Kind, part: str = "") -> Callable[[Any, Any], str]:
+    def _command(self, kind: Kind, part: str) -> Callable[[Any, Any], str]:
         """Returns the function that gives a rule's command line. part: a format of the wildcards."""
 
         def command(wildcards: Any, resources: Any) -> str:
             stage = self._stage(kind, wildcards)
+            count = self.resources.processes(stage.size) if kind.launched else 1  # one on each GPU of one node
+            launcher = f" -m torch.distributed.run --standalone --nproc-per-node {count}" if count > 1 else ""
             name = "" if kind.name == "release" else f" --name {stage.name}"
             what = f"{kind.name} --config {shlex.quote(str(self.config))}{name} --key {wildcards.key}"
             ends = part.format(wildcards) + self._until(kind, resources)
-            return f"{self._start(kind, stage)} -m lightningrl {what}{ends}"
+            return f"{self.python}{launcher} -m lightningrl {what}{ends}"
 
         return command
-
-    def _start(self, kind: Kind, stage: Stage) -> str:
-        """Returns how a stage is started: alone, or as so many processes of one node as it has GPUs."""
-        count = self.resources.processes(stage.size) if kind.launched else 1
-        return self.python + (f" -m torch.distributed.run --standalone --nproc-per-node {count}" if count > 1 else "")
 
     def _until(self, kind: Kind, resources: Any) -> str:
         """Returns, in a cluster's job, the option with which a stage saves and ends by itself before the time limit.

@@ -7,16 +7,14 @@ machine fact: it changes no record and no key, and what other parts or another n
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 from lightningrl.errors import StageError
 from lightningrl.pipeline import manifest
 from lightningrl.pipeline.plan import Plan
-from lightningrl.pipeline.runner import alone, choose_jail, context_of, log, shortest, stopping, timing_file
+from lightningrl.pipeline.runner import Budget, alone, choose_jail, timing_file, work
 from lightningrl.pipeline.stage import RESULTS, TIMING, Stage
-from lightningrl.pipeline.system import set_thread_environment
-from lightningrl.utils import files
+from lightningrl.utils.files import read_json, write_json
 
 
 def marker(stage: Stage, part: tuple[int, int]) -> Path:
@@ -30,7 +28,7 @@ def marker_file(experiment: str, name: str, key: str, index: int | str, count: i
 
 
 def check_made_by(plan: Plan) -> None:
-    """Raise StageError where something counts as done that code made, under a pin, which is not asked for any more."""
+    """Raises StageError where something counts as done that code made, under a pin, which is not asked for any more."""
     count = plan.experiment.resources.evaluate_parts
     for stage in plan:
         manifest.check_code(stage)
@@ -39,12 +37,12 @@ def check_made_by(plan: Plan) -> None:
 
 
 def check_marks(stage: Stage, count: int) -> None:
-    """Raise StageError where a part counts as done whose records are not in the cache of today's code: it was decoded
+    """Raises StageError where a part counts as done whose records are not in the cache of today's code: it was decoded
     by other code, under a pin. A part of what had other content then does not count any more."""
     for path in (marker(stage, (index, count)) for index in range(1, count + 1)):
         if not path.is_file():
             continue
-        mark = files.read_json(path)
+        mark = read_json(path)
         if mark.get("inputs", here := manifest.identity(stage)) != here:
             path.unlink()  # of what was there before: its records are kept apart
         elif (cache := Path(mark["cache"])).name != stage.cache.name:
@@ -56,45 +54,35 @@ def check_marks(stage: Stage, count: int) -> None:
 
 
 def read_part(text: str) -> tuple[int, int]:
-    """`2/8` as (2, 8).
+    """Returns `2/8` as (2, 8); raises StageError for anything else.
 
     >>> read_part("2/8")
     (2, 8)
-
-    Raises StageError for anything else.
     """
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    part = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= part[0] <= part[1] or part[1] == 1:
+    index, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= index <= count or count == 1:
         raise StageError(f"--part: found {text!r}, expected which of how many, at least two, like 2/8")
-    return part
+    return index, count
 
 
 def run_part(
     plan: Plan, stage: Stage, key: str | None, part: tuple[int, int], max_minutes: float | None = None
 ) -> None:
-    """Decode one part. Raises what `run_stage` does."""
+    """Decodes one part. Raises what `run_stage` does."""
     if not stage.spec.in_parts:
         raise StageError(f"{stage.kind} {stage.name}: only evaluations are made in parts")
     stage.check_key(key)
-    started = time.monotonic()
-    budget_s = shortest(max_minutes, plan.experiment.resources.max_minutes)
     index, count = part
     state = stage.cache / f"part-{index}-of-{count}"
-    done = marker(stage, part)
-    with log(stage, started, part) as report, alone(state, report, budget_s, started, made=state):
+    with alone(stage, state, budget := Budget.of(plan, max_minutes), part) as report:
         if not manifest.missing(stage):
             manifest.check_code(stage)
             report(f"already finished: {stage.folder}")
         else:
             choose_jail(plan, report)
-            for role, source in (*stage.inputs.items(), *stage.after.items()):
-                manifest.check_input(role, source)
-            set_thread_environment(stage.spec.threads_in(plan.experiment.resources))
-            with stopping(budget_s, started) as should_stop:
-                from lightningrl.pipeline.stages.evaluate import run_part as run
-
-                run(context_of(stage, plan.experiment, report, should_stop, timing_file(state / TIMING)), part)
+            manifest.check_inputs(stage)
+            work(plan, stage, budget, report, timing_file(state / TIMING), "run_part", part)
         found = {"part": index, "of": count, "cache": stage.cache.as_posix(), "inputs": manifest.identity(stage)}
-        files.write_json(done, found)
+        write_json(marker(stage, part), found)
         report(f"part {index} of {count} is done")

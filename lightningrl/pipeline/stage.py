@@ -59,9 +59,24 @@ class Stage:
         return self.spec.name
 
     @property
+    def label(self) -> str:
+        """`train/lightningrl`: what it is called in manifests, pins and messages."""
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def target(self) -> str:
+        """What it is called on Snakemake's command line: `train_lightningrl`, `evaluate_base_gsm-mini`, `table1`."""
+        is_numbered = re.fullmatch(rf"{self.kind}\d+", self.name)
+        return self.name if is_numbered else f"{self.kind}_{self.name.replace('/', '_')}"
+
+    @property
     def upstream(self) -> tuple[Stage, ...]:
         """Everything that must be finished before."""
         return (*self.inputs.values(), *self.after.values())
+
+    @property
+    def input_folders(self) -> tuple[Path, ...]:
+        return tuple(stage.folder for stage in self.inputs.values())
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -76,16 +91,11 @@ class Stage:
         there = {path.name for path in self.folder.iterdir() if path.is_file() and not path.name.startswith(".")}
         return (*self.files, *sorted(there - {*self.outputs, TIMING}))
 
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """The modules whose closure is the stage's code."""
-        members = {member.partition(":")[0] for member in self.members.values()}
-        return (self.spec.module, *sorted(members))
-
     @cached_property
     def sources(self) -> dict[str, str]:
-        """File -> digest of its normalised text, for all the stage's code."""
-        return self.package.of(self.modules)
+        """File -> digest of its normalised text, for all the stage's code: its kind's module, and its members'."""
+        members = {member.partition(":")[0] for member in self.members.values()}
+        return self.package.of((self.spec.module, *sorted(members)))
 
     @cached_property
     def live_code(self) -> str:
@@ -111,32 +121,15 @@ class Stage:
     @cached_property
     def key(self) -> str:
         """8 hex digits: equal keys, equal results."""
-        return _key(self.preimage)
+        return key_of(self.preimage)
 
-    def check_key(self, asked: str | None) -> None:
-        """StageError when a caller planned with another key than today's."""
-        if asked is not None and asked != self.key:
+    def check_key(self, planned: str | None) -> None:
+        """Raises StageError when a caller planned with another key than today's."""
+        if planned not in (None, self.key):
             raise StageError(
-                f"{self.kind} {self.name}: asked for key {asked}, but the config and code now give {self.key}: "
+                f"{self.kind} {self.name}: asked for key {planned}, but the config and code now give {self.key}: "
                 "they changed since the DAG was planned. Run snakemake again."
             )
-
-    @cached_property
-    def cache_key(self) -> str:
-        """The key without what is swept: stages that differ only in their sweep share what each point cost."""
-        return cache_key(self.preimage, self.live_code)
-
-    @property
-    def label(self) -> str:
-        """`train/lightningrl`: what it is called in manifests, pins and messages."""
-        return f"{self.kind}/{self.name}"
-
-    @property
-    def target(self) -> str:
-        """What it is called on Snakemake's command line: `train_lightningrl`, `evaluate_base_gsm-mini`, `table1`."""
-        if re.fullmatch(rf"{self.kind}\d+", self.name):
-            return self.name
-        return f"{self.kind}_{self.name.replace('/', '_')}"
 
     @property
     def folder(self) -> Path:
@@ -144,9 +137,14 @@ class Stage:
         return folder_of(self.experiment, self.kind, self.name, self.key)
 
     @property
+    def manifest(self) -> Path:
+        return self.folder / MANIFEST
+
+    @cached_property
     def cache(self) -> Path:
         """Shared by versions that differ only in their sweep."""
-        return RESULTS / self.experiment / "cache" / self.kind / f"{self.name}-{self.cache_key}"
+        key = cache_key(self.preimage, self.live_code)
+        return RESULTS / self.experiment / "cache" / self.kind / f"{self.name}-{key}"
 
     @property
     def log(self) -> Path:
@@ -156,10 +154,6 @@ class Stage:
     def last_log(self, part: tuple[int, int] | None = None) -> Path:
         """The log of its last start, or of the last start of a part of an evaluation, such as (2, 8)."""
         return last_log_of(self.log, part)
-
-    @property
-    def manifest(self) -> Path:
-        return self.folder / MANIFEST
 
 
 def folder_of(experiment: str, kind: str, name: str, key: str) -> Path:
@@ -179,15 +173,16 @@ def last_log_of(log: Path, part: tuple[int, int] | tuple[str, str] | None = None
 
 
 def cache_key(preimage: Mapping[str, Any], live: str) -> str:
-    """Returns the key of a stage's cache.
+    """Returns the key of a stage's cache, in which what is swept does not count.
 
     live: the digest of the code that fills it. Where that is not the code in the key, under a pin, it counts too, so
     that nobody else reads what it left.
     """
     science = {role: value for role, value in preimage["science"].items() if role != "sweep"}
     other = {} if live == preimage["code"] else {"live": live}
-    return _key({**preimage, "science": science, **other})
+    return key_of({**preimage, "science": science, **other})
 
 
-def _key(preimage: Mapping[str, Any]) -> str:
+def key_of(preimage: Mapping[str, Any]) -> str:
+    """Returns the first 8 hexadecimal digits of the hash of a preimage."""
     return sha256_text(canonical_json(preimage))[:8]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,7 @@ from lightningrl.pipeline.stage import Stage
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One name for Snakemake's command line.
-
-    >>> Target("table5", ("lightningrl-gsm8k", "with-value"), 2, 75.5).runs
-    ('lightningrl-gsm8k', 'with-value')
-    """
+    """One name for Snakemake's command line."""
 
     name: str
     runs: tuple[str, ...]
@@ -30,35 +26,24 @@ class Target:
 def targets(plan: Plan, estimate: Mapping[str, Any]) -> list[Target]:
     """Returns a target for each table and figure, and `all`.
 
-    `estimate` is what `Estimate.to_json` gives for the same experiment.
+    estimate: what `Estimate.to_json` gives for the same experiment.
     """
-    drawn = [stage for stage in plan if stage.kind in ("table", "figure")]
-    found = [_target(stage.target, stage, estimate) for stage in drawn]
-    return [*found, _target("all", plan.release, estimate)]
+    order = [*estimate["runs"], *estimate["not_estimated"]]
 
+    def target(name: str, stage: Stage) -> Target:
+        needed = plan.upstream(stage)
+        runs = sorted((each.name for each in needed if each.kind == "train"), key=order.index)
+        evaluations = [each.name for each in needed if each.kind == "evaluate"]
+        hours = sum(estimate["runs"].get(run, {"gpu_hours": 0.0})["gpu_hours"] for run in runs)
+        hours += sum(estimate["evaluations"][each]["gpu_hours"] for each in evaluations)
+        return Target(name, tuple(runs), len(evaluations), hours)
 
-def _target(name: str, stage: Stage, estimate: Mapping[str, Any]) -> Target:
-    needed = {each.folder: each for each in _upstream(stage)}.values()
-    runs = tuple(sorted({each.name for each in needed if each.kind == "train"}, key=list(_names(estimate)).index))
-    evaluations = [each.name for each in needed if each.kind == "evaluate"]
-    hours = sum(estimate["runs"].get(run, {"gpu_hours": 0.0})["gpu_hours"] for run in runs)
-    hours += sum(estimate["evaluations"][each]["gpu_hours"] for each in evaluations)
-    return Target(name, runs, len(evaluations), hours)
-
-
-def _names(estimate: Mapping[str, Any]) -> Iterator[str]:
-    yield from estimate["runs"]
-    yield from estimate["not_estimated"]
-
-
-def _upstream(stage: Stage) -> Iterator[Stage]:
-    for source in stage.upstream:
-        yield source
-        yield from _upstream(source)
+    drawn = [target(stage.target, stage) for stage in (*plan.of("table"), *plan.of("figure"))]
+    return [*drawn, target("all", plan.release)]
 
 
 def markdown(found: list[Target], unit: str) -> str:
-    """A pipe table, as docs/paper_index.md has it."""
+    """Returns a pipe table, as docs/paper_index.md has it."""
     everything = found[-1].runs
     lines = [f"| target | trainings | sweeps | {unit} |", "| --- | --- | ---: | ---: |"]
     for target in found:

@@ -3,90 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lightningrl.errors import StageError
-from lightningrl.pipeline.graph import Made, chain
+from lightningrl.pipeline.graph import Graph, StageRecord
 from lightningrl.results.versions import HEADLINE, headline
 from lightningrl.utils.files import canonical_json
 
 ABSENT = "–"
+Changes = list[dict[str, Any]]
+"""What differs, as mappings of `what`, `before`, `after`, and `stages`: the stages that it concerns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that differs in the second release."""
+def difference(before: StageRecord, after: StageRecord) -> dict[str, Any]:
+    """Returns what distinguishes two releases, as far as the folders behind them exist.
 
-    what: str
-    before: str
-    after: str
-    stages: tuple[str, ...]
-    """The stages that it concerns."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A headline number in both releases."""
-
-    row: str
-    """`<policy>/<benchmark>`."""
-    column: str
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Everything that differs."""
-
-    only_before: list[str]
-    only_after: list[str]
-    config: list[Change]
-    """Changes by path of the key in the config that the stages read; members (`module:attribute`) too."""
-    code: list[Change]
-    """Changes by file: digests of its normalised text."""
-    inputs: list[Change]
-    """Changes by role: keys of the stages' inputs."""
-    outputs: list[Change]
-    """Files that differ although the keys of their stages are equal."""
-    surroundings: list[Change]
-    """Changes of packages, Python, hardware, threads, commits."""
-    numbers: list[Number]
-    rows_before: list[str]
-    """Rows of the first release only."""
-    rows_after: list[str]
-    notes: list[str]
-
-    def is_empty(self) -> bool:
-        same = all(number.before == number.after or math.isnan(number.before + number.after) for number in self.numbers)
-        stages = (self.only_before, self.only_after, self.config, self.code, self.inputs, self.outputs)
-        return same and not any((*stages, self.surroundings, self.rows_before, self.rows_after))
+    `only_before`, `only_after`: stages. Changes of `config` (keys of the config that the stages read, and members),
+    `code` (files), `inputs` (roles, keys), `outputs` (files of stages with equal keys) and `surroundings` (packages,
+    Python, hardware, threads, commits). `numbers` of the headline by `row` and `column`. `rows_before`, `rows_after`:
+    rows of one release only. `notes` for people.
+    """
+    graphs = Graph.from_manifests(before), Graph.from_manifests(after)
+    a, b = ({record.label: record for record in reversed(graph.stages)} for graph in graphs)
+    both = [(label, a[label], b[label]) for label in b if label in a]
+    same = [(label, one, other) for label, one, other in both if one.key == other.key]
+    releases = list(zip((before, after), graphs, strict=True))
+    notes = [f"{release.key}: {folder} is not here" for release, graph in releases for folder in graph.gone]
+    notes += [message for graph in graphs for message in graph.damaged]
+    return {
+        "only_before": [label for label in a if label not in b],
+        "only_after": [label for label in b if label not in a],
+        "config": _changes(both, _settings),
+        "code": _changes(both, _code),
+        "inputs": _changes(both, lambda record: {r: each["key"] for r, each in record.manifest["inputs"].items()}),
+        "outputs": _changes(same, lambda record: {name: sha256[:12] for name, sha256 in record.outputs.items()}),
+        "surroundings": _changes(both, _surroundings),
+        **_numbers(releases, notes),
+        "notes": notes,
+    }
 
 
-def difference(before: Made, after: Made) -> Difference:
-    """Returns what distinguishes two releases, as far as the folders behind them exist."""
-    chains = chain(before), chain(after)
-    a, b = chains[0].by_stage(), chains[1].by_stage()
-    both = [stage for stage in b if stage in a]
-    notes = [
-        f"{made.key}: {folder} is not here"
-        for made, c in zip((before, after), chains, strict=True)
-        for folder in c.gone
-    ]
-    notes += [message for c in chains for message in c.damaged]
-    config = _gather((stage, _settings(a[stage]), _settings(b[stage])) for stage in both)
-    code = _gather((stage, _code(a[stage]), _code(b[stage])) for stage in both)
-    same = [stage for stage in both if a[stage].key == b[stage].key]
-    outputs = _gather((stage, _hashes(a[stage]), _hashes(b[stage])) for stage in same)
-    inputs = _gather((stage, _upstream(a[stage]), _upstream(b[stage])) for stage in both)
-    surroundings = _gather((stage, _surroundings(a[stage]), _surroundings(b[stage])) for stage in both)
-    numbers, rows_before, rows_after = _numbers(before, after, notes)
-    return Difference(
-        [stage for stage in a if stage not in b], [stage for stage in b if stage not in a], config, code, inputs,
-        outputs, surroundings, numbers, rows_before, rows_after, notes,
-    )  # fmt: skip
+def is_empty(found: Mapping[str, Any]) -> bool:
+    """Returns whether nothing is another."""
+    numbers = [(number["before"], number["after"]) for number in found["numbers"]]
+    is_same = all(before == after or math.isnan(before + after) for before, after in numbers)
+    return is_same and not any(part for name, part in found.items() if name not in ("numbers", "notes"))
 
 
 def flat(value: Any, path: str = "") -> dict[str, str]:
@@ -107,64 +69,60 @@ def flat(value: Any, path: str = "") -> dict[str, str]:
     return found
 
 
-def _settings(made: Made) -> dict[str, str]:
-    members = {f"members.{role}": member for role, member in made.manifest["preimage"].get("members", {}).items()}
-    return flat(made.science) | members
+def _settings(record: StageRecord) -> dict[str, str]:
+    members = record.manifest["preimage"].get("members", {})
+    return flat(record.science) | {f"members.{role}": member for role, member in members.items()}
 
 
-def _code(made: Made) -> dict[str, str]:
-    files = {name: digest[:12] for name, digest in made.manifest["preimage"]["code"].items()}
-    return files | ({"(pinned)": made.code[:12]} if made.pinned else {})
+def _code(record: StageRecord) -> dict[str, str]:
+    files = {name: digest[:12] for name, digest in record.manifest["preimage"]["code"].items()}
+    return files | ({"(pinned)": record.code[:12]} if record.is_pinned else {})
 
 
-def _upstream(made: Made) -> dict[str, str]:
-    return {role: record["key"] for role, record in made.manifest["inputs"].items()}
+def _surroundings(record: StageRecord) -> dict[str, str]:
+    manifest = record.manifest
+    found = {f"{what} {name}": value for key, what in (("packages", "package"), ("hardware", "hardware"))
+             for name, value in manifest.get(key, {}).items()}  # fmt: skip
+    found |= {name: manifest.get(name) for name in ("python", "threads", "torch_threads")}
+    plain = {name: value if isinstance(value, str) else canonical_json(value) for name, value in found.items()}
+    return plain | {"commit": record.commit}
 
 
-def _hashes(made: Made) -> dict[str, str]:
-    return {name: entry["sha256"][:12] for name, entry in made.manifest["outputs"].items()}
-
-
-def _surroundings(made: Made) -> dict[str, str]:
-    manifest = made.manifest
-    found = {f"package {name}": str(version) for name, version in manifest.get("packages", {}).items()}
-    found |= {f"hardware {name}": _plain(value) for name, value in manifest.get("hardware", {}).items()}
-    found |= {name: _plain(manifest.get(name)) for name in ("python", "threads", "torch_threads")}
-    return found | {"commit": made.commit}
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else canonical_json(value)
-
-
-def _gather(pairs: Iterable[tuple[str, Mapping[str, str], Mapping[str, str]]]) -> list[Change]:
+def _changes(
+    stages: Iterable[tuple[str, StageRecord, StageRecord]], facts: Callable[[StageRecord], Mapping[str, str]]
+) -> Changes:
     """Returns the changes, equal ones of several stages as one, in the order of their first stage."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for stage, before, after in pairs:
+    for label, *records in stages:
+        before, after = map(facts, records)
         for what in dict.fromkeys((*before, *after)):
             values = before.get(what, ABSENT), after.get(what, ABSENT)
             if values[0] != values[1]:
-                found.setdefault((what, *values), []).append(stage)
-    return [Change(*change, tuple(stages)) for change, stages in found.items()]
+                found.setdefault((what, *values), []).append(label)
+    return [{"what": what, "before": old, "after": new, "stages": labels} for (what, old, new), labels in found.items()]
 
 
-def _numbers(before: Made, after: Made, notes: list[str]) -> tuple[list[Number], list[str], list[str]]:
+def _numbers(releases: Iterable[tuple[StageRecord, Graph[StageRecord]]], notes: list[str]) -> dict[str, list[Any]]:
     try:
-        tables = headline(before), headline(after)
+        tables = [headline(graph, release) for release, graph in releases]
     except StageError as error:
         notes.append(f"numbers are not compared: {error}")
-        return [], [], []
+        return {"numbers": [], "rows_before": [], "rows_after": []}
     at_one = all(not table.duplicated(["policy", "benchmark"]).any() for table in tables)
-    rows = [{_row(row, not at_one): row for row in table.to_dict("records")} for table in tables]
-    found = []
-    for name, row in rows[1].items():
-        if (old := rows[0].get(name)) is None:
-            continue
-        if at_one and old["threshold"] != row["threshold"]:
-            notes.append(f"{name}: shown at threshold {old['threshold']:g} before and {row['threshold']:g} after")
-        columns = [column for column in HEADLINE if column in old and column in row]
-        found += [Number(name, column, float(old[column]), float(row[column])) for column in columns]
-    return found, [name for name in rows[0] if name not in rows[1]], [name for name in rows[1] if name not in rows[0]]
+    before, after = ({_row(row, not at_one): row for row in table.to_dict("records")} for table in tables)
+    numbers = []
+    for name in (name for name in after if name in before):
+        old, new = before[name], after[name]
+        if at_one and old["threshold"] != new["threshold"]:
+            notes.append(f"{name}: shown at threshold {old['threshold']:g} before and {new['threshold']:g} after")
+        for column in (column for column in HEADLINE if column in old and column in new):
+            values = {"before": float(old[column]), "after": float(new[column])}
+            numbers.append({"row": name, "column": column} | values)
+    return {
+        "numbers": numbers,
+        "rows_before": [name for name in before if name not in after],
+        "rows_after": [name for name in after if name not in before],
+    }
 
 
 def _row(row: Mapping[Any, Any], with_threshold: bool) -> str:

@@ -1,27 +1,29 @@
 """From a cell of a table back to its origins (records, weights, training, base, data), as plain data for any printer.
 
-Of a missing folder, the manifest of its consumer still has the key and the hashes.
+Of a missing folder, the manifest of its consumer, or the table's list of sources, still has the key and the hashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lightningrl.errors import LightningRLError, StageError
-from lightningrl.pipeline.graph import Made, chain, read_made
-from lightningrl.pipeline.kinds import KINDS
+from lightningrl.pipeline.graph import Graph, StageRecord
 from lightningrl.pipeline.stage import MANIFEST
-from lightningrl.results.cell import Cell
-from lightningrl.results.recollect import runs_of, settings
-from lightningrl.utils.files import canonical_json, read_json, read_jsonl
+from lightningrl.results.tables import Cell, collect_role
+from lightningrl.utils.files import canonical_json, read_json
 
-SOURCES = {kind.name: kind.collected for kind in KINDS.values() if kind.per_system}
-"""The kinds of stages that say something of a system -> the file that says it."""
-QUANTIZATION = "quantization.json"
-"""The file in which a quantised checkpoint describes its quantizer."""
+TITLES = {"policy": "weights", "base": "base", "matched": "matched run", "data": "data"}
+"""Role of an input that is followed -> what it is to the cell."""
+TOLD = {
+    "checkpoint.json": ("from", "repo", "revision", "sha256"),
+    "quantization.json": ("quantizer", "bits_per_weight"),
+}
+"""A file in which a checkpoint describes itself -> what is told of it."""
+TOLD_FILES = (".safetensors", "train.jsonl", "test.jsonl", "sources.json", "config.json")
+"""Endings of the files whose hashes are told of a folder that is not here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,165 +46,124 @@ class Link:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def links(cell: Cell, collect: Made | None) -> list[Link]:
+def links(cell: Cell) -> list[Link]:
     """Returns the whole way, the table first and each folder once. Raises StageError where a manifest was changed."""
     found: dict[str, Link] = {}
-    for link in _links(cell, collect):
+    for link in _links(cell):
         found.setdefault(link.folder, link)
     return list(found.values())
 
 
-def _links(cell: Cell, collect: Made | None) -> Iterator[Link]:
+def _links(cell: Cell) -> Iterator[Link]:
     table = cell.table
     if table.owner.kind == "release":
         yield _link("release", table.owner, [table.file.relative_to(table.owner.folder).as_posix()])
     if table.stage is not None:
         yield _link("table", table.stage, [f"{table.stage.name}.csv"])
+    collect = table.reader.input_record(collect_role(table.reader))
     if collect is None:
-        yield Link("collected", str(table.collect), False)
+        yield Link("collected", str(table.collect_folder), False)
         return
-    _here(table.reader, table.role)
-    yield _link(
-        "collected",
-        collect,
-        [name for name in collect.manifest["outputs"] if name.endswith(".csv")],
-        {name: _text(value) for name, value in collect.science.items() if isinstance(value, str | int | float)},
-    )
-    for policy in runs_of(cell, collect):
-        for kind in _kinds(cell):
-            if (role := f"{kind}/{policy}/{cell.benchmark}") in collect.inputs:
-                yield from _records(cell, collect, kind, role)
+    facts = {name: _text(value) for name, value in collect.science.items() if isinstance(value, str | int | float)}
+    yield _link("collected", collect, [name for name in collect.outputs if name.endswith(".csv")], facts)
+    try:
+        sources = cell.sources()
+    except LightningRLError:  # of an older table, of which only a missing stage knows what was collected
+        return
+    for source in (source for source in sources if source["stage"] in collect.inputs):
+        [file] = source["files"]
+        found = list(_behind(file.partition(".")[0], collect, source["stage"], source))
+        yield from sorted(found, key=lambda link: link.title == "data")
 
 
-def stage_links(made: Made) -> list[Link]:
+def stage_links(end: StageRecord) -> list[Link]:
     """Returns a stage of any kind and all that it was made from, what was made later first. Raises StageError where an
     input is not the one that was read."""
-    found = chain(made)
-    links = []
-    for each in found.made:
-        for role in each.inputs:
-            _here(each, role)
-        facts = {name: _text(value) for name, value in each.science.items()}
-        links.append(_link(each.kind, each, list(each.manifest["outputs"]), facts))
-    return links + [Link("elsewhere", str(folder), False) for folder in found.gone]
+    graph = Graph.from_manifests(end)
+    for record in graph:
+        for role in record.inputs:
+            record.input_record(role)
+    found = [_link(record.kind, record, record.outputs, _science(record)) for record in reversed(graph.stages)]
+    return found + [Link("elsewhere", str(folder), False) for folder in graph.gone]
 
 
-def _kinds(cell: Cell) -> Sequence[str]:
-    """Returns the kinds of stages behind the cell's table; evaluations where they are no longer known."""
-    try:
-        named = settings(cell.table.stage, "table", cell.table.file.stem)["collected"]
-    except (LightningRLError, KeyError):
-        return ["evaluate"]
-    names = {named} if isinstance(named, str) else set(named)
-    return [kind for kind in SOURCES if names & set(KINDS[kind].collected_in)] or ["evaluate"]
+def _behind(title: str, consumer: StageRecord, role: str, source: Mapping[str, Any] | None = None) -> Iterator[Link]:
+    """Yields an input and what it was made from, back to the base and to the data.
 
-
-def _records(cell: Cell, collect: Made, kind: str, role: str) -> Iterator[Link]:
-    """Yields the measurement of one policy, and everything behind it."""
-    name = SOURCES[kind]
-    title = name.partition(".")[0]
-    evaluation = _here(collect, role)
-    if evaluation is None:
-        yield _elsewhere(title, collect, role)
+    source: what the table says of a measurement that it is made from."""
+    record = consumer.input_record(role)
+    if record is None:
+        recorded = {name: entry["sha256"] for name, entry in consumer.manifest["inputs"][role]["outputs"].items()}
+        shown = tuple(source["files"]) if source else TOLD_FILES
+        files = {name: sha256 for name, sha256 in recorded.items() if name.endswith(shown)}
+        yield Link(title, str(consumer.inputs[role]), False, files=files)
         return
-    facts = {}
-    if (file := evaluation.folder / "records.jsonl").is_file():
-        rows = list(read_jsonl(file))
-        facts["records"] = str(len(rows))
-        if cell.threshold is not None:
-            at = sum(abs(row["threshold"] - cell.threshold) < 1e-9 for row in rows)
-            facts["records"] += f", {at} of them at threshold {cell.threshold:g}"
-    facts |= {name: _text(value) for name, value in evaluation.science.items() if name not in ("policy", "benchmark")}
-    for role, after in evaluation.manifest.get("after", {}).items():
+    facts, names = _facts(record), list(record.outputs)
+    if source:
+        names = list(source["files"])
+        facts = {name: text for name, text in facts.items() if name not in ("policy", "benchmark")} | _proofs(record)
+        if "records" in source:
+            at = f"{source['records_at_threshold']} of them at threshold {source['threshold']:g}"
+            facts = {"records": f"{source['records']}, {at}"} | facts
+    elif title != "data":
+        names = [name for name in names if name.endswith(".safetensors")]
+    yield _link(title, record, names, facts)
+    for each in record.inputs:
+        if found := TITLES.get(each.split("/")[0]):
+            yield from _behind("unquantised" if record.kind == "quantize" and each == "policy" else found, record, each)
+
+
+def _facts(record: StageRecord) -> dict[str, str]:
+    """Returns what a stage read of the config, and what its files tell of its making."""
+    facts = _science(record)
+    for name in ("selection.json", "sources.json", *TOLD):
+        if name not in record.outputs or not (record.folder / name).is_file():
+            continue
+        found = read_json(record.folder / name)
+        if name == "selection.json":
+            facts = _selection(found) | facts
+        elif name == "sources.json":
+            sources = found.get("sources", {})
+            facts |= {f"source {key}": _text(source) for key, source in sources.items()}
+            facts |= {} if sources else {"source": "generated, from the seed"}
+        else:
+            facts = {key: _text(found[key]) for key in TOLD[name] if found.get(key)} | facts
+    return facts
+
+
+def _proofs(record: StageRecord) -> dict[str, str]:
+    """Returns what the self-checks found that had to be finished before a stage."""
+    found = {}
+    for role, after in record.manifest.get("after", {}).items():
         for proof in after.get("found", {}).values():
-            facts[f"proof {role}"] = _text({name: _counts(entry) for name, entry in proof.items()})
-    yield _link(title, evaluation, [name], facts)
-    data: dict[Path, tuple[Made, str]] = {}
-    yield from _policy("weights", evaluation, "policy", data)
-    if "data" in evaluation.inputs:
-        data = {evaluation.inputs["data"]: (evaluation, "data")} | data
-    for consumer, role in data.values():
-        yield _data(consumer, role)
+            found[f"proof {role}"] = _text({name: _counts(entry) for name, entry in proof.items()})
+    return found
 
 
-def _policy(title: str, consumer: Made, role: str, data: dict[Path, tuple[Made, str]]) -> Iterator[Link]:
-    """Yields a checkpoint and what it was trained from, back to the base; `data` gathers the data on the way."""
-    if role not in consumer.inputs:
-        return
-    made = _here(consumer, role)
-    if made is None:
-        yield _elsewhere(title, consumer, role)
-        return
-    facts = {}
-    if made.kind == "train":
-        facts |= _selection(made.folder / "selection.json")
-    elif made.kind == "checkpoint" and (made.folder / "checkpoint.json").is_file():
-        found = read_json(made.folder / "checkpoint.json")
-        facts |= {name: _text(found[name]) for name in ("from", "repo", "revision", "sha256") if found.get(name)}
-    elif made.kind == "quantize" and (made.folder / QUANTIZATION).is_file():
-        found = read_json(made.folder / QUANTIZATION)
-        facts |= {name: _text(found[name]) for name in ("quantizer", "bits_per_weight")}
-    facts |= {name: _text(value) for name, value in made.science.items()}
-    yield _link(title, made, [name for name in made.manifest["outputs"] if name.endswith(".safetensors")], facts)
-    data |= {folder: (made, name) for name, folder in made.inputs.items() if name.split("/")[0] == "data"}
-    yield from _policy("unquantised", made, "policy", data)
-    yield from _policy("base", made, "base", data)
-    yield from _policy("matched run", made, "matched", data)
-
-
-def _data(consumer: Made, role: str) -> Link:
-    made = _here(consumer, role)
-    if made is None:
-        return _elsewhere("data", consumer, role)
-    facts = {name: _text(value) for name, value in made.science.items()}
-    if (made.folder / "sources.json").is_file():
-        for key, source in read_json(made.folder / "sources.json").get("sources", {}).items():
-            facts[f"source {key}"] = _text(source)
-        if not any(name.startswith("source ") for name in facts):
-            facts["source"] = "generated, from the seed"
-    return _link("data", made, list(made.manifest["outputs"]), facts)
-
-
-def _selection(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    found = read_json(path)
+def _selection(found: Mapping[str, Any]) -> dict[str, str]:
     chosen = found.get("chosen", {})
     figures = ", ".join(f"{n} {_text(v)}" for n, v in chosen.items() if n.startswith("validation_"))
     return {"chosen": f"step {chosen.get('step')}: {figures}", "rule": str(found.get("rule", ""))}
 
 
-def _here(consumer: Made, role: str) -> Made | None:
-    """Returns an input if it exists. Raises StageError when it is not the one that was read."""
-    folder = consumer.inputs[role]
-    if not (folder / MANIFEST).is_file():
-        return None
-    made, recorded = read_made(folder), consumer.manifest["inputs"][role]
-    if made.key != recorded["key"] or made.manifest["outputs"] != recorded["outputs"]:
-        raise StageError(
-            f"{folder / MANIFEST} is not what {consumer.folder} was made from: key or hashes differ from those that "
-            "were recorded. It was made again with another result, or is of another copy. Make the tables and the "
-            "release again (`snakemake --cores 2 --configfile` and the experiment's config), or name the release's own "
-            "results folder."
-        )
-    return made
+def _science(record: StageRecord) -> dict[str, str]:
+    return {name: _text(value) for name, value in record.science.items()}
 
 
-def _link(title: str, made: Made, names: list[str], facts: Mapping[str, str] | None = None) -> Link:
-    if not made.is_of_its_key():
-        raise StageError(f"{made.folder / MANIFEST} was changed: its key does not follow from what it says.")
-    files = {name: made.manifest["outputs"][name]["sha256"] for name in names}
+def _link(title: str, record: StageRecord, names: Iterable[str], facts: Mapping[str, str] | None = None) -> Link:
+    if not record.is_of_its_key():
+        raise StageError(f"{record.folder / MANIFEST} was changed: its key does not follow from what it says.")
     return Link(
-        title, str(made.folder), True, made.finished, made.commit, made.pinned, made.ran_other_code, files, facts or {}
+        title,
+        str(record.folder),
+        True,
+        record.finished,
+        record.commit,
+        record.is_pinned,
+        record.ran != record.code,
+        {name: record.outputs[name] for name in names},
+        facts or {},
     )
-
-
-def _elsewhere(title: str, consumer: Made, role: str) -> Link:
-    recorded = consumer.manifest["inputs"][role]["outputs"]
-    names = (".safetensors", "train.jsonl", "test.jsonl", "sources.json", "config.json")
-    names += tuple(SOURCES.values())
-    files = {name: entry["sha256"] for name, entry in recorded.items() if name.endswith(names)}
-    return Link(title, str(consumer.inputs[role]), False, files=files)
 
 
 def _counts(entry: Any) -> Any:
@@ -212,8 +173,6 @@ def _counts(entry: Any) -> Any:
 def _text(value: Any) -> str:
     """Returns a value for people in one line, with mappings as `name value, name value`."""
     if isinstance(value, Mapping):
-        pairs = (
-            (name, f"({_text(item)})" if isinstance(item, Mapping) else _text(item)) for name, item in value.items()
-        )
-        return ", ".join(f"{name} {text}" for name, text in pairs)
+        texts = {name: f"({_text(item)})" if isinstance(item, Mapping) else _text(item) for name, item in value.items()}
+        return ", ".join(f"{name} {text}" for name, text in texts.items())
     return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else canonical_json(value)

@@ -4,7 +4,7 @@ The releases to keep stay, with everything that they were made from by their man
 and caches are removed, unfinished stages only on request; what cannot be read, or was not made by a stage, is named and
 stays. Nothing is removed while a stage of the experiment is at work, because no manifest has its inputs yet.
 
-The folders to keep and to remove are compared in one form (`graph.canonical`), and once more by their identity on the
+The folders to keep and to remove are compared in one form (`folders.canonical`), and once more by their identity on the
 disk before anything is removed: `_refuse_what_is_kept`.
 
 A folder is renamed as a whole and then deleted, downstream first. So a crash leaves every manifest with all of its
@@ -21,21 +21,21 @@ from pathlib import Path
 
 from lightningrl.errors import StageError
 from lightningrl.pipeline import again
-from lightningrl.pipeline.graph import (
-    LATEST,
-    Made,
-    cache_folders,
-    canonical,
-    chain,
-    latest,
-    read_made,
-    releases,
-    stage_folders,
-)
+from lightningrl.pipeline.graph import Graph, StageRecord, read_record
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST, TIMING, cache_key
-from lightningrl.results.disk import freed, holders
+from lightningrl.pipeline.stages.release import link
+from lightningrl.results.folders import (
+    LATEST,
+    cache_folders,
+    canonical,
+    freed,
+    holders,
+    latest,
+    releases,
+    stage_folders,
+)
 from lightningrl.utils.files import fsync_dir
 from lightningrl.utils.lease import lease
 
@@ -51,7 +51,7 @@ class Pruning:
     """What is to be removed, and what is named instead."""
 
     root: Path
-    kept: list[Made] = field(default_factory=list)
+    kept: list[StageRecord] = field(default_factory=list)
     """The releases to keep."""
     folders: list[Path] = field(default_factory=list)
     """The folders to remove: finished stages, downstream first, then caches and the rest of an earlier pruning."""
@@ -78,37 +78,35 @@ def what_goes(
     damaged.
     """
     found = Pruning(root)
-    all_folders = list(stage_folders(root))
+    all_folders, all_caches = list(stage_folders(root)), list(cache_folders(root))
     at_work = [f"{path} by {who}" for path, who in holders(root, sure=True).items()]
     if at_work:
         raise StageError(f"nothing is removed while stages are at work: {'; '.join(at_work)}. Wait for them to end.")
     found.kept = _releases_kept(root, list(keep), plans)
-    kept: set[Path] = set()
-    caches_kept: set[Path] = set()
-    for release in found.kept:
-        upstream = chain(release)
-        if upstream.damaged:
-            raise StageError(
-                f"{' '.join(upstream.damaged)} Release {release.key} is to be kept, but what that folder was made from "
-                "is not known, so nothing is removed. Mend or delete the folder first."
-            )
-        kept |= {made.folder for made in upstream.made}
-        for made in upstream.made:
-            caches_kept |= {cache_of(made), _parts(made.root, made.name, made.key)}
-        found.notes += [f"{folder}, which release {release.key} was made from, is not here" for folder in upstream.gone]
-    for stage in (stage for plan in plans for stage in plan):
-        kept.add(root / Path(*stage.folder.parts[2:]))  # results/<experiment>/ aside
-        caches_kept |= {root / Path(*stage.cache.parts[2:]), _parts(root, stage.name, stage.key)}
-    kept, caches_kept = ({canonical(path) for path in paths} for paths in (kept, caches_kept))
+    graph = Graph.from_manifests(*found.kept)
+    if graph.damaged:
+        raise StageError(
+            f"{' '.join(graph.damaged)} A release is to be kept that is made from it, but what that folder was made "
+            "from is not known, so nothing is removed. Mend or delete the folder first."
+        )
+    found.notes = [f"{folder}, which a kept release was made from, is not here" for folder in graph.gone]
+    planned = [stage for plan in plans for stage in plan]
+    kept = {canonical(record.folder) for record in graph}
+    kept |= {canonical(root.joinpath(*stage.folder.parts[2:])) for stage in planned}  # results/<experiment>/ aside
+    caches_kept = {path for record in graph for path in (cache_of(record), _parts(root, record.name, record.key))}
+    caches_kept |= {root.joinpath(*stage.cache.parts[2:]) for stage in planned}
+    caches_kept |= {_parts(root, stage.name, stage.key) for stage in planned}
+    caches_kept = {canonical(path) for path in caches_kept}
     others = [path for path in all_folders if canonical(path) not in kept]
-    removable = [made for path in others if (made := _removable(path, found, unfinished))]
-    found.folders = _downstream_first(removable) + (found.unfinished if unfinished else [])
-    all_caches = list(cache_folders(root))
+    removable = {record.folder: record for path in others if (record := _removable(path, found, unfinished))}
+    upstream_first = Graph.from_manifests(*removable.values()).stages
+    found.folders = [record.folder for record in reversed(upstream_first) if record.folder in removable]
+    found.folders += found.unfinished if unfinished else []
     found.folders += [path for path in all_caches if caches or canonical(path) not in caches_kept]
     found.folders += sorted(root.glob(f"{ASIDE}-*"))
     found.named += _not_ours(root, {*all_folders, *all_caches}, kept)
     found.link = _where_latest_goes(root, found)
-    _refuse_what_is_kept(found, kept)
+    _refuse_what_is_kept(found.folders, {*kept, *(record.folder for record in graph)})
     return found
 
 
@@ -117,9 +115,12 @@ def carry_out(pruning: Pruning, report: Callable[[Path, int | None], None]) -> i
 
     report: called with each folder and its bytes, or None for a folder that stayed because a stage has begun to use it.
     """
-    root, gone, removed = pruning.root, 0, []
-    if pruning.link is not None:
-        _move_link(root, pruning.link)
+    root, removed = pruning.root, []
+    if pruning.link:
+        link(root / pruning.link)
+    elif pruning.link is not None:
+        (root / LATEST).unlink()
+        fsync_dir(root)
     for number, folder in enumerate(pruning.folders):
         size = freed([folder])
         if folder.name.startswith(ASIDE):
@@ -127,18 +128,17 @@ def carry_out(pruning: Pruning, report: Callable[[Path, int | None], None]) -> i
         elif not _remove(root, folder, number):
             report(folder, None)
             continue
-        gone += 1
         removed.append(folder)
         report(folder, size)
-    for folder in removed:
-        _remove_empty(folder.parent, root)
-    return gone
+    for folder in (parent for path in removed for parent in path.parents):
+        if folder.is_relative_to(root) and folder != root and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    return len(removed)
 
 
-def cache_of(made: Made) -> Path:
+def cache_of(record: StageRecord) -> Path:
     """Returns the place of a finished stage's cache."""
-    key = cache_key({**made.manifest["preimage"], "code": made.code}, made.ran)
-    return made.root / "cache" / made.kind / f"{made.name}-{key}"
+    return record.root / "cache" / record.kind / f"{record.name}-{cache_key(record.preimage, record.ran)}"
 
 
 def _parts(root: Path, name: str, key: str) -> Path:
@@ -146,35 +146,30 @@ def _parts(root: Path, name: str, key: str) -> Path:
     return root / "cache" / "parts" / f"{name}-{key}"
 
 
-def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[Made]:
+def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[StageRecord]:
     known, damaged = releases(root)
-    kept: dict[Path, Made] = {}
-    """Releases by folder, because a copy made by hand has its original's key."""
+    listed = ", ".join(record.key for record in known)
+    if "all-releases" in keep and damaged:
+        raise StageError(f"{' '.join(damaged)} All releases are to be kept, so nothing is removed.")
+    if "current" in keep and not plans:
+        raise StageError("--keep current: which results are current, a config says. Add --config FILE.")
+    newest = latest(root)
+    if "latest" in keep and newest is None:
+        raise StageError(f"{root} has no link `latest` to a finished release. Say --keep all-releases or a key.")
+    named = {word: {word} for word in keep}
+    named |= {"current": {plan.release.key for plan in plans}, "all-releases": {record.key for record in known}}
+    if newest is not None:
+        known = [read_record(newest), *known]  # the link may lead to one by another name
+        named["latest"] = {known[0].key}
     for word in keep:
-        if word == "all-releases":
-            if damaged:
-                raise StageError(f"{' '.join(damaged)} All releases are to be kept, so nothing is removed.")
-            kept |= {canonical(made.folder): made for made in known}
-        elif word == "latest":
-            newest = latest(root)
-            if newest is None:
-                raise StageError(
-                    f"{root} has no link `latest` to a finished release. Say --keep all-releases or a key."
-                )
-            made = read_made(newest)
-            kept |= {canonical(each.folder): each for each in (made, *known) if each.key == made.key}
-        elif word == "current":
-            if not plans:
-                raise StageError("--keep current: which results are current, a config says. Add --config FILE.")
-            todays = {plan.release.key for plan in plans}
-            kept |= {canonical(made.folder): made for made in known if made.key in todays}
-        elif of_key := {canonical(made.folder): made for made in known if made.key == word}:
-            kept |= of_key
-        else:
-            listed = ", ".join(made.key for made in known) or "none"
-            raise StageError(f"--keep {word}: expected one of {', '.join(KEEPS)}, or a release of {root}: {listed}.")
+        if word not in KEEPS and word not in {record.key for record in known}:
+            raise StageError(
+                f"--keep {word}: expected one of {', '.join(KEEPS)}, or a release of {root}: {listed or 'none'}."
+            )
+    keys = {key for word in keep for key in named[word]}
+    # By folder, because a copy made by hand has its original's key.
+    kept = {canonical(record.folder): record for record in known if record.key in keys}
     if not kept and known:
-        listed = ", ".join(made.key for made in known)
         raise StageError(
             f"{root}: no release would be left of {listed}: the config's is not made yet. Make it first, or say what "
             "is kept: --keep latest, all-releases or a key."
@@ -184,7 +179,7 @@ def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[M
     return list(kept.values())
 
 
-def _removable(path: Path, found: Pruning, unfinished: bool) -> Made | None:
+def _removable(path: Path, found: Pruning, unfinished: bool) -> StageRecord | None:
     """Returns a finished stage that can be removed, or None, with the reason in `found`."""
     if again.is_set_aside(path):
         found.named.append(f"{path} holds finished results that are being replaced; the next run puts them back")
@@ -195,81 +190,60 @@ def _removable(path: Path, found: Pruning, unfinished: bool) -> Made | None:
             found.named.append(f"{path} was begun and is not finished (--unfinished removes such, too)")
         return None
     try:
-        made = read_made(path)
+        record = read_record(path)
     except StageError as error:
         found.named.append(str(error))
         return None
-    ours = {*made.manifest["outputs"], *BESIDE}
-    files = (p.relative_to(path) for p in path.rglob("*") if p.is_symlink() or not p.is_dir())
-    others = sorted(str(p) for p in files if str(p) not in ours and p.parts[0] != "state" and not _is_temporary(p))
+    files = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_symlink() or not p.is_dir()}
+    others = [name for name, p in sorted(files.items()) if name not in {*record.outputs, *BESIDE}
+              and not name.startswith("state/") and not _is_temporary(p)]  # fmt: skip
     if others:
         found.named.append(f"{path} holds what its stage did not make: {', '.join(others)}")
         return None
-    return made
+    return record
 
 
-def _downstream_first(going: list[Made]) -> list[Path]:
-    """Orders folders so that none is ever there without its inputs."""
-    waiting = {made.folder: made for made in sorted(going, key=lambda made: made.finished)}
-    order: list[Path] = []
-    while waiting:
-        needed = {folder for made in waiting.values() for folder in (*made.inputs.values(), *made.after.values())}
-        free = [folder for folder in waiting if folder not in needed] or list(waiting)
-        for folder in free:
-            order.append(folder)
-            del waiting[folder]
-    return order
+def _refuse_what_is_kept(going: Iterable[Path], kept: Iterable[Path]) -> None:
+    """Raises StageError where a folder to remove is, contains or is in one that is kept.
 
-
-def _refuse_what_is_kept(found: Pruning, kept: Iterable[Path]) -> None:
-    """Raises StageError where a folder to remove is, contains or is in a kept release or anything upstream of one.
-
-    kept: further folders. Folders are the same if they have one identity on the disk, whatever their names.
+    Folders are the same if they have one identity on the disk, whatever their names.
     """
-    going = {identity: path for path in found.folders for identity in _identities([path])}
-    chains = {made.folder for release in found.kept for made in chain(release).made}
-    needed = {identity: path for path in (*kept, *chains) for identity in _identities([path])}
-    above = {identity: path for path in needed.values() for identity in _identities(path.resolve().parents)}
-    inside = {identity: path for path in going.values() for identity in _identities(path.resolve().parents)}
-    clashes = [(path, {**above, **needed}[same]) for same, path in going.items() if same in {**above, **needed}]
-    clashes += [(path, needed[same]) for same, path in inside.items() if same in needed]
-    if clashes:
-        listed, folder = clashes[0]
-        raise StageError(
-            f"nothing is removed: {listed} is to go, but it is, holds or is in {folder}, which is kept. That is a "
-            "defect of --prune, please report it with this message and how the folders are linked."
-        )
+    needed = {_identity(path): path for path in kept if path.exists()}
+    above = {_identity(parent): path for path in needed.values() for parent in path.resolve().parents}
+    for path in (path for path in going if path.exists()):
+        own = _identity(path)
+        around = [needed[each] for each in map(_identity, path.resolve().parents) if each in needed]
+        for clash in (*filter(None, (needed.get(own), above.get(own))), *around):
+            raise StageError(
+                f"nothing is removed: {path} is to go, but it is, holds or is in {clash}, which is kept. That is a "
+                "defect of --prune, please report it with this message and how the folders are linked."
+            )
 
 
-def _identities(paths: Iterable[Path]) -> list[tuple[int, int]]:
-    return [(status.st_dev, status.st_ino) for status in (path.stat() for path in paths if path.exists())]
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _not_ours(root: Path, ours: Collection[Path], kept: Collection[Path]) -> list[str]:
-    """Describes what no stage made in the experiment's folder. ours: folders of stages and caches."""
-    found = []
-    for path in sorted(root.iterdir()):
+    """Describes what no stage made in the experiment's folder, and links. ours: folders of stages and caches."""
+    found, waiting = [], sorted(root.iterdir(), reverse=True)
+    while waiting:
+        path = waiting.pop()
         if path.is_symlink():
-            if path.name != LATEST:
+            if path != root / LATEST:
                 found.append(f"{path} is a link; what it leads to is left alone")
-        elif path.is_file():
-            found.append(f"{path} is no stage's")
-        elif path.name in (*KINDS, "cache") or any(path in each.parents for each in ours):
-            found += [f"{inner} is a link; what it leads to is left alone" for inner in _links_above(path, ours)]
-        elif path not in ours and canonical(path) not in kept and not path.name.startswith("."):
+        elif path in ours or canonical(path) in kept or (path.is_dir() and path.name.startswith(".")):
+            continue
+        elif path.is_dir() and (path.parent != root or path.name in (*KINDS, "cache") or _holds(path, ours)):
+            waiting += sorted(path.iterdir(), reverse=True)
+        elif path.parent == root:
             found.append(f"{path} is no stage's")
     return found
 
 
-def _links_above(folder: Path, ours: Collection[Path]) -> list[Path]:
-    """Returns links below a folder, but not inside the folders of stages and caches."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink():
-            found.append(path)
-        elif path.is_dir() and path not in ours and not path.name.startswith("."):
-            found += _links_above(path, ours)
-    return found
+def _holds(folder: Path, ours: Collection[Path]) -> bool:
+    return any(folder in each.parents for each in ours)
 
 
 def _where_latest_goes(root: Path, found: Pruning) -> str | None:
@@ -277,18 +251,8 @@ def _where_latest_goes(root: Path, found: Pruning) -> str | None:
     newest = latest(root) if (root / LATEST).is_symlink() else None
     if newest is None or canonical(newest) not in going:
         return None
-    left = [made for made in releases(root)[0] if canonical(made.folder) not in going]
+    left = [record for record in releases(root)[0] if canonical(record.folder) not in going]
     return left[-1].folder.name if left else ""
-
-
-def _move_link(root: Path, name: str) -> None:
-    from lightningrl.pipeline.stages.release import link
-
-    if name:
-        link(root / name)
-    else:
-        (root / LATEST).unlink()
-        fsync_dir(root)
 
 
 def _remove(root: Path, folder: Path, number: int) -> bool:
@@ -308,13 +272,6 @@ def _remove(root: Path, folder: Path, number: int) -> bool:
     if not any(aside.parent.iterdir()):
         aside.parent.rmdir()
     return True
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    """Removes a folder and those above it that are empty."""
-    while folder != root and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
 
 
 def _is_temporary(path: Path) -> bool:

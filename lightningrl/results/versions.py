@@ -8,30 +8,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightningrl.errors import LightningRLError, StageError
-from lightningrl.pipeline import graph
+from lightningrl.pipeline.graph import Graph, StageRecord, read_record
+from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST
-from lightningrl.results.disk import holders, used
+from lightningrl.results.folders import LATEST, holders, latest, releases, stage_folders, used
+from lightningrl.results.tables import collect_role
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ROW = ("benchmark", "policy", "threshold")
 HEADLINE = ("accuracy_pct", "tpf", "forwards_per_problem", "aup", "aup_anchored")
+REPORT = "report.html"
 
 
 @dataclass(frozen=True, eq=False)
 class Version:
     """One release."""
 
-    made: graph.Made
-    chain: graph.Chain
+    release: StageRecord
+    graph: Graph[StageRecord]
+    """The release and all that it was made from."""
     is_latest: bool
 
     @property
     def commits(self) -> list[str]:
         """The commits of all stages that exist, the newest first."""
-        newest = sorted(self.chain.made, key=lambda made: made.finished, reverse=True)
-        return list(dict.fromkeys(made.commit for made in newest))
+        newest = sorted(self.graph, key=lambda record: record.finished, reverse=True)
+        return list(dict.fromkeys(record.commit for record in newest))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,67 +51,63 @@ class Versions:
     """`total`, and the parts `cache`, `states` of unfinished or running stages, and finished stages `of no release`."""
     running: list[str]
     """The stages at work and their holders."""
-    todays: list[Todays]
+    current: list[Current]
     """The current releases by the config files of this experiment."""
 
 
 @dataclass(frozen=True, slots=True)
-class Todays:
+class Current:
     """The release that a config file gives with today's code."""
 
     config: str
-    experiment: str
-    key: str
-    """The key of the release."""
-    folders: tuple[Path, ...]
-    """The folders of its stages, relative to the experiment's."""
+    plan: Plan
+
+    @property
+    def key(self) -> str:
+        return self.plan.release.key
 
     def n_done(self, root: Path) -> int:
-        return sum((root / folder / MANIFEST).is_file() for folder in self.folders)
+        """Returns how many of its stages are finished in an experiment's folder."""
+        return sum(root.joinpath(*stage.manifest.parts[2:]).is_file() for stage in self.plan)
 
 
-def versions_of(root: Path, todays: Sequence[Todays] = ()) -> Versions:
-    """Returns the versions of one experiment. todays: releases of any config files."""
-    made, damaged = graph.releases(root)
-    newest = graph.latest(root)
-    found = []
-    for each in made:
-        is_latest = newest is not None and newest.name == each.folder.name
-        found.append(Version(each, graph.chain(each), is_latest))
-        damaged += [message for message in found[-1].chain.damaged if message not in damaged]
-    reached = {link.folder for version in found for link in version.chain.made}
-    folders = list(graph.stage_folders(root))
-    orphans = [path for path in folders if path not in reached and (path / MANIFEST).is_file()]
+def versions_of(root: Path, current: Sequence[Current] = ()) -> Versions:
+    """Returns the versions of one experiment. current: releases of any config files."""
+    records, damaged = releases(root)
+    newest = latest(root)
+    found = [Version(each, Graph.from_manifests(each), newest is not None and newest.name == each.folder.name)
+             for each in records]  # fmt: skip
+    damaged += dict.fromkeys(message for version in found for message in version.graph.damaged)
+    reached = {record.folder for version in found for record in version.graph}
+    folders = list(stage_folders(root))
     sizes = {
         "total": used([root]),
         "cache": used([root / "cache"]),
         "states": used(path / "state" for path in folders),
-        "of no release": used(orphans),
+        "of no release": used(path for path in folders if path not in reached and (path / MANIFEST).is_file()),
     }
     running = [f"{path.relative_to(root)} by {who}" for path, who in holders(root).items()]
-    return Versions(root, found, damaged, sizes, running, [each for each in todays if each.experiment == root.name])
+    mine = [each for each in current if each.plan.experiment.experiment == root.name]
+    return Versions(root, found, damaged, sizes, running, mine)
 
 
-def todays_releases(configs: Sequence[Path], experiments: Sequence[str]) -> tuple[list[Todays], list[str]]:
+def current_releases(configs: Sequence[Path], experiments: Sequence[str]) -> tuple[list[Current], list[str]]:
     """Returns the current releases by config files of these experiments, and why other files cannot be used."""
     from lightningrl.config.experiment import load
     from lightningrl.pipeline.plan import plan
 
-    found: list[Todays] = []
-    notes = []
+    found, notes = list[Current](), list[str]()
     for path in configs:
         try:
             loaded = load(path)
             if loaded.experiment in experiments:
-                planned = plan(loaded)
-                folders = tuple(Path(*stage.folder.parts[2:]) for stage in planned)
-                found.append(Todays(str(path), loaded.experiment, planned.release.key, folders))
+                found.append(Current(str(path), plan(loaded)))
         except LightningRLError as error:
             notes.append(f"{path} cannot be used: {str(error).splitlines()[0]}")
     return found, notes
 
 
-def headline(made: graph.Made) -> pd.DataFrame:
+def headline(graph: Graph[StageRecord], release: StageRecord) -> pd.DataFrame:
     """Returns a release's headline rows from its collected results, or else from its copies of tables.
 
     The columns are the experiment's names, `threshold` and numbers. Raises StageError when neither exists.
@@ -116,13 +116,42 @@ def headline(made: graph.Made) -> pd.DataFrame:
 
     from lightningrl.pipeline.stages.collected import read_collected
 
-    places = [each.folder for each in graph.chain(made).of("collect")]
+    places = [record.folder for record in reversed(graph.of("collect"))]
     tables = [read_collected(folder, "headline") for folder in places if (folder / "headline.csv").is_file()]
     if not tables:
-        copies = sorted((made.folder / "tables").glob("*.csv"))
+        copies = sorted((release.folder / "tables").glob("*.csv"))
         tables = [read_collected(path.parent, path.stem) for path in copies]
         tables = [table for table in tables if {*ROW, "accuracy_pct", "tpf"} <= set(table.columns)]
     tables = [table for table in tables if len(table)]
     if not tables:
-        raise StageError(f"{made.folder}: neither its collected results nor a table with a headline is here.")
+        raise StageError(f"{release.folder}: neither its collected results nor a table with a headline is here.")
     return pd.concat(tables, ignore_index=True).drop_duplicates(list(ROW), ignore_index=True)
+
+
+def released(plan: Plan) -> tuple[list[str], str]:
+    """Returns what is shown of the release of this config and code, or else of the newest: the headline table,
+    sentences about it, the paths of figures, tables and the HTML report; and a note if it is not today's.
+
+    Raises StageError when there is none.
+    """
+    from lightningrl.pipeline.stages.collected import read_collected
+    from lightningrl.report.findings import among_seeds, differences, read_seeds
+    from lightningrl.report.tables import console
+
+    folder, note = plan.release.folder, ""
+    if not plan.release.manifest.is_file():
+        link = folder.parent / LATEST
+        if not (link / MANIFEST).is_file():
+            raise StageError(
+                f"{folder.parent} holds no finished release. Run the experiment first: in the clone, "
+                "`snakemake --cores 2` (with --configfile and the same file, if it is not the default one)."
+            )
+        folder = folder.parent / link.readlink()
+        note = f"note: {folder} was made from another config or other code than today's, which has no release yet"
+    record = read_record(folder)
+    table = read_collected(record.inputs[collect_role(record)], "headline")
+    lines, seeds = [console(table), *differences(table)], plan.experiment.report.seeds
+    if seeds is not None and Path(seeds).is_file():
+        lines += among_seeds(table, read_seeds(Path(seeds)))
+    lines += [str(folder / name) for name in sorted(record.outputs) if name.endswith((".pdf", ".png", ".md"))]
+    return lines + ([str(folder / REPORT)] if (folder / REPORT).is_file() else []), note

@@ -106,7 +106,7 @@ def train(
     the disk is full (the last saved state stays); CheckpointError when the saved state is damaged or belongs to another
     config.
     """
-    with lease(state, LEASE, made=state) if world.is_first else nullcontext():
+    with lease(state, LEASE, target=state) if world.is_first else nullcontext():
         world.barrier()
         saved = load_state(state, fingerprint=fingerprint, growing=growing, world=world)
         history = History(saved["rows"], saved["samples"]) if saved else History([], [])

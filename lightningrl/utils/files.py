@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightningrl.errors import LightningRLError, StageError
+from lightningrl.errors import DamagedError, LightningRLError, StageError
 
 
 def canonical_json(value: Any) -> str:
@@ -97,7 +97,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise StageError(f"{path} is missing. Run the stage that makes it (snakemake does so by itself).") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StageError(f"{path} is damaged ({error}). Delete its folder and run again.") from error
+        raise DamagedError(f"{path} is damaged ({error}). Delete its folder and run again.") from error
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -119,4 +119,4 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(file, 1):  # noqa: B007 - named in the error
                 yield json.loads(line)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise StageError(f"{path}, line {number} is damaged: {error}. Delete its folder.") from error
+            raise DamagedError(f"{path}, line {number} is damaged: {error}. Delete its folder.") from error

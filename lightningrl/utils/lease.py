@@ -23,14 +23,14 @@ REPORT_S = 60.0
 
 
 @contextmanager
-def lease(state: Path, name: str = "lease", made: Path | None = None, wait: Wait | None = None) -> Iterator[None]:
+def lease(state: Path, name: str = "lease", target: Path | None = None, wait: Wait | None = None) -> Iterator[None]:
     """Holds `state/<name>` while the block runs; the folder `state` is created if it is missing.
 
-    made: what is being made, for messages; by default the folder around `state`. wait: called while another process
+    target: what is being made, for messages; by default the folder around `state`. wait: called while another process
     holds the lease; without it, StageError is raised at once and names the holder. After a kill there is nothing to
     clean up.
     """
-    handle = _open_and_lock(state / name, made or state.parent, wait or _refuse)
+    handle = _open_and_lock(state / name, target or state.parent, wait or _refuse)
     try:
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n{launch_id()}".encode())

@@ -14,8 +14,8 @@ from fixtures.limits import HANG_S
 from lightningrl.config.experiment import load
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.pipeline.graph import stage_folders
 from lightningrl.pipeline.plan import plan
+from lightningrl.results.folders import stage_folders
 
 THIRD_PARTY = Path(__file__).parents[1] / "fixtures" / "thirdparty"
 CONFIG = str(THIRD_PARTY / "experiment.yaml")

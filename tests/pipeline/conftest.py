@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small import make, small_plan
+from fixtures.limits import HANG_S
+from small import NANO, make, nano_plan, small_plan
 
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.pipeline import runner
-from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.pipeline.stage import Stage
 from lightningrl.pipeline.stages.context import StageContext
-
-NANO = PACKAGE.parent / "config" / "nano.yaml"
+from lightningrl.utils.lease import lease
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """The plan of nano; results go to an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
-    return plan(load(NANO))
+    return nano_plan()
 
 
 @pytest.fixture
@@ -59,6 +60,30 @@ def write_outputs(nano: Plan) -> Callable[[StageContext], None]:
             path.write_text(json.dumps(name))
 
     return run
+
+
+def _hold(folder: Path, connection: Any) -> None:
+    with lease(folder):
+        connection.send("held")
+        connection.recv()
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[[Path], Any]]:
+    """Starts another process that holds the lease of a folder."""
+    context, started = multiprocessing.get_context("fork"), []
+
+    def start(folder: Path) -> Any:
+        ours, theirs = context.Pipe()
+        started.append((context.Process(target=_hold, args=(folder, theirs), daemon=True), ours))
+        started[-1][0].start()
+        assert ours.poll(HANG_S) and ours.recv() == "held"
+        return started[-1][0]
+
+    yield start
+    for process, _ in started:
+        process.kill()
+        process.join(HANG_S)
 
 
 @pytest.fixture(scope="session")

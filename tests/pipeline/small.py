@@ -4,12 +4,16 @@ real."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from lightningrl.cli.app import app
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
@@ -19,13 +23,26 @@ from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.report import series
 from lightningrl.types import EvalRecord
 from lightningrl.utils import registry
-from lightningrl.utils.files import write_json, write_jsonl, write_text
+from lightningrl.utils.files import sha256_file, write_json, write_jsonl, write_text
 
 NANO = PACKAGE.parent / "config" / "nano.yaml"
 REAL = ("collect", "table", "figure", "release")
 N_PROBLEMS = 8
 FORWARDS = {"base": 6, "lightningrl": 3, "grpo-traj": 4, "supervised": 5, "lightningrl-code": 2}
 FORWARDS |= {"lightningrl-0": 2, "lightningrl-1": 3}
+
+
+def run(*arguments: object, status: int = 0):
+    """Runs a verb to its end with this exit code."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == status, done.output
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@cache
+def nano_plan() -> Plan:
+    return plan(load(NANO))
 
 
 def small_plan(
@@ -41,15 +58,12 @@ def small_plan(
 
 
 def make(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Run every stage that is not finished, in the working directory."""
+    """Runs every stage that is not finished, in the working directory."""
     with monkeypatch.context() as patch:
         patch.setattr(runner.system, "set_thread_environment", lambda threads: None)
         for stage in planned:
-            entry = (
-                registry.resolve(f"lightningrl.pipeline.stages.{stage.kind}:run")
-                if stage.kind in REAL
-                else fake(stage.files)
-            )
+            real = f"lightningrl.pipeline.stages.{stage.kind}:run"
+            entry = registry.resolve(real) if stage.kind in REAL else fake(stage.files)
             patch.setattr(runner, "resolve", lambda reference, entry=entry: entry)
             run_stage(planned, stage)
     return planned
@@ -57,33 +71,26 @@ def make(planned: Plan, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 def fake(files: tuple[str, ...]) -> Callable[[StageContext], None]:
     def run(context: StageContext) -> None:
+        config, folder = context.config, context.folder
         for name in files:
-            write_text(context.folder / name, json.dumps(name))
-        config = context.config
+            write_text(folder / name, json.dumps(name))
         if "sources.json" in files:
-            write_json(context.folder / "sources.json", {"sources": {}})
+            write_json(folder / "sources.json", {"sources": {}})
         if "selfcheck.json" in files:
-            write_json(context.folder / "selfcheck.json", {"official": {"correct": 8, "judged": 8, "pct": 100.0}})
+            write_json(folder / "selfcheck.json", {"official": {"correct": 8, "judged": 8, "pct": 100.0}})
         if "selection.json" in files:
             steps = config["run"].steps
-            write_json(
-                context.folder / "selection.json", {"chosen": {"step": steps, "validation_tpf": 2.5}, "rule": "-"}
-            )
+            write_json(folder / "selection.json", {"chosen": {"step": steps, "validation_tpf": 2.5}, "rule": "-"})
             rows = [{"step": n, "reward_total_mean": 0.1 * n} for n in range(1, steps + 1)]
-            write_jsonl(context.folder / "metrics.jsonl", rows)
-            write_text(context.folder / "model.safetensors", json.dumps(config["run"].science(), sort_keys=True))
+            write_jsonl(folder / "metrics.jsonl", rows)
+            write_text(folder / "model.safetensors", json.dumps(config["run"].science(), sort_keys=True))
         if "speed.json" in files:
-            numbers = dict.fromkeys(series.SPEED_COLUMNS, 1.0) | {
-                "tokens_per_second": 100.0 * FORWARDS[config["policy"]]
-            }
-            names = {name: config[name] for name in ("policy", "benchmark")} | {
-                "device": "a device",
-                "dtype": "float32",
-            }
-            write_json(context.folder / "speed.json", numbers | names | {"prefill_included": False})
+            speed = {"tokens_per_second": 100.0 * FORWARDS[config["policy"]], "prefill_included": False}
+            names = {name: config[name] for name in ("policy", "benchmark")}
+            names |= {"device": "a device", "dtype": "float32"}
+            write_json(folder / "speed.json", dict.fromkeys(series.SPEED_COLUMNS, 1.0) | speed | names)
         if "records.jsonl" in files:
-            write_jsonl(context.folder / "records.jsonl", _records(context))
-            assert context.cache is not None
+            write_jsonl(folder / "records.jsonl", _records(context))
             write_text(context.cache / "points.jsonl", "cached")
 
     return run
@@ -91,13 +98,12 @@ def fake(files: tuple[str, ...]) -> Callable[[StageContext], None]:
 
 def _records(context: StageContext) -> list[dict[str, Any]]:
     """Policies differ by forwards; a low threshold halves accuracy; a learning rate of 0.5 costs a forward."""
-    config = context.config
-    policy, benchmark = config["policy"], config["benchmark"]
+    policy, benchmark = context.config["policy"], context.config["benchmark"]
     slow = '"learning_rate": 0.5' in (context.inputs["policy"] / "model.safetensors").read_text()
     forwards = FORWARDS.get(policy, 4) + slow
     rows = []
     steps = [9 - forwards] + [1] * (forwards - 1)
-    for threshold in config["sweep"]["thresholds"]:
+    for threshold in context.config["sweep"]["thresholds"]:
         for n in range(N_PROBLEMS):
             correct = n % (2 if threshold > 0.5 else 4) == 0
             rows.append(
@@ -111,3 +117,18 @@ def _records(context: StageContext) -> list[dict[str, Any]]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def change_json(path: Path) -> Iterator[dict[str, Any]]:
+    """Gives the tree of a JSON file, and writes it back."""
+    tree = json.loads(path.read_text())
+    yield tree
+    path.write_text(json.dumps(tree))
+
+
+def forge(file: Path, text: str) -> None:
+    """Writes a file, and its hash into the manifest beside it."""
+    file.write_text(text)
+    with change_json(file.parent / "manifest.json") as tree:
+        tree["outputs"][file.name]["sha256"] = sha256_file(file)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from lightningrl.errors import ConfigError
-from lightningrl.pipeline import parsed_sources
-from lightningrl.pipeline.code_digest import Sources, digest, file_digest
-from lightningrl.pipeline.parsed_sources import normalise
+from lightningrl.pipeline import code_digest
+from lightningrl.pipeline.code_digest import Sources, digest, file_digest, normalise
 
 SOURCE = '''"""Module."""
 import os  # a comment
@@ -69,11 +68,8 @@ last"""
 '''
 
 
-def test_comments_docstrings_and_blank_lines_change_nothing():
-    assert normalise(SOURCE) == normalise(LAYOUT) == NORMAL
-
-
-def test_line_ends_change_nothing():
+def test_comments_docstrings_blank_lines_and_line_ends_change_nothing():
+    assert normalise(SOURCE) == normalise(LAYOUT) == normalise(NORMAL) == NORMAL
     assert normalise(SOURCE.replace("\n", "\r\n")) == NORMAL
 
 
@@ -94,16 +90,18 @@ def test_one_token_changes_it(old, new):
     assert normalise(SOURCE.replace(old, new)) != NORMAL
 
 
-def test_positions_count_bytes_in_ast_and_characters_in_tokenize():
-    assert normalise('x = "é"; "doc é"; y = 1  # ü\n') == 'x = "é"; ; y = 1\n'
-
-
-def test_a_multi_line_f_string_keeps_its_blank_lines():
-    assert normalise('x = 1\ny = f"""{x}\n\n# text {x}\n"""\n') == 'x = 1\ny = f"""{x}\n\n# text {x}\n"""\n'
-
-
-def test_normalising_twice_is_normalising_once():
-    assert normalise(NORMAL) == NORMAL
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('x = "é"; y = 1  # ü\n"doc é"  # ü\n', 'x = "é"; y = 1\n'),
+        ('x = 1\ny = f"""{x}\n\n# text {x}\n"""\n', 'x = 1\ny = f"""{x}\n\n# text {x}\n"""\n'),
+        ("x = [  # one\n\n    1,\n    # two\n    2,\n]\n", "x = [\n    1,\n    2,\n]\n"),
+        ('def f():\n    """Of two\n\n    lines."""\n', "def f():\n"),
+        ("", ""),
+    ],
+)
+def test_what_is_left_of_a_source(source, expected):
+    assert normalise(source) == expected
 
 
 @pytest.fixture
@@ -179,32 +177,32 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
 def test_what_was_read_before_is_the_same_however_it_was_kept(package, tmp_path, monkeypatch):
     """Kept by another process, by other code, damaged, or somewhere that nothing can be written to."""
     expected = Sources(package).of(["pack.a"])
-    monkeypatch.setattr(parsed_sources, "KEPT", tmp_path / "cache" / "parsed.json")
+    monkeypatch.setattr(code_digest, "KEPT", tmp_path / "cache" / "parsed.json")
 
     def afresh() -> dict[str, str]:
-        parsed_sources._kept.cache_clear()
-        parsed_sources._read.cache_clear()
+        code_digest._kept.cache_clear()
+        code_digest._read.cache_clear()
         found = Sources(package).of(["pack.a"])
-        parsed_sources.keep()
+        code_digest.keep()
         return found
 
     assert afresh() == expected
-    kept = json.loads(parsed_sources.KEPT.read_text())
+    kept = json.loads(code_digest.KEPT.read_text())
     assert len(kept["files"]) >= 9
     with monkeypatch.context() as patched:  # read from there, nothing is parsed
-        patched.setattr(parsed_sources, "parse", lambda source: pytest.fail("parsed again"))
+        patched.setattr(code_digest, "parse", lambda source: pytest.fail("parsed again"))
         assert afresh() == expected
     for damaged in ("", "[]", '{"by": 1}', json.dumps(kept | {"files": {key: {} for key in kept["files"]}})):
-        parsed_sources.KEPT.write_text(damaged)
+        code_digest.KEPT.write_text(damaged)
         assert afresh() == expected
     of_others = {key: row | {"sha256": "wrong", "imports": []} for key, row in kept["files"].items()}
-    parsed_sources.KEPT.write_text(json.dumps({"by": "another version", "files": of_others}))
+    code_digest.KEPT.write_text(json.dumps({"by": "another version", "files": of_others}))
     assert afresh() == expected
     (package / "e.py").write_text('TEMPLATE = "style.txt"\nchanged = 1\n')
     assert afresh()["pack/e.py"] != expected["pack/e.py"]
     (tmp_path / "no-folder").write_text("")
     (tmp_path / "taken" / "parsed.json").mkdir(parents=True)
     for nowhere in ("no-folder", "taken"):  # no folder can be made there; one is there, but no file can be written
-        monkeypatch.setattr(parsed_sources, "KEPT", tmp_path / nowhere / "parsed.json")
+        monkeypatch.setattr(code_digest, "KEPT", tmp_path / nowhere / "parsed.json")
         assert set(afresh()) == set(expected)
-    parsed_sources._kept.cache_clear()
+    code_digest._kept.cache_clear()

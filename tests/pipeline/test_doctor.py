@@ -10,8 +10,10 @@ import sys
 import pytest
 from fixtures.limits import HANG_S, processor_time
 from fixtures.small_benchmarks import MIRROR
+from typer.testing import CliRunner
 
 from lightningrl.cli import doctor_checks
+from lightningrl.cli.app import app
 from lightningrl.pipeline.code_digest import PACKAGE
 
 
@@ -38,9 +40,18 @@ def test_it_reports_this_machine_quickly(tmp_path):
     assert not list(tmp_path.iterdir()), "it left something behind"
 
 
-def test_lines_are_for_people(tmp_path):
-    lines = run(cwd=tmp_path).stdout.splitlines()
+def test_lines_are_for_people_and_a_mirror_is_looked_into(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+
+    def asked(mirror, *arguments):
+        return CliRunner(env={"LIGHTNINGRL_DATA_MIRROR": str(mirror)}).invoke(app, ["doctor", *arguments])
+
+    lines = asked(MIRROR).stdout.splitlines()
     assert all(line.split()[0] in ("ok", "note", "missing") for line in lines) and len(lines) >= 11
+    assert any("9 of 9 files" in line or "10 of 10 files" in line for line in lines)
+    found = findings(asked("empty", "--json"))["data mirror"]
+    assert found["grade"] == "note" and "gsm8k/train.jsonl" in found["what"]
 
 
 def test_a_broken_torch_is_a_finding(tmp_path):
@@ -66,14 +77,6 @@ def test_it_says_which_paged_attention_is_used(monkeypatch, version, paged, grad
     monkeypatch.setattr(doctor_checks, "_version", lambda name: version)
     found = doctor_checks._flash(paged)
     assert (found.grade, found.what.startswith(what), bool(found.remedy)) == (grade, True, grade == "note")
-
-
-def test_a_mirror_is_looked_into(tmp_path):
-    what = findings(run("--json", cwd=tmp_path, LIGHTNINGRL_DATA_MIRROR=str(MIRROR)))["data mirror"]["what"]
-    assert "9 of 9 files" in what or "10 of 10 files" in what
-    (tmp_path / "empty").mkdir()
-    found = findings(run("--json", cwd=tmp_path, LIGHTNINGRL_DATA_MIRROR=str(tmp_path / "empty")))["data mirror"]
-    assert found["grade"] == "note" and "gsm8k/train.jsonl" in found["what"]
 
 
 def test_without_a_jail_programs_cannot_be_judged(monkeypatch):

@@ -9,27 +9,37 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import FORWARDS, make, small_plan
-from typer.testing import CliRunner
+from small import FORWARDS, change_json, forge, make, run, small_plan
 
 from lightningrl.cli import app
-from lightningrl.utils.files import sha256_file, write_json
-
-
-def run(*arguments: object, status: int = 0):
-    done = CliRunner().invoke(app.app, [str(argument) for argument in arguments])
-    assert done.exit_code == status, done.output
-    assert "Traceback" not in done.stderr
-    return done
+from lightningrl.utils.files import sha256_file
 
 
 def explained(cell: str, table: str = "main", *options: object) -> dict:
     return json.loads(run("explain", table, "--cell", cell, "--json", *options).stdout)
 
 
+def said(*arguments: object, status: int = 0) -> str:
+    return " ".join(run("explain", *arguments, status=status).stdout.split())
+
+
+def test_a_table_lists_what_each_row_was_made_from(two_versions):
+    plan = two_versions[1]
+    listed = json.loads((plan.stage("table", "frontier").folder / "frontier.sources.json").read_text())
+    stage = plan.stage("evaluate", "grpo-traj/gsm-mini")
+    records = stage.folder / "records.jsonl"
+    assert listed["grpo-traj/gsm-mini@0.02"] == [
+        {
+            "stage": "evaluate/grpo-traj/gsm-mini", "key": stage.key, "files": {records.name: sha256_file(records)},
+            "folder": stage.folder.relative_to("results").as_posix(), "threshold": 0.02, "records": 16,
+            "records_at_threshold": 8,
+        }
+    ]  # fmt: skip
+    assert len(listed) == 2 * len(plan.of("evaluate"))
+
+
 def test_the_chain_goes_from_the_table_to_the_data(two_versions):
-    found = explained("grpo-traj/gsm-mini:tpf")
-    links = found["links"]
+    links = explained("grpo-traj/gsm-mini:tpf")["links"]
     assert [link["title"] for link in links] == ["table", "collected", "records", "weights", "base", "data", "data"]
     plan = two_versions[1]
     assert links[2]["folder"] == str(plan.stage("evaluate", "grpo-traj/gsm-mini").folder)
@@ -42,6 +52,8 @@ def test_the_chain_goes_from_the_table_to_the_data(two_versions):
     assert links[2]["facts"]["proof selfcheck/gsm-mini"] == "official 8 of 8 right"
     assert all(link["is_here"] and link["commit"] for link in links)
     assert {"train.jsonl", "test.jsonl", "sources.json"} <= set(links[5]["files"])
+    matched = [link["title"] for link in explained("supervised/gsm-mini:tpf")["links"]]
+    assert matched[3:6] == ["weights", "base", "matched run"]
 
 
 @pytest.mark.parametrize(
@@ -51,18 +63,16 @@ def test_the_chain_goes_from_the_table_to_the_data(two_versions):
         ("lightningrl/gsm-mini:tpf", 6 / FORWARDS["lightningrl"], "48 response tokens in 24 denoise forwards"),
         ("lightningrl/gsm-mini:accuracy_pct", 50.0, "4 right of 8"),
         ("lightningrl/gsm-mini@0.9:forwards_per_problem", 3.0, "24 denoise forwards for 8 answers"),
+        ("lightningrl/gsm-mini:aup", None, "all records collected anew, and the table made of them"),
+        ("lightningrl/gsm-mini:aup_anchored_difference_high", None, "all records collected anew"),
+        ("lightningrl/gsm-mini:accuracy_difference", None, "all records collected anew"),
     ],
 )
 def test_the_number_is_computed_again_from_the_records(two_versions, cell, value, how):
     found = explained(cell)
-    assert found["recomputed"] == {"value": value, "how": how} and float(found["text"]) == value
-
-
-@pytest.mark.parametrize("column", ["aup", "aup_anchored_difference_high", "accuracy_difference", "tpf_low"])
-def test_what_is_collected_of_several_evaluations_is_collected_again(two_versions, column):
-    found = explained(f"lightningrl/gsm-mini:{column}")
-    assert found["recomputed"]["value"] == float(found["text"])
-    assert "collected anew" in found["recomputed"]["how"]
+    again = found["recomputed"]
+    assert again["how"].startswith(how) and float(found["text"]) == again["value"]
+    assert value is None or again == {"value": value, "how": how}
 
 
 def test_rows_of_a_sweep_are_told_apart_by_threshold(two_versions):
@@ -75,10 +85,8 @@ def test_rows_of_a_sweep_are_told_apart_by_threshold(two_versions):
 @pytest.mark.parametrize("where", ["release copy", "stage's file", "stage's folder"])
 def test_a_table_may_be_a_path(two_versions, where):
     folder = two_versions[1].stage("table", "main").folder
-    path = {"release copy": "results/nano/latest/tables/main.csv", "stage's file": folder / "main.csv"}.get(
-        where, folder
-    )
-    found = explained("base/gsm-mini:tpf", str(path))
+    paths = {"release copy": "results/nano/latest/tables/main.csv", "stage's file": folder / "main.csv"}
+    found = explained("base/gsm-mini:tpf", str(paths.get(where, folder)))
     assert found["recomputed"]["value"] == 1.0
     assert ("release" in [link["title"] for link in found["links"]]) == (where == "release copy")
 
@@ -88,7 +96,14 @@ def test_an_older_release_is_explained_by_its_key(two_versions):
         assert explained("grpo-traj/gsm-mini:tpf", "main", "--release", plan.release.key)["recomputed"]["value"] == tpf
 
 
-def test_a_copy_from_another_machine_without_weights_and_data_is_enough(two_versions, tmp_path, monkeypatch):
+def test_a_table_of_before_sources_were_written_is_explained_alike(two_versions):
+    expected = explained("lightningrl/gsm-mini:tpf")
+    folder = two_versions[1].stage("table", "main").folder
+    (folder / "main.sources.json").unlink()
+    assert explained("lightningrl/gsm-mini:tpf") == expected
+
+
+def test_a_copy_from_another_machine_without_weights_and_data_is_enough(two_versions, tmp_path):
     weights = sha256_file(two_versions[1].stage("train", "lightningrl").folder / "model.safetensors")
     copy = tmp_path / "elsewhere" / "theirs"
     shutil.copytree("results/nano", copy, symlinks=True)
@@ -100,41 +115,38 @@ def test_a_copy_from_another_machine_without_weights_and_data_is_enough(two_vers
         ("records", True), ("weights", False), ("data", False)
     ]  # fmt: skip
     assert links[3]["files"]["model.safetensors"] == weights
-    assert "not here; recorded" in run("explain", "main", "--cell", "base/gsm-mini:tpf", "--results", copy).stdout
+    assert "not here; recorded" in said("main", "--cell", "base/gsm-mini:tpf", "--results", copy)
 
 
-def test_without_records_it_says_that_nothing_was_computed(two_versions):
-    two_versions[1].stage("evaluate", "base/gsm-mini").folder.joinpath("records.jsonl").unlink()
-    shown = run("explain", "main", "--cell", "base/gsm-mini:tpf").stdout
-    assert "not done: " in shown and "records.jsonl is not here" in " ".join(shown.split())
-
-
-def test_records_that_were_changed_are_an_error(two_versions):
-    path = two_versions[1].stage("evaluate", "base/gsm-mini").folder / "records.jsonl"
-    path.write_text(path.read_text().replace('"correct":false', '"correct":true', 1))
-    done = run("explain", "main", "--cell", "base/gsm-mini:accuracy_pct", status=2)
-    assert "records.jsonl is damaged" in done.stderr
-
-
-def test_a_table_that_says_another_number_than_its_records_is_an_error(two_versions):
-    folder = two_versions[1].stage("table", "main").folder
-    (folder / "main.csv").write_text((folder / "main.csv").read_text().replace(",50.0,", ",60.0,"))
-    assert "main.csv is damaged" in run("explain", "main", "--cell", "base/gsm-mini:accuracy_pct", status=2).stderr
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["outputs"]["main.csv"]["sha256"] = sha256_file(folder / "main.csv")
-    write_json(folder / "manifest.json", manifest)
-    done = run("explain", "main", "--cell", "base/gsm-mini:accuracy_pct", status=2)
-    assert (
-        "the table says 60.0, its records, read by today's code, give 50.0" in done.stderr
-        and "NOT THE SAME" in done.stdout
-    )
-
-
-def test_a_manifest_that_was_changed_is_an_error(two_versions):
+def test_what_was_changed_is_an_error_and_what_is_missing_is_said(two_versions):
+    folder = two_versions[1].stage("evaluate", "base/gsm-mini").folder
+    records = (folder / "records.jsonl").read_text()
+    (folder / "records.jsonl").write_text(records.replace('"correct":false', '"correct":true', 1))
+    cell = ("main", "--cell", "base/gsm-mini:accuracy_pct")
+    assert "records.jsonl is damaged" in run("explain", *cell, status=2).stderr
+    (folder / "records.jsonl").unlink()
+    shown = said(*cell)
+    assert "not done: " in shown and "records.jsonl is not here" in shown
     path = two_versions[1].stage("train", "lightningrl").manifest
     path.write_text(path.read_text().replace('"learning_rate": 0.0001', '"learning_rate": 0.0002'))
     done = run("explain", "main", "--cell", "lightningrl/gsm-mini:tpf", status=2)
     assert "was changed: its key does not follow" in done.stderr
+    with change_json(two_versions[1].stage("evaluate", "lightningrl/gsm-mini").manifest) as tree:
+        tree["outputs"]["records.jsonl"]["sha256"] = "0" * 64
+    done = run("explain", "main", "--cell", "lightningrl/gsm-mini:tpf", status=2)
+    assert "key or hashes differ from those that were recorded" in done.stderr
+
+
+def test_a_table_that_says_another_number_than_its_records_is_an_error(two_versions):
+    file = two_versions[1].stage("table", "main").folder / "main.csv"
+    changed = file.read_text().replace(",50.0,", ",60.0,")
+    file.write_text(changed)
+    cell = ("main", "--cell", "base/gsm-mini:accuracy_pct")
+    assert "main.csv is damaged" in run("explain", *cell, status=2).stderr
+    forge(file, changed)
+    done = run("explain", *cell, status=2)
+    assert "the table says 60.0, its records, read by today's code, give 50.0" in done.stderr
+    assert "NOT THE SAME" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -155,26 +167,36 @@ def test_what_is_not_there_is_answered_with_what_is(two_versions, arguments, mes
 
 def test_a_table_with_a_row_a_number_is_explained_like_one_with_a_column(two_versions):
     """As the paper's tables are written: published, measured, difference."""
-    folder = two_versions[1].stage("table", "main").folder
     lines = ["part,benchmark,row,policy,metric,value,low,high"]
     lines += ["published,gsm-mini,R,,tpf,9.0,,", "measured,gsm-mini,R,lightningrl,tpf,2.0,1.5,2.5"]
     lines += ["measured,gsm-mini,R,lightningrl,aup,150.0,,", "difference,gsm-mini,R,lightningrl,tpf,-7.0,,"]
-    (folder / "main.csv").write_text("\n".join(lines) + "\n")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["outputs"]["main.csv"]["sha256"] = sha256_file(folder / "main.csv")
-    write_json(folder / "manifest.json", manifest)
+    forge(two_versions[1].stage("table", "main").folder / "main.csv", "\n".join(lines) + "\n")
     assert explained("lightningrl/gsm-mini:tpf")["recomputed"]["how"] == "48 response tokens in 24 denoise forwards"
-    shown = run("explain", "main", "--cell", "lightningrl/gsm-mini:difference.tpf").stdout
-    assert "is not among the numbers that are collected from records" in " ".join(shown.split())
+    shown = said("main", "--cell", "lightningrl/gsm-mini:difference.tpf")
+    assert "is not among the numbers that are collected from records" in shown
+
+
+def test_without_a_cell_rows_and_columns_are_listed(two_versions):
+    shown = said("main")
+    assert "base/gsm-mini, lightningrl/gsm-mini" in shown and "accuracy_pct, accuracy_pct_low" in shown
+
+
+@pytest.fixture(scope="module")
+def _pooled(tmp_path_factory: pytest.TempPathFactory):
+    runs = {name: {"seeds": [0, 1]} for name in ("lightningrl", "supervised")}
+    runs["grpo_traj"] = {"published": "LightningRL-8B-b32"}
+    root = tmp_path_factory.mktemp("pooled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return root, make(small_plan(tables=("study", "criteria", "table7"), **runs), patch)
 
 
 @pytest.fixture
-def pooled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def pooled(_pooled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Series of two seeds, and speeds."""
-    runs = {name: {"seeds": [0, 1]} for name in ("lightningrl", "supervised")}
-    runs["grpo_traj"] = {"published": "LightningRL-8B-b32"}
+    shutil.copytree(_pooled[0] / "results", tmp_path / "results", symlinks=True)
     monkeypatch.chdir(tmp_path)
-    return make(small_plan(tables=("study", "criteria", "table7"), **runs), monkeypatch)
+    return _pooled[1]
 
 
 def test_a_mean_over_seeds_goes_back_to_the_records_of_each(pooled):
@@ -192,36 +214,28 @@ def test_a_mean_over_seeds_goes_back_to_the_records_of_each(pooled):
 
 @pytest.mark.parametrize(
     ("table", "column"),
-    [("study", "accuracy_difference_low"), ("study", "aup_anchored"), ("criteria", "tpf_ratio")],
+    [("study", "accuracy_difference_low"), ("study", "aup_anchored"), ("criteria", "tpf_ratio"), ("criteria", "cliff")],
 )
 def test_what_is_made_of_several_seeds_is_made_again(pooled, table, column):
+    """Nano has no threshold 0.7 to lose accuracy at: its `cliff` does not apply."""
     found = explained("lightningrl/gsm-mini:" + column, table)
-    assert found["recomputed"]["value"] == float(found["text"]) and "made" in found["recomputed"]["how"]
+    assert found["recomputed"]["value"] == (float(found["text"]) if column != "cliff" else None)
+    assert bool(found["text"]) == (column != "cliff") and "made" in found["recomputed"]["how"]
 
 
 def test_a_copy_of_a_table_with_results_of_its_own_asks_for_its_stage(pooled):
-    table = pooled.stage("table", "table7").folder
-    shutil.rmtree(table)
-    shown = " ".join(run("explain", "table7", "--cell", "grpo-traj/gsm-mini:tokens_per_second").stdout.split())
+    shutil.rmtree(pooled.stage("table", "table7").folder)
+    shown = said("table7", "--cell", "grpo-traj/gsm-mini:tokens_per_second")
     assert "not done: table7 is made of results collected for it alone" in shown
     done = run("redraw", "results/nano", "--table", "table7", "--out", "again", status=2)
     assert "copy table/table7-<key>" in done.stderr
 
 
 def test_a_series_of_which_nothing_was_collected(pooled):
-    folder = pooled.stage("table", "study").folder
-    (folder / "study.csv").write_text((folder / "study.csv").read_text().replace("lightningrl,", "printed,"))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["outputs"]["study.csv"]["sha256"] = sha256_file(folder / "study.csv")
-    write_json(folder / "manifest.json", manifest)
-    shown = " ".join(run("explain", "study", "--cell", "printed/gsm-mini:tpf").stdout.split())
+    file = pooled.stage("table", "study").folder / "study.csv"
+    forge(file, file.read_text().replace("lightningrl,", "printed,"))
+    shown = said("study", "--cell", "printed/gsm-mini:tpf")
     assert "collected nothing of printed; it has: evaluate/base/" in shown
-
-
-def test_a_number_that_does_not_apply_is_none(pooled):
-    """Nano has no threshold 0.7 to lose accuracy at."""
-    found = explained("lightningrl/gsm-mini:cliff", "criteria")
-    assert found["text"] == "" and found["recomputed"]["value"] is None
 
 
 def test_a_speed_goes_back_to_what_was_measured(pooled):
@@ -232,15 +246,8 @@ def test_a_speed_goes_back_to_what_was_measured(pooled):
     measured = pooled.stage("speed", "grpo-traj/gsm-mini").folder / "speed.json"
     assert found["links"][2]["files"] == {"speed.json": sha256_file(measured)}
     measured.write_text(measured.read_text().replace("400", "700"))
-    assert (
-        "speed.json is damaged"
-        in run("explain", "table7", "--cell", "grpo-traj/gsm-mini:tokens_per_second", status=2).stderr
-    )
-
-
-def test_without_a_cell_rows_and_columns_are_listed(two_versions):
-    shown = " ".join(run("explain", "main").stdout.split())
-    assert "base/gsm-mini, lightningrl/gsm-mini" in shown and "accuracy_pct, accuracy_pct_low" in shown
+    done = run("explain", "table7", "--cell", "grpo-traj/gsm-mini:tokens_per_second", status=2)
+    assert "speed.json is damaged" in done.stderr
 
 
 def test_explaining_and_redrawing_import_no_torch(two_versions):
@@ -252,8 +259,6 @@ def test_explaining_and_redrawing_import_no_torch(two_versions):
         "    assert done.exit_code == 0, done.output\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
-    root = Path(app.__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": str(root)}, capture_output=True, text=True
-    )
+    variables = {"PYTHONPATH": str(Path(app.__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

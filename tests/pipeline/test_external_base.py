@@ -11,17 +11,18 @@ import pytest
 import torch
 import yaml
 from fixtures.byte_checkpoint import save_byte_checkpoint
+from small import NANO as NANO_FILE
+from small import change_json
 
 from lightningrl.config.experiment import Experiment, load
-from lightningrl.errors import CheckpointError, ConfigError
+from lightningrl.errors import CheckpointError, ConfigError, StageError
 from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.pipeline import manifest, runner
-from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.pipeline.runner import run_stage
 from lightningrl.pipeline.stages import checkpoint as stage_module
 
-NANO = yaml.safe_load((PACKAGE.parent / "config" / "nano.yaml").read_text())
+NANO = yaml.safe_load(NANO_FILE.read_text())
 STOP = 10
 """The token that only generation_config.json names as an end: the byte of a common letter."""
 
@@ -31,10 +32,9 @@ def official(folder: Path, shards: bool = False) -> Path:
     save_byte_checkpoint(folder, max_position_embeddings=512)
     if shards:
         save_model(load_model(folder), folder, eos_token_id=1, pad_token_id=1, max_shard_bytes=20_000)
-    config = json.loads((folder / "config.json").read_text())
-    for key in ("block_size", "mask_token_id"):
-        del config[key]
-    (folder / "config.json").write_text(json.dumps(config))
+    with change_json(folder / "config.json") as config:
+        for key in ("block_size", "mask_token_id"):
+            del config[key]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [STOP]}))
     return folder
 
@@ -73,10 +73,10 @@ def imported(planned: Plan) -> Path:
     return stage.folder
 
 
-def test_the_plan_has_an_import_and_no_pretraining(folder):
-    planned = plan(experiment(folder))
-    names = [f"{stage.kind}/{stage.name}" for stage in planned]
-    assert names[:6] == [
+def test_the_plan_has_an_import_and_no_pretraining_and_evaluates_a_run_where_it_says(folder):
+    tree = experiment(folder).model_dump(mode="json")
+    planned = plan(Experiment.model_validate(tree))
+    assert [stage.label for stage in planned][:6] == [
         "data/gsm-mini", "selfcheck/gsm-mini", "checkpoint/base", "train/lightningrl", "evaluate/base/gsm-mini",
         "evaluate/lightningrl/gsm-mini",
     ]  # fmt: skip
@@ -84,46 +84,35 @@ def test_the_plan_has_an_import_and_no_pretraining(folder):
     assert not base.inputs and not base.after
     assert planned.stage("train", "lightningrl").inputs["base"] is base
     assert planned.stage("evaluate", "base/gsm-mini").inputs["policy"] is base
-
-
-def test_a_run_is_evaluated_where_it_says_and_this_changes_no_training(folder):
-    one = experiment(folder).model_dump(mode="json")
-    one["benchmarks"].append(one["benchmarks"][0] | {"name": "code-mini"})
-    two = json.loads(json.dumps(one))
-    two["runs"][0]["evaluate_on"] = ["gsm-mini", "code-mini"]
-    before, after = (plan(Experiment.model_validate(tree)) for tree in (one, two))
+    tree["benchmarks"].append(tree["benchmarks"][0] | {"name": "code-mini"})
+    before = plan(Experiment.model_validate(tree))
+    tree["runs"][0]["evaluate_on"] = ["gsm-mini", "code-mini"]
+    after = plan(Experiment.model_validate(tree))
     evaluated = {s.name for s in after.of("evaluate")} - {s.name for s in before.of("evaluate")}
     assert evaluated == {"lightningrl/code-mini"}
     assert before.stage("train", "lightningrl").key == after.stage("train", "lightningrl").key
     for wrong in (["mbpp"], ["gsm-mini", "gsm-mini"]):
-        two["runs"][0]["evaluate_on"] = wrong
+        tree["runs"][0]["evaluate_on"] = wrong
         with pytest.raises(ValueError, match=r"runs\.lightningrl\.evaluate_on"):
-            Experiment.model_validate(two)
+            Experiment.model_validate(tree)
 
 
-def test_the_import_says_what_it_took_and_its_manifest_covers_every_file(folder):
-    made = imported(planned := plan(experiment(folder)))
+def test_the_import_says_what_it_took_and_weights_are_links_that_stay_when_the_origin_goes(folder):
+    made = imported(plan(experiment(folder)))
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
-    assert len(shards) > 1
+    assert len(shards) > 1 and os.path.samefile(folder / shards[0], made / shards[0])
     said = json.loads((made / "checkpoint.json").read_text())
     assert (said["from"], said["revision"], said["shards"]) == ("folder", None, len(shards))
-    assert said["parameters"] == sum(p.numel() for p in load_model(made).parameters())
     assert str(folder) not in json.dumps(said)
     outputs = json.loads((made / "manifest.json").read_text())["outputs"]
-    assert set(outputs) == {*said["files"], "checkpoint.json"}
+    assert set(outputs) == {*said["files"], "checkpoint.json"}, "its manifest covers every file"
     assert all(outputs[name] == said["files"][name] for name in said["files"] if name != "config.json")
-    assert load_model(made).config.block_size == 4
-    (made / shards[0]).unlink()
-    with pytest.raises(Exception, match=f"{shards[0]} is missing"):
-        manifest.check_input("base", planned.stage("checkpoint", "base"))
-
-
-def test_weights_are_links_and_stay_when_the_origin_goes(folder):
-    made = imported(plan(experiment(folder)))
-    [first, *_] = sorted(folder.glob("model-*.safetensors"))
-    assert os.path.samefile(first, made / first.name)
     shutil.rmtree(folder)
-    assert load_model(made)
+    model = load_model(made)
+    assert said["parameters"] == sum(p.numel() for p in model.parameters()) and model.config.block_size == 4
+    (made / shards[0]).unlink()
+    with pytest.raises(StageError, match=f"{shards[0]} is missing"):
+        manifest.check(made)
 
 
 def test_where_a_hard_link_is_impossible_it_is_a_symbolic_one(folder, tmp_path, monkeypatch):
@@ -161,31 +150,31 @@ def test_the_ends_of_generation_config_end_a_response(folder):
     assert STOP in decoder.stop_ids and tokenizer.eos_token_id in decoder.stop_ids
 
 
+def _other_block_size(folder: Path) -> None:
+    with change_json(folder / "config.json") as config:
+        config["block_size"] = 8
+
+
+def _damaged_shard(folder: Path) -> None:
+    sorted(folder.glob("model-*.safetensors"))[1].write_bytes(b"no")
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("base", "change", "message"),
     [
-        ({"checkpoint": "nowhere"}, "no folder here and no name of a hub repository"),
-        ({"mask_token_id": 3}, r"the tokenizer's mask token '<\|MASK\|>' is \d+, base.mask_token_id says 3"),
-        ({"mask_token_id": 10**6}, "mask token 1000000 outside the vocabulary"),
-        ({"sha256": "0" * 64}, "base.sha256 says 0000"),
+        ({"checkpoint": "nowhere"}, None, "no folder here and no name of a hub repository"),
+        ({"mask_token_id": 3}, None, r"the tokenizer's mask token '<\|MASK\|>' is \d+, base.mask_token_id says 3"),
+        ({"mask_token_id": 10**6}, None, "mask token 1000000 outside the vocabulary"),
+        ({"sha256": "0" * 64}, None, "base.sha256 says 0000"),
+        ({}, _other_block_size, "says block_size 8, the caller 4"),
+        ({}, _damaged_shard, "damaged"),
     ],
 )
-def test_a_checkpoint_that_is_not_as_said_is_refused(folder, change, message):
+def test_a_checkpoint_that_is_not_as_said_is_refused(folder, base, change, message):
+    if change is not None:
+        change(folder)
     with pytest.raises(CheckpointError, match=message):
-        imported(plan(experiment(folder, **change)))
-
-
-def test_another_block_size_than_the_file_says_is_refused(folder):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"block_size": 8}))
-    with pytest.raises(CheckpointError, match="says block_size 8, the caller 4"):
-        imported(plan(experiment(folder)))
-
-
-def test_a_damaged_shard_is_refused(folder):
-    sorted(folder.glob("model-*.safetensors"))[1].write_bytes(b"no")
-    with pytest.raises(CheckpointError, match="damaged"):
-        imported(plan(experiment(folder)))
+        imported(plan(experiment(folder, **base)))
 
 
 def test_required_pins_want_a_hash_of_a_folder_and_with_it_the_place_enters_no_key(folder, tmp_path):

@@ -8,14 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from small import NANO, run
 
-from lightningrl.cli.app import app
 from lightningrl.config.experiment import load
 from lightningrl.errors import ConfigError, Interrupted, StageError
 from lightningrl.pipeline import runner
-from lightningrl.pipeline.code_digest import PACKAGE
-from lightningrl.pipeline.graph import read_made
+from lightningrl.pipeline.graph import read_record
 from lightningrl.pipeline.manifest import identity
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.pipeline.runner import run_stage
@@ -24,8 +22,6 @@ from lightningrl.pipeline.stage import Stage
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.results.prune import cache_of
 from lightningrl.utils.files import write_json
-
-NANO = PACKAGE.parent / "config" / "nano.yaml"
 
 
 @pytest.fixture
@@ -42,29 +38,17 @@ def write(config: Path, tree: object) -> None:
     (config.parent / "mine.pin.json").write_text(tree if isinstance(tree, str) else json.dumps(tree))
 
 
-def run(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def test_a_pin_takes_the_place_of_todays_code_in_its_stages_key_only(config: Path) -> None:
-    write(config, {"experiment": "nano", "pinned": {"train/grpo-traj": "0" * 64}})
-    ours, plain = plan(load(config)), plan(load(NANO))
-    changed = {f"{a.kind}/{a.name}" for a, b in zip(ours, plain, strict=True) if a.key != b.key}
-    assert {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini", "collect/frontier"} <= changed
-    assert not changed & {"train/lightningrl", "pretrain/base", "evaluate/base/gsm-mini"}
-
-
-def test_a_pin_of_todays_code_changes_no_key(config: Path) -> None:
-    plain = plan(load(NANO))
-    write(config, {"experiment": "nano", "pinned": {f"{s.kind}/{s.name}": s.live_code for s in plain}})
-    assert [s.key for s in plan(load(config))] == [s.key for s in plain]
-
-
-def test_the_file_is_beside_the_config_that_names_it_also_when_it_is_extended(config: Path, tmp_path: Path) -> None:
+def test_a_pin_takes_the_place_of_todays_code_in_its_stages_key_only(config: Path, tmp_path: Path) -> None:
+    """The file is beside the config that names it, also when that is extended."""
     write(config, {"experiment": "nano", "pinned": {"train/grpo-traj": "0" * 64}})
     child = tmp_path / "child.yaml"
     child.write_text("extends: configs/mine.yaml\n")
-    assert plan(load(child)).stage("train", "grpo-traj").pin == "0" * 64
+    ours, plain = plan(load(child)), plan(load(NANO))
+    changed = {a.label for a, b in zip(ours, plain, strict=True) if a.key != b.key}
+    assert {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini", "collect/frontier"} <= changed
+    assert not changed & {"train/lightningrl", "pretrain/base", "evaluate/base/gsm-mini"}
+    write(config, {"experiment": "nano", "pinned": {stage.label: stage.live_code for stage in plain}})
+    assert [stage.key for stage in plan(load(config))] == [stage.key for stage in plain], "today's code, pinned"
 
 
 @pytest.mark.parametrize(
@@ -87,31 +71,28 @@ def test_a_pin_of_no_stage_is_said(config: Path) -> None:
     write(config, {"experiment": "nano", "pinned": {"train/ppo": "0" * 64}})
     assert plan(load(config)).unused_pins == ["train/ppo"]
     for verb in ("stages", "validate"):
-        done = run(verb, "--config", config)
-        assert done.exit_code == 0 and "train/ppo is pinned there, and no stage" in done.stderr
+        assert "train/ppo is pinned there, and no stage" in run(verb, "--config", config).stderr
 
 
-def test_pinning_says_what_is_not_finished(config: Path) -> None:
-    done = run("pin", "--config", config)
-    assert done.exit_code == 2
-    assert "not pinned  train/grpo-traj" in done.stderr
-    assert "nothing to pin: no stage of" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_without_a_place_for_pins_it_says_where_to_name_one(config: Path) -> None:
-    done = run("pin", "--config", NANO)
-    assert done.exit_code == 2 and "Add `code: {pin: nano.pin.json}`" in done.stderr
-
-
-def test_an_unknown_stage_is_answered_with_the_known_ones(config: Path) -> None:
-    done = run("pin", "train/ppo", "--config", config)
-    assert done.exit_code == 2 and "no stage 'train/ppo'. It has: data/gsm-mini" in done.stderr
+@pytest.mark.parametrize(
+    ("stage", "is_named", "messages"),
+    [
+        ((), True, ("not pinned  train/grpo-traj", "nothing to pin: no stage of")),
+        ((), False, ("Add `code: {pin: nano.pin.json}`",)),
+        (("train/ppo",), True, ("no stage 'train/ppo'. It has: data/gsm-mini",)),
+    ],
+)
+def test_what_cannot_be_pinned_is_said(
+    config: Path, stage: tuple[str, ...], is_named: bool, messages: tuple[str, ...]
+) -> None:
+    said = run("pin", *stage, "--config", config if is_named else NANO, status=2).stderr
+    assert all(message in said for message in messages)
 
 
 def test_an_unknown_release_is_answered_with_what_there_is(config: Path, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    done = run("pin", "--config", config, "--release", "latest")
-    assert done.exit_code == 2 and "there are: none that is finished" in done.stderr
+    done = run("pin", "--config", config, "--release", "latest", status=2)
+    assert "there are: none that is finished" in done.stderr
 
 
 # What other code makes under a pin
@@ -156,13 +137,6 @@ def test_a_cache_filled_by_other_code_under_a_pin_is_its_own(under) -> None:
     assert cache(pinned=True) == cache()
 
 
-def test_what_other_code_has_made_under_a_pin_keeps_its_own_cache_when_pruned(under, entry) -> None:
-    planned, stage = under("data/gsm-mini", pinned=True, live="e" * 64)
-    entry(fill)
-    run_stage(planned, stage)
-    assert cache_of(read_made(stage.folder)) == stage.cache
-
-
 @pytest.mark.parametrize("after", [{}, {"pinned": True}, {"pinned": True, "live": "f" * 64}])
 def test_a_state_left_by_other_code_under_a_pin_is_refused(under, entry, after) -> None:
     planned, stage = under(pinned=True, live="e" * 64)
@@ -204,7 +178,11 @@ def test_what_other_code_made_is_an_error_once_the_pin_is_taken_away(under, entr
     planned, stage = under(pinned=True, live="e" * 64)
     entry(fill)
     run_stage(planned, stage)
-    assert not run_stage(*under(pinned=True))  # under the pin it is what was asked for
+    assert cache_of(read_record(stage.folder)) == stage.cache, "its own, also when it is pruned"
+    assert not run_stage(*under(pinned=True)), "under the pin it is what was asked for"
+    under(pinned=True, live="e" * 64)
+    said = run("validate", "--config", "mine.yaml").stderr
+    assert "* 1 stages pinned by mine.pin.json; today's code is another for data/gsm-mini" in said
     later, same = under()
     assert same.folder == stage.folder
     for asked in (same, later.stage("selfcheck", "gsm-mini")):
@@ -213,7 +191,8 @@ def test_what_other_code_made_is_an_error_once_the_pin_is_taken_away(under, entr
         ):
             run_stage(later, asked)
     for verb in ("stages", "validate"):
-        assert f"but: {stage.folder} was made under a pin" in run(verb, "--config", "mine.yaml").stderr
+        said = run(verb, "--config", "mine.yaml").stderr
+        assert f"but: {stage.folder} was made under a pin" in said
     shutil.rmtree(same.folder)
     assert run_stage(later, same)
 
@@ -229,9 +208,3 @@ def test_a_part_decoded_by_other_code_does_not_count_as_done(under) -> None:
         StageError, match=r"1-of-2\.json says that a part of evaluate base/gsm-mini is done, but by other"
     ):
         check_marks(under("evaluate/base/gsm-mini")[1], 2)
-
-
-def test_validate_says_which_pinned_code_was_edited(under) -> None:
-    under(pinned=True, live="e" * 64)
-    done = run("validate", "--config", "mine.yaml")
-    assert "* 1 stages pinned by mine.pin.json; today's code is another for data/gsm-mini" in done.stderr

@@ -10,10 +10,22 @@ from typing import Any
 from lightningrl.benchmarks.fetch import Origins
 from lightningrl.config.section import science
 
+Report = Callable[[str], None]
+ShouldStop = Callable[[], bool]
+Timing = Callable[..., None]
+NO_ORIGINS = Origins(None, Path("data.lock.json"))
+
+
+def silent(*_: Any, **__: Any) -> None:
+    """Reports nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """The one argument of every stage's `run`. A stage writes final files into `folder`, and else only its state."""
+    """The one argument of every stage's `run`. A stage writes final files into `folder`, and else only its state.
+
+    The first four are enough for what only reads and writes files: to collect, to build a table, to draw a figure.
+    """
 
     config: Mapping[str, Any]
     """What the stage reads of the experiment, exactly what its key holds: validated sections and plain values."""
@@ -23,23 +35,23 @@ class StageContext:
     """Where the final files go, written atomically; the runner writes the manifest afterwards."""
     state: Path
     """Resumable, untracked files; survives a kill. Empty at the first start."""
-    cache: Path
-    """Shared by versions of this stage that differ only in their `sweep`; files here are whole or absent."""
-    threads: int
-    """CPU threads for torch."""
-    origins: Origins
-    """Where published files may come from; no part of the key."""
-    judge_workers: int
-    """Jails at a time."""
-    device: str
-    """`cpu` or `cuda`; on CUDA each process takes the device of its local rank."""
-    checkpoint_activations: bool
-    """Compute activations again in the backward instead of keeping them."""
-    report: Callable[[str], None]
+    report: Report = silent
     """Prints one line of progress."""
-    should_stop: Callable[[], bool]
+    cache: Path = Path("cache")
+    """Shared by versions of this stage that differ only in their `sweep`; files here are whole or absent."""
+    threads: int = 1
+    """CPU threads for torch."""
+    origins: Origins = NO_ORIGINS
+    """Where published files may come from; no part of the key."""
+    judge_workers: int = 1
+    """Jails at a time."""
+    device: str = "cpu"
+    """`cpu` or `cuda`; on CUDA each process takes the device of its local rank."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward instead of keeping them."""
+    should_stop: ShouldStop = bool
     """True after SIGTERM or at the end of the time budget: save and raise Interrupted."""
-    timing: Callable[..., None]
+    timing: Timing = silent
     """Appends one row of volatile figures (seconds, memory) to `state/timing.jsonl`, published as `timing.jsonl`."""
 
     @property

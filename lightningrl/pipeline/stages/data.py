@@ -16,8 +16,7 @@ from lightningrl.utils.registry import resolve
 def run(context: StageContext) -> None:
     """Write train.jsonl, validation.jsonl, test.jsonl and sources.json."""
     benchmark = resolve(context.config["members"]["benchmark"])
-    wanted = context.config["benchmark"]
-    sizes = {split: wanted[split] for split in ("train", "validation", "test")}
+    sizes = {split: context.config["benchmark"][split] for split in ("train", "validation", "test")}
     obtained = {source.key: obtain(source, context.origins) for source in benchmark.sources}
     for key, found in obtained.items():
         context.report(f"{key}: {found.facts['rows']} rows of {found.facts['repo']}, from the {found.facts['from']}")

@@ -1,36 +1,59 @@
-"""A stage's decoder, policy and task, from its config and the members that the plan resolved."""
+"""A stage's decoder, policy, task and requests, from its config and the members that the plan resolved."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lightningrl.answering import Task
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.inference.build_policy import build_policy
 from lightningrl.judges.protocol import Judge
 from lightningrl.models.transformer import Transformer
-from lightningrl.tokenization import stop_token_ids
+from lightningrl.pipeline.stages.context import StageContext
+from lightningrl.pipeline.stages.loading import load_policy
+from lightningrl.tokenization import encode_prompts, stop_token_ids
+from lightningrl.training.world import device_of
+from lightningrl.types import Example
 from lightningrl.utils.registry import resolve
 
+Config = Mapping[str, Any]
 
-def make_policy(config: Mapping[str, Any], parameter: float, temperature: float = 0.0, seed: int = 0) -> DecodePolicy:
+
+def make_policy(config: Config, parameter: float, temperature: float = 0.0, seed: int = 0) -> DecodePolicy:
     """Returns the policy of a stage's config, its selector at `parameter`. Raises what `build_policy` raises."""
     return build_policy(config["decoding"], config["members"], parameter, temperature=temperature, seed=seed)
 
 
 def make_decoder(
-    config: Mapping[str, Any], model: Transformer, tokenizer: Any, checkpoint: Path | None = None
-) -> BlockDecoder:
-    """The decoder of a stage's config; `checkpoint`: the folder that says what else ends a response."""
+    config: Config, model: Transformer, tokenizer: Any, checkpoint: Path | None = None
+) -> BlockDecoder:  # fmt: skip
+    """Returns the decoder of a stage's config; `checkpoint`: the folder that says what else ends a response."""
     decoding = config["decoding"]
     budget = None if decoding.memory_mb is None else decoding.memory_mb * 1_000_000
     return BlockDecoder(model, stop_token_ids(tokenizer, checkpoint), rows=decoding.rows, memory_bytes=budget)
 
 
-def make_task(config: Mapping[str, Any], judge: Judge) -> Task:
-    """The benchmark as the config words it."""
+def load_decoder(context: StageContext, config: Config, role: str = "policy") -> tuple[BlockDecoder, Any]:
+    """Loads the weights of an input, and returns the decoder of a config with its tokenizer."""
+    checkpoint = context.inputs[role]
+    model, tokenizer = load_policy(checkpoint, device_of(context.device))
+    return make_decoder(config, model, tokenizer, checkpoint), tokenizer
+
+
+def make_task(config: Config, judge: Judge) -> Task:
+    """Returns the benchmark as the config words it."""
     benchmark, prompt = resolve(config["members"]["benchmark"]), config["prompt"]
     return Task(lambda example: benchmark.render(example, prompt), judge, config["max_new_tokens"], prompt.compat)
+
+
+def make_requests(config: Config, tokenizer: Any, examples: Sequence[Example]) -> list[Request]:
+    """Returns a request for each problem, as the config words it."""
+    benchmark, prompt = resolve(config["members"]["benchmark"]), config["prompt"]
+    encoded = encode_prompts(tokenizer, [benchmark.render(example, prompt) for example in examples], prompt.compat)
+    length = config["max_new_tokens"]
+    return [Request(example.uid, 0, np.asarray(ids), length) for example, ids in zip(examples, encoded, strict=True)]

@@ -10,10 +10,9 @@ from __future__ import annotations
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.evaluation.sweep import Loaded, Sweep
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import make_decoder, make_policy, make_task
-from lightningrl.pipeline.stages.loading import load_policy, use_threads
+from lightningrl.pipeline.stages.decoder import load_decoder, make_policy, make_task
+from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
-from lightningrl.training.world import device_of
 from lightningrl.utils import files
 
 
@@ -32,7 +31,7 @@ def run(context: StageContext) -> None:
 
 
 def run_part(context: StageContext, part: tuple[int, int]) -> None:
-    """Decode one part of the shards, at every threshold, into the cache."""
+    """Decodes one part of the shards, at every threshold, into the cache."""
     sweep = _sweep(context, part)
     try:
         for threshold in context.config["sweep"]["thresholds"]:
@@ -44,8 +43,7 @@ def run_part(context: StageContext, part: tuple[int, int]) -> None:
 
 def _sweep(context: StageContext, part: tuple[int, int] = (1, 1)) -> Sweep:
     use_threads(context.threads)
-    config = context.config
-    evaluation = config["evaluation"]
+    config, evaluation = context.config, context.config["evaluation"]
     return Sweep(
         name=config["policy"],
         examples=read_examples(context.inputs["data"] / f"{evaluation['split']}.jsonl"),
@@ -63,7 +61,6 @@ def _sweep(context: StageContext, part: tuple[int, int] = (1, 1)) -> Sweep:
 
 def _load(context: StageContext) -> Loaded:
     config = context.config
-    policy = context.inputs["policy"]
-    model, tokenizer = load_policy(policy, device_of(context.device))
+    decoder, tokenizer = load_decoder(context, config)
     judge = make_judge(config["members"]["judge"], context.judge_workers)
-    return Loaded(make_decoder(config, model, tokenizer, policy), tokenizer, make_task(config, judge))
+    return Loaded(decoder, tokenizer, make_task(config, judge))

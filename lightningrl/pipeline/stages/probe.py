@@ -19,12 +19,11 @@ from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.errors import Interrupted
 from lightningrl.evaluation import probing
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import make_decoder, make_policy
-from lightningrl.pipeline.stages.loading import load_policy, use_threads
+from lightningrl.pipeline.stages.decoder import load_decoder, make_policy, make_requests
+from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import read_examples
 from lightningrl.report.formats import csv_text
-from lightningrl.tokenization import decode_response, encode_prompts, text_pieces
-from lightningrl.training.world import device_of
+from lightningrl.tokenization import decode_response, text_pieces
 from lightningrl.types import Example, Trajectory
 from lightningrl.utils.files import write_text
 from lightningrl.utils.registry import resolve
@@ -37,32 +36,21 @@ Row = tuple[str, str, int, float]
 def run(context: StageContext) -> None:
     """Write probe.csv."""
     use_threads(context.threads)
-    config, checkpoint = context.config, context.inputs["policy"]
+    config = context.config
     examples = read_examples(context.inputs["data"] / "validation.jsonl")[: config["problems"]]
-    model, tokenizer = load_policy(checkpoint, device_of(context.device))
-    decoder, usual = make_decoder(config, model, tokenizer, checkpoint), make_policy(config, config["threshold"])
-    requests = _requests(context, tokenizer, examples)
+    (decoder, tokenizer), usual = load_decoder(context, config), make_policy(config, config["threshold"])
+    requests = make_requests(config, tokenizer, examples)
     fast = decoder.decode(requests, usual)
     rows = [*_classes(tokenizer, examples, fast), *_phrases(context, tokenizer, examples, fast, "greedy")]
     _go_on(context, "decoded at the primary threshold")
     sampled = decoder.decode(requests, replace(usual, temperature=1.0, seed=config["seed"]))
     rows += _phrases(context, tokenizer, examples, sampled, "sampled")
     _go_on(context, "decoded at temperature 1")
-    careful = replace(usual, selector=resolve(config["members"]["careful"])(model.config.block_size))
+    careful = replace(usual, selector=resolve(config["members"]["careful"])(decoder.model.config.block_size))
     rows += _reliability(decoder, requests, careful)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     write_text(context.folder / "probe.csv", csv_text(table))
     context.report(f"probe.csv: {len(table)} rows, of {len(examples)} problems")
-
-
-def _requests(context: StageContext, tokenizer: Any, examples: Sequence[Example]) -> list[Request]:
-    config, prompt = context.config, context.config["prompt"]
-    benchmark = resolve(config["members"]["benchmark"])
-    encoded = encode_prompts(tokenizer, [benchmark.render(example, prompt) for example in examples], prompt.compat)
-    return [
-        Request(example.uid, 0, np.asarray(ids), config["max_new_tokens"])
-        for example, ids in zip(examples, encoded, strict=True)
-    ]
 
 
 def _classes(tokenizer: Any, examples: Sequence[Example], trajectories: Sequence[Trajectory]) -> Iterator[Row]:

@@ -48,10 +48,10 @@ def _calibration(context: StageContext, quantizer: Quantizer, model: Transformer
                 "`calibration: {benchmark: ..., problems: ...}`"
             )
         return Calibration(seed=config["seed"])
-    wanted, benchmark = config["calibration"], resolve(config["members"]["benchmark"])
-    examples = read_examples(context.inputs["data"] / "train.jsonl")[: wanted["problems"]]
+    settings, benchmark = config["calibration"], resolve(config["members"]["benchmark"])
+    examples = read_examples(context.inputs["data"] / "train.jsonl")[: settings["problems"]]
     corpus = build_corpus(
-        tokenizer, examples, lambda example: benchmark.render(example, wanted["prompt"]), model.config.block_size
+        tokenizer, examples, lambda example: benchmark.render(example, settings["prompt"]), model.config.block_size
     )
     sequences = [CalibrationSequence(each.prompt_ids, each.response_ids) for each in corpus]
     return Calibration(sequences, config["seed"])

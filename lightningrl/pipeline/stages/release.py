@@ -37,61 +37,61 @@ def run(context: StageContext) -> None:
                 target = context.folder / f"{kind}s" / source.name
                 write_bytes(target, source.read_bytes())
                 context.report(str(target))
-    made: dict[Path, Any] = {}
+    found: dict[Path, Any] = {}
     for folder in context.inputs.values():
-        _upstream(folder, made)
-    science = {_stage(manifest): manifest["preimage"]["science"] for manifest in made.values()}
+        _upstream(folder, found)
+    science = {_label(manifest): manifest["preimage"]["science"] for manifest in found.values()}
     told = yaml.safe_dump(science, sort_keys=True, allow_unicode=True)
     write_text(context.folder / "configuration.yaml", HEAD + told)
-    rows = provenance([*made.values(), *_checks(made)])
+    rows = provenance([*found.values(), *_checks(found)])
     write_text(context.folder / "provenance.csv", rows)
     write_text(context.folder / "provenance.html", html_page("provenance", _markdown(rows, told)))
     link(context.folder)
 
 
-def _upstream(folder: Path, made: dict[Path, Any]) -> None:
-    """Add the manifests of a stage's folder and of all that it was made from.
+def _upstream(folder: Path, found: dict[Path, Any]) -> None:
+    """Adds the manifests of a stage's folder and of all that it was made from.
 
     Raises StageError where one of those is gone: Snakemake does not make again what nothing but a release needs.
     """
-    if folder not in made:
+    if folder not in found:
         if not (folder / MANIFEST).is_file():
             kind, name = folder.parts[2], "/".join(folder.parts[3:]).rpartition("-")[0]
             raise StageError(
                 f"{folder}, which the release's tables were made from, is gone, and a release says how all of it was "
                 f"made. Make it again by its name, `snakemake {kind}_{name.replace('/', '_')}`, then run this again."
             )
-        made[folder] = read_json(folder / MANIFEST)
-        for source in made[folder]["inputs"].values():
-            _upstream(Path(source["folder"]), made)
+        found[folder] = read_json(folder / MANIFEST)
+        for source in found[folder]["inputs"].values():
+            _upstream(Path(source["folder"]), found)
 
 
-def _checks(made: Mapping[Path, Any]) -> list[Any]:
-    """Manifests of what had to be finished before: self-checks of judges, and what those were made from. One that is
-    gone has the rest of its row empty: what it found is in the manifest of the stage that waited for it."""
+def _checks(manifests: Mapping[Path, Any]) -> list[Any]:
+    """Returns manifests of what had to be finished before: self-checks of judges, and what those were made from. One
+    that is gone has the rest of its row empty: what it found is in the manifest of the stage that waited for it."""
     found: dict[Path, Any] = {}
-    for record in (record for manifest in made.values() for record in manifest.get("after", {}).values()):
+    for record in (record for manifest in manifests.values() for record in manifest.get("after", {}).values()):
         folder = Path(record["folder"])
         if (folder / MANIFEST).is_file():
             _upstream(folder, found)
         else:
             name = folder.name.removesuffix(f"-{record['key']}")
             found[folder] = {"kind": folder.parent.name, "name": name, "key": record["key"]}
-    return [manifest for folder, manifest in found.items() if folder not in made]
+    return [manifest for folder, manifest in found.items() if folder not in manifests]
 
 
-def _stage(manifest: Mapping[str, Any]) -> str:
+def _label(manifest: Mapping[str, Any]) -> str:
     return f"{manifest['kind']}/{manifest['name']}"
 
 
 def provenance(manifests: Iterable[Mapping[str, Any]]) -> str:
-    """CSV with a row a stage; hashes are of what the manifest lists, in canonical JSON."""
+    """Returns CSV with a row a stage; hashes are of what the manifest lists, in canonical JSON."""
     out = text.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(COLUMNS)
-    for manifest in sorted(manifests, key=lambda manifest: (_stage(manifest), manifest["key"])):
+    for manifest in sorted(manifests, key=lambda manifest: (_label(manifest), manifest["key"])):
         if "outputs" not in manifest:
-            rows.writerow([_stage(manifest), manifest["key"], *[""] * (len(COLUMNS) - 2)])
+            rows.writerow([_label(manifest), manifest["key"], *[""] * (len(COLUMNS) - 2)])
             continue
         outputs, code = manifest["outputs"], manifest.get("code", {})
         ran = code.get("live") or sha256_text(canonical_json(manifest["preimage"]["code"]))
@@ -99,7 +99,7 @@ def provenance(manifests: Iterable[Mapping[str, Any]]) -> str:
         hashes = {name: record["sha256"] for name, record in outputs.items()}
         sources = [f"{source['folder'].partition('/')[2].partition('/')[2]}" for source in manifest["inputs"].values()]
         rows.writerow([
-            _stage(manifest), manifest["key"], manifest["git"]["commit"] or "", manifest["git"]["dirty"] or "",
+            _label(manifest), manifest["key"], manifest["git"]["commit"] or "", manifest["git"]["dirty"] or "",
             ran, code.get("pinned") or "", in_key if in_key != ran else "", len(outputs),
             sum(record["bytes"] for record in outputs.values()), sha256_text(canonical_json(hashes)),
             " ".join(sorted(sources)),
@@ -108,7 +108,7 @@ def provenance(manifests: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _markdown(rows: str, told: str) -> str:
-    """The table, hashes cut short, and the configuration."""
+    """Returns the table, hashes cut short, and the configuration."""
     table = [
         [cell[:12] if name.endswith("sha256") else cell for name, cell in zip(COLUMNS, row, strict=True)]
         for row in list(csv.reader(text.StringIO(rows)))[1:]
@@ -120,7 +120,7 @@ def _markdown(rows: str, told: str) -> str:
 
 
 def link(folder: Path) -> None:
-    """Make `latest`, beside the folder, a link to it; whoever follows it meanwhile sees the old one or the new."""
+    """Makes `latest`, beside the folder, a link to it; whoever follows it meanwhile sees the old one or the new."""
     temporary = folder.parent / f".latest.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.name, target_is_directory=True)

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightningrl.decoding.protocol import Request
 from lightningrl.inference.trace import Recorder, Trace, trace_of
 from lightningrl.inference.trace_page import render_page
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import make_decoder, make_policy
-from lightningrl.pipeline.stages.loading import load_policy, use_threads
+from lightningrl.pipeline.stages.decoder import load_decoder, make_policy, make_requests
+from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import read_examples
-from lightningrl.tokenization import encode_prompts
-from lightningrl.training.world import device_of
 from lightningrl.types import Example
 from lightningrl.utils.files import write_text
 from lightningrl.utils.registry import resolve
@@ -36,19 +33,17 @@ def run(context: StageContext) -> None:
 
 def _traces(context: StageContext, role: str, examples: Sequence[Example]) -> list[Trace]:
     """Decodes the problems with one of the two systems."""
-    config, prompt, checkpoint = context.config, context.config["prompt"], context.inputs[role]
+    config, benchmark = context.config, resolve(context.config["members"]["benchmark"])
     members = {name.removeprefix(f"{role}/"): each for name, each in config["members"].items()}
     system = config[role] | {"members": members}
-    model, tokenizer = load_policy(checkpoint, device_of(context.device))
-    decoder, policy = make_decoder(system, model, tokenizer, checkpoint), make_policy(system, system["threshold"])
-    asked = [resolve(config["members"]["benchmark"]).render(example, prompt) for example in examples]
-    encoded = encode_prompts(tokenizer, asked, prompt.compat)
-    requests = [
-        Request(example.uid, 0, ids, config["max_new_tokens"]) for example, ids in zip(examples, encoded, strict=True)
-    ]
+    (decoder, tokenizer), policy = load_decoder(context, system, role), make_policy(system, system["threshold"])
+    requests = make_requests(config, tokenizer, examples)
     recorder = Recorder(range(len(requests)))
     trajectories = decoder.decode(requests, policy, recorder)
     return [
-        trace_of(tokenizer, turns, trajectory, recorder.seen[index], name=system["name"], policy=policy)
-        for index, (turns, trajectory) in enumerate(zip(asked, trajectories, strict=True))
-    ]
+        trace_of(
+            tokenizer, benchmark.render(example, config["prompt"]), trajectory, recorder.seen[index],
+            name=system["name"], policy=policy,
+        )
+        for index, (example, trajectory) in enumerate(zip(examples, trajectories, strict=True))
+    ]  # fmt: skip

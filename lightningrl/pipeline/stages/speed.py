@@ -8,34 +8,28 @@ machine that does nothing else.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
 
 from lightningrl.bench.machine import device_name
 from lightningrl.bench.speed import Batch, measure
-from lightningrl.decoding.protocol import Request
 from lightningrl.errors import Interrupted
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import make_decoder, make_policy
-from lightningrl.pipeline.stages.loading import load_policy, use_threads
+from lightningrl.pipeline.stages.decoder import load_decoder, make_policy, make_requests
+from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import read_examples
-from lightningrl.tokenization import encode_prompts
-from lightningrl.training.world import device_of
 from lightningrl.utils import files
-from lightningrl.utils.registry import resolve
 
 
 def run(context: StageContext) -> None:
     """Write speed.json: one flat object, what was measured and under which conditions."""
     use_threads(context.threads)
-    config, checkpoint = context.config, context.inputs["policy"]
-    speed = config["speed"]
-    model, tokenizer = load_policy(checkpoint, device_of(context.device))
-    requests = _requests(context, tokenizer)
+    config, speed = context.config, context.config["speed"]
+    decoder, tokenizer = load_decoder(context, config)
+    model = decoder.model
+    examples = read_examples(context.inputs["data"] / "test.jsonl")[: speed["prompts"]]
+    requests = make_requests(config, tokenizer, examples)
     found = measure(
-        make_decoder(config, model, tokenizer, checkpoint),
+        decoder,
         requests,
         make_policy(config, config["threshold"], config["temperature"], config["seed"]),
         warmup=speed["warmup"],
@@ -45,9 +39,8 @@ def run(context: StageContext) -> None:
         told=lambda number, batches: _tell(context, number, batches),
     )
     low, high = found.interval(config["seed"])
-    row = {
-        "policy": config["policy"],
-        "benchmark": config["benchmark"],
+    row = {key: config[key] for key in ("policy", "benchmark", "threshold", "temperature", "max_new_tokens")}
+    row |= {
         "prompts": len(requests),
         "warmup_prompts": min(speed["warmup"], len(requests)),
         "batch": speed["batch"],
@@ -56,9 +49,6 @@ def run(context: StageContext) -> None:
         **found.figures(),
         "tokens_per_second_low": low,
         "tokens_per_second_high": high,
-        "threshold": config["threshold"],
-        "temperature": config["temperature"],
-        "max_new_tokens": config["max_new_tokens"],
         "block_size": model.config.block_size,
         "schedule": config["decoding"].schedule,
         "device": device_name(model.device),
@@ -71,17 +61,6 @@ def run(context: StageContext) -> None:
         f"{row['tokens_per_second']:.1f} tokens/s ({low:.1f} to {high:.1f}), without prefill "
         f"{row['tokens_per_second_without_prefill']:.1f}; tpf {row['tpf']:.2f}, batch {row['batch']}, {row['device']}"
     )
-
-
-def _requests(context: StageContext, tokenizer: Any) -> list[Request]:
-    config, prompt = context.config, context.config["prompt"]
-    examples = read_examples(context.inputs["data"] / "test.jsonl")[: config["speed"]["prompts"]]
-    benchmark = resolve(config["members"]["benchmark"])
-    encoded = encode_prompts(tokenizer, [benchmark.render(example, prompt) for example in examples], prompt.compat)
-    return [
-        Request(example.uid, 0, np.asarray(ids), config["max_new_tokens"])
-        for example, ids in zip(examples, encoded, strict=True)
-    ]
 
 
 def _stop_if_asked(context: StageContext) -> None:
