@@ -63,15 +63,16 @@ def test_the_page_is_short():
     assert len(prose.splitlines()) <= MOST_PROSE
 
 
-def test_paths_that_the_documents_name_are_there():
-    """`decoding/engine.py` and the like, of this package, in any page but the study of its own commit."""
+def test_paths_and_tests_that_the_documents_name_are_there():
+    """`decoding/engine.py` and the like, of this package, in any page but the study of its own commit; and tests."""
     pages = [*ROOT.glob("*.md"), *(p for p in (ROOT / "docs").glob("*.md") if p.stem != "study")]
     folders = "|".join(sorted({name.split("/")[0] for name in ORDER if name}))
-    for page in pages:
-        if page.name == "CHANGELOG.md":
-            continue
-        for name in re.findall(rf"`((?:lightningrl/)?(?:{folders})/[\w/]+\.py)", page.read_text()):
+    for page in (page for page in pages if page.name != "CHANGELOG.md"):
+        text = page.read_text()
+        for name in re.findall(rf"`((?:lightningrl/)?(?:{folders})/[\w/]+\.py)", text):
             assert (PACKAGE / name.removeprefix("lightningrl/")).is_file(), (page.name, name)
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text):
+            assert f"\ndef {name}(" in (ROOT / path).read_text(), (page.name, path, name)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: quick help, exit codes, messages without tracebacks."""
+"""The command line: quick help, options made from the config, exit codes, messages without tracebacks."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ import ast
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from fixtures.limits import HANG_S, processor_time
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from lightningrl.cli import app
-from lightningrl.errors import Interrupted
+from lightningrl.cli.options import decoding_of
+from lightningrl.config.decoding import DirectDecoding
+from lightningrl.decoding.presets import PRESETS
+from lightningrl.errors import ConfigError, Interrupted
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.kinds import KINDS
+from lightningrl.sandbox import probe
 
 ROOT = PACKAGE.parent
 NANO = str(ROOT / "config" / "nano.yaml")
+DATA = ("data", "--config", NANO, "--name", "gsm-mini")
 
 
 def run(*arguments: str):
@@ -32,150 +40,157 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
 
 
+@pytest.fixture
+def stage_does(monkeypatch):
+    """Replaces what any stage does."""
+    return lambda work: monkeypatch.setattr(runner, "resolve", lambda reference: work)
+
+
+def write_data(context) -> None:
+    for name in ("train.jsonl", "validation.jsonl", "test.jsonl", "sources.json"):
+        (context.folder / name).write_text("")
+
+
 def test_help_takes_less_than_a_second_and_imports_nothing_heavy():
-    program = "import sys; sys.argv = ['lightningrl', '--help']\n"
+    program = "import sys; sys.argv = ['lightningrl', *sys.argv[1:]]\n"
     program += "from lightningrl.cli.app import app\ntry:\n    app()\nexcept SystemExit:\n    pass\n"
-    program += (
-        "heavy = {'torch', 'pandas', 'numpy', 'pydantic', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
-    )
+    program += "heavy = {'torch', 'transformers', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", program]
-    subprocess.run(command, capture_output=True, env=environment, timeout=HANG_S)  # the first may compile
-    with processor_time(1.0):
+
+    def shown(*words: str) -> str:
+        command = [sys.executable, "-c", program, *words, "--help"]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG_S)
-    assert done.returncode == 0, done.stderr
-    assert all(verb in done.stdout for verb in (*KINDS, "validate", "stages", "results", "config-help"))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for verb in ("evaluate", "bench"):  # which also compiles what there is
+        shown(verb)
+    program += "assert not {'pydantic', 'pandas', 'numpy'} & set(sys.modules)\n"
+    with processor_time(1.0):
+        listed = shown()
+    assert all(verb in listed for verb in (*KINDS, *app.VERBS))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_verbs_help_is_its_stages_docstring(kind):
     source = (PACKAGE / "pipeline" / "stages" / f"{kind}.py").read_text()
     first = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0]
-    shown = run(kind, "--help")
-    assert shown.exit_code == 0
-    assert " ".join(first.split()) in " ".join(shown.output.split())
+    assert " ".join(first.split()) in " ".join(run(kind, "--help").output.split())
 
 
-def test_validate_says_ok():
+@pytest.mark.parametrize("verb", ["evaluate", "generate", "chat", "trace"])
+def test_how_to_decode_is_said_with_the_keys_of_the_config(verb):
+    command = get_command(app.app).resolve_command(None, [verb])[1]
+    options = {option.name: option for option in command.params}
+    for name, field in DirectDecoding.model_fields.items():
+        if name in ("schedule_options", "threshold") or (name in ("rows", "memory_mb") and verb in ("chat", "trace")):
+            continue
+        assert f"--{name.replace('_', '-')}" in options[name].opts
+        assert " ".join((field.description or "").split()).startswith(options[name].help.partition(". ")[0])
+    assert "--cache" in options["schedule"].opts and "--threshold" in options["threshold"].opts
+
+
+def test_a_preset_is_what_other_options_do_not_say():
+    for name, preset in PRESETS.items():
+        asked = {"preset": name} if "parameter" in preset else {"preset": name, "threshold": 4.0}
+        found = decoding_of(asked)
+        assert preset["decoding"].items() <= found.model_dump().items()
+        assert found.threshold == preset.get("parameter", 4.0)
+    found = decoding_of({"preset": "entropy_bounded", "stop": "inside_block", "threshold": 0.2, "ranking": None})
+    assert (found.selector, found.ranking, found.stop, found.threshold) == (
+        "cumulative_entropy", "neg_entropy", "inside_block", 0.2,
+    )  # fmt: skip
+    assert decoding_of({"preset": "entropy_bounded", "selector": "quota"}).threshold == 0.9
+    assert decoding_of({"selector_options": '{"inclusive": true, "steps": null}'}).selector_options == {
+        "inclusive": True
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"preset": "sdar_static"}, "sdar_static leaves its parameter to you; say `threshold`"),
+        ({"preset": "sdar_dynamc"}, "Did you mean `sdar_dynamic`"),
+        ({"selector_options": "["}, "--selector-options: "),
+        ({"selector_options": "[]"}, "expected an object"),
+        ({"threshold": float("nan")}, "threshold: found nan; input should be a finite number"),
+    ],
+)
+def test_a_decoder_that_cannot_be_is_refused(given, message):
+    with pytest.raises(ConfigError, match=message):
+        decoding_of(given)
+
+
+def test_validate_says_ok_and_when_programs_could_not_be_judged_here(monkeypatch):
+    monkeypatch.setattr(probe, "_choice", "auto")
+    monkeypatch.setattr(probe, "_report", probe.ProbeReport(None, (("bwrap", "bwrap is not on the PATH"),)))
     done = run("validate", "--config", NANO)
     assert (done.exit_code, done.stdout.split(": ")[1]) == (0, "OK, 25 stages\n")
-
-
-def test_validate_refuses_with_the_keys_path(tmp_path):
-    bad = tmp_path / "bad.yaml"
-    bad.write_text(Path(NANO).read_text().replace("[0.02, 0.9]", "[0.02, 1.3]"))
-    done = run("validate", "--config", str(bad))
-    assert done.exit_code == 2
-    assert "evaluation.thresholds" in done.stderr and "1.3" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_validate_refuses_options_that_the_selector_does_not_take(tmp_path):
-    bad = tmp_path / "bad.yaml"
-    bad.write_text(Path(NANO).read_text() + "\ndecoding: {selector_options: {stepz: 3}}\n")
-    done = run("validate", "--config", str(bad))
-    assert done.exit_code == 2 and "stepz" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_stages_lists_what_is_missing_and_what_is_done(monkeypatch):
-    listed = run("stages", "--config", NANO).stdout.splitlines()
-    assert len(listed) == 25 and all(line.startswith("missing") for line in listed)
-    monkeypatch.setattr(runner, "resolve", lambda reference: _write_data)
-    assert run("data", "--config", NANO, "--name", "gsm-mini").exit_code == 0
-    states = {line.split()[3]: line.split()[0] for line in run("stages", "--config", NANO).stdout.splitlines()[:2]}
-    assert states == {"gsm-mini": "done", "code-mini": "missing"}
-
-
-def test_stages_tells_partial_from_missing_and_with_verify_damaged_from_done(monkeypatch):
-    monkeypatch.setattr(runner, "resolve", lambda reference: _write_data)
-    assert run("data", "--config", NANO, "--name", "gsm-mini").exit_code == 0
-    [line] = [line for line in run("stages", "--config", NANO).stdout.splitlines() if " gsm-mini " in line][:1]
-    folder = Path(line.split()[-1])
-    (folder / "test.jsonl").write_text("{}\n")
-    assert "done" in run("stages", "--config", NANO).stdout.splitlines()[0]
-    assert run("stages", "--config", NANO, "--verify").stdout.splitlines()[0].startswith("damaged")
-    (folder / "manifest.json").unlink()
-    assert run("stages", "--config", NANO).stdout.splitlines()[0].startswith("partial")
-
-
-def test_a_verb_that_no_kind_has_is_refused_with_the_nearest():
-    done = run("trian", "--config", NANO)
-    assert done.exit_code == 2 and "No such command 'trian'. Did you mean 'train'" in done.output
-
-
-def test_version_is_the_installed_ones():
-    from importlib.metadata import version
-
-    assert run("--version").stdout == f"lightningrl {version('lightningrl')}\n"
-
-
-def test_validate_says_when_programs_could_not_be_judged_here(monkeypatch):
-    from lightningrl.sandbox import probe
-
-    report = probe.ProbeReport(None, (("bwrap", "bwrap is not on the PATH"),))
-    monkeypatch.setattr(probe, "_choice", "auto")
-    monkeypatch.setattr(probe, "_report", report)
-    done = run("validate", "--config", NANO)
-    assert done.exit_code == 0
     assert done.stderr.startswith("but: no jail level works on this machine (bwrap: bwrap is not on the PATH)")
 
 
-def _write_data(context) -> None:
-    for name in ("train.jsonl", "validation.jsonl", "test.jsonl", "sources.json"):
-        (context.folder / name).write_text("")
+def test_stages_tells_done_partial_damaged_and_missing(stage_does):
+    def states(*options: str) -> list[str]:
+        listed = run("stages", "--config", NANO, *options).stdout.splitlines()
+        assert len(listed) == 25
+        return [line.split()[0] for line in listed]
+
+    assert set(states()) == {"missing"}
+    stage_does(write_data)
+    assert run(*DATA).exit_code == 0
+    assert states() == ["done"] + 24 * ["missing"]
+    folder = Path(run("stages", "--config", NANO).stdout.splitlines()[0].split()[-1])
+    (folder / "test.jsonl").write_text("{}\n")
+    assert states()[0] == "done" and states("--verify")[0] == "damaged"
+    (folder / "manifest.json").unlink()
+    assert states()[0] == "partial"
 
 
-def test_a_name_is_needed_where_there_are_several():
-    done = run("train", "--config", NANO)
-    assert done.exit_code == 2
-    assert "--name is needed; one of: lightningrl, grpo-traj" in done.stderr
-
-
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    done = run("train", "--config", NANO, "--name", "ppo")
-    assert done.exit_code == 2
-    assert "no train stage 'ppo'. It has: lightningrl" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("trian", "--config", NANO), "No such command 'trian'. Did you mean 'train'"),
+        (("train", "--config", NANO), "--name is needed; one of: lightningrl, grpo-traj"),
+        (("train", "--config", NANO, "--name", "ppo"), "no train stage 'ppo'. It has: lightningrl"),
+        (("results", "--config", NANO), "no finished release. Run the experiment first: in the clone, `snakemake --co"),
+        (("config-help", "runs.tau"), "runs has no key 'tau'. It has: name"),
+        (("config-help", "seed.x"), "seed is a plain value: no key 'x' below it"),
+        (("validate", "--config", "nowhere.yaml"), "nowhere.yaml does not exist"),
+    ],
+)
+def test_what_cannot_be_done_is_said_with_what_can(words, message):
+    done = run(*words)
+    assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("error", "code"), [(Interrupted("state saved"), 75), (KeyboardInterrupt(), 130)])
-def test_exit_codes_of_interruptions(monkeypatch, error, code):
+def test_exit_codes_of_interruptions(stage_does, error, code):
     def stop(context):
         raise error
 
-    monkeypatch.setattr(runner, "resolve", lambda reference: stop)
-    done = run("data", "--config", NANO, "--name", "gsm-mini")
-    assert done.exit_code == code
-    assert "Traceback" not in done.stderr
+    stage_does(stop)
+    done = run(*DATA)
+    assert done.exit_code == code and "Traceback" not in done.stderr
+    assert ("run the same command again to resume" in done.stderr) == (code == 130)
 
 
-def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
-    def broken(context):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(runner, "resolve", lambda reference: broken)
-    assert isinstance(run("data", "--config", NANO, "--name", "gsm-mini").exception, ZeroDivisionError)
+def test_a_defect_of_ours_keeps_its_traceback(stage_does):
+    stage_does(lambda context: 1 / 0)
+    assert isinstance(run(*DATA).exception, ZeroDivisionError)
 
 
-def test_results_without_a_release_says_what_to_run():
-    done = run("results", "--config", NANO)
-    assert done.exit_code == 2
-    assert "no finished release. Run the experiment first: in the clone, `snakemake --cores 2`" in done.stderr
+def test_version_is_the_installed_ones():
+    assert run("--version").stdout == f"lightningrl {version('lightningrl')}\n"
 
 
-def test_config_help_has_type_default_limits_and_docstring():
+def test_config_help_has_type_default_limits_and_docstring_and_what_is_below():
     shown = run("config-help", "runs.temperature").stdout.splitlines()
-    assert shown[0] == "runs.temperature: float (> 0), default: 1.0"
-    assert shown[1].strip() == "The temperature of rollouts."
-
-
-def test_config_help_of_a_section_lists_what_is_below():
-    shown = run("config-help", "pretrain.diffusion").stdout
-    assert "pretrain.diffusion.decay: float (>= 0, <= 1), default: 0.0" in shown
-    assert "runs." not in shown
+    assert shown == ["runs.temperature: float (> 0), default: 1.0", "    The temperature of rollouts."]
+    below = run("config-help", "pretrain.diffusion").stdout
+    assert "pretrain.diffusion.decay: float (>= 0, <= 1), default: 0.0" in below and "runs." not in below
 
 
 def test_config_help_covers_every_key_of_the_shipped_experiments():
-    import yaml
-
     def paths(tree, prefix=""):
         if isinstance(tree, list):
             for item in tree:
@@ -193,18 +208,7 @@ def test_config_help_covers_every_key_of_the_shipped_experiments():
         assert set(paths(yaml.safe_load(file.read_text()))) - {"extends"} <= shown
 
 
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [("runs.tau", "runs has no key 'tau'. It has: name"), ("seed.x", "seed is a plain value: no key 'x' below it")],
-)
-def test_config_help_of_no_key(path, message):
-    done = run("config-help", path)
-    assert done.exit_code == 2
-    assert message in done.stderr
-
-
 def test_only_the_command_line_prints():
     for path in PACKAGE.rglob("*.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-        names = [node.func.id for node in calls if isinstance(node.func, ast.Name)]
-        assert "print" not in names or path.name == "cli.py", path
+        assert "print" not in [node.func.id for node in calls if isinstance(node.func, ast.Name)], path

@@ -19,7 +19,7 @@ SMALL = ["--size", "miniature", "--new-tokens", "8", "--prompt-tokens", "8", "--
 COMMANDS = {
     "prompts": ["prompts", "--benchmark", "gsm-mini", "--data", "test.jsonl"],
     "score": ["score", "answers.jsonl", "--benchmark", "gsm-mini", "--data", "test.jsonl"],
-    "trace": ["trace", "model", "How many cups? 3 pens", "--max-new-tokens", "4"],
+    "trace": ["trace", "model", "How many cups? 3 pens", "--max-new-tokens", "4", "--preset", "entropy_bounded"],
     "plan": ["plan", "--config", str(CONFIG)],
     "bench decode": ["bench", "decode", *SMALL, "--batch", "1"],
     "bench train": ["bench", "train", *SMALL, "--block-size", "4"],
@@ -28,7 +28,7 @@ OTHERWISE = {
     "generate": "goes on with its own file, tests/inference/test_generate_again.py",
     "evaluate": "goes on with its own folder, test_an_evaluation_does_not_write_over_other_records",
     "pin": "adds to its own file and refuses any other, tests/pipeline/test_pin.py",
-    "redraw": "refuses, tests/pipeline/test_redraw_again.py",
+    "redraw": "refuses, tests/pipeline/test_results_verbs.py",
     "bench phases": "as its siblings, after a whole training",
 }
 
@@ -49,26 +49,23 @@ def run(*words):
 def test_what_is_there_stays_unless_it_is_asked_to_go(folder, title):
     if title == "trace":
         save_tiny(folder / "model", 0)
+    beside = "out.summary.json" if title == "score" else "out"
+    for name in {"out", beside}:
+        (folder / name).write_text("precious\n")
+        done = run(*COMMANDS[title], "--out", "out")
+        assert done.exit_code == 2 and f"{name} already exists; name another file, or give --overwrite" in done.stderr
+        assert (folder / name).read_text() == "precious\n"
+        (folder / name).unlink()
     (folder / "out").write_text("precious\n")
-    done = run(*COMMANDS[title], "--out", "out")
-    assert done.exit_code == 2 and "out already exists; name another file, or give --overwrite" in done.stderr
-    assert (folder / "out").read_text() == "precious\n"
     assert run(*COMMANDS[title], "--out", "out", "--overwrite").exit_code in (0, 1)
     assert (folder / "out").read_text() != "precious\n"
     assert "is a folder; name a file" in run(*COMMANDS[title], "--out", ".", "--overwrite").stderr
 
 
-def test_the_summary_beside_the_records_counts_too(folder):
-    (folder / "out.summary.json").write_text("precious\n")
-    done = run(*COMMANDS["score"], "--out", "out")
-    assert done.exit_code == 2 and "out.summary.json already exists" in done.stderr
-    assert (folder / "out.summary.json").read_text() == "precious\n"
-
-
 def test_what_is_read_is_never_written(folder):
-    for words, path in ((COMMANDS["score"], "answers.jsonl"), (COMMANDS["prompts"], "test.jsonl")):
+    for title, path in (("score", "answers.jsonl"), ("prompts", "test.jsonl")):
         before = (folder / path).read_bytes()
-        assert "is the input; name another file" in run(*words, "--out", path, "--overwrite").stderr
+        assert "is the input; name another file" in run(*COMMANDS[title], "--out", path, "--overwrite").stderr
         assert (folder / path).read_bytes() == before
 
 
@@ -83,27 +80,18 @@ def test_an_evaluation_does_not_write_over_other_records(folder):
 
 
 def test_every_verb_that_writes_where_it_is_told_is_looked_at():
-    group = get_command(app)
-    found = {name for name, command in verbs(group) if any("--out" in p.opts for p in command.params)}
-    assert found == {*COMMANDS, *OTHERWISE}
-
-
-def verbs(group, prefix=""):
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from verbs(command, f"{prefix}{name} ")
-        else:
-            yield prefix + name, command
+    group, found = get_command(app), {}
+    for name in [*group.commands]:
+        verb = group.resolve_command(None, [name])[1]
+        found |= {f"{name} {sub}": each for sub, each in vars(verb).get("commands", {}).items()} or {name: verb}
+    assert {n for n, verb in found.items() if any("--out" in p.opts for p in verb.params)} == {*COMMANDS, *OTHERWISE}
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 def test_what_is_no_ordinary_file_is_not_replaced_by_one(folder, overwrite):
     os.mkfifo(folder / "pipe")
-    done = CliRunner().invoke(app, [*COMMANDS["prompts"], "--out", "pipe", *overwrite])
+    done = run(*COMMANDS["prompts"], "--out", "pipe", *overwrite)
     assert done.exit_code == 2 and "pipe is no ordinary file" in done.stderr and (folder / "pipe").is_fifo()
-
-
-def test_a_link_to_nothing_is_not_replaced_unasked(folder):
-    (folder / "link").symlink_to("elsewhere")
-    done = CliRunner().invoke(app, [*COMMANDS["prompts"], "--out", "link"])
+    (folder / "link").symlink_to("elsewhere")  # a link to nothing
+    done = run(*COMMANDS["prompts"], "--out", "link")
     assert done.exit_code == 2 and "link already exists" in done.stderr and (folder / "link").is_symlink()

@@ -1,6 +1,7 @@
 """The miniature's tokenizer: exact round trips, a plain Hugging Face folder, one prompt format."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -33,26 +34,21 @@ def texts():
 
 
 @pytest.fixture(scope="module")
+def unseen():
+    """Examples of all splits and another seed than the vocabulary was read from."""
+    sizes = {"train": 400, "validation": 100, "test": 200}
+    return [e for name in GENERATED for split in get_benchmark(name).load(sizes, seed=1).values() for e in split]
+
+
+@pytest.fixture(scope="module")
 def folder(texts, tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer")
-    build_tokenizer(texts, path)
+    build_tokenizer(texts, path := tmp_path_factory.mktemp("tokenizer"))
     return path
 
 
 @pytest.fixture(scope="module")
 def tokenizer(folder):
     return load_tokenizer(folder)
-
-
-@pytest.fixture(scope="module")
-def unseen():
-    """Examples of all splits and another seed than the vocabulary was read from."""
-    return [
-        e
-        for name in GENERATED
-        for split in get_benchmark(name).load({"train": 1500, "validation": 200, "test": 300}, seed=1).values()
-        for e in split
-    ]
 
 
 def test_every_text_round_trips_without_unknown_pieces(tokenizer, texts, unseen):
@@ -63,11 +59,9 @@ def test_every_text_round_trips_without_unknown_pieces(tokenizer, texts, unseen)
 
 
 @given(st.lists(st.sampled_from(["Ann.", " has ", " 1", "2", "\n", "  ", "0", " 9 ", "```python", " \\boxed{", "}."])))
-def test_odd_spacing_round_trips(tokenizer, pieces):
-    text = "".join(pieces)
-    ids = encode_texts(tokenizer, [text])[0]
-    known = tokenizer.unk_token_id not in ids  # pieces meet: "Ann.2" is known, "  }" is not
-    assert not known or decode_response(tokenizer, ids) == text
+def test_odd_spacing_round_trips_where_its_pieces_are_known(tokenizer, pieces):
+    ids = encode_texts(tokenizer, ["".join(pieces)])[0]  # pieces meet: "Ann.2" is known, "  }" is not
+    assert tokenizer.unk_token_id in ids or decode_response(tokenizer, ids) == "".join(pieces)
 
 
 def test_pieces_are_words_digits_signs_and_whole_markers(tokenizer):
@@ -79,16 +73,13 @@ def test_pieces_are_words_digits_signs_and_whole_markers(tokenizer):
     assert pieces(" -x ** 2 + 13\n```") == [" -", "x", " *", "*", " 2", " +", " 1", "3", "\n", "```"]
 
 
-def test_special_tokens_end_the_vocabulary_and_the_mask_is_last(tokenizer):
+def test_the_vocabulary_is_small_and_ends_with_the_special_tokens_the_mask_last(tokenizer):
     n_tokens = len(tokenizer)
+    assert 150 < n_tokens < 300
     assert tokenizer.convert_ids_to_tokens(list(range(n_tokens - 5, n_tokens))) == list(SPECIAL_TOKENS)
     assert SPECIAL_TOKENS == ("<|unk|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>")
     assert (tokenizer.unk_token_id, tokenizer.pad_token_id) == (n_tokens - 5, n_tokens - 4)
     assert (tokenizer.eos_token_id, tokenizer.mask_token_id) == (n_tokens - 2, n_tokens - 1)
-
-
-def test_vocabulary_is_small(tokenizer):
-    assert 150 < len(tokenizer) < 300
 
 
 def test_prompt_is_the_chat_template_and_nothing_else(tokenizer):
@@ -97,11 +88,7 @@ def test_prompt_is_the_chat_template_and_nothing_else(tokenizer):
     assert text == f"<|im_start|>user\n{QUESTION[0]['content']}<|im_end|>\n<|im_start|>assistant\n"
     ids = encode_prompt(tokenizer, QUESTION)
     assert ids.dtype == np.int64 and ids.ndim == 1
-    assert tokenizer.decode(ids) == text
-    assert tokenizer.unk_token_id not in ids
-
-
-def test_system_turn_and_template_without_generation_prompt(tokenizer):
+    assert tokenizer.decode(ids) == text and tokenizer.unk_token_id not in ids
     messages = [{"role": "system", "content": "Ann"}, *QUESTION, {"role": "assistant", "content": "Ann"}]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     assert text.startswith("<|im_start|>system\nAnn<|im_end|>\n<|im_start|>user\nAnn has")
@@ -120,21 +107,20 @@ def test_batched_prompts_equal_single_ones_and_the_library_s_own(tokenizer, unse
     assert encode_prompts(tokenizer, []) == []
 
 
-def test_a_prompt_with_a_word_that_the_tokenizer_does_not_know_is_refused(tokenizer):
-    with pytest.raises(BenchmarkError, match="the tokenizer does not know '"):
-        encode_prompts(tokenizer, [[{"role": "user", "content": "Xylophone?"}]])
-
-
-def test_response_text_leaves_special_tokens_out(tokenizer):
+def test_response_text_leaves_special_tokens_out_and_the_pad_ends_it_like_the_end_token(tokenizer):
+    """Else a model that pads without an end token would get TPF for it."""
     ids = encode_texts(tokenizer, ["Ann has 7 pens."])[0]
     tail = [tokenizer.eos_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id]
     assert decode_response(tokenizer, np.r_[ids, tail]) == "Ann has 7 pens."
     assert decode_response(tokenizer, np.array([], dtype=np.int64)) == ""
+    assert tokenizer.convert_ids_to_tokens(stop_token_ids(tokenizer)) == ["<|endoftext|>", "<|im_end|>"]
 
 
-def test_unknown_words_become_unk(tokenizer):
+def test_unknown_words_become_unk_and_are_refused_in_a_prompt(tokenizer):
     ids = encode_texts(tokenizer, ["Ann has 7 zebras."])[0]
     assert (ids == tokenizer.unk_token_id).sum() == 1
+    with pytest.raises(BenchmarkError, match="the tokenizer does not know '"):
+        encode_prompts(tokenizer, [[{"role": "user", "content": "Xylophone?"}]])
 
 
 def test_auto_tokenizer_loads_the_folder_and_saves_it_unchanged(folder, tokenizer, texts, tmp_path):
@@ -157,25 +143,19 @@ def test_same_texts_give_the_same_bytes_in_any_order(folder, texts, tmp_path):
 @pytest.fixture
 def broken(folder, tmp_path):
     """A copy to damage."""
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path
+    return shutil.copytree(folder, tmp_path / "broken")
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_missing_file_is_named(broken, name):
-    (broken / name).unlink()
-    with pytest.raises(CheckpointError, match=name):
-        load_tokenizer(broken)
-
-
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_damaged_file_is_named(broken, name):
+def test_damaged_and_missing_files_are_named(broken, name):
     whole = (broken / name).read_bytes()
     for damaged in (whole[:100], b"", b"[]", b"\xff" + whole):
         (broken / name).write_bytes(damaged)
         with pytest.raises(CheckpointError, match=f"{name} is damaged"):
             load_tokenizer(broken)
+    (broken / name).unlink()
+    with pytest.raises(CheckpointError, match=name):
+        load_tokenizer(broken)
 
 
 @pytest.mark.parametrize(
@@ -190,19 +170,10 @@ def test_tokenizer_unfit_for_block_diffusion_is_refused(broken, key, what):
         load_tokenizer(broken)
 
 
-def test_missing_folder_is_a_checkpoint_error(tmp_path):
-    with pytest.raises(CheckpointError, match="no tokenizer folder"):
-        load_tokenizer(tmp_path / "nowhere")
-
-
-def test_the_pad_ends_a_response_like_the_end_token(tokenizer):
-    """Else a model that pads without an end token would get TPF for it."""
-    assert tokenizer.convert_ids_to_tokens(stop_token_ids(tokenizer)) == ["<|endoftext|>", "<|im_end|>"]
-
-
 @pytest.mark.parametrize(("name", "content"), [("tokenizer.json", '{"model": {}}'), ("config.json", "[" * 100_000)])
-def test_what_the_library_cannot_load_is_said_in_our_words(tmp_path, name, content):
-    build_tokenizer(["1 pen"], tmp_path)
-    (tmp_path / name).write_text(content)
+def test_what_the_library_cannot_load_is_said_in_our_words(broken, name, content):
+    (broken / name).write_text(content)
     with pytest.raises(CheckpointError, match=r"the tokenizer in .* cannot be loaded"):
-        load_tokenizer(tmp_path)
+        load_tokenizer(broken)
+    with pytest.raises(CheckpointError, match="no tokenizer folder"):
+        load_tokenizer(broken / "nowhere")

@@ -17,11 +17,6 @@ def test_tpf_counts_denoise_forwards_and_tpf_true_the_separate_commits_too():
     assert fused.tpf == fused.tpf_true == 1.25
 
 
-def test_uid_says_benchmark_and_split():
-    example = Example("gsm-mini/test/00017", (), {})
-    assert (example.benchmark, example.split) == ("gsm-mini", "test")
-
-
 def test_response_ends_with_the_first_stop_token_and_the_tail_is_kept():
     trajectory = trajectory_of(2, [1, 1, 2, 3, 4, 3], response_len=3)
     assert trajectory.response_ids.tolist() == [1, 2, 3] and len(trajectory.token_ids) == 6
@@ -43,24 +38,26 @@ def test_response_ends_with_the_first_stop_token_and_the_tail_is_kept():
     ],
 )
 def test_a_trajectory_that_cannot_have_happened_is_refused(changes, message):
-    good = trajectory_of(4, [1, 2, 2, 1])
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(good, **changes)
+        dataclasses.replace(trajectory_of(4, [1, 2, 2, 1]), **changes)
 
 
-@pytest.mark.parametrize("reveal", [[1, 3, 2, 2, 3, 4, 4, 4], [1, 2, 2, 3, 3, 4, 4, 4], [5, 5, 5, 5, 1, 2, 3, 4]])
-def test_a_block_revealed_before_its_predecessor_was_finished_is_refused(reveal):
-    with pytest.raises(ValueError, match="before its predecessor was finished"):
-        trajectory_of(4, reveal)
-
-
-def test_the_mixed_block_counts_as_a_block_of_the_order():
+@pytest.mark.parametrize(
+    ("prompt", "reveal"),
+    [
+        (4, [1, 3, 2, 2, 3, 4, 4, 4]), (4, [1, 2, 2, 3, 3, 4, 4, 4]), (4, [5, 5, 5, 5, 1, 2, 3, 4]),
+        (6, [2, 1, 2, 3, 4, 5]),  # the mixed block counts as a block of the order
+    ],
+)  # fmt: skip
+def test_a_block_revealed_before_its_predecessor_was_finished_is_refused(prompt, reveal):
     assert trajectory_of(6, [2, 1, 3, 3, 4, 5]).block_size == 4
     with pytest.raises(ValueError, match="before its predecessor was finished"):
-        trajectory_of(6, [2, 1, 2, 3, 4, 5])
+        trajectory_of(prompt, reveal)
 
 
-def test_a_record_survives_json():
+def test_a_uid_says_benchmark_and_split_and_a_record_survives_json():
+    example = Example("gsm-mini/test/00017", (), {})
+    assert (example.benchmark, example.split) == ("gsm-mini", "test")
     record = EvalRecord(
         "base", "b/test/0", 0, 0.9, "h", "four", "4", True, 1.0, "ok", "", 5, 6, 4, 0, 1, "eos", [2, 1, 1, 2]
     )

@@ -1,215 +1,98 @@
-"""The command line: one verb a stage, and tools around an experiment; tools of a module each are in this package.
+"""The command line: which verbs there are, and what all of them do with errors. Only this package prints.
 
-Only this package prints. Verbs import what they need when they run, so that `--help` is quick.
+Each verb is imported when it is asked for, so that `--help` is quick. Exit codes: 0 done, 2 an error of the user's to
+mend, 75 interrupted with the state saved, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from lightningrl.cli import bench, options
-from lightningrl.cli import evaluate as direct
-from lightningrl.cli.chat import chat
-from lightningrl.cli.diff import diff
-from lightningrl.cli.doctor import doctor
-from lightningrl.cli.errors import user_errors
-from lightningrl.cli.explain import explain
-from lightningrl.cli.generate import generate
-from lightningrl.cli.pin import note_pins, pin
-from lightningrl.cli.plan import plan_budget
-from lightningrl.cli.prompts import prompts
-from lightningrl.cli.redraw import redraw
-from lightningrl.cli.results import results
-from lightningrl.cli.score import compare, score
-from lightningrl.cli.stages import (
-    DEFAULT_CONFIG,
-    Config,
-    Key,
-    MaxMinutes,
-    Name,
-    Verbs,
-    add_stage_verb,
-    make_stage,
-    stage_command,
-    stages,
-)
-from lightningrl.cli.trace import trace
+from lightningrl.cli.stages import command_of, documentation, kind_from_outside, stage_verb
+from lightningrl.errors import Interrupted, LightningRLError
 from lightningrl.pipeline.kinds import KINDS
-from lightningrl.pipeline.system import spin_briefly
+from lightningrl.utils.registry import resolve
 
-if TYPE_CHECKING:
-    from lightningrl.config.experiment import Experiment
-    from lightningrl.config.tasks import Decoding
-    from lightningrl.pipeline.plan import Plan
+VERBS = {
+    "evaluate": "lightningrl.cli.evaluate:evaluate",
+    "generate": "lightningrl.cli.generate:generate",
+    "prompts": "lightningrl.cli.prompts:prompts",
+    "score": "lightningrl.cli.score:score",
+    "compare": "lightningrl.cli.compare:compare",
+    "doctor": "lightningrl.cli.doctor:doctor",
+    "chat": "lightningrl.cli.chat:chat",
+    "plan": "lightningrl.cli.plan:plan_budget",
+    "pin": "lightningrl.cli.pin:pin",
+    "stages": "lightningrl.cli.stages:stages",
+    "explain": "lightningrl.cli.explain:explain",
+    "results": "lightningrl.cli.results:results",
+    "diff": "lightningrl.cli.diff:diff",
+    "redraw": "lightningrl.cli.redraw:redraw",
+    "validate": "lightningrl.cli.validate:validate",
+    "config-help": "lightningrl.cli.validate:config_help",
+    "trace": "lightningrl.cli.trace:trace",
+    "bench": "lightningrl.cli.bench:app",
+}
+"""Verbs beside those that make stages, one a kind; `evaluate` is both."""
+HELPED = ("explain", "diff", "redraw", "trace")
+"""Verbs that show their help when nothing is said."""
+ONCE = VERBS.keys() - {"evaluate", "score"}
+"""Verbs that do not go on where they were stopped; `generate` says itself whether it does."""
 
-EVALUATE_DIRECTLY = """With a MODEL, --benchmark and --out, no experiment is needed. The benchmark's judge is proved
-first (official answers right, empty and `exit()` wrong). Records gather in OUT/state by problem and sample; stopped or
-killed, the same command goes on; one more --threshold costs only itself. OUT then has records.jsonl, summary.json and
-run.json.
-
-\b
-lightningrl evaluate --config config/config.yaml --name base/gsm-mini
-lightningrl evaluate models/SDAR-8B-Chat-b32 --block-size 32 --benchmark gsm8k --out sdar-gsm8k --device cuda"""
-
-spin_briefly()
 sys.path.append("")  # a user's own `module:attribute` beside them is found, as under `python -m`
 
-app = typer.Typer(
-    cls=Verbs,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-)
 
-for _kind in KINDS.values():
-    if _kind.name != "evaluate":
-        add_stage_verb(app, _kind)
-_evaluate = stage_command(KINDS["evaluate"])
+class Verbs(TyperGroup):
+    """All verbs, each a stub with its help until it is asked for; and those that the plug-ins of the config add."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        stages = {name: kind.module for name, kind in KINDS.items()}
+        for name in dict.fromkeys([*(name for name in KINDS if name not in VERBS), *VERBS]):
+            text = documentation(stages.get(name) or VERBS[name])
+            self.commands[name] = TyperCommand(name, help=text, rich_markup_mode=None)
 
-@app.command("evaluate", cls=_evaluate["cls"], help=f"{_evaluate['help']}\n\n{EVALUATE_DIRECTLY}")
-def evaluate(
-    model: direct.Model = None,
-    config: Config = DEFAULT_CONFIG,
-    name: Name = None,
-    key: Key = None,
-    max_minutes: MaxMinutes = None,
-    part: Annotated[str | None, typer.Option("--part", help="A stage: decode only the 2nd of 8 parts: 2/8.")] = None,
-    benchmark: direct.BenchmarkName = None,
-    out: direct.Out = None,
-    split: direct.Split = "test",
-    data: direct.DataFile = None,
-    mirror: options.Mirror = None,
-    limit: direct.Limit = None,
-    threshold: direct.Thresholds = None,
-    samples: direct.Samples = 1,
-    max_new_tokens: direct.MaxNewTokens = 8192,
-    style: direct.Style = "default",
-    shots: direct.Shots = 0,
-    compat: direct.Compat = False,
-    selector: options.Selector = "threshold",
-    selector_options: options.SelectorOptions = "{}",
-    temperature: options.Temperature = 0.0,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    ranking: options.Ranking = "confidence",
-    schedule: options.Schedule = "fused",
-    stop: options.Stop = "finish_block",
-    seed: options.Seed = 0,
-    shard: direct.Shard = 250,
-    workers: direct.Workers = 1,
-    rows: options.Rows = 64,
-    memory_mb: options.MemoryMB = None,
-    block_size: options.BlockSize = None,
-    dtype: options.Dtype = "stored",
-    device: options.Device = "cpu",
-) -> None:
-    """A stage, or a checkpoint's folder."""
-    given = dict(locals())
-    with user_errors():
-        if model is None:
-            make_stage("evaluate", config, name, key, max_minutes, part)
-        else:
-            for option in ("model", "config", "name", "key", "max_minutes", "part", "benchmark", "out"):
-                given.pop(option)
-            direct.run(model, benchmark, out, **given)
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        from lightningrl.pipeline.system import spin_briefly
 
+        spin_briefly()
+        name = args[0] if args else ""
+        kind = KINDS.get(name) or (None if name in VERBS else kind_from_outside(name, args[1:]))
+        verb = resolve(VERBS[name]) if name in VERBS else None
+        if kind is not None:
+            self.commands[name] = stage_verb(kind, verb)
+        elif isinstance(verb, typer.Typer):
+            self.commands[name] = typer.main.get_command(verb)
+        elif verb is not None:
+            self.commands[name] = command_of(verb, name, no_args_is_help=name in HELPED)
+        return super().resolve_command(ctx, args)
 
-app.command()(generate)
-app.command()(prompts)
-app.command()(score)
-app.command()(compare)
-app.command()(doctor)
-app.command()(chat)
-app.command("plan")(plan_budget)
-app.command()(pin)
-app.command()(stages)
-app.command(no_args_is_help=True)(explain)
-app.command()(results)
-app.command(no_args_is_help=True)(diff)
-app.command(no_args_is_help=True)(redraw)
-
-
-@app.command()
-def validate(config: Config = DEFAULT_CONFIG) -> None:
-    """Check an experiment's YAML, and the names in it, before anything runs."""
-    with user_errors():
-        from lightningrl.config.experiment import load
-        from lightningrl.pipeline.plan import plan
-
-        experiment = load(config)
-        planned = plan(experiment)
-        _check_pieces(experiment, planned)
-        typer.echo(f"{config}: OK, {len(planned.stages)} stages")
-        note_pins(planned)
-        _note_sizes(experiment, planned)
-        _warn_without_jail(planned)
-
-
-def _note_sizes(experiment: Experiment, planned: Plan) -> None:
-    """Jobs that no model of the experiment will ask for: maybe a size that was mistyped."""
-    known = {f"{stage.kind}/{stage.size}" for stage in planned if stage.size}
-    for name in experiment.resources.jobs:
-        if "/" in name and name not in known:
-            sizes = ", ".join(sorted(known)) or "none has a size"
-            typer.echo(f"note: resources.jobs.{name}: no stage asks for it; there are: {sizes}", err=True)
-
-
-def _check_pieces(experiment: Experiment, planned: Plan) -> None:
-    """Makes every decoder and quantizer once, so that unknown options and parameters out of range are said first."""
-    from lightningrl.errors import ConfigError
-    from lightningrl.quantization.protocol import make_quantizer
-    from lightningrl.utils.registry import resolve
-
-    for stage in planned.of("train"):
-        for reference in stage.members.values():
-            resolve(reference)
-    rollouts = [value for run in experiment.runs for value in (run.threshold, *run.rollout_thresholds)]
-    _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
-    for system in experiment.all_systems():
-        _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
-    for stage in planned.of("quantize"):
+    def invoke(self, ctx: Any) -> Any:
+        """Errors that are the user's to mend, or of a file, become one message, no traceback, and an exit code."""
         try:
-            quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
-        except ConfigError as error:
-            raise ConfigError(f"systems.{stage.name}.quantizer.options: {error}") from None
-        if quantizer.needs_calibration and "calibration" not in stage.config:
-            raise ConfigError(f"systems.{stage.name}.quantizer.calibration: left out, but the quantizer needs data")
-
-
-def _make_policies(decoding: Decoding, where: str, plugins: list[str], parameters: Iterable[float]) -> None:
-    from lightningrl.config.registries import DECODER, member
-    from lightningrl.errors import LightningRLError
-    from lightningrl.inference.build_policy import build_policy
-
-    members = {piece: member(piece, getattr(decoding, piece), f"{where}.{piece}", plugins) for piece in DECODER}
-    for parameter in sorted(set(parameters)):
-        try:
-            build_policy(decoding, members, parameter)
+            return super().invoke(ctx)
+        except Interrupted as error:
+            message, code = f"interrupted: {error}", 75
         except LightningRLError as error:
-            raise type(error)(f"{where}: {error}") from None
+            message, code = f"error: {error}", 2
+        except OSError as error:
+            if error.filename is None:  # a closed pipe, say
+                raise
+            message, code = f"error: {error.filename}: {error.strerror}", 2
+        except KeyboardInterrupt:
+            again = "" if ctx.invoked_subcommand in ONCE else "; run the same command again to resume"
+            message, code = f"stopped by Ctrl-C{again}", 130
+        typer.echo(message, err=True)
+        raise typer.Exit(code)
 
 
-def _warn_without_jail(planned: Plan) -> None:
-    """A config is valid without a jail, but its stages that judge programs would stop: better said now."""
-    from lightningrl.errors import SandboxUnavailable
-    from lightningrl.utils.registry import resolve
-
-    judges = {reference for stage in planned for name, reference in stage.members.items() if name.startswith("judge")}
-    if any(getattr(resolve(reference), "needs_jail", False) for reference in judges):
-        from lightningrl.sandbox.probe import choose, probe
-
-        sandbox = planned.experiment.sandbox
-        choose(sandbox.level, acknowledged=sandbox.level == "none")
-        try:
-            probe().require()
-        except SandboxUnavailable as error:
-            typer.echo(f"but: {error}", err=True)
+app = typer.Typer(
+    cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None
+)
 
 
 def _print_version(asked: bool) -> None:
@@ -227,20 +110,3 @@ def main(
     ] = False,
 ) -> None:
     """Block-diffusion language models that decode more tokens per forward pass: LightningRL, reproduced."""
-
-
-@app.command("config-help")
-def config_help(
-    key: Annotated[str, typer.Argument(help="A key's path, like `runs.threshold`; empty: all.")] = "",
-) -> None:
-    """Every key of an experiment's YAML: type, default, what it means."""
-    with user_errors():
-        from lightningrl.config.describe import describe
-        from lightningrl.config.experiment import Experiment
-
-        for line in describe(Experiment, key):
-            typer.echo(line)
-
-
-app.add_typer(bench.app, name="bench")
-app.command("trace", no_args_is_help=True)(trace)

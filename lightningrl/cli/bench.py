@@ -1,40 +1,77 @@
-"""`lightningrl bench`: speed of the decoder and of training, each beside its rival; of the judges."""
+"""Measure speed; a command prints its ratios side by side, from one run."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lightningrl.cli import options
-from lightningrl.cli.errors import user_errors
-from lightningrl.cli.outputs import Overwrite, check_out
+from lightningrl.cli.outputs import Overwrite, check_out, print_table, say
+from lightningrl.errors import ConfigError
+from lightningrl.utils.files import write_text
 
-app = typer.Typer(help="Measure speed; a command prints its ratios side by side, from one run.", no_args_is_help=True)
+if TYPE_CHECKING:
+    import torch
 
+app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+Size = Annotated[str, typer.Option(help="miniature, 0.1b, 0.3b, 1.7b, 4b, 8b: random weights.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")]
 Out = Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")]
+
 COLUMNS = {
     "engine": "{}", "batch": "{}", "tokens_per_s": "{:.1f}", "x official": "{:.2f}", "over_bare": "{:.3f}",
     "outside_pct": "{:.1f}", "forwards_per_s": "{:.1f}", "tokens_per_true_forward": "{:.2f}",
     "bound_tokens_per_s": "{:.0f}", "of_bound_pct": "{:.0f}", "peak_memory_mb": "{:.0f}",
 }  # fmt: skip
+TRAIN_COLUMNS = {
+    "rows": "{}", "token_forwards": "{}", "forwards": "{}", "seconds": "{:.2f}", "positions_per_s": "{:.0f}",
+    "peak_memory_mb": "{:.0f}",
+}  # fmt: skip
+PHASE_COLUMNS = {
+    "phase": "{}", "seconds": "{:.2f}", "positions": "{:.0f}", "positions_per_s": "{:.0f}", "of_peak_pct": "{:.1f}",
+}  # fmt: skip
+LEAST_OF_BOUND_PCT = 95
+LARGEST_LOGP_GAP = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.5, "float16": 0.1}
+"""Nats, by the weights' precision; rounding differs with the shapes of the products."""
+
+
+def _prepare(out: Path | None, overwrite: bool, device: str, threads: int, dtype: str) -> torch.dtype:
+    """Checks what was asked for and returns the precision; the threads are torch's from here on."""
+    import torch
+
+    check_out(out, overwrite)
+    options.require_device(device)
+    torch.set_num_threads(threads)
+    return options.dtype_of(dtype)
+
+
+def _print(columns: dict[str, str], lines: list[dict[str, Any]]) -> None:
+    print_table([list(columns), *([form.format(line[name]) for name, form in columns.items()] for line in lines)])
+
+
+def _write(out: Path | None, found: dict[str, Any]) -> None:
+    if out is not None:
+        write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 @app.command()
 def decode(
-    size: Annotated[str, typer.Option(help="miniature, 0.1b, 0.3b, 1.7b, 4b, 8b: random weights.")] = "0.1b",
+    size: Size = "0.1b",
     block_size: Annotated[int, typer.Option(min=1, help="K.")] = 8,
     tpf: Annotated[float, typer.Option(help="Positions revealed a denoise forward.")] = 4.0,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows decoded together; several times.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Of every prompt.")] = 64,
     new_tokens: Annotated[int, typer.Option(min=1, help="Of every response.")] = 128,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    device: Device = "cpu",
+    threads: options.Threads = 2,
     forwards: Annotated[list[str] | None, typer.Option(help="spans; experimental: segments, graphs.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")] = 3,
+    repeats: Repeats = 3,
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -44,51 +81,22 @@ def decode(
     share of the time outside them. tokens_per_true_forward: commits counted, prefill not. bound: weights read once a
     forward at the measured bandwidth, or arithmetic at the measured peak, whichever is more.
     """
-    with user_errors(resumes=False):
-        import torch
+    from lightningrl.bench.decode import Workload, run_benchmark
+    from lightningrl.bench.random_model import random_model
 
-        from lightningrl.bench.decode import Workload, run_benchmark
-        from lightningrl.bench.random_model import random_model
-        from lightningrl.utils.files import write_text
-
-        check_out(out, overwrite)
-        options.require_device(device)
-        torch.set_num_threads(threads)
-        kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-        if dtype not in kinds:
-            raise typer.BadParameter(f"--dtype: found {dtype!r}, allowed: {', '.join(kinds)}")
-        model = random_model(size, block_size, kinds[dtype], device)
-        found = run_benchmark(
-            model,
-            Workload(prompt_tokens, new_tokens, tpf),
-            batch or [1, 8, 32],
-            repeats=repeats,
-            forwards=forwards or ["spans"],
-            report=lambda line: typer.echo(line, err=True),
-        )
-        _print(size, found)
-        if out is not None:
-            write_text(out, json.dumps(found, indent=1) + "\n")
-
-
-def _print(size: str, found: dict[str, Any]) -> None:
+    model = random_model(size, block_size, _prepare(out, overwrite, device, threads, dtype), device)
+    found = run_benchmark(
+        model, Workload(prompt_tokens, new_tokens, tpf), batch or [1, 8, 32], repeats=repeats,
+        forwards=forwards or ["spans"], report=say,
+    )  # fmt: skip
     typer.echo(
         f"{size}: {found['parameters'] / 1e6:.0f} M parameters, {found['weights_mb']:.0f} MB {found['dtype']}, block "
         f"{found['block_size']}, {found['device']}, {found['threads']} threads, torch {found['torch']}; measured here: "
         f"{found['bandwidth_gb_per_s']:.1f} GB/s, {found['peak_gflop_per_s']:.0f} GFLOP/s"
     )
-    base = found["lines"][0]["tokens_per_s"]
-    for line in _table(COLUMNS, [line | {"x official": line["tokens_per_s"] / base} for line in found["lines"]]):
-        typer.echo(line)
-
-
-TRAIN_COLUMNS = {
-    "rows": "{}", "token_forwards": "{}", "forwards": "{}", "seconds": "{:.2f}", "positions_per_s": "{:.0f}",
-    "peak_memory_mb": "{:.0f}",
-}  # fmt: skip
-LEAST_OF_BOUND_PCT = 95
-LARGEST_LOGP_GAP = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.5, "float16": 0.1}
-"""Nats, by the weights' precision; rounding differs with the shapes of the products."""
+    official = found["lines"][0]["tokens_per_s"]
+    _print(COLUMNS, [line | {"x official": line["tokens_per_s"] / official} for line in found["lines"]])
+    _write(out, found)
 
 
 @app.command()
@@ -96,7 +104,7 @@ def train(
     checkpoint: Annotated[Path | None, typer.Option(help="Train on its responses to gsm-mini.")] = None,
     prompts: Annotated[int, typer.Option(min=1, help="With --checkpoint: problems to answer.")] = 64,
     threshold: Annotated[float, typer.Option(help="With --checkpoint: confidence to reveal at.")] = 0.9,
-    size: Annotated[str, typer.Option(help="miniature, 0.1b, 0.3b, 1.7b, 4b, 8b: random weights.")] = "0.1b",
+    size: Size = "0.1b",
     block_size: Annotated[int | None, typer.Option(min=1, help="K; left out: 32, or the checkpoint's.")] = None,
     histogram: Annotated[
         str | None, typer.Option(metavar="COUNTS", help="Blocks that took 1, 2, ... denoise steps: '[3, 5, 2]'.")
@@ -107,9 +115,9 @@ def train(
     positions: Annotated[int, typer.Option(min=1, help="Of a forward, at most; a row may have more.")] = 8192,
     recompute: Annotated[bool, typer.Option("--recompute", help="Activation checkpointing.")] = False,
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16, of random weights.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are told.")] = 3,
+    device: Device = "cpu",
+    threads: options.Threads = 2,
+    repeats: Repeats = 3,
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -119,40 +127,42 @@ def train(
     weights. Bound: the ratio of token-forwards that a formula gives for the trajectories. Exit code 1 when the two ways
     give different log-probabilities, or the ratio of counted token-forwards is below 95 % of the bound.
     """
-    with user_errors(resumes=False):
-        import torch
+    from lightningrl.bench.random_model import random_model
+    from lightningrl.bench.train import run_benchmark
+    from lightningrl.bench.trajectories import BLOCK_SIZE, STEPS_OF_1000_BLOCKS, drawn, recorded
 
-        from lightningrl.bench.random_model import random_model
-        from lightningrl.bench.train import run_benchmark
-        from lightningrl.bench.trajectories import BLOCK_SIZE, STEPS_OF_1000_BLOCKS, drawn, recorded
-        from lightningrl.utils.files import write_text
-
-        check_out(out, overwrite)
-        options.require_device(device)
-        torch.set_num_threads(threads)
-        kinds = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-        if dtype not in kinds:
-            raise typer.BadParameter(f"--dtype: found {dtype!r}, allowed: {', '.join(kinds)}")
-        steps = STEPS_OF_1000_BLOCKS if histogram is None else _histogram(histogram)
-        if checkpoint is not None:
-            model, trajectories = recorded(
-                checkpoint, prompts, max_new_tokens=new_tokens, threshold=threshold, block_size=block_size,
-                device=device,
-            )  # fmt: skip
-        else:
-            model = random_model(size, block_size or BLOCK_SIZE, kinds[dtype], device)
-            trajectories = drawn(
-                count, prompt_tokens=prompt_tokens, new_tokens=new_tokens, block_size=model.config.block_size,
-                vocab=model.config.vocab_size - 1, histogram=steps,
-            )  # fmt: skip
-        model.checkpoint_activations = recompute
-        tell = lambda line: typer.echo(line, err=True)  # noqa: E731
-        found = run_benchmark(model, trajectories, positions=positions, repeats=repeats, report=tell)
-        typer.echo(_train_summary(str(checkpoint or size), found))
-        if out is not None:
-            write_text(out, json.dumps(found, indent=1) + "\n")
-        if found["of_bound_pct"] < LEAST_OF_BOUND_PCT or not found["logp_gap"] <= LARGEST_LOGP_GAP[found["dtype"]]:
-            raise typer.Exit(1)
+    precision = _prepare(out, overwrite, device, threads, dtype)
+    steps = STEPS_OF_1000_BLOCKS if histogram is None else _histogram(histogram)
+    if checkpoint is not None:
+        model, trajectories = recorded(
+            checkpoint, prompts, max_new_tokens=new_tokens, threshold=threshold, block_size=block_size, device=device
+        )
+    else:
+        model = random_model(size, block_size or BLOCK_SIZE, precision, device)
+        trajectories = drawn(
+            count, prompt_tokens=prompt_tokens, new_tokens=new_tokens, block_size=model.config.block_size,
+            vocab=model.config.vocab_size - 1, histogram=steps,
+        )  # fmt: skip
+    model.checkpoint_activations = recompute
+    found = run_benchmark(model, trajectories, positions=positions, repeats=repeats, report=say)
+    typer.echo(
+        f"{checkpoint or size}: {found['parameters'] / 1e6:.1f} M parameters, {found['dtype']}, block "
+        f"{found['block_size']}, {found['device']}, {found['threads']} threads, torch {found['torch']}\n"
+        f"{found['trajectories']} trajectories, {found['actions']} actions, {found['steps_per_block']:.2f} denoise "
+        f"steps a block, at most {found['most_steps']}"
+    )
+    _print(TRAIN_COLUMNS, found["lines"])
+    typer.echo(
+        f"token-forwards: {found['token_ratio']:.3f} times fewer packed, {found['of_bound_pct']:.1f} % of the bound "
+        f"{found['bound_ratio']:.3f} (at least {LEAST_OF_BOUND_PCT} %)\n"
+        f"seconds: {found['time_ratio']:.3f} times fewer packed, {found['of_token_ratio_pct']:.1f} % of what "
+        f"token-forwards say (77 % or more is within 1.3 times; above 100 % the packed forward gains more)\n"
+        f"same numbers: log-probabilities differ by {found['logp_gap']:.1e} nats at most, gradients by "
+        f"{found['gradient_gap']:.1e} of their norm"
+    )
+    _write(out, found)
+    if found["of_bound_pct"] < LEAST_OF_BOUND_PCT or not found["logp_gap"] <= LARGEST_LOGP_GAP[found["dtype"]]:
+        raise typer.Exit(1)
 
 
 def _histogram(text: str) -> list[int]:
@@ -161,36 +171,8 @@ def _histogram(text: str) -> list[int]:
     except ValueError:
         counts = None
     if not isinstance(counts, list) or not all(type(n) is int and n >= 0 for n in counts) or not sum(counts):
-        raise typer.BadParameter(f"--histogram: found {text}, expected a list of counts such as '[3, 5, 2]'")
+        raise ConfigError(f"--histogram: found {text}, expected a list of counts such as '[3, 5, 2]'")
     return counts
-
-
-def _train_summary(what: str, found: dict[str, Any]) -> str:
-    lines = [
-        f"{what}: {found['parameters'] / 1e6:.1f} M parameters, {found['dtype']}, block {found['block_size']}, "
-        f"{found['device']}, {found['threads']} threads, torch {found['torch']}",
-        f"{found['trajectories']} trajectories, {found['actions']} actions, {found['steps_per_block']:.2f} denoise "
-        f"steps a block, at most {found['most_steps']}",
-        *_table(TRAIN_COLUMNS, found["lines"]),
-        f"token-forwards: {found['token_ratio']:.3f} times fewer packed, {found['of_bound_pct']:.1f} % of the bound "
-        f"{found['bound_ratio']:.3f} (at least {LEAST_OF_BOUND_PCT} %)",
-        f"seconds: {found['time_ratio']:.3f} times fewer packed, {found['of_token_ratio_pct']:.1f} % of what "
-        f"token-forwards say (77 % or more is within 1.3 times; above 100 % the packed forward gains more)",
-        f"same numbers: log-probabilities differ by {found['logp_gap']:.1e} nats at most, gradients by "
-        f"{found['gradient_gap']:.1e} of their norm",
-    ]
-    return "\n".join(lines)
-
-
-def _table(columns: dict[str, str], lines: list[dict[str, Any]]) -> list[str]:
-    rows = [list(columns)] + [[form.format(line[name]) for name, form in columns.items()] for line in lines]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-
-
-PHASE_COLUMNS = {
-    "phase": "{}", "seconds": "{:.2f}", "positions": "{:.0f}", "positions_per_s": "{:.0f}", "of_peak_pct": "{:.1f}",
-}  # fmt: skip
 
 
 @app.command()
@@ -206,56 +188,44 @@ def phases(
 
     Operations of the layers' matrices alone are counted (attention and the head are not), so shares are low.
     """
-    with user_errors(resumes=False):
-        import torch
+    import torch
 
-        from lightningrl.bench.phases import phases as measure
-        from lightningrl.utils.files import write_text
+    from lightningrl.bench.phases import phases as measure
 
-        check_out(out, overwrite)
-        options.require_device(device)
-        torch.set_num_threads(threads)
-        kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-        if dtype not in kinds:
-            raise typer.BadParameter(f"--dtype: found {dtype!r}, allowed: {', '.join(kinds)}")
-        found = measure(folder, torch.device(device), kinds[dtype])
-        typer.echo(
-            f"{folder.name}: {found['parameters'] / 1e6:.2f} M parameters; peak measured here "
-            f"{found['peak_operations_per_s'] / 1e9:.0f} GFLOP/s; rollouts "
-            f"{found['rollout_tokens_per_s']:.0f} tokens/s; at most "
-            f"{found['peak_memory_bytes'] / 1e6:.0f} MB; decoder and trainer differ by "
-            f"{found['logp_gap_mean']:.1e} nats a token in the worst step's mean, {found['logp_gap_max']:.1e} at most"
-        )
-        for line in _table(PHASE_COLUMNS, found["phases"]):
-            typer.echo(line)
-        if out is not None:
-            write_text(out, json.dumps(found, indent=1) + "\n")
+    precision = _prepare(out, overwrite, device, threads, dtype)
+    found = measure(folder, torch.device(device), precision)
+    typer.echo(
+        f"{folder.name}: {found['parameters'] / 1e6:.2f} M parameters; peak measured here "
+        f"{found['peak_operations_per_s'] / 1e9:.0f} GFLOP/s; rollouts {found['rollout_tokens_per_s']:.0f} tokens/s; "
+        f"at most {found['peak_memory_bytes'] / 1e6:.0f} MB; decoder and trainer differ by "
+        f"{found['logp_gap_mean']:.1e} nats a token in the worst step's mean, {found['logp_gap_max']:.1e} at most"
+    )
+    _print(PHASE_COLUMNS, found["phases"])
+    _write(out, found)
 
 
 @app.command()
 def judges(
-    benchmark: Annotated[str, typer.Option(help="math500, gsm8k, humaneval, mbpp, code-mini, ...")] = "math500",
-    workers: Annotated[int, typer.Option(min=1, help="Processes that judge.")] = 2,
+    benchmark: options.Benchmark = "math500",
+    workers: options.Workers = 2,
     mirror: options.Mirror = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many problems.")] = None,
+    limit: options.Limit = None,
 ) -> None:
     """Judgements a second: gold answers (mathematics) or official solutions (programs), and how many are right."""
-    with user_errors(resumes=False):
-        from lightningrl.bench.judges import mathematics, solutions
-        from lightningrl.benchmarks.registry import get_benchmark
-        from lightningrl.evaluation.problems import load_problems
-        from lightningrl.utils.registry import resolve
+    from lightningrl.bench.judges import mathematics, solutions
+    from lightningrl.benchmarks.registry import get_benchmark
+    from lightningrl.evaluation.problems import load_problems
+    from lightningrl.utils.registry import resolve
 
-        chosen = get_benchmark(benchmark)
-        examples = load_problems(chosen, "test", None, options.origins(mirror), limit)
-        judge = resolve(chosen.judge)
-        is_mathematics = chosen.judge.endswith(":MathJudge")
-        rows = mathematics(examples, workers) if is_mathematics else solutions(examples, judge, workers)
-        for row in rows:
-            cpu = f", {row['cpu_ms']:.1f} ms of processor time each" if "cpu_ms" in row else ""
-            typer.echo(
-                f"{benchmark}, {row['what']}: {row['correct']} of {row['judged']} right, {row['seconds']:.2f} s, "
-                f"{row['per_s']:.1f} a second, {workers} workers{cpu}"
-            )
-        if any(row["correct"] < row["judged"] for row in rows):
-            raise typer.Exit(1)
+    chosen = get_benchmark(benchmark)
+    examples = load_problems(chosen, "test", None, options.origins(mirror), limit)
+    is_mathematics = chosen.judge.endswith(":MathJudge")
+    rows = mathematics(examples, workers) if is_mathematics else solutions(examples, resolve(chosen.judge), workers)
+    for row in rows:
+        cpu = f", {row['cpu_ms']:.1f} ms of processor time each" if "cpu_ms" in row else ""
+        typer.echo(
+            f"{benchmark}, {row['what']}: {row['correct']} of {row['judged']} right, {row['seconds']:.2f} s, "
+            f"{row['per_s']:.1f} a second, {workers} workers{cpu}"
+        )
+    if any(row["correct"] < row["judged"] for row in rows):
+        raise typer.Exit(1)

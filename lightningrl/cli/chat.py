@@ -6,51 +6,35 @@ import contextlib
 import difflib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lightningrl.cli import options
-from lightningrl.cli.errors import user_errors
+from lightningrl.errors import LightningRLError
 
 if TYPE_CHECKING:
     from rich.live import Live
 
+    from lightningrl.decoding.protocol import DecodePolicy
     from lightningrl.inference.conversation import Conversation, Draft
-    from lightningrl.types import Trajectory
 
 HELP = """/new                 forget the conversation
 /threshold 0.7       reveal surer (higher) or faster (lower); without a number: show
 /temperature 0.8     0 is greedy;  /top_k 50, /top_p 0.95, /seed 1 likewise
 /quit                leave (or Ctrl-D); Ctrl-C stops an answer and keeps the conversation
 A line that starts with a blank is no command."""
-
-NUMBERS: dict[str, Callable[[str], float | int]] = {
-    "threshold": float, "temperature": float, "top_k": int, "top_p": float, "seed": int,
-}  # fmt: skip
+NUMBERS = ("threshold", "temperature", "top_k", "top_p", "seed")
 MASKED = "░"
 
-System = Annotated[str | None, typer.Option(help="A system turn before the conversation.")]
 
-
+@options.decoding_options("rows", "memory_mb")
 def chat(
     model: options.Model,
-    system: System = None,
+    system: Annotated[str | None, typer.Option(help="A system turn before the conversation.")] = None,
     max_new_tokens: options.MaxNewTokens = None,
-    selector: options.Selector = "threshold",
-    threshold: options.Threshold = 0.9,
-    selector_options: options.SelectorOptions = "{}",
-    temperature: options.Temperature = 0.0,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    ranking: options.Ranking = "confidence",
-    schedule: options.Schedule = "fused",
-    stop: options.Stop = "finish_block",
-    seed: options.Seed = 0,
-    block_size: options.BlockSize = None,
-    dtype: options.Dtype = "stored",
-    device: options.Device = "cpu",
+    **given: Any,
 ) -> None:
     """Talk to a checkpoint in the terminal.
 
@@ -63,84 +47,67 @@ def chat(
     /new, /threshold 0.7, /temperature 0.8, /top_k, /top_p, /seed, /help, /quit
     Ctrl-C stops an answer and keeps the conversation; Ctrl-D leaves.
     """
-    with user_errors(resumes=False):
-        words: dict[str, Any] = {
-            "selector": selector, "options": options.selector_options_of(selector_options), "parameter": threshold,
-            "ranking": ranking, "schedule": schedule, "stop": stop, "temperature": temperature, "top_k": top_k,
-            "top_p": top_p, "seed": seed,
-        }  # fmt: skip
-        options.policy_from(**words)
-        llm = options.open_llm(model, block_size, dtype, device, rows=1)
-        from lightningrl.inference.conversation import Conversation
+    from lightningrl.inference.conversation import Conversation
 
-        _Chat(Conversation(llm, max_new_tokens, system), words).run()
-
-
-class _Chat:
-    def __init__(self, conversation: Conversation, words: dict[str, Any]):
-        self.conversation, self.words = conversation, words
-
-    def run(self) -> None:
-        for line in _lines():
-            if line.startswith("/"):
-                if not self.command(*line[1:].split(maxsplit=1)):
-                    return
-            elif line.strip():
-                self.ask(line.strip())
-
-    def command(self, name: str = "", value: str = "") -> bool:
-        """Do what a line with a slash says; false: leave."""
-        if name == "quit":
-            return False
-        if name == "new":
-            self.conversation.clear()
-            _note("a new conversation")
-        elif name == "help":
-            _note(HELP)
-        elif name in NUMBERS:
-            self.set(name, value)
-        else:
-            close = difflib.get_close_matches(name, ("new", "help", "quit", *NUMBERS), 1)
-            _note(f"there is no /{name}; " + (f"did you mean /{close[0]}?" if close else "/help lists what there is"))
-        return True
-
-    def set(self, name: str, value: str) -> None:
-        from lightningrl.errors import LightningRLError
-
-        key = "parameter" if name == "threshold" else name
-        if value:
-            try:
-                words = self.words | {key: NUMBERS[name](value)}
-                options.policy_from(**words)
-            except (LightningRLError, ValueError) as error:
-                _note(f"/{name} {value}: {error}")
+    given |= {"rows": 1}
+    _policy(given)  # what is wrong is said before the checkpoint is loaded
+    conversation = Conversation(options.open_llm(model, options.decoding_of(given)), max_new_tokens, system)
+    for line in _lines():
+        match line[1:].split(maxsplit=1) or [""] if line.startswith("/") else None:
+            case None if line.strip():
+                _ask(conversation, line.strip(), _policy(given))
+            case None:
+                continue
+            case ["quit", *_]:
                 return
-            self.words = words
-        _note(f"{name} is {self.words[key]}")
-
-    def ask(self, text: str) -> None:
-        from lightningrl.errors import LightningRLError
-
-        began = time.perf_counter()
-        try:
-            with _Screen() as screen:
-                trajectory = self.conversation.answer(text, options.policy_from(**self.words), screen.show)
-                screen.show(self.conversation.messages[-1]["content"], [])
-        except KeyboardInterrupt:
-            _note("stopped; the conversation goes on")
-        except LightningRLError as error:
-            _note(f"error: {error}")
-        else:
-            _note(_cost(trajectory, time.perf_counter() - began))
+            case ["new", *_]:
+                conversation.clear()
+                _note("a new conversation")
+            case ["help", *_]:
+                _note(HELP)
+            case [name, *value] if name in NUMBERS:
+                given = _changed(given, name, *value)
+            case [name, *_]:
+                near = difflib.get_close_matches(name, ("new", "help", "quit", *NUMBERS), 1)
+                hint = f"did you mean /{near[0]}?" if near else "/help lists what there is"
+                _note(f"there is no /{name}; {hint}")
 
 
-def _cost(trajectory: Trajectory, seconds: float) -> str:
-    stats = trajectory.stats
-    cut = "" if trajectory.stop == "eos" else ", cut at the longest length"
-    return (
-        f"{stats.response_tokens} tokens, {stats.denoise_forwards} forwards, {stats.tpf:.2f} TPF, "
-        f"{stats.response_tokens / seconds:.0f} tokens/s{cut}"
-    )
+def _policy(given: dict[str, Any]) -> DecodePolicy:
+    from lightningrl.inference.policy import direct_policy
+
+    return direct_policy(options.decoding_of(given))
+
+
+def _changed(given: dict[str, Any], name: str, value: str = "") -> dict[str, Any]:
+    """Returns the options with one of `NUMBERS` changed, and says what it is; as they were where it cannot be so."""
+    try:
+        changed = given | ({name: float(value)} if value else {})
+        _policy(changed)
+    except (LightningRLError, ValueError) as error:
+        _note(f"/{name} {value}: {error}")
+        return given
+    _note(f"{name} is {getattr(options.decoding_of(changed), name)}")
+    return changed
+
+
+def _ask(conversation: Conversation, text: str, policy: DecodePolicy) -> None:
+    began = time.perf_counter()
+    try:
+        with _Screen() as screen:
+            trajectory = conversation.answer(text, policy, screen.show)
+            screen.show(conversation.messages[-1]["content"], [])
+    except KeyboardInterrupt:
+        _note("stopped; the conversation goes on")
+    except LightningRLError as error:
+        _note(f"error: {error}")
+    else:
+        stats, seconds = trajectory.stats, time.perf_counter() - began
+        cut = "" if trajectory.stop == "eos" else ", cut at the longest length"
+        _note(
+            f"{stats.response_tokens} tokens, {stats.denoise_forwards} forwards, {stats.tpf:.2f} TPF, "
+            f"{stats.response_tokens / seconds:.0f} tokens/s{cut}"
+        )
 
 
 def _note(text: str) -> None:
@@ -150,27 +117,21 @@ def _note(text: str) -> None:
 
 def _lines() -> Iterator[str]:
     """What the user says, until Ctrl-D or the pipe's end."""
-    asks = sys.stdin.isatty()
-    if asks:
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 - gives input() its history and editing
-        _note("/help lists the commands")
-    else:
+    if not sys.stdin.isatty():
         getattr(sys.stdin, "reconfigure", lambda **_: None)(encoding="utf-8", errors="replace")
+        yield from (line.rstrip("\r\n") for line in iter(sys.stdin.readline, ""))
+        return
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives input() its history and editing
+    _note("/help lists the commands")
     while True:
         try:
-            line = input("> ") if asks else sys.stdin.readline()
+            yield input("> ").encode("utf-8", "replace").decode()
         except EOFError:
             typer.echo()
             return
         except KeyboardInterrupt:
-            if not asks:
-                raise
             _note("\n/quit or Ctrl-D leaves")
-            continue
-        if not asks and not line:
-            return
-        yield line.rstrip("\r\n").encode("utf-8", "replace").decode()
 
 
 class _Screen:
@@ -190,7 +151,7 @@ class _Screen:
         return self
 
     def show(self, text: str, draft: Draft) -> None:
-        """The text of finished blocks, which only grows, and the block that is being decoded."""
+        """Shows the text of finished blocks, which only grows, and the block that is being decoded."""
         if self._live is None:
             typer.echo(text[self._written :], nl=False)
             sys.stdout.flush()

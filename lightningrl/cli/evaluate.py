@@ -4,124 +4,111 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from lightningrl.evaluation.metrics import EvalSummary
-    from lightningrl.inference.llm import LLM
+from lightningrl.benchmarks.protocol import PromptOptions
+from lightningrl.benchmarks.registry import get_benchmark
+from lightningrl.cli import options
+from lightningrl.cli.outputs import say, summary_line
+from lightningrl.cli.stages import DEFAULT_CONFIG, Config, Key, MaxMinutes, Name, make_stage
+from lightningrl.errors import ConfigError
+from lightningrl.evaluation import problems
+from lightningrl.pipeline import system
+from lightningrl.pipeline.code_digest import digest
+from lightningrl.sandbox.probe import probe
+from lightningrl.utils import files
+from lightningrl.utils.lease import lease, patiently
+from lightningrl.utils.registry import resolve
 
-Model = Annotated[Path | None, typer.Argument(help="A checkpoint's folder. Left out: a stage of an experiment.")]
-BenchmarkName = Annotated[str | None, typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")]
-Out = Annotated[Path | None, typer.Option(help="Folder for records.jsonl and summary.json, and to go on with.")]
-Split = Annotated[str, typer.Option(help="test, validation or train.")]
-DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl) instead.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="The first so many problems.")]
 Thresholds = Annotated[
-    list[float] | None, typer.Option("--threshold", help="The selector's parameter; several times: a sweep. [0.9]")
+    list[float] | None, typer.Option("--threshold", help="The selector's parameter; several: a sweep. [default: 0.9]")
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Responses a problem.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest response, rounded up to the block grid.")]
-Style = Annotated[str, typer.Option(help="The prompt's wording.")]
-Shots = Annotated[int, typer.Option(help="Worked examples before the problem.")]
-Compat = Annotated[bool, typer.Option("--compat", help="The published code's prompts: one newline less at the end.")]
-Shard = Annotated[int, typer.Option(min=1, help="Problems decoded as one batch: what is lost at most by a stop.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
 
 
-def run(model: Path, benchmark: str | None, out: Path | None, **given: Any) -> None:
-    """Evaluate a checkpoint directly; `given` are the verb's options by name."""
-    from lightningrl.benchmarks.protocol import PromptOptions
-    from lightningrl.benchmarks.registry import get_benchmark
-    from lightningrl.cli import options
-    from lightningrl.errors import ConfigError
-    from lightningrl.evaluation import direct
-    from lightningrl.evaluation import problems as tasks
-    from lightningrl.pipeline.code_digest import digest
-    from lightningrl.sandbox.probe import probe
-    from lightningrl.utils.lease import lease, patiently
-    from lightningrl.utils.registry import resolve
+@options.decoding_options()
+def evaluate(
+    model: Annotated[Path | None, typer.Argument(help="A checkpoint's folder. Left out: a stage is made.")] = None,
+    config: Config = DEFAULT_CONFIG,
+    name: Name = None,
+    key: Key = None,
+    max_minutes: MaxMinutes = None,
+    part: Annotated[str | None, typer.Option("--part", help="A stage: decode only the 2nd of 8 parts: 2/8.")] = None,
+    benchmark: Annotated[str | None, options.BENCHMARK] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the records and the summary, and to go on with.")] = None,
+    split: options.Split = "test",
+    data: options.DataFile = None,
+    mirror: options.Mirror = None,
+    limit: options.Limit = None,
+    threshold: Thresholds = None,
+    samples: Annotated[int, typer.Option(min=1, help="Responses a problem.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, rounded up to the block grid.")] = 8192,
+    style: options.Style = "default",
+    shots: options.Shots = 0,
+    compat: Annotated[bool, typer.Option("--compat", help="The published code's prompts, a newline less.")] = False,
+    shard: Annotated[int, typer.Option(min=1, help="Problems of a batch: what is lost at most by a stop.")] = 250,
+    workers: options.Workers = 1,
+    **given: Any,
+) -> None:
+    """With a MODEL, --benchmark and --out, no experiment is needed. The benchmark's judge is proved first (official
+    answers right, empty and `exit()` wrong). Records gather in OUT/state by problem and sample; stopped or killed, the
+    same command goes on; one more --threshold costs only itself. OUT then has records.jsonl, summary.json and run.json.
 
+    \b
+    lightningrl evaluate --config config/config.yaml --name base/gsm-mini
+    lightningrl evaluate models/SDAR-8B-Chat-b32 --block-size 32 --benchmark gsm8k --out sdar-gsm8k --device cuda
+    """
+    if model is None:
+        make_stage("evaluate", config, name, key, max_minutes, part)
+        return
     if benchmark is None or out is None:
         raise ConfigError("with a MODEL, say --benchmark and --out; without one, --config and --name of a stage")
-    chosen = get_benchmark(benchmark)
-    prompt = PromptOptions(style=given["style"], shots=given["shots"], compat=given["compat"])
-    tasks.check_prompt(chosen, prompt)
-    named = ("selector", "ranking", "schedule", "stop", "temperature", "top_k", "top_p", "seed")
-    words = {name: given[name] for name in named}
-    words["options"] = options.selector_options_of(given["selector_options"])
+    from lightningrl.evaluation import direct
+    from lightningrl.inference.policy import direct_policy
 
-    def policy(threshold: float) -> Any:
-        return options.policy_from(**words, parameter=threshold)
-
-    thresholds = sorted(set(given["threshold"] or [0.9]))
-    for threshold in thresholds:
-        policy(threshold)  # what is wrong on the command line is said before anything is loaded
-        is_probability = given["selector"] == "threshold" and given["ranking"] == "confidence"
-        if is_probability and not 0 < threshold < 1:
-            raise ConfigError(f"--threshold: a threshold is a probability within (0, 1), found {threshold:g}")
-    origins = options.origins(given["mirror"])
-    examples = tasks.load_problems(chosen, given["split"], given["data"], origins, given["limit"])
-    spec = direct.EvaluationSpec(
-        chosen, examples, prompt, thresholds, given["samples"], given["max_new_tokens"], given["shard"]
-    )
-    memory = None if given["memory_mb"] is None else given["memory_mb"] * 1_000_000
-    llm = options.open_llm(
-        model, given["block_size"], given["dtype"], given["device"], rows=given["rows"], memory_bytes=memory
-    )
-    needs_jail = resolve(chosen.judge).needs_jail
+    chosen, prompt = get_benchmark(benchmark), PromptOptions(style=style, shots=shots, compat=compat)
+    problems.check_prompt(chosen, prompt)
+    decoding = options.decoding_of(given | {"threshold": (threshold or [None])[0]})
+    words = decoding.identity()
+    words["options"] = words.pop("selector_options")
+    thresholds = sorted(set(threshold or [decoding.threshold]))
+    for each in thresholds:
+        direct_policy(decoding, each)  # what is wrong on the command line is said before anything is loaded
+        if decoding.compares_probabilities and not 0 < each < 1:
+            raise ConfigError(f"--threshold: a threshold is a probability within (0, 1), found {each:g}")
+    examples = problems.load_problems(chosen, split, data, options.origins(mirror), limit)
+    spec = direct.EvaluationSpec(chosen, examples, prompt, thresholds, samples, max_new_tokens, shard)
+    llm, judge_class = options.open_llm(model, decoding), resolve(chosen.judge)
     settings = {
-        "judge": digest([chosen.judge.partition(":")[0]]), "sandbox": probe().require() if needs_jail else None,
-        "model": llm.fingerprint, "benchmark": benchmark, "problems": tasks.fingerprint(examples), "policy": words,
-        "prompt": {name: getattr(prompt, name) for name in ("style", "shots", "compat")},
-        "samples": spec.samples, "max_new_tokens": spec.max_new_tokens, "shard": spec.shard,
+        "judge": digest([chosen.judge.partition(":")[0]]),
+        "sandbox": probe().require() if judge_class.needs_jail else None,
+        "model": llm.fingerprint, "benchmark": benchmark, "problems": problems.fingerprint(examples), "policy": words,
+        "prompt": {"style": style, "shots": shots, "compat": compat}, "samples": samples,
+        "max_new_tokens": max_new_tokens, "shard": shard,
     }  # fmt: skip
-    judge = resolve(chosen.judge)(workers=given["workers"])
-    rows: list[dict[str, Any]] = []
+    judge, rows = judge_class(workers=workers), list[dict[str, Any]]()
     try:
-        with lease(out / "state", wait=patiently(lambda line: typer.echo(line, err=True))):
+        with lease(out / "state", wait=patiently(say)):
             summaries = direct.evaluate(
-                llm, judge, spec, policy, settings, out, lambda line: typer.echo(line, err=True),
+                llm, judge, spec, lambda at: direct_policy(decoding, at), settings, out, say,
                 lambda **row: rows.append(row),
             )  # fmt: skip
             if rows or not (out / "run.json").exists():  # else nothing was decoded now: it tells of the run that did
-                _describe(out, llm, settings, rows)
+                facts = {
+                    "command": sys.argv, "model_folder": str(llm.folder), "settings": settings, "shards": rows,
+                    "git": system.git_state(), "python": sys.version.split()[0], "packages": system.versions(),
+                    "hardware": system.hardware(), "peak_memory_bytes": system.peak_memory_bytes(),
+                    "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                }  # fmt: skip
+                files.write_json(out / "run.json", facts)  # how the folder came to be
     finally:
         judge.close()
-    _show(summaries, rows)
-
-
-def _describe(out: Path, llm: LLM, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """run.json: how the folder came to be, times and machine included."""
-    from lightningrl.pipeline import system
-    from lightningrl.utils import files
-
-    facts = {
-        "command": sys.argv, "model_folder": str(llm.folder), "settings": settings, "git": system.git_state(),
-        "python": sys.version.split()[0], "packages": system.versions(), "hardware": system.hardware(),
-        "peak_memory_bytes": system.peak_memory_bytes(), "shards": rows,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }  # fmt: skip
-    files.write_json(out / "run.json", facts)
-
-
-def _show(summaries: list[EvalSummary], rows: list[dict[str, Any]]) -> None:
     for summary in summaries:
-        compat = "" if summary.compat_accuracy_pct is None else f", compat {summary.compat_accuracy_pct:.1f}"
-        status = ", ".join(f"{count} {name}" for name, count in summary.status.items() if count)
-        paper = "" if summary.tpf_paper is None else f", paper's {summary.tpf_paper:.2f}"
-        typer.echo(
-            f"threshold {summary.threshold:g}: accuracy {summary.accuracy_pct:.1f} % "
-            f"[{summary.accuracy_pct_low:.1f}, {summary.accuracy_pct_high:.1f}]{compat}; TPF {summary.tpf:.2f} "
-            f"[{summary.tpf_low:.2f}, {summary.tpf_high:.2f}] (true {summary.tpf_true:.2f}{paper}); "
-            f"{summary.forwards_per_problem:.1f} forwards, {summary.response_tokens_mean:.1f} tokens an answer; "
-            f"{summary.truncated_pct:.1f} % truncated; {summary.n_problems} problems, {summary.n_samples} answers: "
-            f"{status}"
-        )
-    seconds = sum(row["decode_seconds"] for row in rows)
-    if seconds:
+        typer.echo(summary_line(f"threshold {summary.threshold:g}", asdict(summary)))
+    if seconds := sum(row["decode_seconds"] for row in rows):
         tokens = sum(row["response_tokens"] for row in rows)
         where = f"up to {rows[0]['rows']} rows together on {rows[0]['device']}, prefill included"
         typer.echo(f"{tokens / seconds:.0f} tokens/s ({tokens} tokens decoded now, {where})")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lightningrl.cli.errors import user_errors
-
-if TYPE_CHECKING:
-    from lightningrl.results.explain import Link
-    from lightningrl.results.redraw import Recomputed
-    from lightningrl.results.tables import Cell
+from lightningrl.cli.outputs import RESULTS, Json, Results
+from lightningrl.errors import DamagedError, LightningRLError, StageError
+from lightningrl.results.explain import Link, links, stage_links
+from lightningrl.results.redraw import Recomputed, recompute
+from lightningrl.results.tables import Cell, find_table, stage_in
+from lightningrl.utils.files import canonical_json
 
 WIDTH = 120
 
@@ -22,11 +23,9 @@ WIDTH = 120
 def explain(
     table: Annotated[str, typer.Argument(help="A table's name, its CSV file, or any stage's folder.")],
     cell: Annotated[str, typer.Option(help="POLICY/BENCHMARK:COLUMN, or POLICY/BENCHMARK@THRESHOLD:COLUMN.")] = "",
-    results: Annotated[Path, typer.Option(help="A results folder, or one experiment's in it; copies will do.")] = Path(
-        "results"
-    ),
+    results: Results = RESULTS,
     release: Annotated[str, typer.Option(help="`latest`, a key, or <experiment>/<key>.")] = "latest",
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Follow a number of a table back to where it comes from, and compute it again from the records.
 
@@ -41,53 +40,42 @@ def explain(
     lightningrl explain frontier --cell base/gsm-mini@0.9:accuracy_pct --results copied/miniature
     lightningrl explain results/miniature/latest/tables/main.csv --cell base/gsm-mini:aup
     """
-    with user_errors():
-        from dataclasses import asdict
-
-        from lightningrl.errors import StageError
-        from lightningrl.results.explain import links, stage_links
-        from lightningrl.results.tables import find_table, stage_in
-        from lightningrl.utils.files import canonical_json
-
-        if not cell and (stage := stage_in(Path(table))) is not None:
-            upstream = stage_links(stage)
-            if json:
-                typer.echo(canonical_json({"stage": stage.label, "links": [asdict(link) for link in upstream]}))
-            else:
-                for link in upstream:
-                    _print_link(link)
-            return
-        found = find_table(table, results, release)
-        if not cell:
-            typer.echo(f"{found.file}: say --cell ROW:COLUMN")
-            typer.echo(_wrapped("rows", ", ".join(found.labels) or "none of a policy and a benchmark"))
-            typer.echo(_wrapped("columns", ", ".join(found.numbers) or "none"))
-            return
-        asked = found.cell(cell)
-        found.check(found.file)
-        number = asked.text or "empty: it does not apply to this row"
-        name = f"{found.file}, {asked.label}, {asked.column}"
-        again, says, problem = _again(asked, name, number)
-        chain = links(asked)
+    if not cell and (stage := stage_in(Path(table))) is not None:
+        upstream = stage_links(stage)
         if json:
-            tree = {"table": str(found.file), "row": asked.row, "column": asked.column, "text": asked.text}
-            blank = {"value": None} if again and math.isnan(again.value) else {}
-            tree |= {"recomputed": asdict(again) | blank if again else None, "links": [asdict(link) for link in chain]}
-            typer.echo(canonical_json(tree))
+            typer.echo(canonical_json({"stage": stage.label, "links": [asdict(link) for link in upstream]}))
         else:
-            typer.echo(f"{name} = {number}")
-            typer.echo(_wrapped("recomputed", says))
-            for link in chain:
+            for link in upstream:
                 _print_link(link)
-        if problem:
-            raise StageError(problem)
+        return
+    found = find_table(table, results, release)
+    if not cell:
+        typer.echo(f"{found.file}: say --cell ROW:COLUMN")
+        typer.echo(_wrapped("rows", ", ".join(found.labels) or "none of a policy and a benchmark"))
+        typer.echo(_wrapped("columns", ", ".join(found.numbers) or "none"))
+        return
+    asked = found.cell(cell)
+    found.check(found.file)
+    number = asked.text or "empty: it does not apply to this row"
+    name = f"{found.file}, {asked.label}, {asked.column}"
+    again, says, problem = _again(asked, name, number)
+    chain = links(asked)
+    if json:
+        tree = {"table": str(found.file), "row": asked.row, "column": asked.column, "text": asked.text}
+        blank = {"value": None} if again and math.isnan(again.value) else {}
+        tree |= {"recomputed": asdict(again) | blank if again else None, "links": [asdict(link) for link in chain]}
+        typer.echo(canonical_json(tree))
+    else:
+        typer.echo(f"{name} = {number}")
+        typer.echo(_wrapped("recomputed", says))
+        for link in chain:
+            _print_link(link)
+    if problem:
+        raise StageError(problem)
 
 
 def _again(asked: Cell, name: str, number: str) -> tuple[Recomputed | None, str, str]:
     """The number computed again; what to say of it; what is wrong, if anything."""
-    from lightningrl.errors import DamagedError, LightningRLError
-    from lightningrl.results.redraw import recompute
-
     try:
         again = recompute(asked)
     except LightningRLError as error:

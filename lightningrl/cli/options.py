@@ -1,68 +1,125 @@
-"""Command-line options that several verbs share. Light: nothing of torch is imported here."""
+"""Options that several verbs share; those of how to decode are made from the config's section. No torch on import."""
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from lightningrl.benchmarks.fetch import Origins
+from lightningrl.config.decoding import DirectDecoding
+from lightningrl.config.reading import explain
+from lightningrl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lightningrl.benchmarks.fetch import Origins
-    from lightningrl.decoding.protocol import DecodePolicy
+    import torch
+
     from lightningrl.inference.llm import LLM
 
 Model = Annotated[Path, typer.Argument(help="A checkpoint's folder: an SDAR model with its tokenizer.")]
-BlockSize = Annotated[
-    int | None, typer.Option(help="K, for checkpoints that do not say it themselves, as the official ones.")
-]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, or `stored`.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(help="Longest response, rounded up to the block grid; left out: 512, or what the model has room for."),
 ]
-Selector = Annotated[str, typer.Option(help="What is revealed: a name of decoding/registry.py or module:attribute.")]
-Threshold = Annotated[float, typer.Option(help="The selector's parameter: a confidence, steps, nats, ...")]
-SelectorOptions = Annotated[
-    str, typer.Option(metavar="JSON", help="""More for the selector: '{"inclusive": true, "steps": 8}'.""")
-]
-Ranking = Annotated[str, typer.Option(help="confidence, neg_entropy, position, or module:attribute.")]
-Schedule = Annotated[
-    str, typer.Option("--schedule", "--cache", help="fused, separate, recompute, full_sequence, or module:attribute.")
-]
-Stop = Annotated[str, typer.Option(help="finish_block, inside_block, or module:attribute.")]
-Temperature = Annotated[float, typer.Option(help="0: greedy.")]
-TopK = Annotated[int, typer.Option(help="0: all tokens.")]
-TopP = Annotated[float, typer.Option(help="1: all tokens.")]
-Rows = Annotated[int, typer.Option(min=1, help="Most responses that are decoded together.")]
-MemoryMB = Annotated[
-    int | None, typer.Option("--memory-mb", min=1, help="Of the KV cache, in 10^6 bytes; left out: what the rows need.")
-]
+BENCHMARK = typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")
+Benchmark = Annotated[str, BENCHMARK]
+Split = Annotated[str, typer.Option(help="test, validation or train.")]
+DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl) instead.")]
 Mirror = Annotated[Path | None, typer.Option(help="Folder with the files; else LIGHTNINGRL_DATA_MIRROR, or the hub.")]
-Seed = Annotated[int, typer.Option(help="Part of the key of every draw.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="The first so many problems.")]
+Style = Annotated[str, typer.Option(help="The prompt's wording.")]
+Shots = Annotated[int, typer.Option(help="Worked examples before the problem.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+
+SPELLINGS = {"schedule": ("--schedule", "--cache")}
+"""Options with an older spelling beside their own."""
+Verb = TypeVar("Verb", bound=Callable[..., None])
 
 
-def open_llm(model: Path, block_size: int | None, dtype: str, device: str, **engine: Any) -> LLM:
+def decoding_options(*left_out: str, **defaults: str) -> Callable[[Verb], Verb]:
+    """Gives a verb, in place of its `**given`, an option for each key of `DirectDecoding`: name, type, help, default.
+
+    left_out: keys that the verb does not have; those that it declares itself are its own. defaults: other defaults than
+    the section's. An option that the user does not give is None, so that a preset decides (`decoding_of`).
+    """
+
+    def with_options(verb: Verb) -> Verb:
+        signature = inspect.signature(verb, eval_str=True)
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        without = {*left_out, *(each.name for each in own), "schedule_options"}
+        made = [
+            _option(name, field, defaults.get(name))
+            for name, field in DirectDecoding.model_fields.items()
+            if name not in without
+        ]
+        vars(verb)["__signature__"] = signature.replace(parameters=[*own, *made])
+        return verb
+
+    return with_options
+
+
+def _option(name: str, field: FieldInfo, default: str | None) -> inspect.Parameter:
+    """The option of a key: its help is the first sentence of the key's documentation."""
+    value: Any = field.get_default(call_default_factory=True)
+    is_json = isinstance(value, dict)
+    kind: Any = str if is_json else (get_args(field.annotation) or (field.annotation,))[0]
+    text = " ".join((field.description or "").split()).partition(". ")[0].removesuffix(".") + "."
+    shown = "" if default or value in (None, "", {}) else f" [default: {value}]"
+    spellings = SPELLINGS.get(name, ("--" + name.replace("_", "-"),))
+    least = 1 if any(getattr(limit, "gt", None) == 0 for limit in field.metadata) else None
+    option = typer.Option(*spellings, help=text + shown, min=least, metavar="JSON" if is_json else None)
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def decoding_of(given: Mapping[str, Any]) -> DirectDecoding:
+    """Returns how to decode by the options that a verb was given. Raises ConfigError for those that cannot be."""
+    tree = {name: value for name, value in given.items() if value is not None}
+    try:
+        if "selector_options" in tree:
+            options = json.loads(tree["selector_options"])
+            if not isinstance(options, dict):
+                raise ConfigError(f"--selector-options: found {tree['selector_options']}, expected an object")
+            tree["selector_options"] = {name: value for name, value in options.items() if value is not None}
+        return DirectDecoding.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(map(str.strip, explain(error, DirectDecoding)))) from None
+    except ValueError as error:
+        raise ConfigError(f"--selector-options: {error}") from None
+
+
+def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     """Load a checkpoint. Raises ConfigError for a dtype there is not, CheckpointError for a folder of no use."""
-    import torch
-
-    from lightningrl.errors import ConfigError
     from lightningrl.inference.llm import LLM
 
-    dtypes = {"stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-    if dtype not in dtypes:
-        raise ConfigError(f"--dtype: found {dtype!r}, allowed: {', '.join(dtypes)}")
-    require_device(device)
-    return LLM(model, block_size=block_size, dtype=dtypes[dtype], device=device, **engine)
+    dtype = None if decoding.dtype == "stored" else dtype_of(decoding.dtype, "stored")
+    require_device(decoding.device)
+    return LLM(
+        model, block_size=decoding.block_size, dtype=dtype, device=decoding.device, rows=decoding.rows,
+        memory_bytes=decoding.memory_bytes,
+    )  # fmt: skip
+
+
+def dtype_of(name: str, *others: str) -> torch.dtype:
+    """Raises ConfigError, which names `others` too, for a precision there is not."""
+    import torch
+
+    names = ("float32", "bfloat16", "float64")
+    if name not in names:
+        raise ConfigError(f"--dtype: found {name!r}, allowed: {', '.join((*others, *names))}")
+    return getattr(torch, name)
 
 
 def require_device(device: str) -> None:
     """Raises ConfigError for a device that torch does not know or does not find."""
     import torch
-
-    from lightningrl.errors import ConfigError
 
     try:
         kind = torch.device(device).type
@@ -74,28 +131,6 @@ def require_device(device: str) -> None:
         raise ConfigError("--device: this machine has no CUDA device that torch can use; take `cpu`")
 
 
-def selector_options_of(text: str) -> dict[str, Any]:
-    """The JSON of `--selector-options`. Raises ConfigError when it is no object."""
-    from lightningrl.errors import ConfigError
-
-    try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"--selector-options: {error}") from None
-    if not isinstance(options, dict):
-        raise ConfigError(f"--selector-options: found {text}, expected an object")
-    return options
-
-
 def origins(mirror: Path | None) -> Origins:
-    """Where a tool takes published files from: --mirror, else the environment's mirror, else the hub."""
-    from lightningrl.benchmarks.fetch import Origins
-
+    """Returns where a tool takes published files from: --mirror, else the environment's mirror, else the hub."""
     return Origins(mirror, Path("config/data.lock.json"), is_said=mirror is not None)
-
-
-def policy_from(**words: Any) -> DecodePolicy:
-    """lightningrl.inference.policy.policy_of, imported when it is needed."""
-    from lightningrl.inference.policy import policy_of
-
-    return policy_of(**words)

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lightningrl.cli.errors import user_errors
+from lightningrl.cli.outputs import RESULTS, say
+from lightningrl.cli.stages import DEFAULT_CONFIG, Config
+from lightningrl.config.experiment import Experiment, load
+from lightningrl.config.machine import Code
+from lightningrl.errors import ConfigError, StageError
+from lightningrl.pipeline.graph import Graph
+from lightningrl.pipeline.manifest import check_code, missing
+from lightningrl.pipeline.pin import pins_told, write_pins
+from lightningrl.pipeline.plan import Plan, plan
+from lightningrl.results.folders import find_release
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lightningrl.config.experiment import Experiment
-    from lightningrl.pipeline.plan import Plan
+Stages = Annotated[
+    list[str] | None, typer.Argument(help="<kind>/<name>, with what they are made from; left out: all that compute.")
+]
 
 
 def pin(
-    stages: Annotated[
-        list[str] | None,
-        typer.Argument(help="<kind>/<name>, with what they are made from; left out: all that compute."),
-    ] = None,
-    config: Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")] = Path("config/config.yaml"),
-    release: Annotated[
-        str | None, typer.Option(help="Take digests from this release's manifests (`latest`, a key, a folder).")
-    ] = None,
+    stages: Stages = None,
+    config: Config = DEFAULT_CONFIG,
+    release: Annotated[str | None, typer.Option(help="Release to take digests from: `latest`, key or folder.")] = None,
     out: Annotated[Path | None, typer.Option(help="The pin file; left out: the config's `code.pin`.")] = None,
-    results: Annotated[Path, typer.Option(help="Where --release is looked for.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Where --release is looked for.")] = RESULTS,
 ) -> None:
     """Write the config's `code.pin`: the code that finished stages were made with, so that they keep their keys.
 
@@ -40,37 +43,30 @@ def pin(
     lightningrl pin --config config/paper.yaml                       # before the edit
     lightningrl pin --config config/paper.yaml --release latest      # after it
     """
-    with user_errors():
-        from lightningrl.config.experiment import load
-        from lightningrl.errors import ConfigError
-        from lightningrl.pipeline.manifest import missing
-        from lightningrl.pipeline.pin import write_pins
-
-        experiment = load(config)
-        file = out or (Path(experiment.code.pin) if experiment.code.pin else None)
-        if file is None:
-            raise ConfigError(
-                f"{config} has no `code.pin`, so nothing says where pins go. Add `code: {{pin: "
-                f"{config.stem}.pin.json}}` to it (relative to that file), or say --out FILE and add it then"
-            )
-        before = _planned(experiment, file)
-        if release is not None:
-            offered, says = _of_release(results, release, experiment)
-        else:
-            offered, says = {s.label: s.code for s in before if not missing(s)}, "finished under today's code"
-        pins = _pinned(before, stages or [], offered, says)
-        if not pins:
-            raise ConfigError(f"nothing to pin: no stage of {config} is {says}")
-        write_pins(file, experiment.experiment, pins)
-        after = _planned(experiment, file)
-        for stage in after:
-            if stage.pin is not None and missing(stage):
-                typer.echo(f"note: {stage.label} is pinned, but {stage.folder} is not finished", err=True)
-        for label in after.unused_pins:
-            typer.echo(f"note: {label} is pinned, and no stage of this experiment", err=True)
-        typer.echo(f"{file}: {len(pins)} pins; commit it")
-        if experiment.code.pin is None:
-            typer.echo(f"note: {config} does not name it yet: code: {{pin: ...}}, relative to {config}", err=True)
+    experiment = load(config)
+    file = out or (Path(experiment.code.pin) if experiment.code.pin else None)
+    if file is None:
+        raise ConfigError(
+            f"{config} has no `code.pin`, so nothing says where pins go. Add `code: {{pin: "
+            f"{config.stem}.pin.json}}` to it (relative to that file), or say --out FILE and add it then"
+        )
+    before = _planned(experiment, file)
+    offered, says = {s.label: s.code for s in before if not missing(s)}, "finished under today's code"
+    if release is not None:
+        offered, says = _of_release(results, release, experiment)
+    pins = _pinned(before, stages or [], offered, says)
+    if not pins:
+        raise ConfigError(f"nothing to pin: no stage of {config} is {says}")
+    write_pins(file, experiment.experiment, pins)
+    after = _planned(experiment, file)
+    for stage in after:
+        if stage.pin is not None and missing(stage):
+            say(f"note: {stage.label} is pinned, but {stage.folder} is not finished")
+    for label in after.unused_pins:
+        say(f"note: {label} is pinned, and no stage of this experiment")
+    typer.echo(f"{file}: {len(pins)} pins; commit it")
+    if experiment.code.pin is None:
+        say(f"note: {config} does not name it yet: code: {{pin: ...}}, relative to {config}")
 
 
 def _pinned(before: Plan, stages: list[str], offered: Mapping[str, str], says: str) -> dict[str, str]:
@@ -88,37 +84,28 @@ def _pinned(before: Plan, stages: list[str], offered: Mapping[str, str], says: s
             pins[label] = offered[label]
             typer.echo(f"pinned      {label:32} {pins[label][:12]}")
         else:
-            typer.echo(f"not pinned  {label:32} is not {says}", err=True)
+            say(f"not pinned  {label:32} is not {says}")
     return pins
 
 
 def note_pins(planned: Plan) -> None:
     """Say on stderr what is pinned, and which finished stages other code has made that are not pinned any more."""
-    from lightningrl.errors import StageError
-    from lightningrl.pipeline.manifest import check_code
-    from lightningrl.pipeline.pin import pins_told
-
     for line in pins_told(planned):
-        typer.echo(line, err=True)
+        say(line)
     for stage in planned:
         try:
             check_code(stage)
         except StageError as error:
-            typer.echo(f"but: {error}", err=True)
+            say(f"but: {error}")
 
 
 def _planned(experiment: Experiment, file: Path) -> Plan:
     """The plan under a pin file, whether or not the config names it and the file is there yet."""
-    from lightningrl.config.code import Code
-    from lightningrl.pipeline.plan import plan
-
     return plan(experiment.model_copy(update={"code": Code(pin=str(file) if file.is_file() else None)}))
 
 
 def _with_upstream(planned: Plan, labels: list[str]) -> set[str]:
     """These stages and what they are made from: a stage keeps its key only if its inputs keep theirs."""
-    from lightningrl.errors import StageError
-
     known = planned.by_label()
     for label in labels:
         if label not in known:
@@ -127,10 +114,6 @@ def _with_upstream(planned: Plan, labels: list[str]) -> set[str]:
 
 
 def _of_release(results: Path, which: str, experiment: Experiment) -> tuple[dict[str, str], str]:
-    from lightningrl.errors import StageError
-    from lightningrl.pipeline.graph import Graph
-    from lightningrl.results.folders import find_release
-
     asked = which if "/" in which else f"{experiment.experiment}/{which}"
     record = find_release(results, asked)
     if record.root.name != experiment.experiment:
@@ -139,7 +122,7 @@ def _of_release(results: Path, which: str, experiment: Experiment) -> tuple[dict
         )
     found = Graph.from_manifests(record)
     for folder in found.gone:
-        typer.echo(f"note: {folder} is not here, so its code is not known", err=True)
+        say(f"note: {folder} is not here, so its code is not known")
     for message in found.damaged:
-        typer.echo(f"note: {message}", err=True)
+        say(f"note: {message}")
     return {each.label: each.code for each in found}, f"in release {record.key}"

@@ -7,28 +7,23 @@ from typing import Annotated
 
 import typer
 
+from lightningrl.benchmarks.protocol import PromptOptions
+from lightningrl.benchmarks.registry import get_benchmark
 from lightningrl.cli import options
-from lightningrl.cli.errors import user_errors
 from lightningrl.cli.outputs import Overwrite, check_out
-
-BenchmarkName = Annotated[str, typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")]
-Out = Annotated[Path | None, typer.Option(help="File to write; left out: standard output.")]
-DataFile = Annotated[Path | None, typer.Option("--data", help="Problems of a data stage (test.jsonl).")]
-Split = Annotated[str, typer.Option(help="test, validation or train.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="The first so many problems.")]
-Style = Annotated[str, typer.Option(help="The prompt's wording.")]
-Shots = Annotated[int, typer.Option(help="Worked examples before the problem.")]
+from lightningrl.evaluation import problems
+from lightningrl.utils import files
 
 
 def prompts(
-    benchmark: BenchmarkName,
-    out: Out = None,
-    data: DataFile = None,
-    split: Split = "test",
+    benchmark: options.Benchmark,
+    out: Annotated[Path | None, typer.Option(help="File to write; left out: standard output.")] = None,
+    data: options.DataFile = None,
+    split: options.Split = "test",
     mirror: options.Mirror = None,
-    limit: Limit = None,
-    style: Style = "default",
-    shots: Shots = 0,
+    limit: options.Limit = None,
+    style: options.Style = "default",
+    shots: options.Shots = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a benchmark's prompts: {"id": uid, "messages": [...]} a line, what a judge needs left out.
@@ -41,19 +36,13 @@ def prompts(
     lightningrl generate MODEL prompts.jsonl --out answers.jsonl
     lightningrl score answers.jsonl --benchmark gsm8k --out records.jsonl
     """
-    with user_errors(resumes=False):
-        from lightningrl.benchmarks.protocol import PromptOptions
-        from lightningrl.benchmarks.registry import get_benchmark
-        from lightningrl.evaluation import problems
-        from lightningrl.utils import files
-
-        check_out(out, overwrite, inputs=[] if data is None else [data])
-        chosen, wording = get_benchmark(benchmark), PromptOptions(style=style, shots=shots)
-        problems.check_prompt(chosen, wording)
-        examples = problems.load_problems(chosen, split, data, options.origins(mirror), limit)
-        rows = [{"id": example.uid, "messages": chosen.render(example, wording)} for example in examples]
-        if out is None:
-            typer.echo("".join(files.canonical_json(row) + "\n" for row in rows), nl=False)
-        else:
-            files.write_jsonl(out, rows)
-            typer.echo(f"{out}: {len(rows)} prompts", err=True)
+    check_out(out, overwrite, inputs=[] if data is None else [data])
+    chosen, wording = get_benchmark(benchmark), PromptOptions(style=style, shots=shots)
+    problems.check_prompt(chosen, wording)
+    examples = problems.load_problems(chosen, split, data, options.origins(mirror), limit)
+    rows = [{"id": example.uid, "messages": chosen.render(example, wording)} for example in examples]
+    if out is None:
+        typer.echo("".join(files.canonical_json(row) + "\n" for row in rows), nl=False)
+    else:
+        files.write_jsonl(out, rows)
+        typer.echo(f"{out}: {len(rows)} prompts", err=True)

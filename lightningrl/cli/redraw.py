@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from lightningrl.cli.errors import user_errors
-from lightningrl.cli.outputs import Overwrite, check_out
+from lightningrl.cli.outputs import Overwrite, check_out, say
+from lightningrl.errors import StageError
+from lightningrl.results.folders import find_release
+from lightningrl.results.redraw import Redraw
 
 
 def redraw(
@@ -29,23 +31,18 @@ def redraw(
     lightningrl redraw copied/miniature --out again
     lightningrl redraw copied/miniature --out again --figure frontier --table main
     """
-    with user_errors():
-        from lightningrl.errors import StageError
-        from lightningrl.results.folders import find_release
-        from lightningrl.results.redraw import Redraw
-
-        record = find_release(results, release)
-        if out.resolve().is_relative_to(record.root.resolve()):
-            raise StageError(f"--out {out} is inside the results that are read; choose another folder.")
-        again = Redraw(record, out, lambda line: typer.echo(line, err=True))
-        wanted = [("table", name) for name in table or []] + [("figure", name) for name in figure or []]
-        if not wanted:
-            wanted = [(kind, name) for kind in ("table", "figure") for name in again.names(kind)]
-        for path in (path for kind, name in wanted for path in again.there(kind, name)):
-            check_out(path, overwrite)
-        try:
-            for kind, name in wanted:
-                for path in again.draw(kind, name):
-                    typer.echo(str(path))
-        finally:
-            shutil.rmtree(out / ".state", ignore_errors=True)
+    record = find_release(results, release)
+    if out.resolve().is_relative_to(record.root.resolve()):
+        raise StageError(f"--out {out} is inside the results that are read; choose another folder.")
+    again = Redraw(record, out, say)
+    wanted = [("table", name) for name in table or []] + [("figure", name) for name in figure or []]
+    if not wanted:
+        wanted = [(kind, name) for kind in ("table", "figure") for name in again.names(kind)]
+    for path in (path for kind, name in wanted for path in again.there(kind, name)):
+        check_out(path, overwrite)
+    try:
+        for kind, name in wanted:
+            for path in again.draw(kind, name):
+                typer.echo(str(path))
+    finally:
+        shutil.rmtree(out / ".state", ignore_errors=True)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from lightningrl.cli.errors import user_errors
-
-if TYPE_CHECKING:
-    from lightningrl.results.prune import Pruning
-    from lightningrl.results.versions import Version, Versions
+from lightningrl.cli.outputs import RESULTS, say
+from lightningrl.config.experiment import load
+from lightningrl.errors import StageError
+from lightningrl.pipeline.plan import plan
+from lightningrl.results.folders import experiments, freed, human, names_of
+from lightningrl.results.prune import KEEPS, Pruning, carry_out, what_goes
+from lightningrl.results.versions import Version, Versions, current_releases, headline, released, versions_of
 
 Keep = Annotated[
     list[str] | None,
     typer.Option(help="With --prune: latest, current (of a config), all-releases, or a release's key; repeat."),
 ]
 
+SHOWN = {"accuracy_pct": "accuracy % {:5.1f}", "tpf": "TPF {:5.2f}", "aup_anchored": "anchored AUP {:6.1f}"}
+
 
 def results(
-    folder: Annotated[Path, typer.Argument(help="A results folder, or one experiment's in it.")] = Path("results"),
+    folder: Annotated[Path, typer.Argument(help="A results folder, or one experiment's in it.")] = RESULTS,
     config: Annotated[Path | None, typer.Option("--config", help="The experiment's YAML file.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="List what no kept release or config reaches.")] = False,
     keep: Keep = None,
@@ -44,41 +48,26 @@ def results(
     lightningrl results --prune --keep latest
     lightningrl results results/nano --prune --keep all-releases --config config/nano.yaml --yes
     """
-    with user_errors(resumes=False):
-        from lightningrl.errors import StageError
-
-        stray = [
-            name
-            for name, given in (("--keep", keep), ("--unfinished", unfinished), ("--caches", caches), ("--yes", yes))
-            if given
-        ]
-        if stray and not prune:
-            raise StageError(f"{', '.join(stray)}: only with --prune.")
-        if prune:
-            _prune(folder, config, keep or [], unfinished, caches, yes)
-        elif config is not None:
-            _print_release(config)
-        else:
-            _print_all(folder)
+    of_prune = {"--keep": keep, "--unfinished": unfinished, "--caches": caches, "--yes": yes}
+    if (stray := [name for name, given in of_prune.items() if given]) and not prune:
+        raise StageError(f"{', '.join(stray)}: only with --prune.")
+    if prune:
+        _prune(folder, config, keep or [], unfinished, caches, yes)
+    elif config is not None:
+        _print_release(config)
+    else:
+        _print_all(folder)
 
 
 def _print_release(config: Path) -> None:
-    from lightningrl.config.experiment import load
-    from lightningrl.pipeline.plan import plan
-    from lightningrl.results.versions import released
-
     lines, note = released(plan(load(config)))
     if note:
-        typer.echo(note, err=True)
+        say(note)
     for line in lines:
         typer.echo(line)
 
 
 def _print_all(folder: Path) -> None:
-    from lightningrl.errors import StageError
-    from lightningrl.results.folders import experiments
-    from lightningrl.results.versions import current_releases, versions_of
-
     roots = experiments(folder)
     if not roots:
         raise StageError(
@@ -89,12 +78,10 @@ def _print_all(folder: Path) -> None:
     for root in roots:
         _print_versions(versions_of(root, current))
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
 
 
 def _print_versions(found: Versions) -> None:
-    from lightningrl.results.folders import human
-
     parts = [f"{name} {human(size)}" for name, size in found.bytes.items() if name != "total" and size]
     typer.echo(f"{found.root}  {human(found.bytes['total'])}" + (f"; of it {', '.join(parts)}" if parts else ""))
     for version in found.versions:
@@ -109,13 +96,10 @@ def _print_versions(found: Versions) -> None:
     for text in found.running:
         typer.echo(f"  at work: {text}")
     for message in found.damaged:
-        typer.echo(f"  damaged: {message}", err=True)
+        say(f"  damaged: {message}")
 
 
 def _print_version(version: Version, configs: list[str]) -> None:
-    from lightningrl.errors import StageError
-    from lightningrl.results.versions import headline
-
     release, graph = version.release, version.graph
     marks = (["latest"] if version.is_latest else []) + [f"current ({config})" for config in configs]
     n_lost = len(graph.gone) + len(graph.damaged)
@@ -133,29 +117,14 @@ def _print_version(version: Version, configs: list[str]) -> None:
         return
     shown = table[table["role"].isin(("before", "after"))] if "role" in table else table
     for row in (shown if len(shown) else table).to_dict("records"):
-        figures = [
-            f"{title} {row[column]:{digits}}"
-            for title, column, digits in (
-                ("accuracy %", "accuracy_pct", "5.1f"),
-                ("TPF", "tpf", "5.2f"),
-                ("anchored AUP", "aup_anchored", "6.1f"),
-            )
-            if column in row and row[column] == row[column]
-        ]
+        there = {column: form for column, form in SHOWN.items() if column in row and row[column] == row[column]}
+        figures = [form.format(row[column]) for column, form in there.items()]
         typer.echo(f"    {row['benchmark']:14}{row['policy']:20}τ {row['threshold']:<6g}{'   '.join(figures)}")
 
 
 def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool, caches: bool, yes: bool) -> None:
-    from lightningrl.config.experiment import load
-    from lightningrl.errors import StageError
-    from lightningrl.pipeline.plan import plan
-    from lightningrl.results.folders import experiments, names_of
-    from lightningrl.results.prune import KEEPS, carry_out, what_goes
-
     if not keep:
-        raise StageError(
-            f"--prune needs --keep, which may be given several times: {', '.join(KEEPS)} or a release's key"
-        )
+        raise StageError(f"--prune needs --keep, once or several times: {', '.join(KEEPS)} or a release's key")
     roots = experiments(folder)
     configs = [config] if config is not None else sorted(Path("config").glob("*.yaml"))
     loaded = {path: load(path) for path in configs}
@@ -177,8 +146,6 @@ def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool,
 
 
 def _print_pruning(found: Pruning, configs: list[Path]) -> None:
-    from lightningrl.results.folders import freed, human
-
     kept = [f"release {each.key} ({each.finished[:16].replace('T', ' ')})" for each in found.kept]
     kept += [f"today's stages of {config}" for config in configs]
     typer.echo(f"{found.root}: kept, with what it needs: {', '.join(kept)}")
@@ -190,13 +157,11 @@ def _print_pruning(found: Pruning, configs: list[Path]) -> None:
     for text in found.named:
         typer.echo(f"  left alone: {text}")
     for note in found.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
 
 
 def _say_gone(folder: Path, size: Any) -> None:
-    from lightningrl.results.folders import human
-
     if size is None:
-        typer.echo(f"left: {folder}, somebody works on it now", err=True)
+        say(f"left: {folder}, somebody works on it now")
     else:
         typer.echo(f"removed {folder} ({human(size)})")

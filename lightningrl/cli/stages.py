@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import ast
+import inspect
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
-from lightningrl.cli.errors import user_errors
-from lightningrl.cli.pin import note_pins
 from lightningrl.pipeline.kinds import Kind, kinds_of
 
 Config = Annotated[Path, typer.Option("--config", help="The experiment's YAML file.")]
 Name = Annotated[str | None, typer.Option("--name", help="Which stage of this kind; `lightningrl stages` lists them.")]
 Key = Annotated[str | None, typer.Option("--key", help="Refuse to run unless the stage has this key (Snakemake).")]
 MaxMinutes = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0, help="Time budget beside resources.max_minutes: shortly before its end it saves and exits 75."
-    ),
+    float | None, typer.Option(min=0.0, help="Budget beside resources.max_minutes: before its end it saves, exits 75.")
 ]
 DEFAULT_CONFIG = Path("config/config.yaml")
 
@@ -41,55 +39,46 @@ class StageCommand(TyperCommand):
             formatter.write("".join(f"  {line}\n" for line in describe(Experiment, part)))
 
 
-class Verbs(TyperGroup):
-    """All verbs, and those of the kinds of stages that the plug-ins of the command's config add."""
+@cache
+def documentation(reference: str) -> str:
+    """Returns the docstring of a module, or of the function of `module:function`, without importing the module."""
+    module, _, name = reference.partition(":")
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    return ast.get_docstring(functions[0] if functions else tree) or ""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands:
-            kind = _kind_from_outside(args[0], args[1:])
-            if kind is not None:
-                alone = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
-                add_stage_verb(alone, kind)
-                self.commands[kind.name] = typer.main.get_command(alone)
-        return super().resolve_command(ctx, args)
+
+def command_of(verb: Callable[..., None], name: str, **settings: Any) -> Any:
+    """Returns the command of a function, whose parameters are its arguments and options."""
+    alone = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+    alone.command(name, **settings)(verb)
+    return typer.main.get_command(alone)
 
 
-def _kind_from_outside(verb: str, options: list[str]) -> Kind | None:
+def stage_verb(kind: Kind, verb: Callable[..., None] | None = None) -> Any:
+    """Returns the command that makes a kind's stages. verb: a function that does so and more, as its docstring says."""
+
+    def make(
+        config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None, max_minutes: MaxMinutes = None
+    ) -> None:
+        make_stage(kind.name, config, name, key, max_minutes)
+
+    text = documentation(kind.module) + (f"\n\n{inspect.getdoc(verb)}" if verb else "")
+    command = type("StageCommand", (StageCommand,), {"reads": kind.reads})
+    return command_of(verb or make, kind.name, cls=command, help=text or kind.name)
+
+
+def kind_from_outside(verb: str, options: list[str]) -> Kind | None:
     """Returns the kind of this name that the plug-ins of `--config` add; None where they add none."""
+    from lightningrl.config.experiment import load
+
     named = [value for option, value in pairwise(options) if option == "--config"]
     named += [option.removeprefix("--config=") for option in options if option.startswith("--config=")]
     config = Path(named[-1]) if named else DEFAULT_CONFIG
-    if not config.is_file():
-        return None
-    with user_errors():
-        from lightningrl.config.experiment import load
-
-        return kinds_of(load(config).plugins).get(verb)
-
-
-def stage_command(kind: Kind) -> dict[str, Any]:
-    """Returns the arguments of `Typer.command` that make a kind's verb: its name, its help and its class."""
-    command = type("StageCommand", (StageCommand,), {"reads": kind.reads})
-    return {"name": kind.name, "help": _docstring(kind), "cls": command}
-
-
-def _docstring(kind: Kind) -> str:
-    """Returns the docstring of the module that makes a kind's stages, which is read without importing the module."""
-    spec = find_spec(kind.module)
-    if spec is None or spec.origin is None:
-        return kind.name
-    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or kind.name
-
-
-def add_stage_verb(app: typer.Typer, kind: Kind) -> None:
-    """Adds the verb of a kind of stage to a command line."""
-
-    @app.command(**stage_command(kind))
-    def verb(
-        config: Config = DEFAULT_CONFIG, name: Name = None, key: Key = None, max_minutes: MaxMinutes = None
-    ) -> None:
-        with user_errors():
-            make_stage(kind.name, config, name, key, max_minutes)
+    return kinds_of(load(config).plugins).get(verb) if config.is_file() else None
 
 
 def make_stage(
@@ -127,13 +116,13 @@ def stages(
 
     A key with a * is of pinned code (`lightningrl pin`).
     """
-    with user_errors():
-        from lightningrl.config.experiment import load
-        from lightningrl.pipeline.manifest import state
-        from lightningrl.pipeline.plan import plan
+    from lightningrl.cli.pin import note_pins
+    from lightningrl.config.experiment import load
+    from lightningrl.pipeline.manifest import state
+    from lightningrl.pipeline.plan import plan
 
-        planned = plan(load(config))
-        for stage in planned:
-            mark = "*" if stage.pin is not None else " "
-            typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:11}{stage.name:32} {stage.folder}")
-        note_pins(planned)
+    planned = plan(load(config))
+    for stage in planned:
+        mark = "*" if stage.pin is not None else " "
+        typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:11}{stage.name:32} {stage.folder}")
+    note_pins(planned)

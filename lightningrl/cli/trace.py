@@ -6,40 +6,25 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lightningrl.cli import options
-from lightningrl.cli.errors import user_errors
 from lightningrl.cli.outputs import Overwrite, check_out
-
-Prompt = Annotated[str, typer.Argument(help="The user's turn, in quotes; `-` reads it from standard input.")]
-Against = Annotated[
-    list[Path] | None, typer.Option("--against", help="Another checkpoint to show beside MODEL; may be repeated.")
-]
-Out = Annotated[Path | None, typer.Option("--out", help="Write the page here, say trace.html; it needs no other file.")]
+from lightningrl.errors import CheckpointError, ConfigError
+from lightningrl.utils.files import write_text
 
 
+@options.decoding_options("rows", "memory_mb", dtype="float32")
 def trace(
     model: options.Model,
-    prompt: Prompt,
-    against: Against = None,
-    out: Out = None,
-    max_new_tokens: options.MaxNewTokens = None,
-    selector: options.Selector = "threshold",
-    threshold: options.Threshold = 0.9,
-    temperature: options.Temperature = 0.0,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    seed: options.Seed = 0,
-    ranking: options.Ranking = "confidence",
-    schedule: options.Schedule = "fused",
-    stop: options.Stop = "finish_block",
-    block_size: options.BlockSize = None,
-    dtype: options.Dtype = "float32",
-    device: options.Device = "cpu",
+    prompt: Annotated[str, typer.Argument(help="The user's turn, in quotes; `-` reads it from standard input.")],
+    against: Annotated[list[Path] | None, typer.Option(help="Another model beside MODEL; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the page here, say trace.html: one file, complete.")] = None,
     overwrite: Overwrite = False,
+    max_new_tokens: options.MaxNewTokens = None,
+    **given: Any,
 ) -> None:
     """Show which forward revealed each token of a response.
 
@@ -49,58 +34,40 @@ def trace(
 
     Example: lightningrl trace CHECKPOINT "How many legs have 3 cats?" --against OTHER --out trace.html
     """
-    with user_errors(resumes=False):
-        check_out(out, overwrite)
-        folders = _existing([model, *(against or [])])
-        question = _question(prompt)
-        policy = options.policy_from(
-            selector=selector, parameter=threshold, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
-            ranking=ranking, schedule=schedule, stop=stop,
-        )  # fmt: skip
-        from rich.console import Console
-        from rich.text import Text
-
-        from lightningrl.inference.trace import trace_response
-        from lightningrl.inference.trace_page import render_page
-        from lightningrl.inference.trace_text import render, visible
-        from lightningrl.utils.files import write_text
-
-        traces = []
-        for folder, name in zip(folders, _names(folders), strict=True):
-            llm = options.open_llm(folder, block_size, dtype, device, rows=1)
-            traces.append(trace_response(llm, question, policy, name=name, max_new_tokens=max_new_tokens))
-        sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
-        console = Console(highlight=False)
-        console.print(Text(visible(question, "\n"), "italic"), "")
-        coloured = console.color_system in ("256", "truecolor") and not console.no_color
-        for each in traces:
-            console.print(render(each, coloured=coloured, longest=max(t.forwards for t in traces)))
-        if out is not None:
-            write_text(out, render_page(traces))
-            typer.echo(f"page: {out}")
-
-
-def _existing(folders: list[Path]) -> list[Path]:
-    """The folders; an error for one that is not there before another's response is waited for."""
-    from lightningrl.errors import CheckpointError
-
-    for folder in folders:
+    check_out(out, overwrite)
+    folders = [model, *(against or [])]
+    for folder in folders:  # before another's response is waited for
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
             raise CheckpointError(
                 f"{folder} {problem}; give the folder of a checkpoint (`lightningrl stages` lists those of this "
                 "experiment)"
             )
-    return folders
-
-
-def _question(prompt: str) -> str:
-    from lightningrl.errors import ConfigError
-
     question = sys.stdin.read().strip() if prompt == "-" else prompt
     if not question.strip():
         raise ConfigError("the prompt is empty; give a question in quotes, or `-` and a question on standard input")
-    return question
+    from rich.console import Console
+    from rich.text import Text
+
+    from lightningrl.inference.policy import direct_policy
+    from lightningrl.inference.trace import trace_response
+    from lightningrl.inference.trace_page import render_page
+    from lightningrl.inference.trace_text import render, visible
+
+    decoding = options.decoding_of(given | {"rows": 1})
+    policy, traces = direct_policy(decoding), []
+    for folder, name in zip(folders, _names(folders), strict=True):
+        llm = options.open_llm(folder, decoding)
+        traces.append(trace_response(llm, question, policy, name=name, max_new_tokens=max_new_tokens))
+    sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
+    console = Console(highlight=False)
+    console.print(Text(visible(question, "\n"), "italic"), "")
+    coloured = console.color_system in ("256", "truecolor") and not console.no_color
+    for each in traces:
+        console.print(render(each, coloured=coloured, longest=max(t.forwards for t in traces)))
+    if out is not None:
+        write_text(out, render_page(traces))
+        typer.echo(f"page: {out}")
 
 
 def _names(folders: list[Path]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,13 +28,12 @@ def size_in(checkpoint: str) -> str:
 class Base(Section):
     """The base policy: a folder or a hub repository in the hub's format, and what its config.json does not say."""
 
-    LABELS: ClassVar[frozenset[str]] = frozenset({"size", "published"})
-    """Keys that change no weight."""
+    UNKEYED = frozenset({"size", "published"})
 
     def science(self) -> dict[str, Any]:
         """With a `sha256`, where the checkpoint comes from says nothing more; without, its place stands for it."""
         where = {"checkpoint", "revision"} if self.sha256 else {"sha256"}
-        return self.model_dump(mode="json", exclude=where | self.LABELS)
+        return {key: value for key, value in super().science().items() if key not in where}
 
     checkpoint: str = Field(min_length=1)
     """A folder with config.json, safetensors and tokenizer files, or else the name of a model on the Hugging Face hub,
@@ -63,7 +62,7 @@ class Base(Section):
 class Checkpoint(Base):
     """A further policy of the experiment: another base to train from, or weights that others have trained."""
 
-    LABELS: ClassVar[frozenset[str]] = Base.LABELS | {"name", "role", "base", "evaluate_on"}
+    UNKEYED = Base.UNKEYED | {"name", "role", "base", "evaluate_on"}
 
     name: str = Field(pattern=NAME)
     """Names its folder and its policy in tables."""

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    Field,
-    ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lightningrl.config.base import NAME, Base, Checkpoint
-from lightningrl.config.code import Code
-from lightningrl.config.data import Data
+from lightningrl.config.decoding import Decoding
+from lightningrl.config.machine import Code, Data, Resources, Sandbox
 from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.reading import explain, read_tree
-from lightningrl.config.reading import files_of as files_of
 from lightningrl.config.registries import member
-from lightningrl.config.report import Report, Resources
-from lightningrl.config.sandbox import Sandbox
+from lightningrl.config.report import Report
 from lightningrl.config.section import Section
-from lightningrl.config.speed import Speed
 from lightningrl.config.systems import System, SystemEntry, systems_of
-from lightningrl.config.tasks import Benchmark, Decoding, Evaluation, Tokenizer
+from lightningrl.config.tasks import Benchmark, Evaluation, Speed, Tokenizer
 from lightningrl.config.train import PLUGINS, Run
 from lightningrl.errors import ConfigError
 from lightningrl.utils.registry import resolve
@@ -67,241 +58,175 @@ class Experiment(Section):
 
     @field_validator("runs", mode="wrap")
     @classmethod
-    def _with_plugins(cls, runs: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> list[Run]:
+    def _with_plugins(cls, runs: Any, validate: Callable[[Any], list[Run]], info: ValidationInfo) -> list[Run]:
         token = PLUGINS.set(info.data.get("plugins", ()))
         try:
-            return validate(runs)
+            valid = validate(runs)
         finally:
             PLUGINS.reset(token)
-
-    @field_validator("runs")
-    @classmethod
-    def _by_seed(cls, runs: list[Run]) -> list[Run]:
-        spread = {run.name for run in runs if run.seeds}
-        return [each for run in runs for each in run.by_seed(spread)]
+        spread = {run.name for run in valid if run.seeds}
+        return [each for run in valid for each in run.by_seed(spread)]
 
     @model_validator(mode="after")
-    def _one_base(self) -> Experiment:
-        own = [name for name in ("model", "pretrain") if getattr(self, name) is not None]
-        if self.base is not None and own:
-            raise ValueError(
-                f"base: found together with {' and '.join(own)}; the base policy is either a checkpoint (`base`) or "
-                "pre-trained here (`model` and `pretrain`). A file that extends another one takes a section away by "
-                f"setting it to null ({', '.join(f'{name}: null' for name in own)})"
-            )
-        if self.base is None and len(own) < 2:
-            raise ValueError(
-                f"found {' and '.join(own) or 'neither `base` nor `model` and `pretrain`'}; expected `base` (a "
-                "checkpoint that exists), or both `model` and `pretrain` (one that is pre-trained here)"
-            )
+    def _is_possible(self) -> Experiment:
+        """Checks keys against each other, names first, so that a misspelt one is said before what refers to it."""
+        for check in (
+            self._one_base, self._names, self._thresholds, self._policies, self._rows, self._shown, self._series,
+            self._pretraining,
+        ):  # fmt: skip
+            check()
         return self
 
-    @model_validator(mode="after")
-    def _known_benchmarks(self) -> Experiment:
-        """First, so that a misspelt name is said before what refers to it."""
+    def _one_base(self) -> None:
+        own = " and ".join(name for name in ("model", "pretrain") if getattr(self, name) is not None)
+        found = " together with ".join(filter(None, ("base" if self.base else "", own)))
+        if found not in ("base", "model and pretrain"):
+            raise ValueError(
+                f"found {found or 'neither `base` nor `model` and `pretrain`'}; expected `base` (a "
+                "checkpoint that exists), or both `model` and `pretrain` (one that is pre-trained here). A file that "
+                "extends another one takes a section away by setting it to null, like `model: null`"
+            )
+
+    def _names(self) -> None:
         for number, benchmark in enumerate(self.benchmarks):
-            try:
-                member("benchmark", benchmark.name, f"benchmarks.{number}.name", self.plugins)
-            except ConfigError as error:
-                raise ValueError(str(error)) from None
-        return self
-
-    @model_validator(mode="after")
-    def _jobs(self) -> Experiment:
-        """Checks that `resources.jobs` names kinds of stages that are jobs of a cluster, those of plug-ins included."""
-        try:
-            jobs = resolve("lightningrl.pipeline.kinds:jobs_of")(self.plugins)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+            member("benchmark", benchmark.name, f"benchmarks.{number}.name", self.plugins)
+        jobs = resolve("lightningrl.pipeline.kinds:jobs_of")(self.plugins)
         for name in self.resources.jobs:
-            if name.partition("/")[0] not in jobs:
+            rule, slash, size = name.partition("/")
+            if rule not in jobs or bool(slash) != bool(size) or size != size.lower():
                 raise ValueError(
-                    f"resources.jobs: found {name!r}, allowed: a rule or <rule>/<size of a model>, where the rule is "
-                    f"one of {', '.join(jobs)}; the others are not jobs of a cluster"
+                    f"resources.jobs: found {name!r}, allowed: a rule or <rule>/<size of a model> (train/8b); rules "
+                    f"that are jobs of a cluster: {', '.join(jobs)}"
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _thresholds(self) -> Experiment:
-        found: dict[str, float] = {}
-        if self.decoding.compares_probabilities:
-            found |= {f"evaluation.thresholds.{i}": value for i, value in enumerate(self.evaluation.thresholds)}
-            for run in self.runs:
-                mixture = {f"rollout_thresholds.{i}": value for i, value in enumerate(run.rollout_thresholds)}
-                found |= {
-                    f"runs.{run.name}.{key}": value for key, value in ({"threshold": run.threshold} | mixture).items()
-                }
+    def _thresholds(self) -> None:
+        found = _numbered("evaluation.thresholds", self.evaluation.thresholds)
+        for run in self.runs:
+            found[f"runs.{run.name}.threshold"] = run.threshold
+            found |= _numbered(f"runs.{run.name}.rollout_thresholds", run.rollout_thresholds)
+        if not self.decoding.compares_probabilities:
+            found = {}
         for entry in self.systems:
             if entry.decoding.over(self.decoding).compares_probabilities:
-                found |= {f"systems.{entry.name}.thresholds.{i}": value for i, value in enumerate(entry.thresholds)}
+                found |= _numbered(f"systems.{entry.name}.thresholds", entry.thresholds)
         for where, value in found.items():
             if not 0 < value < 1:
                 raise ValueError(f"{where}: a threshold is a probability within (0, 1), found {value}")
-        return self
+        _one_of("evaluation.primary_threshold", self.evaluation.primary_threshold, self.evaluation.thresholds)
 
-    @model_validator(mode="after")
-    def _references(self) -> Experiment:
-        benchmarks = [benchmark.name for benchmark in self.benchmarks]
-        runs = [run.name for run in self.runs]
-        policies = ["base", *(checkpoint.name for checkpoint in self.checkpoints), *runs]
+    def _policies(self) -> None:
+        benchmarks, runs = [each.name for each in self.benchmarks], [run.name for run in self.runs]
         if len(set(benchmarks)) != len(benchmarks):
             raise ValueError(f"benchmarks: two entries have one name, found {benchmarks}")
-        for name in policies:
-            if policies.count(name) > 1:
-                raise ValueError(
-                    f"runs, checkpoints: two policies are named {name!r}, and `base` is the experiment's own; found "
-                    f"{policies}"
-                )
-        bases = ["base", *(checkpoint.name for checkpoint in self.checkpoints if checkpoint.role == "before")]
+        policies = ["base", *(each.name for each in self.checkpoints), *runs]
+        if twice := [name for name in policies if policies.count(name) > 1]:
+            told = f"two policies are named {twice[0]!r}, and `base` is the experiment's own"
+            raise ValueError(f"runs, checkpoints: {told}; found {policies}")
+        bases = ["base", *(each.name for each in self.checkpoints if each.role == "before")]
         for checkpoint in self.checkpoints:
             where = f"checkpoints.{checkpoint.name}"
-            if checkpoint.role == "before" and checkpoint.base is not None:
+            if checkpoint.role == "released":
+                _one_of(f"{where}.base", checkpoint.base, bases)
+            elif checkpoint.base is not None:
                 raise ValueError(f"{where}.base: found {checkpoint.base!r}, but with role `before` it is a base itself")
-            if checkpoint.role == "released" and checkpoint.base not in bases:
-                raise ValueError(f"{where}.base: found {checkpoint.base!r}, allowed: one of {bases}")
-            self._evaluated(where, checkpoint.evaluate_on or [])
+            self._evaluated(where, checkpoint.evaluate_on)
         for run in self.runs:
-            if run.base not in bases:
-                raise ValueError(f"runs.{run.name}.base: found {run.base!r}, allowed: one of {bases}")
-            if run.benchmark not in benchmarks:
-                raise ValueError(f"runs.{run.name}.benchmark: found {run.benchmark!r}, allowed: {benchmarks}")
-            problems = self.benchmark(run.benchmark)
+            where = f"runs.{run.name}"
+            _one_of(f"{where}.base", run.base, bases)
+            _one_of(f"{where}.benchmark", run.benchmark, benchmarks)
+            self._evaluated(where, run.evaluate_on)
             for split in ("train", "validation"):
-                if getattr(problems, split) == 0:
-                    raise ValueError(
-                        f"runs.{run.name}.benchmark: {run.benchmark} has `{split}: 0`, but a run trains on its train "
-                        "problems and chooses its checkpoint on its validation problems"
-                    )
-            self._evaluated(f"runs.{run.name}", run.evaluate_on)
-            matched = run.match_compute
-            if matched is not None and (matched not in runs or matched == run.name):
-                raise ValueError(f"runs.{run.name}.match_compute: found {matched!r}, allowed: another of {runs}")
-            if matched is not None and self.run(matched).match_compute is not None:
-                raise ValueError(f"runs.{run.name}.match_compute: {matched!r} itself matches another run")
-        for number, name in enumerate(self.speed.benchmarks):
-            if name not in benchmarks or self.benchmark(name).test == 0:
-                raise ValueError(
-                    f"speed.benchmarks.{number}: found {name!r}, allowed: those of {benchmarks} with test problems"
-                )
-        if self.evaluation.primary_threshold not in self.evaluation.thresholds:
-            raise ValueError(
-                f"evaluation.primary_threshold: found {self.evaluation.primary_threshold}, "
-                f"allowed: one of evaluation.thresholds {self.evaluation.thresholds}"
-            )
-        return self
+                if getattr(self.benchmark(run.benchmark), split) == 0:
+                    told = "a run trains on its train problems and chooses its checkpoint on its validation problems"
+                    raise ValueError(f"{where}.benchmark: {run.benchmark} has `{split}: 0`, but {told}")
+            if run.updates > run.prompts:
+                told = f"at most its prompts ({run.prompts}), which are divided among them"
+                raise ValueError(f"{where}.updates: found {run.updates}, allowed: {told}")
+            if run.match_compute is None:
+                continue
+            _one_of(f"{where}.match_compute", run.match_compute, [name for name in runs if name != run.name])
+            if self.run(run.match_compute).match_compute is not None:
+                raise ValueError(f"{where}.match_compute: {run.match_compute!r} itself matches another run")
+            if run.implementation.rolls_out:
+                raise ValueError(f"{where}.match_compute: {run.algorithm} runs its steps; only a control spends it")
+        _each_once("speed.benchmarks", self.speed.benchmarks, [each.name for each in self.benchmarks if each.test != 0])
 
-    def _evaluated(self, where: str, names: list[str]) -> None:
-        """ValueError unless these are benchmarks with problems of the split that is evaluated."""
-        benchmarks = [benchmark.name for benchmark in self.benchmarks]
-        for number, name in enumerate(names):
-            if name not in benchmarks or name in names[:number]:
-                raise ValueError(f"{where}.evaluate_on.{number}: found {name!r}, allowed: each of {benchmarks} once")
-            split = self.evaluation.split
+    def _evaluated(self, where: str, names: list[str] | None) -> None:
+        """Raises ValueError unless these are benchmarks with problems of the split that is evaluated."""
+        _each_once(f"{where}.evaluate_on", names or [], [benchmark.name for benchmark in self.benchmarks])
+        split = self.evaluation.split
+        for name in names or []:
             if getattr(self.benchmark(name), split) == 0:
-                raise ValueError(
-                    f"{where}.evaluate_on.{number}: {name} has `{split}: 0`, so nothing is evaluated on it"
-                )
+                raise ValueError(f"{where}.evaluate_on: {name} has `{split}: 0`, so nothing is evaluated on it")
 
-    @model_validator(mode="after")
-    def _rows(self) -> Experiment:
-        for system in self.all_systems():  # raises for entries that cannot be
-            if system.where.startswith("systems."):
-                self._evaluated(system.where.removesuffix(".decoding"), system.evaluate_on or [])
+    def _rows(self) -> None:
+        self.all_systems()  # raises for entries that cannot be
         trainable = [benchmark.name for benchmark in self.benchmarks if benchmark.train != 0]
         for entry in self.systems:
-            calibration = entry.quantizer and entry.quantizer.calibration
-            if calibration and calibration.benchmark not in trainable:
-                raise ValueError(
-                    f"systems.{entry.name}.quantizer.calibration.benchmark: found {calibration.benchmark!r}, allowed: "
-                    f"those of the experiment's benchmarks with train problems, {trainable}"
-                )
-        return self
+            self._evaluated(f"systems.{entry.name}", entry.evaluate_on)
+            if entry.quantizer and entry.quantizer.calibration:
+                where = f"systems.{entry.name}.quantizer.calibration.benchmark"
+                _one_of(where, entry.quantizer.calibration.benchmark, trainable, " of those with train problems")
 
-    @model_validator(mode="after")
-    def _roles(self) -> Experiment:
-        for run in self.runs:
-            if run.match_compute is not None and run.implementation.rolls_out:
-                raise ValueError(
-                    f"runs.{run.name}.match_compute: {run.algorithm} runs its steps; only a control spends it"
-                )
-        systems = {system.name: system for system in self.all_systems()}
+    def _shown(self) -> None:
+        """What tables, figures, replays and probes need is there."""
+        report, systems = self.report, {system.name: system for system in self.all_systems()}
         trained = {name: system.trained_on for name, system in systems.items() if system.trained_on is not None}
-        names = [name for name, benchmark in trained.items() if self.benchmark(benchmark).test != 0]
-        for number, name in enumerate(self.report.replays):
-            if name not in names or name in self.report.replays[:number]:
-                raise ValueError(f"report.replays.{number}: found {name!r}, allowed: each of {names} once")
-            tested = self.benchmark(trained[name]).test
-            if tested is not None and tested < self.report.replayed_problems:
-                raise ValueError(
-                    f"report.replayed_problems: found {self.report.replayed_problems}, but {name}'s benchmark has "
-                    f"{tested} test problems"
-                )
-        needs = {"reliability", "together"} & set(self.report.figures) | {"phrasing"} & set(self.report.tables)
-        if needs and not self.report.probes:
-            raise ValueError(f"report: {sorted(needs)} show what `report.probes` found, which names no policy")
-        if "ablations" in self.report.figures and all(run.role != "ablation" for run in self.runs):
-            raise ValueError("report.figures: `ablations` shows runs with the role `ablation`, runs has none")
-        probed = self.report.probes
-        for number, name in enumerate(probed):
-            if name not in systems or name in probed[:number]:
-                raise ValueError(f"report.probes.{number}: found {name!r}, allowed: each of {list(systems)} once")
-        if probed and not trained.keys() & set(probed):
-            found = ", ".join(f"`{name}`" for name in probed)
+        tested = {name: self.benchmark(benchmark).test for name, benchmark in trained.items()}
+        _each_once("report.replays", report.replays, [name for name, count in tested.items() if count != 0])
+        for name in report.replays:
+            if (count := tested[name]) is not None and count < report.replayed_problems:
+                told = f"but {name}'s benchmark has {count} test problems"
+                raise ValueError(f"report.replayed_problems: found {report.replayed_problems}, {told}")
+        _each_once("report.probes", report.probes, systems)
+        if report.probes and not trained.keys() & set(report.probes):
+            found = ", ".join(report.probes)
             raise ValueError(
                 f"report.probes: found only {found}; name a run beside it, whose benchmark it is probed on"
             )
-        curves = {"rewards", "collapse"} & set(self.report.figures)
-        if curves and not any(run.implementation.rolls_out for run in self.runs):
-            raise ValueError(f"report.figures: {sorted(curves)} need a reinforcement-learning run, runs has none")
-        return self
+        inputs, roles = (resolve(f"lightningrl.report.registry:{name}") for name in ("INPUTS", "ROLES"))
+        shown = [(name, inputs["figures"].get(name, ())) for name in report.figures]
+        shown += [(name, inputs["tables"].get(name, ())) for name in report.tables]
+        if not report.probes and (names := [name for name, tables in shown if "probes" in tables]):
+            raise ValueError(f"report: {names} show what `report.probes` found, which names no policy")
+        names = [name for name, tables in shown if "curves" in tables]
+        if names and not any(run.implementation.rolls_out for run in self.runs):
+            raise ValueError(f"report.figures: {names} need a reinforcement-learning run, runs has none")
+        for name in report.figures:
+            if (role := roles.get(name)) and all(run.role != role for run in self.runs):
+                raise ValueError(f"report.figures: `{name}` shows runs with the role `{role}`, runs has none")
 
-    @model_validator(mode="after")
-    def _series(self) -> Experiment:
+    def _series(self) -> None:
         alone = ["base", *(each.name for each in self.checkpoints), *(run.name for run in self.runs if not run.series)]
-        for series in dict.fromkeys(run.series for run in self.runs if run.series):
-            runs = [run for run in self.runs if run.series == series]
-            if series in alone:
-                raise ValueError(f"runs.{runs[0].name}: a series is called {series!r}, and so is a policy outside it")
-            if len({run.seed for run in runs}) < len(runs):
-                raise ValueError(f"runs: two of the series {series!r} have the same seed, {[r.seed for r in runs]}")
-            for run in runs[1:]:
-                for key in Run.model_fields:
-                    one, other = getattr(runs[0], key), getattr(run, key)
-                    if key not in ("name", "seed", "match_compute") and one != other:
-                        raise ValueError(
-                            f"runs.{run.name}.{key}: found {other!r}, but {one!r} in {runs[0].name}; runs of a series "
-                            "differ in their seeds only"
-                        )
-        return self
-
-    @model_validator(mode="after")
-    def _sizes(self) -> Experiment:
+        series: dict[str, list[Run]] = {}
         for run in self.runs:
-            if run.updates > run.prompts:
-                raise ValueError(
-                    f"runs.{run.name}.updates: found {run.updates}, allowed: at most its prompts "
-                    f"({run.prompts}), which are divided among them"
-                )
-        return self
+            if run.series:
+                series.setdefault(run.series, []).append(run)
+        for name, (first, *others) in series.items():
+            seeds = [run.seed for run in (first, *others)]
+            if name in alone:
+                raise ValueError(f"runs.{first.name}: a series is called {name!r}, and so is a policy outside it")
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"runs: two of the series {name!r} have the same seed, {seeds}")
+            for run, key in ((run, key) for run in others for key in Run.model_fields):
+                one, other = getattr(first, key), getattr(run, key)
+                if key not in ("name", "seed", "match_compute") and one != other:
+                    told = f"but {one!r} in {first.name}; runs of a series differ in their seeds only"
+                    raise ValueError(f"runs.{run.name}.{key}: found {other!r}, {told}")
 
-    @model_validator(mode="after")
-    def _pretraining(self) -> Experiment:
+    def _pretraining(self) -> None:
         if self.model is None or self.pretrain is None:
-            return self
+            return
         mixture = self.pretrain.mixture
-        unknown = sorted(set(mixture) - {benchmark.name for benchmark in self.benchmarks})
-        if unknown:
+        if unknown := sorted(set(mixture) - {benchmark.name for benchmark in self.benchmarks}):
             raise ValueError(f"pretrain.mixture: {unknown} are not among the benchmarks")
         if mixture and not sum(mixture.values()) > 0:
             raise ValueError(f"pretrain.mixture: the shares must add up to more than 0, found {mixture}")
         for benchmark in self.benchmarks:
             needed, limit = benchmark.max_new_tokens + self.model.block_size, self.model.max_position_embeddings
             if needed > limit:
-                raise ValueError(
-                    f"model.max_position_embeddings: found {limit}; {benchmark.name} alone needs more than {needed} "
-                    "(max_new_tokens and a block, the prompt aside)"
-                )
-        return self
+                told = f"{benchmark.name} alone needs more than {needed} (max_new_tokens and a block, the prompt aside)"
+                raise ValueError(f"model.max_position_embeddings: found {limit}; {told}")
 
     def benchmark(self, name: str) -> Benchmark:
         return next(benchmark for benchmark in self.benchmarks if benchmark.name == name)
@@ -320,6 +245,21 @@ class Experiment(Section):
         return next(run for run in self.runs if run.name == name)
 
 
+def _numbered(where: str, values: list[float]) -> dict[str, float]:
+    return {f"{where}.{number}": value for number, value in enumerate(values)}
+
+
+def _one_of(where: str, found: object, allowed: Collection[object], which: str = "") -> None:
+    if found not in allowed:
+        raise ValueError(f"{where}: found {found!r}, allowed: one of {list(allowed)}{which}")
+
+
+def _each_once(where: str, found: list[str], allowed: Iterable[str]) -> None:
+    for number, name in enumerate(found):
+        if name not in allowed or name in found[:number]:
+            raise ValueError(f"{where}.{number}: found {name!r}, allowed: each of {list(allowed)} once")
+
+
 def load(path: Path | str) -> Experiment:
     """Read and validate an experiment.
 
@@ -327,7 +267,11 @@ def load(path: Path | str) -> Experiment:
     Raises ConfigError naming the file, the key's path, what was found and what is allowed.
     """
     path = Path(path)
+    tree = read_tree(path)
     try:
-        return Experiment.model_validate(read_tree(path))
+        return Experiment.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path} is not a valid experiment:\n" + "\n".join(explain(error, Experiment))) from None
+        mistakes = explain(error, Experiment)
+    except ConfigError as error:
+        mistakes = [f"  {error}"]
+    raise ConfigError(f"{path} is not a valid experiment:\n" + "\n".join(mistakes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -53,9 +53,7 @@ class Phase(Section):
 class Pretrain(Section):
     """From random weights to a block-diffusion model: an autoregressive warm start, then blocks."""
 
-    def science(self) -> dict[str, Any]:
-        """Without how often the state is saved."""
-        return self.model_dump(mode="json", exclude={"save_every"})
+    UNKEYED = frozenset({"save_every"})
 
     autoregressive: Phase
     """Block size 1: each position is predicted from a mask token and the clean past."""

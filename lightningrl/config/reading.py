@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from lightningrl.config.code import settle_pin
-from lightningrl.config.section import InvalidKeys, Section
+from lightningrl.config.registries import near
+from lightningrl.config.section import InvalidKeys, Section, section_in
 from lightningrl.errors import ConfigError
 
 
@@ -40,7 +39,8 @@ def read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(tree).__name__}")
-    settle_pin(tree, path)
+    if isinstance(code := tree.get("code"), dict) and isinstance(pin := code.get("pin"), str):
+        tree["code"] = code | {"pin": str(path.parent / pin)}  # a path from the working directory
     if "extends" not in tree:
         return tree
     parent = tree.pop("extends")
@@ -70,8 +70,7 @@ def explain(error: ValidationError, section: type[Section], above: str = "") -> 
             lines += explain(inner.error, inner.section, inner.where)
         elif item["type"] == "extra_forbidden":
             siblings = _allowed_keys(section, item["loc"][:-1])
-            near = get_close_matches(str(item["loc"][-1]), siblings, n=1)
-            meant = f" Did you mean `{near[0]}`?" if near else ""
+            meant = near(item["loc"][-1], siblings)
             lines.append(f"  {where}: unknown key.{meant} Allowed here: {', '.join(siblings) or 'none'}")
         elif item["type"] == "missing":
             lines.append(f"  {where}: this key is required")
@@ -83,13 +82,8 @@ def explain(error: ValidationError, section: type[Section], above: str = "") -> 
     return lines
 
 
-def _allowed_keys(section: Any, loc: tuple[int | str, ...]) -> list[str]:
+def _allowed_keys(section: type[Section] | None, loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
-        if isinstance(part, int) or part not in section.model_fields:  # a number of a list, a key of a mapping
-            continue
-        annotation = section.model_fields[part].annotation
-        arguments = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type)]
-        section = next((a for a in [annotation, *arguments] if isinstance(a, type) and issubclass(a, Section)), None)
-        if section is None:
-            return []
-    return sorted(section.model_fields)
+        if section is not None and part in section.model_fields:  # else a number of a list, or a key of a mapping
+            section = section_in(section.model_fields[str(part)].annotation)
+    return [] if section is None else sorted(section.model_fields)

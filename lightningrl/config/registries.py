@@ -43,12 +43,16 @@ def member(kind: str, name: str, where: str, plugins: Iterable[str] = ()) -> str
         return known[name]
     if ":" in name:
         return name
-    near = get_close_matches(name, known, n=1)
-    meant = f" Did you mean `{near[0]}`?" if near else ""
     raise ConfigError(
-        f"{where}: there is no {kind} {name!r}.{meant} Allowed: {', '.join(sorted(known))}, or your own as "
+        f"{where}: there is no {kind} {name!r}.{near(name, known)} Allowed: {', '.join(sorted(known))}, or your own as "
         "module:attribute"
     )
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """Returns the question whether a name that is like this one was meant, behind a blank; "" if there is none."""
+    found = get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean `{found[0]}`?" if found else ""
 
 
 def names(kind: str, plugins: Iterable[str] = ()) -> dict[str, str]:
@@ -56,15 +60,7 @@ def names(kind: str, plugins: Iterable[str] = ()) -> dict[str, str]:
 
     Raises ConfigError for a plug-in that cannot be used.
     """
-    return _with_plugins(kind, dict(resolve(REGISTRIES[kind])), plugins)
-
-
-def added(kind: str, plugins: Iterable[str]) -> dict[str, str]:
-    """Returns the names that plug-ins alone give to a kind, with their `module:attribute`. Raises as `names` does."""
-    return _with_plugins(kind, {}, plugins)
-
-
-def _with_plugins(kind: str, found: dict[str, str], plugins: Iterable[str]) -> dict[str, str]:
+    found = dict(resolve(REGISTRIES[kind])) if kind in REGISTRIES else {}
     for plugin in plugins:
         for name, reference in _members(plugin).get(kind, {}).items():
             if found.setdefault(name, reference) != reference:
@@ -80,7 +76,7 @@ def _members(plugin: str) -> Mapping[str, Mapping[str, str]]:
     if not all(part.isidentifier() for part in plugin.split(".")):
         raise ConfigError(f"plugins: found {plugin!r}, expected the dotted name of a module")
     members: Any = resolve(f"{plugin}:MEMBERS")
-    if not _is_registration(members):
+    if not isinstance(members, Mapping) or not all(map(_are_references, members.values())):
         raise ConfigError(
             f"plugins: {plugin}:MEMBERS is {members!r}; expected a mapping of kinds to mappings of names to "
             'module:attribute, like {"selector": {"gap": "my_package.gap:Gap"}}'
@@ -90,9 +86,5 @@ def _members(plugin: str) -> Mapping[str, Mapping[str, str]]:
     return members
 
 
-def _is_registration(members: Any) -> bool:
-    if not isinstance(members, Mapping) or not all(isinstance(added, Mapping) for added in members.values()):
-        return False
-    return all(
-        isinstance(reference, str) and ":" in reference for kind in members.values() for reference in kind.values()
-    )
+def _are_references(names: Any) -> bool:
+    return isinstance(names, Mapping) and all(isinstance(each, str) and ":" in each for each in names.values())

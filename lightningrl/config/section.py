@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import GenericAlias
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,9 +27,12 @@ class Section(BaseModel):
             above = (base.model_fields.get(name) for base in cls.__mro__[1:] if issubclass(base, Section))
             field.description = field.description or next((f.description for f in above if f), None)
 
+    UNKEYED: ClassVar[frozenset[str]] = frozenset()
+    """Keys that only name something, or change no result."""
+
     def science(self) -> dict[str, Any]:
-        """The section as plain JSON: what goes into the keys of the stages that read it."""
-        return self.model_dump(mode="json")
+        """Returns the section as plain JSON: what goes into the keys of the stages that read it."""
+        return self.model_dump(mode="json", exclude=set(self.UNKEYED))
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,14 @@ class InvalidKeys(ValueError):
     def __init__(self, where: str, section: type[Section], error: ValidationError):
         super().__init__(f"{where}: {error}")
         self.where, self.section, self.error = where, section, error
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """Returns the section in `Section`, `list[Section]`, `dict[str, Section]` or `Section | None`."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and not isinstance(part, GenericAlias) and issubclass(part, Section):
+            return part
+    return None
 
 
 def science(value: Any) -> Any:

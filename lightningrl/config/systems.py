@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lightningrl.config.base import NAME
+from lightningrl.config.decoding import Decoding, Options, Sweep, preset
 from lightningrl.config.section import Section
-from lightningrl.config.tasks import Decoding, Sweep, preset
 
 if TYPE_CHECKING:
     from lightningrl.config.experiment import Experiment
@@ -34,7 +34,7 @@ class Quantization(Section):
 
     name: str
     """`rtn` (each weight is rounded to the nearest value of its grid), or `module:attribute`."""
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
     """The quantizer's arguments: `{bits: 4, group: 32}`."""
     calibration: Calibration | None = None
     """Data for a quantizer that needs some; `rtn` needs none."""
@@ -62,12 +62,6 @@ class SystemEntry(Section):
     """Benchmarks it is evaluated on; left out: those of its policy; []: none."""
     published: str | None = None
     """The row of the published tables that it stands for. Left out: its policy's where it is the policy's own row."""
-
-    @model_validator(mode="after")
-    def _one_sweep(self) -> SystemEntry:
-        if self.thresholds and self.primary_threshold is not None and self.primary_threshold not in self.thresholds:
-            raise ValueError(f"primary_threshold: found {self.primary_threshold}, allowed: one of {self.thresholds}")
-        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,54 +116,49 @@ def systems_of(experiment: Experiment) -> list[System]:
 
 def _policies(experiment: Experiment) -> Iterator[System]:
     """Yields the system that each policy is by itself."""
-    common = {
-        "decoding": experiment.decoding,
-        "thresholds": experiment.evaluation.thresholds,
-        "primary_threshold": experiment.evaluation.primary_threshold,
-        "where": "decoding",
-    }
-    published = "" if experiment.base is None else experiment.base.published
-    yield System(name="base", policy="base", role="before", base="base", published=published, **common)
-    for checkpoint in experiment.checkpoints:
-        yield System(
-            name=checkpoint.name, policy=checkpoint.name, role=checkpoint.role, published=checkpoint.published,
-            base=checkpoint.base or checkpoint.name, evaluate_on=checkpoint.evaluate_on, **common,
+    usual = System(
+        name="base", policy="base", role="before", base="base", decoding=experiment.decoding, where="decoding",
+        thresholds=experiment.evaluation.thresholds, primary_threshold=experiment.evaluation.primary_threshold,
+        published="" if experiment.base is None else experiment.base.published,
+    )  # fmt: skip
+    yield usual
+    for each in experiment.checkpoints:
+        yield replace(
+            usual, name=each.name, policy=each.name, role=each.role, base=each.base or each.name,
+            published=each.published, evaluate_on=each.evaluate_on,
         )  # fmt: skip
     for run in experiment.runs:
-        yield System(
-            name=run.name, policy=run.name, role=run.role, published=run.published, base=run.base,
+        yield replace(
+            usual, name=run.name, policy=run.name, role=run.role, base=run.base, published=run.published,
             evaluate_on=run.evaluate_on or [run.benchmark], trained_by=run.algorithm, trained_on=run.benchmark,
-            series=run.series, seed=run.seed, **common,
+            series=run.series, seed=run.seed,
         )  # fmt: skip
 
 
 def _of_entry(entry: SystemEntry, policies: dict[str, System]) -> list[System]:
     """Returns the systems that an entry is about, as they would be without it: one, or one a run of a series."""
     policy = entry.policy or entry.name
-    series = [system for system in policies.values() if system.series == policy]
-    if policy not in policies and not series:
+    all_series = {system.series for system in policies.values() if system.series}
+    about = [system for system in policies.values() if policy in (system.name, system.series)]
+    if not about:
         told = "policy: found" if entry.policy else "policy: left out, and there is no policy"
-        known = list(
-            dict.fromkeys(name for system in policies.values() for name in (system.name, system.series) if name)
-        )
+        known = list(dict.fromkeys(n for system in policies.values() for n in (system.name, system.series) if n))
         raise ValueError(f"systems.{entry.name}.{told} {policy!r}, allowed: one of {known}")
     if entry.name == policy:
-        return series or [policies[policy]]
-    if entry.name in policies or any(system.series == entry.name for system in policies.values()):
+        return about
+    if entry.name in policies or entry.name in all_series:
         raise ValueError(f"systems.{entry.name}.policy: found {policy!r}, but {entry.name!r} is a policy by itself")
-    if series:
-        return [replace(each, name=f"{entry.name}-{each.seed}", series=entry.name, published="") for each in series]
-    return [replace(policies[policy], name=entry.name, series="", published="")]
+    if policy in all_series:
+        return [replace(each, name=f"{entry.name}-{each.seed}", series=entry.name, published="") for each in about]
+    return [replace(about[0], name=entry.name, series="", published="")]
 
 
 def _changed(system: System, entry: SystemEntry, experiment: Experiment) -> System:
     """Returns the system with what its entry says."""
     decoding = entry.decoding.over(experiment.decoding)
-    thresholds = entry.thresholds or _thresholds(entry, decoding, experiment)
-    primary = entry.primary_threshold
+    thresholds, primary = entry.thresholds or _thresholds(entry, decoding, experiment), entry.primary_threshold
     if primary is None:
-        usual = experiment.evaluation.primary_threshold
-        primary = thresholds[0] if len(thresholds) == 1 else usual
+        primary = thresholds[0] if len(thresholds) == 1 else experiment.evaluation.primary_threshold
     if primary not in thresholds:
         raise ValueError(
             f"systems.{entry.name}.primary_threshold: found {primary}, allowed: one of its thresholds {thresholds}"

@@ -34,14 +34,11 @@ def algorithm_class(name: str) -> Any:
 class Run(Section):
     """A training run from one of the base policies."""
 
+    UNKEYED = frozenset({"role", "base", "published", "series", "seeds", "evaluate_on", "save_every"})
+
     def science(self) -> dict[str, Any]:
-        """Without what only names or evaluates it, and how often its state is saved."""
-        found = self.model_dump(
-            mode="json",
-            exclude={"role", "base", "published", "series", "seeds", "evaluate_on", "save_every", "method"},
-        )
-        # Only the keys that the run gives: the rest is the algorithm's, whose source is in the key.
-        return found | {"method": self.method.model_dump(mode="json", exclude_unset=True)}
+        """Of `method` only the keys that the run gives: the rest is the algorithm's, whose source is in the key."""
+        return super().science() | {"method": self.method.model_dump(mode="json", exclude_unset=True)}
 
     _class: Any = PrivateAttr()
 
@@ -89,7 +86,7 @@ class Run(Section):
     """Benchmarks whose problems it is evaluated on; empty: the one it is trained on, if that has any."""
     seed: int = Field(0, ge=0, lt=100_000)
     """The key of this run's data order and draws, beside the experiment's seed."""
-    seeds: list[int] = []
+    seeds: list[Annotated[int, Field(ge=0, lt=100_000)]] = []
     """Instead of `seed`: a run for each of these, called `<name>-<seed>`; `match_compute` then means the matched run of
     the same seed, where that has seeds too."""
     accept_inexact_caches: bool = False
@@ -168,15 +165,10 @@ class Run(Section):
         except ValidationError as error:
             raise InvalidKeys(f"runs.{info.data.get('name', '?')}.method", section, error) from None
 
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) != len(seeds) or not all(0 <= seed < 100_000 for seed in seeds):
-            raise ValueError(f"found {seeds}, allowed: different numbers of 0 to 99,999")
-        return seeds
-
     @model_validator(mode="after")
     def _one_kind_of_seed(self) -> Run:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: found {self.seeds}, allowed: different numbers")
         if self.seeds and (self.series or "seed" in self.model_fields_set):
             raise ValueError("`seeds` is given, so `seed` and `series` must not be: each run has its own")
         return self

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightningrl.benchmarks.fetch import Origins, obtain
 from lightningrl.benchmarks.protocol import Benchmark, PromptOptions, example_from_json, example_to_json
+from lightningrl.config.tasks import Prompt
 from lightningrl.errors import BenchmarkError, ConfigError
 from lightningrl.types import Example
 from lightningrl.utils import files
@@ -31,13 +32,15 @@ def load_problems(
     return examples[:limit]
 
 
-def check_prompt(benchmark: Benchmark, prompt: PromptOptions) -> None:
-    """Raises ConfigError for a wording or a number of worked examples that the benchmark does not have."""
+def check_prompt(benchmark: Benchmark, prompt: PromptOptions | Prompt, where: str = "--") -> None:
+    """Raises ConfigError, which begins with `where` and the key, for a wording or a number of worked examples that the
+    benchmark does not have."""
     for what, value, allowed in (("style", prompt.style, benchmark.styles), ("shots", prompt.shots, benchmark.shots)):
         if value not in allowed:
-            raise ConfigError(f"--{what}: found {value}, {benchmark.name} has {', '.join(map(str, allowed))}")
+            raise ConfigError(f"{where}{what}: found {value!r}, allowed: {', '.join(map(str, allowed))}")
     if prompt.shots and prompt.style != "default":
-        raise ConfigError(f"--shots: worked examples go with the style `default` only, found style {prompt.style!r}")
+        told = f"worked examples go with the style `default` only, found style {prompt.style!r}"
+        raise ConfigError(f"{where}shots: {told}")
 
 
 def fingerprint(examples: list[Example]) -> str:

@@ -1,52 +1,73 @@
-"""A decoding policy from words: registry names or `module:attribute`, as the command line and JSON lines have them."""
+"""A decoding policy from a stage's config, or from words, as the command line and JSON lines have them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from pydantic import ValidationError
 
-from lightningrl.config.registries import DECODER, member
-from lightningrl.config.tasks import Decoding
+from lightningrl.config.decoding import DirectDecoding
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError
-from lightningrl.inference.build_policy import build_policy
+from lightningrl.utils.registry import resolve
 
 
-def decoding_of(selector: str = "threshold", options: Mapping[str, Any] | None = None, **pieces: Any) -> Decoding:
-    """Returns the config section that says what these words say: `selector` with its options, `pieces` named as there.
+def make_policy(
+    config: Mapping[str, Any],
+    parameter: float,
+    temperature: float = 0.0,
+    seed: int = 0,
+    *,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> DecodePolicy:
+    """Returns the policy of a config like a stage's: `decoding` is its section, `members` has the `module:attribute` of
+    each piece, which is called with the section's options for it, the selector with `parameter` first.
 
-    An option that is None is the selector's own default. Raises ConfigError for a key that there is not, or options of
-    another kind than a config's.
+    Raises ConfigError for options that a piece does not take, DecodeError for a number out of its range.
     """
-    given = {name: value for name, value in (options or {}).items() if value is not None}
-    try:
-        return Decoding.model_validate({"selector": selector, "selector_options": given, **pieces})
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"decoding: {told}") from None
+    built: dict[str, Any] = {}
+    decoding, members = config["decoding"], config["members"]
+    for piece in (field.name for field in fields(DecodePolicy) if field.name in members):
+        options: Mapping[str, Any] = getattr(decoding, f"{piece}_options", {})
+        arguments = (parameter,) if piece == "selector" else ()
+        try:
+            built[piece] = resolve(members[piece])(*arguments, **options)
+        except TypeError as error:
+            told = f" (its options: {dict(options)})" if options else ""
+            raise ConfigError(f"{piece} {getattr(decoding, piece)}: {error}{told}") from None
+    return DecodePolicy(**built, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+
+
+def direct_policy(decoding: DirectDecoding, parameter: float | None = None) -> DecodePolicy:
+    """Returns the policy of a tool that is given no experiment. parameter: the selector's, in place of `threshold`.
+
+    Raises ConfigError for a name that is not there, and as `make_policy` does.
+    """
+    config = {"decoding": decoding, "members": decoding.members()}
+    at = decoding.threshold if parameter is None else parameter
+    return make_policy(
+        config, at, decoding.temperature, decoding.seed, top_k=decoding.top_k, top_p=decoding.top_p
+    )  # fmt: skip
 
 
 def policy_of(
-    selector: str = "threshold",
-    parameter: float = 0.9,
-    options: Mapping[str, Any] | None = None,
-    *,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    **pieces: Any,
+    selector: str = "threshold", parameter: float = 0.9, options: Mapping[str, Any] | None = None, **words: Any
 ) -> DecodePolicy:
-    """Returns the policy that decodes as `decoding_of` the words says, with the selector at `parameter`.
+    """Returns the policy of these words, which are keys of `DirectDecoding`; `parameter` and `options` are the
+    selector's. An option that is None is the selector's own default.
 
-    Raises ConfigError for a name that is not there or options a piece does not take, DecodeError for a number out of
-    range.
+    Raises ConfigError also for a key that there is not, or options of another kind than a config's.
 
     >>> policy_of("quota", 4, stop="inside_block").selector
     Quota(steps=4)
     """
-    decoding = decoding_of(selector, options, **pieces)
-    members = {piece: member(piece, getattr(decoding, piece), piece) for piece in DECODER}
-    return build_policy(decoding, members, parameter, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    try:
+        decoding = DirectDecoding.model_validate({"selector": selector, "selector_options": given, **words})
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"decoding: {told}") from None
+    return direct_policy(decoding, parameter)

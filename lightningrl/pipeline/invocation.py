@@ -12,7 +12,8 @@ from typing import Any
 from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
-from lightningrl.config.experiment import files_of, load
+from lightningrl.config.experiment import load
+from lightningrl.config.reading import files_of
 from lightningrl.errors import LightningRLError
 from lightningrl.pipeline.again import put_back_all
 from lightningrl.pipeline.pin import pins_told

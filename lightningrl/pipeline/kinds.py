@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lightningrl.config.registries import added
+from lightningrl.config.registries import names
 from lightningrl.errors import ConfigError
 from lightningrl.utils.registry import resolve
 
 if TYPE_CHECKING:
     from lightningrl.config.experiment import Experiment
-    from lightningrl.config.report import Resources
+    from lightningrl.config.machine import Resources
     from lightningrl.pipeline.stage import Stage
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -191,7 +191,7 @@ KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
 def kinds_of(plugins: Iterable[str]) -> dict[str, Kind]:
     """Returns the package's kinds and those that plug-ins add. Raises ConfigError for a kind that cannot be used."""
     found = dict(KINDS)
-    for name, reference in added("stage", plugins).items():
+    for name, reference in names("stage", plugins).items():
         kind = resolve(reference)
         if not isinstance(kind, Kind) or kind.name != name or not kind.outside or kind.plan is None:
             raise ConfigError(

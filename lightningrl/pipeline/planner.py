@@ -15,9 +15,8 @@ from typing import Any
 from lightningrl.benchmarks.registry import PHRASES
 from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.experiment import Experiment
-from lightningrl.config.registries import DECODER, member, names
+from lightningrl.config.registries import member, names
 from lightningrl.config.systems import System
-from lightningrl.config.tasks import Decoding
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 from lightningrl.pipeline.code_digest import Sources
@@ -52,7 +51,7 @@ class Planner:
         self.benchmarks = {b.name: self.member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.judges: dict[str, str] = {name: resolve(each).judge for name, each in self.benchmarks.items()}
         self.requested = Requested(experiment, self.benchmarks)
-        self.decoder = self.decoder_of(experiment.decoding, "decoding")
+        self.decoder = experiment.decoding.members("decoding.", experiment.plugins)
         self.planned: list[Stage] = []
         self.data: dict[str, Stage] = {}
         self.checks: dict[str, Stage] = {}
@@ -90,14 +89,10 @@ class Planner:
     def member(self, kind: str, name: str, where: str) -> str:
         return member(kind, name, where, self.experiment.plugins)
 
-    def decoder_of(self, decoding: Decoding, where: str) -> dict[str, str]:
-        """Returns the members that a decoder is made of."""
-        return {piece: self.member(piece, getattr(decoding, piece), f"{where}.{piece}") for piece in DECODER}
-
     def members_of(self, system: System) -> dict[str, str]:
         """Returns what a system decodes with, and reads its weights by where they are quantised."""
         quantized = {} if system.quantizer is None else {"weights": QUANTIZED}
-        return self.decoder_of(system.decoding, system.where) | quantized
+        return system.decoding.members(f"{system.where}.", self.experiment.plugins) | quantized
 
     def data_of(self, names: Iterable[str]) -> dict[str, Stage]:
         return {f"data/{name}": self.data[name] for name in names}
@@ -286,7 +281,7 @@ class Planner:
         kind: str,
         name: str,
         config: Mapping[str, Any],
-        members: dict[str, str] | None = None,
+        members: Mapping[str, str] | None = None,
         inputs: Mapping[str, Stage] | None = None,
         judged: Iterable[str] = (),
         size: str = "",
@@ -300,7 +295,7 @@ class Planner:
                 spec,
                 name,
                 config,
-                (members or {}) | ({} if kind in WEIGHTLESS else self.families),
+                {**(members or {}), **({} if kind in WEIGHTLESS else self.families)},
                 dict(sorted((inputs or {}).items())),  # a stage sees no order that its key does not hold
                 more_files + tuple(file.replace("{name}", name) for file in spec.files_in(experiment)),
                 {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)},

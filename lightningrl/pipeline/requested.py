@@ -10,6 +10,7 @@ from lightningrl.config.experiment import Experiment
 from lightningrl.config.systems import System
 from lightningrl.config.tasks import Benchmark
 from lightningrl.errors import ConfigError
+from lightningrl.evaluation.problems import check_prompt
 from lightningrl.report.paper.printed import identities
 from lightningrl.report.registry import INPUTS, NEEDS
 from lightningrl.utils.registry import resolve
@@ -93,15 +94,8 @@ def has(reference: str, benchmark: Benchmark, split: str) -> bool:
 
 def check_problems(reference: str, benchmark: Benchmark) -> None:
     """Raises ConfigError for a wording, a number of worked examples, a split, or an open size that it has not."""
-    found, prompt, where = resolve(reference), benchmark.prompt, f"benchmarks.{benchmark.name}"
-    for what, value, allowed in (("style", prompt.style, found.styles), ("shots", prompt.shots, found.shots)):
-        if value not in allowed:
-            raise ConfigError(f"{where}.prompt.{what}: found {value!r}, allowed: {', '.join(map(str, allowed))}")
-    if prompt.shots and prompt.style != "default":
-        raise ConfigError(
-            f"{where}.prompt: found shots {prompt.shots} and style {prompt.style!r}; worked examples go with the style "
-            "`default` only"
-        )
+    found, where = resolve(reference), f"benchmarks.{benchmark.name}"
+    check_prompt(found, benchmark.prompt, f"{where}.prompt.")
     for split in SPLITS:
         if getattr(benchmark, split) and not has(reference, benchmark, split):
             raise ConfigError(f"{where}.{split}: found {getattr(benchmark, split)}, it has no such problems")

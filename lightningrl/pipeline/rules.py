@@ -19,7 +19,7 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 from snakemake.io import ancient, is_flagged, report
 
-from lightningrl.config.report import Job, Resources
+from lightningrl.config.machine import Job, Resources
 from lightningrl.pipeline.kinds import Kind
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.sharded_evaluation import marker, marker_file

@@ -80,3 +80,6 @@ NEEDS = {
 """What the paper's tables and figures need, so that each one can be made without the runs of the others: the policies
 that stand for these published rows (`published` in the config) on these benchmarks, and the kind of their results. All
 other tables and figures need everything in the experiment."""
+
+ROLES = {"ablations": "ablation"}
+"""Figures that show the runs of one role, which must then be there."""

@@ -112,7 +112,7 @@ def _trained_on_humaneval(sizes):
             for prompt, message in (
                 ({"shots": 2}, "prompt.shots: found 2, allowed: 0, 4"),
                 ({"style": "loud"}, "allowed: default, system, think"),
-                ({"shots": 4, "style": "think"}, "found shots 4 and style 'think'"),
+                ({"shots": 4, "style": "think"}, "worked examples go with the style `default` only"),
             )
         ),
     ],

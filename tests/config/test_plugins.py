@@ -15,12 +15,11 @@ from lightningrl.utils.registry import resolve
 
 @pytest.fixture
 def plugin(monkeypatch):
-    """Makes a module with these `MEMBERS` importable; returns its name."""
+    """Makes a module with these `MEMBERS`, and others of its attributes, importable; returns its name."""
 
-    def make(members: object, name: str = "somebodys_names") -> str:
+    def make(members: object, name: str = "somebodys_names", **others: object) -> str:
         module = ModuleType(name)
-        if members is not None:
-            module.__dict__["MEMBERS"] = members
+        vars(module).update(others if members is None else others | {"MEMBERS": members})
         monkeypatch.setitem(sys.modules, name, module)
         return name
 
@@ -36,11 +35,14 @@ def test_a_name_stands_for_what_its_registry_or_a_plugin_says(plugin):
         member("selector", "gap", "decoding.selector")  # another experiment has no such name
     with pytest.raises(ConfigError, match=r"Did you mean `gap`.*Allowed: cumulative_entropy, factor, gap"):
         member("selector", "gaps", "decoding.selector", [module])
+    again = plugin({"selector": {"gap": "colours.gap:Gap"}}, "second_names")  # two plug-ins may say the same
+    assert names("selector", [module, again])["gap"] == "colours.gap:Gap"
 
 
-@pytest.mark.parametrize("kind", REGISTRIES)
-def test_every_registry_maps_names_to_references(kind):
-    assert all(isinstance(name, str) and ":" in reference for name, reference in resolve(REGISTRIES[kind]).items())
+def test_every_registry_maps_names_to_references():
+    for kind, registry in REGISTRIES.items():
+        for name, reference in resolve(registry).items():
+            assert isinstance(name, str) and ":" in reference, (kind, name)
 
 
 @pytest.mark.parametrize(
@@ -59,23 +61,18 @@ def test_a_plugin_that_cannot_be_used_is_refused(plugin, members, message):
         names("selector", [plugin(members)])
 
 
-def test_a_module_that_is_not_there_is_named():
-    with pytest.raises(ConfigError, match="no module 'nobodys_names'"):
-        names("selector", ["nobodys_names"])
-    with pytest.raises(ConfigError, match="expected the dotted name of a module"):
-        names("selector", ["names.py:MEMBERS"])
-
-
-def test_two_plugins_may_say_the_same(plugin):
-    first = plugin({"table": {"cost": "colours.cost:build"}}, "first_names")
-    second = plugin({"table": {"cost": "colours.cost:build"}}, "second_names")
-    assert names("table", [first, second])["cost"] == "colours.cost:build"
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [("nobodys_names", "no module 'nobodys_names'"), ("names.py:MEMBERS", "expected the dotted name of a module")],
+)
+def test_a_module_that_is_not_there_is_named(module, message):
+    with pytest.raises(ConfigError, match=message):
+        names("selector", [module])
 
 
 def test_a_plugin_adds_a_kind_of_stage_with_a_job_of_its_own(plugin):
-    module = plugin({"stage": {"cost": "somebodys_names:COST"}})
     cost = Kind("cost", ("cost.csv",), (), job="cost", outside="colours.cost", plan=lambda experiment, stages: [])
-    vars(sys.modules[module])["COST"] = cost
+    module = plugin({"stage": {"cost": "somebodys_names:COST"}}, COST=cost)
     assert kinds_of([module]) == {**KINDS, "cost": cost} and cost.module == "colours.cost"
     assert jobs_of([module]) == (*jobs_of([]), "cost")
 
@@ -91,7 +88,5 @@ def test_a_plugin_adds_a_kind_of_stage_with_a_job_of_its_own(plugin):
     ],
 )
 def test_a_kind_of_stage_that_cannot_be_used_is_refused(plugin, name, kind, message):
-    module = plugin({"stage": {name: "somebodys_names:FOUND"}})
-    vars(sys.modules[module])["FOUND"] = kind
     with pytest.raises(ConfigError, match=message):
-        kinds_of([module])
+        kinds_of([plugin({"stage": {name: "somebodys_names:FOUND"}}, FOUND=kind)])

@@ -27,10 +27,9 @@ from lightningrl.decoding.selectors.quota import Quota, step_quota
 from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
-from lightningrl.inference.policy import policy_of
+from lightningrl.inference.policy import make_policy, policy_of
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.plan import plan
-from lightningrl.pipeline.stages.decoder import make_policy
 
 NANO = PACKAGE.parent / "config" / "nano.yaml"
 PROMPTS = [1, 4, 6, 8, 11, 3]

@@ -12,7 +12,7 @@ from fixtures.limits import HANG_S, processor_time
 from fixtures.small_benchmarks import MIRROR
 from typer.testing import CliRunner
 
-from lightningrl.cli import doctor_checks
+from lightningrl.cli import doctor
 from lightningrl.cli.app import app
 from lightningrl.pipeline.code_digest import PACKAGE
 
@@ -74,8 +74,8 @@ def test_a_broken_torch_is_a_finding(tmp_path):
     ],
 )
 def test_it_says_which_paged_attention_is_used(monkeypatch, version, paged, grade, what):
-    monkeypatch.setattr(doctor_checks, "_version", lambda name: version)
-    found = doctor_checks._flash(paged)
+    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    found = doctor._flash(paged)
     assert (found.grade, found.what.startswith(what), bool(found.remedy)) == (grade, True, grade == "note")
 
 
@@ -85,7 +85,7 @@ def test_without_a_jail_programs_cannot_be_judged(monkeypatch):
     monkeypatch.setattr(
         probe, "survey", lambda: (probe.LevelReport("bwrap", "bwrap is not on the PATH", "apt-get install bubblewrap"),)
     )
-    found = {finding.name: finding for finding in doctor_checks._jails()}
+    found = {finding.name: finding for finding in doctor._jails()}
     assert found["jail bwrap"].grade == "note" and "apt-get install" in found["jail bwrap"].remedy
     assert found["jails"].grade == "missing"
 
@@ -99,7 +99,7 @@ def test_slurm_is_asked_for_its_partitions(tmp_path, monkeypatch, script, grade,
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    first = next(doctor_checks._slurm())
+    first = next(doctor._slurm())
     assert first.grade == grade and what in first.what
 
 
@@ -109,5 +109,5 @@ def test_a_folder_that_cannot_be_written_is_missing(tmp_path):
     blocked.chmod(0o500)
     if os.getuid() == 0:
         pytest.skip("root may write anywhere")
-    [finding] = doctor_checks._disk(blocked)
+    finding = doctor._disk(blocked)
     assert finding.grade == "missing"

@@ -12,7 +12,7 @@ from snakemake.io import is_flagged
 
 from lightningrl.config.describe import describe
 from lightningrl.config.experiment import Experiment, load
-from lightningrl.config.report import Resources
+from lightningrl.config.machine import Resources
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.invocation import config_file, experiment_asked_for, python_of_jobs, show_to_containers
 from lightningrl.pipeline.kinds import KINDS

@@ -10,8 +10,7 @@ import numpy as np
 
 from lightningrl.answering import Task
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import DecodePolicy, Request
-from lightningrl.inference.build_policy import build_policy
+from lightningrl.decoding.protocol import Request
 from lightningrl.judges.protocol import Judge
 from lightningrl.models.transformer import Transformer
 from lightningrl.pipeline.stages.context import StageContext
@@ -24,18 +23,12 @@ from lightningrl.utils.registry import resolve
 Config = Mapping[str, Any]
 
 
-def make_policy(config: Config, parameter: float, temperature: float = 0.0, seed: int = 0) -> DecodePolicy:
-    """Returns the policy of a stage's config, its selector at `parameter`. Raises what `build_policy` raises."""
-    return build_policy(config["decoding"], config["members"], parameter, temperature=temperature, seed=seed)
-
-
 def make_decoder(
     config: Config, model: Transformer, tokenizer: Any, checkpoint: Path | None = None
 ) -> BlockDecoder:  # fmt: skip
     """Returns the decoder of a stage's config; `checkpoint`: the folder that says what else ends a response."""
-    decoding = config["decoding"]
-    budget = None if decoding.memory_mb is None else decoding.memory_mb * 1_000_000
-    return BlockDecoder(model, stop_token_ids(tokenizer, checkpoint), rows=decoding.rows, memory_bytes=budget)
+    decoding, stops = config["decoding"], stop_token_ids(tokenizer, checkpoint)
+    return BlockDecoder(model, stops, rows=decoding.rows, memory_bytes=decoding.memory_bytes)
 
 
 def load_decoder(context: StageContext, config: Config, role: str = "policy") -> tuple[BlockDecoder, Any]:

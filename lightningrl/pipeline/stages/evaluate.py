@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.evaluation.sweep import Loaded, Sweep
+from lightningrl.inference.policy import make_policy
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import load_decoder, make_policy, make_task
+from lightningrl.pipeline.stages.decoder import load_decoder, make_task
 from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
 from lightningrl.utils import files

@@ -9,9 +9,10 @@ import torch
 
 from lightningrl.answering import Task, answer, score
 from lightningrl.benchmarks.protocol import PromptOptions, render_chat
+from lightningrl.inference.policy import make_policy
 from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import make_decoder, make_policy
+from lightningrl.pipeline.stages.decoder import make_decoder
 from lightningrl.pipeline.stages.loading import save_policy, use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
 from lightningrl.tokenization import load_tokenizer

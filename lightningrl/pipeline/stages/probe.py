@@ -18,8 +18,9 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.errors import Interrupted
 from lightningrl.evaluation import probing
+from lightningrl.inference.policy import make_policy
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import load_decoder, make_policy, make_requests
+from lightningrl.pipeline.stages.decoder import load_decoder, make_requests
 from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import read_examples
 from lightningrl.report.formats import csv_text

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightningrl.inference.policy import make_policy
 from lightningrl.inference.trace import Recorder, Trace, trace_of
 from lightningrl.inference.trace_page import render_page
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import load_decoder, make_policy, make_requests
+from lightningrl.pipeline.stages.decoder import load_decoder, make_requests
 from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import read_examples
 from lightningrl.types import Example

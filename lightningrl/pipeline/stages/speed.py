@@ -13,8 +13,9 @@ import torch
 from lightningrl.bench.machine import device_name
 from lightningrl.bench.speed import Batch, measure
 from lightningrl.errors import Interrupted
+from lightningrl.inference.policy import make_policy
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import load_decoder, make_policy, make_requests
+from lightningrl.pipeline.stages.decoder import load_decoder, make_requests
 from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import read_examples
 from lightningrl.utils import files

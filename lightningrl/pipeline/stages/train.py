@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lightningrl.config.train import Run
+from lightningrl.inference.policy import make_policy
 from lightningrl.judges.protocol import Judge
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import make_decoder, make_policy, make_task
+from lightningrl.pipeline.stages.decoder import make_decoder, make_task
 from lightningrl.pipeline.stages.loading import load_policy, save_policy, use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
 from lightningrl.rl.samples import samples_text

@@ -1,0 +1,83 @@
+"""`lightningrl validate`: what is wrong with an experiment, before anything runs; and `config-help`, its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from lightningrl.cli.pin import note_pins
+from lightningrl.cli.stages import DEFAULT_CONFIG, Config
+from lightningrl.config.decoding import Decoding
+from lightningrl.config.describe import describe
+from lightningrl.config.experiment import Experiment, load
+from lightningrl.errors import ConfigError, LightningRLError, SandboxUnavailable
+from lightningrl.pipeline.plan import Plan, plan
+from lightningrl.sandbox import probe
+from lightningrl.utils.registry import resolve
+
+
+def validate(config: Config = DEFAULT_CONFIG) -> None:
+    """Check an experiment's YAML, and the names in it, before anything runs."""
+    experiment = load(config)
+    planned = plan(experiment)
+    _check_pieces(experiment, planned)
+    typer.echo(f"{config}: OK, {len(planned.stages)} stages")
+    note_pins(planned)
+    known = {f"{stage.kind}/{stage.size}" for stage in planned if stage.size}
+    for name in experiment.resources.jobs:
+        if "/" in name and name not in known:  # maybe a size that was mistyped
+            sizes = ", ".join(sorted(known)) or "none has a size"
+            typer.echo(f"note: resources.jobs.{name}: no stage asks for it; there are: {sizes}", err=True)
+    _warn_without_jail(planned)
+
+
+def _check_pieces(experiment: Experiment, planned: Plan) -> None:
+    """Makes every decoder and quantizer once, so that unknown options and parameters out of range are said first."""
+    from lightningrl.quantization.protocol import make_quantizer
+
+    for reference in (reference for stage in planned.of("train") for reference in stage.members.values()):
+        resolve(reference)
+    rollouts = [value for run in experiment.runs for value in (run.threshold, *run.rollout_thresholds)]
+    _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
+    for system in experiment.all_systems():
+        _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
+    for stage in planned.of("quantize"):
+        try:
+            quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
+        except ConfigError as error:
+            raise ConfigError(f"systems.{stage.name}.quantizer.options: {error}") from None
+        if quantizer.needs_calibration and "calibration" not in stage.config:
+            raise ConfigError(f"systems.{stage.name}.quantizer.calibration: left out, but the quantizer needs data")
+
+
+def _make_policies(decoding: Decoding, where: str, plugins: list[str], parameters: Iterable[float]) -> None:
+    from lightningrl.inference.policy import make_policy
+
+    config = {"decoding": decoding, "members": decoding.members(f"{where}.", plugins)}
+    for parameter in sorted(set(parameters)):
+        try:
+            make_policy(config, parameter)
+        except LightningRLError as error:
+            raise type(error)(f"{where}: {error}") from None
+
+
+def _warn_without_jail(planned: Plan) -> None:
+    """A config is valid without a jail, but its stages that judge programs would stop: better said now."""
+    judges = {reference for stage in planned for name, reference in stage.members.items() if name.startswith("judge")}
+    if any(getattr(resolve(reference), "needs_jail", False) for reference in judges):
+        level = planned.experiment.sandbox.level
+        probe.choose(level, acknowledged=level == "none")
+        try:
+            probe.probe().require()
+        except SandboxUnavailable as error:
+            typer.echo(f"but: {error}", err=True)
+
+
+def config_help(
+    key: Annotated[str, typer.Argument(help="A key's path, like `runs.threshold`; empty: all.")] = "",
+) -> None:
+    """Every key of an experiment's YAML: type, default, what it means."""
+    for line in describe(Experiment, key):
+        typer.echo(line)

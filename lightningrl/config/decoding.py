@@ -1,0 +1,151 @@
+"""How responses are decoded: the section of an experiment, published decoders, and what tools are asked directly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from lightningrl.config.registries import DECODER, member, near
+from lightningrl.config.section import Section
+from lightningrl.utils.registry import resolve
+
+PRESETS = "lightningrl.decoding.presets:PRESETS"
+"""Looked up and not imported: the settings know no decoder."""
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Returns a published decoder: `decoding`, `source`, maybe `parameter`. Raises ValueError for an unknown name."""
+    presets: dict[str, dict[str, Any]] = resolve(PRESETS)
+    if name not in presets:
+        raise ValueError(f"there is no preset {name!r}.{near(name, presets)} Allowed: {', '.join(sorted(presets))}")
+    return presets[name]
+
+
+def _increasing(values: list[float]) -> list[float]:
+    if sorted(set(values)) != values:
+        raise ValueError(f"thresholds must be strictly increasing, found {values}")
+    return values
+
+
+Sweep = Annotated[list[float], AfterValidator(_increasing)]
+"""Values of a selector's parameter."""
+Options = dict[str, bool | int | float | str]
+
+
+class Decoding(Section):
+    """How responses are decoded, in evaluations and in rollouts."""
+
+    UNKEYED = frozenset({"preset"})  # the pieces say it all
+
+    preset: str = ""
+    """A published decoder, whose pieces are taken where no key beside it says otherwise: `sdar_dynamic`, `sdar_static`,
+    `sdar_sequential`, `entropy_bounded`, `lmdeploy_dynamic`, `fast_dllm_factor`."""
+    selector: str = "threshold"
+    """Which masked positions a forward reveals: `threshold`, `quota` (steps a block), `factor`, `cumulative_entropy`
+    (nats), `scripted` (tokens a step), or `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
+    selector_options: Options = Field(default_factory=dict)
+    """The selector's other arguments: `{"inclusive": true, "steps": 4}` of `threshold`, `{"compat": true}` of
+    `factor`."""
+    ranking: str = "confidence"
+    """The number by which positions are ordered: `confidence`, `neg_entropy`, `position`, or `module:attribute`."""
+    schedule: str = "fused"
+    """How responses are walked, block by block: `fused` (the forward that writes a finished block's keys and values
+    denoises the next one, too), `separate` (a forward of its own, as the published engines do), `recompute` (no cache);
+    or on a canvas of fixed length: `full_sequence`; or `module:attribute`. The older spelling `cache` is accepted."""
+    schedule_options: Options = Field(default_factory=dict)
+    """The schedule's arguments: `{"block_size": 32}` of `full_sequence`."""
+    stop: str = "finish_block"
+    """`finish_block`: a response ends with the block that holds its stop token; `inside_block`: as soon as the stop
+    token and all before it are revealed; or `module:attribute`."""
+    rows: int = Field(256, gt=0)
+    """Rows decoded together at most. Changes no result but the last bits of floats."""
+    memory_mb: int | None = Field(None, gt=0)
+    """Megabytes for the KV cache; rows wait for pages when it is full. Empty: as much as `rows` need. Changes no result
+    but the last bits of floats."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settled(cls, tree: Any) -> Any:
+        """Read older spellings; then put the preset's pieces beneath the keys that are given, where the options of a
+        piece go with it. (`cache` and `scope` were two keys for what a schedule says alone.)"""
+        if not isinstance(tree, dict):
+            return tree
+        if {"cache", "scope"} & tree.keys():
+            spelt = {key: tree[key] for key in ("schedule", "cache", "scope") if key in tree}
+            named = [name for name in spelt.values() if name != "block"]
+            if len(named) > 1:
+                found = " and ".join(map(str, named))
+                raise ValueError(f"found {found} as schedule, cache or scope; give `schedule` alone")
+            tree = {key: value for key, value in tree.items() if key not in spelt}
+            tree |= {"schedule": named[0]} if named else {}
+        if not tree.get("preset"):
+            return tree
+        found = preset(tree["preset"])["decoding"]
+        replaced = {f"{piece}_options" for piece, name in tree.items() if found.get(piece, name) != name}
+        return {key: value for key, value in found.items() if key not in replaced} | tree
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return None if self.memory_mb is None else self.memory_mb * 1_000_000
+
+    @property
+    def compares_probabilities(self) -> bool:
+        """Whether the selector's parameter is compared with a probability."""
+        return (self.selector, self.ranking) == ("threshold", "confidence")
+
+    def over(self, below: Decoding) -> Decoding:
+        """Returns the decoding `below` with the keys that are given here.
+
+        The options of a piece go with it: where another piece is named without any, none are left.
+        """
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        for piece in DECODER:
+            options = f"{piece}_options"
+            if hasattr(below, options) and given.get(piece, getattr(below, piece)) != getattr(below, piece):
+                given.setdefault(options, {})
+        return below.model_copy(update={"preset": ""} | given)
+
+    def members(self, where: str = "", plugins: Iterable[str] = ()) -> dict[str, str]:
+        """Returns the `module:attribute` of each piece. Raises ConfigError, which begins with `where` and its key."""
+        return {piece: member(piece, getattr(self, piece), f"{where}{piece}", plugins) for piece in DECODER}
+
+
+class DirectDecoding(Decoding):
+    """How tools decode that are given a checkpoint and no experiment; the options of their verbs are these keys."""
+
+    threshold: float = 0.9
+    """The selector's parameter: a confidence, a number of steps, nats, or what else it is called with."""
+    temperature: float = 0.0
+    """0: greedy."""
+    top_k: int = 0
+    """0: all tokens."""
+    top_p: float = 1.0
+    """1: all tokens."""
+    seed: int = 0
+    """Part of the key of every draw."""
+    rows: int = Field(64, gt=0)
+    block_size: int | None = None
+    """K, for checkpoints that do not say it themselves, as the official ones."""
+    dtype: str = "stored"
+    """`float32`, `bfloat16`, `float64`, or `stored`."""
+    device: str = "cpu"
+    """`cpu`, `cuda`, or one of several, like `cuda:1`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_parameter(cls, tree: Any) -> Any:
+        """A preset's selector has the parameter that it was published with, unless another one is given."""
+        if not tree.get("preset") or "threshold" in tree:
+            return tree
+        published = preset(tree["preset"])
+        if tree.get("selector", published["decoding"]["selector"]) != published["decoding"]["selector"]:
+            return tree
+        if "parameter" not in published:
+            raise ValueError(f"preset {tree['preset']} leaves its parameter to you; say `threshold`")
+        return tree | {"threshold": published["parameter"]}
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what responses depend on, but for the selector's parameter and the model."""
+        return self.model_dump(include={*DECODER, "selector_options", "temperature", "top_k", "top_p", "seed"})
