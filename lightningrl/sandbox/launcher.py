@@ -1,14 +1,13 @@
 """The launcher starts `server.py` in a jail of the kernel's own means: the levels `unshare`, `landlock` and `none`.
 
 It runs as `python -s -S -P -B launcher.py SPEC`, leads its own session, and has the server's descriptors; SPEC is JSON,
-see `lightningrl.sandbox.start`. There are two processes: this one stays outside, adopts all orphans of the jail and
+see `lightningrl.sandbox.levels`. There are two processes: this one stays outside, adopts all orphans of the jail and
 ends last; its child confines itself step by step and becomes the server. When the child ends, all processes that it
 left are killed; when the judge ends, both end. The judge is never forked. Standard library only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -105,26 +104,20 @@ def _become_candidate(server: int, is_alone: bool) -> None:
 
 
 def _supervise(jail: int) -> int:
-    """Waits for the jail, ends its remaining processes, and returns the jail's exit code."""
-    code = 1
+    """Waits for the jail's end, kills the processes that it leaves, and returns its exit code."""
+    code = None
     while True:
-        pid, status = os.waitpid(-1, 0)
+        try:
+            pid, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            assert code is not None
+            return code if code >= 0 else 128 - code
         if pid == jail:
             code = os.waitstatus_to_exitcode(status)
-            break
-    while True:
-        with contextlib.suppress(ProcessLookupError):
-            for child in _children():
-                os.kill(child, 9)
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return code if code >= 0 else 128 - code
-
-
-def _children() -> list[int]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(word) for word in file.read().split()]
+        if code is not None:
+            with open(f"/proc/self/task/{os.getpid()}/children") as file:
+                for child in file.read().split():
+                    os.kill(int(child), 9)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ The first process of the jail reports the end, never the program.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import selectors
 import signal
 import time
-from collections.abc import Callable
 from typing import Literal
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.sandbox.limits import Limits
+from lightningrl.sandbox.limits import JailStatus, Limits
 from lightningrl.sandbox.process import Ended, Jail
 
 START_LIMIT_S = 20.0
@@ -32,7 +32,7 @@ Ending = Literal["exit", "timeout", "reply_limit", "output_limit"]
 
 
 class ProgramRun:
-    """A running program. `reply` and `output` have what has arrived and was not taken; `close` leaves the jail up."""
+    """A running program; `close` leaves the jail up."""
 
     def __init__(
         self, jail: Jail, request: bytes, limits: Limits, *, program_filter: bytes = b"", stays_open: bool = False
@@ -42,18 +42,18 @@ class ProgramRun:
         With `stays_open`, `send` may follow. A complete request is a file in memory, since a pipe could fill up and
         block. Raises SandboxUnavailable when the channels cannot be created.
         """
-        self.jail = jail
+        self.jail, self._limits = jail, limits
         self.reply, self.output = bytearray(), bytearray()
+        """What has arrived, and at most a byte more than the limits."""
         self.ending: Ending | None = None
         """None while the program runs."""
         self.ended: Ended | None = None
         """The jail's report if the ending is `exit`; None: the jail itself has ended."""
-        self.is_ready = False
         self.is_ordinary = False
         """Set by the caller: the program completed its request within the limits."""
         self.deadline = time.monotonic() + (_USED_LIMIT_S if jail.programs else START_LIMIT_S)
-        """In `time.monotonic()` seconds; set anew when `ready` arrives."""
-        self._limits, self._reply_bytes, self._pending = limits, 0, memoryview(b"")
+        """In `time.monotonic()` seconds; set anew when candidate code begins."""
+        self._taken, self._pending = 0, memoryview(b"")
         self._selector = selectors.DefaultSelector()
         self._request: int | None = None
         self._open = contextlib.ExitStack()
@@ -80,7 +80,7 @@ class ProgramRun:
         return self.ending == "exit" and self.ended is None and self.jail.is_lost
 
     def send(self, data: bytes) -> None:
-        """Queues data for the program, which is written while `advance` waits."""
+        """Queues data for the program, which is written while this side waits for its answer."""
         if self._request is None:
             return
         if not self._pending:
@@ -89,33 +89,42 @@ class ProgramRun:
 
     def begin(self) -> bool:
         """Waits until candidate code is about to run, and returns whether it is."""
-        self.advance(lambda: self.is_ready)
-        return self.is_ready
+        is_ready = self.read_line() is not None
+        self.deadline = time.monotonic() + self._limits.wall_s
+        return is_ready
 
-    def advance(self, is_enough: Callable[[], bool]) -> None:
-        """Waits until `is_enough()`, or until the program has ended or reached a limit (`ending`)."""
-        while self.ending is None and not is_enough():
-            remaining_s = self.deadline - time.monotonic()
-            if remaining_s <= 0:
-                self.ending = "timeout"
-                return
-            for key, _ in self._selector.select(remaining_s):
-                key.data()
+    def read_line(self) -> bytes | None:
+        """Waits for the next line of the reply that is not blank; None: the program has ended or reached a limit."""
+        while True:
+            while (end := self.reply.find(b"\n", self._taken)) >= 0:
+                line, self._taken = bytes(self.reply[self._taken : end]), end + 1
+                if line:
+                    return line
+            if self.ending is not None:
+                return None
+            self._wait()
 
-    def take_line(self) -> bytes | None:
-        """Returns the next reply line that is not blank, without its newline; None: there is none."""
-        while b"\n" in self.reply:
-            line, _, self.reply = self.reply.partition(b"\n")
-            if line:
-                return bytes(line)
-        return None
+    def wait_for_end(self) -> None:
+        """Waits until the program has ended or reached a limit (`ending`)."""
+        while self.ending is None:
+            self._wait()
 
     def finish(self) -> None:
         """Ends the request and waits a moment for the program's end, so that the jail can be used again."""
         if self.ending is None:
             self._close_request()
             self.deadline = min(self.deadline, time.monotonic() + _FINISH_LIMIT_S)
-            self.advance(lambda: False)
+            self.wait_for_end()
+
+    def describe_ending(self) -> tuple[JailStatus, str]:
+        """Returns the status and a readable reason when the program ended before it had answered."""
+        limits = self._limits
+        reasons: dict[Ending | None, tuple[JailStatus, str]] = {
+            "output_limit": ("output_limit", f"printed more than {limits.output_bytes} bytes"),
+            "reply_limit": ("output_limit", f"answers of more than {limits.reply_bytes} bytes"),
+            "timeout": ("timeout", f"stopped after {limits.wall_s:g} s"),
+        }
+        return reasons.get(self.ending, ("crashed", "the process ended before it had answered every call"))
 
     def close(self) -> None:
         self._close_request()
@@ -135,54 +144,53 @@ class ProgramRun:
                 with open(their_request, "wb", closefd=False) as file:
                     file.write(request)
                 os.lseek(their_request, 0, os.SEEK_SET)
-            self._reply_fd, their_reply = self._channel(theirs)
-            self._output_fd, their_output = self._channel(theirs)
-            self._selector.register(self._reply_fd, selectors.EVENT_READ, self._read_reply)
-            self._selector.register(self._output_fd, selectors.EVENT_READ, self._read_output)
+            self._read_reply, their_reply = self._channel(theirs, self.reply, self._limits.reply_bytes, "reply_limit")
+            self._read_output, their_output = self._channel(
+                theirs, self.output, self._limits.output_bytes, "output_limit"
+            )
             self._selector.register(self.jail, selectors.EVENT_READ, self._read_end)
             self.jail.send(program_filter, (their_request, their_reply, their_output))
 
-    def _channel(self, theirs: contextlib.ExitStack) -> tuple[int, int]:
-        """Returns both ends of a pipe from the program; ours closes with the run, the other with `theirs`."""
+    def _channel(
+        self, theirs: contextlib.ExitStack, received: bytearray, most_bytes: int, ending: Ending
+    ) -> tuple[functools.partial[bool], int]:
+        """Returns the reader of a pipe from the program and its end of the pipe, which closes with `theirs`."""
         ours, their_end = os.pipe()
         self._open.callback(os.close, ours)
         theirs.callback(os.close, their_end)
         os.set_blocking(ours, False)
-        return ours, their_end
+        read = functools.partial(self._read, ours, received, most_bytes, ending)
+        self._selector.register(ours, selectors.EVENT_READ, read)
+        return read, their_end
 
-    def _read_reply(self) -> bool:
-        data = self._read(self._reply_fd)
-        self.reply += data[: self._limits.reply_bytes + 1 - self._reply_bytes]
-        self._reply_bytes += len(data)
-        if self._reply_bytes > self._limits.reply_bytes:
-            self.ending = "reply_limit"
-        elif not self.is_ready and b"\n" in self.reply:
-            self.is_ready, self.deadline = True, time.monotonic() + self._limits.wall_s
-        return bool(data)
+    def _wait(self) -> None:
+        """Waits until something can be read or written, or until the time is over."""
+        remaining_s = self.deadline - time.monotonic()
+        if remaining_s <= 0:
+            self.ending = "timeout"
+            return
+        for key, _ in self._selector.select(remaining_s):
+            key.data()
 
-    def _read_output(self) -> bool:
-        data = self._read(self._output_fd)
-        self.output += data[: self._limits.output_bytes + 1 - len(self.output)]
-        if len(self.output) > self._limits.output_bytes:
-            self.ending = "output_limit"
-        return bool(data)
-
-    def _read(self, fd: int) -> bytes:
+    def _read(self, fd: int, received: bytearray, most_bytes: int, ending: Ending) -> bool:
+        """Returns whether there was anything to read."""
         try:
             data = os.read(fd, _CHUNK_BYTES)
         except BlockingIOError:  # several were ready together, and `_read_end` has read all
-            return b""
+            return False
         if not data and fd in self._selector.get_map():
             self._selector.unregister(fd)
-        return data
+        received += data[: most_bytes + 1 - len(received)]
+        if len(received) > most_bytes:
+            self.ending = ending
+        return bool(data)
 
     def _read_end(self) -> None:
         """Reads all that the program has sent before its end: it counts, also for the limits."""
         self.ended = self.jail.receive()
-        while self.ending is None and self._read_reply():
-            pass
-        while self.ending is None and self._read_output():
-            pass
+        for read in (self._read_reply, self._read_output):
+            while self.ending is None and read():
+                pass
         self.ending = self.ending or "exit"
 
     def _write(self) -> None:

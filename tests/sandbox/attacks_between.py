@@ -15,7 +15,7 @@ from harness import HONEST
 
 from lightningrl.sandbox import session
 from lightningrl.sandbox.jail import JailPool, Limits, run_calls
-from lightningrl.sandbox.levels import make_level
+from lightningrl.sandbox.levels import LEVELS
 from lightningrl.sandbox.run import ProgramRun
 
 REFUSED = {
@@ -234,12 +234,10 @@ def _is_found(title: str, level: str, jails: JailPool) -> None:
 
 def attempt(body: str, level: str, jails: JailPool) -> ProgramRun:
     """Runs one attack in a jail of the pool, without a second run in its own jail."""
-    limits = Limits(wall_s=20)
-    make = functools.partial(
-        session.make_request, "calls", _attack_of(body), limits, entry_point="attack", calls=["[]"]
-    )
-    with session.running(level, make_level(level), limits, make, jails) as program:
-        program.advance(lambda: False)
+    limits, call = Limits(wall_s=20), session.call_lines([()])
+    make = functools.partial(session.make_request, "calls", _attack_of(body), "attack", limits, call)
+    with session.running(session.Place(LEVELS[level], limits, jails), make) as program:
+        program.wait_for_end()
         program.is_ordinary = program.ended is not None and program.ended.exit_code == 0
     return program
 

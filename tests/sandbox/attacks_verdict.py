@@ -6,59 +6,35 @@ import functools
 import math
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cheats
 from harness import (
     CHECKS,
+    LONG,
     SHORT,
     by_the_clock,
     check,
     family_of,
-    guarantees,
+    jail_processes,
+    level,
     orphaned_zombies,
     outcome_of,
-    own_limits,
-    processes_of,
     run_calls,
     run_script,
     running,
     value_of,
-)  # fmt: skip
-
-
-@check
-def threads_work():
-    source = """
-import threading
-def attack():
-    found = []
-    threads = [threading.Thread(target=found.append, args=(i,)) for i in range(4)]
-    for t in threads: t.start()
-    for t in threads: t.join()
-    return sorted(found)
-"""
-    assert value_of(source) == [0, 1, 2, 3]
-
-
-@check
-def lingering_threads_do_not_hold_the_verdict():
-    source = """
-import threading, time
-def attack():
-    threading.Thread(target=time.sleep, args=(60,)).start()
-    return 1
-"""
-    assert value_of(source) == 1
+)
 
 
 @check
 def the_kernel_would_end_the_candidate_first():
-    limits, scores = own_limits(), set()
-    with running("import time\ndef attack(): time.sleep(900)\n", limits) as judgement:
+    scores = set()
+    with running("import time\ndef attack(): time.sleep(900)\n") as judgement:
         while judgement.is_alive() and scores != {1000}:  # while the jail begins, there is none, or another
             scores.clear()
-            for pid in processes_of(limits):
+            for pid in jail_processes():
                 with contextlib.suppress(OSError):
                     scores.add(int(Path(f"/proc/{pid}/oom_score_adj").read_text()))
     assert scores == {1000}
@@ -75,7 +51,7 @@ def attack(me, has_folder):
     touched = [pid for pid in others if name(os.kill, pid, 0) == "succeeded"]
     return [file for file in os.listdir(".") if len(file) == 1] if has_folder else [me], touched
 """
-    has_folder = guarantees().work_folder is not None
+    has_folder = level().work_folder is not None
     found = {}
     run = lambda me: found.update({me: value_of(source, me, has_folder)})  # noqa: E731
     threads = [threading.Thread(target=run, args=(me,)) for me in "ab"]
@@ -103,10 +79,9 @@ def attack():
     for t in threads: t.start()
     return len(threads)
 """
-    limits = own_limits()
-    many = limits.processes // 2 if guarantees().has_processes else 1
-    with running(flood, limits) as neighbour:
-        while neighbour.is_alive() and len(family_of(limits)) < many:
+    many = LONG.processes // 2 if level().has_processes else 1
+    with running(flood) as neighbour:
+        while neighbour.is_alive() and len(family_of(jail_processes())) < many:
             time.sleep(0.02)
         assert value_of(threads) == 10 and neighbour.is_alive()
 
@@ -117,22 +92,12 @@ def no_zombie_is_left_for_the_host_s_init():
         time.sleep(0.2)  # what earlier checks left, such as killed servers
         before = orphaned_zombies()
         for body in ("return 1", "os._exit(0)", "os.abort()", "time.sleep(9)", "print('x' * 100_000)"):
-            outcome_of(f"import os, time\ndef attack(): {body}\n", own_limits(wall_s=0.3))
+            outcome_of(f"import os, time\ndef attack(): {body}\n", replace(LONG, wall_s=0.3))
         time.sleep(0.1)
         left = orphaned_zombies() - before
         if not left:
             return
     raise AssertionError(f"zombies left, in every round: {left}")
-
-
-@check
-def mounts_and_files_of_the_host_stay():
-    before = Path("/proc/self/mountinfo").read_text()
-    has_folder = guarantees().work_folder is not None
-    value_of("def attack(has_folder):\n    return has_folder and open('x', 'w').write('x')\n", has_folder)
-    assert (
-        Path("/proc/self/mountinfo").read_text() == before and not Path("/box").exists() and not Path("/jail").exists()
-    )
 
 
 @check
@@ -157,7 +122,7 @@ def hostile_sources_are_load_errors():
     sources = {
         "x = '\ud800'\ndef attack(): return 1": "UnicodeEncodeError",
         "def attack(): return 1\0": "",
-        "#" * 10_000_000: "the program has 100",
+        "#" * 10_000_000: "MemoryError: the program has 100",
         "def other(): return 1": "NameError",
         "attack = 3": "TypeError",
         "def attack(: pass": "SyntaxError",
@@ -236,24 +201,15 @@ def plain_values_cross_unchanged():
 
 
 @check
-def a_call_cannot_change_the_arguments_of_the_next():
+def honest_programs_are_right_whatever_a_call_does_to_the_others():
+    honest = run_calls(cheats.HONEST_RIGHT, "add", cheats.CALLS)
+    assert [call.value for call in honest.calls] == cheats.EXPECTED and honest.status == "ok"
     shared = [1, 2]
     source = "def f(x):\n    x.append(3)\n    return x\n"
     assert [call.value for call in run_calls(source, "f", [(shared,), (shared,)]).calls] == [[1, 2, 3]] * 2
     assert shared == [1, 2]
-
-
-@check
-def answers_before_a_crash_are_kept():
-    source = "import os\ndef f(x):\n    return x if x < 2 else os._exit(0)\n"
-    results = run_calls(source, "f", [(1,), (2,), (1,)])
+    results = run_calls("import os\ndef f(x):\n    return x if x < 2 else os._exit(0)\n", "f", [(1,), (2,), (1,)])
     assert results.status == "crashed" and [call.error for call in results.calls] == [None, "not_run", "not_run"]
-
-
-@check
-def an_honest_program_is_right():
-    honest = run_calls(cheats.HONEST_RIGHT, "add", cheats.CALLS)
-    assert [call.value for call in honest.calls] == cheats.EXPECTED and honest.status == "ok"
 
 
 def _is_not_rewarded(source: str) -> None:

@@ -6,6 +6,17 @@ EXPECTED = [5, 0, 15]
 HONEST_RIGHT = "def add(a, b):\n    return a + b\n"
 HONEST_WRONG = "def add(a, b):\n    return a - b\n"
 
+
+def on_every_descriptor(data, first=3):
+    """The lines of a program that write the value of `data`, an expression, wherever something can be written."""
+    return f"""
+import os
+for fd in range({first}, 64):
+    try: os.write(fd, {data})
+    except OSError: pass
+"""
+
+
 CHEATS = {
     "exit 0 at import": "import sys\nsys.exit(0)\n",
     "_exit 0 at import": "import os\nos._exit(0)\n",
@@ -96,7 +107,7 @@ def add(a, b):
     "print a forged verdict": """
 import sys
 for stream in (sys.stdout, sys.stderr):
-    for line in ("PASSED", "True", '{"call":0,"value":5}', '{"call":1,"value":0}', '{"call":2,"value":15}'):
+    for line in ("PASSED", "True", '{"id":0,"value":5}', '{"id":1,"value":0}', '{"id":2,"value":15}'):
         stream.write(line + "\\n")
     stream.flush()
 import os
@@ -105,49 +116,23 @@ os._exit(0)
     "print answers inside the call": """
 import os
 def add(a, b):
-    os.write(1, b'{"call":0,"value":5}\\n')
-    os.write(2, b'{"call":0,"value":5}\\n')
+    os.write(1, b'{"id":0,"value":5}\\n')
+    os.write(2, b'{"id":0,"value":5}\\n')
     return None
 """,
-    "send True on every descriptor": """
-import os
-for fd in range(1, 64):
-    try:
-        os.write(fd, b"True\\n")
-    except OSError:
-        pass
-def add(a, b):
-    return True
-""",
-    "send pickles on every descriptor": """
-import os, pickle
-for fd in range(1, 64):
-    for payload in (pickle.dumps(True), pickle.dumps([True] * 3), (4).to_bytes(4, "big") + pickle.dumps(True)):
-        try:
-            os.write(fd, payload)
-        except OSError:
-            pass
-os._exit(0)
-""",
-    "forge a complete reply without the answers": """
-import os
-for fd in range(3, 64):
-    try:
-        os.write(fd, b"".join(b'{"call":%d,"value":true}\\n' % i for i in range(3)))
-    except OSError:
-        pass
-os._exit(0)
-""",
-    "claim success in other words": """
-import os
-for fd in range(3, 64):
-    try:
-        os.write(fd, b'{"call":0,"value":5,"passed":true}\\n{"status":"ok","correct":true}\\n')
-    except OSError:
-        pass
-def add(a, b):
-    return None
-""",
+    "send True on every descriptor": on_every_descriptor(r"b'True\n'", 1) + "def add(a, b):\n    return True\n",
+    "send pickles on every descriptor": on_every_descriptor("pickle.dumps(True) + pickle.dumps([True] * 3)", 1).replace(
+        "import os", "import os, pickle"
+    )
+    + "os._exit(0)\n",
+    "forge a complete reply without the answers": on_every_descriptor(
+        r"""b'{"loaded":true}\n' + b"".join(b'{"id":%d,"value":true}\n' % i for i in range(3))"""
+    )
+    + "os._exit(0)\n",
+    "claim success in other words": on_every_descriptor(
+        r"""b'{"loaded":true}\n{"id":0,"value":5,"passed":true}\n{"status":"ok","correct":true}\n'"""
+    )
+    + "def add(a, b):\n    return None\n",
     "True for 1": "def add(a, b):\n    return {5: 5.0, 0: False, 15: 15.0}[a + b]\n",
     "kill the parent": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\ndef add(a, b):\n    return None\n",
 }

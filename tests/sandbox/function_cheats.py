@@ -1,5 +1,7 @@
 """Wrong `add(a, b)` programs against a benchmark's own test code, call by call. Standard library only."""
 
+from cheats import on_every_descriptor
+
 CHEATS = {
     "equal to everything, in a list": """
 class Everything:
@@ -48,25 +50,16 @@ class Liar:
 def add(a, b):
     return Liar()
 """,
-    "an answer before it is asked": """
-import os
-for fd in range(3, 32):
-    for number in range(8):
-        try:
-            os.write(fd, b'{"id":"%d","value":5}\\n{"id":%d,"value":5}\\n' % (number, number))
-        except OSError:
-            pass
-def add(a, b):
-    return None
-""",
+    "an answer before it is asked": on_every_descriptor(
+        r"""b"".join(b'{"id":"%d","value":5}\n{"id":%d,"value":5}\n' % (n, n) for n in range(8))"""
+    )
+    + "def add(a, b):\n    return None\n",
     "an answer in the call, before the server's": """
 import os
 def add(a, b):
     for fd in range(3, 32):
-        try:
-            os.write(fd, b'{"id":"0","value":%d}\\n' % (a + b))
-        except OSError:
-            pass
+        try: os.write(fd, b'{"id":"0","value":%d}\\n' % (a + b))
+        except OSError: pass
     return None
 """,
     "the call's own number, read from the server's frame, with another's value": """
@@ -77,10 +70,8 @@ def add(a, b):
         message = frame.f_locals.get("message")
         if message:
             for fd in range(3, 32):
-                try:
-                    os.write(fd, ('{"id":"%s","passed":true}\\n' % message["id"]).encode())
-                except OSError:
-                    pass
+                try: os.write(fd, ('{"id":"%s","passed":true}\\n' % message["id"]).encode())
+                except OSError: pass
         frame = frame.f_back
     return None
 """,
@@ -97,16 +88,8 @@ while frame:
 def add(a, b):
     return None
 """,
-    "it says that it is loaded and more": """
-import os
-for fd in range(3, 32):
-    try:
-        os.write(fd, b'{"loaded":true}\\n{"loaded":true}\\n')
-    except OSError:
-        pass
-def add(a, b):
-    return True
-""",
+    "it says that it is loaded and more": on_every_descriptor(r"""b'{"loaded":true}\n{"loaded":true}\n'""")
+    + "def add(a, b):\n    return True\n",
     "another codec inside": """
 import sys
 codec = sys.modules["codec"]
@@ -130,10 +113,8 @@ import glob
 def add(a, b):
     found = []
     for name in glob.glob("/*") + glob.glob("/jail/*") + glob.glob("/box/*") + ["/proc/self/mem", "/proc/1/environ"]:
-        try:
-            found.append(open(name).read())
-        except Exception:
-            pass
+        try: found.append(open(name).read())
+        except Exception: pass
     return [line for text in found for line in text.split() if "assert" in line and "==" in line]
 """,
     "self-referential": "x = []\nx.append(x)\ndef add(a, b):\n    return x\n",
@@ -152,16 +133,12 @@ def add(a, b):
     "never ends, and catches everything": """
 import signal, time
 for number in range(1, 65):
-    try:
-        signal.signal(number, signal.SIG_IGN)
-    except (OSError, ValueError):
-        pass
+    try: signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError): pass
 def add(a, b):
     while True:
-        try:
-            time.sleep(10)
-        except BaseException:
-            pass
+        try: time.sleep(10)
+        except BaseException: pass
 """,
     "threads that never end": """
 import threading, time
