@@ -76,13 +76,9 @@ class Running:
         self._said = folder / f"said-{len(list(folder.glob('said-*')))}.log"
         with open(self._said, "wb") as output:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+                ["setpriv", "--pdeathsig", "KILL", *command], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output,
+            )  # fmt: skip
 
     def end(self, limit_s: float = HANG_S) -> tuple[int, str]:
         """Wait for its end: exit code, and all that it said."""

@@ -13,13 +13,14 @@ from pathlib import Path
 from fixtures.limits import HANG_S
 
 from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.stage import Stage
 
+NANO = "config/nano.yaml"
 PARTS = ("lightningrl", "workflow", "config", "Snakefile", "slurm")
 OURS = ("PYTHONPATH", "PYTHONNOUSERSITE")
 """Variables of the tests' own process that a run must not have."""
-IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*.tmp")
-
-
+IGNORED = shutil.ignore_patterns("*.pyc.*", ".*.tmp")
+"""What is being written just now. Compiled files come along: they are checked against times or hashes."""
 FAKE_STAGES = '''
 """Imported by every Python that starts with this folder on its path: stages write their files' names, as JSON,
 and what the environment says behind each."""
@@ -54,7 +55,7 @@ class Checkout:
         return self.root / name
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Replace the one occurrence of `old` in a file."""
+        """Replaces the one occurrence of `old` in a file."""
         text = self.path(name).read_text()
         assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
         self.path(name).write_text(text.replace(old, new))
@@ -63,21 +64,36 @@ class Checkout:
         path = self.path(name)
         path.write_text(path.read_text() + text)
 
-    def snakemake(
-        self, *arguments: str, config: str | None = "config/nano.yaml", limit_s: float = HANG_S, **environment: str
-    ):
-        """Run Snakemake to its end; the finished process with its output as text."""
+    def snakemake(self, *arguments: str, config: str | None = NANO, limit_s: float = HANG_S, **environment: str):
+        """Runs Snakemake to its end; returns the finished process with its output as text."""
         command = [sys.executable, "-m", "snakemake", *arguments]
         command += ["--configfile", config] if config else []
         variables = {key: value for key, value in os.environ.items() if key not in OURS} | environment
         return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=variables, timeout=limit_s)
 
-    def would_run(self, *arguments: str, config: str | None = "config/nano.yaml") -> set[str]:
-        """`<rule>/<name>` of every job that a dry run lists, the target rule aside."""
-        done = self.snakemake(*arguments, "--dry-run", "--cores", "2", config=config)
-        assert done.returncode == 0, done.stdout + done.stderr
-        jobs = jobs_in(done.stdout + done.stderr)
-        assert jobs or "Nothing to be done" in done.stdout + done.stderr, done.stdout + done.stderr
+    def run(self, *arguments: str, **more) -> str:
+        """Runs Snakemake, which must end well; returns what it said."""
+        done = self.snakemake(*arguments, **more)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+        return done.stdout + done.stderr
+
+    def run_fakes(self, folder: Path, *arguments: str, **more) -> str:
+        """Runs Snakemake with stages that write the names of their files; `folder` is for what makes them do so."""
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(FAKE_STAGES)
+        return self.run(*arguments, "--no-hooks", PYTHONPATH=os.pathsep.join([str(folder), str(self.root)]), **more)
+
+    def refuses(self, *arguments: str, config: str | None = NANO, **environment: str) -> str:
+        """Returns what a dry run says that does not end well."""
+        done = self.snakemake(*arguments, "--dry-run", "--cores", "1", config=config, **environment)
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    def would_run(self, *arguments: str, config: str | None = NANO) -> set[str]:
+        """Returns `<rule>/<name>` of every job that a dry run lists, the target rule aside."""
+        said = self.run(*arguments, "--dry-run", "--cores", "2", config=config)
+        jobs = jobs_in(said)
+        assert jobs or "Nothing to be done" in said, said
         return jobs
 
 
@@ -91,9 +107,14 @@ def jobs_in(said: str) -> set[str]:
     return jobs
 
 
+def with_upstream(stage: Stage) -> set[str]:
+    """`<kind>/<name>` of a stage and of everything that it needs."""
+    return {f"{stage.kind}/{stage.name}"}.union(*(with_upstream(each) for each in stage.upstream))
+
+
 def copy_repository(root: Path, of: Path = PACKAGE.parent) -> Checkout:
     """A fresh copy of the repository, or of a checkout's, in which nothing has run."""
-    root.mkdir()
+    root.mkdir(parents=True)
     for part in PARTS:
         source = of / part
         if source.is_symlink():
@@ -101,5 +122,5 @@ def copy_repository(root: Path, of: Path = PACKAGE.parent) -> Checkout:
         elif source.is_dir():
             shutil.copytree(source, root / part, ignore=IGNORED)
         else:
-            shutil.copy(source, root / part)
+            shutil.copy2(source, root / part)
     return Checkout(root)
