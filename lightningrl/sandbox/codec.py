@@ -87,7 +87,7 @@ def dumps(value: Any, refer: Callable[[Any], int] | None = None) -> str:
     >>> dumps([1, True, (2.5, "a"), {3}, {"k": None}])
     '[1,true,{"$tuple":[2.5,"a"]},{"$set":[3]},{"k":null}]'
     """
-    return json.dumps(to_json(value, refer=refer), separators=(",", ":"), allow_nan=False)
+    return json.dumps(to_json(value, refer), separators=(",", ":"), allow_nan=False)
 
 
 def loads(text: str, budget: Budget | None = None, refer: Callable[..., Any] | None = None) -> Any:
@@ -106,9 +106,9 @@ def loads(text: str, budget: Budget | None = None, refer: Callable[..., Any] | N
     return from_json(tree, budget, refer)
 
 
-def to_json(value: Any, budget: Budget | None = None, refer: Callable[[Any], int] | None = None) -> Any:
+def to_json(value: Any, refer: Callable[[Any], int] | None = None) -> Any:
     """Returns the JSON tree of a value. Raises CodecError for anything but plain data, and for self-reference."""
-    return _Writer(budget or Budget(), refer).write(value, MAX_DEPTH)
+    return _Writer(refer).write(value, MAX_DEPTH)
 
 
 def from_json(tree: Any, budget: Budget | None = None, refer: Callable[..., Any] | None = None) -> Any:
@@ -117,8 +117,8 @@ def from_json(tree: Any, budget: Budget | None = None, refer: Callable[..., Any]
 
 
 class _Writer:
-    def __init__(self, budget: Budget, refer: Callable[[Any], int] | None) -> None:
-        self.budget, self.refer = budget, refer
+    def __init__(self, refer: Callable[[Any], int] | None) -> None:
+        self.budget, self.refer = Budget(), refer
         self.open_ids: set[int] = set()
 
     def write(self, value: Any, depth: int) -> Any:

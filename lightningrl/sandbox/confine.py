@@ -17,6 +17,8 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
+NOBODY = 65534
+"""The uid and gid in a user namespace."""
 _NEW_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
 """CLONE_NEWNS, NEWUTS, NEWIPC, NEWPID, NEWNET."""
 _NEW_USER, _NEW_CGROUP = 0x10000000, 0x02000000
@@ -56,18 +58,18 @@ def adopt_orphans() -> None:
     _control(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def enter_namespaces(user: int | None) -> None:
+def enter_namespaces(*, is_root: bool) -> None:
     """Moves this process into new namespaces; the process namespace applies from its next child on.
 
-    `user` is the uid and gid of the present user in a new user namespace; None: the process is root and needs none.
+    They include one of users, in which the present user is nobody, unless the process is root and needs none.
     """
     outside_uid, outside_gid = os.geteuid(), os.getegid()
-    _checked("unshare", _libc.unshare(_NEW_NAMESPACES | (0 if user is None else _NEW_USER)))
+    _checked("unshare", _libc.unshare(_NEW_NAMESPACES | (0 if is_root else _NEW_USER)))
     _libc.unshare(_NEW_CGROUP)  # it only hides the name of the cgroup; old kernels do not have it
-    if user is not None:
+    if not is_root:
         write_file("/proc/self/setgroups", "deny")
-        write_file("/proc/self/uid_map", f"{user} {outside_uid} 1")
-        write_file("/proc/self/gid_map", f"{user} {outside_gid} 1")
+        write_file("/proc/self/uid_map", f"{NOBODY} {outside_uid} 1")
+        write_file("/proc/self/gid_map", f"{NOBODY} {outside_gid} 1")
     _checked("sethostname", _libc.sethostname(b"jail", ctypes.c_size_t(4)))
     _mount(None, "/", None, _RECURSIVE | _PRIVATE, None)
 

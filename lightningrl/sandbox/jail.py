@@ -22,15 +22,10 @@ from typing import Any
 
 from lightningrl.sandbox import session
 from lightningrl.sandbox.levels import LEVELS
-from lightningrl.sandbox.limits import CallResult, CallResults, Limits, ScriptResult
-from lightningrl.sandbox.probe import ProbeReport, probe, require, shared_fault
+from lightningrl.sandbox.limits import CallResults, Limits, ScriptResult
+from lightningrl.sandbox.probe import probe, require, shared_fault
 from lightningrl.sandbox.process import JailPool
 from lightningrl.sandbox.session import Dialogue, Place
-
-__all__ = [
-    "CallResult", "CallResults", "Dialogue", "JailPool", "Limits", "ProbeReport", "ScriptResult", "open_dialogue",
-    "probe", "run_calls", "run_script",
-]  # fmt: skip
 
 _LIMITS = Limits()
 
@@ -64,7 +59,7 @@ def run_script(
     """Runs `source` as `__main__` in a jail with `stdin` as its input; its output to stderr is dropped."""
     place = _place(level, limits, pool)
     if message := _too_long(source, limits):
-        return ScriptResult("crashed", place.level.name, message, 0.0, is_lost=False, output="", exit_code=None)
+        return ScriptResult("crashed", place.level.name, message, is_lost=False, output="", exit_code=None)
     return session.run_script(place, source, stdin)
 
 

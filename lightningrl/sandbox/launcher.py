@@ -32,7 +32,7 @@ def main() -> None:
     confine.write_file("/proc/self/oom_score_adj", "1000")  # the kernel ends the jail first when memory runs out
     try:
         if spec["namespaces"]:
-            confine.enter_namespaces(None if spec["uid"] is not None else spec["inside_uid"])
+            confine.enter_namespaces(is_root=spec["uid"] is not None)
         jail = os.fork()
         if jail == 0:
             _confine(spec)

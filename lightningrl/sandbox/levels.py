@@ -30,14 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from lightningrl.sandbox import seccomp
-from lightningrl.sandbox.confine import landlock_version
+from lightningrl.sandbox.confine import NOBODY, landlock_version
 from lightningrl.sandbox.interpreter import Interpreter, find_interpreter, find_public_interpreter
 from lightningrl.sandbox.limits import Limits
 
 NO_JAIL = "none"
 _HERE = Path(__file__).parent
-_NOBODY = 65534
-"""The uid and gid in a user namespace."""
 _PYTHON_OPTIONS = ("-s", "-S", "-P", "-B")
 """With an empty environment these isolate as -I does, which itself would ignore PYTHONHASHSEED."""
 _FIRST_UID, _UIDS = 61_184, 4_336
@@ -141,8 +139,7 @@ class Bubblewrap(Level):
             words = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
             words += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         else:
-            words = ["--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(_NOBODY)]
-            words += ["--gid", str(_NOBODY)]
+            words = ["--unshare-all", "--unshare-user", "--disable-userns", "--uid", str(NOBODY), "--gid", str(NOBODY)]
         # The server's parent process is the first of the namespace, which no process inside can kill.
         words += ["--as-pid-1", "--hostname", "jail", "--new-session", "--die-with-parent", "--clearenv"]
         return words + [word for item in _environment(python, _BOX).items() for word in ("--setenv", *item)]
@@ -179,7 +176,7 @@ class Unshare(Level):
         python = _usable_interpreter()
         free = (f for f in _WORK_FOLDERS if os.path.isdir(f) and not any(p.startswith(f"{f}/") for p in python.files))
         folder = next(free, "/tmp")
-        yield Launch(_launcher_command(python, limits, folder, namespaces=True, inside_uid=_NOBODY, folder=folder))
+        yield Launch(_launcher_command(python, limits, folder, namespaces=True, folder=folder))
 
 
 class Landlock(Level):
@@ -247,7 +244,7 @@ def _launcher_command(python: Interpreter, limits: Limits, home: str, **changes:
     spec = {
         # Create new ones; the folder is then a file system in memory, and empty ones cover `hidden`.
         "namespaces": False,
-        # The uid to take if the judge is root; None: keep the uid, in new namespaces as `inside_uid`.
+        # The uid to take if the judge is root; None: keep the uid (in new namespaces: be nobody).
         "uid": _own_uid(),
         # Allow only `readable` (except `hidden`), four devices and the folder; install the seccomp filters too.
         "landlock": True,

@@ -79,8 +79,6 @@ class Judgement:
     """The level of the jail."""
     detail: str
     """One line for people; empty when the status is `ok`."""
-    seconds: float
-    """The wall time of the whole judgement, including the start of the jail."""
     is_lost: bool
     """The status is `crashed` because the program, or someone outside, killed the jail."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
@@ -44,7 +43,6 @@ class LoadError(NamedTuple):
 
 def run_calls(place: Place, source: str, entry_point: str, calls: Sequence[Sequence[Any]]) -> CallResults:
     """See `lightningrl.sandbox.jail.run_calls`."""
-    start = time.monotonic()
     make = functools.partial(make_request, "calls", source, entry_point, place.limits, call_lines(calls))
 
     def attempt(pool: JailPool | None) -> tuple[CallResults, bool]:
@@ -60,15 +58,13 @@ def run_calls(place: Place, source: str, entry_point: str, calls: Sequence[Seque
                 status, detail = "crashed", f"the reply channel carried something else: {str(broken)[:200]}"
             run.is_ordinary = status == "ok"
         is_lost = status == "crashed" and run.is_lost
-        seconds = time.monotonic() - start
-        return CallResults(status, place.level.name, detail, seconds, is_lost, results), run.was_refused
+        return CallResults(status, place.level.name, detail, is_lost, results), run.was_refused
 
     return rerun_alone_if_refused(attempt, place.pool)
 
 
 def run_script(place: Place, source: str, stdin: str) -> ScriptResult:
     """See `lightningrl.sandbox.jail.run_script`."""
-    start = time.monotonic()
     make = functools.partial(make_request, "script", source, "", place.limits, stdin.encode(errors="surrogatepass"))
 
     def attempt(pool: JailPool | None) -> tuple[ScriptResult, bool]:
@@ -79,8 +75,7 @@ def run_script(place: Place, source: str, stdin: str) -> ScriptResult:
             run.is_ordinary = exit_code is not None and exit_code >= 0
         output = bytes(run.output[: place.limits.output_bytes]).decode(errors="replace")
         is_lost = status == "crashed" and run.is_lost
-        seconds = time.monotonic() - start
-        return ScriptResult(status, place.level.name, detail, seconds, is_lost, output, exit_code), run.was_refused
+        return ScriptResult(status, place.level.name, detail, is_lost, output, exit_code), run.was_refused
 
     return rerun_alone_if_refused(attempt, place.pool)
 

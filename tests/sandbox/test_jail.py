@@ -17,7 +17,7 @@ from lightningrl.sandbox import confine, levels, probe, process, run, session
 from lightningrl.sandbox.codec import CodecError
 from lightningrl.sandbox.jail import Limits, run_calls
 from lightningrl.sandbox.levels import LEVELS, Launch
-from lightningrl.sandbox.probe_attack import find_leak, measure_fault
+from lightningrl.sandbox.probe import find_leak, measure_fault
 
 JAILS = [name for name in LEVELS if name != levels.NO_JAIL]
 ONE = ("def f(): return 1", "f", [()])
@@ -188,10 +188,10 @@ def test_the_host_s_mounts_are_out_of_the_launcher_s_reach(tmp_path):
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
-def test_results_name_the_level_and_time(jail_level):
+def test_results_name_the_level(jail_level):
     results = run_calls("def add(a, b): return a + b", "add", [(1, 2), ("a", "b"), (1, "b")])
     assert [call.value for call in results.calls] == [3, "ab", None] and results.level == jail_level
-    assert results.calls[2].message.startswith("TypeError") and 0 < results.seconds < 20
+    assert results.calls[2].message.startswith("TypeError")
     assert run_calls("x = 1\ndef f(): pass", "f", []).status == "ok"
     assert run_calls("x = 1", "f", []).status == "ok"
 

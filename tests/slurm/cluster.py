@@ -114,11 +114,8 @@ def start(folder: Path) -> list[subprocess.Popen]:
     for command in (["munged", *munge, "--num-threads=2"], ["slurmctld", "-D"], ["slurmd", "-D"]):
         command = [str(shutil.which(command[0], path=SEARCHED)), *command[1:]]
         with open(log / f"{Path(command[0]).name}.out", "w") as output:
-            daemons.append(
-                subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-                )
-            )
+            channels = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+            daemons.append(subprocess.Popen(command, start_new_session=True, **channels))
         while not (run / "munge.socket").exists() and daemons[0].poll() is None:  # munged, which the others need
             time.sleep(0.02)
     return daemons
@@ -137,9 +134,10 @@ def is_ready(daemons: list[subprocess.Popen]) -> bool:
 
 
 def collect() -> None:
-    """Collects what has ended by itself, of all that came from here. Raises ChildProcessError when nothing is left."""
-    while os.waitpid(-1, os.WNOHANG)[0]:
-        pass
+    """Collects what has ended by itself, of all that came from here."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def end_everything() -> None:
@@ -153,7 +151,8 @@ def end_everything() -> None:
         while True:
             for pid in map(int, children.read_text().split()):
                 os.kill(pid, signal.SIGKILL)
-            collect()
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
             time.sleep(0.01)
 
 
@@ -166,7 +165,7 @@ def main(folder: Path) -> None:
         for _ in range(3):
             configure(folder)
             if is_ready(start(folder)):
-                signal.signal(signal.SIGCHLD, lambda *_: collect())  # the daemons are always left
+                signal.signal(signal.SIGCHLD, lambda *_: collect())
                 sys.stdout.write("ready\n")
                 sys.stdout.flush()
                 sys.stdin.read()
