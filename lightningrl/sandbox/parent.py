@@ -1,7 +1,7 @@
 """The jail's first process: it forks a process for each program and waits for its end, but runs no program's code.
 
 It has the control channel, descriptor 0: a socket to the judge that preserves message boundaries. A message from the
-judge is `.` and a seccomp filter (or nothing), with three descriptors for this program: request, reply and output.
+judge is `.` and a seccomp filter (or nothing), with two descriptors for this program: request and reply.
 `serve` then returns in a new process, which no longer has the channel. When that process has ended, the answer is
 `{"ended": exit code, "clean": bool}`. The jail is clean, which is possible only after a program with a filter, if no
 other process is left in it, and everything is unchanged that a process of the same user could change in this process or
@@ -42,7 +42,6 @@ class Program(NamedTuple):
     """The instructions of the seccomp filter to install before candidate code runs; none for an own jail."""
     request: int
     reply: int
-    output: int
     null: int
     """/dev/null, which is on 0 and 1 too."""
 
@@ -56,7 +55,7 @@ def serve() -> Program:
     gc.freeze()
     at_first = None
     while True:
-        data, ancillary, _, _ = control.recvmsg(_MESSAGE_BYTES, _socket.CMSG_SPACE(3 * 4))
+        data, ancillary, _, _ = control.recvmsg(_MESSAGE_BYTES, _socket.CMSG_SPACE(2 * 4))
         if not data:
             os._exit(0)  # the judge is gone
         program_filter, descriptors = data[1:], list(memoryview(ancillary[0][2]).cast("i"))

@@ -14,7 +14,6 @@ LIGHTNINGRL_SANDBOX. Without either, the best level that holds is used. `none` i
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import select
 import socket
@@ -28,7 +27,7 @@ from lightningrl.errors import SandboxUnavailable
 from lightningrl.sandbox.levels import LEVELS, NO_JAIL, Level
 from lightningrl.sandbox.limits import Limits
 from lightningrl.sandbox.process import JailPool
-from lightningrl.sandbox.session import Place, call_lines, make_request, run_calls, running
+from lightningrl.sandbox.session import Place, call_lines, run_calls, running
 
 AUTO = "auto"
 VARIABLE = "LIGHTNINGRL_SANDBOX"
@@ -300,8 +299,7 @@ def find_leak(facts: dict[str, Any], level: Level) -> str | None:
 
 
 def _is_refused(level: Level, pool: JailPool, source: str) -> bool:
-    make = functools.partial(make_request, "calls", source, "f", Limits(), call_lines([()]))
-    with running(Place(level, pool=pool), make) as run:
+    with running(Place(level, pool=pool), "calls", source, "f", call_lines([()])) as run:
         run.wait_for_end()
         run.is_ordinary = run.ending == "exit" and b"nothing is left" in run.reply
     return run.was_refused

@@ -78,7 +78,7 @@ class Jail:
         return self._control.fileno()
 
     def send(self, program_filter: bytes, descriptors: Sequence[int]) -> None:
-        """Starts a program with the descriptors of request, reply and output. `receive` reports an ended jail."""
+        """Starts a program with the descriptors of request and reply. `receive` reports an ended jail."""
         self.programs += 1
         with contextlib.suppress(OSError):
             socket.send_fds(self._control, [b"." + program_filter], descriptors)

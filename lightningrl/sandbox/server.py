@@ -13,8 +13,7 @@ The `mode` in the first line of the request defines what follows the reply line 
   class, "message": ...}`, where the class is the exception's nearest builtin one. The request of `calls` is complete
   and out of reach before the program is loaded. In a dialogue, objects that are not plain data stay here; they cross as
   numbers, by which the other side can pass them back.
-- `script`: the program runs as `__main__`; the rest of the request is its input on 0, 1 is the output channel. It has
-  no reply channel.
+- `script`: the program runs as `__main__`; the rest of the request is its input on 0, and 1 is the reply channel.
 """
 
 import builtins
@@ -59,17 +58,18 @@ def main() -> None:
     reply(codec.dumps({"ready": os.getuid()}))
     _set_limits(processes)
     os.dup2(program.null, 2)
+    os.close(program.null)
     if mode == "script":
         os.lseek(program.request, len(first) + 1, os.SEEK_SET)
-        os.dup2(program.request, 0)
-        os.dup2(program.output, 1)
-    kept = {"script": (), "calls": (program.reply,), "dialogue": (program.request, program.reply)}[mode]
-    operations = list(lines) if mode == "calls" else lines
-    for descriptor in {program.request, program.reply, program.output, program.null} - {*kept}:
-        os.close(descriptor)
-    if mode == "script":
+        for descriptor, place in ((program.request, 0), (program.reply, 1)):
+            os.dup2(descriptor, place)
+            os.close(descriptor)
         _load(request["source"], "__main__")
         return  # a normal end of the interpreter, which waits for threads and flushes output
+    operations = lines
+    if mode == "calls":
+        operations = list(lines)
+        os.close(program.request)
     _serve(request, operations, codec, reply)
     sys.stdout.flush()
     sys.stderr.flush()

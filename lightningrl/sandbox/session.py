@@ -18,7 +18,7 @@ from lightningrl.sandbox import codec, seccomp
 from lightningrl.sandbox.levels import Level, next_uid
 from lightningrl.sandbox.limits import CallResult, CallResults, JailStatus, Limits, ScriptResult
 from lightningrl.sandbox.process import Jail, JailPool
-from lightningrl.sandbox.run import START_LIMIT_S, ProgramRun
+from lightningrl.sandbox.run import START_LIMIT_S, Mode, ProgramRun
 
 Result = TypeVar("Result")
 _plain_filter = functools.cache(seccomp.plain_filter)
@@ -43,14 +43,14 @@ class LoadError(NamedTuple):
 
 def run_calls(place: Place, source: str, entry_point: str, calls: Sequence[Sequence[Any]]) -> CallResults:
     """See `lightningrl.sandbox.jail.run_calls`."""
-    make = functools.partial(make_request, "calls", source, entry_point, place.limits, call_lines(calls))
+    lines = call_lines(calls)
 
     def attempt(pool: JailPool | None) -> tuple[CallResults, bool]:
-        with running(replace(place, pool=pool), make) as run:
+        with running(replace(place, pool=pool), "calls", source, entry_point, lines) as run:
             run.wait_for_end()
             results, is_complete, broken = _read_answers(list(iter(run.read_line, None)), len(calls))
             status, detail = "ok", ""
-            if run.ending in ("output_limit", "reply_limit") or (broken is None and not is_complete):
+            if run.ending == "too much" or (broken is None and not is_complete):
                 status, detail = run.describe_ending()
             elif isinstance(broken, codec.TooLarge):
                 status, detail = "output_limit", f"answers {broken}"
@@ -65,66 +65,55 @@ def run_calls(place: Place, source: str, entry_point: str, calls: Sequence[Seque
 
 def run_script(place: Place, source: str, stdin: str) -> ScriptResult:
     """See `lightningrl.sandbox.jail.run_script`."""
-    make = functools.partial(make_request, "script", source, "", place.limits, stdin.encode(errors="surrogatepass"))
+    data = stdin.encode(errors="surrogatepass")
 
     def attempt(pool: JailPool | None) -> tuple[ScriptResult, bool]:
-        with running(replace(place, pool=pool), make) as run:
+        with running(replace(place, pool=pool), "script", source, rest=data) as run:
             run.wait_for_end()
             exit_code = run.ended.exit_code if run.ending == "exit" and run.ended is not None else None
             status, detail = run.describe_ending() if exit_code is None else ("ok", "")
             run.is_ordinary = exit_code is not None and exit_code >= 0
-        output = bytes(run.output[: place.limits.output_bytes]).decode(errors="replace")
-        is_lost = status == "crashed" and run.is_lost
+        is_lost, output = status == "crashed" and run.is_lost, run.output.decode(errors="replace")
         return ScriptResult(status, place.level.name, detail, is_lost, output, exit_code), run.was_refused
 
     return rerun_alone_if_refused(attempt, place.pool)
 
 
-class Dialogue:
+class Dialogue(ProgramRun):
     """A program in a jail that answers one request after another; `open_dialogue` creates it.
 
     It passes lines on in both directions and reads only the first one: a process that may be lost
     (`lightningrl.judges.code.test_runner`) reads the candidate's lines strictly, where they are used.
     """
 
-    def __init__(self, run: ProgramRun) -> None:
-        self._run, self.level = run, run.jail.level.name
-        self.load_error: LoadError | None = None
-        """None: the program is loaded, or the jail ended during the loading (see `status`)."""
-        self._broken = ""
-        self._is_unanswered = False
-        line = self._next_line()
-        try:
-            # A candidate that forges the line loses the calls, or answers them as it likes.
-            self.load_error = None if line is None else _read_load(line)
-        except ValueError:
-            self._broken = "the reply channel carried something else while the program was loading"
+    load_error: LoadError | None = None
+    """None: the program is loaded, or the jail ended during the loading (see `status`)."""
+    _broken = ""
+    _is_unanswered = False
+
+    @property
+    def level(self) -> str:
+        return self.jail.level.name
 
     @property
     def is_over(self) -> bool:
-        return self._run.ending is not None or bool(self._broken)
+        return self.ending is not None or bool(self._broken)
 
-    @property
-    def deadline(self) -> float:
-        """The deadline of the whole judgement in `time.monotonic()` seconds."""
-        return self._run.deadline
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the jail was killed, by the program or from outside; known after the context."""
-        return self._run.is_lost
-
-    @property
-    def was_refused(self) -> bool:
-        """Whether the program needs more than a shared jail allows: judge it in its own jail."""
-        return self._run.was_refused
+    def load(self) -> None:
+        """Waits until the program is loaded or not. A candidate that forges the line loses the calls, or answers them
+        as it likes."""
+        line = self._next_line()
+        try:
+            self.load_error = None if line is None else _read_load(line)
+        except ValueError:
+            self._broken = "the reply channel carried something else while the program was loading"
 
     def ask(self, line: str) -> str | None:
         """Sends one operation and returns one line, which may be anything; None: the jail has ended, see `status`."""
         if self.is_over:
             self._is_unanswered = True
             return None
-        self._run.send(line.encode("ascii") + b"\n")
+        self.send(line.encode("ascii") + b"\n")
         answer = self._next_line()
         return None if answer is None else answer.decode("latin-1")
 
@@ -136,27 +125,27 @@ class Dialogue:
         """
         if self._broken:
             return "crashed", self._broken
-        is_ok = self._run.ending in (None, "exit") and not self._is_unanswered
-        return ("ok", "") if is_ok else self._run.describe_ending()
+        is_ok = self.ending in (None, "exit") and not self._is_unanswered
+        return ("ok", "") if is_ok else self.describe_ending()
 
     def _next_line(self) -> bytes | None:
-        line = self._run.read_line()
-        if self._run.ending in ("reply_limit", "output_limit"):
-            line = None
-        self._is_unanswered = self._is_unanswered or line is None
+        line = self.read_line()
+        if line is None or self.ending == "too much":
+            self._is_unanswered = True
+            return None
         return line
 
 
 @contextlib.contextmanager
 def open_dialogue(place: Place, source: str, entry_point: str) -> Iterator[Dialogue]:
     """See `lightningrl.sandbox.jail.open_dialogue`."""
-    make = functools.partial(make_request, "dialogue", source, entry_point, place.limits, b"")
-    with running(place, make, stays_open=True) as run:
-        dialogue = Dialogue(run)
+    with running(place, "dialogue", source, entry_point) as dialogue:
+        assert isinstance(dialogue, Dialogue)
+        dialogue.load()
         yield dialogue
         if place.pool is not None and dialogue.status()[0] == "ok":
-            run.finish()
-            run.is_ordinary = True
+            dialogue.finish()
+            dialogue.is_ordinary = True
 
 
 def rerun_alone_if_refused(attempt: Callable[[JailPool | None], tuple[Result, bool]], pool: JailPool | None) -> Result:
@@ -166,8 +155,8 @@ def rerun_alone_if_refused(attempt: Callable[[JailPool | None], tuple[Result, bo
 
 
 @contextlib.contextmanager
-def running(place: Place, make: Callable[[Jail], bytes], *, stays_open: bool = False) -> Iterator[ProgramRun]:
-    """Yields a program that is about to begin in a jail (its line `ready` has arrived); `make` builds the request.
+def running(place: Place, mode: Mode, source: str, entry_point: str = "", rest: bytes = b"") -> Iterator[ProgramRun]:
+    """Yields a program that is about to begin in a jail (its line `ready` has arrived); `rest` ends its request.
 
     Without a pool the jail is fresh and ends with the context. A jail of a pool may run other programs before and after
     this one: `seccomp.plain_filter` then restricts the program (see `ProgramRun.was_refused`), and the jail returns to
@@ -177,12 +166,17 @@ def running(place: Place, make: Callable[[Jail], bytes], *, stays_open: bool = F
     """
     level, limits, pool = place.level, place.limits, place.pool
     jail = pool.take(level, limits) if pool is not None else None
+    make = Dialogue if mode == "dialogue" else ProgramRun
     run = None
     try:
         while run is None:
             is_fresh, jail = jail is None, jail or Jail(level, limits)
-            program_filter = b"" if pool is None else _plain_filter()
-            run = ProgramRun(jail, make(jail), limits, program_filter=program_filter, stays_open=stays_open)
+            first = {
+                "mode": mode, "source": source, "entry_point": entry_point,
+                "limits": limits.rlimits() | jail.launch.rlimits, "uid": next_uid() if jail.launch.takes_uid else None,
+            }  # fmt: skip
+            request = codec.dumps(first).encode("ascii") + b"\n" + rest
+            run = make(jail, mode, request, limits, b"" if pool is None else _plain_filter())
             if not run.begin():
                 run.close()
                 error_output = jail.end() or f"no answer within {START_LIMIT_S:.0f} s"
@@ -203,19 +197,10 @@ def running(place: Place, make: Callable[[Jail], bytes], *, stays_open: bool = F
 
 
 def call_lines(calls: Sequence[Sequence[Any]]) -> bytes:
-    """Returns the operations that follow the first line in the mode `calls`."""
+    """Returns the rest of a request in the mode `calls`. Raises CodecError for arguments that are not plain data."""
     operation = {"op": "call", "target": None, "kwargs": {}}
     lines = [codec.dumps({"id": number, "args": list(args)} | operation) for number, args in enumerate(calls)]
     return "".join(f"{line}\n" for line in lines).encode("ascii")
-
-
-def make_request(mode: str, source: str, entry_point: str, limits: Limits, rest: bytes, jail: Jail) -> bytes:
-    """Returns the server's first line with its newline, and the `rest` of the request."""
-    request = {
-        "mode": mode, "source": source, "entry_point": entry_point, "limits": limits.rlimits() | jail.launch.rlimits,
-        "uid": next_uid() if jail.launch.takes_uid else None,
-    }  # fmt: skip
-    return codec.dumps(request).encode("ascii") + b"\n" + rest
 
 
 def _read_load(line: bytes) -> LoadError | None:

@@ -234,9 +234,8 @@ def _is_found(title: str, level: str, jails: JailPool) -> None:
 
 def attempt(body: str, level: str, jails: JailPool) -> ProgramRun:
     """Runs one attack in a jail of the pool, without a second run in its own jail."""
-    limits, call = Limits(wall_s=20), session.call_lines([()])
-    make = functools.partial(session.make_request, "calls", _attack_of(body), "attack", limits, call)
-    with session.running(session.Place(LEVELS[level], limits, jails), make) as program:
+    place, call = session.Place(LEVELS[level], Limits(wall_s=20), jails), session.call_lines([()])
+    with session.running(place, "calls", _attack_of(body), "attack", call) as program:
         program.wait_for_end()
         program.is_ordinary = program.ended is not None and program.ended.exit_code == 0
     return program
