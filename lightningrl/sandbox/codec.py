@@ -107,7 +107,7 @@ def loads(text: str, budget: Budget | None = None, refer: Callable[..., Any] | N
 
 
 def to_json(value: Any, refer: Callable[[Any], int] | None = None) -> Any:
-    """Returns the JSON tree of a value. Raises CodecError for anything but plain data, and for self-reference."""
+    """Returns the JSON tree of a value. Raises CodecError for anything but plain data; self-reference is too deep."""
     return _Writer(refer).write(value, MAX_DEPTH)
 
 
@@ -119,7 +119,6 @@ def from_json(tree: Any, budget: Budget | None = None, refer: Callable[..., Any]
 class _Writer:
     def __init__(self, refer: Callable[[Any], int] | None) -> None:
         self.budget, self.refer = Budget(), refer
-        self.open_ids: set[int] = set()
 
     def write(self, value: Any, depth: int) -> Any:
         self.budget.spend(nodes=1)
@@ -140,14 +139,7 @@ class _Writer:
             return self._rare(value, kind, depth)
         if depth == 0:
             raise CodecError(f"nested deeper than {MAX_DEPTH}")
-        if id(value) in self.open_ids:
-            raise CodecError("a container that contains itself")
-        self.open_ids.add(id(value))
-        tree = self._container(value, kind, depth - 1)
-        self.open_ids.discard(id(value))
-        return tree
-
-    def _container(self, value: Any, kind: type, depth: int) -> Any:
+        depth -= 1
         if kind not in plain_types.MAPPINGS:
             if kind in plain_types.SETS:
                 self.budget.spend(hashed=len(value))

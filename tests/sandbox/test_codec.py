@@ -133,10 +133,9 @@ def test_self_reference_depth_and_size_are_refused():
     deep: list = []
     for _ in range(codec.MAX_DEPTH):
         deep = [deep]
-    with pytest.raises(codec.CodecError, match="contains itself"):
-        codec.dumps(loop)
-    with pytest.raises(codec.CodecError, match="deeper"):
-        codec.dumps(deep)
+    for value in (loop, deep):
+        with pytest.raises(codec.CodecError, match="deeper"):
+            codec.dumps(value)
     assert codec.loads(codec.dumps(deep[0])) == deep[0]
     for large in ("x" * 4_000_001, [0] * 500_001, set(range(10_001)), 1 << 20_000_000):
         with pytest.raises(codec.TooLarge):

@@ -53,7 +53,7 @@ def test_only_a_target_names_an_experiment(bare: Checkout) -> None:
     bare.path("study").mkdir()
     said = bare.run("data_gsm-mini", "--directory", "study", "--dry-run", "--cores", "1", config=None)
     assert "results/miniature/data/gsm-mini-" in said, "without a config file it is the miniature"
-    bare.path("study").rmdir()
+    shutil.rmtree(bare.path("study"))
     assert "one experiment at a time: found nano and study" in bare.refuses("study", "nano", config=None)
 
 
