@@ -49,7 +49,7 @@ def as_nobody():
         shutil.copytree(package / "sandbox", folder / "lightningrl" / "sandbox")
         for source in (package / "__init__.py", package / "errors.py"):
             shutil.copy(source, folder / "lightningrl")
-        for source in Path(__file__).parent.glob("*.py"):
+        for source in (*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.toml")):
             shutil.copy(source, folder)
         subprocess.run(["chmod", "-R", "a+rX", name], check=True)
         command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]

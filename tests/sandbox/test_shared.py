@@ -84,16 +84,18 @@ def test_verdicts_are_those_of_jails_of_their_own(level, jails):
         assert same[0] == same[1], (source, same)
 
 
-PLAIN = """import datetime, decimal, re, signal, sqlite3, sys
-    for module in sorted(sys.stdlib_module_names - {'antigravity', 'this', 'idlelib', 'turtledemo'}):
-        try: __import__(module)
-        except Exception: pass
-    datetime.datetime.strptime('2020', '%Y'), decimal.Decimal(2).sqrt(), re.match('a', 'b'), sys.stdin.read()
-    sqlite3.connect(':memory:').execute('select 1')
-    signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
-    signal.pause()
-    print(input.__name__, sorted([3, 1]), file=sys.stderr)"""
+PLAIN = """
+import datetime, decimal, re, signal, sqlite3, sys
+for module in sorted(sys.stdlib_module_names - {'antigravity', 'this', 'idlelib', 'turtledemo'}):
+    try: __import__(module)
+    except Exception: pass
+datetime.datetime.strptime('2020', '%Y'), decimal.Decimal(2).sqrt(), re.match('a', 'b'), sys.stdin.read()
+sqlite3.connect(':memory:').execute('select 1')
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+signal.pause()
+print(input.__name__, sorted([3, 1]), file=sys.stderr)
+"""
 
 
 def test_plain_programs_need_no_jail_of_their_own(level, jails):
