@@ -64,6 +64,11 @@ class Checkout:
         path = self.path(name)
         path.write_text(path.read_text() + text)
 
+    def take_config(self, name: str) -> str:
+        """Copies an experiment of this folder into the checkout's, and returns its path there."""
+        shutil.copy(Path(__file__).with_name(f"{name}.yaml"), self.path("config"))
+        return f"config/{name}.yaml"
+
     def snakemake(self, *arguments: str, config: str | None = NANO, limit_s: float = HANG_S, **environment: str):
         """Runs Snakemake to its end; returns the finished process with its output as text."""
         command = [sys.executable, "-m", "snakemake", *arguments]

@@ -32,13 +32,6 @@ from lightningrl.pipeline.stage import Stage
 from lightningrl.utils.lease import lease
 
 CONFIG = "config/every-kind.yaml"
-EVERY_KIND = """
-extends: nano.yaml
-checkpoints: [{name: other, checkpoint: other, block_size: 4, mask_token_id: 259, published: SDAR-8B-b32}]
-systems: [{name: rounded, policy: base, quantizer: {name: rtn}, evaluate_on: [gsm-mini]}]
-speed: {benchmarks: [gsm-mini]}
-report: {bootstrap: 100, replays: [lightningrl], probes: [base, lightningrl], tables: [main, frontier, table7]}
-"""
 ONE_OF_EACH = (
     ("data", "code-mini"), ("selfcheck", "gsm-mini"), ("tokenizer", "tokenizer"), ("pretrain", "base"),
     ("checkpoint", "other"), ("train", "grpo-traj"), ("quantize", "rounded"), ("evaluate", "base/gsm-mini"),
@@ -61,7 +54,7 @@ QUICK = {("policies", "--nolock"), ("report", "")}
 
 @dataclass(frozen=True)
 class Finished:
-    """A checkout in which all of EVERY_KIND is finished, and the plan of it."""
+    """A checkout in which all of every-kind.yaml is finished, and the plan of it."""
 
     checkout: Checkout
     plan: Plan
@@ -113,7 +106,7 @@ class Finished:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     checkout = copy_repository(tmp_path_factory.mktemp("every") / "repository")
-    checkout.path(CONFIG).write_text(EVERY_KIND)
+    assert checkout.take_config("every-kind") == CONFIG
     save_byte_checkpoint(checkout.path("other"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(checkout.root)
