@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import shutil
@@ -71,9 +73,8 @@ class Checkout:
 
     def snakemake(self, *arguments: str, config: str | None = NANO, limit_s: float = HANG_S, **environment: str):
         """Runs Snakemake to its end; returns the finished process with its output as text."""
-        command = [sys.executable, "-m", "snakemake", *arguments]
-        command += ["--configfile", config] if config else []
-        variables = {key: value for key, value in os.environ.items() if key not in OURS} | environment
+        command = [sys.executable, "-m", "snakemake", *arguments, *(["--configfile", config] if config else [])]
+        variables = outside() | environment
         return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=variables, timeout=limit_s)
 
     def run(self, *arguments: str, **more) -> str:
@@ -82,24 +83,49 @@ class Checkout:
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
         return done.stdout + done.stderr
 
+    def asks(self, *arguments: str, config: str | None = NANO, well: bool = True) -> str:
+        """Returns what a dry run of Snakemake says, which must end well or must not (see `snakes.py`)."""
+        arguments = (*arguments, "--cores", "1", "--dry-run", *(["--configfile", config] if config else []))
+        log = self.root / "said.log"
+        job = {"folder": str(self.root), "arguments": arguments, "variables": outside(), "log": str(log)}
+        server = snakes()
+        assert server.stdin is not None and server.stdout is not None
+        server.stdin.write(json.dumps(job) + "\n")
+        server.stdin.flush()
+        code, said = int(server.stdout.readline()), log.read_text()
+        assert (code == 0) == well, said
+        return said
+
+    def refuses(self, *arguments: str, config: str | None = NANO) -> str:
+        """Returns what a dry run says that does not end well."""
+        said = self.asks(*arguments, config=config, well=False)
+        assert "Traceback" not in said
+        return said
+
+    def would_run(self, *arguments: str, config: str | None = NANO) -> set[str]:
+        """Returns `<rule>/<name>` of every job that a dry run lists, the target rule aside."""
+        said = self.asks(*arguments, config=config)
+        jobs = jobs_in(said)
+        assert jobs or "Nothing to be done" in said, said
+        return jobs
+
     def run_fakes(self, folder: Path, *arguments: str, **more) -> str:
         """Runs Snakemake with stages that write the names of their files; `folder` is for what makes them do so."""
         folder.mkdir(exist_ok=True)
         (folder / "sitecustomize.py").write_text(FAKE_STAGES)
         return self.run(*arguments, "--no-hooks", PYTHONPATH=os.pathsep.join([str(folder), str(self.root)]), **more)
 
-    def refuses(self, *arguments: str, config: str | None = NANO, **environment: str) -> str:
-        """Returns what a dry run says that does not end well."""
-        done = self.snakemake(*arguments, "--dry-run", "--cores", "1", config=config, **environment)
-        assert done.returncode != 0 and "Traceback" not in done.stderr
-        return done.stdout + done.stderr
 
-    def would_run(self, *arguments: str, config: str | None = NANO) -> set[str]:
-        """Returns `<rule>/<name>` of every job that a dry run lists, the target rule aside."""
-        said = self.run(*arguments, "--dry-run", "--cores", "2", config=config)
-        jobs = jobs_in(said)
-        assert jobs or "Nothing to be done" in said, said
-        return jobs
+def outside() -> dict[str, str]:
+    """Returns the variables that a run finds."""
+    return {key: value for key, value in os.environ.items() if key not in OURS}
+
+
+@functools.cache
+def snakes() -> subprocess.Popen[str]:
+    """Returns the process of `snakes.py`, which ends with this one."""
+    command = [sys.executable, str(Path(__file__).with_name("snakes.py"))]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=outside())
 
 
 def jobs_in(said: str) -> set[str]:

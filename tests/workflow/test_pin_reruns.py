@@ -43,11 +43,10 @@ def test_an_edit_of_pinned_code_reruns_nothing_until_the_pin_is_taken_back(pinne
     assert pinned.would_run() == set()
     for name in ("pipeline/stages/train.py", "rl/trainer.py", "pipeline/stages/evaluate.py", "benchmarks/gsm_mini.py"):
         pinned.append(f"lightningrl/{name}", REFACTORED)
-    dry = ("--dry-run", "--cores", "2")
-    said = pinned.run(*dry)
+    said = pinned.asks()
     assert "Nothing to be done" in said and "stages pinned by" in said
     assert "today's code is another for data/gsm-mini" in said
-    assert "stages pinned by" not in pinned.run(*dry, "--mode", "remote"), "as in a cluster's job"
+    assert "stages pinned by" not in pinned.asks("--mode", "remote"), "as in a cluster's job"
     said = lightningrl(pinned, "stages")
     assert "stages pinned by config/nano.pin.json; today's code is another for data/gsm-mini" in said
     rows = [line.split() for line in said.splitlines() if "results/" in line]

@@ -51,7 +51,7 @@ def test_an_experiment_is_asked_for_by_its_files_name(bare: Checkout, name: str)
 
 def test_only_a_target_names_an_experiment(bare: Checkout) -> None:
     bare.path("study").mkdir()
-    said = bare.run("data_gsm-mini", "--directory", "study", "--dry-run", "--cores", "1", config=None)
+    said = bare.asks("data_gsm-mini", "--directory", "study", config=None)
     assert "results/miniature/data/gsm-mini-" in said, "without a config file it is the miniature"
     shutil.rmtree(bare.path("study"))
     assert "one experiment at a time: found nano and study" in bare.refuses("study", "nano", config=None)
@@ -146,15 +146,15 @@ def test_the_slurm_profile_is_found_in_a_clone_and_runs_the_paper_unless_told_ot
     said = subprocess.run(command, cwd=bare.root, capture_output=True, text=True, check=True).stdout.splitlines()
     assert said[0].startswith("None ") and said[1].startswith("slurm 3 ") and "config/paper.yaml" in said[1]
     assert not any((ROOT / name).exists() for name in ("profiles", "workflow/profiles/default", "default"))
-    own = bare.run("--profile", "slurm", "--dry-run", "--quiet", "rules")
+    own = bare.asks("--profile", "slurm", "--quiet", "rules")
     assert "config/nano.yaml" in own and "config/paper.yaml" not in own and "pretrain" in own
 
 
 def test_the_papers_jobs_ask_for_what_the_config_and_the_sites_overlay_say(bare: Checkout) -> None:
     overlay = "workflow/profiles/my-site.example.yaml"
     asked = {"lightningrl-gsm8k": (8, 400000, 1440), "lightningrl-1_7b-b32-gsm8k": (4, 150000, 960)}
-    options = ("--profile", "slurm", "--profile", overlay, "--dry-run", "--printshellcmds")
-    said = bare.run(*(f"train_{name}" for name in asked), *options, config=None)
+    options = ("--profile", "slurm", "--profile", overlay, "--printshellcmds")
+    said = bare.asks(*(f"train_{name}" for name in asked), *options, config=None)
     for name, (gpus, memory_mb, minutes) in asked.items():
         [job] = [part for part in said.split("\nrule ")[1:] if part.startswith("train:") and f"name={name}," in part]
         facts = (f"gpu={gpus}", f"mem_mb={memory_mb}", f"runtime={minutes}")
@@ -166,4 +166,4 @@ def test_the_papers_jobs_ask_for_what_the_config_and_the_sites_overlay_say(bare:
 
 @pytest.mark.parametrize("config", ["nano", "paper"])
 def test_the_workflow_has_no_lints(bare: Checkout, config: str) -> None:
-    bare.run("--lint", config=f"config/{config}.yaml")
+    bare.asks("--lint", config=f"config/{config}.yaml")

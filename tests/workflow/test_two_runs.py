@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from checkouts import OURS, Checkout, copy_repository
+from checkouts import Checkout, copy_repository, outside
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.limits import HANG_S, wait_for
 
@@ -86,7 +86,7 @@ class Finished:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "16", "--no-hooks", "--configfile", CONFIG]
-        variables = {key: value for key, value in os.environ.items() if key not in OURS}
+        variables = outside()
         log = open(self.checkout.path("snakemake.log"), "w")
         with log:
             return subprocess.Popen(command, cwd=self.checkout.root, env=variables, stdout=log, stderr=log)
