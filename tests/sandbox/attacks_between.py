@@ -10,7 +10,6 @@ import os
 import struct
 import textwrap
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,33 +87,38 @@ def expect_nothing_new(level: str, jails: JailPool) -> None:
     assert not changes and abs(room[0] - room[1]) <= 8, (changes, room)
 
 
-def run_between(title: str, level: str) -> None:
-    """Runs one attack of BETWEEN in a jail that runs other programs before and after it."""
+def run_between(group: str, level: str) -> None:
+    """Runs the attacks of a group of BETWEEN in a jail that runs other programs before and after each."""
     jails = JailPool()
     try:
         look(level, jails)
-        BETWEEN[title](level, jails)
-        expect_nothing_new(level, jails)
-        assert run_calls(HONEST, "add", [(2, 3)], level=level, pool=jails).calls[0].value == 5
+        for title, body in ATTACKS["allowed" if group == "allowed" else "refused"].items():
+            try:
+                BETWEEN[group](title, body, level, jails)
+                expect_nothing_new(level, jails)
+                assert run_calls(HONEST, "add", [(2, 3)], level=level, pool=jails).calls[0].value == 5
+            except Exception as error:
+                error.add_note(title)
+                raise
     finally:
         jails.close()
 
 
-def _judged(body: str, level: str, jails: JailPool) -> None:
+def _judged(title: str, body: str, level: str, jails: JailPool) -> None:
     run_calls(_attack_of(body), "attack", [()], level=level, limits=Limits(wall_s=20), pool=jails)
 
 
-def _is_refused(body: str, level: str, jails: JailPool) -> None:
+def _is_refused(title: str, body: str, level: str, jails: JailPool) -> None:
     program = attempt(body, level, jails)
     assert program.was_refused and b"done" not in program.reply, (program.ended, program.reply)
     assert program.leaves_clean, program.ended
 
 
-def _is_found(title: str, level: str, jails: JailPool) -> None:
+def _is_found(title: str, body: str, level: str, jails: JailPool) -> None:
     plain_filter = session._plain_filter
     session._plain_filter = lambda: _ALLOW_ALL  # type: ignore[assignment]
     try:
-        program = attempt(ATTACKS["refused"][title], level, jails)
+        program = attempt(body, level, jails)
     finally:
         session._plain_filter = plain_filter
     has_failed = b'"error":"exception"' in program.reply
@@ -136,9 +140,5 @@ def _attack_of(body: str) -> str:
     return f"def attack():\n{textwrap.indent(body, '    ')}    return 'done'\n"
 
 
-BETWEEN: dict[str, Callable[[str, JailPool], None]] = {
-    **{f"allowed: {title}": functools.partial(_judged, body) for title, body in ATTACKS["allowed"].items()},
-    **{f"refused: {title}": functools.partial(_is_refused, body) for title, body in ATTACKS["refused"].items()},
-    **{f"found without the filter: {title}": functools.partial(_is_found, title) for title in ATTACKS["refused"]},
-}
-"""Maps a title to an attack, which takes a level and a pool."""
+BETWEEN = {"allowed": _judged, "refused": _is_refused, "found without the filter": _is_found}
+"""Maps a group of attacks to what tries one."""

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import math
 import threading
 import time
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import cheats
 from harness import (
-    CHECKS,
     LONG,
     SHORT,
     by_the_clock,
@@ -212,11 +210,8 @@ def honest_programs_are_right_whatever_a_call_does_to_the_others():
     assert results.status == "crashed" and [call.error for call in results.calls] == [None, "not_run", "not_run"]
 
 
-def _is_not_rewarded(source: str) -> None:
-    values = [call.value for call in run_calls(source, "add", cheats.CALLS, SHORT).calls]
-    is_fooled = [type(value) for value in values] == [int] * 3 and values == cheats.EXPECTED
-    assert not is_fooled, values
-
-
-for _title, _source in cheats.CHEATS.items():
-    CHECKS[f"cheat: {_title}"] = functools.partial(_is_not_rewarded, _source)
+@check
+def no_cheat_is_rewarded():
+    for title, source in cheats.CHEATS.items():
+        values = [call.value for call in run_calls(source, "add", cheats.CALLS, SHORT).calls]
+        assert [type(value) for value in values] != [int] * 3 or values != cheats.EXPECTED, title

@@ -41,9 +41,9 @@ def jails():
     jails.close()
 
 
-@pytest.mark.parametrize("title", attacks_between.BETWEEN)
-def test_nothing_reaches_the_next_program(title, level):
-    attacks_between.run_between(title, level)
+@pytest.mark.parametrize("group", attacks_between.BETWEEN)
+def test_nothing_reaches_the_next_program(group, level):
+    attacks_between.run_between(group, level)
 
 
 def test_programs_share_a_jail_and_look_the_same_but_for_unseeded_draws(level, jails):
