@@ -34,6 +34,9 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _MAKE_CHAR, _MAKE_SOCKET, _MAKE_BLOCK, _TRUNCATE = 1 << 6, 1 << 9, 1 << 11, 1 << 14
 _FILE_RIGHTS_BY_VERSION = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
 """Versions 2, 3 and 5 added REFER, TRUNCATE and IOCTL_DEV."""
+READING, DEVICE = _READ_FILE | _READ_DIR, _READ_FILE | _WRITE_FILE
+EVERYTHING_BUT_PROGRAMS = ~(_EXECUTE | _MAKE_CHAR | _MAKE_SOCKET | _MAKE_BLOCK)
+"""Rights for `LandlockRules.allow`."""
 _TCP = 1 << 0 | 1 << 1
 _SCOPES = 1 << 0 | 1 << 1
 """The scopes of abstract UNIX sockets and of signals."""
@@ -115,38 +118,29 @@ class LandlockRules:
         fd = _libc.syscall(_CREATE_RULESET, fields, ctypes.c_size_t(size), 0)
         self._fd = _checked("landlock_create_ruleset", fd)
 
-    def allow_reading(self, folder: str, *, without: Iterable[str] = ()) -> None:
+    def allow(self, path: str, rights: int, *, without: Iterable[str] = ()) -> None:
         """Allows a folder or file and all below, except the content of the folders `without` (they can be listed)."""
-        left_out = [path for path in without if path.startswith(folder.rstrip("/") + "/")]
-        self._allow(folder, _READ_DIR | (0 if left_out else _READ_FILE))
-        for entry in os.scandir(folder) if left_out else ():
-            if entry.path not in left_out:
-                self.allow_reading(entry.path, without=left_out)
-
-    def allow_device(self, path: str) -> None:
-        self._allow(path, _READ_FILE | _WRITE_FILE)
-
-    def allow_everything_but_programs(self, folder: str) -> None:
-        self._allow(folder, self._file_rights & ~(_EXECUTE | _MAKE_CHAR | _MAKE_SOCKET | _MAKE_BLOCK))
-
-    def enforce(self) -> None:
-        """Restricts this process and all its descendants permanently; `give_up_privileges` must come first."""
-        _checked("landlock_restrict_self", _libc.syscall(_RESTRICT_SELF, self._fd, 0))
-        os.close(self._fd)
-
-    def _allow(self, path: str, rights: int) -> None:
+        left_out = [folder for folder in without if folder.startswith(path.rstrip("/") + "/")]
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
             return  # a library that ldd lists but nothing needs
         try:
-            rights &= self._file_rights
+            allowed = rights & self._file_rights & (_READ_DIR if left_out else ~0)
             if not os.path.isdir(path):
-                rights &= _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
-            rule = struct.pack("=Qi", rights, fd)
+                allowed &= _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
+            rule = struct.pack("=Qi", allowed, fd)
             _checked(f"landlock_add_rule {path}", _libc.syscall(_ADD_RULE, self._fd, _RULE_PATH_BENEATH, rule, 0))
         finally:
             os.close(fd)
+        for entry in os.scandir(path) if left_out else ():
+            if entry.path not in left_out:
+                self.allow(entry.path, rights, without=left_out)
+
+    def enforce(self) -> None:
+        """Restricts this process and all its descendants permanently; `give_up_privileges` must come first."""
+        _checked("landlock_restrict_self", _libc.syscall(_RESTRICT_SELF, self._fd, 0))
+        os.close(self._fd)
 
 
 def write_file(path: str, text: str) -> None:

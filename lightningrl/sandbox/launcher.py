@@ -19,8 +19,6 @@ sys.path.insert(0, _HERE)
 import confine  # noqa: E402 - beside this file, which runs outside its package
 import seccomp  # noqa: E402
 
-_DEVICES = ("/dev/null", "/dev/zero")
-_READABLE_DEVICES = ("/dev/random", "/dev/urandom")
 _HIDDEN_BYTES = 4096
 
 
@@ -80,13 +78,13 @@ def _confine(spec: dict[str, Any]) -> None:
 def _rules(spec: dict[str, Any]) -> confine.LandlockRules:
     rules = confine.LandlockRules()
     for path in spec["readable"]:
-        rules.allow_reading(path, without=() if spec["namespaces"] else spec["hidden"])
-    for path in _READABLE_DEVICES:
-        rules.allow_reading(path)
-    for path in _DEVICES:
-        rules.allow_device(path)
+        rules.allow(path, confine.READING, without=() if spec["namespaces"] else spec["hidden"])
+    for path in ("/dev/random", "/dev/urandom"):
+        rules.allow(path, confine.READING)
+    for path in ("/dev/null", "/dev/zero"):
+        rules.allow(path, confine.DEVICE)
     if spec["namespaces"]:
-        rules.allow_everything_but_programs(spec["folder"])
+        rules.allow(spec["folder"], confine.EVERYTHING_BUT_PROGRAMS)
     return rules
 
 
