@@ -29,8 +29,6 @@ SUBMITTED = (
 )
 FIGURES = {f"figure/{name}" for name in ("frontier", "rewards", "steps", "collapse")}
 LATER = FIGURES | {"collect/frontier", "table/main", "table/frontier", "release/release"}
-
-
 ASKED = {
     "selfcheck/gsm-mini": ({"cpu=1", "mem=1000M"}, "", "cpu"),
     "pretrain/base": ({"cpu=2", "mem=2000M"}, "", "cpu"),
@@ -130,28 +128,35 @@ def test_after_an_edit_only_what_it_concerns_is_submitted(nano, stopped, cluster
     assert ran == {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini"} | LATER
 
 
-@pytest.mark.parametrize(("name", "how"), [("cancelled", "CANCELLED"), ("ended", "TIMEOUT"), ("saved", "FAILED")])
-def test_a_stopped_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
-    stopped, nano, cluster: Cluster, tmp_path: Path, name: str, how: str
+UNDISTURBED = """
+import sys
+from lightningrl.cli.app import app
+for name in sys.argv[1:]:
+    app(["train", "--config", "tests/slurm/stopped.yaml", "--name", name], standalone_mode=False)
+"""
+
+
+def test_stopped_trainings_go_on_and_end_with_the_bytes_of_undisturbed_ones(
+    stopped, nano, cluster: Cluster, tmp_path: Path
 ) -> None:
     assert stopped.failed
-    checkout = stopped.checkout
-    first, second = [number for number, job in cluster.jobs().items() if job == f"train/{name}"]
-    assert (cluster.facts(first)["JobState"], cluster.facts(second)["JobState"]) == (how, "COMPLETED")
-    assert "mem=2000M" in cluster.facts(first)["TRES"] and "mem=3000M" in cluster.facts(second)["TRES"]
-    [folder] = checkout.path("results/nano/train").glob(f"{name}-????????")
-    log = checkout.path(f"logs/nano/train/{folder.name}.log").read_text()
-    assert "resumed after step 2" in log, log
-    assert ("Interrupted: stopped after step 2" in log) == (name == "saved"), log
-    run = json.loads((folder / "manifest.json").read_text())["run"]
-    assert len(run["starts"]) == 2
-    budget, limit = run["command"][run["command"].index("--max-minutes") + 1], cluster.facts(second)["TimeLimit"]
-    assert limit == "00:30:00" and float(budget) < 30 - 3, "a tenth is kept, and what the job's start took"
-    undisturbed = copy_with_configs(tmp_path / "repository", of=nano[0])
-    command = [sys.executable, "-m", "lightningrl", "train", "--config", "tests/slurm/stopped.yaml", "--name", name]
+    checkout, undisturbed = stopped.checkout, copy_with_configs(tmp_path / "repository", of=nano[0])
+    command = [sys.executable, "-c", UNDISTURBED, *STOPPED]
     done = subprocess.run(command, cwd=undisturbed.root, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
-    assert science(folder) == science(undisturbed.path(f"results/nano/train/{folder.name}"))
+    for name, how in zip(STOPPED, ("CANCELLED", "TIMEOUT", "FAILED"), strict=True):
+        first, second = (cluster.facts(number) for number, job in cluster.jobs().items() if job == f"train/{name}")
+        assert (first["JobState"], second["JobState"]) == (how, "COMPLETED")
+        assert "mem=2000M" in first["TRES"] and "mem=3000M" in second["TRES"]
+        [folder] = checkout.path("results/nano/train").glob(f"{name}-????????")
+        log = checkout.path(f"logs/nano/train/{folder.name}.log").read_text()
+        assert "resumed after step 2" in log, log
+        assert ("Interrupted: stopped after step 2" in log) == (name == "saved"), log
+        run = json.loads((folder / "manifest.json").read_text())["run"]
+        assert len(run["starts"]) == 2 and second["TimeLimit"] == "00:30:00"
+        budget = float(run["command"][run["command"].index("--max-minutes") + 1])
+        assert budget < 30 - 3, "a tenth is kept, and what the job's start took"
+        assert science(folder) == science(undisturbed.path(f"results/nano/train/{folder.name}")), name
 
 
 def test_of_a_failing_job_the_end_of_its_log_is_shown(stopped) -> None:
