@@ -119,8 +119,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def copy_with_configs(root: Path, of: Checkout | None = None) -> Checkout:
     """A checkout with the configs of this folder; `of`: with what has run there, too."""
     if of is not None:
-        shutil.copytree(of.root, root, symlinks=True)
-        return Checkout(root)
+        return of.copied(root)
     made = copy_repository(root)
     shutil.copytree(HERE, root / "tests" / "slurm", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(HERE / "stalling.py", root)

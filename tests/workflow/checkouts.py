@@ -53,6 +53,11 @@ class Checkout:
 
     root: Path
 
+    def copied(self, root: Path) -> Checkout:
+        """Returns a copy with what has run there, times kept."""
+        shutil.copytree(self.root, root, symlinks=True, ignore=IGNORED)
+        return Checkout(root)
+
     def path(self, name: str) -> Path:
         return self.root / name
 

@@ -6,11 +6,10 @@ that writes file names, because what runs next does not depend on what the files
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-from checkouts import IGNORED, Checkout, copy_repository
+from checkouts import Checkout, copy_repository
 from filelock import FileLock
 
 
@@ -42,7 +41,5 @@ def _finished_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> 
 
 @pytest.fixture
 def finished(_finished_once: Checkout, tmp_path: Path) -> Checkout:
-    """A copy, times kept, of a checkout in which every stage of nano has finished."""
-    root = tmp_path / "repository"
-    shutil.copytree(_finished_once.root, root, symlinks=True, ignore=IGNORED)
-    return Checkout(root)
+    """A copy of a checkout in which every stage of nano has finished."""
+    return _finished_once.copied(tmp_path / "repository")

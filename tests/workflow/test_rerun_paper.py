@@ -6,13 +6,12 @@ runs next depends on their names only.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from checkouts import IGNORED, Checkout, copy_repository, jobs_in, with_upstream
+from checkouts import Checkout, copy_repository, jobs_in, with_upstream
 from edits import (
     add_code,
     all_of,
@@ -124,16 +123,14 @@ for stage in plan(load("config/paper.yaml")):
 def _paper_once(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     made = copy_repository(tmp_path_factory.mktemp("paper") / "repository")
     subprocess.run([sys.executable, "-c", FINISH], cwd=made.root, check=True)
+    made.path(".snakemake").mkdir()
     return made
 
 
 @pytest.fixture
 def paper(_paper_once: Checkout, tmp_path: Path) -> Checkout:
     """A checkout in which all of the paper has finished."""
-    root = tmp_path / "repository"
-    shutil.copytree(_paper_once.root, root, symlinks=True, ignore=IGNORED)
-    (root / ".snakemake").mkdir(exist_ok=True)
-    return Checkout(root)
+    return _paper_once.copied(tmp_path / "repository")
 
 
 @pytest.mark.parametrize("case", MATRIX)

@@ -128,9 +128,7 @@ def write_names(stage: Stage) -> None:
 
 @pytest.fixture
 def finished(everything: Finished, tmp_path: Path) -> Finished:
-    root = tmp_path / "repository"
-    shutil.copytree(everything.checkout.root, root, symlinks=True)
-    return Finished(Checkout(root), everything.plan)
+    return Finished(everything.checkout.copied(tmp_path / "repository"), everything.plan)
 
 
 def targets(stages: Iterable[Stage]) -> list[str]:
