@@ -103,9 +103,7 @@ class Checkout:
 
     def refuses(self, *arguments: str, config: str | None = NANO) -> str:
         """Returns what a dry run says that does not end well."""
-        said = self.asks(*arguments, config=config, well=False)
-        assert "Traceback" not in said
-        return said
+        return self.asks(*arguments, config=config, well=False)
 
     def would_run(self, *arguments: str, config: str | None = NANO) -> set[str]:
         """Returns `<rule>/<name>` of every job that a dry run lists, the target rule aside."""
