@@ -5,16 +5,14 @@ its keys and items, range, deque, and a date, a time, a datetime without time zo
 `type(x) is ...`. A Counter, an OrderedDict and a defaultdict cross as the dict that they equal, a bytearray as bytes,
 NumPy's scalars and arrays as their `tolist()`. An instance of a subclass of a plain type crosses as the value that it
 equals (a named tuple as a tuple, a member of an IntEnum as an int), unless its class defines its own equality: an
-object that equals everything cannot cross. The other side reads the value alone, with the exact plain type, and nothing
-of the object itself.
+object that equals everything cannot cross.
 
 Lists, strings, small integers, finite floats and objects with ordinary string keys are those of JSON, so a benchmark's
 gold data is plain JSON; any other value is an object with a single key:
 
     {"$tuple": [1, 2]}   {"$set": [1, 2]}   {"$dict": [[1, "a"]]}   {"$int": "0x1f..."}   {"$float": "nan"}
     {"$frozenset": [1]}   {"$deque": [1]}   {"$complex": [0.5, 1.0]}   {"$range": [0, 9, 2]}   {"$bytes": "00ff"}
-    {"$type": "int"}     (a builtin value type)
-    {"$keys": [1, 2]}   {"$items": [[1, "a"]]}   {"$decimal": "0.50"}   {"$fraction": [1, 3]}
+    {"$keys": [1, 2]}   {"$items": [[1, "a"]]}   {"$decimal": "0.50"}   {"$fraction": [1, 3]}   {"$type": "int"}
     {"$date": [2024, 2, 29]}   {"$datetime": [2024, 2, 29, 0, 0, 0, 0]}   {"$time": [23, 59, 59, 0]}
     {"$timedelta": [1, 0, 500000]}     (days, seconds, microseconds)
 
@@ -29,6 +27,7 @@ little of it, since each judgement pays for the imports.
 
 import collections
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -49,8 +48,8 @@ MAX_DIGITS = 100_000
 """The digits of a Decimal."""
 
 _PLAIN_INT = 1 << 63
+_COLLECTIONS = {"$tuple": tuple, "$deque": collections.deque, "$set": set, "$frozenset": frozenset}
 _TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
-_NON_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
 class CodecError(ValueError):
@@ -88,7 +87,7 @@ def dumps(value: Any, refer: Callable[[Any], int] | None = None) -> str:
     >>> dumps([1, True, (2.5, "a"), {3}, {"k": None}])
     '[1,true,{"$tuple":[2.5,"a"]},{"$set":[3]},{"k":null}]'
     """
-    return json.dumps(to_json(value, refer=refer), separators=(",", ":"), allow_nan=False)
+    return json.dumps(to_json(value, refer), separators=(",", ":"), allow_nan=False)
 
 
 def loads(text: str, budget: Budget | None = None, refer: Callable[..., Any] | None = None) -> Any:
@@ -107,9 +106,9 @@ def loads(text: str, budget: Budget | None = None, refer: Callable[..., Any] | N
     return from_json(tree, budget, refer)
 
 
-def to_json(value: Any, budget: Budget | None = None, refer: Callable[[Any], int] | None = None) -> Any:
-    """Returns the JSON tree of a value. Raises CodecError for anything but plain data, and for self-reference."""
-    return _Writer(budget or Budget(), refer).write(value, MAX_DEPTH)
+def to_json(value: Any, refer: Callable[[Any], int] | None = None) -> Any:
+    """Returns the JSON tree of a value. Raises CodecError for anything but plain data; self-reference is too deep."""
+    return _Writer(refer).write(value, MAX_DEPTH)
 
 
 def from_json(tree: Any, budget: Budget | None = None, refer: Callable[..., Any] | None = None) -> Any:
@@ -118,9 +117,8 @@ def from_json(tree: Any, budget: Budget | None = None, refer: Callable[..., Any]
 
 
 class _Writer:
-    def __init__(self, budget: Budget, refer: Callable[[Any], int] | None) -> None:
-        self.budget, self.refer = budget, refer
-        self.open_ids: set[int] = set()
+    def __init__(self, refer: Callable[[Any], int] | None) -> None:
+        self.budget, self.refer = Budget(), refer
 
     def write(self, value: Any, depth: int) -> Any:
         self.budget.spend(nodes=1)
@@ -131,25 +129,29 @@ class _Writer:
             self.budget.spend(chars=len(value))
             return value
         if kind is int:
-            return self._integer(value)
+            if -_PLAIN_INT < value < _PLAIN_INT:
+                return value
+            self.budget.spend(chars=value.bit_length() // 4)
+            return {"$int": hex(value)}
         if kind is float:
             return value if value - value == 0 else {"$float": repr(value)}
         if not any(kind is container for container in plain_types.CONTAINERS):
             return self._rare(value, kind, depth)
         if depth == 0:
             raise CodecError(f"nested deeper than {MAX_DEPTH}")
-        if id(value) in self.open_ids:
-            raise CodecError("a container that contains itself")
-        self.open_ids.add(id(value))
-        tree = self._container(value, kind, depth - 1)
-        self.open_ids.discard(id(value))
-        return tree
-
-    def _integer(self, value: int) -> Any:
-        if -_PLAIN_INT < value < _PLAIN_INT:
-            return value
-        self.budget.spend(chars=value.bit_length() // 4)
-        return {"$int": hex(value)}
+        depth -= 1
+        if kind not in plain_types.MAPPINGS:
+            if kind in plain_types.SETS:
+                self.budget.spend(hashed=len(value))
+            parts = [self.write(part, depth) for part in value]
+            tag = next((tag for tag, known in _COLLECTIONS.items() if known is kind), None)
+            return parts if tag is None else {tag: parts}
+        items = list(value.items())
+        if all(type(key) is str and not key.startswith("$") for key, _ in items):
+            self.budget.spend(chars=sum(len(key) for key, _ in items))
+            return {key: self.write(part, depth) for key, part in items}
+        self.budget.spend(hashed=len(items))
+        return {"$dict": [[self.write(key, depth), self.write(part, depth)] for key, part in items]}
 
     def _rare(self, value: Any, kind: type, depth: int) -> Any:
         if kind is bytes or kind is bytearray:
@@ -157,8 +159,9 @@ class _Writer:
             return {"$bytes": value.hex()}
         if kind is plain_types.KEYS or kind is plain_types.ITEMS:
             self.budget.spend(hashed=len(value))
-            name = "$keys" if kind is plain_types.KEYS else "$items"
-            return {name: [self.write(part if kind is plain_types.KEYS else list(part), depth) for part in value]}
+            if kind is plain_types.KEYS:
+                return {"$keys": [self.write(key, depth) for key in value]}
+            return {"$items": [self.write(list(item), depth) for item in value]}
         if plain_types.is_exactly(kind, "decimal", "Decimal"):
             text = str(value)
             self.budget.spend(chars=len(text))
@@ -182,21 +185,6 @@ class _Writer:
             raise CodecError("not plain data: expected None, a number, text, a list, tuple, set, dict or the like")
         return {"$object": self.refer(value)}
 
-    def _container(self, value: Any, kind: type, depth: int) -> Any:
-        if kind is list:
-            return [self.write(part, depth) for part in value]
-        if kind in plain_types.SEQUENCES:
-            return {"$tuple" if kind is tuple else "$deque": [self.write(part, depth) for part in value]}
-        if kind in plain_types.SETS:
-            self.budget.spend(hashed=len(value))
-            return {"$set" if kind is set else "$frozenset": [self.write(part, depth) for part in value]}
-        items = list(value.items())
-        if all(type(key) is str and not key.startswith("$") for key, _ in items):
-            self.budget.spend(chars=sum(len(key) for key, _ in items))
-            return {key: self.write(part, depth) for key, part in items}
-        self.budget.spend(hashed=len(items))
-        return {"$dict": [[self.write(key, depth), self.write(part, depth)] for key, part in items]}
-
 
 class _Reader:
     def __init__(self, budget: Budget, refer: Callable[..., Any] | None) -> None:
@@ -211,11 +199,9 @@ class _Reader:
             self.budget.spend(chars=len(tree))
             return tree
         if kind is float:
-            if tree - tree != 0:
-                raise CodecError('a number out of range: expected {"$float": "inf"} or the like')
+            _expect(tree - tree == 0, 'a number within the range, or {"$float": "inf"} or the like')
             return tree
-        if kind is not list and kind is not dict:
-            raise CodecError("not JSON data")
+        _expect(kind is list or kind is dict, "JSON data")
         if depth == 0:
             raise CodecError(f"nested deeper than {MAX_DEPTH}")
         if kind is list:
@@ -226,37 +212,38 @@ class _Reader:
             return {key: self.read(part, depth - 1) for key, part in tree.items()}
         if len(tree) != 1 or tag not in _TAGS:
             raise CodecError(f"an object whose key begins with $: expected a single key of {', '.join(_TAGS)}")
-        return _TAGS[tag](self, tree[tag], depth - 1)
+        try:
+            return _TAGS[tag](self, tree[tag], depth - 1)
+        except CodecError:
+            raise
+        except (TypeError, ValueError, ArithmeticError) as error:  # of the class that is to be made
+            raise CodecError(f"{tag}: {error}") from None
 
     def parts(self, body: Any, depth: int) -> list[Any]:
-        if type(body) is not list:
-            raise CodecError("a tagged container without its list")
+        _expect(type(body) is list, "the list of a tagged container")
         return [self.read(part, depth) for part in body]
 
 
-def _read_set(reader: _Reader, body: Any, depth: int) -> set[Any]:
-    parts = reader.parts(body, depth)
-    reader.budget.spend(hashed=len(parts))
-    try:
-        value = set(parts)
-    except TypeError as error:
-        raise CodecError(f"a set element: {error}") from None
-    if len(value) != len(parts):
-        raise CodecError("a set with an element twice")
-    return value
+def _read_collection(tag: str) -> Callable[[_Reader, Any, int], Any]:
+    kind: Callable[[list[Any]], Any] = _COLLECTIONS[tag]
+
+    def read(reader: _Reader, body: Any, depth: int) -> Any:
+        parts = reader.parts(body, depth)
+        if kind in plain_types.SETS:
+            reader.budget.spend(hashed=len(parts))
+        value = kind(parts)
+        _expect(len(value) == len(parts), "a set without an element twice")
+        return value
+
+    return read
 
 
 def _read_dict(reader: _Reader, body: Any, depth: int) -> dict[Any, Any]:
     pairs = reader.parts(body, depth)
-    if any(type(pair) is not list or len(pair) != 2 for pair in pairs):
-        raise CodecError("a dict whose items are not [key, value]")
+    _expect(all(type(pair) is list and len(pair) == 2 for pair in pairs), "a dict whose items are [key, value]")
     reader.budget.spend(hashed=len(pairs))
-    try:
-        value = dict(pairs)
-    except TypeError as error:
-        raise CodecError(f"a dict key: {error}") from None
-    if len(value) != len(pairs):
-        raise CodecError("a dict with a key twice")
+    value = dict(pairs)
+    _expect(len(value) == len(pairs), "a dict without a key twice")
     return value
 
 
@@ -265,78 +252,48 @@ def _read_keys(reader: _Reader, body: Any, depth: int) -> Any:
     return _read_dict(reader, [[part, None] for part in body] if type(body) is list else body, depth).keys()
 
 
-def _read_int(reader: _Reader, body: Any, depth: int) -> int:
-    if type(body) is not str or not body.removeprefix("-").startswith("0x") or "_" in body:
-        raise CodecError('an integer that is not "0x..."')
-    reader.budget.spend(chars=len(body))
-    try:
-        return int(body, 16)
-    except ValueError:
-        raise CodecError('an integer that is not "0x..."') from None
-
-
-def _read_float(reader: _Reader, body: Any, depth: int) -> float:
-    if type(body) is not str or body not in _NON_FINITE:
-        raise CodecError(f"a float that is not one of {', '.join(_NON_FINITE)}")
-    return _NON_FINITE[body]
-
-
-def _read_bytes(reader: _Reader, body: Any, depth: int) -> bytes:
-    if type(body) is not str or (body and not body.isalnum()):
-        raise CodecError("bytes that are not hexadecimal digits")
-    reader.budget.spend(chars=len(body))
-    try:
-        return bytes.fromhex(body)
-    except ValueError:
-        raise CodecError("bytes that are not hexadecimal digits") from None
-
-
-def _read_decimal(reader: _Reader, body: Any, depth: int) -> Any:
-    import decimal
-
-    if type(body) is not str or len(body) > MAX_DIGITS or not body.isascii():
-        raise CodecError("a Decimal that is none")
-    reader.budget.spend(chars=len(body))
-    try:
-        value = decimal.Decimal(body)
-    except decimal.InvalidOperation:
-        raise CodecError("a Decimal that is none") from None
-    if value.is_snan():
-        raise CodecError("a signalling NaN, which cannot be compared")
-    return value
-
-
-def _record(tag: str) -> Callable[[_Reader, Any, int], Any]:
-    module, name, fields, kind = plain_types.RECORDS[tag]
-
+def _read_text(pattern: str, make: Callable[[str], Any]) -> Callable[[_Reader, Any, int], Any]:
     def read(reader: _Reader, body: Any, depth: int) -> Any:
-        parts = reader.parts(body, depth)
-        if len(parts) != len(fields) or any(type(part) is not kind for part in parts):
-            raise CodecError(f"{tag}: expected {len(fields)} numbers")
-        try:
-            return getattr(__import__(module), name)(*parts)
-        except (ValueError, OverflowError, ZeroDivisionError) as error:
-            raise CodecError(f"{tag}: {error}") from None
+        _expect(type(body) is str and re.fullmatch(pattern, body) is not None, f"text of the form {pattern}")
+        reader.budget.spend(chars=len(body))
+        return make(body)
 
     return read
 
 
-def _read_like(reader: _Reader, body: Any, depth: int) -> Any:
-    if reader.refer is None or type(body) is not list or len(body) != 2 or type(body[0]) is not int or body[0] < 0:
-        raise CodecError("an object's number and value where none are expected")
-    return reader.refer(body[0], reader.read(body[1], depth))
+def _make_decimal(text: str) -> Any:
+    import decimal
+
+    value = decimal.Decimal(text)
+    _expect(not value.is_snan(), "a Decimal that can be compared, which a signalling NaN cannot")
+    return value
 
 
-def _read_type(reader: _Reader, body: Any, depth: int) -> type:
-    if type(body) is not str or body not in _TYPES:
-        raise CodecError(f"a type that is not one of {', '.join(_TYPES)}")
-    return _TYPES[body]
+def _read_record(tag: str) -> Callable[[_Reader, Any, int], Any]:
+    module, name, fields, kind = plain_types.RECORDS[tag]
+
+    def read(reader: _Reader, body: Any, depth: int) -> Any:
+        parts = reader.parts(body, depth)
+        _expect(len(parts) == len(fields) and all(type(part) is kind for part in parts), f"{len(fields)} numbers")
+        return getattr(__import__(module), name)(*parts)
+
+    return read
 
 
-def _read_object(reader: _Reader, body: Any, depth: int) -> Any:
+def _read_object(reader: _Reader, body: Any, depth: int, *like: Any) -> Any:
     if reader.refer is None or type(body) is not int or body < 0:
         raise CodecError("an object's number where none is expected")
-    return reader.refer(body)
+    return reader.refer(body, *like)
+
+
+def _read_like(reader: _Reader, body: Any, depth: int) -> Any:
+    _expect(type(body) is list and len(body) == 2, "an object's number and value")
+    return _read_object(reader, body[0], depth, reader.read(body[1], depth))
+
+
+def _expect(is_so: bool, what: str) -> None:
+    if not is_so:
+        raise CodecError(f"expected {what}")
 
 
 def _short_int(digits: str) -> int:
@@ -350,19 +307,16 @@ def _refuse_constant(name: str) -> float:
 
 
 _TAGS: dict[str, Callable[[_Reader, Any, int], Any]] = {
-    "$tuple": lambda reader, body, depth: tuple(reader.parts(body, depth)),
-    "$deque": lambda reader, body, depth: collections.deque(reader.parts(body, depth)),
-    "$set": _read_set,
-    "$frozenset": lambda reader, body, depth: frozenset(_read_set(reader, body, depth)),
+    **{tag: _read_collection(tag) for tag in _COLLECTIONS},
     "$dict": _read_dict,
     "$keys": _read_keys,
     "$items": lambda reader, body, depth: _read_dict(reader, body, depth).items(),
-    "$int": _read_int,
-    "$float": _read_float,
-    "$bytes": _read_bytes,
-    "$decimal": _read_decimal,
-    **{tag: _record(tag) for tag in plain_types.RECORDS},
-    "$type": _read_type,
+    "$int": _read_text("-?0x[0-9a-fA-F]+", lambda text: int(text, 16)),
+    "$float": _read_text("nan|-?inf", float),
+    "$bytes": _read_text("(?:[0-9a-fA-F]{2})*", bytes.fromhex),
+    "$decimal": _read_text(f"[ -~]{{1,{MAX_DIGITS}}}", _make_decimal),
+    **{tag: _read_record(tag) for tag in plain_types.RECORDS},
+    "$type": _read_text("|".join(_TYPES), _TYPES.__getitem__),
     "$object": _read_object,
     "$like": _read_like,
 }

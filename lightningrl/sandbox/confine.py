@@ -17,10 +17,11 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
+NOBODY = 65534
+"""The uid and gid in a user namespace."""
 _NEW_NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000
 """CLONE_NEWNS, NEWUTS, NEWIPC, NEWPID, NEWNET."""
-_NEW_USER = 0x10000000
-_NEW_CGROUP = 0x02000000
+_NEW_USER, _NEW_CGROUP = 0x10000000, 0x02000000
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC, _RECURSIVE, _PRIVATE = 1, 2, 4, 8, 1 << 14, 1 << 18
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP = 1, 4, 22
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
@@ -29,10 +30,13 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _RULE_PATH_BENEATH = 1
-EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
-_FILE_RIGHTS_BY_VERSION = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_MAKE_CHAR, _MAKE_SOCKET, _MAKE_BLOCK, _TRUNCATE = 1 << 6, 1 << 9, 1 << 11, 1 << 14
+_FILE_RIGHTS_BY_VERSION = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
 """Versions 2, 3 and 5 added REFER, TRUNCATE and IOCTL_DEV."""
-_MAKE_CHAR, _MAKE_SOCKET, _MAKE_BLOCK = 1 << 6, 1 << 9, 1 << 11
+READING, DEVICE = _READ_FILE | _READ_DIR, _READ_FILE | _WRITE_FILE
+EVERYTHING_BUT_PROGRAMS = ~(_EXECUTE | _MAKE_CHAR | _MAKE_SOCKET | _MAKE_BLOCK)
+"""Rights for `LandlockRules.allow`."""
 _TCP = 1 << 0 | 1 << 1
 _SCOPES = 1 << 0 | 1 << 1
 """The scopes of abstract UNIX sockets and of signals."""
@@ -44,8 +48,7 @@ _FIRST_MOUNTS = os.stat("/proc/self/ns/mnt").st_ino
 
 def landlock_version() -> int:
     """Returns the version of the kernel's Landlock; 0: there is none (a kernel before 5.13, or switched off)."""
-    version = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
-    return max(version, 0)
+    return max(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1), 0)
 
 
 def die_with_parent() -> None:
@@ -58,18 +61,18 @@ def adopt_orphans() -> None:
     _control(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def enter_namespaces(user: int | None) -> None:
+def enter_namespaces(*, is_root: bool) -> None:
     """Moves this process into new namespaces; the process namespace applies from its next child on.
 
-    `user` is the uid and gid of the present user in a new user namespace; None: the process is root and needs none.
+    They include one of users, in which the present user is nobody, unless the process is root and needs none.
     """
     outside_uid, outside_gid = os.geteuid(), os.getegid()
-    _checked("unshare", _libc.unshare(_NEW_NAMESPACES | (0 if user is None else _NEW_USER)))
+    _checked("unshare", _libc.unshare(_NEW_NAMESPACES | (0 if is_root else _NEW_USER)))
     _libc.unshare(_NEW_CGROUP)  # it only hides the name of the cgroup; old kernels do not have it
-    if user is not None:
+    if not is_root:
         write_file("/proc/self/setgroups", "deny")
-        write_file("/proc/self/uid_map", f"{user} {outside_uid} 1")
-        write_file("/proc/self/gid_map", f"{user} {outside_gid} 1")
+        write_file("/proc/self/uid_map", f"{NOBODY} {outside_uid} 1")
+        write_file("/proc/self/gid_map", f"{NOBODY} {outside_gid} 1")
     _checked("sethostname", _libc.sethostname(b"jail", ctypes.c_size_t(4)))
     _mount(None, "/", None, _RECURSIVE | _PRIVATE, None)
 
@@ -99,8 +102,7 @@ def give_up_privileges() -> None:
 def install_filter(program: bytes) -> None:
     """Installs a seccomp program from `seccomp`; `give_up_privileges` must come first."""
     instructions = ctypes.create_string_buffer(program, len(program))
-    place = ctypes.addressof(instructions)
-    argument = struct.pack("@HP", len(program) // 8, place)
+    argument = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))
     _control(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, argument)
 
 
@@ -116,40 +118,34 @@ class LandlockRules:
         fd = _libc.syscall(_CREATE_RULESET, fields, ctypes.c_size_t(size), 0)
         self._fd = _checked("landlock_create_ruleset", fd)
 
-    def allow_reading(self, folder: str, *, without: Iterable[str] = ()) -> None:
+    def allow(self, path: str, rights: int, *, without: Iterable[str] = ()) -> None:
         """Allows a folder or file and all below, except the content of the folders `without` (they can be listed)."""
-        left_out = [path for path in without if path.startswith(folder.rstrip("/") + "/")]
-        if not left_out:
-            self._allow(folder, READ_FILE | READ_DIR)
-            return
-        self._allow(folder, READ_DIR)
-        for entry in os.scandir(folder):
+        left_out = [folder for folder in without if folder.startswith(path.rstrip("/") + "/")]
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # a library that ldd lists but nothing needs
+        try:
+            allowed = rights & self._file_rights & (_READ_DIR if left_out else ~0)
+            if not os.path.isdir(path):
+                allowed &= _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
+            rule = struct.pack("=Qi", allowed, fd)
+            _checked(f"landlock_add_rule {path}", _libc.syscall(_ADD_RULE, self._fd, _RULE_PATH_BENEATH, rule, 0))
+        finally:
+            os.close(fd)
+        for entry in os.scandir(path) if left_out else ():
             if entry.path not in left_out:
-                self.allow_reading(entry.path, without=left_out)
-
-    def allow_device(self, path: str) -> None:
-        self._allow(path, READ_FILE | WRITE_FILE)
-
-    def allow_everything_but_programs(self, folder: str) -> None:
-        self._allow(folder, self._file_rights & ~(EXECUTE | _MAKE_CHAR | _MAKE_SOCKET | _MAKE_BLOCK))
+                self.allow(entry.path, rights, without=left_out)
 
     def enforce(self) -> None:
         """Restricts this process and all its descendants permanently; `give_up_privileges` must come first."""
         _checked("landlock_restrict_self", _libc.syscall(_RESTRICT_SELF, self._fd, 0))
         os.close(self._fd)
 
-    def _allow(self, path: str, rights: int) -> None:
-        try:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return  # a library that ldd lists but nothing needs
-        try:
-            is_folder = os.path.isdir(path)
-            rights &= self._file_rights & (~0 if is_folder else EXECUTE | WRITE_FILE | READ_FILE | 1 << 14)
-            rule = struct.pack("=Qi", rights, fd)
-            _checked(f"landlock_add_rule {path}", _libc.syscall(_ADD_RULE, self._fd, _RULE_PATH_BENEATH, rule, 0))
-        finally:
-            os.close(fd)
+
+def write_file(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
 
 
 def _control(option: int, *arguments: Any) -> None:
@@ -163,15 +159,6 @@ def _mount(source: str | None, place: str, kind: str | None, flags: int, options
         raise OSError(errno.EPERM, f"mount {place}: refused, this is the host's mount namespace and not the jail's own")
     words = [None if word is None else os.fsencode(word) for word in (source, place, kind, options)]
     _checked(f"mount {place}", _libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]))
-
-
-def write_file(path: str, text: str) -> None:
-    """Writes an existing file, such as one of /proc, without buffering."""
-    fd = os.open(path, os.O_WRONLY)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 def _checked(what: str, result: int) -> int:

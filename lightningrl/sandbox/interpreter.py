@@ -19,15 +19,17 @@ from lightningrl.errors import SandboxUnavailable
 
 _NOT_NEEDED = ("_tkinter", "_test", "_xx", "xx", "nis.")
 """The extension modules whose libraries are omitted: windows, CPython's own tests, and NIS."""
+_LAYOUT = """
+import os, sys, sysconfig
+extensions = sysconfig.get_config_var("DESTSHARED") or ""
+print(sysconfig.get_path("stdlib"), os.path.dirname(os.__file__), extensions, sep="\\n")
+"""
+"""The base interpreter runs this itself, since that of a virtual environment would print the environment's folders."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """The paths of a bare Python.
-
-    >>> Interpreter("/usr/bin/python3.11", ("/usr/lib/python3.11",), ("/lib64/ld-linux-x86-64.so.2",), ()).executable
-    '/usr/bin/python3.11'
-    """
+    """The paths of a bare Python."""
 
     executable: str
     """The absolute path, with links resolved."""
@@ -38,13 +40,10 @@ class Interpreter:
     hidden: tuple[str, ...]
     """Folders inside `folders` that hold installed packages."""
 
-
-_LAYOUT = """
-import os, sys, sysconfig
-extensions = sysconfig.get_config_var("DESTSHARED") or ""
-print(sysconfig.get_path("stdlib"), os.path.dirname(os.__file__), extensions, sep="\\n")
-"""
-"""The base interpreter runs this itself, since that of a virtual environment would print the environment's folders."""
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Everything that it needs."""
+        return (self.executable, *self.folders, *self.libraries)
 
 
 @functools.cache
@@ -77,12 +76,13 @@ def find_public_interpreter() -> Interpreter:
 
 def _private_part(python: Interpreter) -> str | None:
     """Returns the first file or folder that a user without special rights cannot read or enter."""
-    for path in (python.executable, *python.folders, *python.libraries):
+    for path in python.files:
         for place, right in ((Path(path), 0o4), *((parent, 0o1) for parent in Path(os.path.realpath(path)).parents)):
             try:
-                if not place.stat().st_mode & right:
-                    return str(place)
+                is_open = place.stat().st_mode & right
             except OSError:
+                is_open = False
+            if not is_open:
                 return str(place)
     return None
 
@@ -94,18 +94,17 @@ def _describe(executable: str) -> Interpreter:
         ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError) as error:
         raise SandboxUnavailable(f"cannot get the folders of {executable}: {error}. Expected a Python.") from error
-    folders = [os.path.realpath(folder) for folder in {*layout} - {""} if os.path.isdir(folder)]
-    folders = sorted(f for f in folders if not any(f != other and _inside(f, other) for other in folders))
+    folders = {os.path.realpath(folder) for folder in {*layout} - {""} if os.path.isdir(folder)}
+    folders = sorted(folder for folder in folders if not _is_inside(folder, folders))
     modules = [path for f in folders for pattern in ("*.so", "lib-dynload/*.so") for path in Path(f).glob(pattern)]
     extensions = [str(path) for path in modules if not path.name.startswith(_NOT_NEEDED)]
-    libraries = _shared_libraries([executable, *extensions])
-    libraries = [path for path in libraries if not any(_inside(path, folder) for folder in folders)]
+    libraries = [path for path in _shared_libraries([executable, *extensions]) if not _is_inside(path, folders)]
     hidden = [os.path.join(f, name) for f in folders for name in ("site-packages", "dist-packages")]
     return Interpreter(executable, tuple(folders), tuple(libraries), tuple(filter(os.path.isdir, hidden)))
 
 
-def _inside(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip("/") + "/")
+def _is_inside(path: str, folders: set[str] | list[str]) -> bool:
+    return any(path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 def _shared_libraries(binaries: list[str]) -> list[str]:

@@ -1,14 +1,13 @@
 """The launcher starts `server.py` in a jail of the kernel's own means: the levels `unshare`, `landlock` and `none`.
 
 It runs as `python -s -S -P -B launcher.py SPEC`, leads its own session, and has the server's descriptors; SPEC is JSON,
-see `lightningrl.sandbox.start`. There are two processes: this one stays outside, adopts all orphans of the jail and
+see `lightningrl.sandbox.levels`. There are two processes: this one stays outside, adopts all orphans of the jail and
 ends last; its child confines itself step by step and becomes the server. When the child ends, all processes that it
 left are killed; when the judge ends, both end. The judge is never forked. Standard library only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -20,8 +19,6 @@ sys.path.insert(0, _HERE)
 import confine  # noqa: E402 - beside this file, which runs outside its package
 import seccomp  # noqa: E402
 
-_DEVICES = ("/dev/null", "/dev/zero")
-_READABLE_DEVICES = ("/dev/random", "/dev/urandom")
 _HIDDEN_BYTES = 4096
 
 
@@ -33,7 +30,7 @@ def main() -> None:
     confine.write_file("/proc/self/oom_score_adj", "1000")  # the kernel ends the jail first when memory runs out
     try:
         if spec["namespaces"]:
-            confine.enter_namespaces(None if spec["uid"] is not None else spec["inside_uid"])
+            confine.enter_namespaces(is_root=spec["uid"] is not None)
         jail = os.fork()
         if jail == 0:
             _confine(spec)
@@ -81,13 +78,13 @@ def _confine(spec: dict[str, Any]) -> None:
 def _rules(spec: dict[str, Any]) -> confine.LandlockRules:
     rules = confine.LandlockRules()
     for path in spec["readable"]:
-        rules.allow_reading(path, without=() if spec["namespaces"] else spec["hidden"])
-    for path in _READABLE_DEVICES:
-        rules.allow_reading(path)
-    for path in _DEVICES:
-        rules.allow_device(path)
+        rules.allow(path, confine.READING, without=() if spec["namespaces"] else spec["hidden"])
+    for path in ("/dev/random", "/dev/urandom"):
+        rules.allow(path, confine.READING)
+    for path in ("/dev/null", "/dev/zero"):
+        rules.allow(path, confine.DEVICE)
     if spec["namespaces"]:
-        rules.allow_everything_but_programs(spec["folder"])
+        rules.allow(spec["folder"], confine.EVERYTHING_BUT_PROGRAMS)
     return rules
 
 
@@ -105,26 +102,20 @@ def _become_candidate(server: int, is_alone: bool) -> None:
 
 
 def _supervise(jail: int) -> int:
-    """Waits for the jail, ends its remaining processes, and returns the jail's exit code."""
-    code = 1
+    """Waits for the jail's end, kills the processes that it leaves, and returns its exit code."""
+    code = None
     while True:
-        pid, status = os.waitpid(-1, 0)
+        try:
+            pid, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            assert code is not None
+            return code if code >= 0 else 128 - code
         if pid == jail:
             code = os.waitstatus_to_exitcode(status)
-            break
-    while True:
-        with contextlib.suppress(ProcessLookupError):
-            for child in _children():
-                os.kill(child, 9)
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return code if code >= 0 else 128 - code
-
-
-def _children() -> list[int]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(word) for word in file.read().split()]
+        if code is not None:
+            with open(f"/proc/self/task/{os.getpid()}/children") as file:
+                for child in file.read().split():
+                    os.kill(int(child), 9)
 
 
 if __name__ == "__main__":

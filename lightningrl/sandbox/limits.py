@@ -58,13 +58,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """The answer to one call.
-
-    >>> CallResult(value=(1, 2)).error is None
-    True
-    >>> CallResult(error="exception", message="ZeroDivisionError: division by zero").value is None
-    True
-    """
+    """The answer to one call."""
 
     value: Any = None
     """The returned value, rebuilt from plain data; also None when `error` is set."""
@@ -76,45 +70,32 @@ class CallResult:
 
 
 @dataclass(frozen=True, slots=True)
-class CallResults:
-    """The results of all calls to one program.
-
-    >>> CallResults("timeout", (CallResult(value=1), CallResult(error="not_run")), "bwrap", "4 s are over", 4.02).status
-    'timeout'
-    """
+class Judgement:
+    """What is known of every program that has run in a jail."""
 
     status: JailStatus
-    """`ok`: every call has an answer (a value or an error), or the program did not load; else why it ended."""
-    calls: tuple[CallResult, ...]
-    """One result per call, in order; answers before a timeout or a crash are kept."""
+    """`ok`: it ended by itself, and every call has an answer (a value or an error); else why it ended."""
     level: str
     """The level of the jail."""
     detail: str
     """One line for people; empty when the status is `ok`."""
-    seconds: float
-    """The wall time of the whole judgement, including the start of the jail."""
-    is_lost: bool = False
+    is_lost: bool
     """The status is `crashed` because the program, or someone outside, killed the jail."""
 
 
 @dataclass(frozen=True, slots=True)
-class ScriptResult:
-    """The result of one run of a program that reads stdin and prints.
+class CallResults(Judgement):
+    """The results of all calls to one program."""
 
-    >>> ScriptResult("ok", "3\\n", "bwrap", "", 0.02, exit_code=0).output
-    '3\\n'
-    """
+    calls: tuple[CallResult, ...]
+    """One result per call, in order; answers before a timeout or a crash are kept."""
 
-    status: JailStatus
-    """`ok`: the process ended by itself (see `exit_code`); else why it was stopped."""
+
+@dataclass(frozen=True, slots=True)
+class ScriptResult(Judgement):
+    """The result of one run of a program that reads stdin and prints."""
+
     output: str
     """The received output to stdout within the limit; bytes that are not UTF-8 are replaced."""
-    level: str
-    detail: str
-    """One line for people; empty when the status is `ok`."""
-    seconds: float
-    """The wall time, including the start of the jail."""
-    is_lost: bool = False
-    """See `CallResults`."""
-    exit_code: int | None = None
+    exit_code: int | None
     """Set if the status is `ok`: 0 for a normal end, 1 for an uncaught exception, minus the number of a signal."""

@@ -1,7 +1,7 @@
 """The jail's first process: it forks a process for each program and waits for its end, but runs no program's code.
 
 It has the control channel, descriptor 0: a socket to the judge that preserves message boundaries. A message from the
-judge is `.` and a seccomp filter (or nothing), with three descriptors for this program: request, reply and output.
+judge is `.` and a seccomp filter (or nothing), with two descriptors for this program: request and reply.
 `serve` then returns in a new process, which no longer has the channel. When that process has ended, the answer is
 `{"ended": exit code, "clean": bool}`. The jail is clean, which is possible only after a program with a filter, if no
 other process is left in it, and everything is unchanged that a process of the same user could change in this process or
@@ -33,17 +33,15 @@ _LOOK_AGAIN_MS = 10
 """The polling interval on kernels before 5.3, which have no descriptors for processes."""
 _LIMITS = [getattr(resource, name) for name in sorted(dir(resource)) if name.startswith("RLIMIT_")]
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
-_prepared: dict[bytes, tuple[Any, bytes]] = {}
 
 
 class Program(NamedTuple):
     """The filter and the descriptors of a program's process."""
 
-    filter: bytes | None
-    """The seccomp program of `_prepare` to install before candidate code runs; None: there is none."""
+    filter: Any
+    """The instructions of the seccomp filter to install before candidate code runs; none for an own jail."""
     request: int
     reply: int
-    output: int
     null: int
     """/dev/null, which is on 0 and 1 too."""
 
@@ -57,13 +55,15 @@ def serve() -> Program:
     gc.freeze()
     at_first = None
     while True:
-        program_filter, descriptors = _receive(control)
-        prepared = _prepare(program_filter) if program_filter else None
+        data, ancillary, _, _ = control.recvmsg(_MESSAGE_BYTES, _socket.CMSG_SPACE(2 * 4))
+        if not data:
+            os._exit(0)  # the judge is gone
+        program_filter, descriptors = data[1:], list(memoryview(ancillary[0][2]).cast("i"))
         if program_filter and at_first is None:
             at_first = _state()
         child = os.fork()
         if child == 0:
-            return _leave(control, prepared, descriptors)
+            return _leave(control, program_filter, descriptors)
         code = _end_of(child, control)
         is_clean = bool(program_filter) and _is_alone() and _state() == at_first
         for descriptor in descriptors:
@@ -76,20 +76,13 @@ def serve() -> Program:
 
 def install(program: Program) -> None:
     """Installs the filter on this process permanently; the level has set no_new_privs."""
-    if program.filter is not None and _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program.filter, 0, 0) != 0:
+    size = len(program.filter) // 8
+    argument = struct.pack("@HP", size, ctypes.addressof(program.filter))  # a `struct sock_fprog`
+    if size and _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, argument, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the filter of system calls cannot be installed")
 
 
-def _prepare(program_filter: bytes) -> bytes:
-    """Returns a `struct sock_fprog`, whose instructions stay in memory for all later processes."""
-    if program_filter not in _prepared:
-        instructions = ctypes.create_string_buffer(program_filter, len(program_filter))
-        address = ctypes.addressof(instructions)
-        _prepared[program_filter] = instructions, struct.pack("@HP", len(program_filter) // 8, address)
-    return _prepared[program_filter][1]
-
-
-def _leave(control: _socket.socket, prepared: bytes | None, descriptors: list[int]) -> Program:
+def _leave(control: _socket.socket, program_filter: bytes, descriptors: list[int]) -> Program:
     """Removes everything of the parent from the new process, except memory that both only read."""
     null = os.open("/dev/null", os.O_RDWR)
     control.detach()
@@ -97,15 +90,9 @@ def _leave(control: _socket.socket, prepared: bytes | None, descriptors: list[in
     os.dup2(null, 1)
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    instructions = ctypes.create_string_buffer(program_filter, len(program_filter))
     gc.collect()  # its counters start at 0 in each program, whatever the parent has allocated since `freeze`
-    return Program(prepared, *descriptors, null=null)
-
-
-def _receive(control: _socket.socket) -> tuple[bytes, list[int]]:
-    data, ancillary, _, _ = control.recvmsg(_MESSAGE_BYTES, _socket.CMSG_SPACE(3 * 4))
-    if not data:
-        os._exit(0)  # the judge is gone
-    return data[1:], list(memoryview(ancillary[0][2]).cast("i"))
+    return Program(instructions, *descriptors, null=null)
 
 
 def _end_of(child: int, control: _socket.socket) -> int:

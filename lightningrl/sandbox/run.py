@@ -1,7 +1,6 @@
 """One program in a jail, from its request to its end: its channels, its clock, and the volume of what it sends.
 
-This part is the same for all kinds of requests; the caller interprets the lines. It reads the reply and output
-channels, which serve this one program, together, so that neither can block the other. The clock starts at the reply's
+This part is the same for all kinds of requests; the caller interprets what arrives. The clock starts at the reply's
 first line, `ready`, which is sent before candidate code runs; a delay before it is the machine's, not the candidate's.
 The first process of the jail reports the end, never the program.
 """
@@ -13,11 +12,10 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable
 from typing import Literal
 
 from lightningrl.errors import SandboxUnavailable
-from lightningrl.sandbox.limits import Limits
+from lightningrl.sandbox.limits import JailStatus, Limits
 from lightningrl.sandbox.process import Ended, Jail
 
 START_LIMIT_S = 20.0
@@ -28,45 +26,46 @@ _FINISH_LIMIT_S = 1.0
 """The limit for a program to end after its last request."""
 _CHUNK_BYTES = 1 << 16
 
-Ending = Literal["exit", "timeout", "reply_limit", "output_limit"]
+Mode = Literal["calls", "dialogue", "script"]
+"""The kinds of requests; see `server.py`."""
 
 
 class ProgramRun:
-    """A running program. `reply` and `output` have what has arrived and was not taken; `close` leaves the jail up."""
+    """A running program; `close` leaves the jail up."""
 
-    def __init__(
-        self, jail: Jail, request: bytes, limits: Limits, *, program_filter: bytes = b"", stays_open: bool = False
-    ) -> None:
+    def __init__(self, jail: Jail, mode: Mode, request: bytes, limits: Limits, program_filter: bytes = b"") -> None:
         """Starts a program. `request` is the server's first line with its newline, and what follows.
 
-        With `stays_open`, `send` may follow. A complete request is a file in memory, since a pipe could fill up and
-        block. Raises SandboxUnavailable when the channels cannot be created.
+        In a dialogue `send` may follow. Any other request is a file in memory, since a pipe could fill up and block.
+        Raises SandboxUnavailable when the channels cannot be created.
         """
-        self.jail = jail
-        self.reply, self.output = bytearray(), bytearray()
-        self.ending: Ending | None = None
+        self.jail, self._limits, self._mode = jail, limits, mode
+        self.reply = bytearray()
+        """What has arrived: the line `ready`, then answers or what a script has printed."""
+        self.ending: Literal["exit", "timeout", "too much"] | None = None
         """None while the program runs."""
         self.ended: Ended | None = None
         """The jail's report if the ending is `exit`; None: the jail itself has ended."""
-        self.is_ready = False
         self.is_ordinary = False
         """Set by the caller: the program completed its request within the limits."""
         self.deadline = time.monotonic() + (_USED_LIMIT_S if jail.programs else START_LIMIT_S)
-        """In `time.monotonic()` seconds; set anew when `ready` arrives."""
-        self._limits, self._reply_bytes, self._pending = limits, 0, memoryview(b"")
+        """In `time.monotonic()` seconds; set anew when candidate code begins."""
+        self._most_bytes = limits.output_bytes if mode == "script" else limits.reply_bytes
+        self._taken, self._pending = 0, memoryview(b"")
         self._selector = selectors.DefaultSelector()
         self._request: int | None = None
         self._open = contextlib.ExitStack()
         self._open.callback(self._selector.close)
         try:
-            self._connect(request, program_filter, stays_open)
+            self._connect(request, program_filter)
         except OSError as error:
             self.close()
             raise SandboxUnavailable(f"cannot start a program: {error}. Free some memory or descriptors.") from error
 
     @property
     def was_refused(self) -> bool:
-        """Whether it was killed by the signal of a system call that `seccomp.plain_filter` does not allow."""
+        """Whether it was killed by the signal of a system call that `seccomp.plain_filter` does not allow: judge it in
+        its own jail."""
         return self.ended is not None and self.ended.exit_code == -signal.SIGSYS
 
     @property
@@ -79,8 +78,14 @@ class ProgramRun:
         """Whether the program, or someone outside, killed the jail; known once the jail has ended."""
         return self.ending == "exit" and self.ended is None and self.jail.is_lost
 
+    @property
+    def output(self) -> bytes:
+        """What has arrived behind the line `ready`, within the limit."""
+        first = self.reply.find(b"\n") + 1
+        return bytes(self.reply[first : first + self._most_bytes])
+
     def send(self, data: bytes) -> None:
-        """Queues data for the program, which is written while `advance` waits."""
+        """Queues data for the program, which is written while this side waits for its answer."""
         if self._request is None:
             return
         if not self._pending:
@@ -89,99 +94,93 @@ class ProgramRun:
 
     def begin(self) -> bool:
         """Waits until candidate code is about to run, and returns whether it is."""
-        self.advance(lambda: self.is_ready)
-        return self.is_ready
+        is_ready = self.read_line() is not None
+        self.deadline = time.monotonic() + self._limits.wall_s
+        return is_ready
 
-    def advance(self, is_enough: Callable[[], bool]) -> None:
-        """Waits until `is_enough()`, or until the program has ended or reached a limit (`ending`)."""
-        while self.ending is None and not is_enough():
-            remaining_s = self.deadline - time.monotonic()
-            if remaining_s <= 0:
-                self.ending = "timeout"
-                return
-            for key, _ in self._selector.select(remaining_s):
-                key.data()
+    def read_line(self) -> bytes | None:
+        """Waits for the next line of the reply that is not blank; None: the program has ended or reached a limit."""
+        while True:
+            while (end := self.reply.find(b"\n", self._taken)) >= 0:
+                line, self._taken = bytes(self.reply[self._taken : end]), end + 1
+                if line:
+                    return line
+            if self.ending is not None:
+                return None
+            self._wait()
 
-    def take_line(self) -> bytes | None:
-        """Returns the next reply line that is not blank, without its newline; None: there is none."""
-        while b"\n" in self.reply:
-            line, _, self.reply = self.reply.partition(b"\n")
-            if line:
-                return bytes(line)
-        return None
+    def wait_for_end(self) -> None:
+        """Waits until the program has ended or reached a limit (`ending`)."""
+        while self.ending is None:
+            self._wait()
 
     def finish(self) -> None:
         """Ends the request and waits a moment for the program's end, so that the jail can be used again."""
         if self.ending is None:
             self._close_request()
             self.deadline = min(self.deadline, time.monotonic() + _FINISH_LIMIT_S)
-            self.advance(lambda: False)
+            self.wait_for_end()
+
+    def describe_ending(self) -> tuple[JailStatus, str]:
+        """Returns the status and a readable reason when the program ended before it had answered."""
+        if self.ending == "too much":
+            what = "printed" if self._mode == "script" else "answers of"
+            return "output_limit", f"{what} more than {self._most_bytes} bytes"
+        if self.ending == "timeout":
+            return "timeout", f"stopped after {self._limits.wall_s:g} s"
+        return "crashed", "the process ended before it had answered every call"
 
     def close(self) -> None:
         self._close_request()
         self._open.close()
 
-    def _connect(self, request: bytes, program_filter: bytes, stays_open: bool) -> None:
+    def _connect(self, request: bytes, program_filter: bytes) -> None:
         with contextlib.ExitStack() as theirs:
-            if stays_open:
+            if self._mode == "dialogue":
                 their_request, self._request = os.pipe()
                 os.set_blocking(self._request, False)
+                self.send(request)
             else:
                 their_request = os.memfd_create("request")
             theirs.callback(os.close, their_request)
-            if stays_open:
-                self.send(request)
-            else:
+            if self._request is None:
                 with open(their_request, "wb", closefd=False) as file:
                     file.write(request)
                 os.lseek(their_request, 0, os.SEEK_SET)
-            self._reply_fd, their_reply = self._channel(theirs)
-            self._output_fd, their_output = self._channel(theirs)
-            self._selector.register(self._reply_fd, selectors.EVENT_READ, self._read_reply)
-            self._selector.register(self._output_fd, selectors.EVENT_READ, self._read_output)
+            self._reply, their_reply = os.pipe()
+            self._open.callback(os.close, self._reply)
+            theirs.callback(os.close, their_reply)
+            os.set_blocking(self._reply, False)
+            self._selector.register(self._reply, selectors.EVENT_READ, self._read)
             self._selector.register(self.jail, selectors.EVENT_READ, self._read_end)
-            self.jail.send(program_filter, (their_request, their_reply, their_output))
+            self.jail.send(program_filter, (their_request, their_reply))
 
-    def _channel(self, theirs: contextlib.ExitStack) -> tuple[int, int]:
-        """Returns both ends of a pipe from the program; ours closes with the run, the other with `theirs`."""
-        ours, their_end = os.pipe()
-        self._open.callback(os.close, ours)
-        theirs.callback(os.close, their_end)
-        os.set_blocking(ours, False)
-        return ours, their_end
+    def _wait(self) -> None:
+        """Waits until something can be read or written, or until the time is over."""
+        remaining_s = self.deadline - time.monotonic()
+        if remaining_s <= 0:
+            self.ending = "timeout"
+            return
+        for key, _ in self._selector.select(remaining_s):
+            key.data()
 
-    def _read_reply(self) -> bool:
-        data = self._read(self._reply_fd)
-        self.reply += data[: self._limits.reply_bytes + 1 - self._reply_bytes]
-        self._reply_bytes += len(data)
-        if self._reply_bytes > self._limits.reply_bytes:
-            self.ending = "reply_limit"
-        elif not self.is_ready and b"\n" in self.reply:
-            self.is_ready, self.deadline = True, time.monotonic() + self._limits.wall_s
-        return bool(data)
-
-    def _read_output(self) -> bool:
-        data = self._read(self._output_fd)
-        self.output += data[: self._limits.output_bytes + 1 - len(self.output)]
-        if len(self.output) > self._limits.output_bytes:
-            self.ending = "output_limit"
-        return bool(data)
-
-    def _read(self, fd: int) -> bytes:
+    def _read(self) -> bool:
+        """Returns whether there was anything to read."""
         try:
-            data = os.read(fd, _CHUNK_BYTES)
-        except BlockingIOError:  # several were ready together, and `_read_end` has read all
-            return b""
-        if not data and fd in self._selector.get_map():
-            self._selector.unregister(fd)
-        return data
+            data = os.read(self._reply, _CHUNK_BYTES)
+        except BlockingIOError:  # the end was ready too, and `_read_end` has read all
+            return False
+        if not data and self._reply in self._selector.get_map():
+            self._selector.unregister(self._reply)
+        self.reply += data
+        if len(self.reply) - self.reply.find(b"\n") - 1 > self._most_bytes:
+            self.ending = "too much"
+        return bool(data)
 
     def _read_end(self) -> None:
-        """Reads all that the program has sent before its end: it counts, also for the limits."""
+        """Reads all that the program has sent before its end: it counts, also for the limit."""
         self.ended = self.jail.receive()
-        while self.ending is None and self._read_reply():
-            pass
-        while self.ending is None and self._read_output():
+        while self.ending is None and self._read():
             pass
         self.ending = self.ending or "exit"
 
@@ -191,7 +190,7 @@ class ProgramRun:
             self._pending = self._pending[os.write(self._request, self._pending) :]
         except BlockingIOError:
             return
-        except OSError:  # nobody reads it any more; the other channels bring the last answers and the end
+        except OSError:  # nobody reads it any more; the reply brings the last answers and the jail the end
             self._pending = memoryview(b"")
         if not self._pending:
             self._selector.unregister(self._request)

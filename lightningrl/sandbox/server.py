@@ -2,22 +2,18 @@
 
 A level starts it as `python -s -S -P -B server.py` with the control channel on descriptor 0 and its error messages on
 2. `parent.serve` creates a process for each program; everything below happens in that process. Before any candidate
-code runs, limits are set, root is given up, and 0 to 2 are /dev/null, so that what a function prints is dropped. A
-script has its input on 0 and the output channel on 1. The server knows no expected value and gives no verdict: whatever
-the candidate does to its process, it can only change the values that it sends, which the judge outside compares. The
-judge does not import this file.
+code runs, limits are set, root is given up, and 0 to 2 are /dev/null, so that what a function prints is dropped. The
+server knows no expected value and gives no verdict: whatever the candidate does to its process, it can only change the
+values that it sends, which the judge outside compares. The judge does not import this file.
 
 The `mode` in the first line of the request defines what follows the reply line `{"ready": uid}`:
 
-- `calls`: the request has all calls. The replies are `{"call": i, "value": ...}` or `{"call": i, "error": kind,
-  "message": ...}` in order, or one `{"load_error": message}`.
-- `dialogue`: `{"loaded": true}` or `{"load_error": message, "type": class}`; then each further line of the request is
-  an operation with an `id`, answered by `{"id": ..., "value": ...}` or `{"id": ..., "error": class, "message": ...}`.
-  Objects that are not plain data stay here; they cross as numbers, by which the other side can pass them back.
-- `script`: the program runs as `__main__`; the rest of the request is its input, its output goes to the output channel.
-  It has no reply channel.
-
-Only the parent reports the end of a program's process, on the control channel.
+- `calls` and `dialogue`: `{"loaded": true}` or `{"load_error": message, "type": class}`. Each further line of the
+  request is an operation with an `id`, answered by `{"id": ..., "value": ...}` or `{"id": ..., "error": kind, "type":
+  class, "message": ...}`, where the class is the exception's nearest builtin one. The request of `calls` is complete
+  and out of reach before the program is loaded. In a dialogue, objects that are not plain data stay here; they cross as
+  numbers, by which the other side can pass them back.
+- `script`: the program runs as `__main__`; the rest of the request is its input on 0, and 1 is the reply channel.
 """
 
 import builtins
@@ -25,7 +21,7 @@ import os
 import resource
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 MODULE_NAME = "candidate"
@@ -40,10 +36,10 @@ def main() -> None:
     import parent
 
     program = parent.serve()  # returns in the process of each program
-    line, length = _read_line(program.request)
-    request = codec.loads(line)
-    mode = request.get("mode", "calls")
-    limits = request["limits"]
+    lines = _lines(program.request)
+    first = next(lines)
+    request = codec.loads(first)
+    mode, limits = request["mode"], request["limits"]
     # At some levels the process limit counts a user's other jails too: they must not prevent this start.
     processes = {"NPROC": limits.pop("NPROC")}
     _set_limits(limits)
@@ -62,70 +58,45 @@ def main() -> None:
     reply(codec.dumps({"ready": os.getuid()}))
     _set_limits(processes)
     os.dup2(program.null, 2)
+    os.close(program.null)
     if mode == "script":
-        os.lseek(program.request, length, os.SEEK_SET)
-        os.dup2(program.request, 0)
-        os.dup2(program.output, 1)
-    kept = {"script": (), "calls": (program.reply,), "dialogue": (program.request, program.reply)}[mode]
-    for descriptor in {*program[1:]} - {*kept}:
-        os.close(descriptor)
-    if mode == "script":
-        _run_script(request["source"])
+        os.lseek(program.request, len(first) + 1, os.SEEK_SET)
+        for descriptor, place in ((program.request, 0), (program.reply, 1)):
+            os.dup2(descriptor, place)
+            os.close(descriptor)
+        _load(request["source"], "__main__")
         return  # a normal end of the interpreter, which waits for threads and flushes output
-    if mode == "dialogue":
-        _converse(request, program.request, codec, reply)
-    else:
-        _serve(request, codec, reply)
+    operations = lines
+    if mode == "calls":
+        operations = list(lines)
+        os.close(program.request)
+    _serve(request, operations, codec, reply)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-def _run_script(source: str) -> None:
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
-    exec(compile(source, "<candidate>", "exec", dont_inherit=True), module.__dict__)
-
-
-def _serve(request: dict[str, Any], codec: Any, reply: Callable[[str], None]) -> None:
+def _serve(request: dict[str, Any], lines: Iterable[str], codec: Any, reply: Callable[[str], None]) -> None:
     try:
-        function = _entry(_load(request["source"]), request["entry_point"])
-    except BaseException as error:  # candidate code raises anything, SystemExit too; each is an answer to report
-        reply(codec.dumps({"load_error": _describe(error)}))
-        return
-    for number, args in enumerate(request["calls"]):
-        try:
-            # Each call reads its arguments anew: a candidate that changes them changes its own copy.
-            value = function(*codec.loads(args))
-        except BaseException as error:  # as above
-            reply(codec.dumps({"call": number, "error": "exception", "message": _describe(error)}))
-            continue
-        try:
-            line = codec.dumps({"call": number, "value": value})
-        except BaseException as error:  # not plain data, too large, or no memory left to write it
-            line = codec.dumps({"call": number, "error": "not_plain_data", "message": _describe(error)})
-        reply(line)
-
-
-def _converse(request: dict[str, Any], request_fd: int, codec: Any, reply: Callable[[str], None]) -> None:
-    try:
-        program = _load(request["source"])
+        program = _load(request["source"], MODULE_NAME)
         entry = _entry(program, request["entry_point"])
-    except BaseException as error:  # as in _serve
+    except BaseException as error:  # candidate code raises anything, SystemExit too; each is an answer to report
         reply(codec.dumps({"load_error": _describe(error), "type": _builtin_class(error)}))
         return
     reply(codec.dumps({"loaded": True}))
     objects = _Objects()
-    for line in _lines(request_fd):
-        message = None
+    refer = (objects.object_of, objects.number_of) if request["mode"] == "dialogue" else (None, None)
+    for line in lines:
+        message, kind = None, "exception"
         try:
-            message = codec.loads(line, refer=objects.object_of)
+            # Each call reads its arguments anew: a candidate that changes them changes its own copy.
+            message = codec.loads(line, refer=refer[0])
             value = _perform(message, program, entry)
-            answer = codec.dumps({"id": message["id"], "value": value}, refer=objects.number_of)
-        except BaseException as error:  # as in _serve
-            answer = codec.dumps(
-                {"id": message and message["id"], "error": _builtin_class(error), "message": _describe(error)}
-            )
+            kind = "not_plain_data"  # or too large, or no memory left to write it
+            answer = codec.dumps({"id": message["id"], "value": value}, refer=refer[1])
+        except BaseException as error:  # as above
+            number, name = message and message["id"], _builtin_class(error)
+            answer = codec.dumps({"id": number, "error": kind, "type": name, "message": _describe(error)})
         reply(answer)
 
 
@@ -167,9 +138,10 @@ class _Objects:
         return self._objects[number]
 
 
-def _load(source: str) -> dict[str, Any]:
-    module = types.ModuleType(MODULE_NAME)
-    sys.modules[MODULE_NAME] = module
+def _load(source: str, name: str) -> dict[str, Any]:
+    """Runs the program as a module of this name, and returns its globals."""
+    module = types.ModuleType(name)
+    sys.modules[name] = module
     exec(compile(source, "<candidate>", "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
@@ -199,22 +171,12 @@ def _builtin_class(error: BaseException) -> str:
         return "Exception"
 
 
-def _read_line(fd: int) -> tuple[str, int]:
-    """Returns the first line and its length in bytes. A pipe has no more data before the answer to that line."""
-    data = b""
-    while b"\n" not in data and (chunk := os.read(fd, 1 << 20)):
-        data += chunk
-    line = data.partition(b"\n")[0]
-    return line.decode("ascii"), len(line) + 1
-
-
 def _lines(fd: int) -> Iterator[str]:
+    """Yields the lines of the request as they arrive."""
     data = b""
-    while chunk := os.read(fd, 1 << 16):
-        data += chunk
-        while b"\n" in data:
-            line, _, data = data.partition(b"\n")
-            yield line.decode("ascii")
+    while chunk := os.read(fd, 1 << 20):
+        *lines, data = (data + chunk).split(b"\n")
+        yield from (line.decode("ascii") for line in lines)
 
 
 def _set_limits(limits: dict[str, int]) -> None:

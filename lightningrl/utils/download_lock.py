@@ -50,10 +50,10 @@ def is_transport_error(error: Exception) -> bool:
 
 
 def _entries(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
     try:
         found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
     except OSError as error:
         raise BenchmarkError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError:

@@ -1,9 +1,10 @@
-"""Files that are whole or absent: atomic writes, JSON lines, canonical JSON, hashes. No torch."""
+"""Files that are whole or absent: atomic writes, JSON lines, canonical JSON, hashes, locks. No torch."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -69,17 +70,37 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def disk_error(path: Path, error: OSError) -> LightningRLError:
     """Returns the error that tells a user of an OSError met while writing `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        try:
-            free = f"{shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free / 1e6:.1f} MB free"
-        except OSError:
-            free = "quota reached"
-        what = f"no space left on the disk ({free})"
-        return StageError(
-            f"cannot write {path}: {what}. Finished results are untouched; free some space and run the same command "
-            "again, it goes on from the last saved state."
-        )
-    return StageError(f"cannot write {path}: {error.strerror or error}. Mend it and run the same command again.")
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return StageError(f"cannot write {path}: {error.strerror or error}. Mend it and run the same command again.")
+    try:
+        free = f"{shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free / 1e6:.1f} MB free"
+    except OSError:
+        free = "quota reached"
+    return StageError(
+        f"cannot write {path}: no space left on the disk ({free}). Finished results are untouched; free some space and "
+        "run the same command again, it goes on from the last saved state."
+    )
+
+
+def try_lock(path: Path, flags: int) -> tuple[int, bool]:
+    """Opens a file, which it makes if need be, and locks it for this process until it is closed.
+
+    Returns the descriptor and whether the lock is held. Not held: by another process, or the file was replaced or
+    removed between open and lock. Raises StageError when the file cannot be opened, or the file system cannot lock.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, flags | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return handle, os.path.samestat(os.fstat(handle), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return handle, False
+    except OSError as error:
+        os.close(handle)
+        raise StageError(f"cannot lock {path}: {error.strerror}. Put it on a disk that has locks.") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,7 +116,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StageError(f"{path} is missing. Run the stage that makes it (snakemake does so by itself).") from None
+        raise _missing(path) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedError(f"{path} is damaged ({error}). Delete its folder and run again.") from error
 
@@ -105,18 +126,17 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a complete JSONL file.
-
-    Raises StageError naming the file and line when it is missing or a line is not JSON.
-    """
+    """Yields the rows of a complete JSONL file. Raises StageError when it is missing or a line is not JSON."""
+    number = 0
     try:
-        file = open(path, encoding="utf-8")
-    except FileNotFoundError:
-        raise StageError(f"{path} is missing. Run the stage that makes it (snakemake does so by itself).") from None
-    with file:
-        number = 0
-        try:
+        with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):  # noqa: B007 - named in the error
                 yield json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DamagedError(f"{path}, line {number} is damaged: {error}. Delete its folder.") from error
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{path}, line {number} is damaged: {error}. Delete its folder.") from error
+
+
+def _missing(path: Path) -> StageError:
+    return StageError(f"{path} is missing. Run the stage that makes it (snakemake does so by itself).")

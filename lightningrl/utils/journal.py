@@ -6,7 +6,6 @@ The hash tells a line that is whole from one that a kill or a bad disk has torn.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from io import FileIO
@@ -43,21 +42,10 @@ def open_locked(path: Path) -> FileIO:
 
     Raises StageError when another process has locked it, or when the file system cannot lock or open it.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "ab+", buffering=0)
-    except OSError as error:
-        raise files.disk_error(path, error) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-            return file
-    except (BlockingIOError, FileNotFoundError):  # locked by another process, or replaced or removed by it just now
-        pass
-    except OSError as error:
-        file.close()
-        raise StageError(f"cannot lock {path}: {error.strerror}. Put it on a disk that has locks.") from error
-    file.close()
+    handle, is_held = files.try_lock(path, os.O_RDWR | os.O_APPEND)
+    if is_held:
+        return os.fdopen(handle, "ab+", buffering=0)
+    os.close(handle)
     raise StageError(f"{path} is being written by another process. Wait for it to end, or name another file.")
 
 

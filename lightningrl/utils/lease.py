@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightningrl.errors import Interrupted, StageError
-from lightningrl.utils.files import disk_error
+from lightningrl.utils.files import try_lock
 from lightningrl.utils.launch import launch_id
 
 Wait = Callable[[Path, str], None]
@@ -66,7 +66,8 @@ def holder_of(path: Path) -> tuple[str, str] | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _holder(handle)
+        who, _, launch = os.pread(handle, 1000, 0).decode(errors="replace").partition("\n")
+        return who or "another process", launch
     finally:
         os.close(handle)
     return None
@@ -79,34 +80,14 @@ def _refuse(target: Path, holder: str) -> None:
 def _open_and_lock(path: Path, target: Path, wait: Wait) -> int:
     while True:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # the empty folder was removed in between (Snakemake does so at its end)
-            continue
-        except OSError as error:
-            raise disk_error(path, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder, _ = _holder(handle)
-            os.close(handle)
-            wait(target, holder)
-            continue
-        except OSError as error:
-            os.close(handle)
-            raise StageError(f"cannot lock {path}: {error.strerror}. Put results/ on a disk that has locks.") from error
-        if _is_still(path, handle):
+            handle, is_held = try_lock(path, os.O_RDWR)
+        except StageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                continue  # the empty folder was removed in between (Snakemake does so at its end)
+            raise
+        if is_held:
             return handle
-        os.close(handle)  # its last holder removed the state folder between our open and our lock
-
-
-def _holder(handle: int) -> tuple[str, str]:
-    who, _, launch = os.pread(handle, 1000, 0).decode(errors="replace").partition("\n")
-    return who or "another process", launch
-
-
-def _is_still(path: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(handle))
-    except FileNotFoundError:
-        return False
+        os.close(handle)
+        holder = holder_of(path)  # None: the last one has let it go or removed the folder between our open and our lock
+        if holder is not None:
+            wait(target, holder[0])

@@ -1,4 +1,4 @@
-"""Attacks on the next program in the same jail, each as the body of `attack()`.
+"""Attacks on the next program in the same jail (`between.toml`), each as the body of `attack()`.
 
 Standard library only, like `containment.py`. What a plain program may do is judged as usual, and the next program looks
 for traces. Everything else is tried twice: the filter must end it before it has an effect; without the filter, the jail
@@ -8,129 +8,19 @@ must be found unclean, or the attack must fail by itself.
 import functools
 import os
 import struct
-from collections.abc import Callable
+import textwrap
+import tomllib
+from pathlib import Path
 from typing import Any
 
 from harness import HONEST
 
 from lightningrl.sandbox import session
 from lightningrl.sandbox.jail import JailPool, Limits, run_calls
-from lightningrl.sandbox.levels import make_level
+from lightningrl.sandbox.levels import LEVELS
 from lightningrl.sandbox.run import ProgramRun
 
-REFUSED = {
-    "leave a file": "open('left', 'w').close()",
-    "leave a hidden file behind a descriptor": "import os\n    os.open('.', os.O_RDWR | os.O_TMPFILE)",
-    "leave a symbolic link": "import os\n    os.symlink('/etc/passwd', 'left')",
-    "leave a named pipe": "import os\n    os.mkfifo('left')",
-    "change the work folder's mode": "import os\n    os.chmod('.', 0o700)",
-    "change the work folder's times": "import os\n    os.utime('.', (1, 1))",
-    "mark the work folder": "import os\n    os.setxattr('.', 'user.left', b'x')",
-    "fill the work folder": "open('left', 'wb').write(bytes(2**20))\n    import os\n    os.remove('left')",
-    "leave a daemon": """import os, time
-    if os.fork() == 0:
-        os.setsid()
-        if os.fork() == 0:
-            time.sleep(60)
-        os._exit(0)
-    os.wait()""",
-    "leave a child of its parent's": """import ctypes, os, time
-    if ctypes.CDLL(None).syscall({'x86_64': 56}.get(os.uname().machine, 220), 0x8000, 0, 0, 0, 0) == 0:
-        time.sleep(60)""",
-    "leave a child that writes to every descriptor": """import os, time
-    if os.fork() == 0:
-        while True:
-            for fd in range(64):
-                try: os.write(fd, b'{"call":0,"value":5}\\n')
-                except OSError: pass
-            time.sleep(0.001)""",
-    "leave all the processes there may be": """import os, time
-    try:
-        while True:
-            if os.fork() == 0:
-                time.sleep(60)
-    except OSError: pass""",
-    "leave a thread": "import threading, time\n    threading.Thread(target=time.sleep, args=(60,)).start()",
-    "limit the first process": "import resource\n    resource.prlimit(1, resource.RLIMIT_NOFILE, (5, 5))",
-    "slow the first process": "import os\n    os.setpriority(os.PRIO_PROCESS, 1, 19)",
-    "slow the first process's group": "import os\n    os.setpriority(os.PRIO_PGRP, 1, 19)",
-    "slow all of the user's": "import os\n    os.setpriority(os.PRIO_USER, 0, 19)",
-    "move the first process": "import os\n    os.sched_setaffinity(1, {min(os.sched_getaffinity(0))})",
-    "make the first process wait for idle time": """import os
-    os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))""",
-    "stop the first process": "import os, signal\n    os.kill(1, signal.SIGSTOP)",
-    "kill the first process": "import os, signal\n    os.kill(1, signal.SIGKILL)",
-    "interrupt the first process": "import os, signal\n    os.kill(1, signal.SIGINT)",
-    "signal everyone": "import os, signal\n    os.kill(-1, signal.SIGTERM)",
-    "leave a socket by an abstract name": """import socket
-    s = socket.socket(socket.AF_UNIX)
-    s.bind("\\0left")
-    s.listen()""",
-    "leave a port in use": """import socket
-    s = socket.create_server(("127.0.0.1", 4444))
-    c = socket.create_connection(("127.0.0.1", 4444))
-    s.accept()[0].close()""",
-    "leave a message queue": """import ctypes, os
-    name = {'x86_64': 240}.get(os.uname().machine, 180)
-    if ctypes.CDLL(None, use_errno=True).syscall(name, b'left', os.O_RDWR | os.O_CREAT, 0o600, None) == -1:
-        raise OSError(ctypes.get_errno())""",
-    "leave a segment": """import ctypes
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.shmget(77, 4096, 0o1666) == -1:
-        raise OSError(ctypes.get_errno())""",
-    "leave a key": """import ctypes, os
-    number = {'x86_64': 248}.get(os.uname().machine, 217)
-    if ctypes.CDLL(None, use_errno=True).syscall(number, b'user', b'left', b'x', 1, -4) == -1:
-        raise OSError(ctypes.get_errno())""",
-    "lock a file": "import fcntl, os\n    fcntl.flock(open(os.__file__), fcntl.LOCK_EX)",
-    "watch the work folder": """import ctypes
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.inotify_add_watch(libc.inotify_init(), b'.', 0xfff) == -1:
-        raise OSError(ctypes.get_errno())""",
-}
-"""Anything but computing and reading."""
-ALLOWED = {
-    "a timer": "import signal\n    signal.setitimer(signal.ITIMER_REAL, 30)",
-    "all signals ignored and blocked": """import signal
-    for number in range(1, 65):
-        try: signal.signal(number, signal.SIG_IGN)
-        except (OSError, ValueError): pass
-    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))""",
-    "limits of its own": "import resource\n    resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))",
-    "another mask of modes": "import os\n    os.umask(0o777)",
-    "all descriptors there may be": """import os
-    try:
-        while True: os.open('/dev/null', 0)
-    except OSError: pass""",
-    "answers on every descriptor": """import os
-    for fd in range(1024):
-        try: os.write(fd, b'{"call":0,"value":5}\\n{"ended":0,"clean":true}\\n')
-        except OSError: pass""",
-    "a flood on every descriptor": """import os
-    for fd in range(1024):
-        try:
-            os.set_blocking(fd, False)
-            for _ in range(100): os.write(fd, bytes(65536))
-        except OSError: pass""",
-    "all descriptors closed": "import os\n    os.closerange(0, 1024)",
-    "all the memory there may be": """held = []
-    try:
-        while True: held.append(bytearray(2**20))
-    except MemoryError: pass""",
-    "another interpreter": """import builtins, gc, random, sys
-    builtins.len = builtins.sum = builtins.exec = lambda *a, **k: 3
-    random.seed(1)
-    gc.disable()
-    sys.setrecursionlimit(50)
-    sys.modules['math'] = sys.modules['json'] = sys.modules['codec'] = None""",
-    "a crash": "import os\n    os._exit(3)",
-    "a stack that runs over": """import sys
-    sys.setrecursionlimit(10**9)
-    class A:
-        def __repr__(self): return repr(self)
-    repr(A())""",
-}
-"""What a plain program may do to itself."""
+ATTACKS = tomllib.loads(Path(__file__).with_name("between.toml").read_text())
 LEAVES_NOTHING = {
     "stop the first process", "kill the first process", "interrupt the first process", "signal everyone",
     "leave a thread", "leave a socket by an abstract name", "lock a file", "watch the work folder",
@@ -197,33 +87,38 @@ def expect_nothing_new(level: str, jails: JailPool) -> None:
     assert not changes and abs(room[0] - room[1]) <= 8, (changes, room)
 
 
-def run_between(title: str, level: str) -> None:
-    """Runs one attack of BETWEEN in a jail that runs other programs before and after it."""
+def run_between(group: str, level: str) -> None:
+    """Runs the attacks of a group of BETWEEN in a jail that runs other programs before and after each."""
     jails = JailPool()
     try:
         look(level, jails)
-        BETWEEN[title](level, jails)
-        expect_nothing_new(level, jails)
-        assert run_calls(HONEST, "add", [(2, 3)], level=level, pool=jails).calls[0].value == 5
+        for title, body in ATTACKS["allowed" if group == "allowed" else "refused"].items():
+            try:
+                BETWEEN[group](title, body, level, jails)
+                expect_nothing_new(level, jails)
+                assert run_calls(HONEST, "add", [(2, 3)], level=level, pool=jails).calls[0].value == 5
+            except Exception as error:
+                error.add_note(title)
+                raise
     finally:
         jails.close()
 
 
-def _judged(body: str, level: str, jails: JailPool) -> None:
+def _judged(title: str, body: str, level: str, jails: JailPool) -> None:
     run_calls(_attack_of(body), "attack", [()], level=level, limits=Limits(wall_s=20), pool=jails)
 
 
-def _is_refused(body: str, level: str, jails: JailPool) -> None:
+def _is_refused(title: str, body: str, level: str, jails: JailPool) -> None:
     program = attempt(body, level, jails)
     assert program.was_refused and b"done" not in program.reply, (program.ended, program.reply)
     assert program.leaves_clean, program.ended
 
 
-def _is_found(title: str, level: str, jails: JailPool) -> None:
+def _is_found(title: str, body: str, level: str, jails: JailPool) -> None:
     plain_filter = session._plain_filter
     session._plain_filter = lambda: _ALLOW_ALL  # type: ignore[assignment]
     try:
-        program = attempt(REFUSED[title], level, jails)
+        program = attempt(body, level, jails)
     finally:
         session._plain_filter = plain_filter
     has_failed = b'"error":"exception"' in program.reply
@@ -234,23 +129,16 @@ def _is_found(title: str, level: str, jails: JailPool) -> None:
 
 def attempt(body: str, level: str, jails: JailPool) -> ProgramRun:
     """Runs one attack in a jail of the pool, without a second run in its own jail."""
-    limits = Limits(wall_s=20)
-    make = functools.partial(
-        session.make_request, "calls", _attack_of(body), limits, entry_point="attack", calls=["[]"]
-    )
-    with session.running(level, make_level(level), limits, make, jails) as program:
-        program.advance(lambda: False)
+    place, call = session.Place(LEVELS[level], Limits(wall_s=20), jails), session.call_lines([()])
+    with session.running(place, "calls", _attack_of(body), "attack", call) as program:
+        program.wait_for_end()
         program.is_ordinary = program.ended is not None and program.ended.exit_code == 0
     return program
 
 
 def _attack_of(body: str) -> str:
-    return f"def attack():\n    {body}\n    return 'done'\n"
+    return f"def attack():\n{textwrap.indent(body, '    ')}    return 'done'\n"
 
 
-BETWEEN: dict[str, Callable[[str, JailPool], None]] = {
-    **{f"allowed: {title}": functools.partial(_judged, body) for title, body in ALLOWED.items()},
-    **{f"refused: {title}": functools.partial(_is_refused, body) for title, body in REFUSED.items()},
-    **{f"found without the filter: {title}": functools.partial(_is_found, title) for title in REFUSED},
-}
-"""Maps a title to an attack, which takes a level and a pool."""
+BETWEEN = {"allowed": _judged, "refused": _is_refused, "found without the filter": _is_found}
+"""Maps a group of attacks to what tries one."""

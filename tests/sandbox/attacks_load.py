@@ -1,14 +1,17 @@
 """Attacks that use up the machine: memory, processes, time, output, disk."""
 
+import functools
 import time
+from dataclasses import replace
 
 from harness import (
+    BY_THE_CLOCK,
+    CHECKS,
+    LONG,
     SHORT,
-    by_the_clock,
     check,
-    guarantees,
+    level,
     outcome_of,
-    own_limits,
     run_calls,
     run_script,
     value_of,
@@ -17,24 +20,18 @@ from harness import (
 
 
 @check
-def memory_is_bounded():
-    assert value_of("def attack():\n    return name(bytearray, 3 * 2**30)\n") == "MemoryError"
-
-
-@check
-def memory_outside_the_address_space_is_refused():
+def memory_is_bounded_also_outside_the_address_space():
     source = """
 def attack():
     import ctypes, os
-    libc = ctypes.CDLL(None, use_errno=True)
-    return name(os.memfd_create, "x"), libc.shmget(0, 1 << 20, 0o1600)
+    shared = ctypes.CDLL(None, use_errno=True).shmget(0, 1 << 20, 0o1600)
+    return name(bytearray, 3 * 2**30), name(os.memfd_create, "x"), shared
 """
-    assert value_of(source) == ("PermissionError", -1)
+    assert value_of(source) == ("MemoryError", "PermissionError", -1)
 
 
 @check
 def forks_are_bounded_and_none_is_left():
-    limits = own_limits()
     source = """
 def attack():
     import os, time
@@ -48,14 +45,13 @@ def attack():
         pass
     return count
 """
-    found = value_of(source, limits=limits)
-    assert 1 <= found < limits.processes if guarantees().has_processes else found == 0
-    wait_until_gone(limits)
+    found = value_of(source)
+    assert 1 <= found < LONG.processes if level().has_processes else found == 0
+    wait_until_gone()
 
 
 @check
 def daemons_end_with_the_judgement():
-    limits = own_limits()
     source = """
 def attack():
     import os, time
@@ -69,70 +65,60 @@ def attack():
         os._exit(0)
     return "judged"
 """
-    if guarantees().has_processes:
-        assert value_of(source, limits=limits) == "judged"
+    if level().has_processes:
+        assert value_of(source) == "judged"
     else:
-        assert outcome_of(source, limits).calls[0].message.startswith("PermissionError")
-    wait_until_gone(limits)
+        assert outcome_of(source).calls[0].message.startswith("PermissionError")
+    wait_until_gone()
 
 
-def _is_stopped_in_time(source: str) -> None:
-    limits = own_limits(wall_s=0.5)
-    start = time.monotonic()
-    results = outcome_of(source, limits)
-    assert results.status == "timeout" and results.calls[0].error == "not_run", results
-    assert limits.wall_s <= time.monotonic() - start
-    wait_until_gone(limits)
-
-
-@by_the_clock
-def endless_loops_that_swallow_exceptions_are_stopped():
-    _is_stopped_in_time("""
+ENDLESS = {
+    "endless loops that swallow exceptions": """
 def attack():
     while True:
         try:
             while True: pass
         except BaseException: pass
-""")
-
-
-@by_the_clock
-def ignored_signals_do_not_help():
-    _is_stopped_in_time("""
+""",
+    "ignored signals": """
 import signal, time
 for number in range(1, 65):
     try: signal.signal(number, signal.SIG_IGN)
     except (OSError, ValueError): pass
 def attack():
     while True: time.sleep(1)
-""")
+""",
+    "sleep at import": "import time\ntime.sleep(60)\ndef attack(): return 1\n",
+    "a stopped process": "import os, signal\ndef attack(): os.kill(os.getpid(), signal.SIGSTOP)\n",
+    "printing": "def attack():\n    while True: print('x' * 10_000)\n",
+}
 
 
-@by_the_clock
-def sleep_at_import_is_stopped():
-    _is_stopped_in_time("import time\ntime.sleep(60)\ndef attack(): return 1\n")
+def _is_stopped_in_time(source: str) -> None:
+    limits = replace(LONG, wall_s=0.5)
+    start = time.monotonic()
+    results = outcome_of(source, limits)
+    assert results.status == "timeout" and results.calls[0].error == "not_run", results
+    assert limits.wall_s <= time.monotonic() - start
+    wait_until_gone()
 
 
-@by_the_clock
-def a_stopped_process_is_stopped():
-    _is_stopped_in_time("import os, signal\ndef attack(): os.kill(os.getpid(), signal.SIGSTOP)\n")
+for _title, _source in ENDLESS.items():
+    CHECKS[f"stopped in time: {_title}"] = functools.partial(_is_stopped_in_time, _source)
+    BY_THE_CLOCK.add(f"stopped in time: {_title}")
 
 
 @check
-def what_a_function_prints_is_dropped():
+def what_a_function_prints_is_dropped_and_what_a_script_prints_is_bounded():
+    source = """
+def attack():
+    import os, sys
     for stream in (1, 2):
-        source = f"import os\ndef attack():\n    for _ in range(200): os.write({stream}, bytes(2**20))\n    return 1\n"
-        assert value_of(source) == 1
-    assert value_of("import sys\ndef attack():\n    print('x' * 10**7)\n    return sys.stdin.read()\n") == ""
-
-
-@by_the_clock
-def printing_forever_is_stopped():
-    _is_stopped_in_time("def attack():\n    while True: print('x' * 10_000)\n")
-
-
-@check
-def what_a_script_prints_is_bounded():
+        for _ in range(200): os.write(stream, bytes(2**20))
+    print('x' * 10**7)
+    return sys.stdin.read()
+"""
+    assert value_of(source) == ""
     results = run_script("while True: print('x' * 10_000)\n", "")
     assert results.status == "output_limit" and len(results.output) <= SHORT.output_bytes, results.status
     assert run_script("import sys\nfor _ in range(100): print('x' * 10_000, file=sys.stderr)\n", "").output == ""
@@ -140,8 +126,7 @@ def what_a_script_prints_is_bounded():
 
 @check
 def the_end_of_a_script_is_known():
-    ends = {"": 0, "exit()": 0, "raise SystemExit": 0, "1 / 0": 1, "exit(3)": 3, "exit('words')": 1}
-    ends["import os\nos.kill(os.getpid(), 9)"] = -9
+    ends = {"": 0, "exit()": 0, "1 / 0": 1, "exit(3)": 3, "exit('words')": 1, "import os\nos.kill(os.getpid(), 9)": -9}
     for source, code in ends.items():
         result = run_script(source, "")
         assert (result.status, result.exit_code) == ("ok", code), (source, result)
@@ -157,19 +142,16 @@ for fd in range(3, 64):
     except OSError: pass
 """
     assert outcome_of(flood).status == "output_limit"
-    assert outcome_of("def attack(): return 'x' * 5_000_000\n").calls[0].error == "not_plain_data"
-    results = run_calls("def attack(): return 'x' * 2_000_000\n", "attack", [()] * 3)
+    source = "def attack(size): return 'x' * size\n"
+    assert outcome_of(source, LONG, 5_000_000).calls[0].error == "not_plain_data"
+    results = run_calls(source, "attack", [(2_000_000,)] * 3)
     assert results.status == "output_limit", results.detail
 
 
 @check
-def python_recursion_is_an_error():
+def recursion_is_an_error_and_a_stack_overflow_a_crash():
     results = outcome_of("def attack(): return attack()\n")
     assert results.calls[0].message.startswith("RecursionError"), results
-
-
-@check
-def c_stack_overflow_is_a_crash():
     source = """
 import sys
 sys.setrecursionlimit(10**9)
@@ -200,25 +182,30 @@ def attack():
     return first, name(many), sum(entry.isdigit() for entry in os.listdir(".")) if os.getcwd() != "/" else 0
 """
     first, second, files = value_of(source)
-    if guarantees().work_folder is None:
+    if level().work_folder is None:
         assert (first, second, files) == ("PermissionError", "PermissionError", 0)
     else:
         assert (first, second) == ("OSError", "OSError") and 50 < files <= 65
 
 
 @check
-def many_threads_and_many_empty_files_are_bounded():
+def threads_work_are_bounded_and_do_not_hold_the_verdict():
     source = """
 def attack():
-    import os, threading, time
+    import threading, time
+    found, count, stop = [], 0, threading.Event()
+    threads = [threading.Thread(target=found.append, args=(i,)) for i in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
     threading.stack_size(32768)
-    stop, count = threading.Event(), 0
+    threading.Thread(target=time.sleep, args=(60,)).start()
     try:
         while count < 1000:
             threading.Thread(target=stop.wait).start()
             count += 1
     except RuntimeError: pass
     stop.set()
-    return count
+    return sorted(found), count
 """
-    assert value_of(source) < 16 + 256
+    found, count = value_of(source)
+    assert found == [0, 1, 2, 3] and 2 < count < 16 + 256

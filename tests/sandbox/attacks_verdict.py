@@ -1,64 +1,36 @@
 """Attacks on the verdict, and what honest programs may expect: values, sources, threads, neighbours."""
 
-import collections
 import contextlib
-import functools
-import math
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cheats
 from harness import (
-    CHECKS,
+    LONG,
     SHORT,
     by_the_clock,
     check,
     family_of,
-    guarantees,
+    jail_processes,
+    level,
     orphaned_zombies,
     outcome_of,
-    own_limits,
-    processes_of,
     run_calls,
     run_script,
     running,
     value_of,
-)  # fmt: skip
-
-
-@check
-def threads_work():
-    source = """
-import threading
-def attack():
-    found = []
-    threads = [threading.Thread(target=found.append, args=(i,)) for i in range(4)]
-    for t in threads: t.start()
-    for t in threads: t.join()
-    return sorted(found)
-"""
-    assert value_of(source) == [0, 1, 2, 3]
-
-
-@check
-def lingering_threads_do_not_hold_the_verdict():
-    source = """
-import threading, time
-def attack():
-    threading.Thread(target=time.sleep, args=(60,)).start()
-    return 1
-"""
-    assert value_of(source) == 1
+)
 
 
 @check
 def the_kernel_would_end_the_candidate_first():
-    limits, scores = own_limits(), set()
-    with running("import time\ndef attack(): time.sleep(900)\n", limits) as judgement:
+    scores = set()
+    with running("import time\ndef attack(): time.sleep(900)\n") as judgement:
         while judgement.is_alive() and scores != {1000}:  # while the jail begins, there is none, or another
             scores.clear()
-            for pid in processes_of(limits):
+            for pid in jail_processes():
                 with contextlib.suppress(OSError):
                     scores.add(int(Path(f"/proc/{pid}/oom_score_adj").read_text()))
     assert scores == {1000}
@@ -75,7 +47,7 @@ def attack(me, has_folder):
     touched = [pid for pid in others if name(os.kill, pid, 0) == "succeeded"]
     return [file for file in os.listdir(".") if len(file) == 1] if has_folder else [me], touched
 """
-    has_folder = guarantees().work_folder is not None
+    has_folder = level().work_folder is not None
     found = {}
     run = lambda me: found.update({me: value_of(source, me, has_folder)})  # noqa: E731
     threads = [threading.Thread(target=run, args=(me,)) for me in "ab"]
@@ -103,10 +75,9 @@ def attack():
     for t in threads: t.start()
     return len(threads)
 """
-    limits = own_limits()
-    many = limits.processes // 2 if guarantees().has_processes else 1
-    with running(flood, limits) as neighbour:
-        while neighbour.is_alive() and len(family_of(limits)) < many:
+    many = LONG.processes // 2 if level().has_processes else 1
+    with running(flood) as neighbour:
+        while neighbour.is_alive() and len(family_of(jail_processes())) < many:
             time.sleep(0.02)
         assert value_of(threads) == 10 and neighbour.is_alive()
 
@@ -117,22 +88,12 @@ def no_zombie_is_left_for_the_host_s_init():
         time.sleep(0.2)  # what earlier checks left, such as killed servers
         before = orphaned_zombies()
         for body in ("return 1", "os._exit(0)", "os.abort()", "time.sleep(9)", "print('x' * 100_000)"):
-            outcome_of(f"import os, time\ndef attack(): {body}\n", own_limits(wall_s=0.3))
+            outcome_of(f"import os, time\ndef attack(): {body}\n", replace(LONG, wall_s=0.3))
         time.sleep(0.1)
         left = orphaned_zombies() - before
         if not left:
             return
     raise AssertionError(f"zombies left, in every round: {left}")
-
-
-@check
-def mounts_and_files_of_the_host_stay():
-    before = Path("/proc/self/mountinfo").read_text()
-    has_folder = guarantees().work_folder is not None
-    value_of("def attack(has_folder):\n    return has_folder and open('x', 'w').write('x')\n", has_folder)
-    assert (
-        Path("/proc/self/mountinfo").read_text() == before and not Path("/box").exists() and not Path("/jail").exists()
-    )
 
 
 @check
@@ -157,7 +118,7 @@ def hostile_sources_are_load_errors():
     sources = {
         "x = '\ud800'\ndef attack(): return 1": "UnicodeEncodeError",
         "def attack(): return 1\0": "",
-        "#" * 10_000_000: "the program has 100",
+        "#" * 10_000_000: "MemoryError: the program has 100",
         "def other(): return 1": "NameError",
         "attack = 3": "TypeError",
         "def attack(: pass": "SyntaxError",
@@ -171,96 +132,19 @@ def hostile_sources_are_load_errors():
 
 
 @check
-def values_that_are_not_plain_data_do_not_cross():
-    source = """
-import collections
-loop = []; loop.append(loop)
-deep = []
-for _ in range(10_000): deep = [deep]
-bomb = []
-for _ in range(50): bomb = [bomb, bomb]
-own = {"__eq__": lambda self, other: True, "__hash__": lambda self: 0}
-values = [
-    object(), iter([]), type("B", (bytearray,), {})(b"x"), object, {}.values(), type("T", (tuple,), own)(), print, loop,
-    [[loop]],
-    {1: loop}, deep, bomb, type("C", (collections.Counter,), {})(),
-    type("L", (list,), own)(), type("J", (type("I", (int,), own),), {})(3), set(range(20_000)), [NotImplemented],
-]
-def attack(number): return values[number] if number < len(values) else None
-"""
-    results = run_calls(source, "attack", [(number,) for number in range(18)])
-    assert [call.error for call in results.calls] == ["not_plain_data"] * 17 + [None], results
-
-
-@check
-def what_an_object_claims_to_be_does_not_cross():
-    source = """
-import collections, sys, types
-lies = {name: (lambda self, *rest: 5) for name in ("__int__", "__index__", "__len__", "__add__", "__str__", "__repr__",
-                                                   "__float__", "__abs__", "__sub__", "__getitem__")}
-lies |= {"__iter__": lambda self: iter([5]), "items": lambda self: [(5, 5)], "__class__": int, "tolist": lambda self: 5}
-kinds = (int, float, str, bytes, tuple, list, dict, set, frozenset, collections.deque)
-values = [kind.__new__(type("Liar", (kind,), lies)) for kind in kinds]
-class Meta(type):
-    __mro__ = property(lambda c: (Liar, int, object))
-    __module__ = property(lambda c: "numpy")
-    def __eq__(c, other): return True
-    __hash__ = type.__hash__
-class Liar(metaclass=Meta):
-    __eq__ = lambda self, other: True
-    __class__ = property(lambda self: int)
-    tolist = lambda self: 5
-class Array:
-    size = 1
-    def tolist(self): return object()
-sys.modules["numpy"] = types.SimpleNamespace(ndarray=Array, generic=Meta)
-values += [Liar(), Array()]
-def attack(number): return values[number]
-"""
-    calls = run_calls(source, "attack", [(number,) for number in range(12)]).calls
-    plain = [0, 0.0, "", b"", (), [], {}, set(), frozenset(), collections.deque()]
-    assert [(type(call.value), call.value) for call in calls[:10]] == [(type(value), value) for value in plain]
-    assert [call.error for call in calls[10:]] == ["not_plain_data"] * 2, calls
-
-
-@check
-def plain_values_cross_unchanged():
-    values = [-0.0, math.inf, -math.inf, 2**100_000, -(2**63), 1e308, "\ud800\0é", {(1, "a"): {2, None}}, {"$tuple": 1}]
-    returned = run_calls("def f(x): return x\n", "f", [(value,) for value in values]).calls
-    for value, call in zip(values, returned, strict=True):
-        assert type(call.value) is type(value) and call.value == value
-    assert math.copysign(1, returned[0].value) == -1
-    assert math.isnan(value_of("def attack(): return float('nan')\n"))
-    assert value_of("def attack(): return bytearray(b'x')\n") == b"x"
-    assert value_of("def attack(): return {1: 2, 'a': 3}.keys()\n") == {1, "a"}
-
-
-@check
-def a_call_cannot_change_the_arguments_of_the_next():
+def honest_programs_are_right_whatever_a_call_does_to_the_others():
+    honest = run_calls(cheats.HONEST_RIGHT, "add", cheats.CALLS)
+    assert [call.value for call in honest.calls] == cheats.EXPECTED and honest.status == "ok"
     shared = [1, 2]
     source = "def f(x):\n    x.append(3)\n    return x\n"
     assert [call.value for call in run_calls(source, "f", [(shared,), (shared,)]).calls] == [[1, 2, 3]] * 2
     assert shared == [1, 2]
-
-
-@check
-def answers_before_a_crash_are_kept():
-    source = "import os\ndef f(x):\n    return x if x < 2 else os._exit(0)\n"
-    results = run_calls(source, "f", [(1,), (2,), (1,)])
+    results = run_calls("import os\ndef f(x):\n    return x if x < 2 else os._exit(0)\n", "f", [(1,), (2,), (1,)])
     assert results.status == "crashed" and [call.error for call in results.calls] == [None, "not_run", "not_run"]
 
 
 @check
-def an_honest_program_is_right():
-    honest = run_calls(cheats.HONEST_RIGHT, "add", cheats.CALLS)
-    assert [call.value for call in honest.calls] == cheats.EXPECTED and honest.status == "ok"
-
-
-def _is_not_rewarded(source: str) -> None:
-    values = [call.value for call in run_calls(source, "add", cheats.CALLS, SHORT).calls]
-    is_fooled = [type(value) for value in values] == [int] * 3 and values == cheats.EXPECTED
-    assert not is_fooled, values
-
-
-for _title, _source in cheats.CHEATS.items():
-    CHECKS[f"cheat: {_title}"] = functools.partial(_is_not_rewarded, _source)
+def no_cheat_is_rewarded():
+    for title, source in cheats.CHEATS.items():
+        values = [call.value for call in run_calls(source, "add", cheats.CALLS, SHORT).calls]
+        assert [type(value) for value in values] != [int] * 3 or values != cheats.EXPECTED, title

@@ -1,8 +1,7 @@
-"""Every check of a jail's containment, in this process or as a program, in separate jails and in those of a pool.
+"""Every check of a jail's containment, as a program for another user: in separate jails and in those of a pool.
 
-Checks are functions that raise AssertionError when an attack has an effect; each is self-contained and leaves nothing
-behind. Standard library only, so that a child of another user and interpreter can run them: `python containment.py
-LEVEL` prints `{"fault": why the level does not hold, or null, "checks": {"title": null or "traceback"}}`.
+Standard library only: `python containment.py LEVEL` prints
+`{"fault": why the level does not hold, or null, "checks": {"title": null or "traceback"}}`.
 """
 
 import ctypes
@@ -17,12 +16,10 @@ import attacks_reach
 import attacks_verdict
 from harness import BY_THE_CLOCK, CHECKS, run_check
 
-from lightningrl.sandbox.probe import can_be_shared, fault
+from lightningrl.sandbox.probe import fault, shared_fault
 
 ATTACKS = (attacks_reach, attacks_load, attacks_verdict)
 """Importing them fills CHECKS."""
-
-
 SHARED = [title for title in CHECKS if title not in BY_THE_CLOCK]
 """The checks that run with a pool too."""
 
@@ -30,7 +27,7 @@ SHARED = [title for title in CHECKS if title not in BY_THE_CLOCK]
 def run_all(level: str) -> dict[str, str | None]:
     """Returns every check's traceback, or None if it passed; with a pool, the title ends in `, shared`."""
     report = {title: _run(run_check, title, level) for title in CHECKS}
-    if can_be_shared(level):
+    if shared_fault(level) is None:
         report |= {f"{title}, shared": _run(run_check, title, level, shared=True) for title in SHARED}
         report |= {title: _run(attacks_between.run_between, title, level) for title in attacks_between.BETWEEN}
     return report

@@ -2,6 +2,8 @@
 
 import pytest
 
+from lightningrl.sandbox import probe
+
 
 def skip_or_fail(reasons: list[str]) -> None:
     """Skips if a level cannot start here, but fails if one starts and leaks."""
@@ -9,3 +11,9 @@ def skip_or_fail(reasons: list[str]) -> None:
     if leaks:
         pytest.fail(f"a jail starts here, but does not hold: {leaks}")
     pytest.skip(f"not available here: {reasons}")
+
+
+def need(level: str) -> None:
+    """Skips or fails unless the level holds here."""
+    if probe.fault(level) is not None:
+        skip_or_fail([f"{level}: {probe.fault(level)}"])

@@ -82,12 +82,9 @@ def configure(folder: Path) -> None:
     key.touch(0o600)
     key.write_bytes(secrets.token_bytes(128))
     (folder / "gres.conf").write_text(GRES)
-    facts = {
-        "node": socket.gethostname().split(".")[0],
-        "user": getpass.getuser(),
-        "cores": max(2, os.cpu_count() or 2),
-    }
-    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, ports=free_ports(), **facts))
+    node, cores = socket.gethostname().split(".")[0], max(2, os.cpu_count() or 2)
+    facts = {"folder": folder, "ports": free_ports(), "node": node, "user": getpass.getuser(), "cores": cores}
+    (folder / "slurm.conf").write_text(CONFIG.format(**facts))
     # Snakemake's step inside a job drops SLURM_CONF before it calls srun, which then looks under /etc/slurm.
     for name in ("srun", "squeue"):
         program = folder / "bin" / name
@@ -115,18 +112,11 @@ def start(folder: Path) -> list[subprocess.Popen]:
     munge += [f"--seed-file={run}/munge.seed", f"--pid-file={run}/munged.pid", f"--log-file={log}/munged.log"]
     daemons = []
     for command in (["munged", *munge, "--num-threads=2"], ["slurmctld", "-D"], ["slurmd", "-D"]):
-        program = str(shutil.which(command[0], path=SEARCHED))
-        with open(log / f"{command[0]}.out", "w") as output:
-            daemons.append(
-                subprocess.Popen(
-                    [program, *command[1:]],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-            )
-        while command[0] == "munged" and not (run / "munge.socket").exists() and daemons[0].poll() is None:
+        command = [str(shutil.which(command[0], path=SEARCHED)), *command[1:]]
+        with open(log / f"{Path(command[0]).name}.out", "w") as output:
+            channels = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+            daemons.append(subprocess.Popen(command, start_new_session=True, **channels))
+        while not (run / "munge.socket").exists() and daemons[0].poll() is None:  # munged, which the others need
             time.sleep(0.02)
     return daemons
 
@@ -144,7 +134,7 @@ def is_ready(daemons: list[subprocess.Popen]) -> bool:
 
 
 def collect() -> None:
-    """What has ended by itself, of all that came from here."""
+    """Collects what has ended by itself, of all that came from here."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -170,8 +160,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(0))
+    on_signals(lambda *_: sys.exit(0))
     try:
         for _ in range(3):
             configure(folder)
@@ -185,9 +174,13 @@ def main(folder: Path) -> None:
         ends = [f"{path}:\n{path.read_text(errors='replace')[-2000:]}\n" for path in sorted((folder / "log").iterdir())]
         sys.exit("the test Slurm did not start; the ends of its logs:\n" + "".join(ends))
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        on_signals(signal.SIG_IGN)
         end_everything()
+
+
+def on_signals(action) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, action)
 
 
 if __name__ == "__main__":

@@ -76,13 +76,9 @@ class Running:
         self._said = folder / f"said-{len(list(folder.glob('said-*')))}.log"
         with open(self._said, "wb") as output:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+                ["setpriv", "--pdeathsig", "KILL", *command], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output,
+            )  # fmt: skip
 
     def end(self, limit_s: float = HANG_S) -> tuple[int, str]:
         """Wait for its end: exit code, and all that it said."""
@@ -123,8 +119,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def copy_with_configs(root: Path, of: Checkout | None = None) -> Checkout:
     """A checkout with the configs of this folder; `of`: with what has run there, too."""
     if of is not None:
-        shutil.copytree(of.root, root, symlinks=True)
-        return Checkout(root)
+        return of.copied(root)
     made = copy_repository(root)
     shutil.copytree(HERE, root / "tests" / "slurm", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(HERE / "stalling.py", root)

@@ -25,16 +25,15 @@ def _constant(groups):
     return np.zeros(groups.correct_NG.shape)
 
 
-def cancelled(groups):
-    if _is_at_its_gate("cancelled", step=3):
-        _wait_for_the_kill()
+def cancelled(groups, run="cancelled"):
+    is_held = _is_at_its_gate(run, step=3)
+    while is_held:  # until the kill
+        time.sleep(1)
     return _constant(groups)
 
 
 def ended(groups):
-    if _is_at_its_gate("ended", step=3):
-        _wait_for_the_kill()
-    return _constant(groups)
+    return cancelled(groups, "ended")
 
 
 def saved(groups):
@@ -48,8 +47,3 @@ def saved(groups):
 
 def broken(groups):
     return np.zeros(3)
-
-
-def _wait_for_the_kill():
-    while True:
-        time.sleep(1)

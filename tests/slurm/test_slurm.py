@@ -29,45 +29,37 @@ SUBMITTED = (
 )
 FIGURES = {f"figure/{name}" for name in ("frontier", "rewards", "steps", "collapse")}
 LATER = FIGURES | {"collect/frontier", "table/main", "table/frontier", "release/release"}
+ASKED = {
+    "selfcheck/gsm-mini": ({"cpu=1", "mem=1000M"}, "", "cpu"),
+    "pretrain/base": ({"cpu=2", "mem=2000M"}, "", "cpu"),
+    "train/lightningrl": ({"cpu=1", "mem=2000M"}, "gres:gpu:h100:1", "gpu"),
+    "evaluate/base_gsm-mini": ({"cpu=1", "mem=1500M"}, "gres:gpu:h100:1", "gpu"),
+}
 
 
-def test_nano_runs_and_its_costly_rules_are_jobs(nano, cluster: Cluster) -> None:
+def test_nano_runs_and_its_costly_rules_are_jobs_that_ask_for_what_the_config_says(nano, cluster: Cluster) -> None:
     checkout, said = nano
     assert "results/nano/release-" in said and "report.html" in said
-    assert set(cluster.jobs().values()) == SUBMITTED
     assert (checkout.path("results/nano/latest") / "tables/main.csv").stat().st_size > 0
+    numbers = {name: number for number, name in cluster.jobs().items()}
+    assert set(numbers) == SUBMITTED
+    for job, (asked, gpus, partition) in ASKED.items():
+        facts = cluster.facts(numbers[job])
+        assert asked <= set(facts["TRES"].split(",")), facts
+        assert facts.get("TresPerJob", "") == gpus
+        assert (facts["TimeLimit"], facts["Partition"]) == ("01:00:00", partition)
+        assert (facts["NumNodes"], facts["Requeue"], facts["JobState"]) == ("1", "1", "COMPLETED")
 
 
 def test_every_job_leaves_a_log_and_a_benchmark(nano) -> None:
     checkout, _ = nano
-    stages = [path.parent for path in checkout.path("results/nano").glob("*/**/manifest.json")]
-    assert len(stages) >= 24
-    for folder in stages:
-        name = folder.relative_to(checkout.path("results/nano"))
+    results = checkout.path("results/nano")
+    names = [path.parent.relative_to(results) for path in results.glob("*/**/manifest.json")]
+    assert len(names) >= 24
+    for name in (name for name in names if "latest" not in name.parts):
         kind = "release" if name.name.startswith("release") else ""
-        if name.name == "latest" or "latest" in name.parts:
-            continue
         assert "finished" in checkout.path(f"logs/nano/{kind}/{name}.log").read_text()
         assert checkout.path(f"benchmarks/nano/{kind}/{name}.tsv").read_text().startswith("s\th:m:s\tmax_rss")
-
-
-@pytest.mark.parametrize(
-    ("job", "asked", "gpus", "partition"),
-    [
-        ("selfcheck/gsm-mini", {"cpu=1", "mem=1000M"}, "", "cpu"),
-        ("pretrain/base", {"cpu=2", "mem=2000M"}, "", "cpu"),
-        ("train/lightningrl", {"cpu=1", "mem=2000M"}, "gres:gpu:h100:1", "gpu"),
-        ("evaluate/base_gsm-mini", {"cpu=1", "mem=1500M"}, "gres:gpu:h100:1", "gpu"),
-    ],
-)
-def test_a_job_asks_for_what_the_config_says(nano, cluster: Cluster, job, asked, gpus, partition) -> None:
-    number = next(number for number, name in cluster.jobs().items() if name == job)
-    facts = cluster.facts(number)
-    resources = set(facts["TRES"].split(","))
-    assert asked <= resources, resources
-    assert facts.get("TresPerJob", "") == gpus
-    assert (facts["TimeLimit"], facts["Partition"]) == ("01:00:00", partition)
-    assert (facts["NumNodes"], facts["Requeue"], facts["JobState"]) == ("1", "1", "COMPLETED")
 
 
 STOPPED = ("cancelled", "ended", "saved")
@@ -136,28 +128,35 @@ def test_after_an_edit_only_what_it_concerns_is_submitted(nano, stopped, cluster
     assert ran == {"train/grpo-traj", "evaluate/grpo-traj/gsm-mini"} | LATER
 
 
-@pytest.mark.parametrize(("name", "how"), [("cancelled", "CANCELLED"), ("ended", "TIMEOUT"), ("saved", "FAILED")])
-def test_a_stopped_training_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
-    stopped, nano, cluster: Cluster, tmp_path: Path, name: str, how: str
+UNDISTURBED = """
+import sys
+from lightningrl.cli.app import app
+for name in sys.argv[1:]:
+    app(["train", "--config", "tests/slurm/stopped.yaml", "--name", name], standalone_mode=False)
+"""
+
+
+def test_stopped_trainings_go_on_and_end_with_the_bytes_of_undisturbed_ones(
+    stopped, nano, cluster: Cluster, tmp_path: Path
 ) -> None:
     assert stopped.failed
-    checkout = stopped.checkout
-    first, second = [number for number, job in cluster.jobs().items() if job == f"train/{name}"]
-    assert (cluster.facts(first)["JobState"], cluster.facts(second)["JobState"]) == (how, "COMPLETED")
-    assert "mem=2000M" in cluster.facts(first)["TRES"] and "mem=3000M" in cluster.facts(second)["TRES"]
-    [folder] = checkout.path("results/nano/train").glob(f"{name}-????????")
-    log = checkout.path(f"logs/nano/train/{folder.name}.log").read_text()
-    assert "resumed after step 2" in log, log
-    assert ("Interrupted: stopped after step 2" in log) == (name == "saved"), log
-    run = json.loads((folder / "manifest.json").read_text())["run"]
-    assert len(run["starts"]) == 2
-    budget, limit = run["command"][run["command"].index("--max-minutes") + 1], cluster.facts(second)["TimeLimit"]
-    assert limit == "00:30:00" and float(budget) < 30 - 3, "a tenth is kept, and what the job's start took"
-    undisturbed = copy_with_configs(tmp_path / "repository", of=nano[0])
-    command = [sys.executable, "-m", "lightningrl", "train", "--config", "tests/slurm/stopped.yaml", "--name", name]
+    checkout, undisturbed = stopped.checkout, copy_with_configs(tmp_path / "repository", of=nano[0])
+    command = [sys.executable, "-c", UNDISTURBED, *STOPPED]
     done = subprocess.run(command, cwd=undisturbed.root, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
-    assert science(folder) == science(undisturbed.path(f"results/nano/train/{folder.name}"))
+    for name, how in zip(STOPPED, ("CANCELLED", "TIMEOUT", "FAILED"), strict=True):
+        first, second = (cluster.facts(number) for number, job in cluster.jobs().items() if job == f"train/{name}")
+        assert (first["JobState"], second["JobState"]) == (how, "COMPLETED")
+        assert "mem=2000M" in first["TRES"] and "mem=3000M" in second["TRES"]
+        [folder] = checkout.path("results/nano/train").glob(f"{name}-????????")
+        log = checkout.path(f"logs/nano/train/{folder.name}.log").read_text()
+        assert "resumed after step 2" in log, log
+        assert ("Interrupted: stopped after step 2" in log) == (name == "saved"), log
+        run = json.loads((folder / "manifest.json").read_text())["run"]
+        assert len(run["starts"]) == 2 and second["TimeLimit"] == "00:30:00"
+        budget = float(run["command"][run["command"].index("--max-minutes") + 1])
+        assert budget < 30 - 3, "a tenth is kept, and what the job's start took"
+        assert science(folder) == science(undisturbed.path(f"results/nano/train/{folder.name}")), name
 
 
 def test_of_a_failing_job_the_end_of_its_log_is_shown(stopped) -> None:
@@ -172,11 +171,8 @@ def test_jobs_wait_for_another_run_of_their_stages_and_what_that_one_finishes_st
     """This test is the other run. One of the jobs is cancelled while it waits: to Snakemake, what is finished by then
     is the output of a failed job."""
     checkout, earlier = copy_with_configs(tmp_path / "repository", of=nano[0]), max(cluster.jobs())
-    stages = {"train/grpo-traj": "grpo-traj-*", "evaluate/base_gsm-mini": "base/gsm-mini-*"}
-    folders = {
-        name: next(checkout.path(f"results/nano/{name.split('/')[0]}").glob(pattern))
-        for name, pattern in stages.items()
-    }
+    stages = {"train/grpo-traj": "train/grpo-traj-*", "evaluate/base_gsm-mini": "evaluate/base/gsm-mini-*"}
+    folders = {name: next(checkout.path("results/nano").glob(pattern)) for name, pattern in stages.items()}
     before = {name: {path.name: path.read_bytes() for path in folder.iterdir()} for name, folder in folders.items()}
     with ExitStack() as held:
         for name, folder in folders.items():
@@ -186,9 +182,8 @@ def test_jobs_wait_for_another_run_of_their_stages_and_what_that_one_finishes_st
         for folder in folders.values():
             log = checkout.path("logs") / f"{folder.relative_to(checkout.path('results'))}.last.log"
             ours = f"is being made by process {os.getpid()} on "
-            wait_for(
-                lambda log=log, ours=ours: running.has_ended() or (log.is_file() and ours in log.read_text()), str(log)
-            )
+            is_waiting = lambda log=log, ours=ours: log.is_file() and ours in log.read_text()  # noqa: E731
+            wait_for(lambda is_waiting=is_waiting: running.has_ended() or is_waiting(), str(log))
         assert not running.has_ended(), running.end()[1][-8000:]
         for name, folder in folders.items():
             shutil.copytree(tmp_path / name.replace("/", "_"), folder, dirs_exist_ok=True)

@@ -14,37 +14,29 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from checkouts import Checkout, copy_repository
-from fixtures.limits import HANG_S, wait_for
+from checkouts import NANO, Checkout, copy_repository
+from fixtures.limits import wait_for
 
-ARGUMENTS = ("--cores", "2", "--ignore-incomplete", "--nolock", "--configfile", "config/nano.yaml")
+ARGUMENTS = ("--cores", "2", "--ignore-incomplete", "--nolock")
 KILLS = ("pretrain", "train", "train", "evaluate"), ("pretrain",) * 3 + ("train",) * 4 + ("evaluate",) * 3
 """A stage of which kind is to be at work; where all of them have ended, one of the next kind."""
 SEED = 20260
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, subprocess.CompletedProcess]:
-    """A checkout in which nano ran in one go."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
+    """A checkout in which nano ran in one go, and what Snakemake said."""
     made = copy_repository(tmp_path_factory.mktemp("undisturbed") / "repository")
-    command = [sys.executable, "-m", "snakemake", *ARGUMENTS]
-    done = subprocess.run(command, cwd=made.root, capture_output=True, text=True, timeout=HANG_S)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return made, done
+    return made, made.run(*ARGUMENTS)
 
 
-def test_a_run_ends_with_the_table_the_figures_and_the_report(undisturbed) -> None:
-    checkout, done = undisturbed
+def test_a_run_ends_with_the_table_the_figures_and_the_report_and_does_nothing_when_asked_again(undisturbed) -> None:
+    checkout, said = undisturbed
     latest = checkout.path("results/nano/latest")
     for name in ("tables/main.csv", "tables/main.tex", "figures/frontier.pdf", "figures/steps.png", "report.html"):
         assert (latest / name).stat().st_size > 0
-    assert all(word in done.stdout for word in ("accuracy %", "lightningrl", "grpo-traj", "supervised", "report.html"))
-
-
-def test_a_finished_run_asked_again_does_nothing(undisturbed) -> None:
-    checkout, _ = undisturbed
+    assert all(word in said for word in ("accuracy %", "lightningrl", "grpo-traj", "supervised", "report.html"))
     assert checkout.would_run() == set()
-    assert checkout.would_run("figure_frontier") == set()
 
 
 @pytest.mark.parametrize("kills", [KILLS[0], pytest.param(KILLS[1], marks=pytest.mark.slow)], ids=len)
@@ -65,9 +57,7 @@ def test_killed_again_and_again_it_goes_on_and_ends_byte_equal(undisturbed, tmp_
         else:
             killed[kind] += kill_while_working(checkout, kind, rows=draw.randint(1, 3), then_s=draw.uniform(0.0, 0.3))
     assert killed.total() > len(kills) // 2, killed
-    command = [sys.executable, "-m", "snakemake", *ARGUMENTS]
-    done = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, timeout=HANG_S)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    checkout.run(*ARGUMENTS)
     found, expected = contents(results), contents(whole)
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
@@ -78,14 +68,12 @@ def test_an_evaluation_in_parts_gathers_to_the_same_bytes(undisturbed, tmp_path:
     """Three jobs for two shards of problems: one finds nothing to do. The evaluation itself loads no model."""
     whole = undisturbed[0].path("results/nano")
     checkout = copy_repository(tmp_path / "repository", of=undisturbed[0].root)
-    shutil.copytree(whole, checkout.path("results/nano"), symlinks=True)
     results = checkout.path("results/nano")
+    shutil.copytree(whole, results, symlinks=True)
     shutil.rmtree(results / "cache")
     shutil.rmtree(results / "evaluate" / "base")
     checkout.path("config/parts.yaml").write_text("extends: nano.yaml\nresources: {evaluate_parts: 3}\n")
-    done = checkout.snakemake("evaluate_base_gsm-mini", "--cores", "2", config="config/parts.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout + done.stderr
+    said = checkout.run("evaluate_base_gsm-mini", "--cores", "2", config="config/parts.yaml")
     assert [said.count(f"part {index} of 3 is done") for index in (1, 2, 3)] == [1, 1, 1]
     folder = next((results / "evaluate" / "base").glob("gsm-mini-*"))
     for name in ("records.jsonl", "summary.json"):
@@ -102,7 +90,7 @@ def kill_while_working(checkout: Checkout, kind: str, rows: int, then_s: float) 
     one has written that many rows of timing (its start is the first, then one a step) since. False when all of them
     had ended before that."""
     results = checkout.path("results/nano")
-    command = [sys.executable, "-m", "snakemake", *ARGUMENTS]
+    command = [sys.executable, "-m", "snakemake", *ARGUMENTS, "--configfile", NANO]
     before = {path: lines(path) for path in results.glob(f"{kind}/**/timing.jsonl")}
 
     def at_work() -> list[Path]:

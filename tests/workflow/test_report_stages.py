@@ -58,27 +58,19 @@ def context(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(config=config, inputs=inputs, folder=folder, report=lambda line: None)
 
 
-def test_collecting_gives_the_rows_in_the_experiments_order(context) -> None:
+def test_collecting_gives_the_rows_in_the_experiments_order_and_the_same_bytes_again(context) -> None:
     collect.run(context)
     headline = read_collected(context.folder, "headline")
     assert headline["policy"].tolist() == ["base", "fast"]
     assert headline["tpf"].tolist() == [1.0, 2.0]  # 6 tokens in 6 forwards, in 3
     assert headline["accuracy_pct"].tolist() == [50.0, 50.0]
     assert headline["thresholds"].tolist() == ["0.9", "0.9"]
-
-
-def test_collecting_twice_gives_the_same_bytes(context) -> None:
-    collect.run(context)
+    curves = read_collected(context.folder, "curves")  # those of reinforcement learning only
+    assert curves[["run", "step", "reward_total_mean", "validation_tpf"]].to_numpy().tolist() == [["fast", 1, 0.5, 2.0]]
     before = {path.name: path.read_bytes() for path in context.folder.iterdir()}
     collect.run(context)
     assert before == {path.name: path.read_bytes() for path in context.folder.iterdir()}
     assert set(before) == set(KINDS["collect"].files)
-
-
-def test_curves_hold_the_steps_of_reinforcement_learning_only(context) -> None:
-    collect.run(context)
-    curves = read_collected(context.folder, "curves")
-    assert curves[["run", "step", "reward_total_mean", "validation_tpf"]].to_numpy().tolist() == [["fast", 1, 0.5, 2.0]]
 
 
 def test_collected_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -89,9 +81,6 @@ def test_collected_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
     found = read_collected(tmp_path, "headline")
     assert found["base"].tolist() == ["", "a"] and found["thresholds"].tolist() == ["0.9", "0.5 0.9"]
     assert found["tpf"][0] == 0.1 + 0.2 and math.isnan(found["tpf"][1])
-
-
-def test_a_missing_collected_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"frontier\.csv is missing"):
         read_collected(tmp_path, "frontier")
 
@@ -122,26 +111,30 @@ def a_manifest(
     write_text(folder / "manifest.json", json.dumps(manifest))
 
 
+def release_of(folder: Path, inputs: dict[str, Path], figures: list[str], key: str = "new") -> tuple[list, dict]:
+    """Makes a release; returns the rows of its provenance, and its configuration."""
+    context = SimpleNamespace(
+        config={"tables": [], "figures": figures, "replays": []}, inputs=inputs, folder=folder / f"release-{key}",
+        report=lambda line: None,
+    )  # fmt: skip
+    release.run(context)  # type: ignore[arg-type]
+    assert (folder / "latest").readlink() == Path(f"release-{key}")
+    latest = folder / "latest"
+    rows = list(csv.DictReader((latest / "provenance.csv").open()))
+    return rows, yaml.safe_load((latest / "configuration.yaml").read_text())
+
+
 def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
     drawn, collect = tmp_path / "figure" / "pie-1", tmp_path / "collect" / "pie-1"
     for name in ("pie.png", "pie.pdf"):
         write_text(drawn / name, name)
     a_manifest("collect", "pie", "1", collect, {}, {"bootstrap": 7})
     a_manifest("figure", "pie", "2", drawn, {"collect": collect}, {"name": "pie"})
-    for key in ("old", "new"):
-        context = SimpleNamespace(
-            config={"tables": [], "figures": ["pie"], "replays": []},
-            inputs={"figure/pie": drawn},
-            folder=tmp_path / f"release-{key}",
-            report=lambda line: None,
-        )
-        release.run(context)  # type: ignore[arg-type]
-        assert (tmp_path / "latest").readlink() == Path(f"release-{key}")
+    release_of(tmp_path, {"figure/pie": drawn}, ["pie"], key="old")
+    rows, told = release_of(tmp_path, {"figure/pie": drawn}, ["pie"])
     assert sorted(path.name for path in (tmp_path / "latest" / "figures").iterdir()) == ["pie.pdf", "pie.png"]
-    told = yaml.safe_load((tmp_path / "latest" / "configuration.yaml").read_text())
     assert "<td>collect/pie</td>" in (tmp_path / "latest" / "provenance.html").read_text()
     assert told == {"collect/pie": {"bootstrap": 7}, "figure/pie": {"name": "pie"}}
-    rows = list(csv.DictReader((tmp_path / "latest" / "provenance.csv").open()))
     assert [(row["stage"], row["key"], row["commit"], row["bytes"]) for row in rows] == [
         ("collect/pie", "1", "c0ffee", "3"), ("figure/pie", "2", "c0ffee", "3"),
     ]  # fmt: skip
@@ -159,19 +152,11 @@ def test_provenance_lists_self_checks_and_the_code_that_ran_with_the_one_in_the_
     manifest["code"] = {"digest": "a" * 64, "live": "b" * 64, "pinned": True}
     manifest["after"] = {f"selfcheck/{f.name}": {"folder": str(f), "key": f.name[-1]} for f in (check, other)}
     write_text(collect / "manifest.json", json.dumps(manifest))
-    context = SimpleNamespace(
-        config={"tables": [], "figures": [], "replays": []},
-        inputs={"collect": collect},
-        folder=tmp_path / "release-new",
-        report=lambda line: None,
-    )
-    release.run(context)  # type: ignore[arg-type]
-    rows = list(csv.DictReader((tmp_path / "latest" / "provenance.csv").open()))
+    rows, told = release_of(tmp_path, {"collect": collect}, [])
+    assert told == {"collect/pie": {"bootstrap": 7}}
     assert [(row["stage"], row["key"], row["bytes"]) for row in rows] == [
         ("collect/pie", "4", "3"), ("data/pie", "1", "3"), ("selfcheck/pie", "2", "3"), ("selfcheck/pie", "3", ""),
     ]  # fmt: skip
-    told = [(row["code_sha256"], row["pinned"], row["pinned_code_sha256"]) for row in rows]
-    assert told[0] == ("b" * 64, "True", "a" * 64)
-    assert len(told[1][0]) == 64 and told[1][1:] == ("", "") and told[3] == ("", "", "")
-    told = yaml.safe_load((tmp_path / "latest" / "configuration.yaml").read_text())
-    assert told == {"collect/pie": {"bootstrap": 7}}
+    code = [(row["code_sha256"], row["pinned"], row["pinned_code_sha256"]) for row in rows]
+    assert code[0] == ("b" * 64, "True", "a" * 64)
+    assert len(code[1][0]) == 64 and code[1][1:] == ("", "") and code[3] == ("", "", "")

@@ -74,15 +74,12 @@ def test_what_the_report_shows_comes_first_and_has_its_own_labels() -> None:
 
 def test_the_command_of_each_kind() -> None:
     rules = rules_of(train_processes=3)
+    three = "-m torch.distributed.run --standalone --nproc-per-node 3"
     for label, start, ends in (
         ("data/gsm-mini", "exec python -m lightningrl data", "--name gsm-mini --key {key}"),
         ("evaluate/base/gsm-mini", "exec python -m lightningrl evaluate", "--name base/gsm-mini --key {key}"),
         ("release/release", "exec python -m lightningrl release", "--key {key}"),
-        (
-            "train/lightningrl",
-            "exec python -m torch.distributed.run --standalone --nproc-per-node 3 -m lightningrl train",
-            "--name lightningrl --key {key}",
-        ),
+        ("train/lightningrl", f"exec python {three} -m lightningrl train", "--name lightningrl --key {key}"),
     ):
         found = wildcards(rules, label)
         said = rule(rules, label.split("/")[0]).command(found, {"runtime": 60})
@@ -173,10 +170,7 @@ def test_jobs_of_a_cluster_find_the_experiment_of_the_main_process(monkeypatch: 
     assert config_file(job, PACKAGE.parent) == Path("/somewhere/own.yaml")
     job.configfiles = [str(NANO)]
     assert config_file(job, PACKAGE.parent) == NANO
-
-
-def test_a_job_of_an_environment_ignores_the_users_own_packages() -> None:
-    assert python_of_jobs(True) == "exec env PYTHONNOUSERSITE=1 python"
+    assert python_of_jobs(True) == "exec env PYTHONNOUSERSITE=1 python", "not the user's own packages"
     assert python_of_jobs(False).startswith("exec /")
 
 

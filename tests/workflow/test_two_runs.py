@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from checkouts import FAKE_STAGES, OURS, Checkout, copy_repository
+from checkouts import Checkout, copy_repository, outside
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.limits import HANG_S, wait_for
 
@@ -32,13 +32,6 @@ from lightningrl.pipeline.stage import Stage
 from lightningrl.utils.lease import lease
 
 CONFIG = "config/every-kind.yaml"
-EVERY_KIND = """
-extends: nano.yaml
-checkpoints: [{name: other, checkpoint: other, block_size: 4, mask_token_id: 259, published: SDAR-8B-b32}]
-systems: [{name: rounded, policy: base, quantizer: {name: rtn}, evaluate_on: [gsm-mini]}]
-speed: {benchmarks: [gsm-mini]}
-report: {bootstrap: 100, replays: [lightningrl], probes: [base, lightningrl], tables: [main, frontier, table7]}
-"""
 ONE_OF_EACH = (
     ("data", "code-mini"), ("selfcheck", "gsm-mini"), ("tokenizer", "tokenizer"), ("pretrain", "base"),
     ("checkpoint", "other"), ("train", "grpo-traj"), ("quantize", "rounded"), ("evaluate", "base/gsm-mini"),
@@ -61,20 +54,39 @@ QUICK = {("policies", "--nolock"), ("report", "")}
 
 @dataclass(frozen=True)
 class Finished:
-    """A checkout in which all of EVERY_KIND is finished, and the plan of it."""
+    """A checkout in which all of every-kind.yaml is finished, and the plan of it."""
 
     checkout: Checkout
     plan: Plan
 
-    def stages(self, names: Iterable[tuple[str, str]]) -> list[Stage]:
-        return [self.plan.stage(kind, name) for kind, name in names]
-
     def path(self, stage: Stage) -> Path:
         return self.checkout.root / stage.folder
 
+    def forget(self, names: Iterable[tuple[str, str]]) -> list[Stage]:
+        """Removes the results of these stages."""
+        stages = [self.plan.stage(kind, name) for kind, name in names]
+        for stage in stages:
+            shutil.rmtree(self.path(stage))
+        return stages
+
+    def bring_back(self, everything: Finished, stages: Iterable[Stage]) -> None:
+        """As another run does that finishes them: the manifest last."""
+        for stage in stages:
+            whole, folder = everything.path(stage), self.path(stage)
+            shutil.copytree(whole, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+            shutil.copy2(whole / "manifest.json", folder)
+
+    def contents(self) -> dict[str, bytes]:
+        results = self.checkout.path("results")
+        files = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
+        return {
+            name: path.read_bytes() for name, path in files.items()
+            if "/state/" not in name and "report.html" not in name
+        }  # fmt: skip
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "16", "--no-hooks", "--configfile", CONFIG]
-        variables = {key: value for key, value in os.environ.items() if key not in OURS}
+        variables = outside()
         log = open(self.checkout.path("snakemake.log"), "w")
         with log:
             return subprocess.Popen(command, cwd=self.checkout.root, env=variables, stdout=log, stderr=log)
@@ -94,7 +106,7 @@ class Finished:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     checkout = copy_repository(tmp_path_factory.mktemp("every") / "repository")
-    checkout.path(CONFIG).write_text(EVERY_KIND)
+    assert checkout.take_config("every-kind") == CONFIG
     save_byte_checkpoint(checkout.path("other"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(checkout.root)
@@ -116,30 +128,7 @@ def write_names(stage: Stage) -> None:
 
 @pytest.fixture
 def finished(everything: Finished, tmp_path: Path) -> Finished:
-    root = tmp_path / "repository"
-    shutil.copytree(everything.checkout.root, root, symlinks=True)
-    return Finished(Checkout(root), everything.plan)
-
-
-def forget(finished: Finished, stages: Iterable[Stage]) -> None:
-    for stage in stages:
-        shutil.rmtree(finished.path(stage))
-
-
-def bring_back(finished: Finished, everything: Finished, stages: Iterable[Stage]) -> None:
-    """As another run does that finishes them: the manifest last."""
-    for stage in stages:
-        whole, folder = everything.path(stage), finished.path(stage)
-        shutil.copytree(whole, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
-        shutil.copy2(whole / "manifest.json", folder)
-
-
-def contents(finished: Finished) -> dict[str, bytes]:
-    results = finished.checkout.path("results")
-    files = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
-    return {
-        name: path.read_bytes() for name, path in files.items() if "/state/" not in name and "report.html" not in name
-    }
+    return Finished(everything.checkout.copied(tmp_path / "repository"), everything.plan)
 
 
 def targets(stages: Iterable[Stage]) -> list[str]:
@@ -160,16 +149,15 @@ def test_what_another_run_finishes_meanwhile_is_neither_deleted_nor_made_again(
 ) -> None:
     """While the first job waits, all that is planned after it is finished, too: Snakemake then meets outputs that it
     did not expect, and would delete them before it starts their jobs."""
-    stages = finished.stages(names)
-    forget(finished, stages)
+    stages = finished.forget(names)
     with ExitStack() as held:
         for stage in stages:
             held.enter_context(lease(finished.path(stage) / "state"))
         process = finished.start(*targets(stages), *options)
         finished.wait_until_waiting(stages[:1])
-        bring_back(finished, everything, stages)
+        finished.bring_back(everything, stages)
     assert process.wait(HANG_S) == 0, finished.said
-    assert contents(finished) == contents(everything)
+    assert finished.contents() == everything.contents()
     for stage in stages:
         assert "already finished" in (finished.checkout.root / stage.last_log()).read_text(), stage.label
 
@@ -185,8 +173,7 @@ def test_what_another_run_finishes_meanwhile_is_neither_deleted_nor_made_again(
 def test_what_another_run_finishes_survives_the_failure_of_a_job(everything, finished, level, options) -> None:
     """Jobs are killed while they wait, and Snakemake learns of it when the stages are finished: to it, those are the
     outputs of failed jobs."""
-    stages = finished.stages(LEVELS[level])
-    forget(finished, stages)
+    stages = finished.forget(LEVELS[level])
     with ExitStack() as held:
         for stage in stages:
             held.enter_context(lease(finished.path(stage) / "state"))
@@ -195,42 +182,29 @@ def test_what_another_run_finishes_survives_the_failure_of_a_job(everything, fin
         process.send_signal(signal.SIGSTOP)
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()
-        bring_back(finished, everything, stages)
+        finished.bring_back(everything, stages)
     process.send_signal(signal.SIGCONT)
     assert process.wait(HANG_S) == 1, finished.said
     assert finished.said.count("died with <Signals.SIGKILL") >= len(stages)
-    assert contents(finished) == contents(everything)
+    assert finished.contents() == everything.contents()
     assert finished.checkout.would_run(*targets(stages), config=CONFIG) == set()
 
 
-@pytest.mark.parametrize(
-    ("options", "code"),
-    [(("--touch",), 0), (("--delete-all-output",), 1), (("--delete-all",), 1), (("--rerun-incomplete",), 0)],
-    ids=["touch", "delete", "delete-abbreviated", "rerun-incomplete"],
-)
-def test_no_option_of_snakemakes_changes_what_is_finished(everything, finished, options, code) -> None:
-    process = finished.start("all", *options)
-    assert process.wait(HANG_S) == code, finished.said
-    assert contents(finished) == contents(everything)
-
-
-def test_touching_makes_no_file_that_nobody_made(everything, finished) -> None:
-    stages = finished.stages(ONE_OF_EACH)
-    forget(finished, stages)
-    before = contents(finished)
+def test_no_option_of_snakemakes_changes_what_is_finished_or_makes_a_file_that_nobody_made(finished) -> None:
+    whole = finished.contents()
+    for option, code in {"--touch": 0, "--delete-all-output": 1, "--delete-all": 1, "--rerun-incomplete": 0}.items():
+        assert finished.start("all", option).wait(HANG_S) == code, finished.said
+        assert finished.contents() == whole, option
+    stages = finished.forget(ONE_OF_EACH)
+    before = finished.contents()
     finished.start("all", *targets(stages), "--touch").wait(HANG_S)
-    assert contents(finished) == before
+    assert finished.contents() == before
 
 
 def made_again(finished: Finished, tmp_path: Path, *arguments: str, content: str = "") -> set[str]:
     """What a Snakemake makes again whose stages write the files' names and this content."""
     before = {stage.label: finished.path(stage).joinpath("manifest.json").read_bytes() for stage in finished.plan}
-    (tmp_path / "sitecustomize.py").write_text(FAKE_STAGES)
-    path = os.pathsep.join([str(tmp_path), str(finished.checkout.root)])
-    done = finished.checkout.snakemake(
-        *arguments, "--no-hooks", "--cores", "2", config=CONFIG, PYTHONPATH=path, FAKE_CONTENT=content
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    finished.checkout.run_fakes(tmp_path, *arguments, "--cores", "2", config=CONFIG, FAKE_CONTENT=content)
     assert not list(finished.checkout.path("results").rglob("state"))
     return {
         stage.label for stage in finished.plan
@@ -239,14 +213,14 @@ def made_again(finished: Finished, tmp_path: Path, *arguments: str, content: str
 
 
 def test_what_is_forced_is_made_again_and_what_follows_with_it(finished, tmp_path) -> None:
-    [forced] = finished.stages([("evaluate", "supervised/gsm-mini")])
+    forced = finished.plan.stage("evaluate", "supervised/gsm-mini")
     changed = made_again(finished, tmp_path, "table_main", "-R", (forced.folder / "summary.json").as_posix())
     assert changed == {forced.label, "collect/frontier", "table/main"}
 
 
 def test_what_was_made_from_other_content_is_made_again_to_the_last_stage(finished, tmp_path) -> None:
     """An evaluation is made anew by hand, with another result: tables and figures follow, nothing else does."""
-    [evaluation] = finished.stages([("evaluate", "supervised/gsm-mini")])
+    evaluation = finished.plan.stage("evaluate", "supervised/gsm-mini")
     made_again(finished, tmp_path, evaluation.target, "-R", "evaluate", content="other")
     later = {stage.label for stage in finished.plan if stage.kind in ("collect", "table", "figure", "release")}
     only_measured = {"collect/table7", "table/table7"}
@@ -255,12 +229,12 @@ def test_what_was_made_from_other_content_is_made_again_to_the_last_stage(finish
 
 
 def test_what_a_killed_run_was_to_replace_is_back_when_snakemake_starts_again(everything, finished) -> None:
-    [stage] = finished.stages([("train", "lightningrl")])
+    stage = finished.plan.stage("train", "lightningrl")
     aside = finished.path(stage) / again.ASIDE
     aside.mkdir(parents=True)
     for path in list(finished.path(stage).iterdir()):
         if path.is_file():
             path.rename(aside / path.name)
-    assert contents(finished) != contents(everything)
+    assert finished.contents() != everything.contents()
     assert finished.checkout.would_run("all", config=CONFIG) == set()
-    assert contents(finished) == contents(everything)
+    assert finished.contents() == everything.contents()

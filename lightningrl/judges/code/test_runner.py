@@ -91,8 +91,8 @@ class JailProxy:
             raise codec.CodecError("an answer to another request")
         if set(answer) == {"id", "value"}:
             return answer["value"]
-        kind, message = answer.get("error"), answer.get("message")
-        if set(answer) != {"id", "error", "message"} or type(kind) is not str or type(message) is not str:
+        kind, message = answer.get("type"), answer.get("message")
+        if set(answer) != {"id", "error", "type", "message"} or type(kind) is not str or type(message) is not str:
             raise codec.CodecError("an answer of another form")
         self.last = f"{self.last.partition(' gave ')[0]} raised {_short(ascii(message))}"
         self.saw_exit = self.saw_exit or kind == "SystemExit"

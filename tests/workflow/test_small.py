@@ -1,4 +1,5 @@
-"""Two decoders and two quantizers of one policy in one table, in nano's size, for real: from data to the table."""
+"""Experiments in nano's size, for real: a study (seeds, probes, a search on validation problems), and one policy with
+two decoders and two quantizers, each from data to its tables and figures."""
 
 from __future__ import annotations
 
@@ -13,34 +14,35 @@ from checkouts import Checkout
 
 pytestmark = pytest.mark.slow
 
-SYSTEMS = """
-extends: nano.yaml
-benchmarks:
-  - {name: gsm-mini, train: 200, validation: 8, test: 12, max_new_tokens: 24}
-runs:
-  - {name: lightningrl, role: after, algorithm: lightningrl, benchmark: gsm-mini, steps: 2, prompts: 2, responses: 4,
-     updates: 2, max_rounds: 2, method: {filter_all_wrong: false}, threshold: 0.03, learning_rate: 1.0e-4}
-systems:
-  - {name: base-static, policy: base, decoding: {preset: sdar_static}, thresholds: [2, 8], primary_threshold: 8}
-  - {name: entropy-bounded, policy: lightningrl, decoding: {preset: entropy_bounded}}
-  - {name: w8, policy: lightningrl, quantizer: {name: rtn, options: {bits: 8}}}
-  - {name: w4, policy: lightningrl, quantizer: {name: rtn, options: {bits: 4, group: 16, symmetric: false}}}
-report:
-  bootstrap: 50
-  figures: [frontier, steps]
-  tables: [main, frontier, study, phrasing]
-  replays: [w4]
-  replayed_problems: 1
-  probes: [w4, base-static]
-  probed_problems: 4
-"""
+
+def test_a_study_runs_and_a_search_shares_its_trainings(checkout: Checkout) -> None:
+    study, search = checkout.take_config("study"), checkout.take_config("search")
+    checkout.run("--cores", "2", config=study)
+    latest = checkout.path("results/nano/latest")
+    table = pd.read_csv(latest / "tables/study.csv")
+    of = table[table["benchmark"] == "gsm-mini"].set_index("series")
+    assert list(of.index) == ["base", "lightningrl", "no-nll", "supervised"]
+    assert of.loc["lightningrl", "seeds"] == "0 1" and len(of.loc["no-nll", "tpf_by_seed"].split()) == 2
+    assert set(pd.read_csv(latest / "tables/criteria.csv")["series"]) == {"lightningrl", "no-nll", "supervised"}
+    assert {"base", "lightningrl-0"} <= set(pd.read_csv(latest / "tables/phrasing.csv").columns)
+    for figure in ("study", "ablations", "reliability", "together"):
+        assert (latest / f"figures/{figure}.png").stat().st_size > 5000
+    runs = pd.read_csv(next(checkout.path("results/nano/collect").glob("*/curves.csv")))["run"]
+    assert set(runs) == {"lightningrl-0", "lightningrl-1", "no-nll-0", "no-nll-1"}
+    assert checkout.would_run(config=study) == set()
+    searched = checkout.would_run(config=search)
+    kinds = {job.split("/")[0] for job in searched}
+    assert kinds == {"evaluate", "collect", "table", "figure", "release"}  # the same trainings, other problems
+    checkout.run("--cores", "2", config=search)
+    shown = pd.read_csv(checkout.path("results/nano/latest/tables/study.csv")).set_index(["benchmark", "series"])
+    assert shown.loc[("gsm-mini", "base"), "n_problems"] == 8  # nano's validation problems
+
+
 SYSTEMS_IN_TABLE = ["base", "lightningrl", "base-static", "entropy-bounded", "w8", "w4"]
 
 
 def test_decoders_and_quantizers_of_one_policy_are_rows_of_one_table(checkout: Checkout) -> None:
-    checkout.path("config/systems.yaml").write_text(SYSTEMS)
-    done = checkout.snakemake("--cores", "2", config="config/systems.yaml")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    checkout.run("--cores", "2", config=checkout.take_config("systems"))
     latest = checkout.path("results/nano/latest")
     main = pd.read_csv(latest / "tables/main.csv").set_index("policy")
     assert list(main.index) == SYSTEMS_IN_TABLE
