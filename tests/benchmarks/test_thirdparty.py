@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 from fixtures import killing
+from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.limits import HANG_S
 
 from lightningrl.config.experiment import load
+from lightningrl.models.families import registry
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.plan import plan
@@ -44,6 +47,31 @@ def test_an_experiment_of_outside_parts_runs_from_data_to_collected_numbers(tmp_
     headline = next(results.glob("collect/frontier-*/headline.csv")).read_text()
     assert "signs" in headline and "frugal" in headline
     _check_kind(tmp_path)
+
+
+def test_one_part_of_every_kind_from_outside_runs_from_data_to_a_row_of_its_table(tmp_path, monkeypatch):
+    """Family, schedule, selector, algorithm, quantizer, benchmark, table and kind of stage."""
+    monkeypatch.setitem(registry.PLUGGED, "tint", "colourbench.tint:Tint")
+    monkeypatch.syspath_prepend(THIRD_PARTY)
+    shape = {"block_size": 16, "family": "tint", "attention": "full", "qk_norm": False}
+    save_byte_checkpoint(tmp_path / "tint-checkpoint", **shape)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner.system, "set_thread_environment", lambda threads: None)
+    planned = plan(load(str(THIRD_PARTY / "tint.yaml")))
+    for stage in planned.stages:  # upstream first
+        assert runner.run_stage(planned, stage)
+    results = tmp_path / "results" / "tint"
+    rows = pd.read_csv(next(results.glob("table/spread-*/spread.csv")))
+    assert list(rows.policy) == ["base", "denoise", "signs"] and (rows["min"] >= 1).all()
+    assert (rows["max"] <= 4).all(), "the window's width"
+    evaluated = json.loads(next(results.glob("evaluate/signs/*/manifest.json")).read_text())
+    parts = ("tint", "window", "gap", "sums")
+    assert {f"plug-in colourbench.{part}" for part in parts} <= set(evaluated["preimage"]["code"])
+    trained = json.loads(next(results.glob("train/denoise-*/manifest.json")).read_text())
+    assert "plug-in colourbench.denoise" in trained["preimage"]["code"]
+    steps = [json.loads(line) for line in next(results.glob("train/denoise-*/metrics.jsonl")).read_text().splitlines()]
+    assert [row["step"] for row in steps] == [1, 2] and all(row["loss"] > 0 for row in steps)
+    assert next(results.glob("histogram/signs/sums-*/histogram.csv")).read_text().startswith("tokens,responses")
 
 
 def _check_kind(root):
