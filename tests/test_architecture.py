@@ -19,8 +19,8 @@ LINES = {
     "tests/report": 1350, "tests/rl": 2320, "tests/sandbox": 2090, "tests/slurm": 600, "tests/training": 1160,
     "tests/workflow": 1920,
 }  # fmt: skip
-"""The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit that
-raises one says by how much, and why."""
+"""The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit
+that raises one says by how much, and why."""
 MOST_PROSE = 150
 """Lines of the page besides the list of files."""
 ORDER = [
@@ -75,6 +75,16 @@ def test_the_page_is_short():
     text = PAGE.read_text()
     prose = text[: text.index(BEGIN)] + text[text.index(END) + len(END) :]
     assert len(prose.splitlines()) <= MOST_PROSE
+
+
+def test_no_folder_is_longer_than_its_share():
+    found = {}
+    for path in sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]):
+        parts = path.relative_to(ROOT).parts
+        folder = "/".join(parts[:2] if len(parts) > 2 else parts[:1])
+        found[folder] = found.get(folder, 0) + len(path.read_text().splitlines())
+    assert found.keys() == LINES.keys()
+    assert {folder: (lines, LINES[folder]) for folder, lines in found.items() if lines > LINES[folder]} == {}
 
 
 def test_paths_and_tests_that_the_documents_name_are_there():

@@ -29,8 +29,8 @@ from lightningrl.utils.registry import resolve
 
 QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
-WEIGHTLESS = ("data", "selfcheck", "tokenizer", "pretrain", "collect", "table", "figure", "release")
-"""The kinds of stages that read no weights, and so need no plug-in's family of checkpoints."""
+WEIGHTS = ("pretrain", "checkpoint", "train", "quantize")
+"""The kinds of stages that leave weights. What reads theirs must know the families of checkpoints that plug-ins add."""
 
 
 def slug(name: str) -> str:
@@ -295,7 +295,7 @@ class Planner:
                 spec,
                 name,
                 config,
-                {**(members or {}), **({} if kind in WEIGHTLESS else self.families)},
+                {**(members or {}), **(self.families if self._reads_weights(kind, inputs or {}) else {})},
                 dict(sorted((inputs or {}).items())),  # a stage sees no order that its key does not hold
                 more_files + tuple(file.replace("{name}", name) for file in spec.files_in(experiment)),
                 {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)},
@@ -306,3 +306,6 @@ class Planner:
             )
         )
         return self.planned[-1]
+
+    def _reads_weights(self, kind: str, inputs: Mapping[str, Stage]) -> bool:
+        return kind == "checkpoint" or (kind != "collect" and any(each.kind in WEIGHTS for each in inputs.values()))
