@@ -50,7 +50,7 @@ def test_probes_are_planned_where_the_config_names_them(planned):
     for wrong, why in (
         (["theirs"], "probes.0: found 'theirs'"),
         (["ours", "ours"], "each of"),
-        (["base"], "only `base`"),
+        (["base"], "found only base"),
     ):
         with pytest.raises(ValueError, match=why):
             planned(probes=wrong)
