@@ -30,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """A stage or a benchmark that a test has run in this process may have taken more."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
 def _small_mirror_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mirror in the environment goes before the fixtures' own: it is for the tests that ask for the whole files."""
     if request.node.get_closest_marker("mirror") is None:
