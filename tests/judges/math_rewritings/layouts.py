@@ -11,6 +11,9 @@ from collections.abc import Callable
 
 Layout = Callable[[str], str]
 
+GROUP = r"\{(?:[^{}]|\{[^{}]*\})*\}"
+"""A brace group, at most two deep."""
+
 
 def outside_text(change: Layout) -> Layout:
     """Applies a change except in `\\text{...}` and in the name of a matrix."""
@@ -30,13 +33,30 @@ def sized_brackets(opening: str, closing: str) -> Layout:
     """Adds sizes to round and square brackets if they are balanced and there is no set."""
 
     def changed(text: str) -> str:
-        is_balanced = len(re.findall(r"[(\[]", text)) == len(re.findall(r"[)\]]", text))
-        if not is_balanced or re.search(r"\\left|\\[bB]ig|sqrt\[", text):
+        if re.search(r"\\left|\\[bB]ig|sqrt\[", text) or text.count("(") + text.count("[") != text.count(
+            ")"
+        ) + text.count("]"):
             return text
         sized = re.sub(r"(?<!\\)([(\[])", lambda m: opening + m[1], text)
         return re.sub(r"(?<!\\)([)\]])", lambda m: closing + m[1], sized)
 
     return lambda text: text if r"\[" in text or r"\(" in text else outside_text(changed)(text)
+
+
+def short_fraction(text: str) -> str:
+    """Writes `\\frac{1}{2}` as `\\frac12`."""
+    return re.sub(r"\\([dt]?)frac\{(\d)\}\{(\d)\}", r"\\\1frac\2\3", text)
+
+
+def slash(text: str) -> str:
+    """Writes `\\frac{3}{4}` as `3/4` if it is the whole answer or an item."""
+    item = r"(?<![\w})])\\[dt]?frac\{(\d+)\}\{(\d+)\}(?= *(?:$|[,)\]]|\\right|\\\\| \\end|&))"
+    return re.sub(item, r"\1/\2", text)
+
+
+def tight(text: str) -> str:
+    """Removes spaces beside signs, except after a comma before three digits, which separates items."""
+    return re.sub(r"(?<!\\) +(?=[-+=<>(\[\\])|(?<=[-+=<>(\[]) +|(?<=,) +(?!\d{3})", "", text)
 
 
 def thin_in_brackets(text: str) -> str:
@@ -47,8 +67,7 @@ def thin_in_brackets(text: str) -> str:
 
 INSIDE: dict[str, Layout] = {
     "spaces around signs": replaced(r"(?<=[\w})]) *([-+=<>]) *(?=[\w\\({])", r" \1 "),
-    # A blank after a comma before three digits separates items.
-    "no spaces": replaced(r"(?<!\\) +(?=[-+=<>(\[\\])|(?<=[-+=<>(\[]) +|(?<=,) +(?!\d{3})", ""),
+    "no spaces": outside_text(tight),
     "thin spaces after commas": replaced(r"(?<=[^\d\\{]), *(?=[^\d\\!,}])|, (?=\d)", r",\\,"),
     "thin spaces in brackets": outside_text(thin_in_brackets),
     "negative thin space": replaced(r"(?<=[)\]])(?= *\()", r"\\!"),
@@ -59,10 +78,8 @@ INSIDE: dict[str, Layout] = {
     "dfrac": replaced(r"\\[dt]?frac", r"\\dfrac"),
     "tfrac": replaced(r"\\[dt]?frac", r"\\tfrac"),
     "cfrac": replaced(r"\\[dt]?frac", r"\\cfrac"),
-    "fraction without braces": replaced(r"\\([dt]?)frac\{(\d)\}\{(\d)\}", r"\\\1frac\2\3"),
-    "fraction as a slash": replaced(  # if it is the whole answer or an item
-        r"(?<![\w})])\\[dt]?frac\{(\d+)\}\{(\d+)\}(?= *(?:$|[,)\]]|\\right|\\\\| \\end|&))", r"\1/\2"
-    ),
+    "fraction without braces": outside_text(short_fraction),
+    "fraction as a slash": outside_text(slash),
     "fraction with over": replaced(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r"{\1 \\over \2}"),
     "space after frac": replaced(r"(\\[dt]?frac)\{", r"\1 {"),
     "braces around exponents": replaced(r"([\^_])(\w)", r"\1{\2}"),
@@ -142,23 +159,28 @@ OUTSIDE: dict[str, Layout] = {
     "underline": wrapped(r"\underline{", "}", SINGLE),
 }
 
-RESPONSES = {
-    "prose": "First we simplify, then we solve.\n\nThe answer is $\\boxed{RIGHT}$.",
-    "display": "Hence\n\\[\n\\boxed{RIGHT}\n\\]",
-    "bold final answer": "**Final Answer**\n\n**\\boxed{RIGHT}**",
-    "blank before the brace": "So \\boxed {RIGHT}",
-    "the last box counts": "At first \\boxed{WRONG}; no: \\boxed{RIGHT}. Done.",
-    "an empty box first": "I shall use \\boxed{} at the end. It is $\\boxed{RIGHT}$.",
-    "an empty box last": "It is $\\boxed{RIGHT}$. (Put the final answer within \\boxed{}.)",
-    "said twice": "So $\\boxed{RIGHT}$.\n\n## Answer\n\\boxed{RIGHT}",
-    "a box that never closes last": "It is $\\boxed{RIGHT}$, that is \\boxed{",
-    "answer in a sentence of its own": "<think>Let me see.</think>\nTherefore: $\\boxed{RIGHT}$",
+RESPONSES: dict[str, Callable[[str, str], str]] = {
+    "prose": lambda answer, _: f"First we simplify, then we solve.\n\nThe answer is $\\boxed{{{answer}}}$.",
+    "display": lambda answer, _: f"Hence\n\\[\n\\boxed{{{answer}}}\n\\]",
+    "bold final answer": lambda answer, _: f"**Final Answer**\n\n**\\boxed{{{answer}}}**",
+    "blank before the brace": lambda answer, _: f"So \\boxed {{{answer}}}",
+    "the last box counts": lambda answer, wrong: f"At first \\boxed{{{wrong}}}; no: \\boxed{{{answer}}}. Done.",
+    "an empty box first": lambda answer, _: f"I shall use \\boxed{{}} at the end. It is $\\boxed{{{answer}}}$.",
+    "an empty box last": lambda answer, _: f"It is $\\boxed{{{answer}}}$. (Put the final answer within \\boxed{{}}.)",
+    "said twice": lambda answer, _: f"So $\\boxed{{{answer}}}$.\n\n## Answer\n\\boxed{{{answer}}}",
+    "a box that never closes last": lambda answer, _: f"It is $\\boxed{{{answer}}}$, that is \\boxed{{",
+    "answer in a sentence of its own": lambda answer, _: (
+        f"<think>Let me see.</think>\nTherefore: $\\boxed{{{answer}}}$"
+    ),
 }
 """Responses with the answer, and with a wrong answer that they retract."""
-WRONG_RESPONSES = {
-    "the right box, then a wrong one": "First $\\boxed{RIGHT}$; or rather $\\boxed{WRONG}$.",
-    "no box": "The answer is $RIGHT$.",
-    "a box that never closes": "The answer is $\\boxed{RIGHT",
-    "an empty box only": "The answer is RIGHT: $\\boxed{}$",
+
+WRONG_RESPONSES: dict[str, Callable[[str, str], str]] = {
+    "the right box, then a wrong one": lambda answer, wrong: (
+        f"First $\\boxed{{{answer}}}$; or rather $\\boxed{{{wrong}}}$."
+    ),
+    "no box": lambda answer, _: f"The answer is ${answer}$.",
+    "a box that never closes": lambda answer, _: f"The answer is $\\boxed{{{answer}",
+    "an empty box only": lambda answer, _: f"The answer is {answer}: $\\boxed{{}}$",
 }
 """Responses whose decisive box does not contain the answer."""
