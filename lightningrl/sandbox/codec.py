@@ -313,7 +313,7 @@ _TAGS: dict[str, Callable[[_Reader, Any, int], Any]] = {
     "$items": lambda reader, body, depth: _read_dict(reader, body, depth).items(),
     "$int": _read_text("-?0x[0-9a-fA-F]+", lambda text: int(text, 16)),
     "$float": _read_text("nan|-?inf", float),
-    "$bytes": _read_text("(?:[0-9a-fA-F]{2})*", bytes.fromhex),
+    "$bytes": _read_text("[0-9a-fA-F]*", bytes.fromhex),
     "$decimal": _read_text(f"[ -~]{{1,{MAX_DIGITS}}}", _make_decimal),
     **{tag: _read_record(tag) for tag in plain_types.RECORDS},
     "$type": _read_text("|".join(_TYPES), _TYPES.__getitem__),

@@ -14,6 +14,7 @@ import errno
 import os
 import signal
 import struct
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,12 +43,15 @@ _SCOPES = 1 << 0 | 1 << 1
 """The scopes of abstract UNIX sockets and of signals."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_FIRST_MOUNTS = os.stat("/proc/self/ns/mnt").st_ino
-"""The mount namespace in which this file was loaded, which is the host's."""
+_MOUNTS = "/proc/self/ns/mnt"
+_FIRST_MOUNTS = os.stat(_MOUNTS).st_ino if os.path.exists(_MOUNTS) else None
+"""The mount namespace in which this file was loaded, which is the host's. None where there is no Linux /proc."""
 
 
 def landlock_version() -> int:
-    """Returns the version of the kernel's Landlock; 0: there is none (a kernel before 5.13, or switched off)."""
+    """Returns the version of the kernel's Landlock; 0: none (a kernel before 5.13, switched off, no Linux)."""
+    if sys.platform != "linux":
+        return 0
     return max(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1), 0)
 
 
@@ -155,7 +159,7 @@ def _control(option: int, *arguments: Any) -> None:
 
 
 def _mount(source: str | None, place: str, kind: str | None, flags: int, options: str | None) -> None:
-    if os.stat("/proc/self/ns/mnt").st_ino == _FIRST_MOUNTS:
+    if _FIRST_MOUNTS is None or os.stat(_MOUNTS).st_ino == _FIRST_MOUNTS:
         raise OSError(errno.EPERM, f"mount {place}: refused, this is the host's mount namespace and not the jail's own")
     words = [None if word is None else os.fsencode(word) for word in (source, place, kind, options)]
     _checked(f"mount {place}", _libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import time
@@ -25,6 +26,7 @@ _USED_LIMIT_S = 5.0
 _FINISH_LIMIT_S = 1.0
 """The limit for a program to end after its last request."""
 _CHUNK_BYTES = 1 << 16
+_BLANK_LINES = re.compile(rb"\n*")
 
 Mode = Literal["calls", "dialogue", "script"]
 """The kinds of requests; see `server.py`."""
@@ -101,10 +103,13 @@ class ProgramRun:
     def read_line(self) -> bytes | None:
         """Waits for the next line of the reply that is not blank; None: the program has ended or reached a limit."""
         while True:
-            while (end := self.reply.find(b"\n", self._taken)) >= 0:
+            blank = _BLANK_LINES.match(self.reply, self._taken)
+            assert blank is not None
+            self._taken = blank.end()
+            del blank  # what it holds of `reply` could not grow
+            if (end := self.reply.find(b"\n", self._taken)) >= 0:
                 line, self._taken = bytes(self.reply[self._taken : end]), end + 1
-                if line:
-                    return line
+                return line
             if self.ending is not None:
                 return None
             self._wait()

@@ -86,7 +86,7 @@ def _serve(request: dict[str, Any], lines: Iterable[str], codec: Any, reply: Cal
     reply(codec.dumps({"loaded": True}))
     objects = _Objects()
     refer = (objects.object_of, objects.number_of) if request["mode"] == "dialogue" else (None, None)
-    for line in lines:
+    for place, line in enumerate(lines):
         message, kind = None, "exception"
         try:
             # Each call reads its arguments anew: a candidate that changes them changes its own copy.
@@ -95,7 +95,7 @@ def _serve(request: dict[str, Any], lines: Iterable[str], codec: Any, reply: Cal
             kind = "not_plain_data"  # or too large, or no memory left to write it
             answer = codec.dumps({"id": message["id"], "value": value}, refer=refer[1])
         except BaseException as error:  # as above
-            number, name = message and message["id"], _builtin_class(error)
+            number, name = message["id"] if message else place, _builtin_class(error)
             answer = codec.dumps({"id": number, "error": kind, "type": name, "message": _describe(error)})
         reply(answer)
 
@@ -174,7 +174,7 @@ def _builtin_class(error: BaseException) -> str:
 def _lines(fd: int) -> Iterator[str]:
     """Yields the lines of the request as they arrive."""
     data = b""
-    while chunk := os.read(fd, 1 << 20):
+    while chunk := os.read(fd, 1 << 16):
         *lines, data = (data + chunk).split(b"\n")
         yield from (line.decode("ascii") for line in lines)
 

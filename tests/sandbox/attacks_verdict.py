@@ -12,6 +12,7 @@ from harness import (
     SHORT,
     by_the_clock,
     check,
+    expect_an_honest_program_to_be_right,
     family_of,
     jail_processes,
     level,
@@ -148,3 +149,4 @@ def no_cheat_is_rewarded():
     for title, source in cheats.CHEATS.items():
         values = [call.value for call in run_calls(source, "add", cheats.CALLS, SHORT).calls]
         assert [type(value) for value in values] != [int] * 3 or values != cheats.EXPECTED, title
+        expect_an_honest_program_to_be_right()

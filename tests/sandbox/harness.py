@@ -87,9 +87,9 @@ def run_check(title: str, name: str, *, shared: bool = False) -> None:
     before = host_state()
     _place.update(level=name, pool=JailPool() if shared else None)
     try:
-        _expect_an_honest_program_to_be_right()
+        expect_an_honest_program_to_be_right()
         CHECKS[title]()
-        _expect_an_honest_program_to_be_right()
+        expect_an_honest_program_to_be_right()
     finally:
         close_pool()
         _place["pool"] = None
@@ -102,7 +102,7 @@ def run_check(title: str, name: str, *, shared: bool = False) -> None:
     assert not changes, changes
 
 
-def _expect_an_honest_program_to_be_right() -> None:
+def expect_an_honest_program_to_be_right() -> None:
     if _place["pool"] is not None:
         calls = run_calls(HONEST, "add", [(2, 3), (-1, 1)]).calls
         assert [call.value for call in calls] == [5, 0], calls

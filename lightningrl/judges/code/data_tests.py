@@ -39,7 +39,8 @@ def _compare_value(expected: Any, call: CallResult) -> TestOutcome:
     if call.error is not None:
         return TestOutcome(False, None, f"{call.error}: {call.message}")
     passed = same(expected, call.value)
-    return TestOutcome(passed, None, f"expected {_short(dumps(expected))}, found {_short(dumps(call.value))}")
+    message = "" if passed else f"expected {_short(dumps(expected))}, found {_short(dumps(call.value))}"
+    return TestOutcome(passed, None, message)
 
 
 def judge_stdio(program: str, gold: StdioGold, limits: Limits, pool: JailPool | None = None) -> TestsResult:
