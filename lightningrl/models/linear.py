@@ -1,9 +1,10 @@
-"""Linear layers whose large products on a CPU are oneDNN's.
+"""Linear layers whose large products on a CPU are oneDNN's, where that is faster.
 
 PyTorch gives float32 products to MKL; on an EPYC oneDNN needs about half the time for products of the miniature's
-shapes (docs/benchmarks.md). oneDNN writes code for each new shape, which takes longer than a product, so rows are
-padded to few different counts. Where PyTorch was built without oneDNN, on other devices, in other types and for few
-rows this is `F.linear`. The operator is the one of PyTorch's own compiler; it has no derivative of its own.
+shapes, on an Intel processor more than MKL (docs/benchmarks.md). oneDNN writes code for each new shape, which takes
+longer than a product, so rows are padded to few different counts. Where PyTorch was built without oneDNN, on Intel's
+processors, on other devices, in other types and for few rows this is `F.linear`. The operator is the one of PyTorch's
+own compiler; it has no derivative of its own.
 
 Shapes: R rows; X input features; Y output features.
 """
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightningrl.utils.machine import processor
 
 ROWS_STEP = 128
 """Rows are padded to a multiple of it: some twenty shapes for all forwards of the miniature."""
@@ -30,7 +33,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.numel() // max(1, self.in_features)
-        if not (AVAILABLE and rows >= LEAST_ROWS and _is_plain(input) and _is_plain(self.weight)):
+        if not (FASTER and rows >= LEAST_ROWS and _is_plain(input) and _is_plain(self.weight)):
             return F.linear(input, self.weight, self.bias)
         found = _Product.apply(input, self.weight)
         assert isinstance(found, Tensor)
@@ -39,6 +42,8 @@ class Linear(nn.Linear):
 
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether this build has the operator."""
+FASTER = AVAILABLE and not processor().startswith("Intel")
+"""Whether it is used on this processor."""
 
 
 def _is_plain(tensor: Tensor) -> bool:

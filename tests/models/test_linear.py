@@ -10,6 +10,11 @@ from lightningrl.models import linear
 from lightningrl.models.linear import LEAST_ROWS, ROWS_STEP, Linear
 
 
+@pytest.fixture(autouse=True)
+def on_any_processor(monkeypatch):
+    monkeypatch.setattr(linear, "FASTER", linear.AVAILABLE)
+
+
 def outcome(multiply, x, weight):
     """The product and the gradients of a function of it."""
     x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
