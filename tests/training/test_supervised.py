@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -258,18 +259,29 @@ def test_what_is_validated_is_the_moving_average_of_the_weights_after_each_diffu
 def test_both_optimisers_follow_the_factor_and_every_weight_is_in_one_of_them():
     model = tiny_model()
     optimiser = SupervisedOptimiser(model, 0.1, 0.2)
-    muon, adam = optimiser.parts
-    assert isinstance(muon, torch.optim.Muon) and isinstance(adam, torch.optim.AdamW)
-    groups = [{id(p) for g in part.param_groups for p in g["params"]} for part in (muon, adam)]
-    assert not groups[0] & groups[1] and groups[0] | groups[1] == {id(p) for p in model.parameters()}
-    names = {name for name, p in model.named_parameters() if id(p) in groups[1]}
+    *muons, adam = optimiser.parts
+    assert all(isinstance(part, torch.optim.Muon) for part in muons) and isinstance(adam, torch.optim.AdamW)
+    groups = [[id(p) for g in part.param_groups for p in g["params"]] for part in optimiser.parts]
+    assert sorted(itertools.chain(*groups)) == sorted(id(p) for p in model.parameters())
+    names = {name for name, p in model.named_parameters() if id(p) in groups[-1]}
     assert {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"} <= names
     assert not any("proj" in name for name in names)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimiser.step(0.5)
-    assert [part.param_groups[0]["lr"] for part in optimiser.parts] == [0.1, 0.05]
+    assert [part.param_groups[0]["lr"] for part in optimiser.parts] == [0.1] * len(muons) + [0.05]
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_optimisers_side_by_side_change_no_bit():
+    models = [tiny_model(), tiny_model()]
+    with ThreadPoolExecutor(3) as pool:
+        for model, workers in zip(models, (None, pool), strict=True):
+            torch.manual_seed(0)
+            for parameter in model.parameters():
+                parameter.data, parameter.grad = torch.randn_like(parameter), torch.randn_like(parameter)
+            SupervisedOptimiser(model, 0.1, 0.2).step(0.5, workers)
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
 
 
 def test_training_on_one_answer_learns_it():

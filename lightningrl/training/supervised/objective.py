@@ -108,26 +108,37 @@ def weighted_cross_entropy(model: Transformer, rows: Sequence[tuple[PackedRow, n
 
 
 class SupervisedOptimiser:
-    """Both optimisers as one, under one learning-rate factor."""
+    """Muon for the layers' matrices and AdamW for all other weights, under one learning-rate factor."""
+
+    MUONS = 4
+    """Optimisers that the matrices are dealt to: a matrix's step depends on no other, so they can run side by side."""
 
     def __init__(self, model: Transformer, learning_rate: float, muon_learning_rate: float):
-        self.model, self.rates = model, (muon_learning_rate, learning_rate)
-        matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+        self.model = model
+        matrices = sorted((p for p in model.model.layers.parameters() if p.ndim == 2), key=Tensor.numel, reverse=True)
         chosen = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in chosen]
-        self.parts = [
-            torch.optim.Muon(matrices, lr=muon_learning_rate, weight_decay=0.0),
+        shares = [share for first in range(self.MUONS) if (share := matrices[first :: self.MUONS])]
+        self.parts: list[torch.optim.Optimizer] = [
+            *(torch.optim.Muon(share, lr=muon_learning_rate, weight_decay=0.0) for share in shares),
             torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
         ]
+        self.rates = [part.defaults["lr"] for part in self.parts]
 
-    def step(self, factor: float) -> None:
-        """Clips the gradients, applies them at `factor` times the configured rates, and clears them."""
+    def step(self, factor: float, workers: ThreadPoolExecutor | None = None) -> None:
+        """Clips the gradients, applies them at `factor` times the configured rates, and clears them.
+
+        workers: threads that take the parts side by side, which changes no bit.
+        """
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
-        for optimiser, rate in zip(self.parts, self.rates, strict=True):
-            for group in optimiser.param_groups:
+
+        def take(part: torch.optim.Optimizer, rate: float) -> None:
+            for group in part.param_groups:
                 group["lr"] = rate * factor
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+        list((map if workers is None else workers.map)(take, self.parts, self.rates))
 
     def state_dict(self) -> list[dict[str, Any]]:
         return [optimiser.state_dict() for optimiser in self.parts]

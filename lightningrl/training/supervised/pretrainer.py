@@ -89,7 +89,7 @@ class Pretrainer(Trainer):
         plan: Phase = getattr(self.config, phase)
         factor = self._factor(plan)
         loss = supervised_backward(self.model, self._rows(phase, plan), self.config.microbatch, self.workers)
-        self.optimiser.step(factor)
+        self.optimiser.step(factor, self.workers)
         if self._diffusion_steps == 0:  # the average begins with the weights after the first diffusion step
             self.average = WeightAverage(self.model, self.config.averaging)
         elif phase == "diffusion":
