@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
