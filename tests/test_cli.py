@@ -109,7 +109,7 @@ def test_a_preset_is_what_other_options_do_not_say():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"preset": "sdar_static"}, "sdar_static leaves its parameter to you; say `threshold`"),
+        ({"preset": "sdar_static"}, "sdar_static leaves its parameter to you; say `--threshold`"),
         ({"preset": "sdar_dynamc"}, "Did you mean `sdar_dynamic`"),
         ({"selector_options": "["}, "--selector-options: "),
         ({"selector_options": "[]"}, "expected an object"),

@@ -70,6 +70,7 @@ def explain(
         typer.echo(_wrapped("recomputed", says))
         for link in chain:
             _print_link(link)
+    problem = problem or next((link.facts["damaged"] for link in chain if link.facts and not link.is_here), "")
     if problem:
         raise StageError(problem)
 

@@ -143,7 +143,9 @@ class DirectDecoding(Decoding):
         if tree.get("selector", published["decoding"]["selector"]) != published["decoding"]["selector"]:
             return tree
         if "parameter" not in published:
-            raise ValueError(f"preset {tree['preset']} leaves its parameter to you; say `threshold`")
+            raise ValueError(
+                f"preset {tree['preset']} leaves its parameter to you; say `--threshold` (in a config, `thresholds`)"
+            )
         return tree | {"threshold": published["parameter"]}
 
     def identity(self) -> dict[str, Any]:

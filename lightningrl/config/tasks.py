@@ -1,4 +1,4 @@
-"""What is asked, in which words, and how it is measured: benchmarks, prompts, the tokenizer, evaluations, speed."""
+"""The tasks of an experiment and how they are measured: benchmarks, prompts, the tokenizer, evaluations, speed."""
 
 from __future__ import annotations
 

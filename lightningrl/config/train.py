@@ -37,7 +37,7 @@ class Run(Section):
     UNKEYED = frozenset({"role", "base", "published", "series", "seeds", "evaluate_on", "save_every"})
 
     def science(self) -> dict[str, Any]:
-        """Of `method` only the keys that the run gives: the rest is the algorithm's, whose source is in the key."""
+        """Returns what its key holds: of `method` the given keys, for the algorithm's source is in the key as well."""
         return super().science() | {"method": self.method.model_dump(mode="json", exclude_unset=True)}
 
     _class: Any = PrivateAttr()

@@ -162,10 +162,11 @@ def _response(
     if uid_of_number is not None and type(number) is int and number >= 0:
         uid = uid_of_number(number)
     if not isinstance(uid, str) or not isinstance(text, str):
-        shown = json.dumps(row)
+        odd = {name: row[name] for name in ("uid", "id", "response", "text") if not isinstance(row.get(name, ""), str)}
+        shown = (name + (f" ({json.dumps(odd[name])[:40]})" if name in odd else "") for name in sorted(row))
         raise ConfigError(
-            "expected `uid` or `id` (a text, or a whole number from 0) and `response` or `text` (a text); found "
-            f"{shown if len(shown) <= 200 else shown[:200] + '...'}"
+            "expected `uid` or `id` (a text, or a whole number from 0) and `response` or `text` (a text); found the "
+            f"keys: {files.escape_surrogates(', '.join(shown)) or 'none'}"
         )
     try:
         line = _Line.model_validate(row)

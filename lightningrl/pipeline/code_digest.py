@@ -179,12 +179,15 @@ def _may_name(text: str) -> bool:
 
 
 OF_DOCSTRINGS = (tokenize.STRING, tokenize.INDENT, tokenize.DEDENT)
+CODE_PREFIXES = ("f", "rf", "b", "rb")
+"""What an f-string, which is code, or bytes begin with: before Python 3.12 both are STRING tokens."""
 
 
 def normalise(source: str) -> str:
     """Returns the source without comments, statements that are but a string (docstrings) and blank lines.
 
-    Text is cut out of it, and never tokens joined again or a dumped tree, which differ between Python versions.
+    Text is cut out of it, and never tokens joined again or a dumped tree, which differ between Python versions. A
+    string that shares its line with code, as in `class A: "doc"`, stays.
 
     >>> normalise('x = 1  # one\\n\\ndef f():\\n    "What it does."\\n    return x\\n')
     'x = 1\\ndef f():\\n    return x\\n'
@@ -201,7 +204,7 @@ def normalise(source: str) -> str:
             statement += "\n" if statement and not statement.endswith("\n") else ""
         elif token.type != tokenize.COMMENT:
             statement += source[before:end]  # with the blanks before it
-            is_docstring = is_docstring and token.type in OF_DOCSTRINGS
+            is_docstring &= token.type in OF_DOCSTRINGS and not token.string.lower().startswith(CODE_PREFIXES)
     return "".join(kept)
 
 

@@ -112,6 +112,8 @@ class StageRecord:
     """Role -> folder, here, of what it read; whether or not it is there."""
     after: Mapping[str, Path]
     """Likewise, what had to be finished before without being read."""
+    outputs: Mapping[str, str]
+    """Final file -> sha256."""
     code: str
     """The digest that its key was made of."""
     ran: str
@@ -130,11 +132,6 @@ class StageRecord:
     def science(self) -> Mapping[str, Any]:
         """What it read of the config."""
         return self.manifest["preimage"]["science"]
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        """Final file -> sha256."""
-        return {name: entry["sha256"] for name, entry in self.manifest["outputs"].items()}
 
     @property
     def finished(self) -> str:
@@ -193,9 +190,10 @@ def read_record(folder: Path) -> StageRecord:
         )
         told = manifest.get("code", {})
         code = told.get("digest") or sha256_text(canonical_json(manifest["preimage"]["code"]))
-        preimage = manifest["preimage"]
-        is_sound = all(isinstance(part, dict) for part in (manifest["outputs"], preimage["science"], preimage["code"]))
-        record = StageRecord(root, folder, manifest, kind, name, key, inputs, after, code, told.get("live") or code)
+        outputs = {each: entry["sha256"] for each, entry in manifest["outputs"].items()}
+        is_sound = all(isinstance(manifest["preimage"][part], dict) for part in ("science", "code"))
+        ran = told.get("live") or code
+        record = StageRecord(root, folder, manifest, kind, name, key, inputs, after, outputs, code, ran)
     except (KeyError, TypeError, AttributeError):
         is_sound = False
     if not is_sound:

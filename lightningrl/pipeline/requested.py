@@ -20,7 +20,7 @@ ALL = "frontier"
 
 
 class Requested:
-    """What is asked of an experiment's systems.
+    """An experiment's requests: what is evaluated, measured and probed of each system, and what is collected.
 
     benchmarks: name -> `module:attribute`. Raises ConfigError for a row, a wording or a split that there is not.
     """

@@ -31,7 +31,7 @@ class Stage:
 
     experiment: str
     spec: Kind
-    """What is the same for all stages of its kind."""
+    """Its kind, which says what all stages of that kind share."""
     name: str
     """For people and for targets: `gsm-mini`, `base/gsm-mini`, `lightningrl`."""
     config: Mapping[str, Any]

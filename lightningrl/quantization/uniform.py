@@ -38,7 +38,7 @@ class QuantizedWeight:
 
     @property
     def bits_per_weight(self) -> float:
-        """What is stored, scales (32 bits) and zeros (8 bits, asymmetric grids) included."""
+        """The bits that are stored for each weight, scales (32 bits) and zeros (8 bits, asymmetric grids) included."""
         extra = 32 if self.symmetric else 40
         return self.bits + extra * self.scale_OG.numel() / self.codes_OI.numel()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightningrl.errors import LightningRLError, StageError
+from lightningrl.errors import DamagedError, LightningRLError, StageError
 from lightningrl.pipeline.graph import Graph, StageRecord
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results.tables import Cell, collect_role
@@ -60,9 +60,12 @@ def _links(cell: Cell) -> Iterator[Link]:
         yield _link("release", table.owner, [table.file.relative_to(table.owner.folder).as_posix()])
     if table.stage is not None:
         yield _link("table", table.stage, [f"{table.stage.name}.csv"])
-    collect = table.reader.input_record(collect_role(table.reader))
+    try:
+        collect, damage = table.reader.input_record(collect_role(table.reader)), {}
+    except DamagedError as error:
+        collect, damage = None, {"damaged": str(error)}
     if collect is None:
-        yield Link("collected", str(table.collect_folder), False)
+        yield Link("collected", str(table.collect_folder), False, facts=damage)
         return
     facts = {name: _text(value) for name, value in collect.science.items() if isinstance(value, str | int | float)}
     yield _link("collected", collect, [name for name in collect.outputs if name.endswith(".csv")], facts)

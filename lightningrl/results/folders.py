@@ -1,6 +1,6 @@
-"""What is in a results folder: experiments, stages, caches and releases, and the bytes that they take.
+"""The contents of a results folder: experiments, stages, caches and releases, and the bytes that they take.
 
-Everything is found by names and manifests, without a config. Links are not followed, and count as links.
+Everything is found by names and manifests, without a config. Links count as links; only experiments are found by them.
 """
 
 from __future__ import annotations
@@ -37,9 +37,16 @@ def experiments(results: Path) -> list[Path]:
             "--cores 2` makes them."
         )
     results = named_whole(results, 1)  # an experiment's folder is compared with its name in configs
-    if any(_own_folders(results)):
+    if _is_experiment(results):
         return [results]
-    return [path for path in sorted(results.iterdir()) if path.is_dir() and any(_own_folders(path))]
+    return [path for path in sorted(results.iterdir()) if path.is_dir() and _is_experiment(path)]
+
+
+def _is_experiment(folder: Path) -> bool:
+    """Returns whether stages' folders, or links to them or to what holds them, are in a folder."""
+    patterns = ["release-*", *(f"{kind}{'/[!.]*' * levels(kind)}" for kind in KINDS)]
+    found = (path for pattern in patterns for path in folder.glob(pattern))
+    return any(KEYED.fullmatch(path.name) and path.is_dir() for path in found)
 
 
 def names_of(root: Path) -> set[str]:
@@ -51,18 +58,13 @@ def names_of(root: Path) -> set[str]:
 def stage_folders(root: Path) -> Iterator[Path]:
     """Yields the folders of an experiment's stages, finished or not, and of kinds from outside, which only manifests
     tell, the finished ones; links are not followed."""
-    yield from _own_folders(root)
-    for path in _folders(root):
-        if path.name not in (*KINDS, "cache"):
-            yield from (each for depth in (1, 2) for each in keyed(path, depth) if _is_of(path.name, each))
-
-
-def _own_folders(root: Path) -> Iterator[Path]:
     for path in _folders(root):
         if path.name in KINDS:
             yield from keyed(path, levels(path.name))
         elif path.name.startswith("release-") and KEYED.fullmatch(path.name):
             yield path
+        elif path.name != "cache":
+            yield from (each for depth in (1, 2) for each in keyed(path, depth) if _is_of(path.name, each))
 
 
 def _is_of(kind: str, folder: Path) -> bool:
@@ -195,10 +197,10 @@ def _files(folders: Iterable[Path]) -> dict[tuple[int, int], list[int]]:
 def human(size: float) -> str:
     """Returns a number of bytes with a decimal unit.
 
-    >>> human(0), human(1_234), human(5_600_000), human(7.2e12)
-    ('0 B', '1.2 kB', '5.6 MB', '7.2 TB')
+    >>> human(0), human(1), human(1_234), human(5_600_000), human(7.2e12)
+    ('0 B', '1 B', '1.2 kB', '5.6 MB', '7.2 TB')
     """
-    return decimal(int(size)).replace("bytes", "B")
+    return re.sub("bytes?", "B", decimal(int(size)))
 
 
 def holders(root: Path, sure: bool = False) -> dict[Path, str]:

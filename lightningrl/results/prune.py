@@ -48,7 +48,7 @@ BESIDE = ("report.html", MANIFEST, TIMING)
 
 @dataclass
 class Pruning:
-    """What is to be removed, and what is named instead."""
+    """The folders that are to be removed, and messages about what is not."""
 
     root: Path
     kept: list[StageRecord] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Pruning:
     unfinished: list[Path] = field(default_factory=list)
     """Stages that were begun and are not kept; they are removed only on request."""
     named: list[str] = field(default_factory=list)
-    """What is left alone, each with the reason."""
+    """Messages about what is left alone, each with the reason."""
     notes: list[str] = field(default_factory=list)
     link: str | None = None
     """Where `latest` must point before anything is removed; None: it stays as it is, empty: it is deleted."""
@@ -83,17 +83,20 @@ def what_goes(
     if at_work:
         raise StageError(f"nothing is removed while stages are at work: {'; '.join(at_work)}. Wait for them to end.")
     found.kept = _releases_kept(root, list(keep), plans)
-    graph = Graph.from_manifests(*found.kept)
-    if graph.damaged:
-        raise StageError(
-            f"{' '.join(graph.damaged)} A release is to be kept that is made from it, but what that folder was made "
-            "from is not known, so nothing is removed. Mend or delete the folder first."
-        )
-    found.notes = [f"{folder}, which a kept release was made from, is not here" for folder in graph.gone]
+    records: dict[Path, StageRecord] = {}
+    for release in found.kept:
+        graph = Graph.from_manifests(release)
+        if graph.damaged:
+            raise StageError(
+                f"{' '.join(graph.damaged)} Release {release.key} is to be kept, but what that folder was made from is "
+                "not known, so nothing is removed. Mend or delete the folder first."
+            )
+        found.notes += [f"{folder}, which release {release.key} was made from, is not here" for folder in graph.gone]
+        records |= {record.folder: record for record in graph}
     planned = [stage for plan in plans for stage in plan]
-    kept = {canonical(record.folder) for record in graph}
+    kept = {canonical(folder) for folder in records}
     kept |= {canonical(root.joinpath(*stage.folder.parts[2:])) for stage in planned}  # results/<experiment>/ aside
-    caches_kept = {path for record in graph for path in (cache_of(record), _parts(root, record.name, record.key))}
+    caches_kept = {path for each in records.values() for path in (cache_of(each), _parts(root, each.name, each.key))}
     caches_kept |= {root.joinpath(*stage.cache.parts[2:]) for stage in planned}
     caches_kept |= {_parts(root, stage.name, stage.key) for stage in planned}
     caches_kept = {canonical(path) for path in caches_kept}
@@ -106,7 +109,7 @@ def what_goes(
     found.folders += sorted(root.glob(f"{ASIDE}-*"))
     found.named += _not_ours(root, {*all_folders, *all_caches}, kept)
     found.link = _where_latest_goes(root, found)
-    _refuse_what_is_kept(found.folders, {*kept, *(record.folder for record in graph)})
+    _refuse_what_is_kept(found.folders, {*kept, *records})
     return found
 
 
@@ -153,7 +156,7 @@ def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[S
         raise StageError(f"{' '.join(damaged)} All releases are to be kept, so nothing is removed.")
     if "current" in keep and not plans:
         raise StageError("--keep current: which results are current, a config says. Add --config FILE.")
-    newest = latest(root)
+    newest = latest(root) if "latest" in keep else None
     if "latest" in keep and newest is None:
         raise StageError(f"{root} has no link `latest` to a finished release. Say --keep all-releases or a key.")
     named = {word: {word} for word in keep}

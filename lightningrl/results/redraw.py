@@ -53,15 +53,17 @@ COUNTS = {
 def recompute(cell: Cell) -> Recomputed:
     """Computes a cell's number from the records. Raises StageError where they are missing or have no such number.
 
-    Counts are added up by the formula; for any other number the records are collected and the table is built again.
+    Counts are added up by the formula; for any other number, and for a row whose benchmark was not evaluated itself (an
+    average), the records are collected and the table is built again.
     """
     sources = cell.sources()
     if not sources:
         collect = collect_in(cell.table.collect_folder)
-        of_systems = {kind.name for kind in KINDS.values() if kind.per_system}
-        known = ", ".join(role for role in collect.inputs if role.split("/")[0] in of_systems)
-        raise StageError(f"{collect.folder} collected nothing of {cell.policy}; it has: {known or 'nothing'}.")
-    if cell.column in COUNTS and all("records.jsonl" in source["files"] for source in sources):
+        if cell.policy not in {each.get(key) for each in collect.science["policies"] for key in ("name", "series")}:
+            of_systems = {kind.name for kind in KINDS.values() if kind.per_system}
+            known = ", ".join(role for role in collect.inputs if role.split("/")[0] in of_systems)
+            raise StageError(f"{collect.folder} collected nothing of {cell.policy}; it has: {known or 'nothing'}.")
+    if sources and cell.column in COUNTS and all("records.jsonl" in source["files"] for source in sources):
         found = [_counted(cell, source) for source in sources]
         if len(found) == 1:
             return found[0]

@@ -82,7 +82,12 @@ def _open_and_lock(path: Path, target: Path, wait: Wait) -> int:
         try:
             handle, is_held = try_lock(path, os.O_RDWR)
         except StageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            cause = error.__cause__
+            was_removed = isinstance(cause, FileNotFoundError) or (
+                isinstance(cause, FileExistsError)  # mkdir says so, too, when the folder vanishes just then
+                and (os.path.isdir(cause.filename) or not os.path.lexists(cause.filename))
+            )
+            if was_removed:
                 continue  # the empty folder was removed in between (Snakemake does so at its end)
             raise
         if is_held:

@@ -19,7 +19,10 @@ def resolve(reference: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{reference}: no module {error.name!r}; install it or put it on PYTHONPATH") from error
+        remedy = "install it or put it on PYTHONPATH"
+        if str(error.name).split(".")[0] == __name__.split(".")[0]:
+            remedy = "check the name; for results of another version, take the commit in their manifest.json"
+        raise ConfigError(f"{reference}: no module {error.name!r}; {remedy}") from error
     try:
         return getattr(module, attribute)
     except AttributeError:

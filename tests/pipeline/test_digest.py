@@ -97,6 +97,8 @@ def test_one_token_changes_it(old, new):
         ('x = 1\ny = f"""{x}\n\n# text {x}\n"""\n', 'x = 1\ny = f"""{x}\n\n# text {x}\n"""\n'),
         ("x = [  # one\n\n    1,\n    # two\n    2,\n]\n", "x = [\n    1,\n    2,\n]\n"),
         ('def f():\n    """Of two\n\n    lines."""\n', "def f():\n"),
+        ('def f():\n    f"{g()}"\n    Rb"code"\n', 'def f():\n    f"{g()}"\n    Rb"code"\n'),
+        ('class A: "doc"\nclass B:\n    r"doc"\n', 'class A: "doc"\nclass B:\n'),
         ("", ""),
     ],
 )

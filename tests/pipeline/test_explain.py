@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from small import FORWARDS, change_json, forge, make, run, small_plan
 
 from lightningrl.cli import app
+from lightningrl.report import tables
 from lightningrl.utils.files import sha256_file
 
 
@@ -147,6 +149,29 @@ def test_a_table_that_says_another_number_than_its_records_is_an_error(two_versi
     done = run("explain", *cell, status=2)
     assert "the table says 60.0, its records, read by today's code, give 50.0" in done.stderr
     assert "NOT THE SAME" in done.stdout
+
+
+def test_a_damaged_manifest_of_what_was_collected_is_said_at_the_end_of_the_way_there(two_versions):
+    two_versions[1].stage("collect", "frontier").manifest.write_text("{")
+    done = run("explain", "main", "--cell", "base/gsm-mini:tpf", "--json", status=2)
+    found = json.loads(done.stdout)
+    assert [(link["title"], link["is_here"]) for link in found["links"]] == [("table", True), ("collected", False)]
+    assert found["recomputed"]["value"] == 1.0 and "manifest.json is damaged" in done.stderr
+
+
+def test_a_row_of_a_benchmark_that_was_not_evaluated_is_computed_again(two_versions, monkeypatch):
+    """As a plug-in's table has an average over benchmarks."""
+
+    def averaged(headline):
+        return main(pd.concat([headline, headline.iloc[:1].assign(benchmark="average", tpf=7.0)]))
+
+    main = tables.main
+    monkeypatch.setattr(tables, "main", averaged)
+    run("redraw", "results/nano", "--out", "again", "--table", "main")
+    forge(two_versions[1].stage("table", "main").folder / "main.csv", Path("again/tables/main.csv").read_text())
+    (two_versions[1].stage("table", "main").folder / "main.sources.json").unlink()
+    found = explained("base/average:tpf")
+    assert found["recomputed"] == {"value": 7.0, "how": "all records collected anew, and the table made of them"}
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,16 @@ def test_damaged_and_lost_folders_are_said(two_versions):
     assert f"{len(two_versions[1].stages) - 1} stages of {len(two_versions[1].stages)} known" in done.stdout
 
 
+def test_an_experiment_that_consists_of_links_to_another_disk_is_found(two_versions):
+    before = run("results").stdout
+    for path in [path for path in ROOT.iterdir() if not path.is_symlink()]:
+        moved_to_another_disk(path, Path(f"disk-{path.name}"))
+    said = [run("results", folder).stdout.splitlines()[1:] for folder in ("results", ROOT)]
+    assert said == [before.splitlines()[1:]] * 2
+    pruned("--yes")
+    assert all(stage.manifest.is_file() for planned in two_versions for stage in planned)
+
+
 # Comparing
 
 
@@ -154,6 +164,10 @@ def test_what_is_lacking_to_draw_is_named_and_tables_that_are_there_stay(two_ver
     assert mine.read_text() == "precious\n", "another table is in nobody's way"
     run("redraw", ROOT, "--out", "again", *both, "--overwrite")
     assert mine.read_text() != "precious\n"
+    with change_json(two_versions[1].stage("table", "main").manifest) as tree:
+        tree["preimage"]["members"]["table"] = "lightningrl.report.older:main"
+    done = run("redraw", ROOT, "--out", "older", "--table", "main", status=2)
+    assert "no module 'lightningrl.report.older'; check the name; for results of another version," in done.stderr
     shutil.rmtree(ROOT / "collect")
     done = run("redraw", ROOT, "--out", "lost", status=2)
     assert "It says which records belong together; copy results/nano/collect/frontier-" in done.stderr
@@ -232,7 +246,7 @@ def _disk_away(plans) -> None:
     [
         (lambda plans: None, "current", 0.25, "no release would be left of"),
         (_no_release, "all-releases", 0, "has no release, so nothing would be left"),
-        (_damage, "latest", 0, "what that folder was made from is not known, so nothing is removed"),
+        (_damage, "latest", 0, "Release {key} is to be kept, but what that folder was made from is not known, so noth"),
         (_disk_away, "all-releases", 0, "which is not here. All releases are to be kept, so nothing is removed"),
     ],
 )
@@ -242,8 +256,19 @@ def test_nothing_goes_where_what_is_kept_is_not_known(
     prepare(two_versions)
     config = ("--config", config_of(Path("mine.yaml"), rate)) if rate else ()
     before = contents(ROOT)
-    assert message in pruned(*config, "--yes", keep=keep, status=2).stderr
+    said = pruned(*config, "--yes", keep=keep, status=2).stderr
+    assert message.format(key=two_versions[1].release.key) in said
     assert contents(ROOT) == before
+
+
+def test_what_is_gone_or_damaged_of_one_release_is_said_and_is_in_no_others_way(two_versions):
+    """`latest` is the damaged one."""
+    old, new = two_versions
+    shutil.rmtree(old.stage("train", "supervised").folder)
+    new.release.manifest.write_text("{")
+    done = pruned("--yes", keep=old.release.key)
+    assert f"which release {old.release.key} was made from, is not here" in done.stderr
+    assert f"left alone: {new.release.manifest} is damaged" in done.stdout and new.release.manifest.is_file()
 
 
 def test_unfinished_damaged_and_foreign_folders_are_named_and_stay(two_versions):
@@ -253,6 +278,9 @@ def test_unfinished_damaged_and_foreign_folders_are_named_and_stay(two_versions)
     (train.folder / "state" / "step-000004").mkdir(parents=True)
     (train.folder / "state" / "step-000004" / MANIFEST).write_text("{}")
     evaluate.manifest.write_text("{")
+    [collect] = old.of("collect")
+    with change_json(collect.manifest) as tree:
+        tree["outputs"] = {"a": 5}
     table = old.stage("table", "main")
     (table.folder / "notes.txt").write_text("mine")
     (ROOT / "todo.txt").write_text("mine")
@@ -261,6 +289,7 @@ def test_unfinished_damaged_and_foreign_folders_are_named_and_stay(two_versions)
     assert {train.folder, evaluate.folder, table.folder} <= set(ROOT.rglob("*-????????"))
     assert f"left alone: {train.folder} was begun and is not finished" in shown
     assert f"left alone: {evaluate.manifest} is damaged" in shown
+    assert f"left alone: {collect.manifest} is damaged" in shown
     assert f"left alone: {table.folder} holds what its stage did not make: notes.txt" in shown
     assert "left alone: results/nano/todo.txt is no stage's" in shown and "results/nano/figure is a link" in shown
     pruned("--unfinished", "--yes")

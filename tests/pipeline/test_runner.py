@@ -417,18 +417,26 @@ def test_a_second_process_is_told_who_holds_the_folder_and_a_killed_one_holds_it
         pass
 
 
-def test_a_folder_that_vanishes_between_its_making_and_the_lease_is_made_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("when", ["mkdir", "open"])
+def test_a_folder_that_vanishes_before_the_lease_is_held_is_made_again_and_a_file_in_its_place_stays(
+    tmp_path, monkeypatch, when
+):
     """Snakemake removes empty folders when it ends."""
-    state, original, removed = tmp_path / "state", os.open, []
+    state, original, removed = tmp_path / "state", getattr(os, when), []
+    state.mkdir()
 
-    def opening(path, *arguments):
-        if not removed and Path(path).parent == state:
+    def doing(path, *arguments):
+        if not removed and state in (Path(path), Path(path).parent):
             removed.append(state.rmdir())
+            if when == "mkdir":
+                raise FileExistsError(errno.EEXIST, "it was there", str(path))
         return original(path, *arguments)
 
-    monkeypatch.setattr(os, "open", opening)
+    monkeypatch.setattr(os, when, doing)
     with lease(state):
         assert removed and (state / "lease").is_file()
+    with pytest.raises(StageError, match="cannot write"), lease(state / "lease"):
+        pytest.fail("a file is no folder")
 
 
 def test_a_lease_on_a_removed_folder_is_not_a_lease(tmp_path):
