@@ -90,15 +90,15 @@ def _from_hub(source: Source, origins: Origins, mirror_path: Path | None) -> Fet
             raise _unpinned(f"the hub's {source.name}")
         revision, paths = _download(source, revision, mirror_path)
         contents = {file: _read(path) for file, path in paths.items()}
+        for file, entry in entries.items():
+            digest = hashlib.sha256(contents[file]).hexdigest()
+            if entry is not None and entry["revision"] == revision and digest != entry["sha256"]:
+                _delete_cached(paths[file])
+                raise BenchmarkError(
+                    f"{source.repo}: {file} has sha256 {digest}, the lock says {entry['sha256']}. It was not used and "
+                    "is deleted from the cache. Run again; if the error remains, the file was changed at its origin."
+                )
         try:
-            for file, entry in entries.items():
-                digest = hashlib.sha256(contents[file]).hexdigest()
-                if entry is not None and entry["revision"] == revision and digest != entry["sha256"]:
-                    raise BenchmarkError(
-                        f"{source.repo}: {file} has sha256 {digest}, the lock says {entry['sha256']}. It was not used "
-                        "and is deleted from the cache. Run again; if the error remains, the file was changed at its "
-                        "origin."
-                    )
             fetched = _fetched(source, "hub", revision, contents)
         except BenchmarkError:
             for path in paths.values():  # damaged in transit or changed at the origin: the next run downloads it again

@@ -27,6 +27,7 @@ from lightningrl.tokenization import encode_texts
 
 MAX_GEN_TOKS = 256
 """The harness's own default for tasks that name no length."""
+GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
 DTYPES = {"stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class BlockDiffusionLM(LM):
         super().__init__()
         if dtype not in DTYPES:
             raise ConfigError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
+        if drawing := sorted(components.keys() & GREEDY):
+            raise ConfigError(f"model_args: found {', '.join(drawing)}; say it with do_sample=True in --gen_kwargs")
         rows = max_batch_size or 64 if isinstance(batch_size, str) and not batch_size.isdigit() else int(batch_size)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.llm = LLM(pretrained, block_size=block_size, dtype=DTYPES[dtype], device=place, rows=rows)
@@ -66,7 +69,7 @@ class BlockDiffusionLM(LM):
 
         words = {"parameter": float(threshold), "seed": int(seed), **components}
         self._policy = cache(partial(policy_of, **words))  # equal settings share one object, and so rows share work
-        self._policy()  # wrong arguments are reported now
+        self._policy(**GREEDY)  # wrong arguments are reported now
 
     @property
     def tokenizer_name(self) -> str:
@@ -129,14 +132,9 @@ class BlockDiffusionLM(LM):
         ids = encode_texts(tokenizer, [context])[0]
         if tokenizer.unk_token_id is not None and (ids == tokenizer.unk_token_id).any():
             raise DecodeError("the tokenizer does not know all words of this task: the model would not see them")
-        drawing: dict[str, Any] = {}
-        if settings.get("do_sample", settings.get("temperature", 0.0) > 0):
-            found = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | settings
-            drawing = {
-                "temperature": float(found["temperature"]),
-                "top_k": int(found["top_k"]),
-                "top_p": float(found["top_p"]),
-            }
+        is_drawn = settings.get("do_sample", settings.get("temperature", 0.0) > 0)
+        found = GREEDY | ({"temperature": 1.0} | settings if is_drawn else {})
+        drawing = {name: type(value)(found[name]) for name, value in GREEDY.items()}
         longest, usable = int(settings.get("max_gen_toks", self._max_gen_toks)), self.llm.tokens_left(0)
         room = usable - min(longest, usable // 2)
         if len(ids) > room:  # as the harness does with other models: the beginning is cut off

@@ -15,14 +15,9 @@ from lightningrl.utils.registry import resolve
 
 
 def make_policy(
-    config: Mapping[str, Any],
-    parameter: float,
-    temperature: float = 0.0,
-    seed: int = 0,
-    *,
-    top_k: int = 0,
-    top_p: float = 1.0,
-) -> DecodePolicy:
+    config: Mapping[str, Any], parameter: float, temperature: float = 0.0, seed: int = 0,
+    *, top_k: int = 0, top_p: float = 1.0,
+) -> DecodePolicy:  # fmt: skip
     """Returns the policy of a config like a stage's: `decoding` is its section, `members` has the `module:attribute` of
     each piece, which is called with the section's options for it, the selector with `parameter` first.
 
@@ -48,9 +43,7 @@ def direct_policy(decoding: DirectDecoding, parameter: float | None = None) -> D
     """
     config = {"decoding": decoding, "members": decoding.members()}
     at = decoding.threshold if parameter is None else parameter
-    return make_policy(
-        config, at, decoding.temperature, decoding.seed, top_k=decoding.top_k, top_p=decoding.top_p
-    )  # fmt: skip
+    return make_policy(config, at, decoding.temperature, decoding.seed, top_k=decoding.top_k, top_p=decoding.top_p)
 
 
 def policy_of(
@@ -59,11 +52,16 @@ def policy_of(
     """Returns the policy of these words, which are keys of `DirectDecoding`; `parameter` and `options` are the
     selector's. An option that is None is the selector's own default.
 
-    Raises ConfigError also for a key that there is not, or options of another kind than a config's.
+    Raises ConfigError also for a key that is no part of a policy, or options of another kind than a config's.
 
     >>> policy_of("quota", 4, stop="inside_block").selector
     Quota(steps=4)
     """
+    if foreign := words.keys() & {"preset", "threshold", "block_size", "dtype", "device", "rows", "memory_mb"}:
+        raise ConfigError(
+            f"decoding: found {', '.join(sorted(foreign))}, which no policy has. Say a threshold as `parameter` and a "
+            "preset by its pieces; the others are the model's (`LLM`)."
+        )
     given = {name: value for name, value in (options or {}).items() if value is not None}
     try:
         decoding = DirectDecoding.model_validate({"selector": selector, "selector_options": given, **words})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,23 @@ class ResponseFile:
             raise files.disk_error(self.path, error) from error
 
     def _drop_failed(self) -> None:
-        """Replaces the file by one without them; whoever locks the new one first is its writer."""
+        """Replaces the file by one without them, which is locked and has the file's mode before it has any line."""
         path = self.path.resolve()  # a link stays one
-        with open(path, "rb") as file:
-            kept = [line for number, line in enumerate(file) if number not in self._failed_lines]
-        mode = path.stat().st_mode
-        files.write_bytes(path, b"".join(kept))
-        path.chmod(mode)
+        temporary = path.with_name(f".{path.name}.tmp")
+        file = journal.open_locked(temporary)
+        try:
+            shutil.copymode(path, temporary)
+            with open(path, "rb") as old, open(temporary, "wb") as new:
+                new.writelines(line for number, line in enumerate(old) if number not in self._failed_lines)
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
+            files.fsync_dir(path.parent)
+        except BaseException:
+            file.close()
+            temporary.unlink(missing_ok=True)
+            raise
         self._file.close()
-        self._file = journal.open_locked(path)
+        self._file = file
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a line: whole when this returns, absent when it raises (StageError: disk full; or KeyboardInterrupt)."""

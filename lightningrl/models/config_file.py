@@ -29,7 +29,7 @@ def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: i
     raw = _read(path)
     try:
         shape = family_named(raw.get("model_type")).shape(raw)
-    except ValueError as error:
+    except (ValueError, CheckpointError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     for key, value in given.items():
         if value is not None and shape.setdefault(key, value) != value:
@@ -47,10 +47,10 @@ def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: i
 
 
 def family_named(model_type: Any) -> Family:
-    """The family of a `model_type`. Raises ValueError listing those there are, plug-ins' included."""
+    """The family of a `model_type`. Raises CheckpointError listing those there are, plug-ins' included."""
     families: dict[str, str] = resolve("lightningrl.models.families.registry:known")()
     if not isinstance(model_type, str) or model_type not in families:
-        raise ValueError(f"model_type is {model_type!r}, expected one of {', '.join(map(repr, families))}")
+        raise CheckpointError(f"model_type is {model_type!r}, expected one of {', '.join(map(repr, families))}")
     return resolve(families[model_type])()
 
 

@@ -133,7 +133,8 @@ class PolicyGradient(OnlineAlgorithm):
 
     def metrics(self, kept: Groups, advantage_NG: np.ndarray) -> dict[str, Any]:
         found: dict[str, Any] = {"reward_optimised_mean": float(self.total_reward(kept).mean())}
-        found |= {f"reward_{name}_mean": float(raw(name, kept).mean()) for name in self.members().values()}
+        outside = [reward.name for reward in self.config.rewards if ":" in reward.name]
+        found |= {f"reward_{name}_mean": float(raw(name, kept).mean()) for name in outside}
         return found if self.value else found | advantage_metrics(kept, advantage_NG)
 
     def loss(self, scores: TokenScores, actions: Actions, sums: Sums) -> tuple[Tensor, dict[str, Tensor]]:

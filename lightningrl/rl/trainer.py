@@ -147,28 +147,30 @@ class PolicyTrainer(Trainer):
     def _update_all(self, batches: list[Batch]) -> dict[str, Any]:
         """Take the updates; returns their mean figures, and the gap between decoder and trainer before the first.
 
-        In the states that happened that is what the first update finds anyway, otherwise it is computed. Raises
-        CheckpointError when the decoder's log-probabilities are not of the trainer's model.
+        In the states that happened that is what the first update, skipped or not, finds anyway; else it is computed.
+        Raises CheckpointError before the second when the decoder's log-probabilities are not of the trainer's model.
         """
         run, setup, algorithm, rows = self.setup.run, self.setup, self.algorithm, []
         if not batches:
             return {"updates": 0}
-        gap = self._logp_gap(batches[0].first) if algorithm.states != AS_DECODED else None
+        mean, largest = self._logp_gap(batches[0].first) if algorithm.states != AS_DECODED else (None, None)
         for batch in batches:
             self.updates_done += 1
             for group in self.optimiser.param_groups:
                 group["lr"] = run.learning_rate * self._rate()
             row = update(algorithm, setup.model, self.optimiser, batch, run.max_grad_norm, setup.world)
             rows.append(row | algorithm.update(batch))
+            if mean is None:
+                mean, largest = row["log_ratio_abs_mean"], row["log_ratio_abs_max"]
+            if mean is not None and mean > MAX_LOGP_GAP_NATS:
+                raise CheckpointError(
+                    f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). They "
+                    "must have the same weights, block size and precision."
+                )
         means = {name: _mean([row[name] for row in rows]) for name in rows[0]}
         first = {f"first_{name}": rows[0][name] for name in ("ratio", "clip_fraction")}
-        mean, largest = gap or (rows[0]["log_ratio_abs_mean"], rows[0]["log_ratio_abs_max"])
-        if mean is not None and mean > MAX_LOGP_GAP_NATS:
-            raise CheckpointError(
-                f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). They must "
-                "have the same weights, block size and precision."
-            )
-        return means | first | {"updates": len(rows), "logp_gap_mean": mean, "logp_gap_max": largest}
+        gap = {"logp_gap_mean": _mean([mean]), "logp_gap_max": _mean([largest])}
+        return means | first | gap | {"updates": len(rows)}
 
     def _rate(self) -> float:
         """Returns the rate's factor at the next update: warm-up once a run, then constant or linear decay."""
@@ -206,8 +208,8 @@ class PolicyTrainer(Trainer):
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Returns the mean of what is there; None when a skipped update left nothing."""
-    known = [value for value in values if value is not None]
+    """Returns the mean of what is there and finite; None when a skipped update left nothing."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
     return float(np.mean(known)) if known else None
 
 

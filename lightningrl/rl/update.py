@@ -140,7 +140,8 @@ def update(
 ) -> dict[str, float | None]:  # fmt: skip
     """One step of the optimiser; returns the logged means over the batch's actions, and the gradient norm.
 
-    A batch with a non-finite loss or gradient changes nothing: `skipped` is 1, its means are None, the weights stay.
+    A batch with a non-finite loss or gradient changes nothing: `skipped` is 1, the weights stay, and its means are None
+    but for the gap to the old log-probabilities (`log_ratio_abs_*`).
     """
     means: dict[str, float] = {}
     largest = 0.0
@@ -157,7 +158,8 @@ def update(
     means = world.totals(means) | {"log_ratio_abs_max": max(world.gather([largest], world.size))}
     norm = step(optimiser, max_grad_norm, bool(np.isfinite(means["loss"])))
     if norm is None:
-        return dict.fromkeys(means) | {"grad_norm": None, "skipped": 1.0}
+        gap = {name: means[name] for name in ("log_ratio_abs_mean", "log_ratio_abs_max")}
+        return dict.fromkeys(means) | gap | {"grad_norm": None, "skipped": 1.0}
     return {**means, "grad_norm": norm, "skipped": 0.0}
 
 

@@ -13,7 +13,6 @@ flushed to the disk, and then renamed: a kill at any moment leaves the previous 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import pickle
 import re
@@ -111,7 +110,8 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], growing: Colle
     found = []
     for key in sorted(before | after):
         old, new = (canonical_json(leaves[key]) if key in leaves else "nothing" for leaves in (before, after))
-        may_differ = key in growing and before.get(key, math.inf) <= after.get(key, -math.inf)
+        low, high = before.get(key), after.get(key)
+        may_differ = key in growing and isinstance(low, int | float) and isinstance(high, int | float) and low <= high
         if old != new and not may_differ:
             found.append(f"{key} was {old}, is {new}")
     return found

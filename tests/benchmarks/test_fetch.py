@@ -92,14 +92,18 @@ def test_a_killed_fetch_leaves_nothing_in_the_way(fetch, hub):
 
 
 def test_other_bytes_than_the_lock_says_are_refused_and_deleted(fetch, hub):
-    fetch(hub.url)
+    """And only they: another file of the source stays."""
+    files, other = {"files": (SOURCE.files[0], "other.parquet")}, parquet_of(ROWS[:1])
+    hub.files[f"{SOURCE.repo}/other.parquet"] = other
+    fetch(hub.url, **files)
     lock = json.loads(fetch.lock.read_text())
     lock[FILE]["sha256"] = "0" * 64
     fetch.lock.write_text(json.dumps(lock))
     with pytest.raises(BenchmarkError, match=r"the lock says 000[^.]*\. It was not used and is deleted from the cache"):
-        fetch(hub.url)
+        fetch(hub.url, **files)
     assert json.loads(fetch.lock.read_text()) == lock
-    assert not [path for path in fetch.cache.rglob("*") if path.is_file() and path.stat().st_size == len(PARQUET)]
+    left = {path.stat().st_size for path in fetch.cache.rglob("*.parquet")}
+    assert left == {len(other)} and len(other) != len(PARQUET)
 
 
 @pytest.mark.parametrize("text", ["{torn", "[1]", '{"a/b": {"sha256": "0"}}', '{"a/b": 1}'])

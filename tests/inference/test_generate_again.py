@@ -89,6 +89,27 @@ def test_two_processes_do_not_write_one_file(tmp_path):
     ResponseFile(tmp_path / "out").close()
 
 
+def test_a_file_without_its_failed_lines_is_private_and_locked_before_it_takes_the_name(tmp_path, monkeypatch):
+    out, real, seen = tmp_path / "out", os.replace, []
+    out.write_text('{"id":1,"sample":0,"error":"x"}\n{"id":2,"sample":0,"hash":"h"}\n')
+    out.chmod(0o600)
+
+    def replace(new, old):
+        seen.append(os.stat(new).st_mode & 0o777)
+        real(new, old)
+        with pytest.raises(StageError, match="being written by another process"):
+            ResponseFile(out)
+
+    monkeypatch.setattr(os, "replace", replace)
+    file = ResponseFile(out)
+    (tmp_path / ".out.tmp").write_text("what a kill has left")
+    file.begin()
+    file.append({"id": 3, "sample": 0})
+    file.close()
+    assert seen == [0o600] and [row["id"] for row in rows_of(out)] == [2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 # Real signals to real processes
 
 

@@ -101,8 +101,11 @@ def test_likelihood_tasks_are_refused_with_the_reason_and_wrong_words_at_once(lm
     for ask in (lm.loglikelihood, lm.loglikelihood_rolling):
         with pytest.raises(NotImplementedError, match="output_type generate_until"):
             ask([])
-    for words in ({"dtype": "int3"}, {"selector": "best"}, {"schedule": "none"}):
+    for words in ({"dtype": "int3"}, {"selector": "best"}, {"schedule": "none"}, {"rows": 3}):
         with pytest.raises(ConfigError):
+            BlockDiffusionLM(str(model), device="cpu", **words)
+    for words in ({"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.9}):
+        with pytest.raises(ConfigError, match=rf"model_args: found {next(iter(words))}; .*--gen_kwargs"):
             BlockDiffusionLM(str(model), device="cpu", **words)
 
 

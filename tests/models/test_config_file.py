@@ -6,7 +6,7 @@ import pytest
 from fixtures.official import official_config, write_official_config
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models.config_file import read_config
+from lightningrl.models.config_file import family_named, read_config
 
 GIVEN = {"block_size": 4, "mask_token_id": 151669}
 
@@ -93,6 +93,9 @@ def test_variants_that_the_model_class_has_not_and_values_out_of_range_are_refus
     edit(folder, **{key: value})
     with pytest.raises(CheckpointError, match=message):
         read_config(folder)
+    if key == "model_type":
+        with pytest.raises(CheckpointError, match=f"^model_type is {value!r}, expected one of 'sdar', 'qwen3'"):
+            family_named(value)
 
 
 def test_a_sliding_window_is_refused_unless_it_is_switched_off(folder):

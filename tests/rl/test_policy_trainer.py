@@ -116,12 +116,36 @@ def test_the_reference_stays_the_policy_moves_and_the_yardstick_is_the_base_befo
     assert not any(are_equal(reference, weights(trainer.model)))
 
 
+def poison_once(trainer):
+    """The first gradient is not finite."""
+    factors = iter([np.inf])
+    trainer.model.lm_head.weight.register_hook(lambda gradient: gradient * next(factors, 1.0))
+
+
 @pytest.mark.parametrize("algorithm", ["lightningrl", "published_code"])
-def test_decoder_and_trainer_that_disagree_are_an_error(folder, algorithm):
-    """Training stops past a mean gap of 0.05 nats, in whatever states it trains."""
-    setup, stale = (tiny_setup(folder, seed=seed, algorithm=algorithm, method=ALL) for seed in (3, 4))
+@pytest.mark.parametrize("skips", [False, True])
+def test_decoder_and_trainer_that_disagree_are_an_error(folder, algorithm, skips):
+    """Training stops past a mean gap of 0.05 nats, in whatever states it trains, before a second update is taken, also
+    where the first is skipped."""
+    setup, stale = (tiny_setup(folder, seed=seed, algorithm=algorithm, method=ALL, updates=2) for seed in (3, 4))
+    trainer = make_trainer(dataclasses.replace(setup, decoder=stale.decoder))
+    if skips:
+        poison_once(trainer)
     with pytest.raises(CheckpointError, match=r"decoder and trainer disagree by \d+\.\d+ nats .* \(allowed: 0\.05\)"):
-        make_trainer(dataclasses.replace(setup, decoder=stale.decoder)).step()
+        trainer.step()
+    assert trainer.updates_done == 1
+
+
+def test_means_over_a_steps_updates_leave_skipped_ones_out(trainer_of, monkeypatch):
+    """All but the gap to the decoder, which is known of both."""
+    rows, original = [], trainer_module.update
+    monkeypatch.setattr(trainer_module, "update", lambda *given: rows.append(original(*given)) or rows[-1])
+    trainer = trainer_of(method=ALL, updates=2)
+    poison_once(trainer)
+    metrics = trainer.step().metrics
+    taken = {name: value for name, value in rows[1].items() if rows[0][name] is None}
+    assert {"loss", "entropy", "grad_norm"} <= taken.keys() and taken == {name: metrics[name] for name in taken}
+    assert metrics["skipped"] == 0.5 and metrics["logp_gap_mean"] == rows[0]["log_ratio_abs_mean"]
 
 
 @dataclasses.dataclass(frozen=True)

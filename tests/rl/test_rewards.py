@@ -207,6 +207,16 @@ def test_an_unknown_reward_and_one_that_is_not_one_number_a_response_are_errors(
         total_reward([Reward(name="mine:reward")], golden_groups())
 
 
+def test_of_an_algorithms_members_only_rewards_are_reported_as_rewards():
+    class Mine(LightningRL):
+        def members(self):
+            return super().members() | {"helper": "nowhere:Helper"}
+
+    name = f"{accuracy.__module__}:accuracy"
+    found = Mine(Mine.Config(rewards=[Reward(name=name)])).metrics(golden_groups(), np.zeros((2, 4)))
+    assert found[f"reward_{name}_mean"] == SIGNED.mean() and not any("nowhere" in key for key in found)
+
+
 def test_a_runs_method_changes_the_keys_it_gives_and_no_others():
     def run_of(algorithm, **method):
         return Run(name="r", role="after", algorithm=algorithm, benchmark="b", steps=1, method=method)

@@ -114,6 +114,8 @@ def test_two_steps_and_two_resumed_equal_four_to_the_last_bit(make, cut, whole, 
     assert run(fresh, tmp_path) == rows and [row["step"] for row in rows] == [1, 2, 3, 4]
     assert_bit_equal(fresh.state_dict(), undisturbed.state_dict())
     assert_bit_equal(load_state(tmp_path), load_state(state))
+    if make is policy_trainer:
+        assert load_state(state)["trainer"].keys() >= {"watch", "selection", "algorithm", "cursor"}
     assert (tmp_path / "metrics.jsonl").read_bytes() == (state / "metrics.jsonl").read_bytes()
     assert not any(torch.equal(start[name], p) for name, p in fresh.model.named_parameters())
 

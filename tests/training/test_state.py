@@ -235,6 +235,8 @@ SAVED = {"run": {"steps": 4, "kl": 0.01, "decay": False, "save_every": 2, "role"
         ({"steps": 8}, {}, ["run.steps"], None),
         ({"steps": 8}, {}, [], "run.steps was 4, is 8."),
         ({"steps": 3}, {}, ["run.steps"], "run.steps was 4, is 3."),
+        ({"steps": "8"}, {}, ["run.steps"], 'run.steps was 4, is "8".'),
+        ({"steps": None}, {}, ["run.steps"], "run.steps was 4, is null."),
     ],
 )  # fmt: skip
 def test_another_config_is_refused_naming_every_changed_key_with_both_values(tmp_path, run, rest, growing, changes):
