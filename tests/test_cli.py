@@ -20,6 +20,8 @@ from lightningrl.cli.options import decoding_of
 from lightningrl.config.decoding import DirectDecoding
 from lightningrl.decoding.presets import PRESETS
 from lightningrl.errors import ConfigError, Interrupted
+from lightningrl.inference.jsonl import make_settings
+from lightningrl.inference.policy import direct_policy, policy_of
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.kinds import KINDS
@@ -83,7 +85,7 @@ def test_how_to_decode_is_said_with_the_keys_of_the_config(verb):
     command = get_command(app.app).resolve_command(None, [verb])[1]
     options = {option.name: option for option in command.params}
     for name, field in DirectDecoding.model_fields.items():
-        if name in ("schedule_options", "threshold") or (name in ("rows", "memory_mb") and verb in ("chat", "trace")):
+        if name == "threshold" or (name in ("rows", "memory_mb") and verb in ("chat", "trace")):
             continue
         assert f"--{name.replace('_', '-')}" in options[name].opts
         assert " ".join((field.description or "").split()).startswith(options[name].help.partition(". ")[0])
@@ -106,13 +108,23 @@ def test_a_preset_is_what_other_options_do_not_say():
     }
 
 
+def test_responses_depend_on_every_key_but_those_of_the_model_and_of_speed():
+    """So a resumed evaluation, or a line of `generate`, decodes as the command says."""
+    found = decoding_of({"schedule": "full_sequence", "schedule_options": '{"block_size": 16}'})
+    words = found.identity() | {"parameter": found.threshold}
+    elsewhere = {"preset", "threshold", "block_size", "dtype", "device", "rows", "memory_mb"}
+    assert words.keys() - {"parameter"} == DirectDecoding.model_fields.keys() - elsewhere
+    assert policy_of(**make_settings(**words).policy_arguments()) == direct_policy(found)
+    assert direct_policy(found).schedule.block_size == 16
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"preset": "sdar_static"}, "sdar_static leaves its parameter to you; say `--threshold`"),
         ({"preset": "sdar_dynamc"}, "Did you mean `sdar_dynamic`"),
         ({"selector_options": "["}, "--selector-options: "),
-        ({"selector_options": "[]"}, "expected an object"),
+        ({"schedule_options": "[]"}, "--schedule-options: found \\[\\], expected an object"),
         ({"threshold": float("nan")}, "threshold: found nan; input should be a finite number"),
     ],
 )

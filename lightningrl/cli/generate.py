@@ -41,7 +41,8 @@ def generate(
 
     A line of the input is {"prompt": "..."}, {"messages": [{"role": "user", "content": "..."}]} or
     {"prompt_ids": [...]}, with an `id` if you like, and settings of its own that override the options: samples,
-    max_new_tokens, temperature, top_k, top_p, threshold, selector, selector_options, ranking, schedule, stop, seed.
+    max_new_tokens, temperature, top_k, top_p, threshold, selector, selector_options, ranking, schedule,
+    schedule_options, stop, seed.
 
     A line of the output has id, sample, index (the prompt's place in the input), text, stop, counts of tokens and
     forwards, TPF, and for every token its id, piece, log-probability and entropy (nats) and the forward that revealed

@@ -53,7 +53,7 @@ def decoding_options(*left_out: str, **defaults: str) -> Callable[[Verb], Verb]:
     def with_options(verb: Verb) -> Verb:
         signature = inspect.signature(verb, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-        without = {*left_out, *(each.name for each in own), "schedule_options"}
+        without = {*left_out, *(each.name for each in own)}
         made = [
             _option(name, field, defaults.get(name))
             for name, field in DirectDecoding.model_fields.items()
@@ -82,17 +82,25 @@ def _option(name: str, field: FieldInfo, default: str | None) -> inspect.Paramet
 def decoding_of(given: Mapping[str, Any]) -> DirectDecoding:
     """Returns how to decode by the options that a verb was given. Raises ConfigError for those that cannot be."""
     tree = {name: value for name, value in given.items() if value is not None}
+    for key in ("selector_options", "schedule_options"):
+        if key in tree:
+            tree[key] = _options(key, tree[key])
     try:
-        if "selector_options" in tree:
-            options = json.loads(tree["selector_options"])
-            if not isinstance(options, dict):
-                raise ConfigError(f"--selector-options: found {tree['selector_options']}, expected an object")
-            tree["selector_options"] = {name: value for name, value in options.items() if value is not None}
         return DirectDecoding.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("; ".join(map(str.strip, explain(error, DirectDecoding)))) from None
+
+
+def _options(key: str, text: str) -> dict[str, Any]:
+    """An option that is null is the piece's own default."""
+    option = f"--{key.replace('_', '-')}"
+    try:
+        found = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"--selector-options: {error}") from None
+        raise ConfigError(f"{option}: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{option}: found {text}, expected an object")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def open_llm(model: Path, decoding: DirectDecoding) -> LLM:

@@ -150,4 +150,5 @@ class DirectDecoding(Decoding):
 
     def identity(self) -> dict[str, Any]:
         """Returns what responses depend on, but for the selector's parameter and the model."""
-        return self.model_dump(include={*DECODER, "selector_options", "temperature", "top_k", "top_p", "seed"})
+        of_the_model_or_no_matter = {"block_size", "dtype", "device", "rows", "memory_mb"}
+        return self.model_dump(exclude={"threshold", "preset", *of_the_model_or_no_matter})

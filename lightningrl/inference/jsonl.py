@@ -37,13 +37,14 @@ class Settings(Section, strict=True):
     selector_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     ranking: str = "confidence"
     schedule: str = "fused"
+    schedule_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     stop: str = "finish_block"
     temperature: float = 0.0
     top_k: int = Field(0, le=2**31)
     top_p: float = 1.0
     seed: int = 0
 
-    @field_validator("selector_options")
+    @field_validator("selector_options", "schedule_options")
     @classmethod
     def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items():
