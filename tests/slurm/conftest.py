@@ -56,9 +56,7 @@ class Cluster:
     def state(self, job: int) -> str:
         return self.facts(job)["JobState"]
 
-    def start(
-        self, checkout: Checkout, *arguments: str, config: str = "nano.yaml", site: str = "site.yaml"
-    ) -> Running:
+    def start(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml", site: str = "site.yaml") -> Running:
         """Snakemake with the slurm profile, a test site's overlay and a config of this folder."""
         command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "slurm", "--profile"]
         command += [str(HERE / site), "--configfile", f"tests/slurm/{config}"]
