@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightningrl.errors import CheckpointError
 from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.health import StallGuard
 from lightningrl.rl.likelihood import behaviour_of, check_scorable, score_tokens
+from lightningrl.rl.logp_gap import check_gap
 from lightningrl.rl.rollout import PromptOrder, RolloutBatch, draw_groups
 from lightningrl.rl.samples import SAMPLE_EVERY, sample_row
 from lightningrl.rl.selection import fastest
@@ -32,9 +32,6 @@ from lightningrl.rl.update import Batch, forwards_of, update
 from lightningrl.training.loop import StepResult, Trainer
 from lightningrl.training.shards import WeightAverage
 from lightningrl.types import Trajectory
-
-MAX_LOGP_GAP_NATS = 0.05
-"""Mean gap between the decoder's log-probabilities and the trainer's past which something is wrong."""
 
 
 class PolicyTrainer(Trainer):
@@ -148,11 +145,12 @@ class PolicyTrainer(Trainer):
         """Take the updates; returns their mean figures, and the gap between decoder and trainer before the first.
 
         In the states that happened that is what the first update finds anyway, otherwise it is computed. Raises
-        CheckpointError when the decoder's log-probabilities are not of the trainer's model.
+        CheckpointError when at the run's first the decoder's log-probabilities are not of the trainer's model.
         """
         run, setup, algorithm, rows = self.setup.run, self.setup, self.algorithm, []
         if not batches:
             return {"updates": 0}
+        is_first = self.updates_done == 0
         gap = self._logp_gap(batches[0].first) if algorithm.states != AS_DECODED else None
         for batch in batches:
             self.updates_done += 1
@@ -163,12 +161,8 @@ class PolicyTrainer(Trainer):
         means = {name: _mean([row[name] for row in rows]) for name in rows[0]}
         first = {f"first_{name}": rows[0][name] for name in ("ratio", "clip_fraction")}
         mean, largest = gap or (rows[0]["log_ratio_abs_mean"], rows[0]["log_ratio_abs_max"])
-        if mean is not None and mean > MAX_LOGP_GAP_NATS:
-            raise CheckpointError(
-                f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). They must "
-                "have the same weights, block size and precision."
-            )
-        return means | first | {"updates": len(rows), "logp_gap_mean": mean, "logp_gap_max": largest}
+        noted = check_gap(mean, run, step=self.steps_done + 1, is_first=is_first)
+        return means | first | {"updates": len(rows), "logp_gap_mean": mean, "logp_gap_max": largest} | noted
 
     def _rate(self) -> float:
         """Returns the rate's factor at the next update: warm-up once a run, then constant or linear decay."""
@@ -191,9 +185,10 @@ class PolicyTrainer(Trainer):
         row, where = result.metrics, f"step {result.metrics['step']}/{self.setup.run.steps}  "
         if "reward_total_mean" not in row:
             return where + "no response could be scored: see groups_unscorable"
+        gap = f"  logp gap {row['logp_gap_mean']:.3f} nats" if "logp_gap_allowed" in row else ""
         return where + (
             f"accuracy reward {row['reward_accuracy_mean']:.2f}  accuracy {row['accuracy_pct']:.0f} %  "
-            f"tpf {row['tpf']:.2f}  kept {row['groups_kept']} of {row['groups_sampled']} groups"
+            f"tpf {row['tpf']:.2f}  kept {row['groups_kept']} of {row['groups_sampled']} groups{gap}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(nano) -> None:
         assert checkout.path(f"benchmarks/nano/{kind}/{name}.tsv").read_text().startswith("s\th:m:s\tmax_rss")
 
 
-def test_a_job_is_never_spread_over_nodes(nano, cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_is_never_spread_over_nodes(cluster: Cluster, tmp_path: Path) -> None:
     """Six GPUs of two nodes with four each: without `--nodes=1` Slurm takes them from both."""
     line = submission_line(HERE / "nano.yaml", "train/lightningrl", {"gpu": 6, "gpu_model": "h100"})
     assert " --nodes=1 " in line and " --gpus=h100:6" in line
@@ -81,15 +81,14 @@ def test_a_job_is_never_spread_over_nodes(nano, cluster: Cluster, tmp_path: Path
     assert refused.returncode != 0 and "node configuration is not available" in refused.stderr, refused
 
 
-def test_a_site_that_takes_no_gpus_option_is_asked_by_gres(nano, cluster: Cluster, tmp_path: Path) -> None:
-    checkout = copy_with_configs(tmp_path / "repository", of=nano[0])
-    [folder] = checkout.path("results/nano/replay").glob("lightningrl-*")
-    shutil.rmtree(folder)
-    code, said = cluster.start(checkout, "replay_lightningrl", site="gres.yaml").end()
+def test_a_site_that_takes_no_gpus_option_is_asked_by_gres(cluster: Cluster, tmp_path: Path) -> None:
+    checkout, earlier = copy_with_configs(tmp_path / "repository"), max(cluster.jobs(), default=0)
+    code, said = cluster.start(checkout, "selfcheck_gsm-mini", site="gres.yaml").end()
     assert code == 0, said[-8000:]
-    facts = cluster.facts(max(number for number, job in cluster.jobs().items() if job == "replay/lightningrl"))
-    assert (facts["TresPerNode"], facts.get("TresPerJob", "")) == ("gres:gpu:h100:1", "")
-    assert (facts["NumNodes"], facts["JobState"]) == ("1", "COMPLETED") and (folder / "manifest.json").is_file()
+    [(number, job)] = [(number, job) for number, job in cluster.jobs().items() if number > earlier]
+    facts = cluster.facts(number)
+    assert job == "selfcheck/gsm-mini" and facts["JobState"] == "COMPLETED"
+    assert (facts["TresPerNode"], facts.get("TresPerJob", ""), facts["NumNodes"]) == ("gres:gpu:h100:1", "", "1")
 
 
 STOPPED = ("cancelled", "ended", "saved")
