@@ -1,4 +1,4 @@
-"""The decoder's log-probabilities against the trainer's: what stops a run at its first update, and what is noted later."""
+"""The decoder's log-probabilities against the trainer's: what stops a run at its first update, what is noted later."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_first_update_of_a_run_is_its_first_whatever_step_it_is_in(trainer_o
     trainer.algorithm.metrics = lambda *rest: {}
     assert trainer.step().metrics["updates"] == 0
     trainer._batches = drawn
-    with pytest.raises(CheckpointError, match="disagree by 0.700 nats"):
+    with pytest.raises(CheckpointError, match=r"disagree by 0\.700 nats"):
         trainer.step()
     resumed = trainer_of(method=ALL)
     resumed.updates_done = 2
