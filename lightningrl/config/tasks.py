@@ -68,8 +68,9 @@ class Evaluation(Section):
     shard: int = Field(250, gt=0)
     """Problems a shard: what an interrupted evaluation loses at most."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """The precision of the weights and forwards of evaluations, speeds, probes and replays. `auto`: bfloat16 where
-    `resources.device` is cuda, float32 on the CPU. Keys hold what `auto` stands for, never the word."""
+    """The precision of the weights and forwards of evaluations, speeds, probes and replays, and part of their keys.
+    `auto`: bfloat16 where `resources.device` is cuda, float32 on the CPU; a key holds what it stands for, not the word,
+    so one key is one precision. Name one where results of both devices are to share keys."""
 
     def precision_on(self, device: str) -> str:
         """Returns the precision on a device, with what `auto` stands for there.
