@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
@@ -26,7 +26,7 @@ def set_gpu_environment(environment: MutableMapping[str, str]) -> None:
         environment["TRITON_CACHE_DIR"] = str(own_folder(triton_cache(environment)))
 
 
-def triton_cache(environment: MutableMapping[str, str]) -> Path:
+def triton_cache(environment: Mapping[str, str]) -> Path:
     """Returns the folder where jobs on GPUs keep compiled kernels: the user's own choice, else one for temporary files
     on the node (SLURM_TMPDIR, TMPDIR, /tmp)."""
     if chosen := environment.get("TRITON_CACHE_DIR"):
