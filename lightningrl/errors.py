@@ -37,6 +37,10 @@ class StageError(LightningRLError):
     """A stage's inputs are missing or changed under it, or another process holds its folder."""
 
 
+class StartError(StageError):
+    """A stage cannot begin here, and every attempt would end in the same way."""
+
+
 class DamagedError(StageError):
     """A file is not what the manifest says that lists it, or cannot be read."""
 

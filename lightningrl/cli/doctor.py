@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +22,8 @@ import typer
 
 from lightningrl.benchmarks.fetch import MIRROR_VARIABLE, Origins
 from lightningrl.benchmarks.registry import BENCHMARKS, get_benchmark
+from lightningrl.cli.doctor_gpu import examine_gpu
+from lightningrl.cli.finding import Finding
 from lightningrl.config.experiment import load
 from lightningrl.pipeline import system
 from lightningrl.sandbox import probe
@@ -51,31 +53,22 @@ EXPERIMENTAL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check."""
-
-    name: str
-    grade: Literal["ok", "note", "missing"]
-    """`missing`: something that the default experiment needs; `note`: what will not work, or must be known."""
-    what: str
-    remedy: str = ""
-
-
 def doctor(
-    config: Annotated[Path | None, typer.Option("--config", help="Look at this experiment's data mirror.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Look at its device and data mirror.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
     online: Annotated[bool, typer.Option("--online", help="Also ask whether the Hugging Face hub answers.")] = False,
 ) -> None:
-    """Python, torch, CUDA, jails, disk, Snakemake, Slurm, data mirror: what works here, and the remedy where not.
+    """Python, torch, CUDA, compiler, jails, disk, Snakemake, Slurm, data mirror: what works here, the remedy where not.
 
-    `ok`: it works. `note`: what will not work here, or should be known. `missing`: the default experiment needs it.
+    `ok`: it works. `note`: what will not work here, or should be known. `missing`: the default experiment needs it, or
+    that of --config, which on a GPU needs a C compiler. Run it on a node of the kind that jobs run on.
     Exit codes: 0, or 1 when something is missing. Nothing is changed, and nothing is asked of the network but with
     --online.
     """
-    mirror = None if config is None else load(config).data.mirror
+    experiment = None if config is None else load(config)
+    mirror = None if experiment is None else experiment.data.mirror
     findings = []
-    for finding in examine(mirror, online):
+    for finding in examine(mirror, online, experiment is not None and experiment.resources.device == "cuda"):
         findings.append(finding)
         if not as_json:
             remedy = f" -> {finding.remedy}" if finding.remedy and finding.grade != "ok" else ""
@@ -87,10 +80,14 @@ def doctor(
         raise typer.Exit(1)
 
 
-def examine(mirror: str | None = None, online: bool = False) -> Iterator[Finding]:
-    """Yields every finding, as it is made. mirror: the experiment's `data.mirror`."""
+def examine(mirror: str | None = None, online: bool = False, on_cuda: bool = False) -> Iterator[Finding]:
+    """Yields every finding, as it is made. mirror: the experiment's `data.mirror`. on_cuda: its device is cuda."""
     yield Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}, {os.cpu_count()} CPUs")
-    yield from _torch()
+    has_gpu = False
+    for finding in _torch():
+        has_gpu |= (finding.name, finding.grade) == ("cuda", "ok")
+        yield finding
+    yield from examine_gpu(has_gpu, on_cuda, os.environ)
     if gone := [name for name in PACKAGES if _version(name) is None]:
         yield Finding("packages", "missing", f"not installed: {', '.join(gone)}", "install those of requirements.lock")
     else:

@@ -29,11 +29,13 @@ class Job(Section):
     gpus: int = Field(0, ge=0)
     """GPUs of one node. A training has one process on each, but where `train_processes` says otherwise."""
     cpus: int = Field(1, gt=0)
+    """CPUs of the same node: a job that asks for 96 never starts where nodes have 64 cores."""
     memory_gb: float = Field(4.0, gt=0)
     """The node's memory that a job asks for, not the GPUs', in 10^9 bytes. A second attempt asks for 1.5 times as much,
     later ones for twice: ask for at most half of what a node has."""
     hours: float = Field(1.0, gt=0)
-    """Time limit. Shortly before it a training, pre-training or evaluation saves; the next attempt goes on."""
+    """Time limit. Shortly before it a training, pre-training or evaluation saves; the next attempt goes on. A
+    preemption gives notice of a minute or two, mostly less than a step takes, and so costs the step that runs."""
 
     def memory_mb(self, attempt: int) -> int:
         """Returns 10^6 bytes, by attempt from 1 on.
@@ -50,7 +52,7 @@ class Job(Section):
 
 
 class Resources(Section):
-    """Machine facts: they change how long things take, no key and no name of a result."""
+    """Machine facts: they change how long things take, no key and no name of a result (`device`: see there)."""
 
     pretrain_threads: int = Field(2, gt=0)
     """Micro-batches of pre-training that are computed side by side; their number changes no result."""
@@ -62,7 +64,8 @@ class Resources(Section):
     judge_workers: int = Field(1, gt=0)
     """Jails that run candidate programs at the same time, in each process."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where models run. cuda is experimental: no recorded run yet; results on it have no promise of equal bits."""
+    """Where models run. cuda is experimental: no recorded run yet; results on it have no promise of equal bits. It
+    decides what `evaluation.precision: auto` stands for, which is in keys."""
     train_processes: int | None = Field(None, gt=0)
     """Processes of a training run: the rule launches so many with torchrun, each on its own device. Left out: one on
     each GPU of its job, one where `jobs` names none."""
@@ -73,7 +76,8 @@ class Resources(Section):
     jobs: dict[str, Job] = {}
     """What jobs ask of a cluster, by rule (`evaluate`) or by rule and size of the model (`train/8b`), which goes before
     and takes nothing from it; `evaluate` is also what speeds, probes, replays and quantisations ask for.
-    Without an entry: the values below. Left out: the profile's defaults for all."""
+    Without an entry: the values below. Left out: the profile's defaults for all. Where a site sets SLURM_CONF, the
+    executor plugin's step inside a job drops it: docs/cluster.md has the way round."""
 
     def job(self, rule: str, size: str = "") -> Job:
         """Returns what a job of this rule, with a model of this size, asks for.

@@ -67,6 +67,21 @@ class Evaluation(Section):
     """0: greedy."""
     shard: int = Field(250, gt=0)
     """Problems a shard: what an interrupted evaluation loses at most."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """The precision of the weights and forwards of evaluations, speeds, probes and replays, and part of their keys.
+    `auto`: bfloat16 where `resources.device` is cuda, float32 on the CPU; a key holds what it stands for, not the word,
+    so one key is one precision. Name one where results of both devices are to share keys."""
+
+    def precision_on(self, device: str) -> str:
+        """Returns the precision on a device, with what `auto` stands for there.
+
+        >>> found = Evaluation(thresholds=[0.9])
+        >>> found.precision_on("cpu"), found.precision_on("cuda")
+        ('float32', 'bfloat16')
+        """
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if device == "cuda" else "float32"
 
 
 class Speed(Section):

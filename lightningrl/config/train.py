@@ -123,6 +123,11 @@ class Run(Section):
     is counted as computed, not results (beyond rounding)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """The precision of forwards; master weights, gradients and optimiser states are float32 always."""
+    max_logp_gap: float | None = Field(None, gt=0)
+    """The largest mean gap between the decoder's log-probabilities and the trainer's, nats a token; measured at every
+    first update. A larger one stops the run at its first update, and later is logged and noted in the step's metrics
+    (`logp_gap_allowed`). Left out: 0.05 in float32, 0.5 in bfloat16, where other kernels on both sides round
+    differently."""
     validate_every: int = Field(10, gt=0)
     """Steps between two validations."""
     accuracy_tolerance_pct: float = Field(1.0, ge=0)

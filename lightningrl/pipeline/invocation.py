@@ -16,11 +16,12 @@ from lightningrl.config.experiment import load
 from lightningrl.config.reading import files_of
 from lightningrl.errors import LightningRLError
 from lightningrl.pipeline.again import put_back_all
+from lightningrl.pipeline.final_failures import forget_marks
 from lightningrl.pipeline.pin import pins_told
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.pipeline.rules import Rules
 from lightningrl.pipeline.sharded_evaluation import check_made_by
-from lightningrl.pipeline.snakemake import forget_interrupted_jobs, protect_results
+from lightningrl.pipeline.snakemake import end_what_cannot_succeed, forget_interrupted_jobs, protect_results
 
 ENVIRONMENTS = Path("workflow/envs")
 
@@ -46,8 +47,10 @@ def begin(workflow: Any) -> Rules:
         raise WorkflowError(str(error)) from None
     image = _image(root, config, planned, deployment)
     protect_results()
+    end_what_cannot_succeed()
     if workflow.is_main_process:
         forget_interrupted_jobs()
+        forget_marks(planned.experiment.experiment)
         if any(word.startswith("--delete-a") for word in sys.argv):
             raise WorkflowError(
                 "results are removed by `lightningrl results --prune` alone, which knows what they are for"

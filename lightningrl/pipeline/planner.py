@@ -51,6 +51,8 @@ class Planner:
         self.benchmarks = {b.name: self.member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.judges: dict[str, str] = {name: resolve(each).judge for name, each in self.benchmarks.items()}
         self.requested = Requested(experiment, self.benchmarks)
+        self.precision = experiment.evaluation.precision_on(experiment.resources.device)
+        """Of whatever decodes a finished policy: resolved here, so that one key never means two precisions."""
         self.decoder = experiment.decoding.members("decoding.", experiment.plugins)
         self.planned: list[Stage] = []
         self.data: dict[str, Stage] = {}
@@ -166,7 +168,7 @@ class Planner:
     def evaluate(self, system: System, name: str) -> Stage:
         evaluation = self.experiment.evaluation
         config = {
-            "evaluation": evaluation.model_dump(mode="json", exclude={"thresholds", "primary_threshold"}),
+            "evaluation": evaluation.model_dump(mode="json", exclude={"thresholds", "primary_threshold", "precision"}),
             "sweep": {"thresholds": system.thresholds},
         }
         return self._of_system("evaluate", system, name, config, {"judge": self.judges[name]}, [name])
@@ -204,6 +206,7 @@ class Planner:
             "seed": self.experiment.seed,
             "policy": system.name,
             "benchmark": name,
+            "precision": self.precision,
         }
         members = self.members_of(system) | {"benchmark": self.benchmarks[name]} | members
         inputs = {"policy": weights, "data": self.data[name]}
@@ -252,6 +255,7 @@ class Planner:
         benchmark = self.experiment.benchmark(system.trained_on)
         config: dict[str, Any] = {
             "problems": self.experiment.report.replayed_problems,
+            "precision": self.precision,
             "prompt": benchmark.prompt,
             "max_new_tokens": benchmark.max_new_tokens,
         }

@@ -148,14 +148,18 @@ class Rules:
 
     def _asked(self, kind: Kind) -> tuple[int | Callable[[Any], int], dict[str, Callable[..., Any]]]:
         """Returns the CPUs of a job, and what else it asks a cluster for, by the size of its model; where the config
-        says nothing of jobs, the threads of a stage's own computations, and the profile's defaults."""
+        says nothing of jobs, the threads of a stage's own computations, and the profile's defaults.
+
+        A job asks for one node: Slurm may otherwise take its GPUs from several, of which its step would see one.
+        """
+        one = {"nodes": lambda wildcards: 1} if kind.job else {}
         if not self.resources.jobs or not kind.job:
-            return kind.threads_in(self.resources), {}
+            return kind.threads_in(self.resources), one
 
         def job(wildcards: Any) -> Job:
             return self.resources.job(kind.job, self._stage(kind, wildcards).size)
 
-        return lambda wildcards: job(wildcards).cpus, {
+        return lambda wildcards: job(wildcards).cpus, one | {
             "gpu": lambda wildcards: job(wildcards).gpus or None,
             "mem_mb": lambda wildcards, attempt: job(wildcards).memory_mb(attempt),
             "runtime": lambda wildcards: job(wildcards).minutes,

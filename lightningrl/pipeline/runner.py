@@ -24,6 +24,8 @@ from lightningrl.config.experiment import Experiment
 from lightningrl.errors import LightningRLError, StageError
 from lightningrl.models.families.registry import PLUGGED
 from lightningrl.pipeline import again, manifest, system
+from lightningrl.pipeline.final_failures import CODE, mark_of, marking
+from lightningrl.pipeline.gpu_jobs import set_gpu_environment
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import TIMING, Stage
 from lightningrl.pipeline.stages.context import Report, ShouldStop, StageContext, Timing, silent
@@ -33,8 +35,6 @@ from lightningrl.utils.launch import launch_id, process
 from lightningrl.utils.lease import holder_of, lease, patiently
 from lightningrl.utils.registry import resolve
 
-CODE = "code.json"
-"""In a state's folder: the digest of the code that left it."""
 STOP_EARLIER_S = 60.0
 """How long before the end of its time budget a stage is told to save (at most a tenth of the budget)."""
 
@@ -195,14 +195,17 @@ def _make(plan: Plan, stage: Stage, report: Report, budget: Budget) -> None:
 
 
 def work(
-    plan: Plan, stage: Stage, budget: Budget, report: Report = silent, timing: Timing = silent, entry: str = "run",
-    *arguments: Any,
+    plan: Plan, stage: Stage, budget: Budget, report: Report = silent, timing: Timing = silent,
+    part: tuple[int, int] | None = None,
 ) -> None:  # fmt: skip
-    """Runs the stage's own code: `entry` of its module."""
-    system.set_thread_environment(stage.spec.threads_in(plan.experiment.resources))
-    with budget.stopping() as should_stop:
-        run = resolve(f"{stage.spec.module}:{entry}")
-        run(context_of(stage, plan.experiment, report, should_stop, timing), *arguments)
+    """Runs the stage's own code: its module's `run`, or `run_part` for a part."""
+    resources = plan.experiment.resources
+    system.set_thread_environment(stage.spec.threads_in(resources))
+    if resources.device == "cuda" and stage.spec.job:
+        set_gpu_environment(os.environ)
+    with budget.stopping() as should_stop, marking(stage, part):
+        run = resolve(f"{stage.spec.module}:{'run_part' if part else 'run'}")
+        run(context_of(stage, plan.experiment, report, should_stop, timing), *([part] if part else []))
 
 
 def check_state(stage: Stage) -> None:
@@ -266,6 +269,7 @@ def _log(stage: Stage, started: float, part: tuple[int, int] | None) -> Iterator
     try:
         stage.log.parent.mkdir(parents=True, exist_ok=True)
         last.unlink(missing_ok=True)  # another start may still write to it
+        mark_of(last).unlink(missing_ok=True)
         files = [open(path, "a", encoding="utf-8") for path in (stage.log, last)]
     except OSError as error:
         raise disk_error(stage.log, error) from error

@@ -82,7 +82,7 @@ def run_part(
         else:
             choose_jail(plan, report)
             manifest.check_inputs(stage)
-            work(plan, stage, budget, report, timing_file(state / TIMING), "run_part", part)
+            work(plan, stage, budget, report, timing_file(state / TIMING), part)
         found = {"part": index, "of": count, "cache": stage.cache.as_posix(), "inputs": manifest.identity(stage)}
         write_json(marker(stage, part), found)
         report(f"part {index} of {count} is done")

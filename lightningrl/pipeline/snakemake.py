@@ -17,9 +17,11 @@ from typing import Any
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import _IOFile
+from snakemake.jobs import Job
 from snakemake.settings.types import RerunTrigger
 
 from lightningrl.pipeline import again, manifest
+from lightningrl.pipeline.final_failures import mark_of, reason_in
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import RESULTS, Stage
 from lightningrl.pipeline.stages.release import link
@@ -45,6 +47,29 @@ def protect_results() -> None:
 
     kept_or_removed.keeps_results = True  # type: ignore[attr-defined]
     _IOFile.remove = kept_or_removed  # type: ignore[method-assign]
+
+
+def end_what_cannot_succeed() -> None:
+    """Keeps Snakemake from starting a job again that left a mark: every attempt of it would end in the same way.
+
+    Raises WorkflowError when this Snakemake counts attempts in a way that is not known here.
+    """
+    before = getattr(Job, "restart_times", None)
+    if not isinstance(before, property) or before.fget is None:
+        raise WorkflowError("this version of Snakemake is not known here: install the one in requirements.lock")
+    attempts = before.fget
+    if hasattr(attempts, "looks_for_marks"):
+        return
+
+    def none_or_attempts(job: Any) -> int:
+        reasons = [reason for log in job.log if (reason := reason_in(mark_of(Path(log))))]
+        if not reasons:
+            return attempts(job)
+        sys.stderr.write(f"not tried again, every attempt would end in the same way: {reasons[0]}\n")
+        return 0
+
+    none_or_attempts.looks_for_marks = True  # type: ignore[attr-defined]
+    Job.restart_times = property(none_or_attempts)  # type: ignore[method-assign]
 
 
 def forget_interrupted_jobs() -> None:

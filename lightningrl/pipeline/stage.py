@@ -23,6 +23,7 @@ MANIFEST = "manifest.json"
 TIMING = "timing.jsonl"
 """Seconds and memory; beside the final files, in no manifest's outputs."""
 RESULTS = Path("results")
+LOGS = Path("logs")
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def folder_of(experiment: str, kind: str, name: str, key: str) -> Path:
 
 def log_of(experiment: str, kind: str, name: str, key: str) -> Path:
     """Returns the log of all starts of a stage."""
-    return Path("logs") / experiment / kind / f"{name}-{key}.log"
+    return LOGS / experiment / kind / f"{name}-{key}.log"
 
 
 def last_log_of(log: Path, part: tuple[int, int] | tuple[str, str] | None = None) -> Path:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightningrl.errors import CheckpointError
 from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.health import StallGuard
 from lightningrl.rl.likelihood import behaviour_of, check_scorable, score_tokens
+from lightningrl.rl.logp_gap import check_gap
 from lightningrl.rl.rollout import PromptOrder, RolloutBatch, draw_groups
 from lightningrl.rl.samples import SAMPLE_EVERY, sample_row
 from lightningrl.rl.selection import fastest
@@ -32,9 +32,6 @@ from lightningrl.rl.update import Batch, forwards_of, update
 from lightningrl.training.loop import StepResult, Trainer
 from lightningrl.training.shards import WeightAverage
 from lightningrl.types import Trajectory
-
-MAX_LOGP_GAP_NATS = 0.05
-"""Mean gap between the decoder's log-probabilities and the trainer's past which something is wrong."""
 
 
 class PolicyTrainer(Trainer):
@@ -148,11 +145,13 @@ class PolicyTrainer(Trainer):
         """Take the updates; returns their mean figures, and the gap between decoder and trainer before the first.
 
         In the states that happened that is what the first update, skipped or not, finds anyway; else it is computed.
-        Raises CheckpointError before the second when the decoder's log-probabilities are not of the trainer's model.
+        Raises CheckpointError, before the second update, when at the run's first the decoder's log-probabilities are
+        not of the trainer's model.
         """
         run, setup, algorithm, rows = self.setup.run, self.setup, self.algorithm, []
         if not batches:
             return {"updates": 0}
+        is_first, noted = self.updates_done == 0, dict[str, Any]()
         mean, largest = self._logp_gap(batches[0].first) if algorithm.states != AS_DECODED else (None, None)
         for batch in batches:
             self.updates_done += 1
@@ -160,17 +159,14 @@ class PolicyTrainer(Trainer):
                 group["lr"] = run.learning_rate * self._rate()
             row = update(algorithm, setup.model, self.optimiser, batch, run.max_grad_norm, setup.world)
             rows.append(row | algorithm.update(batch))
-            if mean is None:
-                mean, largest = row["log_ratio_abs_mean"], row["log_ratio_abs_max"]
-            if mean is not None and mean > MAX_LOGP_GAP_NATS:
-                raise CheckpointError(
-                    f"decoder and trainer disagree by {mean:.3f} nats a token (allowed: {MAX_LOGP_GAP_NATS}). They "
-                    "must have the same weights, block size and precision."
-                )
+            if len(rows) == 1:
+                if algorithm.states == AS_DECODED:
+                    mean, largest = row["log_ratio_abs_mean"], row["log_ratio_abs_max"]
+                noted = check_gap(mean, run, step=self.steps_done + 1, is_first=is_first)
         means = {name: _mean([row[name] for row in rows]) for name in rows[0]}
         first = {f"first_{name}": rows[0][name] for name in ("ratio", "clip_fraction")}
         gap = {"logp_gap_mean": _mean([mean]), "logp_gap_max": _mean([largest])}
-        return means | first | gap | {"updates": len(rows)}
+        return means | first | gap | noted | {"updates": len(rows)}
 
     def _rate(self) -> float:
         """Returns the rate's factor at the next update: warm-up once a run, then constant or linear decay."""
@@ -193,9 +189,10 @@ class PolicyTrainer(Trainer):
         row, where = result.metrics, f"step {result.metrics['step']}/{self.setup.run.steps}  "
         if "reward_total_mean" not in row:
             return where + "no response could be scored: see groups_unscorable"
+        gap = f"  logp gap {row['logp_gap_mean']:.3f} nats" if "logp_gap_allowed" in row else ""
         return where + (
             f"accuracy reward {row['reward_accuracy_mean']:.2f}  accuracy {row['accuracy_pct']:.0f} %  "
-            f"tpf {row['tpf']:.2f}  kept {row['groups_kept']} of {row['groups_sampled']} groups"
+            f"tpf {row['tpf']:.2f}  kept {row['groups_kept']} of {row['groups_sampled']} groups{gap}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def test_it_reports_this_machine_quickly(tmp_path):
     with processor_time(30):
         done = run("--json", cwd=tmp_path)
     found = findings(done)
-    assert {"python", "torch", "flash-attn", "packages", "jail bwrap", "jail unshare", "jail landlock", "disk",
+    assert {"python", "torch", "flash-attn", "C compiler", "kernel cache", "hub in jobs", "packages", "jail bwrap",
+            "jail unshare", "jail landlock", "disk",
             "snakemake", "slurm", "data mirror", "checkout", "experimental"} <= set(found)  # fmt: skip
     assert found["python"]["grade"] == "ok" and sys.version.split()[0] in found["python"]["what"]
     assert all(finding["remedy"] for finding in found.values() if finding["grade"] == "missing")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A Slurm of one node in a folder, for as long as this program runs: `tests/slurm/cluster.py FOLDER`.
+"""A Slurm of two nodes in a folder, for as long as this program runs: `tests/slurm/cluster.py FOLDER`.
 
-munged, slurmctld and slurmd of the distribution's packages, as the user who calls it, root or not; no systemd, nothing
-under /etc. The node pretends to have 4 CPUs and 4 H100s, which are counted and bound like real ones; jobs of the
-partition gpu get as many CPUs of those as the machine has: more at a time would only make all of them slower.
+munged, slurmctld and two slurmd of the distribution's packages, as the user who calls it, root or not; no systemd,
+nothing under /etc. Each node pretends to have 4 CPUs and 4 H100s, which are counted and bound like real ones; jobs of
+the partition gpu get about as many CPUs of those as the machine has: more at a time would only make all of them slower.
 
 It prints `ready` once a job has run, and then reads its standard input. When that ends - by Ctrl-D, or because whoever
 started it was killed - or on Ctrl-C or SIGTERM, all jobs and daemons are killed; nothing stays. To use it meanwhile:
@@ -28,28 +28,31 @@ SEARCHED = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 NEEDED = ("munged", "slurmctld", "slurmd", "srun")
 START_S = 300
 """For the daemons to run a first job, on a machine however busy."""
+NODES = ("one", "two")
+"""Both are this machine: a slurmd tells by its name (`-N`) which of them it is, and each has a port of its own."""
 # Character devices that are always there stand for GPUs: a count without devices would be refused.
 GRES = "AutoDetect=off\n" + "".join(
-    f"Name=gpu Type=h100 File=/dev/{name}\n" for name in ("null", "zero", "full", "random")
+    f"NodeName={node} Name=gpu Type=h100 File=/dev/{name}\n"
+    for node in NODES
+    for name in ("null", "zero", "full", "random")
 )
 # MinJobAge: finished jobs must be seen by squeue, there is no accounting. KillWait: from SIGTERM to SIGKILL.
 # config_overrides: the CPUs and the memory are those written here, whatever the machine has.
 CONFIG = """
 ClusterName=tests
-SlurmctldHost={node}(127.0.0.1)
+SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket={folder}/run/munge.socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/run/slurmctld.pid
-SlurmdPidFile={folder}/run/slurmd.pid
+SlurmdPidFile={folder}/run/slurmd-%n.pid
 SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/slurmd.log
+SlurmdLogFile={folder}/log/slurmd-%n.log
 PlugStackConfig=/dev/null
 MailProg=/bin/true
 ProctrackType=proctrack/linuxproc
@@ -67,14 +70,14 @@ ReturnToService=2
 MinJobAge=3600
 KillWait=5
 GresTypes=gpu
-NodeName={node} NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 Gres=gpu:h100:4 State=UNKNOWN
-PartitionName=cpu Nodes={node} Default=YES MaxTime=600 State=UP
-PartitionName=gpu Nodes={node} MaxCPUsPerNode={cores} MaxTime=600 State=UP
+{nodes}PartitionName=cpu Nodes=one Default=YES MaxTime=600 State=UP
+PartitionName=gpu Nodes=one,two MaxCPUsPerNode={cores} MaxTime=600 State=UP
 """
+NODE = "NodeName={} NodeHostname={} NodeAddr=127.0.0.1 Port={} CPUs=4 RealMemory=16000 Gres=gpu:h100:4 State=UNKNOWN\n"
 
 
 def configure(folder: Path) -> None:
-    for name in ("bin", "log", "run", "spool", "state"):
+    for name in ("bin", "log", "run", "state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir(exist_ok=True)
     for path in (folder, folder / "run"):  # munged refuses a socket in a folder that others cannot enter
         path.chmod(0o755)
@@ -82,8 +85,10 @@ def configure(folder: Path) -> None:
     key.touch(0o600)
     key.write_bytes(secrets.token_bytes(128))
     (folder / "gres.conf").write_text(GRES)
-    node, cores = socket.gethostname().split(".")[0], max(2, os.cpu_count() or 2)
-    facts = {"folder": folder, "ports": free_ports(), "node": node, "user": getpass.getuser(), "cores": cores}
+    host, ports = socket.gethostname().split(".")[0], free_ports(1 + len(NODES))
+    nodes = "".join(NODE.format(node, host, port) for node, port in zip(NODES, ports[1:], strict=True))
+    facts = {"folder": folder, "ports": ports, "host": host, "user": getpass.getuser(), "nodes": nodes}
+    facts["cores"] = max(2, os.cpu_count() or 2) // len(NODES)
     (folder / "slurm.conf").write_text(CONFIG.format(**facts))
     # Snakemake's step inside a job drops SLURM_CONF before it calls srun, which then looks under /etc/slurm.
     for name in ("srun", "squeue"):
@@ -92,28 +97,29 @@ def configure(folder: Path) -> None:
         program.chmod(0o755)
 
 
-def free_ports() -> tuple[int, int]:
-    """Two ports that nobody listens on, below those that the system itself hands out."""
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, below those that the system itself hands out."""
     with contextlib.ExitStack() as held:
         found: list[int] = []
-        while len(found) < 2:
+        while len(found) < count:
             port = random.SystemRandom().randrange(20_000, 32_000)
             tried = held.enter_context(socket.socket())
             with contextlib.suppress(OSError):
                 tried.bind(("", port))
                 found.append(port)
-        return found[0], found[1]
+        return found
 
 
 def start(folder: Path) -> list[subprocess.Popen]:
-    """The three daemons; they take no signal from the terminal."""
+    """The daemons; they take no signal from the terminal."""
     run, log = folder / "run", folder / "log"
     munge = ["--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={run}/munge.socket"]
     munge += [f"--seed-file={run}/munge.seed", f"--pid-file={run}/munged.pid", f"--log-file={log}/munged.log"]
     daemons = []
-    for command in (["munged", *munge, "--num-threads=2"], ["slurmctld", "-D"], ["slurmd", "-D"]):
+    computing = [["slurmd", "-D", "-N", node] for node in NODES]
+    for command in (["munged", *munge, "--num-threads=2"], ["slurmctld", "-D"], *computing):
         command = [str(shutil.which(command[0], path=SEARCHED)), *command[1:]]
-        with open(log / f"{Path(command[0]).name}.out", "w") as output:
+        with open(log / f"{Path(command[0]).name}.out", "a") as output:
             channels = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
             daemons.append(subprocess.Popen(command, start_new_session=True, **channels))
         while not (run / "munge.socket").exists() and daemons[0].poll() is None:  # munged, which the others need
@@ -122,11 +128,12 @@ def start(folder: Path) -> list[subprocess.Popen]:
 
 
 def is_ready(daemons: list[subprocess.Popen]) -> bool:
-    """Wait until a job runs; False when a daemon has ended (another program took its port), or nothing ever runs."""
+    """Wait until a job runs on all nodes; False when a daemon has ended (another program took its port), or nothing
+    ever runs."""
     deadline = time.monotonic() + START_S
     while all(daemon.poll() is None for daemon in daemons) and time.monotonic() < deadline:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            command = ["srun", "--quiet", "--immediate=5", "true"]
+            command = ["srun", "--quiet", "--immediate=5", "--partition=gpu", f"--nodes={len(NODES)}", "true"]
             if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30).returncode == 0:
                 return True
         time.sleep(0.25)

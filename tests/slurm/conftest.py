@@ -56,10 +56,10 @@ class Cluster:
     def state(self, job: int) -> str:
         return self.facts(job)["JobState"]
 
-    def start(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml") -> Running:
-        """Snakemake with the slurm profile, the test site's overlay and a config of this folder."""
+    def start(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml", site: str = "site.yaml") -> Running:
+        """Snakemake with the slurm profile, a test site's overlay and a config of this folder."""
         command = [sys.executable, "-m", "snakemake", *arguments, "--profile", "slurm", "--profile"]
-        command += [str(HERE / "site.yaml"), "--configfile", f"tests/slurm/{config}"]
+        command += [str(HERE / site), "--configfile", f"tests/slurm/{config}"]
         return Running(command, checkout.root, self.environment)
 
     def run(self, checkout: Checkout, *arguments: str, config: str = "nano.yaml", limit_s: float = HANG_S) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import pytest
 from checkouts import Checkout, jobs_in
-from conftest import Cluster, Running, copy_with_configs, science
+from conftest import HERE, Cluster, Running, copy_with_configs, science
 from fixtures.limits import HANG_S, TEST_S, wait_for
+from submission import submission_line
 
 from lightningrl.utils.lease import lease
 
@@ -60,6 +62,33 @@ def test_every_job_leaves_a_log_and_a_benchmark(nano) -> None:
         kind = "release" if name.name.startswith("release") else ""
         assert "finished" in checkout.path(f"logs/nano/{kind}/{name}.log").read_text()
         assert checkout.path(f"benchmarks/nano/{kind}/{name}.tsv").read_text().startswith("s\th:m:s\tmax_rss")
+
+
+def test_a_job_is_never_spread_over_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    """Six GPUs of two nodes with four each: without `--nodes=1` Slurm takes them from both."""
+    line = submission_line(HERE / "nano.yaml", "train/lightningrl", {"gpu": 6, "gpu_model": "h100"})
+    assert " --nodes=1 " in line and " --gpus=h100:6" in line
+
+    def submit(line: str) -> subprocess.CompletedProcess[str]:
+        words = [*shlex.split(line), "--wrap", "true"]
+        environment = cluster.environment
+        return subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S)
+
+    number = int(submit(line.replace(" --nodes=1 ", " ")).stdout)
+    wait_for(lambda: cluster.state(number) == "COMPLETED", "a job on two nodes runs")
+    assert cluster.facts(number)["NumNodes"] == "2", "so this Slurm would spread it"
+    refused = submit(line)
+    assert refused.returncode != 0 and "node configuration is not available" in refused.stderr, refused
+
+
+def test_a_site_that_takes_no_gpus_option_is_asked_by_gres(cluster: Cluster, tmp_path: Path) -> None:
+    checkout, earlier = copy_with_configs(tmp_path / "repository"), max(cluster.jobs(), default=0)
+    code, said = cluster.start(checkout, "selfcheck_gsm-mini", site="gres.yaml").end()
+    assert code == 0, said[-8000:]
+    [(number, job)] = [(number, job) for number, job in cluster.jobs().items() if number > earlier]
+    facts = cluster.facts(number)
+    assert job == "selfcheck/gsm-mini" and facts["JobState"] == "COMPLETED"
+    assert (facts["TresPerNode"], facts.get("TresPerJob", ""), facts["NumNodes"]) == ("gres:gpu:h100:1", "", "1")
 
 
 STOPPED = ("cancelled", "ended", "saved")

@@ -130,8 +130,9 @@ def test_the_environments_are_what_the_locks_say() -> None:
         assert written == writer.text(name), "stale; write it anew with `python workflow/envs/write.py`"
         # `nodefaults` is no channel: conda 26.7 takes it for one, and ends because there is none of that name.
         assert yaml.safe_load(written)["channels"] == ["conda-forge"]
-        [python, pip, packages] = yaml.safe_load(written)["dependencies"]
+        [python, *tools, pip, packages] = yaml.safe_load(written)["dependencies"]
         assert (python, pip) == ("python =3.11", "pip")
+        assert tools == ["c-compiler"] * (name == "lightningrl-cuda")
         assert packages["pip"] == [pin for lock in locks for pin in writer.pins(lock)]
 
 

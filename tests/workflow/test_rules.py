@@ -107,10 +107,11 @@ def test_what_a_job_asks_for() -> None:
         found = wildcards(rules, "replay/lightningrl" if name == "replay" else "evaluate/base/gsm-mini")
         assert callable(made.threads) and made.threads(found) == 5
         assert (made.resources["gpu"](found), made.resources["runtime"](found)) == (1, 120)
+        assert made.resources["nodes"](found) == 1
         assert [made.resources["mem_mb"](found, attempt) for attempt in (1, 2)] == [8000, 12000]
     assert (rule(rules, "table").resources, rule(rules, "table").threads) == ({}, 1)
     without = rules_of(evaluate_threads=3)
-    assert (rule(without, "evaluate").resources, rule(without, "evaluate").threads) == ({}, 3)
+    assert (list(rule(without, "evaluate").resources), rule(without, "evaluate").threads) == (["nodes"], 3)
     assert rule(without, "replay").threads == 1
 
 

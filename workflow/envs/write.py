@@ -1,5 +1,7 @@
 """Write the conda environments from the locks: `python workflow/envs/write.py`, as `make lock` does.
 
+That for GPUs has a C compiler, with which Triton starts; Python's headers come with conda's Python.
+
 Each holds the pins themselves and names no file, so that Snakemake, which knows an environment by its text, makes a new
 one when a pin changes.
 """
@@ -16,7 +18,7 @@ channels:
   - conda-forge
 dependencies:
   - python =3.11
-  - pip
+{tools}  - pip
   - pip:
 """
 ENVIRONMENTS = {
@@ -35,7 +37,8 @@ def text(name: str) -> str:
     """An environment's file."""
     locks = ENVIRONMENTS[name]
     lines = "".join(f"      - {pin}\n" for lock in locks for pin in pins(lock))
-    return HEAD.format(name=name, locks=" and ".join(locks)) + lines
+    tools = "  - c-compiler\n" if "requirements-cuda.lock" in locks else ""
+    return HEAD.format(name=name, locks=" and ".join(locks), tools=tools) + lines
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ def make_decoder(
 
 
 def load_decoder(context: StageContext, config: Config, role: str = "policy") -> tuple[BlockDecoder, Any]:
-    """Loads the weights of an input, and returns the decoder of a config with its tokenizer."""
+    """Loads the weights of an input in the stage's precision; returns the decoder of a config with its tokenizer."""
     checkpoint = context.inputs[role]
-    model, tokenizer = load_policy(checkpoint, device_of(context.device))
+    model, tokenizer = load_policy(checkpoint, device_of(context.device), context.config["precision"])
     return make_decoder(config, model, tokenizer, checkpoint), tokenizer
 
 

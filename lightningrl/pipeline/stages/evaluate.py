@@ -18,7 +18,7 @@ from lightningrl.utils import files
 
 
 def run(context: StageContext) -> None:
-    """Write records.jsonl (thresholds in order) and summary.json (one entry a threshold)."""
+    """Write records.jsonl (thresholds in order) and summary.json (one entry a threshold, with the precision)."""
     sweep = _sweep(context)
     try:
         found = {threshold: sweep.at(threshold) for threshold in context.config["sweep"]["thresholds"]}
@@ -27,7 +27,8 @@ def run(context: StageContext) -> None:
     files.write_jsonl(
         context.folder / "records.jsonl", (record.to_json() for records, _ in found.values() for record in records)
     )
-    summaries = [summarise(records).to_json() | {"engine": engine} for records, engine in found.values()]
+    how = {"dtype": context.config["precision"]}
+    summaries = [summarise(records).to_json() | how | {"engine": engine} for records, engine in found.values()]
     files.write_json(context.folder / "summary.json", summaries)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,9 +14,12 @@ from lightningrl.tokenization import TOKENIZER_FILES, load_tokenizer
 from lightningrl.utils import files
 
 
-def load_policy(folder: Path, device: torch.device | str = "cpu") -> tuple[Transformer, Any]:
+def load_policy(
+    folder: Path, device: torch.device | str = "cpu", precision: Literal["float32", "bfloat16"] = "float32"
+) -> tuple[Transformer, Any]:
     """A checkpoint's model and tokenizer; vocabulary rows without a token are marked unusable."""
-    model, tokenizer = open_model(folder, device=device), load_tokenizer(folder)
+    model = open_model(folder, device=device, dtype=getattr(torch, precision))
+    tokenizer = load_tokenizer(folder)
     model.usable_vocab = min(len(tokenizer), model.config.vocab_size)
     return model, tokenizer
 

@@ -51,7 +51,7 @@ def run(context: StageContext) -> None:
     rows += _reliability(decoder, requests, careful)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     write_text(context.folder / "probe.csv", csv_text(table))
-    context.report(f"probe.csv: {len(table)} rows, of {len(examples)} problems")
+    context.report(f"probe.csv: {len(table)} rows, of {len(examples)} problems, in {config['precision']}")
 
 
 def _classes(tokenizer: Any, examples: Sequence[Example], trajectories: Sequence[Trajectory]) -> Iterator[Row]:

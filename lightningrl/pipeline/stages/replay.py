@@ -1,12 +1,13 @@
 """Replay a few test problems by a trained system and the one that it is compared with.
 
-The pages show which forward revealed each token. The problems are the benchmark's first, decoded greedily at each
-system's primary threshold; no page was chosen by its look.
+The pages show which forward revealed each token, and in which precision. The problems are the benchmark's first,
+decoded greedily at each system's primary threshold; no page was chosen by its look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lightningrl.inference.policy import make_policy
 from lightningrl.inference.trace import Recorder, Trace, trace_of
@@ -41,10 +42,11 @@ def _traces(context: StageContext, role: str, examples: Sequence[Example]) -> li
     requests = make_requests(config, tokenizer, examples)
     recorder = Recorder(range(len(requests)))
     trajectories = decoder.decode(requests, policy, recorder)
-    return [
+    traces = [
         trace_of(
             tokenizer, benchmark.render(example, config["prompt"]), trajectory, recorder.seen[index],
             name=system["name"], policy=policy,
         )
         for index, (example, trajectory) in enumerate(zip(examples, trajectories, strict=True))
     ]  # fmt: skip
+    return [replace(trace, policy=f"{trace.policy}, {config['precision']}") for trace in traces]
