@@ -8,9 +8,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 560, "lightningrl/bench": 1710, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2570,
-    "lightningrl/config": 1570, "lightningrl/decoding": 1670, "lightningrl/evaluation": 1490,
-    "lightningrl/inference": 1250, "lightningrl/judges": 4380, "lightningrl/models": 1860,
+    "lightningrl": 560, "lightningrl/bench": 1710, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2580,
+    "lightningrl/config": 1575, "lightningrl/decoding": 1670, "lightningrl/evaluation": 1490,
+    "lightningrl/inference": 1255, "lightningrl/judges": 4380, "lightningrl/models": 1860,
     "lightningrl/pipeline": 4280, "lightningrl/quantization": 350, "lightningrl/report": 2580,
     "lightningrl/results": 1385, "lightningrl/rl": 2190, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
     "lightningrl/utils": 448, "tests": 780, "tests/bench": 720, "tests/benchmarks": 1230, "tests/config": 440,
