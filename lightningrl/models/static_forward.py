@@ -204,8 +204,7 @@ def captured(run: Callable[[], Any], pool: Any) -> Callable[[], Any]:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):  # warm-up, off the main stream, as capturing wants it
-            run()
+        run()  # once before, off the main stream, as capturing wants it
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
