@@ -17,6 +17,7 @@ the longest row; n = B K.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,15 +90,14 @@ class DeviceTurns:
         device, most = cache.keys.device, size_of(rows)
         self.device, pin = device, device.type == "cuda" and torch.cuda.is_available()
         length = pages * cache.page_tokens
-        self._state_RT = torch.full((rows + 1, length), 0, dtype=torch.int64, device=device)
+        self.state_RT = torch.full((rows + 1, length), 0, dtype=torch.int64, device=device)
         """The last row is nobody's."""
-        self._host_state_RT = torch.zeros(rows, length, dtype=torch.int64, pin_memory=pin)
         self._given_SC = torch.zeros(2 * most, PAGES + pages, dtype=torch.int64, device=device)
-        self._host_given_SC = torch.zeros(2 * most, PAGES + pages, dtype=torch.int64, pin_memory=pin)
         self._found = torch.zeros(4 * most * self.size, dtype=torch.float64, device=device)
-        self._host_found = torch.zeros(4 * most * self.size, dtype=torch.float64, pin_memory=pin)
+        self._host_state_RT, self._canvas_RT = _on_host((rows, length), torch.int64, pin)
+        self._host_given_SC, self._table = _on_host(tuple(self._given_SC.shape), torch.int64, pin)
+        self._host_found, self._result = _on_host(tuple(self._found.shape), torch.float64, pin)
         self._at_K = torch.arange(self.size, device=device)
-        self._table = self._host_given_SC.numpy()
         self._floats = self._table.view(np.float64)
         self._filler = np.zeros(PAGES + pages, dtype=np.int64)
         spare = cache.pages - 1
@@ -145,8 +145,17 @@ class DeviceTurns:
         self._wait()
         for slot in slots_B.tolist():
             self._known[slot] = int(rows.admitted[slot]), int(rows.denoise_forwards[slot]) + 1
-        token_n, logp_n, entropy_n, chosen_n = self._host_found[:taken].numpy().reshape(4, -1)[:, : active * self.size]
+        token_n, logp_n, entropy_n, chosen_n = self._result[:taken].reshape(4, -1)[:, : active * self.size]
         return Drawn(token_n.astype(np.int64), logp_n.astype(np.float32), entropy_n.astype(np.float32), chosen_n > 0)
+
+    def found(self, active: int) -> Tensor:
+        """(4, n) the result on the device of a turn of so many active blocks: token, log-probability, entropy, choice."""
+        return self._found[: 4 * active * self.size].view(4, -1)
+
+    def stub(self, replay: Callable[[DeviceTurns, int, np.ndarray], None]) -> None:
+        """Calls replay(self, active blocks, the turn's table) in place of every launch: to measure the host alone."""
+        for shape in shapes(self.rows):
+            self._replays[shape] = partial(replay, self, shape[0], self._table)
 
     def _wait(self) -> None:
         """The turn's one wait for the device."""
@@ -159,9 +168,8 @@ class DeviceTurns:
             now = int(rows.admitted[slot]), int(rows.denoise_forwards[slot])
             if self._known.get(slot) != now:
                 length = rows.tokens.shape[1]
-                host_T = self._host_state_RT[slot, :length]
-                np.copyto(host_T.numpy(), np.where(rows.masked[slot], MASKED, rows.tokens[slot]))
-                self._state_RT[slot, :length].copy_(host_T, non_blocking=True)
+                self._canvas_RT[slot, :length] = np.where(rows.masked[slot], MASKED, rows.tokens[slot])
+                self.state_RT[slot, :length].copy_(self._host_state_RT[slot, :length], non_blocking=True)
                 self._known[slot] = now
 
     def _fill_in(
@@ -188,8 +196,8 @@ class DeviceTurns:
         """The turn on the device, of so many blocks, from the table there to the result there."""
         given_SC, size = self._given_SC[:count], self.size
         positions_SK = given_SC[:, FIRST, None] + self._at_K
-        places_SK = given_SC[:, SLOT, None] * self._state_RT.shape[1] + positions_SK
-        state_N = self._state_RT.view(-1)
+        places_SK = given_SC[:, SLOT, None] * self.state_RT.shape[1] + positions_SK
+        state_N = self.state_RT.view(-1)
         now_N = state_N.index_select(0, places_SK.flatten())
         masked_N = now_N < 0
         ids_N = now_N.masked_fill(masked_N, self.model.config.mask_token_id)
@@ -212,8 +220,7 @@ class DeviceTurns:
         chosen_n = self._chosen(row_BC, open_BK, logp_n.exp().view(active, size), entropy_n.view(active, size)).flatten()
         with unique_writes(self.device):
             state_N.index_copy_(0, places_SK[:active].flatten(), torch.where(chosen_n, token_n, now_n))
-        found_4n = self._found[: 4 * positions].view(4, -1)
-        for column_n, values_n in zip(found_4n.unbind(), (token_n, logp_n, entropy_n, chosen_n), strict=True):
+        for column_n, values_n in zip(self.found(active).unbind(), (token_n, logp_n, entropy_n, chosen_n), strict=True):
             column_n.copy_(values_n)
 
     def _chosen(self, row_BC: Tensor, open_BK: Tensor, confidence_BK: Tensor, entropy_BK: Tensor) -> Tensor:
@@ -225,6 +232,15 @@ class DeviceTurns:
         at_tau_BK = (score_BK == tau_B1) & (row_BC[:, INCLUSIVE, None] > 0)
         best_BK = places(score_BK, open_BK) < row_BC[:, LEAST, None]
         return ((score_BK > tau_B1) | at_tau_BK | best_BK) & open_BK
+
+
+def _on_host(shape: tuple[int, ...], dtype: torch.dtype, pin: bool) -> tuple[Tensor, np.ndarray]:
+    """Zeros on the host, pinned where a GPU copies from them without waiting; as a tensor and as the same array."""
+    if pin:
+        tensor = torch.zeros(shape, dtype=dtype, pin_memory=True)
+        return tensor, tensor.numpy()
+    array = np.zeros(shape, dtype=np.int64 if dtype == torch.int64 else np.float64)
+    return torch.from_numpy(array), array
 
 
 def shape_of(active: int, pending: int) -> tuple[int, int]:

@@ -81,7 +81,8 @@ class BlockDecoder:
         """Pages that no row holds: forwards of static shape write into one what only fills them up."""
         self.stop_ids = np.array(sorted(stop_token_ids), dtype=np.int64)
         self.ledger = Ledger()
-        self._pool: Pool | None = None
+        self.pool: Pool | None = None
+        """What the last stream ran on, for the next."""
 
     @property
     def page_bytes(self) -> int:
@@ -123,7 +124,7 @@ class BlockDecoder:
         finally:
             # A stream may be left before its end: what its rows have written is not known to be finite.
             run.pool.cache.clear([page for held in run.rows.held for page in held])
-            self._pool = run.pool
+            self.pool = run.pool
 
     def _check(self, policies: Sequence[DecodePolicy]) -> int:
         """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
@@ -147,7 +148,7 @@ class BlockDecoder:
         pages = sum(longest)
         if self.memory_bytes is not None:
             pages = min(pages, self.memory_bytes // self.page_bytes - self.spare)
-        pool, self._pool = self._pool, None
+        pool, self.pool = self.pool, None
         if pool is None or pool.pages < pages or pool.longest < longest[0]:
             pool = None  # gone before its successor asks for memory
             pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)

@@ -61,6 +61,8 @@ class Scheduler:
     def _admit(self) -> None:
         """Rows from the front of the queue into free slots, as long as every running row keeps a page to grow into."""
         rows, taken = self.rows, 0
+        if not self.waiting:
+            return
         for slot in np.flatnonzero(~rows.busy).tolist():
             if not self.waiting:
                 return
@@ -93,19 +95,21 @@ class Scheduler:
         rows = self.rows
         slots_B = np.flatnonzero(rows.busy)
         first_B, last_B, denoises_B = self._spans(slots_B)
-        reach_B = np.ceil(np.log2(np.maximum(last_B, SHORT_TOKENS)))
-        order_B = np.lexsort((reach_B, last_B - first_B))
-        slots_B, first_B, last_B, denoises_B, reach_B = (
-            a[order_B] for a in (slots_B, first_B, last_B, denoises_B, reach_B)
-        )
+        span_B = np.zeros(len(slots_B), dtype=np.int64)
+        if len(slots_B) > 1:
+            reach_B = np.ceil(np.log2(np.maximum(last_B, SHORT_TOKENS)))
+            order_B = np.lexsort((reach_B, last_B - first_B))
+            slots_B, first_B, last_B, denoises_B, reach_B = (
+                a[order_B] for a in (slots_B, first_B, last_B, denoises_B, reach_B)
+            )
+            span_B[1:] = np.cumsum((np.diff(last_B - first_B) != 0) | (np.diff(reach_B) != 0))
         queries_B = last_B - first_B
-        span_B = np.r_[0, np.cumsum((np.diff(queries_B) != 0) | (np.diff(reach_B) != 0))]
         rules = self._rules(slots_B, first_B, last_B, denoises_B)
         if rules is None:
             hidden_NH, seen_S = self._forward(slots_B, first_B, queries_B, span_B)
             drawn = None
         else:
-            hidden_NH, seen_S = None, [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
+            hidden_NH, seen_S = None, None
             drawn = self._device_turn(slots_B, denoises_B, rules)
         entering_B, pending_B = rows.entering[slots_B], rows.pending[slots_B]
         other_B = np.where(entering_B, "prefill", "commit")
@@ -124,13 +128,9 @@ class Scheduler:
             at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here]
             revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, drawn)
             ended = [self._fail(slot) for slot in failed]
-        parts = []
-        for index, seen in enumerate(seen_S):
-            for kind in np.unique(kinds_B[span_B == index]).tolist():
-                mine = (span_B == index) & (kinds_B == kind)
-                queries = int(queries_B[mine][0])
-                parts.append(Part(kind, int(mine.sum()), queries, seen, int(revealed_B[mine].sum())))
-        self.ledger.add(Forward(tuple(parts), time.perf_counter() - began))
+        seen_S = seen_S or [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
+        parts = _parts(seen_S, *(a.tolist() for a in (span_B, kinds_B, queries_B, revealed_B)))
+        self.ledger.add(Forward(parts, time.perf_counter() - began))
         return ended + self._advance()
 
     def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -278,7 +278,7 @@ class Scheduler:
         positions_BK = rows.start[slots_B, None] + np.arange(self.size)
         masked_BK, tokens_BK = (a[slots_B[:, None], positions_BK] for a in (rows.masked, rows.tokens))
         response_BK = positions_BK >= rows.prompt_len[slots_B, None]
-        stop_BK = np.isin(tokens_BK, self.stop_ids) & response_BK & ~masked_BK
+        stop_BK = (tokens_BK[..., None] == self.stop_ids).any(axis=-1) & response_BK & ~masked_BK
         full_B = ~np.any(masked_BK, axis=1)
         ended_B = full_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])
         for policy, mine in self._by_policy(slots_B):
@@ -293,3 +293,17 @@ class Scheduler:
             item = rows.leave(slot)
             outcomes.append(DecodeResult(item.index, item.request, trajectory))
         return outcomes
+
+
+def _parts(
+    seen_S: Sequence[int], span_B: list[int], kind_B: list[str], queries_B: list[int], revealed_B: list[int]
+) -> tuple[Part, ...]:
+    """The rows of a forward by span and by what they did."""
+    counts: dict[tuple[int, str, int], list[int]] = {}
+    for span, kind, queries, revealed in zip(span_B, kind_B, queries_B, revealed_B, strict=True):
+        count = counts.setdefault((span, kind, queries), [0, 0])
+        count[0], count[1] = count[0] + 1, count[1] + revealed
+    return tuple(
+        Part(kind, rows, queries, seen_S[span], revealed)
+        for (span, kind, queries), (rows, revealed) in sorted(counts.items())
+    )
