@@ -8,6 +8,7 @@ memory; what CUDA's driver takes for two copies, a launch and a wait is not in t
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +58,7 @@ def host_time(model: Transformer, workload: Workload, batch: int, repeats: int) 
     found: dict[str, Any] = {"batch": batch, "block_size": model.config.block_size}
     for kind in ("denoise", "fused"):
         seconds = [taken for name, taken in clock.seconds if name == kind]
-        found |= {f"{kind}_turns": len(seconds), f"{kind}_ms": 1e3 * float(np.median(seconds)) if seconds else None}
+        found |= {f"{kind}_turns": len(seconds), f"{kind}_ms": 1e3 * float(np.median(seconds)) if seconds else math.nan}
     return found
 
 

@@ -1,4 +1,4 @@
-"""Whole turns on the device, one CUDA graph each: trunk, head, draw, selection, and the tokens that the next turn reads.
+"""Whole turns on the device, one CUDA graph each: trunk, head, draw, selection, and the tokens that the next one reads.
 
 The device has each slot's canvas (a token id, or -1 where a position is masked). A turn sends one table of whole
 numbers, a line for each block computed, and takes one back, four numbers for each position of the active blocks; both
@@ -149,7 +149,7 @@ class DeviceTurns:
         return Drawn(token_n.astype(np.int64), logp_n.astype(np.float32), entropy_n.astype(np.float32), chosen_n > 0)
 
     def found(self, active: int) -> Tensor:
-        """(4, n) the result on the device of a turn of so many active blocks: token, log-probability, entropy, choice."""
+        """(4, n) the result on the device of so many active blocks: token, log-probability, entropy, choice."""
         return self._found[: 4 * active * self.size].view(4, -1)
 
     def stub(self, replay: Callable[[DeviceTurns, int, np.ndarray], None]) -> None:
@@ -187,7 +187,10 @@ class DeviceTurns:
                 table[here, WRITE] = first * tokens + starts % tokens
                 table[here, PAGES : PAGES + most] = pages
                 table[here, PAGES + most :] = pages[:, :1]
-        table[: len(slots_B), KEY], table[: len(slots_B), FORWARD] = rows.key[slots_B], rows.denoise_forwards[slots_B] + 1
+        table[: len(slots_B), KEY], table[: len(slots_B), FORWARD] = (
+            rows.key[slots_B],
+            rows.denoise_forwards[slots_B] + 1,
+        )
         for line, (rule, step) in enumerate(zip(rules, rows.block_step[slots_B].tolist(), strict=True)):
             floats[line, TEMPERATURE], floats[line, TAU] = rule.temperature, rule.tau
             table[line, INCLUSIVE : LEAST + 1] = rule.inclusive, rule.ranking, rule.least_K[step]
@@ -217,7 +220,9 @@ class DeviceTurns:
             self.model.config.mask_token_id,
         )  # fmt: skip
         open_BK = open_n.view(active, size)
-        chosen_n = self._chosen(row_BC, open_BK, logp_n.exp().view(active, size), entropy_n.view(active, size)).flatten()
+        chosen_n = self._chosen(
+            row_BC, open_BK, logp_n.exp().view(active, size), entropy_n.view(active, size)
+        ).flatten()
         with unique_writes(self.device):
             state_N.index_copy_(0, places_SK[:active].flatten(), torch.where(chosen_n, token_n, now_n))
         for column_n, values_n in zip(self.found(active).unbind(), (token_n, logp_n, entropy_n, chosen_n), strict=True):

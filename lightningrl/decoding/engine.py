@@ -41,8 +41,8 @@ class BlockDecoder:
 
     stop_token_ids: any of them in the response ends it. rows: most rows decoded together. memory_bytes: of the KV
     cache (None: as much as the rows could need). page_tokens: positions a page, a multiple of the block size.
-    forwards: `spans`, or one of the experimental ones of static shape. `gathered` and `segments`: hidden states, in plain
-    torch or by a paged kernel (models/static_forward.py). `turns` and `graphs`: whole turns on the device
+    forwards: `spans`, or one of the experimental ones of static shape. `gathered` and `segments`: hidden states, in
+    plain torch or by a paged kernel (models/static_forward.py). `turns` and `graphs`: whole turns on the device
     (decoding/device_turn.py), each launched anew, or as CUDA graphs.
     """
 
@@ -63,8 +63,8 @@ class BlockDecoder:
         self.model, self.rows, self.memory_bytes, self.forwards = model, rows, memory_bytes, forwards
         if forwards == "graphs" and model.device.type != "cuda":
             raise DecodeError(
-                f"forwards is 'graphs', which are CUDA's, and the model is on {model.device.type}: take 'spans', or 'turns', "
-                "which does the same without capturing anything"
+                f"forwards is 'graphs', which are CUDA's, and the model is on {model.device.type}: take 'spans', or "
+                "'turns', which does the same without capturing anything"
             )
         self._has_kernel = forwards in ("segments", "graphs") or (forwards == "turns" and model.device.type == "cuda")
         if self._has_kernel and model.lm_head.weight.dtype not in (torch.bfloat16, torch.float16):

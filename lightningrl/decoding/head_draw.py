@@ -29,7 +29,13 @@ BLOCK = 2048
 
 
 def twin(
-    logits_nV: Tensor, key_B: Tensor, forward_B: Tensor, temperature_B: Tensor, position_n: Tensor, usable: int, mask: int
+    logits_nV: Tensor,
+    key_B: Tensor,
+    forward_B: Tensor,
+    temperature_B: Tensor,
+    position_n: Tensor,
+    usable: int,
+    mask: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns token (int64), log-probability and entropy at every position.
 
@@ -120,7 +126,13 @@ def kernel(
 
 
 def launch(
-    logits_nV: Tensor, key_B: Tensor, forward_B: Tensor, temperature_B: Tensor, position_n: Tensor, usable: int, mask: int
+    logits_nV: Tensor,
+    key_B: Tensor,
+    forward_B: Tensor,
+    temperature_B: Tensor,
+    position_n: Tensor,
+    usable: int,
+    mask: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The kernel. key_B, forward_B and temperature_B may be columns of one table. Where logits are not finite neither
     is the log-probability."""
@@ -135,7 +147,13 @@ def launch(
 
 
 def _fake(
-    logits_nV: Tensor, key_B: Tensor, forward_B: Tensor, temperature_B: Tensor, position_n: Tensor, usable: int, mask: int
+    logits_nV: Tensor,
+    key_B: Tensor,
+    forward_B: Tensor,
+    temperature_B: Tensor,
+    position_n: Tensor,
+    usable: int,
+    mask: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     token_n = position_n.new_empty(len(position_n))
     logp_n = logits_nV.new_empty(len(position_n), dtype=torch.promote_types(logits_nV.dtype, torch.float32))

@@ -151,8 +151,8 @@ class PagedAttention:
 
 
 def _mask(hidden_GQT: Tensor, q_BNQD: Tensor, kv_heads: int) -> Tensor:
-    """(G, 1, X, T) to be added to the scores of the X queries of a key head, in their type: what attention would make of
-    a bool mask in each layer. Lines begin at multiples of 8 numbers, as CUDA's kernels want them."""
+    """(G, 1, X, T) to be added to the scores of the X queries of a key head, in their type: what attention would make
+    of a bool mask in each layer. Lines begin at multiples of 8 numbers, as CUDA's kernels want them."""
     rows, queries, length = hidden_GQT.shape
     shape = (rows, 1, q_BNQD.shape[1] // kv_heads, queries, -(-length // 8) * 8)
     mask_G1XQT = q_BNQD.new_zeros(shape)[..., :length]

@@ -22,7 +22,7 @@ from lightningrl.models.kernels.silu_mul import silu_mul
 from lightningrl.models.transformer import Transformer
 
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Attention: queries (N, A, D) and a layer's keys and values (S, M, D), those of these positions written -> (N, A, D)."""
+"""Attention: queries (N, A, D), and a layer's keys and values (S, M, D), these positions' among them -> (N, A, D)."""
 
 
 class FusedTrunk:

@@ -124,9 +124,7 @@ class SegmentForwards:
     hidden states in place of the model's own. Forwards of the sizes that were prepared are CUDA graphs.
     """
 
-    def __init__(
-        self, model: Transformer, cache: PagedKV, pages: int, kernel: Kernel, trunk: FusedTrunk | None = None
-    ):
+    def __init__(self, model: Transformer, cache: PagedKV, pages: int, kernel: Kernel, trunk: FusedTrunk | None = None):
         self.model, self.cache, self.pages, self.kernel, self.trunk = model, cache, pages, kernel, trunk
         self._buffers: dict[int, tuple[Segments, Callable[[], Tensor]]] = {}
         self._captured: set[int] = set()

@@ -225,7 +225,8 @@ def log_probs_of(logits: Tensor, temperature: float | Tensor, usable_vocab: int,
     """log softmax(logits / temperature) in float32 at least; see `Transformer.log_probs`."""
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    banned[usable_vocab:] = True
+    if usable_vocab < len(banned):
+        banned[usable_vocab:] = True
     banned[mask_token_id] = True
     return (logits / temperature).masked_fill(banned, float("-inf")).log_softmax(dim=-1)
 

@@ -8,11 +8,11 @@ import os
 import pytest
 import torch
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "set TRITON_INTERPRET=1: the kernels are for a GPU else"
-
 from lightningrl.decoding import head_draw
 from lightningrl.decoding.rng import row_key
 from lightningrl.models.kernels import add_norm, norm_rope_write, silu_mul
+
+assert os.environ.get("TRITON_INTERPRET") == "1", "set TRITON_INTERPRET=1: else the kernels are for a GPU"
 
 DTYPES = (torch.float32, torch.bfloat16)
 CLOSE = {torch.float32: {"rtol": 1e-5, "atol": 2e-6}, torch.bfloat16: {"rtol": 1.6e-2, "atol": 1.6e-2}}
@@ -47,7 +47,9 @@ def test_norm_rope_write(dtype, normed, heads, kv_heads, size):
     angle = noise(1, 31, size)
     norms = [noise(seed, size, dtype=dtype) if normed else None for seed in (2, 3)]
     slots = torch.tensor([9, 0, 4, 11, 5])
-    found, expected = ((noise(4, 12, kv_heads, size, dtype=dtype), noise(5, 12, kv_heads, size, dtype=dtype)) for _ in "ab")
+    found, expected = (
+        (noise(4, 12, kv_heads, size, dtype=dtype), noise(5, 12, kv_heads, size, dtype=dtype)) for _ in "ab"
+    )
     tables = angle.cos().to(dtype), angle.sin().to(dtype)
     q = norm_rope_write.launch(qkv, *norms, 1e-6, *tables, positions, slots, *found)
     wanted = norm_rope_write.twin(qkv, *norms, 1e-6, *tables, positions, slots, *expected)

@@ -43,7 +43,11 @@ def power_of_2(number: int) -> int:
 
 
 def operator(
-    name: str, launch: Callable[..., Any], twin: Callable[..., Any], fake: Callable[..., Any], mutates: Sequence[str] = ()
+    name: str,
+    launch: Callable[..., Any],
+    twin: Callable[..., Any],
+    fake: Callable[..., Any],
+    mutates: Sequence[str] = (),
 ) -> Any:
     """Returns the torch operator `lightningrl::<name>`: `launch` on CUDA, `twin` on the CPU, `fake` for shapes alone.
 

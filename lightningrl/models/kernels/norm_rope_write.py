@@ -63,7 +63,9 @@ def kernel(
         if NORM:
             scale = tl.rsqrt((tl.sum(first * first, axis=0) + tl.sum(second * second, axis=0)) / SIZE + eps)
             queries, keys = inside & is_query, inside & (head >= heads)
-            weight_1 = tl.load(q_norm_ptr + at, mask=queries, other=0.0) + tl.load(k_norm_ptr + at, mask=keys, other=0.0)
+            weight_1 = tl.load(q_norm_ptr + at, mask=queries, other=0.0) + tl.load(
+                k_norm_ptr + at, mask=keys, other=0.0
+            )
             q_2 = tl.load(q_norm_ptr + half + at, mask=queries, other=0.0)
             weight_2 = q_2 + tl.load(k_norm_ptr + half + at, mask=keys, other=0.0)
             first, second = first * scale * weight_1.to(tl.float32), second * scale * weight_2.to(tl.float32)

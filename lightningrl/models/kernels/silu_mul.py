@@ -5,7 +5,6 @@ Shapes: N positions; I intermediate size.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
