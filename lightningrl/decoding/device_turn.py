@@ -32,7 +32,7 @@ from lightningrl.decoding.rankings import Confidence, NegEntropy, Position
 from lightningrl.decoding.row_state import Rows
 from lightningrl.models.attention import PagedKV, unique_writes
 from lightningrl.models.fused_trunk import FusedTrunk
-from lightningrl.models.static_forward import Kernel, captured, size_of
+from lightningrl.models.static_forward import Kernel, captured, current, size_of
 from lightningrl.models.transformer import Transformer
 
 SLOT, FIRST, USED, WRITE, KEY, FORWARD, TEMPERATURE, TAU, INCLUSIVE, RANKING, LEAST, PAGES = range(12)
@@ -89,6 +89,7 @@ class DeviceTurns:
         self.usable_vocab = model.usable_vocab
         device, most = cache.keys.device, size_of(rows)
         self.device, pin = device, device.type == "cuda" and torch.cuda.is_available()
+        self._current = current(device)
         length = pages * cache.page_tokens
         self.state_RT = torch.full((rows + 1, length), 0, dtype=torch.int64, device=device)
         """The last row is nobody's."""
@@ -121,7 +122,8 @@ class DeviceTurns:
         """Captures the graphs of all sizes that up to so many rows can meet, the largest first, in one memory pool."""
         if self.graphs:
             for shape in sorted(shapes(slots) - self._replays.keys(), reverse=True):
-                self._replays[shape] = self._capture(shape, pool)
+                with self._current:
+                    self._replays[shape] = self._capture(shape, pool)
 
     def _capture(self, shape: tuple[int, int], pool: Any) -> Callable[[], Any]:
         self._table[: shape[1]] = self._filler
@@ -132,17 +134,14 @@ class DeviceTurns:
     def run(self, rows: Rows, slots_B: np.ndarray, committed_C: np.ndarray, rules: list[Rule]) -> Drawn:
         """One turn: the active blocks of the slots B, each by its rule, and the pending ones of the slots C."""
         active, shape = len(slots_B), shape_of(len(slots_B), len(committed_C))
-        self._send_rows(rows, slots_B, committed_C)
-        self._fill_in(rows, slots_B, committed_C, rules, shape)
-        self._given_SC[: shape[1]].copy_(self._host_given_SC[: shape[1]], non_blocking=True)
-        replay = self._replays.get(shape)
-        if replay is None:
-            self._compute(*shape)
-        else:
-            replay()
         taken = 4 * shape[0] * self.size
-        self._host_found[:taken].copy_(self._found[:taken], non_blocking=True)
-        self._wait()
+        self._fill_in(rows, slots_B, committed_C, rules, shape)
+        with self._current:
+            self._send_rows(rows, slots_B, committed_C)
+            self._given_SC[: shape[1]].copy_(self._host_given_SC[: shape[1]], non_blocking=True)
+            self._replays.get(shape, partial(self._compute, *shape))()
+            self._host_found[:taken].copy_(self._found[:taken], non_blocking=True)
+            self._wait()
         for slot in slots_B.tolist():
             self._known[slot] = int(rows.admitted[slot]), int(rows.denoise_forwards[slot]) + 1
         token_n, logp_n, entropy_n, chosen_n = self._result[:taken].reshape(4, -1)[:, : active * self.size]
@@ -167,7 +166,7 @@ class DeviceTurns:
         for slot in {slot for each in slots for slot in each.tolist()}:
             now = int(rows.admitted[slot]), int(rows.denoise_forwards[slot])
             if self._known.get(slot) != now:
-                length = rows.tokens.shape[1]
+                length = rows.tokens.shape[-1]
                 self._canvas_RT[slot, :length] = np.where(rows.masked[slot], MASKED, rows.tokens[slot])
                 self.state_RT[slot, :length].copy_(self._host_state_RT[slot, :length], non_blocking=True)
                 self._known[slot] = now
@@ -176,7 +175,7 @@ class DeviceTurns:
         self, rows: Rows, slots_B: np.ndarray, committed_C: np.ndarray, rules: list[Rule], shape: tuple[int, int]
     ) -> None:
         """Writes the turn's table on the host."""
-        table, floats, tokens, most = self._table, self._floats, rows.page_tokens, rows.table_RP.shape[1]
+        table, floats, tokens, most = self._table, self._floats, rows.page_tokens, rows.table_RP.shape[-1]
         table[: shape[1]] = self._filler
         starts_B, starts_C = rows.start[slots_B], rows.start[committed_C] - self.size
         for at, slots, starts in ((0, slots_B, starts_B), (shape[0], committed_C, starts_C)):

@@ -21,7 +21,7 @@ from torch import Tensor
 from lightningrl.decoding.rng import uniform
 from lightningrl.decoding.sampler import draw
 from lightningrl.models.head import entropy
-from lightningrl.models.kernels.jit import jit, operator, tl
+from lightningrl.models.kernels.jit import constexpr, jit, operator, tl
 from lightningrl.models.transformer import log_probs_of
 
 BLOCK = 2048
@@ -72,7 +72,7 @@ def scaled(logits_ptr, at, usable, mask, divisor):
 @jit
 def kernel(
     logits_ptr, key_ptr, forward_ptr, temperature_ptr, position_ptr, token_ptr, logp_ptr, entropy_ptr,
-    usable, mask, width, each, stride, BLOCK: tl.constexpr,
+    usable, mask, width, each, stride, BLOCK: constexpr,
 ):  # fmt: skip
     """One program a position."""
     row = tl.program_id(0).to(tl.int64)

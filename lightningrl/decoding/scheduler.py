@@ -129,7 +129,7 @@ class Scheduler:
             revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, drawn)
             ended = [self._fail(slot) for slot in failed]
         seen_S = seen_S or [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
-        parts = _parts(seen_S, *(a.tolist() for a in (span_B, kinds_B, queries_B, revealed_B)))
+        parts = _parts(seen_S, span_B, kinds_B, queries_B, revealed_B)
         self.ledger.add(Forward(parts, time.perf_counter() - began))
         return ended + self._advance()
 
@@ -296,11 +296,12 @@ class Scheduler:
 
 
 def _parts(
-    seen_S: Sequence[int], span_B: list[int], kind_B: list[str], queries_B: list[int], revealed_B: list[int]
+    seen_S: Sequence[int], span_B: np.ndarray, kind_B: np.ndarray, queries_B: np.ndarray, revealed_B: np.ndarray
 ) -> tuple[Part, ...]:
     """The rows of a forward by span and by what they did."""
     counts: dict[tuple[int, str, int], list[int]] = {}
-    for span, kind, queries, revealed in zip(span_B, kind_B, queries_B, revealed_B, strict=True):
+    columns = (column.tolist() for column in (span_B, kind_B, queries_B, revealed_B))
+    for span, kind, queries, revealed in zip(*columns, strict=True):
         count = counts.setdefault((span, kind, queries), [0, 0])
         count[0], count[1] = count[0] + 1, count[1] + revealed
     return tuple(

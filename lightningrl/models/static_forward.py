@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,6 +127,7 @@ class SegmentForwards:
 
     def __init__(self, model: Transformer, cache: PagedKV, pages: int, kernel: Kernel, trunk: FusedTrunk | None = None):
         self.model, self.cache, self.pages, self.kernel, self.trunk = model, cache, pages, kernel, trunk
+        self._current = current(cache.keys.device)
         self._buffers: dict[int, tuple[Segments, Callable[[], Tensor]]] = {}
         self._captured: set[int] = set()
 
@@ -134,8 +136,9 @@ class SegmentForwards:
         """Captures the forwards of up to so many segments, the largest first, in one memory pool."""
         sizes = {size_of(count) for count in range(1, segments + 1)} - self._captured
         for count in sorted(sizes, reverse=True):
-            static, run = self._set_up(count)
-            self._buffers[count] = static, captured(run, pool)
+            with self._current:
+                static, run = self._set_up(count)
+                self._buffers[count] = static, captured(run, pool)
             self._captured.add(count)
 
     @torch.no_grad()
@@ -144,13 +147,14 @@ class SegmentForwards:
         given = Segments.of(spans, ids_N, self.model.config.block_size, self.pages)
         wanted = len(given.used_S)
         count = size_of(wanted)
-        if count not in self._buffers:
-            self._buffers[count] = self._set_up(count)
-        static, run = self._buffers[count]
-        for buffer, values in zip(static, given, strict=True):
-            buffer[: len(values)].copy_(values, non_blocking=True)
-        self._fill_up(static, wanted)
-        return run()[: len(ids_N)]
+        with self._current:
+            if count not in self._buffers:
+                self._buffers[count] = self._set_up(count)
+            static, run = self._buffers[count]
+            for buffer, values in zip(static, given, strict=True):
+                buffer[: len(values)].copy_(values, non_blocking=True)
+            self._fill_up(static, wanted)
+            return run()[: len(ids_N)]
 
     def _set_up(self, count: int) -> tuple[Segments, Callable[[], Tensor]]:
         """Buffers for so many segments, and their forward, which gives (N, H)."""
@@ -195,6 +199,11 @@ def size_of(count: int) -> int:
     [1, 4, 16, 32, 48, 80]
     """
     return 1 << (count - 1).bit_length() if count <= 16 else -(-count // 16) * 16
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which a GPU is the current one, as capturing and Triton's kernels want it; reusable, not nested."""
+    return torch.cuda.device(device) if device.type == "cuda" and torch.cuda.is_available() else nullcontext()
 
 
 def captured(run: Callable[[], Any], pool: Any) -> Callable[[], Any]:

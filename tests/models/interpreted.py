@@ -12,11 +12,14 @@ from lightningrl.decoding import head_draw
 from lightningrl.decoding.rng import row_key
 from lightningrl.models.kernels import add_norm, norm_rope_write, silu_mul
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "set TRITON_INTERPRET=1: else the kernels are for a GPU"
-
 DTYPES = (torch.float32, torch.bfloat16)
 CLOSE = {torch.float32: {"rtol": 1e-5, "atol": 2e-6}, torch.bfloat16: {"rtol": 1.6e-2, "atol": 1.6e-2}}
 """bfloat16: two steps of its 8 bits; the interpreter cuts off where a GPU rounds."""
+
+
+@pytest.fixture(autouse=True)
+def interpreted():
+    assert os.environ.get("TRITON_INTERPRET") == "1", "set TRITON_INTERPRET=1: else the kernels are for a GPU"
 
 
 def noise(seed, *shape, dtype=torch.float32):

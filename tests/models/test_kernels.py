@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fixtures.limits import HANG_S
 
 from lightningrl.decoding import head_draw
@@ -49,4 +50,28 @@ def test_the_kernels_compile_for_sm_90_within_their_registers_and_without_spills
     registers = int(re.search(r"Used (\d+) registers", told)[1])
     assert "0 bytes spill stores, 0 bytes spill loads" in told, told
     assert registers <= MOST_REGISTERS[module], told
-    print(module.__name__, registers)
+    print(module.__name__, registers, "registers")
+
+
+@pytest.mark.gpu
+def test_the_kernels_give_what_their_twins_give_on_a_gpu():
+    """At the 8B shape, bfloat16; the operators run the kernels there."""
+    noise = lambda *shape: torch.randn(*shape, device="cuda", dtype=torch.bfloat16)  # noqa: E731
+    close = {"rtol": 1.6e-2, "atol": 1.6e-2}
+    given = noise(32, 4096), noise(32, 4096), noise(4096), 1e-6
+    torch.testing.assert_close(add_norm.add_norm(*given), add_norm.twin(*given), **close)
+    both = noise(32, 24576)
+    torch.testing.assert_close(silu_mul.silu_mul(both), silu_mul.twin(both), **close)
+    angle, at, slots = torch.randn(64, 128, device="cuda"), torch.arange(32, device="cuda"), torch.arange(32, 64).cuda()
+    caches = [[torch.zeros(64, 8, 128, device="cuda", dtype=torch.bfloat16) for _ in "kv"] for _ in "ab"]
+    given = noise(32, 6144), noise(128), noise(128), 1e-6, angle.cos().bfloat16(), angle.sin().bfloat16(), at, slots
+    q, expected = norm_rope_write.norm_rope_write(*given, *caches[0]), norm_rope_write.twin(*given, *caches[1])
+    torch.testing.assert_close((q, caches[0]), (expected, caches[1]), **close)
+    keys, ones = torch.arange(4, device="cuda"), torch.ones(4, dtype=torch.int64, device="cuda")
+    for temperature in (0.0, 1.0):
+        given = noise(128, 151936), keys, ones, temperature * ones.double(), torch.arange(128).cuda(), 151669, 151668
+        (token, logp, entropy), wanted = head_draw.head_draw(*given), head_draw.twin(*given)
+        assert int((token != wanted[0]).sum()) <= 2, "near-ties, or a uniform at a boundary"
+        same = token == wanted[0]
+        torch.testing.assert_close(logp[same], wanted[1][same], rtol=0, atol=1e-4)
+        torch.testing.assert_close(entropy, wanted[2], rtol=0, atol=1e-4)

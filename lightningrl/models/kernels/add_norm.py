@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightningrl.models.kernels.jit import jit, operator, power_of_2, tl
+from lightningrl.models.kernels.jit import constexpr, jit, operator, power_of_2, tl
 
 
 def twin(x_NH: Tensor, y_NH: Tensor, weight_H: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,7 @@ def twin(x_NH: Tensor, y_NH: Tensor, weight_H: Tensor, eps: float) -> tuple[Tens
 
 
 @jit
-def kernel(x_ptr, y_ptr, weight_ptr, sum_ptr, normed_ptr, eps, width, BLOCK: tl.constexpr):
+def kernel(x_ptr, y_ptr, weight_ptr, sum_ptr, normed_ptr, eps, width, BLOCK: constexpr):
     """One program a position. The sum is rounded to the tensors' type before it is squared, as the twin's is."""
     row = tl.program_id(0).to(tl.int64) * width
     at = tl.arange(0, BLOCK)

@@ -10,7 +10,7 @@ Experimental: the kernels were run in Triton's interpreter and compiled for sm_9
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -21,6 +21,10 @@ try:
     import triton.language as tl
 except ImportError:
     triton = tl = None
+if TYPE_CHECKING or tl is None:
+    constexpr: TypeAlias = Any
+else:
+    constexpr = tl.constexpr
 
 
 def jit(function: Callable[..., Any]) -> Any:

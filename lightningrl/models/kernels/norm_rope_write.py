@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightningrl.models.kernels.jit import jit, operator, power_of_2, tl
+from lightningrl.models.kernels.jit import constexpr, jit, operator, power_of_2, tl
 
 
 def twin(
@@ -46,11 +46,11 @@ def twin(
 @jit
 def kernel(
     qkv_ptr, q_norm_ptr, k_norm_ptr, eps, cos_ptr, sin_ptr, position_ptr, slot_ptr, keys_ptr, values_ptr, q_ptr,
-    heads, kv_heads, NORM: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
+    heads, kv_heads, NORM: constexpr, SIZE: constexpr, BLOCK: constexpr,
 ):  # fmt: skip
     """One program for one head of one position; the halves of a head, which RoPE mixes, are two vectors."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    half: tl.constexpr = SIZE // 2
+    half = SIZE // 2
     at = tl.arange(0, BLOCK)
     inside = at < half
     source = qkv_ptr + (row * (heads + 2 * kv_heads) + head) * SIZE

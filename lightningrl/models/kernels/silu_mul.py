@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightningrl.models.kernels.jit import jit, operator, tl
+from lightningrl.models.kernels.jit import constexpr, jit, operator, tl
 
 BLOCK = 1024
 
@@ -20,7 +20,7 @@ def twin(both_N2I: Tensor) -> Tensor:
 
 
 @jit
-def kernel(both_ptr, out_ptr, width, BLOCK: tl.constexpr):
+def kernel(both_ptr, out_ptr, width, BLOCK: constexpr):
     """One program for `BLOCK` numbers of a position. The gate is rounded before the product, as the twin's is."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
