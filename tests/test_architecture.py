@@ -9,13 +9,13 @@ PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
     "lightningrl": 550, "lightningrl/bench": 1790, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2500,
-    "lightningrl/config": 1560, "lightningrl/decoding": 2270, "lightningrl/evaluation": 1490,
-    "lightningrl/inference": 1250, "lightningrl/judges": 4380, "lightningrl/models": 2400,
+    "lightningrl/config": 1560, "lightningrl/decoding": 2290, "lightningrl/evaluation": 1490,
+    "lightningrl/inference": 1250, "lightningrl/judges": 4380, "lightningrl/models": 2430,
     "lightningrl/pipeline": 4090, "lightningrl/quantization": 350, "lightningrl/report": 2580,
     "lightningrl/results": 1380, "lightningrl/rl": 2150, "lightningrl/sandbox": 2740, "lightningrl/training": 1030,
-    "lightningrl/utils": 440, "tests": 780, "tests/bench": 750, "tests/benchmarks": 1230, "tests/config": 440,
-    "tests/decoding": 1690, "tests/evaluation": 1350, "tests/fixtures": 1640, "tests/inference": 1230,
-    "tests/judges": 5060, "tests/models": 1690, "tests/pipeline": 2470, "tests/quantization": 240,
+    "lightningrl/utils": 440, "tests": 780, "tests/bench": 760, "tests/benchmarks": 1230, "tests/config": 440,
+    "tests/decoding": 1700, "tests/evaluation": 1350, "tests/fixtures": 1640, "tests/inference": 1230,
+    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2470, "tests/quantization": 240,
     "tests/report": 1350, "tests/rl": 2320, "tests/sandbox": 2090, "tests/slurm": 600, "tests/training": 1160,
     "tests/workflow": 1920,
 }  # fmt: skip

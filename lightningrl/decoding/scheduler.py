@@ -115,11 +115,12 @@ class Scheduler:
         other_B = np.where(entering_B, "prefill", "commit")
         kinds_B = np.where(denoises_B, np.where(pending_B, "fused", "denoise"), other_B)
         rows.pending[slots_B] = pending_B & entering_B
-        prefilled = slots_B[entering_B]
-        rows.prefilled[prefilled] = last_B[entering_B]
-        rows.entering[prefilled] = rows.prefilled[prefilled] < rows.clean(prefilled)
-        # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
-        rows.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
+        if entering_B.any():
+            prefilled = slots_B[entering_B]
+            rows.prefilled[prefilled] = last_B[entering_B]
+            rows.entering[prefilled] = rows.prefilled[prefilled] < rows.clean(prefilled)
+            # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
+            rows.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
         rows.commit_forwards[slots_B[kinds_B == "commit"]] += 1
         begins_B = np.cumsum(queries_B) - queries_B
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
@@ -222,14 +223,15 @@ class Scheduler:
             token_n, logp_n, entropy_n, chosen_n = self._draw(slots_B, row_n, position_n, hidden_nH, open_BK, groups)
         else:
             token_n, logp_n, entropy_n, chosen_n = (column[row_n * self.size + column_n] for column in device)
-        failed = slots_B[np.unique(row_n[~np.isfinite(logp_n)])].tolist()
+        finite_n = np.isfinite(logp_n)
+        failed = [] if finite_n.all() else slots_B[np.unique(row_n[~finite_n])].tolist()
         at = slots_B[row_n[chosen_n]], position_n[chosen_n]
         rows.tokens[at], rows.masked[at], rows.reveal[at] = token_n[chosen_n], False, forward_n[chosen_n]
         rows.logp[at], rows.entropy[at] = logp_n[chosen_n], entropy_n[chosen_n]
         rows.block_step[slots_B] += 1
         revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
-        stuck_B = (revealed_B == 0) & ~np.isin(slots_B, failed)
-        if stuck_B.any():
+        stuck_B = revealed_B == 0
+        if stuck_B.any() and (stuck_B := stuck_B & ~np.isin(slots_B, failed)).any():
             policy = next(policy for policy, mine in groups if stuck_B[mine].any())
             raise DecodeError(f"{policy.selector} revealed nothing in a block with open positions: it would never end")
         return revealed_B, failed

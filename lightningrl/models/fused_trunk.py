@@ -10,6 +10,7 @@ Shapes: N positions; H hidden size; A, M query and key heads; D head size; S slo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,12 +31,13 @@ class FusedTrunk:
 
     def __init__(self, model: Transformer):
         self.model = model
+        self._layers: list[Any] = list(model.model.layers)
         self._joined = [
             (
                 JoinedLinear([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]),
                 JoinedLinear([layer.mlp.gate_proj, layer.mlp.up_proj]),
             )
-            for layer in model.model.layers
+            for layer in self._layers
         ]
 
     @property
@@ -48,7 +50,7 @@ class FusedTrunk:
         trunk, eps = self.model.model, self.model.config.rms_norm_eps
         x_NH = F.embedding(ids_N, trunk.embed_tokens.weight)
         cos_TD, sin_TD = self.model.rotations(x_NH.dtype, x_NH.device)
-        layers = list(trunk.layers)
+        layers = self._layers
         after = [*(layer.input_layernorm.weight for layer in layers[1:]), trunk.norm.weight]
         y_NH = layers[0].input_layernorm(x_NH)
         for index, (layer, (qkv, both), next_H) in enumerate(zip(layers, self._joined, after, strict=True)):
