@@ -113,6 +113,10 @@ class DeviceTurns:
         """Whether the graphs still are of the model's weights and vocabulary: else new turns are due."""
         return self.trunk.is_current and self.usable_vocab == self.model.usable_vocab
 
+    def forget(self) -> None:
+        """Forgets which rows the device has: another stream's are numbered anew."""
+        self._known.clear()
+
     def rule_of(self, policy: DecodePolicy) -> Rule | None:
         """`rule_of` over the model's blocks."""
         return rule_of(policy, self.size)

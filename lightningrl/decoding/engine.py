@@ -3,8 +3,8 @@
 What happens to a row is in decoding/reference.py. Rows enter and leave between any two forwards. When the pages run
 out, the row that entered last gives its own back and is recomputed later; a request that could never fit is refused
 alone. Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state
-of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) costs one copy to the device and
-one back.
+of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) sends its indices to the device and
+takes one small table back. How it is launched is `forwards`.
 """
 
 from __future__ import annotations
@@ -218,6 +218,8 @@ class Pool:
                     self.model, self.cache, trunk, kernel, rows=slots, pages=self.longest, graphs=graphs
                 )  # fmt: skip
             self.static = SegmentForwards(self.model, self.cache, self.longest, kernel, trunk)
+        if self.turns is not None:
+            self.turns.forget()
         if graphs:
             self._graph_memory = self._graph_memory or torch.cuda.graph_pool_handle()
             if runs_turns and self.turns is not None:

@@ -128,6 +128,15 @@ def test_weights_that_were_changed_or_replaced_are_those_that_the_next_stream_de
     assert max(one.token_ids.max() for one in found) < 11
 
 
+def test_rows_of_another_stream_are_not_taken_for_the_last_ones():
+    """Admissions are counted anew, so that a row may have an old one's number and as many forwards."""
+    model, policy = tiny_model(2, torch.float64), DecodePolicy(Threshold(0.3))
+    decoder, requests = BlockDecoder(model, STOPS, forwards="turns"), requests_of([3, 9], 12, seed=1)
+    decoder.decode(requests_of([3, 9], 12), policy)
+    decoder.pool.turns._known = {0: (1, 0), 1: (2, 0)}
+    same(decoder.decode(requests, policy), BlockDecoder(model, STOPS).decode(requests, policy))
+
+
 @pytest.fixture
 def captures(monkeypatch):
     """Graphs are captured into a list, with what memory pool; replaying one runs the code."""
