@@ -3,8 +3,8 @@
 What happens to a row is in decoding/reference.py. Rows enter and leave between any two forwards. When the pages run
 out, the row that entered last gives its own back and is recomputed later; a request that could never fit is refused
 alone. Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state
-of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) sends its indices to the device and
-takes one small table back. How it is launched is `forwards`.
+of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) sends its indices to the device
+and takes one small table back. How it is launched is `forwards`.
 """
 
 from __future__ import annotations
