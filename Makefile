@@ -41,7 +41,7 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
 	touch $@
 
 # Pinned versions only, no index addresses. Local builds (+cpu) and what torch itself brings for CUDA stay out, so that
-# requirements.lock serves both the CPU and the CUDA wheel. requirements-dev.lock is what the dev extra adds;
+# requirements.lock serves both the CPU and the CUDA wheel. requirements-dev.lock is what the dev extra adds, Triton too;
 # requirements-cuda.lock what the CUDA wheel of the locked torch does, from its metadata: uv downloads no wheel for that.
 lock:  ## resolve pyproject.toml anew into the three locks and workflow/envs
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
@@ -50,7 +50,7 @@ lock:  ## resolve pyproject.toml anew into the three locks and workflow/envs
 	    | grep -Ev '^(nvidia-|cuda-|triton)' > requirements.lock
 	$(VENV)-lock/bin/python -m pip install --quiet --constraint requirements.lock '.[dev]'
 	$(VENV)-lock/bin/python -m pip freeze --exclude lightningrl | sed 's/+[a-z0-9.]*$$//' \
-	    | grep -Ev '^(nvidia-|cuda-|triton)' | grep -Fxvf requirements.lock > requirements-dev.lock
+	    | grep -Ev '^(nvidia-|cuda-)' | grep -Fxvf requirements.lock > requirements-dev.lock
 	$(VENV)-lock/bin/python -m pip install --quiet uv
 	{ sed -n '/^[#-]/p' requirements-cuda.lock; $(VENV)-lock/bin/uv pip compile --quiet --no-config --no-header \
 	    --no-annotate --python-platform x86_64-manylinux_2_28 --python-version 3.11 requirements.lock \

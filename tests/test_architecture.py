@@ -8,14 +8,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 560, "lightningrl/bench": 1710, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2580,
-    "lightningrl/config": 1575, "lightningrl/decoding": 1670, "lightningrl/evaluation": 1490,
-    "lightningrl/inference": 1255, "lightningrl/judges": 4380, "lightningrl/models": 1860,
+    "lightningrl": 560, "lightningrl/bench": 1790, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2610,
+    "lightningrl/config": 1590, "lightningrl/decoding": 2290, "lightningrl/evaluation": 1490,
+    "lightningrl/inference": 1255, "lightningrl/judges": 4380, "lightningrl/models": 2430,
     "lightningrl/pipeline": 4280, "lightningrl/quantization": 350, "lightningrl/report": 2580,
     "lightningrl/results": 1385, "lightningrl/rl": 2190, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
-    "lightningrl/utils": 448, "tests": 780, "tests/bench": 720, "tests/benchmarks": 1230, "tests/config": 440,
-    "tests/decoding": 1390, "tests/evaluation": 1350, "tests/fixtures": 1470, "tests/inference": 1250,
-    "tests/judges": 5060, "tests/models": 1350, "tests/pipeline": 2840, "tests/quantization": 240,
+    "lightningrl/utils": 448, "tests": 780, "tests/bench": 760, "tests/benchmarks": 1230, "tests/config": 440,
+    "tests/decoding": 1700, "tests/evaluation": 1350, "tests/fixtures": 1640, "tests/inference": 1250,
+    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2840, "tests/quantization": 240,
     "tests/report": 1350, "tests/rl": 2420, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1170,
     "tests/workflow": 2050,
 }  # fmt: skip
@@ -25,7 +25,7 @@ MOST_PROSE = 150
 """Lines of the page besides the list of files."""
 ORDER = [
     "", "utils", "config", "sandbox", "benchmarks", "judges", "judges/code", "judges/math", "models", "models/families",
-    "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference", "training",
+    "models/kernels", "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference", "training",
     "training/supervised", "rl", "rl/algorithms", "bench", "bench/estimate", "evaluation", "report", "report/figures",
     "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
 ]  # fmt: skip

@@ -2,8 +2,9 @@
 
 All decode the same prompts greedily with the same weights. A `Scripted` selector reveals a fixed number of tokens per
 step, so that tokens per forward are a parameter and random weights suffice. Each engine's forwards are run once more
-alone (hidden states, and the head where it was evaluated), which gives the engine's time outside the model. The
-variants take turns, and the figures are medians.
+alone (hidden states, and the head where it was evaluated), which gives the engine's time outside the model. Forwards of
+static shape are set against those of spans, run alone: what they fuse cannot be told apart. The variants take turns,
+and the figures are medians.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ class Variant:
     batch: int
     model: Transformer
     decode: Callable[[], Counts]
+    bare: Callable[[], Counts] | None = None
+    """What decodes the same by plain forwards, which `record` notes; None: `decode` does."""
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     """The arguments of each forward: (ids, positions, attend) of the trunk, (hidden,) of the head."""
 
@@ -111,7 +114,8 @@ class Variant:
         self.calls.clear()
         head = lambda hidden_nH, *_: self.calls.append((hidden_nH,))  # noqa: E731
         with machine.watched(self.model, hidden=lambda *call: self.calls.append(call), log_probs=head):
-            return self.decode()
+            found = (self.bare or self.decode)()
+        return found if self.bare is None else self.decode()
 
     @torch.no_grad()
     def replay(self) -> None:
@@ -165,7 +169,13 @@ def variants_of(
         return decode
 
     return [Variant("official loop", 1, model, official)] + [
-        Variant(name if kind == "spans" else f"{name}, {kind}", batch, model, ours(schedule, batch, kind))
+        Variant(
+            name if kind == "spans" else f"{name}, {kind}",
+            batch,
+            model,
+            ours(schedule, batch, kind),
+            None if kind == "spans" else ours(schedule, batch, "spans"),
+        )
         for batch in batches
         for name, schedule in (("ours, fused", FusedCommit()), ("ours, separate", SeparateCommit()))
         for kind in kinds

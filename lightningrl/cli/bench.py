@@ -32,6 +32,10 @@ TRAIN_COLUMNS = {
     "rows": "{}", "token_forwards": "{}", "forwards": "{}", "seconds": "{:.2f}", "positions_per_s": "{:.0f}",
     "peak_memory_mb": "{:.0f}",
 }  # fmt: skip
+TURN_COLUMNS = {
+    "batch": "{}", "block_size": "{}", "denoise_ms": "{:.3f}", "denoise_turns": "{}", "fused_ms": "{:.3f}",
+    "fused_turns": "{}",
+}  # fmt: skip
 PHASE_COLUMNS = {
     "phase": "{}", "seconds": "{:.2f}", "positions": "{:.0f}", "positions_per_s": "{:.0f}", "of_peak_pct": "{:.1f}",
 }  # fmt: skip
@@ -70,7 +74,9 @@ def decode(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Device = "cpu",
     threads: options.Threads = 2,
-    forwards: Annotated[list[str] | None, typer.Option(help="spans; experimental: segments, graphs.")] = None,
+    forwards: Annotated[
+        list[str] | None, typer.Option(help="spans; experimental: turns, graphs, segments, gathered.")
+    ] = None,
     repeats: Repeats = 3,
     out: Out = None,
     overwrite: Overwrite = False,
@@ -97,6 +103,34 @@ def decode(
     official = found["lines"][0]["tokens_per_s"]
     _print(COLUMNS, [line | {"x official": line["tokens_per_s"] / official} for line in found["lines"]])
     _write(out, found)
+
+
+@app.command()
+def turn(
+    block_size: Annotated[int, typer.Option(min=1, help="K.")] = 32,
+    tpf: Annotated[float, typer.Option(help="Positions revealed a denoise forward.")] = 4.0,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows decoded together; several times.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of every prompt.")] = 64,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Of every response.")] = 512,
+    repeats: Repeats = 5,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Processor time of a decoder's turn on the host, where the device's part is a stub (decoding.forwards: graphs).
+
+    What CUDA's driver takes for two copies, a launch and a wait is not in it. Model and device do not matter.
+    """
+    import torch
+
+    from lightningrl.bench.decode import Workload
+    from lightningrl.bench.random_model import random_model
+    from lightningrl.bench.turn import host_time
+
+    model = random_model("miniature", block_size, _prepare(out, overwrite, "cpu", 1, "float32"), "cpu")
+    workload = Workload(prompt_tokens, new_tokens, tpf)
+    lines = [host_time(model, workload, count, repeats) for count in batch or [1]]
+    _print(TURN_COLUMNS, lines)
+    _write(out, {"threads": torch.get_num_threads(), "torch": torch.__version__, "lines": lines})
 
 
 @app.command()

@@ -48,7 +48,7 @@ PACKAGES = (
     "transformers", "tokenizers", "math-verify", "sympy", "pyarrow", "huggingface-hub", "pandas", "matplotlib",
 )  # fmt: skip
 EXPERIMENTAL = (
-    "paged kernels and CUDA graphs in the decoder (`BlockDecoder(forwards=...)`), stages on a GPU "
+    "paged kernels and CUDA graphs in the decoder (`decoding.forwards`), stages on a GPU "
     "(`resources.device: cuda`, with flex attention in training): off until `make gpu-check` has a run"
 )
 

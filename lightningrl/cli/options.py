@@ -111,7 +111,7 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     require_device(decoding.device)
     return LLM(
         model, block_size=decoding.block_size, dtype=dtype, device=decoding.device, rows=decoding.rows,
-        memory_bytes=decoding.memory_bytes,
+        memory_bytes=decoding.memory_bytes, forwards=decoding.forwards,
     )  # fmt: skip
 
 

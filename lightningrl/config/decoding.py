@@ -29,6 +29,16 @@ def _increasing(values: list[float]) -> list[float]:
     return values
 
 
+FORWARDS = ("spans", "gathered", "segments", "turns", "graphs")
+"""Those of decoding/engine.py, which would import torch."""
+
+
+def _known_forwards(name: str) -> str:
+    if name not in FORWARDS:
+        raise ValueError(f"forwards is {name!r}; expected one of {', '.join(FORWARDS)}")
+    return name
+
+
 Sweep = Annotated[list[float], AfterValidator(_increasing)]
 """Values of a selector's parameter."""
 Options = dict[str, bool | int | float | str]
@@ -64,6 +74,11 @@ class Decoding(Section):
     memory_mb: int | None = Field(None, gt=0)
     """Megabytes for the KV cache; rows wait for pages when it is full. Empty: as much as `rows` need. Changes no result
     but the last bits of floats."""
+    forwards: Annotated[str, AfterValidator(_known_forwards)] = "spans"
+    """How forwards are launched: `spans`, operator by operator, or experimental ones, of which no GPU run is on record.
+    `graphs`, for a CUDA device and bfloat16: a turn is one CUDA graph of fused kernels, from the trunk to the tokens.
+    `turns` is the same without graphs, on the CPU too; `segments` and `gathered` compute hidden states alone in static
+    shapes. Changes no result but the last bits of floats."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,14 +3,15 @@
 What happens to a row is in decoding/reference.py. Rows enter and leave between any two forwards. When the pages run
 out, the row that entered last gives its own back and is recomputed later; a request that could never fit is refused
 alone. Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state
-of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) costs one copy to the device and
-one back.
+of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) sends its indices to the device
+and takes one small table back. How it is launched is `forwards`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,11 +24,14 @@ from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan
-from lightningrl.models.static_forward import SegmentForwards, gathered, paged_kernel
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import Trajectory
 
-FORWARDS = ("spans", "gathered", "segments", "graphs")
+if TYPE_CHECKING:
+    from lightningrl.decoding.device_turn import DeviceTurns
+    from lightningrl.models.static_forward import SegmentForwards
+
+FORWARDS = ("spans", "gathered", "segments", "turns", "graphs")
 KERNEL_PAGE_TOKENS = 256
 """Flash attention's pages are multiples of it."""
 
@@ -37,8 +41,9 @@ class BlockDecoder:
 
     stop_token_ids: any of them in the response ends it. rows: most rows decoded together. memory_bytes: of the KV
     cache (None: as much as the rows could need). page_tokens: positions a page, a multiple of the block size.
-    forwards: `spans`, or the experimental `gathered`, `segments`, `graphs` (models/static_forward.py): static shapes,
-    in plain torch, by a paged kernel, as CUDA graphs.
+    forwards: `spans`, or one of the experimental ones of static shape. `gathered` and `segments`: hidden states, in
+    plain torch or by a paged kernel (models/static_forward.py). `turns` and `graphs`: whole turns on the device
+    (decoding/device_turn.py), each launched anew, or as CUDA graphs.
     """
 
     def __init__(
@@ -56,8 +61,19 @@ class BlockDecoder:
         if forwards != "spans" and model.config.attention != "block_causal":
             raise DecodeError(f"forwards is {forwards!r}, but {model.config.attention} attention has 'spans' only")
         self.model, self.rows, self.memory_bytes, self.forwards = model, rows, memory_bytes, forwards
+        if forwards == "graphs" and model.device.type != "cuda":
+            raise DecodeError(
+                f"forwards is 'graphs', which are CUDA's, and the model is on {model.device.type}: take 'spans', or "
+                "'turns', which does the same without capturing anything"
+            )
+        self._has_kernel = forwards in ("segments", "graphs") or (forwards == "turns" and model.device.type == "cuda")
+        if self._has_kernel and model.lm_head.weight.dtype not in (torch.bfloat16, torch.float16):
+            raise DecodeError(
+                f"forwards is {forwards!r}, whose attention kernels take bfloat16 or float16, and the weights are "
+                f"{str(model.lm_head.weight.dtype).removeprefix('torch.')}: load them as bfloat16, or take 'spans'"
+            )
         size = model.config.block_size
-        at_least = KERNEL_PAGE_TOKENS if forwards in ("segments", "graphs") else SMALLEST_PAGE_TOKENS
+        at_least = KERNEL_PAGE_TOKENS if self._has_kernel else SMALLEST_PAGE_TOKENS
         self.page_tokens = page_tokens or page_size(size, at_least)
         if self.page_tokens % size:
             raise DecodeError(f"page_tokens is {page_tokens}, expected a multiple of the block size {size}")
@@ -65,7 +81,8 @@ class BlockDecoder:
         """Pages that no row holds: forwards of static shape write into one what only fills them up."""
         self.stop_ids = np.array(sorted(stop_token_ids), dtype=np.int64)
         self.ledger = Ledger()
-        self._pool: Pool | None = None
+        self.pool: Pool | None = None
+        """What the last stream ran on, for the next."""
 
     @property
     def page_bytes(self) -> int:
@@ -107,7 +124,7 @@ class BlockDecoder:
         finally:
             # A stream may be left before its end: what its rows have written is not known to be finite.
             run.pool.cache.clear([page for held in run.rows.held for page in held])
-            self._pool = run.pool
+            self.pool = run.pool
 
     def _check(self, policies: Sequence[DecodePolicy]) -> int:
         """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
@@ -131,13 +148,24 @@ class BlockDecoder:
         pages = sum(longest)
         if self.memory_bytes is not None:
             pages = min(pages, self.memory_bytes // self.page_bytes - self.spare)
-        pool, self._pool = self._pool, None
+        pool, self.pool = self.pool, None
         if pool is None or pool.pages < pages or pool.longest < longest[0]:
             pool = None  # gone before its successor asks for memory
-            pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens, self.forwards)
+            pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)
+        if self.forwards != "spans":
+            pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(waiting, observer))
         length, mask_id = max(item.canvas.end for item in waiting), self.model.config.mask_token_id
         rows = Rows(slots, length, size, mask_id, pages, self.page_tokens)
         return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
+
+    def _runs_turns(self, waiting: Collection[QueuedRequest], observer: Observer | None) -> bool:
+        """Whether what is asked runs as whole turns on the device, prefill aside."""
+        if observer is not None or self.forwards not in ("turns", "graphs"):
+            return False
+        from lightningrl.decoding.device_turn import rule_of
+
+        policies = {id(item.policy): item.policy for item in waiting}.values()
+        return all(rule_of(policy, self.model.config.block_size) is not None for policy in policies)
 
     def _pages(self, positions: int) -> int:
         return -(-positions // self.page_tokens)
@@ -161,16 +189,43 @@ class BlockDecoder:
 class Pool:
     """What forwards run on, kept from one stream to the next: so many pages for rows, none with more than `longest`."""
 
-    def __init__(self, model: Transformer, pages: int, spare: int, longest: int, page_tokens: int, forwards: str):
+    def __init__(self, model: Transformer, pages: int, spare: int, longest: int, page_tokens: int):
         config, self.model, self.pages, self.longest = model.config, model, pages, longest
         self.cache = PagedKV(
             config.num_hidden_layers, pages + spare, page_tokens, config.num_key_value_heads, config.head_dim,
             model.lm_head.weight,
         )  # fmt: skip
-        self.static = None
-        if forwards != "spans":
-            kernel = gathered if forwards == "gathered" else paged_kernel()
-            self.static = SegmentForwards(model, self.cache, longest, kernel, graphs=forwards == "graphs")
+        self.static: SegmentForwards | None = None
+        self.turns: DeviceTurns | None = None
+        self._graph_memory = None
+
+    def prepare(self, forwards: str, has_kernel: bool, slots: int, runs_turns: bool) -> None:
+        """Makes what forwards of static shape need, and captures graphs of all sizes that rows of so many slots will
+        meet: of whole turns, or of hidden states alone where something asked does not run as turns. What was made for
+        an earlier stream is kept while it fits. Prefill has too many sizes: it is never captured."""
+        from lightningrl.models.static_forward import SegmentForwards, gathered, paged_kernel
+
+        graphs = forwards == "graphs"
+        if self.static is None or (self.turns is not None and not (self.turns.is_current and slots <= self.turns.rows)):
+            self.static = self.turns = self._graph_memory = None
+            kernel, trunk = paged_kernel() if has_kernel else gathered, None
+            if forwards in ("turns", "graphs"):
+                from lightningrl.decoding.device_turn import DeviceTurns
+                from lightningrl.models.fused_trunk import FusedTrunk
+
+                trunk = FusedTrunk(self.model)
+                self.turns = DeviceTurns(
+                    self.model, self.cache, trunk, kernel, rows=slots, pages=self.longest, graphs=graphs
+                )  # fmt: skip
+            self.static = SegmentForwards(self.model, self.cache, self.longest, kernel, trunk)
+        if self.turns is not None:
+            self.turns.forget()
+        if graphs:
+            self._graph_memory = self._graph_memory or torch.cuda.graph_pool_handle()
+            if runs_turns and self.turns is not None:
+                self.turns.prepare(slots, self._graph_memory)
+            else:
+                self.static.prepare(2 * slots, self._graph_memory)
 
     def hidden(self, spans: Sequence[PagedSpan], ids_N: np.ndarray) -> Tensor:
         """(N, H) hidden states at the spans' positions, one span after another, from the tokens there."""

@@ -6,6 +6,7 @@ Shapes: B rows; K block size. Tensors are on the model's device.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -34,6 +35,16 @@ class Proposals(OpenPositions):
     def best(self, count_B: Tensor) -> Tensor:
         """(B, K) bool: the highest ranked open positions, so many of each row."""
         return (places(self.score_BK, self.open_BK) < count_B[:, None]) & self.open_BK
+
+
+class Bound(NamedTuple):
+    """A selector's rule as three constants: revealed is what is ranked over `tau`, and at least so many of the best."""
+
+    tau: float
+    inclusive: bool
+    """What is ranked at `tau` itself is revealed too."""
+    least_K: Tensor
+    """The least revealed by a block's first, second, ... denoise forward; a block of K positions has no more than K."""
 
 
 def places(key_BK: Tensor, open_BK: Tensor) -> Tensor:

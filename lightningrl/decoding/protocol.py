@@ -37,6 +37,9 @@ class Ranking(Protocol):
 
 
 class Selector(Protocol):
+    """It may have a second method, `bound(size) -> Bound` (decoding/proposals.py), where for blocks of K = `size`
+    positions its rule is one: then whole turns can run on the device (decoding/device_turn.py)."""
+
     def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool, a subset of candidates.open_BK, not empty where that is not."""
         ...

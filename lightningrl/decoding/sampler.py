@@ -65,19 +65,25 @@ def draw_open(model: Transformer, draws: Draws, alternatives: int = 0) -> DrawnT
         here = slice(start, start + chunk)
         temperature_n = draws.temperature_n[here]
         sampled_m = np.flatnonzero(temperature_n)
-        of_sampled = (draws.key_n, draws.position_n, draws.forward_n, draws.top_k_n.astype(np.int64), draws.top_p_n)
-        key_m, position_m, forward_m, top_k_m, top_p_m = (
-            torch.from_numpy(values[here][sampled_m]).to(device) for values in of_sampled
-        )
         log_probs_nV = model.log_probs(draws.hidden_nH[here], _divisor(temperature_n, draws.hidden_nH))
-        token_n, logp_n = draw(
-            log_probs_nV,
-            torch.from_numpy(sampled_m).to(device),
-            uniform(key_m, position_m, forward_m),
-            top_k_m if draws.top_k_n.any() else None,
-            top_p_m if (draws.top_p_n < 1).any() else None,
-        )
-        top_logp_nA, top_ids_nA = log_probs_nV.topk(min(alternatives, log_probs_nV.shape[-1]), dim=-1)
+        if len(sampled_m):
+            of_sampled = (draws.key_n, draws.position_n, draws.forward_n, draws.top_k_n.astype(np.int64), draws.top_p_n)
+            key_m, position_m, forward_m, top_k_m, top_p_m = (
+                torch.from_numpy(values[here][sampled_m]).to(device) for values in of_sampled
+            )
+            token_n, logp_n = draw(
+                log_probs_nV,
+                torch.from_numpy(sampled_m).to(device),
+                uniform(key_m, position_m, forward_m),
+                top_k_m if draws.top_k_n.any() else None,
+                top_p_m if (draws.top_p_n < 1).any() else None,
+            )
+        else:
+            logp_n, token_n = log_probs_nV.max(dim=-1)
+        if alternatives:
+            top_logp_nA, top_ids_nA = log_probs_nV.topk(min(alternatives, log_probs_nV.shape[-1]), dim=-1)
+        else:
+            top_logp_nA, top_ids_nA = log_probs_nV.new_empty(len(token_n), 0), token_n.new_empty(len(token_n), 0)
         parts.append((token_n, logp_n, entropy(log_probs_nV), top_logp_nA, top_ids_nA))
     return DrawnTokens(*(column[0] if len(column) == 1 else torch.cat(column) for column in zip(*parts, strict=True)))
 

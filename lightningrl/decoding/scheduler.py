@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from lightningrl.models.attention import PagedSpan, key_limits
 from lightningrl.models.transformer import Transformer
 
 if TYPE_CHECKING:
+    from lightningrl.decoding.device_turn import Drawn, Rule
     from lightningrl.decoding.engine import Pool
 
 PREFILL_TOKENS = 16384
@@ -45,6 +46,7 @@ class Scheduler:
     stop_ids: np.ndarray
     ledger: Ledger
     observer: Observer | None
+    _known_rules: dict[int, Rule | None] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -59,6 +61,8 @@ class Scheduler:
     def _admit(self) -> None:
         """Rows from the front of the queue into free slots, as long as every running row keeps a page to grow into."""
         rows, taken = self.rows, 0
+        if not self.waiting:
+            return
         for slot in np.flatnonzero(~rows.busy).tolist():
             if not self.waiting:
                 return
@@ -91,37 +95,43 @@ class Scheduler:
         rows = self.rows
         slots_B = np.flatnonzero(rows.busy)
         first_B, last_B, denoises_B = self._spans(slots_B)
-        reach_B = np.ceil(np.log2(np.maximum(last_B, SHORT_TOKENS)))
-        order_B = np.lexsort((reach_B, last_B - first_B))
-        slots_B, first_B, last_B, denoises_B, reach_B = (
-            a[order_B] for a in (slots_B, first_B, last_B, denoises_B, reach_B)
-        )
+        span_B = np.zeros(len(slots_B), dtype=np.int64)
+        if len(slots_B) > 1:
+            reach_B = np.ceil(np.log2(np.maximum(last_B, SHORT_TOKENS)))
+            order_B = np.lexsort((reach_B, last_B - first_B))
+            slots_B, first_B, last_B, denoises_B, reach_B = (
+                a[order_B] for a in (slots_B, first_B, last_B, denoises_B, reach_B)
+            )
+            span_B[1:] = np.cumsum((np.diff(last_B - first_B) != 0) | (np.diff(reach_B) != 0))
         queries_B = last_B - first_B
-        span_B = np.r_[0, np.cumsum((np.diff(queries_B) != 0) | (np.diff(reach_B) != 0))]
-        hidden_NH, spans = self._forward(slots_B, first_B, queries_B, span_B)
+        rules = self._rules(slots_B, first_B, last_B, denoises_B)
+        if rules is None:
+            hidden_NH, seen_S = self._forward(slots_B, first_B, queries_B, span_B)
+            drawn = None
+        else:
+            hidden_NH, seen_S = None, None
+            drawn = self._device_turn(slots_B, denoises_B, rules)
         entering_B, pending_B = rows.entering[slots_B], rows.pending[slots_B]
         other_B = np.where(entering_B, "prefill", "commit")
         kinds_B = np.where(denoises_B, np.where(pending_B, "fused", "denoise"), other_B)
         rows.pending[slots_B] = pending_B & entering_B
-        prefilled = slots_B[entering_B]
-        rows.prefilled[prefilled] = last_B[entering_B]
-        rows.entering[prefilled] = rows.prefilled[prefilled] < rows.clean(prefilled)
-        # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
-        rows.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
+        if entering_B.any():
+            prefilled = slots_B[entering_B]
+            rows.prefilled[prefilled] = last_B[entering_B]
+            rows.entering[prefilled] = rows.prefilled[prefilled] < rows.clean(prefilled)
+            # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
+            rows.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
         rows.commit_forwards[slots_B[kinds_B == "commit"]] += 1
         begins_B = np.cumsum(queries_B) - queries_B
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
         if denoises_B.any():
             here = np.flatnonzero(denoises_B)
             at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here]
-            revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH)
+            revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, drawn)
             ended = [self._fail(slot) for slot in failed]
-        parts = []
-        for index, span in enumerate(spans):
-            for kind in np.unique(kinds_B[span_B == index]).tolist():
-                mine = (span_B == index) & (kinds_B == kind)
-                parts.append(Part(kind, int(mine.sum()), span.queries, span.kv_tokens, int(revealed_B[mine].sum())))
-        self.ledger.add(Forward(tuple(parts), time.perf_counter() - began))
+        seen_S = seen_S or [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
+        parts = _parts(seen_S, span_B, kinds_B, queries_B, revealed_B)
+        self.ledger.add(Forward(parts, time.perf_counter() - began))
         return ended + self._advance()
 
     def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -149,8 +159,9 @@ class Scheduler:
     @torch.no_grad()
     def _forward(
         self, slots_B: np.ndarray, first_B: np.ndarray, queries_B: np.ndarray, span_B: np.ndarray
-    ) -> tuple[Tensor, list[PagedSpan]]:
-        """Hidden states of all rows' positions, row after row. span_B: the span of each row, 0, ..., 0, 1, ..."""
+    ) -> tuple[Tensor, list[int]]:
+        """Hidden states of all rows' positions, row after row, and the keys that each span sees at most. span_B: the
+        span of each row, 0, ..., 0, 1, ..."""
         rows, spans, ids = self.rows, [], []
         for index in range(span_B[-1] + 1):
             here = span_B == index
@@ -158,26 +169,87 @@ class Scheduler:
             limits_GQ = key_limits(self.model.config, positions_GQ, rows.end[slots_B[here]])
             spans.append(PagedSpan(rows.table_RP[slots_B[here]], positions_GQ, limits_GQ, rows.page_tokens))
             ids.append(rows.tokens[slots_B[here, None], positions_GQ].ravel())
-        return self.pool.hidden(spans, np.concatenate(ids)), spans
+        return self.pool.hidden(spans, np.concatenate(ids)), [span.kv_tokens for span in spans]
 
-    @torch.no_grad()
-    def _reveal(self, slots_B: np.ndarray, at_B: np.ndarray, hidden_NH: Tensor) -> tuple[np.ndarray, list[int]]:
-        """Draw the open positions of the active blocks (from `at_B` on in the forward) and write what is chosen.
+    def _rules(
+        self, slots_B: np.ndarray, first_B: np.ndarray, last_B: np.ndarray, denoises_B: np.ndarray
+    ) -> list[Rule] | None:
+        """The rules of the rows' policies if the turn runs whole on the device, else None."""
+        rows = self.rows
+        if self.pool.turns is None or self.observer is not None or rows.entering[slots_B].any():
+            return None
+        start_B = rows.start[slots_B]
+        blocks = start_B - self.size * rows.pending[slots_B], start_B + self.size * denoises_B
+        if not (np.array_equal(first_B, blocks[0]) and np.array_equal(last_B, blocks[1])):
+            return None
+        found: list[Rule] = []
+        for slot in slots_B.tolist():
+            policy = rows.item[slot].policy
+            if id(policy) not in self._known_rules:
+                self._known_rules[id(policy)] = self.pool.turns.rule_of(policy)
+            rule = self._known_rules[id(policy)]
+            if rule is None:
+                return None
+            found.append(rule)
+        return found
+
+    def _device_turn(self, slots_B: np.ndarray, denoises_B: np.ndarray, rules: list[Rule]) -> Drawn:
+        """One forward, the draws and the choice on the device: of the rows that denoise, in their order."""
+        assert self.pool.turns is not None
+        pending_C = slots_B[self.rows.pending[slots_B]]
+        active = [rule for rule, denoises in zip(rules, denoises_B.tolist(), strict=True) if denoises]
+        return self.pool.turns.run(self.rows, slots_B[denoises_B], pending_C, active)
+
+    def _reveal(
+        self, slots_B: np.ndarray, at_B: np.ndarray, hidden_NH: Tensor | None, device: Drawn | None
+    ) -> tuple[np.ndarray, list[int]]:
+        """Write what is chosen among the open positions of the active blocks (from `at_B` on in the forward). device:
+        what the device has drawn already, at all positions of these blocks.
 
         Returns how many were revealed, and the slots whose probabilities were not finite.
         """
         rows = self.rows
         rows.denoise_forwards[slots_B] += 1
         positions_BK = rows.start[slots_B, None] + np.arange(self.size)
-        masked_BK = rows.masked[slots_B[:, None], positions_BK]
-        groups = self._by_policy(slots_B)
-        open_BK = np.zeros_like(masked_BK)
-        for policy, mine in groups:
-            open_BK[mine] = policy.schedule.open(masked_BK[mine])
+        open_BK, groups = rows.masked[slots_B[:, None], positions_BK], self._by_policy(slots_B)
+        if device is None:
+            for policy, mine in groups:
+                open_BK[mine] = policy.schedule.open(open_BK[mine])
         row_n, column_n = np.nonzero(open_BK)
         position_n, forward_n = positions_BK[row_n, column_n], rows.denoise_forwards[slots_B][row_n]
+        if device is None:
+            assert hidden_NH is not None
+            hidden_nH = hidden_NH[torch.from_numpy(at_B[row_n] + column_n).to(hidden_NH.device)]
+            token_n, logp_n, entropy_n, chosen_n = self._draw(slots_B, row_n, position_n, hidden_nH, open_BK, groups)
+        else:
+            token_n, logp_n, entropy_n, chosen_n = (column[row_n * self.size + column_n] for column in device)
+        finite_n = np.isfinite(logp_n)
+        failed = [] if finite_n.all() else slots_B[np.unique(row_n[~finite_n])].tolist()
+        at = slots_B[row_n[chosen_n]], position_n[chosen_n]
+        rows.tokens[at], rows.masked[at], rows.reveal[at] = token_n[chosen_n], False, forward_n[chosen_n]
+        rows.logp[at], rows.entropy[at] = logp_n[chosen_n], entropy_n[chosen_n]
+        rows.block_step[slots_B] += 1
+        revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
+        stuck_B = revealed_B == 0
+        if stuck_B.any() and (stuck_B := stuck_B & ~np.isin(slots_B, failed)).any():
+            policy = next(policy for policy, mine in groups if stuck_B[mine].any())
+            raise DecodeError(f"{policy.selector} revealed nothing in a block with open positions: it would never end")
+        return revealed_B, failed
+
+    @torch.no_grad()
+    def _draw(
+        self,
+        slots_B: np.ndarray,
+        row_n: np.ndarray,
+        position_n: np.ndarray,
+        hidden_nH: Tensor,
+        open_BK: np.ndarray,
+        groups: Sequence[tuple[DecodePolicy, np.ndarray]],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Token, log-probability and entropy at the open positions, and which of them are revealed; observed."""
+        rows, forward_n = self.rows, self.rows.denoise_forwards[slots_B][row_n]
         draws = Draws(
-            hidden_nH=hidden_NH[torch.from_numpy(at_B[row_n] + column_n).to(hidden_NH.device)],
+            hidden_nH=hidden_nH,
             key_n=rows.key[slots_B][row_n],
             position_n=position_n,
             forward_n=forward_n,
@@ -193,17 +265,7 @@ class Scheduler:
             top = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
             seen = Observation(index_n, forward_n, position_n, token_n, logp_n, entropy_n, chosen_n, *top)
             self.observer.observe(seen)
-        failed = slots_B[np.unique(row_n[~np.isfinite(logp_n)])].tolist()
-        at = slots_B[row_n[chosen_n]], position_n[chosen_n]
-        rows.tokens[at], rows.masked[at], rows.reveal[at] = token_n[chosen_n], False, forward_n[chosen_n]
-        rows.logp[at], rows.entropy[at] = logp_n[chosen_n], entropy_n[chosen_n]
-        rows.block_step[slots_B] += 1
-        revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
-        stuck_B = (revealed_B == 0) & ~np.isin(slots_B, failed)
-        if stuck_B.any():
-            policy = next(policy for policy, mine in groups if stuck_B[mine].any())
-            raise DecodeError(f"{policy.selector} revealed nothing in a block with open positions: it would never end")
-        return revealed_B, failed
+        return token_n, logp_n, entropy_n, chosen_n
 
     def _fail(self, slot: int) -> DecodeResult:
         self.pool.cache.clear(self.rows.held[slot])
@@ -218,7 +280,7 @@ class Scheduler:
         positions_BK = rows.start[slots_B, None] + np.arange(self.size)
         masked_BK, tokens_BK = (a[slots_B[:, None], positions_BK] for a in (rows.masked, rows.tokens))
         response_BK = positions_BK >= rows.prompt_len[slots_B, None]
-        stop_BK = np.isin(tokens_BK, self.stop_ids) & response_BK & ~masked_BK
+        stop_BK = (tokens_BK[..., None] == self.stop_ids).any(axis=-1) & response_BK & ~masked_BK
         full_B = ~np.any(masked_BK, axis=1)
         ended_B = full_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])
         for policy, mine in self._by_policy(slots_B):
@@ -233,3 +295,18 @@ class Scheduler:
             item = rows.leave(slot)
             outcomes.append(DecodeResult(item.index, item.request, trajectory))
         return outcomes
+
+
+def _parts(
+    seen_S: Sequence[int], span_B: np.ndarray, kind_B: np.ndarray, queries_B: np.ndarray, revealed_B: np.ndarray
+) -> tuple[Part, ...]:
+    """The rows of a forward by span and by what they did."""
+    counts: dict[tuple[int, str, int], list[int]] = {}
+    columns = (column.tolist() for column in (span_B, kind_B, queries_B, revealed_B))
+    for span, kind, queries, revealed in zip(*columns, strict=True):
+        count = counts.setdefault((span, kind, queries), [0, 0])
+        count[0], count[1] = count[0] + 1, count[1] + revealed
+    return tuple(
+        Part(kind, rows, queries, seen_S[span], revealed)
+        for (span, kind, queries), (rows, revealed) in sorted(counts.items())
+    )

@@ -47,7 +47,7 @@ class LLM:
     """A checkpoint, ours or an official one, ready to generate.
 
     block_size: needed for checkpoints that do not name it (the official ones). dtype: None keeps the stored one. rows,
-    memory_bytes: those of BlockDecoder. Raises CheckpointError, saying why, when the folder cannot be used.
+    memory_bytes, forwards: those of BlockDecoder. Raises CheckpointError, saying why, when the folder cannot be used.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class LLM:
         device: torch.device | str = "cpu",
         rows: int = 64,
         memory_bytes: int | None = None,
+        forwards: str = "spans",
     ):
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
@@ -71,7 +72,9 @@ class LLM:
             self.folder, dtype=dtype, device=device, block_size=block_size, mask_token_id=self.tokenizer.mask_token_id
         )
         self.model.usable_vocab = min(len(self.tokenizer), self.model.config.vocab_size)
-        self.decoder = BlockDecoder(self.model, self.stop_ids, rows=rows, memory_bytes=memory_bytes)
+        self.decoder = BlockDecoder(
+            self.model, self.stop_ids, rows=rows, memory_bytes=memory_bytes, forwards=forwards
+        )  # fmt: skip
 
     @cached_property
     def stop_ids(self) -> list[int]:

@@ -8,7 +8,8 @@ row; S slots of the cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +21,31 @@ if TYPE_CHECKING:
     from lightningrl.models.transformer import ModelConfig
 
 
+@contextmanager
+def unique_writes(device: torch.device) -> Iterator[None]:
+    """For writes by indices that are all different, whose result no order can change: on CUDA, torch's deterministic
+    mode is off meanwhile. It would sort the indices of each write, some ten kernels more, and sees no difference."""
+    mode = torch.get_deterministic_debug_mode() if device.type == "cuda" else 0
+    if not mode:
+        yield
+        return
+    torch.set_deterministic_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+
+
 class PagedKV:
-    """Keys and values in pages of equally many positions; a row holds any pages, in the order of its positions."""
+    """Keys and values in pages of equally many positions; a row holds any pages, in the order of its positions.
+
+    On CUDA it turns off cuDNN's attention, for the process: it builds a graph for each new shape, for longer than a
+    forward takes, and decoding meets new shapes all the time. Torch's deterministic mode has it off by itself.
+    """
 
     def __init__(self, layers: int, pages: int, page_tokens: int, kv_heads: int, head_dim: int, like: Tensor):
+        if like.device.type == "cuda":
+            torch.backends.cuda.enable_cudnn_sdp(False)
         shape = (layers, pages * page_tokens, kv_heads, head_dim)
         self.page_tokens = page_tokens
         self.keys = like.new_zeros(shape)
@@ -39,8 +61,9 @@ class PagedKV:
 
     def write(self, layer: int, slots_N: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> tuple[Tensor, Tensor]:
         """Put a forward's keys and values into their slots; returns the layer's whole tables, (S, M, D) each."""
-        self.keys[layer].index_copy_(0, slots_N, k_BMQD[0].transpose(0, 1))
-        self.values[layer].index_copy_(0, slots_N, v_BMQD[0].transpose(0, 1))
+        with unique_writes(slots_N.device):
+            self.keys[layer].index_copy_(0, slots_N, k_BMQD[0].transpose(0, 1))
+            self.values[layer].index_copy_(0, slots_N, v_BMQD[0].transpose(0, 1))
         return self.keys[layer], self.values[layer]
 
     def clear(self, pages: Sequence[int]) -> None:
@@ -97,21 +120,21 @@ class PagedAttention:
         for span in spans:
             hidden = None if span.hidden_GQT is None else torch.from_numpy(span.hidden_GQT).to(device)
             self._spans.append((span, _pages_index(span.pages_GP, device), hidden))
+        self._masks: list[Tensor | None] | None = None
 
     def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
         keys_SMD, values_SMD = self.cache.write(layer, self.slots_N, k_BMQD, v_BMQD)
         heads, head_dim = q_BNQD.shape[1], q_BNQD.shape[3]
         kv_heads = k_BMQD.shape[1]
         q_QND = q_BNQD[0].transpose(0, 1)
+        if self._masks is None:  # the first layer's call makes them for all layers
+            self._masks = [None if hidden is None else _mask(hidden, q_BNQD, kv_heads) for *_, hidden in self._spans]
         mixed, at = [], 0
-        for span, pages, hidden_GQT in self._spans:
+        for (span, pages, _), mask_G1XT in zip(self._spans, self._masks, strict=True):
             count = span.rows * span.queries
             shape = (span.rows, span.queries, kv_heads, heads // kv_heads, head_dim)
             # The query heads of one key head stand behind each other, so that its keys are read once.
             q_GMXD = q_QND[at : at + count].reshape(shape).permute(0, 2, 3, 1, 4).flatten(2, 3)
-            mask_G1XT = None
-            if hidden_GQT is not None:
-                mask_G1XT = (~hidden_GQT).repeat(1, heads // kv_heads, 1).unsqueeze(1)
             k_GMTD, v_GMTD = self._rows_of(keys_SMD, pages, span), self._rows_of(values_SMD, pages, span)
             mixed_GMXD = F.scaled_dot_product_attention(q_GMXD, k_GMTD, v_GMTD, attn_mask=mask_G1XT)
             by_query = mixed_GMXD.unflatten(2, (heads // kv_heads, span.queries)).permute(0, 3, 1, 2, 4)
@@ -125,6 +148,15 @@ class PagedAttention:
         by_page = table_SMD.unflatten(0, (-1, self.cache.page_tokens))
         taken = by_page[pages] if isinstance(pages, slice) else by_page.index_select(0, pages)
         return taken.reshape(span.rows, -1, *table_SMD.shape[1:])[:, : span.kv_tokens].transpose(1, 2)
+
+
+def _mask(hidden_GQT: Tensor, q_BNQD: Tensor, kv_heads: int) -> Tensor:
+    """(G, 1, X, T) to be added to the scores of the X queries of a key head, in their type: what attention would make
+    of a bool mask in each layer. Lines begin at multiples of 8 numbers, as CUDA's kernels want them."""
+    rows, queries, length = hidden_GQT.shape
+    shape = (rows, 1, q_BNQD.shape[1] // kv_heads, queries, -(-length // 8) * 8)
+    mask_G1XQT = q_BNQD.new_zeros(shape)[..., :length]
+    return mask_G1XQT.masked_fill_(hidden_GQT[:, None, None], float("-inf")).flatten(2, 3)
 
 
 def _pages_index(pages_GP: np.ndarray, device: torch.device) -> Tensor | slice:

@@ -3,8 +3,11 @@
 All queries of a block see the same keys, those up to its end, so no mask is needed: a forward is S segments, each with
 a line of pages and a number of keys. Forwards of few shapes can be captured as CUDA graphs.
 
+Whole turns on the device, from the trunk to the tokens, are in decoding/device_turn.py; here are hidden states alone,
+for what draws and selects on the host's orders.
+
 Experimental: tested on the CPU, where `gathered` stands in for the kernel and nothing is captured; no recorded run on a
-GPU. Off unless asked for (`BlockDecoder(forwards=...)`).
+GPU. Off unless asked for (`decoding.forwards`).
 Shapes: S segments; N = S * K positions; P pages of the longest row.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +25,7 @@ from torch import Tensor
 
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedKV, PagedSpan
+from lightningrl.models.fused_trunk import FusedTrunk
 from lightningrl.models.transformer import Transformer
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -90,12 +95,14 @@ def paged_kernel() -> Kernel:
 
 
 def _torch_varlen(varlen_attn: Callable[..., Any]) -> Kernel:
+    starts: dict[tuple[int, int, torch.device], Tensor] = {}
+
     def kernel(q_SKND: Tensor, keys: Tensor, values: Tensor, pages_SP: Tensor, used_S: Tensor) -> Tensor:
         count, size = q_SKND.shape[:2]
-        starts = torch.arange(count + 1, dtype=torch.int32, device=used_S.device)
         longest = pages_SP.shape[1] * keys.shape[1]
+        queries, seen = (_starts(starts, count, step, used_S.device) for step in (size, longest))
         mixed = varlen_attn(
-            q_SKND.flatten(0, 1), keys, values, starts * size, starts * longest, size, longest,
+            q_SKND.flatten(0, 1), keys, values, queries, seen, size, longest,
             enable_gqa=q_SKND.shape[2] != keys.shape[2], seqused_k=used_S, block_table=pages_SP,
         )  # fmt: skip
         return mixed.unflatten(0, (count, size))
@@ -103,29 +110,51 @@ def _torch_varlen(varlen_attn: Callable[..., Any]) -> Kernel:
     return kernel
 
 
-class SegmentForwards:
-    """Hidden states of segments, in static buffers of few sizes (1, 2, 4, 8, 16, 32, 48, ...), each of them one graph.
+def _starts(known: dict[tuple[int, int, torch.device], Tensor], count: int, step: int, device: torch.device) -> Tensor:
+    """int32 0, step, 2 step, ..., count * step; made once for all layers and forwards."""
+    key = (count, step, device)
+    if key not in known:
+        known[key] = torch.arange(0, (count + 1) * step, step, dtype=torch.int32, device=device)[: count + 1]
+    return known[key]
 
-    The last page of the cache must be nobody's: segments that only fill a buffer up write there.
+
+class SegmentForwards:
+    """Hidden states of segments, in static buffers of few sizes (1, 2, 4, 8, 16, 32, 48, ...).
+
+    The last page of the cache must be nobody's: segments that only fill a buffer up write there. trunk: what computes
+    hidden states in place of the model's own. Forwards of the sizes that were prepared are CUDA graphs.
     """
 
-    def __init__(self, model: Transformer, cache: PagedKV, pages: int, kernel: Kernel, *, graphs: bool):
-        self.model, self.cache, self.pages, self.kernel, self.graphs = model, cache, pages, kernel, graphs
+    def __init__(self, model: Transformer, cache: PagedKV, pages: int, kernel: Kernel, trunk: FusedTrunk | None = None):
+        self.model, self.cache, self.pages, self.kernel, self.trunk = model, cache, pages, kernel, trunk
+        self._current = current(cache.keys.device)
         self._buffers: dict[int, tuple[Segments, Callable[[], Tensor]]] = {}
+        self._captured: set[int] = set()
+
+    @torch.no_grad()
+    def prepare(self, segments: int, pool: Any) -> None:
+        """Captures the forwards of up to so many segments, the largest first, in one memory pool."""
+        sizes = {size_of(count) for count in range(1, segments + 1)} - self._captured
+        for count in sorted(sizes, reverse=True):
+            with self._current:
+                static, run = self._set_up(count)
+                self._buffers[count] = static, captured(run, pool)
+            self._captured.add(count)
 
     @torch.no_grad()
     def hidden(self, spans: Sequence[PagedSpan], ids_N: np.ndarray) -> Tensor:
         """(N, H), in the order of the spans' positions. Valid until the next call where graphs are used."""
         given = Segments.of(spans, ids_N, self.model.config.block_size, self.pages)
         wanted = len(given.used_S)
-        count = 1 << (wanted - 1).bit_length() if wanted <= 16 else -(-wanted // 16) * 16
-        if count not in self._buffers:
-            self._buffers[count] = self._set_up(count)
-        static, run = self._buffers[count]
-        for buffer, values in zip(static, given, strict=True):
-            buffer[: len(values)].copy_(values, non_blocking=True)
-        self._fill_up(static, wanted)
-        return run()[: len(ids_N)]
+        count = size_of(wanted)
+        with self._current:
+            if count not in self._buffers:
+                self._buffers[count] = self._set_up(count)
+            static, run = self._buffers[count]
+            for buffer, values in zip(static, given, strict=True):
+                buffer[: len(values)].copy_(values, non_blocking=True)
+            self._fill_up(static, wanted)
+            return run()[: len(ids_N)]
 
     def _set_up(self, count: int) -> tuple[Segments, Callable[[], Tensor]]:
         """Buffers for so many segments, and their forward, which gives (N, H)."""
@@ -135,17 +164,21 @@ class SegmentForwards:
         static = Segments(ids_N, positions_N, slots_N, pages_SP, torch.zeros_like(pages_SP[:, 0]))
         self._fill_up(static, 0)
 
+        def mix(q_NAD: Tensor, *tables: Tensor) -> Tensor:
+            keys, values = (table_SMD.unflatten(0, (-1, self.cache.page_tokens)) for table_SMD in tables)
+            q_SKAD = q_NAD.unflatten(0, (count, -1))
+            return self.kernel(q_SKAD, keys, values, static.pages_SP, static.used_S).flatten(0, 1)
+
         def attend(layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
             tables = self.cache.write(layer, static.slots_N, k_BMQD, v_BMQD)
-            keys, values = (table_SMD.unflatten(0, (-1, self.cache.page_tokens)) for table_SMD in tables)
-            q_SKND = q_BNQD[0].transpose(0, 1).unflatten(0, (count, -1))
-            mixed_SKND = self.kernel(q_SKND, keys, values, static.pages_SP, static.used_S)
-            return mixed_SKND.flatten(0, 1).transpose(0, 1).unsqueeze(0)
+            return mix(q_BNQD[0].transpose(0, 1), *tables).transpose(0, 1).unsqueeze(0)
 
         def run() -> Tensor:
+            if self.trunk is not None:
+                return self.trunk.hidden(static.ids_N, static.positions_N, static.slots_N, self.cache, mix)
             return self.model.hidden(static.ids_N[None], static.positions_N[None], attend)[0]
 
-        return static, _captured(run) if self.graphs else run
+        return static, run
 
     def _fill_up(self, static: Segments, count: int) -> None:
         """Segments from `count` on see and write the spare page only."""
@@ -159,20 +192,33 @@ class SegmentForwards:
         static.pages_SP[count:], static.used_S[count:] = spare, size
 
 
-def _captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The same as a CUDA graph."""
+def size_of(count: int) -> int:
+    """The smallest size of buffers for so many rows or segments.
+
+    >>> [size_of(count) for count in (1, 3, 16, 17, 40, 65)]
+    [1, 4, 16, 32, 48, 80]
+    """
+    return 1 << (count - 1).bit_length() if count <= 16 else -(-count // 16) * 16
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which a GPU is the current one, as capturing and Triton's kernels want it; reusable, not nested."""
+    return torch.cuda.device(device) if device.type == "cuda" and torch.cuda.is_available() else nullcontext()
+
+
+def captured(run: Callable[[], Any], pool: Any) -> Callable[[], Any]:
+    """The same as a CUDA graph, whose memory is of `pool`: what other graphs of the pool gave is overwritten by it."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):  # warm-up, off the main stream, as capturing wants it
-            run()
+        run()  # once before, off the main stream, as capturing wants it
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        hidden_NH = run()
+    with torch.cuda.graph(graph, pool=pool):
+        found = run()
 
-    def replay() -> Tensor:
+    def replay() -> Any:
         graph.replay()
-        return hidden_NH
+        return found
 
     return replay

@@ -202,24 +202,33 @@ class Transformer(nn.Module):
         temperature: one for all, or a tensor that broadcasts against (..., V). The mask token and the padding rows of
         the vocabulary have probability 0: they are never drawn, in the decoder as in the trainer, which share this.
         """
-        logits = self.logits(hidden)
-        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-        banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-        banned[self.usable_vocab :] = True
-        banned[self.config.mask_token_id] = True
-        return (logits / temperature).masked_fill(banned, float("-inf")).log_softmax(dim=-1)
+        return log_probs_of(self.logits(hidden), temperature, self.usable_vocab, self.config.mask_token_id)
 
     def _rotation(self, positions_BQ: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        cos, sin = self.rotations(dtype, positions_BQ.device)
+        return cos[positions_BQ].unsqueeze(1), sin[positions_BQ].unsqueeze(1)
+
+    def rotations(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """RoPE's cosines and sines of all positions, (T, D) each, kept for the next call."""
         cached = self._rotations
-        if cached is None or cached[0].dtype != dtype or cached[0].device != positions_BQ.device:
+        if cached is None or cached[0].dtype != dtype or cached[0].device != device:
             # The angles are computed in float64 whatever the model's precision, then rounded once.
             size = self.config.head_dim
             frequency = self.config.rope_theta ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
             angle = torch.arange(self.config.max_position_embeddings, dtype=torch.float64)[:, None] * frequency
-            angle = torch.cat([angle, angle], dim=-1).to(positions_BQ.device)
+            angle = torch.cat([angle, angle], dim=-1).to(device)
             cached = self._rotations = angle.cos().to(dtype), angle.sin().to(dtype)
-        cos, sin = cached
-        return cos[positions_BQ].unsqueeze(1), sin[positions_BQ].unsqueeze(1)
+        return cached
+
+
+def log_probs_of(logits: Tensor, temperature: float | Tensor, usable_vocab: int, mask_token_id: int) -> Tensor:
+    """log softmax(logits / temperature) in float32 at least; see `Transformer.log_probs`."""
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    if usable_vocab < len(banned):
+        banned[usable_vocab:] = True
+    banned[mask_token_id] = True
+    return (logits / temperature).masked_fill(banned, float("-inf")).log_softmax(dim=-1)
 
 
 def rotate(x_BNQD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

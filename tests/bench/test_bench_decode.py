@@ -64,6 +64,39 @@ def test_command_prints_the_ratios_and_writes_the_figures(tmp_path):
     assert found["lines"][1]["tokens_per_true_forward"] == 4.0
 
 
+def test_forwards_of_static_shape_are_measured_beside_plain_ones_and_against_their_bare_forwards():
+    model = tiny_model(3)
+    variants = variants_of(model, Workload(8, 8, 2.0), [1], repeats_at_1=1, kinds=("spans", "turns"))
+    plain, turns = variants[1], variants[2]
+    assert (plain.name, turns.name) == ("ours, fused", "ours, fused, turns")
+    assert plain.record() == turns.record()
+    assert [len(call) for call in turns.calls] == [len(call) for call in plain.calls]
+
+
+def test_command_prints_the_processor_time_of_a_turn(tmp_path):
+    """How long it is depends on the machine; how many turns there are does not: blocks of 8, four tokens a step."""
+    out = tmp_path / "turn.json"
+    asked = [
+        "bench",
+        "turn",
+        "--block-size",
+        "8",
+        "--new-tokens",
+        "32",
+        "--repeats",
+        "2",
+        "--batch",
+        "1",
+        "--batch",
+        "3",
+    ]
+    done = CliRunner().invoke(app, [*asked, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    lines = json.loads(out.read_text())["lines"]
+    assert [(line["batch"], line["denoise_turns"], line["fused_turns"]) for line in lines] == [(1, 10, 6), (3, 10, 6)]
+    assert all(line["denoise_ms"] > 0 and line["fused_ms"] > 0 for line in lines) and "denoise_ms" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -41,7 +41,7 @@ def test_a_row_without_finite_logits_fails_alone_and_leaves_nothing_behind_in_th
     good = [request for index, request in enumerate(requests) if index != at]
     alone = BlockDecoder(model, (), rows=1).decode(good, policy)
     alone.insert(at, None)
-    for rows, forwards in ((2, "spans"), (3, "spans"), (10, "spans"), (3, "gathered")):
+    for rows, forwards in ((2, "spans"), (3, "spans"), (10, "spans"), (3, "gathered"), (3, "turns")):
         decoder = BlockDecoder(model, (), rows=rows, page_tokens=4, forwards=forwards)
         for got, expected in zip(outcomes(decoder, requests, policy), alone, strict=True):
             if expected is None:

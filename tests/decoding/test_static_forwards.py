@@ -37,7 +37,7 @@ def test_static_forwards_decode_the_same(cache, temperature):
 def test_buffers_are_of_few_sizes_and_filling_up_touches_no_other_page():
     model = tiny_model(2, torch.float64)
     cache = PagedKV(2, 5, 8, 2, 8, model.lm_head.weight)
-    static = static_forward.SegmentForwards(model, cache, 2, static_forward.gathered, graphs=False)
+    static = static_forward.SegmentForwards(model, cache, 2, static_forward.gathered)
     for rows in range(1, 3):
         for blocks in (1, 2, 4):
             span = block_span([[0, 1], [2, 3]][:rows], [0] * rows, 4 * blocks, 4, 8)
@@ -109,7 +109,7 @@ def test_torchs_variable_length_kernel_is_called_as_it_is_documented():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("forwards", ["segments", "graphs"])
+@pytest.mark.parametrize("forwards", ["segments", "turns", "graphs"])
 def test_paged_kernels_decode_the_same_on_a_gpu(forwards):
     """bf16 kernels round differently: most responses agree token for token, and all log-probabilities nearly."""
     model = tiny_model(2, torch.bfloat16, head_dim=64, hidden_size=64).cuda()

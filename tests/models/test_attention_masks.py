@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from fixtures.launches import counting
 from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import MASK_ID, block_span, tiny_model
 
-from lightningrl.models.attention import PagedAttention, PagedKV
+from lightningrl.models import attention
+from lightningrl.models.attention import PagedAttention, PagedKV, unique_writes
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packed_layout import PackedLayout, Segment
 
@@ -102,3 +104,58 @@ def test_shifting_all_positions_changes_nothing():
     torch.testing.assert_close(here, there, rtol=0, atol=1e-11)
     spread = model.hidden(ids, 2 * torch.arange(12)[None], attend)
     assert (here - spread).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_spans_mask_is_made_once_for_all_layers_and_added_to_scores_as_it_is(monkeypatch):
+    """Two blocks, the first of which does not see the second; a span without a mask has none."""
+    model, made, make = tiny_model(1, torch.float64, num_hidden_layers=3), [], attention._mask
+
+    def noted(*given):
+        made.append(make(*given))
+        return made[-1]
+
+    monkeypatch.setattr(attention, "_mask", noted)
+    cache = PagedKV(3, 4, 8, 2, 8, model.lm_head.weight)
+    spans = [block_span([[0, 1]], [0], 8, 4, 8), block_span([[2, 3]], [0], 4, 4, 8)]
+    positions = torch.cat([torch.arange(8), torch.arange(4)])[None]
+    model.hidden(positions % 20, positions, PagedAttention(cache, spans))
+    [mask] = made
+    assert mask.dtype == torch.float64 and mask.shape == (1, 1, 16, 8) and mask.stride(-2) % 8 == 0
+    seen = torch.arange(8) < torch.tensor([4] * 4 + [8] * 4)[:, None]
+    assert torch.equal(mask[0, 0] == 0, seen.repeat(2, 1)) and mask[~(mask == 0)].unique().tolist() == [-torch.inf]
+
+
+def test_deterministic_mode_is_off_around_writes_of_the_cache_on_cuda_and_nowhere_else():
+    """Sorted writes are ten kernels each; the slots are all different, so that order cannot matter."""
+    modes, index_copy = [], torch.Tensor.index_copy_
+    torch.set_deterministic_debug_mode("error")
+    try:
+        with counting():
+            cache = PagedKV(1, 2, 8, 2, 8, torch.empty(1, device="cuda"))
+            noted = lambda *given: (modes.append(torch.get_deterministic_debug_mode()), index_copy(*given))[1]  # noqa: E731
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(torch.Tensor, "index_copy_", noted)
+                new = torch.empty(1, 2, 3, 8, device="cuda")
+                cache.write(0, torch.empty(3, dtype=torch.int64, device="cuda"), new, new)
+        assert modes == [0, 0] and torch.get_deterministic_debug_mode() == 2
+        with pytest.raises(KeyError), unique_writes(torch.device("cuda")):
+            raise KeyError
+        assert torch.get_deterministic_debug_mode() == 2
+        with unique_writes(torch.device("cpu")):
+            assert torch.get_deterministic_debug_mode() == 2
+    finally:
+        torch.set_deterministic_debug_mode("default")
+
+
+def test_a_cache_on_cuda_turns_cudnns_attention_off_and_one_on_the_cpu_leaves_it():
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        PagedKV(1, 2, 8, 2, 8, torch.zeros(()))
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        with counting():
+            PagedKV(1, 2, 8, 2, 8, torch.empty(1, device="cuda"))
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

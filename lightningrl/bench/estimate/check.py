@@ -67,7 +67,7 @@ def check(size: str, block_size: int, lengths: Lengths, responses: int, threads:
         operations_per_s=max(device.operations_per_s, again.operations_per_s),
         bytes_per_s=max(device.bytes_per_s, again.bytes_per_s),
     )
-    positions, pool = costs.positions_of(trajectories), decoder._pool
+    positions, pool = costs.positions_of(trajectories), decoder.pool
     assert pool is not None
     row_positions = sum(trajectory_row(one, model.config.mask_token_id).num_tokens for one in trajectories)
     moments = [state[name] for state in optimiser.state.values() for name in ("exp_avg", "exp_avg_sq")]

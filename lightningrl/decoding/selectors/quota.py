@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from lightningrl.decoding.proposals import Proposals
+from lightningrl.decoding.proposals import Bound, Proposals
 from lightningrl.errors import DecodeError
 
 
@@ -25,6 +26,9 @@ class Quota:
 
     def select(self, candidates: Proposals) -> Tensor:
         return candidates.best(step_quota(candidates.open_BK.shape[-1], int(self.steps), candidates.step_B))
+
+    def bound(self, size: int) -> Bound:
+        return Bound(float("inf"), False, step_quota(size, int(self.steps), torch.arange(size)))
 
 
 def require_steps(selector: str, steps: float) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from lightningrl.decoding.proposals import Proposals
+from lightningrl.decoding.proposals import Bound, Proposals
 from lightningrl.errors import DecodeError
 
 
@@ -26,6 +27,11 @@ class Scripted:
             raise DecodeError(f"scripted: tokens_per_step is {self.tokens_per_step}, expected 1 or more")
 
     def select(self, candidates: Proposals) -> Tensor:
-        step_B = candidates.step_B.double()
-        before_B, after_B = ((step_B + s).mul(self.tokens_per_step).add(0.5).floor() for s in (0, 1))
-        return candidates.best((after_B - before_B).clamp(min=1))
+        return candidates.best(self._count(candidates.step_B))
+
+    def bound(self, size: int) -> Bound:
+        return Bound(float("inf"), False, self._count(torch.arange(size)))
+
+    def _count(self, step_B: Tensor) -> Tensor:
+        before_B, after_B = ((step_B.double() + s).mul(self.tokens_per_step).add(0.5).floor() for s in (0, 1))
+        return (after_B - before_B).clamp(min=1)

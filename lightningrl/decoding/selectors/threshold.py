@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from lightningrl.decoding.proposals import Proposals
+from lightningrl.decoding.proposals import Bound, Proposals
 from lightningrl.decoding.selectors.quota import require_steps, step_quota
 from lightningrl.errors import DecodeError
 
@@ -36,3 +37,6 @@ class Threshold:
         passed_BK = score_BK >= self.tau if self.inclusive else score_BK > self.tau
         least_B = step_quota(size, int(self.steps or size), candidates.step_B)
         return (passed_BK & candidates.open_BK) | candidates.best(least_B)
+
+    def bound(self, size: int) -> Bound:
+        return Bound(self.tau, self.inclusive, step_quota(size, int(self.steps or size), torch.arange(size)))

@@ -28,7 +28,9 @@ def make_decoder(
 ) -> BlockDecoder:  # fmt: skip
     """Returns the decoder of a stage's config; `checkpoint`: the folder that says what else ends a response."""
     decoding, stops = config["decoding"], stop_token_ids(tokenizer, checkpoint)
-    return BlockDecoder(model, stops, rows=decoding.rows, memory_bytes=decoding.memory_bytes)
+    return BlockDecoder(
+        model, stops, rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards
+    )  # fmt: skip
 
 
 def load_decoder(context: StageContext, config: Config, role: str = "policy") -> tuple[BlockDecoder, Any]:
