@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -33,11 +34,13 @@ def make_policy(
     for piece in (field.name for field in fields(DecodePolicy) if field.name in members):
         options: Mapping[str, Any] = getattr(decoding, f"{piece}_options", {})
         arguments = (parameter,) if piece == "selector" else ()
+        made = resolve(members[piece])
         try:
-            built[piece] = resolve(members[piece])(*arguments, **options)
+            built[piece] = made(*arguments, **options)
         except TypeError as error:
-            told = f" (its options: {dict(options)})" if options else ""
-            raise ConfigError(f"{piece} {getattr(decoding, piece)}: {error}{told}") from None
+            known = ", ".join([*inspect.signature(made).parameters][len(arguments) :]) or "none"
+            told = f"its options are {known}; found {dict(options) or 'none'}"
+            raise ConfigError(f"{piece} {getattr(decoding, piece)}: {error}; {told}") from None
     return DecodePolicy(**built, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
 

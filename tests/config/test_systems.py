@@ -111,6 +111,9 @@ BASE = {"name": "x", "policy": "base"}
     [
         ([{"name": "x"}], "systems.x.policy: left out, and there is no policy 'x', allowed: one of ['base', 'light"),
         ([{"name": "x", "policy": "bass"}], "systems.x.policy: found 'bass', allowed: one of ['base'"),
+        ([{"name": "x", "policy": "ligtningrl"}], "Did you mean `lightningrl`?"),
+        ([BASE | {"decoding": {"selector": "treshold"}}], "x.decoding.selector: there is no selector 'treshold'. Did"),
+        ([BASE | {"quantizer": "rnt"}], "systems.x.quantizer.name: there is no quantizer 'rnt'. Did you mean `rtn`"),
         ([{"name": "lightningrl", "policy": "base"}], "'lightningrl' is a policy by itself"),
         ([BASE, BASE | {"policy": "lightningrl"}], "two systems are named 'x'"),
         ([{"name": "base", "thresholds": [0.9]}, {"name": "base"}], "two systems are named 'base'"),
@@ -140,7 +143,10 @@ BASE = {"name": "x", "policy": "base"}
         ),
         ([BASE | {"quantizer": {"name": "rtn", "options": {"bits": 9}}}], "bits is 9"),
         ([BASE | {"decoding": {"preset": "sdar_static"}, "thresholds": [2.5]}], "x.decoding: quota: steps is 2.5"),
-        ([BASE | {"decoding": {"selector_options": {"stepz": 3}}}], "systems.x.decoding: selector threshold: "),
+        (
+            [BASE | {"decoding": {"selector_options": {"stepz": 3}}}],
+            "argument 'stepz'; its options are inclusive, steps; found {'stepz': 3}",
+        ),
     ],
 )
 def test_validate_says_why_an_entry_cannot_be(tmp_path, entries, message):
@@ -153,7 +159,7 @@ def test_validate_says_why_an_entry_cannot_be(tmp_path, entries, message):
 def test_stages_are_of_systems_and_a_quantizer_is_in_no_other_stages_key():
     entries = [
         {"name": "static", "policy": "base", "decoding": {"preset": "sdar_static"}, "thresholds": [4]},
-        {"name": "w8", "policy": "lightningrl", "quantizer": {"name": "rtn"}},
+        {"name": "w8", "policy": "lightningrl", "quantizer": "rtn"},
         {"name": "w4", "policy": "lightningrl", "quantizer": {"name": "rtn", "options": {"bits": 4}}},
         {"name": "w4-eb", "policy": "lightningrl", "quantizer": {"name": "rtn", "options": {"bits": 4}},
          "decoding": {"preset": "entropy_bounded"}},
