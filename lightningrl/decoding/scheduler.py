@@ -46,7 +46,7 @@ def check_interval(
     if len(wrong):
         first, last, denoises, start, end = (int(a[wrong[0]]) for a in (first_B, last_B, denoises_B, start_B, end_B))
         raise DecodeError(
-            f"{schedule} computes positions {first} to {last - 1} and denoises {'them' if denoises else 'nothing'}, but "
+            f"{schedule} computes positions {first} to {last - 1}, denoises {'them' if denoises else 'nothing'}, but "
             f"the active block is {start} to {start + size - 1} and the last position {end - 1}: it would never end. "
             "Its `interval` must hold and denoise that whole block, or else compute a finished one that is pending"
         )

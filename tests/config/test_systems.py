@@ -142,6 +142,10 @@ BASE = {"name": "x", "policy": "base"}
             "systems.x.quantizer.options: quantizer RoundToNearest has no option 'bitz'; its options are bits, group",
         ),
         ([BASE | {"quantizer": {"name": "rtn", "options": {"bits": 9}}}], "bits is 9"),
+        (
+            [BASE | {"quantizer": {"name": "rtn", "options": {"group": 33}}}],
+            "systems.x.quantizer.options: group is 33, but a layer has 32 inputs",
+        ),
         ([BASE | {"decoding": {"preset": "sdar_static"}, "thresholds": [2.5]}], "x.decoding: quota: steps is 2.5"),
         (
             [BASE | {"decoding": {"selector_options": {"stepz": 3}}}],
@@ -154,6 +158,19 @@ def test_validate_says_why_an_entry_cannot_be(tmp_path, entries, message):
     file.write_text(yaml.safe_dump({"extends": str(NANO), "systems": entries}))
     done = CliRunner().invoke(app, ["validate", "--config", str(file)])
     assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [("fixtures.outsider:Stale", "runs.lightningrl: Stale() keeps stale"), ("full_sequence", "scored block by block")],
+)
+def test_validate_refuses_what_training_would_refuse_after_pre_training(tmp_path, schedule, message):
+    file, tree = tmp_path / "stale.yaml", yaml.safe_load(NANO.read_text())
+    for accepts, code in ((False, 2), (True, 0 if "Stale" in schedule else 2)):
+        runs = [run | ({"accept_inexact_caches": accepts} if run["role"] != "control" else {}) for run in tree["runs"]]
+        file.write_text(yaml.safe_dump(tree | {"decoding": {"schedule": schedule}, "runs": runs}))
+        done = CliRunner().invoke(app, ["validate", "--config", str(file)])
+        assert done.exit_code == code and (message in done.stderr) == (code == 2), done.stderr
 
 
 def test_stages_are_of_systems_and_a_quantizer_is_in_no_other_stages_key():
