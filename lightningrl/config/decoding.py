@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lightningrl.config.registries import DECODER, member, near
 from lightningrl.config.section import Section
+from lightningrl.errors import ConfigError
 from lightningrl.utils.registry import resolve
 
 PRESETS = "lightningrl.decoding.presets:PRESETS"
@@ -94,6 +95,11 @@ class Decoding(Section):
     def compares_probabilities(self) -> bool:
         """Whether the selector's parameter is compared with a probability."""
         return (self.selector, self.ranking) == ("threshold", "confidence")
+
+    def check_parameter(self, where: str, value: float) -> None:
+        """Raises ConfigError for a parameter that should be a probability; other bounds are the selector's own."""
+        if self.compares_probabilities and not 0 < value <= 1:
+            raise ConfigError(f"{where}: a threshold is a probability within (0, 1], found {value:g}")
 
     def over(self, below: Decoding) -> Decoding:
         """Returns the decoding `below` with the keys that are given here.

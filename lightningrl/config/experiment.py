@@ -125,8 +125,8 @@ class Experiment(Section):
             if entry.decoding.over(self.decoding).compares_probabilities:
                 found |= _numbered(f"systems.{entry.name}.thresholds", entry.thresholds)
         for where, value in found.items():
-            if not 0 < value < 1:
-                raise ValueError(f"{where}: a threshold is a probability within (0, 1), found {value}")
+            if not 0 < value <= 1:
+                raise ValueError(f"{where}: a threshold is a probability within (0, 1], found {value}")
         _one_of("evaluation.primary_threshold", self.evaluation.primary_threshold, self.evaluation.thresholds)
 
     def _policies(self) -> None:

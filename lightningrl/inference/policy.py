@@ -47,10 +47,11 @@ def make_policy(
 def direct_policy(decoding: DirectDecoding, parameter: float | None = None) -> DecodePolicy:
     """Returns the policy of a tool that is given no experiment. parameter: the selector's, in place of `threshold`.
 
-    Raises ConfigError for a name that is not there, and as `make_policy` does.
+    Raises ConfigError for a name that is not there, a threshold that is no probability, and as `make_policy` does.
     """
     config = {"decoding": decoding, "members": decoding.members()}
     at = decoding.threshold if parameter is None else parameter
+    decoding.check_parameter("threshold", at)
     return make_policy(
         config, at, decoding.temperature, decoding.seed, top_k=decoding.top_k, top_p=decoding.top_p
     )  # fmt: skip

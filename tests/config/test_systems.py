@@ -11,6 +11,7 @@ from lightningrl.config.decoding import Decoding
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.config.registries import DECODER, REGISTRIES
 from lightningrl.decoding.presets import PRESETS
+from lightningrl.errors import StageError
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.plan import plan
 from lightningrl.utils.registry import resolve
@@ -120,7 +121,7 @@ BASE = {"name": "x", "policy": "base"}
         ([BASE | {"decoding": {"preset": "sdar_dynamc"}}], "Did you mean `sdar_dynamic`"),
         ([BASE | {"decoding": {"selector": "quota"}}], "systems.x.thresholds: left out, but"),
         ([BASE | {"decoding": {"preset": "sdar_static"}}], "systems.x.thresholds: left out"),
-        ([BASE | {"thresholds": [0.5, 1.2]}], "systems.x.thresholds.1: a threshold is a probability within (0, 1)"),
+        ([BASE | {"thresholds": [0.5, 1.2]}], "systems.x.thresholds.1: a threshold is a probability within (0, 1]"),
         ([BASE | {"thresholds": [0.5, 0.2]}], "strictly increasing"),
         ([BASE | {"thresholds": [0.2, 0.5]}], "systems.x.primary_threshold: found 0.9"),
         ([BASE | {"evaluate_on": ["gsm8k"]}], "systems.x.evaluate_on.0: found 'gsm8k'"),
@@ -187,6 +188,10 @@ def test_stages_are_of_systems_and_a_quantizer_is_in_no_other_stages_key():
     assert all(new[label].key == key for label, key in old.items())
     assert [stage.name for stage in after.of("quantize")] == ["w8", "w4"]  # one for both systems of four bits
     assert new["evaluate/w4-eb/gsm-mini"].inputs["policy"] is new["quantize/w4"]
+    with pytest.raises(
+        StageError, match=r"no quantize stage 'w4-eb'\. It has: w8, w4\. The weights of w4-eb are those of w4"
+    ):
+        after.stage("quantize", "w4-eb")
     assert new["evaluate/static/code-mini"].inputs["policy"] is new["pretrain/base"]
     quantization = {"lightningrl/quantization/rtn.py", "lightningrl/quantization/stored.py"}
     for stage in after:
