@@ -62,7 +62,7 @@ def begin(workflow: Any) -> Rules:
 
 
 def check_targets(words: list[str], known: set[str]) -> None:
-    """Raises WorkflowError for a target on Snakemake's command line that is like one there is; it names no near ones."""
+    """Raises WorkflowError for an unknown target that is nearly a known one: Snakemake's own message names none."""
     for target in get_argument_parser().parse_known_args(words)[0].targets:
         if target not in known and "/" not in target and (meant := near(target, known)):
             raise WorkflowError(f"there is no target {target!r}.{meant} `lightningrl stages` lists what there is")

@@ -92,7 +92,7 @@ def quantized_of(module: nn.Module) -> QuantizedWeight | None:
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Returns the codes behind each other in so many bits, as bytes (uint8, 1-D; the last one is filled up with 0).
+    """Returns the codes one after another in so many bits, as bytes (uint8, 1-D; the last one is filled up with 0).
 
     >>> pack(torch.tensor([1, 2, 3], dtype=torch.uint8), 4).tolist()
     [18, 48]

@@ -104,7 +104,7 @@ class TokenScores:
 def pack_states(
     model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> Packed:
-    """Returns the trajectories' states, or those of `copies`, behind each other on the model's device."""
+    """Returns the trajectories' states, or those of `copies`, one after another on the model's device."""
     mask_id = model.config.mask_token_id
     return pack([trajectory_row(t, mask_id, states).part(copies) for t in trajectories], model.device)
 
