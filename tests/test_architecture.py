@@ -11,7 +11,7 @@ LINES = {
     "lightningrl": 550, "lightningrl/bench": 1710, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2494,
     "lightningrl/config": 1605, "lightningrl/decoding": 1720, "lightningrl/evaluation": 1490,
     "lightningrl/inference": 1252, "lightningrl/judges": 4380, "lightningrl/models": 1860,
-    "lightningrl/pipeline": 4145, "lightningrl/quantization": 365, "lightningrl/report": 2580,
+    "lightningrl/pipeline": 4148, "lightningrl/quantization": 365, "lightningrl/report": 2580,
     "lightningrl/results": 1402, "lightningrl/rl": 2150, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
     "lightningrl/utils": 448, "tests": 780, "tests/bench": 720, "tests/benchmarks": 1235, "tests/config": 486,
     "tests/decoding": 1435, "tests/evaluation": 1352, "tests/fixtures": 1478, "tests/inference": 1230,

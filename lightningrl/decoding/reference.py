@@ -91,7 +91,7 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         chosen_n = select(drawn, open_1K, np.array([block_step]), [(policy, np.array([0]))])
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         here = position_n[chosen_n]
-        check_revealed(policy.selector, chosen_n[None].any(axis=1))
+        check_revealed(policy.selector, np.array([len(here)]))
         tokens_T[here], masked_T[here], reveal_T[here] = token_n[chosen_n], False, denoised
         logp_T[here], entropy_T[here] = logp_n[chosen_n], entropy_n[chosen_n]
         block_step += 1

@@ -129,6 +129,8 @@ def tables_behind(kind: str, name: str, reference: str) -> list[str]:
         taken = inspect.signature(made)
         options = {name: None for name in ("policies", *Plot.model_fields) if folder and name in taken.parameters}
         taken.bind(*given, *folder, **options)
+    except ValueError:
+        pass  # a callable without a signature
     except TypeError as error:
         raise ConfigError(
             f"report.{kind}s: {reference} is called with {', '.join((*given, *folder))}, but it does not take that: "

@@ -70,6 +70,6 @@ def make_quantizer(reference: str, options: Mapping[str, Any]) -> Quantizer:
 
 def check_widths(quantizer: Quantizer, widths: Iterable[int]) -> None:
     """Raises ConfigError where a quantizer says that layers with so many inputs do not fit its options."""
-    check = getattr(quantizer, "check_inputs", None)
-    for width in sorted(widths if check else ()):
+    check = getattr(quantizer, "check_inputs", lambda inputs: None)
+    for width in sorted(widths):
         check(width)
