@@ -95,7 +95,7 @@ class Trajectory:
     """0 means greedy (log-probabilities at temperature 1)."""
     stop: Stop
     policy_version: int
-    """Optimiser step of the weights that produced it."""
+    """The training step in which it was decoded, which also keys its draws (`DecodePolicy.step`); 0: in none."""
     stats: DecodeStats
     origin: int = 0
     """The position at which the grid of blocks begins: 0, or the prompt's end."""

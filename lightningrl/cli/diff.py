@@ -41,7 +41,7 @@ def diff(
     for name, each in (("before", a), ("after", b)):
         typer.echo(f"{name:7}{each.root.name}/{each.key}  {each.finished}  commit {each.commit}")
     if is_empty(found):
-        typer.echo("\nnothing is another")
+        typer.echo("\nno differences")
     _print(found)
 
 
@@ -62,8 +62,9 @@ def _print(found: dict[str, Any]) -> None:
         row, previous = "" if number["row"] == previous else number["row"], number["row"]
         values = f"{_number(number['before']):>10} → {_number(number['after']):>10}"
         typer.echo(f"  {row:34}{number['column']:22}{values}   {_change(number['before'], number['after'])}")
-    _print_list("rows that only the first has", found["rows_before"])
-    _print_list("rows that only the second has", found["rows_after"])
+    for which, rows in (("first", found["rows_before"]), ("second", found["rows_after"])):
+        if rows:
+            typer.echo("\n  ".join([f"\nrows that only the {which} has", *rows]))
     for note in found["notes"]:
         say(f"note: {note}")
 

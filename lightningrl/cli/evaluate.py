@@ -15,7 +15,7 @@ from lightningrl.benchmarks.registry import get_benchmark
 from lightningrl.cli import options
 from lightningrl.cli.outputs import say, summary_line
 from lightningrl.cli.stages import DEFAULT_CONFIG, Config, Key, MaxMinutes, Name, make_stage
-from lightningrl.errors import ConfigError
+from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.evaluation import problems
 from lightningrl.pipeline import system
 from lightningrl.pipeline.code_digest import digest
@@ -26,6 +26,13 @@ from lightningrl.utils.registry import resolve
 
 Thresholds = Annotated[
     list[float] | None, typer.Option("--threshold", help="The selector's parameter; several: a sweep. [default: 0.9]")
+]
+MOST_NEW_TOKENS = 8192
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Longest response, rounded up to the block grid; left out: 8192, or what the model has room for."
+    ),
 ]
 
 
@@ -45,7 +52,7 @@ def evaluate(
     limit: options.Limit = None,
     threshold: Thresholds = None,
     samples: Annotated[int, typer.Option(min=1, help="Responses a problem.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, rounded up to the block grid.")] = 8192,
+    max_new_tokens: MaxNewTokens = None,
     style: options.Style = "default",
     shots: options.Shots = 0,
     compat: Annotated[bool, typer.Option("--compat", help="The published code's prompts, a newline less.")] = False,
@@ -68,6 +75,7 @@ def evaluate(
         raise ConfigError("with a MODEL, say --benchmark and --out; without one, --config and --name of a stage")
     from lightningrl.evaluation import direct
     from lightningrl.inference.policy import direct_policy
+    from lightningrl.tokenization import encode_prompts
 
     chosen, prompt = get_benchmark(benchmark), PromptOptions(style=style, shots=shots, compat=compat)
     problems.check_prompt(chosen, prompt)
@@ -77,11 +85,12 @@ def evaluate(
     thresholds = sorted(set(threshold or [decoding.threshold]))
     for each in thresholds:
         direct_policy(decoding, each)  # what is wrong on the command line is said before anything is loaded
-        if decoding.compares_probabilities and not 0 < each < 1:
-            raise ConfigError(f"--threshold: a threshold is a probability within (0, 1), found {each:g}")
     examples = problems.load_problems(chosen, split, data, options.origins(mirror), limit)
-    spec = direct.EvaluationSpec(chosen, examples, prompt, thresholds, samples, max_new_tokens, shard)
     llm, judge_class = options.open_llm(model, decoding), resolve(chosen.judge)
+    if max_new_tokens is None:
+        prompts = encode_prompts(llm.tokenizer, [chosen.render(example, prompt) for example in examples], compat)
+        max_new_tokens = max(1, min(MOST_NEW_TOKENS, llm.tokens_left(max(map(len, prompts)))))
+    spec = direct.EvaluationSpec(chosen, examples, prompt, thresholds, samples, max_new_tokens, shard)
     settings = {
         "judge": digest([chosen.judge.partition(":")[0]]),
         "sandbox": probe().require() if judge_class.needs_jail else None,
@@ -104,6 +113,8 @@ def evaluate(
                     "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                 }  # fmt: skip
                 files.write_json(out / "run.json", facts)  # how the folder came to be
+    except DecodeError as error:
+        raise DecodeError(str(error).replace("max_new_tokens", "--max-new-tokens")) from None
     finally:
         judge.close()
     for summary in summaries:

@@ -29,8 +29,8 @@ def explain(
 ) -> None:
     """Follow a number of a table back to where it comes from, and compute it again from the records.
 
-    Read are manifests and records: no config, no GPU, no checkpoint. A folder that is not here is told by what its
-    consumer recorded. An error, exit code 2: another number in the records than in the table, a record file or a
+    Reads only manifests and records: no config, no GPU, no checkpoint. For a missing folder, shows what its consumer
+    recorded. An error, exit code 2: another number in the records than in the table, a record file or a
     manifest that was changed since. Without --cell: the rows and columns there are. Of a stage that is not made from
     collected results: what it was made from.
 

@@ -10,7 +10,7 @@ import typer
 
 from lightningrl.errors import ConfigError
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the --out file if it exists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out names.")]
 Results = Annotated[Path, typer.Option(help="A results folder, or one experiment's in it; copies will do.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 RESULTS = Path("results")

@@ -24,8 +24,8 @@ def redraw(
 ) -> None:
     """Make a release's tables and figures again with today's code, from its collected results.
 
-    Needed are the release's, the tables' and figures' manifests and collect/ with its manifest; where its CSV files are
-    not there, records.jsonl of evaluate/ and metrics.jsonl of train/. Not needed: a config, a GPU, data, checkpoints.
+    Needs the release's, the tables' and figures' manifests and collect/ with its manifest; where its CSV files are not
+    there, records.jsonl of evaluate/ and metrics.jsonl of train/. Needs no config, GPU, data or checkpoints.
 
     \b
     lightningrl redraw copied/miniature --out again

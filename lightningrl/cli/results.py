@@ -12,7 +12,7 @@ from lightningrl.config.experiment import load
 from lightningrl.errors import StageError
 from lightningrl.pipeline.plan import plan
 from lightningrl.results.folders import experiments, freed, human, names_of
-from lightningrl.results.prune import KEEPS, Pruning, carry_out, what_goes
+from lightningrl.results.prune import KEEPS, NoRelease, Pruning, carry_out, what_goes
 from lightningrl.results.versions import Version, Versions, current_releases, headline, released, versions_of
 
 Keep = Annotated[
@@ -34,13 +34,14 @@ def results(
 ) -> None:
     """All versions of all results; with --config the results table of its release, and where figures and report are.
 
-    A version is a release: key, date, commit, stages that are here of those it was made from, headline. Marked are
-    `latest` (the newest) and `current` (of a config in config/, with today's code).
+    A version is a release: key, date, commit, stages that are here of those it was made from, headline. `latest` (the
+    newest) and `current` (of a config in config/, with today's code) are marked.
 
     --prune lists what no kept release reaches and no config plans (--config, or else those in config/), with the bytes
     it would free, and removes it only with --yes. Finished stages of a version without release go, too, unless a config
-    plans them. Never removed are: unfinished stages (but with --unfinished), damaged manifests, files that no stage
-    made, what links lead to; they are named. Nothing is removed while a stage is at work.
+    plans them. Never removes unfinished stages (except with --unfinished), damaged manifests, files that no stage made,
+    or what links lead to; names them. Removes nothing while a stage is at work. Of several experiments, one that would
+    be left without a release is named and left as it is.
 
     \b
     lightningrl results
@@ -136,7 +137,13 @@ def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool,
     found = []
     for root in roots:  # all of them before any goes, so that an error leaves everything
         plans = {path: plan(each) for path, each in loaded.items() if each.experiment in names_of(root)}
-        found.append(what_goes(root, keep, list(plans.values()), unfinished=unfinished, caches=caches))
+        try:
+            found.append(what_goes(root, keep, list(plans.values()), unfinished=unfinished, caches=caches))
+        except NoRelease as error:
+            if len(roots) == 1:
+                raise
+            say(f"left as it is: {error}")
+            continue
         _print_pruning(found[-1], list(plans))
     if not yes and any(each.folders for each in found):
         typer.echo("nothing was removed; --yes removes it")

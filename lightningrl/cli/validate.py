@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from lightningrl.errors import ConfigError, LightningRLError, SandboxUnavailable
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.sandbox import probe
 from lightningrl.utils.registry import resolve
+
+if TYPE_CHECKING:
+    from lightningrl.decoding.protocol import DecodePolicy
 
 
 def validate(config: Config = DEFAULT_CONFIG) -> None:
@@ -35,32 +38,45 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
 
 def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     """Makes every decoder and quantizer once, so that unknown options and parameters out of range are said first."""
-    from lightningrl.quantization.protocol import make_quantizer
+    from lightningrl.quantization.protocol import check_widths, make_quantizer
+    from lightningrl.rl.algorithm import OnlineAlgorithm
+    from lightningrl.rl.likelihood import check_scorable
 
     for reference in (reference for stage in planned.of("train") for reference in stage.members.values()):
         resolve(reference)
     rollouts = [value for run in experiment.runs for value in (run.threshold, *run.rollout_thresholds)]
-    _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
+    policies = _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
+    for run in (run for run in experiment.runs if isinstance(run.implementation, OnlineAlgorithm)):
+        try:
+            check_scorable("block_causal", policies, run.accept_inexact_caches)
+        except ConfigError as error:
+            raise ConfigError(f"runs.{run.name}: {error}") from None
     for system in experiment.all_systems():
         _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
     for stage in planned.of("quantize"):
         try:
             quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
+            if experiment.model is not None:
+                check_widths(quantizer, experiment.model.widths)
         except ConfigError as error:
             raise ConfigError(f"systems.{stage.name}.quantizer.options: {error}") from None
         if quantizer.needs_calibration and "calibration" not in stage.config:
             raise ConfigError(f"systems.{stage.name}.quantizer.calibration: left out, but the quantizer needs data")
 
 
-def _make_policies(decoding: Decoding, where: str, plugins: list[str], parameters: Iterable[float]) -> None:
+def _make_policies(
+    decoding: Decoding, where: str, plugins: list[str], parameters: Iterable[float]
+) -> list[DecodePolicy]:  # fmt: skip
     from lightningrl.inference.policy import make_policy
 
+    made = []
     config = {"decoding": decoding, "members": decoding.members(f"{where}.", plugins)}
     for parameter in sorted(set(parameters)):
         try:
-            make_policy(config, parameter)
+            made.append(make_policy(config, parameter))
         except LightningRLError as error:
             raise type(error)(f"{where}: {error}") from None
+    return made
 
 
 def _warn_without_jail(planned: Plan) -> None:

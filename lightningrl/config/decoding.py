@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lightningrl.config.registries import DECODER, member, near
 from lightningrl.config.section import Section
+from lightningrl.errors import ConfigError
 from lightningrl.utils.registry import resolve
 
 PRESETS = "lightningrl.decoding.presets:PRESETS"
@@ -110,6 +111,11 @@ class Decoding(Section):
         """Whether the selector's parameter is compared with a probability."""
         return (self.selector, self.ranking) == ("threshold", "confidence")
 
+    def check_parameter(self, where: str, value: float) -> None:
+        """Raises ConfigError for a parameter that should be a probability; other bounds are the selector's own."""
+        if self.compares_probabilities and not 0 < value <= 1:
+            raise ConfigError(f"{where}: a threshold is a probability within (0, 1], found {value:g}")
+
     def over(self, below: Decoding) -> Decoding:
         """Returns the decoding `below` with the keys that are given here.
 
@@ -125,6 +131,10 @@ class Decoding(Section):
     def members(self, where: str = "", plugins: Iterable[str] = ()) -> dict[str, str]:
         """Returns the `module:attribute` of each piece. Raises ConfigError, which begins with `where` and its key."""
         return {piece: member(piece, getattr(self, piece), f"{where}{piece}", plugins) for piece in DECODER}
+
+
+ELSEWHERE = {"block_size", "dtype", "device", "rows", "memory_mb", "forwards"}
+"""Keys of `DirectDecoding` that belong to the model, or change no result but the last bits of floats."""
 
 
 class DirectDecoding(Decoding):
@@ -165,5 +175,4 @@ class DirectDecoding(Decoding):
 
     def identity(self) -> dict[str, Any]:
         """Returns what responses depend on, but for the selector's parameter and the model."""
-        of_the_model_or_no_matter = {"block_size", "dtype", "device", "rows", "memory_mb"}
-        return self.model_dump(exclude={"threshold", "preset", *of_the_model_or_no_matter})
+        return self.model_dump(exclude={"threshold", "preset", *ELSEWHERE})

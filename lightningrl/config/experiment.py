@@ -13,7 +13,7 @@ from lightningrl.config.decoding import Decoding
 from lightningrl.config.machine import Code, Data, Resources, Sandbox
 from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.reading import explain, read_tree
-from lightningrl.config.registries import member
+from lightningrl.config.registries import member, names, near
 from lightningrl.config.report import Report
 from lightningrl.config.section import Section
 from lightningrl.config.systems import System, SystemEntry, systems_of
@@ -56,6 +56,16 @@ class Experiment(Section):
     sandbox: Sandbox = Sandbox()
     code: Code = Code()
 
+    @field_validator("plugins")
+    @classmethod
+    def _usable(cls, plugins: list[str]) -> list[str]:
+        for number, plugin in enumerate(plugins):
+            try:
+                names("stage", [plugin])
+            except ConfigError as error:  # at once: what its names stand for cannot be checked
+                raise ConfigError(f"plugins.{number}: {str(error).removeprefix('plugins: ')}") from None
+        return plugins
+
     @field_validator("runs", mode="wrap")
     @classmethod
     def _with_plugins(cls, runs: Any, validate: Callable[[Any], list[Run]], info: ValidationInfo) -> list[Run]:
@@ -90,6 +100,11 @@ class Experiment(Section):
     def _names(self) -> None:
         for number, benchmark in enumerate(self.benchmarks):
             member("benchmark", benchmark.name, f"benchmarks.{number}.name", self.plugins)
+        self.decoding.members("decoding.", self.plugins)
+        for entry in self.systems:
+            entry.decoding.members(f"systems.{entry.name}.decoding.", self.plugins)
+            if entry.quantizer:
+                member("quantizer", entry.quantizer.name, f"systems.{entry.name}.quantizer.name", self.plugins)
         jobs = resolve("lightningrl.pipeline.kinds:jobs_of")(self.plugins)
         for name in self.resources.jobs:
             rule, slash, size = name.partition("/")
@@ -110,8 +125,8 @@ class Experiment(Section):
             if entry.decoding.over(self.decoding).compares_probabilities:
                 found |= _numbered(f"systems.{entry.name}.thresholds", entry.thresholds)
         for where, value in found.items():
-            if not 0 < value < 1:
-                raise ValueError(f"{where}: a threshold is a probability within (0, 1), found {value}")
+            if not 0 < value <= 1:
+                raise ValueError(f"{where}: a threshold is a probability within (0, 1], found {value}")
         _one_of("evaluation.primary_threshold", self.evaluation.primary_threshold, self.evaluation.thresholds)
 
     def _policies(self) -> None:
@@ -171,6 +186,8 @@ class Experiment(Section):
     def _shown(self) -> None:
         """What tables, figures, replays and probes need is there."""
         report, systems = self.report, {system.name: system for system in self.all_systems()}
+        _each_once("report.tables", report.tables, report.tables)
+        _each_once("report.figures", report.figures, report.figures)
         trained = {name: system.trained_on for name, system in systems.items() if system.trained_on is not None}
         tested = {name: self.benchmark(benchmark).test for name, benchmark in trained.items()}
         _each_once("report.replays", report.replays, [name for name, count in tested.items() if count != 0])
@@ -251,13 +268,17 @@ def _numbered(where: str, values: list[float]) -> dict[str, float]:
 
 def _one_of(where: str, found: object, allowed: Collection[object], which: str = "") -> None:
     if found not in allowed:
-        raise ValueError(f"{where}: found {found!r}, allowed: one of {list(allowed)}{which}")
+        meant = near(found, map(str, allowed)) if isinstance(found, str) else ""
+        raise ValueError(f"{where}: found {found!r}, allowed: one of {list(allowed)}{which}.{meant}")
 
 
 def _each_once(where: str, found: list[str], allowed: Iterable[str]) -> None:
+    allowed = list(allowed)
     for number, name in enumerate(found):
-        if name not in allowed or name in found[:number]:
-            raise ValueError(f"{where}.{number}: found {name!r}, allowed: each of {list(allowed)} once")
+        if name not in allowed:
+            raise ValueError(f"{where}.{number}: found {name!r}, allowed: each of {allowed} once.{near(name, allowed)}")
+        if name in found[:number]:
+            raise ValueError(f"{where}.{number}: {name!r} is listed twice, here and at {found.index(name)}; keep one")
 
 
 def load(path: Path | str) -> Experiment:

@@ -25,6 +25,11 @@ class Architecture(Section):
     block_size: int = Field(gt=0)
     """K: tokens denoised together."""
 
+    @property
+    def widths(self) -> set[int]:
+        """The numbers of inputs that its linear layers have, the head's included."""
+        return {self.hidden_size, self.intermediate_size, self.num_attention_heads * self.head_dim}
+
     @model_validator(mode="after")
     def _heads(self) -> Architecture:
         if self.num_attention_heads % self.num_key_value_heads:

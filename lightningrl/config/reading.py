@@ -13,10 +13,29 @@ from lightningrl.config.section import InvalidKeys, Section, section_in
 from lightningrl.errors import ConfigError
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, where YAML would take the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node, lines = super().compose_mapping_node(anchor), dict[tuple[str, str], int]()
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in lines:
+                told = f"found the key `{key.value}` twice, in lines {lines[name]} and {line}; keep one of them"
+                raise ConfigError(f"{self.name}: {told}")
+            lines[name] = line
+        return node
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:  # by which YAML's errors name it
+        return yaml.load(file, _Loader)
+
+
 def files_of(path: Path | str) -> list[Path]:
     """The file of an experiment that can be loaded, and those that it extends."""
     found = [Path(path)]
-    while parent := yaml.safe_load(found[-1].read_text()).get("extends"):
+    while parent := _read(found[-1]).get("extends"):
         found.append(found[-1].parent / parent)
     return found
 
@@ -24,21 +43,22 @@ def files_of(path: Path | str) -> list[Path]:
 def read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Returns the keys of a YAML file over those of the file that it extends. above: the files that extend it.
 
-    Raises ConfigError naming the file that is missing, is not YAML, or goes round in a circle.
+    Raises ConfigError naming the file that is missing, is not YAML, has a key twice, or goes round in a circle.
     """
     if path.resolve() in above:
         raise ConfigError(f"{path}: `extends` goes round in a circle")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = _read(path)
     except FileNotFoundError:
         asked = f" (extended by {above[-1]})" if above else ""
         raise ConfigError(f"config file {path} does not exist{asked}") from None
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, found {type(tree).__name__}")
+        found = "the file is empty" if tree is None else f"found {type(tree).__name__}"
+        raise ConfigError(f"{path}: expected a mapping of keys, {found}")
     if isinstance(code := tree.get("code"), dict) and isinstance(pin := code.get("pin"), str):
         tree["code"] = code | {"pin": str(path.parent / pin)}  # a path from the working directory
     if "extends" not in tree:

@@ -50,7 +50,7 @@ def member(kind: str, name: str, where: str, plugins: Iterable[str] = ()) -> str
 
 
 def near(name: object, known: Iterable[str]) -> str:
-    """Returns the question whether a name that is like this one was meant, behind a blank; "" if there is none."""
+    """Returns " Did you mean `x`?" of the known name that is most like this one, or "" if none is."""
     found = get_close_matches(str(name), list(known), n=1)
     return f" Did you mean `{found[0]}`?" if found else ""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lightningrl.config.base import NAME
 from lightningrl.config.decoding import Decoding, Options, Sweep, preset
+from lightningrl.config.registries import near
 from lightningrl.config.section import Section
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ class Calibration(Section):
 
 
 class Quantization(Section):
-    """How a policy's weights are quantised before it is evaluated."""
+    """How a policy's weights are quantised before it is evaluated; a name alone stands for it with no other key."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, tree: Any) -> Any:
+        return {"name": tree} if isinstance(tree, str) else tree
 
     name: str
     """`rtn` (each weight is rounded to the nearest value of its grid), or `module:attribute`."""
@@ -51,7 +57,7 @@ class SystemEntry(Section):
     decoding: Decoding = Decoding()
     """What differs from the experiment's `decoding`."""
     quantizer: Quantization | None = None
-    """Left out: the weights are as they are."""
+    """Left out: the weights are as they are. A name alone, `quantizer: rtn`, is `{name: rtn}`."""
     thresholds: Sweep = []
     """The selector's parameter. Left out: `evaluation.thresholds`, where selector and ranking are the experiment's;
     else the value that the preset was published with."""
@@ -143,7 +149,7 @@ def _of_entry(entry: SystemEntry, policies: dict[str, System]) -> list[System]:
     if not about:
         told = "policy: found" if entry.policy else "policy: left out, and there is no policy"
         known = list(dict.fromkeys(n for system in policies.values() for n in (system.name, system.series) if n))
-        raise ValueError(f"systems.{entry.name}.{told} {policy!r}, allowed: one of {known}")
+        raise ValueError(f"systems.{entry.name}.{told} {policy!r}, allowed: one of {known}.{near(policy, known)}")
     if entry.name == policy:
         return about
     if entry.name in policies or entry.name in all_series:

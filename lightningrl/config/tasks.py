@@ -58,7 +58,7 @@ class Evaluation(Section):
 
     thresholds: Sweep = Field(min_length=1)
     """The selector's parameter, strictly increasing; for `threshold`: the confidence above which a position is
-    revealed, within (0, 1)."""
+    revealed, within (0, 1]."""
     primary_threshold: float = 0.9
     """The threshold of the headline numbers; must be one of `thresholds`."""
     samples: int = Field(1, gt=0)

@@ -104,7 +104,7 @@ class Run(Section):
     temperature: float = Field(1.0, gt=0)
     """The temperature of rollouts."""
     threshold: float = 0.9
-    """The selector's parameter in rollouts and validation; for `threshold` within (0, 1)."""
+    """The selector's parameter in rollouts and validation; for `threshold` within (0, 1]."""
     rollout_thresholds: list[float] = []
     """Roll out over a mixture of parameters instead: each prompt's group draws one of these, keyed by step and prompt;
     empty: all at `threshold`."""

@@ -16,7 +16,7 @@ class OpenPositions:
     """The tokens drawn at the open positions of a forward."""
 
     open_BK: Tensor
-    """bool: masked and in scope; the other fields mean nothing elsewhere."""
+    """bool: masked, and the schedule lets it be revealed now; the other fields mean nothing elsewhere."""
     confidence_BK: Tensor
     """Probability of the drawn token at the decoding temperature (1 when greedy), before top-k and top-p."""
     entropy_BK: Tensor
@@ -48,7 +48,7 @@ class Bound(NamedTuple):
 
 
 def places(key_BK: Tensor, open_BK: Tensor) -> Tensor:
-    """(B, K) int64: each open position's place, 0 first, in falling order of `key`; of equals the left-most first.
+    """(B, K) int64: each open position's place, 0 first, in falling order of `key`; ties go to the left-most.
 
     Positions that are not open come last.
     """

@@ -10,7 +10,7 @@ the next one becomes active.
 the order of the rows nor their number matters.
 
 Shapes: B rows, 1 here; T positions of the canvas; K of a block; Q computed in a forward; n open positions; H hidden
-size; N, M query and key/value heads; D head size.
+size; L layers; N, M query and key/value heads; D head size.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.sampler import Draws, draw_open, select
+from lightningrl.decoding.scheduler import check_interval, check_open, check_revealed
 from lightningrl.models.attention import key_limits
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
@@ -32,7 +33,8 @@ from lightningrl.types import DecodeStats, Trajectory
 
 @torch.no_grad()
 def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_ids: Collection[int]) -> Trajectory:
-    """One response. Raises nothing of its own: it does not check its arguments, the engine does."""
+    """One response. Raises DecodeError for a schedule or a selector with which it would never end; the arguments are
+    not checked, which the engine does."""
     config, schedule, device = model.config, policy.schedule, model.device
     size = schedule.block_size or config.block_size
     prompt = np.asarray(request.prompt_ids, dtype=np.int64)
@@ -48,7 +50,8 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     keys_LTMD, values_LTMD = model.lm_head.weight.new_zeros((2, *shape))
 
     def forward(first: int, last: int) -> Tensor:
-        """(Q, H) hidden states of the positions from `first` to before `last`, whose keys and values it writes."""
+        """(Q, H) hidden states of the positions from `first` up to, but not including, `last`; it writes their keys and
+        values."""
         positions_1Q = np.arange(first, last)[None]
         limits_Q1 = torch.from_numpy(key_limits(config, positions_1Q, np.array([end])).T.copy()).to(device)
         seen_QT = torch.arange(end, device=device) < limits_Q1
@@ -66,8 +69,9 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     if prefills:
         forward(0, start)
     while True:
-        at = np.array([start]), np.array([pending]), np.array([end])
-        first, last, denoises = (int(column[0]) for column in schedule.interval(*at, size))
+        at = np.array([start]), np.array([pending]), np.array([end])  # a batch of one row
+        (first,), (last,), (denoises,) = computed = schedule.interval(*at, size)
+        check_interval(schedule, computed, at, size)
         hidden_QH = forward(first, last)
         pending, committed = False, committed + (not denoises)
         if not denoises:
@@ -75,14 +79,19 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         denoised += 1
         block = slice(start, start + size)
         open_1K = schedule.open(masked_T[block][None])
+        check_open(schedule, open_1K, masked_T[block][None])
         position_n = start + np.flatnonzero(open_1K[0])
-        how = (policy.temperature, policy.top_k, policy.top_p)
-        key_n, forward_n, *how_n = (np.full(len(position_n), value) for value in (key, denoised, *how))
-        hidden_nH = hidden_QH[torch.from_numpy(position_n - first).to(device)]
-        drawn = draw_open(model, Draws(hidden_nH, key_n, position_n, forward_n, *how_n))
+        n = len(position_n)
+        draws = Draws(
+            hidden_nH=hidden_QH[torch.from_numpy(position_n - first).to(device)], key_n=np.full(n, key),
+            position_n=position_n, forward_n=np.full(n, denoised), temperature_n=np.full(n, policy.temperature),
+            top_k_n=np.full(n, policy.top_k), top_p_n=np.full(n, policy.top_p),
+        )  # fmt: skip
+        drawn = draw_open(model, draws)
         chosen_n = select(drawn, open_1K, np.array([block_step]), [(policy, np.array([0]))])
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         here = position_n[chosen_n]
+        check_revealed(policy.selector, np.array([len(here)]))
         tokens_T[here], masked_T[here], reveal_T[here] = token_n[chosen_n], False, denoised
         logp_T[here], entropy_T[here] = logp_n[chosen_n], entropy_n[chosen_n]
         block_step += 1

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightningrl.decoding.canvas import Interval, Schedule
 from lightningrl.decoding.ledger import Forward, Ledger, Part
-from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer
+from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer, Selector
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.sampler import Draws, draw_open, select
 from lightningrl.errors import DecodeError
@@ -33,6 +34,37 @@ CHUNK_TOKENS = 2048
 """A longer prompt is prefilled in forwards of at most about so many positions: bounds activations and masks."""
 SHORT_TOKENS = 256
 """Rows that see at most so many keys share a span, longer ones those of less than twice as many: little padding."""
+
+
+def check_interval(
+    schedule: Schedule, found: Interval, at: tuple[np.ndarray, np.ndarray, np.ndarray], size: int
+) -> None:
+    """Raises DecodeError for a schedule whose forward does nothing for one of its rows. at: what it was asked with."""
+    (first_B, last_B, denoises_B), (start_B, pending_B, end_B) = found, at
+    is_whole_B = (first_B <= start_B) & (last_B >= start_B + size)
+    is_within_B = (first_B >= 0) & (first_B < last_B) & (last_B <= end_B)
+    wrong = np.flatnonzero(~(is_within_B & np.where(denoises_B, is_whole_B, pending_B)))
+    if len(wrong):
+        first, last, denoises, start, end = (int(a[wrong[0]]) for a in (first_B, last_B, denoises_B, start_B, end_B))
+        raise DecodeError(
+            f"{schedule} computes positions {first} to {last - 1}, denoises {'them' if denoises else 'nothing'}, but "
+            f"the active block is {start} to {start + size - 1} and the last position {end - 1}: it would never end. "
+            "Its `interval` must hold and denoise that whole block, or else compute a finished one that is pending"
+        )
+
+
+def check_open(schedule: Schedule, open_BK: np.ndarray, masked_BK: np.ndarray) -> None:
+    """Raises DecodeError for a schedule that opens what is not masked, or nothing of a block that has masks."""
+    if (open_BK & ~masked_BK).any():
+        raise DecodeError(f"{schedule} opens positions that are not masked: its `open` must return a subset")
+    if (masked_BK.any(axis=1) & ~open_BK.any(axis=1)).any():
+        raise DecodeError(f"{schedule} opens nothing of a block with masked positions: it would never end")
+
+
+def check_revealed(selector: Selector, revealed_B: np.ndarray) -> None:
+    """Raises DecodeError for a selector that reveals nothing for one of its rows."""
+    if not revealed_B.all():
+        raise DecodeError(f"{selector} revealed nothing in a block with open positions: it would never end")
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +167,8 @@ class Scheduler:
         return ended + self._advance()
 
     def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The positions of each row's forward, from first to before last, and whether it denoises the active block."""
+        """The positions of each row's forward, from `first` up to, but not including, `last`, and whether it denoises
+        the active block."""
         rows, start_B = self.rows, self.rows.start[slots_B]
         entering_B = rows.entering[slots_B]
         first_B = rows.prefilled[slots_B]
@@ -144,7 +177,9 @@ class Scheduler:
         for policy, mine in self._by_policy(slots_B):
             here = mine[~entering_B[mine]]
             pending_B, end_B = rows.pending[slots_B[here]], rows.end[slots_B[here]]
-            computed = policy.schedule.interval(start_B[here], pending_B, end_B, self.size)
+            at = start_B[here], pending_B, end_B
+            computed = policy.schedule.interval(*at, self.size)
+            check_interval(policy.schedule, computed, at, self.size)
             first_B[here], last_B[here], denoises_B[here] = computed
         return first_B, last_B, denoises_B
 
@@ -213,8 +248,10 @@ class Scheduler:
         positions_BK = rows.start[slots_B, None] + np.arange(self.size)
         open_BK, groups = rows.masked[slots_B[:, None], positions_BK], self._by_policy(slots_B)
         if device is None:
+            masked_BK = open_BK.copy()
             for policy, mine in groups:
-                open_BK[mine] = policy.schedule.open(open_BK[mine])
+                open_BK[mine] = policy.schedule.open(masked_BK[mine])
+                check_open(policy.schedule, open_BK[mine], masked_BK[mine])
         row_n, column_n = np.nonzero(open_BK)
         position_n, forward_n = positions_BK[row_n, column_n], rows.denoise_forwards[slots_B][row_n]
         if device is None:
@@ -230,10 +267,8 @@ class Scheduler:
         rows.logp[at], rows.entropy[at] = logp_n[chosen_n], entropy_n[chosen_n]
         rows.block_step[slots_B] += 1
         revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
-        stuck_B = revealed_B == 0
-        if stuck_B.any() and (stuck_B := stuck_B & ~np.isin(slots_B, failed)).any():
-            policy = next(policy for policy, mine in groups if stuck_B[mine].any())
-            raise DecodeError(f"{policy.selector} revealed nothing in a block with open positions: it would never end")
+        for policy, mine in groups:
+            check_revealed(policy.selector, revealed_B[mine] + np.isin(slots_B[mine], failed))
         return revealed_B, failed
 
     @torch.no_grad()

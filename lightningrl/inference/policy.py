@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from pydantic import ValidationError
 
-from lightningrl.config.decoding import DirectDecoding
+from lightningrl.config.decoding import ELSEWHERE, DirectDecoding
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError
 from lightningrl.utils.registry import resolve
@@ -28,21 +29,24 @@ def make_policy(
     for piece in (field.name for field in fields(DecodePolicy) if field.name in members):
         options: Mapping[str, Any] = getattr(decoding, f"{piece}_options", {})
         arguments = (parameter,) if piece == "selector" else ()
+        made = resolve(members[piece])
         try:
-            built[piece] = resolve(members[piece])(*arguments, **options)
+            built[piece] = made(*arguments, **options)
         except TypeError as error:
-            told = f" (its options: {dict(options)})" if options else ""
-            raise ConfigError(f"{piece} {getattr(decoding, piece)}: {error}{told}") from None
+            known = ", ".join([*inspect.signature(made).parameters][len(arguments) :]) or "none"
+            told = f"its options are {known}; found {dict(options) or 'none'}"
+            raise ConfigError(f"{piece} {getattr(decoding, piece)}: {error}; {told}") from None
     return DecodePolicy(**built, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
 
 def direct_policy(decoding: DirectDecoding, parameter: float | None = None) -> DecodePolicy:
     """Returns the policy of a tool that is given no experiment. parameter: the selector's, in place of `threshold`.
 
-    Raises ConfigError for a name that is not there, and as `make_policy` does.
+    Raises ConfigError for a name that is not there, a threshold that is no probability, and as `make_policy` does.
     """
     config = {"decoding": decoding, "members": decoding.members()}
     at = decoding.threshold if parameter is None else parameter
+    decoding.check_parameter("threshold", at)
     return make_policy(config, at, decoding.temperature, decoding.seed, top_k=decoding.top_k, top_p=decoding.top_p)
 
 
@@ -57,7 +61,7 @@ def policy_of(
     >>> policy_of("quota", 4, stop="inside_block").selector
     Quota(steps=4)
     """
-    if foreign := words.keys() & {"preset", "threshold", "block_size", "dtype", "device", "rows", "memory_mb"}:
+    if foreign := words.keys() & {*ELSEWHERE, "preset", "threshold"}:
         raise ConfigError(
             f"decoding: found {', '.join(sorted(foreign))}, which no policy has. Say a threshold as `parameter` and a "
             "preset by its pieces; the others are the model's (`LLM`)."

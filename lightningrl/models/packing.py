@@ -1,7 +1,7 @@
 """Packed rows for training: one clean copy of a sequence, and a noisy copy of one block for each state trained on.
 
 What a state is, the caller decides: rl/likelihood.py has one for each denoise forward of a trajectory,
-training/supervised/objective.py draws them at random. Rows stand behind each other in one forward, without padding; who
+training/supervised/objective.py draws them at random. Rows stand one after another in one forward, without padding; who
 sees whom is in models/packed_layout.py, and the head is evaluated at scored positions only (models/head.py).
 
 Shapes: T clean positions of a row; C copies of a row; K block size; Q positions of the forward; n scored positions.
@@ -79,7 +79,7 @@ class Packed:
 
 
 def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> Packed:
-    """Put rows behind each other, nothing between them."""
+    """Put rows one after another, nothing between them."""
     block = rows[0].copy_ids.shape[1]
     layout = PackedLayout(block, [Segment(len(row.clean_ids), row.copy_block) for row in rows])
     ids, positions, at, target, number, position = [], [], [], [], [], []

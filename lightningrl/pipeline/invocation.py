@@ -14,6 +14,7 @@ from snakemake.exceptions import WorkflowError
 
 from lightningrl.config.experiment import load
 from lightningrl.config.reading import files_of
+from lightningrl.config.registries import near
 from lightningrl.errors import LightningRLError
 from lightningrl.pipeline.again import put_back_all
 from lightningrl.pipeline.final_failures import forget_marks
@@ -57,7 +58,17 @@ def begin(workflow: Any) -> Rules:
             )
     cuda = "-cuda" if planned.experiment.resources.device == "cuda" else ""
     conda = str(root / ENVIRONMENTS / f"lightningrl{cuda}.yaml")
-    return Rules(planned, config, python_of_jobs(bool(deployment)), workflow, conda, image)
+    rules = Rules(planned, config, python_of_jobs(bool(deployment)), workflow, conda, image)
+    if workflow.is_main_process:
+        check_targets(sys.argv[1:], {*rules.targets(), *(rule.name for rule in rules), "all"})
+    return rules
+
+
+def check_targets(words: list[str], known: set[str]) -> None:
+    """Raises WorkflowError for an unknown target that is nearly a known one: Snakemake's own message names none."""
+    for target in get_argument_parser().parse_known_args(words)[0].targets:
+        if target not in known and "/" not in target and (meant := near(target, known)):
+            raise WorkflowError(f"there is no target {target!r}.{meant} `lightningrl stages` lists what there is")
 
 
 def python_of_jobs(is_deployed: bool) -> str:

@@ -74,15 +74,16 @@ class Kind:
     launched: bool = False
     """It may run as several processes, which torchrun starts."""
     in_parts: bool = False
-    """Its work may be spread over `resources.evaluate_parts` jobs."""
+    """Its work may be spread over `resources.evaluate_parts` jobs; the package's own kinds only."""
     per_system: bool = False
     """It is of one system and one benchmark, so its name has two parts: `<system>/<benchmark>`."""
     collected: str = ""
-    """The file that the collect stage reads."""
+    """The file that the collect stage reads; the package's own kinds only."""
     collected_in: tuple[str, ...] = ()
-    """The collected tables that hold what a system did in it."""
+    """The collected tables that hold what a system did in it; the package's own kinds only."""
     released: bool = False
-    """A release holds copies of its files, in a folder with this kind's name and an s."""
+    """A release holds copies of its files, in a folder with this kind's name and an s, below the stage's name where the
+    files' own names do not begin with that."""
     pinned_by_name: bool = False
     """`lightningrl pin` pins it only when it is named: it takes no GPU, and an edit of its code is meant to be seen."""
     shown: Shown | None = None
@@ -197,6 +198,11 @@ def kinds_of(plugins: Iterable[str]) -> dict[str, Kind]:
             raise ConfigError(
                 f"plugins: the stage {name!r} is {reference}, which is {kind!r}; expected a "
                 f"lightningrl.pipeline.kinds.Kind with name={name!r}, outside=<the module that has its run> and plan"
+            )
+        if own := [each for each in ("in_parts", "collected", "collected_in") if getattr(kind, each)]:
+            raise ConfigError(
+                f"plugins: the stage {name!r} sets {', '.join(own)}, which work for the package's own kinds only; "
+                "leave them out"
             )
         if name in found:
             raise ConfigError(f"plugins: {reference} is called {name!r}, as a kind of stage of the package; rename it")

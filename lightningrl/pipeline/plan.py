@@ -36,8 +36,11 @@ class Plan(Graph[Stage]):
         """Returns a stage. Raises StageError listing the names there are."""
         found = {stage.name: stage for stage in self.of(kind)}
         if name not in found:
-            there = ", ".join(found) or "none"
-            raise StageError(f"the experiment has no {kind} stage {name!r}. It has: {there}")
+            there, told = ", ".join(found) or "none", ""
+            read = (s.inputs.get("policy") for s in self.stages if s.config.get("policy") == name)
+            if shared := next((each for each in read if each is not None and each.kind == kind), None):
+                told = f" The weights of {name} are those of {shared.name}, the same policy by the same quantizer."
+            raise StageError(f"the experiment has no {kind} stage {name!r}. It has: {there}.{told}")
         return found[name]
 
 

@@ -20,10 +20,11 @@ from lightningrl.config.systems import System
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 from lightningrl.pipeline.code_digest import Sources
-from lightningrl.pipeline.kinds import KINDS, kinds_of, measured_in
+from lightningrl.pipeline.kinds import kinds_of, measured_in
 from lightningrl.pipeline.pin import read_pins
 from lightningrl.pipeline.requested import ALL, Requested, tables_behind
 from lightningrl.pipeline.stage import Stage
+from lightningrl.pipeline.stages.release import copy_of
 from lightningrl.report.registry import NEEDS
 from lightningrl.utils.registry import resolve
 
@@ -240,14 +241,14 @@ class Planner:
 
     def draw(self, kind: str, name: str, collect: Stage) -> Stage:
         """Plans a `table` or a `figure`."""
-        tables = tables_behind(kind, name)
+        members = {kind: self.member(kind, name, f"report.{kind}s")}
+        tables = tables_behind(kind, name, members[kind])
         config: dict[str, Any] = {"name": slug(name), "collected": tables}
         if kind == "table":
             config["measured"] = measured_in(tables)
         else:
             policies = [policy["name"] for policy in collect.config["policies"]]
             config |= {"plot": self.experiment.report.plot, "policies": policies}
-        members = {kind: self.member(kind, name, f"report.{kind}s")}
         return self._stage(kind, slug(name), config, members, {"collect": collect})
 
     def replay(self, system: System) -> Stage:
@@ -267,16 +268,16 @@ class Planner:
         return self._stage("replay", system.name, config, members, inputs, size=inputs["policy"].size)
 
     def release(self, own: tuple[Stage, ...]) -> Stage:
-        """Plans the stages from outside, and the one that copies what is shown of the package's own. It reads those
-        from outside too, so that they belong to the experiment as everything else does."""
+        """Plans the stages from outside, and the one that copies what is shown. It reads all of those from outside, so
+        that they belong to the experiment as everything else does."""
         for kind in self.kinds.values():
             for each in () if kind.plan is None else kind.plan(self.experiment, own):
                 self._stage(kind.name, each.name, each.config, each.members, each.inputs)
-        drawn = [stage for stage in own if stage.spec.released]
+        drawn = [stage for stage in self.planned if stage.spec.released]
         inputs = {stage.label: stage for stage in (*drawn, *self.planned[len(own) :])}
         inputs["collect"] = next(stage for stage in own if stage.label == f"collect/{ALL}")
-        copies = tuple(f"{stage.kind}s/{file}" for stage in drawn for file in stage.files)
-        kinds = [kind.name for kind in KINDS.values() if kind.released]
+        copies = tuple(copy_of(stage.kind, stage.name, file) for stage in drawn for file in stage.files)
+        kinds = [kind.name for kind in self.kinds.values() if kind.released]
         config = {f"{kind}s": [stage.name for stage in drawn if stage.kind == kind] for kind in kinds}
         return self._stage("release", "release", config, {}, inputs, more_files=copies)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from lightningrl.benchmarks.protocol import SPLITS
 from lightningrl.config.experiment import Experiment
+from lightningrl.config.report import Plot
 from lightningrl.config.systems import System
 from lightningrl.config.tasks import Benchmark
 from lightningrl.errors import ConfigError
 from lightningrl.evaluation.problems import check_prompt
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.report.paper.printed import identities
 from lightningrl.report.registry import INPUTS, NEEDS
 from lightningrl.utils.registry import resolve
@@ -105,6 +109,31 @@ def check_problems(reference: str, benchmark: Benchmark) -> None:
         )  # fmt: skip
 
 
-def tables_behind(kind: str, name: str) -> list[str]:
-    """Returns which collected tables a `table` or `figure` is made of; an outsider's own is given the frontier."""
-    return list(INPUTS[f"{kind}s"].get(name, ("frontier",)))
+def tables_behind(kind: str, name: str, reference: str) -> list[str]:
+    """Returns which collected tables a `table` or `figure` is made of.
+
+    Another package's own gets those that `INPUTS` of its module has for it, as `{"spread": ("headline", "curves")}`; it
+    gets the frontier where there are none. Raises ConfigError for tables that there are not, or that it does not take.
+    """
+    if name in INPUTS[f"{kind}s"]:
+        return list(INPUTS[f"{kind}s"][name])
+    made, (module, _, attribute) = resolve(reference), reference.partition(":")
+    given = getattr(sys.modules[module], "INPUTS", {}).get(attribute, ("frontier",))
+    known = [file.removesuffix(".csv") for file in KINDS["collect"].files]
+    if isinstance(given, str) or not set(given) <= set(known):
+        raise ConfigError(
+            f"{module}:INPUTS has {given!r} for {attribute}; expected a tuple of some of {', '.join(known)}"
+        )
+    folder = ("folder",) if kind == "figure" else ()
+    try:
+        taken = inspect.signature(made)
+        options = {name: None for name in ("policies", *Plot.model_fields) if folder and name in taken.parameters}
+        taken.bind(*given, *folder, **options)
+    except ValueError:
+        pass  # a callable without a signature
+    except TypeError as error:
+        raise ConfigError(
+            f"report.{kind}s: {reference} is called with {', '.join((*given, *folder))}, but it does not take that: "
+            f"{error}. Its module says which collected tables it takes, like INPUTS = {{{attribute!r}: ('headline',)}}"
+        ) from None
+    return list(given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,7 +35,11 @@ class Calibration:
 
 
 class Quantizer(Protocol):
-    """Made with its options as keyword arguments; a pydantic model says itself which values are in range."""
+    """Made with its options as keyword arguments; a pydantic model says itself which values are in range.
+
+    It may have `check_inputs(inputs)`, which raises ConfigError where a layer of so many inputs does not fit the
+    options: `lightningrl validate` asks it about a model that is not there yet.
+    """
 
     needs_calibration: bool
     """Whether it can do nothing without sequences."""
@@ -62,3 +66,10 @@ def make_quantizer(reference: str, options: Mapping[str, Any]) -> Quantizer:
         raise ConfigError(f"{name}: {'; '.join(told)}") from None
     except TypeError as error:
         raise ConfigError(f"{name}: {error}") from None
+
+
+def check_widths(quantizer: Quantizer, widths: Iterable[int]) -> None:
+    """Raises ConfigError where a quantizer says that layers with so many inputs do not fit its options."""
+    check = getattr(quantizer, "check_inputs", lambda inputs: None)
+    for width in sorted(widths):
+        check(width)

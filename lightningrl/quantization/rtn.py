@@ -10,7 +10,7 @@ from torch import nn
 from lightningrl.errors import ConfigError
 from lightningrl.models.transformer import Transformer
 from lightningrl.quantization.protocol import Calibration
-from lightningrl.quantization.uniform import BITS, attach, quantize_weight
+from lightningrl.quantization.uniform import BITS, attach, check_group, quantize_weight
 
 
 class RoundToNearest(BaseModel, frozen=True, strict=True):
@@ -26,6 +26,9 @@ class RoundToNearest(BaseModel, frozen=True, strict=True):
     head: bool = False
 
     needs_calibration: ClassVar[bool] = False
+
+    def check_inputs(self, inputs: int) -> None:
+        check_group(self.group, inputs)
 
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
         """Returns the model with every linear layer quantised.

@@ -49,14 +49,19 @@ class QuantizedWeight:
         return (steps * self.scale_OG.unsqueeze(-1)).view(rows, -1).to(dtype)
 
 
+def check_group(group: int, inputs: int) -> None:
+    """Raises ConfigError unless a layer's inputs divide into groups."""
+    if group and inputs % group:
+        raise ConfigError(f"group is {group}, but a layer has {inputs} inputs, which do not divide into such groups")
+
+
 def quantize_weight(weight_OI: Tensor, bits: int, group: int = 0, symmetric: bool = True) -> QuantizedWeight:
     """Rounds each weight to the nearest value of its group's grid.
 
     group: inputs of a group; 0: a whole row. Raises ConfigError where rows do not divide into groups.
     """
     rows, inputs = weight_OI.shape
-    if group and inputs % group:
-        raise ConfigError(f"group is {group}, but a layer has {inputs} inputs, which do not divide into such groups")
+    check_group(group, inputs)
     weight_OGI = weight_OI.detach().float().reshape(rows, -1, group or inputs)
     top, least = 2**bits - 1, 1 if symmetric else 0
     low_OG1 = weight_OGI.amin(-1, keepdim=True).clamp(max=0)
@@ -87,7 +92,7 @@ def quantized_of(module: nn.Module) -> QuantizedWeight | None:
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Returns the codes behind each other in so many bits, as bytes (uint8, 1-D; the last one is filled up with 0).
+    """Returns the codes one after another in so many bits, as bytes (uint8, 1-D; the last one is filled up with 0).
 
     >>> pack(torch.tensor([1, 2, 3], dtype=torch.uint8), 4).tolist()
     [18, 48]

@@ -45,7 +45,7 @@ def difference(before: StageRecord, after: StageRecord) -> dict[str, Any]:
 
 
 def is_empty(found: Mapping[str, Any]) -> bool:
-    """Returns whether nothing is another."""
+    """Returns whether nothing differs."""
     numbers = [(number["before"], number["after"]) for number in found["numbers"]]
     is_same = all(before == after or math.isnan(before + after) for before, after in numbers)
     return is_same and not any(part for name, part in found.items() if name not in ("numbers", "notes"))
@@ -95,11 +95,24 @@ def _changes(
     found: dict[tuple[str, str, str], list[str]] = {}
     for label, *records in stages:
         before, after = map(facts, records)
+        before, after = _whole(before, after), _whole(after, before)
         for what in dict.fromkeys((*before, *after)):
             values = before.get(what, ABSENT), after.get(what, ABSENT)
             if values[0] != values[1]:
                 found.setdefault((what, *values), []).append(label)
     return [{"what": what, "before": old, "after": new, "stages": labels} for (what, old, new), labels in found.items()]
+
+
+def _whole(facts: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    """Returns facts with each named entry of a list that the others have nothing of as one fact."""
+    alone = [what.removesuffix("name") for what in facts if what.endswith(".name")]
+    alone = [path for path in alone if not any(what.startswith(path) for what in others)]
+    found: dict[str, str] = {}
+    for what, value in facts.items():
+        path = next((path for path in alone if what.startswith(path)), "")
+        key, told = (path[:-1], f"{what.removeprefix(path)} {value}") if path else (what, value)
+        found[key] = f"{found[key]}, {told}" if key in found else told
+    return found
 
 
 def _numbers(releases: Iterable[tuple[StageRecord, Graph[StageRecord]]], notes: list[str]) -> dict[str, list[Any]]:

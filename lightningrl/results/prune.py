@@ -46,6 +46,10 @@ BESIDE = ("report.html", MANIFEST, TIMING)
 """Files of a stage's folder that are not among its manifest's outputs."""
 
 
+class NoRelease(StageError):
+    """No release of an experiment would be left, so nothing of it is removed."""
+
+
 @dataclass
 class Pruning:
     """The folders that are to be removed, and messages about what is not."""
@@ -158,7 +162,7 @@ def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[S
         raise StageError("--keep current: which results are current, a config says. Add --config FILE.")
     newest = latest(root) if "latest" in keep else None
     if "latest" in keep and newest is None:
-        raise StageError(f"{root} has no link `latest` to a finished release. Say --keep all-releases or a key.")
+        raise NoRelease(f"{root} has no link `latest` to a finished release. Say --keep all-releases or a key.")
     named = {word: {word} for word in keep}
     named |= {"current": {plan.release.key for plan in plans}, "all-releases": {record.key for record in known}}
     if newest is not None:
@@ -173,12 +177,12 @@ def _releases_kept(root: Path, keep: list[str], plans: Sequence[Plan]) -> list[S
     # By folder, because a copy made by hand has its original's key.
     kept = {canonical(record.folder): record for record in known if record.key in keys}
     if not kept and known:
-        raise StageError(
+        raise NoRelease(
             f"{root}: no release would be left of {listed}: the config's is not made yet. Make it first, or say what "
             "is kept: --keep latest, all-releases or a key."
         )
     if not kept and not plans:
-        raise StageError(f"{root} has no release, so nothing would be left. Add --config FILE: what it plans is kept.")
+        raise NoRelease(f"{root} has no release, so nothing would be left. Add --config FILE: what it plans is kept.")
     return list(kept.values())
 
 

@@ -171,7 +171,7 @@ def config_of(record: StageRecord | None, kind: str, name: str) -> dict[str, Any
         )
     else:
         members = {kind: member(kind, name, f"--{kind}")}
-        config = {"name": name, "collected": tables_behind(kind, name), "members": members}
+        config = {"name": name, "collected": tables_behind(kind, name, members[kind]), "members": members}
     named = config.get("collected", [])
     return {"measured": measured_in([named] if isinstance(named, str) else named)} | config
 

@@ -22,12 +22,12 @@ from torch.nn.utils.rnn import pad_sequence
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.models.packing import ALL, Packed, PackedRow, pack, token_scores
-from lightningrl.models.transformer import ModelConfig, Transformer
+from lightningrl.models.transformer import Transformer
 from lightningrl.rl.algorithm import AS_DECODED, StateGrouping
 from lightningrl.types import Trajectory
 
 
-def check_scorable(config: ModelConfig, policies: Iterable[DecodePolicy], accepts_inexact_caches: bool) -> None:
+def check_scorable(attention: str, policies: Iterable[DecodePolicy], accepts_inexact_caches: bool) -> None:
     """Raise ConfigError for a decoder whose trajectories have no exact likelihood here.
 
     With stale keys or values, `behaviour_logp` is not what the model gives for the trajectory's states. A canvas whose
@@ -40,9 +40,9 @@ def check_scorable(config: ModelConfig, policies: Iterable[DecodePolicy], accept
                 f"{schedule} keeps stale keys and values, so the likelihood of what it decodes is not exact. Train "
                 "with another schedule, or set runs.accept_inexact_caches: true"
             )
-        if config.attention != "block_causal" or schedule.fills_canvas or schedule.block_size:
+        if attention != "block_causal" or schedule.fills_canvas or schedule.block_size:
             raise ConfigError(
-                f"{schedule} with {config.attention} attention: trajectories are scored block by block on the model's "
+                f"{schedule} with {attention} attention: trajectories are scored block by block on the model's "
                 "own grid; train a block-causal model with one of fused, separate, recompute"
             )
 
@@ -104,7 +104,7 @@ class TokenScores:
 def pack_states(
     model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
 ) -> Packed:
-    """Returns the trajectories' states, or those of `copies`, behind each other on the model's device."""
+    """Returns the trajectories' states, or those of `copies`, one after another on the model's device."""
     mask_id = model.config.mask_token_id
     return pack([trajectory_row(t, mask_id, states).part(copies) for t in trajectories], model.device)
 

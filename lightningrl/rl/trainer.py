@@ -42,7 +42,7 @@ class PolicyTrainer(Trainer):
     def __init__(self, setup: TrainSetup, algorithm: OnlineAlgorithm):
         run = setup.run
         self.setup, self.algorithm, self.model = setup, algorithm, setup.model
-        check_scorable(setup.model.config, [setup.policy, *setup.mixture], run.accept_inexact_caches)
+        check_scorable(setup.model.config.attention, [setup.policy, *setup.mixture], run.accept_inexact_caches)
         algorithm.build(setup)
         parameters = [*setup.model.parameters(), *algorithm.parameters()]
         self.optimiser = torch.optim.AdamW(parameters, run.learning_rate, (0.9, 0.999), weight_decay=run.weight_decay)

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from fixtures import killing
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.limits import HANG_S
 
 from lightningrl.config.experiment import load
+from lightningrl.errors import ConfigError
 from lightningrl.models.families import registry
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.code_digest import PACKAGE
@@ -71,7 +73,17 @@ def test_one_part_of_every_kind_from_outside_runs_from_data_to_a_row_of_its_tabl
     assert "plug-in colourbench.denoise" in trained["preimage"]["code"]
     steps = [json.loads(line) for line in next(results.glob("train/denoise-*/metrics.jsonl")).read_text().splitlines()]
     assert [row["step"] for row in steps] == [1, 2] and all(row["loss"] > 0 for row in steps)
-    assert next(results.glob("histogram/signs/sums-*/histogram.csv")).read_text().startswith("tokens,responses")
+    counted = next(results.glob("histogram/signs/sums-*/histogram.csv")).read_text()
+    assert counted.startswith("tokens,responses")
+    assert (results / "latest/histograms/signs/sums/histogram.csv").read_text() == counted, "its kind is released"
+    assert (results / "latest/tables/spread.csv").is_file()
+    for inputs, said in (
+        ({"spread": ("frontier", "specs")}, "expected a tuple of some of frontier, headline"),
+        ({}, "spread is called with frontier, but it does not take that: missing a required"),
+    ):
+        monkeypatch.setattr("colourbench.spread.INPUTS", inputs)
+        with pytest.raises(ConfigError, match=said):
+            plan(load(str(THIRD_PARTY / "tint.yaml")))
 
 
 def _check_kind(root):

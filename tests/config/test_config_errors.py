@@ -69,12 +69,17 @@ def series(**second) -> dict:
         ({"runs.1.match_compute": "lightningrl"}, ["runs.grpo-traj.match_compute", "only a control spends it"]),
         ({"runs.0.steps": "many", "sead": 1}, ["runs.0.steps: found 'many'", "integer", "sead"]),  # all told at once
         ({"runs.0.steps": 0}, ["runs.0.steps: found 0", "greater than 0"]),
+        ({"plugins": ["mydlm.nmes"]}, ["experiment:\n  plugins.0: mydlm.nmes:MEMBERS: no module 'mydlm'; install it"]),
+        ({"report.tables": ["main", "main"]}, ["report.tables.1: 'main' is listed twice, here and at 0; keep one"]),
+        ({"runs.0.benchmark": "gsm-mimi"}, ["'code-mini']. Did you mean `gsm-mini`?"]),
+        ({"report.replays": ["ligtningrl"]}, ["report.replays.0: found 'ligtningrl'", "Did you mean `lightningrl`?"]),
+        ({"decoding": {"selector": "treshold"}}, ["decoding.selector: there is no selector 'treshold'. Did you"]),
         ({"runs.0.role": "before"}, ["runs.0.role: found 'before'", "after|rival|control"]),
-        ({"evaluation.thresholds": [0.5, 1.3]}, ["evaluation.thresholds", "within (0, 1)", "found 1.3"]),
+        ({"evaluation.thresholds": [0.5, 1.3]}, ["evaluation.thresholds", "within (0, 1]", "found 1.3"]),
         ({"evaluation.thresholds": [0.9, 0.5]}, ["evaluation.thresholds", "strictly increasing", "[0.9, 0.5]"]),
         ({"evaluation.thresholds": 0.9}, ["evaluation.thresholds: found 0.9", "list"]),
         ({"evaluation.primary_threshold": 0.8}, ["evaluation.primary_threshold: found 0.8", "[0.02, 0.9]"]),
-        ({"runs.0.threshold": 1.3}, ["runs.lightningrl.threshold", "within (0, 1)", "found 1.3"]),
+        ({"runs.0.threshold": 1.3}, ["runs.lightningrl.threshold", "within (0, 1]", "found 1.3"]),
         ({"runs.0.benchmark": "gsm8k"}, ["benchmark: found 'gsm8k'", "['gsm-mini', 'code-mini']"]),
         ({"runs.2.match_compute": "nobody"}, ["match_compute: found 'nobody'", "'lightningrl'"]),
         ({"model.num_attention_heads": 3, "model.num_key_value_heads": 2}, ["(3) must be a multiple of num_key_value"]),
@@ -129,8 +134,18 @@ def test_without_a_jail_goes_with_the_exact_sentence_alone():
     ("files", "said"),
     [
         ({}, r"a\.yaml does not exist"),
+        ({"a.yaml": "# nothing\n"}, r"a\.yaml: expected a mapping of keys, the file is empty"),
+        (
+            {"a.yaml": "report: {}\nseed: 1\nreport: {}\n"},
+            r"a\.yaml: .* key `report` twice, in lines 1 and 3; keep one",
+        ),
+        (
+            {"a.yaml": "extends: b.yaml\n", "b.yaml": "runs:\n- {name: a, name: b}\n"},
+            r"b\.yaml: found the key `name` twice, in lines 2 and 2",
+        ),
+        ({"a.yaml": "a: \xff\n"}, "is not YAML"),
         ({"a.yaml": "- 1\n"}, "expected a mapping of keys, found list"),
-        ({"a.yaml": "a: [1\n"}, "is not YAML"),
+        ({"a.yaml": "a: [1\n"}, r'is not YAML.*in "[^"]*a\.yaml", line 1'),
         ({"a.yaml": None}, "cannot be read"),
         ({"a.yaml": "extends: b.yaml\n", "b.yaml": "extends: a.yaml\n"}, "goes round in a circle"),
         ({"a.yaml": "extends: gone.yaml\n"}, r"gone\.yaml does not exist \(extended by .*a\.yaml\)"),
@@ -138,8 +153,8 @@ def test_without_a_jail_goes_with_the_exact_sentence_alone():
 )
 def test_files_that_are_no_config(tmp_path, files, said):
     for name, text in files.items():
-        (tmp_path / name).mkdir() if text is None else (tmp_path / name).write_text(text)
-    with pytest.raises(ConfigError, match=said):
+        (tmp_path / name).mkdir() if text is None else (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=f"(?s){said}"):
         load(tmp_path / "a.yaml")
 
 

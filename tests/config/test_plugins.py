@@ -84,6 +84,11 @@ def test_a_plugin_adds_a_kind_of_stage_with_a_job_of_its_own(plugin):
         ("cost", Kind("price", (), (), outside="a", plan=lambda *_: []), "with name='cost'"),
         ("cost", Kind("cost", (), (), plan=lambda *_: []), "outside=<the module that has its run>"),
         ("cost", Kind("cost", (), (), outside="colours.cost"), "and plan"),
+        (
+            "cost",
+            Kind("cost", (), (), outside="a", plan=lambda *_: [], in_parts=True, collected="a.csv"),
+            "the stage 'cost' sets in_parts, collected, which work for the package's own kinds only; leave them out",
+        ),
         ("table", Kind("table", (), (), outside="a", plan=lambda *_: []), "as a kind of stage of the package; rename"),
     ],
 )

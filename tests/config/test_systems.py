@@ -11,6 +11,7 @@ from lightningrl.config.decoding import Decoding
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.config.registries import DECODER, REGISTRIES
 from lightningrl.decoding.presets import PRESETS
+from lightningrl.errors import StageError
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.plan import plan
 from lightningrl.utils.registry import resolve
@@ -111,13 +112,16 @@ BASE = {"name": "x", "policy": "base"}
     [
         ([{"name": "x"}], "systems.x.policy: left out, and there is no policy 'x', allowed: one of ['base', 'light"),
         ([{"name": "x", "policy": "bass"}], "systems.x.policy: found 'bass', allowed: one of ['base'"),
+        ([{"name": "x", "policy": "ligtningrl"}], "Did you mean `lightningrl`?"),
+        ([BASE | {"decoding": {"selector": "treshold"}}], "x.decoding.selector: there is no selector 'treshold'. Did"),
+        ([BASE | {"quantizer": "rnt"}], "systems.x.quantizer.name: there is no quantizer 'rnt'. Did you mean `rtn`"),
         ([{"name": "lightningrl", "policy": "base"}], "'lightningrl' is a policy by itself"),
         ([BASE, BASE | {"policy": "lightningrl"}], "two systems are named 'x'"),
         ([{"name": "base", "thresholds": [0.9]}, {"name": "base"}], "two systems are named 'base'"),
         ([BASE | {"decoding": {"preset": "sdar_dynamc"}}], "Did you mean `sdar_dynamic`"),
         ([BASE | {"decoding": {"selector": "quota"}}], "systems.x.thresholds: left out, but"),
         ([BASE | {"decoding": {"preset": "sdar_static"}}], "systems.x.thresholds: left out"),
-        ([BASE | {"thresholds": [0.5, 1.2]}], "systems.x.thresholds.1: a threshold is a probability within (0, 1)"),
+        ([BASE | {"thresholds": [0.5, 1.2]}], "systems.x.thresholds.1: a threshold is a probability within (0, 1]"),
         ([BASE | {"thresholds": [0.5, 0.2]}], "strictly increasing"),
         ([BASE | {"thresholds": [0.2, 0.5]}], "systems.x.primary_threshold: found 0.9"),
         ([BASE | {"evaluate_on": ["gsm8k"]}], "systems.x.evaluate_on.0: found 'gsm8k'"),
@@ -139,8 +143,15 @@ BASE = {"name": "x", "policy": "base"}
             "systems.x.quantizer.options: quantizer RoundToNearest has no option 'bitz'; its options are bits, group",
         ),
         ([BASE | {"quantizer": {"name": "rtn", "options": {"bits": 9}}}], "bits is 9"),
+        (
+            [BASE | {"quantizer": {"name": "rtn", "options": {"group": 33}}}],
+            "systems.x.quantizer.options: group is 33, but a layer has 32 inputs",
+        ),
         ([BASE | {"decoding": {"preset": "sdar_static"}, "thresholds": [2.5]}], "x.decoding: quota: steps is 2.5"),
-        ([BASE | {"decoding": {"selector_options": {"stepz": 3}}}], "systems.x.decoding: selector threshold: "),
+        (
+            [BASE | {"decoding": {"selector_options": {"stepz": 3}}}],
+            "argument 'stepz'; its options are inclusive, steps; found {'stepz': 3}",
+        ),
     ],
 )
 def test_validate_says_why_an_entry_cannot_be(tmp_path, entries, message):
@@ -150,10 +161,23 @@ def test_validate_says_why_an_entry_cannot_be(tmp_path, entries, message):
     assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [("fixtures.outsider:Stale", "runs.lightningrl: Stale() keeps stale"), ("full_sequence", "scored block by block")],
+)
+def test_validate_refuses_what_training_would_refuse_after_pre_training(tmp_path, schedule, message):
+    file, tree = tmp_path / "stale.yaml", yaml.safe_load(NANO.read_text())
+    for accepts, code in ((False, 2), (True, 0 if "Stale" in schedule else 2)):
+        runs = [run | ({"accept_inexact_caches": accepts} if run["role"] != "control" else {}) for run in tree["runs"]]
+        file.write_text(yaml.safe_dump(tree | {"decoding": {"schedule": schedule}, "runs": runs}))
+        done = CliRunner().invoke(app, ["validate", "--config", str(file)])
+        assert done.exit_code == code and (message in done.stderr) == (code == 2), done.stderr
+
+
 def test_stages_are_of_systems_and_a_quantizer_is_in_no_other_stages_key():
     entries = [
         {"name": "static", "policy": "base", "decoding": {"preset": "sdar_static"}, "thresholds": [4]},
-        {"name": "w8", "policy": "lightningrl", "quantizer": {"name": "rtn"}},
+        {"name": "w8", "policy": "lightningrl", "quantizer": "rtn"},
         {"name": "w4", "policy": "lightningrl", "quantizer": {"name": "rtn", "options": {"bits": 4}}},
         {"name": "w4-eb", "policy": "lightningrl", "quantizer": {"name": "rtn", "options": {"bits": 4}},
          "decoding": {"preset": "entropy_bounded"}},
@@ -164,6 +188,10 @@ def test_stages_are_of_systems_and_a_quantizer_is_in_no_other_stages_key():
     assert all(new[label].key == key for label, key in old.items())
     assert [stage.name for stage in after.of("quantize")] == ["w8", "w4"]  # one for both systems of four bits
     assert new["evaluate/w4-eb/gsm-mini"].inputs["policy"] is new["quantize/w4"]
+    with pytest.raises(
+        StageError, match=r"no quantize stage 'w4-eb'\. It has: w8, w4\. The weights of w4-eb are those of w4"
+    ):
+        after.stage("quantize", "w4-eb")
     assert new["evaluate/static/code-mini"].inputs["policy"] is new["pretrain/base"]
     quantization = {"lightningrl/quantization/rtn.py", "lightningrl/quantization/stored.py"}
     for stage in after:

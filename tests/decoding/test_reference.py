@@ -11,10 +11,12 @@ from fixtures.tiny import requests_of, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightningrl.decoding.canvas import Interval
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.reference import decode_one
 from lightningrl.decoding.registry import SCHEDULES
+from lightningrl.decoding.schedules.block import FusedCommit
 from lightningrl.decoding.schedules.full_sequence import FullSequence
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.threshold import Threshold
@@ -80,6 +82,49 @@ def test_later_masks_count_under_full_attention_and_not_under_block_causal():
         model = tiny_model(5, torch.float64, attention=attention)
         short, long = (decode_one(model, requests_of([4], new)[0], policy, ()) for new in (4, 16))
         assert bool(abs(short.behaviour_logp - long.behaviour_logp[:4]).max() > 1e-6) is differs
+
+
+@dataclasses.dataclass(frozen=True)
+class Changed(FusedCommit):
+    """Somebody's schedule that breaks its contract in one way."""
+
+    how: str
+
+    def interval(self, start_B, pending_B, end_B, size):
+        first_B, last_B, denoises_B = super().interval(start_B, pending_B, end_B, size)
+        last_B = {"half": start_B + size // 2, "far": end_B + 1}.get(self.how, last_B)
+        return Interval(first_B, last_B, denoises_B & (self.how != "never"))
+
+    def open(self, masked_BK):
+        return {"nothing": masked_BK & False, "everything": masked_BK | True}.get(self.how, masked_BK)
+
+
+class Lazy:
+    def select(self, candidates):
+        return candidates.open_BK & False
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        *[(DecodePolicy(Quota(2), schedule=Changed(how)), rf"^Changed\(how='{how}'\) computes.* it would never end")
+          for how in ("never", "half", "far")],
+        (DecodePolicy(Quota(2), schedule=Changed("nothing")), r"^Changed.*nothing'\) opens nothing of a block with"),
+        (DecodePolicy(Quota(2), schedule=Changed("everything")), r"^Changed.*everything'\) opens positions that are"),
+        (DecodePolicy(Lazy()), "Lazy object .* revealed nothing in a block with open positions: it would never end"),
+    ],
+)  # fmt: skip
+def test_a_schedule_or_selector_that_breaks_its_contract_is_named_and_never_spins(policy, said):
+    """Alone, among rows that do well, and in the reference."""
+    model, requests = tiny_model(1), requests_of([3, 5, 4], 9)
+    for asked in (
+        requests,
+        [dataclasses.replace(each, policy=DecodePolicy(Quota(2))) for each in requests[:2]] + requests[2:],
+    ):
+        with pytest.raises(DecodeError, match=said):
+            BlockDecoder(model, ()).decode(asked, policy)
+    with pytest.raises(DecodeError, match=said):
+        decode_one(model, requests[0], policy, ())
 
 
 def test_schedules_that_do_not_fit_the_model_or_each_other_are_refused():

@@ -151,8 +151,17 @@ def test_other_settings_are_refused_by_name_unless_nothing_was_decoded(model, fi
         done = run(model, finished, *more)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     failed = run(model, tmp_path / "again", "--max-new-tokens", "8192")
-    assert failed.returncode == 2 and "shorten the prompt or max_new_tokens" in failed.stderr
+    assert failed.returncode == 2 and "shorten the prompt or --max-new-tokens" in failed.stderr
     assert run(model, tmp_path / "again", thresholds=("0.9",)).returncode == 0
+
+
+def test_responses_are_as_long_as_the_model_has_room_for_where_nothing_else_is_said(tmp_path):
+    model = save_byte_checkpoint(tmp_path / "short", max_position_embeddings=256)
+    done = killing.run(
+        tmp_path, "evaluate", model, "--benchmark", "gsm-mini", "--limit", "2", "--out", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert 1 < json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["max_new_tokens"] < 256
 
 
 @pytest.mark.parametrize(
@@ -166,7 +175,7 @@ def test_other_settings_are_refused_by_name_unless_nothing_was_decoded(model, fi
             ("--benchmark", "math500", "--shots", "4", "--style", "system", "--out", "x"),
             "worked examples go with the style `default` only",
         ),
-        (("--benchmark", "gsm-mini", "--out", "x", "--limit", "2", "--threshold", "1.5"), "within (0, 1), found 1.5"),
+        (("--benchmark", "gsm-mini", "--out", "x", "--limit", "2", "--threshold", "1.5"), "within (0, 1], found 1.5"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_message(model, tmp_path, arguments, message):

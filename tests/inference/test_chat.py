@@ -102,7 +102,7 @@ def test_an_interrupted_answer_keeps_its_finished_blocks_and_without_one_is_forg
 
 def test_answers_end_with_the_context_and_a_full_one_is_said(llm):
     conversation = Conversation(llm, max_new_tokens=10_000)
-    trajectory, _ = asked(conversation, "Hi", policy_of(parameter=0.0))
+    trajectory, _ = asked(conversation, "Hi", policy_of(parameter=0.001))
     before = list(conversation.messages)
     if trajectory.stop == "length":
         assert len(trajectory.prompt_ids) + len(trajectory.token_ids) == 256
@@ -127,12 +127,12 @@ def test_questions_from_a_pipe_are_answered_line_by_line(model, llm):
 
 
 def test_settings_change_the_next_answer(model):
-    done = run(model, "Hi", "/new", "/threshold 0", "Hi", "/new", "/temperature 1", "Hi", "/threshold", "/seed")
+    done = run(model, "Hi", "/new", "/threshold 0.001", "Hi", "/new", "/temperature 1", "Hi", "/threshold", "/seed")
     slow, fast, drawn = [line for line in done.stderr.splitlines() if "forwards" in line]
     assert " 19 forwards" in slow and " 19 forwards" not in fast
     answers = done.stdout.split("\n")
     assert answers[1] != answers[2] and drawn
-    assert done.stderr.splitlines()[-2:] == ["threshold is 0.0", "seed is 0"]
+    assert done.stderr.splitlines()[-2:] == ["threshold is 0.001", "seed is 0"]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,7 @@ def test_settings_change_the_next_answer(model):
         ("/thresold 1", "there is no /thresold; did you mean /threshold?"),
         ("/", "there is no /; /help lists what there is"),
         ("/etc/passwd says?", "there is no /etc/passwd; /help lists"),
+        ("/threshold 1.5", "threshold: a threshold is a probability within (0, 1], found 1.5"),
         ("/temperature hot", "could not convert string to float"),
         ("/top_p 2", "top_p is 2.0, expected more than 0 and at most 1"),
         ("/help", "/new                 forget the conversation"),

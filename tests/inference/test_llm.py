@@ -32,7 +32,7 @@ def test_completions_are_the_decoders_own(model, llm):
 
 
 def test_policies_of_requests_act_beside_each_other(llm):
-    policies = {"greedy": policy_of(), "fast": policy_of(parameter=0), "drawn": policy_of(temperature=1)}
+    policies = {"greedy": policy_of(), "fast": policy_of(parameter=0.001), "drawn": policy_of(temperature=1)}
     requests = [llm.request("Hi", uid=name, max_new_tokens=21, policy=policy) for name, policy in policies.items()]
     found = {outcome.request.uid: outcome.trajectory for outcome in llm.stream(requests)}
     assert found["fast"].stats.denoise_forwards < found["greedy"].stats.denoise_forwards

@@ -157,7 +157,7 @@ def test_one_more_threshold_costs_that_threshold_only(change, is_shared):
         ({"decoding": {"selector": "best"}}, r"decoding\.selector: there is no selector 'best'.*Allowed: .*threshold"),
         ({"report.figures": ["pie"]}, r"report\.figures: there is no figure 'pie'.*Allowed: .*frontier"),
         ({"report.tables": ["all"]}, r"report\.tables: there is no table 'all'.*Allowed: .*main"),
-        ({"report.tables": ["main", "main"]}, "two table stages would be named 'main'"),
+        ({"report.tables": ["ast:Expr", "ast:expr"]}, "two table stages would be named 'ast-expr'"),
         (
             {"runs.0.published": "LightningRL-8B-B32"},
             r"runs.lightningrl.published: .*'LightningRL-8B-B32'; did you mean 'Light",

@@ -123,13 +123,21 @@ def test_code_packages_and_rows_that_differ_are_said(two_versions):
     assert [(c["what"], c["stages"]) for c in found["code"]] == [("lightningrl/utils/files.py", ["train/grpo-traj"])]
     assert ("package torch", "99") in [(c["what"], c["after"]) for c in found["surroundings"]]
     assert found["rows_before"] == ["lightningrl-code/code-mini"] and not found["rows_after"]
+    collect = two_versions[1].stage("collect", "frontier")
+    with change_json(collect.manifest) as tree:
+        policies = tree["preimage"]["science"]["policies"]
+        policies.append(policies[0] | {"name": "added"})
+    said = run("diff", two_versions[0].release.key, "latest").stdout
+    assert "\nrows that only the first has\n  lightningrl-code/code-mini\n" in said
+    [line] = [line for line in said.splitlines() if "policies.added" in line]
+    assert line.startswith("  policies.added: – → name added, ") or "name added" in line
 
 
 def test_releases_of_two_experiments_are_told_apart(two_versions):
-    assert "nothing is another" in run("diff", "latest", "nano/latest").stdout
+    assert "no differences" in run("diff", "latest", "nano/latest").stdout
     shutil.copytree(ROOT, "results/other", symlinks=True)
     assert "say one of nano/latest, other/latest" in run("diff", "latest", "latest", status=2).stderr
-    assert "nothing is another" in run("diff", "nano/latest", "results/other/latest").stdout
+    assert "no differences" in run("diff", "nano/latest", "results/other/latest").stdout
 
 
 # Drawing again
@@ -448,6 +456,18 @@ def test_a_list_that_holds_what_is_kept_is_refused(two_versions, monkeypatch, de
     done = pruned("--yes", status=2)
     assert "nothing is removed" in done.stderr and "which is kept. That is a defect of --prune" in done.stderr
     assert contents(ROOT) == before
+
+
+def test_an_experiment_without_a_release_is_named_and_does_not_stop_the_others(two_versions):
+    old = two_versions[0].release.folder
+    shutil.copytree(ROOT / "data", "results/begun/data")
+    before = contents(Path("results/begun"))
+    done = pruned("--yes")
+    assert "left as it is: results/begun has no link `latest` to a finished release" in done.stderr
+    assert not old.exists() and contents(Path("results/begun")) == before
+    assert (
+        "results/begun has no link" in run("results", "results/begun", "--prune", "--keep", "latest", status=2).stderr
+    )
 
 
 @pytest.mark.parametrize(

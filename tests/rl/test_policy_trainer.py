@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from fixtures.outsider import Stale
 from fixtures.tiny import make_trainer, tiny_config, tiny_setup
 
 from lightningrl.answering import answer
@@ -148,17 +149,12 @@ def test_means_over_a_steps_updates_leave_skipped_ones_out(trainer_of, monkeypat
     assert metrics["skipped"] == 0.5 and metrics["logp_gap_mean"] == rows[0]["log_ratio_abs_mean"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Stale(FusedCommit):
-    is_exact = False
-
-
 def test_trajectories_without_an_exact_likelihood_are_refused_before_anything_is_decoded(folder):
     """Stale caches unless they are accepted; a canvas or another attention in any case."""
 
     def check(schedules, accepts=False, **config):
         policies = [DecodePolicy(Threshold(0.9), schedule=schedule) for schedule in schedules]
-        check_scorable(tiny_config(**config), policies, accepts)
+        check_scorable(tiny_config(**config).attention, policies, accepts)
 
     check([FusedCommit(), SeparateCommit(), Recompute()])
     with pytest.raises(ConfigError, match=r"stale keys and values.*accept_inexact_caches"):

@@ -54,6 +54,7 @@ def test_only_a_target_names_an_experiment(bare: Checkout) -> None:
     said = bare.asks("data_gsm-mini", "--directory", "study", config=None)
     assert "results/miniature/data/gsm-mini-" in said, "without a config file it is the miniature"
     shutil.rmtree(bare.path("study"))
+    assert "no target 'figure_frontir'. Did you mean `figure_frontier`?" in bare.refuses("figure_frontir")
     assert "one experiment at a time: found nano and study" in bare.refuses("study", "nano", config=None)
 
 
@@ -76,7 +77,7 @@ def test_a_config_error_is_told_before_anything_runs(checkout: Checkout) -> None
     checkout.edit("config/nano.yaml", "[0.02, 0.9]", "[0.02, 0.9, 1.3]")
     done = checkout.snakemake("--cores", "2")
     assert done.returncode != 0
-    assert "evaluation.thresholds.2: a threshold is a probability within (0, 1), found 1.3" in done.stderr
+    assert "evaluation.thresholds.2: a threshold is a probability within (0, 1], found 1.3" in done.stderr
     assert "Traceback" not in done.stderr and not checkout.path("results").exists()
 
 

@@ -31,11 +31,12 @@ COLUMNS = (
 
 def run(context: StageContext) -> None:
     """Copy what is shown, write `configuration.yaml` and `provenance.csv`, move the link."""
-    for kind in ("table", "figure", "replay"):
-        for name in context.config[f"{kind}s"]:
-            for source in sorted(context.inputs[f"{kind}/{name}"].glob(f"{name}[.-]*")):
-                target = context.folder / f"{kind}s" / source.name
-                write_bytes(target, source.read_bytes())
+    for role, source in context.inputs.items():
+        kind, _, name = role.partition("/")
+        if name in context.config.get(f"{kind}s", ()):
+            for file in read_json(source / MANIFEST)["outputs"]:
+                target = context.folder / copy_of(kind, name, file)
+                write_bytes(target, (source / file).read_bytes())
                 context.report(str(target))
     found: dict[Path, Any] = {}
     for folder in context.inputs.values():
@@ -47,6 +48,15 @@ def run(context: StageContext) -> None:
     write_text(context.folder / "provenance.csv", rows)
     write_text(context.folder / "provenance.html", html_page("provenance", _markdown(rows, told)))
     link(context.folder)
+
+
+def copy_of(kind: str, name: str, file: str) -> str:
+    """Returns the place of a file in a release, below the stage's name where the file's own does not begin with that.
+
+    >>> copy_of("table", "main", "main.csv"), copy_of("histogram", "base/sums", "histogram.csv")
+    ('tables/main.csv', 'histograms/base/sums/histogram.csv')
+    """
+    return f"{kind}s/{file if file.startswith(name) else f'{name}/{file}'}"
 
 
 def _upstream(folder: Path, found: dict[Path, Any]) -> None:
