@@ -8,12 +8,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 550, "lightningrl/bench": 2010, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2550,
+    "lightningrl": 550, "lightningrl/bench": 2575, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2595,
     "lightningrl/config": 1565, "lightningrl/decoding": 1670, "lightningrl/evaluation": 1490,
     "lightningrl/inference": 1250, "lightningrl/judges": 4380, "lightningrl/models": 1866,
     "lightningrl/pipeline": 4090, "lightningrl/quantization": 350, "lightningrl/report": 2580,
     "lightningrl/results": 1385, "lightningrl/rl": 2325, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
-    "lightningrl/utils": 448, "tests": 780, "tests/bench": 830, "tests/benchmarks": 1230, "tests/config": 440,
+    "lightningrl/utils": 448, "tests": 780, "tests/bench": 985, "tests/benchmarks": 1230, "tests/config": 440,
     "tests/decoding": 1390, "tests/evaluation": 1350, "tests/fixtures": 1470, "tests/inference": 1250,
     "tests/judges": 5060, "tests/models": 1350, "tests/pipeline": 2527, "tests/quantization": 240,
     "tests/report": 1350, "tests/rl": 2585, "tests/sandbox": 2090, "tests/slurm": 600, "tests/training": 1170,
@@ -26,8 +26,8 @@ MOST_PROSE = 150
 ORDER = [
     "", "utils", "config", "sandbox", "benchmarks", "judges", "judges/code", "judges/math", "models", "models/families",
     "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference", "training",
-    "training/supervised", "rl", "rl/algorithms", "bench", "bench/estimate", "evaluation", "report", "report/figures",
-    "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
+    "training/supervised", "rl", "rl/algorithms", "bench", "bench/estimate", "bench/gpu", "evaluation", "report",
+    "report/figures", "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
 ]  # fmt: skip
 FIRST = ("errors", "types", "protocol", "canvas", "reference", "engine", "scheduler", "app", "experiment")
 """Files that are read first in their folder, in this order; the others follow by name."""
