@@ -13,7 +13,7 @@ LINES = {
     "lightningrl/inference": 1250, "lightningrl/judges": 4380, "lightningrl/models": 1866,
     "lightningrl/pipeline": 4090, "lightningrl/quantization": 350, "lightningrl/report": 2580,
     "lightningrl/results": 1385, "lightningrl/rl": 2325, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
-    "lightningrl/utils": 448, "tests": 780, "tests/bench": 985, "tests/benchmarks": 1230, "tests/config": 440,
+    "lightningrl/utils": 448, "tests": 780, "tests/bench": 1005, "tests/benchmarks": 1230, "tests/config": 440,
     "tests/decoding": 1390, "tests/evaluation": 1350, "tests/fixtures": 1470, "tests/inference": 1250,
     "tests/judges": 5060, "tests/models": 1350, "tests/pipeline": 2527, "tests/quantization": 240,
     "tests/report": 1350, "tests/rl": 2585, "tests/sandbox": 2090, "tests/slurm": 600, "tests/training": 1170,
