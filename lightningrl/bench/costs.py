@@ -9,7 +9,8 @@ compute dtype layer by layer, the reference is sharded too, and a whole replica 
 processor, everything is in float32 in one process, and the decoder shares the policy's weights.
 
 Seconds: a forward takes its arithmetic at a share of the peak, or reading the weights at a share of the bandwidth,
-whichever is longer. Not included: judging, communication (assumed hidden), loading, compilation.
+whichever is longer. Not included: communication (assumed hidden). What is neither arithmetic nor bandwidth is in
+`bench/overheads.py`.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class PhaseCost:
     positions: float
     operations: float
     bound: str = "arithmetic"
-    """`arithmetic` or `bandwidth`."""
+    """`arithmetic` or `bandwidth`; of overheads `launches`, `processor` or `disk`."""
 
 
 def trained_positions(prompt_tokens: int, response_tokens: int, forwards: int, block_size: int) -> int:
@@ -135,12 +136,15 @@ def operations_of(work: np.ndarray, shape: Shape) -> float:
     return float(2 * work @ (shape.trunk_matrices, shape.head_parameters, attention))
 
 
-def training_work(lengths: Lengths, block_size: int) -> np.ndarray:
-    """Returns the expected work of training on one response."""
+def training_work(lengths: Lengths, block_size: int, state_share: float = 1.0) -> np.ndarray:
+    """Returns the expected work of training on one response, or on a share of its states: copies and their actions.
+
+    The clean positions stay: the last state that is taken sees nearly all of them.
+    """
     end = lengths.prompt_tokens + lengths.response_tokens
     seen = lengths.prompt_tokens + lengths.response_tokens / 2 + block_size  # by a copy: on average half, and itself
     clean = work_of((end - 1) // block_size * block_size, 0, end / 2)
-    return clean + work_of(block_size * lengths.forwards, lengths.response_tokens, seen)
+    return clean + state_share * work_of(block_size * lengths.forwards, lengths.response_tokens, seen)
 
 
 def prefill_work(lengths: Lengths, block_size: int) -> np.ndarray:

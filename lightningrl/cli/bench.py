@@ -39,6 +39,10 @@ TURN_COLUMNS = {
 PHASE_COLUMNS = {
     "phase": "{}", "seconds": "{:.2f}", "positions": "{:.0f}", "positions_per_s": "{:.0f}", "of_peak_pct": "{:.1f}",
 }  # fmt: skip
+STATE_COLUMNS = {
+    "share": "{:.3f}", "positions": "{:.0f}", "seconds": "{:.3f}", "over_draws": "{:.2f}", "of_batches": "{:.2f}",
+    "together": "{:.2f}",
+}  # fmt: skip
 LEAST_OF_BOUND_PCT = 95
 LARGEST_LOGP_GAP = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.5, "float16": 0.1}
 """Nats, by the weights' precision; rounding differs with the shapes of the products."""
@@ -210,6 +214,52 @@ def _histogram(text: str) -> list[int]:
 
 
 @app.command()
+def states(
+    checkpoint: Annotated[Path | None, typer.Option(help="Train on its responses to gsm-mini.")] = None,
+    threshold: Annotated[float, typer.Option(help="With --checkpoint: confidence to reveal at.")] = 0.9,
+    size: Size = "miniature",
+    count: Annotated[int, typer.Option(min=2, help="Trajectories in all.")] = 64,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a random model's prompts.")] = 30,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Of every response, at most.")] = 48,
+    tpf: Annotated[float, typer.Option(min=1, help="Positions that a random model reveals a forward.")] = 1.64,
+    share: Annotated[list[float] | None, typer.Option(min=0.01, max=1, help="Of the states; several times.")] = None,
+    batches: Annotated[int, typer.Option(min=2, help="Of the trajectories.")] = 8,
+    draws: Annotated[int, typer.Option(min=2, help="Of the states of each batch.")] = 8,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16, of random weights.")] = "float32",
+    device: Device = "cpu",
+    threads: options.Threads = 1,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """An update on a part of the states (`runs.state_share`): positions, seconds, and the noise of its gradient.
+
+    over_draws: standard deviation of the gradient over draws of the states, of the mean gradient's norm. of_batches: of
+    the standard deviation over batches of trajectories. together: of both, over that of batches alone.
+    """
+    from lightningrl.bench.random_model import random_model
+    from lightningrl.bench.states import decoded, run_benchmark
+    from lightningrl.bench.trajectories import recorded
+
+    precision = _prepare(out, overwrite, device, threads, dtype)
+    if checkpoint is not None:
+        model, trajectories = recorded(
+            checkpoint, count, max_new_tokens=new_tokens, threshold=threshold, block_size=None, device=device
+        )
+    else:
+        model = random_model(size, 8 if size == "miniature" else 32, precision, device)
+        trajectories = decoded(model, count, prompt_tokens, new_tokens, tpf)
+    found = run_benchmark(model, trajectories, share or [1, 1 / 2, 1 / 3], batches=batches, draws=draws, report=say)
+    typer.echo(
+        f"{checkpoint or size}: {found['parameters'] / 1e6:.2f} M parameters, {found['dtype']}, block "
+        f"{found['block_size']}, {found['device']}, {found['threads']} threads, torch {found['torch']}\n"
+        f"{found['trajectories']} trajectories, {found['actions']} actions, {batches} batches, {draws} draws of each; "
+        f"standard deviation over batches: {found['over_batches']:.2f} of the mean gradient's norm"
+    )
+    _print(STATE_COLUMNS, found["lines"])
+    _write(out, found)
+
+
+@app.command()
 def phases(
     folder: Annotated[Path, typer.Argument(help="A finished training: results/<experiment>/train/<run>-<key>.")],
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16: what it computed in.")] = "float32",
@@ -236,6 +286,48 @@ def phases(
     )
     _print(PHASE_COLUMNS, found["phases"])
     _write(out, found)
+
+
+@app.command()
+def gpu(
+    part: Annotated[
+        list[str] | None, typer.Option(help="Of the check; several times. Left out: all, in order.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the figures, a file a part.")] = Path("gpu-check"),
+    size: Size = "8b",
+    device: Annotated[str, typer.Option(help="cuda; cpu only tries what can be tried.")] = "cuda",
+    checkpoint: Annotated[Path | None, typer.Option(help="Real weights, for the part that needs them.")] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Of a part; what is left is done by the next call.")] = 8.0,
+    small: Annotated[bool, typer.Option("--small", help="Sizes that a processor can try.")] = False,
+) -> None:
+    """Everything that wants a GPU, in parts of minutes; a case whose figures are there is not run again.
+
+    What needs real weights or two GPUs is skipped, and said. Exit code 1: a case failed or was left for another call.
+    """
+    from lightningrl.bench.gpu.parts import PARTS, Setting, part_of, run_part
+
+    options.require_device(device)
+    names = part or list(PARTS)
+    for name in names:
+        part_of(name)
+    setting = Setting(out, device, size, checkpoint, small=small)
+    are_whole = [run_part(name, setting, say, 60 * minutes) for name in names]
+    if not all(are_whole):
+        raise typer.Exit(1)
+
+
+@app.command("gpu-page")
+def gpu_page(
+    folder: Annotated[Path, typer.Argument(help="Where `bench gpu` wrote.")] = Path("gpu-check"),
+    page: Annotated[Path | None, typer.Option(help="Write it into this page; left out: print it.")] = None,
+) -> None:
+    """The GPU section of docs/benchmarks.md, from the figures of `bench gpu`; nothing is measured."""
+    from lightningrl.bench.gpu.page import section, written
+
+    if page is None:
+        typer.echo(section(folder)[0], nl=False)
+    else:
+        write_text(page, written(page.read_text(encoding="utf-8"), folder))
 
 
 @app.command()

@@ -10,10 +10,13 @@ import typer
 
 from lightningrl.bench.costs import Lengths, Shares
 from lightningrl.bench.estimate.budget import MEASURED, Estimate, LengthOverrides, device_of, shapes_of
+from lightningrl.bench.estimate.ladder import ladder
+from lightningrl.bench.overheads import ON_PROCESSOR, Overheads
 from lightningrl.cli.options import Threads
 from lightningrl.cli.outputs import Overwrite, check_out, print_table
 from lightningrl.cli.stages import DEFAULT_CONFIG, Config
 from lightningrl.config.experiment import load
+from lightningrl.errors import ConfigError
 from lightningrl.pipeline.plan import plan
 from lightningrl.pipeline.targets import markdown, targets
 from lightningrl.utils.files import write_json
@@ -44,6 +47,15 @@ def plan_budget(
     as_targets: Annotated[
         bool, typer.Option("--targets", help="Instead: what each table and figure needs, as a Markdown table.")
     ] = False,
+    ladder_of: Annotated[
+        str | None,
+        typer.Option("--ladder", metavar="TARGET", help="Instead: hours of a target before, by default, with options."),
+    ] = None,
+    turn_ms: Annotated[float | None, typer.Option(min=0, help="Of a forward of few rows, bound by launches.")] = None,
+    tails: Annotated[float | None, typer.Option(min=0, help="Tails a step; left out: one a round.")] = None,
+    longest_tokens: Annotated[
+        float | None, typer.Option(min=1, help="Of a round's longest response; left out: the benchmark's limit.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Instead: formulas beside a small run on this CPU.")] = False,
     threads: Threads = 1,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
@@ -51,8 +63,8 @@ def plan_budget(
 ) -> None:
     """Memory, seconds and GPU-hours of an experiment, from formulas; nothing runs and no weights are needed.
 
-    Formulas: bench/costs.py. What cannot be known is a named assumption, printed, and
-    an option here. Not counted: judging, communication, loading, supervised controls.
+    Formulas: bench/costs.py and bench/overheads.py. What cannot be known is a named assumption, printed, and
+    most are an option here. Not counted: communication, supervised controls.
     """
     check_out(out, overwrite, inputs=[config])
     wrong: list[str] = []
@@ -72,13 +84,20 @@ def plan_budget(
         }  # fmt: skip
         assumed = {name: value for name, value in shares.items() if value is not None}
         checkpointing = experiment.resources.checkpoint_activations if checkpointing is None else checkpointing
-        found = Estimate(
+        told = {"turn_s": None if turn_ms is None else turn_ms / 1e3, "tails": tails, "longest_tokens": longest_tokens}
+        overheads = replace(
+            ON_PROCESSOR if measured else Overheads(), **{name: v for name, v in told.items() if v is not None}
+        )
+        estimate = Estimate(
             experiment, shapes_of(experiment, model_size), device_of(gpu), 1 if measured else gpus,
             replace(MEASURED if measured else Shares(), **assumed),
-            LengthOverrides(prompt_tokens, response_tokens, tpf, kept), checkpointing and not measured,
-        ).to_json()  # fmt: skip
-        if as_targets:
-            hours = f"{found['device']['name'].split()[0]} hours"
+            LengthOverrides(prompt_tokens, response_tokens, tpf, kept), checkpointing and not measured, overheads,
+        )  # fmt: skip
+        found = estimate.to_json()
+        hours = f"{found['device']['name'].split()[0]} hours"
+        if ladder_of is not None:
+            found = _show_ladder(ladder_of, estimate, hours)
+        elif as_targets:
             typer.echo(markdown(targets(plan(experiment), found), hours), nl=False)
         else:
             for show in (_show_model, _show_memory, _show_runs, _show_evaluations):
@@ -88,6 +107,19 @@ def plan_budget(
     if wrong:
         typer.echo(f"not equal, which is a defect: {', '.join(wrong)}", err=True)
         raise typer.Exit(1)
+
+
+def _show_ladder(target: str, estimate: Estimate, unit: str) -> dict[str, Any]:
+    """Prints a pipe table of a target's hours, as docs/benchmarks.md has it; returns the hours by words."""
+    made, found = plan(estimate.experiment), {}
+    typer.echo(f"| `{target}` | {unit} |\n| --- | ---: |")
+    for words, rung in ladder(estimate):
+        by_name = {each.name: each.gpu_hours for each in targets(made, rung.to_json())}
+        if target not in by_name:
+            raise ConfigError(f"--ladder: found {target!r}, allowed: {', '.join(by_name)}")
+        found[words] = by_name[target]
+        typer.echo(f"| {words} | {by_name[target]:,.0f} |")
+    return found
 
 
 def _check(

@@ -121,6 +121,10 @@ class Run(Section):
     """Token positions a forward at most: what bounds memory where lengths differ. A longer trajectory goes through
     several forwards, its clean tokens in each (at least one noisy block a forward); changes memory and speed, and what
     is counted as computed, not results (beyond rounding)."""
+    state_share: float = Field(1.0, gt=0, le=1)
+    """The share of each trajectory's denoise states that an update trains on, at random; an action counts by the
+    inverse of its state's probability, so the gradient is on average that of all states. 1: all. A third is some half
+    of an update's positions where blocks take many forwards, for a noisier gradient (docs/benchmarks.md)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """The precision of forwards; master weights, gradients and optimiser states are float32 always."""
     max_logp_gap: float | None = Field(None, gt=0)
@@ -169,6 +173,15 @@ class Run(Section):
             return section.model_validate({} if type(keys) is Section else keys)
         except ValidationError as error:
             raise InvalidKeys(f"runs.{info.data.get('name', '?')}.method", section, error) from None
+
+    @model_validator(mode="after")
+    def _weighs_states(self) -> Run:
+        if self.state_share < 1 and not getattr(algorithm_class(self.algorithm)(self.method), "weighs_states", False):
+            raise ValueError(
+                f"state_share: found {self.state_share:g}, but {self.algorithm} does not train on a part of the "
+                "states; leave it out, or give its class `weighs_states = True` once its loss heeds `Actions.weighted`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_kind_of_seed(self) -> Run:

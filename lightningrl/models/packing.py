@@ -46,8 +46,13 @@ class PackedRow:
         """Positions of its forward: the cost."""
         return len(self.clean_ids) + self.copy_ids.size
 
-    def part(self, copies: slice) -> PackedRow:
-        """The row with these copies only, and with the clean blocks that they see."""
+    @property
+    def num_scored(self) -> int:
+        """Tokens that are scored."""
+        return int(np.count_nonzero(self.scored))
+
+    def part(self, copies: slice | np.ndarray) -> PackedRow:
+        """The row with these copies only (in time), and with the clean blocks that they see."""
         blocks, size = self.copy_block[copies], self.copy_ids.shape[1]
         clean_ids = self.clean_ids[: blocks.max() * size]
         return PackedRow(clean_ids, blocks, self.copy_ids[copies], self.target_ids[copies], self.scored[copies])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lightningrl.answering import Answer, Task
     from lightningrl.models.transformer import Transformer
-    from lightningrl.rl.likelihood import ActionIndex, TokenScores
+    from lightningrl.rl.likelihood import ActionIndex, Copies, TokenScores
     from lightningrl.rl.losses import Actions, Sums
     from lightningrl.rl.setup import TrainSetup
     from lightningrl.rl.update import Batch
@@ -76,6 +76,9 @@ class OnlineAlgorithm(Algorithm):
     and the old ones are the policy's as it is before the step's updates."""
     needs_reference: bool = True
     """Whether `loss` compares with the frozen base; otherwise the reference is the policy that made the rollouts."""
+    weighs_states: bool = False
+    """Whether `loss` counts each action as often as `Actions.weighted` says, so that a random part of the states may be
+    trained on (`runs.state_share`)."""
     own_forwards: int = 0
     """Forwards a trained position through models of its own, a backward counted as two."""
 
@@ -112,7 +115,9 @@ class OnlineAlgorithm(Algorithm):
         """Returns figures of a step's kept groups and their advantages, for its row of metrics."""
         return {}
 
-    def score(self, model: Transformer, trajectories: Sequence[Trajectory], copies: slice = slice(None)) -> TokenScores:
+    def score(
+        self, model: Transformer, trajectories: Sequence[Trajectory], copies: Copies = slice(None)
+    ) -> TokenScores:
         """Returns the log-probability of each action under `model`, differentiable, of these states of each trajectory.
         Those of decisions beyond tokens are added here and in `behaviour`."""
         from lightningrl.rl.likelihood import score_tokens

@@ -26,6 +26,14 @@ from lightningrl.models.transformer import Transformer
 from lightningrl.rl.algorithm import AS_DECODED, StateGrouping
 from lightningrl.types import Trajectory
 
+Copies = slice | Sequence[np.ndarray]
+"""Which states of each of several trajectories: a range of every one's, or the numbers of each one's own, in time."""
+
+
+def copies_of(copies: Copies, number: int) -> slice | np.ndarray:
+    """Returns which states of the trajectory of that number."""
+    return copies if isinstance(copies, slice) else copies[number]
+
 
 def check_scorable(attention: str, policies: Iterable[DecodePolicy], accepts_inexact_caches: bool) -> None:
     """Raise ConfigError for a decoder whose trajectories have no exact likelihood here.
@@ -102,15 +110,16 @@ class TokenScores:
 
 
 def pack_states(
-    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
+    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: Copies = ALL
 ) -> Packed:
     """Returns the trajectories' states, or those of `copies`, one after another on the model's device."""
     mask_id = model.config.mask_token_id
-    return pack([trajectory_row(t, mask_id, states).part(copies) for t in trajectories], model.device)
+    rows = [trajectory_row(trajectory, mask_id, states) for trajectory in trajectories]
+    return pack([row.part(copies_of(copies, number)) for number, row in enumerate(rows)], model.device)
 
 
 def score_tokens(
-    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
+    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: Copies = ALL
 ) -> TokenScores:
     """Returns log-probabilities of the trajectories' actions under `model`, of all their states or of some.
 
@@ -142,16 +151,17 @@ class ActionIndex:
 
 
 def index_actions(
-    trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
+    trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: Copies = ALL
 ) -> ActionIndex:
     """Returns the trajectories' actions in these states, or in some of them; on the CPU."""
     found = []
     for number, trajectory in enumerate(trajectories):
         whole = trajectory_row(trajectory, 0, states)
-        row = whole.part(copies)
+        own = copies_of(copies, number)
+        row = whole.part(own)
         state, column = np.nonzero(row.scored)
         position = row.copy_block[state] * row.copy_ids.shape[1] + column - len(trajectory.prompt_ids)
-        found.append((np.full(len(state), number), np.arange(len(whole.copy_block))[copies][state], position))
+        found.append((np.full(len(state), number), np.arange(len(whole.copy_block))[own][state], position))
     return ActionIndex(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True)))
 
 

@@ -59,6 +59,12 @@ class Actions:
     """Response tokens of the action's trajectory."""
     in_nll_n: Tensor
     """bool: the trajectory is in the NLL set."""
+    weight_n: Tensor | None = None
+    """How often each action counts: the inverse of its state's probability to be taken. None: all states are taken."""
+
+    def weighted(self, values_n: Tensor) -> Tensor:
+        """Returns a value of each action as often as it counts; a loss sums nothing else over actions."""
+        return values_n if self.weight_n is None else values_n * self.weight_n
 
 
 def surrogate(log_ratio_n: Tensor, advantage_n: Tensor, clip_low: float, clip_high: float) -> tuple[Tensor, Tensor]:
@@ -84,22 +90,28 @@ def policy_loss(
     clip: below and above 1; kl, nll: weights; reduction: the means of the policy, KL and NLL terms.
     """
     policy_mean, kl_mean, nll_mean = reduction.split("-")
+    weighted = actions.weighted
     log_ratio_n = logp_n - actions.old_logp_n
     surrogate_n, clipped_n = surrogate(log_ratio_n, actions.advantage_n, *clip)
     terms = {
-        "policy_loss": -sums.all.mean(surrogate_n, actions.length_n, policy_mean),
-        "kl": sums.all.mean(kl_k3(logp_n, actions.ref_logp_n), actions.length_n, kl_mean),
-        "nll": -sums.nll.mean(logp_n * actions.in_nll_n, actions.length_n, nll_mean),
+        "policy_loss": -sums.all.mean(weighted(surrogate_n), actions.length_n, policy_mean),
+        "kl": sums.all.mean(weighted(kl_k3(logp_n, actions.ref_logp_n)), actions.length_n, kl_mean),
+        "nll": -sums.nll.mean(weighted(logp_n * actions.in_nll_n), actions.length_n, nll_mean),
     }
     loss = terms["policy_loss"] + kl * terms["kl"] + nll * terms["nll"]
     share = 1.0 / sums.all.tokens
-    logged = {"loss": loss, **terms, "ratio": log_ratio_n.exp().sum() * share}
-    logged["clip_fraction"] = clipped_n.to(logp_n.dtype).sum() * share
+    logged = {"loss": loss, **terms, "ratio": weighted(log_ratio_n.exp()).sum() * share}
+    logged["clip_fraction"] = weighted(clipped_n.to(logp_n.dtype)).sum() * share
     return loss, {name: value.detach() for name, value in logged.items()}
 
 
-def value_loss(value_n: Tensor, old_value_n: Tensor, return_n: Tensor, clip: float, tokens: int) -> Tensor:
-    """Returns this micro-batch's share of the mean over tokens of max((V - R)^2, (clip(V) - R)^2) / 2 (TraceRL)."""
+def value_loss(
+    value_n: Tensor, old_value_n: Tensor, return_n: Tensor, clip: float, tokens: int, actions: Actions | None = None
+) -> Tensor:
+    """Returns this micro-batch's share of the mean over tokens of max((V - R)^2, (clip(V) - R)^2) / 2 (TraceRL).
+
+    actions: how often each counts; left out: once.
+    """
     clipped_n = old_value_n + (value_n - old_value_n).clamp(-clip, clip)
     worse_n = torch.maximum((value_n - return_n).square(), (clipped_n - return_n).square())
-    return 0.5 * worse_n.sum() / tokens
+    return 0.5 * (actions.weighted(worse_n) if actions else worse_n).sum() / tokens

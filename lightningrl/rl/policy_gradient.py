@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Rewards = Annotated[list[Reward], Field(min_length=1)]
 Advantage = Literal["none", "center", "group", "batch"]
+KLTo = Literal["base", "rollout"]
 SPEED = Reward(name="tpf", scale="z_score")
 
 
@@ -66,6 +67,9 @@ class PolicyGradient(OnlineAlgorithm):
         clip_high: float = Field(default=0.2, gt=0)
         kl: NonNegativeFloat = 0.01
         """beta: weight of the KL term, estimator k3."""
+        kl_to: KLTo = "base"
+        """The policy that the KL term holds to: the frozen base, or the one that made the step's rollouts, by its old
+        log-probabilities. Then no reference model is held or computed."""
         reduction: str = "seq-tok-tok"
         """Means of the policy, KL and NLL terms, in this order: `seq` over sequences of token means, `tok` over tokens,
         `longest` over sequences of sums over the length of the batch's longest (TraceRL). Always over the whole
@@ -95,10 +99,16 @@ class PolicyGradient(OnlineAlgorithm):
         self.nll: float = getattr(config, "nll", 0.0)
         self.value: Value | None = getattr(config, "value", None)
         self.states = StateGrouping(getattr(config, "shrink", 1), self.full_mask)
+        self.needs_reference = self.needs_reference and getattr(config, "kl_to", "base") == "base"
 
     @property
     def has_value_model(self) -> bool:
         return self.value is not None
+
+    @property
+    def weighs_states(self) -> bool:
+        """The loss here heeds how often an action counts; a subclass with another says so itself."""
+        return type(self).loss is PolicyGradient.loss
 
     @property
     def own_forwards(self) -> int:

@@ -31,7 +31,7 @@ class TrainSetup:
     model: Transformer
     """The policy, trained in place; its weights may be sharded over the processes."""
     reference: Transformer
-    """The frozen base."""
+    """The frozen base; where nothing is compared with it (`needs_reference`), `model` itself."""
     decoder: BlockDecoder
     """Over `model`, or over a full replica of it where that is sharded."""
     policy: DecodePolicy

@@ -27,6 +27,7 @@ from lightningrl.rl.rollout import PromptOrder, RolloutBatch, draw_groups
 from lightningrl.rl.samples import SAMPLE_EVERY, sample_row
 from lightningrl.rl.selection import fastest
 from lightningrl.rl.setup import TrainSetup
+from lightningrl.rl.state_sampling import StateSampling
 from lightningrl.rl.step_metrics import rollout_metrics
 from lightningrl.rl.update import Batch, forwards_of, update
 from lightningrl.training.loop import StepResult, Trainer
@@ -93,6 +94,7 @@ class PolicyTrainer(Trainer):
         at["update_s"] = time.monotonic()
         trained = sum(batch.positions for batch in batches)
         self.token_forwards += rollout_positions + self.forwards_a_position * trained
+        self.token_forwards += sum(batch.untrained_positions for batch in batches)
         metrics |= {"rollout_positions": rollout_positions, "trained_positions": trained}
         metrics["token_forwards"] = self.token_forwards
         self.steps_done = step
@@ -128,14 +130,15 @@ class PolicyTrainer(Trainer):
         shuffled = np.random.default_rng([setup.seed, step]).permutation(len(kept.answers))
         advantage_NG = np.zeros((len(kept.answers), run.responses))
         batches = []
-        for chosen in np.array_split(shuffled, run.updates):
+        for number, chosen in enumerate(np.array_split(shuffled, run.updates), 1):
             if not len(chosen):
                 continue
             groups = kept.chosen(chosen.tolist())
             advantage_NG[chosen] = algorithm.advantages(groups)
+            sampling = StateSampling(run.state_share, setup.seed, step, number) if run.state_share < 1 else None
             batch = Batch.build(
                 algorithm, groups.trajectories, advantage_NG[chosen].ravel(), algorithm.imitated(groups).ravel(),
-                setup.model, setup.reference, run.microbatch, setup.world, run.microbatch_positions,
+                setup.model, setup.reference, run.microbatch, setup.world, run.microbatch_positions, sampling,
             )  # fmt: skip
             algorithm.prepare(batch)
             batches.append(batch)

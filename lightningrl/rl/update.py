@@ -17,8 +17,9 @@ import torch
 from lightningrl.models.packing import ALL
 from lightningrl.models.transformer import Transformer
 from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm, StateGrouping
-from lightningrl.rl.likelihood import index_actions, trajectory_row
+from lightningrl.rl.likelihood import ActionIndex, Copies, index_actions, trajectory_row
 from lightningrl.rl.losses import Actions, Normalisers, Sums
+from lightningrl.rl.state_sampling import StateSampling, taken_count
 from lightningrl.training.shards import full
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
@@ -30,29 +31,40 @@ class MicroBatchPlan:
 
     index_B: np.ndarray
     """Which trajectories."""
-    copies: slice
-    """Which of their states (`PackedRow.copy_block`), in time; a part only where there is one trajectory."""
+    copies: Copies
+    """Which of their states (`PackedRow.copy_block`), in time: all, those of each that are taken, or where there is
+    one trajectory a part of either."""
     positions: int
     """Token positions."""
+    actions: int
+    """Actions of these states."""
 
 
 def forwards_of(
-    trajectories: Sequence[Trajectory], states: StateGrouping, size: int, positions: int | None, *, by_cost: bool
-) -> list[MicroBatchPlan]:
+    trajectories: Sequence[Trajectory], states: StateGrouping, size: int, positions: int | None, *, by_cost: bool,
+    sampling: StateSampling | None = None,
+) -> list[MicroBatchPlan]:  # fmt: skip
     """Returns forwards of at most `size` trajectories and `positions` positions, but at least one state of one.
 
     by_cost: sorted, so that neighbours cost about the same; otherwise in the order given. Parts of a trajectory follow
-    each other in time.
+    each other in time. sampling: which states are taken; None: all.
     """
     limit = sys.maxsize if positions is None else positions
     rows = [trajectory_row(trajectory, 0, states) for trajectory in trajectories]
+    taken: list[np.ndarray] = []
+    if sampling:
+        taken = [sampling.taken(one, len(row.copy_block)) for one, row in zip(trajectories, rows, strict=True)]
+        rows = [row.part(own) for row, own in zip(rows, taken, strict=True)]
     costs = [row.num_tokens for row in rows]
     found = []
     for index_B in cut(np.argsort(costs, kind="stable") if by_cost else np.arange(len(costs)), costs, size, limit):
         total = sum(costs[index] for index in index_B)
         row = rows[index_B[0]]
-        parts = [(ALL, total)] if total <= limit else [(part, row.part(part).num_tokens) for part in row.split(limit)]
-        found += [MicroBatchPlan(index_B, *part) for part in parts]
+        for part in [ALL] if total <= limit else row.split(limit):
+            copies = [taken[index][part] for index in index_B] if taken else part
+            forward = [rows[index] if part == ALL else row.part(part) for index in index_B]
+            computed, actions = sum(one.num_tokens for one in forward), sum(one.num_scored for one in forward)
+            found.append(MicroBatchPlan(index_B, copies, computed, actions))
     return found
 
 
@@ -92,26 +104,42 @@ class Batch:
     """The forwards of all processes, dealt out in turns, without repeats of weight 0."""
     advantage_B: np.ndarray
     """The advantages of all its trajectories, before any value model."""
+    trajectories: Sequence[Trajectory]
+    whole: list[MicroBatchPlan]
+    """Where only some states are trained on but a value model needs all: the forwards over all; otherwise none."""
 
     @property
     def positions(self) -> int:
         """Token positions of these forwards; a clean part counts in each that it is in."""
         return sum(forward.positions for forward in self.forwards)
 
+    @property
+    def actions(self) -> int:
+        """Actions of the states that are trained on, whatever each counts."""
+        return sum(forward.actions for forward in self.forwards)
+
+    @property
+    def untrained_positions(self) -> int:
+        """Token positions that a value model's estimate computes beyond those that are trained on."""
+        return sum(forward.positions for forward in self.whole) - self.positions if self.whole else 0
+
     @staticmethod
     @torch.no_grad()
     def build(
         algorithm: OnlineAlgorithm, trajectories: Sequence[Trajectory], advantage_B: np.ndarray, in_nll_B: np.ndarray,
         policy: Transformer, reference: Transformer, size: int,
-        world: World = World(), positions: int | None = None,  # noqa: B008 (frozen)
+        world: World = World(), positions: int | None = None, sampling: StateSampling | None = None,  # noqa: B008 (frozen)
     ) -> Batch:  # fmt: skip
         """Sort by cost, cut into micro-batches of at most `size` trajectories and `positions` token positions (a
-        longer trajectory into several), share them out, score them.
+        longer trajectory into several), share them out, score them. sampling: which states are trained on; None: all.
 
         Old log-probabilities are the decoder's; in other states than happened, the policy's as it is now.
         """
         states, device, micro = algorithm.states, policy.device, []
-        forwards = forwards_of(trajectories, states, size, positions, by_cost=True)
+        forwards = forwards_of(trajectories, states, size, positions, by_cost=True, sampling=sampling)
+        whole: list[MicroBatchPlan] = []
+        if sampling and algorithm.has_value_model:
+            whole = forwards_of(trajectories, states, size, positions, by_cost=True)
         length_B = np.array([trajectory.response_len for trajectory in trajectories])
         for number in range(world.rank, -(-len(forwards) // world.size) * world.size, world.size):
             weight, plan = (1.0, forwards[number]) if number < len(forwards) else (0.0, forwards[0])
@@ -128,10 +156,22 @@ class Batch:
             advantage_n = torch.from_numpy(advantage_B[of_n]).to(old_logp_n)
             length_n, in_nll_n = (torch.from_numpy(values_B[of_n]).to(device) for values_B in (length_B, in_nll_B))
             actions = Actions(old_logp_n, ref_logp_n, advantage_n, length_n, in_nll_n)
+            if sampling:
+                actions.weight_n = _weights(rows, index, states, sampling).to(old_logp_n)
             micro.append(MicroBatch(rows, plan, actions, weight))
         sums = Sums(Normalisers.of(length_B.tolist()), Normalisers.of(length_B[in_nll_B].tolist()))
         in_order = dict.fromkeys(np.concatenate([forward.index_B for forward in forwards]).tolist())
-        return Batch(micro, sums, [trajectories[i] for i in list(in_order)[:size]], forwards, advantage_B)
+        first = [trajectories[index] for index in list(in_order)[:size]]
+        return Batch(micro, sums, first, forwards, advantage_B, trajectories, whole)
+
+
+def _weights(
+    rows: Sequence[Trajectory], index: ActionIndex, states: StateGrouping, sampling: StateSampling
+) -> torch.Tensor:
+    """Returns (n,) the inverse of the probability with which each action's state is taken."""
+    count_B = [len(trajectory_row(trajectory, 0, states).copy_block) for trajectory in rows]
+    weight_B = [count / taken_count(count, sampling.share) for count in count_B]
+    return torch.tensor(weight_B, dtype=torch.float64)[index.row_n]
 
 
 def update(
@@ -139,6 +179,9 @@ def update(
     max_grad_norm: float, world: World = World(),  # noqa: B008 (frozen)
 ) -> dict[str, float | None]:  # fmt: skip
     """One step of the optimiser; returns the logged means over the batch's actions, and the gradient norm.
+
+    Where a part of the states is trained on, means are estimates of those over all; the gap to the old
+    log-probabilities is that of the actions that were scored, each counted once.
 
     A batch with a non-finite loss or gradient changes nothing: `skipped` is 1, the weights stay, and its means are None
     but for the gap to the old log-probabilities (`log_ratio_abs_*`).
@@ -151,8 +194,8 @@ def update(
         (loss * micro.weight).backward()
         gap_n = (scores.logp_n.detach() - micro.actions.old_logp_n).abs()
         largest = max(largest, float(gap_n.max()))
-        logged["log_ratio_abs_mean"] = gap_n.sum() / batch.sums.all.tokens
-        logged["entropy"] = scores.entropy_n.sum() / batch.sums.all.tokens
+        logged["log_ratio_abs_mean"] = gap_n.sum() / batch.actions
+        logged["entropy"] = micro.actions.weighted(scores.entropy_n).sum() / batch.sums.all.tokens
         for name, value in logged.items():
             means[name] = means.get(name, 0.0) + float(value) * micro.weight
     means = world.totals(means) | {"log_ratio_abs_max": max(world.gather([largest], world.size))}

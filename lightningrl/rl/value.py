@@ -17,7 +17,7 @@ from lightningrl.models.linear import Linear
 from lightningrl.models.packing import ALL, scored_hidden
 from lightningrl.models.transformer import Transformer
 from lightningrl.rl.algorithm import AS_DECODED, StateGrouping
-from lightningrl.rl.likelihood import index_actions, pack_states
+from lightningrl.rl.likelihood import ActionIndex, Copies, index_actions, pack_states
 from lightningrl.rl.losses import value_loss
 from lightningrl.rl.policy_gradient import Value
 from lightningrl.rl.setup import TrainSetup
@@ -37,7 +37,7 @@ def value_model(policy: Transformer) -> Transformer:
 
 
 def score_values(
-    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: slice = ALL
+    model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: Copies = ALL
 ) -> Tensor:
     """Returns (n,) values of the actions, in the order of `score_tokens`; differentiable, float32 at least."""
     packed = pack_states(model, trajectories, states, copies)
@@ -98,6 +98,11 @@ def values_of_split(batch: Batch, values: Sequence[Tensor], world: World) -> dic
     return {index: torch.cat(parts) for index, parts in found.items()}
 
 
+def _state_keys(actions: ActionIndex) -> Tensor:
+    """Returns (n,) one number for each state of each trajectory, the same in every index of the same trajectories."""
+    return (actions.row_n << 32) + actions.state_n
+
+
 class Critic(Trained):
     """A value model with its optimiser: token advantages from the reward of each trajectory, then its own update.
 
@@ -115,6 +120,9 @@ class Critic(Trained):
     @torch.no_grad()
     def estimate(self, batch: Batch) -> None:
         """Set each micro-batch's advantages, and the targets that its values are trained towards."""
+        if batch.whole:
+            self._estimate_taken(batch)
+            return
         values = [score_values(self.model, m.trajectories, self.states, m.plan.copies) for m in batch.micro]
         whole = values_of_split(batch, values, self.world)
         for micro, value_n in zip(batch.micro, values, strict=True):
@@ -127,6 +135,35 @@ class Critic(Trained):
             return_n, micro.actions.advantage_n = (values_n[mine_n] for values_n in found)
             micro.targets = value_n, return_n
 
+    def _estimate_taken(self, batch: Batch) -> None:
+        """Do what `estimate` does for the actions of the states that are trained on, from the values of all states."""
+        values_B = self._values_of_whole(batch)
+        for micro in batch.micro:
+            value_n = torch.cat([values_B[index] for index in micro.plan.index_B.tolist()]).to(self.model.device)
+            index = index_actions(micro.trajectories, self.states)
+            reward_B = torch.from_numpy(batch.advantage_B[micro.plan.index_B])
+            gamma, lam = self.settings.gamma, self.settings.lam
+            found = estimate_all(index.row_n, index.state_n, reward_B, value_n, gamma, lam)
+            taken = index_actions(micro.trajectories, self.states, micro.plan.copies)
+            mine_n = torch.isin(_state_keys(index), _state_keys(taken))
+            return_n, micro.actions.advantage_n = (values_n[mine_n] for values_n in found)
+            micro.targets = value_n[mine_n], return_n
+
+    def _values_of_whole(self, batch: Batch) -> dict[int, Tensor]:
+        """Returns (n,) values of all actions of each trajectory; every process computes its share of the forwards."""
+        count, size, mine = len(batch.whole), self.world.size, []
+        for number in range(self.world.rank, -(-count // size) * size, size):
+            plan = batch.whole[number if number < count else 0]  # a repeat, so that all have equally many forwards
+            rows = [batch.trajectories[index] for index in plan.index_B]
+            mine.append(score_values(self.model, rows, self.states, plan.copies).cpu())
+        found: dict[int, list[Tensor]] = {}
+        for plan, value_n in zip(batch.whole, self.world.gather(mine, count), strict=True):
+            rows = [batch.trajectories[index] for index in plan.index_B]
+            row_n = index_actions(rows, self.states, plan.copies).row_n
+            for row, index in enumerate(plan.index_B.tolist()):
+                found.setdefault(index, []).append(value_n[row_n == row])
+        return {index: torch.cat(parts) for index, parts in found.items()}
+
     def update(self, batch: Batch) -> dict[str, float | None]:
         """Take one step of the value model; a loss or gradient that is not finite changes nothing."""
         totals = {"value_loss": 0.0, "value_mean": 0.0, "return_mean": 0.0}
@@ -134,12 +171,13 @@ class Critic(Trained):
         for micro in batch.micro:
             old_value_n, return_n = micro.targets
             value_n = score_values(self.model, micro.trajectories, self.states, micro.plan.copies)
-            loss = value_loss(value_n, old_value_n, return_n, self.settings.clip, tokens)
+            weighted = micro.actions.weighted
+            loss = value_loss(value_n, old_value_n, return_n, self.settings.clip, tokens, micro.actions)
             (loss * micro.weight).backward()
             share = micro.weight / tokens
             totals["value_loss"] += float(loss.detach()) * micro.weight
-            totals["value_mean"] += float(old_value_n.sum()) * share
-            totals["return_mean"] += float(return_n.sum()) * share
+            totals["value_mean"] += float(weighted(old_value_n).sum()) * share
+            totals["return_mean"] += float(weighted(return_n).sum()) * share
         totals = self.world.totals(totals)
         norm = step(self.optimiser, self.run.max_grad_norm, bool(np.isfinite(totals["value_loss"])))
         found: dict[str, float | None] = dict.fromkeys(totals) if norm is None else dict(totals)

@@ -24,12 +24,13 @@ from lightningrl.models.transformer import Transformer
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def shard(model: Transformer, precision: str = "float32") -> Transformer:
+def shard(model: Transformer, precision: str = "float32", device: torch.device | None = None) -> Transformer:
     """Shards the model's parameters in place, layer by layer, and returns the model.
 
+    device: where it will be, for a model on the meta device.
     Gradients are summed over processes, never averaged: the loss is already a share of the whole batch's mean.
     """
-    mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
+    mesh = init_device_mesh((device or model.device).type, (dist.get_world_size(),))
     compute = model.lm_head.weight.dtype if precision == "float32" else PRECISIONS[precision]
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=model.lm_head.weight.dtype)
     for layer in model.model.layers:

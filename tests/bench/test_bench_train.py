@@ -155,3 +155,21 @@ def test_command_trains_on_a_checkpoints_own_responses(tmp_path):
 def test_words_of_no_use_are_refused_before_anything_is_measured(words):
     done = CliRunner().invoke(app, [*COMMAND, *words])
     assert done.exit_code == 2 and words[0] in done.stderr
+
+
+def test_a_part_of_the_states_costs_fewer_positions_and_is_noisier(tmp_path):
+    """`bench states`: all states have no noise of draws; fewer have more, and the clean positions stay."""
+    out = tmp_path / "states.json"
+    words = ["bench", "states", "--count", "6", "--batches", "2", "--draws", "2", "--new-tokens", "16"]
+    words += ["--out", str(out)]
+    threads = torch.get_num_threads()
+    try:
+        done = CliRunner().invoke(app, words)
+    finally:
+        torch.set_num_threads(threads)
+    assert done.exit_code == 0, done.output
+    whole, half, third = json.loads(out.read_text())["lines"]
+    assert whole["over_draws"] == 0 and whole["together"] == 1 and 0 < half["over_draws"] < third["over_draws"]
+    assert whole["positions"] > half["positions"] > third["positions"] > whole["positions"] / 3
+    refused = CliRunner().invoke(app, [*words[:3], "2", "--batches", "3"])
+    assert refused.exit_code == 2 and "expected at least 2 of both" in refused.output

@@ -32,12 +32,17 @@ def test_the_paper_on_eight_h100s(tmp_path: Path):
     assert all(row["fits"] for row in found["memory"].values())
     for name, row in found["runs"].items():
         has_value_model = name == "with-value" or name.startswith("tracerl")
+        scored = [] if name.startswith("tracerl") else ["reference"]  # TraceRL's KL term is to the rollouts' policy
         values = ["value reference", "value update"] if has_value_model else []
-        assert [phase["name"] for phase in row["step"]] == ["rollout", "reference", "update", *values]
+        beside = ["tails", "judging", "saving"]
+        assert [phase["name"] for phase in row["step"]] == ["rollout", *scored, "update", *values, *beside]
+        assert all(phase["seconds"] > 0 for phase in row["step"])
         assert row["trained_responses"] == 128 * 32
         assert row["step_s"] == pytest.approx(sum(phase["seconds"] for phase in row["step"]))
         assert row["devices"] == (4 if "1_7b" in name else 8)
         assert row["gpu_hours"] == pytest.approx(row["devices"] * row["hours"])
+        seconds = row["startup_s"] + 80 * row["step_s"] + 9 * row["validation"]["seconds"]
+        assert row["hours"] == pytest.approx(seconds / 3600)
     hours = [row["gpu_hours"] for kind in ("runs", "evaluations") for row in found[kind].values()]
     assert found["gpu_hours"] == pytest.approx(sum(hours))
     for words in ("8,190,735,360 parameters", "update 0.4", "KV pages", "without checkpointing", "GPU-hours"):
@@ -76,7 +81,37 @@ def test_what_is_assumed_can_be_said(tmp_path: Path):
     one, two = (json.loads(path.read_text())["runs"]["lightningrl-gsm8k"] for path in (usual, said))
     assert two["rolled_out_responses"] == 4096 < one["rolled_out_responses"]
     assert two["step"][2]["positions"] < one["step"][2]["positions"]
+    assert (one["rounds"], two["rounds"]) == (4, 1)
     assert two["step"][2]["operations"] / two["step"][2]["seconds"] == pytest.approx(0.2 * 989e12, rel=1e-2)
+
+
+def table1(*arguments: str) -> dict[str, int]:
+    """Hours of Table 1 by the words before them."""
+    done = printed("--ladder", "table1", *arguments)
+    assert done.exit_code == 0, done.output
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    return {words: int(hours.replace(",", "")) for words, hours in rows}
+
+
+def test_table_1_takes_1400_to_1700_hours_before_and_at_most_700_with_all_named_options():
+    """And the page of measurements has what the command prints."""
+    found = table1()
+    words, hours = list(found), list(found.values())
+    assert 1400 <= hours[0] <= 1700 and hours[-1] <= 700 and hours == sorted(hours, reverse=True)
+    assert words[0].startswith("before") and words[1] == "with the defaults"
+    page = (CONFIG.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert printed("--ladder", "table1").stdout in page, "stale: print it anew with plan --ladder table1"
+
+
+def test_a_step_with_one_tail_is_a_term_that_the_state_before_does_not_share():
+    four, one = table1(), table1("--tails", "1")
+    assert one["with the defaults"] < four["with the defaults"]
+    assert next(iter(one.values())) == next(iter(four.values()))
+
+
+def test_a_target_that_there_is_not_is_answered_with_those_there_are():
+    done = printed("--ladder", "table99")
+    assert done.exit_code == 2 and "--ladder: found 'table99', allowed: table1, " in done.stderr
 
 
 def test_the_miniature_has_a_plan_too_and_its_control_is_left_out():

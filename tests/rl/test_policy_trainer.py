@@ -178,6 +178,7 @@ def test_trajectories_without_an_exact_likelihood_are_refused_before_anything_is
         ("published_code", {}, 2 + 3),
         ("lightningrl", {"value": {}}, 1 + 3 + 4),
         ("tracerl", {"filter_accuracy": (0.0, 1.0), "shrink": 2}, 1 + 3 + 4),
+        ("lightningrl", {"kl_to": "rollout"}, 3),
     ],
 )
 def test_compute_is_what_the_models_really_computed(trainer_of, monkeypatch, algorithm, method, forwards):
@@ -224,8 +225,12 @@ def test_overlong_answers_are_wrong_in_the_reported_accuracy_too(trainer_of):
 
 @pytest.mark.parametrize(
     ("algorithm", "method", "is_base"),
-    [("lightningrl", ALL, True), ("tracerl", {"filter_accuracy": (0.0, 1.0)}, False)],
-)
+    [
+        ("lightningrl", ALL, True), ("lightningrl", ALL | {"kl_to": "rollout"}, False),
+        ("tracerl", {"filter_accuracy": (0.0, 1.0)}, False),
+        ("tracerl", {"filter_accuracy": (0.0, 1.0), "kl_to": "base"}, True),
+    ],
+)  # fmt: skip
 def test_the_kl_term_holds_to_the_base_or_to_the_rollouts_policy(trainer_of, algorithm, method, is_base):
     trainer = trainer_of(algorithm=algorithm, method=method)
     with torch.no_grad():

@@ -97,6 +97,15 @@ def test_a_value_model_is_sharded_too_and_values_of_split_trajectories_are_gathe
     assert_same(whole, trained(tmp_path, 2, **options | SPLIT), but=COMPUTED)
 
 
+@pytest.mark.parametrize("algorithm", ["lightningrl", "tracerl"])
+def test_a_part_of_the_states_on_two_processes_is_the_same_update(tmp_path, algorithm):
+    """The same states are taken, whole trajectories or parts; a value model's estimate is over all of them."""
+    options = {"algorithm": algorithm, "state_share": 0.4}
+    options |= {"method": {"filter_accuracy": [0.0, 1.0]}} if algorithm == "tracerl" else {}
+    whole = trained(tmp_path, microbatch=8, **options)
+    assert_same(whole, trained(tmp_path, 2, **options | SPLIT), but=COMPUTED)
+
+
 def test_the_same_seed_and_world_give_the_same_bits(tmp_path):
     one, two = (trained(tmp_path, 2, microbatch=4, dtype="float32") for _ in range(2))
     assert one[1] == two[1]

@@ -18,6 +18,7 @@ from typing import Any
 from lightningrl.bench import costs
 from lightningrl.bench.costs import Device, Lengths, Shares, trained_positions, training_work
 from lightningrl.bench.model_shape import Shape
+from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, saving_cost, tail_s, tails_cost
 from lightningrl.config.base import Base
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.registries import member
@@ -127,6 +128,8 @@ class Estimate:
     lengths_assumed: LengthOverrides = field(default_factory=LengthOverrides)
     checkpointed: bool = True
     """Whether the update uses activation checkpointing."""
+    overheads: Overheads = field(default_factory=Overheads)
+    """What is neither arithmetic nor bandwidth."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything that `lightningrl plan` prints."""
@@ -134,7 +137,7 @@ class Estimate:
         found = {
             "experiment": self.experiment.experiment,
             "device": asdict(self.device),
-            "assumed": asdict(self.shares) | asdict(self.lengths_assumed) | {
+            "assumed": asdict(self.shares) | asdict(self.lengths_assumed) | asdict(self.overheads) | {
                 "activation_checkpointing": self.checkpointed, "head_chunk_positions": costs.HEAD_CHUNK
             },
             "models": {
@@ -230,19 +233,34 @@ class Estimate:
         setting, devices = (shape, self.device, self.shares), self._devices_of(run)
         trained = run.prompts * run.responses
         rolled_out = trained / self.lengths_assumed.kept
-        work = training_work(lengths, shape.block_size) * trained / devices
-        step = [
-            costs.decoding_cost(*setting, lengths, rolled_out / devices, rows),
-            costs.reference_cost(*setting, work),
-            costs.update_cost(*setting, work, run.updates, devices, self.checkpointed),
+        algorithm, own = run.implementation, self.overheads
+        whole, work = (
+            training_work(lengths, shape.block_size, share) * trained / devices for share in (1.0, run.state_share)
+        )
+        update = costs.update_cost(*setting, work, run.updates, devices, self.checkpointed)
+        step = [costs.decoding_cost(*setting, lengths, rolled_out / devices, rows)]
+        if getattr(algorithm, "needs_reference", True):
+            step.append(costs.reference_cost(*setting, work))
+        step.append(update)
+        if algorithm.has_value_model:  # a forward over all states for the advantages, and an update of its own
+            step.append(replace(costs.reference_cost(*setting, whole), name="value reference"))
+            step.append(replace(update, name="value update"))
+        rounds = rounds_of(run.prompts, self.lengths_assumed.kept, run.max_rounds)
+        workers, is_program = self.experiment.resources.judge_workers, self._is_program(benchmark.name)
+        networks = 1 + algorithm.has_value_model
+        step += [
+            tails_cost(lengths, benchmark.max_new_tokens, own, rounds),
+            judging_cost(rolled_out / devices, workers, is_program, own),
+            saving_cost(shape, devices, networks, self.device.compute_bytes, (run.save_every, run.validate_every), own),
         ]
-        if run.implementation.has_value_model:  # one forward for the advantages, and an update of its own
-            step += [replace(phase, name=f"value {phase.name}") for phase in step[1:]]
         problems = benchmark.validation or self._problems(benchmark.name, "validation")
         validation = costs.decoding_cost(*setting, lengths, problems / devices, rows, "validation")
+        judged = judging_cost(problems / devices, workers, is_program, own).seconds
+        tail = tail_s(lengths, benchmark.max_new_tokens, own)
+        validation = replace(validation, seconds=validation.seconds + judged + tail)
         step_s = sum(phase.seconds for phase in step)
         validations = 1 + -(-run.steps // run.validate_every)
-        hours = (run.steps * step_s + validations * validation.seconds) / HOUR_S
+        hours = (own.startup_s + run.steps * step_s + validations * validation.seconds) / HOUR_S
         return {
             "base": run.base,
             "devices": devices,
@@ -254,6 +272,8 @@ class Estimate:
             "rows_together": rows,
             "step": [asdict(phase) for phase in step],
             "step_s": step_s,
+            "rounds": rounds,
+            "startup_s": own.startup_s,
             "validation": asdict(validation) | {"problems": problems, "times": validations},
             "hours": hours,
             "gpu_hours": hours * devices,
@@ -275,7 +295,12 @@ class Estimate:
                     shape, self.device, self.shares, self.lengths(name, system.policy), problems * samples,
                     self._kv(tested[name], shape)[1], "evaluation",
                 )  # fmt: skip
-                points = len(system.thresholds)
+                points, lengths = len(system.thresholds), self.lengths(name, system.policy)
+                judged = judging_cost(
+                    problems * samples, experiment.resources.judge_workers, self._is_program(name), self.overheads
+                )
+                tail = tail_s(lengths, tested[name].max_new_tokens, self.overheads)
+                point = replace(point, seconds=point.seconds + judged.seconds + tail)
                 found[f"{system.name}/{name}"] = {
                     "problems": problems,
                     "samples": samples,
@@ -287,6 +312,10 @@ class Estimate:
 
     def _benchmark(self, name: str) -> Any:
         return resolve(member("benchmark", name, "benchmarks.name", self.experiment.plugins))
+
+    def _is_program(self, name: str) -> bool:
+        """Whether a benchmark's judge runs programs."""
+        return str(self._benchmark(name).judge).endswith(":CodeJudge")
 
     def _problems(self, name: str, split: str) -> int:
         """Returns the rows of the published test split, or for validation a tenth of the published train split."""

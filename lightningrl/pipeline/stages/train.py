@@ -71,13 +71,13 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
     settings: Run = config["run"]
     device, is_sharded = device_of(context.device), world.size > 1 or settings.precision != "float32"
     model, tokenizer = load_policy(base, device)
-    reference, _ = load_policy(base, device)
-    reference.requires_grad_(False)
+    needs_reference = getattr(settings.implementation, "needs_reference", True)
+    reference = load_policy(base, device)[0].requires_grad_(False) if needs_reference else model
     replica = model
     if is_sharded:
         replica, _ = load_policy(base, device)
         replica.to(PRECISIONS[settings.precision]).requires_grad_(False)
-        for sharded in (model, reference):
+        for sharded in (model, reference) if needs_reference else (model,):
             shard(sharded, settings.precision)
     model.checkpoint_activations = context.checkpoint_activations
     return TrainSetup(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pydantic import Field, NonNegativeFloat
 
-from lightningrl.rl.policy_gradient import Advantage, PolicyGradient, Rewards, Value
+from lightningrl.rl.policy_gradient import Advantage, KLTo, PolicyGradient, Rewards, Value
 from lightningrl.rl.rewards import Reward
 
 
@@ -25,10 +25,9 @@ class TraceRL(PolicyGradient):
         filter_all_wrong: bool = False
         filter_accuracy: tuple[float, float] = (0.2, 0.8)
         reduction: str = "longest-longest-tok"
+        kl_to: KLTo = "rollout"
         shrink: int = Field(default=1, ge=1)
         """Denoise steps of a block that are trained as one state; 1 is the trajectory that happened. Old
         log-probabilities are then the trainer's, in those states."""
         value: Value = Value()
         """The value model."""
-
-    needs_reference = False

@@ -1,0 +1,97 @@
+"""What a training costs beside arithmetic: the tails of its rounds, judging, saving, starting up.
+
+A tail: the longest response of a round runs alone, so each of its forwards takes what launching one takes, whatever the
+device could compute. Judging follows each round and nothing else runs meanwhile. A save stops the step until it is on
+disk. All figures here are assumptions but where a source is named; `lightningrl plan` prints them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+from lightningrl.bench.costs import MASTER, MOMENTS, Lengths, PhaseCost
+from lightningrl.bench.model_shape import Shape
+from lightningrl.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Overheads:
+    """Seconds and rates that no data sheet has."""
+
+    turn_s: float = 0.022
+    """A forward of few rows with all that belongs to it, bound by launches and the host: 15 to 29 ms at 8B were
+    estimated from counts of launches, not measured."""
+    tails: float | None = None
+    """Tails a step; None: one a round (`rounds_of`), each of which waits for its longest response."""
+    longest_tokens: float | None = None
+    """Response tokens of a round's longest; None: the benchmark's limit, for one of thousands that repeats itself."""
+    programs_per_s: float = 24.0
+    """Programs a second and worker: official solutions of HumanEval on the machine of docs/benchmarks.md."""
+    answers_per_s: float = 3500.0
+    """Other answers a second and worker: those of MATH500 there, each through a helper process."""
+    write_bytes_per_s: float = 1.3e9
+    """Of one process to a parallel file system (assumed)."""
+    hash_bytes_per_s: float = 1.39e9
+    """SHA-256 of one process, measured with the processor's own instructions for it."""
+    whole_states: bool = True
+    """Whether a state holds the chosen weights again, in float32, and one process hashes all of it afterwards; if not,
+    each process hashes its part while it writes, and chosen weights are written once, in the compute dtype."""
+    startup_s: float = 300.0
+    """From the job's start to the first step: processes, weights from disk, compilation (assumed)."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not value >= 0:
+                raise ConfigError(f"{name!r} of the overheads is {value}, expected 0 or more")
+
+
+ON_PROCESSOR = Overheads(turn_s=0.003, startup_s=10.0)
+"""The same where no kernels are launched: about what the miniature's forwards of one row and its start take."""
+
+
+def rounds_of(prompts: int, kept: float, max_rounds: int) -> int:
+    """Returns the rollout rounds of a step, each of which asks for the groups that are missing.
+
+    >>> rounds_of(128, 0.65, 4), rounds_of(128, 0.65, 9), rounds_of(128, 1.0, 4)
+    (4, 5, 1)
+    """
+    if kept >= 1:
+        return 1
+    return min(max_rounds, max(1, math.ceil(math.log(1 / prompts) / math.log(1 - kept))))
+
+
+def tail_s(lengths: Lengths, limit: int, overheads: Overheads) -> float:
+    """Returns the seconds of one tail: the longest response's forwards past those of the mean one."""
+    longest = overheads.longest_tokens or float(limit)
+    return max(0.0, longest / lengths.tpf - lengths.forwards) * overheads.turn_s
+
+
+def tails_cost(lengths: Lengths, limit: int, overheads: Overheads, rounds: int) -> PhaseCost:
+    """Returns the phase of a step's tails."""
+    count = rounds if overheads.tails is None else overheads.tails
+    return PhaseCost("tails", count * tail_s(lengths, limit, overheads), 0.0, 0.0, "launches")
+
+
+def judging_cost(responses: float, workers: int, is_program: bool, overheads: Overheads) -> PhaseCost:
+    """Returns the phase of judging a process's responses, which its decoder waits for."""
+    rate = overheads.programs_per_s if is_program else overheads.answers_per_s
+    return PhaseCost("judging", responses / (workers * rate), 0.0, 0.0, "processor")
+
+
+def saving_cost(
+    shape: Shape, devices: int, networks: int, number_bytes: int, every: tuple[int, int], overheads: Overheads
+) -> PhaseCost:
+    """Returns the phase of saving, a step's share of it: float32 weights and moments, a part of each process.
+
+    networks: that are trained, with a value model two; every: steps between two states, and between two validations,
+    after each of which the chosen weights may have changed.
+    """
+    own = (MASTER + MOMENTS) * shape.parameters * networks / devices
+    written, hashed, apart = own, own, float(number_bytes * shape.parameters)
+    if overheads.whole_states:
+        chosen = MASTER * shape.parameters
+        written, hashed, apart = own + chosen, own * devices + chosen, 0.0
+    seconds = written / overheads.write_bytes_per_s + hashed / overheads.hash_bytes_per_s
+    both = seconds / every[0] + apart / overheads.write_bytes_per_s / every[1]
+    return PhaseCost("saving", both, 0.0, 0.0, "disk")

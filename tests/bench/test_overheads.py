@@ -1,0 +1,54 @@
+"""The terms of `lightningrl plan` beside arithmetic, by hand."""
+
+import pytest
+
+from lightningrl.bench.costs import Lengths, training_work
+from lightningrl.bench.model_shape import Shape
+from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, saving_cost, tails_cost
+from lightningrl.errors import ConfigError
+
+EIGHT, GSM8K = Shape.of_size("8b", 32), Lengths(120, 151, 2.85)
+
+
+def test_rounds_ask_for_what_is_missing_until_less_than_a_group_is():
+    """128, 45, 16, 5.5 groups are missing before the rounds; 1.9 after the fourth."""
+    assert [rounds_of(128, 0.65, most) for most in (1, 4, 9)] == [1, 4, 5]
+    assert rounds_of(1, 0.5, 4) == 1
+
+
+def test_a_tail_is_the_longest_responses_forwards_past_the_means():
+    """8,192 tokens at 2.85 a forward, without the 53 of a mean response: 2,821.4 forwards."""
+    found = tails_cost(GSM8K, 8192, Overheads(turn_s=0.01), 4)
+    assert found.seconds == pytest.approx(4 * 28.214, rel=1e-4) and found.bound == "launches"
+    assert tails_cost(GSM8K, 8192, Overheads(turn_s=0.01, tails=1), 4).seconds == pytest.approx(28.214, rel=1e-4)
+    assert tails_cost(GSM8K, 8192, Overheads(longest_tokens=151), 4).seconds == 0
+
+
+def test_a_state_as_it_was_is_written_by_the_first_process_and_hashed_by_it_alone():
+    """8.19 G parameters on eight: 12.3 GB of its own and 32.8 GB of chosen weights to write, 131 GB to hash: 129 s."""
+    saved = saving_cost(EIGHT, 8, 1, 2, (1, 10), Overheads())
+    assert saved.seconds == pytest.approx((12.286e9 + 32.763e9) / 1.3e9 + 131.05e9 / 1.39e9, rel=1e-3)
+    assert saving_cost(EIGHT, 8, 1, 2, (10, 10), Overheads()).seconds == pytest.approx(saved.seconds / 10)
+
+
+def test_parts_are_hashed_by_each_and_chosen_weights_are_written_apart():
+    """12.3 GB each to write and hash, and every tenth step 16.4 GB of bf16."""
+    saved = saving_cost(EIGHT, 8, 1, 2, (1, 10), Overheads(whole_states=False))
+    assert saved.seconds == pytest.approx(12.286e9 / 1.3e9 + 12.286e9 / 1.39e9 + 16.381e9 / 1.3e9 / 10, rel=1e-3)
+    assert saving_cost(EIGHT, 8, 2, 2, (1, 10), Overheads()).seconds > 1.5 * saved.seconds
+
+
+def test_programs_are_judged_slower_than_answers():
+    assert judging_cost(480, 2, True, Overheads(programs_per_s=24)).seconds == 10
+    assert judging_cost(480, 2, False, Overheads()).seconds < 0.1
+
+
+def test_a_share_of_the_states_leaves_the_clean_positions():
+    """256 clean positions and 32 copies of each of 53 forwards."""
+    whole, part = (training_work(GSM8K, 32, share) for share in (1.0, 0.25))
+    assert (part[0] - 256) == pytest.approx((whole[0] - 256) / 4) and part[1] == whole[1] / 4
+
+
+def test_negative_rates_are_refused():
+    with pytest.raises(ConfigError, match="turn_s"):
+        Overheads(turn_s=-1)
