@@ -43,7 +43,7 @@ def test_it_trains_on_train_problems_and_chooses_on_validation_problems(set_up):
 
 
 def test_alone_and_in_float32_one_model_trains_and_decodes_and_the_base_is_another(set_up):
-    assert set_up.decoder.model is set_up.model is not set_up.reference and set_up.shard is None
+    assert set_up.decoder.model is set_up.model is not set_up.reference and set_up.load_shards is None
     assert set_up.model.checkpoint_activations and not any(p.requires_grad for p in set_up.reference.parameters())
     for name, tensor in set_up.model.state_dict().items():
         assert torch.equal(set_up.reference.state_dict()[name], tensor)

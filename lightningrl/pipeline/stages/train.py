@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import torch
+
 from lightningrl.config.train import Run
 from lightningrl.inference.policy import make_policy
 from lightningrl.judges.protocol import Judge
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.decoder import make_decoder, make_task
-from lightningrl.pipeline.stages.loading import load_policy, save_policy, use_threads
+from lightningrl.pipeline.stages.loading import load_policy, mark_usable, save_policy, use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
+from lightningrl.models.transformer import Transformer
 from lightningrl.rl.samples import samples_text
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.training.loop import train
-from lightningrl.training.shards import PRECISIONS, shard
+from lightningrl.tokenization import load_tokenizer
+from lightningrl.training.sharded_loading import load_shards, make_replica
+from lightningrl.training.shards import PRECISIONS
 from lightningrl.training.world import World, device_of, join
 from lightningrl.utils import files
 from lightningrl.utils.registry import resolve
@@ -66,19 +74,12 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
 
 
 def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
-    """The models of this process: alone and in float32 one decodes and trains, else a replica decodes."""
+    """Everything that this process trains with."""
     config, base = context.config, context.inputs["base"]
     settings: Run = config["run"]
     device, is_sharded = device_of(context.device), world.size > 1 or settings.precision != "float32"
-    model, tokenizer = load_policy(base, device)
-    reference, _ = load_policy(base, device)
-    reference.requires_grad_(False)
-    replica = model
-    if is_sharded:
-        replica, _ = load_policy(base, device)
-        replica.to(PRECISIONS[settings.precision]).requires_grad_(False)
-        for sharded in (model, reference):
-            shard(sharded, settings.precision)
+    tokenizer = load_tokenizer(base)
+    model, reference, replica = _models(base, tokenizer, device, settings.precision if is_sharded else None)
     model.checkpoint_activations = context.checkpoint_activations
     return TrainSetup(
         run=settings,
@@ -94,9 +95,26 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         compute_budget=_budget(context),
         mixture=[make_policy(config, threshold) for threshold in settings.rollout_thresholds],
         world=world,
-        fresh=(lambda: load_policy(base, device)[0]) if is_sharded else None,
-        shard=(lambda other: shard(other, settings.precision)) if is_sharded else None,
+        load_shards=(lambda change: load_shards(base, device, settings.precision, change=change)) if is_sharded else None,
     )
+
+
+def _models(
+    base: Path, tokenizer: Any, device: torch.device, precision: str | None
+) -> tuple[Transformer, Transformer, Transformer]:
+    """Returns the policy, the frozen reference, and what decodes: the policy itself where nothing is sharded (precision
+    None), otherwise a whole replica in the precision of forwards, in which the reference is, too."""
+    if precision is None:
+        policy = replica = load_policy(base, device)[0]
+        reference = load_policy(base, device)[0]
+    else:
+        dtype = PRECISIONS[precision]
+        policy = load_shards(base, device, precision)
+        reference = load_shards(base, device, precision, dtype=dtype)
+        replica = make_replica(policy, dtype, device)
+    for model in (policy, reference, replica):
+        mark_usable(model, tokenizer)
+    return policy, reference.requires_grad_(False), replica
 
 
 def seed_of(experiment_seed: int, run_seed: int) -> int:
