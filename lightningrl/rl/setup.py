@@ -70,11 +70,13 @@ class TrainSetup:
         return everyone, sum(self.world.gather([losses], self.world.size), RolloutLosses())
 
     def validate(self) -> Validation:
-        """Returns greedy accuracy and TPF on the validation split, at the run's threshold, equal in every process."""
+        """Returns greedy accuracy and TPF on the validation split, at the run's threshold, equal in every process. The
+        decoder's memory is free afterwards."""
         policy = replace(self.policy, temperature=0.0)
         asked = [(example, 0) for example in self.validation]
         mine = answer(self.decoder, self.tokenizer, self.task, self.world.share(asked), policy)
         answers = self.world.gather(mine, len(asked))
         self.decoder.ledger.clear()
+        self.decoder.release()
         figures = {f"validation_{name}": value for name, value in asdict(score(answers)).items()}
         return Validation(figures, [answer.verdict.correct for answer in answers])

@@ -19,7 +19,7 @@ from lightningrl.models.transformer import Transformer
 from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm, StateGrouping
 from lightningrl.rl.likelihood import index_actions, trajectory_row
 from lightningrl.rl.losses import Actions, Normalisers, Sums
-from lightningrl.training.shards import full
+from lightningrl.training.shards import full, reshard
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
 
@@ -129,6 +129,7 @@ class Batch:
             length_n, in_nll_n = (torch.from_numpy(values_B[of_n]).to(device) for values_B in (length_B, in_nll_B))
             actions = Actions(old_logp_n, ref_logp_n, advantage_n, length_n, in_nll_n)
             micro.append(MicroBatch(rows, plan, actions, weight))
+        reshard(reference)
         sums = Sums(Normalisers.of(length_B.tolist()), Normalisers.of(length_B[in_nll_B].tolist()))
         in_order = dict.fromkeys(np.concatenate([forward.index_B for forward in forwards]).tolist())
         return Batch(micro, sums, [trajectories[i] for i in list(in_order)[:size]], forwards, advantage_B)

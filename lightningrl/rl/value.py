@@ -23,6 +23,7 @@ from lightningrl.rl.policy_gradient import Value
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.rl.update import Batch, step
 from lightningrl.training.loop import Trained
+from lightningrl.training.shards import reshard
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
 
@@ -128,6 +129,7 @@ class Critic(Trained):
     def estimate(self, batch: Batch) -> None:
         """Set each micro-batch's advantages, and the targets that its values are trained towards."""
         values = [score_values(self.model, m.trajectories, self.states, m.plan.copies) for m in batch.micro]
+        reshard(self.model)
         whole = values_of_split(batch, values, self.world)
         for micro, value_n in zip(batch.micro, values, strict=True):
             index_B, copies = micro.plan.index_B, micro.plan.copies

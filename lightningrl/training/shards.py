@@ -24,6 +24,11 @@ from lightningrl.models.transformer import Transformer
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+def dtype_of(precision: str) -> torch.dtype | None:
+    """Returns the type in which a run's weights are kept for others to use; None: that of the weights themselves."""
+    return None if precision == "float32" else PRECISIONS[precision]
+
+
 def shard(model: Transformer, precision: str = "float32", device: torch.device | None = None) -> Transformer:
     """Shards the model's parameters in place, layer by layer, and returns the model.
 
@@ -49,6 +54,12 @@ def publish(model: Transformer, replica: Transformer) -> None:
         return
     for (_, parameter), (_, copy) in zip(model.named_parameters(), replica.named_parameters(), strict=True):
         copy.copy_(full(parameter.detach().to(copy.dtype)))  # cast before it is gathered: half the bytes
+
+
+def reshard(model: Transformer) -> None:
+    """Gives back what a forward without a backward leaves gathered: embedding and head."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
 
 
 def full(tensor: Tensor) -> Tensor:
