@@ -27,7 +27,6 @@ from lightningrl.training.shards import reshard
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
 
-
 HEAD = "lm_head.weight"
 
 

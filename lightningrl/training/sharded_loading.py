@@ -1,4 +1,4 @@
-"""Sharded models straight from a checkpoint: each process reads the rows of its own shards, and no process a whole model.
+"""Sharded models straight from a checkpoint: each process reads the rows of its own shards, none reads a whole model.
 
 A model is made on the meta device, sharded there, given memory for its shards alone, and filled from slices of the
 safetensors. A full replica is made without weights as well, and takes those of the shards (`shards.publish`).

@@ -200,7 +200,8 @@ def _verified_manifest(folder: Path, step: int, mine: str, size: int, remedy: st
     if stated is None or stated != sha256_text(canonical_json(manifest)):
         raise CheckpointError(f"{path} is damaged, or of another version: it does not hold its own sha256. {remedy}")
     if manifest.keys() != _KEYS:
-        lacks, more = (", ".join(sorted(keys)) or "nothing" for keys in (_KEYS - manifest.keys(), manifest.keys() - _KEYS))
+        unlike = _KEYS - manifest.keys(), manifest.keys() - _KEYS
+        lacks, more = (", ".join(sorted(keys)) or "nothing" for keys in unlike)
         raise CheckpointError(
             f"{path} was written by another version of lightningrl, whose states this one does not read: it lacks "
             f"{lacks} and has {more} besides. Finish the run with the version that began it, or delete the folder "

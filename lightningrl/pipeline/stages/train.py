@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ import torch
 from lightningrl.config.train import Run
 from lightningrl.inference.policy import make_policy
 from lightningrl.judges.protocol import Judge
+from lightningrl.models.transformer import Transformer
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.decoder import make_decoder, make_task
 from lightningrl.pipeline.stages.loading import load_policy, mark_usable, save_policy, use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
-from lightningrl.models.transformer import Transformer
 from lightningrl.rl.samples import samples_text
 from lightningrl.rl.setup import TrainSetup
-from lightningrl.training.loop import train
 from lightningrl.tokenization import load_tokenizer
-from lightningrl.training.sharded_loading import load_shards, make_replica
+from lightningrl.training.loop import train
+from lightningrl.training.sharded_loading import Change, load_shards, make_replica
 from lightningrl.training.shards import PRECISIONS
 from lightningrl.training.world import World, device_of, join
 from lightningrl.utils import files
@@ -95,7 +96,7 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         compute_budget=_budget(context),
         mixture=[make_policy(config, threshold) for threshold in settings.rollout_thresholds],
         world=world,
-        load_shards=(lambda change: load_shards(base, device, settings.precision, change=change)) if is_sharded else None,
+        load_shards=partial(_load_changed, base, device, settings.precision) if is_sharded else None,
     )
 
 
@@ -115,6 +116,10 @@ def _models(
     for model in (policy, reference, replica):
         mark_usable(model, tokenizer)
     return policy, reference.requires_grad_(False), replica
+
+
+def _load_changed(base: Path, device: torch.device, precision: str, change: Change) -> Transformer:
+    return load_shards(base, device, precision, change=change)
 
 
 def seed_of(experiment_seed: int, run_seed: int) -> int:
