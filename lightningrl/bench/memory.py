@@ -110,10 +110,11 @@ class TrainingMemory:
 
     @property
     def _one_weight(self) -> float:
-        """The largest weight, gathered from its shards: those in the type of forwards, and the whole."""
+        """The largest weight, gathered from its shards: its shard in the type of forwards, and the whole three times,
+        in what the collective fills, what is put together from it, and what waits for it."""
         if not self.is_sharded:
             return 0.0
-        return self.number_bytes * self.shape.head_parameters * (1 + 1 / self.devices)
+        return self.number_bytes * self.shape.head_parameters * (3 + 1 / self.devices)
 
     @property
     def _one_read(self) -> float:
