@@ -4,9 +4,7 @@ Training: a row has the clean positions of all blocks but the last, and one nois
 forward that revealed a token of the response (rl/likelihood.py). Decoding: each denoise forward computes its block, and
 the first one of a block also the finished block before it (schedule `fused`; `separate` computes as many positions).
 
-Bytes on GPUs: fp32 master weights, gradients and Adam's moments are sharded evenly (FSDP2), weights are gathered in the
-compute dtype layer by layer, the reference is sharded too, and a whole replica in the compute dtype decodes. On the
-processor, everything is in float32 in one process, and the decoder shares the policy's weights.
+Bytes are put together in bench/memory.py.
 
 Seconds: a forward takes its arithmetic at a share of the peak, or reading the weights at a share of the bandwidth,
 whichever is longer. Not included: communication (assumed hidden). What is neither arithmetic nor bandwidth is in
@@ -28,10 +26,6 @@ MASTER = 4
 """Bytes of an fp32 number; a device whose compute dtype is smaller has its fp32 numbers in shards."""
 MOMENTS = 2 * MASTER
 """Bytes per parameter of Adam's two moments in fp32."""
-HEAD_COPIES = 3
-"""The fp32 tables of a chunk that exist at the same time: logits, log-softmax, gradient."""
-HEAD_CHUNK = 1024
-"""Scored positions whose logits exist at the same time."""
 OPTIMISER_BYTES = 28
 """Bytes per parameter that an update moves: fp32 gradient, master and two moments in, the last three out."""
 
@@ -175,32 +169,6 @@ def activation_bytes(shape: Shape, positions: float, number_bytes: int, checkpoi
     """Returns the bytes that forward keeps for backward; checkpointed: the layers' inputs and one whole layer."""
     layers, full = shape.num_hidden_layers, shape.layer_activations
     return number_bytes * positions * (layers * shape.hidden_size + full if checkpointed else layers * full)
-
-
-def resident_bytes(shape: Shape, devices: int, number_bytes: int, has_value_model: bool = False) -> dict[str, float]:
-    """Returns the bytes that stay on a device in all phases, by what they are for."""
-    n, whole, moments = devices, number_bytes * shape.parameters, MOMENTS * shape.parameters
-    value = {"value model and its moments": (MASTER + MOMENTS) * shape.parameters / n} if has_value_model else {}
-    if number_bytes == MASTER:
-        return {"weights": whole, "Adam's moments": moments, "reference": whole} | value
-    return value | {
-        "fp32 master, a shard": MASTER * shape.parameters / n,
-        "Adam's moments, a shard": moments / n,
-        "reference, a shard": whole / n,
-        "decode replica": whole,
-    }
-
-
-def update_bytes(
-    shape: Shape, devices: int, number_bytes: int, positions: float, checkpointed: bool
-) -> dict[str, float]:
-    """Returns the bytes that an update adds; `positions` are those of a micro-batch."""
-    sharded = number_bytes < MASTER
-    found = {"gradients (fp32, a shard)" if sharded else "gradients": MASTER * shape.parameters / devices}
-    found |= {"gathered weights": shape.gathered_parameters * number_bytes} if sharded else {}
-    found["activations"] = activation_bytes(shape, positions, number_bytes, checkpointed)
-    found["head, a chunk"] = float(HEAD_COPIES * MASTER * shape.vocab_size * min(HEAD_CHUNK, positions))
-    return found
 
 
 def decoding_cost(

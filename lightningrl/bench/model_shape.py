@@ -130,8 +130,3 @@ class Shape:
         heads = 2 * self.num_attention_heads + self.num_key_value_heads
         own = 6 * self.hidden_size + 4 * self.intermediate_size + heads + 2
         return own + 5 * self.query_numbers + 4 * self.key_numbers
-
-    @property
-    def gathered_parameters(self) -> int:
-        """What sharded training gathers at a time: two layers (one computes, one is fetched), embedding and head."""
-        return self.parameters - (self.num_hidden_layers - 2) * self.trunk_parameters // self.num_hidden_layers

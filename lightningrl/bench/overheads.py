@@ -34,7 +34,7 @@ class Overheads:
     """Of one process to a parallel file system (assumed)."""
     hash_bytes_per_s: float = 1.39e9
     """SHA-256 of one process, measured with the processor's own instructions for it."""
-    whole_states: bool = True
+    whole_states: bool = False
     """Whether a state holds the chosen weights again, in float32, and one process hashes all of it afterwards; if not,
     each process hashes its part while it writes, and chosen weights are written once, in the compute dtype."""
     startup_s: float = 300.0

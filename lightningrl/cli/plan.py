@@ -11,6 +11,7 @@ import typer
 from lightningrl.bench.costs import Lengths, Shares
 from lightningrl.bench.estimate.budget import MEASURED, Estimate, LengthOverrides, device_of, shapes_of
 from lightningrl.bench.estimate.ladder import ladder
+from lightningrl.bench.estimate.memory_table import memory_by_size
 from lightningrl.bench.overheads import ON_PROCESSOR, Overheads
 from lightningrl.cli.options import Threads
 from lightningrl.cli.outputs import Overwrite, check_out, print_table
@@ -56,6 +57,9 @@ def plan_budget(
     longest_tokens: Annotated[
         float | None, typer.Option(min=1, help="Of a round's longest response; left out: the benchmark's limit.")
     ] = None,
+    memory_table: Annotated[
+        bool, typer.Option("--memory-table", help="Instead: GB at each point for 1.7B, 4B and 8B, as a Markdown table.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Instead: formulas beside a small run on this CPU.")] = False,
     threads: Threads = 1,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
@@ -97,6 +101,8 @@ def plan_budget(
         hours = f"{found['device']['name'].split()[0]} hours"
         if ladder_of is not None:
             found = _show_ladder(ladder_of, estimate, hours)
+        elif memory_table:
+            typer.echo(memory_by_size(estimate), nl=False)
         elif as_targets:
             typer.echo(markdown(targets(plan(experiment), found), hours), nl=False)
         else:
@@ -173,8 +179,12 @@ def _show_memory(found: dict[str, Any]) -> None:
             continue
         typer.echo(f"\nMemory on each of {row['devices']}: {', '.join(alike)}; {row['rows']} rows decode together")
         unit, size = ("GB", 1e9) if row["peak_bytes"] > 1e9 else ("MB", 1e6)
-        lines = [(f"{part}: {what}", n) for part in ("resident", "rollout", "update") for what, n in row[part].items()]
-        lines.append(("rollout in all", row["rollout_bytes"]))
+        lines = [(f"resident: {what}", value) for what, value in row["resident"].items()]
+        for point, parts in row["points"].items():
+            if point in ("rollout", row["peak_at"]) or point.startswith("update"):
+                added = ((what, value) for what, value in parts.items() if what not in row["resident"])
+                lines += [(f"{point}: {what}", value) for what, value in added]
+            lines.append((f"{point} in all", row["point_bytes"][point]))
         for what, value in row["update_bytes"].items():
             fits = "fits" if row["update_fits"][what] else "does not fit"
             positions = row["longest_response_positions" if "longest" in what else "micro_batch_positions"]
@@ -184,7 +194,8 @@ def _show_memory(found: dict[str, Any]) -> None:
         if row["fits"] and not row["update_fits"]["longest_response_with_checkpointing"]:
             verdict = "fits, BUT NOT a response at the length limit; a lower microbatch_positions splits it"
         without = f"{row['budget_bytes'] / size:,.1f} {unit} without the reserve"
-        lines.append((f"most at a time, of {without}: {verdict}", row["peak_bytes"]))
+        lines.append((f"most at a time, in {row['peak_at']}, of {without}: {verdict}", row["peak_bytes"]))
+        lines += [(f"disk: {what}", value) for what, value in row["disk"].items()]
         print_table([["what", unit], *([what, f"{value / size:.2f}"] for what, value in lines)])
 
 

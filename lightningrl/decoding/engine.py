@@ -126,6 +126,12 @@ class BlockDecoder:
             run.pool.cache.clear([page for held in run.rows.held for page in held])
             self.pool = run.pool
 
+    def release(self) -> None:
+        """Gives the memory of the KV cache back to the device, for others; the next stream takes it anew."""
+        self.pool = None
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _check(self, policies: Sequence[DecodePolicy]) -> int:
         """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
         that leaves out what the model sees."""

@@ -87,11 +87,11 @@ def inspect_model(
 
 def empty_model(config: ModelConfig) -> Transformer:
     """A model without weights, on the meta device."""
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), Undrawn():
         return Transformer(config)
 
 
-class _Undrawn(TorchFunctionMode):
+class Undrawn(TorchFunctionMode):
     """Modules made here draw no first weights. On the meta device that would draw nothing anyway, but torch imports its
     compiler for it, which takes more than a second."""
 
@@ -171,6 +171,18 @@ def read_weights(
                 if entry.file == path:
                     weights[name] = file.get_tensor(entry.name).to(dtype or entry.dtype)
     return weights
+
+
+def read_rows(stored: Mapping[str, Stored], rows: Mapping[str, slice]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields (name, rows of that weight) on the CPU, in the stored dtype; nothing else of the files is read.
+
+    One is read at a time. rows: for every name of `stored`.
+    """
+    for path in sorted({entry.file for entry in stored.values()}):
+        with _opened(path) as file:
+            for name, entry in stored.items():
+                if entry.file == path and rows[name].start < rows[name].stop:
+                    yield name, file.get_slice(entry.name)[rows[name]]
 
 
 def write_weights(folder: Path, weights: Mapping[str, torch.Tensor], max_shard_bytes: int = MAX_SHARD_BYTES) -> None:

@@ -15,7 +15,11 @@ LOADER = "lightningrl.quantization.stored:load"
 """Looked up when it is needed: what it is made of is in no key of a stage that reads plain weights."""
 
 
+def is_quantized(folder: Path) -> bool:
+    """Whether a folder's checkpoint has codes in place of weights."""
+    return (Path(folder) / QUANTIZATION).is_file()
+
+
 def open_model(folder: Path, **options: Any) -> Transformer:
     """Returns the model of a folder, in evaluation mode; `options` and errors are those of `load_model`."""
-    is_quantized = (Path(folder) / QUANTIZATION).is_file()
-    return (resolve(LOADER) if is_quantized else load_model)(Path(folder), **options)
+    return (resolve(LOADER) if is_quantized(folder) else load_model)(Path(folder), **options)

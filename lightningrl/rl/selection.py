@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightningrl.models.transformer import Transformer
+from lightningrl.training.chosen_file import Chosen
 from lightningrl.training.shards import full_weights
 
 Z_95 = 1.959963984540054
@@ -48,11 +50,16 @@ class Selection:
     """Keeps the best weights seen so far and why.
 
     rank: what candidates are ordered by, of their figures; the largest is chosen. rule: the same in words.
-    keeps_weights: whether this process holds the chosen weights; one of several is enough.
+    keeps_weights: whether this process holds the chosen weights; one of several is enough. dtype: in which they are
+    held, None: in their own. They are not part of the state, in which they would be written at every save: they have a
+    file of their own (`Trainer.chosen`).
     """
 
-    def __init__(self, rule: str, rank: Callable[[Mapping[str, float]], tuple[float, ...]], keeps_weights: bool = True):
-        self.rule, self.rank, self.keeps_weights = rule, rank, keeps_weights
+    def __init__(
+        self, rule: str, rank: Callable[[Mapping[str, float]], tuple[float, ...]],
+        keeps_weights: bool = True, dtype: torch.dtype | None = None,
+    ):  # fmt: skip
+        self.rule, self.rank, self.keeps_weights, self.dtype = rule, rank, keeps_weights, dtype
         self.base: dict[str, float] = {}
         self.base_correct: list[bool] = []
         self.candidates: list[dict[str, Any]] = []
@@ -68,7 +75,8 @@ class Selection:
         figures = validation.figures | {"validation_difference_low_pct": low}
         self.candidates.append({"step": step, "rank": list(self.rank(figures))} | figures)
         if self.chosen["step"] == step:
-            self.weights = full_weights(model, self.keeps_weights)
+            self.weights = {}  # gone before its successor asks for memory
+            self.weights = full_weights(model, self.keeps_weights, self.dtype)
         return figures
 
     @property
@@ -80,16 +88,26 @@ class Selection:
         """Returns the content of `selection.json`."""
         return {"rule": self.rule, "base": self.base, "chosen": self.chosen, "candidates": self.candidates}
 
+    @property
+    def chosen_weights(self) -> Chosen | None:
+        """The best candidate's weights, for the file beside the states; None before there is one, and in processes that
+        do not hold them."""
+        return Chosen(self.chosen["step"], self.weights) if self.weights else None
+
+    def take_chosen(self, weights: dict[str, Tensor]) -> None:
+        """Restores the weights of `chosen_weights`."""
+        self.weights = weights
+
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("base", "base_correct", "candidates", "weights")}
+        return {name: getattr(self, name) for name in ("base", "base_correct", "candidates")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
 
 
-def fastest(tolerance_pct: float, keeps_weights: bool = True) -> Selection:
-    """Selects the fastest checkpoint that is shown to be about as accurate as the base."""
+def fastest(tolerance_pct: float, keeps_weights: bool = True, dtype: torch.dtype | None = None) -> Selection:
+    """Selects the fastest checkpoint that is shown to be about as accurate as the base; see `Selection`."""
 
     def rank(figures: Mapping[str, float]) -> tuple[float, ...]:
         low = figures["validation_difference_low_pct"]
@@ -99,4 +117,4 @@ def fastest(tolerance_pct: float, keeps_weights: bool = True) -> Selection:
         f"highest validation TPF among checkpoints whose validation accuracy is at most {tolerance_pct:g} points below "
         "the base's by the lower end of a paired 95 % interval; if there is none, the one with the highest lower end"
     )
-    return Selection(rule, rank, keeps_weights)
+    return Selection(rule, rank, keeps_weights, dtype)

@@ -13,6 +13,7 @@ from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.models.transformer import Transformer
 from lightningrl.rl.rollout import Asked, RolloutLosses, roll_out
 from lightningrl.rl.selection import Validation
+from lightningrl.training.sharded_loading import Change
 from lightningrl.training.shards import publish
 from lightningrl.training.world import World
 from lightningrl.types import Example
@@ -45,10 +46,9 @@ class TrainSetup:
     mixture: Sequence[DecodePolicy] = ()
     """Policies of `rollout_thresholds`."""
     world: World = field(default_factory=World)
-    fresh: Callable[[], Transformer] | None = None
-    """The base once more, whole, as master weights: what a value model starts from. None: `model` itself is whole."""
-    shard: Callable[[Transformer], Transformer] | None = None
-    """Shards one more model as `model` is; None where nothing is sharded."""
+    load_shards: Callable[[Change], Transformer] | None = None
+    """Makes one more sharded model of the base's weights, after a change to its modules, as a value model needs; None
+    where nothing is sharded."""
 
     def publish(self) -> None:
         """Hand the policy's weights to the decoder."""
@@ -70,11 +70,13 @@ class TrainSetup:
         return everyone, sum(self.world.gather([losses], self.world.size), RolloutLosses())
 
     def validate(self) -> Validation:
-        """Returns greedy accuracy and TPF on the validation split, at the run's threshold, equal in every process."""
+        """Returns greedy accuracy and TPF on the validation split, at the run's threshold, equal in every process. The
+        decoder's memory is free afterwards."""
         policy = replace(self.policy, temperature=0.0)
         asked = [(example, 0) for example in self.validation]
         mine = answer(self.decoder, self.tokenizer, self.task, self.world.share(asked), policy)
         answers = self.world.gather(mine, len(asked))
         self.decoder.ledger.clear()
+        self.decoder.release()
         figures = {f"validation_{name}": value for name, value in asdict(score(answers)).items()}
         return Validation(figures, [answer.verdict.correct for answer in answers])

@@ -31,7 +31,7 @@ from lightningrl.rl.state_sampling import StateSampling
 from lightningrl.rl.step_metrics import rollout_metrics
 from lightningrl.rl.update import Batch, forwards_of, update
 from lightningrl.training.loop import StepResult, Trainer
-from lightningrl.training.shards import WeightAverage
+from lightningrl.training.shards import WeightAverage, dtype_of
 from lightningrl.types import Trajectory
 
 
@@ -51,11 +51,11 @@ class PolicyTrainer(Trainer):
         self.steps_done = self.updates_done = self.token_forwards = 0
         self.watch = StallGuard()
         self.average = WeightAverage(setup.model, run.averaging) if run.averaging else None
-        self.selection = fastest(run.accuracy_tolerance_pct, setup.world.is_first)
+        self.selection = fastest(run.accuracy_tolerance_pct, setup.world.is_first, dtype_of(run.precision))
 
     @property
     def parts(self) -> dict[str, Any]:
-        parts = {"watch": self.watch, "selection": self.selection, "algorithm": self.algorithm}
+        parts: dict[str, Any] = {"watch": self.watch, "selection": self.selection, "algorithm": self.algorithm}
         return parts | ({"average": self.average} if self.average else {})
 
     @property
@@ -77,6 +77,7 @@ class PolicyTrainer(Trainer):
         drawn, ledger = self._draw(step), setup.decoder.ledger
         rollout_positions = int(setup.world.totals({"positions": ledger.positions})["positions"])
         ledger.clear()
+        setup.decoder.release()  # an update needs the memory
         at["rollout_s"] = time.monotonic()
         metrics = {"step": step} | rollout_metrics(drawn, run.prompts, setup.tokenizer.all_special_ids)
         failed = self.algorithm.dropped(drawn.sampled) if drawn.sampled.answers else {}

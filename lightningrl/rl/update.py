@@ -20,7 +20,7 @@ from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm, StateGrouping
 from lightningrl.rl.likelihood import ActionIndex, Copies, index_actions, trajectory_row
 from lightningrl.rl.losses import Actions, Normalisers, Sums
 from lightningrl.rl.state_sampling import StateSampling, taken_count
-from lightningrl.training.shards import full
+from lightningrl.training.shards import full, reshard
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
 
@@ -159,6 +159,7 @@ class Batch:
             if sampling:
                 actions.weight_n = _weights(rows, index, states, sampling).to(old_logp_n)
             micro.append(MicroBatch(rows, plan, actions, weight))
+        reshard(reference)
         sums = Sums(Normalisers.of(length_B.tolist()), Normalisers.of(length_B[in_nll_B].tolist()))
         in_order = dict.fromkeys(np.concatenate([forward.index_B for forward in forwards]).tolist())
         first = [trajectories[index] for index in list(in_order)[:size]]

@@ -6,13 +6,13 @@ state of its denoise step. Steps, not tokens, are discounted: tokens that are re
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightningrl.models.checkpoint import empty_model
 from lightningrl.models.linear import Linear
 from lightningrl.models.packing import ALL, scored_hidden
 from lightningrl.models.transformer import Transformer
@@ -23,17 +23,30 @@ from lightningrl.rl.policy_gradient import Value
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.rl.update import Batch, step
 from lightningrl.training.loop import Trained
+from lightningrl.training.shards import reshard
 from lightningrl.training.world import World
 from lightningrl.types import Trajectory
+
+HEAD = "lm_head.weight"
+
+
+def give_value_head(model: Transformer) -> Collection[str]:
+    """Replaces a model's head by one that gives one number; returns the name of its weight, which is to be 0."""
+    head = Linear(model.config.hidden_size, 1, device="meta")
+    weight = model.lm_head.weight
+    head.weight = nn.Parameter(weight.new_zeros(head.weight.shape))
+    model.lm_head = head
+    return [HEAD]
 
 
 def value_model(policy: Transformer) -> Transformer:
     """Returns a trainable copy of an unsharded policy's trunk, whose head gives one number, 0 everywhere at first."""
-    model = copy.deepcopy(policy).requires_grad_(True)
-    weight = policy.lm_head.weight
-    model.lm_head = Linear(policy.config.hidden_size, 1, device=weight.device, dtype=weight.dtype)
-    nn.init.zeros_(model.lm_head.weight)
-    return model
+    model = empty_model(policy.config)
+    give_value_head(model)
+    weights = {name: weight.detach().clone() for name, weight in policy.named_parameters() if name != HEAD}
+    head = policy.lm_head.weight.new_zeros(model.lm_head.weight.shape)
+    model.load_state_dict(weights | {HEAD: head}, assign=True)
+    return model.requires_grad_(True).train(policy.training)
 
 
 def score_values(
@@ -110,9 +123,8 @@ class Critic(Trained):
     """
 
     def __init__(self, setup: TrainSetup, settings: Value, states: StateGrouping):
-        model = value_model(setup.fresh() if setup.fresh else setup.model)
-        model.checkpoint_activations = setup.model.checkpoint_activations
-        self.model = setup.shard(model) if setup.shard else model  # sharded as the policy is
+        self.model = setup.load_shards(give_value_head) if setup.load_shards else value_model(setup.model)
+        self.model.checkpoint_activations = setup.model.checkpoint_activations
         self.settings, self.states, self.world, self.run = settings, states, setup.world, setup.run
         parameters, decay = self.model.parameters(), self.run.weight_decay
         self.optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=decay)
@@ -124,6 +136,7 @@ class Critic(Trained):
             self._estimate_taken(batch)
             return
         values = [score_values(self.model, m.trajectories, self.states, m.plan.copies) for m in batch.micro]
+        reshard(self.model)
         whole = values_of_split(batch, values, self.world)
         for micro, value_n in zip(batch.micro, values, strict=True):
             index_B, copies = micro.plan.index_B, micro.plan.copies

@@ -70,6 +70,9 @@ class Trained:
 class Trainer(Trained):
     """The base of pre-training, the RL algorithms and the supervised control."""
 
+    selection: Any = None
+    """What keeps the weights that the run would end with (rl/selection.py), where something does."""
+
     @property
     def done(self) -> bool:
         """Whether no step is left."""
@@ -113,6 +116,8 @@ def train(
         rows, samples = history.rows, history.samples
         if saved:
             trainer.load_state_dict(saved["trainer"])
+            if "chosen" in saved:
+                trainer.selection.take_chosen(saved["chosen"])
             report(f"resumed after step {len(rows)}")
         reported = time.monotonic()
         while not trainer.done:
@@ -125,7 +130,8 @@ def train(
             stopping = world.any(should_stop()) and not trainer.done
             if stopping or trainer.done or len(rows) % save_every == 0:
                 content = {"trainer": trainer.state_dict(), "rows": rows, "samples": samples}
-                save_state(state, len(rows), content, fingerprint=fingerprint, world=world)
+                chosen = trainer.selection.chosen_weights if trainer.selection else None
+                save_state(state, len(rows), content, fingerprint=fingerprint, world=world, chosen=chosen)
                 if world.is_first:
                     files.write_jsonl(state / "metrics.jsonl", rows)
                     if samples:

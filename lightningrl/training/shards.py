@@ -24,11 +24,16 @@ from lightningrl.models.transformer import Transformer
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+def dtype_of(precision: str) -> torch.dtype | None:
+    """Returns the type in which a run's weights are kept for others to use; None: that of the weights themselves."""
+    return None if precision == "float32" else PRECISIONS[precision]
+
+
 def shard(model: Transformer, precision: str = "float32", device: torch.device | None = None) -> Transformer:
     """Shards the model's parameters in place, layer by layer, and returns the model.
 
-    device: where it will be, for a model on the meta device.
-    Gradients are summed over processes, never averaged: the loss is already a share of the whole batch's mean.
+    device: where the shards of a model on the meta device will be; left out: where the model is. Gradients are summed
+    over processes, never averaged: the loss is already a share of the whole batch's mean.
     """
     mesh = init_device_mesh((device or model.device).type, (dist.get_world_size(),))
     compute = model.lm_head.weight.dtype if precision == "float32" else PRECISIONS[precision]
@@ -49,7 +54,13 @@ def publish(model: Transformer, replica: Transformer) -> None:
     if replica is model:
         return
     for (_, parameter), (_, copy) in zip(model.named_parameters(), replica.named_parameters(), strict=True):
-        copy.copy_(full(parameter))
+        copy.copy_(full(parameter.detach().to(copy.dtype)))  # cast before it is gathered: half the bytes
+
+
+def reshard(model: Transformer) -> None:
+    """Gives back what a forward without a backward leaves gathered: embedding and head."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
 
 
 def full(tensor: Tensor) -> Tensor:
@@ -58,9 +69,13 @@ def full(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def full_weights(model: Transformer, keep: bool) -> dict[str, Tensor]:
-    """Returns a copy of all weights on the CPU if `keep`, else an empty dict; every process must call it."""
-    whole = ((name, full(parameter.detach())) for name, parameter in model.named_parameters())
+def full_weights(model: Transformer, keep: bool, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Returns a copy of all weights on the CPU if `keep`, else an empty dict; every process must call it.
+
+    dtype: None keeps that of the weights.
+    """
+    weights = ((name, parameter.detach()) for name, parameter in model.named_parameters())
+    whole = ((name, full(weight.to(dtype or weight.dtype))) for name, weight in weights)
     return {name: tensor.to("cpu", copy=True) for name, tensor in whole if keep}
 
 

@@ -9,6 +9,7 @@ from fixtures.tiny import requests_of, tiny_config, tiny_model, trajectory_of
 from lightningrl.bench import costs
 from lightningrl.bench.costs import Lengths, Shares, positions_of, work_of
 from lightningrl.bench.estimate.budget import DEVICES, device_of
+from lightningrl.bench.memory import TrainingMemory
 from lightningrl.bench.model_shape import SHAPES, Shape
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
@@ -21,6 +22,10 @@ from lightningrl.rl.likelihood import trajectory_row
 
 def shape_of(config: ModelConfig) -> Shape:
     return Shape.of({name: getattr(config, name) for name in SHAPES["8b"] if hasattr(config, name)}, config.block_size)
+
+
+def resident_of(shape: Shape, devices: int, number_bytes: int) -> dict[str, float]:
+    return TrainingMemory(shape, devices, number_bytes, positions=0, pool=0, rows=1).resident
 
 
 SHAPE = shape_of(tiny_config())
@@ -40,12 +45,12 @@ def test_weights_and_moments_are_the_tensors_bytes(changes):
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
-    resident = costs.resident_bytes(shape_of(model.config), 1, 4)
+    resident = resident_of(shape_of(model.config), 1, 4)
     moments = [state[name] for state in optimiser.state.values() for name in ("exp_avg", "exp_avg_sq")]
     assert resident["weights"] == resident["reference"] == sum(p.nbytes for p in model.parameters())
     assert resident["Adam's moments"] == sum(tensor.nbytes for tensor in moments)
     halved = sum(p.nbytes for p in model.to(torch.bfloat16).parameters())
-    assert costs.resident_bytes(shape_of(model.config), 1, 2)["decode replica"] == halved
+    assert resident_of(shape_of(model.config), 1, 2)["decode replica"] == halved
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -133,7 +138,7 @@ def test_a_lone_row_is_bound_by_bandwidth_and_a_full_engine_by_arithmetic():
 
 
 def test_shards_shrink_with_the_devices_and_replicas_do_not():
-    one, eight = (costs.resident_bytes(EIGHT, devices, 2) for devices in (1, 8))
+    one, eight = (resident_of(EIGHT, devices, 2) for devices in (1, 8))
     assert one["fp32 master, a shard"] == 8 * eight["fp32 master, a shard"] == 4 * EIGHT.parameters
     assert one["decode replica"] == eight["decode replica"] == 2 * EIGHT.parameters
 

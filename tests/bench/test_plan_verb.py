@@ -50,6 +50,28 @@ def test_the_paper_on_eight_h100s(tmp_path: Path):
 
 
 @pytest.mark.parametrize("config", ["paper.yaml", "config.yaml"])
+def test_no_save_takes_more_than_a_twentieth_of_the_steps_that_it_saves_and_the_disk_is_said():
+    """One state of an 8B is 12 bytes a parameter; kept are two, and a third is being written."""
+    experiment = load(CONFIG / "paper.yaml")
+    estimate = Estimate(experiment, shapes_of(experiment), DEVICES["h100"], None)
+    for run in experiment.runs:
+        memory, step_s = estimate.memory(run), estimate.run(run)["step_s"]
+        assert memory["save_s"] <= 0.05 * run.save_every * step_s, run.name
+    memory = estimate.memory(experiment.run("lightningrl-gsm8k"))
+    assert memory["disk"]["states that are kept"] == 2 * 12 * 8190735360
+    assert memory["disk"]["a state that is being written"] == 12 * 8190735360
+    assert memory["disk_bytes"] == (3 * 12 + 3 * 2) * 8190735360
+    assert "disk: chosen weights" in printed().output
+
+
+def test_the_table_of_memory_by_size_is_that_of_the_docs():
+    """`lightningrl plan --memory-table` of the paper's config."""
+    done = printed("--memory-table")
+    assert done.exit_code == 0, done.output
+    page = (PACKAGE.parent / "docs" / "benchmarks.md").read_text()
+    assert done.output in page
+
+
 def test_it_evaluates_what_the_dag_evaluates(config):
     experiment = load(CONFIG / config)
     estimate = Estimate(experiment, shapes_of(experiment), DEVICES["h100"], 8)

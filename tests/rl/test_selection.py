@@ -81,7 +81,9 @@ def test_selected_weights_are_a_copy_that_later_training_does_not_move():
 def test_selection_goes_on_from_its_saved_state_and_reports_every_candidate_and_the_base():
     whole, first = selection_of((800, 2.0), (799, 3.0), (800, 2.5)), selection_of((800, 2.0), (799, 3.0))
     resumed, report = fastest(1.0), whole.report()
+    assert "weights" not in first.state_dict() and first.chosen_weights.step == 2, "they have a file of their own"
     resumed.load_state_dict(first.state_dict())
+    resumed.take_chosen(first.chosen_weights.weights)
     resumed.offer(3, validation(800, 2.5), tiny_model(3))
     assert resumed.report() == report
     assert all(torch.equal(resumed.weights[name], tensor) for name, tensor in whole.weights.items())

@@ -47,7 +47,7 @@ def test_it_trains_on_train_problems_and_chooses_on_validation_problems(set_up):
 
 def test_alone_and_in_float32_one_model_trains_and_decodes_and_the_base_is_another(set_up):
     """Where the KL term is to the rollouts' policy there is no base, and nothing is held twice."""
-    assert set_up.decoder.model is set_up.model and set_up.shard is None and set_up.model.checkpoint_activations
+    assert set_up.decoder.model is set_up.model and set_up.load_shards is None and set_up.model.checkpoint_activations
     has_base = set_up.run.method.kl_to == "base"
     assert (set_up.reference is set_up.model) != has_base
     assert any(p.requires_grad for p in set_up.reference.parameters()) != has_base

@@ -16,7 +16,9 @@ from functools import cache
 from typing import Any
 
 from lightningrl.bench import costs
-from lightningrl.bench.costs import Device, Lengths, Shares, trained_positions, training_work
+from lightningrl.bench.costs import MASTER, Device, Lengths, Shares, trained_positions, training_work
+from lightningrl.bench.disk import TrainingDisk
+from lightningrl.bench.memory import OVERHEAD, TrainingMemory
 from lightningrl.bench.model_shape import Shape
 from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, saving_cost, tail_s, tails_cost
 from lightningrl.config.base import Base
@@ -138,7 +140,7 @@ class Estimate:
             "experiment": self.experiment.experiment,
             "device": asdict(self.device),
             "assumed": asdict(self.shares) | asdict(self.lengths_assumed) | asdict(self.overheads) | {
-                "activation_checkpointing": self.checkpointed, "head_chunk_positions": costs.HEAD_CHUNK
+                "activation_checkpointing": self.checkpointed
             },
             "models": {
                 name: asdict(shape) | {count: getattr(shape, count) for count in COUNTS}
@@ -166,12 +168,12 @@ class Estimate:
         base = self.experiment.base_named(run.base)
         return self.devices or self.experiment.resources.processes("" if base is None else base.size_label)
 
-    def _kv(self, benchmark: Benchmark, shape: Shape) -> tuple[float, int]:
+    def kv(self, benchmark: Benchmark, shape: Shape, number_bytes: int | None = None) -> tuple[float, int]:
         """Returns (bytes of the pool, rows that decode together), by the config or else by the longest rows."""
         decoding, size, lengths = self.experiment.decoding, shape.block_size, self.lengths(benchmark.name)
         page = page_size(size)
         longest, mean = (
-            costs.kv_bytes(shape, int(lengths.prompt_tokens + tokens), page, self.device.compute_bytes)
+            costs.kv_bytes(shape, int(lengths.prompt_tokens + tokens), page, number_bytes or self.device.compute_bytes)
             for tokens in (benchmark.max_new_tokens, lengths.response_tokens)
         )
         pool = decoding.rows * longest
@@ -180,41 +182,49 @@ class Estimate:
         return pool, max(1, min(decoding.rows, int(pool / mean)))
 
     def memory(self, run: Run) -> dict[str, Any]:
-        """Returns the bytes on each device: what stays, what rollouts add, what an update adds; and whether it fits."""
+        """Returns the bytes on each device at every point of a training, and whether they fit; and those on disk."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
-        devices, number_bytes = self._devices_of(run), self.device.compute_bytes
-        resident = costs.resident_bytes(shape, devices, number_bytes, run.implementation.has_value_model)
-        pool, rows = self._kv(benchmark, shape)
         lengths = self.lengths(run.benchmark, run.base)
+        number_bytes = MASTER if run.precision == "float32" else self.device.compute_bytes
+        pool, rows = self.kv(benchmark, shape, number_bytes)
         positions = float(training_work(lengths, shape.block_size)[0]) * run.microbatch
         positions = min(positions, run.microbatch_positions or positions)
         longest = self._longest(run, benchmark, lengths)
-        added = {
-            name: costs.update_bytes(shape, devices, number_bytes, count, checkpointed)
-            for name, count, checkpointed in (
-                ("with_checkpointing", positions, True),
-                ("without_checkpointing", positions, False),
-                ("longest_response_with_checkpointing", longest, True),
-            )
+        told = self._devices_of(run), number_bytes
+        models = {"has_value_model": run.implementation.has_value_model, "has_average": run.averaging > 0}
+        chosen = TrainingMemory(
+            shape, *told, positions, pool, self.experiment.decoding.rows, **models, checkpointed=self.checkpointed,
+            overhead=0 if self.device.compute_bytes == MASTER else OVERHEAD,
+        )  # fmt: skip
+        others = {
+            "with_checkpointing": replace(chosen, checkpointed=True),
+            "without_checkpointing": replace(chosen, checkpointed=False),
+            "longest_response_with_checkpointing": replace(chosen, positions=longest, checkpointed=True),
         }
-        stays, budget = sum(resident.values()), self.device.memory_bytes * (1 - self.shares.reserve)
-        update_bytes = {name: stays + sum(rows.values()) for name, rows in added.items()}
-        chosen = "with_checkpointing" if self.checkpointed else "without_checkpointing"
-        peak = max(stays + pool, update_bytes[chosen])
+        stays, points = sum(chosen.resident.values()), chosen.totals()
+        update_bytes = {
+            name: stays + max(sum(added.values()) for added in other.update().values())
+            for name, other in others.items()
+        }
+        budget, disk = self.device.memory_bytes * (1 - self.shares.reserve), TrainingDisk(shape, *told, **models)
         return {
-            "devices": devices,
-            "resident": resident,
-            "rollout": {"KV pages": pool},
+            "devices": told[0],
+            "resident": chosen.resident,
             "rows": rows,
-            "update": added[chosen],
+            "points": chosen.points(),
+            "point_bytes": points,
             "micro_batch_positions": positions,
             "longest_response_positions": longest,
-            "rollout_bytes": stays + pool,
             "update_bytes": update_bytes,
-            "peak_bytes": peak,
+            "peak_bytes": max(points.values()),
+            "peak_at": max(points, key=lambda name: points[name]),
             "budget_bytes": budget,
-            "fits": peak <= budget,
+            "fits": max(points.values()) <= budget,
             "update_fits": {name: total <= budget for name, total in update_bytes.items()},
+            "disk": disk.most,
+            "disk_bytes": sum(disk.most.values()),
+            "save_s": disk.save_s(),
+            "save_every": run.save_every,
         }
 
     def _longest(self, run: Run, benchmark: Benchmark, lengths: Lengths) -> int:
@@ -229,7 +239,7 @@ class Estimate:
     def run(self, run: Run) -> dict[str, Any]:
         """Returns the phases of a step on each device, validations, and GPU-hours of the whole run."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
-        lengths, (_, rows) = self.lengths(run.benchmark, run.base), self._kv(benchmark, shape)
+        lengths, (_, rows) = self.lengths(run.benchmark, run.base), self.kv(benchmark, shape)
         setting, devices = (shape, self.device, self.shares), self._devices_of(run)
         trained = run.prompts * run.responses
         rolled_out = trained / self.lengths_assumed.kept
@@ -293,7 +303,7 @@ class Estimate:
                 problems = getattr(tested[name], split) or self._problems(name, split)
                 point = costs.decoding_cost(
                     shape, self.device, self.shares, self.lengths(name, system.policy), problems * samples,
-                    self._kv(tested[name], shape)[1], "evaluation",
+                    self.kv(tested[name], shape)[1], "evaluation",
                 )  # fmt: skip
                 points, lengths = len(system.thresholds), self.lengths(name, system.policy)
                 judged = judging_cost(

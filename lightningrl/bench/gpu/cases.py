@@ -117,11 +117,7 @@ def memory(setting: Setting, ranks: int) -> dict[str, Any]:
         requests = Workload(PROMPT if not setting.small else 4, limit).requests(responses, SHAPES[size]["vocab_size"])
         decoder.decode(requests, DecodePolicy(Scripted(TPF), temperature=1.0))
         at("rollout")
-        release = getattr(decoder, "release", None)
-        if release is not None:
-            release()
-        else:
-            decoder._pool = None
+        decoder.release()
         count, tokens = (8, 512) if not setting.small else (2, 8)
         trajectories = drawn(
             count, prompt_tokens=PROMPT if not setting.small else 4, new_tokens=tokens, block_size=block,
@@ -142,7 +138,7 @@ def memory(setting: Setting, ranks: int) -> dict[str, Any]:
             torch.cuda.set_per_process_memory_fraction(1.0)
     shape = Shape.of_size(size, block)
     planned = (MASTER + MOMENTS) * shape.parameters / ranks
-    return {"peak_bytes": found, "masters_and_moments_bytes": planned, "ranks": ranks, "pool_dropped": release is None}
+    return {"peak_bytes": found, "masters_and_moments_bytes": planned, "ranks": ranks}
 
 
 def _one_shard(size: str, block: int, precision: str, device: torch.device, *, is_trained: bool) -> Transformer:

@@ -20,8 +20,13 @@ def load_policy(
     """A checkpoint's model and tokenizer; vocabulary rows without a token are marked unusable."""
     model = open_model(folder, device=device, dtype=getattr(torch, precision))
     tokenizer = load_tokenizer(folder)
-    model.usable_vocab = min(len(tokenizer), model.config.vocab_size)
+    mark_usable(model, tokenizer)
     return model, tokenizer
+
+
+def mark_usable(model: Transformer, tokenizer: Any) -> None:
+    """Marks the vocabulary rows without a token as unusable."""
+    model.usable_vocab = min(len(tokenizer), model.config.vocab_size)
 
 
 def save_policy(model: Transformer, tokenizer: Any, tokenizer_folder: Path, folder: Path) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
 from lightningrl.config.train import Run
 from lightningrl.inference.policy import make_policy
 from lightningrl.judges.protocol import Judge
+from lightningrl.models.transformer import Transformer
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.decoder import make_decoder, make_task
-from lightningrl.pipeline.stages.loading import load_policy, save_policy, use_threads
+from lightningrl.pipeline.stages.loading import load_policy, mark_usable, save_policy, use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
 from lightningrl.rl.samples import samples_text
 from lightningrl.rl.setup import TrainSetup
+from lightningrl.tokenization import load_tokenizer
 from lightningrl.training.loop import train
-from lightningrl.training.shards import PRECISIONS, shard
+from lightningrl.training.sharded_loading import Change, load_shards, make_replica
+from lightningrl.training.shards import PRECISIONS
 from lightningrl.training.world import World, device_of, join
 from lightningrl.utils import files
 from lightningrl.utils.registry import resolve
@@ -66,19 +75,16 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
 
 
 def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
-    """The models of this process: alone and in float32 one decodes and trains, else a replica decodes."""
+    """Everything that this process trains with."""
     config, base = context.config, context.inputs["base"]
     settings: Run = config["run"]
     device, is_sharded = device_of(context.device), world.size > 1 or settings.precision != "float32"
-    model, tokenizer = load_policy(base, device)
-    needs_reference = getattr(settings.implementation, "needs_reference", True)
-    reference = load_policy(base, device)[0].requires_grad_(False) if needs_reference else model
-    replica = model
-    if is_sharded:
-        replica, _ = load_policy(base, device)
-        replica.to(PRECISIONS[settings.precision]).requires_grad_(False)
-        for sharded in (model, reference) if needs_reference else (model,):
-            shard(sharded, settings.precision)
+    tokenizer = load_tokenizer(base)
+    precision, needs = (
+        settings.precision if is_sharded else None,
+        getattr(settings.implementation, "needs_reference", True),
+    )
+    model, reference, replica = _models(base, tokenizer, device, precision, needs)
     model.checkpoint_activations = context.checkpoint_activations
     return TrainSetup(
         run=settings,
@@ -94,9 +100,33 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         compute_budget=_budget(context),
         mixture=[make_policy(config, threshold) for threshold in settings.rollout_thresholds],
         world=world,
-        fresh=(lambda: load_policy(base, device)[0]) if is_sharded else None,
-        shard=(lambda other: shard(other, settings.precision)) if is_sharded else None,
+        load_shards=partial(_load_changed, base, device, settings.precision) if is_sharded else None,
     )
+
+
+def _models(
+    base: Path, tokenizer: Any, device: torch.device, precision: str | None, needs_reference: bool
+) -> tuple[Transformer, Transformer, Transformer]:
+    """Returns the policy, the frozen reference (the policy itself where none is needed), and what decodes: the policy
+    itself where nothing is sharded (precision None), otherwise a whole replica in the precision of forwards, in which
+    the reference is, too."""
+    if precision is None:
+        policy = reference = replica = load_policy(base, device)[0]
+        if needs_reference:
+            reference = load_policy(base, device)[0].requires_grad_(False)
+    else:
+        dtype = PRECISIONS[precision]
+        policy = reference = load_shards(base, device, precision)
+        if needs_reference:
+            reference = load_shards(base, device, precision, dtype=dtype).requires_grad_(False)
+        replica = make_replica(policy, dtype, device)
+    for model in (policy, reference, replica):
+        mark_usable(model, tokenizer)
+    return policy, reference, replica
+
+
+def _load_changed(base: Path, device: torch.device, precision: str, change: Change) -> Transformer:
+    return load_shards(base, device, precision, change=change)
 
 
 def seed_of(experiment_seed: int, run_seed: int) -> int:
