@@ -130,3 +130,15 @@ def test_what_is_damaged_is_named_and_what_was_changed_since_is_not_saved(plain,
 def test_options_that_it_does_not_have_or_that_fit_no_layer_are_refused(plain, options, message):
     with pytest.raises(ConfigError, match=message):
         quantized(plain, **options)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_with_their_layer(plain, value, symmetric):
+    model = load_model(plain)
+    with torch.no_grad():
+        model.get_parameter(UP)[2, 3] = value
+    for group in (0, 8):
+        quantizer = make_quantizer(RTN, {"bits": 4, "symmetric": symmetric, "group": group})
+        with pytest.raises(CheckpointError, match=r"rtn: model\.layers\.0\.mlp\.up_proj: row 2 .*Restore"):
+            quantizer.quantize(model, Calibration())
