@@ -9,12 +9,12 @@ PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
     "lightningrl": 560, "lightningrl/bench": 1790, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2645,
-    "lightningrl/config": 1658, "lightningrl/decoding": 2320, "lightningrl/evaluation": 1490,
+    "lightningrl/config": 1658, "lightningrl/decoding": 2323, "lightningrl/evaluation": 1490,
     "lightningrl/inference": 1266, "lightningrl/judges": 4380, "lightningrl/models": 2430,
     "lightningrl/pipeline": 4359, "lightningrl/quantization": 372, "lightningrl/report": 2580,
     "lightningrl/results": 1402, "lightningrl/rl": 2190, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
     "lightningrl/utils": 448, "tests": 780, "tests/bench": 760, "tests/benchmarks": 1235, "tests/config": 524,
-    "tests/decoding": 1700, "tests/evaluation": 1352, "tests/fixtures": 1640, "tests/inference": 1271,
+    "tests/decoding": 1761, "tests/evaluation": 1352, "tests/fixtures": 1640, "tests/inference": 1271,
     "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2871, "tests/quantization": 255,
     "tests/report": 1350, "tests/rl": 2420, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1170,
     "tests/workflow": 2050,
