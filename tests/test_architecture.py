@@ -11,11 +11,11 @@ LINES = {
     "lightningrl": 560, "lightningrl/bench": 1790, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2645,
     "lightningrl/config": 1658, "lightningrl/decoding": 2323, "lightningrl/evaluation": 1490,
     "lightningrl/inference": 1266, "lightningrl/judges": 4380, "lightningrl/models": 2430,
-    "lightningrl/pipeline": 4359, "lightningrl/quantization": 372, "lightningrl/report": 2580,
+    "lightningrl/pipeline": 4359, "lightningrl/quantization": 384, "lightningrl/report": 2580,
     "lightningrl/results": 1402, "lightningrl/rl": 2190, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
     "lightningrl/utils": 448, "tests": 780, "tests/bench": 760, "tests/benchmarks": 1235, "tests/config": 524,
     "tests/decoding": 1761, "tests/evaluation": 1352, "tests/fixtures": 1640, "tests/inference": 1271,
-    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2871, "tests/quantization": 255,
+    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2871, "tests/quantization": 266,
     "tests/report": 1350, "tests/rl": 2420, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1170,
     "tests/workflow": 2050,
 }  # fmt: skip
