@@ -10,12 +10,12 @@ BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- en
 LINES = {
     "lightningrl": 560, "lightningrl/bench": 2940, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2780,
     "lightningrl/config": 1660, "lightningrl/decoding": 2325, "lightningrl/evaluation": 1490,
-    "lightningrl/inference": 1260, "lightningrl/judges": 4380, "lightningrl/models": 2430,
-    "lightningrl/pipeline": 4370, "lightningrl/quantization": 370, "lightningrl/report": 2580,
+    "lightningrl/inference": 1266, "lightningrl/judges": 4380, "lightningrl/models": 2430,
+    "lightningrl/pipeline": 4370, "lightningrl/quantization": 384, "lightningrl/report": 2580,
     "lightningrl/results": 1402, "lightningrl/rl": 2400, "lightningrl/sandbox": 2745, "lightningrl/training": 1290,
-    "lightningrl/utils": 448, "tests": 780, "tests/bench": 1145, "tests/benchmarks": 1240, "tests/config": 486,
-    "tests/decoding": 1745, "tests/evaluation": 1352, "tests/fixtures": 1985, "tests/inference": 1250,
-    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2860, "tests/quantization": 240,
+    "lightningrl/utils": 448, "tests": 780, "tests/bench": 1145, "tests/benchmarks": 1240, "tests/config": 524,
+    "tests/decoding": 1761, "tests/evaluation": 1352, "tests/fixtures": 1985, "tests/inference": 1271,
+    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2881, "tests/quantization": 266,
     "tests/report": 1350, "tests/rl": 2630, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1270,
     "tests/workflow": 2050,
 }  # fmt: skip

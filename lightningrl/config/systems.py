@@ -47,7 +47,8 @@ class Quantization(Section):
 
 
 class SystemEntry(Section):
-    """A row of the tables. With the name of a policy it changes that policy's own row, else it adds one."""
+    """A row of the tables. With the name of a policy it changes that policy's own row, else it adds one. A run that is
+    decoded or quantised otherwise than the rest of its series stands alone."""
 
     name: str = Field(pattern=NAME)
     """Names the row and the folders of its evaluations, `<name>/<benchmark>`."""
@@ -112,11 +113,16 @@ def systems_of(experiment: Experiment) -> list[System]:
     policies = {system.name: system for system in _policies(experiment)}
     rows, told = dict(policies), set[str]()
     for entry in experiment.systems:
-        for system in _of_entry(entry, policies):
+        about = _of_entry(entry, policies)
+        rest = {each.series for each in policies.values() if each.name not in {own.name for own in about}} - {""}
+        for system in about:
             if system.name in told or (system.name in policies and system.name != system.policy):
                 raise ValueError(f"systems: two systems are named {system.name!r}; found {[*rows, system.name]}")
             told.add(system.name)
-            rows[system.name] = _changed(system, entry, experiment)
+            changed = _changed(system, entry, experiment)
+            if system.series in rest and _measured(changed) != _measured(system):
+                changed = replace(changed, series="")  # the others of its series are as they were
+            rows[system.name] = changed
     return list(rows.values())
 
 
@@ -179,6 +185,11 @@ def _changed(system: System, entry: SystemEntry, experiment: Experiment) -> Syst
         published=system.published if entry.published is None else entry.published,
         where=f"systems.{entry.name}.decoding",
     )
+
+
+def _measured(system: System) -> tuple[object, ...]:
+    """Returns what systems of one series have in common beside their policies."""
+    return system.decoding, system.quantizer, system.thresholds, system.primary_threshold
 
 
 def _thresholds(entry: SystemEntry, decoding: Decoding, experiment: Experiment) -> list[float]:

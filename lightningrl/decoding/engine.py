@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, page_size
+from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, Canvas, page_size
 from lightningrl.decoding.ledger import Ledger
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.row_state import QueuedRequest, Rows
@@ -112,7 +112,7 @@ class BlockDecoder:
         for index, request in enumerate(requests):
             own = request.policy or policy
             canvas = own.schedule.canvas(len(request.prompt_ids), request.max_new_tokens, size)
-            if (error := self._refusal(request, canvas.end)) is not None:
+            if (error := self._refusal(request, own, canvas)) is not None:
                 yield DecodeResult(index, request, error=error)
             else:
                 waiting.append(QueuedRequest(index, request, own, canvas))
@@ -176,7 +176,13 @@ class BlockDecoder:
     def _pages(self, positions: int) -> int:
         return -(-positions // self.page_tokens)
 
-    def _refusal(self, request: Request, end: int) -> DecodeError | None:
+    def _refusal(self, request: Request, policy: DecodePolicy, canvas: Canvas) -> DecodeError | None:
+        end, size = canvas.end, self.model.config.block_size
+        if self.forwards != "spans" and (canvas.origin % size or end % size):
+            return DecodeError(
+                f"{request.uid}: forwards is {self.forwards!r}, which compute the model's blocks of {size} positions, "
+                f"and {policy.schedule} decodes positions {canvas.start} to {end} of another grid: take 'spans'"
+            )
         limit, prompt = self.model.config.max_position_embeddings, request.prompt_ids
         asked = f"{request.uid}: {len(prompt)} prompt tokens and {request.max_new_tokens} new ones need"
         if end > limit:

@@ -83,10 +83,12 @@ class LLM:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of shape, dtype and norm weights, which training moves: it tells models apart at little cost."""
-        norms = [p.detach().float().cpu() for p in self.model.parameters() if p.ndim == 1]
-        facts = f"{self.model.config} {self.model.lm_head.weight.dtype} {self.stop_ids}".encode()
-        return hashlib.sha256(facts + torch.cat(norms).numpy().tobytes()).hexdigest()
+        """A hash of shape, dtype and stop tokens, and of each weight: vectors whole, of matrices the sum of each row's
+        bits, which is exact on every device. Changed weights, trained or quantised, are so another model."""
+        found = hashlib.sha256(f"{self.model.config} {self.model.lm_head.weight.dtype} {self.stop_ids}".encode())
+        for weight in (each.detach() for each in self.model.parameters()):
+            found.update((weight.float() if weight.ndim == 1 else _row_sums(weight)).cpu().numpy().tobytes())
+        return found.hexdigest()
 
     def request(
         self,
@@ -141,3 +143,9 @@ class LLM:
         requests = [self.request(p, uid=f"prompt/{i}", max_new_tokens=max_new_tokens) for i, p in enumerate(prompts)]
         trajectories = self.decoder.decode(requests, policy or DEFAULT_POLICY)
         return [Completion(p, self.text(t), t) for p, t in zip(prompts, trajectories, strict=True)]
+
+
+def _row_sums(weight: torch.Tensor) -> torch.Tensor:
+    """Returns (rows,) int64: of each row the sum of its bits, read as whole numbers of 8 bytes, or of 1."""
+    is_whole = weight.shape[-1] * weight.element_size() % 8 == 0
+    return weight.contiguous().view(torch.int64 if is_whole else torch.uint8).sum(-1, dtype=torch.int64)

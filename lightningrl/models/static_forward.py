@@ -46,9 +46,15 @@ class Segments(NamedTuple):
 
     @staticmethod
     def of(spans: Sequence[PagedSpan], ids_N: np.ndarray, block_size: int, pages: int) -> Segments:
-        """The segments of spans, in the same order of positions; page lines are padded to `pages`."""
+        """The segments of spans, in the same order of positions; page lines are padded to `pages`. Raises DecodeError
+        for a span that is not of whole blocks."""
         lines, used = [], []
         for span in spans:
+            if span.queries % block_size or (span.positions_GQ[:, 0] % block_size).any():
+                raise DecodeError(
+                    f"a schedule computes {span.queries} positions from {int(span.positions_GQ[0, 0])} on, and "
+                    f"forwards of static shape whole blocks of {block_size}: decode with forwards='spans'"
+                )
             blocks = span.queries // block_size
             line_GP = np.repeat(span.pages_GP[:, :1], pages, axis=1).astype(np.int32)  # of the row's own, as in Rows
             line_GP[:, : span.pages_GP.shape[1]] = span.pages_GP

@@ -6,6 +6,7 @@ outside adds a `Kind` of its own in a plug-in's `MEMBERS`, as `{"stage": {"histo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -187,6 +188,14 @@ _TABLE = (
 )  # fmt: skip
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
 """The package's own kinds by name, in the order of an experiment."""
+RESERVED = (
+    "all", "benchmarks", "cache", "latest", "logs", "results",
+    "generate", "prompts", "score", "compare", "doctor", "chat", "plan", "pin", "stages", "explain", "diff", "redraw",
+    "validate", "config-help", "trace", "bench",
+)  # fmt: skip
+"""What no kind from outside may be called: Snakemake's targets, folders and links of the results, and other verbs."""
+OF_STAGES = re.compile(rf"(?:{'|'.join(KINDS)})(?:_.*|\d+)|release-.*")
+"""What targets of the package's stages, their rules, and folders of releases are called."""
 
 
 def kinds_of(plugins: Iterable[str]) -> dict[str, Kind]:
@@ -206,6 +215,14 @@ def kinds_of(plugins: Iterable[str]) -> dict[str, Kind]:
             )
         if name in found:
             raise ConfigError(f"plugins: {reference} is called {name!r}, as a kind of stage of the package; rename it")
+        from lightningrl.config.base import NAME  # with pydantic, for which `--help` does not wait
+
+        if not re.fullmatch(NAME, name) or "\n" in name or name in RESERVED or OF_STAGES.fullmatch(name):
+            raise ConfigError(
+                f"plugins: {reference} is called {name!r}; expected small letters, digits, _ and -, a letter or digit "
+                f"first, and none of {', '.join(RESERVED)}, `<a kind of the package>_...` or `release-...`, which are "
+                "verbs, targets and folders; rename it"
+            )
         found[name] = kind
     return found
 

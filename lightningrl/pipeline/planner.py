@@ -31,7 +31,9 @@ from lightningrl.utils.registry import resolve
 QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
 WEIGHTS = ("pretrain", "checkpoint", "train", "quantize")
-"""The kinds of stages that leave weights. What reads theirs must know the families of checkpoints that plug-ins add."""
+"""The kinds of stages that leave weights. What reads theirs resolves the checkpoint's family by what config.json says,
+which the plan does not know: the files of all built-in families are in its digest, those of plug-ins among its members.
+"""
 
 
 def slug(name: str) -> str:
@@ -45,8 +47,10 @@ class Planner:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.kinds = kinds_of(experiment.plugins)
-        families = names("family", experiment.plugins).items() - names("family").items()
+        built_in = names("family")
+        families = names("family", experiment.plugins).items() - built_in.items()
         self.families = {f"family/{name}": reference for name, reference in families}
+        self.family_files = tuple(sorted({reference.partition(":")[0] for reference in built_in.values()}))
         self.pins = read_pins(experiment)
         self.package = Sources()
         self.benchmarks = {b.name: self.member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
@@ -72,7 +76,7 @@ class Planner:
         self.policies |= {each.name: self.checkpoint(each.name, each) for each in experiment.checkpoints}
         for run in sorted(experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
             self.policies[run.name] = self.train(run)
-        for system in requested.systems.values():
+        for system in sorted(requested.systems.values(), key=lambda each: each.name):  # the first names what is shared
             policy = self.policies[system.policy]
             self.weights[system.name] = policy if system.quantizer is None else self.quantize(system, policy)
         for plan, pairs in (
@@ -150,7 +154,7 @@ class Planner:
         return self._stage("train", run.name, config, members, inputs, [run.benchmark], base.size)
 
     def quantize(self, system: System, policy: Stage) -> Stage:
-        """Plans a stage for each pair of weights and quantizer that systems have."""
+        """Plans a stage for each pair of weights and quantizer that systems have, named by the first system by name."""
         quantizer = system.quantizer
         assert quantizer is not None
         config: dict[str, Any] = {"options": quantizer.options, "seed": self.experiment.seed}
@@ -294,13 +298,14 @@ class Planner:
     ) -> Stage:
         """judged: the benchmarks whose answers it judges."""
         experiment, spec = self.experiment, self.kinds[kind]
+        reads_weights = self._reads_weights(kind, inputs or {})
         self.planned.append(
             Stage(
                 experiment.experiment,
                 spec,
                 name,
                 config,
-                {**(members or {}), **(self.families if self._reads_weights(kind, inputs or {}) else {})},
+                {**(members or {}), **(self.families if reads_weights else {})},
                 dict(sorted((inputs or {}).items())),  # a stage sees no order that its key does not hold
                 more_files + tuple(file.replace("{name}", name) for file in spec.files_in(experiment)),
                 {f"selfcheck/{name}": self.checks[name] for name in sorted(judged)},
@@ -308,6 +313,7 @@ class Planner:
                 size,
                 self.pins.get(f"{kind}/{name}"),
                 self.package,
+                self.family_files if reads_weights or kind == "pretrain" else (),
             )
         )
         return self.planned[-1]

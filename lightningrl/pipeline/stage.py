@@ -53,6 +53,8 @@ class Stage:
     """The digest that stands in the key for today's code: see `pipeline.pin`."""
     package: Sources = field(default_factory=Sources, compare=False, repr=False)
     """Today's code, looked at once for all stages of a plan."""
+    families: tuple[str, ...] = ()
+    """Modules of the built-in families of checkpoints, one of which its code resolves; a pin covers them."""
 
     @property
     def kind(self) -> str:
@@ -94,9 +96,9 @@ class Stage:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """File -> digest of its normalised text, for all the stage's code: its kind's module, and its members'."""
+        """File -> digest of its normalised text, for all the stage's code: its kind's module, members, families."""
         members = {member.partition(":")[0] for member in self.members.values()}
-        return self.package.of((self.spec.module, *sorted(members)))
+        return self.package.of((self.spec.module, *sorted({*members, *self.families})))
 
     @cached_property
     def live_code(self) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel, Field
 from torch import nn
 
-from lightningrl.errors import ConfigError
+from lightningrl.errors import CheckpointError, ConfigError
 from lightningrl.models.transformer import Transformer
 from lightningrl.quantization.protocol import Calibration
 from lightningrl.quantization.uniform import BITS, attach, check_group, quantize_weight
@@ -33,7 +33,8 @@ class RoundToNearest(BaseModel, frozen=True, strict=True):
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
         """Returns the model with every linear layer quantised.
 
-        Raises ConfigError where `group` does not fit a layer, or where `head` is asked of a head that is the embedding.
+        Raises ConfigError where `group` does not fit a layer, or where `head` is asked of a head that is the embedding,
+        and CheckpointError naming a layer whose weights are not finite.
         """
         if self.head and model.config.tie_word_embeddings:
             raise ConfigError("rtn: head is true, but this model's head is tied to its embedding, which stays as it is")
@@ -41,6 +42,6 @@ class RoundToNearest(BaseModel, frozen=True, strict=True):
             if isinstance(layer, nn.Linear) and (self.head or layer is not model.lm_head):
                 try:
                     attach(layer, quantize_weight(layer.weight, self.bits, self.group, self.symmetric))
-                except ConfigError as error:
-                    raise ConfigError(f"rtn: {name}: {error}") from None
+                except (ConfigError, CheckpointError) as error:
+                    raise type(error)(f"rtn: {name}: {error}") from None
         return model

@@ -56,14 +56,15 @@ def load(
 ) -> Transformer:
     """Returns the model of a quantised checkpoint with the values of its codes as weights, in evaluation mode.
 
-    The arguments are those of `models.checkpoint.load_model`; weights that were not quantised are float32 where `dtype`
-    is None and they were stored so. Raises CheckpointError naming the file: missing, damaged, or at odds with another.
+    The arguments are those of `models.checkpoint.load_model`; where `dtype` is None, all weights have the one in which
+    those are stored that were not quantised. Raises CheckpointError naming the file: missing, damaged, or at odds with
+    another.
     """
     model, layers, tensors = empty_model(read_config(folder, **given)), _layers(folder), _tensors(folder)
-    kept = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32) if dtype is None else dtype
     linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     try:
         quantized = {name: _quantized(name, linear[name], entry, tensors) for name, entry in layers.items()}
+        kept = _dtype_of(folder, tensors) if dtype is None else dtype  # after codes, scales and zeros are taken out
         weights = {f"{name}.weight": each.values(kept) for name, each in quantized.items()}
         weights |= {name: tensor.to(kept) for name, tensor in tensors.items()}
         model.load_weights({name: tensor.to(device) for name, tensor in weights.items()}, assign=True)
@@ -91,6 +92,17 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Restore it, or run the stage that makes it.") from None
+
+
+def _dtype_of(folder: Path, tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """Returns the dtype of the weights that were not quantised. Raises CheckpointError where they have several."""
+    found = {tensor.dtype for tensor in tensors.values()}
+    if len(found) != 1:
+        kinds = ", ".join(sorted(map(str, found)))
+        raise CheckpointError(
+            f"{folder}: plain weights are stored in {len(found)} dtypes ({kinds}), not in one; say which one is wanted"
+        )
+    return found.pop()
 
 
 def _quantized(name: str, layer: nn.Linear, entry: Mapping[str, Any], tensors: dict[str, Tensor]) -> QuantizedWeight:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightningrl.errors import ConfigError
+from lightningrl.errors import CheckpointError, ConfigError
 
 BITS = range(2, 9)
 
@@ -58,7 +58,8 @@ def check_group(group: int, inputs: int) -> None:
 def quantize_weight(weight_OI: Tensor, bits: int, group: int = 0, symmetric: bool = True) -> QuantizedWeight:
     """Rounds each weight to the nearest value of its group's grid.
 
-    group: inputs of a group; 0: a whole row. Raises ConfigError where rows do not divide into groups.
+    group: inputs of a group; 0: a whole row. Raises ConfigError where rows do not divide into groups, CheckpointError
+    for weights that are not finite, or so large that the step between their codes is not.
     """
     rows, inputs = weight_OI.shape
     check_group(group, inputs)
@@ -70,6 +71,12 @@ def quantize_weight(weight_OI: Tensor, bits: int, group: int = 0, symmetric: boo
         scale_OG1 = torch.maximum(-low_OG1, high_OG1) / (2 ** (bits - 1) - 1)
     else:
         scale_OG1 = (high_OG1 - low_OG1) / top
+    if (bad := ~scale_OG1.flatten(1).isfinite().all(1)).any():
+        row = int(bad.nonzero()[0])
+        raise CheckpointError(
+            f"row {row} of its weights goes from {float(low_OG1[row].min())} to {float(high_OG1[row].max())}, expected "
+            "finite numbers whose range is one too. Restore the checkpoint, or take an earlier one: this one is broken."
+        )
     scale_OG1 = torch.where(scale_OG1 > 0, scale_OG1, 1.0)  # a group of zeros
     middle_OG1 = torch.full_like(scale_OG1, 2 ** (bits - 1))
     zero_OG1 = middle_OG1 if symmetric else (-low_OG1 / scale_OG1).round().clamp(0, top)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from types import ModuleType
 
 import pytest
 
+from lightningrl.cli.app import VERBS
 from lightningrl.config.registries import REGISTRIES, member, names
 from lightningrl.errors import ConfigError
-from lightningrl.pipeline.kinds import KINDS, Kind, jobs_of, kinds_of
+from lightningrl.pipeline.kinds import KINDS, RESERVED, Kind, jobs_of, kinds_of
 from lightningrl.utils.registry import resolve
 
 
@@ -95,3 +97,18 @@ def test_a_plugin_adds_a_kind_of_stage_with_a_job_of_its_own(plugin):
 def test_a_kind_of_stage_that_cannot_be_used_is_refused(plugin, name, kind, message):
     with pytest.raises(ConfigError, match=message):
         kinds_of([plugin({"stage": {name: "somebodys_names:FOUND"}}, FOUND=kind)])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/b", "", "-a", "Cost", "a b", "cost\n", "all", "cache", "logs", "latest", "release-1a2b3c4d", "chat",
+     "evaluate_part", "train_lightningrl", "table1", "figure8"],
+)  # fmt: skip
+def test_a_kind_from_outside_may_not_be_called_like_a_verb_a_target_or_a_folder(plugin, name):
+    kind = Kind(name, (), (), outside="colours.cost", plan=lambda *_: [])
+    with pytest.raises(ConfigError, match=re.escape(f"is called {name!r}; expected small letters")):
+        kinds_of([plugin({"stage": {name: "somebodys_names:FOUND"}}, FOUND=kind)])
+
+
+def test_every_verb_is_a_kind_or_reserved():
+    assert set(VERBS) <= {*RESERVED, *KINDS}

@@ -81,6 +81,27 @@ def test_the_options_of_a_piece_go_with_the_piece():
     assert (kept.selector_options, kept.stop) == ({"inclusive": True}, "inside_block")
 
 
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        ({"quantizer": "rtn"}, False),
+        ({"decoding": {"schedule": "separate"}}, False),
+        ({"thresholds": [0.9]}, False),
+        ({"primary_threshold": 0.02}, False),
+        ({"evaluate_on": []}, True),
+        ({"decoding": {"selector": "threshold"}}, True),
+    ],
+)
+def test_a_run_that_is_measured_otherwise_than_its_series_leaves_it(change, stays):
+    runs = load(NANO).model_dump(mode="json", exclude_unset=True)["runs"]
+    runs[1] = {key: value for key, value in runs[1].items() if key not in ("seed", "series")} | {"seeds": [3, 4]}
+    made = {each.name: each for each in experiment({"name": "grpo-traj-3"} | change, runs=runs).all_systems()}
+    assert made["grpo-traj-3"].series == ("grpo-traj" if stays else "")
+    assert made["grpo-traj-4"].series == "grpo-traj"
+    together = {each.name: each for each in experiment({"name": "grpo-traj"} | change, runs=runs).all_systems()}
+    assert {together[f"grpo-traj-{seed}"].series for seed in (3, 4)} == {"grpo-traj"}
+
+
 def test_a_series_gives_a_system_a_run_and_a_series_of_its_own():
     runs = load(NANO).model_dump(mode="json", exclude_unset=True)["runs"]
     runs[1] = {key: value for key, value in runs[1].items() if key not in ("seed", "series")} | {"seeds": [3, 4]}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 import types
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.nn.attention import varlen
 
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.schedules.full_sequence import FullSequence
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.models import static_forward
@@ -32,6 +34,24 @@ def test_static_forwards_decode_the_same(cache, temperature):
         for forwards in ("spans", "gathered")
     )
     same(static, spans)
+
+
+@pytest.mark.parametrize("forwards", ["gathered", "turns"])
+def test_a_request_off_the_models_grid_is_refused_alone(forwards):
+    """LLaDA's grid begins at the prompt's end: of prompts of 4 and 5 tokens, only the first is on blocks of 4."""
+    model, policy = tiny_model(2, torch.float64), DecodePolicy(Threshold(0.25), schedule=FullSequence(8))
+    spans, static = (
+        list(BlockDecoder(model, STOPS, forwards=each).stream(requests_of([4, 5], 8), policy))
+        for each in ("spans", forwards)
+    )
+    found = {each.index: each for each in static}
+    same([found[0].trajectory], [each.trajectory for each in spans if each.index == 0])
+    assert re.search(f"'{forwards}'.*blocks of 4 .*FullSequence.*positions 5 to 13 .*take 'spans'", str(found[1].error))
+
+
+def test_a_schedule_that_computes_parts_of_blocks_is_refused():
+    with pytest.raises(DecodeError, match=r"computes 4 positions from 2 on, .*whole blocks of 4"):
+        static_forward.Segments.of([block_span([[0, 1]], [2], 4, 4, 8)], np.arange(4), 4, 2)
 
 
 def test_buffers_are_of_few_sizes_and_filling_up_touches_no_other_page():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
+import torch
 from fixtures.byte_checkpoint import save_byte_checkpoint
 
 from lightningrl.decoding.engine import BlockDecoder
@@ -13,6 +16,9 @@ from lightningrl.errors import CheckpointError, ConfigError, DecodeError
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
 from lightningrl.models.checkpoint import load_model
+from lightningrl.quantization.protocol import Calibration
+from lightningrl.quantization.rtn import RoundToNearest
+from lightningrl.quantization.stored import save_quantized
 from lightningrl.tokenization import encode_prompt, load_tokenizer
 
 
@@ -60,6 +66,21 @@ def test_an_empty_text_is_a_prompt_and_no_token_or_no_text_is_none(llm):
 def test_the_fingerprint_tells_models_apart_and_copies_not(model, llm, tmp_path):
     assert LLM(model).fingerprint == llm.fingerprint
     assert LLM(save_byte_checkpoint(tmp_path / "other", seed=4)).fingerprint != llm.fingerprint
+    other = LLM(model)
+    with torch.no_grad():
+        other.model.model.layers[0].mlp.up_proj.weight[3, 5] *= 1.5
+    assert other.fingerprint != llm.fingerprint, "one weight of a matrix"
+
+
+def test_a_quantised_model_has_another_fingerprint_than_its_plain_one(model, llm, tmp_path):
+    seen = {llm.fingerprint}
+    for bits in (8, 4):
+        folder = tmp_path / str(bits)
+        shutil.copytree(model, folder)
+        save_quantized(RoundToNearest(bits=bits).quantize(load_model(model), Calibration()), folder, {})
+        assert LLM(folder).fingerprint == LLM(folder).fingerprint
+        seen.add(LLM(folder).fingerprint)
+    assert len(seen) == 3
 
 
 def test_stop_tokens_of_the_generation_config_count(llm, tmp_path):

@@ -11,6 +11,7 @@ from small import NANO, nano_plan
 
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.errors import ConfigError, StageError
+from lightningrl.pipeline import code_digest
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import Plan, plan
 
@@ -183,6 +184,29 @@ def test_a_plug_in_is_part_of_the_key(tmp_path, monkeypatch):
     assert stage.name == "pie_plug_in-draw"
     plug_in.write_text("def draw(table, out_dir, options=None): return []\n")
     assert planned(change).of("figure")[0].key != stage.key
+
+
+def test_a_quantised_model_that_systems_share_is_named_whatever_their_order():
+    entries = [{"name": name, "policy": "base", "quantizer": "rtn"} for name in ("b", "a")]
+    entries[0]["thresholds"] = [0.9]
+    one, other = (planned({"systems": each}) for each in (entries, entries[::-1]))
+    assert [stage.name for stage in one.of("quantize")] == ["a"]
+    assert {each.label: each.folder for each in one if each.kind in ("quantize", "evaluate")} == {
+        each.label: each.folder for each in other if each.kind in ("quantize", "evaluate")
+    }
+
+
+def test_an_edit_of_a_family_renames_what_works_with_weights_and_what_follows(monkeypatch):
+    before, found = keys(nano_plan()), code_digest.file_digest
+    edited = lambda path: "edited" if path.match("models/families/sdar.py") else found(path)  # noqa: E731
+    monkeypatch.setattr(code_digest, "file_digest", edited)
+    after = keys(planned())
+    renamed = {label for label, key in after.items() if before[label] != key}
+    assert renamed == of_kinds("pretrain", "train", "evaluate", "speed", "probe", "replay") | later()
+    external = plan(load(NANO.parent / "paper.yaml"))
+    for stage in external:
+        works = stage.kind in ("checkpoint", "train", "evaluate", "speed", "probe", "replay", "quantize")
+        assert ("lightningrl/models/families/sdar.py" in stage.sources) == works, stage.label
 
 
 def test_the_other_experiments_can_be_planned():

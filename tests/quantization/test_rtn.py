@@ -96,6 +96,17 @@ def test_it_is_generated_with_like_any_other(plain, tmp_path):
         assert one.trajectory.response_ids.tolist() == two.trajectory.response_ids.tolist()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_quantised_model_keeps_the_dtype_of_its_plain_weights(plain, tmp_path, dtype):
+    model = make_quantizer(RTN, {"bits": 4}).quantize(load_model(plain, dtype=dtype), Calibration())
+    (tmp_path / "config.json").write_bytes((plain / "config.json").read_bytes())
+    save_quantized(model, tmp_path, {})
+    again = open_model(tmp_path, dtype=None)
+    for name, weight in model.state_dict().items():
+        assert weight.dtype == dtype and again.get_parameter(name).dtype == dtype, name
+        assert torch.equal(again.get_parameter(name), weight), name
+
+
 def test_what_is_damaged_is_named_and_what_was_changed_since_is_not_saved(plain, tmp_path):
     folder, model = saved(plain, tmp_path / "quantized", bits=4)
     whole, note = (folder / "model.safetensors").read_bytes(), (folder / QUANTIZATION).read_text()
@@ -130,3 +141,15 @@ def test_what_is_damaged_is_named_and_what_was_changed_since_is_not_saved(plain,
 def test_options_that_it_does_not_have_or_that_fit_no_layer_are_refused(plain, options, message):
     with pytest.raises(ConfigError, match=message):
         quantized(plain, **options)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_with_their_layer(plain, value, symmetric):
+    model = load_model(plain)
+    with torch.no_grad():
+        model.get_parameter(UP)[2, 3] = value
+    for group in (0, 8):
+        quantizer = make_quantizer(RTN, {"bits": 4, "symmetric": symmetric, "group": group})
+        with pytest.raises(CheckpointError, match=r"rtn: model\.layers\.0\.mlp\.up_proj: row 2 .*Restore"):
+            quantizer.quantize(model, Calibration())

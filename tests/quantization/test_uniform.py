@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from lightningrl.errors import ConfigError
+from lightningrl.errors import CheckpointError, ConfigError
 from lightningrl.quantization.uniform import QuantizedWeight, pack, quantize_weight, unpack
 
 GOLDEN = load_file(Path(__file__).parents[1] / "fixtures" / "gptq_grid" / "asymmetric.safetensors")
@@ -94,6 +94,13 @@ def test_more_bits_and_smaller_groups_are_nearer():
         assert error(4, 8, symmetric) < error(4, 32, symmetric) < error(4, 0, symmetric)
     with pytest.raises(ConfigError, match="group is 5, but a layer has 64 inputs"):
         quantize_weight(weight, 4, 5)
+
+
+def test_a_range_that_no_step_can_cover_is_refused():
+    weight = torch.tensor([[1.0, 2.0], [3e38, -3e38]])
+    with pytest.raises(CheckpointError, match="row 1 of its weights goes from -3"):
+        quantize_weight(weight, 4, symmetric=False)
+    assert quantize_weight(weight, 4).values().isfinite().all()
 
 
 @given(st.integers(2, 8), st.data())

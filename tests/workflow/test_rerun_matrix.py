@@ -64,6 +64,7 @@ MATRIX = {
     "16 forcing one stage, case 6": (lose_metadata_and_times, FIGURES | RELEASE, "figure"),
     "16 forcing one training": (leave, of_runs("grpo-traj"), "results/nano/train/grpo-traj-*/manifest.json"),
     "17 one selector's file": (add_code("decoding/selectors/threshold.py"), ALL_OF_A_MODEL),
+    "17 the family of the checkpoints": (add_code("models/families/sdar.py"), ALL_OF_A_MODEL),
     # A judge is proved again where it changed, and its proof reruns nothing.
     "18 the self-check's code": (add_code("pipeline/stages/selfcheck.py"), NOTHING),
     "18 a judge's code": (add_code("judges/boxed_answer.py"), {"selfcheck/gsm-mini"} | ALL_OF_A_MODEL),
