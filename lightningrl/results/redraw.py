@@ -22,8 +22,8 @@ from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.sources import labels_of, read_rows
-from lightningrl.results.tables import Cell, collect_in, collect_role, config_of
-from lightningrl.utils.files import read_jsonl, sha256_file
+from lightningrl.results.tables import Cell, check_recorded, collect_in, collect_role, config_of
+from lightningrl.utils.files import read_jsonl
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ def recompute(cell: Cell) -> Recomputed:
 
 def _counted(cell: Cell, source: dict[str, Any]) -> Recomputed:
     file = cell.table.owner.root.joinpath(*Path(source["folder"]).parts[1:], "records.jsonl")
-    check_recorded(file, source["files"][file.name], cell.table.collect_folder)
+    for reader, sha256 in _recorded(cell, source, file):
+        check_recorded(file, sha256, reader)
     rows = list(read_jsonl(file))
     if len({row["threshold"] for row in rows}) > 1:
         rows = [row for row in rows if math.isclose(row["threshold"], source["threshold"], abs_tol=1e-9)]
@@ -96,6 +97,36 @@ def _counted(cell: Cell, source: dict[str, Any]) -> Recomputed:
     return Recomputed(factor * totals[0] / totals[1], sentence.format(*totals))
 
 
+def _recorded(cell: Cell, source: dict[str, Any], file: Path) -> Iterator[tuple[Path, str]]:
+    """Yields who says what hash a file of records has: the table, what collected them, and the stage that wrote them.
+
+    Raises DamagedError where the table's list names a stage or a key that was not collected."""
+    listed, label = cell.table.file.with_suffix(".sources.json"), source["stage"]
+    yield listed, source["files"][file.name]
+    if (cell.table.collect_folder / MANIFEST).is_file():
+        collect = _readable(cell.table.collect_folder)
+        read = collect and collect.manifest["inputs"].get(label)
+        if collect and (not read or read["key"] != source["key"] or collect.inputs[label] != file.parent):
+            found = f"{read['key']} in {collect.inputs[label]}" if read else "nothing of it"
+            raise DamagedError(
+                f"{listed} says that {cell.label} was made from {label} with key {source['key']} in {file.parent}, but "
+                f"{collect.folder / MANIFEST} lists {found}. Make the table again, or copy it anew from where the "
+                "results were made."
+            )
+        if collect and read:
+            yield collect.folder / MANIFEST, read["outputs"][file.name]["sha256"]
+    if (file.parent / MANIFEST).is_file():
+        yield file.parent / MANIFEST, read_record(file.parent).outputs[file.name]
+
+
+def _readable(folder: Path) -> StageRecord | None:
+    """Returns the stage in a folder, or None where its manifest is damaged: whoever follows the way there says so."""
+    try:
+        return read_record(folder)
+    except DamagedError:
+        return None
+
+
 def recollect(collect: StageRecord, out: Path) -> Path:
     """Computes a collect stage's files again in `out`. Raises StageError where its inputs are missing or damaged."""
     from lightningrl.pipeline.stages.collect import run
@@ -103,7 +134,7 @@ def recollect(collect: StageRecord, out: Path) -> Path:
     for role, folder in collect.inputs.items():
         read = collect.manifest["inputs"][role]["outputs"]
         for name in {kind.collected for kind in KINDS.values()} & set(read):
-            check_recorded(folder / name, read[name]["sha256"], collect.folder)
+            check_recorded(folder / name, read[name]["sha256"], collect.folder / MANIFEST)
     config = {**collect.science, "members": dict(collect.manifest["preimage"]["members"])}
     out.mkdir(parents=True, exist_ok=True)
     with _of_today(collect):
@@ -121,14 +152,6 @@ def _of_today(record: StageRecord) -> Iterator[None]:
             f"{record.folder} was made by a version whose records or settings this one does not read ({error!r}). "
             f"Check out the one that made it: commit {record.commit}."
         ) from error
-
-
-def check_recorded(file: Path, sha256: str, reader: Path) -> None:
-    """Raises StageError unless a file exists, DamagedError unless it has the hash that it had when it was read."""
-    if not file.is_file():
-        raise StageError(f"{file} is not here; copy it from where the results were made (its sha256 is {sha256}).")
-    if (found := sha256_file(file)) != sha256:
-        raise DamagedError(f"{file} is damaged: its sha256 is {found}, but {sha256} was read by {reader}.")
 
 
 @dataclass

@@ -139,6 +139,43 @@ def test_what_was_changed_is_an_error_and_what_is_missing_is_said(two_versions):
     assert "key or hashes differ from those that were recorded" in done.stderr
 
 
+def test_records_that_fit_the_table_but_not_what_was_collected_are_an_error(two_versions):
+    """As when somebody changes records, and the table and its list of sources after them."""
+    table = two_versions[1].stage("table", "main").folder
+    stage = two_versions[1].stage("evaluate", "base/gsm-mini")
+    records = stage.folder / "records.jsonl"
+    before = sha256_file(records)
+    records.write_text(records.read_text().replace('"correct":false', '"correct":true'))
+    listed = (table / "main.sources.json").read_text().replace(before, sha256_file(records))
+    forge(table / "main.sources.json", listed)
+    forge(table / "main.csv", (table / "main.csv").read_text().replace(",50.0,", ",100.0,"))
+    cell = ("--cell", "base/gsm-mini:accuracy_pct")
+    for name in ("main", str(table)):
+        said = run("explain", name, *cell, status=2).stderr
+        assert f"{records} is damaged: its sha256 is {sha256_file(records)}" in said and f"says {before}" in said
+        assert f"{two_versions[1].stage('collect', 'frontier').manifest} says" in said
+    shutil.rmtree(two_versions[1].stage("collect", "frontier").folder)
+    assert f"{stage.manifest} says {before}" in run("explain", str(table), *cell, status=2).stderr
+
+
+def test_sources_that_name_what_was_not_collected_are_an_error(two_versions):
+    table, stage = two_versions[1].stage("table", "main").folder, two_versions[1].stage("evaluate", "base/gsm-mini")
+    listed = (table / "main.sources.json").read_text()
+    for old, new in ((f'"{stage.key}"', '"00000000"'), ('"evaluate/base/gsm-mini"', '"evaluate/mine/gsm-mini"')):
+        forge(table / "main.sources.json", listed.replace(old, new))
+        said = run("explain", "main", "--cell", "base/gsm-mini:tpf", status=2).stderr
+        assert "main.sources.json says that base/gsm-mini was made from evaluate/" in said
+        assert "manifest.json lists" in said
+
+
+def test_a_table_that_is_not_the_one_that_was_released_is_an_error(two_versions):
+    with change_json(two_versions[1].stage("table", "main").manifest) as tree:
+        tree["outputs"]["main.csv"]["sha256"] = "0" * 64
+    for name in ("main", "results/nano/latest/tables/main.csv"):
+        done = run("explain", name, "--cell", "base/gsm-mini:tpf", status=2)
+        assert "is not what results/nano/" in done.stderr and "hashes differ from" in done.stderr
+
+
 def test_a_table_that_says_another_number_than_its_records_is_an_error(two_versions):
     file = two_versions[1].stage("table", "main").folder / "main.csv"
     changed = file.read_text().replace(",50.0,", ",60.0,")
