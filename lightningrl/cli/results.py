@@ -13,7 +13,7 @@ from lightningrl.errors import StageError
 from lightningrl.pipeline.plan import plan
 from lightningrl.results.folders import experiments, freed, human, names_of
 from lightningrl.results.prune import KEEPS, NoRelease, Pruning, carry_out, what_goes
-from lightningrl.results.versions import Version, Versions, current_releases, headline, released, versions_of
+from lightningrl.results.versions import Version, Versions, changed, current_releases, headline, released, versions_of
 
 Keep = Annotated[
     list[str] | None,
@@ -111,6 +111,8 @@ def _print_version(version: Version, configs: list[str]) -> None:
     typer.echo(f"  {release.key}  {finished}  commit {commit}  {stages}  {', '.join(marks)}".rstrip())
     if other := [each.label for each in reversed(graph.stages) if each.ran != each.code]:
         typer.echo(f"    under pinned code, by other code: {', '.join(other)}")
+    for message in changed(graph):
+        typer.echo(f"    damaged: {message}")
     try:
         table = headline(graph, release)
     except StageError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightningrl.errors import StageError
 from lightningrl.pipeline.graph import Graph, StageRecord
-from lightningrl.results.versions import HEADLINE, headline
+from lightningrl.results.versions import HEADLINE, changed, headline
 from lightningrl.utils.files import canonical_json
 
 ABSENT = "–"
@@ -30,7 +30,7 @@ def difference(before: StageRecord, after: StageRecord) -> dict[str, Any]:
     same = [(label, one, other) for label, one, other in both if one.key == other.key]
     releases = list(zip((before, after), graphs, strict=True))
     notes = [f"{release.key}: {folder} is not here" for release, graph in releases for folder in graph.gone]
-    notes += [message for graph in graphs for message in graph.damaged]
+    notes += dict.fromkeys(message for graph in graphs for message in (*graph.damaged, *changed(graph)))
     return {
         "only_before": [label for label in a if label not in b],
         "only_after": [label for label in b if label not in a],

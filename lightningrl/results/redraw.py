@@ -189,7 +189,10 @@ class Redraw:
         folder = self.release.inputs.get(f"{kind}/{name}")
         record = read_record(folder) if folder is not None and (folder / MANIFEST).is_file() else None
         reader, config = record or self.release, config_of(record, kind, name)
-        collect = reader.inputs[collect_role(reader)]
+        role = collect_role(reader)
+        collect = reader.inputs[role]
+        if (collect / MANIFEST).is_file():
+            reader.input_record(role)  # raises where it is another one
         if kind == "figure":
             config["plot"] = Plot.model_validate(config.get("plot", {}))
             if record is None:
@@ -198,7 +201,8 @@ class Redraw:
         return config, collect
 
     def _collect(self, folder: Path) -> Path:
-        """Returns the folder of the collected files, which may have to be collected again from the records."""
+        """Returns the folder of the collected files, which may have to be collected again from the records. Raises
+        DamagedError for files that are not those that were collected."""
         if folder not in self._collected:
             self._collected[folder] = folder
             if not (folder / MANIFEST).is_file() and any(folder.glob("*.csv")):
@@ -206,6 +210,8 @@ class Redraw:
             else:
                 collect = collect_in(folder)
                 names = [name for name in collect.outputs if name.endswith(".csv")]
+                for name in (name for name in names if (folder / name).is_file()):
+                    check_recorded(folder / name, collect.outputs[name], folder / MANIFEST)
                 if not names or any(not (folder / name).is_file() for name in names):
                     self._collected[folder] = recollect(collect, self.out / "collected" / folder.name)
                     self.report(f"collected anew from records: {self._collected[folder]}")
