@@ -22,8 +22,8 @@ from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.sources import labels_of, read_rows
-from lightningrl.results.tables import Cell, collect_in, collect_role, config_of
-from lightningrl.utils.files import read_jsonl, sha256_file
+from lightningrl.results.tables import Cell, check_recorded, collect_in, collect_role, config_of, members_of
+from lightningrl.utils.files import read_jsonl
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +85,49 @@ def recompute(cell: Cell) -> Recomputed:
 
 def _counted(cell: Cell, source: dict[str, Any]) -> Recomputed:
     file = cell.table.owner.root.joinpath(*Path(source["folder"]).parts[1:], "records.jsonl")
-    check_recorded(file, source["files"][file.name], cell.table.collect_folder)
+    for reader, sha256 in _recorded(cell, source, file):
+        check_recorded(file, sha256, reader)
     rows = list(read_jsonl(file))
-    if len({row["threshold"] for row in rows}) > 1:
-        rows = [row for row in rows if math.isclose(row["threshold"], source["threshold"], abs_tol=1e-9)]
+    thresholds = {row["threshold"] for row in rows}
+    if len(thresholds) > 1:
+        nearest = min(thresholds, key=lambda threshold: abs(threshold - source["threshold"]))
+        is_there = math.isclose(nearest, source["threshold"], abs_tol=1e-9)
+        rows = [row for row in rows if is_there and row["threshold"] == nearest]
     if not rows:
         raise StageError(f"{file} has no record at the threshold of this cell.")
     factor, above, below, sentence = COUNTS[cell.column]
     totals = [len(rows) if what == "n" else sum(row[what] for row in rows) for what in (above, below)]
     return Recomputed(factor * totals[0] / totals[1], sentence.format(*totals))
+
+
+def _recorded(cell: Cell, source: dict[str, Any], file: Path) -> Iterator[tuple[Path, str]]:
+    """Yields who says what hash a file of records has: the table, what collected them, and the stage that wrote them.
+
+    Raises DamagedError where the table's list names a stage or a key that was not collected."""
+    listed, label = cell.table.file.with_suffix(".sources.json"), source["stage"]
+    yield listed, source["files"][file.name]
+    if (cell.table.collect_folder / MANIFEST).is_file():
+        collect = _readable(cell.table.collect_folder)
+        read = collect and collect.manifest["inputs"].get(label)
+        if collect and (not read or read["key"] != source["key"] or collect.inputs[label] != file.parent):
+            found = f"{read['key']} in {collect.inputs[label]}" if read else "nothing of it"
+            raise DamagedError(
+                f"{listed} says that {cell.label} was made from {label} with key {source['key']} in {file.parent}, but "
+                f"{collect.folder / MANIFEST} lists {found}. Make the table again, or copy it anew from where the "
+                "results were made."
+            )
+        if collect and read:
+            yield collect.folder / MANIFEST, read["outputs"][file.name]["sha256"]
+    if (file.parent / MANIFEST).is_file():
+        yield file.parent / MANIFEST, read_record(file.parent).outputs[file.name]
+
+
+def _readable(folder: Path) -> StageRecord | None:
+    """Returns the stage in a folder, or None where its manifest is damaged: whoever follows the way there says so."""
+    try:
+        return read_record(folder)
+    except DamagedError:
+        return None
 
 
 def recollect(collect: StageRecord, out: Path) -> Path:
@@ -103,8 +137,8 @@ def recollect(collect: StageRecord, out: Path) -> Path:
     for role, folder in collect.inputs.items():
         read = collect.manifest["inputs"][role]["outputs"]
         for name in {kind.collected for kind in KINDS.values()} & set(read):
-            check_recorded(folder / name, read[name]["sha256"], collect.folder)
-    config = {**collect.science, "members": dict(collect.manifest["preimage"]["members"])}
+            check_recorded(folder / name, read[name]["sha256"], collect.folder / MANIFEST)
+    config = {**collect.science, "members": members_of(collect)}
     out.mkdir(parents=True, exist_ok=True)
     with _of_today(collect):
         run(StageContext(config, collect.inputs, out, out))
@@ -116,19 +150,11 @@ def _of_today(record: StageRecord) -> Iterator[None]:
     """Turns the errors that another version's records or settings cause into a StageError that names its commit."""
     try:
         yield
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise StageError(
             f"{record.folder} was made by a version whose records or settings this one does not read ({error!r}). "
             f"Check out the one that made it: commit {record.commit}."
         ) from error
-
-
-def check_recorded(file: Path, sha256: str, reader: Path) -> None:
-    """Raises StageError unless a file exists, DamagedError unless it has the hash that it had when it was read."""
-    if not file.is_file():
-        raise StageError(f"{file} is not here; copy it from where the results were made (its sha256 is {sha256}).")
-    if (found := sha256_file(file)) != sha256:
-        raise DamagedError(f"{file} is damaged: its sha256 is {found}, but {sha256} was read by {reader}.")
 
 
 @dataclass
@@ -155,10 +181,11 @@ class Redraw:
         config, collect = self._config(kind, name)
         collected, folder = self._collect(collect), self.out / f"{kind}s"
         folder.mkdir(parents=True, exist_ok=True)
-        if kind == "table":
-            table.write_table(config, collected, folder, collect)
-        else:
-            figure.run(StageContext(config, {"collect": collected}, folder, self.out / ".state" / name))
+        with _of_today(self.release):
+            if kind == "table":
+                table.write_table(config, collected, folder, collect)
+            else:
+                figure.run(StageContext(config, {"collect": collected}, folder, self.out / ".state" / name))
         return sorted(folder.glob(f"{config['name']}.*"))
 
     def _config(self, kind: str, name: str) -> tuple[dict[str, Any], Path]:
@@ -166,7 +193,10 @@ class Redraw:
         folder = self.release.inputs.get(f"{kind}/{name}")
         record = read_record(folder) if folder is not None and (folder / MANIFEST).is_file() else None
         reader, config = record or self.release, config_of(record, kind, name)
-        collect = reader.inputs[collect_role(reader)]
+        role = collect_role(reader)
+        collect = reader.inputs[role]
+        if (collect / MANIFEST).is_file():
+            reader.input_record(role)  # raises where it is another one
         if kind == "figure":
             config["plot"] = Plot.model_validate(config.get("plot", {}))
             if record is None:
@@ -175,7 +205,8 @@ class Redraw:
         return config, collect
 
     def _collect(self, folder: Path) -> Path:
-        """Returns the folder of the collected files, which may have to be collected again from the records."""
+        """Returns the folder of the collected files, which may have to be collected again from the records. Raises
+        DamagedError for files that are not those that were collected."""
         if folder not in self._collected:
             self._collected[folder] = folder
             if not (folder / MANIFEST).is_file() and any(folder.glob("*.csv")):
@@ -183,6 +214,8 @@ class Redraw:
             else:
                 collect = collect_in(folder)
                 names = [name for name in collect.outputs if name.endswith(".csv")]
+                for name in (name for name in names if (folder / name).is_file()):
+                    check_recorded(folder / name, collect.outputs[name], folder / MANIFEST)
                 if not names or any(not (folder / name).is_file() for name in names):
                     self._collected[folder] = recollect(collect, self.out / "collected" / folder.name)
                     self.report(f"collected anew from records: {self._collected[folder]}")

@@ -139,7 +139,7 @@ def stage_in(path: Path) -> StageRecord | None:
 def find_table(name: str, results: Path, release: str = LATEST) -> TableFile:
     """Returns a table by its name in a release, or by the path of its CSV file or its stage's folder.
 
-    Raises StageError, listing the known tables, when it does not exist.
+    Raises StageError, listing the known tables, when it does not exist, or when it is not the one that was released.
     """
     path = Path(name)
     if path.suffix == ".csv" and path.is_file():
@@ -147,6 +147,8 @@ def find_table(name: str, results: Path, release: str = LATEST) -> TableFile:
     if (path / MANIFEST).is_file():
         return _table_in(path / f"{read_record(path).name}.csv")
     record = find_release(results, release)
+    if f"table/{name}" in record.inputs:
+        record.input_record(f"table/{name}")
     folder = record.inputs.get(f"table/{name}", record.folder / "tables")
     for file in (folder / f"{name}.csv", record.folder / "tables" / f"{name}.csv"):
         if file.is_file():
@@ -163,7 +165,7 @@ def config_of(record: StageRecord | None, kind: str, name: str) -> dict[str, Any
     Raises StageError where only the missing manifest knows what was collected for it, ConfigError for an unknown name.
     """
     if record is not None:
-        config = {**record.science, "members": dict(record.manifest["preimage"]["members"])}
+        config = {**record.science, "members": members_of(record)}
     elif name in NEEDS:
         raise StageError(
             f"{name} is made of results collected for it alone, and its stage's folder is not here: copy "
@@ -176,6 +178,17 @@ def config_of(record: StageRecord | None, kind: str, name: str) -> dict[str, Any
     return {"measured": measured_in([named] if isinstance(named, str) else named)} | config
 
 
+def members_of(record: StageRecord) -> dict[str, str]:
+    """Returns the members that a stage was made with. Raises DamagedError where its manifest has none."""
+    found = record.manifest["preimage"].get("members")
+    if not isinstance(found, dict):
+        told = (
+            f"its preimage has no mapping of members, found {found!r}. Copy it anew from where the results were made."
+        )
+        raise DamagedError(f"{record.folder / MANIFEST} is damaged: {told}")
+    return dict(found)
+
+
 def collect_in(folder: Path) -> StageRecord:
     """Returns a collect stage's record. Raises StageError, saying what to copy, where it is missing."""
     try:
@@ -184,6 +197,17 @@ def collect_in(folder: Path) -> StageRecord:
         raise type(error)(
             f"{error} It says which records belong together; copy {folder / MANIFEST} from where the results were made."
         ) from None
+
+
+def check_recorded(file: Path, sha256: str, source: Path) -> None:
+    """Raises StageError unless a file exists, DamagedError unless it has the hash that it has in `source`."""
+    if not file.is_file():
+        raise StageError(f"{file} is not here; copy it from where the results were made (its sha256 is {sha256}).")
+    if (found := sha256_file(file)) != sha256:
+        raise DamagedError(
+            f"{file} is damaged: its sha256 is {found}, but {source} says {sha256}. Copy it anew from where the "
+            "results were made, or delete its folder and make it again."
+        )
 
 
 def collect_role(reader: StageRecord) -> str:
@@ -213,7 +237,7 @@ def _table_in(file: Path) -> TableFile:
         raise StageError(f"{owner.folder / MANIFEST} does not list {file.name}: it was not made by this stage.")
     stage: StageRecord | None = owner
     if owner.kind == "release":
-        there = owner.inputs.get(f"table/{file.stem}")
-        stage = read_record(there) if there is not None and (there / MANIFEST).is_file() else None
+        role = f"table/{file.stem}"
+        stage = owner.input_record(role) if role in owner.inputs else None
     collect_role(stage or owner)  # raises where there is none
     return TableFile(file, owner, stage)

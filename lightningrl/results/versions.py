@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightningrl.errors import LightningRLError, StageError
+from lightningrl.errors import DamagedError, LightningRLError, StageError
 from lightningrl.pipeline.graph import Graph, StageRecord, read_record
 from lightningrl.pipeline.plan import Plan
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results.folders import LATEST, holders, latest, releases, stage_folders, used
-from lightningrl.results.tables import collect_role
+from lightningrl.results.tables import check_recorded, collect_role
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ROW = ("benchmark", "policy", "threshold")
 HEADLINE = ("accuracy_pct", "tpf", "forwards_per_problem", "aup", "aup_anchored")
+HEADLINES = "headline.csv"
 REPORT = "report.html"
 
 
@@ -110,14 +111,16 @@ def current_releases(configs: Sequence[Path], experiments: Sequence[str]) -> tup
 def headline(graph: Graph[StageRecord], release: StageRecord) -> pd.DataFrame:
     """Returns a release's headline rows from its collected results, or else from its copies of tables.
 
-    The columns are the experiment's names, `threshold` and numbers. Raises StageError when neither exists.
+    The columns are the experiment's names, `threshold` and numbers. Raises StageError when neither exists. `changed`
+    says which files are not what was made.
     """
     import pandas as pd
 
     from lightningrl.pipeline.stages.collected import read_collected
 
     places = [record.folder for record in reversed(graph.of("collect"))]
-    tables = [read_collected(folder, "headline") for folder in places if (folder / "headline.csv").is_file()]
+    tables = [read_collected(folder, "headline") for folder in places if (folder / HEADLINES).is_file()]
+    tables = [table for table in tables if {*ROW} <= set(table.columns)]
     if not tables:
         copies = sorted((release.folder / "tables").glob("*.csv"))
         tables = [read_collected(path.parent, path.stem) for path in copies]
@@ -128,11 +131,35 @@ def headline(graph: Graph[StageRecord], release: StageRecord) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).drop_duplicates(list(ROW), ignore_index=True)
 
 
+def changed(graph: Graph[StageRecord]) -> list[str]:
+    """Returns a message about each headline, and copy of a table, that is not what its manifest, or that of a stage
+    which read it, says."""
+    found: dict[Path, str] = {}
+    for record in graph:
+        said = [(record.folder / name, sha256) for name, sha256 in record.outputs.items() if _shows(record.kind, name)]
+        for role, folder in record.inputs.items():
+            if role.split("/")[0] == "collect" and (read := record.manifest["inputs"][role]["outputs"].get(HEADLINES)):
+                said.append((folder / HEADLINES, read["sha256"]))
+        for file, sha256 in said:
+            try:
+                if file.is_file():
+                    check_recorded(file, sha256, record.folder / MANIFEST)
+            except StageError as error:
+                found.setdefault(file, str(error))
+    return list(found.values())
+
+
+def _shows(kind: str, name: str) -> bool:
+    is_copy = kind == "release" and name.startswith("tables/") and name.endswith(".csv")
+    return is_copy or (kind == "collect" and name == HEADLINES)
+
+
 def released(plan: Plan) -> tuple[list[str], str]:
     """Returns what is shown of the release of this config and code, or else of the newest: the headline table,
-    sentences about it, the paths of figures, tables and the HTML report; and a note if it is not today's.
+    sentences about it, the paths of figures, tables and the HTML report; and a note if it is not today's, or if its
+    numbers are not those that were made.
 
-    Raises StageError when there is none.
+    Raises StageError when there is none, DamagedError when its headline lacks columns.
     """
     from lightningrl.pipeline.stages.collected import read_collected
     from lightningrl.report.findings import among_seeds, differences, read_seeds
@@ -149,8 +176,14 @@ def released(plan: Plan) -> tuple[list[str], str]:
         folder = folder.parent / link.readlink()
         note = f"note: {folder} was made from another config or other code than today's, which has no release yet"
     record = read_record(folder)
-    table = read_collected(record.inputs[collect_role(record)], "headline")
-    lines, seeds = [console(table), *differences(table)], plan.experiment.report.seeds
+    note = "\n".join(filter(None, (note, *changed(Graph.from_manifests(record)))))
+    collected, seeds = record.inputs[collect_role(record)], plan.experiment.report.seeds
+    table = read_collected(collected, "headline")
+    try:
+        lines = [console(table), *differences(table)]
+    except (KeyError, AttributeError) as error:
+        told = f"it has no column as {error}, which today's code reads"
+        raise DamagedError(f"{collected / HEADLINES} is damaged: {told}. Delete {collected} and run again.") from error
     if seeds is not None and Path(seeds).is_file():
         lines += among_seeds(table, read_seeds(Path(seeds)))
     lines += [str(folder / name) for name in sorted(record.outputs) if name.endswith((".pdf", ".png", ".md"))]

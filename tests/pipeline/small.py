@@ -128,7 +128,10 @@ def change_json(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def forge(file: Path, text: str) -> None:
-    """Writes a file, and its hash into the manifest beside it."""
+    """Writes a file, and its hash into the manifest beside it and into those of what was made from its stage."""
     file.write_text(text)
-    with change_json(file.parent / "manifest.json") as tree:
-        tree["outputs"][file.name]["sha256"] = sha256_file(file)
+    for path in Path("results").rglob("manifest.json"):
+        with change_json(path) as tree:
+            listed = [each["outputs"] for each in tree["inputs"].values() if Path(each["folder"]) == file.parent]
+            for outputs in [*listed, *([tree["outputs"]] if path.parent == file.parent else [])]:
+                outputs[file.name]["sha256"] = sha256_file(file)

@@ -14,6 +14,7 @@ from small import FORWARDS, change_json, forge, make, run, small_plan
 
 from lightningrl.cli import app
 from lightningrl.report import tables
+from lightningrl.results.tables import find_table
 from lightningrl.utils.files import sha256_file
 
 
@@ -84,6 +85,16 @@ def test_rows_of_a_sweep_are_told_apart_by_threshold(two_versions):
     )
 
 
+def test_rows_of_thresholds_that_are_nearly_equal_have_names_of_their_own(two_versions):
+    """As two of 0.9 and 0.9000001; `:g` prints both as 0.9."""
+    file = two_versions[1].stage("table", "frontier").folder / "frontier.csv"
+    file.write_text(file.read_text().replace(",0.02,", ",0.9000001,"))
+    labels = find_table(str(file), Path("results")).labels
+    assert {"base/gsm-mini@0.9", "base/gsm-mini@0.9000001"} <= set(labels) and len(set(labels)) == len(labels)
+    table = find_table(str(file), Path("results"))
+    assert [table.cell(f"{label}:tpf").label for label in labels] == labels
+
+
 @pytest.mark.parametrize("where", ["release copy", "stage's file", "stage's folder"])
 def test_a_table_may_be_a_path(two_versions, where):
     folder = two_versions[1].stage("table", "main").folder
@@ -139,6 +150,43 @@ def test_what_was_changed_is_an_error_and_what_is_missing_is_said(two_versions):
     assert "key or hashes differ from those that were recorded" in done.stderr
 
 
+def test_records_that_fit_the_table_but_not_what_was_collected_are_an_error(two_versions):
+    """As when somebody changes records, and the table and its list of sources after them."""
+    table = two_versions[1].stage("table", "main").folder
+    stage = two_versions[1].stage("evaluate", "base/gsm-mini")
+    records = stage.folder / "records.jsonl"
+    before = sha256_file(records)
+    records.write_text(records.read_text().replace('"correct":false', '"correct":true'))
+    listed = (table / "main.sources.json").read_text().replace(before, sha256_file(records))
+    forge(table / "main.sources.json", listed)
+    forge(table / "main.csv", (table / "main.csv").read_text().replace(",50.0,", ",100.0,"))
+    cell = ("--cell", "base/gsm-mini:accuracy_pct")
+    for name in ("main", str(table)):
+        said = run("explain", name, *cell, status=2).stderr
+        assert f"{records} is damaged: its sha256 is {sha256_file(records)}" in said and f"says {before}" in said
+        assert f"{two_versions[1].stage('collect', 'frontier').manifest} says" in said
+    shutil.rmtree(two_versions[1].stage("collect", "frontier").folder)
+    assert f"{stage.manifest} says {before}" in run("explain", str(table), *cell, status=2).stderr
+
+
+def test_sources_that_name_what_was_not_collected_are_an_error(two_versions):
+    table, stage = two_versions[1].stage("table", "main").folder, two_versions[1].stage("evaluate", "base/gsm-mini")
+    listed = (table / "main.sources.json").read_text()
+    for old, new in ((f'"{stage.key}"', '"00000000"'), ('"evaluate/base/gsm-mini"', '"evaluate/mine/gsm-mini"')):
+        forge(table / "main.sources.json", listed.replace(old, new))
+        said = run("explain", "main", "--cell", "base/gsm-mini:tpf", status=2).stderr
+        assert "main.sources.json says that base/gsm-mini was made from evaluate/" in said
+        assert "manifest.json lists" in said
+
+
+def test_a_table_that_is_not_the_one_that_was_released_is_an_error(two_versions):
+    with change_json(two_versions[1].stage("table", "main").manifest) as tree:
+        tree["outputs"]["main.csv"]["sha256"] = "0" * 64
+    for name in ("main", "results/nano/latest/tables/main.csv"):
+        done = run("explain", name, "--cell", "base/gsm-mini:tpf", status=2)
+        assert "is not what results/nano/" in done.stderr and "hashes differ from" in done.stderr
+
+
 def test_a_table_that_says_another_number_than_its_records_is_an_error(two_versions):
     file = two_versions[1].stage("table", "main").folder / "main.csv"
     changed = file.read_text().replace(",50.0,", ",60.0,")
@@ -149,6 +197,21 @@ def test_a_table_that_says_another_number_than_its_records_is_an_error(two_versi
     done = run("explain", *cell, status=2)
     assert "the table says 60.0, its records, read by today's code, give 50.0" in done.stderr
     assert "NOT THE SAME" in done.stdout
+
+
+@pytest.mark.parametrize("text", ['{"chosen": {"step": 9}, "rule": "mine"}', "null", "[]", '{"chosen": 5}'])
+def test_facts_are_told_from_whole_files_only(two_versions, text):
+    stage, data = two_versions[1].stage("train", "lightningrl"), two_versions[1].stage("data", "gsm-mini")
+    file, cell = stage.folder / "selection.json", ("main", "--cell", "lightningrl/gsm-mini:tpf")
+    before = file.read_text()
+    file.write_text(text)
+    assert f"{file} is damaged: its sha256 is" in run("explain", *cell, status=2).stderr
+    if not text.startswith('{"chosen": {'):
+        forge(file, text)
+        assert f"{file} is damaged: expected a mapping" in run("explain", *cell, status=2).stderr
+    forge(file, before)
+    (data.folder / "sources.json").write_text(text)
+    assert "sources.json is damaged: its sha256 is" in run("explain", *cell, status=2).stderr
 
 
 def test_a_damaged_manifest_of_what_was_collected_is_said_at_the_end_of_the_way_there(two_versions):

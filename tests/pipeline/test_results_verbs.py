@@ -26,6 +26,7 @@ from lightningrl.pipeline.runner import run_stage
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results import prune
 from lightningrl.results.folders import levels
+from lightningrl.utils.files import sha256_file
 
 ROOT = Path("results/nano")
 
@@ -111,6 +112,35 @@ def test_two_versions_differ_in_config_and_numbers(two_versions):
     assert {row for row, _ in changed} == {"grpo-traj/gsm-mini"}
     shown = run("diff", old.release.key, "latest").stdout
     assert "run.learning_rate: 0.0001 → 0.5   (train/grpo-traj)" in shown and "1.5 →        1.2   -0.3" in shown
+
+
+@pytest.mark.parametrize("text", ["null\n", None])
+def test_numbers_that_were_changed_are_marked_and_not_drawn(two_versions, text):
+    file = two_versions[1].stage("collect", "frontier").folder / "headline.csv"
+    file.write_text(text or file.read_text().replace(",50.0,", ",99.0,"))
+    damaged = f"{file} is damaged: its sha256 is {sha256_file(file)}"
+    assert f"    damaged: {damaged}" in run("results").stdout
+    assert f"note: {damaged}" in run("diff", two_versions[0].release.key, "latest").stderr
+    done = run("results", "--config", config_of(Path("mine.yaml"), 0.5), status=2 * bool(text))
+    assert "headline.csv is damaged: it has no column as" in done.stderr if text else damaged in done.stderr
+    assert damaged in run("redraw", ROOT, "--out", "again", "--table", "main", status=2).stderr
+    with change_json(file.parent / MANIFEST) as tree:  # as whoever changed the file may do, too
+        tree["outputs"][file.name]["sha256"] = sha256_file(file)
+    assert f"    damaged: {damaged}" in run("results").stdout
+    assert "hashes differ from" in run("redraw", ROOT, "--out", "again", "--table", "main", status=2).stderr
+
+
+def test_files_of_others_are_told_by_what_they_lack(two_versions):
+    collect, table = two_versions[1].stage("collect", "frontier"), two_versions[1].stage("table", "main")
+    again = (ROOT, "--out", "again", "--table", "main")
+    collect.manifest.unlink()  # its files are taken as they are
+    (collect.folder / "headline.csv").write_text("null\n")
+    assert "settings this one does not read" in run("redraw", *again, status=2).stderr
+    with change_json(table.manifest) as tree:
+        del tree["preimage"]["members"]
+    assert "no mapping of members, found None" in run("redraw", *again, status=2).stderr
+    table.manifest.write_text("[" * 100_000)
+    assert f"{table.manifest} is damaged" in run("redraw", *again, status=2).stderr
 
 
 def test_code_packages_and_rows_that_differ_are_said(two_versions):
