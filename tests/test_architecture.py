@@ -8,14 +8,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 560, "lightningrl/bench": 2940, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2780,
-    "lightningrl/config": 1660, "lightningrl/decoding": 2325, "lightningrl/evaluation": 1490,
-    "lightningrl/inference": 1266, "lightningrl/judges": 4380, "lightningrl/models": 2430,
-    "lightningrl/pipeline": 4370, "lightningrl/quantization": 384, "lightningrl/report": 2581,
+    "lightningrl": 560, "lightningrl/bench": 2940, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2785,
+    "lightningrl/config": 1675, "lightningrl/decoding": 2330, "lightningrl/evaluation": 1490,
+    "lightningrl/inference": 1266, "lightningrl/judges": 4380, "lightningrl/models": 2435,
+    "lightningrl/pipeline": 4400, "lightningrl/quantization": 390, "lightningrl/report": 2581,
     "lightningrl/results": 1503, "lightningrl/rl": 2400, "lightningrl/sandbox": 2745, "lightningrl/training": 1290,
     "lightningrl/utils": 460, "tests": 780, "tests/bench": 1145, "tests/benchmarks": 1240, "tests/config": 524,
     "tests/decoding": 1761, "tests/evaluation": 1352, "tests/fixtures": 1985, "tests/inference": 1271,
-    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2953, "tests/quantization": 266,
+    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2980, "tests/quantization": 266,
     "tests/report": 1350, "tests/rl": 2630, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1270,
     "tests/workflow": 2050,
 }  # fmt: skip
