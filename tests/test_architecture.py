@@ -15,7 +15,7 @@ LINES = {
     "lightningrl/results": 1402, "lightningrl/rl": 2190, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
     "lightningrl/utils": 448, "tests": 780, "tests/bench": 760, "tests/benchmarks": 1235, "tests/config": 524,
     "tests/decoding": 1761, "tests/evaluation": 1352, "tests/fixtures": 1640, "tests/inference": 1271,
-    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2871, "tests/quantization": 266,
+    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2881, "tests/quantization": 266,
     "tests/report": 1350, "tests/rl": 2420, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1170,
     "tests/workflow": 2050,
 }  # fmt: skip

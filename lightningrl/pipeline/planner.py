@@ -76,7 +76,7 @@ class Planner:
         self.policies |= {each.name: self.checkpoint(each.name, each) for each in experiment.checkpoints}
         for run in sorted(experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
             self.policies[run.name] = self.train(run)
-        for system in requested.systems.values():
+        for system in sorted(requested.systems.values(), key=lambda each: each.name):  # the first names what is shared
             policy = self.policies[system.policy]
             self.weights[system.name] = policy if system.quantizer is None else self.quantize(system, policy)
         for plan, pairs in (
@@ -154,7 +154,7 @@ class Planner:
         return self._stage("train", run.name, config, members, inputs, [run.benchmark], base.size)
 
     def quantize(self, system: System, policy: Stage) -> Stage:
-        """Plans a stage for each pair of weights and quantizer that systems have."""
+        """Plans a stage for each pair of weights and quantizer that systems have, named by the first system by name."""
         quantizer = system.quantizer
         assert quantizer is not None
         config: dict[str, Any] = {"options": quantizer.options, "seed": self.experiment.seed}

@@ -186,6 +186,16 @@ def test_a_plug_in_is_part_of_the_key(tmp_path, monkeypatch):
     assert planned(change).of("figure")[0].key != stage.key
 
 
+def test_a_quantised_model_that_systems_share_is_named_whatever_their_order():
+    entries = [{"name": name, "policy": "base", "quantizer": "rtn"} for name in ("b", "a")]
+    entries[0]["thresholds"] = [0.9]
+    one, other = (planned({"systems": each}) for each in (entries, entries[::-1]))
+    assert [stage.name for stage in one.of("quantize")] == ["a"]
+    assert {each.label: each.folder for each in one if each.kind in ("quantize", "evaluate")} == {
+        each.label: each.folder for each in other if each.kind in ("quantize", "evaluate")
+    }
+
+
 def test_an_edit_of_a_family_renames_what_works_with_weights_and_what_follows(monkeypatch):
     before, found = keys(nano_plan()), code_digest.file_digest
     edited = lambda path: "edited" if path.match("models/families/sdar.py") else found(path)  # noqa: E731
