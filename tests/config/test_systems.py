@@ -207,10 +207,10 @@ def test_stages_are_of_systems_and_a_quantizer_is_in_no_other_stages_key():
     old = {stage.label: stage.key for stage in before if stage.kind not in ("collect", "table", "figure", "release")}
     new = {stage.label: stage for stage in after}
     assert all(new[label].key == key for label, key in old.items())
-    assert [stage.name for stage in after.of("quantize")] == ["w8", "w4"]  # one for both systems of four bits
+    assert [stage.name for stage in after.of("quantize")] == ["w4", "w8"]  # one for both systems of four bits
     assert new["evaluate/w4-eb/gsm-mini"].inputs["policy"] is new["quantize/w4"]
     with pytest.raises(
-        StageError, match=r"no quantize stage 'w4-eb'\. It has: w8, w4\. The weights of w4-eb are those of w4"
+        StageError, match=r"no quantize stage 'w4-eb'\. It has: w4, w8\. The weights of w4-eb are those of w4"
     ):
         after.stage("quantize", "w4-eb")
     assert new["evaluate/static/code-mini"].inputs["policy"] is new["pretrain/base"]

@@ -119,7 +119,7 @@ def test_every_resource_is_among_those_that_change_nothing():
     ("change", "expected"),
     [
         ({"decoding": {"selector": "threshold"}, "evaluation.samples": 1}, set()),  # the defaults, said
-        ({"resources": RESOURCES}, set()),
+        ({"resources": RESOURCES, "evaluation.precision": "float32"}, set()),
         # The jail's level is in each record: the machine's fact, like the number of workers.
         ({"sandbox": {"level": "none", "acknowledge": "I run model-written code without a jail"}}, set()),
         ({"sandbox": {"level": "landlock"}}, set()),
