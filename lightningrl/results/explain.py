@@ -12,7 +12,7 @@ from typing import Any
 from lightningrl.errors import DamagedError, LightningRLError, StageError
 from lightningrl.pipeline.graph import Graph, StageRecord
 from lightningrl.pipeline.stage import MANIFEST
-from lightningrl.results.tables import Cell, collect_role
+from lightningrl.results.tables import Cell, check_recorded, collect_role
 from lightningrl.utils.files import canonical_json, read_json
 
 TITLES = {"policy": "weights", "base": "base", "matched": "matched run", "data": "data"}
@@ -22,6 +22,8 @@ TOLD = {
     "quantization.json": ("quantizer", "bits_per_weight"),
 }
 """A file in which a checkpoint describes itself -> what is told of it."""
+MAPPINGS = ("chosen", "sources")
+"""Keys of such files whose values are mappings."""
 TOLD_FILES = (".safetensors", "train.jsonl", "test.jsonl", "sources.json", "config.json")
 """Endings of the files whose hashes are told of a folder that is not here."""
 
@@ -117,12 +119,17 @@ def _behind(title: str, consumer: StageRecord, role: str, source: Mapping[str, A
 
 
 def _facts(record: StageRecord) -> dict[str, str]:
-    """Returns what a stage read of the config, and what its files tell of its making."""
+    """Returns what a stage read of the config, and what its files tell of its making. Raises DamagedError for a file
+    that is not the one in the manifest, or not what such a file holds."""
     facts = _science(record)
     for name in ("selection.json", "sources.json", *TOLD):
         if name not in record.outputs or not (record.folder / name).is_file():
             continue
+        check_recorded(record.folder / name, record.outputs[name], record.folder / MANIFEST)
         found = read_json(record.folder / name)
+        if not isinstance(found, Mapping) or not all(isinstance(found.get(key, {}), Mapping) for key in MAPPINGS):
+            told = f"expected a mapping, with mappings at {' and '.join(MAPPINGS)}, found {canonical_json(found)[:60]}"
+            raise DamagedError(f"{record.folder / name} is damaged: {told}. Delete {record.folder} and run again.")
         if name == "selection.json":
             facts = _selection(found) | facts
         elif name == "sources.json":

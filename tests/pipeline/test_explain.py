@@ -188,6 +188,21 @@ def test_a_table_that_says_another_number_than_its_records_is_an_error(two_versi
     assert "NOT THE SAME" in done.stdout
 
 
+@pytest.mark.parametrize("text", ['{"chosen": {"step": 9}, "rule": "mine"}', "null", "[]", '{"chosen": 5}'])
+def test_facts_are_told_from_whole_files_only(two_versions, text):
+    stage, data = two_versions[1].stage("train", "lightningrl"), two_versions[1].stage("data", "gsm-mini")
+    file, cell = stage.folder / "selection.json", ("main", "--cell", "lightningrl/gsm-mini:tpf")
+    before = file.read_text()
+    file.write_text(text)
+    assert f"{file} is damaged: its sha256 is" in run("explain", *cell, status=2).stderr
+    if not text.startswith('{"chosen": {'):
+        forge(file, text)
+        assert f"{file} is damaged: expected a mapping" in run("explain", *cell, status=2).stderr
+    forge(file, before)
+    (data.folder / "sources.json").write_text(text)
+    assert "sources.json is damaged: its sha256 is" in run("explain", *cell, status=2).stderr
+
+
 def test_a_damaged_manifest_of_what_was_collected_is_said_at_the_end_of_the_way_there(two_versions):
     two_versions[1].stage("collect", "frontier").manifest.write_text("{")
     done = run("explain", "main", "--cell", "base/gsm-mini:tpf", "--json", status=2)
