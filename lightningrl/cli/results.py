@@ -14,6 +14,7 @@ from lightningrl.pipeline.plan import plan
 from lightningrl.results.folders import experiments, freed, human, names_of
 from lightningrl.results.prune import KEEPS, NoRelease, Pruning, carry_out, what_goes
 from lightningrl.results.versions import Version, Versions, changed, current_releases, headline, released, versions_of
+from lightningrl.utils.numbers import shortest
 
 Keep = Annotated[
     list[str] | None,
@@ -122,7 +123,7 @@ def _print_version(version: Version, configs: list[str]) -> None:
     for row in (shown if len(shown) else table).to_dict("records"):
         there = {column: form for column, form in SHOWN.items() if column in row and row[column] == row[column]}
         figures = [form.format(row[column]) for column, form in there.items()]
-        typer.echo(f"    {row['benchmark']:14}{row['policy']:20}τ {row['threshold']:<6g}{'   '.join(figures)}")
+        typer.echo(f"    {row['benchmark']:14}{row['policy']:20}τ {shortest(row['threshold']):6}{'   '.join(figures)}")
 
 
 def _prune(folder: Path, config: Path | None, keep: list[str], unfinished: bool, caches: bool, yes: bool) -> None:

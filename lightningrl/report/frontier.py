@@ -29,6 +29,7 @@ from lightningrl.evaluation.metrics import STATUSES, ProblemSums, problem_sums, 
 from lightningrl.report import compat
 from lightningrl.report.compat import COMPAT
 from lightningrl.types import EvalRecord
+from lightningrl.utils.numbers import shortest
 
 Role = Literal["before", "after", "rival", "control", "ablation", "released"]
 
@@ -149,10 +150,10 @@ class Group:
         found = np.flatnonzero(np.isclose(thresholds, primary, rtol=0, atol=1e-9))
         if len(found) or len(thresholds) == 1:
             return int(found[0]) if len(found) else 0
-        listed = ", ".join(f"{threshold:g}" for threshold in thresholds)
+        listed = ", ".join(map(shortest, thresholds))
         raise StageError(
-            f"{policy} on {self.benchmark} has no records at the primary threshold {primary:g} (found: {listed}). Add "
-            "it to the sweep or choose another primary threshold."
+            f"{policy} on {self.benchmark} has no records at the primary threshold {shortest(primary)} (found: "
+            f"{listed}). Add it to the sweep or choose another primary threshold."
         )
 
     def y_min(self, base: str) -> float:
@@ -214,7 +215,7 @@ def collect(groups: Iterable[Group], experiment: str) -> Frontier:
             ]
             frontier += rows
             row = rows[primary] | {"n_bootstrap": group.n_bootstrap, "y_max": group.y_max}
-            row["thresholds"] = " ".join(f"{threshold:g}" for threshold in sums.thresholds)
+            row["thresholds"] = " ".join(map(shortest, sums.thresholds))
             row |= compat.numbers(paper, sums, primary, group.y_max, y_max_compat, group.weights_RN)
             area_R = aup_replicates(*group.curves[policy], group.y_max)
             row |= with_interval("aup", aup(sums.points(), group.y_max), area_R)

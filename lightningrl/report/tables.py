@@ -19,6 +19,7 @@ import pandas as pd
 from lightningrl.report.formats import csv_text
 from lightningrl.report.page import html_page
 from lightningrl.utils.files import write_text
+from lightningrl.utils.numbers import shortest
 
 Cell = Callable[[Any], str]
 
@@ -157,7 +158,7 @@ def frontier(table: pd.DataFrame) -> Table:
     columns = [
         ("Benchmark", attrgetter("benchmark")),
         ("Policy", attrgetter("policy")),
-        ("Threshold τ", lambda row: f"{row.threshold:g}{'*' if row.is_primary else ''}"),
+        ("Threshold τ", lambda row: f"{shortest(row.threshold)}{'*' if row.is_primary else ''}"),
         ("Accuracy (%)", interval("accuracy_pct", 1)),
         *_compat(table),
         ("TPF (tokens/forward)", interval("tpf", 2)),
@@ -262,7 +263,7 @@ def headline_notes(headline: pd.DataFrame) -> list[str]:
     """Returns one line for each benchmark: n, thresholds, y_max, anchor."""
     notes = []
     for benchmark, rows in headline.groupby("benchmark", sort=False):
-        shown = _told_by_policy(rows["policy"], [f"{threshold:g}" for threshold in rows["threshold"]])
+        shown = _told_by_policy(rows["policy"], list(map(shortest, rows["threshold"])))
         swept = _told_by_policy(rows["policy"], [thresholds.replace(" ", ", ") for thresholds in rows["thresholds"]])
         line = f"{benchmark}: {_sizes(rows)}; shown at τ = {shown}; AUP over τ = {swept}; y_max = "
         line += f"{number(rows['y_max'].iloc[0], 1)} %"

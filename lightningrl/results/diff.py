@@ -10,6 +10,7 @@ from lightningrl.errors import StageError
 from lightningrl.pipeline.graph import Graph, StageRecord
 from lightningrl.results.versions import HEADLINE, changed, headline
 from lightningrl.utils.files import canonical_json
+from lightningrl.utils.numbers import shortest
 
 ABSENT = "–"
 Changes = list[dict[str, Any]]
@@ -127,7 +128,9 @@ def _numbers(releases: Iterable[tuple[StageRecord, Graph[StageRecord]]], notes: 
     for name in (name for name in after if name in before):
         old, new = before[name], after[name]
         if at_one and old["threshold"] != new["threshold"]:
-            notes.append(f"{name}: shown at threshold {old['threshold']:g} before and {new['threshold']:g} after")
+            notes.append(
+                f"{name}: shown at threshold {shortest(old['threshold'])} before and {shortest(new['threshold'])} after"
+            )
         for column in (column for column in HEADLINE if column in old and column in new):
             values = {"before": float(old[column]), "after": float(new[column])}
             numbers.append({"row": name, "column": column} | values)
@@ -139,4 +142,4 @@ def _numbers(releases: Iterable[tuple[StageRecord, Graph[StageRecord]]], notes: 
 
 
 def _row(row: Mapping[Any, Any], with_threshold: bool) -> str:
-    return f"{row['policy']}/{row['benchmark']}" + (f"@{row['threshold']:g}" if with_threshold else "")
+    return f"{row['policy']}/{row['benchmark']}" + (f"@{shortest(row['threshold'])}" if with_threshold else "")

@@ -14,6 +14,7 @@ from lightningrl.pipeline.graph import Graph, StageRecord
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.results.tables import Cell, check_recorded, collect_role
 from lightningrl.utils.files import canonical_json, read_json
+from lightningrl.utils.numbers import shortest
 
 TITLES = {"policy": "weights", "base": "base", "matched": "matched run", "data": "data"}
 """Role of an input that is followed -> what it is to the cell."""
@@ -108,7 +109,7 @@ def _behind(title: str, consumer: StageRecord, role: str, source: Mapping[str, A
         names = list(source["files"])
         facts = {name: text for name, text in facts.items() if name not in ("policy", "benchmark")} | _proofs(record)
         if "records" in source:
-            at = f"{source['records_at_threshold']} of them at threshold {source['threshold']:g}"
+            at = f"{source['records_at_threshold']} of them at threshold {shortest(source['threshold'])}"
             facts = {"records": f"{source['records']}, {at}"} | facts
     elif title != "data":
         names = [name for name in names if name.endswith(".safetensors")]

@@ -88,8 +88,11 @@ def _counted(cell: Cell, source: dict[str, Any]) -> Recomputed:
     for reader, sha256 in _recorded(cell, source, file):
         check_recorded(file, sha256, reader)
     rows = list(read_jsonl(file))
-    if len({row["threshold"] for row in rows}) > 1:
-        rows = [row for row in rows if math.isclose(row["threshold"], source["threshold"], abs_tol=1e-9)]
+    thresholds = {row["threshold"] for row in rows}
+    if len(thresholds) > 1:
+        nearest = min(thresholds, key=lambda threshold: abs(threshold - source["threshold"]))
+        is_there = math.isclose(nearest, source["threshold"], abs_tol=1e-9)
+        rows = [row for row in rows if is_there and row["threshold"] == nearest]
     if not rows:
         raise StageError(f"{file} has no record at the threshold of this cell.")
     factor, above, below, sentence = COUNTS[cell.column]

@@ -14,6 +14,7 @@ from small import FORWARDS, change_json, forge, make, run, small_plan
 
 from lightningrl.cli import app
 from lightningrl.report import tables
+from lightningrl.results.tables import find_table
 from lightningrl.utils.files import sha256_file
 
 
@@ -82,6 +83,16 @@ def test_rows_of_a_sweep_are_told_apart_by_threshold(two_versions):
     assert "no row 'base/gsm-mini'. Rows: base/gsm-mini@0.02, base/gsm-mini@0.9," in (
         run("explain", "frontier", "--cell", "base/gsm-mini:tpf", status=2).stderr
     )
+
+
+def test_rows_of_thresholds_that_are_nearly_equal_have_names_of_their_own(two_versions):
+    """As two of 0.9 and 0.9000001; `:g` prints both as 0.9."""
+    file = two_versions[1].stage("table", "frontier").folder / "frontier.csv"
+    file.write_text(file.read_text().replace(",0.02,", ",0.9000001,"))
+    labels = find_table(str(file), Path("results")).labels
+    assert {"base/gsm-mini@0.9", "base/gsm-mini@0.9000001"} <= set(labels) and len(set(labels)) == len(labels)
+    table = find_table(str(file), Path("results"))
+    assert [table.cell(f"{label}:tpf").label for label in labels] == labels
 
 
 @pytest.mark.parametrize("where", ["release copy", "stage's file", "stage's folder"])

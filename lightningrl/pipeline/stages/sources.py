@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lightningrl.utils.numbers import shortest
+
 Row = dict[str, str]
 
 
@@ -90,7 +92,7 @@ def labels_of(rows: Sequence[Row]) -> list[str]:
 
 def label_at(row: Row) -> str:
     """Returns `<policy>/<benchmark>@<threshold>`, without the threshold where the row has none."""
-    return f"{who(row)}/{row['benchmark']}" + (f"@{float(row['threshold']):g}" if row.get("threshold") else "")
+    return f"{who(row)}/{row['benchmark']}" + (f"@{shortest(float(row['threshold']))}" if row.get("threshold") else "")
 
 
 def who(row: Row) -> str:

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lightningrl.report.figures import style
+from lightningrl.utils.numbers import shortest
 
 
 @style.drawing("frontier")
@@ -106,7 +107,7 @@ def _whole_percents(axes: Axes) -> None:
 
 
 def _primary_handle(table: pd.DataFrame) -> dict[str, Line2D]:
-    shown = " or ".join(f"{threshold:g}" for threshold in sorted(set(table.loc[table["is_primary"], "threshold"])))
+    shown = " or ".join(map(shortest, sorted(set(table.loc[table["is_primary"], "threshold"]))))
     marker = {"marker": "o", "markersize": 7.5, "color": "white", "markeredgecolor": style.INK, "markeredgewidth": 1.0}
     return {f"large: τ = {shown}": Line2D([], [], linestyle="none", **marker)}
 
@@ -125,5 +126,6 @@ def _threshold_labels(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]
         if len(curve) > 1:
             for labels, end in ((fast, curve.iloc[-1]), (slow, curve.iloc[0])):
                 if not end["is_primary"]:
-                    labels.append((end["tpf"], end["accuracy_pct"], f"τ={end['threshold']:g}", colours[str(policy)]))
+                    name = f"τ={shortest(end['threshold'])}"
+                    labels.append((end["tpf"], end["accuracy_pct"], name, colours[str(policy)]))
     style.place_labels(axes, [*fast, *slow], avoid, worst=20.0)  # the fast end first: it is the less crowded one
