@@ -22,7 +22,7 @@ from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.stage import MANIFEST
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.sources import labels_of, read_rows
-from lightningrl.results.tables import Cell, check_recorded, collect_in, collect_role, config_of
+from lightningrl.results.tables import Cell, check_recorded, collect_in, collect_role, config_of, members_of
 from lightningrl.utils.files import read_jsonl
 
 
@@ -138,7 +138,7 @@ def recollect(collect: StageRecord, out: Path) -> Path:
         read = collect.manifest["inputs"][role]["outputs"]
         for name in {kind.collected for kind in KINDS.values()} & set(read):
             check_recorded(folder / name, read[name]["sha256"], collect.folder / MANIFEST)
-    config = {**collect.science, "members": dict(collect.manifest["preimage"]["members"])}
+    config = {**collect.science, "members": members_of(collect)}
     out.mkdir(parents=True, exist_ok=True)
     with _of_today(collect):
         run(StageContext(config, collect.inputs, out, out))
@@ -150,7 +150,7 @@ def _of_today(record: StageRecord) -> Iterator[None]:
     """Turns the errors that another version's records or settings cause into a StageError that names its commit."""
     try:
         yield
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise StageError(
             f"{record.folder} was made by a version whose records or settings this one does not read ({error!r}). "
             f"Check out the one that made it: commit {record.commit}."
@@ -181,10 +181,11 @@ class Redraw:
         config, collect = self._config(kind, name)
         collected, folder = self._collect(collect), self.out / f"{kind}s"
         folder.mkdir(parents=True, exist_ok=True)
-        if kind == "table":
-            table.write_table(config, collected, folder, collect)
-        else:
-            figure.run(StageContext(config, {"collect": collected}, folder, self.out / ".state" / name))
+        with _of_today(self.release):
+            if kind == "table":
+                table.write_table(config, collected, folder, collect)
+            else:
+                figure.run(StageContext(config, {"collect": collected}, folder, self.out / ".state" / name))
         return sorted(folder.glob(f"{config['name']}.*"))
 
     def _config(self, kind: str, name: str) -> tuple[dict[str, Any], Path]:

@@ -165,7 +165,7 @@ def config_of(record: StageRecord | None, kind: str, name: str) -> dict[str, Any
     Raises StageError where only the missing manifest knows what was collected for it, ConfigError for an unknown name.
     """
     if record is not None:
-        config = {**record.science, "members": dict(record.manifest["preimage"]["members"])}
+        config = {**record.science, "members": members_of(record)}
     elif name in NEEDS:
         raise StageError(
             f"{name} is made of results collected for it alone, and its stage's folder is not here: copy "
@@ -176,6 +176,17 @@ def config_of(record: StageRecord | None, kind: str, name: str) -> dict[str, Any
         config = {"name": name, "collected": tables_behind(kind, name, members[kind]), "members": members}
     named = config.get("collected", [])
     return {"measured": measured_in([named] if isinstance(named, str) else named)} | config
+
+
+def members_of(record: StageRecord) -> dict[str, str]:
+    """Returns the members that a stage was made with. Raises DamagedError where its manifest has none."""
+    found = record.manifest["preimage"].get("members")
+    if not isinstance(found, dict):
+        told = (
+            f"its preimage has no mapping of members, found {found!r}. Copy it anew from where the results were made."
+        )
+        raise DamagedError(f"{record.folder / MANIFEST} is damaged: {told}")
+    return dict(found)
 
 
 def collect_in(folder: Path) -> StageRecord:

@@ -130,6 +130,19 @@ def test_numbers_that_were_changed_are_marked_and_not_drawn(two_versions, text):
     assert "hashes differ from" in run("redraw", ROOT, "--out", "again", "--table", "main", status=2).stderr
 
 
+def test_files_of_others_are_told_by_what_they_lack(two_versions):
+    collect, table = two_versions[1].stage("collect", "frontier"), two_versions[1].stage("table", "main")
+    again = (ROOT, "--out", "again", "--table", "main")
+    collect.manifest.unlink()  # its files are taken as they are
+    (collect.folder / "headline.csv").write_text("null\n")
+    assert "settings this one does not read" in run("redraw", *again, status=2).stderr
+    with change_json(table.manifest) as tree:
+        del tree["preimage"]["members"]
+    assert "no mapping of members, found None" in run("redraw", *again, status=2).stderr
+    table.manifest.write_text("[" * 100_000)
+    assert f"{table.manifest} is damaged" in run("redraw", *again, status=2).stderr
+
+
 def test_code_packages_and_rows_that_differ_are_said(two_versions):
     with change_json(two_versions[1].stage("train", "grpo-traj").manifest) as tree:
         tree["preimage"]["code"]["lightningrl/utils/files.py"] = "0" * 64
