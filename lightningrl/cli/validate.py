@@ -42,8 +42,9 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     from lightningrl.rl.algorithm import OnlineAlgorithm
     from lightningrl.rl.likelihood import check_scorable
 
-    for reference in (reference for stage in planned.of("train") for reference in stage.members.values()):
-        resolve(reference)
+    for stage in planned.of("train"):
+        for role, reference in stage.members.items():
+            resolve(reference, f"runs.{stage.name}, its {role}")
     rollouts = [value for run in experiment.runs for value in (run.threshold, *run.rollout_thresholds)]
     policies = _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
     for run in (run for run in experiment.runs if isinstance(run.implementation, OnlineAlgorithm)):
@@ -54,6 +55,7 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     for system in experiment.all_systems():
         _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
     for stage in planned.of("quantize"):
+        resolve(stage.members["quantizer"], f"systems.{stage.name}.quantizer.name")
         try:
             quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
             if experiment.model is not None:

@@ -75,7 +75,7 @@ def _members(plugin: str) -> Mapping[str, Mapping[str, str]]:
     """Imports a plug-in and returns what it registers, by kind."""
     if not all(part.isidentifier() for part in plugin.split(".")):
         raise ConfigError(f"plugins: found {plugin!r}, expected the dotted name of a module")
-    members: Any = resolve(f"{plugin}:MEMBERS")
+    members: Any = resolve(f"{plugin}:MEMBERS", "plugins")
     if not isinstance(members, Mapping) or not all(map(_are_references, members.values())):
         raise ConfigError(
             f"plugins: {plugin}:MEMBERS is {members!r}; expected a mapping of kinds to mappings of names to "

@@ -28,7 +28,7 @@ PLUGINS: ContextVar[Iterable[str]] = ContextVar("plugins", default=())
 
 def algorithm_class(name: str) -> Any:
     """The class of a registered name, or of a `module:attribute`. Raises ConfigError when there is none."""
-    return resolve(member("algorithm", name, "algorithm", PLUGINS.get()))
+    return resolve(member("algorithm", name, "algorithm", PLUGINS.get()), "algorithm")
 
 
 class Run(Section):

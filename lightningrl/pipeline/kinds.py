@@ -193,7 +193,7 @@ def kinds_of(plugins: Iterable[str]) -> dict[str, Kind]:
     """Returns the package's kinds and those that plug-ins add. Raises ConfigError for a kind that cannot be used."""
     found = dict(KINDS)
     for name, reference in names("stage", plugins).items():
-        kind = resolve(reference)
+        kind = resolve(reference, "plugins")
         if not isinstance(kind, Kind) or kind.name != name or not kind.outside or kind.plan is None:
             raise ConfigError(
                 f"plugins: the stage {name!r} is {reference}, which is {kind!r}; expected a "

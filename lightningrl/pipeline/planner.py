@@ -50,7 +50,9 @@ class Planner:
         self.pins = read_pins(experiment)
         self.package = Sources()
         self.benchmarks = {b.name: self.member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
-        self.judges: dict[str, str] = {name: resolve(each).judge for name, each in self.benchmarks.items()}
+        self.judges: dict[str, str] = {
+            name: resolve(each, f"benchmarks.{name}.name").judge for name, each in self.benchmarks.items()
+        }
         self.requested = Requested(experiment, self.benchmarks)
         self.precision = experiment.evaluation.precision_on(experiment.resources.device)
         """Of whatever decodes a finished policy: resolved here, so that one key never means two precisions."""

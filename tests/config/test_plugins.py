@@ -6,11 +6,16 @@ import sys
 from types import ModuleType
 
 import pytest
+import yaml
 
+from lightningrl.config.experiment import load
 from lightningrl.config.registries import REGISTRIES, member, names
 from lightningrl.errors import ConfigError
+from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.kinds import KINDS, Kind, jobs_of, kinds_of
 from lightningrl.utils.registry import resolve
+
+NANO = PACKAGE.parent / "config" / "nano.yaml"
 
 
 @pytest.fixture
@@ -68,6 +73,30 @@ def test_a_plugin_that_cannot_be_used_is_refused(plugin, members, message):
 def test_a_module_that_is_not_there_is_named(module, message):
     with pytest.raises(ConfigError, match=message):
         names("selector", [module])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def f(:", r"SyntaxError: invalid syntax \(broken_names\.py, line 1\); mend it"),
+        ("from os import nope", r"ImportError: cannot import name 'nope'.*broken_names\.py, line 1;"),
+        ("import nobodys_part", "broken_names imports what is not there: no module 'nobodys_part'; install it"),
+        ("1 / 0", r"ZeroDivisionError: division by zero, at .*broken_names\.py, line 1; mend it, or leave it out"),
+        ("import sys\nsys.exit(3)", r"SystemExit: 3, at .*broken_names\.py, line 2;"),
+        ("def __getattr__(name):\n    raise RuntimeError(name)", r"RuntimeError: MEMBERS, at .*names\.py, line 2;"),
+    ],
+)
+def test_a_plugin_that_fails_when_it_is_imported_is_told_with_its_key(tmp_path, monkeypatch, text, said):
+    (tmp_path / "broken_names.py").write_text(text + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_names", raising=False)
+    tree = yaml.safe_load(NANO.read_text()) | {"plugins": ["broken_names"]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(ConfigError, match=rf"plugins\.0: broken_names:MEMBERS: .*{said}"):
+        load(tmp_path / "mine.yaml")
+    sys.modules.pop("broken_names", None)
+    with pytest.raises(ConfigError, match=r"^report\.tables: broken_names:MEMBERS"):
+        resolve("broken_names:MEMBERS", "report.tables")
 
 
 def test_a_plugin_adds_a_kind_of_stage_with_a_job_of_its_own(plugin):
