@@ -11,11 +11,11 @@ LINES = {
     "lightningrl": 560, "lightningrl/bench": 1790, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2650,
     "lightningrl/config": 1650, "lightningrl/decoding": 2320, "lightningrl/evaluation": 1490,
     "lightningrl/inference": 1260, "lightningrl/judges": 4380, "lightningrl/models": 2430,
-    "lightningrl/pipeline": 4338, "lightningrl/quantization": 365, "lightningrl/report": 2581,
+    "lightningrl/pipeline": 4347, "lightningrl/quantization": 365, "lightningrl/report": 2581,
     "lightningrl/results": 1503, "lightningrl/rl": 2190, "lightningrl/sandbox": 2745, "lightningrl/training": 1045,
     "lightningrl/utils": 477, "tests": 780, "tests/bench": 760, "tests/benchmarks": 1235, "tests/config": 515,
     "tests/decoding": 1700, "tests/evaluation": 1352, "tests/fixtures": 1640, "tests/inference": 1250,
-    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2953, "tests/quantization": 240,
+    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2962, "tests/quantization": 240,
     "tests/report": 1350, "tests/rl": 2420, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1170,
     "tests/workflow": 2050,
 }  # fmt: skip

@@ -26,7 +26,8 @@ ALL = "frontier"
 class Requested:
     """An experiment's requests: what is evaluated, measured and probed of each system, and what is collected.
 
-    benchmarks: name -> `module:attribute`. Raises ConfigError for a row, a wording or a split that there is not.
+    benchmarks: name -> `module:attribute`. Raises ConfigError for a row, a wording or a split that there is not, and
+    for figures of evaluations where nothing is evaluated.
     """
 
     def __init__(self, experiment: Experiment, benchmarks: Mapping[str, str]) -> None:
@@ -45,6 +46,14 @@ class Requested:
                     f"runs.{run.name}.benchmark: {run.benchmark} has no train or no validation problems; a run trains "
                     "on the ones and chooses its checkpoint on the others"
                 )
+        drawn = [name for name in experiment.report.figures if name not in NEEDS and name in INPUTS["figures"]]
+        drawn = [name for name in drawn if not {"frontier", "pooled", "steps"}.isdisjoint(INPUTS["figures"][name])]
+        if drawn and not self.evaluated():
+            raise ConfigError(
+                f"report.figures: {drawn} show evaluations, but nothing is evaluated: every system has "
+                "`evaluate_on: []`, or only benchmarks without problems of `evaluation.split`. Name a benchmark, or "
+                "leave the figures out"
+            )
 
     def _published(self) -> Iterator[tuple[str, str]]:
         """Yields (key of the config, the row it names)."""
@@ -117,7 +126,7 @@ def tables_behind(kind: str, name: str, reference: str) -> list[str]:
     """
     if name in INPUTS[f"{kind}s"]:
         return list(INPUTS[f"{kind}s"][name])
-    made, (module, _, attribute) = resolve(reference), reference.partition(":")
+    made, (module, _, attribute) = resolve(reference, f"report.{kind}s"), reference.partition(":")
     given = getattr(sys.modules[module], "INPUTS", {}).get(attribute, ("frontier",))
     known = [file.removesuffix(".csv") for file in KINDS["collect"].files]
     if isinstance(given, str) or not set(given) <= set(known):

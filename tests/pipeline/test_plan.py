@@ -158,6 +158,7 @@ def test_one_more_threshold_costs_that_threshold_only(change, is_shared):
         ({"report.figures": ["pie"]}, r"report\.figures: there is no figure 'pie'.*Allowed: .*frontier"),
         ({"report.tables": ["all"]}, r"report\.tables: there is no table 'all'.*Allowed: .*main"),
         ({"report.tables": ["ast:Expr", "ast:expr"]}, "two table stages would be named 'ast-expr'"),
+        ({"report.tables": ["ast:nope"]}, r"report\.tables: ast:nope: module ast has no attribute 'nope'"),
         (
             {"runs.0.published": "LightningRL-8B-B32"},
             r"runs.lightningrl.published: .*'LightningRL-8B-B32'; did you mean 'Light",
@@ -167,6 +168,14 @@ def test_one_more_threshold_costs_that_threshold_only(change, is_shared):
 def test_a_name_that_cannot_be_is_refused_with_those_that_can(change, message):
     with pytest.raises(ConfigError, match=message):
         planned(change)
+
+
+def test_figures_of_evaluations_are_refused_where_nothing_is_evaluated():
+    """Tables are then empty, and figures of training have all that they show."""
+    silent = {"systems": [{"name": system.name, "evaluate_on": []} for system in load(NANO).all_systems()]}
+    with pytest.raises(ConfigError, match=r"report\.figures: \['frontier'\] show evaluations, but nothing is"):
+        planned(silent | {"report.figures": ["frontier", "rewards"]})
+    assert not planned(silent | {"report.figures": ["rewards"]}).of("evaluate")
 
 
 def test_an_unknown_stage_is_answered_with_the_known_ones():
