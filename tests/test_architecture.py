@@ -13,7 +13,7 @@ LINES = {
     "lightningrl/inference": 1250, "lightningrl/judges": 4380, "lightningrl/models": 1870,
     "lightningrl/pipeline": 4120, "lightningrl/quantization": 350, "lightningrl/report": 2580,
     "lightningrl/results": 1385, "lightningrl/rl": 2185, "lightningrl/sandbox": 2745, "lightningrl/training": 1290,
-    "lightningrl/utils": 448, "tests": 780, "tests/bench": 820, "tests/benchmarks": 1230, "tests/config": 440,
+    "lightningrl/utils": 448, "tests": 780, "tests/bench": 825, "tests/benchmarks": 1230, "tests/config": 440,
     "tests/decoding": 1390, "tests/evaluation": 1350, "tests/fixtures": 1800, "tests/inference": 1250,
     "tests/judges": 5060, "tests/models": 1350, "tests/pipeline": 2527, "tests/quantization": 240,
     "tests/report": 1350, "tests/rl": 2355, "tests/sandbox": 2090, "tests/slurm": 600, "tests/training": 1270,

@@ -44,7 +44,6 @@ def test_the_paper_on_eight_h100s(tmp_path: Path):
         assert words in done.output
 
 
-@pytest.mark.parametrize("config", ["paper.yaml", "config.yaml"])
 def test_no_save_takes_more_than_a_twentieth_of_the_steps_that_it_saves_and_the_disk_is_said():
     """One state of an 8B is 12 bytes a parameter; kept are two, and a third is being written."""
     experiment = load(CONFIG / "paper.yaml")
@@ -67,6 +66,7 @@ def test_the_table_of_memory_by_size_is_that_of_the_docs():
     assert done.output in page
 
 
+@pytest.mark.parametrize("config", ["paper.yaml", "config.yaml"])
 def test_it_evaluates_what_the_dag_evaluates(config):
     experiment = load(CONFIG / config)
     estimate = Estimate(experiment, shapes_of(experiment), DEVICES["h100"], 8)
