@@ -9,19 +9,12 @@ from types import ModuleType
 import pytest
 import yaml
 
-<<<<<<< HEAD
 from lightningrl.cli.app import VERBS
-=======
->>>>>>> brk2
 from lightningrl.config.experiment import load
 from lightningrl.config.registries import REGISTRIES, member, names
 from lightningrl.errors import ConfigError
 from lightningrl.pipeline.code_digest import PACKAGE
-<<<<<<< HEAD
 from lightningrl.pipeline.kinds import KINDS, RESERVED, Kind, jobs_of, kinds_of
-=======
-from lightningrl.pipeline.kinds import KINDS, Kind, jobs_of, kinds_of
->>>>>>> brk2
 from lightningrl.utils.registry import resolve
 
 NANO = PACKAGE.parent / "config" / "nano.yaml"
