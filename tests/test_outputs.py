@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": ["plan", "--config", str(CONFIG)],
     "bench decode": ["bench", "decode", *SMALL, "--batch", "1"],
     "bench train": ["bench", "train", *SMALL, "--block-size", "4"],
+    "bench turn": ["bench", "turn", "--new-tokens", "8", "--prompt-tokens", "8", "--repeats", "1", "--block-size", "4"],
 }
 OTHERWISE = {
     "generate": "goes on with its own file, tests/inference/test_generate_again.py",
@@ -30,6 +31,8 @@ OTHERWISE = {
     "pin": "adds to its own file and refuses any other, tests/pipeline/test_pin.py",
     "redraw": "refuses, tests/pipeline/test_results_verbs.py",
     "bench phases": "as its siblings, after a whole training",
+    "bench states": "as its siblings, with a trained checkpoint",
+    "bench gpu": "goes on with its own folder, tests/bench/test_gpu_check.py",
 }
 
 

@@ -49,7 +49,7 @@ def test_probes_are_planned_where_the_config_names_them(planned):
     assert planned(probed_problems=2).stage("probe", NAME).key != key == planned(split="test").stage("probe", NAME).key
     for wrong, why in (
         (["theirs"], "probes.0: found 'theirs'"),
-        (["ours", "ours"], "each of"),
+        (["ours", "ours"], "probes.1: .ours. is listed twice"),
         (["base"], "found only base"),
     ):
         with pytest.raises(ValueError, match=why):
