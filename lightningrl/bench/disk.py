@@ -1,4 +1,4 @@
-"""What a training has on disk while it runs, and how long a save takes of a step.
+"""What a training has on disk while it runs.
 
 A state is of every process (training/state.py): float32 weights and two moments of each parameter, those of a value
 model and of a weight average too. The chosen weights are one file beside the states, in the type of forwards.
@@ -13,10 +13,6 @@ from lightningrl.bench.model_shape import Shape
 
 KEPT = 2
 """States that are kept (training/state.py); one more is there while it is written."""
-WRITE_BYTES_PER_S = 1.3e9
-"""Of one process to a parallel file system (assumed)."""
-HASH_BYTES_PER_S = 1.39e9
-"""SHA-256 of one process, measured with the processor's own instructions for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +46,3 @@ class TrainingDisk:
             "a state that is being written": self.state,
             "chosen weights": (KEPT + 1) * self.chosen,
         }
-
-    def save_s(self) -> float:
-        """Returns the seconds of a save with chosen weights that are new: of the first process, which writes them."""
-        mine = self.state / self.devices + self.chosen
-        return mine / WRITE_BYTES_PER_S + mine / HASH_BYTES_PER_S

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from lightningrl.bench.costs import MASTER, MOMENTS, Lengths, PhaseCost
-from lightningrl.bench.model_shape import Shape
+from lightningrl.bench.costs import MASTER, Lengths, PhaseCost
+from lightningrl.bench.disk import TrainingDisk
 from lightningrl.errors import ConfigError
 
 
@@ -31,14 +31,14 @@ class Overheads:
     answers_per_s: float = 3500.0
     """Other answers a second and worker: those of MATH500 there, each through a helper process."""
     write_bytes_per_s: float = 1.3e9
-    """Of one process to a parallel file system (assumed)."""
+    """What one process writes to a parallel file system (assumed)."""
     hash_bytes_per_s: float = 1.39e9
-    """SHA-256 of one process, measured with the processor's own instructions for it."""
+    """The SHA-256 rate of one process, measured with the processor's own instructions for it."""
     whole_states: bool = False
     """Whether a state holds the chosen weights again, in float32, and one process hashes all of it afterwards; if not,
     each process hashes its part while it writes, and chosen weights are written once, in the compute dtype."""
     startup_s: float = 300.0
-    """From the job's start to the first step: processes, weights from disk, compilation (assumed)."""
+    """Seconds from the job's start to the first step: processes, weights from disk, compilation (assumed)."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -79,19 +79,20 @@ def judging_cost(responses: float, workers: int, is_program: bool, overheads: Ov
     return PhaseCost("judging", responses / (workers * rate), 0.0, 0.0, "processor")
 
 
-def saving_cost(
-    shape: Shape, devices: int, networks: int, number_bytes: int, every: tuple[int, int], overheads: Overheads
-) -> PhaseCost:
-    """Returns the phase of saving, a step's share of it: float32 weights and moments, a part of each process.
-
-    networks: that are trained, with a value model two; every: steps between two states, and between two validations,
-    after each of which the chosen weights may have changed.
-    """
-    own = (MASTER + MOMENTS) * shape.parameters * networks / devices
-    written, hashed, apart = own, own, float(number_bytes * shape.parameters)
+def save_s(disk: TrainingDisk, overheads: Overheads) -> tuple[float, float]:
+    """Returns the seconds of writing a state, and those of writing chosen weights that are new, both with their hashes:
+    of the first process, for which the others wait."""
+    own, chosen = disk.state / disk.devices, disk.chosen
+    written, hashed = own, own
     if overheads.whole_states:
-        chosen = MASTER * shape.parameters
-        written, hashed, apart = own + chosen, own * devices + chosen, 0.0
-    seconds = written / overheads.write_bytes_per_s + hashed / overheads.hash_bytes_per_s
-    both = seconds / every[0] + apart / overheads.write_bytes_per_s / every[1]
-    return PhaseCost("saving", both, 0.0, 0.0, "disk")
+        again = float(MASTER * disk.shape.parameters)
+        written, hashed, chosen = own + again, disk.state + again, 0.0
+    a_byte = 1 / overheads.write_bytes_per_s + 1 / overheads.hash_bytes_per_s
+    return written / overheads.write_bytes_per_s + hashed / overheads.hash_bytes_per_s, chosen * a_byte
+
+
+def saving_cost(disk: TrainingDisk, every: tuple[int, int], overheads: Overheads) -> PhaseCost:
+    """Returns the phase of saving, a step's share of it. every: steps between two states, and between two validations,
+    after each of which the chosen weights may have changed."""
+    state, chosen = save_s(disk, overheads)
+    return PhaseCost("saving", state / every[0] + chosen / every[1], 0.0, 0.0, "disk")

@@ -105,7 +105,7 @@ class DeviceTurns:
         self._filler[[SLOT, USED, WRITE]] = rows, self.size, spare * cache.page_tokens
         self._filler[PAGES:] = spare
         self._known: dict[int, tuple[int, int]] = {}
-        """Of the slots on the device: which row (by its admission), after how many denoise forwards."""
+        """The rows that the device has, by slot: which one (by its admission), after how many denoise forwards."""
         self._replays: dict[tuple[int, int], Callable[[], Any]] = {}
 
     @property

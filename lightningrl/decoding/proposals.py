@@ -42,7 +42,7 @@ class Bound(NamedTuple):
 
     tau: float
     inclusive: bool
-    """What is ranked at `tau` itself is revealed too."""
+    """Whether positions that are ranked at `tau` itself are revealed too."""
     least_K: Tensor
     """The least revealed by a block's first, second, ... denoise forward; a block of K positions has no more than K."""
 

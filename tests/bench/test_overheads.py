@@ -3,11 +3,12 @@
 import pytest
 
 from lightningrl.bench.costs import Lengths, training_work
+from lightningrl.bench.disk import TrainingDisk
 from lightningrl.bench.model_shape import Shape
 from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, saving_cost, tails_cost
 from lightningrl.errors import ConfigError
 
-EIGHT, GSM8K = Shape.of_size("8b", 32), Lengths(120, 151, 2.85)
+EIGHT, GSM8K = TrainingDisk(Shape.of_size("8b", 32), 8, 2), Lengths(120, 151, 2.85)
 
 
 def test_rounds_ask_for_what_is_missing_until_less_than_a_group_is():
@@ -26,17 +27,18 @@ def test_a_tail_is_the_longest_responses_forwards_past_the_means():
 
 def test_a_state_as_it_was_is_written_by_the_first_process_and_hashed_by_it_alone():
     """8.19 G parameters on eight: 12.3 GB of its own and 32.8 GB of chosen weights to write, 131 GB to hash: 129 s."""
-    saved = saving_cost(EIGHT, 8, 1, 2, (1, 10), Overheads(whole_states=True))
+    saved = saving_cost(EIGHT, (1, 10), Overheads(whole_states=True))
     assert saved.seconds == pytest.approx((12.286e9 + 32.763e9) / 1.3e9 + 131.05e9 / 1.39e9, rel=1e-3)
-    tenth = saving_cost(EIGHT, 8, 1, 2, (10, 10), Overheads(whole_states=True))
+    tenth = saving_cost(EIGHT, (10, 10), Overheads(whole_states=True))
     assert tenth.seconds == pytest.approx(saved.seconds / 10)
 
 
 def test_parts_are_hashed_by_each_and_chosen_weights_are_written_apart():
-    """12.3 GB each to write and hash, and every tenth step 16.4 GB of bf16."""
-    saved = saving_cost(EIGHT, 8, 1, 2, (1, 10), Overheads())
-    assert saved.seconds == pytest.approx(12.286e9 / 1.3e9 + 12.286e9 / 1.39e9 + 16.381e9 / 1.3e9 / 10, rel=1e-3)
-    assert saving_cost(EIGHT, 8, 2, 2, (1, 10), Overheads(whole_states=True)).seconds > 1.5 * saved.seconds
+    """12.3 GB each to write and hash, and every tenth step 16.4 GB of bf16; a value model adds as much to a state."""
+    saved = saving_cost(EIGHT, (1, 10), Overheads())
+    assert saved.seconds == pytest.approx((12.286e9 + 1.6381e9) * (1 / 1.3e9 + 1 / 1.39e9), rel=1e-3)
+    two = TrainingDisk(EIGHT.shape, 8, 2, has_value_model=True)
+    assert saving_cost(two, (1, 10), Overheads()).seconds == pytest.approx(1.85 * saved.seconds, rel=0.02)
 
 
 def test_programs_are_judged_slower_than_answers():

@@ -20,7 +20,7 @@ from lightningrl.bench.costs import MASTER, Device, Lengths, Shares, trained_pos
 from lightningrl.bench.disk import TrainingDisk
 from lightningrl.bench.memory import OVERHEAD, TrainingMemory
 from lightningrl.bench.model_shape import Shape
-from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, saving_cost, tail_s, tails_cost
+from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, save_s, saving_cost, tail_s, tails_cost
 from lightningrl.config.base import Base
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.registries import member
@@ -131,7 +131,7 @@ class Estimate:
     checkpointed: bool = True
     """Whether the update uses activation checkpointing."""
     overheads: Overheads = field(default_factory=Overheads)
-    """What is neither arithmetic nor bandwidth."""
+    """The costs that are neither arithmetic nor bandwidth."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything that `lightningrl plan` prints."""
@@ -185,15 +185,15 @@ class Estimate:
         """Returns the bytes on each device at every point of a training, and whether they fit; and those on disk."""
         benchmark, shape = self.experiment.benchmark(run.benchmark), self.shapes[run.base]
         lengths = self.lengths(run.benchmark, run.base)
-        number_bytes = MASTER if run.precision == "float32" else self.device.compute_bytes
-        pool, rows = self.kv(benchmark, shape, number_bytes)
+        disk = self._disk(run)
+        pool, rows = self.kv(benchmark, shape, disk.number_bytes)
         positions = float(training_work(lengths, shape.block_size)[0]) * run.microbatch
         positions = min(positions, run.microbatch_positions or positions)
         longest = self._longest(run, benchmark, lengths)
-        told = self._devices_of(run), number_bytes
-        models = {"has_value_model": run.implementation.has_value_model, "has_average": run.averaging > 0}
+        models = {"has_value_model": disk.has_value_model, "has_average": disk.has_average}
         chosen = TrainingMemory(
-            shape, *told, positions, pool, self.experiment.decoding.rows, **models, checkpointed=self.checkpointed,
+            shape, disk.devices, disk.number_bytes, positions, pool, self.experiment.decoding.rows, **models,
+            checkpointed=self.checkpointed,
             overhead=0 if self.device.compute_bytes == MASTER else OVERHEAD,
         )  # fmt: skip
         others = {
@@ -206,9 +206,9 @@ class Estimate:
             name: stays + max(sum(added.values()) for added in other.update().values())
             for name, other in others.items()
         }
-        budget, disk = self.device.memory_bytes * (1 - self.shares.reserve), TrainingDisk(shape, *told, **models)
+        budget = self.device.memory_bytes * (1 - self.shares.reserve)
         return {
-            "devices": told[0],
+            "devices": disk.devices,
             "resident": chosen.resident,
             "rows": rows,
             "points": chosen.points(),
@@ -223,9 +223,17 @@ class Estimate:
             "update_fits": {name: total <= budget for name, total in update_bytes.items()},
             "disk": disk.most,
             "disk_bytes": sum(disk.most.values()),
-            "save_s": disk.save_s(),
+            "save_s": sum(save_s(disk, self.overheads)),
             "save_every": run.save_every,
         }
+
+    def _disk(self, run: Run) -> TrainingDisk:
+        """Returns the files of a training."""
+        number_bytes = MASTER if run.precision == "float32" else self.device.compute_bytes
+        has_value_model = run.implementation.has_value_model
+        return TrainingDisk(
+            self.shapes[run.base], self._devices_of(run), number_bytes, has_value_model, run.averaging > 0
+        )
 
     def _longest(self, run: Run, benchmark: Benchmark, lengths: Lengths) -> int:
         """Returns the positions of the largest forward over a response at the length limit."""
@@ -257,11 +265,10 @@ class Estimate:
             step.append(replace(update, name="value update"))
         rounds = rounds_of(run.prompts, self.lengths_assumed.kept, run.max_rounds)
         workers, is_program = self.experiment.resources.judge_workers, self._is_program(benchmark.name)
-        networks = 1 + algorithm.has_value_model
         step += [
             tails_cost(lengths, benchmark.max_new_tokens, own, rounds),
             judging_cost(rolled_out / devices, workers, is_program, own),
-            saving_cost(shape, devices, networks, self.device.compute_bytes, (run.save_every, run.validate_every), own),
+            saving_cost(self._disk(run), (run.save_every, run.validate_every), own),
         ]
         problems = benchmark.validation or self._problems(benchmark.name, "validation")
         validation = costs.decoding_cost(*setting, lengths, problems / devices, rows, "validation")

@@ -34,7 +34,6 @@ class Rung:
 BEFORE = Rung("before: a barrier and a tail each round, a state each step that one process hashes", {"save_every": 1})
 DEFAULTS = Rung("with the defaults")
 OPTIONS = (
-    Rung("`save_every: 10`", {"save_every": 10}),
     Rung("`kl_to: rollout`", method={"kl_to": "rollout"}),
     Rung("`state_share: 0.333`", {"state_share": 0.333}),
     Rung("`max_new_tokens: 2048`", benchmark={"max_new_tokens": 2048}),

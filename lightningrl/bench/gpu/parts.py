@@ -1,4 +1,4 @@
-"""What is asked of a GPU first, in parts that each end within minutes; a part goes on where it was left.
+"""The check of a GPU, in parts that each end within minutes; a part goes on where it was left.
 
 `<out>/<part>.jsonl` has a line for each case, written when the case ends: {"case": ..., "seconds": ..., "figures":
 {...}} with the device and torch; or {"case": ..., "skipped": why}; or {"case": ..., "error": ...}. A case with
@@ -32,7 +32,7 @@ class Setting:
     out: Path
     device: str = "cuda"
     size: str = "8b"
-    """Of random weights."""
+    """The shape of the models with random weights."""
     checkpoint: Path | None = None
     """Real weights, for what needs them."""
     config: Path = Path("config/gpu-check.yaml")
