@@ -268,7 +268,7 @@ def shapes(slots: int) -> set[tuple[int, int]]:
     """All that `shape_of` gives for up to so many rows.
 
     >>> sorted(shapes(2)), len(shapes(256))
-    ([(1, 1), (1, 2), (2, 2), (2, 3), (2, 4)], 100)
+    ([(1, 1), (1, 2), (2, 2), (2, 3), (2, 4)], 95)
     """
     counts = range(slots + 1)
     return {shape_of(active, pending) for active in counts for pending in counts if active or pending}

@@ -100,9 +100,10 @@ def test_a_figure_is_given_the_common_options_that_it_has() -> None:
 
 
 def a_manifest(
-    kind: str, name: str, key: str, folder: Path, inputs: dict[str, Path], science: dict | None = None
-) -> None:
-    outputs = {"it.csv": {"bytes": 3, "sha256": "0" * 64}}
+    kind: str, name: str, key: str, folder: Path, inputs: dict[str, Path], science: dict | None = None,
+    files: tuple[str, ...] = ("it.csv",),
+) -> None:  # fmt: skip
+    outputs = {file: {"bytes": 3, "sha256": "0" * 64} for file in files}
     manifest = {
         "kind": kind, "name": name, "key": key, "outputs": outputs, "git": {"commit": "c0ffee", "dirty": False},
         "preimage": {"science": science or {}, "code": {}},
@@ -129,14 +130,14 @@ def test_a_release_is_a_copy_and_latest_points_at_it(tmp_path: Path) -> None:
     for name in ("pie.png", "pie.pdf"):
         write_text(drawn / name, name)
     a_manifest("collect", "pie", "1", collect, {}, {"bootstrap": 7})
-    a_manifest("figure", "pie", "2", drawn, {"collect": collect}, {"name": "pie"})
+    a_manifest("figure", "pie", "2", drawn, {"collect": collect}, {"name": "pie"}, ("pie.pdf", "pie.png"))
     release_of(tmp_path, {"figure/pie": drawn}, ["pie"], key="old")
     rows, told = release_of(tmp_path, {"figure/pie": drawn}, ["pie"])
     assert sorted(path.name for path in (tmp_path / "latest" / "figures").iterdir()) == ["pie.pdf", "pie.png"]
     assert "<td>collect/pie</td>" in (tmp_path / "latest" / "provenance.html").read_text()
     assert told == {"collect/pie": {"bootstrap": 7}, "figure/pie": {"name": "pie"}}
     assert [(row["stage"], row["key"], row["commit"], row["bytes"]) for row in rows] == [
-        ("collect/pie", "1", "c0ffee", "3"), ("figure/pie", "2", "c0ffee", "3"),
+        ("collect/pie", "1", "c0ffee", "3"), ("figure/pie", "2", "c0ffee", "6"),
     ]  # fmt: skip
     assert rows[1]["from"].endswith("collect/pie-1")
 
