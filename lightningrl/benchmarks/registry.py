@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lightningrl.benchmarks.protocol import Benchmark
-from lightningrl.config.registries import member
+from lightningrl.config.registries import member, usable
 from lightningrl.errors import BenchmarkError
 from lightningrl.utils.registry import resolve
 
@@ -24,12 +26,12 @@ MEMBERS = ("name", "licence", "citation", "judge", "sources", "styles", "shots",
 """The attributes of every benchmark: see `protocol.Benchmark`."""
 
 
-def get_benchmark(name: str) -> Benchmark:
-    """Returns a benchmark by its registered name or `module:attribute` path.
+def get_benchmark(name: str, plugins: Iterable[str] = ()) -> Benchmark:
+    """Returns a benchmark by its registered name, or that of a plug-in, or `module:attribute` path.
 
     Raises ConfigError where there is none, and BenchmarkError for an object that is no benchmark.
     """
-    path = member("benchmark", name, "--benchmark")
+    path = member("benchmark", name, "--benchmark", usable(plugins))
     benchmark = resolve(path)
     missing = [each for each in MEMBERS if not hasattr(benchmark, each)]
     if missing:

@@ -8,7 +8,7 @@ print(completion.text, completion.trajectory.stats.tpf)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
+from lightningrl.models.families.registry import plug_in
 from lightningrl.quantization.open import open_model
 from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
@@ -47,7 +48,9 @@ class LLM:
     """A checkpoint, ours or an official one, ready to generate.
 
     block_size: needed for checkpoints that do not name it (the official ones). dtype: None keeps the stored one. rows,
-    memory_bytes, forwards: those of BlockDecoder. Raises CheckpointError, saying why, when the folder cannot be used.
+    memory_bytes, forwards: those of BlockDecoder. plugins: modules that add families of checkpoints, as a config's
+    `plugins` do; `policy_of` takes them too, for the names of a decoder's pieces. Raises CheckpointError, saying why,
+    when the folder cannot be used, and ConfigError for a plug-in that cannot be used.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class LLM:
         rows: int = 64,
         memory_bytes: int | None = None,
         forwards: str = "spans",
+        plugins: str | Iterable[str] = (),
     ):
+        plug_in(plugins)
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
             what = "is no checkpoint: config.json is missing" if self.folder.is_dir() else "does not exist"
