@@ -86,8 +86,8 @@ def _judged(pooled: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for row in primary.itertuples():
             if row.role in ("before", "released"):
                 continue
-            is_low = [is_same(threshold, LOW) for threshold in here["threshold"]]
-            low = here[(here["series"] == row.series) & is_low]
+            mine = here[here["series"] == row.series]
+            low = mine[[is_same(threshold, LOW) for threshold in mine["threshold"]]]
             cliff = float(low["accuracy_drop"].iloc[0]) if len(low) else float("nan")
             wins, compared = _wins(row, method)
             judged = {
