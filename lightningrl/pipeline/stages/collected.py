@@ -21,7 +21,7 @@ def read_collected(folder: Path, name: str) -> pd.DataFrame:
     """Returns `<name>.csv` of a collect stage. Raises StageError when it is missing or no table."""
     path = folder / f"{name}.csv"
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, "str"), float_precision="round_trip")
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, "str"))
     except FileNotFoundError:
         raise StageError(f"{path} is missing. Run the collect stage (snakemake does so by itself).") from None
     except (ValueError, pd.errors.ParserError) as error:
