@@ -10,7 +10,7 @@ BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- en
 LINES = {
     "lightningrl": 560, "lightningrl/bench": 2951, "lightningrl/benchmarks": 1841, "lightningrl/cli": 2818,
     "lightningrl/config": 1688, "lightningrl/decoding": 2362, "lightningrl/evaluation": 1490,
-    "lightningrl/inference": 1282, "lightningrl/judges": 4380, "lightningrl/models": 2467,
+    "lightningrl/inference": 1285, "lightningrl/judges": 4380, "lightningrl/models": 2467,
     "lightningrl/pipeline": 4426, "lightningrl/quantization": 390, "lightningrl/report": 2584,
     "lightningrl/results": 1505, "lightningrl/rl": 2400, "lightningrl/sandbox": 2745, "lightningrl/training": 1290,
     "lightningrl/utils": 488, "tests": 780, "tests/bench": 1150, "tests/benchmarks": 1333, "tests/config": 560,

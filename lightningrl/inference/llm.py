@@ -20,15 +20,18 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
-from lightningrl.models.families.registry import plug_in
 from lightningrl.quantization.open import open_model
 from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
+from lightningrl.utils.registry import resolve
 
 DEFAULT_MAX_NEW_TOKENS = 512
 """The longest response where the caller names no length."""
 DEFAULT_POLICY = DecodePolicy(Threshold(0.9))
 """How requests are decoded for which the caller names no policy."""
+
+PLUG_IN = "lightningrl.models.families.registry:plug_in"
+"""Looked up and not imported: a registry is in no stage's key."""
 
 Prompt = str | Sequence[dict[str, str]]
 """A user's turn, or the turns of a conversation with `role` and `content`."""
@@ -65,7 +68,7 @@ class LLM:
         forwards: str = "spans",
         plugins: str | Iterable[str] = (),
     ):
-        plug_in(plugins)
+        resolve(PLUG_IN)(plugins)
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
             what = "is no checkpoint: config.json is missing" if self.folder.is_dir() else "does not exist"
