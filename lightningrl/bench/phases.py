@@ -7,6 +7,7 @@ so the shares are low rather than high.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lightningrl.bench.machine import peak_operations_per_s
 from lightningrl.bench.model_shape import Shape
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.models.config_file import read_config
+from lightningrl.models.families.registry import plug_in
 from lightningrl.utils import files
 
 PHASES = {
@@ -28,12 +30,13 @@ PHASES = {
 """For each phase, how many forwards a position of it is worth, and the metric that counts its positions."""
 
 
-def phases(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def phases(folder: Path, device: torch.device, dtype: torch.dtype, plugins: Iterable[str] = ()) -> dict[str, Any]:
     """Returns medians over the run's steps but the first: {"phases": [...], "logp_gap_mean": ..., "logp_gap_max": ...}.
 
     folder: that of a finished training. device, dtype: where its peak is measured now. Raises CheckpointError for
     another folder.
     """
+    plug_in(plugins)
     try:
         metrics = pd.DataFrame(files.read_jsonl(folder / "metrics.jsonl"))
         timing = pd.DataFrame(row for row in files.read_jsonl(folder / "timing.jsonl") if "rollout_s" in row)

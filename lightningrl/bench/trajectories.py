@@ -16,6 +16,7 @@ import numpy as np
 
 from lightningrl.benchmarks.gsm_mini import GSM_MINI
 from lightningrl.benchmarks.protocol import NO_ROWS, PromptOptions
+from lightningrl.config.decoding import Decoding
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.inference.llm import LLM
@@ -66,10 +67,20 @@ def drawn(
 
 
 def recorded(
-    folder: Path, prompts: int, *, max_new_tokens: int, threshold: float, block_size: int | None, device: str
+    folder: Path,
+    prompts: int,
+    *,
+    max_new_tokens: int,
+    threshold: float,
+    block_size: int | None,
+    device: str,
+    plugins: Sequence[str] = (),
 ) -> tuple[Transformer, list[Trajectory]]:
-    """Returns a checkpoint's model and its responses to test problems of gsm-mini at temperature 1."""
-    llm = LLM(folder, block_size=block_size, device=device)
+    """Returns a checkpoint's model and its responses to test problems of gsm-mini at temperature 1.
+
+    Raises ConfigError for a threshold that is no probability, before anything is loaded."""
+    Decoding().check_parameter("--threshold", threshold)
+    llm = LLM(folder, block_size=block_size, device=device, plugins=plugins)
     examples = GSM_MINI.load({"train": 0, "validation": 0, "test": prompts}, 0, NO_ROWS)["test"]
     prompted = [(example.uid, GSM_MINI.render(example, PromptOptions())) for example in examples]
     requests = [llm.request(words, uid=uid, max_new_tokens=max_new_tokens) for uid, words in prompted]

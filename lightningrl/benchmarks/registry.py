@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from lightningrl.benchmarks.checked import checked
 from lightningrl.benchmarks.protocol import Benchmark
-from lightningrl.config.registries import member
-from lightningrl.errors import BenchmarkError
-from lightningrl.utils.registry import resolve
+from lightningrl.config.registries import member, usable
 
 BENCHMARKS: dict[str, str] = {
     "gsm-mini": "lightningrl.benchmarks.gsm_mini:GSM_MINI",
@@ -20,18 +21,10 @@ BENCHMARKS: dict[str, str] = {
 PHRASES: dict[str, str] = {"gsm-mini": "lightningrl.benchmarks.gsm_phrasing:phrases"}
 """For benchmarks whose answers consist of phrases: a function (example, response) -> [(role, words)]."""
 
-MEMBERS = ("name", "licence", "citation", "judge", "sources", "styles", "shots", "load", "render", "signature")
-"""The attributes of every benchmark: see `protocol.Benchmark`."""
 
-
-def get_benchmark(name: str) -> Benchmark:
-    """Returns a benchmark by its registered name or `module:attribute` path.
+def get_benchmark(name: str, plugins: Iterable[str] = ()) -> Benchmark:
+    """Returns a benchmark by its registered name, or that of a plug-in, or `module:attribute` path.
 
     Raises ConfigError where there is none, and BenchmarkError for an object that is no benchmark.
     """
-    path = member("benchmark", name, "--benchmark")
-    benchmark = resolve(path)
-    missing = [each for each in MEMBERS if not hasattr(benchmark, each)]
-    if missing:
-        raise BenchmarkError(f"{path} is not a benchmark: {', '.join(missing)} missing (see docs/add-a-benchmark.md).")
-    return benchmark
+    return checked(member("benchmark", name, "--benchmark", usable(plugins)))

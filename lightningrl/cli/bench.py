@@ -156,6 +156,7 @@ def train(
     device: Device = "cpu",
     threads: options.Threads = 2,
     repeats: Repeats = 3,
+    plugins: options.Plugins = None,
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -173,8 +174,9 @@ def train(
     steps = STEPS_OF_1000_BLOCKS if histogram is None else _histogram(histogram)
     if checkpoint is not None:
         model, trajectories = recorded(
-            checkpoint, prompts, max_new_tokens=new_tokens, threshold=threshold, block_size=block_size, device=device
-        )
+            checkpoint, prompts, max_new_tokens=new_tokens, threshold=threshold, block_size=block_size, device=device,
+            plugins=plugins or (),
+        )  # fmt: skip
     else:
         model = random_model(size, block_size or BLOCK_SIZE, precision, device)
         trajectories = drawn(
@@ -228,6 +230,7 @@ def states(
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16, of random weights.")] = "float32",
     device: Device = "cpu",
     threads: options.Threads = 1,
+    plugins: options.Plugins = None,
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -243,8 +246,9 @@ def states(
     precision = _prepare(out, overwrite, device, threads, dtype)
     if checkpoint is not None:
         model, trajectories = recorded(
-            checkpoint, count, max_new_tokens=new_tokens, threshold=threshold, block_size=None, device=device
-        )
+            checkpoint, count, max_new_tokens=new_tokens, threshold=threshold, block_size=None, device=device,
+            plugins=plugins or (),
+        )  # fmt: skip
     else:
         model = random_model(size, 8 if size == "miniature" else 32, precision, device)
         trajectories = decoded(model, count, prompt_tokens, new_tokens, tpf)
@@ -265,6 +269,7 @@ def phases(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16: what it computed in.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda: what it ran on; its peak is measured now.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads, as the run had.")] = 1,
+    plugins: options.Plugins = None,
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -277,7 +282,7 @@ def phases(
     from lightningrl.bench.phases import phases as measure
 
     precision = _prepare(out, overwrite, device, threads, dtype)
-    found = measure(folder, torch.device(device), precision)
+    found = measure(folder, torch.device(device), precision, plugins or ())
     typer.echo(
         f"{folder.name}: {found['parameters'] / 1e6:.2f} M parameters; peak measured here "
         f"{found['peak_operations_per_s'] / 1e9:.0f} GFLOP/s; rollouts {found['rollout_tokens_per_s']:.0f} tokens/s; "
@@ -335,6 +340,7 @@ def judges(
     benchmark: options.Benchmark = "math500",
     workers: options.Workers = 2,
     mirror: options.Mirror = None,
+    plugins: options.Plugins = None,
     limit: options.Limit = None,
 ) -> None:
     """Judgements a second: gold answers (mathematics) or official solutions (programs), and how many are right."""
@@ -343,7 +349,7 @@ def judges(
     from lightningrl.evaluation.problems import load_problems
     from lightningrl.utils.registry import resolve
 
-    chosen = get_benchmark(benchmark)
+    chosen = get_benchmark(benchmark, plugins or ())
     examples = load_problems(chosen, "test", None, options.origins(mirror), limit)
     is_mathematics = chosen.judge.endswith(":MathJudge")
     rows = mathematics(examples, workers) if is_mathematics else solutions(examples, resolve(chosen.judge), workers)

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from lightningrl.cli import options
 from lightningrl.errors import StageError
 from lightningrl.report.frontier import Evaluation, collect, groups
 from lightningrl.types import EvalRecord
 from lightningrl.utils.files import read_jsonl
+from lightningrl.utils.numbers import shortest
 
 COUNTS = {"response_tokens": 1, "denoise_forwards": 1, "commit_forwards": 0}
 """Stand in for counts that a record lacks: nothing made of them is shown."""
@@ -35,6 +37,7 @@ def compare(
     \b
     lightningrl compare base/records.jsonl trained/records.jsonl
     """
+    options.require_finite("--threshold", threshold)
     files = {name: _records(path) for name, path in zip(_names([base, *others]), [base, *others], strict=True)}
     has_counts = all(r.denoise_forwards and r.response_tokens for records in files.values() for r in records)
     evaluations, first = list[Evaluation](), next(iter(files))
@@ -90,5 +93,5 @@ def _line(row: Mapping[Any, Any], tpf_difference: tuple[float, float, float] | N
     if not is_base:
         line += against + ", TPF {:+.2f} [{:+.2f}, {:+.2f}]".format(*tpf_difference)
         line += f", anchored AUP {with_interval('aup_anchored_difference', '{:+.1f}')}"
-    line += f" (threshold {row['threshold']:g}; y_max {row['y_max']:.1f}, y_min {row['y_min']:.1f}, "
+    line += f" (threshold {shortest(row['threshold'])}; y_max {row['y_max']:.1f}, y_min {row['y_min']:.1f}, "
     return line + f"thresholds {row['thresholds']}, {row['n_problems']} problems)"

@@ -22,6 +22,7 @@ from lightningrl.pipeline.code_digest import digest
 from lightningrl.sandbox.probe import probe
 from lightningrl.utils import files
 from lightningrl.utils.lease import lease, patiently
+from lightningrl.utils.numbers import shortest
 from lightningrl.utils.registry import resolve
 
 Thresholds = Annotated[
@@ -77,9 +78,10 @@ def evaluate(
     from lightningrl.inference.policy import direct_policy
     from lightningrl.tokenization import encode_prompts
 
-    chosen, prompt = get_benchmark(benchmark), PromptOptions(style=style, shots=shots, compat=compat)
-    problems.check_prompt(chosen, prompt)
     decoding = options.decoding_of(given | {"threshold": (threshold or [None])[0]})
+    chosen = get_benchmark(benchmark, decoding.plugins)
+    prompt = PromptOptions(style=style, shots=shots, compat=compat)
+    problems.check_prompt(chosen, prompt)
     words = decoding.identity()
     words["options"] = words.pop("selector_options")
     thresholds = sorted(set(threshold or [decoding.threshold]))
@@ -118,7 +120,7 @@ def evaluate(
     finally:
         judge.close()
     for summary in summaries:
-        typer.echo(summary_line(f"threshold {summary.threshold:g}", asdict(summary)))
+        typer.echo(summary_line(f"threshold {shortest(summary.threshold)}", asdict(summary)))
     if seconds := sum(row["decode_seconds"] for row in rows):
         tokens = sum(row["response_tokens"] for row in rows)
         where = f"up to {rows[0]['rows']} rows together on {rows[0]['device']}, prefill included"

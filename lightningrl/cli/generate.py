@@ -63,20 +63,22 @@ def generate(
     settings = make_settings(
         samples=samples, max_new_tokens=max_new_tokens, parameter=decoding.threshold, **decoding.identity()
     )
-    lines = _lines(input, prompt, out, settings)
+    lines = _lines(input, prompt, out, settings, decoding.plugins)
     file = None if out is None else ResponseFile(out, overwrite=overwrite)
     with nullcontext() if file is None else closing(file):
         _run(options.open_llm(model, decoding), lines, file, tokens)
 
 
-def _lines(input: str | None, prompts: list[str] | None, out: Path | None, settings: Settings) -> list[InputLine]:
+def _lines(
+    input: str | None, prompts: list[str] | None, out: Path | None, settings: Settings, plugins: list[str]
+) -> list[InputLine]:
     if (input is None) == (not prompts):
         raise ConfigError("give prompts: a file (`-` for standard input), or --prompt once or more; not both")
     if input is None:
         return prompts_from_options(prompts or [], settings)
     if out is not None and input != "-" and out.exists() and Path(input).exists() and out.samefile(input):
         raise ConfigError(f"--out {out} is the input; name another file")
-    return read_prompts(input, settings)
+    return read_prompts(input, settings, plugins)
 
 
 def _run(llm: LLM, lines: list[InputLine], file: ResponseFile | None, tokens: bool) -> None:

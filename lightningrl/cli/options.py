@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import ValidationError
@@ -37,6 +38,10 @@ Style = Annotated[str, typer.Option(help="The prompt's wording.")]
 Shots = Annotated[int, typer.Option(help="Worked examples before the problem.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+
+Plugins = Annotated[
+    list[str] | None, typer.Option(help=f"{DirectDecoding.model_fields['plugins'].description}", metavar="MODULE")
+]
 
 SPELLINGS = {"schedule": ("--schedule", "--cache")}
 """Options with an older spelling beside their own."""
@@ -69,12 +74,17 @@ def _option(name: str, field: FieldInfo, default: str | None) -> inspect.Paramet
     """The option of a key: its help is the first sentence of the key's documentation."""
     value: Any = field.get_default(call_default_factory=True)
     is_json = isinstance(value, dict)
-    kind: Any = str if is_json else (get_args(field.annotation) or (field.annotation,))[0]
+    is_list = get_origin(field.annotation) is list  # the option may be repeated
+    kind: Any = (
+        str if is_json else field.annotation if is_list else (get_args(field.annotation) or (field.annotation,))[0]
+    )
     text = " ".join((field.description or "").split()).partition(". ")[0].removesuffix(".") + "."
-    shown = "" if default or value in (None, "", {}) else f" [default: {value}]"
+    shown = "" if default or value in (None, "", {}, []) else f" [default: {value}]"
     spellings = SPELLINGS.get(name, ("--" + name.replace("_", "-"),))
     least = 1 if any(getattr(limit, "gt", None) == 0 for limit in field.metadata) else None
-    option = typer.Option(*spellings, help=text + shown, min=least, metavar="JSON" if is_json else None)
+    option = typer.Option(
+        *spellings, help=text + shown, min=least, metavar="JSON" if is_json else "MODULE" if is_list else None
+    )
     annotation = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -111,7 +121,7 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     require_device(decoding.device)
     return LLM(
         model, block_size=decoding.block_size, dtype=dtype, device=decoding.device, rows=decoding.rows,
-        memory_bytes=decoding.memory_bytes, forwards=decoding.forwards,
+        memory_bytes=decoding.memory_bytes, forwards=decoding.forwards, plugins=decoding.plugins,
     )  # fmt: skip
 
 
@@ -137,6 +147,12 @@ def require_device(device: str) -> None:
         raise ConfigError(f"--device: found {device!r}, expected cpu, cuda, cuda:1, ...")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: this machine has no CUDA device that torch can use; take `cpu`")
+
+
+def require_finite(option: str, value: float | None) -> None:
+    """Raises ConfigError for a parameter of an unknown selector that could not be told from others, as `nan`."""
+    if value is not None and not math.isfinite(value):
+        raise ConfigError(f"{option}: found {value}, expected a finite number")
 
 
 def origins(mirror: Path | None) -> Origins:

@@ -24,6 +24,7 @@ def prompts(
     limit: options.Limit = None,
     style: options.Style = "default",
     shots: options.Shots = 0,
+    plugins: options.Plugins = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a benchmark's prompts: {"id": uid, "messages": [...]} a line, what a judge needs left out.
@@ -37,7 +38,7 @@ def prompts(
     lightningrl score answers.jsonl --benchmark gsm8k --out records.jsonl
     """
     check_out(out, overwrite, inputs=[] if data is None else [data])
-    chosen, wording = get_benchmark(benchmark), PromptOptions(style=style, shots=shots)
+    chosen, wording = get_benchmark(benchmark, plugins or ()), PromptOptions(style=style, shots=shots)
     problems.check_prompt(chosen, wording)
     examples = problems.load_problems(chosen, split, data, options.origins(mirror), limit)
     rows = [{"id": example.uid, "messages": chosen.render(example, wording)} for example in examples]

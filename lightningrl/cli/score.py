@@ -14,6 +14,7 @@ from lightningrl.evaluation import external, problems, scoring, uid_numbering
 from lightningrl.evaluation.selfcheck import self_check
 from lightningrl.pipeline.code_digest import digest
 from lightningrl.utils import files
+from lightningrl.utils.numbers import shortest
 from lightningrl.utils.registry import resolve
 
 Order = Annotated[
@@ -34,6 +35,7 @@ def score(
     threshold: Annotated[float | None, typer.Option(help="Threshold for lines that give none.")] = None,
     order: Order = None,
     workers: options.Workers = 1,
+    plugins: options.Plugins = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Judge responses made by any engine: records and a summary.
@@ -51,9 +53,10 @@ def score(
     \b
     lightningrl score answers.jsonl --benchmark gsm8k --out records.jsonl
     """
+    options.require_finite("--threshold", threshold)
     summary_file = out.parent / f"{out.name}.summary.json"
     check_out(out, overwrite, inputs=[responses], beside=[summary_file])
-    chosen, origins = get_benchmark(benchmark), options.origins(mirror)
+    chosen, origins = get_benchmark(benchmark, plugins or ()), options.origins(mirror)
     examples = problems.load_problems(chosen, split, data, origins, limit)
     uid_of_number = uid_numbering.uid_of_number(chosen.name, split, examples, order, origins)
     if note := uid_numbering.unused_order_note(chosen.name, split, order):
@@ -81,7 +84,7 @@ def score(
     identity["code"] = digest([chosen.judge.partition(":")[0]])  # verdicts of another judge are not gone on from
     scoring.judge_all(file.responses, examples, make_judge, out, identity, finish)
     for summary in files.read_json(summary_file):
-        at = "" if summary["threshold"] is None else f" at {summary['threshold']:g}"
+        at = "" if summary["threshold"] is None else f" at {shortest(summary['threshold'])}"
         typer.echo(summary_line(f"{summary['policy']}{at}", summary))
         doubt = uid_numbering.wrong_order_note(chosen.name, split, summary)
         for note in [*external.notes(summary, file.failed), *([doubt] if doubt else [])]:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lightningrl.config.registries import DECODER, member, near
+from lightningrl.config.registries import DECODER, member, names, near, usable
 from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
+from lightningrl.utils.numbers import shortest
 from lightningrl.utils.registry import resolve
 
 PRESETS = "lightningrl.decoding.presets:PRESETS"
@@ -30,6 +31,8 @@ def _increasing(values: list[float]) -> list[float]:
     return values
 
 
+PROBABILITY = {"selector": "threshold", "ranking": "confidence"}
+"""The pieces whose parameter is compared with a probability."""
 FORWARDS = ("spans", "gathered", "segments", "turns", "graphs")
 """Those of decoding/engine.py, which would import torch."""
 
@@ -42,6 +45,8 @@ def _known_forwards(name: str) -> str:
 
 Sweep = Annotated[list[float], AfterValidator(_increasing)]
 """Values of a selector's parameter."""
+Plugins = Annotated[list[str], AfterValidator(usable)]
+"""Modules of other packages that add names to the registries."""
 Options = dict[str, bool | int | float | str]
 
 
@@ -108,13 +113,13 @@ class Decoding(Section):
 
     @property
     def compares_probabilities(self) -> bool:
-        """Whether the selector's parameter is compared with a probability."""
-        return (self.selector, self.ranking) == ("threshold", "confidence")
+        """Whether the selector's parameter is compared with a probability, however selector and ranking are spelt."""
+        return all(getattr(self, piece) in (name, names(piece)[name]) for piece, name in PROBABILITY.items())
 
     def check_parameter(self, where: str, value: float) -> None:
         """Raises ConfigError for a parameter that should be a probability; other bounds are the selector's own."""
         if self.compares_probabilities and not 0 < value <= 1:
-            raise ConfigError(f"{where}: a threshold is a probability within (0, 1], found {value:g}")
+            raise ConfigError(f"{where}: a threshold is a probability within (0, 1], found {shortest(value)}")
 
     def over(self, below: Decoding) -> Decoding:
         """Returns the decoding `below` with the keys that are given here.
@@ -157,6 +162,8 @@ class DirectDecoding(Decoding):
     """`float32`, `bfloat16`, `float64`, or `stored`."""
     device: str = "cpu"
     """`cpu`, `cuda`, or one of several, like `cuda:1`."""
+    plugins: Plugins = []
+    """A module of another package that adds names by its `MEMBERS`, as the config's `plugins` do; may be repeated."""
 
     @model_validator(mode="before")
     @classmethod
@@ -174,5 +181,11 @@ class DirectDecoding(Decoding):
         return tree | {"threshold": published["parameter"]}
 
     def identity(self) -> dict[str, Any]:
-        """Returns what responses depend on, but for the selector's parameter and the model."""
-        return self.model_dump(exclude={"threshold", "preset", *ELSEWHERE})
+        """Returns what responses depend on, but for the selector's parameter and the model; for a plug-in's name, what
+        it stands for."""
+        outside = {piece: found for piece, found in self.members().items() if getattr(self, piece) not in names(piece)}
+        return self.model_dump(exclude={"threshold", "preset", "plugins", *ELSEWHERE}) | outside
+
+    def members(self, where: str = "", plugins: Iterable[str] = ()) -> dict[str, str]:
+        """As those of a section of an experiment, whose plug-ins here are its own."""
+        return super().members(where, [*plugins, *self.plugins])

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lightningrl.config.base import NAME, Base, Checkpoint
-from lightningrl.config.decoding import Decoding
+from lightningrl.config.decoding import Decoding, Plugins
 from lightningrl.config.machine import Code, Data, Resources, Sandbox
 from lightningrl.config.model import Architecture, Pretrain
 from lightningrl.config.reading import explain, read_tree
-from lightningrl.config.registries import member, names, near
+from lightningrl.config.registries import member, near
 from lightningrl.config.report import Report
 from lightningrl.config.section import Section
 from lightningrl.config.systems import System, SystemEntry, systems_of
@@ -30,7 +30,7 @@ class Experiment(Section):
     """Names the results folder."""
     seed: int = Field(0, ge=0, lt=2**31)
     """The key of all random draws: data, first weights, responses."""
-    plugins: list[str] = []
+    plugins: Plugins = []
     """Modules of other packages that add names to the registries, by their attribute `MEMBERS`: a mapping of kinds
     (`selector`, `benchmark`, `quantizer`, ..., and `stage` for kinds of stages) to mappings of names to
     `module:attribute`."""
@@ -55,16 +55,6 @@ class Experiment(Section):
     resources: Resources = Resources()
     sandbox: Sandbox = Sandbox()
     code: Code = Code()
-
-    @field_validator("plugins")
-    @classmethod
-    def _usable(cls, plugins: list[str]) -> list[str]:
-        for number, plugin in enumerate(plugins):
-            try:
-                names("stage", [plugin])
-            except ConfigError as error:  # at once: what its names stand for cannot be checked
-                raise ConfigError(f"plugins.{number}: {str(error).removeprefix('plugins: ')}") from None
-        return plugins
 
     @field_validator("runs", mode="wrap")
     @classmethod

@@ -71,6 +71,20 @@ def names(kind: str, plugins: Iterable[str] = ()) -> dict[str, str]:
     return found
 
 
+def usable(plugins: str | Iterable[str]) -> list[str]:
+    """Returns plug-ins as a list; a string alone is one.
+
+    Raises ConfigError, which begins with `plugins` and its number, for one that cannot be used.
+    """
+    found = [plugins] if isinstance(plugins, str) else list(plugins)
+    for number, plugin in enumerate(found):
+        try:
+            names("stage", [plugin])
+        except ConfigError as error:  # at once: what its names stand for cannot be checked
+            raise ConfigError(f"plugins.{number}: {str(error).removeprefix('plugins: ')}") from None
+    return found
+
+
 def _members(plugin: str) -> Mapping[str, Mapping[str, str]]:
     """Imports a plug-in and returns what it registers, by kind."""
     if not all(part.isidentifier() for part in plugin.split(".")):

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lightningrl.errors import DecodeError
+
 SMALLEST_PAGE_TOKENS = 16
 
 
@@ -79,3 +81,15 @@ class Schedule:
     def open(self, masked_BK: np.ndarray) -> np.ndarray:
         """(B, K) bool, of the active block: a subset of masked_BK, not empty where masked_BK is not."""
         return masked_BK
+
+
+def reach_of(schedule: Schedule, start: int, end: int, size: int) -> int:
+    """Returns what a schedule's `reach` says. Raises DecodeError where that leaves out a part of the active block, or
+    goes past the canvas."""
+    reach = schedule.reach(start, end, size)
+    if not start + size <= reach <= end:
+        raise DecodeError(
+            f"the `reach` of {schedule} is {reach}, but the active block is {start} to {start + size - 1} and the last "
+            f"position {end - 1}; expected {start + size} to {end}"
+        )
+    return reach

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightningrl.decoding.canvas import reach_of
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.sampler import Draws, draw_open, select
@@ -71,7 +72,7 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     while True:
         at = np.array([start]), np.array([pending]), np.array([end])  # a batch of one row
         (first,), (last,), (denoises,) = computed = schedule.interval(*at, size)
-        check_interval(schedule, computed, at, size)
+        check_interval(config, schedule, computed, at, size, np.array([reach_of(schedule, start, end, size)]))
         hidden_QH = forward(first, last)
         pending, committed = False, committed + (not denoises)
         if not denoises:

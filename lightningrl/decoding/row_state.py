@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl.decoding.canvas import Canvas
+from lightningrl.decoding.canvas import Canvas, reach_of
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.types import DecodeStats, Trajectory
@@ -48,8 +48,9 @@ class Rows:
         self.busy, self.entering = np.zeros((2, slots), dtype=bool)
         """entering: clean keys and values of all before the active block are still to be written, a pending block's
         aside."""
-        self.prompt_len, self.end, self.key, self.admitted, self.prefilled = np.zeros((5, slots), dtype=np.int64)
-        """prefilled: positions of a row that is entering whose clean keys and values are written."""
+        self.prompt_len, self.end, self.key, self.admitted, self.prefilled, self.reach = np.zeros((6, slots), np.int64)
+        """prefilled: positions of a row that is entering whose clean keys and values are written; reach: how many must
+        have pages while the active block is decoded."""
         self.temperature, self.top_k, self.top_p = np.zeros((3, slots))
         self.table_RP = np.zeros((slots, -(-length // page_tokens)), dtype=np.int64)
         self.held: list[list[int]] = [[] for _ in range(slots)]
@@ -84,11 +85,13 @@ class Rows:
 
     def needed(self, item: QueuedRequest, start: int) -> int:
         """Pages that must be there while the block of an item that begins at `start` is decoded."""
-        return -(-item.policy.schedule.reach(start, item.canvas.end, self.size) // self.page_tokens)
+        return -(-reach_of(item.policy.schedule, start, item.canvas.end, self.size) // self.page_tokens)
 
     def lacking(self, slot: int) -> int:
         """How many pages the slot still wants for the positions that its schedule computes now."""
-        return self.needed(self.item[slot], int(self.start[slot])) - len(self.held[slot])
+        item = self.item[slot]
+        self.reach[slot] = reach_of(item.policy.schedule, int(self.start[slot]), item.canvas.end, self.size)
+        return -(-int(self.reach[slot]) // self.page_tokens) - len(self.held[slot])
 
     def grow(self, slot: int) -> None:
         """Take the pages that the slot lacks; there must be as many."""

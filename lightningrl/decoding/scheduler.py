@@ -22,7 +22,7 @@ from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.sampler import Draws, draw_open, select
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedSpan, key_limits
-from lightningrl.models.transformer import Transformer
+from lightningrl.models.transformer import ModelConfig, Transformer
 
 if TYPE_CHECKING:
     from lightningrl.decoding.device_turn import Drawn, Rule
@@ -37,9 +37,15 @@ SHORT_TOKENS = 256
 
 
 def check_interval(
-    schedule: Schedule, found: Interval, at: tuple[np.ndarray, np.ndarray, np.ndarray], size: int
+    config: ModelConfig,
+    schedule: Schedule,
+    found: Interval,
+    at: tuple[np.ndarray, np.ndarray, np.ndarray],
+    size: int,
+    reach_B: np.ndarray,
 ) -> None:
-    """Raises DecodeError for a schedule whose forward does nothing for one of its rows. at: what it was asked with."""
+    """Raises DecodeError for a schedule whose forward does nothing for one of its rows, or computes or sees positions
+    for which the row has no pages. at: what it was asked with; reach_B: what its `reach` says."""
     (first_B, last_B, denoises_B), (start_B, pending_B, end_B) = found, at
     is_whole_B = (first_B <= start_B) & (last_B >= start_B + size)
     is_within_B = (first_B >= 0) & (first_B < last_B) & (last_B <= end_B)
@@ -50,6 +56,15 @@ def check_interval(
             f"{schedule} computes positions {first} to {last - 1}, denoises {'them' if denoises else 'nothing'}, but "
             f"the active block is {start} to {start + size - 1} and the last position {end - 1}: it would never end. "
             "Its `interval` must hold and denoise that whole block, or else compute a finished one that is pending"
+        )
+    limit_B = key_limits(config, last_B[:, None] - 1, end_B)[:, 0]
+    beyond = np.flatnonzero(np.maximum(last_B, limit_B) > reach_B)
+    if len(beyond):
+        last, limit, reach = (int(a[beyond[0]]) for a in (last_B, limit_B, reach_B))
+        raise DecodeError(
+            f"{schedule} computes up to position {last - 1}, which sees up to {limit - 1} in a {config.family} model "
+            f"({config.attention}, blocks of {config.block_size}), but has pages up to {reach - 1} only: its `reach` "
+            "must return all that its forwards compute and see, or its `interval` compute less"
         )
 
 
@@ -179,7 +194,7 @@ class Scheduler:
             pending_B, end_B = rows.pending[slots_B[here]], rows.end[slots_B[here]]
             at = start_B[here], pending_B, end_B
             computed = policy.schedule.interval(*at, self.size)
-            check_interval(policy.schedule, computed, at, self.size)
+            check_interval(self.model.config, policy.schedule, computed, at, self.size, rows.reach[slots_B[here]])
             first_B[here], last_B[here], denoises_B[here] = computed
         return first_B, last_B, denoises_B
 

@@ -19,6 +19,7 @@ import numpy as np
 from lightningrl.errors import StageError
 from lightningrl.evaluation.intervals import bootstrap_weights, pooled_ratio, triple, wilson_by_problem, with_interval
 from lightningrl.types import EvalRecord, VerdictStatus
+from lightningrl.utils.numbers import shortest
 
 STATUSES: tuple[str, ...] = get_args(VerdictStatus)
 """Every verdict status, in the order in which tables show them."""
@@ -196,7 +197,7 @@ def problem_sums(records: Iterable[EvalRecord], require_counts: bool = True) -> 
     for record in records:
         name, key = f"{record.uid} sample {record.sample}", (record.threshold, record.uid, record.sample)
         if key in seen:
-            raise StageError(f"{name} at threshold {record.threshold:g} comes twice.")
+            raise StageError(f"{name} at threshold {shortest(record.threshold)} comes twice.")
         counts = (record.response_tokens, record.denoise_forwards)
         if require_counts and None in counts:
             raise StageError(
@@ -211,7 +212,7 @@ def problem_sums(records: Iterable[EvalRecord], require_counts: bool = True) -> 
     if (sums[0] == 0).any():
         t, n = np.argwhere(sums[0] == 0)[0]
         raise StageError(
-            f"{records[0].policy}: {list(column)[n]} has no record at threshold {list(row)[t]:g}; every threshold must "
-            "hold the same problems. Run the evaluation again, it fills in what is missing."
+            f"{records[0].policy}: {list(column)[n]} has no record at threshold {shortest(list(row)[t])}; every "
+            "threshold must hold the same problems. Run the evaluation again, it fills in what is missing."
         )
     return ProblemSums(tuple(column), tuple(row), *sums)

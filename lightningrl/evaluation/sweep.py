@@ -22,6 +22,7 @@ from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import Interrupted
 from lightningrl.evaluation.records import RecordFile, to_records
 from lightningrl.types import EvalRecord, Example
+from lightningrl.utils.numbers import shortest
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Sweep:
         correct, tokens = sum(row.correct for row in records), sum(row.response_tokens for row in records)
         tpf = tokens / sum(row.denoise_forwards for row in records)
         accuracy = f"accuracy {100 * correct / len(records):.1f} %"
-        self.report(f"threshold {threshold:g}: {accuracy}  tpf {tpf:.2f}  ({len(records)} responses)")
+        self.report(f"threshold {shortest(threshold)}: {accuracy}  tpf {tpf:.2f}  ({len(records)} responses)")
         return records, dict(sorted(engine.items()))
 
     def decode(self, threshold: float) -> RecordFile:
@@ -81,11 +82,11 @@ class Sweep:
         file = self._file(threshold)
         if file.damaged:
             self.report(
-                f"{self.cache}: {file.damaged} damaged lines of threshold {threshold:g}; they are decoded again"
+                f"{self.cache}: {file.damaged} damaged lines of threshold {shortest(threshold)}; they are decoded again"
             )
         missing = self._missing(file)
         if missing and (there := len({uid for uid, _ in file.records})):
-            self.report(f"threshold {threshold:g}: {there} of {len(self.examples)} problems are there already")
+            self.report(f"threshold {shortest(threshold)}: {there} of {len(self.examples)} problems are there already")
         for start in missing:
             if self.should_stop():
                 raise Interrupted("stopped between two shards; run the same command again to go on from there")

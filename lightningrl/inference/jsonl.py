@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from lightningrl.config.registries import DECODER
+from lightningrl.config.registries import DECODER, names
 from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
 
@@ -94,11 +94,12 @@ class InputLine:
     error: str | None = None
 
 
-def read_prompts(source: str, defaults: Settings) -> list[InputLine]:
+def read_prompts(source: str, defaults: Settings, plugins: Sequence[str] = ()) -> list[InputLine]:
     """Returns the prompts of a file: plain text if its name ends in `.txt`, else JSON lines; `-` is standard input.
 
-    Empty lines are skipped; a line with the id of an earlier one becomes an error, because their results could not be
-    told apart. Raises ConfigError when the file cannot be read or has no prompt.
+    plugins: modules that add names of selectors and the like, which lines may use. Empty lines are skipped; a line
+    with the id of an earlier one becomes an error, because their results could not be told apart. Raises ConfigError
+    when the file cannot be read or has no prompt.
     """
     name = "standard input" if source == "-" else source
     try:
@@ -111,7 +112,8 @@ def read_prompts(source: str, defaults: Settings) -> list[InputLine]:
         raise ConfigError(f"{name} has no prompt: expected one a line")
     found, first_use = [], dict[str, int]()
     for index, (number, text) in enumerate(numbered):
-        line = _input_line(index, f"{name}, line {number}", partial(_parse, text, name.endswith(".txt")), defaults)
+        read = partial(_parse, text, name.endswith(".txt"))
+        line = _input_line(index, f"{name}, line {number}", read, defaults, plugins)
         first = first_use.setdefault(str(line.id), index)
         if first != index and line.error is None:
             error = f"id {line.id!r} is that of prompt {first} already (counted from 0); ids must be unique"
@@ -137,7 +139,9 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number")
 
 
-def _input_line(index: int, where: str, read: Callable[[], Any], defaults: Settings) -> InputLine:
+def _input_line(
+    index: int, where: str, read: Callable[[], Any], defaults: Settings, plugins: Sequence[str] = ()
+) -> InputLine:
     uid: str | int = f"prompt/{index}"
     try:
         raw = read()
@@ -146,7 +150,7 @@ def _input_line(index: int, where: str, read: Callable[[], Any], defaults: Setti
         json.dumps(raw, ensure_ascii=False).encode()
         if isinstance(raw.get("id"), (str, int)) and not isinstance(raw["id"], bool):
             uid = raw["id"]
-        return InputLine(index, uid, _spec(raw, defaults))
+        return InputLine(index, uid, _spec(raw, defaults, plugins))
     except ConfigError as error:
         reason = str(error)
     except UnicodeEncodeError:
@@ -156,7 +160,7 @@ def _input_line(index: int, where: str, read: Callable[[], Any], defaults: Setti
     return InputLine(index, uid, error=f"{where}: {reason}")
 
 
-def _spec(raw: dict[str, Any], defaults: Settings) -> PromptSpec:
+def _spec(raw: dict[str, Any], defaults: Settings, plugins: Sequence[str]) -> PromptSpec:
     """Returns the settings of a line over the defaults. Raises ConfigError when they cannot be used."""
     if {"threshold", "parameter"} <= raw.keys():
         raise ConfigError("threshold and parameter are two names of one thing; give one")
@@ -172,7 +176,8 @@ def _spec(raw: dict[str, Any], defaults: Settings) -> PromptSpec:
         value = getattr(spec, key)
         if ":" in value and value != getattr(defaults, key):
             raise ConfigError(f"{key} {value!r} is code; name it on the command line, lines take registry names only")
-    return spec
+    added = {key: names(key, plugins) for key in DECODER if getattr(spec, key) not in names(key)}
+    return spec.model_copy(update={k: own[getattr(spec, k)] for k, own in added.items() if getattr(spec, k) in own})
 
 
 def _first_error(error: ValidationError) -> str:

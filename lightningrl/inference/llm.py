@@ -8,7 +8,7 @@ print(completion.text, completion.trajectory.stats.tpf)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +23,15 @@ from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
 from lightningrl.quantization.open import open_model
 from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
+from lightningrl.utils.registry import resolve
 
 DEFAULT_MAX_NEW_TOKENS = 512
 """The longest response where the caller names no length."""
 DEFAULT_POLICY = DecodePolicy(Threshold(0.9))
 """How requests are decoded for which the caller names no policy."""
+
+PLUG_IN = "lightningrl.models.families.registry:plug_in"
+"""Looked up and not imported: a registry is in no stage's key."""
 
 Prompt = str | Sequence[dict[str, str]]
 """A user's turn, or the turns of a conversation with `role` and `content`."""
@@ -47,7 +51,9 @@ class LLM:
     """A checkpoint, ours or an official one, ready to generate.
 
     block_size: needed for checkpoints that do not name it (the official ones). dtype: None keeps the stored one. rows,
-    memory_bytes, forwards: those of BlockDecoder. Raises CheckpointError, saying why, when the folder cannot be used.
+    memory_bytes, forwards: those of BlockDecoder. plugins: modules that add families of checkpoints, as a config's
+    `plugins` do; `policy_of` takes them too, for the names of a decoder's pieces. Raises CheckpointError, saying why,
+    when the folder cannot be used, and ConfigError for a plug-in that cannot be used.
     """
 
     def __init__(
@@ -60,7 +66,9 @@ class LLM:
         rows: int = 64,
         memory_bytes: int | None = None,
         forwards: str = "spans",
+        plugins: str | Iterable[str] = (),
     ):
+        resolve(PLUG_IN)(plugins)
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
             what = "is no checkpoint: config.json is missing" if self.folder.is_dir() else "does not exist"

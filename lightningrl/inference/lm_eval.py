@@ -19,6 +19,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
+from lightningrl.config.registries import usable
 from lightningrl.decoding.protocol import Request
 from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.inference.llm import LLM
@@ -37,9 +38,10 @@ class BlockDiffusionLM(LM):
     """`--model lightningrl --model_args pretrained=FOLDER,block_size=32,threshold=0.9`.
 
     pretrained: a checkpoint's folder. block_size: needed for checkpoints that do not name it. dtype: stored, float32,
-    bfloat16, float64. threshold: the selector's parameter. batch_size: rows decoded together. Other arguments are
-    those of `policy_of` (selector, ranking, schedule, stop). A task's settings (`until`, `max_gen_toks`,
-    `temperature`, `do_sample`, `top_k`, `top_p`) are followed; without `do_sample` decoding is greedy.
+    bfloat16, float64. threshold: the selector's parameter. batch_size: rows decoded together. plugins: a module
+    that adds names, as a config's `plugins` do. Other arguments are those of `policy_of` (selector, ranking, schedule,
+    stop). A task's settings (`until`, `max_gen_toks`, `temperature`, `do_sample`, `top_k`, `top_p`) are followed;
+    without `do_sample` decoding is greedy.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class BlockDiffusionLM(LM):
         seed: int = 0,
         max_gen_toks: int = MAX_GEN_TOKS,
         max_batch_size: int | None = None,
+        plugins: str | Sequence[str] = (),
         **components: Any,
     ) -> None:
         super().__init__()
@@ -62,12 +65,12 @@ class BlockDiffusionLM(LM):
             raise ConfigError(f"model_args: found {', '.join(drawing)}; say it with do_sample=True in --gen_kwargs")
         rows = max_batch_size or 64 if isinstance(batch_size, str) and not batch_size.isdigit() else int(batch_size)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.llm = LLM(pretrained, block_size=block_size, dtype=DTYPES[dtype], device=place, rows=rows)
+        self.llm = LLM(pretrained, block_size=block_size, dtype=DTYPES[dtype], device=place, rows=rows, plugins=plugins)
         self._max_gen_toks = int(max_gen_toks)
         self._sums: Counter[str] = Counter()
         """Over all responses so far: tokens, denoise forwards, separate commits; and the number of responses."""
 
-        words = {"parameter": float(threshold), "seed": int(seed), **components}
+        words = {"parameter": float(threshold), "seed": int(seed), "plugins": usable(plugins), **components}
         self._policy = cache(partial(policy_of, **words))  # equal settings share one object, and so rows share work
         self._policy(**GREEDY)  # wrong arguments are reported now
 

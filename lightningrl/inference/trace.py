@@ -19,6 +19,7 @@ from lightningrl.decoding.protocol import DecodePolicy, Observation
 from lightningrl.inference.llm import LLM, Prompt
 from lightningrl.tokenization import text_pieces
 from lightningrl.types import Trajectory
+from lightningrl.utils.numbers import shortest
 
 DIGITS = 6
 
@@ -166,9 +167,11 @@ def policy_in_words(policy: DecodePolicy) -> str:
     >>> policy_in_words(policy_of("threshold", 0.8)), policy_in_words(policy_of("quota", 4, temperature=1, top_k=20))
     ('threshold 0.8, greedy', 'quota 4, temperature 1, top-k 20, seed 0')
     """
-    words = [_words(policy.selector), "greedy" if policy.temperature == 0 else f"temperature {policy.temperature:g}"]
+    drawn = "greedy" if policy.temperature == 0 else f"temperature {shortest(policy.temperature)}"
+    words = [_words(policy.selector), drawn]
     if policy.temperature:
-        words += [f"top-k {policy.top_k}"] * (policy.top_k > 0) + [f"top-p {policy.top_p:g}"] * (policy.top_p < 1)
+        words += [f"top-k {policy.top_k}"] * (policy.top_k > 0)
+        words += [f"top-p {shortest(policy.top_p)}"] * (policy.top_p < 1)
         words.append(f"seed {policy.seed}")
     pieces = {piece: getattr(policy, piece) for piece in ("ranking", "schedule", "stop")}
     usual = DecodePolicy(policy.selector)

@@ -28,7 +28,7 @@ def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: i
     path, given = folder / "config.json", {"block_size": block_size, "mask_token_id": mask_token_id}
     raw = _read(path)
     try:
-        shape = family_named(raw.get("model_type")).shape(raw)
+        shape = family_named(raw.get("model_type"), folder).shape(raw)
     except (ValueError, CheckpointError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     for key, value in given.items():
@@ -46,12 +46,27 @@ def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: i
     return config
 
 
-def family_named(model_type: Any) -> Family:
-    """The family of a `model_type`. Raises CheckpointError listing those there are, plug-ins' included."""
+def family_named(model_type: Any, folder: Path | None = None) -> Family:
+    """The family of a `model_type`. Raises CheckpointError listing those there are, plug-ins' included, with the
+    plug-ins that made the checkpoint in `folder`."""
     families: dict[str, str] = resolve("lightningrl.models.families.registry:known")()
     if not isinstance(model_type, str) or model_type not in families:
-        raise CheckpointError(f"model_type is {model_type!r}, expected one of {', '.join(map(repr, families))}")
+        known = ", ".join(map(repr, families))
+        raise CheckpointError(f"model_type is {model_type!r}, expected one of {known}{_plugins_told(folder)}")
     return resolve(families[model_type])()
+
+
+def _plugins_told(folder: Path | None) -> str:
+    """How to name the plug-in of an unknown family: what the manifest of the stage that wrote the folder says of it. It
+    is told, never imported: a checkpoint runs no code."""
+    try:
+        plugins = [] if folder is None else json.loads((folder / "manifest.json").read_bytes())["run"]["plugins"]
+        options = " ".join(f"--plugins {each}" for each in plugins if each.replace(".", "_").isidentifier())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        options = ""
+    if options:
+        return f". The checkpoint was made with plug-ins: give {options}, or name them in the config's `plugins`"
+    return ". The family of another package needs its plug-in: --plugins MODULE, or `plugins` in the config"
 
 
 def config_json(config: ModelConfig, dtype: torch.dtype, *, eos_token_id: int, pad_token_id: int) -> dict[str, Any]:

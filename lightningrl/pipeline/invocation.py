@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import MutableMapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,20 @@ def begin(workflow: Any) -> Rules:
 
 
 def check_targets(words: list[str], known: set[str]) -> None:
-    """Raises WorkflowError for an unknown target that is nearly a known one: Snakemake's own message names none."""
+    """Raises WorkflowError for an unknown target that is no path, with the known one that is most like it, whatever the
+    order of its words: Snakemake's own message names none."""
+    sorted_words = {_sorted_words(name): name for name in known}
     for target in get_argument_parser().parse_known_args(words)[0].targets:
-        if target not in known and "/" not in target and (meant := near(target, known)):
-            raise WorkflowError(f"there is no target {target!r}.{meant} `lightningrl stages` lists what there is")
+        if target in known or "/" in target or Path(target).exists():
+            continue
+        meant = near(target, known)
+        if not meant and (like := get_close_matches(_sorted_words(target), sorted_words, n=1)):
+            meant = f" Did you mean `{sorted_words[like[0]]}`?"
+        raise WorkflowError(f"there is no target {target!r}.{meant} `lightningrl stages` lists what there is")
+
+
+def _sorted_words(name: str) -> str:
+    return "_".join(sorted(name.lower().split("_")))
 
 
 def python_of_jobs(is_deployed: bool) -> str:
@@ -91,7 +102,12 @@ def config_file(workflow: Any, root: Path) -> Path:
             "--config is not supported: write a YAML with `extends: config/config.yaml`, give it with --configfile"
         )
     if len(workflow.configfiles) > 1:
-        raise WorkflowError("one --configfile at a time: files are not merged; use `extends:` inside the file")
+        found = ", ".join(str(path) for path in get_argument_parser().parse_known_args(sys.argv[1:])[0].configfile)
+        raise WorkflowError(
+            f"one --configfile at a time: files are not merged; use `extends:` inside the file. Found {found}: all "
+            "words after `--configfile` are files, up to the next option. A target goes before it, or after "
+            "`--configfile=FILE`, which takes one file"
+        )
     if workflow.configfiles:
         return Path(workflow.configfiles[0]).resolve()
     if workflow.is_main_process:

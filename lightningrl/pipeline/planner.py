@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lightningrl.benchmarks.checked import checked
 from lightningrl.benchmarks.registry import PHRASES
 from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.experiment import Experiment
@@ -26,7 +27,6 @@ from lightningrl.pipeline.requested import ALL, Requested, tables_behind
 from lightningrl.pipeline.stage import Stage
 from lightningrl.pipeline.stages.release import copy_of
 from lightningrl.report.registry import NEEDS
-from lightningrl.utils.registry import resolve
 
 QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
@@ -55,7 +55,7 @@ class Planner:
         self.package = Sources()
         self.benchmarks = {b.name: self.member("benchmark", b.name, "benchmarks.name") for b in experiment.benchmarks}
         self.judges: dict[str, str] = {
-            name: resolve(each, f"benchmarks.{name}.name").judge for name, each in self.benchmarks.items()
+            name: checked(each, f"benchmarks.{name}.name").judge for name, each in self.benchmarks.items()
         }
         self.requested = Requested(experiment, self.benchmarks)
         self.precision = experiment.evaluation.precision_on(experiment.resources.device)

@@ -190,7 +190,8 @@ def _make(plan: Plan, stage: Stage, report: Report, budget: Budget) -> None:
     write_bytes(stage.folder / TIMING, whole)
     starts = [row for row in map(json.loads, whole.splitlines()) if row.get("event") == "start"]
     run = {"command": sys.argv, "starts": starts, "seconds_of_last_start": seconds, "peak_memory_bytes": memory}
-    manifest.write(stage, run | {"finished": now}, stage.spec.threads_in(plan.experiment.resources), inputs)
+    run |= {"finished": now, "plugins": plan.experiment.plugins}
+    manifest.write(stage, run, stage.spec.threads_in(plan.experiment.resources), inputs)
     shutil.rmtree(stage.folder / "state", ignore_errors=True)
 
 

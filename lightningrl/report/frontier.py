@@ -29,7 +29,7 @@ from lightningrl.evaluation.metrics import STATUSES, ProblemSums, problem_sums, 
 from lightningrl.report import compat
 from lightningrl.report.compat import COMPAT
 from lightningrl.types import EvalRecord
-from lightningrl.utils.numbers import shortest
+from lightningrl.utils.numbers import is_same, shortest
 
 Role = Literal["before", "after", "rival", "control", "ablation", "released"]
 
@@ -147,9 +147,9 @@ class Group:
         """
         own, thresholds = self.evaluations[policy].primary_threshold, self.sums[policy].thresholds
         primary = self.threshold if own is None else own
-        found = np.flatnonzero(np.isclose(thresholds, primary, rtol=0, atol=1e-9))
-        if len(found) or len(thresholds) == 1:
-            return int(found[0]) if len(found) else 0
+        found = [t for t, threshold in enumerate(thresholds) if is_same(threshold, primary)]
+        if found or len(thresholds) == 1:
+            return found[0] if found else 0
         listed = ", ".join(map(shortest, thresholds))
         raise StageError(
             f"{policy} on {self.benchmark} has no records at the primary threshold {shortest(primary)} (found: "

@@ -14,6 +14,7 @@ import pandas as pd
 
 from lightningrl.evaluation.aup import ROUNDING
 from lightningrl.report.tables import MISSING, Table, build_table, interval, number, plain
+from lightningrl.utils.numbers import is_same, shortest
 
 TPF_RATIO, ACCURACY_LOSS, CLIFF, LOW = 2.0, -2.0, 5.0, 0.7
 """The targets: at least TPF_RATIO times the base's TPF, a lower bound of the accuracy difference above ACCURACY_LOSS,
@@ -40,7 +41,7 @@ def study(pooled: pd.DataFrame) -> Table:
     ]
     notes = [
         f"{benchmark}: n = {here['n_problems'].iloc[0]:,} {here['split'].iloc[0]} problems per seed; "
-        f"τ = {here['threshold'].iloc[0]:g}; y_max = {number(here['y_max'].iloc[0], 1)} %; "
+        f"τ = {shortest(here['threshold'].iloc[0])}; y_max = {number(here['y_max'].iloc[0], 1)} %; "
         f"y_min = {' or '.join(number(y_min, 1) for y_min in dict.fromkeys(here['y_min'].dropna()))} %."
         for benchmark, here in rows.groupby("benchmark", sort=False)
     ]
@@ -85,7 +86,8 @@ def _judged(pooled: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for row in primary.itertuples():
             if row.role in ("before", "released"):
                 continue
-            low = here[(here["series"] == row.series) & ((here["threshold"] - LOW).abs() < 1e-9)]
+            mine = here[here["series"] == row.series]
+            low = mine[[is_same(threshold, LOW) for threshold in mine["threshold"]]]
             cliff = float(low["accuracy_drop"].iloc[0]) if len(low) else float("nan")
             wins, compared = _wins(row, method)
             judged = {

@@ -153,7 +153,8 @@ def _proofs(record: StageRecord) -> dict[str, str]:
 
 def _selection(found: Mapping[str, Any]) -> dict[str, str]:
     chosen = found.get("chosen", {})
-    figures = ", ".join(f"{n} {_text(v)}" for n, v in chosen.items() if n.startswith("validation_"))
+    found = {name: value for name, value in chosen.items() if name.startswith("validation_")}
+    figures = ", ".join(f"{n} {f'{v:g}' if isinstance(v, float) else _text(v)}" for n, v in found.items())
     return {"chosen": f"step {chosen.get('step')}: {figures}", "rule": str(found.get("rule", ""))}
 
 
@@ -186,4 +187,4 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         texts = {name: f"({_text(item)})" if isinstance(item, Mapping) else _text(item) for name, item in value.items()}
         return ", ".join(f"{name} {text}" for name, text in texts.items())
-    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else canonical_json(value)
+    return shortest(value) if isinstance(value, float) else value if isinstance(value, str) else canonical_json(value)

@@ -24,6 +24,7 @@ from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.sources import labels_of, read_rows
 from lightningrl.results.tables import Cell, check_recorded, collect_in, collect_role, config_of, members_of
 from lightningrl.utils.files import read_jsonl
+from lightningrl.utils.numbers import is_same
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def _counted(cell: Cell, source: dict[str, Any]) -> Recomputed:
     thresholds = {row["threshold"] for row in rows}
     if len(thresholds) > 1:
         nearest = min(thresholds, key=lambda threshold: abs(threshold - source["threshold"]))
-        is_there = math.isclose(nearest, source["threshold"], abs_tol=1e-9)
+        is_there = is_same(nearest, source["threshold"])
         rows = [row for row in rows if is_there and row["threshold"] == nearest]
     if not rows:
         raise StageError(f"{file} has no record at the threshold of this cell.")

@@ -161,7 +161,11 @@ def test_suffix_is_added_to_the_last_user_turn_and_the_example_stays():
         ("gsm-maxi", ConfigError, "there is no benchmark 'gsm-maxi'. Did you mean `gsm-mini`"),
         ("no_such_module:X", ConfigError, "no module 'no_such_module'"),
         ("lightningrl.benchmarks.gsm_mini:NONE", ConfigError, "has no attribute 'NONE'"),
-        ("lightningrl.benchmarks.gsm_mini:NAMES", BenchmarkError, "is not a benchmark: name, licence"),
+        (
+            "lightningrl.benchmarks.gsm_mini:NAMES",
+            BenchmarkError,
+            "is not a benchmark: `name` is missing, expected a text",
+        ),
     ],
 )
 def test_names_and_paths_of_no_benchmark_are_errors(name, error, message):

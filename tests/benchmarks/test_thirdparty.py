@@ -71,6 +71,7 @@ def test_one_part_of_every_kind_from_outside_runs_from_data_to_a_row_of_its_tabl
     assert {f"plug-in colourbench.{part}" for part in parts} <= set(evaluated["preimage"]["code"])
     trained = json.loads(next(results.glob("train/denoise-*/manifest.json")).read_text())
     assert "plug-in colourbench.denoise" in trained["preimage"]["code"]
+    assert trained["run"]["plugins"] == ["colourbench.names"], "which a tool that cannot read its weights names"
     steps = [json.loads(line) for line in next(results.glob("train/denoise-*/metrics.jsonl")).read_text().splitlines()]
     assert [row["step"] for row in steps] == [1, 2] and all(row["loss"] > 0 for row in steps)
     counted = next(results.glob("histogram/signs/sums-*/histogram.csv")).read_text()

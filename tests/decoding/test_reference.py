@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from fixtures.decodes import CACHES, POLICY, STOPS, same
@@ -92,11 +93,22 @@ class Changed(FusedCommit):
 
     def interval(self, start_B, pending_B, end_B, size):
         first_B, last_B, denoises_B = super().interval(start_B, pending_B, end_B, size)
-        last_B = {"half": start_B + size // 2, "far": end_B + 1}.get(self.how, last_B)
+        lasts = {"half": start_B + size // 2, "far": end_B + 1, "wide": np.minimum(start_B + 2 * size, end_B)}
+        last_B = lasts.get(self.how, last_B)
         return Interval(first_B, last_B, denoises_B & (self.how != "never"))
+
+    def reach(self, start, end, size):
+        return {"short": start, "long": end + size}.get(self.how, start + size)
 
     def open(self, masked_BK):
         return {"nothing": masked_BK & False, "everything": masked_BK | True}.get(self.how, masked_BK)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fine(FusedCommit):
+    """A grid that is finer than the model's: its first block sees the second one, which is not computed yet."""
+
+    block_size: int = 2
 
 
 class Lazy:
@@ -111,6 +123,9 @@ class Lazy:
           for how in ("never", "half", "far")],
         (DecodePolicy(Quota(2), schedule=Changed("nothing")), r"^Changed.*nothing'\) opens nothing of a block with"),
         (DecodePolicy(Quota(2), schedule=Changed("everything")), r"^Changed.*everything'\) opens positions that are"),
+        *[(DecodePolicy(Quota(2), schedule=Changed(how)), rf"^the `reach` of Changed\(how='{how}'\) is .*; expected \d")
+          for how in ("short", "long")],
+        (DecodePolicy(Quota(2), schedule=Changed("wide")), r"^Changed.*wide'\) computes .* has pages up to \d+ only"),
         (DecodePolicy(Lazy()), "Lazy object .* revealed nothing in a block with open positions: it would never end"),
     ],
 )  # fmt: skip
@@ -133,6 +148,14 @@ def test_schedules_that_do_not_fit_the_model_or_each_other_are_refused():
             BlockDecoder(tiny_model(1, attention="full"), ()).decode(
                 requests_of([3], 4), DecodePolicy(Quota(2), schedule=schedule)
             )
+    fine, told = (
+        DecodePolicy(Quota(2), schedule=Fine()),
+        r"^Fine.* to position 5, which sees up to 7 in a sdar .* up to 5 only",
+    )
+    with pytest.raises(DecodeError, match=told):
+        BlockDecoder(tiny_model(1), ()).decode(requests_of([5], 9), fine)
+    with pytest.raises(DecodeError, match=told):
+        decode_one(tiny_model(1), requests_of([5], 9)[0], fine, ())
     four, eight = (DecodePolicy(Quota(2), schedule=FullSequence(size)) for size in (4, 8))
     mixed = [dataclasses.replace(request, policy=eight) for request in requests_of([3], 8)] + requests_of([3], 8)
     with pytest.raises(DecodeError, match=r"blocks of \[4, 8\] positions"):

@@ -16,6 +16,7 @@ from small import NANO, make, nano_plan, small_plan
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.plan import Plan, plan
+from lightningrl.pipeline.runner import run_stage
 from lightningrl.pipeline.stage import Stage
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.utils.lease import lease
@@ -107,3 +108,23 @@ def two_versions(
     shutil.copytree(root / "results", tmp_path / "results", symlinks=True)
     monkeypatch.chdir(tmp_path)
     return plans
+
+
+@pytest.fixture
+def data(nano):
+    return nano.stage("data", "gsm-mini")
+
+
+@pytest.fixture
+def finished(nano, data, entry, write_outputs):
+    """A stage that has run."""
+    entry(write_outputs)
+    assert run_stage(nano, data) is True
+    return data
+
+
+@pytest.fixture
+def tokenizer(nano, finished):
+    """A stage whose inputs are finished."""
+    run_stage(nano, nano.stage("data", "code-mini"))
+    return nano.stage("tokenizer", "tokenizer")

@@ -4,6 +4,7 @@ real."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from lightningrl.cli.app import app
@@ -135,3 +137,25 @@ def forge(file: Path, text: str) -> None:
             listed = [each["outputs"] for each in tree["inputs"].values() if Path(each["folder"]) == file.parent]
             for outputs in [*listed, *([tree["outputs"]] if path.parent == file.parent else [])]:
                 outputs[file.name]["sha256"] = sha256_file(file)
+
+
+def never(context):
+    pytest.fail("ran")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def config_of(path: Path, learning_rate: float | None) -> Path:
+    """A config file whose plan is one of the two versions'."""
+    runs: dict[str, Any] = {} if learning_rate is None else {"grpo_traj": {"learning_rate": learning_rate}}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(small_plan(**runs).experiment.model_dump(mode="json", exclude_unset=True)))
+    return path
+
+
+def moved_to_another_disk(folder: Path, disk: Path) -> None:
+    disk.mkdir()
+    shutil.move(folder, disk / folder.name)
+    folder.symlink_to((disk / folder.name).absolute())

@@ -6,48 +6,17 @@ import errno
 import json
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from fixtures.limits import HANG_S, wait_for
-from small import change_json
+from small import files, never
 
 from lightningrl.errors import Interrupted, StageError
-from lightningrl.pipeline import again, manifest, runner
+from lightningrl.pipeline import manifest, runner
 from lightningrl.pipeline.runner import run_stage
 from lightningrl.pipeline.system import set_thread_environment
 from lightningrl.utils.files import read_json, write_text
-from lightningrl.utils.lease import lease
-
-
-@pytest.fixture
-def data(nano):
-    return nano.stage("data", "gsm-mini")
-
-
-@pytest.fixture
-def finished(nano, data, entry, write_outputs):
-    """A stage that has run."""
-    entry(write_outputs)
-    assert run_stage(nano, data) is True
-    return data
-
-
-@pytest.fixture
-def tokenizer(nano, finished):
-    """A stage whose inputs are finished."""
-    run_stage(nano, nano.stage("data", "code-mini"))
-    return nano.stage("tokenizer", "tokenizer")
-
-
-def never(context):
-    pytest.fail("ran")
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_a_finished_stage_has_a_manifest_and_no_state_and_asked_again_it_does_nothing(nano, finished, entry):
@@ -209,149 +178,6 @@ def test_progress_and_failures_are_in_the_log_of_all_starts_and_in_that_of_the_l
     assert "RuntimeError" in log and " finished" in log and "already finished" in log
 
 
-def waiting_for(said: Path) -> None:
-    wait_for(lambda: said.is_file() and "is being made by process" in said.read_text(), f"{said} that says so")
-
-
-@pytest.mark.parametrize("is_stopped", [False, True])
-def test_a_second_process_waits_and_finds_the_stage_finished_or_goes_on(nano, data, entry, write_outputs, is_stopped):
-    second = threading.Thread(target=lambda: ended.append(run_stage(nano, data)))
-    ended: list[bool] = []
-
-    def first(context):
-        write_text(context.state / "step", "3")
-        second.start()
-        waiting_for(data.last_log())
-        if is_stopped:
-            entry(resumed)
-            raise Interrupted("saved")
-        write_outputs(context)
-
-    def resumed(context):
-        assert (context.state / "step").read_text() == "3"
-        write_outputs(context)
-
-    entry(first)
-    if is_stopped:
-        with pytest.raises(Interrupted):
-            run_stage(nano, data)
-    else:
-        assert run_stage(nano, data) is True
-    second.join(HANG_S)
-    assert ended == [is_stopped] and len(read_json(data.manifest)["run"]["starts"]) == 1 + is_stopped
-    assert not (data.folder / "state").exists()
-
-
-@pytest.mark.parametrize("end", ["SIGTERM", "time budget"])
-def test_who_waits_can_be_stopped_and_leaves_the_folder_to_its_holder(nano, data, entry, end):
-    def stop():
-        waiting_for(data.last_log())
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    entry(never)
-    if end == "SIGTERM":
-        threading.Thread(target=stop).start()
-    told = r"is still being made by process \d+ on .*; run the same command again"
-    with lease(data.folder / "state"), pytest.raises(Interrupted, match=told):
-        run_stage(nano, data, max_minutes=0.0 if end == "time budget" else None)
-    assert "Interrupted: " in data.last_log().read_text()
-
-
-def test_what_somebody_insists_on_is_made_again_once(nano, finished, monkeypatch):
-    monkeypatch.setenv(again.VARIABLE, again.request(nano))
-    before = finished.manifest.read_bytes()
-    assert run_stage(nano, finished) is True
-    assert finished.manifest.read_bytes() != before and not (finished.folder / "state").exists()
-    assert run_stage(nano, finished) is False, "a job that Snakemake starts a second time finds it made again"
-    other = nano.stage("data", "code-mini")
-    assert run_stage(nano, other) is True and run_stage(nano, other) is False, "finished since: not what was meant"
-
-
-def test_a_stage_is_made_again_where_its_inputs_were_made_anew_with_other_content(
-    nano, tokenizer, finished, entry, write_outputs
-):
-    """And what it keeps between attempts is kept apart: records decoded with other weights are not gathered."""
-    caches = []
-
-    def noted(context):
-        caches.append(context.cache)
-        write_outputs(context)
-
-    for content, is_other in (("one", True), ("one", False), ("two", True), ("one", True)):
-        before = finished.manifest.read_bytes()
-        finished.manifest.unlink()
-
-        def anew(context, content=content):
-            write_outputs(context)
-            write_text(context.folder / "train.jsonl", content)
-
-        entry(anew)
-        run_stage(nano, finished)
-        assert finished.manifest.read_bytes() != before, "when it was made is another"
-        entry(noted)
-        assert run_stage(nano, tokenizer) is is_other and run_stage(nano, tokenizer) is False
-    assert tokenizer.log.read_text().count("making it again, because what it was made from has been") == 2
-    assert caches[0] == caches[2] != caches[1] and {cache.parent for cache in caches} == {tokenizer.cache}
-
-
-def test_an_input_that_is_replaced_meanwhile_is_recorded_as_it_was_read(
-    nano, tokenizer, finished, entry, write_outputs
-):
-    before = read_json(finished.manifest)["outputs"]
-
-    def replaced_meanwhile(context):
-        with change_json(finished.manifest) as tree:
-            tree["outputs"]["train.jsonl"]["sha256"] = "0" * 64
-        write_outputs(context)
-
-    entry(replaced_meanwhile)
-    run_stage(nano, tokenizer)
-    assert read_json(tokenizer.manifest)["inputs"]["data/gsm-mini"]["outputs"] == before
-    assert manifest.state(tokenizer) == "stale"
-
-
-@pytest.mark.parametrize("error", [RuntimeError, Interrupted, KeyboardInterrupt])
-def test_what_is_made_again_and_ends_early_leaves_what_was_there(
-    nano, finished, entry, write_outputs, monkeypatch, error
-):
-    before = files(finished.folder)
-    monkeypatch.setenv(again.VARIABLE, again.request(nano))
-
-    def ends_early(context):
-        assert not finished.manifest.exists() and again.is_set_aside(finished.folder)
-        write_text(context.folder / "train.jsonl", "half")
-        write_text(context.state / "step", "3")
-        raise error
-
-    def goes_on(context):
-        assert (context.state / "step").read_text() == "3"
-        write_outputs(context)
-
-    entry(ends_early)
-    with pytest.raises(error):
-        run_stage(nano, finished)
-    assert files(finished.folder) == before
-    assert "the old results are back in their place" in finished.log.read_text()
-    entry(goes_on)
-    assert run_stage(nano, finished) is True and not (finished.folder / "state").exists()
-    assert run_stage(nano, finished) is False
-
-
-def test_what_a_killed_attempt_has_set_aside_is_put_back_where_nobody_works_on_it(nano, finished, entry):
-    before = files(finished.folder)
-    with lease(finished.folder / "state"):
-        again.set_aside(finished)
-        again.put_back_all(nano)
-        assert again.is_set_aside(finished.folder)
-    again.put_back_all(nano)
-    assert files(finished.folder) == before
-    with lease(finished.folder / "state"):
-        again.set_aside(finished)
-    entry(never)
-    assert run_stage(nano, finished) is False
-    assert files(finished.folder) == before and not (finished.folder / "state").exists()
-
-
 def test_a_context_holds_config_members_and_resources(with_resources, tmp_path, monkeypatch, entry):
     monkeypatch.chdir(tmp_path)
     planned = with_resources(judge_workers=3)
@@ -403,49 +229,6 @@ def test_what_a_killed_predecessor_left_is_cleaned(nano, data, entry, write_outp
     assert not list(data.folder.rglob("*.tmp"))
     events = [json.loads(line)["event"] for line in (data.folder / "timing.jsonl").read_text().splitlines()]
     assert events == ["start", "start", "end"]
-
-
-def test_a_second_process_is_told_who_holds_the_folder_and_a_killed_one_holds_it_no_more(tmp_path, hold):
-    state = tmp_path / "stage" / "state"
-    holder = hold(state)
-    told = rf"stage is being made by process {holder.pid} on .*Wait for it to end"
-    with pytest.raises(StageError, match=told), lease(state):
-        pytest.fail("two holders")
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.join(HANG_S)
-    with lease(state):
-        pass
-
-
-@pytest.mark.parametrize("when", ["mkdir", "open"])
-def test_a_folder_that_vanishes_before_the_lease_is_held_is_made_again_and_a_file_in_its_place_stays(
-    tmp_path, monkeypatch, when
-):
-    """Snakemake removes empty folders when it ends."""
-    state, original, removed = tmp_path / "state", getattr(os, when), []
-    state.mkdir()
-
-    def doing(path, *arguments):
-        if not removed and state in (Path(path), Path(path).parent):
-            removed.append(state.rmdir())
-            if when == "mkdir":
-                raise FileExistsError(errno.EEXIST, "it was there", str(path))
-        return original(path, *arguments)
-
-    monkeypatch.setattr(os, when, doing)
-    with lease(state):
-        assert removed and (state / "lease").is_file()
-    with pytest.raises(StageError, match="cannot write"), lease(state / "lease"):
-        pytest.fail("a file is no folder")
-
-
-def test_a_lease_on_a_removed_folder_is_not_a_lease(tmp_path):
-    """The last holder deletes the state folder while it still holds the lock; a waiter must not lock the dead file."""
-    state = tmp_path / "state"
-    with lease(state):
-        (state / "lease").unlink()
-        with lease(state), pytest.raises(StageError), lease(state):
-            pytest.fail("two holders")
 
 
 def test_threads_are_told_to_the_libraries(monkeypatch):

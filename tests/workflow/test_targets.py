@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checkouts import Checkout, with_upstream
+from checkouts import NANO, Checkout, with_upstream
 
 from lightningrl.config.experiment import load
 from lightningrl.pipeline.code_digest import PACKAGE
@@ -55,13 +55,21 @@ def test_only_a_target_names_an_experiment(bare: Checkout) -> None:
     assert "results/miniature/data/gsm-mini-" in said, "without a config file it is the miniature"
     shutil.rmtree(bare.path("study"))
     assert "no target 'figure_frontir'. Did you mean `figure_frontier`?" in bare.refuses("figure_frontir")
+    assert "no target 'main_table_typo'. Did you mean `table_main`?" in bare.refuses("main_table_typo")
+    assert "no target 'qqq'. `lightningrl stages`" in bare.refuses("qqq")
+    assert "no target 'tabel_main'. Did" in bare.refuses(f"--configfile={NANO}", "tabel_main", config=None)
+    assert bare.would_run(f"--configfile={NANO}", "train_supervised", config=None) == NEEDED["train_supervised"]
     assert "one experiment at a time: found nano and study" in bare.refuses("study", "nano", config=None)
 
 
 OTHER_KEY = "results/miniature/train/lightningrl-00000000/manifest.json"
 REFUSED = {
     "--config is not supported": ("--config", "seed=1"),
-    "one --configfile at a time": ("--configfile", "config/nano.yaml", "config/config.yaml"),
+    "Found config/nano.yaml, config/config.yaml: all words after `--configfile` are files": (
+        "--configfile",
+        "config/nano.yaml",
+        "config/config.yaml",
+    ),
     "00000000 is not the key of today's config and code": (OTHER_KEY,),
     "--sdm conda or --sdm apptainer, not both": ("--sdm", "conda", "apptainer"),
     "build it, as the head of lightningrl.def": ("--sdm", "apptainer"),

@@ -15,6 +15,7 @@ from lightningrl.pipeline.stages.decoder import load_decoder, make_task
 from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
 from lightningrl.utils import files
+from lightningrl.utils.numbers import shortest
 
 
 def run(context: StageContext) -> None:
@@ -38,7 +39,7 @@ def run_part(context: StageContext, part: tuple[int, int]) -> None:
     try:
         for threshold in context.config["sweep"]["thresholds"]:
             sweep.decode(threshold)
-            context.report(f"threshold {threshold:g}: this part is there")
+            context.report(f"threshold {shortest(threshold)}: this part is there")
     finally:
         sweep.close()
 

@@ -27,6 +27,7 @@ from lightningrl.report.formats import csv_text
 from lightningrl.tokenization import decode_response, text_pieces
 from lightningrl.types import Example, Trajectory
 from lightningrl.utils.files import write_text
+from lightningrl.utils.numbers import shortest
 from lightningrl.utils.registry import resolve
 
 COLUMNS = ("measure", "label", "count", "value")
@@ -98,7 +99,7 @@ def _reliability(decoder: BlockDecoder, requests: Sequence[Request], policy: Dec
     observer = probing.Reliability()
     bins = observer.bins(decoder.decode(requests, policy, observer))
     for each in bins:
-        label = f"{each.low:g}-{each.high:g}"
+        label = f"{shortest(each.low)}-{shortest(each.high)}"
         yield "confidence", label, each.count, each.confidence
         yield "agreement", label, each.count, each.agreement
     if bins:

@@ -31,6 +31,7 @@ from lightningrl.evaluation.intervals import Estimate
 from lightningrl.report.paper.lines import CONSTANT, DAGGER, NAN, Line, Part, lines, published, sections
 from lightningrl.report.paper.printed import BENCHMARKS, PrintedRow, points_of
 from lightningrl.report.tables import MISSING, Sections, Table, estimate_text, headline_notes, number
+from lightningrl.utils.numbers import shortest
 
 CAPTIONS = {
     "table1": "Table 1: reinforcement learning methods on SDAR-8B, block 32",
@@ -240,4 +241,4 @@ def _conditions(line: Line) -> str:
     one = line.measured
     assert one is not None
     prefill = "prefill in" if one.prefill_included else "prefill out"
-    return f"batch {int(one.batch)}, {one.device}, {one.dtype}, {prefill}, threshold {one.threshold:g}"
+    return f"batch {int(one.batch)}, {one.device}, {one.dtype}, {prefill}, threshold {shortest(one.threshold)}"
