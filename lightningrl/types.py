@@ -52,8 +52,8 @@ class DecodeStats:
     emitted_tokens: int
     """Every revealed position, the tail after the stop token included."""
     denoise_forwards: int
-    """Forwards that could reveal a token of this response: those that denoise it, refreshes of a cache and forwards that
-    found nothing to reveal included, and a prefill or a commit that revealed one."""
+    """Forwards that could reveal a token of this response: those that denoise it, refreshes of a cache included and
+    those that found nothing to reveal, and a prefill or a commit that revealed one."""
     commit_forwards: int
     """Separate forwards that only wrote a finished block's clean KV (0 under fused commit)."""
     prefill_forwards: int

@@ -18,8 +18,9 @@ import torch
 
 from lightningrl.bench.machine import synchronise
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.ledger import Forward, Ledger
+from lightningrl.decoding.ledger import WITHOUT_TOKENS, Forward, Ledger
 from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.tpf_variants import views
 from lightningrl.types import Trajectory
 
 REPLICATES = 2000
@@ -44,7 +45,7 @@ class Clock(Ledger):
         synchronise(self.device)
         now = time.perf_counter()
         seconds, self._mark = now - self._mark, now
-        prefill = sum(part.positions for part in forward.parts if part.kind == "prefill")
+        prefill = sum(part.positions for part in forward.parts if part.kind in WITHOUT_TOKENS)
         self.prefill_seconds += seconds * prefill / forward.positions
         Ledger.add(self, Forward(forward.parts, seconds))
 
@@ -92,6 +93,7 @@ class SpeedMeasurement:
             "denoise_forwards": denoise,
             "commit_forwards": sum(t.stats.commit_forwards for t in trajectories),
             "tpf": tokens / denoise,
+            **views([t.stats for t in trajectories], [t.stop for t in trajectories]),
         }
 
     def interval(self, seed: int) -> tuple[float, float]:

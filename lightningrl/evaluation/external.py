@@ -34,6 +34,7 @@ from lightningrl.utils import files
 Key = tuple[str, float | None, str, int]
 """(policy, threshold, uid, sample): no two responses share it."""
 Count = Annotated[int, Field(ge=0, lt=2**31)]
+WorkCount = Annotated[int, Field(ge=0, lt=2**63)]
 PositiveCount = Annotated[int, Field(ge=1, lt=2**31)]
 UidOfNumber = Callable[[int], str]
 """Returns the uid that a bare number means, or raises ConfigError."""
@@ -92,6 +93,11 @@ class _Line(BaseModel):
     denoise_forwards: PositiveCount | None = None
     commit_forwards: Count | None = None
     prefill_forwards: Count | None = None
+    prefill_positions: WorkCount | None = None
+    prefill_keys: WorkCount | None = None
+    decode_positions: WorkCount | None = None
+    decode_keys: WorkCount | None = None
+    family: str | None = None
     visible_tokens: Count | None = None
     stop: Stop | None = None
 

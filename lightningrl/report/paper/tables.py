@@ -59,6 +59,8 @@ METRICS = {
     "tpf": Metric("TPF", 2, "tpf_paper", "tpf_minus_paper", "by published count"),
     "aup": Metric("AUP", 1, "aup_compat", "aup_minus_compat", "by both"),
 }
+WORK = {"TPF with commits": "tpf_true", "Positions per token": "positions_per_token"}
+"""Columns of a table whose systems are of different families, because their forwards are not the same work."""
 SPEED_METRICS = {"tps_h100": ("Tokens/s, H100", 2), "tpf": ("TPF", 2), "accuracy_pct": ("Accuracy (%)", 1)}
 SPEED = "tokens_per_second"
 DIFFERENCE_NOTES = (
@@ -114,7 +116,7 @@ def _measured(found: Sequence[Line], headline: pd.DataFrame, one_y_max: OneYMax 
     for metric in METRICS.values():
         header += [metric.title, metric.beside]
     if one_y_max is not None:
-        header += ["AUP, one y_max", "AUP as published"]
+        header += [*WORK, "AUP, one y_max", "AUP as published"]
     rows, entries = [], []
     for line in found:
         row = [*line.names]
@@ -128,6 +130,9 @@ def _measured(found: Sequence[Line], headline: pd.DataFrame, one_y_max: OneYMax 
                 entries.append(line.entry("as published", name, line.published(name), mark="not run here"))
         if one_y_max is not None:
             aup = one_y_max.aup(line)
+            for column in WORK.values():
+                row.append(number(line.value(column), 2))
+                entries.append(line.entry("measured", column, line.value(column)))
             row += [number(aup, 1), number(line.published("aup"), 1)]
             mark = {"mark": "leaderboard's points, not run here"} if line.as_published else {}
             part, limit = "as published" if line.as_published else "measured", one_y_max.y_max[line.benchmark]
