@@ -42,7 +42,7 @@ def views(
     tokens, denoise, commit, prefill = (
         _column(counts, name) for name in ("response_tokens", "denoise_forwards", "commit_forwards", "prefill_forwards")
     )
-    content = tokens - [np.nan if stop is None else stop == "eos" for stop in stops]
+    content = tokens - np.array([np.nan if stop is None else stop == "eos" for stop in stops])
     forwards = denoise + commit + prefill
     found = {"tpf_harness": content.sum() / forwards.sum(), "tpf_rounds_mean": (tokens / forwards).mean()}
     for what in ("positions", "keys"):
