@@ -75,7 +75,7 @@ class SpeedMeasurement:
         totals = [sum(batch.seconds for batch in repeat) for repeat in self.repeats]
         return self.repeats[totals.index(median_low(totals))]
 
-    def figures(self) -> dict[str, float | int]:
+    def figures(self) -> dict[str, float | int | None]:
         """Returns the sums and rates of the repetition of median seconds."""
         batches = self.median_repeat
         seconds, prefill = sum(batch.seconds for batch in batches), sum(batch.prefill_seconds for batch in batches)
@@ -91,8 +91,9 @@ class SpeedMeasurement:
             "tokens_per_second": tokens / seconds,
             "tokens_per_second_without_prefill": tokens / (seconds - prefill),
             "denoise_forwards": denoise,
-            "commit_forwards": sum(t.stats.commit_forwards for t in trajectories),
+            "commit_forwards": (commits := sum(t.stats.commit_forwards for t in trajectories)),
             "tpf": tokens / denoise,
+            "tpf_true": tokens / (denoise + commits),
             **views([t.stats for t in trajectories], [t.stop for t in trajectories]),
         }
 

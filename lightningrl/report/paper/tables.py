@@ -201,19 +201,22 @@ def table7(speed: pd.DataFrame) -> Sections:
 
 def _measured_speed(found: Sequence[Line]) -> Part:
     header = ("Benchmark", "Row", "Policy here", "Device", "Weights", "Prefill", "Tokens/s", "Batch", "Prompts")
+    header, work = (*header, "TPF", *WORK), ("tpf", *WORK.values())
     rows, entries = [], []
     for line in found:
         if (one := line.measured) is not None:
             conditions = (one.device, one.dtype, "in" if one.prefill_included else "out")
             counts = (str(int(one.batch)), str(int(one.prompts)))
+            counts += tuple(number(line.value(column), 2) for column in work)
             rows.append((*line.names, *conditions, estimate_text(*line.estimate(SPEED), 1), *counts))
             entries.append(line.entry("measured", SPEED, *line.estimate(SPEED), mark=_conditions(line)))
+            entries += [line.entry("measured", column, line.value(column), mark=_conditions(line)) for column in work]
         elif line.as_published:
             speed = line.published("tps_h100")
-            rows.append((*line.names, "H100", MISSING, MISSING, number(speed, 2), MISSING, MISSING))
+            rows.append((*line.names, "H100", MISSING, MISSING, number(speed, 2), *[MISSING] * (2 + len(work))))
             entries.append(line.entry("as published", SPEED, speed, mark="as published, not run here"))
         else:
-            rows.append((*line.names, *[MISSING] * 6))
+            rows.append((*line.names, *[MISSING] * (6 + len(work))))
     devices = dict.fromkeys(line.measured.device for line in found if line.measured is not None)
     notes = [f"{DAGGER} as published, not run here. Prefill: whether its time counts. Brackets: 95 % over repeats."]
     others = [device for device in devices if "H100" not in device]
