@@ -95,6 +95,8 @@ def keys_attended(config: ModelConfig, first_B: np.ndarray, last_B: np.ndarray, 
     if config.attention == "causal":
         return (last_B * (last_B + 1) - first_B * (first_B + 1)) // 2
     size = config.block_size
+    if not (np.count_nonzero(first_B % size) or np.count_nonzero(last_B % size)):  # whole blocks, as nearly always
+        return (last_B - first_B) * (last_B + first_B + size) // 2
 
     def up_to(n_B: np.ndarray) -> np.ndarray:
         """The keys of positions 0 to n - 1, each seeing to the end of its block."""
