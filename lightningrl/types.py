@@ -52,12 +52,24 @@ class DecodeStats:
     emitted_tokens: int
     """Every revealed position, the tail after the stop token included."""
     denoise_forwards: int
-    """Forwards in which this row's active block was denoised."""
+    """Forwards that could reveal a token of this response: those that denoise it, refreshes of a cache included and
+    those that found nothing to reveal, and a prefill or a commit that revealed one."""
     commit_forwards: int
     """Separate forwards that only wrote a finished block's clean KV (0 under fused commit)."""
     prefill_forwards: int
-    """Forwards that wrote the prompt's full blocks (0 when the prompt is shorter than a block). What a row that gave
-    its memory up for a while recomputes is in the ledger alone: a row's counts do not depend on its neighbours."""
+    """1 where the prompt's full blocks were written by forwards of their own, in however many pieces; 0 when the prompt
+    is shorter than a block, or nothing is kept of it."""
+    prefill_positions: int | None = None
+    """Query positions of that prefill, which revealed nothing. This count and the next three are None where the engine
+    does not say. They are those of the response alone: what a row that gave its memory up computes again, the ledger
+    says (kind `recompute`), because a response's counts do not depend on its neighbours."""
+    prefill_keys: int | None = None
+    """Keys that the positions of the prefill attended to, summed over the positions."""
+    decode_positions: int | None = None
+    """Query positions of all other forwards: every position that was computed, every time."""
+    decode_keys: int | None = None
+    """Keys that those positions attended to, summed over the positions: pairs of a query and a key, of one layer and
+    head."""
 
     @property
     def tpf(self) -> float:
@@ -66,7 +78,7 @@ class DecodeStats:
 
     @property
     def tpf_true(self) -> float:
-        """Response tokens over every forward the row took part in but prefill."""
+        """Response tokens over every forward the row took part in, but a prefill that revealed nothing."""
         return self.response_tokens / (self.denoise_forwards + self.commit_forwards)
 
 
@@ -106,6 +118,8 @@ class Trajectory:
     model gives for the trajectory's states."""
     entropy: np.ndarray | None = None
     """[S] float32, nats: of the distribution that the token was drawn from; None where the engine does not say."""
+    family: str | None = None
+    """The `model_type` of the model that decoded it; None where the engine does not say."""
 
     def __post_init__(self) -> None:
         n_positions = len(self.token_ids)
@@ -188,6 +202,13 @@ class EvalRecord:
     visible_tokens: int | None = None
     """Tokens of the emitted text tokenized anew, what follows the stop token included, special tokens left out: what
     the paper's own TPF counts (`tpf_paper`). None where the engine does not say."""
+    prefill_positions: int | None = None
+    """This and the next three: see `DecodeStats`. None where the engine does not say, and in older records."""
+    prefill_keys: int | None = None
+    decode_positions: int | None = None
+    decode_keys: int | None = None
+    family: str | None = None
+    """The `model_type` of the model that decoded it; None where the engine does not say, and in older records."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -18,8 +18,9 @@ import torch
 
 from lightningrl.bench.machine import synchronise
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.ledger import Forward, Ledger
+from lightningrl.decoding.ledger import WITHOUT_TOKENS, Forward, Ledger
 from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.tpf_variants import views
 from lightningrl.types import Trajectory
 
 REPLICATES = 2000
@@ -44,7 +45,7 @@ class Clock(Ledger):
         synchronise(self.device)
         now = time.perf_counter()
         seconds, self._mark = now - self._mark, now
-        prefill = sum(part.positions for part in forward.parts if part.kind == "prefill")
+        prefill = sum(part.positions for part in forward.parts if part.kind in WITHOUT_TOKENS)
         self.prefill_seconds += seconds * prefill / forward.positions
         Ledger.add(self, Forward(forward.parts, seconds))
 
@@ -74,7 +75,7 @@ class SpeedMeasurement:
         totals = [sum(batch.seconds for batch in repeat) for repeat in self.repeats]
         return self.repeats[totals.index(median_low(totals))]
 
-    def figures(self) -> dict[str, float | int]:
+    def figures(self) -> dict[str, float | int | None]:
         """Returns the sums and rates of the repetition of median seconds."""
         batches = self.median_repeat
         seconds, prefill = sum(batch.seconds for batch in batches), sum(batch.prefill_seconds for batch in batches)
@@ -90,8 +91,10 @@ class SpeedMeasurement:
             "tokens_per_second": tokens / seconds,
             "tokens_per_second_without_prefill": tokens / (seconds - prefill),
             "denoise_forwards": denoise,
-            "commit_forwards": sum(t.stats.commit_forwards for t in trajectories),
+            "commit_forwards": (commits := sum(t.stats.commit_forwards for t in trajectories)),
             "tpf": tokens / denoise,
+            "tpf_true": tokens / (denoise + commits),
+            **views([t.stats for t in trajectories], [t.stop for t in trajectories]),
         }
 
     def interval(self, seed: int) -> tuple[float, float]:

@@ -45,17 +45,20 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     masked_T = np.arange(end) >= len(prompt)
     reveal_T, logp_T, entropy_T = np.zeros(end, dtype=np.int64), np.zeros(end, np.float32), np.zeros(end, np.float32)
     denoised = committed = block_step = 0
+    work = {"prefill_positions": 0, "prefill_keys": 0, "decode_positions": 0, "decode_keys": 0}
     pending = False
     key = row_key(policy.seed, policy.step, request.uid, request.sample)
     shape = (config.num_hidden_layers, end, config.num_key_value_heads, config.head_dim)
     keys_LTMD, values_LTMD = model.lm_head.weight.new_zeros((2, *shape))
 
-    def forward(first: int, last: int) -> Tensor:
+    def forward(first: int, last: int, part: str) -> Tensor:
         """(Q, H) hidden states of the positions from `first` up to, but not including, `last`; it writes their keys and
-        values."""
+        values. part: what its positions and keys are counted as."""
         positions_1Q = np.arange(first, last)[None]
         limits_Q1 = torch.from_numpy(key_limits(config, positions_1Q, np.array([end])).T.copy()).to(device)
         seen_QT = torch.arange(end, device=device) < limits_Q1
+        work[f"{part}_positions"] += last - first
+        work[f"{part}_keys"] += int(seen_QT.sum())
 
         def attend(layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
             for table_TMD, new_BMQD in ((keys_LTMD[layer], k_BMQD), (values_LTMD[layer], v_BMQD)):
@@ -68,12 +71,12 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
 
     prefills = int(schedule.keeps_blocks and start > 0)
     if prefills:
-        forward(0, start)
+        forward(0, start, "prefill")
     while True:
         at = np.array([start]), np.array([pending]), np.array([end])  # a batch of one row
         (first,), (last,), (denoises,) = computed = schedule.interval(*at, size)
         check_interval(config, schedule, computed, at, size, np.array([reach_of(schedule, start, end, size)]))
-        hidden_QH = forward(first, last)
+        hidden_QH = forward(int(first), int(last), "decode")
         pending, committed = False, committed + (not denoises)
         if not denoises:
             continue
@@ -113,5 +116,5 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         reveal_step=reveal, behaviour_logp=logp_T[decoded], block_size=size, origin=origin,
         schedule=type(schedule).__name__, exact_cache=schedule.is_exact, temperature=policy.temperature,
         stop="eos" if len(stops) else "length", policy_version=policy.step, entropy=entropy_T[decoded],
-        stats=DecodeStats(length, int((reveal > 0).sum()), denoised, committed, prefills),
+        stats=DecodeStats(length, int((reveal > 0).sum()), denoised, committed, prefills, **work), family=config.family,
     )  # fmt: skip

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightningrl.decoding.canvas import Canvas, reach_of
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
+from lightningrl.models.attention import keys_attended
 from lightningrl.types import DecodeStats, Trajectory
+
+if TYPE_CHECKING:
+    from lightningrl.models.transformer import ModelConfig
 
 
 @dataclass(slots=True)
@@ -36,14 +40,17 @@ class Rows:
         self.size, self.mask_id, self.page_tokens = block_size, mask_id, page_tokens
         by_position = (("tokens", "i8"), ("masked", "?"), ("reveal", "i8"), ("logp", "f4"), ("entropy", "f4"))
         counts = ("start", "block_step", "denoise_forwards", "commit_forwards", "prefill_forwards")
+        work = ("written", "decode_positions", "decode_keys")
         kinds = [(name, kind, (length,)) for name, kind in by_position]
-        kinds += [*((name, "i8") for name in counts), ("pending", "?")]
+        kinds += [*((name, "i8") for name in (*counts, *work)), ("pending", "?")]
         self.done = np.zeros(slots, np.dtype(kinds, align=True))
         """What each row has done: saved when it leaves its slot for a while. start: the active block's first position;
-        block_step: denoise forwards that it has had; pending: the block before it is not committed yet."""
+        block_step: denoise forwards that it has had; pending: the block before it is not committed yet; written:
+        positions of the prompt whose clean keys and values were computed before, though they may be lost."""
         (
             self.tokens, self.masked, self.reveal, self.logp, self.entropy, self.start, self.block_step,
-            self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.pending,
+            self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.written, self.decode_positions,
+            self.decode_keys, self.pending,
         ) = (self.done[name] for name, *_ in kinds)  # fmt: skip
         self.busy, self.entering = np.zeros((2, slots), dtype=bool)
         """entering: clean keys and values of all before the active block are still to be written, a pending block's
@@ -114,8 +121,24 @@ class Rows:
         item.saved = self.done[slot].copy()
         return item
 
-    def trajectory(self, slot: int, stop_ids: np.ndarray) -> Trajectory:
-        """What happened in a slot whose response has ended."""
+    def count(
+        self, slots_B: np.ndarray, kind_B: np.ndarray, last_B: np.ndarray, queries_B: np.ndarray, keys_B: np.ndarray
+    ) -> np.ndarray:
+        """Adds a forward's positions, which end before `last`, and the keys that they attend to, to what the rows have
+        done. Returns the kinds: a prefill that writes again what a row had before it lost its pages is a `recompute`.
+        """
+        entering_B = kind_B == "prefill"
+        if entering_B.any():
+            is_new_B = entering_B & (self.denoise_forwards[slots_B] == 0) & (last_B > self.written[slots_B])
+            self.written[slots_B] = np.where(is_new_B, last_B, self.written[slots_B])
+            kind_B = np.where(entering_B & ~is_new_B, "recompute", kind_B)
+            queries_B, keys_B = np.where(entering_B, 0, queries_B), np.where(entering_B, 0, keys_B)
+        self.decode_positions[slots_B] += queries_B
+        self.decode_keys[slots_B] += keys_B
+        return kind_B
+
+    def trajectory(self, slot: int, stop_ids: np.ndarray, config: ModelConfig) -> Trajectory:
+        """What happened in a slot whose response has ended. config: that of the model that decoded it."""
         item = self.item[slot]
         request, policy = item.request, item.policy
         decoded = slice(int(self.prompt_len[slot]), int(self.start[slot]) + self.size)
@@ -124,11 +147,24 @@ class Rows:
         )
         stops = np.flatnonzero(np.isin(ids, stop_ids) & (reveal > 0))
         length = int(stops[0]) + 1 if len(stops) else len(ids)
-        forwards = (int(n[slot]) for n in (self.denoise_forwards, self.commit_forwards, self.prefill_forwards))
+        # A prefill counts as it is for a row alone that keeps its pages.
+        prefilled = item.canvas.start if policy.schedule.keeps_blocks else 0
+        prefill_keys = keys_attended(config, *np.array([[0], [prefilled], [item.canvas.end]]))[0]
+        stats = DecodeStats(
+            response_tokens=length,
+            emitted_tokens=int((reveal > 0).sum()),
+            denoise_forwards=int(self.denoise_forwards[slot]),
+            commit_forwards=int(self.commit_forwards[slot]),
+            prefill_forwards=int(self.prefill_forwards[slot]),
+            prefill_positions=prefilled,
+            prefill_keys=int(prefill_keys),
+            decode_positions=int(self.decode_positions[slot]),
+            decode_keys=int(self.decode_keys[slot]),
+        )
         return Trajectory(
             uid=request.uid, sample=request.sample, prompt_ids=np.asarray(request.prompt_ids, dtype=np.int64),
             token_ids=ids, response_len=length, reveal_step=reveal, behaviour_logp=logp, block_size=self.size,
             origin=item.canvas.origin, schedule=type(policy.schedule).__name__, exact_cache=policy.schedule.is_exact,
             temperature=policy.temperature, stop="eos" if len(stops) else "length", policy_version=policy.step,
-            stats=DecodeStats(length, int((reveal > 0).sum()), *forwards), entropy=entropy,
+            stats=stats, entropy=entropy, family=config.family,
         )  # fmt: skip

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from lightningrl.decoding.canvas import Interval, Schedule
-from lightningrl.decoding.ledger import Forward, Ledger, Part
+from lightningrl.decoding.ledger import Forward, Ledger, parts_of
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer, Selector
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.sampler import Draws, draw_open, select
 from lightningrl.errors import DecodeError
-from lightningrl.models.attention import PagedSpan, key_limits
+from lightningrl.models.attention import PagedSpan, key_limits, keys_attended
 from lightningrl.models.transformer import ModelConfig, Transformer
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ class Scheduler:
         entering_B, pending_B = rows.entering[slots_B], rows.pending[slots_B]
         other_B = np.where(entering_B, "prefill", "commit")
         kinds_B = np.where(denoises_B, np.where(pending_B, "fused", "denoise"), other_B)
+        keys_B = keys_attended(self.model.config, first_B, last_B, rows.end[slots_B])
+        kinds_B = rows.count(slots_B, kinds_B, last_B, queries_B, keys_B)
         rows.pending[slots_B] = pending_B & entering_B
         if entering_B.any():
             prefilled = slots_B[entering_B]
@@ -177,7 +179,7 @@ class Scheduler:
             revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, drawn)
             ended = [self._fail(slot) for slot in failed]
         seen_S = seen_S or [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
-        parts = _parts(seen_S, span_B, kinds_B, queries_B, revealed_B)
+        parts = parts_of(seen_S, span_B, kinds_B, queries_B, keys_B, revealed_B)
         self.ledger.add(Forward(parts, time.perf_counter() - began))
         return ended + self._advance()
 
@@ -341,22 +343,7 @@ class Scheduler:
         rows.block_step[onward] = 0
         outcomes = []
         for slot in slots_B[ended_B].tolist():
-            trajectory = rows.trajectory(slot, self.stop_ids)
+            trajectory = rows.trajectory(slot, self.stop_ids, self.model.config)
             item = rows.leave(slot)
             outcomes.append(DecodeResult(item.index, item.request, trajectory))
         return outcomes
-
-
-def _parts(
-    seen_S: Sequence[int], span_B: np.ndarray, kind_B: np.ndarray, queries_B: np.ndarray, revealed_B: np.ndarray
-) -> tuple[Part, ...]:
-    """The rows of a forward by span and by what they did."""
-    counts: dict[tuple[int, str, int], list[int]] = {}
-    columns = (column.tolist() for column in (span_B, kind_B, queries_B, revealed_B))
-    for span, kind, queries, revealed in zip(*columns, strict=True):
-        count = counts.setdefault((span, kind, queries), [0, 0])
-        count[0], count[1] = count[0] + 1, count[1] + revealed
-    return tuple(
-        Part(kind, rows, queries, seen_S[span], revealed)
-        for (span, kind, queries), (rows, revealed) in sorted(counts.items())
-    )

@@ -34,6 +34,7 @@ from lightningrl.utils import files
 Key = tuple[str, float | None, str, int]
 """(policy, threshold, uid, sample): no two responses share it."""
 Count = Annotated[int, Field(ge=0, lt=2**31)]
+WorkCount = Annotated[int, Field(ge=0, lt=2**63)]
 PositiveCount = Annotated[int, Field(ge=1, lt=2**31)]
 UidOfNumber = Callable[[int], str]
 """Returns the uid that a bare number means, or raises ConfigError."""
@@ -92,6 +93,10 @@ class _Line(BaseModel):
     denoise_forwards: PositiveCount | None = None
     commit_forwards: Count | None = None
     prefill_forwards: Count | None = None
+    prefill_positions: WorkCount | None = None
+    prefill_keys: WorkCount | None = None
+    decode_positions: WorkCount | None = None
+    decode_keys: WorkCount | None = None
     visible_tokens: Count | None = None
     stop: Stop | None = None
 
@@ -174,8 +179,11 @@ def _response(
         first = error.errors()[0]
         raise ConfigError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
     facts = line.model_dump(exclude={"sample", "policy", "threshold"}, exclude_none=True)
-    if isinstance(row.get("prompt_sha256"), str):
-        facts["prompt_sha256"] = files.escape_surrogates(row["prompt_sha256"])
+    facts |= {
+        name: files.escape_surrogates(row[name])
+        for name in ("prompt_sha256", "family")
+        if isinstance(row.get(name), str)
+    }
     steps = row.get("tokens_by_step")
     if isinstance(steps, list) and all(type(step) is int and 0 <= step < 2**31 for step in steps):
         facts["tokens_by_step"] = steps

@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from lightningrl.decoding.tpf_variants import views
 from lightningrl.errors import StageError
 from lightningrl.evaluation.intervals import bootstrap_weights, pooled_ratio, triple, wilson_by_problem, with_interval
 from lightningrl.types import EvalRecord, VerdictStatus
@@ -53,6 +54,14 @@ class EvalSummary:
     tpf_paper: float | None
     """The TPF that the paper's code counts, pooled (`paper_counts`); None where a record does not say."""
     tpf_paper_mean: float | None
+    tpf_harness: float | None
+    """Content tokens over all forwards, pooled. This and the next five: `decoding.tpf_variants.views`; None where a
+    record lacks a count that they need."""
+    tpf_rounds_mean: float | None
+    positions_per_token: float | None
+    positions_per_token_decode: float | None
+    keys_per_token: float | None
+    keys_per_token_decode: float | None
     forwards_per_problem: float
     """Mean denoise forwards that one answer takes."""
     forwards_per_problem_low: float
@@ -63,6 +72,8 @@ class EvalSummary:
     """Percent of samples that ended at the length limit (`stop` is "length")."""
     status: dict[str, int] = field(default_factory=dict)
     """Samples by verdict status; every status is a key."""
+    family: str | None = None
+    """The `model_type` of the models that decoded the records, blanks between several; None where none is known."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -158,10 +169,12 @@ def summarise(
         tpf_true_mean=tpf_true_mean,
         tpf_paper=tpf_paper,
         tpf_paper_mean=tpf_paper_mean,
+        **views(records, [record.stop for record in records]),
         **with_interval("forwards_per_problem", denoise.mean(), pooled_ratio(forwards_N, samples_N, weights_RN)),
         response_tokens_mean=float(tokens.mean()),
         truncated_pct=float(100.0 * sum(truncated) / len(records)),
         status={status: counts.get(status, 0) for status in STATUSES},
+        family=" ".join(sorted({record.family for record in records if record.family is not None})) or None,
     )
 
 

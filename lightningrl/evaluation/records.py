@@ -41,7 +41,7 @@ def to_record(policy: str, threshold: float, answer: Answer, visible_tokens: int
         "policy": policy, "uid": trajectory.uid, "sample": trajectory.sample, "threshold": threshold,
         "prompt_sha256": files.sha256_text(" ".join(map(str, trajectory.prompt_ids.tolist()))),
         "response": answer.text, **verdict, **asdict(trajectory.stats), "stop": trajectory.stop,
-        "tokens_by_step": by_step.tolist(), "visible_tokens": visible_tokens,
+        "tokens_by_step": by_step.tolist(), "visible_tokens": visible_tokens, "family": trajectory.family,
     }  # fmt: skip
     return EvalRecord.from_json({k: files.escape_surrogates(v) if isinstance(v, str) else v for k, v in row.items()})
 

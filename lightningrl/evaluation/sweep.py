@@ -142,11 +142,13 @@ class Sweep:
 
 
 def engine_figures(ledger: Ledger) -> dict[str, int]:
-    """Returns what the engine ran, in numbers that add up: forwards (shared by rows), their rows, positions by kind."""
+    """Returns what the engine ran, in numbers that add up: forwards (shared by rows), their rows, and by kind their
+    positions and the keys that these attended to."""
     parts = [part for forward in ledger.forwards for part in forward.parts]
-    positions = Counter[str]()
+    work = Counter[str]()
     for part in parts:
-        positions[f"{part.kind}_positions"] += part.positions
+        work[f"{part.kind}_positions"] += part.positions
+        work[f"{part.kind}_keys"] += part.keys
     rows = sum(part.rows for part in parts)
     counts = {"engine_forwards": len(ledger.forwards), "row_forwards": rows, "preemptions": ledger.preemptions}
-    return {**counts, **positions}
+    return {**counts, **work}

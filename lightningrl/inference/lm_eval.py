@@ -9,7 +9,6 @@ likelihood that a block-diffusion model has no cheap form of; they are refused. 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
@@ -21,10 +20,12 @@ from lm_eval.api.registry import register_model
 
 from lightningrl.config.registries import usable
 from lightningrl.decoding.protocol import Request
+from lightningrl.decoding.tpf_variants import views
 from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
 from lightningrl.tokenization import encode_texts
+from lightningrl.types import DecodeStats, Stop
 
 MAX_GEN_TOKS = 256
 """The harness's own default for tasks that name no length."""
@@ -67,8 +68,8 @@ class BlockDiffusionLM(LM):
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.llm = LLM(pretrained, block_size=block_size, dtype=DTYPES[dtype], device=place, rows=rows, plugins=plugins)
         self._max_gen_toks = int(max_gen_toks)
-        self._sums: Counter[str] = Counter()
-        """Over all responses so far: tokens, denoise forwards, separate commits; and the number of responses."""
+        self._cost: list[tuple[DecodeStats, Stop]] = []
+        """What each response so far cost, and how it ended."""
 
         words = {"parameter": float(threshold), "seed": int(seed), "plugins": usable(plugins), **components}
         self._policy = cache(partial(policy_of, **words))  # equal settings share one object, and so rows share work
@@ -92,34 +93,35 @@ class BlockDiffusionLM(LM):
 
         Raises DecodeError when a request cannot be decoded.
         """
-        decoded = [self._request(self._sums["responses"] + n, *each.args) for n, each in enumerate(requests)]
+        decoded = [self._request(len(self._cost) + n, *each.args) for n, each in enumerate(requests)]
         texts = [""] * len(decoded)
         for result in self.llm.stream(decoded):
             if result.trajectory is None:
                 raise DecodeError(str(result.error))
-            stats = result.trajectory.stats
             arguments: tuple[Any, ...] = requests[result.index].args
-            self._sums.update(
-                tokens=stats.response_tokens, forwards=stats.denoise_forwards, commits=stats.commit_forwards,
-                responses=1,
-            )  # fmt: skip
+            self._cost.append((result.trajectory.stats, result.trajectory.stop))
             texts[result.index] = _cut(self.llm.text(result.trajectory), arguments[1].get("until") or [])
         figures = self.figures()
         _log.info("%s responses, tpf %.3f, %.1f forwards each", *(figures[k] for k in ("responses", "tpf", "forwards")))
         return texts
 
     def figures(self) -> dict[str, float]:
-        """Returns what the answers of all calls cost: responses, pooled tpf and tpf_true, mean forwards and tokens.
+        """Returns what the answers of all calls cost: their number (`responses`), and once there are any, pooled tpf
+        and tpf_true, mean forwards and tokens, and what `decoding.tpf_variants.views` returns.
 
         What a stop string cut off counts too, because it was decoded.
         """
-        sums, answers, forwards = self._sums, max(1, self._sums["responses"]), max(1, self._sums["forwards"])
+        if not self._cost:
+            return {"responses": 0}
+        stats, stops = zip(*self._cost, strict=True)
+        tokens, forwards = sum(s.response_tokens for s in stats), sum(s.denoise_forwards for s in stats)
         return {
-            "responses": sums["responses"],
-            "tpf": sums["tokens"] / forwards,
-            "tpf_true": sums["tokens"] / (forwards + sums["commits"]),
-            "forwards": sums["forwards"] / answers,
-            "tokens": sums["tokens"] / answers,
+            "responses": len(stats),
+            "tpf": tokens / forwards,
+            "tpf_true": tokens / (forwards + sum(s.commit_forwards for s in stats)),
+            "forwards": forwards / len(stats),
+            "tokens": tokens / len(stats),
+            **{name: value for name, value in views(stats, stops).items() if value is not None},
         }
 
     def loglikelihood(self, requests: list[Instance]) -> Any:

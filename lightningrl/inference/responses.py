@@ -6,7 +6,8 @@ The row of a response:
     text                    up to the first stop token, without special tokens
     stop                    `eos` or `length`
     response_tokens         up to and including the stop token
-    denoise_forwards, commit_forwards, prefill_forwards, tpf, tpf_true      see types.DecodeStats
+    denoise_forwards, commit_forwards, prefill_forwards, tpf, tpf_true, prefill_positions, prefill_keys,
+                            decode_positions, decode_keys       see types.DecodeStats
     token_ids, tokens, logprobs, entropies, reveal_steps    one entry per response token: id, vocabulary piece, nats,
                             nats, and the denoise forward that revealed it (from 1)
     hash                    of prompt, settings and model: it shows a resumed run what has changed
@@ -31,7 +32,10 @@ from lightningrl.types import Trajectory
 from lightningrl.utils import files
 
 HASH_DIGITS = 12
-COUNTS = ("response_tokens", "denoise_forwards", "commit_forwards", "prefill_forwards", "tpf", "tpf_true")
+COUNTS = (
+    "response_tokens", "denoise_forwards", "commit_forwards", "prefill_forwards", "tpf", "tpf_true",
+    "prefill_positions", "prefill_keys", "decode_positions", "decode_keys",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

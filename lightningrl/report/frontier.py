@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lightningrl.decoding.tpf_variants import VIEWS
 from lightningrl.errors import StageError
 from lightningrl.evaluation.aup import (
     MAX_DROP_POINTS,
@@ -36,7 +37,7 @@ Role = Literal["before", "after", "rival", "control", "ablation", "released"]
 NAMES = ("experiment", "policy", "role", "algorithm", "benchmark")
 SUMMARY_COLUMNS = (
     "n_problems", "n_samples", *triple("accuracy_pct"), *triple("tpf"), "tpf_mean", "tpf_true", "tpf_true_mean",
-    *triple("forwards_per_problem"), "response_tokens_mean", "truncated_pct",
+    *VIEWS, *triple("forwards_per_problem"), "response_tokens_mean", "truncated_pct", "family",
 )  # fmt: skip
 """The columns of both tables that come from `EvalSummary`, units as documented there."""
 FRONTIER_COLUMNS = (

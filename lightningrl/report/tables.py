@@ -32,6 +32,12 @@ LATEX = {
 }  # fmt: skip
 
 
+WORK_NOTE = (
+    "TPF with commits: response tokens over all forwards but a prefill that reveals nothing. Positions: query "
+    "positions that the model computed, prefill included, for each response token."
+)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """A finished table: its text cells and the numbers behind them."""
@@ -137,6 +143,7 @@ def main(headline: pd.DataFrame) -> Table:
         *_compat(headline),
         ("Δ accuracy (points)", interval("accuracy_difference", 1, sign=True)),
         ("TPF (tokens/forward)", interval("tpf", 2)),
+        *(work := across_families(headline)),
         ("Forwards (per problem)", interval("forwards_per_problem", 1)),
         ("Response (tokens)", plain("response_tokens_mean", 1)),
         ("AUP", interval("aup", 1)),
@@ -147,6 +154,7 @@ def main(headline: pd.DataFrame) -> Table:
         *headline_notes(headline),
         "TPF: response tokens over denoise forwards, ratio of sums; prefill and commits not counted. AUP (TPF x "
         "percent) as published: first rectangle unweighted. Anchored AUP: one y_min and y_max for all, all weighted.",
+        *([WORK_NOTE] if work else []),
         f"Brackets: 95 % intervals over problems (accuracy: Wilson; others: {headline['n_bootstrap'].max():,} "
         "bootstrap replicates); Δ is against the base, paired by problem.",
     ]
@@ -164,12 +172,14 @@ def frontier(table: pd.DataFrame) -> Table:
         ("TPF (tokens/forward)", interval("tpf", 2)),
         ("TPF, mean of ratios", plain("tpf_mean", 2)),
         ("TPF with commits", plain("tpf_true", 2)),
+        *(work := _positions(table)),
         ("Forwards (per problem)", interval("forwards_per_problem", 1)),
         ("Response (tokens)", plain("response_tokens_mean", 1)),
         ("Truncated (%)", plain("truncated_pct", 1)),
     ]
     notes = [
         "* the primary threshold. TPF: response tokens over denoise forwards, ratio of sums unless marked.",
+        *([WORK_NOTE] if work else []),
         *(f"{benchmark}: {_sizes(rows)}." for benchmark, rows in table.groupby("benchmark", sort=False)),
         "Brackets: 95 % intervals over problems (accuracy: Wilson; others: bootstrap).",
     ]
@@ -251,6 +261,19 @@ def _compat(data: pd.DataFrame) -> list[tuple[str, Cell]]:
     if data["compat_accuracy_pct"].isna().all():
         return []
     return [("Published grader (%)", plain("compat_accuracy_pct", 1))]
+
+
+def across_families(data: pd.DataFrame) -> list[tuple[str, Cell]]:
+    """Returns the columns that stand beside TPF where the rows are of models of several families, whose forwards are
+    not the same work: TPF with commits, and positions per token. Older collected tables do not say the family."""
+    families = {name for names in data.get("family", pd.Series(dtype=str)).dropna() for name in str(names).split()}
+    return [("TPF with commits", plain("tpf_true", 2)), *_positions(data)] if len(families) > 1 else []
+
+
+def _positions(data: pd.DataFrame) -> list[tuple[str, Cell]]:
+    """Returns the column of positions per token if any row knows it; older collected tables do not have it."""
+    known = "positions_per_token" in data and data["positions_per_token"].notna().any()
+    return [("Positions (per token)", plain("positions_per_token", 1))] if known else []
 
 
 def _sizes(rows: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightningrl.decoding.tpf_variants import distinct_steps, visible_tokens
+from lightningrl.decoding.tpf_variants import distinct_steps, views, visible_tokens
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.rewards import FUNCTIONS, accuracy, normalise_group, tpf
 
@@ -53,6 +53,7 @@ def rollout_metrics(drawn: RolloutBatch, wanted: int, special_ids: Collection[in
         "tpf_paper_mean": float(np.mean(np.divide(visible, distinct))),
         "tpf_true_mean": float(np.mean([s.tpf_true for s in stats])),
         "tpf_true": tokens / (forwards + sum(s.commit_forwards for s in stats)),
+        **{name: value for name, value in views(stats, [t.stop for t in trajectories]).items() if value is not None},
         "forwards_per_problem": forwards / len(stats),
         "response_tokens_mean": float(groups.length_NG.mean()),
         "truncated_pct": 100 * float(np.mean([t.stop == "length" for t in trajectories])),

@@ -81,7 +81,7 @@ def test_rows_that_give_their_pages_up_and_come_back(turns):
     policy, preempted = DecodePolicy(Threshold(0.3), 1.0), []
     for pages in (11, 16):
         kinds = both(model, requests, policy, page, pages * page, rows=4, page_tokens=4)
-        preempted.append(sum("prefill" in each for each in kinds) > 2)
+        preempted.append(any("recompute" in each for each in kinds))
     assert turns and any(preempted)
 
 

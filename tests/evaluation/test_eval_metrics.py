@@ -46,6 +46,34 @@ def test_pooled_tpf_and_the_mean_of_ratios_are_different_numbers():
     assert fused.tpf == fused.tpf_true and fused.tpf_mean == fused.tpf_true_mean
 
 
+def test_every_way_to_count_from_the_same_records():
+    """By hand: 5 tokens with the stop token in 4 + 1 forwards and a prefill, and 3 without one in 2 and a prefill."""
+    work = {"prefill_positions": 4, "prefill_keys": 16, "decode_positions": 20, "decode_keys": 192, "family": "sdar"}
+    less = {"prefill_positions": 8, "prefill_keys": 48, "decode_positions": 8, "decode_keys": 96, "family": "sdar"}
+    records = [
+        record(0, tokens=5, forwards=4, commits=1, **work),
+        record(1, tokens=3, forwards=2, stop="length", **less),
+    ]
+    summary = summarise(records)
+    assert (summary.tpf, summary.tpf_true) == (8 / 6, 8 / 7)
+    assert summary.tpf_harness == (4 + 3) / (6 + 3) and summary.tpf_rounds_mean == (5 / 6 + 3 / 3) / 2
+    assert (summary.positions_per_token, summary.positions_per_token_decode) == ((24 + 16) / 8, (20 + 8) / 8)
+    assert (summary.keys_per_token, summary.keys_per_token_decode) == ((208 + 144) / 8, (192 + 96) / 8)
+    assert summary.family == "sdar"
+    assert summarise([records[0], dataclasses.replace(records[1], family="dream")]).family == "dream sdar"
+    assert EvalSummary(**json.loads(json.dumps(summary.to_json()))) == summary
+
+
+def test_records_of_before_the_counts_of_work_are_read_and_lack_them():
+    new = {"prefill_positions", "prefill_keys", "decode_positions", "decode_keys", "family"}
+    old = [EvalRecord.from_json({k: v for k, v in each.to_json().items() if k not in new}) for each in FOUR]
+    summary = summarise(old)
+    assert summary.tpf == 890 / 270 and summary.tpf_harness == (890 - 3) / (270 + 45 + 4)
+    unknown = {name for name, value in summary.to_json().items() if value is None}
+    work = {f"{what}_per_token{end}" for what in ("positions", "keys") for end in ("", "_decode")}
+    assert unknown == work | {"family", "tpf_paper", "tpf_paper_mean", "compat_accuracy_pct"}, "absent, never 0"
+
+
 def test_the_second_judges_accuracy_is_over_the_records_that_have_its_verdict():
     records = [record(0, compat=True), record(1, compat=False), record(2, compat=False), record(3)]
     assert summarise(records).compat_accuracy_pct == pytest.approx(100 / 3)

@@ -82,6 +82,12 @@ def test_one_record_a_problem_sample_and_threshold(undisturbed):
         assert row["tpf_paper"] == sum(r["visible_tokens"] for r in mine) / steps
         assert row["truncated_pct"] == 100 * sum(r["stop"] == "length" for r in mine) / 24
         assert row["engine"]["row_forwards"] >= sum(r["denoise_forwards"] for r in mine)
+        for what in ("positions", "keys"):
+            decoded = sum(row["engine"].get(f"{kind}_{what}", 0) for kind in ("denoise", "fused", "commit"))
+            assert decoded == sum(r[f"decode_{what}"] for r in mine) > 0
+            assert row["engine"].get(f"prefill_{what}", 0) == sum(r[f"prefill_{what}"] for r in mine)
+        tokens = sum(r["response_tokens"] for r in mine)
+        assert row["keys_per_token_decode"] == sum(r["decode_keys"] for r in mine) / tokens and row["family"] == "sdar"
     assert json.loads((out / "selfcheck.json").read_text())["official"] == {"judged": 24, "correct": 24, "pct": 100.0}
     assert "threshold 0.2: accuracy" in said and "tokens/s" in said
     assert json.loads((out / "run.json").read_text())["settings"]["benchmark"] == "gsm-mini"

@@ -59,6 +59,7 @@ def test_the_least_that_a_line_can_say(folder):
     assert "mine: accuracy 100.0 %" in done.stdout and "TPF unknown" in done.stdout and "no TPF" in done.stdout
     [summary] = json.loads((folder / "records.jsonl.summary.json").read_text())
     assert summary["n_problems"] == 30 and summary["tpf"] is None and summary["truncated_pct"] is None
+    assert summary["tpf_harness"] is None and summary["tpf_rounds_mean"] is None and summary["keys_per_token"] is None
     assert summary["compat_accuracy_pct"] == 100.0
     records = read(folder / "records.jsonl")
     assert all(r["correct"] and r["denoise_forwards"] is None and r["policy"] == "mine" for r in records)
@@ -66,12 +67,15 @@ def test_the_least_that_a_line_can_say(folder):
 
 
 def test_counts_of_generate_are_taken_and_records_are_judged_again_to_the_same_verdicts(folder):
-    write(folder / "g.jsonl", [full_row(n, correct=n % 3 > 0) for n in range(30)])
+    work = {"prefill_positions": 8, "prefill_keys": 48, "decode_positions": 52, "decode_keys": 2**32}
+    write(folder / "g.jsonl", [full_row(n, correct=n % 3 > 0) | work for n in range(30)])
     done = score("g.jsonl", "--out", "r.jsonl", "--policy", "sdar")
     [summary] = json.loads((folder / "r.jsonl.summary.json").read_text())
     assert done.exit_code == 0 and summary["policy"] == "sdar"
     assert summary["accuracy_pct"] == pytest.approx(200 / 3)
     assert (summary["tpf"], summary["forwards_per_problem"]) == (2.0, 10)
+    assert (summary["tpf_harness"], summary["tpf_rounds_mean"]) == (19 / 11, pytest.approx(20 / 11))
+    assert (summary["positions_per_token"], summary["keys_per_token_decode"]) == (3.0, 2**32 / 20)
     assert EvalRecord.from_json(read(folder / "r.jsonl")[0]).response_tokens == 20
     assert score("r.jsonl", "--out", "again.jsonl").exit_code == 0
     assert (folder / "again.jsonl").read_bytes() == (folder / "r.jsonl").read_bytes()

@@ -45,6 +45,8 @@ def test_rows_are_the_decoders_own_results(llm, decode):
         assert (row["response_tokens"], row["denoise_forwards"]) == (length, stats.denoise_forwards)
         assert (row["commit_forwards"], row["prefill_forwards"]) == (0, stats.prefill_forwards)
         assert (row["tpf"], row["tpf_true"]) == (stats.tpf, stats.tpf_true)
+        for name in ("prefill_positions", "prefill_keys", "decode_positions", "decode_keys"):
+            assert row[name] == getattr(stats, name) >= 0
 
 
 def test_messages_and_token_ids_are_prompts_too(llm, decode):

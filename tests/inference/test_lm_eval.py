@@ -67,6 +67,7 @@ def test_a_local_task_is_run_and_equals_our_own_decoding(task, lm, chat, tmp_pat
     figures = lm.figures()
     assert figures["responses"] == before + 6 and figures["tpf"] >= 1
     assert figures["forwards"] * figures["tpf"] == pytest.approx(figures["tokens"])
+    assert figures["tpf_harness"] < figures["tpf"] and figures["positions_per_token"] > 1
 
 
 def test_the_command_line_with_our_model_runs_a_task(task, model, tmp_path):

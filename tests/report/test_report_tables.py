@@ -86,6 +86,24 @@ def test_the_published_graders_column_is_there_only_with_its_verdicts(collected,
         assert all(row[accuracy].split()[0] == row[column] for row in shown.rows)
 
 
+def test_tables_of_several_families_show_positions_and_commits_beside_tpf(collected):
+    """Where all rows are of one family, or none is known, the headline has TPF alone; the sweep shows what it knows."""
+    beside = ("TPF with commits", "Positions (per token)")
+    headline, sweep = collected.headline.copy(), collected.frontier.copy()
+    assert not {*beside} & {*tables.main(headline).header} and beside[1] not in tables.frontier(sweep).header
+    for table in (headline, sweep):
+        table["positions_per_token"] = [10.0 + row for row in range(len(table))]
+        table["family"] = "sdar"
+    assert not {*beside} & {*tables.main(headline).header} and beside[1] in tables.frontier(sweep).header
+    headline.loc[1, "family"] = "llada"
+    shown = tables.main(headline)
+    assert shown.header[shown.header.index("TPF (tokens/forward)") + 1 :][:2] == beside
+    assert [row[shown.header.index(beside[1])] for row in shown.rows[:2]] == ["10.0", "11.0"]
+    assert tables.WORK_NOTE in shown.notes and tables.WORK_NOTE not in tables.main(collected.headline).notes
+    older = headline.drop(columns=["family", "positions_per_token", "keys_per_token"])
+    assert not {*beside} & {*tables.main(older).header}, "collected before there were such columns"
+
+
 def test_phrasing_has_a_column_a_policy_and_a_row_a_kind_of_phrase():
     measures = (("phrasing_nats_greedy", "plus"), ("calibration_error", "all"), ("class_together", "end"))
     rows = [

@@ -276,6 +276,8 @@ def test_step_metrics_count_commits_in_tpf_true():
     row = metrics_of(groups, groups, 1)
     assert (row["tpf"], row["tpf_true"]) == (15 / 5, 15 / 8)
     assert (row["tpf_mean"], row["tpf_true_mean"]) == (3, (6 / 3 + 9 / 5) / 2)
+    assert (row["tpf_harness"], row["tpf_rounds_mean"]) == (15 / 8, (6 / 3 + 9 / 5) / 2), "no stop token, no prefill"
+    assert "positions_per_token" not in row, "made-up responses do not say what they computed"
 
 
 def test_step_metrics_count_tpf_as_the_papers_code_does():

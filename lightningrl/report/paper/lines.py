@@ -57,8 +57,9 @@ class Line:
         return self.row.numbers.get((self.benchmark, metric), NAN)
 
     def value(self, column: str) -> float:
-        """Returns the measured number, or NaN where there is none."""
-        return NAN if self.measured is None else float(getattr(self.measured, column))
+        """Returns the measured number, or NaN where there is none, as of a column that older collections lack."""
+        found = getattr(self.measured, column, None)
+        return NAN if found is None else float(found)
 
     def estimate(self, column: str) -> Estimate:
         """Returns a measured number with its interval."""

@@ -60,6 +60,8 @@ METRICS = {
     "tpf": Metric("TPF", 2, "tpf_paper", "tpf_minus_paper", "by published count"),
     "aup": Metric("AUP", 1, "aup_compat", "aup_minus_compat", "by both"),
 }
+WORK = {"TPF with commits": "tpf_true", "Positions per token": "positions_per_token"}
+"""Columns of a table whose systems are of different families, because their forwards are not the same work."""
 SPEED_METRICS = {"tps_h100": ("Tokens/s, H100", 2), "tpf": ("TPF", 2), "accuracy_pct": ("Accuracy (%)", 1)}
 SPEED = "tokens_per_second"
 DIFFERENCE_NOTES = (
@@ -115,7 +117,7 @@ def _measured(found: Sequence[Line], headline: pd.DataFrame, one_y_max: OneYMax 
     for metric in METRICS.values():
         header += [metric.title, metric.beside]
     if one_y_max is not None:
-        header += ["AUP, one y_max", "AUP as published"]
+        header += [*WORK, "AUP, one y_max", "AUP as published"]
     rows, entries = [], []
     for line in found:
         row = [*line.names]
@@ -129,6 +131,9 @@ def _measured(found: Sequence[Line], headline: pd.DataFrame, one_y_max: OneYMax 
                 entries.append(line.entry("as published", name, line.published(name), mark="not run here"))
         if one_y_max is not None:
             aup = one_y_max.aup(line)
+            for column in WORK.values():
+                row.append(number(line.value(column), 2))
+                entries.append(line.entry("measured", column, line.value(column)))
             row += [number(aup, 1), number(line.published("aup"), 1)]
             mark = {"mark": "leaderboard's points, not run here"} if line.as_published else {}
             part, limit = "as published" if line.as_published else "measured", one_y_max.y_max[line.benchmark]
@@ -197,19 +202,22 @@ def table7(speed: pd.DataFrame) -> Sections:
 
 def _measured_speed(found: Sequence[Line]) -> Part:
     header = ("Benchmark", "Row", "Policy here", "Device", "Weights", "Prefill", "Tokens/s", "Batch", "Prompts")
+    header, work = (*header, "TPF", *WORK), ("tpf", *WORK.values())
     rows, entries = [], []
     for line in found:
         if (one := line.measured) is not None:
             conditions = (one.device, one.dtype, "in" if one.prefill_included else "out")
             counts = (str(int(one.batch)), str(int(one.prompts)))
+            counts += tuple(number(line.value(column), 2) for column in work)
             rows.append((*line.names, *conditions, estimate_text(*line.estimate(SPEED), 1), *counts))
             entries.append(line.entry("measured", SPEED, *line.estimate(SPEED), mark=_conditions(line)))
+            entries += [line.entry("measured", column, line.value(column), mark=_conditions(line)) for column in work]
         elif line.as_published:
             speed = line.published("tps_h100")
-            rows.append((*line.names, "H100", MISSING, MISSING, number(speed, 2), MISSING, MISSING))
+            rows.append((*line.names, "H100", MISSING, MISSING, number(speed, 2), *[MISSING] * (2 + len(work))))
             entries.append(line.entry("as published", SPEED, speed, mark="as published, not run here"))
         else:
-            rows.append((*line.names, *[MISSING] * 6))
+            rows.append((*line.names, *[MISSING] * (6 + len(work))))
     devices = dict.fromkeys(line.measured.device for line in found if line.measured is not None)
     notes = [f"{DAGGER} as published, not run here. Prefill: whether its time counts. Brackets: 95 % over repeats."]
     others = [device for device in devices if "H100" not in device]
