@@ -57,12 +57,13 @@ class DecodeStats:
     commit_forwards: int
     """Separate forwards that only wrote a finished block's clean KV (0 under fused commit)."""
     prefill_forwards: int
-    """1 where the prompt's full blocks were written by forwards of their own, in however many pieces; 0 when the prompt
-    is shorter than a block, or nothing is kept of it."""
+    """1 where the prompt's full blocks were written before anything was decoded, in however many pieces, by this row or
+    by another one with the same prompt; 0 when the prompt is shorter than a block, or nothing is kept of it."""
     prefill_positions: int | None = None
     """Query positions of that prefill, which revealed nothing. This count and the next three are None where the engine
-    does not say. They are those of the response alone: what a row that gave its memory up computes again, the ledger
-    says (kind `recompute`), because a response's counts do not depend on its neighbours."""
+    does not say. They are those of the response alone: what is computed once for several rows, and what a row that gave
+    its memory up computes again, the ledger says (kinds `prefill` and `recompute`), because a response's counts do not
+    depend on its neighbours."""
     prefill_keys: int | None = None
     """Keys that the positions of the prefill attended to, summed over the positions."""
     decode_positions: int | None = None
