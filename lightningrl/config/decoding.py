@@ -57,7 +57,7 @@ class Decoding(Section):
 
     preset: str = ""
     """A published decoder, whose pieces are taken where no key beside it says otherwise: `sdar_dynamic`, `sdar_static`,
-    `sdar_sequential`, `entropy_bounded`, `lmdeploy_dynamic`, `fast_dllm_factor`."""
+    `sdar_sequential`, `entropy_bounded`, `lmdeploy_dynamic`, `fast_dllm_factor`, `autoregressive`."""
     selector: str = "threshold"
     """Which masked positions a forward reveals: `threshold`, `quota` (steps a block), `factor`, `cumulative_entropy`
     (nats), `scripted` (tokens a step), or `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
@@ -69,7 +69,8 @@ class Decoding(Section):
     schedule: str = "fused"
     """How responses are walked, block by block: `fused` (the forward that writes a finished block's keys and values
     denoises the next one, too), `separate` (a forward of its own, as the published engines do), `recompute` (no cache);
-    or on a canvas of fixed length: `full_sequence`; or `module:attribute`. The older spelling `cache` is accepted."""
+    or on a canvas of fixed length: `full_sequence`; or, for models without masks, token by token: `autoregressive`; or
+    `module:attribute`. The older spelling `cache` is accepted."""
     schedule_options: Options = Field(default_factory=dict)
     """The schedule's arguments: `{"block_size": 32}` of `full_sequence`."""
     stop: str = "finish_block"
@@ -138,7 +139,7 @@ class Decoding(Section):
         return {piece: member(piece, getattr(self, piece), f"{where}{piece}", plugins) for piece in DECODER}
 
 
-ELSEWHERE = {"block_size", "dtype", "device", "rows", "memory_mb", "forwards"}
+ELSEWHERE = {"adapter", "block_size", "dtype", "device", "rows", "memory_mb", "forwards"}
 """Keys of `DirectDecoding` that belong to the model, or change no result but the last bits of floats."""
 
 
@@ -158,6 +159,8 @@ class DirectDecoding(Decoding):
     rows: int = Field(64, gt=0)
     block_size: int | None = None
     """K, for checkpoints that do not say it themselves, as the official ones."""
+    adapter: str = ""
+    """The folder of a LoRA in peft's format, merged into the weights as they are loaded. D2F's are such."""
     dtype: str = "stored"
     """`float32`, `bfloat16`, `float64`, or `stored`."""
     device: str = "cpu"

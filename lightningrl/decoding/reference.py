@@ -2,8 +2,9 @@
 
 A response is decoded in blocks. Before each forward its schedule says which positions are computed; a forward writes
 their keys and values and gives each open position (masked, and the schedule lets it be revealed now) a distribution
-over tokens. A token is drawn for each of them, and the selector says which are revealed. When a block has no mask left
-the next one becomes active.
+over tokens: by the logits there, or, in a family whose logits are shifted, by those of the position before. A token is
+drawn for each of them, and the selector says which are revealed. When a block has no mask left the next one becomes
+active.
 
 `decoding.engine.BlockDecoder` does the same for many rows at once over a paged cache, and gives the same trajectories
 (tests/decoding/test_reference.py). Draws are keyed by (seed, step, uid, sample, position, forward), so that neither
@@ -26,7 +27,7 @@ from lightningrl.decoding.canvas import reach_of
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.sampler import Draws, draw_open, select
-from lightningrl.decoding.scheduler import check_interval, check_open, check_revealed
+from lightningrl.decoding.scheduler import check_open, check_revealed, interval_of
 from lightningrl.models.attention import key_limits
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
@@ -74,8 +75,8 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         forward(0, start, "prefill")
     while True:
         at = np.array([start]), np.array([pending]), np.array([end])  # a batch of one row
-        (first,), (last,), (denoises,) = computed = schedule.interval(*at, size)
-        check_interval(config, schedule, computed, at, size, np.array([reach_of(schedule, start, end, size)]))
+        reach_B = np.array([reach_of(schedule, start, end, size)])
+        (first,), (last,), (denoises,) = interval_of(config, schedule, at, size, reach_B)
         hidden_QH = forward(int(first), int(last), "decode")
         pending, committed = False, committed + (not denoises)
         if not denoises:
@@ -87,7 +88,8 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         position_n = start + np.flatnonzero(open_1K[0])
         n = len(position_n)
         draws = Draws(
-            hidden_nH=hidden_QH[torch.from_numpy(position_n - first).to(device)], key_n=np.full(n, key),
+            hidden_nH=hidden_QH[torch.from_numpy(position_n - config.logit_shift - first).to(device)],
+            key_n=np.full(n, key),
             position_n=position_n, forward_n=np.full(n, denoised), temperature_n=np.full(n, policy.temperature),
             top_k_n=np.full(n, policy.top_k), top_p_n=np.full(n, policy.top_p),
         )  # fmt: skip

@@ -10,6 +10,10 @@ from lightningrl.errors import ConfigError
 FAMILIES = {
     "sdar": "lightningrl.models.families.sdar:SDAR",
     "qwen3": "lightningrl.models.families.sdar:SDAR",
+    "qwen2": "lightningrl.models.families.qwen2:Qwen2",
+    "llama": "lightningrl.models.families.llama:Llama",
+    "Dream": "lightningrl.models.families.dream:Dream",
+    "Fast_dLLM_Qwen": "lightningrl.models.families.fast_dllm_v2:FastDLLMv2",
 }
 PLUGGED: dict[str, str] = {}
 """What plug-ins add: those of the experiment whose stage this process runs (`pipeline.runner`), or of `plug_in`."""
