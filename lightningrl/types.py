@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-VerdictStatus = Literal["ok", "wrong", "unparsable", "timeout", "output_limit", "crashed", "gold_error"]
+VerdictStatus = Literal["ok", "wrong", "unparsable", "timeout", "output_limit", "crashed", "gold_error", "no_answer"]
+"""`no_answer`: an engine from outside gave none, which counts as wrong and is told apart."""
 Stop = Literal["eos", "length"]
 
 
@@ -188,6 +189,9 @@ class EvalRecord:
     visible_tokens: int | None = None
     """Tokens of the emitted text tokenized anew, what follows the stop token included, special tokens left out: what
     the paper's own TPF counts (`tpf_paper`). None where the engine does not say."""
+    reported: dict[str, Any] | None = None
+    """What a server says of its answer (`evaluation.reported`): its word, which no other field holds. None of engines
+    that are counted here."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -161,8 +161,8 @@ class _Run:
             raise StageError(f"the endpoint {self.endpoint.model}: {self.fatal}. {again}")
         if len(failed) > self.most_failed:
             (uid, _), why = next(iter(failed.items()))
+            allowed = f"at most {self.most_failed} may (max_failed_pct is {self.endpoint.max_failed_pct:g})"
             raise StageError(
-                f"the endpoint {self.endpoint.model}: {len(failed)} of {total} requests failed, and at "
-                f"most {self.most_failed} may (max_failed_pct is {self.endpoint.max_failed_pct:g}); the first, {uid}: {why}. "
-                f"{again}"
+                f"the endpoint {self.endpoint.model}: {len(failed)} of {total} requests failed, and {allowed}; the "
+                f"first, {uid}: {why}. {again}"
             )

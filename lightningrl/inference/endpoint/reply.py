@@ -3,7 +3,8 @@
 Everything here is a stranger's word. A reply that is no answer (no text, a filtered one, another model's) is a failure.
 Counts that contradict the answer or each other are left out and the contradiction is written down; the text is judged
 all the same. Counts are read where the engines put them: `usage` (OpenAI's API); `meta_info` of the choice (SGLang,
-when asked with `return_meta_info`: `spec_verify_ct`, `spec_accept_token_num`, `spec_draft_token_num`); and `metrics.speculative_decoding` (vLLM, started with `--per-request-spec-decode-metrics`: `num_spec_steps`,
+when asked with `return_meta_info`: `spec_verify_ct`, `spec_accept_token_num`, `spec_draft_token_num`); and
+`metrics.speculative_decoding` (vLLM, started with `--per-request-spec-decode-metrics`: `num_spec_steps`,
 `num_accepted_draft_tokens`, `num_draft_tokens`).
 """
 
