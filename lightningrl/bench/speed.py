@@ -23,6 +23,7 @@ from lightningrl.decoding.ledger import Forward, Ledger
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.types import Trajectory
 
+
 @dataclass(slots=True)
 class Clock(Ledger):
     """A ledger that times each forward itself, to the end of its work on the device."""

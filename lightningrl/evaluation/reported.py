@@ -1,4 +1,4 @@
-"""Numbers by a server's word: tokens, forwards and drafts that it says its answers took. They are never mixed with ours.
+"""Numbers by a server's word: tokens, forwards and drafts of its answers. They are never mixed with ours.
 
 A record's `reported` holds `completion_tokens`, `prompt_tokens`, `forwards`, `accepted`, `drafted` (None where the
 server says nothing, or nothing that can be believed), the `doubts` why, and `response_tokens_by`: whether the record's

@@ -72,8 +72,8 @@ def make_requests(
         elif messages[-1]["role"] == "assistant" and not endpoint.extra_body.get("continue_final_message"):
             raise ConfigError(
                 f"the prompt of {uid} begins the answer, from which the chat of the OpenAI API does not go on. For "
-                'vLLM and SGLang say extra_body: {"continue_final_message": true, "add_generation_prompt": false}; else '
-                "ask for completions (chat: false, with a tokenizer)"
+                'vLLM and SGLang say extra_body: {"continue_final_message": true, "add_generation_prompt": false}; '
+                "else ask for completions (chat: false, with a tokenizer)"
             )
         prompt_sha256 = files.sha256_text(files.canonical_json(asked))
         for sample in range(samples):
