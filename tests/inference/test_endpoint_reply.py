@@ -95,7 +95,8 @@ def test_special_tokens_end_the_text_and_mask_tokens_are_told():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (b"<html>busy</html>", "not JSON"), (b"", "not JSON"), (b'{"choices": [', "not JSON"), (b"\xff\xfe", "not JSON"),
+        (b"<html>busy</html>", "not JSON"), (b"", "not JSON"), (b'{"choices": [', "not JSON"),
+        (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "not JSON"), (b"9" * 10_000, "not JSON"), (b"[]", "expected an object"),
         (reply(choices=[]), "found 0 of them"), (reply(choices=None), "no answer"), (reply(choices=["x"]), "no answer"),
         (reply(choices=[{"index": 0}, {"index": 1}]), "found 2 of them"),
