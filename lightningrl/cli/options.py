@@ -43,6 +43,7 @@ SERVER = "server_"
 """How the names of an endpoint's options begin in a verb's `**given`."""
 SPELLINGS = {
     "schedule": ("--schedule", "--cache"), f"{SERVER}url": ("--endpoint",), f"{SERVER}stop": ("--stop-texts",),
+    f"{SERVER}chat": ("--chat/--completions",),
 }  # fmt: skip
 """Options that are not spelt as their keys, or have an older spelling beside their own."""
 Verb = TypeVar("Verb", bound=Callable[..., None])
