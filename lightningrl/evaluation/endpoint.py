@@ -102,7 +102,8 @@ class EndpointEvaluation:
         row["doubts"] = list(reply.doubts)
         if is_repeated:
             row["doubts"].append("another reply has the same id")
-        return row | {"model": self.endpoint.model, "response_tokens_by": "tokenizer" if tokens else None}
+        row |= {"model": self.endpoint.model, "lossless": self.endpoint.lossless}
+        return row | {"response_tokens_by": "tokenizer" if tokens else None}
 
     def _without_answer(self, request: EndpointRequest, why: str, threshold: float) -> EvalRecord:
         row: dict[str, Any] = dict.fromkeys(field.name for field in fields(EvalRecord))

@@ -1,7 +1,7 @@
 """Numbers by a server's word: tokens, forwards and drafts of its answers. They are never mixed with ours.
 
 A record's `reported` holds `completion_tokens`, `prompt_tokens`, `forwards`, `accepted`, `drafted` (None where the
-server says nothing, or nothing that can be believed), the `doubts` why, and `response_tokens_by`: whether the record's
+server says nothing, or nothing that can be believed), the `doubts` why, the `model`'s name, whether it is `lossless`, and `response_tokens_by`: whether the record's
 own `response_tokens` were counted here, by a `tokenizer`, or are unknown. `tpf_reported` is completion tokens over
 forwards, a ratio of sums over the records that have both. No torch.
 
@@ -47,9 +47,9 @@ def reported_sums(records: Iterable[EvalRecord], sums: ProblemSums) -> ProblemSu
     return ProblemSums(sums.uids, sums.thresholds, sums.samples_TN, sums.correct_TN, tokens_TN, forwards_TN)
 
 
-def is_speculative(records: Iterable[EvalRecord]) -> bool:
-    """Returns whether a server tells of accepted drafts: without them it would give these answers a token a forward."""
-    return any((record.reported or {}).get("accepted") is not None for record in records)
+def is_lossless(records: Iterable[EvalRecord]) -> bool:
+    """Returns whether the server is said to decode speculatively without changing an answer (`endpoint.lossless`)."""
+    return any((record.reported or {}).get("lossless") for record in records)
 
 
 def summarise_reported(records: Sequence[EvalRecord]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 An engine from outside has no forwards that we counted, so its `tpf` and `aup` are empty. `tpf_reported` is the server's
 completion tokens over the forwards that it tells, pooled over the records that have both (`reported_samples`).
-`aup_reported` is the published area under that TPF. A server that tells of accepted drafts decodes the same text
-without them at one token a forward; so its curve begins at (1, its accuracy), as EAGLE-3's on the d3LLM leaderboard.
+`aup_reported` is the published area under that TPF. A server that is said to be `lossless` would give the same text
+without drafts at one token a forward; so its curve begins at (1, its accuracy), as EAGLE-3's on the d3LLM leaderboard.
 
 Shapes: R bootstrap replicates, T thresholds, N problems.
 """
@@ -18,16 +18,16 @@ import numpy as np
 from lightningrl.evaluation.aup import aup, aup_replicates
 from lightningrl.evaluation.intervals import triple, with_interval
 from lightningrl.evaluation.metrics import ProblemSums, resampled_curves
-from lightningrl.evaluation.reported import counts_of, is_reported, is_speculative, reported_sums
+from lightningrl.evaluation.reported import counts_of, is_lossless, is_reported, reported_sums
 from lightningrl.types import EvalRecord
 
 BY_THRESHOLD = (
     *triple("tpf_reported"), "response_tokens_reported_mean", "reported_accepted_mean", "reported_samples",
-    "reported_doubted",
+    "reported_doubted", "reported_lossless",
 )  # fmt: skip
 """Columns of both tables. `response_tokens_reported_mean` and `reported_accepted_mean` (draft tokens accepted) are
 over the records whose server told them, `reported_samples` counts those with tokens and forwards,
-`reported_doubted` those whose server contradicted itself."""
+`reported_doubted` those whose server contradicted itself; `reported_lossless` is 1 where it is said to be."""
 COLUMNS = (*BY_THRESHOLD, *triple("aup_reported"))
 """Columns of the headline."""
 
@@ -48,6 +48,7 @@ class Reported:
         row: dict[str, float] = {
             "reported_samples": sum(counts_of(record) is not None for record in mine),
             "reported_doubted": sum(bool(each.get("doubts")) for each in told),
+            "reported_lossless": int(is_lossless(mine)),
         }
         means = {"response_tokens_reported_mean": "completion_tokens", "reported_accepted_mean": "accepted"}
         for column, name in means.items():
@@ -64,7 +65,7 @@ class Reported:
             return {}
         points = self.sums.points()
         tpf_RT, accuracy_RT = resampled_curves(self.sums.numbers(self.weights_RN) | {"tpf": self._tpf()})
-        if is_speculative(self.records):
+        if is_lossless(self.records):
             points = [(1.0, points[0][1]), *points]
             tpf_RT = np.concatenate([np.ones_like(tpf_RT[:, :1]), tpf_RT], 1)
             accuracy_RT = np.concatenate([accuracy_RT[:, :1], accuracy_RT], 1)

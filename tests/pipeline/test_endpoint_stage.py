@@ -37,7 +37,7 @@ def planned(tmp_path, monkeypatch):
     mask = load_tokenizer(tmp_path / "model").mask_token_id
 
     def make(url, samples=1, temperature=0.0, **endpoint):
-        keys = {"url": url, "model": "served", "api_key_env": "TOY_KEY", "retries": 0} | endpoint
+        keys = {"url": url, "model": "served", "api_key_env": "TOY_KEY", "retries": 0, "lossless": True} | endpoint
         return plan(Experiment.model_validate({
             "experiment": "t",
             "benchmarks": [{"name": "gsm-mini", "train": 8, "validation": 2, "test": PROBLEMS, "max_new_tokens": 16}],
@@ -99,7 +99,7 @@ def test_from_the_config_to_tables(planned, problems):
     }
     assert records[1]["reported"] == {
         "completion_tokens": 8, "prompt_tokens": 3, "forwards": 2, "accepted": 6, "drafted": 12, "doubts": [],
-        "model": "served", "response_tokens_by": None,
+        "model": "served", "lossless": True, "response_tokens_by": None,
     }  # fmt: skip
     [summary] = files.read_json(folder / "summary.json")
     assert summary["tpf"] is None and summary["reported"]["tpf_reported"] == 4.0

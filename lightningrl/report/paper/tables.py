@@ -97,13 +97,13 @@ class OneYMax:
 
 def curve_of(rows: pd.DataFrame) -> list[Point]:
     """Returns the points (TPF, accuracy) of a sweep; of a server, by its own word, from one token a forward on where it
-    decodes speculatively; none where neither is known."""
+    is lossless; none where neither is known."""
     column = "tpf" if rows["tpf"].notna().all() else "tpf_reported"
     if column not in rows or rows[column].isna().any():
         return []
     points = list(rows[[column, "accuracy_pct"]].itertuples(index=False, name=None))
-    is_speculative = column != "tpf" and rows["reported_accepted_mean"].notna().any()
-    return [(1.0, points[0][1]), *points] if is_speculative else points
+    is_lossless = column != "tpf" and bool((rows["reported_lossless"] == 1).any())
+    return [(1.0, points[0][1]), *points] if is_lossless else points
 
 
 def _sections(name: str, headline: pd.DataFrame, frontier: pd.DataFrame | None = None) -> Sections:
