@@ -8,14 +8,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 560, "lightningrl/bench": 2940, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2785,
-    "lightningrl/config": 1675, "lightningrl/decoding": 2330, "lightningrl/evaluation": 1490,
-    "lightningrl/inference": 1266, "lightningrl/judges": 4380, "lightningrl/models": 2435,
-    "lightningrl/pipeline": 4410, "lightningrl/quantization": 390, "lightningrl/report": 2581,
+    "lightningrl": 560, "lightningrl/bench": 3071, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2987,
+    "lightningrl/config": 1854, "lightningrl/decoding": 2330, "lightningrl/evaluation": 1676,
+    "lightningrl/inference": 1941, "lightningrl/judges": 4380, "lightningrl/models": 2435,
+    "lightningrl/pipeline": 4542, "lightningrl/quantization": 390, "lightningrl/report": 2758,
     "lightningrl/results": 1503, "lightningrl/rl": 2400, "lightningrl/sandbox": 2745, "lightningrl/training": 1290,
-    "lightningrl/utils": 477, "tests": 780, "tests/bench": 1145, "tests/benchmarks": 1240, "tests/config": 560,
-    "tests/decoding": 1770, "tests/evaluation": 1352, "tests/fixtures": 2010, "tests/inference": 1271,
-    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 2990, "tests/quantization": 266,
+    "lightningrl/utils": 477, "tests": 780, "tests/bench": 1150, "tests/benchmarks": 1240, "tests/config": 695,
+    "tests/decoding": 1770, "tests/evaluation": 1513, "tests/fixtures": 2100, "tests/inference": 1875,
+    "tests/judges": 5060, "tests/models": 1730, "tests/pipeline": 3174, "tests/quantization": 266,
     "tests/report": 1350, "tests/rl": 2630, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1315,
     "tests/workflow": 2050,
 }  # fmt: skip
@@ -25,7 +25,8 @@ MOST_PROSE = 150
 """Lines of the page besides the list of files."""
 ORDER = [
     "", "utils", "config", "sandbox", "benchmarks", "judges", "judges/code", "judges/math", "models", "models/families",
-    "models/kernels", "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference", "training",
+    "models/kernels", "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference",
+    "inference/endpoint", "training",
     "training/supervised", "rl", "rl/algorithms", "bench", "bench/estimate", "bench/gpu", "evaluation", "report",
     "report/figures", "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
 ]  # fmt: skip

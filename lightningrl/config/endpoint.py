@@ -59,8 +59,9 @@ class Endpoint(Section):
     """Where a reply says how many forwards it took, with dots: `choices.0.meta_info.spec_verify_ct`. Left out: where
     SGLang and vLLM say it."""
     lossless: bool = False
-    """The server decodes speculatively without changing an answer, as EAGLE-3 does: a token a forward would give the same
-    text. The curve of its AUP by its own word then begins at (1, its accuracy), as on the d3LLM leaderboard."""
+    """The server decodes speculatively without changing an answer, as EAGLE-3 does: at a token a forward it would give
+    the same text. The curve of its AUP by its own word then begins at (1, its accuracy), as on the d3LLM leaderboard.
+    """
     api_key_env: str = ""
     """The environment variable that holds the API key. The key itself is never written anywhere."""
     api_key_file: str = ""

@@ -1,9 +1,9 @@
 """Numbers by a server's word: tokens, forwards and drafts of its answers. They are never mixed with ours.
 
 A record's `reported` holds `completion_tokens`, `prompt_tokens`, `forwards`, `accepted`, `drafted` (None where the
-server says nothing, or nothing that can be believed), the `doubts` why, the `model`'s name, whether it is `lossless`, and `response_tokens_by`: whether the record's
-own `response_tokens` were counted here, by a `tokenizer`, or are unknown. `tpf_reported` is completion tokens over
-forwards, a ratio of sums over the records that have both. No torch.
+server says nothing, or nothing that can be believed), the `doubts` why, the `model`'s name, whether it is `lossless`,
+and `response_tokens_by`: whether the record's own `response_tokens` were counted here, by a `tokenizer`, or are unknown.
+`tpf_reported` is completion tokens over forwards, a ratio of sums over the records that have both. No torch.
 
 Shapes: N problems (sorted by uid), T thresholds (rising).
 """
