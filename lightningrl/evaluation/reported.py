@@ -2,7 +2,7 @@
 
 A record's `reported` holds `completion_tokens`, `prompt_tokens`, `forwards`, `accepted`, `drafted` (None where the
 server says nothing, or nothing that can be believed), the `doubts` why, the `model`'s name, whether it is `lossless`,
-and `response_tokens_by`: whether the record's own `response_tokens` were counted here, by a `tokenizer`, or are unknown.
+and `response_tokens_by`: whether a `tokenizer` counted the record's own `response_tokens` here, or they are unknown.
 `tpf_reported` is completion tokens over forwards, a ratio of sums over the records that have both. No torch.
 
 Shapes: N problems (sorted by uid), T thresholds (rising).
