@@ -8,9 +8,11 @@ import json
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.openai_server import reply, serve
+from typer.testing import CliRunner
 
 from lightningrl.benchmarks.gsm_mini import GSM_MINI
 from lightningrl.benchmarks.protocol import PromptOptions
+from lightningrl.cli.app import app
 from lightningrl.config.experiment import Experiment
 from lightningrl.errors import StageError
 from lightningrl.pipeline import runner
@@ -130,6 +132,14 @@ def test_from_the_config_to_tables(planned, problems):
     assert (
         float(drawn["eagle3"]["tpf"]) == 4.0 and drawn["eagle3"]["tpf_reported"] != "" == drawn["base"]["tpf_reported"]
     )
+
+    shown = str(made.stage("table", "main").folder / "main.csv")
+    for column in ("accuracy_pct", "tpf_reported"):
+        done = CliRunner().invoke(app, ["explain", shown, "--cell", f"eagle3/gsm-mini:{column}"])
+        assert done.exit_code == 0 and f"evaluate/{NAME}" in done.stdout.replace(" ", "/"), done.output
+    done = CliRunner().invoke(app, ["compare", *(str(made.stage("evaluate", name).folder / "records.jsonl")
+                                                 for name in ("base/gsm-mini", NAME))])  # fmt: skip
+    assert done.exit_code == 0 and "no TPF and no AUP" in done.stdout and "+83.3" in done.stdout, done.output
 
     run(made, "collect/table7", "table/table7")
     table = (made.stage("table", "table7").folder / "table7.md").read_text()
