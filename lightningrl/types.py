@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-VerdictStatus = Literal["ok", "wrong", "unparsable", "timeout", "output_limit", "crashed", "gold_error"]
+VerdictStatus = Literal["ok", "wrong", "unparsable", "timeout", "output_limit", "crashed", "gold_error", "no_answer"]
+"""`no_answer`: an engine from outside gave none, which counts as wrong and is told apart."""
 Stop = Literal["eos", "length"]
 
 
@@ -210,6 +211,9 @@ class EvalRecord:
     decode_keys: int | None = None
     family: str | None = None
     """The `model_type` of the model that decoded it; None where the engine does not say, and in older records."""
+    reported: dict[str, Any] | None = None
+    """What a server says of its answer (`evaluation.reported`): its word, which no other field holds. None of engines
+    that are counted here."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 
 from lightningrl.bench.machine import synchronise
+from lightningrl.bench.rates import rate_interval
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.ledger import WITHOUT_TOKENS, Forward, Ledger
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.tpf_variants import views
 from lightningrl.types import Trajectory
-
-REPLICATES = 2000
 
 
 @dataclass(slots=True)
@@ -99,13 +98,8 @@ class SpeedMeasurement:
 
     def interval(self, seed: int) -> tuple[float, float]:
         """Returns the 95 % interval of tokens per second: batches are resampled, each from a resampled repetition."""
-        rng = np.random.default_rng(seed)
-        shape = REPLICATES, len(self.repeats[0])
-        seconds_RB = np.array([[batch.seconds for batch in repeat] for repeat in self.repeats])
         tokens_RB = np.array([[batch.tokens for batch in repeat] for repeat in self.repeats])
-        drawn = rng.integers(0, len(self.repeats), shape), rng.integers(0, shape[1], shape)
-        low, high = np.quantile(tokens_RB[drawn].sum(axis=1) / seconds_RB[drawn].sum(axis=1), [0.025, 0.975])
-        return float(low), float(high)
+        return rate_interval(tokens_RB, np.array([[b.seconds for b in repeat] for repeat in self.repeats]), seed)
 
 
 def measure(

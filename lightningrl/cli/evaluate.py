@@ -37,6 +37,7 @@ MaxNewTokens = Annotated[
 ]
 
 
+@options.endpoint_options()
 @options.decoding_options()
 def evaluate(
     model: Annotated[Path | None, typer.Argument(help="A checkpoint's folder. Left out: a stage is made.")] = None,
@@ -64,11 +65,27 @@ def evaluate(
     """With a MODEL, --benchmark and --out, no experiment is needed. The benchmark's judge is proved first (official
     answers right, empty and `exit()` wrong). Records gather in OUT/state by problem and sample; stopped or killed, the
     same command goes on; one more --threshold costs only itself. OUT then has records.jsonl, summary.json and run.json.
+    With --endpoint and --model in place of MODEL, a server that speaks the OpenAI API answers.
 
     \b
     lightningrl evaluate --config config/config.yaml --name base/gsm-mini
+    lightningrl evaluate --endpoint http://127.0.0.1:30000/v1 --model NAME --benchmark gsm8k --out eagle3-gsm8k
     lightningrl evaluate models/SDAR-8B-Chat-b32 --block-size 32 --benchmark gsm8k --out sdar-gsm8k --device cuda
     """
+    endpoint = options.endpoint_of(given)
+    if endpoint is not None:
+        from lightningrl.cli.endpoint import evaluate_endpoint
+
+        if model is not None:
+            raise ConfigError(f"found the checkpoint {model} and --endpoint; one of them answers, leave the other out")
+        if benchmark is None or out is None:
+            raise ConfigError("with --endpoint, say --benchmark and --out")
+        evaluate_endpoint(
+            endpoint, benchmark, out, options.origins(mirror), split=split, data=data, limit=limit,
+            prompt=PromptOptions(style=style, shots=shots, compat=compat), thresholds=threshold or [], samples=samples,
+            max_new_tokens=max_new_tokens, workers=workers, decoding=options.asked(given),
+        )  # fmt: skip
+        return
     if model is None:
         make_stage("evaluate", config, name, key, max_minutes, part)
         return
@@ -78,7 +95,7 @@ def evaluate(
     from lightningrl.inference.policy import direct_policy
     from lightningrl.tokenization import encode_prompts
 
-    decoding = options.decoding_of(given | {"threshold": (threshold or [None])[0]})
+    decoding = options.decoding_of(options.asked(given) | {"threshold": (threshold or [None])[0]})
     chosen = get_benchmark(benchmark, decoding.plugins)
     prompt = PromptOptions(style=style, shots=shots, compat=compat)
     problems.check_prompt(chosen, prompt)

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from lightningrl.benchmarks.fetch import Origins
 from lightningrl.config.decoding import DirectDecoding
+from lightningrl.config.endpoint import Endpoint
 from lightningrl.config.reading import explain
 from lightningrl.errors import ConfigError
 
@@ -43,8 +44,13 @@ Plugins = Annotated[
     list[str] | None, typer.Option(help=f"{DirectDecoding.model_fields['plugins'].description}", metavar="MODULE")
 ]
 
-SPELLINGS = {"schedule": ("--schedule", "--cache")}
-"""Options with an older spelling beside their own."""
+SERVER = "server_"
+"""How the names of an endpoint's options begin in a verb's `**given`."""
+SPELLINGS = {
+    "schedule": ("--schedule", "--cache"), f"{SERVER}url": ("--endpoint",), f"{SERVER}stop": ("--stop-texts",),
+    f"{SERVER}chat": ("--chat/--completions",),
+}  # fmt: skip
+"""Options that are not spelt as their keys, or have an older spelling beside their own."""
 Verb = TypeVar("Verb", bound=Callable[..., None])
 
 
@@ -70,17 +76,30 @@ def decoding_options(*left_out: str, **defaults: str) -> Callable[[Verb], Verb]:
     return with_options
 
 
+def endpoint_options() -> Callable[[Verb], Verb]:
+    """Gives a verb an option for each key of `Endpoint`, `--endpoint` for its address; their names in `**given` begin
+    with `SERVER`. An option that the user does not give is None (`endpoint_of`)."""
+
+    def with_options(verb: Verb) -> Verb:
+        signature = inspect.signature(verb, eval_str=True)
+        made = [_option(f"{SERVER}{name}", field, None) for name, field in Endpoint.model_fields.items()]
+        vars(verb)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), *made])
+        return verb
+
+    return with_options
+
+
 def _option(name: str, field: FieldInfo, default: str | None) -> inspect.Parameter:
     """The option of a key: its help is the first sentence of the key's documentation."""
-    value: Any = field.get_default(call_default_factory=True)
-    is_json = isinstance(value, dict)
-    is_list = get_origin(field.annotation) is list  # the option may be repeated
+    value: Any = None if field.is_required() else field.get_default(call_default_factory=True)
+    is_list = get_origin(field.annotation) is list and name == "plugins"  # the option may be repeated
+    is_json = isinstance(value, dict | list) and not is_list
     kind: Any = (
         str if is_json else field.annotation if is_list else (get_args(field.annotation) or (field.annotation,))[0]
     )
     text = " ".join((field.description or "").split()).partition(". ")[0].removesuffix(".") + "."
     shown = "" if default or value in (None, "", {}, []) else f" [default: {value}]"
-    spellings = SPELLINGS.get(name, ("--" + name.replace("_", "-"),))
+    spellings = SPELLINGS.get(name, ("--" + name.removeprefix(SERVER).replace("_", "-"),))
     least = 1 if any(getattr(limit, "gt", None) == 0 for limit in field.metadata) else None
     option = typer.Option(
         *spellings, help=text + shown, min=least, metavar="JSON" if is_json else "MODULE" if is_list else None
@@ -101,8 +120,36 @@ def decoding_of(given: Mapping[str, Any]) -> DirectDecoding:
         raise ConfigError("; ".join(map(str.strip, explain(error, DirectDecoding)))) from None
 
 
-def _options(key: str, text: str) -> dict[str, Any]:
-    """An option that is null is the piece's own default."""
+def asked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of decoding that the user gave, without those of an endpoint."""
+    return {name: value for name, value in given.items() if value is not None and not name.startswith(SERVER)}
+
+
+def endpoint_of(given: Mapping[str, Any]) -> Endpoint | None:
+    """Returns the server that a verb was told of, None where it was told of none. Raises ConfigError for options that
+    cannot be, or that need `--endpoint`."""
+    named = {name: value for name, value in given.items() if name.startswith(SERVER) and value is not None}
+    if not named:
+        return None
+    tree = {name.removeprefix(SERVER): value for name, value in named.items()}
+    if "url" not in tree or "model" not in tree:
+        told = "--model, the model's name at the server" if "url" in tree else "--endpoint, the server's address"
+        raise ConfigError(f"an endpoint needs {told}")
+    if "extra_body" in tree:
+        tree["extra_body"] = _options("extra_body", tree["extra_body"], keep=True)
+    if "stop" in tree:
+        try:
+            tree["stop"] = json.loads(tree["stop"])
+        except ValueError as error:
+            raise ConfigError(f"--stop-texts: {error}; expected a list of texts as JSON") from None
+    try:
+        return Endpoint.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(map(str.strip, explain(error, Endpoint)))) from None
+
+
+def _options(key: str, text: str, keep: bool = False) -> dict[str, Any]:
+    """An option that is null is the piece's own default, or is kept."""
     option = f"--{key.replace('_', '-')}"
     try:
         found = json.loads(text)
@@ -110,7 +157,7 @@ def _options(key: str, text: str) -> dict[str, Any]:
         raise ConfigError(f"{option}: {error}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{option}: found {text}, expected an object")
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if keep or value is not None}
 
 
 def open_llm(model: Path, decoding: DirectDecoding) -> LLM:

@@ -217,6 +217,9 @@ def _show_evaluations(found: dict[str, Any]) -> None:
     lines = [["evaluation", "problems", "thresholds", "seconds a threshold", "bound by", "GPU-hours"]]
     for name, row in found["evaluations"].items():
         problems, point = str(row["problems"] * row["samples"]), row["point"]
+        if point is None:
+            lines.append([name, problems, str(row["thresholds"]), "", "a server", "0, nothing here"])
+            continue
         seconds, hours = f"{point['seconds']:.1f}", f"{row['gpu_hours']:.2f}"
         lines.append([name, problems, str(row["thresholds"]), seconds, point["bound"], hours])
     print_table(lines)

@@ -53,6 +53,9 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
         except ConfigError as error:
             raise ConfigError(f"runs.{run.name}: {error}") from None
     for system in experiment.all_systems():
+        if system.endpoint is not None:
+            system.endpoint.secret()  # asked for now, used later
+            continue
         _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
     for stage in planned.of("quantize"):
         resolve(stage.members["quantizer"], f"systems.{stage.name}.quantizer.name")

@@ -112,7 +112,7 @@ class Experiment(Section):
         if not self.decoding.compares_probabilities:
             found = {}
         for entry in self.systems:
-            if entry.decoding.over(self.decoding).compares_probabilities:
+            if entry.endpoint is None and entry.decoding.over(self.decoding).compares_probabilities:
                 found |= _numbered(f"systems.{entry.name}.thresholds", entry.thresholds)
         for where, value in found.items():
             if not 0 < value <= 1:
@@ -185,7 +185,7 @@ class Experiment(Section):
             if (count := tested[name]) is not None and count < report.replayed_problems:
                 told = f"but {name}'s benchmark has {count} test problems"
                 raise ValueError(f"report.replayed_problems: found {report.replayed_problems}, {told}")
-        _each_once("report.probes", report.probes, systems)
+        _each_once("report.probes", report.probes, [name for name, each in systems.items() if each.endpoint is None])
         if report.probes and not trained.keys() & set(report.probes):
             found = ", ".join(report.probes)
             raise ValueError(

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from lightningrl.config.base import NAME
 from lightningrl.config.decoding import Decoding, Options, Sweep, preset
+from lightningrl.config.endpoint import Endpoint
 from lightningrl.config.registries import near
 from lightningrl.config.section import Section
 
@@ -55,13 +56,15 @@ class SystemEntry(Section):
     policy: str = ""
     """Whose weights: `base`, or the name of a checkpoint, a run, or a series of runs, of which each then has a row.
     Left out: the policy that the system is named like."""
+    endpoint: Endpoint | None = None
+    """A server that answers in place of a policy of ours; nothing is decoded here, and its tables mark its word."""
     decoding: Decoding = Decoding()
     """What differs from the experiment's `decoding`."""
     quantizer: Quantization | None = None
     """Left out: the weights are as they are. A name alone, `quantizer: rtn`, is `{name: rtn}`."""
     thresholds: Sweep = []
     """The selector's parameter. Left out: `evaluation.thresholds`, where selector and ranking are the experiment's;
-    else the value that the preset was published with."""
+    else the value that the preset was published with. Of an endpoint: what its `parameter` is given, or 0 alone."""
     primary_threshold: float | None = None
     """The threshold of the headline numbers. Left out: `evaluation.primary_threshold` where it is among the system's
     thresholds, or the only one there is."""
@@ -77,7 +80,7 @@ class System:
 
     name: str
     policy: str
-    """Whose weights: `base`, or the name of a checkpoint or a run."""
+    """Whose weights: `base`, or the name of a checkpoint or a run; empty where an endpoint answers."""
     role: str
     """Its policy's role: `before`, `after`, `rival`, `control`, `ablation` or `released`."""
     base: str
@@ -86,6 +89,7 @@ class System:
     thresholds: list[float]
     primary_threshold: float
     quantizer: Quantization | None = None
+    endpoint: Endpoint | None = None
     evaluate_on: list[str] | None = None
     """None: every benchmark that has problems."""
     published: str = ""
@@ -101,8 +105,8 @@ class System:
 
     @property
     def algorithm(self) -> str:
-        """What tables name it by: the algorithm that trained it, else its selector."""
-        return self.trained_by or self.decoding.selector
+        """What tables name it by: `endpoint` of a server, the algorithm that trained it, or its selector."""
+        return "endpoint" if self.endpoint else self.trained_by or self.decoding.selector
 
 
 def systems_of(experiment: Experiment) -> list[System]:
@@ -113,6 +117,13 @@ def systems_of(experiment: Experiment) -> list[System]:
     policies = {system.name: system for system in _policies(experiment)}
     rows, told = dict(policies), set[str]()
     for entry in experiment.systems:
+        if entry.endpoint is not None:
+            system = _of_endpoint(entry, entry.endpoint, experiment)
+            if system.name in rows or system.name in {each.series for each in rows.values()}:
+                raise ValueError(f"systems: two systems are named {system.name!r}; found {[*rows, system.name]}")
+            told.add(system.name)
+            rows[system.name] = system
+            continue
         about = _of_entry(entry, policies)
         rest = {each.series for each in policies.values() if each.name not in {own.name for own in about}} - {""}
         for system in about:
@@ -163,6 +174,34 @@ def _of_entry(entry: SystemEntry, policies: dict[str, System]) -> list[System]:
     if policy in all_series:
         return [replace(each, name=f"{entry.name}-{each.seed}", series=entry.name, published="") for each in about]
     return [replace(about[0], name=entry.name, series="", published="")]
+
+
+def _of_endpoint(entry: SystemEntry, endpoint: Endpoint, experiment: Experiment) -> System:
+    """Returns the system of a server, which is compared with no other."""
+    where = f"systems.{entry.name}"
+    for key in ("policy", "decoding", "quantizer"):
+        if key in entry.model_fields_set:
+            raise ValueError(
+                f"{where}.{key}: an endpoint answers with weights and a decoder of its own; leave {key} out"
+            )
+    thresholds = entry.thresholds or [0.0]
+    if endpoint.parameter and not entry.thresholds:
+        raise ValueError(f"{where}.thresholds: left out; say what `endpoint.parameter` ({endpoint.parameter}) is given")
+    if len(thresholds) > 1 and not endpoint.parameter:
+        raise ValueError(
+            f"{where}.thresholds: found {thresholds}, but the server would be asked the same each time; name the field "
+            "of the request that takes them in `endpoint.parameter`, or one threshold alone"
+        )
+    primary = thresholds[0] if len(thresholds) == 1 else entry.primary_threshold
+    if primary not in thresholds or entry.primary_threshold not in (None, primary):
+        raise ValueError(
+            f"{where}.primary_threshold: found {entry.primary_threshold}, allowed: one of its thresholds {thresholds}"
+        )
+    return System(
+        name=entry.name, policy="", role="released", base=entry.name, decoding=experiment.decoding,
+        thresholds=thresholds, primary_threshold=primary, endpoint=endpoint, evaluate_on=entry.evaluate_on,
+        published=entry.published or "", where=f"{where}.endpoint",
+    )  # fmt: skip
 
 
 def _changed(system: System, entry: SystemEntry, experiment: Experiment) -> System:

@@ -149,9 +149,7 @@ class BlockDecoder:
         if (error := self._refusal(request, own, canvas)) is not None:
             return DecodeResult(index, request, error=error)
         shares = own.schedule.shares_prompt and self.model.config.attention == "block_causal"
-        kept = max(
-            0, canvas.start - self.model.config.logit_shift
-        )  # that position is computed again
+        kept = max(0, canvas.start - self.model.config.logit_shift)  # that position is computed again
         key = prefix_key(request.prompt_ids, kept, self.page_tokens) if shares else None
         return QueuedRequest(index, request, own, canvas, key)
 

@@ -151,7 +151,8 @@ def summarise(
     if None not in visible and 0 not in revealing:
         tpf_paper, tpf_paper_mean = _ratios(np.array(visible, float), np.array(revealing, float))
     compat = [record.compat for record in records if record.compat is not None]
-    truncated = [np.nan if record.stop is None else record.stop == "length" for record in records]
+    answers = [record for record in records if record.status != "no_answer"]
+    truncated = [np.nan if record.stop is None else record.stop == "length" for record in answers]
     counts = Counter(record.status for record in records)
     weights_RN = bootstrap_weights(len(sums.uids), n_bootstrap, seed, sums.benchmark)
     accuracy = (float(100.0 * correct_N.sum() / samples_N.sum()), *wilson_by_problem(correct_N, samples_N))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lightningrl.benchmarks.checked import checked
@@ -21,7 +22,7 @@ from lightningrl.config.systems import System
 from lightningrl.config.train import Run
 from lightningrl.errors import ConfigError
 from lightningrl.pipeline.code_digest import Sources
-from lightningrl.pipeline.kinds import kinds_of, measured_in
+from lightningrl.pipeline.kinds import Kind, kinds_of, measured_in
 from lightningrl.pipeline.pin import read_pins
 from lightningrl.pipeline.requested import ALL, Requested, tables_behind
 from lightningrl.pipeline.stage import Stage
@@ -32,6 +33,11 @@ QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
 ADAPTED = "lightningrl.models.lora:load_merged"
 """What merges an adapter into a checkpoint: a member of the stage that imports both."""
+ENDPOINTS = {
+    "evaluate": "lightningrl.pipeline.stages.endpoint",
+    "speed": "lightningrl.pipeline.stages.endpoint_speed",
+}
+"""Kinds of stages in which a server may answer -> the module that asks it."""
 WEIGHTS = ("pretrain", "checkpoint", "train", "quantize")
 """The kinds of stages that leave weights. What reads theirs resolves the checkpoint's family by what config.json says,
 which the plan does not know: the files of all built-in families are in its digest, those of plug-ins among its members.
@@ -81,6 +87,8 @@ class Planner:
         for run in sorted(experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
             self.policies[run.name] = self.train(run)
         for system in sorted(requested.systems.values(), key=lambda each: each.name):  # the first names what is shared
+            if system.endpoint is not None:
+                continue
             policy = self.policies[system.policy]
             self.weights[system.name] = policy if system.quantizer is None else self.quantize(system, policy)
         for plan, pairs in (
@@ -177,6 +185,10 @@ class Planner:
 
     def evaluate(self, system: System, name: str) -> Stage:
         evaluation = self.experiment.evaluation
+        if system.endpoint is not None:
+            chosen = evaluation.model_dump(mode="json", include={"split", "samples", "temperature"})
+            sweep = {"thresholds": system.thresholds, "max_failed_pct": system.endpoint.max_failed_pct}
+            return self._of_endpoint("evaluate", system, name, {"evaluation": chosen, "sweep": sweep}, [name])
         config = {
             "evaluation": evaluation.model_dump(mode="json", exclude={"thresholds", "primary_threshold", "precision"}),
             "sweep": {"thresholds": system.thresholds},
@@ -184,12 +196,32 @@ class Planner:
         return self._of_system("evaluate", system, name, config, {"judge": self.judges[name]}, [name])
 
     def speed(self, system: System, name: str) -> Stage:
-        config = {
+        config: dict[str, Any] = {
             "speed": self.experiment.speed.model_dump(mode="json", exclude={"benchmarks"}),
             "threshold": system.primary_threshold,
             "temperature": self.experiment.evaluation.temperature,
         }
+        if system.endpoint is not None:
+            return self._of_endpoint("speed", system, name, config)
         return self._of_system("speed", system, name, config, {})
+
+    def _of_endpoint(
+        self, kind: str, system: System, name: str, config: dict[str, Any], judged: Iterable[str] = ()
+    ) -> Stage:  # fmt: skip
+        """Plans a stage in which a server answers a benchmark's problems: a kind's files and job, another module."""
+        benchmark = self.experiment.benchmark(name)
+        config |= {
+            "endpoint": system.endpoint,
+            "prompt": benchmark.prompt,
+            "max_new_tokens": benchmark.max_new_tokens,
+            "seed": self.experiment.seed,
+            "policy": system.name,
+            "benchmark": name,
+        }
+        members = {"benchmark": self.benchmarks[name]} | ({"judge": self.judges[name]} if judged else {})
+        spec = replace(self.kinds[kind], outside=ENDPOINTS[kind], in_parts=False)
+        label = f"{system.name}/{slug(name)}"
+        return self._stage(kind, label, config, members, {"data": self.data[name]}, judged, "endpoint", spec=spec)
 
     def probe(self, system: System, name: str) -> Stage:
         config = {"problems": self.experiment.report.probed_problems, "threshold": system.primary_threshold}
@@ -300,9 +332,10 @@ class Planner:
         judged: Iterable[str] = (),
         size: str = "",
         more_files: tuple[str, ...] = (),
+        spec: Kind | None = None,
     ) -> Stage:
-        """judged: the benchmarks whose answers it judges."""
-        experiment, spec = self.experiment, self.kinds[kind]
+        """judged: the benchmarks whose answers it judges; spec: the kind, where another module stands for its own."""
+        experiment, spec = self.experiment, spec or self.kinds[kind]
         reads_weights = self._reads_weights(kind, inputs or {})
         self.planned.append(
             Stage(

@@ -133,7 +133,7 @@ class Rules:
             is_finished = stage.manifest.is_file()
             if is_finished and stage.folder not in forced_here:
                 return [ancient(source.manifest.as_posix()) for source in stage.inputs.values()]
-            count = self.resources.evaluate_parts if gathers and kind.in_parts and not is_finished else 1
+            count = self.resources.evaluate_parts if gathers and stage.spec.in_parts and not is_finished else 1
             parts = [marker(stage, (index, count)).as_posix() for index in range(1, count + 1)] if count > 1 else []
             return [source.manifest.as_posix() for source in stage.upstream] + parts
 

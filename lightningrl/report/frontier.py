@@ -27,7 +27,8 @@ from lightningrl.evaluation.aup import (
 )
 from lightningrl.evaluation.intervals import Estimate, bootstrap_weights, paired_difference, triple, with_interval
 from lightningrl.evaluation.metrics import STATUSES, ProblemSums, problem_sums, resampled_curves, summarise
-from lightningrl.report import compat
+from lightningrl.evaluation.reported import is_reported
+from lightningrl.report import compat, reported
 from lightningrl.report.compat import COMPAT
 from lightningrl.types import EvalRecord
 from lightningrl.utils.numbers import is_same, shortest
@@ -42,12 +43,12 @@ SUMMARY_COLUMNS = (
 """The columns of both tables that come from `EvalSummary`, units as documented there."""
 FRONTIER_COLUMNS = (
     *NAMES, "threshold", *SUMMARY_COLUMNS, COMPAT, "tpf_paper", *(f"status_{status}" for status in STATUSES),
-    "is_primary", "published",
+    *reported.BY_THRESHOLD, "is_primary", "published",
 )  # fmt: skip
 HEADLINE_COLUMNS = (
     *NAMES, "threshold", *SUMMARY_COLUMNS, *compat.COLUMNS, "y_max", *triple("aup"), "y_min", *triple("aup_anchored"),
-    *triple("aup_anchored_difference"), *triple("accuracy_difference"), "base", "n_bootstrap", "thresholds",
-    "published",
+    *triple("aup_anchored_difference"), *triple("accuracy_difference"), *reported.COLUMNS, "status_no_answer",
+    "base", "n_bootstrap", "thresholds", "published",
 )  # fmt: skip
 
 
@@ -103,7 +104,8 @@ class Group:
             if evaluation.policy in self.sums:
                 raise StageError(f"{name} comes twice. Give each evaluation its own policy name.")
             self.evaluations[evaluation.policy] = evaluation
-            self.sums[evaluation.policy] = mine = problem_sums(evaluation.records)
+            told = is_reported(evaluation.records)  # by a server, which has no counts of ours
+            self.sums[evaluation.policy] = mine = problem_sums(evaluation.records, require_counts=not told)
             first = self.sums[evaluations[0].policy]
             if mine.uids != first.uids:
                 odd = min({*mine.uids} ^ {*first.uids})
@@ -157,6 +159,10 @@ class Group:
             f"{listed}). Add it to the sweep or choose another primary threshold."
         )
 
+    def counts(self, policy: str) -> bool:
+        """Returns whether its forwards were counted here; a server's were not, so it has no TPF and no AUP of ours."""
+        return not np.isnan(self.sums[policy].forwards_TN).any()
+
     def y_min(self, base: str) -> float:
         return first_accuracy(self.sums[base].points()) - MAX_DROP_POINTS
 
@@ -207,19 +213,24 @@ def collect(groups: Iterable[Group], experiment: str) -> Frontier:
         y_max_compat = max((accuracy for paper in papers.values() for _, accuracy in paper.curve()), default=np.nan)
         for policy, evaluation in group.evaluations.items():
             sums, paper, primary = group.sums[policy], papers[policy], group.primary(policy)
+            told = reported.reported(evaluation.records, sums, group.weights_RN)
             names = (experiment, policy, evaluation.role, evaluation.algorithm, group.benchmark)
             rows = [
                 _summary(evaluation, threshold, group)
                 | dict(zip(NAMES, names, strict=True))
                 | {COMPAT: accuracy, "tpf_paper": tpf, "is_primary": t == primary, "published": evaluation.published}
+                | ({} if told is None else told.at(t))
                 for t, (threshold, (tpf, accuracy)) in enumerate(zip(sums.thresholds, paper.points(), strict=True))
             ]
             frontier += rows
             row = rows[primary] | {"n_bootstrap": group.n_bootstrap, "y_max": group.y_max}
             row["thresholds"] = " ".join(map(shortest, sums.thresholds))
             row |= compat.numbers(paper, sums, primary, group.y_max, y_max_compat, group.weights_RN)
-            area_R = aup_replicates(*group.curves[policy], group.y_max)
-            row |= with_interval("aup", aup(sums.points(), group.y_max), area_R)
+            if group.counts(policy):
+                area_R = aup_replicates(*group.curves[policy], group.y_max)
+                row |= with_interval("aup", aup(sums.points(), group.y_max), area_R)
+            if told is not None:
+                row |= told.area(group.y_max)
             headline.append(row | _against_base(group, policy))
     return Frontier(
         pd.DataFrame(frontier, columns=list(FRONTIER_COLUMNS)), pd.DataFrame(headline, columns=list(HEADLINE_COLUMNS))
@@ -228,7 +239,7 @@ def collect(groups: Iterable[Group], experiment: str) -> Frontier:
 
 def _summary(evaluation: Evaluation, threshold: float, group: Group) -> dict[str, Any]:
     records = [each for each in evaluation.records if each.threshold == threshold]
-    row = summarise(records, group.n_bootstrap, group.seed).to_json()
+    row = summarise(records, group.n_bootstrap, group.seed, group.counts(evaluation.policy)).to_json()
     return row | {f"status_{status}": count for status, count in row["status"].items()}
 
 
@@ -237,11 +248,15 @@ def _against_base(group: Group, policy: str) -> dict[str, Any]:
     base = group.base_of(policy)
     if base is None:
         return {"base": ""}
-    area, area_R = group.anchored(policy, base)
-    row = {"base": base, "y_min": group.y_min(base)} | with_interval("aup_anchored", area, area_R)
+    row: dict[str, Any] = {"base": base}
+    counts = group.counts(policy) and group.counts(base)
+    if counts:
+        area, area_R = group.anchored(policy, base)
+        row |= {"y_min": group.y_min(base)} | with_interval("aup_anchored", area, area_R)
     if base == policy:
         return row
-    base_area, base_R = group.anchored(base, base)
-    row |= with_interval("aup_anchored_difference", area - base_area, area_R - base_R)
+    if counts:
+        base_area, base_R = group.anchored(base, base)
+        row |= with_interval("aup_anchored_difference", area - base_area, area_R - base_R)
     difference = group.difference("correct_TN", "samples_TN", policy, base, 100.0)
     return row | dict(zip(triple("accuracy_difference"), difference, strict=True))

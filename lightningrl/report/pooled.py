@@ -98,7 +98,7 @@ def _rows(name: str, runs: Sequence[Evaluation], group: Group) -> Iterator[dict[
         if base is not None and threshold in at:
             row |= _against(totals, t, group.numbers[base], at[threshold])
         row |= {column: _told(each[number][0][t] for each in single) for column, number in BY_SEED.items()}
-        if base is not None and t == primary:
+        if base is not None and t == primary and all(group.counts(each) for each in (base, *(r.policy for r in runs))):
             row |= _areas(runs, base, is_base, group, weights_RS)
         yield row
 

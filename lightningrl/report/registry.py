@@ -61,8 +61,8 @@ def _need(rows: Iterable[str], benchmarks: Iterable[str], *kinds: str) -> dict[s
 
 
 def _table(name: str, kind: str = "evaluations") -> dict[str, tuple[str, ...]]:
-    """Returns the need of a printed table: its rows but for the systems that are not run here."""
-    rows = [row for row in printed(name) if not row.other_system]
+    """Returns the need of a printed table: policies that stand for its rows, a server for another system's too."""
+    rows = printed(name)
     return _need([row.identity for row in rows], dict.fromkeys(name for row in rows for name, _ in row.numbers), kind)
 
 

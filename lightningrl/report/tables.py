@@ -23,12 +23,16 @@ from lightningrl.utils.numbers import shortest
 
 Cell = Callable[[Any], str]
 
+DOUBLE_DAGGER = "‡"
+"""The mark of numbers that are a server's word."""
+WORD = {"tpf": "tpf_reported", "aup": "aup_reported", "response_tokens_mean": "response_tokens_reported_mean"}
+"""Numbers that are counted here -> what a server says of them."""
 MINUS, MISSING = "\u2212", "\u2013"
 """A true minus sign, and the en dash that printed tables use for "does not apply"."""
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "Δ": r"$\Delta$", MINUS: "$-$",
-    MISSING: "--", "†": r"\dag{}", "×": r"$\times$", "±": r"$\pm$",
+    MISSING: "--", "†": r"\dag{}", "‡": r"\ddag{}", "×": r"$\times$", "±": r"$\pm$",
 }  # fmt: skip
 
 
@@ -149,9 +153,11 @@ def main(headline: pd.DataFrame) -> Table:
         ("AUP", interval("aup", 1)),
         ("Anchored AUP", interval("aup_anchored", 1)),
         ("Δ anchored AUP", interval("aup_anchored_difference", 1, sign=True)),
+        *_by_word(headline),
     ]
     notes = [
         *headline_notes(headline),
+        *word_notes(headline),
         "TPF: response tokens over denoise forwards, ratio of sums; prefill and commits not counted. AUP (TPF x "
         "percent) as published: first rectangle unweighted. Anchored AUP: one y_min and y_max for all, all weighted.",
         *([WORK_NOTE] if work else []),
@@ -176,8 +182,10 @@ def frontier(table: pd.DataFrame) -> Table:
         ("Forwards (per problem)", interval("forwards_per_problem", 1)),
         ("Response (tokens)", plain("response_tokens_mean", 1)),
         ("Truncated (%)", plain("truncated_pct", 1)),
+        *_by_word(table),
     ]
     notes = [
+        *word_notes(table),
         "* the primary threshold. TPF: response tokens over denoise forwards, ratio of sums unless marked.",
         *([WORK_NOTE] if work else []),
         *(f"{benchmark}: {_sizes(rows)}." for benchmark, rows in table.groupby("benchmark", sort=False)),
@@ -202,10 +210,12 @@ def console(headline: pd.DataFrame) -> str:
             above, beneath = name if len(name) <= 16 else name[:15] + "…", f"  {row.role}"
             above, beneath = f"{above:<16}", f"{beneath:<16}"
             for _, key, digits, sign, width in columns:
-                above += f"{number(getattr(row, key), digits, sign):>{width}}"
+                key, mark = shown_key(row, key)
+                above += f"{number(getattr(row, key), digits, sign) + mark:>{width}}"
                 beneath += f"{_bracket(*_ends(row, key), digits, sign):>{width}}"
             lines += [above, beneath.rstrip()]
-    notes = "\n".join(textwrap.fill(note, 110, subsequent_indent="  ") for note in headline_notes(headline))
+    told = [*headline_notes(headline), *word_notes(headline)]
+    notes = "\n".join(textwrap.fill(note, 110, subsequent_indent="  ") for note in told)
     return "\n".join([*lines, "", notes, "Brackets: 95 % intervals over problems; Δ against the base, paired."])
 
 
@@ -274,6 +284,41 @@ def _positions(data: pd.DataFrame) -> list[tuple[str, Cell]]:
     """Returns the column of positions per token if any row knows it; older collected tables do not have it."""
     known = "positions_per_token" in data and data["positions_per_token"].notna().any()
     return [("Positions (per token)", plain("positions_per_token", 1))] if known else []
+
+
+def shown_key(row: Any, key: str) -> tuple[str, str]:
+    """Returns the column that is shown for a number, and a mark where that is a server's word in place of ours."""
+    instead = WORD.get(key, "")
+    told = pd.isna(getattr(row, key)) and not pd.isna(getattr(row, instead, float("nan")))
+    return (instead, DOUBLE_DAGGER) if told else (key, "")
+
+
+def _by_word(data: pd.DataFrame) -> list[tuple[str, Cell]]:
+    """Returns the columns of a server's word, if any row has some."""
+    titles = {"tpf_reported": ("TPF", 2), "response_tokens_reported_mean": ("Response (tokens)", 1)}
+    titles |= {"aup_reported": ("AUP", 1)}
+    known = [name for name in titles if name in data and data[name].notna().any()]
+    return [(f"{titles[name][0]}{DOUBLE_DAGGER}", interval(name, titles[name][1])) for name in known]
+
+
+def word_notes(data: pd.DataFrame) -> list[str]:
+    """Returns a line for each server in the table: what of it was not counted here."""
+    if "reported_samples" not in data or data["reported_samples"].isna().all():
+        return []
+    notes = [
+        f"{DOUBLE_DAGGER} by the word of the server that answered: its tokens over the forwards that it tells, which "
+        "nobody counted here; of speculative decoding, the verifications of drafts without those that propose them."
+    ]
+    for (benchmark, policy), rows in data[data["reported_samples"].notna()].groupby(
+        ["benchmark", "policy"], sort=False
+    ):
+        counted, doubted = int(rows["reported_samples"].sum()), int(rows["reported_doubted"].sum())
+        missing = int(rows["status_no_answer"].sum()) if "status_no_answer" in rows else 0
+        parts = [f"forwards told of {counted:,} of {int(rows['n_samples'].sum()):,} answers"]
+        parts += [f"{doubted:,} with contradictory counts, which are left out"] if doubted else []
+        parts += [f"{missing:,} without an answer, counted as wrong"] if missing else []
+        notes.append(f"{DOUBLE_DAGGER} {policy} on {benchmark}: {'; '.join(parts)}.")
+    return notes
 
 
 def _sizes(rows: pd.DataFrame) -> str:

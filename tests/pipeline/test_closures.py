@@ -48,6 +48,9 @@ NO_TORCH = (
     "evaluation.metrics", "evaluation.aup", "evaluation.intervals", "evaluation.selfcheck", "evaluation.problems",
     "evaluation.external", "evaluation.scoring", "decoding.presets", "quantization.registry",
     "bench.model_shape", "bench.costs", "bench.estimate.budget",
+    *(f"inference.endpoint.{name}" for name in ("reply", "request", "client", "asking")), "evaluation.endpoint",
+    "evaluation.reported", "bench.rates", "bench.endpoint_speed", "pipeline.stages.endpoint",
+    "pipeline.stages.endpoint_speed",
 )  # fmt: skip
 
 

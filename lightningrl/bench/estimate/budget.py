@@ -299,7 +299,8 @@ class Estimate:
         }
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
-        """Returns each evaluation's sweep on one device, at the same assumed TPF for every threshold."""
+        """Returns each evaluation's sweep on one device, at the same assumed TPF for every threshold. A server's costs
+        nothing here: its `point` is None."""
         experiment, found = self.experiment, {}
         split, samples = experiment.evaluation.split, experiment.evaluation.samples
         tested = {
@@ -307,9 +308,15 @@ class Estimate:
             if getattr(benchmark, split) != 0 and split in getattr(self._benchmark(benchmark.name), "splits", (split,))
         }  # fmt: skip
         for system in experiment.all_systems():
-            shape = self._shape_of(system.policy)
             for name in tested if system.evaluate_on is None else [n for n in system.evaluate_on if n in tested]:
                 problems = getattr(tested[name], split) or self._problems(name, split)
+                if system.endpoint is not None:  # a server answers, whose hours are not ours
+                    found[f"{system.name}/{name}"] = {
+                        "problems": problems, "samples": samples, "thresholds": len(system.thresholds), "point": None,
+                        "gpu_hours": 0.0,
+                    }  # fmt: skip
+                    continue
+                shape = self._shape_of(system.policy)
                 point = costs.decoding_cost(
                     shape, self.device, self.shares, self.lengths(name, system.policy), problems * samples,
                     self.kv(tested[name], shape)[1], "evaluation", 1 if self.overheads.in_rounds else samples,

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from lightningrl.evaluation.intervals import triple
 from lightningrl.report.figures import style
 from lightningrl.utils.numbers import shortest
 
@@ -48,6 +49,7 @@ def _panels(name: str, table: pd.DataFrame, policies: Sequence[str] = (), height
     style.require_columns(
         table, ("policy", "role", "benchmark", "threshold", "accuracy_pct", "tpf", "is_primary"), name
     )
+    table, told = placed(table)
     benchmarks, drawn = list(dict.fromkeys(table["benchmark"])), list(dict.fromkeys(table["policy"]))
     colours = style.policy_colours(drawn, policies or drawn)
     columns = 1 if len(benchmarks) == 1 else 2 if len(benchmarks) in (2, 4) else 3
@@ -65,7 +67,8 @@ def _panels(name: str, table: pd.DataFrame, policies: Sequence[str] = (), height
             if len(curve):
                 before = sum(colours[other] == colours[policy] for other in drawn[:number])
                 dash = style.DASHES[before % len(style.DASHES)]
-                curve_with_bars(axes, curve, colours[policy], style.MARKERS[number % len(style.MARKERS)], policy, dash)
+                label = f"{policy} (TPF: server's word)" if policy in told else policy
+                curve_with_bars(axes, curve, colours[policy], style.MARKERS[number % len(style.MARKERS)], label, dash)
         axes.margins(x=0.09, y=0.10)
         _whole_percents(axes)
     figure.supxlabel("Tokens per forward, TPF (tokens / denoise forward)", fontsize=8.5)
@@ -74,6 +77,20 @@ def _panels(name: str, table: pd.DataFrame, policies: Sequence[str] = (), height
     for axes, benchmark in zip(panels, benchmarks, strict=True):
         _threshold_labels(axes, table[table["benchmark"] == benchmark], colours)
     return figure, table
+
+
+def placed(table: pd.DataFrame) -> tuple[pd.DataFrame, set[str]]:
+    """Returns the rows that have a place, and the policies whose TPF is the word of a server that was not counted here.
+
+    Rows of a server that tells no forwards have no place.
+    """
+    if table["tpf"].notna().all():
+        return table, set()
+    table = table.copy()
+    told = table["tpf"].isna() & table.get("tpf_reported", pd.Series(np.nan, table.index)).notna()
+    for name in triple("tpf"):
+        table[name] = table[name].astype(float).where(~told, table.get(name.replace("tpf", "tpf_reported", 1)))
+    return table[table["tpf"].notna()], set(table.loc[told, "policy"])
 
 
 def curve_with_bars(axes: Axes, curve: pd.DataFrame, colour: str, marker: str, policy: str, dash: str = "-") -> None:

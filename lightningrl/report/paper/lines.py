@@ -11,7 +11,7 @@ import pandas as pd
 
 from lightningrl.evaluation.intervals import Estimate, triple
 from lightningrl.report.paper.printed import BENCHMARKS, CITATION, PrintedRow, notes_of, printed
-from lightningrl.report.tables import MISSING, Sections, Table, number
+from lightningrl.report.tables import MISSING, Sections, Table, number, shown_key
 
 NAN = float("nan")
 DAGGER = "†"
@@ -60,6 +60,10 @@ class Line:
         """Returns the measured number, or NaN where there is none, as of a column that older collections lack."""
         found = getattr(self.measured, column, None)
         return NAN if found is None else float(found)
+
+    def shown(self, column: str) -> tuple[str, str]:
+        """Returns the column that is shown for a number, and a mark where that is a server's word."""
+        return (column, "") if self.measured is None else shown_key(self.measured, column)
 
     def estimate(self, column: str) -> Estimate:
         """Returns a measured number with its interval."""

@@ -30,7 +30,7 @@ from lightningrl.evaluation.aup import Point, aup
 from lightningrl.evaluation.intervals import Estimate
 from lightningrl.report.paper.lines import CONSTANT, DAGGER, NAN, Line, Part, lines, published, sections
 from lightningrl.report.paper.printed import BENCHMARKS, PrintedRow, points_of
-from lightningrl.report.tables import MISSING, Sections, Table, estimate_text, headline_notes, number
+from lightningrl.report.tables import MISSING, Sections, Table, estimate_text, headline_notes, number, word_notes
 from lightningrl.utils.numbers import shortest
 
 CAPTIONS = {
@@ -87,7 +87,7 @@ class OneYMax:
                 best = line.published("accuracy_pct")
             else:
                 mine = (frontier["benchmark"] == line.benchmark) & (frontier["policy"] == line.names[-1])
-                points, best = list(frontier.loc[mine, ["tpf", "accuracy_pct"]].itertuples(index=False, name=None)), 0.0
+                points, best = curve_of(frontier[mine]), max(frontier.loc[mine, "accuracy_pct"], default=0.0)
             self._points[line.key] = points
             known = (best, self.y_max.get(line.benchmark, 0.0), *(accuracy for _, accuracy in points))
             self.y_max[line.benchmark] = max(known)
@@ -96,6 +96,17 @@ class OneYMax:
         """Returns the AUP with the table's y_max, or NaN where there are no points."""
         points = self._points[line.key]
         return aup(points, self.y_max[line.benchmark]) if points else NAN
+
+
+def curve_of(rows: pd.DataFrame) -> list[Point]:
+    """Returns the points (TPF, accuracy) of a sweep; of a server, by its own word, from one token a forward on where it
+    is lossless; none where neither is known."""
+    column = "tpf" if rows["tpf"].notna().all() else "tpf_reported"
+    if column not in rows or rows[column].isna().any():
+        return []
+    points = list(rows[[column, "accuracy_pct"]].itertuples(index=False, name=None))
+    is_lossless = column != "tpf" and bool((rows["reported_lossless"] == 1).any())
+    return [(1.0, points[0][1]), *points] if is_lossless else points
 
 
 def _sections(name: str, headline: pd.DataFrame, frontier: pd.DataFrame | None = None) -> Sections:
@@ -123,8 +134,10 @@ def _measured(found: Sequence[Line], headline: pd.DataFrame, one_y_max: OneYMax 
         row = [*line.names]
         for name, metric in METRICS.items():
             for column, y_max in ((name, "y_max"), (metric.theirs, "y_max_compat")):
-                row.append(estimate_text(*line.estimate(column), metric.digits))
+                column, mark = line.shown(column)
+                row.append(f"{estimate_text(*line.estimate(column), metric.digits)}{mark}")
                 limit = {"y_max": line.value(y_max)} if name == "aup" else {}
+                limit |= {"mark": "server's word"} if mark else {}
                 entries.append(line.entry("measured", column, *line.estimate(column), **limit))
             if line.as_published and name != "aup":
                 row[-2] = number(line.published(name), metric.digits)
@@ -144,7 +157,7 @@ def _measured(found: Sequence[Line], headline: pd.DataFrame, one_y_max: OneYMax 
 
 
 def _notes(headline: pd.DataFrame, one_y_max: OneYMax | None) -> tuple[str, ...]:
-    notes = headline_notes(headline)
+    notes = [*headline_notes(headline), *word_notes(headline)]
     for benchmark, rows in headline.groupby("benchmark", sort=False):
         best = rows["y_max_compat"].max()
         if not pd.isna(best):
@@ -170,18 +183,18 @@ def _difference(found: Sequence[Line]) -> Part:
     )  # fmt: skip
     rows, entries = [], []
     for line, (name, metric) in product(found, METRICS.items()):
-        constant = line.published(name)
+        constant, (shown, mark) = line.published(name), line.shown(name)
         if line.measured is None or pd.isna(constant):
             continue
         parts = {
-            "difference": line.estimate(name).minus(constant),
+            "difference": line.estimate(shown).minus(constant),
             "of which grader and count": line.estimate(metric.minus_theirs),
             "left": line.estimate(metric.theirs).minus(constant),
         }
-        ends = (number(constant, metric.digits), number(line.value(name), metric.digits))
+        ends = (number(constant, metric.digits), number(line.value(shown), metric.digits) + mark)
         texts = (estimate_text(*part, metric.digits, sign=True) for part in parts.values())
         rows.append((*line.names, metric.title, *ends, *texts))
-        entries += [line.entry(part, name, *estimate) for part, estimate in parts.items()]
+        entries += [line.entry(part, shown, *estimate) for part, estimate in parts.items()]
     notes = DIFFERENCE_NOTES if rows else ("Nothing was measured yet.",)
     return Table("difference", "Measured minus published", notes, header, tuple(rows), n_text_columns=4), entries
 
