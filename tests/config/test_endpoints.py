@@ -61,7 +61,8 @@ def test_no_edit_of_a_decoder_asks_a_server_again():
                    speed={"benchmarks": ["gsm-mini"]})  # fmt: skip
     for kind in ("evaluate", "speed"):
         stage = made.stage(kind, "eagle3/gsm-mini")
-        folders = {name.split("/")[1] for name in stage.sources}
+        counts = "lightningrl/decoding/tpf_variants.py"  # arithmetic on the counts of an answer
+        folders = {name.split("/")[1] for name in stage.sources if name != counts}
         assert not folders & {"models", "decoding", "training", "rl", "quantization", "report"}, stage.label
         assert set(stage.inputs) == {"data"} and stage.size == "endpoint" and not stage.spec.in_parts
     assert (
