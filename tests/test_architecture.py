@@ -13,7 +13,7 @@ LINES = {
     "lightningrl/inference": 1974, "lightningrl/judges": 4382, "lightningrl/models": 3002,
     "lightningrl/pipeline": 4592, "lightningrl/quantization": 400, "lightningrl/report": 2794,
     "lightningrl/results": 1505, "lightningrl/rl": 2575, "lightningrl/sandbox": 2745, "lightningrl/training": 1300,
-    "lightningrl/utils": 488, "tests": 780, "tests/bench": 1190, "tests/benchmarks": 1333, "tests/config": 695,
+    "lightningrl/utils": 488, "tests": 780, "tests/bench": 1190, "tests/benchmarks": 1333, "tests/config": 696,
     "tests/decoding": 2380, "tests/evaluation": 1551, "tests/fixtures": 2204, "tests/inference": 2203,
     "tests/judges": 5060, "tests/models": 2273, "tests/pipeline": 3267, "tests/quantization": 266,
     "tests/report": 1592, "tests/rl": 2874, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1327,
