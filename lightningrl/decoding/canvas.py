@@ -55,6 +55,9 @@ class Schedule:
     keeps_blocks = True
     """Whether later forwards read the keys and values of finished blocks. Those of the prompt are then written when a
     row enters; a decoded block is pending when it is finished, until a forward has computed it clean."""
+    shares_prompt = False
+    """Whether rows with the same prompt may share the keys and values of its blocks before the first that is decoded:
+    they are kept, equal what any such row computes, and no forward computes them again."""
     fills_canvas = False
     """Whether every position of the canvas, later masks too, has keys and values when it is attended to: what a model
     with full attention needs."""

@@ -1,15 +1,14 @@
 """The block-parallel decoder: rows at different blocks and denoise steps share forwards over one paged KV cache.
 
-What happens to a row is in decoding/reference.py. Rows enter and leave between any two forwards. When the pages run
-out, the row that entered last gives its own back and is recomputed later; a request that could never fit is refused
-alone. Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state
+What happens to a row is in decoding/reference.py. Rows enter and leave between any two forwards; a prompt that several
+have is computed once (decoding/prefixes.py). When the pages run out, the row that entered last gives its own back and
+is recomputed later; a request that could never fit is refused alone. Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state
 of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) sends its indices to the device
 and takes one small table back. How it is launched is `forwards`.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, Canvas, page_size
 from lightningrl.decoding.ledger import Ledger
-from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
+from lightningrl.decoding.prefixes import prefix_key
+from lightningrl.decoding.protocol import AllAtOnce, DecodePolicy, DecodeResult, Observer, Release, Request
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.errors import DecodeError
@@ -104,27 +104,49 @@ class BlockDecoder:
         return [finished[index] for index in range(len(requests))]
 
     def stream(
-        self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None
+        self,
+        requests: Sequence[Request],
+        policy: DecodePolicy,
+        observer: Observer | None = None,
+        release: Release | None = None,
     ) -> Iterator[DecodeResult]:
-        """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others."""
+        """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others.
+
+        release: where requests are decided on while others are decoded; those that it does not release are not decoded.
+        """
         size = self._check([policy, *(each.policy for each in requests if each.policy is not None)])
-        waiting: deque[QueuedRequest] = deque()
-        for index, request in enumerate(requests):
-            own = request.policy or policy
-            canvas = own.schedule.canvas(len(request.prompt_ids), request.max_new_tokens, size)
-            if (error := self._refusal(request, own, canvas)) is not None:
-                yield DecodeResult(index, request, error=error)
-            else:
-                waiting.append(QueuedRequest(index, request, own, canvas))
-        if not waiting:
-            return
-        run = self._run(waiting, size, observer)
+        release = release or AllAtOnce(len(requests))
+        known = [self._queued(index, request, policy, size) for index, request in enumerate(requests)]
+        fitting = [item for item in known if isinstance(item, QueuedRequest)]
+        run = self._run(fitting, release.at_once, size, observer) if fitting else None
+        come, until = 0, release()
         try:
-            yield from run.outcomes()
+            while until is not None or (run is not None and run.is_busy):
+                for item in known[come : until or come]:
+                    if isinstance(item, DecodeResult):
+                        yield item
+                    else:
+                        assert run is not None
+                        run.expect(item)
+                come = max(come, until or 0)
+                if run is not None and run.is_busy:
+                    yield from run.turn()
+                until = release() if until is not None else None
         finally:
-            # A stream may be left before its end: what its rows have written is not known to be finite.
-            run.pool.cache.clear([page for held in run.rows.held for page in held])
-            self.pool = run.pool
+            if run is not None:
+                # A stream may be left before its end: what its rows have written is not known to be finite.
+                run.pool.cache.clear(run.rows.in_use)
+                self.pool = run.pool
+
+    def _queued(self, index: int, request: Request, policy: DecodePolicy, size: int) -> QueuedRequest | DecodeResult:
+        """A request as it waits in the queue, or the reason why it cannot be decoded."""
+        own = request.policy or policy
+        canvas = own.schedule.canvas(len(request.prompt_ids), request.max_new_tokens, size)
+        if (error := self._refusal(request, own, canvas)) is not None:
+            return DecodeResult(index, request, error=error)
+        shares = own.schedule.shares_prompt and self.model.config.attention == "block_causal"
+        key = prefix_key(request.prompt_ids, canvas.start, self.page_tokens) if shares else None
+        return QueuedRequest(index, request, own, canvas, key)
 
     def release(self) -> None:
         """Gives the memory of the KV cache back to the device, for others; the next stream takes it anew."""
@@ -146,11 +168,13 @@ class BlockDecoder:
             raise DecodeError(f"requests decoded together have blocks of {sorted(sizes)} positions, expected one size")
         return sizes.pop()
 
-    def _run(self, waiting: deque[QueuedRequest], size: int, observer: Observer | None) -> Scheduler:
+    def _run(
+        self, expected: Sequence[QueuedRequest], at_once: int, size: int, observer: Observer | None
+    ) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
         last stream's pool, if nobody has it and it is large enough."""
-        slots = min(self.rows, len(waiting))
-        longest = sorted((self._pages(item.canvas.end) for item in waiting), reverse=True)[:slots]
+        slots = min(self.rows, at_once, len(expected))
+        longest = sorted((self._pages(item.canvas.end) for item in expected), reverse=True)[:slots]
         pages = sum(longest)
         if self.memory_bytes is not None:
             pages = min(pages, self.memory_bytes // self.page_bytes - self.spare)
@@ -159,18 +183,18 @@ class BlockDecoder:
             pool = None  # gone before its successor asks for memory
             pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)
         if self.forwards != "spans":
-            pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(waiting, observer))
-        length, mask_id = max(item.canvas.end for item in waiting), self.model.config.mask_token_id
+            pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(expected, observer))
+        length, mask_id = max(item.canvas.end for item in expected), self.model.config.mask_token_id
         rows = Rows(slots, length, size, mask_id, pages, self.page_tokens)
-        return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
+        return Scheduler(self.model, pool, rows, self.stop_ids, self.ledger, observer)
 
-    def _runs_turns(self, waiting: Collection[QueuedRequest], observer: Observer | None) -> bool:
+    def _runs_turns(self, expected: Collection[QueuedRequest], observer: Observer | None) -> bool:
         """Whether what is asked runs as whole turns on the device, prefill aside."""
         if observer is not None or self.forwards not in ("turns", "graphs"):
             return False
         from lightningrl.decoding.device_turn import rule_of
 
-        policies = {id(item.policy): item.policy for item in waiting}.values()
+        policies = {id(item.policy): item.policy for item in expected}.values()
         return all(rule_of(policy, self.model.config.block_size) is not None for policy in policies)
 
     def _pages(self, positions: int) -> int:

@@ -142,6 +142,29 @@ class Observer(Protocol):
     def observe(self, seen: Observation) -> None: ...
 
 
+class Release(Protocol):
+    """Which requests of a stream may be decoded by now: for one that is decided on while others are decoded."""
+
+    at_once: int
+    """How many requests are to be decoded together at most. The memory is laid out for so many of the longest."""
+
+    def __call__(self) -> int | None:
+        """How many of the requests may be decoded, from the first on; asked before every turn, and again and again
+        while there is nothing to decode. None: no more will follow, and it is not asked again."""
+        ...
+
+
+class AllAtOnce:
+    """All of so many requests."""
+
+    def __init__(self, count: int):
+        self.at_once, self._is_asked = count, False
+
+    def __call__(self) -> int | None:
+        self._is_asked, was_asked = True, self._is_asked
+        return None if was_asked else self.at_once
+
+
 class Decoder(Protocol):
     """Anything that turns requests into trajectories with exact reveal steps and log-probabilities."""
 
@@ -149,6 +172,12 @@ class Decoder(Protocol):
         """One trajectory a request, in the order of the requests. Raises the first request's error, if one has any."""
         ...
 
-    def stream(self, requests: Sequence[Request], policy: DecodePolicy) -> Iterator[DecodeResult]:
-        """The outcome of each request as soon as it is known, in no particular order."""
+    def stream(
+        self,
+        requests: Sequence[Request],
+        policy: DecodePolicy,
+        observer: Observer | None = None,
+        release: Release | None = None,
+    ) -> Iterator[DecodeResult]:
+        """The outcome of each request as soon as it is known, in no particular order. release: None releases all."""
         ...

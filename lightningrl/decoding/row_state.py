@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightningrl.decoding.canvas import Canvas
+from lightningrl.decoding.prefixes import Prefix, Prefixes
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.types import DecodeStats, Trajectory
@@ -25,6 +26,8 @@ class QueuedRequest:
     request: Request
     policy: DecodePolicy
     canvas: Canvas
+    prefix_key: bytes | None = None
+    """What it may share with others (decoding/prefixes.py)."""
     saved: Any = None
     """An entry of `Rows.done`."""
 
@@ -45,16 +48,22 @@ class Rows:
             self.tokens, self.masked, self.reveal, self.logp, self.entropy, self.start, self.block_step,
             self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.pending,
         ) = (self.done[name] for name, *_ in kinds)  # fmt: skip
-        self.busy, self.entering = np.zeros((2, slots), dtype=bool)
+        self.busy, self.entering, self.waits = np.zeros((3, slots), dtype=bool)
         """entering: clean keys and values of all before the active block are still to be written, a pending block's
-        aside."""
-        self.prompt_len, self.end, self.key, self.admitted, self.prefilled = np.zeros((5, slots), dtype=np.int64)
-        """prefilled: positions of a row that is entering whose clean keys and values are written."""
+        aside; waits: another row is computing the prompt that this one shares, which takes no turn till then."""
+        self.prompt_len, self.end, self.key, self.admitted, self.prefilled, self.shared = np.zeros(
+            (6, slots), dtype=np.int64
+        )
+        """prefilled: positions of a row that is entering whose clean keys and values are written; shared: the first
+        positions, whose keys and values other rows may read too."""
         self.temperature, self.top_k, self.top_p = np.zeros((3, slots))
         self.table_RP = np.zeros((slots, -(-length // page_tokens)), dtype=np.int64)
         self.held: list[list[int]] = [[] for _ in range(slots)]
+        """Each row's pages, in the order of its positions; the first ones may be shared."""
         self.free = list(range(pages - 1, -1, -1))
         """Pages given back last are taken first, so that a row alone has one run of pages."""
+        self.prefixes = Prefixes(self.free, page_tokens)
+        self._prefix: dict[int, Prefix] = {}
         self.item: dict[int, QueuedRequest] = {}
         self._admissions = count(1)
 
@@ -72,11 +81,36 @@ class Rows:
         self.prompt_len[slot], self.end[slot] = prompt_len, item.canvas.end
         self.key[slot] = row_key(policy.seed, policy.step, request.uid, request.sample)
         self.temperature[slot], self.top_k[slot], self.top_p[slot] = policy.temperature, policy.top_k, policy.top_p
-        self.busy[slot], self.prefilled[slot] = True, 0
-        self.entering[slot] = policy.schedule.keeps_blocks and self.clean(slot) > 0
+        self.busy[slot] = True
         self.admitted[slot] = next(self._admissions)
         self.item[slot] = item
+        self._share(slot)
+        keeps = policy.schedule.keeps_blocks
+        self.entering[slot] = keeps and self.clean(slot) > self.prefilled[slot]
+        # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
+        self.prefill_forwards[slot] = keeps and prompt_len >= self.size
         self.grow(slot)
+
+    def _share(self, slot: int) -> None:
+        """Give a row that enters the pages that others have of its prompt, or are going to want of it."""
+        prefix = self.prefixes.join(self.item[slot])
+        self.prefilled[slot] = self.shared[slot] = self.waits[slot] = 0
+        if prefix is not None:
+            self._prefix[slot], self.held[slot] = prefix, list(prefix.pages)
+            self.shared[slot] = len(prefix.pages) * self.page_tokens
+            self.waits[slot] = prefix.holders > 1 and not prefix.is_written
+            if prefix.holders > 1 or prefix.is_written:
+                self.prefilled[slot] = self.shared[slot]
+
+    def prefill_to(self, slots: np.ndarray, last: np.ndarray) -> None:
+        """Take note of rows whose prompts are computed up to, but not including, `last`; who waits for them goes on."""
+        self.prefilled[slots] = last
+        self.entering[slots] = last < self.clean(slots)
+        for slot in slots[last >= self.shared[slots]].tolist():
+            prefix = self._prefix.get(slot)
+            if prefix is not None and not prefix.is_written:
+                prefix.is_written = True
+                self.waits[[other for other, shared in self._prefix.items() if shared is prefix]] = False
 
     def clean(self, slots: Any) -> Any:
         """Positions whose clean keys and values are written as a row enters: before its pending or active block."""
@@ -97,17 +131,30 @@ class Rows:
         self.table_RP[slot] = held[0]  # behind its own pages a row's line names no other row's
         self.table_RP[slot, : len(held)] = held
 
-    def leave(self, slot: int) -> QueuedRequest:
-        """Free a slot and its pages; returns what was in it."""
-        self.busy[slot] = False
-        self.free.extend(reversed(self.held[slot]))
+    @property
+    def in_use(self) -> list[int]:
+        """The pages that rows hold, or that wait for rows to share them."""
+        return sorted({page for held in self.held for page in held} | set(self.prefixes.pages))
+
+    def own(self, slot: int) -> list[int]:
+        """The pages of a row that no other row holds."""
+        prefix = self._prefix.get(slot)
+        return self.held[slot][len(prefix.pages) if prefix is not None and prefix.holders > 1 else 0 :]
+
+    def leave(self, slot: int, is_sound: bool = True) -> QueuedRequest:
+        """Free a slot and its pages; returns what was in it. is_sound: what it computed is known to be finite."""
+        self.busy[slot] = self.waits[slot] = False
+        prefix, held = self._prefix.pop(slot, None), self.held[slot]
+        self.free.extend(reversed(held[len(prefix.pages) if prefix is not None else 0 :]))
+        if prefix is not None:
+            self.prefixes.part(prefix, is_sound)
         self.held[slot] = []
         self.table_RP[slot] = 0
         return self.item.pop(slot)
 
     def save(self, slot: int) -> QueuedRequest:
         """As `leave`, with what the row has done, so that it can go on in any slot."""
-        item = self.leave(slot)
+        item = self.leave(slot, is_sound=False)
         item.saved = self.done[slot].copy()
         return item
 

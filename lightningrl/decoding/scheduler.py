@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -74,21 +74,31 @@ class Scheduler:
     model: Transformer
     pool: Pool
     rows: Rows
-    waiting: deque[QueuedRequest]
     stop_ids: np.ndarray
     ledger: Ledger
     observer: Observer | None
+    waiting: deque[QueuedRequest] = field(default_factory=deque)
     _known_rules: dict[int, Rule | None] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         return self.rows.size
 
-    def outcomes(self) -> Iterator[DecodeResult]:
-        while self.waiting or self.rows.busy.any():
-            self._admit()
-            self._make_room()
-            yield from self._turn()
+    def expect(self, item: QueuedRequest) -> None:
+        """Puts a request at the end of the queue."""
+        self.waiting.append(item)
+        self.rows.prefixes.expect(item)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.waiting) or bool(self.rows.busy.any())
+
+    def turn(self) -> list[DecodeResult]:
+        """Rows enter, one forward of all of them, and what it ended."""
+        self._admit()
+        self._make_room()
+        return self._turn()
 
     def _admit(self) -> None:
         """Rows from the front of the queue into free slots, as long as every running row keeps a page to grow into."""
@@ -100,22 +110,24 @@ class Scheduler:
                 return
             item = self.waiting[0]
             start = item.canvas.start if item.saved is None else int(item.saved["start"])
-            running = int(rows.busy.sum())
-            if running and len(rows.free) < rows.needed(item, start) + running:
+            running, ready = int(rows.busy.sum()), rows.prefixes.ready(item)
+            wanted = rows.needed(item, start) - ready + running
+            if not rows.prefixes.reclaim(wanted, item.prefix_key) and running:
                 return
-            if taken and taken + start > PREFILL_TOKENS:
+            entering = start - ready * rows.page_tokens
+            if taken and taken + entering > PREFILL_TOKENS:
                 return
-            taken += start
+            taken += entering
             rows.enter(slot, self.waiting.popleft())
 
     def _make_room(self) -> None:
         """Pages for every row's active block, oldest row first; the youngest give theirs up when there are too few."""
         rows = self.rows
         for slot in sorted(rows.item, key=lambda slot: rows.admitted[slot]):
-            while rows.busy[slot] and rows.lacking(slot) > len(rows.free):
+            while rows.busy[slot] and not rows.prefixes.reclaim(rows.lacking(slot)):
                 youngest = max(rows.item, key=lambda slot: rows.admitted[slot])
                 # It may have written what is not finite and not been found out yet.
-                self.pool.cache.clear(rows.held[youngest])
+                self.pool.cache.clear(rows.own(youngest))
                 self.waiting.appendleft(rows.save(youngest))
                 self.ledger.preemptions += 1
             if rows.busy[slot] and rows.lacking(slot) > 0:
@@ -125,7 +137,7 @@ class Scheduler:
         """One forward of all rows, and what it ended."""
         began = time.perf_counter()
         rows = self.rows
-        slots_B = np.flatnonzero(rows.busy)
+        slots_B = np.flatnonzero(rows.busy & ~rows.waits)
         first_B, last_B, denoises_B = self._spans(slots_B)
         span_B = np.zeros(len(slots_B), dtype=np.int64)
         if len(slots_B) > 1:
@@ -148,11 +160,7 @@ class Scheduler:
         kinds_B = np.where(denoises_B, np.where(pending_B, "fused", "denoise"), other_B)
         rows.pending[slots_B] = pending_B & entering_B
         if entering_B.any():
-            prefilled = slots_B[entering_B]
-            rows.prefilled[prefilled] = last_B[entering_B]
-            rows.entering[prefilled] = rows.prefilled[prefilled] < rows.clean(prefilled)
-            # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
-            rows.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
+            rows.prefill_to(slots_B[entering_B], last_B[entering_B])
         rows.commit_forwards[slots_B[kinds_B == "commit"]] += 1
         begins_B = np.cumsum(queries_B) - queries_B
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
@@ -180,6 +188,8 @@ class Scheduler:
             at = start_B[here], pending_B, end_B
             computed = policy.schedule.interval(*at, self.size)
             check_interval(policy.schedule, computed, at, self.size)
+            if (computed.first_B < rows.shared[slots_B[here]]).any():
+                raise DecodeError(f"{policy.schedule} computes a shared prompt again: its `shares_prompt` must be False")
             first_B[here], last_B[here], denoises_B[here] = computed
         return first_B, last_B, denoises_B
 
@@ -303,8 +313,8 @@ class Scheduler:
         return token_n, logp_n, entropy_n, chosen_n
 
     def _fail(self, slot: int) -> DecodeResult:
-        self.pool.cache.clear(self.rows.held[slot])
-        item = self.rows.leave(slot)
+        self.pool.cache.clear(self.rows.own(slot))
+        item = self.rows.leave(slot, is_sound=False)
         why = "the model's probabilities are not finite: its weights are damaged, or training diverged"
         return DecodeResult(item.index, item.request, error=DecodeError(f"{item.request.uid}: {why}"))
 

@@ -1,26 +1,19 @@
-"""The order of prompts, the rollouts of groups with what they lose, and the sampler that draws groups until enough pass
-the filter."""
+"""The order of prompts, what rollouts give and lose, and the sampler that draws groups until enough pass the filter."""
 
 from __future__ import annotations
 
-import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
-from typing import Any
 
 import numpy as np
 
-from lightningrl.answering import Answer, Task, judged, requests_of
-from lightningrl.decoding.protocol import DecodePolicy, Decoder
-from lightningrl.errors import LightningRLError
+from lightningrl.answering import Answer
 from lightningrl.rl.groups import Groups
-from lightningrl.types import Example, Trajectory
+from lightningrl.types import Example
 
 Asked = list[tuple[Example, int]]
 """The examples and sample numbers of one group."""
-_log = logging.getLogger(__name__)
 
 
 class PromptOrder:
@@ -32,13 +25,18 @@ class PromptOrder:
 
     def take(self, count: int) -> list[int]:
         """Returns the next `count` indices; moves the cursor."""
+        taken = self.look(count)
+        self.cursor += count
+        return taken
+
+    def look(self, count: int) -> list[int]:
+        """Returns the next `count` indices."""
         taken = []
         for position in range(self.cursor, self.cursor + count):
             turn, offset = divmod(position, self.size)
             if turn != self._pass:
                 self._pass, self._order = turn, np.random.default_rng([self.seed, turn]).permutation(self.size)
             taken.append(int(self._order[offset]))
-        self.cursor += count
         return taken
 
 
@@ -52,7 +50,7 @@ class RolloutLosses:
     judge_errors: int = 0
     """Calls of the judge that raised."""
     groups_unjudged: int = 0
-    """Groups of those calls."""
+    """Groups of those calls, each of which is over one."""
     groups_unscorable: int = 0
     """Groups left out because the judge had no value for a response."""
     first_refusal: str = ""
@@ -80,75 +78,35 @@ class RolloutBatch:
     losses: RolloutLosses
 
 
-def roll_out(
-    decoder: Decoder, tokenizer: Any, task: Task, groups: Sequence[Asked], policy: DecodePolicy,
-    policy_of: Callable[[Example], DecodePolicy | None] = lambda _: None,
-) -> tuple[list[list[Answer]], RolloutLosses]:  # fmt: skip
-    """Returns judged answers to each group, none to a lost one. policy_of: for problems with policies of their own."""
-    losses, found = RolloutLosses(), [[] for _ in groups]
-    asked = [pair for group in groups for pair in group]
-    owner = [number for number, group in enumerate(groups) for _ in group]
-    trajectories: dict[int, Trajectory] = {}
-    refused: set[int] = set()
-    for outcome in decoder.stream(requests_of(tokenizer, task, asked, policy_of), policy):
-        if outcome.trajectory is not None:
-            trajectories[outcome.index] = outcome.trajectory
-        else:
-            refused.add(owner[outcome.index])
-            losses.rows_refused += 1
-            losses.first_refusal = losses.first_refusal or str(outcome.error)
-    losses.groups_refused = len(refused)
-    rows = [row for row, number in enumerate(owner) if number not in refused]
-    if not rows:
-        return found, losses
-    try:
-        answers = judged(tokenizer, task, [asked[row][0] for row in rows], [trajectories[row] for row in rows])
-    except LightningRLError:
-        raise
-    except Exception as error:  # a judge may be anybody's code; what it raised is counted, logged and bounded
-        _log.exception("the judge failed over %d responses; their groups are left out", len(rows))
-        losses.judge_errors, losses.groups_unjudged = 1, len(groups) - len(refused)
-        losses.first_judge_error = f"{type(error).__name__}: {error}"
-        return found, losses
-    for row, answer in zip(rows, answers, strict=True):
-        found[owner[row]].append(answer)
-    return found, losses
+@dataclass(frozen=True, slots=True)
+class RolledOut:
+    """What came of the first groups of a stream (rl/rollout_stream.py)."""
 
-
-def has_value(answer: Answer) -> bool:
-    """Whether the judge could score it: a value, and a number."""
-    return answer.verdict.value is not None and math.isfinite(answer.verdict.value)
+    groups: list[list[Answer]]
+    """The answers to each group that was asked for, in the order of the stream; none to one that was lost."""
+    passed: set[int]
+    """Which of them passed the filter, by place."""
+    rounds: int
+    losses: RolloutLosses
 
 
 def draw_groups(
     examples: Sequence[Example], order: PromptOrder, wanted: int, responses: int, max_rounds: int,
-    roll: Callable[[list[Asked]], tuple[list[list[Answer]], RolloutLosses]],
+    roll: Callable[[list[Asked], Callable[[list[Answer]], bool]], RolledOut],
     keep: Callable[[Groups], np.ndarray], read: Callable[[list[list[Answer]]], Groups],
 ) -> RolloutBatch:  # fmt: skip
-    """Roll out prompts until `wanted` groups pass the filter, each round asking for as many as are missing.
+    """Rolls out prompts until `wanted` groups pass the filter; a prompt that fails is replaced by the next in order.
 
-    Stops after `max_rounds` rounds with what there is. A group is rolled out once: prompts that fail are replaced by
-    the next ones in order. keep: (N,) bool of groups; read: makes groups of answers.
+    A group is rolled out once, and no more of them than in `max_rounds` rounds, each of which asks for as many groups
+    as are missing. roll: of a stream of groups and the filter of one; keep: (N,) bool of groups, each for itself; read:
+    makes groups of answers.
     """
-    sampled: list[list[Answer]] = []
-    kept: list[list[Answer]] = []
-    rounds, losses, drawn = 0, RolloutLosses(), Counter[str]()
-    while len(kept) < wanted and rounds < max_rounds:
-        asked = []
-        for example in (examples[index] for index in order.take(wanted - len(kept))):
-            # A prompt drawn again in one step (the seam of two passes) gets other samples, hence other draws.
-            asked.append([(example, drawn[example.uid] + number) for number in range(responses)])
-            drawn[example.uid] += responses
-        groups, lost = roll(asked)
-        scorable = [group for group in groups if all(map(has_value, group))]
-        unscored = [a for group in groups for a in group if not has_value(a)]
-        if unscored:
-            verdict = unscored[0].verdict
-            lost.first_unscored = f"{unscored[0].example.uid}: {verdict.status}, {verdict.detail}"
-        lost.groups_unscorable = len(groups) - len(scorable)
-        losses += lost
-        sampled += scorable
-        if scorable:
-            kept += [group for group, good in zip(scorable, keep(read(scorable)), strict=True) if good]
-        rounds += 1
-    return RolloutBatch(read(sampled), read(kept), rounds, losses)
+    stream, drawn = list[Asked](), Counter[str]()
+    for example in (examples[index] for index in order.look(wanted * max_rounds)):
+        # A prompt drawn again in one step (the seam of two passes) gets other samples, hence other draws.
+        stream.append([(example, drawn[example.uid] + number) for number in range(responses)])
+        drawn[example.uid] += responses
+    found = roll(stream, lambda group: bool(keep(read([group]))[0]))
+    order.take(len(found.groups))
+    kept = [group for place, group in enumerate(found.groups) if place in found.passed]
+    return RolloutBatch(read([group for group in found.groups if group]), read(kept), found.rounds, found.losses)

@@ -11,7 +11,8 @@ from lightningrl.answering import Answer, Task, answer, score
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.models.transformer import Transformer
-from lightningrl.rl.rollout import Asked, RolloutLosses, roll_out
+from lightningrl.rl.rollout import Asked, RolledOut
+from lightningrl.rl.rollout_stream import roll_out
 from lightningrl.rl.selection import Validation
 from lightningrl.training.sharded_loading import Change
 from lightningrl.training.shards import publish
@@ -54,9 +55,9 @@ class TrainSetup:
         """Hand the policy's weights to the decoder."""
         publish(self.model, self.decoder.model)
 
-    def rollouts(self, groups: Sequence[Asked], step: int) -> tuple[list[list[Answer]], RolloutLosses]:
-        """Returns groups of judged answers at the run's temperature, drawn with the keys of a step, without those that
-        were lost, and what was lost. Each process decodes and judges its share; all get all."""
+    def rollouts(self, stream: Sequence[Asked], passes: Callable[[list[Answer]], bool], step: int) -> RolledOut:
+        """Returns groups of judged answers at the run's temperature, drawn with the keys of a step, until as many pass
+        as the run wants. Each process decodes and judges its share; all get all."""
         draws = {"temperature": self.run.temperature, "seed": self.seed, "step": step}
         mixture = [replace(policy, **draws) for policy in self.mixture]
 
@@ -64,10 +65,10 @@ class TrainSetup:
             key = hashlib.blake2b(f"{self.seed}/{step}/{example.uid}/threshold".encode(), digest_size=8).digest()
             return mixture[int.from_bytes(key, "little") % len(mixture)] if mixture else None
 
-        mine, policy = self.world.share(groups), replace(self.policy, **draws)
-        found, losses = roll_out(self.decoder, self.tokenizer, self.task, mine, policy, policy_of)
-        everyone = [group for group in self.world.gather(found, len(groups)) if group]
-        return everyone, sum(self.world.gather([losses], self.world.size), RolloutLosses())
+        return roll_out(
+            self.decoder, self.tokenizer, self.task, stream, replace(self.policy, **draws), policy_of,
+            wanted=self.run.prompts, max_rounds=self.run.max_rounds, passes=passes, world=self.world,
+        )  # fmt: skip
 
     def validate(self) -> Validation:
         """Returns greedy accuracy and TPF on the validation split, at the run's threshold, equal in every process. The

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
-from lightningrl.errors import ConfigError
+from lightningrl.errors import ConfigError, TrainingError
 from lightningrl.utils.launch import process
 
 T = TypeVar("T")
@@ -41,11 +41,21 @@ class World:
         return items[self.rank :: self.size]
 
     def gather(self, mine: Sequence[T], count: int) -> list[T]:
-        """Returns all `count` items in their order from the processes' shares; they must be picklable."""
+        """Returns all `count` items in their order from the processes' shares; they must be picklable.
+
+        Raises TrainingError when another process has ended, or does not come within PATIENCE.
+        """
         if self.size == 1:
             return list(mine)
         shares: list[Any] = [None] * self.size
-        dist.all_gather_object(shares, list(mine))
+        try:
+            dist.all_gather_object(shares, list(mine))
+        except RuntimeError as error:  # what the backends raise, as DistBackendError or bare
+            raise TrainingError(
+                f"process {self.rank} of {self.size} lost the others: one has ended, or did not answer within "
+                f"{PATIENCE}. Look at what it says itself, then run the same command again: it goes on from the last "
+                "saved state"
+            ) from error
         return [shares[index % self.size][index // self.size] for index in range(count)]
 
     def totals(self, values: dict[str, float]) -> dict[str, float]:

@@ -98,7 +98,7 @@ def test_a_stream_left_before_its_end_leaves_nothing_behind_for_the_next():
     model, policy = poisoned_model(), DecodePolicy(Threshold(0.0))
     decoder = BlockDecoder(model, (), rows=2, page_tokens=8)
     # Turn 1: the first ends, bad0 writes its prompt. Turn 2: bad0 fails while bad1 writes its own.
-    bad = [Request(f"t/train/bad{i}", 0, np.r_[np.full(40, 5), np.full(8, POISON)], 30) for i in range(2)]
+    bad = [Request(f"t/train/bad{i}", 0, np.r_[np.full(40, 5 + i), np.full(8, POISON)], 30) for i in range(2)]
     with pytest.raises(DecodeError, match="t/train/bad0"):
         decoder.decode([Request("t/train/0", 0, np.array([1]), 1), *bad], policy)
     assert len(decoder.ledger.forwards) == 2

@@ -21,6 +21,8 @@ from lightningrl.decoding.canvas import Interval, Schedule
 class FusedCommit(Schedule):
     """2K queries once a block, no forward that only commits: tokens per forward are what they say."""
 
+    shares_prompt = True
+
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
         """The active block, and before it a finished one whose clean keys and values are still to be written."""
         return Interval(start_B - size * pending_B, start_B + size, np.ones_like(pending_B))
@@ -29,6 +31,8 @@ class FusedCommit(Schedule):
 @dataclass(frozen=True, slots=True)
 class SeparateCommit(Schedule):
     """One forward a block that reveals nothing. The last block is not committed: nothing would read it."""
+
+    shares_prompt = True
 
     def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
         """The finished block alone where one is pending, else the active block."""
