@@ -172,10 +172,13 @@ def activation_bytes(shape: Shape, positions: float, number_bytes: int, checkpoi
 
 
 def decoding_cost(
-    shape: Shape, device: Device, shares: Shares, lengths: Lengths, responses: float, rows: int, name: str = "rollout"
-) -> PhaseCost:
-    """Returns the phase of decoding `responses` responses, at most `rows` together."""
-    one, prompts = decoding_work(lengths, shape.block_size), prefill_work(lengths, shape.block_size) * responses
+    shape: Shape, device: Device, shares: Shares, lengths: Lengths, responses: float, rows: int, name: str = "rollout",
+    samples: int = 1,
+) -> PhaseCost:  # fmt: skip
+    """Returns the phase of decoding `responses` responses, at most `rows` together, each `samples` of them of one prompt
+    that is computed once."""
+    one, prompts = decoding_work(lengths, shape.block_size), prefill_work(lengths, shape.block_size)
+    prompts = prompts * (responses / samples)
     busy = max(1.0, shares.rows_busy * min(rows, responses))
     read = (shape.parameters + busy * one[2] / one[0] * shape.kv_numbers) * device.compute_bytes
     each_s = operations_of(one * busy / lengths.forwards, shape) / (shares.rollout * device.operations_per_s)

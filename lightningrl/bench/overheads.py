@@ -1,8 +1,8 @@
-"""What a training costs beside arithmetic: the tails of its rounds, judging, saving, starting up.
+"""What a training costs beside arithmetic: the tail of its rollouts, judging, saving, starting up.
 
-A tail: the longest response of a round runs alone, so each of its forwards takes what launching one takes, whatever the
-device could compute. Judging follows each round and nothing else runs meanwhile. A save stops the step until it is on
-disk. All figures here are assumptions but where a source is named; `lightningrl plan` prints them.
+A tail: the longest response of a step runs alone, so each of its forwards takes what launching one takes, whatever the
+device could compute. Judging goes on beside decoding; the last group's is waited for. A save stops the step until it is
+on disk. All figures here are assumptions but where a source is named; `lightningrl plan` prints them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ class Overheads:
     """A forward of few rows with all that belongs to it, bound by launches and the host: 15 to 29 ms at 8B were
     estimated from counts of launches, not measured."""
     tails: float | None = None
-    """Tails a step; None: one a round (`rounds_of`), each of which waits for its longest response."""
+    """Tails a step; None: one, or one a round (`rounds_of`) of those that wait for their longest response. In a stream a
+    second one needs a group that has such a response and fails: the prompt in its place is as late."""
+    in_rounds: bool = False
+    """Whether rollouts are rounds with a barrier each, as they were: the judge works after each, alone, and a prompt is
+    computed once for each response, not once for its group."""
     longest_tokens: float | None = None
-    """Response tokens of a round's longest; None: the benchmark's limit, for one of thousands that repeats itself."""
+    """Response tokens of a step's longest; None: the benchmark's limit, for one of thousands that repeats itself."""
     programs_per_s: float = 24.0
     """Programs a second and worker: official solutions of HumanEval on the machine of docs/benchmarks.md."""
     answers_per_s: float = 3500.0
@@ -69,14 +73,18 @@ def tail_s(lengths: Lengths, limit: int, overheads: Overheads) -> float:
 
 def tails_cost(lengths: Lengths, limit: int, overheads: Overheads, rounds: int) -> PhaseCost:
     """Returns the phase of a step's tails."""
-    count = rounds if overheads.tails is None else overheads.tails
+    usual = rounds if overheads.in_rounds else 1
+    count = usual if overheads.tails is None else overheads.tails
     return PhaseCost("tails", count * tail_s(lengths, limit, overheads), 0.0, 0.0, "launches")
 
 
-def judging_cost(responses: float, workers: int, is_program: bool, overheads: Overheads) -> PhaseCost:
-    """Returns the phase of judging a process's responses, which its decoder waits for."""
-    rate = overheads.programs_per_s if is_program else overheads.answers_per_s
-    return PhaseCost("judging", responses / (workers * rate), 0.0, 0.0, "processor")
+def judging_cost(
+    responses: float, workers: int, is_program: bool, overheads: Overheads, beside_s: float = 0.0, last: float = 0.0
+) -> PhaseCost:
+    """Returns the phase of judging a process's responses, as far as its decoder waits for it: not for what is done
+    within `beside_s` of decoding, but at least for the `last` responses."""
+    each_s = 1 / (workers * (overheads.programs_per_s if is_program else overheads.answers_per_s))
+    return PhaseCost("judging", max(responses * each_s - beside_s, last * each_s), 0.0, 0.0, "processor")
 
 
 def save_s(disk: TrainingDisk, overheads: Overheads) -> tuple[float, float]:

@@ -53,9 +53,9 @@ def plan_budget(
         typer.Option("--ladder", metavar="TARGET", help="Instead: hours of a target before, by default, with options."),
     ] = None,
     turn_ms: Annotated[float | None, typer.Option(min=0, help="Of a forward of few rows, bound by launches.")] = None,
-    tails: Annotated[float | None, typer.Option(min=0, help="Tails a step; left out: one a round.")] = None,
+    tails: Annotated[float | None, typer.Option(min=0, help="Tails a step; left out: one.")] = None,
     longest_tokens: Annotated[
-        float | None, typer.Option(min=1, help="Of a round's longest response; left out: the benchmark's limit.")
+        float | None, typer.Option(min=1, help="Of a step's longest response; left out: the benchmark's limit.")
     ] = None,
     memory_table: Annotated[
         bool, typer.Option("--memory-table", help="Instead: GB at each point for 1.7B, 4B and 8B, as a Markdown table.")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from lightningrl.bench.costs import Lengths, training_work
+from lightningrl.bench.costs import Lengths, Shares, decoding_cost, training_work
 from lightningrl.bench.disk import TrainingDisk
+from lightningrl.bench.estimate.budget import DEVICES
 from lightningrl.bench.model_shape import Shape
 from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, saving_cost, tails_cost
 from lightningrl.errors import ConfigError
@@ -19,9 +20,10 @@ def test_rounds_ask_for_what_is_missing_until_less_than_a_group_is():
 
 def test_a_tail_is_the_longest_responses_forwards_past_the_means():
     """8,192 tokens at 2.85 a forward, without the 53 of a mean response: 2,821.4 forwards."""
-    found = tails_cost(GSM8K, 8192, Overheads(turn_s=0.01), 4)
+    found = tails_cost(GSM8K, 8192, Overheads(turn_s=0.01, in_rounds=True), 4)
     assert found.seconds == pytest.approx(4 * 28.214, rel=1e-4) and found.bound == "launches"
-    assert tails_cost(GSM8K, 8192, Overheads(turn_s=0.01, tails=1), 4).seconds == pytest.approx(28.214, rel=1e-4)
+    assert tails_cost(GSM8K, 8192, Overheads(turn_s=0.01), 4).seconds == pytest.approx(28.214, rel=1e-4)
+    assert tails_cost(GSM8K, 8192, Overheads(turn_s=0.01, tails=2.5), 4).seconds == pytest.approx(70.535, rel=1e-4)
     assert tails_cost(GSM8K, 8192, Overheads(longest_tokens=151), 4).seconds == 0
 
 
@@ -44,6 +46,19 @@ def test_parts_are_hashed_by_each_and_chosen_weights_are_written_apart():
 def test_programs_are_judged_slower_than_answers():
     assert judging_cost(480, 2, True, Overheads(programs_per_s=24)).seconds == 10
     assert judging_cost(480, 2, False, Overheads()).seconds < 0.1
+
+
+def test_judging_is_waited_for_where_it_takes_longer_than_decoding_and_for_the_last_group():
+    assert judging_cost(480, 2, True, Overheads(programs_per_s=24), beside_s=4, last=48).seconds == 6
+    assert judging_cost(480, 2, True, Overheads(programs_per_s=24), beside_s=60, last=48).seconds == 1
+
+
+def test_the_samples_of_a_prompt_share_its_computation():
+    """Of 120 prompt positions 96 are whole blocks of 32; 64 responses of 8 prompts compute them eight times."""
+    setting = EIGHT.shape, DEVICES["h100"], Shares(), GSM8K, 64, 64
+    each, shared = decoding_cost(*setting), decoding_cost(*setting, samples=8)
+    assert each.positions - shared.positions == 96 * (64 - 8)
+    assert 0 < each.seconds - shared.seconds < each.seconds / 10
 
 
 def test_a_share_of_the_states_leaves_the_clean_positions():

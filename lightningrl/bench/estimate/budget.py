@@ -256,7 +256,8 @@ class Estimate:
             training_work(lengths, shape.block_size, share) * trained / devices for share in (1.0, run.state_share)
         )
         update = costs.update_cost(*setting, work, run.updates, devices, self.checkpointed)
-        step = [costs.decoding_cost(*setting, lengths, rolled_out / devices, rows)]
+        samples = 1 if own.in_rounds else run.responses
+        step = [costs.decoding_cost(*setting, lengths, rolled_out / devices, rows, samples=samples)]
         if getattr(algorithm, "needs_reference", True):
             step.append(costs.reference_cost(*setting, work))
         step.append(update)
@@ -265,9 +266,10 @@ class Estimate:
             step.append(replace(update, name="value update"))
         rounds = rounds_of(run.prompts, self.lengths_assumed.kept, run.max_rounds)
         workers, is_program = self.experiment.resources.judge_workers, self._is_program(benchmark.name)
+        beside = {} if own.in_rounds else {"beside_s": step[0].seconds, "last": run.responses}
         step += [
             tails_cost(lengths, benchmark.max_new_tokens, own, rounds),
-            judging_cost(rolled_out / devices, workers, is_program, own),
+            judging_cost(rolled_out / devices, workers, is_program, own, **beside),
             saving_cost(self._disk(run), (run.save_every, run.validate_every), own),
         ]
         problems = benchmark.validation or self._problems(benchmark.name, "validation")
@@ -310,7 +312,7 @@ class Estimate:
                 problems = getattr(tested[name], split) or self._problems(name, split)
                 point = costs.decoding_cost(
                     shape, self.device, self.shares, self.lengths(name, system.policy), problems * samples,
-                    self.kv(tested[name], shape)[1], "evaluation",
+                    self.kv(tested[name], shape)[1], "evaluation", 1 if self.overheads.in_rounds else samples,
                 )  # fmt: skip
                 points, lengths = len(system.thresholds), self.lengths(name, system.policy)
                 judged = judging_cost(

@@ -31,7 +31,11 @@ class Rung:
         return experiment.model_copy(update={"runs": runs, "benchmarks": benchmarks})
 
 
-BEFORE = Rung("before: a barrier and a tail each round, a state each step that one process hashes", {"save_every": 1})
+BEFORE = Rung(
+    "before: rounds with a barrier, a tail and judging each, a prompt computed for each response, a state each step that "
+    "one process hashes",
+    {"save_every": 1},
+)
 DEFAULTS = Rung("with the defaults")
 OPTIONS = (
     Rung("`kl_to: rollout`", method={"kl_to": "rollout"}),
@@ -44,7 +48,7 @@ OPTIONS = (
 def ladder(estimate: Estimate) -> Iterator[tuple[str, Estimate]]:
     """Yields words and an estimate for the state before, for the defaults, and with one option more each time."""
     own = Overheads()
-    before = replace(estimate.overheads, turn_s=own.turn_s, tails=None, whole_states=True)
+    before = replace(estimate.overheads, turn_s=own.turn_s, tails=None, in_rounds=True, whole_states=True)
     yield BEFORE.words, replace(estimate, experiment=BEFORE.applied(estimate.experiment), overheads=before)
     yield DEFAULTS.words, estimate
     experiment = estimate.experiment
