@@ -43,6 +43,10 @@ STATE_COLUMNS = {
     "share": "{:.3f}", "positions": "{:.0f}", "seconds": "{:.3f}", "over_draws": "{:.2f}", "of_batches": "{:.2f}",
     "together": "{:.2f}",
 }  # fmt: skip
+ROLLOUT_COLUMNS = {
+    "way": "{}", "forwards": "{}", "row_turns": "{}", "busy_pct": "{:.1f}", "prefilled": "{}", "positions": "{}",
+    "seconds": "{:.2f}",
+}  # fmt: skip
 LEAST_OF_BOUND_PCT = 95
 LARGEST_LOGP_GAP = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.5, "float16": 0.1}
 """Nats, by the weights' precision; rounding differs with the shapes of the products."""
@@ -135,6 +139,47 @@ def turn(
     lines = [host_time(model, workload, count, repeats) for count in batch or [1]]
     _print(TURN_COLUMNS, lines)
     _write(out, {"threads": torch.get_num_threads(), "torch": torch.__version__, "lines": lines})
+
+
+@app.command()
+def rollouts(
+    prompts: Annotated[int, typer.Option(min=1, help="Groups that a step wants.")] = 8,
+    responses: Annotated[int, typer.Option(min=1, help="Of a group.")] = 8,
+    max_rounds: Annotated[int, typer.Option(min=1, help="As runs.max_rounds.")] = 4,
+    kept: Annotated[float, typer.Option(min=0, max=1, help="Share of groups that pass the filter.")] = 0.65,
+    rows: Annotated[int, typer.Option(min=1, help="Rows decoded together.")] = 32,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of every prompt.")] = 64,
+    mean_tokens: Annotated[float, typer.Option(min=1, help="Of a response, about.")] = 24.0,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Of a response, at most.")] = 256,
+    tpf: Annotated[float, typer.Option(min=1, help="Positions revealed a denoise forward.")] = 4.0,
+    judge_ms: Annotated[float, typer.Option(min=0, help="Of judging a group.")] = 0.0,
+    size: Size = "miniature",
+    block_size: Annotated[int, typer.Option(min=1, help="K.")] = 8,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16.")] = "float32",
+    device: Device = "cpu",
+    threads: options.Threads = 1,
+    repeats: Repeats = 3,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """The rollouts of a step: rounds with a barrier each, as they were, beside one refilled stream; random weights.
+
+    row_turns: rows, summed over forwards; busy_pct: of all slots; prefilled: prompt positions computed. Groups that fail
+    the filter are drawn beforehand, and the judge is a pause.
+    """
+    from lightningrl.bench.random_model import random_model
+    from lightningrl.bench.rollouts import Step, run_benchmark
+
+    model = random_model(size, block_size, _prepare(out, overwrite, device, threads, dtype), device)
+    step = Step(prompts, responses, max_rounds, kept, rows, prompt_tokens, mean_tokens, new_tokens, tpf, judge_ms / 1e3)
+    found = run_benchmark(model, step, repeats, say)
+    typer.echo(
+        f"{size}: {found['dtype']}, block {block_size}, {device}, {found['threads']} threads, torch {found['torch']}; "
+        f"{found['asked']} groups asked for in {found['rounds']} rounds, {found['responses']} responses, of which "
+        f"{found['parted']} differ between the two ways by rounding"
+    )
+    _print(ROLLOUT_COLUMNS, found["lines"])
+    _write(out, found)
 
 
 @app.command()

@@ -75,9 +75,11 @@ def roll_out(
     asked = [pair for place in mine for pair in stream[place]]
     requests = requests_of(tokenizer, task, asked, policy_of)
     with ThreadPoolExecutor(1, thread_name_prefix="judging") as thread:
-        refill = Refill(stream, len(stream) if wanted is None else wanted, max_rounds, passes, world)
-        refill.judge = lambda examples, texts: thread.submit(task.judge.judge, examples, texts)
-        refill.text = lambda trajectory: decode_response(tokenizer, trajectory.response_ids)
+        refill = Refill(
+            stream, len(stream) if wanted is None else wanted, max_rounds, passes, world,
+            lambda examples, texts: thread.submit(task.judge.judge, examples, texts),
+            lambda trajectory: decode_response(tokenizer, trajectory.response_ids),
+        )  # fmt: skip
         try:
             for outcome in decoder.stream(requests, policy, release=refill):
                 refill.take(outcome)
@@ -103,16 +105,18 @@ class _Group:
 
 
 class Refill:
-    """One process's part of a step's stream: what its decoder may decode by now (a `Release`), and what came of it."""
+    """One process's part of a step's stream: what its decoder may decode by now (a `Release`), and what came of it.
 
-    judge: Callable[[list[Example], list[str]], Future[list[Verdict]]]
-    text: Callable[[Trajectory], str]
+    judge: begins to judge a group; text: what the judge is given of a response; the others as for `roll_out`.
+    """
 
     def __init__(
         self, stream: Sequence[Asked], wanted: int, max_rounds: int, passes: Callable[[list[Answer]], bool],
-        world: World,
+        world: World, judge: Callable[[list[Example], list[str]], Future[list[Verdict]]],
+        text: Callable[[Trajectory], str],
     ):  # fmt: skip
         self._limits, self._passes, self._world = (wanted, max_rounds), passes, world
+        self._judge, self._text = judge, text
         self.asked, self.rounds = asked_by((), wanted, max_rounds)
         self.passed: set[int] = set()
         self.failed: set[int] = set()
@@ -151,8 +155,8 @@ class Refill:
             return
         self._new.append(place)
         if not group.errors:
-            group.texts = [self.text(group.trajectories[number]) for number in range(len(group.asked))]
-            group.verdicts = self.judge([example for example, _ in group.asked], group.texts)
+            group.texts = [self._text(group.trajectories[number]) for number in range(len(group.asked))]
+            group.verdicts = self._judge([example for example, _ in group.asked], group.texts)
 
     def gathered(self) -> RolledOut:
         """Returns what came of all groups, of all processes, in the order of the stream."""

@@ -11,7 +11,8 @@ from lightningrl.errors import DecodeError, JudgeError, SandboxUnavailable, Trai
 from lightningrl.rl.algorithms.lightningrl import LightningRL
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.health import StallGuard
-from lightningrl.rl.rollout import RolloutBatch, RolloutLosses, roll_out
+from lightningrl.rl.rollout import RolloutBatch, RolloutLosses
+from lightningrl.rl.rollout_stream import roll_out
 from lightningrl.types import Example
 
 RESPONSES = 2
@@ -42,8 +43,8 @@ def rolled(folder):
         asked = [[(example, sample) for sample in range(RESPONSES)] for example in chosen]
         policy = replace(setup.policy, temperature=1.0, seed=1)
         decoder = decoder(setup) if decoder else setup.decoder
-        groups, losses = roll_out(decoder, setup.tokenizer, setup.task, asked, policy)
-        return groups, losses, (setup, asked, policy)
+        found = roll_out(decoder, setup.tokenizer, setup.task, asked, policy)
+        return found.groups, found.losses, (setup, asked, policy)
 
     return roll
 
@@ -78,8 +79,8 @@ def test_a_group_with_one_refused_row_is_left_out_whole(rolled):
         def __init__(self, setup):
             self.decoder = setup.decoder
 
-        def stream(self, requests, policy):
-            for outcome in self.decoder.stream(requests, policy):
+        def stream(self, requests, policy, **options):
+            for outcome in self.decoder.stream(requests, policy, **options):
                 if outcome.index == 3:
                     outcome = replace(outcome, trajectory=None, error=DecodeError("not finite"))
                 yield outcome
@@ -92,9 +93,9 @@ def test_a_group_with_one_refused_row_is_left_out_whole(rolled):
 def test_a_judge_that_raises_gives_no_group_and_no_reward_unless_its_error_is_the_users_to_mend(rolled, caplog):
     groups, losses, _ = rolled(Judge(RuntimeError("the server is gone")))
     assert groups == [[]] * 3
-    assert (losses.judge_errors, losses.groups_unjudged, losses.rows_refused) == (1, 3, 0)
+    assert (losses.judge_errors, losses.groups_unjudged, losses.rows_refused) == (3, 3, 0), "each group is a call"
     assert losses.first_judge_error == "RuntimeError: the server is gone"
-    assert "the judge failed over 6 responses" in caplog.text and "Traceback" in caplog.text
+    assert "the judge failed over 2 responses to t/train/000" in caplog.text and "Traceback" in caplog.text
     with pytest.raises(SandboxUnavailable):
         rolled(Judge(SandboxUnavailable("no jail")))
 

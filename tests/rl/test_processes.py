@@ -11,7 +11,7 @@ import torch
 from fixtures import killing
 from fixtures.limits import HANG_S
 from fixtures.tiny import tiny_setup
-from fixtures.trained import main
+from fixtures.trained import dying, main
 
 TESTS = Path(__file__).parents[1]
 LAUNCHERS = {
@@ -69,6 +69,24 @@ def test_two_processes_by_four_are_the_same_update(alone, tmp_path, launcher):
     if launcher == "accelerate":
         pytest.importorskip("accelerate")
     assert_same(alone, trained(tmp_path, 2, launcher, microbatch=4))
+
+
+FILTERED = {"prompts": 3, "responses": 3, "max_rounds": 3, "method": {"filter_accuracy": [0.3, 0.7]}}
+"""Most groups fail, and prompts take their place."""
+
+
+def test_prompts_that_take_the_place_of_failed_ones_are_the_same_on_two_processes(tmp_path):
+    """Whichever process has the group that fails. What was sampled and kept, in how many rounds, and what was lost."""
+    one, two = trained(tmp_path, microbatch=8, **FILTERED), trained(tmp_path, 2, microbatch=4, **FILTERED)
+    assert_same(one, two)
+    assert any(row["rounds"] > 1 for row in one[1]) and all(row["groups_sampled"] > 3 for row in one[1])
+
+
+def test_a_process_that_dies_in_its_rollouts_ends_the_others_with_a_clear_error(tmp_path):
+    """It is killed after a few turns; the other one waits for it at the next exchange."""
+    tiny_setup(tmp_path)
+    killing.run_ranks(2, dying, str(tmp_path), expected=[-9, 0])
+    assert "process 0 of 2 lost the others" in (tmp_path / "said").read_text()
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """Prompt order, and resampling until the batch is full."""
 
 from collections import Counter
-from dataclasses import replace
 
 from fixtures.tiny import answer_of, tiny_examples
 from hypothesis import given, settings
@@ -9,8 +8,8 @@ from hypothesis import strategies as st
 
 from lightningrl.rl.algorithms.lightningrl import LightningRL
 from lightningrl.rl.groups import Groups
-from lightningrl.rl.rollout import PromptOrder, RolloutLosses, draw_groups
-from lightningrl.types import Verdict
+from lightningrl.rl.rollout import PromptOrder, RolledOut, RolloutLosses, draw_groups
+from lightningrl.rl.rollout_stream import asked_by
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -46,49 +45,49 @@ def test_prompt_order_goes_on_from_a_saved_cursor():
 EXAMPLES = tiny_examples("train", 100)
 
 
-def group(spread, correct=True, scorable=True):
-    """Two responses of 8 tokens: TPF 4 and, with spread, 2; unscorable: the judge gives the second no value."""
-    other = answer_of(8, 4 if spread else 2, correct)
-    if not scorable:
-        other = replace(other, verdict=Verdict(False, None, "gold_error", detail="no answer"))
-    return [answer_of(8, 2, correct), other]
+def group(spread, correct=True):
+    """Two responses of 8 tokens: TPF 4 and, with spread, 2."""
+    return [answer_of(8, 4 if spread else 2, correct), answer_of(8, 2, correct)]
 
 
 def draw(rule, wanted=4, rounds=5, **method):
-    """Groups by a rule on the running number of the prompt asked for; also what was asked, round by round."""
-    asked, order = [], PromptOrder(100, 0)
+    """Groups by a rule on the place of the prompt in the stream, where every group's fate is known at once; also the
+    stream, and the order of prompts afterwards."""
+    streams, order = [], PromptOrder(100, 0)
 
-    def roll(groups):
-        first = sum(map(len, asked))
-        assert all([sample for _, sample in pairs] == [0, 1] for pairs in groups)
-        asked.append([pairs[0][0] for pairs in groups])
-        return [rule(first + i) for i in range(len(groups))], RolloutLosses(rows_refused=1, first_refusal=str(first))
+    def roll(stream, passes):
+        streams.append(stream)
+        found = [rule(place) for place in range(len(stream))]
+        failed = {place for place, answers in enumerate(found) if not (answers and passes(answers))}
+        asked, number = asked_by(failed, wanted, rounds)
+        return RolledOut(found[:asked], set(range(asked)) - failed, number, RolloutLosses(groups_refused=1))
 
     keep = LightningRL(LightningRL.Config(**method)).keep
-    return draw_groups(EXAMPLES, order, wanted, 2, rounds, roll, keep, Groups), asked, order
+    return draw_groups(EXAMPLES, order, wanted, 2, rounds, roll, keep, Groups), streams[0], order
 
 
-def test_resampling_fills_the_batch_and_asks_each_round_for_what_is_missing():
-    """Numbers 0, 1, 4 fail: round 1 asks for 4 and keeps 2, round 2 asks for 2 and keeps 1, round 3 asks for 1."""
-    found, asked, order = draw(lambda i: group(spread=i not in (0, 1, 4)))
-    assert [len(examples) for examples in asked] == [4, 2, 1]
+def test_resampling_fills_the_batch_in_the_order_of_the_stream_and_moves_the_cursor_by_what_was_asked_for():
+    """Numbers 0, 1, 4 fail: of the first 4 two pass, of the next 2 one, and the next one does."""
+    found, stream, order = draw(lambda place: group(spread=place not in (0, 1, 4)))
     assert (len(found.kept.answers), len(found.sampled.answers), found.rounds, order.cursor) == (4, 7, 3, 7)
-    flat = [EXAMPLES.index(example) for examples in asked for example in examples]
-    assert flat == PromptOrder(100, 0).take(7), "failed prompts are replaced by the next in order, none asked twice"
-    assert found.losses == RolloutLosses(rows_refused=3, first_refusal="0"), "of all rounds, and the first reason"
+    assert all([sample for _, sample in pairs] == [0, 1] for pairs in stream)
+    assert [EXAMPLES.index(pairs[0][0]) for pairs in stream] == PromptOrder(100, 0).take(20), "four, five times over"
+    assert found.losses == RolloutLosses(groups_refused=1)
 
 
 def test_resampling_stops_at_the_cap_with_what_there_is_and_at_once_when_every_group_passes():
-    found, asked, _ = draw(lambda i: group(spread=i == 2), rounds=3)
-    assert [len(examples) for examples in asked] == [4, 3, 3]
-    assert (len(found.kept.answers), len(found.sampled.answers), found.rounds) == (1, 10, 3)
-    found, _, _ = draw(lambda i: group(spread=True, correct=False), filter_all_wrong=False)
+    found, _, order = draw(lambda place: group(spread=place == 2), rounds=3)
+    assert (len(found.kept.answers), len(found.sampled.answers), found.rounds, order.cursor) == (1, 10, 3, 10)
+    found, _, _ = draw(lambda place: group(spread=True, correct=False), filter_all_wrong=False)
     assert (len(found.kept.answers), found.rounds) == (4, 1)
 
 
-def test_groups_that_the_judge_could_not_score_are_left_out_and_counted():
-    found, _, _ = draw(lambda i: group(spread=True, scorable=i not in (1, 4)))
-    assert (found.losses.groups_unscorable, found.rounds) == (2, 3)
-    assert found.losses.first_unscored == "t/train/0: gold_error, no answer"
-    assert len(found.kept.answers) == len(found.sampled.answers) == 4
-    assert all(a.verdict.value is not None for g in found.sampled.answers for a in g)
+def test_groups_that_were_lost_are_left_out_and_replaced():
+    found, _, order = draw(lambda place: group(spread=True) if place not in (1, 4) else [])
+    assert (len(found.kept.answers), len(found.sampled.answers), found.rounds, order.cursor) == (4, 4, 3, 6)
+
+
+def test_losses_add_up_and_the_first_texts_stay():
+    one, two = RolloutLosses(rows_refused=1, first_refusal="a"), RolloutLosses(rows_refused=2, first_judge_error="b")
+    three = RolloutLosses(rows_refused=1, first_refusal="c")
+    assert one + two + three == RolloutLosses(rows_refused=4, first_refusal="a", first_judge_error="b")
