@@ -56,8 +56,10 @@ class DecodeStats:
     commit_forwards: int
     """Separate forwards that only wrote a finished block's clean KV (0 under fused commit)."""
     prefill_forwards: int
-    """Forwards that wrote the prompt's full blocks (0 when the prompt is shorter than a block). What a row that gave
-    its memory up for a while recomputes is in the ledger alone: a row's counts do not depend on its neighbours."""
+    """1 where the prompt's full blocks were written before anything was decoded, by this row or by another one with
+    the same prompt (0 when the prompt is shorter than a block). What is computed once for several rows, and what a row
+    that gave its memory up for a while recomputes, is in the ledger alone: a row's counts do not depend on its
+    neighbours."""
 
     @property
     def tpf(self) -> float:

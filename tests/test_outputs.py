@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": ["plan", "--config", str(CONFIG)],
     "bench decode": ["bench", "decode", *SMALL, "--batch", "1"],
     "bench train": ["bench", "train", *SMALL, "--block-size", "4"],
+    "bench rollouts": ["bench", "rollouts", *SMALL, "--prompts", "1", "--responses", "2", "--max-rounds", "1"],
     "bench turn": ["bench", "turn", "--new-tokens", "8", "--prompt-tokens", "8", "--repeats", "1", "--block-size", "4"],
 }
 OTHERWISE = {

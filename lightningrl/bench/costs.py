@@ -175,8 +175,8 @@ def decoding_cost(
     shape: Shape, device: Device, shares: Shares, lengths: Lengths, responses: float, rows: int, name: str = "rollout",
     samples: int = 1,
 ) -> PhaseCost:  # fmt: skip
-    """Returns the phase of decoding `responses` responses, at most `rows` together, each `samples` of them of one prompt
-    that is computed once."""
+    """Returns the phase of decoding `responses` responses, at most `rows` together, each `samples` of them of one
+    prompt that is computed once."""
     one, prompts = decoding_work(lengths, shape.block_size), prefill_work(lengths, shape.block_size)
     prompts = prompts * (responses / samples)
     busy = max(1.0, shares.rows_busy * min(rows, responses))

@@ -23,8 +23,8 @@ class Overheads:
     """A forward of few rows with all that belongs to it, bound by launches and the host: 15 to 29 ms at 8B were
     estimated from counts of launches, not measured."""
     tails: float | None = None
-    """Tails a step; None: one, or one a round (`rounds_of`) of those that wait for their longest response. In a stream a
-    second one needs a group that has such a response and fails: the prompt in its place is as late."""
+    """Tails a step; None: one, or one a round (`rounds_of`) of those that wait for their longest response. In a stream
+    a second one needs a group that has such a response and fails: the prompt in its place is as late."""
     in_rounds: bool = False
     """Whether rollouts are rounds with a barrier each, as they were: the judge works after each, alone, and a prompt is
     computed once for each response, not once for its group."""

@@ -164,8 +164,8 @@ def rollouts(
 ) -> None:
     """The rollouts of a step: rounds with a barrier each, as they were, beside one refilled stream; random weights.
 
-    row_turns: rows, summed over forwards; busy_pct: of all slots; prefilled: prompt positions computed. Groups that fail
-    the filter are drawn beforehand, and the judge is a pause.
+    row_turns: rows, summed over forwards; busy_pct: of all slots; prefilled: prompt positions computed. Groups that
+    fail the filter are drawn beforehand, and the judge is a pause.
     """
     from lightningrl.bench.random_model import random_model
     from lightningrl.bench.rollouts import Step, run_benchmark

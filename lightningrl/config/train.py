@@ -100,7 +100,8 @@ class Run(Section):
     updates: int = Field(8, gt=0)
     """Optimiser updates an RL step; the kept groups are divided among them."""
     max_rounds: int = Field(4, gt=0)
-    """Rollout rounds a step at most, until `prompts` groups pass the filter (the paper resamples until full)."""
+    """Until `prompts` groups pass the filter, failed ones are replaced by the next prompts, those of them that fail by
+    others, and so on, at most as in so many rounds (the paper resamples until full)."""
     temperature: float = Field(1.0, gt=0)
     """The temperature of rollouts."""
     threshold: float = 0.9

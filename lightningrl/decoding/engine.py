@@ -2,9 +2,10 @@
 
 What happens to a row is in decoding/reference.py. Rows enter and leave between any two forwards; a prompt that several
 have is computed once (decoding/prefixes.py). When the pages run out, the row that entered last gives its own back and
-is recomputed later; a request that could never fit is refused alone. Randomness is keyed (decoding/rng.py), so a row does not depend on its neighbours but through rounding. The state
-of the rows is on the host (decoding/row_state.py); a forward (decoding/scheduler.py) sends its indices to the device
-and takes one small table back. How it is launched is `forwards`.
+is recomputed later; a request that could never fit is refused alone. Randomness is keyed (decoding/rng.py), so a row
+does not depend on its neighbours but through rounding. The state of the rows is on the host (decoding/row_state.py); a
+forward (decoding/scheduler.py) sends its indices to the device and takes one small table back. How it is launched is
+`forwards`.
 """
 
 from __future__ import annotations
@@ -168,9 +169,7 @@ class BlockDecoder:
             raise DecodeError(f"requests decoded together have blocks of {sorted(sizes)} positions, expected one size")
         return sizes.pop()
 
-    def _run(
-        self, expected: Sequence[QueuedRequest], at_once: int, size: int, observer: Observer | None
-    ) -> Scheduler:
+    def _run(self, expected: Sequence[QueuedRequest], at_once: int, size: int, observer: Observer | None) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
         last stream's pool, if nobody has it and it is large enough."""
         slots = min(self.rows, at_once, len(expected))

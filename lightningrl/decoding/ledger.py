@@ -1,4 +1,8 @@
-"""What forwards were run: the count behind every compute and throughput figure. Per-row counts are in DecodeStats."""
+"""What forwards were run: the count behind every compute and throughput figure. Per-row counts are in DecodeStats.
+
+A prompt that rows share counts here once, for the row that computed it; rows that only read it have no prefill but for
+what is their own.
+"""
 
 from __future__ import annotations
 

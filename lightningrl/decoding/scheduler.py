@@ -189,7 +189,9 @@ class Scheduler:
             computed = policy.schedule.interval(*at, self.size)
             check_interval(policy.schedule, computed, at, self.size)
             if (computed.first_B < rows.shared[slots_B[here]]).any():
-                raise DecodeError(f"{policy.schedule} computes a shared prompt again: its `shares_prompt` must be False")
+                raise DecodeError(
+                    f"{policy.schedule} computes a shared prompt again: its `shares_prompt` must be False"
+                )
             first_B[here], last_B[here], denoises_B[here] = computed
         return first_B, last_B, denoises_B
 

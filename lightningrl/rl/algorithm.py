@@ -92,7 +92,8 @@ class OnlineAlgorithm(Algorithm):
         return Groups(answers, task.judge.graded)
 
     def dropped(self, groups: Groups) -> dict[str, np.ndarray]:
-        """Returns (N,) bool by the name of a filter: the groups that it drops. A group may fail several."""
+        """Returns (N,) bool by the name of a filter: the groups that it drops, each for itself, whatever the others are
+        (they are asked about one by one as they end, and all together afterwards). A group may fail several."""
         return {}
 
     def keep(self, groups: Groups) -> np.ndarray:

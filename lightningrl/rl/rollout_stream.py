@@ -1,4 +1,4 @@
-"""The rollouts of a step as one stream: prompts enter the decoder in their order, and one more for each group that fails.
+"""The rollouts of a step as one stream: prompts enter the decoder in order, and one more for each group that fails.
 
 The step keeps what rounds would keep: a round asks for as many groups as are missing, the next one for those of them
 that failed, up to `max_rounds`. A prompt enters as soon as the failures known so far make it certain that the rounds
@@ -21,16 +21,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightningrl.answering import Answer, Task, requests_of
-from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Decoder
+from lightningrl.decoding.protocol import DecodePolicy, Decoder, DecodeResult
 from lightningrl.errors import LightningRLError
 from lightningrl.rl.rollout import Asked, RolledOut, RolloutLosses
 from lightningrl.tokenization import decode_response
 from lightningrl.training.world import World
 from lightningrl.types import Example, Trajectory, Verdict
 
-WINDOW_TURNS = 16
-"""Turns from one exchange of the processes to the next: an exchange takes about a millisecond, a turn some twenty on a
-GPU. The processes wait for each other there, so a window also evens out turns of different length."""
+WINDOW_TURNS = 8
+"""Turns from one exchange of the processes to the next. A prompt that takes a failed one's place comes one to two
+windows after it; the judge has as long. An exchange takes about a millisecond, and the processes wait for each other
+there; eight turns take a GPU some 200 ms or more."""
 _log = logging.getLogger(__name__)
 
 

@@ -12,8 +12,8 @@ from lightningrl.decoding import scheduler
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.reference import decode_one
-from lightningrl.decoding.schedules.block import FusedCommit, Recompute
 from lightningrl.decoding.scheduler import Scheduler
+from lightningrl.decoding.schedules.block import FusedCommit, Recompute
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 

@@ -64,8 +64,8 @@ HARD = {"raises": ("t/train/002", "t/train/009"), "unscored": ("t/train/004", "t
 
 def setup_of(folder, judge=None, long=(5,), **run):
     """Fourteen prompts, of which some do not fit the model; a filter that most of the others fail."""
-    method = {"filter_accuracy": [0.3, 0.6], "filter_tpf_range": 0.0}
-    setup = tiny_setup(folder, dtype=torch.float64, judge=judge or Judge(**HARD), train=14, **({"method": method} | run))
+    run = {"method": {"filter_accuracy": [0.3, 0.6], "filter_tpf_range": 0.0}} | run
+    setup = tiny_setup(folder, dtype=torch.float64, judge=judge or Judge(**HARD), train=14, **run)
     for index in long:
         words = ({"role": "user", "content": "2 pens" + " and 2 cups" * 60},)
         setup.train[index] = Example(setup.train[index].uid, words, {"answer": "0"})

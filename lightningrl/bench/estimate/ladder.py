@@ -32,8 +32,8 @@ class Rung:
 
 
 BEFORE = Rung(
-    "before: rounds with a barrier, a tail and judging each, a prompt computed for each response, a state each step that "
-    "one process hashes",
+    "before: rounds with a barrier, a tail and judging each, a prompt computed for each response, a state each step "
+    "that one process hashes",
     {"save_every": 1},
 )
 DEFAULTS = Rung("with the defaults")
