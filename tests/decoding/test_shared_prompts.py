@@ -49,8 +49,9 @@ def alone(model, requests):
     return [decode_one(model, request, POLICY, STOPS) for request in requests]
 
 
-@pytest.mark.parametrize("forwards", ["spans", "gathered", "turns"])
-@pytest.mark.parametrize("rows", [1, 4, 64])
+@pytest.mark.parametrize(
+    ("forwards", "rows"), [("spans", 1), ("spans", 4), ("spans", 64), ("gathered", 4), ("turns", 4)]
+)
 def test_responses_are_those_of_each_alone_and_whole_pages_are_computed_once(model, requests, alone, rows, forwards):
     decoder = BlockDecoder(model, STOPS, rows=rows, forwards=forwards)
     same(decoder.decode(requests, POLICY), alone)
@@ -84,8 +85,7 @@ def test_a_prompt_in_chunks_is_waited_for(model, alone, requests, monkeypatch):
     assert prefilled(decoder) == 80 + SAMPLES * 24
 
 
-@pytest.mark.parametrize("pages", [5, 7, 11])
-@pytest.mark.parametrize("cache", ["fused", "separate"])
+@pytest.mark.parametrize(("pages", "cache"), [(5, "fused"), (7, "fused"), (11, "fused"), (5, "separate")])
 def test_with_little_memory_pages_are_counted_right_and_the_responses_are_the_same(
     model, requests, alone, pages, cache, monkeypatch
 ):
@@ -133,7 +133,7 @@ class Later:
         return None if released > self.count else released
 
 
-@pytest.mark.parametrize("every", [1, 7, 40])
+@pytest.mark.parametrize("every", [1, 40])
 def test_requests_that_come_later_are_decoded_the_same_and_refused_when_they_come(model, requests, alone, every):
     """With 40 turns between them nothing is left to do when the next one comes."""
     long = replace(requests[0], uid="t/train/long", prompt_ids=np.zeros(200, dtype=np.int64))
