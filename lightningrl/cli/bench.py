@@ -151,7 +151,6 @@ def rollouts(
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Of every prompt.")] = 64,
     mean_tokens: Annotated[float, typer.Option(min=1, help="Of a response, about.")] = 24.0,
     new_tokens: Annotated[int, typer.Option(min=1, help="Of a response, at most.")] = 256,
-    tpf: Annotated[float, typer.Option(min=1, help="Positions revealed a denoise forward.")] = 4.0,
     judge_ms: Annotated[float, typer.Option(min=0, help="Of judging a group.")] = 0.0,
     size: Size = "miniature",
     block_size: Annotated[int, typer.Option(min=1, help="K.")] = 8,
@@ -162,7 +161,7 @@ def rollouts(
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """The rollouts of a step: rounds with a barrier each, as they were, beside one refilled stream; random weights.
+    """The rollouts of a step: rounds with a barrier each, as they were, beside one refilled stream; 4 tokens a forward.
 
     row_turns: rows, summed over forwards; busy_pct: of all slots; prefilled: prompt positions computed. Groups that
     fail the filter are drawn beforehand, and the judge is a pause.
@@ -171,12 +170,11 @@ def rollouts(
     from lightningrl.bench.rollouts import Step, run_benchmark
 
     model = random_model(size, block_size, _prepare(out, overwrite, device, threads, dtype), device)
-    step = Step(prompts, responses, max_rounds, kept, rows, prompt_tokens, mean_tokens, new_tokens, tpf, judge_ms / 1e3)
+    step = Step(prompts, responses, max_rounds, kept, rows, prompt_tokens, mean_tokens, new_tokens, 4.0, judge_ms / 1e3)
     found = run_benchmark(model, step, repeats, say)
     typer.echo(
         f"{size}: {found['dtype']}, block {block_size}, {device}, {found['threads']} threads, torch {found['torch']}; "
-        f"{found['asked']} groups asked for in {found['rounds']} rounds, {found['responses']} responses, of which "
-        f"{found['parted']} differ between the two ways by rounding"
+        f"{found['rounds']} rounds, {found['responses']} responses, {found['parted']} not equal, by rounding"
     )
     _print(ROLLOUT_COLUMNS, found["lines"])
     _write(out, found)
