@@ -19,7 +19,7 @@ from lightningrl.rl.rollout_stream import asked_by
 from lightningrl.types import Example, Verdict
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     wanted=st.integers(1, 6), max_rounds=st.integers(1, 5), fails=st.lists(st.booleans(), min_size=30, max_size=30),
     order=st.randoms(use_true_random=False),
