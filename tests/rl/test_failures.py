@@ -13,7 +13,7 @@ from lightningrl.rl.groups import Groups
 from lightningrl.rl.health import StallGuard
 from lightningrl.rl.rollout import RolloutBatch, RolloutLosses
 from lightningrl.rl.rollout_stream import roll_out
-from lightningrl.types import Example
+from lightningrl.types import Example, Verdict
 
 RESPONSES = 2
 
@@ -98,6 +98,19 @@ def test_a_judge_that_raises_gives_no_group_and_no_reward_unless_its_error_is_th
     assert "the judge failed over 2 responses to t/train/000" in caplog.text and "Traceback" in caplog.text
     with pytest.raises(SandboxUnavailable):
         rolled(Judge(SandboxUnavailable("no jail")))
+
+
+def test_groups_that_the_judge_could_not_score_are_left_out_and_counted(rolled):
+    class Unsure(Judge):
+        def judge(self, examples, responses):
+            verdicts = super().judge(examples, responses)
+            if examples[0].uid == "t/train/001":
+                verdicts[-1] = Verdict(False, None, "gold_error", detail="no answer")
+            return verdicts
+
+    groups, losses, _ = rolled(Unsure())
+    assert [len(group) for group in groups] == [RESPONSES, 0, RESPONSES]
+    assert losses == RolloutLosses(groups_unscorable=1, first_unscored="t/train/001: gold_error, no answer")
 
 
 GROUP = [answer_of(8, 2), answer_of(8, 4)]
