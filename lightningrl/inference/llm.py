@@ -20,6 +20,7 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
+from lightningrl.models.config_file import family_named
 from lightningrl.quantization.open import open_model
 from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
@@ -78,8 +79,8 @@ class LLM:
 
     @cached_property
     def stop_ids(self) -> list[int]:
-        """The end and pad tokens of the tokenizer and of the checkpoint's generation_config.json."""
-        return stop_token_ids(self.tokenizer, self.folder)
+        """The end and pad tokens of the tokenizer, of the checkpoint's generation_config.json and of its family."""
+        return stop_token_ids(self.tokenizer, self.folder, family_named(self.model.config.family).stop_tokens)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 FAMILIES = {
     "sdar": "lightningrl.models.families.sdar:SDAR",
     "qwen3": "lightningrl.models.families.sdar:SDAR",
+    "llada": "lightningrl.models.families.llada:LLaDA",
 }
 PLUGGED: dict[str, str] = {}
 """What the plug-ins of the experiment add whose stage this process runs (`pipeline.runner`)."""
