@@ -32,6 +32,19 @@ class Canvas(NamedTuple):
     """One past the last position that may be decoded, on the grid."""
 
 
+class Progress(NamedTuple):
+    """How far each row of a forward is."""
+
+    start_B: np.ndarray
+    """First position of the active block."""
+    pending_B: np.ndarray
+    """bool: the block before it is finished and not yet computed clean."""
+    end_B: np.ndarray
+    """One past the last position of the canvas."""
+    step_B: np.ndarray
+    """How many denoise forwards the active block has had."""
+
+
 class Interval(NamedTuple):
     """What one forward does for each of its rows: the positions it computes and whether it denoises."""
 
@@ -41,6 +54,9 @@ class Interval(NamedTuple):
     """One past the last position computed."""
     denoises_B: np.ndarray
     """bool: positions of the active block, all of which are then computed, may be revealed."""
+    refreshes_B: np.ndarray | None = None
+    """bool: it computes the whole canvas, and forwards after it read what it leaves in the cache; None: none does. A
+    row that lost its pages then gets them back by the same forward over the canvas as it was."""
 
 
 class Schedule:
@@ -52,6 +68,10 @@ class Schedule:
 
     block_size: int | None = None
     """K, positions of a block; None: the model's."""
+    window: int = 1
+    """The most blocks in which positions may be revealed by one forward: the active one and those behind it."""
+    least_forwards: int = 1
+    """The denoise forwards that every block has at least: those after it is full reveal nothing."""
     keeps_blocks = True
     """Whether later forwards read the keys and values of finished blocks. Those of the prompt are then written when a
     row enters; a decoded block is pending when it is finished, until a forward has computed it clean."""
@@ -71,9 +91,8 @@ class Schedule:
         """How many positions must have pages while the block that begins at `start` is active."""
         return start + size
 
-    def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
-        """What the next forward of each row computes. start_B: the active block's first position; pending_B: the block
-        before it is finished and not yet computed clean; end_B: the canvas' end; size: K."""
+    def interval(self, at: Progress, size: int) -> Interval:
+        """What the next forward of each row computes: the whole active block, or what must come before it. size: K."""
         raise NotImplementedError
 
     def open(self, masked_BK: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from torch import Tensor
 from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, Canvas, page_size
 from lightningrl.decoding.ledger import Ledger
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
-from lightningrl.decoding.row_state import QueuedRequest, Rows
+from lightningrl.decoding.row_state import QueuedRequest, Rows, pages_of
 from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan
@@ -136,6 +136,7 @@ class BlockDecoder:
         """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
         that leaves out what the model sees."""
         for policy in policies:
+            policy.logits.check(self.model)
             if self.model.config.attention == "full" and not policy.schedule.fills_canvas:
                 raise DecodeError(
                     f"{policy.schedule}: the model attends to all later masks, which this schedule does not compute; "
@@ -150,7 +151,8 @@ class BlockDecoder:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
         last stream's pool, if nobody has it and it is large enough."""
         slots = min(self.rows, len(waiting))
-        longest = sorted((self._pages(item.canvas.end) for item in waiting), reverse=True)[:slots]
+        needed = [pages_of(item.policy, item.canvas.end, self.page_tokens) for item in waiting]
+        longest = sorted(needed, reverse=True)[:slots]
         pages = sum(longest)
         if self.memory_bytes is not None:
             pages = min(pages, self.memory_bytes // self.page_bytes - self.spare)
@@ -173,9 +175,6 @@ class BlockDecoder:
         policies = {id(item.policy): item.policy for item in waiting}.values()
         return all(rule_of(policy, self.model.config.block_size) is not None for policy in policies)
 
-    def _pages(self, positions: int) -> int:
-        return -(-positions // self.page_tokens)
-
     def _refusal(self, request: Request, policy: DecodePolicy, canvas: Canvas) -> DecodeError | None:
         end, size = canvas.end, self.model.config.block_size
         if self.forwards != "spans" and (canvas.origin % size or end % size):
@@ -189,7 +188,7 @@ class BlockDecoder:
             return DecodeError(f"{asked} {end} positions, the model has {limit}: shorten the prompt or max_new_tokens")
         if prompt.min() < 0 or prompt.max() >= self.model.config.vocab_size:
             return DecodeError(f"{request.uid}: a prompt token lies outside the vocabulary")
-        needed = (self._pages(end) + self.spare) * self.page_bytes
+        needed = (pages_of(policy, end, self.page_tokens) + self.spare) * self.page_bytes
         if self.memory_bytes is not None and needed > self.memory_bytes:
             return DecodeError(
                 f"{asked} {needed} bytes of KV cache, the budget is {self.memory_bytes}: raise the memory budget, or "

@@ -10,7 +10,8 @@ class Part:
     """Rows of one forward that did the same over equally many positions."""
 
     kind: str
-    """`prefill`, `denoise`, `fused` (commit and denoise), `commit`."""
+    """`prefill`, `denoise`, `fused` (commit and denoise), `commit`, `refresh` (the whole canvas, which denoises too and
+    whose keys and values are kept)."""
     rows: int
     query_tokens: int
     """Query positions a row."""

@@ -5,7 +5,7 @@ Shapes: B rows; K block size. Tensors are on the model's device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor
@@ -21,6 +21,8 @@ class OpenPositions:
     """Probability of the drawn token at the decoding temperature (1 when greedy), before top-k and top-p."""
     entropy_BK: Tensor
     """The entropy of the whole distribution, nats."""
+    noise_BK: Tensor | None = field(default=None, kw_only=True)
+    """A uniform of its own for each position and forward, where the ranking has `uses_noise`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

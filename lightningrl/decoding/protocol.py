@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from lightningrl.decoding.canvas import Schedule
+from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.rankings import Confidence
 from lightningrl.decoding.schedules.block import FusedCommit
@@ -65,6 +66,8 @@ class DecodePolicy:
     ranking: Ranking = field(default_factory=Confidence)
     schedule: Schedule = field(default_factory=FusedCommit)
     stop: StopRule = field(default_factory=FinishBlock)
+    logits: Logits = field(default_factory=Logits)
+    """What is done to logits before they are softmaxed."""
     seed: int = 0
     step: int = 0
     """Training step; part of the key of the draws, and the trajectories' policy_version."""

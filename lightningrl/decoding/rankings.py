@@ -1,5 +1,7 @@
 """Rankings: a number for each open position, (B, K), by which selectors order them. Higher is sooner.
 
+One with a true `uses_noise` gets a uniform for each position, keyed like the draws of tokens and independent of them.
+
 Shapes: B rows; K positions of a block.
 """
 
@@ -37,3 +39,14 @@ class Position:
         confidence_BK = drawn.confidence_BK
         places_K = torch.arange(confidence_BK.shape[-1], device=confidence_BK.device, dtype=confidence_BK.dtype)
         return (-places_K).expand_as(confidence_BK)
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """In no order: LLaDA's `remasking="random"`, a uniform for each position in each forward."""
+
+    uses_noise = True
+
+    def score(self, drawn: OpenPositions) -> Tensor:
+        assert drawn.noise_BK is not None
+        return drawn.noise_BK

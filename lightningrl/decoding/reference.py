@@ -3,7 +3,7 @@
 A response is decoded in blocks. Before each forward its schedule says which positions are computed; a forward writes
 their keys and values and gives each open position (masked, and the schedule lets it be revealed now) a distribution
 over tokens. A token is drawn for each of them, and the selector says which are revealed. When a block has no mask left
-the next one becomes active.
+the next one becomes active, unless the schedule has every block stay for more forwards.
 
 `decoding.engine.BlockDecoder` does the same for many rows at once over a paged cache, and gives the same trajectories
 (tests/decoding/test_reference.py). Draws are keyed by (seed, step, uid, sample, position, forward), so that neither
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightningrl.decoding.canvas import Progress
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.sampler import Draws, draw_open, select
@@ -47,11 +48,13 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     pending = False
     key = row_key(policy.seed, policy.step, request.uid, request.sample)
     shape = (config.num_hidden_layers, end, config.num_key_value_heads, config.head_dim)
-    keys_LTMD, values_LTMD = model.lm_head.weight.new_zeros((2, *shape))
+    own, twin = model.lm_head.weight.new_zeros((2, 2, *shape))  # keys and values; of the twin whose prompt is masks
+    is_guided = policy.logits.cfg_scale > 0
 
-    def forward(first: int, last: int) -> Tensor:
+    def forward(first: int, last: int, tables: Tensor) -> Tensor:
         """(Q, H) hidden states of the positions from `first` up to, but not including, `last`; it writes their keys and
         values."""
+        keys_LTMD, values_LTMD = tables
         positions_1Q = np.arange(first, last)[None]
         limits_Q1 = torch.from_numpy(key_limits(config, positions_1Q, np.array([end])).T.copy()).to(device)
         seen_QT = torch.arange(end, device=device) < limits_Q1
@@ -62,17 +65,20 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
             k_1MTD, v_1MTD = keys_LTMD[layer].transpose(0, 1)[None], values_LTMD[layer].transpose(0, 1)[None]
             return F.scaled_dot_product_attention(q_BNQD, k_1MTD, v_1MTD, attn_mask=seen_QT, enable_gqa=True)
 
-        ids_1Q, at_1Q = (torch.from_numpy(a).to(device) for a in (tokens_T[None, first:last], positions_1Q))
+        is_hidden_T = (np.arange(end) < len(prompt)) & (tables is twin)
+        seen_T = np.where(is_hidden_T, config.mask_token_id, tokens_T)
+        ids_1Q, at_1Q = (torch.from_numpy(a).to(device) for a in (seen_T[None, first:last], positions_1Q))
         return model.hidden(ids_1Q, at_1Q, attend)[0]
 
     prefills = int(schedule.keeps_blocks and start > 0)
     if prefills:
-        forward(0, start)
+        for tables in (own, twin)[: 1 + is_guided]:
+            forward(0, start, tables)
     while True:
-        at = np.array([start]), np.array([pending]), np.array([end])  # a batch of one row
-        (first,), (last,), (denoises,) = computed = schedule.interval(*at, size)
+        at = Progress(*(np.array([each]) for each in (start, pending, end, block_step)))  # a batch of one row
+        (first,), (last,), (denoises,), _ = computed = schedule.interval(at, size)
         check_interval(schedule, computed, at, size)
-        hidden_QH = forward(first, last)
+        hidden_QH, *twin_QH = (forward(first, last, tables) for tables in (own, twin)[: 1 + is_guided])
         pending, committed = False, committed + (not denoises)
         if not denoises:
             continue
@@ -81,23 +87,26 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         open_1K = schedule.open(masked_T[block][None])
         check_open(schedule, open_1K, masked_T[block][None])
         position_n = start + np.flatnonzero(open_1K[0])
-        n = len(position_n)
+        n, at_n = len(position_n), torch.from_numpy(position_n - first).to(device)
         draws = Draws(
-            hidden_nH=hidden_QH[torch.from_numpy(position_n - first).to(device)], key_n=np.full(n, key),
+            hidden_nH=hidden_QH[at_n], twin_nH=twin_QH[0][at_n] if is_guided else None, key_n=np.full(n, key),
             position_n=position_n, forward_n=np.full(n, denoised), temperature_n=np.full(n, policy.temperature),
             top_k_n=np.full(n, policy.top_k), top_p_n=np.full(n, policy.top_p),
         )  # fmt: skip
-        drawn = draw_open(model, draws)
-        chosen_n = select(drawn, open_1K, np.array([block_step]), [(policy, np.array([0]))])
-        token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
-        here = position_n[chosen_n]
-        check_revealed(policy.selector, np.array([len(here)]))
-        tokens_T[here], masked_T[here], reveal_T[here] = token_n[chosen_n], False, denoised
-        logp_T[here], entropy_T[here] = logp_n[chosen_n], entropy_n[chosen_n]
+        if n:
+            drawn = draw_open(model, draws, policy.logits)
+            chosen_n = select(drawn, draws, open_1K, np.array([block_step]), [(policy, np.array([0]))])
+            token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
+            here = position_n[chosen_n]
+            check_revealed(policy.selector, np.array([len(here)]), open_1K)
+            tokens_T[here], masked_T[here], reveal_T[here] = token_n[chosen_n], False, denoised
+            logp_T[here], entropy_T[here] = logp_n[chosen_n], entropy_n[chosen_n]
         block_step += 1
         is_response_K = np.arange(start, start + size) >= len(prompt)
         stops_K = np.isin(tokens_T[block], list(stop_ids)) & is_response_K & ~masked_T[block]
         is_full = not masked_T[block].any()
+        if is_full and block_step < schedule.least_forwards:
+            continue
         if policy.stop.ended(stops_K[None], masked_T[block][None])[0] or (is_full and start + size >= end):
             break
         if is_full:
@@ -110,7 +119,8 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     return Trajectory(
         uid=request.uid, sample=request.sample, prompt_ids=prompt, token_ids=ids, response_len=length,
         reveal_step=reveal, behaviour_logp=logp_T[decoded], block_size=size, origin=origin,
-        schedule=type(schedule).__name__, exact_cache=schedule.is_exact, temperature=policy.temperature,
+        schedule=type(schedule).__name__, exact_cache=schedule.is_exact, window=schedule.window,
+        temperature=policy.temperature,
         stop="eos" if len(stops) else "length", policy_version=policy.step, entropy=entropy_T[decoded],
         stats=DecodeStats(length, int((reveal > 0).sum()), denoised, committed, prefills),
     )  # fmt: skip

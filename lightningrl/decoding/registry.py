@@ -16,14 +16,18 @@ RANKINGS = {
     "confidence": "lightningrl.decoding.rankings:Confidence",
     "neg_entropy": "lightningrl.decoding.rankings:NegEntropy",
     "position": "lightningrl.decoding.rankings:Position",
+    "random": "lightningrl.decoding.rankings:Random",
 }
 SCHEDULES = {
     "fused": "lightningrl.decoding.schedules.block:FusedCommit",
     "separate": "lightningrl.decoding.schedules.block:SeparateCommit",
     "recompute": "lightningrl.decoding.schedules.block:Recompute",
     "full_sequence": "lightningrl.decoding.schedules.full_sequence:FullSequence",
+    "prefix_cache": "lightningrl.decoding.schedules.full_sequence:PrefixCache",
+    "dual_cache": "lightningrl.decoding.schedules.full_sequence:DualCache",
 }
 STOPS = {
     "finish_block": "lightningrl.decoding.stops:FinishBlock",
     "inside_block": "lightningrl.decoding.stops:InsideBlock",
+    "whole_canvas": "lightningrl.decoding.stops:WholeCanvas",
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl.decoding.canvas import Canvas
+from lightningrl.decoding.canvas import Canvas, Progress
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.types import DecodeStats, Trajectory
@@ -29,29 +29,37 @@ class QueuedRequest:
     """An entry of `Rows.done`."""
 
 
+def pages_of(policy: DecodePolicy, positions: int, page_tokens: int) -> int:
+    """Pages for so many positions of a row; as many again for its twin, where it has one."""
+    return -(-positions // page_tokens) * (1 + (policy.logits.cfg_scale > 0))
+
+
 class Rows:
     """Slots, their requests, and their pages."""
 
     def __init__(self, slots: int, length: int, block_size: int, mask_id: int, pages: int, page_tokens: int):
         self.size, self.mask_id, self.page_tokens = block_size, mask_id, page_tokens
         by_position = (("tokens", "i8"), ("masked", "?"), ("reveal", "i8"), ("logp", "f4"), ("entropy", "f4"))
-        counts = ("start", "block_step", "denoise_forwards", "commit_forwards", "prefill_forwards")
+        counts = ("start", "block_step", "denoise_forwards", "commit_forwards", "prefill_forwards", "refreshed")
         kinds = [(name, kind, (length,)) for name, kind in by_position]
         kinds += [*((name, "i8") for name in counts), ("pending", "?")]
         self.done = np.zeros(slots, np.dtype(kinds, align=True))
         """What each row has done: saved when it leaves its slot for a while. start: the active block's first position;
-        block_step: denoise forwards that it has had; pending: the block before it is not committed yet."""
+        block_step: denoise forwards that it has had; pending: the block before it is not committed yet; refreshed: the
+        denoise forward that filled the whole canvas' cache last, or 0."""
         (
             self.tokens, self.masked, self.reveal, self.logp, self.entropy, self.start, self.block_step,
-            self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.pending,
+            self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.refreshed, self.pending,
         ) = (self.done[name] for name, *_ in kinds)  # fmt: skip
-        self.busy, self.entering = np.zeros((2, slots), dtype=bool)
-        """entering: clean keys and values of all before the active block are still to be written, a pending block's
-        aside."""
-        self.prompt_len, self.end, self.key, self.admitted, self.prefilled = np.zeros((5, slots), dtype=np.int64)
-        """prefilled: positions of a row that is entering whose clean keys and values are written."""
+        self.busy, self.entering, self.rebuilds, self.guided = np.zeros((4, slots), dtype=bool)
+        """entering: keys and values are still to be written before the next denoise forward: clean ones of all before
+        the active block, a pending block's aside; or, where it rebuilds, those that its last refresh had left. guided:
+        it has a twin whose prompt is all masks, with pages of its own."""
+        self.prompt_len, self.end, self.key, self.admitted = np.zeros((4, slots), dtype=np.int64)
+        self.prefilled, self.prefill_end = np.zeros((2, slots), dtype=np.int64)
+        """Of a row that is entering: the positions whose keys and values are written, and those that must be."""
         self.temperature, self.top_k, self.top_p = np.zeros((3, slots))
-        self.table_RP = np.zeros((slots, -(-length // page_tokens)), dtype=np.int64)
+        self.table_RP, self.twin_RP = np.zeros((2, slots, -(-length // page_tokens)), dtype=np.int64)
         self.held: list[list[int]] = [[] for _ in range(slots)]
         self.free = list(range(pages - 1, -1, -1))
         """Pages given back last are taken first, so that a row alone has one run of pages."""
@@ -72,8 +80,11 @@ class Rows:
         self.prompt_len[slot], self.end[slot] = prompt_len, item.canvas.end
         self.key[slot] = row_key(policy.seed, policy.step, request.uid, request.sample)
         self.temperature[slot], self.top_k[slot], self.top_p[slot] = policy.temperature, policy.top_k, policy.top_p
-        self.busy[slot], self.prefilled[slot] = True, 0
-        self.entering[slot] = policy.schedule.keeps_blocks and self.clean(slot) > 0
+        self.busy[slot], self.prefilled[slot], self.guided[slot] = True, 0, bool(policy.logits.cfg_scale)
+        self.rebuilds[slot] = self.refreshed[slot] > 0 and not self._refreshes_next(slot, policy)
+        kept = self.clean(slot) if policy.schedule.keeps_blocks else 0
+        self.prefill_end[slot] = item.canvas.end if self.rebuilds[slot] else kept
+        self.entering[slot] = self.prefill_end[slot] > 0
         self.admitted[slot] = next(self._admissions)
         self.item[slot] = item
         self.grow(slot)
@@ -82,9 +93,17 @@ class Rows:
         """Positions whose clean keys and values are written as a row enters: before its pending or active block."""
         return self.start[slots] - self.size * self.pending[slots]
 
+    def progress(self, slots_B: np.ndarray) -> Progress:
+        """How far the rows in these slots are."""
+        return Progress(self.start[slots_B], self.pending[slots_B], self.end[slots_B], self.block_step[slots_B])
+
+    def _refreshes_next(self, slot: int, policy: DecodePolicy) -> bool:
+        refreshes_B = policy.schedule.interval(self.progress(np.array([slot])), self.size).refreshes_B
+        return refreshes_B is not None and bool(refreshes_B[0])
+
     def needed(self, item: QueuedRequest, start: int) -> int:
         """Pages that must be there while the block of an item that begins at `start` is decoded."""
-        return -(-item.policy.schedule.reach(start, item.canvas.end, self.size) // self.page_tokens)
+        return pages_of(item.policy, item.policy.schedule.reach(start, item.canvas.end, self.size), self.page_tokens)
 
     def lacking(self, slot: int) -> int:
         """How many pages the slot still wants for the positions that its schedule computes now."""
@@ -94,8 +113,10 @@ class Rows:
         """Take the pages that the slot lacks; there must be as many."""
         held = self.held[slot]
         held += [self.free.pop() for _ in range(self.lacking(slot))]
-        self.table_RP[slot] = held[0]  # behind its own pages a row's line names no other row's
-        self.table_RP[slot, : len(held)] = held
+        every = 1 + int(self.guided[slot])
+        for table_RP, mine in ((self.table_RP, held[::every]), (self.twin_RP, held[1::2] if every > 1 else held)):
+            table_RP[slot] = mine[0]  # behind its own pages a row's line names no other row's
+            table_RP[slot, : len(mine)] = mine
 
     def leave(self, slot: int) -> QueuedRequest:
         """Free a slot and its pages; returns what was in it."""
@@ -126,6 +147,7 @@ class Rows:
             uid=request.uid, sample=request.sample, prompt_ids=np.asarray(request.prompt_ids, dtype=np.int64),
             token_ids=ids, response_len=length, reveal_step=reveal, behaviour_logp=logp, block_size=self.size,
             origin=item.canvas.origin, schedule=type(policy.schedule).__name__, exact_cache=policy.schedule.is_exact,
-            temperature=policy.temperature, stop="eos" if len(stops) else "length", policy_version=policy.step,
+            window=policy.schedule.window, temperature=policy.temperature, stop="eos" if len(stops) else "length",
+            policy_version=policy.step,
             stats=DecodeStats(length, int((reveal > 0).sum()), *forwards), entropy=entropy,
         )  # fmt: skip

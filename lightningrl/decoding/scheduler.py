@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.decoding.canvas import Interval, Schedule
+from lightningrl.decoding.canvas import Interval, Progress, Schedule
 from lightningrl.decoding.ledger import Forward, Ledger, Part
+from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer, Selector
 from lightningrl.decoding.row_state import QueuedRequest, Rows
-from lightningrl.decoding.sampler import Draws, draw_open, select
+from lightningrl.decoding.sampler import Draws, draw_by_rule, select
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedSpan, key_limits
 from lightningrl.models.transformer import Transformer
@@ -36,11 +37,9 @@ SHORT_TOKENS = 256
 """Rows that see at most so many keys share a span, longer ones those of less than twice as many: little padding."""
 
 
-def check_interval(
-    schedule: Schedule, found: Interval, at: tuple[np.ndarray, np.ndarray, np.ndarray], size: int
-) -> None:
+def check_interval(schedule: Schedule, found: Interval, at: Progress, size: int) -> None:
     """Raises DecodeError for a schedule whose forward does nothing for one of its rows. at: what it was asked with."""
-    (first_B, last_B, denoises_B), (start_B, pending_B, end_B) = found, at
+    (first_B, last_B, denoises_B, _), (start_B, pending_B, end_B, _) = found, at
     is_whole_B = (first_B <= start_B) & (last_B >= start_B + size)
     is_within_B = (first_B >= 0) & (first_B < last_B) & (last_B <= end_B)
     wrong = np.flatnonzero(~(is_within_B & np.where(denoises_B, is_whole_B, pending_B)))
@@ -61,9 +60,9 @@ def check_open(schedule: Schedule, open_BK: np.ndarray, masked_BK: np.ndarray) -
         raise DecodeError(f"{schedule} opens nothing of a block with masked positions: it would never end")
 
 
-def check_revealed(selector: Selector, revealed_B: np.ndarray) -> None:
-    """Raises DecodeError for a selector that reveals nothing for one of its rows."""
-    if not revealed_B.all():
+def check_revealed(selector: Selector, revealed_B: np.ndarray, open_BK: np.ndarray) -> None:
+    """Raises DecodeError for a selector that reveals nothing of a row's open positions."""
+    if (open_BK.any(axis=1) & (revealed_B == 0)).any():
         raise DecodeError(f"{selector} revealed nothing in a block with open positions: it would never end")
 
 
@@ -126,62 +125,65 @@ class Scheduler:
         began = time.perf_counter()
         rows = self.rows
         slots_B = np.flatnonzero(rows.busy)
-        first_B, last_B, denoises_B = self._spans(slots_B)
+        first_B, last_B, denoises_B, refreshes_B = self._spans(slots_B)
         span_B = np.zeros(len(slots_B), dtype=np.int64)
         if len(slots_B) > 1:
             reach_B = np.ceil(np.log2(np.maximum(last_B, SHORT_TOKENS)))
             order_B = np.lexsort((reach_B, last_B - first_B))
-            slots_B, first_B, last_B, denoises_B, reach_B = (
-                a[order_B] for a in (slots_B, first_B, last_B, denoises_B, reach_B)
+            slots_B, first_B, last_B, denoises_B, refreshes_B, reach_B = (
+                a[order_B] for a in (slots_B, first_B, last_B, denoises_B, refreshes_B, reach_B)
             )
             span_B[1:] = np.cumsum((np.diff(last_B - first_B) != 0) | (np.diff(reach_B) != 0))
         queries_B = last_B - first_B
         rules = self._rules(slots_B, first_B, last_B, denoises_B)
         if rules is None:
-            hidden_NH, seen_S = self._forward(slots_B, first_B, queries_B, span_B)
+            hidden_NH, twin_NH, seen_S = self._forward(slots_B, first_B, queries_B, span_B)
             drawn = None
         else:
-            hidden_NH, seen_S = None, None
+            hidden_NH, twin_NH, seen_S = None, None, None
             drawn = self._device_turn(slots_B, denoises_B, rules)
         entering_B, pending_B = rows.entering[slots_B], rows.pending[slots_B]
         other_B = np.where(entering_B, "prefill", "commit")
-        kinds_B = np.where(denoises_B, np.where(pending_B, "fused", "denoise"), other_B)
+        denoise_B = np.where(refreshes_B, "refresh", np.where(pending_B, "fused", "denoise"))
+        kinds_B = np.where(denoises_B, denoise_B, other_B)
         rows.pending[slots_B] = pending_B & entering_B
         if entering_B.any():
             prefilled = slots_B[entering_B]
             rows.prefilled[prefilled] = last_B[entering_B]
-            rows.entering[prefilled] = rows.prefilled[prefilled] < rows.clean(prefilled)
+            rows.entering[prefilled] = rows.prefilled[prefilled] < rows.prefill_end[prefilled]
             # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
-            rows.prefill_forwards[prefilled] = rows.prompt_len[prefilled] >= self.size
+            prompts, rows.rebuilds[prefilled] = prefilled[~rows.rebuilds[prefilled]], False
+            rows.prefill_forwards[prompts] = rows.prompt_len[prompts] >= self.size
         rows.commit_forwards[slots_B[kinds_B == "commit"]] += 1
         begins_B = np.cumsum(queries_B) - queries_B
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
         if denoises_B.any():
             here = np.flatnonzero(denoises_B)
             at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here]
-            revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, drawn)
+            revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, twin_NH, drawn)
+            rows.refreshed[slots_B[refreshes_B]] = rows.denoise_forwards[slots_B[refreshes_B]]
             ended = [self._fail(slot) for slot in failed]
         seen_S = seen_S or [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
         parts = _parts(seen_S, span_B, kinds_B, queries_B, revealed_B)
         self.ledger.add(Forward(parts, time.perf_counter() - began))
         return ended + self._advance()
 
-    def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The positions of each row's forward, from `first` up to, but not including, `last`, and whether it denoises
-        the active block."""
-        rows, start_B = self.rows, self.rows.start[slots_B]
-        entering_B = rows.entering[slots_B]
-        first_B = rows.prefilled[slots_B]
-        last_B = np.minimum(rows.clean(slots_B), first_B + max(1, CHUNK_TOKENS // self.size) * self.size)
-        denoises_B = np.zeros(len(slots_B), dtype=bool)
+        the active block and refreshes the cache of its canvas."""
+        rows, entering_B = self.rows, self.rows.entering[slots_B]
+        first_B, last_B = rows.prefilled[slots_B], rows.prefill_end[slots_B].copy()
+        chunk_B = first_B + max(1, CHUNK_TOKENS // self.size) * self.size
+        last_B = np.where(rows.rebuilds[slots_B], last_B, np.minimum(last_B, chunk_B))
+        denoises_B, refreshes_B = np.zeros((2, len(slots_B)), dtype=bool)
         for policy, mine in self._by_policy(slots_B):
             here = mine[~entering_B[mine]]
-            pending_B, end_B = rows.pending[slots_B[here]], rows.end[slots_B[here]]
-            at = start_B[here], pending_B, end_B
-            computed = policy.schedule.interval(*at, self.size)
+            at = rows.progress(slots_B[here])
+            computed = policy.schedule.interval(at, self.size)
             check_interval(policy.schedule, computed, at, self.size)
-            first_B[here], last_B[here], denoises_B[here] = computed
-        return first_B, last_B, denoises_B
+            first_B[here], last_B[here], denoises_B[here], refreshes = computed
+            refreshes_B[here] = False if refreshes is None else refreshes
+        return first_B, last_B, denoises_B, refreshes_B
 
     def _by_policy(self, slots_B: np.ndarray) -> list[tuple[DecodePolicy, np.ndarray]]:
         """The distinct policies of rows, each with the indices of its rows."""
@@ -194,17 +196,39 @@ class Scheduler:
     @torch.no_grad()
     def _forward(
         self, slots_B: np.ndarray, first_B: np.ndarray, queries_B: np.ndarray, span_B: np.ndarray
-    ) -> tuple[Tensor, list[int]]:
-        """Hidden states of all rows' positions, row after row, and the keys that each span sees at most. span_B: the
-        span of each row, 0, ..., 0, 1, ..."""
-        rows, spans, ids = self.rows, [], []
-        for index in range(span_B[-1] + 1):
-            here = span_B == index
-            positions_GQ = first_B[here, None] + np.arange(queries_B[here][0])
-            limits_GQ = key_limits(self.model.config, positions_GQ, rows.end[slots_B[here]])
-            spans.append(PagedSpan(rows.table_RP[slots_B[here]], positions_GQ, limits_GQ, rows.page_tokens))
-            ids.append(rows.tokens[slots_B[here, None], positions_GQ].ravel())
-        return self.pool.hidden(spans, np.concatenate(ids)), [span.kv_tokens for span in spans]
+    ) -> tuple[Tensor, Tensor | None, list[int]]:
+        """Hidden states of all rows' positions, row after row, those of their twins at the same places (None where no
+        row has one), and the keys that each span sees at most. span_B: the span of each row, 0, ..., 0, 1, ..."""
+        rows, spans, ids, count = self.rows, [], [], span_B[-1] + 1
+        guided_B = rows.guided[slots_B]
+        for is_twin in (False, True) if guided_B.any() else (False,):
+            for index in range(count):
+                here = (span_B == index) & (guided_B | (not is_twin))
+                if here.any():
+                    span, tokens_GQ = self._span(slots_B[here], first_B[here], queries_B[here][0], is_twin)
+                    spans.append(span)
+                    ids.append(tokens_GQ.ravel())
+        hidden_NH, total, seen_S = self.pool.hidden(spans, np.concatenate(ids)), int(queries_B.sum()), spans[:count]
+        own_NH, twin_NH = hidden_NH[:total], None
+        if guided_B.any():
+            is_guided_N = torch.from_numpy(np.repeat(guided_B, queries_B)).to(own_NH.device)
+            twin_NH = torch.zeros_like(own_NH)
+            twin_NH[is_guided_N] = hidden_NH[total:]
+        return own_NH, twin_NH, [span.kv_tokens for span in seen_S]
+
+    def _span(
+        self, slots_G: np.ndarray, first_G: np.ndarray, queries: int, is_twin: bool
+    ) -> tuple[PagedSpan, np.ndarray]:
+        """The span of these rows or of their twins, and (G, Q) its tokens."""
+        rows, positions_GQ = self.rows, first_G[:, None] + np.arange(queries)
+        limits_GQ = key_limits(self.model.config, positions_GQ, rows.end[slots_G])
+        at, table_RP = (slots_G[:, None], positions_GQ), rows.twin_RP if is_twin else rows.table_RP
+        # A row that rebuilds sees its canvas as its last refresh saw it.
+        hides_GQ = rows.rebuilds[slots_G, None] & (rows.reveal[at] >= rows.refreshed[slots_G, None])
+        if is_twin:
+            hides_GQ = hides_GQ | (positions_GQ < rows.prompt_len[slots_G, None])
+        tokens_GQ = np.where(hides_GQ, rows.mask_id, rows.tokens[at])
+        return PagedSpan(table_RP[slots_G], positions_GQ, limits_GQ, rows.page_tokens), tokens_GQ
 
     def _rules(
         self, slots_B: np.ndarray, first_B: np.ndarray, last_B: np.ndarray, denoises_B: np.ndarray
@@ -236,7 +260,12 @@ class Scheduler:
         return self.pool.turns.run(self.rows, slots_B[denoises_B], pending_C, active)
 
     def _reveal(
-        self, slots_B: np.ndarray, at_B: np.ndarray, hidden_NH: Tensor | None, device: Drawn | None
+        self,
+        slots_B: np.ndarray,
+        at_B: np.ndarray,
+        hidden_NH: Tensor | None,
+        twin_NH: Tensor | None,
+        device: Drawn | None,
     ) -> tuple[np.ndarray, list[int]]:
         """Write what is chosen among the open positions of the active blocks (from `at_B` on in the forward). device:
         what the device has drawn already, at all positions of these blocks.
@@ -252,12 +281,16 @@ class Scheduler:
             for policy, mine in groups:
                 open_BK[mine] = policy.schedule.open(masked_BK[mine])
                 check_open(policy.schedule, open_BK[mine], masked_BK[mine])
+        rows.block_step[slots_B] += 1
         row_n, column_n = np.nonzero(open_BK)
+        if not len(row_n):
+            return np.zeros(len(slots_B), dtype=np.int64), []
         position_n, forward_n = positions_BK[row_n, column_n], rows.denoise_forwards[slots_B][row_n]
         if device is None:
             assert hidden_NH is not None
-            hidden_nH = hidden_NH[torch.from_numpy(at_B[row_n] + column_n).to(hidden_NH.device)]
-            token_n, logp_n, entropy_n, chosen_n = self._draw(slots_B, row_n, position_n, hidden_nH, open_BK, groups)
+            at_n = torch.from_numpy(at_B[row_n] + column_n).to(hidden_NH.device)
+            states = hidden_NH[at_n], None if twin_NH is None else twin_NH[at_n]
+            token_n, logp_n, entropy_n, chosen_n = self._draw(slots_B, row_n, position_n, states, open_BK, groups)
         else:
             token_n, logp_n, entropy_n, chosen_n = (column[row_n * self.size + column_n] for column in device)
         finite_n = np.isfinite(logp_n)
@@ -265,10 +298,9 @@ class Scheduler:
         at = slots_B[row_n[chosen_n]], position_n[chosen_n]
         rows.tokens[at], rows.masked[at], rows.reveal[at] = token_n[chosen_n], False, forward_n[chosen_n]
         rows.logp[at], rows.entropy[at] = logp_n[chosen_n], entropy_n[chosen_n]
-        rows.block_step[slots_B] += 1
         revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
         for policy, mine in groups:
-            check_revealed(policy.selector, revealed_B[mine] + np.isin(slots_B[mine], failed))
+            check_revealed(policy.selector, revealed_B[mine] + np.isin(slots_B[mine], failed), open_BK[mine])
         return revealed_B, failed
 
     @torch.no_grad()
@@ -277,14 +309,15 @@ class Scheduler:
         slots_B: np.ndarray,
         row_n: np.ndarray,
         position_n: np.ndarray,
-        hidden_nH: Tensor,
+        states: tuple[Tensor, Tensor | None],
         open_BK: np.ndarray,
         groups: Sequence[tuple[DecodePolicy, np.ndarray]],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Token, log-probability and entropy at the open positions, and which of them are revealed; observed."""
         rows, forward_n = self.rows, self.rows.denoise_forwards[slots_B][row_n]
         draws = Draws(
-            hidden_nH=hidden_nH,
+            hidden_nH=states[0],
+            twin_nH=states[1],
             key_n=rows.key[slots_B][row_n],
             position_n=position_n,
             forward_n=forward_n,
@@ -292,8 +325,13 @@ class Scheduler:
             top_k_n=rows.top_k[slots_B][row_n],
             top_p_n=rows.top_p[slots_B][row_n],
         )
-        drawn = draw_open(self.model, draws, self.observer.alternatives if self.observer else 0)
-        chosen_n = select(drawn, open_BK, rows.block_step[slots_B], groups)
+        rules: dict[Logits, list[np.ndarray]] = {}
+        for policy, mine in groups:
+            rules.setdefault(policy.logits, []).append(mine)
+        of_rule = [(rule, np.flatnonzero(np.isin(row_n, np.concatenate(mine)))) for rule, mine in rules.items()]
+        of_rule = [(rule, here) for rule, here in of_rule if len(here)]
+        drawn = draw_by_rule(self.model, draws, of_rule, self.observer.alternatives if self.observer else 0)
+        chosen_n = select(drawn, draws, open_BK, rows.block_step[slots_B] - 1, groups)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         if self.observer is not None:
             index_n = np.array([rows.item[slot].index for slot in slots_B.tolist()])[row_n]
@@ -317,11 +355,13 @@ class Scheduler:
         response_BK = positions_BK >= rows.prompt_len[slots_B, None]
         stop_BK = (tokens_BK[..., None] == self.stop_ids).any(axis=-1) & response_BK & ~masked_BK
         full_B = ~np.any(masked_BK, axis=1)
-        ended_B = full_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])
+        done_B, ended_B = full_B.copy(), np.zeros_like(full_B)
         for policy, mine in self._by_policy(slots_B):
-            ended_B[mine] |= policy.stop.ended(stop_BK[mine], masked_BK[mine])
-            rows.pending[slots_B[mine]] |= policy.schedule.keeps_blocks & full_B[mine]
-        onward = slots_B[full_B & ~ended_B]
+            done_B[mine] &= rows.block_step[slots_B[mine]] >= policy.schedule.least_forwards
+            ended_B[mine] = policy.stop.ended(stop_BK[mine], masked_BK[mine]) & (done_B[mine] | ~full_B[mine])
+            rows.pending[slots_B[mine]] |= policy.schedule.keeps_blocks & done_B[mine]
+        ended_B |= done_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])
+        onward = slots_B[done_B & ~ended_B]
         rows.start[onward] += self.size
         rows.block_step[onward] = 0
         outcomes = []
