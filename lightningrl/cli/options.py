@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lightningrl.inference.llm import LLM
 
-Model = Annotated[Path, typer.Argument(help="A checkpoint's folder: an SDAR model with its tokenizer.")]
+Model = Annotated[Path, typer.Argument(help="A checkpoint's folder: an SDAR or LLaDA model with its tokenizer.")]
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(help="Longest response, rounded up to the block grid; left out: 512, or what the model has room for."),
@@ -38,8 +38,8 @@ Shots = Annotated[int, typer.Option(help="Worked examples before the problem.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 
-SPELLINGS = {"schedule": ("--schedule", "--cache")}
-"""Options with an older spelling beside their own."""
+SPELLINGS = {"schedule": ("--schedule", "--cache"), "preset": ("--preset", "--decoder")}
+"""Options with another spelling beside their own."""
 Verb = TypeVar("Verb", bound=Callable[..., None])
 
 
@@ -82,7 +82,7 @@ def _option(name: str, field: FieldInfo, default: str | None) -> inspect.Paramet
 def decoding_of(given: Mapping[str, Any]) -> DirectDecoding:
     """Returns how to decode by the options that a verb was given. Raises ConfigError for those that cannot be."""
     tree = {name: value for name, value in given.items() if value is not None}
-    for key in ("selector_options", "schedule_options"):
+    for key in ("selector_options", "schedule_options", "logits_options"):
         if key in tree:
             tree[key] = _options(key, tree[key])
     try:
@@ -109,10 +109,27 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
 
     dtype = None if decoding.dtype == "stored" else dtype_of(decoding.dtype, "stored")
     require_device(decoding.device)
+    require_fitting(model, decoding.preset)
     return LLM(
         model, block_size=decoding.block_size, dtype=dtype, device=decoding.device, rows=decoding.rows,
         memory_bytes=decoding.memory_bytes, forwards=decoding.forwards,
     )  # fmt: skip
+
+
+def require_fitting(model: Path, preset: str) -> None:
+    """Raises ConfigError for a published decoder that is not for models of this checkpoint's family, before any weight
+    is read; it names those that are."""
+    if not preset or not (model / "config.json").is_file():
+        return
+    from lightningrl.decoding.presets import PRESETS, fitting
+    from lightningrl.models.config_file import family_of
+
+    found, needed = family_of(model).facts.get("attention"), PRESETS[preset]["attention"]
+    if found is not None and found != needed:
+        raise ConfigError(
+            f"the decoder {preset} is for models with {needed} attention, and {model} has {found} attention. Decoders "
+            f"that fit it: {', '.join(fitting(found)) or 'none'}"
+        )
 
 
 def dtype_of(name: str, *others: str) -> torch.dtype:

@@ -26,6 +26,7 @@ from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import Trajectory
+from lightningrl.utils.registry import resolve
 
 if TYPE_CHECKING:
     from lightningrl.decoding.device_turn import DeviceTurns
@@ -138,9 +139,11 @@ class BlockDecoder:
         for policy in policies:
             policy.logits.check(self.model)
             if self.model.config.attention == "full" and not policy.schedule.fills_canvas:
+                fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full"))
                 raise DecodeError(
                     f"{policy.schedule}: the model attends to all later masks, which this schedule does not compute; "
-                    "take one over the whole canvas, such as full_sequence"
+                    "take one over the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder "
+                    f"that has one: {fitting}"
                 )
         sizes = {policy.schedule.block_size or self.model.config.block_size for policy in policies}
         if len(sizes) > 1:
@@ -181,6 +184,13 @@ class BlockDecoder:
             return DecodeError(
                 f"{request.uid}: forwards is {self.forwards!r}, which compute the model's blocks of {size} positions, "
                 f"and {policy.schedule} decodes positions {canvas.start} to {end} of another grid: take 'spans'"
+            )
+        block, new = policy.schedule.block_size or size, request.max_new_tokens
+        if policy.schedule.fills_canvas and canvas.origin and new % block:
+            few = f"{new // block * block} or " if new > block else ""
+            return DecodeError(
+                f"{request.uid}: {new} new tokens are no whole blocks of {block}, and the length of a canvas changes "
+                f"what is answered. Ask for {few}{-(-new // block) * block}, or say a block size that divides {new}"
             )
         limit, prompt = self.model.config.max_position_embeddings, request.prompt_ids
         asked = f"{request.uid}: {len(prompt)} prompt tokens and {request.max_new_tokens} new ones need"

@@ -1,8 +1,10 @@
 """Published decoders by name, as data: which pieces they are made of, the published value of the parameter, the source.
 
 A preset names every piece, so that it says the same whatever it is merged over. `parameter` is the selector's (a
-threshold, steps a block, nats, a factor); it is left out where the publication leaves it to the user. What a decoder
-does otherwise than its publication is in `source`.
+threshold, steps a block, nats, a factor); it is left out where the publication leaves it to the user. `attention` is
+what it needs of the model: a preset for block-causal models cannot decode one that sees its whole canvas. What a
+decoder does otherwise than its publication is in `source`: where that is a defect, ours is corrected, and the options
+that bring it back are named.
 """
 
 from __future__ import annotations
@@ -11,40 +13,168 @@ from typing import Any
 
 _SDAR: dict[str, Any] = {
     "selector": "threshold", "selector_options": {}, "ranking": "confidence",
-    "schedule": "separate", "schedule_options": {}, "stop": "finish_block",
+    "schedule": "separate", "schedule_options": {}, "stop": "finish_block", "logits_options": {},
 }  # fmt: skip
+_CANVAS: dict[str, Any] = {
+    "selector": "threshold", "selector_options": {"inclusive": True}, "ranking": "confidence",
+    "schedule": "full_sequence", "schedule_options": {}, "stop": "whole_canvas", "logits_options": {"untempered": True},
+}  # fmt: skip
+_FACTOR: dict[str, Any] = {"selector": "factor", "selector_options": {}}
+_QUOTA: dict[str, Any] = {"selector": "quota", "selector_options": {}}
+_ENTROPY: dict[str, Any] = {"selector": "entropy", "selector_options": {}, "ranking": "neg_entropy"}
+_PREFIX: dict[str, Any] = {"schedule": "prefix_cache"}
+_DUAL: dict[str, Any] = {"schedule": "dual_cache"}
+_FAST = "Fast-dLLM v1 (arXiv 2505.22618; NVlabs/Fast-dLLM), "
+_CACHES = {
+    "none": "no cache",
+    "prefix": "what lies before the block is kept from its first forward on",
+    "dual": "all but the block is kept from its first forward on",
+}
+_RULES = {
+    "threshold": "confidence >= threshold, else the surest position",
+    "factor": "the factor rule; its reference's off-by-one is `selector_options: {compat: true}`",
+    "static": "a share of the block a step; the parameter is the steps of a block",
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "sdar_dynamic": {
+        "attention": "block_causal",
         "decoding": _SDAR,
         "parameter": 0.85,
         "source": "SDAR, generate.py, low_confidence_dynamic with as many steps as a block has positions: confidence > "
         "threshold, else the surest position",
     },
     "sdar_static": {
+        "attention": "block_causal",
         "decoding": _SDAR | {"selector": "quota"},
         "source": "SDAR, generate.py, low_confidence_static: the surest positions, as many as the step's share; the "
         "parameter is the steps of a block. No revealed token is written over when fewer are left than the share",
     },
     "sdar_sequential": {
+        "attention": "block_causal",
         "decoding": _SDAR | {"selector": "quota", "ranking": "position"},
         "source": "SDAR, generate.py, sequential: the left-most positions; the parameter is the steps of a block",
     },
     "entropy_bounded": {
+        "attention": "block_causal",
         "decoding": _SDAR | {"selector": "cumulative_entropy", "ranking": "neg_entropy"},
         "parameter": 0.35,
         "source": "JetEngine, entropy_bounded: the longest prefix by rising entropy within the bound, in nats, and at "
         "least one position (an entropy exactly at the bound counts as within it, JetEngine's as over it)",
     },
     "lmdeploy_dynamic": {
+        "attention": "block_causal",
         "decoding": _SDAR | {"selector_options": {"inclusive": True}},
         "parameter": 0.85,
         "source": "LMDeploy 0.16, low_confidence_dynamic: confidence >= threshold, else the surest position",
     },
     "fast_dllm_factor": {
+        "attention": "block_causal",
         "decoding": _SDAR | {"selector": "factor"},
         "parameter": 1.0,
         "source": "Fast-dLLM v1 (arXiv 2505.22618), the factor rule, on the blocks of a block-causal model; the "
         "off-by-one of the reference implementation is `selector_options: {compat: true}`",
     },
+    "llada": {
+        "attention": "full",
+        "decoding": _CANVAS | _QUOTA,
+        "parameter": 32,
+        "source": "LLaDA (arXiv 2502.09992; ML-GSAI/LLaDA, generate.py), low_confidence: the surest positions, as many "
+        "as the step's share; the parameter is the steps of a block, one token a forward at 32 of 32. Confidences are "
+        "in float32 at least; with more steps than a block has positions, the forwards on a full block that the published "
+        "loop runs are `schedule_options: {least_forwards: STEPS}`. Its options are `logits_options`: cfg_scale, "
+        "logits_eos_inf, confidence_eos_eot_inf",
+    },
+    "llada_random": {
+        "attention": "full",
+        "decoding": _CANVAS | _QUOTA | {"ranking": "random"},
+        "parameter": 32,
+        "source": "LLaDA, generate.py, remasking random: as `llada`, but which positions is drawn",
+    },
+    "fast_dllm_v1_none": {
+        "attention": "full",
+        "decoding": _CANVAS,
+        "parameter": 0.9,
+        "source": f"{_FAST}{_CACHES['none']}: {_RULES['threshold']}",
+    },
+    "fast_dllm_v1_prefix": {
+        "attention": "full",
+        "decoding": _CANVAS | _PREFIX,
+        "parameter": 0.9,
+        "source": f"{_FAST}{_CACHES['prefix']}: {_RULES['threshold']}",
+    },
+    "fast_dllm_v1_dual": {
+        "attention": "full",
+        "decoding": _CANVAS | _DUAL,
+        "parameter": 0.9,
+        "source": f"{_FAST}{_CACHES['dual']}: {_RULES['threshold']}",
+    },
+    "fast_dllm_v1_prefix_june2025": {
+        "attention": "full",
+        "decoding": _CANVAS | _PREFIX | {"schedule_options": {"least_forwards": 2}},
+        "parameter": 0.9,
+        "source": f"{_FAST}24cc59e of June 2025: as fast_dllm_v1_prefix, with its count: a block that its first "
+        "forward finishes has one more, which reveals nothing",
+    },
+    "fast_dllm_v1_dual_june2025": {
+        "attention": "full",
+        "decoding": _CANVAS | _DUAL | {"schedule_options": {"least_forwards": 2}},
+        "parameter": 0.9,
+        "source": f"{_FAST}24cc59e of June 2025: as fast_dllm_v1_dual, with its count; the decoder of the "
+        "Fast-dLLM-LLaDA rows of d3LLM's leaderboard",
+    },
+    "fast_dllm_v1_none_factor": {
+        "attention": "full",
+        "decoding": _CANVAS | _FACTOR,
+        "parameter": 1.0,
+        "source": f"{_FAST}{_CACHES['none']}: {_RULES['factor']}",
+    },
+    "fast_dllm_v1_prefix_factor": {
+        "attention": "full",
+        "decoding": _CANVAS | _FACTOR | _PREFIX,
+        "parameter": 1.0,
+        "source": f"{_FAST}{_CACHES['prefix']}: {_RULES['factor']}",
+    },
+    "fast_dllm_v1_dual_factor": {
+        "attention": "full",
+        "decoding": _CANVAS | _FACTOR | _DUAL,
+        "parameter": 1.0,
+        "source": f"{_FAST}{_CACHES['dual']}: {_RULES['factor']}",
+    },
+    "fast_dllm_v1_prefix_static": {
+        "attention": "full",
+        "decoding": _CANVAS | _QUOTA | _PREFIX,
+        "source": f"{_FAST}{_CACHES['prefix']}: {_RULES['static']}",
+    },
+    "fast_dllm_v1_dual_static": {
+        "attention": "full",
+        "decoding": _CANVAS | _QUOTA | _DUAL,
+        "source": f"{_FAST}{_CACHES['dual']}: {_RULES['static']}",
+    },
+    "dparallel_llada": {
+        "attention": "full",
+        "decoding": _CANVAS | _ENTROPY,
+        "parameter": 0.5,
+        "source": "dParallel (arXiv 2509.26488; czg1225/dParallel, LLaDA/generate.py): entropy <= threshold, in nats, "
+        "else the surest position; no cache. Published: 0.5 on GSM8K, MATH and HumanEval, 0.45 on MBPP",
+    },
+    "dparallel_llada_prefix": {
+        "attention": "full",
+        "decoding": _CANVAS | _ENTROPY | _PREFIX,
+        "parameter": 0.5,
+        "source": f"dParallel, LLaDA/generate.py: as dparallel_llada; {_CACHES['prefix']}. Its extra forward on blocks "
+        "finished by their first is `schedule_options: {least_forwards: 2}`",
+    },
+    "dparallel_llada_dual": {
+        "attention": "full",
+        "decoding": _CANVAS | _ENTROPY | _DUAL,
+        "parameter": 0.5,
+        "source": f"dParallel, LLaDA/generate.py: as dparallel_llada; {_CACHES['dual']}. Its extra forward on blocks "
+        "finished by their first is `schedule_options: {least_forwards: 2}`",
+    },
 }
+
+
+def fitting(attention: str) -> list[str]:
+    """The names of the presets for models with this attention."""
+    return [name for name, preset in PRESETS.items() if preset["attention"] == attention]

@@ -10,6 +10,7 @@ SELECTORS = {
     "quota": "lightningrl.decoding.selectors.quota:Quota",
     "factor": "lightningrl.decoding.selectors.factor:Factor",
     "cumulative_entropy": "lightningrl.decoding.selectors.cumulative_entropy:CumulativeEntropy",
+    "entropy": "lightningrl.decoding.selectors.entropy:Entropy",
     "scripted": "lightningrl.decoding.selectors.scripted:Scripted",
 }
 RANKINGS = {

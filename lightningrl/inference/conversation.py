@@ -13,7 +13,7 @@ import numpy as np
 
 from lightningrl.decoding.protocol import DecodePolicy, Observation, Request
 from lightningrl.errors import DecodeError
-from lightningrl.inference.llm import LLM
+from lightningrl.inference.llm import DEFAULT_POLICY, LLM
 from lightningrl.tokenization import decode_response
 from lightningrl.types import Trajectory
 
@@ -29,7 +29,9 @@ class DraftObserver:
 
     def __init__(self, llm: LLM, request: Request, show: Show):
         self._llm, self._show = llm, show
-        self._prompt_len, self._size = len(request.prompt_ids), llm.model.config.block_size
+        schedule = (request.policy or DEFAULT_POLICY).schedule
+        self._prompt_len, self._size = len(request.prompt_ids), schedule.block_size or llm.model.config.block_size
+        self._origin = schedule.canvas(self._prompt_len, request.max_new_tokens, self._size).origin
         self._tokens: dict[int, int] = {}
         self.text = ""
         """The text of the finished blocks up to the first stop token, but for what the next token could still
@@ -38,7 +40,7 @@ class DraftObserver:
     def observe(self, seen: Observation) -> None:
         chosen = seen.chosen_n
         self._tokens.update(zip(seen.position_n[chosen].tolist(), seen.token_n[chosen].tolist(), strict=True))
-        block = int(seen.position_n[0]) // self._size * self._size
+        block = self._origin + (int(seen.position_n[0]) - self._origin) // self._size * self._size
         active = range(max(block, self._prompt_len), block + self._size)
         draft = [self._tokens.get(position) for position in active]
         is_full = None not in draft
@@ -78,7 +80,7 @@ class Conversation:
             [*system, *messages], uid=f"chat/{self.answers}", max_new_tokens=self.max_new_tokens, policy=policy
         )
         prompt_tokens = len(request.prompt_ids)
-        left = self.llm.tokens_left(prompt_tokens)
+        left = self.llm.tokens_left(prompt_tokens, policy)
         if left < 1:
             raise DecodeError(
                 f"the conversation has {prompt_tokens} tokens, the model's context "

@@ -108,7 +108,7 @@ class LLM:
         """
         ids = prompt if isinstance(prompt, np.ndarray) else self._encode(prompt, uid)
         if max_new_tokens is None:
-            max_new_tokens = max(1, min(DEFAULT_MAX_NEW_TOKENS, self.tokens_left(len(ids))))
+            max_new_tokens = max(1, self.tokens_left(len(ids), policy, DEFAULT_MAX_NEW_TOKENS))
         return Request(uid, sample, ids, max_new_tokens, policy)
 
     def _encode(self, prompt: Prompt, uid: str) -> np.ndarray:
@@ -120,10 +120,16 @@ class LLM:
         except Exception as error:  # the template is a program of the checkpoint and may raise anything
             raise DecodeError(f"{uid}: the chat template or tokenizer refuses this prompt: {error}") from error
 
-    def tokens_left(self, prompt_tokens: int) -> int:
-        """Returns for how many new tokens the model has positions, on its grid of blocks; below 1 where for none."""
-        config = self.model.config
-        return config.max_position_embeddings // config.block_size * config.block_size - prompt_tokens
+    def tokens_left(self, prompt_tokens: int, policy: DecodePolicy | None = None, most: int | None = None) -> int:
+        """Returns for how many new tokens the model has positions, on the grid of blocks; below 1 where for none. most:
+        it is never more, and on a grid that begins at the prompt's end it is whole blocks."""
+        schedule, limit = (policy or DEFAULT_POLICY).schedule, self.model.config.max_position_embeddings
+        size = schedule.block_size or self.model.config.block_size
+        canvas = schedule.canvas(prompt_tokens, max(1, limit - prompt_tokens), size)
+        left = (canvas.end if canvas.end <= limit else canvas.end - size) - prompt_tokens
+        if most is None or left <= most:
+            return left
+        return max(size, most // size * size) if schedule.fills_canvas and canvas.origin else most
 
     def text(self, trajectory: Trajectory) -> str:
         return decode_response(self.tokenizer, trajectory.response_ids)

@@ -120,7 +120,7 @@ def trace_of(
 ) -> Trace:
     """Returns the trace of a trajectory from what a `Recorder` saw of its request."""
     ids, start, size = trajectory.token_ids.tolist(), len(trajectory.prompt_ids), trajectory.block_size
-    revealed: dict[int, Guess] = {}
+    first, revealed = start - trajectory.origin, dict[int, Guess]()
     left: list[list[Guess]] = [[] for _ in range(trajectory.stats.denoise_forwards)]
     for forward, chosen, guess in seen:
         here = replace(guess, position=guess.position - start)
@@ -131,7 +131,7 @@ def trace_of(
     pieces = text_pieces(lambda part: tokenizer.decode(part, clean_up_tokenization_spaces=False), ids)
     special = set(tokenizer.all_special_ids)
     tokens = tuple(
-        Token(piece, token in special, (start + at) // size - start // size + 1, int(step), revealed.get(at))
+        Token(piece, token in special, (first + at) // size - first // size + 1, int(step), revealed.get(at))
         for at, (piece, token, step) in enumerate(zip(pieces, ids, trajectory.reveal_step, strict=True))
     )
     guesses = [*revealed.values(), *(guess for forward in left for guess in forward)]

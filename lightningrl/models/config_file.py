@@ -56,6 +56,15 @@ def family_named(model_type: Any) -> Family:
     return resolve(families[model_type])()
 
 
+def family_of(folder: Path) -> Family:
+    """The family of a checkpoint's folder, from `model_type` alone. Raises CheckpointError as `read_config` does."""
+    path = folder / "config.json"
+    try:
+        return family_named(_read(path).get("model_type"))
+    except CheckpointError as error:
+        raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
 def config_json(config: ModelConfig, dtype: torch.dtype, *, eos_token_id: int, pad_token_id: int) -> dict[str, Any]:
     """What `config.json` says of a model whose weights have `dtype`: its family's keys and ours."""
     return family_named(config.family).config_json(config) | {

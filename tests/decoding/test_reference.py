@@ -45,7 +45,7 @@ def test_every_schedule_of_the_registry_is_tried():
 
 
 @pytest.mark.parametrize("attention", ["block_causal", "full", "causal"])
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_the_engine_decodes_like_the_reference(attention, data):
     """Models of every attention, under every schedule that says no more than what that attention can see; rows of one
@@ -171,7 +171,7 @@ def test_a_schedule_or_selector_that_breaks_its_contract_is_named_and_never_spin
 
 def test_schedules_that_do_not_fit_the_model_or_each_other_are_refused():
     for schedule in CACHES.values():
-        with pytest.raises(DecodeError, match=r"attends to all later masks.*full_sequence"):
+        with pytest.raises(DecodeError, match=r"attends to all later masks.*full_sequence.*fast_dllm_v1_dual"):
             BlockDecoder(tiny_model(1, attention="full"), ()).decode(
                 requests_of([3], 4), DecodePolicy(Quota(2), schedule=schedule)
             )
