@@ -66,7 +66,8 @@ class Decoding(Section):
     """How responses are walked, block by block: `fused` (the forward that writes a finished block's keys and values
     denoises the next one, too), `separate` (a forward of its own, as the published engines do), `recompute` (no cache);
     or on a canvas of fixed length: `full_sequence` (no cache), `prefix_cache`, `dual_cache` (stale keys and values, as
-    Fast-dLLM's); or `module:attribute`. The older spelling `cache` is accepted."""
+    Fast-dLLM's); or, for models without masks, token by token: `autoregressive`; or `module:attribute`. The older
+    spelling `cache` is accepted."""
     schedule_options: Options = Field(default_factory=dict)
     """The schedule's arguments: `{"block_size": 32}` of `full_sequence`, `{"refresh_every": 8}` of the caches."""
     stop: str = "finish_block"

@@ -2,8 +2,9 @@
 
 A response is decoded in blocks. Before each forward its schedule says which positions are computed; a forward writes
 their keys and values and gives each open position (masked, and the schedule lets it be revealed now) a distribution
-over tokens. A token is drawn for each of them, and the selector says which are revealed. When a block has no mask left
-the next one becomes active, unless the schedule has every block stay for more forwards.
+over tokens: by the logits there, or, in a family whose logits are shifted, by those of the position before. A token is
+drawn for each of them, and the selector says which are revealed. When a block has no mask left the next one becomes
+active, unless the schedule has every block stay for more forwards.
 
 `decoding.engine.BlockDecoder` does the same for many rows at once over a paged cache, and gives the same trajectories
 (tests/decoding/test_reference.py). Draws are keyed by (seed, step, uid, sample, position, forward), so that neither
@@ -26,7 +27,7 @@ from lightningrl.decoding.canvas import Progress
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.sampler import Draws, draw_open, select
-from lightningrl.decoding.scheduler import check_interval, check_open, check_revealed
+from lightningrl.decoding.scheduler import check_open, check_revealed, interval_of
 from lightningrl.models.attention import key_limits
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
@@ -76,8 +77,7 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
             forward(0, start, tables)
     while True:
         at = Progress(*(np.array([each]) for each in (start, pending, end, block_step)))  # a batch of one row
-        (first,), (last,), (denoises,), _ = computed = schedule.interval(at, size)
-        check_interval(schedule, computed, at, size)
+        (first,), (last,), (denoises,), _ = interval_of(schedule, at, size, config.logit_shift)
         hidden_QH, *twin_QH = (forward(first, last, tables) for tables in (own, twin)[: 1 + is_guided])
         pending, committed = False, committed + (not denoises)
         if not denoises:
@@ -87,7 +87,7 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         open_1K = schedule.open(masked_T[block][None])
         check_open(schedule, open_1K, masked_T[block][None])
         position_n = start + np.flatnonzero(open_1K[0])
-        n, at_n = len(position_n), torch.from_numpy(position_n - first).to(device)
+        n, at_n = len(position_n), torch.from_numpy(position_n - config.logit_shift - first).to(device)
         draws = Draws(
             hidden_nH=hidden_QH[at_n], twin_nH=twin_QH[0][at_n] if is_guided else None, key_n=np.full(n, key),
             position_n=position_n, forward_n=np.full(n, denoised), temperature_n=np.full(n, policy.temperature),

@@ -23,6 +23,7 @@ SCHEDULES = {
     "fused": "lightningrl.decoding.schedules.block:FusedCommit",
     "separate": "lightningrl.decoding.schedules.block:SeparateCommit",
     "recompute": "lightningrl.decoding.schedules.block:Recompute",
+    "autoregressive": "lightningrl.decoding.schedules.autoregressive:Autoregressive",
     "full_sequence": "lightningrl.decoding.schedules.full_sequence:FullSequence",
     "prefix_cache": "lightningrl.decoding.schedules.full_sequence:PrefixCache",
     "dual_cache": "lightningrl.decoding.schedules.full_sequence:DualCache",

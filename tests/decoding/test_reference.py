@@ -20,6 +20,7 @@ from lightningrl.decoding.rankings import Random
 from lightningrl.decoding.reference import decode_one
 from lightningrl.decoding.registry import SCHEDULES
 from lightningrl.decoding.scheduler import Scheduler
+from lightningrl.decoding.schedules.autoregressive import Autoregressive
 from lightningrl.decoding.schedules.block import FusedCommit
 from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, PrefixCache
 from lightningrl.decoding.selectors.quota import Quota
@@ -32,7 +33,7 @@ CANVASES = [
     FullSequence(4), FullSequence(3), FullSequence(4, 6), PrefixCache(4), PrefixCache(3, refresh_every=2),
     PrefixCache(4, 2), DualCache(4), DualCache(3, 2), DualCache(4, refresh_every=3),
 ]  # fmt: skip
-ALL = [*CACHES.values(), SubBlock(2), *CANVASES]
+ALL = [*CACHES.values(), SubBlock(2), Autoregressive(), *CANVASES]
 RULES = [
     Logits(), Logits(untempered=True), Logits(cfg_scale=1.5), Logits(logits_eos_inf=True, eos_id=3, bans_mask=False),
     Logits(confidence_eos_eot_inf=True, eos_id=3, eot_id=7, untempered=True),
@@ -44,16 +45,19 @@ def test_every_schedule_of_the_registry_is_tried():
     assert {resolve(member) for member in SCHEDULES.values()} <= {type(each) for each in ALL}
 
 
+@pytest.mark.parametrize("logit_shift", [False, True])
 @pytest.mark.parametrize("attention", ["block_causal", "full", "causal"])
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_the_engine_decodes_like_the_reference(attention, data):
-    """Models of every attention, under every schedule that says no more than what that attention can see; rows of one
-    run have schedules and rules of their own, as long as their blocks are of one size."""
+def test_the_engine_decodes_like_the_reference(attention, logit_shift, data):
+    """Models of every attention, their logits shifted or not, under every schedule that they can have; rows of one run
+    have schedules and rules of their own, as long as their blocks are of one size."""
     size = data.draw(st.sampled_from([1, 3, 4]), "block_size")
-    model = tiny_model(data.draw(st.integers(0, 9), "weights"), torch.float64, block_size=size, attention=attention)
+    shape = {"block_size": size, "attention": attention, "logit_shift": logit_shift}
+    model = tiny_model(data.draw(st.integers(0, 9), "weights"), torch.float64, **shape)
     blocks = data.draw(st.sampled_from([size, 3, 4]), "blocks")
     schedules = [each for each in ALL if (each.block_size or size) == blocks]
+    schedules = [each for each in schedules if each.computes_active or (logit_shift and attention == "causal")]
     schedules = [each for each in schedules if attention != "full" or each.fills_canvas] or [FullSequence(blocks)]
     requests = requests_of(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4), "prompts"), 12, seed=2)
     policies = [
