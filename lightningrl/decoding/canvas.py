@@ -73,7 +73,8 @@ class Schedule:
     block_size: int | None = None
     """K, positions of a block; None: the model's."""
     window: int = 1
-    """The most blocks in which positions may be revealed by one forward: the active one and those behind it."""
+    """The most blocks in which positions may be revealed by one forward: the active one and those behind it. What may
+    reveal in more than one is a `Window` (decoding/window.py)."""
     least_forwards: int = 1
     """The denoise forwards that every block has at least: those after it is full reveal nothing."""
     keeps_blocks = True
@@ -94,8 +95,13 @@ class Schedule:
         position 0, so the prompt's rest opens the first decoded block."""
         return Canvas(origin=0, start=prompt_len // size * size, end=-(-(prompt_len + max_new_tokens) // size) * size)
 
+    def extent(self, canvas: Canvas) -> int:
+        """The most positions that a row with this canvas ever has pages for."""
+        return canvas.end
+
     def reach(self, start: int, end: int, size: int) -> int:
-        """How many positions must have pages while the block that begins at `start` is active."""
+        """How many positions must have pages while the block that begins at `start` is active, the last one if several
+        are open."""
         return start + size
 
     def interval(self, at: Progress, size: int) -> Interval:

@@ -22,6 +22,8 @@ from lightningrl.decoding.ledger import Ledger
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.row_state import QueuedRequest, Rows, pages_of
 from lightningrl.decoding.scheduler import Scheduler
+from lightningrl.decoding.window import Window
+from lightningrl.decoding.window_rows import WindowRows
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan
 from lightningrl.models.transformer import Transformer
@@ -141,13 +143,16 @@ class BlockDecoder:
         config = self.model.config
         for policy in policies:
             policy.logits.check(self.model)
-            if config.attention == "full" and not policy.schedule.fills_canvas:
+            sees_more = isinstance(policy.schedule, Window) and policy.schedule.needs == config.attention
+            if config.attention == "full" and not (policy.schedule.fills_canvas or sees_more):
                 fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full"))
                 raise DecodeError(
                     f"{policy.schedule}: the model attends to all later masks, which this schedule does not compute; "
                     "take one over the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder "
                     f"that has one: {fitting}"
                 )
+            if isinstance(policy.schedule, Window):
+                self._check_window(policy, policy.schedule)
             if not policy.schedule.computes_active and not (config.logit_shift and config.attention == "causal"):
                 raise DecodeError(
                     f"{policy.schedule}: the model is no autoregressive one; it has {config.attention} attention, so "
@@ -164,11 +169,26 @@ class BlockDecoder:
             raise DecodeError(f"requests decoded together have blocks of {sorted(sizes)} positions, expected one size")
         return sizes.pop()
 
+    def _check_window(self, policy: DecodePolicy, schedule: Window) -> None:
+        """Raises DecodeError for a schedule with several open blocks that does not fit the model or its forwards."""
+        config = self.model.config
+        if schedule.needs not in (None, config.attention):
+            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")(config.attention))
+            raise DecodeError(
+                f"{schedule} is for models with {schedule.needs} attention, and this one has {config.attention} "
+                f"attention; published decoders that fit it: {fitting}"
+            )
+        if self.forwards != "spans":
+            raise DecodeError(f"forwards is {self.forwards!r}, and {schedule} has several open blocks: take 'spans'")
+        if policy.logits.cfg_scale:
+            raise DecodeError(f"cfg_scale is {policy.logits.cfg_scale}, which {schedule} does not have; leave it out")
+
     def _run(self, waiting: deque[QueuedRequest], size: int, observer: Observer | None) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
         last stream's pool, if nobody has it and it is large enough."""
         slots = min(self.rows, len(waiting))
-        needed = [pages_of(item.policy, item.canvas.end, self.page_tokens) for item in waiting]
+        reaches = [item.policy.schedule.extent(item.canvas) for item in waiting]
+        needed = [pages_of(item.policy, n, self.page_tokens) for item, n in zip(waiting, reaches, strict=True)]
         longest = sorted(needed, reverse=True)[:slots]
         pages = sum(longest)
         if self.memory_bytes is not None:
@@ -179,9 +199,11 @@ class BlockDecoder:
             pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)
         if self.forwards != "spans":
             pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(waiting, observer))
-        length, mask_id = max(item.canvas.end for item in waiting), self.model.config.mask_token_id
-        rows = Rows(slots, length, size, mask_id, pages, self.page_tokens)
-        return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
+        length, mask_id = max(reaches), self.model.config.mask_token_id
+        rows, windows = Rows(slots, length, size, mask_id, pages, self.page_tokens), None
+        if any(isinstance(item.policy.schedule, Window) for item in waiting):
+            windows = WindowRows(rows, pool.cache, self.model.config, self.stop_ids)
+        return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer, windows)
 
     def _runs_turns(self, waiting: Collection[QueuedRequest], observer: Observer | None) -> bool:
         """Whether what is asked runs as whole turns on the device, prefill aside."""
@@ -212,7 +234,7 @@ class BlockDecoder:
             return DecodeError(f"{asked} {end} positions, the model has {limit}: shorten the prompt or max_new_tokens")
         if prompt.min() < 0 or prompt.max() >= self.model.config.vocab_size:
             return DecodeError(f"{request.uid}: a prompt token lies outside the vocabulary")
-        needed = (pages_of(policy, end, self.page_tokens) + self.spare) * self.page_bytes
+        needed = (pages_of(policy, policy.schedule.extent(canvas), self.page_tokens) + self.spare) * self.page_bytes
         if self.memory_bytes is not None and needed > self.memory_bytes:
             return DecodeError(
                 f"{asked} {needed} bytes of KV cache, the budget is {self.memory_bytes}: raise the memory budget, or "

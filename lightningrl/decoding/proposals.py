@@ -33,10 +33,18 @@ class Proposals(OpenPositions):
     """The ranking's number, higher is sooner; -inf where a position is not open."""
     step_B: Tensor
     """int64: how many denoise forwards the active block has had before this one."""
+    must_B: Tensor | None = None
+    """bool: where False, nothing need be revealed, and nothing is that does not pass the selector's rule by itself: it
+    is a block of a window that is not full yet. None: True everywhere."""
+
+    @property
+    def must_B1(self) -> Tensor | bool:
+        """`must_B` as a column."""
+        return True if self.must_B is None else self.must_B[:, None]
 
     def best(self, count_B: Tensor) -> Tensor:
-        """(B, K) bool: the highest ranked open positions, so many of each row."""
-        return (places(self.score_BK, self.open_BK) < count_B[:, None]) & self.open_BK
+        """(B, K) bool: the highest ranked open positions, so many of each row that must reveal any."""
+        return (places(self.score_BK, self.open_BK) < count_B[:, None]) & self.open_BK & self.must_B1
 
 
 class Bound(NamedTuple):

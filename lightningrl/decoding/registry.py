@@ -11,6 +11,7 @@ SELECTORS = {
     "factor": "lightningrl.decoding.selectors.factor:Factor",
     "cumulative_entropy": "lightningrl.decoding.selectors.cumulative_entropy:CumulativeEntropy",
     "entropy": "lightningrl.decoding.selectors.entropy:Entropy",
+    "skip_threshold": "lightningrl.decoding.selectors.skip_threshold:SkipThreshold",
     "scripted": "lightningrl.decoding.selectors.scripted:Scripted",
 }
 RANKINGS = {
@@ -27,6 +28,9 @@ SCHEDULES = {
     "full_sequence": "lightningrl.decoding.schedules.full_sequence:FullSequence",
     "prefix_cache": "lightningrl.decoding.schedules.full_sequence:PrefixCache",
     "dual_cache": "lightningrl.decoding.schedules.full_sequence:DualCache",
+    "block_buffer": "lightningrl.decoding.schedules.multi_block:BlockBuffer",
+    "block_pipeline": "lightningrl.decoding.schedules.multi_block:BlockPipeline",
+    "multi_block": "lightningrl.decoding.schedules.multi_block:MultiBlock",
 }
 STOPS = {
     "finish_block": "lightningrl.decoding.stops:FinishBlock",

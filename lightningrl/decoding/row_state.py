@@ -14,6 +14,7 @@ import numpy as np
 from lightningrl.decoding.canvas import Canvas, Progress
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
+from lightningrl.decoding.window import Window
 from lightningrl.types import DecodeStats, Trajectory
 
 
@@ -27,6 +28,8 @@ class QueuedRequest:
     canvas: Canvas
     saved: Any = None
     """An entry of `Rows.done`."""
+    pages: Any = None
+    """What a row with several open blocks had in its pages (decoding/window_rows.py)."""
 
 
 def pages_of(policy: DecodePolicy, positions: int, page_tokens: int) -> int:
@@ -40,22 +43,30 @@ class Rows:
     def __init__(self, slots: int, length: int, block_size: int, mask_id: int, pages: int, page_tokens: int):
         self.size, self.mask_id, self.page_tokens = block_size, mask_id, page_tokens
         by_position = (("tokens", "i8"), ("masked", "?"), ("reveal", "i8"), ("logp", "f4"), ("entropy", "f4"))
+        by_position += (("refilled", "?"),)
+        windows = ("opened", "stored", "left", "twice", "widened")
         counts = ("start", "block_step", "denoise_forwards", "commit_forwards", "prefill_forwards", "refreshed")
         kinds = [(name, kind, (length,)) for name, kind in by_position]
-        kinds += [*((name, "i8") for name in counts), ("pending", "?")]
+        kinds += [*((name, "i8") for name in (*counts, *windows)), ("pending", "?"), ("stopped", "?")]
         self.done = np.zeros(slots, np.dtype(kinds, align=True))
         """What each row has done: saved when it leaves its slot for a while. start: the active block's first position;
         block_step: denoise forwards that it has had; pending: the block before it is not committed yet; refreshed: the
-        denoise forward that filled the whole canvas' cache last, or 0."""
+        denoise forward that filled the whole canvas' cache last, or 0.
+
+        Of a window (decoding/window.py), whose start is the first position of the first block with masks. opened: one
+        past the last open block; stored: positions whose keys and values are kept; left: those that are in the cache;
+        twice: those that count a second time, behind the canvas; widened: the forward for which blocks were opened
+        last; stopped: a stop token ends the response; refilled: filled behind one, and still open."""
         (
-            self.tokens, self.masked, self.reveal, self.logp, self.entropy, self.start, self.block_step,
-            self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.refreshed, self.pending,
+            self.tokens, self.masked, self.reveal, self.logp, self.entropy, self.refilled, self.start, self.block_step,
+            self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.refreshed, self.opened,
+            self.stored, self.left, self.twice, self.widened, self.pending, self.stopped,
         ) = (self.done[name] for name, *_ in kinds)  # fmt: skip
-        self.busy, self.entering, self.rebuilds, self.guided = np.zeros((4, slots), dtype=bool)
+        self.busy, self.entering, self.rebuilds, self.guided, self.is_window = np.zeros((5, slots), dtype=bool)
         """entering: keys and values are still to be written before the next denoise forward: clean ones of all before
         the active block, a pending block's aside; or, where it rebuilds, those that its last refresh had left. guided:
         it has a twin whose prompt is all masks, with pages of its own."""
-        self.prompt_len, self.end, self.key, self.admitted = np.zeros((4, slots), dtype=np.int64)
+        self.prompt_len, self.first, self.end, self.key, self.admitted = np.zeros((5, slots), dtype=np.int64)
         self.prefilled, self.prefill_end = np.zeros((2, slots), dtype=np.int64)
         """Of a row that is entering: the positions whose keys and values are written, and those that must be."""
         self.temperature, self.top_k, self.top_p = np.zeros((3, slots))
@@ -74,10 +85,12 @@ class Rows:
             self.tokens[slot] = self.mask_id
             self.tokens[slot, :prompt_len] = request.prompt_ids
             self.masked[slot, prompt_len : item.canvas.end] = True
-            self.start[slot] = item.canvas.start
+            self.start[slot] = self.opened[slot] = item.canvas.start
+            self.stored[slot] = self.left[slot] = item.canvas.start * policy.schedule.keeps_blocks
         else:
             self.done[slot] = item.saved
-        self.prompt_len[slot], self.end[slot] = prompt_len, item.canvas.end
+        self.prompt_len[slot], self.first[slot], self.end[slot] = prompt_len, item.canvas.start, item.canvas.end
+        self.is_window[slot] = isinstance(policy.schedule, Window)
         self.key[slot] = row_key(policy.seed, policy.step, request.uid, request.sample)
         self.temperature[slot], self.top_k[slot], self.top_p[slot] = policy.temperature, policy.top_k, policy.top_p
         self.busy[slot], self.prefilled[slot], self.guided[slot] = True, 0, bool(policy.logits.cfg_scale)
@@ -101,13 +114,25 @@ class Rows:
         refreshes_B = policy.schedule.interval(self.progress(np.array([slot])), self.size).refreshes_B
         return refreshes_B is not None and bool(refreshes_B[0])
 
+    def by_policy(self, slots_B: np.ndarray) -> list[tuple[DecodePolicy, np.ndarray]]:
+        """The distinct policies of rows, each with the indices of its rows."""
+        found: dict[int, tuple[DecodePolicy, list[int]]] = {}
+        for index, slot in enumerate(slots_B.tolist()):
+            policy = self.item[slot].policy
+            found.setdefault(id(policy), (policy, []))[1].append(index)
+        return [(policy, np.array(mine)) for policy, mine in found.values()]
+
+    def last_block(self, done: Any) -> int:
+        """Where the last block begins that a row decodes now. done: an entry of `done`."""
+        return max(int(done["start"]), int(done["opened"]) - self.size)
+
     def needed(self, item: QueuedRequest, start: int) -> int:
         """Pages that must be there while the block of an item that begins at `start` is decoded."""
         return pages_of(item.policy, item.policy.schedule.reach(start, item.canvas.end, self.size), self.page_tokens)
 
     def lacking(self, slot: int) -> int:
         """How many pages the slot still wants for the positions that its schedule computes now."""
-        return self.needed(self.item[slot], int(self.start[slot])) - len(self.held[slot])
+        return self.needed(self.item[slot], self.last_block(self.done[slot])) - len(self.held[slot])
 
     def grow(self, slot: int) -> None:
         """Take the pages that the slot lacks; there must be as many."""
@@ -136,7 +161,8 @@ class Rows:
         """What happened in a slot whose response has ended."""
         item = self.item[slot]
         request, policy = item.request, item.policy
-        decoded = slice(int(self.prompt_len[slot]), int(self.start[slot]) + self.size)
+        end = int(self.opened[slot] if self.is_window[slot] else self.start[slot] + self.size)
+        decoded, blocks = slice(int(self.prompt_len[slot]), end), (end - item.canvas.start) // self.size
         ids, reveal, logp, entropy = (
             by_position[slot, decoded].copy() for by_position in (self.tokens, self.reveal, self.logp, self.entropy)
         )
@@ -147,7 +173,7 @@ class Rows:
             uid=request.uid, sample=request.sample, prompt_ids=np.asarray(request.prompt_ids, dtype=np.int64),
             token_ids=ids, response_len=length, reveal_step=reveal, behaviour_logp=logp, block_size=self.size,
             origin=item.canvas.origin, schedule=type(policy.schedule).__name__, exact_cache=policy.schedule.is_exact,
-            window=policy.schedule.window, temperature=policy.temperature, stop="eos" if len(stops) else "length",
-            policy_version=policy.step,
+            window=policy.schedule.window or blocks, temperature=policy.temperature,
+            stop="eos" if len(stops) else "length", policy_version=policy.step,
             stats=DecodeStats(length, int((reveal > 0).sum()), *forwards), entropy=entropy,
         )  # fmt: skip

@@ -145,8 +145,10 @@ def select(
     open_BK: np.ndarray,
     step_B: np.ndarray,
     policies: Sequence[tuple[DecodePolicy, np.ndarray]],
+    must_B: np.ndarray | None = None,
 ) -> Tensor:
-    """(n,) bool: which of the open positions each row's policy reveals. policies: with the indices of their rows."""
+    """(n,) bool: which of the open positions each row's policy reveals. policies: with the indices of their rows; must:
+    `Proposals.must_B`."""
     device = drawn.logp_n.device
     opened_BK, steps_B = torch.from_numpy(open_BK).to(device), torch.from_numpy(step_B).to(device)
     at = tuple(torch.from_numpy(index).to(device) for index in np.nonzero(open_BK))
@@ -163,7 +165,8 @@ def select(
         noise = None if noise_BK is None else noise_BK[rows]
         given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows], noise_BK=noise)
         score_BK = policy.ranking.score(given).masked_fill(~given.open_BK, float("-inf"))
-        proposals = Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows])
+        must = None if must_B is None else torch.from_numpy(must_B).to(device)[rows]
+        proposals = Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows], must)
         chosen_BK[rows] = policy.selector.select(proposals) & given.open_BK
     return chosen_BK[at]
 

@@ -21,6 +21,8 @@ from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer, Selector
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.sampler import Draws, draw_by_rule, select
+from lightningrl.decoding.window import Window
+from lightningrl.decoding.window_rows import Lines, WindowRows
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedSpan, key_limits
 from lightningrl.models.transformer import Transformer
@@ -92,6 +94,8 @@ class Scheduler:
     stop_ids: np.ndarray
     ledger: Ledger
     observer: Observer | None
+    windows: WindowRows | None = None
+    """Where any row may have several open blocks."""
     _known_rules: dict[int, Rule | None] = field(default_factory=dict)
 
     @property
@@ -101,6 +105,8 @@ class Scheduler:
     def outcomes(self) -> Iterator[DecodeResult]:
         while self.waiting or self.rows.busy.any():
             self._admit()
+            if self.windows is not None:
+                self.windows.widen()
             self._make_room()
             yield from self._turn()
 
@@ -113,7 +119,7 @@ class Scheduler:
             if not self.waiting:
                 return
             item = self.waiting[0]
-            start = item.canvas.start if item.saved is None else int(item.saved["start"])
+            start = item.canvas.start if item.saved is None else rows.last_block(item.saved)
             running = int(rows.busy.sum())
             if running and len(rows.free) < rows.needed(item, start) + running:
                 return
@@ -121,19 +127,26 @@ class Scheduler:
                 return
             taken += start
             rows.enter(slot, self.waiting.popleft())
+            if self.windows is not None:
+                self.windows.come_back(slot)
 
     def _make_room(self) -> None:
         """Pages for every row's active block, oldest row first; the youngest give theirs up when there are too few."""
         rows = self.rows
         for slot in sorted(rows.item, key=lambda slot: rows.admitted[slot]):
             while rows.busy[slot] and rows.lacking(slot) > len(rows.free):
-                youngest = max(rows.item, key=lambda slot: rows.admitted[slot])
-                # It may have written what is not finite and not been found out yet.
-                self.pool.cache.clear(rows.held[youngest])
-                self.waiting.appendleft(rows.save(youngest))
-                self.ledger.preemptions += 1
+                self._put_off(max(rows.item, key=lambda slot: rows.admitted[slot]))
             if rows.busy[slot] and rows.lacking(slot) > 0:
                 rows.grow(slot)
+
+    def _put_off(self, slot: int) -> None:
+        """Has a row give up its pages and wait at the front of the queue."""
+        if self.windows is not None:
+            self.windows.put_off(slot)
+        # It may have written what is not finite and not been found out yet.
+        self.pool.cache.clear(self.rows.held[slot])
+        self.waiting.appendleft(self.rows.save(slot))
+        self.ledger.preemptions += 1
 
     def _turn(self) -> list[DecodeResult]:
         """One forward of all rows, and what it ended."""
@@ -159,25 +172,36 @@ class Scheduler:
             drawn = self._device_turn(slots_B, denoises_B, rules)
         entering_B, pending_B = rows.entering[slots_B], rows.pending[slots_B]
         other_B = np.where(entering_B, "prefill", "commit")
-        denoise_B = np.where(refreshes_B, "refresh", np.where(pending_B, "fused", "denoise"))
+        fuses_B = pending_B if self.windows is None else pending_B | self.windows.stores(slots_B)
+        denoise_B = np.where(refreshes_B, "refresh", np.where(fuses_B, "fused", "denoise"))
         kinds_B = np.where(denoises_B, denoise_B, other_B)
         rows.pending[slots_B] = pending_B & entering_B
+        begins_B = np.cumsum(queries_B) - queries_B
         if entering_B.any():
             prefilled = slots_B[entering_B]
+            if self.windows is not None:
+                assert hidden_NH is not None
+                self.windows.prefilled(prefilled, last_B[entering_B], begins_B[entering_B], hidden_NH)
             rows.prefilled[prefilled] = last_B[entering_B]
             rows.entering[prefilled] = rows.prefilled[prefilled] < rows.prefill_end[prefilled]
             # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
             prompts, rows.rebuilds[prefilled] = prefilled[~rows.rebuilds[prefilled]], False
             rows.prefill_forwards[prompts] = rows.prompt_len[prompts] >= self.size
         rows.commit_forwards[slots_B[kinds_B == "commit"]] += 1
-        begins_B = np.cumsum(queries_B) - queries_B
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
         if denoises_B.any():
             here = np.flatnonzero(denoises_B)
             at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here] - self.model.config.logit_shift
-            revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, twin_NH, drawn)
-            rows.refreshed[slots_B[refreshes_B]] = rows.denoise_forwards[slots_B[refreshes_B]]
+            lines = Lines(slots_B[here], np.arange(len(here)), rows.start[slots_B[here]], at_B)
+            if self.windows is not None:
+                lines = self.windows.lines(lines, first_B[here])
+            revealed_B[here], failed = self._reveal(slots_B[here], lines, hidden_NH, twin_NH, drawn)
+            refreshed = slots_B[refreshes_B & ~rows.is_window[slots_B]]
+            rows.refreshed[refreshed] = rows.denoise_forwards[refreshed]
             ended = [self._fail(slot) for slot in failed]
+        if self.windows is not None:
+            assert hidden_NH is not None
+            self.windows.kept(slots_B, first_B, begins_B, hidden_NH)
         seen_S = seen_S or [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
         parts = _parts(seen_S, span_B, kinds_B, queries_B, revealed_B)
         self.ledger.add(Forward(parts, time.perf_counter() - began))
@@ -193,6 +217,13 @@ class Scheduler:
         denoises_B, refreshes_B = np.zeros((2, len(slots_B)), dtype=bool)
         for policy, mine in self._by_policy(slots_B):
             here = mine[~entering_B[mine]]
+            if isinstance(policy.schedule, Window):
+                assert self.windows is not None
+                if not len(here):
+                    continue
+                spans = self.windows.spans(policy.schedule, slots_B[here])
+                first_B[here], last_B[here], denoises_B[here], refreshes_B[here] = spans
+                continue
             at = rows.progress(slots_B[here])
             computed = interval_of(policy.schedule, at, self.size, self.model.config.logit_shift)
             first_B[here], last_B[here], denoises_B[here], refreshes = computed
@@ -201,11 +232,7 @@ class Scheduler:
 
     def _by_policy(self, slots_B: np.ndarray) -> list[tuple[DecodePolicy, np.ndarray]]:
         """The distinct policies of rows, each with the indices of its rows."""
-        found: dict[int, tuple[DecodePolicy, list[int]]] = {}
-        for index, slot in enumerate(slots_B.tolist()):
-            policy = self.rows.item[slot].policy
-            found.setdefault(id(policy), (policy, []))[1].append(index)
-        return [(policy, np.array(mine)) for policy, mine in found.values()]
+        return self.rows.by_policy(slots_B)
 
     @torch.no_grad()
     def _forward(
@@ -235,7 +262,10 @@ class Scheduler:
     ) -> tuple[PagedSpan, np.ndarray]:
         """The span of these rows or of their twins, and (G, Q) its tokens."""
         rows, positions_GQ = self.rows, first_G[:, None] + np.arange(queries)
-        limits_GQ = key_limits(self.model.config, positions_GQ, rows.end[slots_G])
+        if self.windows is None:
+            limits_GQ = key_limits(self.model.config, positions_GQ, rows.end[slots_G])
+        else:
+            limits_GQ = self.windows.limits(slots_G, positions_GQ)
         at, table_RP = (slots_G[:, None], positions_GQ), rows.twin_RP if is_twin else rows.table_RP
         # A row that rebuilds sees its canvas as its last refresh saw it.
         hides_GQ = rows.rebuilds[slots_G, None] & (rows.reveal[at] >= rows.refreshed[slots_G, None])
@@ -276,79 +306,85 @@ class Scheduler:
     def _reveal(
         self,
         slots_B: np.ndarray,
-        at_B: np.ndarray,
+        lines: Lines,
         hidden_NH: Tensor | None,
         twin_NH: Tensor | None,
         device: Drawn | None,
     ) -> tuple[np.ndarray, list[int]]:
-        """Write what is chosen among the open positions of the active blocks, whose logits are those of the forward's
-        positions from `at_B` on. device: what the device has drawn already, at all positions of these blocks.
+        """Write what is chosen among the open positions of the rows' blocks, one or more each. device: what the device
+        has drawn already, at all positions of these blocks.
 
-        Returns how many were revealed, and the slots whose probabilities were not finite.
+        Returns how many each row revealed, and the slots whose probabilities were not finite.
         """
-        rows = self.rows
+        rows, slots_L = self.rows, lines.slots_L
         rows.denoise_forwards[slots_B] += 1
-        positions_BK = rows.start[slots_B, None] + np.arange(self.size)
-        open_BK, groups = rows.masked[slots_B[:, None], positions_BK], self._by_policy(slots_B)
+        positions_LK = lines.start_L[:, None] + np.arange(self.size)
+        open_LK, groups = rows.masked[slots_L[:, None], positions_LK], self._by_policy(slots_L)
         if device is None:
-            masked_BK = open_BK.copy()
+            masked_LK = open_LK | rows.refilled[slots_L[:, None], positions_LK]
             for policy, mine in groups:
-                open_BK[mine] = policy.schedule.open(masked_BK[mine])
-                check_open(policy.schedule, open_BK[mine], masked_BK[mine])
+                open_LK[mine] = policy.schedule.open(masked_LK[mine])
+                check_open(policy.schedule, open_LK[mine], masked_LK[mine])
         rows.block_step[slots_B] += 1
-        row_n, column_n = np.nonzero(open_BK)
-        if not len(row_n):
+        line_n, column_n = np.nonzero(open_LK)
+        if not len(line_n):
             return np.zeros(len(slots_B), dtype=np.int64), []
-        position_n, forward_n = positions_BK[row_n, column_n], rows.denoise_forwards[slots_B][row_n]
+        slots_n, position_n = slots_L[line_n], positions_LK[line_n, column_n]
         if device is None:
             assert hidden_NH is not None
-            at_n = torch.from_numpy(at_B[row_n] + column_n).to(hidden_NH.device)
+            at_n = lines.at_L[line_n] + column_n
+            if self.windows is not None and lines.first_L is not None:
+                hidden_NH, at_n = self.windows.predicting(hidden_NH, at_n, slots_n, position_n, lines.first_L[line_n])
+            at_n = torch.from_numpy(at_n).to(hidden_NH.device)
             states = hidden_NH[at_n], None if twin_NH is None else twin_NH[at_n]
-            token_n, logp_n, entropy_n, chosen_n = self._draw(slots_B, row_n, position_n, states, open_BK, groups)
+            token_n, logp_n, entropy_n, chosen_n = self._draw(lines, line_n, position_n, states, open_LK, groups)
         else:
-            token_n, logp_n, entropy_n, chosen_n = (column[row_n * self.size + column_n] for column in device)
+            token_n, logp_n, entropy_n, chosen_n = (column[line_n * self.size + column_n] for column in device)
         finite_n = np.isfinite(logp_n)
-        failed = [] if finite_n.all() else slots_B[np.unique(row_n[~finite_n])].tolist()
-        at = slots_B[row_n[chosen_n]], position_n[chosen_n]
-        rows.tokens[at], rows.masked[at], rows.reveal[at] = token_n[chosen_n], False, forward_n[chosen_n]
+        failed = [] if finite_n.all() else np.unique(slots_n[~finite_n]).tolist()
+        at = slots_n[chosen_n], position_n[chosen_n]
+        rows.tokens[at], rows.masked[at] = token_n[chosen_n], False
+        rows.reveal[at] = rows.denoise_forwards[at[0]]
         rows.logp[at], rows.entropy[at] = logp_n[chosen_n], entropy_n[chosen_n]
-        revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
+        revealed_L = np.bincount(line_n[chosen_n], minlength=len(slots_L))
+        due_LK = open_LK if lines.must_L is None else open_LK & lines.must_L[:, None]
         for policy, mine in groups:
-            check_revealed(policy.selector, revealed_B[mine] + np.isin(slots_B[mine], failed), open_BK[mine])
-        return revealed_B, failed
+            check_revealed(policy.selector, revealed_L[mine] + np.isin(slots_L[mine], failed), due_LK[mine])
+        return np.bincount(lines.row_L, revealed_L, len(slots_B)).astype(np.int64), failed
 
     @torch.no_grad()
     def _draw(
         self,
-        slots_B: np.ndarray,
-        row_n: np.ndarray,
+        lines: Lines,
+        line_n: np.ndarray,
         position_n: np.ndarray,
         states: tuple[Tensor, Tensor | None],
-        open_BK: np.ndarray,
+        open_LK: np.ndarray,
         groups: Sequence[tuple[DecodePolicy, np.ndarray]],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Token, log-probability and entropy at the open positions, and which of them are revealed; observed."""
-        rows, forward_n = self.rows, self.rows.denoise_forwards[slots_B][row_n]
+        rows, slots_L, slots_n = self.rows, lines.slots_L, lines.slots_L[line_n]
+        forward_n = rows.denoise_forwards[slots_n]
         draws = Draws(
             hidden_nH=states[0],
             twin_nH=states[1],
-            key_n=rows.key[slots_B][row_n],
+            key_n=rows.key[slots_n],
             position_n=position_n,
             forward_n=forward_n,
-            temperature_n=rows.temperature[slots_B][row_n],
-            top_k_n=rows.top_k[slots_B][row_n],
-            top_p_n=rows.top_p[slots_B][row_n],
+            temperature_n=rows.temperature[slots_n],
+            top_k_n=rows.top_k[slots_n],
+            top_p_n=rows.top_p[slots_n],
         )
         rules: dict[Logits, list[np.ndarray]] = {}
         for policy, mine in groups:
             rules.setdefault(policy.logits, []).append(mine)
-        of_rule = [(rule, np.flatnonzero(np.isin(row_n, np.concatenate(mine)))) for rule, mine in rules.items()]
+        of_rule = [(rule, np.flatnonzero(np.isin(line_n, np.concatenate(mine)))) for rule, mine in rules.items()]
         of_rule = [(rule, here) for rule, here in of_rule if len(here)]
         drawn = draw_by_rule(self.model, draws, of_rule, self.observer.alternatives if self.observer else 0)
-        chosen_n = select(drawn, draws, open_BK, rows.block_step[slots_B] - 1, groups)
+        chosen_n = select(drawn, draws, open_LK, rows.block_step[slots_L] - 1, groups, lines.must_L)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         if self.observer is not None:
-            index_n = np.array([rows.item[slot].index for slot in slots_B.tolist()])[row_n]
+            index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])
             top = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
             seen = Observation(index_n, forward_n, position_n, token_n, logp_n, entropy_n, chosen_n, *top)
             self.observer.observe(seen)
@@ -363,7 +399,7 @@ class Scheduler:
     def _advance(self) -> list[DecodeResult]:
         """Move rows with a finished block to the next one; free the slots of rows that have ended."""
         rows = self.rows
-        slots_B = np.flatnonzero(rows.busy)
+        slots_B = np.flatnonzero(rows.busy & ~rows.is_window)
         positions_BK = rows.start[slots_B, None] + np.arange(self.size)
         masked_BK, tokens_BK = (a[slots_B[:, None], positions_BK] for a in (rows.masked, rows.tokens))
         response_BK = positions_BK >= rows.prompt_len[slots_B, None]
@@ -378,8 +414,10 @@ class Scheduler:
         onward = slots_B[done_B & ~ended_B]
         rows.start[onward] += self.size
         rows.block_step[onward] = 0
-        outcomes = []
-        for slot in slots_B[ended_B].tolist():
+        outcomes, over = [], slots_B[ended_B].tolist()
+        if self.windows is not None:
+            over = sorted(over + self.windows.advance())
+        for slot in over:
             trajectory = rows.trajectory(slot, self.stop_ids)
             item = rows.leave(slot)
             outcomes.append(DecodeResult(item.index, item.request, trajectory))
