@@ -25,9 +25,11 @@ from torch import Tensor
 
 from lightningrl.decoding.canvas import Progress
 from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.reference_windows import WindowDecode
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.sampler import Draws, draw_open, select
 from lightningrl.decoding.scheduler import check_open, check_revealed, interval_of
+from lightningrl.decoding.window import Window
 from lightningrl.models.attention import key_limits
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
@@ -38,6 +40,8 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     """One response. Raises DecodeError for a schedule or a selector with which it would never end; the arguments are
     not checked, which the engine does."""
     config, schedule, device = model.config, policy.schedule, model.device
+    if isinstance(schedule, Window):
+        return WindowDecode(model, request, policy, stop_ids).run()
     size = schedule.block_size or config.block_size
     prompt = np.asarray(request.prompt_ids, dtype=np.int64)
     origin, start, end = schedule.canvas(len(prompt), request.max_new_tokens, size)
