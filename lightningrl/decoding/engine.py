@@ -110,24 +110,27 @@ class BlockDecoder:
         self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None
     ) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others."""
-        size = self._check([policy, *(each.policy for each in requests if each.policy is not None)])
-        waiting: deque[QueuedRequest] = deque()
+        self._check([policy, *(each.policy for each in requests if each.policy is not None)])
+        queues: dict[int, deque[QueuedRequest]] = {}
         for index, request in enumerate(requests):
             own = request.policy or policy
-            canvas = own.schedule.canvas(len(request.prompt_ids), request.max_new_tokens, size)
-            if (error := self._refusal(request, own, canvas)) is not None:
+            try:
+                size, canvas = request.canvas(own, self.model.config.block_size, self.model.config.mask_token_id)
+                error = self._refusal(request, own, canvas)
+            except DecodeError as refused:
+                error = refused
+            if error is not None:
                 yield DecodeResult(index, request, error=error)
             else:
-                waiting.append(QueuedRequest(index, request, own, canvas))
-        if not waiting:
-            return
-        run = self._run(waiting, size, observer)
-        try:
-            yield from run.outcomes()
-        finally:
-            # A stream may be left before its end: what its rows have written is not known to be finite.
-            run.pool.cache.clear([page for held in run.rows.held for page in held])
-            self.pool = run.pool
+                queues.setdefault(size, deque()).append(QueuedRequest(index, request, own, canvas))
+        for size, waiting in queues.items():  # rows decoded together have blocks of one size
+            run = self._run(waiting, size, observer)
+            try:
+                yield from run.outcomes()
+            finally:
+                # A stream may be left before its end: what its rows have written is not known to be finite.
+                run.pool.cache.clear([page for held in run.rows.held for page in held])
+                self.pool = run.pool
 
     def release(self) -> None:
         """Gives the memory of the KV cache back to the device, for others; the next stream takes it anew."""
@@ -135,9 +138,8 @@ class BlockDecoder:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _check(self, policies: Sequence[DecodePolicy]) -> int:
-        """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
-        that leaves out what the model sees or computes what it has not."""
+    def _check(self, policies: Sequence[DecodePolicy]) -> None:
+        """Raises DecodeError for a schedule that leaves out what the model sees or computes what it has not."""
         config = self.model.config
         for policy in policies:
             policy.logits.check(self.model)
@@ -159,10 +161,13 @@ class BlockDecoder:
                     f"{policy.schedule} computes masked positions, and a {config.family} model has no mask token; take "
                     "the preset or the schedule autoregressive, one token a forward"
                 )
-        sizes = {policy.schedule.block_size or self.model.config.block_size for policy in policies}
-        if len(sizes) > 1:
-            raise DecodeError(f"requests decoded together have blocks of {sorted(sizes)} positions, expected one size")
-        return sizes.pop()
+            if policy.schedule.is_productive and not (config.logit_shift and config.attention == "block_causal"):
+                raise DecodeError(
+                    f"{policy.schedule} reveals a block's first token by the logits of the block before it, which takes "
+                    f"a model of blocks with shifted logits (Fast-dLLM v2); this {config.family} model has "
+                    f"{config.attention} attention and {'shifted' if config.logit_shift else 'unshifted'} logits"
+                )
+            policy.schedule.check(policy.schedule.block_size or config.block_size)
 
     def _run(self, waiting: deque[QueuedRequest], size: int, observer: Observer | None) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
@@ -179,7 +184,7 @@ class BlockDecoder:
             pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)
         if self.forwards != "spans":
             pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(waiting, observer))
-        length, mask_id = max(item.canvas.end for item in waiting), self.model.config.mask_token_id
+        length, mask_id = max(item.canvas.end for item in waiting) + size - 1, self.model.config.mask_token_id
         rows = Rows(slots, length, size, mask_id, pages, self.page_tokens)
         return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
 
@@ -199,7 +204,7 @@ class BlockDecoder:
                 f"{request.uid}: forwards is {self.forwards!r}, which compute the model's blocks of {size} positions, "
                 f"and {policy.schedule} decodes positions {canvas.start} to {end} of another grid: take 'spans'"
             )
-        block, new = policy.schedule.block_size or size, request.max_new_tokens
+        block, new = policy.schedule.size(request.max_new_tokens, size), request.max_new_tokens
         if policy.schedule.fills_canvas and canvas.origin and new % block:
             few = f"{new // block * block} or " if new > block else ""
             return DecodeError(

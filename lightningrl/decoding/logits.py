@@ -17,6 +17,7 @@ from lightningrl.errors import DecodeError
 from lightningrl.models.transformer import Transformer, log_probs_of
 
 LLADA_EOS, LLADA_EOT = 126081, 126348
+FILTERED = ("", "sampled", "always")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class Logits:
     - confidence_eos_eot_inf: `eos_id` and `eot_id` have no part in confidences. A position whose token is one of them
       has confidence 0 and comes last; the confidence of the others is relative to what is left.
     - compat: at a temperature above 0 only `eot_id` has no part in them, as in the published code.
+    - filtered: top-p, then top-k, are applied before confidences and entropies are taken, which are those of what is
+      left: "sampled" at a temperature above 0 (Fast-dLLM v2), "always" at temperature 0 too, where they change the order
+      of positions alone (Dream); "" after, as in SDAR.
     - bans_mask: False leaves the mask token its probability, as the published decoders do, which may then choose it;
       for comparisons with them.
     """
@@ -42,16 +46,21 @@ class Logits:
     eot_id: int = LLADA_EOT
     compat: bool = False
     bans_mask: bool = True
+    filtered: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.cfg_scale < float("inf"):
             raise DecodeError(f"logits: cfg_scale is {self.cfg_scale}, expected 0 (off) or more")
+        if self.filtered not in FILTERED:
+            raise DecodeError(
+                f"logits: filtered is {self.filtered!r}, expected one of {', '.join(map(repr, FILTERED))}"
+            )
 
     @property
     def is_plain(self) -> bool:
         """Whether the drawn token's log-probability is the model's own, and its exponential the confidence."""
         return not (
-            self.untempered or self.cfg_scale or self.logits_eos_inf or self.confidence_eos_eot_inf
+            self.untempered or self.cfg_scale or self.logits_eos_inf or self.confidence_eos_eot_inf or self.filtered
         ) and self.bans_mask  # fmt: skip
 
     @property
@@ -77,6 +86,22 @@ class Logits:
         """(n, V) log softmax(logits / temperature), nats."""
         mask_id = model.config.mask_token_id if self.bans_mask else None
         return log_probs_of(logits_nV, temperature, model.usable_vocab, mask_id)
+
+    def narrowed(self, log_probs_nV: Tensor, sampled_n: Tensor, top_k_n: Tensor, top_p_n: Tensor) -> Tensor:
+        """(n, V) log-probabilities of what `filtered` leaves, which add up to 1.
+
+        Top-p first: a token goes where those before it, equals by id, together exceed top_p. Then top-k: those as
+        likely as the k-th stay. sampled: bool, drawn at a temperature above 0.
+        """
+        here_n1 = (sampled_n | (self.filtered == "always"))[:, None]
+        ordered_nV, order_nV = log_probs_nV.double().exp().sort(dim=-1, descending=True, stable=True)
+        outside_nV = (ordered_nV.cumsum(dim=-1) - ordered_nV > top_p_n[:, None]) & (top_p_n[:, None] < 1)
+        outside_nV[:, 0] = False
+        place_n1 = torch.where(top_k_n > 0, top_k_n, log_probs_nV.shape[-1]).clamp(max=log_probs_nV.shape[-1])[:, None]
+        left_nV = ordered_nV.masked_fill(outside_nV, 0.0)
+        outside_nV |= left_nV < left_nV.gather(-1, place_n1 - 1)
+        outside_nV = outside_nV.gather(-1, order_nV.argsort(dim=-1))
+        return log_probs_nV.masked_fill(outside_nV & here_n1, float("-inf")).log_softmax(dim=-1)
 
     def confidence(self, log_probs_nV: Tensor, token_n: Tensor, sampled_n: Tensor) -> Tensor:
         """(n,) of the drawn tokens. log_probs: at the temperature that confidences are of; sampled: bool, drawn at a

@@ -11,10 +11,13 @@ SELECTORS = {
     "factor": "lightningrl.decoding.selectors.factor:Factor",
     "cumulative_entropy": "lightningrl.decoding.selectors.cumulative_entropy:CumulativeEntropy",
     "entropy": "lightningrl.decoding.selectors.entropy:Entropy",
+    "timestep": "lightningrl.decoding.selectors.timestep:Timestep",
+    "quota_threshold": "lightningrl.decoding.selectors.quota_threshold:QuotaThreshold",
     "scripted": "lightningrl.decoding.selectors.scripted:Scripted",
 }
 RANKINGS = {
     "confidence": "lightningrl.decoding.rankings:Confidence",
+    "margin": "lightningrl.decoding.rankings:Margin",
     "neg_entropy": "lightningrl.decoding.rankings:NegEntropy",
     "position": "lightningrl.decoding.rankings:Position",
     "random": "lightningrl.decoding.rankings:Random",
@@ -25,8 +28,10 @@ SCHEDULES = {
     "recompute": "lightningrl.decoding.schedules.block:Recompute",
     "autoregressive": "lightningrl.decoding.schedules.autoregressive:Autoregressive",
     "full_sequence": "lightningrl.decoding.schedules.full_sequence:FullSequence",
+    "whole_sequence": "lightningrl.decoding.schedules.full_sequence:WholeSequence",
     "prefix_cache": "lightningrl.decoding.schedules.full_sequence:PrefixCache",
     "dual_cache": "lightningrl.decoding.schedules.full_sequence:DualCache",
+    "sub_block": "lightningrl.decoding.schedules.sub_block:SubBlocks",
 }
 STOPS = {
     "finish_block": "lightningrl.decoding.stops:FinishBlock",

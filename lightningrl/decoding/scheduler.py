@@ -20,7 +20,7 @@ from lightningrl.decoding.ledger import Forward, Ledger, Part
 from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer, Selector
 from lightningrl.decoding.row_state import QueuedRequest, Rows
-from lightningrl.decoding.sampler import Draws, draw_by_rule, select
+from lightningrl.decoding.sampler import Draws, draw_by_rule, needs_margins, select
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedSpan, key_limits
 from lightningrl.models.transformer import Transformer
@@ -45,7 +45,7 @@ def interval_of(schedule: Schedule, at: Progress, size: int, logit_shift: bool) 
     """
     found = schedule.interval(at, size)
     check_interval(schedule, found, at, size)
-    if not logit_shift:
+    if not logit_shift or schedule.knows_first or schedule.is_productive:
         return found
     before_B = np.minimum(found.first_B, np.maximum(at.start_B - 1, 0))
     return found._replace(first_B=np.where(found.denoises_B, before_B, found.first_B))
@@ -53,9 +53,9 @@ def interval_of(schedule: Schedule, at: Progress, size: int, logit_shift: bool) 
 
 def check_interval(schedule: Schedule, found: Interval, at: Progress, size: int) -> None:
     """Raises DecodeError for a schedule whose forward does nothing for one of its rows. at: what it was asked with."""
-    (first_B, last_B, denoises_B, _), (start_B, pending_B, end_B, _) = found, at
+    (first_B, last_B, denoises_B, _), (start_B, pending_B, end_B, *_) = found, at
     least = size if schedule.computes_active else 0
-    is_whole_B = (first_B <= start_B) & (last_B >= start_B + least)
+    is_whole_B = ((first_B <= start_B) & (last_B >= start_B + least)) | schedule.is_productive
     is_within_B = (first_B >= 0) & (first_B < last_B) & (last_B <= end_B)
     wrong = np.flatnonzero(~(is_within_B & np.where(denoises_B, is_whole_B, pending_B)))
     if len(wrong):
@@ -75,8 +75,20 @@ def check_open(schedule: Schedule, open_BK: np.ndarray, masked_BK: np.ndarray) -
         raise DecodeError(f"{schedule} opens nothing of a block with masked positions: it would never end")
 
 
+def check_computed(schedule: Schedule, at_BK: np.ndarray, open_BK: np.ndarray, queries_B: np.ndarray) -> None:
+    """Raises DecodeError for a schedule that opens positions whose logits its forward does not compute. at: where they
+    would be among the row's queries."""
+    if (open_BK & ((at_BK < 0) | (at_BK >= queries_B[:, None]))).any():
+        raise DecodeError(
+            f"{schedule} opens positions whose logits its forward does not compute: its `interval` must hold them, or, "
+            "where the model's logits are shifted, the positions before them"
+        )
+
+
 def check_revealed(selector: Selector, revealed_B: np.ndarray, open_BK: np.ndarray) -> None:
-    """Raises DecodeError for a selector that reveals nothing of a row's open positions."""
+    """Raises DecodeError for a selector that reveals nothing of a row's open positions, and is none that may."""
+    if getattr(selector, "may_wait", False):
+        return
     if (open_BK.any(axis=1) & (revealed_B == 0)).any():
         raise DecodeError(f"{selector} revealed nothing in a block with open positions: it would never end")
 
@@ -160,7 +172,8 @@ class Scheduler:
         entering_B, pending_B = rows.entering[slots_B], rows.pending[slots_B]
         other_B = np.where(entering_B, "prefill", "commit")
         denoise_B = np.where(refreshes_B, "refresh", np.where(pending_B, "fused", "denoise"))
-        kinds_B = np.where(denoises_B, denoise_B, other_B)
+        computes_B = denoises_B & ((last_B > rows.start[slots_B]) | ~rows.productive[slots_B])
+        kinds_B = np.where(computes_B, denoise_B, other_B)
         rows.pending[slots_B] = pending_B & entering_B
         if entering_B.any():
             prefilled = slots_B[entering_B]
@@ -168,14 +181,17 @@ class Scheduler:
             rows.entering[prefilled] = rows.prefilled[prefilled] < rows.prefill_end[prefilled]
             # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
             prompts, rows.rebuilds[prefilled] = prefilled[~rows.rebuilds[prefilled]], False
-            rows.prefill_forwards[prompts] = rows.prompt_len[prompts] >= self.size
-        rows.commit_forwards[slots_B[kinds_B == "commit"]] += 1
+            reveals = rows.productive[prompts] & (rows.prompt_len[prompts] % self.size == 0)
+            rows.prefill_forwards[prompts] = (rows.prompt_len[prompts] >= self.size) & ~reveals
+        rows.commit_forwards[slots_B[(kinds_B == "commit") & ~denoises_B]] += 1
         begins_B = np.cumsum(queries_B) - queries_B
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
         if denoises_B.any():
             here = np.flatnonzero(denoises_B)
             at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here] - self.model.config.logit_shift
-            revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, twin_NH, drawn)
+            bounds = begins_B[here], queries_B[here]
+            revealed_B[here], failed = self._reveal(slots_B[here], at_B, bounds, hidden_NH, twin_NH, drawn)
+            rows.block_step[slots_B[computes_B]] += 1
             rows.refreshed[slots_B[refreshes_B]] = rows.denoise_forwards[slots_B[refreshes_B]]
             ended = [self._fail(slot) for slot in failed]
         seen_S = seen_S or [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
@@ -191,6 +207,9 @@ class Scheduler:
         chunk_B = first_B + max(1, CHUNK_TOKENS // self.size) * self.size
         last_B = np.where(rows.rebuilds[slots_B], last_B, np.minimum(last_B, chunk_B))
         denoises_B, refreshes_B = np.zeros((2, len(slots_B)), dtype=bool)
+        start_B, is_done_B = rows.start[slots_B], last_B == rows.prefill_end[slots_B]
+        denoises_B |= entering_B & is_done_B & rows.productive[slots_B] & ~rows.pending[slots_B]
+        denoises_B &= rows.masked[slots_B, start_B] & ~rows.rebuilds[slots_B]
         for policy, mine in self._by_policy(slots_B):
             here = mine[~entering_B[mine]]
             at = rows.progress(slots_B[here])
@@ -277,12 +296,13 @@ class Scheduler:
         self,
         slots_B: np.ndarray,
         at_B: np.ndarray,
+        bounds: tuple[np.ndarray, np.ndarray],
         hidden_NH: Tensor | None,
         twin_NH: Tensor | None,
         device: Drawn | None,
     ) -> tuple[np.ndarray, list[int]]:
         """Write what is chosen among the open positions of the active blocks, whose logits are those of the forward's
-        positions from `at_B` on. device: what the device has drawn already, at all positions of these blocks.
+        positions from `at_B` on. bounds: where each row's positions begin, and their number. device: what the device has drawn already, at all positions of these blocks.
 
         Returns how many were revealed, and the slots whose probabilities were not finite.
         """
@@ -295,7 +315,8 @@ class Scheduler:
             for policy, mine in groups:
                 open_BK[mine] = policy.schedule.open(masked_BK[mine])
                 check_open(policy.schedule, open_BK[mine], masked_BK[mine])
-        rows.block_step[slots_B] += 1
+                places_BK = (at_B - bounds[0])[mine, None] + np.arange(self.size)
+                check_computed(policy.schedule, places_BK, open_BK[mine], bounds[1][mine])
         row_n, column_n = np.nonzero(open_BK)
         if not len(row_n):
             return np.zeros(len(slots_B), dtype=np.int64), []
@@ -344,8 +365,12 @@ class Scheduler:
             rules.setdefault(policy.logits, []).append(mine)
         of_rule = [(rule, np.flatnonzero(np.isin(row_n, np.concatenate(mine)))) for rule, mine in rules.items()]
         of_rule = [(rule, here) for rule, here in of_rule if len(here)]
-        drawn = draw_by_rule(self.model, draws, of_rule, self.observer.alternatives if self.observer else 0)
-        chosen_n = select(drawn, draws, open_BK, rows.block_step[slots_B] - 1, groups)
+        margins, alternatives = (
+            needs_margins([p for p, _ in groups]),
+            self.observer.alternatives if self.observer else 0,
+        )
+        drawn = draw_by_rule(self.model, draws, of_rule, alternatives, margins)
+        chosen_n = select(drawn, draws, open_BK, rows.block_step[slots_B], groups)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         if self.observer is not None:
             index_n = np.array([rows.item[slot].index for slot in slots_B.tolist()])[row_n]
@@ -364,6 +389,9 @@ class Scheduler:
         """Move rows with a finished block to the next one; free the slots of rows that have ended."""
         rows = self.rows
         slots_B = np.flatnonzero(rows.busy)
+        for policy, mine in self._by_policy(slots_B):
+            if policy.schedule.most_forwards is not None:
+                rows.give_up(slots_B[mine], policy.schedule.most_forwards)
         positions_BK = rows.start[slots_B, None] + np.arange(self.size)
         masked_BK, tokens_BK = (a[slots_B[:, None], positions_BK] for a in (rows.masked, rows.tokens))
         response_BK = positions_BK >= rows.prompt_len[slots_B, None]
@@ -371,7 +399,8 @@ class Scheduler:
         full_B = ~np.any(masked_BK, axis=1)
         done_B, ended_B = full_B.copy(), np.zeros_like(full_B)
         for policy, mine in self._by_policy(slots_B):
-            done_B[mine] &= rows.block_step[slots_B[mine]] >= policy.schedule.least_forwards
+            least = policy.schedule.least_forwards
+            done_B[mine] &= (least <= 1) | (rows.block_step[slots_B[mine]] >= least)
             ended_B[mine] = policy.stop.ended(stop_BK[mine], masked_BK[mine]) & (done_B[mine] | ~full_B[mine])
             rows.pending[slots_B[mine]] |= policy.schedule.keeps_blocks & done_B[mine]
         ended_B |= done_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])

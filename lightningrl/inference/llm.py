@@ -124,12 +124,14 @@ class LLM:
         """Returns for how many new tokens the model has positions, on the grid of blocks; below 1 where for none. most:
         it is never more, and on a grid that begins at the prompt's end it is whole blocks."""
         schedule, limit = (policy or DEFAULT_POLICY).schedule, self.model.config.max_position_embeddings
-        size = schedule.block_size or self.model.config.block_size
-        canvas = schedule.canvas(prompt_tokens, max(1, limit - prompt_tokens), size)
+        new = max(1, limit - prompt_tokens)
+        size = schedule.size(new, self.model.config.block_size)
+        canvas = schedule.canvas(prompt_tokens, new, size)
         left = (canvas.end if canvas.end <= limit else canvas.end - size) - prompt_tokens
         if most is None or left <= most:
             return left
-        return max(size, most // size * size) if schedule.fills_canvas and canvas.origin else most
+        has_blocks = schedule.fills_canvas and canvas.origin and not schedule.is_whole
+        return max(size, most // size * size) if has_blocks else most
 
     def text(self, trajectory: Trajectory) -> str:
         return decode_response(self.tokenizer, trajectory.response_ids)
