@@ -35,6 +35,7 @@ SCHEDULES = {
 }
 STOPS = {
     "finish_block": "lightningrl.decoding.stops:FinishBlock",
+    "finish_block_behind_commits": "lightningrl.decoding.stops:FinishBlockBehindCommits",
     "inside_block": "lightningrl.decoding.stops:InsideBlock",
     "whole_canvas": "lightningrl.decoding.stops:WholeCanvas",
 }
