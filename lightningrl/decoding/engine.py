@@ -108,7 +108,7 @@ class BlockDecoder:
         self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None
     ) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others."""
-        size = self._check([policy, *(each.policy for each in requests if each.policy is not None)])
+        size = self._check([each.policy or policy for each in requests] or [policy])
         waiting: deque[QueuedRequest] = deque()
         for index, request in enumerate(requests):
             own = request.policy or policy
@@ -134,17 +134,7 @@ class BlockDecoder:
             torch.cuda.empty_cache()
 
     def _check(self, policies: Sequence[DecodePolicy]) -> int:
-        """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
-        that leaves out what the model sees."""
-        for policy in policies:
-            policy.logits.check(self.model)
-            if self.model.config.attention == "full" and not policy.schedule.fills_canvas:
-                fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full"))
-                raise DecodeError(
-                    f"{policy.schedule}: the model attends to all later masks, which this schedule does not compute; "
-                    "take one over the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder "
-                    f"that has one: {fitting}"
-                )
+        """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ."""
         sizes = {policy.schedule.block_size or self.model.config.block_size for policy in policies}
         if len(sizes) > 1:
             raise DecodeError(f"requests decoded together have blocks of {sorted(sizes)} positions, expected one size")
@@ -180,6 +170,15 @@ class BlockDecoder:
 
     def _refusal(self, request: Request, policy: DecodePolicy, canvas: Canvas) -> DecodeError | None:
         end, size = canvas.end, self.model.config.block_size
+        if self.model.config.attention == "full" and not policy.schedule.fills_canvas:
+            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full"))
+            return DecodeError(
+                f"{request.uid}: {policy.schedule}: the model attends to all later masks, which this schedule does not "
+                "compute; take one over the whole canvas (full_sequence, prefix_cache, dual_cache), or a published "
+                f"decoder that has one: {fitting}"
+            )
+        if (error := policy.logits.refusal(self.model)) is not None:
+            return DecodeError(f"{request.uid}: {error}")
         if self.forwards != "spans" and (canvas.origin % size or end % size):
             return DecodeError(
                 f"{request.uid}: forwards is {self.forwards!r}, which compute the model's blocks of {size} positions, "
