@@ -110,7 +110,6 @@ class BlockDecoder:
         self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None
     ) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others."""
-        self._check([policy, *(each.policy for each in requests if each.policy is not None)])
         queues: dict[int, deque[QueuedRequest]] = {}
         for index, request in enumerate(requests):
             own = request.policy or policy
@@ -138,36 +137,6 @@ class BlockDecoder:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _check(self, policies: Sequence[DecodePolicy]) -> None:
-        """Raises DecodeError for a schedule that leaves out what the model sees or computes what it has not."""
-        config = self.model.config
-        for policy in policies:
-            policy.logits.check(self.model)
-            if config.attention == "full" and not policy.schedule.fills_canvas:
-                fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full"))
-                raise DecodeError(
-                    f"{policy.schedule}: the model attends to all later masks, which this schedule does not compute; "
-                    "take one over the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder "
-                    f"that has one: {fitting}"
-                )
-            if not policy.schedule.computes_active and not (config.logit_shift and config.attention == "causal"):
-                raise DecodeError(
-                    f"{policy.schedule}: the model is no autoregressive one; it has {config.attention} attention, so "
-                    "the masked positions must be computed, too. Take another schedule, such as "
-                    + ("full_sequence" if config.attention == "full" else "fused")
-                )
-            if policy.schedule.computes_active and not config.has_mask:
-                raise DecodeError(
-                    f"{policy.schedule} computes masked positions, and a {config.family} model has no mask token; take "
-                    "the preset or the schedule autoregressive, one token a forward"
-                )
-            if policy.schedule.is_productive and not (config.logit_shift and config.attention == "block_causal"):
-                raise DecodeError(
-                    f"{policy.schedule} reveals a block's first token by the logits of the block before it, which takes "
-                    f"a model of blocks with shifted logits (Fast-dLLM v2); this {config.family} model has "
-                    f"{config.attention} attention and {'shifted' if config.logit_shift else 'unshifted'} logits"
-                )
-            policy.schedule.check(policy.schedule.block_size or config.block_size)
 
     def _run(self, waiting: deque[QueuedRequest], size: int, observer: Observer | None) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
@@ -197,8 +166,49 @@ class BlockDecoder:
         policies = {id(item.policy): item.policy for item in waiting}.values()
         return all(rule_of(policy, self.model.config.block_size) is not None for policy in policies)
 
+    def _misfit(self, policy: DecodePolicy) -> str | None:
+        """Why the model cannot be decoded by a policy: what it leaves out that the model sees, or computes that it has
+        not; None where it can."""
+        config, schedule = self.model.config, policy.schedule
+        kind = f"{config.attention} attention and {'shifted' if config.logit_shift else 'unshifted'} logits"
+        if config.attention == "full" and not schedule.fills_canvas:
+            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full", config.logit_shift))
+            return (
+                f"{schedule}: the model attends to all later masks, which this schedule does not compute; take one over "
+                "the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder that has one: "
+                + fitting
+            )
+        if not schedule.computes_active and not (config.logit_shift and config.attention == "causal"):
+            return (
+                f"{schedule}: the model is no autoregressive one; it has {config.attention} attention, so the masked "
+                "positions must be computed, too. Take another schedule, such as "
+                + ("full_sequence" if config.attention == "full" else "fused")
+            )
+        if schedule.computes_active and not config.has_mask:
+            return (
+                f"{schedule} computes masked positions, and a {config.family} model has no mask token; take the preset "
+                "or the schedule autoregressive, one token a forward"
+            )
+        if schedule.is_productive and not (config.logit_shift and config.attention == "block_causal"):
+            return (
+                f"{schedule} reveals a block's first token by the logits of the block before it, for which a model needs "
+                f"block_causal attention and shifted logits (Fast-dLLM v2); this {config.family} model has {kind}"
+            )
+        if schedule.knows_first and not (config.logit_shift and config.attention == "full"):
+            return (
+                f"{schedule} reveals a block's first position alone, for models with full attention and shifted logits "
+                f"(Dream); this {config.family} model has {kind}. Leave opens_first out"
+            )
+        try:
+            schedule.check(schedule.block_size or config.block_size)
+        except DecodeError as error:
+            return str(error)
+        return policy.logits.refusal(self.model)
+
     def _refusal(self, request: Request, policy: DecodePolicy, canvas: Canvas) -> DecodeError | None:
         end, size = canvas.end, self.model.config.block_size
+        if (error := self._misfit(policy)) is not None:
+            return DecodeError(f"{request.uid}: {error}")
         if self.forwards != "spans" and (canvas.origin % size or end % size):
             return DecodeError(
                 f"{request.uid}: forwards is {self.forwards!r}, which compute the model's blocks of {size} positions, "

@@ -115,12 +115,13 @@ class Logits:
         left_nV[:, self.eos_id] = left_nV[:, self.eos_id].masked_fill(~keeps_eos_n, float("-inf"))
         return left_nV.log_softmax(dim=-1).gather(-1, chosen_n1).squeeze(-1).exp()
 
-    def check(self, model: Transformer) -> None:
-        """Raises DecodeError for a token that the model does not have."""
+    def refusal(self, model: Transformer) -> str | None:
+        """Why this cannot be done with a model: it lacks one of the tokens."""
         used = [self.eos_id] * (self.logits_eos_inf or self.confidence_eos_eot_inf)
         used += [self.eot_id] * self.confidence_eos_eot_inf
-        if used and not 0 <= max(used) < model.config.vocab_size:
-            raise DecodeError(
-                f"logits: eos_id {self.eos_id} or eot_id {self.eot_id} lies outside the vocabulary of "
-                f"{model.config.vocab_size}; give this model's own"
-            )
+        if not used or 0 <= min(used) <= max(used) < model.config.vocab_size:
+            return None
+        return (
+            f"logits: eos_id {self.eos_id} or eot_id {self.eot_id} lies outside the vocabulary of "
+            f"{model.config.vocab_size}; give this model's own"
+        )

@@ -87,9 +87,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "parameter": 32,
         "source": "LLaDA (arXiv 2502.09992; ML-GSAI/LLaDA, generate.py), low_confidence: the surest positions, as many "
         "as the step's share; the parameter is the steps of a block, one token a forward at 32 of 32. Confidences are "
-        "in float32 at least; with more steps than a block has positions, the forwards on a full block that the published "
-        "loop runs are `schedule_options: {least_forwards: STEPS}`. Its options are `logits_options`: cfg_scale, "
-        "logits_eos_inf, confidence_eos_eot_inf",
+        "in float32 at least; with more steps than a block has positions, the forwards on a full block that the "
+        "published loop runs are `schedule_options: {least_forwards: STEPS}`. Its options are `logits_options`: "
+        "cfg_scale, logits_eos_inf, confidence_eos_eot_inf",
     },
     "llada_random": {
         "attention": "full",

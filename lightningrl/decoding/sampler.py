@@ -47,7 +47,8 @@ class Draws:
 
     def at(self, here: np.ndarray | slice) -> Draws:
         """Some of the positions."""
-        return Draws(*(None if column is None else column[here] for column in shallow(self)))
+        columns: Any = [None if column is None else column[here] for column in shallow(self)]
+        return Draws(*columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
