@@ -111,8 +111,8 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     require_device(decoding.device)
     require_fitting(model, decoding.preset)
     return LLM(
-        model, block_size=decoding.block_size, dtype=dtype, device=decoding.device, rows=decoding.rows,
-        memory_bytes=decoding.memory_bytes, forwards=decoding.forwards,
+        model, block_size=decoding.block_size, adapter=decoding.adapter or None, dtype=dtype, device=decoding.device,
+        rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards,
     )  # fmt: skip
 
 
