@@ -137,7 +137,6 @@ class BlockDecoder:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-
     def _run(self, waiting: deque[QueuedRequest], size: int, observer: Observer | None) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
         last stream's pool, if nobody has it and it is large enough."""
@@ -174,7 +173,8 @@ class BlockDecoder:
         if config.attention == "full" and not schedule.fills_canvas:
             fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full", config.logit_shift))
             return (
-                f"{schedule}: the model attends to all later masks, which this schedule does not compute; take one over "
+                f"{schedule}: the model attends to all later masks, which this schedule does not compute; take one "
+                f"over "
                 "the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder that has one: "
                 + fitting
             )
@@ -191,7 +191,8 @@ class BlockDecoder:
             )
         if schedule.is_productive and not (config.logit_shift and config.attention == "block_causal"):
             return (
-                f"{schedule} reveals a block's first token by the logits of the block before it, for which a model needs "
+                f"{schedule} reveals a block's first token by the logits of the block before it, for which a model "
+                f"needs "
                 f"block_causal attention and shifted logits (Fast-dLLM v2); this {config.family} model has {kind}"
             )
         if schedule.knows_first and not (config.logit_shift and config.attention == "full"):

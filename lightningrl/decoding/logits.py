@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,6 @@ from lightningrl.errors import DecodeError
 from lightningrl.models.transformer import Transformer, log_probs_of
 
 LLADA_EOS, LLADA_EOT = 126081, 126348
-FILTERED = ("", "sampled", "always")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Logits:
     - confidence_eos_eot_inf: `eos_id` and `eot_id` have no part in confidences. A position whose token is one of them
       has confidence 0 and comes last; the confidence of the others is relative to what is left.
     - compat: at a temperature above 0 only `eot_id` has no part in them, as in the published code.
-    - filtered: top-p, then top-k, are applied before confidences and entropies are taken, which are those of what is
-      left: "sampled" at a temperature above 0 (Fast-dLLM v2), "always" at temperature 0 too, where they change the order
-      of positions alone (Dream); "" after, as in SDAR.
+    - filtered: at a temperature above 0, top-p, then top-k, come before confidences and entropies, which are those of
+      what is left (Fast-dLLM v2), and not after them as in SDAR.
+    - filtered_greedy: so they do at temperature 0 too, where they change the order of positions alone (Dream).
     - bans_mask: False leaves the mask token its probability, as the published decoders do, which may then choose it;
       for comparisons with them.
     """
@@ -46,27 +46,30 @@ class Logits:
     eot_id: int = LLADA_EOT
     compat: bool = False
     bans_mask: bool = True
-    filtered: str = ""
+    filtered: bool = False
+    filtered_greedy: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.cfg_scale < float("inf"):
             raise DecodeError(f"logits: cfg_scale is {self.cfg_scale}, expected 0 (off) or more")
-        if self.filtered not in FILTERED:
-            raise DecodeError(
-                f"logits: filtered is {self.filtered!r}, expected one of {', '.join(map(repr, FILTERED))}"
-            )
 
     @property
     def is_plain(self) -> bool:
         """Whether the drawn token's log-probability is the model's own, and its exponential the confidence."""
         return not (
-            self.untempered or self.cfg_scale or self.logits_eos_inf or self.confidence_eos_eot_inf or self.filtered
+            self.untempered or self.cfg_scale or self.logits_eos_inf or self.confidence_eos_eot_inf
+            or self.filtered or self.filtered_greedy
         ) and self.bans_mask  # fmt: skip
 
     @property
     def is_models_own(self) -> bool:
         """Whether tokens are drawn from the model's own distribution, whose likelihood a trainer can compute."""
         return not (self.cfg_scale or self.logits_eos_inf) and self.bans_mask
+
+    def narrows(self, sampled_n: np.ndarray, top_k_n: np.ndarray, top_p_n: np.ndarray) -> bool:
+        """Whether top-p or top-k come before confidences at some of n positions."""
+        here_n = sampled_n & self.filtered | self.filtered_greedy
+        return bool((here_n & ((top_k_n > 0) | (top_p_n < 1))).any())
 
     def of(self, model: Transformer, hidden_nH: Tensor, twin_nH: Tensor | None) -> Tensor:
         """(n, V) logits; twin: hidden states of the forward whose prompt is all masks, where cfg_scale is above 0."""
@@ -88,12 +91,12 @@ class Logits:
         return log_probs_of(logits_nV, temperature, model.usable_vocab, mask_id)
 
     def narrowed(self, log_probs_nV: Tensor, sampled_n: Tensor, top_k_n: Tensor, top_p_n: Tensor) -> Tensor:
-        """(n, V) log-probabilities of what `filtered` leaves, which add up to 1.
+        """(n, V) log-probabilities of what top-p and top-k leave, which add up to 1.
 
         Top-p first: a token goes where those before it, equals by id, together exceed top_p. Then top-k: those as
         likely as the k-th stay. sampled: bool, drawn at a temperature above 0.
         """
-        here_n1 = (sampled_n | (self.filtered == "always"))[:, None]
+        here_n1 = (sampled_n | self.filtered_greedy)[:, None]
         ordered_nV, order_nV = log_probs_nV.double().exp().sort(dim=-1, descending=True, stable=True)
         outside_nV = (ordered_nV.cumsum(dim=-1) - ordered_nV > top_p_n[:, None]) & (top_p_n[:, None] < 1)
         outside_nV[:, 0] = False

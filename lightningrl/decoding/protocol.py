@@ -105,11 +105,13 @@ class Request:
         return int(masks[0]) if len(masks) else len(self.prompt_ids)
 
     def canvas(self, policy: DecodePolicy, model_size: int, mask_id: int) -> tuple[int, Canvas]:
-        """K and the canvas of this request under a policy. Raises DecodeError where it infills and its schedule cannot."""
+        """K and the canvas of this request under a policy. Raises DecodeError where it infills and its schedule
+        cannot."""
         begin, new = self.block_begin(mask_id), self.max_new_tokens
         if begin < len(self.prompt_ids) and not policy.schedule.is_whole:
             raise DecodeError(
-                f"{self.uid}: the prompt has masks to be filled, which {policy.schedule} cannot: its blocks begin at the "
+                f"{self.uid}: the prompt has masks to be filled, which {policy.schedule} cannot: its blocks begin at "
+                f"the "
                 "prompt's end. Take the schedule whole_sequence"
             )
         size = policy.schedule.size(new + len(self.prompt_ids) - begin, model_size)

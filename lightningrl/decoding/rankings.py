@@ -1,7 +1,7 @@
 """Rankings: a number for each open position, (B, K), by which selectors order them. Higher is sooner.
 
-One with a true `uses_noise` gets a uniform for each position, keyed like the draws of tokens and independent of them; one
-with a true `uses_margin` the difference of the two largest probabilities.
+One with a true `uses_noise` gets a uniform for each position, keyed like the draws of tokens and independent of them;
+one with a true `uses_margin` the difference of the two largest probabilities.
 
 Shapes: B rows; K positions of a block.
 """
@@ -18,8 +18,8 @@ from lightningrl.errors import DecodeError
 
 
 class Drawable:
-    """A ranking that may be drawn from: with an `alg_temp` above 0, positions are ordered as if they were drawn one after
-    another, without replacement, by the weights softmax(score / alg_temp) (Dream's `alg_temp`)."""
+    """A ranking that may be drawn from: with an `alg_temp` above 0, positions are ordered as if they were drawn one
+    after another, without replacement, by the weights softmax(score / alg_temp) (Dream's `alg_temp`)."""
 
     __slots__ = ()
     alg_temp: float

@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightningrl.decoding.canvas import Progress
+from lightningrl.decoding.checks import check_computed, check_open, check_revealed, interval_of
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.sampler import Draws, draw_open, needs_margins, select
-from lightningrl.decoding.scheduler import check_computed, check_open, check_revealed, interval_of
 from lightningrl.models.attention import key_limits
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory

@@ -112,7 +112,7 @@ def draw_open(
             confidence_n = logp_n.exp()
         else:
             sampled_n = torch.from_numpy(here.temperature_n > 0).to(log_probs_nV.device)
-            if rule.filtered:
+            if rule.narrows(here.temperature_n > 0, here.top_k_n, here.top_p_n):
                 limits = (torch.from_numpy(a).to(log_probs_nV.device) for a in (here.top_k_n.astype(int), here.top_p_n))
                 certain_nV = rule.narrowed(certain_nV, sampled_n, *limits)
                 token_n, _ = _draw_tokens(certain_nV, replace(here, top_k_n=0 * here.top_k_n, top_p_n=here.top_p_n**0))

@@ -5,18 +5,15 @@ revealed by each of them are the official ones.
 """
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures.golden import forwards_of
 
-from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rankings import Confidence, Margin, NegEntropy
-from lightningrl.decoding.reference import decode_one
 from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, PrefixCache, WholeSequence
 from lightningrl.decoding.selectors.entropy import Entropy
 from lightningrl.decoding.selectors.quota_threshold import QuotaThreshold
@@ -50,7 +47,7 @@ def rows_of(case):
 
 def policy_of(case, *, bans_mask, compat):
     """compat: with the published defects."""
-    steps, logits = case["steps"], Logits(bans_mask=bans_mask, filtered="always")
+    steps, logits = case["steps"], Logits(bans_mask=bans_mask, filtered_greedy=True)
     top = {"top_k": case.get("top_k", 0), "top_p": case.get("top_p", 1.0), "stop": WholeCanvas(), "logits": logits}
     if case["system"] == "dream":
         selector = Timestep(steps, case.get("eps", 1e-3))

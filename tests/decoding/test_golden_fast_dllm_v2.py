@@ -1,13 +1,12 @@
 """Golden decodes of the official code of Fast-dLLM v2: `generate` of its hub file and `batch_sample` of its evaluation.
 
-A case matches when its tokens, its forwards (kind, query positions, the cached ones before them, the masks among them) and the
-positions and tokens revealed by each of them are the official ones.
+A case matches when its tokens, its forwards (kind, query positions, the cached ones before them, the masks among them)
+and the positions and tokens revealed by each of them are the official ones.
 """
 
 import dataclasses
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.schedules.sub_block import SubBlocks
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.decoding.stops import FinishBlock, FinishBlockBehindCommits, InsideBlock
+from lightningrl.decoding.stops import FinishBlockBehindCommits, InsideBlock
 from lightningrl.models.checkpoint import load_model
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -41,7 +40,10 @@ def requests_of(index, *, bans_mask, compat):
     case = CASES[index]
     schedule = SubBlocks(case["small_block_size"], case["use_block_cache"], compat)
     policy = DecodePolicy(
-        Threshold(case["threshold"]), schedule=schedule, stop=STOPS[case["function"]], logits=Logits(bans_mask=bans_mask)
+        Threshold(case["threshold"]),
+        schedule=schedule,
+        stop=STOPS[case["function"]],
+        logits=Logits(bans_mask=bans_mask),
     )
     prompts = case["prompt"] if index in BATCHES else [case["prompt"]]
     new = case["max_new_tokens"]
@@ -49,8 +51,8 @@ def requests_of(index, *, bans_mask, compat):
 
 
 def decode(model, indices, patch, **rules):
-    """Of each case its rows: the tokens of prompt and response, the forwards in the golden file's words, the trajectory.
-    All of one block size and stop token are one run."""
+    """Of each case its rows: the tokens of prompt and response, the forwards in the golden file's words, the
+    trajectory. All of one block size and stop token are one run."""
     found, runs = {index: [] for index in indices}, {}
     for index in indices:
         runs.setdefault((CASES[index]["block_size"], CASES[index]["stop_token"]), []).append(index)
@@ -127,7 +129,8 @@ def test_every_golden_decode_of_one_row_matches_token_for_token_forward_for_forw
 
 
 def test_a_row_of_an_official_batch_gives_what_it_gives_alone_up_to_the_shorter_length_or_the_stop(published):
-    """Rows share the official loops, so their number of forwards and the length are not each row's own; the tokens are."""
+    """Rows share the official loops, so their number of forwards and the length are not each row's own; the tokens
+    are."""
     assert len(BATCHES) == 21
     rows = 0
     for index in BATCHES:

@@ -2,9 +2,10 @@
 
 The masks of later blocks are context too, so the canvas is as long as the response may be from the first forward on.
 `FullSequence` computes all of it in every forward and keeps nothing (Nie et al., arXiv 2502.09992; with `block_size` as
-long as the response it has one block; `WholeSequence` always has: Dream, arXiv 2508.15487). The other two are Fast-dLLM v1's (Wu et al., arXiv 2505.22618): the first
-forward of a block computes the whole canvas, later ones a part of it, over keys and values that were right when they
-were written and are stale since: under full attention they depend on every token that was revealed meanwhile.
+long as the response it has one block; `WholeSequence` always has: Dream, arXiv 2508.15487). The other two are Fast-dLLM
+v1's (Wu et al., arXiv 2505.22618): the first forward of a block computes the whole canvas, later ones a part of it,
+over keys and values that were right when they were written and are stale since: under full attention they depend on
+every token that was revealed meanwhile.
 """
 
 from __future__ import annotations

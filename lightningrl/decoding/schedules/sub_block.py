@@ -46,7 +46,8 @@ class SubBlocks(Schedule):
     def check(self, size: int) -> None:
         if size % self.sub_block:
             raise DecodeError(
-                f"SubBlocks: sub_block is {self.sub_block}, which does not divide the model's blocks of {size} positions"
+                f"SubBlocks: sub_block is {self.sub_block}, which does not divide the model's blocks of {size} "
+                f"positions"
             )
 
     def canvas(self, prompt_len: int, max_new_tokens: int, size: int) -> Canvas:

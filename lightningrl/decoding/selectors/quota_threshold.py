@@ -15,7 +15,8 @@ from lightningrl.errors import DecodeError
 
 @dataclass(frozen=True, slots=True)
 class QuotaThreshold:
-    """After forward i (from 1) of `steps`, at most i shares of the block are revealed; what was due and is not stays due.
+    """After forward i (from 1) of `steps`, at most i shares of the block are revealed; what was due and is not stays
+    due.
 
     Of the best ranked positions that are due, the first is always revealed and another one where its number is at least
     tau. After the last step all that is masked is due. A block of K positions has shares of K / steps.
