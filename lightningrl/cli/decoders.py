@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
-from lightningrl.decoding.presets import PRESETS
+from lightningrl.decoding.presets import PRESETS, fitting, needs
 
 NEEDS = {
-    "block_causal": "a model of blocks: each position sees to the end of its own (SDAR)",
-    "full": "a model of canvases: each position sees all of it (LLaDA)",
+    ("block_causal", None): "a model of blocks: each position sees to the end of its own (SDAR, Fast-dLLM v2)",
+    ("block_causal", True): "a model of blocks with shifted logits (Fast-dLLM v2)",
+    ("full", False): "a model of canvases: each position sees all of it (LLaDA)",
+    ("full", True): "a model of canvases with shifted logits (Dream)",
+    ("full", None): "a model of canvases, shifted logits or not (LLaDA, Dream)",
+    ("causal", None): "an autoregressive model (Qwen2.5, Llama 3)",
 }
-"""What a preset's `attention` means."""
+"""What a preset's `attention` and `logit_shift` mean together."""
 WIDTH = 110
 
 
@@ -30,18 +34,22 @@ def decoders(
     lightningrl decoders
     lightningrl generate models/LLaDA-8B-Instruct prompts.jsonl --decoder fast_dllm_v1_dual
     """
-    found = None
+    names = list(PRESETS)
     if model is not None:
         from lightningrl.models.config_file import family_of
 
-        found = family_of(model).facts.get("attention")
-    for attention in dict.fromkeys(preset["attention"] for preset in PRESETS.values()):
-        if found in (None, attention):
-            typer.echo(f"for {NEEDS.get(attention, f'a model with {attention} attention')}:")
-            for name, preset in PRESETS.items():
-                if preset["attention"] == attention:
-                    typer.echo(_entry(name, preset["decoding"], preset.get("parameter"), preset["source"]))
-            typer.echo()
+        facts = family_of(model).facts
+        names = fitting(facts["attention"], facts.get("logit_shift", False)) if "attention" in facts else names
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        key = PRESETS[name]["attention"], PRESETS[name].get("logit_shift")
+        groups.setdefault(NEEDS.get(key, f"a model with {needs(name)}"), []).append(name)
+    for needed, members in groups.items():
+        typer.echo(f"for {needed}:")
+        for name in members:
+            preset = PRESETS[name]
+            typer.echo(_entry(name, preset["decoding"], preset.get("parameter"), preset["source"]))
+        typer.echo()
 
 
 def _entry(name: str, pieces: dict[str, object], parameter: float | None, source: str) -> str:

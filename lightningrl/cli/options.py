@@ -82,7 +82,7 @@ def _option(name: str, field: FieldInfo, default: str | None) -> inspect.Paramet
 def decoding_of(given: Mapping[str, Any]) -> DirectDecoding:
     """Returns how to decode by the options that a verb was given. Raises ConfigError for those that cannot be."""
     tree = {name: value for name, value in given.items() if value is not None}
-    for key in ("selector_options", "schedule_options", "logits_options"):
+    for key in ("selector_options", "ranking_options", "schedule_options", "logits_options"):
         if key in tree:
             tree[key] = _options(key, tree[key])
     try:
@@ -111,8 +111,8 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     require_device(decoding.device)
     require_fitting(model, decoding.preset)
     return LLM(
-        model, block_size=decoding.block_size, dtype=dtype, device=decoding.device, rows=decoding.rows,
-        memory_bytes=decoding.memory_bytes, forwards=decoding.forwards,
+        model, block_size=decoding.block_size, adapter=decoding.adapter or None, dtype=dtype, device=decoding.device,
+        rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards,
     )  # fmt: skip
 
 
@@ -121,14 +121,15 @@ def require_fitting(model: Path, preset: str) -> None:
     is read; it names those that are."""
     if not preset or not (model / "config.json").is_file():
         return
-    from lightningrl.decoding.presets import PRESETS, fitting
+    from lightningrl.decoding.presets import fitting, needs
     from lightningrl.models.config_file import family_of
 
-    found, needed = family_of(model).facts.get("attention"), PRESETS[preset]["attention"]
-    if found is not None and found != needed:
+    facts = family_of(model).facts
+    attention, logit_shift = facts.get("attention"), facts.get("logit_shift", False)
+    if attention is not None and preset not in (names := fitting(attention, logit_shift)):
         raise ConfigError(
-            f"the decoder {preset} is for models with {needed} attention, and {model} has {found} attention. Decoders "
-            f"that fit it: {', '.join(fitting(found)) or 'none'}"
+            f"the decoder {preset} is for models with {needs(preset)}, and {model} has {attention} attention and "
+            f"{'shifted' if logit_shift else 'unshifted'} logits. Decoders that fit it: {', '.join(names) or 'none'}"
         )
 
 

@@ -54,20 +54,23 @@ class Decoding(Section):
     """A published decoder, whose pieces are taken where no key beside it says otherwise: `sdar_dynamic`,
     `entropy_bounded`, `llada`, `fast_dllm_v1_dual`, ...; `lightningrl decoders` lists them with the models they fit."""
     selector: str = "threshold"
-    """Which masked positions a forward reveals: `threshold`, `quota` (steps a block), `factor`, `cumulative_entropy`
-    (nats), `scripted` (tokens a step), or `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
+    """Which masked positions a forward reveals: `threshold`, `quota_threshold`, `quota` (steps a block), `timestep`
+    (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `scripted` (tokens a step), or `module:attribute`. Its
+    parameter is what `evaluation.thresholds` sweep."""
     selector_options: Options = Field(default_factory=dict)
     """The selector's other arguments: `{"inclusive": true, "steps": 4}` of `threshold`, `{"compat": true}` of
     `factor`."""
     ranking: str = "confidence"
-    """The number by which positions are ordered: `confidence`, `neg_entropy`, `position`, `random`, or
+    """The number by which positions are ordered: `confidence`, `margin`, `neg_entropy`, `position`, `random`, or
     `module:attribute`."""
+    ranking_options: Options = Field(default_factory=dict)
+    """The ranking's arguments: `{"alg_temp": 0.2}` draws positions by their numbers, as Dream's option does."""
     schedule: str = "fused"
     """How responses are walked, block by block: `fused` (the forward that writes a finished block's keys and values
     denoises the next one, too), `separate` (a forward of its own, as the published engines do), `recompute` (no cache);
-    or on a canvas of fixed length: `full_sequence` (no cache), `prefix_cache`, `dual_cache` (stale keys and values, as
-    Fast-dLLM's); or, for models without masks, token by token: `autoregressive`; or `module:attribute`. The older
-    spelling `cache` is accepted."""
+    `sub_block` (Fast-dLLM v2's, whose commits reveal a token); or on a canvas of fixed length: `full_sequence` and
+    `whole_sequence` (no cache), `prefix_cache`, `dual_cache` (stale keys and values, as Fast-dLLM's); or, for models
+    without masks, token by token: `autoregressive`; or `module:attribute`. The older spelling `cache` is accepted."""
     schedule_options: Options = Field(default_factory=dict)
     """The schedule's arguments: `{"block_size": 32}` of `full_sequence`, `{"refresh_every": 8}` of the caches."""
     stop: str = "finish_block"
@@ -139,7 +142,7 @@ class Decoding(Section):
         return {piece: member(piece, getattr(self, piece), f"{where}{piece}", plugins) for piece in DECODER}
 
 
-ELSEWHERE = {"block_size", "dtype", "device", "rows", "memory_mb", "forwards"}
+ELSEWHERE = {"adapter", "block_size", "dtype", "device", "rows", "memory_mb", "forwards"}
 """Keys of `DirectDecoding` that belong to the model, or change no result but the last bits of floats."""
 
 
@@ -159,6 +162,8 @@ class DirectDecoding(Decoding):
     rows: int = Field(64, gt=0)
     block_size: int | None = None
     """K, for checkpoints that do not say it themselves, as the official ones."""
+    adapter: str = ""
+    """The folder of a LoRA in peft's format, merged into the weights as they are loaded. D2F's are such."""
     dtype: str = "stored"
     """`float32`, `bfloat16`, `float64`, or `stored`."""
     device: str = "cpu"

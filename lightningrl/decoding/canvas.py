@@ -29,7 +29,7 @@ class Canvas(NamedTuple):
     start: int
     """First position of the first block that is decoded; it may hold prompt tokens."""
     end: int
-    """One past the last position that may be decoded, on the grid."""
+    """One past the last position that may be decoded: on the grid, or where no more of a last block is asked for."""
 
 
 class Progress(NamedTuple):
@@ -42,14 +42,17 @@ class Progress(NamedTuple):
     end_B: np.ndarray
     """One past the last position of the canvas."""
     step_B: np.ndarray
-    """How many denoise forwards the active block has had."""
+    """How many denoise forwards have computed the active block."""
+    masked_BK: np.ndarray
+    """bool, of the active block."""
 
 
 class Interval(NamedTuple):
     """What one forward does for each of its rows: the positions it computes and whether it denoises.
 
     Where the model's logits are shifted (`ModelConfig.logit_shift`), the decoder lets a denoise forward begin one
-    position before the active block at the latest: there the block's first position is predicted.
+    position before the active block at the latest, where the block's first position is predicted, unless the schedule
+    says that it `knows_first`.
     """
 
     first_B: np.ndarray
@@ -86,9 +89,28 @@ class Schedule:
     computes_active = True
     """Whether forwards that denoise compute the active block itself. False: they end before it, at the position whose
     logits predict it, for causal models with shifted logits."""
+    is_whole = False
+    """Whether a response is one block, however long it is."""
+    knows_first = False
+    """Whether the active block's first position is masked only while forwards compute the position before it: then none
+    has to begin earlier for the sake of shifted logits."""
+    is_productive = False
+    """Whether the forward that computes a finished block or the prompt reveals the next block's first position, by the
+    logits at its last one: for block-causal models with shifted logits. Other forwards may compute parts of the active
+    block."""
+    most_forwards: int | None = None
+    """The denoise forwards after which a block is left whatever is masked in it; those positions then hold the mask
+    token for good. None: no block is left before it is full."""
     is_exact = True
     """Whether all that is kept equals what a forward without a cache would compute, so that the likelihood of a
     trajectory is that of its states."""
+
+    def size(self, max_new_tokens: int, model_size: int) -> int:
+        """K for a response of so many tokens; model_size: the model's own."""
+        return self.block_size or model_size
+
+    def check(self, size: int) -> None:
+        """Raises DecodeError for blocks of a size that it cannot walk."""
 
     def canvas(self, prompt_len: int, max_new_tokens: int, size: int) -> Canvas:
         """The positions of a response of at least `max_new_tokens`, in blocks of `size`. By default the grid starts at

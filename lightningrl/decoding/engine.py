@@ -112,76 +112,32 @@ class BlockDecoder:
         self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None
     ) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others."""
-        size = self._check([policy, *(each.policy for each in requests if each.policy is not None)])
-        waiting: deque[QueuedRequest] = deque()
+        queues: dict[int, deque[QueuedRequest]] = {}
         for index, request in enumerate(requests):
             own = request.policy or policy
-            canvas = own.schedule.canvas(len(request.prompt_ids), request.max_new_tokens, size)
-            if (error := self._refusal(request, own, canvas)) is not None:
+            try:
+                size, canvas = request.canvas(own, self.model.config.block_size, self.model.config.mask_token_id)
+                error = self._refusal(request, own, canvas)
+            except DecodeError as refused:
+                error = refused
+            if error is not None:
                 yield DecodeResult(index, request, error=error)
             else:
-                waiting.append(QueuedRequest(index, request, own, canvas))
-        if not waiting:
-            return
-        run = self._run(waiting, size, observer)
-        try:
-            yield from run.outcomes()
-        finally:
-            # A stream may be left before its end: what its rows have written is not known to be finite.
-            run.pool.cache.clear([page for held in run.rows.held for page in held])
-            self.pool = run.pool
+                queues.setdefault(size, deque()).append(QueuedRequest(index, request, own, canvas))
+        for size, waiting in queues.items():  # rows decoded together have blocks of one size
+            run = self._run(waiting, size, observer)
+            try:
+                yield from run.outcomes()
+            finally:
+                # A stream may be left before its end: what its rows have written is not known to be finite.
+                run.pool.cache.clear([page for held in run.rows.held for page in held])
+                self.pool = run.pool
 
     def release(self) -> None:
         """Gives the memory of the KV cache back to the device, for others; the next stream takes it anew."""
         self.pool = None
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _check(self, policies: Sequence[DecodePolicy]) -> int:
-        """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
-        that leaves out what the model sees or computes what it has not."""
-        config = self.model.config
-        for policy in policies:
-            policy.logits.check(self.model)
-            sees_more = isinstance(policy.schedule, Window) and policy.schedule.needs == config.attention
-            if config.attention == "full" and not (policy.schedule.fills_canvas or sees_more):
-                fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full"))
-                raise DecodeError(
-                    f"{policy.schedule}: the model attends to all later masks, which this schedule does not compute; "
-                    "take one over the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder "
-                    f"that has one: {fitting}"
-                )
-            if isinstance(policy.schedule, Window):
-                self._check_window(policy, policy.schedule)
-            if not policy.schedule.computes_active and not (config.logit_shift and config.attention == "causal"):
-                raise DecodeError(
-                    f"{policy.schedule}: the model is no autoregressive one; it has {config.attention} attention, so "
-                    "the masked positions must be computed, too. Take another schedule, such as "
-                    + ("full_sequence" if config.attention == "full" else "fused")
-                )
-            if policy.schedule.computes_active and not config.has_mask:
-                raise DecodeError(
-                    f"{policy.schedule} computes masked positions, and a {config.family} model has no mask token; take "
-                    "the preset or the schedule autoregressive, one token a forward"
-                )
-        sizes = {policy.schedule.block_size or self.model.config.block_size for policy in policies}
-        if len(sizes) > 1:
-            raise DecodeError(f"requests decoded together have blocks of {sorted(sizes)} positions, expected one size")
-        return sizes.pop()
-
-    def _check_window(self, policy: DecodePolicy, schedule: Window) -> None:
-        """Raises DecodeError for a schedule with several open blocks that does not fit the model or its forwards."""
-        config = self.model.config
-        if schedule.needs not in (None, config.attention):
-            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")(config.attention))
-            raise DecodeError(
-                f"{schedule} is for models with {schedule.needs} attention, and this one has {config.attention} "
-                f"attention; published decoders that fit it: {fitting}"
-            )
-        if self.forwards != "spans":
-            raise DecodeError(f"forwards is {self.forwards!r}, and {schedule} has several open blocks: take 'spans'")
-        if policy.logits.cfg_scale:
-            raise DecodeError(f"cfg_scale is {policy.logits.cfg_scale}, which {schedule} does not have; leave it out")
 
     def _run(self, waiting: deque[QueuedRequest], size: int, observer: Observer | None) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
@@ -199,7 +155,7 @@ class BlockDecoder:
             pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)
         if self.forwards != "spans":
             pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(waiting, observer))
-        length, mask_id = max(reaches), self.model.config.mask_token_id
+        length, mask_id = max(reaches) + size - 1, self.model.config.mask_token_id
         rows, windows = Rows(slots, length, size, mask_id, pages, self.page_tokens), None
         if any(isinstance(item.policy.schedule, Window) for item in waiting):
             windows = WindowRows(rows, pool.cache, self.model.config, self.stop_ids)
@@ -214,14 +170,76 @@ class BlockDecoder:
         policies = {id(item.policy): item.policy for item in waiting}.values()
         return all(rule_of(policy, self.model.config.block_size) is not None for policy in policies)
 
+    def _misfit(self, policy: DecodePolicy) -> str | None:
+        """Why the model cannot be decoded by a policy: what it leaves out that the model sees, or computes that it has
+        not; None where it can."""
+        config, schedule = self.model.config, policy.schedule
+        kind = f"{config.attention} attention and {'shifted' if config.logit_shift else 'unshifted'} logits"
+        if isinstance(schedule, Window):
+            return self._window_misfit(policy, schedule, kind) or policy.logits.refusal(self.model)
+        if config.attention == "full" and not schedule.fills_canvas:
+            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full", config.logit_shift))
+            return (
+                f"{schedule}: the model attends to all later masks, which this schedule does not compute; take one "
+                f"over "
+                "the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder that has one: "
+                + fitting
+            )
+        if not schedule.computes_active and not (config.logit_shift and config.attention == "causal"):
+            return (
+                f"{schedule}: the model is no autoregressive one; it has {config.attention} attention, so the masked "
+                "positions must be computed, too. Take another schedule, such as "
+                + ("full_sequence" if config.attention == "full" else "fused")
+            )
+        if schedule.computes_active and not config.has_mask:
+            return (
+                f"{schedule} computes masked positions, and a {config.family} model has no mask token; take the preset "
+                "or the schedule autoregressive, one token a forward"
+            )
+        if schedule.is_productive and not (config.logit_shift and config.attention == "block_causal"):
+            return (
+                f"{schedule} reveals a block's first token by the logits of the block before it, for which a model "
+                f"needs "
+                f"block_causal attention and shifted logits (Fast-dLLM v2); this {config.family} model has {kind}"
+            )
+        if schedule.knows_first and not (config.logit_shift and config.attention == "full"):
+            return (
+                f"{schedule} reveals a block's first position alone, for models with full attention and shifted logits "
+                f"(Dream); this {config.family} model has {kind}. Leave opens_first out"
+            )
+        try:
+            schedule.check(schedule.block_size or config.block_size)
+        except DecodeError as error:
+            return str(error)
+        return policy.logits.refusal(self.model)
+
+    def _window_misfit(self, policy: DecodePolicy, schedule: Window, kind: str) -> str | None:
+        """`_misfit` for schedules with several open blocks. kind: what the model has, in words."""
+        config = self.model.config
+        if schedule.needs not in (None, config.attention):
+            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")(config.attention, config.logit_shift))
+            return (
+                f"{schedule} is for models with {schedule.needs} attention, and this {config.family} model has {kind}. "
+                f"Published decoders that fit it: {fitting}"
+            )
+        if not config.has_mask:
+            return f"{schedule} computes masked positions, and a {config.family} model has no mask token"
+        if self.forwards != "spans":
+            return f"forwards is {self.forwards!r}, and {schedule} has several open blocks: take 'spans'"
+        if policy.logits.cfg_scale:
+            return f"cfg_scale is {policy.logits.cfg_scale}, which {schedule} does not have: leave it out"
+        return None
+
     def _refusal(self, request: Request, policy: DecodePolicy, canvas: Canvas) -> DecodeError | None:
         end, size = canvas.end, self.model.config.block_size
+        if (error := self._misfit(policy)) is not None:
+            return DecodeError(f"{request.uid}: {error}")
         if self.forwards != "spans" and (canvas.origin % size or end % size):
             return DecodeError(
                 f"{request.uid}: forwards is {self.forwards!r}, which compute the model's blocks of {size} positions, "
                 f"and {policy.schedule} decodes positions {canvas.start} to {end} of another grid: take 'spans'"
             )
-        block, new = policy.schedule.block_size or size, request.max_new_tokens
+        block, new = policy.schedule.size(request.max_new_tokens, size), request.max_new_tokens
         if policy.schedule.fills_canvas and canvas.origin and new % block:
             few = f"{new // block * block} or " if new > block else ""
             return DecodeError(

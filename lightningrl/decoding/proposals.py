@@ -23,6 +23,8 @@ class OpenPositions:
     """The entropy of the whole distribution, nats."""
     noise_BK: Tensor | None = field(default=None, kw_only=True)
     """A uniform of its own for each position and forward, where the ranking has `uses_noise`."""
+    margin_BK: Tensor | None = field(default=None, kw_only=True)
+    """The likeliest token's probability minus the second's, where the ranking has `uses_margin`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

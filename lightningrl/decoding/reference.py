@@ -4,7 +4,7 @@ A response is decoded in blocks. Before each forward its schedule says which pos
 their keys and values and gives each open position (masked, and the schedule lets it be revealed now) a distribution
 over tokens: by the logits there, or, in a family whose logits are shifted, by those of the position before. A token is
 drawn for each of them, and the selector says which are revealed. When a block has no mask left the next one becomes
-active, unless the schedule has every block stay for more forwards.
+active, unless the schedule has every block stay for more forwards, or give up what is masked after so many.
 
 `decoding.engine.BlockDecoder` does the same for many rows at once over a paged cache, and gives the same trajectories
 (tests/decoding/test_reference.py). Draws are keyed by (seed, step, uid, sample, position, forward), so that neither
@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightningrl.decoding.canvas import Progress
+from lightningrl.decoding.checks import check_computed, check_open, check_revealed, interval_of
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.reference_windows import WindowDecode
 from lightningrl.decoding.rng import row_key
-from lightningrl.decoding.sampler import Draws, draw_open, select
-from lightningrl.decoding.scheduler import check_open, check_revealed, interval_of
+from lightningrl.decoding.sampler import Draws, draw_open, needs_margins, select
 from lightningrl.decoding.window import Window
 from lightningrl.models.attention import key_limits
 from lightningrl.models.transformer import Transformer
@@ -42,13 +42,14 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     config, schedule, device = model.config, policy.schedule, model.device
     if isinstance(schedule, Window):
         return WindowDecode(model, request, policy, stop_ids).run()
-    size = schedule.block_size or config.block_size
     prompt = np.asarray(request.prompt_ids, dtype=np.int64)
-    origin, start, end = schedule.canvas(len(prompt), request.max_new_tokens, size)
-    tokens_T = np.full(end, config.mask_token_id)
+    size, (origin, start, end) = request.canvas(policy, config.block_size, config.mask_token_id)
+    reach = -(-(end - start) // size) * size + start  # on the grid
+    tokens_T = np.full(reach, config.mask_token_id)
     tokens_T[: len(prompt)] = prompt
-    masked_T = np.arange(end) >= len(prompt)
-    reveal_T, logp_T, entropy_T = np.zeros(end, dtype=np.int64), np.zeros(end, np.float32), np.zeros(end, np.float32)
+    masked_T = (np.arange(reach) >= len(prompt)) & (np.arange(reach) < end)
+    masked_T[: len(prompt)] = (prompt == config.mask_token_id) & request.infills
+    reveal_T, (logp_T, entropy_T) = np.zeros(reach, dtype=np.int64), np.zeros((2, reach), np.float32)
     denoised = committed = block_step = 0
     pending = False
     key = row_key(policy.seed, policy.step, request.uid, request.sample)
@@ -70,26 +71,33 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
             k_1MTD, v_1MTD = keys_LTMD[layer].transpose(0, 1)[None], values_LTMD[layer].transpose(0, 1)[None]
             return F.scaled_dot_product_attention(q_BNQD, k_1MTD, v_1MTD, attn_mask=seen_QT, enable_gqa=True)
 
-        is_hidden_T = (np.arange(end) < len(prompt)) & (tables is twin)
+        is_hidden_T = (np.arange(reach) < len(prompt)) & (tables is twin)
         seen_T = np.where(is_hidden_T, config.mask_token_id, tokens_T)
         ids_1Q, at_1Q = (torch.from_numpy(a).to(device) for a in (seen_T[None, first:last], positions_1Q))
         return model.hidden(ids_1Q, at_1Q, attend)[0]
 
-    prefills = int(schedule.keeps_blocks and start > 0)
+    enters = schedule.keeps_blocks and start > 0
+    is_revealing = enters and schedule.is_productive and masked_T[start]  # the prompt predicts what follows it
+    prefills = int(enters and not is_revealing)
     if prefills:
         for tables in (own, twin)[: 1 + is_guided]:
             forward(0, start, tables)
     while True:
-        at = Progress(*(np.array([each]) for each in (start, pending, end, block_step)))  # a batch of one row
-        (first,), (last,), (denoises,), _ = interval_of(schedule, at, size, config.logit_shift)
+        block = slice(start, start + size)
+        row = (start, pending, end, block_step, masked_T[block])
+        (first,), (last,), (denoises,), _ = interval_of(
+            schedule, Progress(*(np.array([each]) for each in row)), size, config.logit_shift
+        )  # a batch of one row
+        first, is_revealing = 0 if is_revealing else first, False
         hidden_QH, *twin_QH = (forward(first, last, tables) for tables in (own, twin)[: 1 + is_guided])
         pending, committed = False, committed + (not denoises)
         if not denoises:
             continue
         denoised += 1
-        block = slice(start, start + size)
         open_1K = schedule.open(masked_T[block][None])
         check_open(schedule, open_1K, masked_T[block][None])
+        places_1K = start + np.arange(size)[None] - config.logit_shift - first
+        check_computed(schedule, places_1K, open_1K, np.array([last - first]))
         position_n = start + np.flatnonzero(open_1K[0])
         n, at_n = len(position_n), torch.from_numpy(position_n - config.logit_shift - first).to(device)
         draws = Draws(
@@ -98,18 +106,21 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
             top_k_n=np.full(n, policy.top_k), top_p_n=np.full(n, policy.top_p),
         )  # fmt: skip
         if n:
-            drawn = draw_open(model, draws, policy.logits)
+            drawn = draw_open(model, draws, policy.logits, margins=needs_margins([policy]))
             chosen_n = select(drawn, draws, open_1K, np.array([block_step]), [(policy, np.array([0]))])
             token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
             here = position_n[chosen_n]
             check_revealed(policy.selector, np.array([len(here)]), open_1K)
             tokens_T[here], masked_T[here], reveal_T[here] = token_n[chosen_n], False, denoised
             logp_T[here], entropy_T[here] = logp_n[chosen_n], entropy_n[chosen_n]
-        block_step += 1
+        block_step += last > start or not schedule.is_productive
+        if schedule.most_forwards is not None and block_step >= schedule.most_forwards:
+            left = start + np.flatnonzero(masked_T[block])
+            masked_T[left], reveal_T[left] = False, denoised
         is_response_K = np.arange(start, start + size) >= len(prompt)
         stops_K = np.isin(tokens_T[block], list(stop_ids)) & is_response_K & ~masked_T[block]
         is_full = not masked_T[block].any()
-        if is_full and block_step < schedule.least_forwards:
+        if is_full and block_step < schedule.least_forwards > 1:
             continue
         if policy.stop.ended(stops_K[None], masked_T[block][None])[0] or (is_full and start + size >= end):
             break
@@ -119,9 +130,9 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     decoded = slice(len(prompt), start + size)
     ids, reveal = tokens_T[decoded], reveal_T[decoded]
     stops = np.flatnonzero(np.isin(ids, list(stop_ids)) & (reveal > 0))
-    length = int(stops[0]) + 1 if len(stops) else len(ids)
+    length = int(stops[0]) + 1 if len(stops) else min(len(ids), end - len(prompt))
     return Trajectory(
-        uid=request.uid, sample=request.sample, prompt_ids=prompt, token_ids=ids, response_len=length,
+        uid=request.uid, sample=request.sample, prompt_ids=tokens_T[: len(prompt)], token_ids=ids, response_len=length,
         reveal_step=reveal, behaviour_logp=logp_T[decoded], block_size=size, origin=origin,
         schedule=type(schedule).__name__, exact_cache=schedule.is_exact, window=schedule.window,
         temperature=policy.temperature,

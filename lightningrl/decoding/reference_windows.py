@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
-from lightningrl.decoding.sampler import Draws, draw_open, select
+from lightningrl.decoding.sampler import Draws, draw_open, needs_margins, select
 from lightningrl.decoding.schedules.multi_block import BlockBuffer, BlockPipeline, MultiBlock
 from lightningrl.errors import DecodeError
 from lightningrl.models.transformer import Transformer
@@ -189,7 +189,8 @@ class WindowDecode:
                 forward_n=np.full(n, self.denoised), temperature_n=np.full(n, policy.temperature),
                 top_k_n=np.full(n, policy.top_k), top_p_n=np.full(n, policy.top_p),
             )  # fmt: skip
-            drawn, must = draw_open(self.model, draws, policy.logits), np.array([block in forced])
+            drawn = draw_open(self.model, draws, policy.logits, margins=needs_margins([policy]))
+            must = np.array([block in forced])
             rows = [(policy, np.array([0]))]
             is_chosen = select(drawn, draws, open_K[None], np.array([self.denoised - 1]), rows, must)
             chosen.append((position_n, *drawn.to_host(is_chosen)))

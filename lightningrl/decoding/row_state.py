@@ -62,7 +62,8 @@ class Rows:
             self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.refreshed, self.opened,
             self.stored, self.left, self.twice, self.widened, self.pending, self.stopped,
         ) = (self.done[name] for name, *_ in kinds)  # fmt: skip
-        self.busy, self.entering, self.rebuilds, self.guided, self.is_window = np.zeros((5, slots), dtype=bool)
+        self.busy, self.entering, self.rebuilds, self.guided = np.zeros((4, slots), dtype=bool)
+        self.productive, self.is_window = np.zeros((2, slots), dtype=bool)
         """entering: keys and values are still to be written before the next denoise forward: clean ones of all before
         the active block, a pending block's aside; or, where it rebuilds, those that its last refresh had left. guided:
         it has a twin whose prompt is all masks, with pages of its own."""
@@ -85,6 +86,7 @@ class Rows:
             self.tokens[slot] = self.mask_id
             self.tokens[slot, :prompt_len] = request.prompt_ids
             self.masked[slot, prompt_len : item.canvas.end] = True
+            self.masked[slot, :prompt_len] = (self.tokens[slot, :prompt_len] == self.mask_id) & request.infills
             self.start[slot] = self.opened[slot] = item.canvas.start
             self.stored[slot] = self.left[slot] = item.canvas.start * policy.schedule.keeps_blocks
         else:
@@ -94,9 +96,12 @@ class Rows:
         self.key[slot] = row_key(policy.seed, policy.step, request.uid, request.sample)
         self.temperature[slot], self.top_k[slot], self.top_p[slot] = policy.temperature, policy.top_k, policy.top_p
         self.busy[slot], self.prefilled[slot], self.guided[slot] = True, 0, bool(policy.logits.cfg_scale)
-        self.rebuilds[slot] = self.refreshed[slot] > 0 and not self._refreshes_next(slot, policy)
+        self.productive[slot] = policy.schedule.is_productive
+        is_stale = self.refreshed[slot] > 0 and not self.pending[slot]
+        self.rebuilds[slot] = is_stale and not self._refreshes_next(slot, policy)
         kept = self.clean(slot) if policy.schedule.keeps_blocks else 0
-        self.prefill_end[slot] = item.canvas.end if self.rebuilds[slot] else kept
+        reach = policy.schedule.reach(int(self.start[slot]), item.canvas.end, self.size)
+        self.prefill_end[slot] = reach if self.rebuilds[slot] else kept
         self.entering[slot] = self.prefill_end[slot] > 0
         self.admitted[slot] = next(self._admissions)
         self.item[slot] = item
@@ -108,7 +113,16 @@ class Rows:
 
     def progress(self, slots_B: np.ndarray) -> Progress:
         """How far the rows in these slots are."""
-        return Progress(self.start[slots_B], self.pending[slots_B], self.end[slots_B], self.block_step[slots_B])
+        masked_BK = self.masked[slots_B[:, None], self.start[slots_B, None] + np.arange(self.size)]
+        return Progress(
+            self.start[slots_B], self.pending[slots_B], self.end[slots_B], self.block_step[slots_B], masked_BK
+        )
+
+    def give_up(self, slots_B: np.ndarray, most_forwards: int) -> None:
+        """Have the rows whose blocks had so many forwards leave the mask token at what is masked there still."""
+        for slot in slots_B[self.block_step[slots_B] >= most_forwards].tolist():
+            left = self.start[slot] + np.flatnonzero(self.masked[slot, self.start[slot] :][: self.size])
+            self.masked[slot, left], self.reveal[slot, left] = False, self.denoise_forwards[slot]
 
     def _refreshes_next(self, slot: int, policy: DecodePolicy) -> bool:
         refreshes_B = policy.schedule.interval(self.progress(np.array([slot])), self.size).refreshes_B
@@ -167,10 +181,10 @@ class Rows:
             by_position[slot, decoded].copy() for by_position in (self.tokens, self.reveal, self.logp, self.entropy)
         )
         stops = np.flatnonzero(np.isin(ids, stop_ids) & (reveal > 0))
-        length = int(stops[0]) + 1 if len(stops) else len(ids)
+        length = int(stops[0]) + 1 if len(stops) else min(len(ids), item.canvas.end - int(self.prompt_len[slot]))
         forwards = (int(n[slot]) for n in (self.denoise_forwards, self.commit_forwards, self.prefill_forwards))
         return Trajectory(
-            uid=request.uid, sample=request.sample, prompt_ids=np.asarray(request.prompt_ids, dtype=np.int64),
+            uid=request.uid, sample=request.sample, prompt_ids=self.tokens[slot, : self.prompt_len[slot]].copy(),
             token_ids=ids, response_len=length, reveal_step=reveal, behaviour_logp=logp, block_size=self.size,
             origin=item.canvas.origin, schedule=type(policy.schedule).__name__, exact_cache=policy.schedule.is_exact,
             window=policy.schedule.window or blocks, temperature=policy.temperature,

@@ -8,7 +8,7 @@ Shapes: B rows; K block size; n open positions; H hidden size; V vocabulary; A a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,8 @@ class Draws:
 
     def at(self, here: np.ndarray | slice) -> Draws:
         """Some of the positions."""
-        return Draws(*(None if column is None else column[here] for column in shallow(self)))
+        columns: Any = [None if column is None else column[here] for column in shallow(self)]
+        return Draws(*columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +60,8 @@ class DrawnTokens:
     entropy_n: Tensor
     top_logp_nA: Tensor
     top_ids_nA: Tensor
+    margin_nX: Tensor
+    """By how much the likeliest token is likelier than the second: one column, or none where nobody asked."""
     confidence_n: Tensor
     """What rankings and selectors go by: the token's probability, unless a policy's `logits` say otherwise."""
 
@@ -70,17 +73,24 @@ class DrawnTokens:
 
 
 def draw_by_rule(
-    model: Transformer, draws: Draws, rules: Sequence[tuple[Logits, np.ndarray]], alternatives: int = 0
+    model: Transformer,
+    draws: Draws,
+    rules: Sequence[tuple[Logits, np.ndarray]],
+    alternatives: int = 0,
+    margins: bool = False,
 ) -> DrawnTokens:
-    """Token, log-probability, entropy and confidence at every open position. rules: with the indices of theirs."""
+    """Token, log-probability, entropy and confidence at every open position. rules: with the indices of theirs.
+    margins: whether margins are needed."""
     if len(rules) == 1:
-        return draw_open(model, draws, rules[0][0], alternatives)
-    parts = [draw_open(model, draws.at(here), rule, alternatives) for rule, here in rules]
+        return draw_open(model, draws, rules[0][0], alternatives, margins)
+    parts = [draw_open(model, draws.at(here), rule, alternatives, margins) for rule, here in rules]
     order_n = torch.from_numpy(np.argsort(np.concatenate([here for _, here in rules]))).to(draws.hidden_nH.device)
     return DrawnTokens(*(torch.cat(column)[order_n] for column in zip(*map(shallow, parts), strict=True)))
 
 
-def draw_open(model: Transformer, draws: Draws, rule: Logits, alternatives: int = 0) -> DrawnTokens:
+def draw_open(
+    model: Transformer, draws: Draws, rule: Logits, alternatives: int = 0, margins: bool = False
+) -> DrawnTokens:
     """`draw_by_rule` where one rule holds for all.
 
     The head is evaluated at these positions only, and never for more than CHUNK_LOGITS logits at once.
@@ -97,17 +107,26 @@ def draw_open(model: Transformer, draws: Draws, rule: Logits, alternatives: int 
             log_probs_nV = certain_nV = rule.log_probs(model, logits_nV, temperature)
             if rule.untempered and here.temperature_n.any():
                 certain_nV = rule.log_probs(model, logits_nV, 1.0)
-        token_n, logp_n = _draw_tokens(log_probs_nV, here)
         if rule.is_plain:
+            token_n, logp_n = _draw_tokens(log_probs_nV, here)
             confidence_n = logp_n.exp()
         else:
-            sampled_n = torch.from_numpy(here.temperature_n > 0).to(token_n.device)
+            sampled_n = torch.from_numpy(here.temperature_n > 0).to(log_probs_nV.device)
+            if rule.narrows(here.temperature_n > 0, here.top_k_n, here.top_p_n):
+                limits = (torch.from_numpy(a).to(log_probs_nV.device) for a in (here.top_k_n.astype(int), here.top_p_n))
+                certain_nV = rule.narrowed(certain_nV, sampled_n, *limits)
+                token_n, _ = _draw_tokens(certain_nV, replace(here, top_k_n=0 * here.top_k_n, top_p_n=here.top_p_n**0))
+                logp_n = log_probs_nV.gather(-1, token_n[:, None]).squeeze(-1)
+            else:
+                token_n, logp_n = _draw_tokens(log_probs_nV, here)
             confidence_n = rule.confidence(certain_nV, token_n, sampled_n)
+        pair_n2 = certain_nV.topk(min(2, certain_nV.shape[-1]), dim=-1).values.exp() if margins else certain_nV[:, :0]
+        margin_nX = pair_n2[:, :1] - pair_n2[:, 1:].sum(dim=-1, keepdim=True) if margins else pair_n2
         if alternatives:
             top_logp_nA, top_ids_nA = log_probs_nV.topk(min(alternatives, log_probs_nV.shape[-1]), dim=-1)
         else:
             top_logp_nA, top_ids_nA = log_probs_nV.new_empty(len(token_n), 0), token_n.new_empty(len(token_n), 0)
-        parts.append((token_n, logp_n, entropy(certain_nV), top_logp_nA, top_ids_nA, confidence_n))
+        parts.append((token_n, logp_n, entropy(certain_nV), top_logp_nA, top_ids_nA, margin_nX, confidence_n))
     return DrawnTokens(*(column[0] if len(column) == 1 else torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -154,7 +173,10 @@ def select(
     at = tuple(torch.from_numpy(index).to(device) for index in np.nonzero(open_BK))
     confidence_BK, entropy_BK = torch.zeros((2, *open_BK.shape), dtype=drawn.logp_n.dtype, device=device)
     confidence_BK[at], entropy_BK[at] = drawn.confidence_n, drawn.entropy_n
-    noise_BK = None
+    noise_BK = margin_BK = None
+    if drawn.margin_nX.shape[1]:
+        margin_BK = torch.zeros_like(confidence_BK)
+        margin_BK[at] = drawn.margin_nX[:, 0]
     if any(getattr(policy.ranking, "uses_noise", False) for policy, _ in policies):
         key_n, *keys = (torch.from_numpy(a).to(device) for a in (draws.key_n, draws.position_n, draws.forward_n))
         noise_BK = torch.zeros(open_BK.shape, dtype=torch.float64, device=device)
@@ -162,13 +184,18 @@ def select(
     chosen_BK = torch.zeros_like(opened_BK)
     for policy, mine in policies:
         rows = slice(None) if len(mine) == len(open_BK) else torch.from_numpy(mine).to(device)
-        noise = None if noise_BK is None else noise_BK[rows]
-        given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows], noise_BK=noise)
+        noise, margin = (None if column is None else column[rows] for column in (noise_BK, margin_BK))
+        given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows], noise_BK=noise, margin_BK=margin)
         score_BK = policy.ranking.score(given).masked_fill(~given.open_BK, float("-inf"))
         must = None if must_B is None else torch.from_numpy(must_B).to(device)[rows]
         proposals = Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows], must)
         chosen_BK[rows] = policy.selector.select(proposals) & given.open_BK
     return chosen_BK[at]
+
+
+def needs_margins(policies: Sequence[DecodePolicy]) -> bool:
+    """Whether a ranking among these policies' asks for margins."""
+    return any(getattr(policy.ranking, "uses_margin", False) for policy in policies)
 
 
 def draw(

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.decoding.canvas import Interval, Progress, Schedule
+from lightningrl.decoding.checks import check_computed, check_open, check_revealed, interval_of
 from lightningrl.decoding.ledger import Forward, Ledger, Part
 from lightningrl.decoding.logits import Logits
-from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer, Selector
+from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer
 from lightningrl.decoding.row_state import QueuedRequest, Rows
-from lightningrl.decoding.sampler import Draws, draw_by_rule, select
+from lightningrl.decoding.sampler import Draws, draw_by_rule, needs_margins, select
 from lightningrl.decoding.window import Window
 from lightningrl.decoding.window_rows import Lines, WindowRows
 from lightningrl.errors import DecodeError
@@ -37,50 +37,6 @@ CHUNK_TOKENS = 2048
 """A longer prompt is prefilled in forwards of at most about so many positions: bounds activations and masks."""
 SHORT_TOKENS = 256
 """Rows that see at most so many keys share a span, longer ones those of less than twice as many: little padding."""
-
-
-def interval_of(schedule: Schedule, at: Progress, size: int, logit_shift: bool) -> Interval:
-    """Returns what the next forward of each row computes. at: how far the rows are.
-
-    logit_shift: whether a position is predicted by the one before it, which a denoise forward then computes too. It was
-    computed before, with the same tokens in sight: its keys and values stay what they were.
-    """
-    found = schedule.interval(at, size)
-    check_interval(schedule, found, at, size)
-    if not logit_shift:
-        return found
-    before_B = np.minimum(found.first_B, np.maximum(at.start_B - 1, 0))
-    return found._replace(first_B=np.where(found.denoises_B, before_B, found.first_B))
-
-
-def check_interval(schedule: Schedule, found: Interval, at: Progress, size: int) -> None:
-    """Raises DecodeError for a schedule whose forward does nothing for one of its rows. at: what it was asked with."""
-    (first_B, last_B, denoises_B, _), (start_B, pending_B, end_B, _) = found, at
-    least = size if schedule.computes_active else 0
-    is_whole_B = (first_B <= start_B) & (last_B >= start_B + least)
-    is_within_B = (first_B >= 0) & (first_B < last_B) & (last_B <= end_B)
-    wrong = np.flatnonzero(~(is_within_B & np.where(denoises_B, is_whole_B, pending_B)))
-    if len(wrong):
-        first, last, denoises, start, end = (int(a[wrong[0]]) for a in (first_B, last_B, denoises_B, start_B, end_B))
-        raise DecodeError(
-            f"{schedule} computes positions {first} to {last - 1}, denoises {'them' if denoises else 'nothing'}, but "
-            f"the active block is {start} to {start + size - 1} and the last position {end - 1}: it would never end. "
-            "Its `interval` must hold and denoise that whole block, or else compute a finished one that is pending"
-        )
-
-
-def check_open(schedule: Schedule, open_BK: np.ndarray, masked_BK: np.ndarray) -> None:
-    """Raises DecodeError for a schedule that opens what is not masked, or nothing of a block that has masks."""
-    if (open_BK & ~masked_BK).any():
-        raise DecodeError(f"{schedule} opens positions that are not masked: its `open` must return a subset")
-    if (masked_BK.any(axis=1) & ~open_BK.any(axis=1)).any():
-        raise DecodeError(f"{schedule} opens nothing of a block with masked positions: it would never end")
-
-
-def check_revealed(selector: Selector, revealed_B: np.ndarray, open_BK: np.ndarray) -> None:
-    """Raises DecodeError for a selector that reveals nothing of a row's open positions."""
-    if (open_BK.any(axis=1) & (revealed_B == 0)).any():
-        raise DecodeError(f"{selector} revealed nothing in a block with open positions: it would never end")
 
 
 @dataclass(slots=True, eq=False)
@@ -174,7 +130,8 @@ class Scheduler:
         other_B = np.where(entering_B, "prefill", "commit")
         fuses_B = pending_B if self.windows is None else pending_B | self.windows.stores(slots_B)
         denoise_B = np.where(refreshes_B, "refresh", np.where(fuses_B, "fused", "denoise"))
-        kinds_B = np.where(denoises_B, denoise_B, other_B)
+        computes_B = denoises_B & ((last_B > rows.start[slots_B]) | ~rows.productive[slots_B])
+        kinds_B = np.where(computes_B, denoise_B, other_B)
         rows.pending[slots_B] = pending_B & entering_B
         begins_B = np.cumsum(queries_B) - queries_B
         if entering_B.any():
@@ -186,16 +143,19 @@ class Scheduler:
             rows.entering[prefilled] = rows.prefilled[prefilled] < rows.prefill_end[prefilled]
             # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
             prompts, rows.rebuilds[prefilled] = prefilled[~rows.rebuilds[prefilled]], False
-            rows.prefill_forwards[prompts] = rows.prompt_len[prompts] >= self.size
-        rows.commit_forwards[slots_B[kinds_B == "commit"]] += 1
+            reveals = rows.productive[prompts] & (rows.prompt_len[prompts] % self.size == 0)
+            rows.prefill_forwards[prompts] = (rows.prompt_len[prompts] >= self.size) & ~reveals
+        rows.commit_forwards[slots_B[(kinds_B == "commit") & ~denoises_B]] += 1
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
         if denoises_B.any():
             here = np.flatnonzero(denoises_B)
             at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here] - self.model.config.logit_shift
-            lines = Lines(slots_B[here], np.arange(len(here)), rows.start[slots_B[here]], at_B)
+            row_L, start_L = np.arange(len(here)), rows.start[slots_B[here]]
+            lines = Lines(slots_B[here], row_L, start_L, at_B, begins_B[here], queries_B[here])
             if self.windows is not None:
                 lines = self.windows.lines(lines, first_B[here])
             revealed_B[here], failed = self._reveal(slots_B[here], lines, hidden_NH, twin_NH, drawn)
+            rows.block_step[slots_B[computes_B]] += 1
             refreshed = slots_B[refreshes_B & ~rows.is_window[slots_B]]
             rows.refreshed[refreshed] = rows.denoise_forwards[refreshed]
             ended = [self._fail(slot) for slot in failed]
@@ -215,6 +175,9 @@ class Scheduler:
         chunk_B = first_B + max(1, CHUNK_TOKENS // self.size) * self.size
         last_B = np.where(rows.rebuilds[slots_B], last_B, np.minimum(last_B, chunk_B))
         denoises_B, refreshes_B = np.zeros((2, len(slots_B)), dtype=bool)
+        start_B, is_done_B = rows.start[slots_B], last_B == rows.prefill_end[slots_B]
+        denoises_B |= entering_B & is_done_B & rows.productive[slots_B] & ~rows.pending[slots_B]
+        denoises_B &= rows.masked[slots_B, start_B] & ~rows.rebuilds[slots_B]
         for policy, mine in self._by_policy(slots_B):
             here = mine[~entering_B[mine]]
             if isinstance(policy.schedule, Window):
@@ -325,7 +288,9 @@ class Scheduler:
             for policy, mine in groups:
                 open_LK[mine] = policy.schedule.open(masked_LK[mine])
                 check_open(policy.schedule, open_LK[mine], masked_LK[mine])
-        rows.block_step[slots_B] += 1
+                if not isinstance(policy.schedule, Window):
+                    places_LK = (lines.at_L - lines.begins_L)[mine, None] + np.arange(self.size)
+                    check_computed(policy.schedule, places_LK, open_LK[mine], lines.queries_L[mine])
         line_n, column_n = np.nonzero(open_LK)
         if not len(line_n):
             return np.zeros(len(slots_B), dtype=np.int64), []
@@ -380,8 +345,9 @@ class Scheduler:
             rules.setdefault(policy.logits, []).append(mine)
         of_rule = [(rule, np.flatnonzero(np.isin(line_n, np.concatenate(mine)))) for rule, mine in rules.items()]
         of_rule = [(rule, here) for rule, here in of_rule if len(here)]
-        drawn = draw_by_rule(self.model, draws, of_rule, self.observer.alternatives if self.observer else 0)
-        chosen_n = select(drawn, draws, open_LK, rows.block_step[slots_L] - 1, groups, lines.must_L)
+        alternatives = self.observer.alternatives if self.observer else 0
+        drawn = draw_by_rule(self.model, draws, of_rule, alternatives, needs_margins([p for p, _ in groups]))
+        chosen_n = select(drawn, draws, open_LK, rows.block_step[slots_L], groups, lines.must_L)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         if self.observer is not None:
             index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])
@@ -400,6 +366,9 @@ class Scheduler:
         """Move rows with a finished block to the next one; free the slots of rows that have ended."""
         rows = self.rows
         slots_B = np.flatnonzero(rows.busy & ~rows.is_window)
+        for policy, mine in self._by_policy(slots_B):
+            if policy.schedule.most_forwards is not None:
+                rows.give_up(slots_B[mine], policy.schedule.most_forwards)
         positions_BK = rows.start[slots_B, None] + np.arange(self.size)
         masked_BK, tokens_BK = (a[slots_B[:, None], positions_BK] for a in (rows.masked, rows.tokens))
         response_BK = positions_BK >= rows.prompt_len[slots_B, None]
@@ -407,7 +376,8 @@ class Scheduler:
         full_B = ~np.any(masked_BK, axis=1)
         done_B, ended_B = full_B.copy(), np.zeros_like(full_B)
         for policy, mine in self._by_policy(slots_B):
-            done_B[mine] &= rows.block_step[slots_B[mine]] >= policy.schedule.least_forwards
+            least = policy.schedule.least_forwards
+            done_B[mine] &= (least <= 1) | (rows.block_step[slots_B[mine]] >= least)
             ended_B[mine] = policy.stop.ended(stop_BK[mine], masked_BK[mine]) & (done_B[mine] | ~full_B[mine])
             rows.pending[slots_B[mine]] |= policy.schedule.keeps_blocks & done_B[mine]
         ended_B |= done_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])

@@ -23,6 +23,15 @@ class FinishBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class FinishBlockBehindCommits(FinishBlock):
+    """As `FinishBlock`, but a stop token at a block's first position ends nothing: for comparisons with Fast-dLLM v2's
+    evaluation (`batch_sample`), which does not look at the token that a commit predicts."""
+
+    def ended(self, stop_BK: np.ndarray, masked_BK: np.ndarray) -> np.ndarray:
+        return np.any(stop_BK[:, 1:], axis=1) & ~np.any(masked_BK, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
 class InsideBlock:
     """The response ends as soon as a stop token and everything to its left are revealed.
 

@@ -34,6 +34,10 @@ class Lines(NamedTuple):
     """First position of the block."""
     at_L: np.ndarray
     """Where in the forward the state lies that predicts it."""
+    begins_L: np.ndarray
+    """Where in the forward the row's states begin."""
+    queries_L: np.ndarray
+    """How many they are."""
     must_L: np.ndarray | None = None
     """bool: at least one position must be revealed; None: in all."""
     first_L: np.ndarray | None = None
@@ -167,7 +171,7 @@ class WindowRows:
                 begin, must = first + block * rows.size, bool(self.planned[slot][2][block])
                 found.append((slot, at, begin, where + begin - start, must, computed))
         slots_L, row_L, start_L, at_L, must_L, first_L = (np.array(column) for column in zip(*found, strict=True))
-        return Lines(slots_L, row_L, start_L, at_L, must_L, first_L)
+        return Lines(slots_L, row_L, start_L, at_L, lines.begins_L[row_L], lines.queries_L[row_L], must_L, first_L)
 
     def predicting(
         self, hidden_NH: Tensor, at_n: np.ndarray, slots_n: np.ndarray, position_n: np.ndarray, first_n: np.ndarray

@@ -30,7 +30,8 @@ class DraftObserver:
     def __init__(self, llm: LLM, request: Request, show: Show):
         self._llm, self._show = llm, show
         schedule = (request.policy or DEFAULT_POLICY).schedule
-        self._prompt_len, self._size = len(request.prompt_ids), schedule.block_size or llm.model.config.block_size
+        self._prompt_len = len(request.prompt_ids)
+        self._size = schedule.size(request.max_new_tokens, llm.model.config.block_size)
         self._origin = schedule.canvas(self._prompt_len, request.max_new_tokens, self._size).origin
         self._tokens: dict[int, int] = {}
         self.text = ""

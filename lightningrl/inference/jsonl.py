@@ -36,6 +36,7 @@ class Settings(Section, strict=True):
     parameter: float = 0.9
     selector_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     ranking: str = "confidence"
+    ranking_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     schedule: str = "fused"
     schedule_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     stop: str = "finish_block"
@@ -45,7 +46,7 @@ class Settings(Section, strict=True):
     top_p: float = 1.0
     seed: int = 0
 
-    @field_validator("selector_options", "schedule_options", "logits_options")
+    @field_validator("selector_options", "ranking_options", "schedule_options", "logits_options")
     @classmethod
     def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items():

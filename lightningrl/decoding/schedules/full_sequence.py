@@ -2,9 +2,10 @@
 
 The masks of later blocks are context too, so the canvas is as long as the response may be from the first forward on.
 `FullSequence` computes all of it in every forward and keeps nothing (Nie et al., arXiv 2502.09992; with `block_size` as
-long as the response it has one block). The other two are Fast-dLLM v1's (Wu et al., arXiv 2505.22618): the first
-forward of a block computes the whole canvas, later ones a part of it, over keys and values that were right when they
-were written and are stale since: under full attention they depend on every token that was revealed meanwhile.
+long as the response it has one block; `WholeSequence` always has: Dream, arXiv 2508.15487). The other two are Fast-dLLM
+v1's (Wu et al., arXiv 2505.22618): the first forward of a block computes the whole canvas, later ones a part of it,
+over keys and values that were right when they were written and are stale since: under full attention they depend on
+every token that was revealed meanwhile.
 """
 
 from __future__ import annotations
@@ -47,16 +48,44 @@ class FullSequence(Schedule):
 
 
 @dataclass(frozen=True, slots=True)
+class WholeSequence(FullSequence):
+    """The response is one block, of any length: every masked position is open in every forward."""
+
+    is_whole = True
+
+    def __post_init__(self) -> None:
+        super(WholeSequence, self).__post_init__()
+        if self.block_size is not None:
+            raise DecodeError("WholeSequence: its one block is as long as the response, so it takes no block_size")
+
+    def size(self, max_new_tokens: int, model_size: int) -> int:
+        return max_new_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class PrefixCache(FullSequence):
     """After a block's first forward, the block and all behind it are computed; what lies before it is kept.
 
     refresh_every: so many forwards of a block lie between two over the whole canvas; 0: only the first is one.
     least_forwards: 2 is the June 2025 code, where a block that is finished by its first forward has one more.
+    opens_first: a block's first forward opens its first position alone, as Fast-dLLM does on Dream: with shifted logits
+    later forwards then never need those of the position before the block, which they do not compute.
+    most_forwards: the forwards after which a block is left, masks and all, for comparisons with the published code.
     """
 
     refresh_every: int = 0
+    opens_first: bool = False
+    most_forwards: int | None = None
 
     is_exact = False
+
+    @property
+    def knows_first(self) -> bool:
+        return self.opens_first
+
+    def open(self, masked_BK: np.ndarray) -> np.ndarray:
+        is_first_K = np.arange(masked_BK.shape[1]) == 0
+        return masked_BK & (is_first_K | ~masked_BK[:, :1] | (not self.opens_first))
 
     def __post_init__(self) -> None:
         super(PrefixCache, self).__post_init__()
