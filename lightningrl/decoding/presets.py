@@ -352,7 +352,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "source": "MBD-LMs (arXiv 2606.29215; SJTU-DENG-Lab/Diffulex, branch mbd-lms), a buffer of four blocks, for "
         "SDAR with or without their training: confidence > threshold in all open blocks; a full block in which nothing "
         "passes reveals its surest position. Published on SDAR b32: block_add_threshold 0.1 on mathematics, 0.9 on "
-        "code; on b4: 0.1 with decoded_token_threshold 0.25, and 0.75 with 0.75. Ours does not compute the last block clean",
+        "code; on b4: 0.1 with decoded_token_threshold 0.25, and 0.75 with 0.75. Ours does not compute the last block "
+        "clean",
     },
     "fast_dllm_v2": {
         "attention": "block_causal",
