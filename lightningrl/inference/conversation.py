@@ -45,7 +45,10 @@ class DraftObserver:
         active = range(max(block, self._prompt_len), block + self._size)
         draft = [self._tokens.get(position) for position in active]
         is_full = None not in draft
-        finished = [self._tokens[position] for position in range(self._prompt_len, active.stop if is_full else block)]
+        end = active.stop if is_full else block
+        while is_full and all(position in self._tokens for position in range(end, end + self._size)):
+            end += self._size  # of a window, whose later blocks may have been finished before
+        finished = [self._tokens[position] for position in range(self._prompt_len, end)]
         stopped = np.flatnonzero(np.isin(finished, self._llm.stop_ids))
         ids = finished[: stopped[0]] if len(stopped) else finished
         self.text = decode_response(self._llm.tokenizer, ids).rstrip("\ufffd")

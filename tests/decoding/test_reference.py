@@ -26,6 +26,7 @@ from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops import WholeCanvas
+from lightningrl.decoding.window import Window
 from lightningrl.errors import DecodeError
 from lightningrl.utils.registry import resolve
 
@@ -42,7 +43,9 @@ RULES = [
 
 
 def test_every_schedule_of_the_registry_is_tried():
-    assert {resolve(member) for member in SCHEDULES.values()} <= {type(each) for each in ALL}
+    """Those with several open blocks in tests/decoding/test_windows.py."""
+    schedules = {resolve(member) for member in SCHEDULES.values()}
+    assert {each for each in schedules if not issubclass(each, Window)} <= {type(each) for each in ALL}
 
 
 @pytest.mark.parametrize("logit_shift", [False, True])
