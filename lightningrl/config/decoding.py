@@ -55,8 +55,8 @@ class Decoding(Section):
     `entropy_bounded`, `llada`, `fast_dllm_v1_dual`, ...; `lightningrl decoders` lists them with the models they fit."""
     selector: str = "threshold"
     """Which masked positions a forward reveals: `threshold`, `quota_threshold`, `quota` (steps a block), `timestep`
-    (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `scripted` (tokens a step), or `module:attribute`. Its
-    parameter is what `evaluation.thresholds` sweep."""
+    (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `skip_threshold`, `scripted` (tokens a step), or
+    `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
     selector_options: Options = Field(default_factory=dict)
     """The selector's other arguments: `{"inclusive": true, "steps": 4}` of `threshold`, `{"compat": true}` of
     `factor`."""
@@ -69,8 +69,9 @@ class Decoding(Section):
     """How responses are walked, block by block: `fused` (the forward that writes a finished block's keys and values
     denoises the next one, too), `separate` (a forward of its own, as the published engines do), `recompute` (no cache);
     `sub_block` (Fast-dLLM v2's, whose commits reveal a token); or on a canvas of fixed length: `full_sequence` and
-    `whole_sequence` (no cache), `prefix_cache`, `dual_cache` (stale keys and values, as Fast-dLLM's); or, for models
-    without masks, token by token: `autoregressive`; or `module:attribute`. The older spelling `cache` is accepted."""
+    `whole_sequence` (no cache), `prefix_cache`, `dual_cache` (stale keys and values, as Fast-dLLM's); with several open
+    blocks: `block_buffer` (MBD-LMs), `block_pipeline` (D2F), `multi_block` (d3LLM); or, for models without masks, token
+    by token: `autoregressive`; or `module:attribute`. The older spelling `cache` is accepted."""
     schedule_options: Options = Field(default_factory=dict)
     """The schedule's arguments: `{"block_size": 32}` of `full_sequence`, `{"refresh_every": 8}` of the caches."""
     stop: str = "finish_block"
