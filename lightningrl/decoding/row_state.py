@@ -41,7 +41,7 @@ class Rows:
     """Slots, their requests, and their pages."""
 
     def __init__(self, slots: int, length: int, block_size: int, mask_id: int, pages: int, page_tokens: int):
-        self.size, self.mask_id, self.page_tokens = block_size, mask_id, page_tokens
+        self.size, self.length, self.mask_id, self.page_tokens = block_size, length, mask_id, page_tokens
         by_position = (("tokens", "i8"), ("masked", "?"), ("reveal", "i8"), ("logp", "f4"), ("entropy", "f4"))
         by_position += (("refilled", "?"),)
         windows = ("opened", "stored", "left", "twice", "widened")

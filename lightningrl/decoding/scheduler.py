@@ -284,7 +284,9 @@ class Scheduler:
         positions_LK = lines.start_L[:, None] + np.arange(self.size)
         open_LK, groups = rows.masked[slots_L[:, None], positions_LK], self._by_policy(slots_L)
         if device is None:
-            masked_LK = open_LK | rows.refilled[slots_L[:, None], positions_LK]
+            masked_LK = open_LK.copy()
+            if self.windows is not None:
+                masked_LK |= rows.refilled[slots_L[:, None], positions_LK]
             for policy, mine in groups:
                 open_LK[mine] = policy.schedule.open(masked_LK[mine])
                 check_open(policy.schedule, open_LK[mine], masked_LK[mine])

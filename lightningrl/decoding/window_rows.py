@@ -93,7 +93,7 @@ class WindowRows:
         length = int((rows.end[slots_B] - rows.first[slots_B]).max(initial=rows.size))
         positions_BT = rows.first[slots_B, None] + np.arange(length)
         inside_BT = positions_BT < rows.end[slots_B, None]
-        at = slots_B[:, None], np.minimum(positions_BT, rows.tokens.shape[1] - 1)
+        at = slots_B[:, None], np.minimum(positions_BT, rows.length - 1)
         return positions_BT, rows.masked[at] & inside_BT, np.where(inside_BT, rows.reveal[at], 0), inside_BT
 
     def spans(self, schedule: Window, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -231,7 +231,7 @@ class WindowRows:
         for policy, mine in rows.by_policy(slots_B):
             schedule, slots = _window(policy.schedule), slots_B[mine]
             positions_BT, masked_BT, *_ = self._positions(slots)
-            at = slots[:, None], np.minimum(positions_BT, rows.tokens.shape[1] - 1)
+            at = slots[:, None], np.minimum(positions_BT, rows.length - 1)
             open_BT = positions_BT < rows.opened[slots, None]
             stop_BT = (rows.tokens[at][..., None] == self.stop_ids).any(axis=-1) & open_BT & ~masked_BT
             stop_BT &= positions_BT >= rows.prompt_len[slots, None]
