@@ -22,7 +22,8 @@ from lightningrl.decoding.registry import SCHEDULES
 from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.decoding.schedules.autoregressive import Autoregressive
 from lightningrl.decoding.schedules.block import FusedCommit
-from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, PrefixCache
+from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, PrefixCache, WholeSequence
+from lightningrl.decoding.schedules.sub_block import SubBlocks
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops import WholeCanvas
@@ -33,7 +34,13 @@ CANVASES = [
     FullSequence(4), FullSequence(3), FullSequence(4, 6), PrefixCache(4), PrefixCache(3, refresh_every=2),
     PrefixCache(4, 2), DualCache(4), DualCache(3, 2), DualCache(4, refresh_every=3),
 ]  # fmt: skip
-ALL = [*CACHES.values(), SubBlock(2), Autoregressive(), *CANVASES]
+SHIFTED = {
+    "full": [PrefixCache(4, opens_first=True), DualCache(3, opens_first=True), DualCache(4, 2, opens_first=True)],
+    "block_causal": [SubBlocks(1), SubBlocks(1, caches_block=True), SubBlocks(1, compat=True)],
+    "causal": [Autoregressive()],
+}
+"""Those that need shifted logits, by the attention that they need beside."""
+ALL = [*CACHES.values(), SubBlock(2), WholeSequence(), *CANVASES]
 RULES = [
     Logits(), Logits(untempered=True), Logits(cfg_scale=1.5), Logits(logits_eos_inf=True, eos_id=3, bans_mask=False),
     Logits(confidence_eos_eot_inf=True, eos_id=3, eot_id=7, untempered=True),
@@ -42,7 +49,7 @@ RULES = [
 
 
 def test_every_schedule_of_the_registry_is_tried():
-    assert {resolve(member) for member in SCHEDULES.values()} <= {type(each) for each in ALL}
+    assert {resolve(member) for member in SCHEDULES.values()} <= {type(each) for each in sum(SHIFTED.values(), ALL)}
 
 
 @pytest.mark.parametrize("logit_shift", [False, True])
@@ -56,8 +63,8 @@ def test_the_engine_decodes_like_the_reference(attention, logit_shift, data):
     shape = {"block_size": size, "attention": attention, "logit_shift": logit_shift}
     model = tiny_model(data.draw(st.integers(0, 9), "weights"), torch.float64, **shape)
     blocks = data.draw(st.sampled_from([size, 3, 4]), "blocks")
-    schedules = [each for each in ALL if (each.block_size or size) == blocks]
-    schedules = [each for each in schedules if each.computes_active or (logit_shift and attention == "causal")]
+    usable = ALL + SHIFTED[attention] * logit_shift
+    schedules = [each for each in usable if (each.block_size or size) == blocks]
     schedules = [each for each in schedules if attention != "full" or each.fills_canvas] or [FullSequence(blocks)]
     requests = requests_of(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4), "prompts"), 12, seed=2)
     policies = [
