@@ -14,7 +14,7 @@ LINES = {
     "lightningrl/pipeline": 4410, "lightningrl/quantization": 390, "lightningrl/report": 2581,
     "lightningrl/results": 1503, "lightningrl/rl": 2405, "lightningrl/sandbox": 2745, "lightningrl/training": 1290,
     "lightningrl/utils": 477, "tests": 780, "tests/bench": 1150, "tests/benchmarks": 1240, "tests/config": 560,
-    "tests/decoding": 2466, "tests/evaluation": 1352, "tests/fixtures": 2010, "tests/inference": 1430,
+    "tests/decoding": 2520, "tests/evaluation": 1352, "tests/fixtures": 2010, "tests/inference": 1430,
     "tests/judges": 5060, "tests/models": 1968, "tests/pipeline": 2990, "tests/quantization": 266,
     "tests/report": 1350, "tests/rl": 2630, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1315,
     "tests/workflow": 2050,
