@@ -112,7 +112,7 @@ def test_rows_of_a_canvas_wait_for_pages_and_come_back_when_they_lost_them(sched
 def test_a_full_sequence_is_decoded_block_by_block_behind_the_prompt_with_all_later_masks_in_sight(prompt_len):
     """Written out: one forward over the whole canvas a token, the surest masked position of the block first."""
     model = tiny_model(5, torch.float64, attention="full")
-    [request] = requests_of([prompt_len], 10)
+    [request] = requests_of([prompt_len], 12)
     found = BlockDecoder(model, ()).decode([request], DecodePolicy(Quota(4), schedule=FullSequence(4)))[0]
     length, ids = prompt_len + 12, [int(i) for i in request.prompt_ids] + [model.config.mask_token_id] * 12
     expected, everything = {}, Masked(torch.ones(1, 1, length, length, dtype=torch.bool))

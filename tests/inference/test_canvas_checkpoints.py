@@ -1,10 +1,13 @@
 """A LLaDA checkpoint through the tools: generate, decoders, chat, trace; what is refused before weights are read."""
 
+import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lightningrl.cli.app import app
@@ -14,7 +17,9 @@ from lightningrl.errors import DecodeError
 from lightningrl.inference.conversation import Conversation
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
-from lightningrl.inference.trace import trace_response
+from lightningrl.inference.trace import trace_of, trace_response
+from lightningrl.inference.trace_text import render
+from lightningrl.types import DecodeStats, Trajectory
 
 LLADA = {"family": "llada", "attention": "full", "qk_norm": False, "head_dim": 4, "rms_norm_eps": 1e-5}
 DUAL = {"schedule": "dual_cache", "stop": "whole_canvas"}
@@ -127,3 +132,20 @@ def test_options_for_logits_come_from_the_command_line_and_from_lines(folder, tm
     (tmp_path / "in.jsonl").write_text(json.dumps(line) + "\n")
     again = run("generate", folder, tmp_path / "in.jsonl", "--decoder", "llada", "--no-tokens")
     assert json.loads(again.stdout)["text"] == json.loads(guided.stdout)["text"]
+
+
+def test_a_trace_marks_tokens_that_were_revealed_outside_the_active_block(llm):
+    """By hand: of two blocks in a window, the second has a token at forward 1, while the first ends at forward 2."""
+    reveal = np.array([1, 1, 2, 2, 3, 1, 2, 3])
+    words = {"uid": "t/x/0", "sample": 0, "prompt_ids": np.arange(3), "token_ids": np.arange(97, 105)}
+    found = Trajectory(
+        **words, response_len=8, reveal_step=reveal, behaviour_logp=np.zeros(8, np.float32), block_size=4, origin=3,
+        temperature=0.0, stop="length", policy_version=0, stats=DecodeStats(8, 8, 3, 0, 0), window=2,
+    )  # fmt: skip
+    trace = trace_of(llm.tokenizer, "Hi", found, [], name="m", policy=policy_of())
+    assert [token.ahead for token in trace.tokens] == [False] * 5 + [True, True, False]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render(trace, coloured=False))
+    assert "₁" in console.file.getvalue() and "₁₊" in console.file.getvalue() and "₂₊" in console.file.getvalue()
+    with pytest.raises(ValueError, match="a block was revealed before its predecessor was finished"):
+        dataclasses.replace(found, window=1)
