@@ -115,10 +115,17 @@ def _match(folder: Path, stored: Mapping[str, Stored], expected: Mapping[str, tu
 
 
 def save_model(
-    model: Transformer, folder: Path, *, eos_token_id: int, pad_token_id: int, max_shard_bytes: int = MAX_SHARD_BYTES
+    model: Transformer,
+    folder: Path,
+    *,
+    eos_token_id: int,
+    pad_token_id: int | None,
+    bos_token_id: int | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write `config.json` and the weights in the model's dtype: one file, or shards and their index where it is larger.
 
+    The token ids are those that config.json is to say; where there is no bos it is the pad, as in Qwen's files.
     An SDAR model's folder is also one that Hugging Face's `Qwen3ForCausalLM` loads, once `model_type` in its config is
     set to `qwen3`.
     """
@@ -126,7 +133,8 @@ def save_model(
     family = family_named(model.config.family)
     weights = {family.stored_name(name): weight for name, weight in model.weights().items()}
     write_weights(folder, weights, max_shard_bytes)
-    config = config_json(model.config, dtype, eos_token_id=eos_token_id, pad_token_id=pad_token_id)
+    ids = {"eos_token_id": eos_token_id, "pad_token_id": pad_token_id, "bos_token_id": bos_token_id}
+    config = config_json(model.config, dtype, **ids)
     files.write_json(folder / "config.json", config)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lightningrl.errors import CheckpointError
-from lightningrl.models.families.protocol import Family
+from lightningrl.models.families.protocol import NO_MASK, Family
 from lightningrl.models.transformer import ModelConfig
 from lightningrl.utils.registry import resolve
 
@@ -54,12 +54,21 @@ def family_named(model_type: Any) -> Family:
     return resolve(families[model_type])()
 
 
-def config_json(config: ModelConfig, dtype: torch.dtype, *, eos_token_id: int, pad_token_id: int) -> dict[str, Any]:
+def config_json(
+    config: ModelConfig,
+    dtype: torch.dtype,
+    *,
+    eos_token_id: int,
+    pad_token_id: int | None,
+    bos_token_id: int | None = None,
+) -> dict[str, Any]:
     """What `config.json` says of a model whose weights have `dtype`: its family's keys and ours."""
     return family_named(config.family).config_json(config) | {
-        "torch_dtype": str(dtype).removeprefix("torch."), "bos_token_id": pad_token_id, "pad_token_id": pad_token_id,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "bos_token_id": pad_token_id if bos_token_id is None else bos_token_id,
+        "pad_token_id": pad_token_id,
         "eos_token_id": eos_token_id,
-    }  # fmt: skip
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -83,10 +92,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_ranges(config: ModelConfig) -> None:
-    if type(config.vocab_size) is int and config.mask_token_id not in range(config.vocab_size):
+    masked = config.has_mask or config.attention != "causal"
+    if type(config.vocab_size) is int and masked and config.mask_token_id not in range(config.vocab_size):
         raise ValueError(f"mask token {config.mask_token_id} outside the vocabulary of {config.vocab_size}")
     for field in fields(config):
-        value, least = getattr(config, field.name), int(field.name != "mask_token_id")
+        value, least = getattr(config, field.name), 1 if field.name != "mask_token_id" else NO_MASK
         if field.type == "int" and (type(value) is not int or value < least):
             raise ValueError(f"{field.name} is {value!r}, expected a whole number of {least} or more")
         if field.type == "float" and (type(value) not in (int, float) or not 0 < value < float("inf")):

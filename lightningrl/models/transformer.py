@@ -1,9 +1,10 @@
 """The transformer of every family: pre-norm blocks, grouped-query attention with RoPE, SwiGLU, RMSNorm.
 
 What families differ in are flags of `ModelConfig`: RMSNorm on each head's queries and keys, biases, a head tied to the
-embedding. How positions see each other is not decided here: `hidden` takes an `attend` object (models/attention.py).
-The logit at a masked position predicts the token of that same position. Parameter names are those of SDAR's official
-checkpoints and of Hugging Face's `Qwen3ForCausalLM`; a family says what its files call them (models/families/).
+embedding, scaled RoPE. How positions see each other is not decided here: `hidden` takes an `attend` object
+(models/attention.py). The logit at a masked position predicts the token of that same position, or, where the config
+says `logit_shift`, that of the next one. Parameter names are those of SDAR's official checkpoints and of Hugging Face's
+`Qwen3ForCausalLM`; a family says what its files call them (models/families/).
 
 Shapes: B rows; Q positions of a forward; H hidden size; N query heads; M key/value heads; D head size; V vocabulary.
 """
@@ -19,8 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lightningrl.models.families.protocol import NO_MASK
 from lightningrl.models.families.protocol import Attention as AttentionPattern
 from lightningrl.models.linear import Linear
+from lightningrl.models.rope import Llama3Rope, frequencies
 
 T = TypeVar("T")
 
@@ -43,7 +46,7 @@ class ModelConfig:
     block_size: int
     """K: tokens denoised together; mandatory here, absent from the official hub files."""
     mask_token_id: int
-    """The token that stands for a masked position."""
+    """The token that stands for a masked position; `families.protocol.NO_MASK` where the family has none."""
     family: str = "sdar"
     """The `model_type` of its config.json."""
     attention: AttentionPattern = "block_causal"
@@ -54,6 +57,16 @@ class ModelConfig:
     """The projections of queries, keys and values have biases."""
     tie_word_embeddings: bool = False
     """The head's weight is the embedding's."""
+    logit_shift: bool = False
+    """The logits at a position predict the token of the next one, masked or not, as in an autoregressive model. The
+    first position is predicted by none: it must be given."""
+    rope_scaling: Llama3Rope | None = None
+    """How RoPE's frequencies are scaled."""
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a token stands for masked positions."""
+        return self.mask_token_id != NO_MASK
 
     @property
     def num_parameters(self) -> int:
@@ -213,8 +226,7 @@ class Transformer(nn.Module):
         cached = self._rotations
         if cached is None or cached[0].dtype != dtype or cached[0].device != device:
             # The angles are computed in float64 whatever the model's precision, then rounded once.
-            size = self.config.head_dim
-            frequency = self.config.rope_theta ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+            frequency = frequencies(self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
             angle = torch.arange(self.config.max_position_embeddings, dtype=torch.float64)[:, None] * frequency
             angle = torch.cat([angle, angle], dim=-1).to(device)
             cached = self._rotations = angle.cos().to(dtype), angle.sin().to(dtype)
@@ -227,7 +239,8 @@ def log_probs_of(logits: Tensor, temperature: float | Tensor, usable_vocab: int,
     banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
     if usable_vocab < len(banned):
         banned[usable_vocab:] = True
-    banned[mask_token_id] = True
+    if mask_token_id != NO_MASK:
+        banned[mask_token_id] = True
     return (logits / temperature).masked_fill(banned, float("-inf")).log_softmax(dim=-1)
 
 

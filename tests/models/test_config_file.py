@@ -70,7 +70,7 @@ WHOLE, POSITIVE = "expected a whole number of 1 or more", "expected a number abo
 REFUSED = [
     *((key, value, rf"config\.json: {key} .*(only|expected one of 'sdar')") for key, value in (
         ("tie_word_embeddings", True), ("attention_bias", True), ("hidden_act", "gelu"),
-        ("rope_scaling", {"factor": 2.0}), ("model_type", "llama"), ("model_type", "sdar_moe"), ("model_type", None),
+        ("rope_scaling", {"factor": 2.0}), ("model_type", "gpt2"), ("model_type", "sdar_moe"), ("model_type", None),
         ("use_sliding_window", True), ("quantization_config", {"bits": 4}),
         ("layer_types", ["full_attention", "sliding_attention"]),
         ("rope_parameters", ROPE | {"rope_type": "yarn", "factor": 4.0}),

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 Attention = Literal["block_causal", "full", "causal"]
 """How far a position sees: to the end of its block, of the canvas, or to itself."""
+NO_MASK = -1
+"""The mask token of a family that has none: no id, so that whoever would compute with it fails at once."""
 
 
 class Family:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from lightningrl.models.families.checks import refuse_windows, rope_theta
 from lightningrl.models.families.protocol import Family
 
 
@@ -31,22 +32,5 @@ class SDAR(Family):
     }  # fmt: skip
 
     def shape(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        if raw.get("sliding_window") is not None and "use_sliding_window" not in raw:
-            raise ValueError(f"sliding_window is {raw['sliding_window']!r}; this model class has None only")
-        layers = raw.get("layer_types") or []
-        if not isinstance(layers, list) or any(kind != "full_attention" for kind in layers):
-            raise ValueError(f"layer_types is {layers!r}; this model class has 'full_attention' only")
+        refuse_windows(raw)
         return super().shape(raw) | rope_theta(raw)
-
-
-def rope_theta(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Newer transformers write `rope_parameters` (rope_theta, rope_type) where the official files have `rope_theta`."""
-    rope = raw.get("rope_parameters")
-    if rope is None:
-        return {}
-    if not isinstance(rope, dict) or not set(rope) <= {"rope_theta", "rope_type"} or rope.get("rope_type") != "default":
-        raise ValueError(f"rope_parameters is {rope!r}; this model class has rope_type 'default' only")
-    theta = rope.get("rope_theta")
-    if raw.get("rope_theta", theta) != theta:
-        raise ValueError(f"says rope_theta {raw['rope_theta']} and, in rope_parameters, {theta}: which?")
-    return {} if theta is None else {"rope_theta": theta}
