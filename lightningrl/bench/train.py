@@ -99,7 +99,7 @@ def row_scores(trajectories: Sequence[Trajectory], mask_token_id: int, positions
             rows += [(index, row) for row in step_rows(trajectory, mask_token_id)]
         prompt_len = torch.tensor([len(trajectory.prompt_ids) for trajectory in trajectories])
         for group in cut(np.arange(len(rows)), [row.num_tokens for _, row in rows], len(rows), positions):
-            packed = pack([rows[at][1] for at in group], model.lm_head.weight.device)
+            packed = pack([rows[at][1] for at in group], model.lm_head.weight.device, model.config.logit_shift)
             logp_n, _ = token_scores(model, packed, trajectories[0].temperature or 1.0)
             number_n = torch.tensor([rows[at][0] for at in group])[packed.row_n.cpu()]
             yield logp_n, number_n, packed.position_n.cpu() - prompt_len[number_n]

@@ -52,7 +52,7 @@ class Decoding(Section):
 
     preset: str = ""
     """A published decoder, whose pieces are taken where no key beside it says otherwise: `sdar_dynamic`, `sdar_static`,
-    `sdar_sequential`, `entropy_bounded`, `lmdeploy_dynamic`, `fast_dllm_factor`."""
+    `sdar_sequential`, `entropy_bounded`, `lmdeploy_dynamic`, `fast_dllm_factor`, `autoregressive`."""
     selector: str = "threshold"
     """Which masked positions a forward reveals: `threshold`, `quota` (steps a block), `factor`, `cumulative_entropy`
     (nats), `scripted` (tokens a step), or `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
@@ -64,7 +64,8 @@ class Decoding(Section):
     schedule: str = "fused"
     """How responses are walked, block by block: `fused` (the forward that writes a finished block's keys and values
     denoises the next one, too), `separate` (a forward of its own, as the published engines do), `recompute` (no cache);
-    or on a canvas of fixed length: `full_sequence`; or `module:attribute`. The older spelling `cache` is accepted."""
+    or on a canvas of fixed length: `full_sequence`; or, for models without masks, token by token: `autoregressive`; or
+    `module:attribute`. The older spelling `cache` is accepted."""
     schedule_options: Options = Field(default_factory=dict)
     """The schedule's arguments: `{"block_size": 32}` of `full_sequence`."""
     stop: str = "finish_block"

@@ -33,7 +33,11 @@ class Canvas(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """What one forward does for each of its rows: the positions it computes and whether it denoises."""
+    """What one forward does for each of its rows: the positions it computes and whether it denoises.
+
+    Where the model's logits are shifted (`ModelConfig.logit_shift`), the decoder lets a denoise forward begin one
+    position before the active block at the latest: there the block's first position is predicted.
+    """
 
     first_B: np.ndarray
     """First position computed."""
@@ -58,6 +62,9 @@ class Schedule:
     fills_canvas = False
     """Whether every position of the canvas, later masks too, has keys and values when it is attended to: what a model
     with full attention needs."""
+    computes_active = True
+    """Whether forwards that denoise compute the active block itself. False: they end before it, at the position whose
+    logits predict it, for causal models with shifted logits."""
     is_exact = True
     """Whether all that is kept equals what a forward without a cache would compute, so that the likelihood of a
     trajectory is that of its states."""

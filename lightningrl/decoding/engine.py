@@ -60,6 +60,8 @@ class BlockDecoder:
             raise DecodeError(f"forwards is {forwards!r}, expected one of {', '.join(FORWARDS)}")
         if forwards != "spans" and model.config.attention != "block_causal":
             raise DecodeError(f"forwards is {forwards!r}, but {model.config.attention} attention has 'spans' only")
+        if forwards != "spans" and model.config.logit_shift:
+            raise DecodeError(f"forwards is {forwards!r}, but a model with shifted logits has 'spans' only")
         self.model, self.rows, self.memory_bytes, self.forwards = model, rows, memory_bytes, forwards
         if forwards == "graphs" and model.device.type != "cuda":
             raise DecodeError(
@@ -134,12 +136,24 @@ class BlockDecoder:
 
     def _check(self, policies: Sequence[DecodePolicy]) -> int:
         """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
-        that leaves out what the model sees."""
+        that leaves out what the model sees or computes what it has not."""
+        config = self.model.config
         for policy in policies:
-            if self.model.config.attention == "full" and not policy.schedule.fills_canvas:
+            if config.attention == "full" and not policy.schedule.fills_canvas:
                 raise DecodeError(
                     f"{policy.schedule}: the model attends to all later masks, which this schedule does not compute; "
                     "take one over the whole canvas, such as full_sequence"
+                )
+            if not policy.schedule.computes_active and not (config.logit_shift and config.attention == "causal"):
+                raise DecodeError(
+                    f"{policy.schedule}: the model is no autoregressive one; it has {config.attention} attention, so "
+                    "the masked positions must be computed, too. Take another schedule, such as "
+                    + ("full_sequence" if config.attention == "full" else "fused")
+                )
+            if policy.schedule.computes_active and not config.has_mask:
+                raise DecodeError(
+                    f"{policy.schedule} computes masked positions, and a {config.family} model has no mask token; take "
+                    "the preset or the schedule autoregressive, one token a forward"
                 )
         sizes = {policy.schedule.block_size or self.model.config.block_size for policy in policies}
         if len(sizes) > 1:

@@ -41,6 +41,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "parameter": 0.85,
         "source": "LMDeploy 0.16, low_confidence_dynamic: confidence >= threshold, else the surest position",
     },
+    "autoregressive": {
+        "decoding": _SDAR | {"selector": "quota", "schedule": "autoregressive", "stop": "inside_block"},
+        "parameter": 1,
+        "source": "one token a forward, the likeliest; the models are Qwen2.5 and Llama 3. It ends at the stop token",
+    },
     "fast_dllm_factor": {
         "decoding": _SDAR | {"selector": "factor"},
         "parameter": 1.0,

@@ -2,8 +2,9 @@
 
 A response is decoded in blocks. Before each forward its schedule says which positions are computed; a forward writes
 their keys and values and gives each open position (masked, and the schedule lets it be revealed now) a distribution
-over tokens. A token is drawn for each of them, and the selector says which are revealed. When a block has no mask left
-the next one becomes active.
+over tokens: by the logits there, or, in a family whose logits are shifted, by those of the position before. A token is
+drawn for each of them, and the selector says which are revealed. When a block has no mask left the next one becomes
+active.
 
 `decoding.engine.BlockDecoder` does the same for many rows at once over a paged cache, and gives the same trajectories
 (tests/decoding/test_reference.py). Draws are keyed by (seed, step, uid, sample, position, forward), so that neither
@@ -25,7 +26,7 @@ from torch import Tensor
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.sampler import Draws, draw_open, select
-from lightningrl.decoding.scheduler import check_interval, check_open, check_revealed
+from lightningrl.decoding.scheduler import check_open, check_revealed, interval_of
 from lightningrl.models.attention import key_limits
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import DecodeStats, Trajectory
@@ -70,8 +71,7 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         forward(0, start)
     while True:
         at = np.array([start]), np.array([pending]), np.array([end])  # a batch of one row
-        (first,), (last,), (denoises,) = computed = schedule.interval(*at, size)
-        check_interval(schedule, computed, at, size)
+        (first,), (last,), (denoises,) = interval_of(schedule, at, size, config.logit_shift)
         hidden_QH = forward(first, last)
         pending, committed = False, committed + (not denoises)
         if not denoises:
@@ -83,7 +83,8 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         position_n = start + np.flatnonzero(open_1K[0])
         n = len(position_n)
         draws = Draws(
-            hidden_nH=hidden_QH[torch.from_numpy(position_n - first).to(device)], key_n=np.full(n, key),
+            hidden_nH=hidden_QH[torch.from_numpy(position_n - config.logit_shift - first).to(device)],
+            key_n=np.full(n, key),
             position_n=position_n, forward_n=np.full(n, denoised), temperature_n=np.full(n, policy.temperature),
             top_k_n=np.full(n, policy.top_k), top_p_n=np.full(n, policy.top_p),
         )  # fmt: skip

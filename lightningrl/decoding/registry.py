@@ -21,6 +21,7 @@ SCHEDULES = {
     "fused": "lightningrl.decoding.schedules.block:FusedCommit",
     "separate": "lightningrl.decoding.schedules.block:SeparateCommit",
     "recompute": "lightningrl.decoding.schedules.block:Recompute",
+    "autoregressive": "lightningrl.decoding.schedules.autoregressive:Autoregressive",
     "full_sequence": "lightningrl.decoding.schedules.full_sequence:FullSequence",
 }
 STOPS = {

@@ -36,12 +36,29 @@ SHORT_TOKENS = 256
 """Rows that see at most so many keys share a span, longer ones those of less than twice as many: little padding."""
 
 
+def interval_of(
+    schedule: Schedule, at: tuple[np.ndarray, np.ndarray, np.ndarray], size: int, logit_shift: bool
+) -> Interval:
+    """Returns what the next forward of each row computes; at: the arguments of `Schedule.interval` before the size.
+
+    logit_shift: whether a position is predicted by the one before it, which a denoise forward then computes too. It was
+    computed before, with the same tokens in sight: its keys and values stay what they were.
+    """
+    found = schedule.interval(*at, size)
+    check_interval(schedule, found, at, size)
+    if not logit_shift:
+        return found
+    before_B = np.minimum(found.first_B, np.maximum(at[0] - 1, 0))
+    return found._replace(first_B=np.where(found.denoises_B, before_B, found.first_B))
+
+
 def check_interval(
     schedule: Schedule, found: Interval, at: tuple[np.ndarray, np.ndarray, np.ndarray], size: int
 ) -> None:
     """Raises DecodeError for a schedule whose forward does nothing for one of its rows. at: what it was asked with."""
     (first_B, last_B, denoises_B), (start_B, pending_B, end_B) = found, at
-    is_whole_B = (first_B <= start_B) & (last_B >= start_B + size)
+    least = size if schedule.computes_active else 0
+    is_whole_B = (first_B <= start_B) & (last_B >= start_B + least)
     is_within_B = (first_B >= 0) & (first_B < last_B) & (last_B <= end_B)
     wrong = np.flatnonzero(~(is_within_B & np.where(denoises_B, is_whole_B, pending_B)))
     if len(wrong):
@@ -158,7 +175,7 @@ class Scheduler:
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
         if denoises_B.any():
             here = np.flatnonzero(denoises_B)
-            at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here]
+            at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here] - self.model.config.logit_shift
             revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, drawn)
             ended = [self._fail(slot) for slot in failed]
         seen_S = seen_S or [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
@@ -178,8 +195,7 @@ class Scheduler:
             here = mine[~entering_B[mine]]
             pending_B, end_B = rows.pending[slots_B[here]], rows.end[slots_B[here]]
             at = start_B[here], pending_B, end_B
-            computed = policy.schedule.interval(*at, self.size)
-            check_interval(policy.schedule, computed, at, self.size)
+            computed = interval_of(policy.schedule, at, self.size, self.model.config.logit_shift)
             first_B[here], last_B[here], denoises_B[here] = computed
         return first_B, last_B, denoises_B
 
@@ -238,8 +254,8 @@ class Scheduler:
     def _reveal(
         self, slots_B: np.ndarray, at_B: np.ndarray, hidden_NH: Tensor | None, device: Drawn | None
     ) -> tuple[np.ndarray, list[int]]:
-        """Write what is chosen among the open positions of the active blocks (from `at_B` on in the forward). device:
-        what the device has drawn already, at all positions of these blocks.
+        """Write what is chosen among the open positions of the active blocks, whose logits are those of the forward's
+        positions from `at_B` on. device: what the device has drawn already, at all positions of these blocks.
 
         Returns how many were revealed, and the slots whose probabilities were not finite.
         """

@@ -77,14 +77,20 @@ class Packed:
     positions_1Q: Tensor
     """The position of each token in its own sequence."""
     at_n: Tensor
-    """Scored positions, as indices into the forward; `position_n`: in their sequences."""
+    """Where each scored token is predicted, as an index into the forward; `position_n`: where it stands in its
+    sequence."""
     target_n: Tensor
     row_n: Tensor
     position_n: Tensor
 
 
-def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> Packed:
-    """Put rows one after another, nothing between them."""
+def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu", logit_shift: bool = False) -> Packed:
+    """Put rows one after another, nothing between them.
+
+    logit_shift: the model's (`ModelConfig`). A token is then predicted by the position before it: of its own copy, or,
+    the first of a block, by the clean copy of the block before, as it is decoded. The first position of a sequence,
+    which is predicted by none, keeps its own.
+    """
     block = rows[0].copy_ids.shape[1]
     layout = PackedLayout(block, [Segment(len(row.clean_ids), row.copy_block) for row in rows])
     ids, positions, at, target, number, position = [], [], [], [], [], []
@@ -92,7 +98,11 @@ def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> Packe
         position_CK = row.copy_block[:, None] * block + np.arange(block)
         ids += [row.clean_ids, row.copy_ids.ravel()]
         positions += [np.arange(len(row.clean_ids)), position_CK.ravel()]
-        at.append(start + len(row.clean_ids) + np.flatnonzero(row.scored))
+        at_CK = start + len(row.clean_ids) + np.arange(position_CK.size).reshape(position_CK.shape)
+        if logit_shift:
+            before_C1 = start + position_CK[:, :1] - 1
+            at_CK = np.where(position_CK == 0, at_CK, np.concatenate([before_C1, at_CK[:, :-1]], axis=1))
+        at.append(at_CK[row.scored])
         target.append(row.target_ids[row.scored])
         number.append(np.full(len(target[-1]), index))
         position.append(position_CK[row.scored])

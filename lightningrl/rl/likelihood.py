@@ -113,9 +113,9 @@ def pack_states(
     model: Transformer, trajectories: Sequence[Trajectory], states: StateGrouping = AS_DECODED, copies: Copies = ALL
 ) -> Packed:
     """Returns the trajectories' states, or those of `copies`, one after another on the model's device."""
-    mask_id = model.config.mask_token_id
+    mask_id, shift = model.config.mask_token_id, model.config.logit_shift
     rows = [trajectory_row(trajectory, mask_id, states) for trajectory in trajectories]
-    return pack([row.part(copies_of(copies, number)) for number, row in enumerate(rows)], model.device)
+    return pack([row.part(copies_of(copies, number)) for number, row in enumerate(rows)], model.device, shift)
 
 
 def score_tokens(

@@ -16,6 +16,7 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.reference import decode_one
 from lightningrl.decoding.registry import SCHEDULES
+from lightningrl.decoding.schedules.autoregressive import Autoregressive
 from lightningrl.decoding.schedules.block import FusedCommit
 from lightningrl.decoding.schedules.full_sequence import FullSequence
 from lightningrl.decoding.selectors.quota import Quota
@@ -23,21 +24,24 @@ from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.utils.registry import resolve
 
-ALL = [*CACHES.values(), SubBlock(2), FullSequence(4), FullSequence(3)]
+ALL = [*CACHES.values(), SubBlock(2), FullSequence(4), FullSequence(3), Autoregressive()]
 
 
 def test_every_schedule_of_the_registry_is_tried():
     assert {resolve(member) for member in SCHEDULES.values()} <= {type(each) for each in ALL}
 
 
+@pytest.mark.parametrize("logit_shift", [False, True])
 @pytest.mark.parametrize("attention", ["block_causal", "full", "causal"])
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_the_engine_decodes_like_the_reference(attention, data):
-    """Models of every attention, under every schedule that says no more than what that attention can see."""
+def test_the_engine_decodes_like_the_reference(attention, logit_shift, data):
+    """Models of every attention, their logits shifted or not, under every schedule that they can have."""
     schedules = [each for each in ALL if attention != "full" or each.fills_canvas]
+    schedules = [each for each in schedules if each.computes_active or (logit_shift and attention == "causal")]
     size = data.draw(st.sampled_from([1, 3, 4]), "block_size")
-    model = tiny_model(data.draw(st.integers(0, 9), "weights"), torch.float64, block_size=size, attention=attention)
+    shape = {"block_size": size, "attention": attention, "logit_shift": logit_shift}
+    model = tiny_model(data.draw(st.integers(0, 9), "weights"), torch.float64, **shape)
     schedule = data.draw(st.sampled_from(schedules), "schedule")
     requests = requests_of(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4), "prompts"), 9, seed=2)
     policies = [dataclasses.replace(data.draw(POLICY), schedule=schedule) for _ in requests]

@@ -101,7 +101,7 @@ def supervised_backward(
 
 def weighted_cross_entropy(model: Transformer, rows: Sequence[tuple[PackedRow, np.ndarray]]) -> Tensor:
     """Returns the sum over the rows' scored tokens of weight times -log p, nats: a differentiable scalar."""
-    packed = pack([row for row, _ in rows], model.lm_head.weight.device)
+    packed = pack([row for row, _ in rows], model.lm_head.weight.device, model.config.logit_shift)
     logp_n, _ = token_scores(model, packed)
     weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(logp_n)
     return -(weight_n * logp_n).sum()
