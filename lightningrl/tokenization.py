@@ -65,10 +65,16 @@ def build_tokenizer(texts: Iterable[str], out_dir: Path) -> None:
     write_json(out_dir / "special_tokens_map.json", special | {"additional_special_tokens": [IM_START]})
 
 
+OWN_CLASSES = {"DreamTokenizer": "qwen2"}
+"""Classes of tokenizers that published folders bring as code of their own -> the model type in transformers whose
+tokenizer reads the same files to the same ids."""
+
+
 def load_tokenizer(path: Path) -> Any:
     """The tokenizer (a PreTrainedTokenizerFast) of a local model folder, ours or a published one; runs no code from it.
 
-    Raises CheckpointError when files are missing or damaged, or it has no mask token, end token or chat template.
+    Its mask token may be None: autoregressive models have none, and Fast-dLLM v2's is named nowhere but in the family.
+    Raises CheckpointError when files are missing or damaged, or it has no end token or chat template.
     """
     path = Path(path)
     for names in (("tokenizer_config.json",), ("tokenizer.json", "vocab.json", "tokenizer.model")):
@@ -88,31 +94,45 @@ def load_tokenizer(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            own = OWN_CLASSES.get(str(_require_json(path / "tokenizer_config.json").get("tokenizer_class")))
+            as_type = {} if own is None else {"tokenizer_type": own}
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False, **as_type)
     except Exception as error:  # of damaged files that are JSON still it raises anything
         raise CheckpointError(f"the tokenizer in {path} cannot be loaded: {error!r}. Restore its files.") from error
     finally:
         logging.set_verbosity(loud)
     for what, value in (
-        ("mask token", tokenizer.mask_token_id),
         ("end token (eos)", tokenizer.eos_token_id),
         ("chat template", tokenizer.chat_template),
     ):
         if value is None:
             raise CheckpointError(
-                f"the tokenizer in {path} has no {what}; block diffusion needs it. Add it to tokenizer_config.json, or "
-                "take a checkpoint that was made for block diffusion."
+                f"the tokenizer in {path} has no {what}; decoding needs it. Add it to tokenizer_config.json, or take a "
+                "checkpoint that was made for chat."
             )
     return tokenizer
 
 
-def _require_json(file: Path) -> None:
+def _require_json(file: Path) -> dict[str, Any]:
+    """The file's content. Raises CheckpointError where it is none."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(value, dict) or (file.name == "tokenizer.json" and "model" not in value):
             raise ValueError("not the content of such a file")
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged ({error}). Copy or build the folder again.") from error
+    return value
+
+
+def check_mask(mask_token_id: int, tokenizer: Any, path: Path) -> None:
+    """Raises CheckpointError where the model's mask token is none of the tokenizer's tokens, or another one than the
+    tokenizer names. mask_token_id: below 0 where the model has none."""
+    named, tokens = tokenizer.mask_token_id, len(tokenizer)
+    if mask_token_id >= tokens or (named is not None and mask_token_id not in (named, -1)):
+        raise CheckpointError(
+            f"{path}: the model's mask token is {mask_token_id}, and the tokenizer has {tokens} tokens and names "
+            f"{'none' if named is None else named}: it is another checkpoint's. Restore the tokenizer's files."
+        )
 
 
 def prompt_text(tokenizer: Any, messages: Sequence[dict[str, str]], compat: bool = False) -> str:

@@ -159,9 +159,9 @@ def test_damaged_and_missing_files_are_named(broken, name):
 
 
 @pytest.mark.parametrize(
-    ("key", "what"), [("mask_token", "mask token"), ("eos_token", "end token"), ("chat_template", "chat template")]
+    ("key", "what"), [("eos_token", "end token"), ("chat_template", "chat template")]
 )
-def test_tokenizer_unfit_for_block_diffusion_is_refused(broken, key, what):
+def test_tokenizer_unfit_for_chat_is_refused(broken, key, what):
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         values = json.loads((broken / name).read_text())
         values.pop(key, None)

@@ -110,8 +110,8 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     dtype = None if decoding.dtype == "stored" else dtype_of(decoding.dtype, "stored")
     require_device(decoding.device)
     return LLM(
-        model, block_size=decoding.block_size, dtype=dtype, device=decoding.device, rows=decoding.rows,
-        memory_bytes=decoding.memory_bytes, forwards=decoding.forwards,
+        model, block_size=decoding.block_size, adapter=decoding.adapter or None, dtype=dtype, device=decoding.device,
+        rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards,
     )  # fmt: skip
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lightningrl.config.section import Section
 
@@ -31,8 +31,11 @@ class Base(Section):
     UNKEYED = frozenset({"size", "published"})
 
     def science(self) -> dict[str, Any]:
-        """With a `sha256`, where the checkpoint comes from says nothing more; without, its place stands for it."""
+        """With a `sha256`, where the checkpoint comes from says nothing more; without, its place stands for it. So with
+        an adapter; where there is none, none of its keys."""
         where = {"checkpoint", "revision"} if self.sha256 else {"sha256"}
+        where |= {"adapter"} if self.adapter_sha256 else {"adapter_sha256"}
+        where |= set() if self.adapter else {"adapter"}
         return {key: value for key, value in super().science().items() if key not in where}
 
     checkpoint: str = Field(min_length=1)
@@ -41,10 +44,23 @@ class Base(Section):
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
     """Commit of the hub's repository. Empty: that of the lock (`data.lock`), or the newest, which is written to it;
     `data.require_pins` refuses what neither names."""
-    block_size: int = Field(gt=0)
-    """K: tokens denoised together. The official files do not say it; a file that does must say the same."""
-    mask_token_id: int = Field(ge=0)
-    """The token that stands for a masked position; the tokenizer's mask token must be the same."""
+    block_size: int | None = Field(None, gt=0)
+    """K: tokens denoised together. SDAR's official files do not say it; files and families that do must agree."""
+    mask_token_id: int | None = Field(None, ge=0)
+    """The token that stands for a masked position, where the checkpoint does not say it itself, as SDAR's official
+    files; the tokenizer's mask token must be the same."""
+    adapter: str = ""
+    """A LoRA over the checkpoint, which the import merges into the weights, like
+    `SJTU-Deng-Lab/D2F_LLaDA_Instruct_8B_Lora`: a folder in peft's format, or a repository on the hub. Empty: none."""
+    adapter_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """The hash of the adapter's files, as `checkpoint.json` of an earlier import says it; other files are refused."""
+
+    @model_validator(mode="after")
+    def _hash_of_an_adapter(self) -> Self:
+        if self.adapter_sha256 and not self.adapter:
+            raise ValueError("adapter_sha256 is given, and no adapter")
+        return self
+
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     """The hash of the checkpoint's files, as `checkpoint.json` of an earlier import says it. Where it is given, other
     files are refused, and it does not matter whether a folder or the hub has them."""

@@ -134,7 +134,7 @@ class Decoding(Section):
         return {piece: member(piece, getattr(self, piece), f"{where}{piece}", plugins) for piece in DECODER}
 
 
-ELSEWHERE = {"block_size", "dtype", "device", "rows", "memory_mb", "forwards"}
+ELSEWHERE = {"adapter", "block_size", "dtype", "device", "rows", "memory_mb", "forwards"}
 """Keys of `DirectDecoding` that belong to the model, or change no result but the last bits of floats."""
 
 
@@ -154,6 +154,8 @@ class DirectDecoding(Decoding):
     rows: int = Field(64, gt=0)
     block_size: int | None = None
     """K, for checkpoints that do not say it themselves, as the official ones."""
+    adapter: str = ""
+    """The folder of a LoRA in peft's format, merged into the weights as they are loaded. D2F's are such."""
     dtype: str = "stored"
     """`float32`, `bfloat16`, `float64`, or `stored`."""
     device: str = "cpu"

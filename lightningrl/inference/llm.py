@@ -21,7 +21,7 @@ from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, 
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
 from lightningrl.quantization.open import open_model
-from lightningrl.tokenization import decode_response, encode_prompt, load_tokenizer, stop_token_ids
+from lightningrl.tokenization import check_mask, decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
 
 DEFAULT_MAX_NEW_TOKENS = 512
@@ -46,8 +46,9 @@ class Completion:
 class LLM:
     """A checkpoint, ours or an official one, ready to generate.
 
-    block_size: needed for checkpoints that do not name it (the official ones). dtype: None keeps the stored one. rows,
-    memory_bytes, forwards: those of BlockDecoder. Raises CheckpointError, saying why, when the folder cannot be used.
+    block_size: needed for checkpoints that do not name it (the official ones). adapter: the folder of a LoRA in peft's
+    format, merged into the weights. dtype: None keeps the stored one. rows, memory_bytes, forwards: those of
+    BlockDecoder. Raises CheckpointError, saying why, when a folder cannot be used.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class LLM:
         folder: Path | str,
         *,
         block_size: int | None = None,
+        adapter: Path | str | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
         rows: int = 64,
@@ -65,12 +67,14 @@ class LLM:
         if not (self.folder / "config.json").is_file():
             what = "is no checkpoint: config.json is missing" if self.folder.is_dir() else "does not exist"
             raise CheckpointError(
-                f"{self.folder} {what}. Give an SDAR checkpoint's folder; `lightningrl stages` lists those made here."
+                f"{self.folder} {what}. Give a checkpoint's folder; `lightningrl stages` lists those made here."
             )
         self.tokenizer = load_tokenizer(self.folder)
         self.model = open_model(
-            self.folder, dtype=dtype, device=device, block_size=block_size, mask_token_id=self.tokenizer.mask_token_id
-        )
+            self.folder, adapter=adapter, dtype=dtype, device=device, block_size=block_size,
+            mask_token_id=self.tokenizer.mask_token_id,
+        )  # fmt: skip
+        check_mask(self.model.config.mask_token_id, self.tokenizer, self.folder)
         self.model.usable_vocab = min(len(self.tokenizer), self.model.config.vocab_size)
         self.decoder = BlockDecoder(
             self.model, self.stop_ids, rows=rows, memory_bytes=memory_bytes, forwards=forwards

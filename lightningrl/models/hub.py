@@ -20,6 +20,8 @@ from lightningrl.utils.files import canonical_json, sha256_file, sha256_text
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 PATTERNS = ("config.json", *WEIGHTS, *TOKENIZER_FILES)
 """The files that are taken from a folder or repository."""
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""Those of an adapter's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,17 @@ class Found:
         return sha256_text(canonical_json({name: digest for name, (digest, _) in self.files.items()}))
 
 
-def find(checkpoint: str, revision: str | None, sha256: str | None, lock: Path, require_pins: bool) -> Found:
-    """The files of a folder of this name, else of a hub repository.
+def find(
+    checkpoint: str,
+    revision: str | None,
+    sha256: str | None,
+    lock: Path,
+    require_pins: bool,
+    patterns: tuple[str, ...] = PATTERNS,
+    keys: tuple[str, str] = ("base.checkpoint", "base.sha256"),
+) -> Found:
+    """The files of a folder of this name, else of a hub repository, by their patterns. keys: what the config calls the
+    place and the hash, for messages.
 
     Raises CheckpointError: neither, not to be had, other files than pinned, or nothing pins them and `require_pins`.
     """
@@ -51,34 +62,36 @@ def find(checkpoint: str, revision: str | None, sha256: str | None, lock: Path, 
     if folder.is_dir():
         if require_pins and sha256 is None:
             raise CheckpointError(
-                f"the folder {checkpoint} is pinned by no `base.sha256`, and data.require_pins refuses what nobody "
+                f"the folder {checkpoint} is pinned by no `{keys[1]}`, and data.require_pins refuses what nobody "
                 "has seen. Import it once with data.require_pins: false; checkpoint.json of that stage says its sha256."
             )
-        found = Found(folder, None, _hashes(folder))
+        found = Found(folder, None, _hashes(folder, patterns))
     elif re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint):
-        found = _from_hub(checkpoint, revision, sha256, lock, require_pins)
+        found = _from_hub(checkpoint, revision, sha256, lock, require_pins, patterns)
     else:
         raise CheckpointError(
-            f"base.checkpoint: found {checkpoint!r}, which is no folder here and no name of a hub repository "
+            f"{keys[0]}: found {checkpoint!r}, which is no folder here and no name of a hub repository "
             "(owner/name). Give one of them."
         )
     if sha256 is not None and found.sha256 != sha256:
         raise CheckpointError(
-            f"{checkpoint}: its files have sha256 {found.sha256} together, base.sha256 says {sha256}: they are damaged "
+            f"{checkpoint}: its files have sha256 {found.sha256} together, {keys[1]} says {sha256}: they are damaged "
             "or another version. Nothing was imported."
         )
     return found
 
 
-def _hashes(folder: Path) -> dict[str, tuple[str, int]]:
-    paths = sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
+def _hashes(folder: Path, patterns: tuple[str, ...]) -> dict[str, tuple[str, int]]:
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     try:
         return {path.name: (sha256_file(path), path.stat().st_size) for path in paths}
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def _from_hub(repo: str, revision: str | None, sha256: str | None, lock: Path, require_pins: bool) -> Found:
+def _from_hub(
+    repo: str, revision: str | None, sha256: str | None, lock: Path, require_pins: bool, patterns: tuple[str, ...]
+) -> Found:
     """The lock is not held while gigabytes come in: what it said before is what it must say after."""
     prefix = f"models/{repo}/"
     with locked(lock) as entries:
@@ -90,8 +103,8 @@ def _from_hub(repo: str, revision: str | None, sha256: str | None, lock: Path, r
             f"seen. Import it once with data.require_pins: false, which writes it to {lock}; look at it, and commit "
             "the lock."
         )
-    folder = _snapshot(repo, pinned)
-    found = Found(folder, folder.name, _hashes(folder))
+    folder = _snapshot(repo, pinned, patterns)
+    found = Found(folder, folder.name, _hashes(folder, patterns))
     with locked(lock) as entries:
         for name, (digest, size) in found.files.items():
             entry: dict[str, Any] | None = entries.get(prefix + name)
@@ -107,14 +120,14 @@ def _from_hub(repo: str, revision: str | None, sha256: str | None, lock: Path, r
     return found
 
 
-def _snapshot(repo: str, revision: str | None) -> Path:
+def _snapshot(repo: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     """Its folder in the hub's cache, named by the commit; what is there already is not fetched again."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     known = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:
         if not (isinstance(error, known) or is_transport_error(error)):
             raise

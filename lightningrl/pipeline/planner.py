@@ -30,6 +30,8 @@ from lightningrl.utils.registry import resolve
 
 QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
+ADAPTED = "lightningrl.models.lora:load_merged"
+"""What merges an adapter into a checkpoint: a member of the stage that imports both."""
 WEIGHTS = ("pretrain", "checkpoint", "train", "quantize")
 """The kinds of stages that leave weights. What reads theirs resolves the checkpoint's family by what config.json says,
 which the plan does not know: the files of all built-in families are in its digest, those of plug-ins among its members.
@@ -116,7 +118,8 @@ class Planner:
 
     def checkpoint(self, name: str, found: Base | Checkpoint) -> Stage:
         base = Base.model_validate(found.model_dump(include=set(Base.model_fields)))
-        return self._stage("checkpoint", name, {"base": base}, size=found.size_label)
+        members = {"adapter": ADAPTED} if base.adapter else {}
+        return self._stage("checkpoint", name, {"base": base}, members, size=found.size_label)
 
     def pretrain(self) -> Stage:
         experiment, names = self.experiment, self.requested.having("train", "validation")

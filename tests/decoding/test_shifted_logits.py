@@ -154,7 +154,7 @@ def test_a_response_does_not_depend_on_its_neighbours_its_order_or_on_being_put_
     decoder.memory_bytes = 16 * decoder.page_bytes
     same(decoder.decode(requests, GREEDY), alone)
     assert decoder.ledger.preemptions > 0
-    with pytest.raises(DecodeError, match="65 prompt tokens and 16 new ones need .* the budget is"):
+    with pytest.raises(DecodeError, match=r"65 prompt tokens and 16 new ones need .* the budget is"):
         decoder.decode([Request("t", 0, np.ones(65, dtype=np.int64), 16)], GREEDY)
 
 

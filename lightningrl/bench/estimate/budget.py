@@ -357,4 +357,5 @@ def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shap
 
 
 def _shape(base: Base, size: str | None) -> Shape:
-    return Shape.of_size(size, base.block_size) if size else Shape.of_checkpoint(base.checkpoint, base.block_size)
+    block_size = base.block_size or 32  # where the family says it, its own is not known before the files are here
+    return Shape.of_size(size, block_size) if size else Shape.of_checkpoint(base.checkpoint, block_size)

@@ -10,7 +10,7 @@ import torch
 from lightningrl.models.checkpoint import save_model
 from lightningrl.models.transformer import Transformer
 from lightningrl.quantization.open import open_model
-from lightningrl.tokenization import TOKENIZER_FILES, load_tokenizer
+from lightningrl.tokenization import TOKENIZER_FILES, check_mask, load_tokenizer
 from lightningrl.utils import files
 
 
@@ -20,6 +20,7 @@ def load_policy(
     """A checkpoint's model and tokenizer; vocabulary rows without a token are marked unusable."""
     model = open_model(folder, device=device, dtype=getattr(torch, precision))
     tokenizer = load_tokenizer(folder)
+    check_mask(model.config.mask_token_id, tokenizer, folder)
     mark_usable(model, tokenizer)
     return model, tokenizer
 
@@ -31,7 +32,8 @@ def mark_usable(model: Transformer, tokenizer: Any) -> None:
 
 def save_policy(model: Transformer, tokenizer: Any, tokenizer_folder: Path, folder: Path) -> None:
     """Model and tokenizer files side by side, as a checkpoint is published."""
-    save_model(model, folder, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    ids = {name: getattr(tokenizer, name) for name in ("eos_token_id", "pad_token_id", "bos_token_id")}
+    save_model(model, folder, **ids)
     for name in TOKENIZER_FILES:
         if (tokenizer_folder / name).exists():
             files.write_bytes(folder / name, (tokenizer_folder / name).read_bytes())
