@@ -158,9 +158,7 @@ def test_damaged_and_missing_files_are_named(broken, name):
         load_tokenizer(broken)
 
 
-@pytest.mark.parametrize(
-    ("key", "what"), [("eos_token", "end token"), ("chat_template", "chat template")]
-)
+@pytest.mark.parametrize(("key", "what"), [("eos_token", "end token"), ("chat_template", "chat template")])
 def test_tokenizer_unfit_for_chat_is_refused(broken, key, what):
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         values = json.loads((broken / name).read_text())

@@ -109,7 +109,8 @@ class BlockDecoder:
         self, requests: Sequence[Request], policy: DecodePolicy, observer: Observer | None = None
     ) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others."""
-        size = self._check([policy, *(each.policy for each in requests if each.policy is not None)])
+        used = {id(own): own for own in (each.policy or policy for each in requests)}
+        size = self._check([*used.values()] or [policy])
         waiting: deque[QueuedRequest] = deque()
         for index, request in enumerate(requests):
             own = request.policy or policy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.byte_checkpoint import byte_adapter, save_byte_checkpoint
 from fixtures.naive import Masked
 from safetensors.torch import load_file, save_file
 
@@ -205,22 +205,6 @@ def test_damaged_and_missing_adapters_are_told_with_what_to_do(adapter, tmp_path
     for place, what in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "adapter_config.json is missing")):
         with pytest.raises(CheckpointError, match=f"{what}.*hf download"):
             load_merged(DREAM, place)
-
-
-def byte_adapter(folder, model):
-    """An adapter over every query projection of a model, peft's way."""
-    folder.mkdir()
-    names = [name for name, _ in model.named_modules() if name.endswith("q_proj")]
-    generator = torch.Generator().manual_seed(1)
-    tensors = {}
-    for name in names:
-        rows, columns = model.get_submodule(name).weight.shape
-        tensors[f"{lora.PREFIX}{name}.lora_A.weight"] = torch.randn(2, columns, generator=generator)
-        tensors[f"{lora.PREFIX}{name}.lora_B.weight"] = torch.randn(rows, 2, generator=generator)
-    save_file(tensors, folder / lora.TENSORS)
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
-    (folder / lora.CONFIG).write_text(json.dumps(config))
-    return folder
 
 
 def test_llm_and_the_verbs_take_an_adapter_for_any_family(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.byte_checkpoint import byte_adapter, save_byte_checkpoint
 from small import NANO as NANO_FILE
 from small import change_json
 
@@ -200,8 +200,8 @@ def test_required_pins_want_a_hash_of_a_folder_and_with_it_the_place_enters_no_k
         ({"model": None, "pretrain": None}, "found neither `base` nor `model` and `pretrain`"),
         ({"model": None}, "found pretrain; expected `base`"),
         (
-            {"base": {"checkpoint": "a/b", "block_size": 4}, "model": None, "pretrain": None},
-            r"base\.mask_token_id: this key is required",
+            {"base": {"block_size": 4}, "model": None, "pretrain": None},
+            r"base\.checkpoint: this key is required",
         ),
         (
             {"base": {"checkpoint": "a/b", "block_size": 4, "mask_token_id": 1, "revision": "main"}},
@@ -214,3 +214,41 @@ def test_a_config_has_one_base(tmp_path, change, message):
     file.write_text(yaml.safe_dump(NANO | change))
     with pytest.raises(ConfigError, match=message):
         load(file)
+
+
+def test_an_adapter_is_merged_by_the_import_and_is_in_its_key_by_its_hash(folder, tmp_path):
+    from lightningrl.models.lora import load_merged
+
+    adapter = byte_adapter(tmp_path / "adapter", load_model(folder, block_size=4, mask_token_id=mask_of(folder)))
+    plain, with_one = plan(experiment(folder)), plan(experiment(folder, adapter=str(adapter)))
+    expected = load_merged(folder, adapter, block_size=4, mask_token_id=mask_of(folder)).weights()
+    made = imported(with_one)
+    found = load_model(made)
+    assert all(torch.equal(weight, expected[name]) for name, weight in found.weights().items())
+    said = json.loads((made / "checkpoint.json").read_text())
+    assert set(said["adapter"]["files"]) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert said["adapter"]["from"] == "folder" and str(adapter) not in json.dumps(said)
+    sha = said["adapter"]["sha256"]
+    moved = adapter.rename(tmp_path / "moved")
+    pinned = [plan(experiment(folder, adapter=str(place), adapter_sha256=sha)) for place in (adapter, moved)]
+    keys = [planned.stage("checkpoint", "base").key for planned in (plain, with_one, *pinned)]
+    assert keys[2] == keys[3] and len(set(keys)) == 3, "the hash stands for the place, and none is another key"
+    sources = with_one.stage("checkpoint", "base").sources
+    assert "lightningrl/models/lora.py" in sources
+    assert "lightningrl/models/lora.py" not in plain.stage("checkpoint", "base").sources
+    with pytest.raises(CheckpointError, match=r"base\.adapter: found .*no folder here and no name of a hub"):
+        imported(plan(experiment(folder, adapter="not/a/folder")))
+    with pytest.raises(CheckpointError, match=r"have sha256 .* together, base\.adapter_sha256 says"):
+        imported(plan(experiment(folder, adapter=str(moved), adapter_sha256="0" * 64)))
+    with pytest.raises(ValueError, match="adapter_sha256 is given, and no adapter"):
+        experiment(folder, adapter_sha256=sha)
+
+
+def test_block_size_and_mask_token_may_be_left_out_where_the_files_say_them(folder):
+    left_out = plan(experiment(folder, block_size=None, mask_token_id=None))
+    with pytest.raises(CheckpointError, match="lacks block_size, mask_token_id"):
+        imported(left_out)
+    with change_json(folder / "config.json") as config:
+        config |= {"block_size": 4, "mask_token_id": mask_of(folder)}
+    made = imported(left_out)
+    assert load_model(made).config.block_size == 4
