@@ -37,7 +37,8 @@ class BlockDiffusionLM(LM):
     """`--model lightningrl --model_args pretrained=FOLDER,block_size=32,threshold=0.9`.
 
     pretrained: a checkpoint's folder. block_size: needed for checkpoints that do not name it. dtype: stored, float32,
-    bfloat16, float64. threshold: the selector's parameter. batch_size: rows decoded together. Other arguments are
+    bfloat16, float64. threshold: the selector's parameter. batch_size: rows decoded together. adapter: the folder of a
+    LoRA. Other arguments are
     those of `policy_of` (selector, ranking, schedule, stop). A task's settings (`until`, `max_gen_toks`,
     `temperature`, `do_sample`, `top_k`, `top_p`) are followed; without `do_sample` decoding is greedy.
     """
@@ -53,6 +54,7 @@ class BlockDiffusionLM(LM):
         seed: int = 0,
         max_gen_toks: int = MAX_GEN_TOKS,
         max_batch_size: int | None = None,
+        adapter: str | None = None,
         **components: Any,
     ) -> None:
         super().__init__()
@@ -62,7 +64,9 @@ class BlockDiffusionLM(LM):
             raise ConfigError(f"model_args: found {', '.join(drawing)}; say it with do_sample=True in --gen_kwargs")
         rows = max_batch_size or 64 if isinstance(batch_size, str) and not batch_size.isdigit() else int(batch_size)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.llm = LLM(pretrained, block_size=block_size, dtype=DTYPES[dtype], device=place, rows=rows)
+        self.llm = LLM(
+            pretrained, block_size=block_size, adapter=adapter, dtype=DTYPES[dtype], device=place, rows=rows
+        )  # fmt: skip
         self._max_gen_toks = int(max_gen_toks)
         self._sums: Counter[str] = Counter()
         """Over all responses so far: tokens, denoise forwards, separate commits; and the number of responses."""

@@ -175,6 +175,18 @@ def test_the_command_line_decodes_an_autoregressive_family_by_its_preset_and_say
     assert refused.exit_code != 0 and "autoregressive" in refused.output
 
 
+def test_chat_and_trace_take_every_family(family, tmp_path):
+    name, folder, _ = family
+    options = {"Dream": ["--schedule", "full_sequence", "--schedule-options", '{"block_size": 8}']}
+    more = options.get(name, [] if "dLLM" in name else ["--preset", "autoregressive"])
+    asked = ["--max-new-tokens", "8", *more]
+    found = CliRunner().invoke(app, ["chat", str(folder), *asked], input="Hi\n/quit\n")
+    assert found.exit_code == 0 and "TPF" in found.output, found.output
+    page = tmp_path / "trace.html"
+    found = CliRunner().invoke(app, ["trace", str(folder), "How many legs?", "--out", str(page), *asked])
+    assert found.exit_code == 0 and page.stat().st_size > 1000, found.output
+
+
 def test_a_tokenizer_of_another_checkpoint_is_refused(tmp_path):
     """One without the mask token, and one that names another."""
     folders = {name: tmp_path / name for name in ("Fast_dLLM_Qwen", "qwen2", "Dream")}

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 from fixtures.naive import dense_log_probs, naive_action_log_probs
-from fixtures.tiny import requests_of, tiny_model
+from fixtures.tiny import make_trainer, requests_of, tiny_model, tiny_setup
 
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.errors import ConfigError
 from lightningrl.models.packing import PackedRow, pack, token_scores
 from lightningrl.rl.likelihood import score_tokens
+from lightningrl.training.supervised.control import SupervisedTrainer
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -55,3 +57,14 @@ def test_the_first_position_of_a_sequence_keeps_its_own_logits():
     logp, _ = token_scores(model, pack([row], logit_shift=True))
     table = dense_log_probs(model, state[0].tolist())
     torch.testing.assert_close(logp, table[[0, 2, 3], [1, 3, 4]], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("attention", ["full", "causal"])
+def test_trainings_of_packed_blocks_refuse_a_model_that_sees_otherwise(tmp_path, attention):
+    """They would train under another mask than the model has: the control by its own check, RL by its decoder's."""
+    setup = tiny_setup(tmp_path)
+    shape = {"vocab_size": setup.model.config.vocab_size, "attention": attention, "logit_shift": True}
+    setup.model = tiny_model(1, **shape)
+    for trainer in (SupervisedTrainer, make_trainer):
+        with pytest.raises(ConfigError, match=f"{attention} attention"):
+            trainer(setup)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lightningrl.errors import ConfigError
 from lightningrl.rl.selection import Selection
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.training.loop import StepResult, Trainer
@@ -26,6 +27,11 @@ class SupervisedTrainer(Trainer):
 
     def __init__(self, setup: TrainSetup):
         self.setup, self.model, run = setup, setup.model, setup.run
+        if self.model.config.attention != "block_causal":
+            raise ConfigError(
+                f"runs.{run.name}: a {self.model.config.family} model has {self.model.config.attention} attention, and "
+                "supervised training here packs the blocks of block-causal models only; start from one of those"
+            )
         self.corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, self.model.config.block_size)
         self.optimiser = SupervisedOptimiser(self.model, run.learning_rate, run.muon_learning_rate)
         self.steps_done = self.token_forwards = 0
