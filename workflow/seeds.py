@@ -1,14 +1,16 @@
-"""Runs an experiment under another seed and keeps its headline: `python workflow/seeds.py CONFIG SEED TABLE`.
+"""Runs an experiment under another seed and keeps its headline: `python workflow/seeds.py CONFIG SEED TABLE [CORES]`.
 
 A seed is everything that is drawn: problems, initial weights, data order, rollouts. The config is the one that is
 given with this `seed`, in the same experiment, so stages that two such configs share are made once. The rows of the
 headline are added to TABLE, a CSV file, with the step that validation chose, the seconds of each training and the
 commit. A seed's rows are written once: to run it again they must be taken out by hand, so that nobody chooses among
-repetitions.
+repetitions. Two seeds may run side by side, best with one core each: the number of cores changes no row, and rows are
+added under a lock.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main(config: Path, seed: int, table: Path) -> None:
+def main(config: Path, seed: int, table: Path, cores: int = 2) -> None:
     from lightningrl.config.experiment import load
     from lightningrl.pipeline.plan import plan
     from lightningrl.pipeline.system import git_state
@@ -38,7 +40,7 @@ def main(config: Path, seed: int, table: Path) -> None:
     own = Path("results") / "seeds" / f"{config.stem}-{seed}.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text(f"extends: {config.resolve()}\nseed: {seed}\n")
-    snakemake = [sys.executable, "-m", "snakemake", "--cores", "2", "--ignore-incomplete", "--nolock"]
+    snakemake = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--ignore-incomplete", "--nolock"]
     files = ["--quiet", "rules", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(own)]
     subprocess.run([*snakemake, "collect_frontier", *files], check=True)
     found = plan(load(own))
@@ -48,7 +50,10 @@ def main(config: Path, seed: int, table: Path) -> None:
     rows["chosen_step"] = [_chosen(found, policy) for policy in rows.policy]
     rows["seconds"] = [_seconds(found, policy) for policy in rows.policy]
     rows["commit"] = state["commit"][:7]
-    io.write_text(table, csv_text(pd.concat([known, rows] if len(known) else [rows])))
+    with open(ROOT / "workflow" / "seeds.py") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        earlier = [_read(table)] if table.exists() else []
+        io.write_text(table, csv_text(pd.concat([*earlier, rows])))
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -73,4 +78,4 @@ def _seconds(found, policy: str) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:5]))

@@ -105,7 +105,7 @@ def read_adapter(folder: Path) -> Adapter:
     rank, alpha, targets = raw.get("r"), raw.get("lora_alpha"), raw.get("target_modules")
     if type(rank) is not int or rank < 1:
         raise CheckpointError(f"{path}: r is {rank!r}, expected a whole number of 1 or more")
-    if type(alpha) not in (int, float) or not math.isfinite(alpha):
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise CheckpointError(f"{path}: lora_alpha is {alpha!r}, expected a number")
     is_list = isinstance(targets, list) and all(isinstance(each, str) for each in targets)
     if not targets or not (is_list or isinstance(targets, str)):

@@ -14,6 +14,7 @@ from fixtures.golden import forwards_of
 from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rankings import Confidence, Margin, NegEntropy
+from lightningrl.decoding.reference import decode_one
 from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, PrefixCache, WholeSequence
 from lightningrl.decoding.selectors.entropy import Entropy
 from lightningrl.decoding.selectors.quota_threshold import QuotaThreshold
@@ -28,7 +29,7 @@ RANKINGS = {"entropy": NegEntropy(), "maskgit_plus": Confidence(), "topk_margin"
 CACHES = {"fast_dllm_prefix": PrefixCache, "fast_dllm_dual": DualCache}
 GIVEN_UP = {103, 104, 149, 150, 173, 174}
 """One step a block: the published loop leaves all but the first position of each block masked."""
-WASTED = {148}
+WASTED = {175}
 """Blocks of one position: the published loop runs one more forward on a block that its first one finished."""
 
 
@@ -111,6 +112,12 @@ def golden_of(index):
         yield output[pad:], forwards
 
 
+def official_of(index):
+    """The forwards of a case of one row."""
+    [(_, forwards)] = golden_of(index)
+    return forwards
+
+
 def is_golden(index, rows):
     for (output, forwards, _), (official, expected) in zip(rows, golden_of(index), strict=True):
         known = [e if e["masked"] is not None else e | {"masked": f["masked"]} for e, f in zip(expected, forwards)]  # noqa: B905
@@ -137,3 +144,42 @@ def test_every_golden_decode_matches_token_for_token_forward_for_forward_commit_
             assert got.stats.denoise_forwards == CASES[index]["nfe"]
             assert got.stats.commit_forwards == got.stats.prefill_forwards == 0
         assert is_golden(index, rows)
+
+
+def test_with_our_defaults_every_case_that_differs_is_explained_by_the_banned_mask_or_by_a_corrected_defect(
+    model, published, monkeypatch
+):
+    """Each of the two is applied alone to every case that differs with both: a case that either alone leaves as it is
+    would be unexplained. The corrected ones are those with the marks: a block given up with masks in it, a forward on
+    a block that is full. The mask's are those in which its probability, taken from a confidence, decides something."""
+    ours = decode(model, range(len(CASES)), monkeypatch, bans_mask=True, compat=False)
+    differs = [index for index, rows in ours.items() if not is_golden(index, rows)]
+    banned = decode(model, differs, monkeypatch, bans_mask=True, compat=True)
+    corrected = decode(model, differs, monkeypatch, bans_mask=False, compat=False)
+    by_mask = {index for index in differs if not is_golden(index, banned[index])}
+    by_defect = {index for index in differs if not is_golden(index, corrected[index])}
+    assert by_mask | by_defect == set(differs)
+    left = {i for i, case in enumerate(CASES) if model.config.mask_token_id in np.ravel(case["output"]).tolist()}
+    cached = {i for i, case in enumerate(CASES) if case["system"] in CACHES}
+    wasted = {i for i in cached - left if not all(forward["commit"] for forward in CASES[i]["forwards"])}
+    wasted &= {i for i in cached if CASES[i]["alg"] == "confidence_threshold"}
+    assert (left, wasted) == (GIVEN_UP, WASTED) and by_defect == left | wasted
+    for index in wasted:
+        [(output, forwards, _)] = ours[index]
+        assert output == CASES[index]["output"] and len(forwards) == len(CASES[index]["forwards"]) // 2
+    for index in left:
+        [(output, forwards, _)] = corrected[index]
+        assert model.config.mask_token_id not in output and forwards[0] == official_of(index)[0]
+    for index in by_mask - by_defect:
+        [(_, forwards, _)] = banned[index]
+        first = next(a for a, b in zip(forwards, official_of(index), strict=False) if a != b)
+        assert first["commit"], "the first forward that differs has the same canvas and reveals something else"
+    assert (len(by_mask), len(by_defect)) == (0, 7)
+
+
+@pytest.mark.parametrize("index", [45, 50, 55, 60, 103, 175, 180])
+def test_the_reference_gives_golden_cases_too(model, index):
+    for request, (official, forwards) in zip(requests_of(index, bans_mask=False, compat=True), golden_of(index)):  # noqa: B905
+        got = decode_one(model, request, request.policy, ())
+        assert [*got.prompt_ids.tolist(), *got.token_ids.tolist()] == official
+        assert got.stats.denoise_forwards == len(forwards)

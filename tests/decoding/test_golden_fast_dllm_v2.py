@@ -7,6 +7,7 @@ and the positions and tokens revealed by each of them are the official ones.
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.schedules.sub_block import SubBlocks
 from lightningrl.decoding.selectors.threshold import Threshold
-from lightningrl.decoding.stops import FinishBlockBehindCommits, InsideBlock
+from lightningrl.decoding.stops import FinishBlock, FinishBlockBehindCommits, InsideBlock
 from lightningrl.models.checkpoint import load_model
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CASES = json.loads((FIXTURES / "fastdllm_v2_tiny" / "golden_decode.json").read_text())
-STOPS = {"generate": InsideBlock(), "batch_sample": FinishBlockBehindCommits()}
+STOPS = {"generate": InsideBlock(), "batch_sample": FinishBlock()}
 BATCHES = [index for index, case in enumerate(CASES) if isinstance(case["prompt"][0], list)]
 PAD = 126
 SINGLE = [index for index in range(len(CASES)) if index not in BATCHES]
@@ -39,12 +40,9 @@ def model(tmp_path_factory):
 def requests_of(index, *, bans_mask, compat):
     case = CASES[index]
     schedule = SubBlocks(case["small_block_size"], case["use_block_cache"], compat)
-    policy = DecodePolicy(
-        Threshold(case["threshold"]),
-        schedule=schedule,
-        stop=STOPS[case["function"]],
-        logits=Logits(bans_mask=bans_mask),
-    )
+    stop = FinishBlockBehindCommits() if compat and case["function"] == "batch_sample" else STOPS[case["function"]]
+    logits = Logits(bans_mask=bans_mask)
+    policy = DecodePolicy(Threshold(case["threshold"]), schedule=schedule, stop=stop, logits=logits)
     prompts = case["prompt"] if index in BATCHES else [case["prompt"]]
     new = case["max_new_tokens"]
     return [Request(f"t/test/{index}", row, np.array(p), new, policy) for row, p in enumerate(prompts)]
@@ -143,3 +141,37 @@ def test_a_row_of_an_official_batch_gives_what_it_gives_alone_up_to_the_shorter_
             length, rows = min(len(official), got.response_len), rows + 1
             assert length > 0 and (index, output[begin:][:length]) == (index, official[:length])
     assert rows == 45
+
+
+def test_with_our_defaults_every_case_that_differs_is_explained_by_the_length_by_the_stop_or_by_the_banned_mask(
+    model, published, monkeypatch
+):
+    """What is corrected: as many blocks as hold max_new_tokens, no commit of the last one, and, in `batch_sample`, a
+    stop token that a commit reveals counts. Without the ban, ours and the official run are then one up to where the
+    shorter of them ends. With it, a case whose tokens or forwards differ before that is the mask's."""
+    ours = decode(model, SINGLE, monkeypatch, bans_mask=True, compat=False)
+    unbanned = decode(model, SINGLE, monkeypatch, bans_mask=False, compat=False)
+    reasons = Counter()
+    for index in SINGLE:
+        case, [(output, forwards, got)] = CASES[index], unbanned[index]
+        [(_, official_forwards, _)] = published[index]
+        begin, size = len(case["prompt"]), case["block_size"]
+        stops = [i for i in range(begin, len(output)) if output[i] == case["stop_token"]]
+        last = official_forwards[-1]["kind"] == "commit" and got.stop == "length"
+        shared = min(len(official_forwards) - last, len(forwards))
+        assert (index, forwards[:shared]) == (index, official_forwards[:shared])
+        if got.stop == "eos":
+            assert shared == len(forwards)
+            if len(official_forwards) > shared:
+                reasons["the stop"] += 1
+                assert case["function"] == "batch_sample" and stops[0] % size == 0
+        else:
+            assert len(output) == -(-(begin + case["max_new_tokens"]) // size) * size
+            assert shared == len(official_forwards) - last, "ours goes on where the official length ends"
+            reasons["the length"] += output[begin:] != case["output"][begin:]
+        [(banned_output, banned_forwards, _)] = ours[index]
+        if (banned_output, banned_forwards) != (output, forwards):
+            reasons["the mask"] += 1
+            at = next(i for i, (a, b) in enumerate(zip(banned_forwards, forwards, strict=False)) if a != b)
+            assert banned_forwards[at]["commit"] != forwards[at]["commit"], "the same canvas until then"
+    assert reasons == {"the length": 146, "the stop": 7}, "the mask decides nothing here"

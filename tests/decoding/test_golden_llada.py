@@ -5,6 +5,7 @@ for commit. By default the mask token is banned and no forward is spent on a blo
 differs is one where the mask token's probability changes a decision (the file says which), or where such forwards were.
 """
 
+import dataclasses
 import json
 from collections import Counter
 from functools import partial
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from lightningrl.config.decoding import DirectDecoding
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.logits import Logits
+from lightningrl.decoding.presets import PRESETS, fitting
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rankings import Confidence, NegEntropy
@@ -27,6 +30,7 @@ from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota, step_quota
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops import WholeCanvas
+from lightningrl.inference.policy import direct_policy
 from lightningrl.models.checkpoint import load_model
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "llada_tiny"
@@ -232,3 +236,37 @@ def test_selection_rules_on_single_rows_are_the_official_ones_at_exact_equality_
         steps = torch.arange(table["steps"])
         expected = [max(1, quota) for quota in table["quota"]]  # ours never ask for nothing: no mask is left then
         assert step_quota(table["masks"], table["steps"], steps).tolist() == expected
+
+
+def preset_of(case, *, corrected):
+    """The preset that a case is decoded by, or None: it has none, or options of its own."""
+    if case.get("cfg_scale") or "eos_id" in case:
+        return None
+    name = {"llada": "llada", "dparallel": "dparallel_llada"}.get(case["system"], "fast_dllm_v1")
+    if case["system"] == "dparallel":
+        is_static, name = case["threshold"] is None, name + f"_{case['cache']}" * (case["cache"] != "none")
+        return None if is_static else name
+    if case["system"] == "llada":
+        return name
+    rule = "factor" if case["factor"] is not None else "threshold" if case["threshold"] is not None else "static"
+    if not corrected and rule == "threshold" and case["system"] in JUNE and case["cache"] != "none":
+        return f"{name}_{case['cache']}_june2025"
+    name = f"{name}_{case['cache']}" + f"_{rule}" * (rule != "threshold")
+    return name if name in PRESETS else None
+
+
+def test_presets_are_the_decoders_of_the_golden_cases():
+    """A preset with the case's parameter gives the case's policy as ours is by default, the block's size aside."""
+    met = set()
+    for index, case in enumerate(CASES):
+        for corrected in (True, False):
+            name = preset_of(case, corrected=corrected)
+            if name is None or (not corrected and "june" not in name):
+                continue
+            mine = request_of(index, bans_mask=True, corrected=corrected).policy
+            parameter = next(getattr(mine.selector, each) for each in mine.selector.__dataclass_fields__)
+            theirs = direct_policy(DirectDecoding(preset=name, threshold=parameter))
+            size = dataclasses.replace(mine.schedule, block_size=None)
+            assert (case["id"], name, theirs) == (case["id"], name, dataclasses.replace(mine, schedule=size))
+            met.add(name)
+    assert met == {*fitting("full")} - {"llada_random"}

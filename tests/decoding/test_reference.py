@@ -22,7 +22,8 @@ from lightningrl.decoding.registry import SCHEDULES
 from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.decoding.schedules.autoregressive import Autoregressive
 from lightningrl.decoding.schedules.block import FusedCommit
-from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, PrefixCache
+from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, PrefixCache, WholeSequence
+from lightningrl.decoding.schedules.sub_block import SubBlocks
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops import WholeCanvas
@@ -34,7 +35,13 @@ CANVASES = [
     FullSequence(4), FullSequence(3), FullSequence(4, 6), PrefixCache(4), PrefixCache(3, refresh_every=2),
     PrefixCache(4, 2), DualCache(4), DualCache(3, 2), DualCache(4, refresh_every=3),
 ]  # fmt: skip
-ALL = [*CACHES.values(), SubBlock(2), Autoregressive(), *CANVASES]
+SHIFTED = {
+    "full": [PrefixCache(4, opens_first=True), DualCache(3, opens_first=True), DualCache(4, 2, opens_first=True)],
+    "block_causal": [SubBlocks(1), SubBlocks(1, caches_block=True), SubBlocks(1, compat=True)],
+    "causal": [Autoregressive()],
+}
+"""Those that need shifted logits, by the attention that they need beside."""
+ALL = [*CACHES.values(), SubBlock(2), WholeSequence(), *CANVASES]
 RULES = [
     Logits(), Logits(untempered=True), Logits(cfg_scale=1.5), Logits(logits_eos_inf=True, eos_id=3, bans_mask=False),
     Logits(confidence_eos_eot_inf=True, eos_id=3, eot_id=7, untempered=True),
@@ -45,7 +52,8 @@ RULES = [
 def test_every_schedule_of_the_registry_is_tried():
     """Those with several open blocks in tests/decoding/test_windows.py."""
     schedules = {resolve(member) for member in SCHEDULES.values()}
-    assert {each for each in schedules if not issubclass(each, Window)} <= {type(each) for each in ALL}
+    tried = {type(each) for each in sum(SHIFTED.values(), ALL)}
+    assert {each for each in schedules if not issubclass(each, Window)} <= tried
 
 
 @pytest.mark.parametrize("logit_shift", [False, True])
@@ -59,8 +67,8 @@ def test_the_engine_decodes_like_the_reference(attention, logit_shift, data):
     shape = {"block_size": size, "attention": attention, "logit_shift": logit_shift}
     model = tiny_model(data.draw(st.integers(0, 9), "weights"), torch.float64, **shape)
     blocks = data.draw(st.sampled_from([size, 3, 4]), "blocks")
-    schedules = [each for each in ALL if (each.block_size or size) == blocks]
-    schedules = [each for each in schedules if each.computes_active or (logit_shift and attention == "causal")]
+    usable = ALL + SHIFTED[attention] * logit_shift
+    schedules = [each for each in usable if (each.block_size or size) == blocks]
     schedules = [each for each in schedules if attention != "full" or each.fills_canvas] or [FullSequence(blocks)]
     requests = requests_of(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4), "prompts"), 12, seed=2)
     policies = [
@@ -176,7 +184,7 @@ def test_a_schedule_or_selector_that_breaks_its_contract_is_named_and_never_spin
         decode_one(model, requests[0], policy, ())
 
 
-def test_schedules_that_do_not_fit_the_model_or_each_other_are_refused():
+def test_schedules_that_do_not_fit_the_model_are_refused_and_those_of_other_block_sizes_decode_in_turn():
     for schedule in CACHES.values():
         with pytest.raises(DecodeError, match=r"attends to all later masks.*full_sequence.*fast_dllm_v1_dual"):
             BlockDecoder(tiny_model(1, attention="full"), ()).decode(
@@ -184,7 +192,9 @@ def test_schedules_that_do_not_fit_the_model_or_each_other_are_refused():
             )
     four, eight = (DecodePolicy(Quota(2), schedule=FullSequence(size)) for size in (4, 8))
     mixed = [dataclasses.replace(request, policy=eight) for request in requests_of([3], 8)] + requests_of([3], 8)
-    with pytest.raises(DecodeError, match=r"blocks of \[4, 8\] positions"):
-        BlockDecoder(tiny_model(1), ()).decode(mixed, four)
+    decoder = BlockDecoder(tiny_model(1, torch.float64), ())
+    found = decoder.decode(mixed, four)  # rows with blocks of one size share forwards, those of another come after them
+    same(found, [decode_one(decoder.model, request, request.policy or four, ()) for request in mixed])
+    assert [each.block_size for each in found] == [8, 4]
     with pytest.raises(DecodeError, match="FullSequence: block_size is 0"):
         FullSequence(0)

@@ -66,7 +66,7 @@ def test_chat_shows_all_finished_blocks_and_a_trace_says_which_forward_revealed_
         options = options | ({"block_size": 4} if "block_size" in options else {})
         policy = policy_named(name, schedule_options=options)
         conversation = Conversation(llm, max_new_tokens=16)
-        got = conversation.answer("Hi", policy, lambda text, draft: shown.append(text))
+        got = conversation.answer("Hi", policy, lambda text, draft, shown=shown: shown.append(text))
         assert shown[-1] == llm.text(got).rstrip("\ufffd") and conversation.messages[-1]["content"] == llm.text(got)
         trace = trace_response(llm, "Hi", policy, name="x", max_new_tokens=16)
         assert len(trace.left_masked) == trace.forwards >= max(token.forward for token in trace.tokens)

@@ -94,6 +94,7 @@ class PrefixCache(FullSequence):
 
     def interval(self, at: Progress, size: int) -> Interval:
         full_B = (at.step_B % self.refresh_every if self.refresh_every else at.step_B) == 0
+        full_B |= self.opens_first & at.masked_BK[:, 0]  # a selector may wait
         first_B, last_B = np.where(full_B, 0, at.start_B), np.where(full_B, at.end_B, self.last(at, size))
         return Interval(first_B, last_B, np.ones_like(at.pending_B), full_B)
 
