@@ -73,8 +73,9 @@ tokenizer reads the same files to the same ids."""
 def load_tokenizer(path: Path) -> Any:
     """The tokenizer (a PreTrainedTokenizerFast) of a local model folder, ours or a published one; runs no code from it.
 
-    Its mask token may be None: autoregressive models have none, and Fast-dLLM v2's is named nowhere but in the family.
-    Raises CheckpointError when files are missing or damaged, or it has no end token or chat template.
+    Where it names no mask token, as LLaDA's does, it is the one whose id config.json beside it says. It may be None:
+    autoregressive models have none, and Fast-dLLM v2's is named nowhere but in the family. Raises CheckpointError when
+    files are missing or damaged, or it has no end token or chat template.
     """
     path = Path(path)
     for names in (("tokenizer_config.json",), ("tokenizer.json", "vocab.json", "tokenizer.model")):
@@ -101,6 +102,8 @@ def load_tokenizer(path: Path) -> Any:
         raise CheckpointError(f"the tokenizer in {path} cannot be loaded: {error!r}. Restore its files.") from error
     finally:
         logging.set_verbosity(loud)
+    if tokenizer.mask_token_id is None:
+        tokenizer.mask_token = _mask_token(tokenizer, path / "config.json")
     for what, value in (
         ("end token (eos)", tokenizer.eos_token_id),
         ("chat template", tokenizer.chat_template),
@@ -111,6 +114,15 @@ def load_tokenizer(path: Path) -> Any:
                 "checkpoint that was made for chat."
             )
     return tokenizer
+
+
+def _mask_token(tokenizer: Any, config: Path) -> str | None:
+    """The token whose id config.json calls the mask's; None where there is no such file, key or token."""
+    try:
+        token_id = json.loads(config.read_text(encoding="utf-8")).get("mask_token_id")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return tokenizer.convert_ids_to_tokens(token_id) if token_id in range(len(tokenizer)) else None
 
 
 def _require_json(file: Path) -> dict[str, Any]:
@@ -189,19 +201,22 @@ TOKENIZER_FILES = (
 """What a checkpoint may have beside its weights and config.json; no file of code."""
 
 
-def stop_token_ids(tokenizer: Any, folder: Path | None = None) -> list[int]:
-    """What ends a response: the end token, the pad, and what generation_config.json of the checkpoint's folder says.
+def stop_token_ids(tokenizer: Any, folder: Path | None = None, named: Sequence[str] = ()) -> list[int]:
+    """What ends a response: the end token, the pad, what generation_config.json of the checkpoint's folder says, and
+    the tokens `named`, which are the family's, where the tokenizer has them.
 
     The official tokenizers name only the pad; their generation_config.json has the end of a turn too. The pad ends it
     because models of blocks are trained to fill the last block with pads: one that pads without an end token would be
     paid for whole blocks of it, each revealed in one forward. Raises CheckpointError when that file is damaged.
     """
     found = {int(token) for token in (tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None}
+    known = {token: tokenizer.convert_tokens_to_ids(token) for token in named}
+    found |= {token_id for token_id in known.values() if token_id not in (None, tokenizer.unk_token_id)}
     path = folder / "generation_config.json" if folder else None
     if path is not None and path.is_file():
         try:
-            named: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
-            found |= {int(token) for token in (named if isinstance(named, list) else [named])}
+            said: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
+            found |= {int(token) for token in (said if isinstance(said, list) else [said])}
         except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
             raise CheckpointError(f"{path} is damaged: {error}. Restore it, or delete it.") from None
     return sorted(found)

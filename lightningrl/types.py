@@ -115,6 +115,8 @@ class Trajectory:
     """The position at which the grid of blocks begins: 0, or the prompt's end."""
     schedule: str = "FusedCommit"
     """The class of the schedule that decoded it."""
+    window: int = 1
+    """The most blocks in which one forward may have revealed tokens: the first with a mask and those behind it."""
     exact_cache: bool = True
     """Every forward saw what one without a cache would have seen. Where it did not, `behaviour_logp` is not what the
     model gives for the trajectory's states."""
@@ -140,8 +142,9 @@ class Trajectory:
         block_starts = np.r_[0, np.flatnonzero(np.diff(block_S)) + 1]
         last_step = np.maximum.reduceat(self.reveal_step, block_starts)
         first_step = np.minimum.reduceat(np.where(self.reveal_step, self.reveal_step, last_step.max()), block_starts)
-        if (last_step[:-1] >= first_step[1:]).any():
-            raise ValueError(f"{self.uid}: a block was revealed before its predecessor was finished")
+        if (np.maximum.accumulate(last_step)[: -self.window] >= first_step[self.window :]).any():
+            before = "its predecessor was" if self.window == 1 else f"the one {self.window} before it was"
+            raise ValueError(f"{self.uid}: a block was revealed before {before} finished")
         if not np.isfinite(self.behaviour_logp).all():
             raise ValueError(f"{self.uid}: behaviour_logp has non-finite values")
 

@@ -24,6 +24,7 @@ VERBS = {
     "score": "lightningrl.cli.score:score",
     "compare": "lightningrl.cli.compare:compare",
     "doctor": "lightningrl.cli.doctor:doctor",
+    "decoders": "lightningrl.cli.decoders:decoders",
     "chat": "lightningrl.cli.chat:chat",
     "plan": "lightningrl.cli.plan:plan_budget",
     "pin": "lightningrl.cli.pin:pin",

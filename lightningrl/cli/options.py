@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lightningrl.inference.llm import LLM
 
-Model = Annotated[Path, typer.Argument(help="A checkpoint's folder: an SDAR model with its tokenizer.")]
+Model = Annotated[Path, typer.Argument(help="A checkpoint's folder: an SDAR or LLaDA model with its tokenizer.")]
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(help="Longest response, rounded up to the block grid; left out: 512, or what the model has room for."),
@@ -47,10 +47,10 @@ Plugins = Annotated[
 SERVER = "server_"
 """How the names of an endpoint's options begin in a verb's `**given`."""
 SPELLINGS = {
-    "schedule": ("--schedule", "--cache"), f"{SERVER}url": ("--endpoint",), f"{SERVER}stop": ("--stop-texts",),
-    f"{SERVER}chat": ("--chat/--completions",),
+    "schedule": ("--schedule", "--cache"), "preset": ("--preset", "--decoder"), f"{SERVER}url": ("--endpoint",),
+    f"{SERVER}stop": ("--stop-texts",), f"{SERVER}chat": ("--chat/--completions",),
 }  # fmt: skip
-"""Options that are not spelt as their keys, or have an older spelling beside their own."""
+"""Options that are not spelt as their keys, or have another spelling beside their own."""
 Verb = TypeVar("Verb", bound=Callable[..., None])
 
 
@@ -111,7 +111,7 @@ def _option(name: str, field: FieldInfo, default: str | None) -> inspect.Paramet
 def decoding_of(given: Mapping[str, Any]) -> DirectDecoding:
     """Returns how to decode by the options that a verb was given. Raises ConfigError for those that cannot be."""
     tree = {name: value for name, value in given.items() if value is not None}
-    for key in ("selector_options", "schedule_options"):
+    for key in ("selector_options", "ranking_options", "schedule_options", "logits_options"):
         if key in tree:
             tree[key] = _options(key, tree[key])
     try:
@@ -166,10 +166,28 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
 
     dtype = None if decoding.dtype == "stored" else dtype_of(decoding.dtype, "stored")
     require_device(decoding.device)
+    require_fitting(model, decoding.preset)
     return LLM(
         model, block_size=decoding.block_size, adapter=decoding.adapter or None, dtype=dtype, device=decoding.device,
         rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards, plugins=decoding.plugins,
     )  # fmt: skip
+
+
+def require_fitting(model: Path, preset: str) -> None:
+    """Raises ConfigError for a published decoder that is not for models of this checkpoint's family, before any weight
+    is read; it names those that are."""
+    if not preset or not (model / "config.json").is_file():
+        return
+    from lightningrl.decoding.presets import fitting, needs
+    from lightningrl.models.config_file import family_of
+
+    facts = family_of(model).facts
+    attention, logit_shift = facts.get("attention"), facts.get("logit_shift", False)
+    if attention is not None and preset not in (names := fitting(attention, logit_shift)):
+        raise ConfigError(
+            f"the decoder {preset} is for models with {needs(preset)}, and {model} has {attention} attention and "
+            f"{'shifted' if logit_shift else 'unshifted'} logits. Decoders that fit it: {', '.join(names) or 'none'}"
+        )
 
 
 def dtype_of(name: str, *others: str) -> torch.dtype:

@@ -56,26 +56,35 @@ class Decoding(Section):
     UNKEYED = frozenset({"preset"})  # the pieces say it all
 
     preset: str = ""
-    """A published decoder, whose pieces are taken where no key beside it says otherwise: `sdar_dynamic`, `sdar_static`,
-    `sdar_sequential`, `entropy_bounded`, `lmdeploy_dynamic`, `fast_dllm_factor`, `autoregressive`."""
+    """A published decoder, whose pieces are taken where no key beside it says otherwise: `sdar_dynamic`,
+    `entropy_bounded`, `llada`, `fast_dllm_v1_dual`, ...; `lightningrl decoders` lists them with the models they fit."""
     selector: str = "threshold"
-    """Which masked positions a forward reveals: `threshold`, `quota` (steps a block), `factor`, `cumulative_entropy`
-    (nats), `scripted` (tokens a step), or `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
+    """Which masked positions a forward reveals: `threshold`, `quota_threshold`, `quota` (steps a block), `timestep`
+    (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `skip_threshold`, `scripted` (tokens a step), or
+    `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
     selector_options: Options = Field(default_factory=dict)
     """The selector's other arguments: `{"inclusive": true, "steps": 4}` of `threshold`, `{"compat": true}` of
     `factor`."""
     ranking: str = "confidence"
-    """The number by which positions are ordered: `confidence`, `neg_entropy`, `position`, or `module:attribute`."""
+    """The number by which positions are ordered: `confidence`, `margin`, `neg_entropy`, `position`, `random`, or
+    `module:attribute`."""
+    ranking_options: Options = Field(default_factory=dict)
+    """The ranking's arguments: `{"alg_temp": 0.2}` draws positions by their numbers, as Dream's option does."""
     schedule: str = "fused"
     """How responses are walked, block by block: `fused` (the forward that writes a finished block's keys and values
     denoises the next one, too), `separate` (a forward of its own, as the published engines do), `recompute` (no cache);
-    or on a canvas of fixed length: `full_sequence`; or, for models without masks, token by token: `autoregressive`; or
-    `module:attribute`. The older spelling `cache` is accepted."""
+    `sub_block` (Fast-dLLM v2's, whose commits reveal a token); or on a canvas of fixed length: `full_sequence` and
+    `whole_sequence` (no cache), `prefix_cache`, `dual_cache` (stale keys and values, as Fast-dLLM's); with several open
+    blocks: `block_buffer` (MBD-LMs), `block_pipeline` (D2F), `multi_block` (d3LLM); or, for models without masks, token
+    by token: `autoregressive`; or `module:attribute`. The older spelling `cache` is accepted."""
     schedule_options: Options = Field(default_factory=dict)
-    """The schedule's arguments: `{"block_size": 32}` of `full_sequence`."""
+    """The schedule's arguments: `{"block_size": 32}` of `full_sequence`, `{"refresh_every": 8}` of the caches."""
     stop: str = "finish_block"
     """`finish_block`: a response ends with the block that holds its stop token; `inside_block`: as soon as the stop
-    token and all before it are revealed; or `module:attribute`."""
+    token and all before it are revealed; `whole_canvas`: never, it is cut afterwards; or `module:attribute`."""
+    logits_options: Options = Field(default_factory=dict)
+    """What is done to logits before they are softmaxed: `{"untempered": true}`, `{"cfg_scale": 0.5}` and others of
+    `decoding/logits.py`. The mask token is banned unless it says `{"bans_mask": false}`."""
     rows: int = Field(256, gt=0)
     """Rows decoded together at most. Changes no result but the last bits of floats."""
     memory_mb: int | None = Field(None, gt=0)

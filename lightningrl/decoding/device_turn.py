@@ -57,6 +57,10 @@ def rule_of(policy: DecodePolicy, size: int) -> Rule | None:
     schedule, bound = policy.schedule, getattr(policy.selector, "bound", None)
     if bound is None or type(policy.ranking) not in RANKINGS or policy.top_k or policy.top_p < 1:
         return None
+    if getattr(policy.ranking, "uses_noise", False):
+        return None
+    if not policy.logits.is_plain or schedule.least_forwards > 1 or schedule.window > 1:
+        return None
     ways = type(schedule)
     if ways.open is not Schedule.open or ways.canvas is not Schedule.canvas or schedule.block_size not in (None, size):
         return None

@@ -21,12 +21,15 @@ from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, Canvas, page_size
 from lightningrl.decoding.ledger import Ledger
 from lightningrl.decoding.prefixes import prefix_key
 from lightningrl.decoding.protocol import AllAtOnce, DecodePolicy, DecodeResult, Observer, Release, Request
-from lightningrl.decoding.row_state import QueuedRequest, Rows
+from lightningrl.decoding.row_state import QueuedRequest, Rows, pages_of
 from lightningrl.decoding.scheduler import Scheduler
+from lightningrl.decoding.window import Window
+from lightningrl.decoding.window_rows import WindowRows
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import Trajectory
+from lightningrl.utils.registry import resolve
 
 if TYPE_CHECKING:
     from lightningrl.decoding.device_turn import DeviceTurns
@@ -115,43 +118,63 @@ class BlockDecoder:
     ) -> Iterator[DecodeResult]:
         """The outcome of each request as soon as it is known; one that cannot be decoded does not stop the others.
 
-        release: where requests are decided on while others are decoded; those that it does not release are not decoded.
+        Rows decoded together have blocks of one size: requests with blocks of another come after them. release: where
+        requests are decided on while others are decoded; those that it does not release are not decoded.
         """
-        used = {id(own): own for own in (each.policy or policy for each in requests)}
-        size = self._check([*used.values()] or [policy])
         release = release or AllAtOnce(len(requests))
-        known = [self._queued(index, request, policy, size) for index, request in enumerate(requests)]
-        fitting = [item for item in known if isinstance(item, QueuedRequest)]
-        run = self._run(fitting, release.at_once, size, observer) if fitting else None
+        known = [self._queued(index, request, policy) for index, request in enumerate(requests)]
+        expected: dict[int, list[QueuedRequest]] = {}
+        for item in known:
+            if isinstance(item, QueuedRequest):
+                expected.setdefault(item.size, []).append(item)
+        released: list[QueuedRequest] = []
+        run: Scheduler | None = None
         come, until = 0, release()
         try:
-            while until is not None or (run is not None and run.is_busy):
+            while until is not None or released or (run is not None and run.is_busy):
                 for item in known[come : until or come]:
                     if isinstance(item, DecodeResult):
                         yield item
                     else:
-                        assert run is not None
-                        run.expect(item)
+                        released.append(item)
                 come = max(come, until or 0)
-                if run is not None and run.is_busy:
-                    yield from run.turn()
+                if released and (run is None or (released[0].size != run.size and not run.is_busy)):
+                    self._close(run)
+                    run, size = None, released[0].size
+                    run = self._run(expected[size], release.at_once, size, observer)
+                if run is not None:
+                    for item in released:
+                        if item.size == run.size:
+                            run.expect(item)
+                    released = [item for item in released if item.size != run.size]
+                    if run.is_busy:
+                        yield from run.turn()
                 until = release() if until is not None else None
         finally:
-            if run is not None:
-                # A stream may be left before its end: what its rows have written is not known to be finite.
-                run.pool.cache.clear(run.rows.in_use)
-                self.pool = run.pool
+            self._close(run)
 
-    def _queued(self, index: int, request: Request, policy: DecodePolicy, size: int) -> QueuedRequest | DecodeResult:
+    def _close(self, run: Scheduler | None) -> None:
+        """Keeps what a run was on for the next one. It may be left before its end: what its rows have written is not
+        known to be finite."""
+        if run is not None:
+            run.pool.cache.clear(run.rows.in_use)
+            self.pool = run.pool
+
+    def _queued(self, index: int, request: Request, policy: DecodePolicy) -> QueuedRequest | DecodeResult:
         """A request as it waits in the queue, or the reason why it cannot be decoded."""
-        own = request.policy or policy
-        canvas = own.schedule.canvas(len(request.prompt_ids), request.max_new_tokens, size)
-        if (error := self._refusal(request, own, canvas)) is not None:
+        own, config = request.policy or policy, self.model.config
+        try:
+            size, canvas = request.canvas(own, config.block_size, config.mask_token_id)
+            error = self._refusal(request, own, canvas)
+        except DecodeError as refused:
+            return DecodeResult(index, request, error=refused)
+        if error is not None:
             return DecodeResult(index, request, error=error)
-        shares = own.schedule.shares_prompt and self.model.config.attention == "block_causal"
-        kept = max(0, canvas.start - self.model.config.logit_shift)  # that position is computed again
+        # A twin's prompt is another one, whose pages lie between the row's own.
+        shares = own.schedule.shares_prompt and config.attention == "block_causal" and not own.logits.cfg_scale
+        kept = max(0, canvas.start - config.logit_shift)  # that position is computed again
         key = prefix_key(request.prompt_ids, kept, self.page_tokens) if shares else None
-        return QueuedRequest(index, request, own, canvas, key)
+        return QueuedRequest(index, request, own, size, canvas, key)
 
     def release(self) -> None:
         """Gives the memory of the KV cache back to the device, for others; the next stream takes it anew."""
@@ -159,37 +182,13 @@ class BlockDecoder:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _check(self, policies: Sequence[DecodePolicy]) -> int:
-        """K of a stream: the schedules' own, else the model's. Raises DecodeError when they differ, and for a schedule
-        that leaves out what the model sees or computes what it has not."""
-        config = self.model.config
-        for policy in policies:
-            if config.attention == "full" and not policy.schedule.fills_canvas:
-                raise DecodeError(
-                    f"{policy.schedule}: the model attends to all later masks, which this schedule does not compute; "
-                    "take one over the whole canvas, such as full_sequence"
-                )
-            if not policy.schedule.computes_active and not (config.logit_shift and config.attention == "causal"):
-                raise DecodeError(
-                    f"{policy.schedule}: the model is no autoregressive one; it has {config.attention} attention, so "
-                    "the masked positions must be computed, too. Take another schedule, such as "
-                    + ("full_sequence" if config.attention == "full" else "fused")
-                )
-            if policy.schedule.computes_active and not config.has_mask:
-                raise DecodeError(
-                    f"{policy.schedule} computes masked positions, and a {config.family} model has no mask token; take "
-                    "the preset or the schedule autoregressive, one token a forward"
-                )
-        sizes = {policy.schedule.block_size or self.model.config.block_size for policy in policies}
-        if len(sizes) > 1:
-            raise DecodeError(f"requests decoded together have blocks of {sorted(sizes)} positions, expected one size")
-        return sizes.pop()
-
     def _run(self, expected: Sequence[QueuedRequest], at_once: int, size: int, observer: Observer | None) -> Scheduler:
         """A run over at most `rows` slots, and as many pages as the longest requests could hold together. It takes the
         last stream's pool, if nobody has it and it is large enough."""
         slots = min(self.rows, at_once, len(expected))
-        longest = sorted((self._pages(item.canvas.end) for item in expected), reverse=True)[:slots]
+        reaches = [item.policy.schedule.extent(item.canvas) for item in expected]
+        needed = [pages_of(item.policy, n, self.page_tokens) for item, n in zip(expected, reaches, strict=True)]
+        longest = sorted(needed, reverse=True)[:slots]
         pages = sum(longest)
         if self.memory_bytes is not None:
             pages = min(pages, self.memory_bytes // self.page_bytes - self.spare)
@@ -199,9 +198,15 @@ class BlockDecoder:
             pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)
         if self.forwards != "spans":
             pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(expected, observer))
-        length, mask_id = max(item.canvas.end for item in expected), self.model.config.mask_token_id
-        rows = Rows(slots, length, size, mask_id, pages, self.page_tokens)
-        return Scheduler(self.model, pool, rows, self.stop_ids, self.ledger, observer)
+        # A canvas may end inside its last block, all of whose positions are looked at.
+        ends = [
+            canvas.start + -(-(canvas.end - canvas.start) // size) * size for canvas in (i.canvas for i in expected)
+        ]
+        length, mask_id = max(*reaches, *ends), self.model.config.mask_token_id
+        rows, windows = Rows(slots, length, size, mask_id, pages, self.page_tokens), None
+        if any(isinstance(item.policy.schedule, Window) for item in expected):
+            windows = WindowRows(rows, pool.cache, self.model.config, self.stop_ids)
+        return Scheduler(self.model, pool, rows, self.stop_ids, self.ledger, observer, windows)
 
     def _runs_turns(self, expected: Collection[QueuedRequest], observer: Observer | None) -> bool:
         """Whether what is asked runs as whole turns on the device, prefill aside."""
@@ -212,15 +217,81 @@ class BlockDecoder:
         policies = {id(item.policy): item.policy for item in expected}.values()
         return all(rule_of(policy, self.model.config.block_size) is not None for policy in policies)
 
-    def _pages(self, positions: int) -> int:
-        return -(-positions // self.page_tokens)
+    def _misfit(self, policy: DecodePolicy) -> str | None:
+        """Why the model cannot be decoded by a policy: what it leaves out that the model sees, or computes that it has
+        not; None where it can."""
+        config, schedule = self.model.config, policy.schedule
+        kind = f"{config.attention} attention and {'shifted' if config.logit_shift else 'unshifted'} logits"
+        if isinstance(schedule, Window):
+            return self._window_misfit(policy, schedule, kind) or policy.logits.refusal(self.model)
+        if config.attention == "full" and not schedule.fills_canvas:
+            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full", config.logit_shift))
+            return (
+                f"{schedule}: the model attends to all later masks, which this schedule does not compute; take one "
+                f"over "
+                "the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder that has one: "
+                + fitting
+            )
+        if not schedule.computes_active and not (config.logit_shift and config.attention == "causal"):
+            return (
+                f"{schedule}: the model is no autoregressive one; it has {config.attention} attention, so the masked "
+                "positions must be computed, too. Take another schedule, such as "
+                + ("full_sequence" if config.attention == "full" else "fused")
+            )
+        if schedule.computes_active and not config.has_mask:
+            return (
+                f"{schedule} computes masked positions, and a {config.family} model has no mask token; take the preset "
+                "or the schedule autoregressive, one token a forward"
+            )
+        if schedule.is_productive and not (config.logit_shift and config.attention == "block_causal"):
+            return (
+                f"{schedule} reveals a block's first token by the logits of the block before it, for which a model "
+                f"needs "
+                f"block_causal attention and shifted logits (Fast-dLLM v2); this {config.family} model has {kind}"
+            )
+        if schedule.knows_first and not (config.logit_shift and config.attention == "full"):
+            return (
+                f"{schedule} reveals a block's first position alone, for models with full attention and shifted logits "
+                f"(Dream); this {config.family} model has {kind}. Leave opens_first out"
+            )
+        try:
+            schedule.check(schedule.block_size or config.block_size)
+        except DecodeError as error:
+            return str(error)
+        return policy.logits.refusal(self.model)
+
+    def _window_misfit(self, policy: DecodePolicy, schedule: Window, kind: str) -> str | None:
+        """`_misfit` for schedules with several open blocks. kind: what the model has, in words."""
+        config = self.model.config
+        if schedule.needs not in (None, config.attention):
+            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")(config.attention, config.logit_shift))
+            return (
+                f"{schedule} is for models with {schedule.needs} attention, and this {config.family} model has {kind}. "
+                f"Published decoders that fit it: {fitting}"
+            )
+        if not config.has_mask:
+            return f"{schedule} computes masked positions, and a {config.family} model has no mask token"
+        if self.forwards != "spans":
+            return f"forwards is {self.forwards!r}, and {schedule} has several open blocks: take 'spans'"
+        if policy.logits.cfg_scale:
+            return f"cfg_scale is {policy.logits.cfg_scale}, which {schedule} does not have: leave it out"
+        return None
 
     def _refusal(self, request: Request, policy: DecodePolicy, canvas: Canvas) -> DecodeError | None:
         end, size = canvas.end, self.model.config.block_size
+        if (error := self._misfit(policy)) is not None:
+            return DecodeError(f"{request.uid}: {error}")
         if self.forwards != "spans" and (canvas.origin % size or end % size):
             return DecodeError(
                 f"{request.uid}: forwards is {self.forwards!r}, which compute the model's blocks of {size} positions, "
                 f"and {policy.schedule} decodes positions {canvas.start} to {end} of another grid: take 'spans'"
+            )
+        block, new = policy.schedule.size(request.max_new_tokens, size), request.max_new_tokens
+        if policy.schedule.fills_canvas and canvas.origin and new % block:
+            few = f"{new // block * block} or " if new > block else ""
+            return DecodeError(
+                f"{request.uid}: {new} new tokens are no whole blocks of {block}, and the length of a canvas changes "
+                f"what is answered. Ask for {few}{-(-new // block) * block}, or say a block size that divides {new}"
             )
         limit, prompt = self.model.config.max_position_embeddings, request.prompt_ids
         asked = f"{request.uid}: {len(prompt)} prompt tokens and {request.max_new_tokens} new ones need"
@@ -228,7 +299,7 @@ class BlockDecoder:
             return DecodeError(f"{asked} {end} positions, the model has {limit}: shorten the prompt or max_new_tokens")
         if prompt.min() < 0 or prompt.max() >= self.model.config.vocab_size:
             return DecodeError(f"{request.uid}: a prompt token lies outside the vocabulary")
-        needed = (self._pages(end) + self.spare) * self.page_bytes
+        needed = (pages_of(policy, policy.schedule.extent(canvas), self.page_tokens) + self.spare) * self.page_bytes
         if self.memory_bytes is not None and needed > self.memory_bytes:
             return DecodeError(
                 f"{asked} {needed} bytes of KV cache, the budget is {self.memory_bytes}: raise the memory budget, or "

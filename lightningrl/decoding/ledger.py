@@ -24,11 +24,11 @@ class Part:
     """Rows of one forward that did the same over equally many positions."""
 
     kind: str
-    """`prefill`, `recompute` (a prefill of what had been computed before, for a row that lost its pages), `denoise`,
-    `fused` (commit and denoise), `commit`."""
+    """`prefill`, `recompute` (what had been computed before, for a row that lost its pages), `denoise`, `fused` (commit
+    and denoise), `commit`, `refresh` (the whole canvas, which denoises too and whose keys and values are kept)."""
     rows: int
     query_tokens: int
-    """Query positions a row."""
+    """Query positions a row, those of its twin among them."""
     kv_tokens: int
     """Keys that the part's queries see at most."""
     revealed: int

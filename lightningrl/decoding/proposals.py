@@ -5,7 +5,7 @@ Shapes: B rows; K block size. Tensors are on the model's device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torch import Tensor
@@ -21,6 +21,10 @@ class OpenPositions:
     """Probability of the drawn token at the decoding temperature (1 when greedy), before top-k and top-p."""
     entropy_BK: Tensor
     """The entropy of the whole distribution, nats."""
+    noise_BK: Tensor | None = field(default=None, kw_only=True)
+    """A uniform of its own for each position and forward, where the ranking has `uses_noise`."""
+    margin_BK: Tensor | None = field(default=None, kw_only=True)
+    """The likeliest token's probability minus the second's, where the ranking has `uses_margin`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,10 +35,18 @@ class Proposals(OpenPositions):
     """The ranking's number, higher is sooner; -inf where a position is not open."""
     step_B: Tensor
     """int64: how many denoise forwards the active block has had before this one."""
+    must_B: Tensor | None = None
+    """bool: where False, nothing need be revealed, and nothing is that does not pass the selector's rule by itself: it
+    is a block of a window that is not full yet. None: True everywhere."""
+
+    @property
+    def must_B1(self) -> Tensor | bool:
+        """`must_B` as a column."""
+        return True if self.must_B is None else self.must_B[:, None]
 
     def best(self, count_B: Tensor) -> Tensor:
-        """(B, K) bool: the highest ranked open positions, so many of each row."""
-        return (places(self.score_BK, self.open_BK) < count_B[:, None]) & self.open_BK
+        """(B, K) bool: the highest ranked open positions, so many of each row that must reveal any."""
+        return (places(self.score_BK, self.open_BK) < count_B[:, None]) & self.open_BK & self.must_B1
 
 
 class Bound(NamedTuple):

@@ -18,7 +18,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from lightningrl.decoding.canvas import Schedule
+from lightningrl.decoding.canvas import Canvas, Schedule
+from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.rankings import Confidence
 from lightningrl.decoding.schedules.block import FusedCommit
@@ -38,10 +39,11 @@ class Ranking(Protocol):
 
 class Selector(Protocol):
     """It may have a second method, `bound(size) -> Bound` (decoding/proposals.py), where for blocks of K = `size`
-    positions its rule is one: then whole turns can run on the device (decoding/device_turn.py)."""
+    positions its rule is one: then whole turns can run on the device (decoding/device_turn.py). One with a true
+    `may_wait` reveals nothing in some forwards, and everything after some number of them."""
 
     def select(self, candidates: Proposals) -> Tensor:
-        """(B, K) bool, a subset of candidates.open_BK, not empty where that is not."""
+        """(B, K) bool, a subset of candidates.open_BK, not empty where that is not unless it `may_wait`."""
         ...
 
 
@@ -65,6 +67,8 @@ class DecodePolicy:
     ranking: Ranking = field(default_factory=Confidence)
     schedule: Schedule = field(default_factory=FusedCommit)
     stop: StopRule = field(default_factory=FinishBlock)
+    logits: Logits = field(default_factory=Logits)
+    """What is done to logits before they are softmaxed."""
     seed: int = 0
     step: int = 0
     """Training step; part of the key of the draws, and the trajectories' policy_version."""
@@ -86,11 +90,32 @@ class Request:
     sample: int
     """Which of the uid's responses; part of the key of its draws."""
     prompt_ids: np.ndarray
-    """[P] int64. A mask token in it is context like any other token."""
+    """[P] int64. A mask token in it is context like any other token, unless the request `infills`."""
     max_new_tokens: int
     """Rounded up to the schedule's grid of blocks."""
     policy: DecodePolicy | None = None
     """For this request alone; None: the one given for all."""
+    infills: bool = False
+    """Mask tokens of the prompt are decoded with the response, as one block (the schedule `whole_sequence`); the
+    trajectory's prompt is the filled one."""
+
+    def block_begin(self, mask_id: int) -> int:
+        """The first position that is decoded: the prompt's end, or before it the first mask that is to be filled."""
+        masks = np.flatnonzero(np.asarray(self.prompt_ids) == mask_id) if self.infills else ()
+        return int(masks[0]) if len(masks) else len(self.prompt_ids)
+
+    def canvas(self, policy: DecodePolicy, model_size: int, mask_id: int) -> tuple[int, Canvas]:
+        """K and the canvas of this request under a policy. Raises DecodeError where it infills and its schedule
+        cannot."""
+        begin, new = self.block_begin(mask_id), self.max_new_tokens
+        if begin < len(self.prompt_ids) and not policy.schedule.is_whole:
+            raise DecodeError(
+                f"{self.uid}: the prompt has masks to be filled, which {policy.schedule} cannot: its blocks begin at "
+                f"the "
+                "prompt's end. Take the schedule whole_sequence"
+            )
+        size = policy.schedule.size(new + len(self.prompt_ids) - begin, model_size)
+        return size, policy.schedule.canvas(begin, new + len(self.prompt_ids) - begin, size)
 
     def __post_init__(self) -> None:
         if not np.issubdtype(np.asarray(self.prompt_ids).dtype, np.integer) and len(self.prompt_ids):

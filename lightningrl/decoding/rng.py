@@ -20,6 +20,11 @@ def row_key(seed: int, step: int, uid: str, sample: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
+def another(key_n: Tensor) -> Tensor:
+    """Keys for draws of a second kind, independent of those by the keys themselves."""
+    return _mix(key_n ^ _SECOND)
+
+
 def uniform(key_n: Tensor, position_n: Tensor, forward_n: Tensor) -> Tensor:
     """One float64 in [0, 1) for each (key, position, forward); int64 arguments of one shape."""
     mixed_n = _mix(_mix(key_n + position_n * _GOLDEN) + forward_n * _GOLDEN)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightningrl.decoding.canvas import Canvas, reach_of
+from lightningrl.decoding.canvas import Canvas, Progress, reach_of
 from lightningrl.decoding.prefixes import Prefix, Prefixes
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
+from lightningrl.decoding.window import Window
 from lightningrl.models.attention import keys_attended
 from lightningrl.types import DecodeStats, Trajectory
 
@@ -29,43 +30,63 @@ class QueuedRequest:
     index: int
     request: Request
     policy: DecodePolicy
+    size: int
+    """K."""
     canvas: Canvas
     prefix_key: bytes | None = None
     """What it may share with others (decoding/prefixes.py)."""
     saved: Any = None
     """An entry of `Rows.done`."""
+    pages: Any = None
+    """What a row with several open blocks had in its pages (decoding/window_rows.py)."""
+
+
+def pages_of(policy: DecodePolicy, positions: int, page_tokens: int) -> int:
+    """Pages for so many positions of a row; as many again for its twin, where it has one."""
+    return -(-positions // page_tokens) * (1 + (policy.logits.cfg_scale > 0))
 
 
 class Rows:
     """Slots, their requests, and their pages."""
 
     def __init__(self, slots: int, length: int, block_size: int, mask_id: int, pages: int, page_tokens: int):
-        self.size, self.mask_id, self.page_tokens = block_size, mask_id, page_tokens
+        self.size, self.length, self.mask_id, self.page_tokens = block_size, length, mask_id, page_tokens
         by_position = (("tokens", "i8"), ("masked", "?"), ("reveal", "i8"), ("logp", "f4"), ("entropy", "f4"))
-        counts = ("start", "block_step", "denoise_forwards", "commit_forwards", "prefill_forwards")
+        by_position += (("refilled", "?"),)
+        windows = ("opened", "stored", "left", "twice", "widened")
+        counts = ("start", "block_step", "denoise_forwards", "commit_forwards", "prefill_forwards", "refreshed")
         work = ("written", "decode_positions", "decode_keys")
         kinds = [(name, kind, (length,)) for name, kind in by_position]
-        kinds += [*((name, "i8") for name in (*counts, *work)), ("pending", "?")]
+        kinds += [*((name, "i8") for name in (*counts, *work, *windows)), ("pending", "?"), ("stopped", "?")]
         self.done = np.zeros(slots, np.dtype(kinds, align=True))
         """What each row has done: saved when it leaves its slot for a while. start: the active block's first position;
-        block_step: denoise forwards that it has had; pending: the block before it is not committed yet; written:
-        positions of the prompt whose clean keys and values were computed before, though they may be lost."""
+        block_step: denoise forwards that it has had; pending: the block before it is not committed yet; refreshed: the
+        denoise forward that filled the whole canvas' cache last, or 0; written: positions of the prompt whose clean
+        keys and values were computed before, though they may be lost.
+
+        Of a window (decoding/window.py), whose start is the first position of the first block with masks. opened: one
+        past the last open block; stored: positions whose keys and values are kept; left: those that are in the cache;
+        twice: those that count a second time, behind the canvas; widened: the forward for which blocks were opened
+        last; stopped: a stop token ends the response; refilled: filled behind one, and still open."""
         (
-            self.tokens, self.masked, self.reveal, self.logp, self.entropy, self.start, self.block_step,
-            self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.written, self.decode_positions,
-            self.decode_keys, self.pending,
+            self.tokens, self.masked, self.reveal, self.logp, self.entropy, self.refilled, self.start, self.block_step,
+            self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.refreshed, self.written,
+            self.decode_positions, self.decode_keys, self.opened, self.stored, self.left, self.twice, self.widened,
+            self.pending, self.stopped,
         ) = (self.done[name] for name, *_ in kinds)  # fmt: skip
-        self.busy, self.entering, self.waits = np.zeros((3, slots), dtype=bool)
-        """entering: clean keys and values of all before the active block are still to be written, a pending block's
-        aside; waits: another row is computing the prompt that this one shares, which takes no turn till then."""
-        (
-            self.prompt_len, self.end, self.key, self.admitted, self.prefilled, self.reach, self.shared
-        ) = np.zeros((7, slots), np.int64)  # fmt: skip
-        """prefilled: positions of a row that is entering whose clean keys and values are written; reach: how many must
-        have pages while the active block is decoded; shared: the first positions, whose keys and values other rows may
-        read too."""
+        self.busy, self.entering, self.waits, self.rebuilds, self.guided = np.zeros((5, slots), dtype=bool)
+        self.productive, self.is_window = np.zeros((2, slots), dtype=bool)
+        """entering: keys and values are still to be written before the next denoise forward: clean ones of all before
+        the active block, a pending block's aside; or, where it rebuilds, those that its last refresh had left. waits:
+        another row is computing the prompt that this one shares, which takes no turn till then. guided: it has a twin
+        whose prompt is all masks, with pages of its own."""
+        self.prompt_len, self.first, self.end, self.key, self.admitted = np.zeros((5, slots), dtype=np.int64)
+        self.prefilled, self.prefill_end, self.reach, self.shared = np.zeros((4, slots), dtype=np.int64)
+        """Of a row that is entering, prefilled: the positions whose keys and values are written; prefill_end: those
+        that must be. reach: how many must have pages while the active block is decoded; shared: the first positions,
+        whose keys and values other rows may read too."""
         self.temperature, self.top_k, self.top_p = np.zeros((3, slots))
-        self.table_RP = np.zeros((slots, -(-length // page_tokens)), dtype=np.int64)
+        self.table_RP, self.twin_RP = np.zeros((2, slots, -(-length // page_tokens)), dtype=np.int64)
         self.held: list[list[int]] = [[] for _ in range(slots)]
         """Each row's pages, in the order of its positions; the first ones may be shared."""
         self.free = list(range(pages - 1, -1, -1))
@@ -83,20 +104,30 @@ class Rows:
             self.tokens[slot] = self.mask_id
             self.tokens[slot, :prompt_len] = request.prompt_ids
             self.masked[slot, prompt_len : item.canvas.end] = True
-            self.start[slot] = item.canvas.start
+            self.masked[slot, :prompt_len] = (self.tokens[slot, :prompt_len] == self.mask_id) & request.infills
+            self.start[slot] = self.opened[slot] = item.canvas.start
+            self.stored[slot] = self.left[slot] = item.canvas.start * policy.schedule.keeps_blocks
         else:
             self.done[slot] = item.saved
-        self.prompt_len[slot], self.end[slot] = prompt_len, item.canvas.end
+        self.prompt_len[slot], self.first[slot], self.end[slot] = prompt_len, item.canvas.start, item.canvas.end
+        self.is_window[slot] = isinstance(policy.schedule, Window)
         self.key[slot] = row_key(policy.seed, policy.step, request.uid, request.sample)
         self.temperature[slot], self.top_k[slot], self.top_p[slot] = policy.temperature, policy.top_k, policy.top_p
-        self.busy[slot] = True
+        self.busy[slot], self.guided[slot] = True, bool(policy.logits.cfg_scale)
+        self.productive[slot] = policy.schedule.is_productive
+        is_stale = self.refreshed[slot] > 0 and not self.pending[slot]
+        self.rebuilds[slot] = is_stale and not self._refreshes_next(slot, policy)
+        kept = self.clean(slot) if policy.schedule.keeps_blocks else 0
+        reach = policy.schedule.reach(int(self.start[slot]), item.canvas.end, self.size)
+        self.prefill_end[slot] = reach if self.rebuilds[slot] else kept
         self.admitted[slot] = next(self._admissions)
         self.item[slot] = item
         self._share(slot)
-        keeps = policy.schedule.keeps_blocks
-        self.entering[slot] = keeps and self.clean(slot) > self.prefilled[slot]
-        # Once, if the prompt fills a block: what is recomputed for a row that was put off is in the ledger alone.
-        self.prefill_forwards[slot] = keeps and prompt_len >= self.size
+        self.entering[slot] = self.prefill_end[slot] > self.prefilled[slot]
+        # Once, if the prompt fills a block and its forward reveals nothing: what is recomputed for a row that was put
+        # off is in the ledger alone.
+        reveals = policy.schedule.is_productive and prompt_len % self.size == 0
+        self.prefill_forwards[slot] = policy.schedule.keeps_blocks and prompt_len >= self.size and not reveals
         self.grow(slot)
 
     def _share(self, slot: int) -> None:
@@ -111,9 +142,9 @@ class Rows:
                 self.prefilled[slot] = self.shared[slot]
 
     def prefill_to(self, slots: np.ndarray, last: np.ndarray) -> None:
-        """Take note of rows whose prompts are computed up to, but not including, `last`; who waits for them goes on."""
-        self.prefilled[slots] = last
-        self.entering[slots] = last < self.clean(slots)
+        """Take note of rows that enter, computed up to, but not including, `last`; who waits for them goes on."""
+        self.prefilled[slots], self.rebuilds[slots] = last, False
+        self.entering[slots] = last < self.prefill_end[slots]
         for slot in slots[last >= self.shared[slots]].tolist():
             prefix = self._prefix.get(slot)
             if prefix is not None and not prefix.is_written:
@@ -124,22 +155,53 @@ class Rows:
         """Positions whose clean keys and values are written as a row enters: before its pending or active block."""
         return self.start[slots] - self.size * self.pending[slots]
 
+    def progress(self, slots_B: np.ndarray) -> Progress:
+        """How far the rows in these slots are."""
+        masked_BK = self.masked[slots_B[:, None], self.start[slots_B, None] + np.arange(self.size)]
+        return Progress(
+            self.start[slots_B], self.pending[slots_B], self.end[slots_B], self.block_step[slots_B], masked_BK
+        )
+
+    def give_up(self, slots_B: np.ndarray, most_forwards: int) -> None:
+        """Have the rows whose blocks had so many forwards leave the mask token at what is masked there still."""
+        for slot in slots_B[self.block_step[slots_B] >= most_forwards].tolist():
+            left = self.start[slot] + np.flatnonzero(self.masked[slot, self.start[slot] :][: self.size])
+            self.masked[slot, left], self.reveal[slot, left] = False, self.denoise_forwards[slot]
+
+    def _refreshes_next(self, slot: int, policy: DecodePolicy) -> bool:
+        refreshes_B = policy.schedule.interval(self.progress(np.array([slot])), self.size).refreshes_B
+        return refreshes_B is not None and bool(refreshes_B[0])
+
+    def by_policy(self, slots_B: np.ndarray) -> list[tuple[DecodePolicy, np.ndarray]]:
+        """The distinct policies of rows, each with the indices of its rows."""
+        found: dict[int, tuple[DecodePolicy, list[int]]] = {}
+        for index, slot in enumerate(slots_B.tolist()):
+            policy = self.item[slot].policy
+            found.setdefault(id(policy), (policy, []))[1].append(index)
+        return [(policy, np.array(mine)) for policy, mine in found.values()]
+
+    def last_block(self, done: Any) -> int:
+        """Where the last block begins that a row decodes now. done: an entry of `done`."""
+        return max(int(done["start"]), int(done["opened"]) - self.size)
+
     def needed(self, item: QueuedRequest, start: int) -> int:
         """Pages that must be there while the block of an item that begins at `start` is decoded."""
-        return -(-reach_of(item.policy.schedule, start, item.canvas.end, self.size) // self.page_tokens)
+        return pages_of(item.policy, reach_of(item.policy.schedule, start, item.canvas, self.size), self.page_tokens)
 
     def lacking(self, slot: int) -> int:
         """How many pages the slot still wants for the positions that its schedule computes now."""
         item = self.item[slot]
-        self.reach[slot] = reach_of(item.policy.schedule, int(self.start[slot]), item.canvas.end, self.size)
-        return -(-int(self.reach[slot]) // self.page_tokens) - len(self.held[slot])
+        self.reach[slot] = reach_of(item.policy.schedule, self.last_block(self.done[slot]), item.canvas, self.size)
+        return pages_of(item.policy, int(self.reach[slot]), self.page_tokens) - len(self.held[slot])
 
     def grow(self, slot: int) -> None:
         """Take the pages that the slot lacks; there must be as many."""
         held = self.held[slot]
         held += [self.free.pop() for _ in range(self.lacking(slot))]
-        self.table_RP[slot] = held[0]  # behind its own pages a row's line names no other row's
-        self.table_RP[slot, : len(held)] = held
+        every = 1 + int(self.guided[slot])
+        for table_RP, mine in ((self.table_RP, held[::every]), (self.twin_RP, held[1::2] if every > 1 else held)):
+            table_RP[slot] = mine[0]  # behind its own pages a row's line names no other row's
+            table_RP[slot, : len(mine)] = mine
 
     @property
     def in_use(self) -> list[int]:
@@ -188,14 +250,15 @@ class Rows:
         """What happened in a slot whose response has ended. config: that of the model that decoded it."""
         item = self.item[slot]
         request, policy = item.request, item.policy
-        decoded = slice(int(self.prompt_len[slot]), int(self.start[slot]) + self.size)
+        end = int(self.opened[slot] if self.is_window[slot] else self.start[slot] + self.size)
+        decoded, blocks = slice(int(self.prompt_len[slot]), end), (end - item.canvas.start) // self.size
         ids, reveal, logp, entropy = (
             by_position[slot, decoded].copy() for by_position in (self.tokens, self.reveal, self.logp, self.entropy)
         )
         stops = np.flatnonzero(np.isin(ids, stop_ids) & (reveal > 0))
-        length = int(stops[0]) + 1 if len(stops) else len(ids)
+        length = int(stops[0]) + 1 if len(stops) else min(len(ids), item.canvas.end - int(self.prompt_len[slot]))
         # A prefill counts as it is for a row alone that keeps its pages.
-        prefilled = item.canvas.start if policy.schedule.keeps_blocks else 0
+        prefilled, work = item.canvas.start if policy.schedule.keeps_blocks else 0, 1 + int(self.guided[slot])
         prefill_keys = keys_attended(config, *np.array([[0], [prefilled], [item.canvas.end]]))[0]
         stats = DecodeStats(
             response_tokens=length,
@@ -203,15 +266,16 @@ class Rows:
             denoise_forwards=int(self.denoise_forwards[slot]),
             commit_forwards=int(self.commit_forwards[slot]),
             prefill_forwards=int(self.prefill_forwards[slot]),
-            prefill_positions=prefilled,
-            prefill_keys=int(prefill_keys),
+            prefill_positions=work * prefilled,
+            prefill_keys=work * int(prefill_keys),
             decode_positions=int(self.decode_positions[slot]),
             decode_keys=int(self.decode_keys[slot]),
         )
         return Trajectory(
-            uid=request.uid, sample=request.sample, prompt_ids=np.asarray(request.prompt_ids, dtype=np.int64),
+            uid=request.uid, sample=request.sample, prompt_ids=self.tokens[slot, : self.prompt_len[slot]].copy(),
             token_ids=ids, response_len=length, reveal_step=reveal, behaviour_logp=logp, block_size=self.size,
             origin=item.canvas.origin, schedule=type(policy.schedule).__name__, exact_cache=policy.schedule.is_exact,
-            temperature=policy.temperature, stop="eos" if len(stops) else "length", policy_version=policy.step,
-            stats=stats, entropy=entropy, family=config.family,
+            window=policy.schedule.window or blocks, temperature=policy.temperature,
+            stop="eos" if len(stops) else "length", policy_version=policy.step, stats=stats, entropy=entropy,
+            family=config.family,
         )  # fmt: skip

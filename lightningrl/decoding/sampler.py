@@ -8,20 +8,27 @@ Shapes: B rows; K block size; n open positions; H hidden size; V vocabulary; A a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.proposals import OpenPositions, Proposals
 from lightningrl.decoding.protocol import DecodePolicy
-from lightningrl.decoding.rng import uniform
+from lightningrl.decoding.rng import another, uniform
 from lightningrl.models.head import entropy
 from lightningrl.models.transformer import Transformer
 
 CHUNK_LOGITS = 1 << 25
 """Logits made at once: 128 MB in float32."""
+
+
+def shallow(each: Any) -> list[Any]:
+    """The values of a dataclass's fields, as they are."""
+    return [getattr(each, field.name) for field in fields(each)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +42,13 @@ class Draws:
     temperature_n: np.ndarray
     top_k_n: np.ndarray
     top_p_n: np.ndarray
+    twin_nH: Tensor | None = None
+    """Hidden states of the forward whose prompt is all masks, where a policy's `cfg_scale` is above 0."""
+
+    def at(self, here: np.ndarray | slice) -> Draws:
+        """Some of the positions."""
+        columns: Any = [None if column is None else column[here] for column in shallow(self)]
+        return Draws(*columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +60,10 @@ class DrawnTokens:
     entropy_n: Tensor
     top_logp_nA: Tensor
     top_ids_nA: Tensor
+    margin_nX: Tensor
+    """By how much the likeliest token is likelier than the second: one column, or none where nobody asked."""
+    confidence_n: Tensor
+    """What rankings and selectors go by: the token's probability, unless a policy's `logits` say otherwise."""
 
     def to_host(self, chosen_n: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """token, logp, entropy and the given choice as arrays: one copy from the device."""
@@ -54,38 +72,81 @@ class DrawnTokens:
         return table[0].astype(np.int64), table[1].astype(np.float32), table[2].astype(np.float32), table[3] > 0
 
 
-def draw_open(model: Transformer, draws: Draws, alternatives: int = 0) -> DrawnTokens:
-    """Token, log-probability and entropy at every open position.
+def draw_by_rule(
+    model: Transformer,
+    draws: Draws,
+    rules: Sequence[tuple[Logits, np.ndarray]],
+    alternatives: int = 0,
+    margins: bool = False,
+) -> DrawnTokens:
+    """Token, log-probability, entropy and confidence at every open position. rules: with the indices of theirs.
+    margins: whether margins are needed."""
+    if len(rules) == 1:
+        return draw_open(model, draws, rules[0][0], alternatives, margins)
+    parts = [draw_open(model, draws.at(here), rule, alternatives, margins) for rule, here in rules]
+    order_n = torch.from_numpy(np.argsort(np.concatenate([here for _, here in rules]))).to(draws.hidden_nH.device)
+    return DrawnTokens(*(torch.cat(column)[order_n] for column in zip(*map(shallow, parts), strict=True)))
+
+
+def draw_open(
+    model: Transformer, draws: Draws, rule: Logits, alternatives: int = 0, margins: bool = False
+) -> DrawnTokens:
+    """`draw_by_rule` where one rule holds for all.
 
     The head is evaluated at these positions only, and never for more than CHUNK_LOGITS logits at once.
     """
-    device, chunk = draws.hidden_nH.device, max(1, CHUNK_LOGITS // model.config.vocab_size)
+    chunk = max(1, CHUNK_LOGITS // model.config.vocab_size)
     parts = []
     for start in range(0, len(draws.key_n), chunk):
-        here = slice(start, start + chunk)
-        temperature_n = draws.temperature_n[here]
-        sampled_m = np.flatnonzero(temperature_n)
-        log_probs_nV = model.log_probs(draws.hidden_nH[here], _divisor(temperature_n, draws.hidden_nH))
-        if len(sampled_m):
-            of_sampled = (draws.key_n, draws.position_n, draws.forward_n, draws.top_k_n.astype(np.int64), draws.top_p_n)
-            key_m, position_m, forward_m, top_k_m, top_p_m = (
-                torch.from_numpy(values[here][sampled_m]).to(device) for values in of_sampled
-            )
-            token_n, logp_n = draw(
-                log_probs_nV,
-                torch.from_numpy(sampled_m).to(device),
-                uniform(key_m, position_m, forward_m),
-                top_k_m if draws.top_k_n.any() else None,
-                top_p_m if (draws.top_p_n < 1).any() else None,
-            )
+        here = draws.at(slice(start, start + chunk))
+        temperature = _divisor(here.temperature_n, here.hidden_nH)
+        if rule.is_plain:
+            log_probs_nV = certain_nV = model.log_probs(here.hidden_nH, temperature)
         else:
-            logp_n, token_n = log_probs_nV.max(dim=-1)
+            logits_nV = rule.of(model, here.hidden_nH, here.twin_nH)
+            log_probs_nV = certain_nV = rule.log_probs(model, logits_nV, temperature)
+            if rule.untempered and here.temperature_n.any():
+                certain_nV = rule.log_probs(model, logits_nV, 1.0)
+        if rule.is_plain:
+            token_n, logp_n = _draw_tokens(log_probs_nV, here)
+            confidence_n = logp_n.exp()
+        else:
+            sampled_n = torch.from_numpy(here.temperature_n > 0).to(log_probs_nV.device)
+            if rule.narrows(here.temperature_n > 0, here.top_k_n, here.top_p_n):
+                limits = (torch.from_numpy(a).to(log_probs_nV.device) for a in (here.top_k_n.astype(int), here.top_p_n))
+                certain_nV = rule.narrowed(certain_nV, sampled_n, *limits)
+                token_n, _ = _draw_tokens(certain_nV, replace(here, top_k_n=0 * here.top_k_n, top_p_n=here.top_p_n**0))
+                logp_n = log_probs_nV.gather(-1, token_n[:, None]).squeeze(-1)
+            else:
+                token_n, logp_n = _draw_tokens(log_probs_nV, here)
+            confidence_n = rule.confidence(certain_nV, token_n, sampled_n)
+        pair_n2 = certain_nV.topk(min(2, certain_nV.shape[-1]), dim=-1).values.exp() if margins else certain_nV[:, :0]
+        margin_nX = pair_n2[:, :1] - pair_n2[:, 1:].sum(dim=-1, keepdim=True) if margins else pair_n2
         if alternatives:
             top_logp_nA, top_ids_nA = log_probs_nV.topk(min(alternatives, log_probs_nV.shape[-1]), dim=-1)
         else:
             top_logp_nA, top_ids_nA = log_probs_nV.new_empty(len(token_n), 0), token_n.new_empty(len(token_n), 0)
-        parts.append((token_n, logp_n, entropy(log_probs_nV), top_logp_nA, top_ids_nA))
+        parts.append((token_n, logp_n, entropy(certain_nV), top_logp_nA, top_ids_nA, margin_nX, confidence_n))
     return DrawnTokens(*(column[0] if len(column) == 1 else torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _draw_tokens(log_probs_nV: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Token and log-probability at every position, each by its own temperature."""
+    sampled_m, device = np.flatnonzero(draws.temperature_n), log_probs_nV.device
+    if not len(sampled_m):
+        logp_n, token_n = log_probs_nV.max(dim=-1)
+        return token_n, logp_n
+    of_sampled = (draws.key_n, draws.position_n, draws.forward_n, draws.top_k_n.astype(np.int64), draws.top_p_n)
+    key_m, position_m, forward_m, top_k_m, top_p_m = (
+        torch.from_numpy(values[sampled_m]).to(device) for values in of_sampled
+    )
+    return draw(
+        log_probs_nV,
+        torch.from_numpy(sampled_m).to(device),
+        uniform(key_m, position_m, forward_m),
+        top_k_m if draws.top_k_n.any() else None,
+        top_p_m if (draws.top_p_n < 1).any() else None,
+    )
 
 
 def _divisor(temperature_n: np.ndarray, like: Tensor) -> float | Tensor:
@@ -98,22 +159,43 @@ def _divisor(temperature_n: np.ndarray, like: Tensor) -> float | Tensor:
 
 
 def select(
-    drawn: DrawnTokens, open_BK: np.ndarray, step_B: np.ndarray, policies: Sequence[tuple[DecodePolicy, np.ndarray]]
+    drawn: DrawnTokens,
+    draws: Draws,
+    open_BK: np.ndarray,
+    step_B: np.ndarray,
+    policies: Sequence[tuple[DecodePolicy, np.ndarray]],
+    must_B: np.ndarray | None = None,
 ) -> Tensor:
-    """(n,) bool: which of the open positions each row's policy reveals. policies: with the indices of their rows."""
+    """(n,) bool: which of the open positions each row's policy reveals. policies: with the indices of their rows; must:
+    `Proposals.must_B`."""
     device = drawn.logp_n.device
     opened_BK, steps_B = torch.from_numpy(open_BK).to(device), torch.from_numpy(step_B).to(device)
     at = tuple(torch.from_numpy(index).to(device) for index in np.nonzero(open_BK))
     confidence_BK, entropy_BK = torch.zeros((2, *open_BK.shape), dtype=drawn.logp_n.dtype, device=device)
-    confidence_BK[at], entropy_BK[at] = drawn.logp_n.exp(), drawn.entropy_n
+    confidence_BK[at], entropy_BK[at] = drawn.confidence_n, drawn.entropy_n
+    noise_BK = margin_BK = None
+    if drawn.margin_nX.shape[1]:
+        margin_BK = torch.zeros_like(confidence_BK)
+        margin_BK[at] = drawn.margin_nX[:, 0]
+    if any(getattr(policy.ranking, "uses_noise", False) for policy, _ in policies):
+        key_n, *keys = (torch.from_numpy(a).to(device) for a in (draws.key_n, draws.position_n, draws.forward_n))
+        noise_BK = torch.zeros(open_BK.shape, dtype=torch.float64, device=device)
+        noise_BK[at] = uniform(another(key_n), *keys)
     chosen_BK = torch.zeros_like(opened_BK)
     for policy, mine in policies:
         rows = slice(None) if len(mine) == len(open_BK) else torch.from_numpy(mine).to(device)
-        given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows])
+        noise, margin = (None if column is None else column[rows] for column in (noise_BK, margin_BK))
+        given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows], noise_BK=noise, margin_BK=margin)
         score_BK = policy.ranking.score(given).masked_fill(~given.open_BK, float("-inf"))
-        proposals = Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows])
+        must = None if must_B is None else torch.from_numpy(must_B).to(device)[rows]
+        proposals = Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows], must)
         chosen_BK[rows] = policy.selector.select(proposals) & given.open_BK
     return chosen_BK[at]
+
+
+def needs_margins(policies: Sequence[DecodePolicy]) -> bool:
+    """Whether a ranking among these policies' asks for margins."""
+    return any(getattr(policy.ranking, "uses_margin", False) for policy in policies)
 
 
 def draw(

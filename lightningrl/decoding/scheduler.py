@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.decoding.canvas import Interval, Schedule
+from lightningrl.decoding.checks import check_computed, check_open, check_revealed, interval_of
 from lightningrl.decoding.ledger import Forward, Ledger, parts_of
-from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer, Selector
+from lightningrl.decoding.logits import Logits
+from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer
 from lightningrl.decoding.row_state import QueuedRequest, Rows
-from lightningrl.decoding.sampler import Draws, draw_open, select
+from lightningrl.decoding.sampler import Draws, draw_by_rule, needs_margins, select
+from lightningrl.decoding.window import Window
+from lightningrl.decoding.window_rows import Lines, WindowRows
 from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedSpan, key_limits, keys_attended
-from lightningrl.models.transformer import ModelConfig, Transformer
+from lightningrl.models.transformer import Transformer
 
 if TYPE_CHECKING:
     from lightningrl.decoding.device_turn import Drawn, Rule
@@ -36,74 +39,6 @@ SHORT_TOKENS = 256
 """Rows that see at most so many keys share a span, longer ones those of less than twice as many: little padding."""
 
 
-def interval_of(
-    config: ModelConfig,
-    schedule: Schedule,
-    at: tuple[np.ndarray, np.ndarray, np.ndarray],
-    size: int,
-    reach_B: np.ndarray,
-) -> Interval:
-    """Returns what the next forward of each row computes.
-
-    config: the model's; where its logits are shifted, a position is predicted by the one before it, which a denoise
-    forward then computes too. It was computed before, with the same tokens in sight: its keys and values stay what they
-    were. at: the arguments of `Schedule.interval` before the size. reach_B: what the schedule's `reach` says.
-    """
-    found = schedule.interval(*at, size)
-    check_interval(config, schedule, found, at, size, reach_B)
-    if not config.logit_shift:
-        return found
-    before_B = np.minimum(found.first_B, np.maximum(at[0] - 1, 0))
-    return found._replace(first_B=np.where(found.denoises_B, before_B, found.first_B))
-
-
-def check_interval(
-    config: ModelConfig,
-    schedule: Schedule,
-    found: Interval,
-    at: tuple[np.ndarray, np.ndarray, np.ndarray],
-    size: int,
-    reach_B: np.ndarray,
-) -> None:
-    """Raises DecodeError for a schedule whose forward does nothing for one of its rows, or computes or sees positions
-    for which the row has no pages. at: what it was asked with; reach_B: what its `reach` says."""
-    (first_B, last_B, denoises_B), (start_B, pending_B, end_B) = found, at
-    least = size if schedule.computes_active else 0
-    is_whole_B = (first_B <= start_B) & (last_B >= start_B + least)
-    is_within_B = (first_B >= 0) & (first_B < last_B) & (last_B <= end_B)
-    wrong = np.flatnonzero(~(is_within_B & np.where(denoises_B, is_whole_B, pending_B)))
-    if len(wrong):
-        first, last, denoises, start, end = (int(a[wrong[0]]) for a in (first_B, last_B, denoises_B, start_B, end_B))
-        raise DecodeError(
-            f"{schedule} computes positions {first} to {last - 1}, denoises {'them' if denoises else 'nothing'}, but "
-            f"the active block is {start} to {start + size - 1} and the last position {end - 1}: it would never end. "
-            "Its `interval` must hold and denoise that whole block, or else compute a finished one that is pending"
-        )
-    limit_B = key_limits(config, last_B[:, None] - 1, end_B)[:, 0]
-    beyond = np.flatnonzero(np.maximum(last_B, limit_B) > reach_B)
-    if len(beyond):
-        last, limit, reach = (int(a[beyond[0]]) for a in (last_B, limit_B, reach_B))
-        raise DecodeError(
-            f"{schedule} computes up to position {last - 1}, which sees up to {limit - 1} in a {config.family} model "
-            f"({config.attention}, blocks of {config.block_size}), but has pages up to {reach - 1} only: its `reach` "
-            "must return all that its forwards compute and see, or its `interval` compute less"
-        )
-
-
-def check_open(schedule: Schedule, open_BK: np.ndarray, masked_BK: np.ndarray) -> None:
-    """Raises DecodeError for a schedule that opens what is not masked, or nothing of a block that has masks."""
-    if (open_BK & ~masked_BK).any():
-        raise DecodeError(f"{schedule} opens positions that are not masked: its `open` must return a subset")
-    if (masked_BK.any(axis=1) & ~open_BK.any(axis=1)).any():
-        raise DecodeError(f"{schedule} opens nothing of a block with masked positions: it would never end")
-
-
-def check_revealed(selector: Selector, revealed_B: np.ndarray) -> None:
-    """Raises DecodeError for a selector that reveals nothing for one of its rows."""
-    if not revealed_B.all():
-        raise DecodeError(f"{selector} revealed nothing in a block with open positions: it would never end")
-
-
 @dataclass(slots=True, eq=False)
 class Scheduler:
     """What one call of `BlockDecoder.stream` does with its queue."""
@@ -114,6 +49,8 @@ class Scheduler:
     stop_ids: np.ndarray
     ledger: Ledger
     observer: Observer | None
+    windows: WindowRows | None = None
+    """Where any row may have several open blocks."""
     waiting: deque[QueuedRequest] = field(default_factory=deque)
     _known_rules: dict[int, Rule | None] = field(default_factory=dict)
 
@@ -134,6 +71,8 @@ class Scheduler:
     def turn(self) -> list[DecodeResult]:
         """Rows enter, one forward of all of them, and what it ended."""
         self._admit()
+        if self.windows is not None:
+            self.windows.widen()
         self._make_room()
         return self._turn()
 
@@ -146,7 +85,7 @@ class Scheduler:
             if not self.waiting:
                 return
             item = self.waiting[0]
-            start = item.canvas.start if item.saved is None else int(item.saved["start"])
+            start = item.canvas.start if item.saved is None else rows.last_block(item.saved)
             running, ready = int(rows.busy.sum()), rows.prefixes.ready(item)
             wanted = rows.needed(item, start) - ready + running
             if not rows.prefixes.reclaim(wanted, item.prefix_key) and running:
@@ -156,105 +95,167 @@ class Scheduler:
                 return
             taken += entering
             rows.enter(slot, self.waiting.popleft())
+            if self.windows is not None:
+                self.windows.come_back(slot)
 
     def _make_room(self) -> None:
         """Pages for every row's active block, oldest row first; the youngest give theirs up when there are too few."""
         rows = self.rows
         for slot in sorted(rows.item, key=lambda slot: rows.admitted[slot]):
             while rows.busy[slot] and not rows.prefixes.reclaim(rows.lacking(slot)):
-                youngest = max(rows.item, key=lambda slot: rows.admitted[slot])
-                # It may have written what is not finite and not been found out yet.
-                self.pool.cache.clear(rows.own(youngest))
-                self.waiting.appendleft(rows.save(youngest))
-                self.ledger.preemptions += 1
+                self._put_off(max(rows.item, key=lambda slot: rows.admitted[slot]))
             if rows.busy[slot] and rows.lacking(slot) > 0:
                 rows.grow(slot)
+
+    def _put_off(self, slot: int) -> None:
+        """Has a row give up its pages and wait at the front of the queue."""
+        if self.windows is not None:
+            self.windows.put_off(slot)
+        # It may have written what is not finite and not been found out yet.
+        self.pool.cache.clear(self.rows.own(slot))
+        self.waiting.appendleft(self.rows.save(slot))
+        self.ledger.preemptions += 1
 
     def _turn(self) -> list[DecodeResult]:
         """One forward of all rows, and what it ended."""
         began = time.perf_counter()
         rows = self.rows
         slots_B = np.flatnonzero(rows.busy & ~rows.waits)
-        first_B, last_B, denoises_B = self._spans(slots_B)
+        first_B, last_B, denoises_B, refreshes_B = self._spans(slots_B)
         span_B = np.zeros(len(slots_B), dtype=np.int64)
         if len(slots_B) > 1:
             reach_B = np.ceil(np.log2(np.maximum(last_B, SHORT_TOKENS)))
             order_B = np.lexsort((reach_B, last_B - first_B))
-            slots_B, first_B, last_B, denoises_B, reach_B = (
-                a[order_B] for a in (slots_B, first_B, last_B, denoises_B, reach_B)
+            slots_B, first_B, last_B, denoises_B, refreshes_B, reach_B = (
+                a[order_B] for a in (slots_B, first_B, last_B, denoises_B, refreshes_B, reach_B)
             )
             span_B[1:] = np.cumsum((np.diff(last_B - first_B) != 0) | (np.diff(reach_B) != 0))
         queries_B = last_B - first_B
         rules = self._rules(slots_B, first_B, last_B, denoises_B)
         if rules is None:
-            hidden_NH, seen_S = self._forward(slots_B, first_B, queries_B, span_B)
+            hidden_NH, twin_NH, seen_S = self._forward(slots_B, first_B, queries_B, span_B)
             drawn = None
         else:
-            hidden_NH, seen_S = None, None
+            hidden_NH, twin_NH, seen_S = None, None, None
             drawn = self._device_turn(slots_B, denoises_B, rules)
         entering_B, pending_B = rows.entering[slots_B], rows.pending[slots_B]
         other_B = np.where(entering_B, "prefill", "commit")
-        kinds_B = np.where(denoises_B, np.where(pending_B, "fused", "denoise"), other_B)
-        keys_B = keys_attended(self.model.config, first_B, last_B, rows.end[slots_B])
-        kinds_B = rows.count(slots_B, kinds_B, last_B, queries_B, keys_B)
+        fuses_B = pending_B if self.windows is None else pending_B | self.windows.stores(slots_B)
+        denoise_B = np.where(refreshes_B, "refresh", np.where(fuses_B, "fused", "denoise"))
+        computes_B = denoises_B & ((last_B > rows.start[slots_B]) | ~rows.productive[slots_B])
+        kinds_B = np.where(computes_B, denoise_B, other_B)
+        work_B = 1 + rows.guided[slots_B].astype(np.int64)  # a row and its twin
+        keys_B = work_B * self._keys(slots_B, first_B, last_B)
+        kinds_B = rows.count(slots_B, kinds_B, last_B, work_B * queries_B, keys_B)
         rows.pending[slots_B] = pending_B & entering_B
-        if entering_B.any():
-            rows.prefill_to(slots_B[entering_B], last_B[entering_B])
-        rows.commit_forwards[slots_B[kinds_B == "commit"]] += 1
         begins_B = np.cumsum(queries_B) - queries_B
+        if entering_B.any():
+            entered = slots_B[entering_B]
+            if self.windows is not None:
+                assert hidden_NH is not None
+                self.windows.prefilled(entered, last_B[entering_B], begins_B[entering_B], hidden_NH)
+            rows.prefill_to(entered, last_B[entering_B])
+        rows.commit_forwards[slots_B[(kinds_B == "commit") & ~denoises_B]] += 1
         revealed_B, ended = np.zeros(len(slots_B), dtype=np.int64), []
         if denoises_B.any():
             here = np.flatnonzero(denoises_B)
             at_B = begins_B[here] + rows.start[slots_B[here]] - first_B[here] - self.model.config.logit_shift
-            revealed_B[here], failed = self._reveal(slots_B[here], at_B, hidden_NH, drawn)
+            row_L, start_L = np.arange(len(here)), rows.start[slots_B[here]]
+            lines = Lines(slots_B[here], row_L, start_L, at_B, begins_B[here], queries_B[here])
+            if self.windows is not None:
+                lines = self.windows.lines(lines, first_B[here])
+            revealed_B[here], failed = self._reveal(slots_B[here], lines, hidden_NH, twin_NH, drawn)
+            rows.block_step[slots_B[computes_B]] += 1
+            refreshed = slots_B[refreshes_B & ~rows.is_window[slots_B]]
+            rows.refreshed[refreshed] = rows.denoise_forwards[refreshed]
             ended = [self._fail(slot) for slot in failed]
+        if self.windows is not None:
+            assert hidden_NH is not None
+            self.windows.kept(slots_B, first_B, begins_B, hidden_NH)
         seen_S = seen_S or [int(last_B[span_B == index].max()) for index in range(span_B[-1] + 1)]
-        parts = parts_of(seen_S, span_B, kinds_B, queries_B, keys_B, revealed_B)
+        parts = parts_of(seen_S, span_B, kinds_B, work_B * queries_B, keys_B, revealed_B)
         self.ledger.add(Forward(parts, time.perf_counter() - began))
         return ended + self._advance()
 
-    def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _spans(self, slots_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The positions of each row's forward, from `first` up to, but not including, `last`, and whether it denoises
-        the active block."""
-        rows, start_B = self.rows, self.rows.start[slots_B]
-        entering_B = rows.entering[slots_B]
-        first_B = rows.prefilled[slots_B]
-        last_B = np.minimum(rows.clean(slots_B), first_B + max(1, CHUNK_TOKENS // self.size) * self.size)
-        denoises_B = np.zeros(len(slots_B), dtype=bool)
+        the active block and refreshes the cache of its canvas."""
+        rows, entering_B = self.rows, self.rows.entering[slots_B]
+        first_B, last_B = rows.prefilled[slots_B], rows.prefill_end[slots_B].copy()
+        chunk_B = first_B + max(1, CHUNK_TOKENS // self.size) * self.size
+        last_B = np.where(rows.rebuilds[slots_B], last_B, np.minimum(last_B, chunk_B))
+        denoises_B, refreshes_B = np.zeros((2, len(slots_B)), dtype=bool)
+        start_B, is_done_B = rows.start[slots_B], last_B == rows.prefill_end[slots_B]
+        denoises_B |= entering_B & is_done_B & rows.productive[slots_B] & ~rows.pending[slots_B]
+        denoises_B &= rows.masked[slots_B, start_B] & ~rows.rebuilds[slots_B]
         for policy, mine in self._by_policy(slots_B):
             here = mine[~entering_B[mine]]
-            pending_B, end_B = rows.pending[slots_B[here]], rows.end[slots_B[here]]
-            at = start_B[here], pending_B, end_B
-            computed = interval_of(self.model.config, policy.schedule, at, self.size, rows.reach[slots_B[here]])
+            if isinstance(policy.schedule, Window):
+                assert self.windows is not None
+                if not len(here):
+                    continue
+                spans = self.windows.spans(policy.schedule, slots_B[here])
+                first_B[here], last_B[here], denoises_B[here], refreshes_B[here] = spans
+                continue
+            at, reach_B = rows.progress(slots_B[here]), rows.reach[slots_B[here]]
+            computed = interval_of(self.model.config, policy.schedule, at, self.size, reach_B)
             if (computed.first_B < rows.shared[slots_B[here]]).any():
                 raise DecodeError(
                     f"{policy.schedule} computes a shared prompt again: its `shares_prompt` must be False"
                 )
-            first_B[here], last_B[here], denoises_B[here] = computed
-        return first_B, last_B, denoises_B
+            first_B[here], last_B[here], denoises_B[here], refreshes = computed
+            refreshes_B[here] = False if refreshes is None else refreshes
+        return first_B, last_B, denoises_B, refreshes_B
+
+    def _keys(self, slots_B: np.ndarray, first_B: np.ndarray, last_B: np.ndarray) -> np.ndarray:
+        """(B,) the keys that the positions of each row's forward attend to, summed over the positions; without those of
+        its twin."""
+        keys_B = keys_attended(self.model.config, first_B, last_B, self.rows.end[slots_B])
+        return keys_B if self.windows is None else self.windows.keys(slots_B, first_B, last_B, keys_B)
 
     def _by_policy(self, slots_B: np.ndarray) -> list[tuple[DecodePolicy, np.ndarray]]:
         """The distinct policies of rows, each with the indices of its rows."""
-        found: dict[int, tuple[DecodePolicy, list[int]]] = {}
-        for index, slot in enumerate(slots_B.tolist()):
-            policy = self.rows.item[slot].policy
-            found.setdefault(id(policy), (policy, []))[1].append(index)
-        return [(policy, np.array(mine)) for policy, mine in found.values()]
+        return self.rows.by_policy(slots_B)
 
     @torch.no_grad()
     def _forward(
         self, slots_B: np.ndarray, first_B: np.ndarray, queries_B: np.ndarray, span_B: np.ndarray
-    ) -> tuple[Tensor, list[int]]:
-        """Hidden states of all rows' positions, row after row, and the keys that each span sees at most. span_B: the
-        span of each row, 0, ..., 0, 1, ..."""
-        rows, spans, ids = self.rows, [], []
-        for index in range(span_B[-1] + 1):
-            here = span_B == index
-            positions_GQ = first_B[here, None] + np.arange(queries_B[here][0])
-            limits_GQ = key_limits(self.model.config, positions_GQ, rows.end[slots_B[here]])
-            spans.append(PagedSpan(rows.table_RP[slots_B[here]], positions_GQ, limits_GQ, rows.page_tokens))
-            ids.append(rows.tokens[slots_B[here, None], positions_GQ].ravel())
-        return self.pool.hidden(spans, np.concatenate(ids)), [span.kv_tokens for span in spans]
+    ) -> tuple[Tensor, Tensor | None, list[int]]:
+        """Hidden states of all rows' positions, row after row, those of their twins at the same places (None where no
+        row has one), and the keys that each span sees at most. span_B: the span of each row, 0, ..., 0, 1, ..."""
+        rows, spans, ids, count = self.rows, [], [], span_B[-1] + 1
+        guided_B = rows.guided[slots_B]
+        for is_twin in (False, True) if guided_B.any() else (False,):
+            for index in range(count):
+                here = (span_B == index) & (guided_B | (not is_twin))
+                if here.any():
+                    span, tokens_GQ = self._span(slots_B[here], first_B[here], queries_B[here][0], is_twin)
+                    spans.append(span)
+                    ids.append(tokens_GQ.ravel())
+        hidden_NH, total, seen_S = self.pool.hidden(spans, np.concatenate(ids)), int(queries_B.sum()), spans[:count]
+        own_NH, twin_NH = hidden_NH[:total], None
+        if guided_B.any():
+            is_guided_N = torch.from_numpy(np.repeat(guided_B, queries_B)).to(own_NH.device)
+            twin_NH = torch.zeros_like(own_NH)
+            twin_NH[is_guided_N] = hidden_NH[total:]
+        return own_NH, twin_NH, [span.kv_tokens for span in seen_S]
+
+    def _span(
+        self, slots_G: np.ndarray, first_G: np.ndarray, queries: int, is_twin: bool
+    ) -> tuple[PagedSpan, np.ndarray]:
+        """The span of these rows or of their twins, and (G, Q) its tokens."""
+        rows, positions_GQ = self.rows, first_G[:, None] + np.arange(queries)
+        if self.windows is None:
+            limits_GQ = key_limits(self.model.config, positions_GQ, rows.end[slots_G])
+        else:
+            limits_GQ = self.windows.limits(slots_G, positions_GQ)
+        at, table_RP = (slots_G[:, None], positions_GQ), rows.twin_RP if is_twin else rows.table_RP
+        # A row that rebuilds sees its canvas as its last refresh saw it.
+        hides_GQ = rows.rebuilds[slots_G, None] & (rows.reveal[at] >= rows.refreshed[slots_G, None])
+        if is_twin:
+            hides_GQ = hides_GQ | (positions_GQ < rows.prompt_len[slots_G, None])
+        tokens_GQ = np.where(hides_GQ, rows.mask_id, rows.tokens[at])
+        return PagedSpan(table_RP[slots_G], positions_GQ, limits_GQ, rows.page_tokens), tokens_GQ
 
     def _rules(
         self, slots_B: np.ndarray, first_B: np.ndarray, last_B: np.ndarray, denoises_B: np.ndarray
@@ -286,67 +287,92 @@ class Scheduler:
         return self.pool.turns.run(self.rows, slots_B[denoises_B], pending_C, active)
 
     def _reveal(
-        self, slots_B: np.ndarray, at_B: np.ndarray, hidden_NH: Tensor | None, device: Drawn | None
+        self,
+        slots_B: np.ndarray,
+        lines: Lines,
+        hidden_NH: Tensor | None,
+        twin_NH: Tensor | None,
+        device: Drawn | None,
     ) -> tuple[np.ndarray, list[int]]:
-        """Write what is chosen among the open positions of the active blocks, whose logits are those of the forward's
-        positions from `at_B` on. device: what the device has drawn already, at all positions of these blocks.
+        """Write what is chosen among the open positions of the rows' blocks, one or more each. device: what the device
+        has drawn already, at all positions of these blocks.
 
-        Returns how many were revealed, and the slots whose probabilities were not finite.
+        Returns how many each row revealed, and the slots whose probabilities were not finite.
         """
-        rows = self.rows
+        rows, slots_L = self.rows, lines.slots_L
         rows.denoise_forwards[slots_B] += 1
-        positions_BK = rows.start[slots_B, None] + np.arange(self.size)
-        open_BK, groups = rows.masked[slots_B[:, None], positions_BK], self._by_policy(slots_B)
+        positions_LK = lines.start_L[:, None] + np.arange(self.size)
+        open_LK, groups = rows.masked[slots_L[:, None], positions_LK], self._by_policy(slots_L)
         if device is None:
-            masked_BK = open_BK.copy()
+            masked_LK = open_LK.copy()
+            if self.windows is not None:
+                masked_LK |= rows.refilled[slots_L[:, None], positions_LK]
             for policy, mine in groups:
-                open_BK[mine] = policy.schedule.open(masked_BK[mine])
-                check_open(policy.schedule, open_BK[mine], masked_BK[mine])
-        row_n, column_n = np.nonzero(open_BK)
-        position_n, forward_n = positions_BK[row_n, column_n], rows.denoise_forwards[slots_B][row_n]
+                open_LK[mine] = policy.schedule.open(masked_LK[mine])
+                check_open(policy.schedule, open_LK[mine], masked_LK[mine])
+                if not isinstance(policy.schedule, Window):
+                    places_LK = (lines.at_L - lines.begins_L)[mine, None] + np.arange(self.size)
+                    check_computed(policy.schedule, places_LK, open_LK[mine], lines.queries_L[mine])
+        line_n, column_n = np.nonzero(open_LK)
+        if not len(line_n):
+            return np.zeros(len(slots_B), dtype=np.int64), []
+        slots_n, position_n = slots_L[line_n], positions_LK[line_n, column_n]
         if device is None:
             assert hidden_NH is not None
-            hidden_nH = hidden_NH[torch.from_numpy(at_B[row_n] + column_n).to(hidden_NH.device)]
-            token_n, logp_n, entropy_n, chosen_n = self._draw(slots_B, row_n, position_n, hidden_nH, open_BK, groups)
+            at_n = lines.at_L[line_n] + column_n
+            if self.windows is not None and lines.first_L is not None:
+                hidden_NH, at_n = self.windows.predicting(hidden_NH, at_n, slots_n, position_n, lines.first_L[line_n])
+            at_n = torch.from_numpy(at_n).to(hidden_NH.device)
+            states = hidden_NH[at_n], None if twin_NH is None else twin_NH[at_n]
+            token_n, logp_n, entropy_n, chosen_n = self._draw(lines, line_n, position_n, states, open_LK, groups)
         else:
-            token_n, logp_n, entropy_n, chosen_n = (column[row_n * self.size + column_n] for column in device)
+            token_n, logp_n, entropy_n, chosen_n = (column[line_n * self.size + column_n] for column in device)
         finite_n = np.isfinite(logp_n)
-        failed = [] if finite_n.all() else slots_B[np.unique(row_n[~finite_n])].tolist()
-        at = slots_B[row_n[chosen_n]], position_n[chosen_n]
-        rows.tokens[at], rows.masked[at], rows.reveal[at] = token_n[chosen_n], False, forward_n[chosen_n]
+        failed = [] if finite_n.all() else np.unique(slots_n[~finite_n]).tolist()
+        at = slots_n[chosen_n], position_n[chosen_n]
+        rows.tokens[at], rows.masked[at] = token_n[chosen_n], False
+        rows.reveal[at] = rows.denoise_forwards[at[0]]
         rows.logp[at], rows.entropy[at] = logp_n[chosen_n], entropy_n[chosen_n]
-        rows.block_step[slots_B] += 1
-        revealed_B = np.bincount(row_n[chosen_n], minlength=len(slots_B))
+        revealed_L = np.bincount(line_n[chosen_n], minlength=len(slots_L))
+        due_LK = open_LK if lines.must_L is None else open_LK & lines.must_L[:, None]
         for policy, mine in groups:
-            check_revealed(policy.selector, revealed_B[mine] + np.isin(slots_B[mine], failed))
-        return revealed_B, failed
+            check_revealed(policy.selector, revealed_L[mine] + np.isin(slots_L[mine], failed), due_LK[mine])
+        return np.bincount(lines.row_L, revealed_L, len(slots_B)).astype(np.int64), failed
 
     @torch.no_grad()
     def _draw(
         self,
-        slots_B: np.ndarray,
-        row_n: np.ndarray,
+        lines: Lines,
+        line_n: np.ndarray,
         position_n: np.ndarray,
-        hidden_nH: Tensor,
-        open_BK: np.ndarray,
+        states: tuple[Tensor, Tensor | None],
+        open_LK: np.ndarray,
         groups: Sequence[tuple[DecodePolicy, np.ndarray]],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Token, log-probability and entropy at the open positions, and which of them are revealed; observed."""
-        rows, forward_n = self.rows, self.rows.denoise_forwards[slots_B][row_n]
+        rows, slots_L, slots_n = self.rows, lines.slots_L, lines.slots_L[line_n]
+        forward_n = rows.denoise_forwards[slots_n]
         draws = Draws(
-            hidden_nH=hidden_nH,
-            key_n=rows.key[slots_B][row_n],
+            hidden_nH=states[0],
+            twin_nH=states[1],
+            key_n=rows.key[slots_n],
             position_n=position_n,
             forward_n=forward_n,
-            temperature_n=rows.temperature[slots_B][row_n],
-            top_k_n=rows.top_k[slots_B][row_n],
-            top_p_n=rows.top_p[slots_B][row_n],
+            temperature_n=rows.temperature[slots_n],
+            top_k_n=rows.top_k[slots_n],
+            top_p_n=rows.top_p[slots_n],
         )
-        drawn = draw_open(self.model, draws, self.observer.alternatives if self.observer else 0)
-        chosen_n = select(drawn, open_BK, rows.block_step[slots_B], groups)
+        rules: dict[Logits, list[np.ndarray]] = {}
+        for policy, mine in groups:
+            rules.setdefault(policy.logits, []).append(mine)
+        of_rule = [(rule, np.flatnonzero(np.isin(line_n, np.concatenate(mine)))) for rule, mine in rules.items()]
+        of_rule = [(rule, here) for rule, here in of_rule if len(here)]
+        alternatives = self.observer.alternatives if self.observer else 0
+        drawn = draw_by_rule(self.model, draws, of_rule, alternatives, needs_margins([p for p, _ in groups]))
+        chosen_n = select(drawn, draws, open_LK, rows.block_step[slots_L], groups, lines.must_L)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         if self.observer is not None:
-            index_n = np.array([rows.item[slot].index for slot in slots_B.tolist()])[row_n]
+            index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])
             top = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
             seen = Observation(index_n, forward_n, position_n, token_n, logp_n, entropy_n, chosen_n, *top)
             self.observer.observe(seen)
@@ -361,21 +387,29 @@ class Scheduler:
     def _advance(self) -> list[DecodeResult]:
         """Move rows with a finished block to the next one; free the slots of rows that have ended."""
         rows = self.rows
-        slots_B = np.flatnonzero(rows.busy)
+        slots_B = np.flatnonzero(rows.busy & ~rows.is_window)
+        for policy, mine in self._by_policy(slots_B):
+            if policy.schedule.most_forwards is not None:
+                rows.give_up(slots_B[mine], policy.schedule.most_forwards)
         positions_BK = rows.start[slots_B, None] + np.arange(self.size)
         masked_BK, tokens_BK = (a[slots_B[:, None], positions_BK] for a in (rows.masked, rows.tokens))
         response_BK = positions_BK >= rows.prompt_len[slots_B, None]
         stop_BK = (tokens_BK[..., None] == self.stop_ids).any(axis=-1) & response_BK & ~masked_BK
         full_B = ~np.any(masked_BK, axis=1)
-        ended_B = full_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])
+        done_B, ended_B = full_B.copy(), np.zeros_like(full_B)
         for policy, mine in self._by_policy(slots_B):
-            ended_B[mine] |= policy.stop.ended(stop_BK[mine], masked_BK[mine])
-            rows.pending[slots_B[mine]] |= policy.schedule.keeps_blocks & full_B[mine]
-        onward = slots_B[full_B & ~ended_B]
+            least = policy.schedule.least_forwards
+            done_B[mine] &= (least <= 1) | (rows.block_step[slots_B[mine]] >= least)
+            ended_B[mine] = policy.stop.ended(stop_BK[mine], masked_BK[mine]) & (done_B[mine] | ~full_B[mine])
+            rows.pending[slots_B[mine]] |= policy.schedule.keeps_blocks & done_B[mine]
+        ended_B |= done_B & (positions_BK[:, -1] + 1 >= rows.end[slots_B])
+        onward = slots_B[done_B & ~ended_B]
         rows.start[onward] += self.size
         rows.block_step[onward] = 0
-        outcomes = []
-        for slot in slots_B[ended_B].tolist():
+        outcomes, over = [], slots_B[ended_B].tolist()
+        if self.windows is not None:
+            over = sorted(over + self.windows.advance())
+        for slot in over:
             trajectory = rows.trajectory(slot, self.stop_ids, self.model.config)
             item = rows.leave(slot)
             outcomes.append(DecodeResult(item.index, item.request, trajectory))

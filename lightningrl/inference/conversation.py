@@ -13,7 +13,7 @@ import numpy as np
 
 from lightningrl.decoding.protocol import DecodePolicy, Observation, Request
 from lightningrl.errors import DecodeError
-from lightningrl.inference.llm import LLM
+from lightningrl.inference.llm import DEFAULT_POLICY, LLM
 from lightningrl.tokenization import decode_response
 from lightningrl.types import Trajectory
 
@@ -29,7 +29,10 @@ class DraftObserver:
 
     def __init__(self, llm: LLM, request: Request, show: Show):
         self._llm, self._show = llm, show
-        self._prompt_len, self._size = len(request.prompt_ids), llm.model.config.block_size
+        schedule = (request.policy or DEFAULT_POLICY).schedule
+        self._prompt_len = len(request.prompt_ids)
+        self._size = schedule.size(request.max_new_tokens, llm.model.config.block_size)
+        self._origin = schedule.canvas(self._prompt_len, request.max_new_tokens, self._size).origin
         self._tokens: dict[int, int] = {}
         self.text = ""
         """The text of the finished blocks up to the first stop token, but for what the next token could still
@@ -38,11 +41,14 @@ class DraftObserver:
     def observe(self, seen: Observation) -> None:
         chosen = seen.chosen_n
         self._tokens.update(zip(seen.position_n[chosen].tolist(), seen.token_n[chosen].tolist(), strict=True))
-        block = int(seen.position_n[0]) // self._size * self._size
+        block = self._origin + (int(seen.position_n[0]) - self._origin) // self._size * self._size
         active = range(max(block, self._prompt_len), block + self._size)
         draft = [self._tokens.get(position) for position in active]
         is_full = None not in draft
-        finished = [self._tokens[position] for position in range(self._prompt_len, active.stop if is_full else block)]
+        end = active.stop if is_full else block
+        while is_full and all(position in self._tokens for position in range(end, end + self._size)):
+            end += self._size  # of a window, whose later blocks may have been finished before
+        finished = [self._tokens[position] for position in range(self._prompt_len, end)]
         stopped = np.flatnonzero(np.isin(finished, self._llm.stop_ids))
         ids = finished[: stopped[0]] if len(stopped) else finished
         self.text = decode_response(self._llm.tokenizer, ids).rstrip("\ufffd")
@@ -78,7 +84,7 @@ class Conversation:
             [*system, *messages], uid=f"chat/{self.answers}", max_new_tokens=self.max_new_tokens, policy=policy
         )
         prompt_tokens = len(request.prompt_ids)
-        left = self.llm.tokens_left(prompt_tokens)
+        left = self.llm.tokens_left(prompt_tokens, policy)
         if left < 1:
             raise DecodeError(
                 f"the conversation has {prompt_tokens} tokens, the model's context "

@@ -36,15 +36,17 @@ class Settings(Section, strict=True):
     parameter: float = 0.9
     selector_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     ranking: str = "confidence"
+    ranking_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     schedule: str = "fused"
     schedule_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     stop: str = "finish_block"
+    logits_options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     temperature: float = 0.0
     top_k: int = Field(0, le=2**31)
     top_p: float = 1.0
     seed: int = 0
 
-    @field_validator("selector_options", "schedule_options")
+    @field_validator("selector_options", "ranking_options", "schedule_options", "logits_options")
     @classmethod
     def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items():

@@ -20,6 +20,7 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observer, Request
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import CheckpointError, DecodeError, LightningRLError
+from lightningrl.models.config_file import family_named
 from lightningrl.quantization.open import open_model
 from lightningrl.tokenization import check_mask, decode_response, encode_prompt, load_tokenizer, stop_token_ids
 from lightningrl.types import Trajectory
@@ -90,8 +91,8 @@ class LLM:
 
     @cached_property
     def stop_ids(self) -> list[int]:
-        """The end and pad tokens of the tokenizer and of the checkpoint's generation_config.json."""
-        return stop_token_ids(self.tokenizer, self.folder)
+        """The end and pad tokens of the tokenizer, of the checkpoint's generation_config.json and of its family."""
+        return stop_token_ids(self.tokenizer, self.folder, family_named(self.model.config.family).stop_tokens)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -119,7 +120,7 @@ class LLM:
         """
         ids = prompt if isinstance(prompt, np.ndarray) else self._encode(prompt, uid)
         if max_new_tokens is None:
-            max_new_tokens = max(1, min(DEFAULT_MAX_NEW_TOKENS, self.tokens_left(len(ids))))
+            max_new_tokens = max(1, self.tokens_left(len(ids), policy, DEFAULT_MAX_NEW_TOKENS))
         return Request(uid, sample, ids, max_new_tokens, policy)
 
     def _encode(self, prompt: Prompt, uid: str) -> np.ndarray:
@@ -131,10 +132,18 @@ class LLM:
         except Exception as error:  # the template is a program of the checkpoint and may raise anything
             raise DecodeError(f"{uid}: the chat template or tokenizer refuses this prompt: {error}") from error
 
-    def tokens_left(self, prompt_tokens: int) -> int:
-        """Returns for how many new tokens the model has positions, on its grid of blocks; below 1 where for none."""
-        config = self.model.config
-        return config.max_position_embeddings // config.block_size * config.block_size - prompt_tokens
+    def tokens_left(self, prompt_tokens: int, policy: DecodePolicy | None = None, most: int | None = None) -> int:
+        """Returns for how many new tokens the model has positions, on the grid of blocks; below 1 where for none. most:
+        it is never more, and on a grid that begins at the prompt's end it is whole blocks."""
+        schedule, limit = (policy or DEFAULT_POLICY).schedule, self.model.config.max_position_embeddings
+        new = max(1, limit - prompt_tokens)
+        size = schedule.size(new, self.model.config.block_size)
+        canvas = schedule.canvas(prompt_tokens, new, size)
+        left = (canvas.end if canvas.end <= limit else canvas.end - size) - prompt_tokens
+        if most is None or left <= most:
+            return left
+        has_blocks = schedule.fills_canvas and canvas.origin and not schedule.is_whole
+        return max(size, most // size * size) if has_blocks else most
 
     def text(self, trajectory: Trajectory) -> str:
         return decode_response(self.tokenizer, trajectory.response_ids)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lightningrl.config.decoding import ELSEWHERE, DirectDecoding
+from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError
 from lightningrl.utils.registry import resolve
@@ -36,6 +37,11 @@ def make_policy(
             known = ", ".join([*inspect.signature(made).parameters][len(arguments) :]) or "none"
             told = f"its options are {known}; found {dict(options) or 'none'}"
             raise ConfigError(f"{piece} {getattr(decoding, piece)}: {error}; {told}") from None
+    try:
+        built["logits"] = Logits(**decoding.logits_options)
+    except TypeError as error:
+        known = ", ".join(field.name for field in fields(Logits))
+        raise ConfigError(f"logits_options: {error}; its options are {known}") from None
     return DecodePolicy(**built, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
 

@@ -48,6 +48,8 @@ class Token:
     """The forward that revealed it, or 0 if none did (behind the stop token, if decoding stops inside a block)."""
     guess: Guess | None
     """The guess of that forward, which is this token."""
+    ahead: bool = False
+    """It was revealed outside the active block: an earlier block had masks still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def trace_of(
 ) -> Trace:
     """Returns the trace of a trajectory from what a `Recorder` saw of its request."""
     ids, start, size = trajectory.token_ids.tolist(), len(trajectory.prompt_ids), trajectory.block_size
-    revealed: dict[int, Guess] = {}
+    first, revealed = start - trajectory.origin, dict[int, Guess]()
     left: list[list[Guess]] = [[] for _ in range(trajectory.stats.denoise_forwards)]
     for forward, chosen, guess in seen:
         here = replace(guess, position=guess.position - start)
@@ -131,8 +133,11 @@ def trace_of(
             left[forward - 1].append(here)
     pieces = text_pieces(lambda part: tokenizer.decode(part, clean_up_tokenization_spaces=False), ids)
     special = set(tokenizer.all_special_ids)
+    blocks_S = (first + np.arange(len(ids))) // size - first // size
+    last_S = np.array([trajectory.reveal_step[blocks_S < block].max(initial=0) for block in blocks_S.tolist()])
+    ahead_S = (trajectory.reveal_step > 0) & (trajectory.reveal_step <= last_S)
     tokens = tuple(
-        Token(piece, token in special, (start + at) // size - start // size + 1, int(step), revealed.get(at))
+        Token(piece, token in special, int(blocks_S[at]) + 1, int(step), revealed.get(at), bool(ahead_S[at]))
         for at, (piece, token, step) in enumerate(zip(pieces, ids, trajectory.reveal_step, strict=True))
     )
     guesses = [*revealed.values(), *(guess for forward in left for guess in forward)]

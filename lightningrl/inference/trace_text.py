@@ -1,5 +1,7 @@
 """A trace for the terminal: each token stands on the colour of the forward that revealed it.
 
+Tokens revealed outside the active block, ahead of it, are underlined, or their number has a plus.
+
 Without colour (NO_COLOR, a file, a pipe), tokens that one forward revealed together end with its number as a subscript.
 What follows the stop token is dimmed or in braces, equal special tokens are counted, and a bar separates blocks.
 Characters that a terminal would obey are shown as signs, not sent.
@@ -54,7 +56,10 @@ def render(trace: Trace, *, coloured: bool, longest: int | None = None) -> Group
         (trace.policy, "dim"),
     )
     body = _coloured(trace, longest) if coloured else _numbered(trace)
-    return Group(head, Text(""), body, Text(""), _legend(trace, longest) if coloured else NUMBERED_LEGEND, Text(""))
+    legend = _legend(trace, longest) if coloured else NUMBERED_LEGEND
+    if not coloured and any(token.ahead for token in trace.tokens):
+        legend = Text.assemble(legend, "; ₊ outside the active block")
+    return Group(head, Text(""), body, Text(""), legend, Text(""))
 
 
 def visible(text: str, newline: str = " ") -> str:
@@ -81,7 +86,8 @@ def _coloured(trace: Trace, longest: int) -> Text:
         ground, ink = table[run.forward - 1] if run.forward else ("", "")
         text.append(BLOCK_EDGE if run.begins_block else "", "dim")
         for part in run.text.splitlines(keepends=True):  # no colour up to the right margin
-            text.append(part.rstrip("\n"), "dim" if run.behind else f"{ink} on {ground}")
+            style = "dim" if run.behind else f"{ink} on {ground}"
+            text.append(part.rstrip("\n"), f"{style} underline" if run.ahead else style)
             text.append("\n" if part.endswith("\n") else "")
     return text
 
@@ -92,8 +98,10 @@ def _numbered(trace: Trace) -> Text:
         assert run is not None
         text += (BLOCK_EDGE if run.begins_block else "") + ("{" if run.behind and not behind else "") + run.text
         behind = run.behind
-        if following is None or (following.forward, following.behind) != (run.forward, behind):
-            text += str(run.forward).translate(SUBSCRIPTS)
+        if following is None or (following.forward, following.behind, following.ahead) != (
+            run.forward, behind, run.ahead,
+        ):  # fmt: skip
+            text += str(run.forward).translate(SUBSCRIPTS) + "₊" * run.ahead
     return Text(text + "}" * behind)
 
 
@@ -105,19 +113,20 @@ class _Run:
     forward: int
     behind: bool
     begins_block: bool
+    ahead: bool
 
 
 def _runs(trace: Trace) -> Iterator[_Run]:
     def kind(at: int) -> tuple[Any, ...]:
         token, behind = trace.tokens[at], at >= trace.response_tokens
-        return (token.text, token.forward, token.block, behind) if token.special else (at,)
+        return (token.text, token.forward, token.block, behind, token.ahead) if token.special else (at,)
 
     for _, run in groupby(range(len(trace.tokens)), kind):
         first, *others = run
         token = trace.tokens[first]
         text = visible(token.text, "⏎\n") + (f"×{len(others) + 1}" if others else "")
         begins = first > 0 and trace.tokens[first - 1].block != token.block
-        yield _Run(text, token.forward, first >= trace.response_tokens, begins)
+        yield _Run(text, token.forward, first >= trace.response_tokens, begins, token.ahead)
 
 
 def _legend(trace: Trace, longest: int) -> Text:
@@ -125,6 +134,8 @@ def _legend(trace: Trace, longest: int) -> Text:
     for ground, _ in colours(min(LEGEND_STEPS, longest)):
         text.append("  ", f"on {ground}")
     text.append(f" {longest}   {BLOCK_EDGE} between blocks", "dim")
+    if any(token.ahead for token in trace.tokens):
+        text.append("   underlined: revealed outside the active block", "dim")
     if trace.response_tokens < len(trace.tokens):
         text.append("   dim: behind the stop token, context only", "dim")
     return text

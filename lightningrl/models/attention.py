@@ -66,6 +66,22 @@ class PagedKV:
             self.values[layer].index_copy_(0, slots_N, v_BMQD[0].transpose(0, 1))
         return self.keys[layer], self.values[layer]
 
+    def copy(self, sources_N: np.ndarray, targets_N: np.ndarray) -> None:
+        """Copies the keys and values of slots to other slots, in all layers."""
+        sources, targets = (torch.from_numpy(slots_N).to(self.keys.device) for slots_N in (sources_N, targets_N))
+        for table in (self.keys, self.values):
+            table[:, targets] = table[:, sources]
+
+    def taken(self, pages: Sequence[int]) -> Tensor:
+        """(2, L, pages, page_tokens, M, D) the keys and values of pages, on the host."""
+        tables = [table.unflatten(1, (-1, self.page_tokens))[:, list(pages)] for table in (self.keys, self.values)]
+        return torch.stack(tables).cpu()
+
+    def put(self, pages: Sequence[int], saved: Tensor) -> None:
+        """Puts what `taken` has returned into as many pages."""
+        for table, values in zip((self.keys, self.values), saved.to(self.keys.device), strict=True):
+            table.unflatten(1, (-1, self.page_tokens))[:, list(pages)] = values
+
     def clear(self, pages: Sequence[int]) -> None:
         """Zeros, after something not finite: a key that is not seen still counts, with weight 0, which NaN survives."""
         for table in (self.keys, self.values):

@@ -28,12 +28,14 @@ def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: i
     path, given = folder / "config.json", {"block_size": block_size, "mask_token_id": mask_token_id}
     raw = _read(path)
     try:
-        shape = family_named(raw.get("model_type"), folder).shape(raw)
+        family = family_named(raw.get("model_type"), folder)
+        shape = family.shape(raw)
     except (ValueError, CheckpointError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     for key, value in given.items():
         if value is not None and shape.setdefault(key, value) != value:
             raise CheckpointError(f"{path} says {key} {shape[key]}, the caller {value}: they must agree")
+    shape = {**family.defaults, **shape}
     missing = [field.name for field in fields(ModelConfig) if field.name not in shape and field.default is MISSING]
     if missing:
         ours = " (the official files leave block_size and mask_token_id to the caller: give them)"
@@ -67,6 +69,15 @@ def _plugins_told(folder: Path | None) -> str:
     if options:
         return f". The checkpoint was made with plug-ins: give {options}, or name them in the config's `plugins`"
     return ". The family of another package needs its plug-in: --plugins MODULE, or `plugins` in the config"
+
+
+def family_of(folder: Path) -> Family:
+    """The family of a checkpoint's folder, from `model_type` alone. Raises CheckpointError as `read_config` does."""
+    path = folder / "config.json"
+    try:
+        return family_named(_read(path).get("model_type"), folder)
+    except CheckpointError as error:
+        raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
 def config_json(

@@ -233,13 +233,15 @@ class Transformer(nn.Module):
         return cached
 
 
-def log_probs_of(logits: Tensor, temperature: float | Tensor, usable_vocab: int, mask_token_id: int) -> Tensor:
-    """log softmax(logits / temperature) in float32 at least; see `Transformer.log_probs`."""
+def log_probs_of(
+    logits: Tensor, temperature: float | Tensor, usable_vocab: int, mask_token_id: int | None
+) -> Tensor:  # fmt: skip
+    """log softmax(logits / temperature) in float32 at least; see `Transformer.log_probs`. None: no mask is banned."""
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
     if usable_vocab < len(banned):
         banned[usable_vocab:] = True
-    if mask_token_id != NO_MASK:
+    if mask_token_id not in (None, NO_MASK):
         banned[mask_token_id] = True
     return (logits / temperature).masked_fill(banned, float("-inf")).log_softmax(dim=-1)
 

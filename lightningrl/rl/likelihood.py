@@ -48,6 +48,16 @@ def check_scorable(attention: str, policies: Iterable[DecodePolicy], accepts_ine
                 f"{schedule} keeps stale keys and values, so the likelihood of what it decodes is not exact. Train "
                 "with another schedule, or set runs.accept_inexact_caches: true"
             )
+        if not policy.logits.is_models_own:
+            raise ConfigError(
+                f"{policy.logits}: tokens are not drawn from the model's own distribution, so what it decodes has no "
+                "likelihood to train on. Train without cfg_scale, logits_eos_inf and bans_mask"
+            )
+        if schedule.window != 1:
+            raise ConfigError(
+                f"{schedule} reveals in several blocks by one forward, and the states of a packed row have one open "
+                "block. Train with another schedule: fused, separate or recompute"
+            )
         if attention != "block_causal" or schedule.fills_canvas or schedule.block_size:
             raise ConfigError(
                 f"{schedule} with {attention} attention: trajectories are scored block by block on the model's "

@@ -69,7 +69,7 @@ def test_a_denoise_forward_computes_one_position_more_and_a_commit_does_not():
 def test_a_full_sequence_is_read_one_position_earlier(prompt_len):
     """Dream's way, written out: the surest masked position of the block by the logits of the position before it."""
     model = tiny_model(5, torch.float64, attention="full", logit_shift=True)
-    [request] = requests_of([prompt_len], 10)
+    [request] = requests_of([prompt_len], 12)
     found = BlockDecoder(model, ()).decode([request], DecodePolicy(Quota(4), schedule=FullSequence(4)))[0]
     length, ids = prompt_len + 12, [int(i) for i in request.prompt_ids] + [model.config.mask_token_id] * 12
     everything = Masked(torch.ones(1, 1, length, length, dtype=torch.bool))

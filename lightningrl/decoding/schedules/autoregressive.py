@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightningrl.decoding.canvas import Interval, Schedule
+from lightningrl.decoding.canvas import Interval, Progress, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,5 +23,5 @@ class Autoregressive(Schedule):
     block_size = 1
     computes_active = False
 
-    def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
-        return Interval(start_B - 1, start_B, np.ones_like(pending_B))
+    def interval(self, at: Progress, size: int) -> Interval:
+        return Interval(at.start_B - 1, at.start_B, np.ones_like(at.pending_B))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightningrl.decoding.canvas import Interval, Schedule
+from lightningrl.decoding.canvas import Interval, Progress, Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class FusedCommit(Schedule):
 
     shares_prompt = True
 
-    def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
+    def interval(self, at: Progress, size: int) -> Interval:
         """The active block, and before it a finished one whose clean keys and values are still to be written."""
-        return Interval(start_B - size * pending_B, start_B + size, np.ones_like(pending_B))
+        return Interval(at.start_B - size * at.pending_B, at.start_B + size, np.ones_like(at.pending_B))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class SeparateCommit(Schedule):
 
     shares_prompt = True
 
-    def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
+    def interval(self, at: Progress, size: int) -> Interval:
         """The finished block alone where one is pending, else the active block."""
-        return Interval(start_B - size * pending_B, start_B + size * ~pending_B, ~pending_B)
+        return Interval(at.start_B - size * at.pending_B, at.start_B + size * ~at.pending_B, ~at.pending_B)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +45,5 @@ class Recompute(Schedule):
 
     keeps_blocks = False
 
-    def interval(self, start_B: np.ndarray, pending_B: np.ndarray, end_B: np.ndarray, size: int) -> Interval:
-        return Interval(np.zeros_like(start_B), start_B + size, np.ones_like(pending_B))
+    def interval(self, at: Progress, size: int) -> Interval:
+        return Interval(np.zeros_like(at.start_B), at.start_B + size, np.ones_like(at.pending_B))

@@ -26,4 +26,4 @@ class CumulativeEntropy:
         place_BK = places(-entropy_BK, open_BK)
         sorted_BK = entropy_BK.masked_fill(~open_BK, float("inf")).gather(-1, place_BK.argsort(dim=-1))
         within_BK = (sorted_BK.cumsum(dim=-1) <= self.gamma).gather(-1, place_BK)
-        return (within_BK | (place_BK == 0)) & open_BK
+        return (within_BK | ((place_BK == 0) & candidates.must_B1)) & open_BK

@@ -31,7 +31,7 @@ class Factor:
         confidence_BK, open_BK = candidates.confidence_BK, candidates.open_BK
         place_BK = places(confidence_BK, open_BK)
         bound_BK = 1.0 - self.factor / (place_BK.double() + 2.0)
-        chosen_BK = ((confidence_BK >= bound_BK) | (place_BK == 0)) & open_BK
+        chosen_BK = ((confidence_BK >= bound_BK) | ((place_BK == 0) & candidates.must_B1)) & open_BK
         if self.compat:
             left_B1 = (open_BK & ~chosen_BK).sum(dim=-1, keepdim=True)
             chosen_BK = torch.where(left_B1 == 1, open_BK, chosen_BK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ class Family:
     """Field of `ModelConfig` -> the file's key for it. One that the file lacks is left out: no default stands in."""
     facts: ClassVar[Mapping[str, Any]]
     """The fields of `ModelConfig` that are the family's own."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Fields that are no property of these checkpoints: what they are where neither the file nor the caller says."""
+    stop_tokens: ClassVar[Sequence[str]] = ()
+    """Tokens that end a response, beside the tokenizer's end and pad and those of generation_config.json."""
     variants: ClassVar[Mapping[str, Any]] = {}
     """Keys that would change the model -> the only value that the transformer computes."""
     written: ClassVar[Mapping[str, Any]] = {}

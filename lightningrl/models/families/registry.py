@@ -10,6 +10,7 @@ from lightningrl.errors import ConfigError
 FAMILIES = {
     "sdar": "lightningrl.models.families.sdar:SDAR",
     "qwen3": "lightningrl.models.families.sdar:SDAR",
+    "llada": "lightningrl.models.families.llada:LLaDA",
     "qwen2": "lightningrl.models.families.qwen2:Qwen2",
     "llama": "lightningrl.models.families.llama:Llama",
     "Dream": "lightningrl.models.families.dream:Dream",

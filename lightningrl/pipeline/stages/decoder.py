@@ -12,6 +12,7 @@ from lightningrl.answering import Task
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import Request
 from lightningrl.judges.protocol import Judge
+from lightningrl.models.config_file import family_named
 from lightningrl.models.transformer import Transformer
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.loading import load_policy
@@ -27,7 +28,8 @@ def make_decoder(
     config: Config, model: Transformer, tokenizer: Any, checkpoint: Path | None = None
 ) -> BlockDecoder:  # fmt: skip
     """Returns the decoder of a stage's config; `checkpoint`: the folder that says what else ends a response."""
-    decoding, stops = config["decoding"], stop_token_ids(tokenizer, checkpoint)
+    decoding, named = config["decoding"], family_named(model.config.family).stop_tokens
+    stops = stop_token_ids(tokenizer, checkpoint, named)
     return BlockDecoder(
         model, stops, rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards
     )  # fmt: skip
