@@ -71,9 +71,7 @@ class Rows:
         self.prefilled, self.prefill_end = np.zeros((2, slots), dtype=np.int64)
         """Of a row that is entering: the positions whose keys and values are written, and those that must be."""
         self.temperature, self.top_k, self.top_p = np.zeros((3, slots))
-        # What lies behind a canvas, up to the end of its last block, is never computed and has no page.
-        columns = -(-(length - block_size + 1) // page_tokens)
-        self.table_RP, self.twin_RP = np.zeros((2, slots, columns), dtype=np.int64)
+        self.table_RP, self.twin_RP = np.zeros((2, slots, -(-length // page_tokens)), dtype=np.int64)
         self.held: list[list[int]] = [[] for _ in range(slots)]
         self.free = list(range(pages - 1, -1, -1))
         """Pages given back last are taken first, so that a row alone has one run of pages."""
