@@ -42,10 +42,20 @@ _D2F: dict[str, Any] = _SDAR | {
     "selector": "skip_threshold", "schedule": "block_pipeline",
     "schedule_options": {"block_size": 32, "block_add_threshold": 0.1, "decoded_token_threshold": 0.95},
 }  # fmt: skip
+_D3LLM_BLOCKS = {"block_size": 32, "block_add_threshold": 0.1, "decoded_token_threshold": 0.95}
 _D3LLM: dict[str, Any] = _CANVAS | _ENTROPY | {
-    "selector_options": {"strict": True}, "schedule": "multi_block", "stop": "inside_block",
-    "schedule_options": {"block_size": 32, "block_add_threshold": 0.1, "decoded_token_threshold": 0.95},
+    "selector_options": {"strict": True}, "schedule": "multi_block", "schedule_options": _D3LLM_BLOCKS,
+    "stop": "inside_block",
 }  # fmt: skip
+_D3LLM_CODE = "d3LLM (arXiv 2601.07568; hao-ai-lab/d3LLM, generate_multi_block), with early_stop, "
+_D3LLM_REST = (
+    "The first full block in which nothing passes reveals its surest position. Without early_stop: "
+    "`stop: whole_canvas`. Ours ends at any stop token of the model, the published code at its end-of-text token alone"
+)
+_D3LLM_CACHE = (
+    "finished blocks wait for some forwards, then their keys and values are kept, and grow stale. The published code "
+    "keeps some of them twice: `compat: true` in schedule_options"
+)
 _BUFFER: dict[str, Any] = _SDAR | {
     "schedule": "block_buffer",
     "schedule_options": {"buffer_size": 4, "block_add_threshold": 0.1, "decoded_token_threshold": 0.9},
@@ -328,22 +338,40 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "d3llm": {
         "attention": "full",
-        "decoding": _D3LLM,
+        "logit_shift": False,
+        "decoding": _D3LLM | {"selector_options": {}, "schedule_options": _D3LLM_BLOCKS | {"reveals_best": True}},
         "parameter": 0.5,
-        "source": "d3LLM (arXiv 2601.07568; hao-ai-lab/d3LLM, generate_multi_block), no cache, early_stop: entropy < "
-        "threshold, in nats, in all open blocks; the first full block in which nothing passes reveals its surest "
-        "position. Published: 0.5 for LLaDA (0.4 on MBPP and long prompts), 0.4 for Dream (0.5 on HumanEval). Without "
-        "early_stop: `stop: whole_canvas`. On LLaDA's HumanEval both thresholds of blocks are 1. Ours ends at any stop "
-        "token of the model, the published code at its end-of-text token alone",
+        "source": f"{_D3LLM_CODE}on LLaDA: entropy <= threshold, in nats, in all open blocks, and the surest position "
+        f"of all of them. {_D3LLM_REST}. Published: 0.5, and 0.4 on MBPP and long prompts; both thresholds of blocks "
+        "are 1 on HumanEval",
     },
     "d3llm_cached": {
         "attention": "full",
-        "decoding": _D3LLM | {"schedule_options": _D3LLM["schedule_options"] | {"cache_delay_iter": 2}},
+        "logit_shift": False,
+        "decoding": _D3LLM
+        | {
+            "selector_options": {},
+            "schedule_options": _D3LLM_BLOCKS | {"reveals_best": True, "cache_delay_iter": 2, "refresh_interval": 3},
+        },
         "parameter": 0.5,
-        "source": "d3LLM, generate_multi_block with its delayed cache: as d3llm; finished blocks wait two forwards, "
-        "then their keys and values are kept, and grow stale. Published besides: cache_delay_iter 1, refresh_interval "
-        "3 (LLaDA on GSM8K) and 4. The published code keeps some keys twice and predicts the first position behind the "
-        "cache by its own logit: `compat: true` in schedule_options",
+        "source": f"{_D3LLM_CODE}on LLaDA with its delayed cache, as on GSM8K: as d3llm; {_D3LLM_CACHE}. On MATH and "
+        "MBPP cache_delay_iter is 1 and nothing is refreshed",
+    },
+    "d3llm_dream": {
+        "attention": "full",
+        "logit_shift": True,
+        "decoding": _D3LLM,
+        "parameter": 0.4,
+        "source": f"{_D3LLM_CODE}on Dream: entropy < threshold, in nats, in all open blocks. {_D3LLM_REST}. Published: "
+        "0.4, and 0.5 on HumanEval at a temperature of 0.1",
+    },
+    "d3llm_dream_cached": {
+        "attention": "full",
+        "logit_shift": True,
+        "decoding": _D3LLM | {"schedule_options": _D3LLM_BLOCKS | {"cache_delay_iter": 1}},
+        "parameter": 0.4,
+        "source": f"{_D3LLM_CODE}on Dream with its delayed cache: as d3llm_dream; {_D3LLM_CACHE}. cache_delay_iter is "
+        "1 or 2. The published code also predicts the first position behind the cache by its own logit (`compat`)",
     },
     "mbd": {
         "attention": "block_causal",

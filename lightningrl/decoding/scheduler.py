@@ -303,7 +303,8 @@ class Scheduler:
             if self.windows is not None and lines.first_L is not None:
                 hidden_NH, at_n = self.windows.predicting(hidden_NH, at_n, slots_n, position_n, lines.first_L[line_n])
             at_n = torch.from_numpy(at_n).to(hidden_NH.device)
-            states = hidden_NH[at_n], None if twin_NH is None else twin_NH[at_n]
+            twin_at_n = None if twin_NH is None else at_n.clamp(max=len(twin_NH) - 1)  # no window has a twin
+            states = hidden_NH[at_n], None if twin_NH is None else twin_NH[twin_at_n]
             token_n, logp_n, entropy_n, chosen_n = self._draw(lines, line_n, position_n, states, open_LK, groups)
         else:
             token_n, logp_n, entropy_n, chosen_n = (column[line_n * self.size + column_n] for column in device)
@@ -349,7 +350,7 @@ class Scheduler:
         of_rule = [(rule, here) for rule, here in of_rule if len(here)]
         alternatives = self.observer.alternatives if self.observer else 0
         drawn = draw_by_rule(self.model, draws, of_rule, alternatives, needs_margins([p for p, _ in groups]))
-        chosen_n = select(drawn, draws, open_LK, rows.block_step[slots_L], groups, lines.must_L)
+        chosen_n = select(drawn, draws, open_LK, rows.block_step[slots_L], groups, lines.must_L, lines.row_L)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         if self.observer is not None:
             index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])
