@@ -8,14 +8,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 574, "lightningrl/bench": 2940, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2853,
-    "lightningrl/config": 1690, "lightningrl/decoding": 2860, "lightningrl/evaluation": 1490,
-    "lightningrl/inference": 1310, "lightningrl/judges": 4380, "lightningrl/models": 2944,
-    "lightningrl/pipeline": 4438, "lightningrl/quantization": 400, "lightningrl/report": 2581,
+    "lightningrl": 592, "lightningrl/bench": 2940, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2861,
+    "lightningrl/config": 1698, "lightningrl/decoding": 3506, "lightningrl/evaluation": 1490,
+    "lightningrl/inference": 1310, "lightningrl/judges": 4380, "lightningrl/models": 3049,
+    "lightningrl/pipeline": 4440, "lightningrl/quantization": 400, "lightningrl/report": 2581,
     "lightningrl/results": 1503, "lightningrl/rl": 2405, "lightningrl/sandbox": 2745, "lightningrl/training": 1290,
     "lightningrl/utils": 477, "tests": 780, "tests/bench": 1150, "tests/benchmarks": 1240, "tests/config": 560,
-    "tests/decoding": 2520, "tests/evaluation": 1352, "tests/fixtures": 2028, "tests/inference": 1477,
-    "tests/judges": 5060, "tests/models": 2273, "tests/pipeline": 3024, "tests/quantization": 266,
+    "tests/decoding": 3602, "tests/evaluation": 1352, "tests/fixtures": 2071, "tests/inference": 1769,
+    "tests/judges": 5060, "tests/models": 2505, "tests/pipeline": 3024, "tests/quantization": 266,
     "tests/report": 1350, "tests/rl": 2696, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1315,
     "tests/workflow": 2050,
 }  # fmt: skip

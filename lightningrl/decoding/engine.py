@@ -152,7 +152,8 @@ class BlockDecoder:
             pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)
         if self.forwards != "spans":
             pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(waiting, observer))
-        length, mask_id = max(item.canvas.end for item in waiting) + size - 1, self.model.config.mask_token_id
+        reaches = (-(-(end - start) // size) * size + start for _, start, end in (item.canvas for item in waiting))
+        length, mask_id = max(reaches), self.model.config.mask_token_id  # on the grid
         rows = Rows(slots, length, size, mask_id, pages, self.page_tokens)
         return Scheduler(self.model, pool, rows, waiting, self.stop_ids, self.ledger, observer)
 
