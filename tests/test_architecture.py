@@ -9,12 +9,12 @@ PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
     "lightningrl": 592, "lightningrl/bench": 2940, "lightningrl/benchmarks": 1770, "lightningrl/cli": 2862,
-    "lightningrl/config": 1699, "lightningrl/decoding": 4556, "lightningrl/evaluation": 1490,
+    "lightningrl/config": 1699, "lightningrl/decoding": 4638, "lightningrl/evaluation": 1490,
     "lightningrl/inference": 1313, "lightningrl/judges": 4380, "lightningrl/models": 3065,
     "lightningrl/pipeline": 4440, "lightningrl/quantization": 400, "lightningrl/report": 2581,
     "lightningrl/results": 1503, "lightningrl/rl": 2410, "lightningrl/sandbox": 2745, "lightningrl/training": 1290,
     "lightningrl/utils": 477, "tests": 780, "tests/bench": 1150, "tests/benchmarks": 1240, "tests/config": 560,
-    "tests/decoding": 4171, "tests/evaluation": 1352, "tests/fixtures": 2071, "tests/inference": 1842,
+    "tests/decoding": 4257, "tests/evaluation": 1352, "tests/fixtures": 2071, "tests/inference": 1843,
     "tests/judges": 5060, "tests/models": 2505, "tests/pipeline": 3024, "tests/quantization": 266,
     "tests/report": 1350, "tests/rl": 2696, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1315,
     "tests/workflow": 2050,

@@ -156,8 +156,8 @@ class BlockDecoder:
         if self.forwards != "spans":
             pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(waiting, observer))
         # A canvas may end inside its last block, all of whose positions are looked at.
-        ends = [canvas.start + -(-(canvas.end - canvas.start) // size) * size for canvas in (i.canvas for i in waiting)]
-        length, mask_id = max(*reaches, *ends), self.model.config.mask_token_id
+        grid = (-(-(end - start) // size) * size + start for _, start, end in (item.canvas for item in waiting))
+        length, mask_id = max(*reaches, *grid), self.model.config.mask_token_id
         rows, windows = Rows(slots, length, size, mask_id, pages, self.page_tokens), None
         if any(isinstance(item.policy.schedule, Window) for item in waiting):
             windows = WindowRows(rows, pool.cache, self.model.config, self.stop_ids)

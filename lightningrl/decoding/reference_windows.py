@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
-from lightningrl.decoding.sampler import Draws, DrawnTokens, draw_open, needs_margins, select
+from lightningrl.decoding.sampler import DrawnTokens, Draws, draw_open, needs_margins, select
 from lightningrl.decoding.schedules.multi_block import BlockBuffer, BlockPipeline, MultiBlock
 from lightningrl.errors import DecodeError
 from lightningrl.models.transformer import Transformer

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.logits import Logits
-from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.proposals import Proposals
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.rankings import Confidence, Margin, NegEntropy
 from lightningrl.decoding.reference import decode_one
 from lightningrl.decoding.registry import SCHEDULES
