@@ -199,10 +199,8 @@ class BlockDecoder:
         if self.forwards != "spans":
             pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(expected, observer))
         # A canvas may end inside its last block, all of whose positions are looked at.
-        ends = [
-            canvas.start + -(-(canvas.end - canvas.start) // size) * size for canvas in (i.canvas for i in expected)
-        ]
-        length, mask_id = max(*reaches, *ends), self.model.config.mask_token_id
+        grid = (-(-(end - start) // size) * size + start for _, start, end in (item.canvas for item in expected))
+        length, mask_id = max(*reaches, *grid), self.model.config.mask_token_id
         rows, windows = Rows(slots, length, size, mask_id, pages, self.page_tokens), None
         if any(isinstance(item.policy.schedule, Window) for item in expected):
             windows = WindowRows(rows, pool.cache, self.model.config, self.stop_ids)

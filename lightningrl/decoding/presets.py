@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightningrl.decoding.window_presets import WINDOWS
+
 _SDAR: dict[str, Any] = {
     "selector": "threshold", "selector_options": {}, "ranking": "confidence", "ranking_options": {},
     "schedule": "separate", "schedule_options": {}, "stop": "finish_block", "logits_options": {},
@@ -37,18 +39,6 @@ _DREAM_STATIC: dict[str, Any] = {
 _V2: dict[str, Any] = _SDAR | {
     "schedule": "sub_block", "schedule_options": {"sub_block": 8}, "stop": "inside_block",
     "logits_options": {"filtered": True},
-}  # fmt: skip
-_D2F: dict[str, Any] = _SDAR | {
-    "selector": "skip_threshold", "schedule": "block_pipeline",
-    "schedule_options": {"block_size": 32, "block_add_threshold": 0.1, "decoded_token_threshold": 0.95},
-}  # fmt: skip
-_D3LLM: dict[str, Any] = _CANVAS | _ENTROPY | {
-    "selector_options": {"strict": True}, "schedule": "multi_block", "stop": "inside_block",
-    "schedule_options": {"block_size": 32, "block_add_threshold": 0.1, "decoded_token_threshold": 0.95},
-}  # fmt: skip
-_BUFFER: dict[str, Any] = _SDAR | {
-    "schedule": "block_buffer",
-    "schedule_options": {"buffer_size": 4, "block_add_threshold": 0.1, "decoded_token_threshold": 0.9},
 }  # fmt: skip
 _DREAM_CODE = "Dream (arXiv 2508.15487; generation_utils.py of its checkpoints), "
 _STEPS = (
@@ -316,45 +306,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "the "
         "surest position; no cache. Published: 0.5, and 0.45 on MATH and MBPP",
     },
-    "d2f": {
-        "attention": "full",
-        "decoding": _D2F,
-        "parameter": 0.9,
-        "source": "D2F (arXiv 2508.09192; SJTU-DENG-Lab/Discrete-Diffusion-Forcing, D2F-eval): confidence > threshold "
-        "in all open blocks; a full block in which nothing passes reveals its surest position. For LLaDA or Dream with "
-        "D2F's LoRA (`--adapter`), which sees block by block. Block sizes are 16 to 64 and block_add_threshold 0.1 to "
-        "0.9 by benchmark: 0.7 on GSM8K, 0.9 on MBPP, 0.1 else on d3LLM's leaderboard. Published code drops what "
-        "max_new_tokens have over whole blocks (`drops_rest`); all three thresholds at 1 are one token a forward",
-    },
-    "d3llm": {
-        "attention": "full",
-        "decoding": _D3LLM,
-        "parameter": 0.5,
-        "source": "d3LLM (arXiv 2601.07568; hao-ai-lab/d3LLM, generate_multi_block), no cache, early_stop: entropy < "
-        "threshold, in nats, in all open blocks; the first full block in which nothing passes reveals its surest "
-        "position. Published: 0.5 for LLaDA (0.4 on MBPP and long prompts), 0.4 for Dream (0.5 on HumanEval). Without "
-        "early_stop: `stop: whole_canvas`. On LLaDA's HumanEval both thresholds of blocks are 1. Ours ends at any stop "
-        "token of the model, the published code at its end-of-text token alone",
-    },
-    "d3llm_cached": {
-        "attention": "full",
-        "decoding": _D3LLM | {"schedule_options": _D3LLM["schedule_options"] | {"cache_delay_iter": 2}},
-        "parameter": 0.5,
-        "source": "d3LLM, generate_multi_block with its delayed cache: as d3llm; finished blocks wait two forwards, "
-        "then their keys and values are kept, and grow stale. Published besides: cache_delay_iter 1, refresh_interval "
-        "3 (LLaDA on GSM8K) and 4. The published code keeps some keys twice and predicts the first position behind the "
-        "cache by its own logit: `compat: true` in schedule_options",
-    },
-    "mbd": {
-        "attention": "block_causal",
-        "decoding": _BUFFER,
-        "parameter": 0.95,
-        "source": "MBD-LMs (arXiv 2606.29215; SJTU-DENG-Lab/Diffulex, branch mbd-lms), a buffer of four blocks, for "
-        "SDAR with or without their training: confidence > threshold in all open blocks; a full block in which nothing "
-        "passes reveals its surest position. Published on SDAR b32: block_add_threshold 0.1 on mathematics, 0.9 on "
-        "code; on b4: 0.1 with decoded_token_threshold 0.25, and 0.75 with 0.75. Ours does not compute the last block "
-        "clean",
-    },
     "fast_dllm_v2": {
         "attention": "block_causal",
         "logit_shift": True,
@@ -379,6 +330,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "its forwards compute it alone, over the stale keys and values of the rest of the block",
     },
 }
+PRESETS |= WINDOWS
 
 
 def needs(name: str) -> str:

@@ -101,8 +101,8 @@ class Request:
 
     def block_begin(self, mask_id: int) -> int:
         """The first position that is decoded: the prompt's end, or before it the first mask that is to be filled."""
-        masks = np.flatnonzero(np.asarray(self.prompt_ids) == mask_id) if self.infills else ()
-        return int(masks[0]) if len(masks) else len(self.prompt_ids)
+        masks = np.flatnonzero(np.asarray(self.prompt_ids) == mask_id)
+        return int(masks[0]) if self.infills and len(masks) else len(self.prompt_ids)
 
     def canvas(self, policy: DecodePolicy, model_size: int, mask_id: int) -> tuple[int, Canvas]:
         """K and the canvas of this request under a policy. Raises DecodeError where it infills and its schedule

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rng import row_key
-from lightningrl.decoding.sampler import Draws, draw_open, needs_margins, select
+from lightningrl.decoding.sampler import DrawnTokens, Draws, draw_open, needs_margins, select
 from lightningrl.decoding.schedules.multi_block import BlockBuffer, BlockPipeline, MultiBlock
 from lightningrl.errors import DecodeError
 from lightningrl.models.transformer import Transformer
@@ -184,6 +184,7 @@ class WindowDecode:
             return
         self.denoised += 1
         key = row_key(policy.seed, policy.step, self.request.uid, self.request.sample)
+        drawn_at: dict[int, tuple[np.ndarray, Draws, DrawnTokens]] = {}
         for block, open_K in opens:
             position_n = self.at(block).start + np.flatnonzero(open_K)
             states = [self.state_before(int(p), hidden_QH, first) for p in position_n]
@@ -194,9 +195,15 @@ class WindowDecode:
                 top_k_n=np.full(n, policy.top_k), top_p_n=np.full(n, policy.top_p),
             )  # fmt: skip
             drawn = draw_open(self.model, draws, policy.logits, margins=needs_margins([policy]))
-            must = np.array([block in forced])
-            rows = [(policy, np.array([0]))]
-            is_chosen = select(drawn, draws, open_K[None], np.array([self.denoised - 1]), rows, must)
+            drawn_at[block] = position_n, draws, drawn
+        if (
+            isinstance(policy.schedule, MultiBlock) and policy.schedule.reveals_best
+        ):  # LLaDA's: the least entropy of all
+            forced = [*forced, min(drawn_at, key=lambda block: float(drawn_at[block][2].entropy_n.min()))]
+        for block, open_K in opens:
+            (position_n, draws, drawn), must = drawn_at[block], np.array([block in forced])
+            step, rows = np.array([self.denoised - 1]), [(policy, np.array([0]))]
+            is_chosen = select(drawn, draws, open_K[None], step, rows, must)
             chosen.append((position_n, *drawn.to_host(is_chosen)))
         position_n, token_n, logp_n, entropy_n, chosen_n = (np.concatenate(each) for each in zip(*chosen, strict=True))
         here = position_n[chosen_n]

@@ -165,9 +165,12 @@ def select(
     step_B: np.ndarray,
     policies: Sequence[tuple[DecodePolicy, np.ndarray]],
     must_B: np.ndarray | None = None,
+    row_B: np.ndarray | None = None,
 ) -> Tensor:
-    """(n,) bool: which of the open positions each row's policy reveals. policies: with the indices of their rows; must:
-    `Proposals.must_B`."""
+    """(n,) bool: which of the open positions each row's policy reveals. policies: with the indices of their rows.
+
+    Where a row may have several lines, must is `Proposals.must_B`, and row the number of each line's row.
+    """
     device = drawn.logp_n.device
     opened_BK, steps_B = torch.from_numpy(open_BK).to(device), torch.from_numpy(step_B).to(device)
     at = tuple(torch.from_numpy(index).to(device) for index in np.nonzero(open_BK))
@@ -188,9 +191,25 @@ def select(
         given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows], noise_BK=noise, margin_BK=margin)
         score_BK = policy.ranking.score(given).masked_fill(~given.open_BK, float("-inf"))
         must = None if must_B is None else torch.from_numpy(must_B).to(device)[rows]
+        if must is not None and row_B is not None and getattr(policy.schedule, "reveals_best", False):
+            must = must | leads(score_BK, torch.from_numpy(row_B).to(device)[rows])
         proposals = Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows], must)
         chosen_BK[rows] = policy.selector.select(proposals) & given.open_BK
     return chosen_BK[at]
+
+
+def leads(score_BK: Tensor, row_B: Tensor) -> Tensor:
+    """(B,) bool: the lines with the best score of their row, the first of equals. row: the number of each line's row.
+
+    >>> leads(torch.tensor([[1.0, 3.0], [3.0, 2.0], [0.0, 0.5]]), torch.tensor([0, 0, 1])).tolist()
+    [True, False, True]
+    """
+    best_B, line_B = score_BK.amax(dim=-1), torch.arange(len(score_BK), device=score_BK.device)
+    best_R = best_B.new_full((int(row_B.max()) + 1,), float("-inf")).scatter_reduce(0, row_B, best_B, "amax")
+    last = len(line_B)
+    leading_B = torch.where(best_B == best_R[row_B], line_B, last)
+    first_R = torch.full_like(best_R, last, dtype=torch.int64).scatter_reduce(0, row_B, leading_B, "amin")
+    return line_B == first_R[row_B]
 
 
 def needs_margins(policies: Sequence[DecodePolicy]) -> bool:

@@ -233,12 +233,13 @@ class Scheduler:
                     spans.append(span)
                     ids.append(tokens_GQ.ravel())
         hidden_NH, total, seen_S = self.pool.hidden(spans, np.concatenate(ids)), int(queries_B.sum()), spans[:count]
-        own_NH, twin_NH = hidden_NH[:total], None
-        if guided_B.any():
-            is_guided_N = torch.from_numpy(np.repeat(guided_B, queries_B)).to(own_NH.device)
-            twin_NH = torch.zeros_like(own_NH)
-            twin_NH[is_guided_N] = hidden_NH[total:]
-        return own_NH, twin_NH, [span.kv_tokens for span in seen_S]
+        kv_tokens_S = [span.kv_tokens for span in seen_S]
+        if not guided_B.any():
+            return hidden_NH, None, kv_tokens_S
+        is_guided_N = torch.from_numpy(np.repeat(guided_B, queries_B)).to(hidden_NH.device)
+        twin_NH = torch.zeros_like(hidden_NH[:total])
+        twin_NH[is_guided_N] = hidden_NH[total:]
+        return hidden_NH[:total], twin_NH, kv_tokens_S
 
     def _span(
         self, slots_G: np.ndarray, first_G: np.ndarray, queries: int, is_twin: bool
@@ -323,7 +324,8 @@ class Scheduler:
             if self.windows is not None and lines.first_L is not None:
                 hidden_NH, at_n = self.windows.predicting(hidden_NH, at_n, slots_n, position_n, lines.first_L[line_n])
             at_n = torch.from_numpy(at_n).to(hidden_NH.device)
-            states = hidden_NH[at_n], None if twin_NH is None else twin_NH[at_n]
+            twin_at_n = None if twin_NH is None else at_n.clamp(max=len(twin_NH) - 1)  # no window has a twin
+            states = hidden_NH[at_n], None if twin_NH is None else twin_NH[twin_at_n]
             token_n, logp_n, entropy_n, chosen_n = self._draw(lines, line_n, position_n, states, open_LK, groups)
         else:
             token_n, logp_n, entropy_n, chosen_n = (column[line_n * self.size + column_n] for column in device)
@@ -369,7 +371,7 @@ class Scheduler:
         of_rule = [(rule, here) for rule, here in of_rule if len(here)]
         alternatives = self.observer.alternatives if self.observer else 0
         drawn = draw_by_rule(self.model, draws, of_rule, alternatives, needs_margins([p for p, _ in groups]))
-        chosen_n = select(drawn, draws, open_LK, rows.block_step[slots_L], groups, lines.must_L)
+        chosen_n = select(drawn, draws, open_LK, rows.block_step[slots_L], groups, lines.must_L, lines.row_L)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         if self.observer is not None:
             index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])

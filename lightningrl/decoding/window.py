@@ -90,6 +90,8 @@ class Window(Schedule):
     """Whether all behind the first stop token becomes that token, so that nothing behind it is decoded."""
     decodes_filled = False
     """Whether what was filled so may still be written over in the very next forward."""
+    reveals_best = False
+    """Whether the best ranked position of all open blocks is revealed in every forward, beside what must be."""
     keeps_own_logit = False
     """Whether the first position of a forward, under shifted logits, is predicted by its own logit instead of the one
     before it, which is the published code's and no prediction of it."""

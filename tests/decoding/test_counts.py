@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from fixtures.decodes import CACHES, POLICY, STOPS
+from fixtures.decodes import CACHES, POLICY, STOPS, WORK
 from fixtures.tiny import requests_of, tiny_config, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,16 +14,20 @@ from hypothesis import strategies as st
 from lightningrl.decoding import scheduler, tpf_variants
 from lightningrl.decoding.engine import BlockDecoder, Pool
 from lightningrl.decoding.ledger import WITHOUT_TOKENS
+from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.reference import decode_one
+from lightningrl.decoding.row_state import pages_of
+from lightningrl.decoding.schedules.autoregressive import Autoregressive
 from lightningrl.decoding.schedules.block import FusedCommit, Recompute, SeparateCommit
-from lightningrl.decoding.schedules.full_sequence import FullSequence
+from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, PrefixCache
+from lightningrl.decoding.schedules.multi_block import BlockBuffer, BlockPipeline, MultiBlock
+from lightningrl.decoding.schedules.sub_block import SubBlocks
 from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.decoding.window import Window
 from lightningrl.models.attention import key_limits, keys_attended
 from lightningrl.types import DecodeStats
-
-WORK = ("prefill_positions", "prefill_keys", "decode_positions", "decode_keys")
 
 
 def work(stats):
@@ -105,6 +109,51 @@ def test_sums_over_responses_are_the_ledgers_and_what_the_masks_leave_visible_wh
         found = decoder.decode(requests, policy)
     alone = [decode_one(model, request, policy, STOPS) for request in requests]
     assert [work(t.stats) for t in found] == [work(t.stats) for t in alone]
+    check_sums(decoder, found)
+    per_forward = [(f.positions, sum(part.keys for part in f.parts)) for f in decoder.ledger.forwards]
+    assert per_forward == launched
+
+
+REST = {
+    ("full", False): [
+        PrefixCache(4), PrefixCache(4, 2, refresh_every=2), DualCache(4), DualCache(4, refresh_every=3),
+        BlockPipeline(4, 0.1, 0.5), MultiBlock(4, 0.1, 0.5), MultiBlock(4, 0.1, 0.5, cache_delay_iter=1),
+        MultiBlock(4, 0.0, 0.3, cache_delay_iter=2, refresh_interval=3, compat=True),
+    ],
+    ("block_causal", False): [FusedCommit(), DualCache(4), BlockBuffer(1), BlockBuffer(4, 0.1, 0.25)],
+    ("block_causal", True): [SubBlocks(1), SubBlocks(2), SubBlocks(2, caches_block=True), SubBlocks(4, compat=True)],
+    ("causal", True): [Autoregressive(), Autoregressive()],
+}  # fmt: skip
+"""Schedules of canvases, windows and sub-blocks, by the attention and whether logits are shifted."""
+
+
+@pytest.mark.parametrize(("attention", "logit_shift"), REST)
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_so_they_are_with_caches_of_canvases_windows_sub_blocks_and_twins(attention, logit_shift, data):
+    """A row with a twin (`cfg_scale`) counts both. Where memory is short, rows that kept a stale cache compute it
+    again."""
+    shape = {"block_size": 4, "attention": attention, "logit_shift": logit_shift}
+    model = tiny_model(data.draw(st.integers(0, 9), "weights"), torch.float64, **shape)
+    requests = requests_of(data.draw(st.lists(st.integers(1, 13), min_size=1, max_size=5), "prompts"), 12, seed=2)
+    for at, request in enumerate(requests):
+        policy = DecodePolicy(
+            data.draw(st.sampled_from([Threshold(0.2), Threshold(0.9)])), data.draw(st.sampled_from([0.0, 1.0])),
+            schedule=data.draw(st.sampled_from(REST[attention, logit_shift])), seed=at,
+        )  # fmt: skip
+        if not isinstance(policy.schedule, Window) and data.draw(st.booleans(), "twin"):
+            policy = dataclasses.replace(policy, logits=Logits(cfg_scale=1.0))
+        requests[at] = dataclasses.replace(request, policy=policy)
+    decoder = BlockDecoder(model, STOPS, rows=data.draw(st.integers(1, 5), "rows"), page_tokens=4)
+    canvases = [(r.policy, r.canvas(r.policy, 4, model.config.mask_token_id)[1]) for r in requests]
+    longest = max(pages_of(policy, policy.schedule.extent(canvas), 4) for policy, canvas in canvases)
+    decoder.memory_bytes = (longest + data.draw(st.integers(0, 4), "more_pages")) * decoder.page_bytes
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(scheduler, "CHUNK_TOKENS", data.draw(st.sampled_from([4, 2048]), "chunk"))
+        launched = watched(monkeypatch)
+        found = decoder.decode(requests, requests[0].policy)
+    alone = [decode_one(model, request, request.policy, STOPS) for request in requests]
+    assert [t.stats for t in found] == [t.stats for t in alone]
     check_sums(decoder, found)
     per_forward = [(f.positions, sum(part.keys for part in f.parts)) for f in decoder.ledger.forwards]
     assert per_forward == launched

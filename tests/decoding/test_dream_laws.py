@@ -2,6 +2,7 @@
 reference as a second opinion on random shapes."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lightningrl.decoding.proposals import Proposals
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rankings import Confidence, Margin, NegEntropy
 from lightningrl.decoding.reference import decode_one
+from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, PrefixCache, WholeSequence
 from lightningrl.decoding.selectors.entropy import Entropy
 from lightningrl.decoding.selectors.factor import Factor
@@ -302,3 +304,36 @@ def test_what_cannot_be_is_refused_with_what_to_do():
             wrong()
     with pytest.raises(ConfigError, match="stale keys and values"):
         check_scorable("full", [DecodePolicy(Threshold(0.3), schedule=DualCache(4, **OPENING))], False)
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES[2:7], WholeSequence()], ids=repr)
+def test_rows_that_wait_for_pages_or_are_put_off_end_as_alone_and_a_bad_or_too_large_one_fails_alone(schedule):
+    """By force every other row leaves once in a while: its canvas is rebuilt as its last refresh had left it."""
+    model, poison = dream(), 22
+    with torch.no_grad():
+        model.model.embed_tokens.weight[poison] = float("nan")
+        model.lm_head.weight[poison] = 0.0
+        model.usable_vocab = poison
+    policy = DecodePolicy(Threshold(0.3), 1.0, schedule=schedule, seed=3, ranking=Confidence(0.2), **WHOLE)
+    requests = requests_of([5, 2, 7, 3], NEW, vocab=poison)
+    alone = [decode_one(model, request, policy, STOPS) for request in requests]
+    requests.append(Request("t/bad", 0, np.array([4, poison, 2]), NEW))
+    requests.append(Request("t/never", 0, np.arange(60) % 20, NEW))
+    turns = itertools.count()
+
+    def put_off(run):
+        if next(turns) % 3 == 2 and run.rows.item:
+            for slot in list(run.rows.item)[::2]:
+                run.pool.cache.clear(run.rows.held[slot])
+                run.waiting.appendleft(run.rows.save(slot))
+
+    for rows, is_forced in ((4, False), (4, True), (1, False)):
+        decoder = BlockDecoder(model, STOPS, rows=rows, page_tokens=4)
+        decoder.memory_bytes = 13 * decoder.page_bytes
+        with pytest.MonkeyPatch.context() as patch:
+            if is_forced:
+                patch.setattr(Scheduler, "_admit", lambda run, admit=Scheduler._admit: (put_off(run), admit(run)))
+            found = {outcome.index: outcome for outcome in decoder.stream(requests, policy)}
+        assert sorted(found) == list(range(6))
+        same([found[i].trajectory for i in range(4)], alone)
+        assert "not finite" in str(found[4].error) and "the budget is" in str(found[5].error)

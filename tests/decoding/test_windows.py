@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.logits import Logits
+from lightningrl.decoding.proposals import Proposals
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.rankings import Confidence, Margin, NegEntropy
 from lightningrl.decoding.reference import decode_one
@@ -29,6 +30,7 @@ from lightningrl.decoding.schedules.multi_block import BlockBuffer, BlockPipelin
 from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.entropy import Entropy
 from lightningrl.decoding.selectors.factor import Factor
+from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.skip_threshold import SkipThreshold
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.stops import FinishBlock, InsideBlock, WholeCanvas
@@ -113,15 +115,67 @@ def test_the_engine_decodes_like_the_reference(attention, logit_shift, data):
 def test_d2f_and_d3llm_on_llada_decode_like_the_reference():
     """A checkpoint of LLaDA's family, unshifted, ends at its own end token."""
     model = load_model(Path(__file__).parents[1] / "fixtures" / "llada_tiny", dtype=torch.float64)
-    requests, ended = requests_of([5, 9], 32, vocab=100), 0
-    for schedule in (BlockPipeline(8), BlockPipeline(8, 0.5, 0.5), MultiBlock(8), MultiBlock(8, cache_delay_iter=1)):
-        for stop_id in (113, int(decode_one(model, requests[0], DecodePolicy(Threshold(0.3)), ()).token_ids[9])):
+    requests, ended, whole = requests_of([5, 9], 32, vocab=100), 0, FullSequence(8)
+    cached = MultiBlock(8, cache_delay_iter=2, refresh_interval=3, reveals_best=True)
+    for schedule in (BlockPipeline(8), BlockPipeline(8, 0.5, 0.5), MultiBlock(8, reveals_best=True), cached):
+        for stop_id in (
+            113,
+            int(decode_one(model, requests[0], DecodePolicy(Threshold(0.3), schedule=whole), ()).token_ids[9]),
+        ):
             stop = FinishBlock() if isinstance(schedule, BlockPipeline) else InsideBlock()
             policy = DecodePolicy(SkipThreshold(0.4), schedule=schedule, stop=stop)
+            if isinstance(schedule, MultiBlock):
+                policy = dataclasses.replace(policy, selector=Entropy(0.5), ranking=NegEntropy())
             found = BlockDecoder(model, [stop_id]).decode(requests, policy)
             same(found, [decode_one(model, request, policy, [stop_id]) for request in requests])
             ended += sum(each.stop == "eos" for each in found)
     assert ended
+
+
+def test_on_llada_d3llm_reveals_the_surest_position_of_all_open_blocks_too():
+    """At an entropy that nothing has: one position a forward in the first full block, and the surest one elsewhere."""
+    model, other = model_of(), 0
+    schedule = MultiBlock(SIZE, 0.0, 1.0, reveals_best=True)
+    policy = DecodePolicy(Entropy(-1.0), ranking=NegEntropy(), schedule=schedule, stop=WholeCanvas())
+    for got in decode(model, policy):
+        at, position = got.reveal_step, np.arange(16)
+        for step in range(1, got.stats.denoise_forwards + 1):
+            here = position[at == step]
+            first = position[at >= step][0] // SIZE
+            assert len(here) in (1, 2) and first in here // SIZE
+            other += len(here) == 2
+            surest = min(got.entropy[here])
+            assert got.entropy[here[-1]] == surest or len(here) == 1
+    assert other > 4
+
+
+def test_rows_with_a_twin_and_rows_with_a_window_share_forwards():
+    model = model_of(logit_shift=True)
+    policies = [
+        DecodePolicy(SkipThreshold(0.3), schedule=BlockPipeline(SIZE)),
+        DecodePolicy(Threshold(0.3), schedule=FullSequence(SIZE), logits=Logits(cfg_scale=1.0)),
+    ]
+    requests = [dataclasses.replace(r, policy=p) for r, p in zip(requests_of([5, 2], 16), policies, strict=True)]
+    same(
+        BlockDecoder(model, STOPS).decode(requests, policies[0]),
+        [decode_one(model, request, request.policy, STOPS) for request in requests],
+    )
+
+
+def test_a_block_that_need_not_reveal_anything_reveals_what_passes_alone():
+    score = torch.tensor([[0.3, 0.6, 0.2], [0.3, 0.1, 0.2]])
+    entropy, open_BK = torch.tensor([[3.0, 0.5, 2.0], [3.0, 9.0, 2.0]]), torch.ones(2, 3, dtype=torch.bool)
+    for selector, passes in (
+        (Threshold(0.5), [1]), (SkipThreshold(0.5), [1]), (Entropy(1.0), [1]), (Factor(1.0), [1]),
+        (CumulativeEntropy(1.0), [1]), (Quota(3), []),
+    ):  # fmt: skip
+        for must in (False, True):
+            given = Proposals(
+                open_BK, score, entropy, score, torch.zeros(2, dtype=torch.int64), torch.tensor([must] * 2)
+            )
+            chosen = selector.select(given)
+            assert chosen[0].nonzero()[:, 0].tolist() == (passes or [1] * must)
+            assert chosen[1].nonzero()[:, 0].tolist() == ([2] * must if "Cumulative" in repr(selector) else [0] * must)
 
 
 def test_a_buffer_of_one_is_the_plain_schedule_and_one_of_two_without_looking_ahead_the_fused():
@@ -133,7 +187,8 @@ def test_a_buffer_of_one_is_the_plain_schedule_and_one_of_two_without_looking_ah
             pairs = [(BlockBuffer(1, 0.1, 0.25), SeparateCommit()), (BlockBuffer(2, **SHARES_OF_ONE), FusedCommit())]
             for window, plain in pairs:
                 one, other = (decode(model, dataclasses.replace(policy, schedule=each)) for each in (window, plain))
-                same(one, other, but=("schedule", "window"))
+                # Under a shift the plain one computes the position before the block again, the window carries it along.
+                same(one, other, but=("schedule", "window", *(("work",) if logit_shift else ())))
                 assert {each.window for each in one} == {window.buffer_size}
 
 

@@ -48,7 +48,8 @@ def test_generate_with_a_published_decoder_gives_what_the_reference_gives(folder
 
 
 def test_presets_fit_by_attention_and_are_listed_and_refused_by_it(folders):
-    for attention, logit_shift, names in (("full", False, FITS["llada"]), ("full", True, FITS["llada"]),
+    dream = ["d2f", "d3llm_dream", "d3llm_dream_cached"]
+    for attention, logit_shift, names in (("full", False, FITS["llada"]), ("full", True, dream),
                                           ("block_causal", False, FITS["sdar"])):  # fmt: skip
         assert set(names) <= set(fitting(attention, logit_shift))
     assert not {*FITS["llada"]} & {*fitting("block_causal", False), *fitting("causal", True)}

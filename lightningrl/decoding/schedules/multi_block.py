@@ -131,6 +131,7 @@ class MultiBlock(Window):
       (`keeps_own_logit`); when two blocks or more wait, those but the last are in the cache already when they are
       stored, and count twice in every softmax; and what a stop token has filled can be written over by the forward
       after it.
+    - reveals_best: as in the code for LLaDA, the best ranked position of all open blocks is revealed too.
 
     Only the first full block with masks is forced. A stop token that ends the response fills all behind it, as the
     published `early_stop`; with `stop: whole_canvas` none does. (hao-ai-lab/d3LLM, generate_multi_block.)
@@ -142,6 +143,7 @@ class MultiBlock(Window):
     cache_delay_iter: int | None = None
     refresh_interval: int = 0
     compat: bool = False
+    reveals_best: bool = False  # pyright: ignore[reportIncompatibleVariableOverride]
 
     window = 0
     keeps_blocks = False
