@@ -96,7 +96,7 @@ def test_the_verb_lists_those_that_fit_a_model(folders):
         fits = run("decoders", folders[family]).stdout
         assert {name for name in PRESETS if f"  {name} " in fits} == set(fitting(attention, shift))
     assert set(OF_V2) < set(fitting("block_causal", True)) and "sdar_dynamic" in fitting("block_causal", True)
-    assert not {*OF_V2} & {*fitting("block_causal", False)} and not {*OF_DREAM} & {*fitting("full", False)}
+    assert not {*OF_V2} & {*fitting("block_causal", False)} and {*OF_DREAM} & {*fitting("full", False)} == {"d2f"}
 
 
 def test_lines_choose_rankings_and_their_options(folders, tmp_path):
