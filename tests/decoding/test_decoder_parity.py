@@ -9,7 +9,7 @@ import torch
 from fixtures.decodes import CACHES, NAIVE, POLICY, STOPS, naive_of
 from fixtures.naive import RANKINGS
 from fixtures.tiny import requests_of, tiny_model
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lightningrl.decoding.engine import BlockDecoder
@@ -74,6 +74,8 @@ def test_decoder_equals_the_naive_decoder_on_random_shapes_prompts_and_policies(
     model.usable_vocab = data.draw(st.sampled_from([24, 30]), "usable")
     lengths = data.draw(st.lists(st.integers(1, 11), min_size=1, max_size=5), "prompts")
     requests = drawn_requests(data, lengths, data.draw(st.integers(1, 14), "new"), vocab=30)
+    # A prompt of masks alone ties all positions of its block: nothing but rounding would order them.
+    assume(all((request.prompt_ids != model.config.mask_token_id).any() for request in requests))
     stops = data.draw(st.sampled_from([(), (5,), STOPS]), "stops")
     decoder = BlockDecoder(
         model, stops, rows=data.draw(st.integers(1, 5), "rows"),

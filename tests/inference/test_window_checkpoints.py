@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.byte_checkpoint import byte_adapter, save_byte_checkpoint
 from typer.testing import CliRunner
 
 from lightningrl.cli.app import app
@@ -16,9 +16,20 @@ from lightningrl.inference.trace import trace_response
 
 SHAPES = {
     "llada": {"family": "llada", "attention": "full", "qk_norm": False, "head_dim": 4, "rms_norm_eps": 1e-5},
+    "dream": {
+        "family": "Dream",
+        "attention": "full",
+        "block_size": 1,
+        "logit_shift": True,
+        "qkv_bias": True,
+        "qk_norm": False,
+        "head_dim": 4,
+    },
     "sdar": {},
 }
-FITS = {"llada": ["d2f", "d3llm", "d3llm_cached"], "sdar": ["mbd"]}
+FITS = {
+    "llada": ["d2f", "d3llm", "d3llm_cached"], "dream": ["d2f", "d3llm_dream", "d3llm_dream_cached"], "sdar": ["mbd"],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +58,18 @@ def test_generate_with_a_published_decoder_gives_what_the_reference_gives(folder
     assert row["denoise_forwards"] == expected.stats.denoise_forwards
 
 
+def test_d2f_decodes_with_an_adapter_merged_into_the_base(folders, tmp_path):
+    adapter = byte_adapter(tmp_path / "lora", LLM(folders["dream"]).model)
+    words = ["generate", folders["dream"], "--prompt", "Hi", "--max-new-tokens", 32, "--decoder", "d2f"]
+    plain, merged = (json.loads(run(*words, *more).stdout.splitlines()[0]) for more in ([], ["--adapter", adapter]))
+    llm = LLM(folders["dream"], adapter=adapter)
+    request = llm.request("Hi", uid="prompt/0", max_new_tokens=32)
+    expected = decode_one(llm.model, request, policy_named("d2f"), llm.stop_ids)
+    assert merged["token_ids"] == expected.response_ids.tolist() != plain["token_ids"]
+
+
 def test_presets_fit_by_attention_and_are_listed_and_refused_by_it(folders):
-    dream = ["d2f", "d3llm_dream", "d3llm_dream_cached"]
-    for attention, logit_shift, names in (("full", False, FITS["llada"]), ("full", True, dream),
+    for attention, logit_shift, names in (("full", False, FITS["llada"]), ("full", True, FITS["dream"]),
                                           ("block_causal", False, FITS["sdar"])):  # fmt: skip
         assert set(names) <= set(fitting(attention, logit_shift))
     assert not {*FITS["llada"]} & {*fitting("block_causal", False), *fitting("causal", True)}
