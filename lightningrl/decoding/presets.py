@@ -339,7 +339,7 @@ def needs(name: str) -> str:
     return f"{preset['attention']} attention{kinds[preset.get('logit_shift')]}"
 
 
-def fitting(attention: str, logit_shift: bool) -> list[str]:
+def fitting(attention: str, logit_shift: bool = False) -> list[str]:
     """The names of the presets for models with this attention, and with logits that are shifted or not."""
     return [
         name for name, preset in PRESETS.items()

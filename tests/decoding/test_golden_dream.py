@@ -12,6 +12,7 @@ import pytest
 from fixtures.golden import forwards_of
 
 from lightningrl.decoding.logits import Logits
+from lightningrl.decoding.presets import PRESETS, fitting
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.rankings import Confidence, Margin, NegEntropy
 from lightningrl.decoding.reference import decode_one
@@ -21,6 +22,8 @@ from lightningrl.decoding.selectors.quota_threshold import QuotaThreshold
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.selectors.timestep import Timestep
 from lightningrl.decoding.stops import WholeCanvas
+from lightningrl.decoding.window_presets import WINDOWS
+from lightningrl.inference.policy import policy_of as policy_named
 from lightningrl.models.checkpoint import load_model
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "dream_tiny"
@@ -183,3 +186,22 @@ def test_the_reference_gives_golden_cases_too(model, index):
         got = decode_one(model, request, request.policy, ())
         assert [*got.prompt_ids.tolist(), *got.token_ids.tolist()] == official
         assert got.stats.denoise_forwards == len(forwards)
+
+
+def test_presets_are_the_decoders_of_the_golden_cases():
+    """Each of Dream's presets is the decoder of some case, its lengths and thresholds aside; Fast-dLLM's factor rule,
+    which its Dream code has not, is the exception."""
+    decoders = {kind_of(policy_of(case, bans_mask=True, compat=False)) for case in CASES}
+    for name in set(fitting("full", True)) - {*WINDOWS}:
+        pieces = dict(PRESETS[name]["decoding"])
+        selector, options = pieces.pop("selector"), pieces.pop("selector_options")
+        policy = policy_named(selector, PRESETS[name].get("parameter", 4), options, **pieces)
+        assert (kind_of(policy) in decoders) == (not name.endswith("_factor")), name
+
+
+def kind_of(policy):
+    opens_first = getattr(policy.schedule, "opens_first", None)
+    strict = getattr(policy.selector, "strict", None), getattr(policy.selector, "inclusive", None)
+    opening = getattr(policy.selector, "opening", None)
+    kinds = type(policy.selector), policy.ranking, type(policy.schedule), policy.stop
+    return *kinds, opens_first, strict, opening
