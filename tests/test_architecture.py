@@ -14,7 +14,7 @@ LINES = {
     "lightningrl/pipeline": 4440, "lightningrl/quantization": 400, "lightningrl/report": 2581,
     "lightningrl/results": 1503, "lightningrl/rl": 2410, "lightningrl/sandbox": 2745, "lightningrl/training": 1290,
     "lightningrl/utils": 477, "tests": 780, "tests/bench": 1150, "tests/benchmarks": 1240, "tests/config": 560,
-    "tests/decoding": 4259, "tests/evaluation": 1352, "tests/fixtures": 2126, "tests/inference": 1863,
+    "tests/decoding": 4259, "tests/evaluation": 1352, "tests/fixtures": 2127, "tests/inference": 1863,
     "tests/judges": 5060, "tests/models": 2505, "tests/pipeline": 3024, "tests/quantization": 266,
     "tests/report": 1350, "tests/rl": 2696, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1315,
     "tests/workflow": 2050,
