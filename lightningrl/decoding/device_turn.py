@@ -110,6 +110,8 @@ class DeviceTurns:
         self._filler[PAGES:] = spare
         self._known: dict[int, tuple[int, int]] = {}
         """The rows that the device has, by slot: which one (by its admission), after how many denoise forwards."""
+        self._rules: dict[int, Rule | None] = {}
+        """Those of the stream's policies."""
         self._replays: dict[tuple[int, int], Callable[[], Any]] = {}
 
     @property
@@ -118,12 +120,31 @@ class DeviceTurns:
         return self.trunk.is_current and self.usable_vocab == self.model.usable_vocab
 
     def forget(self) -> None:
-        """Forgets which rows the device has: another stream's are numbered anew."""
+        """Forgets which rows the device has, and the rules of their policies: another stream's are others."""
         self._known.clear()
+        self._rules.clear()
 
-    def rule_of(self, policy: DecodePolicy) -> Rule | None:
-        """`rule_of` over the model's blocks."""
-        return rule_of(policy, self.size)
+    def turn(
+        self, rows: Rows, slots_B: np.ndarray, first_B: np.ndarray, last_B: np.ndarray, denoises_B: np.ndarray
+    ) -> Drawn | None:
+        """One forward of the slots' rows, the draws and the choice, of those that denoise, in their order; None where
+        they do not run whole on the device. first, last: the positions that each row's forward computes."""
+        start_B, pending_B = rows.start[slots_B], rows.pending[slots_B]
+        blocks = start_B - self.size * pending_B, start_B + self.size * denoises_B
+        if not (np.array_equal(first_B, blocks[0]) and np.array_equal(last_B, blocks[1])):
+            return None
+        if rows.entering[slots_B].any():
+            return None
+        rules = [self._rule(rows.item[slot].policy) for slot in slots_B.tolist()]
+        if any(rule is None for rule in rules):
+            return None
+        active = [rule for rule, denoises in zip(rules, denoises_B.tolist(), strict=True) if rule and denoises]
+        return self.run(rows, slots_B[denoises_B], slots_B[pending_B], active)
+
+    def _rule(self, policy: DecodePolicy) -> Rule | None:
+        if id(policy) not in self._rules:
+            self._rules[id(policy)] = rule_of(policy, self.size)
+        return self._rules[id(policy)]
 
     @torch.no_grad()
     def prepare(self, slots: int, pool: Any) -> None:

@@ -28,7 +28,7 @@ from lightningrl.models.attention import PagedSpan, key_limits, keys_attended
 from lightningrl.models.transformer import Transformer
 
 if TYPE_CHECKING:
-    from lightningrl.decoding.device_turn import Drawn, Rule
+    from lightningrl.decoding.device_turn import Drawn
     from lightningrl.decoding.engine import Pool
 
 PREFILL_TOKENS = 16384
@@ -52,7 +52,6 @@ class Scheduler:
     windows: WindowRows | None = None
     """Where any row may have several open blocks."""
     waiting: deque[QueuedRequest] = field(default_factory=deque)
-    _known_rules: dict[int, Rule | None] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -131,13 +130,11 @@ class Scheduler:
             )
             span_B[1:] = np.cumsum((np.diff(last_B - first_B) != 0) | (np.diff(reach_B) != 0))
         queries_B = last_B - first_B
-        rules = self._rules(slots_B, first_B, last_B, denoises_B)
-        if rules is None:
+        drawn, hidden_NH, twin_NH, seen_S = None, None, None, None
+        if self.pool.turns is not None and self.observer is None:
+            drawn = self.pool.turns.turn(rows, slots_B, first_B, last_B, denoises_B)
+        if drawn is None:
             hidden_NH, twin_NH, seen_S = self._forward(slots_B, first_B, queries_B, span_B)
-            drawn = None
-        else:
-            hidden_NH, twin_NH, seen_S = None, None, None
-            drawn = self._device_turn(slots_B, denoises_B, rules)
         entering_B, pending_B = rows.entering[slots_B], rows.pending[slots_B]
         other_B = np.where(entering_B, "prefill", "commit")
         fuses_B = pending_B if self.windows is None else pending_B | self.windows.stores(slots_B)
@@ -257,35 +254,6 @@ class Scheduler:
             hides_GQ = hides_GQ | (positions_GQ < rows.prompt_len[slots_G, None])
         tokens_GQ = np.where(hides_GQ, rows.mask_id, rows.tokens[at])
         return PagedSpan(table_RP[slots_G], positions_GQ, limits_GQ, rows.page_tokens), tokens_GQ
-
-    def _rules(
-        self, slots_B: np.ndarray, first_B: np.ndarray, last_B: np.ndarray, denoises_B: np.ndarray
-    ) -> list[Rule] | None:
-        """The rules of the rows' policies if the turn runs whole on the device, else None."""
-        rows = self.rows
-        if self.pool.turns is None or self.observer is not None or rows.entering[slots_B].any():
-            return None
-        start_B = rows.start[slots_B]
-        blocks = start_B - self.size * rows.pending[slots_B], start_B + self.size * denoises_B
-        if not (np.array_equal(first_B, blocks[0]) and np.array_equal(last_B, blocks[1])):
-            return None
-        found: list[Rule] = []
-        for slot in slots_B.tolist():
-            policy = rows.item[slot].policy
-            if id(policy) not in self._known_rules:
-                self._known_rules[id(policy)] = self.pool.turns.rule_of(policy)
-            rule = self._known_rules[id(policy)]
-            if rule is None:
-                return None
-            found.append(rule)
-        return found
-
-    def _device_turn(self, slots_B: np.ndarray, denoises_B: np.ndarray, rules: list[Rule]) -> Drawn:
-        """One forward, the draws and the choice on the device: of the rows that denoise, in their order."""
-        assert self.pool.turns is not None
-        pending_C = slots_B[self.rows.pending[slots_B]]
-        active = [rule for rule, denoises in zip(rules, denoises_B.tolist(), strict=True) if denoises]
-        return self.pool.turns.run(self.rows, slots_B[denoises_B], pending_C, active)
 
     def _reveal(
         self,

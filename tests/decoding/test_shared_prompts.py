@@ -14,7 +14,9 @@ from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.decoding.reference import decode_one
 from lightningrl.decoding.scheduler import Scheduler
 from lightningrl.decoding.schedules.block import FusedCommit, Recompute
+from lightningrl.decoding.schedules.full_sequence import FullSequence
 from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.decoding.stops import InsideBlock
 from lightningrl.errors import DecodeError
 
 STOPS = (3, 7)
@@ -152,3 +154,15 @@ def test_what_is_not_released_is_not_decoded(model, requests):
     decoder = BlockDecoder(model, STOPS)
     release = Later(2, 1)
     assert sorted(o.index for o in decoder.stream(requests, POLICY, release=release)) == [0, 1]
+
+
+@pytest.mark.parametrize("every", [1, 40])
+def test_requests_of_other_block_sizes_that_come_later_wait_for_the_rows_before_them(model, every):
+    """Rows decoded together have blocks of one size; of prompts that come later, too, none is lost or waits forever."""
+    policies = {size: replace(POLICY, schedule=FullSequence(size), stop=InsideBlock()) for size in (2, 4)}
+    asked = [replace(r, policy=policies.get(at % 3 * 2)) for at, r in enumerate(samples([9, 13], 8, count=4))]
+    alone = [decode_one(model, request, request.policy or POLICY, STOPS) for request in asked]
+    decoder, release = BlockDecoder(model, STOPS, rows=8), Later(len(asked), every)
+    found = sorted(decoder.stream(asked, POLICY, release=release), key=lambda outcome: outcome.index)
+    same([outcome.trajectory for outcome in found], alone)
+    assert {each.block_size for each in alone} == {2, 4}
