@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lightningrl.cli import options
 from lightningrl.decoding.presets import PRESETS, fitting, needs
 
 NEEDS = {
@@ -24,6 +25,7 @@ WIDTH = 110
 
 def decoders(
     model: Annotated[Path | None, typer.Argument(help="A checkpoint's folder: only those that fit it.")] = None,
+    plugins: options.Plugins = None,
 ) -> None:
     """List the published decoders by name: what each needs of the model, its parameter, where it comes from.
 
@@ -37,7 +39,9 @@ def decoders(
     names = list(PRESETS)
     if model is not None:
         from lightningrl.models.config_file import family_of
+        from lightningrl.models.families.registry import plug_in
 
+        plug_in(plugins or ())
         facts = family_of(model).facts
         names = fitting(facts["attention"], facts.get("logit_shift", False)) if "attention" in facts else names
     groups: dict[str, list[str]] = {}

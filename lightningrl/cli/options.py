@@ -163,7 +163,9 @@ def _options(key: str, text: str, keep: bool = False) -> dict[str, Any]:
 def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     """Load a checkpoint. Raises ConfigError for a dtype there is not, CheckpointError for a folder of no use."""
     from lightningrl.inference.llm import LLM
+    from lightningrl.models.families.registry import plug_in
 
+    plug_in(decoding.plugins)
     dtype = None if decoding.dtype == "stored" else dtype_of(decoding.dtype, "stored")
     require_device(decoding.device)
     require_fitting(model, decoding.preset)

@@ -65,6 +65,12 @@ def test_every_tool_takes_a_family_and_pieces_from_outside():
 
 
 @pytest.mark.usefixtures("tint")
+def test_published_decoders_are_held_to_a_family_from_outside():
+    assert "Decoders that fit it" in run("generate", "tint", "--prompt", "x", *PLUGINS, "--decoder", "mbd").stderr
+    assert "fast_dllm_v1_dual" in fine("decoders", "tint", *PLUGINS)
+
+
+@pytest.mark.usefixtures("tint")
 def test_prompts_and_scores_of_a_benchmark_from_outside():
     fine("prompts", *SUMS, *PLUGINS, "--out", "prompts.jsonl")
     rows = [json.loads(line) for line in Path("prompts.jsonl").read_text().splitlines()]
@@ -78,7 +84,8 @@ def test_prompts_and_scores_of_a_benchmark_from_outside():
 @pytest.mark.usefixtures("tint")
 def test_a_checkpoint_of_an_unknown_family_says_what_it_needs():
     lacking = run("generate", "tint", "--prompt", "x").stderr
-    assert "model_type is 'tint', expected one of 'sdar', 'qwen3'. The family of another package needs" in lacking
+    assert "model_type is 'tint', expected one of 'sdar', 'qwen3', " in lacking
+    assert ". The family of another package needs" in lacking
     assert "--plugins MODULE" in lacking
     for plugins, told in (
         ([NAMES], f"was made with plug-ins: give --plugins {NAMES}, or"),
