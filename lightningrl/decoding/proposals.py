@@ -46,7 +46,8 @@ class Proposals(OpenPositions):
 
     def best(self, count_B: Tensor) -> Tensor:
         """(B, K) bool: the highest ranked open positions, so many of each row that must reveal any."""
-        return (places(self.score_BK, self.open_BK) < count_B[:, None]) & self.open_BK & self.must_B1
+        best_BK = (places(self.score_BK, self.open_BK) < count_B[:, None]) & self.open_BK
+        return best_BK if self.must_B is None else best_BK & self.must_B1
 
 
 class Bound(NamedTuple):
