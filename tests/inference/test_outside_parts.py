@@ -45,7 +45,7 @@ def fine(*words, **options):
 
 @pytest.mark.usefixtures("tint")
 def test_every_tool_takes_a_family_and_pieces_from_outside():
-    words = [*PLUGINS, *GAP, *WINDOW, "--max-new-tokens", "8"]
+    words = [*PLUGINS, *GAP, *WINDOW, "--max-new-tokens", "16"]
     row = json.loads(fine("generate", "tint", "--prompt", "What is 1 + 2?", *words))
     assert row["stop"] in ("eos", "length") and row["denoise_forwards"] <= row["response_tokens"]
     assert (
@@ -59,7 +59,7 @@ def test_every_tool_takes_a_family_and_pieces_from_outside():
     assert len(Path("sums/records.jsonl").read_text().splitlines()) == 2
     [completion] = LLM("tint", plugins=NAMES).generate(
         ["What is 1 + 2?"], policy_of("gap", 0.2, plugins=[NAMES], schedule="window", schedule_options={"width": 4}),
-        max_new_tokens=8,
+        max_new_tokens=16,
     )  # fmt: skip
     assert completion.text == row["text"]
 
