@@ -15,7 +15,7 @@ LINES = {
     "lightningrl/results": 1505, "lightningrl/rl": 2582, "lightningrl/sandbox": 2745, "lightningrl/training": 1300,
     "lightningrl/utils": 488, "tests": 780, "tests/bench": 1190, "tests/benchmarks": 1333, "tests/config": 696,
     "tests/decoding": 4756, "tests/evaluation": 1551, "tests/fixtures": 2309, "tests/inference": 2597,
-    "tests/judges": 5060, "tests/models": 2505, "tests/pipeline": 3267, "tests/quantization": 266,
+    "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3267, "tests/quantization": 266,
     "tests/report": 1592, "tests/rl": 2887, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1327,
     "tests/workflow": 2054,
 }  # fmt: skip
