@@ -24,8 +24,8 @@ from lightningrl.pipeline import system
 from lightningrl.pipeline.code_digest import digest
 from lightningrl.utils import files
 from lightningrl.utils.lease import lease, patiently
-from lightningrl.utils.registry import resolve
 from lightningrl.utils.numbers import shortest
+from lightningrl.utils.registry import resolve
 
 MAX_NEW_TOKENS = 8192
 OURS = {"temperature": 0.0, "seed": 0}
