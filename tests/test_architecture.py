@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 618, "lightningrl/bench": 3265, "lightningrl/benchmarks": 1841, "lightningrl/cli": 3146,
+    "lightningrl": 618, "lightningrl/bench": 3265, "lightningrl/benchmarks": 1841, "lightningrl/cli": 3147,
     "lightningrl/config": 1900, "lightningrl/decoding": 5032, "lightningrl/evaluation": 1701,
     "lightningrl/inference": 2013, "lightningrl/judges": 4382, "lightningrl/models": 3123,
     "lightningrl/pipeline": 4594, "lightningrl/quantization": 400, "lightningrl/report": 2794,

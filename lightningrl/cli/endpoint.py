@@ -24,6 +24,7 @@ from lightningrl.pipeline import system
 from lightningrl.pipeline.code_digest import digest
 from lightningrl.utils import files
 from lightningrl.utils.lease import lease, patiently
+from lightningrl.utils.numbers import shortest
 from lightningrl.utils.registry import resolve
 
 MAX_NEW_TOKENS = 8192
@@ -110,7 +111,7 @@ def evaluate_endpoint(
         }  # fmt: skip
         files.write_json(out / "run.json", facts)  # how the folder came to be
     for summary in summaries:
-        title = f"threshold {summary['threshold']:g}" if endpoint.parameter else endpoint.model
+        title = f"threshold {shortest(summary['threshold'])}" if endpoint.parameter else endpoint.model
         typer.echo(summary_line(title, summary))
         typer.echo(f"  {word_line(summary['reported'])}")
 

@@ -84,8 +84,7 @@ def test_prompts_and_scores_of_a_benchmark_from_outside():
 @pytest.mark.usefixtures("tint")
 def test_a_checkpoint_of_an_unknown_family_says_what_it_needs():
     lacking = run("generate", "tint", "--prompt", "x").stderr
-    assert "model_type is 'tint', expected one of 'sdar', 'qwen3', " in lacking
-    assert ". The family of another package needs" in lacking
+    assert "model_type is 'tint', expected one of " in lacking and ". The family of another package needs" in lacking
     assert "--plugins MODULE" in lacking
     for plugins, told in (
         ([NAMES], f"was made with plug-ins: give --plugins {NAMES}, or"),

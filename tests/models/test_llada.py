@@ -238,7 +238,7 @@ def test_a_tokenizer_without_a_mask_beside_a_config_that_does_not_help_is_refuse
     for value in (None, 10**9, "x", [1]):
         folder_of(folder, TINY | {"mask_token_id": value})
         assert load_tokenizer(folder).mask_token_id is None, "a family without a mask needs none"
-        with pytest.raises(CheckpointError, match="mask.token"):
+        with pytest.raises(CheckpointError, match=r"mask.token"):
             LLM(folder)
 
 

@@ -34,7 +34,7 @@ def trained(folder, processes=1, launcher=None, **options):
         command += [str(TESTS / "fixtures" / "trained.py"), str(folder), str(out), json.dumps(RUN | options)]
         path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
         environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
-        environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(out)
