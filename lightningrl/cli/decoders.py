@@ -10,6 +10,7 @@ import typer
 
 from lightningrl.cli import options
 from lightningrl.decoding.presets import PRESETS, fitting, needs
+from lightningrl.utils.numbers import shortest
 
 NEEDS = {
     ("block_causal", None): "a model of blocks: each position sees to the end of its own (SDAR, Fast-dLLM v2)",
@@ -57,6 +58,6 @@ def decoders(
 
 
 def _entry(name: str, pieces: dict[str, object], parameter: float | None, source: str) -> str:
-    selector = f"{pieces['selector']} {'(say --threshold)' if parameter is None else f'{parameter:g}'}"
+    selector = f"{pieces['selector']} {'(say --threshold)' if parameter is None else shortest(parameter)}"
     head = f"  {name:30} {selector}, ranked by {pieces['ranking']}, {pieces['schedule']}, {pieces['stop']}"
     return head + "\n" + textwrap.fill(source, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)

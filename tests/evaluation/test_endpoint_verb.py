@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+from fixtures.held import heed_ctrl_c
 from fixtures.limits import HANG_S, wait_for
 from fixtures.openai_server import reply, serve
 from typer.testing import CliRunner
@@ -134,7 +135,7 @@ def test_killed_it_goes_on_and_asks_for_nothing_twice(folder, kill, monkeypatch)
         with (folder / "log").open("w") as log:
             first = subprocess.Popen(
                 [sys.executable, "-m", "lightningrl", *words(server, *more)], stdout=log, stderr=log,
-                env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
+                env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)}, preexec_fn=heed_ctrl_c,
             )  # fmt: skip
 
         def is_held():
