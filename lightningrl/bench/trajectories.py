@@ -79,7 +79,7 @@ def recorded(
     """Returns a checkpoint's model and its responses to test problems of gsm-mini at temperature 1.
 
     Raises ConfigError for a threshold that is no probability, before anything is loaded."""
-    Decoding().check_parameter("--threshold", threshold)
+    Decoding.model_validate({}).check_parameter("--threshold", threshold)
     llm = LLM(folder, block_size=block_size, device=device, plugins=plugins)
     examples = GSM_MINI.load({"train": 0, "validation": 0, "test": prompts}, 0, NO_ROWS)["test"]
     prompted = [(example.uid, GSM_MINI.render(example, PromptOptions())) for example in examples]
