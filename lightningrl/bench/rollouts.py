@@ -47,7 +47,7 @@ class Step:
     rows: int = 32
     prompt_tokens: int = 64
     mean_tokens: float = 24.0
-    """Of a response, about, where the limit is far."""
+    """The mean length of a response, about, where the limit is far."""
     max_new_tokens: int = 256
     tokens_per_step: float = 4.0
     judge_s: float = 0.0

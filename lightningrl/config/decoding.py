@@ -83,7 +83,7 @@ class Decoding(Section):
     """`finish_block`: a response ends with the block that holds its stop token; `inside_block`: as soon as the stop
     token and all before it are revealed; `whole_canvas`: never, it is cut afterwards; or `module:attribute`."""
     logits_options: Options = Field(default_factory=dict)
-    """What is done to logits before they are softmaxed: `{"untempered": true}`, `{"cfg_scale": 0.5}` and others of
+    """Changes to the logits before the softmax: `{"untempered": true}`, `{"cfg_scale": 0.5}` and others of
     `decoding/logits.py`. The mask token is banned unless it says `{"bans_mask": false}`."""
     rows: int = Field(256, gt=0)
     """Rows decoded together at most. Changes no result but the last bits of floats."""

@@ -22,7 +22,7 @@ LLADA_EOS, LLADA_EOT = 126081, 126348
 
 @dataclass(frozen=True, slots=True)
 class Logits:
-    """What is done to logits before they are softmaxed.
+    """Says how logits are changed before the softmax.
 
     - untempered: confidences and entropies are those at temperature 1, whatever tokens are drawn at.
     - cfg_scale: above 0, each forward has a twin whose prompt is all masks, and logits are

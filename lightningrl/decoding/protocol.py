@@ -68,7 +68,7 @@ class DecodePolicy:
     schedule: Schedule = field(default_factory=FusedCommit)
     stop: StopRule = field(default_factory=FinishBlock)
     logits: Logits = field(default_factory=Logits)
-    """What is done to logits before they are softmaxed."""
+    """Changes to the logits before the softmax."""
     seed: int = 0
     step: int = 0
     """Training step; part of the key of the draws, and the trajectories' policy_version."""

@@ -82,8 +82,8 @@ class Rows:
         whose prompt is all masks, with pages of its own."""
         self.prompt_len, self.first, self.end, self.key, self.admitted = np.zeros((5, slots), dtype=np.int64)
         self.prefilled, self.prefill_end, self.reach, self.shared = np.zeros((4, slots), dtype=np.int64)
-        """Of a row that is entering, prefilled: the positions whose keys and values are written; prefill_end: those
-        that must be. reach: how many must have pages while the active block is decoded; shared: the first positions,
+        """prefilled: positions of an entering row whose keys and values are written; prefill_end: those that must be
+        written; reach: how many must have pages while the active block is decoded; shared: the first positions,
         whose keys and values other rows may read too."""
         self.temperature, self.top_k, self.top_p = np.zeros((3, slots))
         self.table_RP, self.twin_RP = np.zeros((2, slots, -(-length // page_tokens)), dtype=np.int64)

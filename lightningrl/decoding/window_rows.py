@@ -55,7 +55,7 @@ class WindowRows:
     carried: dict[int, Tensor] = field(default_factory=dict)
     """(H,) of each slot: the state at the last position that is kept, where logits are shifted."""
     planned: dict[int, tuple[int, int, np.ndarray]] = field(default_factory=dict)
-    """Of each slot, for the forward that runs: what it keeps and leaves, and (J,) the blocks that must reveal."""
+    """What each slot keeps and leaves in the forward that runs, and (J,) the blocks that must reveal."""
 
     def widen(self) -> None:
         """Opens what blocks the schedules open before the next forward of each row, once a forward."""

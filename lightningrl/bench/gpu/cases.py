@@ -35,7 +35,7 @@ from lightningrl.rl.likelihood import behaviour_of, score_tokens, trajectory_row
 from lightningrl.training.shards import PRECISIONS, shard
 
 TPF, PROMPT, RESPONSE = 5.58, 128, 512
-"""What is decoded: at the paper's TPF on GSM8K after training, with lengths around its own."""
+"""The decoded workload: the paper's TPF on GSM8K after training, and lengths around its own, in tokens."""
 
 
 def _cuda(setting: Setting, why: str) -> torch.device:

@@ -25,7 +25,7 @@ from lightningrl.inference.endpoint.reply import Reply, RequestFailed, excerpt, 
 from lightningrl.inference.endpoint.request import EndpointRequest
 
 MOST_BODY_BYTES = 16 * 2**20
-"""Of a reply; an answer of 8,192 tokens has some 40 kB."""
+"""The longest reply that is read; an answer of 8,192 tokens has some 40 kB."""
 MOST_ERROR_BYTES = 64 * 2**10
 FIRST_PAUSE_S, MOST_PAUSE_S = 1.0, 60.0
 """Pauses between attempts double from the first up to the most; each is shortened at random by up to a half."""
