@@ -1,6 +1,10 @@
 """Small states to save, load and damage, for the tests of states and of chosen weights."""
 
+import errno
+
 import torch
+
+from lightningrl.utils import files
 
 HEAD = "lm_head.weight"
 
@@ -36,3 +40,16 @@ MESSAGE = r"cannot write .*: no space left on the disk \(.* free\).* free some s
 
 def weights(value):
     return {"lm_head.weight": torch.full((3,), float(value), dtype=torch.bfloat16)}
+
+
+def full_disk_at(monkeypatch, number):
+    """Makes the disk full at the n-th fsync from now on."""
+    count, original = [], files.os.fsync
+
+    def full(handle):
+        count.append(handle)
+        if len(count) == number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(handle)
+
+    monkeypatch.setattr(files.os, "fsync", full)

@@ -1,11 +1,10 @@
 """Chosen weights: one file beside the states, as whole as they are, kept as long as a state names it."""
 
-import errno
 import shutil
 
 import pytest
 import torch
-from states import HEAD, MESSAGE, assert_is, content, flip, weights, writes
+from states import HEAD, MESSAGE, assert_is, content, flip, full_disk_at, weights, writes
 
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.training.chosen_file import Chosen
@@ -64,15 +63,7 @@ def test_damaged_chosen_weights_are_an_error_that_names_the_file_and_what_to_del
 def test_a_disk_that_is_full_at_the_chosen_weights_leaves_the_state_before_with_its(tmp_path, monkeypatch, number):
     """ENOSPC at the fsync of their file, and of the folder after its rename: the new state names them, and is not."""
     save_state(tmp_path, 1, content(1), chosen=Chosen(1, weights(1)))
-    count, original = [], files.os.fsync
-
-    def full(handle):
-        count.append(handle)
-        if len(count) == number:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return original(handle)
-
-    monkeypatch.setattr(files.os, "fsync", full)
+    full_disk_at(monkeypatch, number)
     with pytest.raises(StageError, match=MESSAGE):
         save_state(tmp_path, 2, content(2), chosen=Chosen(2, weights(2)))
     monkeypatch.undo()

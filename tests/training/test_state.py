@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from fixtures.killing import save_and_die
-from states import MESSAGE, assert_is, content, flip, names, weights, writes
+from states import MESSAGE, assert_is, content, flip, full_disk_at, names, weights, writes
 
 from lightningrl.errors import CheckpointError, StageError
 from lightningrl.training import hashed_file
@@ -147,15 +147,7 @@ def test_what_a_kill_left_behind_is_not_a_state_and_does_not_stop_the_next_save(
 def test_full_disk_is_a_stage_error_and_the_previous_state_stays(folder, monkeypatch, number):
     """ENOSPC at the n-th fsync: of the state file, the manifest, the temporary folder, the folder after the rename.
     After the last the new state is complete, durable but for its folder entry."""
-    count, original = [], files.os.fsync
-
-    def full(handle):
-        count.append(handle)
-        if len(count) == number:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return original(handle)
-
-    monkeypatch.setattr(files.os, "fsync", full)
+    full_disk_at(monkeypatch, number)
     with pytest.raises(StageError, match=MESSAGE):
         save_state(folder, 6, content(6))
     monkeypatch.undo()

@@ -7,6 +7,7 @@ machine is the server's, which this one cannot know: `device` names the endpoint
 from __future__ import annotations
 
 from lightningrl.bench.endpoint_speed import EndpointBatch, measure_endpoint
+from lightningrl.bench.rates import speed_row
 from lightningrl.errors import Interrupted
 from lightningrl.inference.endpoint.request import Sampling, make_requests
 from lightningrl.pipeline.stages.context import StageContext
@@ -37,19 +38,10 @@ def run(context: StageContext) -> None:
         endpoint, requests, warmup=speed["warmup"], batch=speed["batch"], repeats=speed["repeats"],
         between=stop_if_asked, told=tell,
     )  # fmt: skip
-    low, high = found.interval(config["seed"])
-    row = {key: config[key] for key in ("policy", "benchmark", "threshold", "temperature", "max_new_tokens")}
-    row |= {
-        "prompts": len(requests),
-        "warmup_prompts": min(speed["warmup"], len(requests)),
-        "batch": speed["batch"],
-        "repeats": speed["repeats"],
-        "prefill_included": True,
-        **found.figures(),
-        "tokens_per_second_low": low,
-        "tokens_per_second_high": high,
-        "device": f"endpoint {endpoint.model}",
-        "dtype": "as served",
-    }
+    row = speed_row(config, len(requests), found)
+    row |= {"device": f"endpoint {endpoint.model}", "dtype": "as served"}
     files.write_json(context.folder / "speed.json", row)
-    context.report(f"{row['tokens_per_second']:.1f} tokens/s ({low:.1f} to {high:.1f}), tokens by the server's word")
+    context.report(
+        f"{row['tokens_per_second']:.1f} tokens/s ({row['tokens_per_second_low']:.1f} to "
+        f"{row['tokens_per_second_high']:.1f}), tokens by the server's word"
+    )

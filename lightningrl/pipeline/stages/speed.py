@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from lightningrl.bench.machine import device_name
+from lightningrl.bench.rates import speed_row
 from lightningrl.bench.speed import Batch, measure
 from lightningrl.errors import Interrupted
 from lightningrl.inference.policy import make_policy
@@ -39,17 +40,8 @@ def run(context: StageContext) -> None:
         between=lambda: _stop_if_asked(context),
         told=lambda number, batches: _tell(context, number, batches),
     )
-    low, high = found.interval(config["seed"])
-    row = {key: config[key] for key in ("policy", "benchmark", "threshold", "temperature", "max_new_tokens")}
+    row = speed_row(config, len(requests), found)
     row |= {
-        "prompts": len(requests),
-        "warmup_prompts": min(speed["warmup"], len(requests)),
-        "batch": speed["batch"],
-        "repeats": speed["repeats"],
-        "prefill_included": True,
-        **found.figures(),
-        "tokens_per_second_low": low,
-        "tokens_per_second_high": high,
         "block_size": model.config.block_size,
         "schedule": config["decoding"].schedule,
         "device": device_name(model.device),
@@ -59,7 +51,8 @@ def run(context: StageContext) -> None:
     }
     files.write_json(context.folder / "speed.json", row)
     context.report(
-        f"{row['tokens_per_second']:.1f} tokens/s ({low:.1f} to {high:.1f}), without prefill "
+        f"{row['tokens_per_second']:.1f} tokens/s ({row['tokens_per_second_low']:.1f} to "
+        f"{row['tokens_per_second_high']:.1f}), without prefill "
         f"{row['tokens_per_second_without_prefill']:.1f}; tpf {row['tpf']:.2f}, batch {row['batch']}, {row['device']}"
     )
 
