@@ -48,6 +48,8 @@ class TrainingMemory:
     """Rows that decode together at most."""
     has_value_model: bool = False
     has_average: bool = False
+    has_reference: bool = True
+    """Whether a frozen base is held (`needs_reference`)."""
     checkpointed: bool = True
     overhead: float = OVERHEAD
 
@@ -67,13 +69,12 @@ class TrainingMemory:
             of_value = (shape.parameters - shape.head_parameters + shape.hidden_size) / n
             found["value model and its moments"] = (MASTER + MOMENTS) * of_value
         if not self.is_sharded:
-            return found | {
-                "weights": whole, "Adam's moments": MOMENTS * shape.parameters, "reference": MASTER * shape.parameters
-            }  # fmt: skip
+            reference = {"reference": float(MASTER * shape.parameters)} if self.has_reference else {}
+            return found | {"weights": whole, "Adam's moments": MOMENTS * shape.parameters} | reference
         return found | {
             "fp32 master, a shard": MASTER * own,
             "Adam's moments, a shard": MOMENTS * own,
-            "reference, a shard": whole / n,
+            **({"reference, a shard": whole / n} if self.has_reference else {}),
             "decode replica": whole,
         }
 
@@ -127,7 +128,7 @@ class TrainingMemory:
         hand_over = {"a weight on its way": self._one_weight}
         return {
             "rollout": decoding,
-            "reference": self._gathered() | self._forward(),
+            **({"reference": self._gathered() | self._forward()} if self.has_reference or self.has_value_model else {}),
             **self.update(),
             "hand-over": hand_over,
             "validation": decoding | (average if self.has_average else {}),

@@ -13,6 +13,7 @@ import typer
 from lightningrl.benchmarks.fetch import Origins
 from lightningrl.benchmarks.protocol import PromptOptions
 from lightningrl.benchmarks.registry import get_benchmark
+from lightningrl.cli.options import require_finite
 from lightningrl.cli.outputs import say, summary_line
 from lightningrl.config.endpoint import Endpoint
 from lightningrl.errors import ConfigError
@@ -64,6 +65,8 @@ def evaluate_endpoint(
         )
     if endpoint.parameter and not thresholds:
         raise ConfigError(f"--parameter {endpoint.parameter}: say its values with --threshold")
+    for each in thresholds:
+        require_finite("--threshold", each)
     chosen, at = get_benchmark(benchmark), OURS | dict(decoding)
     problems.check_prompt(chosen, prompt)
     endpoint.secret()  # asked for now, used later
@@ -109,7 +112,8 @@ def evaluate_endpoint(
             "git": system.git_state(), "python": sys.version.split()[0], "packages": system.versions(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }  # fmt: skip
-        files.write_json(out / "run.json", facts)  # how the folder came to be
+        if rows or not (out / "run.json").exists():  # else nothing was asked now: it tells of the run that did
+            files.write_json(out / "run.json", facts)  # how the folder came to be
     for summary in summaries:
         title = f"threshold {shortest(summary['threshold'])}" if endpoint.parameter else endpoint.model
         typer.echo(summary_line(title, summary))

@@ -108,7 +108,8 @@ def evaluate(
     llm, judge_class = options.open_llm(model, decoding), resolve(chosen.judge)
     if max_new_tokens is None:
         prompts = encode_prompts(llm.tokenizer, [chosen.render(example, prompt) for example in examples], compat)
-        max_new_tokens = max(1, min(MOST_NEW_TOKENS, llm.tokens_left(max(map(len, prompts)))))
+        grid = direct_policy(decoding, thresholds[0])
+        max_new_tokens = max(1, llm.tokens_left(max(map(len, prompts)), grid, MOST_NEW_TOKENS))
     spec = direct.EvaluationSpec(chosen, examples, prompt, thresholds, samples, max_new_tokens, shard)
     settings = {
         "judge": digest([chosen.judge.partition(":")[0]]),

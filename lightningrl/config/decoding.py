@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -26,6 +27,8 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def _increasing(values: list[float]) -> list[float]:
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"thresholds must be finite numbers, found {values}")
     if sorted(set(values)) != values:
         raise ValueError(f"thresholds must be strictly increasing, found {values}")
     return values

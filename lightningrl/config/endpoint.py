@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -111,6 +112,10 @@ class Endpoint(Section):
         for name in body:
             if name.lower() in RESERVED:
                 raise ValueError(f"{name!r} is set by {RESERVED[name.lower()]}; leave it out here")
+        try:
+            json.dumps(body, allow_nan=False)
+        except ValueError:
+            raise ValueError("it has a number that is not finite, which JSON cannot say") from None
         return body
 
     @model_validator(mode="after")

@@ -101,7 +101,8 @@ class Run(Section):
     """Optimiser updates an RL step; the kept groups are divided among them."""
     max_rounds: int = Field(4, gt=0)
     """Until `prompts` groups pass the filter, failed ones are replaced by the next prompts, those of them that fail by
-    others, and so on, at most as in so many rounds (the paper resamples until full)."""
+    others, and so on, at most as in so many rounds (the paper resamples until full). A step prepares the
+    requests of all of them, so hundreds cost seconds a step."""
     temperature: float = Field(1.0, gt=0)
     """The temperature of rollouts."""
     threshold: float = 0.9

@@ -144,13 +144,14 @@ class BlockDiffusionLM(LM):
         is_drawn = settings.get("do_sample", settings.get("temperature", 0.0) > 0)
         found = GREEDY | ({"temperature": 1.0} | settings if is_drawn else {})
         drawing = {name: type(value)(found[name]) for name, value in GREEDY.items()}
-        longest, usable = int(settings.get("max_gen_toks", self._max_gen_toks)), self.llm.tokens_left(0)
+        policy, longest = self._policy(**drawing), int(settings.get("max_gen_toks", self._max_gen_toks))
+        usable = self.llm.tokens_left(0, policy)
         room = usable - min(longest, usable // 2)
         if len(ids) > room:  # as the harness does with other models: the beginning is cut off
             _log.warning("a prompt of %d tokens is cut to its last %d", len(ids), room)
             ids = ids[-room:]
-        longest = min(longest, usable - len(ids))
-        return self.llm.request(ids, uid=f"lm-eval/{number}", max_new_tokens=longest, policy=self._policy(**drawing))
+        longest = self.llm.tokens_left(len(ids), policy, longest)
+        return self.llm.request(ids, uid=f"lm-eval/{number}", max_new_tokens=longest, policy=policy)
 
 
 def _cut(text: str, until: str | Sequence[str]) -> str:

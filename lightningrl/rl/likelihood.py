@@ -56,7 +56,8 @@ def check_scorable(attention: str, policies: Iterable[DecodePolicy], accepts_ine
         if schedule.window != 1:
             raise ConfigError(
                 f"{schedule} reveals in several blocks by one forward, and the states of a packed row have one open "
-                "block. Train with another schedule: fused, separate or recompute"
+                "block. Train with another schedule: fused, separate or recompute; to evaluate with this one, give it "
+                "to an entry of `systems`"
             )
         if attention != "block_causal" or schedule.fills_canvas or schedule.block_size:
             raise ConfigError(

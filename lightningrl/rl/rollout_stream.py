@@ -22,7 +22,7 @@ from typing import Any
 
 from lightningrl.answering import Answer, Task, requests_of
 from lightningrl.decoding.protocol import DecodePolicy, Decoder, DecodeResult
-from lightningrl.errors import LightningRLError
+from lightningrl.errors import LightningRLError, TrainingError
 from lightningrl.rl.rollout import Asked, RolledOut, RolloutLosses
 from lightningrl.tokenization import decode_response
 from lightningrl.training.world import World
@@ -161,6 +161,8 @@ class Refill:
 
     def gathered(self) -> RolledOut:
         """Returns what came of all groups, of all processes, in the order of the stream."""
+        if len(self.passed) + len(self.failed) < self.asked:
+            raise TrainingError("the decoder ended its stream before all released groups were decoded and decided on")
         mine = [self._found[place] for place in self._mine if place < self.asked]
         found = self._world.gather(mine, self.asked)
         losses = sum((lost for _, lost in found), RolloutLosses())
@@ -196,7 +198,7 @@ class Refill:
             first = group.errors[min(group.errors)]
             return [], RolloutLosses(rows_refused=len(group.errors), groups_refused=1, first_refusal=first)
         try:
-            verdicts = group.verdicts.result()
+            rows = list(zip(group.asked, group.texts, group.verdicts.result(), strict=True))
         except LightningRLError:
             raise
         except Exception as error:  # a judge may be anybody's code; what it raised is counted, logged and bounded
@@ -204,7 +206,6 @@ class Refill:
             _log.error(text, len(group.texts), group.asked[0][0].uid, exc_info=error)
             why = f"{type(error).__name__}: {error}"
             return [], RolloutLosses(judge_errors=1, groups_unjudged=1, first_judge_error=why)
-        rows = zip(group.asked, group.texts, verdicts, strict=True)
         return [
             Answer(example, group.trajectories[number], text, verdict)
             for number, ((example, _), text, verdict) in enumerate(rows)

@@ -169,6 +169,7 @@ class Critic(Trained):
             plan = batch.whole[number if number < count else 0]  # a repeat, so that all have equally many forwards
             rows = [batch.trajectories[index] for index in plan.index_B]
             mine.append(score_values(self.model, rows, self.states, plan.copies).cpu())
+        reshard(self.model)
         found: dict[int, list[Tensor]] = {}
         for plan, value_n in zip(batch.whole, self.world.gather(mine, count), strict=True):
             rows = [batch.trajectories[index] for index in plan.index_B]

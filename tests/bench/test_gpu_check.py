@@ -122,12 +122,12 @@ def test_a_kill_costs_the_case_it_hits_and_what_failed_or_was_skipped_is_tried_a
     told = []
     assert not run_part("some", tiny, told.append)
     path = tiny.out / "some.jsonl"
-    assert finished(path) == {"first"} and "RuntimeError: out of memory" in path.read_text()
+    assert finished(path, "cpu", "miniature") == {"first"} and "RuntimeError: out of memory" in path.read_text()
     with path.open("a") as file:
         file.write('{"case": "second", "figu')  # cut off by a kill
     fails.clear()
     assert run_part("some", tiny, told.append) and calls == ["first", "second", "third", "second", "third"]
-    assert finished(path) == set(names) and "some: first: done before" in told
+    assert finished(path, "cpu", "miniature") == set(names) and "some: first: done before" in told
 
 
 def test_what_does_not_fit_into_a_parts_time_is_stopped_or_left_for_another_call(tiny, monkeypatch):

@@ -56,6 +56,14 @@ def test_bytes_alive_at_each_point_are_at_most_what_the_plan_says(base, tmp_path
         assert_within(peaks, said.totals())
 
 
+def test_a_training_without_a_reference_model_is_planned_without_it():
+    with_it, without = (
+        TrainingMemory(Shape.of_size("8b", 32), 8, 2, 65_536, 0, 8, has_reference=has) for has in (True, False)
+    )
+    assert with_it.resident.keys() - without.resident.keys() == {"reference, a shard"}
+    assert "reference" not in without.totals() and max(without.totals().values()) < max(with_it.totals().values())
+
+
 def assert_within(peaks, totals):
     """Each counted peak is at most the largest of the plan's points of its name."""
     most = {

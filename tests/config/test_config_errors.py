@@ -76,6 +76,7 @@ def series(**second) -> dict:
         ({"decoding": {"selector": "treshold"}}, ["decoding.selector: there is no selector 'treshold'. Did you"]),
         ({"runs.0.role": "before"}, ["runs.0.role: found 'before'", "after|rival|control"]),
         ({"evaluation.thresholds": [0.5, 1.3]}, ["evaluation.thresholds", "within (0, 1]", "found 1.3"]),
+        ({"evaluation.thresholds": [float("nan")]}, ["evaluation.thresholds", "finite"]),
         ({"evaluation.thresholds": [0.9, 0.5]}, ["evaluation.thresholds", "strictly increasing", "[0.9, 0.5]"]),
         ({"evaluation.thresholds": 0.9}, ["evaluation.thresholds: found 0.9", "list"]),
         ({"evaluation.primary_threshold": 0.8}, ["evaluation.primary_threshold: found 0.8", "[0.02, 0.9]"]),

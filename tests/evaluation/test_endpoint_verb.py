@@ -67,8 +67,21 @@ def test_a_server_is_judged_and_says_what_it_says(folder):
             assert other.exit_code == 2 and "holds an evaluation with another" in other.stderr
         assert len(server.calls) == 6
     assert len(read(folder / "out" / "records.jsonl")) == 6
-    assert files.read_json(folder / "out" / "run.json")["settings"]["endpoint"]["model"] == "served"
+    facts = files.read_json(folder / "out" / "run.json")
+    assert facts["settings"]["endpoint"]["model"] == "served" and len(facts["replies"]) == 6, "of the run that asked"
     assert files.read_json(folder / "out" / "selfcheck.json")["official"]["pct"] == 100.0
+
+
+def test_answers_that_were_read_in_another_way_are_asked_for_again(folder):
+    def answer(call):
+        return None if call.number == 6 and call.send(401, "no") is None else right(call) | {"my": {"fw": 2}}
+
+    with serve(answer) as server:
+        first = run(server, "--limit", "6", "--concurrency", "1")
+        assert first.exit_code != 0
+        done = run(server, "--limit", "6", "--forwards-at", "my.fw")
+        assert done.exit_code == 0 and "TPF 4.00 (6 answers with counts)" in done.stdout, done.output
+    assert {row["reported"]["forwards"] for row in read(folder / "out" / "records.jsonl")} == {2}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +92,8 @@ def test_a_server_is_judged_and_says_what_it_says(folder):
         (["--parameter", "steps"], "say its values with --threshold"),
         (["--extra-body", "{"], "--extra-body"),
         (["--extra-body", '{"seed": 1}'], "set by seed"),
+        (["--extra-body", '{"top_p": NaN}'], "not finite"),
+        (["--parameter", "steps", "--threshold", "nan"], "--threshold"),
         (["--stop-texts", "x"], "expected a list of texts as JSON"),
         (["--completions"], "name the `tokenizer`"),
         (["--completions", "--tokenizer", "nowhere"], "nowhere is no tokenizer's folder"),

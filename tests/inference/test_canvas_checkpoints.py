@@ -87,6 +87,13 @@ def test_lengths_that_are_no_whole_blocks_or_too_long_fail_as_rows_and_leave_the
     assert "the model has 256" in rows["4000"]["error"]
 
 
+def test_evaluate_without_a_length_takes_the_whole_blocks_that_the_model_has_room_for(folder, tmp_path):
+    done = run(
+        "evaluate", folder, "--benchmark", "gsm-mini", "--decoder", "llada", "--limit", "1", "--out", tmp_path / "o"
+    )
+    assert done.exit_code == 0, done.output
+
+
 def test_the_verb_lists_every_decoder_with_what_it_needs_or_those_that_fit_a_model(folder):
     listed = run("decoders").stdout
     assert all(f"  {name} " in listed for name in PRESETS)

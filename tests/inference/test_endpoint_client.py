@@ -237,6 +237,18 @@ def test_the_key_is_sent_and_never_told(monkeypatch, tmp_path):
         for keys in ({"api_key_env": "NO_SUCH_KEY"}, {"api_key_file": str(tmp_path / "none")}):
             with pytest.raises(ConfigError, match="cannot be read"):
                 ask(server, **keys)
+    odd = "sk/abc+very-secret-012"
+    monkeypatch.setenv("TOY_KEY", odd)
+    for way in (lambda call: call.send(200, json.dumps(reply(f"key {odd}")).replace("/", "\\/")),
+                lambda call: call.send(400, json.dumps({"error": {"message": odd}}).replace("/", "\\/")),
+                lambda call: call.send(200, "{}", f"text/{odd}"),
+                lambda call: call.send(200, "{}", content_encoding=odd)):  # fmt: skip
+        with serve(way) as server:
+            try:
+                told = ask(server, api_key_env="TOY_KEY")[0].text
+            except RequestFailed as error:
+                told = str(error)
+            assert odd not in told and "[the API key]" in told.replace("[the api key]", "[the API key]"), told
     monkeypatch.setenv("TOY_KEY", "two words, and too odd\nfor a header")
     with pytest.raises(ConfigError, match="holds no API key") as refused:
         ask(server, api_key_env="TOY_KEY")

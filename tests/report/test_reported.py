@@ -8,8 +8,10 @@ import math
 import pytest
 from paper_runs import records
 
+from lightningrl.errors import StageError
 from lightningrl.evaluation.aup import aup
 from lightningrl.report import tables
+from lightningrl.report.figures import frontier
 from lightningrl.report.frontier import Evaluation, collect, groups
 from lightningrl.report.paper import tables as paper
 from lightningrl.report.pooled import pooled
@@ -83,6 +85,8 @@ def test_a_server_that_tells_no_forwards_has_an_accuracy_alone(changes):
     assert row["reported_samples"] == 0
     for made in (tables.main(found.headline), paper.table2(found.headline, found.frontier)):
         assert "eagle" in made.markdown() and made.latex()
+    with pytest.raises(StageError, match="no system here has a TPF to draw"):
+        frontier.frontier(found.frontier[found.frontier.policy == "eagle"])
 
 
 def test_the_published_table_shows_it_beside_the_printed_row_and_marks_it():

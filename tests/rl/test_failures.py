@@ -100,6 +100,18 @@ def test_a_judge_that_raises_gives_no_group_and_no_reward_unless_its_error_is_th
         rolled(Judge(SandboxUnavailable("no jail")))
 
 
+@pytest.mark.parametrize("wrong", [lambda verdicts: verdicts[:-1], lambda verdicts: None], ids=["fewer", "none"])
+def test_a_judge_with_another_number_of_verdicts_costs_its_groups_and_not_the_run(rolled, wrong):
+    class Odd(Judge):
+        def judge(self, examples, responses):
+            verdicts = super().judge(examples, responses)
+            return wrong(verdicts) if examples[0].uid == "t/train/001" else verdicts
+
+    groups, losses, _ = rolled(Odd())
+    assert [len(group) for group in groups] == [RESPONSES, 0, RESPONSES]
+    assert (losses.judge_errors, losses.groups_unjudged) == (1, 1)
+
+
 def test_groups_that_the_judge_could_not_score_are_left_out_and_counted(rolled):
     class Unsure(Judge):
         def judge(self, examples, responses):

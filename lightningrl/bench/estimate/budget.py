@@ -191,6 +191,7 @@ class Estimate:
         positions = min(positions, run.microbatch_positions or positions)
         longest = self._longest(run, benchmark, lengths)
         models = {"has_value_model": disk.has_value_model, "has_average": disk.has_average}
+        models["has_reference"] = getattr(run.implementation, "needs_reference", True)
         chosen = TrainingMemory(
             shape, disk.devices, disk.number_bytes, positions, pool, self.experiment.decoding.rows, **models,
             checkpointed=self.checkpointed,

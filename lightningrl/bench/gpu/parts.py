@@ -112,9 +112,10 @@ def recorded(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def finished(path: Path) -> set[str]:
-    """Returns the cases that have figures."""
-    return {row["case"] for row in recorded(path) if "figures" in row}
+def finished(path: Path, device: str, size: str) -> set[str]:
+    """Returns the cases that have figures of this kind of device and size."""
+    mine = [row for row in recorded(path) if (row.get("kind"), row.get("size")) == (device, size)]
+    return {row["case"] for row in mine if "figures" in row}
 
 
 def run_part(name: str, setting: Setting, report: Callable[[str], None], limit_s: float = 480.0) -> bool:
@@ -124,7 +125,7 @@ def run_part(name: str, setting: Setting, report: Callable[[str], None], limit_s
     """
     path, began, is_whole = setting.out / f"{name}.jsonl", time.monotonic(), True
     setting.out.mkdir(parents=True, exist_ok=True)
-    done = finished(path)
+    done = finished(path, setting.device, setting.size)
     for case in part_of(name):
         if case.name in done:
             report(f"{name}: {case.name}: done before")

@@ -163,6 +163,7 @@ class _Run:
             (uid, _), why = next(iter(failed.items()))
             allowed = f"at most {self.most_failed} may (max_failed_pct is {self.endpoint.max_failed_pct:g})"
             raise StageError(
-                f"the endpoint {self.endpoint.model}: {len(failed)} of {total} requests failed, and {allowed}; the "
+                f"the endpoint {self.endpoint.model} at {self.endpoint.url}: {len(failed)} of {total} requests failed, "
+                f"and {allowed}; the "
                 f"first, {uid}: {why}. {again}"
             )

@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
@@ -99,10 +100,12 @@ class EndpointClient:
         except (httpx2.HTTPError, OSError) as error:
             told = self._clean(str(error)) or type(error).__name__
             raise RequestFailed(f"the connection to the server failed: {told}", again=True) from None
-        return read_reply(
+        found = read_reply(
             body, chat=self.endpoint.chat, model=self.endpoint.reply_model or self.endpoint.model,
             max_tokens=request.body["max_tokens"], forwards_at=self.endpoint.forwards_at,
         )  # fmt: skip
+        # JSON may have written the key with escapes.
+        return replace(found, text=self._clean(found.text), doubts=tuple(map(self._clean, found.doubts)))
 
     async def _post(self, request: EndpointRequest) -> bytes:
         """Returns the whole body of a good reply."""
@@ -113,18 +116,18 @@ class EndpointClient:
                 where = self._clean(headers.get("location", "nowhere"))
                 raise RequestFailed(f"the server redirects to {excerpt(where)}, which is not followed", fatal=True)
             if status >= 400:
-                told = excerpt(_error_text(self._clean_bytes(await _read(response, MOST_ERROR_BYTES, cut=True))))
+                told = excerpt(self._clean(_error_text(await _read(response, MOST_ERROR_BYTES, cut=True))))
                 raise RequestFailed(
                     f"the server replied {status}{f' ({FATAL[status]})' if status in FATAL else ''}: {told}",
                     again=status in AGAIN, fatal=status in FATAL, after_s=_retry_after_s(headers.get("retry-after")),
                 )  # fmt: skip
-            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+            kind = self._clean(headers.get("content-type", "")).partition(";")[0].strip().lower()
             if kind != "application/json" and not kind.endswith("+json"):
                 raise RequestFailed(
                     f"the reply is {excerpt(kind or 'of no type')}, expected application/json: see `url`"
                 )
             if headers.get("content-encoding", "identity").lower() != "identity":
-                told = excerpt(headers["content-encoding"])
+                told = excerpt(self._clean(headers["content-encoding"]))
                 raise RequestFailed(f"the reply is compressed by {told}, which was not asked for")
             return self._clean_bytes(await _read(response, MOST_BODY_BYTES))
 

@@ -37,6 +37,8 @@ class EndpointRequest:
     body: dict[str, Any]
     prompt_sha256: str
     """The hash of the chat turns, or of the rendered text."""
+    read_at: str = ""
+    """Where the reply's forwards are read (`forwards_at`)."""
 
     @property
     def key(self) -> Key:
@@ -45,7 +47,8 @@ class EndpointRequest:
     @property
     def digest(self) -> str:
         """What the answer depends on, as far as we know it: an answer to another body is not gone on from."""
-        return files.sha256_text(files.canonical_json([self.uid, self.sample, self.body]))
+        read = [self.read_at] if self.read_at else []
+        return files.sha256_text(files.canonical_json([self.uid, self.sample, self.body, *read]))
 
 
 def make_requests(
@@ -82,7 +85,7 @@ def make_requests(
             body |= {"stop": endpoint.stop} if endpoint.stop else {}
             if endpoint.parameter:
                 body[endpoint.parameter] = int(threshold) if threshold == int(threshold) else threshold
-            found.append(EndpointRequest(uid, sample, body, prompt_sha256))
+            found.append(EndpointRequest(uid, sample, body, prompt_sha256, endpoint.forwards_at))
     return found
 
 

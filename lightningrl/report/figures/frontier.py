@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from lightningrl.errors import StageError
 from lightningrl.evaluation.intervals import triple
 from lightningrl.report.figures import style
 from lightningrl.utils.numbers import shortest
@@ -50,6 +51,8 @@ def _panels(name: str, table: pd.DataFrame, policies: Sequence[str] = (), height
         table, ("policy", "role", "benchmark", "threshold", "accuracy_pct", "tpf", "is_primary"), name
     )
     table, told = placed(table)
+    if table.empty:
+        raise StageError(f"figure {name}: no system here has a TPF to draw; leave it out of `report.figures`")
     benchmarks, drawn = list(dict.fromkeys(table["benchmark"])), list(dict.fromkeys(table["policy"]))
     colours = style.policy_colours(drawn, policies or drawn)
     columns = 1 if len(benchmarks) == 1 else 2 if len(benchmarks) in (2, 4) else 3
