@@ -18,8 +18,9 @@ def interval_of(config: ModelConfig, schedule: Schedule, at: Progress, size: int
     """Returns what the next forward of each row computes.
 
     config: the model's; where its logits are shifted, a position is predicted by the one before it, which a denoise
-    forward then computes too. It was computed before, with the same tokens in sight: its keys and values stay what they
-    were. at: how far the rows are. reach_B: what the schedule's `reach` says.
+    forward then computes too. It was computed before; under block-causal and causal attention with the same tokens in
+    sight, so its keys and values stay what they were, while those that a cache of a whole canvas keeps grow new ones.
+    at: how far the rows are. reach_B: what the schedule's `reach` says.
     """
     found = schedule.interval(at, size)
     check_interval(schedule, found, at, size)

@@ -277,14 +277,14 @@ class BlockDecoder:
 
     def _refusal(self, request: Request, policy: DecodePolicy, canvas: Canvas) -> DecodeError | None:
         end, size = canvas.end, self.model.config.block_size
+        block, new = policy.schedule.size(request.max_new_tokens, size), request.max_new_tokens
         if (error := self._misfit(policy)) is not None:
             return DecodeError(f"{request.uid}: {error}")
-        if self.forwards != "spans" and (canvas.origin % size or end % size):
+        if self.forwards != "spans" and (canvas.origin % size or end % size or block % size):
             return DecodeError(
                 f"{request.uid}: forwards is {self.forwards!r}, which compute the model's blocks of {size} positions, "
                 f"and {policy.schedule} decodes positions {canvas.start} to {end} of another grid: take 'spans'"
             )
-        block, new = policy.schedule.size(request.max_new_tokens, size), request.max_new_tokens
         if policy.schedule.fills_canvas and canvas.origin and new % block:
             few = f"{new // block * block} or " if new > block else ""
             return DecodeError(

@@ -1,11 +1,11 @@
 """What forwards were run: the count behind every compute and throughput figure. Per-row counts are in DecodeStats.
 
-Over all forwards, positions and keys of a kind are the sums over the responses: those of kind `prefill` are the
-responses' `prefill_positions` and `prefill_keys`, those of all kinds but `prefill` and `recompute` are their
-`decode_positions` and `decode_keys`. What was computed a second time, for rows that had given their pages up, is of
-kind `recompute` and in no response's counts. A prompt that rows share counts here once, for the row that computed it,
-while each of their responses has it in its own counts, as if it were alone. A request that ended with an error leaves
-its forwards here, too.
+Over all forwards, positions and keys of a kind are the sums over the responses: where no rows share a prompt, those of
+kind `prefill` are the responses' `prefill_positions` and `prefill_keys`; those of all kinds but `prefill` and
+`recompute` are their `decode_positions` and `decode_keys`. What was computed a second time, for rows that had given
+their pages up, is of kind `recompute` and in no response's counts. A prompt that rows share counts here once, for the
+row that computed it, while each of their responses has it in its own counts, as if it were alone. A request that ended
+with an error leaves its forwards here, too.
 """
 
 from __future__ import annotations

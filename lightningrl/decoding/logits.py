@@ -52,6 +52,11 @@ class Logits:
     def __post_init__(self) -> None:
         if not 0 <= self.cfg_scale < float("inf"):
             raise DecodeError(f"logits: cfg_scale is {self.cfg_scale}, expected 0 (off) or more")
+        if self.untempered and (self.filtered or self.filtered_greedy):
+            raise DecodeError(
+                "logits: untempered confidences are those at temperature 1, filtered ones those of what top-p and "
+                "top-k leave at the temperature of the draws; take one of them"
+            )
 
     @property
     def is_plain(self) -> bool:

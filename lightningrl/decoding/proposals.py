@@ -34,7 +34,7 @@ class Proposals(OpenPositions):
     score_BK: Tensor
     """The ranking's number, higher is sooner; -inf where a position is not open."""
     step_B: Tensor
-    """int64: how many denoise forwards the active block has had before this one."""
+    """int64: how many denoise forwards the block has had before this one, since it was opened."""
     must_B: Tensor | None = None
     """bool: where False, nothing need be revealed, and nothing is that does not pass the selector's rule by itself: it
     is a block of a window that is not full yet. None: True everywhere."""

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightningrl.decoding.proposals import OpenPositions
 from lightningrl.decoding.protocol import DecodePolicy, Request
-from lightningrl.decoding.rng import row_key
+from lightningrl.decoding.rng import another, row_key, uniform
 from lightningrl.decoding.sampler import DrawnTokens, Draws, draw_open, needs_margins, select
 from lightningrl.decoding.schedules.multi_block import BlockBuffer, BlockPipeline, MultiBlock
 from lightningrl.errors import DecodeError
@@ -49,6 +50,8 @@ class WindowDecode:
         self.cache_2LCMD = self.empty_2LCMD = model.lm_head.weight.new_zeros(kv_shape)
         self.carried_H: Tensor | None = None
         self.done_at: dict[int, int] = {}
+        self.begun: dict[int, int] = {}
+        """The forwards that denoised before each block was open."""
         self.work = {"prefill_positions": 0, "prefill_keys": 0, "decode_positions": 0, "decode_keys": 0}
 
     def at(self, block: int) -> slice:
@@ -196,18 +199,17 @@ class WindowDecode:
             )  # fmt: skip
             drawn = draw_open(self.model, draws, policy.logits, margins=needs_margins([policy]))
             drawn_at[block] = position_n, draws, drawn
-        if (
-            isinstance(policy.schedule, MultiBlock) and policy.schedule.reveals_best
-        ):  # LLaDA's: the least entropy of all
-            forced = [*forced, min(drawn_at, key=lambda block: float(drawn_at[block][2].entropy_n.min()))]
+        if isinstance(policy.schedule, MultiBlock) and policy.schedule.reveals_best:
+            forced = [*forced, max((block for block, _ in opens), key=lambda block: self.best(*drawn_at[block]))]
         for block, open_K in opens:
             (position_n, draws, drawn), must = drawn_at[block], np.array([block in forced])
-            step, rows = np.array([self.denoised - 1]), [(policy, np.array([0]))]
+            begun, rows = self.begun.setdefault(block, self.denoised - 1), [(policy, np.array([0]))]
+            step = np.array([self.denoised - 1 - begun])
             is_chosen = select(drawn, draws, open_K[None], step, rows, must)
             chosen.append((position_n, *drawn.to_host(is_chosen)))
         position_n, token_n, logp_n, entropy_n, chosen_n = (np.concatenate(each) for each in zip(*chosen, strict=True))
         here = position_n[chosen_n]
-        if not len(here):
+        if not len(here) and not getattr(policy.selector, "may_wait", False):
             raise DecodeError(f"{policy.selector} revealed nothing in a block with open positions: it would never end")
         self.tokens_T[here], self.masked_T[here], self.reveal_T[here] = token_n[chosen_n], False, self.denoised
         self.logp_T[here], self.entropy_T[here] = logp_n[chosen_n], entropy_n[chosen_n]
@@ -219,6 +221,21 @@ class WindowDecode:
             self.tokens_T[behind], self.masked_T[behind] = self.tokens_T[stop], False
             self.reveal_T[behind], self.logp_T[behind], self.entropy_T[behind] = 0, 0, 0
             self.opened = len(self.blocks)
+
+    def best(self, position_n: np.ndarray, draws: Draws, drawn: DrawnTokens) -> float:
+        """The best number that the ranking has for one of a block's open positions."""
+        at = (position_n - self.first) % self.size
+        columns = torch.zeros((4, 1, self.size), dtype=torch.float64, device=drawn.logp_n.device)
+        open_1K, (confidence_1K, entropy_1K, margin_1K, noise_1K) = columns[0] > 0, columns
+        open_1K[0, at] = True
+        confidence_1K[0, at], entropy_1K[0, at] = drawn.confidence_n.double(), drawn.entropy_n.double()
+        if drawn.margin_nX.shape[1]:
+            margin_1K[0, at] = drawn.margin_nX[:, 0].double()
+        keys = draws.key_n, draws.position_n, draws.forward_n
+        key_n, *rest = (torch.from_numpy(each).to(columns.device) for each in keys)
+        noise_1K[0, at] = uniform(another(key_n), *rest)
+        given = OpenPositions(open_1K, confidence_1K, entropy_1K, margin_BK=margin_1K, noise_BK=noise_1K)
+        return float(self.policy.ranking.score(given)[open_1K].max())
 
     def state_before(self, position: int, hidden_QH: Tensor, first: int) -> Tensor:
         """(H,) the state that predicts a position."""

@@ -52,7 +52,7 @@ class Rows:
     def __init__(self, slots: int, length: int, block_size: int, mask_id: int, pages: int, page_tokens: int):
         self.size, self.length, self.mask_id, self.page_tokens = block_size, length, mask_id, page_tokens
         by_position = (("tokens", "i8"), ("masked", "?"), ("reveal", "i8"), ("logp", "f4"), ("entropy", "f4"))
-        by_position += (("refilled", "?"),)
+        by_position += (("refilled", "?"), ("begun", "i8"))
         windows = ("opened", "stored", "left", "twice", "widened")
         counts = ("start", "block_step", "denoise_forwards", "commit_forwards", "prefill_forwards", "refreshed")
         work = ("written", "decode_positions", "decode_keys")
@@ -67,12 +67,13 @@ class Rows:
         Of a window (decoding/window.py), whose start is the first position of the first block with masks. opened: one
         past the last open block; stored: positions whose keys and values are kept; left: those that are in the cache;
         twice: those that count a second time, behind the canvas; widened: the forward for which blocks were opened
-        last; stopped: a stop token ends the response; refilled: filled behind one, and still open."""
+        last; stopped: a stop token ends the response; refilled: filled behind one, and still open; begun: the
+        denoise forwards before the position's block was opened."""
         (
-            self.tokens, self.masked, self.reveal, self.logp, self.entropy, self.refilled, self.start, self.block_step,
-            self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.refreshed, self.written,
-            self.decode_positions, self.decode_keys, self.opened, self.stored, self.left, self.twice, self.widened,
-            self.pending, self.stopped,
+            self.tokens, self.masked, self.reveal, self.logp, self.entropy, self.refilled, self.begun, self.start,
+            self.block_step, self.denoise_forwards, self.commit_forwards, self.prefill_forwards, self.refreshed,
+            self.written, self.decode_positions, self.decode_keys, self.opened, self.stored, self.left, self.twice,
+            self.widened, self.pending, self.stopped,
         ) = (self.done[name] for name, *_ in kinds)  # fmt: skip
         self.busy, self.entering, self.waits, self.rebuilds, self.guided = np.zeros((5, slots), dtype=bool)
         self.productive, self.is_window = np.zeros((2, slots), dtype=bool)

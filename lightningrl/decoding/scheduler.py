@@ -339,7 +339,9 @@ class Scheduler:
         of_rule = [(rule, here) for rule, here in of_rule if len(here)]
         alternatives = self.observer.alternatives if self.observer else 0
         drawn = draw_by_rule(self.model, draws, of_rule, alternatives, needs_margins([p for p, _ in groups]))
-        chosen_n = select(drawn, draws, open_LK, rows.block_step[slots_L], groups, lines.must_L, lines.row_L)
+        since_L = rows.denoise_forwards[slots_L] - 1 - rows.begun[slots_L, lines.start_L]
+        step_L = np.where(rows.is_window[slots_L], since_L, rows.block_step[slots_L])
+        chosen_n = select(drawn, draws, open_LK, step_L, groups, lines.must_L, lines.row_L)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
         if self.observer is not None:
             index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])

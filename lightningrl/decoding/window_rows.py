@@ -75,6 +75,8 @@ class WindowRows:
                     f"{at.open_B.tolist()}; expected whole blocks, no fewer than before, up to {at.end_B.tolist()}"
                 )
             rows.opened[slots] = open_B
+            for slot, *new in zip(slots.tolist(), at.open_B.tolist(), open_B.tolist(), strict=True):
+                rows.begun[slot, slice(*new)] = rows.denoise_forwards[slot]
 
     def progress(self, slots_B: np.ndarray) -> WindowProgress:
         """How far the rows in these slots are."""
@@ -268,6 +270,7 @@ class WindowRows:
         rows.tokens[slot, behind:end], rows.masked[slot, behind:end] = rows.tokens[slot, behind - 1], False
         for column in (rows.reveal, rows.logp, rows.entropy):
             column[slot, behind:end] = 0
+        rows.begun[slot, rows.opened[slot] : end] = rows.denoise_forwards[slot]
         rows.opened[slot] = end
         return behind
 

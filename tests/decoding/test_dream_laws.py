@@ -337,3 +337,10 @@ def test_rows_that_wait_for_pages_or_are_put_off_end_as_alone_and_a_bad_or_too_l
         assert sorted(found) == list(range(6))
         same([found[i].trajectory for i in range(4)], alone)
         assert "not finite" in str(found[4].error) and "the budget is" in str(found[5].error)
+
+
+@pytest.mark.parametrize("name", ["filtered", "filtered_greedy"])
+def test_confidences_that_are_untempered_and_filtered_are_refused(name):
+    """Tokens were drawn at temperature 1 then, and their log-probabilities were those at the asked one."""
+    with pytest.raises(DecodeError, match=r"untempered confidences .* take one of them"):
+        Logits(untempered=True, **{name: True})

@@ -16,7 +16,7 @@ from torch.nn.attention import varlen
 
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy, Request
-from lightningrl.decoding.schedules.full_sequence import FullSequence
+from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence
 from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import DecodeError
 from lightningrl.models import static_forward
@@ -47,6 +47,10 @@ def test_a_request_off_the_models_grid_is_refused_alone(forwards):
     found = {each.index: each for each in static}
     same([found[0].trajectory], [each.trajectory for each in spans if each.index == 0])
     assert re.search(f"'{forwards}'.*blocks of 4 .*FullSequence.*positions 5 to 13 .*take 'spans'", str(found[1].error))
+    small = dataclasses.replace(requests_of([8], 8)[0], policy=dataclasses.replace(policy, schedule=DualCache(2)))
+    beside = BlockDecoder(model, STOPS, forwards=forwards).stream([small, *requests_of([4], 8)], policy)
+    found = {each.index: each for each in beside}
+    assert re.search("DualCache.*take 'spans'", str(found[0].error)) and found[1].trajectory is not None
 
 
 def test_a_schedule_that_computes_parts_of_blocks_is_refused():

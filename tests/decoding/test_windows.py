@@ -31,8 +31,11 @@ from lightningrl.decoding.selectors.cumulative_entropy import CumulativeEntropy
 from lightningrl.decoding.selectors.entropy import Entropy
 from lightningrl.decoding.selectors.factor import Factor
 from lightningrl.decoding.selectors.quota import Quota
+from lightningrl.decoding.selectors.quota_threshold import QuotaThreshold
+from lightningrl.decoding.selectors.scripted import Scripted
 from lightningrl.decoding.selectors.skip_threshold import SkipThreshold
 from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.decoding.selectors.timestep import Timestep
 from lightningrl.decoding.stops import FinishBlock, InsideBlock, WholeCanvas
 from lightningrl.decoding.window import Window
 from lightningrl.models.checkpoint import load_model
@@ -165,7 +168,7 @@ def test_a_block_that_need_not_reveal_anything_reveals_what_passes_alone():
     entropy, open_BK = torch.tensor([[3.0, 0.5, 2.0], [3.0, 9.0, 2.0]]), torch.ones(2, 3, dtype=torch.bool)
     for selector, passes in (
         (Threshold(0.5), [1]), (SkipThreshold(0.5), [1]), (Entropy(1.0), [1]), (Factor(1.0), [1]),
-        (CumulativeEntropy(1.0), [1]), (Quota(3), []),
+        (CumulativeEntropy(1.0), [1]), (Quota(3), []), (QuotaThreshold(0.5, 1), [1]),
     ):  # fmt: skip
         for must in (False, True):
             given = Proposals(
@@ -176,12 +179,16 @@ def test_a_block_that_need_not_reveal_anything_reveals_what_passes_alone():
             assert chosen[1].nonzero()[:, 0].tolist() == ([2] * must if "Cumulative" in repr(selector) else [0] * must)
 
 
+BY_STEP = (Quota(3), Scripted(1.5), Threshold(0.3, steps=3), Timestep(6), QuotaThreshold(0.3, steps=3))
+"""Selectors that ask how many forwards a block has had: its own, not its row's."""
+
+
 def test_a_buffer_of_one_is_the_plain_schedule_and_one_of_two_without_looking_ahead_the_fused():
     """At the published thresholds: with one block in the buffer they have nothing to say."""
     for logit_shift in (False, True):
         model = model_of("block_causal", logit_shift=logit_shift)
-        for temperature in (0.0, 1.0):
-            policy = DecodePolicy(Threshold(0.2), temperature)
+        for temperature, selector in [(0.0, Threshold(0.2)), *((1.0, each) for each in (Threshold(0.2), *BY_STEP))]:
+            policy = DecodePolicy(selector, temperature)
             pairs = [(BlockBuffer(1, 0.1, 0.25), SeparateCommit()), (BlockBuffer(2, **SHARES_OF_ONE), FusedCommit())]
             for window, plain in pairs:
                 one, other = (decode(model, dataclasses.replace(policy, schedule=each)) for each in (window, plain))

@@ -78,7 +78,7 @@ def test_records_without_counts_are_left_out_of_the_ratio_and_counted():
 
 
 @pytest.mark.parametrize("changes", [{"forwards": None}, {"tokens": None}])
-def test_a_server_that_tells_no_forwards_has_an_accuracy_alone(changes):
+def test_a_server_that_tells_no_forwards_has_an_accuracy_alone(changes, tmp_path):
     found = collect(collected(served(**changes)), "toy")
     row = row_of(found)
     assert row["accuracy_pct"] > 0 and row[["tpf_reported", "aup_reported"]].isna().all()
@@ -86,7 +86,7 @@ def test_a_server_that_tells_no_forwards_has_an_accuracy_alone(changes):
     for made in (tables.main(found.headline), paper.table2(found.headline, found.frontier)):
         assert "eagle" in made.markdown() and made.latex()
     with pytest.raises(StageError, match="no system here has a TPF to draw"):
-        frontier.frontier(found.frontier[found.frontier.policy == "eagle"])
+        frontier.frontier(found.frontier[found.frontier.policy == "eagle"], tmp_path)
 
 
 def test_the_published_table_shows_it_beside_the_printed_row_and_marks_it():

@@ -38,4 +38,4 @@ class QuotaThreshold:
         due_B = torch.div(size * step_B + steps - 1, steps, rounding_mode="floor") - revealed_B
         place_BK = places(candidates.score_BK, open_BK)
         passed_BK = (candidates.score_BK >= self.tau) & (place_BK < due_B[:, None])
-        return (passed_BK | (place_BK == 0)) & open_BK
+        return (passed_BK | ((place_BK == 0) & candidates.must_B1)) & open_BK
