@@ -112,10 +112,13 @@ class TrainingMemory:
     @property
     def _one_weight(self) -> float:
         """The largest weight, gathered from its shards: its shard in the type of forwards, and the whole three times,
-        in what the collective fills, what is put together from it, and what waits for it."""
+        in what the collective fills, what is put together from it, and what waits for it. The collective of the weight
+        before it, one of a layer, may not have let go of its buffers yet."""
         if not self.is_sharded:
             return 0.0
-        return self.number_bytes * self.shape.head_parameters * (3 + 1 / self.devices)
+        before = self.shape.hidden_size * max(self.shape.intermediate_size, self.shape.query_numbers)
+        own = self.shape.head_parameters * (3 + 1 / self.devices)
+        return self.number_bytes * (own + before * (1 + 1 / self.devices))
 
     @property
     def _one_read(self) -> float:
