@@ -34,44 +34,48 @@ VERBS = {
     "double": ("doubles them",),
     "triple": ("triples them",),
 }
-OPENERS = ("", "First ", "Well ", "So ")
-CONNECTORS = ("", "Then ", "Next ", "So ")
+OPENERS = ("First ", "Well ", "So ", "Here ")
+CONNECTORS = ("Then ", "Next ", "So ", "Now ")
 SENTENCES = {
     "plus": (
         "{x} + {y} = {z}",
         "{y} + {x} = {z}",
         "add {y} to {x} to get {z}",
-        "{name} now has {x} + {y} = {z} {item}",
-        "{x} {item} and {y} {item} make {z} {item}",
+        "{name} has {x} + {y} = {z}",
+        "{x} {item} and {y} {item} make {z}",
     ),
     "minus": (
         "{x} - {y} = {z}",
         "take {y} from {x} to get {z}",
         "{x} less {y} is {z}",
-        "{name} now has {x} - {y} = {z} {item}",
-        "{x} {item} without {y} {item} leave {z} {item}",
+        "{name} has {x} - {y} = {z}",
+        "{x} {item} without {y} {item} leave {z}",
     ),
     "double": (
         "{x} * 2 = {z}",
         "2 * {x} = {z}",
-        "{x} + {x} = {z}",
+        "adding {x} to {x} gives {z}",
         "double {x} to get {z}",
-        "{name} now has 2 * {x} = {z} {item}",
+        "{name} has 2 * {x} = {z}",
     ),
     "triple": (
         "{x} * 3 = {z}",
         "3 * {x} = {z}",
         "{x} + {x} + {x} = {z}",
         "triple {x} to get {z}",
-        "{name} now has 3 * {x} = {z} {item}",
+        "{name} has 3 * {x} = {z}",
     ),
 }
+"""The templates of a step's sentence, by the kind of step. In tokens, every sentence with its connector has an odd length,
+and the first digit of its result an even place, so that a place holds a first digit or a second one whichever templates
+are taken: docs/miniature.md shows what a base does where that is open."""
 CLOSINGS = (
     "The answer is \\boxed{{{z}}}.",
     "The result is \\boxed{{{z}}}.",
-    "{name} has \\boxed{{{z}}} {item}.",
+    "Now {name} has \\boxed{{{z}}} {item}.",
     "So there are \\boxed{{{z}}} {item}.",
 )
+"""The templates of the last sentence; the box is at the same place in all of them."""
 
 _QUESTION = re.compile(r"^\w+ has (\d+) \w+, (.*)\. How many \w+ now\?$")
 _CLAUSE = re.compile(r"^(?:then )?(\w+) (\d+|them)$")

@@ -1,7 +1,7 @@
 """gsm-mini: the question, gold and worked answers agree, by an evaluator that shares no code with the generator."""
 
 import re
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 
@@ -47,6 +47,19 @@ def test_gold_and_worked_answer_are_right_in_every_step_and_values_stay_in_range
             assert str(before) in re.findall(r"\d+", sentence), example
             for left, right in re.findall(r"([\d +*-]*\d) = (\d+)", sentence):
                 assert eval(left) == int(right), example  # digits, blanks and + - * only
+
+
+def test_whichever_templates_are_drawn_a_place_holds_a_first_digit_of_a_result_or_a_second_one(examples):
+    """Tokens: of each sentence, where its result begins is even or odd by the sentence's number alone; the box too."""
+    parities = {}
+    for example in examples:
+        sentences = re.split(r"(?<=\.) ", example.solution)
+        tokens = [re.findall(r"\\boxed\{|[A-Za-z]+|\d|[^\w\s]", sentence) for sentence in sentences]
+        starts = accumulate(map(len, tokens), initial=0)
+        for number, (start, sentence) in enumerate(zip(starts, tokens, strict=False)):
+            last = max(place for place, token in enumerate(sentence) if token.isdigit())
+            parities.setdefault((number, len(tokens)), set()).add((start + last) % 2)
+    assert len(parities) == 3 + 4 and all(len(found) == 1 for found in parities.values())
 
 
 def test_the_named_judge_finds_worked_answers_right_and_others_wrong(examples):
