@@ -1,8 +1,8 @@
 """The table of systems of several families side by side: accuracy, every count of a run, and tokens a second.
 
 A row is a (system, benchmark) at the system's primary threshold; AUP is over its sweep, under the benchmark's one
-y_max. docs/counts.md defines the counts, whose names stand in the header as they are in `headline.csv`. Tokens a second are of
-the speed stages: one engine, one machine, and empty where none was measured.
+y_max. docs/counts.md defines the counts, whose names stand in the header as they are in `headline.csv`. Tokens a second
+are of the speed stages: one engine, one machine, and empty where none was measured.
 """
 
 from __future__ import annotations
