@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from lightningrl.config.base import NAME, Base, Checkpoint
 from lightningrl.config.decoding import Decoding, Plugins
 from lightningrl.config.machine import Code, Data, Resources, Sandbox
-from lightningrl.config.model import Architecture, Pretrain
+from lightningrl.config.model import Architecture, Pretrain, PretrainedBase
 from lightningrl.config.reading import explain, read_tree
 from lightningrl.config.registries import member, near
 from lightningrl.config.report import Report
@@ -45,6 +45,8 @@ class Experiment(Section):
     """Shape of the base that is pre-trained here; with `pretrain`."""
     pretrain: Pretrain | None = None
     """Its training; with `model`."""
+    bases: list[PretrainedBase] = []
+    """Further bases that are pre-trained here, of other families; with `model` and `pretrain`."""
     decoding: Decoding = Decoding()
     evaluation: Evaluation
     speed: Speed = Speed()
@@ -55,6 +57,13 @@ class Experiment(Section):
     resources: Resources = Resources()
     sandbox: Sandbox = Sandbox()
     code: Code = Code()
+
+    @field_validator("bases", mode="before")
+    @classmethod
+    def _as_the_base(cls, entries: Any, info: ValidationInfo) -> Any:
+        if not isinstance(entries, list):
+            return entries
+        return PretrainedBase.over(entries, info.data.get("model"), info.data.get("pretrain"))
 
     @field_validator("runs", mode="wrap")
     @classmethod
@@ -123,11 +132,12 @@ class Experiment(Section):
         benchmarks, runs = [each.name for each in self.benchmarks], [run.name for run in self.runs]
         if len(set(benchmarks)) != len(benchmarks):
             raise ValueError(f"benchmarks: two entries have one name, found {benchmarks}")
-        policies = ["base", *(each.name for each in self.checkpoints), *runs]
+        pretrained = [each.name for each in self.bases]
+        policies = ["base", *pretrained, *(each.name for each in self.checkpoints), *runs]
         if twice := [name for name in policies if policies.count(name) > 1]:
             told = f"two policies are named {twice[0]!r}, and `base` is the experiment's own"
-            raise ValueError(f"runs, checkpoints: {told}; found {policies}")
-        bases = ["base", *(each.name for each in self.checkpoints if each.role == "before")]
+            raise ValueError(f"runs, checkpoints, bases: {told}; found {policies}")
+        bases = ["base", *pretrained, *(each.name for each in self.checkpoints if each.role == "before")]
         for checkpoint in self.checkpoints:
             where = f"checkpoints.{checkpoint.name}"
             if checkpoint.role == "released":
@@ -204,7 +214,8 @@ class Experiment(Section):
                 raise ValueError(f"report.figures: `{name}` shows runs with the role `{role}`, runs has none")
 
     def _series(self) -> None:
-        alone = ["base", *(each.name for each in self.checkpoints), *(run.name for run in self.runs if not run.series)]
+        alone = ["base", *(each.name for each in (*self.bases, *self.checkpoints))]
+        alone += [run.name for run in self.runs if not run.series]
         series: dict[str, list[Run]] = {}
         for run in self.runs:
             if run.series:
@@ -223,25 +234,41 @@ class Experiment(Section):
 
     def _pretraining(self) -> None:
         if self.model is None or self.pretrain is None:
+            if self.bases:
+                raise ValueError("bases: found some, but no `model` and `pretrain` beside which they are trained")
             return
-        mixture = self.pretrain.mixture
+        self._pretrained("", self.model, self.pretrain)
+        for number, each in enumerate(self.bases):
+            where = f"bases.{each.name}."
+            member("family", each.family, f"{where}family", self.plugins)
+            if each.match_compute is not None:
+                earlier = ["base", *(other.name for other in self.bases[:number])]
+                _one_of(f"{where}match_compute", each.match_compute, earlier)
+            self._pretrained(where, each.model, each.pretrain)
+
+    def _pretrained(self, where: str, model: Architecture, pretrain: Pretrain) -> None:
+        for name, phase in pretrain.phases.items():
+            member("objective", phase.objective, f"{where}pretrain.{name}.objective", self.plugins)
+        mixture = pretrain.mixture
         if unknown := sorted(set(mixture) - {benchmark.name for benchmark in self.benchmarks}):
-            raise ValueError(f"pretrain.mixture: {unknown} are not among the benchmarks")
+            raise ValueError(f"{where}pretrain.mixture: {unknown} are not among the benchmarks")
         if mixture and not sum(mixture.values()) > 0:
-            raise ValueError(f"pretrain.mixture: the shares must add up to more than 0, found {mixture}")
+            raise ValueError(f"{where}pretrain.mixture: the shares must add up to more than 0, found {mixture}")
         for benchmark in self.benchmarks:
-            needed, limit = benchmark.max_new_tokens + self.model.block_size, self.model.max_position_embeddings
+            needed, limit = benchmark.max_new_tokens + model.block_size, model.max_position_embeddings
             if needed > limit:
                 told = f"{benchmark.name} alone needs more than {needed} (max_new_tokens and a block, the prompt aside)"
-                raise ValueError(f"model.max_position_embeddings: found {limit}; {told}")
+                raise ValueError(f"{where}model.max_position_embeddings: found {limit}; {told}")
 
     def benchmark(self, name: str) -> Benchmark:
         return next(benchmark for benchmark in self.benchmarks if benchmark.name == name)
 
     def base_named(self, name: str) -> Base | None:
-        """The checkpoint behind `base` or a name of `checkpoints`; None: the base that is pre-trained here."""
+        """The checkpoint behind `base` or a name of `checkpoints`; None: a base that is pre-trained here."""
         if name == "base":
             return self.base
+        if any(each.name == name for each in self.bases):
+            return None
         return next(checkpoint for checkpoint in self.checkpoints if checkpoint.name == name)
 
     def all_systems(self) -> list[System]:

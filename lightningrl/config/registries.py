@@ -22,6 +22,7 @@ REGISTRIES = {
     "stop": "lightningrl.decoding.registry:STOPS",
     "algorithm": "lightningrl.rl.registry:ALGORITHMS",
     "family": "lightningrl.models.families.registry:FAMILIES",
+    "objective": "lightningrl.training.supervised.registry:OBJECTIVES",
     "quantizer": "lightningrl.quantization.registry:QUANTIZERS",
     "table": "lightningrl.report.registry:TABLES",
     "figure": "lightningrl.report.registry:FIGURES",

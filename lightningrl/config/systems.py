@@ -145,6 +145,8 @@ def _policies(experiment: Experiment) -> Iterator[System]:
         published="" if experiment.base is None else experiment.base.published,
     )  # fmt: skip
     yield usual
+    for each in experiment.bases:
+        yield replace(usual, name=each.name, policy=each.name, base=each.name, published="")
     for each in experiment.checkpoints:
         yield replace(
             usual, name=each.name, policy=each.name, role=each.role, base=each.base or each.name,

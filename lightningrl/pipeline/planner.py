@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from lightningrl.benchmarks.checked import checked
 from lightningrl.benchmarks.registry import PHRASES
 from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.experiment import Experiment
+from lightningrl.config.model import PretrainedBase
 from lightningrl.config.registries import member, names
 from lightningrl.config.systems import System
 from lightningrl.config.train import Run
@@ -27,7 +29,7 @@ from lightningrl.pipeline.pin import read_pins
 from lightningrl.pipeline.requested import ALL, Requested, tables_behind
 from lightningrl.pipeline.stage import Stage
 from lightningrl.pipeline.stages.release import copy_of
-from lightningrl.report.registry import NEEDS
+from lightningrl.report.registry import NEEDS, concerns
 
 QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
@@ -83,6 +85,8 @@ class Planner:
         self.data = {name: self.plan_data(name) for name in self.benchmarks}
         self.checks = {name: self.selfcheck(name) for name in self.benchmarks}
         self.policies["base"] = self.pretrain() if experiment.base is None else self.checkpoint("base", experiment.base)
+        for base in experiment.bases:
+            self.policies[base.name] = self.pretrain(base)
         self.policies |= {each.name: self.checkpoint(each.name, each) for each in experiment.checkpoints}
         for run in sorted(experiment.runs, key=lambda run: run.match_compute is not None):  # the matched first
             self.policies[run.name] = self.train(run)
@@ -129,22 +133,41 @@ class Planner:
         members = {"adapter": ADAPTED} if base.adapter else {}
         return self._stage("checkpoint", name, {"base": base}, members, size=found.size_label)
 
-    def pretrain(self) -> Stage:
+    def pretrain(self, other: PretrainedBase | None = None) -> Stage:
+        """Plans the experiment's own base, or another one, which is validated as its own row of the tables decodes."""
         experiment, names = self.experiment, self.requested.having("train", "validation")
         if not names:
             raise ConfigError("benchmarks: none has both train and validation problems, so there is nothing to learn")
-        data = self.data_of(names)
-        tokenizer = self._stage("tokenizer", "tokenizer", {"tokenizer": experiment.tokenizer}, {}, data)
+        name, model, pretrain, family = "base", experiment.model, experiment.pretrain, "sdar"
+        decoding, members, primary = experiment.decoding, self.decoder, experiment.evaluation.primary_threshold
+        inputs = self.data_of(names) | {"tokenizer": self.tokenizer}
+        if other is not None:
+            name, model, pretrain, family = other.name, other.model, other.pretrain, other.family
+            row = self.requested.systems[name]
+            decoding, primary = row.decoding, row.primary_threshold
+            members = decoding.members(f"{row.where}.", experiment.plugins) | self.families
+            if other.match_compute is not None:
+                inputs["matched"] = self.policies[other.match_compute]
+        assert model is not None and pretrain is not None
         config = {
-            "model": experiment.model,
-            "pretrain": experiment.pretrain,
-            "decoding": experiment.decoding,
+            "model": model,
+            "family": family,
+            "pretrain": pretrain,
+            "decoding": decoding,
             "seed": experiment.seed,
-            "primary_threshold": experiment.evaluation.primary_threshold,
+            "primary_threshold": primary,
             "max_new_tokens": {name: experiment.benchmark(name).max_new_tokens for name in sorted(names)},
         }
-        members = self.decoder | {f"judge/{name}": self.judges[name] for name in names}
-        return self._stage("pretrain", "base", config, members, data | {"tokenizer": tokenizer}, judged=names)
+        members = members | {f"judge/{each}": self.judges[each] for each in names}
+        for phase, plan in pretrain.phases.items():
+            members[f"objective/{phase}"] = self.member("objective", plan.objective, f"pretrain.{phase}.objective")
+        return self._stage("pretrain", name, config, members, inputs, judged=names)
+
+    @cached_property
+    def tokenizer(self) -> Stage:
+        """The tokenizer's stage, which is planned where a base needs it."""
+        names = self.requested.having("train", "validation")
+        return self._stage("tokenizer", "tokenizer", {"tokenizer": self.experiment.tokenizer}, {}, self.data_of(names))
 
     def train(self, run: Run) -> Stage:
         benchmark, base = self.experiment.benchmark(run.benchmark), self.policies[run.base]
@@ -261,14 +284,14 @@ class Planner:
         systems = list(self.requested.systems.values())
         kinds = {"evaluate", "train", "probe"}
         if need is not None:
-            systems = [system for system in systems if system.published in need["rows"]]
+            systems = [system for system in systems if concerns(need["rows"], system.published)]
             kinds = {{"evaluations": "evaluate", "training": "train", "speed": "speed"}[part] for part in need["of"]}
         names, inputs = {system.name for system in systems}, dict[str, Stage]()
         for stage in (stage for stage in self.planned if stage.kind in kinds):
             is_run = stage.kind == "train"
             system = stage.name if is_run else stage.config["policy"]
             benchmark = stage.config["run"].benchmark if is_run else stage.config["benchmark"]
-            if need is None or (system in names and (stage.kind == "speed" or benchmark in need["benchmarks"])):
+            if need is None or (system in names and (stage.kind == "speed" or concerns(need["benchmarks"], benchmark))):
                 inputs[stage.label if is_run else f"{stage.kind}/{system}/{benchmark}"] = stage
         config = {
             "experiment": experiment.experiment,

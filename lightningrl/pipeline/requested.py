@@ -16,7 +16,7 @@ from lightningrl.errors import ConfigError
 from lightningrl.evaluation.problems import check_prompt
 from lightningrl.pipeline.kinds import KINDS
 from lightningrl.report.paper.printed import identities
-from lightningrl.report.registry import INPUTS, NEEDS
+from lightningrl.report.registry import INPUTS, NEEDS, concerns
 from lightningrl.utils.registry import resolve
 
 ALL = "frontier"
@@ -75,16 +75,16 @@ class Requested:
     def collected(self) -> list[str]:
         """Returns what is collected: everything, and what each table and figure of the paper needs."""
         report = self.experiment.report
-        return [ALL, *(name for name in (*report.tables, *report.figures) if name in NEEDS)]
+        return list(dict.fromkeys([ALL, *(name for name in (*report.tables, *report.figures) if name in NEEDS)]))
 
     def measured(self) -> list[tuple[System, str]]:
         """Returns the systems and benchmarks whose speed a table or figure needs; a system's own benchmarks only."""
         found, chosen = dict[tuple[str, str], None](), self.experiment.speed.benchmarks
         for need in (NEEDS[name] for name in self.collected() if name in NEEDS and "speed" in NEEDS[name]["of"]):
-            benchmarks = chosen or need["benchmarks"]
+            benchmarks = tuple(chosen) or need["benchmarks"]
             for system in self.systems.values():
-                if system.published in need["rows"]:
-                    found |= {(system.name, b): None for b in self.evaluated_on(system) if b in benchmarks}
+                if concerns(need["rows"], system.published):
+                    found |= {(system.name, b): None for b in self.evaluated_on(system) if concerns(benchmarks, b)}
         return [(self.systems[name], benchmark) for name, benchmark in found]
 
     def probed(self) -> list[tuple[System, str]]:

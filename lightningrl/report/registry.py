@@ -22,6 +22,7 @@ _FIGURES: dict[str, tuple[str, ...]] = {
     "ablations": ("figures.frontier:ablations", "pooled"),
     "reliability": ("figures.probes:reliability", "probes", "pooled"),
     "together": ("figures.probes:together", "probes", "pooled"),
+    "work": ("figures.work:work", "frontier"),
     "figure1": ("paper.bars:figure1", "headline"),
     "figure3": ("paper.figures:figure3", "curves"),
     "figure4": ("paper.figures:figure4", "curves"),
@@ -33,6 +34,7 @@ _FIGURES: dict[str, tuple[str, ...]] = {
 _TABLES: dict[str, tuple[str, ...]] = {
     "main": ("tables:main", "headline"),
     "frontier": ("tables:frontier", "frontier"),
+    "rivals": ("rivals:rivals", "headline", "speed"),
     "study": ("study:study", "pooled"),
     "criteria": ("study:criteria", "pooled"),
     "phrasing": ("study:phrasing", "probes"),
@@ -56,8 +58,17 @@ _GSM8K = ("gsm8k",)
 _SDAR, _OURS, _TRACERL, _GRPO = "SDAR-8B-b32", "LightningRL-8B-b32", "TraceRL-8B-b32", "GRPO(traj)-8B-b32"
 
 
+EVERY = ("*",)
+"""Every system, or every benchmark."""
+
+
 def _need(rows: Iterable[str], benchmarks: Iterable[str], *kinds: str) -> dict[str, tuple[str, ...]]:
     return {"rows": tuple(rows), "benchmarks": tuple(benchmarks), "of": kinds}
+
+
+def concerns(names: tuple[str, ...], name: str) -> bool:
+    """Returns whether a need's `rows` or `benchmarks` have this one."""
+    return names == EVERY or name in names
 
 
 def _table(name: str, kind: str = "evaluations") -> dict[str, tuple[str, ...]]:
@@ -69,6 +80,7 @@ def _table(name: str, kind: str = "evaluations") -> dict[str, tuple[str, ...]]:
 NEEDS = {
     **{name: _table(name) for name in ("table1", "table2", "table3", "table4", "table5", "table6")},
     "table7": _table("table7", "speed"),
+    "rivals": _need(EVERY, EVERY, "evaluations", "speed"),
     "figure1": _need([_OURS], BENCHMARKS, "evaluations"),
     "figure3": _need([_OURS, "w/o Decoupled normalization"], _GSM8K, "training"),
     "figure4": _need([_OURS, "w/o NLL loss"], _GSM8K, "training"),
@@ -78,8 +90,8 @@ NEEDS = {
     "figure8": _need([_SDAR, _TRACERL, _OURS], _GSM8K, "training", "evaluations"),
 }
 """What the paper's tables and figures need, so that each one can be made without the runs of the others: the policies
-that stand for these published rows (`published` in the config) on these benchmarks, and the kind of their results. All
-other tables and figures need everything in the experiment."""
+that stand for these published rows (`published` in the config) on these benchmarks, and the kind of their results; and
+what measures speeds. All other tables and figures need everything in the experiment but speeds."""
 
 ROLES = {"ablations": "ablation"}
 """Figures that show the runs of one role, which must then be there."""

@@ -73,6 +73,8 @@ def test_rows_have_one_identity_in_all_tables_and_are_needed_or_other_systems():
     assert "SDAR-1.7B-b32" in rows["table6"]
     known = {identity for each in rows.values() for identity in each.values()}
     for name, need in NEEDS.items():
+        if name == "rivals":
+            continue  # which asks for every system
         assert set(need["rows"]) <= known and set(need["benchmarks"]) <= set(BENCHMARKS), name
     assert NEEDS["table1"]["benchmarks"] == tuple(BENCHMARKS) and NEEDS["table7"]["benchmarks"] == ("gsm8k",)
     assert set(NEEDS["table2"]["rows"]) == {"SDAR-8B-b32", "LightningRL-8B-b32", *METHODS}  # a server may stand for any

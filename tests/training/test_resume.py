@@ -5,13 +5,16 @@ import itertools
 import pytest
 import torch
 from fixtures.small_disk import run_on_small_disk
-from fixtures.tiny import CoinJudge, make_trainer, tiny_setup
+from fixtures.tiny import CoinJudge, make_trainer, tiny_model, tiny_setup
 
-from lightningrl.config.model import Phase, Pretrain
+from lightningrl.config.model import Pretrain
 from lightningrl.errors import CheckpointError, Interrupted, StageError
 from lightningrl.training.loop import train
 from lightningrl.training.state import load_state
 from lightningrl.training.supervised.corpus import build_corpus
+from lightningrl.training.supervised.objectives.blocks import BlockDiffusion, MaskedNext
+from lightningrl.training.supervised.objectives.masked import Masked
+from lightningrl.training.supervised.objectives.next_token import NextToken
 from lightningrl.training.supervised.pretrainer import Pretrainer
 from lightningrl.utils import files
 
@@ -40,7 +43,8 @@ def pretrainer(folder):
     setup = tiny_setup(folder)
     corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, setup.model.config.block_size)
     config = Pretrain(
-        autoregressive=Phase(steps=1, sequences=3), diffusion=Phase(steps=3, sequences=3, copies=2, decay=0.5),
+        autoregressive={"steps": 1, "sequences": 3},
+        diffusion={"steps": 3, "sequences": 3, "copies": 2, "decay": 0.5},
         averaging=0.5, validate_every=1, warmup_steps=2, mixture={"one": 2.0, "two": 1.0},
     )  # fmt: skip
 
@@ -49,10 +53,37 @@ def pretrainer(folder):
         return {"accuracy_pct": setup.validate().figures["validation_tpf"]}
 
     own = tiny_setup(folder).model
-    return Pretrainer(config, 3, own, {"one": corpus[:4], "two": corpus[4:]}, validate)
+    objectives = {
+        "autoregressive": MaskedNext(own.config, config.autoregressive),
+        "diffusion": BlockDiffusion(own.config, config.diffusion),
+    }
+    return Pretrainer(config, 3, own, {"one": corpus[:4], "two": corpus[4:]}, objectives, validate)
 
 
-TRAINERS = [policy_trainer, grpo_trainer, supervised_trainer, pretrainer]
+def budgeted(folder):
+    """As Dream: next tokens, then masked canvases until the budget is spent, in the fourth step."""
+    setup, config = tiny_setup(folder), RECIPE
+    corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, 1, canvas=14)
+    model = tiny_model(7, vocab_size=len(setup.tokenizer), mask_token_id=setup.tokenizer.mask_token_id, **DREAM)
+    objectives = {
+        "autoregressive": NextToken(model.config, config.autoregressive),
+        "diffusion": Masked(model.config, config.diffusion),
+    }
+    corpora = {"one": corpus}
+    return Pretrainer(config, 3, model, corpora, objectives, lambda model: {"accuracy_pct": 50.0}, budget=BUDGET)
+
+
+DREAM = {
+    "family": "Dream", "attention": "full", "logit_shift": True, "qk_norm": False, "qkv_bias": True, "block_size": 1,
+}  # fmt: skip
+RECIPE = Pretrain(
+    autoregressive={"steps": 1, "sequences": 3}, diffusion={"steps": 99, "sequences": 3, "decay": 0.5},
+    averaging=0.5, validate_every=1, warmup_steps=2,
+)  # fmt: skip
+BUDGET = 700
+
+
+TRAINERS = [policy_trainer, grpo_trainer, supervised_trainer, pretrainer, budgeted]
 
 
 def run(trainer, state, should_stop=lambda: False, save_every=1, report=lambda text: None, timing=None, **more):

@@ -17,7 +17,7 @@ from fixtures.tiny import MASK_ID, make_trainer, tiny_examples, tiny_model, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.config.model import Phase, Pretrain
+from lightningrl.config.model import Pretrain
 from lightningrl.errors import BenchmarkError
 from lightningrl.tokenization import encode_prompts, encode_texts
 from lightningrl.training.supervised.corpus import TrainingSequence, build_corpus
@@ -28,6 +28,7 @@ from lightningrl.training.supervised.objective import (
     supervised_backward,
     weighted_cross_entropy,
 )
+from lightningrl.training.supervised.objectives.blocks import BlockDiffusion, MaskedNext
 from lightningrl.training.supervised.pretrainer import Pretrainer, split_counts
 from lightningrl.types import Example
 
@@ -198,14 +199,16 @@ def pretrainer_of(
     accuracies, *, autoregressive=2, diffusion=6, rate=1.0, averaging=0.9, every=1, warmup=0, decay=0.0, **corpora
 ):
     config = Pretrain(
-        autoregressive=Phase(steps=autoregressive, sequences=4),
-        diffusion=Phase(steps=diffusion, sequences=4, rate=rate, decay=decay), averaging=averaging,
+        autoregressive={"steps": autoregressive, "sequences": 4},
+        diffusion={"steps": diffusion, "sequences": 4, "rate": rate, "decay": decay}, averaging=averaging,
         validate_every=every, warmup_steps=warmup,
         mixture={name: share for name, (share, _) in corpora.items()},
     )  # fmt: skip
-    figures = iter(accuracies)
+    figures, model = iter(accuracies), tiny_model()
     return Pretrainer(
-        config, 0, tiny_model(), {n: c for n, (_, c) in corpora.items()} or {"one": sequences(4)},
+        config, 0, model, {n: c for n, (_, c) in corpora.items()} or {"one": sequences(4)},
+        {"autoregressive": MaskedNext(model.config, config.autoregressive),
+         "diffusion": BlockDiffusion(model.config, config.diffusion)},
         lambda model: {"accuracy_pct": next(figures)},
     )  # fmt: skip
 
@@ -291,9 +294,11 @@ def test_training_on_one_answer_learns_it():
 
 def test_a_batch_has_each_corpus_in_its_share_which_are_equal_without_a_mixture():
     trainer = pretrainer_of([], one=(3.0, sequences(4)), two=(1.0, sequences(9)))
-    targets = [int(row.target_ids[-1, -1]) for row, _ in trainer._rows("diffusion", trainer.config.diffusion)]
+    rows = trainer._rows(trainer.objectives["diffusion"], trainer.config.diffusion)
+    targets = [int(row.target_ids[-1, -1]) for row, _ in rows]
     assert sorted(targets) == [4, 4, 4, 9]
-    trainer = Pretrainer(pretrainer_of([]).config, 0, trainer.model, {"a": sequences(4), "b": sequences(9)}, dict)
+    config, corpora = pretrainer_of([]).config, {"a": sequences(4), "b": sequences(9)}
+    trainer = Pretrainer(config, 0, trainer.model, corpora, trainer.objectives, dict)
     assert trainer.shares == {"a": 0.5, "b": 0.5}
 
 

@@ -363,7 +363,9 @@ def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shap
         assert model is not None
         known = model.model_dump() | {"vocab_size": VOCABULARY}
         own = Shape.of_size(size, model.block_size) if size else Shape.of(known, model.block_size)
-    return {"base": own} | {each.name: _shape(each, each.size) for each in experiment.checkpoints}
+    others = {each.name: each.model.model_dump() | {"vocab_size": VOCABULARY} for each in experiment.bases}
+    trained = {name: Shape.of(known, known["block_size"]) for name, known in others.items()}
+    return {"base": own} | trained | {each.name: _shape(each, each.size) for each in experiment.checkpoints}
 
 
 def _shape(base: Base, size: str | None) -> Shape:

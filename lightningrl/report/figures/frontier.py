@@ -73,7 +73,7 @@ def _panels(name: str, table: pd.DataFrame, policies: Sequence[str] = (), height
                 label = f"{policy} (TPF: server's word)" if policy in told else policy
                 curve_with_bars(axes, curve, colours[policy], style.MARKERS[number % len(style.MARKERS)], label, dash)
         axes.margins(x=0.09, y=0.10)
-        _whole_percents(axes)
+        whole_percents(axes)
     figure.supxlabel("Tokens per forward, TPF (tokens / denoise forward)", fontsize=8.5)
     figure.supylabel("Accuracy (%)", fontsize=8.5)
     style.legend(figure, panels, _primary_handle(table))
@@ -101,7 +101,7 @@ def curve_with_bars(axes: Axes, curve: pd.DataFrame, colour: str, marker: str, p
     curve = curve.sort_values("tpf")
     primary = curve[curve["is_primary"].astype(bool)]
     axes.errorbar(
-        curve["tpf"], curve["accuracy_pct"], xerr=_arms(curve, "tpf"), yerr=_arms(curve, "accuracy_pct"), ecolor=colour,
+        curve["tpf"], curve["accuracy_pct"], xerr=arms(curve, "tpf"), yerr=arms(curve, "accuracy_pct"), ecolor=colour,
         elinewidth=0.8, alpha=0.45, fmt="none", zorder=2,
     )  # fmt: skip
     axes.plot(
@@ -114,12 +114,12 @@ def curve_with_bars(axes: Axes, curve: pd.DataFrame, colour: str, marker: str, p
     )  # fmt: skip
 
 
-def _arms(curve: pd.DataFrame, name: str) -> np.ndarray:
+def arms(curve: pd.DataFrame, name: str) -> np.ndarray:
     """Returns [2, points] the lengths of the interval's arms; 0 where a percentile interval misses its estimate."""
     return np.clip([curve[name] - curve[f"{name}_low"], curve[f"{name}_high"] - curve[name]], 0.0, None)
 
 
-def _whole_percents(axes: Axes) -> None:
+def whole_percents(axes: Axes) -> None:
     low, high = axes.get_ylim()
     if high - low < 4:  # a flat curve must not fill the panel with noise
         low, high = low - 2, high + 2

@@ -1,7 +1,7 @@
-"""Supervised sequences: the chat prompt, the worked answer, the end token, and pads up to the block grid.
+"""Supervised sequences: the chat prompt, the worked answer, the end token, and pads up to the block grid, or a canvas.
 
 The pads after the end token are trained like the answer, as in SDAR: so the model learns to fill the rest of its last
-block.
+block. A model that sees its whole canvas learns to fill that, as LLaDA does.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from lightningrl.types import Example
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSequence:
-    """One training sequence; prompt and response together end on the block grid."""
+    """One training sequence; prompt and response together end on the block grid, where there is one."""
 
     prompt_ids: np.ndarray
     """[P] int64."""
     response_ids: np.ndarray
     """[S] int64: answer, end token, pads."""
+    pads: int = 0
+    """How many of them are pads."""
 
 
 def build_corpus(
@@ -32,8 +34,10 @@ def build_corpus(
     examples: Sequence[Example],
     render: Callable[[Example], Sequence[dict[str, str]]],
     block_size: int,
+    canvas: int | None = None,
 ) -> list[TrainingSequence]:
-    """Returns the sequences of all examples. Raises BenchmarkError when one has no worked answer."""
+    """Returns the sequences of all examples, with pads up to the block grid, or up to `canvas` response tokens where
+    that is given; a longer answer is not cut. Raises BenchmarkError when an example has no worked answer."""
     unsolved = [example.uid for example in examples if example.solution is None]
     if unsolved:
         raise BenchmarkError(f"{unsolved[0]} has no worked answer: its benchmark cannot be trained on")
@@ -42,6 +46,9 @@ def build_corpus(
     sequences = []
     for prompt_ids, answer_ids in zip(prompts, answers, strict=True):
         pads = -(len(prompt_ids) + len(answer_ids) + 1) % block_size
+        if canvas is not None:
+            pads = max(0, canvas - len(answer_ids) - 1)
         tail = [tokenizer.eos_token_id] + [tokenizer.pad_token_id] * pads
-        sequences.append(TrainingSequence(np.asarray(prompt_ids), np.concatenate([answer_ids, tail]).astype(np.int64)))
+        response_ids = np.concatenate([answer_ids, tail]).astype(np.int64)
+        sequences.append(TrainingSequence(np.asarray(prompt_ids), response_ids, pads))
     return sequences

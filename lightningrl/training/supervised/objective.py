@@ -9,7 +9,7 @@ once. The optimiser is torch's Muon for the layers' matrices and AdamW for embed
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -65,24 +65,27 @@ def autoregressive_row(sequence: TrainingSequence, mask_token_id: int) -> tuple[
 
 def supervised_backward(
     model: Transformer,
-    rows: Sequence[tuple[PackedRow, np.ndarray]],
+    rows: Sequence[tuple[Any, np.ndarray]],
     microbatch: int,
     workers: ThreadPoolExecutor | None = None,
+    cross_entropy: Callable[[Transformer, Sequence[tuple[Any, np.ndarray]]], Tensor] | None = None,
 ) -> float:
     """Adds the gradient of the mean weighted cross-entropy per maskable token; returns that mean, nats.
 
     The mean is over the whole batch; `microbatch` is the number of sequences of one forward, which have similar costs.
     workers: threads that compute micro-batches side by side, each with one thread of torch: unlike threads inside a
     matrix product, which wait for each other hundreds of times in a step, these wait once. Gradients are added in the
-    order of the micro-batches, so the number of threads changes no bit. Raises TrainingError for a mean not finite.
+    order of the micro-batches, so the number of threads changes no bit. cross_entropy: the summed loss of rows that are
+    not packed (`objectives.protocol`). Raises TrainingError for a mean not finite.
     """
+    cross_entropy = cross_entropy or weighted_cross_entropy
     ordered = sorted(rows, key=lambda item: item[0].num_tokens)
     total_weight = float(sum(weight.sum() for _, weight in rows))
     chunks = [ordered[start : start + microbatch] for start in range(0, len(ordered), microbatch)]
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-    def gradients(chunk: Sequence[tuple[PackedRow, np.ndarray]]) -> tuple[float, tuple[Tensor, ...]]:
-        loss = weighted_cross_entropy(model, chunk) / total_weight
+    def gradients(chunk: Sequence[tuple[Any, np.ndarray]]) -> tuple[float, tuple[Tensor, ...]]:
+        loss = cross_entropy(model, chunk) / total_weight
         return float(loss.detach()), torch.autograd.grad(loss, weights)
 
     mean = 0.0

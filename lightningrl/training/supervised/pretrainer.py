@@ -1,8 +1,9 @@
-"""Pre-training of the miniature's base: an autoregressive warm start, then block diffusion.
+"""Pre-training of the miniature's bases: an autoregressive warm start, then block diffusion, or what the phases name.
 
-This is SDAR's own recipe on a small scale. The learning rates of a phase are constant, and fall linearly to zero over
-its `decay`. An exponential moving average of the weights over the diffusion phase is validated and shipped. All draws
-are keyed by (seed, step), so the base depends on the seed and the config alone.
+The default is SDAR's own recipe on a small scale; other families have one phase, or other objectives. The learning
+rates of a phase are constant, and fall linearly to zero over its `decay`. An exponential moving average of the weights
+over the last phase is validated and shipped. All draws are keyed by (seed, step), so a base depends on the seed and the
+config alone. With a budget of token-forwards (a backward counts as two), the last phase goes on until they are spent.
 """
 
 from __future__ import annotations
@@ -15,17 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightningrl.models.packing import PackedRow
 from lightningrl.models.transformer import Transformer
 from lightningrl.training.loop import StepResult, Trainer
 from lightningrl.training.shards import WeightAverage
 from lightningrl.training.supervised.corpus import TrainingSequence
-from lightningrl.training.supervised.objective import (
-    SupervisedOptimiser,
-    autoregressive_row,
-    diffusion_row,
-    supervised_backward,
-)
+from lightningrl.training.supervised.objective import SupervisedOptimiser, supervised_backward
+from lightningrl.training.supervised.objectives.protocol import Objective, Row
 
 if TYPE_CHECKING:
     from lightningrl.config.model import Phase, Pretrain
@@ -34,23 +30,25 @@ if TYPE_CHECKING:
 class Pretrainer(Trainer):
     """Trains a base from nothing.
 
-    corpora: sequences by benchmark. validate: returns a model's figures by name, of which `accuracy_pct` is shown.
-    workers: threads that compute micro-batches side by side.
+    corpora: sequences by benchmark. objectives: what each phase learns. validate: returns a model's figures by name, of
+    which `accuracy_pct` is shown. workers: threads that compute micro-batches side by side. budget: token-forwards.
     """
 
-    counters = ("steps_done",)
+    counters = ("steps_done", "token_forwards", "warm_forwards")
 
     def __init__(
         self, config: Pretrain, seed: int, model: Transformer, corpora: Mapping[str, Sequence[TrainingSequence]],
-        validate: Callable[[Transformer], dict[str, float]], workers: ThreadPoolExecutor | None = None,
+        objectives: Mapping[str, Objective], validate: Callable[[Transformer], dict[str, float]],
+        workers: ThreadPoolExecutor | None = None, budget: int | None = None,
     ):  # fmt: skip
         self.config, self.seed, self.model, self.corpora = config, seed, model, corpora
-        self.validate, self.workers = validate, workers
+        self.objectives, self.validate, self.workers, self.budget = objectives, validate, workers, budget
+        *self.warm, (self.last, self.last_plan) = config.phases.items()
         weights = {name: config.mixture.get(name, 0.0) if config.mixture else 1.0 for name in corpora}
         self.shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
         self.optimiser = SupervisedOptimiser(model, config.learning_rate, config.muon_learning_rate)
         self.average = WeightAverage(model, config.averaging)
-        self.steps_done = 0
+        self.steps_done = self.token_forwards = self.warm_forwards = 0
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -66,54 +64,60 @@ class Pretrainer(Trainer):
     @property
     def phase(self) -> str:
         """The phase of the next step: `autoregressive` or `diffusion`."""
-        return "diffusion" if self._diffusion_steps >= 0 else "autoregressive"
+        return self.last if self._last_steps >= 0 else "autoregressive"
 
     @property
     def done(self) -> bool:
-        return self._diffusion_steps >= self.config.diffusion.steps
+        if self.budget is not None:
+            return self._last_steps > 0 and self.token_forwards >= self.budget
+        return self._last_steps >= self.last_plan.steps
 
     @property
-    def _diffusion_steps(self) -> int:
-        """The number of diffusion steps taken; negative in the warm start."""
-        return self.steps_done - self.config.autoregressive.steps
+    def _last_steps(self) -> int:
+        """The number of steps of the last phase taken; negative in the warm start."""
+        return self.steps_done - sum(plan.steps for _, plan in self.warm)
 
     def _factor(self, plan: Phase) -> float:
         """Returns the factor of the learning rates at the next step: warm-up, the phase's own rate, its decay."""
         warm = min(1.0, (self.steps_done + 1) / max(1, self.config.warmup_steps))
-        left = -self._diffusion_steps if self._diffusion_steps < 0 else plan.steps - self._diffusion_steps
-        falling = plan.decay * plan.steps
-        return plan.rate * warm * (min(1.0, left / falling) if falling else 1.0)
+        total, left = plan.steps, plan.steps - self._last_steps
+        if self._last_steps < 0:
+            left = -self._last_steps
+        elif self.budget is not None:
+            total, left = self.budget - self.warm_forwards, self.budget - self.token_forwards
+        falling = plan.decay * total
+        return plan.rate * warm * (max(0.0, min(1.0, left / falling)) if falling else 1.0)
 
     def step(self) -> StepResult:
         start, phase = time.monotonic(), self.phase
-        plan: Phase = getattr(self.config, phase)
-        factor = self._factor(plan)
-        loss = supervised_backward(self.model, self._rows(phase, plan), self.config.microbatch, self.workers)
+        plan, objective = self.config.phases[phase], self.objectives[phase]
+        factor, rows = self._factor(plan), self._rows(objective, plan)
+        loss = supervised_backward(self.model, rows, self.config.microbatch, self.workers, objective.loss)
         self.optimiser.step(factor, self.workers)
-        if self._diffusion_steps == 0:  # the average begins with the weights after the first diffusion step
+        self.token_forwards += 3 * sum(row.num_tokens for row, _ in rows)
+        if self._last_steps < 0:
+            self.warm_forwards = self.token_forwards
+        elif self._last_steps == 0:  # the average begins with the weights after the last phase's first step
             self.average = WeightAverage(self.model, self.config.averaging)
-        elif phase == "diffusion":
+        else:
             self.average.update()
         self.steps_done += 1
         metrics: dict[str, Any] = {"step": self.steps_done, "phase": phase, "loss": loss, "rate": factor}
+        metrics["token_forwards"] = self.token_forwards
         timing = {"update_s": time.monotonic() - start}
-        taken = self._diffusion_steps
+        taken = self._last_steps
         if taken > 0 and (taken % self.config.validate_every == 0 or self.done):
             metrics |= self.validate(self.averaged)
             timing["validation_s"] = time.monotonic() - start - timing["update_s"]
         return StepResult(metrics, timing)
 
-    def _rows(self, phase: str, plan: Phase) -> list[tuple[PackedRow, np.ndarray]]:
+    def _rows(self, objective: Objective, plan: Phase) -> list[Row]:
         rng = np.random.default_rng([self.seed, self.steps_done])
-        mask_id, block_size = self.model.config.mask_token_id, self.model.config.block_size
-        rows = []
+        rows = list[Row]()
         for name, count in split_counts(self.shares, plan.sequences).items():
             corpus = self.corpora[name]
             for index in rng.integers(0, len(corpus), count):
-                if phase == "autoregressive":
-                    rows.append(autoregressive_row(corpus[index], mask_id))
-                else:
-                    rows.append(diffusion_row(corpus[index], block_size, plan.copies, mask_id, rng))
+                rows += objective.rows(corpus[index], rng)
         return rows
 
     def describe(self, result: StepResult) -> str:
