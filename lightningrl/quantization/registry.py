@@ -2,4 +2,11 @@
 
 QUANTIZERS = {
     "rtn": "lightningrl.quantization.rtn:RoundToNearest",
+    "gptq": "lightningrl.quantization.gptq:GPTQ",
+    "awq": "lightningrl.quantization.awq:AWQ",
+    "smoothquant": "lightningrl.quantization.smoothquant:SmoothQuant",
+    "quarot": "lightningrl.quantization.quarot:QuaRot",
+    "duquant": "lightningrl.quantization.duquant:DuQuant",
 }
+CALIBRATED = frozenset(QUANTIZERS) - {"rtn"}
+"""Those that look at data where a config does not say which."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from official import CASES, TENSORS, W, X, share_off
+from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.tiny import tiny_model
+from official import CASES, TENSORS, W, X, share_off, visited_states
 
 from lightningrl.errors import ConfigError
-from lightningrl.quantization.gptq import gptq
-from lightningrl.quantization.uniform import Grid, on_grid, scale_and_zero
+from lightningrl.models.checkpoint import load_model
+from lightningrl.quantization.calibration import clean
+from lightningrl.quantization.gptq import GPTQ, gptq
+from lightningrl.quantization.open import open_model
+from lightningrl.quantization.protocol import CalibrationSequence, make_quantizer
+from lightningrl.quantization.stored import save_quantized
+from lightningrl.quantization.uniform import Grid, on_grid, quantized_of, scale_and_zero
 
 H = TENSORS["gptq.H"]
 CASE = {name: case for name, case in CASES["gptq_ist"].items() if "dead3" not in name}
@@ -125,3 +133,41 @@ def test_the_wide_grid_clips_its_greatest_weight():
 def test_moments_that_damping_does_not_mend_are_refused():
     with pytest.raises(ConfigError, match="singular in spite of the damping"):
         gptq(W, -torch.eye(128), Grid(bits=4))
+
+
+@pytest.mark.parametrize("options", [{}, {"sequential": False, "activation_order": True}, {"compat": True}])
+def test_of_a_model_its_outputs_are_nearer_than_by_rounding_in_every_layer(options):
+    model = tiny_model(3)
+    found = GPTQ(bits=3, group=8, symmetric=False, **options).quantize(model, visited_states(tiny_model(3)))
+    errors = {name: layer.errors for name, layer in found.named_modules() if quantized_of(layer)}
+    assert len(errors) == 2 * (4 if options.get("compat") else 7)
+    assert sum(each["output"] for each in errors.values()) < sum(each["output_nearest"] for each in errors.values())
+    assert all(0 < each["output"] < 0.5 and 0 < each["weight"] < 0.5 for each in errors.values())
+    again = GPTQ(bits=3, group=8, symmetric=False, **options).quantize(tiny_model(3), visited_states(tiny_model(3)))
+    assert all(torch.equal(one, other) for one, other in zip(found.parameters(), again.parameters(), strict=True))
+
+
+def test_sixteen_bits_change_nothing_and_what_does_not_fit_is_refused():
+    model, exact = tiny_model(3), tiny_model(3)
+    GPTQ(bits=16).quantize(model, visited_states(exact))
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), exact.parameters(), strict=True))
+    with pytest.raises(ConfigError, match=r"gptq: model\.layers\.0\.self_attn\.q_proj: group is 7"):
+        GPTQ(group=7).quantize(model, visited_states(exact))
+    with pytest.raises(ConfigError, match=r"16 inputs.*H is singular.*more problems"):
+        GPTQ(group=8).quantize(model, clean(model.config, [CalibrationSequence(np.arange(4), np.arange(8))], 100))
+    with pytest.raises(ConfigError, match=r"bits is 9: .*2 to 8 bits, or 16"):
+        make_quantizer("lightningrl.quantization.gptq:GPTQ", {"bits": 9})
+
+
+@pytest.mark.parametrize("options", [{"activation_order": True}, {"symmetric": False, "static_groups": True}])
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path, options):
+    model = load_model(save_byte_checkpoint(tmp_path / "plain"))
+    GPTQ(bits=3, group=8, **options).quantize(model, visited_states(model, vocab=30))
+    found = save_quantized(model, tmp_path, {})
+    (tmp_path / "config.json").write_bytes((tmp_path / "plain" / "config.json").read_bytes())
+    again = open_model(tmp_path)
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+    zeros = 0 if options.get("symmetric", True) else 3
+    expected = 3 + (16 + zeros) / 8
+    assert expected <= found["effective_bits"] < expected + (3 if "activation_order" in options else 1e-9)
+    assert found["effective_bits"] < found["bits_per_weight"]
