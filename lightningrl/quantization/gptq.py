@@ -69,31 +69,34 @@ class GPTQ(BaseModel, frozen=True, strict=True):
         may change; CheckpointError naming a layer whose weights are not finite.
         """
         if self.bits != UNROUNDED:
-            layer_by_layer(model, calibration, self._layer)
+            layer_by_layer(model, calibration, self.quantize_layer)
         return model
 
-    def _layer(self, walk: LayerWalk, layer: Layer, name: str) -> None:
-        groups = GROUPS[1:] if self.compat else GROUPS
-        found = {} if self.sequential else grams(walk, layer, groups)
-        for names in groups:
-            found = found or {}
-            gram = found[names[0]] if names[0] in found else grams(walk, layer, [names])[names[0]]
-            for each in names:
-                self.round(layer.get_submodule(each), gram, f"{name}.{each}")
+    def quantize_layer(self, walk: LayerWalk, layer: Layer, name: str, grid: Grid | None = None) -> None:
+        """Quantises a layer's linear layers, group by group. grid: another one than that of the options.
 
-    def round(self, linear: nn.Module, gram: Gram, name: str) -> None:
-        """Gives a linear layer weights from the sums of its inputs."""
-        assert isinstance(linear, nn.Linear)
-        try:
-            check_rows(gram)
-            check_group(self.group, linear.in_features)
-            found = gptq(
-                linear.weight, gram.hessian_II, self.grid, self.group, activation_order=self.activation_order,
-                static_groups=self.static_groups, damping=self.damping,
-            )  # fmt: skip
-        except (ConfigError, CheckpointError) as error:
-            raise type(error)(f"gptq: {name}: {error}") from None
-        nearest = on_grid(linear.weight, self.grid, self.group)
+        Raises ConfigError and CheckpointError as `quantize` does.
+        """
+        groups = GROUPS[1:] if self.compat else GROUPS
+        once = {} if self.sequential else grams(walk, layer, groups)
+        for names in groups:
+            gram = once[names[0]] if names[0] in once else grams(walk, layer, [names])[names[0]]
+            for each in names:
+                linear = layer.get_submodule(each)
+                assert isinstance(linear, nn.Linear)
+                try:
+                    self._round(linear, gram, grid or self.grid)
+                except (ConfigError, CheckpointError) as error:
+                    raise type(error)(f"gptq: {name}.{each}: {error}") from None
+
+    def _round(self, linear: nn.Linear, gram: Gram, grid: Grid) -> None:
+        check_rows(gram)
+        check_group(self.group, linear.in_features)
+        found = gptq(
+            linear.weight, gram.hessian_II, grid, self.group, activation_order=self.activation_order,
+            static_groups=self.static_groups, damping=self.damping,
+        )  # fmt: skip
+        nearest = on_grid(linear.weight, grid, self.group)
         attach(linear, found, output_nearest=output_error(nearest, linear.weight, gram.sum_II))
 
 

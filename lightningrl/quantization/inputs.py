@@ -177,7 +177,7 @@ def described(linear: nn.Module) -> tuple[list[dict[str, Any]], dict[str, Tensor
     """Returns a layer's steps as plain data, and their tensors by `<number>.<name>`."""
     steps = list(linear.steps) if isinstance(linear, InputLinear) else []
     assert all(isinstance(step, Step) for step in steps)
-    tensors = {f"{n}.{name}": tensor for n, step in enumerate(steps) for name, tensor in step.named_buffers()}
+    tensors = {f"{n}.{name}": tensor.clone() for n, step in enumerate(steps) for name, tensor in step.named_buffers()}
     return [{"kind": step.kind, **step.settings()} for step in steps], tensors  # type: ignore[union-attr]
 
 
