@@ -52,11 +52,13 @@ class Quantization(Section):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, tree: Any) -> Any:
-        """Read a name alone, and the quantizer's options beside the keys of this section."""
+        """Read a name alone, and options beside the keys of this section; let those that need data look at some."""
         if isinstance(tree, str):
-            return {"name": tree}
+            tree = {"name": tree}
         if not isinstance(tree, dict):
             return tree
+        if tree.get("calibration") is None and tree.get("name") in resolve(CALIBRATED):
+            tree = tree | {"calibration": {}}
         own, options = {"name", "options", "calibration"}, dict(tree.get("options") or {})
         beside = {key: value for key, value in tree.items() if key not in own}
         if twice := sorted(beside.keys() & options.keys()):
@@ -70,12 +72,6 @@ class Quantization(Section):
     """The quantizer's arguments: `{bits: 4, group: 32}`. They may stand beside `name`, too."""
     calibration: Calibration | None = None
     """Data for a quantizer that needs some. Left out: none for `rtn` and quantizers from outside, else `decode`."""
-
-    @model_validator(mode="after")
-    def _calibrated(self) -> Quantization:
-        if self.calibration is None and self.name in resolve(CALIBRATED):
-            self.calibration = Calibration()
-        return self
 
 
 class SystemEntry(Section):

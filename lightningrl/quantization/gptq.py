@@ -22,8 +22,16 @@ from lightningrl.models.transformer import Layer, Transformer
 from lightningrl.quantization.layerwise import GROUPS, Gram, LayerWalk, grams, layer_by_layer
 from lightningrl.quantization.protocol import Calibration
 from lightningrl.quantization.uniform import (
-    UNROUNDED, Grid, QuantizedWeight, attach, check_group, decode, encode, on_grid, scale_and_zero,
-)  # fmt: skip
+    UNROUNDED,
+    Grid,
+    QuantizedWeight,
+    attach,
+    check_group,
+    decode,
+    encode,
+    on_grid,
+    scale_and_zero,
+)
 from lightningrl.quantization.values import Bits
 
 BLOCK = 128

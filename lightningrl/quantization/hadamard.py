@@ -1,7 +1,7 @@
 """Hadamard transforms: orthogonal, of entries +-1 / sqrt(n), and fast.
 
-A size n = m 2^k is a Kronecker product of a matrix of order m, by Paley's constructions (1933), and Sylvester's of order
-2^k. For 12 and 20 the matrices are those of QuaRot (arXiv 2404.00456), so that its numbers come out.
+A size n = m 2^k is a Kronecker product of a matrix of order m, by Paley's constructions (1933), and Sylvester's of
+order 2^k. For 12 and 20 the matrices are those of QuaRot (arXiv 2404.00456), so that its numbers come out.
 """
 
 from __future__ import annotations

@@ -56,10 +56,8 @@ class LayerWalk:
             1, calibration.pages, calibration.page_tokens, config.num_key_value_heads, config.head_dim,
             model.lm_head.weight,
         )  # fmt: skip
-        self.hidden = [
-            None if isinstance(each, Copied) else model.model.embed_tokens(torch.from_numpy(each.ids_N).to(device))[None]
-            for each in calibration.forwards
-        ]
+        ids = [None if isinstance(each, Copied) else torch.from_numpy(each.ids_N) for each in calibration.forwards]
+        self.hidden = [None if each is None else model.model.embed_tokens(each.to(device))[None] for each in ids]
 
     def replay(self) -> Iterator[tuple[int, Replayed]]:
         """Yields every forward with its number; the layer that it is for must be called before the next is taken."""
@@ -123,7 +121,7 @@ def layer_by_layer(
 ) -> None:  # fmt: skip
     """Takes the model's layers one after another: `prepare`, then `quantise`; and notes each linear layer's error.
 
-    prepare: changes the layer without changing what it computes, as folding does; the errors are against what it leaves.
+    prepare: changes the layer without changing what it computes, as folding does; errors are against what it leaves.
     inputs: what later layers are shown is what the quantised layers before them give, or what exact ones give.
     """
     walk = LayerWalk(model, calibration)

@@ -27,9 +27,9 @@ from lightningrl.quantization.weights_and_inputs import WeightsAndInputs
 class SmoothQuant(WeightsAndInputs, frozen=True, strict=True):
     """See the module and `WeightsAndInputs`.
 
-    alpha: the share of the range that goes to the weights. compat: as "Quantization Meets dLLMs" has it (docs/defects.md):
-    the scale is of the first linear layer's weights alone, values to the output projection and up to down are smoothed
-    too, both grids are asymmetric, and queries, keys and values have `activation_bits`.
+    alpha: the share of the range that goes to the weights. compat: as "Quantization Meets dLLMs" has it
+    (docs/defects.md): the scale is of the first linear layer's weights alone, values to the output projection and up to
+    down are smoothed too, both grids are asymmetric, and queries, keys and values have `activation_bits`.
     """
 
     alpha: float = Field(default=0.5, ge=0, le=1)

@@ -1,7 +1,8 @@
 """What methods that quantise weights and activations have in common: options, and the rounding of a layer.
 
-Weights are rounded per output row; the inputs of every linear layer inside the transformer's layers token by token, over
-each token's own range; keys and values, where they are to be, head by head. Embedding, norms, head and softmax stay.
+Weights are rounded per output row; the inputs of every linear layer inside the transformer's layers token by token,
+over each token's own range; keys and values, where they are to be, head by head. Embedding, norms, head and softmax
+stay.
 """
 
 from __future__ import annotations

@@ -75,8 +75,14 @@ def test_its_grid_is_the_official_one():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("shape", [{}, {"num_key_value_heads": 4, "num_attention_heads": 4, "head_dim": 4},
-                                   {"qkv_bias": True, "num_key_value_heads": 4, "head_dim": 4, "qk_norm": False}])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"num_key_value_heads": 4, "num_attention_heads": 4, "head_dim": 4},
+        {"qkv_bias": True, "num_key_value_heads": 4, "head_dim": 4, "qk_norm": False},
+    ],
+)
 def test_scaling_alone_keeps_the_model_and_values_are_scaled_where_shapes_agree(shape):
     model = tiny_model(3, **shape)
     walk = LayerWalk(model, visited_states(tiny_model(3, **shape)))

@@ -80,7 +80,9 @@ def test_a_canvas_without_a_cache_is_thinned_evenly_and_one_with_a_cache_by_prob
 
 def sequences(count=4):
     rng = np.random.default_rng(0)
-    return [CalibrationSequence(rng.integers(0, MASK_ID, 5 + n), rng.integers(0, MASK_ID, 11 - n)) for n in range(count)]
+    return [
+        CalibrationSequence(rng.integers(0, MASK_ID, 5 + n), rng.integers(0, MASK_ID, 11 - n)) for n in range(count)
+    ]
 
 
 @torch.no_grad()

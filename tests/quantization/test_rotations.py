@@ -1,4 +1,4 @@
-"""SmoothQuant, QuaRot and DuQuant: the official codes' numbers, and what they change before anything is rounded: nothing.
+"""SmoothQuant, QuaRot and DuQuant: the official codes' numbers; and before anything is rounded they change nothing.
 
 Models are tiny and of every family's flags: grouped queries, biases, full attention.
 """
@@ -194,7 +194,9 @@ def test_rotated_weights_and_tokens_have_the_official_error():
     signs = TENSORS["quarot.signs"].float()
     for bits in (3, 4):
         grid = Grid(bits=bits, lowest=True, search=True)
-        torch.testing.assert_close(on_grid(W, grid).scale_OG, TENSORS[f"quarot.w.b{bits}.sym.mse.scale"], rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            on_grid(W, grid).scale_OG, TENSORS[f"quarot.w.b{bits}.sym.mse.scale"], rtol=1e-6, atol=0
+        )
     assert float(rotated(X, signs).abs().max()) == pytest.approx(CASES["quarot"]["max_abs_XQ"], rel=1e-5)
     for bits, case in ((8, "W8A8"), (4, "W4A4")):
         for x, w, name in ((X, W, "plain"), (rotated(X, signs), rotated(W, signs), "rotated")):
