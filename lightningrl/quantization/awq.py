@@ -46,8 +46,6 @@ class AWQ(BaseModel, frozen=True, strict=True):
     clip: bool = True
 
     needs_calibration: ClassVar[bool] = True
-    passes: ClassVar[int] = 3 + 2 * len(RATIOS)
-    """Forwards of a layer over the calibration: two searches run the attention or the MLP for each ratio."""
 
     @property
     def grid(self) -> Grid:

@@ -49,7 +49,6 @@ class DuQuant(WeightsAndInputs, frozen=True, strict=True):
     compat: bool = False
 
     needs_calibration: ClassVar[bool] = True
-    passes: ClassVar[int] = 3
 
     def check_inputs(self, inputs: int) -> None:
         if inputs % self.block:

@@ -60,8 +60,6 @@ class GPTQ(BaseModel, frozen=True, strict=True):
     compat: bool = False
 
     needs_calibration: ClassVar[bool] = True
-    passes: ClassVar[int] = 5
-    """Forwards of a layer over the calibration, at most: one a group and one that measures."""
 
     @property
     def grid(self) -> Grid:

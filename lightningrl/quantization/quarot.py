@@ -39,7 +39,6 @@ class QuaRot(WeightsAndInputs, frozen=True, strict=True):
     compat: bool = False
 
     needs_calibration: ClassVar[bool] = True
-    passes: ClassVar[int] = 5
 
     def check_inputs(self, inputs: int) -> None:
         base_order(inputs)

@@ -36,7 +36,6 @@ class SmoothQuant(WeightsAndInputs, frozen=True, strict=True):
     compat: bool = False
 
     needs_calibration: ClassVar[bool] = True
-    passes: ClassVar[int] = 3
 
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
         """Returns the model with its layers smoothed and quantised.
