@@ -70,5 +70,6 @@ def round_attention(model: Transformer, settings: Mapping[str, Any] | AttentionG
 
 def attention_settings(model: Transformer) -> dict[str, Any] | None:
     """Returns what `round_attention` was given; None where nothing is rounded."""
-    rounding = model.model.layers[0].self_attn.rounding
+    attention = model.model.layers[0].self_attn
+    rounding = attention.rounding if isinstance(attention, Attention) else None
     return asdict(rounding.grids) if isinstance(rounding, RoundAttended) else None

@@ -38,12 +38,15 @@ Outputs = list[Tensor]
 class AWQ(BaseModel, frozen=True, strict=True):
     """The weights of the linear layers inside the transformer's layers.
 
-    group: inputs that share a scale; 0: a whole row. clip: also search the groups' ranges.
+    group: inputs that share a scale; 0: a whole row. clip: also search the groups' ranges. compat: judge scales behind
+    a norm as the published code for LLaDA does (docs/defects.md): by the whole layer, fed with what is normalised
+    already.
     """
 
     bits: Bits = 4
     group: int = Field(default=128, ge=0)
     clip: bool = True
+    compat: bool = False
 
     needs_calibration: ClassVar[bool] = True
 
@@ -94,6 +97,11 @@ class AWQ(BaseModel, frozen=True, strict=True):
         }
         if attention.v_proj.weight.shape == attention.o_proj.weight.shape:
             runs[GROUPS[1]] = attention.v_proj, lambda: [attention.o_proj(x) for x in at["self_attn.o_proj"]]
+        if self.compat:
+            runs |= {
+                GROUPS[0]: (layer.input_layernorm, lambda: _whole_layer(walk, layer, at["self_attn.q_proj"])),
+                GROUPS[2]: (layer.post_attention_layernorm, lambda: _whole_layer(walk, layer, at["mlp.gate_proj"])),
+            }
         at: dict[str, Outputs] = {names[0]: [] for names in runs}
         walk.observe(layer, {name: seen.append for name, seen in at.items()})
         found = {names: self._search(layer, names, at[names[0]], run) for names, (_, run) in runs.items()}
@@ -178,6 +186,12 @@ class _Sample:
 
 def _attended(walk: LayerWalk, layer: Layer) -> Outputs:
     return [layer.self_attn(layer.input_layernorm(x), rotation, attend) for _, (x, rotation, attend) in walk.replay()]
+
+
+def _whole_layer(walk: LayerWalk, layer: Layer, inputs: Outputs) -> Outputs:
+    """The layer's outputs from other hidden states than its own."""
+    replayed = zip(walk.replay(), inputs, strict=True)
+    return [layer(x.unsqueeze(0), rotation, attend) for (_, (_, rotation, attend)), x in replayed]
 
 
 def mean_size(inputs: Sequence[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ those of the checkpoint's family.
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import json
 import re
 import sys
@@ -140,9 +141,11 @@ def load(
                 raise CheckpointError(f"{folder}: {stored} is missing. Restore the checkpoint.")
             weights[name] = tensors.pop(stored)
             continue
-        shape = tuple(model.get_parameter(name).shape)
+        outputs, inputs = model.get_parameter(name).shape
         try:
-            quantized[name.removesuffix(".weight")] = _quantized(layer, tensors, scheme, about["format"], shape)
+            quantized[name.removesuffix(".weight")] = _quantized(
+                layer, tensors, scheme, about["format"], (outputs, inputs)
+            )
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{folder}: {layer} and its {CONFIG_KEY} do not fit ({error})") from None
     if tensors:
@@ -239,9 +242,9 @@ def _of_layer(family: Any, module: str) -> str:
 def _packing() -> tuple[Any, Any]:
     """The library's two functions. Raises ConfigError where it is not installed."""
     try:
-        from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32, unpack_from_int32
+        helpers = importlib.import_module("compressed_tensors.compressors.pack_quantized.helpers")
     except ImportError:
         raise ConfigError(
             "the format compressed-tensors needs the package of that name: pip install 'lightningrl[ptq]'"
         ) from None
-    return pack_to_int32, unpack_from_int32
+    return helpers.pack_to_int32, helpers.unpack_from_int32

@@ -185,7 +185,7 @@ def _factor(h_II: Tensor, damping: float) -> Tensor:
     try:
         inverse_II = torch.cholesky_inverse(torch.linalg.cholesky(h_II))
         return torch.linalg.cholesky(inverse_II, upper=True)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         raise ConfigError(
             f"the second moments of its {len(h_II)} inputs are singular in spite of the damping of {damping}: give "
             "`calibration` more problems, or raise `damping`"

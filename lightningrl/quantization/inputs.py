@@ -10,7 +10,7 @@ Shapes: (..., I) inputs; n the size of a block of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -122,7 +122,9 @@ class TokenGrid(Step):
         return (((x / scale).round() + zero).clamp(0, top) - zero) * scale
 
 
-STEPS = {each.kind: each for each in (Divide, Permute, RotateBlocks, Hadamard, TokenGrid)}
+STEPS: dict[str, Callable[..., Step]] = {
+    each.kind: each for each in (Divide, Permute, RotateBlocks, Hadamard, TokenGrid)
+}
 
 
 class InputLinear(Linear):

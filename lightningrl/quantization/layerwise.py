@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lightningrl.errors import ConfigError
 from lightningrl.models.attention import PagedAttention, PagedKV
 from lightningrl.models.transformer import Attend, Layer, Transformer
-from lightningrl.quantization.inputs import changed_input
+from lightningrl.quantization.inputs import InputLinear, changed_input
 from lightningrl.quantization.protocol import Calibration, Copied
 
 GROUPS = (
@@ -149,7 +149,7 @@ class _OutputError:
 
     def observe(self, x_NI: Tensor) -> None:
         exact_NO = F.linear(x_NI, self.exact_OI).float()
-        rounded_NI = self.linear.rounded(x_NI) if hasattr(self.linear, "rounded") else x_NI  # type: ignore[operator]
+        rounded_NI = self.linear.rounded(x_NI) if isinstance(self.linear, InputLinear) else x_NI
         found_NO = F.linear(rounded_NI, self.linear.weight).float()  # type: ignore[arg-type]
         self.error += float((found_NO - exact_NO).square().sum(dtype=torch.float64))
         self.size += float(exact_NO.square().sum(dtype=torch.float64))

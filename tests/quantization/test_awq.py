@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,21 @@ def test_of_a_model_its_outputs_are_nearer_than_by_rounding_and_it_is_determinis
         AWQ(bits=16).quantize(plain, visited_states(exact)).parameters(), exact.parameters(), strict=True))  # fmt: skip
     with pytest.raises(ConfigError, match=r"awq: model\.layers\.0: group is 7"):
         AWQ(group=7).quantize(plain, visited_states(exact))
+
+
+def test_the_published_judgement_of_llada_is_another_one():
+    """The whole layer, fed with what its norm gave: the norm acts twice, and the residual is another."""
+    shape = {"attention": "full", "qk_norm": False, "num_key_value_heads": 4, "head_dim": 4}
+    model = tiny_model(3, **shape)
+    walk = LayerWalk(model, clean(model.config, [CalibrationSequence(np.arange(4), np.arange(20))] * 2, 100))
+    with torch.no_grad():
+        ratios = [
+            {name: ratio for name, (ratio, _) in AWQ(bits=2, group=8, compat=compat).scale(walk, copied).items()}
+            for compat in (False, True)
+            for copied in [copy.deepcopy(model.model.layers[0])]
+        ]
+    own, published = ratios
+    assert own["self_attn.o_proj"] == published["self_attn.o_proj"] and own != published
 
 
 def test_the_best_range_has_the_least_error_of_all():

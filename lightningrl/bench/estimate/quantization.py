@@ -45,7 +45,7 @@ def quantization(estimate: Estimate, system: System) -> dict[str, Any]:
     number, passes, positions, decoding_s = device.compute_bytes, PASSES.get(quantizer.name, 1), 0.0, 0.0
     weights = shape.parameters * number
     layer = shape.trunk_matrices // shape.num_hidden_layers
-    points = {"weights": weights, "one layer again": 8 * layer}
+    points: dict[str, float] = {"weights": weights, "one layer again": 8 * layer}
     if (calibration := quantizer.calibration) is not None:
         benchmark = calibration.benchmark or system.trained_on or estimate.experiment.benchmarks[0].name
         lengths = estimate.lengths(benchmark, system.policy)
