@@ -129,7 +129,7 @@ def layer_by_layer(
         assert isinstance(layer, Layer)
         name = f"model.layers.{number}"
         prepare(walk, layer, name)
-        exact = {each: layer.get_submodule(each).weight.detach().clone() for each in NAMES}
+        exact = {each: layer.get_parameter(f"{each}.weight").detach().clone() for each in NAMES}
         kept = walk.outputs(layer) if inputs == "exact" else None
         quantise(walk, layer, name)
         errors = {each: _OutputError(layer.get_submodule(each), weight) for each, weight in exact.items()}
