@@ -15,7 +15,7 @@ LINES = {
     "lightningrl/results": 1505, "lightningrl/rl": 2585, "lightningrl/sandbox": 2745, "lightningrl/training": 1300,
     "lightningrl/utils": 488, "tests": 780, "tests/bench": 1193, "tests/benchmarks": 1333, "tests/config": 730,
     "tests/decoding": 4800, "tests/evaluation": 1567, "tests/fixtures": 2309, "tests/inference": 2615,
-    "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3267, "tests/quantization": 1216,
+    "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3267, "tests/quantization": 1231,
     "tests/report": 1596, "tests/rl": 2899, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1327,
     "tests/workflow": 2054,
 }  # fmt: skip

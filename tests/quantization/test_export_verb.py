@@ -1,8 +1,9 @@
-"""`lightningrl export`, and what `plan` says of quantizers."""
+"""`lightningrl export`, what `plan` says of quantizers, and what the stage refuses."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,8 +17,11 @@ from lightningrl.bench.estimate.budget import DEVICES, Estimate
 from lightningrl.bench.model_shape import Shape
 from lightningrl.cli.app import app
 from lightningrl.config.experiment import load
+from lightningrl.errors import CheckpointError
 from lightningrl.models.checkpoint import load_model
 from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.stages import quantize
+from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.quantization.open import open_model
 from lightningrl.quantization.protocol import Calibration, make_quantizer
 from lightningrl.quantization.registry import PASSES, QUANTIZERS
@@ -47,6 +51,18 @@ def test_a_folder_that_is_there_stays_and_a_new_one_is_read_like_the_quantised_o
     assert done.exit_code == 0 and "4 bits, groups of 8" in done.stderr, done.stderr
     one, other = open_model(quantised), open_model(tmp_path / "new")
     assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
+
+
+def test_an_adapter_that_is_not_merged_and_a_quantised_checkpoint_are_not_quantised(quantised, tmp_path):
+    context = StageContext(
+        {"members": {"quantizer": QUANTIZERS["rtn"]}, "options": {}, "seed": 0}, {"policy": quantised}, tmp_path / "out",
+        tmp_path / "state",
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="is quantised already: quantise the checkpoint that it was made from"):
+        quantize.run(context)
+    (tmp_path / "plain" / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="an adapter that is not merged.*name it as `adapter`"):
+        quantize.run(replace(context, inputs={"policy": tmp_path / "plain"}))
 
 
 @pytest.mark.parametrize("name", ["gptq", "smoothquant", "quarot", "duquant"])
