@@ -54,14 +54,12 @@ def test_a_folder_that_is_there_stays_and_a_new_one_is_read_like_the_quantised_o
 
 
 def test_an_adapter_that_is_not_merged_and_a_quantised_checkpoint_are_not_quantised(quantised, tmp_path):
-    context = StageContext(
-        {"members": {"quantizer": QUANTIZERS["rtn"]}, "options": {}, "seed": 0}, {"policy": quantised}, tmp_path / "out",
-        tmp_path / "state",
-    )  # fmt: skip
+    config = {"members": {"quantizer": QUANTIZERS["rtn"]}, "options": {}, "seed": 0}
+    context = StageContext(config, {"policy": quantised}, tmp_path / "out", tmp_path / "state")
     with pytest.raises(CheckpointError, match="is quantised already: quantise the checkpoint that it was made from"):
         quantize.run(context)
     (tmp_path / "plain" / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="an adapter that is not merged.*name it as `adapter`"):
+    with pytest.raises(CheckpointError, match=r"an adapter that is not merged.*name it as `adapter`"):
         quantize.run(replace(context, inputs={"policy": tmp_path / "plain"}))
 
 
