@@ -33,6 +33,7 @@ VERBS = {
     "results": "lightningrl.cli.results:results",
     "diff": "lightningrl.cli.diff:diff",
     "redraw": "lightningrl.cli.redraw:redraw",
+    "export": "lightningrl.cli.export:export",
     "validate": "lightningrl.cli.validate:validate",
     "config-help": "lightningrl.cli.validate:config_help",
     "trace": "lightningrl.cli.trace:trace",

@@ -106,7 +106,7 @@ def plan_budget(
         elif as_targets:
             typer.echo(markdown(targets(plan(experiment), found), hours), nl=False)
         else:
-            for show in (_show_model, _show_memory, _show_runs, _show_evaluations):
+            for show in (_show_model, _show_memory, _show_runs, _show_quantizations, _show_evaluations):
                 show(found)
     if out is not None:
         write_json(out, found)
@@ -209,6 +209,17 @@ def _show_runs(found: dict[str, Any]) -> None:
         lines.append([name, times, f"{row['step_s']:.1f}", "", "", "", f"{row['gpu_hours']:.1f}"])
     if found["runs"]:
         typer.echo("\nOne RL step on each device, and the whole run")
+        print_table(lines)
+
+
+def _show_quantizations(found: dict[str, Any]) -> None:
+    lines = [["quantised", "by", "positions", "seconds", "GB", "fits", "GPU-hours"]]
+    for name, row in found["quantizations"].items():
+        positions, size, fits = f"{row['tokens']:,.0f}", f"{row['bytes'] / 1e9:.2f}", "yes" if row["fits"] else "no"
+        seconds, hours = f"{row['seconds']:,.1f}", f"{row['gpu_hours']:.2f}"
+        lines.append([name, row["quantizer"], positions, seconds, size, fits, hours])
+    if found["quantizations"]:
+        typer.echo("\nQuantising, one device each; formulas: bench/estimate/quantization.py")
         print_table(lines)
 
 

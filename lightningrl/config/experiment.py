@@ -179,7 +179,7 @@ class Experiment(Section):
         trainable = [benchmark.name for benchmark in self.benchmarks if benchmark.train != 0]
         for entry in self.systems:
             self._evaluated(f"systems.{entry.name}", entry.evaluate_on)
-            if entry.quantizer and entry.quantizer.calibration:
+            if entry.quantizer and entry.quantizer.calibration and entry.quantizer.calibration.benchmark:
                 where = f"systems.{entry.name}.quantizer.calibration.benchmark"
                 _one_of(where, entry.quantizer.calibration.benchmark, trainable, " of those with train problems")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,18 +17,33 @@ from lightningrl.config.decoding import Decoding, Options, Sweep, preset
 from lightningrl.config.endpoint import Endpoint
 from lightningrl.config.registries import near
 from lightningrl.config.section import Section
+from lightningrl.utils.registry import resolve
 
 if TYPE_CHECKING:
     from lightningrl.config.experiment import Experiment
 
+CALIBRATED = "lightningrl.quantization.registry:CALIBRATED"
+"""Looked up and not imported: the settings know no quantizer."""
+
 
 class Calibration(Section):
-    """Which data a quantizer looks at: train problems with their worked answers, through the chat template."""
+    """Which data a quantizer looks at, of train problems only; the name of a source alone stands for it."""
 
-    benchmark: str
-    """One of the experiment's benchmarks."""
+    @model_validator(mode="before")
+    @classmethod
+    def _source_alone(cls, tree: Any) -> Any:
+        return {"source": tree} if isinstance(tree, str) else tree
+
+    source: Literal["decode", "clean", "random"] = "decode"
+    """`decode`: the states that the system's own decoder visits at its primary threshold; `clean`: the worked answers
+    with nothing masked, as published; `random`: the worked answers, their blocks masked at rates between 0 and 1."""
+    benchmark: str = ""
+    """One of the experiment's benchmarks. Left out: the one that the policy was trained on, else the first one that has
+    train problems."""
     problems: int = Field(128, gt=0)
     """The first so many of its train problems; all where there are fewer."""
+    tokens: int = Field(2**18, gt=0)
+    """About so many positions are looked at, at most; memory and time go with them (docs/quantization.md)."""
 
 
 class Quantization(Section):
@@ -36,15 +51,27 @@ class Quantization(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_alone(cls, tree: Any) -> Any:
-        return {"name": tree} if isinstance(tree, str) else tree
+    def _short_forms(cls, tree: Any) -> Any:
+        """Read a name alone, and options beside the keys of this section; let those that need data look at some."""
+        if isinstance(tree, str):
+            tree = {"name": tree}
+        if not isinstance(tree, dict):
+            return tree
+        if tree.get("calibration") is None and tree.get("name") in resolve(CALIBRATED):
+            tree = tree | {"calibration": {}}
+        own, options = {"name", "options", "calibration"}, dict(tree.get("options") or {})
+        beside = {key: value for key, value in tree.items() if key not in own}
+        if twice := sorted(beside.keys() & options.keys()):
+            raise ValueError(f"found {twice[0]!r} twice, beside `options` and in it; give it once")
+        return {key: value for key, value in tree.items() if key in own} | {"options": options | beside}
 
     name: str
-    """`rtn` (each weight is rounded to the nearest value of its grid), or `module:attribute`."""
+    """`rtn` (each weight is rounded to the nearest value of its grid), `gptq`, `awq` (weights alone), `smoothquant`,
+    `quarot`, `duquant` (weights and activations), or `module:attribute`."""
     options: Options = Field(default_factory=dict)
-    """The quantizer's arguments: `{bits: 4, group: 32}`."""
+    """The quantizer's arguments: `{bits: 4, group: 32}`. They may stand beside `name`, too."""
     calibration: Calibration | None = None
-    """Data for a quantizer that needs some; `rtn` needs none."""
+    """Data for a quantizer that needs some. Left out: none for `rtn` and quantizers from outside, else `decode`."""
 
 
 class SystemEntry(Section):

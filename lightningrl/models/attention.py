@@ -154,7 +154,7 @@ class PagedAttention:
     """
 
     def __init__(self, cache: PagedKV, spans: Sequence[PagedSpan]):
-        self.cache, device = cache, cache.keys.device
+        self.cache, self.spans, device = cache, spans, cache.keys.device
         self.slots_N = torch.from_numpy(np.concatenate([span.slots_GQ.ravel() for span in spans])).to(device)
         self._spans = []
         for span in spans:

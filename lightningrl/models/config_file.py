@@ -7,6 +7,7 @@ looked at. Variants that the transformer does not compute are refused, not ignor
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ from lightningrl.models.transformer import ModelConfig
 from lightningrl.utils.registry import resolve
 
 
-def read_config(folder: Path, *, block_size: int | None = None, mask_token_id: int | None = None) -> ModelConfig:
+def read_config(
+    folder: Path, *, block_size: int | None = None, mask_token_id: int | None = None, ignoring: Collection[str] = ()
+) -> ModelConfig:
     """The model's shape from `folder/config.json`; `block_size`, `mask_token_id` fill or must equal what it says.
 
+    ignoring: keys that the caller reads by itself.
     Raises CheckpointError naming the file and key: no such folder, damaged, a key absent or out of range, a model
     that this class is not, a contradiction with the caller.
     """
     path, given = folder / "config.json", {"block_size": block_size, "mask_token_id": mask_token_id}
-    raw = _read(path)
+    raw = {key: value for key, value in _read(path).items() if key not in ignoring}
     try:
         family = family_named(raw.get("model_type"), folder)
         shape = family.shape(raw)

@@ -15,6 +15,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedKV
 from lightningrl.models.joined_weights import JoinedLinear
 from lightningrl.models.kernels.add_norm import add_norm
@@ -27,11 +28,16 @@ Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class FusedTrunk:
-    """The layers of a model with joined weights. Raises DecodeError for sharded ones."""
+    """The layers of a model with joined weights. Raises DecodeError for sharded ones, and where keys are rounded."""
 
     def __init__(self, model: Transformer):
         self.model = model
         self._layers: list[Any] = list(model.model.layers)
+        if any(layer.self_attn.rounding is not None for layer in self._layers):
+            raise DecodeError(
+                "the model's keys and values are quantised, which the fused kernels do not do: decode with "
+                "forwards='spans'"
+            )
         self._joined = [
             (
                 JoinedLinear([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]),

@@ -98,6 +98,8 @@ class Attention(nn.Module):
         self.o_proj = Linear(config.num_attention_heads * size, h)
         self.q_norm = nn.RMSNorm(size, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(size, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.rounding: nn.Module | None = None
+        """What rounds queries, keys and values before they are used and kept (quantization/attended.py)."""
 
     def forward(self, x_BQH: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         rows, length, _ = x_BQH.shape
@@ -105,6 +107,8 @@ class Attention(nn.Module):
         q_BNQD = rotate(self.q_norm(self.q_proj(x_BQH).view(shape)).transpose(1, 2), rotation)
         k_BMQD = rotate(self.k_norm(self.k_proj(x_BQH).view(shape)).transpose(1, 2), rotation)
         v_BMQD = self.v_proj(x_BQH).view(shape).transpose(1, 2)
+        if self.rounding is not None:
+            q_BNQD, k_BMQD, v_BMQD = self.rounding(q_BNQD, k_BMQD, v_BMQD)
         mixed_BNQD = attend(self.layer, q_BNQD, k_BMQD, v_BMQD)
         return self.o_proj(mixed_BNQD.transpose(1, 2).reshape(rows, length, -1))
 

@@ -197,14 +197,33 @@ class Planner:
         where = system.where.replace(".decoding", ".quantizer.name")
         members, inputs = {"quantizer": self.member("quantizer", quantizer.name, where)}, {"policy": policy}
         if (calibration := quantizer.calibration) is not None:
-            benchmark = self.experiment.benchmark(calibration.benchmark)
-            config["calibration"] = {"problems": calibration.problems, "prompt": benchmark.prompt}
+            benchmark = self.experiment.benchmark(self._calibrated_on(system, calibration.benchmark))
+            config["calibration"] = {
+                "source": calibration.source, "problems": calibration.problems, "tokens": calibration.tokens,
+                "prompt": benchmark.prompt,
+            }  # fmt: skip
             members["benchmark"], inputs["data"] = self.benchmarks[benchmark.name], self.data[benchmark.name]
+            if calibration.source == "decode":
+                config |= {
+                    "decoding": system.decoding, "threshold": system.primary_threshold, "prompt": benchmark.prompt,
+                    "max_new_tokens": benchmark.max_new_tokens,
+                }  # fmt: skip
+                members |= system.decoding.members(f"{system.where}.", self.experiment.plugins)
         stage = self._stage("quantize", system.name, config, members, inputs, size=policy.size)
         known = next(each for each in self.planned if each.key == stage.key)
         if known is not stage:  # another system's, with the same weights and quantizer
             self.planned.pop()
         return known
+
+    def _calibrated_on(self, system: System, named: str) -> str:
+        """Returns the benchmark whose train problems a system's quantizer looks at."""
+        trainable = [each.name for each in self.experiment.benchmarks if each.train != 0]
+        if not trainable:
+            raise ConfigError(
+                f"systems.{system.name}.quantizer.calibration: no benchmark has train problems, and quantizers are "
+                "never shown others. Give a benchmark some (`train`), or take the quantizer rtn"
+            )
+        return named or (system.trained_on if system.trained_on in trainable else "") or trainable[0]
 
     def evaluate(self, system: System, name: str) -> Stage:
         evaluation = self.experiment.evaluation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,26 @@ from lightningrl.utils.registry import resolve
 
 QUANTIZATION = "quantization.json"
 """What a quantised checkpoint has beside its weights."""
+CONFIG_KEY, COMPRESSED = "quantization_config", "compressed-tensors"
+"""What a checkpoint in the engines' format says in its config.json, and its value of `quant_method`."""
 LOADER = "lightningrl.quantization.stored:load"
+COMPRESSED_LOADER = "lightningrl.quantization.compressed:load"
 ADAPTED = "lightningrl.models.lora:load_merged"
-"""Both are looked up when they are needed: what they are made of is in no key of a stage that reads plain weights."""
+"""They are looked up when they are needed: what they are made of is in no key of a stage that reads plain weights."""
 
 
 def is_quantized(folder: Path) -> bool:
     """Whether a folder's checkpoint has codes in place of weights."""
-    return (Path(folder) / QUANTIZATION).is_file()
+    return (Path(folder) / QUANTIZATION).is_file() or is_compressed(folder)
+
+
+def is_compressed(folder: Path) -> bool:
+    """Whether a folder's checkpoint is one in the format `compressed-tensors`."""
+    try:
+        said = json.loads((Path(folder) / "config.json").read_bytes())
+        return said[CONFIG_KEY]["quant_method"] == COMPRESSED
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False  # what is wrong with it, whoever reads it next says
 
 
 def open_model(folder: Path, *, adapter: Path | str | None = None, **options: Any) -> Transformer:
@@ -34,4 +47,6 @@ def open_model(folder: Path, *, adapter: Path | str | None = None, **options: An
                 "that was quantised, and quantise that"
             )
         return resolve(ADAPTED)(Path(folder), Path(adapter), **options)
-    return (resolve(LOADER) if is_quantized(folder) else load_model)(Path(folder), **options)
+    if not is_quantized(folder):
+        return load_model(Path(folder), **options)
+    return resolve(COMPRESSED_LOADER if is_compressed(folder) else LOADER)(Path(folder), **options)

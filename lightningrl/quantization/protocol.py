@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from lightningrl.errors import ConfigError
+from lightningrl.models.attention import PagedSpan
 from lightningrl.models.transformer import Transformer
 from lightningrl.utils.registry import resolve
 
@@ -26,12 +27,45 @@ class CalibrationSequence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Forward:
+    """One forward of the model: which positions of which rows are computed, from which tokens."""
+
+    ids_N: np.ndarray
+    """int64: the tokens, the mask token where a position is open."""
+    spans: Sequence[PagedSpan]
+    """Where they stand, which keys each of them sees, and where its own key and value go; N positions in all."""
+
+    @property
+    def positions_N(self) -> np.ndarray:
+        """int64: where each stands in its row."""
+        return np.concatenate([span.positions_GQ.ravel() for span in self.spans])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copied:
+    """Keys and values that were copied between two forwards."""
+
+    sources_N: np.ndarray
+    targets_N: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """The data that a quantizer may look at; of train problems only."""
 
     sequences: Sequence[CalibrationSequence] = field(default=())
     seed: int = 0
     """The seed of whatever the quantizer draws."""
+    forwards: Sequence[Forward | Copied] = field(default=())
+    """The forwards whose activations are looked at, in order: a later one may see the keys of an earlier one."""
+    pages: int = 0
+    """Pages of the cache that they write to."""
+    page_tokens: int = 1
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are computed, each time."""
+        return sum(len(each.ids_N) for each in self.forwards if isinstance(each, Forward))
 
 
 class Quantizer(Protocol):
@@ -42,7 +76,7 @@ class Quantizer(Protocol):
     """
 
     needs_calibration: bool
-    """Whether it can do nothing without sequences."""
+    """Whether it can do nothing without data."""
 
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
         """Returns the model, changed in place: each layer that is quantised has `quantized` (`quantization.uniform`)

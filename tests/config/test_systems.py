@@ -125,6 +125,31 @@ def test_a_preset_names_every_piece_by_a_name_that_there_is(name):
     assert "preset" not in decoding.science()
 
 
+def test_a_quantizers_options_may_stand_beside_its_name_and_its_data_be_left_out():
+    def quantizer(said):
+        return system("x", {"name": "x", "policy": "base", "quantizer": said}).quantizer
+
+    short = quantizer({"name": "gptq", "bits": 4, "group": 32, "calibration": "decode"})
+    assert short == quantizer({"name": "gptq", "options": {"bits": 4, "group": 32}})
+    assert (short.calibration.source, short.calibration.problems) == ("decode", 128)
+    assert quantizer("awq").calibration.source == "decode" and quantizer("rtn").calibration is None
+    assert quantizer({"name": "quarot", "calibration": "clean", "kv_bits": 4}).options == {"kv_bits": 4}
+
+
+def test_a_quantize_stage_looks_at_train_problems_by_the_systems_own_decoder():
+    entries = [
+        {"name": "a", "policy": "lightningrl-code", "quantizer": "gptq"},
+        {"name": "b", "policy": "lightningrl-code", "quantizer": "gptq", "thresholds": [0.3]},
+        {"name": "c", "policy": "base", "quantizer": {"name": "gptq", "calibration": "clean"}},
+        {"name": "d", "policy": "base", "quantizer": {"name": "gptq", "calibration": "clean"}, "thresholds": [0.3]},
+    ]  # fmt: skip
+    stages = {stage.name: stage for stage in plan(experiment(*entries)).of("quantize")}
+    assert sorted(stages) == ["a", "b", "c"]  # clean text does not depend on the threshold
+    assert [stages[name].config["threshold"] for name in "ab"] == [0.9, 0.3] and "threshold" not in stages["c"].config
+    assert [stages[name].inputs["data"].name for name in "abc"] == ["code-mini", "code-mini", "gsm-mini"]
+    assert stages["a"].members["selector"].endswith(":Threshold")
+
+
 BASE = {"name": "x", "policy": "base"}
 
 
@@ -157,6 +182,14 @@ BASE = {"name": "x", "policy": "base"}
         (
             [BASE | {"quantizer": {"name": "rnt"}}],
             "systems.x.quantizer.name: there is no quantizer 'rnt'. Did you",
+        ),
+        ([BASE | {"quantizer": {"name": "rtn", "bits": 4, "options": {"bits": 4}}}], "found 'bits' twice"),
+        ([BASE | {"quantizer": {"name": "gptq", "bits": 9}}], "bits is 9: "),
+        ([BASE | {"quantizer": {"name": "gptq", "group": 33}}], "group is 33, but a layer has 32 inputs"),
+        ([BASE | {"quantizer": "duquant"}], "block is 128, but a layer has 32 inputs"),
+        (
+            [BASE | {"quantizer": {"name": "gptq", "calibration": "dirty"}}],
+            "quantizer.calibration.source: found 'dirty'",
         ),
         ([BASE | {"published": "LightningRL-8b"}], "systems.x.published: the published tables have no row"),
         (

@@ -18,6 +18,7 @@ from typing import Any
 from lightningrl.bench import costs
 from lightningrl.bench.costs import MASTER, Device, Lengths, Shares, trained_positions, training_work
 from lightningrl.bench.disk import TrainingDisk
+from lightningrl.bench.estimate.quantization import quantizations
 from lightningrl.bench.memory import OVERHEAD, TrainingMemory
 from lightningrl.bench.model_shape import Shape
 from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, save_s, saving_cost, tail_s, tails_cost
@@ -148,10 +149,11 @@ class Estimate:
             },
             "memory": {run.name: self.memory(run) for run in runs},
             "runs": {run.name: self.run(run) for run in runs},
+            "quantizations": quantizations(self),
             "evaluations": self.evaluations(),
             "not_estimated": [run.name for run in self.experiment.runs if run not in runs],
         }  # fmt: skip
-        hours = [row["gpu_hours"] for kind in ("runs", "evaluations") for row in found[kind].values()]
+        hours = [row["gpu_hours"] for kind in ("runs", "quantizations", "evaluations") for row in found[kind].values()]
         return found | {"gpu_hours": sum(hours)}
 
     def lengths(self, benchmark: str, policy: str = "base") -> Lengths:

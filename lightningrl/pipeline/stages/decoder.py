@@ -25,13 +25,14 @@ Config = Mapping[str, Any]
 
 
 def make_decoder(
-    config: Config, model: Transformer, tokenizer: Any, checkpoint: Path | None = None
+    config: Config, model: Transformer, tokenizer: Any, checkpoint: Path | None = None, forwards: str = ""
 ) -> BlockDecoder:  # fmt: skip
-    """Returns the decoder of a stage's config; `checkpoint`: the folder that says what else ends a response."""
+    """Returns the decoder of a stage's config; `checkpoint`: the folder that says what else ends a response; forwards:
+    in place of the config's."""
     decoding, named = config["decoding"], family_named(model.config.family).stop_tokens
     stops = stop_token_ids(tokenizer, checkpoint, named)
     return BlockDecoder(
-        model, stops, rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards
+        model, stops, rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=forwards or decoding.forwards
     )  # fmt: skip
 
 

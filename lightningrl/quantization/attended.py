@@ -1,0 +1,75 @@
+"""Queries, keys and values on grids: what attention multiplies, and what the KV cache keeps.
+
+They are rounded behind RoPE, before they are used or kept, each head's numbers of a token over their own range, so that
+any way of attending and any cache has the same numbers. Scores and the softmax stay as they are. Where keys are rotated
+(QuaRot, DuQuant), queries are too, which leaves their products what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightningrl.errors import ConfigError
+from lightningrl.models.transformer import Attention, Transformer
+from lightningrl.quantization.hadamard import base_order
+from lightningrl.quantization.inputs import Hadamard, TokenGrid
+from lightningrl.quantization.uniform import UNROUNDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionGrids:
+    """How many bits each has, 16: as it is."""
+
+    query_bits: int = UNROUNDED
+    key_bits: int = UNROUNDED
+    value_bits: int = UNROUNDED
+    symmetric: bool = True
+    clip: float = 1.0
+    rotated: bool = False
+    """Queries and keys are rotated head by head first."""
+
+
+class RoundAttended(nn.Module):
+    """Rounds a layer's queries (B, N, Q, D), keys and values (B, M, Q, D)."""
+
+    def __init__(self, grids: AttentionGrids):
+        super().__init__()
+        self.grids = grids
+        bits = (grids.query_bits, grids.key_bits, grids.value_bits)
+        self.steps = nn.ModuleList(
+            nn.Identity() if each == UNROUNDED else TokenGrid(each, grids.symmetric, grids.clip) for each in bits
+        )
+        self.rotate = Hadamard() if grids.rotated else nn.Identity()
+
+    def forward(self, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = self.steps
+        return query(self.rotate(q_BNQD)), key(self.rotate(k_BMQD)), value(v_BMQD)
+
+
+def round_attention(model: Transformer, settings: Mapping[str, Any] | AttentionGrids | None) -> None:
+    """Lets every layer round what it attends with; None: as it is.
+
+    Raises TypeError for other keys than those of `AttentionGrids`, ConfigError for heads that cannot be rotated.
+    """
+    if settings is None:
+        return
+    grids = settings if isinstance(settings, AttentionGrids) else AttentionGrids(**settings)
+    if grids == AttentionGrids():
+        return
+    if grids.rotated and base_order(model.config.head_dim) > 1:
+        raise ConfigError(f"heads of {model.config.head_dim} numbers cannot be rotated: expected a power of 2")
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        assert isinstance(attention, Attention)
+        attention.rounding = RoundAttended(grids)
+
+
+def attention_settings(model: Transformer) -> dict[str, Any] | None:
+    """Returns what `round_attention` was given; None where nothing is rounded."""
+    attention = model.model.layers[0].self_attn
+    rounding = attention.rounding if isinstance(attention, Attention) else None
+    return asdict(rounding.grids) if isinstance(rounding, RoundAttended) else None

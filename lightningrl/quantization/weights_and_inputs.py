@@ -1,0 +1,56 @@
+"""What methods that quantise weights and activations have in common: options, and the rounding of a layer.
+
+Weights are rounded per output row; the inputs of every linear layer inside the transformer's layers token by token,
+over each token's own range; keys and values, where they are to be, head by head. Embedding, norms, head and softmax
+stay.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+from torch import nn
+
+from lightningrl.errors import CheckpointError, ConfigError
+from lightningrl.models.transformer import Layer, Transformer
+from lightningrl.quantization.attended import AttentionGrids, round_attention
+from lightningrl.quantization.inputs import TokenGrid, add_steps
+from lightningrl.quantization.layerwise import NAMES
+from lightningrl.quantization.uniform import UNROUNDED, Grid, attach, on_grid
+from lightningrl.quantization.values import Bits
+
+
+class WeightsAndInputs(BaseModel, frozen=True, strict=True):
+    """Options of them all; 16 bits: not quantised."""
+
+    bits: Bits = 8
+    """Of the weights."""
+    activation_bits: Bits = 8
+    """Of the linear layers' inputs."""
+    kv_bits: Bits = 16
+    """Of keys and values."""
+
+    def round_layer(self, layer: Layer, name: str, grid: Grid) -> None:
+        """Gives every linear layer codes by rounding to nearest."""
+        if grid.bits == UNROUNDED:
+            return
+        for each in NAMES:
+            linear = layer.get_submodule(each)
+            assert isinstance(linear, nn.Linear)
+            try:
+                attach(linear, on_grid(linear.weight, grid))
+            except (CheckpointError, ConfigError) as error:
+                raise type(error)(f"{name}.{each}: {error}") from None
+
+    def round_inputs(self, layer: Layer, symmetric: bool, clip: float = 1.0) -> None:
+        """Puts a grid behind whatever changes a linear layer's inputs."""
+        if self.activation_bits == UNROUNDED:
+            return
+        for each in NAMES:
+            add_steps(layer, each, [TokenGrid(self.activation_bits, symmetric, clip)])
+
+    def round_attended(self, model: Transformer, symmetric: bool, rotated: bool = False, queries: bool = False) -> None:
+        """Rounds keys and values, and queries where a published variant does."""
+        round_attention(model, AttentionGrids(
+            query_bits=self.kv_bits if queries else UNROUNDED, key_bits=self.kv_bits, value_bits=self.kv_bits,
+            symmetric=symmetric, rotated=rotated,
+        ))  # fmt: skip
