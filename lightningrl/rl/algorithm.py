@@ -66,6 +66,11 @@ class Algorithm:
         """The answers that it trains on besides its benchmark's problems, for which a stage is planned; None: none."""
         return None
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the train stage leaves because of it, besides those of every run."""
+        return ()
+
     def adapt(self, model: Transformer) -> Collection[str]:
         """Change modules of the policy once its weights are known, before it is sharded; returns the names of the new
         weights, which begin at 0. What decodes and is shipped is the plain model (models/adapters.py)."""

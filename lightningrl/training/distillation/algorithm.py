@@ -66,6 +66,10 @@ class Distillation(Algorithm):
         """Whether the frozen base is held beside the model."""
         return False
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return ("adapter_config.json", "adapter_model.safetensors") if self.config.adapter else ()
+
     def adapt(self, model: Transformer) -> Collection[str]:
         adapter: LowRank | None = self.config.adapter
         if adapter is None:
