@@ -77,8 +77,8 @@ def full_weights(model: Transformer, keep: bool, dtype: torch.dtype | None = Non
     dtype: None keeps that of the weights. Adapters are merged, and their factors are there beside the weights.
     """
     found = {name: weight.to("cpu", copy=True) for name, weight in merged_weights(model, full, dtype) if keep}
-    factors = ((name, parameter.detach()) for name, parameter in model.named_parameters() if is_factor(name))
-    return found | {name: full(factor).to("cpu", copy=True) for name, factor in factors if keep}
+    factors = [(name, full(each.detach())) for name, each in model.named_parameters() if is_factor(name)]
+    return found | {name: factor.to("cpu", copy=True) for name, factor in factors if keep}
 
 
 def local_state(state: Any) -> Any:
