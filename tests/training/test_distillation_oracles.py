@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lightningrl.models.adapters import add_adapters, adapted
+from lightningrl.models.adapters import adapted, add_adapters
 from lightningrl.models.checkpoint import load_model
 from lightningrl.models.config_file import family_named
 from lightningrl.models.lora import load_merged
@@ -182,7 +182,9 @@ def test_d2f_has_the_published_loss_with_an_adapter_or_with_a_frozen_base(case, 
     ):  # fmt: skip
         masked = masked.astype(bool)
         assert not masked[:prompt_len].any()
-        views = noisy_views(ids, prompt_len, masked[prompt_len:], rate[prompt_len:], block, student.config.mask_token_id)
+        views = noisy_views(
+            ids, prompt_len, masked[prompt_len:], rate[prompt_len:], block, student.config.mask_token_id
+        )
         assert views.rows[0].ids.tolist() == noisy.tolist()
         units.append(views)
     loss = loss_of(algorithm, student, [merged(units)], reference)

@@ -105,7 +105,7 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         train=read_examples(context.inputs["data"] / "train.jsonl"),
         validation=read_examples(context.inputs["data"] / "validation.jsonl"),
         compute_budget=_budget(context),
-        distilled=files.read_jsonl(distilled / "distilled.jsonl") if distilled else (),
+        distilled=list(files.read_jsonl(distilled / "distilled.jsonl")) if distilled else (),
         distilled_forwards=files.read_json(distilled / "summary.json")["token_forwards"] if distilled else 0,
         mixture=[make_policy(config, threshold) for threshold in settings.rollout_thresholds],
         world=world,

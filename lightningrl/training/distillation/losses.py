@@ -146,4 +146,3 @@ def _log_probs(model: Transformer, hidden: Tensor, bans: bool) -> Tensor:
         return model.log_probs(hidden)
     logits = model.logits(hidden)
     return log_probs_of(logits, 1.0, logits.shape[-1], None)
-
