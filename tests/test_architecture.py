@@ -27,7 +27,8 @@ ORDER = [
     "", "utils", "config", "sandbox", "benchmarks", "judges", "judges/code", "judges/math", "models", "models/families",
     "models/kernels", "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference",
     "inference/endpoint", "training",
-    "training/supervised", "training/distillation", "rl", "rl/algorithms", "bench", "bench/estimate", "bench/gpu", "evaluation", "report",
+    "training/supervised", "training/distillation", "rl", "rl/algorithms", "bench", "bench/estimate",
+    "bench/gpu", "evaluation", "report",
     "report/figures", "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
 ]  # fmt: skip
 FIRST = ("errors", "types", "protocol", "canvas", "reference", "engine", "scheduler", "app", "experiment")

@@ -14,27 +14,29 @@ class DistillData(Section):
     """The answers that a distillation trains on; a stage of its own, `distill_data`, writes them."""
 
     source: Literal["own", "worked", "dataset"] = "own"
-    """`own`: the base's answers to the train problems; `worked`: the benchmark's worked answers; `dataset`: `dataset`."""
+    """`own`: the base's answers to the train problems; `worked`: the benchmark's worked answers; `dataset`:
+    `dataset`."""
     keep: Literal["correct", "all"] = "correct"
     """Which of the base's answers: those that the judge finds correct, as published, or all."""
-    samples: int = Field(1, gt=0)
+    samples: int = Field(default=1, gt=0)
     """own: answers a problem; several differ only at a temperature."""
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(default=0.0, ge=0)
     """own: 0, greedy, as published."""
     decoding: Decoding = Decoding()
     """own: what differs from the experiment's `decoding` while the base answers. d3LLM's trajectories have one token a
     forward: `{selector: quota}` with the block's size as `threshold`."""
     threshold: float | None = None
     """own: the selector's parameter; left out: the run's `threshold`."""
-    problems: int | None = Field(None, gt=0)
+    problems: int | None = Field(default=None, gt=0)
     """own, worked: the first so many train problems; left out: all."""
-    shard: int = Field(64, gt=0)
+    shard: int = Field(default=64, gt=0)
     """own: problems that are decoded together and saved; changes no result but the last bits of floats."""
     dataset: str = ""
     """dataset: a data set of the hub, like `Zigeng/dParallel_LLaDA_Distill_Data`, whose rows have `question` (through
     the chat template already) and `llm_response`; or a folder of its files."""
     files: list[str] = []
-    """dataset: the files of it to read, in order (.jsonl, .json, .parquet); left out: all files of a folder, by name."""
+    """dataset: the files of it to read, in order (.jsonl, .json, .parquet); left out: all files of a folder, by
+    name."""
 
     UNKEYED = frozenset({"shard"})
 

@@ -91,8 +91,8 @@ class Run(Section):
     """Instead of `seed`: a run for each of these, called `<name>-<seed>`; `match_compute` then means the matched run of
     the same seed, where that has seeds too."""
     decoding: Decoding = Decoding()
-    """What differs from the experiment's `decoding` in this run's rollouts and validations. How its row of the tables is
-    decoded, an entry of `systems` says."""
+    """What differs from the experiment's `decoding` in this run's rollouts and validations. How its row of the tables
+    is decoded, an entry of `systems` says."""
     accept_inexact_caches: bool = False
     """Train on what a schedule with stale keys and values decodes, whose likelihood is then not exact."""
     steps: int = Field(gt=0)

@@ -2,8 +2,8 @@
 
 A matrix W becomes `W x + scale * B (A x)` with `scale = alpha / rank`; B begins at 0, so training begins at the base's
 own weights. Whoever decodes or ships the model takes it merged (`merged_weights`), so that no other part of the package
-knows of adapters. `write_adapter` leaves the factors in peft's format, which `models/lora.py` and peft itself read. peft's
-own modules would rename every weight that they wrap, which sharding, saved states and checkpoints go by.
+knows of adapters. `write_adapter` leaves the factors in peft's format, which `models/lora.py` and peft itself read.
+peft's own modules would rename every weight that they wrap, which sharding, saved states and checkpoints go by.
 
 Shapes: O, I output and input features of a matrix; R rank.
 """
@@ -73,8 +73,8 @@ def add_adapters(model: Transformer, rank: int, alpha: float, targets: Sequence[
         added += [f"{name}.{factor}" for factor in FACTORS]
     if not added:
         raise ConfigError(
-            f"adapter.targets: found {list(targets)}, which are no modules of a {model.config.family} model; leave them "
-            "out for all matrices of its layers"
+            f"adapter.targets: found {list(targets)}, which are no modules of a {model.config.family} model; leave "
+            "them out for all matrices of its layers"
         )
     return added
 

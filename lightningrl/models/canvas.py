@@ -2,8 +2,8 @@
 
 It stands beside models/packing.py, which is for the copies of blocks of block-causal models. A row is one state of a
 sequence: the tokens as the model sees them, masks among them, where it is scored, and with which tokens. Each position
-sees the first `limits` positions of its own row, all of them where there are no limits, and nothing of another row. Rows
-stand one after another without padding, so a row's numbers do not depend on its neighbours.
+sees the first `limits` positions of its own row, all of them where there are no limits, and nothing of another row.
+Rows stand one after another without padding, so a row's numbers do not depend on its neighbours.
 
 Shapes: L positions of a row; Q positions of the forward; n scored positions; N, M query and key/value heads; D head
 size.

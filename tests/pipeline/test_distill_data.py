@@ -53,12 +53,8 @@ class Failing(Coin):
         Failing.calls += 1
         if Failing.calls == 1:
             raise RuntimeError("somebody's mistake")
-        found = super().judge(examples, responses)
-        last = [
-            Verdict(False, None, "gold_error") if e.uid.endswith("4") else v
-            for e, v in zip(examples, found, strict=True)
-        ]
-        return last  # fmt: skip
+        found = zip(examples, super().judge(examples, responses), strict=True)
+        return [Verdict(False, None, "gold_error") if e.uid.endswith("4") else verdict for e, verdict in found]
 
 
 @pytest.fixture(scope="module")
@@ -162,10 +158,10 @@ def test_runs_with_the_same_answers_share_a_stage_and_what_does_not_change_them_
     assert [stage.name for stage in both.of("distill_data")] == ["dp"]
     inputs = {stage.name: stage.inputs["distilled"].name for stage in both.of("train")}
     assert inputs == {"dp": "dp", "d3": "dp"}
-    worked = {plan(experiment_of(RUN | {"method": method(source="worked"), "threshold": t})).stage("distill_data", "dp").key
-              for t in (0.5, 0.6)}  # fmt: skip
-    own = {plan(experiment_of(RUN | {"method": method(), "threshold": t})).stage("distill_data", "dp").key
-           for t in (0.5, 0.6)}  # fmt: skip
+    planned = lambda source, at: plan(experiment_of(RUN | {"method": method(source=source), "threshold": at}))  # noqa: E731
+    worked, own = (
+        {planned(source, at).stage("distill_data", "dp").key for at in (0.5, 0.6)} for source in ("worked", "own")
+    )
     assert (len(worked), len(own)) == (1, 2)
     with_adapter = plan(experiment_of(RUN | {"method": method() | {"adapter": {"rank": 2}}})).stage("train", "dp")
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(with_adapter.files)

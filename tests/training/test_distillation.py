@@ -204,8 +204,8 @@ def add_and_start(seed):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_written_adapter_is_read_and_merged_to_the_shipped_weights(family, tmp_path):
-    """By our own strict reader, whose merge is compared with peft's elsewhere. LLaDA's `ff_out` is also its head's name,
-    so its config has a pattern."""
+    """By our own strict reader, whose merge is compared with peft's elsewhere. LLaDA's `ff_out` is also its head's
+    name, so its config has a pattern."""
     base, model = tiny_model(0, torch.float64, **FAMILIES[family]), tiny_model(0, torch.float64, **FAMILIES[family])
     add_adapters(model, 2, 6.0)
     start_adapters(model, 1, own_part)
@@ -222,6 +222,26 @@ def test_a_written_adapter_is_read_and_merged_to_the_shipped_weights(family, tmp
     found = load_merged(tmp_path / "base", tmp_path / "adapter", dtype=torch.float64, **options)
     for name, weight in found.named_parameters():
         torch.testing.assert_close(weight, weights[name], rtol=0, atol=1e-12)
+
+
+def test_peft_merges_a_written_adapter_to_the_shipped_weights(tmp_path):
+    """Into transformers' own class, whose modules have the names of SDAR's; bit for bit in float64."""
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    model, shape = tiny_model(0, torch.float64), tiny_model().config
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+             "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "max_position_embeddings")  # fmt: skip
+    config = transformers.Qwen3Config(**{name: getattr(shape, name) for name in names}, tie_word_embeddings=False)
+    base = transformers.Qwen3ForCausalLM(config).double()
+    base.load_state_dict(model.state_dict())
+    add_adapters(model, 3, 6.0)
+    start_adapters(model, 1, own_part)
+    with torch.no_grad():
+        for _, layer in adapted(model):
+            layer.lora_B.normal_(std=0.1)
+    weights, factors = split_factors(full_weights(model, True))
+    write_adapter(tmp_path, "sdar", factors, 6.0)
+    merged = peft.PeftModel.from_pretrained(base, str(tmp_path)).double().merge_and_unload().state_dict()
+    assert all(torch.equal(merged[name], weight) for name, weight in weights.items())
 
 
 def test_targets_that_reach_nothing_or_the_head_are_refused():
@@ -376,8 +396,8 @@ def test_what_cannot_be_trained_is_refused_with_what_to_do(folder):
 
 
 def test_training_on_one_answer_makes_the_model_sure_of_it(folder):
-    """The entropy at correct predictions falls below half a nat within 30 steps, and most become correct: the objective, its
-    gradient and the optimiser belong together."""
+    """The entropy at correct predictions falls below half a nat within 30 steps, and most become correct: the
+    objective, its gradient and the optimiser belong together."""
     for algorithm in (DParallel, D3LLM):
         name = {DParallel: "dparallel", D3LLM: "d3llm"}[algorithm]
         trainer = trainer_of(folder, name, "llada", steps=30, validate_every=30, sequences=2, learning_rate=0.02)

@@ -1,7 +1,7 @@
 """The losses of dParallel, d3LLM and D2F are the published codes', with their gradients, on the same masks.
 
-Expected numbers were made by running the authors' code in float32 (fixtures/llada_tiny/dparallel_loss.json,
-d3llm_tiny and d2f_tiny golden_train.safetensors; weights of llada_tiny and dream_tiny). `compat` is what is compared: the
+Expected numbers were made by running the authors' code in float32 (fixtures/llada_tiny/dparallel_loss.json, d3llm_tiny
+and d2f_tiny golden_train.safetensors; weights of llada_tiny and dream_tiny). `compat` is what is compared: the
 published softmax has the mask token in it.
 """
 
@@ -105,7 +105,8 @@ def loss_of(algorithm, model, units, reference=None):
 
 @pytest.mark.parametrize("case", DPARALLEL["model"])
 def test_dparallel_on_llada_has_the_published_loss_and_every_gradient(case):
-    """Loss within 1e-4 of about 30, the norm of each weight's gradient within 1e-3, relative; float64 against float32."""
+    """Loss within 1e-4 of about 30, the norm of each weight's gradient within 1e-3, relative; float64 against
+    float32."""
     model = load_model(LLADA, dtype=torch.float64)
     ids, masked, other = (np.array(case[name]) for name in ("input_ids", "masked", "masked_rev"))
     start, end = min(*masked, *other), max(*masked, *other) + 1
@@ -158,7 +159,8 @@ D2 = load_file(FIXTURES / "d2f_tiny" / "golden_train.safetensors")
 @pytest.mark.parametrize("kind", ["distill", "hard"])
 @pytest.mark.parametrize("case", range(3))
 def test_d2f_has_the_published_loss_with_an_adapter_or_with_a_frozen_base(case, kind, has_adapter):
-    """Two answers of unequal prompts as one unit; the student has the official adapter. Losses within 1e-4, relative."""
+    """Two answers of unequal prompts as one unit; the student has the official adapter. Losses within 1e-4,
+    relative."""
     given = {name.split(".", 1)[1]: value.numpy() for name, value in D2.items() if name.startswith(f"{case}.")}
     student = reference = load_model(DREAM, dtype=torch.float64)
     if has_adapter:

@@ -1,8 +1,8 @@
 """The answers that a distillation trains on: the base's own, judged; worked ones; or a published data set. Resumable.
 
 The base's own answers are decoded in shards, each saved when it is judged, so that a kill costs one shard at most. With
-each token the forward that revealed it is kept, which is d3LLM's trajectory. An answer that was refused, or could not be
-judged, is counted and left out.
+each token the forward that revealed it is kept, which is d3LLM's trajectory. An answer that was refused, or could not
+be judged, is counted and left out.
 """
 
 from __future__ import annotations
@@ -140,8 +140,9 @@ def rows_of(data: DistillData, context: StageContext) -> list[Row]:
         rows = obtain(source, context.origins).rows
     else:
         raise BenchmarkError(
-            f"method.data.dataset: {data.dataset} is no folder here. Of a data set of the hub, name the `files` to read, "
-            "like data/train-00000-of-00001.parquet; or download it (hf download --repo-type dataset) and give the folder"
+            f"method.data.dataset: {data.dataset} is no folder here. Of a data set of the hub, name the `files` to "
+            "read, like data/train-00000-of-00001.parquet; or download it (hf download --repo-type dataset) and give "
+            "the folder"
         )
     for number, row in enumerate(rows):
         if missing := [name for name in FIELDS if not isinstance(row.get(name), str)]:

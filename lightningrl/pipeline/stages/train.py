@@ -63,7 +63,7 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
         replica.load_weights(weights)
         save_policy(replica, setup.tokenizer, base, context.folder)
         if factors:
-            adapter = settings.method.adapter
+            adapter = settings.implementation.config.adapter
             write_adapter(context.folder, replica.config.family, factors, adapter.scaled_by)
         files.write_jsonl(context.folder / "metrics.jsonl", history.rows)
         files.write_jsonl(context.folder / "samples.jsonl", history.samples)

@@ -3,8 +3,8 @@
 Teacher and student are given one noisy answer. The student, block-causal with the prompt as its first block, learns the
 distribution of the teacher, the weights as they were, which sees everything. Blocks are masked more and more along the
 answer, so that the student learns to begin a block while the one before it is unfinished: its keys can be cached and
-several blocks decoded at once (the schedule `block_pipeline`). With an adapter the teacher is the same model without it;
-without one the frozen base is held beside it.
+several blocks decoded at once (the schedule `block_pipeline`). With an adapter the teacher is the same model without
+it; without one the frozen base is held beside it.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class D2F(Distillation):
 
         teacher_nV, bans = None, not self.config.compat
         if self.config.from_teacher:
-            rows = [replace(row, limits=None) for unit in units for row in unit.rows]  # type: ignore[type-var]
+            rows: Any = [replace(row, limits=None) for unit in units for row in unit.rows]
             whole = pack_canvases(rows, model.device, model.config.logit_shift)
             teacher_nV = teacher_log_probs(reference if self.needs_reference else model, whole, bans)
         return teacher_loss(model, packed, units, teacher_nV, bans)

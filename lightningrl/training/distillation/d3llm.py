@@ -1,9 +1,9 @@
 """d3LLM's pseudo-trajectory distillation (arXiv 2601.07568; hao-ai-lab/d3LLM).
 
-As dParallel, with the order in which the model itself decoded an answer, one token a forward (`order`): a segment's state
-is one that decoding went through, its complement the other. Two curricula run over the training: the share of a segment
-that is masked begins anywhere and ends high, and segments grow. The loss is dParallel's, divided by four. An answer that
-nobody decoded has its positions masked at random, as in the published code.
+As dParallel, with the order in which the model itself decoded an answer, one token a forward (`order`): a segment's
+state is one that decoding went through, its complement the other. Two curricula run over the training: the share of a
+segment that is masked begins anywhere and ends high, and segments grow. The loss is dParallel's, divided by four. An
+answer that nobody decoded has its positions masked at random, as in the published code.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def visible_in(order: np.ndarray, start: int, end: int, ratio: float, compat: bo
     the share 1 - ratio of them, truncated.
 
     compat: the published index into the states of the whole response, start + (1 - ratio) (end - start), of which the
-    first is the one after the first token; it shows that many of the segment only where the answer was decoded in blocks
-    of this size, and one more.
+    first is the one after the first token; it shows that many of the segment only where the answer was decoded in
+    blocks of this size, and one more.
     """
     import numpy as np
 

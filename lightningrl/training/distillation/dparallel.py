@@ -1,10 +1,11 @@
 """dParallel: certainty-forcing distillation (arXiv 2509.26488, section 3; czg1225/dParallel).
 
-A model learns its own answers again, in states in which half of a block is masked and all behind it, and is made certain
-where it is right already, so that more tokens pass a threshold at once. The loss of an answer is CE + CE' + weight (H +
-H') over two complementary states. What a segment is depends on the model: for LLaDA one block of the response, drawn
-anew each time; for Dream the whole response, whose logits are shifted (only a summary of that was to be had, and no
-oracle); for block-causal models, a form of ours, every block of the response at once, each behind its clean past.
+A model learns its own answers again, in states in which half of a block is masked and all behind it, and is made
+certain where it is right already, so that more tokens pass a threshold at once. The loss of an answer is CE + CE' +
+weight (H + H') over two complementary states. What a segment is depends on the model: for LLaDA one block of the
+response, drawn anew each time; for Dream the whole response, whose logits are shifted (only a summary of that was to be
+had, and no oracle); for block-causal models, a form of ours, every block of the response at once, each behind its clean
+past.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Losses of distillation over scored positions, the head a few positions at a time (models/head.py).
 
 `certainty_loss` is dParallel's (arXiv 2509.26488, section 3) and, scaled, d3LLM's; `teacher_loss` is D2F's (arXiv
-2508.09192, section 4). Sums are over units; a unit's means are over its own tokens, so that what shares a forward changes
-nothing.
+2508.09192, section 4). Sums are over units; a unit's means are over its own tokens, so that what shares a forward
+changes nothing.
 
 Shapes: n scored positions; V vocabulary; H hidden size; G groups, two views of each unit.
 """

@@ -2,8 +2,8 @@
 
 Answers of models that see a canvas are put in whole rows (models/canvas.py): what lies before a segment is clean, what
 lies behind it is masked and no target. Those of block-causal models are packed (models/packing.py): every block of the
-response is a segment by itself, behind its clean past, and nothing behind a block is seen anyway. A *view* is one of two
-states whose masks complement each other.
+response is a segment by itself, behind its clean past, and nothing behind a block is seen anyway. A *view* is one of
+two states whose masks complement each other.
 
 Shapes: L positions of an answer, prompt included; K block size; C copies; n scored positions.
 """

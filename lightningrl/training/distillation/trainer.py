@@ -1,8 +1,8 @@
 """The steps of any `Distillation`: answers in the order of passes, states drawn by key, one update a step.
 
 The loss of a step is the mean over its units, of which each is in one forward, so micro-batches and processes change it
-only by rounding. A step whose loss or gradient is not finite changes nothing and is logged as skipped. The checkpoint is
-chosen on validation as an RL run's is: the fastest that is shown to be hardly less accurate than the base.
+only by rounding. A step whose loss or gradient is not finite changes nothing and is logged as skipped. The checkpoint
+is chosen on validation as an RL run's is: the fastest that is shown to be hardly less accurate than the base.
 """
 
 from __future__ import annotations
