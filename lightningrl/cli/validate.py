@@ -45,9 +45,14 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     for stage in planned.of("train"):
         for role, reference in stage.members.items():
             resolve(reference, f"runs.{stage.name}, its {role}")
-    rollouts = [value for run in experiment.runs for value in (run.threshold, *run.rollout_thresholds)]
-    policies = _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
-    for run in (run for run in experiment.runs if isinstance(run.implementation, OnlineAlgorithm)):
+    for run in experiment.runs:
+        decoding, where = run.decoding.over(experiment.decoding), f"runs.{run.name}.decoding"
+        policies = _make_policies(
+            decoding, where if run.decoding.model_fields_set else "decoding", experiment.plugins,
+            [run.threshold, *run.rollout_thresholds],
+        )  # fmt: skip
+        if not isinstance(run.implementation, OnlineAlgorithm):
+            continue
         try:
             check_scorable("block_causal", policies, run.accept_inexact_caches)
         except ConfigError as error:
@@ -57,6 +62,10 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
             system.endpoint.secret()  # asked for now, used later
             continue
         _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
+    for stage in planned.of("distill_data"):
+        if "decoding" in stage.config:
+            where = f"runs.{stage.name}.method.data.decoding"
+            _make_policies(stage.config["decoding"], where, experiment.plugins, [stage.config["threshold"]])
     for stage in planned.of("quantize"):
         resolve(stage.members["quantizer"], f"systems.{stage.name}.quantizer.name")
         try:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightningrl.models.canvas import CanvasAttention, CanvasLayout, CanvasRow
 from lightningrl.models.head import token_log_probs
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packed_flex import FlexPacked
@@ -72,7 +73,7 @@ class PackedRow:
 class Packed:
     """Rows one behind the other in one forward, on a device; scored positions in row, copy, column order."""
 
-    layout: PackedLayout
+    layout: PackedLayout | CanvasLayout
     ids_1Q: Tensor
     positions_1Q: Tensor
     """The position of each token in its own sequence."""
@@ -112,6 +113,27 @@ def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu", logit_sh
     return Packed(layout, ids_Q[None], positions_Q[None], *scored)
 
 
+def pack_canvases(
+    rows: Sequence[CanvasRow], device: torch.device | str = "cpu", logit_shift: bool = False
+) -> Packed:  # fmt: skip
+    """Puts whole canvases one after another, nothing between them; `logit_shift` as for `pack`."""
+    layout = CanvasLayout(rows)
+    positions = [np.arange(len(row.ids)) for row in rows]
+    scored = [np.flatnonzero(row.scored) for row in rows]
+    at = [np.maximum(position - 1, 0) if logit_shift else position for position in scored]
+    both = zip(layout.starts, at, strict=True)
+    columns = (
+        np.concatenate([row.ids for row in rows]),
+        np.concatenate(positions),
+        np.concatenate([start + where for start, where in both]),
+        np.concatenate([row.target_ids[row.scored] for row in rows]),
+        np.repeat(np.arange(len(rows)), [len(each) for each in scored]),
+        np.concatenate(scored),
+    )
+    ids_Q, positions_Q, *rest = (torch.from_numpy(column.astype(np.int64)).to(device) for column in columns)
+    return Packed(layout, ids_Q[None], positions_Q[None], *rest)
+
+
 def token_scores(model: Transformer, packed: Packed, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """(n,) log-probability of each target, differentiable; (n,) entropy at its state, detached; nats."""
     return model(lambda m: token_log_probs(m, scored_hidden(m, packed), packed.target_n, temperature))
@@ -123,6 +145,8 @@ def scored_hidden(model: Transformer, packed: Packed) -> Tensor:
     return hidden_BQH[0, packed.at_n]
 
 
-def attend_packed(layout: PackedLayout, device: torch.device) -> Attend:
-    """The way of attending for a device; the kernel for CUDA is experimental."""
-    return FlexPacked(layout, device) if device.type == "cuda" else PackedBlocks(layout)
+def attend_packed(layout: PackedLayout | CanvasLayout, device: torch.device) -> Attend:
+    """The way of attending for a layout and a device; the kernel for CUDA is experimental."""
+    if device.type == "cuda":
+        return FlexPacked(layout, device)
+    return CanvasAttention(layout) if isinstance(layout, CanvasLayout) else PackedBlocks(layout)

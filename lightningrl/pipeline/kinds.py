@@ -132,6 +132,10 @@ _TABLE = (
         sure_files=("config.json", "tokenizer_config.json", "checkpoint.json"),
     ),
     Kind(
+        "distill_data", ("distilled.jsonl", "summary.json"), reads=("runs.method", "decoding"),
+        job="evaluate", threads="evaluate_threads", saves=True,
+    ),
+    Kind(
         "train", (*CHECKPOINT, "selection.json", "samples.jsonl", "samples.md"), reads=("runs", "decoding"),
         sure_files=("config.json", "tokenizer_config.json", "metrics.jsonl", "selection.json"),
         job="train", threads="train_threads", saves=True, launched=True, collected="metrics.jsonl",

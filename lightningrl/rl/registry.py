@@ -7,5 +7,8 @@ ALGORITHMS = {
     "published_code": "lightningrl.rl.algorithms.published_code:PublishedCode",
     "grpo_traj": "lightningrl.rl.algorithms.grpo_traj:GRPOTrajectory",
     "tracerl": "lightningrl.rl.algorithms.tracerl:TraceRL",
+    "dparallel": "lightningrl.training.distillation.dparallel:DParallel",
+    "d2f": "lightningrl.training.distillation.d2f:D2F",
+    "d3llm": "lightningrl.training.distillation.d3llm:D3LLM",
     "supervised": "lightningrl.training.supervised.algorithm:Supervised",
 }

@@ -109,7 +109,7 @@ class PolicyTrainer(Trainer):
         timing = {name: at[name] - at[before] for before, name in pairwise(at)}
         timing["rollout_tokens_per_s"] = float(drawn.sampled.length_NG.sum() / timing["rollout_s"])
         timing["update_positions_per_s"] = trained / timing["update_s"]
-        timing["peak_memory_bytes"] = float(_peak_memory_bytes(setup.model.device))
+        timing["peak_memory_bytes"] = float(peak_memory_bytes(setup.model.device))
         sample = None
         if (step - 1) % SAMPLE_EVERY == 0 and drawn.kept.answers:
             rewards = self.algorithm.rewards(drawn.kept)
@@ -214,7 +214,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _peak_memory_bytes(device: torch.device) -> int:
+def peak_memory_bytes(device: torch.device) -> int:
     """Returns the most bytes that this process has had so far, on its device or resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -63,7 +63,7 @@ def series(**second) -> dict:
         ({"runs.0.method": {"value": {"lamb": 1}}}, ["method.value.lamb: unknown key", "clip, gamma, lam, learning"]),
         ({"runs.0.method": {"rewards": [{"name": "speed"}]}}, ["rewards.0.name: found 'speed'", "accuracy, tpf"]),
         ({"runs.2.method": {"kl": 0.1}}, ["runs.supervised.method.kl: unknown key. Allowed here: none"]),
-        ({"runs.0.algorithm": "grpo"}, ["there is no algorithm 'grpo'. Did you mean `grpo_traj`? Allowed: grpo_traj"]),
+        ({"runs.0.algorithm": "grpo"}, ["there is no algorithm 'grpo'. Did you mean `grpo_traj`? Allowed: d2f, d3llm"]),
         ({"runs.0.algorithm": "json:loads"}, ["json:loads is not an algorithm; expected a subclass of lightningrl.rl"]),
         ({"runs.0.algorithm": "nobody:own"}, ["nobody:own: no module 'nobody'; install it or put it on PYTHONPATH"]),
         ({"runs.1.match_compute": "lightningrl"}, ["runs.grpo-traj.match_compute", "only a control spends it"]),

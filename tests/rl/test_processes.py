@@ -124,6 +124,23 @@ def test_a_part_of_the_states_on_two_processes_is_the_same_update(tmp_path, algo
     assert_same(whole, trained(tmp_path, 2, **options | SPLIT), but=COMPUTED)
 
 
+DISTILLED = {
+    "dparallel": {"family": "sdar", "method": {"adapter": {"rank": 2}}, "averaging": 0.5},
+    "d2f": {"family": "llada", "method": {"block_size": 4}},
+    "d3llm": {"family": "dream", "method": {"block_sizes": [4, 8], "mean_over": 2}},
+}  # fmt: skip
+"""Adapters over a block-causal model; all weights with a frozen teacher; units of two answers."""
+
+
+@pytest.mark.parametrize("algorithm", DISTILLED)
+def test_a_distillation_on_two_processes_is_the_same_training(algorithm, tmp_path):
+    """Two steps of five answers, of which one process has fewer forwards than the other."""
+    options = DISTILLED[algorithm] | {"algorithm": algorithm, "prompts": 1, "updates": 1, "sequences": 5}
+    whole = trained(tmp_path, microbatch=5, **options)
+    assert_same(whole, trained(tmp_path, 2, microbatch=2, **options))
+    assert all(0 < row["loss"] < 1e3 and row["skipped"] == 0 for row in whole[1])
+
+
 def test_the_same_seed_and_world_give_the_same_bits(tmp_path):
     one, two = (trained(tmp_path, 2, microbatch=4, dtype="float32") for _ in range(2))
     assert one[1] == two[1]

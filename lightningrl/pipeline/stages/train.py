@@ -11,6 +11,7 @@ import torch
 from lightningrl.config.train import Run
 from lightningrl.inference.policy import make_policy
 from lightningrl.judges.protocol import Judge
+from lightningrl.models.adapters import split_factors, write_adapter
 from lightningrl.models.transformer import Transformer
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.decoder import make_decoder, make_task
@@ -58,8 +59,12 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
     if world.is_first:
         selection, chosen = trainer.selection, trainer.selection.chosen
         replica = setup.decoder.model
-        replica.load_weights(selection.weights)
+        weights, factors = split_factors(selection.weights)
+        replica.load_weights(weights)
         save_policy(replica, setup.tokenizer, base, context.folder)
+        if factors:
+            adapter = settings.implementation.config.adapter
+            write_adapter(context.folder, replica.config.family, factors, adapter.scaled_by)
         files.write_jsonl(context.folder / "metrics.jsonl", history.rows)
         files.write_jsonl(context.folder / "samples.jsonl", history.samples)
         files.write_text(context.folder / "samples.md", samples_text(history.samples))
@@ -84,7 +89,9 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         settings.precision if is_sharded else None,
         getattr(settings.implementation, "needs_reference", True),
     )
-    model, reference, replica = _models(base, tokenizer, device, precision, needs)
+    adapt = settings.implementation.adapt
+    model, reference, replica = _models(base, tokenizer, device, precision, needs, adapt)
+    distilled = context.inputs.get("distilled")
     model.checkpoint_activations = context.checkpoint_activations
     return TrainSetup(
         run=settings,
@@ -98,6 +105,8 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         train=read_examples(context.inputs["data"] / "train.jsonl"),
         validation=read_examples(context.inputs["data"] / "validation.jsonl"),
         compute_budget=_budget(context),
+        distilled=list(files.read_jsonl(distilled / "distilled.jsonl")) if distilled else (),
+        distilled_forwards=files.read_json(distilled / "summary.json")["token_forwards"] if distilled else 0,
         mixture=[make_policy(config, threshold) for threshold in settings.rollout_thresholds],
         world=world,
         load_shards=partial(_load_changed, base, device, settings.precision) if is_sharded else None,
@@ -105,18 +114,20 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
 
 
 def _models(
-    base: Path, tokenizer: Any, device: torch.device, precision: str | None, needs_reference: bool
+    base: Path, tokenizer: Any, device: torch.device, precision: str | None, needs_reference: bool, adapt: Change
 ) -> tuple[Transformer, Transformer, Transformer]:
     """Returns the policy, the frozen reference (the policy itself where none is needed), and what decodes: the policy
-    itself where nothing is sharded (precision None), otherwise a whole replica in the precision of forwards, in which
-    the reference is, too."""
+    itself where nothing is sharded (precision None) and it has no adapters, otherwise a whole plain replica in the
+    precision of forwards, in which the reference is, too. adapt: changes the policy's modules."""
     if precision is None:
         policy = reference = replica = load_policy(base, device)[0]
+        if adapt(policy):
+            replica = load_policy(base, device)[0].requires_grad_(False)
         if needs_reference:
             reference = load_policy(base, device)[0].requires_grad_(False)
     else:
         dtype = PRECISIONS[precision]
-        policy = reference = load_shards(base, device, precision)
+        policy = reference = load_shards(base, device, precision, change=adapt)
         if needs_reference:
             reference = load_shards(base, device, precision, dtype=dtype).requires_grad_(False)
         replica = make_replica(policy, dtype, device)
