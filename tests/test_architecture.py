@@ -13,7 +13,7 @@ LINES = {
     "lightningrl/inference": 2021, "lightningrl/judges": 4382, "lightningrl/models": 3518,
     "lightningrl/pipeline": 4888, "lightningrl/quantization": 2535, "lightningrl/report": 2999,
     "lightningrl/results": 1505, "lightningrl/rl": 2608, "lightningrl/sandbox": 2745, "lightningrl/training": 2466,
-    "lightningrl/utils": 488, "tests/bench": 1193, "tests/benchmarks": 1346, "tests/config": 818, "tests": 780,
+    "lightningrl/utils": 488, "tests/bench": 1193, "tests/benchmarks": 1346, "tests/config": 821, "tests": 780,
     "tests/decoding": 4800, "tests/evaluation": 1567, "tests/fixtures": 2348, "tests/inference": 2615,
     "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3446, "tests/quantization": 1229,
     "tests/report": 1693, "tests/rl": 2916, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 2204,
@@ -26,10 +26,10 @@ MOST_PROSE = 150
 ORDER = [
     "", "utils", "config", "sandbox", "benchmarks", "judges", "judges/code", "judges/math", "models", "models/families",
     "models/kernels", "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference",
-    "inference/endpoint", "training",
-    "training/supervised", "training/supervised/objectives", "rl", "rl/algorithms", "bench", "bench/estimate",
-    "bench/gpu", "evaluation", "report",
-    "report/figures", "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
+    "inference/endpoint", "training", "training/supervised", "training/supervised/objectives",
+    "training/distillation", "rl", "rl/algorithms", "bench",
+    "bench/estimate", "bench/gpu", "evaluation", "report", "report/figures", "report/paper", "report/published",
+    "pipeline", "pipeline/stages", "results", "cli",
 ]  # fmt: skip
 FIRST = ("errors", "types", "protocol", "canvas", "reference", "engine", "scheduler", "app", "experiment")
 """Files that are read first in their folder, in this order; the others follow by name."""

@@ -66,9 +66,9 @@ SENTENCES = {
         "{name} has 3 * {x} = {z}",
     ),
 }
-"""The templates of a step's sentence, by the kind of step. In tokens, every sentence with its connector has an odd length,
-and the first digit of its result an even place, so that a place holds a first digit or a second one whichever templates
-are taken: docs/miniature.md shows what a base does where that is open."""
+"""The templates of a step's sentence, by the kind of step. In tokens, every sentence with its connector has an odd
+length, and the first digit of its result an even place, so that a place holds a first digit or a second one whichever
+templates are taken: docs/miniature.md shows what a base does where that is open."""
 CLOSINGS = (
     "The answer is \\boxed{{{z}}}.",
     "The result is \\boxed{{{z}}}.",

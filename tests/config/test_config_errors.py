@@ -50,7 +50,10 @@ def series(**second) -> dict:
         ),
         ({"evaluation.tresholds": [0.5]}, ["evaluation.tresholds: unknown key", "primary_threshold, samples"]),
         ({"runs.1.learning_rat": 1}, ["runs.1.learning_rat: unknown key", "learning_rate"]),
-        ({"pretrain.diffusion.decy": 1}, ["pretrain.diffusion.decy: unknown key", "decay, objective, rate, sequences, steps"]),
+        (
+            {"pretrain.diffusion.decy": 1},
+            ["pretrain.diffusion.decy: unknown key", "decay, objective, rate, sequences, steps"],
+        ),
         ({"resources.jobs": {"table": {}}}, ["resources.jobs: found 'table'", "train", "<rule>/<size of a model>"]),
         ({"resources.jobs": {"train/8B": {"gpus": 8}}}, ["train/8B", "train/8b"]),
         ({"resources.jobs": {"train/8b": {"gpu": 1}}}, ["resources.jobs.train/8b.gpu: unknown key", "gpus"]),
