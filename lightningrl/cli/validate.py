@@ -49,7 +49,7 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     policies = _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
     for run in (run for run in experiment.runs if isinstance(run.implementation, OnlineAlgorithm)):
         try:
-            check_scorable("block_causal", policies, run.accept_inexact_caches)
+            check_scorable(None, policies, run.accept_inexact_caches)
         except ConfigError as error:
             raise ConfigError(f"runs.{run.name}: {error}") from None
     for system in experiment.all_systems():

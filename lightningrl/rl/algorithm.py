@@ -38,6 +38,13 @@ class StateGrouping:
     """Consecutive denoise steps of a block that are taken as one: their tokens are scored in the first one's state."""
     full_mask: bool = False
     """Each block is a single state, in which all its decoded positions are masked."""
+    after_stop: bool = False
+    """What is revealed behind the first stop token is scored too, as a part of what happened."""
+
+    @property
+    def happened(self) -> bool:
+        """Whether the states are those that the decoder was in, so that its log-probabilities are of them."""
+        return self.shrink == 1 and not self.full_mask
 
 
 AS_DECODED = StateGrouping()

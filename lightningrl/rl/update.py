@@ -16,7 +16,7 @@ import torch
 
 from lightningrl.models.packing import ALL
 from lightningrl.models.transformer import Transformer
-from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm, StateGrouping
+from lightningrl.rl.algorithm import OnlineAlgorithm, StateGrouping
 from lightningrl.rl.likelihood import ActionIndex, Copies, index_actions, trajectory_row
 from lightningrl.rl.losses import Actions, Normalisers, Sums
 from lightningrl.rl.state_sampling import StateSampling, taken_count
@@ -145,7 +145,7 @@ class Batch:
             weight, plan = (1.0, forwards[number]) if number < len(forwards) else (0.0, forwards[0])
             rows = [trajectories[index] for index in plan.index_B]
             index = index_actions(rows, states, plan.copies)
-            if states == AS_DECODED:
+            if states.happened:
                 old_logp_n = algorithm.behaviour(rows, index).to(device, policy.lm_head.weight.dtype)
             else:
                 old_logp_n = algorithm.score(policy, rows, plan.copies).logp_n
