@@ -127,6 +127,8 @@ class Trajectory:
     decision_logp: np.ndarray | None = None
     """[F] float32, nats: the log-probability, given the state before it, of which positions each denoise forward
     revealed; None where that is no draw (the selector has no `decision`)."""
+    later_masks: int = 0
+    """Positions behind the decoded ones that every forward saw, all of them masked: the rest of a canvas."""
 
     def __post_init__(self) -> None:
         n_positions = len(self.token_ids)

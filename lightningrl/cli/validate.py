@@ -47,9 +47,10 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
             resolve(reference, f"runs.{stage.name}, its {role}")
     rollouts = [value for run in experiment.runs for value in (run.threshold, *run.rollout_thresholds)]
     policies = _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
+    known = None if experiment.model is None else "block_causal"
     for run in (run for run in experiment.runs if isinstance(run.implementation, OnlineAlgorithm)):
         try:
-            check_scorable(None, policies, run.accept_inexact_caches)
+            check_scorable(known if run.base == "base" else None, policies, run.accept_inexact_caches)
         except ConfigError as error:
             raise ConfigError(f"runs.{run.name}: {error}") from None
     for system in experiment.all_systems():

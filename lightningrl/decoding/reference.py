@@ -151,4 +151,5 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         stop="eos" if len(stops) else "length", policy_version=policy.step, entropy=entropy_T[decoded],
         stats=DecodeStats(length, int((reveal > 0).sum()), denoised, committed, prefills, **work), family=config.family,
         decision_logp=np.array(decisions, np.float32) if decides(policy) else None,
+        later_masks=max(0, end - start - size) if schedule.fills_canvas else 0,
     )  # fmt: skip

@@ -292,4 +292,5 @@ class Rows:
             stop="eos" if len(stops) else "length", policy_version=policy.step, stats=stats, entropy=entropy,
             family=config.family,
             decision_logp=np.array(item.decisions, np.float32) if self._notes(slot) else None,
+            later_masks=max(0, item.canvas.end - end) if policy.schedule.fills_canvas else 0,
         )  # fmt: skip

@@ -78,20 +78,22 @@ def check_scorable(attention: str | None, policies: Iterable[DecodePolicy], acce
 def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: StateGrouping = AS_DECODED) -> PackedRow:
     """Returns the states and actions of one trajectory."""
     size, prompt_len = trajectory.block_size, len(trajectory.prompt_ids)
-    ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
-    reveal = np.concatenate([np.zeros(prompt_len, dtype=np.int64), trajectory.reveal_step])
+    never = trajectory.stats.denoise_forwards + 1
+    later = np.full(trajectory.later_masks, 1)
+    ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids, mask_token_id * later])
+    reveal = np.concatenate([np.zeros(prompt_len, dtype=np.int64), trajectory.reveal_step, never * later])
     position = np.arange(len(ids))
     is_response = (position < prompt_len + trajectory.response_len) | states.after_stop
     block = (position - trajectory.origin) // size
-    block_of_step = np.zeros(trajectory.stats.denoise_forwards + 1, dtype=np.int64)
+    block_of_step = np.zeros(never + 1, dtype=np.int64)
     block_of_step[reveal] = block
-    steps = np.unique(reveal[(reveal > 0) & is_response])
+    steps = np.unique(reveal[(reveal > 0) & (reveal < never) & is_response])
     blocks = block_of_step[steps]
-    if not states.happened:
+    if states.full_mask or states.shrink > 1:
         reveal, steps, blocks = _merged(reveal, steps, blocks, size if states.full_mask else states.shrink)
     if states.full_mask:
         # Blocks behind the last that is scored are seen on a canvas alone, and are masked there.
-        last_of_block = np.full(-(-len(ids) // size), trajectory.stats.denoise_forwards + 1)
+        last_of_block = np.full(-(-len(ids) // size), never)
         last_of_block[blocks] = steps
         reveal = np.where(position < prompt_len, 0, last_of_block[block])
     if trajectory.origin:  # the grid begins at the prompt's end: a canvas
@@ -134,6 +136,8 @@ class TokenScores:
     """Index of the trajectory."""
     position_n: Tensor
     """Index into the trajectory's response."""
+    step_n: Tensor | None = None
+    """The denoise forward that revealed the action; None where nobody asks."""
 
 
 def pack_states(

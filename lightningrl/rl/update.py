@@ -160,7 +160,8 @@ class Batch:
                 actions.weight_n = _weights(rows, index, states, sampling).to(old_logp_n)
             micro.append(MicroBatch(rows, plan, actions, weight))
         reshard(reference)
-        sums = Sums(Normalisers.of(length_B.tolist()), Normalisers.of(length_B[in_nll_B].tolist()))
+        actions = sum(forward.actions for forward in forwards)
+        sums = Sums(Normalisers.of(length_B.tolist()), Normalisers.of(length_B[in_nll_B].tolist()), actions)
         in_order = dict.fromkeys(np.concatenate([forward.index_B for forward in forwards]).tolist())
         first = [trajectories[index] for index in list(in_order)[:size]]
         return Batch(micro, sums, first, forwards, advantage_B, trajectories, whole)
