@@ -12,7 +12,7 @@ Shapes: B rows; Q positions of a forward; H hidden size; N query heads; M key/va
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -226,8 +226,16 @@ class Transformer(nn.Module):
     def plan(self, hidden_BLH: Tensor, timestep_B: Tensor, open_BL: Tensor) -> Tensor:
         """(B, L) the planner's logits over whole canvases, positions 0 to L - 1 of each; see `Planner.forward`."""
         assert self.planner is not None, "only a model with `has_planner` plans"
+        hidden_BLH = hidden_BLH.to(self.planner.mask_linear.weight.dtype)
         positions_1L = torch.arange(hidden_BLH.shape[1], device=hidden_BLH.device)[None]
         return self.planner(hidden_BLH, timestep_B, open_BL, self._rotation(positions_1L, hidden_BLH.dtype))
+
+    def add_planner(self, generator: torch.Generator) -> None:
+        """Give a model that has none a planner with first weights of the generator's, in float32 at least."""
+        dtype = torch.promote_types(self.lm_head.weight.dtype, torch.float32)
+        planner = Planner(self.config, Layer(self.config, 0)).to(self.device, dtype)
+        planner.initialise(generator)
+        self.planner, self.config = planner, replace(self.config, has_planner=True)
 
     def _rotation(self, positions_BQ: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         cos, sin = self.rotations(dtype, positions_BQ.device)

@@ -255,8 +255,8 @@ def test_micro_batches_and_parts_of_trajectories_are_exact(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"policy": DecodePolicy(TopSum(1.0), ranking=Planned(), schedule=FullSequence(4))}, "by no draw of the planner"),
-        ({"policy": DecodePolicy(Bernoulli(1.0), schedule=FullSequence(4))}, "by no draw of the planner"),
+        ({"policy": DecodePolicy(TopSum(1.0), ranking=Planned(), schedule=FullSequence(4))}, "by no draw"),
+        ({"policy": DecodePolicy(Bernoulli(1.0), schedule=FullSequence(4))}, "by no draw"),
         ({"mixture": [DecodePolicy(Bernoulli(0.5), ranking=Planned(), schedule=FullSequence(4))]}, "one factor"),
         ({"model": None}, "this sdar model has none"),
     ],
