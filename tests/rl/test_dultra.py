@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import answer_of, make_trainer, requests_of, tiny_model, tiny_setup
+from fixtures.naive import Masked
+from fixtures.planning import planned_setup
+from fixtures.tiny import answer_of, make_trainer, requests_of, tiny_model
 from safetensors.torch import load_file
 
 from lightningrl.decoding.engine import BlockDecoder
@@ -20,14 +22,16 @@ from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.selectors.top_sum import TopSum
 from lightningrl.decoding.stops import FinishBlock, InsideBlock, WholeCanvas
 from lightningrl.errors import ConfigError
-from lightningrl.models.checkpoint import load_model
+from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.models.config_file import family_named
+from lightningrl.models.families.protocol import NO_MASK
 from lightningrl.rl.algorithm import StateGrouping
-from lightningrl.rl.algorithms.dultra import DUltra
+from lightningrl.rl.algorithms.dultra import DUltra, TeacherReward
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.likelihood import TokenScores, behaviour_of, index_actions, score_tokens
 from lightningrl.rl.losses import Actions
 from lightningrl.rl.reveals import RevealRule, behaviour_of_reveals, reveal_loss, score_reveals
+from lightningrl.rl.teacher import Teacher
 from lightningrl.rl.text_rewards import (
     apps_of,
     code_fence_of,
@@ -36,6 +40,7 @@ from lightningrl.rl.text_rewards import (
     steps,
     think_format_of,
 )
+from lightningrl.tokenization import encode_prompts, encode_texts
 from lightningrl.types import DecodeStats, Trajectory, Verdict
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "dultra_tiny"
@@ -213,20 +218,6 @@ def test_every_algorithms_likelihood_of_tokens_on_a_canvas_is_the_decoders(logit
     assert float((scores.logp_n - behaviour_of(trajectories, scores)).abs().max()) < 1e-5
 
 
-def planned_setup(folder, **run):
-    """A training set-up over a tiny model with a planner; the reward is the judge's word and the forwards."""
-    method = run.pop("method", {}) | {"rewards": [{"name": "correct"}, {"name": "steps", "weight": 5.0}]}
-    setup = tiny_setup(folder, algorithm="dultra", method=method, accept_inexact_caches=False, **run)
-    shape = {"vocab_size": setup.model.config.vocab_size, "mask_token_id": setup.model.config.mask_token_id}
-    model = tiny_model(3, setup.model.lm_head.weight.dtype, attention="full", has_planner=True, **shape)
-    model.usable_vocab = setup.model.usable_vocab
-    setup.model = setup.reference = model
-    setup.decoder = BlockDecoder(model, setup.decoder.stop_ids.tolist(), rows=8)
-    setup.policy = DecodePolicy(Bernoulli(1.0), ranking=Planned(), schedule=FullSequence(4), stop=WholeCanvas())
-    setup.task = dataclasses.replace(setup.task, max_new_tokens=12)
-    return setup
-
-
 @pytest.mark.parametrize(
     "method", [{}, {"compat": True, "advantage_min_clip": None, "delta": 2.0}], ids=["ours", "compat"]
 )
@@ -310,3 +301,49 @@ def test_programs_that_fail_cost_a_little_and_those_that_are_none_cost_nothing()
 
     assert (of("ok", correct=True), of("wrong"), of("crashed"), of("timeout")) == (1.0, 0.0, -0.05, -0.05)
     assert of("crashed", "SyntaxError: invalid syntax") == of("crashed", "IndentationError") == of("unparsable") == 0.0
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """The folder of a tiny autoregressive model with the tokenizer of `tiny_setup`, and the model."""
+    setup = planned_setup(tmp_path)
+    shape = {"vocab_size": setup.model.config.vocab_size, "mask_token_id": NO_MASK, "block_size": 1, "qk_norm": False}
+    model = tiny_model(8, attention="causal", logit_shift=True, qkv_bias=True, family="qwen2", **shape)
+    save_model(model, tmp_path, eos_token_id=setup.tokenizer.eos_token_id, pad_token_id=setup.tokenizer.pad_token_id)
+    return tmp_path, model.eval()
+
+
+def test_a_teachers_reward_is_the_mean_log_probability_of_the_response_behind_its_own_prompt(teacher):
+    folder, model = teacher
+    setup = planned_setup(folder)
+    found = Teacher(TeacherReward(checkpoint=str(folder), microbatch=2), setup)
+    texts = ["3 pens", "", "1 cups and 2 figs"]
+    answers = [
+        dataclasses.replace(answer_of(4, 2), example=example, text=text)
+        for example, text in zip(setup.train[:3], texts, strict=True)
+    ]
+    rewards = found.rewards(Groups([answers, answers[::-1]]))
+    expected = []
+    for answer in answers:
+        prompt = encode_prompts(setup.tokenizer, [answer.example.messages])[0]
+        response = list(encode_texts(setup.tokenizer, [answer.text])[0]) or [setup.tokenizer.eos_token_id]
+        ids = torch.tensor([[*prompt, *response]])
+        length = ids.shape[1]
+        seen = Masked(torch.ones(1, 1, length, length, dtype=torch.bool).tril())
+        with torch.no_grad():
+            table = model.log_probs(model.hidden(ids, torch.arange(length)[None], seen)[0])
+        places = range(len(prompt), length)
+        expected.append(np.mean([float(table[place - 1, int(ids[0, place])]) for place in places]))
+    np.testing.assert_allclose(rewards, [expected, expected[::-1]], atol=1e-5)
+
+
+def test_a_run_is_paid_by_its_teacher_and_refuses_one_that_is_not_autoregressive(teacher):
+    folder, _ = teacher
+    setup = planned_setup(
+        folder, method={"teacher": {"checkpoint": str(folder), "weight": 0.5}, "rewards": [{"name": "correct"}]}
+    )
+    row = make_trainer(setup).step().metrics
+    assert row["reward_teacher_mean"] < 0
+    assert row["reward_optimised_mean"] == pytest.approx(row["reward_correct_mean"] + 0.5 * row["reward_teacher_mean"])
+    with pytest.raises(ConfigError, match="expected an autoregressive one"):
+        Teacher(TeacherReward(checkpoint=str(FOLDER)), setup)

@@ -6,15 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.tiny import make_trainer, tiny_model, tiny_setup
+from fixtures.planning import planner_setup
+from fixtures.tiny import make_trainer, tiny_model
 from safetensors.torch import load_file
 
-from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import DecodePolicy
-from lightningrl.decoding.rankings import Planned
-from lightningrl.decoding.schedules.full_sequence import FullSequence
-from lightningrl.decoding.selectors.bernoulli import Bernoulli
-from lightningrl.decoding.stops import WholeCanvas
 from lightningrl.errors import ConfigError
 from lightningrl.models.canvases import CanvasAttention, CanvasLayout
 from lightningrl.models.checkpoint import load_model, save_model
@@ -90,19 +85,6 @@ def test_canvases_are_known_then_partly_masked_then_masked():
         (True, True, True),
         (True, True, False),
     }
-
-
-def planner_setup(folder, **run):
-    """A training set-up over a tiny model with full attention and no planner."""
-    method = {"length": 24, "block": 6} | run.pop("method", {})
-    setup = tiny_setup(folder, algorithm="planner_pretraining", method=method, **({"microbatch": 2} | run))
-    shape = {"vocab_size": setup.model.config.vocab_size, "mask_token_id": setup.model.config.mask_token_id}
-    model = tiny_model(3, setup.model.lm_head.weight.dtype, attention="full", **shape)
-    model.usable_vocab = setup.model.usable_vocab
-    setup.model = setup.reference = model
-    setup.decoder = BlockDecoder(model, setup.decoder.stop_ids.tolist(), rows=8)
-    setup.policy = DecodePolicy(Bernoulli(1.0), ranking=Planned(), schedule=FullSequence(7), stop=WholeCanvas())
-    return setup
 
 
 def test_a_run_trains_the_planner_alone_and_its_loss_falls(tmp_path):
