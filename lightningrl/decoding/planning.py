@@ -57,7 +57,7 @@ def planner_logits(
     found_BK = torch.zeros(open_BK.shape, dtype=torch.promote_types(hidden_NH.dtype, torch.float32), device=device)
     for length in np.unique(length_B).tolist():
         here = np.flatnonzero(length_B == length)
-        masked_GL = np.stack([masked_BL[index] for index in here])
+        masked_GL = np.stack([masked_BL[index] for index in here.tolist()])
         position_GK = start_B[here, None] + np.arange(size)
         open_GL = np.zeros_like(masked_GL)
         np.put_along_axis(open_GL, position_GK, open_BK[here], axis=1)

@@ -50,8 +50,8 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(Linear(TIMESTEP_SIZE, width, bias=True), nn.SiLU(), Linear(width, width, bias=True))
 
-    def forward(self, timestep_B: Tensor) -> Tensor:
-        return self.mlp(timestep_sinusoids(timestep_B).to(self.mlp[0].weight.dtype))
+    def forward(self, timestep_B: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.mlp(timestep_sinusoids(timestep_B).to(dtype))
 
 
 class AdaptiveNorm(nn.Module):
@@ -83,7 +83,7 @@ class Planner(nn.Module):
     ) -> Tensor:
         """(B, L) logits, float32 at least. hidden: of the whole canvas; timestep: 1 - masks / L of each canvas; open:
         bool, the masked positions that may be revealed now. rotation: RoPE's of positions 0, ..., L - 1."""
-        condition_BLH = self.time_embedding(timestep_B)[:, None] + self.mask_embedding(open_BL.long())
+        condition_BLH = self.time_embedding(timestep_B, hidden_BLH.dtype)[:, None] + self.mask_embedding(open_BL.long())
         x_BLH = self.layer(self.norm_in(hidden_BLH, condition_BLH), rotation, _see_all)
         logit_BL = self.mask_linear(self.norm_out(x_BLH, condition_BLH))[..., 0]
         return logit_BL.float() if logit_BL.dtype in (torch.bfloat16, torch.float16) else logit_BL

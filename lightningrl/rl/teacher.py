@@ -67,7 +67,7 @@ class Teacher:
         for start in range(0, len(answers), self.microbatch):
             part = slice(start, start + self.microbatch)
             responses = [list(ids) or [self.tokenizer.eos_token_id] for ids in texts[part]]
-            found += self._score(prompts[part], responses)
+            found += self._score([list(prompt) for prompt in prompts[part]], responses)
         return found
 
     def _score(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
@@ -85,6 +85,6 @@ class Teacher:
         return found
 
 
-def _causal(layer: int, q_BNTD: Tensor, k_BMTD: Tensor, v_BMTD: Tensor) -> Tensor:
-    is_grouped = q_BNTD.shape[1] != k_BMTD.shape[1]
-    return F.scaled_dot_product_attention(q_BNTD, k_BMTD, v_BMTD, is_causal=True, enable_gqa=is_grouped)
+def _causal(layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
+    is_grouped = q_BNQD.shape[1] != k_BMQD.shape[1]
+    return F.scaled_dot_product_attention(q_BNQD, k_BMQD, v_BMQD, is_causal=True, enable_gqa=is_grouped)
