@@ -53,8 +53,9 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
         )  # fmt: skip
         if not isinstance(run.implementation, OnlineAlgorithm):
             continue
+        known = "block_causal" if run.base == "base" and experiment.model is not None else None
         try:
-            check_scorable("block_causal", policies, run.accept_inexact_caches)
+            check_scorable(known, policies, run.accept_inexact_caches)
         except ConfigError as error:
             raise ConfigError(f"runs.{run.name}: {error}") from None
     for system in experiment.all_systems():

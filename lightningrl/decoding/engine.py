@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, Canvas, page_size
 from lightningrl.decoding.ledger import Ledger
+from lightningrl.decoding.planning import planning_misfit
 from lightningrl.decoding.prefixes import prefix_key
 from lightningrl.decoding.protocol import AllAtOnce, DecodePolicy, DecodeResult, Observer, Release, Request
 from lightningrl.decoding.row_state import QueuedRequest, Rows, pages_of
@@ -221,7 +222,8 @@ class BlockDecoder:
         config, schedule = self.model.config, policy.schedule
         kind = f"{config.attention} attention and {'shifted' if config.logit_shift else 'unshifted'} logits"
         if isinstance(schedule, Window):
-            return self._window_misfit(policy, schedule, kind) or policy.logits.refusal(self.model)
+            misfit = self._window_misfit(policy, schedule, kind) or planning_misfit(self.model, policy)
+            return misfit or policy.logits.refusal(self.model)
         if config.attention == "full" and not schedule.fills_canvas:
             fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full", config.logit_shift))
             return (
@@ -256,7 +258,7 @@ class BlockDecoder:
             schedule.check(schedule.block_size or config.block_size)
         except DecodeError as error:
             return str(error)
-        return policy.logits.refusal(self.model)
+        return planning_misfit(self.model, policy) or policy.logits.refusal(self.model)
 
     def _window_misfit(self, policy: DecodePolicy, schedule: Window, kind: str) -> str | None:
         """`_misfit` for schedules with several open blocks. kind: what the model has, in words."""

@@ -39,6 +39,16 @@ class StateGrouping:
     """Consecutive denoise steps of a block that are taken as one: their tokens are scored in the first one's state."""
     full_mask: bool = False
     """Each block is a single state, in which all its decoded positions are masked."""
+    after_stop: bool = False
+    """What is revealed behind the first stop token is scored too, as a part of what happened."""
+    rescored: bool = False
+    """Actions are scored otherwise than the decoder did, though in the states that happened."""
+
+    @property
+    def happened(self) -> bool:
+        """Whether actions are scored as the decoder did, in the states that it was in: its log-probabilities are then
+        those of the policy that made the rollouts."""
+        return self.shrink == 1 and not self.full_mask and not self.rescored
 
 
 AS_DECODED = StateGrouping()

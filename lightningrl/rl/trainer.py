@@ -62,7 +62,7 @@ class PolicyTrainer(Trainer):
     def forwards_a_position(self) -> int:
         """Forwards a trained position, a backward counted as two: the update, the base's and old log-probabilities
         where they are computed, and those of the algorithm's own models."""
-        scored = self.algorithm.needs_reference + (self.algorithm.states != AS_DECODED)
+        scored = self.algorithm.needs_reference + (not self.algorithm.states.happened)
         return 3 + scored + self.algorithm.own_forwards
 
     @property
@@ -156,7 +156,7 @@ class PolicyTrainer(Trainer):
         if not batches:
             return {"updates": 0}
         is_first, noted = self.updates_done == 0, dict[str, Any]()
-        mean, largest = self._logp_gap(batches[0].first) if algorithm.states != AS_DECODED else (None, None)
+        mean, largest = self._logp_gap(batches[0].first) if not algorithm.states.happened else (None, None)
         for batch in batches:
             self.updates_done += 1
             for group in self.optimiser.param_groups:
@@ -164,7 +164,7 @@ class PolicyTrainer(Trainer):
             row = update(algorithm, setup.model, self.optimiser, batch, run.max_grad_norm, setup.world)
             rows.append(row | algorithm.update(batch))
             if len(rows) == 1:
-                if algorithm.states == AS_DECODED:
+                if algorithm.states.happened:
                     mean, largest = row["log_ratio_abs_mean"], row["log_ratio_abs_max"]
                 noted = check_gap(mean, run, step=self.steps_done + 1, is_first=is_first)
         means = {name: _mean([row[name] for row in rows]) for name in rows[0]}

@@ -217,7 +217,10 @@ def test_validate_says_why_an_entry_cannot_be(tmp_path, entries, message):
 
 @pytest.mark.parametrize(
     ("schedule", "message"),
-    [("fixtures.outsider:Stale", "runs.lightningrl: Stale() keeps stale"), ("full_sequence", "scored block by block")],
+    [
+        ("fixtures.outsider:Stale", "runs.lightningrl: Stale() keeps stale"),
+        ("full_sequence", "in the states that the model saw"),
+    ],
 )
 def test_validate_refuses_what_training_would_refuse_after_pre_training(tmp_path, schedule, message):
     file, tree = tmp_path / "stale.yaml", yaml.safe_load(NANO.read_text())

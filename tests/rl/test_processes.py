@@ -141,6 +141,14 @@ def test_a_distillation_on_two_processes_is_the_same_training(algorithm, tmp_pat
     assert all(0 < row["loss"] < 1e3 and row["skipped"] == 0 for row in whole[1])
 
 
+@pytest.mark.parametrize("algorithm", ["dultra", "planner_pretraining"])
+def test_a_planner_trained_on_two_processes_is_that_of_one(tmp_path, algorithm):
+    own = {"algorithm": algorithm, "method": {}, "sequences": 4}
+    one, two = trained(tmp_path, microbatch=8, **own), trained(tmp_path, 2, microbatch=2, **own)
+    assert_same(one, two)
+    assert any(name.startswith("planner.") for name in one[0])
+
+
 def test_the_same_seed_and_world_give_the_same_bits(tmp_path):
     one, two = (trained(tmp_path, 2, microbatch=4, dtype="float32") for _ in range(2))
     assert one[1] == two[1]

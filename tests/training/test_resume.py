@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from fixtures.planning import planned_setup, planner_setup
 from fixtures.small_disk import run_on_small_disk
 from fixtures.tiny import CoinJudge, make_trainer, tiny_model, tiny_setup
 
@@ -99,8 +100,17 @@ RECIPE = Pretrain(
 BUDGET = 700
 
 
+def dultra_trainer(folder):
+    return make_trainer(planned_setup(folder, validate_every=2, prompts=2))
+
+
+def planner_trainer(folder):
+    return make_trainer(planner_setup(folder, validate_every=2))
+
+
 DISTILLATIONS = [dparallel_trainer, d2f_trainer, d3llm_trainer]
-TRAINERS = [policy_trainer, grpo_trainer, supervised_trainer, pretrainer, budgeted, *DISTILLATIONS]
+PLANNED = [dultra_trainer, planner_trainer]
+TRAINERS = [policy_trainer, grpo_trainer, supervised_trainer, pretrainer, budgeted, *DISTILLATIONS, *PLANNED]
 
 
 def run(trainer, state, should_stop=lambda: False, save_every=1, report=lambda text: None, timing=None, **more):
