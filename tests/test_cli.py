@@ -176,6 +176,14 @@ def test_what_cannot_be_done_is_said_with_what_can(words, message):
     assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
+def test_make_demo_says_which_config_is_not_there_before_anything_is_installed():
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "demo", "CONFIG=nowhere.yaml"], capture_output=True, text=True, timeout=HANG_S
+    )
+    assert done.returncode == 2 and "error: CONFIG=nowhere.yaml does not exist" in done.stderr
+    assert "No rule" not in done.stderr and "pip" not in done.stdout
+
+
 @pytest.mark.parametrize(("error", "code"), [(Interrupted("state saved"), 75), (KeyboardInterrupt(), 130)])
 def test_exit_codes_of_interruptions(stage_does, error, code):
     def stop(context):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.models.transformer import Transformer
+from lightningrl.models.transformer import ModelConfig, Transformer
 
 if TYPE_CHECKING:
     from lightningrl.decoding.protocol import DecodePolicy
@@ -25,13 +25,13 @@ def needs_planner(policy: DecodePolicy) -> bool:
     return getattr(policy.ranking, "uses_planner", False)
 
 
-def planning_misfit(model: Transformer, policy: DecodePolicy) -> str | None:
+def planning_misfit(config: ModelConfig, policy: DecodePolicy) -> str | None:
     """Why a policy that asks for a planner cannot have one with this model; None where it can, or does not ask."""
     if not needs_planner(policy):
         return None
-    if not model.config.has_planner:
+    if not config.has_planner:
         return (
-            f"{policy.ranking} ranks by a planner, and this {model.config.family} model has none; take a dUltra "
+            f"{policy.ranking} ranks by a planner, and this {config.family} model has none; take a dUltra "
             "checkpoint, train one with the algorithm planner_pretraining, or rank by `confidence`"
         )
     if not (policy.schedule.fills_canvas and policy.schedule.is_exact):

@@ -13,6 +13,7 @@ SELECTORS = {
     "entropy": "lightningrl.decoding.selectors.entropy:Entropy",
     "skip_threshold": "lightningrl.decoding.selectors.skip_threshold:SkipThreshold",
     "timestep": "lightningrl.decoding.selectors.timestep:Timestep",
+    "random_timestep": "lightningrl.decoding.selectors.random_timestep:RandomTimestep",
     "quota_threshold": "lightningrl.decoding.selectors.quota_threshold:QuotaThreshold",
     "bernoulli": "lightningrl.decoding.selectors.bernoulli:Bernoulli",
     "top_sum": "lightningrl.decoding.selectors.top_sum:TopSum",

@@ -361,9 +361,15 @@ class Scheduler:
 
     def _fail(self, slot: int) -> DecodeResult:
         self.pool.cache.clear(self.rows.own(slot))
-        item = self.rows.leave(slot, is_sound=False)
+        item = self._leave(slot, is_sound=False)
         why = "the model's probabilities are not finite: its weights are damaged, or training diverged"
         return DecodeResult(item.index, item.request, error=DecodeError(f"{item.request.uid}: {why}"))
+
+    def _leave(self, slot: int, is_sound: bool = True) -> QueuedRequest:
+        """Frees a slot whose row has ended."""
+        if self.windows is not None:
+            self.windows.left(slot)
+        return self.rows.leave(slot, is_sound=is_sound)
 
     def _advance(self) -> list[DecodeResult]:
         """Move rows with a finished block to the next one; free the slots of rows that have ended."""
@@ -392,6 +398,6 @@ class Scheduler:
             over = sorted(over + self.windows.advance())
         for slot in over:
             trajectory = rows.trajectory(slot, self.stop_ids, self.model.config)
-            item = rows.leave(slot)
+            item = self._leave(slot)
             outcomes.append(DecodeResult(item.index, item.request, trajectory))
         return outcomes

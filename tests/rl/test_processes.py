@@ -39,6 +39,7 @@ def trained(folder, processes=1, launcher=None, **options):
         assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(out)
     assert found["processes"] == processes
+    assert found["gathered"] == [], "a value model keeps nothing gathered behind its estimate"
     return found["weights"], found["rows"]
 
 
