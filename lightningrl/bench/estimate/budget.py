@@ -20,7 +20,7 @@ from lightningrl.bench.costs import MASTER, Device, Lengths, Shares, trained_pos
 from lightningrl.bench.disk import TrainingDisk
 from lightningrl.bench.estimate.evaluations import evaluations
 from lightningrl.bench.memory import OVERHEAD, TrainingMemory
-from lightningrl.bench.model_shape import Shape
+from lightningrl.bench.model_shape import Shape, sized
 from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, save_s, saving_cost, tail_s, tails_cost
 from lightningrl.config.base import Base
 from lightningrl.config.experiment import Experiment
@@ -348,4 +348,6 @@ def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shap
 
 def _shape(base: Base, size: str | None) -> Shape:
     block_size = base.block_size or 32  # where the family says it, its own is not known before the files are here
-    return Shape.of_size(size, block_size) if size else Shape.of_checkpoint(base.checkpoint, block_size)
+    if size:
+        return Shape.of_size(sized(base.checkpoint, size), block_size)
+    return Shape.of_checkpoint(base.checkpoint, block_size)

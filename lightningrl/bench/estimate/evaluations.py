@@ -1,7 +1,7 @@
 """What the evaluations of an experiment cost: of each system on each benchmark, forwards and positions of a response.
 
-A system's TPF is the one that its published row has; where its selector says the number of forwards itself (steps), that
-is taken, for each value of its sweep.
+A system's TPF is the one that its published row has; where its selector says the number of forwards itself (steps),
+that is taken, for each value of its sweep.
 """
 
 from __future__ import annotations
