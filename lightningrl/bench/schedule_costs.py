@@ -1,8 +1,8 @@
 """Forwards and positions of a response by the schedule that decodes it: blocks, canvases, windows, token by token.
 
 A forward over a canvas computes all of it, over a cache its own part, so the same number of forwards is other work:
-a published decoder's cost is its forwards times what each computes. Exact, given the forwards (a test compares them
-with a decoder's counts): `full_sequence`, `whole_sequence`, `prefix_cache` and `dual_cache` with as many forwards in each
+a published decoder's cost is its forwards times what each computes. Exact, given the forwards, as a test against a
+decoder's counts shows: `full_sequence`, `whole_sequence`, `prefix_cache` and `dual_cache` with as many forwards in each
 block, `autoregressive`. Assumed: how many blocks a window has open, and what d3LLM's cache leaves to compute.
 """
 
