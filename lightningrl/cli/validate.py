@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lightningrl.cli.lengths import base_of, check_lengths
 from lightningrl.cli.pin import note_pins
 from lightningrl.cli.stages import DEFAULT_CONFIG, Config
-from lightningrl.config.decoding import Decoding
+from lightningrl.config.decoding import Decoding, preset
 from lightningrl.config.describe import describe
 from lightningrl.config.experiment import Experiment, load
+from lightningrl.config.systems import System
 from lightningrl.errors import ConfigError, LightningRLError, SandboxUnavailable
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.sandbox import probe
@@ -56,7 +58,12 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
         if system.endpoint is not None:
             system.endpoint.secret()  # asked for now, used later
             continue
-        _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
+        policy, *_ = _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
+        tested = {
+            stage.config["benchmark"] for stage in planned.of("evaluate") if stage.config["policy"] == system.name
+        }
+        check_lengths(experiment, system, policy, sorted(tested))
+        _note_adapter(experiment, system)
     for stage in planned.of("quantize"):
         resolve(stage.members["quantizer"], f"systems.{stage.name}.quantizer.name")
         try:
@@ -67,6 +74,17 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
             raise ConfigError(f"systems.{stage.name}.quantizer.options: {error}") from None
         if quantizer.needs_calibration and "calibration" not in stage.config:
             raise ConfigError(f"systems.{stage.name}.quantizer.calibration: left out, but the quantizer needs data")
+
+
+def _note_adapter(experiment: Experiment, system: System) -> None:
+    """Says where a decoder is for weights with an adapter, and none is named: they may be merged already."""
+    named = preset(system.decoding.preset).get("adapter") if system.decoding.preset else None
+    base = base_of(experiment, system)
+    if named and not (base and base.adapter):
+        told = f"its policy {system.policy} names no `adapter`; right only where it is merged already"
+        typer.echo(
+            f"note: {system.where}.preset: {system.decoding.preset} is for weights with {named}, and {told}", err=True
+        )
 
 
 def _make_policies(
