@@ -29,6 +29,7 @@ SHAPES = {
     "dream": CANVAS | QWEN | {"family": "Dream"},
     "qwen": CANVAS | QWEN | {"family": "qwen2", "attention": "causal", "mask_token_id": NO_MASK},
 }
+FIRST = "<|im_start|>"
 TASK = """
 task: {name}
 dataset_path: json
@@ -41,7 +42,7 @@ generation_kwargs: {{until: ["zz"], do_sample: false}}
 metric_list: [{{metric: {metric}, aggregation: mean, higher_is_better: true}}]
 filter_list: [{{name: {filter}, filter: [{{function: take_first}}]}}]
 """
-QUESTIONS = ("What is 1 + 1?", "def f(x):")
+QUESTIONS = ("def f(x):",)
 PASS_AT_K = """
 def pass_at_k(references, predictions):
     return {"pass@1": float(references[0] == predictions[0])}
@@ -52,8 +53,10 @@ def pass_at_k(references, predictions):
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("rows")
     found = {name: save_byte_checkpoint(root / name, **shape) for name, shape in SHAPES.items()}
-    names = found["qwen"] / "tokenizer_config.json"
-    names.write_text(json.dumps({k: v for k, v in json.loads(names.read_text()).items() if k != "mask_token"}))
+    for name, change in {"qwen": {"mask_token": None}, "llada": {"bos_token": FIRST}}.items():
+        path = found[name] / "tokenizer_config.json"
+        told = json.loads(path.read_text()) | change
+        path.write_text(json.dumps({key: value for key, value in told.items() if value is not None}))
     return found | {"adapter": byte_adapter(root / "adapter", load_model(found["llada"]))}
 
 
@@ -91,7 +94,7 @@ ROWS = {
         lambda llm, q: _turn(llm, "Write a solution to the following problem and make sure that it passes the tests:\n"
                                   f"```python\n{q}\n```\n "),
     ),
-    "D2F on GSM8K, its adapter": ("D2F-LLaDA", "gsm8k", "llada", lambda llm, q: _turn(llm, q)),
+    "D2F on HumanEval, its adapter and first token": ("D2F-LLaDA", "humaneval", "llada", lambda llm, q: f"{FIRST}{q}"),
     "d3LLM on Dream, GSM8K": ("d3LLM-Dream", "gsm8k", "dream", lambda llm, q: _turn(llm, q)),
     "Qwen on GSM8K": ("Qwen-2.5-7B-Instruct", "gsm8k", "qwen", lambda llm, q: q),
 }  # fmt: skip
@@ -122,8 +125,8 @@ def test_a_row_is_decoded_by_its_published_arguments_and_stands_beside_its_publi
     done = run(*words, *(["--run-code"] if cell.runs_programs else []))
     assert done.exit_code == 0, (done.output, done.exception)
     told = json.loads((tmp_path / "out" / f"{cell.name}.json").read_text())
-    assert told["measured"]["accuracy_pct"] == 100.0 and told["problems"] == 2
-    assert told["figures"]["forwards"] == sum(each.stats.denoise_forwards for each in found) / 2
+    assert told["measured"]["accuracy_pct"] == 100.0 and told["problems"] == 1
+    assert told["figures"]["forwards"] == sum(each.stats.denoise_forwards for each in found)
     assert told["arguments"]["preset"] == cell.preset and told["published"] == cell.published()
     accuracy = next(each for each in printed("table2") if each.identity == row).numbers[benchmark, "accuracy_pct"]
     assert f"{100 - accuracy:+.1f}" in done.stdout
