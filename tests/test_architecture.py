@@ -14,7 +14,7 @@ LINES = {
     "lightningrl/pipeline": 4594, "lightningrl/quantization": 400, "lightningrl/report": 2940,
     "lightningrl/results": 1505, "lightningrl/rl": 2585, "lightningrl/sandbox": 2745, "lightningrl/training": 1300,
     "lightningrl/utils": 488, "tests": 780, "tests/bench": 1274, "tests/benchmarks": 1333, "tests/config": 801,
-    "tests/decoding": 4800, "tests/evaluation": 1567, "tests/fixtures": 2312, "tests/inference": 2793,
+    "tests/decoding": 4800, "tests/evaluation": 1567, "tests/fixtures": 2312, "tests/inference": 2796,
     "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3267, "tests/quantization": 266,
     "tests/report": 1616, "tests/rl": 2899, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1327,
     "tests/workflow": 2127,
