@@ -9,14 +9,14 @@ PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
     "lightningrl": 618, "lightningrl/bench": 3490, "lightningrl/benchmarks": 1841, "lightningrl/cli": 3388,
-    "lightningrl/config": 1924, "lightningrl/decoding": 5053, "lightningrl/evaluation": 1701,
-    "lightningrl/inference": 2128, "lightningrl/judges": 4382, "lightningrl/models": 3123,
-    "lightningrl/pipeline": 4594, "lightningrl/quantization": 400, "lightningrl/report": 2940,
+    "lightningrl/config": 1928, "lightningrl/decoding": 5163, "lightningrl/evaluation": 1732,
+    "lightningrl/inference": 2176, "lightningrl/judges": 4382, "lightningrl/models": 3123,
+    "lightningrl/pipeline": 4714, "lightningrl/quantization": 400, "lightningrl/report": 2941,
     "lightningrl/results": 1505, "lightningrl/rl": 2585, "lightningrl/sandbox": 2745, "lightningrl/training": 1300,
-    "lightningrl/utils": 488, "tests": 780, "tests/bench": 1274, "tests/benchmarks": 1333, "tests/config": 801,
-    "tests/decoding": 4800, "tests/evaluation": 1567, "tests/fixtures": 2312, "tests/inference": 2796,
-    "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3267, "tests/quantization": 266,
-    "tests/report": 1616, "tests/rl": 2899, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1327,
+    "lightningrl/utils": 488, "tests": 780, "tests/bench": 1274, "tests/benchmarks": 1333, "tests/config": 804,
+    "tests/decoding": 4821, "tests/evaluation": 1596, "tests/fixtures": 2323, "tests/inference": 2949,
+    "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3421, "tests/quantization": 266,
+    "tests/report": 1618, "tests/rl": 2899, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1327,
     "tests/workflow": 2127,
 }  # fmt: skip
 """The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit

@@ -163,6 +163,7 @@ def _options(key: str, text: str, keep: bool = False) -> dict[str, Any]:
 def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     """Load a checkpoint. Raises ConfigError for a dtype there is not, CheckpointError for a folder of no use."""
     from lightningrl.inference.llm import LLM
+    from lightningrl.inference.policy import require_fitting
     from lightningrl.models.families.registry import plug_in
 
     plug_in(decoding.plugins)
@@ -173,23 +174,6 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
         model, block_size=decoding.block_size, adapter=decoding.adapter or None, dtype=dtype, device=decoding.device,
         rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards, plugins=decoding.plugins,
     )  # fmt: skip
-
-
-def require_fitting(model: Path, preset: str) -> None:
-    """Raises ConfigError for a published decoder that is not for models of this checkpoint's family, before any weight
-    is read; it names those that are."""
-    if not preset or not (model / "config.json").is_file():
-        return
-    from lightningrl.decoding.presets import fitting, needs
-    from lightningrl.models.config_file import family_of
-
-    facts = family_of(model).facts
-    attention, logit_shift = facts.get("attention"), facts.get("logit_shift", False)
-    if attention is not None and preset not in (names := fitting(attention, logit_shift)):
-        raise ConfigError(
-            f"the decoder {preset} is for models with {needs(preset)}, and {model} has {attention} attention and "
-            f"{'shifted' if logit_shift else 'unshifted'} logits. Decoders that fit it: {', '.join(names) or 'none'}"
-        )
 
 
 def dtype_of(name: str, *others: str) -> torch.dtype:

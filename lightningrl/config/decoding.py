@@ -63,8 +63,8 @@ class Decoding(Section):
     `entropy_bounded`, `llada`, `fast_dllm_v1_dual`, ...; `lightningrl decoders` lists them with the models they fit."""
     selector: str = "threshold"
     """Which masked positions a forward reveals: `threshold`, `quota_threshold`, `quota` (steps a block), `timestep`
-    (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `skip_threshold`, `scripted` (tokens a step), or
-    `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
+    and `random_timestep` (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `skip_threshold`, `scripted`
+    (tokens a step), or `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
     selector_options: Options = Field(default_factory=dict)
     """The selector's other arguments: `{"inclusive": true, "steps": 4}` of `threshold`, `{"compat": true}` of
     `factor`."""

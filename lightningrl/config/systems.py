@@ -114,6 +114,10 @@ class System:
         """Returns its longest response on a benchmark, in tokens."""
         return self.max_new_tokens or benchmark.max_new_tokens
 
+    def asked(self, benchmark: Benchmark) -> Benchmark:
+        """Returns a benchmark with the system's own length."""
+        return benchmark.model_copy(update={"max_new_tokens": self.longest(benchmark)})
+
     @property
     def algorithm(self) -> str:
         """What tables name it by: `endpoint` of a server, the algorithm that trained it, or its selector."""

@@ -242,6 +242,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "source": f"{_DREAM_CODE}topk_margin: the positions with the largest difference of the two likeliest tokens, "
         f"{_STEPS}",
     },
+    "dream_origin": {
+        "attention": "full",
+        "logit_shift": True,
+        "decoding": _DREAM | {"selector": "random_timestep", "ranking": "confidence"},
+        "parameter": 256,
+        "source": f"{_DREAM_CODE}origin, the default of its files: each masked position with the step's probability, "
+        "at random, the rest in the last step; the parameter is the number of steps. Published code runs them all; "
+        "ours ends when nothing is masked, and runs them all with `schedule_options: {least_forwards: STEPS}`",
+    },
     "fast_dllm_v1_dream_none": {
         "attention": "full",
         "logit_shift": True,

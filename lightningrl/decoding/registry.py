@@ -13,6 +13,7 @@ SELECTORS = {
     "entropy": "lightningrl.decoding.selectors.entropy:Entropy",
     "skip_threshold": "lightningrl.decoding.selectors.skip_threshold:SkipThreshold",
     "timestep": "lightningrl.decoding.selectors.timestep:Timestep",
+    "random_timestep": "lightningrl.decoding.selectors.random_timestep:RandomTimestep",
     "quota_threshold": "lightningrl.decoding.selectors.quota_threshold:QuotaThreshold",
     "scripted": "lightningrl.decoding.selectors.scripted:Scripted",
 }

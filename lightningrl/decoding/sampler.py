@@ -180,7 +180,9 @@ def select(
     if drawn.margin_nX.shape[1]:
         margin_BK = torch.zeros_like(confidence_BK)
         margin_BK[at] = drawn.margin_nX[:, 0]
-    if any(getattr(policy.ranking, "uses_noise", False) for policy, _ in policies):
+    if any(
+        getattr(piece, "uses_noise", False) for policy, _ in policies for piece in (policy.ranking, policy.selector)
+    ):
         key_n, *keys = (torch.from_numpy(a).to(device) for a in (draws.key_n, draws.position_n, draws.forward_n))
         noise_BK = torch.zeros(open_BK.shape, dtype=torch.float64, device=device)
         noise_BK[at] = uniform(another(key_n), *keys)
@@ -193,7 +195,9 @@ def select(
         must = None if must_B is None else torch.from_numpy(must_B).to(device)[rows]
         if must is not None and row_B is not None and getattr(policy.schedule, "reveals_best", False):
             must = must | leads(score_BK, torch.from_numpy(row_B).to(device)[rows])
-        proposals = Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows], must)
+        proposals = Proposals(
+            given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows], must, noise_BK=noise
+        )  # fmt: skip
         chosen_BK[rows] = policy.selector.select(proposals) & given.open_BK
     return chosen_BK[at]
 

@@ -43,13 +43,13 @@ def test_a_system_has_a_length_of_its_own_in_its_key():
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"max_new_tokens": 10}, "systems.x.max_new_tokens: found 10, no whole number of blocks of 4"),
-    ({"max_new_tokens": 10}, "allowed: 8 or 12"),
-    ({"max_new_tokens": 256}, "found 256, but the model of x has 256 positions for prompt and canvas"),
+    ({"max_new_tokens": 10}, "systems.x.max_new_tokens: 10 new tokens are no whole blocks of 4"),
+    ({"max_new_tokens": 10}, "Ask for 8 or 12"),
+    ({"max_new_tokens": 256}, "x.max_new_tokens: 1 prompt tokens and 256 new ones need 257 positions"),
     ({"decoding": {"preset": "lada"}}, "there is no preset 'lada'. Did you mean `llada`?"),
     (
         {"decoding": {"preset": "fast_dllm_v1_dual", "schedule_options": {"block_size": 32}}, "max_new_tokens": 48},
-        "no whole number of blocks of 32",
+        "48 new tokens are no whole blocks of 32",
     ),
 ])  # fmt: skip
 def test_canvases_that_cannot_be_are_refused_by_validate(llada, tmp_path, change, told):

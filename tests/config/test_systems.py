@@ -168,7 +168,10 @@ BASE = {"name": "x", "policy": "base"}
             [BASE | {"quantizer": {"name": "rtn", "options": {"group": 33}}}],
             "systems.x.quantizer.options: group is 33, but a layer has 32 inputs",
         ),
-        ([BASE | {"decoding": {"preset": "sdar_static"}, "thresholds": [2.5]}], "x.decoding: quota: steps is 2.5"),
+        (
+            [BASE | {"decoding": {"preset": "sdar_static"}, "thresholds": [2.5]}],
+            "x.thresholds.0 (found 2.5, of systems.x.decoding): quota: steps is 2.5",
+        ),
         (
             [BASE | {"decoding": {"selector_options": {"stepz": 3}}}],
             "argument 'stepz'; its options are inclusive, steps; found {'stepz': 3}",
