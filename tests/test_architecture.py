@@ -8,9 +8,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 618, "lightningrl/bench": 3490, "lightningrl/benchmarks": 1841, "lightningrl/cli": 3388,
+    "lightningrl": 618, "lightningrl/bench": 3491, "lightningrl/benchmarks": 1841, "lightningrl/cli": 3388,
     "lightningrl/config": 1928, "lightningrl/decoding": 5163, "lightningrl/evaluation": 1732,
-    "lightningrl/inference": 2176, "lightningrl/judges": 4382, "lightningrl/models": 3123,
+    "lightningrl/inference": 2183, "lightningrl/judges": 4382, "lightningrl/models": 3123,
     "lightningrl/pipeline": 4714, "lightningrl/quantization": 400, "lightningrl/report": 2941,
     "lightningrl/results": 1505, "lightningrl/rl": 2585, "lightningrl/sandbox": 2745, "lightningrl/training": 1300,
     "lightningrl/utils": 488, "tests": 780, "tests/bench": 1274, "tests/benchmarks": 1333, "tests/config": 804,

@@ -210,7 +210,7 @@ def test_config_help_covers_every_key_of_the_shipped_experiments():
                 yield from paths(item, prefix)
         elif prefix == "resources.jobs":  # its keys are names of jobs
             yield from (f"{prefix}.{key}" for job in tree.values() for key in job)
-        elif isinstance(tree, dict) and not prefix.endswith("mixture"):
+        elif isinstance(tree, dict) and not prefix.endswith(("mixture", "extra_body")):
             for key, value in tree.items():
                 path = f"{prefix}.{key}" if prefix else key
                 yield path

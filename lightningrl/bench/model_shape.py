@@ -76,7 +76,8 @@ class Shape:
     def of(raw: Mapping[str, Any], block_size: int) -> Shape:
         """Returns the shape that the keys of a config.json name. Raises KeyError for a missing one."""
         names = [field.name for field in fields(Shape) if field.name in KEYS]
-        return Shape(**{name: int(raw[name]) for name in names}, block_size=block_size)
+        numbers: dict[str, Any] = {name: int(raw[name]) for name in names}
+        return Shape(**numbers, block_size=block_size)
 
     @staticmethod
     def of_size(size: str, block_size: int) -> Shape:

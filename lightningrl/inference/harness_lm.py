@@ -7,17 +7,19 @@ programs (`sanitize`), and that their counts leave the first ten samples of each
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lm_eval
 from lm_eval.api.instance import Instance
+from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from lightningrl.config.decoding import preset
 from lightningrl.errors import ConfigError
+from lightningrl.inference.llm import LLM
 from lightningrl.inference.lm_eval import BlockDiffusionLM
 
 AS_PUBLISHED = {"bans_mask": False}
@@ -27,16 +29,20 @@ AS_PUBLISHED = {"bans_mask": False}
 class RowLM(BlockDiffusionLM):
     """The model of one row; the keywords beside those of `BlockDiffusionLM` are the fields of a cell of that name."""
 
+    llm: LLM  # behind the registry's decorator a type checker sees the harness's own class
+    figures: Callable[[], dict[str, float]]
+
     def __init__(self, *words: Any, turn: str, bos: bool, stops: bool, fenced: bool, **more: Any) -> None:
         super().__init__(*words, **more)
         self._turn, self._stops, self._fenced = turn, stops, fenced
         self._first = self.llm.tokenizer.bos_token or "" if bos else ""
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        asked = [
-            replace(each, arguments=(self._prompt(each.args[0]), self._settings(each.args[1]))) for each in requests
-        ]
-        texts = super().generate_until(asked, disable_tqdm)
+        def changed(each: Instance) -> Instance:
+            given: tuple[Any, ...] = each.args
+            return replace(each, arguments=(self._prompt(given[0]), self._settings(given[1])))
+
+        texts = super().generate_until([changed(each) for each in requests])
         return [fenced_program(text) for text in texts] if self._fenced else texts
 
     def _prompt(self, text: str) -> str:
@@ -82,18 +88,19 @@ def run_cell(
         raise ConfigError(
             f"the harness {lm_eval.__version__} has no task {cell.task!r}{f' in {tasks}' if tasks else ''}"
         )
-    lm = RowLM(
+    lm = RowLM(  # pyright: ignore[reportAbstractUsage]
         str(model), turn=cell.turn, bos=cell.bos, stops=cell.stops, fenced=cell.fenced, threshold=cell.parameter,
         adapter=None if adapter is None else str(adapter), **pieces_of(cell.preset, cell.options), **words,
     )  # fmt: skip
     drawing = {"do_sample": True, "temperature": cell.temperature, "top_p": cell.top_p} if cell.temperature else {}
-    found = lm_eval.simple_evaluate(
+    found = simple_evaluate(
         lm, tasks=[cell.task], task_manager=found_tasks, num_fewshot=cell.shots, apply_chat_template=cell.chat,
         fewshot_as_multiturn=cell.multiturn, limit=limit, bootstrap_iters=0, confirm_run_unsafe_code=runs_code,
         gen_kwargs={"do_sample": False} | drawing | {"max_gen_toks": cell.tokens},
     )  # fmt: skip
     assert found is not None  # of the first process, and there is one
-    results = {**found["results"], **found.get("groups", {})}[cell.task]
+    told: Mapping[str, Any] = dict(found)
+    results = {**told["results"], **told.get("groups", {})}[cell.task]
     metrics = {name: value for name, value in results.items() if isinstance(value, float)}
     if cell.metric not in metrics:
         raise ConfigError(f"{cell.task} has no metric {cell.metric!r}, found {', '.join(metrics)}")
@@ -103,5 +110,5 @@ def run_cell(
             "accuracy_pct": 100 * metrics[cell.metric], "tpf": figures["tpf_harness"],
         },
         "metrics": metrics, "figures": figures, "harness": lm_eval.__version__,
-        "versions": {name: str(value) for name, value in found["versions"].items()},
+        "versions": {name: str(value) for name, value in told["versions"].items()},
     }  # fmt: skip
