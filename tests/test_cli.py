@@ -218,7 +218,7 @@ def test_config_help_covers_every_key_of_the_shipped_experiments():
                 yield from paths(item, prefix)
         elif prefix == "resources.jobs":  # its keys are names of jobs
             yield from (f"{prefix}.{key}" for job in tree.values() for key in job)
-        elif isinstance(tree, dict) and not prefix.endswith(("mixture", "_options")):
+        elif isinstance(tree, dict) and not prefix.endswith(("mixture", "_options", "extra_body")):
             for key, value in tree.items():
                 path = f"{prefix}.{key}" if prefix else key
                 yield path

@@ -153,8 +153,8 @@ def endpoint_of(given: Mapping[str, Any]) -> Endpoint | None:
     if not named:
         return None
     tree = {name.removeprefix(SERVER): value for name, value in named.items()}
-    if "url" not in tree or "model" not in tree:
-        told = "--model, the model's name at the server" if "url" in tree else "--endpoint, the server's address"
+    if not tree.get("url") or "model" not in tree:
+        told = "--model, the model's name at the server" if tree.get("url") else "--endpoint, the server's address"
         raise ConfigError(f"an endpoint needs {told}")
     if "extra_body" in tree:
         tree["extra_body"] = _options("extra_body", tree["extra_body"], keep=True)

@@ -9,7 +9,7 @@ import typer
 
 from lightningrl.cli.pin import note_pins
 from lightningrl.cli.stages import DEFAULT_CONFIG, Config
-from lightningrl.config.decoding import Decoding
+from lightningrl.config.decoding import Decoding, preset
 from lightningrl.config.describe import describe
 from lightningrl.config.experiment import Experiment, load
 from lightningrl.config.systems import System
@@ -75,8 +75,11 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
             names = {
                 stage.config["benchmark"] for stage in planned.of("evaluate") if stage.config["policy"] == system.name
             }
-            answered = [each for each in experiment.benchmarks if each.name in names]
-            check_lengths(shape, policies[0], answered, system.decoding, f"{system.where}, of {system.name} ({base})")
+            answered = [system.asked(each) for each in experiment.benchmarks if each.name in names]
+            own = f"systems.{system.name}.max_new_tokens" if system.max_new_tokens else ""
+            told = f"{system.where}, of {system.name} ({base})"
+            check_lengths(shape, policies[0], answered, system.decoding, told, own)
+        _note_adapter(experiment, system, base)
     for stage in planned.of("distill_data"):
         if "decoding" in stage.config:
             where = f"runs.{stage.name}.method.data"
@@ -92,6 +95,18 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
             raise ConfigError(f"systems.{stage.name}.quantizer.options: {error}") from None
         if quantizer.needs_calibration and "calibration" not in stage.config:
             raise ConfigError(f"systems.{stage.name}.quantizer.calibration: left out, but the quantizer needs data")
+
+
+def _note_adapter(experiment: Experiment, system: System, base: str) -> None:
+    """Says where a decoder is for weights with an adapter, and none is named: they may be merged already. base: the
+    name of what the policy is, or was trained from."""
+    named = preset(system.decoding.preset).get("adapter") if system.decoding.preset else None
+    found = experiment.base_named(base)
+    if named and not (found and found.adapter):
+        told = (
+            f"{system.decoding.preset} is for weights with {named}, and its policy {system.policy} names no `adapter`"
+        )
+        typer.echo(f"note: {system.where}.preset: {told}; right only where it is merged already", err=True)
 
 
 def _keys_of(system: System, experiment: Experiment) -> list[str]:

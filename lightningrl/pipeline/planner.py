@@ -282,7 +282,7 @@ class Planner:
         config |= {
             "endpoint": system.endpoint,
             "prompt": benchmark.prompt,
-            "max_new_tokens": benchmark.max_new_tokens,
+            "max_new_tokens": system.longest(benchmark),
             "seed": self.experiment.seed,
             "policy": system.name,
             "benchmark": name,
@@ -313,7 +313,7 @@ class Planner:
         config |= {
             "decoding": system.decoding,
             "prompt": benchmark.prompt,
-            "max_new_tokens": benchmark.max_new_tokens,
+            "max_new_tokens": system.longest(benchmark),
             "seed": self.experiment.seed,
             "policy": system.name,
             "benchmark": name,
@@ -368,7 +368,7 @@ class Planner:
             "problems": self.experiment.report.replayed_problems,
             "precision": self.precision,
             "prompt": benchmark.prompt,
-            "max_new_tokens": benchmark.max_new_tokens,
+            "max_new_tokens": system.longest(benchmark),
         }
         members, inputs = {"benchmark": self.benchmarks[benchmark.name]}, {"data": self.data[benchmark.name]}
         for role, each in (("base", self.requested.systems[system.base]), ("policy", system)):

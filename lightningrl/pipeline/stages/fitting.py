@@ -60,10 +60,16 @@ def _inspected(base: Base, where: str) -> ModelConfig:
 
 
 def check_lengths(
-    shape: ModelConfig, policy: DecodePolicy, benchmarks: Iterable[Benchmark], decoding: Decoding, where: str
+    shape: ModelConfig,
+    policy: DecodePolicy,
+    benchmarks: Iterable[Benchmark],
+    decoding: Decoding,
+    where: str,
+    own: str = "",
 ) -> None:
     """Raises ConfigError where a model cannot be decoded so, or answer each benchmark with as many tokens as it says
-    behind the shortest prompt there is. where: what the config calls how it decodes."""
+    behind the shortest prompt there is. where: what the config calls how it decodes; own: the key of the
+    length, if it is not the benchmark's."""
     for each in benchmarks:
-        length = f"benchmarks.{each.name}.max_new_tokens, for {where}"
+        length = own or f"benchmarks.{each.name}.max_new_tokens, for {where}"
         check_fits(shape, policy, each.max_new_tokens, forwards=decoding.forwards, where=where, length=length)
