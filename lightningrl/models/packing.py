@@ -156,6 +156,6 @@ def scored_hidden(model: Transformer, packed: Packed) -> Tensor:
 
 def attend_packed(layout: PackedLayout | CanvasLayout, device: torch.device) -> Attend:
     """The way of attending for a layout and a device; the kernel for CUDA is experimental."""
-    if isinstance(layout, CanvasLayout) and (layout.sees_all or device.type != "cuda"):
-        return CanvasAttention(layout)
-    return FlexPacked(layout, device) if device.type == "cuda" else PackedBlocks(layout)
+    if device.type == "cuda" and not (isinstance(layout, CanvasLayout) and layout.sees_all):
+        return FlexPacked(layout, device)
+    return CanvasAttention(layout) if isinstance(layout, CanvasLayout) else PackedBlocks(layout)

@@ -70,7 +70,7 @@ def _own(context: StageContext, data: DistillData) -> tuple[list[dict[str, Any]]
                 if context.should_stop():
                     raise Interrupted("stopped between two shards; run the same command again to go on from there")
                 if decoder is None:
-                    decoder, tokenizer = load_decoder(context, context.config, "base")
+                    decoder, tokenizer = load_decoder(context, context.config, policy, examples, "base")
                 began = time.monotonic()
                 asked = [(e, sample) for e in examples[start : start + data.shard] for sample in range(data.samples)]
                 requests = requests_of(tokenizer, task, asked)
