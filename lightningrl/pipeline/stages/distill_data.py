@@ -70,7 +70,8 @@ def _own(context: StageContext, data: DistillData) -> tuple[list[dict[str, Any]]
                 if context.should_stop():
                     raise Interrupted("stopped between two shards; run the same command again to go on from there")
                 if decoder is None:
-                    decoder, tokenizer = load_decoder(context, context.config, policy, examples, "base")
+                    shortest = min(examples, key=lambda each: sum(len(turn["content"]) for turn in each.messages))
+                    decoder, tokenizer = load_decoder(context, context.config, policy, [shortest], "base")
                 began = time.monotonic()
                 asked = [(e, sample) for e in examples[start : start + data.shard] for sample in range(data.samples)]
                 requests = requests_of(tokenizer, task, asked)
