@@ -95,11 +95,13 @@ class _Work(NamedTuple):
     weight_m: np.ndarray
 
 
-def encode_continuation(tokenizer: Any, context: str, continuation: str) -> Continuation:
+def encode_continuation(tokenizer: Any, context: str, continuation: str, keep_blanks: bool = False) -> Continuation:
     """Returns the tokens of a pair, encoded as one text and divided behind the context's, as lm-evaluation-harness
-    does; blanks at the context's end belong to the continuation. An empty context is the token that begins a text, or
-    else the one that ends one."""
-    kept = context.rstrip()
+    does: blanks at the context's end belong to the continuation, unless they are kept in place.
+
+    An empty context is the token that begins a text, or else the one that ends one.
+    """
+    kept = context if keep_blanks else context.rstrip()
     continuation = context[len(kept) :] + continuation
     if not kept:
         first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id

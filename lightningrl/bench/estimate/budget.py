@@ -18,10 +18,12 @@ from typing import Any
 from lightningrl.bench import costs
 from lightningrl.bench.costs import MASTER, Device, Lengths, Shares, trained_positions, training_work
 from lightningrl.bench.disk import TrainingDisk
+from lightningrl.bench.estimate.likelihood import likelihood_cost
 from lightningrl.bench.estimate.quantization import quantizations
 from lightningrl.bench.memory import OVERHEAD, TrainingMemory
 from lightningrl.bench.model_shape import Shape
 from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, save_s, saving_cost, tail_s, tails_cost
+from lightningrl.benchmarks.choices import is_choice
 from lightningrl.config.base import Base
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.registries import member
@@ -320,6 +322,9 @@ class Estimate:
                     }  # fmt: skip
                     continue
                 shape = self._shape_of(system.policy)
+                if is_choice(self._benchmark(name)):
+                    found[f"{system.name}/{name}"] = self._by_likelihood(system.policy, name, problems)
+                    continue
                 point = costs.decoding_cost(
                     shape, self.device, self.shares, self.lengths(name, system.policy), problems * samples,
                     self.kv(tested[name], shape)[1], "evaluation", 1 if self.overheads.in_rounds else samples,
@@ -338,6 +343,15 @@ class Estimate:
                     "gpu_hours": points * point.seconds / HOUR_S,
                 }
         return found
+
+    def _by_likelihood(self, policy: str, name: str, problems: int) -> dict[str, Any]:
+        """Returns the row of an evaluation in which nothing is decoded: one point, whatever the system's sweep."""
+        base = None if policy in {run.name for run in self.experiment.runs} else self.experiment.base_named(policy)
+        has_blocks = base is None or base.block_size is not None
+        how = self.experiment.evaluation.likelihood
+        point = likelihood_cost(self._shape_of(policy), self.device, self.shares, name, problems, how, has_blocks)
+        found = {"problems": problems, "samples": 1, "thresholds": 1, "point": asdict(point)}
+        return found | {"gpu_hours": point.seconds / HOUR_S}
 
     def _benchmark(self, name: str) -> Any:
         return resolve(member("benchmark", name, "benchmarks.name", self.experiment.plugins))
