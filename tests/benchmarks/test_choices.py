@@ -1,4 +1,4 @@
-"""Benchmarks of choices: the wordings are those of lm-evaluation-harness, what is not right is refused, judges agree."""
+"""Benchmarks of choices: the wordings are the harness's, rows without an answer are refused, judges agree."""
 
 import pytest
 from fixtures.small_choices import ARC_EASY, HELLASWAG, MMLU, NAMES, PIQA, ROWS, WINOGRANDE, unpinned, write_mirror
