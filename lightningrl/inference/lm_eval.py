@@ -1,9 +1,9 @@
-"""The decoder as a model of EleutherAI's lm-evaluation-harness, for its tasks that generate text (extra `lm-eval`).
+"""The decoder as a model of EleutherAI's lm-evaluation-harness, generating and by likelihood (extra `lm-eval`).
 
 The harness has no way to find models of other packages, so this module is imported first: `python -m
 lightningrl.inference.lm_eval` is its own command line with the model `lightningrl` added; in Python, import
-`BlockDiffusionLM` and give it to `lm_eval.simple_evaluate`. Tasks that compare log-probabilities of given texts need a
-likelihood that a block-diffusion model has no cheap form of; they are refused. Imported by nothing else of the package.
+`BlockDiffusionLM` and give it to `lm_eval.simple_evaluate`. Tasks that compare log-probabilities of given texts are
+answered by `inference.likelihood`; those of whole documents (perplexity) are refused. Imported by nothing else here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lightningrl.config.registries import usable
 from lightningrl.decoding.protocol import Request
 from lightningrl.decoding.tpf_variants import views
 from lightningrl.errors import ConfigError, DecodeError
+from lightningrl.inference.likelihood import BOUND, LEFT_TO_RIGHT, METHODS, encode_continuation, log_likelihoods
 from lightningrl.inference.llm import LLM, PLUG_IN
 from lightningrl.inference.policy import policy_of, require_fitting
 from lightningrl.tokenization import encode_texts
@@ -43,10 +44,11 @@ class BlockDiffusionLM(LM):
     pretrained: a checkpoint's folder. block_size: needed for checkpoints that do not name it. dtype: stored, float32,
     bfloat16, float64. decoder, or preset: a published decoder by its name (`lightningrl decoders`). threshold: the
     selector's parameter; left out, what the decoder was published with, else 0.9. batch_size: rows decoded together.
-    adapter: the folder of a LoRA. plugins: a module that adds names, as a config's `plugins` do. Other arguments are
-    those of `policy_of` (selector, ranking, schedule, stop, and their options as mappings or JSON). A task's settings
-    (`until`, `max_gen_toks`, `temperature`, `do_sample`, `top_k`, `top_p`) are followed; without `do_sample` decoding
-    is greedy.
+    adapter: the folder of a LoRA. plugins: a module that adds names, as a config's `plugins` do. likelihood: how tasks
+    of log-likelihoods are scored (`inference.likelihood`: bound, left_to_right); samples: its states a segment. Other
+    arguments are those of `policy_of` (selector, ranking, schedule, stop, and their options as mappings or JSON). A
+    task's settings (`until`, `max_gen_toks`, `temperature`, `do_sample`, `top_k`, `top_p`) are followed; without
+    `do_sample` decoding is greedy.
     """
 
     def __init__(
@@ -64,9 +66,15 @@ class BlockDiffusionLM(LM):
         adapter: str | None = None,
         decoder: str = "",
         preset: str = "",
+        likelihood: str = BOUND,
+        samples: int = 128,
         **components: Any,
     ) -> None:
         super().__init__()
+        if likelihood not in METHODS or int(samples) < 1:
+            told = f"found {likelihood!r} with {samples} samples"
+            raise ConfigError(f"likelihood: {told}, allowed: {', '.join(METHODS)}, samples of 1 or more")
+        self._likelihood, self._samples, self._seed = likelihood, int(samples), int(seed)
         if dtype not in DTYPES:
             raise ConfigError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
         if drawing := sorted(components.keys() & GREEDY):
@@ -140,13 +148,27 @@ class BlockDiffusionLM(LM):
             **{name: value for name, value in views(stats, stops).items() if value is not None},
         }
 
-    def loglikelihood(self, requests: list[Instance]) -> Any:
-        raise NotImplementedError(
-            "this model generates: it takes tasks with output_type generate_until. Log-likelihoods of given texts "
-            "(multiple choice, perplexity) are not offered for block diffusion; take a generative variant of the task."
-        )
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Returns for each (context, continuation) its log-likelihood in nats, and whether it is what the model reveals
+        greedily from left to right.
 
-    loglikelihood_rolling = loglikelihood
+        Raises DecodeError for a pair that the model has no positions for, or whose words the tokenizer does not know.
+        """
+        tokenizer = self.llm.tokenizer
+        pairs = [encode_continuation(tokenizer, *each.args) for each in requests]
+        if tokenizer.unk_token_id is not None and any((pair.ids == tokenizer.unk_token_id).any() for pair in pairs):
+            raise DecodeError("the tokenizer does not know all words of this task: the model would not see them")
+        found = greedy = log_likelihoods(self.llm.model, pairs, self._likelihood, self._samples, self._seed)
+        if any(each.is_greedy is None for each in found):
+            greedy = log_likelihoods(self.llm.model, pairs, LEFT_TO_RIGHT)
+        return [(each.logp, bool(turn.is_greedy)) for each, turn in zip(found, greedy, strict=True)]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> Any:
+        raise NotImplementedError(
+            "tasks with output_type loglikelihood_rolling, the perplexity of whole documents, are not offered: a bound "
+            "by drawn masks of a whole document is too loose to be compared with a perplexity. Take tasks with "
+            "output_type loglikelihood, multiple_choice or generate_until."
+        )
 
     def _request(self, number: int, context: str, settings: dict[str, Any]) -> Request:
         tokenizer = self.llm.tokenizer

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from lightningrl.benchmarks.checked import checked
+from lightningrl.benchmarks.choices import is_choice
 from lightningrl.benchmarks.registry import PHRASES
 from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.distillation import DistillData
@@ -31,6 +32,7 @@ from lightningrl.pipeline.requested import ALL, Requested, tables_behind
 from lightningrl.pipeline.stage import Stage
 from lightningrl.pipeline.stages.release import copy_of
 from lightningrl.report.registry import NEEDS, concerns
+from lightningrl.utils.registry import resolve
 
 QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
@@ -41,6 +43,10 @@ ENDPOINTS = {
     "speed": "lightningrl.pipeline.stages.endpoint_speed",
 }
 """Kinds of stages in which a server may answer -> the module that asks it."""
+LIKELIHOOD = "lightningrl.pipeline.stages.likelihood"
+"""The module that evaluates on benchmarks of choices."""
+UNREAD = {"thresholds", "primary_threshold", "precision", "likelihood"}
+"""Keys of `evaluation` that an evaluation by decoding does not read as they are."""
 WEIGHTS = ("pretrain", "checkpoint", "train", "quantize")
 """The kinds of stages that leave weights. What reads theirs resolves the checkpoint's family by what config.json says,
 which the plan does not know: the files of all built-in families are in its digest, those of plug-ins among its members.
@@ -254,15 +260,41 @@ class Planner:
 
     def evaluate(self, system: System, name: str) -> Stage:
         evaluation = self.experiment.evaluation
+        if is_choice(resolve(self.benchmarks[name])):
+            return self._by_likelihood(system, name)
         if system.endpoint is not None:
             chosen = evaluation.model_dump(mode="json", include={"split", "samples", "temperature"})
             sweep = {"thresholds": system.thresholds, "max_failed_pct": system.endpoint.max_failed_pct}
             return self._of_endpoint("evaluate", system, name, {"evaluation": chosen, "sweep": sweep}, [name])
         config = {
-            "evaluation": evaluation.model_dump(mode="json", exclude={"thresholds", "primary_threshold", "precision"}),
+            "evaluation": evaluation.model_dump(mode="json", exclude=UNREAD),
             "sweep": {"thresholds": system.thresholds},
         }
         return self._of_system("evaluate", system, name, config, {"judge": self.judges[name]}, [name])
+
+    def _by_likelihood(self, system: System, name: str) -> Stage:
+        """Plans the evaluation of a benchmark of choices: the kind's files and job, another module, no decoder."""
+        experiment, evaluation = self.experiment, self.experiment.evaluation
+        if system.endpoint is not None:
+            raise ConfigError(
+                f"systems.{system.name}: {name} is answered by likelihood, and a server says none; name the benchmarks "
+                "that it answers in `evaluate_on`"
+            )
+        kind, weights = self.kinds["evaluate"], self.weights[system.name]
+        config = {
+            "evaluation": evaluation.model_dump(mode="json", include={"split", "shard"}),
+            "sweep": {"thresholds": [system.primary_threshold]},
+            "likelihood": evaluation.likelihood,
+            "prompt": experiment.benchmark(name).prompt,
+            "seed": experiment.seed,
+            "policy": system.name,
+            "benchmark": name,
+            "precision": self.precision,
+        }
+        members = {"benchmark": self.benchmarks[name]} | ({} if system.quantizer is None else {"weights": QUANTIZED})
+        spec = replace(kind, outside=LIKELIHOOD, in_parts=False, files=(*kind.files, "choices.jsonl"))
+        inputs, label = {"policy": weights, "data": self.data[name]}, f"{system.name}/{slug(name)}"
+        return self._stage("evaluate", label, config, members, inputs, [name], weights.size, spec=spec)
 
     def speed(self, system: System, name: str) -> Stage:
         config: dict[str, Any] = {

@@ -106,6 +106,7 @@ class Group:
                 raise StageError(f"{name} comes twice. Give each evaluation its own policy name.")
             self.evaluations[evaluation.policy] = evaluation
             told = is_reported(evaluation.records)  # by a server, which has no counts of ours
+            told = told or all(record.denoise_forwards is None for record in evaluation.records)  # by likelihood
             self.sums[evaluation.policy] = mine = problem_sums(evaluation.records, require_counts=not told)
             first = self.sums[evaluations[0].policy]
             if mine.uids != first.uids:

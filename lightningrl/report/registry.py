@@ -45,6 +45,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "table5": ("paper.tables:table5", "headline"),
     "table6": ("paper.tables:table6", "headline"),
     "table7": ("paper.tables:table7", "speed"),
+    "published_quantization": ("paper.quantization:published_quantization", "headline"),
 }
 FIGURES, TABLES = (
     {name: f"lightningrl.report.{member}" for name, (member, *_) in known.items()} for known in (_FIGURES, _TABLES)

@@ -21,6 +21,7 @@ from lm_eval.tasks import TaskManager
 
 from lightningrl.decoding.protocol import Request
 from lightningrl.errors import ConfigError
+from lightningrl.inference.likelihood import encode_continuation, log_likelihoods
 from lightningrl.inference.lm_eval import BlockDiffusionLM
 from lightningrl.inference.policy import policy_of
 from lightningrl.pipeline.code_digest import PACKAGE
@@ -136,11 +137,55 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(lm, caplog):
     assert "500 tokens is cut to its last 200" in caplog.text
 
 
-def test_likelihood_tasks_are_refused_with_the_reason_and_wrong_words_at_once(lm, model):
-    for ask in (lm.loglikelihood, lm.loglikelihood_rolling):
-        with pytest.raises(NotImplementedError, match="output_type generate_until"):
-            ask([])
-    for words in ({"dtype": "int3"}, {"selector": "best"}, {"schedule": "none"}, {"rows": 3}):
+CHOICES = """
+task: tiny_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: answer
+metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
+"""
+
+
+@pytest.mark.parametrize("method", ["bound", "left_to_right"])
+def test_a_task_of_choices_is_answered_by_our_own_likelihood(model, method, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    rows = [{"question": f"{n} + 1?", "choices": [str(n), str(n + 1)], "answer": 1} for n in range(8, 11)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "tiny_choice.yaml").write_text(CHOICES.format(data=tmp_path / "rows.jsonl"))
+    lm = BlockDiffusionLM(str(model), device="cpu", likelihood=method, samples=2)
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    found = lm_eval.simple_evaluate(
+        lm, tasks=["tiny_choice"], task_manager=manager, bootstrap_iters=0, log_samples=True
+    )
+    right = 0
+    for sample in found["samples"]["tiny_choice"]:
+        row = rows[sample["doc_id"]]
+        pairs = [
+            encode_continuation(lm.llm.tokenizer, f"Question: {row['question']}\nAnswer:", f" {c}")
+            for c in row["choices"]
+        ]
+        ours = [each.logp for each in log_likelihoods(lm.llm.model, pairs, method, samples=2)]
+        assert [one[0] for one in sample["filtered_resps"]] == pytest.approx(ours, abs=1e-4)
+        right += ours[1] > ours[0]
+    assert found["results"]["tiny_choice"]["acc,none"] == pytest.approx(right / 3)
+
+
+def test_perplexity_is_refused_with_the_reason_and_wrong_words_at_once(lm, model):
+    with pytest.raises(NotImplementedError, match="output_type loglikelihood_rolling"):
+        lm.loglikelihood_rolling([])
+    for words in (
+        {"dtype": "int3"},
+        {"selector": "best"},
+        {"schedule": "none"},
+        {"rows": 3},
+        {"likelihood": "x"},
+        {"samples": 0},
+    ):
         with pytest.raises(ConfigError):
             BlockDiffusionLM(str(model), device="cpu", **words)
     for words in ({"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.9}):

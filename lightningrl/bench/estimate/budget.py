@@ -19,6 +19,7 @@ from lightningrl.bench import costs
 from lightningrl.bench.costs import MASTER, Device, Lengths, Shares, trained_positions, training_work
 from lightningrl.bench.disk import TrainingDisk
 from lightningrl.bench.estimate.evaluations import evaluations
+from lightningrl.bench.estimate.likelihood import likelihood_cost
 from lightningrl.bench.estimate.quantization import quantizations
 from lightningrl.bench.memory import OVERHEAD, TrainingMemory
 from lightningrl.bench.model_shape import Shape, sized
@@ -317,6 +318,15 @@ class Estimate:
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """Returns each evaluation's sweep on one device (bench/estimate/evaluations.py)."""
         return evaluations(self)
+
+    def by_likelihood(self, policy: str, name: str, problems: int) -> dict[str, Any]:
+        """Returns the row of an evaluation in which nothing is decoded: one point, whatever the system's sweep."""
+        base = None if policy in {run.name for run in self.experiment.runs} else self.experiment.base_named(policy)
+        has_blocks = base is None or base.block_size is not None
+        how = self.experiment.evaluation.likelihood
+        point = likelihood_cost(self.shape_of(policy), self.device, self.shares, name, problems, how, has_blocks)
+        found = {"problems": problems, "samples": 1, "thresholds": 1, "point": asdict(point)}
+        return found | {"gpu_hours": point.seconds / HOUR_S}
 
     def benchmark(self, name: str) -> Any:
         """Returns the benchmark itself."""

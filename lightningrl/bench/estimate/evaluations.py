@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lightningrl.bench import costs
 from lightningrl.bench.overheads import judging_cost, tail_s
 from lightningrl.bench.schedule_costs import decoded, fills_canvas
+from lightningrl.benchmarks.choices import is_choice
 from lightningrl.config.systems import System
 from lightningrl.config.tasks import Benchmark
 
@@ -33,7 +34,9 @@ def evaluations(estimate: Estimate) -> dict[str, dict[str, Any]]:
         for name in tested if system.evaluate_on is None else [n for n in system.evaluate_on if n in tested]:
             problems = getattr(tested[name], split) or estimate.problems(name, split)
             row = {"problems": problems, "samples": samples, "thresholds": len(system.thresholds)}
-            if system.endpoint is None:
+            if system.endpoint is None and is_choice(estimate.benchmark(name)):
+                row |= estimate.by_likelihood(system.policy, name, problems)
+            elif system.endpoint is None:
                 row |= _sweep(estimate, system, tested[name], problems * samples)
             else:  # a server answers, whose hours are not ours
                 row |= {"point": None, "gpu_hours": 0.0}

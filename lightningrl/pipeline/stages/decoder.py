@@ -48,7 +48,9 @@ def load_decoder(
     """
     checkpoint = context.inputs[role]
     tokenizer = load_tokenizer(checkpoint)
-    where = f"the decoder of {config.get('policy') or config.get('name') or role} (`decoding`, or its entry of `systems`)"
+    where = (
+        f"the decoder of {config.get('policy') or config.get('name') or role} (`decoding`, or its entry of `systems`)"
+    )
     check_decoding(context.config, config["decoding"], checkpoint, tokenizer, [policy], examples, where)
     model, tokenizer = load_policy(checkpoint, device_of(context.device), context.config["precision"])
     return make_decoder(config, model, tokenizer, checkpoint), tokenizer
