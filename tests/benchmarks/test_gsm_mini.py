@@ -73,7 +73,7 @@ def test_the_named_judge_finds_worked_answers_right_and_others_wrong(examples):
 def test_every_phrasing_of_a_problem_is_drawn_and_ends_in_the_same_answer():
     problem = WordProblem(12, (("plus", 5), ("minus", 3)))
     answers = {worked_answer(problem, "Ann", "pens", KeyedRandom(f"phrasing {i}")) for i in range(400)}
-    assert len(answers) > 300
+    assert len(answers) > 250
     assert all(re.search(r"\\boxed\{14\}", answer) for answer in answers)
     for op, x, y, z in (("plus", 12, 5, 17), ("minus", 17, 3, 14)):
         for template in SENTENCES[op]:

@@ -222,7 +222,7 @@ def test_what_never_fits_the_memory_budget_is_refused_by_itself(tmp_path):
         (["in.jsonl", "--top-p", "0"], "top_p is 0.0"),
         (["in.jsonl", "--threshold", "1.5"], "a threshold is a probability within (0, 1], found 1.5"),
         (["in.jsonl", "--threshold", "-3"], "a threshold is a probability within (0, 1], found -3"),
-        (["in.jsonl", "--selector", "best"], "no selector 'best'. Allowed: cumulative_entropy, entropy, factor"),
+        (["in.jsonl", "--selector", "best"], "no selector 'best'. Allowed: bernoulli, cumulative_entropy, entropy"),
         (["in.jsonl", "--selector-options", "[]"], "expected an object"),
         (["in.jsonl", "--dtype", "int8"], "--dtype: found 'int8'"),
         (["in.jsonl", "--device", "tpux"], "--device: found 'tpux'"),
