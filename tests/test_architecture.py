@@ -13,7 +13,7 @@ LINES = {
     "lightningrl/inference": 2297, "lightningrl/judges": 4421, "lightningrl/models": 3212,
     "lightningrl/pipeline": 4759, "lightningrl/quantization": 2535, "lightningrl/report": 3103,
     "lightningrl/results": 1505, "lightningrl/rl": 2585, "lightningrl/sandbox": 2745, "lightningrl/training": 1506,
-    "lightningrl/utils": 488, "tests/bench": 1219, "tests/benchmarks": 1415, "tests/config": 818, "tests": 780,
+    "lightningrl/utils": 488, "tests/bench": 1219, "tests/benchmarks": 1423, "tests/config": 818, "tests": 780,
     "tests/decoding": 4800, "tests/evaluation": 1644, "tests/fixtures": 2385, "tests/inference": 2857,
     "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3267, "tests/quantization": 1229,
     "tests/report": 1737, "tests/rl": 2899, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1523,

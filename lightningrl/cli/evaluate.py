@@ -100,8 +100,8 @@ def evaluate(
     chosen = get_benchmark(benchmark, decoding.plugins)
     if is_choice(chosen):
         raise ConfigError(
-            f"--benchmark: {benchmark} is answered by likelihood and nothing is decoded; an experiment's evaluation does "
-            "that (--config), or lm-evaluation-harness with our model (docs/lm-eval.md)"
+            f"--benchmark: {benchmark} is answered by likelihood and nothing is decoded; an experiment's evaluation "
+            "does that (--config), or lm-evaluation-harness with our model (docs/lm-eval.md)"
         )
     prompt = PromptOptions(style=style, shots=shots, compat=compat)
     problems.check_prompt(chosen, prompt)
