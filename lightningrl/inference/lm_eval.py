@@ -8,6 +8,7 @@ answered by `inference.likelihood`; those of whole documents (perplexity) are re
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from functools import cache, partial
@@ -23,10 +24,11 @@ from lightningrl.decoding.protocol import Request
 from lightningrl.decoding.tpf_variants import views
 from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.inference.likelihood import BOUND, LEFT_TO_RIGHT, METHODS, encode_continuation, log_likelihoods
-from lightningrl.inference.llm import LLM
-from lightningrl.inference.policy import policy_of
+from lightningrl.inference.llm import LLM, PLUG_IN
+from lightningrl.inference.policy import policy_of, require_fitting
 from lightningrl.tokenization import encode_texts
 from lightningrl.types import DecodeStats, Stop
+from lightningrl.utils.registry import resolve
 
 MAX_GEN_TOKS = 256
 """The harness's own default for tasks that name no length."""
@@ -40,11 +42,13 @@ class BlockDiffusionLM(LM):
     """`--model lightningrl --model_args pretrained=FOLDER,block_size=32,threshold=0.9`.
 
     pretrained: a checkpoint's folder. block_size: needed for checkpoints that do not name it. dtype: stored, float32,
-    bfloat16, float64. threshold: the selector's parameter. batch_size: rows decoded together. adapter: the folder of a
-    LoRA. plugins: a module that adds names, as a config's `plugins` do. likelihood: how tasks of log-likelihoods are
-    scored (`inference.likelihood`: bound, left_to_right); samples: its states a segment. Other arguments are those of
-    `policy_of` (selector, ranking, schedule, stop). A task's settings (`until`, `max_gen_toks`, `temperature`,
-    `do_sample`, `top_k`, `top_p`) are followed; without `do_sample` decoding is greedy.
+    bfloat16, float64. decoder, or preset: a published decoder by its name (`lightningrl decoders`). threshold: the
+    selector's parameter; left out, what the decoder was published with, else 0.9. batch_size: rows decoded together.
+    adapter: the folder of a LoRA. plugins: a module that adds names, as a config's `plugins` do. likelihood: how tasks
+    of log-likelihoods are scored (`inference.likelihood`: bound, left_to_right); samples: its states a segment. Other
+    arguments are those of `policy_of` (selector, ranking, schedule, stop, and their options as mappings or JSON). A
+    task's settings (`until`, `max_gen_toks`, `temperature`, `do_sample`, `top_k`, `top_p`) are followed; without
+    `do_sample` decoding is greedy.
     """
 
     def __init__(
@@ -54,12 +58,14 @@ class BlockDiffusionLM(LM):
         dtype: str = "stored",
         device: str | None = None,
         batch_size: int | str = 64,
-        threshold: float = 0.9,
+        threshold: float | None = None,
         seed: int = 0,
         max_gen_toks: int = MAX_GEN_TOKS,
         max_batch_size: int | None = None,
         plugins: str | Sequence[str] = (),
         adapter: str | None = None,
+        decoder: str = "",
+        preset: str = "",
         likelihood: str = BOUND,
         samples: int = 128,
         **components: Any,
@@ -73,6 +79,16 @@ class BlockDiffusionLM(LM):
             raise ConfigError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
         if drawing := sorted(components.keys() & GREEDY):
             raise ConfigError(f"model_args: found {', '.join(drawing)}; say it with do_sample=True in --gen_kwargs")
+        if decoder and preset and decoder != preset:
+            raise ConfigError(f"model_args: found decoder={decoder} and preset={preset}, two names of one thing")
+        resolve(PLUG_IN)(plugins)
+        require_fitting(pretrained, preset := preset or decoder)
+        words = {name: _read(name, value) for name, value in components.items()}
+        words |= {"parameter": None if threshold is None else float(threshold), "seed": int(seed), "preset": preset}
+        self._policy = cache(partial(policy_of, **words, plugins=usable(plugins)))
+        """Equal settings share one object, and so rows share work."""
+
+        self._policy(**GREEDY)  # wrong arguments are reported now
         rows = max_batch_size or 64 if isinstance(batch_size, str) and not batch_size.isdigit() else int(batch_size)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.llm = LLM(
@@ -82,10 +98,6 @@ class BlockDiffusionLM(LM):
         self._max_gen_toks = int(max_gen_toks)
         self._cost: list[tuple[DecodeStats, Stop]] = []
         """What each response so far cost, and how it ended."""
-
-        words = {"parameter": float(threshold), "seed": int(seed), "plugins": usable(plugins), **components}
-        self._policy = cache(partial(policy_of, **words))  # equal settings share one object, and so rows share work
-        self._policy(**GREEDY)  # wrong arguments are reported now
 
     @property
     def tokenizer_name(self) -> str:
@@ -174,6 +186,16 @@ class BlockDiffusionLM(LM):
             ids = ids[-room:]
         longest = self.llm.tokens_left(len(ids), policy, longest)
         return self.llm.request(ids, uid=f"lm-eval/{number}", max_new_tokens=longest, policy=policy)
+
+
+def _read(name: str, value: Any) -> Any:
+    """Returns an argument of `policy_of`: options that come as text, from the harness's command line, are JSON."""
+    if not isinstance(value, str) or not (name == "options" or name.endswith("_options")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ConfigError(f"model_args: {name} is {value!r}, which is no JSON: {error}") from None
 
 
 def _cut(text: str, until: str | Sequence[str]) -> str:

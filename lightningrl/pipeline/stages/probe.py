@@ -40,7 +40,8 @@ def run(context: StageContext) -> None:
     use_threads(context.threads)
     config = context.config
     examples = read_examples(context.inputs["data"] / "validation.jsonl")[: config["problems"]]
-    (decoder, tokenizer), usual = load_decoder(context, config), make_policy(config, config["threshold"])
+    usual = make_policy(config, config["threshold"])
+    decoder, tokenizer = load_decoder(context, config, usual, examples)
     requests = make_requests(config, tokenizer, examples)
     fast = decoder.decode(requests, usual)
     rows = [*_classes(tokenizer, examples, fast), *_phrases(context, tokenizer, examples, fast, "greedy")]
