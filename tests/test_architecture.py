@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 623, "lightningrl/bench": 3649, "lightningrl/benchmarks": 2143, "lightningrl/cli": 3428,
+    "lightningrl": 623, "lightningrl/bench": 3649, "lightningrl/benchmarks": 2152, "lightningrl/cli": 3428,
     "lightningrl/config": 2130, "lightningrl/decoding": 5483, "lightningrl/evaluation": 1875,
     "lightningrl/inference": 2459, "lightningrl/judges": 4435, "lightningrl/models": 3743,
     "lightningrl/pipeline": 5107, "lightningrl/quantization": 2535, "lightningrl/report": 3261,
