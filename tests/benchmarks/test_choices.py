@@ -2,9 +2,11 @@
 
 import pytest
 from fixtures.small_choices import ARC_EASY, HELLASWAG, MMLU, NAMES, PIQA, ROWS, WINOGRANDE, unpinned, write_mirror
+from typer.testing import CliRunner
 
 from lightningrl.benchmarks.fetch import Origins, obtain
 from lightningrl.benchmarks.protocol import PromptOptions
+from lightningrl.cli.app import app
 from lightningrl.errors import BenchmarkError
 from lightningrl.evaluation.selfcheck import self_check
 from lightningrl.judges.choice import ChoiceJudge
@@ -67,3 +69,8 @@ def test_rows_without_a_right_answer_are_refused(benchmark, change):
     wrong = rows["test"][0] | change
     with pytest.raises(BenchmarkError):
         benchmark.read(rows | {"test": [wrong]})
+
+
+def test_the_verb_that_decodes_refuses_them_and_says_what_does_not(tmp_path):
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path), "--benchmark", "piqa", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2 and "piqa is answered by likelihood" in done.stderr and "lm-eval" in done.stderr

@@ -50,7 +50,7 @@ def test_lines_are_for_people_and_a_mirror_is_looked_into(tmp_path, monkeypatch)
 
     lines = asked(MIRROR).stdout.splitlines()
     assert all(line.split()[0] in ("ok", "note", "missing") for line in lines) and len(lines) >= 11
-    assert any("9 of 9 files" in line or "10 of 10 files" in line for line in lines)
+    assert any("9 of 16 files" in line and "piqa/validation.jsonl" in line for line in lines)
     found = findings(asked("empty", "--json"))["data mirror"]
     assert found["grade"] == "note" and "gsm8k/train.jsonl" in found["what"]
 
