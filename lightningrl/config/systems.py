@@ -67,11 +67,12 @@ class Quantization(Section):
 
     name: str
     """`rtn` (each weight is rounded to the nearest value of its grid), `gptq`, `awq` (weights alone), `smoothquant`,
-    `quarot`, `duquant` (weights and activations), or `module:attribute`."""
+    `quarot`, `duquant` (weights and activations), `noise` (a control: noise of the size of `rtn`'s errors), or
+    `module:attribute`."""
     options: Options = Field(default_factory=dict)
     """The quantizer's arguments: `{bits: 4, group: 32}`. They may stand beside `name`, too."""
     calibration: Calibration | None = None
-    """Data for a quantizer that needs some. Left out: none for `rtn` and quantizers from outside, else `decode`."""
+    """Data for a quantizer that needs some. Left out: none for `rtn`, `noise` and those from outside, else `decode`."""
 
 
 class SystemEntry(Section):
