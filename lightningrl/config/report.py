@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from lightningrl.config.section import Section
@@ -30,6 +32,10 @@ class Report(Section):
     phrasings are left; on validation problems of what they were trained on (`base`: of all that the others were)."""
     probed_problems: int = Field(300, gt=0)
     """Problems of each, the first ones; all where there are fewer."""
+    looks: list[Literal["answers", "states", "inputs"]] = Field(["answers"], min_length=1)
+    """What a probe looks at: `answers`, as said; `states`, how a quantised system's confidence, tokens and
+    distributions differ from its float weights' on the states that those visit; `inputs`, outliers among the inputs of
+    linear layers."""
     seeds: str | None = None
     """CSV file with the headlines of runs of this experiment under other seeds, in the columns of `headline.csv`;
     `lightningrl results` then says where this one lies among them. A path from the working folder; changes no key."""
