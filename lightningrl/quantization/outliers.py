@@ -38,15 +38,15 @@ class Measure(NamedTuple):
 
 
 @torch.no_grad()
-def outliers(model: Transformer, visited: Calibration) -> Iterator[Measure]:
+def outliers(model: Transformer, visited: Calibration, surface: bool = True) -> Iterator[Measure]:
     """Yields the measures of each layer's inputs, by `<layer>.<linear>`, and the surface of the worst.
 
     Linear layers that read one input are named by the first. The worst has the greatest ratio of a token, by the 99.9 %
     quantile. The surface is |x| of masked and clear tokens side by side, evenly through the states, the greatest of
-    each run of channels: label `<token> <kind> <run>`.
+    each run of channels: label `<token> <kind> <run>`; without `surface` it is left out.
     """
     walk, is_masked_T = LayerWalk(model, visited), _is_masked(model, visited)
-    worst, surface = -1.0, list[Measure]()
+    worst, found_surface = -1.0, list[Measure]()
     for number, layer in enumerate(model.model.layers):
         assert isinstance(layer, Layer)
         seen: dict[str, list[Tensor]] = {names[0]: [] for names in GROUPS}
@@ -56,9 +56,9 @@ def outliers(model: Transformer, visited: Calibration) -> Iterator[Measure]:
             found = list(_of_tokens(x_TC, is_masked_T, label))
             yield from found
             yield from _of_channels(x_TC, label)
-            if found[0].value > worst:
-                worst, surface = found[0].value, list(_surface(x_TC, is_masked_T, label))
-    yield from surface
+            if surface and found[0].value > worst:
+                worst, found_surface = found[0].value, list(_surface(x_TC, is_masked_T, label))
+    yield from found_surface
 
 
 def _of_tokens(x_TC: Tensor, is_masked_T: np.ndarray, label: str) -> Iterator[Measure]:

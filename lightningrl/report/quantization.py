@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from lightningrl.report.rivals import by_appearance
 from lightningrl.report.tables import MISSING, Cell, Table, build_table, interval, number, plain
 from lightningrl.utils.numbers import shortest
 
@@ -26,6 +27,7 @@ UNROUNDED = 16
 def quantization(quantized: pd.DataFrame, probes: pd.DataFrame) -> Table:
     """Returns the table of each setting at its primary threshold, by benchmark and policy."""
     rows = with_states(quantized[quantized["is_primary"].astype(bool)], probes)
+    rows = rows.sort_values(["benchmark", "weights"], kind="stable", key=by_appearance)
     columns: list[tuple[str, Cell]] = [
         ("Benchmark", attrgetter("benchmark")),
         ("Policy", attrgetter("weights")),
@@ -64,6 +66,7 @@ def quantization(quantized: pd.DataFrame, probes: pd.DataFrame) -> Table:
 def bought_back(quantized: pd.DataFrame) -> Table:
     """Returns the table of each quantised system at every threshold, against its float weights at their primary one."""
     rows = quantized[quantized["setting"] != "float"]
+    rows = rows.sort_values(["benchmark", "weights"], kind="stable", key=by_appearance)
     columns: list[tuple[str, Cell]] = [
         ("Benchmark", attrgetter("benchmark")),
         ("Policy", attrgetter("weights")),

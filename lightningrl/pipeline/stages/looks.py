@@ -16,6 +16,7 @@ from lightningrl.pipeline.stages.decoder import make_decoder, make_requests
 from lightningrl.pipeline.stages.loading import load_policy
 from lightningrl.quantization.calibration import visited
 from lightningrl.quantization.fixed_states import moved
+from lightningrl.quantization.open import is_quantized
 from lightningrl.quantization.outliers import TOKENS, outliers
 from lightningrl.quantization.protocol import Calibration
 from lightningrl.training.world import device_of
@@ -47,9 +48,9 @@ def states(context: StageContext, examples: Sequence[Example]) -> Iterator[Row]:
 
 
 def inputs(context: StageContext, examples: Sequence[Example]) -> Iterator[Row]:
-    """Yields the outliers on the system's own states."""
+    """Yields the outliers on the system's own states; the surface of plain weights only, which alone is drawn."""
     model, found = _visited(context, examples, "policy", TOKENS)
-    yield from outliers(model, found)
+    yield from outliers(model, found, surface=not is_quantized(context.inputs["policy"]))
 
 
 def _loaded(context: StageContext, role: str) -> tuple[Transformer, Any]:

@@ -54,6 +54,6 @@ def _bars(axes: Axes, rows: pd.DataFrame, exact: pd.DataFrame, name: str) -> Non
                 errors = arms(bar, name) if f"{name}_low" in bar else None
                 axes.bar(at, bar[name], 0.92 * width, color=colour, label=source, yerr=errors, ecolor=style.GREY,
                          error_kw={"elinewidth": 0.7})  # fmt: skip
-    names = [f"{weights}\n{quantizer}, {bits:g} bits" for (_, weights, quantizer, bits, *_), _ in groups]
-    axes.set_xticks(range(len(groups)), names, rotation=30, ha="right")
+    names = [f"{weights}, {quantizer} {bits:g}" for (_, weights, quantizer, bits, *_), _ in groups]
+    axes.set_xticks(range(len(groups)), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.grid(axis="x", visible=False)
