@@ -1,8 +1,8 @@
 """Prints what seeds of the quantised study say together: `python workflow/quantization_table.py TABLE`.
 
-TABLE is what `workflow/seeds.py config/quantization.yaml SEED TABLE 2 quantized` wrote. Each setting has a row a policy,
-at the primary threshold: the mean over seeds of each paired difference, with the 95 % interval of Student's t over the
-seeds, and the values of the seeds.
+TABLE is what `workflow/seeds.py config/quantization.yaml SEED TABLE 2 quantized` wrote. Each setting has a row a
+policy, at the primary threshold: the mean over seeds of each paired difference, with the 95 % interval of Student's t
+over the seeds, and the values of the seeds.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import pandas as pd
 from scipy import stats
 
 COLUMNS = {
-    "accuracy_difference": ("Δ points", 1), "tpf_ratio": ("TPF x float", 3), "response_tokens_difference": ("Δ tokens", 1),
-    "aup_difference": ("Δ AUP", 0), "accuracy_difference_beyond": ("Δ beyond base", 1),
-    "tpf_ratio_beyond": ("x beyond base", 3),
+    "accuracy_difference": ("Δ points", 1), "tpf_ratio": ("TPF x float", 3),
+    "response_tokens_difference": ("Δ tokens", 1), "aup_difference": ("Δ AUP", 0),
+    "accuracy_difference_beyond": ("Δ beyond base", 1), "tpf_ratio_beyond": ("x beyond base", 3),
 }  # fmt: skip
 """Column -> its title and its digits."""
 

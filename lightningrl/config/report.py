@@ -28,7 +28,7 @@ class Report(Section):
     replayed_problems: int = Field(2, gt=0)
     """Pages of each: the first test problems of the benchmark it was trained on."""
     probes: list[str] = []
-    """Policies to look into, `base` or runs: how honest their confidence is, what they reveal together, how many
+    """Systems to look into, `base`, runs or others; ["*"]: all. How honest their confidence is, what they reveal together, how many
     phrasings are left; on validation problems of what they were trained on (`base`: of all that the others were)."""
     probed_problems: int = Field(300, gt=0)
     """Problems of each, the first ones; all where there are fewer."""

@@ -96,7 +96,9 @@ def test_a_planted_outlier_is_found_where_it_is_and_of_its_size():
     ratio = {label: each.value for (measure, label), each in by_name.items() if measure == "outlier_token_ratio"}
     assert max(ratio, key=ratio.__getitem__).startswith("1.mlp.down_proj") and ratio["1.mlp.down_proj all"] > 100
     assert by_name["outlier_massive_share", "1.mlp.down_proj all"].value > 0.5
-    assert by_name["outlier_normal_channels", "1.mlp.down_proj all"].value == pytest.approx(1 / mlp.down_proj.in_features)
+    assert by_name["outlier_normal_channels", "1.mlp.down_proj all"].value == pytest.approx(
+        1 / mlp.down_proj.in_features
+    )
     assert by_name["outlier_channel_ratio", "1.mlp.down_proj all"].value > 100 > ratio["0.mlp.down_proj all"]
     kinds = [by_name["outlier_kurtosis", f"0.self_attn.q_proj {kind}"].count for kind in ("masked", "clear", "all")]
     assert kinds[0] + kinds[1] == kinds[2] == found.tokens and min(kinds) > 0
