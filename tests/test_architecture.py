@@ -16,8 +16,8 @@ LINES = {
     "lightningrl/utils": 488, "tests/bench": 1193, "tests/benchmarks": 1346, "tests/config": 818, "tests": 780,
     "tests/decoding": 4800, "tests/evaluation": 1567, "tests/fixtures": 2312, "tests/inference": 2615,
     "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3267, "tests/quantization": 1408,
-    "tests/report": 1838, "tests/rl": 2899, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1523,
-    "tests/workflow": 2224,
+    "tests/report": 1840, "tests/rl": 2899, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1523,
+    "tests/workflow": 2225,
 }  # fmt: skip
 """The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit
 that raises one says by how much, and why."""
