@@ -28,8 +28,9 @@ class Report(Section):
     replayed_problems: int = Field(2, gt=0)
     """Pages of each: the first test problems of the benchmark it was trained on."""
     probes: list[str] = []
-    """Systems to look into, `base`, runs or others; ["*"]: all. How honest their confidence is, what they reveal together, how many
-    phrasings are left; on validation problems of what they were trained on (`base`: of all that the others were)."""
+    """Systems to look into, `base`, runs or others; `["*"]`: all. How honest their confidence is, what they reveal
+    together, how many phrasings are left; on validation problems of what they were trained on (`base`: of all that the
+    others were)."""
     probed_problems: int = Field(300, gt=0)
     """Problems of each, the first ones; all where there are fewer."""
     looks: list[Literal["answers", "states", "inputs"]] = Field(["answers"], min_length=1)
