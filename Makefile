@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := Snakefile
 
-.PHONY: demo test lint lock gpu-check clean-venv help
+.PHONY: demo has-config test lint lock gpu-check clean-venv help
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -17,9 +17,12 @@ help:  ## this list
 # Asked again after a kill -9 it goes on. --nolock: a killed Snakemake leaves its lock behind; every stage folder has a
 # lease of its own, which dies with its holder. --ignore-incomplete: Snakemake would delete and repeat what it did not
 # see end, but a folder with a manifest is whole, and one without is made (or gone on with) anyway.
-demo: $(VENV)/run.stamp $(CONFIG)  ## data, training, evaluation, tables, figures, report: the miniature, or CONFIG=...
+demo: has-config $(VENV)/run.stamp  ## data, training, evaluation, tables, figures, report: the miniature, or CONFIG=...
 	LIGHTNINGRL_RESULTS_LATER=1 $(BIN)/python -m snakemake --cores $(CORES) --ignore-incomplete --nolock --quiet rules --configfile $(CONFIG)
 	@$(BIN)/python -m lightningrl results --config $(CONFIG)
+
+has-config:
+	@test -f "$(CONFIG)" || { echo 'error: CONFIG=$(CONFIG) does not exist; give the file of an experiment, as config/nano.yaml' >&2; exit 2; }
 
 # Three processes: one mostly waits for Slurm. Time limits are in tests/fixtures/limits.py.
 test: $(VENV)/dev.stamp  ## the test suite

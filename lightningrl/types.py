@@ -124,6 +124,11 @@ class Trajectory:
     """[S] float32, nats: of the distribution that the token was drawn from; None where the engine does not say."""
     family: str | None = None
     """The `model_type` of the model that decoded it; None where the engine does not say."""
+    decision_logp: np.ndarray | None = None
+    """[F] float32, nats: the log-probability, given the state before it, of which positions each denoise forward
+    revealed; None where that is no draw (the selector has no `decision`)."""
+    later_masks: int = 0
+    """Positions behind the decoded ones that every forward saw, all of them masked: the rest of a canvas."""
 
     def __post_init__(self) -> None:
         n_positions = len(self.token_ids)

@@ -8,16 +8,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 618, "lightningrl/bench": 3386, "lightningrl/benchmarks": 1845, "lightningrl/cli": 3215,
-    "lightningrl/config": 2131, "lightningrl/decoding": 5052, "lightningrl/evaluation": 1701,
-    "lightningrl/inference": 2021, "lightningrl/judges": 4382, "lightningrl/models": 3211,
-    "lightningrl/pipeline": 4788, "lightningrl/quantization": 2821, "lightningrl/report": 3491,
-    "lightningrl/results": 1505, "lightningrl/rl": 2585, "lightningrl/sandbox": 2745, "lightningrl/training": 1506,
-    "lightningrl/utils": 488, "tests/bench": 1193, "tests/benchmarks": 1346, "tests/config": 818, "tests": 780,
-    "tests/decoding": 4800, "tests/evaluation": 1567, "tests/fixtures": 2312, "tests/inference": 2615,
-    "tests/judges": 5060, "tests/models": 2506, "tests/pipeline": 3267, "tests/quantization": 1408,
-    "tests/report": 1840, "tests/rl": 2899, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 1523,
-    "tests/workflow": 2225,
+    "lightningrl": 623, "lightningrl/bench": 3649, "lightningrl/benchmarks": 2143, "lightningrl/cli": 3428,
+    "lightningrl/config": 2233, "lightningrl/decoding": 5483, "lightningrl/evaluation": 1875,
+    "lightningrl/inference": 2459, "lightningrl/judges": 4435, "lightningrl/models": 3743,
+    "lightningrl/pipeline": 5214, "lightningrl/quantization": 2821, "lightningrl/report": 3754,
+    "lightningrl/results": 1505, "lightningrl/rl": 3181, "lightningrl/sandbox": 2745, "lightningrl/training": 2729,
+    "lightningrl/utils": 488, "tests/bench": 1313, "tests/benchmarks": 1415, "tests/config": 933, "tests": 783,
+    "tests/decoding": 5071, "tests/evaluation": 1673, "tests/fixtures": 2511, "tests/inference": 3206,
+    "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 3600, "tests/quantization": 1408,
+    "tests/report": 1921, "tests/rl": 3276, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 2354,
+    "tests/workflow": 2434,
 }  # fmt: skip
 """The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit
 that raises one says by how much, and why."""
@@ -26,10 +26,10 @@ MOST_PROSE = 150
 ORDER = [
     "", "utils", "config", "sandbox", "benchmarks", "judges", "judges/code", "judges/math", "models", "models/families",
     "models/kernels", "quantization", "decoding", "decoding/schedules", "decoding/selectors", "inference",
-    "inference/endpoint", "training",
-    "training/supervised", "training/supervised/objectives", "rl", "rl/algorithms", "bench", "bench/estimate",
-    "bench/gpu", "evaluation", "report",
-    "report/figures", "report/paper", "report/published", "pipeline", "pipeline/stages", "results", "cli",
+    "inference/endpoint", "training", "training/supervised", "training/supervised/objectives",
+    "training/distillation", "rl", "rl/algorithms", "bench",
+    "bench/estimate", "bench/gpu", "evaluation", "report", "report/figures", "report/paper", "report/published",
+    "pipeline", "pipeline/stages", "results", "cli",
 ]  # fmt: skip
 FIRST = ("errors", "types", "protocol", "canvas", "reference", "engine", "scheduler", "app", "experiment")
 """Files that are read first in their folder, in this order; the others follow by name."""

@@ -176,6 +176,14 @@ def test_what_cannot_be_done_is_said_with_what_can(words, message):
     assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
+def test_make_demo_says_which_config_is_not_there_before_anything_is_installed():
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), "demo", "CONFIG=nowhere.yaml"], capture_output=True, text=True, timeout=HANG_S
+    )
+    assert done.returncode == 2 and "error: CONFIG=nowhere.yaml does not exist" in done.stderr
+    assert "No rule" not in done.stderr and "pip" not in done.stdout
+
+
 @pytest.mark.parametrize(("error", "code"), [(Interrupted("state saved"), 75), (KeyboardInterrupt(), 130)])
 def test_exit_codes_of_interruptions(stage_does, error, code):
     def stop(context):
@@ -210,7 +218,7 @@ def test_config_help_covers_every_key_of_the_shipped_experiments():
                 yield from paths(item, prefix)
         elif prefix == "resources.jobs":  # its keys are names of jobs
             yield from (f"{prefix}.{key}" for job in tree.values() for key in job)
-        elif isinstance(tree, dict) and not prefix.endswith(("mixture", "_options")):
+        elif isinstance(tree, dict) and not prefix.endswith(("mixture", "_options", "extra_body")):
             for key, value in tree.items():
                 path = f"{prefix}.{key}" if prefix else key
                 yield path

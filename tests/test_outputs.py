@@ -29,6 +29,7 @@ COMMANDS = {
 OTHERWISE = {
     "generate": "goes on with its own file, tests/inference/test_generate_again.py",
     "evaluate": "goes on with its own folder, test_an_evaluation_does_not_write_over_other_records",
+    "harness": "goes on with its own folder, tests/inference/test_harness.py",
     "pin": "adds to its own file and refuses any other, tests/pipeline/test_pin.py",
     "export": "refuses, tests/quantization/test_export_verb.py",
     "redraw": "refuses, tests/pipeline/test_results_verbs.py",

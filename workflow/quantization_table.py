@@ -19,6 +19,7 @@ COLUMNS = {
     "accuracy_difference": ("Δ points", 1), "tpf_ratio": ("TPF x float", 3),
     "response_tokens_difference": ("Δ tokens", 1), "aup_difference": ("Δ AUP", 0),
     "accuracy_difference_beyond": ("Δ beyond base", 1), "tpf_ratio_beyond": ("x beyond base", 3),
+    "kl": ("KL", 3),
 }  # fmt: skip
 """Column -> its title and its digits."""
 

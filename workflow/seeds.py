@@ -26,6 +26,7 @@ def main(config: Path, seed: int, table: Path, cores: int = 2, collected: str = 
     from lightningrl.pipeline.plan import plan
     from lightningrl.pipeline.system import git_state
     from lightningrl.report.formats import csv_text
+    from lightningrl.report.quantization import with_states
     from lightningrl.utils import files as io
 
     weights = {system.name: system.policy for system in load(config).all_systems()}
@@ -46,6 +47,8 @@ def main(config: Path, seed: int, table: Path, cores: int = 2, collected: str = 
     subprocess.run([*snakemake, "collect_frontier", *files], check=True)
     found = plan(load(own))
     rows = _read(found.stage("collect", "frontier").folder / f"{collected}.csv")
+    if collected == "quantized":  # with what the probes found on fixed states
+        rows = with_states(rows, pd.read_csv(found.stage("collect", "frontier").folder / "probes.csv"))
     rows = rows[[pair not in there for pair in zip(rows.policy, rows.benchmark, strict=True)]]
     rows.insert(0, "seed", str(seed))
     rows["chosen_step"] = [_chosen(found, weights[policy]) for policy in rows.policy]

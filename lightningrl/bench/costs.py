@@ -173,19 +173,24 @@ def activation_bytes(shape: Shape, positions: float, number_bytes: int, checkpoi
 
 def decoding_cost(
     shape: Shape, device: Device, shares: Shares, lengths: Lengths, responses: float, rows: int, name: str = "rollout",
-    samples: int = 1,
+    samples: int = 1, one: tuple[float, np.ndarray, np.ndarray] | None = None,
 ) -> PhaseCost:  # fmt: skip
     """Returns the phase of decoding `responses` responses, at most `rows` together, each `samples` of them of one
-    prompt that is computed once."""
-    one, prompts = decoding_work(lengths, shape.block_size), prefill_work(lengths, shape.block_size)
-    prompts = prompts * (responses / samples)
+    prompt that is computed once.
+
+    one: forwards, prefill and decoding of one response (bench/schedule_costs.py); None: those of SDAR's blocks.
+    """
+    forwards, prompt, decode = one or (
+        lengths.forwards, prefill_work(lengths, shape.block_size), decoding_work(lengths, shape.block_size)
+    )  # fmt: skip
+    prompts = prompt * (responses / samples)
     busy = max(1.0, shares.rows_busy * min(rows, responses))
-    read = (shape.parameters + busy * one[2] / one[0] * shape.kv_numbers) * device.compute_bytes
-    each_s = operations_of(one * busy / lengths.forwards, shape) / (shares.rollout * device.operations_per_s)
+    read = (shape.parameters + busy * decode[2] / decode[0] * shape.kv_numbers) * device.compute_bytes
+    each_s = operations_of(decode * busy / forwards, shape) / (shares.rollout * device.operations_per_s)
     bandwidth_s = float(read) / (shares.bandwidth * device.bytes_per_s)
     prefill_s = operations_of(prompts, shape) / (shares.reference * device.operations_per_s)
-    seconds = responses * lengths.forwards / busy * max(each_s, bandwidth_s) + prefill_s
-    work = one * responses + prompts
+    seconds = responses * forwards / busy * max(each_s, bandwidth_s) + prefill_s
+    work = decode * responses + prompts
     bound = "arithmetic" if each_s >= bandwidth_s else "bandwidth"
     return PhaseCost(name, seconds, float(work[0]), operations_of(work, shape), bound)
 

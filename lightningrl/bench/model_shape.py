@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lightningrl.config.base import size_in
 from lightningrl.errors import ConfigError
+from lightningrl.utils.registry import resolve
 
 KEYS = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "num_key_value_heads", "head_dim", "max_position_embeddings")  # fmt: skip
@@ -30,11 +31,29 @@ SHAPES: dict[str, dict[str, Any]] = {
     for size, numbers in NUMBERS.items()
 }
 """The keys of a config.json by size. The last three are the official SDAR models; the others are for measurements."""
+FAMILIES = {
+    # Qwen2.5-7B, and Dream and Fast-dLLM v2, which began as it.
+    "7b": (152064, 3584, 18944, 28, 28, 4, 128, 32768),
+    "llada-8b": (126464, 4096, 12288, 32, 32, 32, 128, 4096),
+}
+"""The same numbers of other families, by size, with the family's name before it where SDAR has the size as well."""
+BIASED = frozenset({"7b"})
+"""Those with biases of queries, keys and values. None of them has norms of heads."""
+
+
+def sized(checkpoint: str, size: str) -> str:
+    """Returns the name of a size among the shapes, with the family's where a checkpoint is named by it.
+
+    >>> sized("GSAI-ML/LLaDA-8B-Instruct", "8b"), sized("JetLM/SDAR-8B-Chat", "8b")
+    ('llada-8b', '8b')
+    """
+    families = {name.split("-")[0]: name for name in FAMILIES if name.endswith(f"-{size}")}
+    return next((name for family, name in families.items() if family in checkpoint.lower()), size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The shape of an SDAR model.
+    """The shape of a model.
 
     >>> Shape.of_size("8b", block_size=32).parameters
     8190735360
@@ -48,19 +67,34 @@ class Shape:
     num_key_value_heads: int
     head_dim: int
     block_size: int
+    has_head_norms: bool = True
+    """Whether queries and keys have norms, as SDAR's."""
+    has_biases: bool = False
+    """Whether queries, keys and values have biases, as Qwen2's."""
 
     @staticmethod
     def of(raw: Mapping[str, Any], block_size: int) -> Shape:
         """Returns the shape that the keys of a config.json name. Raises KeyError for a missing one."""
-        names = [field.name for field in fields(Shape) if field.name != "block_size"]
-        return Shape(**{name: int(raw[name]) for name in names}, block_size=block_size)
+        names = [field.name for field in fields(Shape) if field.name in KEYS]
+        numbers: dict[str, Any] = {name: int(raw[name]) for name in names}
+        return Shape(**numbers, block_size=block_size)
 
     @staticmethod
     def of_size(size: str, block_size: int) -> Shape:
-        """Returns one of `SHAPES`. Raises ConfigError for an unknown size."""
+        """Returns one of `SHAPES` or `FAMILIES`. Raises ConfigError for an unknown size."""
+        if size in FAMILIES:
+            found = Shape.of(dict(zip(KEYS, FAMILIES[size], strict=True)), block_size)
+            return replace(found, has_head_norms=False, has_biases=size in BIASED)
         if size not in SHAPES:
-            raise ConfigError(f"--model-size: found {size!r}, allowed: {', '.join(SHAPES)}")
+            raise ConfigError(f"--model-size: found {size!r}, allowed: {', '.join((*SHAPES, *FAMILIES))}")
         return Shape.of(SHAPES[size], block_size)
+
+    @staticmethod
+    def of_family(folder: Path) -> Shape:
+        """Returns the shape of a folder of any family, whose keys have names of their own. Imports torch."""
+        config = resolve("lightningrl.models.config_file:read_config")(folder)
+        found = Shape.of(asdict(config), config.block_size)
+        return replace(found, has_head_norms=config.qk_norm, has_biases=config.qkv_bias)
 
     @staticmethod
     def of_checkpoint(checkpoint: str, block_size: int) -> Shape:
@@ -71,14 +105,17 @@ class Shape:
         path = Path(checkpoint) / "config.json"
         if path.is_file():
             try:
-                return Shape.of(json.loads(path.read_text(encoding="utf-8")), block_size)
-            except (ValueError, KeyError, TypeError) as error:
+                raw = json.loads(path.read_text(encoding="utf-8"))
+                if raw.get("model_type", "sdar") != "sdar":
+                    return Shape.of_family(path.parent)
+                return Shape.of(raw, block_size)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ConfigError(f"{path} is no config.json of an SDAR model: {error!r}") from None
-        named = size_in(checkpoint)
-        if named not in SHAPES:
+        named = sized(checkpoint, size_in(checkpoint))
+        if named not in (*SHAPES, *FAMILIES):
             raise ConfigError(
                 f"the checkpoint {checkpoint!r} names no size: write it beside it in the config (`size: 8b`), or give "
-                f"--model-size for the experiment's base; one of {', '.join(SHAPES)}"
+                f"--model-size for the experiment's base; one of {', '.join((*SHAPES, *FAMILIES))}"
             )
         return Shape.of_size(named, block_size)
 
@@ -100,8 +137,10 @@ class Shape:
 
     @property
     def trunk_parameters(self) -> int:
-        """The layers' matrices and the weights of their four norms, 2 H + 2 D."""
-        return self.trunk_matrices + self.num_hidden_layers * 2 * (self.hidden_size + self.head_dim)
+        """The layers' matrices, the weights of their norms (2 H, and 2 D of heads) and biases (N D + 2 M D)."""
+        norms = 2 * (self.hidden_size + self.head_dim * self.has_head_norms)
+        biases = (self.query_numbers + 2 * self.key_numbers) * self.has_biases
+        return self.trunk_matrices + self.num_hidden_layers * (norms + biases)
 
     @property
     def head_parameters(self) -> int:

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import accumulate
 
 from lightningrl.benchmarks.generated import GeneratedBenchmark, KeyedRandom
 from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
 # These constants set the difficulty. Changing any of them changes every example.
-START_RANGE = (10, 40)
+START_RANGE = (10, 30)
 MAX_ADD = 9
 """The largest number gained or lost in one step; the smallest is 1."""
 N_OPS = (2, 3)
 """The possible numbers of steps, drawn uniformly."""
 OPS = ("plus", "plus", "minus", "minus", "double", "triple")
 """The kinds of steps, drawn uniformly: a kind listed twice is twice as likely."""
-VALUE_RANGE = (10, 99)
+VALUE_RANGE = (10, 49)
 """The range of the start and all intermediate values: all have two digits, so lengths of numbers reveal nothing."""
 
 FACTORS = {"double": 2, "triple": 3}
@@ -66,9 +67,10 @@ SENTENCES = {
         "{name} has 3 * {x} = {z}",
     ),
 }
-"""The templates of a step's sentence, by the kind of step. In tokens, every sentence with its connector has an odd length,
-and the first digit of its result an even place, so that a place holds a first digit or a second one whichever templates
-are taken: docs/miniature.md shows what a base does where that is open."""
+"""The templates of a step's sentence, by the kind of step. In tokens, every sentence with its connector has an odd
+length, and the first digit of its result an even place, so that a place holds a first digit or a second one whichever
+templates are taken. The first is the most frequent by far, so that a decoder that must reveal something takes parts of
+one template. docs/miniature.md shows what a base does otherwise."""
 CLOSINGS = (
     "The answer is \\boxed{{{z}}}.",
     "The result is \\boxed{{{z}}}.",
@@ -156,14 +158,21 @@ class GsmMini(GeneratedBenchmark[WordProblem]):
 
 
 def worked_answer(problem: WordProblem, name: str, item: str, rng: KeyedRandom) -> str:
-    """Returns one sentence for each step and a closing sentence, each in a random phrasing."""
+    """Returns one sentence for each step and a closing sentence, each in a phrasing that is drawn."""
     sentences = []
     for (op, y), x, z in zip(problem.ops, problem.values, problem.values[1:], strict=False):
-        sentence = rng.choice(SENTENCES[op]).format(x=x, y=y, z=z, name=name, item=item)
-        sentence = rng.choice(CONNECTORS if sentences else OPENERS) + sentence
+        sentence = _frequent_first(rng, SENTENCES[op]).format(x=x, y=y, z=z, name=name, item=item)
+        sentence = _frequent_first(rng, CONNECTORS if sentences else OPENERS) + sentence
         sentences.append(sentence[0].upper() + sentence[1:] + ".")
-    sentences.append(rng.choice(CLOSINGS).format(z=problem.values[-1], name=name, item=item))
+    sentences.append(_frequent_first(rng, CLOSINGS).format(z=problem.values[-1], name=name, item=item))
     return " ".join(sentences)
+
+
+def _frequent_first(rng: KeyedRandom, options: tuple[str, ...]) -> str:
+    """Returns one of the options; the k-th is drawn k times less often than the first, as words of a language are."""
+    shares = [60 // place for place in range(1, len(options) + 1)]
+    ticket = rng.integer(1, sum(shares))
+    return next(option for option, upto in zip(options, accumulate(shares), strict=True) if ticket <= upto)
 
 
 GSM_MINI = GsmMini()

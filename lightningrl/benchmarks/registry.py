@@ -16,6 +16,12 @@ BENCHMARKS: dict[str, str] = {
     "mbpp": "lightningrl.benchmarks.mbpp:MBPP",
     "humaneval": "lightningrl.benchmarks.humaneval:HUMANEVAL",
     "primeintellect": "lightningrl.benchmarks.primeintellect:PRIMEINTELLECT",
+    "piqa": "lightningrl.benchmarks.piqa:PIQA",
+    "winogrande": "lightningrl.benchmarks.winogrande:WINOGRANDE",
+    "arc-easy": "lightningrl.benchmarks.arc:ARC_EASY",
+    "arc-challenge": "lightningrl.benchmarks.arc:ARC_CHALLENGE",
+    "hellaswag": "lightningrl.benchmarks.hellaswag:HELLASWAG",
+    "mmlu": "lightningrl.benchmarks.mmlu:MMLU",
 }
 
 PHRASES: dict[str, str] = {"gsm-mini": "lightningrl.benchmarks.gsm_phrasing:phrases"}

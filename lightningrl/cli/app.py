@@ -26,6 +26,7 @@ VERBS = {
     "doctor": "lightningrl.cli.doctor:doctor",
     "decoders": "lightningrl.cli.decoders:decoders",
     "chat": "lightningrl.cli.chat:chat",
+    "harness": "lightningrl.cli.harness:harness",
     "plan": "lightningrl.cli.plan:plan_budget",
     "pin": "lightningrl.cli.pin:pin",
     "stages": "lightningrl.cli.stages:stages",
@@ -42,7 +43,7 @@ VERBS = {
 """Verbs beside those that make stages, one a kind; `evaluate` is both."""
 HELPED = ("explain", "diff", "redraw", "trace")
 """Verbs that show their help when nothing is said."""
-ONCE = VERBS.keys() - {"evaluate", "score"}
+ONCE = VERBS.keys() - {"evaluate", "score", "harness"}
 """Verbs that do not go on where they were stopped; `generate` says itself whether it does."""
 
 sys.path.append("")  # a user's own `module:attribute` beside them is found, as under `python -m`

@@ -20,6 +20,7 @@ def gpu(
     size: Annotated[str, typer.Option(help="miniature, 0.1b, 0.3b, 1.7b, 4b, 8b: random weights.")] = "8b",
     device: Annotated[str, typer.Option(help="cuda; cpu only tries what can be tried.")] = "cuda",
     checkpoint: Annotated[Path | None, typer.Option(help="Real weights, for the part that needs them.")] = None,
+    plugins: options.Plugins = None,
     minutes: Annotated[float, typer.Option(min=0, help="Of a part; what is left is done by the next call.")] = 8.0,
     small: Annotated[bool, typer.Option("--small", help="Sizes that a processor can try.")] = False,
 ) -> None:
@@ -33,7 +34,7 @@ def gpu(
     names = part or list(PARTS)
     for name in names:
         part_of(name)
-    setting = Setting(out, device, size, checkpoint, small=small)
+    setting = Setting(out, device, size, checkpoint, small=small, plugins=tuple(plugins or ()))
     are_whole = [run_part(name, setting, say, 60 * minutes) for name in names]
     if not all(are_whole):
         raise typer.Exit(1)

@@ -21,6 +21,7 @@ NEEDS = {
     ("causal", None): "an autoregressive model (Qwen2.5, Llama 3)",
 }
 """What a preset's `attention` and `logit_shift` mean together."""
+PLANNED = "a model of canvases with a planner (dUltra's LLaDA)"
 WIDTH = 110
 
 
@@ -39,16 +40,18 @@ def decoders(
     """
     names = list(PRESETS)
     if model is not None:
-        from lightningrl.models.config_file import family_of
+        from lightningrl.models.config_file import family_of, has_planner
         from lightningrl.models.families.registry import plug_in
 
         plug_in(plugins or ())
         facts = family_of(model).facts
-        names = fitting(facts["attention"], facts.get("logit_shift", False)) if "attention" in facts else names
+        if "attention" in facts:
+            names = fitting(facts["attention"], facts.get("logit_shift", False), has_planner(model))
     groups: dict[str, list[str]] = {}
     for name in names:
         key = PRESETS[name]["attention"], PRESETS[name].get("logit_shift")
-        groups.setdefault(NEEDS.get(key, f"a model with {needs(name)}"), []).append(name)
+        words = PLANNED if PRESETS[name].get("planner") else NEEDS.get(key, f"a model with {needs(name)}")
+        groups.setdefault(words, []).append(name)
     for needed, members in groups.items():
         typer.echo(f"for {needed}:")
         for name in members:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lightningrl.benchmarks.choices import is_choice
 from lightningrl.benchmarks.protocol import PromptOptions
 from lightningrl.benchmarks.registry import get_benchmark
 from lightningrl.cli import options
@@ -97,6 +98,11 @@ def evaluate(
 
     decoding = options.decoding_of(options.asked(given) | {"threshold": (threshold or [None])[0]})
     chosen = get_benchmark(benchmark, decoding.plugins)
+    if is_choice(chosen):
+        raise ConfigError(
+            f"--benchmark: {benchmark} is answered by likelihood and nothing is decoded; an experiment's evaluation "
+            "does that (--config), or lm-evaluation-harness with our model (docs/lm-eval.md)"
+        )
     prompt = PromptOptions(style=style, shots=shots, compat=compat)
     problems.check_prompt(chosen, prompt)
     words = decoding.identity()

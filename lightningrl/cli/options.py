@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from lightningrl.benchmarks.fetch import Origins
 from lightningrl.config.decoding import DirectDecoding
 from lightningrl.config.endpoint import Endpoint
 from lightningrl.config.reading import explain
+from lightningrl.config.registries import usable
 from lightningrl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,8 +42,23 @@ Shots = Annotated[int, typer.Option(help="Worked examples before the problem.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that judge.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 
+
+def _usable(plugins: list[str] | None) -> list[str] | None:
+    """Raises ConfigError for a plug-in that cannot be used, by the option's name and not a config's key."""
+    try:
+        usable(plugins or ())
+    except ConfigError as error:
+        raise ConfigError(re.sub(r"^plugins\.\d+", "--plugins", str(error))) from None
+    return plugins
+
+
 Plugins = Annotated[
-    list[str] | None, typer.Option(help=f"{DirectDecoding.model_fields['plugins'].description}", metavar="MODULE")
+    list[str] | None,
+    typer.Option(
+        help=f"{DirectDecoding.model_fields['plugins'].description}",
+        metavar="MODULE",
+        callback=_usable,
+    ),
 ]
 
 SERVER = "server_"
@@ -92,17 +109,17 @@ def endpoint_options() -> Callable[[Verb], Verb]:
 def _option(name: str, field: FieldInfo, default: str | None) -> inspect.Parameter:
     """The option of a key: its help is the first sentence of the key's documentation."""
     value: Any = None if field.is_required() else field.get_default(call_default_factory=True)
-    is_list = get_origin(field.annotation) is list and name == "plugins"  # the option may be repeated
-    is_json = isinstance(value, dict | list) and not is_list
-    kind: Any = (
-        str if is_json else field.annotation if is_list else (get_args(field.annotation) or (field.annotation,))[0]
-    )
+    if name == "plugins":  # the option may be repeated
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Plugins)
+    is_json = isinstance(value, dict | list)
+    kind: Any = str if is_json else (get_args(field.annotation) or (field.annotation,))[0]
+    kind = list[kind] if name == "preset" else kind  # so that both of its spellings are seen (`decoding_of`)
     text = " ".join((field.description or "").split()).partition(". ")[0].removesuffix(".") + "."
     shown = "" if default or value in (None, "", {}, []) else f" [default: {value}]"
     spellings = SPELLINGS.get(name, ("--" + name.removeprefix(SERVER).replace("_", "-"),))
     least = 1 if any(getattr(limit, "gt", None) == 0 for limit in field.metadata) else None
     option = typer.Option(
-        *spellings, help=text + shown, min=least, metavar="JSON" if is_json else "MODULE" if is_list else None
+        *spellings, help=text + shown, min=least, metavar="JSON" if is_json else "NAME" if name == "preset" else None
     )
     annotation = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -111,6 +128,10 @@ def _option(name: str, field: FieldInfo, default: str | None) -> inspect.Paramet
 def decoding_of(given: Mapping[str, Any]) -> DirectDecoding:
     """Returns how to decode by the options that a verb was given. Raises ConfigError for those that cannot be."""
     tree = {name: value for name, value in given.items() if value is not None}
+    if isinstance(named := tree.get("preset"), list):
+        if len(different := dict.fromkeys(named)) > 1:
+            raise ConfigError(f"--decoder and --preset name one thing; found {', '.join(different)}: give one of them")
+        tree["preset"] = named[0] if named else ""
     for key in ("selector_options", "ranking_options", "schedule_options", "logits_options"):
         if key in tree:
             tree[key] = _options(key, tree[key])
@@ -132,8 +153,8 @@ def endpoint_of(given: Mapping[str, Any]) -> Endpoint | None:
     if not named:
         return None
     tree = {name.removeprefix(SERVER): value for name, value in named.items()}
-    if "url" not in tree or "model" not in tree:
-        told = "--model, the model's name at the server" if "url" in tree else "--endpoint, the server's address"
+    if not tree.get("url") or "model" not in tree:
+        told = "--model, the model's name at the server" if tree.get("url") else "--endpoint, the server's address"
         raise ConfigError(f"an endpoint needs {told}")
     if "extra_body" in tree:
         tree["extra_body"] = _options("extra_body", tree["extra_body"], keep=True)
@@ -163,6 +184,7 @@ def _options(key: str, text: str, keep: bool = False) -> dict[str, Any]:
 def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
     """Load a checkpoint. Raises ConfigError for a dtype there is not, CheckpointError for a folder of no use."""
     from lightningrl.inference.llm import LLM
+    from lightningrl.inference.policy import require_fitting
     from lightningrl.models.families.registry import plug_in
 
     plug_in(decoding.plugins)
@@ -173,23 +195,6 @@ def open_llm(model: Path, decoding: DirectDecoding) -> LLM:
         model, block_size=decoding.block_size, adapter=decoding.adapter or None, dtype=dtype, device=decoding.device,
         rows=decoding.rows, memory_bytes=decoding.memory_bytes, forwards=decoding.forwards, plugins=decoding.plugins,
     )  # fmt: skip
-
-
-def require_fitting(model: Path, preset: str) -> None:
-    """Raises ConfigError for a published decoder that is not for models of this checkpoint's family, before any weight
-    is read; it names those that are."""
-    if not preset or not (model / "config.json").is_file():
-        return
-    from lightningrl.decoding.presets import fitting, needs
-    from lightningrl.models.config_file import family_of
-
-    facts = family_of(model).facts
-    attention, logit_shift = facts.get("attention"), facts.get("logit_shift", False)
-    if attention is not None and preset not in (names := fitting(attention, logit_shift)):
-        raise ConfigError(
-            f"the decoder {preset} is for models with {needs(preset)}, and {model} has {attention} attention and "
-            f"{'shifted' if logit_shift else 'unshifted'} logits. Decoders that fit it: {', '.join(names) or 'none'}"
-        )
 
 
 def dtype_of(name: str, *others: str) -> torch.dtype:

@@ -224,15 +224,18 @@ def _show_quantizations(found: dict[str, Any]) -> None:
 
 
 def _show_evaluations(found: dict[str, Any]) -> None:
-    typer.echo("\nEvaluations, one device each")
-    lines = [["evaluation", "problems", "thresholds", "seconds a threshold", "bound by", "GPU-hours"]]
+    typer.echo("\nEvaluations, one device each; forwards and positions of a response at the primary threshold")
+    header = ["evaluation", "problems", "longest", "forwards", "positions each", "positions", "thresholds"]
+    lines = [[*header, "seconds a threshold", "bound by", "GPU-hours"]]
     for name, row in found["evaluations"].items():
-        problems, point = str(row["problems"] * row["samples"]), row["point"]
+        problems, thresholds, point = str(row["problems"] * row["samples"]), str(row["thresholds"]), row["point"]
         if point is None:
-            lines.append([name, problems, str(row["thresholds"]), "", "a server", "0, nothing here"])
+            lines.append([name, problems, "", "", "", "", thresholds, "", "a server", "0, nothing here"])
             continue
+        forwards, positions = row["forwards_per_response"], row["positions_per_response"]
+        cost = [str(row["longest"]), f"{forwards:,.0f}", f"{positions / forwards:,.0f}", f"{positions:,.0f}"]
         seconds, hours = f"{point['seconds']:.1f}", f"{row['gpu_hours']:.2f}"
-        lines.append([name, problems, str(row["thresholds"]), seconds, point["bound"], hours])
+        lines.append([name, problems, *cost, thresholds, seconds, point["bound"], hours])
     print_table(lines)
     if found["not_estimated"]:
         typer.echo(f"not estimated: {', '.join(found['not_estimated'])} (supervised)")

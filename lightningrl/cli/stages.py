@@ -124,5 +124,5 @@ def stages(
     planned = plan(load(config))
     for stage in planned:
         mark = "*" if stage.pin is not None else " "
-        typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:11}{stage.name:32} {stage.folder}")
+        typer.echo(f"{state(stage, verify):8}{stage.key}{mark} {stage.kind:13}{stage.name:32} {stage.folder}")
     note_pins(planned)

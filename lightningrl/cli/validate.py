@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lightningrl.cli.pin import note_pins
 from lightningrl.cli.stages import DEFAULT_CONFIG, Config
-from lightningrl.config.decoding import Decoding
+from lightningrl.config.decoding import Decoding, preset
 from lightningrl.config.describe import describe
 from lightningrl.config.experiment import Experiment, load
-from lightningrl.errors import ConfigError, LightningRLError, SandboxUnavailable
+from lightningrl.config.systems import System
+from lightningrl.errors import ConfigError, DecodeError, LightningRLError, SandboxUnavailable
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.sandbox import probe
+from lightningrl.utils.numbers import shortest
 from lightningrl.utils.registry import resolve
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
 
 def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     """Makes every decoder and quantizer once, so that unknown options and parameters out of range are said first."""
+    from lightningrl.pipeline.stages.fitting import check_lengths, known_shapes
     from lightningrl.quantization.protocol import check_widths, make_quantizer
     from lightningrl.rl.algorithm import OnlineAlgorithm
     from lightningrl.rl.likelihood import check_scorable
@@ -45,18 +48,43 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     for stage in planned.of("train"):
         for role, reference in stage.members.items():
             resolve(reference, f"runs.{stage.name}, its {role}")
-    rollouts = [value for run in experiment.runs for value in (run.threshold, *run.rollout_thresholds)]
-    policies = _make_policies(experiment.decoding, "decoding", experiment.plugins, rollouts)
-    for run in (run for run in experiment.runs if isinstance(run.implementation, OnlineAlgorithm)):
-        try:
-            check_scorable("block_causal", policies, run.accept_inexact_caches)
-        except ConfigError as error:
-            raise ConfigError(f"runs.{run.name}: {error}") from None
+    shapes = known_shapes(experiment)
+    for run in experiment.runs:
+        where, shape = f"runs.{run.name}", shapes.get(run.base)
+        numbers = {f"{where}.threshold": run.threshold}
+        numbers |= {f"{where}.rollout_thresholds.{n}": value for n, value in enumerate(run.rollout_thresholds)}
+        decoding = run.decoding.over(experiment.decoding)
+        said = f"{where}.decoding" if run.decoding.model_fields_set else "decoding"
+        policies = _make_policies(decoding, said, experiment.plugins, numbers)
+        if shape is not None:
+            told = f"{said}, by which {where} decodes {run.base}"
+            check_lengths(shape, policies[0], [experiment.benchmark(run.benchmark)], decoding, told)
+        if isinstance(run.implementation, OnlineAlgorithm):
+            try:
+                check_scorable(None if shape is None else shape.attention, policies, run.accept_inexact_caches)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
     for system in experiment.all_systems():
         if system.endpoint is not None:
             system.endpoint.secret()  # asked for now, used later
             continue
-        _make_policies(system.decoding, system.where, experiment.plugins, system.thresholds)
+        numbers = dict(zip(_keys_of(system, experiment), system.thresholds, strict=True))
+        policies = _make_policies(system.decoding, system.where, experiment.plugins, numbers)
+        base = next((run.base for run in experiment.runs if run.name == system.policy), system.policy)
+        if (shape := shapes.get(base)) is not None:
+            names = {
+                stage.config["benchmark"] for stage in planned.of("evaluate") if stage.config["policy"] == system.name
+            }
+            answered = [system.asked(each) for each in experiment.benchmarks if each.name in names]
+            own = f"systems.{system.name}.max_new_tokens" if system.max_new_tokens else ""
+            told = f"{system.where}, of {system.name} ({base})"
+            check_lengths(shape, policies[0], answered, system.decoding, told, own)
+        _note_adapter(experiment, system, base)
+    for stage in planned.of("distill_data"):
+        if "decoding" in stage.config:
+            where = f"runs.{stage.name}.method.data"
+            numbers = {f"{where}.threshold": stage.config["threshold"]}
+            _make_policies(stage.config["decoding"], f"{where}.decoding", experiment.plugins, numbers)
     for stage in planned.of("quantize"):
         resolve(stage.members["quantizer"], f"systems.{stage.name}.quantizer.name")
         try:
@@ -69,18 +97,48 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
             raise ConfigError(f"systems.{stage.name}.quantizer.calibration: left out, but the quantizer needs data")
 
 
+def _note_adapter(experiment: Experiment, system: System, base: str) -> None:
+    """Says where a decoder is for weights with an adapter, and none is named: they may be merged already. base: the
+    name of what the policy is, or was trained from."""
+    named = preset(system.decoding.preset).get("adapter") if system.decoding.preset else None
+    found = experiment.base_named(base)
+    if named and not (found and found.adapter):
+        told = (
+            f"{system.decoding.preset} is for weights with {named}, and its policy {system.policy} names no `adapter`"
+        )
+        typer.echo(f"note: {system.where}.preset: {told}; right only where it is merged already", err=True)
+
+
+def _keys_of(system: System, experiment: Experiment) -> list[str]:
+    """What the config calls each of a system's thresholds."""
+    entry = next((each for each in experiment.systems if system.where == f"systems.{each.name}.decoding"), None)
+    if entry is not None and not entry.thresholds and system.thresholds != experiment.evaluation.thresholds:
+        return [f"{system.where}.preset"] * len(system.thresholds)  # published with it
+    where = f"systems.{entry.name}.thresholds" if entry is not None and entry.thresholds else "evaluation.thresholds"
+    return [f"{where}.{number}" for number in range(len(system.thresholds))]
+
+
 def _make_policies(
-    decoding: Decoding, where: str, plugins: list[str], parameters: Iterable[float]
+    decoding: Decoding, where: str, plugins: list[str], parameters: Mapping[str, float]
 ) -> list[DecodePolicy]:  # fmt: skip
+    """parameters: of the selector, by what the config calls each."""
     from lightningrl.inference.policy import make_policy
 
     made = []
     config = {"decoding": decoding, "members": decoding.members(f"{where}.", plugins)}
-    for parameter in sorted(set(parameters)):
+    for key, parameter in parameters.items():
         try:
             made.append(make_policy(config, parameter))
         except LightningRLError as error:
-            raise type(error)(f"{where}: {error}") from None
+            blamed = where
+            if (
+                isinstance(error, DecodeError) and not decoding.selector_options
+            ):  # then no other number is the selector's
+                try:
+                    resolve(config["members"]["selector"])(parameter)
+                except DecodeError:
+                    blamed = f"{key} (found {shortest(parameter)}, of {where})"
+            raise type(error)(f"{blamed}: {error}") from None
     return made
 
 

@@ -63,14 +63,15 @@ class Decoding(Section):
     `entropy_bounded`, `llada`, `fast_dllm_v1_dual`, ...; `lightningrl decoders` lists them with the models they fit."""
     selector: str = "threshold"
     """Which masked positions a forward reveals: `threshold`, `quota_threshold`, `quota` (steps a block), `timestep`
-    (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `skip_threshold`, `scripted` (tokens a step), or
-    `module:attribute`. Its parameter is what `evaluation.thresholds` sweep."""
+    and `random_timestep` (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `skip_threshold`, `bernoulli`
+    and `top_sum` (factor), `scripted` (tokens a step), or `module:attribute`. Its parameter is what
+    `evaluation.thresholds` sweep."""
     selector_options: Options = Field(default_factory=dict)
     """The selector's other arguments: `{"inclusive": true, "steps": 4}` of `threshold`, `{"compat": true}` of
     `factor`."""
     ranking: str = "confidence"
-    """The number by which positions are ordered: `confidence`, `margin`, `neg_entropy`, `position`, `random`, or
-    `module:attribute`."""
+    """The number by which positions are ordered: `confidence`, `margin`, `neg_entropy`, `planner` (dUltra), `position`,
+    `random`, or `module:attribute`."""
     ranking_options: Options = Field(default_factory=dict)
     """The ranking's arguments: `{"alg_temp": 0.2}` draws positions by their numbers, as Dream's option does."""
     schedule: str = "fused"

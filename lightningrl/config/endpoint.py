@@ -34,9 +34,9 @@ class Endpoint(Section):
         "url", "api_key_env", "api_key_file", "concurrency", "timeout_s", "retries", "max_failed_pct",
     })  # fmt: skip
 
-    url: str
+    url: str = ""
     """The API's address with its version: `http://127.0.0.1:30000/v1`. No part of a stage's key: the same model may be
-    served elsewhere tomorrow."""
+    served elsewhere tomorrow. Empty: there is no server yet, so nothing is asked and the row has no measurement."""
     model: str = Field(min_length=1)
     """The model's name at the server. Part of the key, as are the prompts, the sampling settings and `extra_body`."""
     reply_model: str = ""
@@ -81,6 +81,8 @@ class Endpoint(Section):
     @field_validator("url")
     @classmethod
     def _is_an_address(cls, url: str) -> str:
+        if not url:
+            return url
         try:
             parts = urlsplit(url)
             _ = parts.port

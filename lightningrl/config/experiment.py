@@ -120,11 +120,12 @@ class Experiment(Section):
 
     def _thresholds(self) -> None:
         found = _numbered("evaluation.thresholds", self.evaluation.thresholds)
-        for run in self.runs:
-            found[f"runs.{run.name}.threshold"] = run.threshold
-            found |= _numbered(f"runs.{run.name}.rollout_thresholds", run.rollout_thresholds)
         if not self.decoding.compares_probabilities:
             found = {}
+        for run in self.runs:
+            if run.decoding.over(self.decoding).compares_probabilities:
+                found[f"runs.{run.name}.threshold"] = run.threshold
+                found |= _numbered(f"runs.{run.name}.rollout_thresholds", run.rollout_thresholds)
         for entry in self.systems:
             if entry.endpoint is None and entry.decoding.over(self.decoding).compares_probabilities:
                 found |= _numbered(f"systems.{entry.name}.thresholds", entry.thresholds)

@@ -21,6 +21,7 @@ from lightningrl.utils.registry import resolve
 
 if TYPE_CHECKING:
     from lightningrl.config.experiment import Experiment
+    from lightningrl.config.tasks import Benchmark
 
 CALIBRATED = "lightningrl.quantization.registry:CALIBRATED"
 """Looked up and not imported: the settings know no quantizer."""
@@ -87,7 +88,8 @@ class SystemEntry(Section):
     policies: list[str] = []
     """Several policies in place of `policy`: the entry stands for one of each, named `<policy>-<name>`."""
     endpoint: Endpoint | None = None
-    """A server that answers in place of a policy of ours; nothing is decoded here, and its tables mark its word."""
+    """A server that answers in place of a policy of ours; nothing is decoded here, and its tables mark its word. While
+    its `url` is empty the system is checked, and not run."""
     decoding: Decoding = Decoding()
     """What differs from the experiment's `decoding`."""
     quantizer: Quantization | None = None
@@ -98,6 +100,9 @@ class SystemEntry(Section):
     primary_threshold: float | None = None
     """The threshold of the headline numbers. Left out: `evaluation.primary_threshold` where it is among the system's
     thresholds, or the only one there is."""
+    max_new_tokens: int | None = Field(None, gt=0)
+    """Its longest response in tokens, on every benchmark: the length of the canvas, where it decodes one. Left out:
+    those of the benchmarks."""
     evaluate_on: list[str] | None = None
     """Benchmarks it is evaluated on; left out: those of its policy; []: none."""
     published: str | None = None
@@ -135,6 +140,8 @@ class System:
     primary_threshold: float
     quantizer: Quantization | None = None
     endpoint: Endpoint | None = None
+    max_new_tokens: int | None = None
+    """None: what each benchmark says."""
     evaluate_on: list[str] | None = None
     """None: every benchmark that has problems."""
     published: str = ""
@@ -147,6 +154,14 @@ class System:
     seed: int | None = None
     where: str = ""
     """The key of the config that says how it decodes, for messages."""
+
+    def longest(self, benchmark: Benchmark) -> int:
+        """Returns its longest response on a benchmark, in tokens."""
+        return self.max_new_tokens or benchmark.max_new_tokens
+
+    def asked(self, benchmark: Benchmark) -> Benchmark:
+        """Returns a benchmark with the system's own length."""
+        return benchmark.model_copy(update={"max_new_tokens": self.longest(benchmark)})
 
     @property
     def algorithm(self) -> str:
@@ -167,7 +182,8 @@ def systems_of(experiment: Experiment) -> list[System]:
             if system.name in rows or system.name in {each.series for each in rows.values()}:
                 raise ValueError(f"systems: two systems are named {system.name!r}; found {[*rows, system.name]}")
             told.add(system.name)
-            rows[system.name] = system
+            if entry.endpoint.url:
+                rows[system.name] = system
             continue
         about = _of_entry(entry, policies)
         rest = {each.series for each in policies.values() if each.name not in {own.name for own in about}} - {""}
@@ -246,8 +262,8 @@ def _of_endpoint(entry: SystemEntry, endpoint: Endpoint, experiment: Experiment)
         )
     return System(
         name=entry.name, policy="", role="released", base=entry.name, decoding=experiment.decoding,
-        thresholds=thresholds, primary_threshold=primary, endpoint=endpoint, evaluate_on=entry.evaluate_on,
-        published=entry.published or "", where=f"{where}.endpoint",
+        thresholds=thresholds, primary_threshold=primary, endpoint=endpoint, max_new_tokens=entry.max_new_tokens,
+        evaluate_on=entry.evaluate_on, published=entry.published or "", where=f"{where}.endpoint",
     )  # fmt: skip
 
 
@@ -267,6 +283,7 @@ def _changed(system: System, entry: SystemEntry, experiment: Experiment) -> Syst
         quantizer=entry.quantizer,
         thresholds=thresholds,
         primary_threshold=primary,
+        max_new_tokens=entry.max_new_tokens,
         evaluate_on=system.evaluate_on if entry.evaluate_on is None else entry.evaluate_on,
         published=system.published if entry.published is None else entry.published,
         where=f"systems.{entry.name}.decoding",
@@ -275,7 +292,7 @@ def _changed(system: System, entry: SystemEntry, experiment: Experiment) -> Syst
 
 def _measured(system: System) -> tuple[object, ...]:
     """Returns what systems of one series have in common beside their policies."""
-    return system.decoding, system.quantizer, system.thresholds, system.primary_threshold
+    return system.decoding, system.quantizer, system.thresholds, system.primary_threshold, system.max_new_tokens
 
 
 def _thresholds(entry: SystemEntry, decoding: Decoding, experiment: Experiment) -> list[float]:

@@ -50,6 +50,16 @@ class Tokenizer(Section):
     """How many training problems of each benchmark its vocabulary is read from."""
 
 
+class Likelihood(Section):
+    """How choices are compared on benchmarks that are answered by likelihood; others do not read it."""
+
+    method: Literal["bound", "left_to_right"] = "bound"
+    """`bound`: LLaDA's Monte Carlo bound, block by block where the model has blocks; `left_to_right`: the probability
+    of revealing the choice from left to right, one token a forward. A causal model has its plain likelihood."""
+    samples: int = Field(128, gt=0)
+    """`bound`: sets of masks of a choice, or of each of its blocks; fewer where there are no more."""
+
+
 class Evaluation(Section):
     """The threshold sweep."""
 
@@ -67,6 +77,7 @@ class Evaluation(Section):
     """0: greedy."""
     shard: int = Field(250, gt=0)
     """Problems a shard: what an interrupted evaluation loses at most."""
+    likelihood: Likelihood = Likelihood()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """The precision of the weights and forwards of evaluations, speeds, probes and replays, and part of their keys.
     `auto`: bfloat16 where `resources.device` is cuda, float32 on the CPU; a key holds what it stands for, not the word,

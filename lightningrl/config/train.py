@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from lightningrl.config.base import NAME
+from lightningrl.config.decoding import Decoding
 from lightningrl.config.registries import member
 from lightningrl.config.section import ChosenBy, InvalidKeys, Section
 from lightningrl.errors import ConfigError
@@ -34,7 +35,7 @@ def algorithm_class(name: str) -> Any:
 class Run(Section):
     """A training run from one of the base policies."""
 
-    UNKEYED = frozenset({"role", "base", "published", "series", "seeds", "evaluate_on", "save_every"})
+    UNKEYED = frozenset({"role", "base", "published", "series", "seeds", "evaluate_on", "save_every", "decoding"})
 
     def science(self) -> dict[str, Any]:
         """Returns what its key holds: of `method` the given keys, for the algorithm's source is in the key as well."""
@@ -89,6 +90,9 @@ class Run(Section):
     seeds: list[Annotated[int, Field(ge=0, lt=100_000)]] = []
     """Instead of `seed`: a run for each of these, called `<name>-<seed>`; `match_compute` then means the matched run of
     the same seed, where that has seeds too."""
+    decoding: Decoding = Decoding()
+    """What differs from the experiment's `decoding` in this run's rollouts and validations. How its row of the tables
+    is decoded, an entry of `systems` says."""
     accept_inexact_caches: bool = False
     """Train on what a schedule with stale keys and values decodes, whose likelihood is then not exact."""
     steps: int = Field(gt=0)
@@ -150,7 +154,7 @@ class Run(Section):
     muon_learning_rate: float = Field(2e-3, gt=0)
     """supervised: Muon's rate for the layers' matrices; learning_rate is AdamW's for the rest."""
     sequences: int = Field(32, gt=0)
-    """supervised: sequences an optimiser step."""
+    """supervised and distillations: sequences an optimiser step."""
     copies: int = Field(2, gt=0)
     """supervised: noisy copies of each block."""
 

@@ -10,7 +10,7 @@ forward (decoding/scheduler.py) sends its indices to the device and takes one sm
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lightningrl.decoding.canvas import SMALLEST_PAGE_TOKENS, Canvas, page_size
+from lightningrl.decoding.fitting import forwards_misfit, length_misfit, misfit
 from lightningrl.decoding.ledger import Ledger
 from lightningrl.decoding.prefixes import prefix_key
 from lightningrl.decoding.protocol import AllAtOnce, DecodePolicy, DecodeResult, Observer, Release, Request
@@ -29,7 +30,6 @@ from lightningrl.errors import DecodeError
 from lightningrl.models.attention import PagedAttention, PagedKV, PagedSpan
 from lightningrl.models.transformer import Transformer
 from lightningrl.types import Trajectory
-from lightningrl.utils.registry import resolve
 
 if TYPE_CHECKING:
     from lightningrl.decoding.device_turn import DeviceTurns
@@ -62,10 +62,8 @@ class BlockDecoder:
     ):
         if forwards not in FORWARDS:
             raise DecodeError(f"forwards is {forwards!r}, expected one of {', '.join(FORWARDS)}")
-        if forwards != "spans" and model.config.attention != "block_causal":
-            raise DecodeError(f"forwards is {forwards!r}, but {model.config.attention} attention has 'spans' only")
-        if forwards != "spans" and model.config.logit_shift:
-            raise DecodeError(f"forwards is {forwards!r}, but a model with shifted logits has 'spans' only")
+        if (error := forwards_misfit(model.config, forwards)) is not None:
+            raise DecodeError(error)
         self.model, self.rows, self.memory_bytes, self.forwards = model, rows, memory_bytes, forwards
         if forwards == "graphs" and model.device.type != "cuda":
             raise DecodeError(
@@ -197,7 +195,8 @@ class BlockDecoder:
             pool = None  # gone before its successor asks for memory
             pool = Pool(self.model, pages, self.spare, longest[0], self.page_tokens)
         if self.forwards != "spans":
-            pool.prepare(self.forwards, self._has_kernel, slots, self._runs_turns(expected, observer))
+            segments = most_segments(slots, [item.policy for item in expected])
+            pool.prepare(self.forwards, self._has_kernel, slots, segments, self._runs_turns(expected, observer))
         # A canvas may end inside its last block, all of whose positions are looked at.
         grid = (-(-(end - start) // size) * size + start for _, start, end in (item.canvas for item in expected))
         length, mask_id = max(*reaches, *grid), self.model.config.mask_token_id
@@ -215,95 +214,33 @@ class BlockDecoder:
         policies = {id(item.policy): item.policy for item in expected}.values()
         return all(rule_of(policy, self.model.config.block_size) is not None for policy in policies)
 
-    def _misfit(self, policy: DecodePolicy) -> str | None:
-        """Why the model cannot be decoded by a policy: what it leaves out that the model sees, or computes that it has
-        not; None where it can."""
-        config, schedule = self.model.config, policy.schedule
-        kind = f"{config.attention} attention and {'shifted' if config.logit_shift else 'unshifted'} logits"
-        if isinstance(schedule, Window):
-            return self._window_misfit(policy, schedule, kind) or policy.logits.refusal(self.model)
-        if config.attention == "full" and not schedule.fills_canvas:
-            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")("full", config.logit_shift))
-            return (
-                f"{schedule}: the model attends to all later masks, which this schedule does not compute; take one "
-                f"over "
-                "the whole canvas (full_sequence, prefix_cache, dual_cache), or a published decoder that has one: "
-                + fitting
-            )
-        if not schedule.computes_active and not (config.logit_shift and config.attention == "causal"):
-            return (
-                f"{schedule}: the model is no autoregressive one; it has {config.attention} attention, so the masked "
-                "positions must be computed, too. Take another schedule, such as "
-                + ("full_sequence" if config.attention == "full" else "fused")
-            )
-        if schedule.computes_active and not config.has_mask:
-            return (
-                f"{schedule} computes masked positions, and a {config.family} model has no mask token; take the preset "
-                "or the schedule autoregressive, one token a forward"
-            )
-        if schedule.is_productive and not (config.logit_shift and config.attention == "block_causal"):
-            return (
-                f"{schedule} reveals a block's first token by the logits of the block before it, for which a model "
-                f"needs "
-                f"block_causal attention and shifted logits (Fast-dLLM v2); this {config.family} model has {kind}"
-            )
-        if schedule.knows_first and not (config.logit_shift and config.attention == "full"):
-            return (
-                f"{schedule} reveals a block's first position alone, for models with full attention and shifted logits "
-                f"(Dream); this {config.family} model has {kind}. Leave opens_first out"
-            )
-        try:
-            schedule.check(schedule.block_size or config.block_size)
-        except DecodeError as error:
-            return str(error)
-        return policy.logits.refusal(self.model)
-
-    def _window_misfit(self, policy: DecodePolicy, schedule: Window, kind: str) -> str | None:
-        """`_misfit` for schedules with several open blocks. kind: what the model has, in words."""
-        config = self.model.config
-        if schedule.needs not in (None, config.attention):
-            fitting = ", ".join(resolve("lightningrl.decoding.presets:fitting")(config.attention, config.logit_shift))
-            return (
-                f"{schedule} is for models with {schedule.needs} attention, and this {config.family} model has {kind}. "
-                f"Published decoders that fit it: {fitting}"
-            )
-        if not config.has_mask:
-            return f"{schedule} computes masked positions, and a {config.family} model has no mask token"
-        if self.forwards != "spans":
-            return f"forwards is {self.forwards!r}, and {schedule} has several open blocks: take 'spans'"
-        if policy.logits.cfg_scale:
-            return f"cfg_scale is {policy.logits.cfg_scale}, which {schedule} does not have: leave it out"
-        return None
-
     def _refusal(self, request: Request, policy: DecodePolicy, canvas: Canvas) -> DecodeError | None:
-        end, size = canvas.end, self.model.config.block_size
-        block, new = policy.schedule.size(request.max_new_tokens, size), request.max_new_tokens
-        if (error := self._misfit(policy)) is not None:
+        config, new, prompt = self.model.config, request.max_new_tokens, request.prompt_ids
+        size, block = config.block_size, policy.schedule.size(request.max_new_tokens, config.block_size)
+        if (error := misfit(config, policy, self.forwards)) is not None:
             return DecodeError(f"{request.uid}: {error}")
-        if self.forwards != "spans" and (canvas.origin % size or end % size or block % size):
+        if self.forwards != "spans" and (canvas.origin % size or canvas.end % size or block % size):
             return DecodeError(
                 f"{request.uid}: forwards is {self.forwards!r}, which compute the model's blocks of {size} positions, "
-                f"and {policy.schedule} decodes positions {canvas.start} to {end} of another grid: take 'spans'"
+                f"and {policy.schedule} decodes positions {canvas.start} to {canvas.end} of another grid: take 'spans'"
             )
-        if policy.schedule.fills_canvas and canvas.origin and new % block:
-            few = f"{new // block * block} or " if new > block else ""
-            return DecodeError(
-                f"{request.uid}: {new} new tokens are no whole blocks of {block}, and the length of a canvas changes "
-                f"what is answered. Ask for {few}{-(-new // block) * block}, or say a block size that divides {new}"
-            )
-        limit, prompt = self.model.config.max_position_embeddings, request.prompt_ids
-        asked = f"{request.uid}: {len(prompt)} prompt tokens and {request.max_new_tokens} new ones need"
-        if end > limit:
-            return DecodeError(f"{asked} {end} positions, the model has {limit}: shorten the prompt or max_new_tokens")
-        if prompt.min() < 0 or prompt.max() >= self.model.config.vocab_size:
+        if (error := length_misfit(config, policy, canvas, block, len(prompt), new)) is not None:
+            return DecodeError(f"{request.uid}: {error}")
+        if prompt.min() < 0 or prompt.max() >= config.vocab_size:
             return DecodeError(f"{request.uid}: a prompt token lies outside the vocabulary")
         needed = (pages_of(policy, policy.schedule.extent(canvas), self.page_tokens) + self.spare) * self.page_bytes
         if self.memory_bytes is not None and needed > self.memory_bytes:
             return DecodeError(
-                f"{asked} {needed} bytes of KV cache, the budget is {self.memory_bytes}: raise the memory budget, or "
-                "shorten the prompt or max_new_tokens"
+                f"{request.uid}: {len(prompt)} prompt tokens and {new} new ones need {needed} bytes of KV cache, the "
+                f"budget is {self.memory_bytes}: raise the memory budget, or shorten the prompt or max_new_tokens"
             )
         return None
+
+
+def most_segments(slots: int, policies: Iterable[DecodePolicy]) -> int:
+    """The most blocks that a forward of so many rows computes, prefill aside: of each row the active and the pending
+    one, and the same of its twin where a policy has classifier-free guidance."""
+    return 2 * slots * (2 if any(policy.logits.cfg_scale for policy in policies) else 1)
 
 
 class Pool:
@@ -319,10 +256,11 @@ class Pool:
         self.turns: DeviceTurns | None = None
         self._graph_memory = None
 
-    def prepare(self, forwards: str, has_kernel: bool, slots: int, runs_turns: bool) -> None:
+    def prepare(self, forwards: str, has_kernel: bool, slots: int, segments: int, runs_turns: bool) -> None:
         """Makes what forwards of static shape need, and captures graphs of all sizes that rows of so many slots will
         meet: of whole turns, or of hidden states alone where something asked does not run as turns. What was made for
-        an earlier stream is kept while it fits. Prefill has too many sizes: it is never captured."""
+        an earlier stream is kept while it fits. Prefill has too many sizes: it is never captured. segments: the most
+        blocks of one forward."""
         from lightningrl.models.static_forward import SegmentForwards, gathered, paged_kernel
 
         graphs = forwards == "graphs"
@@ -345,7 +283,7 @@ class Pool:
             if runs_turns and self.turns is not None:
                 self.turns.prepare(slots, self._graph_memory)
             else:
-                self.static.prepare(2 * slots, self._graph_memory)
+                self.static.prepare(segments, self._graph_memory)
 
     def hidden(self, spans: Sequence[PagedSpan], ids_N: np.ndarray) -> Tensor:
         """(N, H) hidden states at the spans' positions, one span after another, from the tokens there."""

@@ -123,13 +123,13 @@ class Logits:
         left_nV[:, self.eos_id] = left_nV[:, self.eos_id].masked_fill(~keeps_eos_n, float("-inf"))
         return left_nV.log_softmax(dim=-1).gather(-1, chosen_n1).squeeze(-1).exp()
 
-    def refusal(self, model: Transformer) -> str | None:
-        """Why this cannot be done with a model: it lacks one of the tokens."""
+    def refusal(self, vocab_size: int) -> str | None:
+        """Why this cannot be done with a model of so many tokens: it lacks one of those named."""
         used = [self.eos_id] * (self.logits_eos_inf or self.confidence_eos_eot_inf)
         used += [self.eot_id] * self.confidence_eos_eot_inf
-        if not used or 0 <= min(used) <= max(used) < model.config.vocab_size:
+        if not used or 0 <= min(used) <= max(used) < vocab_size:
             return None
         return (
             f"logits: eos_id {self.eos_id} or eot_id {self.eot_id} lies outside the vocabulary of "
-            f"{model.config.vocab_size}; give this model's own"
+            f"{vocab_size}; give this model's own"
         )

@@ -3,9 +3,9 @@
 A preset names every piece, so that it says the same whatever it is merged over. `parameter` is the selector's (a
 threshold, steps a block, nats, a factor); it is left out where the publication leaves it to the user. `attention` is
 what it needs of the model: a preset for block-causal models cannot decode one that sees its whole canvas; so is
-`logit_shift`, where it matters: whether the logits at a position predict the next one. What a decoder does otherwise
-than its publication is in `source`: where that is a defect, ours is corrected, and the options that bring it back are
-named.
+`logit_shift`, where it matters: whether the logits at a position predict the next one; so are `planner`, and `adapter`:
+the LoRA without which its weights were not published. What a decoder does otherwise than its publication is in
+`source`: where that is a defect, ours is corrected, and the options that bring it back are named.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ _QUOTA: dict[str, Any] = {"selector": "quota", "selector_options": {}}
 _ENTROPY: dict[str, Any] = {"selector": "entropy", "selector_options": {}, "ranking": "neg_entropy"}
 _PREFIX: dict[str, Any] = {"schedule": "prefix_cache"}
 _DUAL: dict[str, Any] = {"schedule": "dual_cache"}
+_DULTRA: dict[str, Any] = _CANVAS | {
+    "selector": "bernoulli", "selector_options": {}, "ranking": "planner", "schedule_options": {"block_size": 32},
+}  # fmt: skip
+_DULTRA_CODE = (
+    "dUltra (chinsengi/dUltra-os, mode training): every open position is revealed by a coin of its own, which falls so "
+    "with the planner's probability times the factor; where none does, the likeliest. Tokens are the likeliest. The "
+    "factor is swept from 0.5 to 1.5. `ranking_options: {temperature: ...}` is its planner_temperature. "
+)
 _DREAM: dict[str, Any] = _CANVAS | {
     "selector": "timestep", "selector_options": {}, "ranking": "neg_entropy", "schedule": "whole_sequence",
     "logits_options": {"filtered": True, "filtered_greedy": True},
@@ -217,6 +225,31 @@ PRESETS: dict[str, dict[str, Any]] = {
         "source": f"dParallel, LLaDA/generate.py: as dparallel_llada; {_CACHES['dual']}. Its extra forward on blocks "
         "finished by their first is `schedule_options: {least_forwards: 2}`",
     },
+    "dultra_b32": {
+        "attention": "full",
+        "logit_shift": False,
+        "planner": True,
+        "decoding": _DULTRA,
+        "parameter": 1.0,
+        "source": f"{_DULTRA_CODE}Published with sengi/dUltra-math, on blocks of 32",
+    },
+    "dultra_b128": {
+        "attention": "full",
+        "logit_shift": False,
+        "planner": True,
+        "decoding": _DULTRA | {"schedule_options": {"block_size": 128}},
+        "parameter": 1.0,
+        "source": f"{_DULTRA_CODE}Published with sengi/dUltra-math-b128, on blocks of 128",
+    },
+    "dultra_top_sum": {
+        "attention": "full",
+        "logit_shift": False,
+        "planner": True,
+        "decoding": _DULTRA | {"selector": "top_sum"},
+        "parameter": 1.0,
+        "source": "dUltra (chinsengi/dUltra-os, mode inference): the best positions by the planner, as many as its "
+        "probabilities times the factor add up to; never more than are open, which the published code forgets",
+    },
     "dream": {
         "attention": "full",
         "logit_shift": True,
@@ -240,6 +273,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "parameter": 256,
         "source": f"{_DREAM_CODE}topk_margin: the positions with the largest difference of the two likeliest tokens, "
         f"{_STEPS}",
+    },
+    "dream_origin": {
+        "attention": "full",
+        "logit_shift": True,
+        "decoding": _DREAM | {"selector": "random_timestep", "ranking": "confidence"},
+        "parameter": 256,
+        "source": f"{_DREAM_CODE}origin, the default of its files: each masked position with the step's probability, "
+        "at random, the rest in the last step; the parameter is the number of steps. Published code runs them all; "
+        "ours ends when nothing is masked, and runs them all with `schedule_options: {least_forwards: STEPS}`",
     },
     "fast_dllm_v1_dream_none": {
         "attention": "full",
@@ -336,12 +378,15 @@ PRESETS |= WINDOWS
 def needs(name: str) -> str:
     """What a preset needs of a model, in words."""
     preset, kinds = PRESETS[name], {True: " and shifted logits", False: " and unshifted logits", None: ""}
-    return f"{preset['attention']} attention{kinds[preset.get('logit_shift')]}"
+    planner = ", and a planner (dUltra)" if preset.get("planner") else ""
+    return f"{preset['attention']} attention{kinds[preset.get('logit_shift')]}{planner}"
 
 
-def fitting(attention: str, logit_shift: bool = False) -> list[str]:
-    """The names of the presets for models with this attention, and with logits that are shifted or not."""
+def fitting(attention: str, logit_shift: bool = False, has_planner: bool = False) -> list[str]:
+    """The names of the presets for models with this attention, with logits that are shifted or not, and with a planner
+    or without one."""
     return [
         name for name, preset in PRESETS.items()
         if preset["attention"] == attention and preset.get("logit_shift", logit_shift) == logit_shift
+        and preset.get("planner", False) <= has_planner
     ]  # fmt: skip

@@ -22,9 +22,11 @@ class OpenPositions:
     entropy_BK: Tensor
     """The entropy of the whole distribution, nats."""
     noise_BK: Tensor | None = field(default=None, kw_only=True)
-    """A uniform of its own for each position and forward, where the ranking has `uses_noise`."""
+    """A uniform of its own for each position and forward, where the ranking or the selector has `uses_noise`."""
     margin_BK: Tensor | None = field(default=None, kw_only=True)
     """The likeliest token's probability minus the second's, where the ranking has `uses_margin`."""
+    planner_BK: Tensor | None = field(default=None, kw_only=True)
+    """The planner's logits, where the ranking has `uses_planner`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

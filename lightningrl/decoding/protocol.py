@@ -40,7 +40,10 @@ class Ranking(Protocol):
 class Selector(Protocol):
     """It may have a second method, `bound(size) -> Bound` (decoding/proposals.py), where for blocks of K = `size`
     positions its rule is one: then whole turns can run on the device (decoding/device_turn.py). One with a true
-    `may_wait` reveals nothing in some forwards, and everything after some number of them."""
+    `may_wait` reveals nothing in some forwards, and everything after some number of them; one with a true `uses_noise`
+    gets a uniform for each position, as a ranking does. One whose choice is drawn may have a method
+    `decision(candidates, chosen_BK) -> (B,)`: the log-probability of just this choice, which is then kept with the
+    trajectory."""
 
     def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool, a subset of candidates.open_BK, not empty where that is not unless it `may_wait`."""
@@ -80,6 +83,11 @@ class DecodePolicy:
             raise DecodeError(f"top_k is {self.top_k}, expected 0 (all tokens) or more, up to {MOST_TOP_K}")
         if not 0 < self.top_p <= 1:
             raise DecodeError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+
+
+def decides(policy: DecodePolicy) -> bool:
+    """Whether which positions a forward reveals is a draw whose log-probability the selector knows."""
+    return hasattr(policy.selector, "decision")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

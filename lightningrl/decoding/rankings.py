@@ -1,7 +1,8 @@
 """Rankings: a number for each open position, (B, K), by which selectors order them. Higher is sooner.
 
 One with a true `uses_noise` gets a uniform for each position, keyed like the draws of tokens and independent of them;
-one with a true `uses_margin` the difference of the two largest probabilities.
+one with a true `uses_margin` the difference of the two largest probabilities; one with a true `uses_planner` the logits
+of the model's planner.
 
 Shapes: B rows; K positions of a block.
 """
@@ -82,6 +83,26 @@ class Position:
         confidence_BK = drawn.confidence_BK
         places_K = torch.arange(confidence_BK.shape[-1], device=confidence_BK.device, dtype=confidence_BK.dtype)
         return (-places_K).expand_as(confidence_BK)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """dUltra's ranking: the probability of being revealed, sigmoid(planner's logit / temperature), in float64.
+
+    temperature: the published evaluations' `planner_temperature`, 1 where they name none.
+    """
+
+    temperature: float = 1.0
+
+    uses_planner = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise DecodeError(f"planner: temperature is {self.temperature}, expected a number above 0")
+
+    def score(self, drawn: OpenPositions) -> Tensor:
+        assert drawn.planner_BK is not None
+        return torch.sigmoid(drawn.planner_BK.double() / self.temperature)
 
 
 @dataclass(frozen=True, slots=True)

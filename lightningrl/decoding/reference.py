@@ -25,7 +25,8 @@ from torch import Tensor
 
 from lightningrl.decoding.canvas import Progress, reach_of
 from lightningrl.decoding.checks import check_computed, check_open, check_revealed, interval_of
-from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.planning import needs_planner, planner_logits
+from lightningrl.decoding.protocol import DecodePolicy, Request, decides
 from lightningrl.decoding.reference_windows import WindowDecode
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.sampler import Draws, draw_open, needs_margins, select
@@ -53,7 +54,7 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
     reveal_T, (logp_T, entropy_T) = np.zeros(reach, dtype=np.int64), np.zeros((2, reach), np.float32)
     denoised = committed = block_step = 0
     work = {"prefill_positions": 0, "prefill_keys": 0, "decode_positions": 0, "decode_keys": 0}
-    pending = False
+    pending, decisions = False, list[float]()
     key = row_key(policy.seed, policy.step, request.uid, request.sample)
     shape = (config.num_hidden_layers, end, config.num_key_value_heads, config.head_dim)
     own, twin = model.lm_head.weight.new_zeros((2, 2, *shape))  # keys and values; of the twin whose prompt is masks
@@ -109,9 +110,16 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
             position_n=position_n, forward_n=np.full(n, denoised), temperature_n=np.full(n, policy.temperature),
             top_k_n=np.full(n, policy.top_k), top_p_n=np.full(n, policy.top_p),
         )  # fmt: skip
+        decisions.append(0.0)
         if n:
             drawn = draw_open(model, draws, policy.logits, margins=needs_margins([policy]))
-            chosen_n = select(drawn, draws, open_1K, np.array([block_step]), [(policy, np.array([0]))])
+            plan_1K = None
+            if needs_planner(policy):
+                canvas_L = masked_T[:end]
+                plan_1K = planner_logits(model, hidden_QH, np.array([0]), [canvas_L], open_1K, np.array([start]))
+            rows = [(policy, np.array([0]))]
+            chosen_n, decision_1 = select(drawn, draws, open_1K, np.array([block_step]), rows, planner_BK=plan_1K)
+            decisions[-1] = float(decision_1[0])
             token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
             here = position_n[chosen_n]
             check_revealed(policy.selector, np.array([len(here)]), open_1K)
@@ -142,4 +150,6 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
         temperature=policy.temperature,
         stop="eos" if len(stops) else "length", policy_version=policy.step, entropy=entropy_T[decoded],
         stats=DecodeStats(length, int((reveal > 0).sum()), denoised, committed, prefills, **work), family=config.family,
+        decision_logp=np.array(decisions, np.float32) if decides(policy) else None,
+        later_masks=max(0, end - start - size) if schedule.fills_canvas else 0,
     )  # fmt: skip

@@ -205,7 +205,7 @@ class WindowDecode:
             (position_n, draws, drawn), must = drawn_at[block], np.array([block in forced])
             begun, rows = self.begun.setdefault(block, self.denoised - 1), [(policy, np.array([0]))]
             step = np.array([self.denoised - 1 - begun])
-            is_chosen = select(drawn, draws, open_K[None], step, rows, must)
+            is_chosen = select(drawn, draws, open_K[None], step, rows, must).chosen_n
             chosen.append((position_n, *drawn.to_host(is_chosen)))
         position_n, token_n, logp_n, entropy_n, chosen_n = (np.concatenate(each) for each in zip(*chosen, strict=True))
         here = position_n[chosen_n]

@@ -13,13 +13,17 @@ SELECTORS = {
     "entropy": "lightningrl.decoding.selectors.entropy:Entropy",
     "skip_threshold": "lightningrl.decoding.selectors.skip_threshold:SkipThreshold",
     "timestep": "lightningrl.decoding.selectors.timestep:Timestep",
+    "random_timestep": "lightningrl.decoding.selectors.random_timestep:RandomTimestep",
     "quota_threshold": "lightningrl.decoding.selectors.quota_threshold:QuotaThreshold",
+    "bernoulli": "lightningrl.decoding.selectors.bernoulli:Bernoulli",
+    "top_sum": "lightningrl.decoding.selectors.top_sum:TopSum",
     "scripted": "lightningrl.decoding.selectors.scripted:Scripted",
 }
 RANKINGS = {
     "confidence": "lightningrl.decoding.rankings:Confidence",
     "margin": "lightningrl.decoding.rankings:Margin",
     "neg_entropy": "lightningrl.decoding.rankings:NegEntropy",
+    "planner": "lightningrl.decoding.rankings:Planned",
     "position": "lightningrl.decoding.rankings:Position",
     "random": "lightningrl.decoding.rankings:Random",
 }

@@ -5,7 +5,7 @@ Every array has one entry (or line) a slot. Shapes: R slots; T positions; P page
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from lightningrl.decoding.canvas import Canvas, Progress, reach_of
 from lightningrl.decoding.prefixes import Prefix, Prefixes
-from lightningrl.decoding.protocol import DecodePolicy, Request
+from lightningrl.decoding.protocol import DecodePolicy, Request, decides
 from lightningrl.decoding.rng import row_key
 from lightningrl.decoding.window import Window
 from lightningrl.models.attention import keys_attended
@@ -39,6 +39,8 @@ class QueuedRequest:
     """An entry of `Rows.done`."""
     pages: Any = None
     """What a row with several open blocks had in its pages (decoding/window_rows.py)."""
+    decisions: list[float] = field(default_factory=list)
+    """The log-probability of what each denoise forward revealed, where the policy's selector knows one."""
 
 
 def pages_of(policy: DecodePolicy, positions: int, page_tokens: int) -> int:
@@ -247,6 +249,16 @@ class Rows:
         self.decode_keys[slots_B] += keys_B
         return kind_B
 
+    def _notes(self, slot: int) -> bool:
+        """Whether the log-probability of what each forward reveals is kept."""
+        return decides(self.item[slot].policy) and not self.is_window[slot]
+
+    def note(self, slots_B: np.ndarray, decision_B: np.ndarray) -> None:
+        """Keeps the log-probability of what a denoise forward of each row has revealed, where its selector has one."""
+        for slot, logp in zip(slots_B.tolist(), decision_B.tolist(), strict=True):
+            if self._notes(slot):
+                self.item[slot].decisions.append(logp)
+
     def trajectory(self, slot: int, stop_ids: np.ndarray, config: ModelConfig) -> Trajectory:
         """What happened in a slot whose response has ended. config: that of the model that decoded it."""
         item = self.item[slot]
@@ -279,4 +291,6 @@ class Rows:
             window=policy.schedule.window or blocks, temperature=policy.temperature,
             stop="eos" if len(stops) else "length", policy_version=policy.step, stats=stats, entropy=entropy,
             family=config.family,
+            decision_logp=np.array(item.decisions, np.float32) if self._notes(slot) else None,
+            later_masks=max(0, item.canvas.end - end) if policy.schedule.fills_canvas else 0,
         )  # fmt: skip

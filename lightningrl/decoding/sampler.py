@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.proposals import OpenPositions, Proposals
-from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.decoding.protocol import DecodePolicy, decides
 from lightningrl.decoding.rng import another, uniform
 from lightningrl.models.head import entropy
 from lightningrl.models.transformer import Transformer
@@ -158,6 +158,15 @@ def _divisor(temperature_n: np.ndarray, like: Tensor) -> float | Tensor:
     return torch.from_numpy(divisor_n).to(like.device, dtype)[:, None]
 
 
+class Selection(NamedTuple):
+    """What `select` found."""
+
+    chosen_n: Tensor
+    """bool: revealed, of the open positions."""
+    decision_B: Tensor
+    """float64: the log-probability of each row's choice, nats; 0 where the policy's selector has none."""
+
+
 def select(
     drawn: DrawnTokens,
     draws: Draws,
@@ -166,10 +175,12 @@ def select(
     policies: Sequence[tuple[DecodePolicy, np.ndarray]],
     must_B: np.ndarray | None = None,
     row_B: np.ndarray | None = None,
-) -> Tensor:
-    """(n,) bool: which of the open positions each row's policy reveals. policies: with the indices of their rows.
+    planner_BK: Tensor | None = None,
+) -> Selection:
+    """Which of the open positions each row's policy reveals. policies: with the indices of their rows.
 
-    Where a row may have several lines, must is `Proposals.must_B`, and row the number of each line's row.
+    Where a row may have several lines, must is `Proposals.must_B`, and row the number of each line's row. planner: its
+    logits, where a ranking asks for them.
     """
     device = drawn.logp_n.device
     opened_BK, steps_B = torch.from_numpy(open_BK).to(device), torch.from_numpy(step_B).to(device)
@@ -180,22 +191,26 @@ def select(
     if drawn.margin_nX.shape[1]:
         margin_BK = torch.zeros_like(confidence_BK)
         margin_BK[at] = drawn.margin_nX[:, 0]
-    if any(getattr(policy.ranking, "uses_noise", False) for policy, _ in policies):
+    if any(getattr(p, "uses_noise", False) for policy, _ in policies for p in (policy.ranking, policy.selector)):
         key_n, *keys = (torch.from_numpy(a).to(device) for a in (draws.key_n, draws.position_n, draws.forward_n))
         noise_BK = torch.zeros(open_BK.shape, dtype=torch.float64, device=device)
         noise_BK[at] = uniform(another(key_n), *keys)
-    chosen_BK = torch.zeros_like(opened_BK)
+    chosen_BK, decision_B = torch.zeros_like(opened_BK), torch.zeros(len(open_BK), dtype=torch.float64, device=device)
     for policy, mine in policies:
         rows = slice(None) if len(mine) == len(open_BK) else torch.from_numpy(mine).to(device)
-        noise, margin = (None if column is None else column[rows] for column in (noise_BK, margin_BK))
-        given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows], noise_BK=noise, margin_BK=margin)
+        columns = {"noise_BK": noise_BK, "margin_BK": margin_BK, "planner_BK": planner_BK}
+        asked: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
+        given = OpenPositions(opened_BK[rows], confidence_BK[rows], entropy_BK[rows], **asked)
         score_BK = policy.ranking.score(given).masked_fill(~given.open_BK, float("-inf"))
         must = None if must_B is None else torch.from_numpy(must_B).to(device)[rows]
         if must is not None and row_B is not None and getattr(policy.schedule, "reveals_best", False):
             must = must | leads(score_BK, torch.from_numpy(row_B).to(device)[rows])
-        proposals = Proposals(given.open_BK, given.confidence_BK, given.entropy_BK, score_BK, steps_B[rows], must)
+        seen = given.open_BK, given.confidence_BK, given.entropy_BK
+        proposals = Proposals(*seen, score_BK, steps_B[rows], must, **asked)
         chosen_BK[rows] = policy.selector.select(proposals) & given.open_BK
-    return chosen_BK[at]
+        if decides(policy):
+            decision_B[rows] = policy.selector.decision(proposals, chosen_BK[rows]).to(decision_B)  # type: ignore[attr-defined]
+    return Selection(chosen_BK[at], decision_B)
 
 
 def leads(score_BK: Tensor, row_B: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from torch import Tensor
 from lightningrl.decoding.checks import check_computed, check_open, check_revealed, interval_of
 from lightningrl.decoding.ledger import Forward, Ledger, parts_of
 from lightningrl.decoding.logits import Logits
-from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer
+from lightningrl.decoding.planning import plan_rows
+from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer, decides
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.sampler import Draws, draw_by_rule, needs_margins, select
 from lightningrl.decoding.window import Window
@@ -283,20 +284,25 @@ class Scheduler:
                     places_LK = (lines.at_L - lines.begins_L)[mine, None] + np.arange(self.size)
                     check_computed(policy.schedule, places_LK, open_LK[mine], lines.queries_L[mine])
         line_n, column_n = np.nonzero(open_LK)
+        decision_L = np.zeros(len(slots_L))
         if not len(line_n):
+            rows.note(slots_L, decision_L)
             return np.zeros(len(slots_B), dtype=np.int64), []
         slots_n, position_n = slots_L[line_n], positions_LK[line_n, column_n]
         if device is None:
             assert hidden_NH is not None
             at_n = lines.at_L[line_n] + column_n
+            plan_LK = plan_rows(self.model, rows, lines, hidden_NH, open_LK, groups)
             if self.windows is not None and lines.first_L is not None:
                 hidden_NH, at_n = self.windows.predicting(hidden_NH, at_n, slots_n, position_n, lines.first_L[line_n])
             at_n = torch.from_numpy(at_n).to(hidden_NH.device)
             twin_at_n = None if twin_NH is None else at_n.clamp(max=len(twin_NH) - 1)  # no window has a twin
             states = hidden_NH[at_n], None if twin_NH is None else twin_NH[twin_at_n]
-            token_n, logp_n, entropy_n, chosen_n = self._draw(lines, line_n, position_n, states, open_LK, groups)
+            drawn = self._draw(lines, line_n, position_n, states, open_LK, groups, plan_LK)
+            token_n, logp_n, entropy_n, chosen_n, decision_L = drawn
         else:
             token_n, logp_n, entropy_n, chosen_n = (column[line_n * self.size + column_n] for column in device)
+        rows.note(slots_L, decision_L)
         finite_n = np.isfinite(logp_n)
         failed = [] if finite_n.all() else np.unique(slots_n[~finite_n]).tolist()
         at = slots_n[chosen_n], position_n[chosen_n]
@@ -318,8 +324,10 @@ class Scheduler:
         states: tuple[Tensor, Tensor | None],
         open_LK: np.ndarray,
         groups: Sequence[tuple[DecodePolicy, np.ndarray]],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Token, log-probability and entropy at the open positions, and which of them are revealed; observed."""
+        plan_LK: Tensor | None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Token, log-probability and entropy at the open positions, which of them are revealed, and the log-probability
+        of each line's choice; observed."""
         rows, slots_L, slots_n = self.rows, lines.slots_L, lines.slots_L[line_n]
         forward_n = rows.denoise_forwards[slots_n]
         draws = Draws(
@@ -341,20 +349,27 @@ class Scheduler:
         drawn = draw_by_rule(self.model, draws, of_rule, alternatives, needs_margins([p for p, _ in groups]))
         since_L = rows.denoise_forwards[slots_L] - 1 - rows.begun[slots_L, lines.start_L]
         step_L = np.where(rows.is_window[slots_L], since_L, rows.block_step[slots_L])
-        chosen_n = select(drawn, draws, open_LK, step_L, groups, lines.must_L, lines.row_L)
+        chosen_n, decision_L = select(drawn, draws, open_LK, step_L, groups, lines.must_L, lines.row_L, plan_LK)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
+        draws_set = any(decides(policy) for policy, _ in groups)  # else no copy from the device
         if self.observer is not None:
             index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])
             top = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
             seen = Observation(index_n, forward_n, position_n, token_n, logp_n, entropy_n, chosen_n, *top)
             self.observer.observe(seen)
-        return token_n, logp_n, entropy_n, chosen_n
+        return token_n, logp_n, entropy_n, chosen_n, decision_L.cpu().numpy() if draws_set else np.zeros(len(slots_L))
 
     def _fail(self, slot: int) -> DecodeResult:
         self.pool.cache.clear(self.rows.own(slot))
-        item = self.rows.leave(slot, is_sound=False)
+        item = self._leave(slot, is_sound=False)
         why = "the model's probabilities are not finite: its weights are damaged, or training diverged"
         return DecodeResult(item.index, item.request, error=DecodeError(f"{item.request.uid}: {why}"))
+
+    def _leave(self, slot: int, is_sound: bool = True) -> QueuedRequest:
+        """Frees a slot whose row has ended."""
+        if self.windows is not None:
+            self.windows.left(slot)
+        return self.rows.leave(slot, is_sound=is_sound)
 
     def _advance(self) -> list[DecodeResult]:
         """Move rows with a finished block to the next one; free the slots of rows that have ended."""
@@ -383,6 +398,6 @@ class Scheduler:
             over = sorted(over + self.windows.advance())
         for slot in over:
             trajectory = rows.trajectory(slot, self.stop_ids, self.model.config)
-            item = rows.leave(slot)
+            item = self._leave(slot)
             outcomes.append(DecodeResult(item.index, item.request, trajectory))
         return outcomes

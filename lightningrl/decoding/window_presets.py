@@ -34,6 +34,7 @@ _BUFFER: dict[str, Any] = _PIECES | {
 WINDOWS: dict[str, dict[str, Any]] = {
     "d2f": {
         "attention": "full",
+        "adapter": "D2F's LoRA",
         "decoding": _D2F,
         "parameter": 0.9,
         "source": "D2F (arXiv 2508.09192; SJTU-DENG-Lab/Discrete-Diffusion-Forcing, D2F-eval): confidence > threshold "

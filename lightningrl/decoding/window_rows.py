@@ -226,6 +226,12 @@ class WindowRows:
         if self.rows.is_window[slot] and not self.rows.entering[slot]:
             item = self.rows.item[slot]
             item.pages = self.cache.taken(self.rows.held[slot]), self.carried.get(slot)
+        self.left(slot)
+
+    def left(self, slot: int) -> None:
+        """Forgets what a slot carries, whose row has ended or given its pages up."""
+        self.carried.pop(slot, None)
+        self.planned.pop(slot, None)
 
     def come_back(self, slot: int) -> None:
         """Gives a row that has entered again what it had in its pages."""

@@ -18,12 +18,21 @@ import numpy as np
 
 from lightningrl.decoding.tpf_variants import views
 from lightningrl.errors import StageError
-from lightningrl.evaluation.intervals import bootstrap_weights, pooled_ratio, triple, wilson_by_problem, with_interval
+from lightningrl.evaluation.intervals import (
+    bootstrap_weights,
+    percentile_interval,
+    pooled_ratio,
+    triple,
+    wilson_by_problem,
+    with_interval,
+)
 from lightningrl.types import EvalRecord, VerdictStatus
 from lightningrl.utils.numbers import shortest
 
 STATUSES: tuple[str, ...] = get_args(VerdictStatus)
 """Every verdict status, in the order in which tables show them."""
+WORK = ("positions", "keys")
+"""What is counted of a response's work, each with its prefill and without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +68,12 @@ class EvalSummary:
     record lacks a count that they need."""
     tpf_rounds_mean: float | None
     positions_per_token: float | None
+    positions_per_token_low: float | None
+    positions_per_token_high: float | None
     positions_per_token_decode: float | None
     keys_per_token: float | None
+    keys_per_token_low: float | None
+    keys_per_token_high: float | None
     keys_per_token_decode: float | None
     forwards_per_problem: float
     """Mean denoise forwards that one answer takes."""
@@ -171,12 +184,30 @@ def summarise(
         tpf_paper=tpf_paper,
         tpf_paper_mean=tpf_paper_mean,
         **views(records, [record.stop for record in records]),
+        **_work_intervals(records, sums, weights_RN),
         **with_interval("forwards_per_problem", denoise.mean(), pooled_ratio(forwards_N, samples_N, weights_RN)),
         response_tokens_mean=float(tokens.mean()),
         truncated_pct=float(100.0 * sum(truncated) / len(records)),
         status={status: counts.get(status, 0) for status in STATUSES},
         family=" ".join(sorted({record.family for record in records if record.family is not None})) or None,
     )
+
+
+def _work_intervals(
+    records: Sequence[EvalRecord], sums: ProblemSums, weights_RN: np.ndarray
+) -> dict[str, float | None]:
+    """Returns the 95 % intervals of positions and of keys per token; None where a record lacks a count of them."""
+    column = {uid: n for n, uid in enumerate(sums.uids)}
+    bounds: dict[str, float | None] = {}
+    for work in WORK:
+        work_N = np.zeros(len(column))
+        counts = ([getattr(record, f"{phase}_{work}") for record in records] for phase in ("prefill", "decode"))
+        for counted in counts:
+            np.add.at(work_N, [column[record.uid] for record in records], np.array(counted, float))
+        _, *names = triple(f"{work}_per_token")
+        found = percentile_interval(pooled_ratio(work_N, sums.tokens_TN[0], weights_RN))
+        bounds |= {name: None if np.isnan(end) else end for name, end in zip(names, found, strict=True)}
+    return bounds
 
 
 def _ratios(tokens: np.ndarray, forwards: np.ndarray) -> tuple[float, float]:

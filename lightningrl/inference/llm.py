@@ -161,8 +161,10 @@ class LLM:
 
         Raises DecodeError when a prompt cannot be decoded.
         """
-        requests = [self.request(p, uid=f"prompt/{i}", max_new_tokens=max_new_tokens) for i, p in enumerate(prompts)]
-        trajectories = self.decoder.decode(requests, policy or DEFAULT_POLICY)
+        policy = policy or DEFAULT_POLICY  # which says also what length is whole blocks
+        how = {"max_new_tokens": max_new_tokens, "policy": policy}
+        requests = [self.request(p, uid=f"prompt/{i}", **how) for i, p in enumerate(prompts)]
+        trajectories = self.decoder.decode(requests, policy)
         return [Completion(p, self.text(t), t) for p, t in zip(prompts, trajectories, strict=True)]
 
 

@@ -1,13 +1,14 @@
-"""The decoder as a model of EleutherAI's lm-evaluation-harness, for its tasks that generate text (extra `lm-eval`).
+"""The decoder as a model of EleutherAI's lm-evaluation-harness, generating and by likelihood (extra `lm-eval`).
 
 The harness has no way to find models of other packages, so this module is imported first: `python -m
 lightningrl.inference.lm_eval` is its own command line with the model `lightningrl` added; in Python, import
-`BlockDiffusionLM` and give it to `lm_eval.simple_evaluate`. Tasks that compare log-probabilities of given texts need a
-likelihood that a block-diffusion model has no cheap form of; they are refused. Imported by nothing else of the package.
+`BlockDiffusionLM` and give it to `lm_eval.simple_evaluate`. Tasks that compare log-probabilities of given texts are
+answered by `inference.likelihood`; those of whole documents (perplexity) are refused. Imported by nothing else here.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from functools import cache, partial
@@ -22,10 +23,12 @@ from lightningrl.config.registries import usable
 from lightningrl.decoding.protocol import Request
 from lightningrl.decoding.tpf_variants import views
 from lightningrl.errors import ConfigError, DecodeError
-from lightningrl.inference.llm import LLM
-from lightningrl.inference.policy import policy_of
+from lightningrl.inference.likelihood import BOUND, LEFT_TO_RIGHT, METHODS, encode_continuation, log_likelihoods
+from lightningrl.inference.llm import LLM, PLUG_IN
+from lightningrl.inference.policy import policy_of, require_fitting
 from lightningrl.tokenization import encode_texts
 from lightningrl.types import DecodeStats, Stop
+from lightningrl.utils.registry import resolve
 
 MAX_GEN_TOKS = 256
 """The harness's own default for tasks that name no length."""
@@ -39,10 +42,13 @@ class BlockDiffusionLM(LM):
     """`--model lightningrl --model_args pretrained=FOLDER,block_size=32,threshold=0.9`.
 
     pretrained: a checkpoint's folder. block_size: needed for checkpoints that do not name it. dtype: stored, float32,
-    bfloat16, float64. threshold: the selector's parameter. batch_size: rows decoded together. adapter: the folder of a
-    LoRA. plugins: a module that adds names, as a config's `plugins` do. Other arguments are those of `policy_of`
-    (selector, ranking, schedule, stop). A task's settings (`until`, `max_gen_toks`, `temperature`, `do_sample`,
-    `top_k`, `top_p`) are followed; without `do_sample` decoding is greedy.
+    bfloat16, float64. decoder, or preset: a published decoder by its name (`lightningrl decoders`). threshold: the
+    selector's parameter; left out, what the decoder was published with, else 0.9. batch_size: rows decoded together.
+    adapter: the folder of a LoRA. plugins: a module that adds names, as a config's `plugins` do. likelihood: how tasks
+    of log-likelihoods are scored (`inference.likelihood`: bound, left_to_right); samples: its states a segment. Other
+    arguments are those of `policy_of` (selector, ranking, schedule, stop, and their options as mappings or JSON). A
+    task's settings (`until`, `max_gen_toks`, `temperature`, `do_sample`, `top_k`, `top_p`) are followed; without
+    `do_sample` decoding is greedy.
     """
 
     def __init__(
@@ -52,19 +58,37 @@ class BlockDiffusionLM(LM):
         dtype: str = "stored",
         device: str | None = None,
         batch_size: int | str = 64,
-        threshold: float = 0.9,
+        threshold: float | None = None,
         seed: int = 0,
         max_gen_toks: int = MAX_GEN_TOKS,
         max_batch_size: int | None = None,
         plugins: str | Sequence[str] = (),
         adapter: str | None = None,
+        decoder: str = "",
+        preset: str = "",
+        likelihood: str = BOUND,
+        samples: int = 128,
         **components: Any,
     ) -> None:
         super().__init__()
+        if likelihood not in METHODS or int(samples) < 1:
+            told = f"found {likelihood!r} with {samples} samples"
+            raise ConfigError(f"likelihood: {told}, allowed: {', '.join(METHODS)}, samples of 1 or more")
+        self._likelihood, self._samples, self._seed = likelihood, int(samples), int(seed)
         if dtype not in DTYPES:
             raise ConfigError(f"dtype: found {dtype!r}, allowed: {', '.join(DTYPES)}")
         if drawing := sorted(components.keys() & GREEDY):
             raise ConfigError(f"model_args: found {', '.join(drawing)}; say it with do_sample=True in --gen_kwargs")
+        if decoder and preset and decoder != preset:
+            raise ConfigError(f"model_args: found decoder={decoder} and preset={preset}, two names of one thing")
+        resolve(PLUG_IN)(plugins)
+        require_fitting(pretrained, preset := preset or decoder)
+        words = {name: _read(name, value) for name, value in components.items()}
+        words |= {"parameter": None if threshold is None else float(threshold), "seed": int(seed), "preset": preset}
+        self._policy = cache(partial(policy_of, **words, plugins=usable(plugins)))
+        """Equal settings share one object, and so rows share work."""
+
+        self._policy(**GREEDY)  # wrong arguments are reported now
         rows = max_batch_size or 64 if isinstance(batch_size, str) and not batch_size.isdigit() else int(batch_size)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.llm = LLM(
@@ -74,10 +98,6 @@ class BlockDiffusionLM(LM):
         self._max_gen_toks = int(max_gen_toks)
         self._cost: list[tuple[DecodeStats, Stop]] = []
         """What each response so far cost, and how it ended."""
-
-        words = {"parameter": float(threshold), "seed": int(seed), "plugins": usable(plugins), **components}
-        self._policy = cache(partial(policy_of, **words))  # equal settings share one object, and so rows share work
-        self._policy(**GREEDY)  # wrong arguments are reported now
 
     @property
     def tokenizer_name(self) -> str:
@@ -128,13 +148,27 @@ class BlockDiffusionLM(LM):
             **{name: value for name, value in views(stats, stops).items() if value is not None},
         }
 
-    def loglikelihood(self, requests: list[Instance]) -> Any:
-        raise NotImplementedError(
-            "this model generates: it takes tasks with output_type generate_until. Log-likelihoods of given texts "
-            "(multiple choice, perplexity) are not offered for block diffusion; take a generative variant of the task."
-        )
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Returns for each (context, continuation) its log-likelihood in nats, and whether it is what the model reveals
+        greedily from left to right.
 
-    loglikelihood_rolling = loglikelihood
+        Raises DecodeError for a pair that the model has no positions for, or whose words the tokenizer does not know.
+        """
+        tokenizer = self.llm.tokenizer
+        pairs = [encode_continuation(tokenizer, *each.args) for each in requests]
+        if tokenizer.unk_token_id is not None and any((pair.ids == tokenizer.unk_token_id).any() for pair in pairs):
+            raise DecodeError("the tokenizer does not know all words of this task: the model would not see them")
+        found = greedy = log_likelihoods(self.llm.model, pairs, self._likelihood, self._samples, self._seed)
+        if any(each.is_greedy is None for each in found):
+            greedy = log_likelihoods(self.llm.model, pairs, LEFT_TO_RIGHT)
+        return [(each.logp, bool(turn.is_greedy)) for each, turn in zip(found, greedy, strict=True)]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> Any:
+        raise NotImplementedError(
+            "tasks with output_type loglikelihood_rolling, the perplexity of whole documents, are not offered: a bound "
+            "by drawn masks of a whole document is too loose to be compared with a perplexity. Take tasks with "
+            "output_type loglikelihood, multiple_choice or generate_until."
+        )
 
     def _request(self, number: int, context: str, settings: dict[str, Any]) -> Request:
         tokenizer = self.llm.tokenizer
@@ -152,6 +186,16 @@ class BlockDiffusionLM(LM):
             ids = ids[-room:]
         longest = self.llm.tokens_left(len(ids), policy, longest)
         return self.llm.request(ids, uid=f"lm-eval/{number}", max_new_tokens=longest, policy=policy)
+
+
+def _read(name: str, value: Any) -> Any:
+    """Returns an argument of `policy_of`: options that come as text, from the harness's command line, are JSON."""
+    if not isinstance(value, str) or not (name == "options" or name.endswith("_options")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ConfigError(f"model_args: {name} is {value!r}, which is no JSON: {error}") from None
 
 
 def _cut(text: str, until: str | Sequence[str]) -> str:

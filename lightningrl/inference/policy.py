@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from lightningrl.config.decoding import ELSEWHERE, DirectDecoding
 from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError
+from lightningrl.models.config_file import family_of
 from lightningrl.utils.registry import resolve
 
 
@@ -57,25 +59,47 @@ def direct_policy(decoding: DirectDecoding, parameter: float | None = None) -> D
 
 
 def policy_of(
-    selector: str = "threshold", parameter: float = 0.9, options: Mapping[str, Any] | None = None, **words: Any
+    selector: str | None = None,
+    parameter: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    **words: Any,
 ) -> DecodePolicy:
     """Returns the policy of these words, which are keys of `DirectDecoding`; `parameter` and `options` are the
-    selector's. An option that is None is the selector's own default.
+    selector's. An option that is None is the selector's own default. What is left out is that of the `preset`, where
+    one is named; else the selector `threshold` at 0.9.
 
     Raises ConfigError also for a key that is no part of a policy, or options of another kind than a config's.
 
-    >>> policy_of("quota", 4, stop="inside_block").selector
-    Quota(steps=4)
+    >>> policy_of("quota", 4, stop="inside_block").selector, policy_of(preset="dparallel_llada").selector
+    (Quota(steps=4), Entropy(nats=0.5, strict=False))
     """
-    if foreign := words.keys() & {*ELSEWHERE, "preset", "threshold"}:
+    if foreign := words.keys() & {*ELSEWHERE, "threshold"}:
         raise ConfigError(
-            f"decoding: found {', '.join(sorted(foreign))}, which no policy has. Say a threshold as `parameter` and a "
-            "preset by its pieces; the others are the model's (`LLM`)."
+            f"decoding: found {', '.join(sorted(foreign))}, which no policy has. Say a threshold as `parameter`; the "
+            "others are the model's (`LLM`)."
         )
-    given = {name: value for name, value in (options or {}).items() if value is not None}
+    given = {"selector": selector, "threshold": parameter}
+    if options is not None:
+        given["selector_options"] = {name: value for name, value in options.items() if value is not None}
+    tree = {name: value for name, value in given.items() if value is not None}
     try:
-        decoding = DirectDecoding.model_validate({"selector": selector, "selector_options": given, **words})
+        decoding = DirectDecoding.model_validate(tree | words)
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise ConfigError(f"decoding: {told}") from None
     return direct_policy(decoding, parameter)
+
+
+def require_fitting(model: Path | str, preset: str) -> None:
+    """Raises ConfigError for a published decoder that is not for models of this checkpoint's family, before any weight
+    is read; it names those that are."""
+    if not preset or not (Path(model) / "config.json").is_file():
+        return
+    facts = family_of(Path(model)).facts
+    attention, logit_shift = facts.get("attention"), facts.get("logit_shift", False)
+    needs, fitting = (resolve(f"lightningrl.decoding.presets:{name}") for name in ("needs", "fitting"))
+    if attention is not None and preset not in (names := fitting(attention, logit_shift)):
+        raise ConfigError(
+            f"the decoder {preset} is for models with {needs(preset)}, and {model} has {attention} attention and "
+            f"{'shifted' if logit_shift else 'unshifted'} logits. Decoders that fit it: {', '.join(names) or 'none'}"
+        )

@@ -107,7 +107,7 @@ def trace_response(
     Raises DecodeError when the prompt cannot be decoded, BenchmarkError when the tokenizer lacks a word of it.
     """
     recorder = Recorder()
-    request = llm.request(prompt, uid="prompt/0", max_new_tokens=max_new_tokens)
+    request = llm.request(prompt, uid="prompt/0", max_new_tokens=max_new_tokens, policy=policy)
     [trajectory] = llm.decoder.decode([request], policy, recorder)
     return trace_of(llm.tokenizer, prompt, trajectory, recorder.seen[0], name=name, policy=policy)
 

@@ -45,6 +45,20 @@ def published_equal(one: str, other: str) -> bool:
     return _same_stripped(one, other) or _minerva(one) == _minerva(other)
 
 
+def same_string(one: str, other: str) -> bool:
+    r"""Whether Hendrycks' normalisation makes one string of two answers: numbers are not compared, commas stay.
+    What dUltra's reward for mathematics comes to (docs/defects.md).
+
+    >>> same_string("0.5", r"\frac{1}{2}"), same_string("12", "12.0"), same_string("1000", "1,000")
+    (True, False, False)
+    """
+    kept = [pair for pair in _STRIPPED if pair != (",", "")]
+    try:
+        return _strip(one, kept) == _strip(other, kept)
+    except ValueError:
+        return one == other
+
+
 def _same_stripped(one: str, other: str) -> bool:
     try:
         a, b = _strip(one), _strip(other)
@@ -62,9 +76,9 @@ def _replaced(text: str, pairs: Sequence[tuple[str, str]]) -> str:
     return text
 
 
-def _strip(text: str) -> str:
+def _strip(text: str, replaced: Sequence[tuple[str, str]] = tuple(_STRIPPED)) -> str:
     """Raises ValueError where the original's assertion fails."""
-    text = _replaced(text, _STRIPPED)
+    text = _replaced(text, replaced)
     if text.count("\\text{ ") > 1:
         raise ValueError("more than one unit")
     text = text.partition("\\text{ ")[0].replace("\\%", "").replace("%", "").replace(" .", " 0.").replace("{.", "{0.")

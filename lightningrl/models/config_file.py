@@ -84,6 +84,14 @@ def family_of(folder: Path) -> Family:
         raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
+def has_planner(folder: Path) -> bool:
+    """Whether the config.json of a folder says that its model has a planner; False where it cannot be read whole."""
+    try:
+        return read_config(folder).has_planner
+    except CheckpointError:
+        return False
+
+
 def config_json(
     config: ModelConfig,
     dtype: torch.dtype,

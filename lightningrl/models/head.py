@@ -8,6 +8,8 @@ Shapes: n scored positions; c of a chunk; H hidden size; V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -27,19 +29,27 @@ def token_log_probs(
     Both are by `Transformer.log_probs`, which the decoder draws by: float32 at least, the mask token and padding rows
     banned.
     """
-    size = max(1, chunk_logits // model.config.vocab_size)
 
-    def reduce(hidden_cH: Tensor, target_c: Tensor) -> tuple[Tensor, Tensor]:
+    def reduce(hidden_cH: Tensor, target_c: Tensor) -> tuple[Tensor, ...]:
         log_probs_cV = model.log_probs(hidden_cH, temperature)
         logp_c = log_probs_cV.gather(-1, target_c[:, None]).squeeze(-1).clone()  # FSDP2 wants no views
         return logp_c, entropy(log_probs_cV)
 
-    if len(target_n) <= size:
-        return reduce(hidden_nH, target_n)
-    chunks = zip(hidden_nH.split(size), target_n.split(size), strict=True)
+    logp_n, entropy_n = in_chunks(reduce, model.config.vocab_size, (hidden_nH, target_n), chunk_logits)
+    return logp_n, entropy_n
+
+
+def in_chunks(
+    reduce: Callable[..., tuple[Tensor, ...]], vocab: int, inputs: tuple[Tensor, ...], chunk_logits: int = CHUNK_LOGITS
+) -> tuple[Tensor, ...]:
+    """Returns what `reduce` makes of the inputs, whose first dimension is n: (n,) tensors, computed for a few positions
+    at a time and again in the backward pass. vocab: how many logits a position has."""
+    size = max(1, chunk_logits // vocab)
+    if len(inputs[0]) <= size:
+        return reduce(*inputs)
+    chunks = zip(*(each.split(size) for each in inputs), strict=True)
     found = [checkpoint(reduce, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
-    logp, entropies = zip(*found, strict=True)
-    return torch.cat(logp), torch.cat(entropies)
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 @torch.no_grad()

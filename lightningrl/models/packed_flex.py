@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from lightningrl.models.canvas import CanvasLayout
 from lightningrl.models.packed_layout import Intervals, PackedLayout
 
 TILE = 128
@@ -52,7 +53,7 @@ def tile_tables(intervals: Intervals, tile: int = TILE) -> tuple[np.ndarray, np.
     return touched, (latest_E[:, None] <= edge) & (edge + tile <= earliest_E[:, None])
 
 
-def block_mask(layout: PackedLayout, device: torch.device | str) -> BlockMask:
+def block_mask(layout: PackedLayout | CanvasLayout, device: torch.device | str) -> BlockMask:
     """The sparse mask of a row, made on the host without a (Q, Q) table."""
     touched, whole = tile_tables(layout.intervals)
     return BlockMask.from_kv_blocks(
@@ -81,7 +82,7 @@ def _compiled() -> Callable[..., Tensor]:
 class FlexPacked:
     """An `Attend` (models/transformer.py) for one packed row: q (1, N, Q, D), k and v (1, M, Q, D)."""
 
-    def __init__(self, layout: PackedLayout, device: torch.device | str):
+    def __init__(self, layout: PackedLayout | CanvasLayout, device: torch.device | str):
         self.mask = block_mask(layout, device)
 
     def __call__(self, layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Packed rows for training: one clean copy of a sequence, and a noisy copy of one block for each state trained on.
+"""Packed rows for training: one clean copy of a sequence, and a noisy copy of one block for each state trained on; or,
+for models with full attention, whole canvases alone (models/canvas.py).
 
 What a state is, the caller decides: rl/likelihood.py has one for each denoise forward of a trajectory,
 training/supervised/objective.py draws them at random. Rows stand one after another in one forward, without padding; who
@@ -10,12 +11,13 @@ Shapes: T clean positions of a row; C copies of a row; K block size; Q positions
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightningrl.models.canvas import CanvasAttention, CanvasLayout, CanvasRow
 from lightningrl.models.head import token_log_probs
 from lightningrl.models.packed_attention import PackedBlocks
 from lightningrl.models.packed_flex import FlexPacked
@@ -40,6 +42,8 @@ class PackedRow:
     """[C, K] int64: the tokens to score."""
     scored: np.ndarray
     """[C, K] bool: where a token is scored; only there the head is evaluated."""
+    is_canvas: bool = False
+    """Each copy is a whole canvas, for a model with full attention: K is its length, and nothing else is seen."""
 
     @property
     def num_tokens(self) -> int:
@@ -55,7 +59,8 @@ class PackedRow:
         """The row with these copies only (in time), and with the clean blocks that they see."""
         blocks, size = self.copy_block[copies], self.copy_ids.shape[1]
         clean_ids = self.clean_ids[: blocks.max() * size]
-        return PackedRow(clean_ids, blocks, self.copy_ids[copies], self.target_ids[copies], self.scored[copies])
+        own = {"copy_block": blocks, "copy_ids": self.copy_ids[copies], "target_ids": self.target_ids[copies]}
+        return replace(self, clean_ids=clean_ids, scored=self.scored[copies], **own)
 
     def split(self, positions: int) -> list[slice]:
         """As few parts as have at most `positions` positions each, or one copy; in order, no copy in two of them."""
@@ -72,7 +77,7 @@ class PackedRow:
 class Packed:
     """Rows one behind the other in one forward, on a device; scored positions in row, copy, column order."""
 
-    layout: PackedLayout
+    layout: PackedLayout | CanvasLayout
     ids_1Q: Tensor
     positions_1Q: Tensor
     """The position of each token in its own sequence."""
@@ -91,10 +96,15 @@ def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu", logit_sh
     the first of a block, by the clean copy of the block before, as it is decoded. The first position of a sequence,
     which is predicted by none, keeps its own.
     """
-    block = rows[0].copy_ids.shape[1]
-    layout = PackedLayout(block, [Segment(len(row.clean_ids), row.copy_block) for row in rows])
+    if rows[0].is_canvas:
+        layout = CanvasLayout([row.copy_ids.shape[1] for row in rows for _ in row.copy_block])
+        starts = np.cumsum([0, *(row.copy_ids.size for row in rows)])[:-1]
+    else:
+        layout = PackedLayout(rows[0].copy_ids.shape[1], [Segment(len(row.clean_ids), row.copy_block) for row in rows])
+        starts = layout.starts
     ids, positions, at, target, number, position = [], [], [], [], [], []
-    for index, (start, row) in enumerate(zip(layout.starts, rows, strict=True)):
+    for index, (start, row) in enumerate(zip(starts, rows, strict=True)):
+        block = row.copy_ids.shape[1]
         position_CK = row.copy_block[:, None] * block + np.arange(block)
         ids += [row.clean_ids, row.copy_ids.ravel()]
         positions += [np.arange(len(row.clean_ids)), position_CK.ravel()]
@@ -112,6 +122,27 @@ def pack(rows: Sequence[PackedRow], device: torch.device | str = "cpu", logit_sh
     return Packed(layout, ids_Q[None], positions_Q[None], *scored)
 
 
+def pack_canvases(
+    rows: Sequence[CanvasRow], device: torch.device | str = "cpu", logit_shift: bool = False
+) -> Packed:  # fmt: skip
+    """Puts whole canvases one after another, nothing between them; `logit_shift` as for `pack`."""
+    layout = CanvasLayout([len(row.ids) for row in rows], [row.limits for row in rows])
+    positions = [np.arange(len(row.ids)) for row in rows]
+    scored = [np.flatnonzero(row.scored) for row in rows]
+    at = [np.maximum(position - 1, 0) if logit_shift else position for position in scored]
+    both = zip(layout.starts, at, strict=True)
+    columns = (
+        np.concatenate([row.ids for row in rows]),
+        np.concatenate(positions),
+        np.concatenate([start + where for start, where in both]),
+        np.concatenate([row.target_ids[row.scored] for row in rows]),
+        np.repeat(np.arange(len(rows)), [len(each) for each in scored]),
+        np.concatenate(scored),
+    )
+    ids_Q, positions_Q, *rest = (torch.from_numpy(column.astype(np.int64)).to(device) for column in columns)
+    return Packed(layout, ids_Q[None], positions_Q[None], *rest)
+
+
 def token_scores(model: Transformer, packed: Packed, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """(n,) log-probability of each target, differentiable; (n,) entropy at its state, detached; nats."""
     return model(lambda m: token_log_probs(m, scored_hidden(m, packed), packed.target_n, temperature))
@@ -123,6 +154,8 @@ def scored_hidden(model: Transformer, packed: Packed) -> Tensor:
     return hidden_BQH[0, packed.at_n]
 
 
-def attend_packed(layout: PackedLayout, device: torch.device) -> Attend:
-    """The way of attending for a device; the kernel for CUDA is experimental."""
-    return FlexPacked(layout, device) if device.type == "cuda" else PackedBlocks(layout)
+def attend_packed(layout: PackedLayout | CanvasLayout, device: torch.device) -> Attend:
+    """The way of attending for a layout and a device; the kernel for CUDA is experimental."""
+    if device.type == "cuda" and not (isinstance(layout, CanvasLayout) and layout.sees_all):
+        return FlexPacked(layout, device)
+    return CanvasAttention(layout) if isinstance(layout, CanvasLayout) else PackedBlocks(layout)

@@ -57,6 +57,11 @@ class PaddedAttention:
 
 def sequence_log_probs(model: Transformer, rows: Sequence[SequenceRow], causal: bool) -> Tensor:
     """(all scored tokens of the rows,) log-probability of each target, in row order; nats, differentiable."""
+    return model(lambda m: token_log_probs(m, *scored_sequences(m, rows, causal)))[0]
+
+
+def scored_sequences(model: Transformer, rows: Sequence[SequenceRow], causal: bool) -> tuple[Tensor, Tensor]:
+    """(n, H) hidden states at the scored positions of all rows, in row order, differentiable; (n,) their targets."""
     device, lengths = model.device, [row.num_tokens for row in rows]
     ids_BQ = np.zeros((len(rows), max(lengths)), dtype=np.int64)
     for line, row in zip(ids_BQ, rows, strict=True):
@@ -64,11 +69,7 @@ def sequence_log_probs(model: Transformer, rows: Sequence[SequenceRow], causal: 
     at = np.concatenate([number * ids_BQ.shape[1] + row.at for number, row in enumerate(rows)])
     target = np.concatenate([row.target_ids for row in rows])
     positions_BQ = torch.arange(ids_BQ.shape[1], device=device).expand(ids_BQ.shape)
-    attend = PaddedAttention(lengths, causal, device)
-
-    def score(m: Transformer) -> tuple[Tensor, Tensor]:
-        hidden_BQH = m.hidden(torch.from_numpy(ids_BQ).to(device), positions_BQ, attend)
-        scored_nH = hidden_BQH.flatten(0, 1)[torch.from_numpy(at).to(device)]
-        return token_log_probs(m, scored_nH, torch.from_numpy(target).to(device))
-
-    return model(score)[0]
+    hidden_BQH = model.hidden(
+        torch.from_numpy(ids_BQ).to(device), positions_BQ, PaddedAttention(lengths, causal, device)
+    )
+    return hidden_BQH.flatten(0, 1)[torch.from_numpy(at).to(device)], torch.from_numpy(target).to(device)

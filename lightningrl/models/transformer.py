@@ -12,7 +12,7 @@ Shapes: B rows; Q positions of a forward; H hidden size; N query heads; M key/va
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from lightningrl.models.families.protocol import NO_MASK
 from lightningrl.models.families.protocol import Attention as AttentionPattern
 from lightningrl.models.linear import Linear
+from lightningrl.models.planner import TIMESTEP_SIZE, Planner
 from lightningrl.models.rope import Llama3Rope, frequencies
 
 T = TypeVar("T")
@@ -62,6 +63,8 @@ class ModelConfig:
     first position is predicted by none: it must be given."""
     rope_scaling: Llama3Rope | None = None
     """How RoPE's frequencies are scaled."""
+    has_planner: bool = False
+    """A head beside the vocabulary's says which positions are revealed (dUltra; models/planner.py)."""
 
     @property
     def has_mask(self) -> bool:
@@ -74,7 +77,9 @@ class ModelConfig:
         heads, kv, size, h = self.num_attention_heads, self.num_key_value_heads, self.head_dim, self.hidden_size
         layer = 2 * h * heads * size + 2 * h * kv * size + 3 * h * self.intermediate_size + 2 * h
         layer += 2 * size * self.qk_norm + (heads + 2 * kv) * size * self.qkv_bias
-        return (2 - self.tie_word_embeddings) * self.vocab_size * h + self.num_hidden_layers * layer + h
+        planner = layer + h * (TIMESTEP_SIZE + 1) + h * (h + 1) + 4 * h * (h + 1) + 2 * h + h + 1
+        whole = (2 - self.tie_word_embeddings) * self.vocab_size * h + self.num_hidden_layers * layer + h
+        return whole + planner * self.has_planner
 
 
 class Attend(Protocol):
@@ -157,6 +162,7 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Trunk(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size)
+        self.planner = Planner(config, Layer(config, 0)) if config.has_planner else None
         self.usable_vocab = config.vocab_size
         """Ids from here on are padding rows that no tokenizer token uses (len(tokenizer)); never drawn."""
         self.checkpoint_activations = False
@@ -220,6 +226,20 @@ class Transformer(nn.Module):
         the vocabulary have probability 0: they are never drawn, in the decoder as in the trainer, which share this.
         """
         return log_probs_of(self.logits(hidden), temperature, self.usable_vocab, self.config.mask_token_id)
+
+    def plan(self, hidden_BLH: Tensor, timestep_B: Tensor, open_BL: Tensor) -> Tensor:
+        """(B, L) the planner's logits over whole canvases, positions 0 to L - 1 of each; see `Planner.forward`."""
+        assert self.planner is not None, "only a model with `has_planner` plans"
+        hidden_BLH = hidden_BLH.to(self.planner.mask_linear.weight.dtype)
+        positions_1L = torch.arange(hidden_BLH.shape[1], device=hidden_BLH.device)[None]
+        return self.planner(hidden_BLH, timestep_B, open_BL, self._rotation(positions_1L, hidden_BLH.dtype))
+
+    def add_planner(self, generator: torch.Generator) -> None:
+        """Give a model that has none a planner with first weights of the generator's, in float32 at least."""
+        dtype = torch.promote_types(self.lm_head.weight.dtype, torch.float32)
+        planner = Planner(self.config, Layer(self.config, 0)).to(self.device, dtype)
+        planner.initialise(generator)
+        self.planner, self.config = planner, replace(self.config, has_planner=True)
 
     def _rotation(self, positions_BQ: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         cos, sin = self.rotations(dtype, positions_BQ.device)

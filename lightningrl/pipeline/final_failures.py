@@ -1,8 +1,9 @@
 """Failures that another attempt cannot help: a mark beside the log tells Snakemake, which then makes none.
 
 A time limit, a lost node or too little of the node's memory are what the attempts of a cluster's job are for. But a
-model that does not fit on its GPUs, or a checkpoint of another family, would wait in the queue four times, each time
-asking for more, to end in the same way. The mark goes when the stage is started again, by whomever.
+model that does not fit on its GPUs, a checkpoint of another family, or a decoder that its family cannot have, would
+wait in the queue four times, each time asking for more, to end in the same way. The mark goes when the stage is started
+again, by whomever.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightningrl.errors import CheckpointError, StartError
+from lightningrl.errors import CheckpointError, ConfigError, StartError
 from lightningrl.pipeline.stage import LOGS, TIMING, Stage
 from lightningrl.utils.files import write_text
 
@@ -58,6 +59,8 @@ def marking(stage: Stage, part: tuple[int, int] | None = None) -> Iterator[None]
 
 def _final(error: Exception, stage: Stage) -> Exception | None:
     """Returns the error that ends all attempts, None where the next one may succeed."""
+    if isinstance(error, ConfigError):
+        return error
     if isinstance(error, CheckpointError):
         is_of_a_disk = isinstance(error.__context__, OSError)
         return None if is_of_a_disk else error

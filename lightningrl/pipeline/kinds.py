@@ -132,6 +132,10 @@ _TABLE = (
         sure_files=("config.json", "tokenizer_config.json", "checkpoint.json"),
     ),
     Kind(
+        "distill_data", ("distilled.jsonl", "summary.json"), reads=("runs.method", "decoding"),
+        job="evaluate", threads="evaluate_threads", saves=True,
+    ),
+    Kind(
         "train", (*CHECKPOINT, "selection.json", "samples.jsonl", "samples.md"), reads=("runs", "decoding"),
         sure_files=("config.json", "tokenizer_config.json", "metrics.jsonl", "selection.json"),
         job="train", threads="train_threads", saves=True, launched=True, collected="metrics.jsonl",
@@ -194,7 +198,7 @@ KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _TABLE}
 RESERVED = (
     "all", "benchmarks", "cache", "latest", "logs", "results",
     "generate", "prompts", "score", "compare", "doctor", "chat", "plan", "pin", "stages", "explain", "diff", "redraw",
-    "validate", "config-help", "trace", "bench", "decoders", "export",
+    "validate", "config-help", "trace", "bench", "decoders", "export", "harness",
 )  # fmt: skip
 """What no kind from outside may be called: Snakemake's targets, folders and links of the results, and other verbs."""
 OF_STAGES = re.compile(rf"(?:{'|'.join(KINDS)})(?:_.*|\d+)|release-.*")

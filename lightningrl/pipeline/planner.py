@@ -16,9 +16,11 @@ from types import MappingProxyType
 from typing import Any
 
 from lightningrl.benchmarks.checked import checked
+from lightningrl.benchmarks.choices import is_choice
 from lightningrl.benchmarks.registry import PHRASES
 from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.counterparts import counterparts
+from lightningrl.config.distillation import DistillData
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.model import PretrainedBase
 from lightningrl.config.registries import member, names
@@ -32,6 +34,7 @@ from lightningrl.pipeline.requested import ALL, Requested, tables_behind
 from lightningrl.pipeline.stage import Stage
 from lightningrl.pipeline.stages.release import copy_of
 from lightningrl.report.registry import NEEDS, concerns
+from lightningrl.utils.registry import resolve
 
 QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
@@ -44,6 +47,10 @@ ENDPOINTS = {
     "speed": "lightningrl.pipeline.stages.endpoint_speed",
 }
 """Kinds of stages in which a server may answer -> the module that asks it."""
+LIKELIHOOD = "lightningrl.pipeline.stages.likelihood"
+"""The module that evaluates on benchmarks of choices."""
+UNREAD = {"thresholds", "primary_threshold", "precision", "likelihood"}
+"""Keys of `evaluation` that an evaluation by decoding does not read as they are."""
 WEIGHTS = ("pretrain", "checkpoint", "train", "quantize")
 """The kinds of stages that leave weights. What reads theirs resolves the checkpoint's family by what config.json says,
 which the plan does not know: the files of all built-in families are in its digest, those of plug-ins among its members.
@@ -175,14 +182,15 @@ class Planner:
 
     def train(self, run: Run) -> Stage:
         benchmark, base = self.experiment.benchmark(run.benchmark), self.policies[run.base]
+        decoding = run.decoding.over(self.experiment.decoding)
         config = {
             "run": run,
-            "decoding": self.experiment.decoding,
+            "decoding": decoding,
             "seed": self.experiment.seed,
             "max_new_tokens": benchmark.max_new_tokens,
             "prompt": benchmark.prompt,
         }
-        members = self.decoder | {
+        members = decoding.members(f"runs.{run.name}.decoding.", self.experiment.plugins) | {
             "algorithm": self.member("algorithm", run.algorithm, f"runs.{run.name}.algorithm"),
             "benchmark": self.benchmarks[run.benchmark],
             "judge": self.judges[run.benchmark],
@@ -191,7 +199,36 @@ class Planner:
         inputs = {"base": base, "data": self.data[run.benchmark]}
         if run.match_compute is not None:
             inputs["matched"] = self.policies[run.match_compute]
-        return self._stage("train", run.name, config, members, inputs, [run.benchmark], base.size)
+        implementation = run.implementation
+        if implementation.data is not None:
+            inputs["distilled"] = self.distill_data(run, implementation.data, base)
+        files = implementation.files
+        return self._stage("train", run.name, config, members, inputs, [run.benchmark], base.size, files)
+
+    def distill_data(self, run: Run, data: DistillData, base: Stage) -> Stage:
+        """Plans the answers that a run trains on, named by the first run with the same ones. What they do not depend on
+        is not in the key: the judge of answers that nobody judges, the decoder of answers that nobody decodes."""
+        benchmark, is_own = self.experiment.benchmark(run.benchmark), data.source == "own"
+        config: dict[str, Any] = {"data": data}
+        members, inputs = {"benchmark": self.benchmarks[run.benchmark]}, {"base": base}
+        if data.source != "dataset":
+            config["prompt"], inputs["data"] = benchmark.prompt, self.data[run.benchmark]
+        if is_own:
+            decoding = data.decoding.over(self.experiment.decoding)
+            threshold = run.threshold if data.threshold is None else data.threshold
+            config |= {"decoding": decoding, "threshold": threshold, "precision": self.precision}
+            config |= {"seed": self.experiment.seed, "max_new_tokens": benchmark.max_new_tokens}
+            where = f"runs.{run.name}.method.data.decoding."
+            members |= decoding.members(where, self.experiment.plugins) | {"judge": self.judges[run.benchmark]}
+        judged = [run.benchmark] if is_own else []
+        return self._known(self._stage("distill_data", run.name, config, members, inputs, judged, base.size))
+
+    def _known(self, stage: Stage) -> Stage:
+        """Returns the first stage with the key of one that was just planned, which goes where there is another."""
+        known = next(each for each in self.planned if each.key == stage.key)
+        if known is not stage:
+            self.planned.pop()
+        return known
 
     def quantize(self, system: System, policy: Stage) -> Stage:
         """Plans a stage for each pair of weights and quantizer that systems have, named by the first system by name."""
@@ -213,11 +250,7 @@ class Planner:
                     "max_new_tokens": benchmark.max_new_tokens,
                 }  # fmt: skip
                 members |= system.decoding.members(f"{system.where}.", self.experiment.plugins)
-        stage = self._stage("quantize", system.name, config, members, inputs, size=policy.size)
-        known = next(each for each in self.planned if each.key == stage.key)
-        if known is not stage:  # another system's, with the same weights and quantizer
-            self.planned.pop()
-        return known
+        return self._known(self._stage("quantize", system.name, config, members, inputs, size=policy.size))
 
     def _calibrated_on(self, system: System, named: str) -> str:
         """Returns the benchmark whose train problems a system's quantizer looks at."""
@@ -231,15 +264,41 @@ class Planner:
 
     def evaluate(self, system: System, name: str) -> Stage:
         evaluation = self.experiment.evaluation
+        if is_choice(resolve(self.benchmarks[name])):
+            return self._by_likelihood(system, name)
         if system.endpoint is not None:
             chosen = evaluation.model_dump(mode="json", include={"split", "samples", "temperature"})
             sweep = {"thresholds": system.thresholds, "max_failed_pct": system.endpoint.max_failed_pct}
             return self._of_endpoint("evaluate", system, name, {"evaluation": chosen, "sweep": sweep}, [name])
         config = {
-            "evaluation": evaluation.model_dump(mode="json", exclude={"thresholds", "primary_threshold", "precision"}),
+            "evaluation": evaluation.model_dump(mode="json", exclude=UNREAD),
             "sweep": {"thresholds": system.thresholds},
         }
         return self._of_system("evaluate", system, name, config, {"judge": self.judges[name]}, [name])
+
+    def _by_likelihood(self, system: System, name: str) -> Stage:
+        """Plans the evaluation of a benchmark of choices: the kind's files and job, another module, no decoder."""
+        experiment, evaluation = self.experiment, self.experiment.evaluation
+        if system.endpoint is not None:
+            raise ConfigError(
+                f"systems.{system.name}: {name} is answered by likelihood, and a server says none; name the benchmarks "
+                "that it answers in `evaluate_on`"
+            )
+        kind, weights = self.kinds["evaluate"], self.weights[system.name]
+        config = {
+            "evaluation": evaluation.model_dump(mode="json", include={"split", "shard"}),
+            "sweep": {"thresholds": [system.primary_threshold]},
+            "likelihood": evaluation.likelihood,
+            "prompt": experiment.benchmark(name).prompt,
+            "seed": experiment.seed,
+            "policy": system.name,
+            "benchmark": name,
+            "precision": self.precision,
+        }
+        members = {"benchmark": self.benchmarks[name]} | ({} if system.quantizer is None else {"weights": QUANTIZED})
+        spec = replace(kind, outside=LIKELIHOOD, in_parts=False, files=(*kind.files, "choices.jsonl"))
+        inputs, label = {"policy": weights, "data": self.data[name]}, f"{system.name}/{slug(name)}"
+        return self._stage("evaluate", label, config, members, inputs, [name], weights.size, spec=spec)
 
     def speed(self, system: System, name: str) -> Stage:
         config: dict[str, Any] = {
@@ -259,7 +318,7 @@ class Planner:
         config |= {
             "endpoint": system.endpoint,
             "prompt": benchmark.prompt,
-            "max_new_tokens": benchmark.max_new_tokens,
+            "max_new_tokens": system.longest(benchmark),
             "seed": self.experiment.seed,
             "policy": system.name,
             "benchmark": name,
@@ -294,7 +353,7 @@ class Planner:
         config |= {
             "decoding": system.decoding,
             "prompt": benchmark.prompt,
-            "max_new_tokens": benchmark.max_new_tokens,
+            "max_new_tokens": system.longest(benchmark),
             "seed": self.experiment.seed,
             "policy": system.name,
             "benchmark": name,
@@ -353,7 +412,7 @@ class Planner:
             "problems": self.experiment.report.replayed_problems,
             "precision": self.precision,
             "prompt": benchmark.prompt,
-            "max_new_tokens": benchmark.max_new_tokens,
+            "max_new_tokens": system.longest(benchmark),
         }
         members, inputs = {"benchmark": self.benchmarks[benchmark.name]}, {"data": self.data[benchmark.name]}
         for role, each in (("base", self.requested.systems[system.base]), ("policy", system)):

@@ -26,7 +26,7 @@ from lightningrl.evaluation.aup import (
     first_accuracy_replicates,
 )
 from lightningrl.evaluation.intervals import Estimate, bootstrap_weights, paired_difference, triple, with_interval
-from lightningrl.evaluation.metrics import STATUSES, ProblemSums, problem_sums, resampled_curves, summarise
+from lightningrl.evaluation.metrics import STATUSES, WORK, ProblemSums, problem_sums, resampled_curves, summarise
 from lightningrl.evaluation.reported import is_reported
 from lightningrl.report import compat, reported
 from lightningrl.report.compat import COMPAT
@@ -38,7 +38,8 @@ Role = Literal["before", "after", "rival", "control", "ablation", "released"]
 NAMES = ("experiment", "policy", "role", "algorithm", "benchmark")
 SUMMARY_COLUMNS = (
     "n_problems", "n_samples", *triple("accuracy_pct"), *triple("tpf"), "tpf_mean", "tpf_true", "tpf_true_mean",
-    *VIEWS, *triple("forwards_per_problem"), "response_tokens_mean", "truncated_pct", "family",
+    *VIEWS, *(f"{work}_per_token_{end}" for work in WORK for end in ("low", "high")), *triple("forwards_per_problem"),
+    "response_tokens_mean", "truncated_pct", "family",
 )  # fmt: skip
 """The columns of both tables that come from `EvalSummary`, units as documented there."""
 FRONTIER_COLUMNS = (
@@ -105,6 +106,7 @@ class Group:
                 raise StageError(f"{name} comes twice. Give each evaluation its own policy name.")
             self.evaluations[evaluation.policy] = evaluation
             told = is_reported(evaluation.records)  # by a server, which has no counts of ours
+            told = told or all(record.denoise_forwards is None for record in evaluation.records)  # by likelihood
             self.sums[evaluation.policy] = mine = problem_sums(evaluation.records, require_counts=not told)
             first = self.sums[evaluations[0].policy]
             if mine.uids != first.uids:

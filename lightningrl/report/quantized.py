@@ -100,7 +100,8 @@ class _Compared:
             others = self._change(*self.other, threshold, number, compare)
             if others is not None and policy != self.exact:
                 row |= _told(f"{column}_beyond", _compared(compare, own, others))
-        if is_primary:
+        counted = all(group.counts(each) for each in (policy, self.exact, *(self.other or ())))
+        if is_primary and counted:  # choices by likelihood are not decoded
             row |= _told("aup", self._area(policy, self.exact))
             own = _compared(np.subtract, self._area(policy, self.exact), self._area(self.exact, self.exact))
             row |= _told("aup_difference", own)

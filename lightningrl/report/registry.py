@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lightningrl.report.paper.printed import BENCHMARKS, printed
+from lightningrl.report.paper.printed import printed
 
 _FIGURES: dict[str, tuple[str, ...]] = {
     "frontier": ("figures.frontier:frontier", "frontier"),
@@ -51,6 +51,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "table5": ("paper.tables:table5", "headline"),
     "table6": ("paper.tables:table6", "headline"),
     "table7": ("paper.tables:table7", "speed"),
+    "published_quantization": ("paper.quantization:published_quantization", "headline"),
 }
 FIGURES, TABLES = (
     {name: f"lightningrl.report.{member}" for name, (member, *_) in known.items()} for known in (_FIGURES, _TABLES)
@@ -87,7 +88,7 @@ NEEDS = {
     **{name: _table(name) for name in ("table1", "table2", "table3", "table4", "table5", "table6")},
     "table7": _table("table7", "speed"),
     "rivals": _need(EVERY, EVERY, "evaluations", "speed"),
-    "figure1": _need([_OURS], BENCHMARKS, "evaluations"),
+    "figure1": _table("table2"),
     "figure3": _need([_OURS, "w/o Decoupled normalization"], _GSM8K, "training"),
     "figure4": _need([_OURS, "w/o NLL loss"], _GSM8K, "training"),
     "figure5": _need([_OURS, "w/o TPF-aware filtering"], _GSM8K, "training"),

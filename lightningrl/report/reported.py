@@ -66,7 +66,7 @@ class Reported:
         points = self.sums.points()
         tpf_RT, accuracy_RT = resampled_curves(self.sums.numbers(self.weights_RN) | {"tpf": self._tpf()})
         if is_lossless(self.records):
-            points = [(1.0, points[0][1]), *points]
+            points = from_one_token(points)
             tpf_RT = np.concatenate([np.ones_like(tpf_RT[:, :1]), tpf_RT], 1)
             accuracy_RT = np.concatenate([accuracy_RT[:, :1], accuracy_RT], 1)
         return with_interval("aup_reported", aup(points, y_max), aup_replicates(tpf_RT, accuracy_RT, y_max))
@@ -76,6 +76,11 @@ class Reported:
         with np.errstate(invalid="ignore", divide="ignore"):
             value_T, drawn_RT = self.sums.numbers(self.weights_RN)["tpf"]
         return value_T, np.where(np.isfinite(drawn_RT), drawn_RT, value_T)
+
+
+def from_one_token(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns the curve (TPF, accuracy) of a lossless server, which begins where its text comes without drafts."""
+    return [(1.0, points[0][1]), *points]
 
 
 def reported(records: Sequence[EvalRecord], sums: ProblemSums, weights_RN: np.ndarray) -> Reported | None:

@@ -283,7 +283,7 @@ def across_families(data: pd.DataFrame) -> list[tuple[str, Cell]]:
 def _positions(data: pd.DataFrame) -> list[tuple[str, Cell]]:
     """Returns the column of positions per token if any row knows it; older collected tables do not have it."""
     known = "positions_per_token" in data and data["positions_per_token"].notna().any()
-    return [("Positions (per token)", plain("positions_per_token", 1))] if known else []
+    return [("Positions (per token)", interval("positions_per_token", 1))] if known else []
 
 
 def shown_key(row: Any, key: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import what they need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lightningrl.answering import Answer, Task
+    from lightningrl.config.distillation import DistillData
     from lightningrl.models.transformer import Transformer
     from lightningrl.rl.likelihood import ActionIndex, Copies, TokenScores
     from lightningrl.rl.losses import Actions, Sums
@@ -38,6 +39,16 @@ class StateGrouping:
     """Consecutive denoise steps of a block that are taken as one: their tokens are scored in the first one's state."""
     full_mask: bool = False
     """Each block is a single state, in which all its decoded positions are masked."""
+    after_stop: bool = False
+    """What is revealed behind the first stop token is scored too, as a part of what happened."""
+    rescored: bool = False
+    """Actions are scored otherwise than the decoder did, though in the states that happened."""
+
+    @property
+    def happened(self) -> bool:
+        """Whether actions are scored as the decoder did, in the states that it was in: its log-probabilities are then
+        those of the policy that made the rollouts."""
+        return self.shrink == 1 and not self.full_mask and not self.rescored
 
 
 AS_DECODED = StateGrouping()
@@ -59,6 +70,21 @@ class Algorithm:
     def members(self) -> Mapping[str, str]:
         """Returns the `module:attribute` of what the keys name of somebody else's: its code is part of the run."""
         return {}
+
+    @property
+    def data(self) -> DistillData | None:
+        """The answers that it trains on besides its benchmark's problems, for which a stage is planned; None: none."""
+        return None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the train stage leaves because of it, besides those of every run."""
+        return ()
+
+    def adapt(self, model: Transformer) -> Collection[str]:
+        """Change modules of the policy once its weights are known, before it is sharded; returns the names of the new
+        weights, which begin at 0. What decodes and is shipped is the plain model (models/adapters.py)."""
+        return ()
 
     def trainer(self, setup: TrainSetup) -> Trainer:
         raise NotImplementedError

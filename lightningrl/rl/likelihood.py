@@ -2,7 +2,8 @@
 
 For every denoise forward of a response there is one noisy copy of the block it worked on: positions revealed by
 earlier forwards hold their tokens, all others the mask, and the positions revealed by this very forward are the
-actions. With the decoder's weights the result equals the decoder's `behaviour_logp`. The sum over actions is a
+actions. Where every position sees the whole canvas, the copy is of the canvas, later masks and all. With the decoder's
+weights the result equals the decoder's `behaviour_logp`. The sum over actions is a
 surrogate of the path's probability (TraceRL's): which positions are revealed depends on the draws too, and that factor
 is left out.
 
@@ -35,11 +36,12 @@ def copies_of(copies: Copies, number: int) -> slice | np.ndarray:
     return copies if isinstance(copies, slice) else copies[number]
 
 
-def check_scorable(attention: str, policies: Iterable[DecodePolicy], accepts_inexact_caches: bool) -> None:
+def check_scorable(attention: str | None, policies: Iterable[DecodePolicy], accepts_inexact_caches: bool) -> None:
     """Raise ConfigError for a decoder whose trajectories have no exact likelihood here.
 
-    With stale keys or values, `behaviour_logp` is not what the model gives for the trajectory's states. A canvas whose
-    later masks are context, or whose blocks do not lie on the model's grid, has states that packed rows cannot hold.
+    With stale keys or values, `behaviour_logp` is not what the model gives for the trajectory's states. Blocks that do
+    not lie on a block-causal model's grid are states that packed rows cannot hold. attention: the model's; None: not
+    known yet, so whatever the schedule is for.
     """
     for policy in policies:
         schedule = policy.schedule
@@ -59,30 +61,46 @@ def check_scorable(attention: str, policies: Iterable[DecodePolicy], accepts_ine
                 "block. Train with another schedule: fused, separate or recompute; to evaluate with this one, give it "
                 "to an entry of `systems`"
             )
-        if attention != "block_causal" or schedule.fills_canvas or schedule.block_size:
+        seen = attention or ("full" if schedule.fills_canvas else "block_causal")
+        if (seen == "full") != schedule.fills_canvas or seen == "causal":
             raise ConfigError(
-                f"{schedule} with {attention} attention: trajectories are scored block by block on the model's "
-                "own grid; train a block-causal model with one of fused, separate, recompute"
+                f"{schedule} with {seen} attention: trajectories are scored in the states that the model saw; train a "
+                "block-causal model with one of fused, separate, recompute, and one with full attention with "
+                "full_sequence or whole_sequence"
+            )
+        if schedule.block_size and not schedule.fills_canvas:
+            raise ConfigError(
+                f"{schedule} with {seen} attention: trajectories are scored block by block on the model's own grid; "
+                "leave its block_size out"
             )
 
 
 def trajectory_row(trajectory: Trajectory, mask_token_id: int, states: StateGrouping = AS_DECODED) -> PackedRow:
     """Returns the states and actions of one trajectory."""
     size, prompt_len = trajectory.block_size, len(trajectory.prompt_ids)
-    ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids])
-    reveal = np.concatenate([np.zeros(prompt_len, dtype=np.int64), trajectory.reveal_step])
+    never = trajectory.stats.denoise_forwards + 1
+    later = np.full(trajectory.later_masks, 1)
+    ids = np.concatenate([trajectory.prompt_ids, trajectory.token_ids, mask_token_id * later])
+    reveal = np.concatenate([np.zeros(prompt_len, dtype=np.int64), trajectory.reveal_step, never * later])
     position = np.arange(len(ids))
-    is_response = position < prompt_len + trajectory.response_len
-    block_of_step = np.zeros(trajectory.stats.denoise_forwards + 1, dtype=np.int64)
-    block_of_step[reveal] = position // size
-    steps = np.unique(reveal[(reveal > 0) & is_response])
+    is_response = (position < prompt_len + trajectory.response_len) | states.after_stop
+    block = (position - trajectory.origin) // size
+    block_of_step = np.zeros(never + 1, dtype=np.int64)
+    block_of_step[reveal] = block
+    steps = np.unique(reveal[(reveal > 0) & (reveal < never) & is_response])
     blocks = block_of_step[steps]
-    if states != AS_DECODED:
+    if states.full_mask or states.shrink > 1:
         reveal, steps, blocks = _merged(reveal, steps, blocks, size if states.full_mask else states.shrink)
     if states.full_mask:
-        last_of_block = np.zeros(len(ids) // size, dtype=np.int64)
+        # Blocks behind the last that is scored are seen on a canvas alone, and are masked there.
+        last_of_block = np.full(-(-len(ids) // size), never)
         last_of_block[blocks] = steps
-        reveal = np.where(position < prompt_len, 0, last_of_block[position // size])
+        reveal = np.where(position < prompt_len, 0, last_of_block[block])
+    if trajectory.origin:  # the grid begins at the prompt's end: a canvas
+        scored_CL = (reveal == steps[:, None]) & is_response
+        state_CL = np.where(reveal >= steps[:, None], mask_token_id, ids)
+        targets_CL = np.broadcast_to(ids, state_CL.shape)
+        return PackedRow(ids[:0], np.zeros(len(steps), np.int64), state_CL, targets_CL, scored_CL, is_canvas=True)
     ids_CK, reveal_CK = ids.reshape(-1, size)[blocks], reveal.reshape(-1, size)[blocks]
     return PackedRow(
         clean_ids=ids[: blocks.max() * size],
@@ -118,6 +136,8 @@ class TokenScores:
     """Index of the trajectory."""
     position_n: Tensor
     """Index into the trajectory's response."""
+    step_n: Tensor | None = None
+    """The denoise forward that revealed the action; None where nobody asks."""
 
 
 def pack_states(
@@ -137,7 +157,8 @@ def score_tokens(
     Consecutive ranges of one trajectory's states (`copies`) give, one behind the other, what it gives whole.
     """
     temperatures = {trajectory.temperature for trajectory in trajectories}
-    block_sizes = {trajectory.block_size for trajectory in trajectories}
+    own_grid = {trajectory.block_size for trajectory in trajectories if not trajectory.origin}
+    block_sizes = own_grid or {model.config.block_size}
     if len(temperatures) != 1 or block_sizes != {model.config.block_size}:
         raise DecodeError(
             f"trajectories of temperatures {sorted(temperatures)} and block sizes {sorted(block_sizes)}: expected one "

@@ -44,6 +44,8 @@ class Sums:
 
     all: Normalisers
     nll: Normalisers
+    actions: int = 0
+    """Actions that are trained on, tokens behind a stop token among them where those are."""
 
 
 @dataclass(slots=True, eq=False)

@@ -17,6 +17,7 @@ from pydantic import field_validator
 from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
 from lightningrl.rl.groups import Groups
+from lightningrl.rl.text_rewards import apps, code_fence, correct, math_format, math_string, steps, think_format
 from lightningrl.utils.registry import resolve
 
 EPSILON = 1e-8
@@ -88,7 +89,8 @@ def length(groups: Groups) -> np.ndarray:
     return -groups.length_NG.astype(float)
 
 
-FUNCTIONS = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards, length)}
+_DULTRA = (correct, math_string, math_format, think_format, code_fence, apps, steps)
+FUNCTIONS = {f.__name__: f for f in (accuracy, tpf, tpf_true, forwards, length, *_DULTRA)}
 """The rewards of our own by name: raw values (N, G), larger is better."""
 OWN = re.compile(r"[\w.]+:[\w.]+")
 
@@ -98,8 +100,9 @@ class Reward(Section):
 
     name: str
     """`accuracy` (+-1; where the judge grades, its value: the fraction of tests passed), `tpf`, `tpf_true`, `forwards`
-    (minus the denoise forwards of the response), `length` (minus its tokens), or your own function of the groups as
-    `module:attribute`."""
+    (minus the denoise forwards of the response), `length` (minus its tokens); dUltra's (rl/text_rewards.py) `correct`
+    (1 or 0), `math_string`, `math_format`, `think_format`, `code_fence`, `apps`, `steps` (minus a fiftieth of the
+    denoise forwards); or your own function of the groups as `module:attribute`."""
     scale: Literal["none", "z_score", "minmax"] = "none"
     """In its group: z_score (population std, 0 where the group is constant), minmax (0.5 where it is), or raw."""
     weight: float = 1.0

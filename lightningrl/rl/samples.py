@@ -71,6 +71,7 @@ def _runs(trajectory: Trajectory, tokenizer: Any) -> list[list[Any]]:
         lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False), trajectory.response_ids.tolist()
     )
     start, size = len(trajectory.prompt_ids), trajectory.block_size
+    start -= trajectory.origin
     block_L = (start + np.arange(len(pieces))) // size - start // size + 1
     marked = zip(pieces, trajectory.reveal_step.tolist(), block_L.tolist(), strict=False)
     return [["".join(piece for piece, *_ in run), *key] for key, run in groupby(marked, key=lambda token: token[1:])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,10 @@ class TrainSetup:
     """Token-forwards to spend (`match_compute`), a backward counted as two."""
     mixture: Sequence[DecodePolicy] = ()
     """Policies of `rollout_thresholds`."""
+    distilled: Sequence[Mapping[str, Any]] = ()
+    """The lines that the stage `distill_data` left, where the algorithm trains on answers that exist."""
+    distilled_forwards: int = 0
+    """The token-forwards that those answers took to decode."""
     world: World = field(default_factory=World)
     load_shards: Callable[[Change], Transformer] | None = None
     """Makes one more sharded model of the base's weights, after a change to its modules, as a value model needs; None

@@ -62,7 +62,7 @@ class PolicyTrainer(Trainer):
     def forwards_a_position(self) -> int:
         """Forwards a trained position, a backward counted as two: the update, the base's and old log-probabilities
         where they are computed, and those of the algorithm's own models."""
-        scored = self.algorithm.needs_reference + (self.algorithm.states != AS_DECODED)
+        scored = self.algorithm.needs_reference + (not self.algorithm.states.happened)
         return 3 + scored + self.algorithm.own_forwards
 
     @property
@@ -109,7 +109,7 @@ class PolicyTrainer(Trainer):
         timing = {name: at[name] - at[before] for before, name in pairwise(at)}
         timing["rollout_tokens_per_s"] = float(drawn.sampled.length_NG.sum() / timing["rollout_s"])
         timing["update_positions_per_s"] = trained / timing["update_s"]
-        timing["peak_memory_bytes"] = float(_peak_memory_bytes(setup.model.device))
+        timing["peak_memory_bytes"] = float(peak_memory_bytes(setup.model.device))
         sample = None
         if (step - 1) % SAMPLE_EVERY == 0 and drawn.kept.answers:
             rewards = self.algorithm.rewards(drawn.kept)
@@ -156,7 +156,7 @@ class PolicyTrainer(Trainer):
         if not batches:
             return {"updates": 0}
         is_first, noted = self.updates_done == 0, dict[str, Any]()
-        mean, largest = self._logp_gap(batches[0].first) if algorithm.states != AS_DECODED else (None, None)
+        mean, largest = self._logp_gap(batches[0].first) if not algorithm.states.happened else (None, None)
         for batch in batches:
             self.updates_done += 1
             for group in self.optimiser.param_groups:
@@ -164,7 +164,7 @@ class PolicyTrainer(Trainer):
             row = update(algorithm, setup.model, self.optimiser, batch, run.max_grad_norm, setup.world)
             rows.append(row | algorithm.update(batch))
             if len(rows) == 1:
-                if algorithm.states == AS_DECODED:
+                if algorithm.states.happened:
                     mean, largest = row["log_ratio_abs_mean"], row["log_ratio_abs_max"]
                 noted = check_gap(mean, run, step=self.steps_done + 1, is_first=is_first)
         means = {name: _mean([row[name] for row in rows]) for name in rows[0]}
@@ -214,7 +214,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _peak_memory_bytes(device: torch.device) -> int:
+def peak_memory_bytes(device: torch.device) -> int:
     """Returns the most bytes that this process has had so far, on its device or resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

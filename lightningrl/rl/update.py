@@ -16,7 +16,7 @@ import torch
 
 from lightningrl.models.packing import ALL
 from lightningrl.models.transformer import Transformer
-from lightningrl.rl.algorithm import AS_DECODED, OnlineAlgorithm, StateGrouping
+from lightningrl.rl.algorithm import OnlineAlgorithm, StateGrouping
 from lightningrl.rl.likelihood import ActionIndex, Copies, index_actions, trajectory_row
 from lightningrl.rl.losses import Actions, Normalisers, Sums
 from lightningrl.rl.state_sampling import StateSampling, taken_count
@@ -145,7 +145,7 @@ class Batch:
             weight, plan = (1.0, forwards[number]) if number < len(forwards) else (0.0, forwards[0])
             rows = [trajectories[index] for index in plan.index_B]
             index = index_actions(rows, states, plan.copies)
-            if states == AS_DECODED:
+            if states.happened:
                 old_logp_n = algorithm.behaviour(rows, index).to(device, policy.lm_head.weight.dtype)
             else:
                 old_logp_n = algorithm.score(policy, rows, plan.copies).logp_n
@@ -160,7 +160,8 @@ class Batch:
                 actions.weight_n = _weights(rows, index, states, sampling).to(old_logp_n)
             micro.append(MicroBatch(rows, plan, actions, weight))
         reshard(reference)
-        sums = Sums(Normalisers.of(length_B.tolist()), Normalisers.of(length_B[in_nll_B].tolist()))
+        actions = sum(forward.actions for forward in forwards)
+        sums = Sums(Normalisers.of(length_B.tolist()), Normalisers.of(length_B[in_nll_B].tolist()), actions)
         in_order = dict.fromkeys(np.concatenate([forward.index_B for forward in forwards]).tolist())
         first = [trajectories[index] for index in list(in_order)[:size]]
         return Batch(micro, sums, first, forwards, advantage_B, trajectories, whole)

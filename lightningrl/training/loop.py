@@ -48,10 +48,15 @@ class Trained:
         """What else has a state of its own, by name."""
         return {}
 
+    @property
+    def trained(self) -> dict[str, Any]:
+        """The weights that training changes, by name; frozen ones are the base's and need no saving."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the next step depends on, as this process's tensors and plain values."""
         return {
-            "model": local_state(dict(self.model.named_parameters())),
+            "model": local_state(self.trained),
             "optimiser": local_state(self.optimiser.state_dict()),
             **{name: getattr(self, name) for name in self.counters},
             **{name: part.state_dict() for name, part in self.parts.items()},
@@ -59,7 +64,7 @@ class Trained:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
-        load_weights(dict(self.model.named_parameters()), state["model"])
+        load_weights(self.trained, state["model"])
         load_optimiser(self.optimiser, state["optimiser"])
         for name in self.counters:
             setattr(self, name, state[name])

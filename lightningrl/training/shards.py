@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from lightningrl.errors import CheckpointError
+from lightningrl.models.adapters import is_factor, merged_weights
 from lightningrl.models.transformer import Transformer
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -50,11 +51,12 @@ def shard(model: Transformer, precision: str = "float32", device: torch.device |
 
 @torch.no_grad()
 def publish(model: Transformer, replica: Transformer) -> None:
-    """Copies the weights into a full replica, parameter by parameter, from memory to memory."""
+    """Copies the weights, adapters merged, into a full plain replica, one by one, from memory to memory."""
     if replica is model:
         return
-    for (_, parameter), (_, copy) in zip(model.named_parameters(), replica.named_parameters(), strict=True):
-        copy.copy_(full(parameter.detach().to(copy.dtype)))  # cast before it is gathered: half the bytes
+    copies = dict(replica.named_parameters())
+    for name, weight in merged_weights(model, full, next(iter(copies.values())).dtype):  # half the bytes, where cast
+        copies[name].copy_(weight)
 
 
 def reshard(model: Transformer) -> None:
@@ -72,11 +74,11 @@ def full(tensor: Tensor) -> Tensor:
 def full_weights(model: Transformer, keep: bool, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Returns a copy of all weights on the CPU if `keep`, else an empty dict; every process must call it.
 
-    dtype: None keeps that of the weights.
+    dtype: None keeps that of the weights. Adapters are merged, and their factors are there beside the weights.
     """
-    weights = ((name, parameter.detach()) for name, parameter in model.named_parameters())
-    whole = ((name, full(weight.to(dtype or weight.dtype))) for name, weight in weights)
-    return {name: tensor.to("cpu", copy=True) for name, tensor in whole if keep}
+    found = {name: weight.to("cpu", copy=True) for name, weight in merged_weights(model, full, dtype) if keep}
+    factors = [(name, full(each.detach())) for name, each in model.named_parameters() if is_factor(name)]
+    return found | {name: factor.to("cpu", copy=True) for name, factor in factors if keep}
 
 
 def local_state(state: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lightningrl.bench.estimate.budget import DEVICES, Estimate, shapes_of
+from lightningrl.bench.estimate.memory_table import memory_of
 from lightningrl.cli import app
 from lightningrl.config.experiment import load
 from lightningrl.pipeline.code_digest import PACKAGE
@@ -69,6 +70,18 @@ def test_the_table_of_memory_by_size_is_that_of_the_docs():
     assert done.exit_code == 0, done.output
     page = (PACKAGE.parent / "docs" / "benchmarks.md").read_text()
     assert done.output in page
+
+
+def test_the_table_of_memory_has_no_reference_where_no_run_holds_one():
+    """Of the paper's trainings only TraceRL's have a value model and compare with their own rollouts."""
+    experiment = load(CONFIG / "paper.yaml")
+    runs = [run for run in experiment.runs if run.name.startswith("tracerl")]
+    assert runs and all(run.implementation.has_value_model for run in runs)
+    held = {}
+    for name, few in (("all", experiment), ("tracerl", experiment.model_copy(update={"runs": runs}))):
+        points = memory_of(Estimate(few, shapes_of(few), DEVICES["h100"], None), "8b", True).points()
+        held[name] = any("reference" in part for parts in points.values() for part in parts)
+    assert held == {"all": True, "tracerl": False}
 
 
 @pytest.mark.parametrize("config", ["paper.yaml", "config.yaml"])

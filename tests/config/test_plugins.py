@@ -40,7 +40,9 @@ def test_a_name_stands_for_what_its_registry_or_a_plugin_says(plugin):
     assert member("selector", "other.place:Thing", "decoding.selector") == "other.place:Thing"
     with pytest.raises(ConfigError, match=r"^decoding\.selector: there is no selector 'gap'"):
         member("selector", "gap", "decoding.selector")  # another experiment has no such name
-    with pytest.raises(ConfigError, match=r"Did you mean `gap`.*Allowed: cumulative_entropy, entropy, factor, gap"):
+    with pytest.raises(
+        ConfigError, match=r"Did you mean `gap`.*Allowed: bernoulli, cumulative_entropy, entropy, factor, gap"
+    ):
         member("selector", "gaps", "decoding.selector", [module])
     again = plugin({"selector": {"gap": "colours.gap:Gap"}}, "second_names")  # two plug-ins may say the same
     assert names("selector", [module, again])["gap"] == "colours.gap:Gap"

@@ -201,7 +201,10 @@ BASE = {"name": "x", "policy": "base"}
             [BASE | {"quantizer": {"name": "rtn", "options": {"group": 33}}}],
             "systems.x.quantizer.options: group is 33, but a layer has 32 inputs",
         ),
-        ([BASE | {"decoding": {"preset": "sdar_static"}, "thresholds": [2.5]}], "x.decoding: quota: steps is 2.5"),
+        (
+            [BASE | {"decoding": {"preset": "sdar_static"}, "thresholds": [2.5]}],
+            "x.thresholds.0 (found 2.5, of systems.x.decoding): quota: steps is 2.5",
+        ),
         (
             [BASE | {"decoding": {"selector_options": {"stepz": 3}}}],
             "argument 'stepz'; its options are inclusive, steps; found {'stepz': 3}",
@@ -217,7 +220,10 @@ def test_validate_says_why_an_entry_cannot_be(tmp_path, entries, message):
 
 @pytest.mark.parametrize(
     ("schedule", "message"),
-    [("fixtures.outsider:Stale", "runs.lightningrl: Stale() keeps stale"), ("full_sequence", "scored block by block")],
+    [
+        ("fixtures.outsider:Stale", "runs.lightningrl: Stale() keeps stale"),
+        ("full_sequence", "in the states that the model saw"),
+    ],
 )
 def test_validate_refuses_what_training_would_refuse_after_pre_training(tmp_path, schedule, message):
     file, tree = tmp_path / "stale.yaml", yaml.safe_load(NANO.read_text())

@@ -14,7 +14,8 @@ from fixtures.decodes import CACHES, STOPS, same
 from fixtures.tiny import block_span, requests_of, tiny_model
 from torch.nn.attention import varlen
 
-from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.engine import BlockDecoder, most_segments
+from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence
 from lightningrl.decoding.selectors.threshold import Threshold
@@ -34,6 +35,18 @@ def test_static_forwards_decode_the_same(cache, temperature):
         for forwards in ("spans", "gathered")
     )
     same(static, spans)
+
+
+@pytest.mark.parametrize("cfg_scale", [0.0, 1.0])
+def test_no_forward_behind_prefill_is_larger_than_the_sizes_that_are_captured(cfg_scale):
+    """Prompts within their first block, so that nothing is prefilled; with guidance each row has a twin."""
+    model, requests = tiny_model(2, torch.float64), requests_of([1, 2, 3, 2, 1], 21)
+    policy = DecodePolicy(Threshold(0.25), logits=Logits(cfg_scale=cfg_scale))
+    decoder = BlockDecoder(model, STOPS, rows=4, forwards="gathered")
+    decoder.decode(requests, policy)
+    most, largest = most_segments(4, [DecodePolicy(Threshold(0.5)), policy]), max(decoder.pool.static._buffers)
+    assert largest <= static_forward.size_of(most)
+    assert not cfg_scale or largest > static_forward.size_of(most // 2), "the twins are seen"
 
 
 @pytest.mark.parametrize("forwards", ["gathered", "turns"])

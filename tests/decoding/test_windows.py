@@ -168,6 +168,7 @@ def test_a_block_that_need_not_reveal_anything_reveals_what_passes_alone():
     entropy, open_BK = torch.tensor([[3.0, 0.5, 2.0], [3.0, 9.0, 2.0]]), torch.ones(2, 3, dtype=torch.bool)
     for selector, passes in (
         (Threshold(0.5), [1]), (SkipThreshold(0.5), [1]), (Entropy(1.0), [1]), (Factor(1.0), [1]),
+        (Factor(1.0, compat=True), [1]),
         (CumulativeEntropy(1.0), [1]), (Quota(3), []), (QuotaThreshold(0.5, 1), [1]),
     ):  # fmt: skip
         for must in (False, True):
@@ -177,6 +178,38 @@ def test_a_block_that_need_not_reveal_anything_reveals_what_passes_alone():
             chosen = selector.select(given)
             assert chosen[0].nonzero()[:, 0].tolist() == (passes or [1] * must)
             assert chosen[1].nonzero()[:, 0].tolist() == ([2] * must if "Cumulative" in repr(selector) else [0] * must)
+
+
+def test_a_reference_that_reveals_one_position_too_many_does_so_only_where_a_block_must_reveal():
+    """Fast-dLLM's off-by-one: of two open positions the lower fails, and is revealed too."""
+    score, open_BK = torch.tensor([[0.9, 0.1]]), torch.ones(1, 2, dtype=torch.bool)
+    for must, found in ((None, [0, 1]), (True, [0, 1]), (False, [0])):
+        given = Proposals(
+            open_BK, score, score, score, torch.zeros(1, dtype=torch.int64),
+            None if must is None else torch.tensor([must]),
+        )  # fmt: skip
+        assert Factor(1.0, compat=True).select(given)[0].nonzero()[:, 0].tolist() == found
+
+
+def test_a_slot_carries_nothing_once_its_row_has_ended_or_gave_its_pages_up(monkeypatch):
+    """On Dream, whose last kept state predicts the next position; with few pages, so that rows give theirs up."""
+    made, leave = [], Scheduler._leave
+
+    def watched(scheduler, slot, **options):
+        item = leave(scheduler, slot, **options)
+        made.append(scheduler.windows)
+        assert scheduler.windows.carried.keys() <= {*np.flatnonzero(scheduler.rows.busy).tolist()}
+        return item
+
+    monkeypatch.setattr(Scheduler, "_leave", watched)
+    model = model_of(logit_shift=True)
+    policy = DecodePolicy(Threshold(0.2), schedule=BlockPipeline(SIZE, 0.1, 0.95))
+    decoder = BlockDecoder(model, STOPS, rows=3, page_tokens=SIZE)
+    decoder.memory_bytes = 11 * decoder.page_bytes
+    requests = requests_of((5, 2, 8, 3, 6), 16)
+    same(decoder.decode(requests, policy), [decode_one(model, request, policy, STOPS) for request in requests])
+    assert decoder.ledger.preemptions > 0 and len(made) == 5
+    assert made[-1].carried == made[-1].planned == {}
 
 
 BY_STEP = (Quota(3), Scripted(1.5), Threshold(0.3, steps=3), Timestep(6), QuotaThreshold(0.3, steps=3))

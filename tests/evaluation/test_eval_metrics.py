@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lightningrl.errors import StageError
-from lightningrl.evaluation.intervals import wilson_by_problem
+from lightningrl.evaluation.intervals import bootstrap_weights, wilson_by_problem
 from lightningrl.evaluation.metrics import STATUSES, EvalSummary, problem_sums, summarise
 from lightningrl.types import EvalRecord
 
@@ -64,13 +64,42 @@ def test_every_way_to_count_from_the_same_records():
     assert EvalSummary(**json.loads(json.dumps(summary.to_json()))) == summary
 
 
+def test_work_per_token_has_intervals_over_problems_of_the_same_draws_as_tpf():
+    """Each replicate by hand: problems drawn with all of their samples, positions and keys over tokens."""
+    rng = np.random.default_rng(5)
+    names = ("prefill_positions", "prefill_keys", "decode_positions", "decode_keys")
+    records = [
+        dataclasses.replace(
+            record(problem, tokens=int(rng.integers(5, 60)), forwards=int(rng.integers(4, 30)), sample=sample),
+            **{name: int(rng.integers(10, 500)) for name in names},
+        )
+        for problem in range(12) for sample in range(2)
+    ]  # fmt: skip
+    found = summarise(records, 300, 4)
+    weights_RN = bootstrap_weights(12, 300, 4, "toy")
+    by_problem = {uid: [each for each in records if each.uid == uid] for uid in sorted({r.uid for r in records})}
+    for work in ("positions", "keys"):
+        replicates = []
+        for weights_N in weights_RN:
+            drawn = [(w, r) for w, mine in zip(weights_N, by_problem.values(), strict=True) for r in mine]
+            above = sum(w * (getattr(r, f"prefill_{work}") + getattr(r, f"decode_{work}")) for w, r in drawn)
+            replicates.append(above / sum(w * r.response_tokens for w, r in drawn))
+        low, high = np.quantile(replicates, [0.025, 0.975])
+        name = f"{work}_per_token"
+        ends = getattr(found, f"{name}_low"), getattr(found, f"{name}_high")
+        assert ends == pytest.approx((low, high)) and ends[0] < getattr(found, name) < ends[1]
+    same = dataclasses.replace(records[0], uid="toy/test/99", prefill_positions=None)
+    missing = summarise([*records, same])
+    assert missing.positions_per_token_low is None and missing.keys_per_token_low is not None
+
+
 def test_records_of_before_the_counts_of_work_are_read_and_lack_them():
     new = {"prefill_positions", "prefill_keys", "decode_positions", "decode_keys", "family"}
     old = [EvalRecord.from_json({k: v for k, v in each.to_json().items() if k not in new}) for each in FOUR]
     summary = summarise(old)
     assert summary.tpf == 890 / 270 and summary.tpf_harness == (890 - 3) / (270 + 45 + 4)
     unknown = {name for name, value in summary.to_json().items() if value is None}
-    work = {f"{what}_per_token{end}" for what in ("positions", "keys") for end in ("", "_decode")}
+    work = {f"{what}_per_token{end}" for what in ("positions", "keys") for end in ("", "_low", "_high", "_decode")}
     assert unknown == work | {"family", "tpf_paper", "tpf_paper_mean", "compat_accuracy_pct"}, "absent, never 0"
 
 

@@ -75,6 +75,15 @@ def test_without_a_decoder_that_fits_the_error_names_those_that_do(folder, llm):
         llm.generate(["Hi"], max_new_tokens=8)
 
 
+def test_two_names_for_the_decoder_are_refused_and_the_same_one_twice_is_not(folder):
+    words = ("--prompt", "Hi", "--max-new-tokens", 8, "--no-tokens")
+    for verb in (("generate", folder, *words), ("chat", folder), ("trace", folder, "Hi")):
+        done = run(*verb, "--decoder", "llada", "--preset", "dparallel_llada")
+        assert done.exit_code == 2 and "found llada, dparallel_llada: give one of them" in done.stderr
+    done = run("generate", folder, *words, "--decoder", "llada", "--preset", "llada")
+    assert done.exit_code == 0 and done.stdout == run("generate", folder, *words, "--decoder", "llada").stdout
+
+
 def test_lengths_that_are_no_whole_blocks_or_too_long_fail_as_rows_and_leave_the_others_alone(folder, tmp_path):
     lines = [{"prompt": "a", "max_new_tokens": n, "id": str(n)} for n in (8, 10, 4000)]
     lines.append({"prompt": "a", "max_new_tokens": 8, "id": "fused", "schedule": "fused"})

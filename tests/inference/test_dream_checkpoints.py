@@ -49,7 +49,7 @@ def test_every_preset_decodes_a_model_of_its_family_as_the_reference_does(llms):
     for family, names in (("Dream", OF_DREAM), ("Fast_dLLM_Qwen", OF_V2)):
         llm = llms[family]
         for name in names:
-            policy = policy_named(name, 5 if name in ("dream", "dream_maskgit_plus", "dream_topk_margin") else None)
+            policy = policy_named(name, 5 if PRESETS[name].get("parameter") == 256 else None)  # steps
             request = llm.request("Hi", uid="prompt/0", max_new_tokens=32, policy=policy)
             [got] = llm.decoder.decode([request], policy)
             expected = decode_one(llm.model, request, policy, llm.stop_ids)

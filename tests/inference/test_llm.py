@@ -104,7 +104,7 @@ def test_stop_tokens_of_the_generation_config_count(llm, tmp_path):
         ({"selector": ".here:Thing"}, "expected `module:attribute`"),
         ({"ranking": "json:dumps"}, "ranking json:dumps: .* missing"),
         ({"threshold": 0.5, "block_size": 4}, "found block_size, threshold, which no policy has.* as `parameter`"),
-        *(({key: None}, f"found {key}, which") for key in ("preset", "dtype", "device", "rows", "memory_mb")),
+        *(({key: None}, f"found {key}, which") for key in ("dtype", "device", "rows", "memory_mb")),
     ],
 )
 def test_a_policy_of_unknown_words_is_refused(words, message):

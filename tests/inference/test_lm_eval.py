@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,13 +13,20 @@ import pytest
 pytest.importorskip("lm_eval")
 import datasets
 import lm_eval
+import numpy as np
+from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.limits import HANG_S
+from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
+from lightningrl.decoding.protocol import Request
 from lightningrl.errors import ConfigError
+from lightningrl.inference.likelihood import encode_continuation, log_likelihoods
 from lightningrl.inference.lm_eval import BlockDiffusionLM
+from lightningrl.inference.policy import policy_of
 from lightningrl.pipeline.code_digest import PACKAGE
 
+WITH_IT = ("lm_eval.py", "harness_lm.py")
 TASK = """
 task: tiny_sums
 dataset_path: json
@@ -82,6 +90,37 @@ def test_the_command_line_with_our_model_runs_a_task(task, model, tmp_path):
     assert "tiny_sums" in done.stdout and "exact_match" in done.stdout
 
 
+@pytest.mark.parametrize("text", [False, True])
+def test_a_published_decoder_by_its_name_answers_as_it_does_here(tmp_path, text):
+    """On another family; options as a mapping (Python) or as JSON (the harness's command line)."""
+    shape = {"family": "llada", "attention": "full", "qk_norm": False, "head_dim": 4, "rms_norm_eps": 1e-5}
+    folder, options = save_byte_checkpoint(tmp_path / "llada", **shape), {"block_size": 8}
+    lm = BlockDiffusionLM(
+        str(folder), decoder="fast_dllm_v1_dual", threshold=0.12, device="cpu",
+        schedule_options=json.dumps(options) if text else options,
+    )  # fmt: skip
+    instance = Instance("generate_until", {}, ("What is 1 + 1?", {"until": ["e"], "max_gen_toks": 30}), 0)
+    [found] = lm.generate_until([instance])
+    policy = policy_of(preset="fast_dllm_v1_dual", parameter=0.12, schedule_options=options)
+    ids = np.array(lm.llm.tokenizer("What is 1 + 1?")["input_ids"])
+    [expected] = lm.llm.decoder.decode([Request("lm-eval/0", 0, ids, 24)], policy)
+    assert found == lm.llm.text(expected).split("e")[0]
+    assert lm.figures()["tpf"] == expected.stats.tpf
+
+
+def test_a_decoder_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_path):
+    folder = save_byte_checkpoint(tmp_path / "sdar")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"llada is for models with full attention.*sdar_dynamic"):
+        BlockDiffusionLM(str(folder), decoder="llada", device="cpu")
+    with pytest.raises(ConfigError, match="two names of one thing"):
+        BlockDiffusionLM(str(folder), decoder="mbd", preset="sdar_dynamic", device="cpu")
+    with pytest.raises(ConfigError, match="leaves its parameter to you"):
+        BlockDiffusionLM(str(folder), decoder="sdar_static", device="cpu")
+    with pytest.raises(ConfigError, match=r"schedule_options is .*no JSON"):
+        BlockDiffusionLM(str(folder), schedule_options="{", device="cpu")
+
+
 def test_sampling_settings_of_a_task_are_followed(lm):
     greedy = lm._request(0, "a", {"temperature": 0.0}).policy
     sampled = lm._request(0, "a", {"do_sample": True, "temperature": 0.7, "top_k": 5, "top_p": 0.9}).policy
@@ -98,11 +137,55 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(lm, caplog):
     assert "500 tokens is cut to its last 200" in caplog.text
 
 
-def test_likelihood_tasks_are_refused_with_the_reason_and_wrong_words_at_once(lm, model):
-    for ask in (lm.loglikelihood, lm.loglikelihood_rolling):
-        with pytest.raises(NotImplementedError, match="output_type generate_until"):
-            ask([])
-    for words in ({"dtype": "int3"}, {"selector": "best"}, {"schedule": "none"}, {"rows": 3}):
+CHOICES = """
+task: tiny_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: answer
+metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
+"""
+
+
+@pytest.mark.parametrize("method", ["bound", "left_to_right"])
+def test_a_task_of_choices_is_answered_by_our_own_likelihood(model, method, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    rows = [{"question": f"{n} + 1?", "choices": [str(n), str(n + 1)], "answer": 1} for n in range(8, 11)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "tiny_choice.yaml").write_text(CHOICES.format(data=tmp_path / "rows.jsonl"))
+    lm = BlockDiffusionLM(str(model), device="cpu", likelihood=method, samples=2)
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    found = lm_eval.simple_evaluate(
+        lm, tasks=["tiny_choice"], task_manager=manager, bootstrap_iters=0, log_samples=True
+    )
+    right = 0
+    for sample in found["samples"]["tiny_choice"]:
+        row = rows[sample["doc_id"]]
+        pairs = [
+            encode_continuation(lm.llm.tokenizer, f"Question: {row['question']}\nAnswer:", f" {c}")
+            for c in row["choices"]
+        ]
+        ours = [each.logp for each in log_likelihoods(lm.llm.model, pairs, method, samples=2)]
+        assert [one[0] for one in sample["filtered_resps"]] == pytest.approx(ours, abs=1e-4)
+        right += ours[1] > ours[0]
+    assert found["results"]["tiny_choice"]["acc,none"] == pytest.approx(right / 3)
+
+
+def test_perplexity_is_refused_with_the_reason_and_wrong_words_at_once(lm, model):
+    with pytest.raises(NotImplementedError, match="output_type loglikelihood_rolling"):
+        lm.loglikelihood_rolling([])
+    for words in (
+        {"dtype": "int3"},
+        {"selector": "best"},
+        {"schedule": "none"},
+        {"rows": 3},
+        {"likelihood": "x"},
+        {"samples": 0},
+    ):
         with pytest.raises(ConfigError):
             BlockDiffusionLM(str(model), device="cpu", **words)
     for words in ({"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.9}):
@@ -111,5 +194,9 @@ def test_likelihood_tasks_are_refused_with_the_reason_and_wrong_words_at_once(lm
 
 
 def test_nothing_else_imports_the_harness():
-    names = [p for p in PACKAGE.rglob("*.py") if "lm_eval" in p.read_text() and p.name != "lm_eval.py"]
+    names = [
+        p
+        for p in PACKAGE.rglob("*.py")
+        if re.search(r"^\s*(from|import) lm_eval", p.read_text(), re.MULTILINE) and p.name not in WITH_IT
+    ]
     assert not names, names

@@ -97,13 +97,19 @@ def test_a_checkpoint_of_an_unknown_family_says_what_it_needs():
 
 
 @pytest.mark.usefixtures("tint")
-def test_a_plugin_that_cannot_be_used_is_told_as_in_a_config(monkeypatch):
-    for verb in (["generate", "tint", "--prompt", "x"], ["prompts", *SUMS], ["chat", "tint"]):
+def test_a_plugin_that_cannot_be_used_is_told_by_its_option(monkeypatch):
+    for verb in (
+        ["generate", "tint", "--prompt", "x"],
+        ["prompts", *SUMS],
+        ["chat", "tint"],
+        ["decoders"],
+        ["bench", "gpu"],
+    ):
         told = run(*verb, *PLUGINS, "--plugins", "nobodys_names").stderr
-        assert "plugins.1: nobodys_names:MEMBERS: no module 'nobodys_names'; install it or put it on PYTHONPATH" in told
-        assert "plugins.0: found 'names.py'" not in told
+        assert "--plugins: nobodys_names:MEMBERS: no module 'nobodys_names'; install it or put it on PYTHONPATH" in told
+        assert "--plugins: found 'names.py'" not in told
     assert (
-        "plugins.0: found './names.py', expected the dotted name"
+        "--plugins: found './names.py', expected the dotted name"
         in run("chat", "tint", "--plugins", "./names.py").stderr
     )
     monkeypatch.setitem(registry.PLUGGED, "tint", "another.place:Tint")

@@ -27,7 +27,7 @@ LAYERS = [
     ["decoding", "quantization"],
     ["answering", "inference"],
     ["training"],
-    ["training.supervised", "rl"],
+    ["training.supervised", "training.distillation", "rl"],
     ["bench"],
     ["evaluation"],
     ["report", "bench.estimate"],
@@ -41,6 +41,7 @@ LAYERS = [
 NO_TORCH = (
     "errors", "types", "config", "utils", "benchmarks", "judges", "sandbox", "report", "results", "cli",
     "rl.algorithm", "rl.policy_gradient", "rl.registry", "training.supervised.algorithm",
+    *(f"training.distillation.{name}" for name in ("algorithm", "dparallel", "d3llm", "d2f")),
     *(f"rl.algorithms.{path.stem}" for path in (PACKAGE / "rl" / "algorithms").glob("*.py")),
     *(f"pipeline.{path.stem}" for path in (PACKAGE / "pipeline").glob("*.py")),
     *(f"pipeline.stages.{name}" for name in ("context", "data", "collect", "table", "figure", "release", "selfcheck")),

@@ -84,8 +84,11 @@ def test_what_was_run_is_drawn_and_what_was_not_is_named_in_the_csv(name, full, 
 
 def test_figure_1_averages_four_benchmarks_and_prints_the_others_as_published(full):
     data = bars.bars(full["headline"])
-    names = [name for name, _ in dict.fromkeys(zip(data["system"], data["source"], strict=True))]
+    drawn = data[data["is_drawn"]]
+    names = [name for name, _ in dict.fromkeys(zip(drawn["system"], drawn["source"], strict=True))]
     assert names == ["LightningRL", "LightningRL, released checkpoint", "LightningRL", *bars.OTHERS]
+    published = data[data["source"] == "as published"]
+    assert set(published["system"]) == {figures.name_of(row) for row in NEEDS["table2"]["rows"]}
     data = data.set_index(["system", "source", "benchmark", "metric"])
     value, own = data["value"], full["headline"].query("policy.str.startswith('ours')").set_index("benchmark")
     assert value["LightningRL", "measured here", "average", "aup"] == pytest.approx(own["aup"].mean())
@@ -93,6 +96,23 @@ def test_figure_1_averages_four_benchmarks_and_prints_the_others_as_published(fu
     assert value["LightningRL", "as published", "average", "tpf"] == pytest.approx((5.58 + 6.28 + 11.10 + 6.30) / 4)
     assert value["EAGLE-3 (LLaMA-3.1)", "as published", "mbpp", "accuracy_pct"] == 60.2
     assert np.isnan(value["LightningRL, released checkpoint", "measured here", "average", "tpf"])
+
+
+def test_figure_1_has_every_measured_system_with_its_difference_and_a_servers_word_for_tpf(full):
+    speeds = {"Dream": 2, "d3LLM-Dream": 5}
+    runs = [policy(row.lower(), "released", row, name, speed=n, base="") for row, n in speeds.items() for name in FOUR]
+    server = [policy("eagle3", "released", "EAGLE-3 (LLaMA-3.1)", name, base="") for name in FOUR]
+    told = made(runs + server, [])["headline"]
+    is_server = told["policy"] == "eagle3"
+    told.loc[is_server, ["tpf", "aup"]], told["tpf_reported"] = float("nan"), np.where(is_server, 5.5, np.nan)
+    data = bars.bars(told).set_index(["system", "source", "benchmark", "metric"])
+    word = data.loc["EAGLE-3 (LLaMA-3.1)", "measured here", "average", "tpf"]
+    assert word["value"] == 5.5 and word["note"] == "server's word" and word["is_drawn"]
+    assert word["difference"] == pytest.approx(5.5 - (5.12 + 5.72 + 5.69 + 5.98) / 4)
+    dream = data.loc["Dream", "measured here", "gsm8k", "accuracy_pct"]
+    assert dream["difference"] == pytest.approx(dream["value"] - 83.9) and not dream["is_drawn"]
+    assert data.loc["Dream", "as published", "gsm8k", "accuracy_pct"]["value"] == 83.9
+    assert np.isnan(data.loc["Dream", "as published", "gsm8k", "accuracy_pct"]["difference"])
 
 
 def test_figure_6_scales_the_speed_of_all_its_runs_to_0_1(full):

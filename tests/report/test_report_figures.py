@@ -16,6 +16,7 @@ from fixtures.synthetic import make_evaluation
 
 from lightningrl.errors import ConfigError
 from lightningrl.evaluation.probing import CLASSES
+from lightningrl.report.figures import curves as curves_figures
 from lightningrl.report.figures import frontier, probes, style
 from lightningrl.report.frontier import groups
 from lightningrl.report.pooled import pooled
@@ -205,3 +206,17 @@ def test_a_probed_run_looks_as_its_series_does_in_the_study_figure():
     assert list(looks) == ["base", "two-0"]
     assert (looks["base"].colour, looks["two-0"].colour) == (study["base"], study["two"])
     assert looks["two-0"].marker == style.MARKERS[2]
+
+
+def test_the_legend_says_what_faint_lines_are(tables):
+    """With one run its name stands nowhere else; with several, each has an entry."""
+    for name in ("rewards", "collapse"):
+        figure, _ = getattr(curves_figures, name).__wrapped__(tables["curves"])
+        [legend] = figure.legends
+        assert [text.get_text() for text in legend.get_texts()][-1] == "single steps"
+    [*_, (_, rows)] = tables["curves"].groupby("run")
+    figure, _ = curves_figures.rewards.__wrapped__(rows, smooth_steps=5)
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["mean of 5 steps", "single steps"]
+    faint = legend.get_lines()[-1]
+    assert {"linewidth": faint.get_linewidth(), "alpha": faint.get_alpha()} == curves_figures.FAINT

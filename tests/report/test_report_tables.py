@@ -99,8 +99,10 @@ def test_tables_of_several_families_show_positions_and_commits_beside_tpf(collec
     shown = tables.main(headline)
     assert shown.header[shown.header.index("TPF (tokens/forward)") + 1 :][:2] == beside
     assert [row[shown.header.index(beside[1])] for row in shown.rows[:2]] == ["10.0", "11.0"]
+    headline = headline.assign(positions_per_token_low=9.5, positions_per_token_high=12.25)
+    assert tables.main(headline).rows[1][shown.header.index(beside[1])] == "11.0 [9.5, 12.2]"
     assert tables.WORK_NOTE in shown.notes and tables.WORK_NOTE not in tables.main(collected.headline).notes
-    older = headline.drop(columns=["family", "positions_per_token", "keys_per_token"])
+    older = headline.drop(columns=["family", *(name for name in headline if "per_token" in name)])
     assert not {*beside} & {*tables.main(older).header}, "collected before there were such columns"
 
 

@@ -113,7 +113,9 @@ def test_help_names_the_algorithms_that_have_a_key_and_tells_what_differs_from_t
     lines = list(describe(Run, "method.overlong_margin"))
     assert lines[:2] == ["With algorithm: published_code", "method.overlong_margin: int | None (>= 0), default: 5"]
     assert next(describe(Run, "method.kl")).removeprefix("With algorithm: ").split(", ") == [
-        name for name in ALGORITHMS if name != "supervised"
+        name
+        for name in ALGORITHMS
+        if name not in ("supervised", "dparallel", "d3llm", "d2f", "dultra", "planner_pretraining")
     ]
     with pytest.raises(ConfigError, match=r"method has no key 'x'\. It has: rewards, advantage"):
         list(describe(Run, "method.x"))

@@ -39,6 +39,7 @@ def trained(folder, processes=1, launcher=None, **options):
         assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(out)
     assert found["processes"] == processes
+    assert found["gathered"] == [], "a value model keeps nothing gathered behind its estimate"
     return found["weights"], found["rows"]
 
 
@@ -122,6 +123,31 @@ def test_a_part_of_the_states_on_two_processes_is_the_same_update(tmp_path, algo
     options |= {"method": {"filter_accuracy": [0.0, 1.0]}} if algorithm == "tracerl" else {}
     whole = trained(tmp_path, microbatch=8, **options)
     assert_same(whole, trained(tmp_path, 2, **options | SPLIT), but=COMPUTED)
+
+
+DISTILLED = {
+    "dparallel": {"family": "sdar", "method": {"adapter": {"rank": 2}}, "averaging": 0.5},
+    "d2f": {"family": "llada", "method": {"block_size": 4}},
+    "d3llm": {"family": "dream", "method": {"block_sizes": [4, 8], "mean_over": 2}},
+}  # fmt: skip
+"""Adapters over a block-causal model; all weights with a frozen teacher; units of two answers."""
+
+
+@pytest.mark.parametrize("algorithm", DISTILLED)
+def test_a_distillation_on_two_processes_is_the_same_training(algorithm, tmp_path):
+    """Two steps of five answers, of which one process has fewer forwards than the other."""
+    options = DISTILLED[algorithm] | {"algorithm": algorithm, "prompts": 1, "updates": 1, "sequences": 5}
+    whole = trained(tmp_path, microbatch=5, **options)
+    assert_same(whole, trained(tmp_path, 2, microbatch=2, **options))
+    assert all(0 < row["loss"] < 1e3 and row["skipped"] == 0 for row in whole[1])
+
+
+@pytest.mark.parametrize("algorithm", ["dultra", "planner_pretraining"])
+def test_a_planner_trained_on_two_processes_is_that_of_one(tmp_path, algorithm):
+    own = {"algorithm": algorithm, "method": {}, "sequences": 4}
+    one, two = trained(tmp_path, microbatch=8, **own), trained(tmp_path, 2, microbatch=2, **own)
+    assert_same(one, two)
+    assert any(name.startswith("planner.") for name in one[0])
 
 
 def test_the_same_seed_and_world_give_the_same_bits(tmp_path):

@@ -200,7 +200,7 @@ def test_the_rewards_of_lightningrl_plus():
 
 @pytest.mark.parametrize("wrong", [lambda g: g.tpf_NG[0], lambda g: g.tpf_NG * np.nan, lambda g: 1.0])
 def test_an_unknown_reward_and_one_that_is_not_one_number_a_response_are_errors(wrong, monkeypatch):
-    with pytest.raises(ValueError, match="found 'speed', allowed: accuracy, tpf, tpf_true, forwards, length, or your"):
+    with pytest.raises(ValueError, match="found 'speed', allowed: accuracy, tpf, tpf_true, forwards, length, correct"):
         Reward(name="speed")
     monkeypatch.setattr(rewards_module, "resolve", lambda name: wrong)
     with pytest.raises(ConfigError, match="expected one finite number for each of 2 x 4 responses"):

@@ -41,6 +41,9 @@ runs:
   - {{name: r, role: after, algorithm: lightningrl, benchmark: gsm-mini, steps: 8, prompts: 2, responses: 4, updates: 2,
      max_rounds: 2, method: {{filter_all_wrong: false}}, threshold: 0.03, learning_rate: 1.0e-4, validate_every: 2,
      save_every: 2}}
+  - {{name: d, role: rival, algorithm: dparallel, benchmark: gsm-mini, steps: 6, sequences: 3, microbatch: 2,
+     method: {{data: {{keep: all, problems: 8, shard: 2}}, adapter: {{rank: 2}}}}, threshold: 0.03,
+     learning_rate: 1.0e-3, validate_every: 3, save_every: 2}}
 decoding: {{selector: "fixtures.held:Held"}}
 report: {{replays: []}}
 """
@@ -175,6 +178,34 @@ def test_a_second_trainer_waits_sigterm_saves_and_a_damaged_state_is_named_then_
     shutil.rmtree(newest)
     assert run.end() == whole.results
     assert "resumed after step 4" in said.read_text()
+
+
+def test_a_distillation_killed_in_its_data_and_in_its_steps_ends_byte_equal(fresh) -> None:
+    """The base's answers are kept shard by shard, the steps as any training's; the adapter's files are compared too."""
+    undisturbed, run = fresh(), fresh()
+    stages = {kind: (kind, "--config", "killed.yaml", "--name", "d") for kind in ("distill_data", "train")}
+    begun = {"distill_data": "state/shard-000002.json", "train": "state/step-000002/*"}
+    for kind, command in stages.items():
+        code, said = finish(undisturbed.root, *command)
+        assert code == 0, said[-3000:]
+        process, pattern = start(run.root, *command), f"results/killed/{kind}/d-*/{begun[kind]}"
+        wait_for(lambda p=process, at=pattern: any(run.root.glob(at)) or not p.is_alive(), pattern)
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        code, said = finish(run.root, *command)
+        assert code == 0, said[-3000:]
+        both = [next(each.root.glob(f"results/killed/{kind}/d-*")) for each in (undisturbed, run)]
+        one, other = (
+            {
+                path.name: path.read_bytes()
+                for path in folder.iterdir()
+                if path.name not in ("timing.jsonl", "manifest.json")
+            }
+            for folder in both
+        )
+        assert one == other and len(one) > 1
+    assert {"adapter_model.safetensors", "model.safetensors"} <= one.keys()
 
 
 class Launched:

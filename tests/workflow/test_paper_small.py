@@ -6,15 +6,18 @@ Its numbers mean nothing; that each stage of `config/paper.yaml` runs, and what 
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 
 import pytest
 import yaml
 from checkouts import Checkout
-from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.byte_checkpoint import byte_adapter, save_byte_checkpoint
 from fixtures.limits import TEST_S
 
+from lightningrl.models.checkpoint import load_model
+from lightningrl.models.families.protocol import NO_MASK
 from lightningrl.tokenization import load_tokenizer
 
 pytestmark = [pytest.mark.mirror, pytest.mark.slow]
@@ -26,11 +29,59 @@ SMALL = {
 }  # fmt: skip
 
 
+CANVAS = {"qk_norm": False, "head_dim": 4, "attention": "full", "max_position_embeddings": 4096}
+QWEN = {"qk_norm": False, "qkv_bias": True, "logit_shift": True, "head_dim": 4, "max_position_embeddings": 4096}
+RIVALS = {
+    "llada-256": CANVAS | {"family": "llada", "block_size": 32, "rms_norm_eps": 1e-5},
+    "d2f-llada-256": CANVAS | {"family": "llada", "block_size": 32, "rms_norm_eps": 1e-5},
+    "dream-256": CANVAS | QWEN | {"family": "Dream", "block_size": 1},
+    "d3llm-dream-256": CANVAS | QWEN | {"family": "Dream", "block_size": 1},
+    "fast-dllm-v2": QWEN | {"family": "Fast_dLLM_Qwen", "block_size": 8},
+    "qwen2_5-7b": QWEN | {"family": "qwen2", "attention": "causal", "block_size": 1, "mask_token_id": NO_MASK},
+}
+"""Table 2's other systems that are run here, on GSM8K, and the shapes of their families: one of each kind."""
+FAST = "fast-dllm-llada-256"
+PARAMETERS = {
+    "llada-256": 2, "d2f-llada-256": 0.01, "dream-256": 4, "d3llm-dream-256": 9.0, "fast-dllm-v2": 0.02,
+    "qwen2_5-7b": 1, FAST: 0.01,
+}  # fmt: skip
+"""One for each, at which few forwards are needed."""
+
+
+def small_rivals(root: Path, tree: dict) -> None:
+    """Gives rivals random checkpoints in their families' formats, and canvases of 32 tokens."""
+    kept = (*RIVALS, *(each["name"] for each in tree["checkpoints"] if each["name"].startswith(("sdar", "released"))))
+    tree["checkpoints"] = [each for each in tree["checkpoints"] if each["name"] in kept]
+    tree["systems"] = [each for each in tree["systems"] if each["name"] in (*RIVALS, FAST) or "endpoint" in each]
+    for policy in tree["checkpoints"]:
+        if policy["name"] in RIVALS:
+            made = save_byte_checkpoint(root / "models" / policy["name"], **RIVALS[policy["name"]])
+            policy |= {"checkpoint": str(made), "evaluate_on": ["gsm8k"], "size": "8b"}
+            if RIVALS[policy["name"]].get("mask_token_id") == NO_MASK:  # as an autoregressive model's tokenizer
+                names = made / "tokenizer_config.json"
+                names.write_text(
+                    json.dumps({k: v for k, v in json.loads(names.read_text()).items() if k != "mask_token"})
+                )
+            if "adapter" in policy:
+                policy["adapter"] = str(byte_adapter(root / "models" / "adapter", load_model(made)))
+    for system in tree["systems"]:
+        if "endpoint" not in system:
+            parameter = PARAMETERS[system["name"]]
+            system |= {"thresholds": [parameter], "primary_threshold": parameter}
+        if "max_new_tokens" in system:
+            system["max_new_tokens"] = 32
+        if system["name"] == FAST:
+            system["evaluate_on"] = ["gsm8k"]
+
+
 def small_paper(root: Path) -> dict:
     """`config/paper.yaml` with small checkpoints, few problems and short runs; code is learned on MBPP, because
     PrimeIntellect is not in the mirror."""
     tree = yaml.safe_load((root / "config" / "paper.yaml").read_text())
+    small_rivals(root, tree)
     for number, policy in enumerate([tree["base"], *tree["checkpoints"]]):
+        if policy.get("name") in RIVALS:
+            continue
         folder = save_byte_checkpoint(
             root / "models" / f"sdar-{number}", seed=number, block_size=min(policy["block_size"], 8),
             max_position_embeddings=4096,
@@ -66,4 +117,10 @@ def test_every_table_and_figure_of_the_paper_is_made(checkout: Checkout) -> None
     rows = list(csv.DictReader((latest / "tables" / "table1.csv").open()))
     measured = {row["policy"] for row in rows if row["part"] == "measured"}
     assert {"base", "lightningrl-gsm8k", "tracerl-math", "grpo-traj-code", "released-humaneval"} <= measured
+    rivals = {
+        row["policy"]
+        for row in csv.DictReader((latest / "tables" / "table2.csv").open())
+        if row["part"] == "difference"
+    }
+    assert {*RIVALS, FAST} <= rivals and not any("sglang" in policy or "eagle" in policy for policy in rivals)
     assert checkout.would_run(config=str(config)) == set()

@@ -34,13 +34,14 @@ from lightningrl.utils.lease import lease
 CONFIG = "config/every-kind.yaml"
 ONE_OF_EACH = (
     ("data", "code-mini"), ("selfcheck", "gsm-mini"), ("tokenizer", "tokenizer"), ("pretrain", "base"),
-    ("checkpoint", "other"), ("train", "grpo-traj"), ("quantize", "rounded"), ("evaluate", "base/gsm-mini"),
-    ("speed", "other/gsm-mini"), ("probe", "base/gsm-mini"), ("collect", "frontier"), ("table", "main"),
-    ("figure", "frontier"), ("replay", "lightningrl"), ("release", "release"),
+    ("checkpoint", "other"), ("distill_data", "dparallel"), ("train", "grpo-traj"), ("quantize", "rounded"),
+    ("evaluate", "base/gsm-mini"), ("speed", "other/gsm-mini"), ("probe", "base/gsm-mini"), ("collect", "frontier"),
+    ("table", "main"), ("figure", "frontier"), ("replay", "lightningrl"), ("release", "release"),
 )  # fmt: skip
 LEVELS = {
     "policies": (("train", "grpo-traj"), ("evaluate", "base/gsm-mini"), ("probe", "base/gsm-mini"),
-                 ("speed", "other/gsm-mini"), ("quantize", "rounded"), ("replay", "lightningrl")),
+                 ("speed", "other/gsm-mini"), ("quantize", "rounded"), ("replay", "lightningrl"),
+                 ("distill_data", "dparallel")),
     "report": (("table", "main"), ("figure", "frontier")),
     "data": (("data", "code-mini"),),
     "problems": (("selfcheck", "gsm-mini"), ("tokenizer", "tokenizer")),

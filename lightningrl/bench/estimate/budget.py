@@ -3,7 +3,7 @@
 The numbers follow from the config, a model's shape, a device's data sheet and named assumptions; the formulas are in
 `bench/costs.py`. Supervised controls are not estimated.
 
-Prompt lengths are assumed. The TPF is that of the paper's Tables 1 and 6 for the row that a policy stands for; a run
+Prompt lengths are assumed. The TPF is that of the paper's Tables 1, 2 and 6 for the row that a policy stands for; a run
 has that of its base, from which it starts (one that succeeds is faster at its end); all others have SDAR-8B-b32's.
 Figures of a run should replace them.
 """
@@ -18,13 +18,16 @@ from typing import Any
 from lightningrl.bench import costs
 from lightningrl.bench.costs import MASTER, Device, Lengths, Shares, trained_positions, training_work
 from lightningrl.bench.disk import TrainingDisk
+from lightningrl.bench.estimate.evaluations import evaluations
+from lightningrl.bench.estimate.likelihood import likelihood_cost
 from lightningrl.bench.estimate.quantization import quantizations
 from lightningrl.bench.memory import OVERHEAD, TrainingMemory
-from lightningrl.bench.model_shape import Shape
+from lightningrl.bench.model_shape import Shape, sized
 from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, save_s, saving_cost, tail_s, tails_cost
 from lightningrl.config.base import Base
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.registries import member
+from lightningrl.config.systems import System
 from lightningrl.config.tasks import Benchmark
 from lightningrl.config.train import Run
 from lightningrl.decoding.canvas import page_size
@@ -110,7 +113,7 @@ def _printed_tpf() -> dict[tuple[str, str], float]:
     """Returns (published row, benchmark) -> TPF."""
     return {
         (row.identity, benchmark): value
-        for table in ("table1", "table6")
+        for table in ("table2", "table1", "table6")
         for row in printed(table)
         for (benchmark, metric), value in row.numbers.items()
         if metric == "tpf"
@@ -161,9 +164,16 @@ class Estimate:
         experiment = self.experiment
         named = {each.name: each.published for each in (*experiment.checkpoints, *experiment.runs)}
         row = named.get(policy, experiment.base.published if experiment.base else "")
-        return self.lengths_assumed.lengths(benchmark, row, self._shape_of(policy).block_size)
+        return self.lengths_assumed.lengths(benchmark, row, self.shape_of(policy).block_size)
 
-    def _shape_of(self, policy: str) -> Shape:
+    def lengths_of(self, system: System, benchmark: str) -> Lengths:
+        """Returns the lengths of a system's answers, with the TPF of the published row that it stands for."""
+        if not system.published:
+            return self.lengths(benchmark, system.policy)
+        return self.lengths_assumed.lengths(benchmark, system.published)
+
+    def shape_of(self, policy: str) -> Shape:
+        """Returns the shape of a policy's model; a run has that of its base."""
         return self.shapes[policy] if policy in self.shapes else self.shapes[self.experiment.run(policy).base]
 
     def _devices_of(self, run: Run) -> int:
@@ -172,16 +182,20 @@ class Estimate:
 
     def kv(self, benchmark: Benchmark, shape: Shape, number_bytes: int | None = None) -> tuple[float, int]:
         """Returns (bytes of the pool, rows that decode together), by the config or else by the longest rows."""
-        decoding, size, lengths = self.experiment.decoding, shape.block_size, self.lengths(benchmark.name)
-        page = page_size(size)
-        longest, mean = (
-            costs.kv_bytes(shape, int(lengths.prompt_tokens + tokens), page, number_bytes or self.device.compute_bytes)
-            for tokens in (benchmark.max_new_tokens, lengths.response_tokens)
-        )
-        pool = decoding.rows * longest
+        lengths = self.lengths(benchmark.name)
+        longest, mean = (lengths.prompt_tokens + n for n in (benchmark.max_new_tokens, lengths.response_tokens))
+        return self.pool(shape, longest, mean, shape.block_size, number_bytes)
+
+    def pool(
+        self, shape: Shape, longest: float, mean: float, block_size: int, number_bytes: int | None = None
+    ) -> tuple[float, int]:  # fmt: skip
+        """Returns the same for rows of these lengths, in positions."""
+        decoding, each = self.experiment.decoding, number_bytes or self.device.compute_bytes
+        most, usual = (costs.kv_bytes(shape, int(n), page_size(block_size), each) for n in (longest, mean))
+        pool = decoding.rows * most
         if decoding.memory_mb is not None:
             pool = min(pool, decoding.memory_mb * 1_000_000)
-        return pool, max(1, min(decoding.rows, int(pool / mean)))
+        return pool, max(1, min(decoding.rows, int(pool / usual)))
 
     def memory(self, run: Run) -> dict[str, Any]:
         """Returns the bytes on each device at every point of a training, and whether they fit; and those on disk."""
@@ -268,14 +282,14 @@ class Estimate:
             step.append(replace(costs.reference_cost(*setting, whole), name="value reference"))
             step.append(replace(update, name="value update"))
         rounds = rounds_of(run.prompts, self.lengths_assumed.kept, run.max_rounds)
-        workers, is_program = self.experiment.resources.judge_workers, self._is_program(benchmark.name)
+        workers, is_program = self.experiment.resources.judge_workers, self.is_program(benchmark.name)
         beside = {} if own.in_rounds else {"beside_s": step[0].seconds, "last": run.responses}
         step += [
             tails_cost(lengths, benchmark.max_new_tokens, own, rounds),
             judging_cost(rolled_out / devices, workers, is_program, own, **beside),
             saving_cost(self._disk(run), (run.save_every, run.validate_every), own),
         ]
-        problems = benchmark.validation or self._problems(benchmark.name, "validation")
+        problems = benchmark.validation or self.problems(benchmark.name, "validation")
         validation = costs.decoding_cost(*setting, lengths, problems / devices, rows, "validation")
         judged = judging_cost(problems / devices, workers, is_program, own).seconds
         tail = tail_s(lengths, benchmark.max_new_tokens, own)
@@ -302,54 +316,30 @@ class Estimate:
         }
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
-        """Returns each evaluation's sweep on one device, at the same assumed TPF for every threshold. A server's costs
-        nothing here: its `point` is None."""
-        experiment, found = self.experiment, {}
-        split, samples = experiment.evaluation.split, experiment.evaluation.samples
-        tested = {
-            benchmark.name: benchmark for benchmark in experiment.benchmarks
-            if getattr(benchmark, split) != 0 and split in getattr(self._benchmark(benchmark.name), "splits", (split,))
-        }  # fmt: skip
-        for system in experiment.all_systems():
-            for name in tested if system.evaluate_on is None else [n for n in system.evaluate_on if n in tested]:
-                problems = getattr(tested[name], split) or self._problems(name, split)
-                if system.endpoint is not None:  # a server answers, whose hours are not ours
-                    found[f"{system.name}/{name}"] = {
-                        "problems": problems, "samples": samples, "thresholds": len(system.thresholds), "point": None,
-                        "gpu_hours": 0.0,
-                    }  # fmt: skip
-                    continue
-                shape = self._shape_of(system.policy)
-                point = costs.decoding_cost(
-                    shape, self.device, self.shares, self.lengths(name, system.policy), problems * samples,
-                    self.kv(tested[name], shape)[1], "evaluation", 1 if self.overheads.in_rounds else samples,
-                )  # fmt: skip
-                points, lengths = len(system.thresholds), self.lengths(name, system.policy)
-                judged = judging_cost(
-                    problems * samples, experiment.resources.judge_workers, self._is_program(name), self.overheads
-                )
-                tail = tail_s(lengths, tested[name].max_new_tokens, self.overheads)
-                point = replace(point, seconds=point.seconds + judged.seconds + tail)
-                found[f"{system.name}/{name}"] = {
-                    "problems": problems,
-                    "samples": samples,
-                    "thresholds": points,
-                    "point": asdict(point),
-                    "gpu_hours": points * point.seconds / HOUR_S,
-                }
-        return found
+        """Returns each evaluation's sweep on one device (bench/estimate/evaluations.py)."""
+        return evaluations(self)
 
-    def _benchmark(self, name: str) -> Any:
+    def by_likelihood(self, policy: str, name: str, problems: int) -> dict[str, Any]:
+        """Returns the row of an evaluation in which nothing is decoded: one point, whatever the system's sweep."""
+        base = None if policy in {run.name for run in self.experiment.runs} else self.experiment.base_named(policy)
+        has_blocks = base is None or base.block_size is not None
+        how = self.experiment.evaluation.likelihood
+        point = likelihood_cost(self.shape_of(policy), self.device, self.shares, name, problems, how, has_blocks)
+        found = {"problems": problems, "samples": 1, "thresholds": 1, "point": asdict(point)}
+        return found | {"gpu_hours": point.seconds / HOUR_S}
+
+    def benchmark(self, name: str) -> Any:
+        """Returns the benchmark itself."""
         return resolve(member("benchmark", name, "benchmarks.name", self.experiment.plugins))
 
-    def _is_program(self, name: str) -> bool:
+    def is_program(self, name: str) -> bool:
         """Whether a benchmark's judge runs programs."""
-        return str(self._benchmark(name).judge).endswith(":CodeJudge")
+        return str(self.benchmark(name).judge).endswith(":CodeJudge")
 
-    def _problems(self, name: str, split: str) -> int:
+    def problems(self, name: str, split: str) -> int:
         """Returns the rows of the published test split, or for validation a tenth of the published train split."""
         key, part = ("test", 1) if split == "test" else ("train", 10)
-        rows = next((source.rows for source in self._benchmark(name).sources if source.key == key), None)
+        rows = next((source.rows for source in self.benchmark(name).sources if source.key == key), None)
         return PROBLEMS if rows is None else rows // part
 
 
@@ -372,4 +362,6 @@ def shapes_of(experiment: Experiment, size: str | None = None) -> dict[str, Shap
 
 def _shape(base: Base, size: str | None) -> Shape:
     block_size = base.block_size or 32  # where the family says it, its own is not known before the files are here
-    return Shape.of_size(size, block_size) if size else Shape.of_checkpoint(base.checkpoint, block_size)
+    if size:
+        return Shape.of_size(sized(base.checkpoint, size), block_size)
+    return Shape.of_checkpoint(base.checkpoint, block_size)

@@ -37,15 +37,15 @@ def memory_of(estimate: Estimate, size: str, has_value_model: bool) -> TrainingM
     runs = [run for run in experiment.runs if run.implementation.rolls_out]
     shape = Shape.of_size(size, 32 if base is None else base.block_size or 32)
     devices = estimate.devices or experiment.resources.processes(size)
-    found = []
-    for run in runs:
+    found, alike = [], [run for run in runs if run.implementation.has_value_model == has_value_model]
+    for run in alike or runs:
         benchmark = experiment.benchmark(run.benchmark)
         pool, _ = estimate.kv(benchmark, shape, 2)
         positions = float(run.microbatch_positions or 32_768)
         found.append(
             TrainingMemory(
                 shape, devices, 2, positions, pool, experiment.decoding.rows, has_value_model,
-                checkpointed=estimate.checkpointed,
+                has_reference=getattr(run.implementation, "needs_reference", True), checkpointed=estimate.checkpointed,
             )
         )  # fmt: skip
     return max(found, key=lambda one: max(one.totals().values()))

@@ -40,7 +40,7 @@ def quantizations(estimate: Estimate) -> dict[str, dict[str, Any]]:
 
 def quantization(estimate: Estimate, system: System) -> dict[str, Any]:
     """Returns bytes and seconds of one system's quantizer. One from outside has a single pass and no sums."""
-    quantizer, shape, device = system.quantizer, estimate._shape_of(system.policy), estimate.device
+    quantizer, shape, device = system.quantizer, estimate.shape_of(system.policy), estimate.device
     assert quantizer is not None
     number, passes, positions, decoding_s = device.compute_bytes, PASSES.get(quantizer.name, 1), 0.0, 0.0
     weights = shape.parameters * number

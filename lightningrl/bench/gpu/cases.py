@@ -292,8 +292,9 @@ def gap(setting: Setting) -> dict[str, Any]:
 
     limit, prompts = (8192, 64) if not setting.small else (16, 4)
     model, trajectories = recorded(
-        setting.checkpoint, prompts, max_new_tokens=limit, threshold=0.9, block_size=None, device=setting.device
-    )
+        setting.checkpoint, prompts, max_new_tokens=limit, threshold=0.9, block_size=None, device=setting.device,
+        plugins=setting.plugins,
+    )  # fmt: skip
     gaps = []
     with torch.no_grad():
         for one in trajectories:

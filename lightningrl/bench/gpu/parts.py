@@ -39,6 +39,8 @@ class Setting:
     """The experiment whose stages are timed."""
     small: bool = False
     """Sizes that a processor can try."""
+    plugins: tuple[str, ...] = ()
+    """Modules that add families of checkpoints, for `checkpoint`."""
 
 
 @dataclass(frozen=True, slots=True)

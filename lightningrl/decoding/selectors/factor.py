@@ -16,7 +16,8 @@ class Factor:
     """Positions by falling confidence c_1 >= c_2 >= ...: the longest prefix with c_n >= 1 - factor / (n + 1).
 
     The first is always revealed. The bound rises with n while c_n falls, so the prefix is all that pass.
-    compat: the reference implementation's off-by-one: when only the lowest position fails, it is revealed too.
+    compat: the reference implementation's off-by-one: when only the lowest position fails, it is revealed too, where
+    anything must be.
     (Fast-dLLM v1, arXiv 2505.22618.)
     """
 
@@ -34,5 +35,5 @@ class Factor:
         chosen_BK = ((confidence_BK >= bound_BK) | ((place_BK == 0) & candidates.must_B1)) & open_BK
         if self.compat:
             left_B1 = (open_BK & ~chosen_BK).sum(dim=-1, keepdim=True)
-            chosen_BK = torch.where(left_B1 == 1, open_BK, chosen_BK)
+            chosen_BK = torch.where((left_B1 == 1) & candidates.must_B1, open_BK, chosen_BK)
         return chosen_BK

@@ -2,7 +2,8 @@
 
 It reads LLaDA-8B-Instruct, LLaDA-1.5 and checkpoints with their names, such as dParallel-LLaDA. The logit at a position
 predicts the token of that same position. There are no biases and no norms of heads. The size of a block is no property
-of these models but of how they are decoded: 32 unless somebody says otherwise.
+of these models but of how they are decoded: 32 unless somebody says otherwise. dUltra's checkpoints
+(`LLaDOUModelLM`) are LLaDA's with a planner beside the head (models/planner.py).
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ _INSIDE = {
     "mlp.gate_proj": "ff_proj", "mlp.up_proj": "up_proj", "mlp.down_proj": "ff_out",
 }  # fmt: skip
 """A module of a layer -> what the files call it. `ff_out` is the head, and inside a layer the down projection."""
+_PLANNER = {"norm_in": "norm_out_1", "norm_out": "norm_out_2"}
+_PLANNED: dict[str, Any] = {
+    "architectures": ["LLaDOUModelLM"], "num_head_layers": 1, "use_adaln": True, "use_mask_embeddings": True,
+    "use_block_embeddings": False,
+}  # fmt: skip
+"""What config.json says of a model with a planner."""
 
 
 class LLaDA(Family):
@@ -58,7 +65,12 @@ class LLaDA(Family):
         for key, value in self.said.items():
             if raw.get(key) != value:
                 raise ValueError(f"{key} is {raw.get(key)!r}; this model class has {value!r} only")
-        found = super().shape(raw)
+        has_planner = raw.get("architectures") == _PLANNED["architectures"]
+        for key, value in _PLANNED.items() if has_planner else ():
+            if raw.get(key) != value:
+                raise ValueError(f"{key} is {raw.get(key)!r}; this model class has a planner with {value!r} only")
+        plain = {key: value for key, value in raw.items() if key != "architectures" or not has_planner}
+        found = super().shape(plain) | {"has_planner": has_planner}
         width, heads = found.get("hidden_size"), found.get("num_attention_heads")
         if "vocab_size" not in found and raw.get("vocab_size") is not None:
             found["vocab_size"] = raw["vocab_size"]
@@ -76,9 +88,16 @@ class LLaDA(Family):
         found = super().config_json(config) | {"vocab_size": config.vocab_size}
         if config.block_size == self.defaults["block_size"]:
             del found["block_size"]
+        found |= _PLANNED if config.has_planner else {}
         return {key: value for key, value in found.items() if key != "quantization_config"}
 
     def stored_name(self, name: str) -> str:
+        if name.startswith("planner."):
+            first, _, rest = name.removeprefix("planner.").partition(".")
+            if first != "layer":
+                return f"{_PLANNER.get(first, first)}.{rest}"
+            module, _, kind = rest.rpartition(".")
+            return f"mask_head.0.{_INSIDE[module]}.{kind}"
         if not name.startswith(_LAYERS):
             module, _, kind = name.rpartition(".")
             return f"{_TRUNK}{_OUTSIDE[module]}.{kind}"

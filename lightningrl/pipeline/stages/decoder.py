@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lightningrl.answering import Task
+from lightningrl.config.decoding import Decoding
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.decoding.protocol import Request
+from lightningrl.decoding.fitting import check_fits
+from lightningrl.decoding.protocol import DecodePolicy, Request
 from lightningrl.judges.protocol import Judge
-from lightningrl.models.config_file import family_named
+from lightningrl.models.config_file import family_named, read_config
 from lightningrl.models.transformer import Transformer
 from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.loading import load_policy
-from lightningrl.tokenization import encode_prompts, stop_token_ids
+from lightningrl.tokenization import encode_prompts, load_tokenizer, stop_token_ids
 from lightningrl.training.world import device_of
 from lightningrl.types import Example
 from lightningrl.utils.registry import resolve
@@ -36,11 +38,43 @@ def make_decoder(
     )  # fmt: skip
 
 
-def load_decoder(context: StageContext, config: Config, role: str = "policy") -> tuple[BlockDecoder, Any]:
-    """Loads the weights of an input in the stage's precision; returns the decoder of a config with its tokenizer."""
+def load_decoder(
+    context: StageContext, config: Config, policy: DecodePolicy, examples: Sequence[Example], role: str = "policy"
+) -> tuple[BlockDecoder, Any]:
+    """Loads the weights of an input in the stage's precision; returns the decoder of a config with its tokenizer.
+
+    policy, examples: what it is for. Raises ConfigError, before a weight is read, where the checkpoint's family cannot
+    be decoded so, or one of the problems does not fit into its context.
+    """
     checkpoint = context.inputs[role]
+    tokenizer = load_tokenizer(checkpoint)
+    where = (
+        f"the decoder of {config.get('policy') or config.get('name') or role} (`decoding`, or its entry of `systems`)"
+    )
+    check_decoding(context.config, config["decoding"], checkpoint, tokenizer, [policy], examples, where)
     model, tokenizer = load_policy(checkpoint, device_of(context.device), context.config["precision"])
     return make_decoder(config, model, tokenizer, checkpoint), tokenizer
+
+
+def check_decoding(
+    config: Config,
+    decoding: Decoding,
+    checkpoint: Path,
+    tokenizer: Any,
+    policies: Iterable[DecodePolicy],
+    examples: Sequence[Example],
+    where: str,
+) -> None:
+    """Raises ConfigError, by config.json and the tokenizer alone, where a checkpoint cannot answer these problems by
+    one of the policies. config: the stage's, which says how problems are worded; where: what the decoder is."""
+    shape = read_config(checkpoint)
+    longest = max(make_requests(config, tokenizer, examples), key=lambda request: len(request.prompt_ids))
+    benchmark = longest.uid.partition("/")[0]
+    for policy in policies:
+        check_fits(
+            shape, policy, longest.max_new_tokens, len(longest.prompt_ids), forwards=decoding.forwards, where=where,
+            length=f"benchmarks.{benchmark}.max_new_tokens, or its prompts, the longest of which is {longest.uid}",
+        )  # fmt: skip
 
 
 def make_task(config: Config, judge: Judge) -> Task:

@@ -7,6 +7,8 @@ own; the job without a part then only gathers them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.evaluation.sweep import Loaded, Sweep
 from lightningrl.inference.policy import make_policy
@@ -14,6 +16,7 @@ from lightningrl.pipeline.stages.context import StageContext
 from lightningrl.pipeline.stages.decoder import load_decoder, make_task
 from lightningrl.pipeline.stages.loading import use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
+from lightningrl.types import Example
 from lightningrl.utils import files
 from lightningrl.utils.numbers import shortest
 
@@ -47,13 +50,14 @@ def run_part(context: StageContext, part: tuple[int, int]) -> None:
 def _sweep(context: StageContext, part: tuple[int, int] = (1, 1)) -> Sweep:
     use_threads(context.threads)
     config, evaluation = context.config, context.config["evaluation"]
+    examples = read_examples(context.inputs["data"] / f"{evaluation['split']}.jsonl")
     return Sweep(
         name=config["policy"],
-        examples=read_examples(context.inputs["data"] / f"{evaluation['split']}.jsonl"),
+        examples=examples,
         samples=evaluation["samples"],
         shard=evaluation["shard"],
         cache=context.cache,
-        load=lambda: _load(context),
+        load=lambda: _load(context, examples),
         policy=lambda threshold: make_policy(config, threshold, evaluation["temperature"], config["seed"]),
         report=context.report,
         timing=context.timing,
@@ -62,8 +66,9 @@ def _sweep(context: StageContext, part: tuple[int, int] = (1, 1)) -> Sweep:
     )
 
 
-def _load(context: StageContext) -> Loaded:
+def _load(context: StageContext, examples: Sequence[Example]) -> Loaded:
     config = context.config
-    decoder, tokenizer = load_decoder(context, config)
+    policy = make_policy(config, config["sweep"]["thresholds"][0])  # all fit that differ in the parameter alone
+    decoder, tokenizer = load_decoder(context, config, policy, examples)
     judge = make_judge(config["members"]["judge"], context.judge_workers)
     return Loaded(decoder, tokenizer, make_task(config, judge))

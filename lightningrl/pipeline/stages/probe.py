@@ -53,7 +53,8 @@ def run(context: StageContext) -> None:
 def _answers(context: StageContext, examples: Sequence[Example]) -> Iterator[Row]:
     """Yields what three decodes say."""
     config = context.config
-    (decoder, tokenizer), usual = load_decoder(context, config), make_policy(config, config["threshold"])
+    usual = make_policy(config, config["threshold"])
+    decoder, tokenizer = load_decoder(context, config, usual, examples)
     requests = make_requests(config, tokenizer, examples)
     fast = decoder.decode(requests, usual)
     yield from _classes(tokenizer, examples, fast)

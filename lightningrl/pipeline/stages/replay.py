@@ -38,7 +38,8 @@ def _traces(context: StageContext, role: str, examples: Sequence[Example]) -> li
     config, benchmark = context.config, resolve(context.config["members"]["benchmark"])
     members = {name.removeprefix(f"{role}/"): each for name, each in config["members"].items()}
     system = config[role] | {"members": members}
-    (decoder, tokenizer), policy = load_decoder(context, system, role), make_policy(system, system["threshold"])
+    policy = make_policy(system, system["threshold"])
+    decoder, tokenizer = load_decoder(context, system, policy, examples, role)
     requests = make_requests(config, tokenizer, examples)
     recorder = Recorder(range(len(requests)))
     trajectories = decoder.decode(requests, policy, recorder)

@@ -26,14 +26,15 @@ def run(context: StageContext) -> None:
     """Write speed.json: one flat object, what was measured and under which conditions."""
     use_threads(context.threads)
     config, speed = context.config, context.config["speed"]
-    decoder, tokenizer = load_decoder(context, config)
-    model = decoder.model
     examples = read_examples(context.inputs["data"] / "test.jsonl")[: speed["prompts"]]
+    policy = make_policy(config, config["threshold"], config["temperature"], config["seed"])
+    decoder, tokenizer = load_decoder(context, config, policy, examples)
+    model = decoder.model
     requests = make_requests(config, tokenizer, examples)
     found = measure(
         decoder,
         requests,
-        make_policy(config, config["threshold"], config["temperature"], config["seed"]),
+        policy,
         warmup=speed["warmup"],
         batch=speed["batch"],
         repeats=speed["repeats"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,18 @@ from typing import Any
 import torch
 
 from lightningrl.config.train import Run
+from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.inference.policy import make_policy
 from lightningrl.judges.protocol import Judge
+from lightningrl.models.adapters import split_factors, write_adapter
+from lightningrl.models.config_file import read_config
 from lightningrl.models.transformer import Transformer
 from lightningrl.pipeline.stages.context import StageContext
-from lightningrl.pipeline.stages.decoder import make_decoder, make_task
+from lightningrl.pipeline.stages.decoder import check_decoding, make_decoder, make_task
 from lightningrl.pipeline.stages.loading import load_policy, mark_usable, save_policy, use_threads
 from lightningrl.pipeline.stages.problems import make_judge, read_examples
+from lightningrl.rl.algorithm import OnlineAlgorithm
+from lightningrl.rl.likelihood import check_scorable
 from lightningrl.rl.samples import samples_text
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.tokenization import load_tokenizer
@@ -23,6 +29,7 @@ from lightningrl.training.loop import train
 from lightningrl.training.sharded_loading import Change, load_shards, make_replica
 from lightningrl.training.shards import PRECISIONS
 from lightningrl.training.world import World, device_of, join
+from lightningrl.types import Example
 from lightningrl.utils import files
 from lightningrl.utils.registry import resolve
 
@@ -58,8 +65,12 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
     if world.is_first:
         selection, chosen = trainer.selection, trainer.selection.chosen
         replica = setup.decoder.model
-        replica.load_weights(selection.weights)
+        weights, factors = split_factors(selection.weights)
+        replica.load_weights(weights)
         save_policy(replica, setup.tokenizer, base, context.folder)
+        if factors:
+            adapter = settings.implementation.config.adapter
+            write_adapter(context.folder, replica.config.family, factors, adapter.scaled_by)
         files.write_jsonl(context.folder / "metrics.jsonl", history.rows)
         files.write_jsonl(context.folder / "samples.jsonl", history.samples)
         files.write_text(context.folder / "samples.md", samples_text(history.samples))
@@ -80,11 +91,16 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
     settings: Run = config["run"]
     device, is_sharded = device_of(context.device), world.size > 1 or settings.precision != "float32"
     tokenizer = load_tokenizer(base)
+    policy, *mixture = (make_policy(config, at) for at in (settings.threshold, *settings.rollout_thresholds))
+    sets = {split: read_examples(context.inputs["data"] / f"{split}.jsonl") for split in ("train", "validation")}
+    _check(config, base, tokenizer, [policy, *mixture], sets["validation"])  # too long a train problem is left out
     precision, needs = (
         settings.precision if is_sharded else None,
         getattr(settings.implementation, "needs_reference", True),
     )
-    model, reference, replica = _models(base, tokenizer, device, precision, needs)
+    adapt = settings.implementation.adapt
+    model, reference, replica = _models(base, tokenizer, device, precision, needs, adapt)
+    distilled = context.inputs.get("distilled")
     model.checkpoint_activations = context.checkpoint_activations
     return TrainSetup(
         run=settings,
@@ -92,31 +108,46 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         model=model,
         reference=reference,
         decoder=make_decoder(config, replica, tokenizer, base),
-        policy=make_policy(config, settings.threshold),
+        policy=policy,
         tokenizer=tokenizer,
         task=make_task(config, judge),
-        train=read_examples(context.inputs["data"] / "train.jsonl"),
-        validation=read_examples(context.inputs["data"] / "validation.jsonl"),
+        **sets,
         compute_budget=_budget(context),
-        mixture=[make_policy(config, threshold) for threshold in settings.rollout_thresholds],
+        distilled=list(files.read_jsonl(distilled / "distilled.jsonl")) if distilled else (),
+        distilled_forwards=files.read_json(distilled / "summary.json")["token_forwards"] if distilled else 0,
+        mixture=mixture,
         world=world,
         load_shards=partial(_load_changed, base, device, settings.precision) if is_sharded else None,
     )
 
 
+def _check(
+    config: Mapping[str, Any], base: Path, tokenizer: Any, policies: list[DecodePolicy], examples: Sequence[Example]
+) -> None:  # fmt: skip
+    """Raises ConfigError, before a weight is read, for rollouts that the base's family cannot have or that have no
+    likelihood to train on."""
+    run: Run = config["run"]
+    where = f"the rollouts of {run.name} (`decoding`, of base {run.base})"
+    check_decoding(config, config["decoding"], base, tokenizer, policies, examples, where)
+    if isinstance(run.implementation, OnlineAlgorithm):
+        check_scorable(read_config(base).attention, policies, run.accept_inexact_caches)
+
+
 def _models(
-    base: Path, tokenizer: Any, device: torch.device, precision: str | None, needs_reference: bool
+    base: Path, tokenizer: Any, device: torch.device, precision: str | None, needs_reference: bool, adapt: Change
 ) -> tuple[Transformer, Transformer, Transformer]:
     """Returns the policy, the frozen reference (the policy itself where none is needed), and what decodes: the policy
-    itself where nothing is sharded (precision None), otherwise a whole replica in the precision of forwards, in which
-    the reference is, too."""
+    itself where nothing is sharded (precision None) and it has no adapters, otherwise a whole plain replica in the
+    precision of forwards, in which the reference is, too. adapt: changes the policy's modules."""
     if precision is None:
         policy = reference = replica = load_policy(base, device)[0]
+        if adapt(policy):
+            replica = load_policy(base, device)[0].requires_grad_(False)
         if needs_reference:
             reference = load_policy(base, device)[0].requires_grad_(False)
     else:
         dtype = PRECISIONS[precision]
-        policy = reference = load_shards(base, device, precision)
+        policy = reference = load_shards(base, device, precision, change=adapt)
         if needs_reference:
             reference = load_shards(base, device, precision, dtype=dtype).requires_grad_(False)
         replica = make_replica(policy, dtype, device)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from lightningrl.report.figures import style
 
@@ -29,6 +30,8 @@ REWARDS = {
     "reward_speed_mean": "Speed reward (TPF)",
 }
 COLLAPSE = "collapse_ratio_0.1"
+FAINT: dict[str, Any] = {"linewidth": 0.7, "alpha": 0.3}
+"""How single steps are drawn, behind their running mean."""
 
 
 class Curve(NamedTuple):
@@ -52,8 +55,8 @@ def rewards(table: pd.DataFrame, *, smooth_steps: int = 9, policies: Sequence[st
         runs = [Curve(run, colours[run], rows, column) for run, rows in table.groupby("run", sort=False)]
         drawn.append(draw_panel(axes, title, runs, smooth_steps))
     panels[0].set_ylabel("Mean over rollouts")
-    if table["run"].nunique() > 1:
-        style.legend(figure, panels)
+    several = table["run"].nunique() > 1  # else its name is the figure's
+    style.legend(figure, panels if several else [], _faint_lines(smooth_steps, bold=not several))
     return figure, pd.concat(drawn, ignore_index=True)
 
 
@@ -72,8 +75,14 @@ def collapse(table: pd.DataFrame, *, smooth_steps: int = 9, policies: Sequence[s
     drawn = draw_panel(axes, "", lines, smooth_steps)
     axes.set_ylabel(f"Collapse ratio (ε = {COLLAPSE.rpartition('_')[2]})")
     axes.set_ylim(bottom=0.0)
-    style.legend(figure, [axes])
+    style.legend(figure, [axes], _faint_lines(smooth_steps))
     return figure, drawn
+
+
+def _faint_lines(window: int, bold: bool = False) -> dict[str, Line2D]:
+    """Returns the legend's entry for the faint lines; bold: and that of the running means, which else name the runs."""
+    mean = {f"mean of {window} steps": Line2D([], [], color=style.GREY)} if bold else {}
+    return mean | {"single steps": Line2D([], [], color=style.GREY, **FAINT)}
 
 
 def draw_panel(axes: Axes, title: str, curves: Iterable[Curve], window: int, band: bool = False) -> pd.DataFrame:
@@ -88,7 +97,7 @@ def draw_panel(axes: Axes, title: str, curves: Iterable[Curve], window: int, ban
         x, values = rows["step"], rows[column].astype(float)
         running = values.rolling(max(1, window), center=True, min_periods=1)
         smoothed, std = running.mean(), running.std(ddof=0) if band else np.nan
-        axes.plot(x, values, color=colour, linewidth=0.7, alpha=0.3, zorder=2)
+        axes.plot(x, values, color=colour, zorder=2, **FAINT)
         axes.plot(x, smoothed, color=colour, linestyle=dash, label=name, zorder=3)
         if band:
             axes.fill_between(x, smoothed - std, smoothed + std, color=colour, alpha=0.16, linewidth=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from lightningrl.report.published.files import NOTES, POINTS, RESULTS, rows
+from lightningrl.report.published.files import NOTES, POINTS, QUANTIZED, RESULTS, rows
 
 if TYPE_CHECKING:  # the plan, which asks for rows, needs no numpy
     from lightningrl.evaluation.aup import Point
@@ -68,8 +68,9 @@ class PrintedRow:
 
 @cache
 def identities() -> frozenset[str]:
-    """Returns the identities of all rows of all tables."""
-    return frozenset(row.identity for number in range(1, 8) for row in printed(f"table{number}"))
+    """Returns the identities of all rows of all tables, and of what is published of quantised models."""
+    quantized = (row["identity"] for row in rows(QUANTIZED) if row["identity"])
+    return frozenset((*(row.identity for number in range(1, 8) for row in printed(f"table{number}")), *quantized))
 
 
 def printed(table: str) -> list[PrintedRow]:

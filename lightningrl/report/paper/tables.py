@@ -30,6 +30,7 @@ from lightningrl.evaluation.aup import Point, aup
 from lightningrl.evaluation.intervals import Estimate
 from lightningrl.report.paper.lines import CONSTANT, DAGGER, NAN, Line, Part, lines, published, sections
 from lightningrl.report.paper.printed import BENCHMARKS, PrintedRow, points_of
+from lightningrl.report.reported import from_one_token
 from lightningrl.report.tables import MISSING, Sections, Table, estimate_text, headline_notes, number, word_notes
 from lightningrl.utils.numbers import shortest
 
@@ -106,7 +107,7 @@ def curve_of(rows: pd.DataFrame) -> list[Point]:
         return []
     points = list(rows[[column, "accuracy_pct"]].itertuples(index=False, name=None))
     is_lossless = column != "tpf" and bool((rows["reported_lossless"] == 1).any())
-    return [(1.0, points[0][1]), *points] if is_lossless else points
+    return from_one_token(points) if is_lossless else points
 
 
 def _sections(name: str, headline: pd.DataFrame, frontier: pd.DataFrame | None = None) -> Sections:

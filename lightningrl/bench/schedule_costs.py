@@ -1,0 +1,95 @@
+"""Forwards and positions of a response by the schedule that decodes it: blocks, canvases, windows, token by token.
+
+A forward over a canvas computes all of it, over a cache its own part, so the same number of forwards is other work:
+a published decoder's cost is its forwards times what each computes. Exact, given the forwards, as a test against a
+decoder's counts shows: `full_sequence`, `whole_sequence`, `prefix_cache` and `dual_cache` with as many forwards in each
+block, `autoregressive`. Assumed: how many blocks a window has open, and what d3LLM's cache leaves to compute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from lightningrl.bench.costs import Lengths, decoding_work, prefill_work, work_of
+from lightningrl.config.decoding import Decoding
+
+CANVASES = ("full_sequence", "whole_sequence", "prefix_cache", "dual_cache", "multi_block")
+"""Schedules that compute or keep the whole canvas, whatever is masked in it."""
+WINDOWS = ("block_pipeline", "block_buffer")
+OPEN_BLOCKS = 2.0
+"""The assumed mean number of open blocks of a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The expected cost of one response; works are those of `costs.work_of`."""
+
+    forwards: float
+    """Forwards that may reveal something."""
+    prefill: np.ndarray
+    decode: np.ndarray
+
+    @property
+    def positions(self) -> float:
+        """Query positions, those of the prefill included."""
+        return float(self.prefill[0] + self.decode[0])
+
+
+def fills_canvas(decoding: Decoding) -> bool:
+    """Returns whether a response takes the memory of its longest, however short it is."""
+    return decoding.schedule in CANVASES
+
+
+def decoded(decoding: Decoding, parameter: float, lengths: Lengths, longest: int, block_size: int) -> Decoded:
+    """Returns what a response costs. parameter: the selector's; longest: of a response, the length of a canvas;
+    block_size: the model's."""
+    name, options = decoding.schedule, decoding.schedule_options
+    size = int(options.get("block_size") or block_size)
+    prompt, response = lengths.prompt_tokens, min(lengths.response_tokens, float(longest))
+    if name == "autoregressive":
+        seen = prompt + response / 2
+        return Decoded(response, prefill_work(lengths, 1), work_of(response, response, seen))
+    shown = longest if decoding.stop == "whole_canvas" else response
+    blocks = 1 if name == "whole_sequence" else max(1, ceil(shown / size))
+    forwards = max(response / lengths.tpf, blocks)
+    if decoding.selector == "timestep" and name == "whole_sequence":
+        forwards = parameter
+    elif decoding.selector == "quota":
+        forwards = blocks * min(parameter, size)
+    nothing = np.zeros(3)
+    if name in CANVASES:
+        end = prompt + longest
+        computed = _canvas_positions(decoding, forwards, blocks, prompt, longest, size)
+        opened = (longest if name == "whole_sequence" else size) / 2
+        return Decoded(forwards, nothing, work_of(computed, forwards * opened, end))
+    if name in WINDOWS:  # the first forward computes the prompt, too, and each block is computed once more, clean
+        computed = prompt + size * (OPEN_BLOCKS * forwards + blocks)
+        return Decoded(forwards, nothing, work_of(computed, forwards * OPEN_BLOCKS * size / 2, prompt + response / 2))
+    if name == "sub_block":
+        part = int(options.get("sub_block", 8))
+        each = part if options.get("caches_block") else size
+        seen = prompt + response / 2 + size
+        return Decoded(forwards, prefill_work(lengths, size), work_of(forwards * each, forwards * part / 2, seen))
+    return Decoded(lengths.forwards, prefill_work(lengths, size), decoding_work(lengths, size))
+
+
+def _canvas_positions(
+    decoding: Decoding, forwards: float, blocks: int, prompt: float, longest: int, size: int
+) -> float:  # fmt: skip
+    """Returns the query positions of a response on a canvas, as many forwards in each of its blocks."""
+    options, end = decoding.schedule_options, prompt + longest
+    behind = (longest + size) / 2
+    """The mean number of positions from a block's first on."""
+    if decoding.schedule == "multi_block" and options.get("cache_delay_iter") is not None:
+        every = float(options.get("refresh_interval") or forwards)
+        whole = min(forwards, max(forwards / every, float(blocks)))  # blocks wait, each by a forward over everything
+        return whole * end + (forwards - whole) * behind
+    if decoding.schedule not in ("prefix_cache", "dual_cache"):
+        return forwards * end
+    each, refresh = forwards / blocks, float(options.get("refresh_every") or 0)
+    whole = ceil(each / refresh) if refresh else 1
+    part = behind if decoding.schedule == "prefix_cache" else size
+    return blocks * (whole * end + max(0.0, each - whole) * part)

@@ -1,0 +1,65 @@
+"""Where a distillation's training answers come from, and which weights it trains."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from lightningrl.config.decoding import Decoding
+from lightningrl.config.section import Section
+
+
+class DistillData(Section):
+    """The answers that a distillation trains on; a stage of its own, `distill_data`, writes them."""
+
+    source: Literal["own", "worked", "dataset"] = "own"
+    """`own`: the base's answers to the train problems; `worked`: the benchmark's worked answers; `dataset`:
+    `dataset`."""
+    keep: Literal["correct", "all"] = "correct"
+    """Which of the base's answers: those that the judge finds correct, as published, or all."""
+    samples: int = Field(default=1, gt=0)
+    """own: answers a problem; several differ only at a temperature."""
+    temperature: float = Field(default=0.0, ge=0)
+    """own: 0, greedy, as published."""
+    decoding: Decoding = Decoding()
+    """own: what differs from the experiment's `decoding` while the base answers. d3LLM's trajectories have one token a
+    forward: `{selector: quota}` with the block's size as `threshold`."""
+    threshold: float | None = None
+    """own: the selector's parameter; left out: the run's `threshold`."""
+    problems: int | None = Field(default=None, gt=0)
+    """own, worked: the first so many train problems; left out: all."""
+    shard: int = Field(default=64, gt=0)
+    """own: problems that are decoded together and saved; changes no result but the last bits of floats."""
+    dataset: str = ""
+    """dataset: a data set of the hub, like `Zigeng/dParallel_LLaDA_Distill_Data`, whose rows have `question` (through
+    the chat template already) and `llm_response`; or a folder of its files."""
+    files: list[str] = []
+    """dataset: the files of it to read, in order (.jsonl, .json, .parquet); left out: all files of a folder, by
+    name."""
+
+    UNKEYED = frozenset({"shard"})
+
+    @model_validator(mode="after")
+    def _has_a_dataset(self) -> DistillData:
+        if (self.source == "dataset") != bool(self.dataset):
+            raise ValueError("`dataset` goes with `source: dataset`, and only with it; give both or neither")
+        return self
+
+
+class LowRank(Section):
+    """Adapters (LoRA) in place of training all weights; they are merged into the checkpoint that the run leaves, and
+    written beside it in peft's format."""
+
+    rank: int = Field(128, gt=0)
+    alpha: float | None = Field(None, gt=0)
+    """The update is scaled by alpha / rank; left out: the rank, so the scale is 1, as in every publication here."""
+    targets: list[str] = []
+    """Ends of modules' names as the checkpoint's files have them; left out: the seven matrices of each layer. A name
+    that is no module is passed over, as peft does: the list that dParallel published (q_proj, k_proj, v_proj, o_proj,
+    gate_proj, up_proj, down_proj) reaches q, k, v and up of a LLaDA, whose other matrices have other names."""
+
+    @property
+    def scaled_by(self) -> float:
+        """Alpha with its default filled in."""
+        return self.rank if self.alpha is None else self.alpha
