@@ -1,11 +1,11 @@
-"""Runs an experiment under another seed and keeps its headline: `python workflow/seeds.py CONFIG SEED TABLE [CORES]`.
+"""Runs an experiment under another seed and keeps its rows: `workflow/seeds.py CONFIG SEED TABLE [CORES [COLLECTED]]`.
 
 A seed is everything that is drawn: problems, initial weights, data order, rollouts. The config is the one that is
-given with this `seed`, in the same experiment, so stages that two such configs share are made once. The rows of the
-headline are added to TABLE, a CSV file, with the step that validation chose, the seconds of each training and the
-commit. A seed's rows are written once: to run it again they must be taken out by hand, so that nobody chooses among
-repetitions. Two seeds may run side by side, best with one core each: the number of cores changes no row, and rows are
-added under a lock.
+given with this `seed`, in the same experiment, so stages that two such configs share are made once. The rows of
+COLLECTED, a collected table (`headline` if nothing is said, or `quantized`), are added to TABLE, a CSV file, with the
+step that validation chose, the seconds of each training and the commit. A seed's rows are written once: to run it again
+they must be taken out by hand, so that nobody chooses among repetitions. Two seeds may run side by side, best with one
+core each: the number of cores changes no row, and rows are added under a lock.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main(config: Path, seed: int, table: Path, cores: int = 2) -> None:
+def main(config: Path, seed: int, table: Path, cores: int = 2, collected: str = "headline") -> None:
     from lightningrl.config.experiment import load
     from lightningrl.pipeline.plan import plan
     from lightningrl.pipeline.system import git_state
     from lightningrl.report.formats import csv_text
+    from lightningrl.report.quantization import with_states
     from lightningrl.utils import files as io
 
-    wanted = {run.name for run in load(config).runs} | {"base"}
+    weights = {system.name: system.policy for system in load(config).all_systems()}
+    wanted = set(weights)
     known = _read(table) if table.exists() else pd.DataFrame(columns=["seed", "policy", "benchmark"])
     known_rows = known[known.seed == str(seed)]
     there = set(zip(known_rows.policy, known_rows.benchmark, strict=True))
@@ -44,11 +46,13 @@ def main(config: Path, seed: int, table: Path, cores: int = 2) -> None:
     files = ["--quiet", "rules", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(own)]
     subprocess.run([*snakemake, "collect_frontier", *files], check=True)
     found = plan(load(own))
-    rows = _read(found.stage("collect", "frontier").folder / "headline.csv")
+    rows = _read(found.stage("collect", "frontier").folder / f"{collected}.csv")
+    if collected == "quantized":  # with what the probes found on fixed states
+        rows = with_states(rows, pd.read_csv(found.stage("collect", "frontier").folder / "probes.csv"))
     rows = rows[[pair not in there for pair in zip(rows.policy, rows.benchmark, strict=True)]]
     rows.insert(0, "seed", str(seed))
-    rows["chosen_step"] = [_chosen(found, policy) for policy in rows.policy]
-    rows["seconds"] = [_seconds(found, policy) for policy in rows.policy]
+    rows["chosen_step"] = [_chosen(found, weights[policy]) for policy in rows.policy]
+    rows["seconds"] = [_seconds(found, weights[policy]) for policy in rows.policy]
     rows["commit"] = state["commit"][:7]
     with open(ROOT / "workflow" / "seeds.py") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -78,4 +82,4 @@ def _seconds(found, policy: str) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:5]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:5]), *sys.argv[5:6])

@@ -16,7 +16,7 @@ from lightningrl.config.reading import explain, read_tree
 from lightningrl.config.registries import member, near
 from lightningrl.config.report import Report
 from lightningrl.config.section import Section
-from lightningrl.config.systems import System, SystemEntry, systems_of
+from lightningrl.config.systems import System, SystemEntry, one_each, systems_of
 from lightningrl.config.tasks import Benchmark, Evaluation, Speed, Tokenizer
 from lightningrl.config.train import PLUGINS, Run
 from lightningrl.errors import ConfigError
@@ -75,6 +75,11 @@ class Experiment(Section):
             PLUGINS.reset(token)
         spread = {run.name for run in valid if run.seeds}
         return [each for run in valid for each in run.by_seed(spread)]
+
+    @field_validator("systems")
+    @classmethod
+    def _one_each(cls, entries: list[SystemEntry]) -> list[SystemEntry]:
+        return one_each(entries)
 
     @model_validator(mode="after")
     def _is_possible(self) -> Experiment:
@@ -196,8 +201,9 @@ class Experiment(Section):
             if (count := tested[name]) is not None and count < report.replayed_problems:
                 told = f"but {name}'s benchmark has {count} test problems"
                 raise ValueError(f"report.replayed_problems: found {report.replayed_problems}, {told}")
-        _each_once("report.probes", report.probes, [name for name, each in systems.items() if each.endpoint is None])
-        if report.probes and not trained.keys() & set(report.probes):
+        probed = self.probed()
+        _each_once("report.probes", probed, [name for name, each in systems.items() if each.endpoint is None])
+        if report.probes and not trained.keys() & set(probed):
             found = ", ".join(report.probes)
             raise ValueError(
                 f"report.probes: found only {found}; name a run beside it, whose benchmark it is probed on"
@@ -275,6 +281,11 @@ class Experiment(Section):
     def all_systems(self) -> list[System]:
         """Returns the rows of the experiment's tables: a system for each policy, and those that `systems` adds."""
         return systems_of(self)
+
+    def probed(self) -> list[str]:
+        """Returns the systems that `report.probes` names; all but servers where that is `*`."""
+        known = [system.name for system in self.all_systems() if system.endpoint is None]
+        return known if self.report.probes == ["*"] else self.report.probes
 
     def run(self, name: str) -> Run:
         return next(run for run in self.runs if run.name == name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from lightningrl.config.section import Section
@@ -26,10 +28,15 @@ class Report(Section):
     replayed_problems: int = Field(2, gt=0)
     """Pages of each: the first test problems of the benchmark it was trained on."""
     probes: list[str] = []
-    """Policies to look into, `base` or runs: how honest their confidence is, what they reveal together, how many
-    phrasings are left; on validation problems of what they were trained on (`base`: of all that the others were)."""
+    """Systems to look into, `base`, runs or others; `["*"]`: all. How honest their confidence is, what they reveal
+    together, how many phrasings are left; on validation problems of what they were trained on (`base`: of all that the
+    others were)."""
     probed_problems: int = Field(300, gt=0)
     """Problems of each, the first ones; all where there are fewer."""
+    looks: list[Literal["answers", "states", "inputs"]] = Field(["answers"], min_length=1)
+    """What a probe looks at: `answers`, as said; `states`, how a quantised system's confidence, tokens and
+    distributions differ from its float weights' on the states that those visit; `inputs`, outliers among the inputs of
+    linear layers."""
     seeds: str | None = None
     """CSV file with the headlines of runs of this experiment under other seeds, in the columns of `headline.csv`;
     `lightningrl results` then says where this one lies among them. A path from the working folder; changes no key."""

@@ -68,11 +68,12 @@ class Quantization(Section):
 
     name: str
     """`rtn` (each weight is rounded to the nearest value of its grid), `gptq`, `awq` (weights alone), `smoothquant`,
-    `quarot`, `duquant` (weights and activations), or `module:attribute`."""
+    `quarot`, `duquant` (weights and activations), `noise` (a control: noise of the size of `rtn`'s errors), or
+    `module:attribute`."""
     options: Options = Field(default_factory=dict)
     """The quantizer's arguments: `{bits: 4, group: 32}`. They may stand beside `name`, too."""
     calibration: Calibration | None = None
-    """Data for a quantizer that needs some. Left out: none for `rtn` and quantizers from outside, else `decode`."""
+    """Data for a quantizer that needs some. Left out: none for `rtn`, `noise` and those from outside, else `decode`."""
 
 
 class SystemEntry(Section):
@@ -84,6 +85,8 @@ class SystemEntry(Section):
     policy: str = ""
     """Whose weights: `base`, or the name of a checkpoint, a run, or a series of runs, of which each then has a row.
     Left out: the policy that the system is named like."""
+    policies: list[str] = []
+    """Several policies in place of `policy`: the entry stands for one of each, named `<policy>-<name>`."""
     endpoint: Endpoint | None = None
     """A server that answers in place of a policy of ours; nothing is decoded here, and its tables mark its word. While
     its `url` is empty the system is checked, and not run."""
@@ -104,6 +107,21 @@ class SystemEntry(Section):
     """Benchmarks it is evaluated on; left out: those of its policy; []: none."""
     published: str | None = None
     """The row of the published tables that it stands for. Left out: its policy's where it is the policy's own row."""
+
+
+def one_each(entries: list[SystemEntry]) -> list[SystemEntry]:
+    """Returns the entries with one of each policy in place of those that name several.
+
+    Raises ValueError where an entry says both `policy` and `policies`.
+    """
+    found = list[SystemEntry]()
+    for entry in entries:
+        if entry.policy and entry.policies:
+            raise ValueError(f"systems.{entry.name}: found `policy` and `policies`; give one of them")
+        for policy in entry.policies:
+            found.append(entry.model_copy(update={"name": f"{policy}-{entry.name}", "policy": policy, "policies": []}))
+        found += [] if entry.policies else [entry]
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -149,7 +149,7 @@ _TABLE = (
     Kind(
         "evaluate", ("records.jsonl", "summary.json"), reads=("evaluation", "decoding", "systems"),
         job="evaluate", threads="evaluate_threads", saves=True, in_parts=True, per_system=True,
-        collected="records.jsonl", collected_in=("frontier", "headline", "pooled", "steps"),
+        collected="records.jsonl", collected_in=("frontier", "headline", "pooled", "steps", "quantized"),
     ),
     Kind(
         "speed", ("speed.json",), reads=("speed", "evaluation.primary_threshold", "decoding"),
@@ -162,7 +162,10 @@ _TABLE = (
     ),
     Kind(
         "collect",
-        ("frontier.csv", "headline.csv", "pooled.csv", "curves.csv", "steps.csv", "speed.csv", "probes.csv"),
+        (
+            "frontier.csv", "headline.csv", "pooled.csv", "curves.csv", "steps.csv", "speed.csv", "probes.csv",
+            "quantized.csv",
+        ),
         reads=("report.bootstrap",), pinned_by_name=True,
     ),
     Kind(

@@ -12,12 +12,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from lightningrl.benchmarks.checked import checked
 from lightningrl.benchmarks.choices import is_choice
 from lightningrl.benchmarks.registry import PHRASES
 from lightningrl.config.base import Base, Checkpoint
+from lightningrl.config.counterparts import counterparts
 from lightningrl.config.distillation import DistillData
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.model import PretrainedBase
@@ -38,6 +40,8 @@ QUANTIZED = "lightningrl.quantization.stored:load"
 """What reads a quantised checkpoint: a member of the stages that do."""
 ADAPTED = "lightningrl.models.lora:load_merged"
 """What merges an adapter into a checkpoint: a member of the stage that imports both."""
+LOOKS = "lightningrl.pipeline.stages.looks"
+"""What probes look at beside answers: members of the stages that do."""
 ENDPOINTS = {
     "evaluate": "lightningrl.pipeline.stages.endpoint",
     "speed": "lightningrl.pipeline.stages.endpoint_speed",
@@ -326,10 +330,13 @@ class Planner:
 
     def probe(self, system: System, name: str) -> Stage:
         config = {"problems": self.experiment.report.probed_problems, "threshold": system.primary_threshold}
-        members = {"careful": self.member("selector", "quota", "")}
-        if name in PHRASES:
-            members["phrases"] = PHRASES[name]
-        return self._of_system("probe", system, name, config, members)
+        looks = self.experiment.report.looks
+        members = {f"look/{look}": f"{LOOKS}:{look}" for look in looks if look != "answers"}
+        if "answers" in looks:
+            members["careful"] = self.member("selector", "quota", "")
+            members |= {"phrases": PHRASES[name]} if name in PHRASES else {}
+        exact = {"exact": self.policies[system.policy]} if "states" in looks and system.quantizer is not None else {}
+        return self._of_system("probe", system, name, config, members, inputs=exact)
 
     def _of_system(
         self,
@@ -339,6 +346,7 @@ class Planner:
         config: dict[str, Any],
         members: dict[str, str],
         judged: Iterable[str] = (),
+        inputs: Mapping[str, Stage] = MappingProxyType({}),
     ) -> Stage:
         """Plans a stage in which a system answers a benchmark's problems."""
         benchmark, weights = self.experiment.benchmark(name), self.weights[system.name]
@@ -352,7 +360,7 @@ class Planner:
             "precision": self.precision,
         }
         members = self.members_of(system) | {"benchmark": self.benchmarks[name]} | members
-        inputs = {"policy": weights, "data": self.data[name]}
+        inputs = {"policy": weights, "data": self.data[name], **inputs}
         return self._stage(kind, f"{system.name}/{slug(name)}", config, members, inputs, judged, weights.size)
 
     def collect(self, name: str) -> Stage:
@@ -371,8 +379,12 @@ class Planner:
             benchmark = stage.config["run"].benchmark if is_run else stage.config["benchmark"]
             if need is None or (system in names and (stage.kind == "speed" or concerns(need["benchmarks"], benchmark))):
                 inputs[stage.label if is_run else f"{stage.kind}/{system}/{benchmark}"] = stage
+        compared = counterparts(systems) if need is None else {}
+        inputs |= {f"quantize/{name}": stage for name, stage in self.weights.items()
+                   if name in compared and stage.kind == "quantize"}  # fmt: skip
         config = {
             "experiment": experiment.experiment,
+            "counterparts": compared,
             "bootstrap": experiment.report.bootstrap,
             "primary_threshold": experiment.evaluation.primary_threshold,
             "seed": experiment.seed,

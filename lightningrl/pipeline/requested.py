@@ -90,7 +90,7 @@ class Requested:
     def probed(self) -> list[tuple[System, str]]:
         """Returns the systems and benchmarks that are looked into: what a policy was trained on; where it was not, all
         that the others were."""
-        systems = [self.systems[name] for name in self.experiment.report.probes]
+        systems = [self.systems[name] for name in self.experiment.probed()]
         trained_on = list(dict.fromkeys(system.trained_on for system in systems if system.trained_on is not None))
         return [(system, b) for system in systems for b in ([system.trained_on] if system.trained_on else trained_on)]
 

@@ -3,8 +3,8 @@
 For a quantised layer, `model.safetensors` has `<layer>.codes` (uint8, packed), `<layer>.scale` (O, G) and, where the
 grid is asymmetric, `<layer>.zero` (O, G), where its groups are no runs of inputs, `<layer>.order` (I); a layer whose
 inputs are changed first has its steps in the JSON file and their tensors as `<layer>.input.<step>.<name>`. Every other
-weight is as in a plain checkpoint, folded or rotated where the method does that. What does not know the format refuses
-it. config.json and the tokenizer are those of the checkpoint that was quantised.
+weight is as in a plain checkpoint: folded or rotated where the method does that, or with noise. What does not know the
+format refuses it. config.json and the tokenizer are those of the checkpoint that was quantised.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def save_quantized(model: Transformer, folder: Path, facts: Mapping[str, Any]) -
     for name, layer in model.named_modules():
         quantized = quantized_of(layer)
         steps, found = described(layer)
-        if quantized is None and not steps:
+        errors = getattr(layer, "errors", None)
+        if quantized is None and not steps and not errors:
             continue
         entry: dict[str, Any] = {"shape": list(tensors[f"{name}.weight"].shape)}
         if quantized is not None:
@@ -59,7 +60,7 @@ def save_quantized(model: Transformer, folder: Path, facts: Mapping[str, Any]) -
         if steps:
             entry["input"] = steps
             tensors |= {f"{name}.input.{each}": tensor for each, tensor in found.items()}
-        if errors := getattr(layer, "errors", None):
+        if errors:
             entry["errors"] = errors
         layers[name] = entry
     attention = attention_settings(model)

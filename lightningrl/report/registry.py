@@ -3,8 +3,8 @@
 A figure is `draw(*tables, out_dir, **options) -> list[Path]`, of which the options that it names are given: `policies`,
 all of the experiment with the base first, and those of the config's `report.plot`. A table is
 `build(*tables) -> Table | Sections`. Behind the member stand the collected tables that it takes, in this order:
-`frontier` and `headline` (`frontier.collect`), `pooled`, `curves`, `steps` and `speed` (`series`), `probes`. An
-experiment's YAML may name figures and tables of other packages as `module:attribute`.
+`frontier` and `headline` (`frontier.collect`), `pooled`, `curves`, `steps` and `speed` (`series`), `probes`,
+`quantized`. An experiment's YAML may name figures and tables of other packages as `module:attribute`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ _FIGURES: dict[str, tuple[str, ...]] = {
     "reliability": ("figures.probes:reliability", "probes", "pooled"),
     "together": ("figures.probes:together", "probes", "pooled"),
     "work": ("figures.work:work", "frontier"),
+    "bits": ("figures.bits:bits", "quantized"),
+    "calibrations": ("figures.calibrations:calibrations", "quantized", "probes"),
+    "outliers": ("figures.outliers:outliers", "probes"),
+    "surface": ("figures.outliers:surface", "probes"),
     "figure1": ("paper.bars:figure1", "headline"),
     "figure3": ("paper.figures:figure3", "curves"),
     "figure4": ("paper.figures:figure4", "curves"),
@@ -38,6 +42,8 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "study": ("study:study", "pooled"),
     "criteria": ("study:criteria", "pooled"),
     "phrasing": ("study:phrasing", "probes"),
+    "quantization": ("quantization:quantization", "quantized", "probes"),
+    "bought_back": ("quantization:bought_back", "quantized"),
     "table1": ("paper.tables:table1", "headline"),
     "table2": ("paper.tables:table2", "headline", "frontier"),
     "table3": ("paper.tables:table3", "headline"),

@@ -13,7 +13,7 @@ from lightningrl.report.registry import FIGURES, INPUTS, NEEDS, TABLES
 from lightningrl.report.series import SPEED_COLUMNS
 from lightningrl.utils.files import write_json, write_jsonl
 
-FILES = ("frontier", "headline", "pooled", "curves", "steps", "speed", "probes")
+FILES = ("frontier", "headline", "pooled", "curves", "steps", "speed", "probes", "quantized")
 POLICIES = [
     {"name": "base", "role": "before", "algorithm": "threshold", "published": "SDAR-8B-b32", "base": ""},
     {"name": "small", "role": "before", "algorithm": "threshold", "published": "SDAR-1.7B-b32", "base": ""},
@@ -29,7 +29,7 @@ POLICIES = [
 @pytest.fixture
 def context(tmp_path: Path) -> SimpleNamespace:
     config = {"experiment": "e", "bootstrap": 20, "primary_threshold": 0.9, "seed": 0, "policies": POLICIES,
-              "benchmarks": ["gsm8k"]}  # fmt: skip
+              "counterparts": {}, "benchmarks": ["gsm8k"]}  # fmt: skip
     folder = tmp_path / "collect"
     folder.mkdir()
     return SimpleNamespace(config=config, inputs={}, folder=folder, state=tmp_path / "state", report=lambda line: None)

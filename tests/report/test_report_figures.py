@@ -20,6 +20,7 @@ from lightningrl.report.figures import curves as curves_figures
 from lightningrl.report.figures import frontier, probes, style
 from lightningrl.report.frontier import groups
 from lightningrl.report.pooled import pooled
+from lightningrl.report.quantized import quantized
 from lightningrl.report.registry import FIGURES, INPUTS, TABLES
 from lightningrl.report.series import curves as curves_table
 from lightningrl.report.series import speeds
@@ -40,6 +41,7 @@ def tables(evaluations, collected, metrics_rows):
         "speed": speeds([]),
         "pooled": pooled(groups([*evaluations, ablation], n_bootstrap=100)),
         "probes": probed(),
+        "quantized": quantized([], collected.frontier, {}, {}),
     }
 
 

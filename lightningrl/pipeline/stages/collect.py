@@ -1,10 +1,11 @@
-"""Collect evaluations, training curves, measured speeds and probes into seven tables, from which everything is drawn.
+"""Collect evaluations, training curves, measured speeds and probes into eight tables, from which everything is drawn.
 
 `frontier.csv` has a row a (policy, benchmark, threshold), `headline.csv` a row a (policy, benchmark) with AUP and
 paired intervals, `pooled.csv` a row a (series of runs, benchmark, threshold), `curves.csv` a row a training step,
-`steps.csv` a row a decoding step, `speed.csv` a row a measured speed, `probes.csv` what was found in policies. All are
+`steps.csv` a row a decoding step, `speed.csv` a row a measured speed, `probes.csv` what was found in policies,
+`quantized.csv` a row a (quantised system, benchmark, threshold). All are
 always written, with their headers where an experiment has nothing for them. The statistics are those of
-`report.frontier`, `report.pooled` and `report.series`; nothing is drawn here.
+`report.frontier`, `report.pooled`, `report.series` and `report.quantized`; nothing is drawn here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lightningrl.report import series
 from lightningrl.report.formats import csv_text
 from lightningrl.report.frontier import Evaluation, collect, groups
 from lightningrl.report.pooled import pooled
+from lightningrl.report.quantized import quantized
 from lightningrl.types import EvalRecord
 from lightningrl.utils.files import read_json, read_jsonl, write_text
 
@@ -43,6 +45,7 @@ def run(context: StageContext) -> None:
         "steps": series.steps(benchmarks),
         "speed": series.speeds(_speeds(context)),
         "probes": _probes(context),
+        "quantized": quantized(benchmarks, tables.frontier, config["counterparts"], dict(_effective_bits(context))),
     }
     for name, table in written.items():
         write_text(context.folder / f"{name}.csv", csv_text(table))
@@ -96,6 +99,15 @@ def _speeds(context: StageContext) -> Iterator[dict[str, Any]]:
     """Yields what was measured of each (policy, benchmark)."""
     for policy, _, folder in _made(context, "speed"):
         yield read_json(folder / "speed.json") | {key: policy.get(key) or "" for key in ("published", "role")}
+
+
+def _effective_bits(context: StageContext) -> Iterator[tuple[str, float]]:
+    """Yields the bits a weight, scales included, of each system whose weights have codes."""
+    for name in context.config["counterparts"]:
+        folder = context.inputs.get(f"quantize/{name}")
+        bits = None if folder is None else read_json(folder / "quantization.json").get("effective_bits")
+        if bits is not None:
+            yield name, bits
 
 
 def _probes(context: StageContext) -> pd.DataFrame:

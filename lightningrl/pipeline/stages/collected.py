@@ -12,7 +12,8 @@ from lightningrl.errors import StageError
 TEXT_COLUMNS = (
     "experiment", "policy", "role", "algorithm", "benchmark", "base", "thresholds", "run", "published", "device",
     "dtype", "split", "series", "seeds", "accuracy_pct_by_seed", "tpf_by_seed", "response_tokens_by_seed",
-    "aup_anchored_by_seed", "measure", "label", "family",
+    "aup_anchored_by_seed", "measure", "label", "family", "weights", "setting", "exact", "counterpart", "quantizer",
+    "calibration",
 )  # fmt: skip
 """Columns that stay text even where they look like numbers; empty cells are empty strings."""
 

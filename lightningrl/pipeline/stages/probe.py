@@ -2,7 +2,7 @@
 
 Three decodes of the first problems, all at temperature 0 but the second: at the primary threshold (what is revealed
 together, in which words), the same at temperature 1 (words), and one token a forward (confidence). What the numbers
-mean, `lightningrl.evaluation.probing` says. Nothing is judged.
+mean, `lightningrl.evaluation.probing` says. Nothing is judged. Other looks, or these alone, are `stages/looks.py`'s.
 """
 
 from __future__ import annotations
@@ -40,20 +40,31 @@ def run(context: StageContext) -> None:
     use_threads(context.threads)
     config = context.config
     examples = read_examples(context.inputs["data"] / "validation.jsonl")[: config["problems"]]
+    rows = list(_answers(context, examples)) if "careful" in config["members"] else []
+    for role, look in config["members"].items():
+        if role.startswith("look/"):
+            rows += resolve(look)(context, examples)
+            _go_on(context, role.removeprefix("look/"))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    write_text(context.folder / "probe.csv", csv_text(table))
+    context.report(f"probe.csv: {len(table)} rows, of {len(examples)} problems, in {config['precision']}")
+
+
+def _answers(context: StageContext, examples: Sequence[Example]) -> Iterator[Row]:
+    """Yields what three decodes say."""
+    config = context.config
     usual = make_policy(config, config["threshold"])
     decoder, tokenizer = load_decoder(context, config, usual, examples)
     requests = make_requests(config, tokenizer, examples)
     fast = decoder.decode(requests, usual)
-    rows = [*_classes(tokenizer, examples, fast), *_phrases(context, tokenizer, examples, fast, "greedy")]
+    yield from _classes(tokenizer, examples, fast)
+    yield from _phrases(context, tokenizer, examples, fast, "greedy")
     _go_on(context, "decoded at the primary threshold")
     sampled = decoder.decode(requests, replace(usual, temperature=1.0, seed=config["seed"]))
-    rows += _phrases(context, tokenizer, examples, sampled, "sampled")
+    yield from _phrases(context, tokenizer, examples, sampled, "sampled")
     _go_on(context, "decoded at temperature 1")
     careful = replace(usual, selector=resolve(config["members"]["careful"])(decoder.model.config.block_size))
-    rows += _reliability(decoder, requests, careful)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    write_text(context.folder / "probe.csv", csv_text(table))
-    context.report(f"probe.csv: {len(table)} rows, of {len(examples)} problems, in {config['precision']}")
+    yield from _reliability(decoder, requests, careful)
 
 
 def _classes(tokenizer: Any, examples: Sequence[Example], trajectories: Sequence[Trajectory]) -> Iterator[Row]:
