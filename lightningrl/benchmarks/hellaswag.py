@@ -39,7 +39,7 @@ def cleaned(text: str) -> str:
     """Returns a text without what its origin, WikiHow, has left in it, as lm-evaluation-harness cleans it.
 
     >>> cleaned(" Mix. [title] Bake [step] it  now")
-    'Mix. . Bake it now'
+    'Mix.. Bake it now'
     """
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 

@@ -119,7 +119,7 @@ def decode_one(model: Transformer, request: Request, policy: DecodePolicy, stop_
                 plan_1K = planner_logits(model, hidden_QH, np.array([0]), [canvas_L], open_1K, np.array([start]))
             rows = [(policy, np.array([0]))]
             chosen_n, decision_1 = select(drawn, draws, open_1K, np.array([block_step]), rows, planner_BK=plan_1K)
-            decisions[-1] = float(decision_1[0])
+            decisions[-1] = 0.0 if decision_1 is None else float(decision_1[0])
             token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
             here = position_n[chosen_n]
             check_revealed(policy.selector, np.array([len(here)]), open_1K)

@@ -163,8 +163,9 @@ class Selection(NamedTuple):
 
     chosen_n: Tensor
     """bool: revealed, of the open positions."""
-    decision_B: Tensor
-    """float64: the log-probability of each row's choice, nats; 0 where the policy's selector has none."""
+    decision_B: Tensor | None
+    """float64: the log-probability of each row's choice, nats; 0 where the policy's selector has none, and None where
+    no policy's has."""
 
 
 def select(
@@ -195,7 +196,9 @@ def select(
         key_n, *keys = (torch.from_numpy(a).to(device) for a in (draws.key_n, draws.position_n, draws.forward_n))
         noise_BK = torch.zeros(open_BK.shape, dtype=torch.float64, device=device)
         noise_BK[at] = uniform(another(key_n), *keys)
-    chosen_BK, decision_B = torch.zeros_like(opened_BK), torch.zeros(len(open_BK), dtype=torch.float64, device=device)
+    chosen_BK, decision_B = torch.zeros_like(opened_BK), None
+    if any(decides(policy) for policy, _ in policies):
+        decision_B = torch.zeros(len(open_BK), dtype=torch.float64, device=device)
     for policy, mine in policies:
         rows = slice(None) if len(mine) == len(open_BK) else torch.from_numpy(mine).to(device)
         columns = {"noise_BK": noise_BK, "margin_BK": margin_BK, "planner_BK": planner_BK}
@@ -208,7 +211,7 @@ def select(
         seen = given.open_BK, given.confidence_BK, given.entropy_BK
         proposals = Proposals(*seen, score_BK, steps_B[rows], must, **asked)
         chosen_BK[rows] = policy.selector.select(proposals) & given.open_BK
-        if decides(policy):
+        if decision_B is not None and decides(policy):
             decision_B[rows] = policy.selector.decision(proposals, chosen_BK[rows]).to(decision_B)  # type: ignore[attr-defined]
     return Selection(chosen_BK[at], decision_B)
 

@@ -19,7 +19,7 @@ from lightningrl.decoding.checks import check_computed, check_open, check_reveal
 from lightningrl.decoding.ledger import Forward, Ledger, parts_of
 from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.planning import plan_rows
-from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer, decides
+from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer
 from lightningrl.decoding.row_state import QueuedRequest, Rows
 from lightningrl.decoding.sampler import Draws, draw_by_rule, needs_margins, select
 from lightningrl.decoding.window import Window
@@ -351,13 +351,18 @@ class Scheduler:
         step_L = np.where(rows.is_window[slots_L], since_L, rows.block_step[slots_L])
         chosen_n, decision_L = select(drawn, draws, open_LK, step_L, groups, lines.must_L, lines.row_L, plan_LK)
         token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
-        draws_set = any(decides(policy) for policy, _ in groups)  # else no copy from the device
         if self.observer is not None:
             index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])
             top = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
             seen = Observation(index_n, forward_n, position_n, token_n, logp_n, entropy_n, chosen_n, *top)
             self.observer.observe(seen)
-        return token_n, logp_n, entropy_n, chosen_n, decision_L.cpu().numpy() if draws_set else np.zeros(len(slots_L))
+        return (
+            token_n,
+            logp_n,
+            entropy_n,
+            chosen_n,
+            np.zeros(len(slots_L)) if decision_L is None else decision_L.cpu().numpy(),
+        )
 
     def _fail(self, slot: int) -> DecodeResult:
         self.pool.cache.clear(self.rows.own(slot))

@@ -45,7 +45,8 @@ class Sums:
     all: Normalisers
     nll: Normalisers
     actions: int = 0
-    """Actions that are trained on, tokens behind a stop token among them where those are."""
+    """Actions of all states, whatever part of them is trained on; tokens behind a stop token among them where those are
+    actions."""
 
 
 @dataclass(slots=True, eq=False)

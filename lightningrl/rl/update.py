@@ -160,7 +160,8 @@ class Batch:
                 actions.weight_n = _weights(rows, index, states, sampling).to(old_logp_n)
             micro.append(MicroBatch(rows, plan, actions, weight))
         reshard(reference)
-        actions = sum(forward.actions for forward in forwards)
+        every = forwards_of(trajectories, states, size, positions, by_cost=True) if sampling else forwards
+        actions = sum(forward.actions for forward in every)
         sums = Sums(Normalisers.of(length_B.tolist()), Normalisers.of(length_B[in_nll_B].tolist()), actions)
         in_order = dict.fromkeys(np.concatenate([forward.index_B for forward in forwards]).tolist())
         first = [trajectories[index] for index in list(in_order)[:size]]

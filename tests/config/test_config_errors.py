@@ -46,7 +46,7 @@ def series(**second) -> dict:
         ({"thresholds": [0.5]}, ["thresholds: unknown key", "evaluation", "experiment"]),
         (
             {"benchmarks.0.name": "gsm-mimi"},
-            ["benchmarks.0.name: there is no benchmark 'gsm-mimi'. Did you mean `gsm-mini`? Allowed: code-mini, "],
+            ["benchmarks.0.name: there is no benchmark 'gsm-mimi'. Did you mean `gsm-mini`? Allowed: arc-challenge, "],
         ),
         ({"evaluation.tresholds": [0.5]}, ["evaluation.tresholds: unknown key", "primary_threshold, samples"]),
         ({"runs.1.learning_rat": 1}, ["runs.1.learning_rat: unknown key", "learning_rate"]),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures.tiny import tiny_model
-from official import CASES, TENSORS, W, share_off, visited_states
+from official_quantizers import CASES, TENSORS, W, share_off, visited_states
 
 from lightningrl.errors import ConfigError
 from lightningrl.models.transformer import ModelConfig, Transformer

@@ -137,7 +137,7 @@ def test_what_engines_do_not_load_is_refused(tmp_path, change, message):
 
 
 def test_inputs_on_grids_are_refused(tmp_path):
-    from official import visited_states
+    from official_quantizers import visited_states
 
     from lightningrl.quantization.smoothquant import SmoothQuant
 

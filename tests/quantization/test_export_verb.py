@@ -10,7 +10,7 @@ import torch
 import yaml
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.tiny import tiny_model
-from official import visited_states
+from official_quantizers import visited_states
 from typer.testing import CliRunner
 
 from lightningrl.bench.estimate.budget import DEVICES, Estimate

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.tiny import tiny_model
-from official import CASES, TENSORS, W, X, share_off, visited_states
+from official_quantizers import CASES, TENSORS, W, X, share_off, visited_states
 
 from lightningrl.errors import ConfigError
 from lightningrl.models.checkpoint import load_model

@@ -10,7 +10,7 @@ import torch
 from fixtures.byte_checkpoint import save_byte_checkpoint
 from fixtures.naive import Masked, dense_block_mask
 from fixtures.tiny import MASK_ID, tiny_model
-from official import CASES, TENSORS, W, X, share_off, visited_states
+from official_quantizers import CASES, TENSORS, W, X, share_off, visited_states
 
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.errors import ConfigError, DecodeError

@@ -50,7 +50,7 @@ def context(tmp_path: Path) -> SimpleNamespace:
     ]
     config = {
         "experiment": "toys", "bootstrap": 50, "primary_threshold": 0.9, "seed": 0, "policies": policies,
-        "benchmarks": ["toy"],
+        "counterparts": {}, "benchmarks": ["toy"],
     }  # fmt: skip
     folder = tmp_path / "collect"
     folder.mkdir()
