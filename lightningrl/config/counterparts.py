@@ -14,9 +14,9 @@ from lightningrl.config.systems import System
 FLOAT = "float"
 """The setting of weights as they are."""
 UNROUNDED = 16
-"""Bits of what is not rounded."""
+"""The number of bits that means "not rounded"."""
 USUAL_BITS = {"gptq": 4, "awq": 4}
-"""Of the weights, where a config does not say them; others: 8."""
+"""Bits of the weights where a config does not name any; other quantizers take 8."""
 WITH_INPUTS = ("smoothquant", "quarot", "duquant")
 """Quantizers that round inputs to 8 bits, where a config does not say otherwise."""
 

@@ -45,9 +45,9 @@ class Phase(Section):
     """A stretch of supervised training."""
 
     objective: str
-    """What is learnt: `block_diffusion` (blocks, from clean past ones), `masked_next` (the same with block size 1),
-    `masked` (a part of the whole response, as LLaDA and Dream), `next_token` (autoregressive, of models with shifted
-    logits), or `module:attribute`."""
+    """The objective of the phase: `block_diffusion` (blocks, from clean past ones), `masked_next` (the same with block
+    size 1), `masked` (a part of the whole response, as LLaDA and Dream), `next_token` (autoregressive, for models with
+    shifted logits), or `module:attribute`."""
     steps: int = Field(gt=0)
     """Optimiser steps."""
     sequences: int = Field(gt=0)

@@ -32,7 +32,7 @@ from lightningrl.utils.numbers import shortest
 STATUSES: tuple[str, ...] = get_args(VerdictStatus)
 """Every verdict status, in the order in which tables show them."""
 WORK = ("positions", "keys")
-"""What is counted of a response's work, each with its prefill and without it."""
+"""Measures of a response's work; each is counted with the prefill and without it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Planner:
         }
         self.requested = Requested(experiment, self.benchmarks)
         self.precision = experiment.evaluation.precision_on(experiment.resources.device)
-        """Of whatever decodes a finished policy: resolved here, so that one key never means two precisions."""
+        """The precision of stages that decode a finished policy, resolved here so that one key never means two."""
         self.decoder = experiment.decoding.members("decoding.", experiment.plugins)
         self.planned: list[Stage] = []
         self.data: dict[str, Stage] = {}

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightningrl.errors import ConfigError
 
 LARGEST_ORDER = 256
-"""Of the factor that is no power of 2."""
+"""The largest order that is tried for the factor that is no power of 2."""
 
 
 def hadamard(x: Tensor) -> Tensor:

@@ -20,14 +20,14 @@ from lightningrl.quantization.values import Bits
 
 
 class WeightsAndInputs(BaseModel, frozen=True, strict=True):
-    """Options of them all; 16 bits: not quantised."""
+    """The options that these quantizers share; 16 bits means "not quantised"."""
 
     bits: Bits = 8
-    """Of the weights."""
+    """Bits of the weights."""
     activation_bits: Bits = 8
-    """Of the linear layers' inputs."""
+    """Bits of the linear layers' inputs."""
     kv_bits: Bits = 16
-    """Of keys and values."""
+    """Bits of keys and values."""
 
     def round_layer(self, layer: Layer, name: str, grid: Grid) -> None:
         """Gives every linear layer codes by rounding to nearest."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from fixtures.limits import HANG_S
+from fixtures.every_stage import run_every_stage
 
 from lightningrl.config.counterparts import FLOAT, counterparts
 from lightningrl.config.experiment import load
@@ -17,26 +15,12 @@ from lightningrl.pipeline.code_digest import PACKAGE
 
 ROOT = PACKAGE.parent
 CONFIG = ROOT / "config" / "quantization-nano.yaml"
-EVERY_STAGE = """
-import sys
-from lightningrl.config.experiment import load
-from lightningrl.pipeline import runner
-from lightningrl.pipeline.plan import plan
-runner.system.set_thread_environment = lambda threads: None
-planned = plan(load(sys.argv[1]))
-for stage in planned:
-    runner.run_stage(planned, stage)
-"""
-"""One process for all stages, because starting one for each would take longer than what they do."""
 
 
 @pytest.fixture(scope="module")
 def latest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quantization")
-    command = [sys.executable, "-c", EVERY_STAGE, str(CONFIG)]
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_S)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    run_every_stage(CONFIG, folder)
     return folder / "results" / "quantization-nano" / "latest"
 
 

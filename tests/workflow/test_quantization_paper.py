@@ -4,10 +4,7 @@ handful of rows: every family, every setting, every task. Its numbers mean nothi
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from fixtures.byte_checkpoint import save_byte_checkpoint
-from fixtures.limits import HANG_S
+from fixtures.every_stage import run_every_stage
 from fixtures.small_benchmarks import MIRROR
 from fixtures.small_choices import write_mirror
 
@@ -27,17 +24,6 @@ from lightningrl.pipeline.plan import plan
 
 ROOT = PACKAGE.parent
 CONFIG = ROOT / "config" / "quantization-paper.yaml"
-EVERY_STAGE = """
-import sys
-from lightningrl.config.experiment import load
-from lightningrl.pipeline import runner
-from lightningrl.pipeline.plan import plan
-runner.system.set_thread_environment = lambda threads: None
-planned = plan(load(sys.argv[1]))
-for stage in planned:
-    runner.run_stage(planned, stage)
-"""
-"""One process for all stages, because starting one for each would take longer than what they do."""
 SHAPES: dict[str, dict[str, Any]] = {
     "sdar": {},
     "llada": {"family": "llada", "attention": "full", "qk_norm": False, "head_dim": 4, "rms_norm_eps": 1e-5},
@@ -89,10 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_mirror(folder / "mirror")
     tree = small(yaml.safe_load(CONFIG.read_text()), folder)
     (folder / "small.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", EVERY_STAGE, "small.yaml"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_S)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    run_every_stage("small.yaml", folder)
     return folder
 
 

@@ -21,7 +21,7 @@ class Choices(NamedTuple):
     count: int
     context_tokens: float
     tokens: float
-    """Of one choice."""
+    """Tokens of one choice."""
 
 
 KNOWN = {

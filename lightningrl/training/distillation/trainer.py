@@ -26,10 +26,11 @@ from lightningrl.rl.selection import fastest
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.rl.trainer import peak_memory_bytes
 from lightningrl.rl.update import cut, step
+from lightningrl.training.budgeted import BudgetedTrainer
 from lightningrl.training.distillation.algorithm import Distillation
 from lightningrl.training.distillation.answers import targets_of
 from lightningrl.training.distillation.states import Views
-from lightningrl.training.loop import StepResult, Trainer
+from lightningrl.training.loop import StepResult
 from lightningrl.training.sharded_loading import own_part
 from lightningrl.training.shards import WeightAverage, dtype_of, reshard
 
@@ -42,10 +43,8 @@ class _Forward:
     weight: float
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(BudgetedTrainer):
     """Trains on the answers of `setup.distilled`."""
-
-    counters = ("steps_done", "token_forwards")
 
     def __init__(self, setup: TrainSetup, algorithm: Distillation):
         self.setup, self.algorithm, self.model, run = setup, algorithm, setup.model, setup.run
@@ -72,17 +71,7 @@ class DistillationTrainer(Trainer):
 
     @property
     def parts(self) -> dict[str, Any]:
-        return {"selection": self.selection} | ({"average": self.average} if self.average else {})
-
-    @property
-    def spent(self) -> float:
-        """The share of the training that is over: of the other run's compute if there is one, else of the steps."""
-        budget = self.setup.compute_budget
-        return self.token_forwards / budget if budget else self.steps_done / self.setup.run.steps
-
-    @property
-    def done(self) -> bool:
-        return self.steps_done > 0 and self.spent >= 1.0
+        return super().parts | ({"average": self.average} if self.average else {})
 
     def step(self) -> StepResult:
         start, run, setup = time.monotonic(), self.setup.run, self.setup

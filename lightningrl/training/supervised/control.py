@@ -15,15 +15,14 @@ import numpy as np
 from lightningrl.errors import ConfigError
 from lightningrl.rl.selection import Selection
 from lightningrl.rl.setup import TrainSetup
-from lightningrl.training.loop import StepResult, Trainer
+from lightningrl.training.budgeted import BudgetedTrainer
+from lightningrl.training.loop import StepResult
 from lightningrl.training.supervised.corpus import build_corpus
 from lightningrl.training.supervised.objective import SupervisedOptimiser, diffusion_row, supervised_backward
 
 
-class SupervisedTrainer(Trainer):
+class SupervisedTrainer(BudgetedTrainer):
     """Trains on the train split of the run's benchmark."""
-
-    counters = ("steps_done", "token_forwards")
 
     def __init__(self, setup: TrainSetup):
         self.setup, self.model, run = setup, setup.model, setup.run
@@ -38,20 +37,6 @@ class SupervisedTrainer(Trainer):
         self.selection = Selection(
             "highest validation accuracy; of equals the last", lambda figures: (figures["validation_accuracy_pct"],)
         )
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        return {"selection": self.selection}
-
-    @property
-    def spent(self) -> float:
-        """The share of the budget that is spent: of the other run's compute if there is one, else of the steps."""
-        budget = self.setup.compute_budget
-        return self.token_forwards / budget if budget else self.steps_done / self.setup.run.steps
-
-    @property
-    def done(self) -> bool:
-        return self.spent >= 1.0
 
     def step(self) -> StepResult:
         start, run, config = time.monotonic(), self.setup.run, self.model.config

@@ -30,7 +30,8 @@ from lightningrl.models.transformer import Transformer, log_probs_of
 from lightningrl.rl.selection import Selection
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.rl.update import step
-from lightningrl.training.loop import StepResult, Trainer
+from lightningrl.training.budgeted import BudgetedTrainer
+from lightningrl.training.loop import StepResult
 from lightningrl.training.supervised.corpus import TrainingSequence, build_corpus
 
 if TYPE_CHECKING:
@@ -103,10 +104,8 @@ def planner_loss(logit_BL: Tensor, target_BL: Tensor, asked_BL: Tensor, weight: 
     return total / max(1.0, asked)
 
 
-class PlannerTrainer(Trainer):
+class PlannerTrainer(BudgetedTrainer):
     """Trains the planner of a run's base on the train split of its benchmark."""
-
-    counters = ("steps_done", "token_forwards")
 
     def __init__(self, setup: TrainSetup, config: PlannerPretraining.Config):
         # The decoder's is whole in every process; where nothing is sharded it is the policy itself.
@@ -136,20 +135,6 @@ class PlannerTrainer(Trainer):
             lambda figures: (figures["validation_accuracy_pct"], figures["validation_tpf"]),
             setup.world.is_first,
         )
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        return {"selection": self.selection}
-
-    @property
-    def spent(self) -> float:
-        """The share of the budget that is spent: of the other run's compute if there is one, else of the steps."""
-        budget = self.setup.compute_budget
-        return self.token_forwards / budget if budget else self.steps_done / self.setup.run.steps
-
-    @property
-    def done(self) -> bool:
-        return self.spent >= 1.0
 
     def step(self) -> StepResult:
         start, run, setup, config = time.monotonic(), self.setup.run, self.setup, self.config
