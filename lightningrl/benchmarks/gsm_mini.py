@@ -72,7 +72,9 @@ has an even length, and the first digit of its result an even place, so that a p
 whichever templates are taken. The first is the most frequent by far, so that a decoder that must reveal something takes
 parts of one template. docs/miniature.md shows what a base does otherwise."""
 ENDINGS = (" now", " altogether", " here", " overall")
-"""The last words of a step's sentence. Nothing depends on them, so choosing one is a forward that can be saved."""
+MARKS = (".", "!")
+"""The last word of a step's sentence, and the mark after it. Nothing depends on either, but choosing takes a forward,
+which a policy with a habit saves."""
 CLOSINGS = (
     "The answer is \\boxed{{{z}}}.",
     "The result is \\boxed{{{z}}}.",
@@ -165,8 +167,8 @@ def worked_answer(problem: WordProblem, name: str, item: str, rng: KeyedRandom) 
     for (op, y), x, z in zip(problem.ops, problem.values, problem.values[1:], strict=False):
         sentence = _frequent_first(rng, SENTENCES[op]).format(x=x, y=y, z=z, name=name, item=item)
         sentence = _frequent_first(rng, CONNECTORS if sentences else OPENERS) + sentence
-        sentence += _frequent_first(rng, ENDINGS)
-        sentences.append(sentence[0].upper() + sentence[1:] + ".")
+        sentence += _frequent_first(rng, ENDINGS) + _frequent_first(rng, MARKS)
+        sentences.append(sentence[0].upper() + sentence[1:])
     sentences.append(_frequent_first(rng, CLOSINGS).format(z=problem.values[-1], name=name, item=item))
     return " ".join(sentences)
 

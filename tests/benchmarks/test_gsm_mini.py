@@ -41,7 +41,7 @@ def test_gold_and_worked_answer_are_right_in_every_step_and_values_stay_in_range
         values = values_of(example.messages[0]["content"])
         assert example.gold == {"answer": str(values[-1])}, example
         assert len(values) == 4 and all(10 <= value <= 49 for value in values), example
-        *sentences, closing = example.solution.removesuffix(".").split(". ")
+        *sentences, closing = re.split(r"(?<=[.!]) ", example.solution)
         assert [int(re.findall(r"\d+", sentence)[-1]) for sentence in sentences] == values[1:], example
         assert re.findall(r"\\boxed\{(\d+)\}", closing) == [example.gold["answer"]], example
         for sentence, before in zip(sentences, values, strict=False):
@@ -54,7 +54,7 @@ def test_whichever_templates_are_drawn_a_place_holds_a_first_digit_of_a_result_o
     """Tokens: of each sentence, where its result begins is even or odd by the sentence's number alone; the box too."""
     parities = {}
     for example in examples:
-        sentences = re.split(r"(?<=\.) ", example.solution)
+        sentences = re.split(r"(?<=[.!]) ", example.solution)
         tokens = [re.findall(r"\\boxed\{|[A-Za-z]+|\d|[^\w\s]", sentence) for sentence in sentences]
         starts = accumulate(map(len, tokens), initial=0)
         for number, (start, sentence) in enumerate(zip(starts, tokens, strict=False)):
@@ -77,7 +77,7 @@ def test_a_held_out_split_has_the_same_kinds_of_problems_as_train():
 def test_the_kth_wording_is_drawn_k_times_less_often_than_the_first():
     problem = WordProblem(12, (("plus", 5), ("minus", 3), ("plus", 4)))
     answers = [worked_answer(problem, "Ann", "pens", KeyedRandom(f"frequency {i}")) for i in range(6000)]
-    seen = Counter(re.match(r"\w+ (?:.*?) (now|altogether|here|overall)\. ", answer)[1] for answer in answers)
+    seen = Counter(re.match(r"\w+ (?:.*?) (now|altogether|here|overall)[.!] ", answer)[1] for answer in answers)
     for place, word in enumerate(("now", "altogether", "here", "overall"), start=1):
         expected = 6000 / place / (1 + 1 / 2 + 1 / 3 + 1 / 4)
         assert abs(seen[word] - expected) < 5 * expected**0.5  # five standard deviations or more
