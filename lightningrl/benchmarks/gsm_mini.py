@@ -70,7 +70,7 @@ SENTENCES = {
 """The templates of a step's sentence, by the kind of step. In tokens, every sentence with its connector and its ending
 has an even length, and the first digit of its result an even place, so that a place holds a first digit or a second one
 whichever templates are taken. The first is the most frequent by far, so that a decoder that must reveal something takes
-parts of one template. docs/miniature.md shows what a base does otherwise."""
+parts of one template. docs/miniature_search.md shows what a base does otherwise."""
 ENDINGS = (" now", " altogether", " here", " overall")
 MARKS = (".", "!")
 """The last word of a step's sentence, and the mark after it. Nothing depends on either, but choosing takes a forward,
