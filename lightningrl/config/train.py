@@ -37,9 +37,9 @@ class Run(Section):
 
     UNKEYED = frozenset({"role", "base", "published", "series", "seeds", "evaluate_on", "save_every", "decoding"})
 
-    def science(self) -> dict[str, Any]:
+    def science(self, given: bool = False) -> dict[str, Any]:
         """Returns what its key holds: of `method` the given keys, for the algorithm's source is in the key as well."""
-        return super().science() | {"method": self.method.model_dump(mode="json", exclude_unset=True)}
+        return super().science(given) | {"method": self.method.science(given=True)}
 
     _class: Any = PrivateAttr()
 

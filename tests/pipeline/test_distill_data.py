@@ -9,6 +9,7 @@ from fixtures.tiny import CoinJudge, tiny_examples, tiny_setup
 from lightningrl.config.distillation import DistillData
 from lightningrl.config.experiment import Experiment
 from lightningrl.config.reading import read_tree
+from lightningrl.decoding.presets import PRESETS
 from lightningrl.errors import BenchmarkError, Interrupted
 from lightningrl.models.checkpoint import save_model
 from lightningrl.pipeline.code_digest import PACKAGE
@@ -165,6 +166,17 @@ def test_runs_with_the_same_answers_share_a_stage_and_what_does_not_change_them_
     assert (len(worked), len(own)) == (1, 2)
     with_adapter = plan(experiment_of(RUN | {"method": method() | {"adapter": {"rank": 2}}})).stage("train", "dp")
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(with_adapter.files)
+
+
+def test_what_changes_no_result_is_in_no_key_however_deep_it_stands():
+    """The size of a shard, and the name of a preset whose pieces are the same, within `method.data` of a run."""
+    keys = []
+    for data in ({"shard": 3}, {"shard": 4}, {"decoding": {"preset": "sdar_dynamic"}},
+                 {"decoding": PRESETS["sdar_dynamic"]["decoding"]}, {"keep": "all"}):  # fmt: skip
+        planned = plan(experiment_of(RUN | {"method": {"data": data}}))
+        keys.append(tuple(planned.stage(kind, "dp").key for kind in ("distill_data", "train")))
+    assert keys[0] == keys[1] and keys[2] == keys[3]
+    assert len({each[0] for each in keys}) == len({each[1] for each in keys}) == 3
 
 
 def test_a_runs_own_decoding_is_in_its_key_and_in_nobody_elses():

@@ -43,15 +43,16 @@ def load_decoder(
 ) -> tuple[BlockDecoder, Any]:
     """Loads the weights of an input in the stage's precision; returns the decoder of a config with its tokenizer.
 
-    policy, examples: what it is for. Raises ConfigError, before a weight is read, where the checkpoint's family cannot
-    be decoded so, or one of the problems does not fit into its context.
+    config: the stage's, or what stands in its place for this input. policy, examples: what it is for. Raises
+    ConfigError, before a weight is read, where the checkpoint's family cannot be decoded so, or one of the problems
+    does not fit into its context.
     """
     checkpoint = context.inputs[role]
     tokenizer = load_tokenizer(checkpoint)
     where = (
         f"the decoder of {config.get('policy') or config.get('name') or role} (`decoding`, or its entry of `systems`)"
     )
-    check_decoding(context.config, config["decoding"], checkpoint, tokenizer, [policy], examples, where)
+    check_decoding(config, config["decoding"], checkpoint, tokenizer, [policy], examples, where)
     model, tokenizer = load_policy(checkpoint, device_of(context.device), context.config["precision"])
     return make_decoder(config, model, tokenizer, checkpoint), tokenizer
 
