@@ -161,7 +161,7 @@ def test_every_row_of_table_2_has_its_arguments_or_the_reason_why_it_has_none():
 def test_what_a_preset_says_was_published_is_what_its_rows_are_decoded_with(name):
     """'Published: 0.5 on GSM8K and MATH, ...' against the arguments of the rows."""
     tasks = {"GSM8K": "gsm8k", "MATH": "math500", "MBPP": "mbpp", "HumanEval": "humaneval"}
-    said = re.findall(r"(\d\.\d+) on ([^\d.]+)", PRESETS[name]["source"].partition("Published: ")[2])
+    said = re.findall(r"(0\.\d+) on (.+?)(?=, 0\.|$)", PRESETS[name]["source"].partition("Published: ")[2])
     told = {tasks[task]: float(value) for value, names in said for task in re.findall(r"[A-Z]\w+", names)}
     assert told == {cell.benchmark: cell.parameter for cell in cells() if (cell.preset, cell.point) == (name, ROW)}
 
