@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,7 +42,7 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
 
 def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     """Makes every decoder and quantizer once, so that unknown options and parameters out of range are said first."""
-    from lightningrl.pipeline.stages.fitting import check_lengths, known_shapes
+    from lightningrl.pipeline.stages.fitting import check_lengths, inspected, known_shapes
     from lightningrl.quantization.protocol import check_widths, make_quantizer
     from lightningrl.rl.algorithm import OnlineAlgorithm
     from lightningrl.rl.likelihood import check_scorable
@@ -51,6 +53,11 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     shapes = known_shapes(experiment)
     for run in experiment.runs:
         where, shape = f"runs.{run.name}", shapes.get(run.base)
+        if shape is not None:
+            asked = {role: (each, f"{where}.method.{role}") for role, each in run.implementation.checkpoints.items()}
+            here = {role: each for role, each in asked.items() if Path(each[0].checkpoint).is_dir()}
+            run.implementation.check(shape, where, {role: inspected(*each) for role, each in here.items()})
+            shape = shapes[run.name] = replace(shape, has_planner=shape.has_planner or run.implementation.adds_planner)
         numbers = {f"{where}.threshold": run.threshold}
         numbers |= {f"{where}.rollout_thresholds.{n}": value for n, value in enumerate(run.rollout_thresholds)}
         decoding = run.decoding.over(experiment.decoding)
@@ -71,7 +78,7 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
         numbers = dict(zip(_keys_of(system, experiment), system.thresholds, strict=True))
         policies = _make_policies(system.decoding, system.where, experiment.plugins, numbers)
         base = next((run.base for run in experiment.runs if run.name == system.policy), system.policy)
-        if (shape := shapes.get(base)) is not None:
+        if (shape := shapes.get(system.policy)) is not None:
             names = {
                 stage.config["benchmark"] for stage in planned.of("evaluate") if stage.config["policy"] == system.name
             }
@@ -82,9 +89,12 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
         _note_adapter(experiment, system, base)
     for stage in planned.of("distill_data"):
         if "decoding" in stage.config:
-            where = f"runs.{stage.name}.method.data"
+            where, run = f"runs.{stage.name}.method.data", experiment.run(stage.name)
             numbers = {f"{where}.threshold": stage.config["threshold"]}
-            _make_policies(stage.config["decoding"], f"{where}.decoding", experiment.plugins, numbers)
+            policies = _make_policies(stage.config["decoding"], f"{where}.decoding", experiment.plugins, numbers)
+            if (shape := shapes.get(run.base)) is not None:
+                told = f"{where}.decoding (over `decoding`), by which {run.base} answers"
+                check_lengths(shape, policies[0], [experiment.benchmark(run.benchmark)], stage.config["decoding"], told)
     for stage in planned.of("quantize"):
         resolve(stage.members["quantizer"], f"systems.{stage.name}.quantizer.name")
         try:

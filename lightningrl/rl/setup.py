@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightningrl.answering import Answer, Task, answer, score
@@ -46,6 +47,8 @@ class TrainSetup:
     """Token-forwards to spend (`match_compute`), a backward counted as two."""
     mixture: Sequence[DecodePolicy] = ()
     """Policies of `rollout_thresholds`."""
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    """The folders of the checkpoints that the algorithm needs beside its base, by role (`Algorithm.checkpoints`)."""
     distilled: Sequence[Mapping[str, Any]] = ()
     """The lines that the stage `distill_data` left, where the algorithm trains on answers that exist."""
     distilled_forwards: int = 0

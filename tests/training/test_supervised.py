@@ -22,13 +22,13 @@ from lightningrl.errors import BenchmarkError
 from lightningrl.tokenization import encode_prompts, encode_texts
 from lightningrl.training.supervised.corpus import TrainingSequence, build_corpus
 from lightningrl.training.supervised.objective import (
-    SupervisedOptimiser,
     autoregressive_row,
     diffusion_row,
     supervised_backward,
     weighted_cross_entropy,
 )
 from lightningrl.training.supervised.objectives.blocks import BlockDiffusion, MaskedNext
+from lightningrl.training.supervised.optimiser import SupervisedOptimiser
 from lightningrl.training.supervised.pretrainer import Pretrainer, split_counts
 from lightningrl.types import Example
 
@@ -294,7 +294,7 @@ def test_training_on_one_answer_learns_it():
 
 def test_a_batch_has_each_corpus_in_its_share_which_are_equal_without_a_mixture():
     trainer = pretrainer_of([], one=(3.0, sequences(4)), two=(1.0, sequences(9)))
-    rows = trainer._rows(trainer.objectives["diffusion"], trainer.config.diffusion)
+    rows = trainer._rows(trainer.objectives["diffusion"], trainer.config.diffusion, 0)
     targets = [int(row.target_ids[-1, -1]) for row, _ in rows]
     assert sorted(targets) == [4, 4, 4, 9]
     config, corpora = pretrainer_of([]).config, {"a": sequences(4), "b": sequences(9)}
