@@ -34,7 +34,8 @@ Parts = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class FrozenModel:
-    """A further model that scores responses: whole in every process, in the type of forwards (`Algorithm.checkpoints`)."""
+    """A further model that scores responses (`Algorithm.checkpoints`): whole in every process, in the type of
+    forwards."""
 
     role: str
     shape: Shape
@@ -146,8 +147,11 @@ class TrainingMemory:
         return {
             "rollout": decoding,
             **{f"{each.role} scores": self._forward(each.shape, each.positions) for each in self.beside},
-            **({"reference": self._gathered() | self._forward(self.shape, self.positions)}
-               if self.has_reference or self.has_value_model else {}),
+            **(
+                {"reference": self._gathered() | self._forward(self.shape, self.positions)}
+                if self.has_reference or self.has_value_model
+                else {}
+            ),
             **self.update(),
             "hand-over": hand_over,
             "validation": decoding | (average if self.has_average else {}),

@@ -51,7 +51,8 @@ class FetchedRows:
 
     rows: list[Row]
     facts: dict[str, Any]
-    """JSON: from (mirror | hub | folder), files with sha256 and bytes, revision, content_sha256, rows; no absolute path."""
+    """JSON: from (mirror | hub | folder), files with sha256 and bytes, revision, content_sha256, rows; no absolute
+    path."""
 
 
 def obtain(source: Source, origins: Origins) -> FetchedRows:

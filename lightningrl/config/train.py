@@ -38,8 +38,8 @@ class Run(Section):
     UNKEYED = frozenset({"role", "base", "published", "series", "seeds", "evaluate_on", "save_every", "decoding"})
 
     def science(self) -> dict[str, Any]:
-        """Returns what its key holds: of `method` the given keys, for the algorithm's source is in the key as well. What
-        says which answers and checkpoints it takes is in the keys of the stages that make and import them."""
+        """Returns what its key holds: of `method` the given keys, for the algorithm's source is in the key as well. The
+        keys of the stages that make its answers and import its checkpoints say which these are."""
         method = self.method.model_dump(mode="json", exclude_unset=True)
         if self.implementation.data is not None:
             method.pop("data", None)

@@ -226,8 +226,10 @@ class Transformer(nn.Module):
         the vocabulary have probability 0: they are never drawn, in the decoder as in the trainer, which share this.
         bans: False gives every row of the vocabulary its probability, as some published losses do.
         """
-        usable, mask_token_id = (self.usable_vocab, self.config.mask_token_id) if bans else (self.config.vocab_size, None)
-        return log_probs_of(self.logits(hidden), temperature, usable, mask_token_id)
+        logits = self.logits(hidden)
+        if not bans:
+            return log_probs_of(logits, temperature, self.config.vocab_size, None)
+        return log_probs_of(logits, temperature, self.usable_vocab, self.config.mask_token_id)
 
     def plan(self, hidden_BLH: Tensor, timestep_B: Tensor, open_BL: Tensor) -> Tensor:
         """(B, L) the planner's logits over whole canvases, positions 0 to L - 1 of each; see `Planner.forward`."""

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lightningrl.answering import Answer, Task, answer, score
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.models.config_file import read_config
 from lightningrl.models.transformer import Transformer
+from lightningrl.rl.algorithm import Algorithm
 from lightningrl.rl.rollout import Asked, RolledOut
 from lightningrl.rl.rollout_stream import roll_out
 from lightningrl.rl.selection import Validation
@@ -57,6 +59,11 @@ class TrainSetup:
     load_shards: Callable[[Change], Transformer] | None = None
     """Makes one more sharded model of the base's weights, after a change to its modules, as a value model needs; None
     where nothing is sharded."""
+
+    def check(self, algorithm: Algorithm) -> None:
+        """Raises ConfigError where an algorithm cannot train this model."""
+        beside = {role: read_config(folder) for role, folder in self.checkpoints.items()}
+        algorithm.check(self.model.config, f"runs.{self.run.name}", beside)
 
     def publish(self) -> None:
         """Hand the policy's weights to the decoder."""

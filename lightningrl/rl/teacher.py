@@ -28,6 +28,7 @@ from lightningrl.training.shards import PRECISIONS
 if TYPE_CHECKING:
     from lightningrl.rl.setup import TrainSetup
 
+
 class Teacher:
     """An autoregressive model that scores responses: the checkpoint `teacher` of a set-up, so many responses a
     forward."""

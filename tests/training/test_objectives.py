@@ -158,3 +158,6 @@ def test_a_budget_is_spent_by_the_last_phase_and_its_rate_falls_with_it():
     assert [row["phase"] for row in rows] == ["autoregressive"] * 2 + ["diffusion"] * 4
     assert [row["rate"] for row in rows] == pytest.approx([1, 1, 1, 172 / 256, 88 / 256, 4 / 256])
     assert "accuracy_pct" in rows[-1]
+    told = r"pretrain\.autoregressive: its steps take 144 token-forwards, and `match_compute` leaves 144"
+    with pytest.raises(ConfigError, match=told):
+        Pretrainer(config, 0, model, corpora, objectives, lambda model: {"accuracy_pct": 1.0}, budget=144)

@@ -40,14 +40,18 @@ def make_decoder(
 
 
 def load_decoder(
-    context: StageContext, config: Config, policy: DecodePolicy, examples: Sequence[Example], role: str = "policy",
+    context: StageContext,
+    config: Config,
+    policy: DecodePolicy,
+    examples: Sequence[Example],
+    role: str = "policy",
     where: str = "",
 ) -> tuple[BlockDecoder, Any]:
     """Loads the weights of an input in the stage's precision; returns the decoder of a config with its tokenizer.
 
-    policy, examples: what it is for; where: the key that says how it decodes, where that is neither the experiment's nor
-    a system's. Raises ConfigError, before a weight is read, where the checkpoint's family cannot
-    be decoded so, or one of the problems does not fit into its context.
+    policy, examples: what it is for; where: the key that says how it decodes, if that is neither the experiment's nor a
+    system's. Raises ConfigError, before a weight is read, where the checkpoint's family cannot be decoded so, or one of
+    the problems does not fit into its context.
     """
     checkpoint = context.inputs[role]
     tokenizer = load_tokenizer(checkpoint)

@@ -142,9 +142,7 @@ class DUltra(OnlineAlgorithm):
         [(factor, temperature)] = rules
         compat = self.config.compat
         self.rule = RevealRule(forced_as_drawn=True) if compat else RevealRule(factor, temperature)
-        if self.config.teacher:
-            self.teacher = Teacher(setup, self.config.teacher.microbatch)
-            self.check(setup.model.config, name, {"teacher": self.teacher.model.config})
+        self.teacher = Teacher(setup, self.config.teacher.microbatch) if self.config.teacher else None
 
     def score(
         self, model: Transformer, trajectories: Sequence[Trajectory], copies: Copies = slice(None)

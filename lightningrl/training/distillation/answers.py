@@ -73,7 +73,7 @@ def targets_of(
 
     length: tokens of prompt and response together, or None: `new_tokens` after the prompt. grid: the block size of a
     block-causal model, whose responses are filled to the end of their last block and no further, and end on the grid.
-    limit: the positions of the model. Raises ConfigError, which begins with the run's key `where`, when no line is left.
+    limit: the positions of the model. Raises ConfigError, which begins with the run's key `where`, when none is left.
     """
     found, without_room, too_long = list[Target](), 0, 0
     for row in rows:

@@ -51,7 +51,7 @@ class DistillationTrainer(BudgetedTrainer):
     def __init__(self, setup: TrainSetup, algorithm: Distillation):
         self.setup, self.algorithm, self.model, run = setup, algorithm, setup.model, setup.run
         config, keys = self.model.config, algorithm.config
-        algorithm.check(config, f"runs.{run.name}")
+        setup.check(algorithm)
         grid = config.block_size if config.attention == "block_causal" else None
         if not setup.distilled:
             raise ConfigError(

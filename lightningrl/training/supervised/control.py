@@ -2,7 +2,7 @@
 
 Only what RL gains over it is the merit of RL. The learning rate falls linearly to zero as the budget of token-forwards
 (a backward counts as two) is spent. Its checkpoint is the most accurate one on validation: it is not trained for speed,
-and a control should be as strong as it can be. Processes share the micro-batches of a step, whose rows all of them draw.
+and a control should be as strong as it can be. Processes share a step's micro-batches, whose rows each of them draws.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SupervisedTrainer(BudgetedTrainer):
     def __init__(self, setup: TrainSetup):
         self.setup, self.model, run = setup, setup.model, setup.run
         config = self.model.config
-        run.implementation.check(config, f"runs.{run.name}")
+        setup.check(run.implementation)
         self.begin()
         self.corpus = build_corpus(
             setup.tokenizer, setup.train, setup.task.render, config.block_size, limit=config.max_position_embeddings

@@ -110,7 +110,7 @@ class PlannerTrainer(BudgetedTrainer):
     def __init__(self, setup: TrainSetup, config: PlannerPretraining.Config):
         # The decoder's is whole in every process; where nothing is sharded it is the policy itself.
         self.setup, self.config, self.model, run = setup, config, setup.decoder.model, setup.run
-        run.implementation.check(self.model.config, f"runs.{run.name}")
+        setup.check(run.implementation)
         self.begin()
         self.model.requires_grad_(False)
         if self.model.planner is None:
