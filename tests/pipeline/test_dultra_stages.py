@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +19,8 @@ from lightningrl.bench.costs import operations_of, work_of
 from lightningrl.bench.estimate.budget import DEVICES, Estimate, shapes_of
 from lightningrl.bench.memory import OVERHEAD
 from lightningrl.config.experiment import Experiment
-from lightningrl.errors import ConfigError
-from lightningrl.models.checkpoint import load_model
+from lightningrl.errors import ConfigError, TrainingError
+from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.models.families.protocol import NO_MASK
 from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.pipeline.stages import train
@@ -92,6 +93,19 @@ def test_a_planner_is_trained_from_a_base_without_one_with_the_decoder_that_need
     weights = dict(made.named_parameters())
     assert all(torch.equal(weights[name], weight) for name, weight in base.named_parameters())
     assert [row["skipped"] for row in files.read_jsonl(tmp_path / "out" / "metrics.jsonl")] == [0.0]
+
+
+def test_a_run_in_which_no_step_took_an_update_ends_with_an_error_however_short_it_is(checkpoints, tmp_path):
+    """Two steps are fewer than the five running that end one while it goes on; the planner's weights are no numbers."""
+    model, base = load_model(checkpoints["planned"]), tmp_path / "base"
+    shutil.copytree(checkpoints["planned"], base)
+    model.planner.mask_linear.bias.data.fill_(float("nan"))
+    ids = json.loads((base / "config.json").read_text())
+    save_model(model, base, eos_token_id=ids["eos_token_id"], pad_token_id=ids["pad_token_id"])
+    run = PLANNER | {"steps": 2, "validate_every": 2, "decoding": {}}
+    with pytest.raises(TrainingError, match="no update could be taken in 2 steps running"):
+        train.run(context_of(plan_of(base, run), "planner", {"base": base}, tmp_path))
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
 def test_validate_takes_the_run_and_its_row_and_refuses_others_without_a_planner(checkpoints, tmp_path):

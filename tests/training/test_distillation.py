@@ -115,14 +115,16 @@ def test_answers_that_are_left_out_are_counted_in_the_first_steps_row(folder):
     lengths = sorted(len(row["prompt_ids"]) for row in setup.distilled)
     setup.model.config = dataclasses.replace(setup.model.config, max_position_embeddings=lengths[3] + 14)
     longer = sum(length > lengths[3] for length in lengths)
+    both = zip(setup.train, setup.distilled, strict=True)
+    setup.validation = [example for example, row in both if len(row["prompt_ids"]) <= lengths[3]]
     trainer = make_trainer(setup)
     first, second = trainer.step().metrics, trainer.step().metrics
     assert 0 < longer < 7 and len(trainer.targets) == 7 - longer
     assert (first["answers_too_long"], first["answers_without_room"]) == (longer, 0)
     assert "answers_too_long" not in second
-    cut = setup.run.method.model_copy(update={"length": lengths[3]})
+    cut = setup.run.method.model_copy(update={"length": lengths[3] + 1})
     trainer = make_trainer(dataclasses.replace(setup, run=setup.run.model_copy(update={"method": cut})))
-    assert trainer.left_out.without_room == sum(length >= lengths[3] for length in lengths)
+    assert trainer.left_out == (longer, 0) and len(trainer.targets) == 7 - longer
 
 
 def test_every_answer_comes_once_a_pass_and_costs_are_counted_with_those_of_the_data(folder):
@@ -149,7 +151,10 @@ def test_a_distillation_may_spend_the_compute_of_another_run(folder):
 
 def test_what_the_answers_took_is_no_progress_and_must_leave_something_of_the_budget(folder):
     """They took 100 token-forwards: the rate falls from 1 over the 1,400 others, and d3LLM's curriculum begins."""
-    trainer, seen = trainer_of(folder, budget=1500, steps=99, validate_every=50, method={"schedule": "linear"}), []
+    trainer, seen = (
+        trainer_of(folder, budget=1500, steps=99, validate_every=50, method={"schedule": "linear"}, warmup_updates=0),
+        [],
+    )
     views = trainer.algorithm.views
     trainer.algorithm.views = lambda unit, model, rng, progress: (
         seen.append(progress) or views(unit, model, rng, progress)
