@@ -156,7 +156,8 @@ class Run(Section):
     save_every: int = Field(10, gt=0)
     """Steps between two resumable states."""
     match_compute: str | None = None
-    """supervised: the run whose compute (token-forwards, a backward counted as two) is spent here."""
+    """supervised, distillations and planner_pretraining, in place of `steps`: the run whose compute (token-forwards, a
+    backward counted as two) is spent here, that of a distillation's own answers included."""
     muon_learning_rate: float = Field(2e-3, gt=0)
     """supervised: Muon's rate for the layers' matrices; learning_rate is AdamW's for the rest."""
     sequences: int = Field(32, gt=0)
