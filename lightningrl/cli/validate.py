@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,16 +58,20 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     _check_quantizers(experiment, planned)
 
 
-def _check_runs(experiment: Experiment, shapes: Mapping[str, ModelConfig]) -> None:
-    """Raises ConfigError for rollouts that a run's base cannot have, or that have no likelihood to train on; and for a
-    distillation that is not for such models."""
-    from lightningrl.pipeline.stages.fitting import check_lengths
+def _check_runs(experiment: Experiment, shapes: dict[str, ModelConfig]) -> None:
+    """Raises ConfigError for a base that a run's algorithm cannot train, for rollouts that it cannot have, or that have
+    no likelihood to train on. Adds to `shapes` those of the policies that are trained."""
+    from lightningrl.pipeline.stages.fitting import check_lengths, inspected
     from lightningrl.rl.algorithm import OnlineAlgorithm
     from lightningrl.rl.likelihood import check_scorable
-    from lightningrl.training.distillation.algorithm import Distillation
 
     for run in experiment.runs:
         where, shape, algorithm = f"runs.{run.name}", shapes.get(run.base), run.implementation
+        if shape is not None:
+            asked = {role: (each, f"{where}.method.{role}") for role, each in algorithm.checkpoints.items()}
+            here = {role: each for role, each in asked.items() if Path(each[0].checkpoint).is_dir()}
+            algorithm.check(shape, where, {role: inspected(*each) for role, each in here.items()})
+            shape = shapes[run.name] = replace(shape, has_planner=shape.has_planner or algorithm.adds_planner)
         numbers = {f"{where}.threshold": run.threshold}
         numbers |= {f"{where}.rollout_thresholds.{n}": value for n, value in enumerate(run.rollout_thresholds)}
         decoding = run.decoding.over(experiment.decoding)
@@ -74,8 +80,6 @@ def _check_runs(experiment: Experiment, shapes: Mapping[str, ModelConfig]) -> No
         if shape is not None:
             told = f"{said}, by which {where} decodes {run.base}"
             check_lengths(shape, policies[0], [experiment.benchmark(run.benchmark)], decoding, told)
-            if isinstance(algorithm, Distillation):
-                algorithm.check(shape, where)
         if isinstance(algorithm, OnlineAlgorithm):
             try:
                 check_scorable(None if shape is None else shape.attention, policies, run.accept_inexact_caches)
@@ -94,7 +98,7 @@ def _check_systems(experiment: Experiment, planned: Plan, shapes: Mapping[str, M
         numbers = dict(zip(_keys_of(system, experiment), system.thresholds, strict=True))
         policies = _make_policies(system.decoding, system.where, experiment.plugins, numbers)
         base = next((run.base for run in experiment.runs if run.name == system.policy), system.policy)
-        if (shape := shapes.get(base)) is not None:
+        if (shape := shapes.get(system.policy)) is not None:
             names = {
                 stage.config["benchmark"] for stage in planned.of("evaluate") if stage.config["policy"] == system.name
             }

@@ -9,7 +9,7 @@ from lightningrl.config.base import Base, Checkpoint
 from lightningrl.config.distillation import DistillData
 from lightningrl.config.model import PretrainedBase
 from lightningrl.config.systems import System
-from lightningrl.config.train import Run
+from lightningrl.config.train import Learners, Run
 from lightningrl.errors import ConfigError
 from lightningrl.pipeline.planner_base import PlannerBase, slug
 from lightningrl.pipeline.stage import Stage
@@ -92,6 +92,8 @@ class PolicyPlanner(PlannerBase):
         if run.match_compute is not None:
             inputs["matched"] = self.policies[run.match_compute]
         implementation = run.implementation
+        for role, each in implementation.checkpoints.items():
+            inputs[role] = self.known(self.checkpoint(f"{run.name}-{role}", each))
         if implementation.data is not None:
             inputs["distilled"] = self.distill_data(run, implementation.data, base)
         files = implementation.files
@@ -101,7 +103,9 @@ class PolicyPlanner(PlannerBase):
         """Plans the answers that a run trains on, named by the first run with the same ones. What they do not depend on
         is not in the key: the judge of answers that nobody judges, the decoder of answers that nobody decodes."""
         benchmark, is_own = self.experiment.benchmark(run.benchmark), data.source == "own"
-        config: dict[str, Any] = {"data": data}
+        alike = [run, *(each for each in self.experiment.runs if each is not run and each.base == run.base)]
+        learners = Learners(runs=[each for each in alike if each.implementation.data == data])
+        config: dict[str, Any] = {"data": data, "learners": learners}
         members, inputs = {"benchmark": self.benchmarks[run.benchmark]}, {"base": base}
         if data.source != "dataset":
             config["prompt"], inputs["data"] = benchmark.prompt, self.data[run.benchmark]

@@ -47,7 +47,7 @@ def known_shapes(experiment: Experiment) -> dict[str, ModelConfig]:
     ]
     for name, where, base in given:
         if base is not None and Path(base.checkpoint).is_dir():
-            found[name] = _inspected(base, where)
+            found[name] = inspected(base, where)
     return found
 
 
@@ -75,7 +75,8 @@ def check_objectives(experiment: Experiment, shapes: Mapping[str, ModelConfig]) 
                 raise ConfigError(f"{key}: {error}") from None
 
 
-def _inspected(base: Base, where: str) -> ModelConfig:
+def inspected(base: Base, where: str) -> ModelConfig:
+    """Returns the shape of a folder's checkpoint; `where` is the config's key. Raises as `known_shapes` does."""
     folder, key = Path(base.checkpoint), "checkpoint"
     try:
         model, _ = inspect_model(folder, block_size=base.block_size, mask_token_id=base.mask_token_id)
