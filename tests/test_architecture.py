@@ -14,7 +14,7 @@ LINES = {
     "lightningrl/pipeline": 5311, "lightningrl/quantization": 2868, "lightningrl/report": 3759,
     "lightningrl/results": 1505, "lightningrl/rl": 3183, "lightningrl/sandbox": 2745, "lightningrl/training": 2729,
     "lightningrl/utils": 488, "tests/bench": 1313, "tests/benchmarks": 1424, "tests/config": 1123, "tests": 801,
-    "tests/decoding": 5097, "tests/evaluation": 1696, "tests/fixtures": 2548, "tests/inference": 3244,
+    "tests/decoding": 5097, "tests/evaluation": 1696, "tests/fixtures": 2548, "tests/inference": 3246,
     "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 3693, "tests/quantization": 1408,
     "tests/report": 1921, "tests/rl": 3282, "tests/sandbox": 2090, "tests/slurm": 687, "tests/training": 2354,
     "tests/workflow": 2434,
