@@ -48,7 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*words):
-    return CliRunner().invoke(app, list(words))
+    return CliRunner().invoke(app, list(words), catch_exceptions=False)
 
 
 @pytest.mark.parametrize("title", COMMANDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from lightningrl.cli.app import app
 from lightningrl.config.decoding import preset
+from lightningrl.decoding.presets import PRESETS
 from lightningrl.decoding.reference import decode_one
 from lightningrl.inference.harness_lm import fenced_program, pieces_of
 from lightningrl.inference.llm import LLM
@@ -153,6 +155,15 @@ def test_every_row_of_table_2_has_its_arguments_or_the_reason_why_it_has_none():
     assert cell_of("D2F-LLaDA", "math500").tokens == 512 and cell_of("dParallel-LLaDA", "mbpp").parameter == 0.45
     assert cell_of("d3LLM-LLaDA", "humaneval").options["schedule_options"]["block_add_threshold"] == 1.0
     assert pieces_of("d3llm", {})["logits_options"] == {"untempered": True, "bans_mask": False}
+
+
+@pytest.mark.parametrize("name", ["dparallel_llada", "dparallel_dream"])
+def test_what_a_preset_says_was_published_is_what_its_rows_are_decoded_with(name):
+    """'Published: 0.5 on GSM8K and MATH, ...' against the arguments of the rows."""
+    tasks = {"GSM8K": "gsm8k", "MATH": "math500", "MBPP": "mbpp", "HumanEval": "humaneval"}
+    said = re.findall(r"(0\.\d+) on (.+?)(?=, 0\.|$)", PRESETS[name]["source"].partition("Published: ")[2])
+    told = {tasks[task]: float(value) for value, names in said for task in re.findall(r"[A-Z]\w+", names)}
+    assert told == {cell.benchmark: cell.parameter for cell in cells() if (cell.preset, cell.point) == (name, ROW)}
 
 
 def test_what_cannot_be_run_is_refused_before_the_harness_is_imported(folders, tmp_path):

@@ -6,7 +6,8 @@ nothing under /etc. Each node pretends to have 4 CPUs and 4 H100s, which are cou
 the partition gpu get about as many CPUs of those as the machine has: more at a time would only make all of them slower.
 
 It prints `ready` once a job has run, and then reads its standard input. When that ends - by Ctrl-D, or because whoever
-started it was killed - or on Ctrl-C or SIGTERM, all jobs and daemons are killed; nothing stays. To use it meanwhile:
+started it was killed - or on Ctrl-C or SIGTERM, all jobs and daemons are killed; nothing stays. Where it is killed
+itself, the kernel kills the daemons. To use it meanwhile:
 `export SLURM_CONF=FOLDER/slurm.conf PATH=FOLDER/bin:$PATH`.
 """
 
@@ -28,6 +29,7 @@ SEARCHED = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 NEEDED = ("munged", "slurmctld", "slurmd", "srun")
 START_S = 300
 """For the daemons to run a first job, on a machine however busy."""
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 NODES = ("one", "two")
 """Both are this machine: a slurmd tells by its name (`-N`) which of them it is, and each has a port of its own."""
 # Character devices that are always there stand for GPUs: a count without devices would be refused.
@@ -110,6 +112,15 @@ def free_ports(count: int) -> list[int]:
         return found
 
 
+def prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """In a child before it becomes a daemon: whoever is killed in an instant can end nobody any more."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def start(folder: Path) -> list[subprocess.Popen]:
     """The daemons; they take no signal from the terminal."""
     run, log = folder / "run", folder / "log"
@@ -121,7 +132,7 @@ def start(folder: Path) -> list[subprocess.Popen]:
         command = [str(shutil.which(command[0], path=SEARCHED)), *command[1:]]
         with open(log / f"{Path(command[0]).name}.out", "a") as output:
             channels = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
-            daemons.append(subprocess.Popen(command, start_new_session=True, **channels))
+            daemons.append(subprocess.Popen(command, start_new_session=True, preexec_fn=die_with_parent, **channels))
         while not (run / "munge.socket").exists() and daemons[0].poll() is None:  # munged, which the others need
             time.sleep(0.02)
     return daemons
@@ -166,7 +177,7 @@ def end_everything() -> None:
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     on_signals(lambda *_: sys.exit(0))
     try:
         for _ in range(3):
