@@ -33,7 +33,7 @@ MOST_NEW_TOKENS = 8192
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Longest response, rounded up to the block grid; left out: 8192, or what the model has room for."
+        min=1, help="Longest response, rounded up to the block grid; default: 8192, or what the model has room for."
     ),
 ]
 

@@ -221,7 +221,7 @@ BIAS, UP = "model.layers.0.self_attn.q_proj.bias", "model.layers.1.mlp.up_proj.w
 DAMAGED = {
     "no config": (lambda folder: (folder / "config.json").unlink(), r"is not a checkpoint: config\.json is missing"),
     "no weights": (lambda folder: (folder / WHOLE).unlink(), r"model\.safetensors is missing"),
-    "a flipped byte in the header": (changed(WHOLE, flipped(12, 0xFF)), r"model\.safetensors is damaged .*Restore it"),
+    "a flipped byte in the header": (changed(WHOLE, flipped(12, 0xFF)), r"model\.safetensors is damaged .*Mend it"),
     "a flipped length": (changed(WHOLE, flipped(1, 0x40)), r"model\.safetensors is damaged"),
     "cut at the end": (changed(WHOLE, lambda data: data[:-5]), r"model\.safetensors is damaged"),
     "cut in the header": (changed(WHOLE, lambda data: data[:40]), r"model\.safetensors is damaged"),
