@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lightningrl.bench.estimate.budget import DEVICES
+from lightningrl.bench.estimate.harness import cell_cost
 from lightningrl.cli import options
 from lightningrl.cli.harness_results import arguments_of, code_hash, folder_hash, read_result, results, tasks_hash
 from lightningrl.cli.outputs import print_table, say
@@ -162,11 +164,29 @@ def _show(out: Path | None) -> None:
     if out is not None:
         print_table(comparison(results(out)))
         return
-    lines = [["row", "benchmark", "point", "task", "shots", "chat", "tokens", "decoder", "parameter", "checkpoint"]]
+    lines = [
+        [
+            "row",
+            "benchmark",
+            "point",
+            "task",
+            "shots",
+            "chat",
+            "tokens",
+            "decoder",
+            "parameter",
+            "H100 hours",
+            "checkpoint",
+        ]
+    ]
+    device, all_hours = DEVICES["h100"], 0.0
     for cell in cells():
         chat = "template" if cell.chat else "own turn" if cell.turn else "none"
-        numbers = [str(cell.shots), chat, str(cell.tokens), cell.preset, f"{cell.parameter:g}", cell.checkpoint]
+        all_hours += (hours := cell_cost(cell, device).seconds / 3600)
+        numbers = [str(cell.shots), chat, str(cell.tokens), cell.preset, f"{cell.parameter:g}", f"{hours:.1f}"]
+        numbers.append(cell.checkpoint)
         lines.append([cell.row, cell.benchmark, cell.point, cell.task, *numbers])
     print_table(lines)
+    typer.echo(f"in all {all_hours:,.0f} hours of one {device.name}, by the formulas of bench/estimate/harness.py")
     for row, reason in WITHOUT.items():
         typer.echo(f"{row}: none; {reason}")

@@ -16,7 +16,7 @@ from lightningrl.report.paper.harness import Cell, cells
 from lightningrl.utils import files
 from lightningrl.utils.registry import resolve
 
-CODE = "lightningrl.inference.harness_lm"
+CODE = ("lightningrl.inference.harness_lm", "lightningrl.inference.harness_tasks")
 NOWHERE = Path("config/data.lock.json")
 """The lock of the hub's files, which a folder does not have."""
 
@@ -46,7 +46,7 @@ def code_hash(cell: Cell) -> str:
     decoding = Decoding.model_validate(preset(cell.preset)["decoding"] | cell.options)
     families: Mapping[str, str] = resolve("lightningrl.models.families.registry:FAMILIES")
     members = [*decoding.members().values(), families[cell.family]]
-    return code_digest.digest([CODE, *(each.partition(":")[0] for each in members)])
+    return code_digest.digest([*CODE, *(each.partition(":")[0] for each in members)])
 
 
 def is_result(found: Any) -> bool:

@@ -78,7 +78,7 @@ def plan_budget(
 
     Formulas: bench/costs.py and bench/overheads.py. What cannot be known is a named assumption, printed, and
     most are an option here. Not counted: communication, supervised controls, pre-training, imports of checkpoints, the
-    stages speed, probe, replay and selfcheck, and the protocol as published, whose forwards `lightningrl harness` says.
+    stages distill_data, speed, probe, replay and selfcheck, and `lightningrl harness`, which says its own cost.
     """
     check_out(out, overwrite, inputs=[config])
     told = {

@@ -192,13 +192,14 @@ def test_what_a_kill_costs_at_most_is_told_where_clusters_are_described(tmp_path
     most = {}
     for run in experiment.runs:
         is_small = run.base in ("sdar-8b-b8", "sdar-8b-b4")
-        group = "small" if is_small else f"{'tracerl-' * run.name.startswith('tracerl')}{run.benchmark}"
+        method, task = run.name.partition("-")[0], run.name.rpartition("-")[2]
+        group = "small" if is_small else f"{'tracerl-' * (method == 'tracerl')}{task}"
         hours = run.save_every * runs[run.name]["step_s"] / 3600
         most[group] = f"{max(hours, float(most.get(group, 0))):.1f}"
         assert run.save_every == (20 if is_small else 10)
     page = " ".join((CONFIG.parent / "docs" / "cluster.md").read_text(encoding="utf-8").split())
-    assert f"{most['gsm8k']} hours of a training on GSM8K, {most['math500']} on MATH, {most['mbpp']} on code" in page
-    assert f"{most['tracerl-mbpp']} of TraceRL on code" in page and f"at most {most['small']} hours" in page
+    assert f"{most['gsm8k']} hours of a training on GSM8K, {most['math']} on MATH, {most['code']} on code" in page
+    assert f"{most['tracerl-code']} of TraceRL on code" in page and f"at most {most['small']} hours" in page
 
 
 def test_the_hours_of_all_targets_are_those_of_the_plan_quantisations_included():
@@ -218,6 +219,6 @@ def test_a_wrong_target_or_two_things_to_show_are_refused_before_anything_is_pri
 def test_help_says_all_that_is_not_counted():
     text = " ".join(CliRunner().invoke(app.app, ["plan", "--help"]).stdout.split())
     counted = {"train", "quantize", "evaluate"}
-    quick = {"data", "collect", "table", "figure", "release", "distill_data"}
+    quick = {"data", "tokenizer", "collect", "table", "figure", "release"}
     for kind in KINDS.keys() - counted - quick:
         assert {"pretrain": "pre-training", "checkpoint": "checkpoints"}.get(kind, kind) in text, kind

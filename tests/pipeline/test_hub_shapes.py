@@ -17,7 +17,7 @@ WRONG = {
     "a canvas beyond the context": ("llada-256", {"max_new_tokens": 8192}, "the model has 4096"),
     "a decoder of shifted logits": ("llada-256", {"decoding": {"preset": "d3llm_dream"}}, "llada"),
     "token by token": ("llada-256", {"decoding": {"preset": "autoregressive"}}, "llada"),
-    "a window over blocks": ("dream-256", {"decoding": {"preset": "sdar_dynamic"}}, "Dream"),
+    "blocks for a canvas": ("dream-256", {"decoding": {"preset": "sdar_static"}}, "Dream"),
 }
 
 

@@ -18,7 +18,7 @@ HARNESS, QUANTIZED = "harness_arguments.csv", "quantization_results.csv"
 SHA256 = {
     POINTS: "bc51e055ef390924f47dcb3d5ac3e9fe1ad592c36c46fb6cd087c67b0516aed9",
     RESULTS: "3bf5df918f3737ae36d4ee143dc88b3e98115d6d3a80f207a4c47d388fd7b0d2",
-    HARNESS: "769aeadc98e70275957aae9bf7bc838ccaf6551dd5fb4a501437c0ab1318bb9c",
+    HARNESS: "451bd7cb45e96ad5a848f04c347035217133a7eaa3da330c258fabf533299ed4",
     QUANTIZED: "76a4536044cc612ec8dbd7657fc62107597e18abc02347b6defae34a0dcef7c1",
     NOTES: "f4bde61d8359ce3da3ec2d1690d17eaca66a2d7c36b91f8b360459e769d2ed9c",
 }
