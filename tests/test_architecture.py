@@ -8,14 +8,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 623, "lightningrl/bench": 3649, "lightningrl/benchmarks": 2152, "lightningrl/cli": 3428,
+    "lightningrl": 623, "lightningrl/bench": 3716, "lightningrl/benchmarks": 2152, "lightningrl/cli": 3597,
     "lightningrl/config": 2233, "lightningrl/decoding": 5491, "lightningrl/evaluation": 1875,
-    "lightningrl/inference": 2459, "lightningrl/judges": 4435, "lightningrl/models": 3743,
-    "lightningrl/pipeline": 5214, "lightningrl/quantization": 2821, "lightningrl/report": 3754,
+    "lightningrl/inference": 2646, "lightningrl/judges": 4435, "lightningrl/models": 3743,
+    "lightningrl/pipeline": 5268, "lightningrl/quantization": 2821, "lightningrl/report": 3766,
     "lightningrl/results": 1505, "lightningrl/rl": 3183, "lightningrl/sandbox": 2745, "lightningrl/training": 2729,
-    "lightningrl/utils": 488, "tests/bench": 1313, "tests/benchmarks": 1424, "tests/config": 933, "tests": 785,
-    "tests/decoding": 5071, "tests/evaluation": 1674, "tests/fixtures": 2540, "tests/inference": 3206,
-    "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 3600, "tests/quantization": 1408,
+    "lightningrl/utils": 501, "tests/bench": 1403, "tests/benchmarks": 1424, "tests/config": 933, "tests": 785,
+    "tests/decoding": 5071, "tests/evaluation": 1674, "tests/fixtures": 2540, "tests/inference": 3527,
+    "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 3674, "tests/quantization": 1408,
     "tests/report": 1921, "tests/rl": 3282, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 2354,
     "tests/workflow": 2434,
 }  # fmt: skip

@@ -102,10 +102,10 @@ def stepped(decoding: Decoding, steps: float, masked: int, size: int) -> float:
     elif decoding.selector == "timestep":
         forwards = max(count, min(2, masked)) if options.get("opening") else count
     else:
-        hidden = np.linspace(1.0, options.get("eps", 1e-3), count + 1)[:-1]
+        hidden = np.linspace(1.0, float(options.get("eps", 1e-3)), count + 1)[:-1]
         forwards = float((1 - (1 - hidden) ** masked).sum())
     least, most = (decoding.schedule_options.get(f"{end}_forwards") for end in ("least", "most"))
-    return min(max(forwards, least or 0), most or float("inf"))
+    return min(max(forwards, float(least or 0)), float(most or "inf"))
 
 
 def _canvas_positions(

@@ -164,21 +164,8 @@ def _show(out: Path | None) -> None:
     if out is not None:
         print_table(comparison(results(out)))
         return
-    lines = [
-        [
-            "row",
-            "benchmark",
-            "point",
-            "task",
-            "shots",
-            "chat",
-            "tokens",
-            "decoder",
-            "parameter",
-            "H100 hours",
-            "checkpoint",
-        ]
-    ]
+    columns: str = "row,benchmark,point,task,shots,chat,tokens,decoder,parameter,H100 hours,checkpoint"
+    lines: list[list[str]] = [[*columns.split(",")]]
     device, all_hours = DEVICES["h100"], 0.0
     for cell in cells():
         chat = "template" if cell.chat else "own turn" if cell.turn else "none"

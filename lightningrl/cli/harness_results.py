@@ -62,7 +62,7 @@ def read_result(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         found = None
-    if not is_result(found):
+    if found is None or not is_result(found):
         raise ConfigError(f"{path} is no result of `lightningrl harness`: move it away, or name another folder")
     return found
 

@@ -129,7 +129,8 @@ class BlockDiffusionLM(LM):
                 raise DecodeError(str(result.error))
             self.answers[keys[missing[result.index]]] = Answer(self.llm.text(found), found.stats, found.stop)
         answers = [self.answers[key] for key in keys]
-        self._cost += [(each.stats, each.stop) for each in answers]
+        for each in answers:
+            self._cost.append((each.stats, each.stop))
         texts = [
             _cut(each.text, arguments[1].get("until") or []) for each, arguments in zip(answers, asked, strict=True)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 
 import pytest
 
@@ -185,6 +186,9 @@ def test_what_cannot_be_run_is_refused_before_a_model_is_loaded(folders, tmp_pat
     }.items():
         done = run(*words)
         assert done.exit_code == 2 and told in done.stderr, (words, done.output)
+    if not version("antlr4-python3-runtime").startswith("4.11"):
+        done = run("LLaDA", "--benchmark", "math500", *model, *out, "--device", "cpu")
+        assert done.exit_code == 2 and "PYTHONPATH=harness-antlr lightningrl harness" in done.stderr
     if not torch.cuda.is_available():
         assert "no CUDA device" in run(*gsm8k).stderr
     assert not (tmp_path / "out").exists()

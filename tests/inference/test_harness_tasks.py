@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("lm_eval")
 import datasets
 import evaluate
+import huggingface_hub
 import lm_eval
 from fixtures.limits import HANG_S
 from lm_eval.api.model import LM
@@ -134,6 +135,14 @@ def test_a_right_answer_scores_100_and_another_one_0_by_the_harness_itself(form,
         assert settings["max_gen_toks"] == cell.tokens and ("<user>" in prompt) == cell.chat
         assert len(re.findall("<user>", prompt)) == (1 + shots if cell.multiturn else int(cell.chat))
         assert found["shots"] == shots == prompt.count(SHOWN[cell.benchmark]) - 1 - (cell.task == "humaneval_instruct")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_machine_without_a_network_lacks_is_told_before_a_model_is_loaded(name, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    told = "4.11.0" if name == "minerva_math" and not HAS_ANTLR else "--tasks FOLDER with tasks of these names"
+    with pytest.raises(ConfigError, match=f"the harness's task {name}: .*{re.escape(told)}"):
+        load_tasks([name])
 
 
 @pytest.mark.skipif(HAS_ANTLR, reason="the grammar that MATH needs is there")

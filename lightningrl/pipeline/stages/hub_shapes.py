@@ -6,6 +6,8 @@ listed are not known: a name alone says nothing of what is in it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightningrl.bench.model_shape import FAMILIES, KEYS, NUMBERS
 from lightningrl.config.base import Base
 from lightningrl.models.config_file import family_named
@@ -21,7 +23,7 @@ KNOWN = {
     "Qwen/Qwen2.5-7B-Instruct": QWEN, "Efficient-Large-Model/Fast_dLLM_v2_7B": ("Fast_dLLM_Qwen", "7b"),
 }  # fmt: skip
 """Repository -> model_type of its config.json, and size."""
-POSITIONS = {"Dream": 131072}
+POSITIONS = {"Dream": {"max_position_embeddings": 131072}}
 """Contexts that are not those of the size."""
 
 
@@ -31,7 +33,8 @@ def shape_in_hub(base: Base) -> ModelConfig | None:
         return None
     model_type, size = KNOWN[base.checkpoint]
     numbers = dict(zip(KEYS, (NUMBERS | FAMILIES)[size], strict=True))
-    numbers["max_position_embeddings"] = POSITIONS.get(model_type, numbers["max_position_embeddings"])
     family, said = family_named(model_type), {} if base.block_size is None else {"block_size": base.block_size}
-    unseen = {"rms_norm_eps": 1e-6, "rope_theta": 1e6, "initializer_range": 0.02, "mask_token_id": 0, "block_size": 32}
-    return ModelConfig(**unseen | numbers | dict(family.defaults) | said | dict(family.facts))
+    found: dict[str, Any] = {"rms_norm_eps": 1e-6, "rope_theta": 1e6, "initializer_range": 0.02, "mask_token_id": 0}
+    found |= {"block_size": 32} | numbers | POSITIONS.get(model_type, {})
+    found |= {**family.defaults, **said, **family.facts}
+    return ModelConfig(**found)
