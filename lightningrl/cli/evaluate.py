@@ -41,7 +41,7 @@ MaxNewTokens = Annotated[
 @options.endpoint_options()
 @options.decoding_options()
 def evaluate(
-    model: Annotated[Path | None, typer.Argument(help="A checkpoint's folder. Left out: a stage is made.")] = None,
+    model: Annotated[Path | None, typer.Argument(help="A checkpoint's folder. Without it, a stage is made.")] = None,
     config: Config = DEFAULT_CONFIG,
     name: Name = None,
     key: Key = None,

@@ -247,7 +247,7 @@ DAMAGED_SHARDS = {
         lambda folder: (folder / SECOND).unlink(),
         r"model-00002-of-00004\.safetensors is missing, which model\.safetensors\.index\.json names",
     ),
-    "a shard is cut": (changed(SECOND, lambda data: data[:-7]), r"00002-of-00004\.safetensors is damaged .*Restore"),
+    "a shard is cut": (changed(SECOND, lambda data: data[:-7]), r"00002-of-00004\.safetensors is damaged .*Mend it"),
     "a shard lacks a weight": (
         edit(FIRST, lambda shard: shard.pop(EMBEDDING)),
         r"00001-of-00004\.safetensors lacks model\.embed_tokens\.weight, which model\.safetensors\.index\.json says",
