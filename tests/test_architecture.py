@@ -14,7 +14,7 @@ LINES = {
     "lightningrl/pipeline": 5268, "lightningrl/quantization": 2821, "lightningrl/report": 3766,
     "lightningrl/results": 1505, "lightningrl/rl": 3183, "lightningrl/sandbox": 2745, "lightningrl/training": 2729,
     "lightningrl/utils": 501, "tests/bench": 1403, "tests/benchmarks": 1424, "tests/config": 933, "tests": 794,
-    "tests/decoding": 5071, "tests/evaluation": 1674, "tests/fixtures": 2540, "tests/inference": 3527,
+    "tests/decoding": 5071, "tests/evaluation": 1674, "tests/fixtures": 2540, "tests/inference": 3539,
     "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 3674, "tests/quantization": 1408,
     "tests/report": 1921, "tests/rl": 3282, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 2354,
     "tests/workflow": 2434,

@@ -63,7 +63,7 @@ def load_tasks(names: Iterable[str], folder: Path | None = None) -> dict[str, An
             loaded: dict[str, Any] = dict(manager.load([spec]))
         except Exception as error:  # a task is a program of others, and may raise anything
             told = " ".join(str(error).split()) or "no reason given"
-            advice = ANTLR if "antlr4" in told else OTHERWISE
-            raise ConfigError(f"the harness's task {name}: {type(error).__name__}: {told[:300]}. {advice}") from error
+            found_out = ANTLR if "antlr4" in told else f"{type(error).__name__}: {told[:300]}. {OTHERWISE}"
+            raise ConfigError(f"the harness's task {name}: {found_out}") from error
         found[name] = (loaded["groups"] | loaded["tasks"])[name]
     return found

@@ -122,7 +122,7 @@ def test_every_task_of_the_arguments_is_one_of_the_harness_and_tried_here():
     assert {cell.task for cell in cells()} == FILES.keys() and len(FILES) == 7
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form)))
 def test_a_right_answer_scores_100_and_another_one_0_by_the_harness_itself(form, tmp_path, monkeypatch):
     cell, answer = FORMS[form], PROBLEMS[FORMS[form].benchmark][1]
     answer += "```" * (cell.task == "humaneval_instruct")  # the others are cut at their stop strings
@@ -158,7 +158,19 @@ def test_math_is_refused_with_what_to_do_where_its_grammar_is_not_there(tmp_path
 def test_math_is_scored_where_its_grammar_is_put_before_ours(tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(tmp_path / "antlr")]
     subprocess.run([*pip, "antlr4-python3-runtime==4.11.0"], check=True, timeout=HANG_S)
-    tests = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", __file__, "-k", "minerva"]
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "minerva and right",
+    ]
     path = os.pathsep.join(filter(None, [str(tmp_path / "antlr"), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(tests, timeout=HANG_S, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout
