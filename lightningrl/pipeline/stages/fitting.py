@@ -1,7 +1,8 @@
 """What `lightningrl validate` knows of models before anything runs: whether decoders, objectives and answers fit them.
 
 The shape of a base that is pre-trained here stands in the config, that of a folder's checkpoint in its files: headers
-are read, no weights. What is still to come from the hub is not known; its stages then say the same.
+are read, no weights. Of what is still to come from the hub only some is known (`hub_shapes`); its stages then say the
+same.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from lightningrl.models.checkpoint import inspect_model
 from lightningrl.models.families.registry import plug_in
 from lightningrl.models.lora import match, read_adapter
 from lightningrl.models.transformer import ModelConfig
+from lightningrl.pipeline.stages.hub_shapes import shape_in_hub
 from lightningrl.pipeline.stages.pretrain import shape_of
 from lightningrl.utils.registry import resolve
 
@@ -48,6 +50,8 @@ def known_shapes(experiment: Experiment) -> dict[str, ModelConfig]:
     for name, where, base in given:
         if base is not None and Path(base.checkpoint).is_dir():
             found[name] = inspected(base, where)
+        elif base is not None and (shape := shape_in_hub(base)) is not None:
+            found[name] = shape
     return found
 
 
@@ -99,6 +103,13 @@ def check_lengths(
     """Raises ConfigError where a model cannot be decoded so, or answer each benchmark with as many tokens as it says
     behind the shortest prompt there is. where: what the config calls how it decodes; own: the key of the
     length, if it is not the benchmark's."""
+    needs, fitting = (resolve(f"lightningrl.decoding.presets:{name}") for name in ("needs", "fitting"))
+    if decoding.preset and decoding.preset not in (names := fitting(shape.attention, shape.logit_shift)):
+        shift = "shifted" if shape.logit_shift else "unshifted"
+        raise ConfigError(
+            f"{where}: the decoder {decoding.preset} is for models with {needs(decoding.preset)}; this {shape.family} "
+            f"model has {shape.attention} attention and {shift} logits. Decoders that fit it: {', '.join(names)}"
+        )
     for each in benchmarks:
         length = own or f"benchmarks.{each.name}.max_new_tokens, for {where}"
         check_fits(shape, policy, each.max_new_tokens, forwards=decoding.forwards, where=where, length=length)
