@@ -11,7 +11,7 @@ LINES = {
     "lightningrl": 623, "lightningrl/bench": 3755, "lightningrl/benchmarks": 2173, "lightningrl/cli": 3651,
     "lightningrl/config": 2306, "lightningrl/decoding": 5599, "lightningrl/evaluation": 1875,
     "lightningrl/inference": 2646, "lightningrl/judges": 4435, "lightningrl/models": 3743,
-    "lightningrl/pipeline": 5398, "lightningrl/quantization": 2868, "lightningrl/report": 3772,
+    "lightningrl/pipeline": 5401, "lightningrl/quantization": 2868, "lightningrl/report": 3772,
     "lightningrl/results": 1505, "lightningrl/rl": 3208, "lightningrl/sandbox": 2745, "lightningrl/training": 2903,
     "lightningrl/utils": 501, "tests/bench": 1403, "tests/benchmarks": 1445, "tests/config": 1123, "tests": 810,
     "tests/decoding": 5097, "tests/evaluation": 1696, "tests/fixtures": 2569, "tests/inference": 3579,

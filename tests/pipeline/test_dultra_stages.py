@@ -112,9 +112,9 @@ def test_validate_takes_the_run_and_its_row_and_refuses_others_without_a_planner
     llada = checkpoints["llada"]
     assert not validated(tmp_path, tree_of(llada, PLANNER, systems=[ROW]))
     said = validated(tmp_path, tree_of(llada, PLANNER, systems=[ROW | {"name": "other", "policy": "base"}]))
-    assert "systems.other.decoding, of other (base): " in said and "ranks by a planner" in said
+    assert "systems.other.decoding, of other (base): " in said and "unshifted logits, and no planner" in said
     said = validated(tmp_path, tree_of(llada, PLANNER | {"algorithm": "dparallel", "method": {}}))
-    assert "runs.planner.decoding" in said and "ranks by a planner" in said
+    assert "runs.planner.decoding" in said and "unshifted logits, and no planner" in said
 
 
 @pytest.mark.parametrize(

@@ -104,11 +104,14 @@ def check_lengths(
     behind the shortest prompt there is. where: what the config calls how it decodes; own: the key of the
     length, if it is not the benchmark's."""
     needs, fitting = (resolve(f"lightningrl.decoding.presets:{name}") for name in ("needs", "fitting"))
-    if decoding.preset and decoding.preset not in (names := fitting(shape.attention, shape.logit_shift)):
+    facts = shape.attention, shape.logit_shift, shape.has_planner
+    if decoding.preset and decoding.preset not in (names := fitting(*facts)):
         shift = "shifted" if shape.logit_shift else "unshifted"
+        planner = "" if shape.has_planner else ", and no planner"
         raise ConfigError(
             f"{where}: the decoder {decoding.preset} is for models with {needs(decoding.preset)}; this {shape.family} "
-            f"model has {shape.attention} attention and {shift} logits. Decoders that fit it: {', '.join(names)}"
+            f"model has {shape.attention} attention and {shift} logits{planner}. Decoders that fit it: "
+            f"{', '.join(names)}"
         )
     for each in benchmarks:
         length = own or f"benchmarks.{each.name}.max_new_tokens, for {where}"
