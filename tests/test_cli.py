@@ -80,6 +80,22 @@ def test_a_verbs_help_is_its_stages_docstring(kind):
     assert " ".join(first.split()) in " ".join(run(kind, "--help").output.split())
 
 
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("pretrain", ["pretrain.diffusion.steps", "bases.family", "bases.match_compute"]),
+        ("checkpoint", ["base.adapter", "checkpoints.role"]),
+        ("probe", ["report.looks", "report.probed_problems", "systems.primary_threshold", "decoding.ranking"]),
+        ("speed", ["speed.batch", "systems.max_new_tokens"]),
+        ("replay", ["report.replayed_problems", "systems.decoding.preset"]),
+    ],
+)
+def test_a_verbs_help_has_the_keys_that_its_stages_read(kind, keys):
+    lines = [line.strip() for line in run(kind, "--help").output.splitlines()]
+    for key in keys:
+        assert any(line.startswith(f"{key}: ") for line in lines), key
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "generate", "chat", "trace"])
 def test_how_to_decode_is_said_with_the_keys_of_the_config(verb):
     command = get_command(app.app).resolve_command(None, [verb])[1]

@@ -48,7 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(*words):
-    return CliRunner().invoke(app, list(words))
+    return CliRunner().invoke(app, list(words), catch_exceptions=False)
 
 
 @pytest.mark.parametrize("title", COMMANDS)
@@ -101,3 +101,12 @@ def test_what_is_no_ordinary_file_is_not_replaced_by_one(folder, overwrite):
     (folder / "link").symlink_to("elsewhere")  # a link to nothing
     done = run(*COMMANDS["prompts"], "--out", "link")
     assert done.exit_code == 2 and "link already exists" in done.stderr and (folder / "link").is_symlink()
+
+
+def test_the_help_of_every_option_is_a_sentence_with_its_subject():
+    group = get_command(app)
+    for name in [*group.commands]:
+        verb = group.resolve_command(None, [name])[1]
+        for each in [verb, *vars(verb).get("commands", {}).values()]:
+            told = [(name, param.opts, param.help) for param in each.params if getattr(param, "help", None)]
+            assert not [one for one in told if one[2].startswith("Of ") or "eft out:" in one[2]], each.name

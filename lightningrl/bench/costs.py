@@ -14,7 +14,7 @@ whichever is longer. Not included: communication (assumed hidden). What is neith
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -200,6 +200,15 @@ def reference_cost(shape: Shape, device: Device, shares: Shares, work: np.ndarra
     operations = operations_of(work, shape)
     seconds = operations / (shares.reference * device.operations_per_s)
     return PhaseCost("reference", seconds, float(work[0]), operations)
+
+
+def scoring_cost(
+    role: str, shape: Shape, device: Device, shares: Shares, lengths: Lengths, responses: float
+) -> PhaseCost:  # fmt: skip
+    """Returns the phase in which a causal model scores each token of so many responses, one forward over each."""
+    length = lengths.prompt_tokens + lengths.response_tokens
+    work = responses * work_of(length, lengths.response_tokens, length / 2)
+    return replace(reference_cost(shape, device, shares, work), name=role)
 
 
 def update_cost(

@@ -33,6 +33,17 @@ Parts = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
+class FrozenModel:
+    """A further model that scores responses (`Algorithm.checkpoints`): whole in every process, in the type of
+    forwards."""
+
+    role: str
+    shape: Shape
+    positions: float
+    """Token positions of its largest forward."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingMemory:
     """A training on several devices, as far as its bytes depend on it."""
 
@@ -52,6 +63,8 @@ class TrainingMemory:
     """Whether a frozen base is held (`needs_reference`)."""
     checkpointed: bool = True
     overhead: float = OVERHEAD
+    beside: tuple[FrozenModel, ...] = ()
+    """The algorithm's models beside policy and base."""
 
     @property
     def is_sharded(self) -> bool:
@@ -68,6 +81,7 @@ class TrainingMemory:
         if self.has_value_model:
             of_value = (shape.parameters - shape.head_parameters + shape.hidden_size) / n
             found["value model and its moments"] = (MASTER + MOMENTS) * of_value
+        found |= {each.role: float(self.number_bytes * each.shape.parameters) for each in self.beside}
         if not self.is_sharded:
             reference = {"reference": float(MASTER * shape.parameters)} if self.has_reference else {}
             return found | {"weights": whole, "Adam's moments": MOMENTS * shape.parameters} | reference
@@ -95,6 +109,7 @@ class TrainingMemory:
             "load: policy": ("weights", "fp32 master, a shard"),
             "load: reference": ("reference", "reference, a shard"),
             "load: decode replica": ("decode replica",),
+            **{f"load: {each.role}": (each.role,) for each in self.beside},
             "load: value model": ("value model and its moments",),
         }
         start = {name: size for name, size in resident.items() if name == "context, communication, kernels"}
@@ -131,7 +146,12 @@ class TrainingMemory:
         hand_over = {"a weight on its way": self._one_weight}
         return {
             "rollout": decoding,
-            **({"reference": self._gathered() | self._forward()} if self.has_reference or self.has_value_model else {}),
+            **{f"{each.role} scores": self._forward(each.shape, each.positions) for each in self.beside},
+            **(
+                {"reference": self._gathered() | self._forward(self.shape, self.positions)}
+                if self.has_reference or self.has_value_model
+                else {}
+            ),
             **self.update(),
             "hand-over": hand_over,
             "validation": decoding | (average if self.has_average else {}),
@@ -145,7 +165,7 @@ class TrainingMemory:
         own = {"gradients, fp32": shard}
         backward = own | self._gathered(in_backward=True) | {
             "activations": activation_bytes(shape, self.positions, c, self.checkpointed),
-            "head, a chunk": self._head_chunk(),
+            "head, a chunk": _head_chunk(shape, self.positions),
         }  # fmt: skip
         optimiser = own | {"temporaries of foreach-Adam": shard}
         if not self.is_sharded:
@@ -181,30 +201,29 @@ class TrainingMemory:
             more = max(more, self._root * (1 + 1 / self.devices))
         return {"gathered weights": self.number_bytes * (self._root + more)}
 
-    def _forward(self) -> Parts:
+    def _forward(self, shape: Shape, positions: float) -> Parts:
         """A forward without gradients."""
-        positions, c = self.positions, self.number_bytes
-        return {"a forward's tensors": c * positions * self._working_numbers, "head, a chunk": self._head_chunk()}
-
-    @property
-    def _working_numbers(self) -> float:
-        """Numbers a position that exist at the same time in a layer that keeps nothing: 3 H and, in the MLP, 3 I; in
-        the attention queries, keys and values before, while and after they are rotated, and what comes out."""
-        shape = self.shape
-        attention = 6 * shape.query_numbers + 5 * shape.key_numbers
-        return 3 * shape.hidden_size + max(3 * shape.intermediate_size, attention)
-
-    def _head_chunk(self) -> float:
-        """A chunk's tables; at least one position's."""
-        vocabulary = self.shape.vocab_size
-        return float(HEAD_COPIES * MASTER * max(vocabulary, min(HEAD_LOGITS, self.positions * vocabulary)))
+        tensors = self.number_bytes * positions * _working_numbers(shape)
+        return {"a forward's tensors": tensors, "head, a chunk": _head_chunk(shape, positions)}
 
     def _decoding_forward(self) -> float:
         """A forward of all rows, each with its block and the one before it, and the keys and values of a layer, which
         are copied out of their pages."""
         shape, positions = self.shape, 2 * self.rows * self.shape.block_size
-        return self.number_bytes * positions * self._working_numbers + self.pool / shape.num_hidden_layers
+        return self.number_bytes * positions * _working_numbers(shape) + self.pool / shape.num_hidden_layers
 
     def _draws(self) -> float:
         """The logits that tokens are drawn from: of all open positions, or as many as are computed at once."""
         return float(DRAW_BYTES * min(DRAW_LOGITS, self.rows * self.shape.block_size * self.shape.vocab_size))
+
+
+def _working_numbers(shape: Shape) -> float:
+    """Numbers a position that exist at the same time in a layer that keeps nothing: 3 H and, in the MLP, 3 I; in the
+    attention queries, keys and values before, while and after they are rotated, and what comes out."""
+    attention = 6 * shape.query_numbers + 5 * shape.key_numbers
+    return 3 * shape.hidden_size + max(3 * shape.intermediate_size, attention)
+
+
+def _head_chunk(shape: Shape, positions: float) -> float:
+    """A chunk's tables; at least one position's."""
+    return float(HEAD_COPIES * MASTER * max(shape.vocab_size, min(HEAD_LOGITS, positions * shape.vocab_size)))

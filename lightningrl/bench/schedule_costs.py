@@ -3,12 +3,13 @@
 A forward over a canvas computes all of it, over a cache its own part, so the same number of forwards is other work:
 a published decoder's cost is its forwards times what each computes. Exact, given the forwards, as a test against a
 decoder's counts shows: `full_sequence`, `whole_sequence`, `prefix_cache` and `dual_cache` with as many forwards in each
-block, `autoregressive`. Assumed: how many blocks a window has open, and what d3LLM's cache leaves to compute.
+block, blocks, `autoregressive`. Selectors of a number of steps (`STEPPED`) say the forwards themselves; elsewhere they
+follow from the TPF. Assumed: how many blocks a window has open, and what d3LLM's cache leaves to compute.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -19,6 +20,8 @@ from lightningrl.config.decoding import Decoding
 CANVASES = ("full_sequence", "whole_sequence", "prefix_cache", "dual_cache", "multi_block")
 """Schedules that compute or keep the whole canvas, whatever is masked in it."""
 WINDOWS = ("block_pipeline", "block_buffer")
+STEPPED = ("quota", "timestep", "random_timestep")
+"""Selectors whose parameter is a number of steps, from which the number of forwards follows."""
 OPEN_BLOCKS = 2.0
 """The assumed mean number of open blocks of a window."""
 
@@ -55,10 +58,13 @@ def decoded(decoding: Decoding, parameter: float, lengths: Lengths, longest: int
     shown = longest if decoding.stop == "whole_canvas" else response
     blocks = 1 if name == "whole_sequence" else max(1, ceil(shown / size))
     forwards = max(response / lengths.tpf, blocks)
-    if decoding.selector == "timestep" and name == "whole_sequence":
-        forwards = parameter
-    elif decoding.selector == "quota":
-        forwards = blocks * min(parameter, size)
+    is_stepped = decoding.selector in STEPPED and name not in (*WINDOWS, "sub_block", "multi_block")
+    if is_stepped:  # a canvas has its own grid, which begins at the prompt's end
+        first = 0 if name in CANVASES else size - int(prompt) % size
+        opened = (
+            [longest] if name == "whole_sequence" else [first] * (first > 0) + [size] * ceil((shown - first) / size)
+        )
+        forwards = sum(stepped(decoding, parameter, each, size) for each in opened)
     nothing = np.zeros(3)
     if name in CANVASES:
         end = prompt + longest
@@ -73,7 +79,33 @@ def decoded(decoding: Decoding, parameter: float, lengths: Lengths, longest: int
         each = part if options.get("caches_block") else size
         seen = prompt + response / 2 + size
         return Decoded(forwards, prefill_work(lengths, size), work_of(forwards * each, forwards * part / 2, seen))
-    return Decoded(lengths.forwards, prefill_work(lengths, size), decoding_work(lengths, size))
+    if not is_stepped:
+        return Decoded(lengths.forwards, prefill_work(lengths, size), decoding_work(lengths, size))
+    lengths = replace(lengths, tpf=lengths.response_tokens / forwards)
+    return Decoded(forwards, prefill_work(lengths, size), decoding_work(lengths, size))
+
+
+def stepped(decoding: Decoding, steps: float, masked: int, size: int) -> float:
+    """Returns the forwards on so many masked positions of a block, by a selector of `STEPPED`; of `random_timestep`
+    their mean, since it ends by chance before its last step. size: of a whole block.
+
+    >>> stepped(Decoding(selector="quota"), 3, 4, 4), stepped(Decoding(selector="quota"), 4, 2, 4)
+    (3, 2)
+    """
+    options, count = decoding.selector_options, int(steps)
+    if decoding.selector == "quota":
+        share, rest = divmod(size, count)
+        left, forwards = masked, 0
+        while left > 0:
+            left -= max(1, share + (forwards < rest))
+            forwards += 1
+    elif decoding.selector == "timestep":
+        forwards = max(count, min(2, masked)) if options.get("opening") else count
+    else:
+        hidden = np.linspace(1.0, float(options.get("eps", 1e-3)), count + 1)[:-1]
+        forwards = float((1 - (1 - hidden) ** masked).sum())
+    least, most = (decoding.schedule_options.get(f"{end}_forwards") for end in ("least", "most"))
+    return min(max(forwards, float(least or 0)), float(most or "inf"))
 
 
 def _canvas_positions(

@@ -51,7 +51,8 @@ class FetchedRows:
 
     rows: list[Row]
     facts: dict[str, Any]
-    """JSON: from (mirror | hub), files with sha256 and bytes, revision, content_sha256, rows; no absolute path."""
+    """JSON: from (mirror | hub | folder), files with sha256 and bytes, revision, content_sha256, rows; no absolute
+    path."""
 
 
 def obtain(source: Source, origins: Origins) -> FetchedRows:
@@ -67,6 +68,15 @@ def obtain(source: Source, origins: Origins) -> FetchedRows:
         )
     path = folder / source.mirror
     return _from_mirror(source, path, origins) if path.is_file() else _from_hub(source, origins, path)
+
+
+def obtain_in(folder: Path, source: Source, require_pins: bool = False) -> FetchedRows:
+    """Returns the rows of a source whose files are in a folder of the user's, below which `Source.files` are. Raises
+    BenchmarkError when they cannot be read, differ from `content_sha256`, or are pinned by none and `require_pins`."""
+    if require_pins and source.content_sha256 is None:
+        raise _unpinned(f"the folder {folder}")
+    found = _fetched(source, "folder", None, {name: _read(folder / name) for name in source.files})
+    return FetchedRows(found.rows, found.facts | {"repo": None})
 
 
 def _from_mirror(source: Source, path: Path, origins: Origins) -> FetchedRows:

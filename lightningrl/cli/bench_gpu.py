@@ -14,14 +14,16 @@ from lightningrl.utils.files import write_text
 
 def gpu(
     part: Annotated[
-        list[str] | None, typer.Option(help="Of the check; several times. Left out: all, in order.")
+        list[str] | None, typer.Option(help="A part of the check; may be repeated. Default: all, in order.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures, a file a part.")] = Path("gpu-check"),
     size: Annotated[str, typer.Option(help="miniature, 0.1b, 0.3b, 1.7b, 4b, 8b: random weights.")] = "8b",
     device: Annotated[str, typer.Option(help="cuda; cpu only tries what can be tried.")] = "cuda",
     checkpoint: Annotated[Path | None, typer.Option(help="Real weights, for the part that needs them.")] = None,
     plugins: options.Plugins = None,
-    minutes: Annotated[float, typer.Option(min=0, help="Of a part; what is left is done by the next call.")] = 8.0,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Minutes a part may take; the next call does what is left.")
+    ] = 8.0,
     small: Annotated[bool, typer.Option("--small", help="Sizes that a processor can try.")] = False,
 ) -> None:
     """Everything that wants a GPU, in parts of minutes; a case whose figures are there is not run again.
@@ -42,7 +44,7 @@ def gpu(
 
 def gpu_page(
     folder: Annotated[Path, typer.Argument(help="Where `bench gpu` wrote.")] = Path("gpu-check"),
-    page: Annotated[Path | None, typer.Option(help="Write it into this page; left out: print it.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write it into this page; default: print it.")] = None,
 ) -> None:
     """The GPU section of docs/benchmarks.md, from the figures of `bench gpu`; nothing is measured."""
     from lightningrl.bench.gpu.page import section, written

@@ -24,9 +24,11 @@ def compare(
     base: Annotated[Path, typer.Argument(help="Records of the model that is compared with.")],
     others: Annotated[list[Path], typer.Argument(help="Records of others on the same problems.")],
     threshold: Annotated[float, typer.Option(help="The threshold of the single numbers.")] = 0.9,
-    y_max: Annotated[float | None, typer.Option(help="For AUP, percent; left out: the best accuracy found.")] = None,
+    y_max: Annotated[
+        float | None, typer.Option(help="The accuracy in percent that AUP is relative to; default: the best one found.")
+    ] = None,
     bootstrap: Annotated[int, typer.Option(min=1, help="Replicates of the bootstrap over problems.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Compare records of models on the same problems: accuracy, TPF, AUP, with paired 95 % intervals over problems.
 

@@ -33,7 +33,7 @@ MOST_NEW_TOKENS = 8192
 MaxNewTokens = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Longest response, rounded up to the block grid; left out: 8192, or what the model has room for."
+        min=1, help="Longest response, rounded up to the block grid; default: 8192, or what the model has room for."
     ),
 ]
 
@@ -41,7 +41,7 @@ MaxNewTokens = Annotated[
 @options.endpoint_options()
 @options.decoding_options()
 def evaluate(
-    model: Annotated[Path | None, typer.Argument(help="A checkpoint's folder. Left out: a stage is made.")] = None,
+    model: Annotated[Path | None, typer.Argument(help="A checkpoint's folder. Without it, a stage is made.")] = None,
     config: Config = DEFAULT_CONFIG,
     name: Name = None,
     key: Key = None,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Model = Annotated[Path, typer.Argument(help="A checkpoint's folder: an SDAR or LLaDA model with its tokenizer.")]
 MaxNewTokens = Annotated[
     int | None,
-    typer.Option(help="Longest response, rounded up to the block grid; left out: 512, or what the model has room for."),
+    typer.Option(help="Longest response, rounded up to the block grid; default: 512, or what the model has room for."),
 ]
 BENCHMARK = typer.Option(help="gsm8k, math500, mbpp, humaneval, ... or module:attribute.")
 Benchmark = Annotated[str, BENCHMARK]

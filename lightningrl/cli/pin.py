@@ -20,7 +20,7 @@ from lightningrl.pipeline.plan import Plan, plan
 from lightningrl.results.folders import find_release
 
 Stages = Annotated[
-    list[str] | None, typer.Argument(help="<kind>/<name>, with what they are made from; left out: all that compute.")
+    list[str] | None, typer.Argument(help="<kind>/<name>, with what they are made from; default: all that compute.")
 ]
 
 
@@ -28,7 +28,7 @@ def pin(
     stages: Stages = None,
     config: Config = DEFAULT_CONFIG,
     release: Annotated[str | None, typer.Option(help="Release to take digests from: `latest`, key or folder.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The pin file; left out: the config's `code.pin`.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The pin file; default: the config's `code.pin`.")] = None,
     results: Annotated[Path, typer.Option(help="Where --release is looked for.")] = RESULTS,
 ) -> None:
     """Write the config's `code.pin`: the code that finished stages were made with, so that they keep their keys.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,20 +31,26 @@ def plan_budget(
     gpu: Annotated[str, typer.Option(help="h100, h200, a100, or cpu: this processor, measured now.")] = "h100",
     gpus: Annotated[
         int | None,
-        typer.Option(min=1, help="How many, in one process group; left out: as many as a training has processes."),
+        typer.Option(min=1, help="Number of GPUs in one process group; default: as many as a training has processes."),
     ] = None,
-    model_size: Annotated[str | None, typer.Option(help="1.7b, 4b, 8b, ...; left out: the experiment's base.")] = None,
-    prompt_tokens: Annotated[float | None, typer.Option(min=1, help="Of a prompt, mean; left out: known.")] = None,
-    response_tokens: Annotated[float | None, typer.Option(min=1, help="Of a response, mean; left out: known.")] = None,
-    tpf: Annotated[float | None, typer.Option(min=1, help="Tokens per denoise forward; left out: the base's.")] = None,
+    model_size: Annotated[str | None, typer.Option(help="1.7b, 4b, 8b, ...; default: the experiment's base.")] = None,
+    prompt_tokens: Annotated[
+        float | None,
+        typer.Option(min=1, help="Mean number of prompt tokens; default: what is known of each benchmark."),
+    ] = None,
+    response_tokens: Annotated[
+        float | None,
+        typer.Option(min=1, help="Mean number of response tokens; default: what is known of each benchmark."),
+    ] = None,
+    tpf: Annotated[float | None, typer.Option(min=1, help="Tokens per denoise forward; default: the base's.")] = None,
     kept: Annotated[float, typer.Option(min=0.01, max=1, help="Share of groups that pass the filter.")] = 0.65,
-    update_share: Annotated[Share, typer.Option(help="Of peak arithmetic, in the update.")] = None,
-    rollout_share: Annotated[Share, typer.Option(help="Of peak arithmetic, in rollouts.")] = None,
-    bandwidth_share: Annotated[Share, typer.Option(help="Of memory bandwidth, in rollouts.")] = None,
+    update_share: Annotated[Share, typer.Option(help="Share of the peak arithmetic that the update reaches.")] = None,
+    rollout_share: Annotated[Share, typer.Option(help="Share of the peak arithmetic that rollouts reach.")] = None,
+    bandwidth_share: Annotated[Share, typer.Option(help="Share of the memory bandwidth that rollouts reach.")] = None,
     rows_busy: Annotated[Share, typer.Option(help="Share of rows at work, on average.")] = None,
     reserve: Annotated[Share, typer.Option(help="Share of the card's memory that is left free.")] = None,
     checkpointing: Annotated[
-        bool | None, typer.Option(help="Activations recomputed in the backward; left out: as resources say.")
+        bool | None, typer.Option(help="Activations recomputed in the backward; default: as resources say.")
     ] = None,
     as_targets: Annotated[
         bool, typer.Option("--targets", help="Instead: what each table and figure needs, as a Markdown table.")
@@ -52,10 +59,12 @@ def plan_budget(
         str | None,
         typer.Option("--ladder", metavar="TARGET", help="Instead: hours of a target before, by default, with options."),
     ] = None,
-    turn_ms: Annotated[float | None, typer.Option(min=0, help="Of a forward of few rows, bound by launches.")] = None,
-    tails: Annotated[float | None, typer.Option(min=0, help="Tails a step; left out: one.")] = None,
+    turn_ms: Annotated[
+        float | None, typer.Option(min=0, help="Milliseconds of a forward of few rows, which launches bound.")
+    ] = None,
+    tails: Annotated[float | None, typer.Option(min=0, help="Tails a step; default: one.")] = None,
     longest_tokens: Annotated[
-        float | None, typer.Option(min=1, help="Of a step's longest response; left out: the benchmark's limit.")
+        float | None, typer.Option(min=1, help="Tokens of a step's longest response; default: the benchmark's limit.")
     ] = None,
     memory_table: Annotated[
         bool, typer.Option("--memory-table", help="Instead: GB at each point for 1.7B, 4B and 8B, as a Markdown table.")
@@ -68,9 +77,18 @@ def plan_budget(
     """Memory, seconds and GPU-hours of an experiment, from formulas; nothing runs and no weights are needed.
 
     Formulas: bench/costs.py and bench/overheads.py. What cannot be known is a named assumption, printed, and
-    most are an option here. Not counted: communication, supervised controls.
+    most are an option here. Not counted: communication, supervised controls, pre-training, imports of checkpoints, the
+    stages distill_data, speed, probe, replay and selfcheck, and `lightningrl harness`, which says its own cost.
     """
     check_out(out, overwrite, inputs=[config])
+    told = {
+        "--targets": as_targets,
+        "--ladder": ladder_of is not None,
+        "--memory-table": memory_table,
+        "--check": check,
+    }
+    if len(instead := [name for name, is_said in told.items() if is_said]) > 1:
+        raise ConfigError(f"{' and '.join(instead)} each show something instead of the plan: give one of them")
     wrong: list[str] = []
     if check:
         found, wrong = _check(
@@ -118,11 +136,15 @@ def plan_budget(
 def _show_ladder(target: str, estimate: Estimate, unit: str) -> dict[str, Any]:
     """Prints a pipe table of a target's hours, as docs/benchmarks.md has it; returns the hours by words."""
     made, found = plan(estimate.experiment), {}
+    known = [*(stage.target for stage in (*made.of("table"), *made.of("figure"))), "all"]
+    if target not in known:
+        near = get_close_matches(target, known, 1)
+        raise ConfigError(
+            f"--ladder: found {target!r}, allowed: {', '.join(known)}{f'. Did you mean {near[0]!r}?' if near else ''}"
+        )
     typer.echo(f"| `{target}` | {unit} |\n| --- | ---: |")
     for words, rung in ladder(estimate):
         by_name = {each.name: each.gpu_hours for each in targets(made, rung.to_json())}
-        if target not in by_name:
-            raise ConfigError(f"--ladder: found {target!r}, allowed: {', '.join(by_name)}")
         found[words] = by_name[target]
         typer.echo(f"| {words} | {by_name[target]:,.0f} |")
     return found

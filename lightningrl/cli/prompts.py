@@ -17,7 +17,7 @@ from lightningrl.utils import files
 
 def prompts(
     benchmark: options.Benchmark,
-    out: Annotated[Path | None, typer.Option(help="File to write; left out: standard output.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
     data: options.DataFile = None,
     split: options.Split = "test",
     mirror: options.Mirror = None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +23,7 @@ from lightningrl.utils.registry import resolve
 
 if TYPE_CHECKING:
     from lightningrl.decoding.protocol import DecodePolicy
+    from lightningrl.models.transformer import ModelConfig
 
 
 def validate(config: Config = DEFAULT_CONFIG) -> None:
@@ -39,18 +42,36 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
 
 
 def _check_pieces(experiment: Experiment, planned: Plan) -> None:
-    """Makes every decoder and quantizer once, so that unknown options and parameters out of range are said first."""
-    from lightningrl.pipeline.stages.fitting import check_lengths, known_shapes
-    from lightningrl.quantization.protocol import check_widths, make_quantizer
-    from lightningrl.rl.algorithm import OnlineAlgorithm
-    from lightningrl.rl.likelihood import check_scorable
+    """Makes every decoder, objective and quantizer once, so that unknown options, parameters out of range, and what
+    does not fit a model are said first."""
+    from lightningrl.pipeline.stages.fitting import check_objectives, known_shapes
 
     for stage in planned.of("train"):
         for role, reference in stage.members.items():
             resolve(reference, f"runs.{stage.name}, its {role}")
     shapes = known_shapes(experiment)
+    check_objectives(experiment, shapes)
+    _check_runs(experiment, shapes)
+    _check_systems(experiment, planned, shapes)
+    _check_distillations(experiment, planned, shapes)
+    _check_pretraining(experiment, planned, shapes)
+    _check_quantizers(experiment, planned)
+
+
+def _check_runs(experiment: Experiment, shapes: dict[str, ModelConfig]) -> None:
+    """Raises ConfigError for a base that a run's algorithm cannot train, for rollouts that it cannot have, or that have
+    no likelihood to train on. Adds to `shapes` those of the policies that are trained."""
+    from lightningrl.pipeline.stages.fitting import check_lengths, inspected
+    from lightningrl.rl.algorithm import OnlineAlgorithm
+    from lightningrl.rl.likelihood import check_scorable
+
     for run in experiment.runs:
-        where, shape = f"runs.{run.name}", shapes.get(run.base)
+        where, shape, algorithm = f"runs.{run.name}", shapes.get(run.base), run.implementation
+        if shape is not None:
+            asked = {role: (each, f"{where}.method.{role}") for role, each in algorithm.checkpoints.items()}
+            here = {role: each for role, each in asked.items() if Path(each[0].checkpoint).is_dir()}
+            algorithm.check(shape, where, {role: inspected(*each) for role, each in here.items()})
+            shape = shapes[run.name] = replace(shape, has_planner=shape.has_planner or algorithm.adds_planner)
         numbers = {f"{where}.threshold": run.threshold}
         numbers |= {f"{where}.rollout_thresholds.{n}": value for n, value in enumerate(run.rollout_thresholds)}
         decoding = run.decoding.over(experiment.decoding)
@@ -59,11 +80,17 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
         if shape is not None:
             told = f"{said}, by which {where} decodes {run.base}"
             check_lengths(shape, policies[0], [experiment.benchmark(run.benchmark)], decoding, told)
-        if isinstance(run.implementation, OnlineAlgorithm):
+        if isinstance(algorithm, OnlineAlgorithm):
             try:
                 check_scorable(None if shape is None else shape.attention, policies, run.accept_inexact_caches)
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from None
+
+
+def _check_systems(experiment: Experiment, planned: Plan, shapes: Mapping[str, ModelConfig]) -> None:
+    """Raises ConfigError for decoders that a system's model cannot have, and answers that it has no room for."""
+    from lightningrl.pipeline.stages.fitting import check_lengths
+
     for system in experiment.all_systems():
         if system.endpoint is not None:
             system.endpoint.secret()  # asked for now, used later
@@ -71,30 +98,70 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
         numbers = dict(zip(_keys_of(system, experiment), system.thresholds, strict=True))
         policies = _make_policies(system.decoding, system.where, experiment.plugins, numbers)
         base = next((run.base for run in experiment.runs if run.name == system.policy), system.policy)
-        if (shape := shapes.get(base)) is not None:
+        if (shape := shapes.get(system.policy)) is not None:
             names = {
                 stage.config["benchmark"] for stage in planned.of("evaluate") if stage.config["policy"] == system.name
             }
             answered = [system.asked(each) for each in experiment.benchmarks if each.name in names]
-            own = f"systems.{system.name}.max_new_tokens" if system.max_new_tokens else ""
             told = f"{system.where}, of {system.name} ({base})"
-            check_lengths(shape, policies[0], answered, system.decoding, told, own)
+            check_lengths(shape, policies[0], answered, system.decoding, told, _own_length(system))
         _note_adapter(experiment, system, base)
-    for stage in planned.of("distill_data"):
-        if "decoding" in stage.config:
-            where = f"runs.{stage.name}.method.data"
-            numbers = {f"{where}.threshold": stage.config["threshold"]}
-            _make_policies(stage.config["decoding"], f"{where}.decoding", experiment.plugins, numbers)
+
+
+def _own_length(system: System) -> str:
+    """What the config calls the length of a system's answers, where that is no benchmark's."""
+    return f"systems.{system.name}.max_new_tokens" if system.max_new_tokens else ""
+
+
+def _check_distillations(experiment: Experiment, planned: Plan, shapes: Mapping[str, ModelConfig]) -> None:
+    """Raises ConfigError for decoders by which a base cannot make the answers that a distillation trains on."""
+    from lightningrl.pipeline.stages.fitting import check_lengths
+
+    for stage in (stage for stage in planned.of("distill_data") if "decoding" in stage.config):
+        run, where, decoding = experiment.run(stage.name), f"runs.{stage.name}.method.data", stage.config["decoding"]
+        numbers = {f"{where}.threshold": stage.config["threshold"]}
+        said = f"{where}.decoding" if stage.config["data"].decoding.model_fields_set else "decoding"
+        policies = _make_policies(decoding, said, experiment.plugins, numbers)
+        if (shape := shapes.get(run.base)) is not None:
+            told = f"{said}, by which {run.base} makes the data of {run.name}"
+            check_lengths(shape, policies[0], [experiment.benchmark(run.benchmark)], decoding, told)
+
+
+def _check_pretraining(experiment: Experiment, planned: Plan, shapes: Mapping[str, ModelConfig]) -> None:
+    """Raises ConfigError for decoders by which a base cannot be validated while it is pre-trained."""
+    from lightningrl.pipeline.stages.fitting import check_lengths
+
+    systems = {system.name: system for system in experiment.all_systems()}
+    for stage in planned.of("pretrain"):
+        decoding, lengths, system = stage.config["decoding"], stage.config["max_new_tokens"], systems[stage.name]
+        is_own = stage.name == "base"
+        where = "decoding" if is_own else system.where
+        numbers = {"evaluation.primary_threshold" if is_own else where: stage.config["primary_threshold"]}
+        [policy] = _make_policies(decoding, where, experiment.plugins, numbers)
+        answered = [
+            each.model_copy(update={"max_new_tokens": lengths[each.name]})
+            for each in experiment.benchmarks
+            if each.name in lengths
+        ]
+        told = f"{where}, by which {stage.name} is validated while it is pre-trained"
+        check_lengths(shapes[stage.name], policy, answered, decoding, told, "" if is_own else _own_length(system))
+
+
+def _check_quantizers(experiment: Experiment, planned: Plan) -> None:
+    """Raises ConfigError for quantizers that there are not, and for options that they do not take."""
+    from lightningrl.quantization.protocol import check_widths, find_quantizer, make_quantizer
+
     for stage in planned.of("quantize"):
-        resolve(stage.members["quantizer"], f"systems.{stage.name}.quantizer.name")
+        where = f"systems.{stage.name}.quantizer"
+        find_quantizer(stage.members["quantizer"], f"{where}.name")
         try:
             quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
             if experiment.model is not None:
                 check_widths(quantizer, experiment.model.widths)
         except ConfigError as error:
-            raise ConfigError(f"systems.{stage.name}.quantizer.options: {error}") from None
+            raise ConfigError(f"{where}.options: {error}") from None
         if quantizer.needs_calibration and "calibration" not in stage.config:
-            raise ConfigError(f"systems.{stage.name}.quantizer.calibration: left out, but the quantizer needs data")
+            raise ConfigError(f"{where}.calibration: left out, but the quantizer needs data")
 
 
 def _note_adapter(experiment: Experiment, system: System, base: str) -> None:

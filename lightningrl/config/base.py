@@ -30,13 +30,13 @@ class Base(Section):
 
     UNKEYED = frozenset({"size", "published"})
 
-    def science(self) -> dict[str, Any]:
+    def science(self, given: bool = False) -> dict[str, Any]:
         """With a `sha256`, where the checkpoint comes from says nothing more; without, its place stands for it. So with
         an adapter; where there is none, none of its keys."""
         where = {"checkpoint", "revision"} if self.sha256 else {"sha256"}
         where |= {"adapter"} if self.adapter_sha256 else {"adapter_sha256"}
         where |= set() if self.adapter else {"adapter"}
-        return {key: value for key, value in super().science().items() if key not in where}
+        return {key: value for key, value in super().science(given).items() if key not in where}
 
     checkpoint: str = Field(min_length=1)
     """A folder with config.json, safetensors and tokenizer files, or else the name of a model on the Hugging Face hub,

@@ -64,8 +64,8 @@ class Decoding(Section):
     selector: str = "threshold"
     """Which masked positions a forward reveals: `threshold`, `quota_threshold`, `quota` (steps a block), `timestep`
     and `random_timestep` (steps), `factor`, `entropy` and `cumulative_entropy` (nats), `skip_threshold`, `bernoulli`
-    and `top_sum` (factor), `scripted` (tokens a step), or `module:attribute`. Its parameter is what
-    `evaluation.thresholds` sweep."""
+    and `top_sum` (factor; ranked by a probability), `scripted` (tokens a step), or `module:attribute`. Its parameter is
+    what `evaluation.thresholds` sweep."""
     selector_options: Options = Field(default_factory=dict)
     """The selector's other arguments: `{"inclusive": true, "steps": 4}` of `threshold`, `{"compat": true}` of
     `factor`."""
@@ -115,7 +115,7 @@ class Decoding(Section):
                 raise ValueError(f"found {found} as schedule, cache or scope; give `schedule` alone")
             tree = {key: value for key, value in tree.items() if key not in spelt}
             tree |= {"schedule": named[0]} if named else {}
-        if not tree.get("preset"):
+        if not tree.get("preset") or not isinstance(tree["preset"], str):
             return tree
         found = preset(tree["preset"])["decoding"]
         replaced = {f"{piece}_options" for piece, name in tree.items() if found.get(piece, name) != name}
@@ -185,7 +185,7 @@ class DirectDecoding(Decoding):
     @classmethod
     def _published_parameter(cls, tree: Any) -> Any:
         """A preset's selector has the parameter that it was published with, unless another one is given."""
-        if not tree.get("preset") or "threshold" in tree:
+        if not isinstance(tree, dict) or not isinstance(tree.get("preset") or None, str) or "threshold" in tree:
             return tree
         published = preset(tree["preset"])
         if tree.get("selector", published["decoding"]["selector"]) != published["decoding"]["selector"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,12 +38,25 @@ class DistillData(Section):
     """dataset: the files of it to read, in order (.jsonl, .json, .parquet); left out: all files of a folder, by
     name."""
 
+    content_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """dataset: the hash of the rows, as `summary.json` of an earlier run says it. Where it is given, other rows are
+    refused, and it does not matter where they are; without it the name stands for them, whatever they are, and
+    `data.require_pins` refuses it."""
+
     UNKEYED = frozenset({"shard"})
+
+    def science(self, given: bool = False) -> dict[str, Any]:
+        """Returns what keys hold: with a `content_sha256`, where the data set is says nothing more; without, its place
+        stands for it."""
+        where = {"dataset", "files"} if self.content_sha256 else {"content_sha256"}
+        return {key: value for key, value in super().science(given).items() if key not in where}
 
     @model_validator(mode="after")
     def _has_a_dataset(self) -> DistillData:
         if (self.source == "dataset") != bool(self.dataset):
             raise ValueError("`dataset` goes with `source: dataset`, and only with it; give both or neither")
+        if self.content_sha256 and not self.dataset:
+            raise ValueError("`content_sha256` is given, and no `dataset`")
         return self
 
 

@@ -244,16 +244,19 @@ class Experiment(Section):
             if self.bases:
                 raise ValueError("bases: found some, but no `model` and `pretrain` beside which they are trained")
             return
-        self._pretrained("", self.model, self.pretrain)
+        rows = {system.name: system for system in self.all_systems()}
+        self._pretrained("", self.model, self.pretrain, {each.name: each.max_new_tokens for each in self.benchmarks})
         for number, each in enumerate(self.bases):
             where = f"bases.{each.name}."
             member("family", each.family, f"{where}family", self.plugins)
             if each.match_compute is not None:
                 earlier = ["base", *(other.name for other in self.bases[:number])]
                 _one_of(f"{where}match_compute", each.match_compute, earlier)
-            self._pretrained(where, each.model, each.pretrain)
+            lengths = {benchmark.name: rows[each.name].longest(benchmark) for benchmark in self.benchmarks}
+            self._pretrained(where, each.model, each.pretrain, lengths)
 
-    def _pretrained(self, where: str, model: Architecture, pretrain: Pretrain) -> None:
+    def _pretrained(self, where: str, model: Architecture, pretrain: Pretrain, lengths: dict[str, int]) -> None:
+        """lengths: of the longest answer that it learns to give on each benchmark, in tokens."""
         for name, phase in pretrain.phases.items():
             member("objective", phase.objective, f"{where}pretrain.{name}.objective", self.plugins)
         mixture = pretrain.mixture
@@ -261,10 +264,10 @@ class Experiment(Section):
             raise ValueError(f"{where}pretrain.mixture: {unknown} are not among the benchmarks")
         if mixture and not sum(mixture.values()) > 0:
             raise ValueError(f"{where}pretrain.mixture: the shares must add up to more than 0, found {mixture}")
-        for benchmark in self.benchmarks:
-            needed, limit = benchmark.max_new_tokens + model.block_size, model.max_position_embeddings
+        for name, length in lengths.items():
+            needed, limit = length + model.block_size, model.max_position_embeddings
             if needed > limit:
-                told = f"{benchmark.name} alone needs more than {needed} (max_new_tokens and a block, the prompt aside)"
+                told = f"{name} alone needs more than {needed} (max_new_tokens and a block, the prompt aside)"
                 raise ValueError(f"{where}model.max_position_embeddings: found {limit}; {told}")
 
     def benchmark(self, name: str) -> Benchmark:

@@ -28,11 +28,18 @@ class Section(BaseModel):
             field.description = field.description or next((f.description for f in above if f), None)
 
     UNKEYED: ClassVar[frozenset[str]] = frozenset()
-    """Keys that only name something, or change no result."""
+    """Keys that only name something, or change no result; left out of the science of whatever holds the section, too.
+    """
 
-    def science(self) -> dict[str, Any]:
-        """Returns the section as plain JSON: what goes into the keys of the stages that read it."""
-        return self.model_dump(mode="json", exclude=set(self.UNKEYED))
+    def science(self, given: bool = False) -> dict[str, Any]:
+        """Returns the section as plain JSON: what goes into the keys of the stages that read it.
+
+        given: of it and of the sections in it only the keys that the config gives.
+        """
+        names = [name for name in type(self).model_fields if name not in self.UNKEYED]
+        return {
+            name: science(getattr(self, name), given) for name in names if name in self.model_fields_set or not given
+        }
 
 
 @dataclass(frozen=True)
@@ -63,12 +70,12 @@ def section_in(annotation: Any) -> type[Section] | None:
     return None
 
 
-def science(value: Any) -> Any:
+def science(value: Any, given: bool = False) -> Any:
     """A config value as plain JSON, sections by their own `science`."""
     if isinstance(value, Section):
-        return value.science()
+        return value.science(given)
     if isinstance(value, Mapping):
-        return {str(key): science(item) for key, item in value.items()}
+        return {str(key): science(item, given) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [science(item) for item in value]
+        return [science(item, given) for item in value]
     return value

@@ -56,11 +56,16 @@ class Quantization(Section):
         """Read a name alone, and options beside the keys of this section; let those that need data look at some."""
         if isinstance(tree, str):
             tree = {"name": tree}
-        if not isinstance(tree, dict):
+        if not isinstance(tree, dict) or not isinstance(tree.get("name"), str):
             return tree
-        if tree.get("calibration") is None and tree.get("name") in resolve(CALIBRATED):
+        if tree.get("calibration") is None and tree["name"] in resolve(CALIBRATED):
             tree = tree | {"calibration": {}}
-        own, options = {"name", "options", "calibration"}, dict(tree.get("options") or {})
+        options = tree.get("options") or {}
+        if not isinstance(options, dict):
+            raise ValueError(
+                f"options: found {options!r}, expected arguments of the quantizer, like {{bits: 4, group: 32}}"
+            )
+        own = {"name", "options", "calibration"}
         beside = {key: value for key, value in tree.items() if key not in own}
         if twice := sorted(beside.keys() & options.keys()):
             raise ValueError(f"found {twice[0]!r} twice, beside `options` and in it; give it once")
@@ -151,6 +156,8 @@ class System:
     """The benchmark that its policy was trained on."""
     series: str = ""
     """Systems of one series differ only in their policy's seed."""
+    setting: str = ""
+    """What its entry is called without the policy, or the series of policies, that it is about."""
     seed: int | None = None
     where: str = ""
     """The key of the config that says how it decodes, for messages."""
@@ -230,6 +237,7 @@ def _of_entry(entry: SystemEntry, policies: dict[str, System]) -> list[System]:
         told = "policy: found" if entry.policy else "policy: left out, and there is no policy"
         known = list(dict.fromkeys(n for system in policies.values() for n in (system.name, system.series) if n))
         raise ValueError(f"systems.{entry.name}.{told} {policy!r}, allowed: one of {known}.{near(policy, known)}")
+    about = [replace(each, setting=entry.name.removeprefix(f"{policy}-")) for each in about]
     if entry.name == policy:
         return about
     if entry.name in policies or entry.name in all_series:
@@ -280,7 +288,7 @@ def _changed(system: System, entry: SystemEntry, experiment: Experiment) -> Syst
     return replace(
         system,
         decoding=decoding,
-        quantizer=entry.quantizer,
+        quantizer=_calibrated(entry.quantizer, system, f"systems.{entry.name}", experiment),
         thresholds=thresholds,
         primary_threshold=primary,
         max_new_tokens=entry.max_new_tokens,
@@ -288,6 +296,23 @@ def _changed(system: System, entry: SystemEntry, experiment: Experiment) -> Syst
         published=system.published if entry.published is None else entry.published,
         where=f"systems.{entry.name}.decoding",
     )
+
+
+def _calibrated(
+    quantizer: Quantization | None, system: System, where: str, experiment: Experiment
+) -> Quantization | None:  # fmt: skip
+    """Returns a quantizer with the benchmark whose train problems it looks at, where it looks at any."""
+    if quantizer is None or quantizer.calibration is None or quantizer.calibration.benchmark:
+        return quantizer
+    trainable = [each.name for each in experiment.benchmarks if each.train != 0]
+    if not trainable:
+        raise ValueError(
+            f"{where}.quantizer.calibration: no benchmark has train problems, and quantizers are never shown others. "
+            "Give a benchmark some (`train`), or take the quantizer rtn"
+        )
+    benchmark = system.trained_on if system.trained_on in trainable else trainable[0]
+    calibration = quantizer.calibration.model_copy(update={"benchmark": benchmark})
+    return quantizer.model_copy(update={"calibration": calibration})
 
 
 def _measured(system: System) -> tuple[object, ...]:

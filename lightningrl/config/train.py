@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from lightningrl.config.base import NAME
+from lightningrl.config.base import NAME, Base
 from lightningrl.config.decoding import Decoding
 from lightningrl.config.registries import member
 from lightningrl.config.section import ChosenBy, InvalidKeys, Section
@@ -37,9 +37,15 @@ class Run(Section):
 
     UNKEYED = frozenset({"role", "base", "published", "series", "seeds", "evaluate_on", "save_every", "decoding"})
 
-    def science(self) -> dict[str, Any]:
-        """Returns what its key holds: of `method` the given keys, for the algorithm's source is in the key as well."""
-        return super().science() | {"method": self.method.model_dump(mode="json", exclude_unset=True)}
+    def science(self, given: bool = False) -> dict[str, Any]:
+        """Returns what its key holds: of `method` the given keys, for the algorithm's source is in the key as well. The
+        keys of the stages that make its answers and import its checkpoints say which these are."""
+        method = self.method.science(given=True)
+        if self.implementation.data is not None:
+            method.pop("data", None)
+        for role in self.implementation.checkpoints:
+            method[role] = {key: value for key, value in method[role].items() if key not in Base.model_fields}
+        return super().science(given) | {"method": method}
 
     _class: Any = PrivateAttr()
 
@@ -196,3 +202,13 @@ class Run(Section):
         if self.seeds and (self.series or "seed" in self.model_fields_set):
             raise ValueError("`seeds` is given, so `seed` and `series` must not be: each run has its own")
         return self
+
+
+class Learners(Section):
+    """The runs that train on the same answers. The stage that makes these asks first whether each can train its base,
+    and names their keys in its errors; no result depends on them."""
+
+    UNKEYED = frozenset({"runs"})
+
+    runs: list[Run] = Field(min_length=1)
+    """At least the one that the stage is named by, which is the first."""

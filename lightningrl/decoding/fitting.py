@@ -104,7 +104,8 @@ def _window_misfit(
 
 
 def _fitting(config: ModelConfig) -> str:
-    return ", ".join(resolve("lightningrl.decoding.presets:fitting")(config.attention, config.logit_shift))
+    fitting = resolve("lightningrl.decoding.presets:fitting")
+    return ", ".join(fitting(config.attention, config.logit_shift, config.has_planner))
 
 
 def length_misfit(

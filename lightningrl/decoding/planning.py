@@ -34,6 +34,11 @@ def planning_misfit(config: ModelConfig, policy: DecodePolicy) -> str | None:
             f"{policy.ranking} ranks by a planner, and this {config.family} model has none; take a dUltra "
             "checkpoint, train one with the algorithm planner_pretraining, or rank by `confidence`"
         )
+    if policy.schedule.window != 1:
+        return (
+            f"{policy.ranking} ranks the positions of one open block, as the planner was trained to, and under "
+            f"{policy.schedule} several are open at once; take the schedule full_sequence"
+        )
     if not (policy.schedule.fills_canvas and policy.schedule.is_exact):
         return (
             f"{policy.ranking} reads the hidden states of the whole canvas, which {policy.schedule} does not compute "

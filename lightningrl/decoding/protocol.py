@@ -43,7 +43,7 @@ class Selector(Protocol):
     `may_wait` reveals nothing in some forwards, and everything after some number of them; one with a true `uses_noise`
     gets a uniform for each position, as a ranking does. One whose choice is drawn may have a method
     `decision(candidates, chosen_BK) -> (B,)`: the log-probability of just this choice, which is then kept with the
-    trajectory."""
+    trajectory. One with a true `takes_probabilities` goes with rankings alone whose numbers are probabilities."""
 
     def select(self, candidates: Proposals) -> Tensor:
         """(B, K) bool, a subset of candidates.open_BK, not empty where that is not unless it `may_wait`."""
@@ -83,6 +83,11 @@ class DecodePolicy:
             raise DecodeError(f"top_k is {self.top_k}, expected 0 (all tokens) or more, up to {MOST_TOP_K}")
         if not 0 < self.top_p <= 1:
             raise DecodeError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+        if getattr(self.selector, "takes_probabilities", False) and not getattr(self.ranking, "is_probability", False):
+            raise DecodeError(
+                f"{self.selector} takes each position's number as a probability, and {self.ranking} gives none; rank "
+                "by `planner`, or by `confidence` without alg_temp (a ranking of your own says `is_probability`)"
+            )
 
 
 def decides(policy: DecodePolicy) -> bool:

@@ -2,7 +2,7 @@
 
 One with a true `uses_noise` gets a uniform for each position, keyed like the draws of tokens and independent of them;
 one with a true `uses_margin` the difference of the two largest probabilities; one with a true `uses_planner` the logits
-of the model's planner.
+of the model's planner. One with a true `is_probability` gives probabilities, which some selectors need.
 
 Shapes: B rows; K positions of a block.
 """
@@ -47,6 +47,10 @@ class Confidence(Drawable):
     """SDAR's ranking: the probability of the drawn token at the decoding temperature, before any top-k or top-p."""
 
     alg_temp: float = 0.0
+
+    @property
+    def is_probability(self) -> bool:
+        return not self.alg_temp
 
     def score(self, drawn: OpenPositions) -> Tensor:
         return self.drawn(drawn.confidence_BK, drawn.noise_BK)
@@ -95,6 +99,7 @@ class Planned:
     temperature: float = 1.0
 
     uses_planner = True
+    is_probability = True
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.decoding.checks import check_computed, check_open, check_revealed, interval_of
+from lightningrl.decoding.checks import interval_of
 from lightningrl.decoding.ledger import Forward, Ledger, parts_of
-from lightningrl.decoding.logits import Logits
-from lightningrl.decoding.planning import plan_rows
-from lightningrl.decoding.protocol import DecodePolicy, DecodeResult, Observation, Observer
+from lightningrl.decoding.protocol import DecodeResult, Observer
+from lightningrl.decoding.reveal import Revealer
 from lightningrl.decoding.row_state import QueuedRequest, Rows
-from lightningrl.decoding.sampler import Draws, draw_by_rule, needs_margins, select
 from lightningrl.decoding.window import Window
 from lightningrl.decoding.window_rows import Lines, WindowRows
 from lightningrl.errors import DecodeError
@@ -29,7 +26,6 @@ from lightningrl.models.attention import PagedSpan, key_limits, keys_attended
 from lightningrl.models.transformer import Transformer
 
 if TYPE_CHECKING:
-    from lightningrl.decoding.device_turn import Drawn
     from lightningrl.decoding.engine import Pool
 
 PREFILL_TOKENS = 16384
@@ -53,6 +49,10 @@ class Scheduler:
     windows: WindowRows | None = None
     """Where any row may have several open blocks."""
     waiting: deque[QueuedRequest] = field(default_factory=deque)
+    revealer: Revealer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.revealer = Revealer(self.model, self.rows, self.windows, self.observer)
 
     @property
     def size(self) -> int:
@@ -162,7 +162,7 @@ class Scheduler:
             lines = Lines(slots_B[here], row_L, start_L, at_B, begins_B[here], queries_B[here])
             if self.windows is not None:
                 lines = self.windows.lines(lines, first_B[here])
-            revealed_B[here], failed = self._reveal(slots_B[here], lines, hidden_NH, twin_NH, drawn)
+            revealed_B[here], failed = self.revealer.reveal(slots_B[here], lines, hidden_NH, twin_NH, drawn)
             rows.block_step[slots_B[computes_B]] += 1
             refreshed = slots_B[refreshes_B & ~rows.is_window[slots_B]]
             rows.refreshed[refreshed] = rows.denoise_forwards[refreshed]
@@ -186,7 +186,7 @@ class Scheduler:
         start_B, is_done_B = rows.start[slots_B], last_B == rows.prefill_end[slots_B]
         denoises_B |= entering_B & is_done_B & rows.productive[slots_B] & ~rows.pending[slots_B]
         denoises_B &= rows.masked[slots_B, start_B] & ~rows.rebuilds[slots_B]
-        for policy, mine in self._by_policy(slots_B):
+        for policy, mine in self.rows.by_policy(slots_B):
             here = mine[~entering_B[mine]]
             if isinstance(policy.schedule, Window):
                 assert self.windows is not None
@@ -210,10 +210,6 @@ class Scheduler:
         its twin."""
         keys_B = keys_attended(self.model.config, first_B, last_B, self.rows.end[slots_B])
         return keys_B if self.windows is None else self.windows.keys(slots_B, first_B, last_B, keys_B)
-
-    def _by_policy(self, slots_B: np.ndarray) -> list[tuple[DecodePolicy, np.ndarray]]:
-        """The distinct policies of rows, each with the indices of its rows."""
-        return self.rows.by_policy(slots_B)
 
     @torch.no_grad()
     def _forward(
@@ -256,114 +252,6 @@ class Scheduler:
         tokens_GQ = np.where(hides_GQ, rows.mask_id, rows.tokens[at])
         return PagedSpan(table_RP[slots_G], positions_GQ, limits_GQ, rows.page_tokens), tokens_GQ
 
-    def _reveal(
-        self,
-        slots_B: np.ndarray,
-        lines: Lines,
-        hidden_NH: Tensor | None,
-        twin_NH: Tensor | None,
-        device: Drawn | None,
-    ) -> tuple[np.ndarray, list[int]]:
-        """Write what is chosen among the open positions of the rows' blocks, one or more each. device: what the device
-        has drawn already, at all positions of these blocks.
-
-        Returns how many each row revealed, and the slots whose probabilities were not finite.
-        """
-        rows, slots_L = self.rows, lines.slots_L
-        rows.denoise_forwards[slots_B] += 1
-        positions_LK = lines.start_L[:, None] + np.arange(self.size)
-        open_LK, groups = rows.masked[slots_L[:, None], positions_LK], self._by_policy(slots_L)
-        if device is None:
-            masked_LK = open_LK.copy()
-            if self.windows is not None:
-                masked_LK |= rows.refilled[slots_L[:, None], positions_LK]
-            for policy, mine in groups:
-                open_LK[mine] = policy.schedule.open(masked_LK[mine])
-                check_open(policy.schedule, open_LK[mine], masked_LK[mine])
-                if not isinstance(policy.schedule, Window):
-                    places_LK = (lines.at_L - lines.begins_L)[mine, None] + np.arange(self.size)
-                    check_computed(policy.schedule, places_LK, open_LK[mine], lines.queries_L[mine])
-        line_n, column_n = np.nonzero(open_LK)
-        decision_L = np.zeros(len(slots_L))
-        if not len(line_n):
-            rows.note(slots_L, decision_L)
-            return np.zeros(len(slots_B), dtype=np.int64), []
-        slots_n, position_n = slots_L[line_n], positions_LK[line_n, column_n]
-        if device is None:
-            assert hidden_NH is not None
-            at_n = lines.at_L[line_n] + column_n
-            plan_LK = plan_rows(self.model, rows, lines, hidden_NH, open_LK, groups)
-            if self.windows is not None and lines.first_L is not None:
-                hidden_NH, at_n = self.windows.predicting(hidden_NH, at_n, slots_n, position_n, lines.first_L[line_n])
-            at_n = torch.from_numpy(at_n).to(hidden_NH.device)
-            twin_at_n = None if twin_NH is None else at_n.clamp(max=len(twin_NH) - 1)  # no window has a twin
-            states = hidden_NH[at_n], None if twin_NH is None else twin_NH[twin_at_n]
-            drawn = self._draw(lines, line_n, position_n, states, open_LK, groups, plan_LK)
-            token_n, logp_n, entropy_n, chosen_n, decision_L = drawn
-        else:
-            token_n, logp_n, entropy_n, chosen_n = (column[line_n * self.size + column_n] for column in device)
-        rows.note(slots_L, decision_L)
-        finite_n = np.isfinite(logp_n)
-        failed = [] if finite_n.all() else np.unique(slots_n[~finite_n]).tolist()
-        at = slots_n[chosen_n], position_n[chosen_n]
-        rows.tokens[at], rows.masked[at] = token_n[chosen_n], False
-        rows.reveal[at] = rows.denoise_forwards[at[0]]
-        rows.logp[at], rows.entropy[at] = logp_n[chosen_n], entropy_n[chosen_n]
-        revealed_L = np.bincount(line_n[chosen_n], minlength=len(slots_L))
-        due_LK = open_LK if lines.must_L is None else open_LK & lines.must_L[:, None]
-        for policy, mine in groups:
-            check_revealed(policy.selector, revealed_L[mine] + np.isin(slots_L[mine], failed), due_LK[mine])
-        return np.bincount(lines.row_L, revealed_L, len(slots_B)).astype(np.int64), failed
-
-    @torch.no_grad()
-    def _draw(
-        self,
-        lines: Lines,
-        line_n: np.ndarray,
-        position_n: np.ndarray,
-        states: tuple[Tensor, Tensor | None],
-        open_LK: np.ndarray,
-        groups: Sequence[tuple[DecodePolicy, np.ndarray]],
-        plan_LK: Tensor | None,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Token, log-probability and entropy at the open positions, which of them are revealed, and the log-probability
-        of each line's choice; observed."""
-        rows, slots_L, slots_n = self.rows, lines.slots_L, lines.slots_L[line_n]
-        forward_n = rows.denoise_forwards[slots_n]
-        draws = Draws(
-            hidden_nH=states[0],
-            twin_nH=states[1],
-            key_n=rows.key[slots_n],
-            position_n=position_n,
-            forward_n=forward_n,
-            temperature_n=rows.temperature[slots_n],
-            top_k_n=rows.top_k[slots_n],
-            top_p_n=rows.top_p[slots_n],
-        )
-        rules: dict[Logits, list[np.ndarray]] = {}
-        for policy, mine in groups:
-            rules.setdefault(policy.logits, []).append(mine)
-        of_rule = [(rule, np.flatnonzero(np.isin(line_n, np.concatenate(mine)))) for rule, mine in rules.items()]
-        of_rule = [(rule, here) for rule, here in of_rule if len(here)]
-        alternatives = self.observer.alternatives if self.observer else 0
-        drawn = draw_by_rule(self.model, draws, of_rule, alternatives, needs_margins([p for p, _ in groups]))
-        since_L = rows.denoise_forwards[slots_L] - 1 - rows.begun[slots_L, lines.start_L]
-        step_L = np.where(rows.is_window[slots_L], since_L, rows.block_step[slots_L])
-        chosen_n, decision_L = select(drawn, draws, open_LK, step_L, groups, lines.must_L, lines.row_L, plan_LK)
-        token_n, logp_n, entropy_n, chosen_n = drawn.to_host(chosen_n)
-        if self.observer is not None:
-            index_n = np.array([rows.item[slot].index for slot in slots_n.tolist()])
-            top = drawn.top_ids_nA.cpu().numpy(), drawn.top_logp_nA.cpu().numpy()
-            seen = Observation(index_n, forward_n, position_n, token_n, logp_n, entropy_n, chosen_n, *top)
-            self.observer.observe(seen)
-        return (
-            token_n,
-            logp_n,
-            entropy_n,
-            chosen_n,
-            np.zeros(len(slots_L)) if decision_L is None else decision_L.cpu().numpy(),
-        )
-
     def _fail(self, slot: int) -> DecodeResult:
         self.pool.cache.clear(self.rows.own(slot))
         item = self._leave(slot, is_sound=False)
@@ -380,7 +268,7 @@ class Scheduler:
         """Move rows with a finished block to the next one; free the slots of rows that have ended."""
         rows = self.rows
         slots_B = np.flatnonzero(rows.busy & ~rows.is_window)
-        for policy, mine in self._by_policy(slots_B):
+        for policy, mine in self.rows.by_policy(slots_B):
             if policy.schedule.most_forwards is not None:
                 rows.give_up(slots_B[mine], policy.schedule.most_forwards)
         positions_BK = rows.start[slots_B, None] + np.arange(self.size)
@@ -389,7 +277,7 @@ class Scheduler:
         stop_BK = (tokens_BK[..., None] == self.stop_ids).any(axis=-1) & response_BK & ~masked_BK
         full_B = ~np.any(masked_BK, axis=1)
         done_B, ended_B = full_B.copy(), np.zeros_like(full_B)
-        for policy, mine in self._by_policy(slots_B):
+        for policy, mine in self.rows.by_policy(slots_B):
             least = policy.schedule.least_forwards
             done_B[mine] &= (least <= 1) | (rows.block_step[slots_B[mine]] >= least)
             ended_B[mine] = policy.stop.ended(stop_BK[mine], masked_BK[mine]) & (done_B[mine] | ~full_B[mine])

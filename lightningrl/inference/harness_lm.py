@@ -7,18 +7,20 @@ programs (`sanitize`), and that their counts leave the first ten samples of each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lm_eval
+from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from lightningrl.config.decoding import preset
 from lightningrl.errors import ConfigError
+from lightningrl.inference.harness_answers import Answer, AnswerFile
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.lm_eval import BlockDiffusionLM
 
@@ -31,6 +33,7 @@ class RowLM(BlockDiffusionLM):
 
     llm: LLM  # behind the registry's decorator a type checker sees the harness's own class
     figures: Callable[[], dict[str, float]]
+    answers: MutableMapping[str, Answer]
 
     def __init__(self, *words: Any, turn: str, bos: bool, stops: bool, fenced: bool, **more: Any) -> None:
         super().__init__(*words, **more)
@@ -75,27 +78,41 @@ def pieces_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_cell(
-    cell: Any, model: Path, *, adapter: Path | None = None, tasks: Path | None = None, limit: int | None = None,
-    runs_code: bool = False, **words: Any,
+    cell: Any, task: Any, model: Path, answers: AnswerFile | None = None, *, adapter: Path | None = None,
+    limit: int | None = None, runs_code: bool = False, **words: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Runs one row on one benchmark; returns its numbers, of all problems or of the first `limit`.
 
-    cell: a `report.paper.harness.Cell`. tasks: a folder of tasks in place of the harness's own. words: of
-    `BlockDiffusionLM` (dtype, device, batch_size). Raises ConfigError for a task, or a metric of it, that is not there.
+    cell: a `report.paper.harness.Cell`. task: its task, from `load_tasks`; used once. answers: where answers are kept,
+    and those it has are taken from. words: of `BlockDiffusionLM` (dtype, device, batch_size). Raises ConfigError for a
+    metric that the task does not have.
     """
-    found_tasks = TaskManager(include_path=None if tasks is None else str(tasks), include_defaults=tasks is None)
-    if cell.task not in found_tasks.all_tasks:
-        raise ConfigError(
-            f"the harness {lm_eval.__version__} has no task {cell.task!r}{f' in {tasks}' if tasks else ''}"
-        )
     lm = RowLM(  # pyright: ignore[reportAbstractUsage]
         str(model), turn=cell.turn, bos=cell.bos, stops=cell.stops, fenced=cell.fenced, threshold=cell.parameter,
         adapter=None if adapter is None else str(adapter), **pieces_of(cell.preset, cell.options), **words,
     )  # fmt: skip
+    if answers is not None:
+        lm.answers = answers
+    accuracy, found = score(lm, cell, task, limit, runs_code)
+    figures = lm.figures()
+    measured = {"accuracy_pct": accuracy, "tpf": figures["tpf_harness"]}
+    return {"problems": int(figures["responses"]), "measured": measured, "figures": figures} | found
+
+
+def score(
+    lm: LM, cell: Any, task: Any, limit: int | None = None, runs_code: bool = False
+) -> tuple[float, dict[str, Any]]:  # fmt: skip
+    """Lets a model of the harness answer a cell's task; returns its accuracy in percent, and what else is told of it.
+
+    A task that has fewer examples than the published command asks for (`mbpp_instruct` has three, of four) shows those
+    it has, as `shots` says. Raises ConfigError for a metric that the task does not have.
+    """
     drawing = {"do_sample": True, "temperature": cell.temperature, "top_p": cell.top_p} if cell.temperature else {}
+    shots = int(min(cell.shots, *map(_examples, _leaves(task))))
     found = simple_evaluate(
-        lm, tasks=[cell.task], task_manager=found_tasks, num_fewshot=cell.shots, apply_chat_template=cell.chat,
-        fewshot_as_multiturn=cell.multiturn, limit=limit, bootstrap_iters=0, confirm_run_unsafe_code=runs_code,
+        lm, tasks=[task], num_fewshot=shots, apply_chat_template=cell.chat, fewshot_as_multiturn=cell.multiturn,
+        task_manager=TaskManager(include_defaults=False), limit=limit, bootstrap_iters=0,
+        confirm_run_unsafe_code=runs_code,
         gen_kwargs={"do_sample": False} | drawing | {"max_gen_toks": cell.tokens},
     )  # fmt: skip
     assert found is not None  # of the first process, and there is one
@@ -104,11 +121,16 @@ def run_cell(
     metrics = {name: value for name, value in results.items() if isinstance(value, float)}
     if cell.metric not in metrics:
         raise ConfigError(f"{cell.task} has no metric {cell.metric!r}, found {', '.join(metrics)}")
-    figures = lm.figures()
-    return {
-        "problems": int(figures["responses"]), "measured": {
-            "accuracy_pct": 100 * metrics[cell.metric], "tpf": figures["tpf_harness"],
-        },
-        "metrics": metrics, "figures": figures, "harness": lm_eval.__version__,
-        "versions": {name: str(value) for name, value in told["versions"].items()},
-    }  # fmt: skip
+    versions = {name: str(value) for name, value in told["versions"].items()}
+    return 100 * metrics[cell.metric], {"metrics": metrics, "versions": versions, "shots": shots}
+
+
+def _leaves(task: Any) -> list[Any]:
+    return list(task.get_all_tasks()) if isinstance(task, Group) else [task]
+
+
+def _examples(task: Any) -> float:
+    """Returns how many examples a task can show: infinitely many where they are drawn from a split."""
+    samples = task.fewshot_cfg.samples
+    found = samples() if callable(samples) else samples
+    return len(found) if isinstance(found, list) else float("inf")

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from lightningrl.errors import ConfigError, DecodeError
+from lightningrl.models.canvas import CanvasRow, causal_limits
 from lightningrl.models.head import CHUNK_LOGITS
-from lightningrl.models.packing import PackedRow, pack, scored_hidden
-from lightningrl.models.padded_rows import SequenceRow, scored_sequences
+from lightningrl.models.packing import PackedRow, pack, pack_canvases, scored_hidden
 from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.tokenization import encode_texts
 
@@ -91,7 +91,7 @@ class States(NamedTuple):
 
 class _Work(NamedTuple):
     owner: int
-    row: PackedRow | SequenceRow
+    row: PackedRow | CanvasRow
     weight_m: np.ndarray
 
 
@@ -169,9 +169,8 @@ def _work(
         each = continuations[owner]
         begin, ids = len(each.context_ids), each.ids
         if config.attention == "causal":
-            yield _Work(
-                owner, SequenceRow(ids, np.arange(begin, len(ids)) - 1, each.target_ids), np.ones(len(ids) - begin)
-            )
+            row = CanvasRow(ids, ids, np.arange(len(ids)) >= begin, causal_limits(len(ids)))
+            yield _Work(owner, row, np.ones(row.num_scored))
             continue
         key = np.frombuffer(hashlib.sha256(ids.tobytes() + np.int64(begin).tobytes()).digest(), dtype=np.uint32)
 
@@ -181,9 +180,9 @@ def _work(
 
         if config.attention == "full":
             for masked_L, scored_L, weight in zip(*states(begin, len(ids)), strict=True):
-                shown, at = ids.copy(), begin + np.flatnonzero(scored_L)
-                shown[begin:][masked_L] = config.mask_token_id
-                yield _Work(owner, SequenceRow(shown, at - config.logit_shift, ids[at]), np.full(len(at), weight))
+                masked, scored = (np.r_[np.zeros(begin, dtype=bool), each_L] for each_L in (masked_L, scored_L))
+                row = CanvasRow(np.where(masked, config.mask_token_id, ids), ids, scored)
+                yield _Work(owner, row, np.full(row.num_scored, weight))
         else:
             yield from _of_blocks(config, owner, ids, begin, states, positions)
 
@@ -222,14 +221,14 @@ def _of_blocks(
 
 
 def _batches(work: Iterator[_Work], positions: int) -> Iterator[list[_Work]]:
-    """Yields the rows in batches of at most so many positions, pads included, or of one row."""
-    batch, longest, total = list[_Work](), 0, 0
+    """Yields the rows in batches of at most so many positions, or of one row."""
+    batch, total = list[_Work](), 0
     for each in work:
-        cost, is_padded = each.row.num_tokens, isinstance(each.row, SequenceRow)
-        longest, total = max(longest, cost), total + cost
-        if batch and (longest * (len(batch) + 1) if is_padded else total) > positions:
+        cost = each.row.num_tokens
+        total += cost
+        if batch and total > positions:
             yield batch
-            batch, longest, total = [], cost, cost
+            batch, total = [], cost
         batch.append(each)
     if batch:
         yield batch
@@ -237,9 +236,8 @@ def _batches(work: Iterator[_Work], positions: int) -> Iterator[list[_Work]]:
 
 def _hidden(model: Transformer, rows: Sequence[Any]) -> tuple[Tensor, Tensor]:
     """Returns (m, H) hidden states and (m,) targets of the scored tokens, in row, state, position order."""
-    if isinstance(rows[0], SequenceRow):
-        return scored_sequences(model, rows, model.config.attention == "causal")
-    packed = pack(rows, model.device, model.config.logit_shift)
+    put = pack_canvases if isinstance(rows[0], CanvasRow) else pack
+    packed = put(rows, model.device, model.config.logit_shift)
     return scored_hidden(model, packed), packed.target_n
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from lightningrl.config.registries import usable
 from lightningrl.decoding.protocol import Request
 from lightningrl.decoding.tpf_variants import views
 from lightningrl.errors import ConfigError, DecodeError
+from lightningrl.inference.harness_answers import Answer, key_of
 from lightningrl.inference.likelihood import BOUND, LEFT_TO_RIGHT, METHODS, encode_continuation, log_likelihoods
 from lightningrl.inference.llm import LLM, PLUG_IN
 from lightningrl.inference.policy import policy_of, require_fitting
@@ -99,6 +100,9 @@ class BlockDiffusionLM(LM):
         self._cost: list[tuple[DecodeStats, Stop]] = []
         """What each response so far cost, and how it ended."""
 
+        self.answers: MutableMapping[str, Answer] = {}
+        """All answers so far. An `AnswerFile` in its place keeps them, and those that it has are not decoded again."""
+
     @property
     def tokenizer_name(self) -> str:
         return str(self.llm.folder)
@@ -117,14 +121,19 @@ class BlockDiffusionLM(LM):
 
         Raises DecodeError when a request cannot be decoded.
         """
-        decoded = [self._request(len(self._cost) + n, *each.args) for n, each in enumerate(requests)]
-        texts = [""] * len(decoded)
-        for result in self.llm.stream(decoded):
-            if result.trajectory is None:
+        first, asked = len(self._cost), [tuple[Any, ...](each.args) for each in requests]
+        keys = [key_of(first + n, *arguments) for n, arguments in enumerate(asked)]
+        missing = [n for n, key in enumerate(keys) if key not in self.answers]
+        for result in self.llm.stream([self._request(first + n, *asked[n]) for n in missing]):
+            if (found := result.trajectory) is None:
                 raise DecodeError(str(result.error))
-            arguments: tuple[Any, ...] = requests[result.index].args
-            self._cost.append((result.trajectory.stats, result.trajectory.stop))
-            texts[result.index] = _cut(self.llm.text(result.trajectory), arguments[1].get("until") or [])
+            self.answers[keys[missing[result.index]]] = Answer(self.llm.text(found), found.stats, found.stop)
+        answers = [self.answers[key] for key in keys]
+        for each in answers:
+            self._cost.append((each.stats, each.stop))
+        texts = [
+            _cut(each.text, arguments[1].get("until") or []) for each, arguments in zip(answers, asked, strict=True)
+        ]
         figures = self.figures()
         _log.info("%s responses, tpf %.3f, %.1f forwards each", *(figures[k] for k in ("responses", "tpf", "forwards")))
         return texts

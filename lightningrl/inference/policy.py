@@ -14,7 +14,7 @@ from lightningrl.config.decoding import ELSEWHERE, DirectDecoding
 from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.protocol import DecodePolicy
 from lightningrl.errors import ConfigError
-from lightningrl.models.config_file import family_of
+from lightningrl.models.config_file import family_of, has_planner
 from lightningrl.utils.registry import resolve
 
 
@@ -91,15 +91,17 @@ def policy_of(
 
 
 def require_fitting(model: Path | str, preset: str) -> None:
-    """Raises ConfigError for a published decoder that is not for models of this checkpoint's family, before any weight
-    is read; it names those that are."""
+    """Raises ConfigError for a published decoder that is not for models like this checkpoint's, by its family and its
+    config.json, before any weight is read; it names those that are."""
     if not preset or not (Path(model) / "config.json").is_file():
         return
     facts = family_of(Path(model)).facts
     attention, logit_shift = facts.get("attention"), facts.get("logit_shift", False)
     needs, fitting = (resolve(f"lightningrl.decoding.presets:{name}") for name in ("needs", "fitting"))
-    if attention is not None and preset not in (names := fitting(attention, logit_shift)):
+    planned = has_planner(Path(model))
+    if attention is not None and preset not in (names := fitting(attention, logit_shift, planned)):
+        logits = f"{'shifted' if logit_shift else 'unshifted'} logits{'' if planned else ', and no planner'}"
         raise ConfigError(
             f"the decoder {preset} is for models with {needs(preset)}, and {model} has {attention} attention and "
-            f"{'shifted' if logit_shift else 'unshifted'} logits. Decoders that fit it: {', '.join(names) or 'none'}"
+            f"{logits}. Decoders that fit it: {', '.join(names) or 'none'}"
         )

@@ -55,26 +55,30 @@ def add_adapters(model: Transformer, rank: int, alpha: float, targets: Sequence[
 
     targets: ends of modules' names as the checkpoint's files have them, which is what peft compares; none: all seven
     matrices of each layer. A target that names no module is passed over as peft does, which is how the published list
-    of dParallel reaches only q, k, v and up of LLaDA. Raises ConfigError when none is reached, or the head is.
+    of dParallel reaches only q, k, v and up of LLaDA. A planner has no adapters: what a target reaches of it is passed
+    over, too. Raises ConfigError when no matrix is reached, or the head is.
     """
     model.requires_grad_(False)
-    family, added = family_named(model.config.family), []
+    family, added, of_planner = family_named(model.config.family), [], ""
     for name, layer in [(name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear)]:
         stored = family.stored_name(f"{name}.weight").removesuffix(".weight")
         is_matrix = MATRICES.fullmatch(name) is not None
         if targets and not any(stored == target or stored.endswith(f".{target}") for target in targets):
             continue
         if not is_matrix:
-            if targets:
+            if name.startswith("planner."):
+                of_planner = stored
+            elif targets:
                 raise ConfigError(f"adapter.targets: one of {list(targets)} is the head, {stored}; leave it out")
             continue
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, AdaptedLinear(layer, rank, alpha / rank))
         added += [f"{name}.{factor}" for factor in FACTORS]
     if not added:
+        found = f"only of the planner ({of_planner}), which has no adapters" if of_planner else "no modules"
         raise ConfigError(
-            f"adapter.targets: found {list(targets)}, which are no modules of a {model.config.family} model; leave "
-            "them out for all matrices of its layers"
+            f"adapter.targets: found {list(targets)}, which are {found} of a {model.config.family} model; leave them "
+            "out for all matrices of its layers"
         )
     return added
 
@@ -82,7 +86,7 @@ def add_adapters(model: Transformer, rank: int, alpha: float, targets: Sequence[
 def start_adapters(model: Transformer, seed: int, own_part: Callable[[Tensor], tuple[Tensor, slice]]) -> None:
     """Draws each A as peft does, uniform within 1 / sqrt(I), keyed by seed and place: the same however it is sharded.
 
-    own_part: this process's part of a weight, and which rows it has (`training.sharded_loading.own_part`).
+    own_part: this process's part of a weight, and which rows it has (`training.shards.own_part`).
     """
     for number, (_, layer) in enumerate(adapted(model)):
         generator = torch.Generator().manual_seed(seed * 100_003 + number)

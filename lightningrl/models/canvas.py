@@ -1,4 +1,4 @@
-"""Whole sequences in one training forward, for models whose positions see a canvas: rows, who sees whom, attention.
+"""Whole sequences in one training forward, for models with full or causal attention: rows, who sees whom, attention.
 
 It stands beside models/packing.py, which is for the copies of blocks of block-causal models. A row is one state of a
 sequence: the tokens as the model sees them, masks among them, where it is scored, and with which tokens. Each position
@@ -60,6 +60,11 @@ def block_limits(prompt_len: int, length: int, block_size: int) -> np.ndarray:
     return np.where(position < prompt_len, prompt_len, np.minimum(end, length))
 
 
+def causal_limits(length: int) -> np.ndarray:
+    """Returns [L] int64, how far each position sees where it sees itself and those before it."""
+    return np.arange(1, length + 1)
+
+
 class Neighbours(NamedTuple):
     """Rows of a forward that are computed as one batch: next to each other, of one length, seeing alike."""
 
@@ -84,9 +89,9 @@ class CanvasLayout:
         self.num_tokens = sum(self.lengths)
 
     @property
-    def sees_all(self) -> bool:
-        """Whether every position sees its whole row."""
-        return all(limits is None for limits in self.limits)
+    def needs_no_mask(self) -> bool:
+        """Whether every row has full or causal attention, of which kernels know without a table of who sees whom."""
+        return all(limits is None or _is_causal(limits) for limits in self.limits)
 
     @property
     def intervals(self) -> Intervals:
@@ -123,21 +128,28 @@ class CanvasAttention:
             self._masks = [_mask(limits, q_BNQD.device) for _, limits in self.neighbours]
         is_grouped = q_BNQD.shape[1] != k_BMQD.shape[1]
         mixed = []
-        for ((_, start, rows, length), _), mask in zip(self.neighbours, self._masks, strict=True):
+        for ((_, start, rows, length), limits), mask in zip(self.neighbours, self._masks, strict=True):
+            is_causal = limits is not None and mask is None
             q, k, v = (
                 each[0, :, start : start + rows * length].unflatten(1, (rows, length)).transpose(0, 1)
                 for each in (q_BNQD, k_BMQD, v_BMQD)
             )
-            mixed_RNLD = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=is_grouped)
+            mixed_RNLD = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=is_causal, enable_gqa=is_grouped
+            )
             mixed.append(mixed_RNLD.transpose(0, 1).flatten(1, 2))
         return torch.cat(mixed, dim=1)[None]
 
 
 def _mask(limits: np.ndarray | None, device: torch.device) -> Tensor | None:
-    """(L, L) bool: whether a query sees a key; None where all see all."""
-    if limits is None:
+    """(L, L) bool: whether a query sees a key; None where all see all, or where the attention is causal."""
+    if limits is None or _is_causal(limits):
         return None
     return torch.from_numpy(np.arange(len(limits)) < limits[:, None]).to(device)
+
+
+def _is_causal(limits: np.ndarray) -> bool:
+    return bool((limits == causal_limits(len(limits))).all())
 
 
 Plan = Callable[[Tensor, Tensor, Tensor], Tensor]

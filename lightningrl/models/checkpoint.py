@@ -261,4 +261,4 @@ def _opened(path: Path, device: str = "cpu") -> Iterator[Any]:
         with safe_open(path, framework="pt", device=device) as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Restore it, or delete its folder and run again.") from None
+        raise CheckpointError(f"{path} is damaged ({error}). {files.remedy(path)}") from None

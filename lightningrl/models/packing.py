@@ -1,5 +1,5 @@
 """Packed rows for training: one clean copy of a sequence, and a noisy copy of one block for each state trained on; or,
-for models with full attention, whole canvases alone (models/canvas.py).
+for models with full or causal attention, whole sequences alone (models/canvas.py).
 
 What a state is, the caller decides: rl/likelihood.py has one for each denoise forward of a trajectory,
 training/supervised/objective.py draws them at random. Rows stand one after another in one forward, without padding; who
@@ -156,6 +156,6 @@ def scored_hidden(model: Transformer, packed: Packed) -> Tensor:
 
 def attend_packed(layout: PackedLayout | CanvasLayout, device: torch.device) -> Attend:
     """The way of attending for a layout and a device; the kernel for CUDA is experimental."""
-    if device.type == "cuda" and not (isinstance(layout, CanvasLayout) and layout.sees_all):
+    if device.type == "cuda" and not (isinstance(layout, CanvasLayout) and layout.needs_no_mask):
         return FlexPacked(layout, device)
     return CanvasAttention(layout) if isinstance(layout, CanvasLayout) else PackedBlocks(layout)

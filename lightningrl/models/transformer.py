@@ -219,13 +219,17 @@ class Transformer(nn.Module):
         """(..., H) -> (..., V), unnormalised, nats."""
         return self.lm_head(hidden)
 
-    def log_probs(self, hidden: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+    def log_probs(self, hidden: Tensor, temperature: float | Tensor = 1.0, bans: bool = True) -> Tensor:
         """(..., H) -> (..., V) log softmax(logits / temperature) in float32 at least, nats.
 
         temperature: one for all, or a tensor that broadcasts against (..., V). The mask token and the padding rows of
         the vocabulary have probability 0: they are never drawn, in the decoder as in the trainer, which share this.
+        bans: False gives every row of the vocabulary its probability, as some published losses do.
         """
-        return log_probs_of(self.logits(hidden), temperature, self.usable_vocab, self.config.mask_token_id)
+        logits = self.logits(hidden)
+        if not bans:
+            return log_probs_of(logits, temperature, self.config.vocab_size, None)
+        return log_probs_of(logits, temperature, self.usable_vocab, self.config.mask_token_id)
 
     def plan(self, hidden_BLH: Tensor, timestep_B: Tensor, open_BL: Tensor) -> Tensor:
         """(B, L) the planner's logits over whole canvases, positions 0 to L - 1 of each; see `Planner.forward`."""

@@ -124,11 +124,11 @@ _TABLE = (
     ),
     Kind("tokenizer", TOKENIZER, reads=("tokenizer",)),
     Kind(
-        "pretrain", CHECKPOINT, reads=("model", "pretrain", "decoding"),
+        "pretrain", CHECKPOINT, reads=("model", "pretrain", "bases", "decoding"),
         job="pretrain", threads="pretrain_threads", saves=True,
     ),
     Kind(
-        "checkpoint", ("config.json", "tokenizer_config.json", "checkpoint.json"), reads=("base",),
+        "checkpoint", ("config.json", "tokenizer_config.json", "checkpoint.json"), reads=("base", "checkpoints"),
         sure_files=("config.json", "tokenizer_config.json", "checkpoint.json"),
     ),
     Kind(
@@ -152,12 +152,15 @@ _TABLE = (
         collected="records.jsonl", collected_in=("frontier", "headline", "pooled", "steps", "quantized"),
     ),
     Kind(
-        "speed", ("speed.json",), reads=("speed", "evaluation.primary_threshold", "decoding"),
+        "speed", ("speed.json",), reads=("speed", "evaluation.primary_threshold", "decoding", "systems"),
         job="evaluate", threads="speed_threads", per_system=True, collected="speed.json", collected_in=("speed",),
     ),
     Kind(
         "probe", ("probe.csv",),
-        reads=("report.probes", "report.probed_problems", "evaluation.primary_threshold", "decoding"),
+        reads=(
+            "report.probes", "report.probed_problems", "report.looks", "evaluation.primary_threshold", "decoding",
+            "systems",
+        ),
         job="evaluate", per_system=True, collected="probe.csv", collected_in=("probes",),
     ),
     Kind(
@@ -179,7 +182,8 @@ _TABLE = (
         shown=Shown("{name}.png", "Figures", {"figure": "{name}"}, "workflow/report/figure.rst"),
     ),
     Kind(
-        "replay", ("{name}-{number}.html",), reads=("report.replays", "report.replayed_problems", "decoding"),
+        "replay", ("{name}-{number}.html",),
+        reads=("report.replays", "report.replayed_problems", "evaluation.primary_threshold", "decoding", "systems"),
         numbered="replayed_problems", job="evaluate", released=True,
         shown=Shown(
             "{name}-{number}.html", "Replays", {"run": "{name}", "problem": "{number}"}, "workflow/report/replay.rst"

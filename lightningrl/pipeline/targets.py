@@ -20,7 +20,7 @@ class Target:
     evaluations: int
     """Sweeps of a policy over a benchmark."""
     gpu_hours: float
-    """GPU-hours of both, from `Estimate`; supervised controls are not estimated and count nothing."""
+    """GPU-hours of both and of quantisations, from `Estimate`; what is not estimated counts nothing."""
 
 
 def targets(plan: Plan, estimate: Mapping[str, Any]) -> list[Target]:
@@ -36,6 +36,8 @@ def targets(plan: Plan, estimate: Mapping[str, Any]) -> list[Target]:
         evaluations = [each.name for each in needed if each.kind == "evaluate"]
         hours = sum(estimate["runs"].get(run, {"gpu_hours": 0.0})["gpu_hours"] for run in runs)
         hours += sum(estimate["evaluations"][each]["gpu_hours"] for each in evaluations)
+        quantized = {each.name for each in needed if each.kind == "quantize"} & estimate["quantizations"].keys()
+        hours += sum(estimate["quantizations"][each]["gpu_hours"] for each in quantized)
         return Target(name, tuple(runs), len(evaluations), hours)
 
     drawn = [target(stage.target, stage) for stage in (*plan.of("table"), *plan.of("figure"))]

@@ -68,6 +68,9 @@ class Calibration:
         return sum(len(each.ids_N) for each in self.forwards if isinstance(each, Forward))
 
 
+EXPECTED = "expected a class with `needs_calibration` and the method `quantize` (lightningrl/quantization/protocol.py)"
+
+
 class Quantizer(Protocol):
     """Made with its options as keyword arguments; a pydantic model says itself which values are in range.
 
@@ -84,22 +87,36 @@ class Quantizer(Protocol):
         ...
 
 
+def find_quantizer(reference: str, where: str = "quantizer") -> Any:
+    """Returns the class of quantizers, or the function that makes one, that `module:attribute` names.
+
+    Raises ConfigError, which begins with `where`, for anything else.
+    """
+    made = resolve(reference, where)
+    if not callable(made) or (isinstance(made, type) and not hasattr(made, "quantize")):
+        raise ConfigError(f"{where}: {reference} is no quantizer; {EXPECTED}")
+    return made
+
+
 def make_quantizer(reference: str, options: Mapping[str, Any]) -> Quantizer:
     """Returns the quantizer of a `module:attribute` with these options.
 
-    Raises ConfigError for an option that it does not take, or a value out of range.
+    Raises ConfigError for what is no quantizer, for an option that it does not take, or a value out of range.
     """
-    made, name = resolve(reference), f"quantizer {reference.partition(':')[2]}"
-    known = inspect.signature(made).parameters
-    if unknown := sorted(set(options) - set(known)):
-        raise ConfigError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(known)}")
+    made, name = find_quantizer(reference), f"quantizer {reference.partition(':')[2]}"
     try:
-        return made(**options)
+        known = inspect.signature(made).parameters
+        if unknown := sorted(set(options) - set(known)):
+            raise ConfigError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(known)}")
+        quantizer = made(**options)
     except ValidationError as error:
         told = (f"{'.'.join(map(str, each['loc']))} is {each['input']!r}: {each['msg']}" for each in error.errors())
         raise ConfigError(f"{name}: {'; '.join(told)}") from None
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from None
+    if not (hasattr(quantizer, "quantize") and hasattr(quantizer, "needs_calibration")):
+        raise ConfigError(f"{name} made {quantizer!r}; {EXPECTED}")
+    return quantizer
 
 
 def check_widths(quantizer: Quantizer, widths: Iterable[int]) -> None:

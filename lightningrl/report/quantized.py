@@ -3,8 +3,9 @@
 Differences and ratios are paired by problem with the system of the same weights and decoder without a quantizer
 (`exact`), at the same threshold, and at that one's primary threshold (`_to_primary`), which says what another threshold
 buys back. AUP is on the float system's axis: its y_min (5 points below its first accuracy) and its y_max, the best
-accuracy that it has anywhere. `_beyond`: the difference of differences, what a setting changes here more than it
-changes the policy that these weights were trained from (`counterpart`): points of accuracy, a ratio of ratios of TPF.
+accuracy that it has anywhere; it is compared where both have the same thresholds. `_beyond`: the difference of
+differences, what a setting changes here more than it changes the policy that these weights were trained from
+(`counterpart`): points of accuracy, a ratio of ratios of TPF.
 
 Intervals are 95 %, over problems, which all systems of a benchmark share. Shapes: T thresholds, R replicates.
 """
@@ -103,9 +104,13 @@ class _Compared:
         counted = all(group.counts(each) for each in (policy, self.exact, *(self.other or ())))
         if is_primary and counted:  # choices by likelihood are not decoded
             row |= _told("aup", self._area(policy, self.exact))
+            sweeps = {tuple(group.sums[each].thresholds) for each in (policy, self.exact)}
+            if len(sweeps) > 1:
+                return row
             own = _compared(np.subtract, self._area(policy, self.exact), self._area(self.exact, self.exact))
             row |= _told("aup_difference", own)
-            if self.other is not None and policy != self.exact:
+            sweeps |= {tuple(group.sums[each].thresholds) for each in self.other or ()}
+            if self.other is not None and policy != self.exact and len(sweeps) == 1:
                 theirs = (self._area(each, self.other[1]) for each in self.other)
                 row |= _told("aup_difference_beyond", _compared(np.subtract, own, _compared(np.subtract, *theirs)))
         return row

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lightningrl.answering import Answer, Task
+    from lightningrl.config.base import Base
     from lightningrl.config.distillation import DistillData
-    from lightningrl.models.transformer import Transformer
+    from lightningrl.models.transformer import ModelConfig, Transformer
     from lightningrl.rl.likelihood import ActionIndex, Copies, TokenScores
     from lightningrl.rl.losses import Actions, Sums
     from lightningrl.rl.setup import TrainSetup
@@ -63,6 +65,10 @@ class Algorithm:
     """Whether its steps decode and judge responses. A run whose steps do not may match the compute of another run."""
     has_value_model: bool = False
     """Whether a second network of the policy's size is trained beside it, for which memory and time are planned."""
+    needs_reference: bool = True
+    """Whether the frozen base is held beside the policy."""
+    adds_planner: ClassVar[bool] = False
+    """Whether a base without a planner (models/planner.py) gets one, by which its validations may decode."""
 
     def __init__(self, config: Any):
         self.config = config
@@ -75,6 +81,17 @@ class Algorithm:
     def data(self) -> DistillData | None:
         """The answers that it trains on besides its benchmark's problems, for which a stage is planned; None: none."""
         return None
+
+    @property
+    def checkpoints(self) -> Mapping[str, Base]:
+        """The frozen checkpoints that it needs beside its base, each whole in every process. The role is the name of
+        the key that says which; a stage imports each, so that the run's key depends on it as on the base."""
+        return {}
+
+    def check(self, model: ModelConfig, where: str, beside: Mapping[str, ModelConfig] = MappingProxyType({})) -> None:
+        """Raises ConfigError for a base that it cannot train, by the shape of the model alone; `where` is the run's
+        key, `beside` the shapes of those of `checkpoints` that are known. `lightningrl validate`, stages and trainers
+        ask, as early as each can."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -97,11 +114,11 @@ class OnlineAlgorithm(Algorithm):
     tokens) of the trajectories that share a forward.
     """
 
+    needs_reference: bool = True
+    """Whether `loss` compares with the frozen base; otherwise the reference is the policy that made the rollouts."""
     states: StateGrouping = AS_DECODED
     """The states in which actions are scored. In others than those that happened the decoder has no log-probabilities,
     and the old ones are the policy's as it is before the step's updates."""
-    needs_reference: bool = True
-    """Whether `loss` compares with the frozen base; otherwise the reference is the policy that made the rollouts."""
     weighs_states: bool = False
     """Whether `loss` counts each action as often as `Actions.weighted` says, so that a random part of the states may be
     trained on (`runs.state_share`)."""

@@ -21,8 +21,9 @@ from typing import Any
 
 from lightningrl.errors import JudgeError, LightningRLError, TrainingError
 from lightningrl.rl.rollout import RolloutBatch
+from lightningrl.training.loop import MOST_SKIPPED, diverged
 
-LIMITS = {"without_scorable": 3, "without_kept": 20, "without_update": 5}
+LIMITS = {"without_scorable": 3, "without_kept": 20, "without_update": MOST_SKIPPED}
 """The steps running in which no group could be scored, none was kept, or every update was skipped, that end a run."""
 _AGAIN = "then run the same command again: it goes on from the last saved state"
 _log = logging.getLogger(__name__)
@@ -57,10 +58,7 @@ class StallGuard:
             share = 100 * metrics["skipped"]
             _log.warning("step %d: %.0f %% of its updates had a loss or gradient that is not finite", step, share)
         if self._is_over("without_update", metrics["skipped"] == 1):
-            raise TrainingError(
-                f"no update could be taken in {LIMITS['without_update']} steps running: their loss or gradient is "
-                "not finite. Begin anew with a lower learning rate, or look at the rewards; the last saved state stays."
-            )
+            raise diverged(MOST_SKIPPED)
 
     def _is_over(self, name: str, is_fruitless: bool) -> bool:
         self.running[name] = self.running[name] + 1 if is_fruitless else 0

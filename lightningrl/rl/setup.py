@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightningrl.answering import Answer, Task, answer, score
 from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.models.config_file import read_config
 from lightningrl.models.transformer import Transformer
+from lightningrl.rl.algorithm import Algorithm
 from lightningrl.rl.rollout import Asked, RolledOut
 from lightningrl.rl.rollout_stream import roll_out
 from lightningrl.rl.selection import Validation
@@ -46,6 +49,8 @@ class TrainSetup:
     """Token-forwards to spend (`match_compute`), a backward counted as two."""
     mixture: Sequence[DecodePolicy] = ()
     """Policies of `rollout_thresholds`."""
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    """The folders of the checkpoints that the algorithm needs beside its base, by role (`Algorithm.checkpoints`)."""
     distilled: Sequence[Mapping[str, Any]] = ()
     """The lines that the stage `distill_data` left, where the algorithm trains on answers that exist."""
     distilled_forwards: int = 0
@@ -54,6 +59,11 @@ class TrainSetup:
     load_shards: Callable[[Change], Transformer] | None = None
     """Makes one more sharded model of the base's weights, after a change to its modules, as a value model needs; None
     where nothing is sharded."""
+
+    def check(self, algorithm: Algorithm) -> None:
+        """Raises ConfigError where an algorithm cannot train this model."""
+        beside = {role: read_config(folder) for role, folder in self.checkpoints.items()}
+        algorithm.check(self.model.config, f"runs.{self.run.name}", beside)
 
     def publish(self) -> None:
         """Hand the policy's weights to the decoder."""

@@ -3,60 +3,51 @@
 dUltra's distillation reward. The teacher renders the problem by its own chat template and has its own tokenizer. Prompt
 and response are tokenised apart and put together, so that every token of the response is the response's; the published
 code tokenises them together and takes the last tokens, which is wrong where a token spans the border. In a run of
-several processes each has the teacher whole and scores all responses.
+several processes each has the teacher whole, in the precision of the run's forwards, and scores all responses. What the
+teacher has no positions for is cut off: the beginning of a prompt, and the end of a response that alone is too long.
 
-Shapes: N groups of G responses; B texts of a forward; T positions; n response tokens.
+Shapes: N groups of G responses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from lightningrl.answering import Answer
-from lightningrl.errors import ConfigError
+from lightningrl.models.canvas import CanvasRow, causal_limits
 from lightningrl.models.checkpoint import load_model
-from lightningrl.models.head import token_log_probs
+from lightningrl.models.packing import pack_canvases, token_scores
 from lightningrl.rl.groups import Groups
 from lightningrl.tokenization import encode_prompts, encode_texts, load_tokenizer
+from lightningrl.training.shards import PRECISIONS
 
 if TYPE_CHECKING:
-    from lightningrl.rl.algorithms.dultra import TeacherReward
     from lightningrl.rl.setup import TrainSetup
-
-MOST_KNOWN = 1 << 16
-"""Responses whose numbers are kept: a step asks for them several times."""
 
 
 class Teacher:
-    """An autoregressive model that scores responses. Raises ConfigError for one that is not."""
+    """An autoregressive model that scores responses: the checkpoint `teacher` of a set-up, so many responses a
+    forward."""
 
-    def __init__(self, settings: TeacherReward, setup: TrainSetup):
-        folder = Path(settings.checkpoint)
-        self.model = load_model(folder, device=setup.model.device).requires_grad_(False)
-        if self.model.config.attention != "causal":
-            raise ConfigError(
-                f"runs.{setup.run.name}.method.teacher: {folder} is a {self.model.config.family} model with "
-                f"{self.model.config.attention} attention, expected an autoregressive one such as Qwen2.5"
-            )
-        self.tokenizer, self.render, self.microbatch = load_tokenizer(folder), setup.task.render, settings.microbatch
-        self._known: dict[tuple[str, str], float] = {}
+    def __init__(self, setup: TrainSetup, microbatch: int):
+        folder, dtype = setup.checkpoints["teacher"], PRECISIONS[setup.run.precision]
+        self.model = load_model(folder, device=setup.model.device, dtype=dtype).requires_grad_(False)
+        self.tokenizer, self.render, self.microbatch = load_tokenizer(folder), setup.task.render, microbatch
+        self._known: dict[tuple[int, str, str], float] = {}
 
     def rewards(self, groups: Groups) -> np.ndarray:
-        """Returns (N, G) nats a token."""
-        answers = [answer for group in groups.answers for answer in group]
-        new = {(a.example.uid, a.text): a for a in answers if (a.example.uid, a.text) not in self._known}
-        if len(self._known) + len(new) > MOST_KNOWN:
-            self._known, new = {}, {(a.example.uid, a.text): a for a in answers}
-        values = self.mean_log_probs(list(new.values()))
-        self._known |= dict(zip(new, values, strict=True))
-        return groups.table(lambda a: self._known[a.example.uid, a.text])
+        """Returns (N, G) nats a token. A step asks for its responses several times, and they are scored once; those of
+        other steps are forgotten, so that a resumed run computes what an undisturbed one does."""
+        answers = {_key(answer): answer for group in groups.answers for answer in group}
+        steps = {key[0] for key in answers}
+        self._known = {key: value for key, value in self._known.items() if key[0] in steps}
+        new = {key: answer for key, answer in answers.items() if key not in self._known}
+        self._known |= dict(zip(new, self.mean_log_probs(list(new.values())), strict=True))
+        return groups.table(lambda answer: self._known[_key(answer)])
 
     @torch.no_grad()
     def mean_log_probs(self, answers: Sequence[Answer]) -> list[float]:
@@ -71,20 +62,16 @@ class Teacher:
         return found
 
     def _score(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
-        rows = [torch.tensor([*prompt, *response]) for prompt, response in zip(prompts, responses, strict=True)]
-        # Padded on the right, where no earlier position looks.
-        ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.model.device)
-        positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
-        hidden_BTH = self.model.hidden(ids_BT, positions_BT, _causal)
-        found = []
-        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-            before = slice(len(prompt) - 1, len(prompt) - 1 + len(response))
-            target_n = torch.tensor(response, device=ids_BT.device)
-            logp_n, _ = token_log_probs(self.model, hidden_BTH[row, before], target_n)
-            found.append(float(logp_n.double().mean()))
-        return found
+        limit, rows = self.model.config.max_position_embeddings, list[CanvasRow]()
+        for prompt, response in zip(prompts, responses, strict=True):
+            scored = response[: limit - 1]
+            ids = np.array([*prompt[-(limit - len(scored)) :], *scored], dtype=np.int64)
+            is_scored = np.arange(len(ids)) >= len(ids) - len(scored)
+            rows.append(CanvasRow(ids, ids, is_scored, causal_limits(len(ids))))
+        logp_n, _ = token_scores(self.model, pack_canvases(rows, self.model.device, self.model.config.logit_shift))
+        return [float(part.double().mean()) for part in logp_n.split([row.num_scored for row in rows])]
 
 
-def _causal(layer: int, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> Tensor:
-    is_grouped = q_BNQD.shape[1] != k_BMQD.shape[1]
-    return F.scaled_dot_product_attention(q_BNQD, k_BMQD, v_BMQD, is_causal=True, enable_gqa=is_grouped)
+def _key(answer: Answer) -> tuple[int, str, str]:
+    """A response of a step: equal ones have equal numbers."""
+    return answer.trajectory.policy_version, answer.example.uid, answer.text

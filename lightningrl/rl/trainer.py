@@ -43,6 +43,7 @@ class PolicyTrainer(Trainer):
     def __init__(self, setup: TrainSetup, algorithm: OnlineAlgorithm):
         run = setup.run
         self.setup, self.algorithm, self.model = setup, algorithm, setup.model
+        setup.check(algorithm)
         check_scorable(setup.model.config.attention, [setup.policy, *setup.mixture], run.accept_inexact_caches)
         algorithm.build(setup)
         parameters = [*setup.model.parameters(), *algorithm.parameters()]

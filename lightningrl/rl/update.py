@@ -141,8 +141,7 @@ class Batch:
         if sampling and algorithm.has_value_model:
             whole = forwards_of(trajectories, states, size, positions, by_cost=True)
         length_B = np.array([trajectory.response_len for trajectory in trajectories])
-        for number in range(world.rank, -(-len(forwards) // world.size) * world.size, world.size):
-            weight, plan = (1.0, forwards[number]) if number < len(forwards) else (0.0, forwards[0])
+        for plan, weight in world.turns(forwards):
             rows = [trajectories[index] for index in plan.index_B]
             index = index_actions(rows, states, plan.copies)
             if states.happened:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightningrl.errors import Interrupted
+from lightningrl.errors import Interrupted, TrainingError
 from lightningrl.models.transformer import Transformer
 from lightningrl.training.shards import load_optimiser, load_weights, local_state
 from lightningrl.training.state import load_state, save_state
@@ -22,6 +22,16 @@ from lightningrl.utils.lease import lease
 
 LEASE = "training.lease"
 REPORT_S = 10.0
+MOST_SKIPPED = 5
+"""Steps running without an update, because their loss or gradient was not finite, that end a run."""
+
+
+def diverged(steps: int) -> TrainingError:
+    """Returns the error that ends a run in which no update could be taken for so many steps."""
+    return TrainingError(
+        f"no update could be taken in {steps} steps running: their loss or gradient is not finite. Begin anew with a "
+        "lower learning rate, or look at what is trained on; the last saved state stays."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +83,14 @@ class Trained:
 
 
 class Trainer(Trained):
-    """The base of pre-training, the RL algorithms and the supervised control."""
+    """Takes the steps of a training until it is done, and says of each what a person reads.
+
+    Pre-training, reinforcement learning, the supervised control, the distillations and planner pre-training are
+    subclasses.
+    """
 
     selection: Any = None
-    """What keeps the weights that the run would end with (rl/selection.py), where something does."""
+    """The object that keeps the weights that the run would end with (rl/selection.py); None: those of its last step."""
 
     @property
     def done(self) -> bool:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from lightningrl.models.checkpoint import Undrawn, empty_model, inspect_model, read_rows
 from lightningrl.models.transformer import Transformer
 from lightningrl.quantization.open import is_quantized, open_model
-from lightningrl.training.shards import publish, shard
+from lightningrl.training.shards import own_part, publish, shard
 
 Change = Callable[[Transformer], Collection[str]]
 """Changes modules of a model that may be on the meta device; returns the names of the weights that are new, which begin
@@ -52,15 +51,6 @@ def load_shards(
     for name, found in read_rows({name: stored[name] for name in rows}, rows):
         local[name][0].copy_(found)
     return model.eval()
-
-
-def own_part(weight: torch.Tensor) -> tuple[torch.Tensor, slice]:
-    """Returns this process's shard of a weight, and which rows of the whole it has."""
-    if not isinstance(weight, DTensor):
-        return weight, slice(0, len(weight))
-    local, mesh = weight.to_local(), weight.device_mesh
-    first = min(len(weight), mesh.get_local_rank() * -(-len(weight) // mesh.size()))
-    return local, slice(first, first + len(local))
 
 
 @torch.no_grad()

@@ -70,6 +70,15 @@ def full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def own_part(weight: Tensor) -> tuple[Tensor, slice]:
+    """Returns this process's shard of a weight, and which rows of the whole it has."""
+    if not isinstance(weight, DTensor):
+        return weight, slice(0, len(weight))
+    local, mesh = weight.to_local(), weight.device_mesh
+    first = min(len(weight), mesh.get_local_rank() * -(-len(weight) // mesh.size()))
+    return local, slice(first, first + len(local))
+
+
 @torch.no_grad()
 def full_weights(model: Transformer, keep: bool, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Returns a copy of all weights on the CPU if `keep`, else an empty dict; every process must call it.

@@ -40,6 +40,17 @@ class World:
         """Returns this process's items: every size-th."""
         return items[self.rank :: self.size]
 
+    def turns(self, items: Sequence[T]) -> list[tuple[T, float]]:
+        """Returns this process's items with weight 1, and items again with weight 0 so that each process has as many:
+        forwards and backwards of a sharded model are taken by all together.
+
+        >>> World(1, 2).turns(["a", "b", "c"])
+        [('b', 1.0), ('a', 0.0)]
+        """
+        rounds = -(-len(items) // self.size)
+        mine = range(self.rank, rounds * self.size, self.size)
+        return [(items[number % len(items)], float(number < len(items))) for number in mine]
+
     def gather(self, mine: Sequence[T], count: int) -> list[T]:
         """Returns all `count` items in their order from the processes' shares; they must be picklable.
 

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -118,7 +119,19 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise _missing(path) from None
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number too long, lists too deep
-        raise DamagedError(f"{path} is damaged ({error}). Delete its folder and run again.") from error
+        raise DamagedError(f"{path} is damaged ({error}). {remedy(path)}") from error
+
+
+def remedy(path: Path) -> str:
+    """Returns what to do about a damaged file: a stage's folder, whose name ends in its key, can be made anew; what is
+    a user's own is theirs to mend.
+
+    >>> remedy(Path("results/nano/train/base-1f0ad6b2/summary.json")), remedy(Path("answers.jsonl"))
+    ('Delete the folder results/nano/train/base-1f0ad6b2 and run again.', 'Mend it, or give another file.')
+    """
+    named = (each for each in path.parents if re.fullmatch(r".+-[0-9a-f]{8}", each.name))
+    made = next((folder for folder in named if "results" in folder.parts), None)
+    return "Mend it, or give another file." if made is None else f"Delete the folder {made} and run again."
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -135,7 +148,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         raise _missing(path) from None
     except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{path}, line {number} is damaged: {error}. Delete its folder.") from error
+        raise DamagedError(f"{path}, line {number} is damaged: {error}. {remedy(path)}") from error
 
 
 def _missing(path: Path) -> StageError:

@@ -15,7 +15,9 @@ from lightningrl.bench.estimate.memory_table import memory_of
 from lightningrl.cli import app
 from lightningrl.config.experiment import load
 from lightningrl.pipeline.code_digest import PACKAGE
+from lightningrl.pipeline.kinds import KINDS
 from lightningrl.pipeline.plan import plan
+from lightningrl.pipeline.targets import targets
 
 CONFIG = PACKAGE.parent / "config"
 
@@ -182,3 +184,41 @@ def test_the_check_finds_equal_what_must_be_equal(tmp_path: Path):
     assert all(predicted == counted for predicted, counted in found["exact"].values())
     assert all(predicted == pytest.approx(counted) for predicted, counted in found["about"].values())
     assert set(found["seconds"]) == {"rollout", "reference", "update"}
+
+
+def test_what_a_kill_costs_at_most_is_told_where_clusters_are_described(tmp_path: Path):
+    experiment = load(CONFIG / "paper.yaml")
+    runs = Estimate(experiment, shapes_of(experiment), DEVICES["h100"], None).to_json()["runs"]
+    most = {}
+    for run in experiment.runs:
+        is_small = run.base in ("sdar-8b-b8", "sdar-8b-b4")
+        method, task = run.name.partition("-")[0], run.name.rpartition("-")[2]
+        group = "small" if is_small else f"{'tracerl-' * (method == 'tracerl')}{task}"
+        hours = run.save_every * runs[run.name]["step_s"] / 3600
+        most[group] = f"{max(hours, float(most.get(group, 0))):.1f}"
+        assert run.save_every == (20 if is_small else 10)
+    page = " ".join((CONFIG.parent / "docs" / "cluster.md").read_text(encoding="utf-8").split())
+    assert f"{most['gsm8k']} hours of a training on GSM8K, {most['math']} on MATH, {most['code']} on code" in page
+    assert f"{most['tracerl-code']} of TraceRL on code" in page and f"at most {most['small']} hours" in page
+
+
+def test_the_hours_of_all_targets_are_those_of_the_plan_quantisations_included():
+    experiment = load(CONFIG / "quantization.yaml")
+    found = Estimate(experiment, shapes_of(experiment), DEVICES["h100"], 1).to_json()
+    everything = targets(plan(experiment), found)[-1]
+    assert everything.name == "all" and sum(row["gpu_hours"] for row in found["quantizations"].values()) > 0
+    assert everything.gpu_hours == pytest.approx(found["gpu_hours"])
+
+
+def test_a_wrong_target_or_two_things_to_show_are_refused_before_anything_is_printed():
+    wrong, two = printed("--ladder", "tabel1"), printed("--ladder", "table1", "--targets")
+    assert (wrong.exit_code, wrong.stdout, two.exit_code, two.stdout) == (2, "", 2, "")
+    assert "Did you mean 'table1'?" in wrong.stderr and "--targets and --ladder" in two.stderr
+
+
+def test_help_says_all_that_is_not_counted():
+    text = " ".join(CliRunner().invoke(app.app, ["plan", "--help"]).stdout.split())
+    counted = {"train", "quantize", "evaluate"}
+    quick = {"data", "tokenizer", "collect", "table", "figure", "release"}
+    for kind in KINDS.keys() - counted - quick:
+        assert {"pretrain": "pre-training", "checkpoint": "checkpoints"}.get(kind, kind) in text, kind

@@ -17,30 +17,51 @@ from lightningrl.pipeline.code_digest import PACKAGE
 PROMPT, LONGEST, BLOCK = 6, 16, 4
 FULL = {"attention": "full", "qk_norm": False, "block_size": BLOCK}
 CAUSAL = {"attention": "causal", "qk_norm": False, "block_size": 1, "logit_shift": True, "mask_token_id": -1}
-DREAM = {"schedule_options": {"block_size": BLOCK, "opens_first": True}}
+SHIFTED, BLOCKS = FULL | {"logit_shift": True}, {"block_size": BLOCK}
+OPENING = {"schedule_options": {"block_size": BLOCK, "opens_first": True}}
 EXACT = {
     "llada": ({"preset": "llada"}, FULL, 4),
     "two steps a block": ({"preset": "llada"}, FULL, 2),
     "prefix": ({"preset": "fast_dllm_v1_prefix_static"}, FULL, 2),
     "dual": ({"preset": "fast_dllm_v1_dual_static"}, FULL, 4),
     "dual, refreshed": ({"preset": "fast_dllm_v1_dual_static", "schedule_options": {"refresh_every": 2}}, FULL, 4),
-    "dream": ({"preset": "dream"}, FULL | {"logit_shift": True}, 7),
+    "dream": ({"preset": "dream"}, SHIFTED, 7),
+    "dream's caches": (OPENING | {"preset": "fast_dllm_v1_dream_dual_static"}, SHIFTED, 4),
+    "dream's caches in one step": (OPENING | {"preset": "fast_dllm_v1_dream_prefix_static"}, SHIFTED, 1),
+    "dream's caches in more steps than positions": (OPENING | {"preset": "fast_dllm_v1_dream_dual_static"}, SHIFTED, 6),
+    "origin, all steps": ({"preset": "dream_origin", "schedule_options": {"least_forwards": 7}}, SHIFTED, 7),
+    "two steps a block, three at least": ({"preset": "llada", "schedule_options": {"least_forwards": 3}}, FULL, 2),
+    "sdar": ({"preset": "sdar_static"}, BLOCKS, 4),
+    "sdar in three steps": ({"preset": "sdar_static", "schedule": "fused"}, BLOCKS, 3),
+    "sdar in one step": ({"preset": "sdar_sequential"}, BLOCKS, 1),
     "autoregressive": ({"preset": "autoregressive"}, CAUSAL, 1),
 }
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_forwards_and_positions_are_those_that_the_decoder_counts(name):
+@pytest.mark.parametrize("prompt", (PROMPT, 8))
+def test_forwards_and_positions_are_those_that_the_decoder_counts(name, prompt):
     keys, shape, parameter = EXACT[name]
     decoding = Decoding.model_validate(keys)
     policy = make_policy({"decoding": decoding, "members": decoding.members()}, parameter)
-    [found] = BlockDecoder(tiny_model(1, **shape), []).decode(requests_of([PROMPT], LONGEST), policy)
-    expected = decoded(decoding, parameter, Lengths(PROMPT, LONGEST, 1.0), LONGEST, shape["block_size"])
+    [found] = BlockDecoder(tiny_model(1, **shape), []).decode(requests_of([prompt], LONGEST), policy)
+    expected = decoded(decoding, parameter, Lengths(prompt, LONGEST, 4.0), LONGEST, shape["block_size"])
     stats = found.stats
-    assert (stats.denoise_forwards, stats.commit_forwards) == (expected.forwards, 0)
+    assert stats.denoise_forwards == expected.forwards
     assert stats.prefill_positions + stats.decode_positions == expected.positions
-    if name != "autoregressive":  # which takes the mean length of what is seen
+    if shape["block_size"] == BLOCK and shape is not BLOCKS:  # the others take the mean length of what is seen
+        assert stats.commit_forwards == 0
         assert stats.decode_keys == expected.decode[2]
+
+
+def test_what_chance_ends_early_is_the_mean_of_many_decodes():
+    decoding = Decoding(preset="dream_origin")
+    policy = make_policy({"decoding": decoding, "members": decoding.members()}, 12)
+    found = BlockDecoder(tiny_model(1, **SHIFTED), []).decode(requests_of([PROMPT] * 60, LONGEST), policy)
+    counts = [each.stats.denoise_forwards for each in found]
+    expected = decoded(decoding, 12, Lengths(PROMPT, LONGEST, 4.0), LONGEST, BLOCK).forwards
+    error = np.std(counts) / np.sqrt(len(counts))
+    assert len(set(counts)) > 1 and abs(np.mean(counts) - expected) < 4 * error < 0.5, (np.mean(counts), expected)
 
 
 def test_of_windows_and_parts_of_blocks_what_is_assumed_holds_where_it_is_exact():

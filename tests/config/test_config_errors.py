@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from lightningrl.config.experiment import load
+from lightningrl.config.experiment import Experiment, load
 from lightningrl.config.machine import ACKNOWLEDGEMENT, Sandbox
+from lightningrl.config.reading import explain
 from lightningrl.errors import ConfigError
 from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.sandbox.levels import LEVELS
@@ -126,6 +130,55 @@ def test_a_wrong_value_is_answered_with_path_found_and_allowed(tmp_path, changes
     assert str(file) in str(caught.value)
     for part in expected:
         assert part in str(caught.value)
+
+
+ODD = (None, True, 3, -1.5, "x", "a:b", [], [[]], ["x"], [1], {}, {"x": 1}, {"name": []}, [{}], float("inf"))
+RICH = {
+    "bases": [{"name": "llada", "family": "llada", "match_compute": "base", "pretrain": {
+        "autoregressive": None, "diffusion": {"objective": "masked"},
+    }}],
+    "checkpoints": [{"name": "x", "checkpoint": "a/b", "block_size": 8, "mask_token_id": 5, "evaluate_on": []}],
+    "decoding": {"selector": "threshold", "selector_options": {}, "schedule": "fused", "rows": 3},
+    "systems": [
+        {"name": "w4", "policies": ["base"], "decoding": {"preset": "sdar_dynamic"}, "thresholds": [0.5], "quantizer": {
+            "name": "gptq", "options": {"bits": 4}, "calibration": {"source": "clean", "problems": 3},
+        }},
+        {"name": "llada", "decoding": {"preset": "llada"}, "thresholds": [8], "evaluate_on": ["gsm-mini"]},
+        {"name": "served", "endpoint": {"model": "toy", "extra_body": {"top_p": 1}, "stop": ["a"]}},
+    ],
+    "resources": {"jobs": {"train": {"gpus": 1}}}, "sandbox": {"level": "auto"}, "plugins": [],
+}  # fmt: skip
+"""Sections that nano leaves out."""
+DISTILLED = RUN | {
+    "name": "dp", "role": "rival", "algorithm": "dparallel", "decoding": {"preset": "sdar_dynamic"},
+    "method": {"data": {"decoding": {"selector": "quota"}, "shard": 3}, "adapter": {"rank": 2}},
+}  # fmt: skip
+
+
+def places(tree, above=()):
+    """The path of every key and every item of a tree."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield (*above, key)
+        yield from places(value, (*above, key))
+
+
+def test_no_odd_value_of_any_key_is_answered_with_anything_but_its_mistakes():
+    tree = yaml.safe_load(NANO.read_text()) | RICH
+    tree["runs"] = [*tree["runs"], DISTILLED]
+    Experiment.model_validate(tree)
+    refused = 0
+    for path, value in product(places(tree), ODD):
+        node = odd = deepcopy(tree)
+        for part in path[:-1]:
+            node = node[part]
+        node[path[-1]] = value
+        try:
+            Experiment.model_validate(odd)
+        except ConfigError:
+            refused += 1
+        except ValidationError as error:
+            refused += bool(explain(error, Experiment))
+    assert refused > 2000
 
 
 def test_without_a_jail_goes_with_the_exact_sentence_alone():

@@ -14,6 +14,7 @@ from lightningrl.pipeline.code_digest import PACKAGE
 from lightningrl.pipeline.plan import plan
 
 LLADA = {"family": "llada", "attention": "full", "qk_norm": False, "head_dim": 4, "rms_norm_eps": 1e-5}
+MASKED = {"objective": "masked", "copies": 1}
 ENDPOINT = {"model": "toy"}
 
 
@@ -40,6 +41,25 @@ def test_a_system_has_a_length_of_its_own_in_its_key():
     assert own.config["max_new_tokens"] == 12 != usual.config["max_new_tokens"] and own.key != usual.key
     plain = plan(experiment()).stage("evaluate", "base/gsm-mini")
     assert plain.config | {"policy": "x"} == usual.config | {"policy": "x"}
+
+
+def test_what_a_system_is_calibrated_and_a_base_trained_with_is_its_own_length():
+    gptq = {"policy": "base", "quantizer": "gptq"}
+    planned = plan(experiment({"name": "a"} | gptq, {"name": "b", "max_new_tokens": 16} | gptq))
+    assert [planned.stage("quantize", name).config["max_new_tokens"] for name in "ab"] == [24, 16]
+    base = {"name": "llada", "family": "llada", "pretrain": {"autoregressive": None, "diffusion": MASKED}}
+    row = {"name": "llada", "decoding": {"preset": "llada"}, "thresholds": [8]}
+    for own, length in (({}, 24), ({"max_new_tokens": 16}, 16)):
+        stage = plan(experiment(row | own, bases=[base])).stage("pretrain", "llada")
+        assert stage.config["max_new_tokens"] == {"gsm-mini": length, "code-mini": length}
+    with pytest.raises(ValueError, match=r"bases\.llada\.model\.max_position_embeddings: found 256; gsm-mini alone"):
+        experiment(row | {"max_new_tokens": 256}, bases=[base])
+
+
+def test_each_side_of_a_replay_is_decoded_in_its_own_length():
+    planned = plan(experiment({"name": "base", "max_new_tokens": 16}))
+    config = planned.stage("replay", "lightningrl").config
+    assert (config["base"]["max_new_tokens"], config["policy"]["max_new_tokens"]) == (16, 24)
 
 
 @pytest.mark.parametrize(("change", "told"), [

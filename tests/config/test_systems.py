@@ -191,6 +191,26 @@ BASE = {"name": "x", "policy": "base"}
             [BASE | {"quantizer": {"name": "gptq", "calibration": "dirty"}}],
             "quantizer.calibration.source: found 'dirty'",
         ),
+        (
+            [BASE | {"quantizer": {"name": ["rtn"]}}],
+            "systems.0.quantizer.name: found ['rtn']; input should be a",
+        ),
+        ([BASE | {"quantizer": {"bits": 4}}], "systems.0.quantizer.name: this key is required"),
+        ([BASE | {"quantizer": {"name": "rtn", "options": 4}}], "systems.0.quantizer: options: found 4, expected arg"),
+        ([BASE | {"quantizer": {"name": "rtn", "options": [4]}}], "systems.0.quantizer: options: found [4], expected"),
+        ([BASE | {"quantizer": {"name": "rtn", "bits": [4]}}], "systems.0.quantizer.options.bits.bool: found [4]"),
+        ([BASE | {"quantizer": {"name": "rtn", "bits": "four"}}], "systems.x.quantizer.options: quantizer RoundToNear"),
+        (
+            [BASE | {"quantizer": "lightningrl.quantization.rtn:Nope"}],
+            "systems.x.quantizer.name: lightningrl.quantization.rtn:Nope: module lightningrl.quantization.rtn has no",
+        ),
+        (
+            [BASE | {"quantizer": "lightningrl.quantization.registry:QUANTIZERS"}],
+            "systems.x.quantizer.name: lightningrl.quantization.registry:QUANTIZERS is no quantizer; expected a class",
+        ),
+        ([BASE | {"quantizer": "getpass:getuser"}], "systems.x.quantizer.options: quantizer getuser made"),
+        ([BASE | {"quantizer": "textwrap:dedent"}], "systems.x.quantizer.options: quantizer dedent: dedent() missing"),
+        ([BASE | {"decoding": {"preset": ["llada"]}}], "systems.0.decoding.preset: found ['llada']"),
         ([BASE | {"published": "LightningRL-8b"}], "systems.x.published: the published tables have no row"),
         (
             [BASE | {"quantizer": {"name": "rtn", "options": {"bitz": 4}}}],

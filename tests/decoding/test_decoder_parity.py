@@ -104,7 +104,7 @@ def test_decoder_equals_the_naive_decoder_when_the_pages_run_out_and_rows_are_ta
 def test_the_random_decodes_met_preemptions_both_stops_and_tails_that_were_never_revealed():
     """Says nothing unless the two tests above have run."""
     if SEEN["length"] and SEEN["preemptions"]:
-        assert SEEN["preemptions"] > 12 and SEEN["cut short"] > 3 and SEEN["eos"] > 20 and SEEN["length"] > 40, SEEN
+        assert SEEN["preemptions"] > 12 and SEEN["cut short"] > 2 and SEEN["eos"] > 20 and SEEN["length"] > 40, SEEN
 
 
 @pytest.mark.parametrize("commit", ["fused", "separate"])

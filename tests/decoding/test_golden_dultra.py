@@ -21,10 +21,12 @@ from lightningrl.decoding.engine import BlockDecoder
 from lightningrl.decoding.logits import Logits
 from lightningrl.decoding.proposals import Proposals
 from lightningrl.decoding.protocol import DecodePolicy
-from lightningrl.decoding.rankings import Planned
+from lightningrl.decoding.rankings import Confidence, Margin, NegEntropy, Planned, Position, Random
 from lightningrl.decoding.reference import decode_one
 from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence
+from lightningrl.decoding.schedules.multi_block import BlockPipeline, MultiBlock
 from lightningrl.decoding.selectors.bernoulli import Bernoulli, decision_log_probs
+from lightningrl.decoding.selectors.quota import Quota
 from lightningrl.decoding.selectors.top_sum import TopSum
 from lightningrl.decoding.stops import WholeCanvas
 from lightningrl.errors import DecodeError
@@ -200,5 +202,28 @@ def test_a_model_without_a_planner_or_a_cache_of_the_canvas_is_refused(model):
         BlockDecoder(tiny_model(1, attention="full"), ()).decode([request], policy)
     with pytest.raises(DecodeError, match="take the schedule full_sequence"):
         BlockDecoder(model, ()).decode([request], dataclasses.replace(policy, schedule=DualCache(8)))
+    for window in (MultiBlock(8), BlockPipeline(8)):
+        with pytest.raises(DecodeError, match=f"{type(window).__name__}.* several are open at once"):
+            BlockDecoder(model, ()).decode([request], dataclasses.replace(policy, schedule=window))
     with pytest.raises(DecodeError, match="factor is 0"):
         Bernoulli(0)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Somebody's ranking, which says whether its numbers are probabilities."""
+
+    is_probability: bool
+
+    def score(self, drawn):
+        return torch.full_like(drawn.confidence_BK, 0.5)
+
+
+@pytest.mark.parametrize("selector", [Bernoulli(), TopSum()])
+def test_numbers_that_are_no_probabilities_are_refused(selector):
+    for ranking in (NegEntropy(), Position(), Margin(), Random(), Confidence(alg_temp=0.2), Halves(False)):
+        with pytest.raises(DecodeError, match="takes each position's number as a probability"):
+            DecodePolicy(selector, ranking=ranking)
+    for ranking in (Confidence(), Planned(), Halves(True)):
+        assert DecodePolicy(selector, ranking=ranking).ranking is ranking
+    DecodePolicy(Quota(2), ranking=NegEntropy())  # other selectors take any number

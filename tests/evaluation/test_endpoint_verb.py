@@ -45,7 +45,7 @@ def words(server, *more, out="out"):
 
 
 def run(server, *more, out="out"):
-    return CliRunner().invoke(app, words(server, *more, out=out))
+    return CliRunner().invoke(app, words(server, *more, out=out), catch_exceptions=False)
 
 
 def read(path):

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from fixtures.byte_checkpoint import save_byte_checkpoint
+from fixtures.tiny import requests_of, tiny_model
 
 from lightningrl.config.experiment import Experiment
+from lightningrl.config.registries import REGISTRIES
+from lightningrl.decoding.engine import BlockDecoder
+from lightningrl.decoding.protocol import DecodePolicy
+from lightningrl.decoding.schedules.full_sequence import DualCache, FullSequence, WholeSequence
+from lightningrl.decoding.selectors.threshold import Threshold
+from lightningrl.decoding.stops import WholeCanvas
 from lightningrl.pipeline import runner
 from lightningrl.pipeline.plan import plan
 from lightningrl.pipeline.runner import run_stage
+from lightningrl.pipeline.stages.probe import one_a_forward
 from lightningrl.tokenization import load_tokenizer
 from lightningrl.utils import files
+from lightningrl.utils.registry import resolve
 
 NAME = "base/gsm-mini"
 
@@ -75,6 +86,17 @@ def test_a_probe_counts_the_tokens_of_the_same_answers_as_an_evaluation_of_the_v
     assert probe.loc["confidence", "count"].sum() == probe.loc[("calibration_error", "all"), "count"] > 0
     assert (probe.loc["agreement", "value"].between(0, 1)).all()
     assert {"phrasing_nats_greedy", "phrasing_nats_sampled"} <= set(probe.index.get_level_values(0))
+
+
+@pytest.mark.parametrize("schedule", [FullSequence(8), FullSequence(3), WholeSequence(), DualCache(6)])
+def test_one_a_forward_is_that_on_canvases_too_whatever_the_models_blocks_are(schedule):
+    """Confidence is measured where one token is revealed at a time; the model's own blocks have 4 positions."""
+    model, length = tiny_model(3, attention="full", block_size=4), 24
+    usual = DecodePolicy(Threshold(0.1), schedule=schedule, stop=WholeCanvas())
+    careful = one_a_forward(usual, resolve(REGISTRIES["selector"])["quota"], length, model.config.block_size)
+    [found] = BlockDecoder(model, ()).decode(requests_of([5], length), careful)
+    assert found.stats.denoise_forwards == found.stats.emitted_tokens == length
+    assert careful == replace(usual, selector=careful.selector)
 
 
 def test_a_split_that_has_no_problems_is_not_evaluated(planned):

@@ -36,7 +36,7 @@ def llm(folder):
 
 
 def run(*words):
-    return CliRunner().invoke(app, list(map(str, words)))
+    return CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
 
 
 def test_generate_with_a_published_decoder_gives_what_the_reference_gives(folder, llm):

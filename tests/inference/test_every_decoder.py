@@ -9,20 +9,21 @@ from fixtures.byte_checkpoint import save_byte_checkpoint
 from lightningrl.answering import Task, answer
 from lightningrl.bench.speed import measure
 from lightningrl.decoding.presets import PRESETS, fitting
-from lightningrl.decoding.rankings import Random
-from lightningrl.decoding.selectors.random_timestep import RandomTimestep
+from lightningrl.errors import ConfigError
 from lightningrl.evaluation.metrics import summarise
 from lightningrl.evaluation.records import to_records
 from lightningrl.inference.conversation import Conversation
 from lightningrl.inference.llm import LLM
-from lightningrl.inference.policy import policy_of
+from lightningrl.inference.policy import policy_of, require_fitting
 from lightningrl.inference.trace import trace_response
 from lightningrl.types import EvalRecord, Example, Verdict
 
+LLADA = {"family": "llada", "attention": "full", "qk_norm": False, "head_dim": 4, "rms_norm_eps": 1e-5}
 QWEN = {"qk_norm": False, "qkv_bias": True, "logit_shift": True, "head_dim": 4}
 FAMILIES = {
     "sdar": {},
-    "llada": {"family": "llada", "attention": "full", "qk_norm": False, "head_dim": 4, "rms_norm_eps": 1e-5},
+    "llada": LLADA,
+    "planned": LLADA | {"has_planner": True},  # dUltra's
     "Dream": {"family": "Dream", "attention": "full", "block_size": 1, **QWEN},
     "Fast_dLLM_Qwen": {"family": "Fast_dLLM_Qwen", "attention": "block_causal", "block_size": 8, **QWEN},
     "qwen2": {"family": "qwen2", "attention": "causal", "block_size": 1, **QWEN},
@@ -31,8 +32,11 @@ LENGTH = 32
 
 
 def preset_names(family):
+    """The presets that fit a family; of one with a planner those that need it, for the others are tried without."""
     shape = FAMILIES[family]
-    return fitting(shape.get("attention", "block_causal"), shape.get("logit_shift", False))
+    planned = shape.get("has_planner", False)
+    names = fitting(shape.get("attention", "block_causal"), shape.get("logit_shift", False), planned)
+    return [name for name in names if PRESETS[name].get("planner", False) == planned]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,7 @@ def models(tmp_path_factory):
 def policy_named(name):
     """The published pieces with a parameter at which a random model takes few forwards."""
     few = {"quota": 2, "timestep": 8, "random_timestep": 8, "entropy": 4.0, "cumulative_entropy": 9.0, "factor": 20.0}
+    few |= {"bernoulli": 0.5, "top_sum": 0.5}
     return policy_of(preset=name, parameter=few.get(PRESETS[name]["decoding"]["selector"], 0.12))
 
 
@@ -58,35 +63,59 @@ class Right:
         return [Verdict(True, 1.0, "ok") for _ in responses]
 
 
+def length_of(policy):
+    """LENGTH, or a whole block where that is longer."""
+    return max(LENGTH, policy.schedule.block_size or 0)
+
+
+def test_every_preset_is_tried_and_the_tools_take_just_those_that_fit(models):
+    assert set().union(*map(preset_names, FAMILIES)) == PRESETS.keys()
+    for family, llm in models.items():
+        shape = FAMILIES[family]
+        facts = shape.get("attention", "block_causal"), shape.get("logit_shift", False)
+        fits = fitting(*facts, shape.get("has_planner", False))
+        for name in PRESETS:
+            if name in fits:
+                require_fitting(llm.folder, name)
+            else:
+                with pytest.raises(ConfigError, match=f"the decoder {name} is for models with"):
+                    require_fitting(llm.folder, name)
+    with pytest.raises(ConfigError, match=r"unshifted logits, and no planner\. Decoders that fit it: llada"):
+        require_fitting(models["llada"].folder, "dultra_b32")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_tools_decode_alike_with_every_preset_of_a_family(models, family):
     llm, names = models[family], preset_names(family)
     assert names
     for name in names:
         policy = policy_named(name)
-        [expected] = llm.generate(["Hi"], policy, max_new_tokens=LENGTH)
+        length = length_of(policy)
+        [expected] = llm.generate(["Hi"], policy, max_new_tokens=length)
         found = expected.trajectory
-        talk, shown = Conversation(llm, max_new_tokens=LENGTH), []
+        talk, shown = Conversation(llm, max_new_tokens=length), []
         told = talk.answer("Hi", policy, lambda text, draft, shown=shown: shown.append((text, draft)))
         assert talk.messages[-1]["content"] == llm.text(told) and llm.text(told).startswith(shown[-1][0]), name
         idle = policy.schedule.least_forwards > 1  # forwards on a full block have nothing to show
         assert len(shown) == told.stats.denoise_forwards or (idle and len(shown) < told.stats.denoise_forwards), name
-        if policy.ranking != Random() and not isinstance(policy.selector, RandomTimestep):  # drawn by the answer's key
+        if not any(getattr(part, "uses_noise", False) for part in (policy.ranking, policy.selector)):  # by the uid
             assert told.token_ids.tolist() == found.token_ids.tolist(), name
-        trace = trace_response(llm, "Hi", policy, name="m", max_new_tokens=LENGTH)
+        trace = trace_response(llm, "Hi", policy, name="m", max_new_tokens=length)
         assert [token.forward for token in trace.tokens] == found.reveal_step.tolist(), name
         seen = [(at, token.guess.token_id) for at, token in enumerate(trace.tokens) if token.guess is not None]
         assert seen == [(at, int(found.token_ids[at])) for at in np.flatnonzero(found.reveal_step)], name
         assert found.window > 1 or not any(token.ahead for token in trace.tokens), name
         example = Example("toy/test/0", ({"role": "user", "content": "Hi"},), {})
         answers = answer(
-            llm.decoder, llm.tokenizer, Task(lambda each: each.messages, Right(), LENGTH), [(example, 0)], policy
+            llm.decoder, llm.tokenizer, Task(lambda each: each.messages, Right(), length), [(example, 0)], policy
         )
         [record] = to_records("m", 0.9, answers, llm.tokenizer)
-        assert EvalRecord.from_json(record.to_json()) == record and record.family == family
+        assert EvalRecord.from_json(record.to_json()) == record and record.family == FAMILIES[family].get(
+            "family", "sdar"
+        )
         assert sum(record.tokens_by_step) == record.emitted_tokens, name
         summary = summarise([record], 10)
-        requests = [llm.request("Hi", uid=f"x/{i}", max_new_tokens=LENGTH, policy=policy) for i in range(2)]
+        requests = [llm.request("Hi", uid=example.uid, max_new_tokens=length, policy=policy)] * 2  # one key, one answer
         figures = measure(llm.decoder, requests, policy, warmup=0, batch=2, repeats=1).figures()
         for count in ("tpf", "tpf_true", "tpf_harness", "positions_per_token", "keys_per_token"):
             assert figures[count] == pytest.approx(getattr(summary, count)), (name, count)

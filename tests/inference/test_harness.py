@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib.metadata import version
 
 import pytest
 
 pytest.importorskip("lm_eval")
 import datasets
+import torch
 from fixtures.byte_checkpoint import byte_adapter, save_byte_checkpoint
 from typer.testing import CliRunner
 
 from lightningrl.cli.app import app
 from lightningrl.config.decoding import preset
+from lightningrl.decoding.presets import PRESETS
 from lightningrl.decoding.reference import decode_one
+from lightningrl.decoding.tpf_variants import views
 from lightningrl.inference.harness_lm import fenced_program, pieces_of
 from lightningrl.inference.llm import LLM
 from lightningrl.inference.policy import policy_of
@@ -127,14 +132,16 @@ def test_a_row_is_decoded_by_its_published_arguments_and_stands_beside_its_publi
     told = json.loads((tmp_path / "out" / f"{cell.name}.json").read_text())
     assert told["measured"]["accuracy_pct"] == 100.0 and told["problems"] == 1
     assert told["figures"]["forwards"] == sum(each.stats.denoise_forwards for each in found)
-    assert told["arguments"]["preset"] == cell.preset and told["published"] == cell.published()
+    counts = views([each.stats for each in found], [each.stop for each in found])
+    assert told["measured"]["tpf"] == counts["tpf_harness"] > 0
+    assert told["arguments"]["preset"] == cell.preset and told["published_harness"] == "0.4.9"
     accuracy = next(each for each in printed("table2") if each.identity == row).numbers[benchmark, "accuracy_pct"]
     assert f"{100 - accuracy:+.1f}" in done.stdout
     again = run(*words, *(["--run-code"] if cell.runs_programs else []))
     assert again.exit_code == 0 and "is there" in again.stderr
     assert f"{100 - accuracy:+.1f}" in run("--out", tmp_path / "out").stdout
     other = run(*words, "--limit", 1, *(["--run-code"] if cell.runs_programs else []))
-    assert other.exit_code == 2 and "was made with other options" in other.stderr
+    assert other.exit_code == 2 and "was made with other settings" in other.stderr
 
 
 def test_every_row_of_table_2_has_its_arguments_or_the_reason_why_it_has_none():
@@ -151,12 +158,23 @@ def test_every_row_of_table_2_has_its_arguments_or_the_reason_why_it_has_none():
         if cell.point == ANCHOR:
             assert cell.published()["tpf"] == 1 == points_of(cell.row, BENCHMARKS[cell.benchmark])[0][0]
     assert cell_of("D2F-LLaDA", "math500").tokens == 512 and cell_of("dParallel-LLaDA", "mbpp").parameter == 0.45
-    assert cell_of("d3LLM-LLaDA", "humaneval").options["schedule_options"]["block_add_threshold"] == 1.0
+    code = cell_of("d3LLM-LLaDA", "humaneval")  # its command without a cache names a threshold and nothing else
+    assert (code.preset, code.parameter, code.options) == ("dparallel_llada", 0.5, {})
     assert pieces_of("d3llm", {})["logits_options"] == {"untempered": True, "bans_mask": False}
 
 
-def test_what_cannot_be_run_is_refused_before_the_harness_is_imported(folders, tmp_path):
+@pytest.mark.parametrize("name", ["dparallel_llada", "dparallel_dream"])
+def test_what_a_preset_says_was_published_is_what_its_rows_are_decoded_with(name):
+    """'Published: 0.5 on GSM8K and MATH, ...' against the arguments of the rows."""
+    tasks = {"GSM8K": "gsm8k", "MATH": "math500", "MBPP": "mbpp", "HumanEval": "humaneval"}
+    said = re.findall(r"(0\.\d+) on (.+?)(?=, 0\.|$)", PRESETS[name]["source"].partition("Published: ")[2])
+    told = {tasks[task]: float(value) for value, names in said for task in re.findall(r"[A-Z]\w+", names)}
+    assert told == {cell.benchmark: cell.parameter for cell in cells() if (cell.preset, cell.point) == (name, ROW)}
+
+
+def test_what_cannot_be_run_is_refused_before_a_model_is_loaded(folders, tmp_path):
     model, out = ["--model", folders["llada"]], ["--out", tmp_path / "out"]
+    gsm8k = ("LLaDA", "--benchmark", "gsm8k", *model, *out)
     for words, told in {
         ("d3LLM-LLaMA",): "found the row 'd3LLM-LLaMA', allowed: LLaDA, ",
         ("EAGLE-3 (LLaMA-3.1)",): "no arguments are published: no script was published",
@@ -167,9 +185,23 @@ def test_what_cannot_be_run_is_refused_before_the_harness_is_imported(folders, t
         ("LLaDA", *model, *out): "mbpp, humaneval: the harness runs what the model writes, without a jail",
         ("D2F-LLaDA", *model, "--benchmark", "gsm8k", *out): "needs the adapter SJTU-Deng-Lab/D2F_LLaDA",
         ("LLaDA", *model, "--adapter", "x", "--benchmark", "gsm8k", *out): "has no adapter: leave it out",
+        ("LLaDA", "--benchmark", "gsm8k", "--model", folders["dream"], *out): "whose model_type is 'llada'",
+        ("Dream", "--benchmark", "gsm8k", *model, *out): "has the model_type 'llada'; the row Dream is of Dream-org/",
+        ("Llada", *model, *out): "Did you mean 'LLaDA'?",
+        (*gsm8k, "--device", "gpu"): "--device: found 'gpu', expected cpu, cuda",
+        (*gsm8k, "--dtype", "int8"): "--dtype: found 'int8'",
+        (*gsm8k, "--tasks", tmp_path / "none"): "none is no folder",
+        (*gsm8k, "--device", "cpu", "--tasks", tmp_path): "has no task 'gsm8k_cot_zeroshot' in",
+        ("--anchor", "--benchmark", "gsm8k", *model): "--model, --benchmark, --anchor: name a row",
         ("--out", tmp_path): "nothing was measured there yet",
     }.items():
         done = run(*words)
         assert done.exit_code == 2 and told in done.stderr, (words, done.output)
+    if not version("antlr4-python3-runtime").startswith("4.11"):
+        done = run("LLaDA", "--benchmark", "math500", *model, *out, "--device", "cpu")
+        assert done.exit_code == 2 and "PYTHONPATH=harness-antlr lightningrl harness" in done.stderr
+    if not torch.cuda.is_available():
+        assert "no CUDA device" in run(*gsm8k).stderr
+    assert not (tmp_path / "out").exists()
     listed = run().stdout
     assert all(row in listed for row in (*METHODS, *WITHOUT))

@@ -26,7 +26,7 @@ from lightningrl.inference.lm_eval import BlockDiffusionLM
 from lightningrl.inference.policy import policy_of
 from lightningrl.pipeline.code_digest import PACKAGE
 
-WITH_IT = ("lm_eval.py", "harness_lm.py")
+WITH_IT = ("lm_eval.py", "harness_lm.py", "harness_tasks.py")
 TASK = """
 task: tiny_sums
 dataset_path: json

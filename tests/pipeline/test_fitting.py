@@ -93,11 +93,21 @@ def test_training_says_before_weights_are_read_what_has_no_likelihood(checkpoint
 
 
 def validated(tmp_path: Path, found: dict[str, Any]) -> str:
-    """What `validate` says of a config with these keys."""
+    """What `validate` says of a config with these keys that it refuses; empty: it takes it. A crash is neither."""
     path = tmp_path / "config.yaml"
     files.write_json(path, found)
-    done = CliRunner().invoke(app, ["validate", "--config", str(path)])
-    return done.output + (getattr(done, "stderr", "") or "") if done.exit_code else ""
+    done = CliRunner().invoke(app, ["validate", "--config", str(path)], catch_exceptions=False)
+    assert done.exit_code in (0, 2), done.output
+    return done.stderr if done.exit_code else ""
+
+
+def test_a_crash_is_taken_for_nothing_else(tmp_path, monkeypatch):
+    def crash(config):
+        raise RuntimeError("somebody's mistake")
+
+    monkeypatch.setattr("lightningrl.cli.validate.load", crash)
+    with pytest.raises(RuntimeError, match="somebody's mistake"):
+        validated(tmp_path, {})
 
 
 def test_validate_knows_the_family_of_a_folder_and_names_the_key(tmp_path):
@@ -117,6 +127,77 @@ def test_validate_knows_the_family_of_a_folder_and_names_the_key(tmp_path):
     assert "systems.dual.decoding, of dual (base): " in said and "is for models with full attention" in said
     training = tree(llada, decoding=dual | {"schedule_options": {"block_size": 5}})
     assert "runs.lightningrl: " in validated(tmp_path, training)
+
+
+def test_validate_knows_whether_a_distillation_and_its_decoder_fit_the_base(tmp_path):
+    sdar, llada = save_byte_checkpoint(tmp_path / "sdar"), save_byte_checkpoint(tmp_path / "llada", **LLADA)
+    canvas = {"preset": "fast_dllm_v1_dual", "schedule_options": {"block_size": 5}}
+    run = {"name": "dp", "role": "rival", "algorithm": "dparallel", "benchmark": "gsm-mini", "steps": 1}
+    plain = {"decoding": canvas, "report": {"tables": [], "figures": []}, "speed": {"benchmarks": []}}
+
+    def said(folder: Path, data: dict[str, Any], decoding: dict[str, Any] = canvas, **more: Any) -> str:
+        runs = [run | {"threshold": 0.9, "method": {"data": data}} | more]
+        return validated(tmp_path, tree(folder, **plain | {"decoding": decoding}, runs=runs))
+
+    assert not said(llada, {})
+    told = said(llada, {"decoding": {"preset": "sdar_dynamic"}})
+    assert "runs.dp.method.data.decoding, by which base makes the data of dp: " in told and "fast_dllm_v1_dual" in told
+    told = said(llada, {"decoding": canvas | {"schedule_options": {"block_size": 4}}})
+    assert "for runs.dp.method.data.decoding" in told and "no whole blocks of 4" in told
+    assert "is for models with full attention" in said(sdar, {"decoding": {"preset": "d3llm"}}, {})
+    assert "runs.dp: d2f" in said(sdar, {}, {}, algorithm="d2f")
+
+
+def pretrained(**base: Any) -> dict[str, Any]:
+    """Nano with a further base that is a LLaDA, changed."""
+    found = load(NANO_FILE).model_dump(mode="json", exclude_unset=True)
+    own = {
+        "name": "llada",
+        "family": "llada",
+        "pretrain": {"autoregressive": None, "diffusion": {"objective": "masked"}},
+    }
+    row = {"name": "llada", "decoding": {"preset": "llada"}, "thresholds": [8]}
+    return found | {"bases": [own | base], "systems": [row]}
+
+
+@pytest.mark.parametrize(
+    ("base", "told"),
+    [
+        (
+            {"pretrain": {"autoregressive": None}},
+            "bases.llada.pretrain.diffusion.objective: the objective BlockDiffusion is for models with block-causal",
+        ),
+        (
+            {"pretrain": {"diffusion": {"objective": "masked"}}},
+            "bases.llada.pretrain.autoregressive.objective: the objective MaskedNext is for",
+        ),
+        (
+            {"family": "Dream", "pretrain": {"autoregressive": {"objective": "next_token"}}},
+            "bases.llada.pretrain.diffusion.objective: the objective BlockDiffusion is for models",
+        ),
+        ({"model": {"head_dim": 8}}, "bases.llada.model: the config.json of a llada model cannot say this shape"),
+    ],
+)
+def test_validate_says_what_a_base_cannot_learn_or_be(tmp_path, base, told):
+    assert not validated(tmp_path, pretrained())
+    assert told in validated(tmp_path, pretrained(**base))
+
+
+def test_validate_says_by_which_decoder_a_base_cannot_be_validated_while_it_is_trained(tmp_path):
+    """Where nothing is evaluated, and where the base's own row decodes otherwise than its training does."""
+    found = pretrained()
+    blocks = {"name": "llada", "decoding": {"schedule": "fused"}, "evaluate_on": []}
+    told = validated(tmp_path, found | {"systems": [blocks]})
+    assert "systems.llada.decoding, by which llada is validated while it is pre-trained: " in told
+    own = {"name": "base", "decoding": {"preset": "sdar_dynamic"}}
+    runs = {"runs": [], "report": {"tables": [], "figures": [], "replays": []}}
+    tree = found | {"systems": [own, *found["systems"]], "decoding": {"preset": "d3llm"}, **runs}
+    told = validated(tmp_path, tree)
+    assert "decoding, by which base is validated while it is pre-trained: " in told
+    objective = {"autoregressive": None, "diffusion": {**found["pretrain"]["diffusion"], "objective": "masked"}}
+    told = validated(tmp_path, pretrained() | {"pretrain": found["pretrain"] | objective})
+    assert "pretrain.diffusion.objective: the objective `masked` is for models with full" in told
+    assert "bases." not in told
 
 
 def test_validate_says_which_key_a_parameter_came_from(tmp_path):

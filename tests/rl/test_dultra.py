@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.naive import Masked
 from fixtures.planning import planned_setup
 from fixtures.tiny import answer_of, make_trainer, requests_of, tiny_model
 from safetensors.torch import load_file
@@ -22,16 +21,14 @@ from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.decoding.selectors.top_sum import TopSum
 from lightningrl.decoding.stops import FinishBlock, InsideBlock, WholeCanvas
 from lightningrl.errors import ConfigError
-from lightningrl.models.checkpoint import load_model, save_model
+from lightningrl.models.checkpoint import load_model
 from lightningrl.models.config_file import family_named
-from lightningrl.models.families.protocol import NO_MASK
 from lightningrl.rl.algorithm import StateGrouping
-from lightningrl.rl.algorithms.dultra import DUltra, TeacherReward
+from lightningrl.rl.algorithms.dultra import DUltra
 from lightningrl.rl.groups import Groups
 from lightningrl.rl.likelihood import TokenScores, behaviour_of, index_actions, score_tokens
 from lightningrl.rl.losses import Actions
 from lightningrl.rl.reveals import RevealRule, behaviour_of_reveals, reveal_loss, score_reveals
-from lightningrl.rl.teacher import Teacher
 from lightningrl.rl.text_rewards import (
     apps_of,
     code_fence_of,
@@ -40,7 +37,6 @@ from lightningrl.rl.text_rewards import (
     steps,
     think_format_of,
 )
-from lightningrl.tokenization import encode_prompts, encode_texts
 from lightningrl.types import DecodeStats, Trajectory, Verdict
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "dultra_tiny"
@@ -233,6 +229,31 @@ def test_a_run_trains_the_model_and_its_planner_and_begins_at_ratio_one(tmp_path
     assert row["reward_steps_mean"] < 0 and row["token_forwards"] > 0
 
 
+def test_by_default_a_run_scores_reveals_as_they_were_drawn_and_its_loss_is_the_mean_over_responses(tmp_path):
+    """With the rollouts' weights every ratio is 1, so the loss is minus the forwards' advantages, summed, over the
+    responses and the longest one's positions. With `compat` it is twice that, by another likelihood."""
+    found = {}
+    for compat, keys in ((False, {}), (True, {"compat": True})):
+        setup = planned_setup(tmp_path, method={"advantage_min_clip": None} | keys, prompts=4, temperature=0.8)
+        setup.policy = dataclasses.replace(setup.policy, selector=Bernoulli(0.6), ranking=Planned(1.7))
+        trainer = make_trainer(setup)
+        algorithm, kept = trainer.algorithm, trainer._draw(1).kept
+        batch = trainer._batches(kept, 1)[0][0]
+        gaps, loss, expected = [], 0.0, 0.0
+        for micro in batch.micro:
+            with torch.no_grad():
+                scores = algorithm.score(setup.model, micro.trajectories, micro.plan.copies)
+                loss += float(algorithm.loss(scores, micro.actions, batch.sums)[0])
+            index = index_actions(micro.trajectories, algorithm.states, micro.plan.copies)
+            gaps.append((scores.logp_n - algorithm.behaviour(micro.trajectories, index)).abs().max())
+            for number, advantage in zip(micro.plan.index_B, batch.advantage_B[micro.plan.index_B], strict=True):
+                expected -= advantage * batch.trajectories[number].stats.denoise_forwards
+        found[compat] = loss, float(max(gaps)), expected / (len(batch.trajectories) * 12)
+    assert found[False][2] != 0 and found[False][0] == pytest.approx(found[False][2], rel=1e-4, abs=1e-6)
+    assert found[False][1] < 1e-4, "the decoder's own likelihood"
+    assert found[True][0] == pytest.approx(2 * found[True][2], rel=1e-4, abs=1e-6) and found[True][1] > 1e-3
+
+
 def test_micro_batches_and_parts_of_trajectories_are_exact(tmp_path):
     weights = []
     for cut in ({"microbatch": 12}, {"microbatch": 2}, {"microbatch": 12, "microbatch_positions": 60}):
@@ -301,49 +322,3 @@ def test_programs_that_fail_cost_a_little_and_those_that_are_none_cost_nothing()
 
     assert (of("ok", correct=True), of("wrong"), of("crashed"), of("timeout")) == (1.0, 0.0, -0.05, -0.05)
     assert of("crashed", "SyntaxError: invalid syntax") == of("crashed", "IndentationError") == of("unparsable") == 0.0
-
-
-@pytest.fixture
-def teacher(tmp_path):
-    """The folder of a tiny autoregressive model with the tokenizer of `tiny_setup`, and the model."""
-    setup = planned_setup(tmp_path)
-    shape = {"vocab_size": setup.model.config.vocab_size, "mask_token_id": NO_MASK, "block_size": 1, "qk_norm": False}
-    model = tiny_model(8, attention="causal", logit_shift=True, qkv_bias=True, family="qwen2", **shape)
-    save_model(model, tmp_path, eos_token_id=setup.tokenizer.eos_token_id, pad_token_id=setup.tokenizer.pad_token_id)
-    return tmp_path, model.eval()
-
-
-def test_a_teachers_reward_is_the_mean_log_probability_of_the_response_behind_its_own_prompt(teacher):
-    folder, model = teacher
-    setup = planned_setup(folder)
-    found = Teacher(TeacherReward(checkpoint=str(folder), microbatch=2), setup)
-    texts = ["3 pens", "", "1 cups and 2 figs"]
-    answers = [
-        dataclasses.replace(answer_of(4, 2), example=example, text=text)
-        for example, text in zip(setup.train[:3], texts, strict=True)
-    ]
-    rewards = found.rewards(Groups([answers, answers[::-1]]))
-    expected = []
-    for answer in answers:
-        prompt = encode_prompts(setup.tokenizer, [answer.example.messages])[0]
-        response = list(encode_texts(setup.tokenizer, [answer.text])[0]) or [setup.tokenizer.eos_token_id]
-        ids = torch.tensor([[*prompt, *response]])
-        length = ids.shape[1]
-        seen = Masked(torch.ones(1, 1, length, length, dtype=torch.bool).tril())
-        with torch.no_grad():
-            table = model.log_probs(model.hidden(ids, torch.arange(length)[None], seen)[0])
-        places = range(len(prompt), length)
-        expected.append(np.mean([float(table[place - 1, int(ids[0, place])]) for place in places]))
-    np.testing.assert_allclose(rewards, [expected, expected[::-1]], atol=1e-5)
-
-
-def test_a_run_is_paid_by_its_teacher_and_refuses_one_that_is_not_autoregressive(teacher):
-    folder, _ = teacher
-    setup = planned_setup(
-        folder, method={"teacher": {"checkpoint": str(folder), "weight": 0.5}, "rewards": [{"name": "correct"}]}
-    )
-    row = make_trainer(setup).step().metrics
-    assert row["reward_teacher_mean"] < 0
-    assert row["reward_optimised_mean"] == pytest.approx(row["reward_correct_mean"] + 0.5 * row["reward_teacher_mean"])
-    with pytest.raises(ConfigError, match="expected an autoregressive one"):
-        Teacher(TeacherReward(checkpoint=str(FOLDER)), setup)

@@ -142,6 +142,17 @@ def test_a_distillation_on_two_processes_is_the_same_training(algorithm, tmp_pat
     assert all(0 < row["loss"] < 1e3 and row["skipped"] == 0 for row in whole[1])
 
 
+def test_the_supervised_control_on_two_processes_is_the_same_training(tmp_path):
+    """Two steps of five sequences, of which one process has fewer micro-batches; the second step's validation decodes
+    the weights after both, so that they were published. Muon steps whole matrices, however they are sharded."""
+    own = {"algorithm": "supervised", "method": {}, "sequences": 5}
+    one, two = trained(tmp_path, microbatch=5, **own), trained(tmp_path, 2, microbatch=2, **own)
+    assert_same(one, two)
+    before = dict(tiny_setup(tmp_path, dtype=torch.float64, **own).model.named_parameters())
+    assert all(not torch.equal(weight, before[name]) for name, weight in one[0].items() if "proj" in name)
+    assert "validation_tpf" in one[1][-1]
+
+
 @pytest.mark.parametrize("algorithm", ["dultra", "planner_pretraining"])
 def test_a_planner_trained_on_two_processes_is_that_of_one(tmp_path, algorithm):
     own = {"algorithm": algorithm, "method": {}, "sequences": 4}

@@ -6,7 +6,9 @@ nothing under /etc. Each node pretends to have 4 CPUs and 4 H100s, which are cou
 the partition gpu get about as many CPUs of those as the machine has: more at a time would only make all of them slower.
 
 It prints `ready` once a job has run, and then reads its standard input. When that ends - by Ctrl-D, or because whoever
-started it was killed - or on Ctrl-C or SIGTERM, all jobs and daemons are killed; nothing stays. To use it meanwhile:
+started it was killed - or on Ctrl-C or SIGTERM, all jobs and daemons are killed; nothing stays. That is so where this
+program itself is killed in an instant, too: a second process of it, the guardian, has started everything. To use it
+meanwhile:
 `export SLURM_CONF=FOLDER/slurm.conf PATH=FOLDER/bin:$PATH`.
 """
 
@@ -22,12 +24,14 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 SEARCHED = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 NEEDED = ("munged", "slurmctld", "slurmd", "srun")
 START_S = 300
 """For the daemons to run a first job, on a machine however busy."""
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 NODES = ("one", "two")
 """Both are this machine: a slurmd tells by its name (`-N`) which of them it is, and each has a port of its own."""
 # Character devices that are always there stand for GPUs: a count without devices would be refused.
@@ -110,18 +114,27 @@ def free_ports(count: int) -> list[int]:
         return found
 
 
+def prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def end_with_parent(number: int) -> None:
+    """In a child: the kernel sends it this signal when its parent ends, however that ends."""
+    prctl(PR_SET_PDEATHSIG, number)
+
+
 def start(folder: Path) -> list[subprocess.Popen]:
     """The daemons; they take no signal from the terminal."""
     run, log = folder / "run", folder / "log"
     munge = ["--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={run}/munge.socket"]
     munge += [f"--seed-file={run}/munge.seed", f"--pid-file={run}/munged.pid", f"--log-file={log}/munged.log"]
-    daemons = []
+    daemons, daemon = [], partial(end_with_parent, signal.SIGKILL)
     computing = [["slurmd", "-D", "-N", node] for node in NODES]
     for command in (["munged", *munge, "--num-threads=2"], ["slurmctld", "-D"], *computing):
         command = [str(shutil.which(command[0], path=SEARCHED)), *command[1:]]
         with open(log / f"{Path(command[0]).name}.out", "a") as output:
             channels = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
-            daemons.append(subprocess.Popen(command, start_new_session=True, **channels))
+            daemons.append(subprocess.Popen(command, start_new_session=True, preexec_fn=daemon, **channels))
         while not (run / "munge.socket").exists() and daemons[0].poll() is None:  # munged, which the others need
             time.sleep(0.02)
     return daemons
@@ -164,10 +177,21 @@ def end_everything() -> None:
 
 
 def main(folder: Path) -> None:
+    """Passes signals on to the guardian, which does everything, and waits for it."""
+    parent, guardian = os.getpid(), os.fork()
+    if guardian:
+        on_signals(lambda number, _: os.kill(guardian, number))
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(guardian, 0)[1]))
+    on_signals(lambda *_: sys.exit(0))
+    end_with_parent(signal.SIGTERM)
+    if os.getppid() == parent:
+        guard(folder)
+
+
+def guard(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-    on_signals(lambda *_: sys.exit(0))
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         for _ in range(3):
             configure(folder)

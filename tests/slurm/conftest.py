@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,10 +99,18 @@ class Running:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """It lasts as long as its standard input, so it ends with the test process, however that ends."""
+    folder = tmp_path_factory.mktemp("slurm")
+    with started(folder):
+        yield Cluster(folder)
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The program that runs a Slurm in a folder, once that is ready; skips where none is installed."""
     missing = [name for name in NEEDED if shutil.which(name, path=SEARCHED) is None]
     if missing:
         pytest.skip(f"Slurm is not installed ({', '.join(missing)} not found): apt-get install slurm-wlm munge")
-    folder = tmp_path_factory.mktemp("slurm")
+    folder.mkdir(exist_ok=True)
     for parent in (folder, *folder.parents):  # munged wants a socket's folder that others may enter
         if parent.stat().st_uid == os.getuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o011)
@@ -111,7 +120,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         assert process.stdin is not None and process.stdout is not None
         try:
             assert process.stdout.readline() == "ready\n", "the test Slurm did not start; stderr says why"
-            yield Cluster(folder)
+            yield process
         finally:
             process.stdin.close()
 

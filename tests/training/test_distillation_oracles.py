@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures.naive import Masked
 from safetensors.torch import load_file
 
 from lightningrl.models.adapters import adapted, add_adapters
@@ -191,6 +192,36 @@ def test_d2f_has_the_published_loss_with_an_adapter_or_with_a_frozen_base(case, 
         units.append(views)
     loss = loss_of(algorithm, student, [merged(units)], reference)
     assert loss.item() == pytest.approx(float(given[f"loss_{kind}"][0]), rel=1e-4)
+
+
+def test_by_default_d2f_learns_a_distribution_without_the_mask_token_which_its_defect_gives_a_share():
+    """The sum of -teacher ln student over the tokens that can be decoded, by dense forwards; the student has moved."""
+    student, teacher = (load_model(DREAM, dtype=torch.float64) for _ in range(2))
+    with torch.no_grad():
+        student.lm_head.weight.mul_(1.3)
+    config, target = student.config, target_of(np.arange(3, 23), 5)
+    unit = D2F(D2F.Config(block_size=5)).views([target], config, np.random.default_rng(0), 0.0)
+    [row], length = unit.rows, target.length
+    seen = torch.ones(length, length, dtype=torch.bool)
+    limited = torch.arange(length) < torch.from_numpy(row.limits)[:, None]
+    terms = {False: [], True: []}
+    logits = [
+        model.logits(model.hidden(torch.tensor(row.ids)[None], torch.arange(length)[None], Masked(mask[None, None]))[0])
+        for model, mask in ((student, limited), (teacher, seen))
+    ]
+    assert row.num_scored > 2
+    for at, weight in zip(np.flatnonzero(row.scored), unit.weight_n, strict=True):
+        for compat, found in terms.items():
+            both = [each[at - 1].clone() for each in logits]
+            if not compat:
+                for each in both:
+                    each[config.mask_token_id] = -torch.inf
+            log_p, teacher_p = both[0].log_softmax(-1), both[1].softmax(-1)
+            found.append(weight * -(teacher_p * log_p.clamp(min=-1e4)).sum())
+    for keys, compat in (({}, False), ({"compat": True}, True)):
+        loss = loss_of(D2F(D2F.Config(block_size=5, **keys)), student, [unit], teacher)
+        assert loss.item() == pytest.approx(torch.stack(terms[compat]).mean().item(), abs=1e-9)
+    assert abs(torch.stack(terms[True]).mean() - torch.stack(terms[False]).mean()) > 1e-6
 
 
 def test_by_default_no_answer_is_drawn_an_empty_segment_and_a_state_shows_its_own_share():

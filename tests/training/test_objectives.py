@@ -77,13 +77,13 @@ def test_masked_rows_mask_as_many_as_they_weigh_in_every_copy():
     """Over 6,000 rows of 5 response tokens each count has 1,200 (sd 31), each token is masked 3,600 times (sd 38)."""
     model, sequence = tiny_model(0, **LLADA), sequence_of(4, 5)
     rows = Masked(model.config, Diffusion(steps=1, sequences=1, copies=6000)).rows(sequence, np.random.default_rng(0))
-    counts = np.bincount([len(row.at) for row, _ in rows], minlength=6)
+    counts = np.bincount([row.num_scored for row, _ in rows], minlength=6)
     assert counts[0] == 0 and (abs(counts[1:] - 1200) < 155).all()
-    at = np.bincount(np.concatenate([row.at for row, _ in rows]), minlength=9)
+    at = sum(row.scored.astype(int) for row, _ in rows)
     assert (at[:4] == 0).all() and (abs(at[4:] - 3600) < 190).all()
     for row, weight in rows[:50]:
-        assert (np.flatnonzero(row.ids == MASK_ID) == row.at).all() and weight.sum() == pytest.approx(5)
-        assert (row.target_ids == sequence.response_ids[row.at - 4]).all()
+        assert ((row.ids == MASK_ID) == row.scored).all() and weight.sum() == pytest.approx(5)
+        assert (row.target_ids[4:] == sequence.response_ids).all()
 
 
 @pytest.mark.parametrize("family", [QWEN2, DREAM], ids=["qwen2", "dream"])
@@ -103,7 +103,7 @@ def test_next_token_is_the_causal_loss_without_pads(family):
 
 
 @pytest.mark.parametrize(("kind", "family"), [(Masked, LLADA), (Masked, DREAM), (NextToken, QWEN2)])
-def test_padding_rows_to_one_length_changes_neither_loss_nor_gradient(kind, family):
+def test_rows_beside_a_row_change_neither_loss_nor_gradient(kind, family):
     model, rng = tiny_model(2, torch.float64, **family), np.random.default_rng(1)
     objective = kind(model.config, Diffusion(steps=1, sequences=1, copies=2))
     rows = [row for shape in ((4, 4), (5, 7), (2, 14), (9, 3)) for row in objective.rows(sequence_of(*shape), rng)]
@@ -158,3 +158,6 @@ def test_a_budget_is_spent_by_the_last_phase_and_its_rate_falls_with_it():
     assert [row["phase"] for row in rows] == ["autoregressive"] * 2 + ["diffusion"] * 4
     assert [row["rate"] for row in rows] == pytest.approx([1, 1, 1, 172 / 256, 88 / 256, 4 / 256])
     assert "accuracy_pct" in rows[-1]
+    told = r"pretrain\.autoregressive: its steps take 144 token-forwards, and `match_compute` leaves 144"
+    with pytest.raises(ConfigError, match=told):
+        Pretrainer(config, 0, model, corpora, objectives, lambda model: {"accuracy_pct": 1.0}, budget=144)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.planning import planner_setup
+from fixtures.planning import on_canvases, planner_setup
 from fixtures.tiny import make_trainer, tiny_model
 from safetensors.torch import load_file
 
-from lightningrl.errors import ConfigError
+from lightningrl.errors import ConfigError, TrainingError
 from lightningrl.models.canvas import CanvasAttention, CanvasLayout
 from lightningrl.models.checkpoint import load_model, save_model
 from lightningrl.models.config_file import family_named
@@ -126,9 +126,73 @@ def test_a_loss_that_is_not_finite_changes_nothing(tmp_path):
 
 def test_a_model_that_plans_no_canvas_is_refused(tmp_path):
     setup = planner_setup(tmp_path)
-    setup.decoder.model = tiny_model(1)
-    with pytest.raises(ConfigError, match="this sdar model has block_causal attention"):
+    setup.model = tiny_model(1)
+    with pytest.raises(
+        ConfigError, match=r"runs\.t: .* this sdar model has block_causal attention and unshifted logits"
+    ):
         make_trainer(setup)
+    with pytest.raises(ConfigError, match=r"runs\.t\.method\.length: found 129, the model has 128 positions"):
+        make_trainer(planner_setup(tmp_path, method={"length": 129}))
+
+
+def test_a_planner_that_is_there_is_trained_in_float32_whatever_the_model_computes_in(tmp_path):
+    """In bfloat16 a step of 1e-5 would be lost in most weights: eight bits hold no change below a 256th."""
+    setup = planner_setup(tmp_path, learning_rate=1e-5, method={"min_learning_rate": 1e-5})
+    setup = on_canvases(setup, 7, 14, has_planner=True)
+    setup.model.bfloat16()
+    before = {name: weight.detach().clone() for name, weight in setup.model.named_parameters()}
+    trainer = make_trainer(setup)
+    assert {weight.dtype for weight in trainer.weights} == {torch.float32}
+    trainer.step()
+    for name, weight in setup.model.named_parameters():
+        if name.startswith("planner."):
+            assert (weight != before[name].float()).any(), name
+        else:
+            assert torch.equal(weight, before[name]) and weight.dtype == torch.bfloat16
+
+
+def test_by_default_the_targets_are_the_factor_rules_on_confidences_without_the_mask_token(tmp_path):
+    """Of each canvas the longest prefix of falling confidences c_1, c_2, ... with (n + 1) (1 - c_n) <= factor, one
+    at least. The defects that `compat` repeats, the mask token's share and the off-by-one, give others."""
+    setup = planner_setup(tmp_path, dtype=torch.float64, sequences=4, microbatch=4)
+    model, seen = setup.model, []
+    with torch.no_grad():
+        model.lm_head.weight.mul_(4)
+    trainer = make_trainer(setup)
+    mask_id = model.config.mask_token_id
+    for draw in range(30):
+        rng = np.random.default_rng(draw)
+        canvases = [planner_canvas(each, 24, 6, mask_id, 0, rng) for each in trainer.corpus[:4]]
+        ids_BL, asked_BL = (torch.from_numpy(np.stack(each)) for each in zip(*canvases, strict=True))
+        hidden_BLH = trainer._hidden(ids_BL)
+        targets = planner_targets(model, hidden_BLH, asked_BL, trainer.config.factor, trainer.config.compat)
+        for hidden_LH, asked_L, target_L in zip(hidden_BLH, asked_BL, targets, strict=True):
+            logits_nV = model.logits(hidden_LH[asked_L])[:, : model.usable_vocab].clone()
+            logits_nV[:, mask_id] = -torch.inf
+            confidence_n = logits_nV.softmax(-1).amax(-1)
+            order = confidence_n.argsort(descending=True).tolist()
+            count = 1
+            while count < len(order) and (count + 2) * (1 - confidence_n[order[count]]) <= 1:
+                count += 1
+            expected = torch.zeros(len(order), dtype=torch.bool)
+            expected[order[:count]] = True
+            assert torch.equal(target_L[asked_L], expected) and not target_L[~asked_L].any()
+            seen.append((count, len(order)))
+        published = planner_targets(model, hidden_BLH, asked_BL, compat=True)
+        seen.append(bool((published != targets).any()))
+    assert True in seen and any(1 < count < most for count, most in (each for each in seen if type(each) is tuple))
+
+
+def test_steps_that_are_never_finite_end_the_run(tmp_path):
+    trainer = make_trainer(planner_setup(tmp_path, steps=99, validate_every=50))
+    trainer.selection.start(trainer.setup.validate())
+    trainer.steps_done = 1
+    with torch.no_grad():
+        trainer.model.planner.mask_linear.bias.fill_(float("nan"))
+    for _ in range(4):
+        assert trainer.step().metrics["skipped"] == 1
+    with pytest.raises(TrainingError, match="no update could be taken in 5 steps running"):
+        trainer.step()
 
 
 def test_what_pre_training_made_is_saved_and_loaded_as_a_dultra_checkpoint(tmp_path):

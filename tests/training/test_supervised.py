@@ -3,6 +3,7 @@
 The diffusion loss is the any-order mean, the autoregressive one a causal language model's loss.
 """
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -16,24 +17,27 @@ from fixtures.naive import dense_log_probs
 from fixtures.tiny import MASK_ID, make_trainer, tiny_examples, tiny_model, tiny_setup, twin
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from lightningrl.config.model import Pretrain
 from lightningrl.errors import BenchmarkError
 from lightningrl.tokenization import encode_prompts, encode_texts
+from lightningrl.training.shards import full, load_optimiser, load_weights, local_state, shard
 from lightningrl.training.supervised.corpus import TrainingSequence, build_corpus
 from lightningrl.training.supervised.objective import (
-    SupervisedOptimiser,
     autoregressive_row,
     diffusion_row,
     supervised_backward,
     weighted_cross_entropy,
 )
 from lightningrl.training.supervised.objectives.blocks import BlockDiffusion, MaskedNext
+from lightningrl.training.supervised.optimiser import ShardedMuon, SupervisedOptimiser
 from lightningrl.training.supervised.pretrainer import Pretrainer, split_counts
+from lightningrl.training.world import join
 from lightningrl.types import Example
 
 
-def test_sequences_are_prompt_answer_end_and_fewer_pads_than_a_block(tmp_path):
+def test_sequences_are_prompt_answer_end_and_fewer_pads_than_a_block(tmp_path, caplog):
     tokenizer, examples = tiny_setup(tmp_path).tokenizer, tiny_examples("train", 7)
     prompts = encode_prompts(tokenizer, [e.messages for e in examples])
     answers = encode_texts(tokenizer, [e.solution for e in examples])
@@ -49,6 +53,14 @@ def test_sequences_are_prompt_answer_end_and_fewer_pads_than_a_block(tmp_path):
             assert found.response_ids.dtype == np.int64
             pad_counts.add(pads)
         assert block_size == 1 or len(pad_counts) > 1
+    lengths = sorted(len(each.prompt_ids) + len(each.response_ids) for each in corpus)
+    fitting = build_corpus(tokenizer, examples, lambda e: e.messages, 8, limit=lengths[3])
+    assert len(fitting) == sum(length <= lengths[3] for length in lengths) < 7
+    assert "worked answers are longer than the model's" in caplog.text
+    with pytest.raises(
+        BenchmarkError, match=rf"each of the 7 worked answers .* longer than the model's {lengths[0] - 1}"
+    ):
+        build_corpus(tokenizer, examples, lambda e: e.messages, 8, limit=lengths[0] - 1)
     unsolved = Example("t/train/999", ({"role": "user", "content": "q"},), {})
     with pytest.raises(BenchmarkError, match=r"t/train/999 has no worked answer: its benchmark cannot be trained on"):
         build_corpus(tokenizer, [*tiny_examples("train", 2), unsolved], lambda e: e.messages, 4)
@@ -275,6 +287,35 @@ def test_both_optimisers_follow_the_factor_and_every_weight_is_in_one_of_them():
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_muon_over_shards_takes_the_steps_of_muon_and_goes_on_from_a_saved_state():
+    """Two steps in one process; the second one by a new optimiser with the first one's state."""
+    plain, sharded, resumed = (tiny_model(0, torch.float64) for _ in range(3))
+    whole = SupervisedOptimiser(plain, 0.1, 0.2)
+    gradients = [
+        {name: torch.randn(weight.shape, dtype=torch.float64) for name, weight in plain.named_parameters()}
+        for _ in range(2)
+    ]
+    with join(is_sharded=True):
+        shard(sharded), shard(resumed)
+        parted, again = SupervisedOptimiser(sharded, 0.1, 0.2), SupervisedOptimiser(resumed, 0.1, 0.2)
+        assert isinstance(parted.parts[0], ShardedMuon) and not isinstance(whole.parts[0], ShardedMuon)
+
+        def take(model, optimiser, gradient):
+            for name, weight in model.named_parameters():
+                weight.grad = gradient[name].clone()
+                if model is not plain:
+                    weight.grad = distribute_tensor(weight.grad, weight.device_mesh, [Shard(0)])
+            optimiser.step(0.5)
+
+        take(plain, whole, gradients[0]), take(sharded, parted, gradients[0])
+        load_weights(dict(resumed.named_parameters()), local_state(dict(sharded.named_parameters())))
+        load_optimiser(again, copy.deepcopy(local_state(parted.state_dict())))
+        take(plain, whole, gradients[1]), take(sharded, parted, gradients[1]), take(resumed, again, gradients[1])
+        for name, weight in plain.named_parameters():
+            for model in (sharded, resumed):
+                torch.testing.assert_close(full(model.get_parameter(name)), weight, rtol=0, atol=1e-12)
+
+
 def test_optimisers_side_by_side_change_no_bit():
     models = [tiny_model(), tiny_model()]
     with ThreadPoolExecutor(3) as pool:
@@ -294,7 +335,7 @@ def test_training_on_one_answer_learns_it():
 
 def test_a_batch_has_each_corpus_in_its_share_which_are_equal_without_a_mixture():
     trainer = pretrainer_of([], one=(3.0, sequences(4)), two=(1.0, sequences(9)))
-    rows = trainer._rows(trainer.objectives["diffusion"], trainer.config.diffusion)
+    rows = trainer._rows(trainer.objectives["diffusion"], trainer.config.diffusion, 0)
     targets = [int(row.target_ids[-1, -1]) for row, _ in rows]
     assert sorted(targets) == [4, 4, 4, 9]
     config, corpora = pretrainer_of([]).config, {"a": sequences(4), "b": sequences(9)}

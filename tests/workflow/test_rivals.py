@@ -1,9 +1,10 @@
 """config/rivals-nano.yaml from data to its table and figure: five families trained and saved in their own formats, and
-every training-free decoder of config/rivals.yaml on them."""
+every decoder of config/rivals.yaml on them."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from fixtures.every_stage import run_every_stage
 
 from lightningrl.config.experiment import load
+from lightningrl.decoding.presets import PRESETS
 from lightningrl.pipeline.code_digest import PACKAGE
 
 ROOT = PACKAGE.parent
@@ -28,6 +30,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(results: Path) -> pd.DataFrame:
     return pd.read_csv(results / "latest" / "tables" / "rivals.csv").set_index("policy")
+
+
+def test_the_page_names_just_the_presets_that_are_left_out() -> None:
+    page = (ROOT / "docs" / "rivals.md").read_text()
+    shown = {entry.decoding.preset for entry in load(ROOT / "config" / "rivals.yaml").systems}
+    left_out = page[page.index("presets are left out.") : page.index("## The columns")]
+    assert set(re.findall(r"`(\w+)`", left_out)) == PRESETS.keys() - shown and shown <= PRESETS.keys()
+    assert f"{len(shown)} of the {len(PRESETS)} published decoders" in " ".join(page.split())
 
 
 def test_bases_are_saved_as_their_families_and_spend_what_the_first_spends(results: Path) -> None:

@@ -21,7 +21,7 @@ from lightningrl.bench.disk import TrainingDisk
 from lightningrl.bench.estimate.evaluations import evaluations
 from lightningrl.bench.estimate.likelihood import likelihood_cost
 from lightningrl.bench.estimate.quantization import quantizations
-from lightningrl.bench.memory import OVERHEAD, TrainingMemory
+from lightningrl.bench.memory import OVERHEAD, FrozenModel, TrainingMemory
 from lightningrl.bench.model_shape import Shape, sized
 from lightningrl.bench.overheads import Overheads, judging_cost, rounds_of, save_s, saving_cost, tail_s, tails_cost
 from lightningrl.config.base import Base
@@ -207,11 +207,12 @@ class Estimate:
         positions = min(positions, run.microbatch_positions or positions)
         longest = self._longest(run, benchmark, lengths)
         models = {"has_value_model": disk.has_value_model, "has_average": disk.has_average}
-        models["has_reference"] = getattr(run.implementation, "needs_reference", True)
+        models["has_reference"] = run.implementation.needs_reference
         chosen = TrainingMemory(
             shape, disk.devices, disk.number_bytes, positions, pool, self.experiment.decoding.rows, **models,
             checkpointed=self.checkpointed,
             overhead=0 if self.device.compute_bytes == MASTER else OVERHEAD,
+            beside=self._beside(run, lengths),
         )  # fmt: skip
         others = {
             "with_checkpointing": replace(chosen, checkpointed=True),
@@ -244,6 +245,14 @@ class Estimate:
             "save_every": run.save_every,
         }
 
+    def _beside(self, run: Run, lengths: Lengths) -> tuple[FrozenModel, ...]:
+        """Returns the algorithm's frozen models, each of which scores so many responses in a forward as it says."""
+        length, found = lengths.prompt_tokens + lengths.response_tokens, list[FrozenModel]()
+        for role, each in run.implementation.checkpoints.items():
+            positions = length * getattr(each, "microbatch", run.microbatch)
+            found.append(FrozenModel(role, _shape(each, each.size), positions))
+        return tuple(found)
+
     def _disk(self, run: Run) -> TrainingDisk:
         """Returns the files of a training."""
         number_bytes = MASTER if run.precision == "float32" else self.device.compute_bytes
@@ -275,7 +284,9 @@ class Estimate:
         update = costs.update_cost(*setting, work, run.updates, devices, self.checkpointed)
         samples = 1 if own.in_rounds else run.responses
         step = [costs.decoding_cost(*setting, lengths, rolled_out / devices, rows, samples=samples)]
-        if getattr(algorithm, "needs_reference", True):
+        for each in self._beside(run, lengths):  # each process scores all responses
+            step.append(costs.scoring_cost(each.role, each.shape, self.device, self.shares, lengths, trained))
+        if algorithm.needs_reference:
             step.append(costs.reference_cost(*setting, work))
         step.append(update)
         if algorithm.has_value_model:  # a forward over all states for the advantages, and an update of its own

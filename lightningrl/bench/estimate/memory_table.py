@@ -45,7 +45,7 @@ def memory_of(estimate: Estimate, size: str, has_value_model: bool) -> TrainingM
         found.append(
             TrainingMemory(
                 shape, devices, 2, positions, pool, experiment.decoding.rows, has_value_model,
-                has_reference=getattr(run.implementation, "needs_reference", True), checkpointed=estimate.checkpointed,
+                has_reference=run.implementation.needs_reference, checkpointed=estimate.checkpointed,
             )
         )  # fmt: skip
     return max(found, key=lambda one: max(one.totals().values()))

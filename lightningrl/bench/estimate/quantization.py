@@ -47,14 +47,14 @@ def quantization(estimate: Estimate, system: System) -> dict[str, Any]:
     layer = shape.trunk_matrices // shape.num_hidden_layers
     points: dict[str, float] = {"weights": weights, "one layer again": 8 * layer}
     if (calibration := quantizer.calibration) is not None:
-        benchmark = calibration.benchmark or system.trained_on or estimate.experiment.benchmarks[0].name
-        lengths = estimate.lengths(benchmark, system.policy)
+        benchmark = estimate.experiment.benchmark(calibration.benchmark)
+        lengths = estimate.lengths(benchmark.name, system.policy)
         each = prefill_work(lengths, shape.block_size) + decoding_work(lengths, shape.block_size)
         if calibration.source == "clean":
             each = work_of(lengths.prompt_tokens + lengths.response_tokens, 0, lengths.prompt_tokens)
         positions = min(float(calibration.tokens), calibration.problems * float(each[0]))
         if calibration.source == "decode":
-            rows = estimate.kv(estimate.experiment.benchmark(benchmark), shape)[1]
+            rows = estimate.kv(system.asked(benchmark), shape)[1]
             decoding_s = costs.decoding_cost(
                 shape, device, estimate.shares, lengths, calibration.problems, rows, "calibration"
             ).seconds

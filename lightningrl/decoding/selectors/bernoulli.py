@@ -27,6 +27,7 @@ class Bernoulli:
     factor: float = 1.0
 
     uses_noise: ClassVar[bool] = True
+    takes_probabilities: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_factor("bernoulli", self.factor)

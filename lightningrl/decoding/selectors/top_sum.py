@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class TopSum:
     """
 
     factor: float = 1.0
+
+    takes_probabilities: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_factor("top_sum", self.factor)

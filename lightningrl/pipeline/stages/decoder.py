@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,24 @@ def make_decoder(
 
 
 def load_decoder(
-    context: StageContext, config: Config, policy: DecodePolicy, examples: Sequence[Example], role: str = "policy"
+    context: StageContext,
+    config: Config,
+    policy: DecodePolicy,
+    examples: Sequence[Example],
+    role: str = "policy",
+    where: str = "",
 ) -> tuple[BlockDecoder, Any]:
     """Loads the weights of an input in the stage's precision; returns the decoder of a config with its tokenizer.
 
-    policy, examples: what it is for. Raises ConfigError, before a weight is read, where the checkpoint's family cannot
-    be decoded so, or one of the problems does not fit into its context.
+    config: the stage's, or what stands in its place for this input. policy, examples: what it is for; where: the key
+    that says how it decodes, if that is neither the experiment's nor a system's. Raises ConfigError, before a weight is
+    read, where the checkpoint's family cannot be decoded so, or one of the problems does not fit into its context.
     """
     checkpoint = context.inputs[role]
     tokenizer = load_tokenizer(checkpoint)
-    where = (
-        f"the decoder of {config.get('policy') or config.get('name') or role} (`decoding`, or its entry of `systems`)"
-    )
-    check_decoding(context.config, config["decoding"], checkpoint, tokenizer, [policy], examples, where)
+    name = config.get("policy") or config.get("name") or role
+    where = where or f"the decoder of {name} (`decoding`, or its entry of `systems`)"
+    check_decoding(config, config["decoding"], checkpoint, tokenizer, [policy], examples, where)
     model, tokenizer = load_policy(checkpoint, device_of(context.device), context.config["precision"])
     return make_decoder(config, model, tokenizer, checkpoint), tokenizer
 
@@ -64,10 +70,13 @@ def check_decoding(
     policies: Iterable[DecodePolicy],
     examples: Sequence[Example],
     where: str,
+    has_planner: bool = False,
 ) -> None:
     """Raises ConfigError, by config.json and the tokenizer alone, where a checkpoint cannot answer these problems by
-    one of the policies. config: the stage's, which says how problems are worded; where: what the decoder is."""
+    one of the policies. config: the stage's, which says how problems are worded; where: what the decoder is;
+    has_planner: it will have one when it decodes, if it has none yet."""
     shape = read_config(checkpoint)
+    shape = replace(shape, has_planner=shape.has_planner or has_planner)
     longest = max(make_requests(config, tokenizer, examples), key=lambda request: len(request.prompt_ids))
     benchmark = longest.uid.partition("/")[0]
     for policy in policies:

@@ -56,6 +56,7 @@ def run(context: StageContext) -> None:
             plain_chat,
             shape.block_size,
             config["max_new_tokens"][name] if shape.attention == "full" else None,
+            shape.max_position_embeddings,
         )
         for name in names
     }

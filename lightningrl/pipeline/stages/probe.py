@@ -63,8 +63,14 @@ def _answers(context: StageContext, examples: Sequence[Example]) -> Iterator[Row
     sampled = decoder.decode(requests, replace(usual, temperature=1.0, seed=config["seed"]))
     yield from _phrases(context, tokenizer, examples, sampled, "sampled")
     _go_on(context, "decoded at temperature 1")
-    careful = replace(usual, selector=resolve(config["members"]["careful"])(decoder.model.config.block_size))
-    yield from _reliability(decoder, requests, careful)
+    blocks = config["max_new_tokens"], decoder.model.config.block_size
+    yield from _reliability(decoder, requests, one_a_forward(usual, config["members"]["careful"], *blocks))
+
+
+def one_a_forward(policy: DecodePolicy, quota: str, max_new_tokens: int, model_size: int) -> DecodePolicy:
+    """Returns a policy that reveals one position of its block a forward: a quota over as many steps as the schedule's
+    blocks have positions, which may be others than the model's, and one block of a whole response."""
+    return replace(policy, selector=resolve(quota)(policy.schedule.size(max_new_tokens, model_size)))
 
 
 def _classes(tokenizer: Any, examples: Sequence[Example], trajectories: Sequence[Trajectory]) -> Iterator[Row]:

@@ -37,10 +37,10 @@ def _traces(context: StageContext, role: str, examples: Sequence[Example]) -> li
     """Decodes the problems with one of the two systems."""
     config, benchmark = context.config, resolve(context.config["members"]["benchmark"])
     members = {name.removeprefix(f"{role}/"): each for name, each in config["members"].items()}
-    system = config[role] | {"members": members}
+    system = config[role] | {"members": members, "prompt": config["prompt"]}
     policy = make_policy(system, system["threshold"])
     decoder, tokenizer = load_decoder(context, system, policy, examples, role)
-    requests = make_requests(config, tokenizer, examples)
+    requests = make_requests(system, tokenizer, examples)
     recorder = Recorder(range(len(requests)))
     trajectories = decoder.decode(requests, policy, recorder)
     traces = [

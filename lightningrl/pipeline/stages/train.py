@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from lightningrl.rl.likelihood import check_scorable
 from lightningrl.rl.samples import samples_text
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.tokenization import load_tokenizer
-from lightningrl.training.loop import train
+from lightningrl.training.loop import diverged, train
 from lightningrl.training.sharded_loading import Change, load_shards, make_replica
 from lightningrl.training.shards import PRECISIONS
 from lightningrl.training.world import World, device_of, join
@@ -62,6 +62,9 @@ def _train(context: StageContext, world: World, judge: Judge) -> None:
         should_stop=context.should_stop,
         world=world,
     )
+    skipped = [row["skipped"] for row in history.rows if row.get("skipped") is not None]
+    if skipped and min(skipped) == 1:
+        raise diverged(len(skipped))
     if world.is_first:
         selection, chosen = trainer.selection, trainer.selection.chosen
         replica = setup.decoder.model
@@ -93,12 +96,9 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
     tokenizer = load_tokenizer(base)
     policy, *mixture = (make_policy(config, at) for at in (settings.threshold, *settings.rollout_thresholds))
     sets = {split: read_examples(context.inputs["data"] / f"{split}.jsonl") for split in ("train", "validation")}
-    _check(config, base, tokenizer, [policy, *mixture], sets["validation"])  # too long a train problem is left out
-    precision, needs = (
-        settings.precision if is_sharded else None,
-        getattr(settings.implementation, "needs_reference", True),
-    )
-    adapt = settings.implementation.adapt
+    _check(context, tokenizer, [policy, *mixture], sets["validation"])  # too long a train problem is left out
+    algorithm, precision = settings.implementation, settings.precision if is_sharded else None
+    needs, adapt = algorithm.needs_reference, algorithm.adapt
     model, reference, replica = _models(base, tokenizer, device, precision, needs, adapt)
     distilled = context.inputs.get("distilled")
     model.checkpoint_activations = context.checkpoint_activations
@@ -113,6 +113,7 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
         task=make_task(config, judge),
         **sets,
         compute_budget=_budget(context),
+        checkpoints={role: context.inputs[role] for role in algorithm.checkpoints},
         distilled=list(files.read_jsonl(distilled / "distilled.jsonl")) if distilled else (),
         distilled_forwards=files.read_json(distilled / "summary.json")["token_forwards"] if distilled else 0,
         mixture=mixture,
@@ -122,13 +123,18 @@ def _setup(context: StageContext, world: World, judge: Judge) -> TrainSetup:
 
 
 def _check(
-    config: Mapping[str, Any], base: Path, tokenizer: Any, policies: list[DecodePolicy], examples: Sequence[Example]
+    context: StageContext, tokenizer: Any, policies: list[DecodePolicy], examples: Sequence[Example]
 ) -> None:  # fmt: skip
-    """Raises ConfigError, before a weight is read, for rollouts that the base's family cannot have or that have no
-    likelihood to train on."""
+    """Raises ConfigError, before a weight is read, for a base that the algorithm cannot train, and for rollouts that
+    the base's family cannot have or that have no likelihood to train on."""
+    config, base = context.config, context.inputs["base"]
     run: Run = config["run"]
     where = f"the rollouts of {run.name} (`decoding`, of base {run.base})"
-    check_decoding(config, config["decoding"], base, tokenizer, policies, examples, where)
+    implementation = run.implementation
+    beside = {role: read_config(context.inputs[role]) for role in implementation.checkpoints}
+    implementation.check(read_config(base), f"runs.{run.name}", beside)
+    adds_planner = implementation.adds_planner
+    check_decoding(config, config["decoding"], base, tokenizer, policies, examples, where, adds_planner)
     if isinstance(run.implementation, OnlineAlgorithm):
         check_scorable(read_config(base).attention, policies, run.accept_inexact_caches)
 

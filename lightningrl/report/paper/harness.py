@@ -18,7 +18,7 @@ from lightningrl.report.published.files import HARNESS, rows
 
 ROW, ANCHOR = "row", "anchor"
 HARNESS_VERSION = "0.4.9"
-"""The version that the published rows were made with."""
+"""The version that the published rows were made with; a result's file has it beside the installed one's."""
 WITHOUT = {
     "Fast-dLLM-v2": "the leaderboard has no script for it, and its own evaluation is another one (threshold 1)",
     "EAGLE-3 (LLaMA-3.1)": "no script was published; ask a server (docs/endpoints.md)",
@@ -45,6 +45,7 @@ class Cell:
     task: str
     """The harness's task."""
     shots: int
+    """As the command says; a task may have fewer examples."""
     chat: bool
     """The harness renders the chat template."""
     multiturn: bool
@@ -78,6 +79,17 @@ class Cell:
         """
         words = "".join(each if each.isalnum() else "-" for each in self.row.lower()).strip("-")
         return f"{words}-{self.benchmark}" + (f"-{ANCHOR}" if self.point == ANCHOR else "")
+
+    @property
+    def family(self) -> str:
+        """The `model_type` of the row's checkpoint.
+
+        >>> sorted({cell.family for cell in cells()})
+        ['Dream', 'llada', 'qwen2']
+        """
+        named = {"llada": "llada", "dream": "Dream", "qwen2": "qwen2"}
+        [found] = [family for word, family in named.items() if word in self.checkpoint.lower()]
+        return found
 
     @property
     def runs_programs(self) -> bool:

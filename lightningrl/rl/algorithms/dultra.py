@@ -10,12 +10,14 @@ What the published code does otherwise, and which keys bring it back, is in docs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
+from lightningrl.config.base import Base
 from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
 from lightningrl.rl.algorithm import OnlineAlgorithm, StateGrouping
@@ -27,7 +29,7 @@ from lightningrl.rl.step_metrics import advantage_metrics
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lightningrl.models.transformer import Transformer
+    from lightningrl.models.transformer import ModelConfig, Transformer
     from lightningrl.rl.likelihood import ActionIndex, Copies, TokenScores
     from lightningrl.rl.losses import Actions, Sums
     from lightningrl.rl.reveals import RevealRule
@@ -36,11 +38,10 @@ if TYPE_CHECKING:
     from lightningrl.types import Trajectory
 
 
-class TeacherReward(Section):
-    """The mean log-probability a token of the response under an autoregressive model: distillation as a reward."""
+class TeacherReward(Base):
+    """The mean log-probability a token of the response under an autoregressive model, as a reward. It is a checkpoint
+    of a family without masks, such as Qwen2.5 or Llama 3."""
 
-    checkpoint: str
-    """The folder of the teacher: weights and tokenizer; a family without masks (Qwen2.5, Llama 3)."""
     weight: float = 1.0
     microbatch: int = Field(default=8, gt=0)
     """Responses a forward."""
@@ -82,6 +83,23 @@ class DUltra(OnlineAlgorithm):
         self.teacher: Teacher | None = None
         self.longest = 1
 
+    @property
+    def checkpoints(self) -> Mapping[str, Base]:
+        return {"teacher": self.config.teacher} if self.config.teacher else {}
+
+    def check(self, model: ModelConfig, where: str, beside: Mapping[str, ModelConfig] = MappingProxyType({})) -> None:
+        if not model.has_planner:
+            raise ConfigError(
+                f"{where}: dUltra trains a model with a planner, and this {model.family} model has none; start from a "
+                "dUltra checkpoint, or from one of the algorithm planner_pretraining"
+            )
+        teacher = beside.get("teacher")
+        if teacher is not None and teacher.attention != "causal":
+            raise ConfigError(
+                f"{where}.method.teacher: found a {teacher.family} model with {teacher.attention} attention, expected "
+                "an autoregressive one such as Qwen2.5"
+            )
+
     def members(self) -> dict[str, str]:
         return {f"reward/{reward.name}": reward.name for reward in self.config.rewards if ":" in reward.name}
 
@@ -108,11 +126,6 @@ class DUltra(OnlineAlgorithm):
         from lightningrl.rl.teacher import Teacher
 
         self.longest, name = setup.task.max_new_tokens, f"runs.{setup.run.name}"
-        if not setup.model.config.has_planner:
-            raise ConfigError(
-                f"{name}: dUltra trains a model with a planner, and this {setup.model.config.family} model has none; "
-                "start from a dUltra checkpoint, or from one of the algorithm planner_pretraining"
-            )
         rules = set()
         for policy in (setup.policy, *setup.mixture):
             factor = getattr(policy.selector, "factor", None)
@@ -129,7 +142,7 @@ class DUltra(OnlineAlgorithm):
         [(factor, temperature)] = rules
         compat = self.config.compat
         self.rule = RevealRule(forced_as_drawn=True) if compat else RevealRule(factor, temperature)
-        self.teacher = Teacher(self.config.teacher, setup) if self.config.teacher else None
+        self.teacher = Teacher(setup, self.config.teacher.microbatch) if self.config.teacher else None
 
     def score(
         self, model: Transformer, trajectories: Sequence[Trajectory], copies: Copies = slice(None)

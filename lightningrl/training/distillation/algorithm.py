@@ -6,7 +6,8 @@ over its units, whatever shares a forward. Modules of algorithms load no torch (
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -61,10 +62,7 @@ class Distillation(Algorithm):
         """Which answers: the plan makes a stage of it."""
         return self.config.data
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether the frozen base is held beside the model."""
-        return False
+    needs_reference: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -83,11 +81,15 @@ class Distillation(Algorithm):
 
         return DistillationTrainer(setup, self)
 
-    def check(self, model: ModelConfig, where: str) -> None:
-        """Raises ConfigError for a model that it cannot train; `where` is the run's key."""
+    def check(self, model: ModelConfig, where: str, beside: Mapping[str, ModelConfig] = MappingProxyType({})) -> None:
         if model.attention == "causal" or not model.has_mask:
             raise ConfigError(
                 f"{where}: a {model.family} model has no mask token to be trained with; start from SDAR, LLaDA or Dream"
+            )
+        if self.config.length is not None and self.config.length > model.max_position_embeddings:
+            raise ConfigError(
+                f"{where}.method.length: found {self.config.length}, the model has {model.max_position_embeddings} "
+                "positions"
             )
 
     def views(self, unit: Sequence[Target], model: ModelConfig, rng: np.random.Generator, progress: float) -> Views:

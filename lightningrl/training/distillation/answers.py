@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,16 +56,26 @@ def row_of(answer: Answer) -> dict[str, Any]:
     }
 
 
+class LeftOut(NamedTuple):
+    """How many answers are not trained on, by reason."""
+
+    without_room: int
+    """Their prompts are as long as a training sequence, or longer."""
+    too_long: int
+    """They are, with their prompts, longer than the model's context."""
+
+
 def targets_of(
-    rows: Sequence[Mapping[str, Any]], pad_token_id: int, *, length: int | None, new_tokens: int, grid: int | None
-) -> list[Target]:
-    """Returns the lines as sequences, each response filled with pads or cut.
+    rows: Sequence[Mapping[str, Any]], pad_token_id: int, *, length: int | None, new_tokens: int, grid: int | None,
+    limit: int, where: str,
+) -> tuple[list[Target], LeftOut]:  # fmt: skip
+    """Returns the lines as sequences, each response filled with pads or cut; and how many lines are left out.
 
     length: tokens of prompt and response together, or None: `new_tokens` after the prompt. grid: the block size of a
     block-causal model, whose responses are filled to the end of their last block and no further, and end on the grid.
-    A line whose prompt leaves no token is dropped. Raises ConfigError when none is left.
+    limit: the positions of the model. Raises ConfigError, which begins with the run's key `where`, when none is left.
     """
-    found = []
+    found, without_room, too_long = list[Target](), 0, 0
     for row in rows:
         prompt_ids = np.asarray(row["prompt_ids"], dtype=np.int64)
         answer = np.asarray(row["response_ids"], dtype=np.int64)
@@ -74,7 +84,8 @@ def targets_of(
             total = total // grid * grid if length else -(-total // grid) * grid
             total = min(total, -(-(len(prompt_ids) + len(answer)) // grid) * grid)
         room = total - len(prompt_ids)
-        if room < 1:
+        if room < 1 or total > limit:
+            without_room, too_long = without_room + (room < 1), too_long + (room >= 1)
             continue
         answer = answer[:room]
         pads = room - len(answer)
@@ -85,7 +96,8 @@ def targets_of(
         found.append(Target(prompt_ids, np.concatenate([answer, np.full(pads, pad_token_id, dtype=np.int64)]), order))
     if not found:
         raise ConfigError(
-            f"method.data: none of {len(rows)} answers can be trained on: their prompts leave no room within `length` "
-            f"({length}); make it longer"
+            f"{where}.method.data: none of {len(rows)} answers can be trained on. The prompts of {without_room} leave "
+            f"no room within `length` ({length}), so make that longer; {too_long} need more than the model's {limit} "
+            "positions"
         )
-    return found
+    return found, LeftOut(without_room, too_long)

@@ -9,10 +9,11 @@ it; without one the frozen base is held beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lightningrl.config.section import Section
 from lightningrl.errors import ConfigError
@@ -42,6 +43,12 @@ class D2FConfig(DistillationConfig):
     """Learn the teacher's distribution; false: the answer's own tokens."""
     beta2: float = Field(0.95, gt=0, lt=1)
 
+    @model_validator(mode="after")
+    def _ordered(self) -> D2FConfig:
+        if self.min_rate > self.max_rate:
+            raise ValueError(f"min_rate: found {self.min_rate}, allowed: at most max_rate ({self.max_rate})")
+        return self
+
 
 def mask_rates(count: int, longest: int, low: float, high: float, rng: np.random.Generator) -> np.ndarray:
     """Returns [count] rates that do not fall: the first within low to high, each later one a random part of an equal
@@ -63,12 +70,12 @@ class D2F(Distillation):
 
     Config: ClassVar[type[Section]] = D2FConfig
 
-    @property
-    def needs_reference(self) -> bool:
-        return self.config.from_teacher and self.config.adapter is None
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self.needs_reference = config.from_teacher and config.adapter is None
 
-    def check(self, model: ModelConfig, where: str) -> None:
-        super().check(model, where)
+    def check(self, model: ModelConfig, where: str, beside: Mapping[str, ModelConfig] = MappingProxyType({})) -> None:
+        super().check(model, where, beside)
         if model.attention != "full":
             raise ConfigError(
                 f"{where}: d2f teaches a model that sees its whole canvas to see block by block, and a {model.family} "

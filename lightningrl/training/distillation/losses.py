@@ -19,7 +19,7 @@ from torch import Tensor
 from lightningrl.models.adapters import adapters_off
 from lightningrl.models.head import in_chunks
 from lightningrl.models.packing import Packed, scored_hidden
-from lightningrl.models.transformer import Transformer, log_probs_of
+from lightningrl.models.transformer import Transformer
 
 if TYPE_CHECKING:
     from lightningrl.training.distillation.states import Views
@@ -66,11 +66,8 @@ def certainty_loss(
     """
 
     def reduce(hidden_cH: Tensor, target_c: Tensor) -> tuple[Tensor, ...]:
-        if bans:
-            return certainty_terms(model.log_probs(hidden_cH), model.log_probs(hidden_cH, temperature), target_c)
-        logits_cV = model.logits(hidden_cH)
-        plain, sharp = (log_probs_of(logits_cV, t, logits_cV.shape[-1], None) for t in (1.0, temperature))
-        return certainty_terms(plain, sharp, target_c, compat=True)
+        plain, sharp = (model.log_probs(hidden_cH, each, bans) for each in (1.0, temperature))
+        return certainty_terms(plain, sharp, target_c, compat=not bans)
 
     def compute(model: Transformer) -> tuple[Tensor, ...]:
         return in_chunks(reduce, model.config.vocab_size, (scored_hidden(model, packed), packed.target_n))
@@ -106,7 +103,7 @@ def teacher_log_probs(teacher: Transformer, packed: Packed, bans: bool = True) -
     """Returns (n, V) the log-probabilities of a model with its adapters off; a table of n V numbers is held."""
 
     def compute(model: Transformer) -> Tensor:
-        return _log_probs(model, scored_hidden(model, packed), bans)
+        return model.log_probs(scored_hidden(model, packed), bans=bans)
 
     with adapters_off(teacher):
         return teacher(compute)
@@ -120,7 +117,7 @@ def teacher_loss(
     """
 
     def reduce(hidden_cH: Tensor, target_c: Tensor) -> tuple[Tensor, ...]:
-        log_probs_cV = _log_probs(model, hidden_cH, bans)
+        log_probs_cV = model.log_probs(hidden_cH, bans=bans)
         if target_c.ndim == 1:
             cross_c = -log_probs_cV.gather(-1, target_c[:, None]).squeeze(-1)
         else:  # where the teacher gives no probability, -inf of a banned token counts 0
@@ -139,10 +136,3 @@ def teacher_loss(
     loss = group_means(cross_n * weight_n, torch.ones_like(cross_n), group_n, groups).sum()
     sums = {"targets": torch.tensor(float(len(cross_n))), "cross_entropy": cross_n.detach().sum()}
     return loss, sums
-
-
-def _log_probs(model: Transformer, hidden: Tensor, bans: bool) -> Tensor:
-    if bans:
-        return model.log_probs(hidden)
-    logits = model.logits(hidden)
-    return log_probs_of(logits, 1.0, logits.shape[-1], None)

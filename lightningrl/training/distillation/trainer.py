@@ -7,6 +7,7 @@ is chosen on validation as an RL run's is: the fastest that is shown to be hardl
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -31,8 +32,9 @@ from lightningrl.training.distillation.algorithm import Distillation
 from lightningrl.training.distillation.answers import targets_of
 from lightningrl.training.distillation.states import Views
 from lightningrl.training.loop import StepResult
-from lightningrl.training.sharded_loading import own_part
-from lightningrl.training.shards import WeightAverage, dtype_of, reshard
+from lightningrl.training.shards import WeightAverage, dtype_of, own_part, reshard
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +51,27 @@ class DistillationTrainer(BudgetedTrainer):
     def __init__(self, setup: TrainSetup, algorithm: Distillation):
         self.setup, self.algorithm, self.model, run = setup, algorithm, setup.model, setup.run
         config, keys = self.model.config, algorithm.config
-        algorithm.check(config, f"runs.{run.name}")
+        setup.check(algorithm)
         grid = config.block_size if config.attention == "block_causal" else None
         if not setup.distilled:
             raise ConfigError(
                 f"runs.{run.name}.method.data: no answer is left to train on (keep: {keys.data.keep}); "
                 "train the base for longer, or say `keep: all` or another source"
             )
-        self.targets = targets_of(
+        self.begin()
+        self.targets, self.left_out = targets_of(
             setup.distilled, setup.tokenizer.pad_token_id, length=keys.length, new_tokens=setup.task.max_new_tokens,
-            grid=grid,
+            grid=grid, limit=config.max_position_embeddings, where=f"runs.{run.name}",
         )  # fmt: skip
+        if any(self.left_out):
+            _log.warning(
+                "of %d answers %d are left out because their prompts leave no room within `length`, and %d because "
+                "they are longer than the model's context", len(setup.distilled), *self.left_out,
+            )  # fmt: skip
         self.order = PromptOrder(len(self.targets), setup.seed)
         start_adapters(self.model, setup.seed, own_part)
         rates = {"lr": run.learning_rate, "betas": (0.9, keys.beta2), "weight_decay": run.weight_decay}
         self.optimiser = torch.optim.AdamW(self.trained.values(), **rates)
-        self.steps_done, self.token_forwards = 0, setup.distilled_forwards
         self.average = WeightAverage(self.model, run.averaging) if run.averaging else None
         self.selection = fastest(run.accuracy_tolerance_pct, setup.world.is_first, dtype_of(run.precision))
         setup.publish()
@@ -89,12 +96,15 @@ class DistillationTrainer(BudgetedTrainer):
         trained = sum(unit.num_tokens for unit in units)
         self.token_forwards += 3 * trained + sum(self.algorithm.extra_forwards(unit) for unit in units)
         self.steps_done += 1
+        self.note_update(norm is None)
         timing = {"update_s": time.monotonic() - start}
         found = self.algorithm.logged(sums) | {"loss": sums["loss"]}
         if norm is None:
             found = dict.fromkeys(found)
         metrics: dict[str, Any] = {"step": self.steps_done, **found, "grad_norm": norm, "skipped": float(norm is None)}
         metrics |= {"rate": rate, "trained_positions": trained, "token_forwards": self.token_forwards}
+        if self.steps_done == 1:
+            metrics |= {f"answers_{name}": count for name, count in self.left_out._asdict().items()}
         if self.steps_done % run.validate_every == 0 or self.done:
             with self.average.in_place() if self.average else nullcontext():
                 setup.publish()
@@ -122,12 +132,7 @@ class DistillationTrainer(BudgetedTrainer):
         costs = [unit.num_tokens for unit in units]
         size, limit = max(1, run.microbatch // self.algorithm.config.mean_over), run.microbatch_positions or sys.maxsize
         pieces = cut(np.argsort(costs, kind="stable"), costs, size, limit)
-        rounds = -(-len(pieces) // world.size)
-        mine = range(world.rank, rounds * world.size, world.size)
-        return [
-            _Forward([units[index] for index in pieces[number % len(pieces)]], float(number < len(pieces)))
-            for number in mine
-        ]
+        return [_Forward([units[index] for index in piece], weight) for piece, weight in world.turns(pieces)]
 
     def _backward(self, units: list[Views]) -> dict[str, float]:
         """Adds the gradient of the mean over units; returns that mean and sums over tokens, of all processes."""

@@ -2,7 +2,7 @@
 
 Only what RL gains over it is the merit of RL. The learning rate falls linearly to zero as the budget of token-forwards
 (a backward counts as two) is spent. Its checkpoint is the most accurate one on validation: it is not trained for speed,
-and a control should be as strong as it can be.
+and a control should be as strong as it can be. Processes share a step's micro-batches, whose rows each of them draws.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from lightningrl.errors import ConfigError
 from lightningrl.rl.selection import Selection
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.training.budgeted import BudgetedTrainer
 from lightningrl.training.loop import StepResult
+from lightningrl.training.shards import dtype_of
 from lightningrl.training.supervised.corpus import build_corpus
-from lightningrl.training.supervised.objective import SupervisedOptimiser, diffusion_row, supervised_backward
+from lightningrl.training.supervised.objective import diffusion_row, supervised_backward
+from lightningrl.training.supervised.optimiser import SupervisedOptimiser
 
 
 class SupervisedTrainer(BudgetedTrainer):
@@ -26,17 +27,17 @@ class SupervisedTrainer(BudgetedTrainer):
 
     def __init__(self, setup: TrainSetup):
         self.setup, self.model, run = setup, setup.model, setup.run
-        if self.model.config.attention != "block_causal":
-            raise ConfigError(
-                f"runs.{run.name}: a {self.model.config.family} model has {self.model.config.attention} attention, and "
-                "supervised training here packs the blocks of block-causal models only; start from one of those"
-            )
-        self.corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, self.model.config.block_size)
-        self.optimiser = SupervisedOptimiser(self.model, run.learning_rate, run.muon_learning_rate)
-        self.steps_done = self.token_forwards = 0
-        self.selection = Selection(
-            "highest validation accuracy; of equals the last", lambda figures: (figures["validation_accuracy_pct"],)
+        config = self.model.config
+        setup.check(run.implementation)
+        self.begin()
+        self.corpus = build_corpus(
+            setup.tokenizer, setup.train, setup.task.render, config.block_size, limit=config.max_position_embeddings
         )
+        self.optimiser = SupervisedOptimiser(self.model, run.learning_rate, run.muon_learning_rate)
+        self.selection = Selection(
+            "highest validation accuracy; of equals the last", lambda figures: (figures["validation_accuracy_pct"],),
+            setup.world.is_first, dtype_of(run.precision),
+        )  # fmt: skip
 
     def step(self) -> StepResult:
         start, run, config = time.monotonic(), self.setup.run, self.model.config
@@ -45,8 +46,9 @@ class SupervisedTrainer(BudgetedTrainer):
         rng = np.random.default_rng([self.setup.seed, self.steps_done])
         chosen = rng.integers(0, len(self.corpus), run.sequences)
         rows = [diffusion_row(self.corpus[i], config.block_size, run.copies, config.mask_token_id, rng) for i in chosen]
-        loss = supervised_backward(self.model, rows, run.microbatch)
+        loss = supervised_backward(self.model, rows, run.microbatch, world=self.setup.world)
         self.optimiser.step(1.0 - self.spent)
+        self.setup.publish()
         self.token_forwards += 3 * sum(row.num_tokens for row, _ in rows)
         self.steps_done += 1
         metrics: dict[str, Any] = {"step": self.steps_done, "loss": loss, "token_forwards": self.token_forwards}
@@ -57,3 +59,7 @@ class SupervisedTrainer(BudgetedTrainer):
     def describe(self, result: StepResult) -> str:
         row = result.metrics
         return f"step {row['step']}  {100 * self.spent:.0f} % of the budget  loss {row['loss']:.3f}"
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.setup.publish()

@@ -6,6 +6,7 @@ block. A model that sees its whole canvas learns to fill that, as LLaDA does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from lightningrl.errors import BenchmarkError
 from lightningrl.tokenization import encode_prompts, encode_texts
 from lightningrl.types import Example
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +38,14 @@ def build_corpus(
     render: Callable[[Example], Sequence[dict[str, str]]],
     block_size: int,
     canvas: int | None = None,
+    limit: int | None = None,
 ) -> list[TrainingSequence]:
     """Returns the sequences of all examples, with pads up to the block grid, or up to `canvas` response tokens where
-    that is given; a longer answer is not cut. Raises BenchmarkError when an example has no worked answer."""
+    that is given; a longer answer is not cut.
+
+    limit: the model's positions; sequences that are longer are left out, which is logged. Raises BenchmarkError when an
+    example has no worked answer, or no sequence is left.
+    """
     unsolved = [example.uid for example in examples if example.solution is None]
     if unsolved:
         raise BenchmarkError(f"{unsolved[0]} has no worked answer: its benchmark cannot be trained on")
@@ -51,4 +59,13 @@ def build_corpus(
         tail = [tokenizer.eos_token_id] + [tokenizer.pad_token_id] * pads
         response_ids = np.concatenate([answer_ids, tail]).astype(np.int64)
         sequences.append(TrainingSequence(np.asarray(prompt_ids), response_ids, pads))
-    return sequences
+    fitting = [each for each in sequences if limit is None or len(each.prompt_ids) + len(each.response_ids) <= limit]
+    if sequences and not fitting:
+        raise BenchmarkError(
+            f"each of the {len(sequences)} worked answers is, with its prompt, longer than the model's {limit} "
+            "positions; take a model with more, or a benchmark with shorter problems"
+        )
+    if left := len(sequences) - len(fitting):
+        _log.warning("%d of %d worked answers are longer than the model's %d positions and are left out", left,
+                     len(sequences), limit)  # fmt: skip
+    return fitting

@@ -3,7 +3,7 @@
 Block diffusion masks n of the m response tokens of a block, with n uniform in 1..m and uniform places; the loss of a
 copy is m/n times its cross-entropy. That is SDAR's 1/t-weighted loss with the mask ratio stratified over its possible
 counts: the same expectation without empty draws. The autoregressive limit has block size 1 and masks every position
-once. The optimiser is torch's Muon for the layers' matrices and AdamW for embeddings, head and norms.
+once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from lightningrl.errors import TrainingError
 from lightningrl.models.packing import PackedRow, pack, token_scores
 from lightningrl.models.transformer import Transformer
 from lightningrl.training.supervised.corpus import TrainingSequence
-
-MAX_GRAD_NORM = 1.0
+from lightningrl.training.world import World
 
 
 def diffusion_row(
@@ -69,6 +68,7 @@ def supervised_backward(
     microbatch: int,
     workers: ThreadPoolExecutor | None = None,
     cross_entropy: Callable[[Transformer, Sequence[tuple[Any, np.ndarray]]], Tensor] | None = None,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> float:
     """Adds the gradient of the mean weighted cross-entropy per maskable token; returns that mean, nats.
 
@@ -76,25 +76,35 @@ def supervised_backward(
     workers: threads that compute micro-batches side by side, each with one thread of torch: unlike threads inside a
     matrix product, which wait for each other hundreds of times in a step, these wait once. Gradients are added in the
     order of the micro-batches, so the number of threads changes no bit. cross_entropy: the summed loss of rows that are
-    not packed (`objectives.protocol`). Raises TrainingError for a mean not finite.
+    not packed (`objectives.protocol`). world: processes that share the micro-batches of the same rows, without threads;
+    their gradients are summed where the model is sharded. Raises TrainingError for a mean not finite.
     """
     cross_entropy = cross_entropy or weighted_cross_entropy
     ordered = sorted(rows, key=lambda item: item[0].num_tokens)
     total_weight = float(sum(weight.sum() for _, weight in rows))
     chunks = [ordered[start : start + microbatch] for start in range(0, len(ordered), microbatch)]
+    mean = 0.0
+    if workers is None:
+        for chunk, weight in world.turns(chunks):
+            loss = cross_entropy(model, chunk) / total_weight * weight
+            loss.backward()
+            mean += float(loss.detach())
+        return _finite(world.totals({"mean": mean})["mean"])
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def gradients(chunk: Sequence[tuple[Any, np.ndarray]]) -> tuple[float, tuple[Tensor, ...]]:
         loss = cross_entropy(model, chunk) / total_weight
         return float(loss.detach()), torch.autograd.grad(loss, weights)
 
-    mean = 0.0
     # The longest begins first, so that nobody waits for it at the end.
-    found = map(gradients, chunks) if workers is None else reversed(list(workers.map(gradients, reversed(chunks))))
-    for loss, gradient in found:
+    for loss, gradient in reversed(list(workers.map(gradients, reversed(chunks)))):
         mean += loss
         for parameter, part in zip(weights, gradient, strict=True):
             parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
+    return _finite(mean)
+
+
+def _finite(mean: float) -> float:
     if not math.isfinite(mean):
         raise TrainingError(
             "the loss is not finite: training diverged. Lower the learning rates; the saved state stays."
@@ -108,40 +118,3 @@ def weighted_cross_entropy(model: Transformer, rows: Sequence[tuple[PackedRow, n
     logp_n, _ = token_scores(model, packed)
     weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(logp_n)
     return -(weight_n * logp_n).sum()
-
-
-class SupervisedOptimiser:
-    """Muon for the layers' matrices and AdamW for all other weights, under one learning-rate factor."""
-
-    MUONS = 4
-    """Optimisers that the matrices are dealt to: a matrix's step depends on no other, so they can run side by side."""
-
-    def __init__(self, model: Transformer, learning_rate: float, muon_learning_rate: float):
-        self.model = model
-        matrices = sorted((p for p in model.model.layers.parameters() if p.ndim == 2), key=Tensor.numel, reverse=True)
-        chosen = {id(p) for p in matrices}
-        others = [p for p in model.parameters() if id(p) not in chosen]
-        shares = [share for first in range(self.MUONS) if (share := matrices[first :: self.MUONS])]
-        self.parts: list[torch.optim.Optimizer] = [
-            *(torch.optim.Muon(share, lr=muon_learning_rate, weight_decay=0.0) for share in shares),
-            torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
-        ]
-        self.rates = [part.defaults["lr"] for part in self.parts]
-
-    def step(self, factor: float, workers: ThreadPoolExecutor | None = None) -> None:
-        """Clips the gradients, applies them at `factor` times the configured rates, and clears them.
-
-        workers: threads that take the parts side by side, which changes no bit.
-        """
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
-
-        def take(part: torch.optim.Optimizer, rate: float) -> None:
-            for group in part.param_groups:
-                group["lr"] = rate * factor
-            part.step()
-            part.zero_grad(set_to_none=True)
-
-        list((map if workers is None else workers.map)(take, self.parts, self.rates))
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [optimiser.state_dict() for optimiser in self.parts]

@@ -24,9 +24,8 @@ from torch import Tensor
 
 from lightningrl.decoding.proposals import Proposals
 from lightningrl.decoding.selectors.factor import Factor
-from lightningrl.errors import ConfigError
 from lightningrl.models.canvas import CanvasAttention, CanvasLayout
-from lightningrl.models.transformer import Transformer, log_probs_of
+from lightningrl.models.transformer import Transformer
 from lightningrl.rl.selection import Selection
 from lightningrl.rl.setup import TrainSetup
 from lightningrl.rl.update import step
@@ -75,12 +74,13 @@ def planner_canvas(
 def planner_targets(
     model: Transformer, hidden_BLH: Tensor, asked_BL: Tensor, factor: float = 1.0, compat: bool = False
 ) -> Tensor:
-    """(B, L) bool: what the factor rule reveals of the positions that are asked about, by the model's confidences."""
+    """(B, L) bool: what the factor rule reveals of the positions that are asked about, by the model's confidences.
+
+    compat: confidences in which the mask token has its share, and the rule's off-by-one, as in the published code.
+    """
     confidence_BL = torch.zeros(asked_BL.shape, dtype=torch.float64, device=asked_BL.device)
-    banned = None if compat else model.config.mask_token_id
-    usable = model.config.vocab_size if compat else model.usable_vocab
     for row in range(len(asked_BL)):  # a table of one canvas at a time
-        log_probs_nV = log_probs_of(model.logits(hidden_BLH[row, asked_BL[row]]), 1.0, usable, banned)
+        log_probs_nV = model.log_probs(hidden_BLH[row, asked_BL[row]], bans=not compat)
         confidence_BL[row, asked_BL[row]] = log_probs_nV.amax(dim=-1).exp().double()
     step_B = torch.zeros(len(asked_BL), dtype=torch.int64, device=asked_BL.device)
     proposals = Proposals(asked_BL, confidence_BL, torch.zeros_like(confidence_BL), confidence_BL, step_B)
@@ -110,26 +110,18 @@ class PlannerTrainer(BudgetedTrainer):
     def __init__(self, setup: TrainSetup, config: PlannerPretraining.Config):
         # The decoder's is whole in every process; where nothing is sharded it is the policy itself.
         self.setup, self.config, self.model, run = setup, config, setup.decoder.model, setup.run
-        shape = self.model.config
-        if shape.attention != "full" or shape.logit_shift:
-            raise ConfigError(
-                f"runs.{run.name}: a planner reads whole canvases of a model with full attention and unshifted logits "
-                f"(LLaDA); this {shape.family} model has {shape.attention} attention"
-            )
-        if config.length > shape.max_position_embeddings:
-            raise ConfigError(
-                f"runs.{run.name}.method.length: found {config.length}, the model has {shape.max_position_embeddings} "
-                "positions"
-            )
+        setup.check(run.implementation)
+        self.begin()
         self.model.requires_grad_(False)
         if self.model.planner is None:
             self.model.add_planner(torch.Generator().manual_seed(setup.seed))
         planner = self.model.planner
         assert planner is not None
+        # A planner of the base's came in the precision of forwards, in which small updates would be lost.
+        planner.to(torch.promote_types(planner.mask_linear.weight.dtype, torch.float32))
         self.weights = list(planner.requires_grad_(True).parameters())
         self.corpus = build_corpus(setup.tokenizer, setup.train, setup.task.render, 1)
         self.optimiser = torch.optim.AdamW(self.weights, lr=run.learning_rate, weight_decay=run.weight_decay)
-        self.steps_done = self.token_forwards = 0
         self.selection = Selection(
             "highest validation accuracy; of equals the most tokens a forward, then the last",
             lambda figures: (figures["validation_accuracy_pct"], figures["validation_tpf"]),
@@ -152,6 +144,7 @@ class PlannerTrainer(BudgetedTrainer):
         metrics = self._update(canvases)
         self.token_forwards += run.sequences * config.length
         self.steps_done += 1
+        self.note_update(metrics["skipped"] == 1.0)
         metrics = {"step": self.steps_done} | metrics | {"token_forwards": self.token_forwards}
         if self.steps_done % run.validate_every == 0 or self.done:
             metrics |= self.selection.offer(self.steps_done, setup.validate(), self.model)

@@ -3,7 +3,8 @@
 The default is SDAR's own recipe on a small scale; other families have one phase, or other objectives. The learning
 rates of a phase are constant, and fall linearly to zero over its `decay`. An exponential moving average of the weights
 over the last phase is validated and shipped. All draws are keyed by (seed, step), so a base depends on the seed and the
-config alone. With a budget of token-forwards (a backward counts as two), the last phase goes on until they are spent.
+config alone. With a budget of token-forwards (a backward counts as two), the last phase goes on until they are spent;
+a budget that the warm start alone would spend is refused.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightningrl.errors import ConfigError
 from lightningrl.models.transformer import Transformer
 from lightningrl.training.loop import StepResult, Trainer
 from lightningrl.training.shards import WeightAverage
 from lightningrl.training.supervised.corpus import TrainingSequence
-from lightningrl.training.supervised.objective import SupervisedOptimiser, supervised_backward
+from lightningrl.training.supervised.objective import supervised_backward
 from lightningrl.training.supervised.objectives.protocol import Objective, Row
+from lightningrl.training.supervised.optimiser import SupervisedOptimiser
 
 if TYPE_CHECKING:
     from lightningrl.config.model import Phase, Pretrain
@@ -49,6 +52,12 @@ class Pretrainer(Trainer):
         self.optimiser = SupervisedOptimiser(model, config.learning_rate, config.muon_learning_rate)
         self.average = WeightAverage(model, config.averaging)
         self.steps_done = self.token_forwards = self.warm_forwards = 0
+        if budget is not None and (needed := self._warm_cost()) >= budget:
+            raise ConfigError(
+                f"pretrain.autoregressive: its steps take {needed:,} token-forwards, and `match_compute` leaves "
+                f"{budget:,} for the whole training; take fewer steps or sequences there, or match a base that spent "
+                "more"
+            )
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -91,7 +100,7 @@ class Pretrainer(Trainer):
     def step(self) -> StepResult:
         start, phase = time.monotonic(), self.phase
         plan, objective = self.config.phases[phase], self.objectives[phase]
-        factor, rows = self._factor(plan), self._rows(objective, plan)
+        factor, rows = self._factor(plan), self._rows(objective, plan, self.steps_done)
         loss = supervised_backward(self.model, rows, self.config.microbatch, self.workers, objective.loss)
         self.optimiser.step(factor, self.workers)
         self.token_forwards += 3 * sum(row.num_tokens for row, _ in rows)
@@ -111,8 +120,14 @@ class Pretrainer(Trainer):
             timing["validation_s"] = time.monotonic() - start - timing["update_s"]
         return StepResult(metrics, timing)
 
-    def _rows(self, objective: Objective, plan: Phase) -> list[Row]:
-        rng = np.random.default_rng([self.seed, self.steps_done])
+    def _warm_cost(self) -> int:
+        """Returns the token-forwards of the warm start, whose rows depend on the seed alone."""
+        plans = [(self.objectives[name], plan) for name, plan in self.warm for _ in range(plan.steps)]
+        rows = (row for step, (objective, plan) in enumerate(plans) for row, _ in self._rows(objective, plan, step))
+        return 3 * sum(row.num_tokens for row in rows)
+
+    def _rows(self, objective: Objective, plan: Phase, step: int) -> list[Row]:
+        rng = np.random.default_rng([self.seed, step])
         rows = list[Row]()
         for name, count in split_counts(self.shares, plan.sequences).items():
             corpus = self.corpora[name]

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from lightningrl.errors import ConfigError
-from lightningrl.models.padded_rows import SequenceRow, sequence_log_probs
+from lightningrl.models.canvas import CanvasRow
 from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.training.supervised.corpus import TrainingSequence
 from lightningrl.training.supervised.objectives.next_token import cross_entropy
@@ -34,19 +34,18 @@ class Masked:
                 f"the objective `masked` is for models with full attention; a {config.family} model has "
                 f"{config.attention} attention. Take `block_diffusion` (block-causal) or `next_token` (causal)"
             )
-        self.mask_token_id, self.shift, self.copies = config.mask_token_id, int(config.logit_shift), phase.copies
+        self.mask_token_id, self.copies = config.mask_token_id, phase.copies
 
     def rows(self, sequence: TrainingSequence, rng: np.random.Generator) -> list[Row]:
         prompt, maskable = len(sequence.prompt_ids), len(sequence.response_ids)
         ids, rows = np.concatenate([sequence.prompt_ids, sequence.response_ids]), list[Row]()
         for _ in range(self.copies):
             count = 1 + int(rng.random() * maskable)
-            position = prompt + np.sort(rng.permutation(maskable)[:count])
-            noisy = ids.copy()
-            noisy[position] = self.mask_token_id
-            row = SequenceRow(noisy, position - self.shift, ids[position])
+            masked = np.zeros(len(ids), dtype=bool)
+            masked[prompt + rng.permutation(maskable)[:count]] = True
+            row = CanvasRow(np.where(masked, self.mask_token_id, ids), ids, masked)
             rows.append((row, np.full(count, maskable / count)))
         return rows
 
     def loss(self, model: Transformer, rows: Sequence[Row]) -> Tensor:
-        return cross_entropy(rows, sequence_log_probs(model, [row for row, _ in rows], causal=False))
+        return cross_entropy(model, rows, model.config.logit_shift)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lightningrl.errors import ConfigError
-from lightningrl.models.padded_rows import SequenceRow, sequence_log_probs
+from lightningrl.models.canvas import CanvasRow, causal_limits
+from lightningrl.models.packing import pack_canvases, token_scores
 from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.training.supervised.corpus import TrainingSequence
 from lightningrl.training.supervised.objectives.protocol import Row
@@ -37,14 +38,19 @@ class NextToken:
     def rows(self, sequence: TrainingSequence, rng: np.random.Generator) -> list[Row]:
         prompt, end = len(sequence.prompt_ids), len(sequence.response_ids) - sequence.pads
         ids = np.concatenate([sequence.prompt_ids, sequence.response_ids[:end]])
-        position = np.arange(prompt, len(ids))
-        return [(SequenceRow(ids[:-1], position - 1, ids[position]), np.ones(len(position)))]
+        seen = ids[:-1]  # each token stands as the target of the one before it; nothing is predicted by the last
+        row = CanvasRow(seen, ids[1:], np.arange(1, len(ids)) >= prompt, causal_limits(len(seen)))
+        return [(row, np.ones(row.num_scored))]
 
     def loss(self, model: Transformer, rows: Sequence[Row]) -> Tensor:
-        return cross_entropy(rows, sequence_log_probs(model, [row for row, _ in rows], causal=True))
+        return cross_entropy(model, rows, logit_shift=False)
 
 
-def cross_entropy(rows: Sequence[Row], logp_n: Tensor) -> Tensor:
-    """The sum of weight times -log p over all scored tokens of the rows, nats."""
+def cross_entropy(model: Transformer, rows: Sequence[Row], logit_shift: bool) -> Tensor:
+    """Returns the sum of weight times -log p over all scored tokens of whole sequences, nats; differentiable.
+
+    logit_shift: whether a target is predicted by the position before its own.
+    """
+    logp_n, _ = token_scores(model, pack_canvases([row for row, _ in rows], model.device, logit_shift))
     weight_n = torch.from_numpy(np.concatenate([weight for _, weight in rows])).to(logp_n)
     return -(weight_n * logp_n).sum()
