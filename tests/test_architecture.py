@@ -8,12 +8,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE, PAGE = ROOT / "lightningrl", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- files: written by tests/test_architecture.py -->\n", "<!-- end of files -->\n"
 LINES = {
-    "lightningrl": 623, "lightningrl/bench": 3688, "lightningrl/benchmarks": 2162, "lightningrl/cli": 3438,
+    "lightningrl": 623, "lightningrl/bench": 3688, "lightningrl/benchmarks": 2173, "lightningrl/cli": 3438,
     "lightningrl/config": 2263, "lightningrl/decoding": 5491, "lightningrl/evaluation": 1875,
     "lightningrl/inference": 2459, "lightningrl/judges": 4435, "lightningrl/models": 3743,
-    "lightningrl/pipeline": 5249, "lightningrl/quantization": 2821, "lightningrl/report": 3754,
+    "lightningrl/pipeline": 5249, "lightningrl/quantization": 2821, "lightningrl/report": 3755,
     "lightningrl/results": 1505, "lightningrl/rl": 3208, "lightningrl/sandbox": 2745, "lightningrl/training": 2903,
-    "lightningrl/utils": 488, "tests/bench": 1313, "tests/benchmarks": 1424, "tests/config": 933, "tests": 785,
+    "lightningrl/utils": 488, "tests/bench": 1313, "tests/benchmarks": 1445, "tests/config": 933, "tests": 785,
     "tests/decoding": 5071, "tests/evaluation": 1674, "tests/fixtures": 2561, "tests/inference": 3206,
     "tests/judges": 5060, "tests/models": 2582, "tests/pipeline": 3867, "tests/quantization": 1408,
     "tests/report": 1921, "tests/rl": 3377, "tests/sandbox": 2090, "tests/slurm": 640, "tests/training": 2608,

@@ -1,4 +1,4 @@
-"""gsm-mini: templated word problems of two or three steps, with worked answers in many equivalent phrasings.
+"""gsm-mini: templated word problems of three steps, with worked answers in many equivalent phrasings.
 
 The phrasings are essential: the tokens of a sentence depend on each other (its template, its arithmetic), so drawing
 them in parallel and independently mixes templates and breaks sums. That makes the trade-off between speed and accuracy
@@ -16,11 +16,11 @@ from lightningrl.errors import BenchmarkError
 from lightningrl.types import Example
 
 # These constants set the difficulty. Changing any of them changes every example.
-START_RANGE = (10, 30)
+START_RANGE = (10, 40)
 MAX_ADD = 9
 """The largest number gained or lost in one step; the smallest is 1."""
-N_OPS = (2, 3)
-"""The possible numbers of steps, drawn uniformly."""
+N_OPS = 3
+"""The number of steps: of fewer there are too few different problems for a test split of thousands."""
 OPS = ("plus", "plus", "minus", "minus", "double", "triple")
 """The kinds of steps, drawn uniformly: a kind listed twice is twice as likely."""
 VALUE_RANGE = (10, 49)
@@ -67,10 +67,14 @@ SENTENCES = {
         "{name} has 3 * {x} = {z}",
     ),
 }
-"""The templates of a step's sentence, by the kind of step. In tokens, every sentence with its connector has an odd
-length, and the first digit of its result an even place, so that a place holds a first digit or a second one whichever
-templates are taken. The first is the most frequent by far, so that a decoder that must reveal something takes parts of
-one template. docs/miniature.md shows what a base does otherwise."""
+"""The templates of a step's sentence, by the kind of step. In tokens, every sentence with its connector and its ending
+has an even length, and the first digit of its result an even place, so that a place holds a first digit or a second one
+whichever templates are taken. The first is the most frequent by far, so that a decoder that must reveal something takes
+parts of one template. docs/miniature_search.md shows what a base does otherwise."""
+ENDINGS = (" now", " altogether", " here", " overall")
+MARKS = (".", "!")
+"""The last word of a step's sentence, and the mark after it. Nothing depends on either, but choosing takes a forward,
+which a policy with a habit saves."""
 CLOSINGS = (
     "The answer is \\boxed{{{z}}}.",
     "The result is \\boxed{{{z}}}.",
@@ -142,7 +146,7 @@ class GsmMini(GeneratedBenchmark[WordProblem]):
     def draw(self, rng: KeyedRandom) -> WordProblem:
         """Returns a problem whose values all lie in VALUE_RANGE, by rejecting all other draws."""
         while True:
-            kinds = [rng.choice(OPS) for _ in range(rng.choice(N_OPS))]
+            kinds = [rng.choice(OPS) for _ in range(N_OPS)]
             ops = tuple((op, FACTORS.get(op) or rng.integer(1, MAX_ADD)) for op in kinds)
             problem = WordProblem(rng.integer(*START_RANGE), ops)
             if all(VALUE_RANGE[0] <= value <= VALUE_RANGE[1] for value in problem.values):
@@ -163,7 +167,8 @@ def worked_answer(problem: WordProblem, name: str, item: str, rng: KeyedRandom) 
     for (op, y), x, z in zip(problem.ops, problem.values, problem.values[1:], strict=False):
         sentence = _frequent_first(rng, SENTENCES[op]).format(x=x, y=y, z=z, name=name, item=item)
         sentence = _frequent_first(rng, CONNECTORS if sentences else OPENERS) + sentence
-        sentences.append(sentence[0].upper() + sentence[1:] + ".")
+        sentence += _frequent_first(rng, ENDINGS) + _frequent_first(rng, MARKS)
+        sentences.append(sentence[0].upper() + sentence[1:])
     sentences.append(_frequent_first(rng, CLOSINGS).format(z=problem.values[-1], name=name, item=item))
     return " ".join(sentences)
 

@@ -8,7 +8,9 @@ from string import Formatter
 from lightningrl.benchmarks.gsm_mini import (
     CLOSINGS,
     CONNECTORS,
+    ENDINGS,
     ITEMS,
+    MARKS,
     NAMES,
     OPENERS,
     SENTENCES,
@@ -17,8 +19,9 @@ from lightningrl.benchmarks.gsm_mini import (
 from lightningrl.types import Example
 
 Phrase = tuple[str, str]
-"""A pair (role, words). The role is a kind of operation, `opener`, `connector`, `closing` or `extra`; the words are a
-template or, where no template matches, the sentence with its numbers, names and items replaced."""
+"""A pair (role, words). The role is a kind of operation, `opener`, `connector`, `ending`, `mark`, `closing` or
+`extra`; the words are a template or, where no template matches, the sentence with its numbers, names and items
+replaced."""
 
 _VARIABLE = re.compile(rf"\b(?:(?P<n>{'|'.join(NAMES)})|(?P<i>{'|'.join(ITEMS)})|(?P<d>\d+))\b")
 
@@ -52,13 +55,13 @@ def phrases(example: Example, response: str) -> list[Phrase]:
 
     >>> question = "Ann has 12 books, buys 5, then doubles them. How many books now?"
     >>> example = Example("gsm-mini/test/0", ({"role": "user", "content": question},), {"answer": "34"}, "")
-    >>> phrases(example, "First 12 + 5 = 17. 17 times 2 is 34. The answer is \\\\boxed{34}.")[:2]
-    [('opener', 'First '), ('plus', '{x} + {y} = {z}')]
-    >>> phrases(example, "First 12 + 5 = 17. 17 times 2 is 34. The answer is \\\\boxed{34}.")[2:]
+    >>> phrases(example, "First 12 + 5 = 17 now! 17 times 2 is 34. The answer is \\\\boxed{34}.")[:4]
+    [('opener', 'First '), ('plus', '{x} + {y} = {z}'), ('ending', ' now'), ('mark', '!')]
+    >>> phrases(example, "First 12 + 5 = 17 now! 17 times 2 is 34. The answer is \\\\boxed{34}.")[4:]
     [('double', '# times # is #'), ('closing', 'The answer is \\\\boxed{{{z}}}.')]
     """
     problem = problem_of(example)
-    sentences = [sentence for sentence in re.split(r"(?<=\.)\s+", response.strip()) if sentence]
+    sentences = [sentence for sentence in re.split(r"(?<=[.!])\s+", response.strip()) if sentence]
     steps = list(zip(problem.ops, problem.values, problem.values[1:], strict=False))
     found: list[Phrase] = []
     for number, sentence in enumerate(sentences):
@@ -77,8 +80,11 @@ def phrases(example: Example, response: str) -> list[Phrase]:
 def _step(sentence: str, op: str, role: str, before: tuple[str, ...], values: dict[str, str]) -> list[Phrase]:
     """Returns the phrases of the matching template with the most correct numbers, which tells `x + y` from `y + x`."""
     best: tuple[int, str, str] | None = None
+    mark = next((mark for mark in MARKS if sentence.endswith(mark)), "")
+    whole = sentence.removesuffix(mark)
+    ending = next((ending for ending in ENDINGS if whole.endswith(ending)), "")
     for word in before:
-        rest = sentence.removesuffix(".")
+        rest = whole.removesuffix(ending)
         if word and not rest.lower().startswith(word.lower()):
             continue
         for template, pattern, letters in STEPS[op]:
@@ -87,8 +93,8 @@ def _step(sentence: str, op: str, role: str, before: tuple[str, ...], values: di
                 if best is None or right > best[0]:
                     best = right, word, template
     if best is None:
-        return [(op, _anonymised(sentence.removesuffix(".")))]
-    return [(role, best[1]), (op, best[2])]
+        return [(op, _anonymised(whole))]
+    return [(role, best[1]), (op, best[2]), ("ending", ending), ("mark", mark)]
 
 
 def _anonymised(sentence: str) -> str:

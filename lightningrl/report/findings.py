@@ -43,23 +43,24 @@ def differences(headline: pd.DataFrame) -> list[str]:
 def among_seeds(headline: pd.DataFrame, seeds: pd.DataFrame) -> list[str]:
     """Returns a sentence for each policy in `seeds`, with the places of its TPF and accuracy difference among theirs.
 
-    seeds: rows of the same experiment with other seeds, in the headline's columns.
+    seeds: rows of recorded runs of the same experiment, one a seed, in the headline's columns.
     """
     row: Any
     sentences = []
     for row in headline.itertuples():
-        others = seeds[(seeds.policy == row.policy) & (seeds.benchmark == row.benchmark)]
-        if len(others):
-            where = _place("TPF", row.tpf, others.tpf, 2)
+        recorded = seeds[(seeds.policy == row.policy) & (seeds.benchmark == row.benchmark)]
+        if len(recorded):
+            where = [_place("TPF", row.tpf, recorded.tpf, 2)]
             if not pd.isna(row.accuracy_difference):
-                where += "; " + _place("Δ accuracy", row.accuracy_difference, others.accuracy_difference, 1, sign=True)
-            sentences.append(f"Among {len(others)} other seeds of {row.policy} on {row.benchmark}: {where}.")
+                where.append(_place("Δ accuracy", row.accuracy_difference, recorded.accuracy_difference, 1, sign=True))
+            runs = f"the {len(recorded)} recorded seeds" if len(recorded) > 1 else "the one recorded seed"
+            sentences.append(f"Of {runs} of {row.policy} on {row.benchmark}, {'; '.join(where)}.")
     return sentences
 
 
-def _place(name: str, value: float, others: pd.Series, digits: int, sign: bool = False) -> str:
-    """Describes a value by the number of others below it and their range."""
-    low, high = number(others.min(), digits, sign), number(others.max(), digits, sign)
-    below = int((others < value).sum())
-    where = "above all of them" if below == len(others) else "below all of them" if not below else f"above {below}"
-    return f"{name} {number(value, digits, sign)} is {where} ({low} to {high})"
+def _place(name: str, value: float, recorded: pd.Series, digits: int, sign: bool = False) -> str:
+    """Says how many recorded values are below one, and their range."""
+    low, high = number(recorded.min(), digits, sign), number(recorded.max(), digits, sign)
+    below = int((recorded < value).sum())
+    count = "none has" if not below else "one has" if below == 1 else f"{below} have"
+    return f"{count} a lower {name} than this run's {number(value, digits, sign)} (range {low} to {high})"

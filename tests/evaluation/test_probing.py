@@ -11,7 +11,7 @@ from fixtures.tiny import trajectory_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightningrl.benchmarks.gsm_mini import CLOSINGS, GSM_MINI, SENTENCES
+from lightningrl.benchmarks.gsm_mini import CLOSINGS, ENDINGS, GSM_MINI, MARKS, SENTENCES
 from lightningrl.benchmarks.gsm_phrasing import phrases
 from lightningrl.benchmarks.protocol import NO_ROWS
 from lightningrl.evaluation.probing import (
@@ -84,10 +84,10 @@ def test_every_worked_answer_is_found_in_its_own_phrases():
     for example in GSM_MINI.load({"train": 2000, "validation": 0, "test": 0}, 5, NO_ROWS)["train"]:
         steps = example.messages[-1]["content"].count(",")
         found = phrases(example, example.solution)
-        assert found[0][0] == "opener" and found[-1][0] == "closing" and len(found) == 2 * steps + 1
+        assert found[0][0] == "opener" and found[-1][0] == "closing" and len(found) == 4 * steps + 1
         for role, words in found:
             seen.setdefault(role, set()).add(words)
-    assert seen["closing"] == set(CLOSINGS)
+    assert seen["closing"] == set(CLOSINGS) and seen["ending"] == set(ENDINGS) and seen["mark"] == set(MARKS)
     assert {op: seen[op] for op in SENTENCES} == {op: set(templates) for op, templates in SENTENCES.items()}
 
 
