@@ -12,7 +12,6 @@ from lightningrl.decoding.selectors.threshold import Threshold
 from lightningrl.errors import ConfigError
 from lightningrl.models.packing import PackedRow, pack, token_scores
 from lightningrl.rl.likelihood import score_tokens
-from lightningrl.training.supervised.control import SupervisedTrainer
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -62,9 +61,9 @@ def test_the_first_position_of_a_sequence_keeps_its_own_logits():
 @pytest.mark.parametrize("attention", ["full", "causal"])
 def test_trainings_of_packed_blocks_refuse_a_model_that_sees_otherwise(tmp_path, attention):
     """They would train under another mask than the model has: the control by its own check, RL by its decoder's."""
-    setup = tiny_setup(tmp_path)
-    shape = {"vocab_size": setup.model.config.vocab_size, "attention": attention, "logit_shift": True}
-    setup.model = tiny_model(1, **shape)
-    for trainer in (SupervisedTrainer, make_trainer):
+    for algorithm in ("supervised", "lightningrl"):
+        setup = tiny_setup(tmp_path, algorithm=algorithm)
+        shape = {"vocab_size": setup.model.config.vocab_size, "attention": attention, "logit_shift": True}
+        setup.model = tiny_model(1, **shape)
         with pytest.raises(ConfigError, match=f"{attention} attention"):
-            trainer(setup)
+            make_trainer(setup)
