@@ -47,7 +47,8 @@ def clean(config: ModelConfig, sequences: Sequence[CalibrationSequence], tokens:
 
 
 def random(config: ModelConfig, sequences: Sequence[CalibrationSequence], tokens: int, seed: int = 0) -> Calibration:
-    """Returns the clean forward of each sequence, then one for each of its masked blocks, in their order.
+    """Returns the clean forward of each sequence, then one for each of its masked blocks, the last block first: a
+    forward writes masked keys over its block's clean ones, which only blocks behind it would see.
 
     Where a position sees the whole canvas, it is one forward of the whole answer, masked at one rate. Draws are keyed
     by the seed and the number of the sequence. Raises ConfigError for a model without a mask token.
@@ -61,13 +62,14 @@ def random(config: ModelConfig, sequences: Sequence[CalibrationSequence], tokens
         draw = np.random.default_rng([seed, number])
         if block:
             forwards.append(_forward(config, table, ids, 0, len(ids), len(ids)))
-        size = config.block_size if block else len(ids)
+        size, answer = config.block_size if block else len(ids), list[Forward]()
         for start in range(prompt // size * size, len(ids), size):
             masked = ids.copy()
             own = np.arange(start, min(start + size, len(ids)))
             hidden = own[(draw.random(len(own)) < draw.random()) & (own >= prompt)]
             masked[hidden] = config.mask_token_id
-            forwards.append(_forward(config, table, masked, start if block else 0, int(own[-1]) + 1, len(ids)))
+            answer.append(_forward(config, table, masked, start if block else 0, int(own[-1]) + 1, len(ids)))
+        forwards += reversed(answer)
     return Calibration(sequences[: len(kept)], seed, forwards, *_pages(table))
 
 

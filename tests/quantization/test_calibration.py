@@ -115,6 +115,28 @@ def test_random_masks_are_of_answers_only_and_keyed(attention):
         random(tiny_model(1, mask_token_id=-1).config, sequences(), 100)
 
 
+@torch.no_grad()
+def test_each_masked_block_sees_a_clean_past():
+    """Against a dense forward over the clean tokens before the block and the block as it is masked."""
+    model, given, starts = tiny_model(1), sequences(), set()
+    found = random(model.config, given, 10**6)
+    walk = LayerWalk(model, found)
+    for layer in model.model.layers:
+        walk.hidden = walk.outputs(layer)
+    clean_ids, number = np.zeros(0), -1
+    for each, hidden in zip(found.forwards, walk.hidden, strict=True):
+        first, end = int(each.positions_N[0]), int(each.positions_N[-1]) + 1
+        if not first and not (each.ids_N == MASK_ID).any():
+            number += 1
+            clean_ids = np.concatenate([given[number].prompt_ids, given[number].response_ids])
+            assert np.array_equal(each.ids_N, clean_ids)
+        ids = torch.from_numpy(np.concatenate([clean_ids[:first], each.ids_N]))[None]
+        exact = model.hidden(ids, torch.arange(end)[None], Masked(dense_block_mask(end, 4)))
+        torch.testing.assert_close(model.model.norm(hidden), exact[:, first:], rtol=1e-4, atol=1e-5)
+        starts.add((number, first))
+    assert starts >= {(number, first) for number in range(4) for first in (0, 8, 12)}
+
+
 def test_moments_are_sums_over_every_computed_position():
     model = tiny_model(2)
     walk, rows = LayerWalk(model, states(model)), []
