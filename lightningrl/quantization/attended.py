@@ -17,7 +17,7 @@ from lightningrl.errors import ConfigError
 from lightningrl.models.transformer import Attention, Transformer
 from lightningrl.quantization.hadamard import base_order
 from lightningrl.quantization.inputs import Hadamard, TokenGrid
-from lightningrl.quantization.uniform import UNROUNDED
+from lightningrl.quantization.values import UNROUNDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +51,15 @@ class RoundAttended(nn.Module):
 
 
 def round_attention(model: Transformer, settings: Mapping[str, Any] | AttentionGrids | None) -> None:
-    """Lets every layer round what it attends with; None: as it is.
+    """Lets every layer round what it attends with; None, or 16 bits of all: as it is.
 
     Raises TypeError for other keys than those of `AttentionGrids`, ConfigError for heads that cannot be rotated.
     """
     if settings is None:
         return
     grids = settings if isinstance(settings, AttentionGrids) else AttentionGrids(**settings)
-    if grids == AttentionGrids():
-        return
+    if {grids.query_bits, grids.key_bits, grids.value_bits} == {UNROUNDED}:
+        return  # rotations alone change nothing
     if grids.rotated and base_order(model.config.head_dim) > 1:
         raise ConfigError(f"heads of {model.config.head_dim} numbers cannot be rotated: expected a power of 2")
     for layer in model.model.layers:

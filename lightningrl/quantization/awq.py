@@ -24,8 +24,8 @@ from lightningrl.models.transformer import Layer, Transformer
 from lightningrl.quantization.folding import divide_rows, multiply_inputs
 from lightningrl.quantization.layerwise import GROUPS, NAMES, LayerWalk, layer_by_layer
 from lightningrl.quantization.protocol import Calibration
-from lightningrl.quantization.uniform import UNROUNDED, Grid, attach, check_group, on_grid
-from lightningrl.quantization.values import Bits
+from lightningrl.quantization.uniform import Grid, attach, check_group, on_grid
+from lightningrl.quantization.values import UNROUNDED, Bits
 
 RATIOS = tuple(number / 20 for number in range(20))
 SHARES = tuple(1 - number / 20 for number in range(10))

@@ -33,7 +33,8 @@ from lightningrl.quantization.attended import attention_settings
 from lightningrl.quantization.inputs import InputLinear
 from lightningrl.quantization.open import COMPRESSED, CONFIG_KEY
 from lightningrl.quantization.stored import load as load_stored
-from lightningrl.quantization.uniform import BITS, QuantizedWeight, attach, quantized_of
+from lightningrl.quantization.uniform import QuantizedWeight, attach, quantized_of
+from lightningrl.quantization.values import BITS
 from lightningrl.tokenization import TOKENIZER_FILES
 from lightningrl.utils import files
 

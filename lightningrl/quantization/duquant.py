@@ -26,7 +26,8 @@ from lightningrl.quantization.inputs import Permute, RotateBlocks, Step, add_ste
 from lightningrl.quantization.layerwise import GROUPS, LayerWalk, layer_by_layer
 from lightningrl.quantization.protocol import Calibration
 from lightningrl.quantization.smoothquant import smooth
-from lightningrl.quantization.uniform import UNROUNDED, Grid
+from lightningrl.quantization.uniform import Grid
+from lightningrl.quantization.values import UNROUNDED
 from lightningrl.quantization.weights_and_inputs import WeightsAndInputs
 
 SEARCHED_ROWS = 2048

@@ -22,7 +22,6 @@ from lightningrl.models.transformer import Layer, Transformer
 from lightningrl.quantization.layerwise import GROUPS, Gram, LayerWalk, grams, layer_by_layer
 from lightningrl.quantization.protocol import Calibration
 from lightningrl.quantization.uniform import (
-    UNROUNDED,
     Grid,
     QuantizedWeight,
     attach,
@@ -32,7 +31,7 @@ from lightningrl.quantization.uniform import (
     on_grid,
     scale_and_zero,
 )
-from lightningrl.quantization.values import Bits
+from lightningrl.quantization.values import UNROUNDED, Bits
 
 BLOCK = 128
 """Columns whose effect on the others is applied at once; another number gives other groups' parameters."""

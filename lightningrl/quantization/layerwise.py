@@ -32,6 +32,7 @@ GROUPS = (
 )  # fmt: skip
 """The linear layers of a layer in the order of the forward; those of a group read one input."""
 NAMES = tuple(name for group in GROUPS for name in group)
+
 Observe = Callable[[Tensor], None]
 """Is given the inputs (N, I) of a linear layer, forward by forward."""
 
@@ -107,6 +108,15 @@ def observing(layer: nn.Module, observers: Mapping[str, Observe]) -> Iterator[No
             handle = layer.get_submodule(name).register_forward_pre_hook(hook(observe))
             stack.callback(handle.remove)
         yield
+
+
+def inner_linears(model: Transformer) -> Iterator[tuple[str, nn.Linear]]:
+    """Yields the linear layers inside the transformer's layers, which are what is quantised, by name."""
+    for number, layer in enumerate(model.model.layers):
+        for each in NAMES:
+            linear = layer.get_submodule(each)
+            assert isinstance(linear, nn.Linear)
+            yield f"model.layers.{number}.{each}", linear
 
 
 Quantise = Callable[[LayerWalk, Layer, str], None]

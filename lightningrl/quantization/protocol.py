@@ -96,10 +96,15 @@ def make_quantizer(reference: str, options: Mapping[str, Any]) -> Quantizer:
     try:
         return made(**options)
     except ValidationError as error:
-        told = (f"{'.'.join(map(str, each['loc']))} is {each['input']!r}: {each['msg']}" for each in error.errors())
-        raise ConfigError(f"{name}: {'; '.join(told)}") from None
+        raise ConfigError(f"{name}: {'; '.join(map(_told, error.errors()))}") from None
     except TypeError as error:
         raise ConfigError(f"{name}: {error}") from None
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """Says what is wrong with an option, or with several together."""
+    told = str(error["msg"]).removeprefix("Value error, ")
+    return f"{'.'.join(map(str, error['loc']))} is {error['input']!r}: {told}" if error["loc"] else told
 
 
 def check_widths(quantizer: Quantizer, widths: Iterable[int]) -> None:

@@ -26,7 +26,8 @@ from lightningrl.quantization.hadamard import base_order, hadamard, transposed_h
 from lightningrl.quantization.inputs import Hadamard, add_steps
 from lightningrl.quantization.layerwise import LayerWalk, layer_by_layer
 from lightningrl.quantization.protocol import Calibration
-from lightningrl.quantization.uniform import UNROUNDED, Grid
+from lightningrl.quantization.uniform import Grid
+from lightningrl.quantization.values import UNROUNDED
 from lightningrl.quantization.weights_and_inputs import WeightsAndInputs
 
 

@@ -15,8 +15,8 @@ from lightningrl.models.transformer import Layer, Transformer
 from lightningrl.quantization.attended import AttentionGrids, round_attention
 from lightningrl.quantization.inputs import TokenGrid, add_steps
 from lightningrl.quantization.layerwise import NAMES
-from lightningrl.quantization.uniform import UNROUNDED, Grid, attach, on_grid
-from lightningrl.quantization.values import Bits
+from lightningrl.quantization.uniform import Grid, attach, on_grid
+from lightningrl.quantization.values import UNROUNDED, Bits
 
 
 class WeightsAndInputs(BaseModel, frozen=True, strict=True):

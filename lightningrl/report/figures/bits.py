@@ -14,12 +14,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from lightningrl.quantization.values import UNROUNDED
 from lightningrl.report.figures import style
 from lightningrl.report.figures.frontier import arms
 
 COLUMNS = ("policy", "benchmark", "weights", "setting", "quantizer", "bits", "effective_bits", "accuracy_pct", "tpf")
 PANELS = (("accuracy_pct", "Accuracy (%)"), ("tpf", "Tokens per forward"))
-UNROUNDED = 16
 SPREAD = 0.06
 """How far methods at the same bits stand apart."""
 
