@@ -1,8 +1,8 @@
 """Queries, keys and values on grids: what attention multiplies, and what the KV cache keeps.
 
-They are rounded behind RoPE, before they are used or kept, each head's numbers of a token over their own range, so that
-any way of attending and any cache has the same numbers. Scores and the softmax stay as they are. Where keys are rotated
-(QuaRot, DuQuant), queries are too, which leaves their products what they were.
+They are rounded behind RoPE, before they are used or kept, each head's numbers of a token over their own range (or all
+heads' over one), so that any way of attending and any cache has the same numbers. Scores and the softmax stay as they
+are. Where keys are rotated (QuaRot, DuQuant), queries are too, which leaves their products what they were.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class AttentionGrids:
     clip: float = 1.0
     rotated: bool = False
     """Queries and keys are rotated head by head first."""
+    whole_tokens: bool = False
+    """All heads of a token have one range, not each its own."""
 
 
 class RoundAttended(nn.Module):
@@ -46,8 +48,15 @@ class RoundAttended(nn.Module):
         self.rotate = Hadamard() if grids.rotated else nn.Identity()
 
     def forward(self, q_BNQD: Tensor, k_BMQD: Tensor, v_BMQD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = self.steps
-        return query(self.rotate(q_BNQD)), key(self.rotate(k_BMQD)), value(v_BMQD)
+        parts = self.rotate(q_BNQD), self.rotate(k_BMQD), v_BMQD
+        query, key, value = (self._rounded(step, part) for step, part in zip(self.steps, parts, strict=True))
+        return query, key, value
+
+    def _rounded(self, step: nn.Module, x_BNQD: Tensor) -> Tensor:
+        if not self.grids.whole_tokens:
+            return step(x_BNQD)
+        by_token = x_BNQD.transpose(1, 2)
+        return step(by_token.flatten(2)).view_as(by_token).transpose(1, 2)
 
 
 def round_attention(model: Transformer, settings: Mapping[str, Any] | AttentionGrids | None) -> None:

@@ -74,11 +74,14 @@ class GPTQ(BaseModel, frozen=True, strict=True):
         may change; CheckpointError naming a layer whose weights are not finite.
         """
         if self.bits != UNROUNDED:
-            layer_by_layer(model, calibration, self.quantize_layer)
+            layer_by_layer(
+                model, calibration, lambda walk, layer, name: self.quantize_layer(walk, layer, f"gptq: {name}")
+            )
         return model
 
     def quantize_layer(self, walk: LayerWalk, layer: Layer, name: str, grid: Grid | None = None) -> None:
-        """Quantises a layer's linear layers, group by group. grid: another one than that of the options.
+        """Quantises a layer's linear layers, group by group. name: of the method and the layer, for messages. grid:
+        another one than that of the options.
 
         Raises ConfigError and CheckpointError as `quantize` does.
         """
@@ -92,7 +95,7 @@ class GPTQ(BaseModel, frozen=True, strict=True):
                 try:
                     self._round(linear, gram, grid or self.grid)
                 except (ConfigError, CheckpointError) as error:
-                    raise type(error)(f"gptq: {name}.{each}: {error}") from None
+                    raise type(error)(f"{name}.{each}: {error}") from None
 
     def _round(self, linear: nn.Linear, gram: Gram, grid: Grid) -> None:
         check_rows(gram)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightningrl.models.transformer import Layer, Transformer
+from lightningrl.models.transformer import Transformer
 from lightningrl.quantization.layerwise import GROUPS, LayerWalk
 from lightningrl.quantization.protocol import Calibration, Copied
 
@@ -47,8 +47,7 @@ def outliers(model: Transformer, visited: Calibration, surface: bool = True) -> 
     """
     walk, is_masked_T = LayerWalk(model, visited), _is_masked(model, visited)
     worst, found_surface = -1.0, list[Measure]()
-    for number, layer in enumerate(model.model.layers):
-        assert isinstance(layer, Layer)
+    for number, layer in walk.layers():
         seen: dict[str, list[Tensor]] = {names[0]: [] for names in GROUPS}
         walk.hidden = walk.outputs(layer, {name: kept.append for name, kept in seen.items()})
         for name in seen:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lightningrl.errors import ConfigError
 from lightningrl.models.attention import PagedSpan
-from lightningrl.models.transformer import Transformer
+from lightningrl.models.transformer import ModelConfig, Transformer
 from lightningrl.utils.registry import resolve
 
 
@@ -72,7 +72,8 @@ class Quantizer(Protocol):
     """Made with its options as keyword arguments; a pydantic model says itself which values are in range.
 
     It may have `check_inputs(inputs)`, which raises ConfigError where a layer of so many inputs does not fit the
-    options: `lightningrl validate` asks it about a model that is not there yet.
+    options, and `check_shape(config)`, which raises it where a model of such a `ModelConfig` does not: `lightningrl
+    validate` asks them about a model that is not there yet.
     """
 
     needs_calibration: bool
@@ -112,3 +113,10 @@ def check_widths(quantizer: Quantizer, widths: Iterable[int]) -> None:
     check = getattr(quantizer, "check_inputs", lambda inputs: None)
     for width in sorted(widths):
         check(width)
+
+
+def check_shape(quantizer: Quantizer, config: ModelConfig) -> None:
+    """Raises ConfigError where a quantizer says that a model of this shape does not fit its options."""
+    heads = config.num_attention_heads * config.head_dim
+    getattr(quantizer, "check_shape", lambda config: None)(config)
+    check_widths(quantizer, {config.hidden_size, config.intermediate_size, heads})
