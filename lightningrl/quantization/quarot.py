@@ -25,7 +25,7 @@ from lightningrl.quantization.gptq import GPTQ
 from lightningrl.quantization.hadamard import base_order, hadamard, transposed_hadamard
 from lightningrl.quantization.inputs import Hadamard, add_steps
 from lightningrl.quantization.layerwise import LayerWalk, layer_by_layer
-from lightningrl.quantization.protocol import Calibration, check_shape
+from lightningrl.quantization.protocol import Calibration
 from lightningrl.quantization.uniform import Grid
 from lightningrl.quantization.values import UNROUNDED
 from lightningrl.quantization.weights_and_inputs import WeightsAndInputs
@@ -41,21 +41,19 @@ class QuaRot(WeightsAndInputs, frozen=True, strict=True):
 
     needs_calibration: ClassVar[bool] = True
 
-    def check_inputs(self, inputs: int) -> None:
-        base_order(inputs)
-
     def check_shape(self, config: ModelConfig) -> None:
         check_untied(config.tie_word_embeddings, "quarot")
         if base_order(config.head_dim) > 1:
             raise ConfigError(f"quarot: heads of {config.head_dim} numbers cannot be rotated: expected a power of 2")
-        base_order(config.num_attention_heads)
+        for size in (config.hidden_size, config.intermediate_size, config.num_attention_heads):
+            base_order(size)
 
     def quantize(self, model: Transformer, calibration: Calibration) -> Transformer:
         """Returns the model, rotated and quantised.
 
         Raises ConfigError for shapes that cannot be rotated, or a calibration with too few rows.
         """
-        check_shape(self, model.config)
+        self.check_shape(model.config)
         signs_H = random_signs(model, calibration.seed)
         rotate_ends(model, signs_H, subtract_means=self.compat)
         layer_by_layer(model, calibration, self._layer, prepare=lambda walk, layer, name: rotate_layer(layer, signs_H))
