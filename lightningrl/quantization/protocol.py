@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import ValidationError
@@ -26,14 +26,25 @@ class CalibrationSequence:
     """[S] int64: the answer, its end token, and pads up to the block grid."""
 
 
+class Opened(NamedTuple):
+    """What a decoder may reveal after a forward: n positions of all rows."""
+
+    at_n: np.ndarray
+    """int64: where among the forward's N positions the one lies whose state predicts each."""
+    revealed_n: np.ndarray
+    """bool: those that it reveals."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Forward:
     """One forward of the model: which positions of which rows are computed, from which tokens."""
 
     ids_N: np.ndarray
-    """int64: the tokens, the mask token where a position is open."""
+    """int64: the tokens, the mask token where a position is masked."""
     spans: Sequence[PagedSpan]
     """Where they stand, which keys each of them sees, and where its own key and value go; N positions in all."""
+    opened: Opened | None = None
+    """None: nothing may be revealed, or no decoder is there to say what."""
 
     @property
     def positions_N(self) -> np.ndarray:
