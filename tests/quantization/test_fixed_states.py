@@ -12,11 +12,9 @@ from fixtures.tiny import MASK_ID, requests_of, tiny_model
 from test_calibration import WAY_NAMES, WAYS, policy
 
 from lightningrl.decoding.engine import BlockDecoder
-from lightningrl.inference.policy import policy_of
 from lightningrl.quantization import fixed_states
 from lightningrl.quantization.calibration import clean, random, visited
 from lightningrl.quantization.fixed_states import moved
-from lightningrl.quantization.outliers import SURFACE, outliers
 from lightningrl.quantization.protocol import Calibration, CalibrationSequence, Opened, make_quantizer
 from lightningrl.quantization.registry import QUANTIZERS
 
@@ -99,30 +97,3 @@ def test_the_divergence_is_that_of_whole_forwards(shift):
     assert how.kl == pytest.approx(float(np.mean(gaps)), rel=1e-4)
     assert how.confidence[0] == pytest.approx(float(np.mean(sure)), rel=1e-5)
     assert moved(model, other, clean(model.config, answers, 10**6), THRESHOLD) is None
-
-
-@torch.no_grad()
-def test_a_planted_outlier_is_found_where_it_is_and_of_its_size():
-    model = tiny_model(3)
-    mlp = model.model.layers[1].mlp
-    mlp.up_proj.weight[7] *= 1000  # the input 7 of down_proj in layer 1
-    found = visited(model, BlockDecoder(model, [1]), requests_of([5] * 6, 12, vocab=MASK_ID),
-                    policy_of(parameter=THRESHOLD), 10**6)  # fmt: skip
-    measures = list(outliers(model, found))
-    by_name = {(each.measure, each.label): each for each in measures}
-    ratio = {label: each.value for (measure, label), each in by_name.items() if measure == "outlier_token_ratio"}
-    assert max(ratio, key=ratio.__getitem__).startswith("1.mlp.down_proj") and ratio["1.mlp.down_proj all"] > 100
-    assert by_name["outlier_massive_share", "1.mlp.down_proj all"].value > 0.5
-    assert by_name["outlier_normal_channels", "1.mlp.down_proj all"].value == pytest.approx(
-        1 / mlp.down_proj.in_features
-    )
-    assert by_name["outlier_channel_ratio", "1.mlp.down_proj all"].value > 100 > ratio["0.mlp.down_proj all"]
-    kinds = [by_name["outlier_kurtosis", f"0.self_attn.q_proj {kind}"].count for kind in ("masked", "clear", "all")]
-    assert kinds[0] + kinds[1] == kinds[2] == found.tokens and min(kinds) > 0
-    surface = [each for each in measures if each.measure.startswith("surface ")]
-    assert {each.measure for each in surface} == {"surface 1.mlp.down_proj"}
-    runs = min(SURFACE[1], mlp.down_proj.in_features)
-    assert len(surface) == SURFACE[0] * runs
-    highest = max(surface, key=lambda each: each.value).label.split()
-    assert int(highest[2]) == 7 * runs // mlp.down_proj.in_features
-    assert not [each for each in outliers(model, found, surface=False) if each.measure.startswith("surface ")]
