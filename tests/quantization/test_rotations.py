@@ -17,7 +17,6 @@ from lightningrl.errors import ConfigError, DecodeError
 from lightningrl.inference.llm import LLM
 from lightningrl.models.checkpoint import load_model
 from lightningrl.models.fused_trunk import FusedTrunk
-from lightningrl.quantization.attended import attention_settings
 from lightningrl.quantization.duquant import DuQuant, base_rotation, find_rotation, zigzag
 from lightningrl.quantization.folding import fuse_norm
 from lightningrl.quantization.hadamard import base_order, hadamard, transposed_hadamard
@@ -135,25 +134,6 @@ def test_a_saved_model_decodes_as_the_one_that_was_saved(method, tmp_path):
     assert first == joined
     with pytest.raises(DecodeError, match="keys and values are quantised"):
         FusedTrunk(again)
-
-
-@pytest.mark.parametrize(
-    ("method", "options"),
-    [
-        (DuQuant, {"bits": 4, "activation_bits": 4}),
-        (QuaRot, {"bits": 4, "activation_bits": 4}),
-        (SmoothQuant, {"bits": 4, "activation_bits": 16, "compat": True}),
-        (DuQuant, {"bits": 4, "activation_bits": 16, "compat": True}),
-    ],
-)
-def test_where_no_key_or_value_is_rounded_attention_is_the_plain_one(method, options, tmp_path):
-    plain = save_byte_checkpoint(tmp_path / "plain")
-    model = load_model(plain)
-    method(**options, **SMALL.get(method, {})).quantize(model, visited_states(load_model(plain), vocab=30))
-    assert attention_settings(model) is None
-    assert all(layer.self_attn.rounding is None for layer in model.model.layers)
-    assert "attention" not in save_quantized(model, tmp_path, {})
-    FusedTrunk(model)  # it refuses keys that are rounded
 
 
 def test_shapes_that_cannot_be_rotated_are_refused():
