@@ -41,7 +41,7 @@ def validate(config: Config = DEFAULT_CONFIG) -> None:
 def _check_pieces(experiment: Experiment, planned: Plan) -> None:
     """Makes every decoder and quantizer once, so that unknown options and parameters out of range are said first."""
     from lightningrl.pipeline.stages.fitting import check_lengths, known_shapes
-    from lightningrl.quantization.protocol import check_widths, make_quantizer
+    from lightningrl.quantization.protocol import check_shape, make_quantizer
     from lightningrl.rl.algorithm import OnlineAlgorithm
     from lightningrl.rl.likelihood import check_scorable
 
@@ -89,8 +89,10 @@ def _check_pieces(experiment: Experiment, planned: Plan) -> None:
         resolve(stage.members["quantizer"], f"systems.{stage.name}.quantizer.name")
         try:
             quantizer = make_quantizer(stage.members["quantizer"], stage.config["options"])
-            if experiment.model is not None:
-                check_widths(quantizer, experiment.model.widths)
+            policy = stage.inputs["policy"]
+            base = experiment.run(policy.name).base if policy.kind == "train" else policy.name
+            if base in shapes:
+                check_shape(quantizer, shapes[base])
         except ConfigError as error:
             raise ConfigError(f"systems.{stage.name}.quantizer.options: {error}") from None
         if quantizer.needs_calibration and "calibration" not in stage.config:

@@ -22,6 +22,7 @@ from lightningrl.models.families.registry import plug_in
 from lightningrl.models.lora import match, read_adapter
 from lightningrl.models.transformer import ModelConfig
 from lightningrl.pipeline.stages.pretrain import shape_of
+from lightningrl.quantization.open import check_plain
 
 
 def known_shapes(experiment: Experiment) -> dict[str, ModelConfig]:
@@ -50,6 +51,7 @@ def known_shapes(experiment: Experiment) -> dict[str, ModelConfig]:
 def _inspected(base: Base, where: str) -> ModelConfig:
     folder, key = Path(base.checkpoint), "checkpoint"
     try:
+        check_plain(folder)
         model, _ = inspect_model(folder, block_size=base.block_size, mask_token_id=base.mask_token_id)
         key = "adapter"
         if base.adapter and (Path(base.adapter).exists() or base.adapter.count("/") != 1):  # else a hub's repository
