@@ -157,6 +157,17 @@ def test_random_masks_are_of_answers_only_and_keyed(attention):
         random(tiny_model(1, mask_token_id=-1).config, sequences(), 100)
 
 
+@pytest.mark.parametrize("attention", ["block_causal", "full"])
+def test_rates_of_random_masks_are_uniform(attention):
+    """Of 80 answers of a block of 48: their shares are spread from 0 to 1 as evenly as drawn rates are."""
+    model, draw = tiny_model(1, attention=attention, block_size=48), np.random.default_rng(0)
+    given = [CalibrationSequence(draw.integers(0, MASK_ID, 48), draw.integers(0, MASK_ID, 48)) for _ in range(80)]
+    found = [each for each in random(model.config, given, 10**6).forwards if (each.ids_N == MASK_ID).any()]
+    shares = np.sort([(each.ids_N[-48:] == MASK_ID).mean() for each in found])
+    assert 75 <= len(found) <= 80
+    assert np.abs(shares - np.linspace(0, 1, len(shares))).max() < 0.2, "Kolmogorov's distance at one in a thousand"
+
+
 @torch.no_grad()
 def test_each_masked_block_sees_a_clean_past():
     """Against a dense forward over the clean tokens before the block and the block as it is masked."""
