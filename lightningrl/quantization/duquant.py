@@ -3,8 +3,9 @@
 A layer is smoothed first (SmoothQuant's scales, everywhere). Then the inputs of each group of linear layers are rotated
 block by block, put into an order that deals the largest channels to the blocks in a zigzag, and rotated again; weights
 are changed alike, so that products stay what they were. A rotation is a product of steps: a fixed orthogonal matrix
-whose first axis is uniform, mixed at random in the others, its first axis moved to where the extreme value is; it
-spreads that value evenly. Of all prefixes of the steps the one with the least max - min is taken.
+whose first axis is uniform, mixed at random in the others, its first axis moved to where the extreme value is. Of that
+value 1 / sqrt(n) stays there, and the rest is spread over the others at random, not evenly. Of all prefixes of the
+steps the one with the least max - min is taken.
 
 Inputs and weights are then rounded asymmetrically, with a share of their ranges. The axis is the extreme value's
 channel; the published code takes its row, so that there the search is a search over random rotations (`compat`).

@@ -6,6 +6,7 @@ layer with 128 inputs is shown the fixtures' X.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,7 @@ from lightningrl.quantization.inputs import Permute, RotateBlocks
 from lightningrl.quantization.layerwise import NAMES
 from lightningrl.quantization.noise import RoundingNoise
 from lightningrl.quantization.protocol import Calibration
-from lightningrl.quantization.quarot import QuaRot, random_signs
+from lightningrl.quantization.quarot import QuaRot, random_signs, rotated
 from lightningrl.quantization.rtn import RoundToNearest
 from lightningrl.quantization.smoothquant import SmoothQuant, smoothing_scale
 from lightningrl.quantization.uniform import quantized_of, relative_error
@@ -183,7 +184,13 @@ def test_quarots_grids(clip):
     assert by_gptq < 0.8 * nearest
 
 
+@torch.no_grad()
 def test_quarots_signs_are_random_and_of_the_seed():
+    exact, turned = tiny_model(3), tiny_model(3)
+    states = replace(visited_states(exact), seed=5)
+    QuaRot(bits=16, activation_bits=16).quantize(turned, states)
+    expected = rotated(exact.model.embed_tokens.weight, random_signs(exact, 5))
+    assert torch.equal(turned.model.embed_tokens.weight, expected)
     model = shown()[0]
     drawn = [random_signs(model, seed) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])

@@ -65,10 +65,10 @@ def quantization(estimate: Estimate, system: System) -> dict[str, Any]:
     quantizer, shape, device = system.quantizer, estimate.shape_of(system.policy), estimate.device
     assert quantizer is not None
     looked = Looked() if quantizer.calibration is None else _looked(estimate, system, quantizer.calibration)
-    is_processor = device.compute_bytes == MASTER
+    is_processor, group = device.compute_bytes == MASTER, quantizer.options.get("group", 0)
     memory = QuantizingMemory(
         shape, quantizer.name, stored_bytes(estimate, system.policy), looked.positions, looked.forward, looked.cached,
-        looked.opened, int(quantizer.options.get("group", 0)), keeps_codes=is_processor,
+        looked.opened, group if isinstance(group, int) else 0, keeps_codes=is_processor,
         overhead=0 if is_processor else OVERHEAD,
     )  # fmt: skip
     arithmetic = device.operations_per_s * (1.0 if is_processor else FLOAT32_SHARE)
