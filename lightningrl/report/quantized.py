@@ -12,6 +12,7 @@ Intervals are 95 %, over problems, which all systems of a benchmark share. Shape
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ Sampled = tuple[float, np.ndarray]
 
 def quantized(
     groups: Iterable[Group], frontier: pd.DataFrame, about: Mapping[str, Mapping[str, Any]],
-    effective_bits: Mapping[str, float], options: Mapping[str, str],
+    effective_bits: Mapping[str, float], options: Mapping[str, str] = MappingProxyType({}),
 ) -> pd.DataFrame:  # fmt: skip
     """Returns `COLUMNS`, in the order of the evaluations; empty where no system is quantised.
 

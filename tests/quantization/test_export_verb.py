@@ -106,7 +106,7 @@ def test_every_quantised_system_of_the_real_size_fits_80_gb_and_decodes_as_its_e
     found = Estimate(experiment, shapes_of(experiment), DEVICES["h100"], None).to_json()
     assert all(each["fits"] for each in found["quantizations"].values())
     weights = 2 * found["models"]["base"]["parameters"]
-    assert all(parts["weights"] == weights for parts in found["quantizations"]["sdar-w3-awq"]["points"].values())
+    assert all(parts["weights"] == weights for parts in found["quantizations"]["base-w3-awq"]["points"].values())
     # One token a forward over whole canvases: of a problem as many seconds as in its evaluation on the same problems,
     # but for the rows that decode together, 16 and not 64.
     [evaluated] = [row for name, row in found["evaluations"].items() if name == "llada-instruct-w3-gptq/gsm8k"]
